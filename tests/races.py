@@ -33,7 +33,7 @@ def count_waiting() -> int:
     return int(count)
 
 
-def _at_once(*calls: Callable[[], Any]) -> list[Any]:
+def _concurrently(*calls: Callable[[], Any]) -> list[Any]:
     """Run the calls concurrently and return the result or the exception of each."""
     answers: list[Any] = [None] * len(calls)
     barrier = threading.Barrier(len(calls))
@@ -51,6 +51,6 @@ def _at_once(*calls: Callable[[], Any]) -> list[Any]:
 
 
 @pytest.fixture
-def at_once(transactional_db: None) -> Race:
+def concurrently(transactional_db: None) -> Race:
     """Return a function that runs calls concurrently with real commits."""
-    return _at_once
+    return _concurrently

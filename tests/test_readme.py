@@ -45,7 +45,7 @@ def test_commands_exist() -> None:
     assert {"bootstrap", "serve"} <= manage_calls <= commands
 
 
-def test_commands_have_paths_that_shell_finds() -> None:
+def test_commands_start_with_path_of_virtual_environment() -> None:
     """In a clean clone, a bare ``manage.py`` or ``byteor-agent`` would fail with "command not found"."""
     calls = re.findall(r"(?:^|`)([\w./ -]*(?:manage\.py|byteor-\w+) [-\w].*?)(?:`|$)", README, re.MULTILINE)
 

@@ -1,1 +1,1 @@
-"""The console at /admin, above all domains: what people see and do in the browser."""
+"""The console at /admin, which people use in the browser. It may import all other apps."""

@@ -8,5 +8,5 @@ class ConsoleConfig(AppConfig):
     name = "apps.console"
 
     def ready(self) -> None:
-        """Register the system check, whose tag ``serve`` names."""
+        """Register the system check of the theme. The command ``serve`` runs it by its tag."""
         checks.register(theme.check_theme, "theme")

@@ -1,4 +1,4 @@
-"""The overview, in the order of its page: the steps up to the first deployment, numbers, and short tables."""
+"""The overview page from top to bottom: the steps to the first deployment, key numbers and short tables."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from apps.tenancy.permissions import GRANTS
 from apps.tenancy.permissions import Permission as P
 from byteor.engine.machines import IN_FLIGHT, ApprovalStatus, ReplayStatus
 
-_SHOWN = 8  # rows of a table
+_SHOWN = 8  # rows per table
 
 
 def overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
-    """Add the content of the overview to its context. The theme calls this function (``DASHBOARD_CALLBACK``)."""
+    """Add the overview's content to the template context. The theme calls this function (``DASHBOARD_CALLBACK``)."""
     steps = _steps_to_do(request)
     tiles = [
         *_agents(request),
@@ -49,58 +49,58 @@ def overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     return {**context, "steps": steps, "tiles": [] if is_empty else tiles, "panels": [] if is_empty else panels}
 
 
-# -- the steps up to the first deployment -----------------------------------------------------------------------
+# -- the steps to the first deployment --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """A step that creates the first row of a table. It is done when the scope has ``rows`` rows of the table."""
+    """A step that creates a row of a table. It is done when the scope has at least ``rows`` rows of the table."""
 
     model: type[Model]
     title: str
     text: str
     needs: P | None
     url: str
-    rows: int = 1  # how many rows the scope must have for it to be done
+    rows: int = 1
 
 
 def _steps() -> list[_Step]:
     return [
         _Step(
             Organization, "Create an organization",
-            "You become its first administrator. Nobody else sees what is in it.",
+            "You become its first administrator. Members of other organizations do not see it.",
             None, reverse("admin:start"),
         ),
         _Step(
-            Project, "Create a project", "It holds the environments of one product, and people get their roles in it.",
+            Project, "Create a project", "It contains the environments of one product. People can have roles in it.",
             P.CREATE_PROJECT, page_url(Organization, "choice", CREATE_PROJECT.name),
         ),
         _Step(
             Environment, "Create an environment",
-            "Its posture decides whether deployments need approval, and what replays may do.",
+            "Its posture decides whether deployments need approval and whether replays may perform side effects.",
             P.MANAGE_PROJECT, page_url(Project, "choice", CREATE_ENVIRONMENT.name),
         ),
         _Step(
-            Membership, "Invite people", "Whoever operates prod needs somebody else who approves.",
+            Membership, "Invite people", "A deployment to prod needs the approval of a second person.",
             P.MANAGE_ORG_MEMBERSHIPS, page_url(Organization, "choice", INVITE_TO_ORGANIZATION.name), rows=2,
         ),
         _Step(
             Agent, "Enroll an agent",
-            "Create an enrollment token: it comes with the command to run on the agent's machine.",
+            "Create an enrollment token. The console then shows the command to run on the agent's machine.",
             P.MANAGE_ENVIRONMENT, page_url(Environment, "choice", CREATE_ENROLLMENT_TOKEN.name),
         ),
         _Step(
-            Version, "Write a draft", "The editor compiles it while you write. Promoting it makes a version.",
+            Version, "Write a draft", "The editor compiles it while you type. Promote it to create a version.",
             P.OPERATE_ENVIRONMENT, page_url(Draft, "new"),
         ),
         _Step(
             ConfigBundle, "Create a config bundle",
-            "On the page of a version. It adds parameters, adapters and tuning.",
+            "Open the page of a version. A config bundle adds parameters, adapters and tuning to it.",
             P.OPERATE_ENVIRONMENT, list_url(Version),
         ),
         _Step(
-            Deployment, "Deploy it",
-            "Choose a config bundle, the agents and the waves. The page shows first what would happen.",
+            Deployment, "Deploy the config bundle",
+            "Choose the config bundle, the agents and the waves. A preview shows what would happen.",
             P.OPERATE_ENVIRONMENT, list_url(ConfigBundle),
         ),
     ]  # fmt: skip
@@ -108,18 +108,18 @@ def _steps() -> list[_Step]:
 
 @dataclass(frozen=True, slots=True)
 class _ShownStep:
-    """A step as the overview shows it."""
+    """A step, prepared for the template of the overview."""
 
     title: str
     text: str
     is_done: bool
     is_next: bool
     url: str
-    who: str  # who may do it, if the person may not
+    who: str  # which role can do it, if the person cannot
 
 
 def _steps_to_do(request: HttpRequest) -> list[_ShownStep]:
-    """Return the steps up to the first deployment in the scope; none once that exists. They need one query."""
+    """Return the steps to the first deployment in the scope, or none if there is a deployment. Takes one query."""
     console_user, scope, steps = console_user_of(request), scope_of(request), _steps()
     rows = [listed_rows(request, step.model).order_by()[step.rows - 1 : step.rows] for step in steps]
     made = {f"step_{number}": Exists(queryset) for number, queryset in enumerate(rows)}
@@ -131,14 +131,14 @@ def _steps_to_do(request: HttpRequest) -> list[_ShownStep]:
     for number, step in enumerate(steps):
         who = ""
         if step.needs is not None and not _may(console_user, scope, step.needs):
-            who = f"{who_holds(step.needs)} can do this. Ask for the role, or for the step."
+            who = f"{who_holds(step.needs)} can do this. Ask for the role, or ask somebody who has it."
         url = with_scope(step.url, scope)
         shown.append(_ShownStep(step.title, step.text, done[number], number == following, url, who))
     return shown
 
 
 def _may(console_user: ConsoleUser, scope: Tenant, needed: P) -> bool:
-    """Return whether the person has the permission in the scope or anywhere in it."""
+    """Return whether the person has the permission in the scope or anywhere inside it."""
     if console_user.is_superuser:
         return True
     if scope is None:
@@ -149,12 +149,12 @@ def _may(console_user: ConsoleUser, scope: Tenant, needed: P) -> bool:
     return roles is not None and any(needed in GRANTS[role] for role in roles.projects.values())
 
 
-# -- numbers that lead to lists ---------------------------------------------------------------------------------
+# -- numbers that link to lists ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class _Tile:
-    """A labelled number."""
+    """A labeled number that links to a list."""
 
     label: str
     value: int
@@ -163,7 +163,7 @@ class _Tile:
 
 
 def _tile(request: HttpRequest, label: str, value: int, model: type[Model], query: str, tone: str) -> _Tile:
-    """Return a number with the link to the rows that it counts. It has the tone unless it is 0."""
+    """Return a tile that links to the rows it counts. If the value is 0, the tile is plain instead of ``tone``."""
     url = with_scope(f"{list_url(model)}?{query}", scope_of(request))
     return _Tile(label, value, url, tone if value else "plain")
 
@@ -199,14 +199,14 @@ def _replays_diverged(request: HttpRequest) -> _Tile:
 
 def _dead_letters(request: HttpRequest) -> _Tile:
     dead = listed_rows(request, ProcrastinateJob).filter(status="failed").count()
-    return _tile(request, "Dead-letter jobs", dead, ProcrastinateJob, "status__exact=failed", "bad")
+    return _tile(request, "Dead letters", dead, ProcrastinateJob, "status__exact=failed", "bad")
 
 
 # -- short tables -----------------------------------------------------------------------------------------------
 
 
 def _waiting_for_you(request: HttpRequest) -> list[dict[str, Any]]:
-    """Return the panel of the approvals that the person can give; none for people who can give none anywhere."""
+    """Return the panel of approvals that wait for the person; none if the person cannot approve anything."""
     if not console_user_of(request).holds_anywhere(P.OPERATE_ENVIRONMENT):
         return []
     page = site.get_model_admin(Approval)
@@ -225,7 +225,7 @@ def _waiting_for_you(request: HttpRequest) -> list[dict[str, Any]]:
         {
             "title": "Waiting for you",
             "url": with_scope(f"{list_url(Approval)}?for=me", scope_of(request)),
-            "columns": ("Subject", "Given", "Agents", "Environment", "Requested by", "Expires"),
+            "columns": ("Subject", "Approvals", "Agents", "Environment", "Requested by", "Expires"),
             "rows": rows,
             "empty": "No request waits for your approval.",
         }

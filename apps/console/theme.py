@@ -1,8 +1,9 @@
-"""The templates of the theme, corrected for people who use the keyboard or a screen reader, and for slow browsers.
+"""Corrections of the theme's templates for people who use a keyboard or a screen reader, and for slow browsers.
 
-The theme draws its icons with words and makes buttons of ``span`` and of ``a`` without an address. It also loads half a
-megabyte of scripts that no page of the console uses, such as charts and jQuery. To override its templates would copy
-hundreds of lines; what is replaced here is named exactly, and a system check compares it with the installed theme.
+The theme draws its icons as words, which screen readers read aloud, and builds buttons from ``span`` and from ``a``
+without an address. It also loads half a megabyte of scripts that the console does not use, such as charts and jQuery.
+Overriding the templates would copy hundreds of lines. Instead, this module replaces exact snippets of them, and a
+system check compares the snippets with the installed theme.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ _CLOSE = (
     "block cursor-pointer h-[18px] xl:hidden! hover:text-base-700 dark:hover:text-base-200",
     'x-on:click="sidebarToggle()">',
 )
-_NARROW = "window.innerWidth <= 1280"  # where the theme lays the menu over the page
+_NARROW = "window.innerWidth <= 1280"  # at these widths, the theme shows the menu on top of the page
 
 _FOCUS = (
     '<script id="django-admin-form-add-constants" src="{% static \'admin/js/change_form.js\' %}"'
     '{% if adminform and add %} data-model-name="{{ opts.model_name }}"{% endif %} async></script>'
 )
-_MESSAGES = """<script src="{% url 'admin:jsi18n' %}"></script>"""  # only what acts on chosen rows uses them
+_MESSAGES = """<script src="{% url 'admin:jsi18n' %}"></script>"""  # only bulk actions use these translations
 
 _CORRECTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
     "unfold/layouts/skeleton.html": [
@@ -67,7 +68,7 @@ _CORRECTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
     "admin/search_form.html": [
         ('id="searchbar-submit"', 'id="searchbar-submit" aria-label="Search this list"'),
         ('<input type="text"', '<input type="text" aria-label="Search this list"'),
-        # The key opens the search over everything.
+        # In the console, this key opens the global search.
         ('{% include "unfold/helpers/shortcut.html" with shortcut="/" %}', ""),
     ],
     "unfold/helpers/navigation.html": [('id="nav-sidebar-inner"', 'id="nav-sidebar-inner" aria-label="Main"')],
@@ -127,7 +128,7 @@ _CORRECTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
 
 
 class CorrectedTheme(app_directories.Loader):
-    """Load templates of the installed apps, those of the theme with corrections."""
+    """Load the templates of the installed apps, and correct the theme's."""
 
     def get_contents(self, origin: Origin) -> str:
         """Return the template's source."""
@@ -140,7 +141,7 @@ class CorrectedTheme(app_directories.Loader):
 
 
 def check_theme(**kwargs: Any) -> list[Error]:
-    """Return an error for each text that the corrections replace and that the installed theme lacks."""
+    """Return an error for each text that a correction replaces and the installed theme does not contain."""
     errors = []
     for name, corrections in _CORRECTIONS.items():
         file = TEMPLATES / name

@@ -8,7 +8,7 @@ import time
 import structlog
 
 # A refusal takes as long as a heartbeat, so a flood takes a twentieth of a core from each process (docs/scale.md).
-PER_S, AT_ONCE, LONGEST_S = 100.0, 50, 5.0
+PER_S, BURST, LONGEST_S = 100.0, 50, 5.0
 _LOG_EVERY_S = 10.0
 logger = structlog.get_logger(__name__)
 
@@ -30,7 +30,7 @@ class Tally:
 
 
 class Pace:
-    """A pace that allows a burst of ``AT_ONCE`` refusals, and further ones one after the other at ``PER_S`` per second.
+    """A pace that allows a burst of ``BURST`` refusals, and further ones one after the other at ``PER_S`` per second.
 
     Refusals that had to wait have no line in the access log. Only their number is logged, every ten seconds.
     """
@@ -42,7 +42,7 @@ class Pace:
     def wait(self) -> float:
         """Wait until a refusal may be sent, and return the seconds waited. This occupies only the connection."""
         now = time.monotonic()
-        self._due = min(max(self._due, now - AT_ONCE / PER_S) + 1 / PER_S, now + LONGEST_S)
+        self._due = min(max(self._due, now - BURST / PER_S) + 1 / PER_S, now + LONGEST_S)
         if self._due <= now:
             return 0.0
         self._delayed.add()
@@ -52,13 +52,13 @@ class Pace:
 
 
 class Allowance:
-    """A rate limit per key: each key has a burst of ``at_once`` uses, which refills with ``per_s`` uses per second.
+    """A rate limit per key: each key has a burst of ``burst`` uses, which refills with ``per_s`` uses per second.
 
     It tracks only the ``max_keys`` most recently used keys.
     """
 
-    def __init__(self, *, per_s: float, at_once: int, max_keys: int = 10_000) -> None:
-        self._step_s, self._credit_s = 1 / per_s, at_once / per_s
+    def __init__(self, *, per_s: float, burst: int, max_keys: int = 10_000) -> None:
+        self._step_s, self._credit_s = 1 / per_s, burst / per_s
         self._max_keys = max_keys
         self._due: dict[str, float] = {}  # by key: the time at which its burst is fully refilled
         self._lock = threading.Lock()

@@ -8,13 +8,13 @@ from django.db.models import QuerySet
 
 from byteor_cloud.database.large_columns import without_large
 
-AT_ONCE = 1000
+BATCH_SIZE = 1000
 
 
 def delete_in_batches(expired: QuerySet[Any]) -> int:
     """Delete the rows of ``expired`` in transactions of at most 1,000 rows. Return the number of deleted rows."""
     removed = 0
-    while keys := list(expired.order_by("pk").values_list("pk", flat=True)[:AT_ONCE]):
+    while keys := list(expired.order_by("pk").values_list("pk", flat=True)[:BATCH_SIZE]):
         # The whole condition is applied again, because a row may be in use again since its key was read.
         _, by_model = without_large(expired.filter(pk__in=keys)).delete()
         count = by_model.get(expired.model._meta.label, 0)

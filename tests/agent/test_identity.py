@@ -48,7 +48,7 @@ def test_environment_variables_must_be_set_together() -> None:
         ("https://h/byteor/", "https://h/byteor", "https://h"),
     ],
 )
-def test_base_url_is_parsed_with_origin(text: str, base: str, origin: str) -> None:
+def test_base_url_parses_to_base_and_origin(text: str, base: str, origin: str) -> None:
     assert BaseUrl.parse(text) == BaseUrl(base, origin)
 
 

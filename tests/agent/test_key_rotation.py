@@ -52,7 +52,7 @@ def test_rotation_with_lost_response_is_retried_with_old_key(node: Any, rotating
     assert accepted(rotating) == [stored(node)[0]] != [API_KEY]
 
 
-def test_refused_rotation_is_retried_after_pause(node: Any, rotating: Any) -> None:
+def test_refused_rotation_is_retried_after_requested_delay(node: Any, rotating: Any) -> None:
     rotating.fail(
         "POST", "/rotate-key", rotating.reply(429, {"detail": "three in an hour"}, headers={"Retry-After": "500"})
     )
@@ -112,7 +112,7 @@ STEPS = ["save_next_api_key", "promote_next_api_key"]
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("step", STEPS)
-def test_crash_leaves_accepted_key(
+def test_rotation_completes_after_crash_at_any_step(
     node: Any, rotating: Any, monkeypatch: pytest.MonkeyPatch, step: str, when: str
 ) -> None:
     real = getattr(StateFolder, step)
@@ -191,7 +191,7 @@ def test_connecting_completes_interrupted_rotation(node: Any, rotating: Any, mon
     assert stored(node) == (NEW_KEY, None)
 
 
-def test_promoting_without_new_key_keeps_key(tmp_path: Path, node: Any) -> None:
+def test_promoting_without_next_key_keeps_current_key(tmp_path: Path, node: Any) -> None:
     node.state.promote_next_api_key()
 
     assert stored(node) == (API_KEY, None)

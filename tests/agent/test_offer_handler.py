@@ -83,7 +83,7 @@ def test_failed_offer_is_not_retried_after_restart(node: Any, plane: Any) -> Non
     assert {beat["status"] for beat in plane.beats[-3:]} == {"failed", "starting"}
 
 
-def test_failed_bundle_is_retried_with_its_deployment(node: Any, plane: Any) -> None:
+def test_failed_bundle_is_retried_when_offered_again(node: Any, plane: Any) -> None:
     built = plane.build("d1")
     plane.offer("d1", built=built, tar=b"broken" * 2_000, offered_at="2026-10-20T08:00:00Z")
     node.settle()

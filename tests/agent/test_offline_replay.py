@@ -98,7 +98,7 @@ def test_trace_prints_steps_of_record(incident: Path, capsys: pytest.CaptureFixt
         (["--version", "/nowhere"], 1, "No such file"),
     ],
 )
-def test_impossible_replay_prints_reason(
+def test_invalid_replay_arguments_print_reason(
     incident: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, text: str
 ) -> None:
     assert main(["replay", str(incident), *arguments]) == code

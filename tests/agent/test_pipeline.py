@@ -93,7 +93,7 @@ def test_unknown_configuration_members_are_ignored(plane: Any) -> None:
     assert config(plane, more=1) == config(plane)
 
 
-def test_environment_is_shown_without_secret_values(plane: Any) -> None:
+def test_environment_variables_are_shown_without_secret_values(plane: Any) -> None:
     parsed = config(plane, env={"B": {"secret_ref": "DB"}, "A": "1"})
 
     assert parsed.shown_env() == [["A", "1"], ["B", "secret_ref:DB"]]
@@ -102,7 +102,7 @@ def test_environment_is_shown_without_secret_values(plane: Any) -> None:
 
 
 @pytest.mark.parametrize("profile", ["default", "low-latency"])
-def test_other_profiles_apply_only_wait_strategy(plane: Any, profile: str) -> None:
+def test_default_and_low_latency_profiles_apply_only_wait_strategy(plane: Any, profile: str) -> None:
     assert tune(config(plane, tuning_profile=profile, wait="backoff")) == {
         "profile": profile,
         "applied": {"wait": "backoff"},

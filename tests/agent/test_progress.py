@@ -56,7 +56,7 @@ def test_rejected_report_is_dropped_and_next_offer_is_handled(node: Any, plane: 
     assert plane.reports[-1] == ("d2", "active")
 
 
-def test_stored_progress_is_parsed_to_equal_progress(node: Any, plane: Any) -> None:
+def test_progress_round_trips_through_json(node: Any, plane: Any) -> None:
     plane.offer("d1")
     node.settle()
     plane.offer("d2", key=OTHER_KEY, offered_at="x")

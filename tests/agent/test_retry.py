@@ -23,7 +23,7 @@ def draw_delays(error: Exception, failures: int = 0, *, agents: int = 1000) -> l
 
 
 @pytest.mark.parametrize("retry_after", [0.0, 1.0, 30.0, 61.0, 3600.0])
-def test_delays_are_spread_after_common_retry_after(retry_after: float) -> None:
+def test_delays_are_spread_when_agents_share_retry_after(retry_after: float) -> None:
     delays = draw_delays(ControlPlaneUnavailable("over the limit", retry_after))
 
     span = max(1.0, retry_after / 4)
@@ -42,7 +42,7 @@ def test_delays_are_spread_without_retry_after(failures: int, longest: float) ->
     assert 0.9 * longest < max(delays) <= longest
 
 
-def test_short_retry_after_is_spread_widely_in_a_long_outage() -> None:
+def test_short_retry_after_is_spread_widely_during_long_outage() -> None:
     delays = draw_delays(ControlPlaneUnavailable("not ready", 5.0), failures=6)
 
     assert min(delays) >= 5.0
@@ -60,7 +60,7 @@ def test_default_jitter_spreads_delays_and_first_heartbeats() -> None:
     assert 3.5 < max(first_waits) <= 5.0
 
 
-def test_retries_wait_for_delays() -> None:
+def test_retries_wait_for_retry_after_plus_jitter() -> None:
     waits: list[float] = []
 
     def call() -> None:

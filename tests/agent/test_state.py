@@ -68,7 +68,7 @@ def test_error_names_damaged_file(state: StateFolder, name: str, content: bytes)
         (state.identity(), state.keys(), state.progress())
 
 
-def test_failed_write_leaves_only_old_file(state: StateFolder) -> None:
+def test_failed_write_keeps_old_file_and_leaves_no_partial_file(state: StateFolder) -> None:
     def interrupted_download() -> Any:
         yield b"new"
         raise RuntimeError

@@ -198,7 +198,7 @@ def test_invalid_heartbeat_with_unknown_key_returns_401(world: World, body: byte
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("route", ["drafts", "heartbeat", "deployment", "artifacts", "/auth/link/x"])
-def test_no_connection_is_held_while_body_arrives(route: str) -> None:
+def test_no_database_connection_is_held_while_body_arrives(route: str) -> None:
     world = World("acme")
     agent, api = world.agent()
     is_agents = route in {"heartbeat", "deployment", "artifacts"}
@@ -240,7 +240,7 @@ def test_incomplete_body_changes_nothing(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_stream_holds_no_connection_between_pieces() -> None:
+def test_stream_holds_no_database_connection_between_chunks() -> None:
     def lines() -> Iterator[str]:
         for number in range(100):
             with connection.cursor() as cursor:
@@ -257,7 +257,7 @@ def test_stream_holds_no_connection_between_pieces() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_no_connection_is_held_while_response_is_read() -> None:
+def test_no_database_connection_is_held_while_response_is_read() -> None:
     world = World("acme")
 
     response = world.operator.api.get(drafts(world))

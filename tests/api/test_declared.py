@@ -47,7 +47,7 @@ def test_docstring_becomes_summary_and_description() -> None:
     )
 
 
-def test_view_collects_operations_of_declarations_methods_and_commands() -> None:
+def test_view_operations_come_from_declarations_methods_and_commands() -> None:
     class Thing(Things):
         @Operation("drawThing", None)
         def draw(self, request: Any) -> None:

@@ -60,7 +60,7 @@ def test_next_cursor_returns_next_page(world: World) -> None:
     assert last["next_cursor"] is None
 
 
-def test_document_is_generated_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_openapi_document_is_generated_once(monkeypatch: pytest.MonkeyPatch) -> None:
     generations: list[Any] = []
     get_schema = SchemaGenerator.get_schema
 
@@ -87,7 +87,7 @@ def test_document_is_generated_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(generations) == 1
 
 
-def test_document_with_matching_etag_returns_304(client: Client) -> None:
+def test_openapi_document_returns_304_when_etag_matches(client: Client) -> None:
     first = client.get("/api/schema?format=json")
 
     again = client.get("/api/schema?format=json", headers={"If-None-Match": first["ETag"]})

@@ -79,7 +79,7 @@ def test_database_error_returns_503_and_changes_nothing(
         (errors.Conflict("", retry_after=1), 3),
     ],
 )
-def test_retry_after_is_spread_evenly_and_never_too_early(error: errors.DomainError, span: int) -> None:
+def test_retry_after_is_spread_evenly_and_never_below_minimum(error: errors.DomainError, span: int) -> None:
     random.seed(8)
     assert error.retry_after is not None
 

@@ -32,7 +32,7 @@ _VALUES = st.recursive(
 
 
 @given(_VALUES)
-def test_joined_pieces_equal_standard_library_output(value: Any) -> None:
+def test_joined_chunks_equal_standard_library_output(value: Any) -> None:
     for sort_keys in (False, True):
         expected = json.dumps(value, cls=JSONEncoder, sort_keys=sort_keys, separators=(",", ":"))
 
@@ -49,5 +49,5 @@ def test_nan_and_infinity_are_refused() -> None:
         PausingJSONRenderer().render({"a": [float("nan")] * 20})
 
 
-def test_long_list_is_encoded_in_many_pieces() -> None:
+def test_long_list_is_encoded_in_many_chunks() -> None:
     assert len(list(json_pieces({"plan": {"lane_graph": {"nodes": [{"id": "x"}] * 4000}}}))) > 200

@@ -9,9 +9,9 @@ import pytest
 
 from byteor.engine.allowlist import parse_url_prefix
 from tests.artifacts.servers import Receiver, serve_http
-from tests.races import at_once
+from tests.races import concurrently
 
-__all__ = ["at_once"]
+__all__ = ["concurrently"]
 
 
 @pytest.fixture(autouse=True)

@@ -162,7 +162,7 @@ def test_canceled_replay_cancels_its_bisect(world: World) -> None:
     assert (row.status, row.outcome) == ("cancelled", None)
 
 
-def test_repeated_steps_request_each_replay_once(world: World) -> None:
+def test_repeated_bisect_steps_request_each_replay_once(world: World) -> None:
     artifact = capture(world, history(world, [GOOD, GOOD, GOOD])[0])
     post(world, artifact)
     row = Bisect.objects.get()

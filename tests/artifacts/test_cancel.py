@@ -87,7 +87,7 @@ def test_viewers_cannot_cancel_replays(world: World) -> None:
     assert world.viewer.api.post(world.path(rest=f"/replays/{row.pk}/cancel"), {}).status_code == 403
 
 
-def test_running_dry_run_shows_progress_and_can_be_canceled(at_once: Race) -> None:
+def test_running_dry_run_shows_progress_and_can_be_canceled(concurrently: Race) -> None:
     world = World("acme")
     row = replays.request(slow_capture(world, FAR_TOO_MANY), environment=world.dev, actor=world.operator.actor)
     path = world.path(rest=f"/replays/{row.pk}")
@@ -105,7 +105,7 @@ def test_running_dry_run_shows_progress_and_can_be_canceled(at_once: Race) -> No
     assert (row.status, row.error_code, row.result) == ("failed", "cancelled", None)
 
 
-def test_dry_run_is_repeated_after_its_worker_stops(at_once: Race) -> None:
+def test_dry_run_is_repeated_after_its_worker_stops(concurrently: Race) -> None:
     world = World("acme")
     row = replays.request(slow_capture(world, MANY), environment=world.dev, actor=world.operator.actor)
     worker = Worker(grace_s=0.1)

@@ -190,7 +190,7 @@ def test_cleanup_corrects_stored_sizes_and_deletes_unknown_folders(world: World)
 
 @pytest.mark.usefixtures("limited")
 def test_concurrent_checks_respect_limits_and_store_correct_sizes(
-    at_once: Race, monkeypatch: pytest.MonkeyPatch
+    concurrently: Race, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(derived, "MAX_SHARES", 1)
     worlds = [World("one"), World("two")]
@@ -199,7 +199,7 @@ def test_concurrent_checks_respect_limits_and_store_correct_sizes(
         agent, api = world.agent(name=f"agent {number}")
         made.append(upload(api, agent, capture(2, number), kind="incident_bundle").json()["id"])
 
-    assert at_once(*(lambda key=key: uploads.ingest(key) for key in made)) == [None] * 8
+    assert concurrently(*(lambda key=key: uploads.ingest(key) for key in made)) == [None] * 8
 
     assert Counter(Artifact.objects.values_list("status", flat=True)) == {"verified": 8}
     assert [held(world) for world in worlds] == [counted(world) for world in worlds]
@@ -207,7 +207,7 @@ def test_concurrent_checks_respect_limits_and_store_correct_sizes(
     assert all(len(kept(world)) == 2 for world in worlds)
 
 
-def test_reads_during_folder_deletion_return_200_or_503(at_once: Race) -> None:
+def test_reads_during_folder_deletion_return_200_or_503(concurrently: Race) -> None:
     world = World("acme")
     artifact = ingested(world, incident(SPEC_KV))
     path = world.path(rest=f"/artifacts/{artifact.pk}/files")
@@ -223,7 +223,7 @@ def test_reads_during_folder_deletion_return_200_or_503(at_once: Race) -> None:
         finally:
             stop.set()
 
-    _, statuses = at_once(remove, read)
+    _, statuses = concurrently(remove, read)
 
     assert statuses <= {200, 503}
     assert world.operator.api.get(path).status_code == 200

@@ -66,7 +66,7 @@ def test_interrupted_execute_replay_fails_and_is_not_repeated(
     assert audit_actions(replay) == ["replay.request", "replay.start", "replay.fail"]
 
 
-def test_approval_is_spent_before_first_side_effect(at_once: Race, settings: Any) -> None:
+def test_approval_is_spent_before_first_side_effect(concurrently: Race, settings: Any) -> None:
     seen: list[tuple[str, bool]] = []
 
     def record_replay_state(handler: BaseHTTPRequestHandler) -> None:
@@ -93,7 +93,7 @@ def test_approval_is_spent_before_first_side_effect(at_once: Race, settings: Any
 
 
 def test_two_workers_with_same_job_run_replay_once(
-    at_once: Race, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    concurrently: Race, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = World("acme")
     replay, _ = request_approved_replay(world, capture_incident(world, receiver, create_environment(world)))
@@ -108,19 +108,19 @@ def test_two_workers_with_same_job_run_replay_once(
 
     monkeypatch.setattr(replay_runs, "unpacked", unpack_when_both_wait)
 
-    assert at_once(*[lambda: replay_runs.run(str(replay.pk))] * 2) == [None, None]
+    assert concurrently(*[lambda: replay_runs.run(str(replay.pk))] * 2) == [None, None]
 
     assert (status_and_error(replay), bodies(receiver)) == (("succeeded", None), PAYLOADS)
     assert audit_actions(replay).count("replay.start") == 1
 
 
-def test_credential_is_used_by_only_one_of_two_concurrent_replays(at_once: Race, receiver: Receiver) -> None:
+def test_credential_is_used_by_only_one_of_two_concurrent_replays(concurrently: Race, receiver: Receiver) -> None:
     world = World("acme")
     artifact = capture_incident(world, receiver, create_environment(world))
     one, credential = request_approved_replay(world, artifact)
     two = request_replay(world, artifact, approval=credential)
 
-    at_once(lambda: replay_runs.run(str(one.pk)), lambda: replay_runs.run(str(two.pk)))
+    concurrently(lambda: replay_runs.run(str(one.pk)), lambda: replay_runs.run(str(two.pk)))
 
     assert sorted([status_and_error(one), status_and_error(two)]) == [("failed", "approval.used"), ("succeeded", None)]
     assert bodies(receiver) == PAYLOADS

@@ -24,7 +24,7 @@ from tests.patience import PATIENCE_S, wait_until
 from tests.releases import stories
 from tests.worlds import World, report, run_jobs
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("at_once")]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("concurrently")]
 ROUNDS = 16  # attempts of a job, whose growing delays add up to more than ten minutes
 
 

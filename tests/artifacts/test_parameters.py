@@ -72,7 +72,7 @@ def test_missing_captured_parameters_come_from_newest_config_bundle(world: World
     assert [step["dropped"] for step in traced["records"][0]["steps"]] == [None, "schema"]
 
 
-def test_equal_replays_name_stages_without_parameters(world: World) -> None:
+def test_replays_without_differences_name_stages_without_parameters(world: World) -> None:
     first, renamed = version(world, "check"), version(world, "renamed")
     artifact = ingested(world, incident(first.spec_kv, expected=frames(*EVERYTHING)))
 
@@ -86,7 +86,7 @@ def test_equal_replays_name_stages_without_parameters(world: World) -> None:
     assert [own.result["notes"], other.result["notes"]] == compared["notes"] == notes
     said = "<code>{}</code> had no parameters and let every record pass unchanged."
     for row, stage in ((own, "check"), (other, "renamed")):
-        assert headline(world, row) == f"It ended without a difference to the capture. Stage {said.format(stage)}"
+        assert headline(world, row) == f"Finished without differences from the capture. Stage {said.format(stage)}"
         assert f"Stage {said.format(stage)}" in page.context["still"]["panels"][0]["lead"]
 
 

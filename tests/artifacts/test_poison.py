@@ -239,7 +239,7 @@ def test_os_error_caused_by_content_rejects_upload(world: World, monkeypatch: py
 
 
 @pytest.mark.django_db
-def test_os_error_caused_by_machine_is_outage(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_os_error_caused_by_host_is_treated_as_outage(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     agent, api = world.agent()
     made = upload(api, agent, incident(SPEC_KV), kind="incident_bundle").json()
 

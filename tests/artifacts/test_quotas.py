@@ -78,13 +78,13 @@ def request(world: World, name: str, environment: Environment | None = None) -> 
     return Enrollment(token=token, environment=environment, name=name, actor=actor)
 
 
-def test_concurrent_enrollments_never_exceed_quota(at_once: Race, world: World) -> None:
+def test_concurrent_enrollments_never_exceed_quota(concurrently: Race, world: World) -> None:
     stories.fleet(world, 2)
     limit(world, agents=7)
     requests = [request(world, f"racer-{n}", (world.dev, world.staging)[n % 2]) for n in range(20)]
 
     # The job that sums up the counters runs at the same time.
-    results = at_once(*(lambda r=r: enrollment.enroll(r) for r in requests), usage.count_use, usage.count_use)[:20]
+    results = concurrently(*(lambda r=r: enrollment.enroll(r) for r in requests), usage.count_use, usage.count_use)[:20]
 
     assert sum(isinstance(result, Enrolled) for result in results) == 5
     assert sum(isinstance(result, QuotaExceeded) for result in results) == 15
@@ -200,11 +200,11 @@ def test_upload_over_stored_bytes_quota_is_refused(world: World, store: Path, mo
     assert used(world)["stored_bytes"] == 0
 
 
-def test_concurrent_uploads_never_exceed_quota(at_once: Race, world: World, store: Path) -> None:
+def test_concurrent_uploads_never_exceed_quota(concurrently: Race, world: World, store: Path) -> None:
     agent, api = world.agent()
     limit(world, stored_bytes=500)
 
-    responses = at_once(*(lambda n=n: upload(api, agent, b"%d" % n * 100, kind="telemetry") for n in range(8)))
+    responses = concurrently(*(lambda n=n: upload(api, agent, b"%d" % n * 100, kind="telemetry") for n in range(8)))
 
     assert sorted(response.status_code for response in responses) == [201] * 5 + [409] * 3
     assert used(world)["stored_bytes"] == 500
@@ -226,7 +226,7 @@ def test_capture_folders_count_as_stored_bytes_but_are_never_refused(world: Worl
     assert world.operator.api.post(f"{path}/replay", {}).status_code == 202
 
 
-def test_stored_bytes_quota_refuses_only_new_deployments(world: World) -> None:
+def test_stored_bytes_quota_refuses_new_but_not_existing_deployments(world: World) -> None:
     agents, (first, second), (deployment,) = stories.running(world, 1)
     size = deployment.bundle_size or 0
     assert used(world)["stored_bytes"] == size

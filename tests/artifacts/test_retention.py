@@ -150,7 +150,7 @@ def _recording(requests: list[str], real: Callable[..., Any]) -> Callable[..., A
     return record
 
 
-def test_old_stray_blobs_are_deleted(world: World) -> None:
+def test_old_unreferenced_blobs_are_deleted(world: World) -> None:
     stray = "sha256:" + hashlib.sha256(b"stray").hexdigest()
     blobs.put(stray, b"stray")
 
@@ -167,7 +167,7 @@ def _is_listed(content_hash: str) -> bool:
     return UnreferencedBlob.objects.filter(pk=content_hash).exists()
 
 
-def test_listed_blob_is_kept_if_row_refers_to_it_again(world: World) -> None:
+def test_listed_blob_is_kept_if_referenced_again(world: World) -> None:
     content_hash = "sha256:" + hashlib.sha256(b"late").hexdigest()
     blobs.put(content_hash, b"late")
     UnreferencedBlob.objects.create(content_hash=content_hash)
@@ -201,7 +201,7 @@ def test_failed_blob_deletion_is_retried_without_blocking_others(world: World, m
     assert retention.delete_unreferenced_blobs() == 1
 
 
-def test_concurrent_uploads_and_deletions_lose_no_blob(at_once: Race, world: World) -> None:
+def test_concurrent_uploads_and_deletions_lose_no_blob(concurrently: Race, world: World) -> None:
     content = b"again and again"
     agent, _ = world.agent(name="uploader")
     content_hash = "sha256:" + hashlib.sha256(content).hexdigest()
@@ -231,7 +231,7 @@ def test_concurrent_uploads_and_deletions_lose_no_blob(at_once: Race, world: Wor
         for _ in range(60):
             retention.delete_unreferenced_blobs()
 
-    results = at_once(upload(0), upload(1), upload(2), remove)
+    results = concurrently(upload(0), upload(1), upload(2), remove)
 
     assert [result for result in results if result is not None] == []
     assert lost == []
@@ -239,7 +239,7 @@ def test_concurrent_uploads_and_deletions_lose_no_blob(at_once: Race, world: Wor
 
 @pytest.mark.parametrize("moment", ["stored", "locked"])
 def test_blob_deletion_during_upload_loses_no_acknowledged_blob(
-    at_once: Race, world: World, monkeypatch: Any, moment: str
+    concurrently: Race, world: World, monkeypatch: Any, moment: str
 ) -> None:
     """The blob is stored but its row is not yet. The deletion runs before or after the upload locks the blob."""
     content_hash = "sha256:" + hashlib.sha256(b"between").hexdigest()
@@ -263,7 +263,7 @@ def test_blob_deletion_during_upload_loses_no_acknowledged_blob(
         removed.set()
         return count
 
-    uploaded, count = at_once(lambda: _artifact(world, world.dev, b"between"), remove)
+    uploaded, count = concurrently(lambda: _artifact(world, world.dev, b"between"), remove)
 
     if moment == "stored":
         assert (type(uploaded), count, _is_stored(content_hash)) == (Unavailable, 1, False)

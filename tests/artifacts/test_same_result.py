@@ -36,7 +36,7 @@ def captured(world: World) -> Artifact:
 
 
 @pytest.mark.usefixtures("bucket")
-def test_artifact_in_bucket_has_expected_result(world: World) -> None:
+def test_artifact_in_bucket_replays_to_expected_result(world: World) -> None:
     artifact = captured(world)
     folder = kept_folder(artifact)
     shown = world.viewer.api.get(world.path(rest=f"/artifacts/{artifact.pk}")).json()
@@ -60,13 +60,13 @@ def test_artifact_in_bucket_has_expected_result(world: World) -> None:
     assert not folder.exists()
 
 
-def test_four_workers_produce_equal_results(at_once: Race) -> None:
+def test_four_workers_produce_equal_results(concurrently: Race) -> None:
     world = World("acme")
     artifact = captured(world)
     for _ in range(4):
         replays.request(artifact, environment=world.dev, actor=world.operator.actor)
 
-    at_once(*[lambda: Worker(has_clock=False).run(until_idle=True)] * 4)
+    concurrently(*[lambda: Worker(has_clock=False).run(until_idle=True)] * 4)
 
     assert [row.result for row in Replay.objects.all()] == [everywhere.expected_result()] * 4
     assert AuditEvent.objects.filter(action="replay.diverge").count() == 4

@@ -31,7 +31,7 @@ from tests.releases import stories
 from tests.resources.jobs import dead_letter
 from tests.worlds import Api, World
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("at_once")]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("concurrently")]
 ROUNDS = 8
 
 
@@ -98,7 +98,7 @@ def test_artifact_reports_dead_letter_as_reason(stuck: Stuck) -> None:
     assert "artifacts.ingest failed permanently" in reason["detail"]
     assert "The content is no longer stored." in reason["detail"]
     page = signed_in(stuck.world.viewer.user).get(row_page(stuck.row))
-    assert "Waits for its check. The job artifacts.ingest failed permanently" in page.content.decode()
+    assert "Waiting for its check. The job artifacts.ingest failed permanently" in page.content.decode()
 
 
 def test_artifact_reports_outage_as_reason_while_it_lasts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,8 +175,8 @@ def test_repeated_upload_restores_lost_blob(world: World, monkeypatch: pytest.Mo
     assert Artifact.objects.get().status == "verified"
 
 
-def test_concurrent_repeated_uploads_queue_one_check(stuck: Stuck, at_once: Race) -> None:
-    responses = at_once(*(stuck.upload for _ in range(4)))
+def test_concurrent_repeated_uploads_queue_one_check(stuck: Stuck, concurrently: Race) -> None:
+    responses = concurrently(*(stuck.upload for _ in range(4)))
 
     assert [response.status_code for response in responses] == [200] * 4
     assert events() == ["artifact.receive", "artifact.requeue"]

@@ -83,7 +83,7 @@ class Rival(Claim):
 
 
 @pytest.fixture
-def turns(at_once: Race, monkeypatch: pytest.MonkeyPatch) -> Watched:
+def turns(concurrently: Race, monkeypatch: pytest.MonkeyPatch) -> Watched:
     made = Watched()
     monkeypatch.setattr(replay_runs, "TURNS", made)
     return made

@@ -115,7 +115,7 @@ def test_same_content_returns_same_artifact(world: World) -> None:
     assert ProcrastinateJob.objects.filter(task_name="artifacts.ingest").count() == 1
 
 
-def test_mistaken_upload_can_be_corrected(world: World, run_jobs: Any) -> None:
+def test_upload_with_wrong_kind_or_hash_can_be_corrected(world: World, run_jobs: Any) -> None:
     agent, api = world.agent()
     content = incidents.incident(world.version().spec_kv)
     wrong_kind = upload(api, agent, content)
@@ -142,10 +142,10 @@ def test_same_content_in_two_environments_creates_two_artifacts(world: World) ->
     assert responses[0].json()["id"] != responses[1].json()["id"]
 
 
-def test_concurrent_uploads_of_same_content_create_one_artifact(at_once: Race, world: World) -> None:
+def test_concurrent_uploads_of_same_content_create_one_artifact(concurrently: Race, world: World) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
 
-    responses = at_once(*(lambda: upload(api, agent, b"racing") for _ in range(4)))
+    responses = concurrently(*(lambda: upload(api, agent, b"racing") for _ in range(4)))
 
     assert sorted(response.status_code for response in responses) == [200, 200, 200, 201]
     assert len({response.json()["id"] for response in responses}) == 1

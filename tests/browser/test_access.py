@@ -99,7 +99,7 @@ def assert_refused(response: Any, before: str | None = None) -> None:
     assert before is None or writes() == before, context
 
 
-def test_lists_show_exactly_the_permitted_rows(tenants: Tenants) -> None:
+def test_lists_show_exactly_permitted_rows(tenants: Tenants) -> None:
     for person in [*tenants.home, tenants.abroad[-1]]:
         for label, model in MODELS.items():
             response = tenants.send(person, table(model), whole=person.name in LEAST)

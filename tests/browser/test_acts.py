@@ -43,8 +43,14 @@ def test_act_requires_confirmation(world: World) -> None:
     assert not ApprovalDecision.objects.exists()
 
 
-@pytest.mark.parametrize("at", ["approval", "deployment"])
-def test_reviewer_can_approve(world: World, run_jobs: Callable[[], int], at: str) -> None:
+@pytest.mark.parametrize(
+    ("at", "message"),
+    [
+        ("approval", "Approval of quotes v1 to prod given."),
+        ("deployment", "Deployment of quotes v1 to 1 agent approved by you."),
+    ],
+)
+def test_reviewer_can_approve(world: World, run_jobs: Callable[[], int], at: str, message: str) -> None:
     deployment = waiting(world)
     row = deployment if at == "deployment" else deployment.approval
     client = signed_in(world.reviewer.user)
@@ -54,7 +60,7 @@ def test_reviewer_can_approve(world: World, run_jobs: Callable[[], int], at: str
     )
 
     assert done.redirect_chain == [(row_page(row), 302)]
-    assert shown_messages(done) == [("success", "Approve: quotes v1 to prod.")]
+    assert shown_messages(done) == [("success", message)]
     decision = ApprovalDecision.objects.get()
     assert (decision.user, decision.decision, decision.comment) == (world.reviewer.user, "approve", "looks right")
     event = AuditEvent.objects.get(action="approval.approve")
@@ -114,7 +120,7 @@ def test_act_can_apply_to_several_rows(world: World) -> None:
     assert not ApprovalDecision.objects.exists()
     done = client.post(table(Approval), {**chosen, **YES, "comment": "all of them"}, follow=True)
 
-    assert [tag for tag, _ in shown_messages(done)] == ["success", "success"]
+    assert shown_messages(done) == [("success", "2 approvals denied.")]
     assert [Approval.objects.get(pk=row.pk).status for row in approvals if row] == ["denied", "denied", "pending"]
 
 
@@ -314,7 +320,7 @@ def test_act_on_more_than_100_rows_is_refused(world: World) -> None:
         table(Approval), {"action": "approve", "_selected_action": rows, **YES}, follow=True
     )
 
-    assert shown_messages(refused) == [("error", "The action accepts at most 100 rows at once. Select fewer.")]
+    assert shown_messages(refused) == [("error", "You selected more than 100 rows. Select at most 100.")]
     assert not ApprovalDecision.objects.exists()
 
 

@@ -67,11 +67,11 @@ def test_first_deployment_shows_everything_as_new(world: World) -> None:
 
     page = signed_in(world.reviewer.user).get(row_page(approval_of(deployment)))
 
-    assert "a first deployment, so all of it is new" in page.text
+    assert "all new, because this is the first deployment" in page.text
     changes = page.context["still"]["changes"]
     assert (changes.base, changes.spec) == (None, None)
     assert {each.change for each in changes.config} == {"added"}
-    assert "1 agent at the request: agent-0<" in dict(page.context["summary"]["facts"])["Target"]
+    assert "1 agent when requested: agent-0<" in dict(page.context["summary"]["facts"])["Target"]
 
 
 @pytest.mark.parametrize(
@@ -104,8 +104,10 @@ def test_person_who_decided_sees_that_others_must_decide(world: World) -> None:
 
     summary = signed_in(world.reviewer.user).get(live(approval)).context["summary"]
 
-    assert summary["headline"] == "Waits for approval: 1 of 2 given."
-    assert summary["decide"] == {"why": "You have decided. The request waits for other people."}
+    assert summary["headline"] == "Waiting for approval: 1 of 2 given."
+    assert summary["decide"] == {
+        "why": "You have already decided. The request waits for the decision of another person."
+    }
     assert summary["moving"] is True
 
 

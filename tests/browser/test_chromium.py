@@ -51,12 +51,12 @@ def test_reviewer_approves_in_browser(world: World, page: Page, run_jobs: Callab
     page.get_by_label("Comment").fill("looks right")
     page.get_by_role("button", name="Approve").click()
 
-    expect(page.get_by_text("Approve: quotes v1 to prod.")).to_be_visible()
+    expect(page.get_by_text("Approval of quotes v1 to prod given.")).to_be_visible()
     expect(page.locator(".states .pill")).to_have_text("approved")
     run_jobs()
     page.goto(row_page(deployment))
     expect(page.locator(".states .pill")).to_have_text("deploying")
-    page.get_by_text("Every field").click()
+    page.get_by_text("All fields").click()
     expect(page.get_by_text("Bundle hash", exact=True).or_(page.get_by_text("Bundle", exact=True)).last).to_be_visible()
 
 

@@ -117,7 +117,7 @@ def test_deployment_is_previewed_and_then_requested(world: World) -> None:
 
     assert seen.agents == f"15 agents: {', '.join(f'edge-{n:02}' for n in range(10))} and 5 more"
     assert seen.waves == [(1, 5, "1 agent"), (2, 25, "3 agents"), (3, 100, "11 agents")]
-    assert seen.consent.startswith("It waits until one of these people approved it: admin@")
+    assert seen.consent.startswith("It needs the approval of 1 of these people: admin@")
     assert "operator@" not in seen.consent
     assert seen.obstacles == []
     deployment = Deployment.objects.get()
@@ -236,7 +236,7 @@ def test_deployment_forms_require_permission_in_same_organization(world: World, 
     assert not Deployment.objects.exists()
 
 
-def test_missing_approvers_are_reported(world: World) -> None:
+def test_too_few_approvers_are_reported(world: World) -> None:
     world.prod.settings = {"required_approvals": 5}
 
     said = describe_consent(world.prod, world.operator.user.email)
@@ -255,7 +255,7 @@ def test_person_can_click_from_version_to_deployment(world: World, page: Page, s
     page.goto(row_page(version))
     page.get_by_role("link", name="Create a config bundle").click()
     page.get_by_label("Name").fill("calm")
-    page.get_by_label("Parameters of the stage check").fill(PRICE)
+    page.get_by_label("Parameters of stage check").fill(PRICE)
     page.get_by_role("button", name="Show the changes").click()
     expect(page.locator("#changes")).to_contain_text("check/schema/properties/price/type")
     shot(page, "new-config-bundle", widths=(1440, 390), full_page=True)

@@ -106,7 +106,7 @@ def test_break_glass_and_freeze_override_are_marked_on_every_page(world: World) 
         (glass, freeze, _) = page.context["summary"]["marks"]
         assert glass[:2] == ("bad", "Break glass")
         assert glass[2][:2] == ["“the market is down”", "admin@acme.example deployed before approval."]
-        assert "If no other person approves the deployment, it is rolled back" in glass[2][2]
+        assert "The deployment is rolled back unless another person approves it" in glass[2][2]
         assert "data-until" in glass[2][2]
         assert freeze == ("warn", "Freeze window overridden", ["“it can't wait”"])
         assert set(page.context["summary"]["decide"]) == {"explain", "approve", "deny"}
@@ -114,7 +114,7 @@ def test_break_glass_and_freeze_override_are_marked_on_every_page(world: World) 
     assert listed(signed_in(world.admin.user), **{"for": "me"}) == []
     approvals.decide(approval, decision="approve", user=world.reviewer.user, actor=world.reviewer.actor)
     (glass, *_) = client.get(live(deployment)).context["summary"]["marks"]
-    assert glass[2][2] == "The request for approval afterwards was approved."
+    assert glass[2][2] == "The later request for approval was approved."
 
 
 # -- the agents -----------------------------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ def names(page: Any) -> list[str]:
     return [found[pk].name for pk in pks]
 
 
-def test_failed_agents_come_first_and_list_has_pages(world: World) -> None:
+def test_failed_agents_are_listed_first_and_list_is_paginated(world: World) -> None:
     deployment = many(world, 60, lambda n: "failed" if n in {40, 50} else "active" if n % 2 else "offered")
     client = signed_in(world.viewer.user)
 

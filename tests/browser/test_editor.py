@@ -145,7 +145,7 @@ def test_invalid_plan_can_be_corrected_and_promoted(
     page.get_by_role("button", name="Save", exact=True).click()
     expect(page.get_by_text("Saved, revision 2")).to_be_visible()
     page.get_by_role("button", name="Promote").click()
-    expect(page.get_by_role("alert")).to_contain_text("Make a version of revision 2?")
+    expect(page.get_by_role("alert")).to_contain_text("Create a version from revision 2?")
     shot(page, "promotion")
     assert Version.objects.count() == 1
     page.keyboard.press("Enter")
@@ -212,7 +212,7 @@ def test_concurrent_edits_are_not_lost(
     assert draft.plan.value["single_ring"]["ingress"] == "adas"
 
     bob.get_by_role("button", name="Promote").click()
-    bob.get_by_role("button", name="Yes, make the version").click()
+    bob.get_by_role("button", name="Create the version").click()
     bob.get_by_role("alert").get_by_role("button", name="Discard mine and load theirs").click()
     expect(theirs).to_have_value(write_plan(plan(ingress="adas")))
     assert Version.objects.count() == 0
@@ -238,7 +238,7 @@ def test_viewer_sees_saved_plan_without_compiling(world: World, page: Page) -> N
     assert set(sent) == {"GET"}
 
 
-def test_draft_can_be_created_from_list_of_environment(
+def test_draft_can_be_created_from_draft_list_of_environment(
     world: World, page: Page, shot: Callable[[Page, str], object]
 ) -> None:
     sign_in(page, world.operator.user)

@@ -29,7 +29,7 @@ def rows(world: World) -> dict[str, list[str]]:
     return {name: [str(cell) for cell in cells] for name, *cells in panel["rows"]}
 
 
-def test_each_pipeline_has_a_row(world: World) -> None:
+def test_each_pipeline_has_row(world: World) -> None:
     world.prod.settings = {"approvals_required": False, "max_in_flight_deployments": 2}
     world.prod.save()
     agents = stories.fleet(world, 2, world.prod)
@@ -89,7 +89,7 @@ def test_small_fleet_has_agent_cells_and_large_fleet_has_bars(
     ]  # fmt: skip
     for part in (part for bar in large["bars"] for part in bar["parts"]):
         assert (part["url"], client.get(part["url"]).context["cl"].result_count) == (part["url"], part["share"])
-    assert "No agent is enrolled here yet." in client.get(row_page(world.dev)).text
+    assert "No agents yet." in client.get(row_page(world.dev)).text
 
 
 def test_environment_page_lists_newest_captures(world: World) -> None:
@@ -125,13 +125,13 @@ def test_deploy_button_leads_operators_to_config_bundles(world: World, other: Wo
         patch.setattr("apps.console.pages.bundles.choosing._SHOWN", 1)
         newer = world.bundle(world.prod, "newer", version=bundle.version)
         shown = operator.get(choose).context["panel"]
-        assert (len(shown["rows"]), shown["lead"][:26]) == (1, "These are the newest 1. Th")
+        assert (len(shown["rows"]), shown["lead"][:26]) == (1, "These are the newest 1. To")
         assert str(newer.pk) in str(shown["rows"])
     # The page of a config bundle and the page of its deployment each state the next step.
-    assert "What comes next: deploy it." in operator.get(row_page(bundle)).text
+    assert "To deploy it, press Deploy." in operator.get(row_page(bundle)).text
     world.agent(world.prod)
     deployment = world.deployment(bundle)
-    assert "It waits until one of these people approved it: " in operator.get(row_page(deployment)).text
+    assert "It needs the approval of 1 of these people: " in operator.get(row_page(deployment)).text
 
 
 def test_environment_page_is_hidden_from_other_organizations(world: World, other: World) -> None:

@@ -98,5 +98,5 @@ def test_settings_can_be_edited_in_browser(world: World, page: Page, shot: Calla
     shot(page, "environment-settings", widths=(1440,), full_page=True)
     page.get_by_role("button", name="Edit settings").click()
 
-    expect(page.get_by_text("Edit settings: dev.")).to_be_visible()
+    expect(page.get_by_text("Settings of environment dev changed.")).to_be_visible()
     assert stored(world.dev)["agent_timeout_s"] == 90

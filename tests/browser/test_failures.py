@@ -62,7 +62,7 @@ def test_failure_causes_remain_after_automatic_rollback(world: World, page: Page
     ]
     expect(page.locator("#failures").get_by_role("link", name="Retry")).to_have_count(0)
     # Each agent's row shows its own failure, and the timeline shows how many agents each cause has.
-    expect(page.locator(f"#agent-{agents[4][0].pk}")).to_contain_text("Failed before: cannot bind port 9009")
+    expect(page.locator(f"#agent-{agents[4][0].pk}")).to_contain_text("Earlier failure: cannot bind port 9009")
     timeline = page.locator(".live section.panel", has_text="Timeline")
     expect(timeline).to_contain_text("wave 1: 2 agents (no space: <number> of <number> MB are free")
     expect(timeline).to_contain_text("1 agent (cannot bind port <number>; reported by the agent)")

@@ -65,7 +65,7 @@ def trail(page: Any) -> list[tuple[str, str]]:
 
 def refusal(page: Any) -> str:
     """Return the text of a refusal page without the request id."""
-    return re.sub(r"Request [0-9a-f-]+", "", page.text.partition("<section")[2].partition("</section>")[0])
+    return re.sub(r"Request id: [0-9a-f-]+", "", page.text.partition("<section")[2].partition("</section>")[0])
 
 
 def listed(page: Any) -> set[Any]:
@@ -222,8 +222,8 @@ def test_overview_remembers_scope(world: World) -> None:
     assert numbers(client.get("/admin/"))["Agents online"] == 1
     assert numbers(client.get("/admin/", {"in": scope}))["Agents online"] == 1
     world.agent(world.dev, "elsewhere")
-    assert numbers(client.get("/admin/", {"in": str(world.dev.pk)}))["Dead-letter jobs"] == 0
-    assert numbers(client.get("/admin/", {"in": scope}))["Dead-letter jobs"] == 1
+    assert numbers(client.get("/admin/", {"in": str(world.dev.pk)}))["Dead letters"] == 0
+    assert numbers(client.get("/admin/", {"in": scope}))["Dead letters"] == 1
 
     assert client.get("/admin/").headers["Location"] == f"/admin/?in={scope}"
     client.get(table(Agent), {"in": str(world.project.pk)})
@@ -238,7 +238,7 @@ def test_overview_remembers_scope(world: World) -> None:
     assert client.get("/admin/").status_code == 200
 
 
-def test_switcher_query_count_does_not_depend_on_organizations(world: World) -> None:
+def test_switcher_query_count_does_not_depend_on_number_of_organizations(world: World) -> None:
     client = signed_in(superuser())
 
     def cost(query: dict[str, str]) -> tuple[int, Any]:
@@ -372,7 +372,7 @@ def test_refusals_name_required_role(world: World) -> None:
         table(SignInLink): (403, "Only operators of this installation may see sign-in links."),
         table(EnrollmentToken): (403, "A project admin may see them."),
         act(made.deployment, "roll_back"): (403, "Your role does not permit this on this deployment."),
-        f"{table(Agent)}?environment__id__exact=%00": (400, "has a part that cannot be read"),
+        f"{table(Agent)}?environment__id__exact=%00": (400, "A part of the URL or of the form is malformed."),
     }
     for url, (status, text) in cases.items():
         page = client.get(url)
@@ -381,7 +381,7 @@ def test_refusals_name_required_role(world: World) -> None:
         assert "unsafe-eval" in page.headers["Content-Security-Policy"]
     wrong = client.get(f"/admin/pipelines/draft/{uuid7()}/save/")
     assert (wrong.status_code, wrong.headers["Allow"]) == (405, "POST")
-    assert "This address is part of a form or a button." in wrong.text
+    assert "This URL belongs to a form or a button." in wrong.text
 
 
 # -- an empty installation ----------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ def test_agent_page_shows_its_history(world: World) -> None:
 
     page = signed_in(world.viewer.user).get(row_page(agent))
 
-    (panel,) = [each for each in page.context["summary"]["panels"] if each["title"] == "What it ran"]
+    (panel,) = [each for each in page.context["summary"]["panels"] if each["title"] == "History"]
     assert [(tone, round(seconds / 3600)) for tone, seconds, _ in panel["timeline"]["parts"]] == [
         ("busy", 20), ("plain", 6), ("good", 24),
     ]  # fmt: skip
@@ -55,9 +55,9 @@ def test_agent_without_history_has_empty_timeline(world: World) -> None:
 
     page = signed_in(world.viewer.user).get(row_page(agent))
 
-    (panel,) = [each for each in page.context["summary"]["panels"] if each["title"] == "What it ran"]
+    (panel,) = [each for each in page.context["summary"]["panels"] if each["title"] == "History"]
     assert (panel["timeline"], panel["rows"]) == (None, [])
-    assert "Nothing yet." in page.text
+    assert "The agent has not run a bundle yet." in page.text
 
 
 @pytest.mark.browser
@@ -67,6 +67,6 @@ def test_timeline_renders_in_browser(world: World, page: Page, shot: Callable[..
 
     page.goto(row_page(agent))
 
-    expect(page.get_by_role("heading", name="What it ran")).to_be_visible()
-    expect(page.get_by_role("img", name="2 intervals, from the oldest to now")).to_be_visible()
+    expect(page.get_by_role("heading", name="History")).to_be_visible()
+    expect(page.get_by_role("img", name="Timeline of the last 2 intervals")).to_be_visible()
     shot(page, "history", widths=(1440, 1000), full_page=True)

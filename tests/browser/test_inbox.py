@@ -19,7 +19,7 @@ from tests.worlds import World
 pytestmark = pytest.mark.django_db
 
 
-def test_pending_approvals_come_first_by_expiry(world: World) -> None:
+def test_pending_approvals_are_listed_first_in_order_of_expiry(world: World) -> None:
     first, second, third, fourth = (approval_of(each) for each in waiting(world, 4))
     approvals.decide(fourth, decision="deny", user=world.reviewer.user, comment="no", actor=world.reviewer.actor)
     Approval.objects.filter(pk=third.pk).update(expires_at=timezone.now() + timedelta(minutes=5))
@@ -27,7 +27,7 @@ def test_pending_approvals_come_first_by_expiry(world: World) -> None:
     assert listed(signed_in(world.viewer.user)) == [third.pk, first.pk, second.pk, fourth.pk]
 
 
-def test_waiting_for_me_lists_only_approvals_person_can_give(world: World) -> None:
+def test_waiting_for_me_filter_lists_only_approvals_person_can_give(world: World) -> None:
     mine, decided, expired, own = (approval_of(each) for each in waiting(world, 4))
     Approval.objects.filter(pk=decided.pk).update(required_approvals=2)
     approvals.decide(decided, decision="approve", user=world.reviewer.user, actor=world.reviewer.actor)
@@ -67,7 +67,7 @@ def test_creator_of_requesting_key_can_only_deny(world: World) -> None:
     assert listed(reviewer, **{"for": "me"}) == []
     decide = reviewer.get(row_page(approval)).context["summary"]["decide"]
     assert decide.keys() == {"why", "deny"}
-    assert "a key that you made" in decide["why"]
+    assert "a key that you created" in decide["why"]
 
 
 def test_request_by_key_with_unknown_creator_waits_for_nobody(world: World) -> None:

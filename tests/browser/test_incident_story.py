@@ -95,10 +95,10 @@ def test_incident_can_be_replayed_traced_and_bisected(
     page.get_by_role("button", name="Replay").click()
 
     # The page of the replay opens, and shows the status and progress without a reload.
-    expect(headline).to_have_text("Waits for a worker.")
+    expect(headline).to_have_text("Waiting for a worker.")
     page.evaluate("document.body.dataset.loaded = 'once'")
     worker = start_worker()
-    expect(headline).to_have_text("1,000 of 4,000 records are replayed.")
+    expect(headline).to_have_text("1,000 of 4,000 records replayed.")
     expect(page.get_by_role("img", name="1,000 of 4,000 records")).to_be_visible()
     expect(page.get_by_role("link", name="Cancel")).to_be_visible()
     shot(page, "incident-running", widths=WIDTHS, full_page=True)

@@ -79,7 +79,7 @@ def test_deployment_approval_and_rollback_work_by_keyboard(world: World, open_pa
     operator.type("Note", "faster")
     expect(operator.page.locator("#outlook")).to_contain_text("1 agent: edge-1")
     operator.follow("Request deployment")
-    expect(headline).to_contain_text("Waits for approval")
+    expect(headline).to_contain_text("Waiting for approval")
 
     reviewer.follow("Overview")
     reviewer.follow("quotes v2 to prod")

@@ -28,7 +28,7 @@ def page(chromium: Browser, live_server: Any) -> Iterator[Page]:
     context.close()
 
 
-def test_person_over_rate_limit_sees_when_to_continue(
+def test_person_over_rate_limit_sees_when_to_retry(
     world: World, page: Page, monkeypatch: pytest.MonkeyPatch, shot: Callable[..., None]
 ) -> None:
     fleet(world, 1)

@@ -168,7 +168,7 @@ def test_suspected_clone_cannot_rotate_its_key(world: World) -> None:
 
     assert offered(row, world) == accepted(AgentAdmin.acts, row, world) == {"Drain", "Change labels", "Decommission"}
     operator = signed_in(world.operator.user)
-    assert "with mode now, or enroll the agent again" in operator.get(row_page(row)).text
+    assert "with the mode `now`, or enroll the agent again" in operator.get(row_page(row)).text
     refused = operator.post(act(row, "rotate_key"), YES, follow=True)
     ((level, text),) = shown_messages(refused)
     assert (level, "A clone of this agent is suspected" in text) == ("error", True)

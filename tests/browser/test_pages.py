@@ -130,7 +130,7 @@ def test_sign_in_link_requires_confirmation(world: World) -> None:
     assert client.get("/admin/").status_code == 200
     again = signed_in(world.admin.user).post(url)
     assert again.status_code == 401
-    assert "This sign-in link was used, has expired, or never existed." in again.text
+    assert "This sign-in link was already used, has expired, or never existed." in again.text
 
 
 @pytest.mark.django_db
@@ -151,7 +151,7 @@ def test_person_without_role_sees_explanation_and_can_sign_out() -> None:
 
     page = client.get("/admin/", follow=True)
     assert "new@nowhere.example" in page.text
-    assert "belong to no organization" in page.text
+    assert "not a member of an organization" in page.text
     client.post("/admin/logout/")
 
     assert AuditEvent.objects.filter(action="session.sign_out").count() == 1

@@ -66,7 +66,7 @@ def test_table_buttons_lead_to_acts(world: World) -> None:
         OrganizationKey: {f"/admin/{organization}/act/create_key/"},
         UserToken: {f"/admin/{user}/act/create_token/"},
         Organization: {f"/admin/{user}/act/create_organization/"},
-        SigningKey: {f"/admin/{organization}/act/rotate_signing_key{at_once}/" for at_once in ("", "_at_once")},
+        SigningKey: {f"/admin/{organization}/act/rotate_signing_key{suffix}/" for suffix in ("", "_at_once")},
     }
     admin, viewer, root = (signed_in(user) for user in (world.admin.user, world.viewer.user, superuser()))
 
@@ -83,7 +83,7 @@ def test_table_buttons_lead_to_acts(world: World) -> None:
         f"acme / trading / {name}" for name in ("prod", "staging", "dev")
     ]
     Environment.objects.all().delete()
-    assert "There is no environment yet" in admin.get(choice.request["PATH_INFO"]).text
+    assert "There is no environment for which you may do this." in admin.get(choice.request["PATH_INFO"]).text
 
 
 @pytest.mark.django_db
@@ -139,13 +139,13 @@ def test_expired_and_forged_form_ids_are_refused(world: World, monkeypatch: pyte
     for form_id in (old, "", "mine", old.replace(old[0], "f")):
         refused = sent(client, world.organization, "create_project", {"name": "side", "_form": form_id})
         assert refused.context["form"].non_field_errors() == [
-            "This form was shown too long ago. Check it and send it again."
+            "This form has expired. Check the values and send it again."
         ]
     assert counts() == before
 
 
 @pytest.mark.django_db
-def test_sent_form_is_repeated_only_for_its_page_and_sender(world: World) -> None:
+def test_repeated_form_shows_secret_only_on_its_page_and_to_its_sender(world: World) -> None:
     form_id = new_form_id()
     values = {**KEY, "_form": form_id}
     made = sent(signed_in(world.admin.user), world.organization, "create_key", values)
@@ -217,7 +217,7 @@ def test_people_cannot_grant_roles_above_their_own(world: World) -> None:
 
     assert roles(world.project, "invite") == roles(member, "change_role") == ["viewer", "operator", "project_admin"]
     changed = sent(client, member, "change_role", {"role": "operator"}, follow=True)
-    assert shown_messages(changed) == [("success", "Change role: viewer@acme.example: operator.")]
+    assert shown_messages(changed) == [("success", "Role of member viewer@acme.example (operator in trading) changed.")]
     event = AuditEvent.objects.filter(action="member.update").latest("id")
     assert (event.actor_display, event.changes["role"]) == (world.project_admin.user.email, ["viewer", "operator"])
     removed = client.post(act(member, "remove"), {"_confirm": "yes"}, follow=True)
@@ -258,7 +258,7 @@ def test_person_can_click_from_empty_organization_to_enrollment(world: World, pa
     press("Create organization")
     page.get_by_label("Name").fill("Umbrella")
     send("Create organization")
-    expect(page.get_by_text("Create organization: Umbrella.")).to_be_visible()
+    expect(page.get_by_text("Organization Umbrella created.")).to_be_visible()
     look("organization")
 
     press("Create project")
@@ -295,7 +295,7 @@ def test_person_can_click_from_empty_organization_to_enrollment(world: World, pa
     page.get_by_label("Operator:", exact=False).check()
     look("invite")
     send("Invite to organization")
-    expect(page.get_by_text("Invite to organization: ada@umbrella.example: operator.")).to_be_visible()
+    expect(page.get_by_text("Member ada@umbrella.example (operator in Umbrella) added.")).to_be_visible()
     look("member")
     page.goto(table(UserToken))
     press("Create user token")
@@ -304,7 +304,7 @@ def test_person_can_click_from_empty_organization_to_enrollment(world: World, pa
     send("Create user token")
     expect(page.get_by_label("Secret")).to_have_text(SECRET)
     look("token-secret")
-    press("I have copied it")
+    press("I have copied the secret")
     page.wait_for_url(f"**{table(UserToken)}*/change/")
 
     assert Membership.objects.get(user__email="ada@umbrella.example").role == Role.OPERATOR
@@ -323,4 +323,4 @@ def test_forms_work_without_scripts(world: World, open_page: Callable[..., Page]
     page.get_by_label("Name").fill("side")
     page.get_by_role("button", name="Create project", exact=True).click()
 
-    expect(page.get_by_text("Create project: side.")).to_be_visible()
+    expect(page.get_by_text("Project side created.")).to_be_visible()

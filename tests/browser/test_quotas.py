@@ -72,6 +72,6 @@ def test_quotas_can_be_set_in_browser(world: World, page: Page, shot: Callable[.
     shot(page, "quotas-form", widths=(1440, 390), full_page=True)
     page.get_by_role("button", name="Set quotas").click()
 
-    expect(page.get_by_text("Set quotas: acme.")).to_be_visible()
+    expect(page.get_by_text("Quotas of organization acme changed.")).to_be_visible()
     expect(page.get_by_role("img", name="Agents: 86 %")).to_be_visible()
     shot(page, "usage", widths=(1440, 390), full_page=True)

@@ -58,7 +58,7 @@ def wave(page: Page, number: int) -> Any:
     return page.locator(f"#wave-{number} .pill")
 
 
-def test_release_is_approved_fails_and_rolls_back_live(world: World, page: Page, shot: Callable[..., None]) -> None:
+def test_approval_failure_and_rollback_are_shown_live(world: World, page: Page, shot: Callable[..., None]) -> None:
     agents = running(world, 4)
     deployment = risky(world, note=f"the night build {NASTY}")
     sign_in(page, world.reviewer.user)
@@ -85,7 +85,7 @@ def test_release_is_approved_fails_and_rolls_back_live(world: World, page: Page,
 
     page.locator("#facts").get_by_role("link", name="quotes to prod").click()
     headline = page.locator("#headline [role=status]")
-    expect(headline).to_have_text("Waits until its build can start.")
+    expect(headline).to_have_text("Waiting for the build to start.")
     page.evaluate("document.body.dataset.loaded = 'once'")
     search = page.get_by_role("searchbox")
     run_jobs()
@@ -119,14 +119,14 @@ def test_release_is_approved_fails_and_rolls_back_live(world: World, page: Page,
     assert page.evaluate("document.body.dataset.loaded") == "once"
     expect(page.locator(".live[data-moving=no]")).to_be_visible()
     expect(events).to_have_text(f"Timeline entries{deployment.timeline.count()}")
-    page.get_by_text("Every field").click()
+    page.get_by_text("All fields").click()
     expect(page.locator("fieldset .field-line", has_text="Status").first).to_contain_text("rolled back")
     shot(page, "rolled-back", widths=BOTH, full_page=True)
 
     page.get_by_role("link", name="Clear known bad").click()
     page.get_by_label("Reason").fill("the core is back")
     page.get_by_role("button", name="Clear known bad").click()
-    expect(page.get_by_text("Clear known bad: risky.")).to_be_visible()
+    expect(page.get_by_text("Known bad cleared for config bundle risky of quotes v2.")).to_be_visible()
     assert not KnownBad.objects.exists()
     deployment.refresh_from_db()
     assert deployment.status == "rolled_back"
@@ -146,16 +146,16 @@ def test_rollout_can_be_rolled_back(world: World, page: Page) -> None:
     page.get_by_role("button", name="Roll back").click()
 
     headline = page.locator("#headline [role=status]")
-    expect(headline).to_have_text("Rolling back: latency. 0 of 2 agents back.")
+    expect(headline).to_have_text("Rolling back: latency. 0 of 2 agents rolled back.")
     report(agents[0][1], agents[0][0], "rolled_back")
-    expect(headline).to_have_text("Rolling back: latency. 1 of 2 agents back.")
+    expect(headline).to_have_text("Rolling back: latency. 1 of 2 agents rolled back.")
     report(agents[1][1], agents[1][0], "rolled_back")
     run_jobs()
     expect(headline).to_have_text("Rolled back: latency.")
     expect(page.locator("#known-bad")).to_contain_text("rolled back: latency")
 
 
-def test_unfinished_denial_survives_decision_of_another_person(world: World, page: Page) -> None:
+def test_denial_comment_is_kept_when_another_person_decides(world: World, page: Page) -> None:
     fleet(world, 1, world.prod)
     deployment = world.deployment(world.bundle(world.prod))
     approval = Approval.objects.get(deployment=deployment)
@@ -238,7 +238,7 @@ def test_deployment_page_works_without_scripts(world: World, open_page: Callable
     page.keyboard.press("Enter")
     expect(page.locator("#agents tbody tr")).to_have_count(1)
     page.get_by_text("Changes", exact=True).click()
-    expect(page.get_by_text("Configuration: a first deployment, so all of it is new")).to_be_visible()
+    expect(page.get_by_text("Configuration: all new, because this is the first deployment")).to_be_visible()
     page.get_by_role("link", name="Abort").click()
 
     expect(page.get_by_label("Reason")).to_be_visible()

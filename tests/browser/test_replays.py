@@ -71,7 +71,7 @@ def test_replay_with_side_effects_waits_for_approval(world: World) -> None:
     assert (replay.status, approval.replay_id) == ("pending_approval", replay.pk)
     shown_facts = facts(world, replay)
     assert "pending approval" in shown_facts["Status"]
-    assert row_page(approval) in shown_facts["Waits for approval"]
+    assert row_page(approval) in shown_facts["Waiting for approval"]
     signed_in(world.reviewer.user).post(act(approval, "deny"), {**YES, "comment": "not now"})
     run_jobs()
     shown = facts(world, replay)
@@ -221,7 +221,7 @@ def test_other_version_form_lists_last_deployed_config_bundle_first(world: World
     first, *_, last = choices(through[0])[1:]
     assert choices(through[0])[0] == "quotes v3 with the parameters of the capture"
     assert first == "quotes v2 with deployed, deployed last"
-    assert last == "quotes v2 with the parameters of the capture, else of b10"
+    assert last == "quotes v2 with the parameters of the capture, otherwise of b10"
     assert len(choices(through[0])) == 1 + 1 + 10 + 1
     assert choices(through[1])[-1] == "quotes v1 with the parameters of the capture"
 
@@ -230,7 +230,7 @@ def test_other_version_form_lists_last_deployed_config_bundle_first(world: World
     made = Replay.objects.order_by("-pk")[:2]
     assert [(each.config_bundle, each.fallback_config_bundle) for each in made] == [(None, newest), (deployed, None)]
     page = client.get(row_page(made[0]))
-    assert "the capture, else of" in dict(page.context["summary"]["facts"])["Parameters of"]
+    assert "the capture, otherwise from" in dict(page.context["summary"]["facts"])["Parameters from"]
     wrong = client.post(act(through[0], "other"), new_form(version=f"{versions[2].pk}:{deployed.pk}"))
     assert list(wrong.context["form"].errors) == ["version"]
 
@@ -297,4 +297,4 @@ def test_live_updates_show_viewers_no_captured_records(world: World) -> None:
     assert all('data-moving="no"' in text for text in (read, hidden))
     assert "a captured secret" in read
     assert "a captured secret" not in hidden
-    assert "record 1: it differs from the captured one." in hidden
+    assert "record 1: the record differs from the captured one." in hidden

@@ -125,8 +125,8 @@ def test_search_accepts_any_text(world: World) -> None:
         assert "<script>" not in answer.text
     assert client.get(reverse("admin:search") + "?s=%00%ff&s=%F0%28").status_code == 200
     for short in ("", " ", "a"):
-        assert "Type the beginning" in client.get(reverse("admin:search"), {"s": short}).text
-    assert "Type the beginning" in client.get(reverse("admin:search")).text
+        assert "Type the start" in client.get(reverse("admin:search"), {"s": short}).text
+    assert "Type the start" in client.get(reverse("admin:search")).text
 
 
 def test_search_query_count_does_not_depend_on_number_of_rows(world: World) -> None:
@@ -181,7 +181,7 @@ def test_search_works_by_keyboard(world: World, open_page: Callable[..., Page], 
 
     page.keyboard.press("Control+k")
     expect(box).to_be_focused()
-    expect(page.get_by_role("status").filter(has_text="Type the beginning")).to_be_visible()
+    expect(page.get_by_role("status").filter(has_text="Type the start")).to_be_visible()
     page.keyboard.press("Escape")
     expect(box).not_to_be_visible()
     expect(menu).to_be_focused()

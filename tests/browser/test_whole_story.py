@@ -96,7 +96,7 @@ def write_and_promote(hand: Hand, content: dict[str, Any]) -> None:
     hand.button("Save")
     expect(hand.page.get_by_text("Saved, revision 2").or_(hand.page.get_by_text("Saved, revision 3"))).to_be_visible()
     hand.button("Promote")
-    expect(hand.page.get_by_role("alert")).to_contain_text("Make a version")
+    expect(hand.page.get_by_role("alert")).to_contain_text("Create a version")
     hand.click(hand.page.get_by_role("alert").get_by_role("button").first)
     hand.link("Create a config bundle", within=hand.page.get_by_role("alert"))
 
@@ -105,12 +105,12 @@ def configure_and_deploy(hand: Hand, name: str, **parameters: Any) -> None:
     """Create a config bundle and request its deployment to all agents."""
     hand.fill("Name", name)
     for stage, value in parameters.items():
-        hand.fill(f"Parameters of the stage {stage}", json.dumps(value))
+        hand.fill(f"Parameters of stage {stage}", json.dumps(value))
     hand.button("Create")
     hand.link("Deploy")
     expect(hand.page.locator("#outlook")).to_contain_text("1 agent: edge-1")
     hand.button("Request deployment")
-    expect(status(hand)).to_contain_text("Waits for approval")
+    expect(status(hand)).to_contain_text("Waiting for approval")
 
 
 def status(hand: Hand) -> Locator:
@@ -125,7 +125,7 @@ def approve(hand: Hand, subject: str) -> None:
     expect(hand.page.locator(".states .pill").first).to_have_text("approved")
 
 
-def test_empty_installation_reaches_deployment_and_rollback_by_clicks(
+def test_person_can_click_from_empty_installation_to_rollback(
     transactional_db: None, open_page: Callable[..., Page]
 ) -> None:
     Hand.clicks = 0
@@ -147,7 +147,7 @@ def test_empty_installation_reaches_deployment_and_rollback_by_clicks(
     expect(secret).to_have_text(SECRET)
     agent, api = enroll(secret.inner_text().strip())
     run_jobs()
-    ada.link("I have copied it")
+    ada.link("I have copied the secret")
     ada.menu("People and keys")
     ada.link("Invite to organization")
     ada.fill("E-mail address", "grace@acme.example")

@@ -46,7 +46,7 @@ def test_limits_are_set_and_cannot_be_raised_even_by_root(tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(sealing.in_force()["files"] is None, reason="this system has no Landlock")
-def test_folders_next_to_package_cannot_be_read(tmp_path: Path) -> None:
+def test_sealed_process_reads_only_permitted_files(tmp_path: Path) -> None:
     """The data folder, which contains the master key, is often inside the folder of this project."""
     beside = Path(sealing.__file__).parents[2] / "README.md"
     (tmp_path / "given").write_text("given")

@@ -52,7 +52,7 @@ def test_program_that_cannot_start_raises_error(monkeypatch: pytest.MonkeyPatch)
         Child("json.tool", environment=ENVIRONMENT)
 
 
-def test_event_loop_is_not_forked() -> None:
+def test_child_process_is_started_without_fork() -> None:
     done = subprocess.run([sys.executable, "-c", _LARGE_PROCESS], capture_output=True, text=True, check=True)
 
     assert done.stdout == "b'{\\n    \"a\": 1\\n}\\n' True []\n"

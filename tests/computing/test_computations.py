@@ -49,7 +49,7 @@ def test_largest_previews_diffs_and_drawings_are_truncated() -> None:
     assert len(text["spec_kv"]) <= 4 * MIB
 
 
-def test_parts_within_limit_are_complete() -> None:
+def test_truncated_preview_contains_only_complete_parts() -> None:
     plan = chain(1_500, "http_post:http://127.0.0.1:9000/".ljust(600, "u"))
     whole = compile_plan(plan).to_json()
     assert len(json.dumps(whole)) > 4 * MIB

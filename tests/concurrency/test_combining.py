@@ -64,7 +64,7 @@ def _submit_while_busy(keys: list[str], *, limit: int = 500) -> tuple[list[list[
     return batches, got
 
 
-def test_waiting_callers_share_a_batch() -> None:
+def test_waiting_callers_share_batch() -> None:
     batches, got = _submit_while_busy(["a", "b", "c"])
 
     assert batches == [["a", "b", "c"]]

@@ -28,7 +28,7 @@ def clock() -> Clock:
     return Clock()
 
 
-def test_waits_share_one_allowance(clock: Clock) -> None:
+def test_waits_share_one_time_budget(clock: Clock) -> None:
     with deadline.limited(8, clock=clock):
         with deadline.waiting() as left_s:
             assert left_s == 8
@@ -41,7 +41,7 @@ def test_waits_share_one_allowance(clock: Clock) -> None:
             assert left_s == 0
 
 
-def test_time_between_waits_does_not_count(clock: Clock) -> None:
+def test_time_between_waits_does_not_use_up_time_budget(clock: Clock) -> None:
     with deadline.limited(8, clock=clock):
         clock.now += 60  # like a slow client or a long poll
 
@@ -50,7 +50,7 @@ def test_time_between_waits_does_not_count(clock: Clock) -> None:
         assert not deadline.is_over()
 
 
-def test_failed_wait_counts(clock: Clock) -> None:
+def test_failed_wait_uses_up_time_budget(clock: Clock) -> None:
     def fail() -> None:
         with deadline.waiting():
             clock.now += 8

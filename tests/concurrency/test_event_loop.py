@@ -53,14 +53,14 @@ def test_owner_with_least_used_time_goes_first(clock: Clock) -> None:
     assert in_turn(clock, Turns(), "a", "a", "a", "a", "b") == ["a0", "b4", "a1", "a2", "a3"]
 
 
-def test_previously_used_time_counts(clock: Clock) -> None:
+def test_time_used_earlier_lowers_priority(clock: Clock) -> None:
     turns = Turns()
     in_turn(clock, turns, "a", "a", "a")
 
     assert in_turn(clock, turns, "a", "a", "b", "b", "c") == ["b2", "c4", "b3", "a0", "a1"]
 
 
-def test_old_usage_does_not_count(clock: Clock) -> None:
+def test_old_usage_does_not_lower_priority(clock: Clock) -> None:
     turns = Turns()
     in_turn(clock, turns, "a", "a", "a")
     for _ in range(20):
@@ -90,7 +90,7 @@ def test_other_greenlets_run_between_turns(clock: Clock) -> None:
     assert all("beat" in order[one:other] for one, other in pairwise(turns_at))
 
 
-def test_rest_follows_each_turn(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_turn_is_followed_by_proportional_rest(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
 
     def sleep(seconds: float) -> None:
@@ -126,7 +126,7 @@ def test_long_computation_lets_others_compute(clock: Clock) -> None:
     assert order.index("short") < order.index("row 2")
 
 
-def test_resuming_after_wait_needs_turn_while_others_compute(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resumed_request_waits_for_turn_while_others_compute(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[str] = []
     monkeypatch.setattr(event_loop._steps.turns, "wait", waited.append)
 

@@ -127,7 +127,7 @@ def test_person_in_more_organizations_gets_no_more_slots() -> None:
     made.serve_all(EVE)
 
 
-def test_requests_of_caller_are_served_in_order_and_returning_one_first() -> None:
+def test_requests_of_caller_are_served_in_order_after_returning_request() -> None:
     slots = FairSlots(1, waiting=10)
     slots.take(ADA, timeout_s=0.0)
     made = Crowd(slots)
@@ -175,7 +175,7 @@ def test_timed_out_wait_raises_error_and_loses_no_slot() -> None:
     slots.take(EVE, timeout_s=0.0)
 
 
-def test_moved_slot_counts_for_new_holder() -> None:
+def test_moved_slot_counts_toward_share_of_new_holder() -> None:
     made = crowd(4, held_by=[FAR, EVE, EVE, ADA])
     made.slots.move(FAR, ADA)
     made.wait_for_slot(ADA, FAR)

@@ -1,4 +1,4 @@
-"""The console's rate limit for each person."""
+"""The console's rate limit per person."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BROWSER = {"Accept": "text/html,application/xhtml+xml"}
 
 
 @pytest.fixture(autouse=True)
-def _two_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+def _two_requests_per_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(limits.PER_MINUTE, Family.USER, 2)
 
 
@@ -31,13 +31,13 @@ def signed_in(user: User, **options: Any) -> Client:
     return client
 
 
-def use_up(client: Client) -> None:
+def exhaust_limit(client: Client) -> None:
     assert [client.get("/admin/records/", headers=BROWSER).status_code for _ in range(2)] == [200] * 2
 
 
-def test_page_says_so_and_when_to_continue(world: World) -> None:
+def test_error_page_shows_limit_and_wait_time(world: World) -> None:
     client = signed_in(world.viewer.user)
-    use_up(client)
+    exhaust_limit(client)
 
     page = client.get("/admin/records/?a=%3Cb%3E", headers=BROWSER)
 
@@ -51,9 +51,9 @@ def test_page_says_so_and_when_to_continue(world: World) -> None:
     assert page["X-Request-ID"] in text
 
 
-def test_refused_request_costs_the_counter_and_no_page(world: World) -> None:
+def test_refused_request_only_updates_counter(world: World) -> None:
     client = signed_in(world.viewer.user)
-    use_up(client)
+    exhaust_limit(client)
 
     with CaptureQueriesContext(connection) as queries:
         assert client.get("/admin/records/", headers=BROWSER).status_code == 429
@@ -66,33 +66,33 @@ def test_refused_request_costs_the_counter_and_no_page(world: World) -> None:
     "path",
     ["/admin/", "/admin/records/", "/admin/search/?s=a", "/admin/nothing", "/admin/tenancy/user/", "/admin/login/"],
 )
-def test_every_url_of_the_console_counts(world: World, path: str) -> None:
+def test_every_console_url_counts_toward_limit(world: World, path: str) -> None:
     client = signed_in(world.viewer.user)
 
-    answers = [client.get(path) for _ in range(3)]
+    responses = [client.get(path) for _ in range(3)]
 
-    assert answers[0].status_code != 429
-    assert answers[2].status_code == 429
-    assert [answer["X-RateLimit-Remaining"] for answer in answers] == ["1", "0", "0"]
-    assert answers[2].json()["type"] == "urn:byteor:problem:too_many_requests"
-    assert answers[2]["Content-Type"] == "application/problem+json"
+    assert responses[0].status_code != 429
+    assert responses[2].status_code == 429
+    assert [response["X-RateLimit-Remaining"] for response in responses] == ["1", "0", "0"]
+    assert responses[2].json()["type"] == "urn:byteor:problem:too_many_requests"
+    assert responses[2]["Content-Type"] == "application/problem+json"
 
 
-def test_live_updates_count_and_get_a_problem(world: World) -> None:
+def test_live_updates_count_toward_limit_and_return_problem(world: World) -> None:
     world.agent()
     deployment = world.deployment(world.bundle())
     client = signed_in(world.viewer.user)
 
-    answers = [client.get(f"/admin/releases/deployment/{deployment.pk}/live/") for _ in range(3)]
+    responses = [client.get(f"/admin/releases/deployment/{deployment.pk}/live/") for _ in range(3)]
 
-    assert [answer.status_code for answer in answers] == [200, 200, 429]
-    assert answers[2].json()["status"] == 429
-    assert "Retry-After" in answers[2]
+    assert [response.status_code for response in responses] == [200, 200, 429]
+    assert responses[2].json()["status"] == 429
+    assert "Retry-After" in responses[2]
 
 
 def test_refused_form_changes_nothing(world: World) -> None:
     client = signed_in(world.admin.user, enforce_csrf_checks=False)
-    use_up(client)
+    exhaust_limit(client)
     count = Organization.objects.count()
 
     page = client.post("/admin/start/", {"name": "more"}, headers=BROWSER)
@@ -102,32 +102,32 @@ def test_refused_form_changes_nothing(world: World) -> None:
     assert b"Try again" not in page.content
 
 
-def test_console_and_api_count_apart(world: World) -> None:
+def test_console_and_api_have_separate_limits(world: World) -> None:
     client = signed_in(world.viewer.user)
-    use_up(client)
+    exhaust_limit(client)
 
     assert [world.viewer.api.get("/api/v1/me").status_code for _ in range(3)] == [200, 200, 429]
     keys = {str(key): count for key, count in RateCounter.objects.values_list("key", "count")}
     assert keys == {f"console:{world.viewer.user.pk}": 2, f"user:{world.viewer.user.pk}": 3}
 
 
-def test_sessions_of_one_person_share_the_limit_but_people_do_not(world: World) -> None:
-    use_up(signed_in(world.viewer.user))
+def test_limit_is_per_person_across_sessions(world: World) -> None:
+    exhaust_limit(signed_in(world.viewer.user))
 
     assert signed_in(world.viewer.user).get("/admin/records/").status_code == 429
     assert signed_in(world.operator.user).get("/admin/records/").status_code == 200
 
 
-def test_next_minute_continues(world: World, clock: list[float]) -> None:
+def test_limit_resets_every_minute(world: World, clock: list[float]) -> None:
     client = signed_in(world.viewer.user)
-    use_up(client)
+    exhaust_limit(client)
 
     clock[0] = NOON + 60
 
-    use_up(client)
+    exhaust_limit(client)
 
 
-def test_other_pages_and_strangers_do_not_count(world: World) -> None:
+def test_other_pages_and_anonymous_requests_do_not_count_toward_limit(world: World) -> None:
     client = signed_in(world.viewer.user)
     for path in ("/", "/api/docs", "/healthz"):
         assert client.get(path).status_code == 200
@@ -136,11 +136,11 @@ def test_other_pages_and_strangers_do_not_count(world: World) -> None:
     assert not RateCounter.objects.filter(key__startswith="console:").exists()
 
 
-def test_limit_can_be_switched_off(world: World, settings: Any) -> None:
+def test_limit_can_be_disabled(world: World, settings: Any) -> None:
     settings.CONFIG = replace(settings.CONFIG, rate_limit=False)
     client = signed_in(world.viewer.user)
 
-    answers = [client.get("/admin/records/") for _ in range(4)]
+    responses = [client.get("/admin/records/") for _ in range(4)]
 
-    assert [answer.status_code for answer in answers] == [200] * 4
-    assert "X-RateLimit-Limit" not in answers[0]
+    assert [response.status_code for response in responses] == [200] * 4
+    assert "X-RateLimit-Limit" not in responses[0]

@@ -1,4 +1,4 @@
-"""The console compiles a look-up once for all people whose roles have the same form, and each finds their own rows."""
+"""Compiled queries of the console: people with equal forms of roles share them, but find only their own rows."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def join(world: World, email: str, role: Role, project: Any = None) -> User:
     ).user  # fmt: skip
 
 
-def test_people_with_roles_of_the_same_form_share_a_query_and_no_row(world: World, other: World) -> None:
+def test_people_with_same_role_kinds_share_compiled_query_but_not_rows(world: World, other: World) -> None:
     admin, rows = site.get_model_admin(ConfigBundle), {each: each.bundle(each.dev, "x") for each in (world, other)}
     _compiled.cache_clear()
 
@@ -42,8 +42,8 @@ def test_people_with_roles_of_the_same_form_share_a_query_and_no_row(world: Worl
     assert visible_row(admin, ConsoleUser(world.viewer.user.pk, False, {}), str(rows[world].pk)) is None
 
 
-def test_each_role_stays_with_its_organization(world: World, other: World) -> None:
-    """Two people hold the same roles, each in the other's organization. Only its admin sees an organization's key."""
+def test_roles_apply_only_in_their_organization(world: World, other: World) -> None:
+    """Each person is admin of one organization and viewer of the other, and sees only the keys of the first."""
     admin, places = site.get_model_admin(OrganizationKey), (world, other)
     keys = [
         tokens.create_organization_key(

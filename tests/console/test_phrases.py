@@ -21,7 +21,7 @@ from byteor.engine.target import Target
         (Target(agents=("x",) * 2000), "2,000 agents by name"),
     ],
 )
-def test_describes_a_target(target: Target | None, expected: str) -> None:
+def test_target_is_described(target: Target | None, expected: str) -> None:
     assert describe_target(target) == expected
 
 
@@ -29,29 +29,32 @@ def test_describes_a_target(target: Target | None, expected: str) -> None:
     ("strategy", "expected"),
     [
         (None, "-"),
-        ({"kind": "all_at_once"}, "All at once. Stops when one agent fails and leaves the rollback to people."),
+        (
+            {"kind": "all_at_once"},
+            "All agents at the same time. Stops when one agent fails, without an automatic rollback.",
+        ),
         (
             {"kind": "all_at_once", "failure_threshold_percent": 10, "auto_rollback": True},
-            "All at once. Stops when more than 10 % fail and rolls back automatically.",
+            "All agents at the same time. Stops when more than 10 % fail, then rolls back automatically.",
         ),
         (
             {"kind": "waves", "percents": [5, 100], "pause_s": 60, "auto_rollback": True},
-            "Waves up to 5 %, 100 %, with a pause of 60 s between waves. Stops when one agent fails and rolls back "
-            "automatically.",
+            "Waves up to 5 %, 100 %, with a pause of 60 s between waves. Stops when one agent fails, then rolls "
+            "back automatically.",
         ),
         (
             {"kind": "waves", "percents": [100], "failure_threshold_percent": 5},
-            "Waves up to 100 %. Stops when more than 5 % of a wave fail and leaves the rollback to people.",
+            "Waves up to 100 %. Stops when more than 5 % of a wave fail, without an automatic rollback.",
         ),
     ],
 )
-def test_describes_a_strategy(strategy: dict[str, Any] | None, expected: str) -> None:
-    said_now = describe_strategy(Strategy.from_stored(strategy) if strategy else None)
+def test_strategy_is_described(strategy: dict[str, Any] | None, expected: str) -> None:
+    phrase = describe_strategy(Strategy.from_stored(strategy) if strategy else None)
 
-    assert said_now.replace("\N{NO-BREAK SPACE}", " ") == expected
+    assert phrase.replace("\N{NO-BREAK SPACE}", " ") == expected
 
 
-def test_describes_a_timeline_detail_in_one_line() -> None:
+def test_timeline_detail_is_one_line() -> None:
     detail = {
         "status": ["building", "deploying"], "config_hash": [None, "sha256:" + "a" * 64], "reason": "", "agents": 3,
         "detail": "x" * 200,
@@ -67,10 +70,10 @@ def test_timeline_detail_counts_failures_by_cause() -> None:
         {"reason": "reported", "detail": "no space: <number> MB", "count": 1200},
         {"reason": "rollback_timeout", "detail": "", "count": 1},
     ]
-    told = (
+    phrase = (
         "1,200 agents (no space: <number> MB; reported by the agent), "
         "1 agent (no detail; no report in time during the rollback)"
     )
 
-    assert describe_timeline_detail({"wave": 2, "failed": 1201, "causes": causes}) == f"wave 2: {told}"
-    assert describe_timeline_detail({"failed": 1201, "causes": causes}) == told
+    assert describe_timeline_detail({"wave": 2, "failed": 1201, "causes": causes}) == f"wave 2: {phrase}"
+    assert describe_timeline_detail({"failed": 1201, "causes": causes}) == phrase

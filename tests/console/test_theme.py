@@ -1,4 +1,4 @@
-"""The system check that compares the corrections of the theme with its installed templates."""
+"""The system check that compares the theme's corrections with the installed templates."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def check() -> None:
 
 
 def change_theme(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
-    """Let the check read a copy of the theme, and return the template of its pages."""
+    """Make the check read a copy of the theme, and return the copy's base template."""
     monkeypatch.setattr(theme, "TEMPLATES", shutil.copytree(theme.TEMPLATES, folder / "templates"))
     return folder / "templates" / "admin" / "base.html"
 
 
-def test_installed_theme_has_what_is_corrected() -> None:
+def test_corrections_apply_to_installed_theme() -> None:
     check()
     skeleton = get_template("unfold/layouts/skeleton.html").template.source  # type: ignore[attr-defined]
     assert ("chart.js" in skeleton, "<html" in skeleton) == (False, True)
 
 
-def test_changed_template_stops_the_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_changed_template_prevents_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     template = change_theme(monkeypatch, tmp_path)
     template.write_text(template.read_text().replace('<div id="main"', '<section id="main"'))
 
@@ -43,7 +43,7 @@ def test_changed_template_stops_the_start(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert "1 issue" in str(refused.value)
 
 
-def test_missing_template_stops_the_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_template_prevents_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     change_theme(monkeypatch, tmp_path).unlink()
 
     with pytest.raises(SystemCheckError, match=r"The theme's template admin/base\.html lacks '<div id=\"page\"'"):

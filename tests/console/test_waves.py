@@ -1,4 +1,4 @@
-"""The waves and the headline of a deployment in the console."""
+"""The waves and the headline on a deployment's page."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ BACK: CountsByWave = {(0, A.ROLLED_BACK): 1, (1, A.ROLLED_BACK): 2, (1, A.OFFERE
 
 
 @pytest.mark.parametrize("status", [S.PENDING_APPROVAL, S.APPROVED, S.BUILDING])
-def test_waves_are_planned_before_the_first_offer(status: S) -> None:
+def test_waves_are_planned_before_first_offer(status: S) -> None:
     found = build_waves(CAREFUL, DeploymentState(status), {}, expected=20)
 
     assert [(each.number, each.percent, each.total, each.state) for each in found] == [
@@ -42,7 +42,7 @@ def test_waves_are_planned_before_the_first_offer(status: S) -> None:
     ]  # fmt: skip
 
 
-def test_a_wave_without_agents_is_left_out() -> None:
+def test_wave_without_agents_is_omitted() -> None:
     found = build_waves(CAREFUL, DeploymentState(S.APPROVED), {}, expected=4)
 
     assert [(each.number, each.percent, each.total) for each in found] == [(1, 5, 1), (3, 100, 3)]
@@ -70,11 +70,11 @@ def test_a_wave_without_agents_is_left_out() -> None:
         (DeploymentState(S.FAILED, reason="approval_expired"), {}, ["never offered"] * 3),
     ],
 )
-def test_state_of_each_wave(deployment: DeploymentState, counts: CountsByWave, states: list[str]) -> None:
+def test_each_wave_shows_expected_state(deployment: DeploymentState, counts: CountsByWave, states: list[str]) -> None:
     assert [each.state for each in build_waves(CAREFUL, deployment, counts, expected=20)] == states
 
 
-def test_a_pausing_wave_has_the_end_of_the_pause() -> None:
+def test_pausing_wave_shows_end_of_pause() -> None:
     found = build_waves(CAREFUL, DeploymentState(S.DEPLOYING, 1, wave_done_at=NOW), SECOND, expected=20)
 
     assert [each.until for each in found] == [None, NOW + timedelta(seconds=60), None]
@@ -84,9 +84,9 @@ def test_a_pausing_wave_has_the_end_of_the_pause() -> None:
 @pytest.mark.parametrize(
     ("deployment", "counts", "expected"),
     [
-        (DeploymentState(S.PENDING_APPROVAL), {}, "Waits for approval."),
-        (DeploymentState(S.APPROVED), {}, "Waits. because"),
-        (DeploymentState(S.BUILDING), {}, "Its bundle is being built."),
+        (DeploymentState(S.PENDING_APPROVAL), {}, "Waiting for approval."),
+        (DeploymentState(S.APPROVED), {}, "Waiting. because"),
+        (DeploymentState(S.BUILDING), {}, "Building the deploy bundle."),
         (DeploymentState(S.DENIED), {}, "Denied: nothing was deployed."),
         (DeploymentState(S.DEPLOYING, 1), SECOND, "Wave 2 of 3 under way: 2 of 20 agents active, 1 failed."),
         (
@@ -96,17 +96,17 @@ def test_a_pausing_wave_has_the_end_of_the_pause() -> None:
         ),
         (DeploymentState(S.DEPLOYING, 1, paused=True), SECOND, "Wave 2 of 3 paused: 2 of 20 agents active, 1 failed."),
         (DeploymentState(S.DEPLOYING), {(0, A.OFFERED): 1}, "Under way: 0 of 1 agent active."),
-        (DeploymentState(S.ACTIVE, 2), DONE, "Active, but not current any more: 20 of 20 agents active."),
-        (DeploymentState(S.ROLLING_BACK, 1), BACK, "Rolling back: because. 3 of 5 agents back."),
+        (DeploymentState(S.ACTIVE, 2), DONE, "Active, but no longer current: 20 of 20 agents active."),
+        (DeploymentState(S.ROLLING_BACK, 1), BACK, "Rolling back: because. 3 of 5 agents rolled back."),
         (DeploymentState(S.ROLLED_BACK, 1), BACK, "Rolled back: because."),
         (DeploymentState(S.FAILED, 1, reason="approval_expired"), {}, "Failed (approval expired): because."),
     ],
 )
-def test_the_headline_describes_the_state(deployment: DeploymentState, counts: CountsByWave, expected: str) -> None:
+def test_headline_describes_deployment_state(deployment: DeploymentState, counts: CountsByWave, expected: str) -> None:
     found = build_waves(CAREFUL, deployment, counts, expected=20)
 
     assert headline(deployment, found, detail="because") == expected
 
 
-def test_headline_of_a_deployment_without_blockers() -> None:
-    assert headline(DeploymentState(S.APPROVED), []) == "Waits until its build can start."
+def test_deployment_without_blockers_waits_for_build() -> None:
+    assert headline(DeploymentState(S.APPROVED), []) == "Waiting for the build to start."

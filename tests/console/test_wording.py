@@ -1,4 +1,4 @@
-"""The sentences about a divergence, and two records side by side."""
+"""The sentences about a divergence, and the comparison of two records."""
 
 from __future__ import annotations
 
@@ -27,44 +27,46 @@ def plain(text: str) -> str:
         (b'{"price": 101.25}', b'{"price": 101.5}', "`price` is `101.5`, expected `101.25`"),
         (b'{"a": 1, "b": 2}', b'{"a": 1}', "`b` is missing, expected `2`"),
         (b'{"a": 1}', b'{"a": 1, "b": null}', "`b` is `null`, expected nothing"),
-        (b'{"a": 1, "b": 1}', b'{"a": 2, "b": 2}', "`a` is `2`, expected `1` (2 differences in all)"),
+        (b'{"a": 1, "b": 1}', b'{"a": 2, "b": 2}', "`a` is `2`, expected `1` (2 differences in total)"),
         (b'{"legs": [{"x": 1}, {"x": 2}]}', b'{"legs": [{"x": 1}, {"x": 3}]}', "`legs[1].x` is `3`, expected `2`"),
         (b'{"a b": 1}', b'{"a b": true}', '`["a b"]` is `true`, expected `1`'),
-        (b"[1]", b'"<b>"', 'it is `"<b>"`, expected `[1]`'),
+        (b"[1]", b'"<b>"', 'the record is `"<b>"`, expected `[1]`'),
         (b'{"p": 0.10000000000000000001}', b'{"p": 0.1}', "`p` is `0.1`, expected `0.10000000000000000001`"),
         (b'{"p": {"x": 1.10}}', b'{"p": -0}', '`p` is `-0`, expected `{"x": 1.10}`'),
-        (b'{"a":1}', b'{"a": 1}', "it has the same JSON, but other bytes from byte 5 on"),
+        (b'{"a":1}', b'{"a": 1}', "the JSON is equal, but the bytes differ from byte 5"),
         (b"abc", b"abd", "byte 2 is `0x64`, expected `0x63`"),
-        (b"abc", b"ab", "it ends early, at byte 2"),
-        (b"ab", b"abc", "it ends late, at byte 3"),
+        (b"abc", b"ab", "the record is too short and ends at byte 2"),
+        (b"ab", b"abc", "the record is too long and ends at byte 3"),
     ],
 )
-def test_two_records_are_compared_in_a_sentence(expected: bytes, actual: bytes, sentence: str) -> None:
-    said = wording.describe_difference(expected, actual)
+def test_record_difference_is_described(expected: bytes, actual: bytes, sentence: str) -> None:
+    described = wording.describe_difference(expected, actual)
 
-    assert plain(said) == sentence
-    assert "<b>" not in said
+    assert plain(described) == sentence
+    assert "<b>" not in described
 
 
-def test_a_divergence_is_said_with_its_place_and_the_stage_that_dropped_the_record() -> None:
+def test_divergence_sentence_names_place_and_dropping_stage() -> None:
     found = {"egress": "md_out", "sequence": 1204, "kind": "missing"}
     stages = {"limit": {"drops": {"schema": {"count": 2, "first_sequence": 1204}}}, "copy": {}}
     several = {**stages, "other": {"drops": {"filter": {"count": 1, "first_sequence": 1204}}}}
 
-    def said(kind: str, difference: str = "", drop: Any = None, **more: str) -> str:
+    def sentence(kind: str, difference: str = "", drop: Any = None, **more: str) -> str:
         return plain(wording.describe_divergence({**found, "kind": kind, **more}, difference, drop))
 
-    assert said("changed", "`price` is 2") == "Diverged at `md_out`, record 1,204: `price` is 2."
-    assert said("changed") == "Diverged at `md_out`, record 1,204: it differs from the captured one."
-    assert said("missing") == "Diverged at `md_out`, record 1,204: it is missing."
-    assert said("extra", ingress="in") == "Diverged at `md_out`, record 1,204 of `in`: the capture has no such record."
+    assert sentence("changed", "`price` is 2") == "Diverged at `md_out`, record 1,204: `price` is 2."
+    assert sentence("changed") == "Diverged at `md_out`, record 1,204: the record differs from the captured one."
+    assert sentence("missing") == "Diverged at `md_out`, record 1,204: the record is missing."
+    assert (
+        sentence("extra", ingress="in") == "Diverged at `md_out`, record 1,204 of `in`: the capture has no such record."
+    )
     drop = wording.find_drop(stages, found)
-    assert said("missing", drop=drop) == "Diverged at `md_out`, record 1,204: stage `limit` dropped it (schema)."
+    assert sentence("missing", drop=drop) == "Diverged at `md_out`, record 1,204: stage `limit` dropped it (schema)."
     assert wording.find_drop(several, found) is None
     assert wording.find_drop(stages, {**found, "sequence": 1}) is None
 
 
-def test_only_the_lines_and_bytes_that_differ_are_marked() -> None:
+def test_only_differing_lines_and_bytes_are_marked() -> None:
     one, other = {"id": 1, "legs": [{"x": 1}, {"x": 2}]}, {"id": 1, "legs": [{"x": 1}, {"x": 3, "y": 4}]}
 
     lines = wording.json_lines(other, one)
@@ -89,7 +91,7 @@ def test_only_the_lines_and_bytes_that_differ_are_marked() -> None:
         (b'["\\u00e9", true, null, 0.5]', '["\u00e9", true, null, 0.5]'),
     ],
 )
-def test_payload_is_shown_with_its_own_digits(payload: bytes, text: str) -> None:
+def test_payload_numbers_keep_their_digits(payload: bytes, text: str) -> None:
     for has_bytes in (True, False):
         shown = parts.payload_text(show_payload(payload, has_bytes=has_bytes))
         assert html.unescape(shown) == f'<code class="payload">{text}</code>'
@@ -98,7 +100,7 @@ def test_payload_is_shown_with_its_own_digits(payload: bytes, text: str) -> None
     assert "".join(part.strip() for line in lines for part, _ in line) == text.replace(", ", ",")
 
 
-def test_a_large_record_is_shown_around_its_first_difference() -> None:
+def test_large_record_is_shown_around_first_difference() -> None:
     one = [0] * 5_000
     other = [*one[:4_000], 1, *one[4_001:]]
 
@@ -116,7 +118,7 @@ def outputs(*payloads: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["changed", "missing", "extra"])
-def test_the_records_beside_a_divergence_are_found_on_both_sides(kind: str) -> None:
+def test_records_around_divergence_are_read_from_both_sides(kind: str) -> None:
     captured = [b"a", b"b", b"c", b"d", b"e", b"f", b"g"]
     replayed = [b"a", b"b", b"c", {"changed": b"D", "missing": b"-", "extra": b"d"}[kind], b"E", b"f", b"g"]
     if kind == "extra":

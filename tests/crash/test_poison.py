@@ -21,14 +21,14 @@ from byteor_cloud.worker.process import Worker
 from tests.artifacts import incidents
 from tests.artifacts.incidents import incident, ingested
 from tests.patience import PATIENCE_S
-from tests.races import at_once
+from tests.races import concurrently
 from tests.worlds import World, run_jobs
 
-__all__ = ["at_once"]
+__all__ = ["concurrently"]
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
-    pytest.mark.usefixtures("at_once"),
+    pytest.mark.usefixtures("concurrently"),
     pytest.mark.skipif(sys.platform != "linux", reason="the kernel's files of dead processes"),
 ]
 

@@ -25,11 +25,11 @@ from tests.artifacts.test_cancel import MANY, slow_capture
 from tests.artifacts.test_turns import is_stopped
 from tests.crash.conftest import Workspace, lives
 from tests.patience import PATIENCE_S, wait_until
-from tests.races import at_once
+from tests.races import concurrently
 from tests.system.conftest import children
 from tests.worlds import World, plan
 
-__all__ = ["at_once"]
+__all__ = ["concurrently"]
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -168,7 +168,7 @@ def worker_environment() -> dict[str, str]:
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.usefixtures("at_once")
+@pytest.mark.usefixtures("concurrently")
 def test_stopped_worker_leaves_long_replay_to_next_worker() -> None:
     world = World("acme")
     artifact = ingested(world, incident(world.version().spec_kv))
@@ -198,7 +198,7 @@ turns.SHORT_S = turns.QUANTUM_S = 0.2
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.usefixtures("at_once")
+@pytest.mark.usefixtures("concurrently")
 def test_killed_worker_leaves_no_paused_process_and_loses_no_replay() -> None:
     worlds = [World(name) for name in ("ann", "bob", "cleo")]
     captures = [slow_capture(world, MANY) for world in worlds]

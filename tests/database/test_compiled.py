@@ -65,7 +65,7 @@ def test_row_is_complete_after_one_query(world: World) -> None:
     assert found.created_at == world.dev.created_at
 
 
-def test_unused_value_is_refused() -> None:
+def test_query_that_ignores_value_is_refused() -> None:
     query = CompiledQuery[Organization](lambda pk, name: Organization.objects.filter(pk=pk), UUID, str)
 
     with pytest.raises(TypeError, match="each of its values"):
@@ -139,7 +139,7 @@ def test_query_may_contain_code_constants(world: World) -> None:
     assert {row.pk for row in query.rows(world.project.pk)} == {world.dev.pk, world.prod.pk}
 
 
-def test_query_without_possible_rows_returns_none() -> None:
+def test_query_without_possible_rows_returns_empty_list() -> None:
     ignoring = CompiledQuery[Organization](lambda *_: Organization.objects.none(), UUID, str, uses_all=False)
 
     assert ignoring.rows(uuid7(), "x") == []

@@ -19,10 +19,10 @@ from apps.tenancy.models import Project
 from apps.tenancy.services import organizations
 from byteor_cloud.database import connections
 from byteor_cloud.database.connections import FrequentStatement
-from tests.races import Race, at_once
+from tests.races import Race, concurrently
 from tests.worlds import World
 
-__all__ = ["at_once"]
+__all__ = ["concurrently"]
 
 URL = "postgresql://someone@db.example:5432/cloud"
 
@@ -235,10 +235,10 @@ def test_frequent_statement_replaces_closed_connection(frequent: Frequent) -> No
     assert after != before
 
 
-def test_frequent_statement_runs_for_concurrent_callers(at_once: Race, frequent: Frequent) -> None:
+def test_frequent_statement_runs_for_concurrent_callers(concurrently: Race, frequent: Frequent) -> None:
     pid = frequent("SELECT pg_backend_pid(), pg_sleep(0.2), %s::text")
 
-    rows = at_once(*(lambda: pid.run("") for _ in range(2)))
+    rows = concurrently(*(lambda: pid.run("") for _ in range(2)))
 
     assert len({backend for [(backend, *_)] in rows}) == len(pid._idle) == 2
 

@@ -144,7 +144,7 @@ SMALL_HOURS = window("2026-03-01T02:30:00", "2026-03-01T02:45:00", recurrence="d
         ("2026-10-26T01:30:00Z", True), ("2026-10-26T01:45:00Z", False),
     ],
 )  # fmt: skip
-def test_ambiguous_edges_are_read_as_longest_window(now: str, is_frozen: bool) -> None:
+def test_skipped_and_repeated_edges_give_longest_window(now: str, is_frozen: bool) -> None:
     assert (active_window([SMALL_HOURS], at(now)) is SMALL_HOURS) is is_frozen
 
 
@@ -179,7 +179,7 @@ def test_occurrences_cover_period_in_window_time_zone() -> None:
     assert all(start.tzinfo == berlin for start, _, _ in found)
 
 
-def test_occurrences_keep_exact_times_in_hour_that_occurs_twice() -> None:
+def test_occurrences_keep_exact_times_in_repeated_hour() -> None:
     exact = window("2026-10-25T02:10:00+02:00", "2026-10-25T02:30:00+02:00", time_zone="Europe/Berlin")
 
     ((start, end, _),) = occurrences([exact], at("2026-10-24T00:00:00Z"), at("2026-10-26T00:00:00Z"))

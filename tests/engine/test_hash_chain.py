@@ -152,7 +152,7 @@ def test_read_line_refuses_changed_line(old: str, new: str) -> None:
         read_line(LINE.replace(old, new))
 
 
-def test_checkpoint_beyond_end_of_chain_is_fault() -> None:
+def test_checkpoint_beyond_end_of_chain_is_reported_as_fault() -> None:
     chain = Chain(EVENT.organization_id, known={5: GENESIS})
 
     assert list(chain.verify_links([read_line(LINE)])) == []

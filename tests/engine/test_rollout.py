@@ -56,7 +56,7 @@ def test_rollout_fails_above_wave_threshold(threshold: int, failed: int, outcome
     assert made.reason == ("threshold" if outcome == "failed" else "")
 
 
-def test_too_many_failures_fail_rollout_before_other_agents_finish() -> None:
+def test_failures_above_threshold_fail_rollout_before_other_agents_finish() -> None:
     made = plan([agent(ONE, P.FAILED), agent(TWO, P.OFFERED), agent(THREE, P.PENDING, 1)], Strategy.waves((50, 100)))
 
     assert (made.outcome, made.offer, made.detail) == ("failed", (), "1 of 2 agents of wave 1 failed")
@@ -91,7 +91,7 @@ def test_uncounted_agents_delay_nothing_and_never_time_out() -> None:
     assert plan([agent(ONE, P.ACTIVE), agent(TWO, P.FAILED, counted=False)]).outcome == "active"
 
 
-def test_threshold_applies_when_whole_wave_is_enlisted() -> None:
+def test_threshold_applies_only_after_whole_wave_is_enlisted() -> None:
     known = [agent(ONE, P.FAILED), agent(TWO, P.ACTIVE)]
 
     assert plan(known, Strategy.waves((50, 100)), complete=False) == StepPlan()

@@ -40,7 +40,7 @@ def test_valid_json_is_read_as_by_python(value: Any, ascii_only: bool, indent: i
 
 
 @given(st.text('[]{}:,"\\u0d8eE-1.+ ntrufalse\n\x01é', max_size=40))
-def test_refused_text_gets_own_message(text: str) -> None:
+def test_every_syntax_error_gets_specific_message(text: str) -> None:
     try:
         value = read(text, JsonLimits())
     except MalformedJson as error:

@@ -1,4 +1,4 @@
 from tests.listening import listening
-from tests.races import at_once
+from tests.races import concurrently
 
-__all__ = ["at_once", "listening"]
+__all__ = ["concurrently", "listening"]

@@ -40,7 +40,7 @@ def is_known(api: Api) -> bool:
     return credential_digest(api.token or "") in agent_keys._keys
 
 
-def test_cached_key_needs_no_look_up_query(listening: None) -> None:
+def test_cached_key_needs_no_lookup_query(listening: None) -> None:
     world = World("acme")
     [(agent, api)] = stories.fleet(world, 1)
     path = f"/api/v1/agents/{agent.pk}/deployment"
@@ -170,7 +170,7 @@ def test_key_revoked_while_notifications_are_interrupted_is_refused(listening: N
     notices._gap_handlers.pop()
 
 
-def test_key_revoked_during_look_up_is_not_cached(listening: None) -> None:
+def test_key_revoked_during_lookup_is_not_cached(listening: None) -> None:
     world = World("acme")
     [(agent, api)] = stories.fleet(world, 1)
     read = module._statement.run
@@ -206,7 +206,7 @@ def own_keys(monkeypatch: pytest.MonkeyPatch) -> AgentKeys:
 
 
 def test_unknown_keys_share_queries_and_fill_bounded_cache(
-    at_once: Race, own_keys: AgentKeys, monkeypatch: pytest.MonkeyPatch
+    concurrently: Race, own_keys: AgentKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "FLOOD_PAUSE_S", 0.3)
     monkeypatch.setattr(module, "MAX_UNKNOWN", 20)
@@ -219,7 +219,7 @@ def test_unknown_keys_share_queries_and_fill_bounded_cache(
     monkeypatch.setattr(module._statement, "run", count)
     unknown = [generate(Family.AGENT).digest for _ in range(60)]
 
-    found = at_once(*(lambda key=key: own_keys.find(key) for key in unknown))
+    found = concurrently(*(lambda key=key: own_keys.find(key) for key in unknown))
 
     assert found == [None] * 60
     assert len(calls) <= 10

@@ -61,7 +61,7 @@ def test_new_key_does_not_reset_rate_limit(world: World, monkeypatch: pytest.Mon
     assert [response["X-RateLimit-Remaining"] for response in responses] == ["0", "0"]
 
 
-def test_requests_count_for_agent_whose_key_is_used(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_count_toward_limit_of_agent_whose_key_is_used(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("apps.tenancy.api.limits.time.time", lambda: 120.0)
     agent, api = world.agent()
     other, other_api = world.agent(name="other")
@@ -114,10 +114,10 @@ def test_each_agent_has_its_own_rotation_limit(world: World) -> None:
     assert rotate(other_api, other).status_code == 201
 
 
-def test_concurrent_rotations_create_at_most_three_keys(at_once: Race, world: World) -> None:
+def test_concurrent_rotations_create_at_most_three_keys(concurrently: Race, world: World) -> None:
     agent, api = world.agent()
 
-    responses = at_once(*(lambda: rotate(api, agent) for _ in range(20)))
+    responses = concurrently(*(lambda: rotate(api, agent) for _ in range(20)))
 
     assert sorted(response.status_code for response in responses) == [201] * 3 + [429] * 17
     assert AgentKey.objects.count() == 1 + 3

@@ -168,7 +168,7 @@ def test_repeated_invalid_credential_is_looked_up_once() -> None:
     assert len(queries) == 1
 
 
-def test_pause_follows_each_look_up_of_unknown_credential(clock: Clock) -> None:
+def test_each_lookup_of_unknown_credential_is_followed_by_pause(clock: Clock) -> None:
     use_up()
     clock.slept.clear()
 
@@ -177,7 +177,7 @@ def test_pause_follows_each_look_up_of_unknown_credential(clock: Clock) -> None:
     assert clock.slept == [1 / anonymous.LOOK_UPS_PER_S] * 5
 
 
-def test_concurrent_unknown_credentials_share_look_ups(at_once: Race, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_unknown_credentials_share_lookups(concurrently: Race, monkeypatch: pytest.MonkeyPatch) -> None:
     use_up()
     tokens = [generate(family).text for family in Family for _ in range(5)]
     batches: list[int] = []
@@ -190,7 +190,7 @@ def test_concurrent_unknown_credentials_share_look_ups(at_once: Race, monkeypatc
 
     monkeypatch.setattr(anonymous, "_valid_digests", look_up)
 
-    responses = at_once(*(lambda token=token: get("/api/v1/me", token).status_code for token in tokens))
+    responses = concurrently(*(lambda token=token: get("/api/v1/me", token).status_code for token in tokens))
 
     assert responses == [429] * len(tokens)
     assert sum(batches) == len(tokens)
@@ -259,7 +259,7 @@ def test_valid_requests_do_not_use_up_allowance(world: World) -> None:
     use_up()
 
 
-def test_valid_credential_has_its_own_limit_where_no_view_verifies_it(world: World) -> None:
+def test_valid_credential_has_its_own_limit_on_unknown_path(world: World) -> None:
     token = world.viewer.api.token
     assert statuses(1, "/api/v1/me", token) == [200]
 
@@ -289,7 +289,7 @@ def test_spent_enrollment_token_is_limited_by_address(world: World) -> None:
     assert AgentKey.objects.count() == 1
 
 
-def test_session_of_unfinished_sign_in_is_no_valid_credential(db: None) -> None:
+def test_session_of_unfinished_sign_in_is_not_valid_credential(db: None) -> None:
     client = Client()
     session = client.session
     session["state"] = "x"
@@ -327,7 +327,7 @@ def test_forwarded_address_is_used_behind_trusted_proxies(settings: Any, proxies
 
 
 def test_number_of_tracked_addresses_is_bounded() -> None:
-    allowance = refusals.Allowance(per_s=1, at_once=1, max_keys=100)
+    allowance = refusals.Allowance(per_s=1, burst=1, max_keys=100)
 
     for number in range(1000):
         allowance.take(str(number))
@@ -351,7 +351,7 @@ def test_refusals_are_counted_and_logged_in_summary_lines(clock: Clock, monkeypa
     use_up(address=ELSEWHERE)
     before = denied()
     clock.now += 60
-    monkeypatch.setattr(refusals, "AT_ONCE", 2)
+    monkeypatch.setattr(refusals, "BURST", 2)
 
     with structlog.testing.capture_logs() as lines:
         assert statuses(10, "/nothing", address=ELSEWHERE).count(429) == 10 - BURST
@@ -391,7 +391,7 @@ def send_and_get_connection(path: str, token: str | None = None, **options: Any)
     return made
 
 
-def test_connection_counts_for_address_from_trusted_proxy(settings: Any) -> None:
+def test_connection_is_attributed_to_address_forwarded_by_trusted_proxy(settings: Any) -> None:
     assert send_and_get_connection("/nothing", HTTP_X_FORWARDED_FOR="203.0.113.7").address == "10.0.0.1"
 
     settings.CONFIG = replace(settings.CONFIG, trusted_proxies=1)
@@ -399,7 +399,7 @@ def test_connection_counts_for_address_from_trusted_proxy(settings: Any) -> None
     assert send_and_get_connection("/nothing", HTTP_X_FORWARDED_FOR="203.0.113.7").address == "203.0.113.7"
 
 
-def test_connection_belongs_to_caller_after_credential_is_verified(world: World) -> None:
+def test_connection_is_attributed_to_caller_after_credential_is_verified(world: World) -> None:
     agent, api = world.agent()
     operator = world.operator
 

@@ -57,10 +57,10 @@ def test_enrollment_returns_agent_key_and_signing_keys(world: World) -> None:
     assert body["api_key"] not in str(list(AuditEvent.objects.values_list("changes", flat=True)))
 
 
-def test_single_use_token_enrolls_one_of_fifty_concurrent_agents(at_once: Race, world: World) -> None:
+def test_single_use_token_enrolls_one_of_fifty_concurrent_agents(concurrently: Race, world: World) -> None:
     token = world.enrollment_token()
 
-    responses = at_once(*(lambda n=n: enroll(world, token, name=f"racer-{n}") for n in range(50)))
+    responses = concurrently(*(lambda n=n: enroll(world, token, name=f"racer-{n}") for n in range(50)))
 
     assert sorted(response.status_code for response in responses) == [201] + [401] * 49
     assert all(response["WWW-Authenticate"] == "Bearer" for response in responses if response.status_code == 401)
@@ -69,10 +69,10 @@ def test_single_use_token_enrolls_one_of_fifty_concurrent_agents(at_once: Race, 
     assert AuditEvent.objects.filter(action="agent.enroll").count() == 1
 
 
-def test_token_enrolls_as_many_agents_as_it_has_uses(at_once: Race, world: World) -> None:
+def test_token_enrolls_as_many_agents_as_it_has_uses(concurrently: Race, world: World) -> None:
     token = world.enrollment_token(max_uses=3)
 
-    responses = at_once(*(lambda: enroll(world, token, hostname="same") for _ in range(6)))
+    responses = concurrently(*(lambda: enroll(world, token, hostname="same") for _ in range(6)))
 
     assert sorted(response.status_code for response in responses) == [201] * 3 + [401] * 3
     names = list(Agent.objects.values_list("name", flat=True))
@@ -81,7 +81,7 @@ def test_token_enrolls_as_many_agents_as_it_has_uses(at_once: Race, world: World
     assert all(name.startswith("same") for name in names)
 
 
-def test_batched_token_look_up_returns_token_for_each_digest(world: World) -> None:
+def test_batched_token_lookup_returns_token_for_each_digest(world: World) -> None:
     one, two = (credential_digest(world.enrollment_token(max_uses=uses)) for uses in (1, 2))
 
     found = authentication._find_tokens([two, "unknown", one, two])
@@ -156,7 +156,7 @@ def test_enrollment_token_cannot_list_agents(world: World) -> None:
         ({"nmae": "x"}, "/nmae"),
     ],
 )
-def test_invalid_enrollment_spends_no_use(world: World, body: dict[str, Any], pointer: str) -> None:
+def test_invalid_enrollment_does_not_consume_token_use(world: World, body: dict[str, Any], pointer: str) -> None:
     token = world.enrollment_token()
 
     response = enroll(world, token, **body)
@@ -168,7 +168,7 @@ def test_invalid_enrollment_spends_no_use(world: World, body: dict[str, Any], po
 @pytest.mark.parametrize(
     "body", [b'{"name": "x"', b'{"name": "a", "name": "b"}', b'{"name": "\\u0000"}', b"\xff", b"[]"]
 )
-def test_malformed_enrollment_spends_no_use(world: World, body: bytes) -> None:
+def test_malformed_enrollment_does_not_consume_token_use(world: World, body: bytes) -> None:
     response = Api(world.enrollment_token()).post(world.path(rest="/agents"), body)
 
     assert response.status_code == 400
@@ -197,7 +197,7 @@ def test_agent_name_from_long_host_name_is_truncated(world: World) -> None:
     assert set(Agent.objects.values_list("hostname", flat=True)) == {host}
 
 
-def test_taken_agent_name_is_refused_and_spends_no_use(world: World) -> None:
+def test_taken_agent_name_is_refused_without_consuming_token_use(world: World) -> None:
     agent, api = world.agent(name="edge-1")
     token = world.enrollment_token()
 

@@ -208,7 +208,7 @@ def test_many_notes_are_settled_in_batches(world: World, monkeypatch: pytest.Mon
     assert Pulse.objects.filter(agent__in=agents, online_until__gt=timezone.now() + timedelta(seconds=60)).count() == 5
 
 
-def test_online_until_is_never_too_late(world: World) -> None:
+def test_online_until_is_never_after_agent_becomes_stale(world: World) -> None:
     """Until this time, no heartbeat is read. If it were too late, a stale agent would be counted as online."""
     agent, _ = world.agent()
     now = timezone.now()
@@ -265,7 +265,7 @@ def test_agent_is_offline_after_clock_was_set_back(world: World) -> None:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("first", ["offer", "heartbeat"])
-def test_drift_is_correct_after_concurrent_offer_and_heartbeat(world: World, at_once: Race, first: str) -> None:
+def test_drift_is_correct_after_concurrent_offer_and_heartbeat(world: World, concurrently: Race, first: str) -> None:
     """Neither waits for the other, and the result does not depend on which of them commits first."""
     agent, _ = world.agent()
     Assignment.objects.filter(agent=agent).update(bundle_hash=A, deployment_id=agent.pk)
@@ -291,7 +291,7 @@ def test_drift_is_correct_after_concurrent_offer_and_heartbeat(world: World, at_
         inner()
         finished.set()
 
-    assert at_once(hold, meet) == [None, None]
+    assert concurrently(hold, meet) == [None, None]
     assert facts.count(world.dev).drifted == 1
     assert Agent.objects.with_state().get().drifted
 
@@ -367,14 +367,14 @@ def test_label_counts_contain_at_most_50_values_per_key(world: World) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_label_counts_stay_exact_while_being_condensed(world: World, at_once: Race) -> None:
+def test_label_counts_stay_exact_while_being_condensed(world: World, concurrently: Race) -> None:
     agents = [world.agent(name=f"agent-{number}", zone="a")[0] for number in range(4)]
 
     def relabel(agent: Agent) -> None:
         for zone in "bcd":
             fleet.update_agent(agent, {"labels": {"zone": zone}}, may_relabel=True, actor=world.admin.actor)
 
-    responses = at_once(*(lambda agent=agent: relabel(agent) for agent in agents), facts.condense, facts.condense)
+    responses = concurrently(*(lambda agent=agent: relabel(agent) for agent in agents), facts.condense, facts.condense)
 
     assert responses == [None] * 6
     assert facts.count(world.dev).labels == {"zone": {"d": 4}}
@@ -395,7 +395,7 @@ def test_deleting_environment_deletes_its_counts_and_history(world: World) -> No
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("leaves", ["decommissioned", "replaced"])
-def test_heartbeats_do_not_wait_while_agents_are_removed(world: World, at_once: Race, leaves: str) -> None:
+def test_heartbeats_do_not_wait_while_agents_are_removed(world: World, concurrently: Race, leaves: str) -> None:
     """A transaction may remove agents in any order, so heartbeats that waited for it could deadlock."""
     first, second = sorted((world.agent(name=f"agent-{number}")[0] for number in range(2)), key=lambda each: each.pk)
     token = EnrollmentToken.objects.get(digest=credential_digest(world.enrollment_token(replace=True, max_uses=2)))
@@ -420,14 +420,14 @@ def test_heartbeats_do_not_wait_while_agents_are_removed(world: World, at_once: 
         assert heartbeats.update(status="failed", running_bundle_hash=A, running_spec_hash=B) == 2
         stored.set()
 
-    assert at_once(remove_both, store_both) == [None, None]
+    assert concurrently(remove_both, store_both) == [None, None]
     total = facts.count(world.dev).total
     assert not Pulse.objects.filter(agent__in=[first, second]).exists()
     assert total == (0 if leaves == "decommissioned" else 2)
 
 
 @pytest.mark.django_db(transaction=True)
-def test_settling_neither_waits_for_heartbeats_nor_loses_changes(world: World, at_once: Race) -> None:
+def test_settling_neither_waits_for_heartbeats_nor_loses_changes(world: World, concurrently: Race) -> None:
     agent, _ = world.agent()
     stored, settled = threading.Event(), threading.Event()
 
@@ -443,12 +443,12 @@ def test_settling_neither_waits_for_heartbeats_nor_loses_changes(world: World, a
         assert Pulse.objects.get().status is None
         settled.set()
 
-    assert at_once(hold, settle) == [None, None]
+    assert concurrently(hold, settle) == [None, None]
     assert facts.count(world.dev).status["failed"] == 1
 
 
 @pytest.mark.django_db(transaction=True)
-def test_pulses_are_correct_after_changes_during_settling(world: World, at_once: Race) -> None:
+def test_pulses_are_correct_after_changes_during_settling(world: World, concurrently: Race) -> None:
     agents = [world.agent(name=f"agent-{number}")[0] for number in range(3)]
 
     def change(agent: Agent) -> None:
@@ -460,11 +460,13 @@ def test_pulses_are_correct_after_changes_during_settling(world: World, at_once:
         for _ in range(10):
             facts.settle(world.dev.pk)
 
-    assert at_once(*(lambda agent=agent: change(agent) for agent in agents), settle, settle) == [None] * 5
+    assert concurrently(*(lambda agent=agent: change(agent) for agent in agents), settle, settle) == [None] * 5
     counted = facts.count(world.dev)
     assert (counted.total, counted.status["failed"], counted.drifted) == (3, 3, 3)
     assert_counts_are_exact()
-    assert at_once(facts.condense, facts.condense, *(lambda each=each: change(each) for each in agents)) == [None] * 5
+    assert (
+        concurrently(facts.condense, facts.condense, *(lambda each=each: change(each) for each in agents)) == [None] * 5
+    )
     facts.maintain()
     assert_counts_are_exact()
     assert PulseCount.objects.count() == 1

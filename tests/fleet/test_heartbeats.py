@@ -93,10 +93,10 @@ def test_heartbeat_is_stored_with_one_statement_and_no_audit_event(world: World)
     assert AuditEvent.objects.count() == events
 
 
-def test_concurrent_heartbeats_are_all_stored(at_once: Race, world: World) -> None:
+def test_concurrent_heartbeats_are_all_stored(concurrently: Race, world: World) -> None:
     agents = stories.fleet(world, 16)
 
-    responses = at_once(
+    responses = concurrently(
         *(lambda agent=agent, api=api, n=n: beat(api, agent, uptime_s=n) for n, (agent, api) in enumerate(agents))
     )
 
@@ -105,12 +105,12 @@ def test_concurrent_heartbeats_are_all_stored(at_once: Race, world: World) -> No
     assert [stored[agent.pk] for agent, _ in agents] == [{"uptime_s": n} for n in range(16)]
 
 
-def test_only_concurrent_heartbeats_with_revoked_keys_are_refused(at_once: Race, world: World) -> None:
+def test_concurrent_heartbeats_are_refused_only_for_revoked_keys(concurrently: Race, world: World) -> None:
     agents = stories.fleet(world, 8)
     for agent, _ in agents[4:]:
         fleet.decommission(agent, actor=world.admin.actor)
 
-    responses = at_once(*(lambda agent=agent, api=api: beat(api, agent) for agent, api in agents))
+    responses = concurrently(*(lambda agent=agent, api=api: beat(api, agent) for agent, api in agents))
 
     assert [response.status_code for response in responses] == [200] * 4 + [401] * 4
 
@@ -253,7 +253,7 @@ def test_heartbeat_for_another_agent_returns_404(world: World) -> None:
     assert set(Heartbeat.objects.values_list("last_seen_at", flat=True)) == {None}
 
 
-def test_heartbeat_with_other_credential_family_is_refused(world: World) -> None:
+def test_heartbeat_with_wrong_credential_family_is_refused(world: World) -> None:
     agent, _ = world.agent()
 
     responses = [

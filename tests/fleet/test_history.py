@@ -163,10 +163,12 @@ def test_refused_heartbeat_writes_no_interval(world: World) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_concurrent_heartbeats_leave_at_most_one_open_interval(world: World, at_once: Race) -> None:
+def test_concurrent_heartbeats_leave_at_most_one_open_interval(world: World, concurrently: Race) -> None:
     agent, api = world.agent()
 
-    responses = at_once(*(lambda bundle=bundle: beat(agent, api, bundle) for bundle in (A, B, A, B, None, A, B, A)))
+    responses = concurrently(
+        *(lambda bundle=bundle: beat(agent, api, bundle) for bundle in (A, B, A, B, None, A, B, A))
+    )
 
     assert responses == [None] * 8
     found = list(RunningInterval.objects.filter(agent=agent).order_by("started_at", "pk"))
@@ -178,7 +180,7 @@ def test_concurrent_heartbeats_leave_at_most_one_open_interval(world: World, at_
 
 
 @pytest.mark.django_db(transaction=True)
-def test_waiting_heartbeat_sees_interval_of_previous_heartbeat(world: World, at_once: Race) -> None:
+def test_waiting_heartbeat_sees_interval_of_previous_heartbeat(world: World, concurrently: Race) -> None:
     """Two transactions store heartbeats of the same two agents, so that one must wait for the other."""
     agents = sorted((world.agent(name=f"agent-{number}")[0] for number in range(2)), key=lambda agent: agent.pk)
 
@@ -187,7 +189,7 @@ def test_waiting_heartbeat_sees_interval_of_previous_heartbeat(world: World, at_
             for agent in agents:
                 Heartbeat.objects.filter(agent=agent).update(last_seen_at=timezone.now(), running_bundle_hash=bundle)
 
-    assert at_once(lambda: store_both(A), lambda: store_both(B)) == [None, None]
+    assert concurrently(lambda: store_both(A), lambda: store_both(B)) == [None, None]
     for agent in agents:
         assert sorted(row.bundle_hash for row in RunningInterval.objects.filter(agent=agent)) == [A, B]
         assert RunningInterval.objects.filter(agent=agent, ended_at=None).count() == 1

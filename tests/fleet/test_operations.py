@@ -71,11 +71,11 @@ def test_viewers_cannot_operate_agents(world: World, operation: str) -> None:
     assert (response.status_code, agent.drained_at) == (403, None)
 
 
-def test_concurrent_drains_record_one_event(at_once: Race, world: World) -> None:
+def test_concurrent_drains_record_one_event(concurrently: Race, world: World) -> None:
     agent, _ = world.agent()
     path = world.path(rest=f"/agents/{agent.pk}/drain")
 
-    responses = at_once(*(lambda: world.operator.api.post(path) for _ in range(5)))
+    responses = concurrently(*(lambda: world.operator.api.post(path) for _ in range(5)))
 
     assert sorted(response.status_code for response in responses) == [200] + [409] * 4
     assert AuditEvent.objects.filter(action="agent.drain").count() == 1
@@ -184,11 +184,11 @@ def test_unknown_rotation_mode_is_refused(world: World) -> None:
     assert (response.status_code, beat(api, agent).json()["commands"]) == (400, [])
 
 
-def test_only_one_of_two_clones_keeps_access_after_rotation(at_once: Race, world: World) -> None:
+def test_only_one_of_two_clones_keeps_access_after_rotation(concurrently: Race, world: World) -> None:
     agent, shared = world.agent()
 
     fetched = [
-        Api(response.json()["token"]) for response in at_once(*(lambda: rotate(shared, agent) for _ in range(2)))
+        Api(response.json()["token"]) for response in concurrently(*(lambda: rotate(shared, agent) for _ in range(2)))
     ]
 
     statuses = sorted(beat(api, agent).status_code for api in fetched)
@@ -196,11 +196,11 @@ def test_only_one_of_two_clones_keeps_access_after_rotation(at_once: Race, world
     assert beat(shared, agent).status_code == 401
 
 
-def test_concurrent_first_uses_finish_rotation_once(at_once: Race, world: World) -> None:
+def test_concurrent_first_uses_finish_rotation_once(concurrently: Race, world: World) -> None:
     agent, old = world.agent()
     token = rotate(old, agent).json()["token"]
 
-    responses = at_once(*(lambda: beat(Api(token), agent) for _ in range(4)))
+    responses = concurrently(*(lambda: beat(Api(token), agent) for _ in range(4)))
 
     assert [response.status_code for response in responses] == [200] * 4
     assert AuditEvent.objects.filter(action="agent_key.revoke").count() == 1
@@ -408,13 +408,15 @@ def test_enrollment_can_replace_agent_with_suspected_clone(world: World) -> None
     assert rotate(new_api, new).status_code == 201
 
 
-def test_no_key_is_created_after_clone_suspicion(at_once: Race, world: World) -> None:
+def test_no_key_is_created_after_clone_suspicion(concurrently: Race, world: World) -> None:
     """Whichever request comes first, the suspicion remains and no key is created after it."""
     agent, api = world.agent()
     for boot in "ab":
         beat(api, agent, boot_id=boot)
 
-    responses = at_once(lambda: rotate(api, agent), lambda: beat(api, agent, boot_id="a"), lambda: rotate(api, agent))
+    responses = concurrently(
+        lambda: rotate(api, agent), lambda: beat(api, agent, boot_id="a"), lambda: rotate(api, agent)
+    )
 
     assert responses[1].status_code == 200
     assert suspected(agent)

@@ -96,7 +96,7 @@ def test_call_without_credential_is_refused(operation: Operation, tenants: Tenan
 
 
 @every_operation
-def test_other_credential_family_is_forbidden(operation: Operation, tenants: Tenants) -> None:
+def test_wrong_credential_family_is_forbidden(operation: Operation, tenants: Tenants) -> None:
     others = set(Family) - set(operation.families)
     assert len(others) >= 2
     before = writes()
@@ -118,7 +118,7 @@ def test_invalid_credential_is_refused(operation: Operation, tenants: Tenants) -
 
 
 @pytest.mark.parametrize("operation", [o for o in operations() if MACHINES & set(o.families)], ids=str)
-def test_agent_of_other_environment_gets_404(operation: Operation, tenants: Tenants) -> None:
+def test_agent_of_another_environment_gets_404(operation: Operation, tenants: Tenants) -> None:
     before = writes()
     for place in (tenants.sibling, tenants.cousin, tenants.abroad.place):
         stranger = place.agent_api if operation.families == (Family.AGENT,) else place.enroller
@@ -181,7 +181,9 @@ def test_callers_are_admitted_according_to_permission_table(
     assert list(disagreements(operation, callers, tenants)) == []
 
 
-def test_callers_are_admitted_according_to_table_outside_prod(tenants: Tenants, callers: list[Caller]) -> None:
+def test_callers_are_admitted_according_to_permission_table_outside_prod(
+    tenants: Tenants, callers: list[Caller]
+) -> None:
     dev = {**tenants.home.ids(), "env_id": tenants.home.dev.pk}
     for operation in IN_A_TENANT:
         if operation.call.on_prod:

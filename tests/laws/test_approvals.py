@@ -140,7 +140,7 @@ def bound_deployment_fields(world: World, environment: Environment) -> dict[str,
 
     every = target({"all": True}, 2, "all agents of the environment")
     in_waves = strategy(waves, "Waves up to 50")
-    at_once = {"kind": "all_at_once", "auto_rollback": True}
+    concurrently = {"kind": "all_at_once", "auto_rollback": True}
     quick = strategy({"kind": "waves", "pause_s": 0, "percents": [100], "auto_rollback": True}, "Waves up to 100")
     return {
         "config_bundle_id": Bound(
@@ -155,19 +155,19 @@ def bound_deployment_fields(world: World, environment: Environment) -> dict[str,
             target({"agents": [str(one.pk), str(two.pk)]}, 2, "agent-a, agent-b"),
         ),
         "target.selector": Bound("Target", target({"selector": {"zone": "a"}}, 1, "zone=a"), every),
-        "strategy.kind": Bound("Strategy", strategy(at_once, "All at once"), quick),
+        "strategy.kind": Bound("Strategy", strategy(concurrently, "All agents at the same time"), quick),
         "strategy.percents": Bound("Strategy", in_waves, quick),
         "strategy.pause_s": Bound("Strategy", in_waves, strategy({**waves, "pause_s": 60}, "pause of 60 s")),
         "strategy.failure_threshold_percent": Bound(
             "Strategy", in_waves, strategy({**waves, "failure_threshold_percent": 10}, "more than 10")
         ),
         "strategy.auto_rollback": Bound(
-            "Strategy", in_waves, strategy({**waves, "auto_rollback": False}, "leaves the rollback to people")
+            "Strategy", in_waves, strategy({**waves, "auto_rollback": False}, "without an automatic rollback")
         ),
         "take_over": Bound(
             "Take over",
             plain({}, {"take_over": False}, "no"),
-            plain({"take_over": True}, {"take_over": True}, "takes over agents that run another pipeline"),
+            plain({"take_over": True}, {"take_over": True}, "agents that run another pipeline"),
         ),
         "override_freeze.reason": Bound(
             "Freeze override",
@@ -226,7 +226,7 @@ def test_each_deployment_field_is_bound_or_exempt(world: World, console: Client)
         check_serves(world, asked, asked.body)
 
 
-def test_freeze_override_reason_is_bound_in_both_directions(world: World) -> None:
+def test_freeze_override_is_bound_whether_added_or_removed(world: World) -> None:
     basis = {"config_bundle_id": str(world.bundle(world.prod).pk), "target": {"all": True}}
     world.agent(world.prod)
     overriding = {**basis, "override_freeze": {"reason": "outage"}}

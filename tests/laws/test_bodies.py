@@ -52,7 +52,7 @@ def assert_refused(response: Any, status: int, code: str, before: str) -> None:
     assert writes() == before
 
 
-def test_writing_operations_document_their_described_bodies() -> None:
+def test_only_writing_operations_with_bodies_document_request_bodies() -> None:
     writing = {o for o in operations() if o.method in {"POST", "PUT", "PATCH"} and o.call.has_body}
 
     assert {o for o in operations() if "requestBody" in o.documented} == writing
@@ -106,7 +106,7 @@ def test_field_of_wrong_type_returns_400(operation: Operation, value: Any, tenan
 
 @every_operation_with_body
 @pytest.mark.parametrize("content_type", ["text/plain", "application/xml", "application/x-www-form-urlencoded"])
-def test_other_media_type_is_refused(operation: Operation, content_type: str, tenants: Tenants) -> None:
+def test_unsupported_media_type_is_refused(operation: Operation, content_type: str, tenants: Tenants) -> None:
     caller, path = permitted_caller(operation, tenants), path_of(operation, tenants, tenants.home.ids())
     before = writes()
 

@@ -76,7 +76,7 @@ def test_every_field_is_described() -> None:
     assert list(undescribed_fields(document()["paths"])) == []
 
 
-def test_field_without_description_is_found() -> None:
+def test_field_without_description_is_detected() -> None:
     schema = {"A": {"properties": {"b": {"description": "B.", "items": {"properties": {"c": {}}}}}}}
 
     assert list(undescribed_fields(schema)) == ["/A.b.c"]

@@ -48,7 +48,7 @@ def test_specific_error_is_documented_only_where_declared(operation: Operation) 
 
 
 @pytest.mark.parametrize(("view", "name"), declarations())
-def test_declaration_names_routed_actions_only(view: Any, name: str) -> None:
+def test_declared_errors_name_only_routed_actions(view: Any, name: str) -> None:
     routed = {operation.action for operation in operations() if issubclass(operation.view, view)}
 
     assert set(vars(view)[name]) <= routed

@@ -150,7 +150,7 @@ def status_changes(source: str) -> list[tuple[str, str]]:
         "SQL = f'''\nINSERT INTO releases_deploymentagent (agent_id) SELECT id FROM {agents}'''",
     ],
 )
-def test_write_is_found(source: str) -> None:
+def test_every_form_of_write_is_detected(source: str) -> None:
     assert written(source)
 
 
@@ -166,5 +166,5 @@ def test_write_is_found(source: str) -> None:
         "cursor.execute('SELECT progress FROM fleet_assignment')",
     ],
 )
-def test_read_is_not_reported(source: str) -> None:
+def test_reads_and_other_writes_are_not_reported(source: str) -> None:
     assert not written(source)

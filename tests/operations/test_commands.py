@@ -63,7 +63,7 @@ def test_bootstrap_creates_first_admin() -> None:
 
 
 @pytest.mark.django_db
-def test_bootstrap_prints_text_without_json() -> None:
+def test_bootstrap_prints_text_by_default() -> None:
     lines = run("bootstrap", "--org", "Acme", "--email", "ada@acme.example").splitlines()
 
     assert [line.split()[0] for line in lines] == ["org_id", "user_id", "token", "login_url"]
@@ -254,7 +254,7 @@ def test_commands_report_unreachable_database(cold: Installation) -> None:
             assert "hunter2" not in done.stderr
 
 
-def test_system_checks_report_nothing() -> None:
+def test_django_system_checks_report_nothing() -> None:
     """Our commands skip Django's checks, so this test runs them, including those of the console and the views."""
     call_command("check", "--fail-level", "INFO", stdout=StringIO())
     assert urls.urlpatterns

@@ -4,10 +4,10 @@ import pytest
 
 from apps.pipelines.models import Draft
 from apps.pipelines.services import drafts
-from tests.races import at_once
+from tests.races import concurrently
 from tests.worlds import PLAN, World
 
-__all__ = ["at_once"]
+__all__ = ["concurrently"]
 
 
 @pytest.fixture

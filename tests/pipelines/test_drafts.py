@@ -174,7 +174,7 @@ def test_preview_of_invalid_plan_returns_200(world: World) -> None:
     assert body["diagnostics"] == [d.to_json() for d in compile_plan(BROKEN).diagnostics]
 
 
-def test_preview_prefers_plan_in_body(world: World) -> None:
+def test_preview_prefers_plan_in_body_to_saved_plan(world: World) -> None:
     draft = create(world, BROKEN).json()
 
     body = preview(world, draft, body={"plan": plan("other")}).json()

@@ -91,7 +91,7 @@ def test_preview_shows_changes_from_chosen_version(world: World, draft: Draft) -
     response = post(client, draft, "preview", json.dumps(plan(ingress="<b>")), against=str(version.pk)).json()
     other = post(client, draft, "preview", json.dumps(plan(egress="late")), against=str(version.pk)).json()["diff"]
 
-    assert "Both specs are equal." in same
+    assert "The specs are equal." in same
     assert response.keys() == {"ok", "diagnostics"}
     assert '<span class="removed">-single_ring.egress=quotes_out</span>' in other
     assert '<span class="added">+single_ring.egress=late</span>' in other

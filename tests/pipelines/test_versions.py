@@ -156,20 +156,20 @@ def test_prepared_promotion_survives_rename_of_draft(world: World) -> None:
     assert (version.plan.value, version.draft_revision, is_new) == (draft.plan, 2, True)
 
 
-def test_twenty_concurrent_promotions_create_one_version(at_once: Race, world: World) -> None:
+def test_twenty_concurrent_promotions_create_one_version(concurrently: Race, world: World) -> None:
     draft = draft_of(world)
 
-    responses = at_once(*(lambda: promote(world, draft) for _ in range(20)))
+    responses = concurrently(*(lambda: promote(world, draft) for _ in range(20)))
 
     assert sorted(response.status_code for response in responses) == [200] * 19 + [201]
     assert len({response.json()["id"] for response in responses}) == 1
     assert (Version.objects.count(), AuditEvent.objects.filter(action="version.create").count()) == (1, 1)
 
 
-def test_concurrent_promotions_leave_no_gap_in_version_numbers(at_once: Race, world: World) -> None:
+def test_concurrent_promotions_leave_no_gap_in_version_numbers(concurrently: Race, world: World) -> None:
     drafts = [draft_of(world, plan(egress=f"out-{number}"), f"draft-{number}") for number in range(8)]
 
-    responses = at_once(*(lambda draft=draft: promote(world, draft) for draft in drafts))
+    responses = concurrently(*(lambda draft=draft: promote(world, draft) for draft in drafts))
 
     assert [response.status_code for response in responses] == [201] * 8
     assert sorted(response.json()["number"] for response in responses) == list(range(1, 9))
@@ -209,7 +209,7 @@ def test_copy_creates_equal_version_in_another_environment(world: World) -> None
     assert (next_copy.status_code, next_copy.json()["origin"]) == (201, body["id"])
 
 
-def test_copy_into_own_environment_returns_version_itself(world: World) -> None:
+def test_copy_into_same_environment_returns_same_version(world: World) -> None:
     source = world.version()
 
     response = copy(world, source.pk, world.dev)
@@ -251,7 +251,7 @@ def test_versions_are_filtered_by_name_draft_and_hash(world: World) -> None:
     assert found(f"spec_hash={second.spec_hash}") == [str(second.pk)]
 
 
-def test_diff_shows_changes_from_other_version(world: World) -> None:
+def test_diff_shows_changes_from_another_version(world: World) -> None:
     old = world.version()
     new = world.version(content=plan(stages=[{"id": "decode", "op": "dataguard_redact"}]))
 

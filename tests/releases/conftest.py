@@ -1,10 +1,10 @@
 import pytest
 
 from tests.listening import listening
-from tests.races import at_once
+from tests.races import concurrently
 from tests.releases.stories import Clock
 
-__all__ = ["at_once", "listening"]
+__all__ = ["concurrently", "listening"]
 
 
 @pytest.fixture

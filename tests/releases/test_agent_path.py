@@ -129,7 +129,7 @@ def _started(is_offered: bool) -> Recorded[tuple[World, Agent, Api]]:
 @pytest.mark.usefixtures("clock")  # otherwise a new minute of the rate limit could start in between
 @pytest.mark.parametrize("is_offered", [False, True], ids=["without offer", "with offer"])
 @pytest.mark.parametrize("case", CASES)
-def test_layer_and_django_return_same_responses(case: str, is_offered: bool) -> None:
+def test_agent_path_and_django_return_same_responses(case: str, is_offered: bool) -> None:
     method, rest, body, headers, is_layered = CASES[case]
     world, agent, api = _started(is_offered)()
     path = f"/api/v1/agents/{agent.pk}/{rest}" if not rest.startswith("..") else f"/api/v1/agents/{rest[3:]}"
@@ -158,7 +158,7 @@ def test_layer_and_django_return_same_responses(case: str, is_offered: bool) -> 
     assert not is_used or [key["last_used_at"] for key in after_layer["AgentKey"]] == ["a time"]
 
 
-def test_key_without_scope_is_refused_by_django(world: World) -> None:
+def test_heartbeat_and_poll_refuse_key_without_scope(world: World) -> None:
     [(agent, api)] = stories.fleet(world, 1)
     AgentKey.objects.update(scopes=["agent:signing_key"])
 
@@ -171,7 +171,7 @@ def test_key_without_scope_is_refused_by_django(world: World) -> None:
     assert Heartbeat.objects.get().last_seen_at is None
 
 
-def test_layer_counts_requests_by_view_name() -> None:
+def test_agent_path_counts_requests_by_view_name() -> None:
     assert [route.view_name for route in (exchange.HEARTBEAT, exchange.POLL, exchange.REPORT)] == [
         "HeartbeatViewSet-send", "AgentDeploymentViewSet-retrieve-report", "AgentDeploymentViewSet-retrieve-report",
     ]  # fmt: skip

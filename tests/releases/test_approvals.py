@@ -212,7 +212,7 @@ def test_invalid_decisions_return_field_errors(world: World, body: dict[str, Any
     assert [error["pointer"] for error in response.json()["errors"]] == [pointer]
 
 
-def test_deployment_of_other_environment_cannot_be_approved(world: World) -> None:
+def test_deployment_of_another_environment_cannot_be_approved(world: World) -> None:
     deployment = pending(world)
 
     refused(decide(world.reviewer.api, world, deployment, environment=world.dev), 400, "invalid", deployment)
@@ -346,11 +346,11 @@ def test_list_can_be_filtered_by_status_and_deployment(world: World) -> None:
 
 
 @pytest.mark.parametrize("decisions", [("approve", "approve"), ("approve", "deny"), ("deny", "deny")])
-def test_concurrent_reviews_make_one_decision(at_once: Race, world: World, decisions: tuple[str, str]) -> None:
+def test_concurrent_reviews_make_one_decision(concurrently: Race, world: World, decisions: tuple[str, str]) -> None:
     deployment = pending(world)
     people: list[Person] = [world.reviewer, world.project_admin]
 
-    responses = at_once(
+    responses = concurrently(
         *(
             lambda person=person, decision=decision: decide(person.api, world, deployment, decision, comment="c")
             for person, decision in zip(people, decisions, strict=True)

@@ -82,7 +82,7 @@ def rows_agree() -> bool:
 
 
 def test_rollback_waits_for_report_then_replaces_offer(
-    at_once: Race, world: World, monkeypatch: pytest.MonkeyPatch
+    concurrently: Race, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agents = stories.fleet(world, 3)
     first, second = stories.bundles(world, 2)
@@ -90,7 +90,7 @@ def test_rollback_waits_for_report_then_replaces_offer(
     deployment = stories.offered(world, second)
     pause = Pause(monkeypatch, "record_report")
 
-    reported, rolled_back, _ = at_once(
+    reported, rolled_back, _ = concurrently(
         lambda: report(agents[1][1], agents[1][0], "active").status_code,
         pause.then(lambda: stories.roll_back(world, deployment).status_code),
         pause.release_when_blocked,
@@ -102,14 +102,16 @@ def test_rollback_waits_for_report_then_replaces_offer(
     assert rows_agree()
 
 
-def test_report_that_waited_for_rollback_is_late(at_once: Race, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_report_that_waited_for_rollback_is_refused(
+    concurrently: Race, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     agents = stories.fleet(world, 3)
     first, second = stories.bundles(world, 2)
     stories.active(world, first, agents)
     deployment = stories.offered(world, second)
     pause = Pause(monkeypatch, "_change")  # after the assignments are written, but before the deployment agents are
 
-    rolled_back, reported, _ = at_once(
+    rolled_back, reported, _ = concurrently(
         lambda: stories.roll_back(world, deployment).status_code,
         pause.then(lambda: report(agents[1][1], agents[1][0], "active").status_code),
         pause.release_when_blocked,
@@ -122,7 +124,7 @@ def test_report_that_waited_for_rollback_is_late(at_once: Race, world: World, mo
 
 
 def test_rollback_includes_agents_restored_by_abort(
-    at_once: Race, world: World, monkeypatch: pytest.MonkeyPatch
+    concurrently: Race, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agents = stories.fleet(world, 2)
     first, second, third = stories.bundles(world, 3)
@@ -131,7 +133,7 @@ def test_rollback_includes_agents_restored_by_abort(
     newest = stories.offered(world, third)
     pause = Pause(monkeypatch, "_assign")
 
-    aborted, rolled_back, _ = at_once(
+    aborted, rolled_back, _ = concurrently(
         lambda: stories.command(world.operator.api, world, newest, "abort").status_code,
         pause.then(lambda: stories.roll_back(world, current).status_code),
         pause.release_when_blocked,
@@ -143,7 +145,7 @@ def test_rollback_includes_agents_restored_by_abort(
 
 
 def test_agent_can_be_decommissioned_during_offer(
-    at_once: Race, world: World, run_jobs: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+    concurrently: Race, world: World, run_jobs: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (stays, api), (leaves, _) = stories.fleet(world, 2)
     deployment = world.deployment(world.bundle())
@@ -153,7 +155,7 @@ def test_agent_can_be_decommissioned_during_offer(
         fleet_services.decommission(leaves, actor=world.operator.actor)
         pause.release()
 
-    results = at_once(lambda: builds.build(str(deployment.pk)), pause.then(leave))
+    results = concurrently(lambda: builds.build(str(deployment.pk)), pause.then(leave))
 
     assert results == [None, None]
     assert stories.progress(deployment) == ["offered", "offered"]
@@ -165,7 +167,7 @@ def test_agent_can_be_decommissioned_during_offer(
 
 @pytest.mark.parametrize("change", ["abort", "retry", "rollback", "step"])
 def test_reports_succeed_during_changes_to_all_agents(
-    at_once: Race, world: World, run_jobs: Callable[[], int], change: str
+    concurrently: Race, world: World, run_jobs: Callable[[], int], change: str
 ) -> None:
     agents = stories.fleet(world, 6)
     first, second = stories.bundles(world, 2)
@@ -181,7 +183,7 @@ def test_reports_succeed_during_changes_to_all_agents(
         response = stories.command(world.operator.api, world, deployment, change, reason="now")
         return int(response.status_code)
 
-    changed, *reported = at_once(
+    changed, *reported = concurrently(
         change_all,
         *(lambda agent=agent, api=api: report(api, agent, "active").status_code for agent, api in agents),
     )

@@ -243,7 +243,7 @@ def test_deployment_fails_when_target_becomes_empty(world: World, run_jobs: Call
     assert not bundle_services.is_known_bad(deployment.environment_id, deployment.config_hash)
 
 
-def test_agents_of_other_pipeline_are_not_enlisted(world: World, run_jobs: Callable[[], int]) -> None:
+def test_agents_of_another_pipeline_are_not_enlisted(world: World, run_jobs: Callable[[], int]) -> None:
     environment = world.environment("dev", "two", max_in_flight_deployments=2)
     (one, api), (two, _) = stories.fleet(world, 2, environment)
     quotes = world.bundle(environment, "quotes")

@@ -131,7 +131,7 @@ def test_hash_covers_every_field_except_name(world: World) -> None:
     assert len(hashes - {same[0]}) == len(variants)
 
 
-def test_side_effects_are_required_capabilities(world: World) -> None:
+def test_side_effects_add_required_capabilities(world: World) -> None:
     stages = [
         {"id": "notify", "op": "http_post:http://127.0.0.1:9000/hook"},
         {"id": "run", "op": "exec:/bin/true|a", "depends_on": ["notify"]},
@@ -205,7 +205,7 @@ def test_numbers_without_canonical_form_are_refused(world: World) -> None:
     assert ConfigBundle.objects.count() == 0
 
 
-def test_version_of_other_environment_is_unknown(world: World) -> None:
+def test_version_of_another_environment_is_unknown(world: World) -> None:
     foreign = world.version(world.staging)
 
     response = create(world, version_id=str(foreign.pk))

@@ -171,7 +171,7 @@ def test_evidence_includes_approval_after_break_glass(
     assert [doubt["code"] for doubt in after["doubts"]] == ["keys.exported"]
 
 
-def test_evidence_with_earlier_approval_can_be_verified(
+def test_evidence_with_credential_of_aborted_deployment_can_be_verified(
     world: World, requested: Deployment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     decision = {"deployment_id": str(requested.pk), "decision": "approve"}

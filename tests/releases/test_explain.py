@@ -92,7 +92,7 @@ def test_missing_offer_is_explained(world: World) -> None:
     assert "no zone" in explain(world, passed)["because"][1]["detail"]
 
 
-def test_agent_of_other_pipeline_is_explained(world: World) -> None:
+def test_agent_of_another_pipeline_is_explained(world: World) -> None:
     ((agent, api),) = stories.fleet(world, 1)
     stories.active(world, world.bundle(), [(agent, api)], target={"agents": [str(agent.pk)]})
     world.agent(name="free", kind="trades")
@@ -251,7 +251,7 @@ def test_wait_for_freeze_window_is_explained(world: World, run_jobs: Callable[[]
     assert at(explanation, "freeze_ends") == ends
 
 
-def test_wait_for_other_deployment_is_explained(world: World, run_jobs: Callable[[], int]) -> None:
+def test_wait_for_another_deployment_is_explained(world: World, run_jobs: Callable[[], int]) -> None:
     roomy = world.environment("dev", "roomy", max_in_flight_deployments=2)
     agent, api = world.agent(roomy)
     first, second = stories.bundles(world, 2, roomy)

@@ -112,7 +112,7 @@ def test_creator_who_left_and_rejoined_cannot_approve(world: World) -> None:
     assert kind_of(decide(world, other, deployment)) == SELF
 
 
-def test_creator_of_other_key_may_approve(world: World) -> None:
+def test_creator_of_another_key_may_approve(world: World) -> None:
     other = world.person(Role.ORG_ADMIN, "second-admin")
     key_of(world, other.api, "theirs")
     _, api = key_of(world, world.admin.api, "ours")
@@ -206,7 +206,7 @@ def test_key_without_known_creator_cannot_submit_credential(world: World, orphan
     assert Deployment.objects.count() == 1
 
 
-def test_one_of_two_approvers_cannot_submit_credential(world: World) -> None:
+def test_approver_cannot_submit_credential_that_two_people_approved(world: World) -> None:
     environment = world.environment("prod", "careful", required_approvals=2)
     bundle = bundle_of(world, environment)
     deployment = requested_deployment(world, world.operator.api, bundle)

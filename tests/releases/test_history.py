@@ -184,7 +184,7 @@ def test_fleet_state_shows_what_each_agent_ran_at_given_time(world: World) -> No
     assert state(f"?at={at(19)}&limit=1") == [("two", STRANGE)]
 
 
-def test_decommissioned_agents_are_included(world: World) -> None:
+def test_history_includes_decommissioned_agents(world: World) -> None:
     agent, _ = old_agent(world)
     store(agent, 0, STRANGE)
     fleet.decommission(agent, actor=world.admin.actor)

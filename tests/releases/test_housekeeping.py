@@ -90,7 +90,7 @@ def test_rows_of_deployment_in_flight_are_kept(world: World) -> None:
     assert kept(deployment) == (parts, reports, has_timeline) == (1, 0, True)
 
 
-def test_old_report_can_be_repeated(world: World) -> None:
+def test_report_can_be_repeated_after_old_rows_are_deleted(world: World) -> None:
     agents = stories.fleet(world, 1)
     deployment = stories.active(world, world.bundle(), agents)
     age(1000, deployment)
@@ -130,7 +130,7 @@ def test_decommissioned_agent_is_deleted_after_its_last_artifact(world: World) -
     assert AuditEvent.objects.count() == events + 1  # the audit event of the expired artifact
 
 
-def test_deployment_under_way_keeps_its_decommissioned_agents(world: World) -> None:
+def test_in_flight_deployment_keeps_its_decommissioned_agents(world: World) -> None:
     (left, _), *_ = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle())
     Agent.objects.filter(pk=left.pk).update(decommissioned_at=timezone.now() - YEARS)

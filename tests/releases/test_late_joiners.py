@@ -104,7 +104,9 @@ def test_agent_with_new_label_becomes_late_joiner(world: World, run_jobs: Callab
     assert stories.desired(second) == (deployment.pk, "activate")
 
 
-def test_late_joiner_leaves_earlier_release_but_not_other_pipeline(world: World, run_jobs: Callable[[], int]) -> None:
+def test_late_joiner_leaves_earlier_deployment_but_not_another_pipeline(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     old, old_api = world.agent(name="old", tier="edge")
     other, other_api = world.agent(name="other", tier="core")
     new, new_api = world.agent(name="new", tier="lab")

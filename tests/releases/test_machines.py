@@ -78,7 +78,7 @@ def _recorded_row(name: str) -> Recorded[tuple[World, Stateful]]:
 
 
 @pytest.mark.parametrize(("name", "status", "event"), list(pairs()))
-def test_event_changes_status_and_records_or_nothing(name: str, status: Any, event: Any) -> None:
+def test_permitted_event_is_recorded_and_refused_event_changes_nothing(name: str, status: Any, event: Any) -> None:
     world, governed = _recorded_row(name)()
     machine: StateMachine = governed.machine
     governed.status = status
@@ -259,7 +259,7 @@ def test_stories_reach_every_status() -> None:
 
 
 @pytest.mark.parametrize("story", STORIES)
-def test_request_changes_status_and_records_or_nothing(story: str) -> None:
+def test_permitted_request_is_recorded_and_refused_request_changes_nothing(story: str) -> None:
     recorded = _recorded_before()
     world, deployment = recorded.world, deployment_after(recorded, story)
     approval = deployment.approval

@@ -59,7 +59,7 @@ def test_counts_are_shown_without_reading_agents(world: World, run_jobs: Callabl
     assert sorted(ProgressCount.objects.values_list("count", "is_sum")) == [(1, True), (2, True)]
 
 
-def test_existing_sums_are_not_summed_again(world: World) -> None:
+def test_unchanged_counts_are_not_summed_again(world: World) -> None:
     stories.fleet(world, 2)
     stories.offered(world, world.bundle())
     progress.sum_up()
@@ -89,7 +89,7 @@ def test_deleted_agents_deployments_and_environments_leave_no_counts(world: Worl
 
 
 @pytest.mark.django_db(transaction=True)
-def test_counts_stay_exact_during_reports_and_summing(world: World, at_once: Race) -> None:
+def test_counts_stay_exact_during_reports_and_summing(world: World, concurrently: Race) -> None:
     agents = stories.fleet(world, 5)
     deployment = stories.offered(world, world.bundle())
 
@@ -115,7 +115,7 @@ def test_counts_stay_exact_during_reports_and_summing(world: World, at_once: Rac
     lasts = ("active", "failed", "active", "active", "failed")
     calls = [partial(act, *each, last) for each, last in zip(agents, lasts, strict=True)]
 
-    assert at_once(*calls, offer_more, sum_up, sum_up) == [None] * 8
+    assert concurrently(*calls, offer_more, sum_up, sum_up) == [None] * 8
     assert_exact()
     assert progress.count_agents(deployment).by_progress == {"active": 3, "failed": 2}
     progress.sum_up()
@@ -124,7 +124,7 @@ def test_counts_stay_exact_during_reports_and_summing(world: World, at_once: Rac
 
 
 @pytest.mark.django_db(transaction=True)
-def test_reports_and_summing_do_not_block_each_other(world: World, at_once: Race) -> None:
+def test_reports_and_summing_do_not_block_each_other(world: World, concurrently: Race) -> None:
     (one, _), (two, two_api) = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle())
     progress.sum_up()
@@ -143,7 +143,7 @@ def test_reports_and_summing_do_not_block_each_other(world: World, at_once: Race
         progress.sum_up()
         finished.set()
 
-    assert at_once(hold, meet) == [None, None]
+    assert concurrently(hold, meet) == [None, None]
     assert progress.count_agents(deployment).by_progress == {"activating": 1, "downloading": 1}
 
 

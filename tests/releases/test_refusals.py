@@ -31,16 +31,16 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def test_refusals_are_delayed_only_when_frequent(clock: Clock) -> None:
     pace = refusals.Pace()
 
-    waits = [pace.wait() for _ in range(refusals.AT_ONCE + 3)]
+    waits = [pace.wait() for _ in range(refusals.BURST + 3)]
 
     step = 1 / refusals.PER_S
-    assert waits == pytest.approx([0.0] * refusals.AT_ONCE + [step, 2 * step, 3 * step])
+    assert waits == pytest.approx([0.0] * refusals.BURST + [step, 2 * step, 3 * step])
     assert clock.slept == pytest.approx(waits[-3:])
     clock.now += 1000
     assert pace.wait() == 0
 
 
-def test_refusals_are_delayed_by_few_seconds_at_most(clock: Clock) -> None:
+def test_refusal_delay_is_at_most_five_seconds(clock: Clock) -> None:
     pace = refusals.Pace()
 
     waits = [pace.wait() for _ in range(5000)]
@@ -51,7 +51,7 @@ def test_refusals_are_delayed_by_few_seconds_at_most(clock: Clock) -> None:
 @pytest.mark.django_db
 def test_refusal_storm_is_counted_but_not_logged(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(application, "refusals", refusals.Pace())
-    monkeypatch.setattr(refusals, "AT_ONCE", 2)
+    monkeypatch.setattr(refusals, "BURST", 2)
     denied = {"status": "401"}
     before = REGISTRY.get_sample_value("byteor_denied_requests_total", denied) or 0
     client = FrontClient()

@@ -8,12 +8,12 @@ import pytest
 
 from apps.fleet.models import Agent
 from apps.tenancy.models import AuditEvent
-from tests.races import Race, at_once
+from tests.races import Race, concurrently
 from tests.releases import stories
 from tests.releases.stories import Run
 from tests.worlds import World
 
-__all__ = ["at_once"]
+__all__ = ["concurrently"]
 pytestmark = pytest.mark.django_db
 
 
@@ -136,11 +136,11 @@ def test_relabeling_in_prod_requires_manage_permission(world: World) -> None:
     assert world.project_admin.api.post(path, body).json()["changed"] == 1
 
 
-def test_concurrent_changes_are_both_applied(at_once: Race, world: World) -> None:
+def test_concurrent_changes_are_both_applied(concurrently: Race, world: World) -> None:
     for number in range(20):
         world.agent(name=f"agent-{number}", zone="a")
 
-    responses = at_once(
+    responses = concurrently(
         lambda: relabel(world, selector={"zone": "a"}, set={"x": "1"}),
         lambda: relabel(world, selector={"zone": "a"}, set={"y": "1"}),
     )

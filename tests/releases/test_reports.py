@@ -124,17 +124,17 @@ def test_late_reports_with_same_status_share_one_row(world: World) -> None:
     assert stories.progress(deployment) == ["active"]
 
 
-def test_concurrent_late_reports_share_one_row(at_once: Race, world: World) -> None:
+def test_concurrent_late_reports_share_one_row(concurrently: Race, world: World) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     stories.active(world, world.bundle(), [(agent, api)])
 
-    results = at_once(*(lambda: report(api, agent, "failed").status_code for _ in range(6)))
+    results = concurrently(*(lambda: report(api, agent, "failed").status_code for _ in range(6)))
 
     assert results == [409] * 6
     assert list(AgentReport.objects.filter(accepted=False).values_list("count", flat=True)) == [6]
 
 
-def test_report_on_deployment_of_other_environment_returns_404(world: World, other: World) -> None:
+def test_report_on_deployment_of_another_environment_returns_404(world: World, other: World) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     stories.offered(world, world.bundle())
     elsewhere = stories.fleet(world, 1, world.staging)
@@ -151,7 +151,7 @@ def test_report_on_deployment_of_other_environment_returns_404(world: World, oth
     assert len(elsewhere) == 1
 
 
-def test_agent_cannot_report_for_other_agent(world: World) -> None:
+def test_agent_cannot_report_for_another_agent(world: World) -> None:
     (agent, _), (_, other_api) = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle())
 
@@ -207,14 +207,14 @@ def test_desired_attempted_failed_and_running_states_are_distinct(world: World) 
     assert (shown["progress"], shown["drifted"]) == ("failed", True)
 
 
-def test_many_agents_can_report_concurrently(at_once: Race, world: World, run_jobs: Callable[[], int]) -> None:
+def test_many_agents_can_report_concurrently(concurrently: Race, world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 12)
     deployment = stories.offered(world, world.bundle())
 
     def tell(agent: Any, api: Api) -> Callable[[], int]:
         return lambda: [report(api, agent, status).status_code for status in ("downloading", "active")].count(200)
 
-    results = at_once(*(tell(agent, api) for agent, api in agents))
+    results = concurrently(*(tell(agent, api) for agent, api in agents))
 
     assert results == [2] * 12
     run_jobs()

@@ -160,7 +160,7 @@ def test_decommissioned_agents_and_agents_of_other_environments_are_refused(worl
         assert response.json()["errors"][0]["pointer"] == "/target/agents"
 
 
-def test_bundle_of_other_environment_is_refused(world: World) -> None:
+def test_bundle_of_another_environment_is_refused(world: World) -> None:
     stories.fleet(world, 1)
     foreign = world.bundle(world.staging)
 
@@ -237,7 +237,7 @@ def test_deployment_waiting_for_approval_is_not_in_flight(world: World) -> None:
     assert [response.json()["status"] for response in responses] == ["pending_approval", "pending_approval"]
 
 
-def test_agents_of_other_pipeline_are_refused_without_take_over(world: World, run_jobs: Callable[[], int]) -> None:
+def test_agents_of_another_pipeline_are_refused_without_take_over(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 2)
     first = stories.active(world, world.bundle(name="first"), agents)
     other = world.bundle(name="other", version=world.version(content=plan("trades")))

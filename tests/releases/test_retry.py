@@ -70,7 +70,7 @@ def test_failed_agents_get_new_offer_while_deployment_is_deploying(world: World,
     assert AuditEvent.objects.filter(action="deployment.retry").count() == 1
 
 
-def test_failed_deployment_continues_with_its_waves(world: World, run_jobs: Callable[[], int]) -> None:
+def test_retry_continues_waves_of_failed_deployment(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 4)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100, auto_rollback=False))
     report(agents[0][1], agents[0][0], "failed", detail="no space")
@@ -93,7 +93,7 @@ def test_failed_deployment_continues_with_its_waves(world: World, run_jobs: Call
     assert (deployment.status, deployment.is_current) == ("active", True)
 
 
-def test_aborted_deployment_continues(world: World, run_jobs: Callable[[], int]) -> None:
+def test_retry_continues_aborted_deployment(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle())
     world.operator.api.post(world.path(rest=f"/deployments/{deployment.pk}/abort"))
@@ -188,7 +188,7 @@ def test_retry_is_refused_at_in_flight_limit_and_after_newer_deployment(
     refused(world, deployment, "newer_deployment")
 
 
-def test_retry_is_refused_while_other_rollout_uses_its_agents(world: World, run_jobs: Callable[[], int]) -> None:
+def test_retry_is_refused_while_another_rollout_uses_its_agents(world: World, run_jobs: Callable[[], int]) -> None:
     environment = world.environment("dev", "wide", max_in_flight_deployments=3)
     stories.fleet(world, 1, environment)
     deployment = stories.offered(world, world.bundle(environment))

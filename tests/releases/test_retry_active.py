@@ -155,11 +155,11 @@ def test_retry_of_active_deployment_is_refused_when_it_cannot_be_offered(world: 
 # -- races ----------------------------------------------------------------------------------------------------------
 
 
-def test_concurrent_retry_and_rollback_have_one_result(world: World, at_once: Race) -> None:
+def test_concurrent_retry_and_rollback_have_one_result(world: World, concurrently: Race) -> None:
     agents, (_, two), (first,) = stories.running(world, 3)
     deployment = partly_active(world, agents, two, 0)
 
-    retried, rolled_back = at_once(
+    retried, rolled_back = concurrently(
         lambda: deployments.retry(Deployment.objects.get(pk=deployment.pk), actor=world.operator.actor),
         lambda: rollbacks.start(Deployment.objects.get(pk=deployment.pk), reason="latency", actor=world.operator.actor),
     )
@@ -176,13 +176,13 @@ def test_concurrent_retry_and_rollback_have_one_result(world: World, at_once: Ra
     assert (state(deployment)[0], first.is_current) == ("rolled_back", True)
 
 
-def test_retry_concurrent_with_report_misses_no_failure(world: World, at_once: Race) -> None:
+def test_retry_concurrent_with_report_misses_no_failure(world: World, concurrently: Race) -> None:
     agents = stories.fleet(world, 3)
     deployment = partly_active(world, agents, world.bundle(), 0)
     retry(world, deployment)
     one, api = agents[0]
 
-    reported, retried = at_once(
+    reported, retried = concurrently(
         lambda: report(api, one, "failed", detail="exit 9"),
         lambda: deployments.retry(Deployment.objects.get(pk=deployment.pk), actor=world.operator.actor),
     )
@@ -198,7 +198,7 @@ def test_retry_concurrent_with_report_misses_no_failure(world: World, at_once: R
     assert Assignment.objects.get(agent=one).progress == "offered"
 
 
-def test_concurrent_retries_make_one_offer(world: World, at_once: Race) -> None:
+def test_concurrent_retries_make_one_offer(world: World, concurrently: Race) -> None:
     agents = stories.fleet(world, 3)
     deployment = partly_active(world, agents, world.bundle(), 0)
 
@@ -207,7 +207,7 @@ def test_concurrent_retries_make_one_offer(world: World, at_once: Race) -> None:
             Deployment.objects.get(pk=deployment.pk), agents=[agents[0][0].pk], actor=world.operator.actor
         )
 
-    results = at_once(again, again)
+    results = concurrently(again, again)
 
     (refusal,) = [result for result in results if isinstance(result, Conflict)]
     assert refusal.reason == "not_failed"

@@ -74,7 +74,7 @@ def test_status_active_is_refused_for_rollback(world: World) -> None:
     assert stories.progress(second) == ["offered"]
 
 
-def test_agents_taken_over_by_other_deployment_are_not_rolled_back(world: World, run_jobs: Callable[[], int]) -> None:
+def test_agents_taken_over_by_another_deployment_are_not_rolled_back(world: World, run_jobs: Callable[[], int]) -> None:
     agents, _, (first, second) = stories.running(world, 2, 2)
     trades = world.bundle(name="trades", version=world.version(content=plan("trades")))
     third = stories.active(world, trades, agents[:1], target={"agents": [str(agents[0][0].pk)]}, take_over=True)

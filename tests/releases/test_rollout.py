@@ -97,7 +97,7 @@ def test_failures_up_to_threshold_are_tolerated(world: World, run_jobs: Callable
     assert KnownBad.objects.count() == 0
 
 
-def test_unfinished_agent_counts_as_failed(world: World, run_jobs: Callable[[], int]) -> None:
+def test_unfinished_agent_counts_as_failed_after_timeout(world: World, run_jobs: Callable[[], int]) -> None:
     environment = world.environment("dev", "quick", agent_timeout_s=60)
     (one, one_api), (two, two_api) = stories.fleet(world, 2, environment)
     deployment = stories.offered(world, world.bundle(environment))
@@ -152,7 +152,7 @@ def test_timeouts_up_to_threshold_are_tolerated(world: World, run_jobs: Callable
     assert stories.progress(deployment) == ["active", "failed"]
 
 
-def test_agents_offline_at_start_do_not_count(world: World, run_jobs: Callable[[], int]) -> None:
+def test_agents_offline_at_start_do_not_count_toward_thresholds(world: World, run_jobs: Callable[[], int]) -> None:
     (one, one_api), (away, away_api) = stories.fleet(world, 2)
     stories.set_last_seen(away, for_s=10 * 30 + 1)
     deployment = stories.offered(world, world.bundle())
@@ -170,7 +170,7 @@ def test_agents_offline_at_start_do_not_count(world: World, run_jobs: Callable[[
     assert (state(deployment), stories.progress(deployment)) == (("active", ""), ["active", "active"])
 
 
-def test_stale_agent_counts(world: World) -> None:
+def test_stale_agent_counts_toward_thresholds(world: World) -> None:
     _, (stale, _) = stories.fleet(world, 2)
     stories.set_last_seen(stale, for_s=10 * 30 - 5)
 
@@ -179,7 +179,7 @@ def test_stale_agent_counts(world: World) -> None:
     assert list(deployment.agents.values_list("counted", flat=True)) == [True, True]
 
 
-def test_all_agents_count_if_all_are_offline(world: World, run_jobs: Callable[[], int]) -> None:
+def test_all_agents_count_toward_thresholds_if_all_are_offline(world: World, run_jobs: Callable[[], int]) -> None:
     (away, api), *_ = stories.fleet(world, 1)
     stories.set_last_seen(away, for_s=10_000)
     deployment = stories.offered(world, world.bundle())
@@ -192,7 +192,7 @@ def test_all_agents_count_if_all_are_offline(world: World, run_jobs: Callable[[]
     assert state(deployment) == ("active", "")
 
 
-def test_unneeded_step_changes_nothing(world: World) -> None:
+def test_step_of_active_deployment_changes_nothing(world: World) -> None:
     deployment = stories.active(world, world.bundle(), stories.fleet(world, 1))
     before = events(deployment), AuditEvent.objects.count()
 

@@ -115,7 +115,7 @@ def test_agents_taken_over_before_start_are_not_enlisted(two_at_once: World, run
     assert (waiting.target_count, waiting.agents.count()) == (3, 2)
 
 
-def test_later_wave_skips_agent_of_other_pipeline(two_at_once: World, run_jobs: Run) -> None:
+def test_later_wave_skips_agent_of_another_pipeline(two_at_once: World, run_jobs: Run) -> None:
     """The agent lost its label while it waited for its wave, and a deployment of another pipeline took it over."""
     world = two_at_once
     agents = [world.agent(name=f"edge-{number}", tier="edge") for number in range(2)]
@@ -132,7 +132,7 @@ def test_later_wave_skips_agent_of_other_pipeline(two_at_once: World, run_jobs: 
     assert (state(quotes), stories.progress(quotes)) == (("active", ""), ["active", "pending"])
 
 
-def test_later_wave_skips_late_joiner_of_other_pipeline(two_at_once: World, run_jobs: Run) -> None:
+def test_later_wave_skips_late_joiner_of_another_pipeline(two_at_once: World, run_jobs: Run) -> None:
     world = two_at_once
     core = world.agent(name="core", tier="core")
     (trade,) = trades(world, 1)

@@ -58,7 +58,7 @@ def test_waiting_deployment_shows_its_blockers(
         "until": None, "ids": [str(first.pk)],
     }  # fmt: skip
     assert shown["blockers"] == [window, agents]
-    assert f"Waits. {window['detail']}" in page
+    assert f"Waiting. {window['detail']}" in page
     assert f'{reverse("admin:releases_deployment_change", args=[first.pk])}">deployment</a>' in page
     set_windows(roomy)
     (busy,) = world.viewer.api.get(path).json()["blockers"]

@@ -259,7 +259,7 @@ def test_credential_is_checked_even_if_no_approval_is_required(world: World) -> 
     assert not Deployment.objects.exists()
 
 
-def test_older_approval_is_bound_to_options_of_its_request(world: World, run_jobs: Callable[[], int]) -> None:
+def test_migrated_approval_is_bound_to_options_of_its_request(world: World, run_jobs: Callable[[], int]) -> None:
     stories.fleet(world, 1, world.prod)
     bundle = world.bundle(world.prod)
     deployment = world.deployment(bundle, take_over=True, override_freeze={"reason": "outage"}, is_org_admin=True)
@@ -279,7 +279,7 @@ def test_older_approval_is_bound_to_options_of_its_request(world: World, run_job
 
 
 @pytest.mark.django_db(transaction=True)
-def test_concurrent_builds_spend_credential_once(at_once: Race, world: World) -> None:
+def test_concurrent_builds_spend_credential_once(concurrently: Race, world: World) -> None:
     prod = world.environment("prod", "wide", max_in_flight_deployments=3)
     _, approval = unused_approval(world, prod)
     text, subject = approval.credential or "", deployments.subject_of(Deployment.objects.get())
@@ -288,7 +288,7 @@ def test_concurrent_builds_spend_credential_once(at_once: Race, world: World) ->
     def spend() -> Approval:
         return approvals.spend_credential(text, prod, subject)
 
-    results = at_once(*[spend] * 4)
+    results = concurrently(*[spend] * 4)
 
     refusals = [str(each.code) for each in results if isinstance(each, Refused)]
     assert refusals == ["approval.used"] * 3

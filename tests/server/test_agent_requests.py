@@ -66,7 +66,7 @@ def with_fields(*fields: str) -> bytes:
         with_fields("X-Forwarded-Proto: http"),
     ],
 )  # fmt: skip
-def test_agent_requests_are_parsed_like_gunicorn(data: bytes) -> None:
+def test_agent_request_parser_agrees_with_gunicorn(data: bytes) -> None:
     found, expected = by_short_cut(data), by_gunicorn(data)
 
     assert found is not None
@@ -157,7 +157,7 @@ def check_agreement(data: bytes) -> None:
 
 @settings(max_examples=CASES)
 @given(st.sampled_from([PLAIN, POLL, REPORT, POLL + PLAIN, PLAIN + POLL]), st.lists(_EDITS, max_size=4))
-def test_changed_request_is_parsed_like_gunicorn(text: str, edits: list[tuple[int, int, str]]) -> None:
+def test_parser_agrees_with_gunicorn_on_mutated_requests(text: str, edits: list[tuple[int, int, str]]) -> None:
     for at, removed, inserted in edits:
         text = text[:at] + inserted + text[at + removed :]
 
@@ -172,7 +172,7 @@ def test_changed_request_is_parsed_like_gunicorn(text: str, edits: list[tuple[in
     st.lists(_FIELDS, max_size=3),
     st.sampled_from(["", "{}", "{}GET / HTTP/1.1\r\n\r\n", "0\r\n\r\n"]),
 )
-def test_request_with_random_fields_is_parsed_like_gunicorn(
+def test_parser_agrees_with_gunicorn_on_random_fields(
     method: str, resource: str, query: str, fields: list[str], body: str
 ) -> None:
     head = "\r\n".join([f"{method} {AGENT}/{resource}{query} HTTP/1.1", "Host: x", *fields])

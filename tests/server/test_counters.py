@@ -54,7 +54,7 @@ def test_sums_include_exited_processes() -> None:
     assert collected(shared) == {"byteor_some_total{a}": 1111}
 
 
-def test_counts_without_shared_part_are_dropped_silently() -> None:
+def test_counts_are_dropped_silently_when_no_shared_part_is_free() -> None:
     shared = SharedCounters(1, part_bytes=4096)
     parts = [shared.reserve_part() for _ in range(6)]
 

@@ -95,7 +95,7 @@ def test_client_above_minimum_rate_may_take_hours(monkeypatch: pytest.MonkeyPatc
     assert client.now - 1000 > 4 * 3600
 
 
-def test_server_time_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_time_does_not_count_against_client(monkeypatch: pytest.MonkeyPatch) -> None:
     client = Client(monkeypatch, size=10, seconds=1.0)
     paced = PacedSocket(client, keepalive_s=75)
     for _ in range(10):
@@ -107,7 +107,7 @@ def test_server_time_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     assert client.moved == 110
 
 
-def test_each_request_has_its_own_budget_and_may_start_late(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_request_has_its_own_time_budget_that_excludes_idle_time(monkeypatch: pytest.MonkeyPatch) -> None:
     client = Client(monkeypatch, size=10, seconds=1.0)
     paced = PacedSocket(client, keepalive_s=75)
     for _ in range(5):
@@ -173,7 +173,7 @@ def test_recv_returns_no_bytes_after_hang_up(monkeypatch: pytest.MonkeyPatch) ->
     assert paced.recv(8192) == b""
 
 
-def test_client_waiting_for_response_is_not_hung_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_waiting_for_response_is_not_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     paced = PacedSocket(Client(monkeypatch, size=100, seconds=0.1), keepalive_s=75)
     assert paced.may_be_hung_up  # it has sent nothing
     paced.recv(10)

@@ -31,13 +31,13 @@ def chosen(given: list[Client], count: int) -> list[tuple[str, float]]:
     return [(client.address, client.quiet_since) for client in choose(given, count)]
 
 
-def test_longest_quiet_connections_of_busiest_address_are_closed_first() -> None:
+def test_longest_idle_connections_of_busiest_address_are_closed_first() -> None:
     given = clients("a", range(10, 20)) + clients("b", range(3)) + clients("c", range(5))
 
     assert chosen(given, 4) == [("a", 10), ("a", 11), ("a", 12), ("a", 13)]
 
 
-def test_equally_busy_addresses_lose_equally_many_connections() -> None:
+def test_equally_busy_addresses_lose_same_number_of_connections() -> None:
     given = clients("a", range(10)) + clients("b", range(10)) + clients("c", range(2))
 
     addresses = [address for address, _ in chosen(given, 12)]

@@ -7,7 +7,7 @@ import pytest
 from byteor_cloud.simulator.measured import Histogram, Measured, Summary
 
 
-def test_percentiles_are_within_two_percent() -> None:
+def test_percentiles_are_accurate_to_2_5_percent() -> None:
     times = Histogram()
     for number in range(1, 1001):
         times.add(number / 1000)

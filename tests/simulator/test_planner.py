@@ -63,7 +63,7 @@ def test_equal_seeds_make_equal_decisions(scenario: Scenario) -> None:
     assert history(scenario) != history(scenario, seed=8)
 
 
-def test_first_heartbeats_are_spread_over_interval_or_herd() -> None:
+def test_first_heartbeats_are_spread_over_interval_or_herd_period() -> None:
     steady = [first_beat_s(setup(interval_s=40.0, interval_scale=0.5), number) for number in range(200)]
     herd = [first_beat_s(setup(Scenario.HERD, interval_s=300.0), number) for number in range(200)]
 
@@ -182,7 +182,7 @@ def test_chosen_agents_fail_offer_once_and_recover() -> None:
     assert accept(planner, first, {**OFFER, "offered_at": "2026-11-24T11:00:00Z"})[-1] == ("report", "active")
 
 
-def test_no_agent_fails_on_purpose_in_other_scenarios() -> None:
+def test_failing_percent_is_ignored_outside_rollout_scenario() -> None:
     planner = Planner(setup(failing_percent=100.0))
 
     assert {accept(planner, machine, OFFER)[-1][1] for machine in planner.machines} == {"active"}
@@ -236,7 +236,7 @@ def test_boot_id_changes_at_each_start_if_server_accepts_it() -> None:
     assert "boot_id" not in Planner(setup()).beat_body(machine, 0.0)
 
 
-def test_clones_share_key_with_own_boot_id_until_trouble_ends() -> None:
+def test_clones_share_key_but_not_boot_id_until_trouble_ends() -> None:
     planner = Planner(setup(Scenario.CLONED), sends_boot_id=True)
     originals, clones = planner.machines[:200], planner.machines[200:]
 

@@ -66,7 +66,7 @@ def test_put_succeeds_when_blob_is_deleted_immediately(monkeypatch: pytest.Monke
     assert not blobs.is_stored(content_hash)
 
 
-def test_file_for_bucket_is_received_in_separate_folder(
+def test_file_for_bucket_is_received_in_upload_folder(
     settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.STORAGES = {**settings.STORAGES, "default": S3}

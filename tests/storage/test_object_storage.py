@@ -53,7 +53,7 @@ def bucket(object_store: ObjectStore, settings: Any, uploads: Path) -> Any:
     return object_store.bucket
 
 
-def test_process_without_uploads_reads_large_blob(bucket: Any, uploads: Path) -> None:
+def test_large_blob_is_read_without_existing_uploads_folder(bucket: Any, uploads: Path) -> None:
     blobs.put(HASH, LARGE)
     assert not uploads.exists()
 
@@ -73,7 +73,9 @@ def test_error_names_folder_that_cannot_be_created(bucket: Any, uploads: Path) -
         blobs.read(HASH)
 
 
-def test_blob_is_not_stored_only_if_store_reports_it(bucket: Any, object_store: ObjectStore, settings: Any) -> None:
+def test_missing_blob_raises_not_stored_and_missing_bucket_raises_unavailable(
+    bucket: Any, object_store: ObjectStore, settings: Any
+) -> None:
     unknown = hash_of(b"unknown")
     for use in (blobs.read, blobs.stored_at, blobs.check_readable):
         with pytest.raises(NotStored):
@@ -186,7 +188,7 @@ def test_request_to_silent_store_is_not_retried(
     over.set()
 
 
-def test_interrupted_download_is_outage_and_leaves_no_file(
+def test_interrupted_download_is_treated_as_outage_and_leaves_no_file(
     in_trouble: InTrouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(object_storage, "SILENCE_S", 0.3)
@@ -240,7 +242,7 @@ def test_request_to_overloaded_store_is_retried(in_trouble: InTrouble, monkeypat
     assert received == [LARGE] * 3
 
 
-def test_lasting_overload_is_outage(in_trouble: InTrouble, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lasting_overload_is_treated_as_outage(in_trouble: InTrouble, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(object_storage, "QUICK_S", PATIENCE_S)
     trouble = in_trouble(lambda handler, number: send(handler, 503, 0))
 

@@ -72,7 +72,7 @@ def test_disk_error_returns_503(number: int) -> None:
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOENT, "x"), PermissionError(errno.EACCES, "x"), ValueError("x")])
-def test_other_errors_return_500(error: Exception) -> None:
+def test_errors_unrelated_to_disk_return_500(error: Exception) -> None:
     assert not space.is_disk_error(error)
     assert problems.as_domain_error(error).status == 500
 

@@ -157,7 +157,7 @@ def test_every_host_can_read_large_captures(site: Site) -> None:
         assert replay["status"] == "succeeded"
 
 
-def test_suspended_store_returns_503_and_recovers(site: Site, object_store: ObjectStore) -> None:
+def test_requests_return_503_while_store_is_suspended(site: Site, object_store: ObjectStore) -> None:
     """The store resumes only after all responses have arrived, so no request can have waited for it."""
     content = random.Random(0).randbytes(3 * MIB)
     known = site.upload(site.first, content, kind="diagnostic")

@@ -72,7 +72,7 @@ def test_secrets_are_removed_from_lines(written: StringIO, secret: str) -> None:
 
 
 @in_both
-def test_other_texts_are_not_changed(written: StringIO) -> None:
+def test_texts_that_are_not_secrets_are_unchanged(written: StringIO) -> None:
     texts = [generate(Family.USER).prefix, "sha256:" + "0" * 64, "01a20e66-0000-7000-8000-000000000000", "eyJ"]
 
     structlog.get_logger("ours").warning("event", texts=" ".join(texts))

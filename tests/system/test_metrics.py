@@ -27,11 +27,11 @@ from apps.releases.jobs import BuildBundle
 from apps.tenancy.models import AuditSeal
 from apps.tenancy.services import ledger
 from byteor_cloud.worker.jobs import enqueue
-from tests.races import Race, at_once
+from tests.races import Race, concurrently
 from tests.system.conftest import Installation
 from tests.worlds import Api, World, report, run_jobs
 
-__all__ = ["at_once"]
+__all__ = ["concurrently"]
 
 pytestmark = pytest.mark.django_db
 type Series = dict[str, float]
@@ -181,7 +181,7 @@ def test_unsealed_events_are_counted(world: World, other: World) -> None:
     assert scrape()["byteor_audit_unsealed_events"] == 1
 
 
-def test_concurrent_scrapers_share_one_collection(at_once: Race, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_scrapers_share_one_collection(concurrently: Race, monkeypatch: pytest.MonkeyPatch) -> None:
     arrived, collections = threading.Semaphore(0), list[int]()
     read = metrics._read
 
@@ -198,7 +198,7 @@ def test_concurrent_scrapers_share_one_collection(at_once: Race, monkeypatch: py
         arrived.release()
         return Client().get("/metrics").content
 
-    responses = at_once(*[get] * 10)
+    responses = concurrently(*[get] * 10)
 
     assert len(collections) == 1
     assert len(set(responses)) == 1

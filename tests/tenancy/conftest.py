@@ -9,7 +9,7 @@ import pytest
 from apps.tenancy.models import AuditEvent, AuditSeal, MasterKey
 from apps.tenancy.services import ledger, vault
 from byteor_cloud.config import Key
-from tests.races import at_once
+from tests.races import concurrently
 from tests.tenancy.host_steps import OLD
 from tests.tenancy.installation_steps import LAST_EVENTS_BEFORE
 from tests.tenancy.provider import Provider
@@ -18,7 +18,7 @@ from tests.tenancy.sign_in_flow import configure
 from tests.tenancy.webhook_steps import LOOPBACK
 from tests.worlds import World
 
-__all__ = ["at_once"]
+__all__ = ["concurrently"]
 
 
 @pytest.fixture

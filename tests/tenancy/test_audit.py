@@ -263,9 +263,7 @@ def test_several_batches_are_sealed_in_one_run(world: World, monkeypatch: pytest
     assert list(Verification(world.organization.pk).faults()) == []
 
 
-def test_sealing_does_not_read_the_whole_ledger(
-    world: World, django_assert_num_queries: DjangoAssertNumQueries
-) -> None:
+def test_sealing_does_not_read_whole_ledger(world: World, django_assert_num_queries: DjangoAssertNumQueries) -> None:
     ledger.seal_all()
 
     with django_assert_num_queries(2) as queries:
@@ -288,11 +286,11 @@ def test_listed_events_contain_their_seal(world: World) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_concurrent_workers_seal_chain_once(at_once: Race) -> None:
+def test_concurrent_workers_seal_chain_once(concurrently: Race) -> None:
     world = World("acme")
     total = AuditEvent.objects.filter(organization=world.organization).count()
 
-    sealed = at_once(*[lambda: ledger.seal_chain(world.organization.pk)] * 4)
+    sealed = concurrently(*[lambda: ledger.seal_chain(world.organization.pk)] * 4)
 
     assert sorted(sealed) == [0, 0, 0, total]
     assert list(Verification(world.organization.pk).faults()) == []
@@ -307,7 +305,7 @@ def minute_is_over() -> None:
     DenialCount.objects.update(minute=F("minute") - timedelta(minutes=1))
 
 
-def test_denials_of_a_minute_become_one_event(world: World) -> None:
+def test_denials_within_one_minute_become_one_event(world: World) -> None:
     before = AuditEvent.objects.count()
     denied(world, 3)
     assert world.viewer.api.put(org(world), {"name": "x"}).status_code == 403
@@ -374,7 +372,7 @@ def test_requests_without_valid_credential_are_not_counted_as_denials(world: Wor
 
 
 @pytest.mark.django_db(transaction=True)
-def test_concurrent_denials_are_all_counted(at_once: Race) -> None:
+def test_concurrent_denials_are_all_counted(concurrently: Race) -> None:
     world = World("acme")
     barrier = threading.Barrier(4)
 
@@ -384,7 +382,7 @@ def test_concurrent_denials_are_all_counted(at_once: Race) -> None:
         for _ in range(5):
             api.post(org(world, "/projects"), {"name": "x"})
 
-    at_once(*[five] * 4)
+    concurrently(*[five] * 4)
 
     assert sum(DenialCount.objects.values_list("count", flat=True)) == 20
 

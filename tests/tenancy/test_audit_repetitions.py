@@ -81,7 +81,7 @@ def flips(world: World, api: Api) -> dict[str, Callable[[int], Any]]:
     }  # fmt: skip
 
 
-def test_repetitions_by_key_become_two_events(world: World, machine: Machine) -> None:
+def test_repeated_changes_by_key_are_recorded_as_two_events(world: World, machine: Machine) -> None:
     acts = flips(world, machine.api)
     before = {event.pk for event in machine.events()}
 
@@ -116,7 +116,7 @@ def test_repetitions_by_key_become_two_events(world: World, machine: Machine) ->
     assert list(Verification(world.organization.pk).faults()) == []
 
 
-def test_counted_event_has_the_last_values(world: World, machine: Machine) -> None:
+def test_counted_event_has_last_values(world: World, machine: Machine) -> None:
     first = machine.record("agent.update", {"name": ["a", "b"]}, world=world)
     repeated: list[dict[str, Any]] = [
         {"name": ["b", "c"]},
@@ -140,7 +140,7 @@ def test_counted_event_has_the_last_values(world: World, machine: Machine) -> No
     assert [getattr(counted, name) for name in same] == [getattr(full, name) for name in same]
 
 
-def test_large_last_values_fit_into_the_counted_event(world: World, machine: Machine) -> None:
+def test_large_last_values_fit_into_counted_event(world: World, machine: Machine) -> None:
     for number in range(3):
         machine.record("agent.update", {f"field-{number}": "x" * 8170, "n": number}, world=world)
     minute_is_over()
@@ -218,7 +218,7 @@ def test_webhooks_receive_counted_events_in_order_of_last_changes(world: World, 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_concurrent_repetitions_are_all_counted(at_once: Race) -> None:
+def test_concurrent_repetitions_are_all_counted(concurrently: Race) -> None:
     world = World("acme")
     machine = Machine(world)
     ended = timezone.now().replace(second=0, microsecond=0) - timedelta(minutes=1)
@@ -232,8 +232,8 @@ def test_concurrent_repetitions_are_all_counted(at_once: Race) -> None:
             with transaction.atomic():
                 machine.record("agent.update", {"by": "key"}, world=world)
 
-    assert at_once(*[act] * 4) == [None] * 4
-    assert at_once(*[act] * 3, close) == [None] * 4
+    assert concurrently(*[act] * 4) == [None] * 4
+    assert concurrently(*[act] * 3, close) == [None] * 4
     RepeatedEvent.objects.update(minute=ended - timedelta(minutes=1))
     audit.close_repetitions()
 

@@ -51,7 +51,7 @@ def bytes_in_database(value: object) -> int:
 @pytest.mark.django_db
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(CHANGES)
-def test_any_changes_fit_into_the_limit(changes: dict[str, Any]) -> None:
+def test_any_changes_fit_into_size_limit(changes: dict[str, Any]) -> None:
     before = json.dumps(changes)
 
     fitted = fit(changes)
@@ -87,18 +87,18 @@ def parts(value: Any) -> list[Any]:
     ],
     ids=["longest", "longer by one", "new value", "longest of two", "equally long", "object"],
 )
-def test_longest_values_become_size_and_hash(changes: dict[str, Any], expected: dict[str, Any]) -> None:
+def test_longest_values_are_replaced_by_size_and_hash(changes: dict[str, Any], expected: dict[str, Any]) -> None:
     assert fit(changes) == expected
 
 
-def test_too_many_values_become_one_size_and_hash() -> None:
+def test_too_many_values_are_replaced_by_one_size_and_hash() -> None:
     changes = {f"field-{number}": [None, number] for number in range(1000)}
 
     assert fit(changes) == as_digest(changes)
 
 
 @pytest.mark.django_db
-def test_database_rejects_changes_above_the_limit(world: World) -> None:
+def test_database_rejects_changes_above_size_limit(world: World) -> None:
     def insert(size: int) -> None:
         """Insert an event without the function that shortens changes."""
         changes = {"a": "x" * (size - len('{"a": ""}'))}

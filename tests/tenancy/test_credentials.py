@@ -55,7 +55,7 @@ def test_wrong_character_is_detected_without_query(at: int) -> None:
 @pytest.mark.parametrize(
     "header", ["Basic YTpi", "Bearer", "Bearer ", "bor_usr_x", "Bearer a b", "Token x", "Bearer bor_adm_" + "0" * 49]
 )
-def test_other_authorization_headers_are_rejected(world: World, header: str) -> None:
+def test_malformed_authorization_headers_are_rejected(world: World, header: str) -> None:
     response = Api(None).get("/api/v1/me", Authorization=header)
 
     assert (response.status_code, response["WWW-Authenticate"]) == (401, "Bearer")
@@ -140,7 +140,7 @@ def test_token_of_inactive_person_is_rejected(world: World) -> None:
     assert world.viewer.api.get("/api/v1/me").status_code == 401
 
 
-def test_last_use_is_stored_once_a_minute(world: World) -> None:
+def test_last_use_is_stored_at_most_once_per_minute(world: World) -> None:
     token = UserToken.objects.get(user=world.viewer.user)
     assert token.last_used_at is None
     world.viewer.api.get("/api/v1/me")
@@ -193,7 +193,7 @@ def test_project_key_sees_only_its_project(world: World) -> None:
     assert api.get("/api/v1/me").status_code == 401
 
 
-def test_key_with_foreign_project_or_too_high_role_is_rejected(world: World, other: World) -> None:
+def test_key_with_project_of_another_organization_or_too_high_role_is_rejected(world: World, other: World) -> None:
     path = f"/api/v1/orgs/{world.organization.pk}/api-keys"
     foreign = {"name": "a", "role": "viewer", "project_id": str(other.project.pk)}
     too_high = {"name": "a", "role": "org_admin", "project_id": str(world.project.pk)}

@@ -113,7 +113,7 @@ def test_weak_or_altered_etag_does_not_match(world: World, spoil: Callable[[str]
     assert (world.project.name, world.project.revision) == ("trading", 1)
 
 
-def test_star_matches_any_etag(world: World) -> None:
+def test_wildcard_matches_any_etag(world: World) -> None:
     assert world.admin.api.put(project(world), {"name": "x"}, If_Match="*").status_code == 200
 
 
@@ -159,7 +159,9 @@ def test_delete_respects_if_match(world: World, kind: str) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_one_of_concurrent_edits_of_same_revision_succeeds(at_once: Race, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_one_of_concurrent_edits_of_same_revision_succeeds(
+    concurrently: Race, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world = World("acme")
     tag = world.admin.api.get(project(world))["ETag"]
     events = AuditEvent.objects.count()
@@ -171,7 +173,7 @@ def test_one_of_concurrent_edits_of_same_revision_succeeds(at_once: Race, monkey
         return real(*args)
 
     monkeypatch.setattr(revisions, "lock_revision", together)
-    responses = at_once(
+    responses = concurrently(
         *[lambda n=n: Api(world.admin.api.token).put(project(world), {"name": n}, If_Match=tag) for n in ("a", "b")]
     )
 
@@ -183,11 +185,13 @@ def test_one_of_concurrent_edits_of_same_revision_succeeds(at_once: Race, monkey
 
 
 @pytest.mark.django_db(transaction=True)
-def test_concurrent_edits_of_different_settings_are_all_kept(at_once: Race) -> None:
+def test_concurrent_edits_of_different_settings_are_all_kept(concurrently: Race) -> None:
     world = World("acme")
     changes = [{"heartbeat_interval_s": 7}, {"agent_timeout_s": 77}, {"artifact_retention_days": 777}]
 
-    responses = at_once(*[lambda c=c: Api(world.admin.api.token).put(world.path(), {"settings": c}) for c in changes])
+    responses = concurrently(
+        *[lambda c=c: Api(world.admin.api.token).put(world.path(), {"settings": c}) for c in changes]
+    )
 
     assert [a.status_code for a in responses] == [200] * 3
     saved = Environment.objects.get(pk=world.dev.pk)

@@ -128,7 +128,7 @@ def test_first_key_of_empty_installation_is_stored(on_host: Any) -> None:
 
 
 @pytest.mark.usefixtures("_without_id")
-def test_first_key_must_decrypt_values_of_older_release(world: World, on_host: Any) -> None:
+def test_first_key_must_decrypt_values_stored_by_older_release(world: World, on_host: Any) -> None:
     on_host(NEW)
     with pytest.raises(vault.MasterKeyUnavailable) as refused:
         vault.ensure_key()

@@ -96,7 +96,7 @@ def test_keys_outlive_approvals_that_they_requested() -> None:
     assert timedelta(seconds=longest) < housekeeping.CREDENTIALS_KEPT_FOR
 
 
-def test_one_time_links_are_deleted_a_day_after_expiry(world: World) -> None:
+def test_one_time_links_are_deleted_one_day_after_expiry(world: World) -> None:
     for _ in range(3):
         accounts.create_sign_in_link(user=world.viewer.user, actor=world.admin.actor)
     old, recent, _valid = SignInLink.objects.order_by("id")
@@ -110,7 +110,7 @@ def test_one_time_links_are_deleted_a_day_after_expiry(world: World) -> None:
 
 
 def test_statements_delete_at_most_one_batch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deletion, "AT_ONCE", 10)
+    monkeypatch.setattr(deletion, "BATCH_SIZE", 10)
     minute = int(time.time()) // 60
     RateCounter.objects.bulk_create(RateCounter(key=f"k{n}", minute=minute - 9, count=1) for n in range(25))
 

@@ -46,7 +46,7 @@ def test_etag_of_repeated_response_is_valid(world: World) -> None:
     assert edited.status_code == 200
 
 
-def test_equal_json_in_other_notation_is_same_request(world: World) -> None:
+def test_equal_json_in_another_notation_counts_as_same_request(world: World) -> None:
     first = world.admin.api.post(projects(world), b'{"name": "billing", "slug": "b"}', Idempotency_Key="k1")
     again = world.admin.api.post(projects(world), b'{"slug":"b","name":"billing"}', Idempotency_Key="k1")
 
@@ -58,7 +58,7 @@ def test_equal_json_in_other_notation_is_same_request(world: World) -> None:
     ("path", "body"),
     [("/projects", {"name": "other"}), ("/members", {"name": "billing"})],
 )
-def test_other_request_with_same_key_is_a_conflict(world: World, path: str, body: dict[str, Any]) -> None:
+def test_different_request_with_same_key_returns_409(world: World, path: str, body: dict[str, Any]) -> None:
     world.admin.api.post(projects(world), {"name": "billing"}, Idempotency_Key="k1")
 
     response = world.admin.api.post(f"/api/v1/orgs/{world.organization.pk}{path}", body, Idempotency_Key="k1")
@@ -114,7 +114,7 @@ def test_key_is_stored_in_transaction_of_write(world: World, monkeypatch: pytest
         raise RuntimeError("the process dies here")
 
     monkeypatch.setattr(IdempotencyKey, "save", broken)
-    with pytest.raises(AssertionError, match="answered 500"):  # the test client raises for undocumented statuses
+    with pytest.raises(AssertionError, match="returned 500"):  # the test client raises for undocumented statuses
         world.admin.api.post(projects(world), {"name": "billing"}, Idempotency_Key="k1")
 
     assert not Project.objects.filter(name="billing").exists()
@@ -192,7 +192,7 @@ def test_used_enrollment_token_creates_no_second_agent(world: World, headers: di
 
 
 @pytest.mark.django_db(transaction=True)
-def test_second_request_does_not_wait_for_first(at_once: Race, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_request_does_not_wait_for_first(concurrently: Race, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World("acme")
     real = organizations.create_project
     held: list[Any] = []
@@ -200,7 +200,7 @@ def test_second_request_does_not_wait_for_first(at_once: Race, monkeypatch: pyte
     def slow(**columns: Any) -> Project:
         project = real(**columns)
         # The first request has locked the key. The second request is sent while the first is still running.
-        (response,) = at_once(
+        (response,) = concurrently(
             lambda: Api(world.admin.api.token).post(projects(world), {"name": "billing"}, Idempotency_Key="k1")
         )
         held.append(response)
@@ -216,11 +216,11 @@ def test_second_request_does_not_wait_for_first(at_once: Race, monkeypatch: pyte
 
 
 @pytest.mark.django_db(transaction=True)
-def test_one_of_concurrent_requests_with_same_key_is_executed(at_once: Race) -> None:
+def test_only_one_of_concurrent_requests_with_same_key_is_executed(concurrently: Race) -> None:
     world = World("acme")
     calls = [lambda: Api(world.admin.api.token).post(projects(world), {"name": "billing"}, Idempotency_Key="k1")] * 8
 
-    responses = at_once(*calls)
+    responses = concurrently(*calls)
 
     made = [a for a in responses if a.status_code == 201]
     assert {a.status_code for a in responses} <= {201, 409}

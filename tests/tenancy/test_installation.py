@@ -177,19 +177,19 @@ def test_unsealed_events_of_older_release_are_sealed_in_order(world: World, othe
 
 
 @pytest.mark.django_db(transaction=True)
-def test_concurrent_workers_seal_installation_chain_once(at_once: Race) -> None:
+def test_concurrent_workers_seal_installation_chain_once(concurrently: Race) -> None:
     World("third")
     total = count_installation_events()
 
-    sealed = at_once(*[lambda: ledger.seal_chain(None)] * 4)
+    sealed = concurrently(*[lambda: ledger.seal_chain(None)] * 4)
 
     assert sorted(sealed) == [0, 0, 0, total]
     assert list(Verification(None).faults()) == []
 
 
 @pytest.mark.django_db(transaction=True)
-def test_concurrent_commands_create_one_key(at_once: Race) -> None:
-    at_once(*[signing_keys.ensure_installation_key] * 4)
+def test_concurrent_commands_create_one_key(concurrently: Race) -> None:
+    concurrently(*[signing_keys.ensure_installation_key] * 4)
 
     assert SigningKey.objects.filter(organization=None, status="active").count() == 1
     assert AuditEvent.objects.filter(organization=None, action="signing_key.create").count() == 1

@@ -186,7 +186,7 @@ def test_backdated_event_is_found_before_and_after_sealing(world: World, seals: 
     assert faults(world) == [(LedgerCode.BACKDATED, last.seq, str(last.event_id))]
 
 
-def test_recent_unsealed_event_is_no_fault(world: World, seals: Any) -> None:
+def test_recent_unsealed_event_is_not_reported(world: World, seals: Any) -> None:
     early = timezone.now() - timedelta(minutes=50)  # as after a long transaction
     AuditEvent.objects.create(organization=world.organization, outcome="success", timestamp=early)
 
@@ -198,7 +198,7 @@ def test_recent_unsealed_event_is_no_fault(world: World, seals: Any) -> None:
     assert faults(world) == []
 
 
-def test_event_of_other_organization_is_found(world: World, other: World, seals: Any) -> None:
+def test_event_of_another_organization_is_found(world: World, other: World, seals: Any) -> None:
     theirs = AuditSeal.objects.filter(organization=other.organization).latest("seq")
     last = seals.last()
 

@@ -73,7 +73,7 @@ def test_export_can_continue_earlier_export(world: World, seals: Any) -> None:
     assert len(nothing_new) == 1
 
 
-def test_export_without_seals_is_only_a_checkpoint(world: World) -> None:
+def test_export_without_seals_contains_only_checkpoint(world: World) -> None:
     [line] = lines_of(world.admin.api.get(export_path(world)))
 
     assert (Checkpoint.read(line).seq, Checkpoint.read(line).hash) == (0, GENESIS)

@@ -105,7 +105,7 @@ def test_unknown_agent_key_is_not_counted(world: World) -> None:
     assert (response.status_code, limits._local) == (401, {})
 
 
-def test_agents_are_counted_in_memory(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_agent_requests_are_counted_in_memory(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     limit(monkeypatch, Family.AGENT, 2)
     agent, api = world.agent()
     beat = {"status": "healthy", "agent_version": "0.1.0", "active": None}
@@ -123,11 +123,11 @@ def test_agents_are_counted_in_memory(world: World, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("family", Family)
-def test_rate_limits_are_as_published(family: Family) -> None:
+def test_rate_limits_match_published_values(family: Family) -> None:
     assert limits.PER_MINUTE[family] == {"usr": 1200, "org": 1200, "agt": 600, "enr": 60}[family]
 
 
-def test_limits_can_be_turned_off(world: World, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_can_be_disabled(world: World, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     limit(monkeypatch, Family.USER, 1)
     config = {name: getattr(settings.CONFIG, name) for name in Config.__dataclass_fields__}
     settings.CONFIG = Config(**{**config, "rate_limit": False})
@@ -139,7 +139,7 @@ def test_limits_can_be_turned_off(world: World, settings: Any, monkeypatch: pyte
 
 
 @pytest.mark.django_db(transaction=True)
-def test_concurrent_sign_ins_are_admitted_exactly_up_to_limit(at_once: Race, clock: list[float]) -> None:
+def test_concurrent_sign_ins_are_admitted_exactly_up_to_limit(concurrently: Race, clock: list[float]) -> None:
     def fifty() -> int:
         admitted = 0
         for _ in range(50):
@@ -150,7 +150,7 @@ def test_concurrent_sign_ins_are_admitted_exactly_up_to_limit(at_once: Race, clo
             admitted += 1
         return admitted
 
-    assert sum(at_once(*[fifty] * 8)) == limits.SIGN_INS_PER_ADDRESS
+    assert sum(concurrently(*[fifty] * 8)) == limits.SIGN_INS_PER_ADDRESS
     assert RateCounter.objects.get(key="sign-in-begin:192.0.2.7").count == 400
 
 
@@ -162,7 +162,7 @@ def remaining(agent_id: str) -> str:
     return usage.headers["X-RateLimit-Remaining"]
 
 
-def test_count_in_memory_is_exact_with_threads(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_memory_count_is_exact_across_threads(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     limit(monkeypatch, Family.AGENT, 100)
 
     class Slow(dict[str, int]):

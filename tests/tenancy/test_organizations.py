@@ -255,7 +255,7 @@ def test_names_are_unique_within_their_parent(world: World, path: str, body: dic
     assert [model.objects.count() for model in (Organization, Project, Environment)] == counts
 
 
-def test_same_name_is_allowed_under_other_parent(world: World, other: World) -> None:
+def test_same_name_is_allowed_under_another_parent(world: World, other: World) -> None:
     assert world.project.name == other.project.name
     made = world.admin.api.post(org(world, "/projects"), {"name": "second"}).json()["id"]
 

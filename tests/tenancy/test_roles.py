@@ -167,7 +167,7 @@ def test_admin_can_be_removed_only_if_another_active_admin_exists(world: World) 
 
 @pytest.mark.django_db(transaction=True)
 def test_one_admin_remains_after_concurrent_removals(
-    at_once: Race,
+    concurrently: Race,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     real = members.check_not_last_admin
@@ -184,7 +184,7 @@ def test_one_admin_remains_after_concurrent_removals(
     second = world.person(ADMIN, "second")
     first, other = (Api(person.api.token) for person in (world.admin, second))
 
-    responses = at_once(
+    responses = concurrently(
         lambda: first.delete(members_path(world, f"/{second.user.pk}")),
         lambda: other.delete(members_path(world, f"/{world.admin.user.pk}")),
     )
@@ -228,7 +228,7 @@ def test_only_listed_email_domains_can_be_invited(world: World) -> None:
     assert outside.json()["errors"][0]["pointer"] == "/email"
 
 
-def test_adding_member_twice_is_a_conflict_regardless_of_case(world: World) -> None:
+def test_adding_member_twice_returns_409_regardless_of_email_case(world: World) -> None:
     before = Membership.objects.count()
 
     response = world.admin.api.post(members_path(world), {"email": "VIEWER@acme.example", "role": "operator"})

@@ -19,11 +19,11 @@ def create(name: str) -> FormResult:
     return {"made": str(Organization.objects.create(name=name, slug=name).pk)}
 
 
-def test_concurrent_submissions_of_same_form_run_once(at_once: Race) -> None:
+def test_concurrent_submissions_of_same_form_run_once(concurrently: Race) -> None:
     def send(actor: Actor, **values: list[str]) -> Any:
         return run_once("form", values, actor=actor, work=lambda: create(actor.id))
 
-    *same, other, changed = at_once(
+    *same, other, changed = concurrently(
         *[lambda: send(ANN)] * 3, lambda: send(BOB), lambda: run_once("form", {"x": ["1"]}, actor=BOB, work=dict)
     )
 

@@ -93,7 +93,7 @@ def test_browser_gets_session(live_server: Any, settings: Any, real_issuer: str)
 # The parts of the flow
 
 
-def test_request_to_provider_is_protected(client: Client, provider: Provider) -> None:
+def test_authorization_request_uses_pkce_state_and_nonce(client: Client, provider: Provider) -> None:
     first = client.get("/auth/login")
 
     url = urlsplit(first["Location"])
@@ -185,7 +185,7 @@ def test_browser_is_redirected_to_next_path(client: Client, provider: Provider, 
         "",
     ],
 )
-def test_next_cannot_redirect_to_other_site(client: Client, provider: Provider, path: str) -> None:
+def test_next_cannot_redirect_to_another_site(client: Client, provider: Provider, path: str) -> None:
     query = begin(client, provider, HTML, f"/auth/login?{urlencode({'next': path})}")
 
     assert finish(client, query, HTML)["Location"] == "/admin/"
@@ -214,7 +214,7 @@ def test_sign_ins_are_limited_to_twenty_per_minute_and_address(provider: Provide
 
 
 @pytest.mark.parametrize("path", ["/auth/login", "/auth/callback"])
-def test_other_methods_are_rejected(client: Client, provider: Provider, path: str) -> None:
+def test_post_requests_are_rejected(client: Client, provider: Provider, path: str) -> None:
     response = client.post(path, headers={"Accept": JSON})
 
     assert (response.status_code, response["Allow"]) == (405, "GET, HEAD, OPTIONS")

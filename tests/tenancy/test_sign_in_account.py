@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db
 # Identity
 
 
-def test_same_subject_of_other_issuer_is_other_person(client: Client, provider: Provider, settings: Any) -> None:
+def test_same_subject_of_another_issuer_is_another_person(client: Client, provider: Provider, settings: Any) -> None:
     first = sign_in(client, provider).json()["user"]["id"]
     other = Provider()
     other.claims["email"] = "ada@elsewhere.example"
@@ -33,7 +33,7 @@ def test_same_subject_of_other_issuer_is_other_person(client: Client, provider: 
     assert set(UserSocialAuth.objects.values_list("uid", flat=True)) == {f"{provider.issuer}#1", f"{other.issuer}#1"}
 
 
-def test_provider_that_reports_other_issuer_is_rejected(client: Client, provider: Provider) -> None:
+def test_provider_that_reports_another_issuer_is_rejected(client: Client, provider: Provider) -> None:
     status, document = provider._respond("/.well-known/openid-configuration", {}, "")
     provider.responses["/.well-known/openid-configuration"] = (status, document | {"issuer": "https://issuer.example"})
     provider.change_claims = with_claims(iss="https://issuer.example")

@@ -165,7 +165,7 @@ def test_failed_callback_uses_up_state(client: Client, provider: Provider) -> No
 
 
 @pytest.mark.parametrize("victim_started", [True, False])
-def test_callback_of_other_session_is_rejected(client: Client, provider: Provider, victim_started: bool) -> None:
+def test_callback_of_another_session_is_rejected(client: Client, provider: Provider, victim_started: bool) -> None:
     """In a login CSRF attack, the victim's browser is sent to the attacker's callback."""
     query = begin(client, provider, HTML)
     victim = Client()
@@ -179,7 +179,7 @@ def test_callback_of_other_session_is_rejected(client: Client, provider: Provide
     assert "/token_endpoint" not in provider.requests
 
 
-def test_authorization_code_of_other_session_is_rejected(client: Client, provider: Provider) -> None:
+def test_authorization_code_of_another_session_is_rejected(client: Client, provider: Provider) -> None:
     """PKCE makes an authorization code useless in any other session."""
     stolen = parse_qs(begin(client, provider))["code"][0]
     other = Client()

@@ -85,7 +85,7 @@ def test_invalid_link_is_rejected(person: User, case: str) -> None:
     assert not AuditEvent.objects.filter(action="session.sign_in").exists()
 
 
-def test_link_replaces_session_of_other_person(person: User) -> None:
+def test_link_replaces_session_of_another_person(person: User) -> None:
     """If another person was signed in to the browser, nothing of that session remains."""
     client = Client()
     other = accounts.get_or_create_account("bob@acme.example")

@@ -203,7 +203,7 @@ def test_second_rotation_is_refused_while_next_key_exists(world: World) -> None:
         ({"retire_in_s": 366 * 86400 + 1}, "/retire_in_s"),
     ],
 )
-def test_times_out_of_bounds_are_rejected(world: World, body: Any, pointer: str) -> None:
+def test_out_of_range_activation_and_retirement_delays_are_rejected(world: World, body: Any, pointer: str) -> None:
     refused = world.admin.api.post(org(world, "/rotate"), body)
 
     assert refused.status_code == 400
@@ -295,7 +295,7 @@ def test_active_key_cannot_be_retired(world: World, clock: list[timedelta]) -> N
     assert published(world) == ["retiring", "active"]
 
 
-def test_key_of_other_organization_is_not_found(world: World, other: World) -> None:
+def test_key_of_another_organization_is_not_found(world: World, other: World) -> None:
     key = signing_keys.rotate(organization=other.organization, actor=other.admin.actor)
 
     refused = world.admin.api.post(org(world, f"/{key.kid}/retire"), {"reason": "mine"})
@@ -333,19 +333,19 @@ def test_private_keys_are_encrypted_and_bound_to_organization(world: World, othe
 # -- races ------------------------------------------------------------------------------------------------------
 
 
-def test_concurrent_rotations_create_one_next_key(at_once: Race, world: World) -> None:
+def test_concurrent_rotations_create_one_next_key(concurrently: Race, world: World) -> None:
     def rotate() -> SigningKey:
         return signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
 
-    results = at_once(*[rotate] * 4)
+    results = concurrently(*[rotate] * 4)
 
     refused = [result for result in results if isinstance(result, Conflict)]
     assert [error.reason for error in refused] == ["signing_key.next_waits"] * 3
     assert states(world) == ["active", "next"]
 
 
-def test_concurrent_rotation_and_activation_take_turns(
-    at_once: Race, world: World, monkeypatch: pytest.MonkeyPatch
+def test_concurrent_rotation_and_activation_are_serialized(
+    concurrently: Race, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In any order, each status change is recorded once, and the rotation replaces the new key."""
     first = SigningKey.objects.get(organization=world.organization)
@@ -368,7 +368,7 @@ def test_concurrent_rotation_and_activation_take_turns(
     def rotate() -> SigningKey:
         return signing_keys.rotate(organization=world.organization, activate_in_s=0, actor=world.admin.actor)
 
-    *_, third = at_once(signing_keys.update_all_statuses, signing_keys.update_all_statuses, rotate)
+    *_, third = concurrently(signing_keys.update_all_statuses, signing_keys.update_all_statuses, rotate)
 
     assert isinstance(third, SigningKey)
     assert states(world) == published(world) == ["retiring", "retiring", "active"]

@@ -96,7 +96,7 @@ def test_checkpoint_without_valid_signature_is_rejected(
     assert expected in output[0]
 
 
-def test_checkpoint_of_other_organization_is_rejected(world: World, other: World, seals: Any, tmp_path: Path) -> None:
+def test_checkpoint_of_another_organization_is_rejected(world: World, other: World, seals: Any, tmp_path: Path) -> None:
     file = tmp_path / "checkpoint"
     file.write_text(run("export_ledger", "--org", "umbrella")[1][-1])
 

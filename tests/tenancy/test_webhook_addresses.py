@@ -68,7 +68,7 @@ def test_special_networks_are_rejected_exactly_up_to_their_edges(first: str, las
 
 
 @pytest.mark.parametrize("text", ["192.0.0.8", "192.0.0.9", "192.0.0.10", "192.0.0.170", "2001:1::1", "2001:20::1"])
-def test_result_does_not_depend_on_python_tables(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_result_does_not_depend_on_python_ipaddress_tables(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     for kind in (IPv4Address, IPv6Address):
         monkeypatch.setattr(kind, "is_global", True)
         monkeypatch.setattr(kind, "is_private", False)
@@ -147,7 +147,7 @@ def send(url: str, allowed: Any = LOOPBACK) -> outgoing.PostResult:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "169.254.169.254", "10.0.0.1"])
-def test_name_with_internal_address_gets_no_connection(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+def test_no_connection_is_made_to_name_with_internal_address(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     fake_dns(monkeypatch, [address])
     monkeypatch.setattr(socket, "create_connection", lambda *args, **kwargs: pytest.fail("connected"))
 
@@ -175,7 +175,7 @@ def test_proxy_environment_variables_are_ignored(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(("host", "status", "error"), [("hooks.test", 204, ""), ("other.test", None, "tls")])
-def test_certificate_must_match_name(
+def test_certificate_must_match_host_name(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: str, status: int | None, error: str
 ) -> None:
     pem = certificate("hooks.test", tmp_path)

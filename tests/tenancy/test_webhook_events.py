@@ -83,7 +83,9 @@ def test_only_subscribed_event_types_are_delivered(
     assert [line["type"] for line in delivery_log(world, path)] == [action] * expected_count
 
 
-def test_project_or_environment_limits_events(world: World, other: World, receiver: Receiver) -> None:
+def test_webhook_of_project_or_environment_receives_only_its_events(
+    world: World, other: World, receiver: Receiver
+) -> None:
     everywhere, _ = subscribe(world, receiver)
     project, _ = subscribe(world, receiver, project_id=str(world.project.pk))
     prod, _ = subscribe(world, receiver, environment_id=str(world.prod.pk))
@@ -97,7 +99,7 @@ def test_project_or_environment_limits_events(world: World, other: World, receiv
     assert (counts, delivery_log(other, elsewhere)) == ([2, 2, 1, 0], [])
 
 
-def test_rolled_back_events_and_denials_are_not_delivered(world: World, receiver: Receiver) -> None:
+def test_denials_and_events_of_rolled_back_transactions_are_not_delivered(world: World, receiver: Receiver) -> None:
     subscribe(world, receiver)
 
     with transaction.atomic():

@@ -153,7 +153,7 @@ def test_host_without_master_key_leaves_delivery_to_other_hosts(
 
 
 @pytest.mark.parametrize("field", ["project_id", "environment_id"])
-def test_project_or_environment_of_other_organization_is_rejected(
+def test_project_or_environment_of_another_organization_is_rejected(
     world: World, other: World, receiver: Receiver, field: str
 ) -> None:
     foreign = {"project_id": str(other.project.pk), "environment_id": str(other.prod.pk)}[field]

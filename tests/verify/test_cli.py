@@ -151,7 +151,7 @@ def test_characters_unsupported_by_terminal_are_escaped(makers: World, verify: V
     ],
     ids=" ".join,
 )
-def test_wrong_command_line_exits_2(verify: Verifier, argv: list[str]) -> None:
+def test_invalid_command_line_exits_2(verify: Verifier, argv: list[str]) -> None:
     assert verify.run(*argv) == 2
     assert verify.output == ""
 

@@ -128,7 +128,7 @@ def test_consecutive_exports_are_proven_and_gaps_reported(ledger: Ledger) -> Non
     assert ledger(first, [*LINES[6:], checkpoint(LINES)])[1].startswith("NOT PROVEN  ledger.missing: seq 6, ")
 
 
-def test_export_that_begins_later_is_proven_with_after_option(ledger: Ledger) -> None:
+def test_export_that_starts_mid_chain_is_proven_with_after_option(ledger: Ledger) -> None:
     last, ended = json.loads(LINES[4])["hash"], checkpoint(LINES[:5])
     later = [*LINES[5:], checkpoint(LINES)]
 
@@ -149,7 +149,7 @@ def test_export_that_begins_later_is_proven_with_after_option(ledger: Ledger) ->
 
 
 @pytest.mark.parametrize("start", ["", "x", "-1", "5:", "5:sha256:00", f"5:{GENESIS}x", "\u0661", "9" * 19])
-def test_malformed_start_exits_2(ledger: Ledger, start: str) -> None:
+def test_malformed_after_option_exits_2(ledger: Ledger, start: str) -> None:
     with pytest.raises(SystemExit) as left:
         ledger([checkpoint([])], options=(f"--after={start}",))
     assert left.value.code == 2

@@ -73,7 +73,7 @@ def queue() -> Iterator[Queue]:
     made.close()
 
 
-def test_one_place_is_only_for_short_replays(queue: Queue) -> None:
+def test_one_place_is_reserved_for_short_replays(queue: Queue) -> None:
     first, second = queue.join("x", "ann", is_long=True), queue.join("y", "bob", is_long=True)
     assert queue.computing() == [first]
     assert (first.claim.is_paused, second.claim.is_paused) == (False, True)
@@ -130,14 +130,14 @@ def test_organization_with_five_people_gets_no_additional_turns(queue: Queue) ->
     assert [turns["crowd", f"person {number}"] for number in range(5)] == [10] * 5
 
 
-def test_replays_without_a_person_share_by_organization(queue: Queue) -> None:
+def test_replays_without_person_share_turns_by_organization(queue: Queue) -> None:
     for owner in ("x", "x", "y"):
         queue.join(owner, is_long=True)
 
     assert queue.count_long_turns(60) == {("x",): 30, ("y",): 30}
 
 
-def test_newcomer_starts_at_level_of_others(queue: Queue) -> None:
+def test_newcomer_does_not_catch_up_on_missed_turns(queue: Queue) -> None:
     old = queue.join("x", "ann", is_long=True)
     queue.pass_time(1000 * QUANTUM_S)
     queue.join("y", "bob", is_long=True)

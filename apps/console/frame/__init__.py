@@ -1,4 +1,4 @@
-"""The console at /admin: read-only pages of every table, and the few acts that people do by hand."""
+"""The base classes of the console's pages: read-only tables, and acts that change a row."""
 
 from apps.console.frame.acts import Act, ActContext
 from apps.console.frame.base import FoundBy, ReadOnlyAdmin

@@ -1,4 +1,4 @@
-"""The base of admin classes whose rows have acts: their buttons, their pages and the actions of the table."""
+"""The base of admin classes whose rows have acts: their buttons, their pages and the bulk actions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from django.urls import path
 from unfold.admin import ModelAdmin
 from unfold.enums import ActionVariant
 
-from apps.console.frame.acts import Act, is_permitted, perform
+from apps.console.frame.acts import NOTHING_CHANGED, Act, is_permitted, perform
 from apps.console.frame.columns import act_url, list_url, page_url, row_url, tenant_path
 from apps.console.frame.console_user import console_user_of
 from apps.console.frame.large import count_each
@@ -27,15 +27,15 @@ MAX_BULK_ROWS = 100
 
 
 def button(title: str, icon: str, url: str, variant: Literal["default", "primary", "danger"]) -> dict[str, Any]:
-    """Return a button of a page's header, as the theme's templates read it."""
+    """Return a button for a page header, in the form that the theme's templates read."""
     return {"title": title, "icon": icon, "variant": ActionVariant(variant), "attrs": {}, "path": url}
 
 
 class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
     """A table whose rows have acts.
 
-    ``tenant`` is the path of fields to the row's environment, project or organization ("": the row itself). None means
-    that only installation operators may see the table.
+    ``tenant`` is the field path to the row's environment, project or organization ("": the row itself). None means that
+    only installation operators may see the table.
     """
 
     tenant: ClassVar[str | None] = None
@@ -50,7 +50,7 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         return cast("Tenant", row)
 
     def rows_for_act(self, request: HttpRequest, act: Act) -> QuerySet[Any]:
-        """Return the rows on which the person may perform an act that makes a row elsewhere."""
+        """Return the rows on which the person may perform an act that creates a row of another table."""
         console_user = console_user_of(request)
         rows: QuerySet[Any] = self.get_queryset(request)
         if act.only_self:
@@ -60,7 +60,7 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         return rows.filter(granted_condition(self.model, self.tenant, act.needs, console_user))
 
     def rows_deleted_with(self, request: HttpRequest, row: Model) -> list[tuple[str, int | str]]:
-        """Return title and count of the tables whose rows are deleted with a project or an environment."""
+        """Return the title and row count of each table from which rows are deleted with a project or an environment."""
         found = {
             other.menu_title(): other.get_queryset(request).filter(**{at: row})
             for model, other in self.admin_site._registry.items()
@@ -69,7 +69,7 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         return [(title, count) for title, count in zip(found, count_each(list(found.values())), strict=True) if count]
 
     def get_urls(self) -> list[Any]:
-        """Return Django's URLs, one for each act on a row, and one to choose the row of an act."""
+        """Return Django's URLs, the page of an act on a row, and the page on which people choose that row."""
         act, choice = self.admin_site.admin_view(self.act_view), self.admin_site.admin_view(self.choice_view)
         name = f"{self.opts.app_label}_{self.opts.model_name}"
         return [
@@ -87,7 +87,7 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         ]
 
     def _buttons_of_table(self, request: HttpRequest) -> list[dict[str, Any]]:
-        """Return the buttons above the table: the acts on other rows that make a row of this table."""
+        """Return the buttons above the table: the acts of other tables that create a row of this one."""
         return [
             button(act.label, act.icon, with_scope(url, scope_of(request)), "danger" if act.dangerous else "primary")
             for model, other in self.admin_site._registry.items()
@@ -101,7 +101,7 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         return act.needs is None or console_user_of(request).holds_anywhere(act.needs)
 
     def choice_view(self, request: HttpRequest, act: str) -> HttpResponse:
-        """Let the person choose the row of an act that makes a row elsewhere, if there is more than one."""
+        """List the rows on which the person can perform the act, or redirect to the act if there is only one."""
         found = next((each for each in self.acts if each.name == act and each.creates is not None), None)
         if found is None:
             raise Http404
@@ -121,7 +121,7 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         return TemplateResponse(request, "console/choice.html", context)
 
     def act_view(self, request: HttpRequest, object_id: str, act: str) -> HttpResponse:
-        """Show the page of one act on one row, and perform it once confirmed. Answer 404 for a row of others."""
+        """Show the page of an act on a row, or perform the act if it is confirmed. Returns 404 for an invisible row."""
         found = next((each for each in self.acts if each.name == act), None)
         if found is None:
             raise Http404
@@ -151,7 +151,7 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
     def get_actions(
         self, request: HttpRequest, action_location: ActionLocation = ActionLocation.CHANGE_LIST
     ) -> dict[str, Any]:
-        """Return the acts that the table offers for several rows: those that the person may perform in any tenant."""
+        """Return the acts offered for selected rows: those that the person may perform in at least one tenant."""
         if action_location is not ActionLocation.CHANGE_LIST:
             return {}
         console_user = console_user_of(request)
@@ -165,7 +165,7 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         default_choices: Any = None,
         action_location: ActionLocation = ActionLocation.CHANGE_LIST,
     ) -> Any:
-        """Return Django's choices: the theme's method lacks the parameter ``action_location`` of Django 6.1."""
+        """Return Django's choices, because the theme's method lacks the parameter ``action_location`` of Django 6.1."""
         return admin.ModelAdmin.get_action_choices(self, request, [("", "Select action")], action_location)
 
 
@@ -178,12 +178,14 @@ def _bulk(act: Act) -> Any:
     """Return the act as an action of Django's changelist."""
 
     def run(model_admin: ActingAdmin, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
-        # The changelist's queryset holds only visible rows, even if the form names others.
+        # The changelist's queryset contains only visible rows, even if the form names others.
         rows = list(queryset[: MAX_BULK_ROWS + 1])
         if len(rows) > MAX_BULK_ROWS:
-            detail = f"The action accepts at most {MAX_BULK_ROWS} rows at once. Select fewer."
+            detail = f"You selected more than {MAX_BULK_ROWS} rows. Select at most {MAX_BULK_ROWS}."
             model_admin.message_user(request, detail, "error")
-        if not 0 < len(rows) <= MAX_BULK_ROWS:
+            return None
+        if not rows:
+            model_admin.message_user(request, NOTHING_CHANGED, "info")
             return None
         return model_admin._perform(request, act, rows, request.get_full_path(), bulk=True)
 

@@ -1,4 +1,4 @@
-"""Acts: changes that people make in the console. Each shows a page first, then calls a service as that person."""
+"""Acts: changes that people make in the console. Each asks for confirmation, then calls a service as that person."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from django.db import IntegrityError
 from django.db.models import Model
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
+from django.utils.text import capfirst
 
 from apps.console.frame.columns import row_url
 from apps.console.frame.console_user import ConsoleUser, actor_of, console_user_of
@@ -28,22 +29,24 @@ from byteor_cloud.api import problems
 from byteor_cloud.api.commands import Command
 from byteor_cloud.errors import DomainError
 
+NOTHING_CHANGED = "Nothing changed."
+
 
 @dataclass(frozen=True, slots=True)
 class ActContext:
-    """The person who performs an act, and what they filled in."""
+    """The person who performs an act, and the values that they entered."""
 
     actor: Actor
     user: User
     comment: str = ""
-    values: Mapping[str, Any] = field(default_factory=dict)  # of the act's own form
+    values: Mapping[str, Any] = field(default_factory=dict)  # the values of the act's own form
     held: frozenset[Permission] = frozenset()  # the person's permissions in the row's tenant
-    base_url: str = ""  # the address of this installation
+    base_url: str = ""  # this installation's URL, without a trailing slash
 
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """A new credential, its secret, and a command that uses it. Only the answer to the form shows the secret."""
+    """A new credential, its secret, and a command that uses it. Only the response to the form shows the secret."""
 
     row: Model
     text: str
@@ -53,13 +56,14 @@ class Secret:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Act:
-    """A change of a row. ``run`` calls a service; if that raises DomainError, the console shows the error."""
+    """A change to a row. ``run`` calls a service; if the service raises DomainError, the console shows the error."""
 
     name: str
     label: str
+    done: str  # what happened, as in "{} drained"; {} is replaced by "agent edge-1" or "3 agents"
     explain: str
-    run: Callable[[Any, ActContext], object]
-    needs: Permission | None  # None: whoever sees the row may perform the act
+    run: Callable[[Any, ActContext], object]  # returns False if there was nothing to change
+    needs: Permission | None  # None: everybody who sees the row may perform the act
     needs_on_prod: Permission | None = None  # needed in addition in an environment with the posture prod
     needs_in_organization: Permission | None = None  # needed in addition on a row of an organization itself
     only_self: bool = False  # the row is a person, and only that person may perform the act
@@ -67,24 +71,24 @@ class Act:
     icon: str
     comment: Literal["none", "optional", "required"] = "none"
     comment_label: str = "Reason"
-    # The act's own form, in place of a comment: its errors are shown beside its fields. ``run`` gets its values, and
-    # returns the row that it made or changed, or a Secret.
+    # The act's own form, used instead of a comment. ``run`` receives its values, and returns the created or changed
+    # row or a Secret. Errors appear next to the form's fields.
     form: type[ActForm] | None = None
-    # The table in which the act makes a row, if it does. That table's page offers the act, too.
+    # The table in which the act creates a row, if any. The page of that table then offers the act.
     creates: type[Model] | None = None
-    on_page: bool = True  # whether the row's page offers the act; if not, only the table that ``creates`` names does
+    on_page: bool = True  # whether the row's page offers the act; otherwise only the table in ``creates`` does
     dangerous: bool = False
-    # Whether the row's page offers the act now. ``permitted_by`` makes it from a service's check.
+    # Whether the row's page offers the act in the row's current state. ``permitted_by`` derives it from a check.
     applies: Callable[[Any], bool] = lambda row: True
     # Whether the act deletes the row. The confirmation page then counts what is deleted with it.
     removes: bool = False
 
     @classmethod
     def of(cls, command: Command, *, body: Mapping[str, Any] | None = None, **fields: Any) -> Act:
-        """Return the act that runs a command of the API: its permissions, check and service are the command's.
+        """Return the act that runs a command of the API, with the command's permissions, check and service.
 
-        ``body`` holds fixed fields of the command's body. A comment is the body's ``reason``. ``fields`` are the other
-        fields of the act; they may replace those of the command.
+        ``body`` sets fixed fields of the command's body, and a comment sets its ``reason``. ``fields`` are the act's
+        other fields; they may override the command's.
         """
         fixed = body or {}
         has_reason = fields.get("comment", "none") != "none"
@@ -119,7 +123,7 @@ def is_permitted(act: Act, row: Any, tenant: Tenant, console_user: ConsoleUser) 
 
 
 def permitted_by(check: Callable[[Any], object]) -> Callable[[Any], bool]:
-    """Return an ``applies`` that holds for the rows for which a service's ``check`` raises no DomainError."""
+    """Return an ``applies`` that is true unless the service's ``check`` raises DomainError for the row."""
 
     def applies(row: Any) -> bool:
         try:
@@ -152,7 +156,7 @@ def perform(
     context: dict[str, Any],
     back: str,
 ) -> HttpResponse:
-    """Show the act's page; once confirmed, perform the act on each row.
+    """Show the act's page, or perform the act on each row if the person has confirmed it.
 
     Raises PermissionDenied if the person lacks the act's permission in the tenant of one of the rows.
     """
@@ -171,35 +175,50 @@ def perform(
         base_url = settings.CONFIG.public_base_url or request.build_absolute_uri("/").rstrip("/")
         act_context = ActContext(actor, user, comment, form.values, held, base_url)
         if act.form is None:
-            for row in rows:
-                _perform_on(request, act, row, act_context, context["model_admin"])
+            _perform_on(request, act, rows, act_context, context["model_admin"])
             return HttpResponseRedirect(back)
         try:
-            answer = send_once(request, lambda: _answer(act, act.run(rows[0], act_context)))
+            site = context["model_admin"].admin_site
+            result = send_once(request, lambda: _result(site, act, rows[0], act.run(rows[0], act_context)))
         except (DomainError, IntegrityError) as error:
             form.show(problems.as_domain_error(error))
         else:
-            return _respond(request, act, answer, context)
+            return _respond(request, act, result, context)
     titled_rows = [(row, context["model_admin"].row_name(row)) for row in rows]
     form_id = "" if act.form is None else new_form_id()
     shown = {**context, "act": act, "rows": titled_rows, "form": form, "form_id": form_id, "back": back}
     return TemplateResponse(request, "console/act.html", shown)
 
 
-def _answer(act: Act, made: Any) -> FormResult:
-    """Return what the person is told: the secret that the act made, or the row that it made or changed."""
+def what_happened(act: Act, subject: str) -> str:
+    """Return the phrase for what the act did to ``subject``, such as "agent edge-1" or "3 agents"."""
+    return str(capfirst(act.done.format(subject)))
+
+
+def _name(model_admin: Any, row: Model) -> str:
+    """Return the title of the row's page, as the subject of a phrase."""
+    title: str = model_admin.page_title(row)
+    return title[0].lower() + title[1:]
+
+
+def _result(site: Any, act: Act, row: Model, made: Any) -> FormResult:
+    """Return the new secret, or the message to show and the URL of the created or changed row."""
     if isinstance(made, Secret):
         return {"url": row_url(made.row), "secret": made.text, "explain": made.explain, "command": made.command}
-    return {"url": row_url(made), "done": f"{act.label}: {made}."}
+    if made is False:
+        return {"url": row_url(row), "done": NOTHING_CHANGED}
+    return {"url": row_url(made), "done": f"{what_happened(act, _name(site.get_model_admin(type(made)), made))}."}
 
 
-def _respond(request: HttpRequest, act: Act, answer: FormResult, context: dict[str, Any]) -> HttpResponse:
-    """Go to the row that the act made or changed. A new secret is part of this answer only, which nothing may store."""
-    if "secret" in answer:
-        shown = {**context, "title": f"{act.label}: done", "act": act, "answer": answer}
+def _respond(request: HttpRequest, act: Act, result: FormResult, context: dict[str, Any]) -> HttpResponse:
+    """Redirect to the created or changed row, or show a new secret: only this response contains it."""
+    if "secret" in result:
+        created = context["model_admin"].admin_site.get_model_admin(act.creates).singular
+        shown = {**context, "title": what_happened(act, created), "act": act, "result": result}
         return TemplateResponse(request, "console/secret.html", shown, headers={"Cache-Control": "no-store"})
-    context["model_admin"].message_user(request, answer["done"], "success")
-    return HttpResponseRedirect(answer["url"])
+    level = "info" if result["done"] == NOTHING_CHANGED else "success"
+    context["model_admin"].message_user(request, result["done"], level)
+    return HttpResponseRedirect(result["url"])
 
 
 def _organization_id(tenant: Tenant) -> UUID | None:
@@ -213,11 +232,19 @@ def _organization_id(tenant: Tenant) -> UUID | None:
     return None
 
 
-def _perform_on(request: HttpRequest, act: Act, row: Model, act_context: ActContext, model_admin: Any) -> None:
-    title = model_admin.row_name(row)  # read before the act, which may delete the row
-    try:
-        act.run(row, act_context)
-    except (DomainError, IntegrityError) as error:
-        model_admin.message_user(request, f"{title}: {problems.as_domain_error(error).detail}", "error")
-    else:
-        model_admin.message_user(request, f"{act.label}: {title}.", "success")
+def _perform_on(request: HttpRequest, act: Act, rows: list[Model], act_context: ActContext, model_admin: Any) -> None:
+    changed, refused = [], False
+    for row in rows:
+        # Read before the act, which may delete the row.
+        title, name = model_admin.row_name(row), _name(model_admin, row)
+        try:
+            if act.run(row, act_context) is not False:
+                changed.append(name)
+        except (DomainError, IntegrityError) as error:
+            refused = True
+            model_admin.message_user(request, f"{title}: {problems.as_domain_error(error).detail}", "error")
+    if changed:
+        subject = changed[0] if len(changed) == 1 else f"{len(changed)} {model_admin.plural}"
+        model_admin.message_user(request, f"{what_happened(act, subject)}.", "success")
+    elif not refused:
+        model_admin.message_user(request, NOTHING_CHANGED, "info")

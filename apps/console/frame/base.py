@@ -1,4 +1,4 @@
-"""The base of every admin class in the console: read-only, without secrets, and only rows that the person may see."""
+"""The base of every admin class in the console: read-only, without secrets, and limited to rows the person may see."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from apps.console.frame.large import BoundedPaginator, count_each, note, search
 from apps.console.frame.personal import visible_row
 from apps.console.frame.scope import (
     SCOPE,
-    enter,
     granted_condition,
     list_scope_of,
     live_tenant_condition,
     scope_condition,
+    set_scope,
     with_scope,
 )
 from apps.tenancy.models import Tenant
@@ -40,10 +40,10 @@ SECRETS = frozenset({"digest", "private_key", "response", "fingerprint", "secret
 
 @dataclass(frozen=True, slots=True)
 class FoundBy:
-    """How the search over everything finds the rows of a table, apart from their ids.
+    """How the global search finds rows of a table, in addition to their ids.
 
-    The rows of an environment have the ``name``, for which they need the index ``name_index``. There are
-    few rows with ``words``, which are compared anywhere in the text.
+    ``name`` is a column of rows of an environment, searched by prefix with the index ``name_index``. ``words`` are
+    columns of a small table, in which the text may be anywhere. ``hashes`` are columns searched by prefix.
     """
 
     icon: str
@@ -53,7 +53,7 @@ class FoundBy:
 
 
 class ScopedChangeList(ChangeList):  # type: ignore[misc]  # untyped library
-    """A list whose address may name the scope. The scope is no filter: links that reset the filters keep it."""
+    """A list whose URL may contain the scope. The scope is not a filter: links that reset the filters keep it."""
 
     def __init__(self, request: HttpRequest, *args: Any) -> None:
         super().__init__(request, *args)
@@ -61,28 +61,28 @@ class ScopedChangeList(ChangeList):  # type: ignore[misc]  # untyped library
         self.reset_url = with_scope(self.model_admin.list_url(), list_scope_of(request), explicit=True)
 
     def get_queryset(self, request: HttpRequest, *args: Any) -> QuerySet[Any]:
-        """Return the rows of the list, with the small values of large columns that it shows."""
+        """Return the rows of the list. Large columns contain only the values that are small enough to show."""
         rows: QuerySet[Any] = super().get_queryset(request, *args)
         return with_small_values(rows, self.model_admin.shown_columns)
 
     def get_results(self, request: HttpRequest) -> None:
-        """Read the rows of the page. While the page shows one after the other, others may compute."""
+        """Read the rows of the page. Other requests may run between the rows while the page is rendered."""
         super().get_results(request)
         self.result_list: Any = Pausing(self.result_list)
 
     @property
     def search_note(self) -> str:
-        """Say which rows the search may have left out, if any."""
+        """A note about rows that the search may have left out; empty if it searched all."""
         every = self.model_admin.searches_all
         return note(self.root_queryset, self.result_count, every=every) if self.query else ""
 
     def get_ordering_field(self, field_name: Any) -> Any:
-        """Return the field by which a column is sorted; None if it cannot be, whatever the address says."""
+        """Return the field by which a column is sorted; None if it is not sortable, even if the URL requests it."""
         is_free = self.sortable_by is None or getattr(field_name, "__name__", field_name) in self.sortable_by
         return super().get_ordering_field(field_name) if is_free else None
 
     def get_filters_params(self, params: Any = None) -> dict[str, Any]:
-        """Return the filters that the address names."""
+        """Return the filters in the URL."""
         found: dict[str, Any] = super().get_filters_params(params)
         found.pop(SCOPE, None)
         return found
@@ -92,33 +92,33 @@ class ReadOnlyAdmin(ActingAdmin):
     """A table in the console."""
 
     needs: ClassVar[Permission] = Permission.VIEW_ENVIRONMENT
-    # The entry of the menu that leads to the table. The entry "Records" leads to a page of tables with what they hold.
+    # The menu entry that links to the table. "Records" links to a page that lists tables, each with its ``holds``.
     section: ClassVar[str] = "Records"
-    holds: ClassVar[str] = ""
+    holds: ClassVar[str] = ""  # a description of the rows
     menu: ClassVar[str | None] = None  # the table's title, if it is not its plural noun
-    # What people call one row and several, if the model's own names are not the words.
+    # The words for one row and for several, if they differ from the model's own names.
     noun: ClassVar[str] = ""
     nouns: ClassVar[str] = ""
-    # Filters of this table to which tabs above the table lead, by their titles.
+    # Tabs above the table: the query string of a filter by the tab's title.
     tabs: ClassVar[Mapping[str, str]] = {}
-    # How the search over everything finds the table's rows. None: it does not.
+    # How the global search finds the table's rows. None: it does not search the table.
     found_by: ClassVar[FoundBy | None] = None
-    related: ClassVar[Sequence[str]] = ()
-    # Field paths of long columns that the functions of ``list_display`` read (``byteor_cloud.database.large_columns``).
+    related: ClassVar[Sequence[str]] = ()  # field paths for ``select_related``
+    # Field paths of large columns that methods in ``list_display`` read (``byteor_cloud.database.large_columns``).
     reads: ClassVar[Collection[str]] = ()
-    # Fields that are shown only to people with a certain permission in the row's tenant.
+    # Fields that only people with this permission in the row's tenant see.
     guarded: ClassVar[Mapping[str, Permission]] = {}
-    # Fields that are not listed on a row's page, for example because its summary shows them.
+    # Fields that a row's page does not list, for example because its summary shows them.
     omitted: ClassVar[frozenset[str]] = frozenset()
-    # Foreign keys (``model.field``) whose rows are not counted on the page of the row that they refer to.
+    # Foreign keys (``model.field``) to this table. The page of a row does not count the rows that refer to it by them.
     not_below: ClassVar[frozenset[str]] = frozenset()
-    # Whether the page's header shows the acts. If not, the page's own template must show them.
+    # Whether the page's header shows the acts. Otherwise the page's own template must show them.
     acts_in_header: ClassVar[bool] = True
 
     ordering: Sequence[Any] = ("-id",)
     list_per_page = 50
     paginator = BoundedPaginator
-    # Whether the search reads all rows, and not only the newest. It must be fast with as many as there can be.
+    # Whether the search reads all rows instead of only the newest. Only for tables in which that stays fast.
     searches_all: ClassVar[bool] = False
     show_full_result_count = False
     list_filter_submit = False
@@ -138,9 +138,9 @@ class ReadOnlyAdmin(ActingAdmin):
 
     @final
     def visible_rows(self, request: HttpRequest) -> QuerySet[Any]:
-        """Return the rows that the person may see, in whatever scope, without the large columns.
+        """Return the rows that the person may see in any scope, without large columns.
 
-        A page that needs one of a single row reads it with another query.
+        A page that needs a large column of one row reads it with another query.
         """
         rows = self.narrow(super().get_queryset(request), console_user_of(request))
         return without_large(rows.select_related(*self.related or (None,)), self.shown_columns)
@@ -156,31 +156,31 @@ class ReadOnlyAdmin(ActingAdmin):
 
     @final
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        """Return the visible rows. Every list, page, search, filter, autocomplete and action starts from here.
+        """Return the visible rows, on a list only those in its scope.
 
-        On a list, they are those of its scope.
+        Every list, page, search, filter, autocomplete and action starts from these rows.
         """
         rows, scope = self.visible_rows(request), list_scope_of(request)
         return pause_between_rows(rows if scope is None else self.in_scope(rows, scope))
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
-        """Return a visible row, or None. The page of the row has the scope of the row."""
+        """Return a visible row, or None. The row's tenant becomes the scope of the page."""
         if from_field is None and isinstance(self.opts.pk, UUIDField):
             row = visible_row(self, console_user_of(request), object_id)
         else:
             row = super().get_object(request, object_id, from_field)
-        enter(request, None if row is None else self.tenant_of(row))
+        set_scope(request, None if row is None else self.tenant_of(row))
         return row
 
     def _get_obj_does_not_exist_redirect(self, *args: Any) -> NoReturn:
-        raise Http404  # in place of Django's redirect to the overview
+        raise Http404  # instead of Django's redirect to the overview
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ScopedChangeList]:
         """Return the class of the table's list."""
         return ScopedChangeList
 
     def has_add_permission(self, *args: Any) -> bool:
-        """Forbid Django's own adding, editing and deleting: people change rows through acts only."""
+        """Forbid Django's forms for adding, changing and deleting: people change rows only through acts."""
         return False
 
     has_change_permission = has_delete_permission = has_add_permission
@@ -195,13 +195,13 @@ class ReadOnlyAdmin(ActingAdmin):
         return self.has_view_permission(request)
 
     def get_search_results(self, request: HttpRequest, queryset: QuerySet[Any], search_term: str) -> Any:
-        """Return the rows that the search finds, and False: none of them is there twice."""
+        """Return the rows that the search finds, and False because no row is included twice."""
         text = search_term.strip()
         every = self.searches_all
         return (search(queryset, self.search_fields, text, every=every) if text else queryset), False
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
-        """Forbid filters on hidden fields: by trying prefixes, they would reveal a secret character by character."""
+        """Forbid filters on hidden fields. Prefix filters would reveal a secret character by character."""
         if not (SECRETS | self.guarded.keys()).isdisjoint(lookup.split("__")):
             return False
         return bool(super().lookup_allowed(lookup, value, request))
@@ -221,13 +221,13 @@ class ReadOnlyAdmin(ActingAdmin):
         return self.get_fields(request, obj)
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> list[Any]:
-        """Return the fields in one fieldset, collapsed if the page has a summary."""
+        """Return one fieldset with all fields, collapsed if the page has a summary."""
         fields = self.get_fields(request, obj)
         folded = type(self).summary is not ReadOnlyAdmin.summary
-        return [("Every field", {"fields": fields, "classes": ["collapse"]}) if folded else (None, {"fields": fields})]
+        return [("All fields", {"fields": fields, "classes": ["collapse"]}) if folded else (None, {"fields": fields})]
 
     def get_list_display(self, request: HttpRequest) -> list[Any]:
-        """Return the table's columns, with displays by type: times as ages, states as pills, hashes shortened."""
+        """Return the table's columns, formatted by type: times as ages, states as pills, hashes shortened."""
         fields = {field.name: field for field in self.model._meta.fields}
         return [admin_column(fields[name], in_table=True) if name in fields else name for name in self.list_display]
 
@@ -237,24 +237,24 @@ class ReadOnlyAdmin(ActingAdmin):
 
     @property
     def singular(self) -> str:
-        """What one row is called."""
+        """The noun for one row."""
         return self.noun or str(self.model._meta.verbose_name)
 
     @property
     def plural(self) -> str:
-        """What several rows are called."""
+        """The noun for several rows."""
         return self.nouns or str(self.model._meta.verbose_name_plural)
 
     def section_for(self, request: HttpRequest) -> str:
-        """Return the entry of the person's menu that leads to the table."""
+        """Return the entry of the person's menu that links to the table."""
         return self.section
 
     def row_name(self, row: Any) -> str:
-        """Return the name of a row, where what it is has been said."""
+        """Return the name of a row, without the kind of row."""
         return str(row)
 
     def page_title(self, row: Any) -> str:
-        """Return the title of a row's page: what the row is, and its name."""
+        """Return the title of a row's page. It starts with the kind of row, so that messages can contain it."""
         return f"{capfirst(self.singular)} {self.row_name(row)}"
 
     def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
@@ -264,25 +264,22 @@ class ReadOnlyAdmin(ActingAdmin):
     # -- pages --------------------------------------------------------------------------------------------------
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Show the table with its buttons. Answer 400 to a query string with a malformed key or NUL.
-
-        PostgreSQL rejects NUL.
-        """
+        """Show the table with its buttons. Returns 400 for a malformed key, and for NUL, which PostgreSQL rejects."""
         if "%00" in request.META.get("QUERY_STRING", ""):
             raise SuspiciousOperation("NUL in the query string")
         try:
             response: HttpResponse = super().changelist_view(request, extra_context)
-        except ValidationError as error:  # the form names a row by an invalid key
+        except ValidationError as error:  # the form contains an invalid key of a row
             raise SuspiciousOperation("malformed key") from error
         if isinstance(response, HttpResponseRedirect) and response.url == f"{request.path}?{ERROR_FLAG}=1":
             return HttpResponseRedirect(with_scope(response.url, list_scope_of(request)))  # Django drops the scope
-        # Not as extra context: the theme would replace it.
+        # The theme would replace this key of the extra context.
         if isinstance(response, TemplateResponse) and (buttons := self._buttons_of_table(request)):
             response.context_data = {**(response.context_data or {}), "actions_list": buttons}
         return response
 
     def render_change_form(self, request: HttpRequest, context: Any, *args: Any, obj: Any = None, **kwargs: Any) -> Any:
-        """Show a row's page: its acts, its summary, its fields, and counts of the rows that refer to it."""
+        """Show a row's page: its acts, summary and fields, and the number of rows in other tables that refer to it."""
         context["acts"] = self._buttons(request, obj)
         context["actions_detail"] = context["acts"] if self.acts_in_header else []
         context["below"] = self.below(request, obj)
@@ -291,7 +288,7 @@ class ReadOnlyAdmin(ActingAdmin):
         return super().render_change_form(request, context, *args, obj=obj, **kwargs)
 
     def below(self, request: HttpRequest, row: Model) -> list[tuple[str, int | str, str]]:
-        """Return title, count and URL of each table with visible rows that refer to this row."""
+        """Return the title, row count and URL of each visible table for the rows that refer to this row."""
         found, tables, scope = [], [], self.tenant_of(row)
         for model, other in self.admin_site._registry.items():
             fields = [field for field in model._meta.fields if self._is_below(model, field)]

@@ -54,7 +54,7 @@ TONES: Mapping[str, str] = {
     **dict.fromkeys(
         ("waits_for_approval", "waits_for_freeze", "waits_for_turn", "waits_for_wave", "held_up"), "waiting"
     ),
-    # Blockers of a deployment, beside freeze_window and held_up.
+    # Blockers of a deployment, in addition to freeze_window and held_up.
     **dict.fromkeys(("in_flight_limit", "pipeline_busy", "agents_busy"), "waiting"),
     "staging": "waiting",
     "prod": "bad",
@@ -62,7 +62,7 @@ TONES: Mapping[str, str] = {
 
 
 def state_pill(word: str | None) -> str:
-    """Return a state as a coloured word."""
+    """Return a state as a colored word."""
     if not word:
         return "-"
     return format_html('<span class="pill {}">{}</span>', TONES.get(word, "plain"), word.replace("_", " "))
@@ -79,7 +79,7 @@ def row_url(row: Model) -> str:
 
 
 def act_url(row: Model, act: str) -> str:
-    """Return the URL of the page of an act on the row."""
+    """Return the URL of an act's page for the row."""
     return page_url(type(row), "act", quote(row.pk), act)
 
 
@@ -90,9 +90,9 @@ def list_url(model: type[Model]) -> str:
 
 @cache
 def _list_url(model: type[Model], prefix: str) -> str:
-    """Return the URL of a table. A page links dozens of tables.
+    """Return the URL of a table. It is cached, because a page links to dozens of tables.
 
-    The URL depends on ``prefix``, Django's script prefix, so the cache needs it although ``reverse`` reads it itself.
+    ``prefix`` is Django's script prefix. ``reverse`` reads it itself, but the cached URL depends on it.
     """
     return page_url(model, "changelist")
 
@@ -103,7 +103,7 @@ def row_link(row: Model | None, text: str | None = None) -> str:
 
 
 def text_link(url: str, text: object) -> str:
-    """Return a link."""
+    """Return an HTML link with this text."""
     return format_html('<a class="text-link" href="{}">{}</a>', url, text)
 
 
@@ -137,7 +137,7 @@ def relative_time(moment: datetime | None) -> str:
 
 
 def time_left(moment: datetime | None) -> str:
-    """Return the time left until ``moment``, counted down by the browser, or its ``relative_time`` if it has passed."""
+    """Return the time left until ``moment``, which the browser counts down. A past moment is a ``relative_time``."""
     if moment is None or moment <= timezone.now():
         return relative_time(moment)
     return format_html(
@@ -160,12 +160,12 @@ def exact_time(moment: datetime | None) -> str:
 
 
 def environment_link(environment: Any) -> str:
-    """Return a link to an environment that also names its project, since environments in several share names."""
+    """Return a link to an environment with its project's name, because projects use the same environment names."""
     return row_link(environment, f"{environment.project} / {environment}")
 
 
 def tenant_path(row: Any) -> str:
-    """Return the name of an organization, a project or an environment with the names of what it belongs to."""
+    """Return the name of an organization, a project or an environment, after the names of the levels above it."""
     match row:
         case Environment():
             return f"{row.project.organization} / {row.project} / {row}"
@@ -198,13 +198,13 @@ def _display_for(field: Field[Any, Any], *, in_table: bool) -> Callable[[Any], s
 
 @cache
 def admin_column(field: Field[Any, Any], *, in_table: bool) -> Any:
-    """Return the admin column of a field: one of our displays, or the field's name for Django's own display."""
+    """Return the admin column of a field: a function that formats it, or its name for Django's own format."""
     display = _display_for(field, in_table=in_table)
     if display is None:
         return field.name
 
     def shown(row: Model) -> str:
-        pause()  # a page has hundreds of cells, between which others may compute
+        pause()  # let other requests run, since a page has hundreds of cells
         return display(getattr(row, field.name))
 
     title = str(field.verbose_name).removesuffix(" at").removesuffix(" hash")

@@ -1,4 +1,4 @@
-"""What a person who is signed in to the console may see and do in all organizations."""
+"""The roles and permissions of the person who is signed in to the console, in all organizations."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ConsoleUser:
     user_id: UUID | None
     is_superuser: bool
     roles: Mapping[UUID, OrganizationRoles]
-    now: datetime = field(default_factory=timezone.now)  # of the request
+    now: datetime = field(default_factory=timezone.now)  # the time of the request
 
     def permissions(self, tenant: Tenant) -> frozenset[Permission]:
         """Return the person's permissions in an organization, a project or an environment."""
@@ -79,7 +79,7 @@ class ConsoleUser:
     def project_condition(self, permission: Permission, path: str, organization_path: str) -> Q:
         """Return the condition that the person has ``permission`` in the project at ``path``.
 
-        The person's role in the project decides. If there is none, the role in the organization decides.
+        A role in the project overrides the role in the organization, except org_admin.
         """
         if self.is_superuser:
             return Q()
@@ -95,18 +95,18 @@ class ConsoleUser:
 
 
 def console_user_of(request: HttpRequest) -> ConsoleUser:
-    """Return the signed-in person with all roles; they are read from the database once per request."""
+    """Return the signed-in person with all roles, which are read from the database once per request."""
     known: ConsoleUser | None = getattr(request, "_console_user", None)
     if known is None:
         known = _read(request.user) if isinstance(request.user, User) else ConsoleUser(None, False, {})
-        request._console_user = known  # type: ignore[attr-defined]  # a place to keep it for the request
+        request._console_user = known  # type: ignore[attr-defined]  # stored here for the rest of the request
         if known.user_id is not None:
             count_for_organization(request, min(known.roles, default=known.user_id))
     return known
 
 
 def count_for_organization(request: HttpRequest, organization_id: UUID) -> None:
-    """Count the request's slot for the signed-in person in this organization."""
+    """Assign the request's slot to the signed-in person in this organization."""
     user_id = console_user_of(request).user_id
     request_slots.count_for(request, Holder(str(organization_id), "people", f"user:{user_id}"))
 
@@ -150,5 +150,5 @@ def check_may_operate(request: HttpRequest, environment: Environment, action: st
 
 
 def who_holds(permission: Permission) -> str:
-    """Return the least role that grants the permission, as the beginning of a sentence."""
+    """Return the least powerful role that grants the permission, as the start of a sentence."""
     return _ROLES[next(role for role in reversed(Role) if permission in GRANTS[role])]

@@ -1,4 +1,4 @@
-"""Forms of acts: the fields that a person fills in, checked by the rules of the API."""
+"""Forms of acts, whose values are validated by the rules of the API."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ _LIFETIMES = {
     timedelta(days=90): "90 days",
     timedelta(days=365): "1 year",
 }
-# The salt is part of forms that are open in browsers while the server is upgraded, so it does not follow the module.
+# Forms that are open in browsers during an upgrade are signed with this salt, so it must not change with the module.
 _signer = TimestampSigner(salt="apps.tenancy.console.forms")
 
 
 class CheckedForm(forms.Form):
-    """A form whose fields make up a body of the API. It shows the errors of the API's rules and of services.
+    """A form whose values become a request body of the API. It shows the errors of the API's rules and of services.
 
-    ``conflicts`` names the field beside which the form shows a conflict with this code.
+    ``conflicts`` maps the code of a Conflict to the field that shows it.
     """
 
     conflicts: ClassVar[Mapping[str, str]] = {}
 
     def field_of(self, pointer: str) -> tuple[str | None, str]:
-        """Return the field that a pointer into the body belongs to, and the rest of the pointer."""
+        """Return the field to which a JSON pointer into the body leads, and the rest of the pointer."""
         first, _, rest = pointer.removeprefix("/").partition("/")
         return (first if first in self.fields else None), rest
 
     def show(self, error: DomainError) -> None:
-        """Show the error beside the fields that it names, or else above the form."""
+        """Show the error next to the fields that it names, or above the form if it names none."""
         for each in error.errors:
             if isinstance(each, FieldError):
                 name, rest = self.field_of(each.pointer)
@@ -62,7 +62,7 @@ class CheckedForm(forms.Form):
 class ActForm(CheckedForm):
     """The form of an act on a row.
 
-    ``rules`` is the API's serializer of the same request: it has the last word on every value.
+    ``rules`` is the API's serializer for the same request, which validates every value.
     """
 
     rules: ClassVar[type[StrictSerializer] | None] = None
@@ -74,10 +74,10 @@ class ActForm(CheckedForm):
         self.offer(row, held)
 
     def offer(self, row: Any, held: frozenset[Permission]) -> None:
-        """Set the choices that a person with the permissions ``held`` has for this row."""
+        """Set the choices for this row that a person with the permissions ``held`` has."""
 
     def clean(self) -> dict[str, Any]:
-        """Check the values by the API's rules and keep the result as ``values``."""
+        """Validate the values with the API's rules, and store the result in ``values``."""
         cleaned: dict[str, Any] = self.cleaned_data
         if self.errors:
             return cleaned
@@ -93,7 +93,7 @@ class ActForm(CheckedForm):
 
 
 class CommentForm(ActForm):
-    """A single text about an act: its reason."""
+    """A form with one text: the reason for the act, or what ``comment_label`` of the act names."""
 
     comment = forms.CharField(max_length=500, strip=True, widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}))
 
@@ -107,7 +107,7 @@ def slug_field() -> forms.CharField:
     """Return the field of a slug."""
     return forms.CharField(
         required=False, max_length=63, widget=UnfoldAdminTextInputWidget,
-        help_text="A short name for URLs: lower-case letters, digits and dashes. If empty, it is made from the name.",
+        help_text="A short name for URLs: lower-case letters, digits and dashes. By default derived from the name.",
     )  # fmt: skip
 
 
@@ -117,7 +117,7 @@ def lifetime_field() -> forms.TypedChoiceField:
 
 
 def offer_lifetimes(field: Any, *, longest: timedelta, first: timedelta) -> None:
-    """Offer the usual lifetimes up to ``longest``. ``first`` is chosen at first, or ``longest`` if that is shorter."""
+    """Offer the usual lifetimes up to ``longest``. The initial choice is the shorter of ``first`` and ``longest``."""
     named = {each: text for each, text in _LIFETIMES.items() if each < longest}
     named[longest] = _LIFETIMES.get(longest, f"{longest.days} days")
     field.choices = [(int(each.total_seconds()), text) for each, text in named.items()]
@@ -125,22 +125,22 @@ def offer_lifetimes(field: Any, *, longest: timedelta, first: timedelta) -> None
 
 
 def radio_field(choices: Mapping[Any, str], **options: Any) -> forms.ChoiceField:
-    """Return a field that shows all its choices with what each means."""
+    """Return a field that shows each of its choices with its meaning."""
     return forms.ChoiceField(choices=list(choices.items()), widget=UnfoldAdminRadioSelectWidget, **options)
 
 
 def new_form_id() -> str:
-    """Return an id for a form that is shown now."""
+    """Return a new signed id for a form."""
     return _signer.sign(str(uuid7()))
 
 
 def send_once(request: HttpRequest, work: Callable[[], FormResult]) -> FormResult:
-    """Do the work of the form that the person sent, once for each form that the server showed. Returns its answer."""
+    """Run ``work`` for the submitted form and return its result. Submitting the form again returns the first result."""
     try:
         form_id = _signer.unsign(request.POST.get("_form", ""), max_age=LIFETIME)
     except BadSignature:
-        detail = "This form was shown too long ago. Check it and send it again."
+        detail = "This form has expired. Check the values and send it again."
         raise Conflict(detail, code="form_expired") from None
     values = {name: each for name, each in request.POST.lists() if name not in {"_form", "csrfmiddlewaretoken"}}
-    values["_page"] = [request.path]  # the same values sent to the page of another row ask for something else
+    values["_page"] = [request.path]  # the same values on the page of another row are a different request
     return run_once(form_id, values, actor=actor_of(request), work=work)

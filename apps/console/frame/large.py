@@ -1,4 +1,4 @@
-"""What keeps lists, searches, filters and counts as fast with a million rows as with a thousand: they have bounds."""
+"""Bounds for lists, searches, filters and counts, so that a million rows are as fast as a thousand."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from django.db import connection
 from django.db.models import CharField, QuerySet
 from django.http import HttpRequest
 
-MOST_LISTED: Final = 10_000  # rows of a list; filters and the search find the others
-SEARCHED: Final = 10_000  # of the newest rows of a list
-FOUND: Final = 1_000  # the rows that a search shows
-MOST_COUNTED: Final = 1_000  # rows of each table that refer to a row
-_WORDS: Final = 10  # of a search; the last one is the rest of the text
-_SEEN: Final = 1_000  # of the newest rows, whose values a filter offers
+MOST_LISTED: Final = 10_000  # rows on the pages of a list; filters and the search find the others
+SEARCHED: Final = 10_000  # first rows of a list in which a search compares words
+FOUND: Final = 1_000  # rows that a search shows
+MOST_COUNTED: Final = 1_000  # rows that are counted exactly
+_WORDS: Final = 10  # words of a search; the last one is the rest of the text
+_SEEN: Final = 1_000  # first rows of a list whose values a filter offers
 
 
 class VisibleRowsFilter(admin.RelatedFieldListFilter):
@@ -37,7 +37,7 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # generic for the 
 
     @cached_property
     def is_cut(self) -> bool:
-        """Whether there are more rows."""
+        """Whether there are more rows than on the pages."""
         return self._found > MOST_LISTED
 
     @cached_property
@@ -52,7 +52,7 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # generic for the 
 
 
 def count_each(tables: Sequence[QuerySet[Any]]) -> list[int | str]:
-    """Return how many rows each queryset has, in one query. A number above ``MOST_COUNTED`` is said in words."""
+    """Return the row count of each queryset with one query. A count above ``MOST_COUNTED`` is "more than 1,000"."""
     selected, parameters = ["0"], list[Any]()
     for table in tables:
         try:
@@ -71,9 +71,9 @@ def count_each(tables: Sequence[QuerySet[Any]]) -> list[int | str]:
 
 
 def search(rows: QuerySet[Any], fields: Sequence[str], text: str, *, every: bool) -> QuerySet[Any]:
-    """Return the rows in which each word of the text is part of a field, or in which a field with ``=`` is the text.
+    """Return the rows that contain each word of the text in some field, or that have the text in a ``=`` field.
 
-    Words are looked for in the newest rows only, unless ``every``, and whole values in all rows.
+    Words are searched in the first rows only, unless ``every``. Values of ``=`` fields are searched in all rows.
     """
     found = _with_words(
         rows if every else rows[:SEARCHED], [each for each in fields if each[0] != "="], text.split(maxsplit=_WORDS - 1)
@@ -86,18 +86,18 @@ def search(rows: QuerySet[Any], fields: Sequence[str], text: str, *, every: bool
 
 
 def note(rows: QuerySet[Any], found: int, *, every: bool) -> str:
-    """Say which rows a search may have left out, if any. ``rows`` are those of the list without filters."""
+    """Return a note about rows that a search may have left out, or "". ``rows`` are the list's without filters."""
     if found >= FOUND:
-        return f"A search shows at most {FOUND:,}."
+        return f"A search shows at most {FOUND:,} rows."
     if not every and BoundedPaginator(rows, 1).is_cut:
-        return f"Words are looked for in the first {SEARCHED:,} rows only, whole ids in all."
+        return f"Words are searched in the first {SEARCHED:,} rows, and complete ids in all rows."
     return ""
 
 
 def _with_words(rows: QuerySet[Any], fields: Sequence[str], words: Sequence[str]) -> list[Any]:
-    """Return the keys of the first of these rows that have all words.
+    """Return the keys of the first of these rows that contain all words.
 
-    They are read in their order, and only then compared: PostgreSQL would rather compare all rows of the table.
+    The subquery reads the rows before they are compared. Otherwise PostgreSQL would compare all rows of the table.
     """
     if not fields or not words:
         return []
@@ -125,7 +125,7 @@ def _whole(rows: QuerySet[Any], field: str, text: str) -> Any:
 
 
 class SeenValuesFilter(admin.AllValuesFieldListFilter):
-    """A filter by the values that the newest rows have, and those that it ``always`` offers."""
+    """A filter that offers the values of the list's first rows, and those in ``always``."""
 
     always: ClassVar[Sequence[str]] = ()
 
@@ -140,5 +140,5 @@ def _has_words(field: Any) -> bool:
     return isinstance(field, CharField) and not field.flatchoices
 
 
-# Django's own would read all rows of the table.
+# Django's own filter would read all rows of the table.
 admin.FieldListFilter.register(_has_words, SeenValuesFilter, take_priority=True)

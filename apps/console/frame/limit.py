@@ -1,4 +1,4 @@
-"""The rate limit of the console: as many requests a minute for each person as to the API, counted apart."""
+"""The console's rate limit: for each person the same limit as for a user token of the API, counted separately."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from byteor_cloud.errors import TooManyRequests
 
 
 def limit_people(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
-    """Count each request of a signed-in person to the console, and refuse those over the limit."""
+    """Count each request of a signed-in person to the console, and refuse requests over the limit."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
         if not request.path.startswith(reverse("admin:index")) or not isinstance(request.user, User):
@@ -40,7 +40,7 @@ def limit_people(get_response: Callable[[HttpRequest], HttpResponse]) -> Callabl
 
 
 def _refuse(request: HttpRequest, error: TooManyRequests, limit: int) -> HttpResponse:
-    """Return a page for a browser, and a problem for its scripts. The page is made without a query."""
+    """Return a page for a browser, or a problem for its scripts. Rendering the page takes no query."""
     response = problems.respond(request, error)
     if not problems.accepts_html(request):
         return response

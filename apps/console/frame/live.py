@@ -1,4 +1,4 @@
-"""Pages that update themselves: the browser reloads parts of a row's page while the row is changing."""
+"""Pages that update themselves: the browser reloads parts of a row's page while the row may change."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from django.views.decorators.http import require_GET
 from apps.console.frame.base import ReadOnlyAdmin
 from apps.console.frame.columns import page_url
 
-_PARTS = "live_parts"  # in the context: whether only the parts that change are asked for
+_PARTS = "live_parts"  # a context key, present if the request is for the changing parts only
 
 
 class LiveAdmin(ReadOnlyAdmin):
-    """A table whose rows have self-updating pages. ``live_template`` must have one root element, and show the acts."""
+    """A table whose rows have self-updating pages. ``live_template`` must have one root element and show the acts."""
 
     live_template: ClassVar[str]
-    # The part below ``live_template``. It is expensive, so it is reloaded once, after the last change.
+    # The part below ``live_template``. It is expensive, so it is reloaded only once, after the last change.
     still_template: ClassVar[str]
     every_s: ClassVar[int] = 2
     change_form_outer_before_template = "console/live.html"
     acts_in_header = False
 
     def is_moving(self, row: Any) -> bool:
-        """Return whether the row may still change. The browser reloads the page's parts until then."""
+        """Return whether the row may still change. The browser reloads the page's parts as long as it may."""
         raise NotImplementedError  # pragma: no cover  every subclass overrides it
 
     def get_urls(self) -> list[Any]:
@@ -60,7 +60,7 @@ class LiveAdmin(ReadOnlyAdmin):
 
     @method_decorator(require_GET)
     def live_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
-        """Return the parts with the row's present state. The same people may see them as may see the page."""
+        """Return the parts with the row's current state, for the people who may see the page."""
         if not self.has_view_permission(request):
             raise Http404
         return self.change_view(request, str(pk), extra_context={_PARTS: True})  # type: ignore[no-any-return]  # untyped

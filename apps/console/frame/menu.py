@@ -1,4 +1,4 @@
-"""The menu of the console: about ten entries for what people do daily, and one for all other tables."""
+"""The menu of the console: about ten entries for everyday work, and one for all other tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from apps.console.frame.scope import scope_of, with_scope
 from apps.tenancy.models import Environment, Tenant
 
 RECORDS: Final = "Records"
-# The entries in groups, each with its icon. A table names its entry as its ``section``.
+# The entries in groups, each with its icon. A table names its entry in ``section``.
 GROUPS: Final[tuple[dict[str, str], ...]] = (
     {"Environments": "layers"},
     {
@@ -34,7 +34,7 @@ def visible_admins(site: Any, request: HttpRequest) -> list[Any]:
 
 
 def page_admin(site: Any, request: HttpRequest) -> Any:
-    """Return the table to which the page belongs; None for a page of no table."""
+    """Return the table to which the page belongs; None if it belongs to no table."""
     match = getattr(request, "resolver_match", None)
     return _by_name(site).get((match.url_name or "").rpartition("_")[0]) if match else None
 
@@ -73,13 +73,13 @@ def build_menu(site: Any, request: HttpRequest) -> list[dict[str, Any]]:
 
 
 def menu_item(title: str, icon: str, url: str, scope: Tenant, *, active: bool) -> dict[str, Any]:
-    """Return an entry of the menu."""
+    """Return a menu entry."""
     link = with_scope(url, scope)
     return {"title": title, "icon": icon, "link": link, "active": active, "has_permission": True}
 
 
 def tabs(site: Any, request: HttpRequest) -> list[tuple[str, str, bool]]:
-    """Return title, URL and whether it is this page, for each list of the page's entry of the menu."""
+    """Return the title and URL of each list under the page's menu entry, and whether the list is this page."""
     here = page_admin(site, request)
     if here is None or request.path != here.list_url() or (section := here.section_for(request)) == RECORDS:
         return []
@@ -97,7 +97,7 @@ def tabs(site: Any, request: HttpRequest) -> list[tuple[str, str, bool]]:
 
 
 def records(site: Any, request: HttpRequest) -> list[tuple[str, str, str]]:
-    """Return title, phrase and URL of the tables to which no entry of its own leads, by title."""
+    """Return the title, description and URL of the tables without a menu entry of their own, sorted by title."""
     scope = scope_of(request)
     listed = {RECORDS, "Environments"} if isinstance(scope, Environment) else {RECORDS}
     return sorted(

@@ -1,7 +1,7 @@
-"""Queries for what a person may see, compiled once for all people whose roles have the same form.
+"""Queries for the rows that a person may see, compiled once for all people whose roles have the same form.
 
-The ids of the person's organizations and projects are values in the SQL. All else in it depends only on how many there
-are and on the role in each, which is the form of the roles.
+The ids of the person's organizations and projects are parameters of the SQL. The rest of the SQL depends only on the
+number of organizations and projects and on the role in each. That is the form of the roles.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from apps.tenancy.access import OrganizationRoles
 from apps.tenancy.permissions import Role
 from byteor_cloud.database.compiled import CompiledQuery
 
-# For each organization, the person's role in it, or "", and then the roles in its projects. None: an installation
-# operator, who sees everything.
+# For each organization, the person's role in it (or "") and then the person's roles in its projects. None for an
+# installation operator, who sees everything.
 type _Form = tuple[tuple[str, ...], ...] | None
-# A function of something fixed (such as a table), a person and ids, that returns what the person may see of it. Its
-# result may depend only on these.
+# A function that returns the rows that a person may see. Its arguments are something fixed (such as a table), the
+# person, and ids. Its result may depend on nothing else.
 type _Build = Callable[..., QuerySet[Any, Any]]
 
 
 def visible_row(model_admin: Any, console_user: ConsoleUser, key: str) -> Any:
-    """Return the row of the table with the key, which must be a UUID; None if the person may not see it."""
+    """Return the row with this UUID; None if the person may not see it, or if the key is not a UUID."""
     try:
         pk = UUID(key)
     except ValueError:
@@ -45,14 +45,14 @@ def _row(model_admin: Any, console_user: ConsoleUser, pk: UUID) -> QuerySet[Any]
 def personal_query(
     build: _Build, about: Hashable, console_user: ConsoleUser, *ids: UUID
 ) -> tuple[CompiledQuery[Any], list[Any]]:
-    """Return the compiled form of ``build(about, console_user, *ids)``, and the values with which to run it."""
+    """Return the compiled query ``build(about, console_user, *ids)``, and the values with which to run it."""
     form, own = _split(console_user)
     query = _compiled(build, about, len(ids), form)
     return query, [console_user.now, console_user.user_id, *ids, *own]
 
 
 def _split(console_user: ConsoleUser) -> tuple[_Form, list[UUID]]:
-    """Return the form of the person's roles, and their organizations and projects in its order."""
+    """Return the form of the person's roles, and the ids of their organizations and projects in the same order."""
     if console_user.is_superuser:
         return None, []
     parts = []

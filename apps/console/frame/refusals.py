@@ -1,4 +1,4 @@
-"""Pages of the console for what it refuses: they have the menu, and say what is missing and where to go."""
+"""The console's error pages. They have the menu, explain what is missing, and link to where to go."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from byteor_cloud.api import problems
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Return the page for something that does not exist, or that belongs to somebody else: both get the same page."""
+    """Return the page for something that does not exist or belongs to somebody else. Both get the same page."""
     return site.refuse(request, 404, "Not found", lambda here: _missing(exception, here)) or problems.not_found(
         request, exception
     )
@@ -27,12 +27,12 @@ def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Return the page for a malformed request."""
-    text = "The address or the form of this request has a part that cannot be read."
+    text = "A part of the URL or of the form is malformed. Go back, reload the page and try again."
     return site.refuse(request, 400, "Malformed request", text) or problems.bad_request(request, exception)
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """Return the page for a form with an invalid CSRF token. Django's CSRF_FAILURE_VIEW."""
+    """Return the page for a form with an invalid CSRF token. Django's setting ``CSRF_FAILURE_VIEW`` names it."""
     text = "The form has expired or came from another site. Go back, reload the page and send it again."
     return site.refuse(request, 403, "Form expired", text) or problems.csrf_failure(request, reason)
 

@@ -1,7 +1,7 @@
 """The scope of a page: the organization, project or environment to which the console narrows its lists.
 
-A list has its scope in its address, ``?in=ID``, so that two tabs can show two environments. The page of a row has the
-scope of the row.
+The URL of a list contains its scope as ``?in=ID``, so that two tabs can show two environments. The scope of a row's
+page is the row's tenant.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from apps.tenancy.models import Environment, Organization, Project, Tenant
 from apps.tenancy.permissions import Permission as P
 
 SCOPE: Final = "in"
-EVERYTHING: Final = "all"  # said in place of an id: no scope, not even the remembered one
-# What a person needs to see an organization, a project or an environment.
+EVERYTHING: Final = "all"  # instead of an id: no scope, and delete the remembered one
+# The permission that a person needs to see an organization, a project or an environment.
 NEEDED: Final[Mapping[type[Model], P]] = {
     Environment: P.VIEW_ENVIRONMENT,
     Project: P.VIEW_PROJECT,
@@ -34,20 +34,20 @@ _REMEMBERED: Final = "console_scope"
 
 
 def join_path(*parts: str) -> str:
-    """Return a path of fields for a query."""
+    """Return a field path for a query."""
     return "__".join(part for part in parts if part)
 
 
 @cache
 def level_of(model: type[Model], tenant: str) -> type[Model]:
-    """Return the tenant model to which the path of fields ``tenant`` leads from ``model``."""
+    """Return the tenant model to which the field path ``tenant`` leads from ``model``."""
     for part in filter(None, tenant.split("__")):
         model = cast("type[Model]", model._meta.get_field(part).related_model)
     return model
 
 
 def path_to(model: type[Model], tenant: str, level: type[Model]) -> str | None:
-    """Return the path of fields from ``model`` to ``level``, or None if its rows belong to a higher level."""
+    """Return the field path from ``model`` to ``level``, or None if the model's rows belong to a higher level."""
     first, last = _LEVELS.index(level_of(model, tenant)), _LEVELS.index(level)
     return join_path(tenant, *_UP[first:last]) if first <= last else None
 
@@ -55,7 +55,7 @@ def path_to(model: type[Model], tenant: str, level: type[Model]) -> str | None:
 def scope_condition(model: type[Model], tenant: str, scope: Tenant) -> Q:
     """Return the condition that a row belongs to the scope.
 
-    Rows of a higher level than the scope, such as the signing keys of an organization, belong to what the scope is in.
+    Rows of a level above the scope, such as an organization's signing keys, belong to it if it is inside their tenant.
     """
     level = level_of(model, tenant)
     while scope is not None and (path := path_to(model, tenant, type(scope))) is None:
@@ -64,7 +64,7 @@ def scope_condition(model: type[Model], tenant: str, scope: Tenant) -> Q:
 
 
 def live_tenant_condition(model: type[Model], tenant: str) -> Q:
-    """Return the condition that a row does not belong to a deleted project or environment."""
+    """Return the condition that a row's project and environment are not deleted."""
     level = level_of(model, tenant)
     if level is Environment:
         return Q(**{join_path(tenant, "deleted_at"): None, join_path(tenant, "project", "deleted_at"): None})
@@ -72,7 +72,7 @@ def live_tenant_condition(model: type[Model], tenant: str) -> Q:
 
 
 def granted_condition(model: type[Model], tenant: str, permission: P, console_user: ConsoleUser) -> Q:
-    """Return the condition that the person has ``permission`` in a row's tenant, found by the path ``tenant``."""
+    """Return the condition that the person has ``permission`` in a row's tenant, which is at the path ``tenant``."""
     level = level_of(model, tenant)
     if level is Organization:
         return console_user.organization_condition(permission, join_path(tenant, "pk"))
@@ -88,7 +88,7 @@ def visible_tenants(level: type[Model], console_user: ConsoleUser) -> QuerySet[A
 
 
 def reaching(queryset: QuerySet[Any], scope: Tenant) -> QuerySet[Any]:
-    """Keep the rows of an organization that apply in the scope: a row may be limited to a project or an environment."""
+    """Keep the rows that apply in the scope. A row of an organization may be limited to a project or an environment."""
     found, fields = queryset, {field.name for field in queryset.model._meta.fields}
     for level in lineage(scope):
         name = type(level).__name__.lower()
@@ -99,7 +99,7 @@ def reaching(queryset: QuerySet[Any], scope: Tenant) -> QuerySet[Any]:
 
 
 def lineage(scope: Tenant) -> list[Organization | Project | Environment]:
-    """Return the organization, the project and the environment of a scope, as far as it has them."""
+    """Return the levels of a scope from the organization down to the scope itself."""
     found: list[Organization | Project | Environment] = []
     while scope is not None:
         found.insert(0, scope)
@@ -110,20 +110,20 @@ def lineage(scope: Tenant) -> list[Organization | Project | Environment]:
 # -- the scope of a request ---------------------------------------------------------------------------------------
 
 
-def enter(request: HttpRequest, scope: Tenant) -> None:
-    """Make ``scope`` the scope of this page, whatever its address says."""
-    request._console_scope = scope  # type: ignore[attr-defined]  # a place to keep it for the request
+def set_scope(request: HttpRequest, scope: Tenant) -> None:
+    """Make ``scope`` the scope of this page, even if the URL contains another one."""
+    request._console_scope = scope  # type: ignore[attr-defined]  # stored here for the rest of the request
     if scope is not None:
         count_for_organization(request, lineage(scope)[0].pk)
 
 
 def scope_of(request: HttpRequest) -> Tenant:
-    """Return the scope of this page; None for everything that the person may see. Raises Http404.
+    """Return the scope of this page; None for everything that the person may see.
 
-    Every id that is not one of a visible organization, project or environment gets the same answer.
+    Raises Http404, with the same text for every id that is not a visible organization, project or environment.
     """
     if not hasattr(request, "_console_scope"):
-        enter(request, _read(request))
+        set_scope(request, _read(request))
     return cast("Tenant", request._console_scope)  # type: ignore[attr-defined]
 
 
@@ -143,7 +143,7 @@ def _read(request: HttpRequest) -> Tenant:
 
 
 def remembered_scope(request: HttpRequest) -> Tenant:
-    """Return the last scope of this session, if the person may still see it."""
+    """Return the last scope of the session; None if the person may no longer see it."""
     known = request.session.get(_REMEMBERED)
     return _find(request, known) if known else None
 
@@ -153,7 +153,7 @@ def _find(request: HttpRequest, asked: str) -> Tenant:
         pk = UUID(asked)
     except ValueError:
         return None
-    if str(pk) != asked:  # another way to write it would be another address of the same page
+    if str(pk) != asked:  # accept one spelling of an id, so that a page has one URL
         return None
     queries = (personal_query(_visible_tenant, level, console_user_of(request), pk) for level in _LEVELS)
     return next(filter(None, (query.first(*values) for query, values in queries)), None)
@@ -165,14 +165,14 @@ def _visible_tenant(level: type[Model], console_user: ConsoleUser, pk: UUID) -> 
 
 
 def list_scope_of(request: HttpRequest) -> Tenant:
-    """Return the scope to which this page narrows the rows that it lists. The page of a row does not narrow any."""
+    """Return the scope to which this page limits its rows; None on the page of a row."""
     match = getattr(request, "resolver_match", None)
     name = (match.url_name or "") if match else ""
     return scope_of(request) if name == "index" or name.endswith(("_changelist", "_choice")) else None
 
 
 def with_scope(url: str, scope: Tenant, *, explicit: bool = False) -> str:
-    """Return the URL of a list in a scope. ``explicit``: also if that is everything, and forget the remembered one."""
+    """Return the URL of a list in a scope. ``explicit``: without a scope, the URL clears the remembered one."""
     if scope is None and not explicit:
         return url
     return f"{url}{'&' if '?' in url else '?'}{urlencode({SCOPE: EVERYTHING if scope is None else scope.pk})}"

@@ -1,6 +1,7 @@
-"""The search over everything in the console: by the beginning of a name, by an id, or by the beginning of a hash.
+"""The global search of the console: by the start of a name, by an id, or by the start of a hash.
 
-However many rows there are, a search reads a few of each kind: names and hashes are ranges of an index, ids are keys.
+A search reads a few rows of each kind, however many there are: it finds names and hashes by ranges of an index, and
+ids by primary keys.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from apps.console.frame.base import FoundBy, ReadOnlyAdmin
 from apps.console.frame.columns import row_url, tenant_path
 from apps.tenancy.models import Environment, folded
 
-MOST = 5  # of each kind
-SHORTEST, _LONGEST = 2, 300  # characters; nothing has a longer name
+MOST = 5  # results of each kind
+SHORTEST, _LONGEST = 2, 300  # characters of a search text; no name is longer
 _LAST = "\U0010ffff"  # no text that begins with X sorts after X and this character
 _ID = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}")
 _HASH = re.compile(r"(?:sha256:)?([0-9a-f]{4,64})…?")
@@ -34,7 +35,7 @@ type _Kinds = Sequence[tuple[ReadOnlyAdmin, FoundBy]]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A row or a page that was found."""
+    """A search result: a row or a list."""
 
     title: str
     where: str
@@ -43,11 +44,11 @@ class Found:
 
 
 def search(request: HttpRequest, admins: Iterable[ReadOnlyAdmin]) -> list[Found]:
-    """Return the lists and the visible rows that the text in the address finds.
+    """Return the lists and the visible rows that match the text in the URL.
 
-    Each kind of rows adds one query if it has any.
+    Takes one further query for each kind of row that was found.
     """
-    text = asked(request)
+    text = search_text(request)
     if len(text) < SHORTEST or "\0" in text or len(text) > _LONGEST:
         return []
     visible = [each for each in admins if each.has_module_permission(request)]
@@ -67,34 +68,34 @@ def search(request: HttpRequest, admins: Iterable[ReadOnlyAdmin]) -> list[Found]
     return found
 
 
-def asked(request: HttpRequest) -> str:
-    """Return the text that is searched for."""
+def search_text(request: HttpRequest) -> str:
+    """Return the search text in the URL."""
     return request.GET.get("s", "").strip()
 
 
 def note(request: HttpRequest, found: Sequence[Found]) -> str:
-    """Say how many were found, or what to type."""
-    text = asked(request)
+    """Return a sentence that says how many results there are, or what to type."""
+    text = search_text(request)
     if len(text) < SHORTEST:
-        return "Type the beginning of a name, a whole id, or the beginning of a hash."
+        return "Type the start of a name or of a hash, or a complete id."
     if not found:
-        return "Nothing that you may see has this name, id or hash. A name or a hash is found by its beginning."
-    said = "1 result" if len(found) == 1 else f"{len(found)} results"
+        return "No results. You can search by the start of a name or of a hash, or by a complete id."
+    count = "1 result" if len(found) == 1 else f"{len(found)} results"
     (_, most), *_ = Counter(each.icon for each in found).most_common(1)
-    return f"{said}, at most {MOST} of a kind. A longer text finds fewer." if most == MOST else said
+    return f"{count}, at most {MOST} of a kind. Type more to narrow the search." if most == MOST else count
 
 
 def _shown(admin: ReadOnlyAdmin, found_by: FoundBy, row: Any) -> Found:
-    """Say what the row is, in its title or below it, and to which organization, project and environment it belongs."""
+    """Return a row as a result. Its title or the line below contains the kind of row, and the line names its tenant."""
     title, kind, tenant = admin.page_title(row), capfirst(admin.singular), admin.tenant_of(row)
     parts = [*([] if title.startswith(kind) else [kind]), *([tenant_path(tenant)] if tenant is not None else [])]
     return Found(title, " · ".join(parts) or kind, row_url(row), found_by.icon)
 
 
 def _named(request: HttpRequest, kinds: _Kinds, text: str) -> list[tuple[str, Any]]:
-    """Return label and key of the rows whose name begins with the text: of each visible environment the first ones.
+    """Return the label and key of rows whose name starts with the text: the first ones of each visible environment.
 
-    It is one query, which reads a range of an index for each table and environment.
+    Takes one query, which reads a range of an index for each table and environment.
     """
     named = [each for each in kinds if each[1].name]
     environments = next((admin for admin, _ in kinds if admin.model is Environment), None)
@@ -119,9 +120,9 @@ def _named(request: HttpRequest, kinds: _Kinds, text: str) -> list[tuple[str, An
 
 
 def _others(request: HttpRequest, kinds: _Kinds, text: str) -> list[tuple[str, Any]]:
-    """Return label and key of the rows with this id, with a hash that begins with the text, or with the words.
+    """Return the label and key of rows with this id, with a hash that starts with the text, or with the words.
 
-    It is one query. It contains only the tables that could have such a row.
+    Takes one query, which reads only tables that may have such a row.
     """
     parts = [
         admin.visible_rows(request)
@@ -137,12 +138,12 @@ def _others(request: HttpRequest, kinds: _Kinds, text: str) -> list[tuple[str, A
 
 
 def _conditions(found_by: FoundBy, text: str) -> list[Q]:
-    """Return conditions each of which one index answers, or a table that has few visible rows."""
+    """Return the conditions under which a row matches. Each uses one index, or a table with few visible rows."""
     conditions = []
     if _ID.fullmatch(text):
         conditions.append(Q(pk=UUID(text)))
     if match := _HASH.fullmatch(text):
-        # In every locale a letter sorts after the digits and the letters before it.
+        # The letter g sorts after all hexadecimal digits in every locale.
         start = f"sha256:{match[1]}"
         conditions += [Q(**{f"{each}__gte": start, f"{each}__lt": f"{start}g"}) for each in found_by.hashes]
     if found_by.words:

@@ -26,13 +26,13 @@ from unfold.sites import UnfoldAdminSite
 from apps.console.frame import search
 from apps.console.frame.console_user import actor_of, console_user_of
 from apps.console.frame.menu import RECORDS, build_menu, menu_item, page_admin, records, tabs
-from apps.console.frame.scope import SCOPE, enter, remembered_scope, with_scope
+from apps.console.frame.scope import SCOPE, remembered_scope, set_scope, with_scope
 from apps.console.frame.switcher import Switcher
 from apps.tenancy.models import User
 from apps.tenancy.services import audit
 from byteor_cloud.api import problems
 
-# The theme's Alpine.js needs `unsafe-eval`. No page outside the console permits it.
+# The theme's Alpine.js needs `unsafe-eval`. Pages outside the console do not permit it.
 CONSOLE_CSP = {**settings.SECURE_CSP, "script-src": [CSP.SELF, CSP.UNSAFE_EVAL]}
 
 
@@ -48,35 +48,35 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
         return console_user.is_superuser or bool(console_user.roles)
 
     def admin_view(self, view: Any, cacheable: bool = False) -> Callable[..., Any]:
-        """Wrap a view of the console with the console's content security policy, and a page for a wrong method."""
+        """Wrap a view with the console's content security policy, and show a page for a method that is not allowed."""
         inner = super().admin_view(view, cacheable)
 
         @wraps(view)
-        def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        def respond(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
             response: HttpResponse = inner(request, *args, **kwargs)
             if not isinstance(response, HttpResponseNotAllowed):
                 return response
-            text = "This address is part of a form or a button. Open the page that has it."
+            text = "This URL belongs to a form or a button. Open the page that contains it."
             page = self.refuse(request, 405, "Not a page", text)
             if page is None:
                 return response
             page["Allow"] = response["Allow"]
             return page
 
-        return csp_override(CONSOLE_CSP)(answer)
+        return csp_override(CONSOLE_CSP)(respond)
 
     def refuse(
         self, request: HttpRequest, status: int, title: str, explain: str | Callable[[Any], str]
     ) -> HttpResponse | None:
-        """Return a page that explains a refusal; None if the request is not from a person's browser in the console.
+        """Return a page that explains a refusal; None unless the request comes from a member's browser in the console.
 
-        ``explain`` is the text, or a function that returns it for the table to which the page belongs, or for None.
+        ``explain`` is the text, or a function that returns it. The function receives the page's table, or None.
         """
         if not request.path.startswith(reverse("admin:index")) or not problems.accepts_html(request):
             return None
         if not hasattr(request, "user") or not self.has_permission(request):
             return None
-        enter(request, None)  # the address may name a scope that the person may not see
+        set_scope(request, None)  # the scope in the URL may be one that the person may not see
         here = page_admin(self, request)
         context = {
             **self.each_context(request),
@@ -89,7 +89,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
 
     @method_decorator(never_cache)
     def login(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Show the sign-in page: a button for the identity provider, or a hint about one-time links."""
+        """Show the sign-in page, with a button for the identity provider or instructions for one-time links."""
         if self.has_permission(request):
             return HttpResponseRedirect(reverse("admin:index"))
         context = {
@@ -99,9 +99,9 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
         return render(request, "sign_in.html", context)
 
     def get_urls(self) -> list[Any]:
-        """Add the console's own pages. People without any role may sign out and create an organization.
+        """Add the console's own pages. People without a role may sign out and create an organization.
 
-        Django's page ``view_on_site`` is left out: it tells of any row by its id whether it exists.
+        Django's page ``view_on_site`` is left out, because it reveals whether a row with a given id exists.
         """
         start = never_cache(csrf_protect(csp_override(CONSOLE_CSP)(self.start_view)))
         return [
@@ -113,7 +113,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
 
     @method_decorator(require_POST)
     def logout(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Sign out and record it."""
+        """Sign the person out and record an audit event."""
         if isinstance(request.user, User):
             user = request.user
             audit.record_of_person("session.sign_out", person=user, actor=actor_of(request), resource=("user", user.pk))
@@ -121,7 +121,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
         return HttpResponseRedirect(reverse("index"))
 
     def password_change(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Return 404: nobody has a password."""
+        """Return 404, because accounts have no password."""
         raise Http404
 
     password_change_done = password_change
@@ -129,7 +129,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
     # -- the frame of every page ---------------------------------------------------------------------------------
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
-        """Return what the frame of every page shows: the switcher, the menu, and the lists beside this one."""
+        """Return what the frame of every page shows: the switcher, the menu, and tabs to related lists."""
         if not self.has_permission(request):  # a person without an organization, on the page that creates one
             start = menu_item("Create organization", "domain_add", reverse("admin:start"), None, active=True)
             return {**self._theme, "sidebar_navigation": [{"items": [start]}]}
@@ -145,23 +145,23 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
 
     @cached_property
     def _theme(self) -> dict[str, Any]:
-        """What the theme shows to everybody on every page, made once: the theme would do it for each request."""
+        """The part of the theme's context that is the same for all people and pages, computed only once."""
         nobody = HttpRequest()
         nobody.META["SCRIPT_NAME"], nobody.user = "", AnonymousUser()
         shown: dict[str, Any] = super().each_context(nobody)
         return shown
 
     def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[Any]:
-        """Return no apps, so that the theme does not list their tables: our own menu does."""
+        """Return no apps, because the console's own menu lists the tables."""
         return []
 
     def search(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Return the results of the search over everything, as the list that console.js shows."""
+        """Return the results of the global search as the HTML list that console.js shows."""
         found = search.search(request, self._registry.values())
         return render(request, "console/found.html", {"found": found, "note": search.note(request, found)})
 
     def index(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Show the overview. Without a scope in its address, open the last one of the session.
+        """Show the overview. Without a scope in the URL, redirect to the session's last scope.
 
         The theme gets the content from ``apps.console.home``, which the setting ``DASHBOARD_CALLBACK`` names.
         """
@@ -170,16 +170,16 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
         return super().index(request, extra_context)  # type: ignore[no-any-return]  # untyped library
 
     def app_index(self, request: HttpRequest, app_label: str, extra_context: Any = None) -> HttpResponse:
-        """Return 404: the menu lists the tables, and knows no apps."""
+        """Return 404, because the console has no pages of apps: the menu lists the tables."""
         raise Http404
 
     def records_view(self, request: HttpRequest) -> HttpResponse:
-        """Show the tables to which no entry of the menu leads by itself, each with what it holds."""
+        """Show the tables without a menu entry of their own, each with a description."""
         context = {**self.each_context(request), "title": RECORDS, "records": records(self, request)}
         return TemplateResponse(request, "console/tables.html", context)
 
     def start_view(self, request: HttpRequest) -> HttpResponse:
-        """Let a person create an organization, also one who belongs to none: the API lets everybody."""
+        """Let any active person create an organization, as the API does, even without belonging to one."""
         if not isinstance(request.user, User) or not request.user.is_active:
             return HttpResponseRedirect(reverse("admin:login"))
         people = self.get_model_admin(User)

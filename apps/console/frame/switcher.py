@@ -1,4 +1,4 @@
-"""The switcher at the top of each page: which organization, project and environment it shows, and links to others."""
+"""The switcher at the top of each page. It shows the organization, project and environment, and links to others."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from apps.tenancy.models import Environment, Organization, Project, Tenant
 
 MAX_LINKS: Final = 50  # an installation may have thousands of organizations
 _TENANTS: Final[tuple[type[Organization | Project | Environment], ...]] = (Organization, Project, Environment)
-# The fields with the names of each of them and of what it is in, from the organization down.
+# For each of them, the fields with its name and the names of the levels above, from the organization down.
 _NAMES: Final = (("name",), ("organization__name", "name"), ("project__organization__name", "project__name", "name"))
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A place to which the switcher leads."""
+    """A link of the switcher."""
 
     text: str
     url: str
@@ -43,11 +43,11 @@ class Level:
     is_chosen: bool
     everything: Link
     links: Sequence[Link]
-    more: str | None  # the list of all, if there are more than the menu shows
+    more: str | None  # the URL of the full list, if the menu does not show all
 
 
 class Switcher:
-    """The three menus of a page. They are read when a template shows them."""
+    """The three menus of a page. They are read from the database only when a template shows them."""
 
     def __init__(self, request: HttpRequest, page_admin: Any) -> None:
         self._request, self._admin = request, page_admin
@@ -59,7 +59,7 @@ class Switcher:
         return str(scope.posture) if isinstance(scope, Environment) else ""
 
     def levels(self) -> list[Level]:
-        """Return the menus of organizations, projects and environments. They need one query."""
+        """Return the menus of organizations, projects and environments. Takes one query."""
         chosen = lineage(scope_of(self._request))
         query, values = personal_query(
             _choices, len(chosen), console_user_of(self._request), *(level.pk for level in chosen)
@@ -93,7 +93,7 @@ class Switcher:
         )
 
     def url_in(self, scope: Tenant) -> str:
-        """Return the URL of what this page shows, in another scope: the same list, or the list of the page's row."""
+        """Return the URL of the same list in another scope. On the page of a row, it is the list of such rows."""
         if self._admin is None:
             match = self._request.resolver_match
             name = match.url_name if match and match.url_name == "records" else "index"
@@ -112,7 +112,7 @@ def _choices(count: int, console_user: ConsoleUser, *keys: UUID) -> QuerySet[Any
 
 
 def _level_choices(depth: int, console_user: ConsoleUser, around: Tenant) -> QuerySet[Any, Any]:
-    """Return depth, key, posture and three names of the first rows of a level in the scope ``around`` it."""
+    """Return the depth, key, posture and three names of a level's first rows in the scope ``around``."""
     model, names = _TENANTS[depth], _NAMES[depth]
     rows = visible_tenants(model, console_user)
     if around is not None:
@@ -126,5 +126,5 @@ def _level_choices(depth: int, console_user: ConsoleUser, around: Tenant) -> Que
 
 
 def _around(depth: int, chosen: list[Any]) -> Tenant:
-    """Return what the rows of a level are listed in: the part of the page's scope that is above the level."""
+    """Return the scope in which the rows of a level are listed: the part of the page's scope above the level."""
     return chosen[min(depth, len(chosen)) - 1] if depth and chosen else None

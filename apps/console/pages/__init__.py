@@ -1,7 +1,7 @@
-"""The pages of the console, a module or folder for each thing shown. Importing this package registers all of them.
+"""The pages of the console, with a module or folder for each kind of row. Importing this package registers them all.
 
-The order of the imports is the order of lists in the menu, of what the search finds, and of counts on a row's page.
-Pages that are not named here come last.
+The import order determines the order of lists in the menu, of search results, and of row counts on a row's page. Pages
+that are not imported here by name come last.
 """
 
 # ruff: noqa: I001, F401

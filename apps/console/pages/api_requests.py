@@ -1,4 +1,4 @@
-"""Console pages of what is kept about requests of the API: idempotency keys and rate counters."""
+"""Console pages of records about API requests: idempotency keys and rate counters."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _ID = re.compile(r"[:/ ]*[0-9a-f]{8}-[0-9a-f-]{27}")
 
 
 def _without_ids(text: str) -> str:
-    """Return a machine's name of a caller without its id, for a title."""
+    """Return the identifier of a caller without the id in it, for a title."""
     return _ID.sub("", text).replace("_", " ") or "a caller"
 
 
 @admin.register(IdempotencyKey, site=site)
 class IdempotencyKeyAdmin(ReadOnlyAdmin):
-    holds = "Requests whose first response is kept, so that a repetition gets the same."
+    holds = "Requests whose first response is stored, so that a repeated request gets the same response."
     list_display = ("key", "caller", "status", "expires_at")
     sortable_by = ()
     search_fields = ("key", "caller")
@@ -30,7 +30,7 @@ class IdempotencyKeyAdmin(ReadOnlyAdmin):
 
 @admin.register(RateCounter, site=site)
 class RateCounterAdmin(ReadOnlyAdmin):
-    holds = "How many requests each caller made in the current minute."
+    holds = "The number of requests that each caller made in the current minute."
     ordering = ("-minute", "key")
     list_display = ("key", "minute", "count")
     sortable_by = ()

@@ -17,20 +17,20 @@ from apps.tenancy.permissions import Permission as P
 _SHOWN = 10
 
 
-def _what(event: AuditEvent) -> str:
+def _action(event: AuditEvent) -> str:
     """Return the action, and the outcome if it did not succeed."""
     return event.action if event.outcome == "success" else with_note(event.action, state_pill(event.outcome))
 
 
 def last_events_panel(environment: Environment, visible: QuerySet[AuditEvent]) -> dict[str, Any]:
-    """Return the panel of what happened last in an environment."""
+    """Return the panel of an environment's last audit events."""
     last = visible.filter(environment_id=environment.pk).order_by("-id")[:_SHOWN]
     return {
         "title": "Last events",
         "url": with_scope(f"{list_url(AuditEvent)}?environment_id__exact={environment.pk}", environment),
-        "columns": ("When", "What", "Who"),
-        "rows": [(relative_time(each.timestamp), _what(each), each.actor_display) for each in last],
-        "empty": "Nothing has happened here yet.",
+        "columns": ("Time", "Action", "Actor"),
+        "rows": [(relative_time(each.timestamp), _action(each), each.actor_display) for each in last],
+        "empty": "No events yet.",
     }
 
 
@@ -81,7 +81,7 @@ class DenialCountAdmin(ReadOnlyAdmin):
     tenant = "organization"
     needs = P.MANAGE_ORG_MEMBERSHIPS
     section = "Audit"
-    menu, noun, nouns = "Denials of this minute", "count of denials", "counts of denials"
+    menu, noun, nouns = "Denials in this minute", "denial count", "denial counts"
     related = ("organization",)
     list_display = ("minute", "actor_display", "action", "count", "organization")
     list_filter = ("actor_kind", ("organization", VisibleRowsFilter))

@@ -21,22 +21,22 @@ from apps.tenancy.permissions import Permission
 
 
 def _about(queryset: QuerySet[Any], condition: Callable[[type[Model], dead_letters.JobSubject], Q]) -> QuerySet[Any]:
-    """Keep the jobs about rows that fulfil the condition of their kind of row."""
+    """Keep the jobs that refer to a row that meets the condition for its table."""
     found = Q()
     for argument, subject in dead_letters.SUBJECTS.items():
         rows = subject.model._default_manager.filter(condition(subject.model, subject))
-        # For each job one look-up by key. A list of all these rows could have a million.
+        # One lookup by key for each job, because a list of all these rows could have a million entries.
         found |= Q(Exists(rows.filter(pk=Cast(KeyTextTransform(argument, OuterRef("args")), UUIDField()))))
     return queryset.filter(found)
 
 
 @admin.register(ProcrastinateJob, site=site)
 class JobAdmin(ReadOnlyAdmin):
-    """Jobs of the worker. Installation operators see all jobs; others see the jobs about rows that they may see."""
+    """Jobs of the worker. Installation operators see all jobs, and others the jobs that refer to rows they may see."""
 
     needs = Permission.VIEW_ENVIRONMENT
     noun, nouns = "job", "jobs"
-    holds = "The work that the worker does in the background, also what it gave up."
+    holds = "The background work of the worker, including jobs that it gave up."
     tabs = {"Dead letters": "status__exact=failed"}
     omitted = frozenset({"worker", "abort_requested"})
     list_display = ("id", "task_name", "state", "attempts", "args", "scheduled_at")
@@ -47,7 +47,8 @@ class JobAdmin(ReadOnlyAdmin):
         Act(
             name="retry",
             label="Retry",
-            explain="Put the job back into the queue. Every job is safe to run again.",
+            done="{} queued again",
+            explain="The job is queued again. Every job can safely run again.",
             run=lambda row, context: dead_letters.retry(row, actor=context.actor),
             needs=Permission.OPERATE_ENVIRONMENT,
             icon="refresh",
@@ -59,11 +60,11 @@ class JobAdmin(ReadOnlyAdmin):
         return console_user_of(request).holds_anywhere(self.needs)
 
     def section_for(self, request: HttpRequest) -> str:
-        """Give the operators of the installation an entry of its own, since they look after the worker."""
+        """Return a separate menu entry for installation operators, because they look after the worker."""
         return "Jobs" if console_user_of(request).is_superuser else super().section_for(request)
 
     def page_title(self, row: ProcrastinateJob) -> str:
-        return f"Job {row.pk}: {row.task_name}"
+        return f"Job {row.pk} ({row.task_name})"
 
     def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
         if console_user.is_superuser:
@@ -80,7 +81,7 @@ class JobAdmin(ReadOnlyAdmin):
         return _about(queryset, lambda model, subject: scope_condition(model, subject.tenant, scope))
 
     def tenant_of(self, row: ProcrastinateJob) -> Tenant:
-        kept = vars(row)  # a page asks several times
+        kept = vars(row)  # a cache, because a page calls this several times
         if "_tenant" not in kept:
             kept["_tenant"] = dead_letters.tenant_of(row)
         return cast("Tenant", kept["_tenant"])

@@ -18,7 +18,7 @@ from apps.tenancy.permissions import Permission as P
 class WebhookAdmin(ReadOnlyAdmin):
     tenant = "organization"
     needs = P.MANAGE_ORG_MEMBERSHIPS
-    holds = "The receivers outside of this installation that are told what happens."
+    holds = "Receivers outside of this installation that are notified of events."
     related = ("organization", "project", "environment__project")
     list_display = ("url", "description", "enabled", "events", "failing_since", "organization", "created_at")
     list_filter = ("enabled", ("organization", VisibleRowsFilter))
@@ -27,7 +27,8 @@ class WebhookAdmin(ReadOnlyAdmin):
         Act.of(
             commands.test,
             label="Send a test",
-            explain="An event of type ping is sent to the receiver. The webhook's deliveries show the result.",
+            done="Test of {} queued",
+            explain="An event of the type ping is sent to the receiver. The webhook's deliveries show the result.",
             icon="send",
             applies=lambda row: row.enabled,
         ),
@@ -44,10 +45,10 @@ class WebhookAdmin(ReadOnlyAdmin):
 class WebhookDeliveryAdmin(ReadOnlyAdmin):
     tenant = "webhook__organization"
     needs = P.MANAGE_ORG_MEMBERSHIPS
-    holds = "Each message to a webhook, with the receiver's responses."
+    holds = "The messages to webhooks, with the receivers' responses."
     related = ("webhook__organization", "event")
     reads = ("attempts",)
-    list_display = ("created_at", "type", "webhook", "status", "answer", "next_attempt_at", "finished_at")
+    list_display = ("created_at", "type", "webhook", "status", "last_response", "next_attempt_at", "finished_at")
     sortable_by = ()
     list_filter = ("status", ("webhook", VisibleRowsFilter))
     search_fields = ("event__action", "webhook__url", "=id")
@@ -55,7 +56,8 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
         Act.of(
             commands.redeliver,
             label="Redeliver",
-            explain="The message is sent again with the same webhook-id, even if it was delivered before.",
+            done="{} queued again",
+            explain="The message is sent again with the same webhook-id, even if it has been delivered already.",
             icon="replay",
             applies=lambda row: row.webhook.enabled,
         ),
@@ -65,7 +67,7 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
         return f"Webhook delivery of {row}"
 
     @admin.display(description="Last response")
-    def answer(self, row: WebhookDelivery) -> str:
+    def last_response(self, row: WebhookDelivery) -> str:
         if not row.attempts:
             return "-"
         last = row.attempts[-1]

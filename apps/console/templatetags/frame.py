@@ -1,4 +1,4 @@
-"""Template tags of the frame of the console's pages."""
+"""Template tags for the frame around the console's pages."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ register = template.Library()
 
 @register.simple_tag(takes_context=True)
 def trail(context: Any) -> list[tuple[str, str]]:
-    """Return title and URL of the pages above this one, from the list on: the switcher shows what is above that."""
+    """Return the title and URL of the pages above this one, starting with the list. The switcher shows the scope."""
     here, path = context.get("page_admin"), context["request"].path
     if here is None or path == here.list_url():
         return []
     levels: list[Any] = lineage(scope_of(context["request"]))
-    if levels and isinstance(levels[-1], here.model):  # the list beside an environment is that of its project
+    if levels and isinstance(levels[-1], here.model):  # the list above an environment shows its project's environments
         levels.pop()
     found = [(here.menu_title(), with_scope(here.list_url(), levels[-1] if levels else None))]
     row = context.get("original") or context.get("object")
@@ -31,5 +31,5 @@ def trail(context: Any) -> list[tuple[str, str]]:
 
 @register.simple_tag(takes_context=True)
 def scope_words(context: Any) -> str:
-    """Return the names of the page's scope for the title of the browser's tab."""
+    """Return the names in the page's scope, for the title of the browser tab."""
     return " / ".join(str(each) for each in lineage(scope_of(context["request"])))

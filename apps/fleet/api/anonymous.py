@@ -85,10 +85,10 @@ class AnonymousCallers:
     """Admits requests within the limits per address and in total. A valid credential is admitted beyond them."""
 
     def __init__(self) -> None:
-        self._by_address = Allowance(per_s=PER_ADDRESS_PER_S, at_once=PER_ADDRESS_BURST)
-        self._in_total = Allowance(per_s=IN_TOTAL_PER_S, at_once=IN_TOTAL_BURST)
+        self._by_address = Allowance(per_s=PER_ADDRESS_PER_S, burst=PER_ADDRESS_BURST)
+        self._in_total = Allowance(per_s=IN_TOTAL_PER_S, burst=IN_TOTAL_BURST)
         # For requests with a valid credential that no view verifies: static files, unknown paths, documentation.
-        self._by_credential = Allowance(per_s=PER_ADDRESS_PER_S, at_once=PER_ADDRESS_BURST)
+        self._by_credential = Allowance(per_s=PER_ADDRESS_PER_S, burst=PER_ADDRESS_BURST)
         self._valid, self._invalid = _Known(VALID_FOR_S), _Known(INVALID_FOR_S)
         self._look_ups: Combiner[Presented, bool] = Combiner(self._look_up)
 

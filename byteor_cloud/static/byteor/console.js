@@ -1,11 +1,11 @@
-// The search over everything, and boxes that scroll by keyboard.
+// The dialog of the global search, and scrolling of boxes by keyboard.
 "use strict";
 
 addEventListener("DOMContentLoaded", () => {
   const dialog = document.getElementById("search");
   if (dialog) search(dialog);
 
-  // A box that scrolls and holds nothing to focus is focused itself.
+  // Make a box focusable if it scrolls and contains nothing that can be focused.
   const BOXES = ".scroll, .drawing, .unified, .kv, .dump, .readonly, pre, .overflow-x-auto";
   const mark = () => {
     for (const box of document.querySelectorAll(BOXES)) {
@@ -33,7 +33,7 @@ function search(dialog) {
   const note = dialog.querySelector(".search-note");
   const options = () => [...results.querySelectorAll("[role=option]")];
   let chosen = -1, timer = 0, request = null, shown = null;
-  let kept = null; // the address of the row that an arrow key chose. It stays chosen when a later answer arrives.
+  let kept = null; // the URL of the option that an arrow key chose. It stays chosen when a later response arrives.
 
   function choose(index) {
     const all = options();
@@ -51,16 +51,16 @@ function search(dialog) {
     request?.abort();
     request = new AbortController();
     try {
-      const answer = await fetch(`${dialog.dataset.url}?s=${encodeURIComponent(text)}`, { signal: request.signal });
-      if (answer.redirected) return location.reload(); // signed out
-      if (answer.status === 429) refused = `${(await answer.json()).title}. Search again in ${answer.headers.get("Retry-After")} seconds.`;
-      if (!answer.ok) throw new Error(answer.statusText);
-      results.innerHTML = await answer.text(); // HTML of a server template, which escapes values
+      const response = await fetch(`${dialog.dataset.url}?s=${encodeURIComponent(text)}`, { signal: request.signal });
+      if (response.redirected) return location.reload(); // signed out
+      if (response.status === 429) refused = `${(await response.json()).title}. Search again in ${response.headers.get("Retry-After")} seconds.`;
+      if (!response.ok) throw new Error(response.statusText);
+      results.innerHTML = await response.text(); // HTML of a server template, which escapes values
       note.textContent = results.firstElementChild.dataset.note;
     } catch (error) {
       if (error.name === "AbortError") return;
       results.replaceChildren();
-      note.textContent = refused ?? "The search did not answer. Try again.";
+      note.textContent = refused ?? "The server does not respond. Try again.";
     }
     shown = text;
     results.hidden = !options().length;
@@ -71,7 +71,7 @@ function search(dialog) {
   function open() {
     if (dialog.open) return;
     const page = window.Alpine?.$data(document.documentElement);
-    if (page && innerWidth <= 1280) page.sidebarOpen = false; // it would keep the focus
+    if (page && innerWidth <= 1280) page.sidebarOpen = false; // the open menu would keep the focus
     dialog.showModal();
     kept = null;
     input.select();
@@ -84,12 +84,12 @@ function search(dialog) {
     const slash = event.key === "/" && !event.ctrlKey && !event.metaKey && !writing(document.activeElement);
     if (!asked && !slash) return;
     event.preventDefault();
-    event.stopImmediatePropagation(); // the theme's own keys
+    event.stopImmediatePropagation(); // the theme has its own handler for these keys
     open();
   }, { capture: true });
   document.addEventListener("click", (event) => {
     if (event.target.closest("[data-search]")) open();
-    // A click beside the dialog has the dialog itself as its target.
+    // A click outside of the dialog's box has the dialog itself as its target.
     if (event.target === dialog || event.target.closest("#search [data-close]")) dialog.close();
   });
   input.addEventListener("input", () => { kept = null; clearTimeout(timer); timer = setTimeout(find, 150); });

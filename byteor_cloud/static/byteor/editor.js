@@ -1,5 +1,5 @@
-// The plan editor. It compiles the text on the server while a person types and shows the result. Whoever must not edit
-// the plan sees what the server stored with it. No library, no build.
+// The plan editor. It compiles the text on the server while a person types, and shows the result. People who may not
+// edit the plan see its stored diagnostics. No library, no build.
 const LINE_HEIGHT = 20; // px, as in editor.css
 const PREVIEW_DELAY = 250; // ms without a change before the text is compiled
 const TONES = { error: "bad", warning: "warn", info: "busy" };
@@ -232,8 +232,8 @@ function askToPromote() {
     notify("bad", element("p", "", "Save first. Only the saved plan can be promoted, and your text differs from it."));
     return;
   }
-  const question = `Make a version of revision ${revision}? A version never changes and cannot be deleted. Nothing is deployed yet.`;
-  const yes = choice("Yes, make the version", promote);
+  const question = `Create a version from revision ${revision}? A version cannot be changed or deleted. Nothing is deployed yet.`;
+  const yes = choice("Create the version", promote);
   notify("warn", element("p", "", question), yes, choice("Not now", () => notify("")));
   yes.focus();
 }
@@ -243,7 +243,7 @@ function promote() {
     const message = document.createElement("p");
     const link = element("a", "to", answer.version);
     link.href = answer.url;
-    message.append(answer.fresh ? "Promoted to " : "The plan has not changed since ", link, ". What comes next: its runtime configuration.");
+    message.append(answer.fresh ? "Promoted to " : "The plan has not changed since ", link, ". The next step is its runtime configuration.");
     const next = element("a", "choice", "Create a config bundle");
     next.href = answer.next;
     notify("good", message, next);

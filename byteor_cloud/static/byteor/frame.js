@@ -1,4 +1,4 @@
-// Close the menus of the switcher as people expect of menus: by Escape, and by a click elsewhere.
+// Close the menus of the switcher on Escape, and on a click outside of them.
 const openMenu = () => document.querySelector(".switch[open]");
 addEventListener("keydown", (event) => {
   const menu = event.key === "Escape" && openMenu();

@@ -1,5 +1,5 @@
-// Keeps the parts of a row's page up to date. It fetches them from the server again and changes only the nodes that
-// differ, so that scroll position, focus, open sections and typed text stay. No library, no build.
+// Updates the changing parts of a row's page. It fetches them again and changes only the nodes that differ, so that
+// scroll position, focus, open sections and typed text stay. No library, no build.
 const MAX_WAIT = 30000; // ms between requests, for a hidden tab and a server that does not respond
 const TIMEOUT = 15000; // ms for one response
 const PARTS = [".live", ".still", "fieldset.module", ".related-rows"]; // the elements of live_parts.html

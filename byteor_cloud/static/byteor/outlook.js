@@ -1,6 +1,6 @@
-// Keeps "What would happen" beside the form of a deployment up to date while a person fills it in. Without it, the button
+// Updates "What would happen" next to the form of a deployment while a person fills it in. Without scripts, the button
 // "Preview" does the same. No library, no build.
-const DELAY = 300; // ms without a change before the server is asked
+const DELAY = 300; // ms without a change before a request
 const TIMEOUT = 15000; // ms for one response
 
 const form = document.getElementById("deploy");
@@ -11,13 +11,13 @@ let timer;
 
 function setStale(stale) {
   outlook.classList.toggle("stale", stale);
-  // What is shown must be what is requested.
+  // People may request only what the preview shows.
   for (const button of outlook.querySelectorAll("button")) button.disabled = stale;
 }
 
 function say(text, everybody) {
   said.textContent = text;
-  said.classList.toggle("sr-only", !everybody); // the outlook itself says the rest to those who see it
+  said.classList.toggle("sr-only", !everybody); // only screen readers need a text that the preview shows
 }
 
 async function preview() {
@@ -35,7 +35,7 @@ async function preview() {
     say(outlook.querySelector("[data-said]")?.textContent ?? "", false);
     setStale(false);
   } catch (error) {
-    // What fetch itself throws is no sentence for people.
+    // The errors of fetch itself are not sentences for people.
     const text = error.constructor === Error ? error.message : "The server does not respond. Press Preview to try again.";
     if (request === lastRequest) say(text, true);
   }

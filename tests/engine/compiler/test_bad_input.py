@@ -113,7 +113,7 @@ ODD: list[Any] = [
 
 @pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
 @pytest.mark.parametrize("base", ["ring", "graph"])
-def test_odd_value_gets_diagnostic_anywhere_in_plan(odd: Any, base: str, request: pytest.FixtureRequest) -> None:
+def test_unexpected_value_gets_diagnostic_anywhere_in_plan(odd: Any, base: str, request: pytest.FixtureRequest) -> None:
     plan = request.getfixturevalue(base)
 
     def visit(container: Any, keys: list[Any]) -> None:
@@ -144,7 +144,7 @@ def test_self_containing_list_gets_diagnostic(ring: Any) -> None:
     assert [d.pointer for d in compile_plan(ring).diagnostics] == ["/single_ring/stages/0"]
 
 
-def test_diagnostic_for_odd_key_points_to_its_object(ring: Any) -> None:
+def test_diagnostic_for_invalid_key_points_to_its_object(ring: Any) -> None:
     ring["x" * 65] = ring["\ud800"] = ring["a\n"] = 1
     ring["labels"] = {"\x00": "a", "k" * 65: "a", "": "a", "ok": "a"}
 

@@ -106,14 +106,14 @@ def test_unreadable_node_or_list_is_not_reported_as_unconnected(graph: Any) -> N
     assert [d.pointer for d in compile_plan(graph).diagnostics] == ["/lane_graph/connections"]
 
 
-def test_references_to_invalid_id_are_accepted(ring: Any) -> None:
+def test_references_to_invalid_id_cause_no_further_diagnostic(ring: Any) -> None:
     ring["single_ring"]["stages"][0]["id"] = "Decode"
     ring["single_ring"]["stages"][1]["depends_on"] = ["Decode"]
 
     assert [d.pointer for d in compile_plan(ring).diagnostics] == ["/single_ring/stages/0/id"]
 
 
-def test_payloads_are_checked_without_target(ring: Any, graph: Any) -> None:
+def test_payloads_are_checked_even_if_target_is_missing(ring: Any, graph: Any) -> None:
     plan = ring | {"lane_graph": graph["lane_graph"]}
     del plan["target"]
     plan["single_ring"]["shards"] = 0

@@ -142,7 +142,7 @@ def test_spec_graph_is_written_as_json(golden: Callable[[str], Any]) -> None:
     }
 
 
-def test_ring_edges_are_its_dependencies(golden: Callable[[str], Any]) -> None:
+def test_ring_graph_edges_follow_stage_dependencies(golden: Callable[[str], Any]) -> None:
     graph = compile_plan(golden("ring-diamond")).graph
 
     assert graph is not None

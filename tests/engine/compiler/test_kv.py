@@ -45,7 +45,7 @@ def test_unknown_keys_and_line_order_are_ignored(kv: str) -> None:
     assert encode(decode("".join(unknown + lines[::-1]))) == kv
 
 
-def test_models_without_lists_are_decoded() -> None:
+def test_model_with_missing_lists_decodes_to_empty_lists() -> None:
     spec = decode("spec.v=1\nspec.model=lane_graph\nspec.name=a\nlane_graph.on_full=block\n")
 
     assert spec_to_json(spec) == {
@@ -142,7 +142,7 @@ def test_incomplete_text_is_refused(kv: str) -> None:
         decode(b"\xff\xfe\n")
 
 
-def test_rule_violations_are_decoded(graph_kv: str) -> None:
+def test_spec_that_violates_rules_can_be_decoded(graph_kv: str) -> None:
     spec = decode(graph_kv.replace("lanes.0.kind=events", "lanes.0.kind=events\nlane_graph.lanes.0.capacity=7"))
 
     assert spec.model.lanes[0] == GraphLane("in.a", "events", capacity=7)  # type: ignore[union-attr]

@@ -102,7 +102,7 @@ def test_broken_package_affects_only_its_own_op(
     assert hint == "Repair or remove the package that provides it."
 
 
-def test_package_cannot_replace_op_of_compiler_or_other_package(site: Path, ring: Any) -> None:
+def test_package_cannot_replace_op_of_compiler_or_another_package(site: Path, ring: Any) -> None:
     install(site, "acme", {"repeat": "acme_stages:repeat", "identity": "acme_stages"})
     install(site, "other", {"repeat": "acme_stages"})
     ops = Ops.installed()

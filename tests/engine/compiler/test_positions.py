@@ -64,7 +64,7 @@ def test_locate_returns_nearest_ancestor_of_missing_value(pointer: str, line: in
     assert locate(TEXT, [pointer]) == {pointer: (line, column)}
 
 
-def test_locate_finds_pointers_together_as_separately() -> None:
+def test_locate_returns_same_positions_for_pointers_together_and_separately() -> None:
     pointers = ["/single_ring/stages/2/id", "/0", "", "/single_ring", "/single_ring/stages/1/1/1", "/0", "/x/y"]
 
     assert locate(TEXT, pointers) == {pointer: locate(TEXT, [pointer])[pointer] for pointer in pointers}

@@ -159,7 +159,7 @@ def test_spec_does_not_depend_on_key_order_description_labels_or_unused_payload(
 
 @given(plans)
 @settings(max_examples=150, deadline=None)
-def test_compiled_spec_is_valid_and_survives_encoding(plan: dict[str, Any]) -> None:
+def test_compiled_spec_is_valid_and_round_trips(plan: dict[str, Any]) -> None:
     _, spec, kv = compiled(plan)
 
     assert kv.isascii()
@@ -187,7 +187,7 @@ def test_compiled_ring_has_stages_and_dependencies_of_its_plan(plan: dict[str, A
 
 @given(graph_plans())
 @settings(max_examples=150, deadline=None)
-def test_lowered_graph_has_connections_of_its_plan(plan: dict[str, Any]) -> None:
+def test_lowered_graph_has_same_connections_as_plan(plan: dict[str, Any]) -> None:
     _, spec, _ = compiled(plan)
     graph = spec.model
     assert isinstance(graph, LaneGraph)

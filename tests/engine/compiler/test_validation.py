@@ -159,7 +159,7 @@ def test_cycle_in_decoded_lane_graph_is_reported(graph_kv: str) -> None:
     ]
 
 
-def test_too_large_decoded_lane_graph_is_reported() -> None:
+def test_oversized_decoded_lane_graph_is_reported() -> None:
     lanes = "".join(
         f"lane_graph.lanes.{n}.name=s{n}.s{n + 1}\nlane_graph.lanes.{n}.kind=events\n" for n in range(16_385)
     )

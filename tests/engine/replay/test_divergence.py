@@ -83,7 +83,7 @@ def test_diff_shows_at_most_64_bytes(bundle: MakeBundle, ring: MakeRing) -> None
     }
 
 
-def test_frames_of_unknown_egress_are_missing(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_expected_frames_of_unknown_egress_are_reported_as_missing(bundle: MakeBundle, ring: MakeRing) -> None:
     incident = bundle(ring("identity"), [Record(1, 0, b"a")], expected={"old": frames(Frame(1, b"a")), "empty": b""})
 
     outcome = run(incident)

@@ -95,7 +95,7 @@ def test_damaged_frames_are_refused_or_read() -> None:
     each_case(3, encode_journal(RECORDS)[8:], lambda case: list(read_frames(io.BytesIO(case))), BadJournal)
 
 
-def test_damaged_journals_are_replayed_or_are_bad_input(tmp_path: Path, ring: MakeRing) -> None:
+def test_damaged_journals_are_replayed_or_refused_as_bad_input(tmp_path: Path, ring: MakeRing) -> None:
     spec = ring("identity")
     journal, frames = tmp_path / "in.bin", tmp_path / "out.bin"
     incident = IncidentBundle(spec, "", {}, {"in": journal}, {"out": frames})

@@ -99,7 +99,7 @@ def test_value_of_wrong_type_is_rejected(
     assert reasons(root) == [RejectionReason("bad_value", f"{name}: {detail}")]
 
 
-def test_outcome_without_stopped_is_rejected(root: Path, ring: MakeRing, documents: Documents) -> None:
+def test_outcome_without_stopped_member_is_rejected(root: Path, ring: MakeRing, documents: Documents) -> None:
     write(root, encode(ring("identity")), documents | {"outcome.json": {}})
     assert reasons(root) == [RejectionReason("missing_key", "outcome.json: stopped")]
 

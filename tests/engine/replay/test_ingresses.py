@@ -166,7 +166,7 @@ def test_drops_and_stops_name_their_ingress(tmp_path: Path) -> None:
     assert run(other, stage_config=config).result["reproduced"] is False
 
 
-def test_reproduced_compares_stop_with_recorded_stop(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_reproduced_is_true_if_replay_stops_as_recorded(bundle: MakeBundle, ring: MakeRing) -> None:
     incident = bundle(ring("dataguard_check"), [Record(1, 1, b"[]")])
     stop = {"s0": {"schema": True, "on_reject": "stop"}}
 
@@ -200,7 +200,7 @@ def test_frames_of_unselected_records_are_not_compared(bundle: MakeBundle, ring:
     assert run(incident).result["notes"] == []
 
 
-def test_records_with_same_sequence_are_replayed_faithfully_with_last_n(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_records_that_share_sequence_do_not_diverge_with_last_n(bundle: MakeBundle, ring: MakeRing) -> None:
     incident = bundle(
         ring("identity"),
         [Record(5, 1, b"a"), Record(5, 2, b"b")],
@@ -213,7 +213,7 @@ def test_records_with_same_sequence_are_replayed_faithfully_with_last_n(bundle: 
     assert outcome.result["notes"] == [{"code": "shared_sequence", "name": "out", "count": 2}]
 
 
-def test_lane_that_would_drop_records_is_noted(tmp_path: Path) -> None:
+def test_replay_notes_lanes_that_may_drop_records(tmp_path: Path) -> None:
     lane = {"lane": {"kind": "sequenced_slots", "capacity": 1}}
     spec = graph("in>a in>b a>c b>c c>out", on_full="drop", features=["sequenced_slots"], lane={"lane": lane["lane"]})
     assert isinstance(spec.model, LaneGraph)
@@ -261,7 +261,7 @@ def test_expected_files_of_unknown_egresses_are_not_kept_open(tmp_path: Path, ri
         (ReplayLimits(max_work=6), None, [(2, 2, 0), (2, 2, 0), (2, 2, 0)]),
     ],
 )
-def test_passing_stages_stop_exactly_at_limit(
+def test_identity_stages_stop_exactly_at_work_limit(
     tmp_path: Path, ring: MakeRing, limits: ReplayLimits, code: str | None, counted: list[tuple[int, int, int]]
 ) -> None:
     journals = {"in": [Record(1, 1, b"x"), Record(2, 2, b"y")]}

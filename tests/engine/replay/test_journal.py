@@ -38,7 +38,7 @@ def read(data: bytes) -> tuple[list[Record], str | None]:
 
 
 @given(records)
-def test_journal_survives_encoding_and_reading(items: list[Record]) -> None:
+def test_journal_round_trips(items: list[Record]) -> None:
     assert read(encode_journal(items)) == (items, None)
     last = next((at for at, item in reversed([*enumerate(items, 1)]) if item != Record(0, 0, b"")), 0)
     zeros = f"zeros instead of a record at offset {len(encode_journal(items[:last]))}"
@@ -75,7 +75,7 @@ def test_error_about_flipped_payload_bit_names_offset(items: list[Record], data:
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_bad_crc_of_last_record_is_warning(version: int) -> None:
+def test_bad_crc_of_last_record_causes_warning(version: int) -> None:
     whole = bytearray(encode_journal(RECORDS, version))
     whole[-1] ^= 1
 
@@ -117,7 +117,7 @@ def test_damaged_tail_ends_journal_with_warning(tail: bytes, version: int, is_da
 
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("behind", [encode_journal([Record(9, 9, b"next")])[8:], bytes(60) + b"\1" + bytes(60)])
-def test_bad_crc_before_further_records_is_error(behind: bytes, version: int) -> None:
+def test_bad_crc_before_further_records_raises_error(behind: bytes, version: int) -> None:
     whole = bytearray(encode_journal(RECORDS, version) + behind)
     whole[len(whole) - len(behind) - 1] ^= 1
 
@@ -166,7 +166,7 @@ class Watched(BytesIO):
         return super().read(size)
 
 
-def test_false_length_is_read_in_chunks() -> None:
+def test_record_with_false_length_is_read_in_chunks() -> None:
     length = (100 * 1024 * 1024).to_bytes(4, "little")
     source = Watched(b"BYTJ\1\0\0\0" + length + b"\0" * 20 + b"short")
     reader = JournalReader(source)
@@ -189,7 +189,7 @@ class Sparse(BytesIO):
         return 2**33 if whence == SEEK_END else found
 
 
-def test_length_over_limit_is_error() -> None:
+def test_length_over_limit_raises_error() -> None:
     with pytest.raises(BadJournal, match="record of 4294967295 bytes exceeds the limit of 134217728 bytes at offset 8"):
         list(JournalReader(Sparse(b"BYTJ\1\0\0\0" + b"\xff" * 4 + b"\0" * 20)))
     with pytest.raises(BadJournal, match="frame is cut off or too long at offset 0"):
@@ -210,14 +210,14 @@ def test_record_can_be_read_again_at_its_offset() -> None:
 
 
 @given(frames)
-def test_frames_survive_encoding_and_reading(items: list[Frame]) -> None:
+def test_frames_round_trip(items: list[Frame]) -> None:
     data = b"".join(encode_frame(item) for item in items)
 
     assert list(read_frames(BytesIO(data))) == items
 
 
 @given(frames.filter(bool), st.data())
-def test_truncated_frames_are_error(items: list[Frame], data: st.DataObject) -> None:
+def test_truncated_frames_raise_error(items: list[Frame], data: st.DataObject) -> None:
     whole = b"".join(encode_frame(item) for item in items)
     ends = {len(b"".join(encode_frame(item) for item in items[:count])) for count in range(len(items))}
     cut = data.draw(st.integers(0, len(whole) - 1).filter(lambda cut: cut not in ends))
@@ -243,7 +243,7 @@ def test_frame_format_and_digest_match_earlier_releases() -> None:
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_large_records_are_read_like_small_ones(version: int) -> None:
+def test_large_records_are_read_and_checked(version: int) -> None:
     large = b"x" * (5 * 1024 * 1024)
     records = [Record(1, 10, b"a"), Record(2, 11, large), Record(3, 12, b"b"), Record(4, 13, large)]
     written = encode_journal(records, version)

@@ -99,7 +99,7 @@ def test_encode_payload_follows_rfc_8785(payload: bytes, text: bytes) -> None:
 @pytest.mark.parametrize(
     "payload", [b"9007199254740993", b"1e400", b"1e-400", b"333333333.33333329", b"0.10000000000000000555", b"1" * 900]
 )
-def test_number_without_equal_double_is_parsed_but_has_no_canonical_json(payload: bytes) -> None:
+def test_number_without_exact_double_is_parsed_but_has_no_canonical_json(payload: bytes) -> None:
     value = parse_payload(payload)
 
     assert value == Decimal(payload.decode())
@@ -113,7 +113,7 @@ def test_encode_payload_refuses_non_json_values(value: object) -> None:
         encode_payload(value)
 
 
-def test_encode_payload_refuses_too_deep_values() -> None:
+def test_encode_payload_refuses_too_deeply_nested_values() -> None:
     value: object = 1
     for _ in range(MAX_DEPTH):
         value = [value]

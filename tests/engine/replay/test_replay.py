@@ -136,7 +136,7 @@ def test_stage_error_fails_replay_and_names_stage_and_record(bundle: MakeBundle,
     }
 
 
-def test_torn_journal_tail_is_warning(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_torn_journal_tail_causes_warning(bundle: MakeBundle, ring: MakeRing) -> None:
     outcome = run(bundle(ring("identity"), encode_journal(RECORDS[:2])[:-1]))
 
     assert outcome.status == "succeeded"

@@ -82,7 +82,7 @@ def test_stage_error_stops_ring(ring: MakeRing) -> None:
     assert str(result.error) == "stage 's1' failed on record 2: ValueError: bang"
 
 
-def test_plugin_result_that_is_not_bytes_is_stage_error(ring: MakeRing) -> None:
+def test_plugin_result_that_is_not_bytes_causes_stage_error(ring: MakeRing) -> None:
     result = run_pipeline(ring("odd"), records(b"a"), ops={"odd": lambda payload, params: "text"})  # type: ignore[dict-item, return-value]
 
     assert str(result.error) == "stage 's0' failed on record 1: TypeError: the op returned str, not bytes or None"
@@ -103,7 +103,7 @@ class AllowAll(DryRun):
         return Decision.ALLOW
 
 
-def test_failed_side_effect_is_stage_error_and_listed_action(ring: MakeRing) -> None:
+def test_failed_side_effect_causes_stage_error_and_is_listed_as_action(ring: MakeRing) -> None:
     runner = PipelineRunner(ring("exec:x"), effects=AllowAll())
 
     with pytest.raises(StageError, match="stage 's0' failed on record 1: AssertionError: a dry run performs nothing"):
@@ -113,7 +113,7 @@ def test_failed_side_effect_is_stage_error_and_listed_action(ring: MakeRing) -> 
     assert runner.counters["s0"].as_json() == {"in": 1, "out": 0, "dropped": 0, "errors": 1, "drops": {}}
 
 
-def test_action_over_limit_is_neither_listed_nor_stage_error(ring: MakeRing) -> None:
+def test_action_over_limit_is_not_listed_and_causes_no_stage_error(ring: MakeRing) -> None:
     runner = PipelineRunner(ring("exec:x"), max_actions=1)
     first, second = records(b"a", b"b")
     runner.feed(first)

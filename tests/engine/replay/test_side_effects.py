@@ -70,7 +70,7 @@ def test_stage_allowlist_cannot_widen_server_allowlists() -> None:
     assert policy(config=config).decide("s", "exec:/bin/sh|-c|id") is Decision.DENY
 
 
-def test_failed_side_effect_text_is_stage_error_detail(ring: Any) -> None:
+def test_error_of_failed_side_effect_becomes_stage_error_detail(ring: Any) -> None:
     class Failing:
         def decide(self, stage: str, op: str) -> Decision:
             return Decision.ALLOW

@@ -28,7 +28,7 @@ def test_schema_cost_is_number_of_keywords(document: object, keywords: int) -> N
 
 
 @pytest.mark.parametrize("op", ["dataguard_check", "dataguard_fused"])
-def test_record_over_work_limit_is_error(op: str) -> None:
+def test_record_over_work_limit_raises_error(op: str) -> None:
     params: dict[str, Any] = {"schema": {"properties": {"a": {"items": {"type": "integer"}}}}} | (
         {"rules": []} if op == "dataguard_fused" else {}
     )
@@ -48,7 +48,7 @@ def test_redaction_work_is_proportional_to_visited_elements() -> None:
     assert 1.9 < work(2000) / work(1000) < 2.1
 
 
-def test_array_over_work_limit_is_error_not_drop() -> None:
+def test_array_over_work_limit_raises_error_instead_of_being_dropped() -> None:
     schema = {"properties": {"a": {"items": {"anyOf": [{"const": number} for number in range(2, 102)]}}}}
 
     with pytest.raises(RecordOverLimit):
@@ -58,11 +58,11 @@ def test_array_over_work_limit_is_error_not_drop() -> None:
 
 
 @pytest.mark.parametrize("number", [b"1" * 1_001, b"1e1001", b"1e-99999999999999999999"])
-def test_too_long_number_is_error_not_drop(number: bytes) -> None:
+def test_overlong_number_raises_error_instead_of_being_dropped(number: bytes) -> None:
     with pytest.raises(RecordOverLimit):
         guard_bytes("dataguard_check", {"schema": True})(b'{"n":' + number + b"}")
 
 
-def test_record_with_too_many_values_is_error() -> None:
+def test_record_with_too_many_values_raises_error() -> None:
     with pytest.raises(RecordOverLimit):
         guard_bytes("dataguard_check", {"schema": True})(b"[" + b"[]," * 1_000_000 + b"[]]")

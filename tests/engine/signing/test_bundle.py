@@ -41,7 +41,7 @@ def test_bundle_hash_matches_pinned_value(world: Any) -> None:
     assert built.bundle_hash == "sha256:34e17ef6ec90dd9a215dfe04d8f2ce953ab45c5d54f3bbfdc3d86103481b7914"
 
 
-def test_equal_inputs_in_another_form_yield_same_bytes(world: Any) -> None:
+def test_equivalent_inputs_yield_same_bytes(world: Any) -> None:
     elsewhere = world.about().approved_at.astimezone(timezone(timedelta(hours=5)))
     shuffled = dict(reversed(world.runtime_config.items()))
 
@@ -113,7 +113,7 @@ def test_build_refuses_contradictory_inputs(world: Any) -> None:
         bundle.build_bundle(world.about(), world.spec_kv, {"a": float("nan")}, world.credential(), world.keyset)
 
 
-def test_too_large_bundle_is_refused(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_oversized_bundle_is_refused(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     built = world.bundle()
     monkeypatch.setattr(bundle, "MAX_BUNDLE_BYTES", len(built.tar) - 1)
 

@@ -54,7 +54,7 @@ def test_issue_writes_documented_format(world: Any) -> None:
     assert verify(world, text, capabilities={"side_effect:http_post"}).approval_id == "approval-1"
 
 
-def test_keys_verify_what_they_signed_before_retirement(world: Any) -> None:
+def test_retired_and_retiring_keys_verify_earlier_signatures(world: Any) -> None:
     before = world.keyset.keys[2].not_after - timedelta(seconds=1)
 
     verify(world, world.credential(private_key=world.retiring))
@@ -142,16 +142,16 @@ def test_bad_signature_is_refused(world: Any) -> None:
     assert refusal(world, world.credential().split(".")[0] + ".") == "approval.bad_signature"
 
 
-def test_other_version_is_refused(world: Any) -> None:
+def test_unknown_format_version_is_refused(world: Any) -> None:
     assert refusal(world, resigned(world, v=2)) == "approval.version"
     assert refusal(world, resigned(world, v=2, spec_hash=..., whatever=[1])) == "approval.version"
 
 
-def test_other_spec_hash_is_refused(world: Any) -> None:
+def test_credential_for_another_spec_is_refused(world: Any) -> None:
     assert refusal(world, world.credential(), spec_hash=sha256(b"")) == "approval.spec_hash"
 
 
-def test_other_environment_is_refused(world: Any) -> None:
+def test_credential_for_another_environment_is_refused(world: Any) -> None:
     assert refusal(world, world.credential(), environment_id="other") == "approval.environment"
 
 
@@ -202,7 +202,7 @@ def test_any_flipped_bit_is_refused(world: Any) -> None:
             assert refusal(world, flipped.decode("latin-1")).startswith("approval.")
 
 
-def test_issue_refuses_what_verify_would_refuse(world: Any) -> None:
+def test_issue_refuses_credentials_that_verify_would_refuse(world: Any) -> None:
     for changes in (
         {"capabilities": ["deploy", "replay:execute"]},
         {"expires_at": world.about().approved_at - timedelta(1)},

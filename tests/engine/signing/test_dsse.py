@@ -29,7 +29,7 @@ def signed(world: Any, **members: object) -> Any:
     return envelope | {"payload": base64.b64encode(payload).decode(), "signatures": [signature]}
 
 
-def test_envelope_verifies_with_independent_code(world: Any) -> None:
+def test_envelope_verifies_with_independent_implementation(world: Any) -> None:
     built = world.bundle()
 
     envelope: Any = world.envelope(built)

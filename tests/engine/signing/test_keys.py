@@ -70,7 +70,7 @@ def test_trust_depends_on_status_and_signing_time(status: KeyStatus, signed_at: 
     assert key.trusts(signed_at) is trusted
 
 
-def test_published_key_set_is_parsed_back(world: Any) -> None:
+def test_published_key_set_round_trips(world: Any) -> None:
     keyset = KeySet.parse(json.dumps(world.keyset.document()))
 
     assert keyset == world.keyset
@@ -138,7 +138,7 @@ def test_malformed_key_set_is_refused(text: bytes | str) -> None:
     assert refused.value.code == "keys.malformed"
 
 
-def test_active_kid_must_match_and_keys_must_be_unique(world: Any) -> None:
+def test_active_kid_must_name_active_key_and_keys_must_be_unique(world: Any) -> None:
     other = world.keyset.document() | {"active_kid": world.keyset.keys[1].kid}
     twice = world.keyset.document()
     twice["keys"].append(twice["keys"][1])

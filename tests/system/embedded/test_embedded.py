@@ -63,7 +63,7 @@ def test_concurrent_commands_share_server_that_last_one_stops(folder: Path) -> N
     assert is_stopped(folder)
 
 
-def test_concurrent_starts_and_stops_never_find_stopped_server(folder: Path) -> None:
+def test_concurrent_starts_and_stops_always_find_running_server(folder: Path) -> None:
     failures: list[Exception] = []
 
     def start_and_stop() -> None:

@@ -20,7 +20,7 @@ def test_incomplete_cluster_is_created_again(folder: Path, server: EmbeddedPostg
     assert not unfinished.exists()
 
 
-def test_too_long_path_gets_short_private_socket_folder(folder: Path) -> None:
+def test_overlong_path_gets_short_private_socket_folder(folder: Path) -> None:
     deep = folder / ("long " * 30)
     server = EmbeddedPostgres(deep)
     url = server.acquire()

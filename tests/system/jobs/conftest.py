@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.races import Race, at_once
+from tests.races import Race, concurrently
 from tests.system.jobs.queue_steps import execute, fails_with, gave_up, proceed, ran
 
-__all__ = ["at_once"]
+__all__ = ["concurrently"]
 
 
 @pytest.fixture(autouse=True)
-def _reset(at_once: Race) -> Iterator[None]:
+def _reset(concurrently: Race) -> Iterator[None]:
     for each in (ran, gave_up, fails_with):
         each.clear()
     proceed.clear()

@@ -67,7 +67,7 @@ def test_job_is_not_retried_early() -> None:
     assert ran == ["failed"]
 
 
-def test_failed_job_is_requeued_although_its_twin_waits() -> None:
+def test_failed_job_is_requeued_while_job_with_same_once_key_waits() -> None:
     enqueue(FailWithTwin(), once="key", serial="s")
 
     work()
@@ -157,7 +157,7 @@ def test_job_is_retried_until_outage_ends(outage: BaseException) -> None:
 
 
 @pytest.mark.parametrize("error", JOB_ERRORS, ids=repr)
-def test_job_error_counts_as_attempt(error: BaseException) -> None:
+def test_job_error_is_not_treated_as_outage(error: BaseException) -> None:
     assert not jobs.is_outage(error)
 
 

@@ -66,7 +66,7 @@ def test_job_becomes_dead_letter_after_ten_kills_with_growing_back_off() -> None
     assert (ran, waiting()) == (["poison"], [])
 
 
-def test_job_waiting_behind_killer_is_deleted() -> None:
+def test_waiting_duplicate_of_job_that_kills_workers_is_deleted() -> None:
     enqueue(Note(word="poison"), serial="s", once="s")
     kill_worker()
     enqueue(Note(word="poison"), serial="s", once="s")
@@ -109,7 +109,7 @@ def test_graceful_stop_does_not_count_as_kill() -> None:
     assert (ran, waiting()) == (["other"], [("test.note", "todo")])
 
 
-def test_suspects_run_one_at_a_time() -> None:
+def test_jobs_suspected_of_killing_workers_run_one_at_a_time() -> None:
     """Otherwise a job that only ran at the same time as the killer would become a dead letter as well."""
     for who in ("one", "two"):
         enqueue(Block(who=who), uuid7())

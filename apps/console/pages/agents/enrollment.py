@@ -1,4 +1,4 @@
-"""The act that creates an enrollment token in the console and shows the command to paste on a machine."""
+"""The act that creates an enrollment token, and shows the command that enrolls an agent with it."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ class _EnrollmentTokenForm(ActForm):
     rules = EnrollmentTokenSerializer
     max_uses = forms.IntegerField(
         label="Number of agents", initial=1, min_value=1, max_value=MAX_USES, widget=UnfoldAdminIntegerFieldWidget,
-        help_text="How many agents can enroll with the token.",
+        help_text="The number of agents that can enroll with the token.",
     )  # fmt: skip
     expires_in_s = lifetime_field()
     labels = forms.CharField(
         required=False, widget=UnfoldAdminTextInputWidget,
-        help_text="Labels for all these agents, such as “zone=eu-1, ring=canary”.",
+        help_text="The labels of all agents that enroll with the token, such as “zone=eu-1, ring=canary”.",
     )  # fmt: skip
     replace = forms.BooleanField(
         required=False, label="Replace agents of the same name", widget=UnfoldBooleanWidget,
-        help_text="For machines that were set up anew: the old agent leaves the fleet, and its key is revoked.",
+        help_text="For machines that were reinstalled. The old agent is decommissioned, and its key is revoked.",
     )  # fmt: skip
 
     def offer(self, row: Environment, held: frozenset[P]) -> None:
@@ -42,7 +42,7 @@ class _EnrollmentTokenForm(ActForm):
         offer_lifetimes(self.fields["expires_in_s"], longest=_LONGEST, first=lifetime)
 
     def clean_labels(self) -> dict[str, str]:
-        """Read the labels as people write them. The API's rules then check each key and value."""
+        """Parse the labels. The API's rules then validate each key and value. Raises ValidationError."""
         parts = [part.partition("=") for part in self.cleaned_data["labels"].split(",") if part.strip()]
         if not all(equals for _, equals, _ in parts):
             raise ValidationError("Write KEY=VALUE for each label, with commas between them.")
@@ -59,13 +59,14 @@ def _create(row: Environment, context: ActContext) -> Secret:
         "unset BYTEOR_ENROLLMENT_TOKEN\n"
         "byteor-agent run --state byteor-agent"
     )
-    return Secret(made, text, "Paste this on each machine. It enrolls an agent and runs it:", command)
+    return Secret(made, text, "Run these commands on each machine. They enroll an agent and run it:", command)
 
 
 CREATE_ENROLLMENT_TOKEN = Act(
     name="create_enrollment_token",
     label="Create enrollment token",
-    explain="A machine needs it once, to become an agent of this environment. The token is shown once.",
+    done="{} created",
+    explain="A machine uses the token once to enroll as an agent of this environment. The token is shown only once.",
     run=_create,
     needs=P.MANAGE_ENVIRONMENT,
     icon="confirmation_number",

@@ -1,4 +1,4 @@
-"""Why an agent runs what it runs, as panels of the agent's page."""
+"""The panels of an agent's page that explain why the agent runs its bundle and what happens next."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from byteor.engine.explain.findings import Finding
 
 
 def explanation_panels(agent: Any) -> list[dict[str, Any]]:
-    """Return panels on why the agent runs what it runs and what happens next. Read ``agent`` ``with_state()``."""
+    """Return the panels. ``agent`` must be read ``with_state()``."""
     explanation = explanations.explain_agent(agent)
     return [
         {
-            "title": "Why it runs this",
+            "title": "Why the agent runs this",
             "lead": explanation.summary,
             "rows": [(state_pill(finding.code), finding.detail, _about(finding)) for finding in explanation.because],
         },

@@ -1,4 +1,4 @@
-"""What an agent ran, as a panel of the agent's page in the console."""
+"""The panel of an agent's page that shows which bundles the agent ran."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from apps.releases.models import Deployment
 from apps.releases.services import provenance
 
 SHOWN = 12
-# Neighbouring bundles get different tones. The last one is for what runs now.
+# Adjacent intervals alternate between two tones. The interval that has not ended has a tone of its own.
 _TONES, _NOW, _NOTHING = ("busy", "waiting"), "good", "plain"
 
 
 def history_panel(agent: Any) -> dict[str, Any]:
-    """Return the agent's last intervals as a timeline and as a table."""
+    """Return the panel with the agent's last intervals as a timeline and as a table."""
     intervals = list(history.intervals().filter(agent=agent).order_by("-started_at", "-id")[:SHOWN])
     origins = provenance.find_origins(agent.environment, intervals)
     return {
-        "title": "What it ran",
+        "title": "History",
         "timeline": _timeline(intervals, timezone.now()),
         "columns": ("From", "Until", "Bundle and deployment", "Approved by"),
         "rows": [_row(each, origins[each.pk]) for each in intervals],
-        "empty": "Nothing yet.",
+        "empty": "The agent has not run a bundle yet.",
     }
 
 
@@ -51,7 +51,7 @@ def _confirmed(moment: datetime) -> str:
 
 
 def _timeline(intervals: Sequence[Any], now: datetime) -> dict[str, Any] | None:
-    """Return the parts of a bar from the first of these intervals to now, with a part for each gap between them."""
+    """Return the parts of a bar from the first of these intervals to now. Gaps between intervals are parts as well."""
     if not intervals:
         return None
     parts: list[tuple[str, int, str]] = []
@@ -64,7 +64,7 @@ def _timeline(intervals: Sequence[Any], now: datetime) -> dict[str, Any] | None:
         if gap > 0:
             parts.append((_NOTHING, gap, "nothing"))
     return {
-        "text": f"{len(intervals)} intervals, from the oldest to now",
+        "text": f"Timeline of the last {len(intervals)} intervals",
         "parts": parts,
         "start": relative_time(oldest_first[0].started_at),
     }

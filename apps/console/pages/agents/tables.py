@@ -53,7 +53,7 @@ class _Liveness(admin.SimpleListFilter):
 
 
 class _YesOrNo(admin.SimpleListFilter):
-    """A filter by whether a condition holds. ``yes`` and ``no`` say so in words."""
+    """A filter by whether a condition is true. ``yes`` and ``no`` are the labels of its choices."""
 
     yes: str
     no: str
@@ -108,15 +108,16 @@ class _Cloned(_YesOrNo):
     condition = facts.cloned_agents()
 
 
-def _relabel(row: Agent, context: ActContext) -> None:
+def _relabel(row: Agent, context: ActContext) -> bool:
     keys.check_enrolled(row)
-    labels.change_labels(
+    count = labels.change_labels(
         row.environment,
         Agent.objects.enrolled().filter(pk=row.pk),
         labels.read_change(context.comment),
         selector=None,
         actor=context.actor,
     )
+    return count > 0
 
 
 @admin.register(Agent, site=site)
@@ -135,15 +136,17 @@ class AgentAdmin(ReadOnlyAdmin):
         Act.of(
             commands.drain,
             label="Drain",
-            explain="The agent gets no new offers until you undrain it, and no rollout waits for it. It keeps what it "
-            "runs.",
+            done="{} drained",
+            explain="The agent gets no new offers until you undrain it, and no rollout waits for it. It keeps running "
+            "its bundle.",
             icon="do_not_disturb_on",
             comment="optional",
         ),
         Act.of(
             commands.undrain,
             label="Undrain",
-            explain="The agent gets offers again. It is offered the deployment that is current for it.",
+            done="{} undrained",
+            explain="The agent gets offers again. It is offered the current deployment that targets it.",
             icon="play_circle",
             comment="optional",
         ),
@@ -151,8 +154,9 @@ class AgentAdmin(ReadOnlyAdmin):
             change_labels,
             name="relabel",
             label="Change labels",
-            explain="Write KEY=VALUE for a label to set and !KEY for one to remove, separated by commas. If the agent "
-            "then matches the target of a current deployment, it is offered that.",
+            done="Labels of {} changed",
+            explain="Write KEY=VALUE to set a label and !KEY to remove one, separated by commas. If the agent then "
+            "matches the target of a current deployment, it is offered that deployment.",
             run=_relabel,
             icon="label",
             comment="required",
@@ -163,15 +167,17 @@ class AgentAdmin(ReadOnlyAdmin):
             commands.rotate_key,
             body={"mode": RotationMode.BY_AGENT},
             label="Rotate key",
-            explain="The agent is told to fetch a new key itself. Its old key ends when it uses the new one, or 24 "
-            "hours after it got that.",
+            done="New key requested from {}",
+            explain="The agent is asked to fetch a new key. Its old key expires when the agent first uses the new key, "
+            "or 24 hours after the agent fetched it.",
             icon="key",
         ),
         Act(
             name="revoke",
             label="Decommission",
-            explain="The agent leaves the fleet, and its key is revoked at once. The pipeline that the agent runs goes "
-            "on until you stop it on the host.",
+            done="{} decommissioned",
+            explain="The agent leaves the fleet, and its key is revoked immediately. The agent keeps running its "
+            "pipeline until you stop it on the host.",
             run=lambda row, context: agents.decommission(row, actor=context.actor),
             needs=P.OPERATE_ENVIRONMENT,
             icon="block",
@@ -184,7 +190,7 @@ class AgentAdmin(ReadOnlyAdmin):
         return cast("AgentQuerySet", super().narrow(queryset, console_user)).with_state(console_user.now)
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Show the table. Its filters read the facts, which are first brought up to date."""
+        """Show the table, after bringing the facts up to date that its filters read."""
         facts.catch_up(listed_rows(request, Environment))
         return super().changelist_view(request, extra_context)
 
@@ -209,7 +215,7 @@ class AgentAdmin(ReadOnlyAdmin):
     def seen(self, row: Any) -> str:
         return relative_time(row.heartbeat.last_seen_at)
 
-    @admin.display(description="Desired")
+    @admin.display(description="Desired bundle")
     def desired(self, row: Any) -> str:
         return short_id(row.assignment.bundle_hash)
 
@@ -227,10 +233,10 @@ class AgentAdmin(ReadOnlyAdmin):
         if row.drained_at is not None:
             facts.append(("Drained", with_note(relative_time(row.drained_at), row.drain_reason)))
         if heartbeat.clone_suspected_at is not None:
-            then = "Rotate the key through the API with mode now, or enroll the agent again."
+            then = "Rotate the key through the API with the mode `now`, or enroll the agent again."
             facts.append(("Clone suspected", with_note(relative_time(heartbeat.clone_suspected_at), then)))
         if heartbeat.commands:
-            facts.append(("Told to", ", ".join(heartbeat.commands).replace("_", " ")))
+            facts.append(("Pending commands", ", ".join(heartbeat.commands).replace("_", " ")))
         states = [
             ("Desired", assignment.bundle_hash, assignment.deployment_id, assignment.since, assignment.action or ""),
             (
@@ -262,7 +268,7 @@ class AgentAdmin(ReadOnlyAdmin):
 
 
 def _bundle_cell(bundle_hash: str | None, deployment_id: Any) -> str:
-    """Show a bundle hash with a link to its deployment."""
+    """Return a bundle hash with a link to its deployment."""
     if bundle_hash is None or deployment_id is None:
         return short_id(bundle_hash)
     return with_note(
@@ -304,7 +310,7 @@ class AgentKeyAdmin(CredentialAdmin):
 @admin.register(Heartbeat, site=site)
 class HeartbeatAdmin(ReadOnlyAdmin):
     tenant = "agent__environment"
-    holds = "What each agent reported last: its status, its version and what it runs."
+    holds = "The last heartbeat of each agent: its status, its version and the bundle that it runs."
     ordering = ("-agent",)
     related = ("agent__environment__project__organization",)
     list_display = ("agent", "status", "agent_version", "last_seen_at", "running_bundle_hash")
@@ -319,7 +325,7 @@ class HeartbeatAdmin(ReadOnlyAdmin):
 @admin.register(Assignment, site=site)
 class AssignmentAdmin(ReadOnlyAdmin):
     tenant = "agent__environment"
-    holds = "What each agent is to run, and how far it is."
+    holds = "The bundle that each agent should run, and the agent's progress."
     ordering = ("-agent",)
     related = ("agent__environment__project__organization",)
     list_display = ("agent", "action", "progress", "bundle_hash", "since", "failed_detail")

@@ -1,4 +1,4 @@
-"""Acts that decide on an approval, its form to decide, and its decisions. A deployment's page shows them as well."""
+"""The acts, the form and the panel for decisions on an approval, for its own page and the page of its deployment."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def _decide(decision: str) -> Any:
 APPROVE = Act(
     name="approve",
     label="Approve",
-    explain="Your approval covers exactly what is shown here, except the note, and can be used once.",
+    done="{} given",
+    explain="Your approval covers exactly the request that is shown here, except the note, and can be used once.",
     run=_decide("approve"),
     needs=P.OPERATE_ENVIRONMENT,
     icon="check_circle",
@@ -40,7 +41,8 @@ APPROVE = Act(
 DENY = Act(
     name="deny",
     label="Deny",
-    explain="One denial is enough to deny the request. Give the reason in the comment, which the requester can read.",
+    done="{} denied",
+    explain="A single denial denies the request. Give the reason in the comment, which the requester can read.",
     run=_decide("deny"),
     needs=P.OPERATE_ENVIRONMENT,
     icon="cancel",
@@ -52,23 +54,25 @@ DENY = Act(
 REVOKE = Act.of(
     commands.revoke,
     label="Revoke",
-    explain="The approval can no longer be used, and the deployment or replay that waits for it fails.",
+    done="{} revoked",
+    explain="The approval becomes unusable, and the deployment or replay that waits for it fails.",
     icon="block",
     dangerous=True,
 )
 
 
-def on_deployment_page(act: Act) -> Act:
-    """Adapt an act on an approval for the page of the deployment that waits for the approval."""
+def on_deployment_page(act: Act, done: str) -> Act:
+    """Return the act on an approval as an act on its deployment, with another phrase for what happened."""
     return replace(
         act,
+        done=done,
         run=lambda row, context: act.run(row.approval, context),
         applies=lambda row: row.approval is not None and act.applies(row.approval),
     )
 
 
 def decisions_panel(row: Approval, decisions: list[ApprovalDecision]) -> dict[str, Any]:
-    """Return the panel of the decisions."""
+    """Return the panel that lists the decisions."""
     return {
         "title": "Decisions",
         "columns": ("Who", "Decision", "Comment"),
@@ -85,17 +89,20 @@ def decisions_panel(row: Approval, decisions: list[ApprovalDecision]) -> dict[st
 
 
 def decision_form(request: HttpRequest, row: Approval, decisions: list[ApprovalDecision]) -> dict[str, Any] | None:
-    """Return the decision form, or why the user cannot approve; None for users who do not operate the environment."""
+    """Return the context of the decision form, or ``why`` the person cannot approve.
+
+    Returns None if the approval is not pending, or if the person may not operate the environment.
+    """
     held = console_user_of(request).permissions(row.environment)
     if row.status != ApprovalStatus.PENDING or P.OPERATE_ENVIRONMENT not in held:
         return None
     if row.expires_at <= timezone.now():
         return {"why": "This request has expired."}
     if any(each.user_id == request.user.pk for each in decisions):
-        return {"why": "You have decided. The request waits for other people."}
+        return {"why": "You have already decided. The request waits for the decision of another person."}
     urls = {act.name: act_url(row, act.name) for act in (APPROVE, DENY)}
     if row.requester_id == request.user.pk and not row.allow_self_approval:
-        why = "You, or a key that you made, requested this. Another person must approve it."
+        why = "You, or a key that you created, requested this. Another person must approve it."
         return {"why": why, "deny": urls["deny"]}
     if row.requester_id is None and not row.allow_self_approval:
         return {"why": approvals.REQUESTER_UNKNOWN, "deny": urls["deny"]}

@@ -1,4 +1,4 @@
-"""What an approval is for, as facts of its page."""
+"""The facts on the page of an approval: its subject, and how it was requested."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from apps.releases.models import Approval, ConfigBundle, Deployment
 from byteor.engine.machines import ApprovalStatus
 from byteor.engine.target import ReplayTarget, Target
 
-_NAMED = 8
+_NAMED = 8  # agents that are listed by name
 
 
 def deployment_of(row: Approval) -> Deployment | None:
@@ -25,7 +25,7 @@ def deployment_of(row: Approval) -> Deployment | None:
 
 
 def subject(row: Approval) -> str:
-    """Describe what the approval is for."""
+    """Return a phrase for the subject of the approval."""
     deployment = deployment_of(row)
     if deployment is not None:
         return f"{deployment.config_bundle.version} to {row.environment}"
@@ -33,7 +33,7 @@ def subject(row: Approval) -> str:
 
 
 def approval_facts(row: Approval) -> list[tuple[str, Any]]:
-    """Return what the approval is for and how it was requested, as labels and values."""
+    """Return the approval's subject and how it was requested, as labels and values."""
     deployment, bound = deployment_of(row), row.target and row.target.bound
     facts: list[tuple[str, Any]] = []
     if deployment is not None:
@@ -95,7 +95,7 @@ def _replay_facts(target: ReplayTarget) -> list[tuple[str, Any]]:
 
 
 def _matched_agents(row: Approval) -> str:
-    """Return how many agents the target matched when it was requested, and the names of the first."""
+    """Return how many agents the target matched at the time of the request, and the names of the first ones."""
     target = row.target
     if target is None or target.count is None:
         return ""
@@ -103,9 +103,9 @@ def _matched_agents(row: Approval) -> str:
     names = list(first.order_by("pk").values_list("name", flat=True))
     others = target.count - len(names)
     more = f" and {others:,} more" if names and others > 0 else ""
-    return f"{agent_count(target.count)} at the request: {', '.join(names) or 'all deleted since'}{more}"
+    return f"{agent_count(target.count)} when requested: {', '.join(names) or 'all deleted since'}{more}"
 
 
 def _policy(row: Approval) -> str:
     people = f"{row.required_approvals} " + ("people" if row.required_approvals != 1 else "person")
-    return with_note(people, "the requester counts" if row.allow_self_approval else "not the requester")
+    return with_note(people, "may include the requester" if row.allow_self_approval else "other than the requester")

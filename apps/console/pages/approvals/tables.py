@@ -1,4 +1,4 @@
-"""The approvals inbox: what waits for whose decision, and the page of an approval, with the form to decide."""
+"""The approvals inbox, and the page of an approval with the form for a decision."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ _SHOWN = 20
 
 
 def awaiting_decision_by(request: HttpRequest) -> Q:
-    """Return the condition of approvals that the user can give now.
+    """Return the condition that an approval is pending and the user can give it.
 
-    The user may operate the approval's environment, and has neither requested the approval nor decided on it.
+    The user must have permission to operate the environment, and must not have decided already. Unless the policy
+    allows self-approval, the requester must be known and must not be the user.
     """
     user = request.user
     mine = ApprovalDecision.objects.filter(approval=OuterRef("pk"), user=user.pk)
@@ -69,12 +70,12 @@ class ApprovalAdmin(LiveAdmin):
     still_template = "console/approval_changes.html"
     every_s = 5
     list_before_template = "console/inbox.html"
-    not_below = frozenset({"deployment.approval"})  # the facts of the page show it already
+    not_below = frozenset({"deployment.approval"})  # the page's facts link to the deployment
     related = ("environment__project__organization", "deployment__config_bundle__version")
     guarded = {"credential": P.OPERATE_ENVIRONMENT}
     omitted = frozenset({"requester_id"})
     reads = ("deployment__freeze_override",)
-    list_display = ("asked", "status", "given", "expires", "environment", "agents", "requested")
+    list_display = ("subject_with_warnings", "status", "given", "expires", "environment", "agents", "requested")
     list_filter = (_AwaitingMyDecision, "status", "break_glass", ("environment", VisibleRowsFilter))
     search_fields = ("requested_by", "spec_hash", "config_hash", "deployment__pipeline", "=id", "=replay_id")
     # Pending approvals come first, ordered by their expiry.
@@ -90,10 +91,10 @@ class ApprovalAdmin(LiveAdmin):
         return super().narrow(queryset, console_user).annotate(count_given=given)  # type: ignore[no-any-return]
 
     @admin.display(description="Subject")
-    def asked(self, row: Approval) -> str:
+    def subject_with_warnings(self, row: Approval) -> str:
         return format_html("{}{}", subject(row), warning_pills(row))
 
-    @admin.display(description="Given")
+    @admin.display(description="Approvals")
     def given(self, row: Any) -> str:
         return f"{row.count_given} of {row.required_approvals}"
 
@@ -103,7 +104,7 @@ class ApprovalAdmin(LiveAdmin):
 
     @admin.display(description="Agents")
     def agents(self, row: Approval) -> Any:
-        deployment = deployment_of(row)  # and not ``target``, which may name 100,000 agents
+        deployment = deployment_of(row)  # instead of ``target``, which may list 100,000 agents
         return "-" if deployment is None else deployment.target_count
 
     @admin.display(description="Requested", ordering="created_at")
@@ -120,7 +121,7 @@ class ApprovalAdmin(LiveAdmin):
         return bool(row.status == ApprovalStatus.PENDING)
 
     def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
-        """Return what the approval is for, the decisions, and the form to decide."""
+        """Return the approval's facts, the decisions, and the form for a decision."""
         decisions = list(row.decisions.order_by("id")[:_SHOWN])
         deployment = deployment_of(row)
         return {
@@ -149,7 +150,7 @@ def _headline(row: Approval, decisions: list[ApprovalDecision]) -> str:
     given = sum(each.decision == "approve" for each in decisions)
     match row.status:
         case ApprovalStatus.PENDING:
-            return f"Waits for approval: {given} of {row.required_approvals} given."
+            return f"Waiting for approval: {given} of {row.required_approvals} given."
         case ApprovalStatus.APPROVED:
             return f"Approved by {', '.join(each.decided_by for each in decisions if each.decision == 'approve')}."
         case ApprovalStatus.DENIED:

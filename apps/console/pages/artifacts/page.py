@@ -1,4 +1,4 @@
-"""The page of an artifact: what happened, its files, its journals record by record, and its replays so far."""
+"""The page of an artifact: what happened, its files, the records of its journals, and its replays and bisects."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from byteor_cloud.computing.computations import read_page
 from byteor_cloud.database.large_columns import with_small_values, without_large
 from byteor_cloud.errors import DomainError
 
-_PAGE = 20  # records of a journal
+_PAGE = 20  # records per page of a journal
 _FILES = 100
 _RUNS = 10
-_MAX_OUTCOME = 64 * 1024
-_JOURNAL = "journal"  # the id of the panel
+_MAX_OUTCOME = 64 * 1024  # bytes of outcome.json
+_JOURNAL = "journal"  # the HTML id of the panel
 
 
 def is_capture(row: Artifact) -> bool:
-    """Return whether the artifact has files, and can be replayed."""
+    """Return whether the artifact is a verified incident bundle, which has files and can be replayed."""
     return row.kind == Artifact.Kind.INCIDENT_BUNDLE and row.status == ArtifactStatus.VERIFIED
 
 
@@ -42,13 +42,13 @@ def artifact_title(row: Artifact) -> str:
 
 
 def artifact_headline(row: Artifact, *, may_read: bool) -> str:
-    """Say in a sentence what happened. ``may_read``: the person may see the content of the capture.
+    """Return a sentence about what happened. ``may_read``: the person may see captured records.
 
-    A row of a list may lack its reasons and its metadata (``large_columns.with_small_values``).
+    A row from a list may lack its reasons and its metadata (``large_columns.with_small_values``).
     """
     if row.status == ArtifactStatus.RECEIVED:
         obstacle = find_obstacles([row]).get(row.pk)
-        return f"Waits for its check. {obstacle.sentence if obstacle else ''}".rstrip()
+        return f"Waiting for its check. {obstacle.sentence if obstacle else ''}".rstrip()
     if row.status == ArtifactStatus.REJECTED:
         return f"Rejected: {'; '.join(each['detail'] for each in row.reasons)}" if row.reasons else "Rejected."
     if row.kind != Artifact.Kind.INCIDENT_BUNDLE:
@@ -69,7 +69,7 @@ def artifact_headline(row: Artifact, *, may_read: bool) -> str:
 
 
 def _stop(row: Artifact) -> dict[str, Any] | None:
-    """Return where a stage stopped the pipeline, if the capture says so."""
+    """Return where a stage stopped the pipeline; None if the capture does not contain that."""
     try:
         with captures.open_file(row, "outcome.json") as source:
             text = source.read(_MAX_OUTCOME)
@@ -80,7 +80,7 @@ def _stop(row: Artifact) -> dict[str, Any] | None:
 
 
 def artifact_facts(row: Artifact) -> list[tuple[str, object]]:
-    """Return where the artifact is from."""
+    """Return the artifact's origin, size and metadata as labels and values."""
     deployed = row.deployment and row.deployment.config_bundle
     facts = [
         ("Agent", row_link(row.agent)),
@@ -111,8 +111,8 @@ def runs_panel(row: Artifact) -> dict[str, Any]:
         )
         for each in sorted(found, key=lambda each: each.pk, reverse=True)
     ]
-    columns = ("What", "Status", "Requested")
-    return {"title": "Replays and bisects", "columns": columns, "rows": rows, "empty": "None yet."}
+    columns = ("Replay or bisect", "Status", "Requested")
+    return {"title": "Replays and bisects", "columns": columns, "rows": rows, "empty": "No replays or bisects yet."}
 
 
 def files_panel(row: Artifact) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def files_panel(row: Artifact) -> dict[str, Any]:
         for each in listed[:_FILES]
     ]
     if len(listed) > _FILES:
-        panel["lead"] = f"The first {_FILES} of {len(listed):,} files."
+        panel["lead"] = f"Only the first {_FILES} of {len(listed):,} files are shown."
     return {**panel, "columns": ("Path", "Bytes", "SHA-256", ""), "rows": rows}
 
 
@@ -147,11 +147,11 @@ def _download(row: Artifact, path: str) -> str:
 
 
 def journal_panel(request: HttpRequest, row: Artifact) -> dict[str, Any] | None:
-    """Return a page of the journal that the query names, or else of the first one; None if there is none."""
+    """Return a page of the journal that the query names, or of the first journal; None without a journal."""
     try:
         lanes = [lane for each in captures.list_files(row) if (lane := _lane(each["path"]))]
     except DomainError:
-        return None  # the panel of files says so
+        return None  # the files panel shows the error
     lane = request.GET.get("lane", "") or next(iter(lanes), "")
     if not lane:
         return None
@@ -161,7 +161,7 @@ def journal_panel(request: HttpRequest, row: Artifact) -> dict[str, Any] | None:
         "id": _JOURNAL, "lane": lane, "rows": [], "hex": as_hex, "asked": request.GET, "lanes": lanes, "empty": "",
     }  # fmt: skip
     if begin is None:
-        return {**panel, "empty": "Write the sequence as a whole number, and the time like 2026-11-01T10:00:00Z."}
+        return {**panel, "empty": "Write the sequence as a whole number, or the time as in 2026-11-01T10:00:00Z."}
     try:
         compute = compute_for(request)
         page = captures.read_journal(row, lane, read_page, limit=_PAGE, has_bytes=as_hex, compute=compute, **begin)
@@ -189,12 +189,12 @@ def journal_panel(request: HttpRequest, row: Artifact) -> dict[str, Any] | None:
         "last": f"{found[-1]['position'] + 1:,}" if found else "0",
         "previous": {"after": before if before >= 0 else None} if found and found[0]["position"] else None,
         "next": page["next_after"],
-        "empty": "There is no further record.",
+        "empty": "No more records.",
     }
 
 
 def _begin(request: HttpRequest) -> dict[str, Any] | None:
-    """Return where the page begins; None for a sequence or a time that cannot be read."""
+    """Return the position at which the page starts; None if the sequence or time in the query is invalid."""
     for name, read in (("sequence", number), ("time", moment), ("after", number)):
         if request.GET.get(name, "").strip():
             value = read(request, name)

@@ -1,4 +1,4 @@
-"""Parts that several of these pages use: links with a query, numbers of a query, and payloads."""
+"""Parts of the pages of artifacts and replays: links with a query, values of query parameters, and payloads."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from django.utils.html import format_html, format_html_join
 from apps.console.frame.columns import page_url, text_link
 from apps.console.pages.artifacts.wording import HEX_WIDTH, Runs, json_text, keep_digits
 
-FOUND = "found"  # the id of the panel that a link asks for
-_SHOWN = 300  # characters of a payload
+FOUND = "found"  # the HTML id of the panel that a link requests
+_SHOWN = 300  # characters of a payload that are shown
 
 
 def query_link(row: Any, text: object, *, at: str = FOUND, **query: object) -> str:
-    """Return a link to the row's page with a query, and to the panel with the id ``at``."""
+    """Return a link to the row's page with a query, which scrolls to the panel with the id ``at``."""
     return text_link(page_url(type(row), "change", row.pk, query=query, fragment=at), text)
 
 
 def number(request: HttpRequest, name: str) -> int | None:
-    """Return a whole number of the query, or None."""
+    """Return a query parameter as a whole number; None if it is missing or invalid."""
     text = request.GET.get(name, "").strip().replace(",", "")
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 20 and int(text) < 2**64 else None
 
 
 def identifier(request: HttpRequest, name: str) -> UUID | None:
-    """Return an id of the query, or None."""
+    """Return a query parameter as an id; None if it is missing or invalid."""
     try:
         return UUID(request.GET.get(name, ""))
     except ValueError:
@@ -38,7 +38,7 @@ def identifier(request: HttpRequest, name: str) -> UUID | None:
 
 
 def moment(request: HttpRequest, name: str) -> datetime | None:
-    """Return a time of the query, in UTC if it names no time zone, or None."""
+    """Return a query parameter as a time, in UTC unless it has a time zone; None if it is missing or invalid."""
     try:
         found = parse_datetime(request.GET.get(name, "").strip())
         return found and (found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC))
@@ -47,7 +47,7 @@ def moment(request: HttpRequest, name: str) -> datetime | None:
 
 
 def payload_text(shown: dict[str, Any]) -> str:
-    """Return the beginning of a payload as text."""
+    """Return the start of a payload as text."""
     if shown["payload_base64"] is None and shown["json"] is None:
         return "-"
     if shown["json"] is None:
@@ -60,28 +60,28 @@ def payload_text(shown: dict[str, Any]) -> str:
 
 
 def code(text: str, most: int = _SHOWN) -> str:
-    """Return the beginning of a text of a capture as code."""
+    """Return the start of a captured text in an HTML ``<code>`` element."""
     return format_html('<code class="payload">{}</code>', text if len(text) <= most else f"{text[:most]}…")
 
 
 def text_of(payload: bytes) -> str:
-    """Return bytes as text; other bytes than printable ASCII as \\x and two digits."""
+    """Return bytes as text. Bytes that are not printable ASCII become \\x and two hexadecimal digits."""
     return "".join(chr(byte) if 32 <= byte < 127 else f"\\x{byte:02x}" for byte in payload) or "(nothing)"
 
 
 def marked(runs: Runs, separator: str = "") -> str:
-    """Return the pieces of a line, with those marked that differ."""
+    """Return the pieces of a line as HTML. Pieces that differ are marked."""
     pieces = [format_html("<mark>{}</mark>", text) if differs else text for text, differs in runs]
     return format_html_join(separator, "{}", ((piece,) for piece in pieces))
 
 
 def json_dump(lines: list[Runs]) -> str:
-    """Return JSON in lines for a ``<pre>``."""
+    """Return lines of JSON as the HTML of a ``<pre>``."""
     return format_html_join("\n", "{}", ((marked(line),) for line in lines))
 
 
 def hex_dump(rows: list[tuple[str, Runs, Runs]]) -> str:
-    """Return the rows of ``hex_rows`` for a ``<pre>``, in columns."""
+    """Return the rows of ``hex_rows`` as the HTML of a ``<pre>``, in columns."""
     lines = []
     for position, as_hex, as_text in rows:
         width = sum(len(text) + 1 for text, _ in as_hex)

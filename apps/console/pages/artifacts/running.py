@@ -1,4 +1,4 @@
-"""What the pages of artifacts, replays and bisects have in common."""
+"""The base of the pages of artifacts, replays and bisects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from apps.tenancy.permissions import Permission as P
 
 
 class RunningAdmin(LiveAdmin):
-    """Base of the tables of captures, replays and bisects, whose pages show the progress of the worker."""
+    """The base of the tables of artifacts, replays and bisects, whose pages show the worker's progress."""
 
     still_template = "console/records.html"
 
@@ -20,7 +20,7 @@ class RunningAdmin(LiveAdmin):
         return row.finished_at is None
 
     def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
-        """Return what each of these pages begins with."""
+        """Return the context that the headline of each of these pages needs."""
         shown = {"status": state_pill(row.status), "hidden_acts": ()}
         return {**super().summary(request, row), **shown}
 

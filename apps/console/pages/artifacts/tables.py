@@ -41,7 +41,8 @@ REPLAY = Act.of(
     commands.replay,
     body={"mode": Replay.Mode.DRY_RUN},
     label="Replay",
-    explain="Run the captured records again through the version that produced them. No side effect is executed.",
+    done="{} requested",
+    explain="The captured records run again through the version that was captured. No side effects are performed.",
     form=ActForm,
     icon="replay",
 )
@@ -50,8 +51,9 @@ EXECUTE = Act.of(
     body={"mode": Replay.Mode.EXECUTE},
     name="execute",
     label="Replay with side effects",
-    explain="Run the captured records again and execute the side effects that the server's allowlists permit, once for "
-    "each record. On staging and prod, somebody must approve the replay first.",
+    done="{} requested",
+    explain="The captured records run again, with the side effects that the server's allowlists permit, once for each "
+    "record. In staging and prod environments, the replay needs an approval first.",
     form=ActForm,
     icon="bolt",
     dangerous=True,
@@ -72,7 +74,7 @@ class ArtifactAdmin(RunningAdmin):
     live_template, still_template = "console/artifact.html", "console/journal.html"
 
     def get_urls(self) -> list[Any]:
-        """Return the URLs of the table, and one to download."""
+        """Return the URLs of the table, and the URL of downloads."""
         content = self.admin_site.admin_view(self.content_view)
         return [path("<uuid:pk>/content/", content, name="artifacts_artifact_content"), *super().get_urls()]
 
@@ -94,14 +96,14 @@ class ArtifactAdmin(RunningAdmin):
         )
 
     def _buttons(self, request: HttpRequest, row: Any) -> list[dict[str, Any]]:
-        """Return the acts. The first thing to do with an incident is to replay it."""
+        """Return the buttons. Replay is the primary button, because it is the usual next step for an incident."""
         buttons = super()._buttons(request, row)
         return [
             each | {"variant": ActionVariant.PRIMARY} if each["title"] == REPLAY.label else each for each in buttons
         ]
 
     def summary(self, request: HttpRequest, row: Artifact) -> dict[str, Any]:
-        """Show what happened and the replays so far; to operators also the files."""
+        """Show what happened and the replays so far, and the files to people who may see captured records."""
         may_read = is_capture(row) and may_read_records(request, row)
         panels = [runs_panel(row)] if row.kind == Artifact.Kind.INCIDENT_BUNDLE else []
         content = page_url(Artifact, "content", row.pk)
@@ -116,13 +118,13 @@ class ArtifactAdmin(RunningAdmin):
         }
 
     def still(self, request: HttpRequest, row: Artifact) -> dict[str, Any]:
-        """Show a page of a journal to operators."""
+        """Show a page of a journal to people who may see captured records."""
         may_read = is_capture(row) and may_read_records(request, row)
         return {"journal": journal_panel(request, row) if may_read else None}
 
     @method_decorator(require_GET)
     def content_view(self, request: HttpRequest, pk: UUID) -> HttpResponseBase:
-        """Download the artifact, or the file of its capture that the query names. Nothing is shown in the browser."""
+        """Download the artifact, or the file of its capture in the query. The browser saves it and does not show it."""
         row = self.get_object(request, str(pk)) if self.has_view_permission(request) else None
         if row is None:
             raise Http404

@@ -1,4 +1,4 @@
-"""Sentences about replays, and differences between two records, as text and HTML. Pure: no database, no request."""
+"""Sentences about replays and differences between two records, as text and HTML. Uses no database and no request."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from django.utils.html import format_html, format_html_join
 
 from byteor.engine.replay.shown_payload import show_payload
 
-HEX_WIDTH = 8  # bytes of a row: two sides fit beside each other, and one fits on a phone
+HEX_WIDTH = 8  # bytes per row, so that two dumps fit next to each other, and one fits on a phone
 HEX_ROWS = 24
 JSON_LINES = 80
-_BEFORE = 3  # lines or rows above the first difference
+_BEFORE = 3  # lines or rows shown above the first difference
 _VALUE = 80  # characters of a value in a sentence
 _MAX_FOUND = 100
-_NAMED = 5  # stages in a sentence
+_NAMED = 5  # stages named in a sentence
 
 type Path = tuple[str | int, ...]
 type Runs = list[tuple[str, bool]]
-"""A line in pieces: a text, and whether it differs from the other side."""
+"""The pieces of a line. Each is a text, and whether it differs from the other side."""
 
 
 class _Absent:
-    """Stands for a value that one side lacks."""
+    """The type of ``ABSENT``, which stands for a value that one side does not have."""
 
 
 ABSENT = _Absent()
@@ -34,14 +34,14 @@ ABSENT = _Absent()
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number as it is written in a payload. As a float, it could lose digits."""
+    """A number as written in a payload. A float could lose digits."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A place where two JSON values differ. ``ABSENT`` is a value that is missing there."""
+    """A path at which two JSON values differ. A side without a value there has ``ABSENT``."""
 
     path: Path
     expected: Any
@@ -49,19 +49,19 @@ class Difference:
 
 
 def read_json(payload: bytes | None) -> Any:
-    """Return the payload's JSON value, with ``Number`` for numbers. ``ABSENT``: it is none or too large to be shown."""
+    """Return the payload's JSON value with numbers as ``Number``; ``ABSENT`` if it is not JSON or too large to show."""
     if payload is None or show_payload(payload)["json"] is None:
         return ABSENT
     return keep_digits(payload)
 
 
 def keep_digits(payload: bytes) -> Any:
-    """Return the value of a payload that is JSON, with ``Number`` for numbers."""
+    """Return the value of a JSON payload, with numbers as ``Number``."""
     return json.loads(payload, parse_float=Number, parse_int=Number)
 
 
 def find_differences(expected: Any, actual: Any) -> list[Difference]:
-    """Return the first 100 places where two JSON values differ."""
+    """Return the first 100 differences between two JSON values."""
     found: list[Difference] = []
     for each in _differences((), expected, actual):
         found.append(each)
@@ -90,7 +90,7 @@ def _item(values: list[Any], at: int) -> Any:
 
 
 def json_text(value: Any) -> str:
-    """Return a JSON value on one line, with each ``Number`` as it is."""
+    """Return a JSON value on one line, with each ``Number`` as written in the payload."""
     match value:
         case Number():
             return value.text
@@ -122,41 +122,43 @@ def _cut(text: str) -> str:
 
 
 def describe_divergence(found: Mapping[str, Any], difference: str, dropped: tuple[str, str] | None) -> str:
-    """Say where the output diverged and how. ``difference`` says it for a changed record, "" if it may not be shown.
+    """Return a sentence about where and how the output diverged.
 
-    ``dropped`` are the stage that dropped a missing record and its reason, if they are known.
+    ``difference`` describes a changed record; it is "" if the person may not see it. ``dropped`` is the stage that
+    dropped a missing record and the reason, if known.
     """
     of = format_html(" of <code>{}</code>", found["ingress"]) if found.get("ingress") else ""
     where = format_html("Diverged at <code>{}</code>, record {}{}", found["egress"], f"{found['sequence']:,}", of)
     match found["kind"]:
         case "changed":
-            what = difference or "it differs from the captured one"
+            what = difference or "the record differs from the captured one"
         case "missing" if dropped is not None:
             what = format_html("stage <code>{}</code> dropped it ({})", *dropped)
         case "missing":
-            what = "it is missing"
+            what = "the record is missing"
         case _:
             what = "the capture has no such record"
     return format_html("{}: {}.", where, what)
 
 
 def describe_difference(expected: bytes, actual: bytes, start: int = 0) -> str:
-    """Say how two records differ. ``start`` is the position of their first byte in the whole records."""
+    """Return a phrase about how two records differ. ``start`` is their offset in the complete records."""
     one, other = read_json(expected), read_json(actual)
     offset = first_difference(expected, actual)
     if ABSENT in (one, other) or start:
         if offset == min(len(expected), len(actual)):
-            return f"it ends {'early' if len(actual) < len(expected) else 'late'}, at byte {start + len(actual):,}"
+            length = "short" if len(actual) < len(expected) else "long"
+            return f"the record is too {length} and ends at byte {start + len(actual):,}"
         return format_html(
             "byte {} is <code>{}</code>, expected <code>{}</code>",
             f"{start + offset:,}", f"0x{actual[offset]:02x}", f"0x{expected[offset]:02x}",
         )  # fmt: skip
     found = find_differences(one, other)
     if not found:
-        return f"it has the same JSON, but other bytes from byte {offset:,} on"
+        return f"the JSON is equal, but the bytes differ from byte {offset:,}"
     first = found[0]
-    path = format_html("<code>{}</code>", name_path(first.path)) if first.path else "it"
-    more = format_html(" ({} differences in all)", "100 or more" if len(found) == _MAX_FOUND else len(found))
+    path = format_html("<code>{}</code>", name_path(first.path)) if first.path else "the record"
+    more = format_html(" ({} differences in total)", "100 or more" if len(found) == _MAX_FOUND else len(found))
     return format_html("{} {}{}", path, _difference(first), more if len(found) > 1 else "")
 
 
@@ -171,7 +173,7 @@ def _difference(found: Difference) -> str:
 
 
 def find_drop(stages: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Return the stage that dropped a missing record, and the reason, if the counts of the stages tell it."""
+    """Return the stage that dropped a missing record, and the reason; None if the stages' counts do not show it."""
     candidates = [
         (stage, reason)
         for stage, counts in stages.items()
@@ -182,7 +184,7 @@ def find_drop(stages: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[str,
 
 
 def describe_unchecked(stages: Sequence[str]) -> str:
-    """Say which stages had no parameters, so that nobody takes a result without differences for more than it is."""
+    """Return a warning about stages without parameters, whose results may be equal only because they did nothing."""
     if not stages:
         return ""
     named = format_html_join(", ", "<code>{}</code>", ((stage,) for stage in stages[:_NAMED]))
@@ -195,17 +197,17 @@ def describe_unchecked(stages: Sequence[str]) -> str:
 
 
 def first_difference(one: bytes, other: bytes) -> int:
-    """Return the index of the first byte that differs; the shorter length if one begins with the other."""
+    """Return the index of the first byte that differs; the shorter length if one starts with the other."""
     shared = min(len(one), len(other))
     return next((at for at in range(shared) if one[at] != other[at]), shared)
 
 
 def json_lines(value: Any, other: Any) -> list[Runs]:
-    """Return a JSON value in lines, with those marked that differ from the other value.
+    """Return a JSON value in lines, in which differences from the other value are marked.
 
-    At most 80 lines, from a little above the first difference on.
+    Returns at most 80 lines, starting a little above the first difference.
     """
-    # Compared with nothing, nothing is marked.
+    # Without another value, mark nothing.
     differing = set() if other is ABSENT else {each.path for each in find_differences(value, other)}
     lines = list(_lines((), "", "", value, differing, is_marked=False))
     first = next((at for at, (_, is_marked) in enumerate(lines) if is_marked), 0)
@@ -216,7 +218,7 @@ def json_lines(value: Any, other: Any) -> list[Runs]:
 
 
 def _marked(text: str, is_marked: bool) -> Runs:
-    """Return a line in pieces, its indentation never marked."""
+    """Return the pieces of a line. The indentation is never marked."""
     inner = text.lstrip(" ")
     return [(text[: len(text) - len(inner)], False), (inner, True)] if is_marked else [(text, False)]
 
@@ -241,9 +243,9 @@ def _lines(
 
 
 def hex_rows(payload: bytes, other: bytes | None, start: int = 0) -> list[tuple[str, Runs, Runs]]:
-    """Return rows of eight bytes: the position, the bytes as hex and as text. Those that differ are marked.
+    """Return rows of eight bytes: the offset, the bytes as hex and as text, with differences marked.
 
-    At most 24 rows, from a little above the first difference on. Without another side, nothing is marked.
+    Returns at most 24 rows, starting a little above the first difference. Without another side, nothing is marked.
     """
     first = 0 if other is None else first_difference(payload, other)
     begin = max(0, first // HEX_WIDTH - _BEFORE) * HEX_WIDTH if len(payload) > HEX_ROWS * HEX_WIDTH else 0
@@ -259,10 +261,10 @@ def hex_rows(payload: bytes, other: bytes | None, start: int = 0) -> list[tuple[
 
 
 def byte_count(size: int) -> str:
-    """Return a number of bytes in words."""
+    """Return a number of bytes as a phrase."""
     return "1 byte" if size == 1 else f"{size:,} bytes"
 
 
 def printable(payload: bytes) -> str:
-    """Return printable ASCII as it is, and a dot for each other byte."""
+    """Return printable ASCII unchanged, and a dot for each other byte."""
     return "".join(chr(byte) if 32 <= byte < 127 else "·" for byte in payload)

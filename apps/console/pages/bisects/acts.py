@@ -1,4 +1,4 @@
-"""The act that searches the versions of a pipeline for the first bad one, on an artifact or one of its replays."""
+"""The act that searches a pipeline's versions for the first bad one, for an artifact and for its replays."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from apps.console.frame.forms import ActForm
 BISECT = Act.of(
     commands.bisect,
     label="Bisect",
-    explain="Search the versions of this pipeline for the first whose output differs from the capture's expected one, "
-    "or, without expected output, in which a stage fails.",
+    done="{} requested",
+    explain="Find the first version of this pipeline whose output differs from the capture's expected output or, if "
+    "the capture has none, in which a stage fails.",
     run=lambda row, context: bisects.request_default(row, actor=context.actor),
     form=ActForm,
     icon="search_insights",

@@ -1,4 +1,4 @@
-"""The page of a bisect: what was found, and the verdict about each version."""
+"""The page of a bisect: its result, and the verdict on each version."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from byteor.engine.replay import BisectOutcome
 from byteor_cloud.database.large_columns import without_large
 
 _TONES = {"good": "good", "bad": "bad", "untestable": "warn", None: "plain"}
-_NAMED = 5  # versions in a sentence
+_NAMED = 5  # versions named in a sentence
 
 
 def bisect_headline(row: Bisect) -> str:
-    """Say what was found, and in which versions stages had no parameters."""
+    """Return the result in a sentence, and the versions in which stages had no parameters."""
     unchecked = [f"v{each['number']}" for each in row.versions if each.get("no_parameters")]
     if not unchecked:
         return _finding(row)
@@ -34,17 +34,17 @@ def _finding(row: Bisect) -> str:
         case BisectOutcome.NO_CHANGE:
             return "The first and the last version have the same verdict."
         case BisectOutcome.INVERTED:
-            return "The first version is bad and the last one is good."
+            return "The first version is bad, and the last version is good."
         case BisectOutcome.INCONCLUSIVE:
-            return "Too few versions can be tested to name the first bad one."
+            return "Too few versions could be tested to find the first bad one."
     if row.error or row.versions is None:  # a list leaves out the versions if there are many
-        return row.error or "Its page shows the verdicts so far."
+        return row.error or "The page of the bisect shows the verdicts so far."
     done = sum(each["verdict"] is not None for each in row.versions)
     return f"{done} of {len(row.versions)} versions have a verdict."
 
 
 def predicate(row: Bisect) -> str:
-    """Say what makes a version bad."""
+    """Return the condition under which a version is bad, as a phrase."""
     texts = {"diverges": "its output differs from the captured one", "fails": "a stage fails"}
     if isinstance(row.predicate, str):
         return texts[row.predicate]
@@ -78,9 +78,7 @@ def verdicts(row: Bisect) -> dict[str, Any]:
         (
             f"v{each['number']}",
             with_note(
-                format_html(
-                    '<span class="pill {}">{}</span>', _TONES[each["verdict"]], each["verdict"] or "not known yet"
-                ),
+                format_html('<span class="pill {}">{}</span>', _TONES[each["verdict"]], each["verdict"] or "pending"),
                 describe_unchecked(each.get("no_parameters", ())),
             ),
             row_link(by_id.get(each["replay_id"]), "Replay"),
@@ -89,4 +87,4 @@ def verdicts(row: Bisect) -> dict[str, Any]:
         if each["replay_id"]
     ]
     columns = ("Version", "Verdict", "Replay")
-    return {"title": "Replayed versions", "columns": columns, "rows": rows, "empty": "None yet."}
+    return {"title": "Replayed versions", "columns": columns, "rows": rows, "empty": "No versions yet."}

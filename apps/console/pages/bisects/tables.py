@@ -30,7 +30,7 @@ class BisectAdmin(RunningAdmin):
         "requested_by",
         "created_at",
     )
-    not_below = frozenset({"replay.bisect"})  # the page lists them already
+    not_below = frozenset({"replay.bisect"})  # the page lists the replays
     list_filter = ("status", "outcome", ("environment", VisibleRowsFilter))
     search_fields = ("requested_by", "=id")
     live_template = "console/bisect.html"
@@ -42,7 +42,7 @@ class BisectAdmin(RunningAdmin):
         return self.row_name(row)
 
     def summary(self, request: HttpRequest, row: Bisect) -> dict[str, Any]:
-        """Show what was found, and the verdict about each version."""
+        """Show the result, and the verdict on each version."""
         return {
             **super().summary(request, row),
             "headline": page.bisect_headline(row),
@@ -50,8 +50,8 @@ class BisectAdmin(RunningAdmin):
             "facts": [
                 ("First bad version", row_link(row.first_bad)),
                 ("Last good version", row_link(row.last_good)),
-                ("Bad means", page.predicate(row)),
-                ("Monotone", {None: "not known", True: "yes", False: "no"}[row.monotone]),
+                ("Bad if", page.predicate(row)),
+                ("Monotone", {None: "unknown", True: "yes", False: "no"}[row.monotone]),
                 ("Artifact", row_link(row.artifact, artifact_title(row.artifact))),
                 ("Requested by", row.requested_by),
                 ("Finished", relative_time(row.finished_at)),

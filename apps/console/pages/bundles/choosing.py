@@ -1,4 +1,4 @@
-"""The choice of what to deploy to an environment."""
+"""The list of config bundles from which people choose one to deploy to an environment."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _SHOWN = 50
 
 
 def choices_panel(environment: Environment, bundles: QuerySet[Any]) -> dict[str, Any]:
-    """Return the panel with the newest config bundles, each with the link to its deployment's form."""
+    """Return the panel of the newest config bundles, each with a link to the form that deploys it."""
     rows = list(bundles.filter(environment=environment).order_by("-pk")[: _SHOWN + 1])
-    # Without a config bundle, a draft comes first.
+    # Without config bundles, link to the drafts, where people start.
     lists, link = (list_url(ConfigBundle), "All config bundles") if rows else (list_url(Draft), "Drafts")
     return {
-        "title": f"Which config bundle to deploy to {environment}",
-        "lead": f"These are the newest {_SHOWN}. The page of an older one has the button, too."
+        "title": f"Choose a config bundle to deploy to {environment}",
+        "lead": f"These are the newest {_SHOWN}. To deploy an older one, open its page."
         if len(rows) > _SHOWN
         else "",
         "columns": ("Config bundle", "Version", "Created", ""),
@@ -39,7 +39,7 @@ def choices_panel(environment: Environment, bundles: QuerySet[Any]) -> dict[str,
             )
             for row in rows[:_SHOWN]
         ],
-        "empty": "There is no config bundle yet. Promote a draft to a version first: its page creates config bundles.",
+        "empty": "No config bundles yet. Promote a draft to a version, and create a config bundle on its page.",
         "url": f"{lists}?environment__id__exact={environment.pk}",
         "link": link,
     }  # fmt: skip

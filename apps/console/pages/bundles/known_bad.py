@@ -1,4 +1,4 @@
-"""Console pages of configurations that are known bad in an environment."""
+"""Console pages of the configurations that are known bad in an environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page for a new config bundle: a form made from the stages of a version, and what it would change."""
+"""The form for a new config bundle, with fields for the stages of a version."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ from apps.releases.models import ConfigBundle
 from apps.releases.services.bundles import ADAPTER_KINDS, WAIT_BY_PROFILE
 from byteor_cloud.errors import child_pointer
 
-MAX_STAGES = 100  # a version with more of them has one field for the parameters of all
-_ADAPTER = f"The kind, and the parameters of that kind. Kinds: {', '.join(ADAPTER_KINDS)}."
+MAX_STAGES = 100  # a version with more stages has one field for the parameters of all stages
+_ADAPTER = f"A JSON object with the kind of the adapter and its parameters. Kinds: {', '.join(ADAPTER_KINDS)}."
 
 
 class NewConfigBundle(ApiForm):
-    """The form for a new config bundle. It has a field for the parameters of each stage."""
+    """The form for a new config bundle, with a field for the parameters of each stage."""
 
     name = forms.CharField(max_length=200, widget=UnfoldAdminTextInputWidget)
     tuning_profile = forms.ChoiceField(
         choices=[(each, each) for each in WAIT_BY_PROFILE], widget=UnfoldAdminSelectWidget
     )
     wait = forms.ChoiceField(
-        choices=[("", "as the tuning profile says"), ("backoff", "backoff: sleep"), ("spin", "spin: use a core")],
+        choices=[("", "default of the tuning profile"), ("backoff", "backoff: sleep"), ("spin", "spin: occupy a core")],
         required=False, widget=UnfoldAdminSelectWidget, label="How the runtime waits for records",
     )  # fmt: skip
     snapshot_s = forms.IntegerField(
         min_value=1, max_value=86400, required=False, widget=UnfoldAdminIntegerFieldWidget,
-        label="Seconds between snapshots", help_text="Empty: the runtime takes no snapshots.",
+        label="Seconds between snapshots", help_text="If empty, the runtime takes no snapshots.",
     )  # fmt: skip
-    ingress = JsonField(label="Adapter of the ingress", help_text=_ADAPTER)
-    egress = JsonField(label="Adapter of the egress", help_text=_ADAPTER)
+    ingress = JsonField(label="Ingress adapter", help_text=_ADAPTER)
+    egress = JsonField(label="Egress adapter", help_text=_ADAPTER)
     env = JsonField(
         label="Environment variables",
-        help_text='A value is a text, or {"secret_ref": "NAME"}, which the agent resolves on its own host.',
+        help_text='Each value is a string, or {"secret_ref": "NAME"}, which the agent resolves on its own host.',
     )
 
     def __init__(self, version: Version, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._version = version
         stages = version.stages
-        self.stages: dict[str, str] = {}  # the name of the field by the id of the stage
+        self.stages: dict[str, str] = {}  # field names by stage id
         if len(stages) > MAX_STAGES:
-            self.fields["stage_config"] = JsonField(label="Parameters of the stages, by the ids of the stages")
+            self.fields["stage_config"] = JsonField(label="Stage parameters, by stage id")
             return
         for number, (stage_id, op) in enumerate(stages):
             self.stages[stage_id] = name = f"stage-{number}"
-            self.fields[name] = JsonField(label=f"Parameters of the stage {stage_id}", help_text=f"Op: {op}")
+            self.fields[name] = JsonField(label=f"Parameters of stage {stage_id}", help_text=f"Op: {op}")
 
     def body(self) -> dict[str, Any]:
-        """Return the body with which the API would create this config bundle."""
+        """Return the API's request body for this config bundle."""
         data = {name: value for name, value in self.cleaned_data.items() if value not in (None, "")}
         stage_config = data.get("stage_config", {})
         stage_config |= {stage_id: data[name] for stage_id, name in self.stages.items() if name in data}
@@ -66,7 +66,7 @@ class NewConfigBundle(ApiForm):
         }
 
     def field_of(self, pointer: str) -> tuple[str | None, str]:
-        """Return the field that a pointer into the body belongs to, and the rest of the pointer."""
+        """Return the field to which a JSON pointer into the body leads, and the rest of the pointer."""
         for stage_id, name in self.stages.items():
             at = child_pointer("/stage_config", stage_id)
             if pointer == at or pointer.startswith(f"{at}/"):
@@ -76,17 +76,17 @@ class NewConfigBundle(ApiForm):
         return super().field_of(pointer.removeprefix("/adapters"))
 
     def groups(self) -> list[tuple[str, list[forms.BoundField]]]:
-        """Return the fields in the order of the page, by headings."""
+        """Return the fields by heading, in the order of the page."""
         parameters = list(self.stages.values()) or ["stage_config"]
         return [
             ("", list(self.named("name", "tuning_profile", "wait", "snapshot_s"))),
-            ("Parameters of the stages", list(self.named(*parameters))),
+            ("Stage parameters", list(self.named(*parameters))),
             ("Adapters and environment", list(self.named("ingress", "egress", "env"))),
         ]
 
 
 def start_from(bundle: ConfigBundle | None, form: NewConfigBundle) -> dict[str, Any]:
-    """Return the values that the form starts with: those of the current config bundle, for stages that still exist."""
+    """Return the initial values of the form: those of the current config bundle, for stages that the version has."""
     if bundle is None:
         return {}
     kept = bundle.stage_config if not form.stages else {}

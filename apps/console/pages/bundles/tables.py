@@ -37,7 +37,7 @@ from apps.console.frame.forms import new_form_id, send_once
 from apps.console.pages.bundles.choosing import choices_panel
 from apps.console.pages.bundles.new_bundle import NewConfigBundle, start_from
 from apps.console.pages.deployments.changes import Changes, compare, find_current
-from apps.console.pages.deployments.deploying import FIRST, Deploy, Outlook, foresee
+from apps.console.pages.deployments.deploying import FIRST, Deploy, Outlook, preview
 from apps.console.pages.deployments.phrases import describe_warnings
 from apps.pipelines.models import Version
 from apps.releases.api import commands
@@ -57,7 +57,7 @@ _SHOWN = 10
 
 
 def _is_org_admin(request: HttpRequest, environment: Environment) -> bool:
-    # Only org_admin, and a superuser, hold this permission.
+    # Only org_admin and superusers have this permission.
     return P.MANAGE_ORG_MEMBERSHIPS in console_user_of(request).permissions(environment)
 
 
@@ -74,7 +74,8 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
         Act.of(
             commands.clear,
             label="Clear known bad",
-            explain="The configuration can be deployed and restored by rollbacks again.",
+            done="Known bad cleared for {}",
+            explain="The configuration can be deployed again, and rollbacks can restore it again.",
             icon="restart_alt",
             comment="required",
             applies=lambda row: row.known_bad,
@@ -105,7 +106,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
         return [deploy, *super()._buttons(request, row)]
 
     def summary(self, request: HttpRequest, row: ConfigBundle) -> dict[str, Any]:
-        """Show what the config bundle is made of, and where it went."""
+        """Show the contents of the config bundle and its deployments."""
         made = without_large(Deployment.objects.filter(config_bundle=row).select_related("environment"))
         panel: dict[str, Any] = {
             "title": "Deployments",
@@ -118,10 +119,10 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
                 )
                 for each in made.order_by("-pk")[:_SHOWN]
             ],
-            "empty": "It was not deployed yet.",
+            "empty": "This config bundle has not been deployed.",
         }
         if may_operate(request, row.environment) and not panel["rows"]:
-            panel["empty"] += " What comes next: deploy it. Nothing happens before you have seen a preview."
+            panel["empty"] += " To deploy it, press Deploy. You see a preview first."
         return {
             "warning": " ".join(describe_warnings(bundles.warnings_of(row))),
             "facts": [
@@ -136,7 +137,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
         }
 
     def new_view(self, request: HttpRequest, version_id: UUID) -> HttpResponse:
-        """Create a config bundle of a version, after showing what it changes."""
+        """Show the form for a config bundle of a version with a preview of its changes, or create the config bundle."""
         version = self.admin_site.get_model_admin(Version).get_object(request, str(version_id))
         if version is None:
             raise Http404
@@ -167,7 +168,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
                 ),
             ),
         }  # fmt: skip
-        return self._page(request, "console/new_config_bundle.html", f"New config bundle of {version}", context)
+        return self._page(request, "console/new_config_bundle.html", f"New config bundle for {version}", context)
 
     @staticmethod
     def _check_or_create(request: HttpRequest, version: Version, data: dict[str, Any]) -> FormResult | RuntimeConfig:
@@ -179,7 +180,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
         return send_once(request, lambda: {"url": row_url(new(**data, checked=checked))})
 
     def deploy_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
-        """Request a deployment of a config bundle, after showing what it would do."""
+        """Show the form for a deployment of a config bundle with a preview, or request the deployment."""
         bundle = self.get_object(request, str(pk))
         if bundle is None:
             raise Http404
@@ -192,12 +193,12 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
             if reason:
                 body["break_glass"] = {"reason": reason}
 
-            def use(asked: dict[str, Any]) -> FormResult | Outlook:
+            def use(values: dict[str, Any]) -> FormResult | Outlook:
                 if "_create" not in request.POST and not reason:
-                    return foresee(bundle, asked, actor_of(request).display)
+                    return preview(bundle, values, actor_of(request).display)
                 new = partial(deployments.create_deployment, is_org_admin=is_org_admin, actor=actor_of(request))
                 return send_once(
-                    request, lambda: {"url": row_url(new(environment=bundle.environment, **asked))}
+                    request, lambda: {"url": row_url(new(environment=bundle.environment, **values))}
                 )  # fmt: skip
 
             made = form.send(DeploymentSerializer, body, bundle.environment, use)
@@ -220,10 +221,10 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
                 find_current(bundle.environment_id, bundle.version.name), bundle, compute=compute_for(request)
             ),
         }
-        return self._page(request, "console/deploy.html", f"Deploy {bundle.version}, {bundle}", context)
+        return self._page(request, "console/deploy.html", f"Deploy {bundle.version} ({bundle})", context)
 
     def choose_view(self, request: HttpRequest, environment_id: UUID) -> HttpResponse:
-        """Let the person choose what to deploy to an environment."""
+        """List the config bundles that can be deployed to an environment."""
         environment = self.admin_site.get_model_admin(Environment).get_object(request, str(environment_id))
         if environment is None:
             raise Http404

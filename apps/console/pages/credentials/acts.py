@@ -1,4 +1,4 @@
-"""Acts that create tokens of people and keys of organizations, or rotate an organization's signing key."""
+"""Acts that create user tokens and organization API keys, or rotate an organization's signing key."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class _KeyForm(ActForm):
     rules = OrganizationKeySerializer
     name = name_field("What the key is for, such as “deploys from CI”.")
     role = radio_field({}, initial=Role.VIEWER)
-    project_id = forms.ChoiceField(required=False, label="Where it has the role", widget=UnfoldAdminSelectWidget)
+    project_id = forms.ChoiceField(required=False, label="Scope of the role", widget=UnfoldAdminSelectWidget)
     expires_in_s = lifetime_field()
 
     def offer(self, row: Any, held: frozenset[P]) -> None:
-        offer_roles(self.fields["role"], held=held, organization_too=True)
+        offer_roles(self.fields["role"], held=held, in_organization=True)
         projects = [(str(pk), name) for pk, name in row.projects.live().order_by("name").values_list("pk", "name")]
-        self.fields["project_id"].choices = [("", "In the whole organization"), *projects]  # type: ignore[attr-defined]
+        self.fields["project_id"].choices = [("", "The whole organization"), *projects]  # type: ignore[attr-defined]
         offer_lifetimes(self.fields["expires_in_s"], longest=tokens.max_key_lifetime(row), first=_USUAL_LIFETIME)
 
 
@@ -51,7 +51,7 @@ def _bearer(row: Model, text: str, context: ActContext, explain: str) -> Secret:
 
 def _create_user_token(row: User, context: ActContext) -> Secret:
     made, text = tokens.create_user_token(user=context.user, actor=context.actor, **context.values)
-    return _bearer(made, text, context, "This command asks the API who the token belongs to:")
+    return _bearer(made, text, context, "Run this command to see whose token it is:")
 
 
 def _create_key(row: Organization, context: ActContext) -> Secret:
@@ -64,21 +64,22 @@ def _create_key(row: Organization, context: ActContext) -> Secret:
         actor=context.actor,
         **values,
     )
-    return _bearer(made, text, context, "This command asks the API what the key may do:")
+    return _bearer(made, text, context, "Run this command to see what the key may do:")
 
 
 def _rotate(organization: Organization, context: ActContext) -> SigningKey:
     return signing_keys.rotate(organization=organization, actor=context.actor)
 
 
-def _rotate_at_once(organization: Organization, context: ActContext) -> SigningKey:
+def _rotate_immediately(organization: Organization, context: ActContext) -> SigningKey:
     return signing_keys.rotate(organization=organization, activate_in_s=0, actor=context.actor)
 
 
 CREATE_USER_TOKEN = Act(
     name="create_token",
     label="Create user token",
-    explain="The token may do what you may do, in all your organizations. It is shown once.",
+    done="{} created",
+    explain="The token has your permissions in all your organizations. It is shown only once.",
     run=_create_user_token,
     needs=None,
     only_self=True,
@@ -89,7 +90,8 @@ CREATE_USER_TOKEN = Act(
 CREATE_ORGANIZATION_KEY = Act(
     name="create_key",
     label="Create organization key",
-    explain="For a program that acts for the organization and not for a person. The key is shown once.",
+    done="{} created",
+    explain="For a program that acts for the organization instead of a person. The key is shown only once.",
     run=_create_key,
     needs=P.MANAGE_ORG_MEMBERSHIPS,
     icon="vpn_key",
@@ -99,8 +101,9 @@ CREATE_ORGANIZATION_KEY = Act(
 ROTATE_SIGNING_KEY = Act(
     name="rotate_signing_key",
     label="Rotate signing key",
-    explain="A new key is published now. It signs as soon as all agents have had time to fetch it. From then "
-    "on, the previous key still verifies for a week.",
+    done="{} created",
+    explain="A new key is published now. It starts to sign when agents have had time to fetch it. After that, the "
+    "previous key remains valid for a week.",
     run=_rotate,
     form=ActForm,
     needs=P.MANAGE_ORG_MEMBERSHIPS,
@@ -108,13 +111,14 @@ ROTATE_SIGNING_KEY = Act(
     creates=SigningKey,
     on_page=False,
 )
-ROTATE_SIGNING_KEY_AT_ONCE = Act(
+ROTATE_SIGNING_KEY_IMMEDIATELY = Act(
     name="rotate_signing_key_at_once",
-    label="Rotate at once",
-    explain="For an emergency: a new key signs from now on. Agents fetch it when they first see its "
-    "signature. The previous key still verifies for a week; to prevent that, retire it afterwards.",
-    run=_rotate_at_once,
-    form=ActForm,  # a double click must not make two keys
+    label="Rotate immediately",
+    done="{} created",
+    explain="For emergencies. A new key signs from now on, and agents fetch it when they first see its signature. The "
+    "previous key remains valid for a week. To prevent that, retire it.",
+    run=_rotate_immediately,
+    form=ActForm,  # a form, so that a double click does not create two keys
     needs=P.MANAGE_ORG_MEMBERSHIPS,
     icon="key",
     creates=SigningKey,

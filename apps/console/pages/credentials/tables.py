@@ -1,4 +1,4 @@
-"""Console pages of credentials: tokens of people, keys of organizations, signing keys and sign-in links."""
+"""Console pages of user tokens, organization API keys, signing keys and sign-in links."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from byteor.engine.signing.keys import KeyStatus
 
 
 class CredentialAdmin(ReadOnlyAdmin):
-    """Base of the pages of credentials."""
+    """The base of tables of credentials."""
 
     section = "People and keys"
 
@@ -36,11 +36,12 @@ class CredentialAdmin(ReadOnlyAdmin):
 
 
 def revoke_act(action: str, scope: Any, needs: P | None) -> Act:
-    """Return the act that revokes a credential. ``scope`` returns the tenant of its audit event for a row."""
+    """Return the act that revokes a credential. ``scope`` returns the tenant of the audit event for a row."""
     return Act(
         name="revoke",
         label="Revoke",
-        explain="The credential becomes invalid at once. This cannot be undone.",
+        done="{} revoked",
+        explain="The credential becomes invalid immediately. This cannot be undone.",
         run=lambda row, context: tokens.revoke(row, action=action, actor=context.actor, scope=scope(row)),
         needs=needs,
         icon="block",
@@ -93,8 +94,9 @@ class SigningKeyAdmin(ReadOnlyAdmin):
         Act.of(
             commands.retire,
             label="Retire",
-            explain="A retiring key no longer verifies anything signed from now on; earlier signatures still verify. "
-            "A next key is withdrawn before it has signed anything. The private key is destroyed.",
+            done="{} retired",
+            explain="A retiring key becomes invalid for signatures from now on; its earlier signatures remain valid. "
+            "A next key is withdrawn before it signs anything. The private key is destroyed.",
             icon="block",
             comment="required",
             dangerous=True,
@@ -107,14 +109,14 @@ class SigningKeyAdmin(ReadOnlyAdmin):
         return state_pill(row.current_status)
 
     def summary(self, request: HttpRequest, row: SigningKey) -> dict[str, Any]:
-        """Show the key's status now."""
+        """Show the key's current status and its organization."""
         return {"facts": [("Status", state_pill(row.current_status)), ("Organization", row_link(row.organization))]}
 
 
 @admin.register(SignInLink, site=site)
 class SignInLinkAdmin(ReadOnlyAdmin):
     noun, nouns = "sign-in link", "sign-in links"
-    holds = "One-time links with which people sign in, without the links themselves."
+    holds = "When one-time links for signing in were created and used. The links themselves are not stored."
     related = ("user",)
     list_display = ("user", "created_at", "expires_at", "used_at")
     search_fields = ("user__email", "=id")

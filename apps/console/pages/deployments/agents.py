@@ -1,4 +1,4 @@
-"""One page of a deployment's agents, never all at once."""
+"""The table of a deployment's agents, of which only one page is read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from apps.releases.services.progress import AgentCounts
 from byteor.engine.machines import AgentProgress as A
 from byteor_cloud.database.large_columns import with_small_values, without_large
 
-PAGE = 25
+PAGE = 25  # agents per page
 # Agents that need attention come first, finished ones last.
 _ORDER = (A.FAILED, A.ACTIVATING, A.DOWNLOADING, A.OFFERED, A.ROLLED_BACK, A.PENDING, A.ACTIVE)
 _RANK = Case(*(When(progress=word, then=Value(rank)) for rank, word in enumerate(_ORDER)))
@@ -47,7 +47,7 @@ class AgentsPage:
 
 
 def find_page(deployment: Deployment, counted: AgentCounts, query: Mapping[str, str]) -> AgentsPage:
-    """Return a page of agents, failed ones first. ``query`` may hold ``q`` (part of a name), ``progress``, ``page``."""
+    """Return a page of agents, failed ones first. ``query`` may have ``q`` (part of a name), ``progress``, ``page``."""
     search = query.get("q", "").replace("\0", "").strip()[:200]
     by_progress = counted.by_progress
     progress = query.get("progress", "")
@@ -64,7 +64,7 @@ def find_page(deployment: Deployment, counted: AgentCounts, query: Mapping[str, 
     pages = max(1, -(-total // PAGE))
     number = min(_number(query.get("page", "")), pages)
     start = (number - 1) * PAGE
-    # Find the page by its keys alone: this sorts 100,000 rows, but joins and fetches only 25.
+    # Select the page's keys first. This sorts up to 100,000 rows, but joins and fetches only 25.
     keys = rows.order_by(_RANK, "agent_id").values("pk")[start : start + PAGE]
     shown = DeploymentAgent.objects.filter(pk__in=keys).select_related("agent").prefetch_related("failures")
     shown = without_large(shown, {"detail"}).annotate(reported_tuning=Q(tuning__isnull=False))

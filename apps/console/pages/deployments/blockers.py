@@ -1,4 +1,4 @@
-"""What keeps a deployment from continuing, as a panel of the deployment's page."""
+"""The panel of a deployment's page that lists the deployment's blockers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from byteor.engine.blockers import NAMED, Blocker
 
 
 def blockers_panels(found: Sequence[Blocker]) -> list[dict[str, Any]]:
-    """Return the panel that says what keeps a deployment from continuing; none if nothing does."""
+    """Return the panel of blockers; none if there are no blockers."""
     rows = [
         (
             state_pill(blocker.code),
@@ -25,7 +25,7 @@ def blockers_panels(found: Sequence[Blocker]) -> list[dict[str, Any]]:
         )
         for blocker in found
     ]
-    return [{"title": "What it waits for", "rows": rows}] if rows else []
+    return [{"title": "Waiting for", "rows": rows}] if rows else []
 
 
 def _link(pk: UUID) -> str:

@@ -1,4 +1,4 @@
-"""Diff a deployment against what it replaces, for approvers."""
+"""The changes that a deployment makes to the one that it replaces, for approvers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from byteor_cloud.computing.compute import Compute, here
 class Changes:
     """The changes that a deployment makes to the deployment ``base``, which it replaces.
 
-    If it replaces none, ``spec`` is None, and ``config`` has every value as a new one.
+    If it replaces none, ``spec`` is None and ``config`` lists every value as added.
     """
 
     base: Deployment | None
@@ -26,7 +26,7 @@ class Changes:
 
 
 def find_changes(deployment: Deployment, *, compute: Compute = here) -> Changes:
-    """Compare the deployment with what it replaces."""
+    """Compare the deployment with the one that it replaces."""
     return compare(find_base(deployment), deployment.config_bundle, compute=compute)
 
 
@@ -43,10 +43,10 @@ def compare(base: Deployment | None, new: ConfigBundle, *, compute: Compute) -> 
 
 
 def find_base(deployment: Deployment) -> Deployment | None:
-    """Return the deployment that this one replaces.
+    """Return the deployment that this one replaces; None if there is none.
 
-    It is the deployment that this one superseded or that its rollback restores, or else the current deployment of its
-    environment and pipeline.
+    It is the deployment that this one superseded, otherwise the one that its rollback restores, otherwise the current
+    deployment of the same environment and pipeline.
     """
     others = Deployment.objects.select_related("config_bundle__version").exclude(pk=deployment.pk)
     replaced = others.filter(superseded_by=deployment).order_by("-activated_at").first()

@@ -1,4 +1,4 @@
-"""The page that requests a deployment: whom it reaches, in which waves, who must approve it, and what prevents it."""
+"""The form that requests a deployment, and the preview of its agents, waves, approval and obstacles."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from apps.tenancy.permissions import GRANTS, Permission, Role, effective_role
 from byteor.engine.rollout import Strategy
 from byteor.engine.target import Target
 
-NAMED = 10
+NAMED = 10  # agents or people that are listed by name
 MAX_NAMES = 1_000
 MAX_LABELS = 50
-_DIGITS = 3  # of a percentage; Python refuses to read numbers of thousands of digits
+_DIGITS = 3  # digits of a percentage; Python refuses to parse numbers with thousands of digits
 PRESETS: dict[str, dict[str, Any]] = {
     "waves": {"kind": "waves", "percents": [5, 25, 100]},
     "slow": {"kind": "waves", "percents": [1, 10, 50, 100], "pause_s": 600},
@@ -40,10 +40,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 _STRATEGIES = [
     ("waves", "Waves of 5 %, 25 % and 100 %"),
     ("slow", "Slow waves: 1 %, 10 %, 50 % and 100 %, ten minutes apart"),
-    ("all_at_once", "All agents at once"),
-    ("own", "Own waves, as below"),
+    ("all_at_once", "All agents at the same time"),
+    ("own", "Custom waves"),
 ]
-# What the form is filled in with at first.
+# The initial values of the form.
 FIRST = {"target": "all", "strategy": "waves", "auto_rollback": "on"}
 
 
@@ -61,23 +61,27 @@ class Deploy(ApiForm):
     labels = forms.MultipleChoiceField(
         required=False,
         widget=forms.CheckboxSelectMultiple,
-        help_text="An agent must have all of the chosen labels. Offered are those that the most agents have.",
+        help_text="An agent must have all chosen labels. Only the most common labels are listed.",
     )
     agents = forms.CharField(
-        required=False, widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}), label="Names of agents",
-        help_text=f"One name in each line, at most {MAX_NAMES:,}.",
+        required=False, widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}), label="Agent names",
+        help_text=f"One name per line, at most {MAX_NAMES:,}.",
     )  # fmt: skip
     strategy = forms.ChoiceField(choices=_STRATEGIES, widget=UnfoldAdminSelectWidget)
     percents = forms.CharField(
-        required=False, widget=UnfoldAdminTextInputWidget, label="Own waves",
-        help_text="The share of the agents that each wave reaches, in percent, such as 10, 50, 100.",
+        required=False, widget=UnfoldAdminTextInputWidget, label="Custom waves",
+        help_text="The percentage of agents that have been reached after each wave, such as 10, 50, 100.",
     )  # fmt: skip
     pause_s = forms.IntegerField(
-        required=False, min_value=0, widget=UnfoldAdminIntegerFieldWidget, label="Pause between own waves in seconds"
+        required=False,
+        min_value=0,
+        widget=UnfoldAdminIntegerFieldWidget,
+        label="Pause between custom waves, in seconds",
     )
     failure_threshold_percent = forms.IntegerField(
         required=False, min_value=0, max_value=100, widget=UnfoldAdminIntegerFieldWidget,
-        label="Share of a wave that may fail, in percent", help_text="Empty: one failed agent ends the deployment.",
+        label="Failure threshold, in percent of a wave",
+        help_text="If empty, the deployment stops when one agent fails.",
     )  # fmt: skip
     auto_rollback = forms.BooleanField(required=False, widget=UnfoldBooleanWidget, label="Roll back when it fails")
     take_over = forms.BooleanField(
@@ -86,7 +90,7 @@ class Deploy(ApiForm):
     note = forms.CharField(required=False, max_length=2000, widget=UnfoldAdminTextareaWidget(attrs={"rows": 2}))
     override_freeze = forms.CharField(
         required=False, max_length=2000, widget=UnfoldAdminTextInputWidget,
-        label="Reason to deploy although a freeze window is open",
+        label="Reason for deploying during a freeze window",
     )  # fmt: skip
 
     def __init__(self, bundle: ConfigBundle, *args: Any, is_org_admin: bool, **kwargs: Any) -> None:
@@ -104,7 +108,7 @@ class Deploy(ApiForm):
             del self.fields["override_freeze"]
 
     def body(self) -> dict[str, Any] | None:
-        """Return the body with which the API would create the deployment, or None if agents are named wrongly."""
+        """Return the API's request body for the deployment. For an invalid target, add an error and return None."""
         data = self.cleaned_data
         target = self._target(data)
         if target is None:
@@ -136,7 +140,7 @@ class Deploy(ApiForm):
                     return {"selector": dict(chosen)}
                 self.add_error(
                     "labels" if "labels" in self.fields else "target",
-                    "Choose one value of each key." if chosen else "Choose at least one label.",
+                    "Choose only one value for each key." if chosen else "Choose at least one label.",
                 )
             case _:
                 return self._named_agents({name.strip() for name in data.get("agents", "").splitlines()} - {""})
@@ -144,23 +148,23 @@ class Deploy(ApiForm):
 
     def _named_agents(self, names: set[str]) -> dict[str, Any] | None:
         if not 0 < len(names) <= MAX_NAMES:
-            self.add_error("agents", f"Name 1 to {MAX_NAMES:,} agents.")
+            self.add_error("agents", f"Enter the names of 1 to {MAX_NAMES:,} agents.")
             return None
         mine = Agent.objects.enrolled().filter(environment=self._bundle.environment, name__in=names)
         found = dict(mine.values_list("name", "pk"))
         if unknown := sorted(names - found.keys()):
-            self.add_error("agents", f"The environment has no such agents: {', '.join(unknown[:5])}.")
+            self.add_error("agents", f"The environment has no agents with these names: {', '.join(unknown[:5])}.")
             return None
         return {"agents": [str(pk) for pk in found.values()]}
 
     def field_of(self, pointer: str) -> tuple[str | None, str]:
-        """Return the field that a pointer into the body belongs to, and the rest of the pointer."""
+        """Return the field to which a JSON pointer into the body leads, and the rest of the pointer."""
         name, rest = super().field_of(pointer)
         inner = rest.partition("/")[0]
         return (inner, "") if name == "strategy" and inner in self.fields else (name, rest)
 
     def groups(self) -> list[tuple[str, list[forms.BoundField]]]:
-        """Return the fields in the order of the page, by headings."""
+        """Return the fields by heading, in the order of the page."""
         headings = {
             "Target": ("target", "labels", "agents", "take_over"),
             "Rollout": (
@@ -172,30 +176,30 @@ class Deploy(ApiForm):
 
 
 def _numbers(text: str) -> list[Any]:
-    """Return the numbers of a list that is written with commas. What is no number stays, so that the API refuses it."""
+    """Return the numbers in a comma-separated list. Invalid parts stay as text, so that the API's rules refuse them."""
     parts = (each.strip(" %") for each in text.split(","))
     return [int(part) if part.isdecimal() and len(part) <= _DIGITS else part for part in parts]
 
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What would happen if the deployment were requested now."""
+    """The preview of a deployment: what would happen if it were requested now."""
 
     target: str
     agents: str
     strategy: str
-    waves: list[tuple[int, int, str]]  # number, percent, and how many agents it adds
+    waves: list[tuple[int, int, str]]  # number, percent, and the agents that the wave adds
     consent: str
     warnings: list[str]
     obstacles: list[str]
 
 
-def foresee(bundle: ConfigBundle, asked: dict[str, Any], requester: str) -> Outlook:
-    """Return what would happen. ``asked`` are the checked arguments of ``deployments.create_deployment``."""
-    environment, target, strategy = bundle.environment, asked["target"], asked["strategy"]
+def preview(bundle: ConfigBundle, values: dict[str, Any], requester: str) -> Outlook:
+    """Return the preview. ``values`` are the validated arguments for ``deployments.create_deployment``."""
+    environment, target, strategy = bundle.environment, values["target"], values["strategy"]
     obstacles = admission.find_obstacles(
         environment, bundle, target,
-        take_over=asked.get("take_over", False), override_freeze="override_freeze" in asked,
+        take_over=values.get("take_over", False), override_freeze="override_freeze" in values,
     )  # fmt: skip
     count, named = _agents(environment, target)
     return Outlook(
@@ -213,7 +217,7 @@ def _agents(environment: Environment, target: Target) -> tuple[int, str]:
     agents = select_agents(environment, target)
     count, names = agents.count(), list(agents.order_by("pk").values_list("name", flat=True)[:NAMED])
     more = f" and {count - len(names):,} more" if count > len(names) else ""
-    return count, f"{agent_count(count)}: {', '.join(names)}{more}" if names else "No agent."
+    return count, f"{agent_count(count)}: {', '.join(names)}{more}" if names else "No agents."
 
 
 def _waves(strategy: Strategy, count: int) -> list[tuple[int, int, str]]:
@@ -226,17 +230,18 @@ def _waves(strategy: Strategy, count: int) -> list[tuple[int, int, str]]:
 
 
 def describe_consent(environment: Environment, requester: str) -> str:
-    """Say whether the environment requires approval, of how many people, and who can give it."""
+    """Return a sentence about the approval that the environment requires: from how many people, and who they can be."""
     policy = environment.effective_settings.release
     if not policy.approvals_required:
-        return "It needs no approval and begins at once."
+        return "No approval is needed. The deployment starts immediately."
     people = [each for each in approvers(environment) if policy.allow_self_approval or each != requester]
     shown = ", ".join(people[:NAMED]) + (f" and {len(people) - NAMED} more" if len(people) > NAMED else "")
     needed = policy.required_approvals
     if len(people) < needed:
-        those = "one person has" if needed == 1 else f"{needed} people have"
-        return f"It waits until {those} approved it, but only these can: {shown or 'nobody'}. Invite more people."
-    return f"It waits until {'one' if needed == 1 else needed} of these people approved it: {shown}."
+        those = "1 person" if needed == 1 else f"{needed} people"
+        able = f"only {shown} can approve" if shown else "nobody can approve"
+        return f"It needs the approval of {those}, but {able}. Invite more people."
+    return f"It needs the approval of {needed} of these people: {shown}."
 
 
 def approvers(environment: Environment) -> list[str]:

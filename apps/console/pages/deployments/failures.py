@@ -1,4 +1,4 @@
-"""Why the agents of a deployment failed, as a panel of the deployment's page. The panel comes first."""
+"""The panel of a deployment's page that shows why agents failed."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from apps.releases.services.failures import Cause
 
 
 def failures_panel(causes: Sequence[Cause], *, retry: str | None) -> dict[str, Any]:
-    """Return the panel of the causes. ``retry`` is the URL of the retry; None if it is not possible now."""
+    """Return the panel of the causes. ``retry`` is the URL of the retry, or None if the person cannot retry now."""
     names = dict(Agent.objects.filter(pk__in={pk for cause in causes for pk in cause.agents}).values_list("pk", "name"))
     shown = {
         "id": "failures",
         "title": "Why agents failed",
         "wide": True,
-        "columns": ("Cause", "Agents", "Now", "Which"),
+        "columns": ("Cause", "Agents", "Now", "Names"),
         "rows": [
             (
                 with_note(cause.detail or "no detail", FAILED_HOW[cause.reason]),
                 f"{cause.count:,}",
                 _now(cause),
-                _which(cause, names),
+                _names(cause, names),
             )
             for cause in causes
         ],
@@ -37,13 +37,13 @@ def failures_panel(causes: Sequence[Cause], *, retry: str | None) -> dict[str, A
 
 
 def _now(cause: Cause) -> str:
-    """Return how many of the agents have not been retried or rolled back since."""
+    """Return how many of the agents are still failed. The other ones were retried or rolled back."""
     if cause.still_failed == cause.count:
         return "failed"
     return f"{cause.still_failed:,} failed" if cause.still_failed else "retried or rolled back"
 
 
-def _which(cause: Cause, names: dict[Any, str]) -> str:
+def _names(cause: Cause, names: dict[Any, str]) -> str:
     known = [(text_link(page_url(Agent, "change", pk), names[pk]),) for pk in cause.agents if pk in names]
     links, more = format_html_join(", ", "{}", known), cause.count - len(known)
     if not more:

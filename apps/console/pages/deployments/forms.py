@@ -1,4 +1,4 @@
-"""What the forms of config bundles and deployments share: they send what a person filled in through the API's rules."""
+"""The base of the forms for config bundles and deployments, whose values are validated by the API's serializers."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from byteor_cloud.errors import DomainError
 
 
 class JsonField(forms.CharField):
-    """A JSON object, written as a text. Empty means that there is none."""
+    """A field for a JSON object, written as text. An empty text is None."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(required=False, widget=UnfoldAdminTextareaWidget(attrs={"rows": 4}), **kwargs)
 
     def clean(self, value: Any) -> dict[str, Any] | None:
-        """Return the object. Raises ValidationError."""
+        """Parse the object. Raises ValidationError."""
         text = super().clean(value)
         try:
             return read_object(text, JsonLimits()) if text else None
@@ -36,18 +36,18 @@ class JsonField(forms.CharField):
             raise ValidationError(str(error)) from None
 
     def prepare_value(self, value: Any) -> Any:
-        """Return the text of a value that the form starts with."""
+        """Return the text of an initial value."""
         return json.dumps(value, indent=2, ensure_ascii=False) if isinstance(value, Mapping) else value
 
 
 class ApiForm(CheckedForm):
-    """A form whose fields make up a body of the API. The API's serializer and the service check the body."""
+    """A form whose values become a request body of the API, which the API's serializer and the service validate."""
 
     def send(
         self, serializer: type[Serializer[Any]], body: Mapping[str, Any], environment: Environment,
         use: Callable[[dict[str, Any]], Any],
     ) -> Any:  # fmt: skip
-        """Return what ``use`` returns for the checked body, or None. Errors are then beside the fields."""
+        """Validate the body and return the result of ``use``. On an error, show it in the form and return None."""
         checked = serializer(data=body, context={"view": SimpleNamespace(environment=environment)})
         try:
             checked.is_valid(raise_exception=True)
@@ -57,5 +57,5 @@ class ApiForm(CheckedForm):
         return None
 
     def named(self, *names: str) -> Iterator[forms.BoundField]:
-        """Yield these fields."""
+        """Yield the fields with these names."""
         return (self[name] for name in names)

@@ -1,4 +1,4 @@
-"""Targets, strategies and timeline details as phrases for people. Pure."""
+"""Targets, strategies and timeline details as phrases for people. Uses no database and no request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from byteor.engine.target import Target
 from byteor_cloud.computing.configuration_checks import ConfigWarning
 
 _PERCENT = "\N{NO-BREAK SPACE}%"
-_SHOWN = 5  # warnings
+_SHOWN = 5  # warnings that are shown
 _HASH = re.compile(r"(sha256:[0-9a-f]{10})[0-9a-f]{54}")
 
 
@@ -40,32 +40,32 @@ def describe_strategy(strategy: Strategy | None) -> str:
         return "-"
     threshold = strategy.failure_threshold_percent
     stops = f"more than {threshold}{_PERCENT} fail" if threshold else "one agent fails"
-    after = "rolls back automatically" if strategy.auto_rollback else "leaves the rollback to people"
+    after = "then rolls back automatically" if strategy.auto_rollback else "without an automatic rollback"
     if strategy.kind is StrategyKind.ALL_AT_ONCE:
-        return f"All at once. Stops when {stops} and {after}."
+        return f"All agents at the same time. Stops when {stops}, {after}."
     percents = ", ".join(f"{percent}{_PERCENT}" for percent in strategy.percents)
     between = f", with a pause of {strategy.pause_s} s between waves" if strategy.pause_s else ""
     of_wave = f"{stops.removesuffix(' fail')} of a wave fail" if threshold else stops
-    return f"Waves up to {percents}{between}. Stops when {of_wave} and {after}."
+    return f"Waves up to {percents}{between}. Stops when {of_wave}, {after}."
 
 
 def describe_options(options: DeploymentOptions) -> list[tuple[str, str]]:
-    """Return a label and a phrase for each option."""
+    """Return each option as a label and a phrase."""
     timeout = options.agent_timeout_s
     return [
-        ("Take over", "takes over agents that run another pipeline" if options.take_over else "no"),
+        ("Take over", "agents that run another pipeline" if options.take_over else "no"),
         ("Agent timeout", "-" if timeout is None else f"{timeout:,} s"),
         ("Freeze override", f"“{options.override_freeze}”" if options.override_freeze else "no"),
     ]
 
 
 def describe_warnings(warnings: Sequence[ConfigWarning]) -> list[str]:
-    """Return the texts of the first warnings, and whether there are more."""
-    more = [f"{len(warnings) - _SHOWN} or more other warnings are not shown."] if len(warnings) > _SHOWN else []
+    """Return the texts of the first warnings, followed by a note if there are more."""
+    more = [f"At least {len(warnings) - _SHOWN} more warnings are not shown."] if len(warnings) > _SHOWN else []
     return [warning.detail for warning in warnings[:_SHOWN]] + more
 
 
-# How agents fail, by the reason of a failure.
+# Phrases for how an agent failed, by failure reason.
 FAILED_HOW = {
     FailureReason.REPORTED: "reported by the agent",
     FailureReason.TIMEOUT: "no report in time",
@@ -76,7 +76,7 @@ FAILED_HOW = {
 
 
 def _describe_failures(detail: Mapping[str, Any]) -> str:
-    """Describe how many agents of a wave failed for which cause."""
+    """Return a phrase with the number of failed agents for each cause."""
     wave = f"wave {detail['wave']}: " if "wave" in detail else ""
     causes = (
         f"{agent_count(each['count'])} ({each['detail'] or 'no detail'}; {FAILED_HOW[each['reason']]})"

@@ -1,4 +1,4 @@
-"""Console pages of what is recorded about deployments: their agents, the agents' reports, and timelines."""
+"""Console pages of the records of deployments: their agents, the agents' reports, and timelines."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from apps.releases.services import deployments
 @admin.register(DeploymentAgent, site=site)
 class DeploymentAgentAdmin(ReadOnlyAdmin):
     tenant = "deployment__environment"
-    holds = "How far each agent is in each deployment that included it."
+    holds = "The progress of each agent in each deployment that includes it."
     related = ("deployment__environment__project__organization", "agent", "before")
     list_display = ("agent", "deployment", "progress", "action", "wave", "counted", "detail", "updated_at")
     sortable_by = ()
@@ -30,6 +30,7 @@ class DeploymentAgentAdmin(ReadOnlyAdmin):
         Act.of(
             commands.retry,
             label="Retry",
+            done="{} retried",
             explain="The deployment is offered to this agent again.",
             run=lambda row, context: deployments.retry(
                 row.deployment, agents=[row.agent_id], reason=context.comment, actor=context.actor
@@ -44,7 +45,7 @@ class DeploymentAgentAdmin(ReadOnlyAdmin):
         return f"Deployment agent {row.agent} of {row.deployment.pipeline}"
 
     def _perform(self, request: HttpRequest, act: Act, rows: list[Model], back: str, **context: Any) -> HttpResponse:
-        """Perform an act, and return from one on a single agent to the deployment's page, where its button is."""
+        """Perform an act. An act on a single agent returns to the deployment's page, which has the button."""
         (row,) = rows if len(rows) == 1 else (None,)
         if isinstance(row, DeploymentAgent) and "bulk" not in context:
             back = row_url(row.deployment)
@@ -54,7 +55,7 @@ class DeploymentAgentAdmin(ReadOnlyAdmin):
 @admin.register(AgentReport, site=site)
 class AgentReportAdmin(ReadOnlyAdmin):
     tenant = "deployment__environment"
-    holds = "What agents reported about the bundles that they were offered."
+    holds = "The agents' reports about the bundles that they were offered."
     related = ("deployment__environment__project__organization", "agent")
     list_display = ("agent", "deployment", "status", "accepted", "count", "detail", "created_at", "last_at")
     sortable_by = ()
@@ -69,7 +70,7 @@ class AgentReportAdmin(ReadOnlyAdmin):
 class TimelineEntryAdmin(ReadOnlyAdmin):
     tenant = "deployment__environment"
     noun, nouns = "timeline entry", "timeline entries"
-    holds = "What happened in each deployment, step by step."
+    holds = "The events of each deployment."
     related = ("deployment__environment__project__organization",)
     reads = ("detail",)
     list_display = ("created_at", "event", "actor", "deployment", "detail_text")

@@ -56,6 +56,7 @@ _UNFINISHED = frozenset({AgentProgress.OFFERED, AgentProgress.DOWNLOADING, Agent
 _RETRY = Act.of(
     commands.retry,
     label="Retry",
+    done="{} retried",
     explain="The deployment is offered again to the agents that failed. If it has stopped, it continues.",
     icon="refresh",
     comment="optional",
@@ -79,14 +80,15 @@ class DeploymentAdmin(LiveAdmin):
     search_fields = ("pipeline", "requested_by", "config_hash", "bundle_hash", "config_bundle__name", "=id")
     not_below = frozenset({"deploymentagent.before", "deployment.superseded_by", "deployment.restores"})
     acts = (
-        on_deployment_page(APPROVE),
-        on_deployment_page(DENY),
+        on_deployment_page(APPROVE, "{} approved by you"),
+        on_deployment_page(DENY, "{} denied"),
         Act.of(
             commands.rollback,
             name="roll_back",
             label="Roll back",
-            explain="Each agent that was offered this deployment is offered what it ran before. The configuration "
-            "becomes known bad in this environment.",
+            done="Rollback of {} started",
+            explain="Each agent that was offered this deployment is offered the bundle that it ran before. The "
+            "configuration becomes known bad in this environment.",
             icon="undo",
             comment="required",
             dangerous=True,
@@ -95,21 +97,24 @@ class DeploymentAdmin(LiveAdmin):
         Act.of(
             commands.pause,
             label="Pause",
-            explain="The deployment is offered to no further agents until it is resumed.",
+            done="{} paused",
+            explain="The deployment is not offered to more agents until you resume it.",
             icon="pause",
             comment="optional",
         ),
         Act.of(
             commands.resume,
             label="Resume",
-            explain="The deployment continues where it was paused.",
+            done="{} resumed",
+            explain="The deployment is offered to more agents again.",
             icon="play_arrow",
             comment="optional",
         ),
         Act.of(
             commands.abort,
             label="Abort",
-            explain="The deployment stops and fails. Agents keep running what they run now.",
+            done="{} aborted",
+            explain="The deployment stops and fails. Agents keep running their current bundle.",
             icon="stop_circle",
             comment="optional",
             dangerous=True,
@@ -151,12 +156,12 @@ class DeploymentAdmin(LiveAdmin):
         panels = []
         if row.status == DeploymentStatus.PENDING_APPROVAL:
             waits = describe_consent(row.environment, row.requested_by)
-            then = "Then its rollout begins by itself. This page shows it."
-            panels.append({"title": "What comes next", "lead": f"{waits} {then}"})
+            then = "After the approval, the rollout starts automatically."
+            panels.append({"title": "Next step", "lead": f"{waits} {then}"})
         panels += blockers_panels(found)
         if row.consent is not None:
             shown = own_decisions if row.handed_in is None else list(row.handed_in.decisions.order_by("id")[:_SHOWN])
-            title = "Approval" if row.handed_in is None else "Earlier approval that this deployment uses"
+            title = "Approval" if row.handed_in is None else "Earlier approval, used by this deployment"
             panels.append(
                 {**decisions_panel(row.consent, shown), "title": title, "url": row_url(row.consent), "link": "Open"}
             )
@@ -176,7 +181,7 @@ class DeploymentAdmin(LiveAdmin):
             "hidden_acts": {"Approve", "Deny", *([_RETRY.label] if may_retry else [])},
             "waves": [_wave(wave, state) for wave in by_wave],
             "uncounted": counts.uncounted,
-            # A failed deployment would fail again if it were retried for one of several agents.
+            # A failed deployment would fail again if only one of several failed agents were retried.
             "agents": _agents(
                 find_page(row, counts, request.GET),
                 retry=may_retry and row.status != DeploymentStatus.FAILED,
@@ -202,7 +207,7 @@ class DeploymentAdmin(LiveAdmin):
 
 
 def _why(row: Deployment, found: Sequence[Blocker]) -> str:
-    """Return why the deployment ended, is rolled back or waits; empty if there is no reason."""
+    """Return why the deployment failed, is rolled back or is blocked; empty if there is no reason."""
     waits_for = found[0].detail if found and row.status == DeploymentStatus.APPROVED else ""
     return row.detail or row.rollback_reason or waits_for
 
@@ -220,7 +225,7 @@ def _facts(row: Deployment) -> list[tuple[str, Any]]:
         ("Requested by", with_note(row.requested_by, relative_time(row.created_at))),
         (
             "Target",
-            with_note(describe_target(row.target), f"{agent_count(row.target_count)} at the request"),
+            with_note(describe_target(row.target), f"{agent_count(row.target_count)} when requested"),
         ),
         ("Strategy", describe_strategy(row.strategy)),
         *describe_options(subject.options),
@@ -244,7 +249,7 @@ def _deployment_link(row: Deployment) -> str:
 
 
 def _wave(wave: Wave, state: DeploymentState) -> dict[str, Any]:
-    """Return the data of one segment in the bar of waves."""
+    """Return the data of a wave's segment in the bar."""
     order = [word for word in reversed(AgentProgress) if wave.counts.get(word) and wave.was_offered]
     counted = ", ".join(f"{wave.counts[word]:,} {word.replace('_', ' ')}" for word in order)
     return {
@@ -261,7 +266,7 @@ def _wave(wave: Wave, state: DeploymentState) -> dict[str, Any]:
 
 
 def _agents(page: AgentsPage, *, retry: bool) -> dict[str, Any]:
-    """Return the data of the table of agents, with its filter and page links, and ``retry`` links of failed agents."""
+    """Return the data of the agents table, its filter and its page links. ``retry``: link failed agents to a retry."""
     kinds = [
         {"word": word, "count": f"{count:,}", "label": word.replace("_", " "), "tone": TONES.get(word, "plain")}
         for word, count in page.kinds
@@ -287,11 +292,11 @@ def _agents(page: AgentsPage, *, retry: bool) -> dict[str, Any]:
 
 
 def _agent_note(row: DeploymentAgent) -> str:
-    """Return what the agent reported last, and its failure if that is another report."""
+    """Return the detail of the agent's last report, and its last failure if that was another report."""
     failure = row.failure
     if failure is None or (row.progress == AgentProgress.FAILED and failure.detail == row.detail):
         return row.detail
-    earlier = f"Failed before: {failure.detail or 'no detail'}"
+    earlier = f"Earlier failure: {failure.detail or 'no detail'}"
     return f"{row.detail}; {earlier}" if row.detail else earlier
 
 
@@ -303,13 +308,13 @@ def _progress(row: DeploymentAgent, *, retry: bool) -> str:
 
 
 def _tuning(row: Any) -> str:
-    """Return how much of the tuning profile the agent could apply."""
-    said = row.tuning
-    if said is None and row.reported_tuning:
+    """Return whether the agent could apply the tuning profile, and the settings that it could not apply."""
+    reported = row.tuning
+    if reported is None and row.reported_tuning:
         return "too long for a list"
-    if not said:
+    if not reported:
         return "-"
-    short_of = [(word, said.get(word) or []) for word in ("failed", "degraded")]
+    short_of = [(word, reported.get(word) or []) for word in ("failed", "degraded")]
     unmet = "; ".join(f"{each['setting']}: {each['reason']}" for _, settings in short_of for each in settings)
     word = next((word for word, settings in short_of if settings), "applied")
     return with_note(state_pill(word), unmet)
@@ -321,4 +326,4 @@ def _timeline(deployment: Deployment) -> dict[str, Any]:
         what = with_note(each.event.replace("_", " "), describe_timeline_detail(each.detail))
         rows.append((relative_time(each.created_at), what, each.actor))
     url = f"{list_url(TimelineEntry)}?deployment__id__exact={deployment.pk}"
-    return {"title": "Timeline", "url": url, "columns": ("When", "What", "Who"), "rows": rows}
+    return {"title": "Timeline", "url": url, "columns": ("Time", "Event", "Actor"), "rows": rows}

@@ -1,4 +1,4 @@
-"""Warnings about a deployment, which its page and the page of its approval show."""
+"""The warnings about a deployment on its page and on the page of its approval."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from byteor.engine.machines import ApprovalStatus
 
 
 def find_warnings(deployment: Deployment | None, approval: Approval | None = None) -> list[tuple[str, str, list[str]]]:
-    """Return the warnings about a deployment, each as tone, title and lines of text."""
+    """Return the warnings about a deployment. Each has a tone, a title and lines of text."""
     found = []
     broken = deployment.break_glass if deployment is not None else None
     if broken:
@@ -20,9 +20,9 @@ def find_warnings(deployment: Deployment | None, approval: Approval | None = Non
         lines = [f"“{broken.reason}”", f"{broken.by} deployed before approval."]
         if waits and approval is not None:
             left = time_left(approval.expires_at)
-            lines.append(format_html("If no other person approves the deployment, it is rolled back {}.", left))
+            lines.append(format_html("The deployment is rolled back unless another person approves it: {}.", left))
         elif approval is not None:
-            lines.append(f"The request for approval afterwards was {approval.status}.")
+            lines.append(f"The later request for approval was {approval.status}.")
         found.append(("bad", "Break glass", lines))
     if deployment is not None and deployment.freeze_override:
         found.append(("warn", "Freeze window overridden", [f"“{deployment.freeze_override}”"]))

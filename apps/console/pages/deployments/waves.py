@@ -1,4 +1,4 @@
-"""The waves and the headline of a deployment, as the console shows them. Pure."""
+"""The waves and the headline on a deployment's page. Uses no database and no request."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class Wave:
 
     @property
     def tone(self) -> str:
-        """The colour of the wave's state."""
+        """The tone in which the wave's state is shown."""
         return TONE.get(self.state, "plain")
 
 
 @dataclass(frozen=True, slots=True)
 class DeploymentState:
-    """The part of a deployment that determines how its waves are shown."""
+    """The fields of a deployment that determine the states of its waves."""
 
     status: str
     wave: int = 0
@@ -55,8 +55,10 @@ class DeploymentState:
 
 
 def build_waves(strategy: Strategy, deployment: DeploymentState, counts: CountsByWave, *, expected: int) -> list[Wave]:
-    """Return the waves that have agents. ``counts`` are by wave and progress; while they are empty, before the first
-    offer, ``expected`` agents are divided as the rollout will divide them.
+    """Return the waves that have agents.
+
+    ``counts`` are by wave and progress. Before the first offer they are empty, and ``expected`` agents are divided into
+    waves as the rollout will divide them.
     """
     shares = _shares(strategy, expected) if not counts else {}
     numbers = sorted({number for number, _ in counts} | shares.keys())
@@ -104,7 +106,7 @@ def _state(number: int, deployment: DeploymentState, counts: Mapping[str, int], 
 
 
 def headline(deployment: DeploymentState, found: Sequence[Wave], *, detail: str = "", current: bool = False) -> str:
-    """Return the state of the deployment in one sentence, which changes only with the state."""
+    """Return the state of the deployment in a sentence. Screen readers announce each change of it."""
     total = sum(wave.total for wave in found)
     counts: dict[str, int] = {}
     for wave in found:
@@ -115,11 +117,11 @@ def headline(deployment: DeploymentState, found: Sequence[Wave], *, detail: str 
     why = f": {detail}" if detail else ""
     match DeploymentStatus(deployment.status):
         case _S.PENDING_APPROVAL:
-            return "Waits for approval."
+            return "Waiting for approval."
         case _S.APPROVED:
-            return f"Waits. {detail}" if detail else "Waits until its build can start."
+            return f"Waiting. {detail}" if detail else "Waiting for the build to start."
         case _S.BUILDING:
-            return "Its bundle is being built."
+            return "Building the deploy bundle."
         case _S.DENIED:
             return "Denied: nothing was deployed."
         case _S.DEPLOYING:
@@ -132,11 +134,11 @@ def headline(deployment: DeploymentState, found: Sequence[Wave], *, detail: str 
             )
             return f"{phrase}: {of_all}{failed}."
         case _S.ACTIVE:
-            return f"Active{'' if current else ', but not current any more'}: {of_all}{failed}."
+            return f"Active{'' if current else ', but no longer current'}: {of_all}{failed}."
         case _S.ROLLING_BACK:
             back = counts.get(AgentProgress.ROLLED_BACK, 0)
             was_offered = total - counts.get(AgentProgress.PENDING, 0)
-            return f"Rolling back{why}. {back:,} of {agent_count(was_offered)} back{failed}."
+            return f"Rolling back{why}. {back:,} of {agent_count(was_offered)} rolled back{failed}."
         case _S.ROLLED_BACK:
             return f"Rolled back{why}."
         case _S.FAILED:

@@ -1,4 +1,4 @@
-"""The fleet on the page of an environment: a cell for each agent, or bars of counts for a large fleet."""
+"""The fleet panel of an environment's page: a cell for each agent, or only bars of counts for a large fleet."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COLUMNS = ("pk", "name", "liveness", "heartbeat__status", "drifted", "drained",
 
 
 def fleet_panel(environment: Environment) -> dict[str, Any]:
-    """Return the panel. It reads the agents themselves only if they are few, and else the maintained counts."""
+    """Return the panel. It reads the agents themselves only if there are few, and otherwise the maintained counts."""
     groups = facts.count_groups(environment)
     total = groups.total
     base = f"{list_url(Agent)}?environment__id__exact={environment.pk}&enrolled=yes"
@@ -27,7 +27,7 @@ def fleet_panel(environment: Environment) -> dict[str, Any]:
         "body": "console/fleet.html",
         "url": with_scope(base, environment),
         "link": f"{total:,} agent{'' if total == 1 else 's'}",
-        "empty": "No agent is enrolled here yet. Create an enrollment token, and paste its command on a machine.",
+        "empty": "No agents yet. Create an enrollment token, and run its command on a machine.",
     }
     if not total:
         return panel
@@ -51,7 +51,7 @@ _DRIFT = {"drifted": "yes", "as desired": "no"}
 
 
 def _bar(title: str, counts: Mapping[str, int], url: str, words: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Return a bar with a part for each word. ``words`` are the filter's words where they are others."""
+    """Return a bar with a part for each word. ``words`` maps words to the filter's values where they differ."""
     parts = [
         {
             "word": word,
@@ -67,7 +67,7 @@ def _bar(title: str, counts: Mapping[str, int], url: str, words: Mapping[str, st
 
 
 def _cells(environment: Environment) -> tuple[list[dict[str, str]], Counter[str]]:
-    """Return a cell for each agent, and how many agents there are by liveness."""
+    """Return a cell for each agent, and the number of agents by liveness."""
     mine = Agent.objects.enrolled().filter(environment=environment).with_state().order_by("name")
     cells, liveness = [], Counter[str]()
     for pk, name, *marks in mine.values_list(*_COLUMNS)[:MAX_CELLS]:
@@ -82,7 +82,7 @@ _TONE = {"drained": "plain", "suspected clone": "bad", "starting": "busy"}
 
 
 def state_of(liveness: str, status: str | None, drifted: bool, drained: bool, cloned: bool) -> str:
-    """Return in one word the worst that is known of an agent."""
+    """Return the most severe of an agent's states as a word."""
     if cloned:
         return "suspected clone"
     if liveness != Liveness.ONLINE:

@@ -1,4 +1,4 @@
-"""The newest captures on the page of an environment."""
+"""The incidents panel of an environment's page, with the newest captures."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _SHOWN, _DAYS, _COUNTED = 5, 7, 100
 
 
 def incidents_panel(environment: Environment, visible: QuerySet[Artifact], *, may_read: bool) -> dict[str, Any]:
-    """Return the panel. ``may_read``: the person may see the content of captures."""
+    """Return the panel. ``may_read``: the person may see captured records."""
     found = with_small_values(
         visible.filter(environment=environment, kind=Artifact.Kind.INCIDENT_BUNDLE), {"metadata", "reasons"}
     )
-    # Ids grow with time, and the index on environment, kind and id serves both queries.
+    # Ids increase with time, so the index on environment, kind and id serves both queries.
     since = smallest_uuid7(timezone.now() - timedelta(days=_DAYS))
     count = found.filter(pk__gte=since).order_by().values("pk")[: _COUNTED + 1].count()
     url = f"{list_url(Artifact)}?environment__id__exact={environment.pk}&kind__exact={Artifact.Kind.INCIDENT_BUNDLE}"
@@ -44,12 +44,12 @@ def incidents_panel(environment: Environment, visible: QuerySet[Artifact], *, ma
             )
             for each in found.order_by("-pk")[:_SHOWN]
         ],
-        "empty": "No capture yet. Agents upload one when a stage stops or when somebody asks for it.",
+        "empty": "No captures yet. Agents upload a capture when a stage stops or when somebody requests one.",
     }
 
 
 def _sentence(row: Artifact, environment: Environment, *, may_read: bool) -> str:
-    row.environment = environment  # it is loaded with its project
-    # Only a capture that is unpacked already is read: this page must not wait for the others.
+    row.environment = environment  # avoids a query for the environment and its project
+    # Read only captures that are already unpacked, so that this page does not wait for others.
     is_kept = folders.find(environment.project.organization_id, row.pk) is not None
     return artifact_headline(row, may_read=may_read and is_capture(row) and is_kept)

@@ -1,4 +1,4 @@
-"""What each pipeline runs in an environment, and what comes next, as a panel of the environment's page."""
+"""The pipelines panel of an environment's page: each pipeline's current deployment, and the next one."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from apps.tenancy.models import Environment
 from byteor.engine.machines import IN_FLIGHT, DeploymentStatus
 from byteor_cloud.database.large_columns import without_large
 
-MAX_DEPLOYMENTS = 100  # that run or wait
+MAX_DEPLOYMENTS = 100  # current, pending and running deployments that the panel reads
 
 
 def pipelines_panel(environment: Environment, *, may_deploy: bool) -> dict[str, Any]:
-    """Return the panel with a row for each pipeline: what is current, on how many agents, and what is next in line."""
+    """Return the panel, with each pipeline's current deployment, the agents that run it, and the next deployment."""
     shown = Q(is_current=True) | Q(status__in=[DeploymentStatus.PENDING_APPROVAL, *IN_FLIGHT])
     mine = Deployment.objects.filter(shown, environment=environment).select_related("config_bundle__version")
     rows = list(without_large(mine).order_by("-is_current", "pk")[: MAX_DEPLOYMENTS + 1])
@@ -44,7 +44,7 @@ def pipelines_panel(environment: Environment, *, may_deploy: bool) -> dict[str, 
             (pipeline, *_current(current.get(pipeline), running), _next(waiting[pipeline]))
             for pipeline in sorted({*current, *waiting})
         ],
-        "empty": "Nothing is deployed here yet.",
+        "empty": "No deployments yet.",
         "url": with_scope(f"{list_url(Deployment)}?environment__id__exact={environment.pk}", environment),
         "link": "All deployments",
     }

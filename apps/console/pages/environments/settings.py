@@ -1,4 +1,4 @@
-"""The settings of an environment in the console: a sentence that sums them up, and the act that edits them."""
+"""The settings of an environment: a summary, panels, and the act that edits them."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ _PREVIEW, _SHOWN = timedelta(days=28), 20
 _REPLAYS = {
     ReplayPolicy.DISABLED: "no replays",
     ReplayPolicy.DRY_RUN_ONLY: "replays without side effects",
-    ReplayPolicy.ALLOWED: "replays, also with side effects",
+    ReplayPolicy.ALLOWED: "replays with and without side effects",
 }
 
 
 def describe_policy(environment: Environment) -> str:
-    """Say in one sentence what the environment permits and requires."""
+    """Return a summary of the environment's rules and settings."""
     settings, release = environment.effective_settings, environment.effective_settings.release
     people = "one person" if release.required_approvals == 1 else f"{release.required_approvals} people"
     who = ", who may be the requester" if release.allow_self_approval else " other than the requester"
     consent = f"need the approval of {people}{who}" if release.approvals_required else "need no approval"
-    at_once = release.max_in_flight_deployments
+    in_flight = release.max_in_flight_deployments
     return (
         f"In this {environment.posture} environment, deployments {consent};"
-        f" {'one runs' if at_once == 1 else f'{at_once} run'} at a time. It permits {_REPLAYS[settings.replay_policy]},"
-        f" keeps artifacts for {settings.artifact_retention_days} days, and hears from each agent every"
-        f" {settings.heartbeat_interval_s} s."
+        f" {'one runs' if in_flight == 1 else f'{in_flight} run'} at a time. It permits"
+        f" {_REPLAYS[settings.replay_policy]} and keeps artifacts for {settings.artifact_retention_days} days. Agents"
+        f" send a heartbeat every {settings.heartbeat_interval_s} s."
     )
 
 
 def describe_freeze(windows: Iterable[freeze.FreezeWindow], now: datetime) -> str:
-    """Say which freeze window is open now and until when; empty if none is."""
+    """Return a sentence about the freeze window that is open now and its end; empty if none is open."""
     found = freeze.last_open_window(windows, now)
     if found is None:
         return ""
@@ -61,7 +61,7 @@ def describe_freeze(windows: Iterable[freeze.FreezeWindow], now: datetime) -> st
 
 
 class _SettingsForm(ActForm):
-    """A field for each setting that the API knows, with the API's explanation of it."""
+    """A form with a field for each setting of the API, and the API's description of it."""
 
     rules = EnvironmentSettingsSerializer
 
@@ -74,14 +74,14 @@ class _SettingsForm(ActForm):
         windows.initial = json.dumps(self._before["freeze_windows"], indent=2, ensure_ascii=False)
 
     def clean_freeze_windows(self) -> Any:
-        """Read the windows. Raises ValidationError."""
+        """Parse the freeze windows. Raises ValidationError."""
         try:
             return read(self.cleaned_data["freeze_windows"] or "[]", JsonLimits())
         except MalformedJson as error:
             raise ValidationError(str(error)) from None
 
     def clean(self) -> dict[str, Any]:
-        """Keep only the settings that were changed, so that the others keep following their defaults."""
+        """Keep only the changed settings in ``values``, so that the other settings keep following their defaults."""
         cleaned = super().clean()
         self.values = {name: value for name, value in self.values.items() if value != self._before[name]}
         return cleaned
@@ -115,17 +115,19 @@ def _field(rule: Any, meaning: str) -> forms.Field:
     )  # fmt: skip
 
 
-def _edit(row: Environment, context: ActContext) -> Environment:
-    may_loosen = P.MANAGE_ORG_MEMBERSHIPS in context.held  # only an org_admin holds it
-    return organizations.update_environment(
+def _edit(row: Environment, context: ActContext) -> object:
+    may_loosen = P.MANAGE_ORG_MEMBERSHIPS in context.held  # a permission of org_admin only
+    changed = organizations.update_environment(
         row, {"settings": dict(context.values)}, may_loosen=may_loosen, actor=context.actor
     )
+    return changed if context.values else False
 
 
 EDIT_SETTINGS = Act(
     name="settings",
     label="Edit settings",
-    explain="The new settings hold for deployments that are requested from now on. Only an organization admin can "
+    done="Settings of {} changed",
+    explain="The new settings apply to deployments that are requested from now on. Only an organization admin can "
     "loosen the rules for approvals, replays and freeze windows.",
     run=_edit,
     needs=P.MANAGE_ENVIRONMENT,
@@ -135,7 +137,7 @@ EDIT_SETTINGS = Act(
 
 
 def settings_panel(environment: Environment) -> dict[str, Any]:
-    """Return the panel with the policy in a sentence, and all settings but the freeze windows."""
+    """Return the panel of all settings except the freeze windows."""
     shown = {name: value for name, value in environment.settings_with_defaults.items() if name != "freeze_windows"}
     return {
         "title": "Settings",
@@ -145,15 +147,15 @@ def settings_panel(environment: Environment) -> dict[str, Any]:
 
 
 def freeze_panel(environment: Environment, now: datetime) -> dict[str, Any]:
-    """Return the panel with the freeze windows of the next weeks, as a calendar shows them."""
+    """Return the panel of the freeze windows in the next weeks, with a row for each time that one repeats."""
     until = now + _PREVIEW
     coming = freeze.occurrences(environment.effective_settings.freeze_windows, now, until)
     return {
         "title": f"Freeze windows of the next {_PREVIEW.days} days",
-        "columns": ("Begins", "Ends", "Repeats", "Reason"),
+        "columns": ("Starts", "Ends", "Repeats", "Reason"),
         "rows": [
             (f"{start:%a %d %b %Y, %H:%M %Z}", f"{end:%a %d %b, %H:%M %Z}", window.recurrence or "-", window.reason)
             for start, end, window in coming[:_SHOWN]
         ],
-        "empty": "None. Deployments may begin at any time.",
+        "empty": "None. Deployments can start at any time.",
     }

@@ -1,4 +1,4 @@
-"""Environments in the console: their list, and the page of an environment with what runs and happens there."""
+"""Environments in the console: their list, and the page of an environment with its pipelines, agents and incidents."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class EnvironmentAdmin(ReadOnlyAdmin):
     tenant = ""
     needs = NEEDED[Environment]
     section = "Environments"
-    holds = "The places to deploy to, such as dev, staging and prod, with their rules."
+    holds = "The deployment environments of each project, such as dev, staging and prod, with their rules."
     found_by = FoundBy("layers", words=("name",))
     related = ("project__organization",)
     omitted = frozenset({"deleted_at"})
@@ -46,7 +46,7 @@ class EnvironmentAdmin(ReadOnlyAdmin):
     change_form_outer_before_template = "console/environment.html"
 
     def summary(self, request: HttpRequest, row: Environment) -> dict[str, Any]:
-        """Return what the page shows, from top to bottom."""
+        """Return the contents of the page, from top to bottom."""
         now = timezone.now()
         held = console_user_of(request).permissions(row)
         panels = [

@@ -11,8 +11,8 @@ from apps.tenancy.policy import Posture
 from apps.tenancy.services import organizations
 
 _POSTURES = {
-    Posture.DEV: "dev: no approvals, and replays may perform side effects",
-    Posture.STAGING: "staging: no approvals, and replays perform no side effects",
+    Posture.DEV: "dev: deployments need no approval, and replays may perform side effects",
+    Posture.STAGING: "staging: deployments need no approval, and replays perform no side effects",
     Posture.PROD: "prod: another person must approve each deployment, and replays perform no side effects",
 }
 
@@ -32,7 +32,9 @@ class _ProjectForm(ActForm):
 class _EnvironmentForm(ActForm):
     rules = EnvironmentSerializer
     name = name_field()
-    posture = radio_field(_POSTURES, initial=Posture.DEV, help_text="It cannot be changed later. Its rules can.")
+    posture = radio_field(
+        _POSTURES, initial=Posture.DEV, help_text="The posture cannot be changed later. The settings can."
+    )
 
 
 def _create_organization(row: User, context: ActContext) -> Organization:
@@ -44,7 +46,7 @@ def _create_project(row: Organization, context: ActContext) -> Project:
 
 
 def _create_environment(row: Project, context: ActContext) -> Environment:
-    # The form sets no settings, and the organization's defaults loosen nothing.
+    # The form has no settings that could loosen the organization's defaults.
     return organizations.create_environment(project=row, may_loosen=False, actor=context.actor, **context.values)
 
 
@@ -52,8 +54,9 @@ def _delete(kind: str) -> Act:
     return Act(
         name="delete",
         label="Delete",
-        explain=f"The {kind} disappears at once for all callers, including its agents. Everything that belongs to it "
-        "is then deleted in the background. Its audit events stay.",
+        done="{} deleted",
+        explain=f"The {kind} becomes inaccessible immediately, including to its agents. Everything in it is then "
+        "deleted in the background. Its audit events are kept.",
         run=lambda row, context: organizations.delete(row, kind=kind, actor=context.actor),
         needs=P.MANAGE_PROJECT,
         icon="delete",
@@ -65,7 +68,8 @@ def _delete(kind: str) -> Act:
 CREATE_ORGANIZATION = Act(
     name="create_organization",
     label="Create organization",
-    explain="You become its first administrator. Its members see nothing of other organizations.",
+    done="{} created",
+    explain="You become its first administrator. Members of other organizations do not see it.",
     run=_create_organization,
     needs=None,
     only_self=True,
@@ -76,7 +80,8 @@ CREATE_ORGANIZATION = Act(
 CREATE_PROJECT = Act(
     name="create_project",
     label="Create project",
-    explain="A project holds environments, and people may have a role of its own in it.",
+    done="{} created",
+    explain="A project contains environments. People can have a separate role in each project.",
     run=_create_project,
     needs=P.CREATE_PROJECT,
     icon="create_new_folder",
@@ -86,6 +91,7 @@ CREATE_PROJECT = Act(
 CREATE_ENVIRONMENT = Act(
     name="create_environment",
     label="Create environment",
+    done="{} created",
     explain="Agents are enrolled in an environment, and pipelines are deployed to it.",
     run=_create_environment,
     needs=P.MANAGE_PROJECT,

@@ -12,7 +12,7 @@ from apps.console.frame.scope import NEEDED
 from apps.console.pages.credentials.acts import (
     CREATE_ORGANIZATION_KEY,
     ROTATE_SIGNING_KEY,
-    ROTATE_SIGNING_KEY_AT_ONCE,
+    ROTATE_SIGNING_KEY_IMMEDIATELY,
 )
 from apps.console.pages.organizations.acts import CREATE_ENVIRONMENT, CREATE_PROJECT, DELETE_PROJECT
 from apps.console.pages.organizations.usage import SET_QUOTAS, usage_panels
@@ -24,7 +24,7 @@ from apps.tenancy.models import Organization, Project
 class OrganizationAdmin(ReadOnlyAdmin):
     tenant = ""
     needs = NEEDED[Organization]
-    holds = "The companies or teams that share this installation, apart from each other."
+    holds = "The companies or teams that share this installation without seeing each other's data."
     found_by = FoundBy("domain", words=("name", "slug"))
     list_display = ("name", "slug", "created_at")
     search_fields = ("name", "slug", "=id")
@@ -33,13 +33,13 @@ class OrganizationAdmin(ReadOnlyAdmin):
         INVITE_TO_ORGANIZATION,
         CREATE_ORGANIZATION_KEY,
         ROTATE_SIGNING_KEY,
-        ROTATE_SIGNING_KEY_AT_ONCE,
+        ROTATE_SIGNING_KEY_IMMEDIATELY,
         SET_QUOTAS,
     )
     not_below = frozenset({"auditseal.organization"})
 
     def summary(self, request: HttpRequest, row: Organization) -> dict[str, Any]:
-        """Show what the organization uses."""
+        """Show the organization's usage."""
         return {"panels": usage_panels(row)}
 
 
@@ -47,7 +47,7 @@ class OrganizationAdmin(ReadOnlyAdmin):
 class ProjectAdmin(ReadOnlyAdmin):
     tenant = ""
     needs = NEEDED[Project]
-    holds = "Groups of environments in an organization. People may have another role in each."
+    holds = "Groups of environments in an organization. People can have a separate role in each project."
     found_by = FoundBy("folder", words=("name", "slug"))
     related = ("organization",)
     omitted = frozenset({"deleted_at"})

@@ -1,4 +1,4 @@
-"""What an organization uses, as bars on its page, and the act that sets its quotas."""
+"""The panels of an organization's usage, and the act that sets its quotas."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TITLES = {
     Quota.DRAFTS: "Drafts",
 }
 _LABELS = {**_TITLES, Quota.CAPTURES_PER_DAY: "Captures in a day"}
-_ALMOST = 0.8  # the share of a quota from which its bar warns
+_ALMOST = 0.8  # share of a quota from which its bar has the tone of a warning
 _COLUMNS = {
     "agents": "Most agents",
     "heartbeats": "Heartbeats",
@@ -40,7 +40,7 @@ def _amount(name: str, count: int | None) -> str:
 
 
 def usage_panels(organization: Organization) -> list[dict[str, Any]]:
-    """Return a panel with a bar for each quota, and one with the use of the last months."""
+    """Return a panel with a bar for each quota, and a panel with the usage of each of the last months."""
     usage = read_usage(organization)
     bars = [_bar(quota, usage) for quota in Quota]
     return [
@@ -71,7 +71,7 @@ def _bar(quota: Quota, usage: Usage) -> dict[str, Any]:
 
 
 class _QuotasForm(ActForm):
-    """A field for each quota."""
+    """A form with a field for each quota."""
 
     def offer(self, row: Organization, held: frozenset[Permission]) -> None:
         usage = read_usage(row)
@@ -84,16 +84,17 @@ class _QuotasForm(ActForm):
             )  # fmt: skip
 
 
-def _set_quotas(organization: Organization, context: ActContext) -> Organization:
-    limits = {quota: context.values.get(quota) for quota in Quota}
+def _set_quotas(organization: Organization, context: ActContext) -> object:
+    limits, before = {quota: context.values.get(quota) for quota in Quota}, read_usage(organization).limits
     quotas.set_quotas(organization, limits, actor=context.actor)
-    return organization
+    return organization if limits != before else False
 
 
 SET_QUOTAS = Act(
     name="set_quotas",
     label="Set quotas",
-    explain="Whatever would exceed a quota is refused. What is there already stays. Reads, heartbeats, reports, "
+    done="Quotas of {} changed",
+    explain="Requests that would exceed a quota are refused. Existing data stays. Reads, heartbeats, reports, "
     "rollbacks and deletions always work. An empty field means no quota.",
     run=_set_quotas,
     form=_QuotasForm,

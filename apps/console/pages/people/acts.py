@@ -1,4 +1,4 @@
-"""Acts on people: invite them, change their roles, and remove them."""
+"""Acts that invite people, change their roles, and remove them."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from apps.tenancy.permissions import Role, may_grant
 from apps.tenancy.services import members
 
 _ROLES = {
-    Role.VIEWER: "Viewer: sees everything and changes nothing",
-    Role.OPERATOR: "Operator: also edits pipelines, deploys, approves and replays",
-    Role.PROJECT_ADMIN: "Project admin: also manages environments, their settings, enrollment tokens and project "
-    "members",
-    Role.ORG_ADMIN: "Organization admin: may do everything in the organization",
+    Role.VIEWER: "Viewer: sees everything and cannot change anything",
+    Role.OPERATOR: "Operator: in addition edits pipelines, deploys, approves and replays",
+    Role.PROJECT_ADMIN: "Project admin: in addition manages environments, their settings, enrollment tokens and "
+    "project members",
+    Role.ORG_ADMIN: "Organization admin: can do everything in the organization",
 }
 
 
-def offer_roles(field: Any, *, held: frozenset[P], organization_too: bool) -> None:
-    """Offer the roles that somebody with the permissions ``held`` may grant."""
+def offer_roles(field: Any, *, held: frozenset[P], in_organization: bool) -> None:
+    """Offer the roles that a person with the permissions ``held`` may grant. Only an organization has org_admin."""
     field.choices = [
         (role, text)
         for role, text in _ROLES.items()
-        if may_grant(held, role) and (organization_too or role is not Role.ORG_ADMIN)
+        if may_grant(held, role) and (in_organization or role is not Role.ORG_ADMIN)
     ]
 
 
@@ -40,14 +40,14 @@ class _InviteForm(ActForm):
     role = radio_field({}, initial=Role.VIEWER)
 
     def offer(self, row: Any, held: frozenset[P]) -> None:
-        offer_roles(self.fields["role"], held=held, organization_too=isinstance(row, Organization))
+        offer_roles(self.fields["role"], held=held, in_organization=isinstance(row, Organization))
 
 
 class _RoleForm(ActForm):
     role = radio_field({})
 
     def offer(self, row: Any, held: frozenset[P]) -> None:
-        offer_roles(self.fields["role"], held=held, organization_too=row.project_id is None)
+        offer_roles(self.fields["role"], held=held, in_organization=row.project_id is None)
         self.fields["role"].initial = row.role
 
 
@@ -63,9 +63,10 @@ def _invite(row: Organization | Project, context: ActContext) -> Membership:
     )
 
 
-def _change_role(row: Membership, context: ActContext) -> Membership:
+def _change_role(row: Membership, context: ActContext) -> object:
     role = Role(context.values["role"])
-    return members.change_role(row, role=role, granter=context.held, actor=context.actor)
+    changed = members.change_role(row, role=role, granter=context.held, actor=context.actor)
+    return changed if changed.revision != row.revision else False
 
 
 def _remove(row: Membership, context: ActContext) -> None:
@@ -73,13 +74,15 @@ def _remove(row: Membership, context: ActContext) -> None:
 
 
 _INVITATION = (
-    "No message is sent: tell the person to sign in here with this verified e-mail address. On a server without an "
-    "identity provider, whoever runs it makes a one-time link with “manage.py sign_in_link”."
+    "No e-mail is sent. Ask the person to sign in here with this verified address. On a server without an identity "
+    "provider, the person who runs the server creates a one-time link with “manage.py sign_in_link”."
 )
 INVITE_TO_ORGANIZATION = Act(
     name="invite",
     label="Invite to organization",
-    explain=f"The role holds in every project in which the person has no role of its own. {_INVITATION}",
+    done="{} added",
+    explain="The role applies in every project, unless the person has a separate role in the project. Organization "
+    f"admin applies everywhere. {_INVITATION}",
     run=_invite,
     needs=P.MANAGE_ORG_MEMBERSHIPS,
     icon="person_add",
@@ -89,7 +92,9 @@ INVITE_TO_ORGANIZATION = Act(
 INVITE_TO_PROJECT = Act(
     name="invite",
     label="Invite to project",
-    explain=f"In this project, the role replaces the role that the person has in the organization. {_INVITATION}",
+    done="{} added",
+    explain="In this project, the role overrides the person's role in the organization, except organization admin. "
+    f"{_INVITATION}",
     run=_invite,
     needs=P.MANAGE_PROJECT,
     icon="person_add",
@@ -99,7 +104,8 @@ INVITE_TO_PROJECT = Act(
 CHANGE_ROLE = Act(
     name="change_role",
     label="Change role",
-    explain="The new role holds at once, also for the person's tokens.",
+    done="Role of {} changed",
+    explain="The new role takes effect immediately, including for the person's tokens.",
     run=_change_role,
     needs=P.MANAGE_PROJECT,
     needs_in_organization=P.MANAGE_ORG_MEMBERSHIPS,
@@ -110,8 +116,9 @@ CHANGE_ROLE = Act(
 REMOVE_MEMBER = Act(
     name="remove",
     label="Remove",
-    explain="The person loses this role at once, also with their tokens. Organization keys that they made stay valid: "
-    "revoke those that nobody needs.",
+    done="{} removed",
+    explain="The person loses this role immediately, and so do their tokens. Organization keys that they created "
+    "remain valid. Revoke the keys that are no longer needed.",
     run=_remove,
     needs=P.MANAGE_PROJECT,
     needs_in_organization=P.MANAGE_ORG_MEMBERSHIPS,

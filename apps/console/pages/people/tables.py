@@ -19,7 +19,7 @@ from apps.tenancy.permissions import Permission as P
 
 
 def visible_memberships(queryset: QuerySet[Membership], console_user: ConsoleUser) -> QuerySet[Membership]:
-    """Keep the memberships that the person may see through the API, too.
+    """Keep the memberships that the person may see, as in the API.
 
     A membership of an organization is visible with a role in the organization, and a membership of a project with the
     permission to view the project.
@@ -50,7 +50,7 @@ class MembershipAdmin(ReadOnlyAdmin):
         return row.project or row.organization
 
     def page_title(self, row: Membership) -> str:
-        return f"Member {row.user}: {row.role} in {row.project or row.organization}"
+        return f"Member {row.user} ({row.role} in {row.project or row.organization})"
 
     def in_scope(self, queryset: QuerySet[Any], scope: Tenant) -> QuerySet[Any]:
         return reaching(queryset, scope)

@@ -40,7 +40,7 @@ from byteor_cloud.errors import DomainError, InvalidInput, PayloadTooLarge
 
 
 class _EnvironmentChoice(forms.ModelChoiceField):  # type: ignore[type-arg]  # generic for the stubs only
-    """A choice of environments, labeled with organization and project since names of environments repeat."""
+    """A choice of environments, labeled with organization and project because environments can have equal names."""
 
     def label_from_instance(self, obj: Environment) -> str:
         return f"{obj.project.organization} / {obj.project} / {obj}"
@@ -99,7 +99,7 @@ class DraftAdmin(ReadOnlyAdmin):
                     "link": "Open the editor" if may_operate(request, row.environment) else "Show the plan",
                     "columns": ["", "Code", "Pointer", "Message"],
                     "rows": rows,
-                    "empty": "The compiler found nothing wrong.",
+                    "empty": "The plan compiles without diagnostics.",
                 }
             ],
         }
@@ -107,7 +107,7 @@ class DraftAdmin(ReadOnlyAdmin):
     # -- the editor ---------------------------------------------------------------------------------------------
 
     def get_urls(self) -> list[Any]:
-        """Add the pages of the editor and the URLs that its script calls."""
+        """Add the pages of the editor, and the URLs that the editor's script calls."""
         pages: dict[str, Callable[..., HttpResponse]] = {
             "new": self.new_view,
             "<uuid:pk>/edit": self.edit_view,
@@ -137,7 +137,7 @@ class DraftAdmin(ReadOnlyAdmin):
         return response
 
     def new_view(self, request: HttpRequest) -> HttpResponse:
-        """Create a draft with a plan that compiles, and open it in the editor."""
+        """Show the form for a new draft, or create the draft and open it in the editor. Its first plan compiles."""
         if not console_user_of(request).holds_anywhere(P.OPERATE_ENVIRONMENT):
             raise PermissionDenied
         environments = _operable(request)
@@ -157,7 +157,7 @@ class DraftAdmin(ReadOnlyAdmin):
 
     @method_decorator(require_GET)
     def edit_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
-        """Show the editor. Whoever must not change the draft sees the saved plan and its stored diagnostics."""
+        """Show the editor. People who may not edit the draft see the saved plan and its stored diagnostics."""
         draft = self.get_object(request, str(pk))
         if draft is None:
             raise Http404
@@ -197,7 +197,7 @@ class DraftAdmin(ReadOnlyAdmin):
     def _respond(
         self, request: HttpRequest, pk: UUID, name: str, act: Callable[[HttpRequest, Draft], dict[str, Any]]
     ) -> HttpResponse:
-        """Call ``act`` for the editor and return its outcome as JSON. Other errors are problems, as in the API."""
+        """Call ``act`` for the editor and return its outcome as JSON. Errors are problems, as in the API."""
         draft = self.get_object(request, str(pk))
         if draft is None:
             raise Http404
@@ -215,7 +215,7 @@ def _editor_url(draft: Draft) -> str:
 
 
 def _operable(request: HttpRequest) -> QuerySet[Environment]:
-    """Return the environments in the console in which the person may create drafts."""
+    """Return the environments in which the person may create drafts, sorted by name."""
     may = granted_condition(Environment, "", P.OPERATE_ENVIRONMENT, console_user_of(request))
     return (
         listed_rows(request, Environment).filter(may).order_by("project__organization__name", "project__name", "name")
@@ -227,18 +227,18 @@ def _ids(environments: QuerySet[Environment]) -> set[str]:
 
 
 def _create(request: HttpRequest, form: _NewDraft) -> str | None:
-    """Create the draft and return the URL of its editor. If it is refused, add the error to the form."""
+    """Create the draft and return the URL of its editor. On an error, add the error to the form and return None."""
     values = form.cleaned_data
     new = partial(drafts.create_draft, plan=editor.first_plan(values["target"]), actor=actor_of(request))
     try:
-        answer = send_once(
+        result = send_once(
             request, lambda: {"url": _editor_url(new(environment=values["environment"], name=values["name"]))}
         )  # fmt: skip
     except (DomainError, IntegrityError) as refused:
         error = problems.as_domain_error(refused)
         form.add_error("name" if error.reason == "name_taken" else None, error.detail)
         return None
-    return str(answer["url"])
+    return str(result["url"])
 
 
 def _preview(request: HttpRequest, draft: Draft) -> dict[str, Any]:
@@ -263,8 +263,8 @@ def _save(request: HttpRequest, draft: Draft) -> dict[str, Any]:
 
 def _promote(request: HttpRequest, draft: Draft) -> dict[str, Any]:
     revision, compute = _revision(request), compute_for(request)
-    answer = editor.promote(draft, request.body, revision=revision, actor=actor_of(request), compute=compute)
-    if "id" in answer:
-        answer["url"] = page_url(Version, "change", answer["id"])
-        answer["next"] = page_url(ConfigBundle, "new", answer["id"])
-    return answer
+    result = editor.promote(draft, request.body, revision=revision, actor=actor_of(request), compute=compute)
+    if "id" in result:
+        result["url"] = page_url(Version, "change", result["id"])
+        result["next"] = page_url(ConfigBundle, "new", result["id"])
+    return result

@@ -1,4 +1,4 @@
-"""The requests of the console's plan editor: compile, save, promote and compare a text. Only services write."""
+"""The requests of the console's plan editor: compile, save, promote and compare a text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from byteor_cloud.computing.computations import compile_draft, plan_text, previe
 from byteor_cloud.computing.compute import Compute
 from byteor_cloud.errors import InvalidInput, PreconditionFailed, Unprocessable
 
-MAX_CHOICES = 100  # versions that are offered to compare with, newest first
+MAX_CHOICES = 100  # versions offered for a comparison, newest first
 TARGETS = {"single_ring": "Single ring", "lane_graph": "Lane graph"}
 FIRST_PLANS: dict[str, dict[str, Any]] = {
     "single_ring": {
@@ -36,18 +36,18 @@ FIRST_PLANS: dict[str, dict[str, Any]] = {
 
 
 def first_plan(target: str) -> dict[str, Any]:
-    """Return a small plan that compiles, as the start of a new draft."""
+    """Return a small plan that compiles, with which a new draft starts."""
     return {"plan_v": 1, "name": "pipeline", "target": target, target: FIRST_PLANS[target]}
 
 
 def preview(
     text: bytes, *, target: str | None = None, against: Version | None = None, compute: Compute
 ) -> dict[str, Any]:
-    """Compile a text; return its diagnostics with lines and columns, and the changes from the version ``against``."""
-    answer = compute(preview_text, text, target, None if against is None else against.spec_kv)
-    if "diff" in answer:
-        answer["diff"] = render_to_string("console/diff.html", {"diff": answer["diff"]})
-    return answer
+    """Compile a text. Return its diagnostics with lines and columns, and the changes from the version ``against``."""
+    result = compute(preview_text, text, target, None if against is None else against.spec_kv)
+    if "diff" in result:
+        result["diff"] = render_to_string("console/diff.html", {"diff": result["diff"]})
+    return result
 
 
 def find_version(environment: Environment, pk: str) -> Version:
@@ -70,7 +70,7 @@ def _parse(text: bytes, compute: Compute) -> dict[str, Any]:
 
 
 def save(draft: Draft, text: bytes, *, revision: int, actor: Actor, compute: Compute) -> dict[str, Any]:
-    """Save the text as the draft's plan, unless another plan was saved since ``revision``; return the outcome."""
+    """Save the text as the draft's plan, unless the draft was changed since ``revision``. Return the outcome."""
     try:
         plan = _parse(text, compute)
         compiled = compute(compile_draft, plan)
@@ -83,7 +83,7 @@ def save(draft: Draft, text: bytes, *, revision: int, actor: Actor, compute: Com
 
 
 def promote(draft: Draft, text: bytes, *, revision: int, actor: Actor, compute: Compute) -> dict[str, Any]:
-    """Promote the saved plan if the text equals it; return the outcome."""
+    """Promote the saved plan if it equals the text. Return the outcome."""
     try:
         if draft.revision == revision and not is_same_json(_parse(text, compute), draft.plan):
             return _refused("The text differs from the saved plan. Save it first.")
@@ -99,12 +99,12 @@ def promote(draft: Draft, text: bytes, *, revision: int, actor: Actor, compute: 
 
 
 def _refused(detail: str) -> dict[str, Any]:
-    """Return an outcome in which nothing was written, with what the author must fix first."""
+    """Return the outcome that nothing was written, with what the author must fix first."""
     return {"outcome": "refused", "detail": detail}
 
 
 def _conflict(draft: Draft, compute: Compute) -> dict[str, Any]:
-    """Return what another person saved in the meantime, so that the editor can show both texts."""
+    """Return the outcome that the draft was changed in the meantime, with the stored plan for the editor to show."""
     draft.refresh_from_db()
     return {
         "outcome": "conflict",

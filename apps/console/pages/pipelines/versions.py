@@ -1,4 +1,4 @@
-"""Console pages of versions, with drawings and comparisons."""
+"""Console pages of versions, with their graphs and comparisons."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class VersionAdmin(ReadOnlyAdmin):
     change_form_outer_before_template = "console/version.html"
 
     def summary(self, request: HttpRequest, row: Version) -> dict[str, Any]:
-        """Show facts of the version, its config bundles, and the other versions of the pipeline to compare it with."""
+        """Show the version's facts and config bundles, and the pipeline's other versions for a comparison."""
         return {
             "facts": [
                 ("Pipeline", row.name),
@@ -59,7 +59,7 @@ class VersionAdmin(ReadOnlyAdmin):
             "rows": [
                 (row_link(each), each.tuning_profile, each.created_by, relative_time(each.created_at)) for each in mine
             ],
-            "empty": "This version has no config bundle yet. A config bundle is its runtime configuration, and can be "
+            "empty": "No config bundles yet. A config bundle adds the runtime configuration to the version, and can be "
             "deployed.",
         }
         if may_operate(request, row.environment):
@@ -68,7 +68,7 @@ class VersionAdmin(ReadOnlyAdmin):
         return panel
 
     def get_urls(self) -> list[Any]:
-        """Add the drawing and the comparison."""
+        """Add the URLs of the graph and of the comparison."""
         drawing = self.admin_site.admin_view(self.drawing_view, cacheable=True)
         compare = self.admin_site.admin_view(self.compare_view)
         return [
@@ -79,7 +79,7 @@ class VersionAdmin(ReadOnlyAdmin):
 
     @method_decorator(require_GET)
     def drawing_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
-        """Return the graph as an image."""
+        """Return the version's graph as an SVG image."""
         row = self.get_object(request, str(pk))
         if row is None:
             raise Http404

@@ -1,4 +1,4 @@
-"""The page of a replay: its verdict, the records that differ, its stages, and what may be done next."""
+"""The page of a replay: its verdict, the records that differ, its stages, and links to other versions and replays."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from byteor_cloud.errors import DomainError
 
 _VERSIONS = 10
 _STAGES = 100
-_TRACED_BYTES = 256 * 1024  # of JSON, of which the page shows the beginning
+_TRACED_BYTES = 256 * 1024  # bytes of JSON that a trace may have; the page omits further steps
 
 
 def replay_headline(row: Replay, records: Divergence | None, *, may_read: bool) -> str:
-    """Say where the replay stands, and which of its stages had no parameters.
+    """Return the state of the replay in a sentence, and which of its stages had no parameters.
 
-    ``records`` are those that differ, if the person may see them.
+    ``records`` are the records that differ, or None if the person may not see them.
     """
     standing = _standing(row, records, may_read=may_read)
     unchecked = wording.describe_unchecked(unchecked_stages(row.result))
@@ -50,13 +50,13 @@ def replay_headline(row: Replay, records: Divergence | None, *, may_read: bool) 
 def _standing(row: Replay, records: Divergence | None, *, may_read: bool) -> str:
     match row.status:
         case ReplayStatus.PENDING_APPROVAL:
-            return "Somebody must approve it first."
+            return "Waiting for approval."
         case ReplayStatus.QUEUED:
-            return "Waits for a worker."
+            return "Waiting for a worker."
         case ReplayStatus.RUNNING if row.progress_total:
-            return f"{row.progress_done:,} of {row.progress_total:,} records are replayed."
+            return f"{row.progress_done:,} of {row.progress_total:,} records replayed."
         case ReplayStatus.RUNNING:
-            return "The capture is unpacked."
+            return "Unpacking the capture."
         case ReplayStatus.DIVERGED:
             found = row.result["divergence"]
             difference = ""
@@ -64,22 +64,22 @@ def _standing(row: Replay, records: Divergence | None, *, may_read: bool) -> str
                 difference = wording.describe_difference(records.expected, records.actual, records.start)
             return wording.describe_divergence(found, difference, wording.find_drop(_stage_counts(row), found))
         case ReplayStatus.SUCCEEDED if may_read and not _was_compared(row):
-            return "It ended. The capture has no expected output to compare with."
+            return "Finished. The capture has no expected output to compare with."
         case ReplayStatus.SUCCEEDED:
-            return "It ended without a difference to the capture."
+            return "Finished without differences from the capture."
     reproduced = (row.result or {}).get("reproduced")
-    return f"{row.error or ''}{' It stopped as in the capture.' if reproduced else ''}"
+    return f"{row.error or ''}{' The replay stopped as in the capture.' if reproduced else ''}"
 
 
 def _was_compared(row: Replay) -> bool:
     try:
         return captures.has_expected(row.artifact)
     except DomainError:
-        return True  # the capture cannot be read any more
+        return True  # the capture can no longer be read
 
 
 def progress_bar(row: Replay) -> dict[str, Any] | None:
-    """Return the bar of a running replay."""
+    """Return the progress bar of a running replay; None in any other state."""
     if row.status != ReplayStatus.RUNNING or not row.progress_total:
         return None
     done, left = row.progress_done, row.progress_total - row.progress_done
@@ -89,7 +89,7 @@ def progress_bar(row: Replay) -> dict[str, Any] | None:
 
 
 def replay_facts(row: Replay) -> list[tuple[str, object]]:
-    """Return what was replayed, and with what."""
+    """Return the replay's inputs and results as labels and values."""
     waits = row.status == ReplayStatus.PENDING_APPROVAL
     reproduced = (row.result or {}).get("reproduced")
     notes = [f"{note['code'].replace('_', ' ')}: {note['name']}" for note in (row.result or {}).get("notes", [])]
@@ -97,11 +97,11 @@ def replay_facts(row: Replay) -> list[tuple[str, object]]:
         ("Mode", row.get_mode_display()),
         ("Artifact", row_link(row.artifact, artifact_title(row.artifact))),
         ("Version", row_link(row.version)),
-        ("Parameters of", _parameters_of(row)),
+        ("Parameters from", _parameters_from(row)),
         ("Journal", row.journal_lane),
         ("Records", row.last_n and f"the last {row.last_n:,}"),
         ("Requested by", row.requested_by),
-        ("Waits for approval" if waits else "Approval", row.approval and row_link(row.approval)),
+        ("Waiting for approval" if waits else "Approval", row.approval and row_link(row.approval)),
         ("Finished", row.finished_at and relative_time(row.finished_at)),
         ("Stopped as captured", {None: "", True: "yes", False: "no"}[reproduced]),
         ("Error", row.error),
@@ -111,16 +111,16 @@ def replay_facts(row: Replay) -> list[tuple[str, object]]:
     return [(label, value) for label, value in facts if value]
 
 
-def _parameters_of(row: Replay) -> str:
+def _parameters_from(row: Replay) -> str:
     if row.config_bundle is not None:
         return row_link(row.config_bundle)
     if row.fallback_config_bundle is not None:
-        return format_html("the capture, else of {}", row_link(row.fallback_config_bundle))
+        return format_html("the capture, otherwise from {}", row_link(row.fallback_config_bundle))
     return "the capture"
 
 
 def links(row: Replay, others: list[Replay]) -> list[tuple[str, str, str]]:
-    """Return text, address and icon of the ways on from here that change nothing. ``others`` can be compared."""
+    """Return the text, URL and icon of the headline's links. ``others`` are replays that can be compared."""
     found = []
     if others:
         url = _url(row, compare=max(each.pk for each in others))
@@ -139,12 +139,12 @@ def _url(row: Replay, **query: object) -> str:
 
 
 def find_records(row: Replay, *, may_read: bool, compute: Compute) -> Divergence | None:
-    """Return the records that differ; None without a divergence, or if the person may not see captured records."""
+    """Return the records that differ; None if there is no divergence or the person may not see captured records."""
     return read_divergence(row, compute=compute) if may_read and (row.result or {}).get("divergence") else None
 
 
 def divergence(row: Replay, records: Divergence | None) -> dict[str, Any] | None:
-    """Return the expected and the actual record side by side, and those beside them."""
+    """Return the panel of the expected and the actual record, and the records before and after them."""
     found = (row.result or {}).get("divergence")
     if found is None:
         return None
@@ -170,7 +170,7 @@ def divergence(row: Replay, records: Divergence | None) -> dict[str, Any] | None
     if records is None:
         return panel
     if records.start or (not records.neighbors and (expected or actual)):
-        panel["note"] = f"The whole records are not kept. These are at most 64 bytes from byte {records.start:,} on."
+        panel["note"] = f"The complete records are not stored. Shown are at most 64 bytes from byte {records.start:,}."
     panel["trace"] = query_link(row, f"Trace record {found['sequence']:,}", trace=found["sequence"])
     panel["neighbours"] = [
         (
@@ -194,7 +194,7 @@ def _shown(payload: bytes, other: bytes | None, start: int) -> dict[str, Any]:
 
 
 def stages(row: Replay) -> list[dict[str, Any]]:
-    """Return the stages in the order of the spec, and the outputs, each with its counts."""
+    """Return the stages in the order of the spec, and then the egresses, each with its counts."""
     if row.result is None:
         return []
     counted = _stage_counts(row)
@@ -215,12 +215,12 @@ def stages(row: Replay) -> list[dict[str, Any]]:
 
 
 def _stage_counts(row: Replay) -> dict[str, Any]:
-    """Return the counts of the stages. Results of earlier releases may have none."""
+    """Return the counts by stage. Results of earlier releases may have none."""
     return row.result.get("stages") or {}
 
 
 def panels(row: Replay, *, may_read: bool) -> list[dict[str, Any]]:
-    """Return what an ended replay dropped and performed. ``may_read``: the person may see captured records."""
+    """Return the panels of dropped records and side effects. ``may_read``: the person may see captured records."""
     if row.result is None:
         return []
     return [_drops(row, may_trace=may_read), _effects(row)]
@@ -234,7 +234,7 @@ def _drops(row: Replay, *, may_trace: bool) -> dict[str, Any]:
         for reason, each in counts.get("drops", {}).items()
     ]
     columns = ("Stage", "Reason", "Records", "First")
-    return {"title": "Dropped records", "columns": columns, "rows": rows, "empty": "No record was dropped."}
+    return {"title": "Dropped records", "columns": columns, "rows": rows, "empty": "No records were dropped."}
 
 
 def _traced(row: Replay, sequence: int, *, may_trace: bool) -> object:
@@ -255,12 +255,12 @@ def _effects(row: Replay) -> dict[str, Any]:
             (state_pill(decision), action, target, f"{count:,}")
             for (decision, action, target), count in sorted(counted.items())[:100]
         ],
-        "empty": "The replay reached no side effect.",
+        "empty": "The replay reached no side effects.",
     }
 
 
 def trace(request: HttpRequest, row: Replay, sequence: int) -> dict[str, Any]:
-    """Return the panel that follows the records with a sequence."""
+    """Return the panel that traces the records with this sequence through the stages."""
     panel: dict[str, Any] = {"id": FOUND, "title": f"Trace of record {sequence:,}", "rows": [], "empty": ""}
     try:
         body = captures.trace_record(row, sequence, max_bytes=_TRACED_BYTES, slot=partial(compute_slot, request))
@@ -268,17 +268,17 @@ def trace(request: HttpRequest, row: Replay, sequence: int) -> dict[str, Any]:
         return {**panel, "empty": error.detail}
     found = json.loads(body)
     if found["truncated"]:
-        panel["lead"] = "The first steps only. The API returns all of them."
+        panel["lead"] = "Only the first steps are shown. The API returns all steps."
     rows = [
         (f"{step['kind']} {step['id']}", _after(step), "; ".join(_actions(step)) or "-")
         for record in found["records"]
         for step in record["steps"]
     ]
-    return {**panel, "columns": ("Step", "Record after it", "Side effects"), "rows": rows}
+    return {**panel, "columns": ("Step", "Record after the step", "Side effects"), "rows": rows}
 
 
 def _after(step: dict[str, Any]) -> str:
-    """Return what the record was after this step, or why it was dropped."""
+    """Return the record's payload after this step, or why the record was dropped."""
     return payload_text(step) if step["dropped"] is None else f"dropped: {step['dropped']}"
 
 
@@ -295,7 +295,7 @@ def _same_records(row: Replay) -> Any:
 
 
 def versions(row: Replay, below: int | None, *, may_read: bool) -> tuple[dict[str, Any], list[Replay]]:
-    """Return the panel of the pipeline's versions, what each made of these records, and which can be compared."""
+    """Return the panel of the pipeline's versions with their replays of these records, and the comparable replays."""
     same_pipeline = Version.objects.filter(environment=row.environment_id, name=row.version.name)
     found = without_large(same_pipeline).order_by("-number")
     page = list((found.filter(number__lt=below) if below is not None else found)[: _VERSIONS + 1])
@@ -322,11 +322,11 @@ def versions(row: Replay, below: int | None, *, may_read: bool) -> tuple[dict[st
     panel = {"id": "versions", "title": f"Versions of {row.version.name}", "rows": rows, "empty": ""}
     if len(page) > len(listed):
         panel["lead"] = query_link(row, "Older versions", at="versions", below=listed[-1].number)
-    return {**panel, "columns": ("Version", "These records", "")}, comparable
+    return {**panel, "columns": ("Version", "Replays of these records", "")}, comparable
 
 
 def comparison(row: Replay, other_id: UUID, *, compute: Compute) -> list[dict[str, Any]]:
-    """Return the panel that compares the replay with another one of the same records."""
+    """Return the panel that compares the replay with another one of the same records; none if that does not exist."""
     other = _same_records(row).filter(pk=other_id).select_related("version").first()
     if other is None:
         return []
@@ -349,14 +349,15 @@ def comparison(row: Replay, other_id: UUID, *, compute: Compute) -> list[dict[st
     ]
     first = found["first_difference"]
     where = f"The first difference is at {first['egress']}, record {first['sequence']:,}." if first else ""
-    said = "The results are equal." if found["equal"] else f"The results differ. {where}"
+    verdict = "The results are equal." if found["equal"] else f"The results differ. {where}"
     unchecked = (
         format_html(" In the replay through {}: {}", replay.version, wording.describe_unchecked(stages))
         for replay in (row, other)
         if (stages := unchecked_stages(replay.result))
     )
-    lead = format_html("{}{}", said, format_html_join("", "{}", ((each,) for each in unchecked)))
-    return [{**panel, "lead": lead, "columns": ("Part", "Name", "", "Records here", "Records there"), "rows": rows}]
+    lead = format_html("{}{}", verdict, format_html_join("", "{}", ((each,) for each in unchecked)))
+    columns = ("Part", "Name", "", "Records in this replay", "Records in the other")
+    return [{**panel, "lead": lead, "columns": columns, "rows": rows}]
 
 
 def _count(value: int | None) -> str:
@@ -364,7 +365,7 @@ def _count(value: int | None) -> str:
 
 
 def bisect_of(row: Replay) -> dict[str, Any] | None:
-    """Return the strip of the bisect that asked for the replay, or else of the newest one of its artifact."""
+    """Return the verdicts of the replay's bisect, or otherwise of the artifact's newest bisect; None without one."""
     found = row.bisect or Bisect.objects.filter(artifact=row.artifact_id).order_by("-id").first()
     if found is None:
         return None

@@ -23,13 +23,14 @@ from apps.releases.models import ConfigBundle
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud.api.compute_slot import compute_for
 
-_VERSIONS = 100  # the newest ones that a form offers
+_VERSIONS = 100  # newest versions that the form offers
 
 
 CANCEL = Act.of(
     commands.cancel,
     label="Cancel",
-    explain="End this dry run. It fails with the reason that you give.",
+    done="{} canceled",
+    explain="The dry run stops and fails with the reason that you give.",
     icon="cancel",
     comment="optional",
 )
@@ -38,7 +39,8 @@ CANCEL = Act.of(
 AGAIN = Act(
     name="again",
     label="Run again",
-    explain="Run the same records through the same version again. No side effect is executed.",
+    done="{} requested",
+    explain="The same records run through the same version again. No side effects are performed.",
     run=lambda row, context: replays.repeat(row, actor=context.actor),
     form=ActForm,
     needs=P.OPERATE_ENVIRONMENT,
@@ -51,7 +53,7 @@ class _VersionForm(ActForm):
     version = forms.ChoiceField(
         widget=UnfoldAdminSelectWidget,
         label="Version and parameters",
-        help_text="The config bundle that was deployed last is the first of its version. A stage without parameters "
+        help_text="For each version, the config bundle that was deployed last comes first. A stage without parameters "
         "may let every record pass unchanged.",
     )
 
@@ -67,7 +69,7 @@ class _VersionForm(ActForm):
                 )
                 for bundle in bundles
             ]
-            otherwise = f", else of {offered.fallback}" if offered.fallback else ""
+            otherwise = f", otherwise of {offered.fallback}" if offered.fallback else ""
             choices.append((str(version.pk), f"{version} with the parameters of the capture{otherwise}"))
         self.fields["version"].choices = choices  # type: ignore[attr-defined]
 
@@ -82,8 +84,9 @@ def _repeat_through(row: Replay, context: ActContext) -> Replay:
 OTHER_VERSION = Act(
     name="other",
     label="Other version",
-    explain="Run the same records through another version of the pipeline, with the parameters of a config bundle or "
-    "of the capture. No side effect is executed.",
+    done="{} requested",
+    explain="The same records run through another version of the pipeline, with the parameters of a config bundle or "
+    "of the capture. No side effects are performed.",
     run=_repeat_through,
     form=_VersionForm,
     needs=P.OPERATE_ENVIRONMENT,
@@ -143,7 +146,7 @@ class ReplayAdmin(RunningAdmin):
         }
 
     def still(self, request: HttpRequest, row: Replay) -> dict[str, Any]:
-        """Show to operators the record that they follow, or the comparison with another replay."""
+        """Show the trace of a record or the comparison with another replay, to people who may see captured records."""
         panels: list[dict[str, Any]] = []
         if may_read_records(request, row):
             if (sequence := parts.number(request, "trace")) is not None:
