@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from byteor.engine.replay.journal import Row
 from byteor.engine.replay.payload import Message
-from byteor.engine.replay.stages import Sink, Stage, drop_output
+from byteor.engine.replay.stages import MessageSink, Sink, Stage, drop_output
 from byteor.engine.replay.work import WorkMeter
 
 
@@ -29,10 +29,11 @@ class _Passing:
 
 
 class Chain:
-    """A sequence of stages. ``sink`` receives the output of the last one."""
+    """A sequence of stages. ``message_sink`` receives the output of the last one or, if it is None, ``sink`` does."""
 
     def __init__(self, stages: Iterable[Stage], work: WorkMeter, sink: Sink = drop_output) -> None:
         self.sink = sink
+        self.message_sink: MessageSink | None = None
         self._work = work
         self._steps: list[tuple[_Passing, Stage]] = []
         passing: list[Stage] = []
@@ -47,6 +48,7 @@ class Chain:
     def run(self, sequence: int, payload: bytes, ingress: str | None = None) -> None:
         """Process a record. Raises StageError or LimitExceeded."""
         self._work.begin_record()
+        message = None
         if self._steps:
             message = Message(payload)
             for passing, stage in self._steps:
@@ -59,11 +61,14 @@ class Chain:
             payload = message.payload
         if self._last.stages:
             self._pass(self._last, payload, sequence)
-        self.sink(sequence, payload)
+        if self.message_sink is None:
+            self.sink(sequence, payload)
+        else:
+            self.message_sink(sequence, message or Message(payload))
 
     def run_rows(self, rows: Iterable[Row], ingress: str | None = None) -> None:
         """Process many records of a journal."""
-        if self._steps:
+        if self._steps or self.message_sink is not None:
             for _, sequence, _, payload in rows:
                 self.run(sequence, payload, ingress)
             return

@@ -21,7 +21,7 @@ from byteor.engine.compiler import GraphRole, LaneGraph, neighbors, topological_
 from byteor.engine.replay.chain import Chain
 from byteor.engine.replay.journal import Row
 from byteor.engine.replay.payload import Message
-from byteor.engine.replay.stages import Sink, Stage, StageRuntime, Unsupported, Watch, drop_output
+from byteor.engine.replay.stages import MessageSink, Sink, Stage, StageRuntime, Unsupported, Watch, drop_output
 from byteor.engine.replay.work import LimitCode, LimitExceeded
 
 MAX_DELIVERIES = 65_536
@@ -72,6 +72,7 @@ class GraphRunner:
         self._queues: _Queues = [deque() for _ in spec.lanes]
         self._readers = {lane: role for role in self._roles for lane in role.rx}
         self._chains: dict[str, Chain | None] = {}
+        self._message_sinks: Mapping[str, MessageSink] | None = None
 
     @property
     def has_branches(self) -> bool:
@@ -94,11 +95,21 @@ class GraphRunner:
             if role.stage is not None:
                 stages.append(role.stage)
             lane = role.tx[0]
-        return Chain(stages, self._work, sinks[lane])
+        chain = Chain(stages, self._work, sinks[lane])
+        if self._message_sinks is not None:
+            [name] = [name for name, exit, _ in self._exits if exit == lane]
+            chain.message_sink = self._message_sinks[name]
+        return chain
 
     def connect(self, sinks: Mapping[str, Sink]) -> None:
         """Set the function that receives the output of each egress."""
         self._exits = [(name, lane, sinks[name]) for name, lane, _ in self._exits]
+        self.settle()
+        self._chains = {}
+
+    def connect_messages(self, sinks: Mapping[str, MessageSink]) -> None:
+        """Set the functions as ``connect`` does. They receive messages instead of payloads."""
+        self._message_sinks = sinks
         self.settle()
         self._chains = {}
 
@@ -127,10 +138,14 @@ class GraphRunner:
                     queues[lane].append(message)
             if self._slots:
                 self._count_overfull(tx)
-        for _, lane, sink in self._exits:
+        for name, lane, sink in self._exits:
             queue = queues[lane]
             while queue:
-                sink(sequence, queue.popleft().payload)
+                message = queue.popleft()
+                if self._message_sinks is None:
+                    sink(sequence, message.payload)
+                else:
+                    self._message_sinks[name](sequence, message)
         for lane in self._unread:
             queues[lane].clear()
 

@@ -6,7 +6,7 @@ from decimal import Decimal
 from itertools import takewhile, zip_longest
 from typing import Any, Final
 
-from byteor.engine.replay.payload import MalformedPayload, parse_payload
+from byteor.engine.replay.payload import MalformedPayload, Message
 from byteor.engine.replay.work import RecordOverLimit
 from byteor.engine.strict_json import pointer_of
 
@@ -19,14 +19,14 @@ _NUMBERS = frozenset({int, float, Decimal})
 type _Path = tuple[str, ...]
 
 
-def differing_members(before: bytes, after: bytes) -> list[str] | None:
+def differing_members(before: Message, after: Message) -> list[str] | None:
     """Return the JSON Pointers of the members that differ, sorted, with array indices written as ``*``.
 
     Numbers are compared exactly, by value. Returns None if a payload is not strict JSON, if it is too large to be
     parsed, or if the values are equal, so that only the bytes differ.
     """
     try:
-        sides = parse_payload(before), parse_payload(after)
+        sides = before.value(), after.value()
     except (MalformedPayload, RecordOverLimit):
         return None
     paths: set[_Path] = set()

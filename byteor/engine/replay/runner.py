@@ -29,6 +29,7 @@ from byteor.engine.replay.stages import (
     Action,
     DryRun,
     Effects,
+    MessageSink,
     OnDrop,
     Sink,
     StageCounters,
@@ -62,6 +63,10 @@ class RingRunner:
     def connect(self, sinks: Mapping[str, Sink]) -> None:
         """Set the function that receives the output of each egress."""
         self._chain.sink = sinks[self.egresses[0]]
+
+    def connect_messages(self, sinks: Mapping[str, MessageSink]) -> None:
+        """Set the functions as ``connect`` does. They receive messages instead of payloads."""
+        self._chain.message_sink = sinks[self.egresses[0]]
 
     def run(self, entry: str, sequence: int, payload: bytes, ingress: str | None = None) -> None:
         """Process a record."""
@@ -146,6 +151,10 @@ class PipelineRunner:
     def connect(self, sinks: Mapping[str, Sink]) -> None:
         """Set the function that receives the output of each egress: a sequence and a payload."""
         self.model.connect(sinks)
+
+    def connect_messages(self, sinks: Mapping[str, MessageSink]) -> None:
+        """Set the functions as ``connect`` does. They receive messages, whose JSON may already be parsed."""
+        self.model.connect_messages(sinks)
 
     def run(self, entry: str, sequence: int, payload: bytes, ingress: str | None = None) -> None:
         """Process a record that enters at an ingress or lane; its outputs go to the connected functions.

@@ -21,6 +21,9 @@ In a mapping of ops, the key is the whole op (``key`` or ``key:argument``), and 
 type Apply = Callable[[Message], Message | DropReason]
 
 
+type MessageSink = Callable[[int, Message], None]
+"""A function that receives the outputs of an egress: the sequence, and the message with its parsed value, if any."""
+
 type Sink = Callable[[int, bytes], None]
 """A function that receives an output of an egress: the sequence and the payload."""
 

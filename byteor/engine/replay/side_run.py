@@ -1,0 +1,174 @@
+"""One of two configurations that run in lockstep: what it does with each record, and where its results first differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby, zip_longest
+from operator import itemgetter
+from typing import Any, NamedTuple, override
+
+from byteor.engine.compiler import PipelineSpec, SingleRing
+from byteor.engine.replay.graph_runner import reachable
+from byteor.engine.replay.payload import DropReason, Message
+from byteor.engine.replay.replay import ReplayLimits
+from byteor.engine.replay.runner import PipelineRunner
+from byteor.engine.replay.selection import Selection
+from byteor.engine.replay.stages import Decision, DryRun, Stage, StageError, StageFunction
+from byteor.engine.replay.work import LimitExceeded, WorkMeter
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A configuration: a spec, the parameters of its stages, and the functions of ops of installed packages."""
+
+    spec: PipelineSpec
+    stage_config: Mapping[str, Any] | None = None
+    ops: Mapping[str, StageFunction] = field(default_factory=dict)
+
+
+class Row(NamedTuple):
+    """A selected record: its rank in merge order, the number of its journal, its sequence and its payload."""
+
+    rank: int
+    journal: int
+    sequence: int
+    payload: bytes
+
+
+class Stop(NamedTuple):
+    """Where a side stopped, and why. ``stage`` is None for a limit of the whole run."""
+
+    rank: int
+    stage: str | None
+    code: str
+    detail: str
+
+
+class SideRun(DryRun):
+    """One side. It keeps its outputs, side effects and drops of the current batch with the ranks of their records."""
+
+    def __init__(self, side: Side, limits: ReplayLimits) -> None:
+        self.side = side
+        self.meter = WorkMeter(limits.max_record_work, limits.max_work)
+        self.runner = PipelineRunner(
+            side.spec,
+            stage_config=side.stage_config,
+            ops=side.ops,
+            effects=self,
+            max_actions=limits.max_actions,
+            work=self.meter,
+            on_drop=self._add_drop,
+        )
+        self.outputs: list[tuple[int, str, bytes]] = []
+        self.messages: list[Message] = []  # those of the outputs, whose JSON may already be parsed
+        self.actions: list[tuple[int, str, str]] = []
+        self.drops: dict[int, list[tuple[str, DropReason]]] = {}
+        self.stop: Stop | None = None
+        self._rank = 0
+        self._reach: dict[str, set[str]] = {}
+        self.runner.connect_messages({name: partial(self._add_output, name) for name in self.runner.egresses})
+
+    def process(self, batch: Sequence[Row], lanes: Sequence[str]) -> None:
+        """Process a batch, up to the record that stops the side. Records of lanes that it does not have are skipped."""
+        self.outputs, self.messages, self.actions, self.drops = [], [], [], {}
+        for number, rows in groupby(batch, key=itemgetter(1)):
+            if self.stop is not None:
+                return
+            if lanes[number] in self.runner.model.entries:
+                self._run_rows(lanes[number], rows)
+
+    def dropped(self, rank: int, egress: str) -> list[tuple[str, DropReason]]:
+        """Return the drops of a record in stages that lead to an egress, in topological order."""
+        return [drop for drop in self.drops.get(rank, []) if egress in self._reached(drop[0])]
+
+    @override
+    def decide(self, stage: str, op: str) -> Decision:
+        self.actions.append((self._rank, stage, op))
+        return super().decide(stage, op)
+
+    def _run_rows(self, lane: str, rows: Iterable[Row]) -> None:
+        try:
+            self.runner.run_rows(lane, self._counted(rows))
+        except StageError as error:
+            self.stop = Stop(self._rank, error.stage, error.fault, error.detail)
+        except LimitExceeded as error:
+            self.stop = Stop(self._rank, None, error.code, str(error))
+
+    def _counted(self, rows: Iterable[Row]) -> Iterator[tuple[int, int, int, bytes]]:
+        """Yield the rows one at a time. The outputs until the next one belong to the same record."""
+        for self._rank, _, sequence, payload in rows:
+            yield 0, sequence, 0, payload
+
+    def _add_output(self, egress: str, _sequence: int, message: Message) -> None:
+        self.outputs.append((self._rank, egress, message.payload))
+        self.messages.append(message)
+
+    def _add_drop(self, stage: str, reason: DropReason) -> None:
+        self.drops.setdefault(self._rank, []).append((stage, reason))
+
+    def _reached(self, stage: str) -> set[str]:
+        if stage not in self._reach:
+            model = self.side.spec.model
+            if isinstance(model, SingleRing):
+                self._reach[stage] = {model.egress}
+            else:
+                [role] = [role for role in model.roles if role.name == stage]
+                self._reach[stage] = reachable(model, role.tx[0])
+        return self._reach[stage]
+
+
+def selected_rows(selection: Selection) -> Iterator[Row]:
+    """Yield the selected records in merge order."""
+    rows = selection.rows()
+    if len(selection.journals) == 1:  # without a merge
+        rows = ((0, sequence, payload) for _, sequence, _, payload in selection.journals[0].rows(selection.skipped))
+    return (Row(rank, *row) for rank, row in enumerate(rows))
+
+
+class _Steps:
+    """The changes of one record in a pipeline: each stage that changed or dropped it, and what came out."""
+
+    def __init__(self) -> None:
+        self.changes: list[tuple[str, bytes | DropReason | None]] = []
+
+    def run_stage(self, stage: Stage, lane: str, message: Message) -> Message | DropReason:
+        """Run a stage. An error of the stage is a change to None."""
+        try:
+            result = stage.process(message, 0)
+        except StageError:
+            self.changes.append((stage.id, None))
+            raise
+        output = result.payload if isinstance(result, Message) else result
+        if output != message.payload:
+            self.changes.append((stage.id, output))
+        return result
+
+    def show(self, kind: str, id: str, lane: str, message: Message) -> None:
+        """Ignore the lanes and egresses that a message reaches."""
+
+
+def tracing_runner(side: Side, limits: ReplayLimits) -> PipelineRunner:
+    """Return a separate runner, whose traces do not change the counters and the work of a run."""
+    work = WorkMeter(limits.max_record_work, limits.max_work)
+    return PipelineRunner(
+        side.spec, stage_config=side.stage_config, ops=side.ops, max_actions=limits.max_actions, work=work
+    )
+
+
+def first_different_stage(old: PipelineRunner, new: PipelineRunner, lane: str, payload: bytes) -> str | None:
+    """Return the first stage in which a record becomes different, by the candidate's order. None if there is none."""
+    traces = []
+    for runner in (old, new):
+        steps = _Steps()
+        if lane in runner.model.entries:
+            with suppress(StageError, LimitExceeded):
+                runner.trace(lane, payload, steps)
+        traces.append(steps.changes)
+    for before, after in zip_longest(*traces):
+        if before is None or after is None or before[1] != after[1]:
+            stage: str = (after or before)[0]
+            return stage
+    return None
