@@ -49,7 +49,7 @@ check: setup ## Check lint, format, types and import contracts; and that lock fi
 	@$(PYTHON) manage.py spectacular --validate --fail-on-warn --file .venv/openapi.yaml
 	@diff -u docs/openapi.yaml .venv/openapi.yaml || { echo "docs/openapi.yaml is out of date: run make schema"; exit 1; }
 
-fuzz: setup ## Fuzz the parsers, then a live server for a minute; FUZZ_SECONDS=600 runs longer, ARGS='--seed 7' repeats a run
+fuzz: setup ## Fuzz the parsers, then a live server for a minute (FUZZ_SECONDS=600 runs longer, ARGS='--seed 7' repeats)
 	@BYTEOR_FUZZ_CASES=10000 $(PYTHON) -m pytest -q tests/engine/replay/test_fuzz.py tests/server/test_agent_requests.py
 	@sh bootstrap.sh fuzz
 	@$(PYTHON) -m tests.fuzz --schemathesis .venv/fuzz/bin/schemathesis --seconds $(FUZZ_SECONDS) $(ARGS)
