@@ -62,8 +62,8 @@ class Further:
 class Call:
     """An operation, the permission that it needs, and a valid call.
 
-    ``body`` returns the request body. The default is the example in the OpenAPI document, with other ``values`` for some
-    members, such as ids. ``on`` creates the row to call, if the call would not succeed on the row from ``ids``.
+    ``body`` returns the request body. The default is the example in the OpenAPI document, with other ``values`` for
+    some members, such as ids. ``on`` creates the row to call, if the call would not succeed on the row from ``ids``.
     """
 
     id: str  # the ``operationId``

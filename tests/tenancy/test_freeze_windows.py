@@ -33,7 +33,7 @@ SENT = [
 
 
 def open_in(environment: Environment, opens: str, closes: str) -> list[bool]:
-    """Return whether a window is open just before ``opens``, at ``opens``, just before ``closes``, and at ``closes``."""
+    """Return whether a window is open just before ``opens``, at ``opens``, just before ``closes`` and at ``closes``."""
     environment = Environment.objects.get(pk=environment.pk)
     first, last = datetime.fromisoformat(opens), datetime.fromisoformat(closes)
     second, windows = timedelta(seconds=1), environment.effective_settings.freeze_windows
