@@ -16,7 +16,7 @@ from apps.tenancy.permissions import Permission
 from tests.permissions import NoRole
 from tests.worlds import World
 
-O = "/api/v1/orgs/{org_id}"  # noqa: E741  reads as the first part of a path
+O = "/api/v1/orgs/{org_id}"  # noqa: E741  ``O + "/projects"`` reads as a path
 P = O + "/projects/{project_id}"
 E = P + "/environments/{env_id}"
 A = "/api/v1/agents/{id}"

@@ -50,7 +50,7 @@ def machine(world: World) -> Machine:
 
 
 def minute_is_over() -> str:
-    """Move all repetitions to the previous minute and return it, because the database's clock stands still in a test."""
+    """Move all repetitions to the previous minute and return it: the database's clock stands still during a test."""
     RepeatedEvent.objects.update(minute=F("minute") - timedelta(minutes=1))
     minute: datetime = RepeatedEvent.objects.values_list("minute", flat=True).distinct().get()
     return minute.isoformat()

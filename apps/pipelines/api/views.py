@@ -233,8 +233,8 @@ class VersionViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin):
     def graph(self, request: Request, **kwargs: Any) -> HttpResponse:
         """Draw a version.
 
-        Returns the compiled pipeline as an SVG drawing. Fails with 409 if the drawing would exceed 4 MiB; read
-        `spec.kv` instead.
+        Returns the compiled pipeline as an SVG drawing. Fails with 409 if the drawing would exceed 4 MiB. Read
+        the version's `spec.kv` instead.
         """
         drawing = versions.draw(self.get_object(), compute=self.compute).encode()
         response = HttpResponse(drawing, content_type="image/svg+xml")
