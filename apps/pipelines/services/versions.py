@@ -50,7 +50,8 @@ def promote(
 ) -> tuple[Version, bool]:
     """Promote the saved plan. Returns the version and whether it is new.
 
-    Raises Unprocessable if the plan does not compile, or Conflict if another plan was saved after ``prepared``.
+    Raises Unprocessable if the plan does not compile, Conflict if another plan was saved after ``prepared`` was
+    compiled, and PreconditionFailed if the draft's revision is not ``expected_revision``.
     """
     lock_row(draft.environment)
     locked = lock_revision(draft, expected_revision)
@@ -93,7 +94,10 @@ def _add_version(environment: Environment, *, actor: Actor, name: str, **fields:
 
 @transaction.atomic
 def copy_version(*, environment: Environment, from_version_id: UUID, actor: Actor) -> tuple[Version, bool]:
-    """Copy a version from another environment of the project. Returns the copy and whether it is new."""
+    """Copy a version from another environment of the project. Returns the copy and whether it is new.
+
+    Raises NotFound if the project has no such version.
+    """
     lock_row(environment)
     source = Version.objects.filter(
         pk=from_version_id, environment__project=environment.project, environment__deleted_at=None

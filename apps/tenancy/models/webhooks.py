@@ -25,9 +25,9 @@ class Webhook(Row, Revisioned):
     description = models.CharField(max_length=200, blank=True)
     events = models.JSONField(default=list)
     enabled = models.BooleanField(default=True)
-    # Why the control plane disabled the webhook. Empty if it did not disable it.
+    # Why the control plane disabled the webhook. Empty if the control plane did not disable it.
     disabled_reason = models.CharField(max_length=200, blank=True, editable=False)
-    # When the attempts began to fail. Null if the last attempt succeeded.
+    # When the attempts began to fail. Null if none has failed since the last success, or since the webhook was enabled.
     failing_since = models.DateTimeField(null=True, editable=False)
     secret = SealedField(context="webhook:{row.organization_id}:{row.pk}", noun="webhook secret")
     # After a rotation, deliveries are signed with both secrets until ``previous_secret_until``.

@@ -23,7 +23,7 @@ from byteor_cloud.errors import Forbidden, InvalidInput
 from byteor_cloud.ids import uuid7
 from byteor_cloud.worker.jobs import enqueue
 
-PURGED_AFTER_S = 60  # longer than any request that has read the row can run
+PURGED_AFTER_S = 60  # longer than the duration of any request that has read the row
 
 
 def _slug(name: str, given: str | None) -> str:
@@ -103,7 +103,7 @@ def update_project(
 
 
 def find_project(organization: Organization, project_id: UUID | None) -> Project | None:
-    """Return the organization's project with this id, or None without an id. Raises InvalidInput if there is none."""
+    """Return the organization's project with this id, or None if the id is None. Raises InvalidInput for a wrong id."""
     if project_id is None:
         return None
     project: Project | None = Project.objects.live().filter(pk=project_id, organization=organization).first()
@@ -173,7 +173,7 @@ def update_environment(
 def delete(row: Project | Environment, *, kind: str, actor: Actor, expected_revision: int | None = None) -> None:
     """Hide a project or environment from all callers immediately. The worker deletes its rows a minute later.
 
-    By then, all requests that had read it before have finished. Its audit events are kept.
+    By then, all requests that had read the row have finished. The audit events are kept.
     """
     locked = lock_revision(row, expected_revision)
     locked.deleted_at = timezone.now()

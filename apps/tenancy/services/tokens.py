@@ -36,7 +36,7 @@ def max_key_lifetime(organization: Organization) -> timedelta:
 
 
 def max_token_lifetime(user: User) -> timedelta:
-    """Return the maximum lifetime of the person's tokens: the shortest limit of their organizations, or the default."""
+    """Return the maximum lifetime of the person's tokens: the shortest of the organizations' limits, or the default."""
     organizations = Organization.objects.filter(memberships__user=user).distinct()
     default = timedelta(days=Organization.DEFAULT_SETTINGS["token_max_days"])
     return min((max_key_lifetime(organization) for organization in organizations), default=default)
@@ -44,9 +44,9 @@ def max_token_lifetime(user: User) -> timedelta:
 
 @transaction.atomic
 def create_user_token(*, user: User, name: str, expires_in_s: int | None = None, actor: Actor) -> tuple[UserToken, str]:
-    """Create a token for the person; return it and its secret.
+    """Create a token for the person; return the token and its secret.
 
-    Raises InvalidInput if its lifetime exceeds ``token_max_days`` of one of the person's organizations.
+    Raises InvalidInput if the lifetime exceeds ``token_max_days`` of one of the person's organizations.
     """
     secret = generate(Family.USER)
     token = UserToken.objects.create(
@@ -71,7 +71,7 @@ def create_organization_key(
     granter: frozenset[Permission],
     actor: Actor,
 ) -> tuple[OrganizationKey, str]:
-    """Create an organization key; return it and its secret.
+    """Create an organization key; return the key and its secret.
 
     Raises Forbidden if the role has permissions that the granter lacks, and InvalidInput for a wrong role or lifetime.
     """
@@ -151,7 +151,7 @@ def revoke(
 def note_use(credential: Credential) -> None:
     """Store when the credential was last used, to the minute.
 
-    Nothing is stored while the disk is full, because read-only requests must still work then.
+    Nothing is stored while the disk is full, because read-only requests must still work.
     """
     now = timezone.now()
     used_before = now - _USE_PRECISION

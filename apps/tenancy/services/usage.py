@@ -1,4 +1,4 @@
-"""The usage of organizations: read it, add to it, and sum it up."""
+"""The usage of organizations: read usage, add to it, and sum it up."""
 
 from __future__ import annotations
 

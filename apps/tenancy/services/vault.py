@@ -89,7 +89,7 @@ def seal_all(values: Iterable[tuple[models.Model, str, bytes]]) -> None:
 def unseal(row: models.Model, name: str) -> bytes:
     """Return the decrypted value of the row's column.
 
-    Raises VaultError if no master key decrypts it, and MasterKeyUnavailable if this host lacks the right key.
+    Raises VaultError if no master key decrypts it, and MasterKeyUnavailable without the installation's key.
     """
     plaintext, _ = _decrypt(row, _field(row, name))
     return plaintext
@@ -98,7 +98,7 @@ def unseal(row: models.Model, name: str) -> bytes:
 def reseal(row: models.Model, field: SealedField) -> bool:
     """Encrypt the row's column again under this host's current master key. The caller must hold the key's row lock.
 
-    Returns False if it is already encrypted under that key. Raises the same errors as ``unseal``.
+    Returns False if the value is already encrypted under that key. Raises the same errors as ``unseal``.
     """
     plaintext, is_current = _decrypt(row, field)
     if not is_current:
@@ -116,7 +116,7 @@ def _decrypt(row: models.Model, field: SealedField) -> tuple[bytes, bool]:
     keys = _keys()
     found = _try_keys(row, field, keys)
     if found is None:
-        ensure_key()  # raises a more helpful error if this host does not have the installation's key
+        ensure_key()  # raises a clearer error if this host does not have the installation's key
         raise VaultError(f"{row._meta.label} {row.pk}: neither {SETTINGS} decrypts it")
     plaintext, key = found
     return plaintext, key == keys[0]

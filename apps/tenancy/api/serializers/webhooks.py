@@ -34,9 +34,13 @@ class WebhookSerializer(ModelSerializer):
         "environment_id": (
             "The only environment whose events are sent. Null if the events of all environments are sent."
         ),
-        "failing_since": "When the attempts began to fail. Null if the last attempt succeeded.",
+        "failing_since": (
+            "When the attempts began to fail. Null if no attempt has failed since the last success, or since somebody "
+            "enabled the webhook."
+        ),
         "previous_secret_until": (
-            "The time until which deliveries are also signed with the previous secret. Null if there is none."
+            "The time until which deliveries are also signed with the previous secret. Null if the secret was never "
+            "rotated."
         ),
     }
 
@@ -94,7 +98,7 @@ class EventResourceSerializer(serializers.Serializer[Any]):
     descriptions = {
         "kind": "The kind of resource.",
         "id": "The resource's id.",
-        "url": "The URL of the resource in the API. Only its path if the installation has no public base URL.",
+        "url": "The URL of the resource in the API. If the installation has no public base URL, only the path.",
     }
 
 
