@@ -97,7 +97,7 @@ class ReplaySerializer(ModelSerializer):
         "result": (
             "The number and the digest of each egress's records, the counters of each stage, and the first divergence. "
             "Each of its `notes` has a `code`, a `name` and a `count`. A note with the code `no_parameters` is about a "
-            "stage that lacks the parameters its op needs: `name` is the stage, and `count` is the number of records "
+            "stage that lacks the parameters its op needs: `name` is its id, and `count` is the number of records "
             "that the stage let pass unchanged. "
             "Null if the replay has not finished or has no result."
         ),
