@@ -35,12 +35,12 @@ class Artifact(Stateful):
     spec_hash = models.CharField(max_length=71, null=True)
     content_hash = models.CharField(max_length=71)
     size_bytes = models.BigIntegerField()
-    # The disk space of the folder derived from an incident bundle; 0 while it is not kept (``services.derived``).
+    # The disk space of the folder derived from an incident bundle; 0 while there is none (``services.derived``).
     derived_bytes = models.BigIntegerField(default=0)
     captured_at = models.DateTimeField()
     metadata: models.JSONField[Any, Any] = models.JSONField(default=dict)
-    # Set when the capture could not be read, so that the same request does not try again (``services.captures``). Not
-    # stored.
+    # The error of an attempt to read the capture, so that the same request does not try again (``services.captures``).
+    # It is not stored in the database.
     unreadable: Unavailable | None = None
     # The kind, spec hash and deployment that the upload declared (``declared_key``). The check may set ``spec_hash``
     # and other columns, but never this one.
@@ -140,8 +140,8 @@ class Replay(Stateful):
     # For a replay through a version with another spec than the capture's: the newest config bundle of that version when
     # the replay was requested. Stages without parameters in the capture use the parameters of this bundle.
     fallback_config_bundle = models.ForeignKey(ConfigBundle, on_delete=models.CASCADE, null=True, related_name="+")
-    # The bisect that requested the replay. Its replays only use parameters of the capture or its deployment, for stages
-    # with the same id and op.
+    # The bisect that requested the replay. Replays of bisects only use parameters of the capture or its deployment, for
+    # stages with the same id and op.
     bisect = models.ForeignKey(Bisect, on_delete=models.CASCADE, null=True, related_name="replays")
     requested_by = models.CharField(max_length=300)
     # The user behind the request. All replays of one user share computing time, even across organizations. Null if

@@ -65,7 +65,8 @@ def test_poll_returns_changed_offer(listening: None) -> None:
     response = api.get(path, If_None_Match=etag)
     assert response.json()["desired"]["deployment_id"] == str(deployment.pk)
     signing_keys.rotate(organization=world.organization, activate_in_s=0, actor=world.admin.actor)
-    wait_until(lambda: api.get(path, If_None_Match=response["ETag"]).status_code == 200)  # signed with a new key
+    # The response changes, because its envelope is signed with the new key.
+    wait_until(lambda: api.get(path, If_None_Match=response["ETag"]).status_code == 200)
 
 
 INVALIDATIONS: dict[str, Callable[[World, Agent], Any]] = {
@@ -139,11 +140,11 @@ def test_cache_is_not_used_without_notifications(listening: None) -> None:
 
     looked_up, used, stored = queries(lambda: beat(api, agent))
     assert (looked_up, stored) == ("SELECT", "WITH")
-    assert used == "WITH"  # the use of a key that was just looked up is stored
+    assert used == "WITH"  # this statement stores the use of the key that was just looked up
     AgentKey.objects.update(revoked_at=timezone.now())
     assert beat(api, agent).status_code == 401
 
-    AgentKey.objects.filter(pk=key.pk).update(revoked_at=None)  # to see whether the key is looked up again
+    AgentKey.objects.filter(pk=key.pk).update(revoked_at=None)  # a look-up of the key succeeds again
     notices.start()
     wait_until(notices.is_current)
     assert not is_known(api)
@@ -194,7 +195,7 @@ class AlwaysCurrent(Notices):
     """Notifications that are always current."""
 
     def is_current(self) -> bool:
-        """Return true."""
+        """Return True."""
         return True
 
 

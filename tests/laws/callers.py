@@ -109,8 +109,9 @@ def disagreements(
 ) -> Iterator[str]:
     """Yield a message for each caller whom the operation treats differently from the permission table.
 
-    Callers whom it must refuse send a valid request, which must write nothing. The others send an unknown query
-    parameter, which is refused after the permission check and before any work. ``ids`` selects a path outside prod.
+    Callers whom the operation must refuse send a valid request, which must write nothing. The others send an unknown
+    query parameter, which is refused after the permission check and before any work. ``ids`` selects a path outside
+    prod.
     """
     path = path_of(operation, tenants, ids or tenants.home.ids())
     before = writes()

@@ -253,7 +253,7 @@ def test_exempt_deployment_fields_may_change(world: World) -> None:
 
 
 def test_agent_timeout_is_shown_and_bound(world: World, console: Client) -> None:
-    """The deployment copies the timeout from the environment. It determines when agents have failed."""
+    """The deployment copies the timeout from the environment. The timeout determines when agents have failed."""
     world.agent(world.prod)
     basis = {"config_bundle_id": str(world.bundle(world.prod).pk), "target": {"all": True}}
     first, second = Request(basis, {"agent_timeout_s": 600}, "600 s"), Request(basis, {"agent_timeout_s": 60}, "60 s")

@@ -39,7 +39,7 @@ def parameters(operation: Operation, place: str) -> Iterator[dict[str, Any]]:
     """Yield the operation's parameters in ``place``: query, path or header."""
     for parameter in operation.documented.get("parameters", []):
         if "$ref" in parameter:
-            parameter = document()["components"]["parameters"][parameter["$ref"].rsplit("/", 1)[1]]  # noqa: PLW2901
+            parameter = document()["components"]["parameters"][parameter["$ref"].rsplit("/", 1)[1]]  # noqa: PLW2901  follows the reference
         if parameter["in"] == place:
             yield parameter
 

@@ -1,4 +1,4 @@
-"""Values that modules exchange have specific types. These names are never annotated as untyped mappings."""
+"""Values that modules exchange have specific types: the names in ``TYPED`` are never untyped mappings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-# Names of parameters, attributes and columns for release values.
+# Names of the parameters, attributes and columns that contain values of the releases app.
 TYPED = frozenset({"strategy", "target", "break_glass", "policy", "enlisting", "effective_settings", "freeze_windows"})
 VAGUE = frozenset({"Any", "object", "dict", "Mapping", "MutableMapping", "JSONField", "Json"})
 

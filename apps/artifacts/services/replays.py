@@ -49,11 +49,12 @@ def request(
     repeats: Replay | None = None,
     actor: Actor,
 ) -> Replay:
-    """Queue a replay. If it needs an approval and there is no ``credential`` of an earlier one, request approval first.
+    """Queue a replay. If it needs an approval and no ``credential`` is given, request the approval first.
 
     ``config_bundle`` implies its version and provides the parameters. ``repeats`` is an earlier replay, whose fallback
-    config bundle is used again. Raises Conflict if the artifact or the environment's policy does not permit the replay,
-    InvalidInput, and Unprocessable if no version fits.
+    config bundle is used again. ``credential`` belongs to an earlier approval. Raises Conflict if the
+    artifact or the environment's policy does not permit the replay, InvalidInput for contradictory arguments, and
+    Unprocessable if no version has the artifact's spec hash.
     """
     check_permitted(artifact, environment, mode)
     if mode != Replay.Mode.EXECUTE and credential is not None:
@@ -128,7 +129,7 @@ def _has_other_spec(version: Version, artifact: Artifact) -> bool:
 
 
 def _fallback(artifact: Artifact, version: Version) -> ConfigBundle | None:
-    """Return the version's newest config bundle. Returns None if it has none or if its spec is the capture's."""
+    """Return the version's newest config bundle, or None if there is none or the version has the capture's spec."""
     if not _has_other_spec(version, artifact):
         return None
     return ConfigBundle.objects.filter(version=version).only("pk", "version_id").order_by("-pk").first()

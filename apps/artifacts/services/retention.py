@@ -62,7 +62,8 @@ def _delete_batch(environment: Environment, now: datetime) -> int:
 def delete_old_agents(now: datetime | None = None) -> int:
     """Delete agents that were decommissioned more than 90 days ago. Returns the number of deleted agents.
 
-    An agent is kept while an artifact, a deployment or a report refers to it. These have their own retention periods.
+    An agent is kept while an artifact, a deployment or a report refers to it. These rows have their own retention
+    periods.
     """
     of_agent = {"agent_id": OuterRef("pk")}
     deletable = Agent.objects.filter(

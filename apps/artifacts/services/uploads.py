@@ -41,7 +41,7 @@ def receive(
     kind: str,
     captured_at: datetime,
     content_hash: str,
-    file: File,  # type: ignore[type-arg]  # any open file
+    file: File,  # type: ignore[type-arg]  # File's type argument makes no difference here
     spec_hash: str | None = None,
     deployment_id: UUID | None = None,
     metadata: Mapping[str, Any] | None = None,
@@ -50,11 +50,12 @@ def receive(
     """Store an upload. Returns the artifact and whether it is new.
 
     If the environment already has an artifact with the same content, kind, spec hash and deployment, that artifact is
-    returned. With a different kind, spec hash or deployment it is a new artifact, so that an agent can correct a
-    mistake.
+    returned. The same content with a different kind, spec hash or deployment is a new artifact, so that an agent can
+    correct a mistake.
 
-    When this function returns, the blob is stored, and it is kept as long as the artifact exists. Raises QuotaExceeded
-    if a new artifact would exceed a quota; its bytes are then not kept.
+    When this function returns, the blob is stored, and it is kept as long as the artifact exists. Raises InvalidInput
+    if the deployment does not exist, Unavailable if an older copy is being deleted, and QuotaExceeded if a new artifact
+    would exceed a quota; its bytes are then not kept.
     """
     deployment = None
     if deployment_id is not None:
@@ -142,21 +143,22 @@ def check_declared_size(agent: Agent, declared: int, allowance: int) -> None:
 
 
 def declared_key(kind: str, spec_hash: str | None, deployment_id: UUID | None) -> str:
-    """Return a text that distinguishes uploads of the same content: the kind, spec hash and deployment of an upload."""
+    """Return a string that distinguishes uploads of the same content by kind, spec hash and deployment."""
     return f"{kind}:{spec_hash or ''}:{deployment_id or ''}"
 
 
 @transaction.atomic
 def _existing(environment: Environment, content_hash: str, declared: str) -> Artifact | None:
-    """Return the artifact of the same upload, locked. Waits for a transaction that is deleting it."""
+    """Return the locked artifact of an identical upload, or None. Waits for a transaction that is deleting it."""
     known = Artifact.objects.filter(environment=environment, content_hash=content_hash, declared=declared)
     return known.select_for_update(no_key=True).first()
 
 
-def _ensure_checked(artifact: Artifact, file: File, *, actor: Actor) -> Artifact:  # type: ignore[type-arg]  # see receive
+def _ensure_checked(artifact: Artifact, file: File, *, actor: Actor) -> Artifact:  # type: ignore[type-arg]  # as in ``receive``
     """Requeue the check of a received artifact if its job is a dead letter or was deleted. Returns the current row.
 
-    In this case the blob is stored again, because it may have been lost.
+    In this case, store the blob again first, because it may have been lost. Raises Unavailable if the artifact is being
+    deleted.
     """
     key = str(artifact.pk)
     if artifact.status != ArtifactStatus.RECEIVED or jobs.is_queued(IngestArtifact, key):

@@ -198,7 +198,7 @@ def _find_errors(
 # two batches cannot deadlock. None of the columns that it changes is indexed. Since each page has free space (migration
 # ``0002_hot_rows``), PostgreSQL can therefore use HOT updates, which touch no index.
 # The condition on ``number`` is always true. Without it, PostgreSQL would expect a hundred heartbeats in each batch and
-# choose a plan that reads the whole tables for a fleet of 5,000 agents, which takes ten times as long.
+# choose a plan that reads both tables completely for a fleet of 5,000 agents, which takes ten times as long.
 _SQL = """
 WITH locked AS (
     SELECT b.*, s.deployment_id AS offered_deployment_id, s.action, s.bundle_hash AS offered_hash, s.since
@@ -228,7 +228,7 @@ FROM json_each_text(%s::json) RETURNING id
 
 @dataclass(frozen=True, slots=True)
 class StoredHeartbeat:
-    """The data for the response to a heartbeat. The statement that stored the heartbeat returned it."""
+    """The data for the response to a heartbeat, as returned by the statement that stored the heartbeat."""
 
     server_time: datetime
     next_heartbeat_s: float
@@ -317,12 +317,12 @@ class Tally:
     """
 
     def __init__(self, write: Callable[[str], object] = _count_statement.run) -> None:
-        self._write = write  # its argument is a JSON object of the counts
+        self._write = write  # takes a JSON object with the number of heartbeats by organization id
         self._counts = Counter[UUID]()
         self._due = time.monotonic() + COUNTED_EVERY_S
 
     def count(self, organization_id: UUID) -> None:
-        """Count a stored heartbeat. If the database fails, the counts are kept for later and no error is raised."""
+        """Count a stored heartbeat. If the database fails, the counts are kept for the next update."""
         self._counts[organization_id] += 1
         if time.monotonic() < self._due:
             return

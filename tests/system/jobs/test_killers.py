@@ -122,4 +122,4 @@ def test_jobs_suspected_of_killing_workers_run_one_at_a_time() -> None:
         wait_until(lambda: "other" in ran)
         assert len(ran) == 2
         execute("UPDATE procrastinate_jobs SET scheduled_at = now() - interval '2 minutes' WHERE status = 'todo'")
-        wait_until(lambda: len(ran) == 3)  # no suspect waits forever for one that never finishes
+        wait_until(lambda: len(ran) == 3)  # no suspect waits forever for another that never finishes
