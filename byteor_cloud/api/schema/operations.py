@@ -15,7 +15,7 @@ from rest_framework import serializers
 from byteor.engine.compiler import plan_schema
 from byteor_cloud.api.declared import DeclaringView
 from byteor_cloud.api.operations import SECURITY_SCHEMES, Operation
-from byteor_cloud.api.schema.descriptions import descriptions_of
+from byteor_cloud.api.schema.descriptions import descriptions_of, words
 from byteor_cloud.api.schema.headers import ALWAYS, HEADERS, RESPONSE_HEADERS, request_headers, response_headers
 from byteor_cloud.api.schema.responses import ERRORS, PROBLEM, SUCCESSES, error_codes, problem_response, with_secret
 from byteor_cloud.api.view_sets import ResourceViewSet
@@ -112,7 +112,7 @@ class Schema(AutoSchema):
             if ignores_read_only and shape.get("readOnly"):
                 schema["properties"][name] = {"description": "Read-only. You may include it, but its value is ignored."}
             elif name in descriptions:
-                shape.setdefault("description", descriptions[name])
+                shape["description"] = descriptions[name]
         return super()._postprocess_serializer_schema(schema, serializer, direction)  # type: ignore[no-untyped-call]
 
     def _get_parameters(self) -> list[dict[str, Any]]:
@@ -120,7 +120,8 @@ class Schema(AutoSchema):
         for parameter in path:
             parameter["description"] = f"The id of the {_noun(self.path, parameter['name'])}."
         declared = self.view.query_parameters(self._action)  # type: ignore[attr-defined]  # of a DeclaringView
-        return [*path, *(declared[name].document(name) for name in sorted(declared))]
+        rows = words(self._operation.id.removeprefix("list"))
+        return [*path, *(declared[name].document(name, rows=rows) for name in sorted(declared))]
 
     def get_operation(self, *args: Any, **kwargs: Any) -> dict[str, Any] | None:
         """Return the operation with its error responses and headers."""

@@ -28,7 +28,13 @@ class WebhookViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, De
     tag = Tag.WEBHOOKS
     queryset = Webhook.objects.all()
     serializer_class = WebhookSerializer
-    filters = {**BY_CREATION, "enabled": flag_parameter("enabled")}
+    filters = {
+        **BY_CREATION,
+        "enabled": flag_parameter(
+            "enabled",
+            description="If true, returns only enabled webhooks. If false, returns only disabled webhooks.",
+        ),
+    }
     operations = {
         "list": Operation(
             "listWebhooks",
@@ -79,7 +85,9 @@ class WebhookViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, De
         subscriptions.delete(row, actor=self.actor, expected_revision=self.expected_revision)
 
 
-_BY_TYPE = choice_parameter([*TYPES, "ping"], "event__action", description="Only deliveries of this event type.")
+_BY_TYPE = choice_parameter(
+    [*TYPES, "ping"], "event__action", description="Returns only deliveries of events of this type."
+)
 
 
 class WebhookDeliveryViewSet(ListModelMixin, OrganizationViewSet):
