@@ -66,7 +66,7 @@ def read_time(text: str) -> datetime:
 
 
 def pattern_parameter(pattern: str, rule: str, *, max_length: int | None = None, **more: Any) -> Parameter:
-    """Declare a text parameter that must match ``pattern``. ``rule`` is the error message of other values."""
+    """Declare a text parameter that must match ``pattern``. ``rule`` is the error message for other values."""
     schema: dict[str, Any] = {"type": "string", "pattern": pattern}
     if max_length is not None:
         schema |= {"minLength": 1, "maxLength": max_length}
