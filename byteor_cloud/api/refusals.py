@@ -64,7 +64,7 @@ class Allowance:
         self._lock = threading.Lock()
 
     def take(self, key: str) -> float:
-        """Use the allowance of ``key`` once and return 0. If nothing is left of it, return the seconds to wait instead."""
+        """Use the allowance of ``key`` once and return 0. If nothing is left, return the seconds to wait instead."""
         with self._lock:
             now = time.monotonic()
             due = self._next(key, now)
