@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 CONTENT_TYPE = "application/problem+json"
 URN = "urn:byteor:problem:"
 MAX_FIELD_ERRORS = 100
-"""The most invalid fields that a problem lists. ``more_errors`` is the number of those that it leaves out."""
+"""The most invalid fields that a problem lists. ``more_errors`` is the number of the other invalid fields."""
 MAX_POINTER = 1_000
 MAX_DETAIL = 1_000
 
 
 def child_pointer(pointer: str, key: object) -> str:
-    """Return the JSON Pointer to member ``key`` of the value at ``pointer``, or ``pointer`` if that gets too long."""
+    """Return the JSON Pointer to member ``key`` of the value at ``pointer``, or ``pointer`` if it would be too long."""
     text = str(key)
     if len(pointer) + len(text) >= MAX_POINTER:
         return pointer
@@ -23,7 +23,7 @@ def child_pointer(pointer: str, key: object) -> str:
 
 
 def shorten(text: str, length: int = MAX_DETAIL) -> str:
-    """Cut a text that may quote input, so that an error cannot echo megabytes."""
+    """Shorten a message that may quote input, so that an error cannot echo megabytes."""
     return text if len(text) <= length else f"{text[: length - 3]}..."
 
 

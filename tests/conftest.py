@@ -46,12 +46,13 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 # These files wait for servers, browsers and processes, or run one long story. If they started last, they would prolong
-# the whole run. Tests that only need the processor fill the gaps. test_serving needs a server that was not used before.
-# crash/test_worker waits until the supervisor restarts the worker, with a delay that grows when other tests kill it.
+# the whole run. Tests that only need the processor fill the gaps. test_serving precedes the files that share its
+# server, because it needs an unused one. crash/test_worker is the first crash test, because each kill makes the
+# supervisor wait longer before it restarts the worker.
 SLOWEST_FIRST = (
     "tests/crash/test_worker",
     "tests/crash/",
-    "tests/system/test_hanging_database",  # like the crashes, it mostly waits, so other tests can run at the same time
+    "tests/system/test_hanging_database",  # mostly waits, like the crash tests, so other tests can run at the same time
     "tests/system/test_serving",
     "tests/laws/",
     "tests/system/test_slow_clients",
@@ -62,7 +63,7 @@ SLOWEST_FIRST = (
 
 
 def pytest_collection_finish() -> None:
-    """Exclude everything that is loaded from later garbage collections, and collect less often."""
+    """Exclude all loaded objects from later garbage collections, and collect less often."""
     gc.enable()
     gc.freeze()
     gc.set_threshold(20_000, 20)
@@ -136,7 +137,7 @@ SEALED = ("tenancy_auditevent", "tenancy_auditseal")  # their triggers always re
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
-    """Let transactional tests empty all tables with rows, including those that are protected by triggers.
+    """Let transactional tests empty all tables with rows, including tables that are protected by triggers.
 
     At the end, close connections that tests' threads left open, because they would prevent dropping the database.
     """
@@ -153,7 +154,7 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
     post_migrate.disconnect(create_contenttypes)
     post_migrate.disconnect(dispatch_uid="django.contrib.auth.management.create_permissions")
     with django_db_blocker.unblock(), connection.cursor() as cursor:
-        # Like the first start of a server. Worlds do not insert this row, so that tests can have several worlds.
+        # A server inserts this row at its first start. Worlds do not, so that tests can have several worlds.
         MasterKey.objects.get_or_create(key_id=vault.own_key_ids()[0])
         # The test of these triggers enables them again.
         for table in SEALED:
@@ -161,7 +162,8 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
     yield
     with django_db_blocker.unblock():
         connection.close()
-        connection.close_pool()  # type: ignore[attr-defined]  # a test may have broken one of its connections
+        # A test may have broken one of the pool's connections.
+        connection.close_pool()  # type: ignore[attr-defined]  # the wrapper for PostgreSQL has a pool
         with connection.cursor() as cursor:
             cursor.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"

@@ -44,7 +44,7 @@ PAGES: dict[str, Page] = {
 }
 # The permission that is required to see a row of each console table, in the scope to which the row belongs.
 SEES = {label: table.seen_by for label, table in TABLES.items() if table.row is not None}
-OPERATORS_ONLY = {label for label, needs in SEES.items() if needs is None}  # of the installation
+OPERATORS_ONLY = {label for label, needs in SEES.items() if needs is None}  # the operators of the installation
 
 
 def names_in(path: str) -> list[str]:
@@ -57,12 +57,12 @@ _IDS = {name: make for resource in RESOURCES for name, make in resource.ids.item
 
 
 def id_of(row: Any) -> Any:
-    """Return the id by which a path refers to a row. Texts are their own ids."""
+    """Return the id by which a path refers to a row. A string is its own id."""
     return getattr(row, "pk", row)
 
 
 def make_ids(place: Place, *, of_environment: bool) -> dict[str, Any]:
-    """Create the rows that belong to an environment, or all others. Return their ids."""
+    """Create the rows that belong to an environment, or those that do not. Return the rows' ids by name."""
     return {name: id_of(place.get(make)) for name, make in _IDS.items() if (name in _IN_ENVIRONMENTS) == of_environment}
 
 

@@ -19,7 +19,7 @@ from apps.tenancy.models import AuditEvent, SigningKey
 type _Rows = dict[str, list[str]]  # the rows of each table, each as JSON
 
 _HASHED = frozenset({AuditEvent._meta.db_table, SigningKey._meta.db_table})  # tables whose times are part of a hash
-_AGE = "\0"  # stands for the interval since the recording in a statement; PostgreSQL's texts never contain it
+_AGE = "\0"  # the placeholder in a statement for the time since the recording; no value contains this character
 
 
 class Recorded[Made]:
@@ -27,7 +27,8 @@ class Recorded[Made]:
 
     Later calls insert the same rows with the same ids, and return a copy of the same object. All times are shifted by
     the time since the recording, so that a test does not depend on the duration of earlier tests. Only audit events and
-    signing keys keep their times, which are covered by hashes: the ledger's and that of the key set's ETag.
+    signing keys keep their times, because hashes cover them: the hashes of the ledger, and the hash in the key set's
+    ETag.
     """
 
     def __init__(self, make: Callable[[], Made]) -> None:

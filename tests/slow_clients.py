@@ -70,7 +70,7 @@ def prepare(base: str, bootstrapped: Mapping[str, str]) -> Target:
     bundle = target.call("POST", f"{environment}/config-bundles", {"name": "b", "version_id": version, "env": large})
     wanted = {"config_bundle_id": bundle["id"], "target": {"all": True}, "strategy": {"kind": "all_at_once"}}
     target.call("POST", f"{environment}/deployments", wanted)
-    for number in range(150):  # two sets of labels per event make a ledger of more than a megabyte
+    for number in range(150):  # the events make a ledger of about 0.7 MB
         labels = {f"label-{each}": f"{number:063d}" for each in range(60)}
         target.call("PATCH", f"{environment}/agents/{target.agent_id}", {"labels": labels})
     desired = f"/api/v1/agents/{target.agent_id}/deployment"

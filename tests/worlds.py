@@ -61,7 +61,7 @@ class Api:
         self.client = FrontClient(raise_request_exception=True)
 
     def __reduce__(self) -> tuple[type[Api], tuple[str | None]]:
-        return Api, (self.token,)  # without the client
+        return Api, (self.token,)  # the client cannot be pickled
 
     def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
         """Send a request and return the response. Headers are keywords: ``Idempotency_Key="k"``."""
@@ -101,7 +101,7 @@ class Person:
 
 @contextmanager
 def _without_savepoints() -> Iterator[None]:
-    """Create no savepoints in the block, which halves the statements. An error in it breaks the test's transaction."""
+    """Create no savepoints in the block, which halves the statements. An error in the block breaks the transaction."""
     with patch.object(connection.features, "uses_savepoints", not connection.in_atomic_block):
         yield
 
@@ -111,7 +111,7 @@ class World:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._enrollments: dict[UUID, tuple[EnrollmentToken, str]] = {}  # by environment
+        self._enrollments: dict[UUID, tuple[EnrollmentToken, str]] = {}  # maps each environment to its token
         self._make(name)
 
     @_without_savepoints()

@@ -1,4 +1,4 @@
-"""Create, retrieve, update and delete for views. A subclass calls a service and returns the row."""
+"""Mixins for views that create, retrieve, update and delete rows. A subclass calls a service and returns the row."""
 
 from __future__ import annotations
 

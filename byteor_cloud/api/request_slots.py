@@ -6,7 +6,7 @@ organization delays neither other organizations nor heartbeats and probes.
 
 A slot counts for a caller in an organization. The caller is known only after its credential has been verified, which
 already needs a slot. Until then, the request counts for the last caller that used the same credential for the same
-organization, or for its client address if there is none.
+organization, or for its client address if there was no such caller.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from byteor_cloud.server import open_connections
 MAX_WAIT_S = 6.0
 MAX_WAITING = 1_000
 MAX_KNOWN = 10_000
-# These need no slot, because a probe must respond even if all slots are taken. Nor do heartbeats, which are combined.
+# Probes need no slot, because they must succeed even if all slots are taken. Heartbeats need none either, because they
+# are stored in batches.
 _EXEMPT = ("/healthz", "/readyz", "/metrics")
 _ATTRIBUTE = "_slot"
 _ORGANIZATION = re.compile(r"/api/v1/orgs/([0-9a-f-]{36})")
@@ -49,7 +50,7 @@ class RequestSlot:
 
     def take(self) -> None:
         """Take the slot. Raises Unavailable if the request has waited for too long in total."""
-        if self._was_held:  # do not discard a body that has arrived without waiting at all
+        if self._was_held:  # the body has arrived: wait at least ``LEAST_S`` before discarding it
             deadline.ensure_least()
             self._patience_s = max(self._patience_s, deadline.LEAST_S)
         began = time.monotonic()

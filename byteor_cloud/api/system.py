@@ -58,11 +58,11 @@ class SealingSerializer(serializers.Serializer[Any]):
     processes = serializers.CharField(allow_null=True)
     memory = serializers.CharField(allow_null=True)
     descriptions = {
-        "files": "The mechanism that blocks access to other files: `landlock`. Null if there is none.",
-        "network": "The mechanism that blocks the network: `seccomp`, or `audit hook`, which native code can bypass.",
-        "programs": "The mechanism that blocks starting programs: `seccomp` or `audit hook`.",
-        "processes": "The mechanism that blocks access to other processes: `seccomp`. Null if there is none.",
-        "memory": "The mechanism that limits memory: `rlimit`. Null if there is none.",
+        "files": "What blocks access to other files: `landlock`. Null if nothing does.",
+        "network": "What blocks network access: `seccomp`, or `audit hook`, which native code can bypass.",
+        "programs": "What prevents starting programs: `seccomp`, or `audit hook`, which native code can bypass.",
+        "processes": "What blocks access to other processes: `seccomp`. Null if nothing does.",
+        "memory": "What limits memory: `rlimit`. Null if nothing does.",
     }
 
 
@@ -113,7 +113,10 @@ class ReadyView(OpenView):
     @Operation(
         "checkReadiness",
         None,
-        responses={200: ReadySerializer, 503: OpenApiResponse(description="A check failed. `detail` names it.")},
+        responses={
+            200: ReadySerializer,
+            503: OpenApiResponse(description="A check failed. `detail` names the failed checks."),
+        },
     )
     def get(self, request: Request) -> Response:
         """Check that the service can handle requests.
@@ -122,7 +125,7 @@ class ReadyView(OpenView):
         503 with the names of the checks that failed. Use it for readiness probes and load balancers.
         """
         failed = run_checks([*CHECKS, *self.application_checks])
-        if "database" in failed:  # these cannot be checked without the database
+        if "database" in failed:  # these checks need the database
             unknown = {"migrations", *(check.name for check in self.application_checks)}
             failed = [name for name in failed if name not in unknown]
         if failed:
@@ -222,9 +225,9 @@ def write_access_line(method: str, path: str, status: int, started: float) -> No
 
 
 class CountRequests(PrometheusAfterMiddleware):  # type: ignore[misc]  # untyped library
-    """The metrics of django-prometheus, but only known methods are used as labels.
+    """The metrics of django-prometheus, with only known methods as labels.
 
-    One of its histograms uses the method as the caller wrote it, so that any caller could add series without limit.
+    Without this class, a histogram would use the method as the caller sent it, and callers could add unlimited series.
     """
 
     @override

@@ -154,7 +154,8 @@ class ResourceViewSet(DeclaringView, GenericViewSet[Any]):
         if self.get_content_negotiator().select_parser(request, parsers) is None:
             raise UnsupportedMediaType(f"This media type is not accepted. Send {parsers[0].media_type}.")
         if is_chunked(sent):
-            request._stream = sent  # type: ignore[assignment]  # without Content-Length, DRF would ignore the body
+            # Without Content-Length, DRF would ignore the body.
+            request._stream = sent  # type: ignore[assignment]  # the stubs declare another type
         return True
 
     # -- rows ---------------------------------------------------------------------------------------------------
@@ -212,7 +213,7 @@ class ResourceViewSet(DeclaringView, GenericViewSet[Any]):
     def represent(self, row: Model, *, status: int = 200, **extra: Any) -> Response:
         """Return a response with the row, its ``extra`` fields, and its revision for the ETag."""
         response = Response({**self.get_serializer(row).data, **extra}, status=status)
-        response.revision = getattr(row, "revision", 0)  # type: ignore[attr-defined]  # read by finalize_response
+        response.revision = getattr(row, "revision", 0)  # type: ignore[attr-defined]  # finalize_response reads the attribute
         return response
 
     # -- ETag ---------------------------------------------------------------------------------------------------

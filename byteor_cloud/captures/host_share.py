@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_NICENESS = 10  # under contention, a tenth of the processor time of a process that serves requests
+_NICENESS = 10  # under contention, gives a tenth of the processor time of a process that serves requests
 _PR_SET_PDEATHSIG = 1
 
 
@@ -22,7 +22,7 @@ def lower_priority() -> None:
     """
     os.nice(_NICENESS)
     if sys.platform == "linux":
-        with suppress(OSError):  # a sandbox may forbid it
+        with suppress(OSError):  # a sandbox may forbid this call
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         with suppress(OSError):
             os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})

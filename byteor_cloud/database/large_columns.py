@@ -55,7 +55,7 @@ def _is_long(field: Field[Any, Any]) -> bool:
 
 
 def without_large[R: Model](queryset: QuerySet[R], shown: Collection[str] = ()) -> QuerySet[R]:
-    """Defer the long columns of all tables that the query selects, except the bounded ones in ``shown``.
+    """Defer the large columns of all tables that the query selects, except the bounded ones in ``shown``.
 
     ``shown`` contains field paths. Reading a deferred column costs a query for each row.
     """

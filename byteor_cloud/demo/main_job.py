@@ -77,7 +77,7 @@ class Demo(Processes):
 
         changed = {"plan": plan(_CHECK, _REDACT)}
         admin("PUT", f"{path}/drafts/{draft['id']}", changed)
-        params["redact"] = {"rules": ["account:mask=2:0:*"]}  # type: ignore[dict-item]  # each op has its own shape
+        params["redact"] = {"rules": ["account:mask=2:0:*"]}  # type: ignore[dict-item]  # the parameters of each op differ
         second = self._release(admin, reviewer, path, draft["id"], "quotes v2", params)
 
         self._capture_and_replay(admin, path)

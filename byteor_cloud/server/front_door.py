@@ -91,7 +91,7 @@ class PacedSocket:
         self._moved_bytes = self._moved_pieces = 0
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         self._keepalive_s = keepalive_s
-        self._has_responded = False  # since the last request
+        self._has_responded = False  # whether bytes were sent since the last request
         self._reading = WaitBudget()
         self._writing = WaitBudget()
         self._was_served = self._was_refused = False
@@ -155,7 +155,7 @@ class PacedSocket:
 
     @property
     def may_be_hung_up(self) -> bool:
-        """Whether the client is not waiting for a response. It may still be sending the rest of a refused body."""
+        """Whether the client is not waiting for a response. Such a client may still send the rest of a refused body."""
         return self.is_idle or (self._was_served and not self.is_handled)
 
     def hang_up(self) -> None:

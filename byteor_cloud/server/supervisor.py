@@ -26,7 +26,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Child(NamedTuple):
-    """A program to keep running. Without a ``ready_probe``, it counts as ready when it has started."""
+    """A program to keep running. Without a ``ready_probe``, the program counts as ready when it has started."""
 
     name: str
     argv: Sequence[str]

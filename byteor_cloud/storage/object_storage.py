@@ -56,7 +56,7 @@ class ObjectStorage(Storage):
     def _client(self) -> Any:
         """The client, which all threads share. Each process creates its own after the fork."""
         config = Config(
-            retries={"mode": "standard", "total_max_attempts": 1},  # see ``_request``
+            retries={"mode": "standard", "total_max_attempts": 1},  # ``_request`` itself retries
             # Some S3-compatible stores lack the newer checksums. They are unnecessary, since names are hashes.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",

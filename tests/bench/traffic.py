@@ -18,11 +18,11 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 
-# This text in a request is replaced with a different number each time.
+# This placeholder in a request is replaced with a different number each time.
 NUMBER = b"@@@@@@@@@@"
 _AT_ONCE = 64 * 1024
 _REOPEN_AFTER_S = 0.05
-_REOPEN_IDLE_AFTER_S = 5.0  # long, because the load consists of open connections and not of opening them
+_REOPEN_IDLE_AFTER_S = 5.0  # long, because open connections are the load, not their opening
 _OPENED_AT_ONCE = 50
 # Connections that open at the same moment would all be accepted by one of the server's processes.
 _OPENED_WITHIN_S, _LONGEST_PAUSE_S = 0.9, 0.15
@@ -41,7 +41,7 @@ class Style(StrEnum):
 
 @dataclass(frozen=True)
 class Traffic:
-    """The traffic of one program. Each connection sends the ``requests`` in turn, starting at a different one."""
+    """The traffic of one program. Each connection sends the ``requests`` in turn, from a different start."""
 
     style: Style
     port: int
@@ -50,7 +50,7 @@ class Traffic:
     connections: int = 1
     requests: Sequence[bytes] = ()
     bytes_per_s: float = 0.0
-    """The pace of each pipelined connection. 0 means full speed."""
+    """The bytes per second that each pipelined connection sends. 0 means full speed."""
     cores: float = 0.0
 
     def save(self, path: Path) -> None:

@@ -40,7 +40,7 @@ class Credential:
     """The credential for an operation's security scheme."""
 
     def get(self, case: Any, context: Any) -> str | None:
-        """Return the token for the operation's security scheme, or None if it has none."""
+        """Return the token for the operation's security scheme, or None if the operation has none."""
         security = case.operation.definition.raw.get("security") or [{}]
         scheme = next(iter(security[0]), None)
         return None if scheme is None else str(WORLD["credentials"][scheme])

@@ -38,7 +38,8 @@ _OBJECT = {"type": ["object", "null"], "additionalProperties": {}}
 BOOT_ID = {
     "type": ["string", "null"],
     "maxLength": 64,
-    "description": "The id of the agent's process, new at each start. It reveals when two machines use the same key.",
+    "description": "The id of the agent's process, new at each start. It reveals when two machines use the same key. "
+    "Null if unknown.",
 }
 _ACTIVE = {
     "type": "object",
@@ -69,27 +70,33 @@ _BODY = {
         "runtime_version": {
             "type": ["string", "null"],
             "maxLength": _MAX_VERSION,
-            "description": "The version of the pipeline runtime.",
+            "description": "The version of the pipeline runtime. Null if unknown.",
         },
         "uptime_s": {
             "type": ["number", "null"],
             "format": "double",
             "minimum": 0,
-            "description": "The seconds since the agent started.",
+            "description": "The seconds since the agent started. Null if unknown.",
         },
         "boot_id": BOOT_ID,
         "active": {
             "oneOf": [{"$ref": "#/components/schemas/ActiveRequest"}, {"type": "null"}],
             "description": "The bundle that the agent runs. Null if it runs none.",
         },
-        "tuning": {**_OBJECT, "description": "The tuning profile, and which of its settings the agent could apply."},
+        "tuning": {
+            **_OBJECT,
+            "description": "The tuning profile, and which of its settings the agent could apply. "
+            "Null if there is no profile.",
+        },
         "resources": {
             **_OBJECT,
-            "description": "The host's resource usage, such as `cpu_percent`, `memory_bytes` and `disk_free_bytes`.",
+            "description": "The host's resource usage, such as `cpu_percent`, `memory_bytes` and `disk_free_bytes`. "
+            "Null if unknown.",
         },
         "pipeline": {
             **_OBJECT,
-            "description": "The pipeline's counters: `records_in`, `records_out`, `drops` and `errors`.",
+            "description": "The pipeline's counters: `records_in`, `records_out`, `drops` and `errors`. "
+            "Null if no pipeline is running.",
         },
     },
     "required": ["agent_version", "status"],

@@ -51,7 +51,7 @@ def bracketed(host: str) -> str:
 
 
 def create_folders() -> None:
-    """Create the folders for temporary files. Raises CommandError if one cannot be created, unless the disk is full.
+    """Create the folders for temporary files. Raises CommandError if that fails, unless the disk is full.
 
     A server with a full disk can still serve reads. Later, each use of a folder creates it.
     """

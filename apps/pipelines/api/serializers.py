@@ -133,11 +133,9 @@ class VersionSerializer(ModelSerializer):
     descriptions = {
         "name": "The name of the pipeline, as in its plan.",
         "number": "The number of the version, counted from 1 for each pipeline in the environment.",
-        "draft_id": (
-            "The draft that the version was promoted from. For a copy, the draft of the original version. The draft "
-            "may have been deleted. Null if unknown."
-        ),
-        "draft_revision": "The revision of the draft that was promoted. Null if unknown.",
+        "draft_id": "The id of the draft that the version was promoted from, even if the draft was deleted. A copied "
+        "version has the `draft_id` of the original. Null if unknown.",
+        "draft_revision": "The revision of the draft that the version was promoted from. Null if `draft_id` is null.",
         "plan": "The plan that the version was compiled from.",
         "spec": "The spec as JSON.",
         "spec_kv": "The canonical text of the spec.",

@@ -15,7 +15,7 @@ from rest_framework import serializers
 from byteor.engine.compiler import plan_schema
 from byteor_cloud.api.declared import DeclaringView
 from byteor_cloud.api.operations import SECURITY_SCHEMES, Operation
-from byteor_cloud.api.schema.descriptions import descriptions_of
+from byteor_cloud.api.schema.descriptions import descriptions_of, words
 from byteor_cloud.api.schema.headers import ALWAYS, HEADERS, RESPONSE_HEADERS, request_headers, response_headers
 from byteor_cloud.api.schema.responses import ERRORS, PROBLEM, SUCCESSES, error_codes, problem_response, with_secret
 from byteor_cloud.api.view_sets import ResourceViewSet
@@ -44,17 +44,17 @@ class Schema(AutoSchema):
 
     @property
     def _operation(self) -> Operation:
-        return self.view.operations[self._action]  # type: ignore[attr-defined,no-any-return]  # of a DeclaringView
+        return self.view.operations[self._action]  # type: ignore[attr-defined,no-any-return]  # the view is a DeclaringView
 
     def get_tags(self) -> list[str]:
         """Return the section of the API that the view belongs to."""
-        return [str(self.view.tag)]  # type: ignore[attr-defined]  # of a DeclaringView
+        return [str(self.view.tag)]  # type: ignore[attr-defined]  # the view is a DeclaringView
 
     def get_summary(self) -> str:
         """Return the first line of the declared text."""
         return self._operation.summary
 
-    def get_description(self) -> str:  # type: ignore[override]  # as in the library itself
+    def get_description(self) -> str:  # type: ignore[override]  # the library does the same
         """Return the rest of the declared text, and the permission that the caller needs."""
         permission = self._operation.needs
         needs = "" if permission is None else f"\n\nRequires the permission `{permission}`."
@@ -65,7 +65,7 @@ class Schema(AutoSchema):
         if self._operation.responses is not None:
             return self._operation.responses
         serializer: Any = super().get_response_serializers()
-        return with_secret(type(serializer)) if self._operation.holds_secret else serializer  # type: ignore[arg-type]  # hashable
+        return with_secret(type(serializer)) if self._operation.holds_secret else serializer  # type: ignore[arg-type]  # classes are hashable
 
     def get_auth(self) -> list[dict[str, list[str]]]:
         """Return the security schemes that the view accepts, or an empty list if it needs no credential."""
@@ -112,15 +112,16 @@ class Schema(AutoSchema):
             if ignores_read_only and shape.get("readOnly"):
                 schema["properties"][name] = {"description": "Read-only. You may include it, but its value is ignored."}
             elif name in descriptions:
-                shape.setdefault("description", descriptions[name])
+                shape["description"] = descriptions[name]
         return super()._postprocess_serializer_schema(schema, serializer, direction)  # type: ignore[no-untyped-call]
 
     def _get_parameters(self) -> list[dict[str, Any]]:
         path = self._resolve_path_parameters(uritemplate.variables(self.path))  # type: ignore[no-untyped-call]
         for parameter in path:
             parameter["description"] = f"The id of the {_noun(self.path, parameter['name'])}."
-        declared = self.view.query_parameters(self._action)  # type: ignore[attr-defined]  # of a DeclaringView
-        return [*path, *(declared[name].document(name) for name in sorted(declared))]
+        declared = self.view.query_parameters(self._action)  # type: ignore[attr-defined]  # the view is a DeclaringView
+        rows = words(self._operation.id.removeprefix("list"))
+        return [*path, *(declared[name].document(name, rows=rows) for name in sorted(declared))]
 
     def get_operation(self, *args: Any, **kwargs: Any) -> dict[str, Any] | None:
         """Return the operation with its error responses and headers."""
@@ -171,7 +172,10 @@ class Schema(AutoSchema):
 
 
 def order_security_schemes(result: dict[str, Any], generator: object, **kwargs: Any) -> dict[str, Any]:
-    """Put people's security scheme first in the Authorize dialog. A hook, because the library sorts schemes by name."""
+    """Put the security scheme for people first in the Authorize dialog.
+
+    This is a hook, because the library sorts by name.
+    """
     schemes = result["components"]["securitySchemes"]
     result["components"]["securitySchemes"] = {name: schemes[name] for name in SECURITY_SCHEMES}
     return result

@@ -179,7 +179,7 @@ class TracedStepSerializer(serializers.Serializer[Any]):
     descriptions = {
         "kind": "Whether the step is at an ingress, stage, lane or egress.",
         "id": "The id of the ingress, stage, lane or egress.",
-        "lane": "The lane of the record in this step.",
+        "lane": "The lane of the record in this step. Although the schema permits null, the value is never null.",
         "json": "The record after this step, if it is complete and valid JSON. Otherwise null.",
         "payload_base64": (
             "The record after this step in Base64, at most its first 64 KiB. Null if a stage dropped the record."

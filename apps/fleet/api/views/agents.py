@@ -52,19 +52,30 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
         **{name: replace(parameter, lookup=f"agent__{parameter.lookup}") for name, parameter in BY_NAME.items()},
         "status": choice_parameter(Heartbeat.Status.values, "status"),
         "liveness": choice_parameter(Liveness, condition=facts.has_liveness),
-        "drifted": flag_parameter("drifted"),
+        "drifted": flag_parameter(
+            "drifted",
+            description="If true, returns only agents that run a different bundle than they should. If false, returns "
+            "only the other agents.",
+        ),
         "drained": flag_parameter(
-            condition=facts.is_drained, description="Only agents that are (`true`) or are not (`false`) drained."
+            condition=facts.is_drained,
+            description="If true, returns only drained agents. If false, returns only agents that are not drained.",
         ),
         "cloned": flag_parameter(
-            condition=facts.is_cloned, description="Only agents with (`true`) or without (`false`) a suspected clone."
+            condition=facts.is_cloned,
+            description="If true, returns only agents with a suspected clone. If false, returns only agents without "
+            "one.",
         ),
         "progress": choice_parameter(AgentProgress, condition=facts.has_progress),
         "label": label_parameter("agent__labels"),
         "hostname": line_parameter(
-            "agent__hostname__icontains", max_length=253, description="Only agents whose host name contains this text."
+            "agent__hostname__icontains",
+            max_length=253,
+            description="Returns only agents whose host name contains this text.",
         ),
-        "bundle_hash": sha256_parameter("running_bundle_hash", description="Only agents that run this deploy bundle."),
+        "bundle_hash": sha256_parameter(
+            "running_bundle_hash", description="Returns only agents that run the deploy bundle with this SHA-256."
+        ),
     }
     operations = {
         "retrieve": Operation("getAgent", P.VIEW_ENVIRONMENT, "Get an agent", "Returns one agent of the environment."),

@@ -96,7 +96,7 @@ def _ensure_connections(current: Config) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT current_setting('max_connections')::int, current_setting('superuser_reserved_connections')::int"
-            " + coalesce(current_setting('reserved_connections', true)::int, 0)"  # since PostgreSQL 16
+            " + coalesce(current_setting('reserved_connections', true)::int, 0)"  # new in PostgreSQL 16
         )
         limit, reserved = cursor.fetchone()
     needed = connections_needed(

@@ -23,7 +23,7 @@ def read_last_line(path: Path) -> str:
     line = ""
     try:
         with path.open(encoding="utf-8") as file:
-            for line in file:  # noqa: B007  only the last one is needed
+            for line in file:  # noqa: B007  only the last line is needed
                 pass
     except (OSError, UnicodeDecodeError) as error:
         raise CommandError(f"{path}: {error}", returncode=2) from None
@@ -48,7 +48,7 @@ class Command(OperatorCommand):
             default=[],
             type=Path,
             metavar="FILE",
-            help="compare with this earlier export, or only its last line; can be repeated",
+            help="file with an earlier export, or with only its last line, to compare with; can be repeated",
         )
 
     def handle(self, *args: Any, org: str | None, installation: bool, checkpoint: list[Path], **options: Any) -> None:
@@ -57,7 +57,7 @@ class Command(OperatorCommand):
         if not org and not installation:
             chosen += Organization.objects.order_by("id")
         if not org:
-            chosen.append(None)  # the installation
+            chosen.append(None)  # the installation's own chain
         known: dict[str | None, dict[int, str]] = {_id(organization): {} for organization in chosen}
         for path in checkpoint:
             seen = self._checkpoint(path)

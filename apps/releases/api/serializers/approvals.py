@@ -63,11 +63,10 @@ class ApprovalSerializer(ModelSerializer):
         "expires_at": "When the approval expires if it is not used before.",
         "approved_at": "When the request was approved. Null if it was not approved.",
         "used_at": "When the approval was used. Null if it was not used.",
-        "credential": (
-            "The approval credential. Null until the request is approved, and for callers without the permission "
-            "`environment:operate`."
-        ),
-        "config_hash": "The config hash that the approval covers. Null for a replay of an artifact without it.",
+        "credential": "The approval credential. Null unless the request has been approved and the caller has the "
+        "permission `environment:operate`.",
+        "config_hash": "The config hash that the approval covers. Null for a replay of an artifact that has no config "
+        "hash.",
         "spec_hash": "The spec hash that the approval covers.",
     }
 
@@ -89,7 +88,7 @@ class ApprovalSerializer(ModelSerializer):
         return [] if deployment is None else [each._asdict() for each in warnings_of(deployment.config_bundle)]
 
     def get_credential(self, approval: Approval) -> str | None:
-        """Return the approval credential, or None unless the caller may operate the environment."""
+        """Return the credential if the approval has one and the caller may operate the environment; otherwise None."""
         view = self.context.get("view")
         may = view is not None and Permission.OPERATE_ENVIRONMENT in view.granted_permissions
         return approval.credential if may else None

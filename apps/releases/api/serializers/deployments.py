@@ -159,6 +159,8 @@ class DeploymentSerializer(ModelSerializer):
         "restores": "The id of the deployment that the rollback of this one restores. Null if there is no rollback.",
         "rollback_reason": "Why the deployment was rolled back. Empty if it was not.",
         "paused_at": "When the deployment was paused. Null if it is not paused.",
+        "approval_id": "The id of the approval that permits the deployment: the approval whose credential the request "
+        "contained, otherwise the deployment's own. Null if it has neither.",
         "approved_at": "When the deployment was approved. Null if it is not approved, needed no approval, or started "
         "by break-glass.",
         "activated_at": "When the deployment became active. Null if it has never been active.",
@@ -184,7 +186,7 @@ class DeploymentSerializer(ModelSerializer):
         ]  # fmt: skip
 
     def get_approval_id(self, deployment: Deployment) -> UUID | None:
-        """The id of the approval that permits the deployment: the one whose credential was sent, or its own."""
+        """Return the id of the approval that permits the deployment, or None if there is none."""
         approval_id: UUID | None = deployment.handed_in_id or deployment.approval_id
         return approval_id
 

@@ -27,13 +27,14 @@ class RunningIntervalSerializer(serializers.Serializer[Any]):
         "from": "When a heartbeat first reported the bundle.",
         "to": "When a heartbeat reported something else. Null if none has, even if the agent has been decommissioned.",
         "confirmed_until": "When a heartbeat last reported the bundle.",
-        "deployment_id": "The id of the deployment that built the bundle. If this environment has none, the id of the "
-        "deployment that the agent reported. Null if this environment does not have that either.",
+        "deployment_id": "The id of the deployment that built the bundle in this environment, otherwise of the one "
+        "that the agent reported. Null if neither is in this environment.",
         "bundle_hash": "The SHA-256 of the deploy bundle.",
         "spec_hash": "The spec hash that the agent reported.",
-        "version_id": "The id of the deployment's version.",
-        "config_bundle_id": "The id of the deployment's config bundle.",
-        "approval_id": "The id of the approval that permitted the deployment. Null if there is none.",
+        "version_id": "The id of the deployment's version. Null if `deployment_id` is null.",
+        "config_bundle_id": "The id of the deployment's config bundle. Null if `deployment_id` is null.",
+        "approval_id": "The id of the approval that permitted the deployment. Null if there was none, or if "
+        "`deployment_id` is null.",
         "approved_by": "The e-mail addresses of the people who approved.",
     }
 
@@ -51,8 +52,8 @@ class VersionCountSerializer(serializers.Serializer[Any]):
     count = serializers.IntegerField()
     descriptions = {
         "version_id": "The id of the version. Null for bundles that were not built in this environment.",
-        "number": "The number of the version.",
-        "pipeline": "The pipeline of the version.",
+        "number": "The number of the version. Null if `version_id` is null.",
+        "pipeline": "The name of the version's pipeline. Null if `version_id` is null.",
         "count": "The number of agents that run the version.",
     }
 

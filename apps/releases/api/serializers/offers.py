@@ -37,7 +37,8 @@ class ReportSerializer(StrictSerializer):
     tuning = AgentTuningSerializer(required=False)
     boot_id = TextField(required=False, allow_null=True, allow_blank=True, max_length=64)
     descriptions = {
-        "boot_id": "The id of the agent's process, new at each start. It reveals when two machines use the same key.",
+        "boot_id": "The id of the agent's process, new at each start. It reveals when two machines use the same key. "
+        "Null if unknown.",
         "deployment_id": "The `deployment_id` of the offer.",
         "status": "The agent's progress with the offer.",
         "bundle_hash": "The `bundle_hash` of the offer.",

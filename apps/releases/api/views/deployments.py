@@ -45,7 +45,11 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
         **BY_CREATION,
         "status": choice_parameter(DeploymentStatus, "status"),
         "pipeline": line_parameter("pipeline"),
-        "is_current": flag_parameter("is_current"),
+        "is_current": flag_parameter(
+            "is_current",
+            description="If true, returns only deployments that the environment currently runs. If false, returns only "
+            "the other deployments.",
+        ),
         "config_bundle_id": id_parameter("config_bundle_id"),
     }
     operations = {

@@ -105,7 +105,7 @@ class CredentialSerializer(serializers.Serializer[Any]):
     descriptions = {
         "family": "The family: `usr` (user token) or `org` (organization API key).",
         "prefix": "The first characters of the secret.",
-        "expires_at": "When the credential expires.",
+        "expires_at": "When the credential expires. Null if it does not expire.",
     }
 
 

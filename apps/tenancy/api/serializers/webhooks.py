@@ -127,6 +127,9 @@ class EventSerializer(StrictSerializer):
         "id": "The audit event's id, also sent as `webhook-id`. It stays the same when the event is sent again.",
         "type": "The type of the event.",
         "created_at": "When the event happened.",
+        "project_id": "The id of the project that the resource belongs to. Null if it belongs to no project.",
+        "environment_id": "The id of the environment that the resource belongs to. Null if it belongs to no "
+        "environment.",
         "resource": "The resource that the event is about.",
         "actor": "Who caused the event.",
         "changes": "The changes by field.",

@@ -40,8 +40,8 @@ class AuditEventViewSet(ListModelMixin, OrganizationViewSet):
         "resource_id": line_parameter("resource_id"),
         "project_id": id_parameter("project_id"),
         "environment_id": id_parameter("environment_id"),
-        "after": time_parameter("timestamp__gte", description="Return only events at or after this time."),
-        "before": time_parameter("timestamp__lt", description="Return only events before this time."),
+        "after": time_parameter("timestamp__gte", description="Returns only events at or after this time."),
+        "before": time_parameter("timestamp__lt", description="Returns only events before this time."),
     }
     operations = {
         "list": Operation(
@@ -58,7 +58,7 @@ class AuditEventViewSet(ListModelMixin, OrganizationViewSet):
         P.MANAGE_ORG_MEMBERSHIPS,
         parameters={
             "after_seq": integer_parameter(
-                0, (1 << 63) - 1, description="Return only events after this `seq`.", default=0
+                0, (1 << 63) - 1, description="Returns only events after the one with this `seq`.", default=0
             )
         },
         responses={

@@ -28,7 +28,7 @@ class _Members(ListModelMixin, CreateMixin, UpdateMixin, DestroyMixin, Organizat
         "email": line_parameter(
             "user__email__icontains",
             max_length=254,
-            description="Return only members whose e-mail address contains this value.",
+            description="Returns only {rows} whose e-mail address contains this text.",
         ),
     }
     lookup_url_kwarg = "user_id"

@@ -31,7 +31,8 @@ class WebhookViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, De
     filters = {
         **BY_CREATION,
         "enabled": flag_parameter(
-            "enabled", description="Return only enabled (`true`) or disabled (`false`) webhooks."
+            "enabled",
+            description="If true, returns only enabled webhooks. If false, returns only disabled webhooks.",
         ),
     }
     operations = {
@@ -84,7 +85,9 @@ class WebhookViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, De
         subscriptions.delete(row, actor=self.actor, expected_revision=self.expected_revision)
 
 
-_BY_TYPE = choice_parameter([*TYPES, "ping"], "event__action", description="Return only deliveries of this event type.")
+_BY_TYPE = choice_parameter(
+    [*TYPES, "ping"], "event__action", description="Returns only deliveries of events of this type."
+)
 
 
 class WebhookDeliveryViewSet(ListModelMixin, OrganizationViewSet):
