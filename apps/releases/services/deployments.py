@@ -236,7 +236,8 @@ def retry(found: Deployment, *, agents: Collection[UUID] | None = None, reason: 
 def check_retry(deployment: Deployment, *, agents: Collection[UUID] | None = None) -> list[UUID]:
     """Return the ids of the agents to retry. Raises the errors that ``retry`` would raise now."""
     if deployment.status == DeploymentStatus.ACTIVE and not deployment.is_current:
-        raise Conflict("Another deployment superseded this one. Retry that one instead.", code="not_current")
+        detail = "The deployment is active, but another deployment superseded it. Retry the other one instead."
+        raise Conflict(detail, code="not_current")
     check_transition(deployment, DeploymentEvent.RETRY)
     has_failed = deployment.status == DeploymentStatus.FAILED
     if has_failed:
