@@ -232,7 +232,7 @@ class Deployment(Stateful):
 
     @property
     def consent(self) -> Approval | None:
-        """The approval that permits this deployment: the one whose credential was sent with it, or its own request."""
+        """The approval that permits the deployment: the one whose credential was sent, otherwise its own, or None."""
         return self.handed_in or self.approval
 
 

@@ -149,7 +149,7 @@ def check_submitted_credential(
     consents = approval.decisions.filter(decision="approve")
     if (count := consents.count()) < policy.required_approvals:
         raise Conflict(
-            f"{count} people approved this request. The environment now requires {policy.required_approvals}.",
+            f"Only {count} of the {policy.required_approvals} people that the environment now requires have approved.",
             code=str(ApprovalCode.BINDING),
         )
     if not (approval.allow_self_approval and policy.allow_self_approval):

@@ -101,7 +101,7 @@ def list_blockers(deployment: Deployment) -> list[Blocker]:
 
 
 def find_held_up(deployments: Iterable[Deployment]) -> dict[UUID, str]:
-    """Return the reason, as a sentence, for each deployment that the control plane cannot continue now, by id."""
+    """Return a sentence with the reason for each deployment that the control plane cannot continue now, by id."""
     by_key = {str(row.pk): row for row in deployments}
     reasons = {by_key[key].pk: held.sentence for key, held in dead_letters.find_obstacles(by_key).items()}
     for row in by_key.values():

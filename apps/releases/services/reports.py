@@ -1,4 +1,4 @@
-"""Agents' reports on their offers. A report locks only the agent's own assignment. A rollout step acts on it later."""
+"""Agents' reports on their offers. A report locks only the agent's assignment. The worker acts on the report later."""
 
 from __future__ import annotations
 

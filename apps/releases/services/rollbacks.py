@@ -1,4 +1,4 @@
-"""Rollbacks: each touched agent is offered its earlier bundle or, if that is refused, the restored deployment's."""
+"""Rollbacks: each touched agent is offered its earlier bundle, or otherwise the restored deployment's bundle."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def start(found: Deployment, *, reason: str, actor: Actor) -> Deployment:
 
 
 def check_start(deployment: Deployment) -> Deployment:
-    """Return the deployment that a rollback would restore. Raises Conflict if none would start now."""
+    """Return the deployment that a rollback would restore. Raises Conflict if the rollback cannot start now."""
     if deployment.status == DeploymentStatus.ACTIVE and not deployment.is_current:
         raise Conflict("Another deployment superseded this one. Roll back that one instead.", code="not_current")
     check_transition(deployment, DeploymentEvent.ROLL_BACK)
@@ -123,10 +123,10 @@ def find_unapproved_break_glass() -> QuerySet[Deployment]:
 
 @transaction.atomic
 def roll_back_break_glass(deployment_id: str) -> None:
-    """Roll back a break-glass deployment that was not approved. Fail it if it has no offers or nothing to restore.
+    """Roll back a break-glass deployment that was not approved.
 
-    An active deployment without an earlier one keeps running, because stopping it would be no safer. Its
-    configuration becomes known bad.
+    A deployment that cannot be rolled back fails, unless it is active: an active deployment without an earlier one keeps
+    running, because stopping it would be no safer, but its configuration becomes known bad.
     """
     found = Deployment.objects.select_related("environment", "approval").filter(pk=deployment_id).first()
     if found is None or found.break_glass is None or found.approval is None:

@@ -101,8 +101,8 @@ def _finish_rotation(exchange: Exchange, key: KnownKey) -> None:
 def _verify(environ: dict[str, Any], call: Call) -> KnownKey | None:
     """Return the caller's agent key. Raises Unauthenticated if the key is unusable.
 
-    Returns None if the credential is missing or no agent key, or if the key does not permit the request. Django then
-    refuses the request and counts the denial.
+    Returns None if the request has no agent key, or if the key does not permit the request. Django then refuses the
+    request and counts the denial.
     """
     text = bearer_in(environ.get("HTTP_AUTHORIZATION", ""))
     if text is None or known_family(text) is not Family.AGENT:
@@ -138,7 +138,7 @@ def _json(document: Any, *headers: tuple[str, str], waited_s: float = 0.0) -> Re
 
 
 def _poll(exchange: Exchange, call: Call, key: KnownKey) -> Response:
-    """Return the agent's offer, or 304 if the agent already has it, after the wait that the agent requests.
+    """Return the agent's offer, or 304 if the agent already has it and it does not change during the requested wait.
 
     After a wait, the key and the offer are checked again. That takes a query only if the cached values may be stale.
     """
@@ -187,7 +187,7 @@ def _read_if_changed(key: KnownKey, if_none_match: str) -> tuple[str, Offered | 
 def _unchanged(tag: str, reason: StopReason, waited_s: float) -> Response:
     headers = [("ETag", tag)]
     if reason is StopReason.FULL:
-        headers.append(("Retry-After", str(random.randint(5, 5 + Unavailable.retry_span_s))))  # noqa: S311  no secret
+        headers.append(("Retry-After", str(random.randint(5, 5 + Unavailable.retry_span_s))))  # noqa: S311  to spread load
     return Response(304, content_type=None, headers=tuple(headers), waited_s=waited_s)
 
 

@@ -1,4 +1,4 @@
-"""Polls that wait for a change. A waiting poll is a greenlet that blocks on a lock. It uses no database connection."""
+"""Polls that wait for a new offer. A waiting poll is a greenlet that blocks on a lock, without database connection."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class WaitingRoom:
                 del self._waiters[waiter.agent_id]
 
     def wake(self, agent_ids: Iterable[UUID] | None) -> None:
-        """Wake the polls of these agents, or of all agents if None. Many responses are spread over up to SPREAD_S.
+        """Wake the polls of these agents, or of all agents if None. Many responses are spread over up to SPREAD_S s.
 
         A change to many agents causes many notifications at the same time, so polls that were woken just before are
         included in the spread.
@@ -90,7 +90,7 @@ class WaitingRoom:
             spread_s = min(SPREAD_S, max(0.0, self._quiet_at - now) + len(woken) / WOKEN_PER_S)
             self._quiet_at = now + spread_s
         for waiter in woken:
-            waiter.stop(StopReason.CHANGED, random.uniform(0.0, spread_s))  # noqa: S311  no secret
+            waiter.stop(StopReason.CHANGED, random.uniform(0.0, spread_s))  # noqa: S311  this only spreads load
 
     def close(self) -> None:
         """Stop all polls and let no further poll wait, because the process is shutting down."""
