@@ -125,7 +125,7 @@ def find_unapproved_break_glass() -> QuerySet[Deployment]:
 def roll_back_break_glass(deployment_id: str) -> None:
     """Roll back a break-glass deployment that was not approved.
 
-    A deployment that cannot be rolled back fails, unless it is active: an active deployment without an earlier one keeps
+    A deployment that cannot be rolled back fails. Only an active deployment without an earlier one keeps
     running, because stopping it would be no safer, but its configuration becomes known bad.
     """
     found = Deployment.objects.select_related("environment", "approval").filter(pk=deployment_id).first()
