@@ -95,7 +95,7 @@ def test_reviewer_can_deny(world: World) -> None:
     assert ApprovalDecision.objects.get().comment == "not on a Friday"
 
 
-OWN = "You, or a key that you made, requested this. Another person must approve it."
+OWN = "You, or a key that you created, requested this. Another person must approve it."
 
 
 def test_refused_act_shows_reason_and_changes_nothing(world: World) -> None:

@@ -213,7 +213,7 @@ class Model(Rollouts):
         return None if may_be_self or len(others) >= self.policy.approvals else "approval.self"
 
     def _close_approval(self, deployment: Deployment, approval: Approval, status: str) -> None:
-        """Close the approval and fail the deployment that waits for it. The worker handles break-glass deployments."""
+        """Close the approval and fail its deployment. The worker later rolls back break-glass deployments."""
         approval.status = status
         if not approval.broken and deployment.status in {"pending_approval", "approved"}:
             self._fail(deployment, f"approval_{status}")
@@ -226,7 +226,7 @@ class Model(Rollouts):
         return agent
 
     def report(self, agent: Agent, by: int, source: int, status: str) -> bool:
-        """Record a report. Return whether it is accepted now or was accepted before."""
+        """Record a report. Return whether this or an earlier equal report was accepted."""
         offer = agent.offer
         end = "rolled_back" if offer and offer.action == "rollback" else "active"
         if not offer or (offer.by, offer.source) != (by, source):
@@ -271,7 +271,7 @@ class Model(Rollouts):
         deployment.status = "building"
 
     def _can_start(self, deployment: Deployment) -> bool:
-        """Return whether the build can start: no open freeze window, no reached limit, and no blocking deployment."""
+        """Return whether no freeze window, limit or other deployment prevents the start of the build."""
         if self.frozen and not deployment.overrides_freeze:
             return False
         under_way = [d for d in self.deployments if d.status in UNDER_WAY]

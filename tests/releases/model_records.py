@@ -78,16 +78,16 @@ class Part:
     before: int | None
     action: str = "activate"
     progress: str = "pending"
-    offered: int | None = None  # when the offer was made
-    since: int = 0  # identifies the offer, as ``Offer.since`` does
-    failures: dict[str, str] = field(default_factory=dict)  # the reason of the latest failure, by action
+    offered: int | None = None  # the time of the offer
+    since: int = 0  # the ``since`` of the offer
+    failures: dict[str, str] = field(default_factory=dict)  # the reason for the latest failure, by action
 
 
 @dataclass
 class Approval:
     requester: str
     expires: int
-    broken: bool = False  # break-glass: the deployment started before its approval
+    broken: bool = False  # break-glass
     status: str = "pending"
     approved_by: list[str] = field(default_factory=list)
     was_given: bool = False

@@ -72,7 +72,7 @@ class Worker(Fleet):
 
     @random_action(2, when=lambda self: self.queue, which=any_index, crash_at=crashes)
     def work_off(self, which: int, crash_at: int | None) -> None:
-        """Run all waiting jobs. With ``crash_at``, each job first crashes near that statement."""
+        """Run all jobs until none is left. With ``crash_at``, each job first crashes at about that statement."""
         for turn in range(200):
             self.queue = self._waiting()
             if not self.queue:
@@ -116,7 +116,7 @@ class Worker(Fleet):
                     assert gave_up is not None
                     gave_up(GivenUp(killed=False, error="no space left on device"), **job.args)
                 (self.model.fail_build if last else self.model.begin_build)(self._deployment(job))
-            else:  # the build could not start
+            else:  # the build stored nothing, because it could not start
                 self.model.begin_build(self._deployment(job))
         self._requeue(job)
 

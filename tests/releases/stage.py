@@ -36,7 +36,7 @@ from tests.worlds import Person, World, plan
 
 
 class Crash(BaseException):
-    """Simulates the end of the worker process. It is a BaseException, so that no ``except Exception`` catches it."""
+    """Simulates the end of the worker process. As a BaseException, it is caught by no ``except Exception``."""
 
 
 @contextmanager
@@ -94,7 +94,7 @@ class StoryWorld:
         ]  # fmt: skip
         self.stranger = self.world.agent(self.there, "stranger")
         ProcrastinateJob.objects.all().delete()
-        # Start after the real time, so that nothing created here is in the future of a story.
+        # Stories start after the real time. Otherwise the rows created here could be in their future.
         self.start = timezone.now().replace(microsecond=0) + timedelta(seconds=1)
         Agent.objects.update(created_at=self.start)
 
@@ -102,7 +102,7 @@ class StoryWorld:
         return self.world.path(self.here, rest)
 
 
-# These queries run after each action of a story. Django takes longer to compile than to run them.
+# Queries that run after each action of a story. Django takes longer to compile such a query than to run it.
 _DEPLOYMENTS = CompiledQuery[Deployment](lambda here: Deployment.objects.filter(environment=here), UUID)
 _ASSIGNMENTS = CompiledQuery[Assignment](
     lambda here: Assignment.objects.filter(agent__environment=here).order_by("agent_id"), UUID
@@ -119,7 +119,7 @@ _APPROVALS = CompiledQuery[Approval](
 
 
 def rows_of(scene: StoryWorld, deployments: list[UUID], agents: list[UUID]) -> dict[str, Any]:
-    """Return the database rows in the form of the model. Ids become their index in ``deployments`` and ``agents``."""
+    """Return the database rows in the form of the model. Ids become indexes into ``deployments`` and ``agents``."""
     number = {pk: n for n, pk in enumerate(deployments)}
     whose = {pk: n for n, pk in enumerate(agents)}
     hashes = {config.config_hash: bundle.number for bundle, config in scene.bundles}

@@ -56,7 +56,7 @@ def room(monkeypatch: pytest.MonkeyPatch) -> Iterator[WaitingRoom]:
 
 @pytest.fixture
 def polling(listening: None, room: WaitingRoom) -> Callable[[], Any]:
-    """Return a function that enrolls an agent and starts a poll of it that waits."""
+    """Return a function that enrolls an agent and starts a waiting poll of this agent."""
 
     def start() -> Any:
         world = World("acme")
@@ -182,12 +182,12 @@ def test_polls_woken_by_concurrent_notifications_are_spread_together() -> None:
     room = WaitingRoom(capacity=3000)
     waiters = [room.enter(uuid7()) for _ in range(3000)]
 
-    for first in range(0, 3000, 200):  # as many agents as one notification has
+    for first in range(0, 3000, 200):  # 200 agents, as in one notification
         room.wake([waiter.agent_id for waiter in waiters[first : first + 200]])
 
     delays = sorted(waiter.delay_s for waiter in waiters)
     assert delays[-1] <= 0.5
-    # Without a common spread, all would get their responses within a tenth of a second.
+    # Without a common spread, all polls would get their responses within a tenth of a second.
     assert sum(delay < 0.1 for delay in delays) < 1500
     assert all(waiter.reason is StopReason.CHANGED for waiter in waiters)
 
@@ -206,7 +206,7 @@ def test_rollout_wakes_each_waiting_agent_once(listening: None, room: WaitingRoo
 
     deployment = stories.offered(world, world.bundle())
 
-    responses = [poll.finish() for poll in polls]  # these polls do not time out
+    responses = [poll.finish() for poll in polls]  # the polls do not time out, so each response is an offer
     agent_keys._listeners.pop()
     assert [response.json()["desired"]["deployment_id"] for response in responses] == [str(deployment.pk)] * len(fleet)
     assert [sorted(ids) for ids in notified if ids] == [sorted(agent.pk for agent, _ in fleet)]

@@ -27,7 +27,7 @@ WAIT_S = integer_parameter(
 
 
 class Offered(NamedTuple):
-    """What an agent should run, as JSON, with the ETag of this document."""
+    """A JSON document with the bundle that an agent should run, and the document's ETag."""
 
     document: dict[str, Any]
     etag: str

@@ -1,4 +1,4 @@
-"""The evidence of a deployment, which ``byteor-verify`` checks offline: its bytes, its signer and its approvers."""
+"""The evidence of a deployment: the files with which ``byteor-verify`` checks its bytes and its approval offline."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from byteor_cloud.storage import blobs
 
 
 def build_archive(deployment: Deployment) -> bytes:
-    """Return the evidence as a tar, whose bytes stay the same if nothing changes. Raises Conflict before the build.
+    """Return the evidence as a tar. Equal evidence has equal bytes. Raises Conflict if the bundle is not built yet.
 
     The approval record is signed here, with the active key. It proves what the server had on record at the time of the
     export, not at the time of the decisions. The credential's signature is from the time of the decisions.
@@ -36,7 +36,7 @@ def build_archive(deployment: Deployment) -> bytes:
         files["approval.json"] = canonical(sign_record(record, deployment.bundle_hash, private_key))
     # Read the key set after signing: even if keys are rotated in between, the set contains the keys that signed.
     files[SIGNING_KEYS] = canonical(signing_keys.key_set(organization_id).document())
-    # The bundle of a break-glass deployment contains no credential, but the deployment may have been approved since.
+    # The bundle of a break-glass deployment contains no credential, but a person may have approved it after the build.
     credential = open_bundle(bundle).credential or (consent.credential if consent else None)
     if credential:
         files[CREDENTIAL] = credential.encode("ascii")
@@ -89,5 +89,5 @@ def _record_approval(deployment: Deployment, consent: Approval) -> ApprovalRecor
 
 
 def _describe_shown(consent: Approval) -> Json:
-    """Return the agents that matched the target when the approval was requested."""
+    """Return what approvers saw: the number of agents that matched the target, and the ids of the first ones."""
     return {} if consent.target is None else {"agents": consent.target.count, "first": list(consent.target.resolved)}

@@ -90,7 +90,7 @@ def recognize(environ: Mapping[str, Any]) -> Call | None:
 
 
 class Response(NamedTuple):
-    """A response without the common headers. ``waited_s`` is how long it was delayed deliberately."""
+    """A response without the common headers. ``waited_s`` is how long the response was delayed on purpose."""
 
     status: int
     body: bytes = b""
@@ -110,7 +110,7 @@ class Exchange:
 
     @property
     def request(self) -> WSGIRequest:
-        """The request as Django's object, for functions that Django's views use as well."""
+        """The request as a Django request, for functions that Django's views also use."""
         return WSGIRequest(self.environ)
 
     def problem(self, error: Exception) -> Response:
@@ -159,7 +159,7 @@ def _security_headers() -> tuple[tuple[str, str], ...]:
 class _Meter:
     """The metrics of django-prometheus for one combination of route, transport and status, looked up once.
 
-    It adds directly to the values that prometheus_client stores. Calling the methods of its metrics would take three
+    It adds directly to the values that prometheus_client stores. Calling the methods of the metrics would take three
     times as long, and each heartbeat changes twenty values.
     """
 

@@ -47,8 +47,7 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
         "pipeline": line_parameter("pipeline"),
         "is_current": flag_parameter(
             "is_current",
-            description="If true, returns only deployments that the environment currently runs. If false, returns only "
-            "the other deployments.",
+            description="If true, returns only current deployments. If false, returns only the other deployments.",
         ),
         "config_bundle_id": id_parameter("config_bundle_id"),
     }
@@ -90,7 +89,8 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
             actor=self.actor,
             **data,
         )
-        return self.get_queryset().get(pk=deployment.pk)  # type: ignore[no-any-return]  # read again, with its counts
+        # Read the row again, because the response needs its counts.
+        return self.get_queryset().get(pk=deployment.pk)  # type: ignore[no-any-return]  # rows of a view set are Any
 
     @Operation(
         "exportDeploymentEvidence",
@@ -102,8 +102,8 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
         """Export the evidence of a deployment.
 
         Returns a tar with the signed files that prove who approved exactly these bytes for this environment: the
-        bundle, its envelope, the approval credential, the approval record and the key set. `byteor-verify` checks the
-        tar offline.
+        bundle, its envelope, the key set and, if the deployment has an approval, the approval credential and the
+        approval record. `byteor-verify` checks the tar offline. Returns 409 if the bundle is not built yet.
         """
         deployment = self.get_object()
         archive = evidence.build_archive(deployment)
