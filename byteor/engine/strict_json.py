@@ -3,9 +3,9 @@
 In addition to malformed text, it refuses duplicate keys, NaN and infinities, numbers out of range, NUL and lone
 surrogates in strings, a byte order mark, and text that exceeds the caller's ``JsonLimits``.
 
-Python's own scanner reads the text. A text that it refuses is read again, token by token, to find the first fault, so
-that the messages are the same on every Python version. Time and memory are proportional to the size of the text. A
-text with too many values is refused before any value is created.
+Python's own scanner reads the text. Text that the scanner refuses is read again, token by token, to find the first
+fault, so that the messages are the same on every Python version. Time and memory are proportional to the size of the
+text. Text with too many values is refused before any value is created.
 
 This module imports no other module of this project, so that it can be published with the compiler.
 """
@@ -70,7 +70,7 @@ class JsonLimits:
     bounds memory, because a value needs at most about 200 bytes in addition to its text.
 
     With ``decimal``, numbers are exact: a whole number is an ``int``; any other is a ``float`` if that is exact, and
-    otherwise a ``Decimal`` of at most ``MAX_DIGITS`` digits. Without it, numbers must be in the range of a double.
+    otherwise a ``Decimal`` of at most ``MAX_DIGITS`` digits. Otherwise, numbers must be in the range of a double.
     """
 
     max_bytes: int | None = None
@@ -84,7 +84,7 @@ class JsonLimits:
 
 
 def read(data: bytes | str, limits: JsonLimits) -> Any:
-    """Read one JSON value from UTF-8 bytes or a text. Raises MalformedJson."""
+    """Read one JSON value from UTF-8 bytes or a string. Raises MalformedJson."""
     if limits.max_bytes is not None and len(data) > limits.max_bytes:
         raise MalformedJson(JsonFault.BYTES, f"The text is longer than {limits.max_bytes} bytes.")
     text = _decoded(data)
@@ -117,7 +117,7 @@ def pointer_of(path: Iterable[str | int]) -> str:
 
 
 def quote_text(text: str, length: int = 60) -> str:
-    """Quote a text for a message: as one line of ASCII, shortened to ``length`` characters."""
+    """Quote a string for a message: as one line of ASCII, shortened to ``length`` characters."""
     return json.dumps(text if len(text) <= length else text[: length - 3] + "...")
 
 

@@ -48,7 +48,7 @@ def test_every_syntax_error_gets_specific_message(text: str) -> None:
     else:
         assert json.loads(text) == value
         return
-    assert refused.message != "This is not valid JSON."  # the message if only Python's scanner refuses the text
+    assert refused.message != "This is not valid JSON."  # this is the message if only Python's scanner refuses the text
     assert 1 <= refused.line <= text.count("\n") + 1
 
 

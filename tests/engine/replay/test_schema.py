@@ -148,7 +148,7 @@ def test_numbers_are_compared_exactly(text: str, limit: str, keyword: str) -> No
     bound = parse_payload(limit.encode())
     try:
         encode_payload(bound)
-    except MalformedPayload:  # a limit that parameters cannot represent
+    except MalformedPayload:  # stage parameters cannot contain this limit
         reject()
     if keyword == "multipleOf" and Decimal(limit) <= 0:
         reject()
