@@ -59,14 +59,15 @@ class Doom:
         from byteor_cloud.worker import jobs, outcomes
         from byteor_cloud.worker.jobs import KINDS
 
-        # A rollout may have more deaths than the limit for a job, without the delay after each.
+        # Permit more deaths than the limit for a job, and skip the delay after each death.
         jobs.KILLS, outcomes.LONGEST_WAIT_AFTER_A_KILL_S = 1000, 0
         for name in (BuildBundle.name, StepRollout.name):
             KINDS[name] = replace(KINDS[name], run=self._watched(KINDS[name].run))
         # The strategies of the tests pause for one second between waves.
         KINDS[SWEEP.name] = replace(KINDS[SWEEP.name], periodic=replace(SWEEP, every_s=1))
 
-        commit, put = BaseDatabaseWrapper._commit, blobs.put  # type: ignore[attr-defined]  # the method through which Django commits
+        # Django commits through this method, which the stubs lack.
+        commit, put = BaseDatabaseWrapper._commit, blobs.put  # type: ignore[attr-defined]
 
         def watched_commit(wrapper: Any) -> None:
             state = self._state(wrapper.connection)

@@ -1,6 +1,6 @@
 """Tests of heartbeats under load while the database is down or loses all connections, or API processes are killed.
 
-Each heartbeat with a 200 response is stored. Every other one receives a clear 503, or a broken connection if its
+Each heartbeat with a 200 response is stored. All others receive a clear 503, or a broken connection if the API
 process was killed. The service recovers without intervention.
 """
 
@@ -30,7 +30,7 @@ AGENTS = 8
 
 
 class BeatingAgent:
-    """An agent that sends heartbeats over one kept-alive connection. Their agent version is a running number."""
+    """An agent that sends heartbeats over one kept-alive connection, numbered in their agent version."""
 
     def __init__(self, workspace: Workspace, token: str, name: str) -> None:
         enrolled = workspace.request("POST", f"{workspace.environment}/agents", token, json={"name": name}).json()
