@@ -71,7 +71,7 @@ class OfferHandler:
 
     @property
     def health(self) -> str:
-        """The status in heartbeats. After a failed offer: ``degraded`` if a bundle runs, otherwise ``failed``."""
+        """The status in heartbeats: ``healthy``, or after a failed offer ``degraded`` (a bundle runs) or ``failed``."""
         attempted, failed = self.progress.attempted, self.progress.last_failed
         if not (attempted and failed and attempted.offer == failed.offer):
             return "healthy"

@@ -46,7 +46,7 @@ class FreezeWindow:
 
 
 class WindowFault(NamedTuple):
-    """The fault of a window: its edge (``start`` or ``end``), a stable code, and a message."""
+    """The fault of a window: its edge (``start`` or ``end``), a stable code and a message."""
 
     edge: str
     code: str

@@ -34,7 +34,7 @@ _SHORT_NUMBER = 25  # characters; no double needs a longer text
 
 
 class JsonFault(StrEnum):
-    """The kind of fault in a text."""
+    """The kind of fault in JSON text."""
 
     BYTES = "bytes"
     ENCODING = "encoding"
@@ -251,7 +251,7 @@ class _OpenValue:
 
 
 def _first_fault(text: str, limits: JsonLimits) -> MalformedJson:
-    """Find the first fault of a text that the scanner refused."""
+    """Find the first fault of text that the scanner refused."""
     try:
         _check(text, limits)
     except MalformedJson as fault:
@@ -261,7 +261,7 @@ def _first_fault(text: str, limits: JsonLimits) -> MalformedJson:
 
 
 def _check(text: str, limits: JsonLimits) -> None:
-    """Check a text token by token. Raises MalformedJson at the first fault."""
+    """Check text token by token. Raises MalformedJson at the first fault."""
     inside: list[_OpenValue] = []
     expects = "value"  # a key of ``_EXPECTED``
     for token in _tokens(text, inside):
@@ -332,7 +332,7 @@ def _tokens(text: str, inside: list[_OpenValue]) -> Iterator[re.Match[str]]:
 
 
 def _no_token(text: str, offset: int, inside: list[_OpenValue]) -> MalformedJson:
-    """Return the fault of a text that has no valid token at this offset."""
+    """Return the fault of text that has no valid token at this offset."""
     whitespace = _WHITESPACE.match(text, offset)
     start = whitespace.end() if whitespace else offset
     if string := _STRING_START.match(text, start):

@@ -34,7 +34,7 @@ class EvidenceCode(StrEnum):
 
 
 class Unproven(Exception):
-    """The files prove nothing. ``code`` is stable; ``detail`` is for people."""
+    """The files prove nothing. ``code`` is stable, and ``detail`` is human-readable."""
 
     def __init__(self, code: StrEnum, detail: str) -> None:
         super().__init__(f"{code}: {detail}")

@@ -66,7 +66,7 @@ class BeatingAgent:
 
 
 def _is_clear(response: HTTPResponse, body: bytes) -> bool:
-    """Return whether this is a 503 with ``Retry-After`` and a detail for people."""
+    """Return whether this is a 503 with ``Retry-After`` and a human-readable detail."""
     if response.status != 503 or response.headers["Content-Type"] != "application/problem+json":
         return False
     problem = json.loads(body)
@@ -173,7 +173,7 @@ def test_heartbeats_recover_after_api_processes_are_killed(workspace: Workspace,
             others = set(workspace.api_processes()) - {victim}
             os.kill(victim, signal.SIGKILL)
             load.wait_for_progress()
-            wait_until(lambda others=others: len(set(workspace.api_processes()) - others) == 1)  # type: ignore[misc]
+            wait_until(lambda others=others: len(set(workspace.api_processes()) - others) == 1)  # type: ignore[misc]  # mypy cannot infer the lambda
 
     load.check()
     assert load.broken > 0

@@ -135,7 +135,7 @@ SHAPES: dict[str, Callable[[int], str]] = {
 
 
 def cost(text: bytes) -> tuple[int, int]:
-    """Return the peak memory and the number of function calls for reading or refusing a text."""
+    """Return the peak memory and the number of function calls for reading or refusing text."""
     calls = 0
 
     def count(_frame: object, event: str, _argument: object) -> None:

@@ -17,7 +17,7 @@ from byteor.engine.explain.offer_state import (
 from byteor.engine.explain.pending import explain_pending
 from byteor.engine.explain.wording import at, because, running_label
 
-# Findings to which a summary does not add what the agent runs. They name it, or the agent is decommissioned.
+# If a summary starts with one of these findings, it does not also state what the agent runs.
 _WHOLE = {B.RUNS_DESIRED, B.DRIFTED, B.ROLLED_BACK, B.DECOMMISSIONED}
 # Findings about what will replace, or would have replaced, the bundle that an agent runs as it should.
 _COMING = {

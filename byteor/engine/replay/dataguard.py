@@ -53,7 +53,7 @@ class PayloadRejected(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ParamError:
-    """One fault of an op's parameters: a JSON Pointer into them, a stable code, and a message."""
+    """One fault of an op's parameters: a JSON Pointer into them, a stable code and a message."""
 
     pointer: str
     code: str

@@ -74,7 +74,7 @@ def is_host_error(error: OSError) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class RejectionReason:
-    """The reason why a bundle is rejected: a stable code, and a message."""
+    """The reason why a bundle is rejected: a stable code and a message."""
 
     code: str
     detail: str
@@ -198,9 +198,8 @@ def _unpack(stream: _Metered, into: Path, limits: ArchiveLimits, packed: int) ->
     paths = _TakenPaths()
     entries = unpacked = 0
     stream.grant(_MAX_HEADERS)
-    # With a buffer of one block, the tar reader never reads ahead beyond the end of the archive. The stubs do not know
-    # that it only calls ``read``.
-    with tarfile.open(fileobj=stream, mode="r|", bufsize=tarfile.BLOCKSIZE) as archive:  # type: ignore[call-overload]
+    # With a buffer of one block, the tar reader never reads ahead beyond the end of the archive.
+    with tarfile.open(fileobj=stream, mode="r|", bufsize=tarfile.BLOCKSIZE) as archive:  # type: ignore[call-overload]  # only ``read`` is called
         while member := archive.next():
             entries += 1
             unpacked += member.size

@@ -104,8 +104,7 @@ def _refuse(_value: object) -> None:
 
 
 # The fast writer of canonical JSON. Python's encoder writes values for which ``_is_simple`` is true as RFC 8785 does.
-# The stubs lack this undocumented function.
-_write = json.encoder.c_make_encoder(None, _refuse, json.encoder.encode_basestring, None, ":", ",", True, False, False)  # type: ignore[attr-defined]
+_write = json.encoder.c_make_encoder(None, _refuse, json.encoder.encode_basestring, None, ":", ",", True, False, False)  # type: ignore[attr-defined]  # the stubs lack this function
 _PLAIN = frozenset({str, bool, NoneType})
 
 

@@ -65,7 +65,7 @@ _KNOWN = _ONE | _LISTS | _MAPS | _ASSERTIONS | {*_REFERENCES, "$id", "$anchor", 
 
 @dataclass(frozen=True, slots=True)
 class SchemaError:
-    """One fault of a schema: a JSON Pointer into it, a stable code, and a message."""
+    """One fault of a schema: a JSON Pointer into it, a stable code and a message."""
 
     pointer: str
     code: str
