@@ -44,7 +44,7 @@ class StopRequested(BaseException):
 
 
 class ReplayFailed(Exception):
-    """A replay failed or diverged; its result was printed."""
+    """A replay failed or diverged, or a trace found no record. The result has already been printed."""
 
 
 class InvalidCommandLine(Exception):

@@ -12,7 +12,7 @@ WAITS = ("backoff", "spin")
 
 
 class ActivationError(Exception):
-    """A bundle is genuine but cannot run on this host. The message contains the reason."""
+    """A bundle cannot be activated on this host. The message contains the reason."""
 
 
 @dataclass(frozen=True, slots=True)

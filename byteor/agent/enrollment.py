@@ -26,7 +26,10 @@ _ENVIRONMENT = re.compile(
 
 
 def environment_path(text: str, base_url: BaseUrl) -> str:
-    """Return the API path of an environment, which ``text`` names by URL, path, or ``ORG/PROJECT/ENVIRONMENT`` ids."""
+    """Return the API path of an environment. ``text`` is a URL, a path, or ``ORG_ID/PROJECT_ID/ENVIRONMENT_ID``.
+
+    Raises IdentityError.
+    """
     path = text
     if "://" in text:
         if BaseUrl.parse(text).origin != base_url.origin:
@@ -73,7 +76,7 @@ def enroll_agent(
         raise StateError(f"the control plane's response is unreadable: {error}") from error
     state.save_api_key(credentials.api_key)
     state.save_keys(keys)
-    state.save_identity(identity)  # last, because a folder with an identity cannot be enrolled again
+    state.save_identity(identity)  # saved last, because a folder with an identity cannot be enrolled again
     return identity
 
 

@@ -29,7 +29,7 @@ class CannotReplay(Exception):
 
 @dataclass(frozen=True, slots=True)
 class OfflineReplay:
-    """The JSON to print, and the failure or divergence, if any."""
+    """The JSON to print, the problem (a failure, a divergence, or no record to trace) if there is one, and warnings."""
 
     document: Mapping[str, Any]
     problem: str | None

@@ -56,7 +56,7 @@ class BundleRunner:
         self._isolate = isolate
 
     def start(self, bundle_hash: str, spec_kv: bytes, runtime_config: Json) -> StartedPipeline:
-        """Run the spec and save its input and output for a capture. Raises ActivationError if it cannot run."""
+        """Run the spec and save its input and output for a capture. Raises ActivationError if the spec cannot run."""
         config = AgentRuntimeConfig.parse(runtime_config)
         # The engine reads no environment variables. They are resolved only to check that no secret is missing.
         config.resolve(lambda name: self._state.secret(name, self._environment))
@@ -71,7 +71,10 @@ class BundleRunner:
 
 
 def _validate(spec: PipelineSpec, ops: Ops) -> PipelineSpec:
-    """Return the spec if it is valid. Egress names become file names, so an invalid name could be a path."""
+    """Return the spec if it is valid; raise ActivationError otherwise.
+
+    Egress names become file names, so an invalid name could be a path.
+    """
     errors = [d for d in validate_spec(spec, ops=ops) if d.severity is Severity.ERROR]
     if errors:
         raise ActivationError(f"spec.kv: {errors[0].pointer}: {errors[0].message}")

@@ -68,7 +68,7 @@ class OfferAttempt:
 
 @dataclass(frozen=True, slots=True)
 class RunningBundle:
-    """The running bundle. ``deployment_id`` is its manifest's, which differs from the offer's after a rollback."""
+    """The running bundle. After a rollback, ``deployment_id`` (from the manifest) differs from the offer's."""
 
     offer: ReceivedOffer
     since: datetime
@@ -87,7 +87,7 @@ class FailedOffer:
 
 @dataclass(frozen=True, slots=True)
 class OfferReport:
-    """A report about an offer that the control plane has not acknowledged yet."""
+    """A report about an offer. It stays pending until the control plane accepts or rejects it."""
 
     offer: ReceivedOffer
     status: OfferStatus
@@ -127,7 +127,7 @@ class Progress:
         )
 
     def document(self) -> Json:
-        """Return the form that is stored, and printed by ``byteor-agent status``."""
+        """Return the stored form, which ``byteor-agent status`` also prints."""
         attempted, running, failed = self.attempted, self.running, self.last_failed
         return {
             "attempted": attempted

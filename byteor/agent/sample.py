@@ -17,7 +17,10 @@ class InvalidSample(Exception):
 
 
 def read_sample(path: Path) -> tuple[Record, ...]:
-    """Read a journal, sorted by sequence number, or a text file with one payload per line. Empty lines are skipped."""
+    """Read a journal, sorted by sequence number, or a text file with one payload per line, without empty lines.
+
+    Raises InvalidSample.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_BYTES + 1)

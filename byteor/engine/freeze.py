@@ -1,4 +1,4 @@
-"""Freeze windows: times in which no deployment starts. Pure."""
+"""Freeze windows: times in which no deployment starts."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class FreezeWindow:
 
 
 class WindowFault(NamedTuple):
-    """The fault of a window: its edge (``start`` or ``end``), a stable code, and a human-readable text."""
+    """The fault of a window: its edge (``start`` or ``end``), a stable code and a message."""
 
     edge: str
     code: str
@@ -56,7 +56,7 @@ class WindowFault(NamedTuple):
 def find_fault(window: FreezeWindow) -> WindowFault | None:
     """Return the fault of an invalid window, or None.
 
-    If the clocks repeat the hour of an edge, the window covers both occurrences.
+    If the clocks repeat the hour of an edge, the window covers both occurrences of that hour.
     """
     zone = ZoneInfo(window.time_zone)
     for edge, moment in (("start", window.start), ("end", window.end)):
@@ -144,7 +144,7 @@ def _repetitions(
     """Yield the occurrences around ``now``. An ambiguous start is read as early, and an ambiguous end as late."""
     start, end, wall = (_wall_clock_time(moment, zone) for moment in (start, end, now))
     latest = (wall - start) // step
-    # Yield the neighbors too: in an hour that occurs twice, wall-clock time alone does not identify the occurrence.
+    # Also yield the neighbors: in an hour that occurs twice, wall-clock time alone does not identify the occurrence.
     for number in range(max(1, latest - 1), latest + 2):
         shift = step * number
         yield possible_instants(start + shift, zone)[0], possible_instants(end + shift, zone)[1]

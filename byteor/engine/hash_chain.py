@@ -63,7 +63,7 @@ class CheckpointRefused(Exception):
 
 
 class LedgerEvent(NamedTuple):
-    """A stored audit event. Ids are UUIDs as text, ``timestamp`` is in UTC, and ``changes`` is any JSON text.
+    """A stored audit event. Ids are UUIDs as text, ``timestamp`` is in UTC, and ``changes`` is JSON in any formatting.
 
     An event without an organization belongs to the installation's own chain.
     """

@@ -1,4 +1,4 @@
-"""The release settings of an environment, which each deployment copies when it is created. Pure."""
+"""The release settings of an environment, which each deployment copies when it is created."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ReleasePolicy:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def loosened_by(self, new: Self) -> list[str]:
-        """Return the names of the settings with which ``new`` requires less approval."""
+        """Return the names of the approval settings that are less strict in ``new``."""
         checks = {
             "approvals_required": self.approvals_required and not new.approvals_required,
             "required_approvals": new.required_approvals < self.required_approvals,

@@ -1,4 +1,4 @@
-"""The rollout planner, which decides the next step of a deployment from its current state. Pure."""
+"""The rollout planner, which decides the next step of a deployment from its current state."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from uuid import UUID
 
 from byteor.engine.machines import FINISHED, AgentProgress
 
-# Offers in one step, which is one transaction. In a large fleet, the limit makes the first offers visible early.
+# The maximum number of offers in one step, which is one transaction. The limit makes the first offers visible early.
 AGENTS_PER_STEP = 5_000
 
 
@@ -62,7 +62,7 @@ class Strategy:
         )
 
     def stored(self) -> dict[str, Any]:
-        """Return the JSON data to store. The API returns the keys in this order, which is PostgreSQL's."""
+        """Return the JSON data to store. The keys are in the order of PostgreSQL's jsonb, as in the API."""
         waves = {"pause_s": self.pause_s, "percents": list(self.percents)} if self.kind is StrategyKind.WAVES else {}
         return {
             "kind": self.kind.value,
@@ -107,7 +107,7 @@ class EnlistmentCursor:
 
 
 class RolloutAgent(NamedTuple):
-    """The planner's view of one agent. A named tuple, because a step may create 100,000 of them."""
+    """The planner's view of one agent. It is a named tuple, because a step may create 100,000 of them."""
 
     id: UUID
     wave: int

@@ -48,7 +48,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """The ids and keys of enrolled agents, and the interval of their environment."""
+    """The ids and keys of enrolled agents, and their environment's heartbeat interval."""
 
     interval_s: float
     agents: list[tuple[str, str]]
@@ -84,7 +84,7 @@ def enroll(
     measured: Measured,
     progress: Callable[[int], None],
 ) -> Fleet:
-    """Enroll ``count`` agents with one token through the API. Raises SimulationError if the server rejects one."""
+    """Enroll ``count`` agents with one token through the API. Raises SimulationError if that fails."""
     run = secrets.token_hex(4)  # agents' names must be unique in an environment, even if several runs use the same seed
     path = f"{server.prefix}{environment}/agents"
     agents: list[tuple[str, str] | None] = [None] * count
@@ -99,7 +99,7 @@ def enroll(
         later = [(at, number) for at, number in later if at > now]
         while todo and pool.in_flight < _MAX_IN_FLIGHT:
             number = todo.pop()
-            # After a lost response the name may be in use already, so each attempt uses another one.
+            # After a lost response the name may be in use already, so each attempt uses another name.
             name = f"sim-{run}-{number:06d}" + (f"-{tries[number]}" if tries[number] else "")
             body = json.dumps({"name": name, "hostname": f"{name}.simulated", "labels": {"simulated": run}}).encode()
             request = write_request("POST", path, host=server.host, token=token, body=body)

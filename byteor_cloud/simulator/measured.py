@@ -12,7 +12,7 @@ _LEAST_S = 1e-5
 
 
 class Histogram:
-    """Counts of durations in buckets of 2 %, so that memory does not grow with the length of a run."""
+    """Counts of durations in buckets that are 2 % wide, so that memory does not grow with the length of a run."""
 
     def __init__(self) -> None:
         self._buckets: Counter[int] = Counter()

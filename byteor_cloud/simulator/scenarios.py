@@ -116,7 +116,7 @@ NORMAL = Traits()
 
 
 def choose_traits(setup: Setup, machine: int) -> Traits:
-    """Return the traits of a machine. Even in a small fleet, a scenario affects at least one machine."""
+    """Return the traits of a machine. Even in a small fleet, at least one machine is affected."""
     luck = draw(setup.seed, machine, Purpose.TRAIT)
     is_chosen_anyway = machine == setup.seed % setup.agents
     match setup.scenario:
@@ -134,7 +134,7 @@ def choose_traits(setup: Setup, machine: int) -> Traits:
 
 
 def is_chosen_to_fail(setup: Setup, machine: int, bundle_hash: str) -> bool:
-    """Return whether the machine's first attempt to run the bundle fails. Each bundle fails on other machines."""
+    """Return whether the machine's first attempt to run the bundle fails. Other bundles fail on other machines."""
     luck = draw(setup.seed, machine, Purpose.FAILURE, int(bundle_hash[-15:], 16))
     return setup.scenario is Scenario.ROLLOUT and luck * 100 < setup.failing_percent
 

@@ -168,7 +168,7 @@ def test_unknown_spec_version_fails_activation(node: Any, plane: Any) -> None:
 def test_unexpected_stage_exception_is_reported(
     node: Any, plane: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("CRITICAL", logger="byteor.agent")  # xdist cannot serialize the surrogate in the traceback
+    caplog.set_level("CRITICAL", logger="byteor.agent")  # xdist cannot serialize the logged traceback
 
     def raise_unprintable(*_args: Any, **_kwargs: Any) -> Any:
         raise ZeroDivisionError("oops \ud800\0\n" + "x" * 3_000)

@@ -218,7 +218,7 @@ def test_flapping_agents_become_stale_and_recover() -> None:
         now = at
     assert machine.boots > 1
     assert longest > 30  # more than three intervals: stale
-    assert now <= 610  # up again within one interval after the trouble ended
+    assert now <= 610  # the machine is up again within one interval after the trouble ended
     boots = machine.boots
     play(planner, machine, [beat()] * 10, now)
     assert machine.boots == boots

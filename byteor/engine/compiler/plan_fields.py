@@ -29,7 +29,7 @@ class ValueType[T](ABC):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanText(ValueType[str]):
-    """A string. One that does not match the pattern is reported but still returned, so that later rules can name it.
+    """A string. If it does not match the pattern, it is reported but still returned, so that later rules can name it.
 
     ``suggest`` turns an invalid string into a valid one for the hint.
     """

@@ -204,7 +204,7 @@ def known_bad(deployment: DeploymentFacts, reason: str) -> Finding:
     return Finding(
         B.KNOWN_BAD,
         f"The config bundle of {deployment.label} is known bad in this environment"
-        f" and is not offered until it is cleared{because(reason)}.",
+        f" and is not offered until somebody clears that state{because(reason)}.",
         deployment.id,
         config_hash=deployment.config_hash,
     )

@@ -53,7 +53,7 @@ def _wave_membership(owner: DeploymentFacts, agent: RolloutAgent) -> Statements:
 
 
 def wave_progress_suffix(owner: DeploymentFacts) -> str:
-    """Return the progress of the current wave as the end of a sentence."""
+    """Return the progress of the current wave as the end of a sentence; empty if no wave is under way."""
     if owner.status is not DeploymentStatus.DEPLOYING:
         return ""
     wave = owner.waves.get(owner.wave, WaveFacts())

@@ -47,7 +47,7 @@ class GraphRunner:
         _check(spec)
         self.egresses = tuple(end.name for end in spec.endpoints if end.kind == "egress")
         self.overfull: dict[str, int] = {}
-        """The number of records, by lane, that would have overflowed a lane of slots and been dropped in production."""
+        """By ``sequenced_slots`` lane: the number of records that would overflow it and be dropped in production."""
         self._exits: list[tuple[str, int, Sink]] = [
             (end.name, end.lane, drop_output) for end in spec.endpoints if end.kind == "egress"
         ]
@@ -113,7 +113,7 @@ class GraphRunner:
                     result = stage.process(message, sequence, ingress)
                     if type(result) is not Message:
                         continue
-                    message = result  # noqa: PLW2901  the stage's output continues
+                    message = result  # noqa: PLW2901  the stage's output replaces its input
                 left -= len(tx)
                 if left < 0:
                     detail = f"record {sequence} causes more than {MAX_DELIVERIES} deliveries"

@@ -73,9 +73,9 @@ def parameters_of_replay(
 ) -> Mapping[str, Any] | None:
     """Return the parameters with which ``spec`` replays the bundle.
 
-    - ``stage_config`` is the only source if it ``overrides``. Otherwise it is used if the bundle has no parameters.
+    - With ``overrides``, ``stage_config`` is returned. Otherwise it is used only if the bundle has no parameters.
     - With ``only_fitting``, raise BadInput unless the recorded parameters fit ``spec`` (see ``transfer_parameters``).
-    - ``fallback`` has parameters for stages without recorded ones.
+    - ``fallback`` has parameters for stages without recorded parameters.
     """
     if overrides:
         return stage_config

@@ -101,8 +101,8 @@ def _collect(outputs: list[tuple[str, bytes]], egress: str, _sequence: int, payl
 class PipelineRunner:
     """A spec that is ready to run. Raises Unsupported if the spec, an op or a stage's parameters cannot run.
 
-    ``entry`` is the ingress or lane where records enter a graph by default; ``feed`` needs it if there are several.
-    ``counters`` and ``actions`` can be read at any time.
+    ``entry`` is the ingress or lane where records enter a graph by default. ``feed`` needs it if a graph has several
+    ingresses. ``counters`` and ``actions`` can be read at any time.
     """
 
     def __init__(

@@ -37,7 +37,7 @@ class OrderedJournal:
         with path.open("rb") as source:
             self.scan: JournalScan = scan_journal(source, on_count)
         if not self.scan.is_ordered:
-            target = files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  closed with the stack
+            target = files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  the ExitStack closes it
             journal = files.enter_context(path.open("rb"))
             build_index(journal, target, on_count)
             self._index = JournalIndex(journal, target)

@@ -47,8 +47,8 @@ class Decision(StrEnum):
 class Effects(Protocol):
     """Decides on side effects, and performs those that it allows. ``op`` is the whole op, with its argument.
 
-    An exception from ``perform`` is a stage error, and the message of an EffectFailed becomes its detail. Otherwise,
-    the record continues unchanged.
+    An exception from ``perform`` is a stage error, and the message of an EffectFailed becomes its detail. If
+    ``perform`` returns, the record continues unchanged.
     """
 
     def decide(self, stage: str, op: str) -> Decision:
@@ -122,7 +122,7 @@ class Drops:
 
 @dataclass(slots=True)
 class StageCounters:
-    """The number of records that a stage has processed so far. ``unfinished`` counts those at which a limit was hit."""
+    """The numbers of records at a stage so far. ``unfinished`` counts those at which a limit stopped the run."""
 
     entered: int = 0
     errors: int = 0
@@ -238,7 +238,7 @@ class Stage:
         self._apply = apply or self._pass
 
     def process(self, message: Message, sequence: int, ingress: str | None = None) -> Message | DropReason:
-        """Process a record and return the new message, or why it is dropped. Raises StageError."""
+        """Process a record and return the new message, or why it is dropped. Raises StageError or LimitExceeded."""
         counters = self.counters
         counters.entered += 1
         try:

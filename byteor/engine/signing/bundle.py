@@ -29,7 +29,7 @@ POSTURES = ("dev", "staging", "prod")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestFields:
-    """The facts about a bundle that the server signs. ``approved_at`` is None if it was built without an approval."""
+    """The facts about a bundle that the server signs. ``approved_at`` is None without an approval."""
 
     org_id: str
     project_id: str
@@ -69,7 +69,7 @@ class Manifest(ManifestFields):
         """Return the manifest of these files."""
         entries = {name: FileEntry.of_data(data) for name, data in files.items()}
         members = {field.name: getattr(manifest_fields, field.name) for field in fields(ManifestFields)}
-        # Parsed again, so that the server never builds a manifest that an agent cannot read.
+        # The document is parsed again, so that the server never builds a manifest that an agent cannot read.
         return cls.from_document(cls(**members, files=entries).document())
 
     @classmethod

@@ -85,7 +85,7 @@ def test_replay_outcome_contains_result_audit_and_frames(bundle: MakeBundle, spe
         "policy": {"env": "dev", "approval_provided": False, "mode": "dry_run"},
         "actions": [action, action],
     }
-    json.dumps([outcome.audit, outcome.result])  # both are plain JSON
+    json.dumps([outcome.audit, outcome.result])  # does not raise, because both are JSON data
 
 
 def test_records_run_in_sequence_order_and_last_n_selects_last(bundle: MakeBundle, ring: MakeRing) -> None:
