@@ -52,7 +52,7 @@ SHARD_KEY = PlanText(
 # Control characters and lone surrogates are refused, because PostgreSQL and UTF-8 encoders reject some of them.
 DESCRIPTION = PlanText(
     expected="a string of at most 4,096 characters, without control characters except tabs and newlines",
-    example="Normalises quotes.",
+    example="Normalizes quotes.",
     pattern=r"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]*",
     max_length=4_096,
 )
