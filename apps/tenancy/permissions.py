@@ -1,4 +1,4 @@
-"""Roles, permissions, and the table of permissions that each role grants. Pure."""
+"""Roles, permissions, and the table of permissions that each role grants."""
 
 from __future__ import annotations
 

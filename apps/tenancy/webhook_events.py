@@ -1,4 +1,4 @@
-"""The event types of webhooks: the actions of audit events about deployments and approvals. Pure."""
+"""The event types of webhooks: the actions of audit events about deployments and approvals."""
 
 from __future__ import annotations
 
