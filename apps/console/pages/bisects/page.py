@@ -53,7 +53,7 @@ def predicate(row: Bisect) -> str:
 
 
 def verdict_strip(row: Bisect) -> list[dict[str, Any]]:
-    """Return the verdicts from the oldest to the newest version. Versions that were not replayed share cells."""
+    """Return the verdicts from the oldest to the newest version. Adjacent versions without a replay share a cell."""
     cells = []
     for (verdict, replay), group in groupby(row.versions, lambda each: (each["verdict"], each["replay_id"])):
         same = list(group)
