@@ -57,7 +57,7 @@ def place_of(row: Any) -> Place:
         return None
     if "_place" not in row.__dict__:
         row._place = _place_of(row)
-    return row._place  # type: ignore[no-any-return]  # set two lines above
+    return row._place  # type: ignore[no-any-return]  # an attribute of our own
 
 
 def _place_of(row: Any) -> Place:

@@ -51,7 +51,7 @@ def _confirmed(moment: datetime) -> str:
 
 
 def _timeline(intervals: Sequence[Any], now: datetime) -> dict[str, Any] | None:
-    """Return a bar from the start of the first interval to now, with the gaps; None without intervals."""
+    """Return a bar from the start of the first interval to now, including gaps; None without intervals."""
     if not intervals:
         return None
     parts: list[tuple[str, int, str]] = []

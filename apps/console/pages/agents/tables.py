@@ -146,7 +146,7 @@ class AgentAdmin(ReadOnlyAdmin):
             commands.undrain,
             label="Undrain",
             done="{} undrained",
-            explain="The agent gets offers again. If a current deployment targets it, it is offered that deployment.",
+            explain="The agent gets offers again. If it is a target of a current deployment, that deployment is offered.",
             icon="play_circle",
             comment="optional",
         ),

@@ -1,4 +1,4 @@
-"""The facts on the page of an approval: the subject, and the circumstances of the request."""
+"""The facts on the page of an approval: the subject, and details of the request."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def subject(row: Approval) -> str:
 
 
 def approval_facts(row: Approval) -> list[tuple[str, Any]]:
-    """Return the approval's subject and the circumstances of the request, as labels and values."""
+    """Return the approval's subject and details of the request, as labels and values."""
     deployment, bound = deployment_of(row), row.target and row.target.bound
     facts: list[tuple[str, Any]] = []
     if deployment is not None:

@@ -194,7 +194,7 @@ def journal_panel(request: HttpRequest, row: Artifact) -> dict[str, Any] | None:
 
 
 def _begin(request: HttpRequest) -> dict[str, Any] | None:
-    """Return the start of the page in the query; None if it is invalid. It is empty for the first page."""
+    """Return the start of the journal's page as an argument for ``read_journal``; {} without one, None if invalid."""
     for name, read in (("sequence", number), ("time", moment), ("after", number)):
         if request.GET.get(name, "").strip():
             value = read(request, name)

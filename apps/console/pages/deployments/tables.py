@@ -197,7 +197,7 @@ class DeploymentAdmin(LiveAdmin):
         return {"changes": find_changes(row, compute=compute_for(request)), "version": row.config_bundle.version}
 
     def _known_bad(self, request: HttpRequest, row: Deployment) -> dict[str, Any] | None:
-        """Return why the configuration is known bad, and the link to clear that if the user may; otherwise None."""
+        """Return why the configuration is known bad, and the link to clear that if permitted; None if it is not bad."""
         bad = KnownBad.objects.filter(environment=row.environment_id, config_hash=row.config_hash).first()
         if bad is None:
             return None

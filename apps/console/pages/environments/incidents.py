@@ -50,6 +50,6 @@ def incidents_panel(environment: Environment, visible: QuerySet[Artifact], *, ma
 
 def _sentence(row: Artifact, environment: Environment, *, may_read: bool) -> str:
     row.environment = environment  # saves a query for the environment and its project
-    # Read only captures that are already unpacked, because the page would wait for each other one.
+    # Read only captures that are already unpacked, because unpacking others would delay the page.
     is_kept = folders.find(environment.project.organization_id, row.pk) is not None
     return artifact_headline(row, may_read=may_read and is_capture(row) and is_kept)

@@ -74,8 +74,9 @@ def _remove(row: Membership, context: ActContext) -> None:
 
 
 _INVITATION = (
-    "No e-mail is sent. Ask the person to sign in here with this address. On a server without an identity "
-    "provider, the person who runs the server creates a one-time link with “manage.py sign_in_link”."
+    "No e-mail is sent. Ask the person to sign in here with this address, which the identity provider must have "
+    "verified. If there is no identity provider, the person who runs the server creates a one-time link with "
+    "“manage.py sign_in_link”."
 )
 INVITE_TO_ORGANIZATION = Act(
     name="invite",

@@ -1,4 +1,4 @@
-"""The requests of the console's plan editor: compile and save the plan's text, compare it with a version, promote."""
+"""Requests of the plan editor: compile and save the plan's text, compare it with a version, and promote it."""
 
 from __future__ import annotations
 
