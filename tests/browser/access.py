@@ -365,7 +365,8 @@ class Tenants:
     ) -> Any:
         """Send a request as the person. The template is rendered only if the ``whole`` page is needed."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(client, "store_rendered_templates", lambda *_, **__: None)  # it copies contexts
+            # To save time, do not let the test client copy the context of each template.
+            patch.setattr(client, "store_rendered_templates", lambda *_, **__: None)
             form = urlencode(data or {})
             with nullcontext() if whole else unrendered():
                 return person.client.generic(method, url, form, "application/x-www-form-urlencoded")

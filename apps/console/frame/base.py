@@ -96,7 +96,7 @@ class ReadOnlyAdmin(ActingAdmin):
     # The menu entry that links to the table. "Records" links to a page that lists tables, each with its ``holds``.
     section: ClassVar[str] = "Records"
     holds: ClassVar[str] = ""  # a description of the rows
-    menu: ClassVar[str | None] = None  # the table's title, if it is not its plural noun
+    menu: ClassVar[str | None] = None  # the table's title, if the title is not the plural noun
     # The words for one row and for several, if they differ from the model's own names.
     noun: ClassVar[str] = ""
     nouns: ClassVar[str] = ""

@@ -14,11 +14,11 @@ from django.db.models import CharField, QuerySet
 from django.http import HttpRequest
 
 MOST_LISTED: Final = 10_000  # rows on the pages of a list; filters and the search find the others
-SEARCHED: Final = 10_000  # first rows of a list in which a search compares words
+SEARCHED: Final = 10_000  # rows at the start of a list in which a search compares words
 FOUND: Final = 1_000  # rows that a search shows
 MOST_COUNTED: Final = 1_000  # rows that are counted exactly
 _WORDS: Final = 10  # words of a search; the last one is the rest of the text
-_SEEN: Final = 1_000  # first rows of a list whose values a filter offers
+_SEEN: Final = 1_000  # rows at the start of a list whose values become a filter's choices
 
 
 class VisibleRowsFilter(admin.RelatedFieldListFilter):
@@ -60,7 +60,7 @@ def count_each(tables: Sequence[QuerySet[Any]]) -> list[int | str]:
         except EmptyResultSet:
             selected.append("0")
         else:
-            selected.append(f"(SELECT count(*) FROM ({sql}) AS found)")  # noqa: S608  Django's SQL
+            selected.append(f"(SELECT count(*) FROM ({sql}) AS found)")  # noqa: S608  Django built the SQL
             parameters += values
     if not tables:
         return []
@@ -110,7 +110,7 @@ def _with_words(rows: QuerySet[Any], fields: Sequence[str], words: Sequence[str]
     patterns = [f"%{connection.ops.prep_for_like_query(word)}%" for word in words for _ in names]
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT pk FROM ({sql}) AS newest (pk, {', '.join(names)})"  # noqa: S608  Django's SQL and our names
+            f"SELECT pk FROM ({sql}) AS newest (pk, {', '.join(names)})"  # noqa: S608  Django built it
             f" WHERE {' AND '.join([f'({has_word})'] * len(words))} LIMIT {FOUND}",
             [*parameters, *patterns],
         )

@@ -39,7 +39,7 @@ def visible_row(model_admin: Any, console_user: ConsoleUser, key: str) -> Any:
 
 def _row(model_admin: Any, console_user: ConsoleUser, pk: UUID) -> QuerySet[Any]:
     rows = model_admin.narrow(model_admin.model._default_manager.filter(pk=pk), console_user)
-    return rows.select_related(*model_admin.related or (None,))  # type: ignore[no-any-return]  # untyped
+    return rows.select_related(*model_admin.related or (None,))  # type: ignore[no-any-return]  # the admin class is Any
 
 
 def personal_query(

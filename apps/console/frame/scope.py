@@ -124,7 +124,7 @@ def scope_of(request: HttpRequest) -> Tenant:
     """
     if not hasattr(request, "_console_scope"):
         set_scope(request, _read(request))
-    return cast("Tenant", request._console_scope)  # type: ignore[attr-defined]
+    return cast("Tenant", request._console_scope)  # type: ignore[attr-defined]  # see ``set_scope``
 
 
 def _read(request: HttpRequest) -> Tenant:

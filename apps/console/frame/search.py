@@ -120,7 +120,7 @@ def _named(request: HttpRequest, kinds: _Kinds, text: str) -> list[tuple[str, An
 
 
 def _others(request: HttpRequest, kinds: _Kinds, text: str) -> list[tuple[str, Any]]:
-    """Return the label and key of rows that have the text as id, as start of a hash, or in a column of words.
+    """Return the label and key of rows with this id, with a hash that starts with the text, or with the text in a name.
 
     Takes one query, which reads only tables that may have such a row.
     """

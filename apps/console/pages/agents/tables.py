@@ -146,7 +146,7 @@ class AgentAdmin(ReadOnlyAdmin):
             commands.undrain,
             label="Undrain",
             done="{} undrained",
-            explain="The agent gets offers again. If it is a target of a current deployment, that deployment is offered.",
+            explain="The agent gets offers again. If it matches a current deployment's target, it is offered that one.",
             icon="play_circle",
             comment="optional",
         ),

@@ -27,8 +27,8 @@ from byteor_cloud.errors import DomainError
 _PAGE = 20  # records per page of a journal
 _FILES = 100
 _RUNS = 10
-_MAX_OUTCOME = 64 * 1024  # bytes of outcome.json
-_JOURNAL = "journal"  # the HTML id of the panel
+_MAX_OUTCOME = 64 * 1024  # bytes of outcome.json that are read
+_JOURNAL = "journal"  # the HTML id of the journal panel
 
 
 def is_capture(row: Artifact) -> bool:

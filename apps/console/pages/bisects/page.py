@@ -37,7 +37,7 @@ def _finding(row: Bisect) -> str:
             return "The first version is bad, and the last version is good."
         case BisectOutcome.INCONCLUSIVE:
             return "Too few versions could be tested to find the first bad one."
-    if row.error or row.versions is None:  # a list leaves out the versions if there are many
+    if row.error or row.versions is None:  # lists do not read the versions if there are many
         return row.error or "The page of the bisect shows the verdicts so far."
     done = sum(each["verdict"] is not None for each in row.versions)
     return f"{done} of {len(row.versions)} versions have a verdict."
