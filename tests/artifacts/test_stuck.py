@@ -98,7 +98,7 @@ def test_artifact_reports_dead_letter_as_reason(stuck: Stuck) -> None:
     assert "artifacts.ingest failed permanently" in reason["detail"]
     assert "The content is no longer stored." in reason["detail"]
     page = signed_in(stuck.world.viewer.user).get(row_page(stuck.row))
-    assert "Waiting for its check. The job artifacts.ingest failed permanently" in page.content.decode()
+    assert "Waiting to be checked. The job artifacts.ingest failed permanently" in page.content.decode()
 
 
 def test_artifact_reports_outage_as_reason_while_it_lasts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -209,7 +209,7 @@ def forbidden_pages(tenants: Tenants, name: str) -> Iterator[AccessRequest]:
 
 
 def addresses_of(tenants: Tenants, name: str) -> Iterator[str]:
-    """Yield the URL of the page for a row of each project, or its only URL."""
+    """Yield the page's URL for a row of each project, or the page's only URL."""
     rule = PAGES[name]
     rows = [tenants.near(rule.table), tenants.far(rule.table)] if rule.table else [None]
     for row in rows:
@@ -382,7 +382,7 @@ def test_captured_records_are_shown_only_to_operators(tenants: Tenants) -> None:
 
 
 def test_people_without_role_cannot_enter_console(tenants: Tenants, settings: Any) -> None:
-    settings.CONFIG = replace(settings.CONFIG, rate_limit=False)  # for hundreds of requests without a credential
+    settings.CONFIG = replace(settings.CONFIG, rate_limit=False)  # this test sends hundreds of requests
     people = [Client(), signed_in(accounts.get_or_create_account("nobody@nowhere.example"))]
     pages = [table(model) for model in MODELS.values()]
     pages += [reverse(f"admin:{name}") for name in ("index", "search", "autocomplete")]

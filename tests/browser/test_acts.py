@@ -230,7 +230,7 @@ def test_credential_can_be_revoked_once(world: World, model: Any, who: str, acti
     assert shown_messages(again) == [("error", f"{row}: This credential is already revoked.")]
     event = AuditEvent.objects.filter(action=action).earliest(
         "id"
-    )  # the event of a user token has a copy in the organization
+    )  # the audit event of a user token also has a copy in the organization
     assert event.actor_display == person.actor.display
     assert event.organization_id == (world.organization.pk if scope else None)
     assert event.environment_id == (made.deployment.environment_id if scope == "environment" else None)

@@ -180,7 +180,7 @@ def test_denial_comment_is_kept_when_another_person_decides(world: World, page: 
 def test_page_reports_failed_updates(world: World, chromium: Browser, live_server: Any) -> None:
     fleet(world, 1)
     deployment = offered(world, world.bundle())
-    context = chromium.new_context(base_url=live_server.url)  # this test provokes errors
+    context = chromium.new_context(base_url=live_server.url)  # unlike ``open_page``, permits errors
     page = context.new_page()
     sign_in(page, world.viewer.user)
     page.clock.install()
@@ -210,7 +210,7 @@ def test_page_reports_failed_updates(world: World, chromium: Browser, live_serve
 def test_update_without_a_response_times_out(world: World, chromium: Browser, live_server: Any) -> None:
     fleet(world, 1)
     deployment = offered(world, world.bundle())
-    context = chromium.new_context(base_url=live_server.url)  # this test provokes errors
+    context = chromium.new_context(base_url=live_server.url)  # unlike ``open_page``, permits errors
     page = context.new_page()
     sign_in(page, world.viewer.user)
     page.route("**/live/", lambda route: None)

@@ -25,7 +25,7 @@ def waiting(world: World, count: int = 1, **options: Any) -> list[Deployment]:
 
 
 def approval_of(deployment: Deployment) -> Approval:
-    """Return the approval that the deployment waits for."""
+    """Return the approval for which the deployment is waiting."""
     return Approval.objects.get(deployment=deployment)
 
 

@@ -34,15 +34,15 @@ def button(title: str, icon: str, url: str, variant: Literal["default", "primary
 class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
     """A table whose rows have acts.
 
-    ``tenant`` is the field path to the row's environment, project or organization ("": the row itself). None means that
-    only installation operators may see the table.
+    ``tenant`` is the field path to the row's environment, project or organization ("": the row itself). If it is None,
+    only installation operators may see the table, unless the class overrides ``has_view_permission`` and ``narrow``.
     """
 
     tenant: ClassVar[str | None] = None
     acts: ClassVar[Sequence[Act]] = ()
 
     def tenant_of(self, row: Any) -> Tenant:
-        """Return the environment, project or organization of the row."""
+        """Return the environment, project or organization of the row; None if the table has no ``tenant``."""
         if self.tenant is None:
             return None
         for part in filter(None, self.tenant.split("__")):
@@ -190,5 +190,5 @@ def _bulk(act: Act) -> Any:
         return model_admin._perform(request, act, rows, request.get_full_path(), bulk=True)
 
     run.__name__ = act.name
-    run.short_description = act.label  # type: ignore[attr-defined]  # Django reads it from the function
+    run.short_description = act.label  # type: ignore[attr-defined]  # Django reads this attribute of the function
     return run

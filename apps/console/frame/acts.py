@@ -1,4 +1,4 @@
-"""Acts: changes that people make in the console. Each asks for confirmation, then calls a service as that person."""
+"""Acts: changes that people make in the console. An act asks for confirmation, then calls a service as the person."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ class Act:
     explain: str
     run: Callable[[Any, ActContext], object]  # returns False if there was nothing to change
     needs: Permission | None  # None: everybody who sees the row may perform the act
-    needs_on_prod: Permission | None = None  # needed in addition in an environment with the posture prod
-    needs_in_organization: Permission | None = None  # needed in addition on a row of an organization itself
+    needs_on_prod: Permission | None = None  # also needed in environments with the posture prod
+    needs_in_organization: Permission | None = None  # also needed on rows that belong to no project
     only_self: bool = False  # the row is a person, and only that person may perform the act
     only_operators: bool = False  # only installation operators may perform the act
     icon: str
@@ -170,7 +170,7 @@ def perform(
     form = _form(act, request.POST if "_confirm" in request.POST else None, rows[0], held)
     if request.method == "POST" and form.is_valid():
         user = request.user
-        assert isinstance(user, User)  # noqa: S101  the site admits nobody else
+        assert isinstance(user, User)  # noqa: S101  for mypy: only a User can sign in
         comment = form.cleaned_data.get("comment", "") if act.form is None else ""
         base_url = settings.CONFIG.public_base_url or request.build_absolute_uri("/").rstrip("/")
         act_context = ActContext(actor, user, comment, form.values, held, base_url)
@@ -196,7 +196,7 @@ def what_happened(act: Act, subject: str) -> str:
 
 
 def _name(model_admin: Any, row: Model) -> str:
-    """Return the title of the row's page, as the subject of a phrase."""
+    """Return the title of the row's page with a lower-case first letter, as the subject of a phrase."""
     title: str = model_admin.page_title(row)
     return title[0].lower() + title[1:]
 
@@ -211,7 +211,7 @@ def _result(site: Any, act: Act, row: Model, made: Any) -> FormResult:
 
 
 def _respond(request: HttpRequest, act: Act, result: FormResult, context: dict[str, Any]) -> HttpResponse:
-    """Redirect to the created or changed row, or show a new secret: only this response contains it."""
+    """Redirect to the created or changed row, or show the new secret, which only this response contains."""
     if "secret" in result:
         created = context["model_admin"].admin_site.get_model_admin(act.creates).singular
         shown = {**context, "title": what_happened(act, created), "act": act, "result": result}
@@ -235,7 +235,7 @@ def _organization_id(tenant: Tenant) -> UUID | None:
 def _perform_on(request: HttpRequest, act: Act, rows: list[Model], act_context: ActContext, model_admin: Any) -> None:
     changed, refused = [], False
     for row in rows:
-        # Read before the act, which may delete the row.
+        # Read the names before the act, because the act may delete the row.
         title, name = model_admin.row_name(row), _name(model_admin, row)
         try:
             if act.run(row, act_context) is not False:

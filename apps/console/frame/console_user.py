@@ -99,7 +99,7 @@ def console_user_of(request: HttpRequest) -> ConsoleUser:
     known: ConsoleUser | None = getattr(request, "_console_user", None)
     if known is None:
         known = _read(request.user) if isinstance(request.user, User) else ConsoleUser(None, False, {})
-        request._console_user = known  # type: ignore[attr-defined]  # stored here for the rest of the request
+        request._console_user = known  # type: ignore[attr-defined]  # an attribute of our own, as a cache
         if known.user_id is not None:
             count_for_organization(request, min(known.roles, default=known.user_id))
     return known
@@ -132,7 +132,7 @@ def _read(user: User) -> ConsoleUser:
 def actor_of(request: HttpRequest) -> Actor:
     """Return the signed-in person as the actor for services and audit events."""
     user = request.user
-    assert isinstance(user, User)  # noqa: S101  the site admits nobody else
+    assert isinstance(user, User)  # noqa: S101  for mypy: only a User can sign in
     return Actor("user", str(user.pk), user.email, request.META.get("HTTP_X_REQUEST_ID", ""), client_ip(request))
 
 

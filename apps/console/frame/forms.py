@@ -45,7 +45,7 @@ class CheckedForm(forms.Form):
     conflicts: ClassVar[Mapping[str, str]] = {}
 
     def field_of(self, pointer: str) -> tuple[str | None, str]:
-        """Return the field to which a JSON pointer into the body leads, and the rest of the pointer."""
+        """Return the field to which a JSON pointer into the body leads, or None, and the rest of the pointer."""
         first, _, rest = pointer.removeprefix("/").partition("/")
         return (first if first in self.fields else None), rest
 
@@ -93,7 +93,7 @@ class ActForm(CheckedForm):
 
 
 class CommentForm(ActForm):
-    """A form with one text: the reason for the act, or what ``comment_label`` of the act names."""
+    """A form with one text field: the reason for the act, or whatever the act's ``comment_label`` names."""
 
     comment = forms.CharField(max_length=500, strip=True, widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}))
 
@@ -125,7 +125,7 @@ def offer_lifetimes(field: Any, *, longest: timedelta, first: timedelta) -> None
 
 
 def radio_field(choices: Mapping[Any, str], **options: Any) -> forms.ChoiceField:
-    """Return a field that shows each of its choices with its meaning."""
+    """Return a field of radio buttons. ``choices`` maps each value to a text that explains the value."""
     return forms.ChoiceField(choices=list(choices.items()), widget=UnfoldAdminRadioSelectWidget, **options)
 
 
@@ -135,7 +135,10 @@ def new_form_id() -> str:
 
 
 def send_once(request: HttpRequest, work: Callable[[], FormResult]) -> FormResult:
-    """Run ``work`` for the submitted form and return its result. Submitting the form again returns the first result."""
+    """Run ``work`` for the submitted form, and return the result. If the form is sent again, return the first result.
+
+    Raises Conflict if the form has expired.
+    """
     try:
         form_id = _signer.unsign(request.POST.get("_form", ""), max_age=LIFETIME)
     except BadSignature:

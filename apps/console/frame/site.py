@@ -43,7 +43,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
     index_title = "Overview"
 
     def has_permission(self, request: HttpRequest) -> bool:
-        """Admit members of at least one organization, and installation operators."""
+        """Return whether the person is an installation operator or has a role in an organization or project."""
         console_user = console_user_of(request)
         return console_user.is_superuser or bool(console_user.roles)
 
@@ -76,7 +76,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
             return None
         if not hasattr(request, "user") or not self.has_permission(request):
             return None
-        set_scope(request, None)  # the scope in the URL may be one that the person may not see
+        set_scope(request, None)  # the person may not be permitted to see the scope in the URL
         here = page_admin(self, request)
         context = {
             **self.each_context(request),

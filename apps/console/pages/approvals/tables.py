@@ -136,7 +136,7 @@ class ApprovalAdmin(LiveAdmin):
         }
 
     def still(self, request: HttpRequest, row: Any) -> dict[str, Any]:
-        """Return the changes that the deployment makes."""
+        """Return the changes that the deployment makes; nothing for a replay."""
         deployment = deployment_of(row)
         if deployment is None:
             return {}

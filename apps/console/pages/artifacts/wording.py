@@ -12,17 +12,17 @@ from django.utils.html import format_html, format_html_join
 
 from byteor.engine.replay.shown_payload import show_payload
 
-HEX_WIDTH = 8  # bytes per row, so that two dumps fit next to each other, and one fits on a phone
+HEX_WIDTH = 8  # bytes per row; two dumps fit next to each other, and one fits on a phone
 HEX_ROWS = 24
 JSON_LINES = 80
 _BEFORE = 3  # lines or rows shown above the first difference
-_VALUE = 80  # characters of a value in a sentence
+_VALUE = 80  # characters of a value or a path in a sentence
 _MAX_FOUND = 100
 _NAMED = 5  # stages named in a sentence
 
 type Path = tuple[str | int, ...]
 type Runs = list[tuple[str, bool]]
-"""The pieces of a line. Each is a text, and whether it differs from the other side."""
+"""The pieces of a line: the text of each piece, and whether it differs from the other side."""
 
 
 class _Absent:
@@ -102,7 +102,7 @@ def json_text(value: Any) -> str:
 
 
 def name_path(path: Path) -> str:
-    """Return a path as people write it: ``legs[0].price``."""
+    """Return a path as people write it, such as ``legs[0].price``; "the record" for the empty path."""
     text = ""
     for part in path:
         if isinstance(part, int):
@@ -184,7 +184,7 @@ def find_drop(stages: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[str,
 
 
 def describe_unchecked(stages: Sequence[str]) -> str:
-    """Return a warning about stages without parameters, whose results may be equal only because they did nothing."""
+    """Return a warning about stages that did nothing because they had no parameters; "" without such stages."""
     if not stages:
         return ""
     named = format_html_join(", ", "<code>{}</code>", ((stage,) for stage in stages[:_NAMED]))
@@ -203,7 +203,7 @@ def first_difference(one: bytes, other: bytes) -> int:
 
 
 def json_lines(value: Any, other: Any) -> list[Runs]:
-    """Return a JSON value in lines, in which differences from the other value are marked.
+    """Return the lines of a JSON value, with differences from the other value marked.
 
     Returns at most 80 lines, starting a little above the first difference.
     """

@@ -14,7 +14,7 @@ from apps.releases.services.bundles import ADAPTER_KINDS, WAIT_BY_PROFILE
 from byteor_cloud.errors import child_pointer
 
 MAX_STAGES = 100  # a version with more stages has one field for the parameters of all stages
-_ADAPTER = f"A JSON object with the kind of the adapter and its parameters. Kinds: {', '.join(ADAPTER_KINDS)}."
+_ADAPTER = f"A JSON object with the adapter's kind and parameters. Kinds: {', '.join(ADAPTER_KINDS)}."
 
 
 class NewConfigBundle(ApiForm):
@@ -86,7 +86,7 @@ class NewConfigBundle(ApiForm):
 
 
 def start_from(bundle: ConfigBundle | None, form: NewConfigBundle) -> dict[str, Any]:
-    """Return the initial values of the form: those of the current config bundle, for stages that the version has."""
+    """Return the form's initial values: the values of the given config bundle, for stages that the version has."""
     if bundle is None:
         return {}
     kept = bundle.stage_config if not form.stages else {}

@@ -23,7 +23,7 @@ TONE = {
 
 @dataclass(frozen=True, slots=True)
 class Wave:
-    """One wave and its progress. ``until`` is the end of the pause after it."""
+    """One wave and its progress. ``until`` is the end of the pause after the wave."""
 
     number: int
     percent: int
@@ -57,8 +57,8 @@ class DeploymentState:
 def build_waves(strategy: Strategy, deployment: DeploymentState, counts: CountsByWave, *, expected: int) -> list[Wave]:
     """Return the waves that have agents.
 
-    ``counts`` are by wave and progress. Before the first offer they are empty, and ``expected`` agents are divided into
-    waves as the rollout will divide them.
+    ``counts`` maps wave and progress to the number of agents. Before the first offer it is empty, and ``expected``
+    agents are divided into waves as the rollout will divide them.
     """
     shares = _shares(strategy, expected) if not counts else {}
     numbers = sorted({number for number, _ in counts} | shares.keys())

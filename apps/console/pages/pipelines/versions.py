@@ -24,7 +24,7 @@ from apps.releases.models import ConfigBundle
 from byteor_cloud.api.compute_slot import compute_for
 from byteor_cloud.database.large_columns import without_large
 
-_SHOWN = 10  # config bundles
+_SHOWN = 10  # config bundles that a version's page lists
 
 
 @admin.register(Version, site=site)

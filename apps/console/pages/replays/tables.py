@@ -71,7 +71,7 @@ class _VersionForm(ActForm):
             ]
             otherwise = f", otherwise of {offered.fallback}" if offered.fallback else ""
             choices.append((str(version.pk), f"{version} with the parameters of the capture{otherwise}"))
-        self.fields["version"].choices = choices  # type: ignore[attr-defined]
+        self.fields["version"].choices = choices  # type: ignore[attr-defined]  # a choice field
 
 
 def _repeat_through(row: Replay, context: ActContext) -> Replay:
