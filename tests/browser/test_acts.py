@@ -260,7 +260,7 @@ def test_agent_can_be_decommissioned(world: World) -> None:
     ("name", "states"),
     [("rotate_signing_key", ["active", "next"]), ("rotate_signing_key_at_once", ["retiring", "active"])],
 )
-def test_signing_key_can_be_rotated_and_old_key_retired(world: World, name: str, states: list[str]) -> None:
+def test_signing_key_can_be_rotated_and_inactive_key_retired(world: World, name: str, states: list[str]) -> None:
     client = signed_in(world.admin.user)
     asked = {**YES, "_form": client.get(act(world.organization, name)).context["form_id"]}
     made, again = (client.post(act(world.organization, name), asked) for _ in range(2))  # a double click

@@ -118,7 +118,7 @@ def test_changes_during_lost_connection_are_noticed_after_reconnect(polling: Any
     assert poll.finish().json()["desired"]["deployment_id"] == str(deployment.pk)
 
 
-def test_change_of_another_agent_wakes_no_poll(polling: Any, room: WaitingRoom) -> None:
+def test_change_of_another_agent_does_not_wake_poll(polling: Any, room: WaitingRoom) -> None:
     world, _, _, etag, poll = polling()
     other, other_api = world.agent(name="other")
     waiting = Poll(other_api, other, etag)
@@ -178,7 +178,7 @@ def test_many_woken_polls_are_spread_over_half_second() -> None:
     assert delays[-1] > 0.4
 
 
-def test_polls_woken_by_concurrent_notifications_are_spread_together() -> None:
+def test_polls_woken_by_concurrent_notifications_are_spread_over_half_second() -> None:
     room = WaitingRoom(capacity=3000)
     waiters = [room.enter(uuid7()) for _ in range(3000)]
 

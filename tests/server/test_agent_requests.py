@@ -189,7 +189,7 @@ def test_parser_agrees_with_gunicorn_on_random_fields(
         max_size=5,
     ),
 )
-def test_request_with_additional_fields_is_accepted(text: str, fields: dict[str, str]) -> None:
+def test_additional_headers_are_accepted_unless_repeated(text: str, fields: dict[str, str]) -> None:
     are_distinct = len({name.upper() for name in fields}) == len(fields)
     head, _, body = text.partition("\r\n\r\n")
     data = "\r\n".join([head, *(f"{name}: {value}" for name, value in fields.items())]) + f"\r\n\r\n{body}"

@@ -116,7 +116,7 @@ def test_repeated_changes_by_key_are_recorded_as_two_events(world: World, machin
     assert list(Verification(world.organization.pk).faults()) == []
 
 
-def test_counted_event_has_last_values(world: World, machine: Machine) -> None:
+def test_event_of_counted_repetitions_has_last_values(world: World, machine: Machine) -> None:
     first = machine.record("agent.update", {"name": ["a", "b"]}, world=world)
     repeated: list[dict[str, Any]] = [
         {"name": ["b", "c"]},

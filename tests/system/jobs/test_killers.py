@@ -98,7 +98,7 @@ def test_each_kind_of_job_can_become_dead_letter(name: str) -> None:
         assert waiting() == [(name, "failed")]
 
 
-def test_graceful_stop_does_not_count_as_kill() -> None:
+def test_postponed_job_does_not_block_other_jobs() -> None:
     enqueue(Note(word="poison"))
     die(3)
     execute("UPDATE procrastinate_jobs SET scheduled_at = now() + interval '15 s'")
