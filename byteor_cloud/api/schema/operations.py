@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Mapping
 from copy import copy, deepcopy
 from typing import Any
@@ -120,7 +121,7 @@ class Schema(AutoSchema):
         for parameter in path:
             parameter["description"] = f"The id of the {_noun(self.path, parameter['name'])}."
         declared = self.view.query_parameters(self._action)  # type: ignore[attr-defined]  # the view is a DeclaringView
-        rows = words(self._operation.id.removeprefix("list"))
+        rows = words(self._operation.id.lstrip(string.ascii_lowercase))  # without the verb
         return [*path, *(declared[name].document(name, rows=rows) for name in sorted(declared))]
 
     def get_operation(self, *args: Any, **kwargs: Any) -> dict[str, Any] | None:
