@@ -37,10 +37,7 @@ def explain_pending(facts: Facts, deployment: DeploymentFacts) -> Statements:
     enlistment = deployment.enlistment
     if enlistment is not None and enlistment.agent.progress is not AgentProgress.PENDING:
         return
-    miss = find_mismatch(facts, deployment)
-    # An enlisted agent stays in the deployment even if the target no longer matches it, unless another pipeline has
-    # taken it over or it is drained.
-    if miss is not None and (enlistment is None or miss.code in {B.ANOTHER_PIPELINE, B.DRAINED}):
+    if find_mismatch(facts, deployment) is not None:
         return
     if deployment.status is DeploymentStatus.PENDING_APPROVAL:
         yield from _waits_for_approval(deployment)
