@@ -49,7 +49,11 @@ class RequestSlot:
         self._patience_s = MAX_WAIT_S
 
     def take(self) -> None:
-        """Take the slot. Raises Unavailable if the request has waited for too long in total."""
+        """Take the slot, or wait for it.
+
+        Raises Unavailable if the total waiting time of the request is used up (a request whose body has arrived always
+        gets ``LEAST_S``), or if too many requests are waiting.
+        """
         if self._was_held:  # the body has arrived: wait at least ``LEAST_S`` before discarding it
             deadline.ensure_least()
             self._patience_s = max(self._patience_s, deadline.LEAST_S)

@@ -68,7 +68,10 @@ class Worker:
         self._ticks: dict[str, int] = {}
 
     def stop(self) -> None:
-        """Make ``run`` return after running jobs have finished. Safe in any thread and in signal handlers."""
+        """Make ``run`` return when running jobs have finished or, after the grace period, have been requeued.
+
+        Safe in any thread and in signal handlers.
+        """
         self._stopping.set()
         self._wake_up()
 

@@ -59,7 +59,10 @@ def crash_before(statement: int) -> Iterator[None]:
 
 
 class StoryClock(datetime):
-    """A replacement for ``timezone.now`` that tests move. Each call adds one microsecond."""
+    """A clock that tests set. Each call of ``now`` advances it by one microsecond.
+
+    It replaces ``datetime`` in ``django.utils.timezone`` and ``time`` in ``byteor_cloud.ids``.
+    """
 
     at: ClassVar[datetime]
 

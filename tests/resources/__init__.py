@@ -120,7 +120,9 @@ class Table:
     """A database table and its pages in the console."""
 
     label: str
-    seen_by: Permission | str | None = None  # needed in the scope of the row. None: only installation operators see it
+    # The permission needed to see a row in its scope, or a rule of ``access.py`` (``own``, ``people``, ``members``).
+    # None: only installation operators see the table.
+    seen_by: Permission | str | None = None
     row: Maker | None = None  # makes sure that a row exists. None: the console does not show the table
     title: str = ""  # the table's title on an environment's page, which shows the number of its rows
     acts: Mapping[str, Act] = field(default_factory=dict)

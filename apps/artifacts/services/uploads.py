@@ -155,10 +155,10 @@ def _existing(environment: Environment, content_hash: str, declared: str) -> Art
 
 
 def _ensure_checked(artifact: Artifact, file: File, *, actor: Actor) -> Artifact:  # type: ignore[type-arg]  # as in ``receive``
-    """Requeue the check of a received artifact if its job is a dead letter or was deleted. Returns the current row.
+    """Requeue the check of a received artifact if its job is a dead letter or was deleted, and return the current row.
 
-    In this case, store the blob again first, because it may have been lost. Raises Unavailable if the artifact is being
-    deleted.
+    Before requeuing, store the blob again, because it may have been lost. A job that killed its process too often is
+    not requeued. Raises Unavailable if the artifact is being deleted.
     """
     key = str(artifact.pk)
     if artifact.status != ArtifactStatus.RECEIVED or jobs.is_queued(IngestArtifact, key):

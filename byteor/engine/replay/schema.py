@@ -295,7 +295,7 @@ class _ReferenceGraph:
             cycle = [by_id[number] for number in error.args[1]]
             # The sorter starts a cycle at any node. Report the smallest pointer, so that the error is always the same.
             first = min(cycle, key=lambda node: node.pointer())
-            detail = "leads back to itself without going deeper into the value"
+            detail = "refers to itself endlessly; a recursive reference must apply to a property or item of the value"
             self.faults.append(SchemaError(first.pointer(), "schema.ref", detail))
 
     def count_keywords(self) -> int:

@@ -63,7 +63,7 @@ REACHED = [
             )
         ),
         "agent-1 runs nothing: quotes/two reaches it in wave 3 of 3; wave 2 is under way, 1 of 4 agents finished.",
-        (B.NEVER_OFFERED, B.WAITS_FOR_WAVE),
+        (B.WAITS_FOR_WAVE, B.NEVER_OFFERED),
         (BEAT, (N.WAVE_ENDS, 500)),
     ),
     Case(

@@ -167,7 +167,7 @@ class AgentAdmin(ReadOnlyAdmin):
             commands.rotate_key,
             body={"mode": RotationMode.BY_AGENT},
             label="Rotate key",
-            done="New key requested from {}",
+            done="Key rotation requested for {}",
             explain="The agent is asked to fetch a new key. Its old key expires when the agent first uses the new key, "
             "or 24 hours after the agent fetched the new key.",
             icon="key",

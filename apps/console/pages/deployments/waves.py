@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from apps.console.pages.deployments.phrases import agent_count
+from byteor.engine.explain.wording import because
 from byteor.engine.machines import AgentProgress, DeploymentStatus
 from byteor.engine.rollout import Strategy
 
@@ -114,7 +115,7 @@ def headline(deployment: DeploymentState, found: Sequence[Wave], *, detail: str 
             counts[progress] = counts.get(progress, 0) + count
     of_all = f"{counts.get(AgentProgress.ACTIVE, 0):,} of {agent_count(total)} active"
     failed = f", {counts[AgentProgress.FAILED]:,} failed" if counts.get(AgentProgress.FAILED) else ""
-    why = f": {detail}" if detail else ""
+    why = because(detail)
     match DeploymentStatus(deployment.status):
         case _S.PENDING_APPROVAL:
             return "Waiting for approval."

@@ -17,9 +17,9 @@ from apps.tenancy.services import members
 
 _ROLES = {
     Role.VIEWER: "Viewer: sees everything and cannot change anything",
-    Role.OPERATOR: "Operator: in addition edits pipelines, deploys, approves and replays",
-    Role.PROJECT_ADMIN: "Project admin: in addition manages environments, their settings, enrollment tokens and "
-    "project members",
+    Role.OPERATOR: "Operator: like a viewer, and can edit pipelines, deploy, approve and replay",
+    Role.PROJECT_ADMIN: "Project admin: like an operator, and can manage environments, their settings, enrollment "
+    "tokens and project members",
     Role.ORG_ADMIN: "Organization admin: can do everything in the organization",
 }
 

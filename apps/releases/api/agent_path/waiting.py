@@ -78,10 +78,10 @@ class WaitingRoom:
                 del self._waiters[waiter.agent_id]
 
     def wake(self, agent_ids: Iterable[UUID] | None) -> None:
-        """Wake the polls of these agents, or of all agents if None. Many responses are spread over up to SPREAD_S s.
+        """Wake the polls of these agents, or of all agents if None.
 
-        A change to many agents causes many notifications at the same time, so polls that were woken just before are
-        included in the spread.
+        Their responses are spread over at most ``SPREAD_S`` seconds. A change to many agents causes several
+        notifications in quick succession, so the spread is longer while responses to earlier notifications are due.
         """
         with self._lock:
             chosen = list(self._waiters) if agent_ids is None else agent_ids
