@@ -119,7 +119,7 @@ def test_action_over_limit_is_not_listed_and_causes_no_stage_error(ring: MakeRin
     first, second = records(b"a", b"b")
     runner.feed(first)
 
-    with pytest.raises(LimitExceeded, match="more than 1 actions"):
+    with pytest.raises(LimitExceeded, match="more than 1 side effects"):
         runner.feed(second)
 
     assert len(runner.actions) == 1
