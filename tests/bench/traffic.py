@@ -35,7 +35,7 @@ class Style(StrEnum):
     IN_TURN = "in_turn"  # send each request after the response to the previous one
     PIPELINED = "pipelined"  # send as many requests as the server accepts, and discard the responses
     IDLE = "idle"  # open connections and send nothing
-    ROTATING = "rotating"  # send heartbeats in turn, and rotate the agent's key before every 25 heartbeats
+    ROTATING = "rotating"  # send heartbeats in turn, and rotate the agent's key once per 25 heartbeats
     SPINNING = "spinning"  # send no requests, but use ``cores`` of processor time
 
 

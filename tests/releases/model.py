@@ -195,7 +195,7 @@ class Model(Rollouts):
         *,
         by: str,
     ) -> str | None:
-        """Return the problem code that refuses the approval credential of ``source``, or None if it is valid."""
+        """Return the problem code if the approval credential of ``source`` is refused, or None if it is accepted."""
         approval = source.approval
         assert approval is not None
         if source.bundle.pipeline != bundle.pipeline:

@@ -43,7 +43,7 @@ def send(client: Client, method: str, path: str, body: bytes, kind: str, headers
 
 
 def rows() -> dict[str, list[dict[str, Any]]]:
-    """Return all rows of the two apps without random columns. All times are replaced with the same text."""
+    """Return all rows of the fleet and releases apps without random values, and with one text for all times."""
     random = {"id", "next_heartbeat_s"}
     models = [*apps.get_app_config("fleet").get_models(), *apps.get_app_config("releases").get_models()]
     return {
