@@ -28,7 +28,7 @@ def needed(operation: str) -> Permission | None:
 
 
 def _completed(act: Act) -> Act:
-    """Complete an act with the permission of its operation and with a row on which the operation is possible."""
+    """Add the operation's permission to an act with an operation, and the operation's row if the act names none."""
     if not act.operation:
         return act
     return replace(act, needs=needed(act.operation), on=act.on or CALLS[act.operation].on)
@@ -67,7 +67,7 @@ def make_ids(place: Place, *, of_environment: bool) -> dict[str, Any]:
 
 
 def ids_on(make: Maker, path: str, place: Place) -> dict[str, Any]:
-    """Create a row. Return the ids in the path that identify it."""
+    """Create a row. Return its id and, if it has one, its environment's id, by their names in the path."""
     row = make(place)
     found = {"env_id": row.environment_id} if hasattr(row, "environment_id") else {}
     return {**found, names_in(path)[-1]: id_of(row)}

@@ -51,7 +51,8 @@ def _is_own(columns: frozenset[str], count: int) -> bool:
 def enlarge() -> None:
     """Set the large columns of all rows to values of about ``SIZE`` bytes, which PostgreSQL compresses to about 1 %.
 
-    Objects keep their keys and get an additional one.
+    Columns in ``_NEEDED`` stay unchanged, and those in ``_SIZES`` get smaller values. Objects and arrays keep their
+    contents and get an additional item.
     """
     types = long_columns()
     with without_triggers() as cursor:  # triggers reject changes to immutable rows

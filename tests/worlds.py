@@ -54,7 +54,7 @@ def plan(name: str = "quotes", **ring: Any) -> dict[str, Any]:
 
 
 class Api:
-    """A JSON client with one bearer credential. It checks every response against the OpenAPI document."""
+    """A JSON client with one bearer credential or none. It checks every response against the OpenAPI document."""
 
     def __init__(self, token: str | None) -> None:
         self.token = token
@@ -192,7 +192,7 @@ class World:
         return text
 
     def enrollment(self, environment: Environment) -> tuple[EnrollmentToken, str]:
-        """Return the enrollment token for ``agent``, and its text."""
+        """Return the environment's enrollment token that ``agent`` uses, and its text."""
         if environment.pk not in self._enrollments:
             self._enrollments[environment.pk] = enrollment.create_enrollment_token(
                 environment=environment, actor=self.admin.actor, max_uses=10_000
@@ -210,7 +210,7 @@ class World:
         return made.agent, Api(made.secret.text)
 
     def deployment(self, bundle: ConfigBundle, **options: Any) -> Deployment:
-        """Request a deployment to all agents."""
+        """Request a deployment, by default to all agents at once."""
         return deployments.create_deployment(
             environment=bundle.environment,
             config_bundle=bundle,
@@ -222,7 +222,10 @@ class World:
 
 
 def run_jobs(*, limit: int = 200) -> int:
-    """Run waiting jobs, including those that they enqueue, in the order of the queue. Returns their number."""
+    """Run waiting jobs, including those that they enqueue, in the order of the queue. Returns their number.
+
+    Raises AssertionError after ``limit`` jobs.
+    """
     for ran in range(limit):
         row = ProcrastinateJob.objects.filter(status="todo").order_by("id").first()
         if row is None:

@@ -105,7 +105,7 @@ def fill(world: Any, *, agents: int, artifacts: int, events: int, replays: int) 
 
 
 def run(*, rounds: int, large: int = LARGE["agents"]) -> list[Row]:
-    """Print each slow page. Return the time and queries of the slowest page, and the growth of all pages."""
+    """Print the slowest pages. Return the longest time, the most queries, and the growth of pages at both sizes."""
     from tests.worlds import World
 
     logging.disable(logging.INFO)

@@ -69,7 +69,7 @@ class _Bench:
         return sum(map(cpu_s, (self._postmaster, *pids)))
 
     def wait_for_recovery(self, port: int, *pids: int) -> bool:
-        """Wait until the load is over: the probe gets a response, and the server and the database are idle."""
+        """Wait until the probe gets a response and the server and database are idle. Return False after a minute."""
         until = time.monotonic() + _RECOVERY_S
         while time.monotonic() < until:
             used = self._used_s(pids)

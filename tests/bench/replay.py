@@ -253,7 +253,7 @@ def _ingest(folder: Path, rounds: int) -> Row:
 
 
 def _large(folder: Path, large: int) -> list[Row]:
-    """Measure the memory of a replay of many records, each in its own process, and a trace of the last record."""
+    """Measure the memory of replays of few and of many records, each in its own process, and the time of a trace."""
     peaks = {}
     for count in (SMALL, large):
         journal = folder / "in.bin"

@@ -53,7 +53,7 @@ class Crowd:
             assert self.slots._waiting.total() == waiting - 1
 
     def finish(self, *held: Holder) -> None:
-        """Free slots until every waiting thread has had one."""
+        """Free slots until no thread waits."""
         waiting, given_back = list(held), 0
         while len(self.served) + len(self.refused) < len(self.threads):
             self.slots.give_back(waiting.pop(0))

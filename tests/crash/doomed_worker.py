@@ -1,9 +1,8 @@
 """A worker that kills itself with ``kill -9`` at chosen moments of a rollout and is restarted immediately.
 
 ``python -m tests.crash.doomed_worker`` reads lines from its stdin. Each line is a JSON list of moments at which
-successive workers die; the last worker survives. The process prints a line for each moment that a worker passes, and
-for each death. Every worker is a fork of this process, which has loaded the code and has no open connection, so workers
-start fast.
+successive workers die; the last worker survives. The process prints a line for each moment that a worker passes or dies
+at. Every worker is a fork of this process, which has loaded the code and has no open connection, so workers start fast.
 
 The moments are before and after the commit of each transaction in which a job changes a deployment, and in the middle
 and at the end of writing the deployment's bundle.

@@ -171,7 +171,7 @@ def test_serve_refuses_to_start_with_too_few_connections(settings: Any, set_conf
 
 @pytest.fixture
 def set_config(settings: Any) -> Callable[..., Any]:
-    """Return a function that changes some of the settings."""
+    """Return a function that returns a copy of the settings with changes."""
     from dataclasses import replace
 
     return lambda **changes: replace(settings.CONFIG, **changes)

@@ -52,7 +52,7 @@ class Caller:
 
 
 def make_callers(tenants: Tenants) -> list[Caller]:
-    """Create callers with each role and with each kind of credential, those with the least permissions first."""
+    """Create people and organization keys with each role, and some without a role or from another tenant or project."""
     home, abroad, elsewhere = tenants.home, tenants.abroad, tenants.cousin.environment.project
     people = {Role.VIEWER: home.viewer, Role.OPERATOR: home.operator, Role.PROJECT_ADMIN: home.project_admin}
     found = [

@@ -96,7 +96,7 @@ def console(world: World) -> Client:
 
 
 def check_shown(world: World, console: Client, approval: Approval, label: str, expected: Request) -> str:
-    """Check that the API shows the field to a viewer and the page shows it to an approver. Returns the page's text."""
+    """Check that a viewer sees the field in the API and an approver on the page. Returns the field's text there."""
     shown = world.viewer.api.get(world.path(approval.environment, f"/approvals/{approval.pk}")).json()
     assert {name: shown[name] for name in expected.in_api} == expected.in_api
     page = console.get(row_page(approval))

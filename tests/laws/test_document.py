@@ -70,7 +70,7 @@ REFERENCE = [
 
 
 def documented() -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield the method, path and description of each operation in the document."""
+    """Yield the method, path and definition of each operation in the document."""
     for path, methods in document()["paths"].items():
         for method, operation in methods.items():
             yield method.upper(), path, operation

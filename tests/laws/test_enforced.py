@@ -170,7 +170,8 @@ def test_no_view_reads_undeclared_parameters() -> None:
     assert ROOT / "apps/releases/api/views/deployments.py" in files
     reading = {file.name for file in files if re.search(r"query_params|\.GET\b", file.read_text())}
 
-    # The base class of all views reads only declared parameters, and DRF's pagination reads the cursor.
+    # The base class of all views reads only declared parameters, pagination the cursor, and the document's route the
+    # format.
     assert reading == {"view_sets.py", "pagination.py", "document.py"}
 
 

@@ -1,6 +1,7 @@
 """A model of releases in plain Python, without database, HTTP, queue, locks or crashes.
 
-The methods for callers' requests return the problem code if the request is refused, and None otherwise.
+Most methods for callers' requests return the problem code if the request is refused, and None otherwise. ``obstacles``
+and ``retry`` return a set of problem codes.
 """
 
 from __future__ import annotations
@@ -138,7 +139,7 @@ class Model(Rollouts):
         return None
 
     def retry(self, deployment: Deployment) -> set[str]:
-        """Retry the deployment, or return the problem codes of all reasons for which this is refused."""
+        """Retry the deployment, or return the problem codes of the reasons for which this is refused."""
         has_failed = deployment.status == "failed"
         if deployment.status == "active" and not deployment.current:
             return {"not_current"}
@@ -194,7 +195,7 @@ class Model(Rollouts):
         *,
         by: str,
     ) -> str | None:
-        """Return the problem code with which the approval credential of ``source`` is refused."""
+        """Return the problem code if the approval credential of ``source`` is refused, or None if it is accepted."""
         approval = source.approval
         assert approval is not None
         if source.bundle.pipeline != bundle.pipeline:
@@ -213,7 +214,7 @@ class Model(Rollouts):
         return None if may_be_self or len(others) >= self.policy.approvals else "approval.self"
 
     def _close_approval(self, deployment: Deployment, approval: Approval, status: str) -> None:
-        """Close the approval and fail its deployment. The worker later rolls back break-glass deployments."""
+        """Close the approval. Fail its deployment unless the build has started or it is break-glass."""
         approval.status = status
         if not approval.broken and deployment.status in {"pending_approval", "approved"}:
             self._fail(deployment, f"approval_{status}")

@@ -1,6 +1,7 @@
-"""The records of the release model: bundles, targets, offers, agents, approvals, deployments.
+"""The records of the release model, such as bundles, agents, approvals and deployments.
 
-Times are whole seconds since the start. Records are identified by numbers, in the order of their creation.
+Times are whole seconds since the start, but ``since`` and ``activated`` are event counts. Bundles, agents and
+deployments are numbered in the order of their creation.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class Agent:
     left: bool = False
     offer: Offer | None = None
     progress: str = "pending"
-    # The agent's accepted reports: (by, source, status, since).
+    # The agent's accepted reports: (by, source, status, event count).
     accepted_reports: set[tuple[int, int, str, int]] = field(default_factory=set)
 
 

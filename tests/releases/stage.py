@@ -1,4 +1,4 @@
-"""The setup of random stories: an organization, a clock that tests move, and worker crashes."""
+"""The setup of random stories: an organization, a clock, worker crashes, and the rows to compare with the model."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Crash(BaseException):
 
 @contextmanager
 def crash_before(statement: int) -> Iterator[None]:
-    """Raise Crash before the ``statement``-th SQL statement of the block."""
+    """Raise Crash before the SQL statement of the block with this number, counted from 0."""
     left = statement
 
     def count(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
@@ -172,7 +172,7 @@ def rows_of(scene: StoryWorld, deployments: list[UUID], agents: list[UUID]) -> d
 
 
 def rows_of_model(model: Model) -> dict[str, Any]:
-    """Return the model's records in the same form as ``rows_of``."""
+    """Return the model's records in the same form as ``rows_of``, without ``progress_counts``."""
     return {
         "deployments": {
             d.number: (d.status, d.reason, d.current, d.superseded_by, d.restores, d.wave, d.paused, d.built)

@@ -43,7 +43,7 @@ def send(client: Client, method: str, path: str, body: bytes, kind: str, headers
 
 
 def rows() -> dict[str, list[dict[str, Any]]]:
-    """Return all rows of agents and deployments. All times are replaced with the same text."""
+    """Return all rows of the fleet and releases apps without random values, and with one text for all times."""
     random = {"id", "next_heartbeat_s"}
     models = [*apps.get_app_config("fleet").get_models(), *apps.get_app_config("releases").get_models()]
     return {
@@ -60,7 +60,7 @@ def rows() -> dict[str, list[dict[str, Any]]]:
 
 
 def send_and_undo(client: Client, *request: Any) -> Any:
-    """Send a request. Return its response and the resulting rows, and undo its changes."""
+    """Send a request and undo its changes. Return the response, the resulting rows, and whether the layer responded."""
     with transaction.atomic():
         AgentKey.objects.update(last_used_at=None)
         response, layered = send(client, *request)

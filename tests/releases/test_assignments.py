@@ -68,7 +68,7 @@ class Pause:
 
 
 def rows_agree() -> bool:
-    """Return whether each assignment has a deployment agent with the same progress and action."""
+    """Return whether each assignment to a deployment has the progress and the action of its deployment agent."""
     parts: dict[tuple[UUID | None, UUID], tuple[str, str]] = {
         (deployment_id, agent_id): (action, progress)
         for deployment_id, agent_id, action, progress in DeploymentAgent.objects.values_list(

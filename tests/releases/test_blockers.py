@@ -196,7 +196,7 @@ class Waiting(RuleBasedStateMachine):
 
     @initialize(data=st.data())
     def begin(self, data: Any) -> None:
-        """Request three deployments, the first of them while the limit is low. The second may start immediately."""
+        """Request three deployments, the first while the limit is low. The second is sometimes built immediately."""
         self._create(0, "a", set())
         self._set_limit(3)
         self._create(3, "b", set())

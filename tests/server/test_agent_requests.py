@@ -231,7 +231,7 @@ class Connection:
         self.parser = AgentsFirst(CFG, self.server, CLIENT)
 
     def responses(self) -> bytes:
-        """Return all bytes sent until the shortcut closed the connection or left a request to gunicorn."""
+        """Return the bytes sent until the connection is closed or nothing arrives for 50 ms."""
         self.client.settimeout(0.05)
         found = b""
         try:
@@ -243,7 +243,7 @@ class Connection:
 
 
 def echo(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-    """Respond with the request's body."""
+    """Respond with the first two bytes of the request's body."""
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [environ["wsgi.input"].read(2)]
 

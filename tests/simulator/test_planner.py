@@ -34,7 +34,7 @@ def beat(desired: dict[str, Any] | None = None, next_s: float = 10.0) -> ServerR
 
 
 def play(planner: Planner, machine: Machine, responses: list[ServerResponse], now: float = 0.0) -> float | None:
-    """Feed the machine these responses in order. Return the time of its next action."""
+    """Feed the machine these responses in order. Return the time of its next action, if any."""
     at: float | None = now
     for response in responses:
         assert at is not None

@@ -40,7 +40,7 @@ def use_bucket(settings: Any, endpoint: str, bucket: str = BUCKET) -> None:
 
 @pytest.fixture
 def uploads(settings: Any, tmp_path: Path) -> Iterator[Path]:
-    """Configure a folder for temporary files that does not exist. Check that no file remains in it."""
+    """Configure a missing folder for temporary files. Check that no file remains in it."""
     folder = tmp_path / "data" / "uploads"
     settings.FILE_UPLOAD_TEMP_DIR = str(folder)
     yield folder

@@ -198,7 +198,7 @@ def stopped_connections(site: Site) -> Iterator[None]:
 
 
 def has_ended(pid: int) -> bool:
-    """Return whether a process has ended, even if its stopped parent has not reaped it."""
+    """Return whether a process has ended but has not been reaped by its stopped parent."""
     return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
 
 
@@ -214,7 +214,7 @@ def deploy(site: Site) -> str:
 
 
 def check_offered(site: Site, deployment: str) -> None:
-    """Check that the deployment is built and offered exactly once."""
+    """Check that the deployment is built and offered exactly once, and abort it."""
     path = f"{site.fleet.environment}/deployments/{deployment}"
     wait_until(lambda: site.fleet.call("GET", path)["status"] == "deploying")
     timeline = site.fleet.call("GET", f"{path}/timeline")["results"]

@@ -209,5 +209,5 @@ def test_slow_requests_leave_slots_to_other_organizations(server: Installation, 
 
 
 def finished(server: Installation) -> list[str]:
-    """Return the ids of the requests in the order in which they finished."""
+    """Return the ids that start with ``many`` or ``few``, in the order in which the requests finished."""
     return re.findall(r"request_id=((?:many|few)-[0-9]{4}) ", server.output())

@@ -29,7 +29,7 @@ class Message:
 
 @dataclass
 class Receiver:
-    """A receiver: the statuses to return (in turn, then always the last one), and the messages that arrived."""
+    """A receiver: the statuses (in turn, then always the last one) and headers to return, and the received messages."""
 
     port: int = 0
     statuses: list[int] = field(default_factory=lambda: [204])

@@ -36,7 +36,7 @@ def configure(settings: Any, **changes: Any) -> None:
 
 
 def store_in_files(settings: Any, folder: Path, key: bytes | None) -> tuple[Path, Path]:
-    """Write the master key to a file in the data folder, as if no environment variable set it."""
+    """Use master key files in the data folder, and write ``key`` to the current one. Return both paths."""
     assert key is not None
     present, previous = folder / "master_key", folder / "master_key_previous"
     present.write_text(base64.b64encode(key).decode())
