@@ -58,7 +58,9 @@ def wave(page: Page, number: int) -> Any:
     return page.locator(f"#wave-{number} .pill")
 
 
-def test_deployment_is_shown_live_from_approval_to_rollback(world: World, page: Page, shot: Callable[..., None]) -> None:
+def test_deployment_is_shown_live_from_approval_to_rollback(
+    world: World, page: Page, shot: Callable[..., None]
+) -> None:
     agents = running(world, 4)
     deployment = risky(world, note=f"the night build {NASTY}")
     sign_in(page, world.reviewer.user)

@@ -52,7 +52,7 @@ def _nothing(place: Place) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Further:
-    """A request body for which an operation needs an additional permission in an environment with the posture prod."""
+    """A request body for which an operation needs an additional permission."""
 
     needs: Permission
     body: Callable[[Place], dict[str, Any]]
@@ -87,8 +87,8 @@ class Call:
 class Act:
     """An act of the console, the permission that it needs in the scope of its row, and a valid form.
 
-    An act with an ``operation`` needs the same permissions as the operation, and is possible on the same row. An act
-    without an operation and permission may be performed by everybody who sees the row. ``on`` is as in ``Call``.
+    An act with an ``operation`` needs the same permissions as the operation, and is possible on the same row. Everybody
+    who sees the row may perform an act without both, subject to the ``only_`` fields. ``on`` is as in ``Call``.
     """
 
     operation: str = ""
@@ -120,7 +120,7 @@ class Table:
     """A database table and its pages in the console."""
 
     label: str
-    seen_by: Permission | str | None = None  # needed in the scope of the row. None: only installation operators see it
+    seen_by: Permission | str | None = None  # needed in the row's scope, or a rule's name. None: only operators
     row: Maker | None = None  # makes sure that a row exists. None: the console does not show the table
     title: str = ""  # the table's title on an environment's page, which shows the number of its rows
     acts: Mapping[str, Act] = field(default_factory=dict)
