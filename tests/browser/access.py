@@ -327,7 +327,7 @@ class Tenants:
 
     @cache  # noqa: B019  each process has only one instance
     def rows_for(self, label: str, name: str) -> list[Any]:
-        """Return rows of acme's trading project whose state permits the act.
+        """Return rows of acme's trading project, of acme itself or of its viewer, whose state permits the act.
 
         Returns one row for each variant of the rule: rows in prod, and rows of an organization itself, may differ.
         """

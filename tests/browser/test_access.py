@@ -93,7 +93,7 @@ def assert_shows_nothing_else(person: Somebody, tenants: Tenants, response: Any)
 
 
 def assert_refused(response: Any, before: str | None = None) -> None:
-    """Assert that the response is 403 or 404, and that no row was written."""
+    """Assert that the response is 403 or 404, and that no row was written since ``before``, if given."""
     context = (response.wsgi_request.user, response.wsgi_request.method, response.wsgi_request.get_full_path())
     assert response.status_code in {403, 404}, (*context, response.status_code)
     assert before is None or writes() == before, context

@@ -30,7 +30,7 @@ def approval_of(deployment: Deployment) -> Approval:
 
 
 def listed(client: Client, **query: str) -> list[UUID]:
-    """Return the approvals in the order of the inbox."""
+    """Return the ids of the approvals in the inbox, in its order."""
     return [row.pk for row in client.get(table(Approval), query).context["cl"].result_list]
 
 

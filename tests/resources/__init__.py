@@ -52,7 +52,7 @@ def _nothing(place: Place) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Further:
-    """A request body for which an operation needs an additional permission in an environment with the posture prod."""
+    """A request body for which an operation needs an additional permission."""
 
     needs: Permission
     body: Callable[[Place], dict[str, Any]]
@@ -87,8 +87,8 @@ class Call:
 class Act:
     """An act of the console, the permission that it needs in the scope of its row, and a valid form.
 
-    An act with an ``operation`` needs the same permissions as the operation, and is possible on the same row. An act
-    without an operation and permission may be performed by everybody who sees the row. ``on`` is as in ``Call``.
+    An act with an ``operation`` needs the same permissions as the operation, and is possible on the same row. Everybody
+    who sees the row may perform an act without both, subject to the ``only_`` fields. ``on`` is as in ``Call``.
     """
 
     operation: str = ""

@@ -36,7 +36,7 @@ def activate(place: Place, bundle: ConfigBundle) -> Deployment:
 
 
 def pending(place: Place) -> Deployment:
-    """Create a deployment that waits for approval. The reviewer requests it, so everybody else may approve it."""
+    """Create a deployment that waits for approval. The reviewer requests it, so every other operator may approve it."""
     place.get(deployment)
     changed = place.world.bundle(place.environment, "pending", version=place.get(version), env={"LEVEL": "3"})
     return place.world.deployment(changed, actor=place.world.reviewer.actor)

@@ -60,7 +60,7 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         return rows.filter(granted_condition(self.model, self.tenant, act.needs, console_user))
 
     def rows_deleted_with(self, request: HttpRequest, row: Model) -> list[tuple[str, int | str]]:
-        """Return the title and row count of each table from which rows are deleted with a project or an environment."""
+        """Return the title and visible row count of each table whose rows are deleted with a project or environment."""
         found = {
             other.menu_title(): other.get_queryset(request).filter(**{at: row})
             for model, other in self.admin_site._registry.items()
@@ -101,7 +101,7 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         return act.needs is None or console_user_of(request).holds_anywhere(act.needs)
 
     def choice_view(self, request: HttpRequest, act: str) -> HttpResponse:
-        """List the rows on which the person can perform the act, or redirect to the act if there is only one."""
+        """List rows on which the person can perform the act, or redirect to the act if there is only one such row."""
         found = next((each for each in self.acts if each.name == act and each.creates is not None), None)
         if found is None:
             raise Http404
@@ -121,7 +121,7 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         return TemplateResponse(request, "console/choice.html", context)
 
     def act_view(self, request: HttpRequest, object_id: str, act: str) -> HttpResponse:
-        """Show the page of an act on a row, or perform the act if it is confirmed. Returns 404 for an invisible row."""
+        """Show the page of an act on a row, or perform the act if it is confirmed."""
         found = next((each for each in self.acts if each.name == act), None)
         if found is None:
             raise Http404

@@ -73,7 +73,7 @@ class ScopedChangeList(ChangeList):  # type: ignore[misc]  # untyped library
 
     @property
     def search_note(self) -> str:
-        """A note about rows that the search may have left out; empty if the search covered all rows."""
+        """A note about rows that the search may have left out; empty without a search, or if it covered all rows."""
         every = self.model_admin.searches_all
         return note(self.root_queryset, self.result_count, every=every) if self.query else ""
 
@@ -157,9 +157,9 @@ class ReadOnlyAdmin(ActingAdmin):
 
     @final
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        """Return the visible rows. On a list, return only the visible rows in the scope of the list.
+        """Return the visible rows. On the overview and on lists, return only the visible rows in the scope.
 
-        Every list, page, search, filter, autocomplete and action starts from these rows.
+        Every list starts from these rows, and so do its search, filters, autocompletion and actions.
         """
         rows, scope = self.visible_rows(request), list_scope_of(request)
         return pause_between_rows(rows if scope is None else self.in_scope(rows, scope))
@@ -196,19 +196,19 @@ class ReadOnlyAdmin(ActingAdmin):
         return self.has_view_permission(request)
 
     def get_search_results(self, request: HttpRequest, queryset: QuerySet[Any], search_term: str) -> Any:
-        """Return the rows that the search finds, and False because no row is included twice."""
+        """Return the rows that the search finds, or all without a text, and False because no row is included twice."""
         text = search_term.strip()
         every = self.searches_all
         return (search(queryset, self.search_fields, text, every=every) if text else queryset), False
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
-        """Return False for hidden fields, because prefix filters would reveal a secret character by character."""
+        """Return False for secret and guarded fields, which prefix filters would reveal character by character."""
         if not (SECRETS | self.guarded.keys()).isdisjoint(lookup.split("__")):
             return False
         return bool(super().lookup_allowed(lookup, value, request))
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
-        """Return the columns that the person may see on the row's page."""
+        """Return the fields that the row's page lists for the person."""
         held = console_user_of(request).permissions(self.tenant_of(obj)) if obj is not None else frozenset()
         hidden = SECRETS | self.omitted | {name for name, needed in self.guarded.items() if needed not in held}
         return [

@@ -137,7 +137,7 @@ def relative_time(moment: datetime | None) -> str:
 
 
 def time_left(moment: datetime | None) -> str:
-    """Return the time left until ``moment``, which the browser counts down; if it is past, a ``relative_time``."""
+    """Return the time left until ``moment``, which the browser counts down; otherwise its ``relative_time``."""
     if moment is None or moment <= timezone.now():
         return relative_time(moment)
     return format_html(

@@ -95,7 +95,7 @@ class ConsoleUser:
 
 
 def console_user_of(request: HttpRequest) -> ConsoleUser:
-    """Return the signed-in person with all roles, which are read from the database once per request."""
+    """Return the signed-in person with all roles, read once per request. An anonymous or inactive user has no roles."""
     known: ConsoleUser | None = getattr(request, "_console_user", None)
     if known is None:
         known = _read(request.user) if isinstance(request.user, User) else ConsoleUser(None, False, {})

@@ -25,7 +25,7 @@ class VisibleRowsFilter(admin.RelatedFieldListFilter):
     """A filter by a related row that offers only rows that the person may see."""
 
     def field_choices(self, field: Any, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        """Return the first 200 visible rows in the scope of the list, sorted by name."""
+        """Return the keys and names of the first 200 visible rows in the scope of the list, sorted by name."""
         related = model_admin.admin_site.get_model_admin(field.related_model)
         return sorted(
             ((str(row.pk), str(row)) for row in related.get_queryset(request)[:200]), key=lambda pair: pair[1]
@@ -33,7 +33,7 @@ class VisibleRowsFilter(admin.RelatedFieldListFilter):
 
 
 class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # generic for the stubs only
-    """Pages of at most ``MOST_LISTED`` rows. Counting all rows and reading far pages would take seconds."""
+    """Pages with at most ``MOST_LISTED`` rows in total. Counting all rows and reading far pages would take seconds."""
 
     @cached_property
     def is_cut(self) -> bool:
@@ -95,7 +95,7 @@ def note(rows: QuerySet[Any], found: int, *, every: bool) -> str:
 
 
 def _with_words(rows: QuerySet[Any], fields: Sequence[str], words: Sequence[str]) -> list[Any]:
-    """Return the keys of the first of these rows that contain all words.
+    """Return the keys of at most ``FOUND`` of these rows that contain all words.
 
     The subquery reads the rows before they are compared. Otherwise PostgreSQL would compare all rows of the table.
     """

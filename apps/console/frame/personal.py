@@ -28,7 +28,7 @@ type _Build = Callable[..., QuerySet[Any, Any]]
 
 
 def visible_row(model_admin: Any, console_user: ConsoleUser, key: str) -> Any:
-    """Return the row with this UUID; None if the person may not see it, or if the key is not a UUID."""
+    """Return the row with this UUID; None if the person sees no such row, or if the key is not a UUID."""
     try:
         pk = UUID(key)
     except ValueError:

@@ -55,7 +55,8 @@ def path_to(model: type[Model], tenant: str, level: type[Model]) -> str | None:
 def scope_condition(model: type[Model], tenant: str, scope: Tenant) -> Q:
     """Return the condition that a row belongs to the scope.
 
-    Rows of a level above the scope, such as signing keys, belong to the scope if their organization contains the scope.
+    Rows of a level above the scope, such as signing keys, belong to the scope if their organization or project
+    contains it.
     """
     level = level_of(model, tenant)
     while scope is not None and (path := path_to(model, tenant, type(scope))) is None:
@@ -143,7 +144,7 @@ def _read(request: HttpRequest) -> Tenant:
 
 
 def remembered_scope(request: HttpRequest) -> Tenant:
-    """Return the last scope of the session; None if the person may no longer see it."""
+    """Return the last scope of the session; None without one, or if the person may no longer see it."""
     known = request.session.get(_REMEMBERED)
     return _find(request, known) if known else None
 
@@ -165,7 +166,7 @@ def _visible_tenant(level: type[Model], console_user: ConsoleUser, pk: UUID) -> 
 
 
 def list_scope_of(request: HttpRequest) -> Tenant:
-    """Return the scope to which this page limits its rows; None unless the page is the overview or lists rows."""
+    """Return the scope to which this page limits its rows, or None. Only the overview and lists limit their rows."""
     match = getattr(request, "resolver_match", None)
     name = (match.url_name or "") if match else ""
     return scope_of(request) if name == "index" or name.endswith(("_changelist", "_choice")) else None

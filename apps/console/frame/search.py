@@ -1,7 +1,7 @@
-"""The global search of the console: by the start of a name, by an id, or by the start of a hash.
+"""The global search of the console: by the title of a list, the start of a name, an id, or the start of a hash.
 
 A search reads a few rows of each kind, however many there are: it finds names and hashes by ranges of an index, and
-ids by primary keys.
+ids by primary keys. In small tables, such as projects, it also finds the text inside names.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _shown(admin: ReadOnlyAdmin, found_by: FoundBy, row: Any) -> Found:
 def _named(request: HttpRequest, kinds: _Kinds, text: str) -> list[tuple[str, Any]]:
     """Return the label and key of rows whose name starts with the text: the first ones of each visible environment.
 
-    Takes one query, which reads a range of an index for each table and environment.
+    Takes at most one query, which reads a range of an index for each table and environment.
     """
     named = [each for each in kinds if each[1].name]
     environments = next((admin for admin, _ in kinds if admin.model is Environment), None)
@@ -120,9 +120,9 @@ def _named(request: HttpRequest, kinds: _Kinds, text: str) -> list[tuple[str, An
 
 
 def _others(request: HttpRequest, kinds: _Kinds, text: str) -> list[tuple[str, Any]]:
-    """Return the label and key of rows with this id, with a hash that starts with the text, or with the text in a name.
+    """Return the label and key of rows with this id, whose hash starts with the text, or with the text in ``words``.
 
-    Takes one query, which reads only tables that may have such a row.
+    Takes at most one query, which reads only tables that may have such a row.
     """
     parts = [
         admin.visible_rows(request)

@@ -54,7 +54,7 @@ class Switcher:
 
     @property
     def posture(self) -> str:
-        """The posture of the page's environment."""
+        """The posture of the page's environment; empty without one."""
         scope = scope_of(self._request)
         return str(scope.posture) if isinstance(scope, Environment) else ""
 
@@ -93,9 +93,9 @@ class Switcher:
         )
 
     def url_in(self, scope: Tenant) -> str:
-        """Return the URL of the same list in another scope; on a row's page, the URL of the list of such rows.
+        """Return the URL in another scope of the same list, the list of a row's table, "Records" or the overview.
 
-        On the page of an organization, project or environment, it is the URL of the other scope's page.
+        On the page of an organization, project or environment, it is the URL of the other scope's page, if any.
         """
         if self._admin is None:
             match = self._request.resolver_match

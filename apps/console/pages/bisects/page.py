@@ -20,7 +20,7 @@ _NAMED = 5  # versions named in a sentence
 
 def bisect_headline(row: Bisect) -> str:
     """Return the result in a sentence, and the versions in which stages had no parameters."""
-    unchecked = [f"v{each['number']}" for each in row.versions if each.get("no_parameters")]
+    unchecked = [f"v{each['number']}" for each in row.versions or () if each.get("no_parameters")]
     if not unchecked:
         return _finding(row)
     shown = ", ".join(unchecked[:_NAMED]) + (f" and {len(unchecked) - _NAMED} more" if len(unchecked) > _NAMED else "")

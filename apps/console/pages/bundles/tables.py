@@ -89,7 +89,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
     # -- creating and deploying ---------------------------------------------------------------------------------
 
     def get_urls(self) -> list[Any]:
-        """Add the pages that create a config bundle and deploy it."""
+        """Add the pages on which people create, choose and deploy a config bundle."""
         views = (self.new_view, self.deploy_view, self.choose_view)
         new, deploy, choose = map(self.admin_site.admin_view, views)
         return [
@@ -106,7 +106,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
         return [deploy, *super()._buttons(request, row)]
 
     def summary(self, request: HttpRequest, row: ConfigBundle) -> dict[str, Any]:
-        """Show the contents of the config bundle and its deployments."""
+        """Show the facts, warnings and deployments of the config bundle."""
         made = without_large(Deployment.objects.filter(config_bundle=row).select_related("environment"))
         panel: dict[str, Any] = {
             "title": "Deployments",

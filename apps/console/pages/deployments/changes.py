@@ -18,6 +18,7 @@ class Changes:
     """The changes from the deployment ``base`` to the deployment that replaces it.
 
     If no deployment is replaced, ``base`` and ``spec`` are None, and ``config`` lists every value as added.
+    The preview of a new config bundle has no ``spec``.
     """
 
     base: Deployment | None
@@ -26,7 +27,7 @@ class Changes:
 
 
 def find_changes(deployment: Deployment, *, compute: Compute = here) -> Changes:
-    """Compare the deployment with the deployment that it replaces."""
+    """Compare the deployment with its base."""
     return compare(find_base(deployment), deployment.config_bundle, compute=compute)
 
 
@@ -43,10 +44,10 @@ def compare(base: Deployment | None, new: ConfigBundle, *, compute: Compute) -> 
 
 
 def find_base(deployment: Deployment) -> Deployment | None:
-    """Return the deployment that this one replaces; None if it replaces none.
+    """Return the deployment with which this one is compared, or None.
 
-    The replaced deployment is the one that this one superseded, otherwise the one that a rollback of this one restores,
-    otherwise the current deployment of the same environment and pipeline.
+    The base is the deployment that this one superseded, otherwise the one that a rollback of this one restores,
+    otherwise the pipeline's current deployment in the environment, even if that is this one.
     """
     others = Deployment.objects.select_related("config_bundle__version").exclude(pk=deployment.pk)
     replaced = others.filter(superseded_by=deployment).order_by("-activated_at").first()

@@ -160,7 +160,7 @@ class Deploy(ApiForm):
         return {"agents": [str(pk) for pk in found.values()]}
 
     def field_of(self, pointer: str) -> tuple[str | None, str]:
-        """Return the field to which a JSON pointer into the body leads, and the rest of the pointer."""
+        """Return the field to which a JSON pointer into the body leads, or None, and the rest of the pointer."""
         name, rest = super().field_of(pointer)
         inner = rest.partition("/")[0]
         return (inner, "") if name == "strategy" and inner in self.fields else (name, rest)
@@ -232,7 +232,7 @@ def _waves(strategy: Strategy, count: int) -> list[tuple[int, int, str]]:
 
 
 def describe_consent(environment: Environment, requester: str) -> str:
-    """Return a sentence about the approval that the environment requires: from how many people, and who they can be."""
+    """Return a sentence about the approval: whether it is needed, from how many people, and who they can be."""
     policy = environment.effective_settings.release
     if not policy.approvals_required:
         return "No approval is needed. The deployment starts immediately."

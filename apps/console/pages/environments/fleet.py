@@ -1,4 +1,4 @@
-"""The fleet panel of an environment's page: a cell for each agent, or only bars of counts for a large fleet."""
+"""The fleet panel of an environment's page: bars of counts, and a cell for each agent of a small fleet."""
 
 from __future__ import annotations
 

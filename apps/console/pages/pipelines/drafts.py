@@ -126,7 +126,7 @@ class DraftAdmin(ReadOnlyAdmin):
         return [button(title, "edit", _editor_url(row), "primary"), *super()._buttons(request, row)]
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Show the table, with a button for a new draft."""
+        """Show the table, with a button for a new draft if the person may create one."""
         response = super().changelist_view(request, extra_context)
         if isinstance(response, TemplateResponse) and console_user_of(request).holds_anywhere(P.OPERATE_ENVIRONMENT):
             chosen = request.GET.get("environment__id__exact")
@@ -215,7 +215,7 @@ def _editor_url(draft: Draft) -> str:
 
 
 def _operable(request: HttpRequest) -> QuerySet[Environment]:
-    """Return the environments in which the person may create drafts, sorted by name."""
+    """Return the environments in which the person may create drafts, sorted by organization, project and name."""
     may = granted_condition(Environment, "", P.OPERATE_ENVIRONMENT, console_user_of(request))
     return (
         listed_rows(request, Environment).filter(may).order_by("project__organization__name", "project__name", "name")

@@ -40,7 +40,7 @@ _TRACED_BYTES = 256 * 1024  # bytes of JSON that a trace may have; the page omit
 def replay_headline(row: Replay, records: Divergence | None, *, may_read: bool) -> str:
     """Return a sentence about the state of the replay, and a warning if stages had no parameters.
 
-    ``records`` are the records that differ, or None if the person may not see them.
+    ``records`` are the records that differ; None without a divergence, or if the person may not see them.
     """
     standing = _standing(row, records, may_read=may_read)
     unchecked = wording.describe_unchecked(unchecked_stages(row.result))
@@ -79,7 +79,7 @@ def _was_compared(row: Replay) -> bool:
 
 
 def progress_bar(row: Replay) -> dict[str, Any] | None:
-    """Return the progress bar of a running replay; None in any other state."""
+    """Return the progress bar of a running replay; None before the records are counted and in any other state."""
     if row.status != ReplayStatus.RUNNING or not row.progress_total:
         return None
     done, left = row.progress_done, row.progress_total - row.progress_done
