@@ -171,9 +171,9 @@ class Heartbeat(models.Model):
     # The commands in the response to each heartbeat. They are stored here so that handling a heartbeat reads no
     # additional table.
     commands = ArrayField(models.CharField(max_length=20, choices=enum_choices(Command)), default=list)
-    # The id of the agent's process, and earlier ids with the Unix times at which they were replaced. A trigger
-    # (migration 0006) stores the earlier ids, and sets ``clone_suspected_at`` when one of them is reported again within
-    # 24 hours.
+    # The id of the agent's process, and the last 16 ids that were replaced within 24 hours, with the Unix times of
+    # their replacement. A trigger (migration 0006) stores the earlier ids, and sets ``clone_suspected_at`` when one of
+    # them is reported again.
     boot_id = models.CharField(max_length=64, null=True)
     superseded_boots = models.JSONField(default=dict)
     clone_suspected_at = models.DateTimeField(null=True)
@@ -252,7 +252,7 @@ class ChangedAgent(models.Model):
 
 
 class RunningInterval(models.Model):
-    """A period in which an agent ran one bundle. ``ended_at`` is null for the bundle that the agent runs now.
+    """A period in which an agent ran one bundle for one deployment. ``ended_at`` is null while the agent runs it.
 
     Intervals are written only by database triggers on ``fleet_heartbeat``, when a heartbeat reports another bundle,
     deployment or spec than the previous heartbeat. They add at most 1,000 per agent and day (see

@@ -1,4 +1,4 @@
-"""The event types of webhooks: the actions of audit events about deployments and approvals."""
+"""The event types of webhooks: the actions of audit events about deployments and approvals, and ``ping``."""
 
 from __future__ import annotations
 

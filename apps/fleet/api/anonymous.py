@@ -1,12 +1,12 @@
 """The rate limit for callers without a valid credential, kept in each process and applied before any costly work.
 
-Each address has an allowance, and all addresses share another one. A request counts against both. If it turns out to
-have a valid credential, it no longer counts, because the rate limit of the credential's owner counts it instead. So
-requests with bad credentials use up the allowances just as requests without a credential do.
+Each address has an allowance, and all addresses share another one. A request counts against both. If a view verifies
+its credential, it no longer counts, because the rate limit of the credential's owner counts it instead. So requests
+with bad credentials use up the allowances just as requests without a credential do.
 
-When an allowance is used up, a request without a credential is refused without a query. A request with a credential is
-refused only if the credential is invalid, so that callers behind the same address cannot lock each other out.
-Credentials that this process has not verified yet are then looked up together, in a few queries for any number of them.
+When an allowance is used up, a request without a credential is refused without a query. A request with a valid
+credential is then refused only if the credential's own allowance is used up. So callers behind the same address cannot
+lock each other out. Credentials that this process has not verified yet are looked up together, in a few queries.
 
 This module is in the fleet app because it needs all families of credentials, and agent keys are defined here.
 """
@@ -82,13 +82,13 @@ class _Known:
 
 
 class AnonymousCallers:
-    """Admits requests within the limits per address and in total. Requests with a valid credential may exceed them."""
+    """Admits requests within the limits per address and in total. Beyond these, each valid credential has its own."""
 
     def __init__(self) -> None:
         self._by_address = Allowance(per_s=PER_ADDRESS_PER_S, burst=PER_ADDRESS_BURST)
         self._in_total = Allowance(per_s=IN_TOTAL_PER_S, burst=IN_TOTAL_BURST)
-        # The allowance of each valid credential that no view verifies: for static files, unknown paths and
-        # documentation.
+        # The allowance of each valid credential for requests in which no view verifies it: for static files, unknown
+        # paths and documentation.
         self._by_credential = Allowance(per_s=PER_ADDRESS_PER_S, burst=PER_ADDRESS_BURST)
         self._valid, self._invalid = _Known(VALID_FOR_S), _Known(INVALID_FOR_S)
         self._look_ups: Combiner[Presented, bool] = Combiner(self._look_up)
@@ -212,7 +212,7 @@ _refused = Tally("anonymous_requests_refused")
 def limit_anonymous_callers(
     get_response: Callable[[HttpRequest], HttpResponse],
 ) -> Callable[[HttpRequest], HttpResponse]:
-    """Refuse requests over the limit that have no valid credential, before they use sessions, views or request slots.
+    """Refuse requests over the limits of ``AnonymousCallers``, before they use sessions, views or request slots.
 
     Frequent refusals are delayed, and the log contains only their number.
     """

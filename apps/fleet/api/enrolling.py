@@ -37,7 +37,7 @@ def enroll(request: EnrollRequest) -> Response:
     """Enroll the host, in one batch with other waiting requests. Raises DomainError if this request is refused."""
     host = request.enrollment
     # A batch contains each name only once, because with a token that permits replacement, the second of two hosts with
-    # the same name supersedes the first.
+    # the same name supersedes the first, which must then be stored already.
     key: Hashable = object() if host.name is None else (host.environment.pk, host.name)
     outcome = _combiner.submit(key, request)
     if isinstance(outcome, DomainError):

@@ -30,7 +30,7 @@ _LABELS = {
 
 @extend_schema_field(_LABELS)
 class LabelsField(serializers.DictField):
-    """At most 64 labels, with keys of 1 to 128 printable characters and values of at most 255 characters."""
+    """At most 64 labels: keys of 1 to 128 printable characters without ``=`` or commas, values of at most 255."""
 
     child = TextField(max_length=MAX_VALUE, allow_blank=True)
 

@@ -40,8 +40,8 @@ def update_agent(
 ) -> Agent:
     """Change the agent's name or labels. New labels replace all old labels.
 
-    Raises Forbidden if the labels would change and ``may_relabel`` is false, and PreconditionFailed if the agent's
-    revision is not ``expected_revision``.
+    Raises Forbidden if the labels would change and ``may_relabel`` is false, PreconditionFailed if the agent's
+    revision is not ``expected_revision``, and IntegrityError (409) if the name is taken.
     """
     locked = lock_revision(agent, expected_revision)
     if not may_relabel and values.get("labels", locked.labels) != locked.labels:

@@ -66,7 +66,7 @@ def create_enrollment_token(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enrollment:
-    """A host's request to become an agent of the environment. If ``name`` is None, it is derived from the host name."""
+    """A host's request to become an agent of the environment. ``name`` defaults to one derived from the host name."""
 
     token: EnrollmentToken
     environment: Environment
@@ -88,8 +88,8 @@ class Enrolled:
 def enroll(request: Enrollment) -> Enrolled:
     """Spend one use of the token and create an agent with its key.
 
-    Raises Unauthenticated if the token is not usable, Conflict if the name is taken, and QuotaExceeded if the
-    organization has used up its agent quota.
+    Raises Unauthenticated if the token is not usable, Conflict if the name is taken, QuotaExceeded if the organization
+    has used up its agent quota, and IntegrityError if a concurrent transaction takes the name.
     """
     (result,) = enroll_all([request])
     if isinstance(result, DomainError):
@@ -206,7 +206,7 @@ def _spend(request: Enrollment, token: EnrollmentToken | None, names: _Names, al
 
 
 def _store(accepted: Sequence[tuple[Enrollment, Enrolled]]) -> None:
-    """Store new agents with their keys and audit events, and enqueue the jobs that offer them bundles."""
+    """Store new agents with all their rows and audit events, and enqueue the jobs that offer them bundles."""
     agents = [made.agent for _, made in accepted]
     Agent.objects.bulk_create(agents)
     Heartbeat.objects.bulk_create(

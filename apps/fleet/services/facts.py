@@ -272,7 +272,7 @@ def count_states(environments: Environments) -> States:
 
 
 def states_of(environments: Environments, by_drift: Counter[bool]) -> States:
-    """Count the environments' agents by state. ``by_drift`` counts all agents, so only late ones are read."""
+    """Count agents by state. ``by_drift`` counts all agents, so only pulses of late or cloned agents are read."""
     found, now = Pulse.objects.filter(environment__in=environments).order_by(), timezone.now()
     word = Case(
         When(offline_at__gte=now, then=Value(Liveness.STALE)),
@@ -333,7 +333,7 @@ def count_labels(environment: Environment) -> dict[str, dict[str, int]]:
 
 
 def condense() -> None:
-    """Replace the rows that change a count with one row that contains their sum. The counts stay the same."""
+    """Replace the rows of each count with one row that contains their sum, or with none if the sum is 0."""
     for model, columns in _COUNTED_BY.items():
         changed = (
             model._default_manager.order_by()

@@ -1,4 +1,4 @@
-"""Heartbeats: the checks of their bodies, and one statement that stores a batch and reads the agents' offers.
+"""Heartbeats: check their bodies, store them in batches and read the agents' offers, spread the load, and count them.
 
 The OpenAPI components and the checks are both derived from one JSON Schema of the body. The checks are compiled
 functions, because a serializer is too slow for thousands of heartbeats a second.
@@ -317,10 +317,10 @@ load_spreader = LoadSpreader()
 
 
 class Tally:
-    """Counts this process's heartbeats by organization, and adds them to the organizations' usage once a minute.
+    """Counts this process's heartbeats by organization. Adds them to the organizations' usage at most once a minute.
 
-    Counting each heartbeat in the database would cost as much as storing it. If the process stops, up to a minute of
-    counts is lost.
+    Counting each heartbeat in the database would cost as much as storing it. If the process stops, the counts that it
+    has not added yet are lost.
     """
 
     def __init__(self, write: Callable[[str], object] = _count_statement.run) -> None:

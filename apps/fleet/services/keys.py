@@ -2,12 +2,12 @@
 
 A rotation *now* revokes the old key immediately. In a rotation *by the agent*, the agent is asked to fetch a new key
 itself. The old key then stays valid until the first use of the new one, for at most 24 hours after the new one was
-issued. Until that first use the responses to the agent's heartbeats still contain the command to rotate. If the agent
+issued. Until that first use, the responses to the agent's heartbeats contain the command to rotate. If the agent
 fetches a key again, it gets another one, which replaces the unused one. So an agent that crashed before it stored its
 new key can try again with the old one.
 
-An agent may fetch ``ROTATIONS_PER_HOUR`` new keys per hour. When a person requests a rotation by the agent, the agent
-may fetch that many again, so that it can carry out the request even after it has reached its limit.
+An agent may fetch ``ROTATIONS_PER_HOUR`` new keys per hour. When a rotation by the agent is requested, the agent may
+fetch that many again, so that it can carry out the request even after it has reached its limit.
 
 While a clone is suspected, an agent cannot fetch a new key, because the clone could do so and lock out the original.
 Only a person can clear the suspicion, by rotating the key *now*. Enrolling the host again creates a new agent

@@ -235,7 +235,7 @@ class KeyUses:
         self._lock = threading.Lock()
 
     def note(self, key: KnownKey) -> None:
-        """Note that the key was used, at most once a minute. An event loop stores uses later, in the background."""
+        """Note that the key was used, at most once a minute. An event loop stores the use later, in the background."""
         now = time.monotonic()
         if now < key.use_due_at:
             return

@@ -22,7 +22,7 @@ from byteor_cloud.errors import FieldError, Unprocessable
 def create_draft(
     *, environment: Environment, name: str, plan: object, actor: Actor, compiled: CompiledDraft | None = None
 ) -> Draft:
-    """Create a draft, even if its plan does not compile. Raises QuotaExceeded.
+    """Create a draft, even if its plan does not compile. Raises QuotaExceeded, or IntegrityError for a taken name.
 
     ``compiled`` is the result of compiling the plan, if the caller compiled it in advance. Compiling a large plan would
     prolong the transaction.
@@ -57,7 +57,8 @@ def update_draft(
 ) -> Draft:
     """Change the draft's name or plan. The audit event contains the spec hash, not the plan.
 
-    ``compiled`` is the result of compiling the new plan, as for ``create_draft``. Raises PreconditionFailed.
+    ``compiled`` is the result of compiling the new plan, as for ``create_draft``. Raises PreconditionFailed, or
+    IntegrityError for a taken name.
     """
     locked = lock_revision(draft, expected_revision)
     changed = dict(values)

@@ -77,7 +77,7 @@ def promote(
 
 
 def _add_version(environment: Environment, *, actor: Actor, name: str, **fields: Any) -> Version:
-    """Number and store a version. The caller must have locked the environment, so that numbers have no gaps."""
+    """Number and store a version. The caller must have locked the environment, so that numbers are unique."""
     last_number = Version.objects.filter(environment=environment, name=name).aggregate(Max("number"))["number__max"]
     version = Version.objects.create(
         environment=environment, name=name, number=(last_number or 0) + 1, created_by=actor.display, **fields
@@ -96,7 +96,8 @@ def _add_version(environment: Environment, *, actor: Actor, name: str, **fields:
 def copy_version(*, environment: Environment, from_version_id: UUID, actor: Actor) -> tuple[Version, bool]:
     """Copy a version from another environment of the project. Returns the copy and whether it is new.
 
-    Raises NotFound if the project has no such version.
+    A version that is already in the environment, or that its pipeline's newest version was copied from, is not copied
+    again. Raises NotFound if the project has no such version.
     """
     lock_row(environment)
     source = Version.objects.filter(

@@ -109,7 +109,8 @@ class CredentialAuthentication(BaseAuthentication):
     def authenticate(self, request: Request) -> tuple[Principal, Credential] | None:
         """Return the caller, or None if there is no credential or it belongs to another family.
 
-        Raises Unauthenticated if the credential is malformed, unknown, expired or revoked, or its owner is not active.
+        Raises Unauthenticated if the header or the credential is malformed, or if the credential is unknown, expired or
+        revoked, or its owner is not active.
         """
         text = bearer_credential(request)
         if text is None:

@@ -1,4 +1,4 @@
-"""``Idempotency-Key``: store the first 2xx response to a creating POST, and return it to repeated requests."""
+"""``Idempotency-Key``: store the first 2xx response to a POST, and return it to repeated requests."""
 
 from __future__ import annotations
 

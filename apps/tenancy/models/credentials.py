@@ -45,7 +45,7 @@ class Credential(Row):
 
 
 class UserToken(Credential):
-    """A person's bearer token, issued at sign-in or created through the API."""
+    """A person's bearer token, issued at sign-in or by ``bootstrap``, or created by the person."""
 
     family = Family.USER
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="tokens")

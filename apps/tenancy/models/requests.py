@@ -1,4 +1,4 @@
-"""Request counters for rate limits, and stored responses for idempotency keys."""
+"""Request counters for rate limits, and stored responses for idempotency keys and submitted forms."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ class IdempotencyKeyQuerySet(models.QuerySet[Any]):
 
 
 class IdempotencyKey(models.Model):
-    """The encrypted response to the first request with an ``Idempotency-Key``, saved in that request's transaction."""
+    """The encrypted response to the first request with an ``Idempotency-Key``, saved in that request's transaction.
+
+    The console stores its submitted forms and their results in this table as well (``services/sent_forms.py``).
+    """
 
     caller = models.CharField(max_length=100)
     key = models.CharField(max_length=255)

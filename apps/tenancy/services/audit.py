@@ -1,6 +1,6 @@
 """Record audit events in the transaction of the change. ``ledger`` seals them.
 
-Events that belong to no organization (sign-ins, user tokens, the master key) go to the installation's own chain.
+Events that belong to no organization, such as sign-ins, go to the installation's own chain.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def record_of_person(
     resource: tuple[str, object],
     changes: Mapping[str, Any] | None = None,
 ) -> None:
-    """Record an event of a person's account: a sign-in, or a change of one of the person's tokens.
+    """Record an event of a person's account, such as a sign-in or a change to one of the person's tokens.
 
     The full event goes to the installation's chain. A copy without the IP address and the token's name goes to the
     chain of each organization that the person has joined.
@@ -217,7 +217,7 @@ def close_repetitions() -> None:
 
 
 def count_denial(action: str, *, actor: Actor, organization_id: UUID | None) -> None:
-    """Count a denied request of a valid credential. ``close_denials`` records one event for all denials of a minute."""
+    """Count a denied request of a valid credential. ``close_denials`` later records equal denials as one event."""
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO tenancy_denialcount (organization_id, actor_kind, actor_id, actor_display, action, minute,"

@@ -46,7 +46,7 @@ def max_token_lifetime(user: User) -> timedelta:
 def create_user_token(*, user: User, name: str, expires_in_s: int | None = None, actor: Actor) -> tuple[UserToken, str]:
     """Create a token for the person; return the token and its secret.
 
-    Raises InvalidInput if the lifetime exceeds ``token_max_days`` of one of the person's organizations.
+    Raises InvalidInput if the lifetime exceeds ``max_token_lifetime``.
     """
     secret = generate(Family.USER)
     token = UserToken.objects.create(
@@ -73,7 +73,8 @@ def create_organization_key(
 ) -> tuple[OrganizationKey, str]:
     """Create an organization key; return the key and its secret.
 
-    Raises Forbidden if the role has permissions that the granter lacks, and InvalidInput for a wrong role or lifetime.
+    Raises Forbidden if the role has permissions that the granter lacks, InvalidInput for a wrong role or lifetime, and
+    IntegrityError (409) if the name is taken.
     """
     if not may_grant(granter, role):
         raise Forbidden(f"You cannot grant the role {role}, because it has permissions that you do not have.")
@@ -119,7 +120,7 @@ def record_credential(
 ) -> None:
     """Record an audit event of a credential. The event contains the credential's prefix, never its secret.
 
-    The event of a user token goes to all organizations that its owner has joined; pass None as its ``scope``.
+    The event of a user token is recorded by ``audit.record_of_person``; pass None as its ``scope``.
     ``subject`` is as in ``audit.record``.
     """
     resource = (credential._meta.model_name or "credential", credential.pk)

@@ -61,7 +61,7 @@ def own_key_ids() -> list[str]:
 def ensure_key() -> str:
     """Return the id of the installation's master key. Raises MasterKeyUnavailable if this host does not have the key.
 
-    If no id is stored yet, stores the id of this host's key, provided that the key decrypts the values in the database.
+    If no id is stored yet, stores the id of this host's key first (see ``_store_first_id``).
     """
     stored = _stored_id()
     if stored is None:
@@ -191,7 +191,8 @@ def _stored_id(*, lock: bool = False) -> str | None:
 def _store_first_id() -> None:
     """Store the id of this host's key as the installation's. If several hosts do this concurrently, the first one wins.
 
-    An older release may have encrypted values already. In that case, the key must decrypt the oldest of them.
+    An older release may have encrypted values already. In that case, the id of the key that decrypts the oldest of them
+    is stored: of the current or of the previous key. Raises MasterKeyUnavailable if neither does.
     """
     keys = _keys()
     key = keys[0]

@@ -54,8 +54,8 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
         "liveness": choice_parameter(Liveness, condition=facts.has_liveness),
         "drifted": flag_parameter(
             "drifted",
-            description="If true, returns only agents that run a different bundle than they should. If false, returns "
-            "only the other agents.",
+            description="If true, returns only agents that do not run the bundle that they should run. If false, "
+            "returns only the other agents.",
         ),
         "drained": flag_parameter(
             condition=facts.is_drained,

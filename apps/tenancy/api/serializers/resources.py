@@ -18,7 +18,7 @@ from byteor_cloud.api.fields import ModelSerializer, NameField, TextField
 
 
 class SlugField(TextField):
-    """A short name for URLs: 1 to 63 lower-case letters, digits and dashes."""
+    """A short name for URLs: 1 to 63 lower-case letters, digits and dashes, not starting with a dash."""
 
     def __init__(self, **kwargs: Any) -> None:
         rule = "Must be 1 to 63 lower-case letters, digits and dashes, and must not start with a dash."

@@ -99,7 +99,7 @@ class FreezeWindowSerializer(StrictSerializer):
 
 
 class EnvironmentSettingsSerializer(StrictSerializer):
-    """An environment's settings. A setting that is left out has the default of the environment's posture."""
+    """An environment's settings. Some defaults depend on the environment's posture."""
 
     approvals_required = serializers.BooleanField(required=False)
     required_approvals = serializers.IntegerField(required=False, min_value=1, max_value=20)

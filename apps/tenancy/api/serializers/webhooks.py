@@ -29,7 +29,8 @@ class WebhookSerializer(ModelSerializer):
         ),
         "description": "The purpose of the webhook.",
         "enabled": "Whether the webhook receives events.",
-        "disabled_reason": "Why the service disabled the webhook. Empty if the service did not disable it.",
+        "disabled_reason": "Why the service disabled the webhook. Empty if it did not, or if the webhook was enabled "
+        "again.",
         "project_id": "The only project whose events are sent. Null if the events of all projects are sent.",
         "environment_id": (
             "The only environment whose events are sent. Null if the events of all environments are sent."

@@ -89,7 +89,7 @@ class Receiver:
 
 @dataclass(frozen=True, slots=True)
 class PostResult:
-    """The result of a POST: the response's status, or an error code if there was no response."""
+    """The result of a POST: the response's status or, without a response, an error code; and the duration."""
 
     status: int | None
     error: str
@@ -145,7 +145,7 @@ def _read_address(host: str) -> IpAddress | None:
 
 
 def _resolve(host: str, port: int, *, within: float) -> list[str]:
-    """Return the host's addresses. Raises TimeoutError after ``within`` seconds.
+    """Return the host's addresses. Raises the resolver's error, or TimeoutError after ``within`` seconds.
 
     The system's resolver has no timeout, so it runs in a thread, which may outlive this call.
     """
