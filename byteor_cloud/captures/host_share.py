@@ -29,7 +29,7 @@ def lower_priority() -> None:
 
 
 def exit_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when ``parent``, the process that started it, has exited."""
+    """Exit if ``parent``, which started this process, has exited. On Linux, also have the kernel kill it then."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # the parent exited before the call

@@ -111,7 +111,7 @@ class SharedCounters(Collector):
         self.use(0)
 
     def reserve_part(self) -> int | None:
-        """Reserve a part for a process that is about to be forked. It may contain counts of an exited process."""
+        """Reserve a part for a process to be forked, possibly with counts of an exited one. None if all are in use."""
         return self._free.pop() if self._free else None
 
     def release_part(self, number: int | None) -> None:

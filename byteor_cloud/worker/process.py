@@ -68,7 +68,7 @@ class Worker:
         self._ticks: dict[str, int] = {}
 
     def stop(self) -> None:
-        """Make ``run`` return after running jobs have finished. Safe in any thread and in signal handlers."""
+        """Make ``run`` return when running jobs have finished or are requeued. Safe in any thread or signal handler."""
         self._stopping.set()
         self._wake_up()
 
@@ -253,7 +253,7 @@ class Worker:
     # -- the heartbeat -------------------------------------------------------------------------------------------
 
     def _renew(self) -> None:
-        """Renew the heartbeat, and mark claims as lost whose jobs were taken over."""
+        """Renew the heartbeat, or register this worker if it has no row. Mark claims to jobs taken over as lost."""
         with self._lock:
             claims = list(self._running)
         asked = time.monotonic()
