@@ -26,7 +26,7 @@ LONG_BYTES = 64 * 1024
 
 
 def parse_json(data: bytes | str, *, compute: Compute = here) -> Any:
-    """Read strict JSON from a client. ``compute`` runs the parser for long texts. Raises InvalidInput or its errors."""
+    """Read a client's strict JSON. ``compute`` parses long texts. Raises InvalidInput or the errors of ``compute``."""
     limits = strict_json.JsonLimits(max_depth=MAX_DEPTH)
     try:
         if len(data) <= LONG_BYTES:

@@ -211,7 +211,7 @@ def count_outcome(path: str, status: int) -> None:
 
 
 def is_logged(path: str, status: int) -> bool:
-    """Return whether the request is in the access log. Frequent requests and static files are only if they fail."""
+    """Return whether the request is in the access log. Frequent ones and static files are not, unless they fail."""
     if status >= 400:
         return True
     is_poll = status == 304 and path.endswith("/deployment")

@@ -136,7 +136,7 @@ def database_settings(url: str, *, threads: int) -> dict[str, Any]:
             "pool": {
                 "min_size": 2,
                 "max_size": pool_size(threads),
-                # During outages: the seconds that a request waits, and those for which the pool retries to connect.
+                # During outages: the seconds that a request waits, and those for which the pool retries a connection.
                 "timeout": 5,
                 "reconnect_timeout": 5,
                 "check": ensure_alive,

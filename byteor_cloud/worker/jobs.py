@@ -122,7 +122,7 @@ class Claim:
 class GivenUp:
     """The reason why a job became a dead letter: its process was ``killed`` too often, or it failed with ``error``.
 
-    If it failed, ``cause`` is the exception that ``error`` describes.
+    ``cause`` is the exception that ``error`` describes, or None if the process was killed.
     """
 
     killed: bool
