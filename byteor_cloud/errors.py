@@ -114,7 +114,7 @@ class Unauthenticated(DomainError):
 
 
 class Forbidden(DomainError):
-    """The caller belongs to the organization but lacks the permission."""
+    """The caller is known but is not permitted to perform the operation."""
 
     code = "forbidden"
     title = "Forbidden"
@@ -233,7 +233,7 @@ class TooManyRequests(DomainError):
 
 
 class Unavailable(DomainError):
-    """A dependency such as the database or the storage is temporarily unavailable."""
+    """A dependency such as the database is temporarily unavailable, or too many requests are in progress."""
 
     code = "unavailable"
     title = "Service unavailable"

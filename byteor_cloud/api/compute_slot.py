@@ -105,7 +105,7 @@ def _result(message: bytes) -> Any:
 def compute_slot(request: HttpRequest) -> Iterator[None]:
     """Hold this process's compute slot during the block, without a request slot or a database connection.
 
-    Raises Unavailable if the slot does not become free in time.
+    Raises Unavailable if the slot does not become free in time, or if too many requests are waiting.
     """
     if is_module_patched("threading"):
         with _slot.held(request, 0):

@@ -24,7 +24,7 @@ from byteor_cloud.patterns import SHA256
 
 
 def unknown_fields(data: Any, known: Any) -> dict[str, list[ErrorDetail]]:
-    """Return an error for each key of ``data`` that is not in ``known``, with the most similar known name.
+    """Return an error for each key of ``data`` that is not in ``known``, with a similar known name if any.
 
     The number of errors is limited, because each takes time and memory. If there are more unknown keys, the last error
     states their total number.
@@ -52,7 +52,10 @@ _JSON_TYPES: tuple[tuple[type[serializers.Field[Any, Any, Any, Any]], type | tup
 
 
 def check_json_type(field: serializers.Field[Any, Any, Any, Any], value: Any) -> Any:
-    """Return errors if the JSON type of ``value`` is wrong, or None. DRF would read 5 as "5", and "yes" as true."""
+    """Return the errors if the JSON type of ``value`` is wrong, otherwise None or an empty dictionary.
+
+    DRF would read 5 as "5", and "yes" as true.
+    """
     if value is None:
         return None  # the field itself accepts or rejects null
     if isinstance(field, serializers.DictField) and isinstance(value, dict):
@@ -199,7 +202,7 @@ class NameField(TextField):
         super().__init__(**{"max_length": 200, "pattern": NAME, "rule": _NAME_RULE, **kwargs})
 
     def to_internal_value(self, data: Any) -> str:
-        """Return the name. Raises ValidationError if it has characters that cannot be printed."""
+        """Return the name. Raises ValidationError."""
         value = super().to_internal_value(data)
         # The pattern excludes white space and misleading invisible characters. This check excludes all other ones.
         if not value.isprintable():

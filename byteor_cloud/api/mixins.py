@@ -1,4 +1,4 @@
-"""Mixins for views that create, retrieve, update and delete rows. A subclass calls a service and returns the row."""
+"""Mixins for views that list, create, retrieve, update and delete rows. Subclasses call the services."""
 
 from __future__ import annotations
 

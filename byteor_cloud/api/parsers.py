@@ -26,7 +26,7 @@ LONG_BYTES = 64 * 1024
 
 
 def parse_json(data: bytes | str, *, compute: Compute = here) -> Any:
-    """Read strict JSON from a client. ``compute`` runs the parser for long texts. Raises InvalidInput."""
+    """Read a client's strict JSON. ``compute`` parses long texts. Raises InvalidInput or the errors of ``compute``."""
     limits = strict_json.JsonLimits(max_depth=MAX_DEPTH)
     try:
         if len(data) <= LONG_BYTES:
@@ -55,7 +55,7 @@ class StrictJSONParser(BaseParser):
         media_type: str | None = None,
         parser_context: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Return the parsed value. Raises InvalidInput, PayloadTooLarge or RequestTimeout."""
+        """Return the parsed value. Raises InvalidInput, PayloadTooLarge, RequestTimeout or Unavailable."""
         context = parser_context or {}
         cap: int = getattr(settings.CONFIG, context["view"].body_cap)
         request = context["request"]._request
@@ -63,7 +63,7 @@ class StrictJSONParser(BaseParser):
 
 
 class _ReceivingHandler(FileUploadHandler):
-    """An upload handler that streams a file to the blob store's folder, so that memory never holds the whole file."""
+    """An upload handler that streams a file to the disk, so that memory never holds the whole file."""
 
     chunk_size = 124 * 1024  # the most bytes that ``front_door.PacedSocket`` receives in one call
     _file: ReceivedFile | None = None
@@ -80,7 +80,7 @@ class _ReceivingHandler(FileUploadHandler):
 
     @override
     def receive_data_chunk(self, raw_data: bytes, start: int) -> None:
-        """Store the next chunk of the file. Raises PayloadTooLarge."""
+        """Store the next chunk of the file. Raises PayloadTooLarge or OSError."""
         if start + len(raw_data) > self._cap:
             raise PayloadTooLarge(f"The file is larger than {self._cap} bytes.")
         assert self._file is not None  # noqa: S101  Django calls ``new_file`` first
@@ -128,8 +128,8 @@ class UploadParser(MultiPartParser):
     ) -> Any:
         """Return the fields and the files. After an error, no file is left behind.
 
-        Raises LengthRequired, PayloadTooLarge, InvalidInput if the body is truncated, RequestTimeout if it arrives too
-        slowly, and InsufficientStorage if the disk is full.
+        Raises DRF's ParseError for malformed bodies, otherwise a DomainError, for example LengthRequired,
+        PayloadTooLarge, RequestTimeout or InsufficientStorage.
         """
         request = (parser_context or {})["request"]._request
         if bodies.is_chunked(request):

@@ -40,7 +40,7 @@ class Pace:
         self._delayed = Tally("refusals_delayed")
 
     def wait(self) -> float:
-        """Wait until a refusal may be sent, and return the seconds waited. The wait occupies only the connection."""
+        """Wait until a refusal may be sent, at most ``LONGEST_S``, and return the seconds waited. No slot is held."""
         now = time.monotonic()
         self._due = min(max(self._due, now - BURST / PER_S) + 1 / PER_S, now + LONGEST_S)
         if self._due <= now:

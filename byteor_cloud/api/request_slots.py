@@ -31,8 +31,8 @@ from byteor_cloud.server import open_connections
 MAX_WAIT_S = 6.0
 MAX_WAITING = 1_000
 MAX_KNOWN = 10_000
-# Probes need no slot, because they must succeed even if all slots are taken. Heartbeats need none either, because they
-# are stored in batches.
+# Probes and scrapes need no slot, because they must succeed even if all are taken. Heartbeats need none either, because
+# they are stored in batches.
 _EXEMPT = ("/healthz", "/readyz", "/metrics")
 _ATTRIBUTE = "_slot"
 _ORGANIZATION = re.compile(r"/api/v1/orgs/([0-9a-f-]{36})")
@@ -79,7 +79,7 @@ class RequestSlot:
 
 
 def hold_slot(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
-    """Hold a slot while a request is handled. Return 503 if no slot becomes free in time."""
+    """Hold a slot while a request is handled. Return 503 if the request does not get one."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
         if request.path in _EXEMPT or request.path.endswith("/heartbeat"):
@@ -134,7 +134,7 @@ def count_for(request: HttpRequest, holder: Holder) -> None:
 
 @contextmanager
 def slot(holder: Holder) -> Iterator[None]:
-    """Hold a slot while the block runs. Raises Unavailable if none becomes free in time."""
+    """Hold a slot while the block runs. Raises Unavailable if the holder does not get one."""
     held = RequestSlot(holder)
     held.take()
     try:

@@ -1,4 +1,4 @@
-"""Liveness, readiness, metrics and the access log. Load balancers and monitoring need no credential for them."""
+"""Liveness, readiness and metrics, for which no credential is needed, and the access log."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class ReadySerializer(serializers.Serializer[Any]):
 
 
 class OpenView(DeclaringView, APIView):
-    """A view that needs no credential. It has one response format and ignores ``Accept``."""
+    """A view that needs no credential. It never refuses a request because of ``Accept``."""
 
     http_method_names = ["get", "head"]
     authentication_classes = []
@@ -86,7 +86,7 @@ class OpenView(DeclaringView, APIView):
     is_probe: ClassVar[bool] = False
 
     def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
-        """Choose the first renderer without failing."""
+        """Choose a renderer, if necessary the first one instead of failing."""
         return super().perform_content_negotiation(request, force=True)
 
 
@@ -142,8 +142,8 @@ class MetricsView(OpenView):
     def get(self, request: Request) -> HttpResponse:
         """Scrape metrics.
 
-        Returns the metrics of all processes in the Prometheus text format. No label contains the name of an
-        organization or of a resource that belongs to one.
+        Returns the metrics of this server's API processes and of the installation in the Prometheus text format. No
+        label contains the name of an organization or of a resource that belongs to one.
         """
         return HttpResponse(self.text.get(), content_type=CONTENT_TYPE_LATEST)
 
@@ -184,7 +184,7 @@ CHECKS = [
 
 
 def log_request(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
-    """Bind the request's id to its log lines, log the request, and count denied requests.
+    """Bind the request's id to its log lines, log the request, and count stored heartbeats and denied requests.
 
     Successful heartbeats, unchanged polls, probes, scrapes and static files are not logged.
     """
@@ -211,7 +211,7 @@ def count_outcome(path: str, status: int) -> None:
 
 
 def is_logged(path: str, status: int) -> bool:
-    """Return whether the request is in the access log. Requests that succeed every few seconds are not."""
+    """Return whether the request is in the access log. Frequent ones and static files are not, unless they fail."""
     if status >= 400:
         return True
     is_poll = status == 304 and path.endswith("/deployment")

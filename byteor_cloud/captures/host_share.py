@@ -29,7 +29,10 @@ def lower_priority() -> None:
 
 
 def exit_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when ``parent``, the process that started it, has exited."""
+    """Exit if ``parent``, the process that started this one, has exited.
+
+    On Linux, the kernel also kills this process if the parent exits later.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # the parent exited before the call

@@ -138,7 +138,7 @@ def main() -> None:
         parent.send(dies_with_parent=True)
     request = parent.receive_request()
     kind = request["kind"]
-    if kind != "replay":  # a request waits for the result, but other requests must not become slower
+    if kind != "replay":  # a request may be waiting for the result, but other requests must not become slower
         lower_priority()
     try:
         ops = Ops() if kind == "build" else Ops.installed()  # before sealing, which may forbid what packages need
@@ -198,7 +198,7 @@ def _replay(
 
 
 def _encoded(frames: Mapping[str, bytes | None]) -> dict[str, str | None]:
-    """Return the output frames by egress in Base64, or None for those beyond ``MAX_FRAMES`` characters in total."""
+    """Return the output frames by egress in Base64; None for those that were not kept or exceed ``MAX_FRAMES``."""
     encoded: dict[str, str | None] = {}
     left = MAX_FRAMES
     for name, kept in frames.items():

@@ -143,7 +143,7 @@ def draw(spec_kv: str) -> str | None:
 
 
 def preview_text(text: bytes, target: str | None, against_kv: str | None) -> dict[str, Any]:
-    """Compile a plan's text for the editor. Return diagnostics with lines and columns, and the compiled spec.
+    """Compile a plan's text for the editor. Return diagnostics with lines and columns and, if it compiles, the spec.
 
     ``diff`` is a SpecDiff with the changes from the spec ``against_kv``.
     """

@@ -30,7 +30,7 @@ class _Waiter:
 class FairSlots:
     """A number of slots, for which requests take turns by organization, then by group, then by caller.
 
-    An organization holds at most half of the slots.
+    An organization gets at most half of the slots, but always at least one.
 
     A caller that acts in many organizations counts in each of them with all of its slots, so that belonging to more
     organizations does not yield more slots. Among those with equally many slots, the one that was served longest ago is

@@ -48,8 +48,8 @@ class Timeouts(NamedTuple):
     idle_s: int
 
 
-# Commands (such as migrations) have no timeouts, because a person watches them. The API's timeouts are shorter than
-# ``deadline.REQUEST_S``, so that a live server reports a slow statement before the deadline.
+# Commands (such as migrations) have no timeouts, because a person watches them. The API's statement and lock
+# timeouts are shorter than ``deadline.REQUEST_S``, so that a live server reports a slow statement before the deadline.
 TIMEOUTS = {"api": Timeouts(7, 5, 60), "worker": Timeouts(600, 60, 600)}
 
 
@@ -136,7 +136,7 @@ def database_settings(url: str, *, threads: int) -> dict[str, Any]:
             "pool": {
                 "min_size": 2,
                 "max_size": pool_size(threads),
-                # During outages: the seconds that a request waits, and the pool's longest pause between attempts.
+                # During outages: the seconds that a request waits, and those for which the pool retries a connection.
                 "timeout": 5,
                 "reconnect_timeout": 5,
                 "check": ensure_alive,
@@ -245,7 +245,7 @@ def _connect() -> Connection:
 
 
 def _results(pgconn: PGconn) -> list[PGresult]:
-    """Wait for all results of the sent command. Raises the first error, which may be an error of the commit."""
+    """Wait for all results of the sent command. Raises the first error, which can be of the commit, or Unresponsive."""
     while pgconn.flush():
         _wait_for_server(pgconn, select.POLLOUT)
     results: list[PGresult] = []
@@ -309,7 +309,7 @@ class PausingRows(ModelIterable):  # type: ignore[type-arg]  # generic in the st
 
 
 def pause_between_rows[Q: QuerySet[Any, Any]](queryset: Q) -> Q:
-    """Return the query with pauses between its rows, for pages with many rows and columns."""
+    """Return the query with pauses between its model instances, for pages with many rows and columns."""
     paused = queryset.all()
     if paused._iterable_class is ModelIterable:
         paused._iterable_class = PausingRows  # the attribute has no public name

@@ -312,7 +312,7 @@ def _run(arguments: list[str], account: Account, output: int, keep: int | None =
 
 
 def _find_error(output: bytes) -> str:
-    """Return the log line with the error, without its time and process id."""
+    """Return the first error in the log, without its time and process id, or the last line if there is no error."""
     lines = output.decode(errors="replace").strip().splitlines() or ["the log is empty"]
     for line in lines:
         if any(message in line for message in _STATE_MESSAGES):

@@ -1,4 +1,4 @@
-"""The locations of the embedded database's files, and the account that its server runs as to have access to them."""
+"""The locations of the embedded database's files, and the account that its server runs as."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ class SharedCounters(Collector):
         self.use(0)
 
     def reserve_part(self) -> int | None:
-        """Reserve a part for a process that is about to be forked. It may contain counts of an exited process."""
+        """Reserve a part, maybe with an exited process's counts, for a new process. Returns None if none is free."""
         return self._free.pop() if self._free else None
 
     def release_part(self, number: int | None) -> None:

@@ -49,7 +49,8 @@ _BURST_PIECES = 64
 _poll = get_original("select", "poll")
 
 
-# Rate limits bound the requests of verified callers. Requests of other callers take at most a quarter of the time.
+# Rate limits bound the requests of verified callers. All other requests, and those after a refusal, take at most a
+# quarter of the time.
 _turns_of_callers, _turns_of_strangers = Turns(), Turns(rest=3.0)
 
 
@@ -216,9 +217,9 @@ _TYPES = {414: errors.UriTooLong.code, 431: errors.HeadersTooLarge.code, 500: "i
 
 
 def write_error(sock: PacedSocket, status: int, reason: str, message: str) -> None:
-    """Respond to malformed HTTP, or to a request whose head is too long, with a problem like the API's other errors.
+    """Respond with a problem if gunicorn rejects a request, for example as malformed HTTP, or fails to handle it.
 
-    The request could not be parsed, so the problem's ``instance`` is always ``/``.
+    The path may not have been parsed, so the problem's ``instance`` is always ``/``.
     """
     request_id = str(uuid7())
     problem = errors.problem(

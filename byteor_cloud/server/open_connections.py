@@ -66,7 +66,7 @@ def choose[C: Client](clients: list[C], count: int) -> list[C]:
     """Return up to ``count`` connections to close: the longest quiet ones of the addresses with the most connections.
 
     Connections whose clients wait for the server are never closed. A connection on which a credential was verified is
-    closed only if its caller has ``KEPT_PER_CALLER`` newer ones.
+    closed only if its caller has ``KEPT_PER_CALLER`` more recently used ones.
     """
     by_address: dict[str, list[C]] = defaultdict(list)
     by_caller: dict[str, list[C]] = defaultdict(list)

@@ -25,7 +25,7 @@ class SimulationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """The address of a control plane."""
+    """The address of a control plane, and the prefix of its paths."""
 
     host: str
     address: tuple[str, int]
@@ -54,7 +54,7 @@ class Fleet:
     agents: list[tuple[str, str]]
 
     def save(self, path: Path) -> None:
-        """Write the ids and keys to a new file that only its owner may read."""
+        """Write the fleet to a new file that only its owner can read."""
         lines = [json.dumps({"interval_s": self.interval_s}), *(f"{agent_id} {key}" for agent_id, key in self.agents)]
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write("\n".join(lines) + "\n")

@@ -292,7 +292,7 @@ class Planner:
 
 
 def _read_manifest(offer: Offer, envelope: Mapping[str, Any]) -> dict[str, str]:
-    """Return the running bundle as a heartbeat describes it, from the bundle's signed statement.
+    """Return the offered bundle as a heartbeat describes a running one, from the bundle's signed statement.
 
     Simulated agents do not verify signatures: that would measure the simulator instead of the server.
     """

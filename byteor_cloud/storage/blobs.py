@@ -1,6 +1,6 @@
 """The blob store: bytes in the configured storage, named by their SHA-256, so that equal bytes are stored once.
 
-An uploaded file is received directly into the store: it is written to the disk only once, and hashed at the same time.
+An uploaded file is written to the disk only once, and hashed at the same time. A local store receives it directly.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def receive(name: str) -> ReceivedFile:
 def put_file(content_hash: str, file: File) -> None:  # type: ignore[type-arg]  # any kind of open file
     """Store a file. If it is stored already, it is written again, which renews its ``stored_at`` time.
 
-    Raises InsufficientStorage, and leaves no part of the file behind, if there is not enough space.
+    If there is not enough space, no part of the file is left behind. Raises InsufficientStorage or Unavailable.
     """
     try:
         _save(storage_name(content_hash), file)
@@ -165,14 +165,14 @@ def _save(name: str, file: File) -> None:  # type: ignore[type-arg]  # any kind 
 
 
 def read(content_hash: str) -> IO[bytes]:
-    """Open the bytes for reading. Raises NotStored, or Unavailable if the storage does not respond."""
+    """Open the bytes for reading. Raises NotStored, Unavailable or OSError."""
     with _storage_errors(), _missing_blob():
         return default_storage.open(storage_name(content_hash), "rb")
 
 
 @contextmanager
 def _missing_blob() -> Iterator[None]:
-    """Convert the storage's FileNotFoundError to NotStored, so that it is not mistaken for another missing file."""
+    """Convert the storage's FileNotFoundError to NotStored, or to Unavailable if the whole folder is missing."""
     try:
         yield
     except FileNotFoundError:
@@ -182,7 +182,7 @@ def _missing_blob() -> Iterator[None]:
 
 
 def _is_mounted() -> bool:
-    """Return whether a local storage's folder exists. If it is missing, the whole disk is, not a single file."""
+    """Return False if a local storage's folder is missing, which means that the whole disk is missing."""
     store = default_storage._wrapped  # type: ignore[attr-defined]  # an attribute of Django's lazy object
     return not isinstance(store, FileSystemStorage) or Path(store.path("sha256")).is_dir()
 
@@ -234,6 +234,6 @@ def list_stored(folder: int) -> list[str]:
 
 
 def stored_at(content_hash: str) -> datetime:
-    """Return the time at which the bytes were last stored. Raises NotStored."""
+    """Return the time at which the bytes were last stored. Raises NotStored or Unavailable."""
     with _storage_errors(), _missing_blob():
         return default_storage.get_modified_time(storage_name(content_hash))

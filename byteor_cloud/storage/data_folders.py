@@ -54,7 +54,10 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def discard(folder: Path) -> Path:
-    """Move a folder into a new one in ``scratch``. Return the new folder, which the caller deletes. Raises OSError."""
+    """Move a folder into a new one in ``scratch``, and return the new one, which the caller deletes.
+
+    Raises OSError or Unavailable.
+    """
     target = Path(tempfile.mkdtemp(dir=scratch())) / folder.name
     folder.rename(target)
     return target.parent
@@ -100,7 +103,7 @@ def captures() -> Path:
 
 
 def create() -> None:
-    """Create all folders. Raises Unavailable with the name of the folder that fails, or OSError if the disk is full."""
+    """Create all folders. Raises Unavailable with the name of the folder that fails, or OSError for disk errors."""
     for folder in (uploads, scratch, captures):
         folder()
 

@@ -1,7 +1,7 @@
 """The job queue, stored in procrastinate's tables. A job is enqueued in the transaction of the change that needs it.
 
-Each job belongs to a lane and to an organization, and may have the person behind it. ``byteor_cloud.worker`` runs the
-jobs.
+Each job belongs to a lane and to an organization or the installation, and may name the person behind it.
+``byteor_cloud.worker`` runs the jobs.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Claim:
 class GivenUp:
     """The reason why a job became a dead letter: its process was ``killed`` too often, or it failed with ``error``.
 
-    ``cause`` is the exception that ``error`` describes.
+    ``cause`` is the exception that ``error`` describes, or None if the process was killed.
     """
 
     killed: bool
@@ -162,7 +162,7 @@ class Periodic:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """The functions of one kind of job. Both accept the job's stored arguments as keyword arguments."""
+    """One kind of job: its functions, which accept the stored arguments as keyword arguments, and its schedule."""
 
     run: Callable[..., None]  # the claim is its first argument
     gave_up: Callable[..., None] | None = None  # the ``GivenUp`` is its first argument
@@ -288,7 +288,10 @@ def enqueue(
 
 
 def enqueue_tick(periodic: Periodic, tick: int) -> None:
-    """Enqueue a periodic job for a tick (Unix time), unless this was done or the previous job is still waiting."""
+    """Enqueue a periodic job for a tick (Unix time), unless this was done or the previous job is still waiting.
+
+    Nothing is enqueued while the job is a dead letter because it killed its process.
+    """
     values: dict[str, Any] = {
         "queue": queue_of(periodic.lane, None),
         "task": periodic.name,

@@ -256,7 +256,7 @@ class Worker:
     # -- the heartbeat -------------------------------------------------------------------------------------------
 
     def _renew(self) -> None:
-        """Renew the heartbeat, and mark claims as lost whose jobs were taken over."""
+        """Renew the heartbeat, or register this worker if it has no row. Mark claims to jobs taken over as lost."""
         with self._lock:
             claims = list(self._running)
         asked = time.monotonic()

@@ -1,4 +1,4 @@
-"""Helpers shared by several commands: migration, the installation's URL, and the lookup of organizations."""
+"""Helpers that several commands share, for migration, folders, the installation's URL and organizations."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def origin(address: BindAddress) -> str:
 
 
 def public_url(current: Config) -> str:
-    """Return the installation's URL: the setting, or the address of a server that uses this data folder."""
+    """Return the installation's URL: the setting, the address of a running server, or the configured address."""
     if current.public_base_url:
         return current.public_base_url
     with contextlib.suppress(OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The request and response headers that all operations share, and the ones that each operation documents."""
+"""The request and response headers of the API, and the selection that each operation documents."""
 
 from __future__ import annotations
 

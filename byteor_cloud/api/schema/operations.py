@@ -76,7 +76,10 @@ class Schema(AutoSchema):
         return [{name: []} for name in names]
 
     def get_request_serializer(self) -> Any:
-        """Return the declared request serializer, or the view's. In an update, no field is required."""
+        """Return the declared body, or the view's serializer for a mixin's action.
+
+        In a mixin's update, no field is required.
+        """
         is_own = hasattr(getattr(self.view, self._action), "operation")
         if self._operation.body is not None or is_own:
             return self._operation.body

@@ -30,7 +30,8 @@ _SECONDS_PER_LINE = 10
 
 class Command(OperatorCommand):
     help = (
-        "Simulate a fleet of agents against a running server. Exits with 0 if every agent is healthy at the end. "
+        "Simulate a fleet of agents against a running server. Exits with 0 if every agent is healthy at the end and, "
+        "in a rollout, an agent received an offer. "
         "Scenarios: " + "; ".join(f"{scenario}: {text}" for scenario, text in DESCRIPTIONS.items())
     )
 
