@@ -30,7 +30,10 @@ _RETRYABLE = {408, 429}
 
 
 class RequestRejected(Exception):
-    """A request that must not be retried: the control plane rejected it, or it was never sent (``status`` is None)."""
+    """A request that must not be retried: it was rejected, its response is unusable, or it was never sent.
+
+    If it was never sent, ``status`` is None.
+    """
 
     def __init__(self, status: int | None, detail: str) -> None:
         super().__init__(detail if status is None else f"{status}: {detail}")
@@ -105,7 +108,10 @@ class Client:
                 raise ControlPlaneUnavailable(f"unreadable response from {path}") from error
 
     def stream(self, path: str, limit: int) -> Iterator[bytes]:
-        """Yield the response body for a path on the origin. Raises RequestRejected if it is longer than ``limit``."""
+        """Yield the response body for a path on the origin. Raises what ``send`` raises.
+
+        An invalid path and a body of more than ``limit`` bytes raise RequestRejected.
+        """
         is_path = path.startswith("/") and not path.startswith("//") and path.isascii() and path.isprintable()
         if not is_path or "\\" in path:
             raise RequestRejected(None, "the bundle's URL is not a path on the control plane's own origin")
@@ -146,7 +152,7 @@ class ControlPlane:
             return SecretValue(Fields(self._client.send("POST", f"{self._path}/rotate-key").body).text("token"))
 
     def fetch_identity(self) -> AgentIdentity:
-        """Return this agent's name and environment."""
+        """Return this agent's identity."""
         with _parsing("agent"):
             members = Fields(self._client.send("GET", self._path).body)
             return AgentIdentity(
@@ -188,7 +194,7 @@ class ControlPlane:
             )
 
     def download_bundle(self, bundle_url: str, limit: int) -> Iterator[bytes]:
-        """Yield a bundle's bytes. Raises RequestRejected if there are more than ``limit``."""
+        """Yield the bytes of a bundle, as ``Client.stream`` does."""
         return self._client.stream(bundle_url, limit)
 
     def send_report(self, report: OfferReport) -> None:
@@ -205,7 +211,7 @@ class ControlPlane:
             return StoredKeySet(KeySet.from_document(reply.body), bare_etag(reply.headers.get("ETag", "")))
 
     def upload_artifact(self, fields: Mapping[str, str], name: str, file: BinaryIO) -> Json:
-        """Upload an artifact and return it. Uploading the same content again returns the same artifact."""
+        """Upload an artifact and return it. Repeating an upload with the same fields returns the same artifact."""
         return self._client.send("POST", f"{self._path}/artifacts", data=fields, files={"file": (name, file)}).body
 
 

@@ -40,7 +40,7 @@ _wait = threading.Event().wait
 
 
 class StopRequested(BaseException):
-    """Raised on SIGTERM or SIGINT. It may interrupt the agent anywhere, because all files are replaced atomically."""
+    """Raised on SIGTERM or SIGINT. It can interrupt the agent anywhere, because all files are replaced atomically."""
 
 
 class ReplayFailed(Exception):

@@ -52,7 +52,7 @@ def enroll_agent(
     labels: Mapping[str, str],
     wait: Callable[[float], object],
 ) -> AgentIdentity:
-    """Create an agent in the environment and store its credentials in the state folder.
+    """Create an agent in the environment, and store its identity, key and published signing keys in the state folder.
 
     Retries send the same idempotency key, so the token is used only once.
     """
@@ -86,7 +86,7 @@ def connect(
     """Return a client for the control plane, this agent's identity, and the rotation of its key.
 
     The environment variables override the credentials in the state folder. An interrupted key rotation is completed
-    first.
+    or discarded first.
     """
     given = Credentials.from_environment(environment)
     credentials = given or state.credentials()

@@ -71,10 +71,10 @@ class Credentials:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Credentials | None:
-        """Read the credentials from the environment variables; None if all are unset.
+        """Read the credentials from the environment variables; None if all are unset or empty.
 
-        Raises IdentityError if only some are set. Combined with stored credentials, these could send an API key to the
-        wrong control plane.
+        Raises IdentityError if a value is invalid, or if only some are set: combined with stored credentials, these
+        could send an API key to the wrong control plane.
         """
         given = [name for name in VARIABLES if environment.get(name)]
         if not given:

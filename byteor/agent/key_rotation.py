@@ -20,7 +20,7 @@ from .api import ControlPlane, ControlPlaneUnavailable, CredentialRejected, Requ
 from .state_folder import StateFolder
 
 _log = logging.getLogger("byteor.agent")
-# The longest pause after a refusal. It is short, because a person may permit the rotation by requesting it again.
+# The longest pause that a Retry-After causes. It is short, because a person can permit the rotation before its end.
 _LONGEST_PAUSE_S = 600.0
 
 
@@ -45,7 +45,7 @@ class KeyRotation:
     def settle(self) -> None:
         """Complete an unfinished rotation: switch to the new key, or discard it if the control plane rejects it.
 
-        Raises ControlPlaneUnavailable if there is no response. Call this again in that case, before any other request.
+        Any other failure is raised. Call this again in that case, before any other request.
         """
         if self._next is None:
             return
@@ -66,8 +66,8 @@ class KeyRotation:
     def rotate(self) -> None:
         """Fetch a new key and switch to it. Does nothing if the environment sets the key, or during a requested pause.
 
-        Raises ControlPlaneUnavailable if the control plane does not respond or requests a pause, and RequestRejected if
-        it refuses the rotation. After a conflict (409), later calls do nothing.
+        Raises ControlPlaneUnavailable if the control plane does not respond or requests a pause, RequestRejected if it
+        refuses the rotation, and OSError if the key cannot be stored. After a conflict (409), later calls do nothing.
         """
         if self._clock() < self._not_before:
             return

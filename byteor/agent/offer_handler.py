@@ -28,7 +28,7 @@ _CONFLICT = 409
 
 
 class OfferWithdrawn(Exception):
-    """The control plane no longer makes this offer; fetch the current one."""
+    """The control plane no longer makes this offer, or rejected a report about it. Fetch the current offer."""
 
 
 class OfferHandler:
@@ -105,7 +105,8 @@ class OfferHandler:
     def handle(self, desired: ReceivedOffer) -> None:
         """Download, verify and start the offered bundle, and report each step. A failure leaves the old bundle running.
 
-        Raises OfferWithdrawn when the control plane no longer makes the offer.
+        Raises OfferWithdrawn when the control plane no longer makes the offer or rejects a report about it. Failed
+        requests can raise other errors.
         """
         delivery = self._plane.fetch_offer()
         if delivery is None or not self.needs_handling(delivery.offer):
@@ -214,7 +215,10 @@ class OfferHandler:
 
 
 def _printable(error: Exception) -> str:
-    """Return the error's text with ``?`` for characters that a database may reject: the text may quote a record."""
+    """Return the error's text, shortened, with ``?`` for characters that a database may reject.
+
+    The text may quote a record.
+    """
     text = str(error)[:_MAX_DETAIL]
     return "".join(character if character.isprintable() else "?" for character in text)
 

@@ -1,4 +1,4 @@
-"""Replays an incident bundle offline. The result equals that of a dry run on the server."""
+"""Replays an incident bundle offline, with the same result as a dry run on the server, or traces records in it."""
 
 from __future__ import annotations
 

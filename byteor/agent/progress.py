@@ -59,7 +59,7 @@ class ReceivedOffer:
 
 @dataclass(frozen=True, slots=True)
 class OfferAttempt:
-    """The last handled offer and the last status that was reported for it."""
+    """The last handled offer, when its handling started, and the last status that was reported for it, if any."""
 
     offer: ReceivedOffer
     since: datetime
@@ -78,7 +78,7 @@ class RunningBundle:
 
 @dataclass(frozen=True, slots=True)
 class FailedOffer:
-    """The last offer that failed, with the reason. It is not retried."""
+    """The last offer that failed, with the time and the reason. It is not retried."""
 
     offer: ReceivedOffer
     since: datetime

@@ -31,7 +31,7 @@ def backoff_s(failures: int, retry_after_s: float, jitter: float) -> float:
 
 
 class Backoff:
-    """Delays that double with each failure in a row, with random parts that spread the retries of a fleet."""
+    """Delays that double with each failure in a row, up to a limit, with random parts that spread a fleet's retries."""
 
     def __init__(self, jitter: Callable[[], float] = _jitter) -> None:
         self._jitter = jitter
@@ -55,7 +55,7 @@ class Backoff:
 def retry_while_unavailable[T](
     call: Callable[[], T], wait: Callable[[float], object], backoff: Backoff, tries: int | None = None
 ) -> T:
-    """Return the call's result. Retry while the call raises ControlPlaneUnavailable, up to ``tries`` times if set."""
+    """Return the result of ``call``, repeated while it raises ControlPlaneUnavailable; ``tries`` limits the calls."""
     failures = 0
     while True:
         try:

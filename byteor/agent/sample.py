@@ -13,7 +13,7 @@ _MAX_BYTES = 64 * 1024 * 1024
 
 
 class InvalidSample(Exception):
-    """A sample file that cannot be read."""
+    """A sample file that cannot be read or is too large."""
 
 
 def read_sample(path: Path) -> tuple[Record, ...]:

@@ -24,7 +24,7 @@ _SECRET_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,127}", re.ASCII)
 
 
 class StateError(Exception):
-    """The state folder is damaged, in use by another agent, or not accessible."""
+    """The state folder cannot be used, for example because it is damaged or belongs to another agent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,9 +183,10 @@ class StateFolder:
                 shutil.rmtree(capture)
 
     def secret(self, name: str, environment: Mapping[str, str]) -> str | None:
-        """Return a secret's value from the host's environment or from ``secrets/NAME``; None if it is in neither.
+        """Return a secret's value from the host's environment or from ``secrets/NAME``, or None.
 
-        Names that begin with ``BYTEOR_`` are never found, so that a deployment cannot read its agent's key.
+        Invalid names are never found, and neither are names that begin with ``BYTEOR_``: a deployment must not read its
+        agent's key.
         """
         if not _SECRET_NAME.fullmatch(name) or name.startswith("BYTEOR_"):
             return None

@@ -26,7 +26,7 @@ class BlockerCode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Blocker:
-    """One reason why a deployment waits. ``until`` is when it ends, if known; ``ids`` are the blocking deployments."""
+    """One reason why a deployment waits. ``until`` is its end, if known; ``ids`` are the blocking deployments."""
 
     code: BlockerCode
     detail: str

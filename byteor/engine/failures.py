@@ -44,7 +44,7 @@ def reason_of(action: OfferAction, *, timed_out: bool) -> FailureReason:
 
 
 def find_cause(detail: str) -> str:
-    """Return the detail with numbers, ids and hashes masked, so that failures with one cause have the same text."""
+    """Return the detail, shortened and with numbers, ids and hashes masked: failures with one cause have one text."""
     cause = detail[:_READ]
     for pattern, mask in _MASKS:
         cause = pattern.sub(mask, cause)

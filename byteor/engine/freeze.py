@@ -74,7 +74,7 @@ def is_loosened(old: Collection[object], new: Collection[object]) -> bool:
 
 
 def active_window(windows: Iterable[FreezeWindow], now: datetime) -> FreezeWindow | None:
-    """Return the first window that contains ``now``. A recurring window repeats at the same wall-clock time."""
+    """Return the first window that contains ``now``, or None. Recurring windows repeat at the same wall-clock time."""
     return next((window for window in windows if _end(window, now) is not None), None)
 
 
@@ -87,7 +87,7 @@ def last_open_window(windows: Iterable[FreezeWindow], now: datetime) -> tuple[Fr
 def occurrences(
     windows: Iterable[FreezeWindow], now: datetime, until: datetime
 ) -> list[tuple[datetime, datetime, FreezeWindow]]:
-    """Return the start, end and window of each freeze between two times, sorted by start.
+    """Return the start, end and window of each freeze that is open between two times, sorted by start.
 
     The starts and ends are in the window's time zone.
     """
@@ -114,7 +114,7 @@ def possible_instants(moment: datetime, zone: ZoneInfo) -> tuple[datetime, datet
     """Return the earliest and the latest instant in UTC that ``moment`` can mean.
 
     They are equal if ``moment`` has an offset. Otherwise it is a wall-clock time in ``zone``, which is ambiguous
-    when the clocks change: an hour may occur twice, or be skipped and mean a time before or after the change.
+    when the clocks change: an hour can occur twice, or be skipped and mean a time before or after the change.
     """
     if moment.tzinfo is not None:
         return moment.astimezone(UTC), moment.astimezone(UTC)

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True)
 class ReleasePolicy:
-    """The required approvals and their lifetime, the agent timeout, and the limit of deployments in flight."""
+    """The rules and the lifetime of approvals, the agent timeout, and the limit of deployments in flight."""
 
     approval_ttl_s: int
     agent_timeout_s: int

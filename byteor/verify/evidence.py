@@ -246,7 +246,7 @@ def _issued_at(text: str) -> datetime:
 def _read_unsigned(data: bytes | None, manifest: Manifest, bundle_hash: str) -> Json:
     """Return the fields of deployment.json that no signature covers.
 
-    The server adds this file without a signature. Raises Unproven if a field differs from the signed manifest.
+    The server adds this file without a signature. Raises Unproven if it is malformed or contradicts a signed value.
     """
     if data is None:
         return {}

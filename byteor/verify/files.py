@@ -26,7 +26,7 @@ _MAX_LINE = 16 * 1024 * 1024  # characters in a line of a ledger
 def read_export(path: Path) -> Mapping[str, bytes]:
     """Return the files of an export by name, from the downloaded tar, or from the folder into which it was unpacked.
 
-    Raises Unproven for a file that does not belong to an export, is not a regular file, or is too large.
+    Raises Unproven for a malformed tar, and for a file that is unexpected, not a regular file or too large.
     """
     if path.is_dir():
         return {name: read_file(path / name) for name in _list_folder(path)}

@@ -12,7 +12,7 @@ from byteor.engine.signing.keys import KeySet
 
 
 class EvidenceCode(StrEnum):
-    """The verifier's own error codes. Faults in a delivery, approval or ledger have the codes of the engine."""
+    """The verifier's own codes of faults and doubts. Other faults have the codes of the engine."""
 
     FILE_MISSING = "evidence.file_missing"
     MALFORMED = "evidence.malformed"

@@ -32,7 +32,7 @@ def place_graph(graph: SpecGraph, widths: Sequence[float]) -> Layout:
     pairs = [(numbers[edge.source], numbers[edge.target]) for edge in graph.edges]
     layers = _layers(len(numbers), pairs)
     chains, layers = _chains(pairs, layers)
-    all_widths = [*widths, *[8.0] * (len(layers) - len(numbers))]  # of the nodes, then of the bends
+    all_widths = [*widths, *[8.0] * (len(layers) - len(numbers))]  # the nodes' widths, then the bends'
     steps = [step for chain in chains for step in pairwise(chain)]
     below, above = neighbors(len(layers), steps)
     rows: list[list[int]] = [[] for _ in range(max(layers) + 1)]
@@ -65,7 +65,7 @@ def _layers(count: int, pairs: list[tuple[int, int]]) -> list[int]:
 
 
 def _chains(pairs: list[tuple[int, int]], layers: list[int]) -> tuple[list[list[int]], list[int]]:
-    """Split each edge into a chain of nodes, with a bend on every layer that it crosses.
+    """Split each edge into a chain of nodes, with a bend on every layer that it crosses unless there are too many.
 
     Returns the chains, and the layers of all nodes followed by the layers of the bends.
     """

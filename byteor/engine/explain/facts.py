@@ -34,7 +34,7 @@ class WaveFacts:
 
 @dataclass(frozen=True, slots=True)
 class ApprovalFacts:
-    """A deployment's approval: its status, and how many of the required people have approved."""
+    """A deployment's approval: its status, how many of the required people have approved, and when it expires."""
 
     id: UUID
     status: ApprovalStatus
@@ -173,6 +173,6 @@ class Facts:
         return next((each for each in self.deployments if each.id == id), None)
 
     def label(self, id: UUID | None, bundle_hash: str) -> str:
-        """Return the name of the bundle that the deployment ``id`` built, as used in sentences."""
+        """Return the name of the bundle that the deployment ``id`` built, or its hash if the deployment is unknown."""
         known = self.find(id)
         return known.label if known else f"an unknown bundle ({bundle_hash[:17]}…)"

@@ -30,9 +30,9 @@ def pause_ends_at(strategy: Strategy, wave_done_at: datetime | None) -> datetime
 
 
 def explain_pending(facts: Facts, deployment: DeploymentFacts) -> Statements:
-    """Explain what a deployment waits for before it reaches the agent.
+    """Explain what a deployment waits for before it reaches the agent, or why it stopped before.
 
-    Yields nothing if the deployment will not reach the agent, or was already offered to it.
+    Yields nothing if the deployment does not concern the agent, or was already offered to it.
     """
     enlistment = deployment.enlistment
     if enlistment is not None and enlistment.agent.progress is not AgentProgress.PENDING:
@@ -150,7 +150,7 @@ def _ended_before(deployment: DeploymentFacts) -> Statements:
 
 
 def explain_circumstances(deployment: DeploymentFacts) -> Statements:
-    """Explain whether the deployment is held up, was paused, retried or started without approval, or is known bad."""
+    """Explain whether the deployment is held up, paused or known bad, or was retried or started without approval."""
     if deployment.held_up:
         yield Finding(
             B.HELD_UP, f"The deployment of {deployment.label} cannot continue. {deployment.held_up}", deployment.id

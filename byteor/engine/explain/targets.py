@@ -53,7 +53,7 @@ def _wave_membership(owner: DeploymentFacts, agent: RolloutAgent) -> Statements:
 
 
 def wave_progress_suffix(owner: DeploymentFacts) -> str:
-    """Return the progress of the current wave as the end of a sentence; empty if no wave is under way."""
+    """Return the progress of the current wave as the end of a sentence; empty unless the status is ``deploying``."""
     if owner.status is not DeploymentStatus.DEPLOYING:
         return ""
     wave = owner.waves.get(owner.wave, WaveFacts())
@@ -62,7 +62,7 @@ def wave_progress_suffix(owner: DeploymentFacts) -> str:
 
 
 def find_mismatch(facts: Facts, deployment: DeploymentFacts) -> Finding | None:
-    """Return why the deployment does not reach the agent, or None if it does.
+    """Return why the deployment skips the agent (the target, a drain or another pipeline), or None if it does not.
 
     An enlisted agent stays in the deployment even if the target no longer matches it.
     """

@@ -11,7 +11,7 @@ from byteor.engine.replay.replay import ErrorCode
 
 
 class Verdict(StrEnum):
-    """The result of testing a version. ``UNTESTABLE``: it could not be replayed with these parameters."""
+    """The result of testing a version. ``UNTESTABLE``: its replay was impossible, or failed without a stage error."""
 
     GOOD = "good"
     BAD = "bad"
@@ -33,7 +33,10 @@ class BisectOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BisectPlan:
-    """The versions to replay next, concurrently. If there are none, the bisect is complete and has an ``outcome``."""
+    """The versions to replay next, concurrently. If there are none, the bisect is complete and has an ``outcome``.
+
+    ``first_bad`` and ``last_good`` enclose the change, as far as known. Only an exhaustive bisect sets ``monotone``.
+    """
 
     replay: tuple[str, ...] = ()
     outcome: BisectOutcome | None = None

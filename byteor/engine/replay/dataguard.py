@@ -44,7 +44,7 @@ _RULE = re.compile(
 )
 
 type Guard = Callable[[Message], Message | DropReason]
-"""A function that returns the new message, or why it drops the record. Raises PayloadRejected to stop the pipeline."""
+"""A function that returns the new message, or why it drops the record. Exceptions stop the pipeline."""
 
 
 class PayloadRejected(Exception):
@@ -61,7 +61,7 @@ class ParamError:
 
 
 class BadParams(ValueError):
-    """Raised for invalid parameters of an op. ``errors`` are all their faults."""
+    """Raised for invalid parameters of an op. ``errors`` are their faults."""
 
     def __init__(self, errors: list[ParamError]) -> None:
         super().__init__("; ".join(f"{error.pointer or '/'}: {error.detail}" for error in errors))
@@ -69,7 +69,7 @@ class BadParams(ValueError):
 
 
 def check_params(op: str, params: object) -> list[ParamError]:
-    """Return all faults of a stage's parameters. Ops other than the dataguard ops accept any parameters."""
+    """Return the faults of a stage's parameters. Ops other than the dataguard ops accept any parameters."""
     if op not in OPS or params is None:
         return []
     try:

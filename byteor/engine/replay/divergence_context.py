@@ -45,7 +45,7 @@ class Divergence:
 
 
 def read_around_in(path: str, found: dict[str, Any], actual: bytes) -> Divergence | None:
-    """Call ``read_around`` with the file at ``path``. Returns None if the divergent record is not found."""
+    """Call ``read_around`` with the file at ``path``. Returns None if the record cannot be found there."""
     try:
         with open(path, "rb") as expected:
             return read_around(found, expected, actual)

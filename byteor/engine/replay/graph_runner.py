@@ -74,7 +74,7 @@ class GraphRunner:
         self._chains: dict[str, Chain | None] = {}
 
     def _chain(self, entry: str) -> Chain | None:
-        """Return the stages of the straight path from an entry to an egress; None if the path has a branch."""
+        """Return the stages of the straight path from an entry to an egress, or None if there is no such path."""
         if entry not in self._chains:
             self._chains[entry] = self._straight_path(self.entries[entry])
         return self._chains[entry]
@@ -204,10 +204,7 @@ def _lane_names(spec: LaneGraph, role: GraphRole) -> tuple[str, str]:
 
 
 def _check(spec: LaneGraph) -> None:
-    """Raise Unsupported for a graph that violates the conditions in the module's docstring.
-
-    The compiler never creates such a graph.
-    """
+    """Raise Unsupported for a graph that cannot run. The compiler never creates such a graph."""
     for role in spec.roles:
         one_in, one_out = len(role.rx) == 1, len(role.tx) == 1
         fits = {"stage": one_in and one_out, "bridge": one_in and one_out, "router": one_in, "merge": one_out}

@@ -56,7 +56,7 @@ _HOST_ERRNOS = {
 
 @dataclass(frozen=True, slots=True)
 class ArchiveLimits:
-    """The limits of an archive: the total size of its files, and the number of entries of any type."""
+    """The limits of an archive: the total size of its files, and the numbers of its entries and folders."""
 
     max_bytes: int = 512 * 1024 * 1024
     max_entries: int = 10_000
@@ -151,7 +151,7 @@ def extract_incident(source: BinaryIO, into: Path, limits: ArchiveLimits | None 
 
     Raises RejectedBundle with one reason at the first fault: ``not_an_archive``, ``truncated``, ``bad_path``,
     ``bad_entry`` (a link, a device or a sparse file), ``duplicate_entry``, ``too_many_entries``, ``too_large`` or
-    ``unwritable`` (the file system does not accept the name). Raises OSError for an error that the host causes. After
+    ``unwritable`` (the file system refuses a name or file). Raises OSError for an error that the host causes. After
     an error, the caller must remove the files that were already written. Nothing is ever written beyond a limit or
     outside the folder. Modes, owners and times in the archive are ignored.
     """

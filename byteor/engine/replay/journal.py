@@ -59,7 +59,7 @@ class BadJournal(Exception):
 
 
 def encode_journal(records: Iterable[Record], version: int = 2) -> bytes:
-    """Write a whole journal file, with the records in the given order."""
+    """Return the bytes of a journal, with the records in the given order."""
     parts = [_HEADER.pack(_MAGIC, version, 0)]
     for record in records:
         head = _HEAD.pack(len(record.payload), record.sequence, record.unix_ns)
@@ -74,7 +74,7 @@ class JournalReader:
     Raises BadJournal for an invalid header, or at a record that is too long or has a bad CRC. If the journal ends too
     early, the iteration stops and ``warning`` is set: the last record is incomplete (a torn tail), or zeros fill the
     rest of the file, or a record has a bad CRC and only such a tail follows. ``offset`` is where the latest record
-    begins. After the iteration, ``end`` is where the last record ends.
+    begins, unless ``rows`` is used. After the iteration, ``end`` is where the last record ends.
     """
 
     def __init__(self, source: BinaryIO, *, checks_crc: bool = True) -> None:

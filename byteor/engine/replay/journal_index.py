@@ -221,7 +221,7 @@ class JournalIndex:
         return self._head(self._number(position))
 
     def rows(self, first: int = 0) -> Iterator[Row]:
-        """Yield the offset, sequence, time and payload of each record, in sequence order."""
+        """Yield the offset, sequence, time and payload of each record from position ``first`` on, in sequence order."""
         for at in range(first, self.total, 4096):
             chunk = os.pread(self._file, 4096 * _NUMBER.size, _HEADER.size + at * _NUMBER.size)
             for offset in array_of(chunk)[: self.total - at]:

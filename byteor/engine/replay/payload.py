@@ -54,7 +54,7 @@ class DropReason(StrEnum):
 
 
 class MalformedPayload(ValueError):
-    """Raised for a payload that is not strict JSON, or a value without canonical JSON. The message is the reason."""
+    """Raised for a payload that a stage refuses, or a value without canonical JSON. The message is the reason."""
 
     def __init__(self, reason: DropReason, detail: str) -> None:
         super().__init__(detail)

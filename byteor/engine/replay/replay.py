@@ -123,7 +123,7 @@ def replay(
     - ``last_n`` selects only the last records.
     - ``effects`` decides on side effects and performs them. Without it, none is performed, even if ``mode`` is
       ``execute``: ``mode`` is only written to the audit.
-    - ``progress`` is called about every 2,000 records, and may raise ``Cancelled``.
+    - ``progress`` is called while the journals are read and while their records run, and can raise ``Cancelled``.
     - ``result`` is determined by the bundle's files, ``spec``, ``stage_config``, ``ops``, ``journal_lane``, ``last_n``
       and ``limits``, except that a failing side effect stops the replay early.
     """

@@ -299,7 +299,7 @@ class _ReferenceGraph:
             self.faults.append(SchemaError(first.pointer(), "schema.ref", detail))
 
     def count_keywords(self) -> int:
-        """Count the keywords that are checked for each node of a value. Raises BadSchema if there are too many."""
+        """Count the keywords that apply to each node of a value. Raises BadSchema if the schema is too complex."""
         counts: dict[int, int] = {}
         count, length = self._expanded(self._schema, counts, {}, set(), 0)
         if count > MAX_KEYWORDS or length > MAX_CHAIN:

@@ -122,7 +122,7 @@ class Drops:
 
 @dataclass(slots=True)
 class StageCounters:
-    """The numbers of records at a stage so far. ``unfinished`` counts those at which a limit stopped the run."""
+    """The numbers of records at a stage. A limit or a lack of memory stopped the run at ``unfinished`` of them."""
 
     entered: int = 0
     errors: int = 0
@@ -175,7 +175,7 @@ class StageRuntime:
         self._max_actions = max_actions
 
     def stage(self, id: str, op: str, lanes: tuple[str, str]) -> Stage:
-        """Create a stage. Raises Unsupported if its op is unknown or its parameters are invalid."""
+        """Create a stage. Raises Unsupported if its op is unknown, its parameters are invalid or its id is taken."""
         if id in self.counters:
             raise Unsupported(f"two stages have the id {id!r}")
         self.counters[id] = StageCounters()
@@ -238,7 +238,10 @@ class Stage:
         self._apply = apply or self._pass
 
     def process(self, message: Message, sequence: int, ingress: str | None = None) -> Message | DropReason:
-        """Process a record and return the new message, or why it is dropped. Raises StageError or LimitExceeded."""
+        """Process a record and return the new message, or why it is dropped.
+
+        Raises StageError, LimitExceeded or MemoryError.
+        """
         counters = self.counters
         counters.entered += 1
         try:

@@ -134,7 +134,7 @@ def build_bundle(
     approval_credential: str | None,
     signing_keys: KeySet,
 ) -> BuiltBundle:
-    """Build a deploy bundle. Equal inputs yield equal bytes. Raises ValueError if the inputs contradict each other."""
+    """Build a deploy bundle. Equal inputs yield equal bytes. Raises ValueError for invalid or too large inputs."""
     if sha256(spec_kv) != manifest_fields.spec_hash:
         raise ValueError("spec_hash is not the hash of spec_kv")
     if (approval_credential is None) != (manifest_fields.approved_at is None):
@@ -154,7 +154,7 @@ def build_bundle(
 
 
 def open_bundle(archive: bytes) -> OpenedBundle:
-    """Parse a deploy bundle. Raises Refused unless its files are exactly those of its manifest."""
+    """Parse a deploy bundle. Raises Refused if it is too large or malformed, or does not match its manifest."""
     if len(archive) > MAX_BUNDLE_BYTES:
         raise Refused(DeliveryCode.BUNDLE_TOO_LARGE, f"the deploy bundle is larger than {MAX_BUNDLE_BYTES} bytes")
     try:

@@ -1,4 +1,4 @@
-"""An organization's Ed25519 signing keys and the key set that it publishes."""
+"""The Ed25519 signing keys of an organization or of the installation, and their published key sets."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class PublicKey:
 
 @dataclass(frozen=True, slots=True)
 class KeySet:
-    """All published keys of an organization, exactly one of them active."""
+    """All published keys of an organization or of the installation, exactly one of them active."""
 
     keys: tuple[PublicKey, ...]
 
