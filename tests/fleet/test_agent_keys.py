@@ -171,6 +171,24 @@ def test_key_revoked_while_notifications_are_interrupted_is_refused(listening: N
     notices._gap_handlers.pop()
 
 
+def test_each_loss_of_notification_connection_is_logged_once(listening: None, caplog: pytest.LogCaptureFixture) -> None:
+    def logged() -> int:
+        return sum("notices_lost" in str(record.msg) for record in caplog.records)
+
+    caplog.set_level("WARNING")
+    for losses in (1, 2):
+        wait_until(notices.is_current)
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+                " AND pid <> pg_backend_pid() AND query = 'SELECT 1'"
+            )
+        wait_until(lambda: logged() >= losses)
+    wait_until(notices.is_current)
+
+    assert logged() == 2
+
+
 def test_key_revoked_during_lookup_is_not_cached(listening: None) -> None:
     world = World("acme")
     [(agent, api)] = stories.fleet(world, 1)
