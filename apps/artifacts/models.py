@@ -75,9 +75,9 @@ class Artifact(Stateful):
 
 
 class UnreferencedBlob(models.Model):
-    """A blob that may be deleted: the last row that referred to it was deleted, or no row ever referred to it.
+    """A blob that may be unreferenced: a row that referred to it was deleted, or no row ever referred to it.
 
-    Database triggers insert these rows when an artifact or a deployment is deleted, even by a cascade or by plain SQL.
+    Database triggers insert rows here when an artifact or a deployment is deleted, even by a cascade or by plain SQL.
     """
 
     content_hash = models.CharField(max_length=200, primary_key=True)
@@ -138,7 +138,7 @@ class Replay(Stateful):
     # deployment.
     config_bundle = models.ForeignKey(ConfigBundle, on_delete=models.CASCADE, null=True, related_name="+")
     # For a replay through a version with another spec than the capture's: the newest config bundle of that version when
-    # the replay was requested. Stages without parameters in the capture use the parameters of this bundle.
+    # the replay was requested. Stages without parameters in the capture or its deployment use this bundle's.
     fallback_config_bundle = models.ForeignKey(ConfigBundle, on_delete=models.CASCADE, null=True, related_name="+")
     # The bisect that requested the replay. Replays of bisects only use parameters of the capture or its deployment, for
     # stages with the same id and op.
@@ -153,7 +153,7 @@ class Replay(Stateful):
     result: models.JSONField[Any, Any] = models.JSONField(null=True)
     audit: models.JSONField[Any, Any] = models.JSONField(null=True)
     warnings: models.JSONField[Any, Any] = models.JSONField(default=list)
-    # While the replay runs: how many records have been processed, and how many there are.
+    # The number of processed records and of all records, while a dry run is running. Both stay 0 for an execute replay.
     progress_done = models.BigIntegerField(default=0)
     progress_total = models.BigIntegerField(default=0)
     error = models.TextField(null=True)
@@ -171,7 +171,7 @@ class Replay(Stateful):
 
     @property
     def progress(self) -> dict[str, int] | None:
-        """The number of processed records and of all records; None unless the replay is running."""
+        """The number of processed records and of all records, both 0 for an execute replay. None unless running."""
         if self.status != ReplayStatus.RUNNING:
             return None
         return {"done": self.progress_done, "total": self.progress_total}

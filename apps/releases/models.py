@@ -68,7 +68,7 @@ class ConfigBundle(EnvironmentOwned):
 
 
 class KnownBad(models.Model):
-    """A config hash that failed in an environment. Until it is cleared, no deployment or rollback may use it."""
+    """A config hash that is known bad in an environment. Until it is cleared, no deployment or rollback may use it."""
 
     environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+")
     config_hash = models.CharField(max_length=71)
@@ -246,8 +246,8 @@ class DeploymentAgent(models.Model):
     deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="agents", db_index=False)
     agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="+")
     wave = models.PositiveIntegerField()
-    # False for late joiners, and for agents that were offline at the start unless all were. Waves and thresholds ignore
-    # these agents.
+    # False for late joiners, for agents that the rollback of another deployment added, and for agents that were offline
+    # at their enlistment, unless all agents were offline at the start. Waves and thresholds ignore these agents.
     counted = models.BooleanField(default=True)
     action = models.CharField(max_length=10, default=OfferAction.ACTIVATE)
     progress = models.CharField(max_length=12, choices=enum_choices(AgentProgress), default=AgentProgress.PENDING)
@@ -304,10 +304,11 @@ class AgentFailure(models.Model):
 
 
 class ProgressCount(models.Model):
-    """A change to the number of agents with the same wave and progress. The sum of the rows is the current number.
+    """A change to the number of agents with the same wave, progress and ``counted``, or the sum of such changes.
 
-    A trigger on ``DeploymentAgent`` inserts rows and never updates them, so reports do not wait for each other.
-    The job ``releases.sum_progress`` replaces the rows with their sums (see ``services/progress.py``).
+    The sum of all rows is the current number. Triggers on ``DeploymentAgent`` insert rows and never update them, so
+    reports do not wait for each other. The job ``releases.sum_progress`` replaces the rows with their sums (see
+    ``services/progress.py``).
     """
 
     # Deleting the deployment's agents also inserts rows here, so a trigger on ``Deployment`` deletes these rows last.

@@ -32,7 +32,7 @@ def _build_given_up(why: GivenUp, job: BuildBundle) -> None:
 
 @runs_claimed(BuildBundle, gave_up=_build_given_up)
 def build(claim: Claim, job: BuildBundle) -> None:
-    """Build a deploy bundle. The deployment fails if the last attempt fails."""
+    """Build a deploy bundle and make the first offers. The deployment fails if the last attempt raises an error."""
     builds.build(job.deployment_id, claim)
 
 
@@ -50,7 +50,7 @@ def undo_break_glass(job: UndoBreakGlass) -> None:
 
 @runs(WelcomeAgent)
 def welcome(job: WelcomeAgent) -> None:
-    """Offer a new or relabeled agent the deployment that is current for it."""
+    """Offer a new, relabeled or undrained agent the deployment that is current for it."""
     late_joiners.offer_to_late_joiners([job.agent_id])
 
 

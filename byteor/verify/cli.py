@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="byteor-verify",
         description="Verify the evidence of a deployment offline: who approved these bytes for which environment.",
-        epilog=f"{_OUTCOMES}\nFor an exported audit ledger, see byteor-verify ledger --help.",
+        epilog=f"{_OUTCOMES}\nFor an exported ledger, see byteor-verify ledger --help.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
 def _ledger_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="byteor-verify ledger",
-        description="Verify offline that an exported audit ledger, of an organization or of the installation, is "
+        description="Verify offline that an exported ledger, of an organization or of the installation, is "
         "complete and unaltered.",
         epilog=_OUTCOMES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -172,8 +173,8 @@ def test_key_revoked_while_notifications_are_interrupted_is_refused(listening: N
 
 
 def test_each_loss_of_notification_connection_is_logged_once(listening: None, caplog: pytest.LogCaptureFixture) -> None:
-    def logged() -> int:
-        return sum("notices_lost" in str(record.msg) for record in caplog.records)
+    def is_logged(times: int) -> bool:
+        return sum("notices_lost" in str(record.msg) for record in caplog.records) == times
 
     caplog.set_level("WARNING")
     for losses in (1, 2):
@@ -183,10 +184,10 @@ def test_each_loss_of_notification_connection_is_logged_once(listening: None, ca
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
                 " AND pid <> pg_backend_pid() AND query = 'SELECT 1'"
             )
-        wait_until(lambda: logged() >= losses)
+        wait_until(partial(is_logged, losses))
     wait_until(notices.is_current)
 
-    assert logged() == 2
+    assert is_logged(2)
 
 
 def test_key_revoked_during_lookup_is_not_cached(listening: None) -> None:

@@ -44,8 +44,8 @@ def request(
     """Queue a bisect.
 
     ``predicate`` is ``diverges``, ``fails``, or the id of a replay: a version is bad if its output differs from that
-    replay's. Raises Conflict or InvalidInput, or Unprocessable if no ``pipeline`` is given and no version has the
-    artifact's spec hash.
+    replay's. Raises Conflict, InvalidInput, NotFound or Unavailable, or Unprocessable if no ``pipeline`` is given and
+    no version has the artifact's spec hash.
     """
     replays.check_permitted(artifact, environment, Replay.Mode.DRY_RUN)
     stored = _stored_predicate(artifact, predicate)
@@ -89,7 +89,7 @@ def request_default(artifact: Artifact, *, actor: Actor) -> Bisect:
 
 
 def check_default(artifact: Artifact) -> None:
-    """Raise the error that ``request_default`` would raise for this artifact."""
+    """Raise the error that ``request_default`` would raise for this artifact, without reading the capture."""
     replays.check_permitted(artifact, artifact.environment, Replay.Mode.DRY_RUN)
     _versions(artifact.environment, replays.recorded_version(artifact).name, None, None)
 

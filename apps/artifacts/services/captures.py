@@ -41,7 +41,7 @@ def check_readable(artifact: Artifact) -> None:
 
 
 def _open_folder(artifact: Artifact) -> Path:
-    """Return the folder derived from the artifact; build it if it is missing. Raises Conflict, NotStored, Unavailable.
+    """Return the folder derived from the artifact; build it if it is missing. Raises Conflict, NotFound, Unavailable.
 
     A console page opens the folder several times. If the blob store does not respond, only the first call waits for it.
     """
@@ -138,7 +138,8 @@ def read_journal[R](
 ) -> R:
     """Return a page of a journal, in the form that ``read`` (``read_page`` or ``page_body``) returns.
 
-    Raises NotFound if there is no such journal, Conflict if it is broken, and Unavailable while its index is rebuilt.
+    Raises NotFound if there is no such journal, Conflict if it is broken or the capture is not readable, and
+    NotStored or Unavailable if the capture or its index is not available now.
     """
     names = {each["path"] for each in list_files(artifact)}
     if f"journal/{lane}.bin" not in names:

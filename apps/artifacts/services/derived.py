@@ -60,7 +60,7 @@ def delete(artifact: Artifact) -> None:
 
 
 def delete_unused() -> None:
-    """Delete this host's folders that were unused for a day or whose artifact was deleted. Correct stored sizes."""
+    """Delete this host's folders that were unused for a day or belong to no artifact. Correct the stored sizes."""
     with transaction.atomic():
         _lock()
         kept = folders.list_folders()

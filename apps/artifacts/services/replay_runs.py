@@ -186,7 +186,10 @@ def _leave_short_lane(row: Replay, claim: Claim) -> None:
 
 
 def _replay(row: Replay, capture: Path, claim: Claim, turn: Turn) -> Any:
-    """Run the replay in a child process and return the outcome. Raises Cancelled if it is canceled or deleted."""
+    """Run the replay in a child process and return the outcome.
+
+    Raises Cancelled if the replay is canceled or deleted, and the other errors of ``children.run_in_child``.
+    """
     request = {
         **child_request(row),
         "kind": "replay",
@@ -258,7 +261,7 @@ def _consented_config(row: Replay, capture: Path) -> Mapping[str, Any]:
 
 @transaction.atomic
 def give_up(replay_id: str, error: str, error_code: str = "interrupted") -> None:
-    """Fail a replay that must not run again: its last attempt failed, or side effects may have been executed."""
+    """Fail a replay that must not run again: an attempt failed permanently, or side effects may have been executed."""
     found = Replay.objects.filter(pk=replay_id).first()
     row = lock_row(found) if found is not None else None
     if row is not None and row.status in {ReplayStatus.QUEUED, ReplayStatus.RUNNING}:

@@ -54,8 +54,9 @@ def receive(
     correct a mistake.
 
     When this function returns, the blob is stored, and it is kept as long as the artifact exists. Raises InvalidInput
-    if the deployment does not exist, Unavailable if an older copy is being deleted, and QuotaExceeded if a new artifact
-    would exceed a quota; its bytes are then not kept.
+    if the deployment does not exist, Unavailable if an older copy is being deleted or the blob store does not work,
+    InsufficientStorage if the file does not fit, and QuotaExceeded if a new artifact would exceed a quota; its bytes
+    are then not kept.
     """
     deployment = None
     if deployment_id is not None:
@@ -155,10 +156,10 @@ def _existing(environment: Environment, content_hash: str, declared: str) -> Art
 
 
 def _ensure_checked(artifact: Artifact, file: File, *, actor: Actor) -> Artifact:  # type: ignore[type-arg]  # as in ``receive``
-    """Requeue the check of a received artifact if its job is a dead letter or was deleted, and return the current row.
+    """Requeue the check of a received artifact if its job is a dead letter or was deleted. Returns the artifact.
 
-    Before requeuing, store the blob again, because it may have been lost. A job that killed its process too often is
-    not requeued. Raises Unavailable if the artifact is being deleted.
+    Before requeuing the check, store the blob again, because it may have been lost. A job that killed its process too often is not
+    requeued. Raises Unavailable if the artifact is being deleted, and the errors of ``blobs.put_file``.
     """
     key = str(artifact.pk)
     if artifact.status != ArtifactStatus.RECEIVED or jobs.is_queued(IngestArtifact, key):
@@ -184,7 +185,10 @@ def find_obstacles(artifacts: Iterable[Artifact]) -> dict[UUID, dead_letters.Obs
 
 @contextmanager
 def unpacked(artifact: Artifact) -> Iterator[Path]:
-    """Unpack the artifact's incident bundle into a folder that exists while the block runs. Raises RejectedBundle."""
+    """Unpack the artifact's incident bundle into a folder that exists while the block runs.
+
+    Raises RejectedBundle, NotStored or Unavailable.
+    """
     with data_folders.scratch_folder() as folder, blobs.read(artifact.content_hash) as source:
         extract_incident(cast("BinaryIO", source), folder)  # Django's storage is typed as IO[bytes]
         yield folder
@@ -193,7 +197,7 @@ def unpacked(artifact: Artifact) -> Iterator[Path]:
 def _check(artifact: Artifact) -> str:
     """Check the artifact's incident bundle, and keep its unpacked files for readers. Returns the bundle's spec hash.
 
-    Raises RejectedBundle.
+    Raises RejectedBundle, NotFound or Unavailable.
     """
     with data_folders.scratch_folder() as folder, blobs.read(artifact.content_hash) as source:
         capture = folder / "capture"
@@ -229,7 +233,7 @@ def ingest(artifact_id: str, claim: Claim | None = None) -> None:
 
 
 def storable(text: str) -> str:
-    """Return the text with at most 2,000 characters and without control characters, as an error message to store.
+    """Return the first 2,000 characters of the text, with ``?`` for unprintable ones, as an error message to store.
 
     An error may quote arbitrary bytes of an untrusted bundle.
     """

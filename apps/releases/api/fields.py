@@ -65,7 +65,7 @@ class StrategySerializer(StrictSerializer):
     }
 
     def validate(self, attrs: dict[str, Any]) -> Strategy:
-        """Return the strategy, with the defaults of its kind."""
+        """Return the strategy, with the defaults of its kind. Raises ValidationError."""
         kind, options = attrs["kind"], {name: value for name, value in attrs.items() if name != "kind"}
         if kind == StrategyKind.ALL_AT_ONCE:
             if extra := {"percents", "pause_s"} & options.keys():

@@ -1,11 +1,11 @@
-"""The only writer of ``Assignment`` and ``DeploymentAgent``, which change together.
+"""The only module that changes ``Assignment`` and ``DeploymentAgent`` rows, which change together.
 
 An ``Assignment`` states what an agent should run now. A ``DeploymentAgent`` stores an agent's progress in one
 deployment. The functions here run in their caller's transaction.
 
 Locks are acquired in this order: environment, approval, deployment, assignments, deployment agents. A change to many
 agents locks the environment, so such changes never run concurrently. A report locks only the assignment of its agent.
-Each statement covers all agents of a change, because a deployment may have 100,000 agents.
+Statements change many agents at a time, because a deployment may have 100,000 agents.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ def _without_other_pipelines(deployment: Deployment, agents: QuerySet[Agent]) ->
 def start_enlisting(deployment: Deployment) -> EnlistmentCursor | None:
     """Return the cursor with which to enlist the target's agents, or None if the target matches no agents.
 
-    Agents that are offline now do not count for waves and thresholds. If all agents are offline, all of them
-    count, because a rollout without counted agents fails.
+    Agents that are offline at their enlistment do not count for waves and thresholds. If all agents are offline now,
+    all of them count, because a rollout without counted agents fails.
     """
     found = available_agents(deployment).with_state()
     last = found.order_by("-id").first()
@@ -222,9 +222,9 @@ def offer_rollback(deployment: Deployment, touched: QuerySet[DeploymentAgent], *
 
 
 def withdraw(deployment: Deployment) -> None:
-    """Withdraw the offers that agents have not started, and restore each agent's earlier assignment, if any.
+    """Withdraw the offers that agents have not started, and restore each agent's earlier assignment, if possible.
 
-    Otherwise an agent that was offline could later start a release that was aborted long ago.
+    Without this, an agent that was offline could later start a release that was aborted long ago.
     """
     open_offers = deployment.agents.filter(
         progress=AgentProgress.OFFERED, agent__assignment__deployment_id=deployment.pk

@@ -48,7 +48,7 @@ def build(deployment_id: str, claim: Claim | None = None) -> None:
 
 @transaction.atomic
 def _start_building(deployment_id: str, claim: Claim) -> Deployment | None:
-    """Spend the approval, unless an earlier attempt did, and return the deployment with the status ``building``.
+    """Spend the approval, if necessary, and return the deployment with the status ``building``.
 
     Return None if the build cannot start. A known bad configuration or an unusable approval fails the deployment.
     """
@@ -107,7 +107,7 @@ def _build_bundle(deployment: Deployment) -> deploy_bundle.BuiltBundle:
 
 @transaction.atomic
 def _offer_first_wave(found: Deployment, built: deploy_bundle.BuiltBundle, claim: Claim) -> None:
-    """Resolve the target again, set the status ``deploying`` and offer the first wave, in one transaction."""
+    """Resolve the target again, set the status ``deploying`` and make the first offers, or fail the deployment."""
     lock_row(found.environment)
     deployment = lock_row(found, related=RELATED)
     claim.confirm()

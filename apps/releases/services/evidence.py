@@ -15,7 +15,9 @@ from byteor_cloud.storage import blobs
 
 
 def build_archive(deployment: Deployment) -> bytes:
-    """Return the evidence as a tar. Equal evidence has equal bytes. Raises Conflict if the bundle is not built yet.
+    """Return the evidence as a tar. Equal evidence has equal bytes.
+
+    Raises Conflict if the bundle is not built yet, and NotStored or Unavailable if it cannot be read.
 
     The approval record is signed here, with the active key. It proves what the server had on record at the time of the
     export, not at the time of the decisions. The credential's signature is from the time of the decisions.
@@ -44,7 +46,7 @@ def build_archive(deployment: Deployment) -> bytes:
 
 
 def _summary(deployment: Deployment) -> Json:
-    """Return the content of ``deployment.json``: the manifest in readable form, and unsigned details of the request."""
+    """Return the content of ``deployment.json``: values of the manifest, and unsigned details of the deployment."""
     signed = {name: value for name, value in (deployment.manifest or {}).items() if name not in {"manifest_v", "files"}}
     return {
         **signed,
@@ -89,5 +91,5 @@ def _record_approval(deployment: Deployment, consent: Approval) -> ApprovalRecor
 
 
 def _describe_shown(consent: Approval) -> Json:
-    """Return what approvers saw: the number of agents that matched the target, and the ids of the first ones."""
+    """Return what approvers saw of the target: the number of matching agents, and the ids of the first ones."""
     return {} if consent.target is None else {"agents": consent.target.count, "first": list(consent.target.resolved)}

@@ -25,13 +25,13 @@ _IS_STILL_FAILED = Q(part__progress=AgentProgress.FAILED, part__action=F("action
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """The agents that failed with one reason and one detail, apart from numbers, ids and hashes in the detail."""
+    """The agents that failed with one reason and one masked detail, or the sum of all rarer causes."""
 
     reason: str
     detail: str
     count: int
     still_failed: int
-    agents: list[UUID]  # the ids of the first five agents
+    agents: list[UUID]  # the ids of the first five agents; empty for the sum
 
 
 def find_causes(deployment: Deployment) -> list[Cause]:

@@ -41,7 +41,8 @@ def _is_still_needed() -> Exists:
 def delete_old_details(now: datetime | None = None) -> int:
     """Delete old reports, and the agent progress and timelines of deployments that finished long ago.
 
-    Also deletes the progress of agents that were decommissioned long ago. Returns the number of deleted rows.
+    Also deletes the progress of long-decommissioned agents, unless the deployment is in flight or waits for approval.
+    Returns the number of deleted rows.
     """
     now = now or timezone.now()
     long_ago = Q(deployment__created_at__lt=now - DETAILS_KEPT_FOR)

@@ -1,4 +1,4 @@
-"""Offers to late joiners: agents that enroll, or get other labels, after a deployment has become current."""
+"""Offers to late joiners: new, relabeled or undrained agents that a current deployment has not reached."""
 
 from __future__ import annotations
 

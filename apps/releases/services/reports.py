@@ -20,7 +20,7 @@ from byteor_cloud.errors import Conflict, NotFound
 
 
 class LateReport(Conflict):
-    """The report is about a replaced offer, or its status cannot follow the progress that the agent has reached."""
+    """The report is not about the agent's current offer, or its status cannot follow the agent's progress with it."""
 
     code = "late_report"
 
@@ -39,7 +39,7 @@ def report(
     """Record an agent's report on its offer and enqueue a rollout step. A repeated report has no effect.
 
     Raises NotFound if the environment has no such deployment or the agent was deleted. Raises LateReport, after
-    recording the report, if the offer was replaced or the status cannot follow the agent's progress.
+    recording the report, if this is not the agent's current offer or the status cannot follow the agent's progress.
     """
     deployment = Deployment.objects.filter(pk=deployment_id, environment_id=environment_id).first()
     if deployment is None:

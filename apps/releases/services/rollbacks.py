@@ -19,8 +19,8 @@ from byteor_cloud.errors import Conflict
 def find_target(deployment: Deployment) -> Deployment | None:
     """Return the deployment to restore, or None if there is none.
 
-    It is the pipeline's current deployment or, if ``deployment`` is current, the one that was current last. Deployments
-    that failed, were rolled back or are known bad do not count.
+    It is the pipeline's current deployment or, if ``deployment`` is current, the one that was activated last.
+    Deployments that failed, were rolled back, are known bad or were not approved after break-glass do not count.
     """
     return (
         assignments.rollback_candidates(deployment.environment_id)

@@ -30,8 +30,8 @@ logger = structlog.get_logger(__name__)
 
 _PROGRESS = {progress.value: progress for progress in AgentProgress}
 _RUNNING = {DeploymentStatus.DEPLOYING, DeploymentStatus.ROLLING_BACK}
-# The sweep enqueues a step of every rollout every 5 s, and each step updates ``served_at``. A much longer pause means
-# that the worker or the database was down.
+# The sweep enqueues a step of every rollout every 5 s, and steps update ``served_at`` at most that often. A much longer
+# pause means that the worker or the database was down.
 _SERVED_AT_EVERY, _OUTAGE = timedelta(seconds=5), timedelta(seconds=60)
 _UNFINISHED = (AgentProgress.OFFERED, AgentProgress.DOWNLOADING, AgentProgress.ACTIVATING)
 _found = CompiledQuery(lambda pk: Deployment.objects.select_related("environment", "restores").filter(pk=pk), UUID)
@@ -77,7 +77,7 @@ def run_step(deployment_id: str) -> None:
 
 
 def _is_bundle_available(deployment: Deployment) -> bool:
-    """Return whether the blob store can serve the bundle that agents are offered, if the deployment offers one."""
+    """Return False if the blob store cannot serve the rollout's bundle or, in a rollback, the restored deployment's."""
     source = deployment.restores if deployment.status == DeploymentStatus.ROLLING_BACK else deployment
     if deployment.status not in _RUNNING or source is None or source.bundle_hash is None:
         return True
@@ -178,7 +178,7 @@ def _apply_plan(deployment: Deployment, plan: StepPlan) -> None:
 
 
 def _fail_rollout(deployment: Deployment, reason: str, detail: str) -> None:
-    """Fail a rollout. Start a rollback if the strategy requires one and there is a deployment to restore.
+    """Fail a rollout. Start a rollback if the strategy requires one and it is possible.
 
     Otherwise withdraw the offers that agents have not started.
     """

@@ -1,4 +1,4 @@
-"""The audit ledger: events, the seals that chain them, and counts of denials and repetitions."""
+"""The audit trail: events, the seals that chain them, and counts of denials and repetitions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sealed audit ledger: one hash chain for each organization, and the installation's own.
+"""The ledger, which is the sealed audit trail: one hash chain for each organization, and the installation's own.
 
 The worker seals events. A ledger can be checked for tampering, and exported with a signed checkpoint.
 """

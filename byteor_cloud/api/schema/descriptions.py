@@ -24,7 +24,7 @@ COMMON_DESCRIPTIONS = {
     "spec_hash": "The SHA-256 of the canonical spec: `sha256:` and 64 hexadecimal digits.",
     "config_hash": "The SHA-256 that identifies the content of the config bundle.",
     "bundle_hash": "The SHA-256 of the deploy bundle's tar file.",
-    "reason": "The reason, in your own words. It is stored in the audit ledger.",
+    "reason": "The reason, in your own words. It is stored in the audit trail.",
     "labels": "Key-value pairs that selectors match.",
 }
 # The nouns that differ from the name of the serializer.

@@ -93,7 +93,7 @@ class ReplaySerializer(ModelSerializer):
             "requested the replay."
         ),
         "last_n": "The number of records to replay from the end of the input. Null if all records are replayed.",
-        "progress": "The progress of the replay. Null unless it is running.",
+        "progress": "The progress of the replay. Null unless it is running. Both numbers are 0 for an execute replay.",
         "result": (
             "The number and the digest of each egress's records, the counters of each stage, and the first divergence. "
             "Each of its `notes` has a `code`, a `name` and a `count`. A note with the code `no_parameters` is about a "

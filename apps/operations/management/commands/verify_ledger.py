@@ -1,4 +1,4 @@
-"""``manage.py verify_ledger [--org ID | --installation] [--checkpoint FILE]``: verify the audit ledgers."""
+"""``manage.py verify_ledger [--org ID | --installation] [--checkpoint FILE]``: verify the ledgers."""
 
 from __future__ import annotations
 

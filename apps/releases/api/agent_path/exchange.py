@@ -67,7 +67,7 @@ class Call(NamedTuple):
 
 
 def recognize(environ: Mapping[str, Any]) -> Call | None:
-    """Parse the request's method, path and headers. Returns None if Django must handle the request."""
+    """Parse the request's method, path, query and headers. Returns None if Django must handle the request."""
     match = _PATH.fullmatch(environ["PATH_INFO"])
     route = _ROUTES.get((environ["REQUEST_METHOD"], match[2])) if match else None
     if match is None or route is None or environ.get("SCRIPT_NAME"):
@@ -160,7 +160,7 @@ class _Meter:
     """The metrics of django-prometheus for one combination of route, transport and status, looked up once.
 
     It adds directly to the values that prometheus_client stores. Calling the methods of the metrics would take three
-    times as long, and each heartbeat changes twenty values.
+    times as long, and each request changes many values.
     """
 
     def __init__(self, route: Route, transport: str, status: int) -> None:

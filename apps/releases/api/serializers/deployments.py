@@ -247,7 +247,8 @@ class DeploymentAgentSerializer(ModelSerializer):
         "action": "What the agent was offered: `activate` or `rollback`.",
         "progress": "The agent's progress.",
         "offered_at": "When the deployment last made the agent an offer. Null if the agent has no offer.",
-        "tuning": "How much of the tuning profile the agent could apply.",
+        "tuning": "How much of the tuning profile the agent could apply. Null if the agent's report is too large for a "
+        "list.",
         "detail": "More about the agent's progress, such as the reason for a failure. Empty after a new offer.",
         "failure": (
             "The agent's latest failure to activate the bundle or, if there is none, to roll back. It is kept when the "

@@ -52,7 +52,7 @@ class ExplanationSerializer(serializers.Serializer[Any]):
     descriptions = {
         "summary": "A short summary.",
         "running": "The bundle that the agent runs. Null if it runs none.",
-        "desired": "The bundle that the agent should run. Null if no bundle was offered.",
+        "desired": "The bundle that the agent should run. Null if the agent has no offer.",
         "because": "The reasons, with the main reason first.",
         "next": "The expected events, with the soonest first.",
     }

@@ -72,5 +72,5 @@ class DesiredAnswerSerializer(serializers.Serializer[Any]):
 
     desired = DesiredSerializer(allow_null=True)
     descriptions = {
-        "desired": "What the agent should run. Null if no bundle was offered.",
+        "desired": "What the agent should run. Null if the agent has no offer.",
     }

@@ -51,7 +51,7 @@ class AgentDeploymentViewSet(AgentSelfViewSet):
     def report(self, request: Request, **kwargs: Any) -> Response:
         """Report progress on an offer.
 
-        Called by an agent while it downloads, activates or rolls back the offered bundle.
+        Called by an agent while it downloads and activates the offered bundle, and when it has finished or failed.
         """
         accepted = accept_report(request.data, agent_id=self.agent.pk, environment_id=self.environment.pk)
         return Response(accepted)

@@ -72,7 +72,7 @@ class AuditEventViewSet(ListModelMixin, OrganizationViewSet):
         },
     )
     def export(self, request: Request, **kwargs: Any) -> StreamingHttpResponse:
-        """Export the audit ledger.
+        """Export the ledger.
 
         Returns the sealed audit events as newline-delimited JSON, oldest first. The last line is a signed checkpoint;
         `byteor-verify ledger` checks the export offline.
