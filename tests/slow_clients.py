@@ -36,7 +36,7 @@ TICK_S = 1.0
 
 @dataclass
 class Target:
-    """A server with an organization that has an agent, an offer of a large bundle, and a long audit ledger."""
+    """A server with an organization that has an agent, an offer of a large bundle, and a long ledger."""
 
     base: str
     token: str

@@ -158,8 +158,8 @@ def _existing(environment: Environment, content_hash: str, declared: str) -> Art
 def _ensure_checked(artifact: Artifact, file: File, *, actor: Actor) -> Artifact:  # type: ignore[type-arg]  # as in ``receive``
     """Requeue the check of a received artifact if its job is a dead letter or was deleted. Returns the artifact.
 
-    Before requeuing the check, store the blob again, because it may have been lost. A job that killed its process too often is not
-    requeued. Raises Unavailable if the artifact is being deleted, and the errors of ``blobs.put_file``.
+    Before requeuing the check, store the blob again, because it may have been lost. A job that killed its process too
+    often is not requeued. Raises Unavailable if the artifact is being deleted, and the errors of ``blobs.put_file``.
     """
     key = str(artifact.pk)
     if artifact.status != ArtifactStatus.RECEIVED or jobs.is_queued(IngestArtifact, key):
