@@ -71,10 +71,10 @@ class _Queue:
         self._level = 0.0  # the highest cost of an owner whose replay has computed
 
     def add(self, turn: Turn) -> None:
-        """Add a replay. Owners without replays in this queue start at the highest cost of those that have computed.
+        """Add a replay.
 
-        They then wait for at most one turn of each other owner, and do not make up for times in which they had nothing
-        to compute.
+        An owner without replays in this queue starts at the highest cost of the owners whose replays have computed. The
+        owner then waits for at most one turn of each other owner, and does not make up for times without replays.
         """
         present = {owner for each in self.turns for owner in each.claim.owners}
         self._cost = {

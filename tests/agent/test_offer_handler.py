@@ -99,7 +99,7 @@ def test_failed_bundle_is_retried_when_offered_again(node: Any, plane: Any) -> N
     assert node.state.progress().last_failed is not None
 
 
-def test_offer_that_changed_since_heartbeat_is_handled(node: Any, plane: Any) -> None:
+def test_agent_runs_current_offer_if_offer_changed_since_heartbeat(node: Any, plane: Any) -> None:
     plane.offer("d1")
     earlier_offer = plane.desired
     plane.offer("d2")
@@ -128,7 +128,7 @@ def test_missing_secret_fails_activation(node: Any, plane: Any) -> None:
     config = plane.config | {"env": {"PASSWORD": {"secret_ref": "DB_PASSWORD"}}}
     plane.offer("d1", built=plane.build("d1", config=config))
     node.settle()
-    assert node.failure == "env PASSWORD: this host has no secret secret_ref:DB_PASSWORD"
+    assert node.failure == "environment variable PASSWORD: this host has no secret named DB_PASSWORD"
     assert plane.reports[-2:] == [("d1", "activating"), ("d1", "failed")]
 
     node.environment["DB_PASSWORD"] = "swordfish"

@@ -157,7 +157,7 @@ def test_key_without_known_creator_cannot_request_approval(world: World, orphan:
     assert AuditEvent.objects.filter(outcome="success").count() == audited
 
 
-def test_key_without_known_creator_can_deploy_without_approval(world: World, orphan: Api) -> None:
+def test_key_without_known_creator_can_deploy_where_no_approval_is_needed(world: World, orphan: Api) -> None:
     assert request_deployment(world, orphan, bundle_of(world, world.dev)).status_code == 201
 
 

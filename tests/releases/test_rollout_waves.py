@@ -1,4 +1,4 @@
-"""Rollouts in waves: failure thresholds, untouched agents, pauses between waves and timeouts."""
+"""Rollouts in waves: failure thresholds, timeouts, untouched agents, and pauses between waves."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import stat
-import time
 from dataclasses import dataclass
 from io import StringIO
 from itertools import count
@@ -168,13 +167,11 @@ def test_errors_fail_command_with_one_line(site: Site, tmp_path: Path) -> None:
 
 
 def test_failed_command_prints_one_line_and_exits_1(site: Site) -> None:
-    began = time.monotonic()
     done = site.installation.manage("simulate_fleet", "--url", f"http://127.0.0.1:{free_port()}", "--token", "t")
 
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("CommandError: 127.0.0.1:")
     assert done.stderr.endswith("is not reachable: connection refused\n")
-    assert time.monotonic() - began < 60
 
 
 def test_command_fails_when_agent_key_is_revoked(site: Site) -> None:

@@ -201,7 +201,7 @@ def test_undecryptable_value_leaves_key_files_unchanged(world: World, settings: 
     assert (sealed(), present.read_text(), previous.exists()) == (before, text, False)
 
 
-def test_rotation_continues_after_kill_following_key_swap(
+def test_rotation_killed_after_key_swap_can_be_resumed(
     world: World, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, previous = store_in_files(settings, tmp_path, read_key(django_settings.CONFIG.master_key))

@@ -65,7 +65,7 @@ def _read[T](artifact: Artifact, read: Callable[[Path], T]) -> T:
         derived.delete(artifact)
     try:
         return read(_open_folder(artifact))
-    except FileNotFoundError as error:  # deleted again: this host keeps unpacked captures only briefly
+    except FileNotFoundError as error:  # deleted again, because folders of other captures replace it
         raise Unavailable("Too many captures are being read. Try again soon.", retry_after=2) from error
 
 

@@ -107,7 +107,7 @@ def slug_field() -> forms.CharField:
     """Return the field of a slug."""
     return forms.CharField(
         required=False, max_length=63, widget=UnfoldAdminTextInputWidget,
-        help_text="A short name for URLs: lower-case letters, digits and dashes. By default derived from the name.",
+        help_text="A short unique name of lower-case letters, digits and dashes. By default derived from the name.",
     )  # fmt: skip
 
 

@@ -74,7 +74,10 @@ class Usage:
 
 
 def count_used(organization_id: UUID, quotas: Collection[Quota] = tuple(Quota)) -> dict[Quota, int]:
-    """Return the organization's current usage of each of these quotas. Deleted environments do not count."""
+    """Return the organization's current usage of each of these quotas.
+
+    What deleted environments contained does not count, except for their captures of today.
+    """
     counted = Q(
         environment__project__organization=organization_id,
         environment__deleted_at=None,

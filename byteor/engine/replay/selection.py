@@ -2,8 +2,8 @@
 
 Each journal is read in sequence order (ties: file order). Several journals are merged by time, then by the order of
 the endpoints, then by position. The time of a record is the highest so far in its journal, so the records of one
-journal keep their order. Only journals whose sequences run backwards need an index, which is a temporary file, so the
-memory of a replay does not grow with its journals.
+journal keep their order. Records are never collected in memory: a journal whose sequences run backwards gets an index
+in a temporary file.
 """
 
 from __future__ import annotations

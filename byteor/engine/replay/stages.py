@@ -246,7 +246,7 @@ class Stage:
         counters.entered += 1
         try:
             result = self._apply(message)
-        except (LimitExceeded, MemoryError):  # available memory depends on the host, so its lack is not a stage error
+        except (LimitExceeded, MemoryError):  # limits of the run or of the host are not errors of the stage
             counters.unfinished += 1
             raise
         except RecordOverLimit as error:

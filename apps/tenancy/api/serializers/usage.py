@@ -77,7 +77,7 @@ class UsageSerializer(serializers.Serializer[Any]):
     descriptions = {
         "month": "The current month in UTC.",
         "limits": "The quotas, which only installation operators can set.",
-        "used": "The current usage. Deleted projects and environments do not count.",
+        "used": "The current usage. Deleted projects and environments do not count, except in `captures_per_day`.",
         "by_month": "The usage in the current month and up to 12 months before, newest first, without months in which "
         "nothing was counted. Counting started with the release that added this operation.",
     }
