@@ -210,7 +210,7 @@ class World:
         return made.agent, Api(made.secret.text)
 
     def deployment(self, bundle: ConfigBundle, **options: Any) -> Deployment:
-        """Request a deployment, by default to all agents at once."""
+        """Request a deployment. By default, it offers the bundle to all agents in a single wave."""
         return deployments.create_deployment(
             environment=bundle.environment,
             config_bundle=bundle,

@@ -164,6 +164,8 @@ def test_errors_fail_command_with_one_line(site: Site, tmp_path: Path) -> None:
     assert_fails("not a readable file of agents", **server, keys=str(broken))
     for option in ({"agents": "100001"}, {"connections": "1001"}, {"scenario": "chaos"}, {"interval-scale": "0"}):
         assert_fails("argument --", **server, **option)
+    assert_fails("argument --agents: must be a whole number from 1 to 100000", **{**server, "agents": "many"})
+    assert_fails("argument --interval-scale: must be a number from 0.001 to 1000", **server, **{"interval-scale": "x"})
 
 
 def test_failed_command_prints_one_line_and_exits_1(site: Site) -> None:

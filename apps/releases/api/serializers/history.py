@@ -1,4 +1,4 @@
-"""The history of agents, and their counts."""
+"""Serializers of what agents ran, and of the counts of an environment's agents."""
 
 from __future__ import annotations
 
