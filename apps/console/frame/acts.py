@@ -202,11 +202,11 @@ def _name(model_admin: Any, row: Model) -> str:
 
 
 def _result(site: Any, act: Act, row: Model, made: Any) -> FormResult:
-    """Return the URL of the row, with the new secret and its command or with the message to show."""
+    """Return the URL of the row, with the new secret and its command, or with what happened unless nothing changed."""
     if isinstance(made, Secret):
         return {"url": row_url(made.row), "secret": made.text, "explain": made.explain, "command": made.command}
     if made is False:
-        return {"url": row_url(row), "done": NOTHING_CHANGED}
+        return {"url": row_url(row)}
     return {"url": row_url(made), "done": f"{what_happened(act, _name(site.get_model_admin(type(made)), made))}."}
 
 
@@ -216,8 +216,8 @@ def _respond(request: HttpRequest, act: Act, result: FormResult, context: dict[s
         created = context["model_admin"].admin_site.get_model_admin(act.creates).singular
         shown = {**context, "title": what_happened(act, created), "act": act, "result": result}
         return TemplateResponse(request, "console/secret.html", shown, headers={"Cache-Control": "no-store"})
-    level = "info" if result["done"] == NOTHING_CHANGED else "success"
-    context["model_admin"].message_user(request, result["done"], level)
+    message, level = (result["done"], "success") if "done" in result else (NOTHING_CHANGED, "info")
+    context["model_admin"].message_user(request, message, level)
     return HttpResponseRedirect(result["url"])
 
 
