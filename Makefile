@@ -27,7 +27,7 @@ demo: setup ## Run the demo once in a temporary data folder; exits with 0 if eve
 test: setup ## Run the tests, or some of them: make test ARGS='tests/system/embedded -k killed'
 	@$(PYTHON) -m pytest -n $(WORKERS) $(IN_ORDER) $(ARGS)
 
-# Excludes the tests that start servers and browsers, because they do not depend on the Python version.
+# Without the tests that start servers and browsers, whose results do not depend on the Python version.
 OLDEST = $$(sed -n 's/^requires-python = ">=\(.*\)"/\1/p' pyproject.toml)
 OLDEST_TESTS = tests/engine tests/verify tests/agent \
 	tests/api tests/captures tests/computing tests/concurrency tests/database tests/server tests/storage tests/worker \
@@ -49,7 +49,7 @@ check: setup ## Check lint, format, types and import contracts; and that lock fi
 	@$(PYTHON) manage.py spectacular --validate --fail-on-warn --file .venv/openapi.yaml
 	@diff -u docs/openapi.yaml .venv/openapi.yaml || { echo "docs/openapi.yaml is out of date: run make schema"; exit 1; }
 
-fuzz: setup ## Fuzz the parsers of files and agents' requests, then the API of a live server for a minute (FUZZ_SECONDS=600 for longer, ARGS='--seed 7' to repeat a run)
+fuzz: setup ## Fuzz the parsers, then a live server for a minute (FUZZ_SECONDS=600 runs longer, ARGS='--seed 7' repeats)
 	@BYTEOR_FUZZ_CASES=10000 $(PYTHON) -m pytest -q tests/engine/replay/test_fuzz.py tests/server/test_agent_requests.py
 	@sh bootstrap.sh fuzz
 	@$(PYTHON) -m tests.fuzz --schemathesis .venv/fuzz/bin/schemathesis --seconds $(FUZZ_SECONDS) $(ARGS)
@@ -58,7 +58,7 @@ clients: setup ## Generate a Python and a TypeScript client from docs/openapi.ya
 	@sh bootstrap.sh clients
 	@$(PYTHON) -m tests.clients --environment .venv/clients $(ARGS)
 
-wheels: setup ## Build both distributions, install them outside of the checkout and run them; ARGS names the Pythons to use
+wheels: setup ## Build both distributions, install them outside of the checkout and run them; ARGS names the Pythons
 	@$(PYTHON) -m tests.wheels --uv $(UV) $(ARGS)
 
 bench: setup ## Run the benchmarks
@@ -70,7 +70,7 @@ migrations: setup ## Write migrations for changes to the models
 schema: setup ## Write docs/openapi.yaml
 	@$(PYTHON) manage.py spectacular --validate --fail-on-warn --file docs/openapi.yaml
 
-pictures: setup ## Take the README's pictures of the console, which needs Chromium
+pictures: setup ## Take the README's screenshots of the console; needs Chromium
 	@$(PYTHON) -m tests.pictures
 
 lock: setup ## Update the lock files from pyproject.toml; make lock ARGS=--upgrade also upgrades packages
@@ -88,8 +88,8 @@ UV = "$$(command -v uv || echo .uv/bin/uv)"
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.12 \
 	--generate-hashes --no-emit-index-url --no-emit-package byteor $(ARGS) --custom-compile-command
 
-# Prints a digest of the declarations from which the lock files are compiled. Each lock file contains the digest, so that
-# `make check` can compare it without a network, and does not fail when a dependency publishes a release.
+# Prints a digest of the declarations from which the lock files are compiled. Each lock file contains this digest.
+# `make check` can therefore compare it without network access, and does not fail when a dependency publishes a release.
 DECLARED = $(PYTHON) -c 'import hashlib, json, tomllib; \
 	file, engine = (tomllib.load(open(name, "rb")) for name in ("pyproject.toml", "byteor/pyproject.toml")); \
 	project = file["project"]; \

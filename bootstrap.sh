@@ -1,7 +1,7 @@
 #!/bin/sh
 # Creates .venv/ with exactly the packages in the lock files. `make setup` calls it. Does nothing if .venv/ is current.
-# `bootstrap.sh fuzz` creates .venv/fuzz/ for `make fuzz`; `bootstrap.sh clients` creates .venv/clients/ for `make clients`,
-# with npm packages in it.
+# `bootstrap.sh fuzz` creates .venv/fuzz/ for `make fuzz`; `bootstrap.sh clients` creates .venv/clients/ for
+# `make clients`, with npm packages in it.
 # `bootstrap.sh 3.12` creates .venv-3.12/ with the oldest release of Python 3.12 on this machine, and exits with 3 if
 # there is none.
 set -eu
@@ -23,7 +23,7 @@ case "${1:-}" in
     *) version="$1" into=".venv-$1" ;;
 esac
 
-# $npm is unquoted on purpose, so that the shell splits it into file names.
+# $npm is unquoted on purpose: the shell splits it into file names.
 digest="$(cat bootstrap.sh "$lock" requirements/build.lock pyproject.toml byteor/pyproject.toml $npm | cksum)"
 if [ "$(cat "$into/.made-from" 2>/dev/null)" = "$digest" ] && "$into/bin/python" -c '' 2>/dev/null; then
     exit 0
@@ -60,7 +60,7 @@ if [ -z "$uv" ]; then
         echo "Downloading uv into .uv/ (only once)"
         any_python="${python:-$(command -v python3 || command -v python || true)}"
         [ -n "$any_python" ] || fail "no Python found: install Python 3.12 or newer, or uv"
-        # On Debian venv and pip are separate packages; one of them is enough.
+        # On Debian, venv and pip are separate packages; one of them is enough.
         if log="$("$any_python" -m venv --clear .uv 2>&1)"; then
             set -- .uv/bin/python -m pip install
         elif "$any_python" -m pip --version >/dev/null 2>&1; then

@@ -188,9 +188,10 @@ def read_key(source: Key | None) -> bytes | None:
 
 
 def replace_key(present: Path, previous: Path) -> bool:
-    """Move the key in the file ``present`` to ``previous`` and create a new one. Returns False if that is in use.
+    """Move the key in the file ``present`` to ``previous`` and create a new one.
 
-    An interrupted call loses no key, and the next call completes it. Calls must not run concurrently.
+    Returns False if ``previous`` contains another key. An interrupted call loses no key, and the next call completes
+    it. Calls must not run concurrently.
     """
     with contextlib.suppress(FileExistsError):
         os.link(present, previous)

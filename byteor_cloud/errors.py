@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 CONTENT_TYPE = "application/problem+json"
 URN = "urn:byteor:problem:"
 MAX_FIELD_ERRORS = 100
-"""The most invalid fields that a problem lists. ``more_errors`` is the number of those that it leaves out."""
+"""The most invalid fields that a problem lists. ``more_errors`` is the number of the other invalid fields."""
 MAX_POINTER = 1_000
 MAX_DETAIL = 1_000
 
 
 def child_pointer(pointer: str, key: object) -> str:
-    """Return the JSON Pointer to member ``key`` of the value at ``pointer``, or ``pointer`` if that gets too long."""
+    """Return the JSON Pointer to member ``key`` of the value at ``pointer``, or ``pointer`` if it would be too long."""
     text = str(key)
     if len(pointer) + len(text) >= MAX_POINTER:
         return pointer
@@ -23,7 +23,7 @@ def child_pointer(pointer: str, key: object) -> str:
 
 
 def shorten(text: str, length: int = MAX_DETAIL) -> str:
-    """Cut a text that may quote input, so that an error cannot echo megabytes."""
+    """Shorten a message that may quote input, so that an error cannot echo megabytes."""
     return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
@@ -114,7 +114,7 @@ class Unauthenticated(DomainError):
 
 
 class Forbidden(DomainError):
-    """The caller belongs to the organization but lacks the permission."""
+    """The caller is known but is not permitted to perform the operation."""
 
     code = "forbidden"
     title = "Forbidden"
@@ -233,7 +233,7 @@ class TooManyRequests(DomainError):
 
 
 class Unavailable(DomainError):
-    """A dependency such as the database or the storage is temporarily unavailable."""
+    """A dependency such as the database is temporarily unavailable, or too many requests are in progress."""
 
     code = "unavailable"
     title = "Service unavailable"

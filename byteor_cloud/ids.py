@@ -26,7 +26,7 @@ def uuid7() -> uuid.UUID:
 
 
 def smallest_uuid7(moment: datetime) -> uuid.UUID:
-    """Return the smallest UUIDv7 that could be generated at ``moment``."""
+    """Return a lower bound for the UUIDv7 ids that are generated at ``moment`` or later."""
     return uuid.UUID(int=int(moment.timestamp() * 1000) << 80)
 
 

@@ -16,7 +16,7 @@ from byteor_cloud.database import connections
 
 CONFIG = config.load(os.environ)
 BASE_DIR = Path(__file__).resolve().parent.parent
-# The environment variable in which manage.py passes the URL of the embedded database to its child processes.
+# The environment variable with the embedded database's URL. ``command_line`` sets it; child processes inherit it.
 EMBEDDED_URL = "BYTEOR_EMBEDDED_DATABASE_URL"
 
 SECRET_KEY = CONFIG.secret_key
@@ -61,7 +61,7 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "django.contrib.postgres",
-    "django.forms",  # its templates, for FORM_RENDERER
+    "django.forms",  # contains the templates for FORM_RENDERER
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
@@ -172,7 +172,7 @@ FILE_UPLOAD_HANDLERS: list[str] = []  # no form accepts files, and the artifact 
 DATA_UPLOAD_MAX_MEMORY_SIZE = CONFIG.max_body_bytes
 
 REST_FRAMEWORK = {
-    # Every view recognizes all credential families and declares which ones it accepts (apps.tenancy.api.base).
+    # Every view that needs a credential recognizes all families and declares which it accepts (apps.tenancy.api.base).
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "apps.tenancy.api.authentication.UserTokenAuthentication",
         "apps.tenancy.api.authentication.OrganizationKeyAuthentication",

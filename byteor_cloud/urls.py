@@ -1,4 +1,4 @@
-"""The URLs of the API, the console, the sign-in pages and the probes."""
+"""The root URL configuration: the API and its documentation, the console, the sign-in pages, probes and metrics."""
 
 from django.urls import URLPattern, URLResolver, include, path
 from django.views.generic import RedirectView, TemplateView

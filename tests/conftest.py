@@ -1,4 +1,4 @@
-"""Fixtures that create worlds and run jobs. ``tests.postgres`` provides PostgreSQL."""
+"""Hooks that order and distribute the tests, and fixtures for databases, worlds and jobs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SEED = int(os.environ.get("BYTEOR_TEST_SEED", "1"))
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Print the seeds of the random stories, even if all tests pass."""
+    """Print the seed of the random stories, even if all tests pass."""
     gc.disable()  # until pytest_collection_finish, since loading tests creates hardly any garbage
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None and not hasattr(session.config, "workerinput"):
@@ -46,12 +46,13 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 # These files wait for servers, browsers and processes, or run one long story. If they started last, they would prolong
-# the whole run. Tests that only need the processor fill the gaps. test_serving needs a server that was not used before.
-# crash/test_worker waits until the supervisor restarts the worker, with a delay that grows when other tests kill it.
+# the whole run. Tests that only need the processor fill the gaps. test_serving precedes the files that share its
+# server, because it needs an unused one. crash/test_worker is the first crash test, because each kill makes the
+# supervisor wait longer before it restarts the worker.
 SLOWEST_FIRST = (
     "tests/crash/test_worker",
     "tests/crash/",
-    "tests/system/test_hanging_database",  # like the crashes, it mostly waits, so other tests can run at the same time
+    "tests/system/test_hanging_database",  # mostly waits, like the crash tests, so other tests can run at the same time
     "tests/system/test_serving",
     "tests/laws/",
     "tests/system/test_slow_clients",
@@ -62,7 +63,7 @@ SLOWEST_FIRST = (
 
 
 def pytest_collection_finish() -> None:
-    """Exclude everything that is loaded from later garbage collections, and collect less often."""
+    """Exclude all loaded objects from later garbage collections, and collect less often."""
     gc.enable()
     gc.freeze()
     gc.set_threshold(20_000, 20)
@@ -94,7 +95,7 @@ SHARING = {
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Assign whole files to processes, and all files that share a server to the same process."""
+    """Assign whole files to processes, and all files with the same value in ``SHARING`` to the same process."""
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):  # type: ignore[misc]  # xdist ships no types
@@ -107,9 +108,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(django_db_modify_db_settings: None, django_db_blocker: Any) -> None:
-    """Migrate one database for the whole run. The database of each process is a copy of it.
+    """Migrate one database of the embedded server for the whole run. The database of each process is a copy of it.
 
-    On a server that BYTEOR_CLOUD_DATABASE_URL names, only the databases of the tests are created.
+    On a server that BYTEOR_CLOUD_DATABASE_URL names, each process migrates its own test database.
     """
     from django.core.management import call_command
     from django.db import connection
@@ -136,7 +137,7 @@ SEALED = ("tenancy_auditevent", "tenancy_auditseal")  # their triggers always re
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
-    """Let transactional tests empty all tables with rows, including those that are protected by triggers.
+    """Let transactional tests empty all tables except ``KEPT``, including tables that are protected by triggers.
 
     At the end, close connections that tests' threads left open, because they would prevent dropping the database.
     """
@@ -153,7 +154,7 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
     post_migrate.disconnect(create_contenttypes)
     post_migrate.disconnect(dispatch_uid="django.contrib.auth.management.create_permissions")
     with django_db_blocker.unblock(), connection.cursor() as cursor:
-        # Like the first start of a server. Worlds do not insert this row, so that tests can have several worlds.
+        # A server inserts this row at its first start. Worlds do not, so that tests can have several worlds.
         MasterKey.objects.get_or_create(key_id=vault.own_key_ids()[0])
         # The test of these triggers enables them again.
         for table in SEALED:
@@ -161,7 +162,8 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
     yield
     with django_db_blocker.unblock():
         connection.close()
-        connection.close_pool()  # type: ignore[attr-defined]  # a test may have broken one of its connections
+        # A test may have broken one of the pool's connections.
+        connection.close_pool()  # type: ignore[attr-defined]  # the wrapper for PostgreSQL has a pool
         with connection.cursor() as cursor:
             cursor.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -170,7 +172,7 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
 
 
 def _empty_tables(_: Any, style: Any, tables: Sequence[str], **options: Any) -> list[str]:
-    """Return the statements that empty all tables, including those that Django does not manage, such as the job queue.
+    """Return the statements that empty all tables except ``KEPT``, including those that Django does not manage.
 
     DELETE is far faster than TRUNCATE, which creates new files for each table, but it requires a superuser here.
     """
@@ -210,7 +212,7 @@ def _recorded_world(name: str) -> Callable[[], Any]:
 
 @pytest.fixture
 def world(db: None) -> Any:
-    """Create an organization with a project, an environment of each posture, and a person of each role."""
+    """Create an organization with a project, an environment of each posture, and people of each role."""
     return _recorded_world("acme")()
 
 
@@ -230,7 +232,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.fixture(autouse=True)
 def _fresh_process() -> Iterator[None]:
-    """Reset the state in memory before or after each test: rate limits, agent keys, waiting polls, load, draining.
+    """Reset state in memory, such as rate limits and cached agent keys, before or after each test.
 
     Otherwise tests would affect each other, since the worlds of different tests have the same ids and keys.
     """

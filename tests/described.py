@@ -28,7 +28,7 @@ def needed(operation: str) -> Permission | None:
 
 
 def _completed(act: Act) -> Act:
-    """Complete an act with the permission of its operation and with a row on which the operation is possible."""
+    """Add the operation's permission to an act with an operation, and the operation's row if the act names none."""
     if not act.operation:
         return act
     return replace(act, needs=needed(act.operation), on=act.on or CALLS[act.operation].on)
@@ -44,7 +44,7 @@ PAGES: dict[str, Page] = {
 }
 # The permission that is required to see a row of each console table, in the scope to which the row belongs.
 SEES = {label: table.seen_by for label, table in TABLES.items() if table.row is not None}
-OPERATORS_ONLY = {label for label, needs in SEES.items() if needs is None}  # of the installation
+OPERATORS_ONLY = {label for label, needs in SEES.items() if needs is None}  # the operators of the installation
 
 
 def names_in(path: str) -> list[str]:
@@ -57,17 +57,17 @@ _IDS = {name: make for resource in RESOURCES for name, make in resource.ids.item
 
 
 def id_of(row: Any) -> Any:
-    """Return the id by which a path refers to a row. Texts are their own ids."""
+    """Return the id by which a path refers to a row. A string is its own id."""
     return getattr(row, "pk", row)
 
 
 def make_ids(place: Place, *, of_environment: bool) -> dict[str, Any]:
-    """Create the rows that belong to an environment, or all others. Return their ids."""
+    """Create the rows that belong to an environment, or those that do not. Return the rows' ids by name."""
     return {name: id_of(place.get(make)) for name, make in _IDS.items() if (name in _IN_ENVIRONMENTS) == of_environment}
 
 
 def ids_on(make: Maker, path: str, place: Place) -> dict[str, Any]:
-    """Create a row. Return the ids in the path that identify it."""
+    """Create a row. Return its id and, if it has one, its environment's id, by their names in the path."""
     row = make(place)
     found = {"env_id": row.environment_id} if hasattr(row, "environment_id") else {}
     return {**found, names_in(path)[-1]: id_of(row)}

@@ -24,7 +24,7 @@ def _django(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
 class FrontHandler(ClientHandler):
     """Django's test handler behind the layer. Both use the test's database connection."""
 
-    _loaded: ClassVar[Any] = None  # the middleware, which all handlers of a process share, as in a server
+    _loaded: ClassVar[Any] = None  # the loaded middleware, which all handlers of a process share, as in a server
     _middleware_chain: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -53,7 +53,7 @@ class FrontHandler(ClientHandler):
         except _ToDjango:
             return super().__call__(environ)
         self.answered += 1
-        response.wsgi_request = WSGIRequest(environ)  # type: ignore[attr-defined]  # as ClientHandler does
+        response.wsgi_request = WSGIRequest(environ)  # type: ignore[attr-defined]  # ClientHandler sets the attribute
         return response
 
 

@@ -25,6 +25,6 @@ def calls_made(work: Callable[[], object]) -> int:
 
 
 def assert_in_proportion(work: Callable[[int], object], size: int) -> None:
-    """Assert that four times the input needs at most about four times the calls. Quadratic code needs 16 times."""
+    """Assert that four times the input needs less than about five times the calls. Quadratic code needs 16 times."""
     small, large = calls_made(lambda: work(size)), calls_made(lambda: work(4 * size))
     assert large < 5 * small + 1000, (small, large)

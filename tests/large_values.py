@@ -25,7 +25,7 @@ SHORT: Final = frozenset(f"{name_of(label)}.{column}" for label, table in TABLES
 _OWN: Final = frozenset({"tenancy_organization.settings", "tenancy_environment.settings"})
 SIZE: Final = 200 * 1024
 _SIZES: Final = {"tenancy_auditevent.changes": 7000}  # a constraint limits the size
-_NEEDED: Final = frozenset({"procrastinate_jobs.args"})  # the console finds the tenant of a job by its arguments
+_NEEDED: Final = frozenset({"procrastinate_jobs.args"})  # the console finds the tenant of a job by the job's arguments
 
 
 def long_columns() -> dict[str, str]:
@@ -51,7 +51,8 @@ def _is_own(columns: frozenset[str], count: int) -> bool:
 def enlarge() -> None:
     """Set the large columns of all rows to values of about ``SIZE`` bytes, which PostgreSQL compresses to about 1 %.
 
-    Objects keep their keys and get an additional one.
+    Columns in ``_NEEDED`` stay unchanged, and those in ``_SIZES`` get smaller values. Objects and arrays keep their
+    contents and get an additional item.
     """
     types = long_columns()
     with without_triggers() as cursor:  # triggers reject changes to immutable rows

@@ -62,6 +62,6 @@ def run_capture_process(
         assert process.stderr is not None
         process.stdin.write(json.dumps(request).encode() + b"\n")
         process.stdin.flush()
-        *_, last = process.stdout  # before the input is closed, which would end the process
+        *_, last = process.stdout  # read before the input is closed, because the process then exits
         idle, done = process.stderr.read().decode().split("\0")
     return last.rstrip(b"\n"), _number(done, "VmHWM") - _number(idle, "VmRSS")

@@ -11,7 +11,8 @@ from pathlib import Path
 def made_once(name: str, make: Callable[[Path], None]) -> Path:
     """Return a file or folder of this run. The first process that calls this creates it, and the others wait.
 
-    ``make`` creates it at the path that it gets. The result is then renamed, so that it is never visible half-finished.
+    ``make`` gets a path, and creates the file or folder there. The result is then renamed, so that it is never visible
+    half-finished.
     """
     run = Path(os.environ["BYTEOR_CLOUD_DATA_DIR"])
     whole, unfinished = run / name, run / f"{name}.unfinished"

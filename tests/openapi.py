@@ -54,7 +54,7 @@ def document() -> dict[str, Any]:
 
 
 def _closed(schema: Any) -> Any:
-    """Return a copy of the schema that forbids undocumented properties."""
+    """Return a copy of the schema that forbids undocumented properties unless it allows them explicitly."""
     if isinstance(schema, list):
         return [_closed(item) for item in schema]
     if not isinstance(schema, dict):
@@ -104,7 +104,8 @@ def _check_format(name: str) -> Callable[[object], bool]:
 def validate(value: Any, *keys: str) -> None:
     """Raise ValidationError if the schema at this path in the document does not allow the value.
 
-    ``jsonschema_rs`` checks every response, because it is fast. Only for errors, ``jsonschema`` adds the details.
+    ``jsonschema_rs`` checks every value, because it is fast. Only for errors, ``jsonschema`` adds the details. Raises
+    AssertionError if the two disagree.
     """
     if not _compiled(*keys).is_valid(value):
         validator(*keys).validate(value)
@@ -118,7 +119,7 @@ def template(route: str) -> str:
 
 
 def _place(path: str, method: str, status: str) -> tuple[str, ...] | None:
-    """Return the path of the response in the document, with references resolved."""
+    """Return the path of the response in the document, with references resolved, or None if it is undocumented."""
     operation = document()["paths"].get(path, {}).get(method)
     found = operation["responses"].get(status) if operation else None
     if found is None:

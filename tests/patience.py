@@ -12,10 +12,10 @@ PATIENCE_S = 120.0
 
 
 def wait_until(done: Callable[[], object], *, every_s: float | None = None) -> None:
-    """Call ``done`` repeatedly until it returns a true value.
+    """Call ``done`` repeatedly until it returns a true value. Raises AssertionError after ``PATIENCE_S``.
 
-    Without ``every_s``, it is called often at first and then less often, since the calls take processor time from the
-    work that they wait for.
+    Without ``every_s``, ``done`` is called often at first and then less often, because its calls take processor time
+    from the awaited work.
     """
     deadline = time.monotonic() + PATIENCE_S
     pause = 0.02

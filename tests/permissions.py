@@ -11,14 +11,14 @@ VIEW, OPERATE, MANAGE = P.VIEW_ENVIRONMENT, P.OPERATE_ENVIRONMENT, P.MANAGE_ENVI
 PROJECT, ADMIN = P.MANAGE_PROJECT, P.MANAGE_ORG_MEMBERSHIPS
 VIEW_ORG, VIEW_PROJECT = P.VIEW_ORG, P.VIEW_PROJECT
 
-# Only those who manage the organization may create projects.
 _VIEWER = {VIEW_ORG, VIEW_PROJECT, VIEW}
 _OPERATOR = _VIEWER | {P.OPERATE_PROJECT, OPERATE}
 _PROJECT_ADMIN = _OPERATOR | {PROJECT, MANAGE}
-MATRIX: dict[Role, set[Permission]] = {  # in ascending order of roles
+MATRIX: dict[Role, set[Permission]] = {  # from the weakest role to the strongest
     Role.VIEWER: _VIEWER,
     Role.OPERATOR: _OPERATOR,
     Role.PROJECT_ADMIN: _PROJECT_ADMIN,
+    # Only people who manage the organization may create projects.
     Role.ORG_ADMIN: _PROJECT_ADMIN | {ADMIN, P.CREATE_PROJECT},
 }
 
@@ -34,7 +34,7 @@ class NoRole(StrEnum):
 
 
 def weaker(permission: Permission | None) -> list[Permission]:
-    """Return permissions that more roles have, one for each set of roles."""
+    """Return permissions that more roles have than ``permission``, one for each set of roles."""
 
     def holders(each: Permission | None) -> frozenset[Role]:
         return frozenset(role for role, held in MATRIX.items() if each in held)

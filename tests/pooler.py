@@ -54,7 +54,7 @@ class Pooler:
     def start(self) -> None:
         """Start pgbouncer and wait until it responds."""
         assert PROGRAM is not None, "there is no pgbouncer"
-        # pgbouncer refuses to run as root. Like the embedded database, it then runs as nobody.
+        # pgbouncer refuses to run as root. If root runs the tests, it runs as nobody, like the embedded database.
         as_nobody = ["-u", "nobody"] if os.geteuid() == 0 else []
         with self._log.open("ab") as log:
             process = subprocess.Popen([PROGRAM, "-q", *as_nobody, str(self._file)], stdout=log, stderr=log)
@@ -70,7 +70,7 @@ class Pooler:
 
     @property
     def pid(self) -> int | None:
-        """The id of the process, if it runs."""
+        """The process id, or None if pgbouncer is not running."""
         return None if self._process is None else self._process.pid
 
     def ask(self, command: str) -> list[tuple[Any, ...]]:

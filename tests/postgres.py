@@ -50,7 +50,7 @@ def _prepare() -> None:
         os.environ.setdefault("BYTEOR_CLOUD_SECRET_KEY", "test" * 10)
         return
     held = EmbeddedPostgres(folder)
-    # Durability is off, since the data is temporary and transactional tests truncate every table.
+    # Durability is off, since the data is temporary and transactional tests empty every table.
     with patch.dict(embedded._SETTINGS, fsync="off", full_page_writes="off"):
         os.environ["BYTEOR_EMBEDDED_DATABASE_URL"] = held.acquire()
     atexit.register(held.release)

@@ -13,10 +13,10 @@ type Race = Callable[..., list[Any]]
 
 
 def outcome(call: Callable[[], Any]) -> Any:
-    """Call the function in a separate thread, and return its result or its exception."""
+    """Call the function, and return its result or its exception. Runs in a separate thread."""
     try:
         return call()
-    except Exception as error:  # noqa: BLE001,RUF100  the test checks it
+    except Exception as error:  # noqa: BLE001,RUF100  the test checks the exception
         return error
     finally:
         connection.close()
@@ -25,7 +25,7 @@ def outcome(call: Callable[[], Any]) -> Any:
 def count_waiting() -> int:
     """Return the number of database sessions that wait for a lock."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_stat_clear_snapshot()")  # otherwise a transaction would see its first result again
+        cursor.execute("SELECT pg_stat_clear_snapshot()")  # the view is otherwise cached for the whole transaction
         cursor.execute(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
         )

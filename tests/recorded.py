@@ -19,15 +19,16 @@ from apps.tenancy.models import AuditEvent, SigningKey
 type _Rows = dict[str, list[str]]  # the rows of each table, each as JSON
 
 _HASHED = frozenset({AuditEvent._meta.db_table, SigningKey._meta.db_table})  # tables whose times are part of a hash
-_AGE = "\0"  # stands for the interval since the recording in a statement; PostgreSQL's texts never contain it
+_AGE = "\0"  # the placeholder in a statement for the time since the recording; no value contains this character
 
 
 class Recorded[Made]:
-    """The result of ``make``, and the rows that it inserted or changed when it was first called in this process.
+    """The result of ``make``, and its changes to rows when it was first called in this process.
 
-    Later calls insert the same rows with the same ids, and return a copy of the same object. All times are shifted by
+    Later calls make the same changes with the same ids, and return a copy of the same object. All times are shifted by
     the time since the recording, so that a test does not depend on the duration of earlier tests. Only audit events and
-    signing keys keep their times, which are covered by hashes: the ledger's and that of the key set's ETag.
+    signing keys keep their times, because hashes cover them: the hashes of the ledger, and the hash in the key set's
+    ETag. If the database role is no superuser, nothing is recorded and each call calls ``make``.
     """
 
     def __init__(self, make: Callable[[], Made]) -> None:
@@ -36,7 +37,7 @@ class Recorded[Made]:
         self._statement = ""
 
     def __call__(self) -> Made:
-        """Insert the rows, and return the object that describes them."""
+        """Apply the changes to the rows, and return the result of ``make``."""
         if not self._made:
             return self._record()
         age = timezone.now() - self._at
@@ -87,7 +88,7 @@ _recorded: dict[Hashable, Recorded[Any]] = {}
 def recorded[Made](key: Hashable, make: Callable[[], Made]) -> Made:
     """Return the result of ``make``, which is called only once per key and newest audit event.
 
-    Later calls insert the recorded rows again and return a copy of the result.
+    Later calls apply the recorded changes again and return a copy of the result. See ``Recorded``.
     """
     newest = AuditEvent.objects.order_by("id").values_list("id", flat=True).last()
     made: Made = _recorded.setdefault((newest, key), Recorded(make))()
@@ -122,7 +123,7 @@ class _Column(NamedTuple):
 
 
 def _columns() -> dict[str, list[_Column]]:
-    """Return the columns of each table."""
+    """Return the columns of each table that has a primary key."""
     columns: dict[str, list[_Column]] = {}
     with connection.cursor() as cursor:
         cursor.execute("""

@@ -13,7 +13,7 @@ from django.db import connection
 
 @dataclass
 class Results:
-    """The results of queries: of each the columns that it returned unchanged, and its number of rows."""
+    """The results of queries that returned rows: the columns that each returned unchanged, and its number of rows."""
 
     seen: list[tuple[frozenset[str], int]] = field(default_factory=list)
     largest: int = 0  # the bytes of the largest value

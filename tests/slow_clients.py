@@ -36,7 +36,7 @@ TICK_S = 1.0
 
 @dataclass
 class Target:
-    """A server with an organization that has an agent, an offer of a large bundle, and a long audit ledger."""
+    """A server with an organization that has an agent, an offer of a large bundle, and a long ledger."""
 
     base: str
     token: str
@@ -70,7 +70,7 @@ def prepare(base: str, bootstrapped: Mapping[str, str]) -> Target:
     bundle = target.call("POST", f"{environment}/config-bundles", {"name": "b", "version_id": version, "env": large})
     wanted = {"config_bundle_id": bundle["id"], "target": {"all": True}, "strategy": {"kind": "all_at_once"}}
     target.call("POST", f"{environment}/deployments", wanted)
-    for number in range(150):  # two sets of labels per event make a ledger of more than a megabyte
+    for number in range(150):  # the events make a ledger of about 0.7 MB
         labels = {f"label-{each}": f"{number:063d}" for each in range(60)}
         target.call("PATCH", f"{environment}/agents/{target.agent_id}", {"labels": labels})
     desired = f"/api/v1/agents/{target.agent_id}/deployment"
@@ -92,7 +92,7 @@ class Crowd:
     ended: dict[str, int] = field(default_factory=dict)
 
     def tick(self) -> None:
-        """Send or read one byte on each connection, except idle ones."""
+        """Send or read one byte on each connection, except idle ones. Count and drop those that the server closed."""
         for kind, sockets in self.sockets.items():
             for each in list(sockets):
                 if self._is_ended(kind, each):
@@ -151,7 +151,7 @@ def _opening(target: Target, kind: str) -> bytes:
 
 @contextmanager
 def crowd(target: Target, count: int, kinds: tuple[str, ...] = KINDS) -> Iterator[Crowd]:
-    """Open ``count`` connections of each kind. Until the block ends, each sends or reads one byte per second."""
+    """Open ``count`` connections of each kind. Until the block ends, all but idle ones send or read 1 byte/s."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, count * len(kinds) + 500)), hard))
     address = urlsplit(target.base)
@@ -196,12 +196,12 @@ class Measured:
 
     @property
     def medians(self) -> tuple[float, float]:
-        """Return the median durations of a heartbeat and of a list request."""
+        """The median durations of a heartbeat and of a list request in milliseconds."""
         return statistics.median(self.heartbeats), statistics.median(self.lists)
 
 
 def measure(target: Target, count: int) -> Measured:
-    """Send ``count`` heartbeats and ``count`` list requests, one after the other."""
+    """Send ``count`` heartbeats and ``count`` list requests alternately."""
     session, measured = requests.Session(), Measured()
     session.trust_env = False
     beat = json.dumps({"status": "healthy", "agent_version": "1", "active": None}).encode()

@@ -1,4 +1,4 @@
-"""Tests of valid, invalid, missing and unknown settings, and of their error messages of one line."""
+"""Tests of valid, invalid, missing and unknown settings, and of their one-line error messages."""
 
 from __future__ import annotations
 

@@ -54,14 +54,14 @@ def plan(name: str = "quotes", **ring: Any) -> dict[str, Any]:
 
 
 class Api:
-    """A JSON client with one bearer credential. It checks every response against the OpenAPI document."""
+    """A JSON client with one bearer credential or none. It checks every response against the OpenAPI document."""
 
     def __init__(self, token: str | None) -> None:
         self.token = token
         self.client = FrontClient(raise_request_exception=True)
 
     def __reduce__(self) -> tuple[type[Api], tuple[str | None]]:
-        return Api, (self.token,)  # without the client
+        return Api, (self.token,)  # the client cannot be pickled
 
     def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
         """Send a request and return the response. Headers are keywords: ``Idempotency_Key="k"``."""
@@ -101,7 +101,7 @@ class Person:
 
 @contextmanager
 def _without_savepoints() -> Iterator[None]:
-    """Create no savepoints in the block, which halves the statements. An error in it breaks the test's transaction."""
+    """Create no savepoints in the block, which halves the statements. An error in the block breaks the transaction."""
     with patch.object(connection.features, "uses_savepoints", not connection.in_atomic_block):
         yield
 
@@ -111,7 +111,7 @@ class World:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._enrollments: dict[UUID, tuple[EnrollmentToken, str]] = {}  # by environment
+        self._enrollments: dict[UUID, tuple[EnrollmentToken, str]] = {}  # maps each environment to its token
         self._make(name)
 
     @_without_savepoints()
@@ -192,7 +192,7 @@ class World:
         return text
 
     def enrollment(self, environment: Environment) -> tuple[EnrollmentToken, str]:
-        """Return the enrollment token for ``agent``, and its text."""
+        """Return the environment's enrollment token that ``agent`` uses, and its text."""
         if environment.pk not in self._enrollments:
             self._enrollments[environment.pk] = enrollment.create_enrollment_token(
                 environment=environment, actor=self.admin.actor, max_uses=10_000
@@ -210,7 +210,7 @@ class World:
         return made.agent, Api(made.secret.text)
 
     def deployment(self, bundle: ConfigBundle, **options: Any) -> Deployment:
-        """Request a deployment to all agents."""
+        """Request a deployment. By default, it offers the bundle to all agents in a single wave."""
         return deployments.create_deployment(
             environment=bundle.environment,
             config_bundle=bundle,
@@ -222,7 +222,10 @@ class World:
 
 
 def run_jobs(*, limit: int = 200) -> int:
-    """Run waiting jobs, including those that they enqueue, in the order of the queue. Returns their number."""
+    """Run waiting jobs, including those that they enqueue, in the order of the queue. Returns their number.
+
+    Raises AssertionError after ``limit`` jobs.
+    """
     for ran in range(limit):
         row = ProcrastinateJob.objects.filter(status="todo").order_by("id").first()
         if row is None:

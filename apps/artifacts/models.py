@@ -35,12 +35,12 @@ class Artifact(Stateful):
     spec_hash = models.CharField(max_length=71, null=True)
     content_hash = models.CharField(max_length=71)
     size_bytes = models.BigIntegerField()
-    # The disk space of the folder derived from an incident bundle; 0 while it is not kept (``services.derived``).
+    # The disk space of the folder derived from an incident bundle; 0 while there is none (``services.derived``).
     derived_bytes = models.BigIntegerField(default=0)
     captured_at = models.DateTimeField()
     metadata: models.JSONField[Any, Any] = models.JSONField(default=dict)
-    # Set when the capture could not be read, so that the same request does not try again (``services.captures``). Not
-    # stored.
+    # The error of an attempt to read the capture, so that the same request does not try again (``services.captures``).
+    # It is not stored in the database.
     unreadable: Unavailable | None = None
     # The kind, spec hash and deployment that the upload declared (``declared_key``). The check may set ``spec_hash``
     # and other columns, but never this one.
@@ -75,9 +75,9 @@ class Artifact(Stateful):
 
 
 class UnreferencedBlob(models.Model):
-    """A blob that may be deleted: the last row that referred to it was deleted, or no row ever referred to it.
+    """A blob that may be unreferenced: a row that referred to it was deleted, or no row ever referred to it.
 
-    Database triggers insert these rows when an artifact or a deployment is deleted, even by a cascade or by plain SQL.
+    Database triggers insert rows here when an artifact or a deployment is deleted, even by a cascade or by plain SQL.
     """
 
     content_hash = models.CharField(max_length=200, primary_key=True)
@@ -138,10 +138,10 @@ class Replay(Stateful):
     # deployment.
     config_bundle = models.ForeignKey(ConfigBundle, on_delete=models.CASCADE, null=True, related_name="+")
     # For a replay through a version with another spec than the capture's: the newest config bundle of that version when
-    # the replay was requested. Stages without parameters in the capture use the parameters of this bundle.
+    # the replay was requested. Stages without parameters in the capture or its deployment use this bundle's.
     fallback_config_bundle = models.ForeignKey(ConfigBundle, on_delete=models.CASCADE, null=True, related_name="+")
-    # The bisect that requested the replay. Its replays only use parameters of the capture or its deployment, for stages
-    # with the same id and op.
+    # The bisect that requested the replay. Replays of bisects only use parameters of the capture or its deployment, for
+    # stages with the same id and op.
     bisect = models.ForeignKey(Bisect, on_delete=models.CASCADE, null=True, related_name="replays")
     requested_by = models.CharField(max_length=300)
     # The user behind the request. All replays of one user share computing time, even across organizations. Null if
@@ -153,7 +153,7 @@ class Replay(Stateful):
     result: models.JSONField[Any, Any] = models.JSONField(null=True)
     audit: models.JSONField[Any, Any] = models.JSONField(null=True)
     warnings: models.JSONField[Any, Any] = models.JSONField(default=list)
-    # While the replay runs: how many records have been processed, and how many there are.
+    # The number of processed records and of all records, while a dry run is running. Both stay 0 for an execute replay.
     progress_done = models.BigIntegerField(default=0)
     progress_total = models.BigIntegerField(default=0)
     error = models.TextField(null=True)
@@ -171,7 +171,7 @@ class Replay(Stateful):
 
     @property
     def progress(self) -> dict[str, int] | None:
-        """The number of processed records and of all records; None unless the replay is running."""
+        """The number of processed records and of all records, both 0 for an execute replay. None unless running."""
         if self.status != ReplayStatus.RUNNING:
             return None
         return {"done": self.progress_done, "total": self.progress_total}

@@ -21,7 +21,7 @@ def _reject_after_last_attempt(why: GivenUp, job: IngestArtifact) -> None:
 
 @runs_claimed(IngestArtifact, gave_up=_reject_after_last_attempt)
 def ingest(claim: Claim, job: IngestArtifact) -> None:
-    """Verify or reject a received artifact. Reject it if its check always fails or kills the worker."""
+    """Verify or reject a received artifact. Reject it if its check repeatedly fails or kills the worker."""
     uploads.ingest(job.artifact_id, claim)
 
 

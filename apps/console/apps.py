@@ -8,5 +8,5 @@ class ConsoleConfig(AppConfig):
     name = "apps.console"
 
     def ready(self) -> None:
-        """Register the system check of the theme. The command ``serve`` runs it by its tag."""
+        """Register the theme's system check. The command ``serve`` runs the checks with the tag ``theme``."""
         checks.register(theme.check_theme, "theme")

@@ -72,12 +72,13 @@ def _steps() -> list[_Step]:
             None, reverse("admin:start"),
         ),
         _Step(
-            Project, "Create a project", "It contains the environments of one product. People can have roles in it.",
+            Project, "Create a project",
+            "A project contains the environments of one product. People can have a separate role in each project.",
             P.CREATE_PROJECT, page_url(Organization, "choice", CREATE_PROJECT.name),
         ),
         _Step(
             Environment, "Create an environment",
-            "Its posture decides whether deployments need approval and whether replays may perform side effects.",
+            "By default, its posture decides whether deployments need approval and replays may perform side effects.",
             P.MANAGE_PROJECT, page_url(Project, "choice", CREATE_ENVIRONMENT.name),
         ),
         _Step(
@@ -86,16 +87,17 @@ def _steps() -> list[_Step]:
         ),
         _Step(
             Agent, "Enroll an agent",
-            "Create an enrollment token. The console then shows the command to run on the agent's machine.",
+            "Create an enrollment token. The console then shows the commands to run on the agent's machine.",
             P.MANAGE_ENVIRONMENT, page_url(Environment, "choice", CREATE_ENROLLMENT_TOKEN.name),
         ),
         _Step(
-            Version, "Write a draft", "The editor compiles it while you type. Promote it to create a version.",
+            Version, "Write a draft",
+            "The editor compiles the plan while you type. Promote the draft to create a version.",
             P.OPERATE_ENVIRONMENT, page_url(Draft, "new"),
         ),
         _Step(
             ConfigBundle, "Create a config bundle",
-            "Open the page of a version. A config bundle adds parameters, adapters and tuning to it.",
+            "Open the page of a version. A config bundle adds parameters, adapters and tuning to the version.",
             P.OPERATE_ENVIRONMENT, list_url(Version),
         ),
         _Step(
@@ -115,11 +117,11 @@ class _ShownStep:
     is_done: bool
     is_next: bool
     url: str
-    who: str  # which role can do it, if the person cannot
+    who: str  # a sentence about who can do the step; empty if the person can
 
 
 def _steps_to_do(request: HttpRequest) -> list[_ShownStep]:
-    """Return the steps to the first deployment in the scope, or none if there is a deployment. Takes one query."""
+    """Return the steps to the first deployment; none if the scope already has a deployment. Takes one query."""
     console_user, scope, steps = console_user_of(request), scope_of(request), _steps()
     rows = [listed_rows(request, step.model).order_by()[step.rows - 1 : step.rows] for step in steps]
     made = {f"step_{number}": Exists(queryset) for number, queryset in enumerate(rows)}
@@ -163,7 +165,7 @@ class _Tile:
 
 
 def _tile(request: HttpRequest, label: str, value: int, model: type[Model], query: str, tone: str) -> _Tile:
-    """Return a tile that links to the rows it counts. If the value is 0, the tile is plain instead of ``tone``."""
+    """Return a tile that links to the rows it counts. A value of 0 has the tone ``plain`` instead of ``tone``."""
     url = with_scope(f"{list_url(model)}?{query}", scope_of(request))
     return _Tile(label, value, url, tone if value else "plain")
 
@@ -206,7 +208,7 @@ def _dead_letters(request: HttpRequest) -> _Tile:
 
 
 def _waiting_for_you(request: HttpRequest) -> list[dict[str, Any]]:
-    """Return the panel of approvals that wait for the person; none if the person cannot approve anything."""
+    """Return the panel of the approvals that the person can give; no panel if the person cannot approve anything."""
     if not console_user_of(request).holds_anywhere(P.OPERATE_ENVIRONMENT):
         return []
     page = site.get_model_admin(Approval)
@@ -227,7 +229,7 @@ def _waiting_for_you(request: HttpRequest) -> list[dict[str, Any]]:
             "url": with_scope(f"{list_url(Approval)}?for=me", scope_of(request)),
             "columns": ("Subject", "Approvals", "Agents", "Environment", "Requested by", "Expires"),
             "rows": rows,
-            "empty": "No request waits for your approval.",
+            "empty": "No requests are waiting for your approval.",
         }
     ]
 

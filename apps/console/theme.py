@@ -31,7 +31,7 @@ _FOCUS = (
     '<script id="django-admin-form-add-constants" src="{% static \'admin/js/change_form.js\' %}"'
     '{% if adminform and add %} data-model-name="{{ opts.model_name }}"{% endif %} async></script>'
 )
-_MESSAGES = """<script src="{% url 'admin:jsi18n' %}"></script>"""  # only bulk actions use these translations
+_MESSAGES = """<script src="{% url 'admin:jsi18n' %}"></script>"""  # translations, which only bulk actions use
 
 _CORRECTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
     "unfold/layouts/skeleton.html": [
@@ -68,7 +68,7 @@ _CORRECTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
     "admin/search_form.html": [
         ('id="searchbar-submit"', 'id="searchbar-submit" aria-label="Search this list"'),
         ('<input type="text"', '<input type="text" aria-label="Search this list"'),
-        # In the console, this key opens the global search.
+        # In the console, the key / opens the global search, not the search of the list.
         ('{% include "unfold/helpers/shortcut.html" with shortcut="/" %}', ""),
     ],
     "unfold/helpers/navigation.html": [('id="nav-sidebar-inner"', 'id="nav-sidebar-inner" aria-label="Main"')],
@@ -121,17 +121,17 @@ _CORRECTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
         ("<h1", "<h2"),
         ("</h1>", "</h2>"),
         ("Open command tool", "Search"),
-        ("Command tool shortcuts", "In the search"),
+        ("Command tool shortcuts", "Search shortcuts"),
         ('x-show="shortcutsOpen"', 'x-show="shortcutsOpen" role="dialog" aria-modal="true" aria-label="Shortcuts"'),
     ],
 }
 
 
 class CorrectedTheme(app_directories.Loader):
-    """Load the templates of the installed apps, and correct the theme's."""
+    """A loader of the installed apps' templates, which corrects the theme's templates."""
 
     def get_contents(self, origin: Origin) -> str:
-        """Return the template's source."""
+        """Return the source of a template, corrected if the template belongs to the theme."""
         contents = super().get_contents(origin)
         if not Path(origin.name).is_relative_to(TEMPLATES):
             return contents
@@ -141,7 +141,7 @@ class CorrectedTheme(app_directories.Loader):
 
 
 def check_theme(**kwargs: Any) -> list[Error]:
-    """Return an error for each text that a correction replaces and the installed theme does not contain."""
+    """Return an error for each snippet that a correction replaces but that the installed theme does not contain."""
     errors = []
     for name, corrections in _CORRECTIONS.items():
         file = TEMPLATES / name

@@ -18,7 +18,7 @@ class WelcomeAgents(Job, name="releases.welcome_several", lane=JobLane.RELEASES)
 
 
 class AgentLeft(Job, name="releases.agent_left", lane=JobLane.RELEASES):
-    """Enqueue a step of each rollout that may be waiting for an agent that left the fleet or was drained."""
+    """Enqueue a step of each rollout or rollback that may be waiting for a decommissioned or drained agent."""
 
     agent_id: str
 

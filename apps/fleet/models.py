@@ -23,7 +23,7 @@ STALE_AFTER, OFFLINE_AFTER = 3, 10  # heartbeat intervals since the last heartbe
 
 
 class Liveness(StrEnum):
-    """Whether an agent's heartbeats arrive in time. Liveness is derived from the last heartbeat and never stored."""
+    """Whether an agent's heartbeats arrive on time. Liveness is derived from the last heartbeat and never stored."""
 
     ONLINE = "online"
     STALE = "stale"
@@ -108,7 +108,7 @@ class Agent(EnvironmentOwned, Revisioned):
     labels = models.JSONField(default=dict)
     public_key = models.TextField(blank=True)
     decommissioned_at = models.DateTimeField(null=True, editable=False)
-    # A drained agent gets no new offers. The reason is empty while it is not drained.
+    # A drained agent gets no new offers except rollbacks. The reason is empty while the agent is not drained.
     drained_at = models.DateTimeField(null=True, editable=False)
     drain_reason = models.CharField(max_length=500, blank=True, editable=False)
     bounded_columns = frozenset({"labels"})
@@ -139,7 +139,7 @@ class AgentKey(Credential):
     family = Family.AGENT
     agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="keys")
     scopes = ArrayField(models.CharField(max_length=40), default=list)
-    # Whether the agent requested this key and has not used it yet. Its first use revokes the agent's other keys.
+    # Whether the agent requested this key and has not used it yet. The key's first use revokes the agent's other keys.
     is_pending = models.BooleanField(default=False, editable=False)
     # Whether this key counts against the limit ``keys.ROTATIONS_PER_HOUR``.
     counts_as_rotation = models.BooleanField(default=False, db_default=False, editable=False)
@@ -157,20 +157,23 @@ class Heartbeat(models.Model):
 
     agent = models.OneToOneField(Agent, on_delete=models.CASCADE, primary_key=True)
     last_seen_at = models.DateTimeField(null=True)
-    # The seconds until the next heartbeat that the agent was last given. Under load the server requests fewer
-    # heartbeats, and agents that comply must not become stale.
+    # The seconds until the next heartbeat, as last sent to the agent. Under load the server requests fewer heartbeats,
+    # and agents that comply must not become stale.
     next_heartbeat_s = models.FloatField(default=float(DEFAULT_HEARTBEAT_INTERVAL_S))
     status = models.CharField(max_length=10, null=True)
     agent_version = models.CharField(max_length=64, null=True)
-    report = models.JSONField(default=dict)  # runtime_version, uptime_s, tuning, resources and pipeline, as sent
+    # The fields runtime_version, uptime_s, tuning, resources and pipeline, as the agent sent them.
+    report = models.JSONField(default=dict)
     running_deployment_id = models.UUIDField(null=True)
     running_bundle_hash = models.CharField(max_length=71, null=True)
     running_spec_hash = models.CharField(max_length=71, null=True)
     running_since = models.DateTimeField(null=True)
-    # The commands in the response to each heartbeat, stored here so that a heartbeat reads no other table.
+    # The commands in the response to each heartbeat. They are stored here so that handling a heartbeat reads no
+    # additional table.
     commands = ArrayField(models.CharField(max_length=20, choices=enum_choices(Command)), default=list)
-    # The id of the agent's process, and earlier ids with the Unix times at which they were replaced. A trigger
-    # (migration 0006) stores the earlier ids, and sets ``clone_suspected_at`` when one of them is reported again.
+    # The id of the agent's process, and the last 16 ids that were replaced within 24 hours, with the Unix times of
+    # their replacement. A trigger (migration 0006) stores the earlier ids, and sets ``clone_suspected_at`` when one of
+    # them is reported again.
     boot_id = models.CharField(max_length=64, null=True)
     superseded_boots = models.JSONField(default=dict)
     clone_suspected_at = models.DateTimeField(null=True)
@@ -193,11 +196,13 @@ class Pulse(models.Model):
 
     agent = models.OneToOneField(Agent, on_delete=models.CASCADE, primary_key=True, related_name="pulse")
     environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+", db_index=False)
-    # The agent is certainly online until this time. After it, the heartbeat decides, unless the agent is silent.
-    # Heartbeats do not move this time. The job ``fleet.settle`` moves it for many agents together before it passes.
+    # The agent is certainly online until this time. Later, its liveness must be computed from its heartbeat, unless the
+    # agent is silent. Heartbeats do not change this time. Before it passes, the job ``fleet.settle`` extends it for
+    # many agents together.
     online_until = models.DateTimeField()
-    # Null unless the agent is silent, that is, its heartbeat is long overdue. Then both times are exact until its next
-    # heartbeat, for which a trigger adds a ``ChangedAgent``.
+    # When a silent agent becomes offline. Null unless the agent is silent, that is, its heartbeat is long overdue.
+    # While it is silent, ``online_until`` and ``offline_at`` are exact. At its next heartbeat a trigger adds a
+    # ``ChangedAgent``.
     offline_at = models.DateTimeField(null=True)
     drifted = models.BooleanField()
     status = models.CharField(max_length=10, null=True)
@@ -214,12 +219,14 @@ class Pulse(models.Model):
 
 
 class PulseCount(models.Model):
-    """A change in the number of an environment's pulses that have these values. The sum of all changes is that number.
+    """A change in the number of an environment's pulses with this drift, status and bundle.
 
-    A trigger on ``Pulse`` only inserts rows. The job ``fleet.settle`` replaces rows with their sum.
+    The number is the sum of all changes. A trigger on ``Pulse`` only inserts rows. The job ``fleet.settle`` replaces
+    rows with their sum.
     """
 
-    # Deleting an environment's pulses inserts rows here. The order of the models ensures that these are deleted later.
+    # Deleting an environment's pulses inserts rows into this table. Because this model follows ``Pulse``, Django
+    # deletes these rows after the pulses.
     environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+")
     drifted = models.BooleanField()
     status = models.CharField(max_length=10, null=True)
@@ -245,17 +252,19 @@ class ChangedAgent(models.Model):
 
 
 class RunningInterval(models.Model):
-    """A period in which an agent ran one bundle. The open interval, without ``ended_at``, is for its current bundle.
+    """A period in which an agent ran one bundle for one deployment. ``ended_at`` is null while the agent runs it.
 
-    Only triggers on ``fleet_heartbeat`` write intervals, when a heartbeat reports another bundle, deployment or spec
-    than the one before. They add at most 1,000 per agent and day (see ``migrations/0005_history_and_facts.py``).
+    Intervals are written only by database triggers on ``fleet_heartbeat``, when a heartbeat reports another bundle,
+    deployment or spec than the previous heartbeat. They add at most 1,000 per agent and day (see
+    ``migrations/0005_history_and_facts.py``).
     """
 
-    # Needs no index of its own, because the index on agent and time covers it.
+    # Needs no separate index, because the index on agent and start time covers it.
     agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="history", db_index=False)
     started_at = models.DateTimeField()
     ended_at = models.DateTimeField(null=True)
-    # When a heartbeat last reported the bundle. Null while the interval is open: use the agent's last heartbeat then.
+    # When a heartbeat last reported the bundle. Null while the interval is open: this time is then that of the
+    # agent's last heartbeat.
     confirmed_until = models.DateTimeField(null=True)
     deployment_id = models.UUIDField(null=True)  # the id that the agent reported
     bundle_hash = models.CharField(max_length=71)
@@ -275,7 +284,7 @@ class RunningInterval(models.Model):
 
 
 class LabelCount(models.Model):
-    """A change in the number of an environment's enrolled agents with a label. The sum of all changes is that number.
+    """A change in the number of an environment's enrolled agents with this label. The number is the sum of all changes.
 
     A trigger on ``fleet_agent`` only inserts rows, so that enrollments do not wait for each other. The job
     ``fleet.settle`` replaces the rows of a label with their sum.

@@ -106,7 +106,7 @@ def _read() -> list[Metric]:
         return [
             _gauge("byteor_agents", "Enrolled agents.", Liveness, agents.liveness, label="liveness"),
             _value("byteor_agents_drifted", "Agents that do not run the desired bundle.", agents.drifted),
-            _value("byteor_agents_drained", "Agents that receive no new offers.", drained),
+            _value("byteor_agents_drained", "Drained agents. They receive no new offers except rollbacks.", drained),
             _value("byteor_agents_cloned", "Agents whose key seems to be used by two machines.", agents.cloned),
             _by_status("byteor_deployments", "Deployments.", Deployment),
             _by_status("byteor_approvals", "Approvals.", Approval),

@@ -24,7 +24,7 @@ class UndoBreakGlass(Job, name="releases.undo_break_glass", lane=JobLane.RELEASE
 
 
 class ReplayDecided(Job, name="artifacts.replay_decided", lane=JobLane.INGEST):
-    """Queue or stop the replay of an approval that was decided, expired or revoked."""
+    """Queue, deny or fail the replays of an approval that was decided, expired or revoked."""
 
     approval_id: str
 

@@ -68,7 +68,7 @@ class ConfigBundle(EnvironmentOwned):
 
 
 class KnownBad(models.Model):
-    """A config hash that failed in an environment. Until it is cleared, no deployment or rollback may use it."""
+    """A config hash that is known bad in an environment. Until it is cleared, no deployment or rollback may use it."""
 
     environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+")
     config_hash = models.CharField(max_length=71)
@@ -83,7 +83,7 @@ class KnownBad(models.Model):
 
 
 class Approval(Stateful):
-    """A request for approval, bound to exactly what the approvers see. An approved request can be used once."""
+    """A request for approval. The approval covers exactly the ``subject`` and can be used once."""
 
     machine = APPROVAL
     status = models.CharField(max_length=10, choices=enum_choices(ApprovalStatus), default=ApprovalStatus.PENDING)
@@ -92,14 +92,14 @@ class Approval(Stateful):
     requested_by = models.CharField(max_length=300)
     # The execute replay that needs this approval, if any. A plain id, because this app may not import artifacts.
     replay_id = models.UUIDField(null=True, unique=True)
-    # Whether the deployment started before this approval was decided.
+    # Whether this is the approval of a break-glass deployment, which starts before anybody decides.
     break_glass = models.BooleanField(default=False)
     spec_hash = models.CharField(max_length=71)
     config_hash = models.CharField(max_length=71, null=True)
     target: StoredField[ApprovalTarget | None] = StoredField(ApprovalTarget, null=True)
     strategy: StoredField[Strategy | None] = StoredField(Strategy, null=True)
     capabilities: models.JSONField[Any, Any] = models.JSONField(default=list)
-    options: StoredField[DeploymentOptions | None] = StoredField(DeploymentOptions, null=True)  # null for the defaults
+    options: StoredField[DeploymentOptions | None] = StoredField(DeploymentOptions, null=True)  # null: the defaults
     required_approvals = models.PositiveIntegerField()
     allow_self_approval = models.BooleanField()
     expires_at = models.DateTimeField()
@@ -174,7 +174,7 @@ class Deployment(Stateful):
     take_over = models.BooleanField(default=False)
     requested_by = models.CharField(max_length=300)
     note = models.TextField(blank=True)
-    reason = models.CharField(max_length=40, blank=True)  # why the deployment failed: aborted, build_failed, …
+    reason = models.CharField(max_length=40, blank=True)  # the code of the failure: aborted, build_failed, …
     detail = models.TextField(blank=True)
     wave = models.PositiveIntegerField(default=0)
     wave_done_at = models.DateTimeField(null=True)
@@ -185,16 +185,16 @@ class Deployment(Stateful):
     rollback_reason = models.TextField(blank=True)
     paused_at = models.DateTimeField(null=True)
     approval = models.OneToOneField(Approval, on_delete=models.SET_NULL, null=True, related_name="deployment")
-    # An earlier approval of an equal request, whose credential was sent with this deployment.
+    # The earlier approval whose credential was in the request for this deployment.
     handed_in = models.ForeignKey(Approval, on_delete=models.SET_NULL, null=True, related_name="+")
     approved_at = models.DateTimeField(null=True)
     break_glass: StoredField[BreakGlass | None] = StoredField(BreakGlass, null=True)
     freeze_override = models.TextField(blank=True)  # why an org_admin deployed into a freeze window
-    # When the worker last found that agents can download the bundle; null while they cannot.
+    # When the worker last found that agents can download the bundle. Null before the first offer and while they cannot.
     served_at = models.DateTimeField(null=True)
     # After an outage of the control plane, agent timeouts are counted from this time.
     timeouts_from = models.DateTimeField(null=True)
-    # Fixed when the build starts, so that a second attempt builds the same bytes.
+    # The key set at the start of the build. With it, a second attempt builds the same bytes.
     signing_keys: models.JSONField[Any, Any] = models.JSONField(null=True)
     manifest: models.JSONField[Any, Any] = models.JSONField(null=True)
     bundle_hash = models.CharField(max_length=71, null=True)
@@ -232,21 +232,22 @@ class Deployment(Stateful):
 
     @property
     def consent(self) -> Approval | None:
-        """The approval that permits this deployment: the one whose credential was sent with it, or its own request."""
+        """The approval that permits the deployment: the one whose credential was sent, otherwise its own, or None."""
         return self.handed_in or self.approval
 
 
 class DeploymentAgent(models.Model):
     """One agent's enlistment and progress in a deployment.
 
-    A deployment may have 100,000 of these rows, so it has only indexes that queries need.
+    A deployment may have 100,000 of these rows, so the table has only the indexes that queries need.
     """
 
     # No separate index, because the unique constraint's index starts with this column.
     deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="agents", db_index=False)
     agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="+")
     wave = models.PositiveIntegerField()
-    # False for late joiners and for agents that were offline at the start: waves and thresholds ignore them.
+    # False for late joiners, for agents that the rollback of another deployment added, and for agents that were offline
+    # at their enlistment, unless all agents were offline at the start. Waves and thresholds ignore these agents.
     counted = models.BooleanField(default=True)
     action = models.CharField(max_length=10, default=OfferAction.ACTIVATE)
     progress = models.CharField(max_length=12, choices=enum_choices(AgentProgress), default=AgentProgress.PENDING)
@@ -271,12 +272,12 @@ class DeploymentAgent(models.Model):
 
     @property
     def failure(self) -> AgentFailure | None:
-        """The failure to activate the bundle, or the failure to roll back if there is none. Prefetch ``failures``."""
+        """The failure to activate the bundle, otherwise the failure to roll back, or None. Prefetch ``failures``."""
         return min(self.failures.all(), key=lambda each: each.action, default=None)
 
 
 class AgentFailure(models.Model):
-    """Why an agent failed in a deployment: its latest failure to activate the bundle, or its latest to roll back.
+    """Why an agent failed in a deployment: the latest failure to activate the bundle, or the latest to roll back.
 
     The row is kept when the agent is retried or rolled back, and when the deployment finishes.
     """
@@ -303,13 +304,14 @@ class AgentFailure(models.Model):
 
 
 class ProgressCount(models.Model):
-    """A change to the number of agents with the same wave and progress. The sum of the rows is the current number.
+    """A change to the number of agents with the same wave, progress and ``counted``, or the sum of such changes.
 
-    A trigger on ``DeploymentAgent`` inserts rows and never updates them, so that reports do not wait for each other.
-    The job ``releases.sum_progress`` replaces the rows with their sums (see ``services/progress.py``).
+    The sum of all rows is the current number. Triggers on ``DeploymentAgent`` insert rows and never update them, so
+    reports do not wait for each other. The job ``releases.sum_progress`` replaces the rows with their sums (see
+    ``services/progress.py``).
     """
 
-    # Deleting the deployment's agents inserts rows as well, so a trigger on ``Deployment`` deletes the rows last.
+    # Deleting the deployment's agents also inserts rows here, so a trigger on ``Deployment`` deletes these rows last.
     deployment = models.ForeignKey(
         Deployment, on_delete=models.DO_NOTHING, related_name="progress_counts", db_constraint=False, db_index=False
     )
@@ -322,7 +324,7 @@ class ProgressCount(models.Model):
     class Meta:
         indexes = [
             models.Index(fields=["deployment"], name="releases_progresscount_of"),
-            # For the job, which otherwise would read the counts of all deployments.
+            # Without this index, the job would read the counts of all deployments.
             models.Index(fields=["deployment"], condition=Q(is_sum=False), name="releases_progresscount_new"),
         ]
 
@@ -331,7 +333,7 @@ class ProgressCount(models.Model):
 
 
 class AgentReport(Row):
-    """An agent's report on an offer. Its late reports on one deployment with the same status share one row."""
+    """An agent's report on an offer. An agent's late reports with the same deployment and status share one row."""
 
     deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="reports")
     agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="+")
@@ -339,7 +341,7 @@ class AgentReport(Row):
     bundle_hash = models.CharField(max_length=71)
     detail = models.TextField(blank=True)
     accepted = models.BooleanField()
-    # The number of late reports in this row, and the time of the last one. The row has the hash and detail of that one.
+    # How many reports share this row, and when the last one arrived. The row has the hash and detail of the last one.
     count = models.PositiveIntegerField(default=1)
     last_at = models.DateTimeField(default=timezone.now)
     bounded_columns = frozenset({"detail"})

@@ -24,14 +24,15 @@ from byteor_cloud.worker.jobs import Claim, GivenUp, runs, runs_claimed, runs_pe
 
 
 def _build_given_up(why: GivenUp, job: BuildBundle) -> None:
-    # A killed job may not be the configuration's fault, so the deployment waits until the dead letter is retried.
+    # The configuration may not be the reason why the job was killed, so the deployment waits until a person retries the
+    # dead letter.
     if not why.killed:
         builds.fail_build(job.deployment_id, why.error)
 
 
 @runs_claimed(BuildBundle, gave_up=_build_given_up)
 def build(claim: Claim, job: BuildBundle) -> None:
-    """Build a deploy bundle. The deployment fails if the last attempt fails."""
+    """Build a deploy bundle and make the first offers. The deployment fails if the last attempt raises an error."""
     builds.build(job.deployment_id, claim)
 
 
@@ -49,7 +50,7 @@ def undo_break_glass(job: UndoBreakGlass) -> None:
 
 @runs(WelcomeAgent)
 def welcome(job: WelcomeAgent) -> None:
-    """Offer a new or relabeled agent the deployment that is current for it."""
+    """Offer a new, relabeled or undrained agent the deployment that is current for it."""
     late_joiners.offer_to_late_joiners([job.agent_id])
 
 
@@ -61,25 +62,28 @@ def welcome_several(job: WelcomeAgents) -> None:
 
 @runs(AgentLeft)
 def agent_left(job: AgentLeft) -> None:
-    """Enqueue a step of each rollout that may wait for the agent."""
+    """Enqueue a step of each rollout or rollback that may wait for the agent."""
     deployment_jobs.step_rollouts_of_agent(job.agent_id)
 
 
 @runs_periodically(DELETE_OLD_DETAILS)
 def delete_old_details() -> None:
-    """Delete old reports, agent progress and timelines of deployments that finished long ago."""
+    """Delete old reports, and old agent progress and timelines."""
     housekeeping.delete_old_details()
 
 
 @runs_periodically(SUM_PROGRESS)
 def sum_progress() -> None:
-    """Sum up the changes to the counts of deployments' agents."""
+    """Replace the changes to the agent counts of deployments with their sums."""
     progress.sum_up()
 
 
 @runs_periodically(SWEEP)
 def sweep() -> None:
-    """Handle what becomes due with time: expired approvals, agent timeouts, pauses between waves, waiting builds."""
+    """Expire approvals, and enqueue the jobs of unapproved break-glass deployments and of all deployments in flight.
+
+    The jobs notice agent timeouts, the end of pauses between waves, and waiting builds that can start.
+    """
     expired = Approval.objects.filter(status=ApprovalStatus.PENDING, expires_at__lte=timezone.now())
     for approval in without_large(expired):
         approvals.expire(approval, actor=deployments.WORKER)

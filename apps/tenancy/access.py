@@ -22,13 +22,13 @@ _memberships = CompiledQuery(
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """An authenticated caller: the credential and its family, the actor, and the organization that it belongs to."""
+    """An authenticated caller: the credential and its family, the actor, and the person or organization behind it."""
 
     family: Family
     actor: Actor
     credential: Credential
     user: User | None = None
-    # The organization of a key, an enrollment token or an agent. None for a person, who may belong to several.
+    # The organization of a key, an enrollment token or an agent. None for a person, who may have several organizations.
     organization_id: UUID | None = None
     # The key under which the rate limit counts requests, if it differs from ``caller``.
     rate_limit_key: str | None = None
@@ -74,7 +74,7 @@ def roles_in(principal: Principal, organization: Organization) -> OrganizationRo
 
 
 def user_roles(user: User | None, organization: Organization) -> OrganizationRoles:
-    """Return a person's roles in ``organization``."""
+    """Return a person's roles in ``organization``; none if ``user`` is None."""
     if user is None:
         return OrganizationRoles(None, {})
     org_role, projects = None, {}

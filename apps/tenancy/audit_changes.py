@@ -1,4 +1,4 @@
-"""A size limit for the changes of an audit event, which are kept forever. Pure."""
+"""A size limit for the changes of an audit event, which are kept forever."""
 
 from __future__ import annotations
 

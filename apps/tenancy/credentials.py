@@ -1,4 +1,4 @@
-"""The text form of credentials, ``bor_<family>_<secret><checksum>``. Pure."""
+"""The text form of credentials, ``bor_<family>_<secret><checksum>``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Roles, permissions, and the table of permissions that each role grants. Pure."""
+"""Roles, permissions, and the table of permissions that each role grants."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Role(StrEnum):
 
 
 class Permission(StrEnum):
-    """A permission, written ``resource:action``. Every action of an API view names the permission that it needs."""
+    """A permission, written ``resource:action``. An API operation names the permission that it needs, if any."""
 
     VIEW_ORG = "organization:view"
     MANAGE_ORG_MEMBERSHIPS = "organization:manage"
@@ -43,7 +43,7 @@ GRANTS: dict[Role, frozenset[Permission]] = {
 
 
 def may_grant(holder: frozenset[Permission], role: Role) -> bool:
-    """Return whether a caller with the permissions ``holder`` may grant ``role``: only if it has all of the role's."""
+    """Return whether the permissions ``holder`` include all permissions of ``role``, as required to grant it."""
     return holder >= GRANTS[role]
 
 

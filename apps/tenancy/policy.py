@@ -1,4 +1,4 @@
-"""Settings of environments: the defaults of each posture, and which changes loosen rules. Pure."""
+"""Settings of environments: the defaults of each posture, and which changes loosen rules."""
 
 from __future__ import annotations
 

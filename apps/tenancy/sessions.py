@@ -32,6 +32,6 @@ class Accounts(ModelBackend):
     """The authentication backend of console sessions."""
 
     def get_user(self, user_id: Any) -> User | None:
-        """Return the person of a session, or None if they may no longer sign in."""
+        """Return the person of a session, or None if the account does not exist or is not active."""
         found = _users.first(user_id)
         return found if found is not None and self.user_can_authenticate(found) else None

@@ -39,7 +39,7 @@ class OpenIdConnect(OpenIdConnectAuth[HttpResponse]):
 
     def get_user_id(self, details: dict[str, Any], response: dict[str, Any]) -> str:
         """Return ``<issuer>#<subject>``."""
-        identity = f"{self.id_token_issuer()}#{super().get_user_id(details, response)}"  # type: ignore[no-untyped-call]  # untyped
+        identity = f"{self.id_token_issuer()}#{super().get_user_id(details, response)}"  # type: ignore[no-untyped-call]  # the library is untyped
         if len(identity) > LONGEST_ID or "\x00" in identity:
             raise AuthResponseError(self, claim="sub", code="invalid_claim", stage="pipeline")
         return identity
@@ -56,7 +56,7 @@ def find_or_bind_account(
     ip: str | None = None,
     **kwargs: Any,
 ) -> dict[str, Any]:
-    """Find, claim or create the account of a signed-in identity: a step of social-auth's pipeline.
+    """Find, claim or create the account of an identity that signs in: a step of social-auth's pipeline.
 
     The identity is bound in the transaction that claims or creates the account, so that only one of two concurrent
     sign-ins can claim an invitation.

@@ -65,7 +65,7 @@ def close_minute() -> None:
 
 @runs_periodically(kinds.COUNT_USE)
 def count_use() -> None:
-    """Sum up the usage of organizations, and store the month's peaks."""
+    """Sum up the usage of organizations, store the month's peaks, and delete old counts."""
     usage.count_use()
 
 
@@ -77,7 +77,7 @@ def delete_old_sign_ins() -> None:
 
 @runs_periodically(kinds.DELETE_OLD_CREDENTIALS)
 def delete_old_credentials() -> None:
-    """Delete credentials and one-time links that became invalid long ago."""
+    """Delete user tokens and organization keys that became invalid over 90 days ago, and old one-time links."""
     housekeeping.delete_old_credentials()
 
 

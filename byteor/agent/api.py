@@ -30,7 +30,10 @@ _RETRYABLE = {408, 429}
 
 
 class RequestRejected(Exception):
-    """A request that must not be retried: the control plane rejected it, or it was never sent (``status`` is None)."""
+    """A request that must not be retried: it was rejected, its response is unusable, or it was never sent.
+
+    If it was never sent, ``status`` is None.
+    """
 
     def __init__(self, status: int | None, detail: str) -> None:
         super().__init__(detail if status is None else f"{status}: {detail}")
@@ -91,7 +94,10 @@ class Client:
         self._session.auth = _OriginAuth(base_url.origin, secret)
 
     def send(self, method: str, path: str, **options: Any) -> JsonReply:
-        """Send a request to a path below the base URL and return its JSON response (2xx or 304)."""
+        """Send a request to a path below the base URL, and return the response (2xx, or 304 with an empty body).
+
+        Raises CredentialRejected, RequestRejected or ControlPlaneUnavailable.
+        """
         with self._response(method, self._base_url.text + path, **options) as response:
             data = b"".join(_chunks(response, _MAX_RESPONSE))
             if response.status_code == 304:
@@ -102,7 +108,10 @@ class Client:
                 raise ControlPlaneUnavailable(f"unreadable response from {path}") from error
 
     def stream(self, path: str, limit: int) -> Iterator[bytes]:
-        """Yield the body at a path of the origin. Raises RequestRejected after ``limit`` bytes."""
+        """Yield the response body for a path on the origin. Raises what ``send`` raises.
+
+        An invalid path and a body of more than ``limit`` bytes raise RequestRejected.
+        """
         is_path = path.startswith("/") and not path.startswith("//") and path.isascii() and path.isprintable()
         if not is_path or "\\" in path:
             raise RequestRejected(None, "the bundle's URL is not a path on the control plane's own origin")
@@ -138,12 +147,12 @@ class ControlPlane:
         self._client = Client(self._credentials.base_url, api_key)
 
     def fetch_new_key(self) -> SecretValue:
-        """Request a new key for this agent and return it. Its first use revokes the current key."""
+        """Request a new key for this agent and return it. The first use of the new key revokes the current one."""
         with _parsing("rotate-key"):
             return SecretValue(Fields(self._client.send("POST", f"{self._path}/rotate-key").body).text("token"))
 
     def fetch_identity(self) -> AgentIdentity:
-        """Return this agent's name and environment."""
+        """Return this agent's identity."""
         with _parsing("agent"):
             members = Fields(self._client.send("GET", self._path).body)
             return AgentIdentity(
@@ -154,7 +163,7 @@ class ControlPlane:
             )
 
     def send_heartbeat(self, body: Json) -> HeartbeatReply:
-        """Send a heartbeat and return the response, which contains the current offer."""
+        """Send a heartbeat and return the response, which contains the current offer, if there is one."""
         with _parsing("heartbeat"):
             document = self._client.send("POST", f"{self._path}/heartbeat", json=body).body
             members, commands = Fields(document), document.get("commands")
@@ -185,7 +194,7 @@ class ControlPlane:
             )
 
     def download_bundle(self, bundle_url: str, limit: int) -> Iterator[bytes]:
-        """Yield a bundle's bytes. Raises RequestRejected after ``limit`` bytes."""
+        """Yield the bytes of a bundle, as ``Client.stream`` does."""
         return self._client.stream(bundle_url, limit)
 
     def send_report(self, report: OfferReport) -> None:
@@ -202,7 +211,7 @@ class ControlPlane:
             return StoredKeySet(KeySet.from_document(reply.body), bare_etag(reply.headers.get("ETag", "")))
 
     def upload_artifact(self, fields: Mapping[str, str], name: str, file: BinaryIO) -> Json:
-        """Upload an artifact. Uploading the same content again returns the same artifact."""
+        """Upload an artifact and return it. Repeating an upload with the same fields returns the same artifact."""
         return self._client.send("POST", f"{self._path}/artifacts", data=fields, files={"file": (name, file)}).body
 
 
@@ -218,7 +227,7 @@ def bare_etag(value: str) -> str:
 
 
 class _OriginAuth(AuthBase):
-    """Adds the credential to requests to its origin. Raises RequestRejected for any other origin."""
+    """Adds the credential to requests to one origin. Raises RequestRejected for requests to any other origin."""
 
     def __init__(self, origin: str, secret: SecretValue) -> None:
         self._origin = origin

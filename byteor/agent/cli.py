@@ -15,8 +15,8 @@ KINDS = ("incident_bundle", "snapshot", "telemetry", "diagnostic")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
-    0: finished, or stopped by a signal. 1: failed. 2: the arguments, the state folder or an input file cannot be used.
-    3: the control plane does not accept the credential.
+    0: finished, or stopped by a signal. 1: failed. 2: the arguments, credentials, state folder, sample, incident bundle
+    or spec are invalid. 3: the control plane does not accept the credential.
     """
     options = _parser().parse_args(argv)
     from .commands import execute  # noqa: PLC0415  imported late, so that --help is fast

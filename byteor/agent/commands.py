@@ -40,11 +40,11 @@ _wait = threading.Event().wait
 
 
 class StopRequested(BaseException):
-    """Raised on SIGTERM or SIGINT. It may interrupt the agent anywhere, because all files are replaced atomically."""
+    """Raised on SIGTERM or SIGINT. It can interrupt the agent anywhere, because all files are replaced atomically."""
 
 
 class ReplayFailed(Exception):
-    """A replay failed or diverged; its result was printed."""
+    """A replay failed or diverged, or a trace found no record. The result has already been printed."""
 
 
 class InvalidCommandLine(Exception):

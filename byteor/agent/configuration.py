@@ -12,7 +12,7 @@ WAITS = ("backoff", "spin")
 
 
 class ActivationError(Exception):
-    """A bundle is genuine but cannot run on this host. The message contains the reason."""
+    """A bundle cannot be activated on this host. The message contains the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +42,13 @@ class AgentRuntimeConfig:
         """Return the pipeline's environment variables. Raises ActivationError if the host lacks a secret."""
         resolved: dict[str, str] = {}
         for name, value in self.env.items():
-            text = find_secret(value.name) if isinstance(value, SecretRef) else value
-            if text is None:
-                raise ActivationError(f"env {name}: this host has no secret {value}")
-            resolved[name] = text
+            if isinstance(value, SecretRef):
+                secret = find_secret(value.name)
+                if secret is None:
+                    raise ActivationError(f"environment variable {name}: this host has no secret named {value.name}")
+                resolved[name] = secret
+            else:
+                resolved[name] = value
         return resolved
 
     def shown_env(self) -> list[list[str]]:

@@ -26,7 +26,10 @@ _ENVIRONMENT = re.compile(
 
 
 def environment_path(text: str, base_url: BaseUrl) -> str:
-    """Return the API path of an environment, which ``text`` names by URL, path, or ``ORG/PROJECT/ENVIRONMENT`` ids."""
+    """Return the API path of an environment. ``text`` is a URL, a path, or ``ORG_ID/PROJECT_ID/ENVIRONMENT_ID``.
+
+    Raises IdentityError.
+    """
     path = text
     if "://" in text:
         if BaseUrl.parse(text).origin != base_url.origin:
@@ -49,7 +52,7 @@ def enroll_agent(
     labels: Mapping[str, str],
     wait: Callable[[float], object],
 ) -> AgentIdentity:
-    """Create an agent in the environment and store its credentials in the state folder.
+    """Create an agent in the environment, and store its identity, key and published signing keys in the state folder.
 
     Retries send the same idempotency key, so the token is used only once.
     """
@@ -73,7 +76,7 @@ def enroll_agent(
         raise StateError(f"the control plane's response is unreadable: {error}") from error
     state.save_api_key(credentials.api_key)
     state.save_keys(keys)
-    state.save_identity(identity)  # last, because a folder with an identity cannot be enrolled again
+    state.save_identity(identity)  # saved last, because a folder with an identity cannot be enrolled again
     return identity
 
 
@@ -83,7 +86,7 @@ def connect(
     """Return a client for the control plane, this agent's identity, and the rotation of its key.
 
     The environment variables override the credentials in the state folder. An interrupted key rotation is completed
-    first.
+    or discarded first.
     """
     given = Credentials.from_environment(environment)
     credentials = given or state.credentials()

@@ -9,12 +9,12 @@ from urllib.parse import urlsplit
 
 _VISIBLE = re.compile(r"[!-~]+", re.ASCII)
 _ID = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
-TOKEN_VARIABLE = "BYTEOR_ENROLLMENT_TOKEN"  # noqa: S105 - a name, not a token
+TOKEN_VARIABLE = "BYTEOR_ENROLLMENT_TOKEN"  # noqa: S105 - the name of a variable, not a token
 VARIABLES = ("BYTEOR_API_BASE_URL", "BYTEOR_AGENT_ID", "BYTEOR_AGENT_API_KEY")
 
 
 class IdentityError(Exception):
-    """Missing, incomplete or invalid credentials, or an invalid URL of the control plane."""
+    """The credentials are missing, incomplete, invalid or another agent's, or a URL is invalid."""
 
 
 class SecretValue:
@@ -71,10 +71,10 @@ class Credentials:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Credentials | None:
-        """Read the credentials from the environment variables; None if all are unset.
+        """Read the credentials from the environment variables; None if all are unset or empty.
 
-        Raises IdentityError if only some are set: combined with stored credentials, they could send an API key to the
-        wrong control plane.
+        Raises IdentityError if a value is invalid, or if only some are set: combined with stored credentials, these
+        could send an API key to the wrong control plane.
         """
         given = [name for name in VARIABLES if environment.get(name)]
         if not given:

@@ -1,8 +1,8 @@
 """The rotation of the agent's key. The state folder always contains a key that the control plane accepts.
 
-The new key is stored next to the old one before its first use, because that use revokes the old key. When the control
-plane has accepted the new key, it replaces the old one. After a crash in between, the agent tries the new key first and
-returns to the old one if the control plane rejects the new one.
+The agent stores the new key next to the old one before it uses the new key, because the first use revokes the old key.
+When the control plane has accepted the new key, the agent replaces the old one. After a crash in between, the agent
+tries the new key first, and returns to the old one if the control plane rejects the new one.
 
 The control plane limits how often an agent may fetch a new key. A refused agent keeps its key and tries again later.
 While a clone of the agent is suspected, the control plane refuses every attempt. Only a person can then replace the
@@ -20,7 +20,7 @@ from .api import ControlPlane, ControlPlaneUnavailable, CredentialRejected, Requ
 from .state_folder import StateFolder
 
 _log = logging.getLogger("byteor.agent")
-# The longest pause after a refusal. It is short, because a person may permit the rotation by requesting it again.
+# The longest pause that a Retry-After causes. It is short, because a person can permit the rotation before its end.
 _LONGEST_PAUSE_S = 600.0
 
 
@@ -45,7 +45,7 @@ class KeyRotation:
     def settle(self) -> None:
         """Complete an unfinished rotation: switch to the new key, or discard it if the control plane rejects it.
 
-        Raises ControlPlaneUnavailable if there is no response. Call this again in that case, before any other request.
+        Any other failure is raised. Call this again in that case, before any other request.
         """
         if self._next is None:
             return
@@ -64,9 +64,10 @@ class KeyRotation:
         self._next = None
 
     def rotate(self) -> None:
-        """Fetch a new key and switch to it. Does nothing during a pause that the control plane requested.
+        """Fetch a new key and switch to it. Does nothing if the environment sets the key, or during a requested pause.
 
-        Raises RequestRejected if the control plane refuses. After a conflict, later calls do nothing.
+        Raises ControlPlaneUnavailable if the control plane does not respond or requests a pause, RequestRejected if it
+        refuses the rotation, and OSError if the key cannot be stored. After a conflict (409), later calls do nothing.
         """
         if self._clock() < self._not_before:
             return

@@ -23,7 +23,7 @@ _LONGEST_FIRST_WAIT_S = 5.0
 
 
 class AgentLoop:
-    """Runs until the control plane rejects the agent's key, or until ``wait`` returns True."""
+    """The main loop, which runs until the control plane rejects the agent's key or ``wait`` returns True."""
 
     def __init__(
         self,
@@ -48,7 +48,10 @@ class AgentLoop:
         self._is_starting = True
 
     def run(self) -> None:
-        """Resume the last running bundle, then send heartbeats forever and retry after any failure."""
+        """Resume the last running bundle, then send heartbeats, and retry after failures.
+
+        Raises CredentialRejected if the control plane rejects the agent's key.
+        """
         self._offers.resume()
         # After a power cut all agents of a fleet start together; a random wait spreads their heartbeats.
         if self._wait(self._backoff.spread_s(min(_LONGEST_FIRST_WAIT_S, self._interval_s or _LONGEST_FIRST_WAIT_S))):
@@ -75,7 +78,10 @@ class AgentLoop:
         return delay
 
     def _exchange_heartbeat(self) -> float:
-        """Send a heartbeat, handle the offer in the response, and return the seconds to wait; 0 after any change."""
+        """Send a heartbeat and handle the offer in the response.
+
+        Returns the seconds until the next heartbeat: 0 if an offer was handled or withdrawn.
+        """
         self._rotation.settle()
         reply = self._plane.send_heartbeat(self._heartbeat_body())
         self._is_starting = False

@@ -28,7 +28,7 @@ _CONFLICT = 409
 
 
 class OfferWithdrawn(Exception):
-    """The control plane no longer makes this offer; fetch the current one."""
+    """The control plane no longer makes this offer, or rejected a report about it. Fetch the current offer."""
 
 
 class OfferHandler:
@@ -55,7 +55,7 @@ class OfferHandler:
         self.active: StartedPipeline | None = None
 
     def resume(self) -> None:
-        """Start the bundle that ran before the restart. If that fails, nothing runs and its offer is handled again."""
+        """Start the bundle that ran before the restart. If it cannot start, its offer is handled again."""
         running = self.progress.running
         if running is None:
             return
@@ -71,7 +71,7 @@ class OfferHandler:
 
     @property
     def health(self) -> str:
-        """The heartbeat's status: ``degraded`` if an older bundle runs because the last offer failed."""
+        """The status in heartbeats: ``healthy``, or after a failed offer ``degraded`` (a bundle runs) or ``failed``."""
         attempted, failed = self.progress.attempted, self.progress.last_failed
         if not (attempted and failed and attempted.offer == failed.offer):
             return "healthy"
@@ -105,7 +105,8 @@ class OfferHandler:
     def handle(self, desired: ReceivedOffer) -> None:
         """Download, verify and start the offered bundle, and report each step. A failure leaves the old bundle running.
 
-        Raises OfferWithdrawn when the control plane no longer makes the offer.
+        Raises OfferWithdrawn when the control plane no longer makes the offer or rejects a report about it. Failed
+        requests can raise other errors.
         """
         delivery = self._plane.fetch_offer()
         if delivery is None or not self.needs_handling(delivery.offer):
@@ -196,7 +197,10 @@ class OfferHandler:
         self._report(OfferReport(offer, OfferStatus.FAILED, detail=detail), last_failed=failure)
 
     def _report(self, report: OfferReport, **changes: Any) -> None:
-        """Save the changes together with the report, then send it. A status that was already reported is left out."""
+        """Save the changes together with the report, then send all pending reports.
+
+        A status that was already reported is not reported again.
+        """
         attempted = self.progress.attempted
         if attempted is None or attempted.status is None or attempted.status.rank < report.status.rank:
             since = attempted.since if attempted else self._now()
@@ -211,7 +215,10 @@ class OfferHandler:
 
 
 def _printable(error: Exception) -> str:
-    """Return the error's text without characters that a database rejects; it may quote bytes of a record."""
+    """Return the error's text, shortened, with ``?`` for characters that a database may reject.
+
+    The text may quote a record.
+    """
     text = str(error)[:_MAX_DETAIL]
     return "".join(character if character.isprintable() else "?" for character in text)
 
@@ -223,4 +230,4 @@ def _check_hash(chunks: Iterator[bytes], bundle_hash: str) -> Iterator[bytes]:
         digest.update(chunk)
         yield chunk
     if f"sha256:{digest.hexdigest()}" != bundle_hash:
-        raise Refused(DeliveryCode.BUNDLE_HASH, "the downloaded bytes have another hash than the offered bundle")
+        raise Refused(DeliveryCode.BUNDLE_HASH, "the downloaded bytes do not have the hash of the offered bundle")

@@ -1,4 +1,4 @@
-"""Replays an incident bundle offline. The result equals that of a dry run on the server."""
+"""Replays an incident bundle offline, with the same result as a dry run on the server, or traces records in it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class CannotReplay(Exception):
 
 @dataclass(frozen=True, slots=True)
 class OfflineReplay:
-    """The JSON to print, and the failure or divergence, if any."""
+    """The JSON to print, the problem (a failure, a divergence, or no record to trace) if there is one, and warnings."""
 
     document: Mapping[str, Any]
     problem: str | None

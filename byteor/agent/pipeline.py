@@ -33,7 +33,7 @@ from .tuning import isolate_cpu, tune
 
 @dataclass(frozen=True, slots=True)
 class StartedPipeline:
-    """A running pipeline with its applied tuning and its record counts."""
+    """A running pipeline: the hash of its spec, its tuning and its record counts."""
 
     spec_hash: str
     tuning: Json
@@ -56,7 +56,10 @@ class BundleRunner:
         self._isolate = isolate
 
     def start(self, bundle_hash: str, spec_kv: bytes, runtime_config: Json) -> StartedPipeline:
-        """Run the spec and save its input and output for a capture. Raises ActivationError if it cannot run."""
+        """Run the spec, save its input and output for a capture, and apply the tuning.
+
+        Raises ActivationError if the spec or its configuration cannot be used, or a secret is missing.
+        """
         config = AgentRuntimeConfig.parse(runtime_config)
         # The engine reads no environment variables. They are resolved only to check that no secret is missing.
         config.resolve(lambda name: self._state.secret(name, self._environment))
@@ -71,7 +74,10 @@ class BundleRunner:
 
 
 def _validate(spec: PipelineSpec, ops: Ops) -> PipelineSpec:
-    """Return the spec if it is valid. Egress names become file names, so an invalid name could be a path."""
+    """Return the spec if it is valid; raise ActivationError otherwise.
+
+    Egress names become file names, so an invalid name could be a path.
+    """
     errors = [d for d in validate_spec(spec, ops=ops) if d.severity is Severity.ERROR]
     if errors:
         raise ActivationError(f"spec.kv: {errors[0].pointer}: {errors[0].message}")

@@ -59,7 +59,7 @@ class ReceivedOffer:
 
 @dataclass(frozen=True, slots=True)
 class OfferAttempt:
-    """The last handled offer and the last status that was reported for it."""
+    """The last handled offer, when its handling started, and the last status that was reported for it, if any."""
 
     offer: ReceivedOffer
     since: datetime
@@ -68,7 +68,7 @@ class OfferAttempt:
 
 @dataclass(frozen=True, slots=True)
 class RunningBundle:
-    """The running bundle. ``deployment_id`` is its manifest's, which differs from the offer's after a rollback."""
+    """The running bundle. After a rollback, ``deployment_id`` (from the manifest) differs from the offer's."""
 
     offer: ReceivedOffer
     since: datetime
@@ -78,7 +78,7 @@ class RunningBundle:
 
 @dataclass(frozen=True, slots=True)
 class FailedOffer:
-    """The last offer that failed, with the reason. It is not retried."""
+    """The last offer that failed, with the time and the reason. It is not retried."""
 
     offer: ReceivedOffer
     since: datetime
@@ -87,7 +87,7 @@ class FailedOffer:
 
 @dataclass(frozen=True, slots=True)
 class OfferReport:
-    """A report about an offer that the control plane has not acknowledged yet."""
+    """A report about an offer. It stays pending until the control plane accepts or rejects it."""
 
     offer: ReceivedOffer
     status: OfferStatus
@@ -127,7 +127,7 @@ class Progress:
         )
 
     def document(self) -> Json:
-        """Return the form that is stored, and printed by ``byteor-agent status``."""
+        """Return the stored form, which ``byteor-agent status`` also prints."""
         attempted, running, failed = self.attempted, self.running, self.last_failed
         return {
             "attempted": attempted

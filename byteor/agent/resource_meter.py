@@ -12,7 +12,7 @@ from byteor.engine.canonical import Json
 
 
 class ResourceMeter:
-    """Measures this process; CPU usage is an average since the previous reading."""
+    """Measures this process and the free disk space; CPU usage is an average since the previous reading."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -11,7 +11,8 @@ from .api import ControlPlaneUnavailable
 _log = logging.getLogger("byteor.agent")
 _FIRST_S = 1.0
 _LONGEST_S = 60.0
-_MAX_RANDOM_SHARE = 0.25  # of the Retry-After time: the random delay that is added to it, unless the backoff is longer
+# The longest random delay that is added to a Retry-After time, as a share of that time. A longer backoff overrides it.
+_MAX_RANDOM_SHARE = 0.25
 
 
 def _jitter() -> float:
@@ -20,7 +21,7 @@ def _jitter() -> float:
 
 
 def backoff_s(failures: int, retry_after_s: float, jitter: float) -> float:
-    """Return the delay after ``failures`` earlier failures in a row: at least ``retry_after_s`` seconds.
+    """Return the seconds to wait after a failure that follows ``failures`` others: at least ``retry_after_s``.
 
     ``jitter`` is a random factor up to 1.
     """
@@ -30,7 +31,7 @@ def backoff_s(failures: int, retry_after_s: float, jitter: float) -> float:
 
 
 class Backoff:
-    """Delays that double with each failure in a row. Random parts keep the agents of a fleet from retrying together."""
+    """Delays that double with each failure in a row, up to a limit, with random parts that spread a fleet's retries."""
 
     def __init__(self, jitter: Callable[[], float] = _jitter) -> None:
         self._jitter = jitter
@@ -54,7 +55,7 @@ class Backoff:
 def retry_while_unavailable[T](
     call: Callable[[], T], wait: Callable[[float], object], backoff: Backoff, tries: int | None = None
 ) -> T:
-    """Retry the call while it raises ControlPlaneUnavailable. After ``tries`` failures, the error is raised."""
+    """Return the result of ``call``, repeated while it raises ControlPlaneUnavailable; ``tries`` limits the calls."""
     failures = 0
     while True:
         try:

@@ -13,11 +13,14 @@ _MAX_BYTES = 64 * 1024 * 1024
 
 
 class InvalidSample(Exception):
-    """A sample file that cannot be read."""
+    """A sample file that cannot be read or is too large."""
 
 
 def read_sample(path: Path) -> tuple[Record, ...]:
-    """Read a journal, sorted by sequence number, or a text file with one payload per line. Empty lines are skipped."""
+    """Read a journal, sorted by sequence number, or a text file with one payload per line, without empty lines.
+
+    Raises InvalidSample.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_BYTES + 1)

@@ -24,7 +24,7 @@ _SECRET_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,127}", re.ASCII)
 
 
 class StateError(Exception):
-    """The state folder is damaged, in use by another agent, or not accessible."""
+    """The state folder cannot be used, for example because it is damaged or belongs to another agent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class StateFolder:
         return Credentials(BaseUrl.parse(identity.base_url), identity.agent_id, SecretValue(path.read_text().strip()))
 
     def save_api_key(self, api_key: SecretValue) -> None:
-        """Store the agent's key. Only ``api_key.next`` may contain another credential for the control plane."""
+        """Store the agent's key. Only this file and ``api_key.next`` contain credentials for the control plane."""
         self._write("api_key", api_key.reveal().encode())
 
     def next_api_key(self) -> SecretValue | None:
@@ -183,9 +183,10 @@ class StateFolder:
                 shutil.rmtree(capture)
 
     def secret(self, name: str, environment: Mapping[str, str]) -> str | None:
-        """Return a secret's value from the host's environment or from ``secrets/NAME``; None if it is in neither.
+        """Return a secret's value from the host's environment or from ``secrets/NAME``, or None.
 
-        Names that begin with ``BYTEOR_`` are never found, so that a deployment cannot read its agent's key.
+        Invalid names are never found, and neither are names that begin with ``BYTEOR_``: a deployment must not read its
+        agent's key.
         """
         if not _SECRET_NAME.fullmatch(name) or name.startswith("BYTEOR_"):
             return None

@@ -23,7 +23,7 @@ def isolate_cpu(isolated: Path = _ISOLATED) -> int:
 
 
 def tune(config: AgentRuntimeConfig, isolate: Callable[[], int] = isolate_cpu) -> Json:
-    """Apply the configured profile and return the report's ``tuning``, which lists what was not applied."""
+    """Apply the configured profile. Return the ``tuning`` of the report: the settings that were applied or degraded."""
     applied: Json = {"wait": config.wait}
     degraded: list[Json] = []
     if config.tuning_profile == "isolated-core":

@@ -1,4 +1,4 @@
-"""The subject of an approval: everything in a request that decides what will happen. Pure."""
+"""The subject of an approval: everything in a request that decides what will happen."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class DeploymentOptions:
     """The options that decide how a deployment proceeds, in addition to its configuration, target and strategy.
 
     A new field needs a default that keeps the behavior from before the field existed, because approvals that were
-    requested earlier are read with it. An execute replay has only defaults.
+    stored earlier are read with that default. An execute replay has only defaults.
     """
 
     take_over: bool = False
@@ -37,7 +37,7 @@ class ApprovalSubject:
     """The content that approvers see. An approval is bound to it, and permits only a request with an equal subject.
 
     The config hash covers the spec, the runtime configuration and the capabilities. The target is bound as it was
-    requested: approvers see which agents match a selector, but it is resolved again when the deployment starts.
+    requested. Approvers see which agents match a selector, but it is resolved again when the deployment starts.
     """
 
     spec_hash: str
@@ -59,6 +59,6 @@ class ApprovalSubject:
         }
 
     def differences(self, other: Self) -> list[str]:
-        """Return the names of the values that differ."""
+        """Return the names of the values in which the two subjects differ."""
         theirs = other.document()
         return [name for name, value in self.document().items() if value != theirs[name]]

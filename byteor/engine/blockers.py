@@ -1,4 +1,4 @@
-"""Blockers: the reasons why the build of an approved deployment has to wait. Pure."""
+"""Blockers: the reasons why the build of an approved deployment has to wait."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ class OtherDeployment:
 
     @property
     def is_under_way(self) -> bool:
-        """Whether its build has started."""
+        """Whether the deployment is building, deploying or rolling back."""
         return self.status in UNDER_WAY
 
 
 @dataclass(frozen=True, slots=True)
 class StartFacts:
-    """Facts that decide whether a deployment may start. ``freeze`` is the open window that ends last, and its end."""
+    """Facts that decide whether a deployment may start. ``freeze`` is the open window that ends last, with its end."""
 
     limit: int
     others: tuple[OtherDeployment, ...] = ()
@@ -114,8 +114,8 @@ def _ahead(facts: StartFacts) -> list[OtherDeployment]:
     """Return the deployments that come first if they have the same pipeline or share agents.
 
     Deployments under way would compete for the agents. Deployments created earlier must start first; otherwise the
-    older release would later replace the newer one. During a freeze window, only earlier deployments that override it
-    come first, because the other ones wait for its end.
+    older release would later replace the newer one. During a freeze window, an earlier deployment comes first
+    only if it overrides the window; otherwise it has to wait for the window's end.
     """
     return [
         other

@@ -1,4 +1,4 @@
-"""Break-glass deployments, which start before their approval: the request and the record. Pure."""
+"""Break-glass deployments, which start before their approval: the request and the record."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from byteor.engine.canonical import format_time
 
 @dataclass(frozen=True, slots=True)
 class BreakGlassRequest:
-    """An org_admin's request. ``expires_in_s`` is the time to approve, which defaults to ``approval_ttl_s``."""
+    """An org_admin's request. The approval must follow within ``expires_in_s`` (default: ``approval_ttl_s``)."""
 
     reason: str
     expires_in_s: int | None = None

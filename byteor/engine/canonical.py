@@ -1,4 +1,4 @@
-"""Strict encodings: each value has exactly one valid form. Any other form raises a ValueError."""
+"""Strict encodings and parsers. Data in an invalid form raises a ValueError."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ type Json = dict[str, object]
 
 
 class Malformed(ValueError):
-    """Raised for data that is not in its only valid form."""
+    """Raised for data that is not in a valid form."""
 
 
 # The same depth limit as for API request bodies. Callers limit the size.
@@ -69,7 +69,7 @@ def parse_time(text: str) -> datetime:
 
 
 def canonical(value: object) -> bytes:
-    """Return the canonical JSON (RFC 8785) of a value. Raises ValueError for values that JSON cannot represent.
+    """Return the canonical JSON (RFC 8785) of a value. Raises ValueError for values that have none.
 
     A large integer is written as the double that it equals, because PostgreSQL returns 1e22 as an integer of 23 digits.
     """

@@ -13,7 +13,7 @@ from byteor.engine.compiler import SIDE_EFFECTS, split_op
 
 @dataclass(frozen=True, slots=True)
 class RuntimeConfig:
-    """The settings with which a version runs. The values inside the object fields are checked on creation."""
+    """The settings with which a version runs. The values inside its objects are not checked here."""
 
     tuning_profile: str
     wait: str
@@ -46,7 +46,7 @@ class ConfigChange:
     """One value that was added, removed or changed.
 
     ``what`` is the field, and ``name`` is the path inside it: keys joined by ``/``, escaped as in a JSON Pointer.
-    ``old`` and ``new`` are JSON texts, or ``secret_ref NAME`` for a reference to a secret.
+    ``old`` and ``new`` are the values as JSON, ``secret_ref NAME`` for a reference to a secret, or None for no value.
     """
 
     change: Literal["added", "removed", "changed"]
@@ -72,7 +72,7 @@ def diff_configurations(old: RuntimeConfig | None, new: RuntimeConfig) -> tuple[
 
 
 def _values(configuration: RuntimeConfig) -> dict[tuple[str, str], str]:
-    """Return the text of each value, by field and path. A list or an empty object counts as one value."""
+    """Return each value as text, by field and path. A list, or an empty object inside a field, is one value."""
     values: dict[tuple[str, str], str] = {}
     # A loop instead of recursion, because a configuration may be nested deeper than Python's stack allows.
     pending: list[tuple[str, str, Any]] = [(field, "", value) for field, value in configuration.document().items()]

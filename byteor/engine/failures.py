@@ -1,4 +1,4 @@
-"""The reasons why agents fail in a deployment, and the grouping of failures by cause. Pure."""
+"""The reasons why agents fail in a deployment, and the grouping of failures by cause."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from byteor.engine.machines import OfferAction
 
 MAX_CAUSE = 200  # the maximum length of a cause, in characters
 OTHER_CAUSES = "other"  # the reason of a group that combines several rare causes
-_READ = 1000  # characters of a detail that are read, which bounds the time to mask it
+_READ = 1000  # the number of characters of a detail that are masked, which bounds the time
 
 
 class FailureReason(StrEnum):
-    """Whether the agent reported its failure or timed out, and whether it was to activate or to roll back."""
+    """Whether the agent reported its failure or timed out, and whether its offer was to activate or to roll back."""
 
     REPORTED = "reported"
     TIMEOUT = "timeout"
@@ -27,7 +27,7 @@ _REASONS = {
     (OfferAction.ROLLBACK, False): FailureReason.ROLLBACK_REPORTED,
     (OfferAction.ROLLBACK, True): FailureReason.ROLLBACK_TIMEOUT,
 }
-# The longest pattern comes first. Each is linear: none has two repetitions that can match the same characters.
+# The longest pattern comes first. Each takes linear time: none has two repetitions that can match the same characters.
 _MASKS = (
     (re.compile(r"(?i)\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b"), "<id>"),
     (re.compile(r"(?i)\b(?:sha\d+:)?[0-9a-f]{32,}\b"), "<hash>"),
@@ -44,7 +44,7 @@ def reason_of(action: OfferAction, *, timed_out: bool) -> FailureReason:
 
 
 def find_cause(detail: str) -> str:
-    """Return the detail with numbers, ids and hashes masked, so that failures with one cause have the same text."""
+    """Return the detail, shortened and with numbers, ids and hashes masked: failures with one cause have one text."""
     cause = detail[:_READ]
     for pattern, mask in _MASKS:
         cause = pattern.sub(mask, cause)

@@ -1,4 +1,4 @@
-"""Freeze windows: times in which no deployment starts. Pure."""
+"""Freeze windows: times in which no deployment starts."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class FreezeWindow:
 
 
 class WindowFault(NamedTuple):
-    """The fault of a window: its edge (``start`` or ``end``), a stable code, and a human-readable text."""
+    """The fault of a window: its edge (``start`` or ``end``), a stable code and a message."""
 
     edge: str
     code: str
@@ -56,7 +56,7 @@ class WindowFault(NamedTuple):
 def find_fault(window: FreezeWindow) -> WindowFault | None:
     """Return the fault of an invalid window, or None.
 
-    If the clocks repeat the hour of an edge, the window covers both occurrences.
+    If the clocks repeat the hour of an edge, the window covers both occurrences of that hour.
     """
     zone = ZoneInfo(window.time_zone)
     for edge, moment in (("start", window.start), ("end", window.end)):
@@ -74,7 +74,7 @@ def is_loosened(old: Collection[object], new: Collection[object]) -> bool:
 
 
 def active_window(windows: Iterable[FreezeWindow], now: datetime) -> FreezeWindow | None:
-    """Return the first window that contains ``now``. A recurring window repeats at the same wall-clock time."""
+    """Return the first window that contains ``now``, or None. Recurring windows repeat at the same wall-clock time."""
     return next((window for window in windows if _end(window, now) is not None), None)
 
 
@@ -87,7 +87,7 @@ def last_open_window(windows: Iterable[FreezeWindow], now: datetime) -> tuple[Fr
 def occurrences(
     windows: Iterable[FreezeWindow], now: datetime, until: datetime
 ) -> list[tuple[datetime, datetime, FreezeWindow]]:
-    """Return the start, end and window of each freeze between two times, sorted by start.
+    """Return the start, end and window of each freeze that is open between two times, sorted by start.
 
     The starts and ends are in the window's time zone.
     """
@@ -114,7 +114,7 @@ def possible_instants(moment: datetime, zone: ZoneInfo) -> tuple[datetime, datet
     """Return the earliest and the latest instant in UTC that ``moment`` can mean.
 
     They are equal if ``moment`` has an offset. Otherwise it is a wall-clock time in ``zone``, which is ambiguous
-    when the clocks change: an hour may occur twice, or be skipped and mean a time before or after the change.
+    when the clocks change: an hour can occur twice, or be skipped and mean a time before or after the change.
     """
     if moment.tzinfo is not None:
         return moment.astimezone(UTC), moment.astimezone(UTC)
@@ -144,7 +144,7 @@ def _repetitions(
     """Yield the occurrences around ``now``. An ambiguous start is read as early, and an ambiguous end as late."""
     start, end, wall = (_wall_clock_time(moment, zone) for moment in (start, end, now))
     latest = (wall - start) // step
-    # Yield the neighbors too: in an hour that occurs twice, wall-clock time alone does not identify the occurrence.
+    # Also yield the neighbors: in an hour that occurs twice, wall-clock time alone does not identify the occurrence.
     for number in range(max(1, latest - 1), latest + 2):
         shift = step * number
         yield possible_instants(start + shift, zone)[0], possible_instants(end + shift, zone)[1]

@@ -1,4 +1,4 @@
-"""The audit ledger: its hash chain, the verification of a chain, its export, and signed checkpoints.
+"""The ledger: its hash chain, the verification of a chain, its export, and signed checkpoints.
 
 The hash of a link is the SHA-256 of the RFC 8785 JSON of the event's fields, its sequence number and the previous hash.
 Whoever alters, removes, inserts or reorders an event must therefore recompute every later hash, and a checkpoint that
@@ -63,7 +63,7 @@ class CheckpointRefused(Exception):
 
 
 class LedgerEvent(NamedTuple):
-    """A stored audit event. Ids are UUIDs as text, ``timestamp`` is in UTC, and ``changes`` is any JSON text.
+    """A stored audit event. ``timestamp`` is in UTC, and ``changes`` is JSON in any formatting.
 
     An event without an organization belongs to the installation's own chain.
     """
@@ -242,7 +242,7 @@ def write_line(link: Link) -> str:
 
 
 def read_line(text: str) -> Link:
-    """Parse a line of the export. Raises ValueError unless it is exactly the text that ``write_line`` writes."""
+    """Parse a line of the export. Raises ValueError unless ``write_line`` writes it for a link with an event."""
     members = Fields(parse_object(text))
     fields = members.fields("event")
     actor, scope = fields.fields("actor"), fields.fields("resource_scope")

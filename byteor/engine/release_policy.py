@@ -1,4 +1,4 @@
-"""The release settings of an environment, which each deployment copies when it is created. Pure."""
+"""The release settings of an environment, which each deployment copies when it is created."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True)
 class ReleasePolicy:
-    """The required approvals and their lifetime, the agent timeout, and the limit of deployments in flight."""
+    """The rules and the lifetime of approvals, the agent timeout, and the limit of deployments in flight."""
 
     approval_ttl_s: int
     agent_timeout_s: int
@@ -28,7 +28,7 @@ class ReleasePolicy:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def loosened_by(self, new: Self) -> list[str]:
-        """Return the names of the settings with which ``new`` requires less approval."""
+        """Return the names of the approval settings that are less strict in ``new``."""
         checks = {
             "approvals_required": self.approvals_required and not new.approvals_required,
             "required_approvals": new.required_approvals < self.required_approvals,

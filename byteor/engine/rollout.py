@@ -1,4 +1,4 @@
-"""The rollout planner, which decides the next step of a deployment from its current state. Pure."""
+"""The rollout planner, which decides the next step of a deployment from its current state."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from uuid import UUID
 
 from byteor.engine.machines import FINISHED, AgentProgress
 
-# Offers in one step, which is one transaction. In a large fleet, the limit makes the first offers visible early.
+# The maximum number of offers in one step (one transaction), except the step that completes the deployment. It makes
+# the first offers visible early.
 AGENTS_PER_STEP = 5_000
 
 
@@ -62,7 +63,7 @@ class Strategy:
         )
 
     def stored(self) -> dict[str, Any]:
-        """Return the JSON data to store. The API returns the keys in this order, which is PostgreSQL's."""
+        """Return the JSON data to store. The keys are in the order of PostgreSQL's jsonb, as in the API."""
         waves = {"pause_s": self.pause_s, "percents": list(self.percents)} if self.kind is StrategyKind.WAVES else {}
         return {
             "kind": self.kind.value,
@@ -107,7 +108,7 @@ class EnlistmentCursor:
 
 
 class RolloutAgent(NamedTuple):
-    """The planner's view of one agent. A named tuple, because a step may create 100,000 of them."""
+    """The planner's view of one agent. It is a named tuple, because a step may create 100,000 of them."""
 
     id: UUID
     wave: int
@@ -145,7 +146,7 @@ def plan_rollout(
     timeout_s: int,
     now: datetime,
 ) -> StepPlan:
-    """Plan the next step of a ``deploying`` deployment, whose waves up to ``wave`` have been offered.
+    """Plan the next step of a ``deploying`` deployment, whose waves up to ``wave`` have started.
 
     No wave is done before all agents are enlisted (``complete``).
     """
@@ -186,7 +187,10 @@ def _plan_offers(waiting: Sequence[UUID], *, timed_out: tuple[UUID, ...], wave: 
 
 
 def plan_rollback(agents: Sequence[RolloutAgent], *, timeout_s: int, now: datetime) -> StepPlan:
-    """Plan the next step of a ``rolling_back`` deployment. Every touched agent already has its rollback offer."""
+    """Plan the next step of a ``rolling_back`` deployment. Every touched agent already has its rollback offer.
+
+    The outcome ``active`` means that the rollback succeeded.
+    """
     late = _find_timed_out(agents, timeout_s, now)
     timed_out = tuple(late)
     if any(a.counted and a.progress not in FINISHED and a.id not in late for a in agents):

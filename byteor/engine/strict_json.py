@@ -3,9 +3,9 @@
 In addition to malformed text, it refuses duplicate keys, NaN and infinities, numbers out of range, NUL and lone
 surrogates in strings, a byte order mark, and text that exceeds the caller's ``JsonLimits``.
 
-Python's own scanner reads the text. A text that it refuses is read again, token by token, to find the first fault, so
-that the messages are the same on every Python version. Time and memory are proportional to the size of the text. A
-text with too many values is refused before any value is created.
+Python's own scanner reads the text. Text that the scanner refuses is read again, token by token, to find the first
+fault, so that the messages are the same on every Python version. Time and memory are proportional to the size of the
+text. Text with too many values is refused before any value is created.
 
 This module imports no other module of this project, so that it can be published with the compiler.
 """
@@ -34,7 +34,7 @@ _SHORT_NUMBER = 25  # characters; no double needs a longer text
 
 
 class JsonFault(StrEnum):
-    """The kind of fault in a text."""
+    """The kind of fault in JSON text."""
 
     BYTES = "bytes"
     ENCODING = "encoding"
@@ -70,7 +70,7 @@ class JsonLimits:
     bounds memory, because a value needs at most about 200 bytes in addition to its text.
 
     With ``decimal``, numbers are exact: a whole number is an ``int``; any other is a ``float`` if that is exact, and
-    otherwise a ``Decimal`` of at most ``MAX_DIGITS`` digits. Without it, numbers must be in the range of a double.
+    otherwise a ``Decimal`` of at most ``MAX_DIGITS`` digits. Otherwise, numbers must be in the range of a double.
     """
 
     max_bytes: int | None = None
@@ -84,7 +84,7 @@ class JsonLimits:
 
 
 def read(data: bytes | str, limits: JsonLimits) -> Any:
-    """Read one JSON value from UTF-8 bytes or a text. Raises MalformedJson."""
+    """Read one JSON value from UTF-8 bytes or a string. Raises MalformedJson."""
     if limits.max_bytes is not None and len(data) > limits.max_bytes:
         raise MalformedJson(JsonFault.BYTES, f"The text is longer than {limits.max_bytes} bytes.")
     text = _decoded(data)
@@ -117,7 +117,7 @@ def pointer_of(path: Iterable[str | int]) -> str:
 
 
 def quote_text(text: str, length: int = 60) -> str:
-    """Quote a text for a message: as one line of ASCII, shortened to ``length`` characters."""
+    """Quote a string for a message: as one line of ASCII, shortened to ``length`` characters."""
     return json.dumps(text if len(text) <= length else text[: length - 3] + "...")
 
 
@@ -251,7 +251,7 @@ class _OpenValue:
 
 
 def _first_fault(text: str, limits: JsonLimits) -> MalformedJson:
-    """Find the first fault of a text that the scanner refused."""
+    """Find the first fault of text that the scanner refused."""
     try:
         _check(text, limits)
     except MalformedJson as fault:
@@ -261,7 +261,7 @@ def _first_fault(text: str, limits: JsonLimits) -> MalformedJson:
 
 
 def _check(text: str, limits: JsonLimits) -> None:
-    """Check a text token by token. Raises MalformedJson at the first fault."""
+    """Check text token by token. Raises MalformedJson at the first fault."""
     inside: list[_OpenValue] = []
     expects = "value"  # a key of ``_EXPECTED``
     for token in _tokens(text, inside):
@@ -332,7 +332,7 @@ def _tokens(text: str, inside: list[_OpenValue]) -> Iterator[re.Match[str]]:
 
 
 def _no_token(text: str, offset: int, inside: list[_OpenValue]) -> MalformedJson:
-    """Return the fault of a text that has no valid token at this offset."""
+    """Return the fault of text that has no valid token at this offset."""
     whitespace = _WHITESPACE.match(text, offset)
     start = whitespace.end() if whitespace else offset
     if string := _STRING_START.match(text, start):

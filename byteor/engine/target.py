@@ -1,4 +1,4 @@
-"""Targets of deployments, replays and approvals, and their JSON form. Pure."""
+"""Targets of deployments, replays and approvals, and their JSON form."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class ReplayTarget:
         )
 
     def stored(self) -> dict[str, Any]:
-        """Return the JSON data to store. The API returns the keys in this order, which is PostgreSQL's."""
+        """Return the JSON data to store. The keys are in the order of PostgreSQL's jsonb, as in the API."""
         stored = {
             "mode": self.mode,
             "last_n": self.last_n,
@@ -87,7 +87,7 @@ class ReplayTarget:
 class ApprovalTarget:
     """The target of an approval: what the approval is ``bound`` to, and the agents that matched when it was requested.
 
-    ``resolved`` contains the first ids of the ``count`` agents. A replay has neither.
+    ``resolved`` contains the first ids of the ``count`` agents. A replay has neither ``count`` nor ``resolved``.
     """
 
     bound: Target | ReplayTarget
@@ -102,7 +102,7 @@ class ApprovalTarget:
         return cls(kind.from_stored(bound), stored.get("count"), tuple(stored.get("resolved", ())))
 
     def stored(self) -> dict[str, Any]:
-        """Return the JSON data to store. The API returns the keys in this order, which is PostgreSQL's."""
+        """Return the JSON data to store. The keys are in the order of PostgreSQL's jsonb, as in the API."""
         found = {} if self.count is None else {"count": self.count, "resolved": list(self.resolved)}
         stored = {**self.bound.stored(), **found}
         return {name: stored[name] for name in sorted(stored, key=lambda name: (len(name), name))}

@@ -58,7 +58,7 @@ def check(record: ApprovalRecord, manifest: Manifest, credential: Payload | None
 
 
 def _check_decisions(record: ApprovalRecord, credential: Payload) -> None:
-    """Check that enough people approved, including the issuer of the credential. Raises Unproven."""
+    """Check that nobody denied and enough people approved, including the credential's issuer. Raises Unproven."""
     if any(decision.decision != APPROVE for decision in record.decisions):
         raise Unproven(EvidenceCode.NOT_APPROVED, f"somebody denied the approval {record.approval_id}")
     if len(record.approvers) < record.required_approvals:
@@ -74,7 +74,7 @@ def _differs(detail: str) -> Unproven:
 
 
 def lines(record: ApprovalRecord) -> Iterator[tuple[str, str]]:
-    """Yield the lines of the printed proof about the decisions and what the approval was bound to."""
+    """Yield the lines of the printed proof about the decisions, the request and what the approval covers."""
     for decision in record.decisions:
         comment = f": {decision.comment}" if decision.comment else ""
         yield "decision", f"{decision.decision} by {decision.decided_by} at {format_time(decision.decided_at)}{comment}"

@@ -18,9 +18,9 @@ _START = re.compile(r"([0-9]{1,18})(?::(sha256:[0-9a-f]{64}))?", re.ASCII)
 _OUTCOMES = """\
 outcome (at the start of the output) and exit code:
   PROVEN      0  everything is valid and signed by keys that you named with --trust or --keys
-  CONSISTENT  3  everything is valid, but not proven: the keys came with the files, so anybody could have created them,
-                 or the signed approval record is missing; the output says which
-  NOT PROVEN  1  a check failed; the output says which
+  CONSISTENT  3  everything is valid, but not proven: the keys came with the files, so anybody could have created both,
+                 or the signed approval record is missing; the output states the reason
+  NOT PROVEN  1  a check failed; the output states the reason
   (stderr)    2  the command line is wrong, or a file cannot be read
   (stderr)    4  the outcome cannot be written; a closed pipe is not an error and does not change the exit code
 """
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         try:
             options = _ledger_parser().parse_args(arguments[1:]) if is_ledger else _parser().parse_args(arguments)
-        except SystemExit:  # argparse has printed its help or an error; flush it
+        except SystemExit:  # argparse has printed its help or an error: flush the output
             print_lines(())
             raise
         from .verification import UsageError, verify  # noqa: PLC0415  imported late, so that --help is fast
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    if sys.stderr is not None:  # print would write to stdout instead
+    if sys.stderr is not None:  # otherwise print would write to stdout
         with suppress(OSError):
             print(f"byteor-verify: {escape(message)}", file=sys.stderr)
     return code
@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="byteor-verify",
         description="Verify the evidence of a deployment offline: who approved these bytes for which environment.",
-        epilog=f"{_OUTCOMES}\nFor an exported audit ledger, see byteor-verify ledger --help.",
+        epilog=f"{_OUTCOMES}\nFor an exported ledger, see byteor-verify ledger --help.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--envelope", type=Path, metavar="FILE", help="the signed envelope of the bundle")
     parser.add_argument("--credential", type=Path, metavar="FILE", help="the approval credential, if there is one")
     parser.add_argument("--approval", type=Path, metavar="FILE", help="the signed approval record")
-    parser.add_argument("--environment", metavar="ID", help="reject a bundle for another environment")
+    parser.add_argument("--environment", metavar="ID", help="reject a bundle for any other environment")
     parser.add_argument(
         "--require-approval",
         action="store_true",
@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
 def _ledger_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="byteor-verify ledger",
-        description="Verify offline that an exported audit ledger, of an organization or of the installation, is "
+        description="Verify offline that an exported ledger, of an organization or of the installation, is "
         "complete and unaltered.",
         epilog=_OUTCOMES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -29,7 +29,7 @@ _SIGNED_FIELDS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """The files to verify. ``is_export`` is True for a whole export, which contains the bundle's credential again."""
+    """The files to verify. ``is_export`` is True for an export, which contains a copy of the bundle's credential."""
 
     bundle: bytes
     envelope: bytes
@@ -40,7 +40,7 @@ class Evidence:
 
     @classmethod
     def from_export(cls, files: Mapping[str, bytes]) -> Evidence:
-        """Create the evidence from the files of an export, by name. Raises Unproven if one is missing."""
+        """Create the evidence from the files of an export, by name. Raises Unproven without a bundle or envelope."""
         for name in (BUNDLE, ENVELOPE):
             if name not in files:
                 raise Unproven(EvidenceCode.FILE_MISSING, f"{name} is missing")
@@ -88,7 +88,8 @@ class Proof:
             covered = "the spec, environment, capabilities, approver and validity, but not the configuration or target"
             every.append(Signature(CREDENTIAL, self.approval.kid, covered))
         if self.record is not None and self.record_kid is not None:
-            covered = f"the server's record when it was exported: {', '.join(sorted(self.record.bound))}, decisions"
+            bound = ", ".join(sorted(self.record.bound))
+            covered = f"the server's record at the time of the export: {bound}, decisions"
             every.append(Signature(APPROVAL_RECORD, self.record_kid, covered))
         return every
 
@@ -116,7 +117,7 @@ class Proof:
         }
 
     def lines(self) -> Iterator[tuple[str, str]]:
-        """Yield the lines of the printed proof, each as a label and a text."""
+        """Yield the lines of the printed proof, each as a label and a value."""
         manifest, approval = self.manifest, self.approval
         yield "approved by", self._approvers()
         if approval is not None:
@@ -194,7 +195,7 @@ def prove(
 
 
 def _check_configuration(bundle: VerifiedBundle) -> None:
-    """Recompute config hash and capabilities, and compare them with the manifest. Raises Refused or Unproven."""
+    """Recompute the config hash and capabilities, and compare both with the manifest. Raises Refused or Unproven."""
     manifest = bundle.manifest
     try:
         ops = [op for _, op in decode(bundle.spec_kv).stages]
@@ -245,7 +246,7 @@ def _issued_at(text: str) -> datetime:
 def _read_unsigned(data: bytes | None, manifest: Manifest, bundle_hash: str) -> Json:
     """Return the fields of deployment.json that no signature covers.
 
-    The server adds this file without a signature. Raises Unproven if a field differs from the signed manifest.
+    The server adds this file without a signature. Raises Unproven if it is malformed or contradicts a signed value.
     """
     if data is None:
         return {}

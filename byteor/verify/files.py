@@ -24,9 +24,9 @@ _MAX_LINE = 16 * 1024 * 1024  # characters in a line of a ledger
 
 
 def read_export(path: Path) -> Mapping[str, bytes]:
-    """Read the files of an export by name: from the downloaded tar, or from the folder into which it was unpacked.
+    """Return the files of an export by name, from the downloaded tar, or from the folder into which it was unpacked.
 
-    Raises Unproven if there is any other file.
+    Raises Unproven for a malformed tar, and for a file that is unexpected, not a regular file or too large.
     """
     if path.is_dir():
         return {name: read_file(path / name) for name in _list_folder(path)}
@@ -49,7 +49,7 @@ def read_file(path: Path, limit: int = _MAX_BYTES) -> bytes:
 
 
 def read_lines(file: TextIO) -> Iterator[str]:
-    """Yield the lines of an exported ledger. Raises Unproven if it is not UTF-8, or if a line is too long."""
+    """Yield the lines of an exported ledger. Raises Unproven if the ledger is not UTF-8 or a line is too long."""
     try:
         while line := file.readline(_MAX_LINE):
             if len(line) == _MAX_LINE and not line.endswith("\n"):

@@ -67,7 +67,7 @@ class LedgerProof:
         }
 
     def lines(self) -> Iterator[tuple[str, str]]:
-        """Yield the lines of the printed proof, each as a label and a text."""
+        """Yield the lines of the printed proof, each as a label and a value."""
         start, checkpoint = self.start, self.checkpoints[-1]
         yield "organization", checkpoint.org_id or "none: this is the installation's own chain"
         yield "events", f"{self.events}, from seq {start.seq + 1} to {checkpoint.seq}" if self.events else "none"
@@ -76,16 +76,16 @@ class LedgerProof:
         elif start.seq:
             yield (
                 "after",
-                f"seq {start.seq} {start.hash}, according to the export: compare it with that checkpoint",
+                f"seq {start.seq} {start.hash}, according to the export: compare the hash with your checkpoint",
             )
         yield "checkpoint", f"seq {checkpoint.seq} {checkpoint.hash}, signed at {format_time(checkpoint.created_at)}"
 
 
 def _covered(start: Start, checkpoint: Checkpoint) -> str:
-    end = f"that the ledger ended at seq {checkpoint.seq} at {format_time(checkpoint.created_at)}"
+    end = f"the ledger ended at seq {checkpoint.seq} at {format_time(checkpoint.created_at)}"
     if checkpoint.seq == start.seq:
         return end
-    return f"the events from seq {start.seq + 1} to {checkpoint.seq}, and {end}"
+    return f"events {start.seq + 1} to {checkpoint.seq}; {end}"
 
 
 def prove(exports: Iterable[Iterable[str]], trust: Trust, *, after: Start | None = None) -> LedgerProof:

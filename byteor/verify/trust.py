@@ -12,7 +12,7 @@ from byteor.engine.signing.keys import KeySet
 
 
 class EvidenceCode(StrEnum):
-    """The verifier's own error codes. Faults in a delivery, approval or ledger have the codes of the engine."""
+    """The verifier's own codes of faults and doubts. Other faults have the codes of the engine."""
 
     FILE_MISSING = "evidence.file_missing"
     MALFORMED = "evidence.malformed"
@@ -34,7 +34,7 @@ class EvidenceCode(StrEnum):
 
 
 class Unproven(Exception):
-    """The files prove nothing. ``code`` is stable; ``detail`` is for people."""
+    """The files prove nothing. ``code`` is stable, and ``detail`` is human-readable."""
 
     def __init__(self, code: StrEnum, detail: str) -> None:
         super().__init__(f"{code}: {detail}")
@@ -87,7 +87,7 @@ class Trust:
         """The reasons why files signed with these keys are not proven."""
         if self.is_chosen:
             return ()
-        detail = "the keys came with the files. Name keys that you trust with --trust or --keys."
+        detail = "the keys came with the files. Use --trust or --keys to name the keys that you trust."
         return (Doubt(EvidenceCode.EXPORTED_KEYS, detail),)
 
     def check(self, kid: str) -> None:
@@ -96,7 +96,7 @@ class Trust:
             raise Unproven(EvidenceCode.UNTRUSTED_KEY, f"signed by the key {kid}, which --trust does not name")
 
     def signature_lines(self, signatures: Sequence[Signature]) -> list[tuple[str, str]]:
-        """Return a line for each signature with its key, whether the key is trusted, and what the signature covers."""
+        """Return a labeled line per signature: its place and key, whether the key is trusted, and what is covered."""
         trusted = "trusted" if self.is_chosen else "not trusted"
         return [("signature", f"{place}, key {kid} ({trusted}): {covers}") for place, kid, covers in signatures]
 

@@ -92,7 +92,7 @@ def _prove_ledger(options: argparse.Namespace) -> tuple[LedgerProof, Trust]:
 
 
 def _read_trust(options: argparse.Namespace, exported_keys: bytes | None, source: str) -> Trust:
-    """Read the key set from --keys or, without it, from the files. Raises Unproven if there is none."""
+    """Return the key set of --keys or, without that option, of the export. Raises Unproven or Refused."""
     if options.keys is not None:
         keyset = KeySet.parse(read_file(options.keys))
         return Trust(keyset=keyset, source=str(options.keys), is_named=True, kids=options.trust)

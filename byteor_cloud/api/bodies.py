@@ -56,7 +56,8 @@ def check_declared_length(request: HttpRequest, cap: int) -> None:
 def read_body(request: HttpRequest, cap: int) -> bytes:
     """Read the whole body, of at most ``cap`` bytes, into memory.
 
-    Raises PayloadTooLarge, InvalidInput if the body is truncated, and RequestTimeout if it arrives too slowly.
+    Raises PayloadTooLarge, InvalidInput if the body is truncated, RequestTimeout if it arrives too slowly, and
+    Unavailable if the request then gets no slot.
     """
     check_declared_length(request, cap)
     stream: IO[bytes] | HttpRequest = request.META["wsgi.input"] if is_chunked(request) else request

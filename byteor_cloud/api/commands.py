@@ -19,14 +19,14 @@ class Command:
 
     operation: Operation
     run: Callable[..., Any]
-    # ``check(row, **body)`` raises the error that the service would raise for this row, as far as it is predictable.
+    # ``check(row, **body)`` raises the error that the service would raise for this row, if the error is predictable.
     check: Callable[..., object]
     # The sibling collection in which the command creates a row, for the ``Location`` header.
     creates: str | None
 
     @property
     def name(self) -> str:
-        """The name of the action, which is that of the function."""
+        """The name of the action: the name of the function."""
         return self.run.__name__
 
 
@@ -34,4 +34,4 @@ def command(
     *, check: Callable[..., object] = lambda row, **body: None, creates: str | None = None
 ) -> Callable[[Callable[..., Any]], Command]:
     """Turn a function that an ``Operation`` decorates into a command."""
-    return lambda run: Command(run.operation, run, check, creates)  # type: ignore[attr-defined]  # set by Operation
+    return lambda run: Command(run.operation, run, check, creates)  # type: ignore[attr-defined]  # set by ``Operation``

@@ -33,16 +33,18 @@ from byteor_cloud.server import draining
 from byteor_cloud.storage import data_folders
 
 # Smaller inputs are computed in this process. A plan of 25 stages compiles in half a millisecond, or in seven if most
-# of its names are misspelled. The way to the child and back takes half a millisecond, or longer if others compute.
+# of its names are misspelled. Sending an input to the child process and its result back takes half a millisecond, or
+# longer while other requests compute.
 SMALL_BYTES = 2048
 MAX_WAIT_S = 20.0
 LIMIT_S = 20  # seconds of processor time for one computation
 _MAX_WAITING = 256
-# Waiting requests keep their bodies in memory. Above this total of bytes they keep their request slots as well.
+# The bodies of requests that wait for the compute slot stay in memory. While these bodies exceed this number of bytes
+# in total, further requests keep their request slots as well, which limits how many can wait.
 _MAX_WAITING_BYTES = 32 * 1024 * 1024
-_DEADLINE_S = 60.0  # for one computation, including the wait for the host's other compute processes
+_DEADLINE_S = 60.0  # seconds for one computation, including the wait for the host's other compute processes
 
-# The original poll instead of gevent's, since the poll below does not wait.
+# The original poll instead of gevent's, because ``is_alive`` polls without waiting.
 _poll = get_original("select", "poll")
 _log = logging.getLogger(__name__)
 
@@ -58,7 +60,7 @@ def compute_for(request: HttpRequest) -> Compute:
         if function not in READS_FILES and _is_small((args, kwargs)):
             return function(*args, **kwargs)
         name = function.__qualname__
-        assert COMPUTATIONS[name] is function  # noqa: S101  otherwise the child would call another function
+        assert COMPUTATIONS[name] is function  # noqa: S101  otherwise the child calls another function
         call = pickle.dumps((name, args, kwargs), pickle.HIGHEST_PROTOCOL)
         result: R = _result(_slot.run(request, call))
         return result
@@ -85,7 +87,7 @@ def _is_small(value: Any) -> bool:
 
 
 def _result(message: bytes) -> Any:
-    outcome: Outcome = pickle.loads(message)  # noqa: S301  our own child wrote it
+    outcome: Outcome = pickle.loads(message)  # noqa: S301  our own child process wrote the message
     if outcome.needs_more_memory:
         detail = f"This takes more than {MEMORY_BYTES >> 20} MiB of memory. Send a smaller input."
         raise InvalidInput(detail, code="too_complex")
@@ -103,7 +105,7 @@ def _result(message: bytes) -> Any:
 def compute_slot(request: HttpRequest) -> Iterator[None]:
     """Hold this process's compute slot during the block, without a request slot or a database connection.
 
-    Raises Unavailable if the slot does not become free in time.
+    Raises Unavailable if the slot does not become free in time, or if too many requests are waiting.
     """
     if is_module_patched("threading"):
         with _slot.held(request, 0):
@@ -172,7 +174,7 @@ class _Child:
     """A compute process (``byteor_cloud.computing.process``). It has no secrets and none of this process's sockets."""
 
     def __init__(self) -> None:
-        paths = filter(None, [os.environ.get("PYTHONPATH")])  # packages with ops may be there
+        paths = filter(None, [os.environ.get("PYTHONPATH")])  # the folders may contain packages with ops
         folder = settings.CONFIG.data_dir.resolve()
         arguments = [str(os.getpid()), str(folder / "computing.turn"), str(LIMIT_S), str(data_folders.captures())]
         try:

@@ -36,5 +36,5 @@ def not_modified(response: Any) -> HttpResponse:
     for name in ("Content-Type", "Content-Length", "Content-Disposition"):
         unchanged.headers.pop(name, None)
     # Close the file of the original response with this one, although that response is not sent.
-    unchanged._resource_closers.extend(response._resource_closers)  # type: ignore[attr-defined]  # no public API
+    unchanged._resource_closers.extend(response._resource_closers)  # type: ignore[attr-defined]  # a private attribute
     return unchanged

@@ -24,7 +24,7 @@ from byteor_cloud.patterns import SHA256
 
 
 def unknown_fields(data: Any, known: Any) -> dict[str, list[ErrorDetail]]:
-    """Return an error for each key of ``data`` that is not in ``known``, with the most similar known name.
+    """Return an error for each key of ``data`` that is not in ``known``, with a similar known name if any.
 
     The number of errors is limited, because each takes time and memory. If there are more unknown keys, the last error
     states their total number.
@@ -52,9 +52,12 @@ _JSON_TYPES: tuple[tuple[type[serializers.Field[Any, Any, Any, Any]], type | tup
 
 
 def check_json_type(field: serializers.Field[Any, Any, Any, Any], value: Any) -> Any:
-    """Return errors if the JSON type of ``value`` is wrong, or None. DRF would read 5 as "5", and "yes" as true."""
+    """Return the errors if the JSON type of ``value`` is wrong, otherwise None or an empty dictionary.
+
+    DRF would read 5 as "5", and "yes" as true.
+    """
     if value is None:
-        return None  # the field itself decides about null
+        return None  # the field itself accepts or rejects null
     if isinstance(field, serializers.DictField) and isinstance(value, dict):
         return _check_items(field.child, value.items())
     if isinstance(field, serializers.ListField) and isinstance(value, list):
@@ -73,7 +76,7 @@ _NAME_RULE = "Must be one line of visible characters, without spaces around them
 
 
 class _KeepsEmptyText:
-    """Mixin that keeps an empty text in a form, which DRF would treat as a missing field."""
+    """Mixin that keeps an empty string in a form, which DRF would treat as a missing field."""
 
     field_name: str | None
 
@@ -83,7 +86,7 @@ class _KeepsEmptyText:
 
 
 class TextField(_KeepsEmptyText, serializers.CharField):
-    """A text, stored exactly as it was sent. ``pattern`` is a JSON Schema pattern, and ``rule`` its error message."""
+    """A string, stored exactly as it was sent. ``pattern`` is a JSON Schema pattern, ``rule`` its error message."""
 
     def __init__(self, *, pattern: str | None = None, rule: str | None = None, **kwargs: Any) -> None:
         super().__init__(trim_whitespace=False, **kwargs)
@@ -146,12 +149,12 @@ class StrictSerializer(serializers.Serializer[Any]):
         if self.refuses_unknown and isinstance(data, dict):
             known = [name for name, field in self.fields.items() if self.partial or not field.read_only]
             errors.update(unknown_fields(data, known))
-        if type(data) is dict:  # a JSON body; in a form, all fields are text
+        if type(data) is dict:  # a JSON body; in a form, all values are strings
             for name, field in self.fields.items():
                 if not field.read_only and (wrong := check_json_type(field, data.get(name))):
                     errors[name] = wrong
         if len(errors) >= MAX_FIELD_ERRORS or any(len(wrong) >= MAX_FIELD_ERRORS for wrong in errors.values()):
-            raise serializers.ValidationError(errors)  # a response does not list more errors than these
+            raise serializers.ValidationError(errors)  # a response would not list any further errors
         try:
             value = super().to_internal_value(data)
         except serializers.ValidationError as invalid:
@@ -184,7 +187,7 @@ class EnvironmentRelatedField(serializers.PrimaryKeyRelatedField[Any]):
     def get_queryset(self) -> QuerySet[Any]:
         """Return only rows of the environment."""
         queryset = super().get_queryset()
-        assert queryset is not None  # noqa: S101  a writable related field always has one
+        assert queryset is not None  # noqa: S101  a writable related field always has a queryset
         return queryset.filter(environment=self.context["view"].environment)
 
     def fail(self, key: str, **kwargs: Any) -> Any:
@@ -199,7 +202,7 @@ class NameField(TextField):
         super().__init__(**{"max_length": 200, "pattern": NAME, "rule": _NAME_RULE, **kwargs})
 
     def to_internal_value(self, data: Any) -> str:
-        """Return the name. Raises ValidationError if it has characters that cannot be printed."""
+        """Return the name. Raises ValidationError."""
         value = super().to_internal_value(data)
         # The pattern excludes white space and misleading invisible characters. This check excludes all other ones.
         if not value.isprintable():

@@ -10,12 +10,14 @@ from byteor_cloud.api.parameters import Parameter, line_parameter, time_paramete
 from byteor_cloud.patterns import matcher
 
 BY_CREATION: Mapping[str, Parameter] = {
-    "created_after": time_parameter("created_at__gte", description="Return only resources created since this time."),
-    "created_before": time_parameter("created_at__lt", description="Return only resources created before this time."),
+    "created_after": time_parameter(
+        "created_at__gte", description="Returns only {rows} created at or after this time."
+    ),
+    "created_before": time_parameter("created_at__lt", description="Returns only {rows} created before this time."),
 }
 BY_NAME: Mapping[str, Parameter] = {
     **BY_CREATION,
-    "name": line_parameter("name__icontains", description="Return only resources whose name contains this text."),
+    "name": line_parameter("name__icontains", description="Returns only {rows} whose name contains this text."),
 }
 _KEY = r"[^=,\u0000-\u001f\u007f-\u009f\u2028\u2029]{1,128}"
 _VALUE = r"[^,\u0000-\u001f\u007f-\u009f\u2028\u2029]{0,255}"
@@ -52,7 +54,7 @@ def label_parameter(column: str) -> Parameter:
         read=_read_labels,
         condition=lambda given: _has_labels(column, given),
         max_times=20,
-        description="Return only resources that have this label with this value (`key=value`), have it with any value "
-        "(`key`), or do not have it (`!key`). To combine conditions, repeat the parameter or separate them by commas; "
-        "a resource must match all of them.",
+        description="Returns only {rows} that have this label with this value (`key=value`), have it with any value "
+        "(`key`), or do not have it (`!key`). To combine conditions, repeat the parameter, or separate the conditions "
+        "by commas. Returns only {rows} that meet all conditions.",
     )

@@ -20,7 +20,7 @@ class _ListedMixin:
 
     def get_fields(self) -> dict[str, Any]:
         """Return the fields of the serializer, with those in ``nullable`` made nullable."""
-        fields: dict[str, Any] = super().get_fields()  # type: ignore[misc]  # of the serializer that this is mixed into
+        fields: dict[str, Any] = super().get_fields()  # type: ignore[misc]  # a method of the serializer
         for name in self.nullable:
             fields[name].allow_null = True
         return fields

@@ -1,4 +1,4 @@
-"""Create, retrieve, update and delete for views. A subclass calls a service and returns the row."""
+"""Mixins for views that list, create, retrieve, update and delete rows. Subclasses call the services."""
 
 from __future__ import annotations
 

@@ -54,11 +54,11 @@ class Tag(StrEnum):
 TAG_DESCRIPTIONS = {
     Tag.HEALTH: "Probes for load balancers and metrics for monitoring. They need no credential.",
     Tag.AUTHENTICATION: "Sign in, get the caller's identity and roles, and manage the caller's own user tokens.",
-    Tag.ORGANIZATIONS: "An organization is the top level: every other resource belongs to exactly one.",
+    Tag.ORGANIZATIONS: "An organization is the top level. Each project belongs to exactly one organization.",
     Tag.PROJECTS: "A project groups environments of one organization.",
     Tag.ENVIRONMENTS: (
-        "Agents run in an environment, and deployments are made to an environment. Its posture and settings decide the "
-        "rules."
+        "Agents and deployments belong to an environment. Its posture and settings decide the rules, such as how many "
+        "people must approve a deployment."
     ),
     Tag.PIPELINES: "A draft contains a plan that can be edited. Promoting it creates an immutable version.",
     Tag.CONFIG_BUNDLES: "A config bundle combines a version with its runtime configuration.",
@@ -71,7 +71,7 @@ TAG_DESCRIPTIONS = {
     Tag.APPROVALS: "People review deployments and replays with side effects before they start.",
     Tag.ORGANIZATION_KEYS: "Credentials for scripts that act in an organization.",
     Tag.SIGNING_KEYS: "The Ed25519 keys that sign deploy bundles and approvals.",
-    Tag.AUDIT: "The audit events of an organization: state changes and denials, sealed in a ledger.",
+    Tag.AUDIT: "The audit events of an organization: state changes, denials and sign-ins, sealed in a ledger.",
     Tag.WEBHOOKS: "Signed notifications about deployments and approvals.",
 }
 
@@ -121,5 +121,5 @@ class Operation:
         # Put each paragraph on one line.
         lines = "\n\n".join(paragraph.replace("\n", " ") for paragraph in description.split("\n\n"))
         declared = replace(self, summary=summary.removesuffix("."), description=lines)
-        handler.operation = declared  # type: ignore[attr-defined]  # read by DeclaringView
+        handler.operation = declared  # type: ignore[attr-defined]  # DeclaringView reads the attribute
         return handler

@@ -34,7 +34,7 @@ class NewestFirst(CursorPagination):
         return page
 
     def decode_cursor(self, request: Request) -> Cursor | None:
-        """Return the requested cursor. Raises InvalidInput if it is not a cursor of such a list."""
+        """Return the requested cursor, or None for the first page. Raises InvalidInput for an invalid cursor."""
         try:
             cursor = super().decode_cursor(request)
             if cursor and cursor.position is not None:

@@ -38,12 +38,13 @@ class Parameter:
     condition: Callable[[Any], Any] | None = None
     max_times: int = 1
 
-    def document(self, name: str, *, location: str = "query") -> dict[str, Any]:
-        """Return the parameter as an OpenAPI object."""
+    def document(self, name: str, *, location: str = "query", rows: str = "resources") -> dict[str, Any]:
+        """Return the parameter as an OpenAPI object. ``rows`` replaces ``{rows}`` in the description of a filter."""
         document: dict[str, Any] = {"in": location, "name": name, "schema": dict(self.schema)}
         if self.max_times > 1:
             document["schema"] = {"type": "array", "maxItems": self.max_times, "items": dict(self.schema)}
-        document["description"] = self.description or f"Return only rows with this `{name}`."
+        description = self.description or f"Returns only {{rows}} whose `{name}` is this value."
+        document["description"] = description.replace("{rows}", rows)
         if self.required:
             document["required"] = True
         return document
@@ -65,7 +66,7 @@ def read_time(text: str) -> datetime:
 
 
 def pattern_parameter(pattern: str, rule: str, *, max_length: int | None = None, **more: Any) -> Parameter:
-    """Declare a text parameter that must match ``pattern``. ``rule`` is the error message of other values."""
+    """Declare a text parameter that must match ``pattern``. ``rule`` is the error message for other values."""
     schema: dict[str, Any] = {"type": "string", "pattern": pattern}
     if max_length is not None:
         schema |= {"minLength": 1, "maxLength": max_length}

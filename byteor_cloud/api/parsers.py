@@ -21,11 +21,12 @@ from byteor_cloud.storage import blobs, space
 from byteor_cloud.storage.blobs import ReceivedFile
 
 MAX_DEPTH = 200
-LONG_BYTES = 64 * 1024  # longer texts go to the compute process: 4 MiB take 50 ms, or 270 ms if the last value is wrong
+# Longer JSON texts are parsed in the compute process: 4 MiB take 50 ms, or 270 ms if the last value is invalid.
+LONG_BYTES = 64 * 1024
 
 
 def parse_json(data: bytes | str, *, compute: Compute = here) -> Any:
-    """Read strict JSON from a client. ``compute`` parses long texts. Raises InvalidInput."""
+    """Read a client's strict JSON. ``compute`` parses long texts. Raises InvalidInput or the errors of ``compute``."""
     limits = strict_json.JsonLimits(max_depth=MAX_DEPTH)
     try:
         if len(data) <= LONG_BYTES:
@@ -54,7 +55,7 @@ class StrictJSONParser(BaseParser):
         media_type: str | None = None,
         parser_context: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Return the parsed value. Raises InvalidInput, PayloadTooLarge or RequestTimeout."""
+        """Return the parsed value. Raises InvalidInput, PayloadTooLarge, RequestTimeout or Unavailable."""
         context = parser_context or {}
         cap: int = getattr(settings.CONFIG, context["view"].body_cap)
         request = context["request"]._request
@@ -62,7 +63,7 @@ class StrictJSONParser(BaseParser):
 
 
 class _ReceivingHandler(FileUploadHandler):
-    """An upload handler that streams a file to the blob store's folder, so that memory never holds the whole file."""
+    """An upload handler that streams a file to the disk, so that memory never holds the whole file."""
 
     chunk_size = 124 * 1024  # the most bytes that ``front_door.PacedSocket`` receives in one call
     _file: ReceivedFile | None = None
@@ -79,7 +80,7 @@ class _ReceivingHandler(FileUploadHandler):
 
     @override
     def receive_data_chunk(self, raw_data: bytes, start: int) -> None:
-        """Store the next chunk of the file. Raises PayloadTooLarge."""
+        """Store the next chunk of the file. Raises PayloadTooLarge or OSError."""
         if start + len(raw_data) > self._cap:
             raise PayloadTooLarge(f"The file is larger than {self._cap} bytes.")
         assert self._file is not None  # noqa: S101  Django calls ``new_file`` first
@@ -87,8 +88,8 @@ class _ReceivingHandler(FileUploadHandler):
 
     @override
     def file_complete(self, file_size: int) -> ReceivedFile:
-        """Return the complete file after it is on the disk. This wait is here because no request slot is occupied."""
-        assert self._file is not None  # noqa: S101  as above
+        """Return the complete file after it is on the disk. Waiting for the disk here occupies no request slot."""
+        assert self._file is not None  # noqa: S101  Django calls ``new_file`` first
         self._file.make_durable()
         file, self._file = self._file, None
         return file
@@ -125,7 +126,11 @@ class UploadParser(MultiPartParser):
         media_type: str | None = None,
         parser_context: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Return fields and files. If the body is too large, too slow or truncated, raise and leave no file behind."""
+        """Return the fields and the files. After an error, no file is left behind.
+
+        Raises DRF's ParseError for malformed bodies, otherwise a DomainError, for example LengthRequired,
+        PayloadTooLarge, RequestTimeout or InsufficientStorage.
+        """
         request = (parser_context or {})["request"]._request
         if bodies.is_chunked(request):
             raise LengthRequired("Send the upload with a Content-Length header.")
@@ -135,7 +140,7 @@ class UploadParser(MultiPartParser):
         watched = _CountingStream(stream)
         try:
             with bodies.waiting_for_client(request):
-                parsed = super().parse(watched, media_type, parser_context)  # type: ignore[arg-type]  # reads like a file
+                parsed = super().parse(watched, media_type, parser_context)  # type: ignore[arg-type]  # DRF only calls read
         except UnreadablePostError as error:
             handler.upload_interrupted()
             raise bodies.interrupted_body_error(error) from None
@@ -150,6 +155,6 @@ class UploadParser(MultiPartParser):
         boundary = (parse_header_parameters(media_type or "")[1].get("boundary") or "").encode()
         if watched.count != declared or not watched.tail.rstrip().endswith(b"--" + boundary + b"--"):
             for file in parsed.files.values():
-                file.close()  # type: ignore[union-attr]  # each field has one file
+                file.close()  # type: ignore[union-attr]  # the values are files, not lists
             raise InvalidInput("The upload ended before its last part was complete. Send it again.", code="truncated")
         return parsed

@@ -104,14 +104,14 @@ def full_disk_error() -> errors.Unavailable:
 
 
 def full_disk_upload_error() -> errors.InsufficientStorage:
-    """Return the error for an upload while the server's disk is full."""
+    """Return the error for an upload while the server's disk is full or broken."""
     return errors.InsufficientStorage(
         "The server has no space left for the upload. Nothing was stored; try again later.", retry_after=30
     )
 
 
 def _from_infrastructure(exc: BaseException | None) -> errors.Unavailable | None:
-    """Return the error if the database or the disk failed or a statement timed out; otherwise None."""
+    """Return the error if the disk or the database failed, including timeouts and lock conflicts; otherwise None."""
     match exc:
         case OSError() | DatabaseError() if space.is_disk_error(exc):
             logger.error("disk_trouble", error=str(exc).partition("\n")[0])
@@ -222,29 +222,29 @@ def respond_or_show_page(request: HttpRequest, error: errors.DomainError) -> Htt
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Return the problem for a malformed request. It has the signature of Django's ``handler400``."""
+    """Return the page or problem for a malformed request. It has the signature of Django's ``handler400``."""
     return respond_or_show_page(request, errors.InvalidInput("The request is malformed."))
 
 
 def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Return the problem for a forbidden request. It has the signature of Django's ``handler403``."""
+    """Return the page or problem for a forbidden request. It has the signature of Django's ``handler403``."""
     return respond_or_show_page(request, errors.Forbidden("Your role does not permit this."))
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """Return the problem for a form with an invalid CSRF token. It has the signature of ``CSRF_FAILURE_VIEW``."""
+    """Return the page or problem for an invalid CSRF token. It has the signature of ``CSRF_FAILURE_VIEW``."""
     return respond_or_show_page(
         request, errors.Forbidden("The form has expired or came from another site. Reload the page and send it again.")
     )
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Return the problem for an unknown path. It has the signature of Django's ``handler404``."""
+    """Return the page or problem for an unknown path. It has the signature of Django's ``handler404``."""
     return respond_or_show_page(request, errors.NotFound("There is no resource at this URL."))
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Return the problem for a failed request. This is Django's ``handler500``, called after the traceback was logged.
+    """Return the page or problem for a failed request. Django's ``handler500``, called after the error was logged.
 
     A failure of the database or the disk is a 503, as in the API.
     """

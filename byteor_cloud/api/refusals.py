@@ -36,11 +36,11 @@ class Pace:
     """
 
     def __init__(self) -> None:
-        self._due = 0.0  # when the next refusal is due; far in the past if there were few
+        self._due = 0.0  # when the next refusal is due; in the past unless there were many refusals
         self._delayed = Tally("refusals_delayed")
 
     def wait(self) -> float:
-        """Wait until a refusal may be sent, and return the seconds waited. This occupies only the connection."""
+        """Wait until a refusal may be sent, at most ``LONGEST_S``, and return the seconds waited. No slot is held."""
         now = time.monotonic()
         self._due = min(max(self._due, now - BURST / PER_S) + 1 / PER_S, now + LONGEST_S)
         if self._due <= now:
@@ -60,17 +60,17 @@ class Allowance:
     def __init__(self, *, per_s: float, burst: int, max_keys: int = 10_000) -> None:
         self._step_s, self._credit_s = 1 / per_s, burst / per_s
         self._max_keys = max_keys
-        self._due: dict[str, float] = {}  # by key: the time at which its burst is fully refilled
+        self._due: dict[str, float] = {}  # maps each key to the time at which its burst is fully refilled
         self._lock = threading.Lock()
 
     def take(self, key: str) -> float:
-        """Use the allowance of ``key`` once and return 0. If it is used up, return the seconds to wait instead."""
+        """Use the allowance of ``key`` once and return 0. If nothing is left, return the seconds to wait instead."""
         with self._lock:
             now = time.monotonic()
             due = self._next(key, now)
             if due > now + self._credit_s:
                 return due - now - self._credit_s
-            self._due.pop(key, None)  # inserted again at the end, since keys are in order of their last use
+            self._due.pop(key, None)  # below, the key is added at the end, because keys are in order of their last use
             self._due[key] = due
             if len(self._due) > self._max_keys:
                 del self._due[next(iter(self._due))]

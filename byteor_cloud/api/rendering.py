@@ -11,7 +11,7 @@ from rest_framework.utils.encoders import JSONEncoder
 from byteor_cloud.concurrency.event_loop import pause
 from byteor_cloud.json_text import JsonText
 
-# Objects are encoded member by member down to this depth. Deeper ones are small parts of a large list.
+# Objects are encoded member by member down to this depth. Deeper objects are small items of large lists.
 _DEPTH = 6
 _ITEMS = 16  # the number of list items that are encoded together
 
@@ -64,6 +64,6 @@ class PausingJSONRenderer(JSONRenderer):
         """Return the JSON text in UTF-8."""
         if data is None:
             return b""
-        # Escape these two as DRF does. They are valid in JSON, but end a line in old JavaScript.
+        # Escape the separators U+2028 and U+2029 as DRF does. They are valid in JSON, but end a line in old JavaScript.
         text = "".join(json_pieces(data, ensure_ascii=False))
         return text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029").encode()

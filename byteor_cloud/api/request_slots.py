@@ -6,7 +6,7 @@ organization delays neither other organizations nor heartbeats and probes.
 
 A slot counts for a caller in an organization. The caller is known only after its credential has been verified, which
 already needs a slot. Until then, the request counts for the last caller that used the same credential for the same
-organization, or for its client address if there is none.
+organization, or for its client address if there was no such caller.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from byteor_cloud.server import open_connections
 MAX_WAIT_S = 6.0
 MAX_WAITING = 1_000
 MAX_KNOWN = 10_000
-# These need no slot, because a probe must respond even if all slots are taken. Nor do heartbeats, which are combined.
+# Probes and scrapes need no slot, because they must succeed even if all are taken. Heartbeats need none either, because
+# they are stored in batches.
 _EXEMPT = ("/healthz", "/readyz", "/metrics")
 _ATTRIBUTE = "_slot"
 _ORGANIZATION = re.compile(r"/api/v1/orgs/([0-9a-f-]{36})")
@@ -48,8 +49,12 @@ class RequestSlot:
         self._patience_s = MAX_WAIT_S
 
     def take(self) -> None:
-        """Take the slot. Raises Unavailable if the request has waited for too long in total."""
-        if self._was_held:  # do not discard a body that has arrived without waiting at all
+        """Take the slot, or wait for it.
+
+        Raises Unavailable if the total waiting time of the request is used up (a request whose body has arrived always
+        gets ``LEAST_S``), or if too many requests are waiting.
+        """
+        if self._was_held:  # the body has arrived: wait at least ``LEAST_S`` before discarding it
             deadline.ensure_least()
             self._patience_s = max(self._patience_s, deadline.LEAST_S)
         began = time.monotonic()
@@ -74,7 +79,7 @@ class RequestSlot:
 
 
 def hold_slot(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
-    """Hold a slot while a request is handled. Return 503 if no slot becomes free in time."""
+    """Hold a slot while a request is handled. Return 503 if the request does not get one."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
         if request.path in _EXEMPT or request.path.endswith("/heartbeat"):
@@ -129,7 +134,7 @@ def count_for(request: HttpRequest, holder: Holder) -> None:
 
 @contextmanager
 def slot(holder: Holder) -> Iterator[None]:
-    """Hold a slot while the block runs. Raises Unavailable if none becomes free in time."""
+    """Hold a slot while the block runs. Raises Unavailable if the holder does not get one."""
     held = RequestSlot(holder)
     held.take()
     try:

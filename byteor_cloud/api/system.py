@@ -1,4 +1,4 @@
-"""Liveness, readiness, metrics and the access log. Load balancers and monitoring need no credential for them."""
+"""Liveness, readiness and metrics, for which no credential is needed, and the access log."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ class SealingSerializer(serializers.Serializer[Any]):
     processes = serializers.CharField(allow_null=True)
     memory = serializers.CharField(allow_null=True)
     descriptions = {
-        "files": "The mechanism that blocks access to other files: `landlock`. Null if there is none.",
-        "network": "The mechanism that blocks the network: `seccomp`, or `audit hook`, which native code can bypass.",
-        "programs": "The mechanism that blocks starting programs: `seccomp` or `audit hook`.",
-        "processes": "The mechanism that blocks access to other processes: `seccomp`. Null if there is none.",
-        "memory": "The mechanism that limits memory: `rlimit`. Null if there is none.",
+        "files": "What blocks access to other files: `landlock`. Null if nothing does.",
+        "network": "What blocks network access: `seccomp`, or `audit hook`, which native code can bypass.",
+        "programs": "What prevents starting programs: `seccomp`, or `audit hook`, which native code can bypass.",
+        "processes": "What blocks access to other processes: `seccomp`. Null if nothing does.",
+        "memory": "What limits memory: `rlimit`. Null if nothing does.",
     }
 
 
@@ -76,7 +76,7 @@ class ReadySerializer(serializers.Serializer[Any]):
 
 
 class OpenView(DeclaringView, APIView):
-    """A view that needs no credential. It has one response format and ignores ``Accept``."""
+    """A view that needs no credential. It never refuses a request because of ``Accept``."""
 
     http_method_names = ["get", "head"]
     authentication_classes = []
@@ -86,7 +86,7 @@ class OpenView(DeclaringView, APIView):
     is_probe: ClassVar[bool] = False
 
     def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
-        """Choose the first renderer without failing."""
+        """Choose a renderer, if necessary the first one instead of failing."""
         return super().perform_content_negotiation(request, force=True)
 
 
@@ -113,7 +113,10 @@ class ReadyView(OpenView):
     @Operation(
         "checkReadiness",
         None,
-        responses={200: ReadySerializer, 503: OpenApiResponse(description="A check failed. `detail` names it.")},
+        responses={
+            200: ReadySerializer,
+            503: OpenApiResponse(description="A check failed. `detail` names the failed checks."),
+        },
     )
     def get(self, request: Request) -> Response:
         """Check that the service can handle requests.
@@ -122,7 +125,7 @@ class ReadyView(OpenView):
         503 with the names of the checks that failed. Use it for readiness probes and load balancers.
         """
         failed = run_checks([*CHECKS, *self.application_checks])
-        if "database" in failed:  # these cannot be checked without the database
+        if "database" in failed:  # these checks need the database
             unknown = {"migrations", *(check.name for check in self.application_checks)}
             failed = [name for name in failed if name not in unknown]
         if failed:
@@ -139,8 +142,8 @@ class MetricsView(OpenView):
     def get(self, request: Request) -> HttpResponse:
         """Scrape metrics.
 
-        Returns the metrics of all processes in the Prometheus text format. No label contains the name of an
-        organization or of a resource that belongs to one.
+        Returns the metrics of this server's API processes and of the installation in the Prometheus text format. No
+        label contains the name of an organization or of a resource that belongs to one.
         """
         return HttpResponse(self.text.get(), content_type=CONTENT_TYPE_LATEST)
 
@@ -181,7 +184,7 @@ CHECKS = [
 
 
 def log_request(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
-    """Bind the request's id to its log lines, log the request, and count denied requests.
+    """Bind the request's id to its log lines, log the request, and count stored heartbeats and denied requests.
 
     Successful heartbeats, unchanged polls, probes, scrapes and static files are not logged.
     """
@@ -208,7 +211,7 @@ def count_outcome(path: str, status: int) -> None:
 
 
 def is_logged(path: str, status: int) -> bool:
-    """Return whether the request is in the access log. Requests that succeed every few seconds are not."""
+    """Return whether the request is in the access log. Frequent ones and static files are not, unless they fail."""
     if status >= 400:
         return True
     is_poll = status == 304 and path.endswith("/deployment")
@@ -222,9 +225,9 @@ def write_access_line(method: str, path: str, status: int, started: float) -> No
 
 
 class CountRequests(PrometheusAfterMiddleware):  # type: ignore[misc]  # untyped library
-    """The metrics of django-prometheus, but only known methods are used as labels.
+    """The metrics of django-prometheus, with only known methods as labels.
 
-    One of its histograms uses the method as the caller wrote it, so that any caller could add series without limit.
+    Without this class, a histogram would use the method as the caller sent it, and callers could add unlimited series.
     """
 
     @override

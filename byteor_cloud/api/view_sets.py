@@ -154,7 +154,8 @@ class ResourceViewSet(DeclaringView, GenericViewSet[Any]):
         if self.get_content_negotiator().select_parser(request, parsers) is None:
             raise UnsupportedMediaType(f"This media type is not accepted. Send {parsers[0].media_type}.")
         if is_chunked(sent):
-            request._stream = sent  # type: ignore[assignment]  # without Content-Length, DRF would ignore the body
+            # Without Content-Length, DRF would ignore the body.
+            request._stream = sent  # type: ignore[assignment]  # the stubs declare another type
         return True
 
     # -- rows ---------------------------------------------------------------------------------------------------
@@ -212,7 +213,7 @@ class ResourceViewSet(DeclaringView, GenericViewSet[Any]):
     def represent(self, row: Model, *, status: int = 200, **extra: Any) -> Response:
         """Return a response with the row, its ``extra`` fields, and its revision for the ETag."""
         response = Response({**self.get_serializer(row).data, **extra}, status=status)
-        response.revision = getattr(row, "revision", 0)  # type: ignore[attr-defined]  # read by finalize_response
+        response.revision = getattr(row, "revision", 0)  # type: ignore[attr-defined]  # finalize_response reads the attribute
         return response
 
     # -- ETag ---------------------------------------------------------------------------------------------------
@@ -221,8 +222,8 @@ class ResourceViewSet(DeclaringView, GenericViewSet[Any]):
     def expected_revision(self) -> int | None:
         """The revision that ``If-Match`` requires, or None if the header is missing or ``*``.
 
-        The whole tag is compared here; the service compares the revision again under the row's lock. Raises
-        PreconditionFailed if no tag matches.
+        The whole tag is compared here; the service compares the revision again under the row's lock. Raises NotFound,
+        and PreconditionFailed if no tag matches.
         """
         header = self.request.headers.get("If-Match", "*").strip()
         if header == "*":
@@ -235,7 +236,7 @@ class ResourceViewSet(DeclaringView, GenericViewSet[Any]):
         return int(row.revision)
 
     def etag(self, data: Mapping[str, Any], revision: int) -> str:
-        """Return the ETag: the row's revision, a digest of its fields, and a digest of its reported fields, if any."""
+        """Return the ETag: the row's revision, a digest of its edited fields, and one of any reported fields."""
         omitted = self.reported_fields | self.undigested_fields
         edited = {name: value for name, value in data.items() if name not in omitted}
         tag = f"{revision}.{body_digest(edited)}"
@@ -248,7 +249,7 @@ class ResourceViewSet(DeclaringView, GenericViewSet[Any]):
         return tag.rpartition(".")[0] if self.reported_fields else tag
 
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
-        """Add an ETag to the response with a single resource, or return 304 if the caller has this ETag already."""
+        """Add caching headers, with an ETag for a single resource. Return 304 if the caller of a GET has it already."""
         response = super().finalize_response(request, response, *args, **kwargs)
         response.setdefault("Cache-Control", "private, no-store")
         data = getattr(response, "data", None)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_NICENESS = 10  # under contention, a tenth of the processor time of a process that serves requests
+_NICENESS = 10  # under contention, gives a tenth of the processor time of a process that serves requests
 _PR_SET_PDEATHSIG = 1
 
 
@@ -22,14 +22,17 @@ def lower_priority() -> None:
     """
     os.nice(_NICENESS)
     if sys.platform == "linux":
-        with suppress(OSError):  # a sandbox may forbid it
+        with suppress(OSError):  # a sandbox may forbid this call
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         with suppress(OSError):
             os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
 def exit_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when ``parent``, the process that started it, has exited."""
+    """Exit if ``parent``, the process that started this one, has exited.
+
+    On Linux, the kernel also kills this process if the parent exits later.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # the parent exited before the call

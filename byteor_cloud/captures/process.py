@@ -1,4 +1,4 @@
-"""The child process that unpacks, replays or traces one capture, without Django, secrets, network or other programs.
+"""The child process that unpacks, replays or traces one capture. It has no Django, secrets, network or other programs.
 
 ``python -m byteor_cloud.captures.process`` reads one JSON request from its first input line and writes JSON lines:
 ``dies_with_parent``, ``progress``, ``effect`` (for each of which it then reads one input line), and finally
@@ -44,14 +44,14 @@ from byteor_cloud.captures.files import build_capture
 from byteor_cloud.captures.host_share import lower_priority
 from byteor_cloud.captures.sealing import MEMORY_BYTES, limit, seal
 
-SILENCE_S = 900  # far longer than the time between two progress lines of the largest replay on a slow machine
+SILENCE_S = 900  # seconds; far longer than the time between two progress lines of the largest replay on a slow machine
 _PR_SET_PDEATHSIG = 1
 _PROGRESS_STEPS = 200  # the most progress lines of a replay, so that they do not keep its parent busy
 BODY = b"body "
 MAX_FRAMES = 2 * 1024 * 1024  # the most Base64 characters of output frames that a replay's outcome contains
 # The most seconds of processor time. For a replay, the limit that matters is ``SILENCE_S`` between two messages.
 _PROCESSOR_S = {"build": 120, "trace": 60, "replay": 24 * 3600}
-_FILE_BYTES = 1 << 30  # the largest file that the process may write: twice the maximum size of an unpacked capture
+_FILE_BYTES = 1 << 30  # the size limit of each file that it writes: twice the largest unpacked capture
 
 
 class _Parent:
@@ -83,7 +83,7 @@ class _Parent:
     def _read(self) -> None:
         while line := self._input.readline():
             self._lines.put(line)
-        os._exit(1)  # the parent is dead or does not need the result any longer
+        os._exit(1)  # the parent is dead or no longer needs the result
 
     def receive(self) -> Any:
         return json.loads(self._lines.get())
@@ -138,7 +138,7 @@ def main() -> None:
         parent.send(dies_with_parent=True)
     request = parent.receive_request()
     kind = request["kind"]
-    if kind != "replay":  # a request waits for the result, but must not slow down the host's other requests
+    if kind != "replay":  # a request may be waiting for the result, but other requests must not become slower
         lower_priority()
     try:
         ops = Ops() if kind == "build" else Ops.installed()  # before sealing, which may forbid what packages need
@@ -198,7 +198,7 @@ def _replay(
 
 
 def _encoded(frames: Mapping[str, bytes | None]) -> dict[str, str | None]:
-    """Return the output frames by egress in Base64, or None for those beyond ``MAX_FRAMES`` characters in total."""
+    """Return the output frames by egress in Base64; None for those that were not kept or exceed ``MAX_FRAMES``."""
     encoded: dict[str, str | None] = {}
     left = MAX_FRAMES
     for name, kept in frames.items():

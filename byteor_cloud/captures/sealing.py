@@ -1,16 +1,16 @@
 """Limits and seals for the child processes that handle tenants' data. Does not use Django.
 
-A sealed process has no network, cannot start programs or act on other processes, and opens only Python's own files and
-the folders that it is given. The kernel enforces this, even for native code (``ctypes``, extension modules) and for
-root. Sealing needs no privileges:
+A sealed process has no network access, cannot start programs or act on other processes, and opens only Python's own
+files and the folders that it is given. The kernel enforces this, even for native code (``ctypes``, extension modules)
+and for root. Sealing needs no privileges:
 
 - *Landlock* (Linux 5.13) restricts which files can be opened. It excludes ``/proc`` and the server's secrets.
 - *seccomp* blocks system calls that open sockets, start programs or act on other processes.
 - The process drops its capabilities, so that the child of a server that runs as root is restricted as well.
 
-On other systems, and in containers that forbid these, an audit hook still keeps Python code from connecting and from
-starting programs. ``in_force`` reports which seals the system supports. If a supported seal cannot be applied, ``seal``
-raises OSError, and the process must exit.
+On other systems, and in containers that forbid these mechanisms, an audit hook still keeps Python code from connecting
+and from starting programs. ``in_force`` reports which seals the system supports. If a supported seal cannot be applied,
+``seal`` raises OSError, and the process must exit.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ _MACHINES = {
     "aarch64": _Machine(1, 0xC00000B7, 220, 277, (129, 131, 261)),
 }
 _REFUSED: Mapping[str, tuple[int, int | None]] = {
-    # the network
+    # network access
     "socket": (41, 198), "socketpair": (53, 199), "connect": (42, 203), "bind": (49, 200), "listen": (50, 201),
     "accept": (43, 202), "accept4": (288, 242), "sendmsg": (46, 211), "sendmmsg": (307, 269),
     "io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427),
@@ -269,7 +269,7 @@ def _filter_calls(machine: _Machine) -> None:
     program = b"".join(_instructions(machine))
     buffer = ctypes.create_string_buffer(program, len(program))
     head = struct.pack("@HP", len(program) // 8, ctypes.addressof(buffer))
-    _call("syscall", machine.seccomp, 1, 1, head)  # set a filter for all threads
+    _call("syscall", machine.seccomp, 1, 1, head)  # operation 1 sets a filter, and flag 1 applies it to all threads
 
 
 def _instructions(machine: _Machine) -> list[bytes]:
@@ -278,7 +278,8 @@ def _instructions(machine: _Machine) -> list[bytes]:
     def do(code: int, operand: int, if_true: int = 0, if_false: int = 0) -> bytes:
         return struct.pack("<HBBI", code, if_true, if_false, operand)
 
-    refuse, absent, allow = do(_RETURN, _ERROR | 1), do(_RETURN, _ERROR | 38), do(_RETURN, _ALLOW)  # EPERM, ENOSYS
+    # A refused call fails with EPERM (1), and a call that is said to be absent with ENOSYS (38).
+    refuse, absent, allow = do(_RETURN, _ERROR | 1), do(_RETURN, _ERROR | 38), do(_RETURN, _ALLOW)
     program = [do(_LOAD, 4), do(_EQUAL, machine.architecture, 1, 0), do(_RETURN, _KILL), do(_LOAD, 0)]
     program += [do(_GREATER, _NEWEST, 0, 1), absent]
     program += [do(_EQUAL, _CLONE3, 0, 1), absent]  # the C library then calls clone, whose flags a filter can check

@@ -23,12 +23,12 @@ class Child:
         """Start the process. Raises OSError."""
         self._code: int | None = None
         self.socket, theirs = socket.socketpair()
-        os.set_blocking(theirs.fileno(), True)  # gevent made it non-blocking
+        os.set_blocking(theirs.fileno(), True)  # gevent made the socket non-blocking
         # With -P, the child does not import modules from the folder in which this process was started.
         command = [sys.executable, "-P", "-m", module, *arguments]
         duplicates = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), number) for number in (0, 1)]
         if is_module_patched("os"):
-            # Otherwise gevent would miss it if the first child exits immediately, and wait for it forever.
+            # Otherwise gevent would miss the exit of the first child if it exits immediately, and wait forever.
             gevent.get_hub().loop.install_sigchld()
         try:
             self.pid = os.posix_spawn(command[0], command, environment, file_actions=duplicates, setsid=True)
@@ -43,7 +43,7 @@ class Child:
         self.socket.close()
         if self._code is None:
             ended, status = os.waitpid(self.pid, os.WNOHANG)
-            if not ended:  # otherwise the id may already belong to another process
+            if not ended:  # the id of a process that has exited may belong to another process
                 os.kill(self.pid, signal.SIGKILL)
                 _, status = os.waitpid(self.pid, 0)
             self._code = os.waitstatus_to_exitcode(status)

@@ -37,9 +37,9 @@ from byteor_cloud.computing.configuration_checks import check_runtime_config
 from byteor_cloud.json_text import JsonText, parsed
 
 MAX_BYTES = 4 * 1024 * 1024
-"""The maximum bytes of a computed response. A larger one is truncated and states that it is."""
-_DIFF_BYTES = 1536 * 1024  # the maximum bytes of a diff's changes, and of its text
-MAX_DRAWN_STAGES = 500  # the drawing of a larger pipeline is slow, and unreadable next to the editor
+"""The maximum size of a computed response in bytes. Larger responses are truncated or refused."""
+_DIFF_BYTES = 1536 * 1024  # the maximum size in bytes of a diff's list of changes, and of its text
+MAX_DRAWN_STAGES = 500  # the drawing of a pipeline with more stages is slow, and unreadable in the editor
 
 
 @cache
@@ -53,7 +53,7 @@ def _compile(plan: object, target: str | None = None) -> Compilation:
 
 
 class CompiledDraft(NamedTuple):
-    """The results of compiling a draft's plan that the draft stores."""
+    """The results of compiling a draft's plan, as stored in the draft."""
 
     diagnostics: list[dict[str, str]]
     spec_hash: str | None
@@ -66,7 +66,7 @@ def compile_draft(plan: object) -> CompiledDraft:
 
 
 class CompiledVersion(NamedTuple):
-    """The results of compiling a plan that a version stores. If there are ``errors``, the other fields are empty."""
+    """The results of compiling a plan, as stored in a version. If there are ``errors``, the other fields are empty."""
 
     errors: list[dict[str, str]]
     name: str = ""
@@ -113,7 +113,7 @@ def _body(value: Any) -> bytes:
 
 
 def diff_plan(against: str, old_kv: str, plan: object) -> bytes | list[dict[str, str]]:
-    """Return the body of a response with the changes from a version's spec to a plan, or the plan's errors."""
+    """Return the body of a response with the changes from a version's spec to a plan, or the plan's compile errors."""
     compilation = _compile(plan)
     if compilation.spec is None:
         return _errors(compilation)
@@ -143,7 +143,7 @@ def draw(spec_kv: str) -> str | None:
 
 
 def preview_text(text: bytes, target: str | None, against_kv: str | None) -> dict[str, Any]:
-    """Compile a plan's text for the editor. Return diagnostics with lines and columns, and the compiled spec.
+    """Compile a plan's text for the editor. Return diagnostics with lines and columns and, if it compiles, the spec.
 
     ``diff`` is a SpecDiff with the changes from the spec ``against_kv``.
     """
@@ -213,7 +213,7 @@ COMPUTATIONS: Mapping[str, Callable[..., Any]] = {
 """The functions by name. The child process finds a function by its name."""
 
 READS_FILES = frozenset({read_around_in, read_page, page_body})
-"""The functions whose work does not depend on the size of their arguments."""
+"""The functions that read files, so that their work does not depend on the size of their arguments."""
 
 EXPECTED: Mapping[str, type[Exception]] = {
     error.__qualname__: error for error in (strict_json.MalformedJson, PlanSyntaxError, StaleIndex, FileNotFoundError)

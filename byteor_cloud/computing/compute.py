@@ -7,9 +7,11 @@ from typing import Protocol
 
 
 class Compute(Protocol):
-    """Calls one of ``byteor_cloud.computing.computations`` and returns its result. Raises the function's errors.
+    """A function that calls one of ``byteor_cloud.computing.computations`` and returns its result.
 
-    In an API process the call may wait for other requests, so it must come before a transaction starts.
+    Raises the errors of that function. In an API process, it also raises Unavailable, or InvalidInput if the function
+    needs too much time or memory. Such a call may wait for other requests, so it must come before a transaction
+    starts.
     """
 
     def __call__[**A, R](self, function: Callable[A, R], /, *args: A.args, **kwargs: A.kwargs) -> R:

@@ -17,7 +17,7 @@ _SECRET = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bbor_(usr|org|enr|agt
 
 
 def _find_secrets(value: Any, pointer: str) -> list[FieldError]:
-    """Return an error for each text in the configuration that looks like a private key or one of our credentials."""
+    """Return an error for each string in the configuration that looks like a private key or one of our credentials."""
     found: list[FieldError] = []
     # Keep the path of each container, so that a JSON Pointer is built only where a secret is found.
     waiting: list[tuple[Any, _Path]] = [({pointer[1:]: value}, None)]
@@ -109,7 +109,7 @@ class CheckedConfiguration(NamedTuple):
 
 
 def check_runtime_config(stages: Mapping[str, str], spec_hash: str, config: RuntimeConfig) -> CheckedConfiguration:
-    """Check and hash a configuration of a version, whose ``stages`` are its ops by stage id."""
+    """Check and hash a runtime configuration. ``stages`` are the version's ops by stage id."""
     errors = [
         *_stage_errors(stages, config.stage_config),
         *_find_secrets(config.stage_config, "/stage_config"),

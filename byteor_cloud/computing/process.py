@@ -1,4 +1,4 @@
-"""The compute process of an API process: a child without Django, secrets, database connections and network.
+"""The compute process of an API process: a child without Django, secrets, database connections and network access.
 
 ``python -m byteor_cloud.computing.process PARENT TURN SECONDS CAPTURES`` handles the requests on its standard input,
 which is a socket, one after the other. ``PARENT`` is the id of the process that started it, ``TURN`` the lock file of
@@ -32,7 +32,7 @@ def main() -> None:
     turn, seconds = host_share.Turn(Path(sys.argv[2])), int(sys.argv[3])
     # Ops of installed packages may read or print, which must not interfere with the messages.
     parent = socket.socket(fileno=os.dup(0))
-    parent.setblocking(True)  # gevent made it non-blocking
+    parent.setblocking(True)  # gevent made the socket non-blocking
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
     os.dup2(nothing, 1)
@@ -59,7 +59,7 @@ def _limit_time(seconds: int) -> None:
 
 def _handle(request: bytes) -> bytes:
     try:
-        name, args, kwargs = pickle.loads(request)  # noqa: S301  the parent wrote it
+        name, args, kwargs = pickle.loads(request)  # noqa: S301  our own parent process wrote the request
         return pickle.dumps(Outcome(result=COMPUTATIONS[name](*args, **kwargs)), pickle.HIGHEST_PROTOCOL)
     except MemoryError:
         outcome = Outcome(needs_more_memory=True)

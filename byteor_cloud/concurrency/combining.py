@@ -12,7 +12,7 @@ from byteor_cloud.errors import unresponsive_database_error
 
 
 class _Waiting[Item, Result]:
-    """An item that was submitted, and later its result."""
+    """An item that was submitted, and later its result or error."""
 
     def __init__(self, key: Hashable, item: Item) -> None:
         self.key, self.item = key, item
@@ -45,7 +45,10 @@ class Combiner[Item, Result]:
         self._lock = threading.Lock()
 
     def submit(self, key: Hashable, item: Item) -> Result | None:
-        """Return the item's result, or raise the error of its batch. A batch has at most one item with the same key."""
+        """Return the item's result. Raises its batch's error, or Unavailable if an earlier batch reached its deadline.
+
+        A batch has at most one item with the same key.
+        """
         waiting: _Waiting[Item, Result] = _Waiting(key, item)
         with self._lock:
             leads = not self._has_leader

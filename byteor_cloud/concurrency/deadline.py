@@ -17,13 +17,13 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 REQUEST_S = 8.0
-# A working database needs less. The leader of a batch gets at least this time, and so does a request whose body has
-# arrived, even if waiting for a slot has used up its allowance.
+# The leader of a batch gets at least this many seconds, which is more than a working database needs. So does a request
+# whose body has arrived, even if waiting for a slot has used up its allowance.
 LEAST_S = 1.0
 
 
 class _Allowance:
-    """The remaining seconds."""
+    """The seconds for which a request may still wait."""
 
     __slots__ = ("clock", "left_s")
 

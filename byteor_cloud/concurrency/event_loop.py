@@ -20,7 +20,7 @@ import gevent
 from gevent.event import Event
 from gevent.monkey import is_module_patched
 
-# The seconds for which a request may compute before it lets others compute.
+# The seconds for which a request may compute before it lets other requests compute.
 STEP_S = 0.003
 
 
@@ -34,7 +34,7 @@ class Turns:
 
     BUDGET_S = 0.001
     _NEXT_ITERATION_S = 1e-6  # the shortest sleep during which the event loop checks for new events
-    _HALVED_EVERY_S = 1.0  # used times are halved at this interval, so that old ones lose their weight
+    _HALVED_EVERY_S = 1.0  # the interval at which used times are halved, so that recent use counts most
 
     def __init__(self, *, rest: float = 0.0) -> None:
         self._waiting: dict[str, deque[Event]] = {}
@@ -125,7 +125,7 @@ def resume() -> None:
 
 
 def pause() -> None:
-    """Let others compute if this greenlet has computed for ``STEP_S``. Call this often in long computations."""
+    """Let other greenlets compute if this one has computed for ``STEP_S``. Call this often in long computations."""
     owner = _owner.get()
     if owner is not None and time.monotonic() > _steps.began + STEP_S:
         _steps.turns.wait(owner)
@@ -141,7 +141,7 @@ class Pausing[T](list[T]):
 
 
 def pausing[T](items: Iterable[T]) -> Iterator[T]:
-    """Yield the items, and let other greenlets compute in between."""
+    """Yield the items, and let other greenlets compute between them."""
     for item in items:
         pause()
         yield item

@@ -1,4 +1,4 @@
-"""Slots that organizations share fairly: a free slot goes to the organization with the fewest, not to the busiest."""
+"""Slots that organizations share fairly: a free slot goes to the organization with the fewest slots."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Holder(NamedTuple):
 
 
 class _Waiter:
-    """A thread or greenlet that waits for a slot. It blocks on the lock ``turn`` until it gets one or is refused."""
+    """A thread or greenlet that waits for a slot. It blocks on the lock ``turn`` until it is served or refused."""
 
     def __init__(self, holder: Holder) -> None:
         self.holder = holder
@@ -30,20 +30,20 @@ class _Waiter:
 class FairSlots:
     """A number of slots, for which requests take turns by organization, then by group, then by caller.
 
-    An organization holds at most half of the slots.
+    An organization gets at most half of the slots, but always at least one.
 
     A caller that acts in many organizations counts in each of them with all of its slots, so that belonging to more
-    organizations does not yield more slots. Among equals, the one that was served longest ago is next. The requests of
-    one caller are served in order of arrival.
+    organizations does not yield more slots. Among those with equally many slots, the one that was served longest ago is
+    next. The requests of one caller are served in order of arrival.
     """
 
     def __init__(self, count: int, *, waiting: int) -> None:
         self._free = count
-        self._max_held = max(1, count // 2)  # by one organization, so that a slot soon becomes free for another one
+        self._max_held = max(1, count // 2)  # the most slots of one organization, so that others soon get one
         self._max_waiting = waiting
         self._held: Counter[str | tuple[str, ...]] = Counter()
         self._queues: dict[Holder, deque[_Waiter]] = {}
-        self._waiting: Counter[str] = Counter()  # by organization
+        self._waiting: Counter[str] = Counter()  # the number of waiting requests by organization
         # The number of the latest turn of each recently served organization, group and caller.
         self._served: dict[str | tuple[str, ...], int] = {}
         self._turn = 0
@@ -52,8 +52,8 @@ class FairSlots:
     def take(self, holder: Holder, *, timeout_s: float, is_first: bool = False) -> None:
         """Take a slot, or wait for one. With ``is_first``, wait at the head of the caller's requests.
 
-        Raises Unavailable after ``timeout_s`` seconds, or if too many requests wait and this organization has most of
-        them.
+        Raises Unavailable after ``timeout_s`` seconds, or earlier if too many requests are waiting and this one is
+        refused (``_refuse_newest``).
         """
         with self._lock:
             if self._free > 0 and self._may_get(holder):
@@ -131,7 +131,7 @@ class FairSlots:
         for name in _names(holder):
             self._served.pop(name, None)
             self._served[name] = self._turn
-        while len(self._served) > _MAX_SERVED:  # those served this long ago count as never served
+        while len(self._served) > _MAX_SERVED:  # holders that were served this long ago count as never served
             del self._served[next(iter(self._served))]
 
     def _enter(self, waiter: _Waiter, *, is_first: bool) -> None:

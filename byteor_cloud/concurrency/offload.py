@@ -23,7 +23,7 @@ def run_in_disk_thread[**A, R](function: Callable[A, R], *args: A.args, **kwargs
     def run() -> tuple[R, None] | tuple[None, BaseException]:
         try:
             return function(*args, **kwargs), None
-        except BaseException as error:  # returned, because gevent would print the traceback of a raised error
+        except BaseException as error:  # returned, because gevent would print the traceback of an error
             return None, error
 
     result, error = _disk_threads().apply(run)

@@ -31,7 +31,7 @@ class Shared[T]:
             error = self._error
             if error is None:
                 return self._result
-        # Each caller gets the error without a traceback, since all callers would add their frames to a shared one.
+        # Each caller gets the error without a traceback, because callers would add their frames to a shared traceback.
         raise error.with_traceback(None)
 
     def discard(self) -> None:
@@ -42,5 +42,5 @@ class Shared[T]:
     def _call(self) -> None:
         try:
             self._result, self._error = self._compute(), None
-        except Exception as error:  # noqa: BLE001,RUF100  each caller gets it
+        except Exception as error:  # noqa: BLE001,RUF100  each caller gets the error
             self._error = error

@@ -24,7 +24,7 @@ _STAND_INS: dict[type, Callable[[int], Any]] = {
     str: lambda number: f"\x01value {number}",
     datetime: lambda number: datetime(1, 1, 1, microsecond=number, tzinfo=UTC),
 }
-# All callers share a compiled query. If it contained an id, a time or a text of the first caller, other callers would
+# All callers share a compiled query. If it contained an id, a time or a string of the first caller, other callers would
 # get that caller's rows. It may therefore contain only constants that are written in code, such as statuses.
 _WORD = re.compile("[a-z_]{0,40}")
 _LARGEST_NUMBER = 99
@@ -42,14 +42,14 @@ def _is_code_constant(constant: object) -> bool:
             return _WORD.fullmatch(constant) is not None
         case list() | tuple():
             return all(_is_code_constant(each) for each in constant)
-    return False  # ids, times, JSON, bytes, fractions, and texts that contain a value
+    return False  # ids, times, JSON, bytes, fractions, and strings that may be values
 
 
 class CompiledQuery[Row: Model]:
     """A query that ``build`` creates from values of the types ``kinds``. It is compiled at the first call.
 
-    ``build`` may use a value only as a value in the SQL. Anything else that depended on it would be fixed at the first
-    call. It must use each value, unless ``uses_all`` is false.
+    ``build`` may use a value only as a value in the SQL. Everything else is fixed at the first call. ``build`` must use
+    each value, unless ``uses_all`` is false.
 
     Compilation fails if a constant looks like a value. Short lower-case words and small numbers are allowed, because
     statuses and ranks look like them.
@@ -66,7 +66,7 @@ class CompiledQuery[Row: Model]:
         if not sql:
             return []
         bound = _Bound(compiler, sql, _filled(slots, values))
-        return list(QuerySet(model, query=bound))  # type: ignore[arg-type]  # see _Bound
+        return list(QuerySet(model, query=bound))  # type: ignore[arg-type]  # ``_Bound`` replaces a Query
 
     def tuples(self, *values: Any) -> list[tuple[Any, ...]]:
         """Run the query with ``values``, and return its rows as tuples of database values."""

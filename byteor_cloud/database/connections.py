@@ -34,8 +34,8 @@ _NAME = b"frequent"  # the name of a FrequentStatement's prepared statement
 # In addition to its pool, an API process has one connection for notifications (``byteor_cloud.database.notices``), one
 # to look up agent keys, and two for heartbeats.
 API_CONNECTIONS = 4
-WORKER_CONNECTIONS = 1  # for notifications of new jobs
-CONNECT_S = 5  # the timeout for a new connection
+WORKER_CONNECTIONS = 1  # the connection that receives notifications of new jobs
+CONNECT_S = 5  # seconds until an attempt to connect times out
 # The number of commands that may run at the same time as the server, and the connections reserved for each of them.
 COMMANDS, COMMAND_CONNECTIONS = 3, 2
 
@@ -48,8 +48,8 @@ class Timeouts(NamedTuple):
     idle_s: int
 
 
-# Commands (such as migrations) have no timeouts, because a person watches them. The API's timeouts are shorter than
-# ``deadline.REQUEST_S``, so that a live server reports a slow statement before the deadline.
+# Commands (such as migrations) have no timeouts, because a person watches them. The API's statement and lock
+# timeouts are shorter than ``deadline.REQUEST_S``, so that a live server reports a slow statement before the deadline.
 TIMEOUTS = {"api": Timeouts(7, 5, 60), "worker": Timeouts(600, 60, 600)}
 
 
@@ -136,7 +136,7 @@ def database_settings(url: str, *, threads: int) -> dict[str, Any]:
             "pool": {
                 "min_size": 2,
                 "max_size": pool_size(threads),
-                # During outages: the seconds that a request waits, and the pool's longest pause between attempts.
+                # During outages: the seconds that a request waits, and those for which the pool retries a connection.
                 "timeout": 5,
                 "reconnect_timeout": 5,
                 "check": ensure_alive,
@@ -151,12 +151,12 @@ def database_settings(url: str, *, threads: int) -> dict[str, Any]:
 def direct_connection() -> Connection:
     """Open a connection that bypasses the pooler, for LISTEN and session locks. The caller closes it.
 
-    The kernel closes it if the server does not acknowledge data for two seconds.
+    The kernel closes the connection if the server does not acknowledge data for two seconds.
     """
     network = {"connect_timeout": CONNECT_S, "tcp_user_timeout": 2000, "keepalives_idle": 2, "keepalives_interval": 1}
     url = settings.CONFIG.database_direct_url
     if url is not None:
-        return Connection.connect(url, autocommit=True, **network)  # type: ignore[arg-type]  # libpq's parameters
+        return Connection.connect(url, autocommit=True, **network)  # type: ignore[arg-type]  # some of libpq's parameters are numbers
     known = connections[DEFAULT_DB_ALIAS].settings_dict
     names = {"dbname": "NAME", "user": "USER", "password": "PASSWORD", "host": "HOST", "port": "PORT"}
     options = {name: value for name, value in known["OPTIONS"].items() if name != "pool"}
@@ -167,14 +167,14 @@ def direct_connection() -> Connection:
 def run_prepared(statement: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
     """Run a prepared statement, which PostgreSQL plans only once per connection. Return its rows.
 
-    Use it for the most frequent statements. Django's cursors insert the parameters into the text, so that PostgreSQL
+    Use it for the most frequent statements. Django's cursors insert the parameters into the statement, so PostgreSQL
     plans each execution again.
     """
     connection.ensure_connection()
     session: Any = connection.connection
     session.prepare_threshold = 0
     if connection.queries_logged:
-        connection.queries_log.append({"sql": statement, "time": ""})  # as Django's cursors do, for tests
+        connection.queries_log.append({"sql": statement, "time": ""})  # for tests, as Django's cursors do
     with connection.wrap_database_errors, psycopg.Cursor(session) as cursor:
         cursor.execute(statement.encode(), parameters, prepare=True)
         return cursor.fetchall()
@@ -198,11 +198,11 @@ class FrequentStatement:
             self._idle.pop().close()
 
     def run(self, parameter: str) -> list[tuple[Any, ...]]:
-        """Run and commit the statement, and return its rows. Inside a transaction, it becomes part of it."""
+        """Run and commit the statement, and return its rows. Inside a transaction, only run it."""
         if connection.in_atomic_block:
             return run_prepared(self._statement, [parameter])
         if connection.queries_logged:
-            connection.queries_log.append({"sql": self._statement, "time": ""})  # as above
+            connection.queries_log.append({"sql": self._statement, "time": ""})  # for tests, as Django's cursors do
         with connection.wrap_database_errors:
             session = self._take()
             try:
@@ -245,7 +245,7 @@ def _connect() -> Connection:
 
 
 def _results(pgconn: PGconn) -> list[PGresult]:
-    """Wait for all results of the sent command. Raises the first error, which may be an error of the commit."""
+    """Wait for all results of the sent command. Raises the first error, which can be of the commit, or Unresponsive."""
     while pgconn.flush():
         _wait_for_server(pgconn, select.POLLOUT)
     results: list[PGresult] = []
@@ -286,7 +286,7 @@ def ensure_alive(session: psycopg.Connection[Any]) -> None:
     except psycopg.OperationalError:
         # The pool's other connections are probably closed as well. Checking all of them now avoids the pool's growing
         # pauses between attempts to reconnect.
-        pool = connections[DEFAULT_DB_ALIAS].pool  # type: ignore[attr-defined]  # PostgreSQL's wrapper has it
+        pool = connections[DEFAULT_DB_ALIAS].pool  # type: ignore[attr-defined]  # the wrapper for PostgreSQL has a pool
         pool.check()
         raise
 
@@ -309,8 +309,8 @@ class PausingRows(ModelIterable):  # type: ignore[type-arg]  # generic in the st
 
 
 def pause_between_rows[Q: QuerySet[Any, Any]](queryset: Q) -> Q:
-    """Return the query with pauses between its rows, for pages with many rows and columns."""
+    """Return the query with pauses between its model instances, for pages with many rows and columns."""
     paused = queryset.all()
     if paused._iterable_class is ModelIterable:
-        paused._iterable_class = PausingRows  # Django has no public name for it
+        paused._iterable_class = PausingRows  # the attribute has no public name
     return paused

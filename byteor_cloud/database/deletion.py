@@ -18,7 +18,7 @@ def delete_in_batches(expired: QuerySet[Any]) -> int:
         # The whole condition is applied again, because a row may be in use again since its key was read.
         _, by_model = without_large(expired.filter(pk__in=keys)).delete()
         count = by_model.get(expired.model._meta.label, 0)
-        if not count:  # all rows of this batch are in use again
+        if not count:  # all rows of this batch are in use again or already deleted
             break
         removed += count
     return removed

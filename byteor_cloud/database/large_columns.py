@@ -55,9 +55,10 @@ def _is_long(field: Field[Any, Any]) -> bool:
 
 
 def without_large[R: Model](queryset: QuerySet[R], shown: Collection[str] = ()) -> QuerySet[R]:
-    """Defer the long columns of all tables that the query selects, except the bounded ones in ``shown``.
+    """Defer the JSON, text and bytes columns without a maximum length, except the ``bounded_columns`` in ``shown``.
 
-    ``shown`` contains field paths. Reading a deferred column costs a query for each row.
+    This applies to all tables that the query selects. ``shown`` contains field paths. Reading a deferred column costs a
+    query for each row.
     """
     deferred = [
         path + name

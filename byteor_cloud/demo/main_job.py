@@ -1,7 +1,7 @@
 """The steps of the demo, from a new organization to a rollback, all through the public API with two exceptions.
 
-``manage.py bootstrap`` creates the first account, and the reviewer creates a token in the console after signing in with
-a link.
+``manage.py`` creates the first account and the reviewer's sign-in link, with which the reviewer signs in to the console
+and creates a token there.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Demo(Processes):
 
         changed = {"plan": plan(_CHECK, _REDACT)}
         admin("PUT", f"{path}/drafts/{draft['id']}", changed)
-        params["redact"] = {"rules": ["account:mask=2:0:*"]}  # type: ignore[dict-item]  # each op has its own shape
+        params["redact"] = {"rules": ["account:mask=2:0:*"]}  # type: ignore[dict-item]  # the parameters of each op differ
         second = self._release(admin, reviewer, path, draft["id"], "quotes v2", params)
 
         self._capture_and_replay(admin, path)

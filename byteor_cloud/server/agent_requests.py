@@ -27,7 +27,7 @@ _HEAD = re.compile(
 )
 _LENGTH = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
 _LONGEST_BODY = 99_999
-# These change how a request is framed, or what the client expects from the connection.
+# These headers change how a request is framed, or what the client expects from the connection.
 _UNUSUAL = frozenset({"HTTP_TRANSFER_ENCODING", "HTTP_TE", "HTTP_TRAILER", "HTTP_EXPECT", "HTTP_UPGRADE"})
 _BODILESS = frozenset({"204", "304"})
 
@@ -58,7 +58,7 @@ def read(data: bytes, base: Mapping[str, Any], scheme_headers: Mapping[str, str]
     length = environ.get("CONTENT_LENGTH")
     uses_tls = [environ[name] == value for name, value in scheme_headers.items() if name in environ]
     if (
-        len(environ) != len(base) + len(lines)  # a field occurs twice
+        len(environ) != len(base) + len(lines)  # a header occurs twice
         or not _UNUSUAL.isdisjoint(environ)
         or environ.get("HTTP_CONNECTION", "keep-alive").lower() != "keep-alive"
         or (length is not None and not _LENGTH.fullmatch(length))
@@ -93,14 +93,17 @@ class ShortCut:
             "SERVER_PORT": str(server_port),
             "REMOTE_ADDR": address[0],
             "REMOTE_PORT": str(address[1]),
-            "gunicorn.socket": sock,  # as gunicorn does
+            "gunicorn.socket": sock,  # gunicorn sets this variable
         }
         is_trusted = _ip_in_allow_list(address[0], cfg.forwarded_allow_ips, cfg.forwarded_allow_networks())
         headers = cfg.secure_scheme_headers if is_trusted else {}
         self._scheme_headers = {_variable(name): value for name, value in headers.items()}
 
     def serve(self, unreader: Any) -> bool:
-        """Handle requests until one is gunicorn's, which stays in ``unreader``. True if the worker stops before."""
+        """Handle requests until one is for gunicorn, and leave it in ``unreader``.
+
+        Returns True if the worker stops first.
+        """
         worker, sock = self._worker, self._sock
         while True:
             sock.let_others_run(has_more=unreader.buf.tell() > 0)

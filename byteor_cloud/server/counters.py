@@ -28,7 +28,11 @@ logger = structlog.get_logger(__name__)
 
 
 class ProcessCounters:
-    """The series of one process. Layout: the number of used bytes, then the key's length, key and value of each."""
+    """The metric series of one process.
+
+    Memory layout: the number of used bytes, and then, for each series, the length of its key, the key padded to 8
+    bytes, and its value.
+    """
 
     def __init__(self, memory: memoryview) -> None:
         self._memory = memory
@@ -88,7 +92,8 @@ class ProcessCounters:
         self._memory[start + _NUMBER.size : start + _NUMBER.size + len(text)] = text
         index = position // _VALUE_BYTES
         self._values[index] = 0.0  # a process that was killed here may have left another value
-        # Written last, so that readers, and the next process after a kill, see either the whole entry or none.
+        # Write the number of used bytes last, so that readers, and the next process after a kill, see either the whole
+        # entry or nothing.
         self._memory[: _NUMBER.size] = _NUMBER.pack(end)
         self._indexes[key] = index
         return index
@@ -106,7 +111,7 @@ class SharedCounters(Collector):
         self.use(0)
 
     def reserve_part(self) -> int | None:
-        """Reserve a part for a process that is about to be forked. It may contain counts of a process that exited."""
+        """Reserve a part, maybe with an exited process's counts, for a new process. Returns None if none is free."""
         return self._free.pop() if self._free else None
 
     def release_part(self, number: int | None) -> None:

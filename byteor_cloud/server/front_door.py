@@ -49,7 +49,8 @@ _BURST_PIECES = 64
 _poll = get_original("select", "poll")
 
 
-# Rate limits bound the requests of verified callers. Requests of other callers take at most a quarter of the time.
+# Rate limits bound the requests of verified callers. All other requests, and those after a refusal, take at most a
+# quarter of the time.
 _turns_of_callers, _turns_of_strangers = Turns(), Turns(rest=3.0)
 
 
@@ -91,7 +92,7 @@ class PacedSocket:
         self._moved_bytes = self._moved_pieces = 0
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         self._keepalive_s = keepalive_s
-        self._has_responded = False  # since the last request
+        self._has_responded = False  # whether bytes were sent since the last request
         self._reading = WaitBudget()
         self._writing = WaitBudget()
         self._was_served = self._was_refused = False
@@ -155,7 +156,7 @@ class PacedSocket:
 
     @property
     def may_be_hung_up(self) -> bool:
-        """Whether the client is not waiting for a response. It may still be sending the rest of a refused body."""
+        """Whether the client is not waiting for a response. Such a client may still send the rest of a refused body."""
         return self.is_idle or (self._was_served and not self.is_handled)
 
     def hang_up(self) -> None:
@@ -216,9 +217,9 @@ _TYPES = {414: errors.UriTooLong.code, 431: errors.HeadersTooLarge.code, 500: "i
 
 
 def write_error(sock: PacedSocket, status: int, reason: str, message: str) -> None:
-    """Respond to malformed HTTP, or to a request whose head is too long, with a problem like the API's other errors.
+    """Respond with a problem if gunicorn rejects a request, for example as malformed HTTP, or fails to handle it.
 
-    The request could not be parsed, so the problem's ``instance`` is always ``/``.
+    The path may not have been parsed, so the problem's ``instance`` is always ``/``.
     """
     request_id = str(uuid7())
     problem = errors.problem(

@@ -29,9 +29,9 @@ keepalive = 75  # longer than a load balancer's, so that idle connections are cl
 graceful_timeout = 20
 timeout = 120
 limit_request_line = 8190
-sendfile = False  # it would bypass the minimum rate of front_door.PacedSocket
+sendfile = False  # sendfile would bypass the minimum rate of front_door.PacedSocket
 
-# Each waiting client costs a file descriptor. Allow as many as the system permits, minus a reserve of 256.
+# Each waiting client costs a file descriptor. Allow as many as the system permits minus a reserve of 256, up to 8,192.
 _soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (_hard, _hard))
 worker_connections = max(64, min(8192, _hard - 256))
@@ -44,7 +44,7 @@ _shared = counters.share_counters(load(os.environ).api_processes)  # must preced
 def pre_fork(server: Any, worker: Any) -> None:
     """Reserve shared memory for the counters of a new process, and let it share the memory of all loaded objects.
 
-    Without the freeze, a garbage collection would write to every loaded object, and the system would copy its memory.
+    Without ``gc.freeze``, garbage collection would write to every loaded object, and the system would copy its memory.
     """
     worker.counters = _shared.reserve_part()
     gc.freeze()

@@ -1,7 +1,7 @@
-"""The open connections of a process, and the choice of those to close when it has almost as many as it may have.
+"""The open connections of a process, and the choice of those to close when the limit is near.
 
-A connection costs a file descriptor while the server waits for its client. Without this, idle connections from one
-address could keep everybody else out until they time out.
+A connection costs a file descriptor while the server waits for its client. Without this choice, idle connections from
+one address could keep everybody else out until they time out.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Client(Protocol):
 
 
 class OpenConnections[C: Client]:
-    """The connections of a process that may have at most ``limit``."""
+    """A process's open connections. ``limit`` is how many it may have."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -66,7 +66,7 @@ def choose[C: Client](clients: list[C], count: int) -> list[C]:
     """Return up to ``count`` connections to close: the longest quiet ones of the addresses with the most connections.
 
     Connections whose clients wait for the server are never closed. A connection on which a credential was verified is
-    closed only if its caller has ``KEPT_PER_CALLER`` newer ones.
+    closed only if its caller has ``KEPT_PER_CALLER`` more recently used ones.
     """
     by_address: dict[str, list[C]] = defaultdict(list)
     by_caller: dict[str, list[C]] = defaultdict(list)

@@ -1,6 +1,6 @@
 """The supervisor of `manage.py serve`: it keeps the child processes running and stops them when it stops.
 
-Run as a script, this file makes the process exit with its parent, and then executes the child's program.
+Run as a script, this file executes the program of a child, which on Linux gets SIGTERM when its parent dies.
 """
 
 import logging
@@ -26,7 +26,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Child(NamedTuple):
-    """A program to keep running. Without a ``ready_probe``, it counts as ready when it has started."""
+    """A program to keep running. Without a ``ready_probe``, the program counts as ready when it has started."""
 
     name: str
     argv: Sequence[str]
@@ -181,7 +181,7 @@ def _describe(returncode: int) -> str:
 
 
 def _run_program(parent: int, argv: list[str]) -> None:
-    """Replace this process with the child's program, which gets SIGTERM when its parent dies.
+    """Replace this process with the child's program, which on Linux gets SIGTERM when its parent dies.
 
     This is a separate program, because a process with threads cannot safely run Python code between fork and exec.
     """

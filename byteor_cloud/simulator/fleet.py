@@ -25,7 +25,7 @@ class SimulationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """The address of a control plane."""
+    """The address of a control plane, and the prefix of its paths."""
 
     host: str
     address: tuple[str, int]
@@ -48,13 +48,13 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """The ids and keys of enrolled agents, and the interval of their environment."""
+    """The ids and keys of enrolled agents, and their environment's heartbeat interval."""
 
     interval_s: float
     agents: list[tuple[str, str]]
 
     def save(self, path: Path) -> None:
-        """Write the ids and keys to a new file that only its owner may read."""
+        """Write the fleet to a new file that only its owner can read."""
         lines = [json.dumps({"interval_s": self.interval_s}), *(f"{agent_id} {key}" for agent_id, key in self.agents)]
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write("\n".join(lines) + "\n")
@@ -84,7 +84,7 @@ def enroll(
     measured: Measured,
     progress: Callable[[int], None],
 ) -> Fleet:
-    """Enroll ``count`` agents with one token through the API. Raises SimulationError if the server rejects one."""
+    """Enroll ``count`` agents with one token through the API. Raises SimulationError if that fails."""
     run = secrets.token_hex(4)  # agents' names must be unique in an environment, even if several runs use the same seed
     path = f"{server.prefix}{environment}/agents"
     agents: list[tuple[str, str] | None] = [None] * count
@@ -99,7 +99,7 @@ def enroll(
         later = [(at, number) for at, number in later if at > now]
         while todo and pool.in_flight < _MAX_IN_FLIGHT:
             number = todo.pop()
-            # After a lost response the name may be in use already, so each attempt uses another one.
+            # After a lost response the name may be in use already, so each attempt uses another name.
             name = f"sim-{run}-{number:06d}" + (f"-{tries[number]}" if tries[number] else "")
             body = json.dumps({"name": name, "hostname": f"{name}.simulated", "labels": {"simulated": run}}).encode()
             request = write_request("POST", path, host=server.host, token=token, body=body)

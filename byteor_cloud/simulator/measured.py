@@ -12,7 +12,7 @@ _LEAST_S = 1e-5
 
 
 class Histogram:
-    """Counts of durations in buckets of 2 %, so that memory does not grow with the length of a run."""
+    """Counts of durations in buckets that are 2 % wide, so that memory does not grow with the length of a run."""
 
     def __init__(self) -> None:
         self._buckets: Counter[int] = Counter()
@@ -53,10 +53,10 @@ class Measured:
     busy: int = 0
     """The number of 429 and 503 responses with ``Retry-After``, which are expected under load."""
     errors: int = 0
-    """The number of other error responses, and of requests without a response."""
+    """The number of other error responses, except for withdrawn offers, and of requests without a usable response."""
 
     def count(self, kind: str, status: int, failure: str, took_s: float, *, has_retry_after: bool) -> None:
-        """Count the outcome of one request. ``status`` is 0 if there was no response, for the reason in ``failure``."""
+        """Count the outcome of one request. ``status`` is 0 if there was no usable response; ``failure`` says why."""
         self.latency.add(took_s)
         self.latency_by_kind.setdefault(kind, Histogram()).add(took_s)
         self.responses.setdefault(kind, Counter())[status] += 1

@@ -1,4 +1,4 @@
-"""The decisions of simulated agents. They depend only on the time and the server's responses, and do no I/O."""
+"""The decisions of simulated agents, without I/O. They depend only on the seed, the time and the responses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .scenarios import NORMAL, Purpose, Setup, Traits, choose_traits, draw, draw
 _ACTIVATION_S = (0.1, 1.0)
 _BEATS_UNTIL_REPAIRED = 2
 _BEATS_UP, _INTERVALS_DOWN = 3, 12
-# Statuses that a retry would not change. The reference agent stops too.
+# Statuses that a retry would not change. The reference agent stops only after a 401.
 _FINAL_REFUSALS = {401, 403, 404}
 _BUSY = {0, 408, 429}
 """Statuses, in addition to 5xx, after which the same request is retried. 0 means that there was no response."""
@@ -102,7 +102,7 @@ class Planner:
 
     @property
     def is_settled(self) -> bool:
-        """Whether all agents are healthy, except those whose keys the server rejected."""
+        """Whether all agents are healthy, except those that the server refused permanently."""
         return self.unhealthy == self.permanently_refused
 
     def first(self, machine: Machine) -> float:
@@ -280,7 +280,7 @@ class Planner:
             self.unhealthy += -1 if is_healthy else 1
 
     def _backoff_s(self, machine: Machine, response: ServerResponse) -> float:
-        """Return the delay after a failure, which the reference agent's function computes."""
+        """Return the delay after a failure, computed by the reference agent's function."""
         machine.failures += 1
         jitter = 0.1 + 0.9 * draw(self.setup.seed, machine.number, Purpose.BACKOFF, machine.failures)
         return backoff_s(machine.failures - 1, response.retry_after_s or 0.0, jitter)
@@ -292,7 +292,7 @@ class Planner:
 
 
 def _read_manifest(offer: Offer, envelope: Mapping[str, Any]) -> dict[str, str]:
-    """Return the running bundle as a heartbeat describes it, from the bundle's signed statement.
+    """Return the offered bundle as a heartbeat describes a running one, from the bundle's signed statement.
 
     Simulated agents do not verify signatures: that would measure the simulator instead of the server.
     """

@@ -190,7 +190,7 @@ class Pool:
 
     def _read(self, connection: _Connection) -> None:
         exchange = connection.exchange
-        assert exchange is not None  # noqa: S101  see ``poll``
+        assert exchange is not None  # noqa: S101  ``poll`` reads only from a connection with a request
         try:
             data = connection.sock.recv(_READ_SIZE)
         except BlockingIOError:
@@ -241,5 +241,5 @@ class Pool:
 
 
 def _describe(error: OSError) -> str:
-    """Return a short text for counting errors of the same kind."""
+    """Return a short description, which is the same for all errors of a kind, so that they can be counted."""
     return (error.strerror or type(error).__name__).lower()

@@ -57,7 +57,7 @@ class Run:
     _healthy_since: float | None = None
 
     def until_healthy(self) -> Summary:
-        """Run for ``setup.seconds``, then until every agent is healthy, for at most ``patience_s`` longer."""
+        """Run for ``setup.seconds``, then up to ``patience_s`` until every agent is healthy or permanently refused."""
         setup = self.planner.setup
         self._due = [(self.planner.first(machine), machine.number) for machine in self.planner.machines]
         heapq.heapify(self._due)

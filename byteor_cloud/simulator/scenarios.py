@@ -9,7 +9,7 @@ _MASK = (1 << 64) - 1
 
 
 class Scenario(StrEnum):
-    """A disturbance or activity of the fleet in addition to heartbeats."""
+    """What the fleet does: only send heartbeats, or a disturbance or activity in addition."""
 
     STEADY = "steady"
     HERD = "herd"
@@ -24,7 +24,7 @@ DESCRIPTIONS = {
     Scenario.STEADY: "the first heartbeats are spread over one interval; then each agent sends them regularly",
     Scenario.HERD: "all agents connect within ten seconds, as after an outage",
     Scenario.FLAPPING: "a fifth of the agents go down and start again, several times",
-    Scenario.SLOW: "a twentieth of the agents take more than a second to send a request",
+    Scenario.SLOW: "a twentieth of the agents take about one to two seconds to send a request",
     Scenario.CLONED: "a twentieth of the agents have a second machine with the same key",
     Scenario.CLOCK_SKEWED: "clocks are wrong by up to a day, jump, and run up to a fifth too fast or too slow",
     Scenario.ROLLOUT: "some agents fail the first attempt to run an offered bundle",
@@ -83,7 +83,7 @@ class Setup:
 
     @property
     def trouble_ends_s(self) -> float:
-        """The time after which no agent misbehaves, so that all can become healthy."""
+        """The seconds after which all agents can become healthy. Slow agents and failing rollouts do not prevent it."""
         match self.scenario:
             case Scenario.HERD:
                 return HERD_WITHIN_S
@@ -116,7 +116,7 @@ NORMAL = Traits()
 
 
 def choose_traits(setup: Setup, machine: int) -> Traits:
-    """Return the traits of a machine. Even in a small fleet, a scenario affects at least one machine."""
+    """Return the traits of a machine. Even a small flapping or slow fleet has at least one affected machine."""
     luck = draw(setup.seed, machine, Purpose.TRAIT)
     is_chosen_anyway = machine == setup.seed % setup.agents
     match setup.scenario:
@@ -134,7 +134,7 @@ def choose_traits(setup: Setup, machine: int) -> Traits:
 
 
 def is_chosen_to_fail(setup: Setup, machine: int, bundle_hash: str) -> bool:
-    """Return whether the machine's first attempt to run the bundle fails. Each bundle fails on other machines."""
+    """Return whether the machine's first attempt to run the bundle fails. Other bundles fail on other machines."""
     luck = draw(setup.seed, machine, Purpose.FAILURE, int(bundle_hash[-15:], 16))
     return setup.scenario is Scenario.ROLLOUT and luck * 100 < setup.failing_percent
 

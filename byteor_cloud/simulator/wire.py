@@ -28,7 +28,7 @@ class Response:
     keeps_connection: bool
 
     def header(self, name: bytes) -> bytes | None:
-        """Return a header's value; ``name`` is in lower case."""
+        """Return a header's value in lower case, or None if it is missing. ``name`` must be in lower case."""
         return _find_header(self.head, name)
 
     @property

@@ -1,6 +1,6 @@
 """The blob store: bytes in the configured storage, named by their SHA-256, so that equal bytes are stored once.
 
-An uploaded file is received directly into the store: it is hashed while it is written to the disk, only once.
+An uploaded file is written to the disk only once, and hashed at the same time. A local store receives it directly.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ class ReceivedFile(UploadedFile):  # type: ignore[type-arg]  # not generic at ru
     def __init__(self, folder: Path, name: str, *, is_kept: bool) -> None:
         try:
             handle, path = tempfile.mkstemp(prefix=data_folders.PARTIAL, dir=folder)
-        except FileNotFoundError:  # the first file of this folder
+        except FileNotFoundError:  # the folder is created for its first file
             folder.mkdir(parents=True, exist_ok=True)
             handle, path = tempfile.mkstemp(prefix=data_folders.PARTIAL, dir=folder)
-        with contextlib.suppress(OSError):  # a file system without locks
+        with contextlib.suppress(OSError):  # some file systems have no locks
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # see data_folders.remove_leftovers
         self._raw = os.fdopen(handle, "w+b", buffering=0)
         super().__init__(self._raw, name, size=0)
@@ -64,8 +64,9 @@ class ReceivedFile(UploadedFile):  # type: ignore[type-arg]  # not generic at ru
     def append(self, piece: bytes) -> None:
         """Write and hash the next bytes. Raises OSError.
 
-        The bytes go only to the kernel's memory. From time to time, this makes the kernel write them to the disk, while
-        other requests run. ``make_durable`` then has little to wait for, and the kernel never blocks a write.
+        The bytes go only to the kernel's memory. From time to time, this method makes the kernel write them to the
+        disk, while other requests run. ``make_durable`` then has little to wait for, and the kernel never blocks a
+        write.
         """
         self._digest.update(piece)
         left = memoryview(piece)
@@ -139,14 +140,14 @@ def put(content_hash: str, content: bytes) -> None:
 
 def receive(name: str) -> ReceivedFile:
     """Open a temporary file for bytes whose hash is still unknown. ``put_file`` stores it, and ``close`` removes it."""
-    file: ReceivedFile = default_storage.receive(name)  # type: ignore[attr-defined]  # both of our storages have it
+    file: ReceivedFile = default_storage.receive(name)  # type: ignore[attr-defined]  # both of our storages have this method
     return file
 
 
 def put_file(content_hash: str, file: File) -> None:  # type: ignore[type-arg]  # any kind of open file
     """Store a file. If it is stored already, it is written again, which renews its ``stored_at`` time.
 
-    Raises InsufficientStorage, and leaves no part of the file behind, if there is not enough space.
+    If there is not enough space, no part of the file is left behind. Raises InsufficientStorage or Unavailable.
     """
     try:
         _save(storage_name(content_hash), file)
@@ -158,20 +159,20 @@ def put_file(content_hash: str, file: File) -> None:  # type: ignore[type-arg]  
         raise
 
 
-def _save(name: str, file: File) -> None:  # type: ignore[type-arg]  # as above
+def _save(name: str, file: File) -> None:  # type: ignore[type-arg]  # any kind of open file
     with _storage_errors():
         default_storage.save(name, file)
 
 
 def read(content_hash: str) -> IO[bytes]:
-    """Open the bytes for reading. Raises NotStored, or Unavailable if the storage does not respond."""
+    """Open the bytes for reading. Raises NotStored, Unavailable or OSError."""
     with _storage_errors(), _missing_blob():
         return default_storage.open(storage_name(content_hash), "rb")
 
 
 @contextmanager
 def _missing_blob() -> Iterator[None]:
-    """Convert the storage's FileNotFoundError to NotStored, so that it is not mistaken for another missing file."""
+    """Convert the storage's FileNotFoundError to NotStored, or to Unavailable if the whole folder is missing."""
     try:
         yield
     except FileNotFoundError:
@@ -181,8 +182,8 @@ def _missing_blob() -> Iterator[None]:
 
 
 def _is_mounted() -> bool:
-    """Return whether a local storage's folder exists. Otherwise its disk is missing, rather than a single file."""
-    store = default_storage._wrapped  # type: ignore[attr-defined]  # the storage behind Django's lazy object
+    """Return False if a local storage's folder is missing, which means that the whole disk is missing."""
+    store = default_storage._wrapped  # type: ignore[attr-defined]  # an attribute of Django's lazy object
     return not isinstance(store, FileSystemStorage) or Path(store.path("sha256")).is_dir()
 
 
@@ -233,6 +234,6 @@ def list_stored(folder: int) -> list[str]:
 
 
 def stored_at(content_hash: str) -> datetime:
-    """Return the time at which the bytes were last stored. Raises NotStored."""
+    """Return the time at which the bytes were last stored. Raises NotStored or Unavailable."""
     with _storage_errors(), _missing_blob():
         return default_storage.get_modified_time(storage_name(content_hash))

@@ -46,7 +46,7 @@ def scratch_folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=scratch()) as folder:
         lock = os.open(folder, os.O_RDONLY)
         try:
-            with suppress(OSError):  # a file system without locks
+            with suppress(OSError):  # some file systems have no locks
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             yield Path(folder)
         finally:
@@ -54,7 +54,10 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def discard(folder: Path) -> Path:
-    """Move a folder to a new one in ``scratch``, and return that one, which the caller deletes. Raises OSError."""
+    """Move a folder into a new one in ``scratch``, and return the new one, which the caller deletes.
+
+    Raises OSError or Unavailable.
+    """
     target = Path(tempfile.mkdtemp(dir=scratch())) / folder.name
     folder.rename(target)
     return target.parent
@@ -65,7 +68,7 @@ def remove_leftovers() -> None:
     partial = settings.CONFIG.data_dir / "artifacts"
     for folder, names in ((uploads(), "*"), (scratch(), "*"), (partial, f"{PARTIAL}*")):
         for leftover in folder.glob(names):
-            with suppress(FileNotFoundError):  # its process has just removed it
+            with suppress(FileNotFoundError):  # its process has just removed the leftover
                 if leftover.lstat().st_mtime > time.time() - LEFTOVER_S or _is_in_use(leftover):
                     continue
                 logger.info("leftover_removed", folder=folder.name)
@@ -87,7 +90,7 @@ def _is_in_use(path: Path) -> bool:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # a file system without locks
+    except OSError:  # some file systems have no locks
         return False
     finally:
         os.close(handle)
@@ -100,7 +103,7 @@ def captures() -> Path:
 
 
 def create() -> None:
-    """Create all folders. Raises Unavailable with the name of the folder that fails, or OSError if the disk is full."""
+    """Create all folders. Raises Unavailable with the name of the folder that fails, or OSError for disk errors."""
     for folder in (uploads, scratch, captures):
         folder()
 

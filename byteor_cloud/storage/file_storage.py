@@ -54,12 +54,12 @@ class AtomicFileStorage(FileSystemStorage):
         folder = target.parent
         try:
             file.move(target)
-        except FileNotFoundError:  # the first blob of this folder
+        except FileNotFoundError:  # the folder is created for its first blob
             self._durable_folders.discard(folder)
             folder.mkdir(parents=True, exist_ok=True)
             file.move(target)
         _sync(folder)
-        if folder not in self._durable_folders:  # another process may have just created it
+        if folder not in self._durable_folders:  # another process may have just created the folder
             _sync(folder.parent)
             self._durable_folders.add(folder)
 

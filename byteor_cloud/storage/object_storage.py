@@ -56,7 +56,7 @@ class ObjectStorage(Storage):
     def _client(self) -> Any:
         """The client, which all threads share. Each process creates its own after the fork."""
         config = Config(
-            retries={"mode": "standard", "total_max_attempts": 1},  # see ``_request``
+            retries={"mode": "standard", "total_max_attempts": 1},  # ``_request`` itself retries
             # Some S3-compatible stores lack the newer checksums. They are unnecessary, since names are hashes.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
@@ -95,7 +95,10 @@ class ObjectStorage(Storage):
         raise AssertionError  # pragma: no cover  the last attempt returns or raises
 
     def _open(self, name: str, mode: str = "rb") -> File[bytes]:
-        """Read the whole object, so that later reads do not wait for the store. Raises the errors of ``_request``."""
+        """Read the whole object, so that later reads do not wait for the store.
+
+        Raises the errors of ``_request`` and of ``data_folders.open_temporary``.
+        """
         response = self._request("get_object", Key=name)
         is_small = response["ContentLength"] <= _IN_MEMORY
         with closing(response["Body"]) as body:
@@ -163,5 +166,5 @@ class _Body:
 
 
 def _is_temporary(error: Exception) -> bool:
-    """Return whether a retry may succeed, because the store is overloaded or closed the connection."""
+    """Return whether a retry may succeed, because the store failed or the connection to it did."""
     return not isinstance(error, ClientError) or error.response["ResponseMetadata"]["HTTPStatusCode"] >= 500

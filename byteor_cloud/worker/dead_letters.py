@@ -10,16 +10,16 @@ from django.db import connection
 
 from byteor_cloud.worker.jobs import KILLS, Job, enqueue, is_queued
 
-MAX_DEAD_LETTERS = 1_000  # for each organization in each lane; the newest are kept
+MAX_DEAD_LETTERS = 1_000  # the limit for each organization in each lane; the newest are kept
 DEAD_LETTER_DAYS = 90
-EVENT_DAYS = 7  # days for which procrastinate's events of a waiting job's retries are kept
+EVENT_DAYS = 7  # days for which procrastinate's events other than ``deferred`` and ``failed`` are kept
 
 
 def resume(job: Job, *, organization: UUID | None, serial: str) -> bool:
     """Retry the dead letter with this kind and ``serial`` key, or enqueue the job if there is none.
 
-    Do nothing and return False if such a job waits or runs, or if it killed its process too often. The caller must hold
-    a lock that concurrent callers wait for.
+    Do nothing and return False if such a job is waiting or running, or if it killed its process too often. The caller
+    must hold a lock that concurrent callers wait for.
     """
     if is_queued(type(job), serial):
         return False
@@ -37,7 +37,10 @@ def resume(job: Job, *, organization: UUID | None, serial: str) -> bool:
 
 
 def retry_dead_letter(job_id: int) -> bool:
-    """Requeue a dead letter and reset its failures. Returns False if a job with the same ``once`` key already waits."""
+    """Requeue a dead letter and reset its failures.
+
+    Returns False if there is no such dead letter, or if a job with the same ``once`` key is waiting.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE procrastinate_jobs dead SET status = 'todo', scheduled_at = NULL, worker_id = NULL,"

@@ -1,7 +1,7 @@
 """The job queue, stored in procrastinate's tables. A job is enqueued in the transaction of the change that needs it.
 
-Each job belongs to a lane and to an organization, and may have the person behind it. ``byteor_cloud.worker`` runs the
-jobs.
+Each job belongs to a lane and to an organization or the installation, and may name the person behind it.
+``byteor_cloud.worker`` runs the jobs.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class JobLane(StrEnum):
     INGEST = "ingest"
     REPLAY = "replay"
     LONG_REPLAYS = "longrun"  # replays that have used up the time of a short one (``Claim.move_to``)
-    WEBHOOKS = "webhook"  # jobs that wait for other people's servers
+    WEBHOOKS = "webhook"  # jobs that wait for external servers
 
 
 # The number of jobs that a worker runs at the same time. Each may occupy a database connection
@@ -82,7 +82,7 @@ class ClaimLost(BaseException):
 
 
 class Requeued(BaseException):
-    """The job stops without a failure and is requeued in another lane. Not an ``Exception``, like ``ClaimLost``."""
+    """The job stops without a failure and is requeued in another lane. Like ``ClaimLost``, not an ``Exception``."""
 
     def __init__(self, lane: JobLane) -> None:
         super().__init__(lane)
@@ -122,7 +122,7 @@ class Claim:
 class GivenUp:
     """The reason why a job became a dead letter: its process was ``killed`` too often, or it failed with ``error``.
 
-    ``cause`` is the exception that ``error`` describes.
+    ``cause`` is the exception that ``error`` describes, or None if the process was killed.
     """
 
     killed: bool
@@ -162,10 +162,10 @@ class Periodic:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """The functions of one kind of job. Both accept the job's stored arguments as keyword arguments."""
+    """One kind of job: its functions, which accept the stored arguments as keyword arguments, and its schedule."""
 
-    run: Callable[..., None]  # its first argument is the claim
-    gave_up: Callable[..., None] | None = None  # its first argument is the ``GivenUp``
+    run: Callable[..., None]  # the claim is its first argument
+    gave_up: Callable[..., None] | None = None  # the ``GivenUp`` is its first argument
     periodic: Periodic | None = None
 
     @property
@@ -263,9 +263,9 @@ def enqueue(
     starts no earlier than ``after_s`` seconds after the start of the transaction.
 
     Jobs with the same ``serial`` key run one at a time. A job is not enqueued while another with the same ``once`` key
-    waits. Since that job may start before this transaction commits and miss its change, this function then tries again
-    after the commit. Nothing is enqueued while a job with the same name and ``serial`` key is a dead letter because it
-    killed its process.
+    is waiting. Since that job may start before this transaction commits and miss its change, this function then tries
+    again after the commit. Nothing is enqueued while a job with the same name and ``serial`` key is a dead letter
+    because it killed its process.
     """
     values: dict[str, Any] = {
         "queue": queue_of(job.lane, organization),
@@ -288,7 +288,10 @@ def enqueue(
 
 
 def enqueue_tick(periodic: Periodic, tick: int) -> None:
-    """Enqueue a periodic job for a tick (Unix time), unless it was already enqueued for it or an earlier one waits."""
+    """Enqueue a periodic job for a tick (Unix time), unless this was done or the previous job is still waiting.
+
+    Nothing is enqueued while the job is a dead letter because it killed its process.
+    """
     values: dict[str, Any] = {
         "queue": queue_of(periodic.lane, None),
         "task": periodic.name,
@@ -337,7 +340,7 @@ def is_outage(error: BaseException | None) -> bool:
 
 
 def is_queued(job: type[Job], serial: str) -> bool:
-    """Return whether a job of this kind with this ``serial`` key waits or runs."""
+    """Return whether a job of this kind with this ``serial`` key is waiting or running."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT FROM procrastinate_jobs WHERE lock = %s AND task_name = %s AND status IN ('todo', 'doing')",

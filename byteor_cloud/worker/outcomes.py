@@ -90,7 +90,7 @@ def _requeue(
     outages: int | None = None,
     attempts: int | None = None,
 ) -> None:
-    """Requeue the job. It loses its ``once`` key, since a job with the same key may already wait in the queue."""
+    """Requeue the job. It loses its ``once`` key, since a job with the same key may already be in the queue."""
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE procrastinate_jobs SET status = 'todo', worker_id = NULL, queueing_lock = NULL, queue_name = %s,"
@@ -133,7 +133,7 @@ def _give_up(
             kind.gave_up(why, **run.arguments)
     except Exception as error:
         if jobs.is_outage(error):
-            raise  # so that the whole transaction is retried
+            raise  # the caller retries the whole transaction
         logger.exception("job_gave_up_failed", job=run.task, id=run.id)
 
 

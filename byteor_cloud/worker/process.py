@@ -28,7 +28,7 @@ from byteor_cloud.worker.statements import DUE_LANES, FETCH
 HEARTBEAT_S = 2.0
 STALLED_AFTER_S = 10.0
 POLL_S = 1.0
-GRACE_S = 20.0  # the time that running jobs have to finish when the worker stops
+GRACE_S = 20.0  # seconds that running jobs have to finish when the worker stops
 _SURE_FOR = 0.7  # the fraction of STALLED_AFTER_S for which a worker may rely on its last heartbeat
 _SUSPECT_WAITS_S = 60
 _FETCHES = 3  # the number of attempts to fetch a job when other workers are faster
@@ -68,7 +68,10 @@ class Worker:
         self._ticks: dict[str, int] = {}
 
     def stop(self) -> None:
-        """Make ``run`` return after running jobs have finished. Safe in any thread and in signal handlers."""
+        """Make ``run`` return when running jobs have finished or, after the grace period, have been requeued.
+
+        Safe in any thread and in signal handlers.
+        """
         self._stopping.set()
         self._wake_up()
 
@@ -152,7 +155,7 @@ class Worker:
         return found
 
     def _full_shares(self, lane: JobLane) -> list[str] | None:
-        """Return the queues and people that may not get further slots in the lane, or None if all are occupied."""
+        """Return the queues and people that may not get further slots in the lane, or None if no slot is free."""
         slots = self._slots.get(lane, 0)
         here = [claim.run for claim in list(self._running) if claim.run.lane == lane]
         if len(here) >= slots:
@@ -161,13 +164,13 @@ class Worker:
         return [share for share, n in busy.items() if n >= min(slots, jobs.max_slots(share))]
 
     def _move(self, claim: HeldClaim, lane: JobLane) -> bool:
-        """Move a running job to a slot in another lane. Returns False if no slot is available to it."""
+        """Move a running job to a slot in another lane. Returns False if the job may not get a slot there."""
         with self._moving:
             full = self._full_shares(lane)
             if full is None or not set(full).isdisjoint(f"{lane}:{owner}" for owner in claim.owners):
                 return False
             move_job(claim.run, lane)
-        self._wake_up()  # its slot in the previous lane is free
+        self._wake_up()  # the job's slot in the previous lane is free
         return True
 
     def _fetch(self, lane: JobLane, full: list[str]) -> FetchedJob | None:
@@ -192,7 +195,7 @@ class Worker:
                 continue  # another worker started a job with the same ``serial``, or this worker's row was deleted
             if row is None:
                 return None
-            if row[0] is not None:  # otherwise another worker claimed the job first
+            if row[0] is not None:  # the id is null if another worker claimed the job first
                 return FetchedJob(row, worker)
         return None
 
@@ -201,7 +204,7 @@ class Worker:
         for share in run.shares:
             self._served.pop(share, None)
             self._served[share] = self._turn
-        while len(self._served) > 10_000:  # those served this long ago count as never served
+        while len(self._served) > 10_000:  # shares that were served this long ago count as never served
             self._served.pop(next(iter(self._served)))
         claim = HeldClaim(run, lambda: time.monotonic() < self._sure_until, self._move)
         thread = Thread(target=self._work, args=(claim,), daemon=True, name=f"{run.task} {run.id}")
@@ -253,7 +256,7 @@ class Worker:
     # -- the heartbeat -------------------------------------------------------------------------------------------
 
     def _renew(self) -> None:
-        """Renew the heartbeat, and mark claims as lost whose jobs were taken over."""
+        """Renew the heartbeat, or register this worker if it has no row. Mark claims to jobs taken over as lost."""
         with self._lock:
             claims = list(self._running)
         asked = time.monotonic()
@@ -276,7 +279,7 @@ class Worker:
         self._sure_until = asked + _SURE_FOR * self._stalled_after_s
 
     def _lock_file(self, worker: int) -> None:
-        """Lock a file that the kernel unlocks when this process dies, so that other workers on this host notice."""
+        """Lock a file that the kernel unlocks when this process dies, so that other workers notice its death."""
         self._unlock_file()
         try:
             folder = host.lock_folder()
@@ -284,7 +287,7 @@ class Worker:
             new = folder / f"{worker}.new"
             self._file = os.open(new, os.O_CREAT | os.O_RDWR, 0o600)
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            new.rename(folder / str(worker))  # last, so that no other worker finds the file before it is locked
+            new.rename(folder / str(worker))  # renamed last, so that no other worker finds the file before it is locked
         except OSError as error:  # without the file, only an old heartbeat shows that this process is dead
             logger.warning("worker_file_failed", error=describe_error(error))
 
@@ -352,7 +355,7 @@ class Worker:
         deadline = time.monotonic() + self._grace_s
         while self._running and time.monotonic() < deadline:
             for claim in list(self._running):
-                if claim.is_paused:  # it is unlikely to finish in time
+                if claim.is_paused:  # a paused job is unlikely to finish in time
                     claim.lose()
             time.sleep(0.02)
         with self._lock:

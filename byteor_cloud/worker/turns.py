@@ -1,9 +1,9 @@
 """Turns of replays: a worker runs more replays than may compute at the same time, and pauses the others.
 
 Two replays may compute. The short place is only for short replays, which have computed for less than ``SHORT_S``. The
-long place is for long replays, and for short ones while no long one waits. A turn in it ends after ``QUANTUM_S``. A
-place goes to the replay whose organization and person have both computed least, so that neither a person with several
-organizations nor an organization with several people gets more than others.
+long place is for long replays, and for short ones while no long one is waiting. A turn in the long place ends after
+``QUANTUM_S``. A place goes to the replay whose organization and person have both computed least, so that neither a
+person with several organizations nor an organization with several people gets more than others.
 
 The process of a paused replay is stopped with SIGSTOP. It loses no work and repeats none.
 """
@@ -30,7 +30,8 @@ class Turn:
     def __init__(self, turns: Turns, claim: Claim, number: int) -> None:
         self.claim = claim
         self.number = number
-        # Whether the job may be restarted, so that a stopping worker does not have to wait for its next turn.
+        # Whether the job may be restarted. A stopping worker requeues such a job instead of waiting for the job's next
+        # turn.
         self.is_repeatable = True
         self.computed_s = 0.0  # the seconds computed until the last call of ``Turns.assign``
         self.has_place = Event()
@@ -39,7 +40,7 @@ class Turn:
 
     @property
     def is_long(self) -> bool:
-        """Whether the replay has used up the time of a short one."""
+        """Whether the replay has used up the time of a short replay."""
         return self.claim.lane is JobLane.LONG_REPLAYS or self.computed_s >= SHORT_S
 
     def wait(self, timeout_s: float) -> bool:
@@ -67,13 +68,13 @@ class _Queue:
     def __init__(self) -> None:
         self.turns: list[Turn] = []
         self._cost: dict[str, float] = {}
-        self._level = 0.0  # the highest cost of a replay's owners when it computed
+        self._level = 0.0  # the highest cost of an owner whose replay has computed
 
     def add(self, turn: Turn) -> None:
-        """Add a replay. Owners without replays in this queue start at the highest cost of those that have computed.
+        """Add a replay.
 
-        They then wait for at most one turn of each other owner, and do not make up for times in which they had nothing
-        to compute.
+        An owner without replays in this queue starts at the highest cost of the owners whose replays have computed. The
+        owner then waits for at most one turn of each other owner, and does not make up for times without replays.
         """
         present = {owner for each in self.turns for owner in each.claim.owners}
         self._cost = {

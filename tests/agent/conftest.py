@@ -33,7 +33,7 @@ class NodeUnderTest:
     plane: FakeControlPlane
     environment: dict[str, str] = field(default_factory=dict)
     waits: list[float] = field(default_factory=list)
-    """The agent's waits, except for the first, which only spreads the first heartbeats of a fleet."""
+    """The latest agent's waits in seconds, except for the first, which only spreads a fleet's first heartbeats."""
     first_wait: float | None = None
     clock: list[float] = field(default_factory=lambda: [0.0])
     """The clock of the key rotation: a list with one value, which only tests change."""

@@ -91,7 +91,7 @@ class Reply:
 
 
 class FakeControlPlane:
-    """Serves the operations that agents call. A request that the real API would reject fails the test."""
+    """Serves the operations that agents call. Unexpected requests are recorded in ``violations`` and get status 500."""
 
     reply = Reply
     config = CONFIG

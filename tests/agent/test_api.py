@@ -41,7 +41,7 @@ def test_netrc_and_proxy_variables_are_ignored(
     monkeypatch.setenv("HTTP_PROXY", elsewhere.url)
     monkeypatch.setenv("http_proxy", elsewhere.url)
 
-    assert client.fetch_identity().environment_id == "0192-environment"  # the fake checks the credential
+    assert client.fetch_identity().environment_id == "0192-environment"  # the fake control plane checks the credential
 
 
 def test_error_statuses_raise_their_exceptions(client: ControlPlane, plane: Any) -> None:

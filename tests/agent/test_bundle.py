@@ -22,7 +22,7 @@ def test_altered_bundle_fails_and_running_bundle_keeps_running(node: Any, plane:
 
     node.settle()
 
-    assert node.failure == "bundle.hash: the downloaded bytes have another hash than the offered bundle"
+    assert node.failure == "bundle.hash: the downloaded bytes do not have the hash of the offered bundle"
     assert plane.reports[-2:] == [("d2", "downloading"), ("d2", "failed")]
     assert plane.beats[-1]["status"] == "degraded"
     assert plane.beats[-1]["active"]["bundle_hash"] == running.bundle_hash

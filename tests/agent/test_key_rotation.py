@@ -100,7 +100,7 @@ def test_suspected_clone_keeps_key_and_logs_refusal_once(
 
 
 class Crash(BaseException):
-    """The process dies here."""
+    """Raised where the process dies."""
 
 
 def crash(*args: object) -> None:

@@ -99,7 +99,7 @@ def test_failed_bundle_is_retried_when_offered_again(node: Any, plane: Any) -> N
     assert node.state.progress().last_failed is not None
 
 
-def test_offer_that_changed_since_heartbeat_is_handled(node: Any, plane: Any) -> None:
+def test_agent_runs_current_offer_if_offer_changed_since_heartbeat(node: Any, plane: Any) -> None:
     plane.offer("d1")
     earlier_offer = plane.desired
     plane.offer("d2")
@@ -128,7 +128,7 @@ def test_missing_secret_fails_activation(node: Any, plane: Any) -> None:
     config = plane.config | {"env": {"PASSWORD": {"secret_ref": "DB_PASSWORD"}}}
     plane.offer("d1", built=plane.build("d1", config=config))
     node.settle()
-    assert node.failure == "env PASSWORD: this host has no secret secret_ref:DB_PASSWORD"
+    assert node.failure == "environment variable PASSWORD: this host has no secret named DB_PASSWORD"
     assert plane.reports[-2:] == [("d1", "activating"), ("d1", "failed")]
 
     node.environment["DB_PASSWORD"] = "swordfish"
@@ -168,7 +168,7 @@ def test_unknown_spec_version_fails_activation(node: Any, plane: Any) -> None:
 def test_unexpected_stage_exception_is_reported(
     node: Any, plane: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("CRITICAL", logger="byteor.agent")  # xdist cannot serialize the surrogate in the traceback
+    caplog.set_level("CRITICAL", logger="byteor.agent")  # xdist cannot serialize the logged traceback
 
     def raise_unprintable(*_args: Any, **_kwargs: Any) -> Any:
         raise ZeroDivisionError("oops \ud800\0\n" + "x" * 3_000)

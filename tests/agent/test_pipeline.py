@@ -172,6 +172,7 @@ def test_resource_readings_are_plausible(tmp_path: Path, monkeypatch: pytest.Mon
     readings = usage.read()
 
     assert usage.uptime_s == 0
+    # The ignored errors: ``read`` returns JSON, whose values have the type ``object``.
     assert readings["cpu_percent"] >= 0  # type: ignore[operator]
     assert 1_000_000 < readings["memory_bytes"] < 10**11  # type: ignore[operator]
     assert readings["disk_free_bytes"] > 0  # type: ignore[operator]

@@ -25,7 +25,7 @@ def test_report_is_retried_until_acknowledged(node: Any, plane: Any, status: int
     assert node.waits == [7.0 + 1.75]
     assert [report.status for report in node.state.progress().pending] == [OfferStatus.ACTIVE]
 
-    node.settle()  # after a restart
+    node.settle()  # creates an agent, as after a restart
     assert plane.reports[-2:] == [("d2", "active"), ("d2", "active")]
     assert node.state.progress().pending == ()
 

@@ -205,7 +205,7 @@ def test_no_database_connection_is_held_while_body_arrives(route: str) -> None:
     path = f"/api/v1/agents/{agent.pk}/{route}" if is_agents else drafts(world) if route == "drafts" else route
     token = api.token if is_agents else world.operator.api.token if route == "drafts" else None
     body = Body(b"--xx--\r\n" if route == "artifacts" else b"{}")
-    connection.close()  # as between two requests
+    connection.close()  # between two requests, a server holds no connection
 
     send(path, body, length=len(body.content.getvalue()), token=token, kind=FORM if route == "artifacts" else JSON)
 

@@ -177,7 +177,7 @@ def test_problem_contains_path_and_request_id(rf: RequestFactory) -> None:
 
 def test_error_codes_are_unique() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.DomainError)]
-    codes = [kind.code for kind in kinds if "code" in vars(kind)]  # NotStored is a NotFound to callers
+    codes = [kind.code for kind in kinds if "code" in vars(kind)]  # callers of the API get NotStored as NotFound
 
     assert (len(kinds), len(codes)) == (20, 19)
     assert len(set(codes)) == len(codes)

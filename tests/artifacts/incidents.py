@@ -32,7 +32,7 @@ PAYLOADS = [b'{"id":1,"card":"1234567890"}', b'{"no":"id"}', b'{"id":3,"card":"0
 
 
 def form(fields: Mapping[str, str], content: bytes | None, *, name: str = "file") -> bytes:
-    """Return a multipart body with the fields and one file."""
+    """Return a multipart body with the fields and, unless ``content`` is None, one file."""
     parts = [
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'.encode()
         for key, value in fields.items()

@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("receiver")]
 def test_denied_replay_does_not_run(world: World, receiver: Receiver) -> None:
     replay = request_replay(world, capture_incident(world, receiver, create_environment(world)))
 
-    assert decide(world, replay, "deny").status_code == 400  # without a comment
+    assert decide(world, replay, "deny").status_code == 400  # a denial requires a comment
     assert decide(world, replay, "deny", comment="not this week").json()["status"] == "denied"
     run_jobs()
 

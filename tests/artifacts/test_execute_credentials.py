@@ -70,7 +70,7 @@ def test_credential_permits_only_approved_replay(world: World, receiver: Receive
         (artifact, {"journal_lane": "quotes_in"}, 409, "binding"),
         (artifact, {"config_bundle_id": str(bundle.pk)}, 409, "binding"),
         (other_artifact, {}, 409, "binding"),
-        (artifact, {"version_id": str(artifact.version_id)}, 409, "binding"),  # a newer version was approved
+        (artifact, {"version_id": str(artifact.version_id)}, 409, "binding"),  # the approval is for a newer version
         (artifact, {"version_id": str(other_spec.pk)}, 400, "spec_hash"),
         (elsewhere, {}, 400, "environment"),
         (artifact, {"approval": flipped}, 400, "bad_signature"),

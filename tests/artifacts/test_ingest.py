@@ -196,7 +196,10 @@ def test_ingest_of_deleted_artifact_does_nothing(world: World, run_jobs: Callabl
 
 
 def test_unordered_journals_are_replayed_and_egress_journal_is_refused(world: World) -> None:
-    """Times decrease, sequence numbers repeat in both journals, and an egress has a journal."""
+    """In ``web``, times decrease and a sequence number repeats. In ``app``, sequence numbers decrease.
+
+    The egress ``clean`` also has a journal.
+    """
     version = world.version(content=everywhere.PLAN)
     web = encode_journal(Record(sequence, 9 - sequence, b'{"id":1}') for sequence in (1, 2, 2, 3))
     app = encode_journal(Record(sequence, 9 - sequence, b'{"id":2}') for sequence in (3, 2, 1))

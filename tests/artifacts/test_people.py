@@ -1,4 +1,4 @@
-"""The person behind each kind of long job, by whom jobs of several organizations are counted together."""
+"""The person behind each kind of long job. Jobs of a person are counted together across organizations."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_person_behind_bisect_jobs_is_requester_of_bisect(world: World) -> None:
 
     assert people("artifacts.replay") == [str(world.operator.user.pk)] * 2
     for replay in Replay.objects.all():
-        replay_runs.run(str(replay.pk))  # enqueues the next step of the bisect when it finishes
+        replay_runs.run(str(replay.pk))  # the end of each replay enqueues a step of the bisect
     assert people("artifacts.bisect") == [str(world.operator.user.pk)] * 3
     run_jobs()
     assert Bisect.objects.get().status == "succeeded"

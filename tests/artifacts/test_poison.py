@@ -58,7 +58,7 @@ def member(name: str, content: bytes = b"", **attributes: Any) -> tuple[tarfile.
 
 
 def damaged(seed: int) -> bytes:
-    """Return a bundle with random bytes in its tar headers, with valid checksums so that the reader parses them."""
+    """Return a bundle with random bytes in its tar headers. Their checksums are valid, so the reader parses them."""
     chance = random.Random(seed)
     names = [chance.choice(ODD_LANES) for _ in range(3)]
     format = chance.choice([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])

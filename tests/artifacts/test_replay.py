@@ -48,7 +48,7 @@ FAITHFUL: dict[str, Any] = {"divergence": None, "reproduced": None, "notes": []}
 
 
 def counts(records: int, out: int | None = None, dropped: int = 0, errors: int = 0) -> dict[str, Any]:
-    """Return the counters of a stage. If a record was dropped, it was the second one, by a schema."""
+    """Return the counters of a stage. ``dropped`` records violated the schema, the first of them with sequence 2."""
     drops = {"schema": {"count": dropped, "first_sequence": 2}} if dropped else {}
     return {
         "in": records, "out": records if out is None else out, "dropped": dropped, "errors": errors, "drops": drops,
@@ -250,7 +250,7 @@ def test_truncated_journal_warns_and_corrupt_journal_fails(world: World) -> None
     whole = journal()
     torn = ingested(world, incident(version.spec_kv, quotes_in=whole[:-3]))
     flipped = bytearray(whole)
-    flipped[32] ^= 1  # in the first payload, because a corrupt last record is only a warning
+    flipped[32] ^= 1  # corrupt the first record, because a corrupt last record only causes a warning
     bad = ingested(world, incident(version.spec_kv, quotes_in=bytes(flipped)))
 
     row = replayed(world, torn)

@@ -155,7 +155,7 @@ def test_old_unreferenced_blobs_are_deleted(world: World) -> None:
     blobs.put(stray, b"stray")
 
     _list_strays_for_a_week(timezone.now() + timedelta(hours=23))
-    assert not _is_listed(stray)  # too young: its row may still be written
+    assert not _is_listed(stray)  # the blob is so young that its row may still be written
     _list_strays_for_a_week(timezone.now() + timedelta(days=9))
     assert _is_listed(stray)
 
@@ -251,7 +251,7 @@ def test_blob_deletion_during_upload_loses_no_acknowledged_blob(
         if moment == "locked":
             real(locked_hash)
         reached.set()
-        removed.wait(1 if moment == "locked" else None)  # a deletion that waits for the lock cannot finish now
+        removed.wait(1 if moment == "locked" else None)  # until the lock is released, a waiting deletion cannot finish
         if moment == "stored":
             real(locked_hash)
 

@@ -98,7 +98,7 @@ def test_artifact_reports_dead_letter_as_reason(stuck: Stuck) -> None:
     assert "artifacts.ingest failed permanently" in reason["detail"]
     assert "The content is no longer stored." in reason["detail"]
     page = signed_in(stuck.world.viewer.user).get(row_page(stuck.row))
-    assert "Waiting for its check. The job artifacts.ingest failed permanently" in page.content.decode()
+    assert "Waiting to be checked. The job artifacts.ingest failed permanently" in page.content.decode()
 
 
 def test_artifact_reports_outage_as_reason_while_it_lasts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +228,7 @@ def test_repeated_upload_changes_nothing_while_store_is_unavailable(
 
 def test_console_retry_checks_artifact(stuck: Stuck) -> None:
     with connection.cursor() as cursor:
-        cursor.execute("UPDATE procrastinate_jobs SET lock = NULL")  # as older releases enqueued it
+        cursor.execute("UPDATE procrastinate_jobs SET lock = NULL")  # older releases enqueued jobs without a lock
     signed_in(stuck.world.operator.user).post(act(ProcrastinateJob.objects.get(), "retry"), YES)
 
     work()
@@ -309,7 +309,7 @@ def test_content_returns_503_while_store_is_unavailable(world: World, store: Pat
     page = f"{row_page(artifact).removesuffix('change/')}content/"
     path, console = world.path(rest=f"/artifacts/{artifact.pk}/content"), signed_in(world.operator.user)
 
-    store.rename(store.with_name("aside"))  # as if its disk were not mounted
+    store.rename(store.with_name("aside"))  # as if the disk of the store were not mounted
 
     assert (world.operator.api.get(path).status_code, console.get(page).status_code) == (503, 503)
 

@@ -125,7 +125,7 @@ def status(row: Replay) -> str:
 
 
 def endless(*worlds: World) -> list[Artifact]:
-    """Ingest a capture for each organization, whose replay outlasts any test. This also runs all queued jobs."""
+    """Ingest, for each organization, a capture whose replay outlasts any test. This also runs all queued jobs."""
     return [slow_capture(world, FAR_TOO_MANY) for world in worlds]
 
 
@@ -168,7 +168,7 @@ def test_person_with_five_organizations_gets_no_extra_turns(turns: Watched) -> N
         request(world, artifact, ann.operator.actor)
 
     with working():
-        # The worker runs two of them. The others have used up the time of a short replay and are queued.
+        # The worker runs two of Ann's replays. The others have used up the time of a short replay and are queued.
         become_long(turns, JobLane.LONG_REPLAYS, waiting=3)
         assert queues() == {("longrun", "doing"): SLOTS[JobLane.LONG_REPLAYS] // 2, ("longrun", "todo"): 3}
         request(bob, of_bob)
@@ -179,7 +179,7 @@ def test_person_with_five_organizations_gets_no_extra_turns(turns: Watched) -> N
             turns.pass_time(QUANTUM_S)
             (placed,) = (each for each in turns.joined if each.has_place.is_set())
             for each in turns.joined:
-                wait_until(lambda: is_stopped(each.pid) is (each is not placed))  # noqa: B023  called here
+                wait_until(lambda: is_stopped(each.pid) is (each is not placed))  # noqa: B023  wait_until calls it within the iteration
             counted[placed.claim.owners[1]] += 1
 
     assert abs(counted[str(ann.operator.user.pk)] - counted[str(bob.operator.user.pk)]) <= 1
@@ -210,7 +210,7 @@ def test_paused_replay_neither_times_out_nor_changes_its_result(
         assert turn.claim.is_paused
         done = Replay.objects.get().progress_done
         for _ in range(100):
-            turns.time += 60.0  # the places are not reassigned in the meantime
+            turns.time += 60.0  # the clock advances, but the places are not reassigned
         wait_until(lambda: status(row) == "succeeded")
         assert done < MANY
 
@@ -312,7 +312,7 @@ def test_paused_execute_replay_performs_each_side_effect_once(turns: Watched, re
         wait_until(lambda: receiver.requests)
         turn = turns.of(world)
         turns.pass_time(SHORT_S)
-        assert not turn.claim.is_paused  # a stopping worker waits until it finishes
+        assert not turn.claim.is_paused  # a stopping worker waits until an execute replay finishes
         turns.pass_time(QUANTUM_S)
         wait_until(lambda: status(row) == "succeeded")
 

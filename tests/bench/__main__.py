@@ -235,7 +235,7 @@ def main() -> int:
             rows += results.load(part) if part.exists() else []
     if rows:
         results.save(options.json, rows, context)
-        results.draw(options.picture, rows, f"Measured beside the goals: {context['cores']} cores, {context['cpu']}")
+        results.draw(options.picture, rows, f"Results and their goals: {context['cores']} cores, {context['cpu']}")
         print(f"\n{results.table(rows)}\n\nwritten to {options.json} and {options.picture}")
     return code
 

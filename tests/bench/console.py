@@ -40,7 +40,7 @@ DROP TABLE made;
 
 
 def _copy(row: models.Model, count: int, **values: str) -> None:
-    """Insert copies of a row in one statement. ``values`` has SQL by column, in which ``n`` is a copy's number."""
+    """Insert copies of a row. ``values`` maps columns to SQL expressions, in which ``n`` is the number of the copy."""
     table, fields = row._meta.db_table, row._meta.local_concrete_fields
     if isinstance(row._meta.pk, models.UUIDField):
         values.setdefault("id", "uuidv7()")
@@ -105,7 +105,7 @@ def fill(world: Any, *, agents: int, artifacts: int, events: int, replays: int) 
 
 
 def run(*, rounds: int, large: int = LARGE["agents"]) -> list[Row]:
-    """Print each slow page. Return the time and queries of the slowest page, and the growth of all pages."""
+    """Print the slowest pages. Return the longest time, the most queries, and the growth of pages at both sizes."""
     from tests.worlds import World
 
     logging.disable(logging.INFO)
@@ -118,7 +118,7 @@ def run(*, rounds: int, large: int = LARGE["agents"]) -> list[Row]:
     slow = sorted(found["large"].items(), key=lambda item: -item[1][0])
     for page, (ms, queries) in slow[:15]:
         print(f"  console    {page:<50} {ms:6.0f} ms, {queries} queries", flush=True)
-    # Compare the pages that exist at both sizes, without filters that exist only at one.
+    # Compare the pages that exist at both sizes, without filters that exist only at one size.
     alike = found["large"].keys() & found["small"].keys()
     totals = {name: sum(pages[page][0] for page in alike) for name, pages in found.items()}
     most = max(found["large"].items(), key=lambda item: item[1][1])
@@ -140,7 +140,7 @@ def _measure(world: Any, rounds: int) -> dict[str, tuple[float, int]]:
     from tests.browser.every_page import walk
     from tests.browser.filled import signed_in
 
-    setup_test_environment()  # the walk reads the contexts of the templates, which takes time
+    setup_test_environment()  # the walk needs the contexts of the templates, which are slow to record
     pages = list(walk(world.admin.user))
     teardown_test_environment()
     client, found = signed_in(world.admin.user), {}
@@ -151,5 +151,5 @@ def _measure(world: Any, rounds: int) -> dict[str, tuple[float, int]]:
             with CaptureQueriesContext(connection) as queries:
                 client.get(url)
             times.append(1000 * (time.perf_counter() - began))
-        found[page] = (statistics.median(times[1:]), len(queries))  # the first one warms up
+        found[page] = (statistics.median(times[1:]), len(queries))  # the first request only warms up
     return found

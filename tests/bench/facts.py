@@ -1,4 +1,4 @@
-"""The benchmark of fleet filters and counts: a page of 100,000 agents beside the same page of 1,000."""
+"""The benchmark of fleet filters and counts: a page of 100,000 agents compared with the same page of 1,000."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def run(port: int, *, seconds: float = 1.0, rounds: int = 3, large: int = LARGE,
     from apps.fleet.services import facts
     from tests.worlds import World
 
-    logging.disable(logging.INFO)  # of the requests in this process
+    logging.disable(logging.INFO)  # the access log of the requests in this process
     world = World("bench")
     environments = {
         agents: world.environment("dev", f"of-{agents}", heartbeat_interval_s=INTERVAL_S) for agents in (large, small)
@@ -52,7 +52,7 @@ def run(port: int, *, seconds: float = 1.0, rounds: int = 3, large: int = LARGE,
         store_fleet(environment, agents)
     with connection.cursor() as cursor:
         cursor.execute(_STATES)
-    facts.maintain()  # as the worker would
+    facts.maintain()  # in production, the worker does this
     analyze()
     rows, queries = [], {}
     with server(port):
@@ -70,7 +70,7 @@ def run(port: int, *, seconds: float = 1.0, rounds: int = 3, large: int = LARGE,
                 for agents, environment in environments.items():
                     url = world.path(environment, path)
                     found = load.median_ms(port, url, str(world.viewer.api.token), seconds=seconds)
-                    if number:  # the first round warms up
+                    if number:  # the first round only warms up
                         times[names[agents]].append(found)
             rows.append(ratio(f"{names[large]} / {names[small]}", times, goal=3.0, is_most=True))
             shown = "  ".join(f"{name} {value:.1f} ms" for name, value in rows[-1].measured.items())

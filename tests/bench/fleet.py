@@ -1,4 +1,4 @@
-"""Benchmarks of fleets: a steady one, a reconnecting herd (``simulate_fleet``), and bad tokens beside good agents."""
+"""Benchmarks of fleets: a steady one, a reconnecting herd (``simulate_fleet``), and good agents during an attack."""
 
 from __future__ import annotations
 
@@ -72,7 +72,10 @@ def _describe(results: dict[str, Any]) -> str:
 
 
 def run_steady(folder: Path, port: int, *, agents: int, seconds: int) -> list[Row]:
-    """Return the p99 of a steady fleet, and the number of acknowledged heartbeats that are not in the database."""
+    """Return the p99 latency of a steady fleet's requests, and the number of failures.
+
+    Failures are error responses, busy responses, and acknowledged heartbeats that are not in the database.
+    """
     keys = keys_file(folder, store_fleet(_environment(), agents), INTERVAL_S)
     with server(port):
         before = _updates()
@@ -99,7 +102,7 @@ def run_steady(folder: Path, port: int, *, agents: int, seconds: int) -> list[Ro
 
 
 def run_herd(folder: Path, port: int, *, agents: int = HERD_AGENTS) -> list[Row]:
-    """Return the time that a reconnecting fleet takes to become healthy, and the number of invalid responses."""
+    """Return the time that a reconnecting fleet takes to become healthy, and the number of error responses."""
     keys = keys_file(folder, store_fleet(_environment(), agents), INTERVAL_S)
     with server(port):
         results = simulate(port, keys, agents=agents, seconds=20, scenario="herd")
@@ -130,7 +133,7 @@ def run_bad_tokens(folder: Path, port: int, *, seconds: float, rounds: int) -> l
             folder, port, script, seconds=seconds, connections=connections, agents=file, may_refuse=file is None
         )
 
-    alone, beside, storms = list[load.Load](), list[load.Load](), list[load.Load]()
+    alone, loaded, storms = list[load.Load](), list[load.Load](), list[load.Load]()
     with server(port):
         sent = 0.0
         while sent < WARM_UPS * _KNOWN_AGENTS:
@@ -145,21 +148,21 @@ def run_bad_tokens(folder: Path, port: int, *, seconds: float, rounds: int) -> l
             )
             storm.start()
             time.sleep(2)
-            beside.append(measure(good, file=agents, connections=_GOOD_CONNECTIONS, seconds=seconds))
+            loaded.append(measure(good, file=agents, connections=_GOOD_CONNECTIONS, seconds=seconds))
             storm.join()
             print(
-                f"  bad tokens round {number}  alone {alone[-1].rate:.0f}/s p99 {alone[-1].p99_ms:.1f} ms, beside"
-                f" {storms[-1].rate:.0f} refused/s {beside[-1].rate:.0f}/s p99 {beside[-1].p99_ms:.1f} ms",
+                f"  bad tokens round {number}  alone {alone[-1].rate:.0f}/s p99 {alone[-1].p99_ms:.1f} ms, with"
+                f" {storms[-1].rate:.0f} refused/s {loaded[-1].rate:.0f}/s p99 {loaded[-1].p99_ms:.1f} ms",
                 flush=True,
             )
-    p99 = {name: statistics.median(each.p99_ms for each in got) for name, got in (("alone", alone), ("beside", beside))}
-    p50 = {name: statistics.median(each.p50_ms for each in got) for name, got in (("alone", alone), ("beside", beside))}
+    p99 = {name: statistics.median(each.p99_ms for each in got) for name, got in (("alone", alone), ("loaded", loaded))}
+    p50 = {name: statistics.median(each.p50_ms for each in got) for name, got in (("alone", alone), ("loaded", loaded))}
     rate = statistics.median(each.rate for each in storms)
     return [
         Row(
-            "p99 of good agents beside bad tokens / alone", p99["beside"] / p99["alone"], 1.2, is_most=True,
+            "p99 of good agents with bad tokens / alone", p99["loaded"] / p99["alone"], 1.2, is_most=True,
             note=f"{_BAD_CONNECTIONS} connections offer {BAD_PER_S} bad tokens a second; {rate:.0f} are refused in one"
-            f" second, the others wait; p50 {p50['alone']:.1f} and {p50['beside']:.1f} ms",
+            f" second, the others wait; p50 {p50['alone']:.1f} and {p50['loaded']:.1f} ms",
             measured={**p99, "p50": p50, "refused_per_s": round(rate)},
         )
     ]  # fmt: skip

@@ -13,8 +13,8 @@ from tests.bench.results import Row, ratio
 from tests.bench.serving import server, store_fleet
 
 AGENTS = 5000
-# Agents send heartbeats every 30 seconds, but each process looks up a key and an offer only every 15 minutes. So the
-# rounds start after nearly all agents have reached both processes.
+# In production, a process caches an agent's key and offer for 15 minutes, so most heartbeats, which are sent every 30
+# seconds, need no look-up. The rounds therefore start after both processes have cached nearly all agents.
 WARM_UPS = 5
 BODY = (
     '{"status":"healthy","agent_version":"0.1.0","uptime_s":12.5,"active":null,'

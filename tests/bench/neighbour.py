@@ -1,8 +1,8 @@
-"""The neighbour of ``make bench ARGS=neighbours``: heartbeats of agents, a person's lists, and probes.
+"""The neighbor in ``make bench ARGS=neighbours``: heartbeats of agents, a person's lists, and probes.
 
-``python -m tests.bench.neighbour FILE`` sends them on schedule over persistent connections, and prints the milliseconds
-of each. A request is sent when it is due, even if earlier ones still wait, and its time starts when it was due, so that
-a server that stalls does not appear fast.
+``python -m tests.bench.neighbour FILE`` sends these requests on schedule over persistent connections, and prints how
+many milliseconds each took. A request is sent when it is due, even if earlier requests are still waiting, and its time
+starts when it was due. Otherwise a server that stalls would appear fast.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from tests.bench.traffic import response_end
 
 TIMEOUT_S = 10.0
-_MOST_CONNECTIONS = 200  # for each kind of request
+_MOST_CONNECTIONS = 200  # the limit for each kind of request
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class _Neighbour:
             connection: _Connection = key.data
             try:
                 if mask & selectors.EVENT_WRITE:
-                    connection.socket.send(connection.sent)  # small enough for the socket's buffer
+                    connection.socket.send(connection.sent)  # the request fits into the socket's buffer
                     self._selector.modify(connection.socket, selectors.EVENT_READ, connection)
                 if mask & selectors.EVENT_READ:
                     self._receive(connection)
@@ -144,7 +144,7 @@ class _Neighbour:
             self._idle[connection.kind].append(connection)
 
     def _lose(self, connection: _Connection, why: str) -> None:
-        """Send the request again if the server closed an idle connection before it; otherwise count a failure."""
+        """Send the request again if the server had closed the idle connection before; otherwise count a failure."""
         was_busy = connection in self._busy
         self._drop(connection)
         if not was_busy:

@@ -1,6 +1,6 @@
-"""The loads of ``make bench ARGS=neighbours``: the traffic of a busy or hostile caller while a neighbour is measured.
+"""The loads of ``make bench ARGS=neighbours``: the traffic of a busy or hostile caller while a neighbor is measured.
 
-Each load comes from one organization or from callers without a credential. Its connections and its time are bounded.
+Each load comes from one organization or from callers without a valid credential. Its connections and time are bounded.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _OPEN_FILES = 1024
 
 @dataclass(frozen=True)
 class Load:
-    """One load. With ``limited``, the server applies its rate limit, because it is a part of the protection."""
+    """One load. With ``limited``, the server applies its rate limit, because the limit is part of the protection."""
 
     style: Style
     connections: int
@@ -225,7 +225,7 @@ def _idle_connections(_: Offender) -> Load:
 
 
 def _rotations(offender: Offender) -> Load:
-    agent_id, key = offender.fleet.pop()  # after a round its first key has expired
+    agent_id, key = offender.fleet.pop()  # one agent per round, because its key has expired after the round
     rotate = request("POST", f"/api/v1/agents/{agent_id}/rotate-key", Authorization=f"Bearer {key}")
     return Load(Style.ROTATING, 1, [rotate, heartbeat(agent_id, key)], limited=True)
 

@@ -1,8 +1,8 @@
-"""The benchmark of fair shares: heartbeats, lists and the probe of a neighbour, beside each load of one caller.
+"""The benchmark of fair shares: heartbeats, lists and the probe of a neighbor, while another caller sends each load.
 
-In each round, the neighbour is measured alone, beside the load, and beside unrelated processes that only compute. These
-use as much processor time as the load did in the server, the database, their children and the program that sends it.
-The server is to blame only if the load slows the neighbour down more than these processes do.
+In each round, the neighbor is measured alone, with the load, and with unrelated processes that only compute. These
+processes use as much processor time as the load did in the server, the database, their children and the program that
+sends the load. The server is to blame only if the load slows the neighbor down more than these processes do.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ OFFENDER, NEIGHBOUR, OTHER = "127.0.0.1", "127.0.0.2", "127.0.0.3"
 _AGENTS, _HEARTBEATS_PER_S, _LISTS_PER_S, _PROBES_PER_S = 20, 20.0, 10.0, 10.0
 _WARM_UP_S, _BEGIN_S, _RECOVERY_S = 3.0, 1.5, 60.0
 _IDLE_FOR_S, _IDLE_CORES = 0.5, 0.15
-_SPINNERS = 2  # the minimum; otherwise as many processes as the load keeps busy
-CONDITIONS = ("beside the load", "beside an equal processor load", "alone")
+_SPINNERS = 2  # the minimum number of processes that only compute
+CONDITIONS = ("with the load", "with an equal processor load", "alone")
 
 
 @dataclass(frozen=True)
-class _Beside:
+class _Result:
     """The results of one round under one condition: the p95 in ms, failures, and the cores that were used."""
 
     p95_ms: Mapping[str, float]
@@ -54,8 +54,8 @@ class _Bench:
         self._folder, self._kinds, self._seconds = folder, kinds, seconds
         self._postmaster = int((folder / "postgres/data/postmaster.pid").read_text().partition("\n")[0])
 
-    def measure(self, port: int, *pids: int, seconds: float | None = None) -> _Beside:
-        """Measure the neighbour, and the processor time that the processes and the database use in that time."""
+    def measure(self, port: int, *pids: int, seconds: float | None = None) -> _Result:
+        """Measure the neighbor, and the processor time that the processes and the database use in that time."""
         file = self._folder / "neighbour.json"
         neighbour.save(file, self._kinds, port=port, address=NEIGHBOUR, seconds=seconds or self._seconds)
         used, began = self._used_s(pids), time.monotonic()
@@ -63,13 +63,13 @@ class _Bench:
         found = json.loads(subprocess.run(argv, check=True, stdout=subprocess.PIPE).stdout)
         cores = (self._used_s(pids) - used) / (time.monotonic() - began)
         p95 = {name: sorted(times)[math.ceil(0.95 * len(times)) - 1] for name, (times, _) in found.items()}
-        return _Beside(p95, {name: Counter(failures) for name, (_, failures) in found.items()}, cores)
+        return _Result(p95, {name: Counter(failures) for name, (_, failures) in found.items()}, cores)
 
     def _used_s(self, pids: Sequence[int]) -> float:
         return sum(map(cpu_s, (self._postmaster, *pids)))
 
     def wait_for_recovery(self, port: int, *pids: int) -> bool:
-        """Wait until the load is over: the probe gets a response, and the server and the database are idle."""
+        """Wait until the probe gets a response and the server and database are idle. Return False after a minute."""
         until = time.monotonic() + _RECOVERY_S
         while time.monotonic() < until:
             used = self._used_s(pids)
@@ -89,7 +89,7 @@ class _Bench:
         try:
             yield process.pid, answered
         finally:
-            output, _ = process.communicate()  # closes its standard input, which stops it
+            output, _ = process.communicate()  # closes the program's standard input, which stops the program
             file.unlink()
             answered.update(json.loads(output or "{}"))
 
@@ -97,8 +97,8 @@ class _Bench:
         """Return the seconds after which all traffic stops automatically."""
         return _BEGIN_S + self._seconds + 3 * neighbour.TIMEOUT_S
 
-    def beside_load(self, port: int, pid: int, load: Load) -> tuple[_Beside, Counter[str]]:
-        """Measure the neighbour beside the load."""
+    def measure_with_load(self, port: int, pid: int, load: Load) -> tuple[_Result, Counter[str]]:
+        """Measure the neighbor while the load is sent. Return the result and the number of responses by status."""
         traffic = Traffic(
             load.style, port, self.most_s(), OFFENDER, load.connections, load.requests, load.bytes_per_s
         )  # fmt: skip
@@ -107,8 +107,8 @@ class _Bench:
             found = self.measure(port, pid, sender)
         return found, answered
 
-    def beside_spinning(self, port: int, pid: int, cores: float) -> _Beside:
-        """Measure the neighbour beside processes that only compute."""
+    def measure_with_spinning(self, port: int, pid: int, cores: float) -> _Result:
+        """Measure the neighbor while processes that only use the CPU are running."""
         count = max(_SPINNERS, math.ceil(cores))
         with contextlib.ExitStack() as stack:
             for _ in range(count):
@@ -155,21 +155,21 @@ def _is_answered(port: int) -> bool:
     return True
 
 
-type _Round = dict[str, _Beside]
+type _Round = dict[str, _Result]
 
 
 def _round(bench: _Bench, port: int, pid: int, name: str, load: Load) -> _Round:
     alone = bench.measure(port, pid)
-    beside, answered = bench.beside_load(port, pid, load)
+    loaded, answered = bench.measure_with_load(port, pid, load)
     recovered = bench.wait_for_recovery(port, pid)
-    spinning = bench.beside_spinning(port, pid, max(0.0, beside.cores - alone.cores))
-    found = dict(zip(CONDITIONS, (beside, spinning, alone), strict=True))
+    spinning = bench.measure_with_spinning(port, pid, max(0.0, loaded.cores - alone.cores))
+    found = dict(zip(CONDITIONS, (loaded, spinning, alone), strict=True))
     shown = "  ".join(
         f"{kind} " + " / ".join(f"{each.p95_ms[kind]:.0f}" for each in found.values()) for kind in alone.p95_ms
     )
-    failed = {kind: dict(counts) for kind, counts in beside.failures.items() if counts}
+    failed = {kind: dict(counts) for kind, counts in loaded.failures.items() if counts}
     print(
-        f"  neighbours {name:24} {shown} ms; {beside.cores:.2f} cores; answered {dict(sorted(answered.items()))}"
+        f"  neighbours {name:24} {shown} ms; {loaded.cores:.2f} cores; answered {dict(sorted(answered.items()))}"
         f"{f'; FAILED {failed}' if failed else ''}{'' if recovered else '; NOT RECOVERED'}",
         flush=True,
     )
@@ -177,7 +177,7 @@ def _round(bench: _Bench, port: int, pid: int, name: str, load: Load) -> _Round:
 
 
 def _rows(name: str, load: Load, rounds: Sequence[_Round]) -> list[Row]:
-    """Return the rows of one load: the medians of the rounds beside the load, with three times those beside others."""
+    """Return the rows of one load: their p95 with the load, and the goal that follows from an equal load."""
     rows = []
     for kind in rounds[0][CONDITIONS[0]].p95_ms:
         found = {condition: [each[condition].p95_ms[kind] for each in rounds] for condition in CONDITIONS}
@@ -189,13 +189,13 @@ def _rows(name: str, load: Load, rounds: Sequence[_Round]) -> list[Row]:
             "failures": dict(failures),
             "rate_limit": load.limited,
         }
-        beside, spinning, alone = medians.values()
-        note = f"{beside} ms beside the load, {spinning} beside an equal processor load, {alone} alone"
+        loaded, spinning, alone = medians.values()
+        note = f"{loaded} ms with the load, {spinning} with an equal processor load, {alone} alone"
         if failures:
             note += f"; failed: {', '.join(f'{count} {why}' for why, count in failures.most_common())}"
         rows.append(
             Row(
-                f"{kind} beside {name}: p95", beside, max(GOAL_RATIO * spinning, GOAL_MS), " ms", is_most=True,
+                f"{kind} with {name}: p95", loaded, max(GOAL_RATIO * spinning, GOAL_MS), " ms", is_most=True,
                 low=min(found[CONDITIONS[0]]), high=max(found[CONDITIONS[0]]), note=note, measured=measured,
             )
         )  # fmt: skip

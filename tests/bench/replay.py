@@ -253,7 +253,7 @@ def _ingest(folder: Path, rounds: int) -> Row:
 
 
 def _large(folder: Path, large: int) -> list[Row]:
-    """Measure the memory of a replay of many records, each in its own process, and a trace of the last record."""
+    """Measure the memory of replays of few and of many records, each in its own process, and the time of a trace."""
     peaks = {}
     for count in (SMALL, large):
         journal = folder / "in.bin"
@@ -292,5 +292,5 @@ def _pieces(count: int) -> Iterator[bytes]:
 def print_peak(journal: str) -> None:
     """Replay a journal in this process, and print its peak memory in MiB."""
     _replay(IncidentBundle(_spec(["identity"] * 4), "", {}, {"in": Path(journal)}, {}), {})
-    status = Path("/proc/self/status").read_text()  # not getrusage, whose peak includes the process that started this
+    status = Path("/proc/self/status").read_text()  # getrusage would include the parent's peak
     print(int(status.split("VmHWM:")[1].split()[0]) / 1024)

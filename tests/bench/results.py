@@ -33,7 +33,7 @@ class Row:
 
     @property
     def share(self) -> float:
-        """The share of the goal that is reached: 1 if it is reached exactly, above 1 if it is exceeded."""
+        """The share of the goal that is reached: 1 if the goal is reached exactly, above 1 if it is exceeded."""
         if self.value <= 0 or self.goal <= 0:
             return 2.0 if self.is_reached else 0.01
         return self.goal / self.value if self.is_most else self.value / self.goal

@@ -1,7 +1,7 @@
 """The callers of ``make bench ARGS=neighbours``. ``python -m tests.bench.traffic FILE`` sends the traffic in the file.
 
 A loop over plain sockets sends requests that were built in advance, so that the program uses little processor time. It
-stops after the given time or when its standard input is closed, and prints the number of responses by status.
+stops after the given time or when its standard input is closed, and prints its counts, such as responses by status.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 
-# This text in a request is replaced with a different number each time.
+# This placeholder in a request is replaced with a different number each time.
 NUMBER = b"@@@@@@@@@@"
 _AT_ONCE = 64 * 1024
 _REOPEN_AFTER_S = 0.05
-_REOPEN_IDLE_AFTER_S = 5.0  # long, because the load consists of open connections and not of opening them
+_REOPEN_IDLE_AFTER_S = 5.0  # long, because open connections are the load, not their opening
 _OPENED_AT_ONCE = 50
 # Connections that open at the same moment would all be accepted by one of the server's processes.
 _OPENED_WITHIN_S, _LONGEST_PAUSE_S = 0.9, 0.15
@@ -35,13 +35,13 @@ class Style(StrEnum):
     IN_TURN = "in_turn"  # send each request after the response to the previous one
     PIPELINED = "pipelined"  # send as many requests as the server accepts, and discard the responses
     IDLE = "idle"  # open connections and send nothing
-    ROTATING = "rotating"  # send heartbeats in turn, and rotate the agent's key before every 25th one
+    ROTATING = "rotating"  # send heartbeats in turn, and rotate the agent's key once per 25 heartbeats
     SPINNING = "spinning"  # send no requests, but use ``cores`` of processor time
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """The traffic of one program. Each connection sends the ``requests`` in turn, starting at a different one."""
+    """The traffic of one program. Each connection sends the ``requests`` in turn, from a different start."""
 
     style: Style
     port: int
@@ -50,7 +50,7 @@ class Traffic:
     connections: int = 1
     requests: Sequence[bytes] = ()
     bytes_per_s: float = 0.0
-    """The pace of each pipelined connection. 0 means full speed."""
+    """The bytes per second that each pipelined connection sends. 0 means full speed."""
     cores: float = 0.0
 
     def save(self, path: Path) -> None:
@@ -135,7 +135,7 @@ class _Sender:
             connection.reopen_at = time.monotonic() + number * pause_s
 
     def run(self) -> dict[str, int]:
-        """Send until the time is over or standard input is closed. Return the number of responses by status."""
+        """Send until the time is over or standard input is closed. Return counts of responses, closings and bytes."""
         self._selector.register(sys.stdin, selectors.EVENT_READ)
         until = time.monotonic() + self._traffic.seconds
         while (now := time.monotonic()) < until:
@@ -189,7 +189,7 @@ class _Sender:
             self._send(connection)
 
     def _send(self, connection: _Connection) -> None:
-        """Send the rest of the last request, or the next request. After a whole request, wait for the response."""
+        """Send the rest of the last request, or the next one. Unpaced pipelines do not wait after a whole request."""
         assert connection.socket is not None
         if not connection.unsent:
             connection.unsent = memoryview(self._next(connection))
@@ -272,7 +272,7 @@ def _spin(traffic: Traffic) -> dict[str, int]:
 
 
 def main() -> None:
-    """Send the traffic in the file, and print the number of responses by status."""
+    """Send the traffic in the file, and print the counts as JSON."""
     traffic = Traffic.load(Path(sys.argv[1]))
     found = _spin(traffic) if traffic.style is Style.SPINNING else _Sender(traffic).run()
     print(json.dumps(found))

@@ -57,7 +57,7 @@ def place_of(row: Any) -> Place:
         return None
     if "_place" not in row.__dict__:
         row._place = _place_of(row)
-    return row._place  # type: ignore[no-any-return]  # set two lines above
+    return row._place  # type: ignore[no-any-return]  # an attribute of our own
 
 
 def _place_of(row: Any) -> Place:
@@ -319,7 +319,7 @@ class Tenants:
         for each in ACTS.values():
             if each.on is not None:
                 made.get(each.on)
-        facts.catch_up(Environment.objects.all())  # otherwise the first request for a list of agents does this
+        facts.catch_up(Environment.objects.all())  # otherwise the first request for the agents list would do this
 
     @property
     def everybody(self) -> list[Somebody]:
@@ -327,7 +327,7 @@ class Tenants:
 
     @cache  # noqa: B019  each process has only one instance
     def rows_for(self, label: str, name: str) -> list[Any]:
-        """Return rows of acme's trading project whose state permits the act.
+        """Return rows of acme's trading project, of acme itself or of its viewer, whose state permits the act.
 
         Returns one row for each variant of the rule: rows in prod, and rows of an organization itself, may differ.
         """
@@ -365,7 +365,8 @@ class Tenants:
     ) -> Any:
         """Send a request as the person. The template is rendered only if the ``whole`` page is needed."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(client, "store_rendered_templates", lambda *_, **__: None)  # which copies every context
+            # To save time, do not let the test client copy the context of each template.
+            patch.setattr(client, "store_rendered_templates", lambda *_, **__: None)
             form = urlencode(data or {})
             with nullcontext() if whole else unrendered():
                 return person.client.generic(method, url, form, "application/x-www-form-urlencoded")

@@ -30,7 +30,7 @@ ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--n
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
-    """Start one browser for the session. Without one on PATH, skip the browser tests with a warning."""
+    """Start one browser for the session. Without Chromium on PATH, skip the browser tests with a warning."""
     if CHROMIUM is None:
         pytest.skip("NO CHROMIUM ON PATH: the browser tests did not run (apt-get install chromium-headless-shell)")
     with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
@@ -47,7 +47,7 @@ def _listen(page: Page, errors: list[str]) -> None:
         if message.type == "error":  # includes requests blocked by the content security policy
             errors.append(message.text)
 
-    def answered(response: Response) -> None:
+    def responded(response: Response) -> None:
         if response.status >= 500:
             errors.append(f"{response.url}: {response.status}")
 
@@ -59,7 +59,7 @@ def _listen(page: Page, errors: list[str]) -> None:
     page.on("console", console)
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("requestfailed", failed)
-    page.on("response", answered)
+    page.on("response", responded)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ _CHOICES = 12  # visited choices per filter
 
 
 def walk(user: User, *, lists: bool = True) -> Iterator[tuple[str, str]]:
-    """Yield the name and URL of each page: the list of each table, and the page and forms of one row.
+    """Yield the name and URL of each page: the overview, the list of each table, and the pages of one of its rows.
 
     With ``lists``, also yield searches, filters, orderings and further pages of the lists.
     """
@@ -69,7 +69,7 @@ def _largest(model: Any, rows: Any) -> Any:
 
 
 def more(row: Any) -> Iterator[tuple[str, str]]:
-    """Yield the name and URL of each additional page of the row's table, without the pages of acts."""
+    """Yield the name and URL of each additional HTML page of the row's table, without the pages of acts."""
     label = row._meta.label_lower
     for name, page in TABLES[label].pages.items():
         if "GET" in page.methods and not page.is_file:

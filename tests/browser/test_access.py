@@ -93,7 +93,7 @@ def assert_shows_nothing_else(person: Somebody, tenants: Tenants, response: Any)
 
 
 def assert_refused(response: Any, before: str | None = None) -> None:
-    """Assert that the response is 403 or 404, and that no row was written."""
+    """Assert that the response is 403 or 404, and that no row was written since ``before``, if given."""
     context = (response.wsgi_request.user, response.wsgi_request.method, response.wsgi_request.get_full_path())
     assert response.status_code in {403, 404}, (*context, response.status_code)
     assert before is None or writes() == before, context
@@ -209,7 +209,7 @@ def forbidden_pages(tenants: Tenants, name: str) -> Iterator[AccessRequest]:
 
 
 def addresses_of(tenants: Tenants, name: str) -> Iterator[str]:
-    """Yield the URL of the page for a row of each project, or its only URL."""
+    """Yield the page's URL for a row of each project, or the page's only URL."""
     rule = PAGES[name]
     rows = [tenants.near(rule.table), tenants.far(rule.table)] if rule.table else [None]
     for row in rows:
@@ -382,7 +382,7 @@ def test_captured_records_are_shown_only_to_operators(tenants: Tenants) -> None:
 
 
 def test_people_without_role_cannot_enter_console(tenants: Tenants, settings: Any) -> None:
-    settings.CONFIG = replace(settings.CONFIG, rate_limit=False)  # for hundreds of requests without a credential
+    settings.CONFIG = replace(settings.CONFIG, rate_limit=False)  # this test sends hundreds of requests
     people = [Client(), signed_in(accounts.get_or_create_account("nobody@nowhere.example"))]
     pages = [table(model) for model in MODELS.values()]
     pages += [reverse(f"admin:{name}") for name in ("index", "search", "autocomplete")]

@@ -43,7 +43,7 @@ def pages(apps: Sequence[str]) -> Iterator[str]:
 def test_lists_row_pages_and_forms_are_accessible(
     world: World, page: Page, apps: Sequence[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ReadOnlyAdmin, "list_per_page", 10)  # all rows of a list look alike
+    monkeypatch.setattr(ReadOnlyAdmin, "list_per_page", 10)  # few rows are enough, because all look alike
     fill(world)
     prepare(sign_in(page, superuser()))
 

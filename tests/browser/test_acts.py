@@ -95,7 +95,7 @@ def test_reviewer_can_deny(world: World) -> None:
     assert ApprovalDecision.objects.get().comment == "not on a Friday"
 
 
-OWN = "You, or a key that you made, requested this. Another person must approve it."
+OWN = "You, or a key that you created, requested this. Another person must approve it."
 
 
 def test_refused_act_shows_reason_and_changes_nothing(world: World) -> None:
@@ -230,7 +230,7 @@ def test_credential_can_be_revoked_once(world: World, model: Any, who: str, acti
     assert shown_messages(again) == [("error", f"{row}: This credential is already revoked.")]
     event = AuditEvent.objects.filter(action=action).earliest(
         "id"
-    )  # the event of a user token has a copy in the organization
+    )  # the audit event of a user token also has a copy in the organization
     assert event.actor_display == person.actor.display
     assert event.organization_id == (world.organization.pk if scope else None)
     assert event.environment_id == (made.deployment.environment_id if scope == "environment" else None)
@@ -260,7 +260,7 @@ def test_agent_can_be_decommissioned(world: World) -> None:
     ("name", "states"),
     [("rotate_signing_key", ["active", "next"]), ("rotate_signing_key_at_once", ["retiring", "active"])],
 )
-def test_signing_key_can_be_rotated_and_old_key_retired(world: World, name: str, states: list[str]) -> None:
+def test_signing_key_can_be_rotated_and_inactive_key_retired(world: World, name: str, states: list[str]) -> None:
     client = signed_in(world.admin.user)
     asked = {**YES, "_form": client.get(act(world.organization, name)).context["form_id"]}
     made, again = (client.post(act(world.organization, name), asked) for _ in range(2))  # a double click

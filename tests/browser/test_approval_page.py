@@ -56,10 +56,10 @@ def test_deployment_is_compared_with_deployment_it_replaces(world: World) -> Non
     two = active(world, second, agents)
     three = world.deployment(third)
 
-    # The base of a new deployment is the current deployment, and of an activated one the deployment that it superseded.
+    # A new deployment's base is the current deployment; an activated deployment's base is the one that it superseded.
     assert find_base(three) == two
     assert find_base(two) == one
-    assert find_base(one) == two  # it superseded no deployment, so its base is the current deployment
+    assert find_base(one) == two  # ``one`` superseded no deployment, so its base is the current deployment
 
 
 def test_first_deployment_shows_everything_as_new(world: World) -> None:
@@ -106,7 +106,7 @@ def test_person_who_decided_sees_that_others_must_decide(world: World) -> None:
 
     assert summary["headline"] == "Waiting for approval: 1 of 2 given."
     assert summary["decide"] == {
-        "why": "You have already decided. The request waits for the decision of another person."
+        "why": "You have already decided. The request is waiting for another person's decision."
     }
     assert summary["moving"] is True
 

@@ -65,7 +65,7 @@ def test_denial_without_comment_is_refused(world: World, page: Page) -> None:
     deployment = requested(world, "first")
     sign_in(page, world.reviewer.user)
     page.goto(act(deployment, "deny"))
-    page.get_by_label("Comment").fill("   ")  # the browser accepts spaces
+    page.get_by_label("Comment").fill("   ")  # the browser accepts spaces, but the server does not
 
     page.get_by_role("button", name="Deny").click()
 
@@ -137,7 +137,7 @@ def test_api_documentation_renders(page: Page, shots: Path) -> None:
     page.goto("/api/redoc")
     # ReDoc renders the whole document before it shows any part of it.
     page.locator("h1", has_text="ByteOr Cloud").wait_for()
-    page.locator("input[type=text]").first.fill("rollback")  # the search runs in a worker
+    page.locator("input[type=text]").first.fill("rollback")  # Redoc's search needs a web worker
     page.locator("[data-role='search:results']").wait_for()
     page.screenshot(path=shots / "redoc.png")
 

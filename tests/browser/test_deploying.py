@@ -117,7 +117,7 @@ def test_deployment_is_previewed_and_then_requested(world: World) -> None:
 
     assert seen.agents == f"15 agents: {', '.join(f'edge-{n:02}' for n in range(10))} and 5 more"
     assert seen.waves == [(1, 5, "1 agent"), (2, 25, "3 agents"), (3, 100, "11 agents")]
-    assert seen.consent.startswith("It needs the approval of 1 of these people: admin@")
+    assert seen.consent.startswith("The deployment needs the approval of 1 of these people: admin@")
     assert "operator@" not in seen.consent
     assert seen.obstacles == []
     deployment = Deployment.objects.get()

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.django_db
 
 
 def rows(world: World) -> dict[str, list[str]]:
-    """Return the texts of each row in the pipelines panel, without markup, by pipeline."""
+    """Return the HTML of the cells of each row in the pipelines panel, by pipeline."""
     page = signed_in(world.viewer.user).get(row_page(world.prod))
     [panel] = [each for each in page.context["summary"]["panels"] if each["title"] == "Pipelines"]
     return {name: [str(cell) for cell in cells] for name, *cells in panel["rows"]}
@@ -131,7 +131,7 @@ def test_deploy_button_leads_operators_to_config_bundles(world: World, other: Wo
     assert "To deploy it, press Deploy." in operator.get(row_page(bundle)).text
     world.agent(world.prod)
     deployment = world.deployment(bundle)
-    assert "It needs the approval of 1 of these people: " in operator.get(row_page(deployment)).text
+    assert "The deployment needs the approval of 1 of these people: " in operator.get(row_page(deployment)).text
 
 
 def test_environment_page_is_hidden_from_other_organizations(world: World, other: World) -> None:

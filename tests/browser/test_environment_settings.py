@@ -42,7 +42,7 @@ def test_only_changed_settings_are_stored(world: World) -> None:
     event = AuditEvent.objects.get(action="environment.update")
     assert event.actor_display == world.project_admin.user.email
     page = client.get(row_page(world.dev)).text
-    assert "Nothing is deployed until" in page
+    assert "No deployment starts until" in page
     assert NOW["reason"] in page
 
 

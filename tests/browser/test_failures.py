@@ -19,7 +19,7 @@ BOTH = (1440, 700)
 
 
 def panels(page: Page) -> list[str]:
-    """Return the ids of the sections below the headline, in order."""
+    """Return the ids of the sections that update themselves, in order."""
     found: list[str] = page.locator(".live > section.panel").evaluate_all("all => all.map(each => each.id)")
     return found
 

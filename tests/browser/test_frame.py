@@ -194,7 +194,7 @@ def test_invisible_scope_is_not_found(world: World, other: World) -> None:
     for label, model in MODELS.items():
         refused = client.get(table(model), {"in": str(other.dev.pk)})
         assert refused.status_code == (403 if label in OPERATORS_ONLY else 404), label
-    assert client.get("/admin/").status_code == 200  # the overview has remembered none of these scopes
+    assert client.get("/admin/").status_code == 200  # the session contains none of these scopes
 
 
 def test_row_page_has_scope_of_row(world: World) -> None:

@@ -48,7 +48,7 @@ def start_worker() -> threading.Thread:
 
 
 def history(world: World) -> None:
-    """Create eight versions. From the sixth version on, an additional stage drops records that the others keep."""
+    """Create eight versions. From the sixth on, an additional stage drops records that the earlier versions keep."""
     for number in range(1, 9):
         copy = {"id": f"copy-{number}", "op": "identity"}
         stages = [copy, {"id": "check", "op": "dataguard_check", "depends_on": [copy["id"]]}]

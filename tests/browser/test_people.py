@@ -103,7 +103,7 @@ def test_secret_is_shown_once_and_never_stored(world: World, caplog: pytest.LogC
         assert made.digest == credential_digest(secret)
         assert "no-store" in shown.headers["Cache-Control"]
         assert "Location" not in shown.headers
-        # A double click or a reload sends the form again. It must neither create a second row nor lose the secret.
+        # A double click or a reload sends the form again, which must neither create a second row nor lose the secret.
         again = sent(client, row, name, {**values, "_form": form_id})
         assert (secret in again.text, again.headers["Cache-Control"]) == (True, shown.headers["Cache-Control"])
         assert secret.encode() not in b"".join(map(bytes, IdempotencyKey.objects.values_list("response", flat=True)))
@@ -276,7 +276,7 @@ def test_person_can_click_from_empty_organization_to_enrollment(world: World, pa
     page.get_by_label("Number of agents").fill("2")
     page.get_by_label("Labels").fill("zone")
     send("Create enrollment token")
-    expect(page.get_by_role("alert")).to_have_text("Write KEY=VALUE for each label, with commas between them.")
+    expect(page.get_by_role("alert")).to_have_text("Write each label as KEY=VALUE, and separate labels with commas.")
     look("enrollment-form")
     page.get_by_label("Labels").fill("zone=eu-1")
     send("Create enrollment token")

@@ -58,7 +58,9 @@ def wave(page: Page, number: int) -> Any:
     return page.locator(f"#wave-{number} .pill")
 
 
-def test_approval_failure_and_rollback_are_shown_live(world: World, page: Page, shot: Callable[..., None]) -> None:
+def test_deployment_is_shown_live_from_approval_to_rollback(
+    world: World, page: Page, shot: Callable[..., None]
+) -> None:
     agents = running(world, 4)
     deployment = risky(world, note=f"the night build {NASTY}")
     sign_in(page, world.reviewer.user)
@@ -180,7 +182,7 @@ def test_denial_comment_is_kept_when_another_person_decides(world: World, page: 
 def test_page_reports_failed_updates(world: World, chromium: Browser, live_server: Any) -> None:
     fleet(world, 1)
     deployment = offered(world, world.bundle())
-    context = chromium.new_context(base_url=live_server.url)  # this test provokes errors
+    context = chromium.new_context(base_url=live_server.url)  # unlike ``open_page``, permits errors
     page = context.new_page()
     sign_in(page, world.viewer.user)
     page.clock.install()
@@ -210,7 +212,7 @@ def test_page_reports_failed_updates(world: World, chromium: Browser, live_serve
 def test_update_without_a_response_times_out(world: World, chromium: Browser, live_server: Any) -> None:
     fleet(world, 1)
     deployment = offered(world, world.bundle())
-    context = chromium.new_context(base_url=live_server.url)  # this test provokes errors
+    context = chromium.new_context(base_url=live_server.url)  # unlike ``open_page``, permits errors
     page = context.new_page()
     sign_in(page, world.viewer.user)
     page.route("**/live/", lambda route: None)

@@ -270,6 +270,22 @@ def test_query_count_does_not_depend_on_number_of_replays(world: World) -> None:
     assert max(few.values()) <= 17, few
 
 
+def test_artifact_page_lists_bisect_of_many_versions(world: World) -> None:
+    artifact = ingested(world, incident(world.version().spec_kv))
+    verdict = {"version_id": str(artifact.version_id), "verdict": None, "replay_id": None}
+    Bisect.objects.create(
+        environment=world.dev,
+        artifact=artifact,
+        predicate="fails",
+        versions=[{**verdict, "number": number} for number in range(100)],  # too large for lists
+        requested_by="x",
+    )
+
+    page = signed_in(world.operator.user).get(row_page(artifact))
+
+    assert "The page of the bisect shows the verdicts so far." in page.text
+
+
 def test_queued_dry_run_can_be_canceled_from_its_page(world: World) -> None:
     artifact = ingested(world, incident(world.version().spec_kv))
     client = signed_in(world.operator.user)

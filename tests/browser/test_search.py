@@ -198,7 +198,7 @@ def test_search_works_by_keyboard(world: World, open_page: Callable[..., Page], 
 
     page.get_by_role("button", name=re.compile("^Search")).click()
     page.keyboard.type(str(first.pk))
-    page.keyboard.press("Enter")  # before the response arrives
+    page.keyboard.press("Enter")  # the response has not arrived yet
     page.wait_for_url(f"**{row_page(first)}")
 
 
@@ -226,6 +226,6 @@ def test_selected_result_stays_selected_after_later_response(world: World, open_
     page.wait_for_function("option => !option.isConnected", arg=listed)
     expect(second).to_have_attribute("aria-selected", "true")
 
-    # After a search for another text, its first row is selected.
+    # After a search for another text, the first result is selected.
     page.keyboard.type("-")
     expect(first).to_have_attribute("aria-selected", "true")

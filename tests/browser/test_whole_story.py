@@ -39,7 +39,7 @@ BAD = plan(
 
 
 class Hand:
-    """A person at a browser. All clicks go through this class, which counts the clicks of all people together."""
+    """A person at a browser. This class counts the clicks of all people on links and buttons."""
 
     clicks = 0
 
@@ -90,7 +90,7 @@ def enroll(token: str) -> tuple[Agent, Api]:
 
 
 def write_and_promote(hand: Hand, content: dict[str, Any]) -> None:
-    """Write the plan in the editor, save it and promote the draft."""
+    """Write the plan in the editor, save it, promote the draft, and open the form for a config bundle."""
     hand.page.get_by_label("Plan", exact=True).fill(write_plan(content))
     expect(hand.page.locator(".verdict")).to_have_text("compiles")
     hand.button("Save")

@@ -25,12 +25,12 @@ def waiting(world: World, count: int = 1, **options: Any) -> list[Deployment]:
 
 
 def approval_of(deployment: Deployment) -> Approval:
-    """Return the approval that the deployment waits for."""
+    """Return the approval for which the deployment is waiting."""
     return Approval.objects.get(deployment=deployment)
 
 
 def listed(client: Client, **query: str) -> list[UUID]:
-    """Return the approvals in the order of the inbox."""
+    """Return the ids of the approvals in the inbox, in its order."""
     return [row.pk for row in client.get(table(Approval), query).context["cl"].result_list]
 
 

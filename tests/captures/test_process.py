@@ -32,7 +32,7 @@ BY_NATIVE_CODE = {
 
 
 def reach(tmp_path: Path, bundle: MakeBundle, ring: MakeRing, found: Mapping[bytes, bytes]) -> Any:
-    """Run an op that makes each attempt, and assert the outcomes. Returns the process's last message."""
+    """Replay an op that makes each attempt, with ``found`` as its recorded output. Return the last message."""
     site = tmp_path / "site"
     site.mkdir()
     install(site, "reaching", {"reach": "reaching"})

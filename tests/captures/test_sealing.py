@@ -1,4 +1,4 @@
-"""Tests of the limits and seals of a process, in a separate process."""
+"""Tests of the limits and seals of a process. Most run in a child process, because a seal cannot be undone."""
 
 import json
 import os

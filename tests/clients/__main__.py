@@ -1,6 +1,6 @@
 """``make clients``: generate clients from docs/openapi.yaml and check that they contain every operation.
 
-Exits with 1 if a client lacks an operation, a generator warns, or a client cannot be imported or compiled.
+Exits with 1 if there are no operations or a client lacks one, a generator warns, or a client cannot be used.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ GENERATORS = {"openapi-python-client": python_client, "openapi-typescript": type
 
 
 def main() -> int:
-    """Run each generator and print its result. Return 1 if there is a missing operation or a problem, otherwise 0."""
+    """Run each generator and print its result. Return 1 if operations are missing or problems occur, otherwise 0."""
     parser = argparse.ArgumentParser(prog="make clients", description="Generate clients from the OpenAPI document.")
     parser.add_argument(
         "--environment", type=Path, default=ROOT / ".venv/clients", help="the environment that contains the generators"

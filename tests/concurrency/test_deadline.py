@@ -43,7 +43,7 @@ def test_waits_share_one_time_budget(clock: Clock) -> None:
 
 def test_time_between_waits_does_not_use_up_time_budget(clock: Clock) -> None:
     with deadline.limited(8, clock=clock):
-        clock.now += 60  # like a slow client or a long poll
+        clock.now += 60  # the time of a slow client or a long poll
 
         with deadline.waiting() as left_s:
             assert left_s == 8
@@ -113,7 +113,7 @@ def test_statement_is_aborted_at_deadline(is_frequent: bool) -> None:
     assert isinstance(raised.value.__cause__, Unresponsive)
     assert problems.as_domain_error(raised.value).detail == "The database is not responding. Try again later."
     connection.close()
-    run("SELECT 1")  # on a new connection
+    run("SELECT 1")  # opens a new connection
     assert frequent.run("0") == [("",)]
     frequent.close()
 

@@ -81,7 +81,7 @@ def test_other_greenlets_run_between_turns(clock: Clock) -> None:
     def beat() -> None:
         for _ in range(50):
             order.append("beat")
-            gevent.sleep(1e-6)  # the next iteration, as for a response that arrives
+            gevent.sleep(1e-6)  # waits for the next iteration, like a request whose response arrives
 
     turns = Turns()
     gevent.joinall([gevent.spawn(work) for _ in range(4)] + [gevent.spawn(beat)], raise_error=True)
@@ -132,13 +132,13 @@ def test_resumed_request_waits_for_turn_while_others_compute(clock: Clock, monke
 
     with computing_for("a"):
         resume()
-        assert waited == []  # nobody else computes
+        assert waited == []  # no other greenlet computes
         with computing_for("b"):
             resume()
             set_owner("c")
             resume()
 
-    assert waited == ["b", "b", "c"]  # the first one when it began
+    assert waited == ["b", "b", "c"]  # the first wait was at the start of its block
 
 
 def test_code_outside_requests_does_not_wait(clock: Clock) -> None:

@@ -53,7 +53,7 @@ class Crowd:
             assert self.slots._waiting.total() == waiting - 1
 
     def finish(self, *held: Holder) -> None:
-        """Free slots until every waiting thread has had one."""
+        """Free slots until no thread waits."""
         waiting, given_back = list(held), 0
         while len(self.served) + len(self.refused) < len(self.threads):
             self.slots.give_back(waiting.pop(0))
@@ -154,7 +154,7 @@ def test_organization_with_most_waiting_requests_is_refused() -> None:
     made = crowd(1, held_by=[ADA], waiting=4)
     made.wait_for_slot(ADA, ADA, BOB, KEY)
 
-    made.wait_for_slot(EVE)  # the fifth waiting request; Acme has four of them
+    made.wait_for_slot(EVE)  # the fifth waiting request; the other four are Acme's
 
     wait_until(lambda: made.refused)
     assert made.refused == [ADA]  # Acme's caller with the most waiting requests

@@ -58,7 +58,8 @@ def test_refused_request_only_updates_counter(world: World) -> None:
     with CaptureQueriesContext(connection) as queries:
         assert client.get("/admin/records/", headers=BROWSER).status_code == 429
 
-    assert [query["sql"].split()[0] for query in queries] == ["SELECT", "SELECT", "INSERT"]  # session, person, counter
+    # The queries read the session and the person, and count the request.
+    assert [query["sql"].split()[0] for query in queries] == ["SELECT", "SELECT", "INSERT"]
     assert "tenancy_ratecounter" in queries[-1]["sql"]
 
 

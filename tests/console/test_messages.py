@@ -43,7 +43,7 @@ MESSAGES = {
     ("fleet.agent", "drain"): "X drained",
     ("fleet.agent", "undrain"): "X undrained",
     ("fleet.agent", "relabel"): "Labels of X changed",
-    ("fleet.agent", "rotate_key"): "New key requested from X",
+    ("fleet.agent", "rotate_key"): "Key rotation requested for X",
     ("fleet.agent", "revoke"): "X decommissioned",
     ("releases.approval", "approve"): "X given",
     ("releases.approval", "deny"): "X denied",

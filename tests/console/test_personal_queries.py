@@ -36,7 +36,7 @@ def test_people_with_same_role_kinds_share_compiled_query_but_not_rows(world: Wo
             assert visible_row(admin, user, str(rows[mine].pk)) == rows[mine]
             assert visible_row(admin, user, str(rows[foreign].pk)) is None
 
-    assert _compiled.cache_info().misses == 2  # one for viewers, one for operators
+    assert _compiled.cache_info().misses == 2  # one query for viewers, one for operators
     assert visible_row(admin, _read(world.viewer.user), "junk") is None
     assert visible_row(admin, ConsoleUser(None, True, {}), str(rows[other].pk)) == rows[other]
     assert visible_row(admin, ConsoleUser(world.viewer.user.pk, False, {}), str(rows[world].pk)) is None

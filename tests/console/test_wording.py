@@ -118,7 +118,7 @@ def outputs(*payloads: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["changed", "missing", "extra"])
-def test_records_around_divergence_are_read_from_both_sides(kind: str) -> None:
+def test_records_around_divergence_are_read_from_expected_and_actual_output(kind: str) -> None:
     captured = [b"a", b"b", b"c", b"d", b"e", b"f", b"g"]
     replayed = [b"a", b"b", b"c", {"changed": b"D", "missing": b"-", "extra": b"d"}[kind], b"E", b"f", b"g"]
     if kind == "extra":

@@ -44,7 +44,7 @@ class Workspace:
         return requests.request(method, self.installation.base + path, headers=headers, timeout=PATIENCE_S, **options)
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        """Create a resource and return it."""
+        """Send a POST request that must succeed, and return the JSON of the response."""
         response = self.request("POST", path, json=body)
         assert response.status_code in {200, 201}, response.text
         return response.json()

@@ -1,11 +1,11 @@
 """A worker that kills itself with ``kill -9`` at chosen moments of a rollout and is restarted immediately.
 
-``python -m tests.crash.doomed_worker`` reads lines from its stdin. Each is a JSON list of moments at which successive
-workers die; the last worker survives. It prints a line for each moment that a worker passes, and for each death. Every
-worker is a fork of this process, which has loaded the code and has no open connection, so workers start fast.
+``python -m tests.crash.doomed_worker`` reads lines from its stdin. Each line is a JSON list of moments at which
+successive workers die; the last worker survives. The process prints a line for each moment that a worker passes or dies
+at. Every worker is a fork of this process, which has loaded the code and has no open connection, so workers start fast.
 
 The moments are before and after the commit of each transaction in which a job changes a deployment, and in the middle
-and at the end of writing its bundle.
+and at the end of writing the deployment's bundle.
 """
 
 from __future__ import annotations
@@ -59,14 +59,15 @@ class Doom:
         from byteor_cloud.worker import jobs, outcomes
         from byteor_cloud.worker.jobs import KINDS
 
-        # A rollout may have more deaths than the limit for a job, without the delay after each.
+        # Permit more deaths than the limit for a job, and skip the delay after each death.
         jobs.KILLS, outcomes.LONGEST_WAIT_AFTER_A_KILL_S = 1000, 0
         for name in (BuildBundle.name, StepRollout.name):
             KINDS[name] = replace(KINDS[name], run=self._watched(KINDS[name].run))
         # The strategies of the tests pause for one second between waves.
         KINDS[SWEEP.name] = replace(KINDS[SWEEP.name], periodic=replace(SWEEP, every_s=1))
 
-        commit, put = BaseDatabaseWrapper._commit, blobs.put  # type: ignore[attr-defined]  # the method through which Django commits
+        # Django commits through this method, which the stubs lack.
+        commit, put = BaseDatabaseWrapper._commit, blobs.put  # type: ignore[attr-defined]
 
         def watched_commit(wrapper: Any) -> None:
             state = self._state(wrapper.connection)
@@ -85,7 +86,7 @@ class Doom:
             put(content_hash, content)
             self.pass_or_die("after the bundle")
 
-        BaseDatabaseWrapper._commit = watched_commit  # type: ignore[attr-defined]
+        BaseDatabaseWrapper._commit = watched_commit  # type: ignore[attr-defined]  # the stubs lack ``_commit``
         blobs.put = watched_put
 
     def _watched(self, function: Callable[..., None]) -> Callable[..., None]:

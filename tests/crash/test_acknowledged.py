@@ -83,8 +83,8 @@ def check(stream: Stream) -> None:
         artifact = workspace.get(path)
         assert artifact["content_hash"] == "sha256:" + hashlib.sha256(content).hexdigest()
         assert workspace.request("GET", f"{path}/content").content == content
-        # The job that verifies it was not lost.
-        wait_until(lambda path=path: workspace.get(path)["status"] == "verified")  # type: ignore[misc]
+        # The job that verifies the artifact has not been lost.
+        wait_until(lambda path=path: workspace.get(path)["status"] == "verified")  # type: ignore[misc]  # mypy cannot infer the lambda
 
 
 @pytest.fixture

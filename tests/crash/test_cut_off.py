@@ -95,7 +95,7 @@ def test_lost_sessions_neither_repeat_nor_interrupt_jobs(
 
 
 def _get(workspace: Workspace, path: str) -> dict[str, str]:
-    """Return a resource. Retry while the API reconnects to the database."""
+    """Return a resource, or a placeholder with the status ``running`` if the API returns an error."""
     response = workspace.request("GET", path)
     found: dict[str, str] = response.json() if response.status_code == 200 else {"status": "running"}
     return found

@@ -1,6 +1,6 @@
 """Tests of heartbeats under load while the database is down or loses all connections, or API processes are killed.
 
-Each heartbeat with a 200 response is stored. Every other one receives a clear 503, or a broken connection if its
+Each heartbeat with a 200 response is stored. All others receive a clear 503, or a broken connection if the API
 process was killed. The service recovers without intervention.
 """
 
@@ -30,7 +30,7 @@ AGENTS = 8
 
 
 class BeatingAgent:
-    """An agent that sends heartbeats over one kept-alive connection. Their agent version is a running number."""
+    """An agent that sends heartbeats over one kept-alive connection, numbered in their agent version."""
 
     def __init__(self, workspace: Workspace, token: str, name: str) -> None:
         enrolled = workspace.request("POST", f"{workspace.environment}/agents", token, json={"name": name}).json()
@@ -66,7 +66,7 @@ class BeatingAgent:
 
 
 def _is_clear(response: HTTPResponse, body: bytes) -> bool:
-    """Return whether this is a 503 with ``Retry-After`` and a detail for people."""
+    """Return whether this is a 503 with ``Retry-After`` and a human-readable detail."""
     if response.status != 503 or response.headers["Content-Type"] != "application/problem+json":
         return False
     problem = json.loads(body)
@@ -173,7 +173,7 @@ def test_heartbeats_recover_after_api_processes_are_killed(workspace: Workspace,
             others = set(workspace.api_processes()) - {victim}
             os.kill(victim, signal.SIGKILL)
             load.wait_for_progress()
-            wait_until(lambda others=others: len(set(workspace.api_processes()) - others) == 1)  # type: ignore[misc]
+            wait_until(lambda others=others: len(set(workspace.api_processes()) - others) == 1)  # type: ignore[misc]  # mypy cannot infer the lambda
 
     load.check()
     assert load.broken > 0

@@ -49,7 +49,7 @@ def kill_in(job: str) -> None:
         assert workers.stdin is not None
         assert workers.stdout is not None
         for _ in range(KILLS):
-            Worker(has_clock=False)._maintain_queue()  # as every running worker does
+            Worker(has_clock=False)._maintain_queue()  # takes over the dead worker's job
             with connection.cursor() as cursor:
                 cursor.execute("UPDATE procrastinate_jobs SET scheduled_at = now() WHERE status = 'todo'")
             workers.stdin.write("go\n")

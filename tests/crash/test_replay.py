@@ -210,7 +210,7 @@ def test_killed_worker_leaves_no_paused_process_and_loses_no_replay() -> None:
         processes: dict[int, str] = {}
 
         def one_is_paused() -> bool:
-            """Stop the worker while it has a paused process, so that it can no longer continue that process."""
+            """Stop the worker. Return whether it has a paused process, and continue the worker if not."""
             os.kill(worker.pid, signal.SIGSTOP)
             processes.update(children(worker.pid))
             if any(is_stopped(pid) for pid in processes):

@@ -71,11 +71,11 @@ def test_deployment_survives_kills_during_build(workspace: Workspace, agent: str
         for _ in range(2):
             victim = workspace.worker()
             os.kill(victim, signal.SIGKILL)
-            wait_until(lambda: not lives(victim))  # noqa: B023  called within the iteration
+            wait_until(lambda: not lives(victim))  # noqa: B023  ``wait_until`` calls the lambda in this iteration
             # The next worker detects the death by the lock file, not by an old heartbeat.
             session.execute("UPDATE procrastinate_workers SET last_heartbeat = now() + interval '1 day'")
             assert status() == "building"
-            wait_until(lambda: _restarted(workspace, victim))  # noqa: B023  called within the iteration
+            wait_until(lambda: _restarted(workspace, victim))  # noqa: B023  ``wait_until`` calls the lambda in this iteration
             assert status() == "building"
     wait_until(lambda: status() not in {"building", "deploying"})
 
@@ -107,7 +107,7 @@ def test_deployment_survives_kills_at_arbitrary_moments(workspace: Workspace, ag
         time.sleep(pause)
         victim = workspace.worker()
         os.kill(victim, signal.SIGKILL)
-        wait_until(lambda: _restarted(workspace, victim))  # noqa: B023  called within the iteration
+        wait_until(lambda: _restarted(workspace, victim))  # noqa: B023  ``wait_until`` calls the lambda in this iteration
     wait_until(lambda: workspace.get(path)["status"] == "active")
 
     timeline = workspace.get(f"{path}/timeline")["results"]

@@ -77,7 +77,7 @@ NOW = timezone.now()
 HASH = f"sha256:{'0' * 64}"
 _ALL = Organization.objects.all()
 KEPT: dict[str, Callable[[Any, Any], QuerySet[Any]]] = {
-    # how a query may keep a value of the first call: a query of an id and a name
+    # by the way in which the query keeps a value of the first call; the queries are built from an id and a name
     "time": lambda pk, name: _ALL.filter(created_at__lt=NOW),
     "date": lambda pk, name: _ALL.filter(created_at__date=NOW.date()),
     "time of day": lambda pk, name: _ALL.filter(created_at__time=NOW.time()),

@@ -56,7 +56,7 @@ def timeouts(**seconds: float) -> Iterator[None]:
         with connection.cursor() as cursor:
             cursor.execute(f'ALTER DATABASE "{database_name}" {change}')
         connection.close()
-        connection.close_pool()  # type: ignore[attr-defined]  # PostgreSQL's wrapper has it
+        connection.close_pool()  # type: ignore[attr-defined]  # the wrapper for PostgreSQL has a pool
 
     for name, value in seconds.items():
         alter(f"SET {name} = '{int(value * 1000)}ms'")
@@ -171,7 +171,7 @@ def test_serve_refuses_to_start_with_too_few_connections(settings: Any, set_conf
 
 @pytest.fixture
 def set_config(settings: Any) -> Callable[..., Any]:
-    """Return a function that changes some of the settings."""
+    """Return a function that returns a copy of the settings with changes."""
     from dataclasses import replace
 
     return lambda **changes: replace(settings.CONFIG, **changes)
@@ -217,7 +217,7 @@ def test_frequent_statement_works_after_error(frequent: Frequent) -> None:
 def test_frequent_statement_raises_commit_error(frequent: Frequent) -> None:
     World("acme")
     orphan = frequent(
-        "UPDATE tenancy_project SET organization_id = %s::text::uuid RETURNING id"  # its foreign key is deferred
+        "UPDATE tenancy_project SET organization_id = %s::text::uuid RETURNING id"  # checked at the commit
     )
 
     with pytest.raises(IntegrityError):

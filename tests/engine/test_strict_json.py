@@ -48,7 +48,7 @@ def test_every_syntax_error_gets_specific_message(text: str) -> None:
     else:
         assert json.loads(text) == value
         return
-    assert refused.message != "This is not valid JSON."  # the message if only Python's scanner refuses the text
+    assert refused.message != "This is not valid JSON."  # this is the message if only Python's scanner refuses the text
     assert 1 <= refused.line <= text.count("\n") + 1
 
 
@@ -135,7 +135,7 @@ SHAPES: dict[str, Callable[[int], str]] = {
 
 
 def cost(text: bytes) -> tuple[int, int]:
-    """Return the peak memory and the number of function calls for reading or refusing a text."""
+    """Return the peak memory and the number of function calls for reading or refusing text."""
     calls = 0
 
     def count(_frame: object, event: str, _argument: object) -> None:

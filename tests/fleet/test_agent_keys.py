@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -65,7 +66,8 @@ def test_poll_returns_changed_offer(listening: None) -> None:
     response = api.get(path, If_None_Match=etag)
     assert response.json()["desired"]["deployment_id"] == str(deployment.pk)
     signing_keys.rotate(organization=world.organization, activate_in_s=0, actor=world.admin.actor)
-    wait_until(lambda: api.get(path, If_None_Match=response["ETag"]).status_code == 200)  # signed with a new key
+    # The response changes, because its envelope is signed with the new key.
+    wait_until(lambda: api.get(path, If_None_Match=response["ETag"]).status_code == 200)
 
 
 INVALIDATIONS: dict[str, Callable[[World, Agent], Any]] = {
@@ -139,11 +141,11 @@ def test_cache_is_not_used_without_notifications(listening: None) -> None:
 
     looked_up, used, stored = queries(lambda: beat(api, agent))
     assert (looked_up, stored) == ("SELECT", "WITH")
-    assert used == "WITH"  # the use of a key that was just looked up is stored
+    assert used == "WITH"  # this statement stores the use of the key that was just looked up
     AgentKey.objects.update(revoked_at=timezone.now())
     assert beat(api, agent).status_code == 401
 
-    AgentKey.objects.filter(pk=key.pk).update(revoked_at=None)  # to see whether the key is looked up again
+    AgentKey.objects.filter(pk=key.pk).update(revoked_at=None)  # a look-up of the key succeeds again
     notices.start()
     wait_until(notices.is_current)
     assert not is_known(api)
@@ -170,6 +172,24 @@ def test_key_revoked_while_notifications_are_interrupted_is_refused(listening: N
     notices._gap_handlers.pop()
 
 
+def test_each_loss_of_notification_connection_is_logged_once(listening: None, caplog: pytest.LogCaptureFixture) -> None:
+    def is_logged(times: int) -> bool:
+        return sum("notices_lost" in str(record.msg) for record in caplog.records) == times
+
+    caplog.set_level("WARNING")
+    for losses in (1, 2):
+        wait_until(notices.is_current)
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+                " AND pid <> pg_backend_pid() AND query = 'SELECT 1'"
+            )
+        wait_until(partial(is_logged, losses))
+    wait_until(notices.is_current)
+
+    assert is_logged(2)
+
+
 def test_key_revoked_during_lookup_is_not_cached(listening: None) -> None:
     world = World("acme")
     [(agent, api)] = stories.fleet(world, 1)
@@ -194,7 +214,7 @@ class AlwaysCurrent(Notices):
     """Notifications that are always current."""
 
     def is_current(self) -> bool:
-        """Return true."""
+        """Return True."""
         return True
 
 

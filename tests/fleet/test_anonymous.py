@@ -231,7 +231,7 @@ def test_console_session_is_accepted_when_address_is_over_limit(world: World) ->
     use_up()
 
     assert statuses(BURST * 2, "/admin/records/", cookie=cookie) == [200] * (BURST * 2)
-    assert statuses(BURST, "/static/byteor/page.css", cookie=cookie) == [404] * BURST  # tests collect no files
+    assert statuses(BURST, "/static/byteor/page.css", cookie=cookie) == [404] * BURST  # no static files in tests
 
 
 def test_unverified_session_gets_static_files_when_address_is_over_limit(world: World) -> None:

@@ -209,11 +209,12 @@ def test_many_notes_are_settled_in_batches(world: World, monkeypatch: pytest.Mon
 
 
 def test_online_until_is_never_after_agent_becomes_stale(world: World) -> None:
-    """Until this time, no heartbeat is read. If it were too late, a stale agent would be counted as online."""
+    """Until this time, no heartbeat is read. If this time were too late, a stale agent would be counted as online."""
     agent, _ = world.agent()
     now = timezone.now()
     beats = Heartbeat.objects.filter(agent=agent)
-    for interval_s in (30, 300, 20, 30):  # the setting, an interval under load, and one of an earlier, shorter setting
+    # The interval of the setting, one under load, one of an earlier, shorter setting, and that of the setting again.
+    for interval_s in (30, 300, 20, 30):
         beats.update(last_seen_at=now, next_heartbeat_s=interval_s)
         facts.settle(world.dev.pk)
     assert Pulse.objects.get().online_until <= now + 3 * timedelta(seconds=0.9 * 30)
@@ -266,7 +267,7 @@ def test_agent_is_offline_after_clock_was_set_back(world: World) -> None:
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("first", ["offer", "heartbeat"])
 def test_drift_is_correct_after_concurrent_offer_and_heartbeat(world: World, concurrently: Race, first: str) -> None:
-    """Neither waits for the other, and the result does not depend on which of them commits first."""
+    """The offer and the heartbeat do not wait for each other, and the order of their commits does not matter."""
     agent, _ = world.agent()
     Assignment.objects.filter(agent=agent).update(bundle_hash=A, deployment_id=agent.pk)
     Heartbeat.objects.filter(agent=agent).update(running_bundle_hash=A, running_spec_hash=A)

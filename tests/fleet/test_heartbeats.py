@@ -344,11 +344,11 @@ def test_liveness_uses_interval_last_given_to_agent(
 ) -> None:
     environment = world.environment("dev", "busy", heartbeat_interval_s=20)
     agent, api = world.agent(environment)
-    monkeypatch.setattr(LoadSpreader, "next_factor", lambda self: 5.0)  # like under heavy load
+    monkeypatch.setattr(LoadSpreader, "next_factor", lambda self: 5.0)  # as under heavy load
 
     assert beat(api, agent).json()["next_heartbeat_s"] == 100
     seen(intervals * 100)
-    # The agent has not received this interval yet.
+    # This interval has not been sent to the agent yet.
     world.admin.api.put(world.path(environment), {"settings": {"heartbeat_interval_s": 1}})
 
     path = world.path(environment, "/agents")

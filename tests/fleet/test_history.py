@@ -55,7 +55,7 @@ def minutes(agent: Agent) -> list[tuple[Any, ...]]:
 
 
 def row_counts() -> dict[str, int]:
-    """Count the rows of every table of this project."""
+    """Count the rows of every model."""
     return {model._meta.db_table: model._default_manager.count() for model in apps.get_models()}
 
 

@@ -1,6 +1,7 @@
 """``make fuzz``: run schemathesis against a live server with a temporary data folder.
 
-It exits with 1 if a response contradicts the OpenAPI document, and prints a curl command for each such response.
+It exits with 1 if a response contradicts the OpenAPI document, and prints a curl command for each such response. It
+exits with 2 if nothing was tested.
 The printed seed repeats the run.
 """
 
@@ -55,7 +56,7 @@ def serve(installation: Installation, issuer: str) -> Path:
 
 
 def run(base: str, world: Path, *, schemathesis: Path, seconds: int, seed: int, arguments: list[str]) -> int:
-    """Run schemathesis and print a summary. Return 1 if it found a contradiction, or 2 if it tested nothing."""
+    """Run schemathesis and print a summary. Return 1 if it failed or found a contradiction, 2 if it tested nothing."""
     phases = "coverage,fuzzing" if seconds >= MIN_SECONDS_FOR_COVERAGE else "fuzzing"
     command = [
         *(str(schemathesis), "--no-color", "run", f"{base}/api/schema?format=json"),

@@ -1,4 +1,4 @@
-"""Hooks for schemathesis: they insert the credential of each security scheme and the ids of existing rows.
+"""Hooks for schemathesis: they insert credentials and the ids of existing rows, and ignore false reports.
 
 The environment variable BYTEOR_FUZZ_WORLD contains the path of the file that ``tests.fuzz.world`` wrote.
 """
@@ -40,7 +40,7 @@ class Credential:
     """The credential for an operation's security scheme."""
 
     def get(self, case: Any, context: Any) -> str | None:
-        """Return the token for the operation's security scheme, or None if it has none."""
+        """Return the token for the operation's security scheme, or None if the operation has none."""
         security = case.operation.definition.raw.get("security") or [{}]
         scheme = next(iter(security[0]), None)
         return None if scheme is None else str(WORLD["credentials"][scheme])
@@ -52,7 +52,7 @@ class Credential:
 
 
 def _path_ids(method: str, path: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Return the ids of existing rows for the path's parameters."""
+    """Return ids of existing rows for the path's parameters, or the given values. Destructive calls get others."""
     is_destructive = method == "DELETE" or path.endswith(("/rotate-key", "/rotate-secret"))
     ids = WORLD["expendable_ids" if is_destructive else "ids"]
     segments = dict(re.findall(r"([a-z-]+)/\{([a-z_]+)\}", path))

@@ -52,7 +52,7 @@ class Caller:
 
 
 def make_callers(tenants: Tenants) -> list[Caller]:
-    """Create callers with each role and with each kind of credential, those with the least permissions first."""
+    """Create people and organization keys with each role, and some without a role or from another tenant or project."""
     home, abroad, elsewhere = tenants.home, tenants.abroad, tenants.cousin.environment.project
     people = {Role.VIEWER: home.viewer, Role.OPERATOR: home.operator, Role.PROJECT_ADMIN: home.project_admin}
     found = [
@@ -109,8 +109,9 @@ def disagreements(
 ) -> Iterator[str]:
     """Yield a message for each caller whom the operation treats differently from the permission table.
 
-    Callers whom it must refuse send a valid request, which must write nothing. The others send an unknown query
-    parameter, which is refused after the permission check and before any work. ``ids`` selects a path outside prod.
+    Callers whom the operation must refuse send a valid request, which must write nothing. The others send an unknown
+    query parameter, which is refused after the permission check and before any work. ``ids`` selects a path outside
+    prod.
     """
     path = path_of(operation, tenants, ids or tenants.home.ids())
     before = writes()

@@ -165,10 +165,10 @@ def _counting() -> str:
 
 
 def writes() -> str:
-    """Return the number of rows written in this transaction by table, without rate limits and denials.
+    """Return the numbers of rows written in this transaction by table, as one string. Omits rate limits and denials.
 
-    This runs thousands of times, and PostgreSQL's own view of these numbers is ten times as slow. One text is sent and
-    compared faster than a row for each table.
+    This runs thousands of times, and PostgreSQL's own view of these numbers is ten times as slow. Sending and comparing
+    one string is faster than sending and comparing a row for each table.
     """
     with connection.cursor() as cursor:
         cursor.execute(_counting())

@@ -96,7 +96,7 @@ def console(world: World) -> Client:
 
 
 def check_shown(world: World, console: Client, approval: Approval, label: str, expected: Request) -> str:
-    """Check that the API shows the field to a viewer and the page shows it to an approver. Returns the page's text."""
+    """Check that a viewer sees the field in the API and an approver on the page. Returns the field's text there."""
     shown = world.viewer.api.get(world.path(approval.environment, f"/approvals/{approval.pk}")).json()
     assert {name: shown[name] for name in expected.in_api} == expected.in_api
     page = console.get(row_page(approval))
@@ -253,7 +253,7 @@ def test_exempt_deployment_fields_may_change(world: World) -> None:
 
 
 def test_agent_timeout_is_shown_and_bound(world: World, console: Client) -> None:
-    """The deployment copies the timeout from the environment. It determines when agents have failed."""
+    """The deployment copies the timeout from the environment. The timeout determines when agents have failed."""
     world.agent(world.prod)
     basis = {"config_bundle_id": str(world.bundle(world.prod).pk), "target": {"all": True}}
     first, second = Request(basis, {"agent_timeout_s": 600}, "600 s"), Request(basis, {"agent_timeout_s": 60}, "60 s")

@@ -13,7 +13,8 @@ from tests.laws.calls import operations, send_valid
 from tests.laws.tenants import Tenants
 
 ROOT = Path(__file__).parents[2]
-OWNER = "apps/tenancy/services/audit.py"  # it shortens changes and counts repetitions
+# The only module that may create audit events, because it shortens their changes and counts repetitions.
+OWNER = "apps/tenancy/services/audit.py"
 WRITES = re.compile(r"\bAuditEvent\(|\bAuditEvent\.objects\.\w*create|INSERT\s+INTO\s+\"?tenancy_auditevent", re.I)
 # The events that agents and enrollment tokens can cause, and what limits their number. All others must be counted.
 LIMITED = {

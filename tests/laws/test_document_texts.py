@@ -24,20 +24,52 @@ def operations() -> list[dict[str, Any]]:
     return [operation for path in document()["paths"].values() for operation in path.values()]
 
 
-def undescribed_fields(schema: Any, place: str = "") -> Iterator[str]:
-    """Yield the path of every property without a description, at any depth."""
+def fields(schema: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the path and the schema of every property, at any depth."""
     if isinstance(schema, list):
         for item in schema:
-            yield from undescribed_fields(item, place)
+            yield from fields(item, place)
     elif isinstance(schema, dict):
         for key, value in schema.items():
             if key == "properties":
                 for name, field in value.items():
-                    if not field.get("description"):
-                        yield f"{place}.{name}"
-                    yield from undescribed_fields(field, f"{place}.{name}")
+                    yield f"{place}.{name}", field
+                    yield from fields(field, f"{place}.{name}")
             elif key not in {"example", "default", "enum"}:
-                yield from undescribed_fields(value, place if key in {"items", "oneOf", "anyOf"} else f"{place}/{key}")
+                yield from fields(value, place if key in {"items", "oneOf", "anyOf"} else f"{place}/{key}")
+
+
+def undescribed_fields(schema: Any) -> list[str]:
+    return [place for place, field in fields(schema) if not field.get("description")]
+
+
+def permits_null(schema: Any) -> bool:
+    """Return whether null is a valid value. ``NullEnum`` is the only component of the document that permits null."""
+    types, choices = schema.get("type", []), [*schema.get("oneOf", []), *schema.get("anyOf", [])]
+    is_null = "null" in types or schema.get("$ref") == "#/components/schemas/NullEnum"
+    return is_null or any(map(permits_null, choices))
+
+
+def fields_with_unexplained_null(schema: Any) -> list[str]:
+    """Return the paths of the nullable properties whose description does not contain the word null."""
+    described = [(place, field.get("description", "")) for place, field in fields(schema) if permits_null(field)]
+    return [place for place, description in described if not re.search(r"\bnull\b", description, re.IGNORECASE)]
+
+
+def descriptions(schema: Any) -> Iterator[str]:
+    """Yield every description in the document, except those of fields that are named "description"."""
+    if isinstance(schema, list):
+        for item in schema:
+            yield from descriptions(item)
+    elif isinstance(schema, dict):
+        if isinstance(schema.get("description"), str):
+            yield schema["description"]
+        for value in schema.values():
+            yield from descriptions(value)
+
+
+def reads_like_docstring(description: str) -> bool:
+    return bool(re.match(r"(Return|Raise|Yield)\b", description)) or "or None" in description
 
 
 @pytest.mark.parametrize("name", [operation["operationId"] for operation in operations()])
@@ -72,14 +104,59 @@ def test_every_parameter_and_header_is_described() -> None:
 
 
 def test_every_field_is_described() -> None:
-    assert list(undescribed_fields(document()["components"]["schemas"])) == []
-    assert list(undescribed_fields(document()["paths"])) == []
+    assert undescribed_fields(document()["components"]["schemas"]) == []
+    assert undescribed_fields(document()["paths"]) == []
 
 
 def test_field_without_description_is_detected() -> None:
     schema = {"A": {"properties": {"b": {"description": "B.", "items": {"properties": {"c": {}}}}}}}
 
-    assert list(undescribed_fields(schema)) == ["/A.b.c"]
+    assert undescribed_fields(schema) == ["/A.b.c"]
+
+
+def test_every_nullable_field_explains_null() -> None:
+    assert fields_with_unexplained_null(document()["components"]["schemas"]) == []
+    assert fields_with_unexplained_null(document()["paths"]) == []
+
+
+@pytest.mark.parametrize(
+    "null",
+    [
+        {"type": ["string", "null"]},
+        {"oneOf": [{"$ref": "#/B"}, {"type": "null"}]},
+        {"oneOf": [{"$ref": "#/B"}, {"$ref": "#/components/schemas/NullEnum"}]},
+    ],
+)
+def test_unexplained_null_is_detected(null: dict[str, Any]) -> None:
+    schema = {
+        "A": {"properties": {"b": {"description": "Null if unknown.", **null}, "c": {"description": "C.", **null}}}
+    }
+
+    assert fields_with_unexplained_null(schema) == ["/A.c"]
+
+
+def test_no_description_reads_like_docstring() -> None:
+    found = list(descriptions(document()))
+
+    assert len(found) > 1000
+    assert [description for description in found if reads_like_docstring(description)] == []
+
+
+@pytest.mark.parametrize("description", ["Return the name.", "Yield rows.", "The name, or None."])
+def test_docstring_as_description_is_detected(description: str) -> None:
+    assert list(filter(reads_like_docstring, descriptions({"a": [{"description": description}]}))) == [description]
+
+
+def test_boolean_filters_describe_both_values() -> None:
+    flags = [
+        parameter["description"]
+        for operation in operations()
+        for parameter in operation.get("parameters", [])
+        if parameter.get("schema", {}).get("type") == "boolean"
+    ]
+
+    assert flags
+    assert [text for text in flags if not re.match(r"If true, returns .* If false, returns ", text)] == []
 
 
 def test_tags_are_described_and_in_declared_order() -> None:

@@ -55,7 +55,7 @@ def test_declared_errors_name_only_routed_actions(view: Any, name: str) -> None:
 
 
 def test_document_generator_names_no_action() -> None:
-    actions = {operation.action for operation in operations()} - {"content"}  # this is also an OpenAPI keyword
+    actions = {operation.action for operation in operations()} - {"content"}  # ``content`` is also an OpenAPI keyword
     (folder,) = schema.__path__
     files = sorted(Path(folder).glob("*.py"))
     texts = {

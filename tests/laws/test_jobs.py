@@ -85,7 +85,7 @@ every_job = pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
 
 
 def calls(path: Path) -> Iterator[tuple[ast.FunctionDef, ast.Call]]:
-    """Yield each call in a module with the function that contains it."""
+    """Yield each call in the functions of a module, with the function."""
     for function in ast.walk(ast.parse(path.read_text())):
         if isinstance(function, ast.FunctionDef):
             yield from ((function, node) for node in ast.walk(function) if isinstance(node, ast.Call))

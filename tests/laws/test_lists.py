@@ -112,8 +112,8 @@ def filled(operation: Operation, tenants: Tenants, django_db_blocker: Any) -> It
     api, path = permitted_caller(operation, tenants), path_of(operation, tenants, tenants.home.ids())
     with django_db_blocker.unblock(), transaction.atomic():
         copies(one_of(operation, tenants, api.get(path).json()["results"]), MANY)
-        facts.maintain()  # as a worker does; otherwise the first reader would (see tests/fleet/test_facts.py)
-        connection.check_constraints()  # checked once for all tests of the list
+        facts.maintain()  # as a worker does; otherwise the first request would update the facts
+        connection.check_constraints()  # check all rows once, not after each test of the list
         yield api, path
         transaction.set_rollback(True)
 

@@ -21,7 +21,7 @@ from apps.tenancy.services import vault
 from tests.worlds import World
 
 BACKENDS = ["apps.tenancy.sessions.Accounts", "django.contrib.auth.backends.ModelBackend"]
-SESSION_SALT = "django.contrib.sessions.SessionStore"  # ends with the name of the class in SESSION_ENGINE
+SESSION_SALT = "django.contrib.sessions.SessionStore"  # the salt ends with the class name of the session store
 FORM_SALT = "apps.tenancy.console.forms"
 ROW, ORGANIZATION = UUID(int=1), UUID(int=2)
 # A row of each encrypted column, and the text that its ciphertext is bound to.

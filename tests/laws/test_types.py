@@ -1,4 +1,4 @@
-"""Values that modules exchange have specific types. These names are never annotated as untyped mappings."""
+"""Values that modules exchange have specific types: the names in ``TYPED`` are never untyped mappings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-# Names of parameters, attributes and columns for release values.
+# Names of the parameters, attributes and columns whose values have specific types.
 TYPED = frozenset({"strategy", "target", "break_glass", "policy", "enlisting", "effective_settings", "freeze_windows"})
 VAGUE = frozenset({"Any", "object", "dict", "Mapping", "MutableMapping", "JSONField", "Json"})
 
@@ -31,7 +31,7 @@ def _annotated(tree: ast.AST) -> Iterator[tuple[int, str, ast.expr | None]]:
 
 
 def untyped(source: str) -> list[tuple[int, str]]:
-    """Return the line and name of each annotation that is ``Any`` or an untyped mapping."""
+    """Return the line and name of each annotation of a name in ``TYPED`` that contains a type in ``VAGUE``."""
     found = []
     for line, name, annotation in _annotated(ast.parse(source)):
         if name not in TYPED or annotation is None:

@@ -23,7 +23,7 @@ _TIMES = [
     "2026-11-24 12:00:00Z", "20261124T120000Z", "2026-02-30T12:00:00Z", "2026-11-24T24:00:00Z", "1700000000",
     "9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59", "0000-01-01T00:00:00Z", "2026-11-24T12:00:00+24:00",
 ]  # fmt: skip
-# Texts for patterns. Each pattern of the document matches at least one of these and rejects at least one.
+# Strings for patterns. Each pattern of the document matches at least one of these and rejects at least one.
 _TEXTS = [
     "sha256:" + "5f" * 32, "sha256:" + "5F" * 32, "5f" * 32, "a", "A", "name", "edge-1", "host.example", "a b", " a",
     "a ", "-a", "a\nb", "a\x07b", "a\u202eb", "", " ", "\t", "k=v", "k=v,l=w", "k", "=v", "a" * 64, "a" * 300, "SECRET",
@@ -47,7 +47,7 @@ def resolved(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_valid(schema: dict[str, Any], value: Any) -> bool:
-    """Return whether the document allows ``value``. Of times, ids and addresses, only known valid texts are allowed."""
+    """Return whether the document allows ``value``. Accepts only a few known times, ids and addresses."""
     flat = resolved(schema)
     if isinstance(value, str) and flat.get("format") == "date-time" and value not in _TIMES[:2]:
         return False
@@ -80,7 +80,7 @@ def example(schema: dict[str, Any]) -> Any:
 
 
 def texts(schema: dict[str, Any]) -> list[str]:
-    """Return valid and invalid texts for ``schema`` in a query or a form."""
+    """Return valid and invalid strings for ``schema`` in a query or a form."""
     flat = resolved(schema)
     if flat.get("type") == "array":  # a parameter that may be repeated
         return texts(flat["items"])
@@ -170,7 +170,7 @@ def around(
         def put_child(value: Any, name: str = name) -> Any:
             return put({**node, name: value})
 
-        if child.keys() == {"description"}:  # read-only: the server ignores its value
+        if child.keys() == {"description"}:  # a read-only field, whose value the server ignores
             yield Variant(f"{pointer}/{name}", put_child(5), True)
         else:
             yield from around(child, node.get(name), f"{pointer}/{name}", put_child)
@@ -185,7 +185,7 @@ class Variant(NamedTuple):
 
 
 def _changed_place(base: Any, pointer: str) -> tuple[str, ...]:
-    """Return the path of keys to the value at ``pointer`` that a variant can replace without changing others."""
+    """Return the keys that lead to ``pointer``, up to the first value that variants can only replace as a whole."""
     keys: list[str] = []
     node = base
     for key in pointer.split("/")[1:]:

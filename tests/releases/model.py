@@ -1,6 +1,7 @@
 """A model of releases in plain Python, without database, HTTP, queue, locks or crashes.
 
-The methods for callers' requests return the problem code if the request is refused, and None otherwise.
+Most methods for callers' requests return the problem code if the request is refused, and None otherwise. ``obstacles``
+and ``retry`` return a set of problem codes.
 """
 
 from __future__ import annotations
@@ -138,7 +139,7 @@ class Model(Rollouts):
         return None
 
     def retry(self, deployment: Deployment) -> set[str]:
-        """Retry the deployment, or return the problem codes of all reasons for which this is refused."""
+        """Retry the deployment, or return the problem codes of the reasons for which this is refused."""
         has_failed = deployment.status == "failed"
         if deployment.status == "active" and not deployment.current:
             return {"not_current"}
@@ -194,7 +195,7 @@ class Model(Rollouts):
         *,
         by: str,
     ) -> str | None:
-        """Return the problem code with which the approval credential of ``source`` is refused."""
+        """Return the problem code if the approval credential of ``source`` is refused, or None if it is accepted."""
         approval = source.approval
         assert approval is not None
         if source.bundle.pipeline != bundle.pipeline:
@@ -213,7 +214,7 @@ class Model(Rollouts):
         return None if may_be_self or len(others) >= self.policy.approvals else "approval.self"
 
     def _close_approval(self, deployment: Deployment, approval: Approval, status: str) -> None:
-        """Close the approval and fail the deployment that waits for it. The worker handles break-glass deployments."""
+        """Close the approval. Fail its deployment unless the build has started or it is break-glass."""
         approval.status = status
         if not approval.broken and deployment.status in {"pending_approval", "approved"}:
             self._fail(deployment, f"approval_{status}")
@@ -226,7 +227,7 @@ class Model(Rollouts):
         return agent
 
     def report(self, agent: Agent, by: int, source: int, status: str) -> bool:
-        """Record a report. Return whether it is accepted now or was accepted before."""
+        """Record a report. Return whether this or an earlier equal report was accepted."""
         offer = agent.offer
         end = "rolled_back" if offer and offer.action == "rollback" else "active"
         if not offer or (offer.by, offer.source) != (by, source):
@@ -271,7 +272,7 @@ class Model(Rollouts):
         deployment.status = "building"
 
     def _can_start(self, deployment: Deployment) -> bool:
-        """Return whether the build can start: no open freeze window, no reached limit, and no blocking deployment."""
+        """Return whether no freeze window, limit or other deployment prevents the start of the build."""
         if self.frozen and not deployment.overrides_freeze:
             return False
         under_way = [d for d in self.deployments if d.status in UNDER_WAY]

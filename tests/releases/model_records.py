@@ -1,6 +1,7 @@
-"""The records of the release model: bundles, targets, offers, agents, approvals, deployments.
+"""The records of the release model, such as bundles, agents, approvals and deployments.
 
-Times are whole seconds since the start. Records are identified by numbers, in the order of their creation.
+Times are whole seconds since the start, but ``since`` and ``activated`` are event counts. Bundles, agents and
+deployments are numbered in the order of their creation.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class Agent:
     left: bool = False
     offer: Offer | None = None
     progress: str = "pending"
-    # The agent's accepted reports: (by, source, status, since).
+    # The agent's accepted reports: (by, source, status, event count).
     accepted_reports: set[tuple[int, int, str, int]] = field(default_factory=set)
 
 
@@ -78,16 +79,16 @@ class Part:
     before: int | None
     action: str = "activate"
     progress: str = "pending"
-    offered: int | None = None  # when the offer was made
-    since: int = 0  # identifies the offer, as ``Offer.since`` does
-    failures: dict[str, str] = field(default_factory=dict)  # the reason of the latest failure, by action
+    offered: int | None = None  # the time of the offer
+    since: int = 0  # the ``since`` of the offer
+    failures: dict[str, str] = field(default_factory=dict)  # the reason for the latest failure, by action
 
 
 @dataclass
 class Approval:
     requester: str
     expires: int
-    broken: bool = False  # break-glass: the deployment started before its approval
+    broken: bool = False  # break-glass
     status: str = "pending"
     approved_by: list[str] = field(default_factory=list)
     was_given: bool = False

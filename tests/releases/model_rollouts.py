@@ -106,7 +106,7 @@ class Rollouts:
         return {number: part for number, part in deployment.parts.items() if not self.agents[number].left}
 
     def _participants(self, deployment: Deployment) -> dict[int, Part]:
-        """Return the enlisted agents, without those that another deployment has taken over since."""
+        """Return the enrolled participants that have finished or that no other deployment has taken over."""
 
         def is_its(number: int, part: Part) -> bool:
             if part.progress == "pending":
@@ -236,7 +236,7 @@ class Rollouts:
         return max(found, key=lambda d: (d.current, d.activated), default=None)
 
     def _withdraw(self, deployment: Deployment) -> None:
-        """Withdraw the offers that no agent has started."""
+        """Withdraw the offers that agents have not started, and restore their earlier offers where possible."""
         for number, part in deployment.parts.items():
             agent = self.agents[number]
             untouched = part.progress == "offered" and agent.progress == "offered"

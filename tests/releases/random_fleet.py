@@ -59,7 +59,7 @@ class Fleet(Story):
         if known.left:
             assert response.status_code == 401
             return
-        # PostgreSQL does not use the story's clock.
+        # PostgreSQL, which stores the heartbeat's time, does not use the story's clock.
         Heartbeat.objects.filter(agent=agent).update(last_seen_at=timezone.now())
         known.heard = self.model.now
         desired = response.json()["desired"]
@@ -87,7 +87,7 @@ class Fleet(Story):
         which=any_index, status=st.sampled_from(["downloading", "activating", "failed", "end", "end"]),
     )  # fmt: skip
     def report(self, which: int, status: str) -> None:
-        """Report on an open offer."""
+        """Report on an offer that an agent has not finished."""
         open_ones = [a for a in self.model.agents if a.offer and a.progress not in m.ENDS]
         if open_ones:
             self._report_on_offer(open_ones[which % len(open_ones)], status)

@@ -33,7 +33,7 @@ ACTIONS: list[tuple[str, int, When, dict[str, Any]]] = []
 
 
 def random_action[F: Callable[..., None]](weight: int, *, when: When = bool, **arguments: Any) -> Callable[[F], F]:
-    """Declare a random action with its relative frequency. ``when`` returns whether the action is possible."""
+    """Declare a random action with a relative frequency. ``when`` returns whether the action is possible."""
 
     def declare(function: F) -> F:
         ACTIONS.append((function.__name__, weight, when, arguments))
@@ -69,7 +69,7 @@ class Story(RuleBasedStateMachine):
 
     @staticmethod
     def _check_response(response: Any, refusals: set[str] | str | None, expected: int = 200) -> None:
-        """Check that the response has the status ``expected``, or one of the model's problem codes if there are any."""
+        """Check that the response has the status ``expected`` or, if given, one of the problem codes ``refusals``."""
         if not refusals:
             assert response.status_code == expected, response.json()
             return
@@ -135,7 +135,7 @@ class Story(RuleBasedStateMachine):
         assert len(pipelines) == len(set(pipelines))
         counted = Counter((n, *part[:2], part[3]) for (n, _), part in rows["parts"].items())
         assert rows["progress_counts"] == counted
-        # Rollbacks do not count: they may start at any time.
+        # Rollbacks do not count toward the limit, because they may start at any time.
         under_way = sum(row[0] in {"building", "deploying"} for row in deployments.values())
         assert under_way <= self.model.policy.in_flight
         for number, (by, source, action, progress) in rows["offers"].items():

@@ -24,7 +24,7 @@ from tests.releases.random_story import any_index, random_action
 from tests.releases.stage import Crash, StoryClock, crash_before
 from tests.worlds import run_job
 
-# The number of the SQL statement before which the worker crashes. A step has about 15 statements, a build about 60.
+# The number of the SQL statement before which the worker crashes, or None. A step has about 15, a build about 60.
 crashes = st.none() | st.integers(3, 16) | st.integers(0, 60)
 
 
@@ -33,7 +33,7 @@ class Worker(Fleet):
 
     def _take(self, which: int) -> ProcrastinateJob:
         job = self.queue[which % len(self.queue)]
-        # While the job runs, the same job may be enqueued again.
+        # While the job runs, the same job can be enqueued again.
         ProcrastinateJob.objects.filter(pk=job.pk).update(status="doing")
         return job
 
@@ -72,7 +72,7 @@ class Worker(Fleet):
 
     @random_action(2, when=lambda self: self.queue, which=any_index, crash_at=crashes)
     def work_off(self, which: int, crash_at: int | None) -> None:
-        """Run all waiting jobs. With ``crash_at``, each job first crashes near that statement."""
+        """Run all jobs until none is left. With ``crash_at``, each job first crashes, one statement later each time."""
         for turn in range(200):
             self.queue = self._waiting()
             if not self.queue:
@@ -116,7 +116,7 @@ class Worker(Fleet):
                     assert gave_up is not None
                     gave_up(GivenUp(killed=False, error="no space left on device"), **job.args)
                 (self.model.fail_build if last else self.model.begin_build)(self._deployment(job))
-            else:  # the build could not start
+            else:  # the build stored nothing, because it could not start
                 self.model.begin_build(self._deployment(job))
         self._requeue(job)
 

@@ -1,4 +1,4 @@
-"""The setup of random stories: an organization, a clock that tests move, and worker crashes."""
+"""The setup of random stories: an organization, a clock, worker crashes, and the rows to compare with the model."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ from tests.worlds import Person, World, plan
 
 
 class Crash(BaseException):
-    """Simulates the end of the worker process. It is a BaseException, so that no ``except Exception`` catches it."""
+    """Simulates the end of the worker process. As a BaseException, it is caught by no ``except Exception``."""
 
 
 @contextmanager
 def crash_before(statement: int) -> Iterator[None]:
-    """Raise Crash before the ``statement``-th SQL statement of the block."""
+    """Raise Crash before the SQL statement of the block with this number, counted from 0."""
     left = statement
 
     def count(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
@@ -59,7 +59,10 @@ def crash_before(statement: int) -> Iterator[None]:
 
 
 class StoryClock(datetime):
-    """A replacement for ``timezone.now`` that tests move. Each call adds one microsecond."""
+    """A clock that tests set. Each call of ``now`` advances it by one microsecond.
+
+    It replaces ``datetime`` in ``django.utils.timezone`` and ``time`` in ``byteor_cloud.ids``.
+    """
 
     at: ClassVar[datetime]
 
@@ -94,7 +97,7 @@ class StoryWorld:
         ]  # fmt: skip
         self.stranger = self.world.agent(self.there, "stranger")
         ProcrastinateJob.objects.all().delete()
-        # Start after the real time, so that nothing created here is in the future of a story.
+        # Stories start after the real time. Otherwise the rows created here could be in their future.
         self.start = timezone.now().replace(microsecond=0) + timedelta(seconds=1)
         Agent.objects.update(created_at=self.start)
 
@@ -102,7 +105,7 @@ class StoryWorld:
         return self.world.path(self.here, rest)
 
 
-# These queries run after each action of a story. Django takes longer to compile than to run them.
+# Queries that run after each action of a story. Django takes longer to compile such a query than to run it.
 _DEPLOYMENTS = CompiledQuery[Deployment](lambda here: Deployment.objects.filter(environment=here), UUID)
 _ASSIGNMENTS = CompiledQuery[Assignment](
     lambda here: Assignment.objects.filter(agent__environment=here).order_by("agent_id"), UUID
@@ -119,7 +122,7 @@ _APPROVALS = CompiledQuery[Approval](
 
 
 def rows_of(scene: StoryWorld, deployments: list[UUID], agents: list[UUID]) -> dict[str, Any]:
-    """Return the database rows in the form of the model. Ids become their index in ``deployments`` and ``agents``."""
+    """Return the database rows in the form of the model. Ids become indexes into ``deployments`` and ``agents``."""
     number = {pk: n for n, pk in enumerate(deployments)}
     whose = {pk: n for n, pk in enumerate(agents)}
     hashes = {config.config_hash: bundle.number for bundle, config in scene.bundles}
@@ -169,7 +172,7 @@ def rows_of(scene: StoryWorld, deployments: list[UUID], agents: list[UUID]) -> d
 
 
 def rows_of_model(model: Model) -> dict[str, Any]:
-    """Return the model's records in the same form as ``rows_of``."""
+    """Return the model's records in the same form as ``rows_of``, without ``progress_counts``."""
     return {
         "deployments": {
             d.number: (d.status, d.reason, d.current, d.superseded_by, d.restores, d.wave, d.paused, d.built)

@@ -66,10 +66,10 @@ class Running:
 
 
 def running(world: World, agents: int, deployments: int = 1) -> tuple[Fleet, list[ConfigBundle], list[Deployment]]:
-    """Return a fleet in ``dev``, two config bundles, and deployments of the first ones, activated one by one.
+    """Return a fleet in ``dev``, two config bundles, and active deployments of the first ``deployments`` bundles.
 
-    Call this first in a test. Later tests insert the rows that the first call recorded, which is only correct after the
-    same audit events.
+    Call this first in a test. Later tests insert the rows that the first call recorded, and these rows fit only if the
+    same audit events precede them.
     """
 
     def make() -> Running:
@@ -108,7 +108,7 @@ def allow_in_flight(world: World, count: int) -> None:
 
 
 def state(deployment: Deployment) -> tuple[str, str]:
-    """Return the stored status and reason."""
+    """Return the stored status and reason of the deployment."""
     deployment.refresh_from_db()
     return deployment.status, deployment.reason
 
@@ -150,7 +150,7 @@ def send_heartbeat(agent: Agent, api: Api) -> Any:
 
 
 def send_heartbeat_running(agent: Agent, api: Api, *, runs: Deployment | None = None) -> None:
-    """Send a heartbeat of an agent that runs ``runs``. It defaults to the agent's desired bundle."""
+    """Send a heartbeat of an agent that runs the bundle of ``runs``, which defaults to the agent's desired bundle."""
     assignment = Assignment.objects.get(agent=agent)
     deployment_id, bundle_hash = assignment.bundle_deployment_id, assignment.bundle_hash
     if runs is not None:

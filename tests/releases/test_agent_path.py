@@ -24,7 +24,7 @@ pytestmark = pytest.mark.django_db
 BEAT = b'{"status": "healthy", "agent_version": "1"}'
 # Headers that differ from request to request.
 _VARYING = {"X-Request-ID", "X-RateLimit-Remaining", "Retry-After", "Content-Length"}
-# Headers that only DRF adds. They are of no use to a caller with the right method.
+# Headers that only DRF adds, and that agents do not need.
 _ADDED_BY_DRF = {"Allow", "Vary"}
 
 
@@ -43,7 +43,7 @@ def send(client: Client, method: str, path: str, body: bytes, kind: str, headers
 
 
 def rows() -> dict[str, list[dict[str, Any]]]:
-    """Return the rows about agents and deployments. Each time is replaced with the same text."""
+    """Return all rows of the fleet and releases apps without random values, and with one text for all times."""
     random = {"id", "next_heartbeat_s"}
     models = [*apps.get_app_config("fleet").get_models(), *apps.get_app_config("releases").get_models()]
     return {
@@ -60,7 +60,7 @@ def rows() -> dict[str, list[dict[str, Any]]]:
 
 
 def send_and_undo(client: Client, *request: Any) -> Any:
-    """Send a request. Return its response and the resulting rows, and undo its changes."""
+    """Send a request and undo its changes. Return the response, the resulting rows, and whether the layer responded."""
     with transaction.atomic():
         AgentKey.objects.update(last_used_at=None)
         response, layered = send(client, *request)
@@ -126,7 +126,7 @@ def _started(is_offered: bool) -> Recorded[tuple[World, Agent, Api]]:
     return Recorded(start)
 
 
-@pytest.mark.usefixtures("clock")  # otherwise a new minute of the rate limit could start in between
+@pytest.mark.usefixtures("clock")  # a new minute of the rate limit must not start between the two requests
 @pytest.mark.parametrize("is_offered", [False, True], ids=["without offer", "with offer"])
 @pytest.mark.parametrize("case", CASES)
 def test_agent_path_and_django_return_same_responses(case: str, is_offered: bool) -> None:

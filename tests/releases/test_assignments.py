@@ -24,7 +24,7 @@ _BLOCKED = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_databa
 
 
 class Pause:
-    """Blocks the first call of a function in ``assignments`` at its start, until it is released."""
+    """Blocks the first thread that calls a function in ``assignments``, until the test releases the thread."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         self._entered, self._released = threading.Event(), threading.Event()
@@ -39,7 +39,7 @@ class Pause:
         monkeypatch.setattr(assignments, name, paused)
 
     def then[T](self, call: Callable[[], T]) -> Callable[[], T]:
-        """Return a function that waits until the other thread is blocked, and then calls ``call``."""
+        """Return a function that waits until another thread is blocked, and then calls ``call``."""
 
         def run() -> T:
             assert self._entered.wait(WAITS_S)
@@ -48,7 +48,7 @@ class Pause:
         return run
 
     def release_when_blocked(self) -> None:
-        """Release the blocked thread when another one waits for a lock that the blocked thread has."""
+        """Release the blocked thread when another thread waits for a lock, which the blocked thread must have."""
         assert self._entered.wait(WAITS_S)
         until = time.monotonic() + WAITS_S
         try:
@@ -68,7 +68,7 @@ class Pause:
 
 
 def rows_agree() -> bool:
-    """Return whether each assignment has a deployment agent with the same progress and action."""
+    """Return whether each assignment to a deployment has the progress and the action of its deployment agent."""
     parts: dict[tuple[UUID | None, UUID], tuple[str, str]] = {
         (deployment_id, agent_id): (action, progress)
         for deployment_id, agent_id, action, progress in DeploymentAgent.objects.values_list(

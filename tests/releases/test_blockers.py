@@ -1,4 +1,4 @@
-"""The blockers that a waiting deployment shows, compared with what its build does, in random stories.
+"""The blockers that a waiting deployment shows, compared with the result of its build, in random stories.
 
 BYTEOR_TEST_SEED=… chooses other stories, and BYTEOR_TEST_EXAMPLES=… their number.
 """
@@ -196,7 +196,7 @@ class Waiting(RuleBasedStateMachine):
 
     @initialize(data=st.data())
     def begin(self, data: Any) -> None:
-        """Request three deployments, the first of them while the limit is low. The second may start immediately."""
+        """Request three deployments, the first while the limit is low. The second is sometimes built immediately."""
         self._create(0, "a", set())
         self._set_limit(3)
         self._create(3, "b", set())
@@ -251,10 +251,10 @@ class Waiting(RuleBasedStateMachine):
                 assert found["detail"][1:] in detail
 
     def _check_build(self, each: Requested, *, starts: bool) -> None:
-        """Run the build, check whether it starts, and undo its changes."""
+        """Check that the build starts or does not start, as ``starts`` says, and undo its changes."""
         with transaction.atomic():
             with pytest.MonkeyPatch.context() as patched, suppress(OSError):
-                patched.setattr(blobs, "put", _no_storage)  # storing the bundle takes most of the time of a build
+                patched.setattr(blobs, "put", _no_storage)  # because storing the bundle is the slowest part of a build
                 builds.build(str(each.pk))
             assert (self._statuses()[each.pk] != "approved") is starts
             transaction.set_rollback(True)

@@ -254,7 +254,7 @@ def test_agents_of_another_pipeline_are_not_enlisted(world: World, run_jobs: Cal
 
     builds.build(str(waiting.pk))
     waiting.refresh_from_db()
-    assert waiting.status == "approved"  # the deployment waits for the agent that both deployments target
+    assert waiting.status == "approved"  # because both deployments target the first agent
     report(api, one, "active")
     run_jobs()
     builds.build(str(waiting.pk))

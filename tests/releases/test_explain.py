@@ -381,7 +381,7 @@ def test_query_count_does_not_grow_with_fleet(world: World, django_assert_num_qu
     stories.offered(world, second, target=names, strategy=waves(50, 100, pause_s=600))
     with CaptureQueriesContext(connection) as queries:
         world.viewer.api.get(path)
-    assert len(queries) == 10  # two more queries: the progress of waves, and jobs that cannot continue
+    assert len(queries) == 10  # two more queries: for the progress of waves, and for jobs that cannot continue
     for query in queries:
         assert str(others[0][0].pk) not in query["sql"]
         assert '"releases_deployment"."target",' not in query["sql"]

@@ -87,7 +87,7 @@ def test_creator_of_key_may_approve_if_self_approval_is_allowed(world: World) ->
 
 
 def test_key_created_with_key_belongs_to_creator_of_first_key(world: World) -> None:
-    """This applies to any number of keys in between, even if they are revoked."""
+    """Each key in the chain was created with the one before. Revoked keys in the chain make no difference."""
     first, api = key_of(world, world.admin.api, "first", Role.ORG_ADMIN)
     second, api = key_of(world, api, "second", Role.ORG_ADMIN)
     third, api = key_of(world, api, "third")
@@ -138,7 +138,7 @@ def test_key_shows_its_creator(world: World) -> None:
 
 @pytest.fixture
 def orphan(world: World) -> Api:
-    """A key that an older release created, whose creator is not in the audit ledger."""
+    """A client with a key whose creator is unknown, like a key of an older release without an audit event."""
     key, api = key_of(world, world.admin.api, "orphan")
     OrganizationKey.objects.filter(pk=key.pk).update(created_by=None)
     return api
@@ -157,7 +157,7 @@ def test_key_without_known_creator_cannot_request_approval(world: World, orphan:
     assert AuditEvent.objects.filter(outcome="success").count() == audited
 
 
-def test_key_without_known_creator_can_deploy_without_approval(world: World, orphan: Api) -> None:
+def test_key_without_known_creator_can_deploy_where_no_approval_is_needed(world: World, orphan: Api) -> None:
     assert request_deployment(world, orphan, bundle_of(world, world.dev)).status_code == 201
 
 

@@ -71,7 +71,7 @@ def frozen(world: World, clock: stories.Clock) -> Environment:
     ("open_at", "last_s", "closed_at"),
     [
         ("2027-03-19T17:00:00+00:00", "2027-03-22T04:59:59+00:00", "2027-03-22T05:00:00+00:00"),
-        # Summer time starts in the first weekend, which is an hour shorter, and ends in the last one.
+        # Summer time starts on the next weekend, which is an hour shorter, and ends on the last one.
         ("2027-03-26T17:00:00+00:00", "2027-03-29T03:59:59+00:00", "2027-03-29T04:00:00+00:00"),
         ("2027-04-02T16:00:00+00:00", "2027-04-05T03:59:59+00:00", "2027-04-05T04:00:00+00:00"),
         ("2027-10-29T16:00:00+00:00", "2027-11-01T04:59:59+00:00", "2027-11-01T05:00:00+00:00"),

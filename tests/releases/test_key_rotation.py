@@ -66,7 +66,7 @@ class Node:
                 self.signers.add(response.envelope["signatures"][0]["keyid"])
             return response
 
-        self.plane.fetch_offer = noted  # type: ignore[method-assign]  # same signature
+        self.plane.fetch_offer = noted  # type: ignore[method-assign]  # it has the same signature
 
     def stop(self) -> None:
         self.off.set()
@@ -99,7 +99,7 @@ def start(live_server: Any, tmp_path: Path) -> Iterator[Start]:
 
 
 def until(done: Callable[[], object]) -> None:
-    """Wait until ``done`` returns true. Meanwhile only the agents run, and no wave starts without the worker."""
+    """Wait until ``done`` returns true. Meanwhile the agents run but the worker does not, so no wave starts."""
     wait_until(done, every_s=0.02)
 
 
@@ -224,7 +224,7 @@ def test_agent_accepts_bundle_whose_key_is_retired_during_download(
         return fetched[-1]
 
     monkeypatch.setattr(node.plane, "fetch_offer", late)
-    monkeypatch.setattr(Keyring, "refresh_if_changed", lambda *_: None)  # as if the heartbeat had come first
+    monkeypatch.setattr(Keyring, "refresh_if_changed", lambda *_: None)  # as if the heartbeat preceded the rotation
     node.agent.run_until_idle()
     run_jobs()
 
@@ -239,7 +239,7 @@ def test_credential_signed_by_retired_key_can_be_used(world: World) -> None:
     world.agent(world.prod)
     deployment = approved(world, "quotes")
     rotate(world, activate_in_s=0)
-    pass_time(2)  # a credential's times have whole seconds
+    pass_time(2)  # because the times in a credential are whole seconds
     signing_keys.retire(first, reason="over", actor=world.admin.actor)
     tasks.note_keys()
 

@@ -1,8 +1,8 @@
-"""Operations that lock several rows lock them in the same order, so that two of them cannot deadlock.
+"""Operations that lock several rows lock them in the same order, so two operations cannot deadlock.
 
 The tests of the purge are about requests that found a row before its environment or project was deleted. The purge
 stops just before it deletes from one table, the request runs until it finishes or waits, and the purge continues. If
-both acquired locks in different orders, they would deadlock.
+the purge and the request acquired locks in different orders, they would deadlock.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ CREATE TRIGGER test_stop BEFORE DELETE ON {table} FOR EACH STATEMENT EXECUTE FUN
 
 @dataclass
 class Story:
-    """An environment with everything that the requests change."""
+    """An environment and all rows in it that the requests of the tests change."""
 
     world: World
     environment: Environment
@@ -185,7 +185,7 @@ def test_requests_and_purge_do_not_deadlock(world: World, kind: str, name: str) 
 def test_enrollments_and_relabeling_do_not_deadlock(world: World) -> None:
     actor = world.admin.actor
     world.agent(name="z")
-    second, _ = world.agent(name="a")  # the larger id, but the smaller name
+    second, _ = world.agent(name="a")  # the second agent has the larger id, but the smaller name
     token, _ = enrollment.create_enrollment_token(environment=world.dev, max_uses=2, replace=True, actor=actor)
     requests = [Enrollment(token=token, environment=world.dev, name=name, actor=actor) for name in ("a", "z")]
     with ThreadPoolExecutor(2) as threads:

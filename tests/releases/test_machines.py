@@ -143,7 +143,7 @@ ALLOWED = {
     "retry": "cleared aborted",
     "rollback": "deploying paused active failed cleared break_glass",
 }
-# The text in the error messages of requests that are refused for reasons other than the status.
+# A part of the error message, by story and action, of requests that are refused for reasons other than the status.
 OTHER_REFUSALS = {
     ("superseded", "rollback"): "superseded",
     ("paused", "pause"): "paused",
@@ -265,7 +265,7 @@ def test_permitted_request_is_recorded_and_refused_request_changes_nothing(story
     approval = deployment.approval
     assert approval is not None
     for person in (world.operator, world.reviewer):
-        person.api.get("/api/v1/me")  # stores the time of the token's last use, which then stays for a minute
+        person.api.get("/api/v1/me")  # so that the token's last use is stored now and not again within the test
     before = digests()
 
     for action, allowed in ALLOWED.items():
@@ -290,7 +290,7 @@ def test_permitted_request_is_recorded_and_refused_request_changes_nothing(story
 
 
 def _moved_with_its_records(deployment: Deployment, approval: Approval, action: str, since: UUID) -> None:
-    """Assert that the request added one timeline entry, and one audit event with both statuses for each changed row."""
+    """Assert that the request added one timeline entry, and one audit event for each row that it changed."""
     (entry,) = deployment.timeline.filter(pk__gt=since)
     events = AuditEvent.objects.filter(pk__gt=since)
     for row in (deployment, approval):

@@ -98,7 +98,7 @@ def test_counts_stay_exact_during_reports_and_summing(world: World, concurrently
             assert report(api, agent, status).status_code == 200
 
     def offer_more() -> None:
-        """Insert all rows of another deployment in one statement and delete them, as enlistment and housekeeping do."""
+        """Insert the agents of another deployment and delete them, as enlistment and housekeeping do."""
         for _ in range(4):
             with transaction.atomic():
                 other = Deployment.objects.get(pk=deployment.pk)

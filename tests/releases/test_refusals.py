@@ -16,7 +16,7 @@ from tests.front import FrontClient
 
 
 class Clock:
-    """A clock that advances only when the code sleeps."""
+    """A clock that only tests move forward, and that records sleeps."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now, self.slept = 1000.0, list[float]()

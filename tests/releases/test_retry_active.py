@@ -93,7 +93,7 @@ def test_retry_can_be_limited_to_listed_agents(world: World) -> None:
     assert stories.progress(deployment) == ["failed", "offered", "active", "active"]
     assert deployment.timeline.get(event="retry").detail["agents"] == 1
     fleet_services.set_drained(agents[0][0], drained=True, reason="", actor=world.operator.actor)
-    for pk in (ids[0], ids[1], ids[2]):  # a drained, a retried and an active agent
+    for pk in (ids[0], ids[1], ids[2]):  # a drained agent, a retried agent and an active agent
         assert str(pk) in check_refused(world, deployment, "not_failed", pk)["detail"]
     stranger, _ = world.agent(world.prod)
     for pk in (stranger.pk, uuid7()):
@@ -164,7 +164,7 @@ def test_concurrent_retry_and_rollback_have_one_result(world: World, concurrentl
         lambda: rollbacks.start(Deployment.objects.get(pk=deployment.pk), reason="latency", actor=world.operator.actor),
     )
 
-    # The rollback is also possible after the retry, but the retry is refused after the rollback.
+    # If the retry is first, both succeed. If the rollback is first, the retry is refused.
     assert isinstance(rolled_back, Deployment)
     assert isinstance(retried, Deployment | Conflict)
     events = stories.events(deployment)
@@ -190,7 +190,7 @@ def test_retry_concurrent_with_report_misses_no_failure(world: World, concurrent
     assert reported.status_code == 200
     part = deployment.agents.get(agent=one)
     assert part.failures.get().detail == "exit 9"
-    if isinstance(retried, Deployment):  # the retry came after the report
+    if isinstance(retried, Deployment):  # the report was recorded before the retry
         assert part.progress == "offered"
     else:
         assert (retried.reason, part.progress) == ("nothing_to_retry", "failed")

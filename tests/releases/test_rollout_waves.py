@@ -1,4 +1,4 @@
-"""Rollouts in waves: failure thresholds, untouched agents, pauses between waves and timeouts."""
+"""Rollouts in waves: failure thresholds, timeouts, untouched agents, and pauses between waves."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_threshold_applies_to_each_wave(world: World, run_jobs: Run) -> None:
     assert KnownBad.objects.count() == 0
 
 
-def test_report_arriving_with_failure_above_threshold_does_not_prevent_rollback(world: World, run_jobs: Run) -> None:
+def test_rollback_starts_if_wave_completes_with_failures_above_threshold(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 4)
     one, two = stories.bundles(world, 2)
     stories.active(world, one, agents)

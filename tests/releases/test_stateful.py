@@ -135,7 +135,7 @@ class Stories(Worker):
         word=st.sampled_from(["end", "end", "failed", "activating", "", "abort"]),
     )  # fmt: skip
     def release(self, number: int, at: m.Target, strategy: m.Strategy, word: str, crash_at: int | None = None) -> None:
-        """Create a deployment, approve and offer it. Then report the status ``word`` from its agents, or abort it."""
+        """Create, approve and offer a deployment. Then report the status ``word`` from its agents, or abort it."""
         # Use a different bundle than last time, mostly of the first pipeline, so that rollbacks have a target.
         another = 3 + number % 2 if number > 16 else len(self.ids) % 2 if number < 12 else 2
         self._create(another, at, strategy, "operator", take_over=True)

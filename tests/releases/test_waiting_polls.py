@@ -56,7 +56,7 @@ def room(monkeypatch: pytest.MonkeyPatch) -> Iterator[WaitingRoom]:
 
 @pytest.fixture
 def polling(listening: None, room: WaitingRoom) -> Callable[[], Any]:
-    """Return a function that enrolls an agent and starts a poll of it that waits."""
+    """Return a function that enrolls an agent and starts a waiting poll of this agent."""
 
     def start() -> Any:
         world = World("acme")
@@ -118,7 +118,7 @@ def test_changes_during_lost_connection_are_noticed_after_reconnect(polling: Any
     assert poll.finish().json()["desired"]["deployment_id"] == str(deployment.pk)
 
 
-def test_change_of_another_agent_wakes_no_poll(polling: Any, room: WaitingRoom) -> None:
+def test_change_of_another_agent_does_not_wake_poll(polling: Any, room: WaitingRoom) -> None:
     world, _, _, etag, poll = polling()
     other, other_api = world.agent(name="other")
     waiting = Poll(other_api, other, etag)
@@ -178,16 +178,16 @@ def test_many_woken_polls_are_spread_over_half_second() -> None:
     assert delays[-1] > 0.4
 
 
-def test_polls_woken_by_concurrent_notifications_are_spread_together() -> None:
+def test_polls_woken_by_concurrent_notifications_are_spread_over_half_second() -> None:
     room = WaitingRoom(capacity=3000)
     waiters = [room.enter(uuid7()) for _ in range(3000)]
 
-    for first in range(0, 3000, 200):  # as many agents as one notification has
+    for first in range(0, 3000, 200):  # 200 agents, as in one notification
         room.wake([waiter.agent_id for waiter in waiters[first : first + 200]])
 
     delays = sorted(waiter.delay_s for waiter in waiters)
     assert delays[-1] <= 0.5
-    # Without a common spread, all would get their responses within a tenth of a second.
+    # Without a common spread, all polls would get their responses within a tenth of a second.
     assert sum(delay < 0.1 for delay in delays) < 1500
     assert all(waiter.reason is StopReason.CHANGED for waiter in waiters)
 
@@ -206,7 +206,7 @@ def test_rollout_wakes_each_waiting_agent_once(listening: None, room: WaitingRoo
 
     deployment = stories.offered(world, world.bundle())
 
-    responses = [poll.finish() for poll in polls]  # these polls do not time out
+    responses = [poll.finish() for poll in polls]  # the polls do not time out, so each response is an offer
     agent_keys._listeners.pop()
     assert [response.json()["desired"]["deployment_id"] for response in responses] == [str(deployment.pk)] * len(fleet)
     assert [sorted(ids) for ids in notified if ids] == [sorted(agent.pk for agent, _ in fleet)]

@@ -16,7 +16,7 @@ from apps.tenancy.permissions import Permission
 from tests.permissions import NoRole
 from tests.worlds import World
 
-O = "/api/v1/orgs/{org_id}"  # noqa: E741  reads as the first part of a path
+O = "/api/v1/orgs/{org_id}"  # noqa: E741  ``O + "/projects"`` reads as a path
 P = O + "/projects/{project_id}"
 E = P + "/environments/{env_id}"
 A = "/api/v1/agents/{id}"
@@ -52,7 +52,7 @@ def _nothing(place: Place) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Further:
-    """A body for which an operation needs another permission in addition, in an environment with the posture prod."""
+    """A request body for which an operation needs an additional permission."""
 
     needs: Permission
     body: Callable[[Place], dict[str, Any]]
@@ -62,8 +62,8 @@ class Further:
 class Call:
     """An operation, the permission that it needs, and a valid call.
 
-    ``body`` returns the body. Without it, the body is the example in the OpenAPI document, with other ``values`` for
-    some members, such as ids. ``on`` creates the row to call if the call would not succeed on the row from ``ids``.
+    ``body`` returns the request body. The default is the example in the OpenAPI document, with other ``values`` for
+    some members, such as ids. ``on`` creates the row to call, if the call would not succeed on the row from ``ids``.
     """
 
     id: str  # the ``operationId``
@@ -79,7 +79,7 @@ class Call:
     on_prod: Permission | None = None  # also needed in an environment with the posture prod
     further: Mapping[str, Further] = field(default_factory=dict)  # keyed by a description of the request
     scope: str = ""  # the scope that the agent's key needs
-    null: frozenset[str] = frozenset()  # fields that are null in this list if their values are large
+    null: frozenset[str] = frozenset()  # fields that this list returns as null if their values are large
     is_free: bool = False  # whether the large fields of this list may contain any value
 
 
@@ -87,8 +87,8 @@ class Call:
 class Act:
     """An act of the console, the permission that it needs in the scope of its row, and a valid form.
 
-    An act with an ``operation`` needs the same permissions as the operation, and is possible on the same row. An act
-    without an operation and permission may be performed by everybody who sees the row. ``on`` is as in ``Call``.
+    An act with an ``operation`` needs the same permissions as the operation, and is possible on the same row. Everybody
+    who sees the row may perform an act without both, subject to the ``only_`` fields. ``on`` is as in ``Call``.
     """
 
     operation: str = ""
@@ -104,7 +104,7 @@ class Act:
 
 @dataclass(frozen=True)
 class Page:
-    """A console page that Django's admin does not provide: the operation that it is for, and its methods."""
+    """A console page that Django's admin does not provide: the operation that it serves, and the page's methods."""
 
     operation: str
     methods: tuple[str, ...] = ("GET",)
@@ -120,12 +120,14 @@ class Table:
     """A database table and its pages in the console."""
 
     label: str
-    seen_by: Permission | str | None = None  # needed in the scope of the row. None: only installation operators see it
+    # The permission needed to see a row in its scope, or a rule of ``access.py`` (``own``, ``people``, ``members``).
+    # None: only installation operators see the table.
+    seen_by: Permission | str | None = None
     row: Maker | None = None  # makes sure that a row exists. None: the console does not show the table
     title: str = ""  # the table's title on an environment's page, which shows the number of its rows
     acts: Mapping[str, Act] = field(default_factory=dict)
     pages: Mapping[str, Page] = field(default_factory=dict)
-    # Columns of JSON or text. No list returns large ones unchanged. Short ones are listed with what limits their size.
+    # Columns of JSON or text. No list returns ``large`` columns unchanged. ``short`` says what limits the others' size.
     large: frozenset[str] = frozenset()
     short: Mapping[str, str] = field(default_factory=dict)
 

@@ -1,4 +1,4 @@
-"""The audit ledger."""
+"""The audit trail, its seals and the counts of denials."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bisects, which search for the first version of a pipeline that fails."""
+"""Bisects, which search for the first bad version of a pipeline."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def deployment(place: Place) -> Deployment:
 
 
 def activate(place: Place, bundle: ConfigBundle) -> Deployment:
-    """Deploy the bundle to the agent, let the reviewer approve it, and let it become active."""
+    """Deploy the bundle to the agent, let the reviewer approve, and let the deployment become active."""
     world = place.world
     agent, api = place.get(enrolled)
     made = world.deployment(bundle)
@@ -36,7 +36,7 @@ def activate(place: Place, bundle: ConfigBundle) -> Deployment:
 
 
 def pending(place: Place) -> Deployment:
-    """Create a deployment that waits for approval. The reviewer requests it, so that all others may approve it."""
+    """Create a deployment that waits for approval. The reviewer requests it, so every other operator may approve it."""
     place.get(deployment)
     changed = place.world.bundle(place.environment, "pending", version=place.get(version), env={"LEVEL": "3"})
     return place.world.deployment(changed, actor=place.world.reviewer.actor)

@@ -22,7 +22,7 @@ def multipart(file: bytes, **fields: str) -> bytes:
 
 
 def running(place: Place) -> Agent:
-    """Let the agent report that it runs the deployment, with which its history starts."""
+    """Let the agent send the first heartbeat that reports the deployment. The agent's history starts with it."""
     (agent, api), deployed = place.get(enrolled), place.get(deployment)
     active = {**_offer(place), "spec_hash": deployed.config_bundle.version.spec_hash}
     body = {"status": "healthy", "agent_version": "0.1.0", "active": active}

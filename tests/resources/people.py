@@ -18,7 +18,7 @@ def token(place: Place) -> UserToken:
 
 
 def further_token(place: Place) -> UserToken:
-    """Create another token of the viewer, who needs the first token for calls."""
+    """Create another token for the viewer, whose first token is needed for calls."""
     viewer = place.world.viewer
     made, _ = tokens.create_user_token(user=viewer.user, name="further", actor=viewer.actor)
     return made

@@ -19,7 +19,7 @@ def replay(place: Place) -> Replay:
 
 
 def queued(place: Place) -> Replay:
-    """Request a replay of the artifact, which waits for the worker."""
+    """Request a replay of the artifact, and leave it in the queue."""
     actor = place.world.operator.actor
     return replays.request(place.get(artifact), environment=place.environment, actor=actor)
 

@@ -113,7 +113,7 @@ def test_other_requests_are_left_to_gunicorn(data: bytes) -> None:
 
 
 # -- random requests ---------------------------------------------------------------------------------------------------
-# ``make fuzz`` tries many more of them. The templates are polls, heartbeats and reports, and several on one connection.
+# ``make fuzz`` sends many more. The templates are polls, heartbeats, reports, and several requests on one connection.
 
 CASES = int(os.environ.get("BYTEOR_FUZZ_CASES", "100"))
 POLL = f'GET {AGENT}/deployment?wait_s=30 HTTP/1.1\r\nHost: x\r\nIf-None-Match: "a"\r\nX-Forwarded-Proto: https\r\n\r\n'
@@ -189,7 +189,7 @@ def test_parser_agrees_with_gunicorn_on_random_fields(
         max_size=5,
     ),
 )
-def test_request_with_additional_fields_is_accepted(text: str, fields: dict[str, str]) -> None:
+def test_additional_headers_are_accepted_unless_repeated(text: str, fields: dict[str, str]) -> None:
     are_distinct = len({name.upper() for name in fields}) == len(fields)
     head, _, body = text.partition("\r\n\r\n")
     data = "\r\n".join([head, *(f"{name}: {value}" for name, value in fields.items())]) + f"\r\n\r\n{body}"
@@ -230,8 +230,8 @@ class Connection:
         self.close = server.close
         self.parser = AgentsFirst(CFG, self.server, CLIENT)
 
-    def answers(self) -> bytes:
-        """Return all bytes sent until the shortcut closed the connection or left a request to gunicorn."""
+    def responses(self) -> bytes:
+        """Return the bytes sent until the connection is closed or nothing arrives for 50 ms."""
         self.client.settimeout(0.05)
         found = b""
         try:
@@ -243,7 +243,7 @@ class Connection:
 
 
 def echo(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-    """Respond with the request's body."""
+    """Respond with the first two bytes of the request's body."""
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [environ["wsgi.input"].read(2)]
 
@@ -275,15 +275,15 @@ def test_requests_are_handled_until_one_is_left_to_gunicorn(connect: Callable[..
     request = next(connection.parser)
 
     assert (request.method, request.path) == ("GET", "/healthz")
-    answers = connection.answers().decode()
-    assert answers.count("HTTP/1.1 200 OK\r\nServer: gunicorn\r\nDate: ") == 2
-    assert answers.endswith("Connection: keep-alive\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}")
+    responses = connection.responses().decode()
+    assert responses.count("HTTP/1.1 200 OK\r\nServer: gunicorn\r\nDate: ") == 2
+    assert responses.endswith("Connection: keep-alive\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}")
     # After gunicorn's request, the shortcut continues.
     connection.client.sendall(PLAIN.encode())
     connection.client.shutdown(socket.SHUT_WR)
     with pytest.raises(StopIteration):
         next(connection.parser)
-    assert connection.answers().count(b"200 OK") == 1
+    assert connection.responses().count(b"200 OK") == 1
     assert connection.worker.nr == 3
     assert connection.turns == [False, True, True, False, False]  # before each request, also before gunicorn's
 
@@ -298,7 +298,7 @@ def test_unread_body_is_not_parsed_as_request(connect: Callable[..., Connection]
     with pytest.raises(StopIteration):
         next(connection.parser)
 
-    assert connection.answers().count(b"HTTP/1.1 401") == 2
+    assert connection.responses().count(b"HTTP/1.1 401") == 2
 
 
 def test_truncated_body_closes_connection(connect: Callable[..., Connection]) -> None:
@@ -309,7 +309,7 @@ def test_truncated_body_closes_connection(connect: Callable[..., Connection]) ->
     with pytest.raises(StopIteration):
         next(connection.parser)
 
-    assert connection.answers().endswith(b"\r\n\r\n{")
+    assert connection.responses().endswith(b"\r\n\r\n{")
 
 
 def test_stopping_process_closes_connection_after_response(connect: Callable[..., Connection]) -> None:
@@ -320,8 +320,8 @@ def test_stopping_process_closes_connection_after_response(connect: Callable[...
         next(connection.parser)
 
     assert not connection.worker.alive
-    answers = connection.answers().decode()
-    assert (answers.count("Connection: keep-alive"), answers.count("Connection: close")) == (1, 1)
+    responses = connection.responses().decode()
+    assert (responses.count("Connection: keep-alive"), responses.count("Connection: close")) == (1, 1)
 
 
 def test_header_with_line_break_is_refused() -> None:

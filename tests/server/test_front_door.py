@@ -144,7 +144,7 @@ def test_other_greenlets_run_while_client_sends_without_pause(monkeypatch: pytes
 
     receive_all(PacedSocket(client, keepalive_s=75), 20_000_000)
 
-    assert loop.turns >= 19  # at least once a megabyte
+    assert loop.turns >= 19  # at least one turn per megabyte
 
 
 def test_other_greenlets_run_while_client_sends_single_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,12 +175,12 @@ def test_recv_returns_no_bytes_after_hang_up(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_client_waiting_for_response_is_not_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     paced = PacedSocket(Client(monkeypatch, size=100, seconds=0.1), keepalive_s=75)
-    assert paced.may_be_hung_up  # it has sent nothing
+    assert paced.may_be_hung_up  # the client has sent nothing
     paced.recv(10)
-    assert not paced.may_be_hung_up  # it sends its first request
+    assert not paced.may_be_hung_up  # the client is sending its first request
     paced.is_handled = True
     paced.sendall(b"x")
     assert not paced.may_be_hung_up
     paced.is_handled = False
     paced.recv(10)
-    assert paced.may_be_hung_up  # it sends the rest of a body after the response
+    assert paced.may_be_hung_up  # the client sends the rest of a body after the response

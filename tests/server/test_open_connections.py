@@ -1,4 +1,4 @@
-"""Tests of the choice of connections to close when a process has almost as many as it may have."""
+"""Tests of the choice of connections to close when a process is near its limit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Client:
 
 
 def clients(address: str, times: Sequence[float], **options: str) -> list[Client]:
-    made = [Client(address, float(time), **options) for time in times]  # type: ignore[arg-type]  # only a caller
+    made = [Client(address, float(time), **options) for time in times]  # type: ignore[arg-type]  # the only option is a caller, which is a string
     random.Random(1).shuffle(made)
     return made
 
@@ -69,7 +69,7 @@ def test_flood_of_connections_stays_below_limit() -> None:
         opened.add(client)
     for number in range(2_000):
         opened.add(Client("flood", 1 + number))
-        if number % 32 == 31:  # connections are accepted 32 at a time, and closed ones end after that
+        if number % 32 == 31:  # connections are accepted 32 at a time, and closed only between these batches
             most = max(most, len(opened))
             for client in opened:
                 if client.is_hung_up:

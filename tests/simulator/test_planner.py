@@ -34,7 +34,7 @@ def beat(desired: dict[str, Any] | None = None, next_s: float = 10.0) -> ServerR
 
 
 def play(planner: Planner, machine: Machine, responses: list[ServerResponse], now: float = 0.0) -> float | None:
-    """Feed the machine these responses in order. Return the time of its next action."""
+    """Feed the machine these responses in order. Return the time of its next action, if any."""
     at: float | None = now
     for response in responses:
         assert at is not None
@@ -218,7 +218,7 @@ def test_flapping_agents_become_stale_and_recover() -> None:
         now = at
     assert machine.boots > 1
     assert longest > 30  # more than three intervals: stale
-    assert now <= 610  # up again within one interval after the trouble ended
+    assert now <= 610  # the machine is up again within one interval after the trouble ended
     boots = machine.boots
     play(planner, machine, [beat()] * 10, now)
     assert machine.boots == boots

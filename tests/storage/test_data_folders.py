@@ -18,7 +18,7 @@ from byteor_cloud.storage import data_folders
 from byteor_cloud.storage.data_folders import PARTIAL
 from tests.artifacts.incidents import archive
 
-# It receives an upload, unpacks a bundle, and stops in the middle of its second file.
+# This program receives an upload, unpacks a bundle, and stops in the middle of its second file.
 HALF_WAY = """
 import io, shutil, sys, django
 django.setup()
@@ -77,7 +77,7 @@ def test_leftovers_of_killed_process_are_removed_and_used_files_are_kept(data: P
         used = temporary(data)
         assert len(used) == 2
         for path in used:
-            os.utime(path, (1, 1))  # it has worked for longer than an hour
+            os.utime(path, (1, 1))  # as if the process had worked for longer than an hour
         data_folders.remove_leftovers()
         assert temporary(data) == used
         assert [path.stat().st_size for path in used[0].iterdir()] == [100, 10]
@@ -104,7 +104,7 @@ def test_old_leftovers_of_every_kind_are_removed(data: Path) -> None:
     assert len(leftovers) == 6
 
     data_folders.remove_leftovers()
-    assert temporary(data) == leftovers  # they may belong to a process that has not locked them yet
+    assert temporary(data) == leftovers  # new files may belong to a process that has not locked them yet
 
     for path in leftovers:
         os.utime(path, (1, 1), follow_symlinks=False)

@@ -40,7 +40,7 @@ def use_bucket(settings: Any, endpoint: str, bucket: str = BUCKET) -> None:
 
 @pytest.fixture
 def uploads(settings: Any, tmp_path: Path) -> Iterator[Path]:
-    """Configure a folder for temporary files that does not exist. Check that no file remains in it."""
+    """Configure a missing folder for temporary files. Check that no file remains in it."""
     folder = tmp_path / "data" / "uploads"
     settings.FILE_UPLOAD_TEMP_DIR = str(folder)
     yield folder
@@ -61,7 +61,7 @@ def test_large_blob_is_read_without_existing_uploads_folder(bucket: Any, uploads
         with blobs.read(HASH) as stored:
             assert (stored.read(5), stored.read()) == (LARGE[:5], LARGE[5:])
         assert uploads.stat().st_mode & 0o777 == 0o700
-        uploads.rmdir()  # somebody cleans up
+        uploads.rmdir()  # somebody deletes the folder
 
 
 def test_error_names_folder_that_cannot_be_created(bucket: Any, uploads: Path) -> None:
@@ -95,7 +95,7 @@ def test_blobs_are_listed_and_deleted(bucket: Any) -> None:
     assert content_hash not in blobs.list_stored(folder)
 
     blobs.put_file(content_hash, ContentFile(content))
-    blobs.put(content_hash, content)  # it is there already
+    blobs.put(content_hash, content)  # the content is stored already
 
     assert blobs.list_stored(folder) == [content_hash]
     assert blobs.is_stored(content_hash)

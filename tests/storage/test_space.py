@@ -267,4 +267,4 @@ def test_received_file_is_copied_to_another_disk(artifacts: Path, monkeypatch: p
 
 def test_default_storage_is_atomic() -> None:
     assert default_storage.exists("nothing") is False
-    assert type(default_storage._wrapped) is AtomicFileStorage  # type: ignore[attr-defined]  # the lazy object's target
+    assert type(default_storage._wrapped) is AtomicFileStorage  # type: ignore[attr-defined]  # an attribute of Django's lazy object

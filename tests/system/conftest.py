@@ -33,7 +33,7 @@ class Installation:
     def __init__(self, *, is_prepared: bool = True) -> None:
         """Create the folder. A prepared one contains a migrated database and the static files."""
         self.data_dir = Path(tempfile.mkdtemp(prefix="byteor-system-"))
-        self.data_dir.chmod(0o711)  # the server's account must be able to enter it
+        self.data_dir.chmod(0o711)  # the database server's account must be able to enter the folder
         if is_prepared:
             prepare(self.data_dir)
         self.port = free_port()
@@ -77,7 +77,7 @@ class Installation:
                 stderr=log,
             )
         self.servers.append(process)
-        if self.max_files is not None:  # API processes start much later and read the limit then
+        if self.max_files is not None:  # API processes start much later, with this limit
             resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (self.max_files, self.max_files))
         wait_until(lambda: self.output().count("byteor-cloud: serving") > earlier or process.poll() is not None)
         assert process.poll() is None, self.output()
@@ -120,7 +120,7 @@ def children(pid: int) -> dict[int, str]:
 
 @pytest.fixture
 def installation() -> Iterator[Installation]:
-    """Create an installation with a migrated database that is not started."""
+    """Create an installation with a migrated database, without starting a server."""
     made = Installation()
     yield made
     made.remove()

@@ -25,7 +25,7 @@ static_files.collect()
 
 
 def prepare(data_dir: Path) -> None:
-    """Put a migrated database and the static files into a new data folder, as its first server would do."""
+    """Put a migrated database and the static files into a new data folder, as the folder's first server would do."""
     home = embedded_files.find_home(data_dir)
     made = made_once("migrated", _make)
     source = embedded_files.find_home(made)

@@ -82,7 +82,10 @@ def test_fast_path_responds_like_gunicorn(running: Installation, fleet: Fleet) -
     ]
 
     def responses(extra: dict[str, str]) -> list[tuple[int, dict[str, str]]]:
-        """Return the responses on one connection. With an unusual header, gunicorn parses the requests."""
+        """Send the requests on one connection, and return their responses.
+
+        An unusual header in ``extra`` makes gunicorn's parser handle the requests instead of the shortcut.
+        """
         connection = HTTPConnection("127.0.0.1", running.port, timeout=PATIENCE_S)
         found = []
         for method, resource, body, token in agent_requests:

@@ -112,7 +112,7 @@ def test_previews_of_large_graph_do_not_delay_other_callers(server: Installation
             each.result()
 
     assert len(ended) == PREVIEWS
-    assert set(ended) <= {(200, False), (503, True)}  # on a busy machine the last ones may time out
+    assert set(ended) <= {(200, False), (503, True)}  # on a busy machine the last previews may time out
     assert ended_before < PREVIEWS / 2
 
 

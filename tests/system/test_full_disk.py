@@ -182,7 +182,7 @@ def test_server_with_external_database_starts_on_full_disk(disk: SmallDisk) -> N
             "SECRET_KEY": "test" * 10,
         }
         disk.log = elsewhere.data_dir / "second.log"
-        disk.fill(leave=2 << 20)  # too little for the console's static files
+        disk.fill(leave=2 << 20)  # too little space for the console's static files
 
         server = disk.serve(**secrets)
 

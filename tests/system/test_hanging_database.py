@@ -1,6 +1,6 @@
 """A database or pooler that hangs: its processes are stopped (SIGSTOP), and its connections stay open.
 
-The tests continue the processes only after all responses have arrived. So a request that waits for them fails.
+The tests continue the processes only after all responses have arrived. So a request that waits for the processes fails.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Site:
             yield
 
     def calls(self, number: int) -> dict[str, Callable[[], requests.Response]]:
-        """Return a function for each kind of request that sends it."""
+        """Return a function for each kind of request, which sends such a request."""
         base, environment = self.fleet.base, self.fleet.environment
         agent = self.agents[number]
         of_agent = {"Authorization": f"Bearer {agent[1]}"}
@@ -117,7 +117,8 @@ WORKING = {
     "sign-in": {401}, "readyz": {200}, "healthz": {200},
 }  # fmt: skip
 HANGING = {name: {503} for name in WORKING} | {"healthz": {200}}
-TOO_MANY = {429: 401}  # treated alike: the sign-in limit may be reached, and it is counted in the database as well
+# The sign-in limit may be reached. A 429 proves as much as a 401, because the limit is counted in the database.
+TOO_MANY = {429: 401}
 
 
 def statuses(responses: dict[str, list[requests.Response]]) -> dict[str, set[int]]:
@@ -197,7 +198,7 @@ def stopped_connections(site: Site) -> Iterator[None]:
 
 
 def has_ended(pid: int) -> bool:
-    """Return whether a process has ended, even if its stopped parent has not reaped it."""
+    """Return whether a process has ended but has not been reaped by its stopped parent."""
     return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
 
 
@@ -213,7 +214,7 @@ def deploy(site: Site) -> str:
 
 
 def check_offered(site: Site, deployment: str) -> None:
-    """Check that the deployment is built and offered exactly once."""
+    """Check that the deployment is built and offered exactly once, and abort it."""
     path = f"{site.fleet.environment}/deployments/{deployment}"
     wait_until(lambda: site.fleet.call("GET", path)["status"] == "deploying")
     timeline = site.fleet.call("GET", f"{path}/timeline")["results"]

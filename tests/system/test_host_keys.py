@@ -121,8 +121,8 @@ def test_host_that_missed_master_key_rotation_changes_nothing(database: Database
     assert f"combined, {first.data_dir}" in refused.stderr
     assert str(second.data_dir) not in refused.stderr
 
-    # Then the rotation succeeds, because the first host seems to be dead.
-    os.kill(lagging.pid, signal.SIGSTOP)  # its children keep serving
+    # When the first host seems to be dead, the rotation succeeds.
+    os.kill(lagging.pid, signal.SIGSTOP)  # the server's children keep serving
     database.run("UPDATE tenancy_host SET last_seen = now() - interval '1 hour' WHERE mode = 'combined'")
     done = second.manage("rotate_master_key", **database.settings(NEW, OLD))
     assert done.returncode == 0, done.stderr

@@ -1,6 +1,6 @@
 """The memory that a server's processes use for the largest permitted requests and captures.
 
-The kernel limits the memory of capture processes, and tests/captures/test_process.py measures them.
+The kernel limits the memory of capture processes, and tests/captures/test_process.py measures that memory.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ def busy_connections(server: Installation, request: bytes) -> Iterator[None]:
         try:
             wait_until(lambda: len(connected(server)) >= 6)
             yield
-            assert sender.poll() is None  # the connections stayed busy until here
+            assert sender.poll() is None  # the connections stayed busy until the block ended
         finally:
             sender.communicate()
 
@@ -177,7 +177,7 @@ def send(server: Installation, method: str, path: str, token: str, name: str, bo
 
 def test_slow_requests_leave_slots_to_other_organizations(server: Installation, busy: Target, quiet: Target) -> None:
     draft = busy.call("POST", f"{busy.environment}/drafts", {"name": "locked", "plan": PLAN})["id"]
-    quiet.call("GET", f"{quiet.environment}/drafts")  # the server has verified this token from here on
+    quiet.call("GET", f"{quiet.environment}/drafts")  # lets the server verify this token before the slots are in use
     postgres = EmbeddedPostgres(server.data_dir)
     connections: list[socket.socket] = []
 
@@ -209,5 +209,5 @@ def test_slow_requests_leave_slots_to_other_organizations(server: Installation, 
 
 
 def finished(server: Installation) -> list[str]:
-    """Return the ids of the requests in the order in which they finished."""
+    """Return the ids that start with ``many`` or ``few``, in the order in which the requests finished."""
     return re.findall(r"request_id=((?:many|few)-[0-9]{4}) ", server.output())

@@ -85,7 +85,7 @@ def test_listening_and_locking_sessions_bypass_pooler(pooled: Pooled) -> None:
 
     # The worker listens, and two API processes check that their connections work.
     assert sorted(query for (query,) in direct) == ["LISTEN procrastinate_any_queue_v1", "SELECT 1", "SELECT 1"]
-    # Transactions of jobs hold such locks for a short time, but no session keeps one.
+    # Transactions of jobs hold advisory locks for a short time, but no session keeps one.
     wait_until(lambda: pooled.ask("SELECT objid FROM pg_locks WHERE locktype = 'advisory'") == [])
 
 

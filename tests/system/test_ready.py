@@ -74,7 +74,7 @@ def test_healthz_uses_neither_database_nor_storage(
 
 
 def test_readyz_names_missing_database(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(BaseDatabaseWrapper, "cursor", refuse)  # affects every thread
+    monkeypatch.setattr(BaseDatabaseWrapper, "cursor", refuse)  # affects all threads
 
     assert not_ready(Client().get("/readyz")) == "Not ready: database."
     assert Client().get("/healthz").status_code == 200
@@ -128,7 +128,7 @@ def test_readyz_names_storage_when_its_folder_is_a_file(settings: Any, tmp_path:
 
 
 def test_readyz_names_all_missing_dependencies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(BaseDatabaseWrapper, "cursor", refuse)  # affects every thread
+    monkeypatch.setattr(BaseDatabaseWrapper, "cursor", refuse)  # affects all threads
     monkeypatch.setattr(default_storage, "save", refuse)
 
     assert not_ready(Client().get("/readyz")) == "Not ready: database, storage."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import stat
-import time
 from dataclasses import dataclass
 from io import StringIO
 from itertools import count
@@ -165,16 +164,16 @@ def test_errors_fail_command_with_one_line(site: Site, tmp_path: Path) -> None:
     assert_fails("not a readable file of agents", **server, keys=str(broken))
     for option in ({"agents": "100001"}, {"connections": "1001"}, {"scenario": "chaos"}, {"interval-scale": "0"}):
         assert_fails("argument --", **server, **option)
+    assert_fails("argument --agents: must be a whole number from 1 to 100000", **{**server, "agents": "many"})
+    assert_fails("argument --interval-scale: must be a number from 0.001 to 1000", **server, **{"interval-scale": "x"})
 
 
 def test_failed_command_prints_one_line_and_exits_1(site: Site) -> None:
-    began = time.monotonic()
     done = site.installation.manage("simulate_fleet", "--url", f"http://127.0.0.1:{free_port()}", "--token", "t")
 
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("CommandError: 127.0.0.1:")
     assert done.stderr.endswith("is not reachable: connection refused\n")
-    assert time.monotonic() - began < 60
 
 
 def test_command_fails_when_agent_key_is_revoked(site: Site) -> None:

@@ -25,7 +25,7 @@ def test_slow_clients_do_not_delay_others_and_are_disconnected(installation: Ins
         # request may wait, but this test is about slow clients, not about bursts.
         wait_until(lambda: not measure(target, 1).failures)
         during = measure(target, 40)
-        # Other kinds are disconnected later; tests/server/test_front_door.py tests that with a simulated clock.
+        # Other kinds of clients are disconnected later; tests/server/test_front_door.py tests this with a fake clock.
         senders = ("slow headers", "slow anonymous body")
         wait_until(lambda: all(slow.ended.get(kind) == MANY for kind in senders))
 

@@ -1,4 +1,4 @@
-"""Steps of tests about hosts: store a host with certain master keys, rotate the key, read what must not change."""
+"""Steps of tests about hosts: store a host with certain master keys, rotate the key, read rows that must not change."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ type Claims = dict[str, Any]
 
 
 class Provider:
-    """A provider for one person with these ``claims``. ``change_claims`` changes an ID token's before it is signed."""
+    """A provider for one person with ``claims``. ``change_claims`` changes an ID token's claims before it is signed."""
 
     def __init__(self) -> None:
         self.claims: Claims = {"sub": "1", "email": "ada@acme.example", "email_verified": True, "name": "Ada"}
@@ -32,7 +32,7 @@ class Provider:
         self.sign: Callable[[Claims], str] = lambda claims: jwt.encode(claims, KEY, "RS256", headers={"kid": "1"})
         self.responses: dict[str, tuple[int, Any]] = {}  # responses that replace the regular ones, by path
         self.before_userinfo: Callable[[], object] = lambda: None
-        self.tokens: list[str] = []  # every secret that the provider has issued
+        self.tokens: list[str] = []  # every secret that the provider has issued or received
         self.requests: list[str] = []
         self._codes: dict[str, Claims] = {}
         self._sessions: dict[str, Claims] = {}

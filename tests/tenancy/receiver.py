@@ -29,7 +29,7 @@ class Message:
 
 @dataclass
 class Receiver:
-    """The statuses to return (in turn, then always the last one), and the messages that arrived."""
+    """A receiver: the statuses (in turn, then always the last one) and headers to return, and the received messages."""
 
     port: int = 0
     statuses: list[int] = field(default_factory=lambda: [204])
@@ -56,7 +56,7 @@ class Receiver:
         handler.end_headers()
 
     def _drip(self, handler: BaseHTTPRequestHandler) -> None:
-        """Send an endless header byte by byte, so that no single read of the client times out."""
+        """Send an endless header byte by byte, so no single read of the client times out."""
         handler.wfile.write(b"HTTP/1.1 204 No Content\r\nX: ")
         try:
             while True:

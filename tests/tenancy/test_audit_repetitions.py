@@ -1,4 +1,4 @@
-"""Repetitions by an organization key within a minute: the first event is recorded in full, the others as one event."""
+"""Repetitions by an organization key within a minute: the first is recorded in full, all others as one event."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def machine(world: World) -> Machine:
 
 
 def minute_is_over() -> str:
-    """Move all repetitions to the previous minute and return it. The database's clock stands still during a test."""
+    """Move all repetitions to the previous minute and return it: the database's clock stands still during a test."""
     RepeatedEvent.objects.update(minute=F("minute") - timedelta(minutes=1))
     minute: datetime = RepeatedEvent.objects.values_list("minute", flat=True).distinct().get()
     return minute.isoformat()
@@ -93,7 +93,7 @@ def test_repeated_changes_by_key_are_recorded_as_two_events(world: World, machin
         return [event for event in machine.events() if event.pk not in before]
 
     in_full = new()
-    # Each rotation creates another key, but the agent is the same, so that the rotations count as repetitions.
+    # Each rotation creates another key, but the agent is the same, so the rotations count as repetitions.
     assert set(Counter((e.action, e.resource_id) for e in in_full).values()) == {1}
     assert Counter(e.action for e in in_full)["agent_key.create"] == 1
     assert not any("count" in event.changes for event in in_full)
@@ -116,7 +116,7 @@ def test_repeated_changes_by_key_are_recorded_as_two_events(world: World, machin
     assert list(Verification(world.organization.pk).faults()) == []
 
 
-def test_counted_event_has_last_values(world: World, machine: Machine) -> None:
+def test_event_of_counted_repetitions_has_last_values(world: World, machine: Machine) -> None:
     first = machine.record("agent.update", {"name": ["a", "b"]}, world=world)
     repeated: list[dict[str, Any]] = [
         {"name": ["b", "c"]},
@@ -152,7 +152,7 @@ def test_large_last_values_fit_into_counted_event(world: World, machine: Machine
 
 
 def test_distinct_events_are_recorded_in_full(world: World, machine: Machine) -> None:
-    """The events have other actors (people, agents, another key), another resource or action, or another minute."""
+    """The events are caused by people or agents, or differ in the key, resource, action or minute."""
     other_key = Machine(world, "deploy")
     agent, _ = world.agent()
     by_agent = Actor("agent", str(agent.pk), "agent")
@@ -192,7 +192,7 @@ def test_events_of_one_bulk_change_count_as_one_repetition(world: World, machine
 def test_rolled_back_change_is_not_counted(world: World, machine: Machine) -> None:
     machine.record("agent.update", {"n": 0}, world=world)
 
-    with pytest.raises(ValueError, match="refused"), transaction.atomic():  # noqa: PT012  the transaction is the point
+    with pytest.raises(ValueError, match="refused"), transaction.atomic():  # noqa: PT012  the transaction must fail after the event is recorded
         machine.record("agent.update", {"n": 1}, world=world)
         raise ValueError("refused")
 

@@ -34,7 +34,7 @@ CHANGES = st.dictionaries(TEXT, VALUES | LONG | st.tuples(VALUES | LONG, VALUES 
 
 def as_digest(value: object) -> dict[str, Any]:
     """Return the size and hash that replace a long value, computed from its canonical JSON by another library."""
-    text = rfc8785.dumps(value)  # type: ignore[arg-type]  # it declares a private type
+    text = rfc8785.dumps(value)  # type: ignore[arg-type]  # its parameter's type is private to the library
     return {"size": len(text), "sha256": f"sha256:{hashlib.sha256(text).hexdigest()}"}
 
 
@@ -59,7 +59,7 @@ def test_any_changes_fit_into_size_limit(changes: dict[str, Any]) -> None:
     assert json.dumps(changes) == before  # the caller's values are not modified
     assert bytes_in_database(fitted) <= LIMIT
     assert fit(changes) == fitted == fit(fitted)
-    # Nothing is shortened needlessly or left out. Python and PostgreSQL write floats such as 1e16 with other lengths.
+    # Nothing is shortened needlessly or left out. Python and PostgreSQL write floats such as 1e16 in different lengths.
     written = len(json.dumps(changes, ensure_ascii=False).encode())
     if max(written, bytes_in_database(changes)) < LIMIT - 2 * before.count("."):
         assert fitted == changes

@@ -137,7 +137,7 @@ def test_edits_lock_their_row_before_writing(world: World, kind: str) -> None:
     method = "PATCH" if kind == "agent" else "PUT"
     stale = world.admin.api(method, path, body, If_Match=f'"7.{"0" * 32}"')
     assert stale.status_code == 412
-    current = world.admin.api(method, path, {})["ETag"]  # an edit that changes nothing
+    current = world.admin.api(method, path, {})["ETag"]  # this edit changes nothing
 
     with CaptureQueriesContext(connection) as captured:
         assert world.admin.api(method, path, body, If_Match=current).status_code == 200

@@ -26,14 +26,14 @@ SENT = [
     # With an offset, the time zone does not matter.
     ("2026-07-01T18:00:00-05:00", "2026-07-02T06:00:00Z", "Asia/Tokyo", "2026-07-01T23:00:00Z", "2026-07-02T06:00:00Z"),
     ("2026-07-01T18:00:00+00:00", "2026-07-02T06:00:00", "Asia/Tokyo", "2026-07-01T18:00:00Z", "2026-07-01T21:00:00Z"),
-    # 02:30 occurs twice that night; the window covers both.
+    # 02:30 occurs twice that night; a window covers both times.
     ("2026-10-25T02:30:00", "2026-10-25T02:30:00", "Europe/Berlin", "2026-10-25T00:30:00Z", "2026-10-25T01:30:00Z"),
     ("2026-10-25T02:30:00", "2026-10-26T02:30:00", "Europe/Berlin", "2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z"),
 ]
 
 
 def open_in(environment: Environment, opens: str, closes: str) -> list[bool]:
-    """Return whether a stored window is open just before and at the first instant, and just before and at the last."""
+    """Return whether a window is open just before ``opens``, at ``opens``, just before ``closes`` and at ``closes``."""
     environment = Environment.objects.get(pk=environment.pk)
     first, last = datetime.fromisoformat(opens), datetime.fromisoformat(closes)
     second, windows = timedelta(seconds=1), environment.effective_settings.freeze_windows

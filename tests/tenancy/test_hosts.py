@@ -135,7 +135,7 @@ def test_first_key_must_decrypt_values_stored_by_older_release(world: World, on_
     assert not MasterKey.objects.exists()
     assert refused.value.advice.startswith("tenancy.SigningKey ")
 
-    # During a rotation, the key of the stored values is a host's previous key.
+    # During a rotation, the stored values are encrypted under a host's previous key.
     on_host(NEW, OLD)
     assert vault.ensure_key() == vault.key_id(OLD)
 
@@ -228,7 +228,7 @@ def test_rotation_and_request_with_locked_value_do_not_deadlock(on_host: Any) ->
         requesting = in_thread(pool, rotate_secret)
         assert is_locked.wait(PATIENCE_S)
         rotating = in_thread(pool, lambda: master_key.reseal(actor=system_actor("test")))
-        wait_until(waiting_for_locks)  # the rotation holds the key's lock and waits for the webhook's
+        wait_until(waiting_for_locks)  # the rotation holds the lock on the key and waits for the webhook
         may_continue.set()
         requesting.result(PATIENCE_S)
         counts = rotating.result(PATIENCE_S)

@@ -91,7 +91,7 @@ def test_credentials_are_deleted_90_days_after_they_become_invalid(world: World,
 
 def test_keys_outlive_approvals_that_they_requested() -> None:
     """The creator of a key must be known as long as an approval that the key requested can be decided."""
-    longest = EnvironmentSettingsSerializer().fields["approval_ttl_s"].max_value  # type: ignore[attr-defined]  # of an IntegerField
+    longest = EnvironmentSettingsSerializer().fields["approval_ttl_s"].max_value  # type: ignore[attr-defined]  # an IntegerField has a max_value
 
     assert timedelta(seconds=longest) < housekeeping.CREDENTIALS_KEPT_FOR
 

@@ -89,7 +89,7 @@ def test_person_with_two_roles_in_organization_creates_one_copy(world: World) ->
     assert [event.organization_id for event in recorded("token.create")] == [None, world.organization.pk]
 
 
-def test_role_in_deleted_project_creates_no_copy(world: World) -> None:
+def test_event_is_not_copied_to_organization_for_role_in_deleted_project(world: World) -> None:
     Membership.objects.filter(user=world.viewer.user).update(project=world.project)
     organizations.delete(world.project, kind="project", actor=world.admin.actor)
 
@@ -98,7 +98,7 @@ def test_role_in_deleted_project_creates_no_copy(world: World) -> None:
     assert [event.organization_id for event in recorded("token.create")] == [None]
 
 
-def test_unclaimed_invitation_creates_no_copy(world: World, other: World) -> None:
+def test_event_is_not_copied_to_organization_for_unclaimed_invitation(world: World, other: World) -> None:
     """Until somebody claims the account, the organization does not see its events."""
     invited = add_member(world, "new@acme.example")
 

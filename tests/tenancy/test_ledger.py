@@ -187,7 +187,7 @@ def test_backdated_event_is_found_before_and_after_sealing(world: World, seals: 
 
 
 def test_recent_unsealed_event_is_not_reported(world: World, seals: Any) -> None:
-    early = timezone.now() - timedelta(minutes=50)  # as after a long transaction
+    early = timezone.now() - timedelta(minutes=50)  # a long transaction may commit its events this late
     AuditEvent.objects.create(organization=world.organization, outcome="success", timestamp=early)
 
     verification = Verification(world.organization.pk)

@@ -36,7 +36,7 @@ def configure(settings: Any, **changes: Any) -> None:
 
 
 def store_in_files(settings: Any, folder: Path, key: bytes | None) -> tuple[Path, Path]:
-    """Write the master key to a file in the data folder, as if no environment variable set it."""
+    """Use master key files in the data folder, and write ``key`` to the current one. Return both paths."""
     assert key is not None
     present, previous = folder / "master_key", folder / "master_key_previous"
     present.write_text(base64.b64encode(key).decode())
@@ -201,7 +201,7 @@ def test_undecryptable_value_leaves_key_files_unchanged(world: World, settings: 
     assert (sealed(), present.read_text(), previous.exists()) == (before, text, False)
 
 
-def test_rotation_continues_after_kill_following_key_swap(
+def test_rotation_killed_after_key_swap_can_be_resumed(
     world: World, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, previous = store_in_files(settings, tmp_path, read_key(django_settings.CONFIG.master_key))

@@ -1,4 +1,4 @@
-"""The advice of ``rotate_master_key`` about hosts, and the hosts because of which it refuses to run."""
+"""The advice of ``rotate_master_key`` about hosts, and the hosts that make the command refuse to run."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_command_lists_hosts_that_use_previous_key(world: World, on_host: Any) -
         "Next: set BYTEOR_CLOUD_MASTER_KEY to the current key on these hosts, and restart them.",
         "Then run rotate_master_key again. Keep the previous key until that command lists no hosts.",
     ]
-    # A host with only the old key that started while the command ran is listed as well.
+    # A host that starts after the rotation with only the old key is listed as well.
     lagging = announce("edge-3", OLD)
     text = "\n".join(rotate_master_key())
     assert "They are not ready, and return 503 for requests that need it:\n  edge-3" in text

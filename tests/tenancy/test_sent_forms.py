@@ -1,4 +1,4 @@
-"""A form of the console that is submitted several times at the same time, as by a double click."""
+"""A form of the console that is submitted several times concurrently, as by a double click."""
 
 from __future__ import annotations
 

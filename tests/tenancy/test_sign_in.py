@@ -8,7 +8,7 @@ from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-import oidc_provider_mock  # type: ignore[import-untyped]  # it ships no types
+import oidc_provider_mock  # type: ignore[import-untyped]  # the library ships no types
 import pytest
 import requests
 from django.contrib.sessions.models import Session
@@ -24,7 +24,7 @@ from tests.tenancy.sign_in_flow import HTML, JSON, begin, configure, finish, sig
 pytestmark = pytest.mark.django_db
 
 
-# With another library's provider
+# Sign-ins with another library's provider
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ def test_verified_address_claims_invitation_once(client: Client, provider: Provi
         ({"email_verified": False}, {}),
         ({"email_verified": None}, {}),
         ({"email_verified": "true"}, {}),
-        # Only the ID token's address is verified, but the user info names another one.
+        # Only the ID token's address is verified, but the user info contains another address.
         ({"email": "eve@acme.example"}, {"email": "ada@acme.example", "email_verified": False}),
     ],
 )

@@ -347,7 +347,7 @@ def test_concurrent_rotations_create_one_next_key(concurrently: Race, world: Wor
 def test_concurrent_rotation_and_activation_are_serialized(
     concurrently: Race, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In any order, each status change is recorded once, and the rotation replaces the new key."""
+    """In any order, each status change is recorded once, and the rotation replaces the second key."""
     first = SigningKey.objects.get(organization=world.organization)
     second = signing_keys.rotate(organization=world.organization, actor=world.admin.actor)
     past = timezone.now() - timedelta(seconds=1)

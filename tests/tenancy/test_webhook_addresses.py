@@ -129,11 +129,11 @@ def test_permitted_url_is_parsed(url: str, expected: tuple[str, str, int, str]) 
 
 
 def fake_dns(monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> list[str]:
-    """Replace DNS with these answers in turn. Return the list of names, which is filled by later lookups."""
+    """Let each lookup of a name return the next of ``answers``. Return a list to which each lookup appends the name."""
     looked_up: list[str] = []
 
     def getaddrinfo(host: str, port: int, *args: Any, **kwargs: Any) -> list[Any]:
-        if host.replace(".", "").isdigit():  # an address, looked up by create_connection
+        if host.replace(".", "").isdigit():  # create_connection looks up the checked address
             return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port))]
         looked_up.append(host)
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port)) for each in answers[len(looked_up) - 1]]

@@ -88,7 +88,8 @@ def test_delivery_fails_permanently_after_eight_attempts(world: World, receiver:
     assert (line["status"], line["next_attempt_at"], len(line["attempts"])) == ("failed", None, 8)
     assert line["finished_at"] is not None
     assert len(receiver.messages) == 8
-    assert Webhook.objects.get().enabled  # since the receiver has not failed for days
+    # ``let_time_pass`` does not move ``failing_since``, so the receiver has not failed for ``DISABLED_AFTER``.
+    assert Webhook.objects.get().enabled
 
 
 def test_failed_delivery_does_not_block_next_delivery(world: World, receiver: Receiver) -> None:
@@ -158,7 +159,7 @@ def test_webhook_is_disabled_after_three_days_of_failures(
     record_event(world)
 
     run_jobs()
-    assert Webhook.objects.get().enabled  # since one failed attempt is not a failed delivery
+    assert Webhook.objects.get().enabled  # one failed attempt is not a failed delivery
     for _ in range(7):
         let_time_pass(days=1)
 

@@ -47,7 +47,7 @@ def delivery_log(world: World, path: str) -> list[dict[str, Any]]:
 
 
 def let_time_pass(**by: Any) -> None:
-    """Make pending deliveries due earlier, and let the worker send those that are due."""
+    """Make pending deliveries due earlier, and let the worker send the due deliveries."""
     WebhookDelivery.objects.update(next_attempt_at=F("next_attempt_at") - timedelta(**by))
     tasks.wake_webhooks()
     run_jobs()

@@ -13,9 +13,6 @@ from tests.verify.conftest import Change, Files
 KID, STRANGER = (keys.kid(keys.public_key(key)) for key in (World().active, World().stranger))
 
 
-# -- altered ----------------------------------------------------------------------------------------------------------
-
-
 def flipped(data: bytes, at: int) -> bytes:
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 

@@ -54,7 +54,7 @@ def test_trusted_key_id_may_begin_with_hyphen(approved: Files, verify: Verifier,
     assert verify(approved, "--trust", KID, "--trust", kid) == 0
     assert verify(approved, f"--trust={kid}") == 1
     assert verify(approved, "--trust", kid) == 1
-    with pytest.raises(SystemExit) as left:  # an option is not an id
+    with pytest.raises(SystemExit) as left:  # the next option is not used as the id
         verify(approved, "--trust", "--json")
     assert left.value.code == 2
 
@@ -107,7 +107,7 @@ def test_closed_pipe_does_not_change_exit_code(makers: World, approved: Files, v
     assert _run_without_reader("--help") == (0, "")
 
     credential = makers.credential()
-    notes = {f"note-{number}": "x" * 1000 for number in range(200)}  # together larger than a pipe's buffer
+    notes = {f"note-{number}": "x" * 1000 for number in range(200)}  # in total, larger than a pipe's buffer
     verify(export(makers, makers.bundle(approval=credential), approval=credential, record={}, **notes))
     assert _run("| head -1 >/dev/null", str(verify.export), "--trust", KID) == (0, "")
 

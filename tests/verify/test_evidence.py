@@ -56,7 +56,8 @@ def test_proof_names_approver_bytes_and_environment(makers: World, approved: Fil
         "times in it\n"
         f"  signature     approval.cred, key {KID} (trusted): the spec, environment, capabilities, approver and "
         "validity, but not the configuration or target\n"
-        f"  signature     approval.json, key {KID} (trusted): the server's record when it was exported: config_hash, "
+        f"  signature     approval.json, key {KID} (trusted): the server's record at the time of the "
+        "export: config_hash, "
         "spec_hash, strategy, target, decisions\n"
         f"  keys          only {KID}, named with --trust\n"
     )

@@ -53,7 +53,7 @@ def test_complete_ledger_is_proven(ledger: Ledger, tmp_path: Path) -> None:
         f"  organization  {ORG}\n"
         "  events        8, from seq 1 to 8\n"
         f"  checkpoint    seq 8 {last}, signed at 2026-10-20T08:00:00Z\n"
-        f"  signature     checkpoint of seq 8, key {KID} (trusted): the events from seq 1 to 8, and that the ledger "
+        f"  signature     checkpoint of seq 8, key {KID} (trusted): events 1 to 8; the ledger "
         "ended at seq 8 at 2026-10-20T08:00:00Z\n"
         f"  keys          only {KID}, named with --trust\n"
     )
@@ -136,8 +136,8 @@ def test_export_that_starts_mid_chain_is_proven_with_after_option(ledger: Ledger
     code, output = ledger(later, options=("--after", "5", *TRUSTED))
     assert code == 0
     assert "  events        3, from seq 6 to 8\n" in output
-    assert f"  after         seq 5 {last}, according to the export: compare it with that checkpoint\n" in output
-    assert "(trusted): the events from seq 6 to 8, and " in output
+    assert f"  after         seq 5 {last}, according to the export: compare the hash with your checkpoint\n" in output
+    assert "(trusted): events 6 to 8; " in output
     code, output = ledger(later, options=("--after", f"5:{last}", *TRUSTED))
     assert (code, f"  after         seq 5 {last}, which you named\n" in output) == (0, True)
     result = json.loads(ledger(later, options=("--after", f"5:{last}", "--json", *TRUSTED))[1])
@@ -145,7 +145,7 @@ def test_export_that_starts_mid_chain_is_proven_with_after_option(ledger: Ledger
     assert ledger([ended], later, options=("--after", "5", *TRUSTED))[0] == 0
     nothing = ledger([ended], options=("--after", "5", *TRUSTED))
     assert (nothing[0], "  events        none\n" in nothing[1]) == (0, True)
-    assert "(trusted): that the ledger ended at seq 5 at " in nothing[1]
+    assert "(trusted): the ledger ended at seq 5 at " in nothing[1]
 
 
 @pytest.mark.parametrize("start", ["", "x", "-1", "5:", "5:sha256:00", f"5:{GENESIS}x", "\u0661", "9" * 19])

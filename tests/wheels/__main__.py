@@ -1,6 +1,6 @@
 """``make wheels``: build both distributions, install each outside of the checkout, and run what is in them.
 
-Exits with 1 and one line if two builds differ, a distribution has a forbidden dependency, or a program fails.
+Exits with 1 and a message if two builds differ, a distribution has a forbidden dependency, or a check of it fails.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def install_agent(uv: str, python: str, folder: Path, wheel: Path) -> Path:
 
 
 def install_service(uv: str, python: str, folder: Path, wheels: Mapping[str, Path]) -> Path:
-    """Install the service with its locked dependencies. Raises Failed if one is missing."""
+    """Install the service with its locked dependencies. Raises Failed if that fails or one is missing."""
     into = folder / "service"
     install(uv, python, into, "--require-hashes", "--requirement", ROOT / "requirements/runtime.lock")
     programs = install(uv, python, into, "--no-deps", *wheels.values())
@@ -154,7 +154,7 @@ def wait_until_ready(server: subprocess.Popen[bytes], base: str, log: Path) -> N
 
 
 def check_pages(base: str) -> None:
-    """Fetch pages of the console and the API docs, and compare the OpenAPI document with the checkout's."""
+    """Fetch pages of the console and the API docs, and compare the OpenAPI document with ours. Raises Failed."""
     for page in PAGES:
         found = requests.get(base + page, timeout=30)
         if not found.ok or not found.content:
@@ -223,7 +223,7 @@ def check_python(uv: str, python: str, folder: Path, wheels: Mapping[str, Path])
 
 
 def verify(agent: Path, folder: Path, evidence: Path, kid: str) -> None:
-    """Verify the evidence offline, then a copy with one changed byte. Raises Failed."""
+    """Verify the evidence offline, change a word in the file, and verify that it is then rejected. Raises Failed."""
     if not run(agent / "byteor-verify", evidence, "--trust", kid, folder=folder).startswith("PROVEN"):
         raise Failed("byteor-verify did not print PROVEN")
     changed = bytearray(evidence.read_bytes())

@@ -170,7 +170,7 @@ def test_newcomers_starve_no_other_replay(queue: Queue) -> None:
     for number in range(80):
         (turn,) = queue.computing()
         queue.pass_time(QUANTUM_S)
-        if turn is not patient:  # it finishes after one turn, and another person's replay follows
+        if turn is not patient:  # each other replay finishes after one turn, and another person's replay follows
             queue.leave(turn)
             queue.join(f"follower {number}", f"person {number}", is_long=True)
 

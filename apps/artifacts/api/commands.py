@@ -27,7 +27,7 @@ from byteor_cloud.errors import Conflict, Unprocessable
 def replay(artifact: Artifact, *, actor: Actor, **request: Any) -> Replay:
     """Replay an artifact.
 
-    Runs the recorded input of a verified incident bundle through a version again. By default this is a dry run. The
+    Runs the recorded input of a verified incident bundle through a version. By default this is a dry run. The
     mode `execute` also performs the side effects that the environment's policy, an approval and the server's allowlists
     permit. Returns 422 if the request names neither a version nor a config bundle, and no version has the artifact's
     spec hash.
@@ -48,8 +48,8 @@ def bisect(artifact: Artifact, *, actor: Actor, **request: Any) -> Bisect:
     """Bisect an artifact.
 
     Searches for the first bad version of a pipeline by replaying a verified incident bundle through its versions. By
-    default, it replays the oldest and the newest version and some versions between them. With `exhaustive`, it replays
-    all versions.
+    default, replays the oldest and the newest version and some versions between them. With `exhaustive`, replays all
+    versions.
     """
     return bisects.request(artifact, environment=artifact.environment, actor=actor, **request)
 

@@ -44,7 +44,8 @@ def request(
     """Queue a bisect.
 
     ``predicate`` is ``diverges``, ``fails``, or the id of a replay: a version is bad if its output differs from that
-    replay's. Raises Conflict or InvalidInput, or Unprocessable if no ``pipeline`` is given and no version fits.
+    replay's. Raises Conflict, InvalidInput, NotFound or Unavailable, or Unprocessable if no ``pipeline`` is given and
+    no version has the artifact's spec hash.
     """
     replays.check_permitted(artifact, environment, Replay.Mode.DRY_RUN)
     stored = _stored_predicate(artifact, predicate)
@@ -78,14 +79,17 @@ def request(
 
 
 def request_default(artifact: Artifact, *, actor: Actor) -> Bisect:
-    """Queue a bisect of the artifact's pipeline by its expected output, or by failing stages if there is none."""
+    """Queue a bisect of the artifact's pipeline.
+
+    A version is bad if its output diverges from the capture's expected output or, if there is none, if a stage fails.
+    """
     has_expected = artifact.status == ArtifactStatus.VERIFIED and captures.has_expected(artifact)
     predicate = Predicate.DIVERGES if has_expected else Predicate.FAILS
     return request(artifact, environment=artifact.environment, predicate=predicate.value, actor=actor)
 
 
 def check_default(artifact: Artifact) -> None:
-    """Raise the error that ``request_default`` would raise for this artifact."""
+    """Raise the error that ``request_default`` would raise for this artifact, without reading the capture."""
     replays.check_permitted(artifact, artifact.environment, Replay.Mode.DRY_RUN)
     _versions(artifact.environment, replays.recorded_version(artifact).name, None, None)
 
@@ -149,7 +153,7 @@ def step(bisect_id: str) -> None:
     for version_id in plan.replay:
         if version_id not in by_version:
             by_version[version_id] = replays.request_for_bisect(row, version_id, actor=WORKER)
-    # Results may be large, and the result of a finished replay does not change. So each is read only once.
+    # Results may be large, and the result of a finished replay does not change. So each result is read only once.
     unchecked = {
         each["version_id"]: {"no_parameters": unchecked_stages(by_version[each["version_id"]].result)[:MAX_NAMED]}
         for each in row.versions

@@ -26,7 +26,7 @@ from byteor_cloud.database.connections import release_connection
 from byteor_cloud.errors import Conflict, NotFound, Unavailable
 from byteor_cloud.storage import blobs, data_folders
 
-TRACE_S = 10.0  # timeout of a trace, in seconds; its low-priority process may need one of them to start on a busy host
+TRACE_S = 10.0  # timeout of a trace, in seconds; on a busy host its low-priority process may need a second to start
 MAX_BYTES = 3 * 1024 * 1024  # size limit of the JSON of a page of files
 BUILD_S = 60.0  # timeout for unpacking a capture, in seconds; 512 MiB take about ten
 
@@ -41,9 +41,9 @@ def check_readable(artifact: Artifact) -> None:
 
 
 def _open_folder(artifact: Artifact) -> Path:
-    """Return the folder derived from the artifact; build it if it is missing. Raises Conflict, NotStored, Unavailable.
+    """Return the folder derived from the artifact; build it if it is missing. Raises Conflict, NotFound, Unavailable.
 
-    A console page opens it several times. If the blob store does not respond, only the first call waits for it.
+    A console page opens the folder several times. If the blob store does not respond, only the first call waits for it.
     """
     check_readable(artifact)
     if artifact.unreadable is not None:
@@ -65,7 +65,7 @@ def _read[T](artifact: Artifact, read: Callable[[Path], T]) -> T:
         derived.delete(artifact)
     try:
         return read(_open_folder(artifact))
-    except FileNotFoundError as error:  # again: this host deletes captures soon after they are unpacked
+    except FileNotFoundError as error:  # deleted again, because folders of other captures replace it
         raise Unavailable("Too many captures are being read. Try again soon.", retry_after=2) from error
 
 
@@ -136,9 +136,10 @@ def read_journal[R](
     compute: Compute = here,
     **options: Any,
 ) -> R:
-    """Return a page of a journal in the form that ``read`` returns, which is ``read_page`` or ``page_body``.
+    """Return a page of a journal, in the form that ``read`` (``read_page`` or ``page_body``) returns.
 
-    Raises NotFound if there is no such journal, and Conflict if it is broken.
+    Raises NotFound if there is no such journal, Conflict if it is broken or the capture is not readable, and
+    NotStored or Unavailable if the capture or its index is not available now.
     """
     names = {each["path"] for each in list_files(artifact)}
     if f"journal/{lane}.bin" not in names:
@@ -168,10 +169,10 @@ def trace_record(
     max_bytes: int = MAX_TRACE_BYTES,
     slot: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> bytes:
-    """Return a response body with the steps of the records that have this sequence in the replay.
+    """Return a response body with the steps of the records that have this sequence number in the replay.
 
-    ``after`` and ``max_bytes`` select a page, as in ``byteor.engine.replay.trace``. ``slot`` waits until this process
-    may compute. Raises NotFound, Conflict or Unavailable.
+    ``after`` and ``max_bytes`` select a page, as in ``byteor.engine.replay.trace``. Entering ``slot()`` waits until
+    this process may compute. Raises NotFound, Conflict or Unavailable.
     """
     request = child_request(replay)
     capture, indexes = _read(replay.artifact, lambda capture: (capture, indexes_of(capture)))
@@ -202,14 +203,14 @@ def trace_record(
 def compare_replays[R](one: Replay, other: Replay, compare: Callable[..., R], *, compute: Compute = here) -> R:
     """Return the differences between the results of two replays of the same records.
 
-    They have the form that ``compare`` returns: the function of that name, or ``compare_body``. Raises Conflict if the
-    replays cannot be compared.
+    The differences have the form that ``compare`` (``byteor.engine``'s function of that name, or ``compare_body``)
+    returns. Raises Conflict if the replays cannot be compared.
     """
     for row in (one, other):
         if row.status not in {ReplayStatus.SUCCEEDED, ReplayStatus.DIVERGED, ReplayStatus.FAILED} or row.result is None:
             raise Conflict("Only replays that have a result can be compared.", code="compare.not_ended")
     if (one.artifact_id, one.journal_lane, one.last_n) != (other.artifact_id, other.journal_lane, other.last_n):
-        detail = "The replays have different records. Compare replays of equal artifact, `journal_lane` and `last_n`."
+        detail = "The replays have different records. Choose one with the same artifact, `journal_lane` and `last_n`."
         raise Conflict(detail, code="compare.different_input")
     sides = {"a": one, "b": other}
     options = {f"actions_{side}": (row.audit or {}).get("actions", []) for side, row in sides.items()}

@@ -23,7 +23,7 @@ _MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 
 class ChildDied(RuntimeError):
-    """The child exited without an outcome, or reported an unexpected error."""
+    """The child exited without an outcome, reported an unexpected error, or sent an invalid message."""
 
 
 class TookTooLong(Exception):
@@ -52,14 +52,14 @@ def run_in_child(
     silence_s: float = SILENCE_S,
     turn: Turn | None = None,
 ) -> Any:
-    """Run the request in a child process and return its outcome. With a ``turn``, it is paused between its turns.
+    """Run the request in a child process and return its outcome. With a ``turn``, the process is paused between turns.
 
     The process can read only the folders and files in ``readable`` and write only to ``scratch``. The outcome of a
     trace is the body of a response.
 
     ``on_tick`` is called about twice a second. If it returns False, the process is killed and ``Cancelled`` is raised.
     Raises Refused or ChildDied, or TookTooLong if the process sent no message for ``silence_s``, not counting pauses.
-    This timeout guards against an op that never returns. It cannot change a result, because then there is none.
+    This timeout guards against an op that never returns. It changes no result, because a killed process has none.
     """
     environment = sealing.environment(TMPDIR=str(scratch))
     process = Child("byteor_cloud.captures.process", environment=environment)
@@ -70,7 +70,7 @@ def run_in_child(
         raise ChildDied("the process exited early") from None
     finally:
         if turn is not None:
-            turn.detach()  # before the process ends, because the system may then reuse its process id
+            turn.detach()  # before the process is killed, because the system may then reuse its process id
         process.kill()
 
 
@@ -93,7 +93,7 @@ def _converse(
         elif "progress" in message:
             progress.done, progress.total = message["progress"]
         elif "dies_with_parent" in message:
-            if turn is not None:  # if it were paused earlier, it would outlive a worker that is killed
+            if turn is not None:  # a process that was paused earlier would outlive a killed worker
                 turn.attach(process.pid)
         elif "effect" in message and effects is not None:
             _send(process, _handle_effect(effects, **message["effect"]))
@@ -121,7 +121,7 @@ def _send(process: Child, message: Mapping[str, Any]) -> None:
 
 
 def _messages(process: Child, silence_s: float, clock: Callable[[], float]) -> Iterator[dict[str, Any] | bytes | None]:
-    """Yield each message, the body of a response as bytes, and None about every ``_TICK_S``.
+    """Yield each message, as bytes if it is the body of a response, and None about every ``_TICK_S``.
 
     Raises TookTooLong after ``silence_s`` of ``clock`` without a message, and ChildDied for a message that is too long.
     """
@@ -151,4 +151,4 @@ def _messages(process: Child, silence_s: float, clock: Callable[[], float]) -> I
             raise ChildDied("the process sent a message that is too long")
         for line in lines:
             yield line.removeprefix(BODY) if line.startswith(BODY) else json.loads(line)
-        last_message = clock()  # only now, because the child waited while the caller performed a side effect
+        last_message = clock()  # after the yields, because the child waits while the caller performs a side effect

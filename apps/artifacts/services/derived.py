@@ -3,7 +3,8 @@
 ``Artifact.derived_bytes`` is the size of the artifact's capture folder; 0 while no folder is kept. A folder can be
 rebuilt from the upload at any time, so folders are deleted to stay within the limits. If an organization exceeds its
 limit, its own folders are deleted. If a host exceeds its limit, folders of the organization that uses the most space
-are deleted. So the uploads of one organization never delete folders of another, unless the other uses more space.
+are deleted. So uploads of one organization never cause folders of another to be deleted, unless the other uses more
+space.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def delete(artifact: Artifact) -> None:
 
 
 def delete_unused() -> None:
-    """Delete the folders of this host that are unused for a day or whose artifact was deleted. Correct stored sizes."""
+    """Delete this host's folders that were unused for a day or belong to no artifact. Correct the stored sizes."""
     with transaction.atomic():
         _lock()
         kept = folders.list_folders()
@@ -72,21 +73,21 @@ def delete_unused() -> None:
         for artifact, size in sizes.items():
             if counted[artifact] != size:
                 Artifact.objects.filter(pk=artifact).update(derived_bytes=size)
-        if len({(host.name, host.data_dir) for host in hosts.live()}) <= 1:  # no other host can have the other folders
+        if len({(host.name, host.data_dir) for host in hosts.live()}) <= 1:  # no other host can have missing folders
             Artifact.objects.filter(derived_bytes__gt=0).exclude(pk__in=list(sizes)).update(derived_bytes=0)
     _delete(discarded)
 
 
 def _lock() -> None:
-    """Let no other process move folders or store their sizes until the caller's transaction ends."""
+    """Keep other processes from moving folders or storing their sizes until the caller's transaction ends."""
     with connection.cursor() as cursor:
         cursor.execute(_LOCK)
 
 
 def _excess(new: folders.CaptureFolder) -> list[folders.CaptureFolder]:
-    """Return the folders to delete so that the limits are met. Of an organization, the least recently used come first.
+    """Return the folders to delete to meet the limits: of each affected organization, the least recently used ones.
 
-    The last one is ``new`` itself if the host is full and no other organization uses more space.
+    The last folder is ``new`` itself if the host is full and no other organization uses more space.
     """
     kept = [each for each in folders.list_folders() if each != new]
     excess: list[folders.CaptureFolder] = []
@@ -118,6 +119,6 @@ def _discard(unneeded: Iterable[folders.CaptureFolder]) -> list[Path]:
 
 
 def _delete(discarded: Iterable[Path]) -> None:
-    """Delete discarded folders, after the transaction. If the process dies first, the next cleanup deletes them."""
+    """Delete discarded folders. Call it after the transaction: if the process dies, the next cleanup deletes them."""
     for each in discarded:
         run_in_disk_thread(shutil.rmtree, each, ignore_errors=True)

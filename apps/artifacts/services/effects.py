@@ -24,8 +24,8 @@ from byteor.engine.compiler import split_op
 from byteor.engine.replay import Decision, EffectFailed, SideEffectPolicy
 
 TIMEOUT_S = 10.0  # time limit of one side effect, in seconds
-# The seconds of an execute replay, without its pauses, after which its side effects fail. Otherwise it could occupy a
-# worker slot forever.
+# The seconds of an execute replay, without its pauses, after which its side effects fail. Otherwise the replay could
+# occupy a worker slot forever.
 TOTAL_S = 900.0
 _MAX_STDERR = 2_000  # bytes of a program's error output that an error message quotes
 

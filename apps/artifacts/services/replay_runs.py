@@ -57,7 +57,7 @@ _OUTCOME = {
 
 
 def run(replay_id: str, claim: Claim | None = None) -> None:
-    """Run a queued replay. If a worker was killed while it ran the replay, only a dry run is repeated."""
+    """Run a queued replay. If a worker was killed during it, a dry run is repeated, and an execute replay fails."""
     claim = claim or Claim()
     row = Replay.objects.select_related(*RELATED).filter(pk=replay_id).first()
     if row is None or row.status not in {ReplayStatus.QUEUED, ReplayStatus.RUNNING}:
@@ -83,7 +83,7 @@ def run(replay_id: str, claim: Claim | None = None) -> None:
 
 def _compute(row: Replay, claim: Claim, turn: Turn) -> Callable[[], None] | None:
     """Run the replay. Returns the function that stores its outcome, or None if it must not run or was canceled."""
-    with unpacked(row.artifact) as folder:  # before the approval is spent, because the blob store may fail
+    with unpacked(row.artifact) as folder:  # unpack before spending the approval, as the blob store may fail
         started = _start(row, claim)
         if started is None:
             return None
@@ -130,7 +130,7 @@ def _store(row: Replay, outcome: Mapping[str, Any]) -> None:
 
 @transaction.atomic
 def _start(found: Replay, claim: Claim) -> Replay | None:
-    """Set the status to ``running`` and spend the approval. Returns None if the replay must not run."""
+    """Set the status to ``running`` and spend the approval. Returns the replay, or None if it must not run."""
     row = lock_row(found, related=RELATED)
     claim.confirm()
     if row.environment.deleted_at or row.environment.project.deleted_at:
@@ -155,7 +155,10 @@ def _start(found: Replay, claim: Claim) -> Replay | None:
 
 
 def _is_active(row: Replay, **progress: int) -> bool:
-    """Store the progress, if given. Returns whether the replay is still active; True if the database is unavailable."""
+    """Store the progress, if given. Returns whether the replay is still queued or running.
+
+    Returns True if the database is unavailable.
+    """
     active = Replay.objects.filter(pk=row.pk, status__in=[ReplayStatus.QUEUED, ReplayStatus.RUNNING])
     try:
         return bool(active.update(**progress)) if progress else active.exists()
@@ -183,7 +186,10 @@ def _leave_short_lane(row: Replay, claim: Claim) -> None:
 
 
 def _replay(row: Replay, capture: Path, claim: Claim, turn: Turn) -> Any:
-    """Run the replay in a child process and return its outcome. Raises Cancelled if it is canceled or deleted."""
+    """Run the replay in a child process and return the outcome.
+
+    Raises Cancelled if the replay is canceled or deleted, and the other errors of ``children.run_in_child``.
+    """
     request = {
         **child_request(row),
         "kind": "replay",
@@ -200,7 +206,7 @@ def _replay(row: Replay, capture: Path, claim: Claim, turn: Turn) -> Any:
     release_connection()
 
     def on_tick(progress: children.Progress) -> bool:
-        """Store the progress of a dry run, unless it was canceled. Make room for short replays."""
+        """Store the progress of a dry run. Returns False if it was canceled. Moves a long replay to its own lane."""
         claim.ensure()
         stored = {"progress_done": progress.done, "progress_total": progress.total}
         if row.mode == Replay.Mode.DRY_RUN and not _is_active(row, **stored):
@@ -246,7 +252,7 @@ def _parameter_sources(row: Replay) -> dict[str, Any]:
 
 
 def _consented_config(row: Replay, capture: Path) -> Mapping[str, Any]:
-    """Return the stage parameters of an execute replay, which may restrict its side effects. Empty for a dry run."""
+    """Return the stage parameters of an execute replay, which may restrict its side effects. ``{}`` for a dry run."""
     if row.mode != Replay.Mode.EXECUTE:
         return {}
     bundle, spec = validate_incident(capture), decode(row.version.spec_kv)
@@ -255,7 +261,7 @@ def _consented_config(row: Replay, capture: Path) -> Mapping[str, Any]:
 
 @transaction.atomic
 def give_up(replay_id: str, error: str, error_code: str = "interrupted") -> None:
-    """Fail a replay that must not run again: its last attempt failed, or side effects may have been executed."""
+    """Fail a replay that must not run again: an attempt failed permanently, or side effects may have been executed."""
     found = Replay.objects.filter(pk=replay_id).first()
     row = lock_row(found) if found is not None else None
     if row is not None and row.status in {ReplayStatus.QUEUED, ReplayStatus.RUNNING}:

@@ -49,11 +49,13 @@ def request(
     repeats: Replay | None = None,
     actor: Actor,
 ) -> Replay:
-    """Queue a replay. If it needs an approval and there is no ``credential`` of an earlier one, request approval first.
+    """Queue a replay. If it needs an approval and no ``credential`` is given, request the approval first.
 
     ``config_bundle`` implies its version and provides the parameters. ``repeats`` is an earlier replay, whose fallback
-    config bundle is used again. Raises Conflict if the artifact or the environment's policy does not permit the replay,
-    InvalidInput, and Unprocessable if no version fits.
+    config bundle is used again. ``credential`` belongs to an earlier approval. Raises Conflict if the
+    artifact, the environment's policy or the approval does not permit the replay, InvalidInput for contradictory
+    arguments or an invalid credential, Forbidden if the caller may not use or request the approval, and Unprocessable
+    if no version is given and none has the artifact's spec hash.
     """
     check_permitted(artifact, environment, mode)
     if mode != Replay.Mode.EXECUTE and credential is not None:
@@ -117,7 +119,7 @@ def request(
 
 
 def check_request(artifact: Artifact, *, mode: str) -> None:
-    """Raise the error that ``request`` would raise for a replay through the recorded version."""
+    """Raise the Conflict or Unprocessable that ``request`` would raise for a replay through the recorded version."""
     check_permitted(artifact, artifact.environment, mode)
     recorded_version(artifact)
 
@@ -128,7 +130,7 @@ def _has_other_spec(version: Version, artifact: Artifact) -> bool:
 
 
 def _fallback(artifact: Artifact, version: Version) -> ConfigBundle | None:
-    """Return the version's newest config bundle. Returns None if it has none or if its spec is the capture's."""
+    """Return the version's newest config bundle, or None if there is none or the version has the capture's spec."""
     if not _has_other_spec(version, artifact):
         return None
     return ConfigBundle.objects.filter(version=version).only("pk", "version_id").order_by("-pk").first()
@@ -155,9 +157,10 @@ def other_versions(replay: Replay) -> QuerySet[Version]:
 
 @dataclass(frozen=True, slots=True)
 class OfferedVersion:
-    """A version to replay through, and its config bundles: first the one that was activated last, then the newest.
+    """A version to replay through, and its config bundles: first ``deployed``, the one activated last, then the newest.
 
-    ``fallback`` is the config bundle whose parameters are used for stages that have none in the capture.
+    ``fallback`` is the config bundle whose parameters are used for stages that have none in the capture or its
+    deployment.
     """
 
     version: Version
@@ -265,7 +268,7 @@ def needs_approval(row: Replay) -> bool:
 
 
 def approval_subject(row: Replay) -> ApprovalSubject:
-    """Return the subject of the replay's approval: the artifact's records, the version and its side effects."""
+    """Return the subject of the replay's approval: the records, the version, its parameters and its side effects."""
     artifact, version = row.artifact, row.version
     ops = [op for _, op in version.stages]
     bundle = row.config_bundle or (artifact.deployment.config_bundle if artifact.deployment else None)

@@ -62,7 +62,8 @@ def _delete_batch(environment: Environment, now: datetime) -> int:
 def delete_old_agents(now: datetime | None = None) -> int:
     """Delete agents that were decommissioned more than 90 days ago. Returns the number of deleted agents.
 
-    An agent is kept while an artifact, a deployment or a report refers to it. These have their own retention periods.
+    An agent is kept while an artifact, a deployment or a report refers to it. These rows have their own retention
+    periods.
     """
     of_agent = {"agent_id": OuterRef("pk")}
     deletable = Agent.objects.filter(
@@ -77,7 +78,7 @@ def delete_old_agents(now: datetime | None = None) -> int:
 def delete_unreferenced_blobs() -> int:
     """Delete the blobs that ``UnreferencedBlob`` lists, each in its own transaction. Returns how many were deleted.
 
-    If the blob store fails, the remaining blobs are left to the next run, which tries the failed blob last.
+    Raises Unavailable or OSError if the blob store fails. The next run continues, and tries the failed blob last.
     """
     removed = 0
     for content_hash in _list_unreferenced():
@@ -99,8 +100,8 @@ def _list_unreferenced() -> Iterator[str]:
 @transaction.atomic
 def _delete_blob(content_hash: str) -> bool:
     """Delete the blob unless a row refers to it again. Returns whether the blob was deleted."""
-    # A transaction that deletes an artifact holds this lock until it commits, so waiting for the lock makes sure that
-    # the check below sees the deletion.
+    # A transaction that deletes an artifact or a deployment holds this lock until it commits, so waiting for the lock
+    # makes sure that the check below sees the deletion.
     listed = UnreferencedBlob.objects.select_for_update().filter(pk=content_hash).first()
     if listed is None:
         return False

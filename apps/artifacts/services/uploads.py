@@ -41,7 +41,7 @@ def receive(
     kind: str,
     captured_at: datetime,
     content_hash: str,
-    file: File,  # type: ignore[type-arg]  # any open file
+    file: File,  # type: ignore[type-arg]  # File's type argument makes no difference here
     spec_hash: str | None = None,
     deployment_id: UUID | None = None,
     metadata: Mapping[str, Any] | None = None,
@@ -50,11 +50,13 @@ def receive(
     """Store an upload. Returns the artifact and whether it is new.
 
     If the environment already has an artifact with the same content, kind, spec hash and deployment, that artifact is
-    returned. With a different kind, spec hash or deployment it is a new artifact, so that an agent can correct a
-    mistake.
+    returned. The same content with a different kind, spec hash or deployment is a new artifact, so that an agent can
+    correct a mistake.
 
-    When this function returns, the blob is stored, and it is kept as long as the artifact exists. Raises QuotaExceeded
-    if a new artifact would exceed a quota; its bytes are then not kept.
+    When this function returns, the blob is stored, and it is kept as long as the artifact exists. Raises InvalidInput
+    if the deployment does not exist, Unavailable if an older copy is being deleted or the blob store does not work,
+    InsufficientStorage if the file does not fit, and QuotaExceeded if a new artifact would exceed a quota; its bytes
+    are then not kept.
     """
     deployment = None
     if deployment_id is not None:
@@ -142,21 +144,22 @@ def check_declared_size(agent: Agent, declared: int, allowance: int) -> None:
 
 
 def declared_key(kind: str, spec_hash: str | None, deployment_id: UUID | None) -> str:
-    """Return a text that distinguishes uploads of the same content: the kind, spec hash and deployment of an upload."""
+    """Return a string that distinguishes uploads of the same content by kind, spec hash and deployment."""
     return f"{kind}:{spec_hash or ''}:{deployment_id or ''}"
 
 
 @transaction.atomic
 def _existing(environment: Environment, content_hash: str, declared: str) -> Artifact | None:
-    """Return the artifact of the same upload, locked. Waits for a transaction that is deleting it."""
+    """Return the locked artifact of an identical upload, or None. Waits for a transaction that is deleting it."""
     known = Artifact.objects.filter(environment=environment, content_hash=content_hash, declared=declared)
     return known.select_for_update(no_key=True).first()
 
 
-def _ensure_checked(artifact: Artifact, file: File, *, actor: Actor) -> Artifact:  # type: ignore[type-arg]  # see receive
-    """Requeue the check of a received artifact if its job is a dead letter or was deleted. Returns the current row.
+def _ensure_checked(artifact: Artifact, file: File, *, actor: Actor) -> Artifact:  # type: ignore[type-arg]  # as in ``receive``
+    """Requeue the check of a received artifact if its job is a dead letter or was deleted. Returns the artifact.
 
-    In this case the blob is stored again, because it may have been lost.
+    Before requeuing the check, store the blob again, because it may have been lost. A job that killed its process too
+    often is not requeued. Raises Unavailable if the artifact is being deleted, and the errors of ``blobs.put_file``.
     """
     key = str(artifact.pk)
     if artifact.status != ArtifactStatus.RECEIVED or jobs.is_queued(IngestArtifact, key):
@@ -182,7 +185,10 @@ def find_obstacles(artifacts: Iterable[Artifact]) -> dict[UUID, dead_letters.Obs
 
 @contextmanager
 def unpacked(artifact: Artifact) -> Iterator[Path]:
-    """Unpack the artifact's incident bundle into a folder that exists while the block runs. Raises RejectedBundle."""
+    """Unpack the artifact's incident bundle into a folder that exists while the block runs.
+
+    Raises RejectedBundle, NotStored or Unavailable.
+    """
     with data_folders.scratch_folder() as folder, blobs.read(artifact.content_hash) as source:
         extract_incident(cast("BinaryIO", source), folder)  # Django's storage is typed as IO[bytes]
         yield folder
@@ -191,7 +197,7 @@ def unpacked(artifact: Artifact) -> Iterator[Path]:
 def _check(artifact: Artifact) -> str:
     """Check the artifact's incident bundle, and keep its unpacked files for readers. Returns the bundle's spec hash.
 
-    Raises RejectedBundle.
+    Raises RejectedBundle, NotFound or Unavailable.
     """
     with data_folders.scratch_folder() as folder, blobs.read(artifact.content_hash) as source:
         capture = folder / "capture"
@@ -227,7 +233,7 @@ def ingest(artifact_id: str, claim: Claim | None = None) -> None:
 
 
 def storable(text: str) -> str:
-    """Return the text with at most 2,000 characters and without control characters, as an error message to store.
+    """Return the first 2,000 characters of the text, with ``?`` for unprintable ones, as an error message to store.
 
     An error may quote arbitrary bytes of an untrusted bundle.
     """

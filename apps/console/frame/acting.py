@@ -34,15 +34,15 @@ def button(title: str, icon: str, url: str, variant: Literal["default", "primary
 class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
     """A table whose rows have acts.
 
-    ``tenant`` is the field path to the row's environment, project or organization ("": the row itself). None means that
-    only installation operators may see the table.
+    ``tenant`` is the field path to the row's environment, project or organization ("": the row itself). If it is None,
+    only installation operators may see the table, unless the class overrides ``has_view_permission`` and ``narrow``.
     """
 
     tenant: ClassVar[str | None] = None
     acts: ClassVar[Sequence[Act]] = ()
 
     def tenant_of(self, row: Any) -> Tenant:
-        """Return the environment, project or organization of the row."""
+        """Return the environment, project or organization of the row; None if the table has no ``tenant``."""
         if self.tenant is None:
             return None
         for part in filter(None, self.tenant.split("__")):
@@ -60,7 +60,7 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         return rows.filter(granted_condition(self.model, self.tenant, act.needs, console_user))
 
     def rows_deleted_with(self, request: HttpRequest, row: Model) -> list[tuple[str, int | str]]:
-        """Return the title and row count of each table from which rows are deleted with a project or an environment."""
+        """Return the title and visible row count of each table whose rows are deleted with a project or environment."""
         found = {
             other.menu_title(): other.get_queryset(request).filter(**{at: row})
             for model, other in self.admin_site._registry.items()
@@ -101,7 +101,7 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         return act.needs is None or console_user_of(request).holds_anywhere(act.needs)
 
     def choice_view(self, request: HttpRequest, act: str) -> HttpResponse:
-        """List the rows on which the person can perform the act, or redirect to the act if there is only one."""
+        """List rows on which the person can perform the act, or redirect to the act if there is only one such row."""
         found = next((each for each in self.acts if each.name == act and each.creates is not None), None)
         if found is None:
             raise Http404
@@ -121,7 +121,7 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         return TemplateResponse(request, "console/choice.html", context)
 
     def act_view(self, request: HttpRequest, object_id: str, act: str) -> HttpResponse:
-        """Show the page of an act on a row, or perform the act if it is confirmed. Returns 404 for an invisible row."""
+        """Show the page of an act on a row, or perform the act if it is confirmed."""
         found = next((each for each in self.acts if each.name == act), None)
         if found is None:
             raise Http404
@@ -190,5 +190,5 @@ def _bulk(act: Act) -> Any:
         return model_admin._perform(request, act, rows, request.get_full_path(), bulk=True)
 
     run.__name__ = act.name
-    run.short_description = act.label  # type: ignore[attr-defined]  # Django reads it from the function
+    run.short_description = act.label  # type: ignore[attr-defined]  # Django reads this attribute of the function
     return run

@@ -1,4 +1,4 @@
-"""Acts: changes that people make in the console. Each asks for confirmation, then calls a service as that person."""
+"""Acts: changes that people make in the console. An act asks for confirmation, then calls a service as the person."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ NOTHING_CHANGED = "Nothing changed."
 
 @dataclass(frozen=True, slots=True)
 class ActContext:
-    """The person who performs an act, and the values that they entered."""
+    """The person who performs an act, their permissions and entered values, and the installation's URL."""
 
     actor: Actor
     user: User
     comment: str = ""
     values: Mapping[str, Any] = field(default_factory=dict)  # the values of the act's own form
-    held: frozenset[Permission] = frozenset()  # the person's permissions in the row's tenant
+    held: frozenset[Permission] = frozenset()  # the person's permissions in the tenant of the first row
     base_url: str = ""  # this installation's URL, without a trailing slash
 
 
@@ -50,29 +50,29 @@ class Secret:
 
     row: Model
     text: str
-    explain: str
+    explain: str  # introduces the command
     command: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Act:
-    """A change to a row. ``run`` calls a service; if the service raises DomainError, the console shows the error."""
+    """A change to a row, or the creation of another row. ``run`` calls a service, whose errors the console shows."""
 
     name: str
     label: str
     done: str  # what happened, as in "{} drained"; {} is replaced by "agent edge-1" or "3 agents"
     explain: str
     run: Callable[[Any, ActContext], object]  # returns False if there was nothing to change
-    needs: Permission | None  # None: everybody who sees the row may perform the act
-    needs_on_prod: Permission | None = None  # needed in addition in an environment with the posture prod
-    needs_in_organization: Permission | None = None  # needed in addition on a row of an organization itself
+    needs: Permission | None  # None: seeing the row is enough, subject to the ``only_`` fields
+    needs_on_prod: Permission | None = None  # also needed in environments with the posture prod
+    needs_in_organization: Permission | None = None  # also needed on rows that belong to no project
     only_self: bool = False  # the row is a person, and only that person may perform the act
     only_operators: bool = False  # only installation operators may perform the act
     icon: str
     comment: Literal["none", "optional", "required"] = "none"
     comment_label: str = "Reason"
     # The act's own form, used instead of a comment. ``run`` receives its values, and returns the created or changed
-    # row or a Secret. Errors appear next to the form's fields.
+    # row, a Secret, or False. The form shows the errors.
     form: type[ActForm] | None = None
     # The table in which the act creates a row, if any. The page of that table then offers the act.
     creates: type[Model] | None = None
@@ -80,7 +80,7 @@ class Act:
     dangerous: bool = False
     # Whether the row's page offers the act in the row's current state. ``permitted_by`` derives it from a check.
     applies: Callable[[Any], bool] = lambda row: True
-    # Whether the act deletes the row. The confirmation page then counts what is deleted with it.
+    # Whether the act deletes the row. If other rows are deleted with it, the confirmation page counts them.
     removes: bool = False
 
     @classmethod
@@ -88,7 +88,7 @@ class Act:
         """Return the act that runs a command of the API, with the command's permissions, check and service.
 
         ``body`` sets fixed fields of the command's body, and a comment sets its ``reason``. ``fields`` are the act's
-        other fields; they may override the command's.
+        other fields; they can override the command's.
         """
         fixed = body or {}
         has_reason = fields.get("comment", "none") != "none"
@@ -158,7 +158,7 @@ def perform(
 ) -> HttpResponse:
     """Show the act's page, or perform the act on each row if the person has confirmed it.
 
-    Raises PermissionDenied if the person lacks the act's permission in the tenant of one of the rows.
+    Raises PermissionDenied if the person may not perform the act on one of the rows.
     """
     console_user, actor = console_user_of(request), actor_of(request)
     for row in rows:
@@ -170,7 +170,7 @@ def perform(
     form = _form(act, request.POST if "_confirm" in request.POST else None, rows[0], held)
     if request.method == "POST" and form.is_valid():
         user = request.user
-        assert isinstance(user, User)  # noqa: S101  the site admits nobody else
+        assert isinstance(user, User)  # noqa: S101  for mypy: only a User can sign in
         comment = form.cleaned_data.get("comment", "") if act.form is None else ""
         base_url = settings.CONFIG.public_base_url or request.build_absolute_uri("/").rstrip("/")
         act_context = ActContext(actor, user, comment, form.values, held, base_url)
@@ -196,28 +196,28 @@ def what_happened(act: Act, subject: str) -> str:
 
 
 def _name(model_admin: Any, row: Model) -> str:
-    """Return the title of the row's page, as the subject of a phrase."""
+    """Return the title of the row's page with a lower-case first letter, as the subject of a phrase."""
     title: str = model_admin.page_title(row)
     return title[0].lower() + title[1:]
 
 
 def _result(site: Any, act: Act, row: Model, made: Any) -> FormResult:
-    """Return the new secret, or the message to show and the URL of the created or changed row."""
+    """Return the URL of the row, with the new secret and its command, or with what happened unless nothing changed."""
     if isinstance(made, Secret):
         return {"url": row_url(made.row), "secret": made.text, "explain": made.explain, "command": made.command}
     if made is False:
-        return {"url": row_url(row), "done": NOTHING_CHANGED}
+        return {"url": row_url(row)}
     return {"url": row_url(made), "done": f"{what_happened(act, _name(site.get_model_admin(type(made)), made))}."}
 
 
 def _respond(request: HttpRequest, act: Act, result: FormResult, context: dict[str, Any]) -> HttpResponse:
-    """Redirect to the created or changed row, or show a new secret: only this response contains it."""
+    """Redirect to the created or changed row, or show the new secret, which only this response contains."""
     if "secret" in result:
         created = context["model_admin"].admin_site.get_model_admin(act.creates).singular
         shown = {**context, "title": what_happened(act, created), "act": act, "result": result}
         return TemplateResponse(request, "console/secret.html", shown, headers={"Cache-Control": "no-store"})
-    level = "info" if result["done"] == NOTHING_CHANGED else "success"
-    context["model_admin"].message_user(request, result["done"], level)
+    message, level = (result["done"], "success") if "done" in result else (NOTHING_CHANGED, "info")
+    context["model_admin"].message_user(request, message, level)
     return HttpResponseRedirect(result["url"])
 
 
@@ -235,7 +235,7 @@ def _organization_id(tenant: Tenant) -> UUID | None:
 def _perform_on(request: HttpRequest, act: Act, rows: list[Model], act_context: ActContext, model_admin: Any) -> None:
     changed, refused = [], False
     for row in rows:
-        # Read before the act, which may delete the row.
+        # Read the names before the act, because the act may delete the row.
         title, name = model_admin.row_name(row), _name(model_admin, row)
         try:
             if act.run(row, act_context) is not False:

@@ -42,8 +42,9 @@ SECRETS = frozenset({"digest", "private_key", "response", "fingerprint", "secret
 class FoundBy:
     """How the global search finds rows of a table, in addition to their ids.
 
-    ``name`` is a column of rows of an environment, searched by prefix with the index ``name_index``. ``words`` are
-    columns of a small table, in which the text may be anywhere. ``hashes`` are columns searched by prefix.
+    ``name`` is a column of rows of an environment, searched by prefix with an index (``tenancy.models.name_index``).
+    ``words`` are columns of a small table, whose values may contain the text anywhere. ``hashes`` are columns searched
+    by prefix.
     """
 
     icon: str
@@ -72,7 +73,7 @@ class ScopedChangeList(ChangeList):  # type: ignore[misc]  # untyped library
 
     @property
     def search_note(self) -> str:
-        """A note about rows that the search may have left out; empty if it searched all."""
+        """A note about rows that the search may have left out; empty without a search, or if it covered all rows."""
         every = self.model_admin.searches_all
         return note(self.root_queryset, self.result_count, every=every) if self.query else ""
 
@@ -82,20 +83,20 @@ class ScopedChangeList(ChangeList):  # type: ignore[misc]  # untyped library
         return super().get_ordering_field(field_name) if is_free else None
 
     def get_filters_params(self, params: Any = None) -> dict[str, Any]:
-        """Return the filters in the URL."""
+        """Return the filters in the URL, without the scope."""
         found: dict[str, Any] = super().get_filters_params(params)
         found.pop(SCOPE, None)
         return found
 
 
 class ReadOnlyAdmin(ActingAdmin):
-    """A table in the console."""
+    """A table in the console, and the pages of its rows."""
 
     needs: ClassVar[Permission] = Permission.VIEW_ENVIRONMENT
     # The menu entry that links to the table. "Records" links to a page that lists tables, each with its ``holds``.
     section: ClassVar[str] = "Records"
     holds: ClassVar[str] = ""  # a description of the rows
-    menu: ClassVar[str | None] = None  # the table's title, if it is not its plural noun
+    menu: ClassVar[str | None] = None  # the table's title, if the title is not the plural noun
     # The words for one row and for several, if they differ from the model's own names.
     noun: ClassVar[str] = ""
     nouns: ClassVar[str] = ""
@@ -151,14 +152,14 @@ class ReadOnlyAdmin(ActingAdmin):
         return {*map(str, self.list_display), *self.reads}
 
     def in_scope(self, queryset: QuerySet[Any], scope: Tenant) -> QuerySet[Any]:
-        """Keep only the rows of the scope. A table without a tenant has the same rows in each."""
+        """Keep only the rows of the scope. A table without a tenant has the same rows in every scope."""
         return queryset if self.tenant is None else queryset.filter(scope_condition(self.model, self.tenant, scope))
 
     @final
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        """Return the visible rows, on a list only those in its scope.
+        """Return the visible rows. On the overview and on lists, return only the visible rows in the scope.
 
-        Every list, page, search, filter, autocomplete and action starts from these rows.
+        Every list starts from these rows, and so do its search, filters, autocompletion and actions.
         """
         rows, scope = self.visible_rows(request), list_scope_of(request)
         return pause_between_rows(rows if scope is None else self.in_scope(rows, scope))
@@ -195,19 +196,19 @@ class ReadOnlyAdmin(ActingAdmin):
         return self.has_view_permission(request)
 
     def get_search_results(self, request: HttpRequest, queryset: QuerySet[Any], search_term: str) -> Any:
-        """Return the rows that the search finds, and False because no row is included twice."""
+        """Return the rows that the search finds, or all without a text, and False because no row is included twice."""
         text = search_term.strip()
         every = self.searches_all
         return (search(queryset, self.search_fields, text, every=every) if text else queryset), False
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
-        """Forbid filters on hidden fields. Prefix filters would reveal a secret character by character."""
+        """Return False for secret and guarded fields, which prefix filters would reveal character by character."""
         if not (SECRETS | self.guarded.keys()).isdisjoint(lookup.split("__")):
             return False
         return bool(super().lookup_allowed(lookup, value, request))
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
-        """Return the columns that the person may see on the row's page."""
+        """Return the fields that the row's page lists for the person."""
         held = console_user_of(request).permissions(self.tenant_of(obj)) if obj is not None else frozenset()
         hidden = SECRETS | self.omitted | {name for name, needed in self.guarded.items() if needed not in held}
         return [
@@ -264,7 +265,7 @@ class ReadOnlyAdmin(ActingAdmin):
     # -- pages --------------------------------------------------------------------------------------------------
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Show the table with its buttons. Returns 400 for a malformed key, and for NUL, which PostgreSQL rejects."""
+        """Show the table with its buttons. Returns 400 for a malformed key and for NUL, which PostgreSQL rejects."""
         if "%00" in request.META.get("QUERY_STRING", ""):
             raise SuspiciousOperation("NUL in the query string")
         try:
@@ -273,7 +274,7 @@ class ReadOnlyAdmin(ActingAdmin):
             raise SuspiciousOperation("malformed key") from error
         if isinstance(response, HttpResponseRedirect) and response.url == f"{request.path}?{ERROR_FLAG}=1":
             return HttpResponseRedirect(with_scope(response.url, list_scope_of(request)))  # Django drops the scope
-        # The theme would replace this key of the extra context.
+        # Set the key only now, because the theme replaces it in the extra context.
         if isinstance(response, TemplateResponse) and (buttons := self._buttons_of_table(request)):
             response.context_data = {**(response.context_data or {}), "actions_list": buttons}
         return response

@@ -90,9 +90,9 @@ def list_url(model: type[Model]) -> str:
 
 @cache
 def _list_url(model: type[Model], prefix: str) -> str:
-    """Return the URL of a table. It is cached, because a page links to dozens of tables.
+    """Return the URL of a table. The URL is cached, because a page links to dozens of tables.
 
-    ``prefix`` is Django's script prefix. ``reverse`` reads it itself, but the cached URL depends on it.
+    ``prefix`` is Django's script prefix. It is not used here, but the cached URL depends on it.
     """
     return page_url(model, "changelist")
 
@@ -137,7 +137,7 @@ def relative_time(moment: datetime | None) -> str:
 
 
 def time_left(moment: datetime | None) -> str:
-    """Return the time left until ``moment``, which the browser counts down. A past moment is a ``relative_time``."""
+    """Return the time left until ``moment``, which the browser counts down; otherwise its ``relative_time``."""
     if moment is None or moment <= timezone.now():
         return relative_time(moment)
     return format_html(

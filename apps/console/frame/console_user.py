@@ -95,11 +95,11 @@ class ConsoleUser:
 
 
 def console_user_of(request: HttpRequest) -> ConsoleUser:
-    """Return the signed-in person with all roles, which are read from the database once per request."""
+    """Return the signed-in person with all roles, read once per request. An anonymous or inactive user has no roles."""
     known: ConsoleUser | None = getattr(request, "_console_user", None)
     if known is None:
         known = _read(request.user) if isinstance(request.user, User) else ConsoleUser(None, False, {})
-        request._console_user = known  # type: ignore[attr-defined]  # stored here for the rest of the request
+        request._console_user = known  # type: ignore[attr-defined]  # an attribute of our own, as a cache
         if known.user_id is not None:
             count_for_organization(request, min(known.roles, default=known.user_id))
     return known
@@ -132,7 +132,7 @@ def _read(user: User) -> ConsoleUser:
 def actor_of(request: HttpRequest) -> Actor:
     """Return the signed-in person as the actor for services and audit events."""
     user = request.user
-    assert isinstance(user, User)  # noqa: S101  the site admits nobody else
+    assert isinstance(user, User)  # noqa: S101  for mypy: only a User can sign in
     return Actor("user", str(user.pk), user.email, request.META.get("HTTP_X_REQUEST_ID", ""), client_ip(request))
 
 

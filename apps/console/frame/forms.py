@@ -1,4 +1,4 @@
-"""Forms of acts, whose values are validated by the rules of the API."""
+"""The base classes and fields of the console's forms, and the protection against forms that are sent twice."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ class CheckedForm(forms.Form):
     conflicts: ClassVar[Mapping[str, str]] = {}
 
     def field_of(self, pointer: str) -> tuple[str | None, str]:
-        """Return the field to which a JSON pointer into the body leads, and the rest of the pointer."""
+        """Return the field to which a JSON pointer into the body leads, or None, and the rest of the pointer."""
         first, _, rest = pointer.removeprefix("/").partition("/")
         return (first if first in self.fields else None), rest
 
     def show(self, error: DomainError) -> None:
-        """Show the error next to the fields that it names, or above the form if it names none."""
+        """Show the error next to the fields that it or ``conflicts`` names, otherwise above the form."""
         for each in error.errors:
             if isinstance(each, FieldError):
                 name, rest = self.field_of(each.pointer)
@@ -62,7 +62,7 @@ class CheckedForm(forms.Form):
 class ActForm(CheckedForm):
     """The form of an act on a row.
 
-    ``rules`` is the API's serializer for the same request, which validates every value.
+    ``rules`` is the API's serializer for the same request, if there is one. It validates every value.
     """
 
     rules: ClassVar[type[StrictSerializer] | None] = None
@@ -74,7 +74,7 @@ class ActForm(CheckedForm):
         self.offer(row, held)
 
     def offer(self, row: Any, held: frozenset[Permission]) -> None:
-        """Set the choices for this row that a person with the permissions ``held`` has."""
+        """Set the fields, choices and initial values for this row and a person with the permissions ``held``."""
 
     def clean(self) -> dict[str, Any]:
         """Validate the values with the API's rules, and store the result in ``values``."""
@@ -93,7 +93,7 @@ class ActForm(CheckedForm):
 
 
 class CommentForm(ActForm):
-    """A form with one text: the reason for the act, or what ``comment_label`` of the act names."""
+    """A form with one text field: the reason for the act, or whatever the act's ``comment_label`` names."""
 
     comment = forms.CharField(max_length=500, strip=True, widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}))
 
@@ -107,7 +107,7 @@ def slug_field() -> forms.CharField:
     """Return the field of a slug."""
     return forms.CharField(
         required=False, max_length=63, widget=UnfoldAdminTextInputWidget,
-        help_text="A short name for URLs: lower-case letters, digits and dashes. By default derived from the name.",
+        help_text="A short unique name of lower-case letters, digits and dashes. By default derived from the name.",
     )  # fmt: skip
 
 
@@ -117,7 +117,7 @@ def lifetime_field() -> forms.TypedChoiceField:
 
 
 def offer_lifetimes(field: Any, *, longest: timedelta, first: timedelta) -> None:
-    """Offer the usual lifetimes up to ``longest``. The initial choice is the shorter of ``first`` and ``longest``."""
+    """Offer ``longest`` and shorter usual lifetimes. The initial choice is the shorter of ``first`` and ``longest``."""
     named = {each: text for each, text in _LIFETIMES.items() if each < longest}
     named[longest] = _LIFETIMES.get(longest, f"{longest.days} days")
     field.choices = [(int(each.total_seconds()), text) for each, text in named.items()]
@@ -125,7 +125,7 @@ def offer_lifetimes(field: Any, *, longest: timedelta, first: timedelta) -> None
 
 
 def radio_field(choices: Mapping[Any, str], **options: Any) -> forms.ChoiceField:
-    """Return a field that shows each of its choices with its meaning."""
+    """Return a field of radio buttons. ``choices`` maps each value to a text that explains the value."""
     return forms.ChoiceField(choices=list(choices.items()), widget=UnfoldAdminRadioSelectWidget, **options)
 
 
@@ -135,7 +135,10 @@ def new_form_id() -> str:
 
 
 def send_once(request: HttpRequest, work: Callable[[], FormResult]) -> FormResult:
-    """Run ``work`` for the submitted form and return its result. Submitting the form again returns the first result."""
+    """Run ``work`` for the submitted form, and return the result. If the form is sent again, return the first result.
+
+    Raises Conflict if the form has expired or has an invalid id, and for the same reasons as ``run_once``.
+    """
     try:
         form_id = _signer.unsign(request.POST.get("_form", ""), max_age=LIFETIME)
     except BadSignature:

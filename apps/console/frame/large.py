@@ -1,4 +1,4 @@
-"""Bounds for lists, searches, filters and counts, so that a million rows are as fast as a thousand."""
+"""Limits for lists, searches, filters and counts, which make a million rows as fast as a thousand."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from django.db.models import CharField, QuerySet
 from django.http import HttpRequest
 
 MOST_LISTED: Final = 10_000  # rows on the pages of a list; filters and the search find the others
-SEARCHED: Final = 10_000  # first rows of a list in which a search compares words
+SEARCHED: Final = 10_000  # rows at the start of a list in which a search compares words
 FOUND: Final = 1_000  # rows that a search shows
 MOST_COUNTED: Final = 1_000  # rows that are counted exactly
 _WORDS: Final = 10  # words of a search; the last one is the rest of the text
-_SEEN: Final = 1_000  # first rows of a list whose values a filter offers
+_SEEN: Final = 1_000  # rows at the start of a list whose values become a filter's choices
 
 
 class VisibleRowsFilter(admin.RelatedFieldListFilter):
     """A filter by a related row that offers only rows that the person may see."""
 
     def field_choices(self, field: Any, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        """Return the visible rows in the scope of the list, sorted by name."""
+        """Return the keys and names of the first 200 visible rows in the scope of the list, sorted by name."""
         related = model_admin.admin_site.get_model_admin(field.related_model)
         return sorted(
             ((str(row.pk), str(row)) for row in related.get_queryset(request)[:200]), key=lambda pair: pair[1]
@@ -33,11 +33,11 @@ class VisibleRowsFilter(admin.RelatedFieldListFilter):
 
 
 class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # generic for the stubs only
-    """Pages of at most ``MOST_LISTED`` rows. Counting all rows and reading far pages would take seconds."""
+    """Pages with at most ``MOST_LISTED`` rows in total. Counting all rows and reading far pages would take seconds."""
 
     @cached_property
     def is_cut(self) -> bool:
-        """Whether there are more rows than on the pages."""
+        """Whether there are more rows than the pages show."""
         return self._found > MOST_LISTED
 
     @cached_property
@@ -60,7 +60,7 @@ def count_each(tables: Sequence[QuerySet[Any]]) -> list[int | str]:
         except EmptyResultSet:
             selected.append("0")
         else:
-            selected.append(f"(SELECT count(*) FROM ({sql}) AS found)")  # noqa: S608  Django's SQL
+            selected.append(f"(SELECT count(*) FROM ({sql}) AS found)")  # noqa: S608  Django built the SQL
             parameters += values
     if not tables:
         return []
@@ -86,7 +86,7 @@ def search(rows: QuerySet[Any], fields: Sequence[str], text: str, *, every: bool
 
 
 def note(rows: QuerySet[Any], found: int, *, every: bool) -> str:
-    """Return a note about rows that a search may have left out, or "". ``rows`` are the list's without filters."""
+    """Return a note about rows that a search may have left out, or "". ``rows`` are the unfiltered rows."""
     if found >= FOUND:
         return f"A search shows at most {FOUND:,} rows."
     if not every and BoundedPaginator(rows, 1).is_cut:
@@ -95,7 +95,7 @@ def note(rows: QuerySet[Any], found: int, *, every: bool) -> str:
 
 
 def _with_words(rows: QuerySet[Any], fields: Sequence[str], words: Sequence[str]) -> list[Any]:
-    """Return the keys of the first of these rows that contain all words.
+    """Return the keys of at most ``FOUND`` of these rows that contain all words.
 
     The subquery reads the rows before they are compared. Otherwise PostgreSQL would compare all rows of the table.
     """
@@ -110,7 +110,7 @@ def _with_words(rows: QuerySet[Any], fields: Sequence[str], words: Sequence[str]
     patterns = [f"%{connection.ops.prep_for_like_query(word)}%" for word in words for _ in names]
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT pk FROM ({sql}) AS newest (pk, {', '.join(names)})"  # noqa: S608  Django's SQL and our names
+            f"SELECT pk FROM ({sql}) AS newest (pk, {', '.join(names)})"  # noqa: S608  Django built it
             f" WHERE {' AND '.join([f'({has_word})'] * len(words))} LIMIT {FOUND}",
             [*parameters, *patterns],
         )
@@ -133,7 +133,7 @@ class SeenValuesFilter(admin.AllValuesFieldListFilter):
         super().__init__(field, request, params, model, model_admin, field_path)
         newest = model_admin.get_queryset(request).order_by(*model_admin.ordering)
         seen = set(newest.values_list(field_path, flat=True)[:_SEEN]) - {None, ""}
-        self.lookup_choices = sorted(seen | set(self.always))  # type: ignore[assignment]  # it is only iterated
+        self.lookup_choices = sorted(seen | set(self.always))  # type: ignore[assignment]  # Django accepts any iterable
 
 
 def _has_words(field: Any) -> bool:

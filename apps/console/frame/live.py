@@ -27,7 +27,7 @@ class LiveAdmin(ReadOnlyAdmin):
     acts_in_header = False
 
     def is_moving(self, row: Any) -> bool:
-        """Return whether the row may still change. The browser reloads the page's parts as long as it may."""
+        """Return whether the row may still change. The browser reloads the page's parts as long as this is true."""
         raise NotImplementedError  # pragma: no cover  every subclass overrides it
 
     def get_urls(self) -> list[Any]:
@@ -60,7 +60,7 @@ class LiveAdmin(ReadOnlyAdmin):
 
     @method_decorator(require_GET)
     def live_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
-        """Return the parts with the row's current state, for the people who may see the page."""
+        """Return the parts with the row's current state. The status is 404 if the person may not see the page."""
         if not self.has_view_permission(request):
             raise Http404
         return self.change_view(request, str(pk), extra_context={_PARTS: True})  # type: ignore[no-any-return]  # untyped

@@ -79,7 +79,10 @@ def menu_item(title: str, icon: str, url: str, scope: Tenant, *, active: bool) -
 
 
 def tabs(site: Any, request: HttpRequest) -> list[tuple[str, str, bool]]:
-    """Return the title and URL of each list under the page's menu entry, and whether the list is this page."""
+    """Return the title and URL of each list and tab under the page's menu entry, and whether this page shows it.
+
+    Returns nothing if there is only one, if this page is not a list, or if its menu entry is Records.
+    """
     here = page_admin(site, request)
     if here is None or request.path != here.list_url() or (section := here.section_for(request)) == RECORDS:
         return []

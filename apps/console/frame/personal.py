@@ -22,13 +22,13 @@ from byteor_cloud.database.compiled import CompiledQuery
 # For each organization, the person's role in it (or "") and then the person's roles in its projects. None for an
 # installation operator, who sees everything.
 type _Form = tuple[tuple[str, ...], ...] | None
-# A function that returns the rows that a person may see. Its arguments are something fixed (such as a table), the
-# person, and ids. Its result may depend on nothing else.
+# A function that returns the rows that a person may see. Its arguments are a hashable constant (such as a table), the
+# person, and ids. Its query is compiled once and shared, so the result may depend on nothing else.
 type _Build = Callable[..., QuerySet[Any, Any]]
 
 
 def visible_row(model_admin: Any, console_user: ConsoleUser, key: str) -> Any:
-    """Return the row with this UUID; None if the person may not see it, or if the key is not a UUID."""
+    """Return the row with this UUID; None if the person sees no such row, or if the key is not a UUID."""
     try:
         pk = UUID(key)
     except ValueError:
@@ -39,13 +39,13 @@ def visible_row(model_admin: Any, console_user: ConsoleUser, key: str) -> Any:
 
 def _row(model_admin: Any, console_user: ConsoleUser, pk: UUID) -> QuerySet[Any]:
     rows = model_admin.narrow(model_admin.model._default_manager.filter(pk=pk), console_user)
-    return rows.select_related(*model_admin.related or (None,))  # type: ignore[no-any-return]  # untyped
+    return rows.select_related(*model_admin.related or (None,))  # type: ignore[no-any-return]  # the admin class is Any
 
 
 def personal_query(
     build: _Build, about: Hashable, console_user: ConsoleUser, *ids: UUID
 ) -> tuple[CompiledQuery[Any], list[Any]]:
-    """Return the compiled query ``build(about, console_user, *ids)``, and the values with which to run it."""
+    """Return the compiled query ``build(about, console_user, *ids)``, and the values with which to run the query."""
     form, own = _split(console_user)
     query = _compiled(build, about, len(ids), form)
     return query, [console_user.now, console_user.user_id, *ids, *own]

@@ -1,4 +1,4 @@
-"""The console's error pages. They have the menu, explain what is missing, and link to where to go."""
+"""The console's error pages. They have the menu, explain what is wrong, and link to a list or the overview."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from byteor_cloud.api import problems
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Return the page for something that does not exist or belongs to somebody else. Both get the same page."""
+    """Return the page for a missing row or page, which is the same as for one that the person may not see."""
     return site.refuse(request, 404, "Not found", lambda here: _missing(exception, here)) or problems.not_found(
         request, exception
     )

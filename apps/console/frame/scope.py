@@ -21,7 +21,7 @@ from apps.tenancy.models import Environment, Organization, Project, Tenant
 from apps.tenancy.permissions import Permission as P
 
 SCOPE: Final = "in"
-EVERYTHING: Final = "all"  # instead of an id: no scope, and delete the remembered one
+EVERYTHING: Final = "all"  # instead of an id: no scope, and the session's last scope is deleted
 # The permission that a person needs to see an organization, a project or an environment.
 NEEDED: Final[Mapping[type[Model], P]] = {
     Environment: P.VIEW_ENVIRONMENT,
@@ -29,7 +29,7 @@ NEEDED: Final[Mapping[type[Model], P]] = {
     Organization: P.VIEW_ORG,
 }
 _LEVELS: Final = tuple(NEEDED)
-_UP: Final = ("project", "organization")  # the field that leads from each level to the next
+_UP: Final = ("project", "organization")  # the field that leads from each level to the level above
 _REMEMBERED: Final = "console_scope"
 
 
@@ -55,7 +55,8 @@ def path_to(model: type[Model], tenant: str, level: type[Model]) -> str | None:
 def scope_condition(model: type[Model], tenant: str, scope: Tenant) -> Q:
     """Return the condition that a row belongs to the scope.
 
-    Rows of a level above the scope, such as an organization's signing keys, belong to it if it is inside their tenant.
+    Rows of a level above the scope, such as signing keys, belong to the scope if their organization or project
+    contains it.
     """
     level = level_of(model, tenant)
     while scope is not None and (path := path_to(model, tenant, type(scope))) is None:
@@ -112,7 +113,7 @@ def lineage(scope: Tenant) -> list[Organization | Project | Environment]:
 
 def set_scope(request: HttpRequest, scope: Tenant) -> None:
     """Make ``scope`` the scope of this page, even if the URL contains another one."""
-    request._console_scope = scope  # type: ignore[attr-defined]  # stored here for the rest of the request
+    request._console_scope = scope  # type: ignore[attr-defined]  # an attribute of our own, as a cache
     if scope is not None:
         count_for_organization(request, lineage(scope)[0].pk)
 
@@ -124,7 +125,7 @@ def scope_of(request: HttpRequest) -> Tenant:
     """
     if not hasattr(request, "_console_scope"):
         set_scope(request, _read(request))
-    return cast("Tenant", request._console_scope)  # type: ignore[attr-defined]
+    return cast("Tenant", request._console_scope)  # type: ignore[attr-defined]  # see ``set_scope``
 
 
 def _read(request: HttpRequest) -> Tenant:
@@ -143,7 +144,7 @@ def _read(request: HttpRequest) -> Tenant:
 
 
 def remembered_scope(request: HttpRequest) -> Tenant:
-    """Return the last scope of the session; None if the person may no longer see it."""
+    """Return the last scope of the session; None without one, or if the person may no longer see it."""
     known = request.session.get(_REMEMBERED)
     return _find(request, known) if known else None
 
@@ -165,14 +166,14 @@ def _visible_tenant(level: type[Model], console_user: ConsoleUser, pk: UUID) -> 
 
 
 def list_scope_of(request: HttpRequest) -> Tenant:
-    """Return the scope to which this page limits its rows; None on the page of a row."""
+    """Return the scope to which this page limits its rows, or None. Only the overview and lists limit their rows."""
     match = getattr(request, "resolver_match", None)
     name = (match.url_name or "") if match else ""
     return scope_of(request) if name == "index" or name.endswith(("_changelist", "_choice")) else None
 
 
 def with_scope(url: str, scope: Tenant, *, explicit: bool = False) -> str:
-    """Return the URL of a list in a scope. ``explicit``: without a scope, the URL clears the remembered one."""
+    """Return the URL of a list in a scope. ``explicit``: if ``scope`` is None, the URL clears the session's scope."""
     if scope is None and not explicit:
         return url
     return f"{url}{'&' if '?' in url else '?'}{urlencode({SCOPE: EVERYTHING if scope is None else scope.pk})}"

@@ -1,7 +1,7 @@
-"""The global search of the console: by the start of a name, by an id, or by the start of a hash.
+"""The global search of the console: by the title of a list, the start of a name, an id, or the start of a hash.
 
 A search reads a few rows of each kind, however many there are: it finds names and hashes by ranges of an index, and
-ids by primary keys.
+ids by primary keys. In small tables, such as projects, it also finds the text inside names.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from apps.tenancy.models import Environment, folded
 
 MOST = 5  # results of each kind
 SHORTEST, _LONGEST = 2, 300  # characters of a search text; no name is longer
-_LAST = "\U0010ffff"  # no text that begins with X sorts after X and this character
+_LAST = "\U0010ffff"  # a prefix followed by this character sorts after all strings with the prefix
 _ID = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}")
 _HASH = re.compile(r"(?:sha256:)?([0-9a-f]{4,64})…?")
 
@@ -46,7 +46,7 @@ class Found:
 def search(request: HttpRequest, admins: Iterable[ReadOnlyAdmin]) -> list[Found]:
     """Return the lists and the visible rows that match the text in the URL.
 
-    Takes one further query for each kind of row that was found.
+    Takes at most two queries, and one more for each kind of row that was found.
     """
     text = search_text(request)
     if len(text) < SHORTEST or "\0" in text or len(text) > _LONGEST:
@@ -74,7 +74,7 @@ def search_text(request: HttpRequest) -> str:
 
 
 def note(request: HttpRequest, found: Sequence[Found]) -> str:
-    """Return a sentence that says how many results there are, or what to type."""
+    """Return a sentence that states how many results there are, or what to type."""
     text = search_text(request)
     if len(text) < SHORTEST:
         return "Type the start of a name or of a hash, or a complete id."
@@ -86,7 +86,7 @@ def note(request: HttpRequest, found: Sequence[Found]) -> str:
 
 
 def _shown(admin: ReadOnlyAdmin, found_by: FoundBy, row: Any) -> Found:
-    """Return a row as a result. Its title or the line below contains the kind of row, and the line names its tenant."""
+    """Return a row as a result. The kind of row is in the title or in the line below, which also names the tenant."""
     title, kind, tenant = admin.page_title(row), capfirst(admin.singular), admin.tenant_of(row)
     parts = [*([] if title.startswith(kind) else [kind]), *([tenant_path(tenant)] if tenant is not None else [])]
     return Found(title, " · ".join(parts) or kind, row_url(row), found_by.icon)
@@ -95,7 +95,7 @@ def _shown(admin: ReadOnlyAdmin, found_by: FoundBy, row: Any) -> Found:
 def _named(request: HttpRequest, kinds: _Kinds, text: str) -> list[tuple[str, Any]]:
     """Return the label and key of rows whose name starts with the text: the first ones of each visible environment.
 
-    Takes one query, which reads a range of an index for each table and environment.
+    Takes at most one query, which reads a range of an index for each table and environment.
     """
     named = [each for each in kinds if each[1].name]
     environments = next((admin for admin, _ in kinds if admin.model is Environment), None)
@@ -120,9 +120,9 @@ def _named(request: HttpRequest, kinds: _Kinds, text: str) -> list[tuple[str, An
 
 
 def _others(request: HttpRequest, kinds: _Kinds, text: str) -> list[tuple[str, Any]]:
-    """Return the label and key of rows with this id, with a hash that starts with the text, or with the words.
+    """Return the label and key of rows with this id, whose hash starts with the text, or with the text in ``words``.
 
-    Takes one query, which reads only tables that may have such a row.
+    Takes at most one query, which reads only tables that may have such a row.
     """
     parts = [
         admin.visible_rows(request)
@@ -138,7 +138,7 @@ def _others(request: HttpRequest, kinds: _Kinds, text: str) -> list[tuple[str, A
 
 
 def _conditions(found_by: FoundBy, text: str) -> list[Q]:
-    """Return the conditions under which a row matches. Each uses one index, or a table with few visible rows."""
+    """Return the conditions for a match. Each condition uses one index, or a table with few visible rows."""
     conditions = []
     if _ID.fullmatch(text):
         conditions.append(Q(pk=UUID(text)))

@@ -1,4 +1,4 @@
-"""The console's admin site. Every member of an organization may enter; their roles decide what they see and do."""
+"""The console's admin site. People with a role and installation operators may enter. Roles decide what people see."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
     index_title = "Overview"
 
     def has_permission(self, request: HttpRequest) -> bool:
-        """Admit members of at least one organization, and installation operators."""
+        """Return whether the person is an installation operator or has a role in an organization or project."""
         console_user = console_user_of(request)
         return console_user.is_superuser or bool(console_user.roles)
 
@@ -76,7 +76,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
             return None
         if not hasattr(request, "user") or not self.has_permission(request):
             return None
-        set_scope(request, None)  # the scope in the URL may be one that the person may not see
+        set_scope(request, None)  # the person may not be permitted to see the scope in the URL
         here = page_admin(self, request)
         context = {
             **self.each_context(request),
@@ -89,7 +89,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
 
     @method_decorator(never_cache)
     def login(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Show the sign-in page, with a button for the identity provider or instructions for one-time links."""
+        """Show how to sign in, by the identity provider or a one-time link. Redirect people who may enter."""
         if self.has_permission(request):
             return HttpResponseRedirect(reverse("admin:index"))
         context = {
@@ -161,7 +161,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
         return render(request, "console/found.html", {"found": found, "note": search.note(request, found)})
 
     def index(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Show the overview. Without a scope in the URL, redirect to the session's last scope.
+        """Show the overview. Without a scope in the URL, redirect to the session's last scope, if any.
 
         The theme gets the content from ``apps.console.home``, which the setting ``DASHBOARD_CALLBACK`` names.
         """
@@ -190,5 +190,5 @@ site = Console(name="admin")
 
 
 def listed_rows(request: HttpRequest, model: type[Model]) -> QuerySet[Any]:
-    """Return the rows of a table that the person may see in the scope of the page."""
+    """Return the rows of a table that the person may see; on the overview and on lists, only those in the scope."""
     return site.get_model_admin(model).get_queryset(request)  # type: ignore[no-any-return]  # untyped library

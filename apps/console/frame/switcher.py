@@ -17,9 +17,9 @@ from apps.console.frame.personal import personal_query
 from apps.console.frame.scope import lineage, scope_condition, scope_of, visible_tenants, with_scope
 from apps.tenancy.models import Environment, Organization, Project, Tenant
 
-MAX_LINKS: Final = 50  # an installation may have thousands of organizations
+MAX_LINKS: Final = 50  # links per menu; an installation may have thousands of organizations
 _TENANTS: Final[tuple[type[Organization | Project | Environment], ...]] = (Organization, Project, Environment)
-# For each of them, the fields with its name and the names of the levels above, from the organization down.
+# For each of these levels, the fields with the names from the organization down to the level.
 _NAMES: Final = (("name",), ("organization__name", "name"), ("project__organization__name", "project__name", "name"))
 
 
@@ -54,7 +54,7 @@ class Switcher:
 
     @property
     def posture(self) -> str:
-        """The posture of the page's environment."""
+        """The posture of the page's environment; empty without one."""
         scope = scope_of(self._request)
         return str(scope.posture) if isinstance(scope, Environment) else ""
 
@@ -93,7 +93,10 @@ class Switcher:
         )
 
     def url_in(self, scope: Tenant) -> str:
-        """Return the URL of the same list in another scope. On the page of a row, it is the list of such rows."""
+        """Return the URL in another scope of the same list, the list of a row's table, "Records" or the overview.
+
+        On the page of an organization, project or environment, it is the URL of the other scope's page, if any.
+        """
         if self._admin is None:
             match = self._request.resolver_match
             name = match.url_name if match and match.url_name == "records" else "index"

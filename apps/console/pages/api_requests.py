@@ -13,13 +13,13 @@ _ID = re.compile(r"[:/ ]*[0-9a-f]{8}-[0-9a-f-]{27}")
 
 
 def _without_ids(text: str) -> str:
-    """Return the identifier of a caller without the id in it, for a title."""
+    """Return a caller's identifier without the id that it contains, for a title."""
     return _ID.sub("", text).replace("_", " ") or "a caller"
 
 
 @admin.register(IdempotencyKey, site=site)
 class IdempotencyKeyAdmin(ReadOnlyAdmin):
-    holds = "Requests whose first response is stored, so that a repeated request gets the same response."
+    holds = "Requests whose responses are stored. A repeated request gets the stored response again."
     list_display = ("key", "caller", "status", "expires_at")
     sortable_by = ()
     search_fields = ("key", "caller")
@@ -30,7 +30,7 @@ class IdempotencyKeyAdmin(ReadOnlyAdmin):
 
 @admin.register(RateCounter, site=site)
 class RateCounterAdmin(ReadOnlyAdmin):
-    holds = "The number of requests that each caller made in the current minute."
+    holds = "The number of each caller's requests in the minute of the last request."
     ordering = ("-minute", "key")
     list_display = ("key", "minute", "count")
     sortable_by = ()

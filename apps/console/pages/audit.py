@@ -18,7 +18,7 @@ _SHOWN = 10
 
 
 def _action(event: AuditEvent) -> str:
-    """Return the action, and the outcome if it did not succeed."""
+    """Return the event's action, with the outcome unless the action succeeded."""
     return event.action if event.outcome == "success" else with_note(event.action, state_pill(event.outcome))
 
 

@@ -21,7 +21,7 @@ from apps.tenancy.permissions import Permission
 
 
 def _about(queryset: QuerySet[Any], condition: Callable[[type[Model], dead_letters.JobSubject], Q]) -> QuerySet[Any]:
-    """Keep the jobs that refer to a row that meets the condition for its table."""
+    """Keep the jobs that refer to a matching row. ``condition`` returns the condition on the rows of a table."""
     found = Q()
     for argument, subject in dead_letters.SUBJECTS.items():
         rows = subject.model._default_manager.filter(condition(subject.model, subject))
@@ -32,11 +32,11 @@ def _about(queryset: QuerySet[Any], condition: Callable[[type[Model], dead_lette
 
 @admin.register(ProcrastinateJob, site=site)
 class JobAdmin(ReadOnlyAdmin):
-    """Jobs of the worker. Installation operators see all jobs, and others the jobs that refer to rows they may see."""
+    """Jobs of the workers. Installation operators see all jobs. Others see jobs that refer to rows they may see."""
 
     needs = Permission.VIEW_ENVIRONMENT
     noun, nouns = "job", "jobs"
-    holds = "The background work of the worker, including jobs that it gave up."
+    holds = "The background work of the workers, including jobs that failed permanently."
     tabs = {"Dead letters": "status__exact=failed"}
     omitted = frozenset({"worker", "abort_requested"})
     list_display = ("id", "task_name", "state", "attempts", "args", "scheduled_at")
@@ -48,7 +48,7 @@ class JobAdmin(ReadOnlyAdmin):
             name="retry",
             label="Retry",
             done="{} queued again",
-            explain="The job is queued again. Every job can safely run again.",
+            explain="The job is queued again. It is safe to run a job more than once.",
             run=lambda row, context: dead_letters.retry(row, actor=context.actor),
             needs=Permission.OPERATE_ENVIRONMENT,
             icon="refresh",
@@ -60,7 +60,7 @@ class JobAdmin(ReadOnlyAdmin):
         return console_user_of(request).holds_anywhere(self.needs)
 
     def section_for(self, request: HttpRequest) -> str:
-        """Return a separate menu entry for installation operators, because they look after the worker."""
+        """Return a separate menu entry for installation operators, because they look after the workers."""
         return "Jobs" if console_user_of(request).is_superuser else super().section_for(request)
 
     def page_title(self, row: ProcrastinateJob) -> str:
@@ -81,7 +81,7 @@ class JobAdmin(ReadOnlyAdmin):
         return _about(queryset, lambda model, subject: scope_condition(model, subject.tenant, scope))
 
     def tenant_of(self, row: ProcrastinateJob) -> Tenant:
-        kept = vars(row)  # a cache, because a page calls this several times
+        kept = vars(row)  # used as a cache, because a page calls this method several times
         if "_tenant" not in kept:
             kept["_tenant"] = dead_letters.tenant_of(row)
         return cast("Tenant", kept["_tenant"])

@@ -1,12 +1,12 @@
 """The rate limit for callers without a valid credential, kept in each process and applied before any costly work.
 
-Each address has an allowance, and all addresses share another one. A request uses both. If it turns out to have a valid
-credential, both uses are given back, because the rate limit of the credential's owner counts the request instead. So
-requests with bad credentials use up the allowances just as requests without a credential do.
+Each address has an allowance, and all addresses share another one. A request counts against both. If a view verifies
+its credential, it no longer counts, because the rate limit of the credential's owner counts it instead. So requests
+with bad credentials use up the allowances just as requests without a credential do.
 
-When an allowance is used up, a request without a credential is refused without a query. A request with a credential is
-refused only if the credential is invalid, so that callers behind the same address cannot lock each other out.
-Credentials that this process has not verified yet are then looked up together, in a few queries for any number of them.
+When an allowance is used up, a request without a credential is refused without a query. A request with a valid
+credential is then refused only if the credential's own allowance is used up. So callers behind the same address cannot
+lock each other out. Credentials that this process has not verified yet are looked up together, in a few queries.
 
 This module is in the fleet app because it needs all families of credentials, and agent keys are defined here.
 """
@@ -41,7 +41,7 @@ from byteor_cloud.server import open_connections
 # For scale: one page of the console or of the documentation loads about 15 files.
 PER_ADDRESS_BURST, PER_ADDRESS_PER_S = 300, 10.0
 IN_TOTAL_BURST, IN_TOTAL_PER_S = 1000, 50.0
-# Look-ups per second while callers send unknown credentials: each look-up that finds one is followed by a pause.
+# Look-ups per second while callers send invalid credentials: a pause follows each look-up that includes one.
 LOOK_UPS_PER_S = 20.0
 VALID_FOR_S, INVALID_FOR_S, MAX_KNOWN = 300.0, 60.0, 10_000
 PROBES = frozenset({"/healthz", "/readyz"})  # never refused, because load balancers depend on them
@@ -82,12 +82,13 @@ class _Known:
 
 
 class AnonymousCallers:
-    """Admits requests within the limits per address and in total. A valid credential is admitted beyond them."""
+    """Admits requests within the limits per address and in total. Beyond these, each valid credential has its own."""
 
     def __init__(self) -> None:
         self._by_address = Allowance(per_s=PER_ADDRESS_PER_S, burst=PER_ADDRESS_BURST)
         self._in_total = Allowance(per_s=IN_TOTAL_PER_S, burst=IN_TOTAL_BURST)
-        # For requests with a valid credential that no view verifies: static files, unknown paths, documentation.
+        # The allowance of each valid credential for requests in which no view verifies it: for static files, unknown
+        # paths and documentation.
         self._by_credential = Allowance(per_s=PER_ADDRESS_PER_S, burst=PER_ADDRESS_BURST)
         self._valid, self._invalid = _Known(VALID_FOR_S), _Known(INVALID_FOR_S)
         self._look_ups: Combiner[Presented, bool] = Combiner(self._look_up)
@@ -174,7 +175,10 @@ def _refusal(wait_s: float) -> TooManyRequests:
 
 
 def presented_by(request: HttpRequest) -> Presented | None:
-    """Return the request's credential or session key if its form is valid, or None. Makes no query."""
+    """Return the credential of the request or, outside the API, its session key. Makes no query.
+
+    Returns None if the request has neither, or one with an invalid form.
+    """
     header = request.META.get("HTTP_AUTHORIZATION", "")
     try:
         text = bearer_in(header)
@@ -190,7 +194,10 @@ def presented_by(request: HttpRequest) -> Presented | None:
 
 
 def network_of(address: str | None) -> str:
-    """Return the addresses that one caller is assumed to control: an IPv4 address, or a /64 network of IPv6."""
+    """Return the IPv4 address, or the /64 network of the IPv6 address, that one caller is assumed to control.
+
+    Returns ``unknown`` if there is no address.
+    """
     if address is None:
         return "unknown"
     parsed = ip_address(address)
@@ -205,7 +212,7 @@ _refused = Tally("anonymous_requests_refused")
 def limit_anonymous_callers(
     get_response: Callable[[HttpRequest], HttpResponse],
 ) -> Callable[[HttpRequest], HttpResponse]:
-    """Refuse requests over the limit that have no valid credential, before sessions, views and request slots.
+    """Refuse requests over the limits of ``AnonymousCallers``, before they use sessions, views or request slots.
 
     Frequent refusals are delayed, and the log contains only their number.
     """

@@ -34,9 +34,10 @@ class EnrollmentTokenAuthentication(CredentialAuthentication):
 
     def authenticate(self, request: Request) -> tuple[Principal, Credential] | None:
         found = super().authenticate(request)
-        # A client that lost the response to its enrollment repeats the request with the same Idempotency-Key. Its token
-        # may be spent by then. Admit it, so that it gets the stored response. The service refuses every other use.
-        if found is not None and found[1].is_spent and "Idempotency-Key" not in request.headers:  # type: ignore[attr-defined]  # an EnrollmentToken
+        # A client that lost the response to its enrollment repeats the request with the same Idempotency-Key. Admit
+        # this request even if the token is spent, to return the stored response. The service refuses spent tokens
+        # otherwise.
+        if found is not None and found[1].is_spent and "Idempotency-Key" not in request.headers:  # type: ignore[attr-defined]  # it is an EnrollmentToken
             raise Unauthenticated(UNUSABLE)
         return found
 
@@ -83,7 +84,7 @@ class AgentKeyAuthentication(CredentialAuthentication):
 
     def authenticate(self, request: Request) -> tuple[Principal, Credential] | None:
         found = super().authenticate(request)
-        if found is not None and found[1].is_pending:  # type: ignore[attr-defined]  # an AgentKey
+        if found is not None and found[1].is_pending:  # type: ignore[attr-defined]  # it is an AgentKey
             finish_rotation(request, found[1].digest)
         return found
 

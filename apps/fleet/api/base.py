@@ -1,4 +1,4 @@
-"""The base class of the views that agents call. The id in the path must be that of the agent whose key is used."""
+"""The base class of the views that agents call. The path must contain the id of the agent whose key is used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from byteor_cloud.errors import Forbidden, NotFound
 
 
 class AgentSelfViewSet(ApiViewSet):
-    """A view set below ``/agents/{id}`` that accepts only agent keys, with the scope ``agent_scope`` if it is set."""
+    """A view set below ``/agents/{id}`` that accepts only agent keys. They need the scope ``agent_scope``, if set."""
 
     credentials = (Family.AGENT,)
     agent_scope: ClassVar[str | None] = None

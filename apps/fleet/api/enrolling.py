@@ -22,7 +22,7 @@ from byteor_cloud.errors import DomainError
 
 @dataclass(frozen=True, slots=True)
 class EnrollRequest:
-    """A checked request to enroll: its path, and its idempotency key if it has one."""
+    """A validated request to enroll, its path, and its idempotency key if it has one."""
 
     enrollment: Enrollment
     path: str
@@ -36,7 +36,8 @@ type _Outcome = Response | DomainError
 def enroll(request: EnrollRequest) -> Response:
     """Enroll the host, in one batch with other waiting requests. Raises DomainError if this request is refused."""
     host = request.enrollment
-    # A batch contains each name only once: with a replacing token, the second of two hosts supersedes the first.
+    # A batch contains each name only once, because with a token that permits replacement, the second of two hosts with
+    # the same name supersedes the first, which must then be stored already.
     key: Hashable = object() if host.name is None else (host.environment.pk, host.name)
     outcome = _combiner.submit(key, request)
     if isinstance(outcome, DomainError):

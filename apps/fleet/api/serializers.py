@@ -30,7 +30,7 @@ _LABELS = {
 
 @extend_schema_field(_LABELS)
 class LabelsField(serializers.DictField):
-    """At most 64 labels, with keys of 1 to 128 printable characters and values of at most 255 characters."""
+    """At most 64 labels: keys of 1 to 128 printable characters without ``=`` or commas, values of at most 255."""
 
     child = TextField(max_length=MAX_VALUE, allow_blank=True)
 
@@ -101,7 +101,10 @@ REPORTED = frozenset({
 
 
 class AgentSerializer(ModelSerializer):
-    """An agent. Its four deployment states are separate, so that a local rollback does not hide a failed attempt."""
+    """An agent.
+
+    `desired`, `attempted`, `running` and `last_failed` are separate, so that a local rollback does not hide a failure.
+    """
 
     name = NameField(required=False)
     labels = LabelsField(required=False)
@@ -129,8 +132,8 @@ class AgentSerializer(ModelSerializer):
         "labels": "The agent's labels: up to 64 key-value pairs, which selectors match.",
         "status": "The status that the last heartbeat reported. Null before the first heartbeat.",
         "agent_version": "The version of the agent program. Null before the first heartbeat.",
-        "liveness": "Whether the agent's heartbeats arrive in time.",
-        "drifted": "Whether the agent runs a different bundle than it should run.",
+        "liveness": "Whether the agent's heartbeats arrive on time.",
+        "drifted": "Whether the agent does not run the bundle that it should run. False if it should run none.",
         "drained_at": "When the agent was drained. Null if it is not drained.",
         "drain_reason": "Why the agent was drained. Empty if it is not drained, or if no reason was given.",
         "clone_suspected_at": "When the service detected that two machines seem to use the agent's key: a `boot_id` "
@@ -138,7 +141,7 @@ class AgentSerializer(ModelSerializer):
         "rotates the key with `mode: now`, which clears this field, the agent cannot rotate the key itself.",
         "last_seen_at": "When the last heartbeat arrived. Null before the first heartbeat.",
         "progress": "The agent's progress on its current offer.",
-        "desired": "The bundle that the agent should run. Null if none has been offered.",
+        "desired": "The bundle that the agent should run. Null if it should run none.",
         "attempted": "The bundle that the agent last tried to run. Null if it has not tried any.",
         "running": "The bundle that the agent runs, according to its last heartbeat. Null if it runs none.",
         "last_failed": "The bundle that last failed on the agent. Null if none has failed.",
@@ -180,7 +183,7 @@ class AgentSerializer(ModelSerializer):
 
 
 class EnrollSerializer(StrictSerializer):
-    """The request of an agent to enroll."""
+    """The request to enroll a host as an agent."""
 
     name = NameField(required=False)
     hostname = TextField(pattern="^[A-Za-z0-9._:-]{1,253}$", rule="Must be a host name.", required=False)
@@ -239,7 +242,7 @@ class RequestedRotationSerializer(serializers.Serializer[Any]):
 class DrainSerializer(StrictSerializer):
     reason = TextField(max_length=500, required=False, allow_blank=True, default="")
     descriptions = {
-        "reason": "The reason, which is shown in the audit event and when you explain the agent.",
+        "reason": "The reason, which the audit event records. The explanation of a drained agent contains it as well.",
     }
 
 
@@ -269,7 +272,7 @@ class EnrollmentTokenSerializer(ModelSerializer):
         "environment_id": "The id of the environment in which the token enrolls agents.",
         "max_uses": "How many agents can enroll with the token. Defaults to 1.",
         "uses": "How many agents have enrolled with the token.",
-        "labels": "Labels that are added to each agent that enrolls with the token.",
+        "labels": "Labels that each agent gets when it enrolls with the token.",
         "replace": (
             "Whether a new agent may take over the name of an existing agent. The existing agent is then "
             "decommissioned, and its key is revoked. Defaults to false."
@@ -314,7 +317,7 @@ class HeartbeatAnswerSerializer(serializers.Serializer[Any]):
     descriptions = {
         "server_time": "The server's time.",
         "next_heartbeat_s": "The seconds after which the agent should send its next heartbeat.",
-        "desired": "The bundle that the agent should run. Null if none has been offered.",
+        "desired": "The bundle that the agent should run. Null if it should run none.",
         "signing_key_etag": "The ETag of the signing keys. If it has changed, fetch the keys again.",
         "commands": "Commands for the agent. `rotate_key`: fetch a new key with `rotateOwnKey`, store it, and use it "
         "from then on. Ignore unknown commands.",

@@ -25,7 +25,7 @@ _WELCOME_BATCH = 1_000
 
 
 def welcome(agent_ids: Sequence[UUID], *, organization: UUID) -> None:
-    """Enqueue the jobs in which ``apps.releases`` offers each of these agents the deployment that is current for it."""
+    """Enqueue the jobs in which ``apps.releases`` offers each agent the deployment that is current for the agent."""
     if len(agent_ids) == 1:
         enqueue(WelcomeAgent(agent_id=str(agent_ids[0])), organization=organization)
         return
@@ -40,7 +40,8 @@ def update_agent(
 ) -> Agent:
     """Change the agent's name or labels. New labels replace all old labels.
 
-    Raises Forbidden if the labels would change and ``may_relabel`` is false.
+    Raises Forbidden if the labels would change and ``may_relabel`` is false, PreconditionFailed if the agent's
+    revision is not ``expected_revision``, and IntegrityError (409) if the name is taken.
     """
     locked = lock_revision(agent, expected_revision)
     if not may_relabel and values.get("labels", locked.labels) != locked.labels:
@@ -60,10 +61,10 @@ def update_agent(
 def set_drained(agent: Agent, *, drained: bool, reason: str = "", actor: Actor) -> Agent:
     """Exclude the agent from new offers, or include it again. Raises Conflict if ``check_set_drained`` does.
 
-    A drained agent keeps running its bundle and may finish an offer that it already has. No rollout waits for it. When
-    it is undrained, it is offered the deployment that is current for it.
+    A drained agent keeps running its bundle and may finish an offer that it already has. No rollout waits for it, but
+    rollbacks still reach it. When it is undrained, it is offered the deployment that is current for it.
     """
-    # Rollout steps that make offers hold this lock, so no offer is still being made after the drain.
+    # Rollout steps that make offers hold this lock, so none of them is still making an offer after the drain.
     lock_row(agent.environment)
     locked = lock_row(agent)
     check_set_drained(locked, drained=drained)
@@ -102,7 +103,11 @@ def check_set_drained(agent: Agent, *, drained: bool) -> None:
 
 @transaction.atomic
 def decommission(agent: Agent, *, actor: Actor, expected_revision: int | None = None) -> None:
-    """Remove the agent from the fleet and revoke its keys immediately."""
+    """Remove the agent from the fleet and revoke its keys immediately.
+
+    Raises Conflict if it is already decommissioned, and PreconditionFailed if its revision is not
+    ``expected_revision``.
+    """
     keep_environments(agent.environment_id)
     locked = lock_revision(agent, expected_revision)
     check_enrolled(locked)

@@ -66,7 +66,7 @@ def create_enrollment_token(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enrollment:
-    """A host's request to become an agent of the environment. If ``name`` is None, it is derived from the host name."""
+    """A host's request to become an agent of the environment. ``name`` defaults to one derived from the host name."""
 
     token: EnrollmentToken
     environment: Environment
@@ -88,7 +88,8 @@ class Enrolled:
 def enroll(request: Enrollment) -> Enrolled:
     """Spend one use of the token and create an agent with its key.
 
-    Raises Unauthenticated if the token is not usable, Conflict if the name is taken, and QuotaExceeded.
+    Raises Unauthenticated if the token is not usable, Conflict if the name is taken, QuotaExceeded if the organization
+    has used up its agent quota, and IntegrityError if a concurrent transaction takes the name.
     """
     (result,) = enroll_all([request])
     if isinstance(result, DomainError):
@@ -106,11 +107,11 @@ def enroll_all(requests: Sequence[Enrollment]) -> list[Enrolled | DomainError]:
     tokens = _lock_tokens(request.token.pk for request in requests)
     _lock_replaced(request for request in requests if request.name and request.token.replace)
     names = _Names(requests)
-    # Lock the quotas last, so that a transaction that waits for them blocks no other.
+    # Lock the quotas last, because all enrollments of an organization need this lock, and should hold it briefly.
     allowances = lock_allowances({_organization_of(request) for request in requests}, Quota.AGENTS)
     results: dict[int, Enrolled | DomainError] = {}
     accepted: list[tuple[Enrollment, Enrolled]] = []
-    # Process names in a fixed order, so that transactions that take the same names cannot deadlock.
+    # Process names in a fixed order, so that transactions with the same names cannot deadlock.
     for number, request in sorted(enumerate(requests), key=lambda each: _sort_key(each[1])):
         try:
             token, allowance = tokens.get(request.token.pk), allowances.get(_organization_of(request))
@@ -142,7 +143,7 @@ def _lock_tokens(ids: Iterable[UUID]) -> dict[UUID, EnrollmentToken]:
 
 
 def _lock_replaced(requests: Iterable[Enrollment]) -> None:
-    # Lock agents in the order of their ids, like every change of several agents, so that none can deadlock.
+    # Lock agents in the order of their ids, as all changes to several agents do, to avoid deadlocks.
     taken = [Q(environment=request.environment, name=request.name) for request in requests]
     if taken:
         rows = Agent.objects.enrolled().filter(reduce(or_, taken)).order_by("pk")
@@ -150,7 +151,7 @@ def _lock_replaced(requests: Iterable[Enrollment]) -> None:
 
 
 class _Names:
-    """Those of the requested names that enrolled agents already have."""
+    """The requested names that are taken: by enrolled agents, or by new agents of this batch."""
 
     def __init__(self, requests: Iterable[Enrollment]) -> None:
         environments = {request.environment.pk for request in requests}
@@ -171,7 +172,10 @@ def _requested_name(request: Enrollment) -> str:
 
 
 def _spend(request: Enrollment, token: EnrollmentToken | None, names: _Names, allowance: Allowance | None) -> Enrolled:
-    """Count a use of the locked token and return the agent to store. Raises DomainError without counting a use."""
+    """Count a use of the locked token. Returns the new agent, which is not stored yet, and the secret of its key.
+
+    Decommissions the agent that the new one replaces. Raises DomainError without counting a use.
+    """
     if token is None or token.is_spent or token.revoked_at or (token.expires_at and token.expires_at <= timezone.now()):
         raise Unauthenticated("The credential is unknown, expired or revoked.")
     environment, name = request.environment, _requested_name(request)
@@ -202,7 +206,7 @@ def _spend(request: Enrollment, token: EnrollmentToken | None, names: _Names, al
 
 
 def _store(accepted: Sequence[tuple[Enrollment, Enrolled]]) -> None:
-    """Store new agents with their keys and audit events, and have them offered the deployments current for them."""
+    """Store new agents with all their rows and audit events, and enqueue the jobs that offer them bundles."""
     agents = [made.agent for _, made in accepted]
     Agent.objects.bulk_create(agents)
     Heartbeat.objects.bulk_create(

@@ -35,10 +35,11 @@ from apps.tenancy.models import Environment
 from apps.tenancy.policy import DEFAULT_HEARTBEAT_INTERVAL_S
 from byteor_cloud.storage import space
 
-MAX_VALUES, MAX_KEYS = 50, 200  # in a label summary: values per key, and keys
+MAX_VALUES, MAX_KEYS = 50, 200  # maximum numbers that ``count_labels`` returns: of values per key, and of keys
 BATCH_SIZE = 5000  # agents per transaction
 LOCK_BATCH = 100  # environments that are locked together, in the order of their ids
-REFRESHED_BEFORE_S = 15  # must be at least twice the interval of the job ``fleet.settle``
+# Pulses are refreshed this many seconds before ``online_until``. Must be at least twice the job's interval.
+REFRESHED_BEFORE_S = 15
 _LABELS = """
 SELECT key, value, count FROM (
     SELECT *, row_number() OVER (PARTITION BY key ORDER BY count DESC, value) AS place,
@@ -57,7 +58,7 @@ SELECT %s, {columns}, sum(count) FROM gone GROUP BY {columns} HAVING sum(count) 
 _COUNTED_BY = {LabelCount: ("key", "value"), PulseCount: ("drifted", "status", "running_bundle_hash")}
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(name, 0)) FROM unnest(%s::text[]) AS name"
 # Computes the pulses of the agents in ``checked``. The interval that an agent was given is at least 0.9 times the
-# configured one, and the agent is stale after three given intervals. ``online_until`` is earlier, to leave a margin for
+# configured one, and an agent is stale after three such intervals. ``online_until`` is earlier, to leave a margin for
 # heartbeats that are stored while the setting changes. For silent agents, see the trigger ``fleet_heartbeat_note``.
 _FACTS = f"""
 SELECT agent_id, environment_id,
@@ -81,7 +82,7 @@ FROM (
     WHERE agent.decommissioned_at IS NULL AND agent.id IN (SELECT agent_id FROM checked)
 ) AS found
 """  # noqa: S608  only constants are inserted
-# Notes and facts are read from one snapshot. A change that the snapshot does not contain yet keeps its note.
+# The notes of changes (``ChangedAgent``) and the facts are read from one snapshot. The notes of later changes remain.
 _SETTLE = f"""
 WITH checked AS (
     DELETE FROM fleet_changedagent WHERE id IN (
@@ -182,14 +183,14 @@ def settle(*environment_ids: UUID) -> None:
 
 
 def refresh(environment_id: UUID) -> None:
-    """Extend the ``online_until`` of pulses that is about to pass, if newer heartbeats have arrived."""
+    """Recompute the times of the environment's pulses whose ``online_until`` is about to pass."""
     after: UUID | None = UUID(int=0)
     while after is not None:
         after = _write(_REFRESH, [environment_id], environment_id, after, BATCH_SIZE)
 
 
 def maintain() -> None:
-    """Settle and refresh the pulses of all environments, and condense their counts."""
+    """Settle and refresh the pulses of all environments, and condense all counts."""
     settle(*ChangedAgent.objects.order_by().values_list("environment_id", flat=True).distinct())
     soon = timezone.now() + timedelta(seconds=REFRESHED_BEFORE_S)
     due = Pulse.objects.filter(online_until__lt=soon, offline_at=None)
@@ -202,7 +203,7 @@ def _write(sql: str, environment_ids: Collection[UUID], *parameters: Any) -> Any
     """Run a statement that writes pulses while their environments are locked. Returns the value that it selects."""
     names = [f"fleet_pulse {environment_id}" for environment_id in environment_ids]
     with connection.cursor() as cursor:
-        # Sent together, the two statements are one transaction. The second takes its snapshot after it has the locks.
+        # Sent together, the two statements are one transaction. The second takes its snapshot after the locks are held.
         # Without the locks, concurrent statements could overwrite a newer state with an older one.
         cursor.execute(f"{_LOCK}; {sql}", [names, *parameters])
         cursor.nextset()
@@ -226,7 +227,10 @@ def has_liveness(liveness: str) -> Q:
 
 
 def _is_undecided(now: datetime, path: str = "") -> Q:
-    """Return the condition that the liveness depends on the heartbeat. The job keeps the number of such pulses low."""
+    """Return the condition that a pulse does not show its agent's liveness, so that the heartbeat must be read.
+
+    The job ``fleet.settle`` keeps the number of such pulses low. ``path`` leads from the filtered model to the pulse.
+    """
     return Q(**{f"{path}online_until__lt": now, f"{path}offline_at": None})
 
 
@@ -248,8 +252,8 @@ def has_progress(progress: str) -> Any:
 def agents_with(condition: Q, *, is_rare: bool = False) -> Q:
     """Return the condition that an agent's pulse meets ``condition``. Decommissioned agents have no pulse.
 
-    Set ``is_rare`` if few pulses meet it, so that PostgreSQL finds these first. Otherwise it may look up the pulse of
-    each agent in the order of the list until a page is full. A LIMIT higher than any fleet makes it find them first.
+    Set ``is_rare`` if few pulses meet the condition. A LIMIT, higher than any fleet, then makes PostgreSQL find these
+    pulses first. Otherwise it may look up the pulse of each agent in the order of the list until a page is full.
     """
     found = Pulse.objects.filter(condition).values("pk")
     return Q(pk__in=found[:1_000_000_000] if is_rare else found)
@@ -268,7 +272,7 @@ def count_states(environments: Environments) -> States:
 
 
 def states_of(environments: Environments, by_drift: Counter[bool]) -> States:
-    """Count the environments' agents by state. ``by_drift`` counts all of them, so that only late agents are read."""
+    """Count agents by state. ``by_drift`` counts all agents, so only pulses of late or cloned agents are read."""
     found, now = Pulse.objects.filter(environment__in=environments).order_by(), timezone.now()
     word = Case(
         When(offline_at__gte=now, then=Value(Liveness.STALE)),
@@ -288,7 +292,7 @@ def states_of(environments: Environments, by_drift: Counter[bool]) -> States:
 
 
 def count_groups(environment: Environment) -> Groups:
-    """Count the environment's enrolled agents by the values that do not change merely with time."""
+    """Count the environment's enrolled agents by drift, status and running bundle."""
     catch_up([environment])
     by_drift, bundles = Counter[bool](), Counter[str]()
     status = Counter[str](dict.fromkeys(Heartbeat.Status.values, 0))
@@ -304,7 +308,7 @@ def count_groups(environment: Environment) -> Groups:
 
 
 def count(environment: Environment) -> Counts:
-    """Count the environment's enrolled agents by everything that lists filter by."""
+    """Count the environment's enrolled agents by state, status, running bundle and label."""
     groups = count_groups(environment)
     states = states_of([environment], groups.by_drift)
     labels = count_labels(environment)
@@ -329,7 +333,7 @@ def count_labels(environment: Environment) -> dict[str, dict[str, int]]:
 
 
 def condense() -> None:
-    """Replace the rows that change a count with one row that contains their sum. The counts stay the same."""
+    """Replace the rows of each count with one row that contains their sum, or with none if the sum is 0."""
     for model, columns in _COUNTED_BY.items():
         changed = (
             model._default_manager.order_by()

@@ -1,4 +1,4 @@
-"""Heartbeats: the checks of their bodies, and one statement that stores a batch and reads the agents' offers.
+"""Heartbeats: check their bodies, store them in batches and read the agents' offers, spread the load, and count them.
 
 The OpenAPI components and the checks are both derived from one JSON Schema of the body. The checks are compiled
 functions, because a serializer is too slow for thousands of heartbeats a second.
@@ -38,7 +38,8 @@ _OBJECT = {"type": ["object", "null"], "additionalProperties": {}}
 BOOT_ID = {
     "type": ["string", "null"],
     "maxLength": 64,
-    "description": "The id of the agent's process, new at each start. It reveals when two machines use the same key.",
+    "description": "The id of the agent's process, new at each start. It reveals when two machines use the same key. "
+    "Null if unknown.",
 }
 _ACTIVE = {
     "type": "object",
@@ -69,27 +70,33 @@ _BODY = {
         "runtime_version": {
             "type": ["string", "null"],
             "maxLength": _MAX_VERSION,
-            "description": "The version of the pipeline runtime.",
+            "description": "The version of the pipeline runtime. Null if unknown.",
         },
         "uptime_s": {
             "type": ["number", "null"],
             "format": "double",
             "minimum": 0,
-            "description": "The seconds since the agent started.",
+            "description": "The seconds since the agent started. Null if unknown.",
         },
         "boot_id": BOOT_ID,
         "active": {
             "oneOf": [{"$ref": "#/components/schemas/ActiveRequest"}, {"type": "null"}],
             "description": "The bundle that the agent runs. Null if it runs none.",
         },
-        "tuning": {**_OBJECT, "description": "The tuning profile, and which of its settings the agent could apply."},
+        "tuning": {
+            **_OBJECT,
+            "description": "The tuning profile, and which of its settings the agent could apply. "
+            "Null if there is no profile.",
+        },
         "resources": {
             **_OBJECT,
-            "description": "The host's resource usage, such as `cpu_percent`, `memory_bytes` and `disk_free_bytes`.",
+            "description": "The host's resource usage, such as `cpu_percent`, `memory_bytes` and `disk_free_bytes`. "
+            "Null if unknown.",
         },
         "pipeline": {
             **_OBJECT,
-            "description": "The pipeline's counters: `records_in`, `records_out`, `drops` and `errors`.",
+            "description": "The pipeline's counters: `records_in`, `records_out`, `drops` and `errors`. "
+            "Null if no pipeline is running.",
         },
     },
     "required": ["agent_version", "status"],
@@ -198,7 +205,7 @@ def _find_errors(
 # two batches cannot deadlock. None of the columns that it changes is indexed. Since each page has free space (migration
 # ``0002_hot_rows``), PostgreSQL can therefore use HOT updates, which touch no index.
 # The condition on ``number`` is always true. Without it, PostgreSQL would expect a hundred heartbeats in each batch and
-# choose a plan that reads the whole tables for a fleet of 5,000 agents, which takes ten times as long.
+# choose a plan that reads both tables completely for a fleet of 5,000 agents, which takes ten times as long.
 _SQL = """
 WITH locked AS (
     SELECT b.*, s.deployment_id AS offered_deployment_id, s.action, s.bundle_hash AS offered_hash, s.since
@@ -228,7 +235,7 @@ FROM json_each_text(%s::json) RETURNING id
 
 @dataclass(frozen=True, slots=True)
 class StoredHeartbeat:
-    """The data for the response to a heartbeat. The statement that stored the heartbeat returned it."""
+    """The data for the response to a heartbeat, as returned by the statement that stored the heartbeat."""
 
     server_time: datetime
     next_heartbeat_s: float
@@ -310,19 +317,19 @@ load_spreader = LoadSpreader()
 
 
 class Tally:
-    """Counts this process's heartbeats by organization, and adds them to the organizations' usage once a minute.
+    """Counts this process's heartbeats by organization. Adds them to the organizations' usage at most once a minute.
 
-    Counting each heartbeat in the database would cost as much as storing it. If the process stops, up to a minute of
-    counts is lost.
+    Counting each heartbeat in the database would cost as much as storing it. If the process stops, the counts that it
+    has not added yet are lost.
     """
 
     def __init__(self, write: Callable[[str], object] = _count_statement.run) -> None:
-        self._write = write  # its argument is a JSON object of the counts
+        self._write = write  # takes a JSON object with the number of heartbeats by organization id
         self._counts = Counter[UUID]()
         self._due = time.monotonic() + COUNTED_EVERY_S
 
     def count(self, organization_id: UUID) -> None:
-        """Count a stored heartbeat. If the database fails, the counts are kept for later and no error is raised."""
+        """Count a stored heartbeat. If the database fails, the counts are kept for the next update."""
         self._counts[organization_id] += 1
         if time.monotonic() < self._due:
             return

@@ -2,15 +2,16 @@
 
 A rotation *now* revokes the old key immediately. In a rotation *by the agent*, the agent is asked to fetch a new key
 itself. The old key then stays valid until the first use of the new one, for at most 24 hours after the new one was
-issued. Until that first use the responses to the agent's heartbeats still contain the command to rotate, and another
-call returns another new key, which replaces the unused one. So an agent that crashed before it stored its new key can
-try again with the old one.
+issued. Until that first use, the responses to the agent's heartbeats contain the command to rotate. If the agent
+fetches a key again, it gets another one, which replaces the unused one. So an agent that crashed before it stored its
+new key can try again with the old one.
 
-An agent may fetch ``ROTATIONS_PER_HOUR`` new keys itself. When a person requests a rotation by the agent, the agent
-gets that many again, so that it can carry out the request even if it has used up its own.
+An agent may fetch ``ROTATIONS_PER_HOUR`` new keys per hour. When a rotation by the agent is requested, the agent may
+fetch that many again, so that it can carry out the request even after it has reached its limit.
 
 While a clone is suspected, an agent cannot fetch a new key, because the clone could do so and lock out the original.
-Only a person can clear the suspicion, by rotating the key *now*. Enrolling the host again creates a new agent.
+Only a person can clear the suspicion, by rotating the key *now*. Enrolling the host again creates a new agent
+without the suspicion.
 """
 
 from __future__ import annotations
@@ -87,6 +88,7 @@ def rotate_key(agent: Agent, *, actor: Actor) -> str:
     """Create a new key for the agent and revoke its old keys immediately. Returns the new secret.
 
     If a person rotates the key, the suspicion of a clone is cleared, because the clone does not have the new key.
+    Raises Conflict if the agent is decommissioned.
     """
     keep_environments(agent.environment_id)
     locked = lock_row(agent)
@@ -139,7 +141,7 @@ def rotate_own_key(key: AgentKey, *, actor: Actor) -> str:
 
 
 def _check_rotations(agent: Agent) -> None:
-    """Raise TooManyRequests if the agent has used up its rotations. The caller has locked the agent's row."""
+    """Raise TooManyRequests if the agent has reached its rotation limit. The caller has locked the agent's row."""
     now = timezone.now()
     counted = agent.keys.filter(counts_as_rotation=True, created_at__gt=now - _HOUR).order_by("created_at")
     times = list(counted.values_list("created_at", flat=True))
@@ -190,6 +192,6 @@ def _clear_suspicion(agent: Agent, *, environment: Environment, actor: Actor) ->
 
 
 def delete_old_credentials(now: datetime | None = None) -> int:
-    """Delete the tokens and keys that expired or were revoked more than 90 days ago. Returns their number."""
+    """Delete enrollment tokens and agent keys that expired or were revoked over 90 days ago. Returns their number."""
     now = now or timezone.now()
     return housekeeping.delete_old(EnrollmentToken, now) + housekeeping.delete_old(AgentKey, now)

@@ -26,7 +26,7 @@ from byteor_cloud.patterns import matcher
 MAX_LABELS = 64
 MAX_VALUE = 255
 LABEL_KEY = r"^[^=,\u0000-\u001f\u007f-\u00a0\u2000-\u200f\u2028-\u202f\u205f-\u206f\ufeff]{1,128}$"
-# An audit event contains the old labels of its agents. This limit keeps each event small enough to be listed in full.
+# Agents per audit event, which contains their old labels. This keeps each event small enough to be listed in full.
 _AGENTS_PER_EVENT = 100
 
 
@@ -98,7 +98,7 @@ def change_labels(
     selector: Mapping[str, str] | None,
     actor: Actor,
 ) -> int:
-    """Change the labels of agents in the environment, and have them offered the deployments that they match then.
+    """Change the labels of agents in the environment, and enqueue the jobs that offer them bundles.
 
     Returns the number of changed agents. Raises InvalidInput if an agent would have too many labels.
     """

@@ -29,5 +29,5 @@ def select_agents(environment: Environment, target: Target, *, with_drained: boo
 
 
 def unnest_ids(agent_ids: Iterable[UUID | str]) -> RawSQL:
-    """Return an expression for ``agent_id__in`` that passes any number of ids as one query parameter."""
+    """Return an expression for an ``__in`` lookup that passes any number of ids as one query parameter."""
     return RawSQL("SELECT unnest(%s::uuid[])", [list(agent_ids)])

@@ -3,8 +3,8 @@
 Requests that look up keys at the same time share one query. The times of the last uses are stored for many keys
 together, because a second statement for each heartbeat would cost too much.
 
-Cached keys are used only while ``byteor_cloud.database.notices`` is current, so that a revoked key, a decommissioned
-agent, or a deleted environment or project takes effect within a second. Triggers send the notifications (migration
+Cached keys are used only while ``byteor_cloud.database.notices`` is current, so that revoking a key, decommissioning an
+agent, or deleting an environment or project takes effect within a second. Triggers send the notifications (migration
 ``0004_notify_changes``). While notifications are not current, each key is looked up in the database.
 """
 
@@ -82,9 +82,9 @@ class KnownKey:
         self.interval_s, self.key_set_etag = interval_s, key_set_etag
         self.is_pending = is_pending  # the agent requested this key and has not used it yet
         self.cached_until = time.monotonic() + MAX_AGE_S * random.uniform(0.8, 1.0)  # noqa: S311  spreads look-ups
-        self.use_due_at = 0.0  # earlier uses need not be stored
+        self.use_due_at = 0.0  # uses before this monotonic time need not be stored
         # The ETag of the agent's offer, if cached, and the number of notifications that the offer has changed. An ETag
-        # that was read before a change must not be stored after it.
+        # that was read before a change must not be cached after the change.
         self.offer_tag: str | None = None
         self.offer_changes = 0
 
@@ -98,7 +98,7 @@ class AgentKeys:
         self._by_agent: dict[UUID, list[KnownKey]] = {}
         self._unknown: dict[str, float] = {}
         self._lock = threading.RLock()
-        self._changes = 0  # counts invalidations: a key that was read before one must not be stored after it
+        self._changes = 0  # counts invalidations; a key read before an invalidation must not be cached after it
         self._listeners: list[Callable[[Iterable[UUID] | None], None]] = []
         self._lookup: Combiner[str, KnownKey] = Combiner(self._look_up)
         source.subscribe("fleet_change", self._on_change)
@@ -106,11 +106,11 @@ class AgentKeys:
         source.on_gap(self.clear)
 
     def on_change(self, listener: Callable[[Iterable[UUID] | None], None]) -> None:
-        """Call ``listener`` with the agents whose key or offer may have changed; None stands for all agents."""
+        """Call ``listener`` with the ids of agents whose key or offer may have changed; None means all agents."""
         self._listeners.append(listener)
 
     def find(self, digest: str) -> KnownKey | None:
-        """Return the usable key with this digest, or None. Makes no query if a current cache has the digest."""
+        """Return the usable key with this digest, or None. Makes no query if a current cache contains the digest."""
         if self._source.is_current():
             known = self._keys.get(digest)
             if known is not None and known.cached_until > time.monotonic():
@@ -198,7 +198,11 @@ class AgentKeys:
         return key.offer_tag if self._source.is_current() and self._keys.get(key.digest) is key else None
 
     def keep_tag(self, key: KnownKey, tag: str, *, changes: int) -> None:
-        """Cache the ETag of an offer that was read when ``key.offer_changes`` was ``changes``, unless it changed."""
+        """Cache the ETag of the agent's offer.
+
+        ``changes`` is the value of ``key.offer_changes`` before the offer was read. If that has changed since, cache
+        nothing.
+        """
         if key.offer_changes == changes:
             key.offer_tag = tag
 
@@ -231,7 +235,7 @@ class KeyUses:
         self._lock = threading.Lock()
 
     def note(self, key: KnownKey) -> None:
-        """Note that the key was used. In an event loop the use is stored in the background, otherwise immediately."""
+        """Note that the key was used, at most once a minute. An event loop stores the use later, in the background."""
         now = time.monotonic()
         if now < key.use_due_at:
             return

@@ -12,7 +12,7 @@ from django.db import connection
 from apps.artifacts.services import derived
 from byteor_cloud.storage import data_folders
 
-EVERY_S = 600.0  # together with LEFTOVER_S, removes the leftovers of a killed process within an hour
+EVERY_S = 600.0  # seconds; leftovers are removed within an hour, as LEFTOVER_S is half an hour
 END_S = 5.0
 logger = structlog.get_logger(__name__)
 

@@ -103,7 +103,7 @@ class ConnectionAttempts:
                 if not self.is_refused:
                     time.sleep(RETRY_S)
                     continue
-            except Exception as error:  # noqa: BLE001,RUF100  the main thread reports it
+            except Exception as error:  # noqa: BLE001,RUF100  the main thread reports the error
                 # The error's text may quote the password ("invalid percent-encoded token").
                 self.error = f"the URL is invalid ({type(error).__name__})"
                 self.is_refused = True

@@ -14,7 +14,7 @@ from django.db import DatabaseError, InterfaceError, connection
 from apps.tenancy.services import hosts
 from byteor_cloud.ids import uuid7
 
-EVERY_S = 10.0  # several times within hosts.LIVE_FOR
+EVERY_S = 10.0  # seconds; several times within hosts.LIVE_FOR
 END_S = 5.0
 logger = structlog.get_logger(__name__)
 

@@ -1,4 +1,4 @@
-"""Helpers shared by several commands: migration, the installation's URL, and the lookup of organizations."""
+"""Helpers that several commands share, for migration, folders, the installation's URL and organizations."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def bracketed(host: str) -> str:
 
 
 def create_folders() -> None:
-    """Create the folders for temporary files. Raises CommandError if one cannot be created, unless the disk is full.
+    """Create the folders for temporary files. Raises CommandError if that fails, unless the disk is full.
 
     A server with a full disk can still serve reads. Later, each use of a folder creates it.
     """
@@ -70,7 +70,7 @@ def origin(address: BindAddress) -> str:
 
 
 def public_url(current: Config) -> str:
-    """Return the installation's URL: the setting, or the address of a server that uses this data folder."""
+    """Return the installation's URL: the setting, the address of a running server, or the configured address."""
     if current.public_base_url:
         return current.public_base_url
     with contextlib.suppress(OSError, ValueError):

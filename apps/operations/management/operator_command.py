@@ -8,7 +8,7 @@ from apps.tenancy.services.vault import MasterKeyUnavailable
 
 
 class OperatorCommand(BaseCommand):
-    """A command that runs without Django's system checks.
+    """A command that by default runs without Django's system checks.
 
     The checks find mistakes in the code, and the tests run them already. They would import the whole API and console,
     which doubles the time of most commands.

@@ -25,7 +25,7 @@ def collect() -> Mapping[str, str]:
         call_command("collectstatic", interactive=False, verbosity=0)
         mark.write_text(found)
     except OSError as error:
-        # On a full disk, serve the installed files uncompressed. Delete the collected files, because an incomplete one
+        # On a full disk, serve the installed files uncompressed. Delete the collected files, because an incomplete file
         # would count as up to date at the next start.
         logger.warning("static_files_not_collected", error=str(error))
         shutil.rmtree(settings.STATIC_ROOT, ignore_errors=True)

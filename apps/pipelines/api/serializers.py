@@ -22,7 +22,7 @@ class DiagnosticSerializer(serializers.Serializer[Any]):
     descriptions = {
         "severity": "The severity of the finding. Only `error` prevents the plan from compiling.",
         "code": "A stable code, such as `graph.cycle`.",
-        "pointer": "The place in the plan, as a JSON Pointer.",
+        "pointer": "The place in the plan, as a JSON Pointer. Empty for the whole plan.",
         "message": "A description of the finding.",
         "hint": "How to resolve the finding. Null if there is no hint.",
     }
@@ -30,7 +30,7 @@ class DiagnosticSerializer(serializers.Serializer[Any]):
 
 @extend_schema_field({"anyOf": [{"$ref": "#/components/schemas/Plan"}, {"type": "object"}]})
 class PlanJSONField(JSONObjectField):
-    """A plan. Any JSON object can be saved; its diagnostics describe the errors."""
+    """A plan. Any JSON object can be saved; the draft's diagnostics describe the errors."""
 
     @override
     def to_representation(self, value: Any) -> Any:
@@ -43,7 +43,7 @@ class StoredObjectField(serializers.DictField):
 
     @override
     def to_representation(self, value: Any) -> Any:
-        """Return the object unchanged, like a plan."""
+        """Return the object unchanged, because the renderer writes a JsonText without parsing it."""
         return value
 
 
@@ -102,15 +102,17 @@ class PreviewSerializer(serializers.Serializer[Any]):
     truncated = serializers.BooleanField()
     descriptions = {
         "ok": "Whether the plan compiles.",
-        "target": "The target that the plan was compiled for. Null if the plan names none.",
-        "spec_kv": "The canonical text of the spec. Null if the plan does not compile.",
+        "target": "The target that the plan was compiled for. Null if the plan names no valid target.",
+        "spec_kv": "The canonical text of the spec. Null if the plan does not compile or the value is too "
+        "large (see `truncated`).",
         "spec_hash": "The spec hash. Null if the plan does not compile.",
-        "spec": "The spec as JSON. Null if the plan does not compile.",
+        "spec": "The spec as JSON. Null if the plan does not compile or the value is too large (see `truncated`).",
         "diagnostics": "The compiler's findings in the plan.",
-        "graph": "The compiled graph. Null if the plan does not compile.",
-        "dot": "The compiled graph in the DOT language. Null if the plan does not compile.",
-        "truncated": "Whether the last of `spec_kv`, `spec`, `graph` and `dot` are null because the response would "
-        "exceed 4 MiB. Promote the draft to read the whole spec from its version.",
+        "graph": "The compiled graph. Null if the plan does not compile or the value is too large (see `truncated`).",
+        "dot": "The compiled graph in the DOT language. Null if the plan does not compile or the value is too "
+        "large (see `truncated`).",
+        "truncated": "Whether one or more of `spec_kv`, `spec`, `graph` and `dot` are null because the response would "
+        "exceed 4 MiB. To read the whole spec, promote the draft and get the version.",
     }
 
 
@@ -131,10 +133,9 @@ class VersionSerializer(ModelSerializer):
     descriptions = {
         "name": "The name of the pipeline, as in its plan.",
         "number": "The number of the version, counted from 1 for each pipeline in the environment.",
-        "draft_id": (
-            "The draft that the version was promoted from. Null if the draft was deleted or the version was copied."
-        ),
-        "draft_revision": "The revision of the draft that the version was promoted from.",
+        "draft_id": "The id of the draft that the version was promoted from, even if the draft was deleted. A copied "
+        "version has the `draft_id` of the original. Null if unknown.",
+        "draft_revision": "The revision of the draft that the version was promoted from. Null if `draft_id` is null.",
         "plan": "The plan that the version was compiled from.",
         "spec": "The spec as JSON.",
         "spec_kv": "The canonical text of the spec.",
@@ -167,8 +168,8 @@ class ChangeSerializer(serializers.Serializer[Any]):
         "change": "Whether the part was added, removed or changed.",
         "what": "The kind of part that changed.",
         "name": "The name of the part.",
-        "old": "The part's value before. Null if the part was added.",
-        "new": "The part's value after. Null if the part was removed.",
+        "old": "The part's value before the change. Null if the part was added, or is a `dependency`.",
+        "new": "The part's value after the change. Null if the part was removed, or is a `dependency`.",
     }
 
 
@@ -181,10 +182,10 @@ class DiffSerializer(serializers.Serializer[Any]):
     truncated = serializers.BooleanField()
     descriptions = {
         "against": "The version to which the changes are relative.",
-        "changes": "The changes, one for each part.",
+        "changes": "The changes, one for each part that differs.",
         "unified": "The unified diff of the canonical texts. Empty if the texts are equal.",
         "truncated": "Whether changes or lines at the end are left out because the response would exceed 4 MiB. "
-        "Compare the `spec.kv` of both versions to see all of them.",
+        "To see all of them, compare the canonical texts.",
     }
 
 

@@ -31,7 +31,7 @@ AGAINST = {"against": id_parameter(required=True, description="The version to co
 
 
 class _DiffMixin(EnvironmentViewSet):
-    """Adds the query parameter ``against``, the version to compare with."""
+    """Mixin for views with the query parameter ``against``, the version to compare with."""
 
     undigested_fields = frozenset({"plan", "spec", "spec_kv"})
 
@@ -141,8 +141,9 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
     def version(self, request: Request, **kwargs: Any) -> Response:
         """Promote a draft to a version.
 
-        Compiles the saved plan to an immutable version with the next number of its pipeline. Promoting an unchanged
-        draft again returns the existing version (200). Fails with 422 if the plan does not compile.
+        Compiles the saved plan to an immutable version with the next number of its pipeline. If the draft's last
+        version has the same plan and compiler version, returns that version (200). Fails with 422 if the plan does not
+        compile.
         """
         expected = self.validated(request).get("expected_revision", self.expected_revision)
         version, is_new = versions.promote(
@@ -187,8 +188,8 @@ class VersionViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin):
             "copyVersion",
             P.OPERATE_ENVIRONMENT,
             "Copy a version from another environment",
-            "Copies a compiled version from another environment of the same project. Copying the same version again "
-            "returns the existing copy (200).",
+            "Copies a compiled version from another environment of the same project. If the pipeline's newest version "
+            "in this environment is already a copy of that version, returns the existing copy (200).",
             body=s.CopyVersionSerializer,
             responses={201: s.VersionSerializer, 200: s.VersionSerializer},
             example={"from_version_id": ID},
@@ -232,8 +233,8 @@ class VersionViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin):
     def graph(self, request: Request, **kwargs: Any) -> HttpResponse:
         """Draw a version.
 
-        Returns the compiled pipeline as an SVG drawing. Fails with 409 if the drawing would exceed 4 MiB; read
-        `spec.kv` instead.
+        Returns the compiled pipeline as an SVG drawing. Fails with 409 if the drawing would exceed 4 MiB. Read
+        the version's `spec.kv` instead.
         """
         drawing = versions.draw(self.get_object(), compute=self.compute).encode()
         response = HttpResponse(drawing, content_type="image/svg+xml")

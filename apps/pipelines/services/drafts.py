@@ -22,9 +22,10 @@ from byteor_cloud.errors import FieldError, Unprocessable
 def create_draft(
     *, environment: Environment, name: str, plan: object, actor: Actor, compiled: CompiledDraft | None = None
 ) -> Draft:
-    """Create a draft, even if its plan does not compile. Raises QuotaExceeded.
+    """Create a draft, even if its plan does not compile. Raises QuotaExceeded, or IntegrityError for a taken name.
 
-    ``compiled`` is the plan that the caller compiled in advance, because compiling a large plan delays the transaction.
+    ``compiled`` is the result of compiling the plan, if the caller compiled it in advance. Compiling a large plan would
+    prolong the transaction.
     """
     reserve(environment.project.organization_id, {Quota.DRAFTS: 1})
     draft = Draft.objects.create(
@@ -56,7 +57,8 @@ def update_draft(
 ) -> Draft:
     """Change the draft's name or plan. The audit event contains the spec hash, not the plan.
 
-    ``compiled`` is the new plan, compiled in advance as for ``create_draft``.
+    ``compiled`` is the result of compiling the new plan, as for ``create_draft``. Raises PreconditionFailed, or
+    IntegrityError for a taken name.
     """
     locked = lock_revision(draft, expected_revision)
     changed = dict(values)

@@ -50,7 +50,8 @@ def promote(
 ) -> tuple[Version, bool]:
     """Promote the saved plan. Returns the version and whether it is new.
 
-    Raises Unprocessable if the plan does not compile, or Conflict if another plan was saved after ``prepared``.
+    Raises Unprocessable if the plan does not compile, Conflict if another plan was saved after ``prepared`` was
+    compiled, and PreconditionFailed if the draft's revision is not ``expected_revision``.
     """
     lock_row(draft.environment)
     locked = lock_revision(draft, expected_revision)
@@ -76,7 +77,7 @@ def promote(
 
 
 def _add_version(environment: Environment, *, actor: Actor, name: str, **fields: Any) -> Version:
-    """Number and store a version. The caller must have locked the environment, so that numbers have no gaps."""
+    """Number and store a version. The caller must have locked the environment, so that numbers are unique."""
     last_number = Version.objects.filter(environment=environment, name=name).aggregate(Max("number"))["number__max"]
     version = Version.objects.create(
         environment=environment, name=name, number=(last_number or 0) + 1, created_by=actor.display, **fields
@@ -93,7 +94,11 @@ def _add_version(environment: Environment, *, actor: Actor, name: str, **fields:
 
 @transaction.atomic
 def copy_version(*, environment: Environment, from_version_id: UUID, actor: Actor) -> tuple[Version, bool]:
-    """Copy a version from another environment of the project. Returns the copy and whether it is new."""
+    """Copy a version from another environment of the project. Returns the copy and whether it is new.
+
+    A version that is already in the environment, or that its pipeline's newest version was copied from, is not copied
+    again. Raises NotFound if the project has no such version.
+    """
     lock_row(environment)
     source = Version.objects.filter(
         pk=from_version_id, environment__project=environment.project, environment__deleted_at=None

@@ -34,8 +34,8 @@ from byteor_cloud.errors import Conflict
 def clear(bundle: ConfigBundle, *, reason: str, actor: Actor) -> None:
     """Clear a known bad config bundle.
 
-    Allows a configuration that failed in this environment to be deployed again. The reason is recorded in the audit
-    trail.
+    Allows the config bundle's configuration to be deployed in this environment again. The reason is recorded in the
+    audit trail.
     """
     bundles.clear_known_bad(bundle, reason=reason, actor=actor)
 
@@ -51,8 +51,9 @@ def clear(bundle: ConfigBundle, *, reason: str, actor: Actor) -> None:
 def rollback(deployment: Deployment, *, reason: str, actor: Actor) -> None:
     """Roll back a deployment.
 
-    Restores what each agent ran before, on all agents that have the deployment's bundle or should have it. The
-    deployment's configuration becomes known bad.
+    Offers the earlier bundle to all agents that run the deployment's bundle or should run it. An agent whose earlier
+    bundle cannot be restored is offered the bundle of the deployment in `restores`. The deployment's configuration
+    becomes known bad.
     """
     rollbacks.start(deployment, reason=reason, actor=actor)
 
@@ -148,7 +149,7 @@ def change(
     """Change the labels of many agents.
 
     Changes the labels of all agents that match the selector, in one transaction. Agents that match the target of a
-    current deployment after the change are offered that deployment. Agents that no longer match keep what they run.
+    current deployment after the change are offered that deployment. Agents that no longer match keep their bundle.
     In a `prod` environment this needs the permission `environment:manage`. Use `dry_run` to see the effect first.
     """
     labels = LabelChange(changes.get("set", {}), changes.get("unset", ()))

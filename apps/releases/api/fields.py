@@ -29,7 +29,7 @@ class TargetSerializer(StrictSerializer):
     def validate(self, attrs: dict[str, Any]) -> Target:
         """Return the target. Raises ValidationError unless exactly one field selects the agents."""
         if len(attrs) != 1 or attrs.get("all") is False or attrs.get("selector") == {}:
-            raise serializers.ValidationError("Send exactly one of agents, selector and all: true.")
+            raise serializers.ValidationError("Send exactly one of agents, selector (not empty) and all: true.")
         return Target.of_agents(attrs["agents"]) if "agents" in attrs else Target(selector=attrs.get("selector"))
 
     def to_representation(self, instance: Target) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class StrategySerializer(StrictSerializer):
     }
 
     def validate(self, attrs: dict[str, Any]) -> Strategy:
-        """Return the strategy, with the defaults of its kind."""
+        """Return the strategy, with the defaults of its kind. Raises ValidationError."""
         kind, options = attrs["kind"], {name: value for name, value in attrs.items() if name != "kind"}
         if kind == StrategyKind.ALL_AT_ONCE:
             if extra := {"percents", "pause_s"} & options.keys():
@@ -82,7 +82,7 @@ class StrategySerializer(StrictSerializer):
 
 
 class BreakGlassSerializer(StrictSerializer):
-    """A deployment by an org_admin before approval. Another person must approve it in time, or it is rolled back."""
+    """A deployment that starts before approval. Another person must approve it in time, or it is rolled back."""
 
     reason = TextField(max_length=2000)
     expires_in_s = serializers.IntegerField(required=False, min_value=60, max_value=30 * 86400, write_only=True)
@@ -100,7 +100,7 @@ class BreakGlassSerializer(StrictSerializer):
     }
 
     def validate(self, attrs: dict[str, Any]) -> BreakGlassRequest:
-        """Return the request."""
+        """Return the request for break-glass."""
         return BreakGlassRequest(**attrs)
 
 

@@ -27,14 +27,14 @@ WAIT_S = integer_parameter(
 
 
 class Offered(NamedTuple):
-    """What an agent should run, as JSON, with the ETag of this document."""
+    """A JSON document with the bundle that an agent should run, and the document's ETag."""
 
     document: dict[str, Any]
     etag: str
 
 
 def read_offer(agent_id: UUID) -> Offered:
-    """Return the agent's current offer with its signed envelope. ``desired`` is null if nothing was offered."""
+    """Return the agent's current offer with its signed envelope. ``desired`` is null if the agent has no offer."""
     assignment = Assignment.objects.get(agent_id=agent_id)
     desired = None
     if assignment.bundle_hash is not None and assignment.bundle_deployment_id is not None:
@@ -55,7 +55,10 @@ def read_offer(agent_id: UUID) -> Offered:
 
 
 def accept_report(data: Any, *, agent_id: UUID, environment_id: UUID) -> dict[str, Any]:
-    """Check and record an agent's report on its offer. Return the response body. Raises as ``reports.report`` does."""
+    """Check and record an agent's report on its offer. Return the response body.
+
+    Raises ValidationError, and the errors of ``reports.report``.
+    """
     body = ReportSerializer(data=data)
     body.is_valid(raise_exception=True)
     values = {**body.validated_data, "status": AgentProgress(body.validated_data["status"])}

@@ -1,4 +1,4 @@
-"""Request, decide, revoke and expire approvals; check and spend the credentials that they issue."""
+"""Request, decide, revoke and expire approvals; check and spend approval credentials."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from byteor.engine.target import ApprovalTarget
 from byteor_cloud.errors import Conflict, FieldError, Forbidden, InvalidInput
 from byteor_cloud.worker.jobs import enqueue
 
-_SELF_APPROVAL = "You, or a key that you made, requested this. Another person must approve it."
+_SELF_APPROVAL = "You, or a key that you created, requested this. Another person must approve it."
 REQUESTER_UNKNOWN = (
     "This was requested with a key whose creator is unknown, so nobody can approve it. Deny it and request it again."
 )
@@ -51,7 +51,7 @@ def request_approval(
 
     ``resolved`` and ``count`` show approvers which agents the target matches now; the approval is not bound to them.
     With ``break_glass_s`` the deployment starts immediately, and another person must approve within that many seconds.
-    Raises Forbidden for a key whose creator is unknown, because that person could approve their own request.
+    Raises Forbidden for a key whose creator is unknown, because the creator could approve their own request.
     """
     is_break_glass = break_glass_s is not None
     approval = Approval.objects.create(
@@ -81,7 +81,7 @@ def request_approval(
 
 
 def _requester_of(actor: Actor) -> UUID:
-    """Return the id of the person who acts, or who created the key that acts. Raises Forbidden if it is unknown."""
+    """Return the id of the acting person or of the creator of the acting key. Raises Forbidden if it is unknown."""
     person_id = tokens.person_behind(actor)
     if person_id is None:
         raise Forbidden(
@@ -95,7 +95,7 @@ def _requester_of(actor: Actor) -> UUID:
 def check_credential(
     text: str, environment: Environment, subject: ApprovalSubject, *, for_update: bool = False
 ) -> Approval:
-    """Return the credential's approval. Raises Refused unless it permits ``subject`` in ``environment`` now.
+    """Return the credential's approval. Raises Refused unless the approval permits ``subject`` now.
 
     The order of the checks is part of the API contract: first the credential, then the state of its approval.
     """
@@ -132,8 +132,8 @@ def check_submitted_credential(
     """Return the approval of a credential that was sent with a request. The credential is spent later, by the build.
 
     If the request needs approval (``is_needed``), the approval must also satisfy ``policy``, which may have become
-    stricter since. A decision of the person behind this request then counts only if both the approval and the policy
-    allow self-approval. Raises InvalidInput, Conflict or Forbidden, all with the code ``approval.<reason>``.
+    stricter after the approval. A decision of the person behind this request then counts only if both the approval and
+    the policy allow self-approval. Raises InvalidInput, Conflict or Forbidden, all with the code ``approval.<reason>``.
     """
     requester_id = _requester_of(actor) if is_needed else None
     try:
@@ -149,7 +149,7 @@ def check_submitted_credential(
     consents = approval.decisions.filter(decision="approve")
     if (count := consents.count()) < policy.required_approvals:
         raise Conflict(
-            f"This has {count} of the {policy.required_approvals} approvals that the environment now requires.",
+            f"Only {count} of the {policy.required_approvals} people that the environment now requires have approved.",
             code=str(ApprovalCode.BINDING),
         )
     if not (approval.allow_self_approval and policy.allow_self_approval):
@@ -177,7 +177,11 @@ def decide(
     expires_in_s: int | None = None,
     actor: Actor,
 ) -> Approval:
-    """Record one person's decision. One denial denies the approval; the last required consent issues the credential."""
+    """Record one person's decision. One denial denies the approval; the last required consent issues the credential.
+
+    Raises Forbidden without ``user`` and for a self-approval that is not allowed, InvalidInput for a denial without a
+    comment, and Conflict if the approval is not open, its requester is unknown, or the person has already decided.
+    """
     if user is None:
         raise Forbidden("Only a person can decide. Sign in, or use a user token.", code="approval.person")
     keep_environments(approval.environment_id)
@@ -218,7 +222,7 @@ def check_open(approval: Approval) -> None:
 
 
 def _approve(approval: Approval, *, expires_in_s: int | None, actor: Actor) -> Approval:
-    now = timezone.now().replace(microsecond=0)  # the credential's times have whole seconds
+    now = timezone.now().replace(microsecond=0)  # because the times in a credential are whole seconds
     environment, deployment = approval.environment, _deployment_of(approval)
     policy = environment.effective_settings.release if deployment is None else deployment.policy
     ttl_s = min(expires_in_s or policy.approval_ttl_s, policy.approval_ttl_s)
@@ -254,7 +258,7 @@ def _deployment_of(approval: Approval) -> Deployment | None:
 
 
 def _close(approval: Approval, event: ApprovalEvent, *, actor: Actor) -> Approval:
-    """Close an approval without consent and stop its deployment or replay. Roll a break-glass deployment back."""
+    """Close an approval without consent. Stop its deployment or replay, or roll back its break-glass deployment."""
     closed = advance(approval, event, actor=actor)
     deployment = _deployment_of(closed)
     if deployment is not None and closed.break_glass:
@@ -298,7 +302,7 @@ def withdraw(approval: Approval, *, actor: Actor) -> None:
 
 @transaction.atomic
 def expire(approval: Approval, *, actor: Actor) -> None:
-    """Expire an approval that was not decided in time. Do nothing if it has been decided since."""
+    """Expire a pending approval whose time is over. Do nothing for any other approval."""
     keep_environments(approval.environment_id)
     locked = lock_row(approval)
     if locked.status == ApprovalStatus.PENDING and locked.expires_at <= timezone.now():

@@ -1,11 +1,11 @@
-"""The only writer of ``Assignment`` and ``DeploymentAgent``, which change together.
+"""The only module that changes ``Assignment`` and ``DeploymentAgent`` rows, which change together.
 
 An ``Assignment`` states what an agent should run now. A ``DeploymentAgent`` stores an agent's progress in one
 deployment. The functions here run in their caller's transaction.
 
 Locks are acquired in this order: environment, approval, deployment, assignments, deployment agents. A change to many
-agents locks the environment, so that such changes never run concurrently. A report locks only its own agent's
-assignment. Each statement covers all agents of a change, because a deployment may have 100,000 of them.
+agents locks the environment, so such changes never run concurrently. A report locks only the assignment of its agent.
+Statements change many agents at a time, because a deployment may have 100,000 agents.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from byteor.engine.rollout import AGENTS_PER_STEP, EnlistmentCursor
 from byteor_cloud.database.deletion import delete_in_batches
 from byteor_cloud.database.large_columns import without_large
 
-# Break-glass deployments whose approval was denied, expired or revoked. No agent is rolled back to one of them.
+# Break-glass deployments whose approval was denied, expired or revoked. No rollback restores such a deployment.
 UNAPPROVED_BREAK_GLASS = Q(
     break_glass__isnull=False,
     approval__status__in=[ApprovalStatus.DENIED, ApprovalStatus.EXPIRED, ApprovalStatus.REVOKED],
@@ -48,7 +48,7 @@ FROM (
 ) AS found
 JOIN fleet_assignment AS assignment ON assignment.agent_id = found.id
 LEFT JOIN releases_deployment AS earlier ON earlier.id = assignment.bundle_deployment_id
-ORDER BY found.place  -- store the rows in the order of the agents' ids, in which lists show them
+ORDER BY found.place  -- store the rows by agent id, because lists show them in this order
 RETURNING agent_id
 """
 _RECORD_FAILURES = """
@@ -63,7 +63,7 @@ ON CONFLICT (part_id, action) DO UPDATE
 def rollback_candidates(environment_id: UUID) -> QuerySet[Deployment]:
     """Return the deployments that a rollback may restore.
 
-    These are built and not known bad. The approval of a break-glass deployment was not denied, expired or revoked.
+    Each is built and not known bad. If it started by break-glass, its approval was not denied, expired or revoked.
     """
     barred = KnownBad.objects.filter(environment_id=environment_id).values("config_hash")
     built = Deployment.objects.filter(environment_id=environment_id, bundle_hash__isnull=False)
@@ -71,7 +71,7 @@ def rollback_candidates(environment_id: UUID) -> QuerySet[Deployment]:
 
 
 def available_agents(deployment: Deployment) -> Any:
-    """Return the agents that match the target, except for agents of other pipelines unless ``take_over`` is set."""
+    """Return the agents that match the target. Without ``take_over``, agents of other pipelines are left out."""
     return _without_other_pipelines(deployment, select_agents(deployment.environment, deployment.target))
 
 
@@ -85,8 +85,8 @@ def _without_other_pipelines(deployment: Deployment, agents: QuerySet[Agent]) ->
 def start_enlisting(deployment: Deployment) -> EnlistmentCursor | None:
     """Return the cursor with which to enlist the target's agents, or None if the target matches no agents.
 
-    Agents that are offline now do not count for waves and thresholds. If all agents are offline, all of them count, so
-    that the rollout cannot finish before any agent has reported.
+    Agents that are offline at their enlistment do not count for waves and thresholds. If all agents are offline now,
+    all of them count, because a rollout without counted agents fails.
     """
     found = available_agents(deployment).with_state()
     last = found.order_by("-id").first()
@@ -99,7 +99,7 @@ def start_enlisting(deployment: Deployment) -> EnlistmentCursor | None:
 def enlist(deployment: Deployment) -> None:
     """Enlist the next batch of the target's agents: assign waves in id order and record their earlier deployments.
 
-    This makes no offers. The caller has locked the deployment.
+    The agents get no offers yet. The caller has locked the deployment.
     """
     state = deployment.enlisting
     if state is None:
@@ -132,10 +132,11 @@ def offer(deployment: Deployment, agent_ids: Iterable[UUID]) -> None:
 
 
 def late_joiners(deployment: Deployment, matching: QuerySet[Agent]) -> Any:
-    """Return the late joiners among the agents that match the target. ``offer_late`` makes offers to them.
+    """Return the late joiners among ``matching``, the agents that match the target. ``offer_late`` makes the offers.
 
-    Agents that have already been offered the deployment, or that have an offer of a deployment in flight, are left out.
-    If the configuration is known bad, there are no late joiners.
+    Agents are left out if the deployment was already offered to them, if they are assigned its bundle, or if they have
+    an offer of a deployment in flight. Without ``take_over``, agents of other pipelines are left out as well. If the
+    configuration is known bad, there are no late joiners.
     """
     if bundles.is_known_bad(deployment.environment_id, deployment.config_hash):
         return matching.none()
@@ -152,7 +153,7 @@ def late_joiners(deployment: Deployment, matching: QuerySet[Agent]) -> Any:
 def offer_late(deployment: Deployment, *, only: Collection[UUID] | None = None) -> None:
     """Enlist late joiners, which do not count for waves and thresholds, and offer them the bundle.
 
-    ``only`` limits this to some agents.
+    ``only`` limits this to the agents with these ids.
     """
     agents = select_agents(deployment.environment, deployment.target)
     if only is not None:
@@ -171,7 +172,7 @@ def offer_late(deployment: Deployment, *, only: Collection[UUID] | None = None) 
             for agent_id, before_id in joined
         ],
         batch_size=2000,
-        # An agent that was enlisted and has no offer becomes a late joiner. Its earlier failure is kept.
+        # An agent that was enlisted without an offer becomes a late joiner. The failures of its existing row are kept.
         update_conflicts=True,
         unique_fields=["deployment", "agent"],
         update_fields=["wave", "counted", "before", "tuning"],
@@ -189,7 +190,7 @@ def offer_again(deployment: Deployment, agent_ids: Iterable[UUID], *, renew_all:
 
 
 def offer_rollback(deployment: Deployment, touched: QuerySet[DeploymentAgent], *, fallback: Deployment) -> None:
-    """Offer each touched agent its earlier bundle, or the bundle of ``fallback`` if that cannot be restored."""
+    """Offer each touched agent its earlier bundle or, if that bundle cannot be restored, the bundle of ``fallback``."""
     rows = list(touched.values_list("agent_id", "before_id"))
     others = rollback_candidates(deployment.environment_id).exclude(pk=deployment.pk)
     earlier = without_large(others).filter(pk__in={before_id for _, before_id in rows}).in_bulk()
@@ -199,7 +200,7 @@ def offer_rollback(deployment: Deployment, touched: QuerySet[DeploymentAgent], *
     now = timezone.now()
     for before, agent_ids in groups.items():
         _assign(agent_ids, before, by=deployment, since=now)
-    # Enlist the agents in the restored deployment if they are not, so that a later rollback of it finds them.
+    # Enlist the agents in the deployment that they return to. A later rollback of that deployment must include them.
     DeploymentAgent.objects.bulk_create(
         [
             DeploymentAgent(
@@ -221,9 +222,9 @@ def offer_rollback(deployment: Deployment, touched: QuerySet[DeploymentAgent], *
 
 
 def withdraw(deployment: Deployment) -> None:
-    """Withdraw offers that their agents have not started, and restore each agent's earlier assignment, if any.
+    """Withdraw the offers that agents have not started, and restore each agent's earlier assignment, if possible.
 
-    Otherwise an agent that was offline could later start a release that was aborted long ago.
+    Without this, an agent that was offline could later start a release that was aborted long ago.
     """
     open_offers = deployment.agents.filter(
         progress=AgentProgress.OFFERED, agent__assignment__deployment_id=deployment.pk
@@ -242,7 +243,7 @@ def withdraw(deployment: Deployment) -> None:
         untouched = Assignment.objects.filter(
             agent_id__in=unnest_ids(agent_ids), deployment_id=deployment.pk, progress=AgentProgress.OFFERED
         )
-        # Lock the rows before reading them: a report that is being recorded concurrently must count.
+        # Lock the rows before reading them, because a report that is being recorded concurrently must count.
         found = list(untouched.select_for_update(no_key=True).order_by("agent_id").values_list("agent_id", flat=True))
         if again is None:
             Assignment.objects.filter(agent_id__in=unnest_ids(found)).update(
@@ -310,7 +311,7 @@ def _assign(
     since: datetime | None,
     progress: str = AgentProgress.OFFERED,
 ) -> None:
-    """Assign the bundle of ``built`` to the agents. ``by`` is ``built``, or the deployment that is rolled back."""
+    """Assign the bundle of ``built`` to the agents. ``by`` is ``built`` or the deployment that is being rolled back."""
     Assignment.objects.filter(agent_id__in=unnest_ids(agent_ids)).update(
         deployment_id=by.pk,
         bundle_deployment_id=built.pk,

@@ -24,10 +24,10 @@ _COLUMNS = ("pipeline", "status", "target", "policy", "freeze_override", "config
 def find_start_blockers(
     environment: Environment, waiting: Collection[UUID], now: datetime
 ) -> dict[UUID, list[Blocker]]:
-    """Return the blockers of each approved deployment in ``waiting``. The list is empty if the build can start.
+    """Return the blockers of each approved deployment in ``waiting``, by id. Without blockers the build can start.
 
-    The build calls this with the environment locked. It takes one query, plus one for each deployment that may share
-    agents with deployments of other pipelines.
+    The build calls this function with the environment locked. The function makes one query, and at most one more for
+    each deployment in ``waiting``.
     """
     in_flight = list(read_in_flight(environment))
     open_window = freeze.last_open_window(environment.effective_settings.freeze_windows, now)
@@ -46,7 +46,7 @@ def find_start_blockers(
 
 
 def overlaps(deployment: Deployment, others: Iterable[Deployment]) -> bool:
-    """Return whether any of the other deployments has the same pipeline or shares agents with this one."""
+    """Return whether any of ``others`` has the pipeline of ``deployment`` or shares agents with it."""
     others = list(others)
     return any(other.pipeline == deployment.pipeline for other in others) or bool(
         find_sharing(deployment.environment, deployment.target, others)
@@ -54,7 +54,7 @@ def overlaps(deployment: Deployment, others: Iterable[Deployment]) -> bool:
 
 
 def find_sharing(environment: Environment, target: Target, others: Sequence[Deployment]) -> set[UUID]:
-    """Return the ids of those in ``others`` whose targets share agents with ``target`` now. Takes at most one query."""
+    """Return the ids of the deployments whose targets share agents with ``target`` now, in at most one query."""
     mine = select_agents(environment, target)
     shared = [
         mine.filter(pk__in=select_agents(environment, other.target).order_by().values("pk"))
@@ -101,7 +101,7 @@ def list_blockers(deployment: Deployment) -> list[Blocker]:
 
 
 def find_held_up(deployments: Iterable[Deployment]) -> dict[UUID, str]:
-    """Find the deployments that the control plane cannot continue now. Return a sentence with the reason for each."""
+    """Return a sentence with the reason for each deployment that the control plane cannot continue now, by id."""
     by_key = {str(row.pk): row for row in deployments}
     reasons = {by_key[key].pk: held.sentence for key, held in dead_letters.find_obstacles(by_key).items()}
     for row in by_key.values():

@@ -1,4 +1,4 @@
-"""The build of a deployment: wait until it can start, spend its approval, build the bundle, make the first offers."""
+"""The build of a deployment: spend the approval, build the deploy bundle, and make the first offers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _found = CompiledQuery(
 
 
 def build(deployment_id: str, claim: Claim | None = None) -> None:
-    """Build the deploy bundle and make the first offers. Safe to run twice and to resume after a crash."""
+    """Build the deploy bundle and make the first offers, if the build can start. Safe to run again after a crash."""
     claim = claim or Claim()
     deployment = _start_building(deployment_id, claim)
     if deployment is None:
@@ -48,7 +48,10 @@ def build(deployment_id: str, claim: Claim | None = None) -> None:
 
 @transaction.atomic
 def _start_building(deployment_id: str, claim: Claim) -> Deployment | None:
-    """Spend the approval and set the status ``building``. Return None if the build cannot start now."""
+    """Spend the approval, if necessary, and return the deployment with the status ``building``.
+
+    Return None if the build cannot start. A known bad configuration or an unusable approval fails the deployment.
+    """
     found = _found.first(UUID(deployment_id))
     if found is None or found.environment.deleted_at or found.environment.project.deleted_at:
         return None
@@ -104,7 +107,7 @@ def _build_bundle(deployment: Deployment) -> deploy_bundle.BuiltBundle:
 
 @transaction.atomic
 def _offer_first_wave(found: Deployment, built: deploy_bundle.BuiltBundle, claim: Claim) -> None:
-    """Resolve the target again, set the status ``deploying`` and offer the first wave, in one transaction."""
+    """Resolve the target again, set the status ``deploying`` and make the first offers, or fail the deployment."""
     lock_row(found.environment)
     deployment = lock_row(found, related=RELATED)
     claim.confirm()

@@ -1,4 +1,4 @@
-"""Create config bundles, mark their configurations as known bad, and clear them."""
+"""Create config bundles, and mark and clear known bad configurations."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def runtime_config(bundle: ConfigBundle) -> RuntimeConfig:
 
 
 def estimate_size(bundle: ConfigBundle) -> int:
-    """Return the approximate size of the deploy bundle in bytes, without reading its content."""
+    """Return the approximate size of the deploy bundle in bytes, without reading the files in it."""
     files = ("version__spec_kv", "stage_config", "adapters", "env", "snapshot")
     lengths = [Func(Cast(each, TextField()), function="octet_length", output_field=BigIntegerField()) for each in files]
     content: int = sum(ConfigBundle.objects.values_list(*lengths).get(pk=bundle.pk))

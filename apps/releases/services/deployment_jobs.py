@@ -9,7 +9,7 @@ from byteor_cloud.worker.jobs import enqueue
 
 
 def step_rollouts_of_agent(agent_id: str) -> None:
-    """Enqueue a step of each rollout that may wait for the agent."""
+    """Enqueue a step of each rollout or rollback that may wait for the agent."""
     running = DeploymentAgent.objects.filter(
         agent_id=agent_id,
         deployment__status__in=[DeploymentStatus.DEPLOYING, DeploymentStatus.ROLLING_BACK],
@@ -24,7 +24,7 @@ def enqueue_rollout_step(deployment_id: object) -> None:
 
 
 def enqueue_build(deployment_id: object) -> None:
-    """Enqueue the deployment's build, unless it is already queued. The build does nothing if it cannot start yet."""
+    """Enqueue the deployment's build, unless one is already queued. The build does nothing if it cannot start yet."""
     _enqueue(BuildBundle(deployment_id=str(deployment_id)), once=f"build:{deployment_id}")
 
 

@@ -52,14 +52,15 @@ def create_deployment(
     is_org_admin: bool = False,
     actor: Actor,
 ) -> Deployment:
-    """Create a deployment. It waits for approval if the environment requires one, and starts immediately otherwise.
+    """Create a deployment. It waits for approval if the environment requires one. Otherwise its build is enqueued.
 
-    It also starts immediately with ``approval``, the credential of an unused approval of the same subject, or with
+    The build is also enqueued with ``approval``, the credential of an unused approval of the same subject, and with
     ``break_glass``. After break-glass, another person must approve the deployment in time, or it is rolled back.
 
     Raises Conflict if a freeze window, a known bad configuration, the in-flight limit, another pipeline on the agents
-    or the state of the approval prevents the deployment; QuotaExceeded; InvalidInput for an empty target or an invalid
-    credential; Forbidden if the caller may not override a freeze window, use break-glass or use the approval.
+    or the state of the approval prevents the deployment; QuotaExceeded; InvalidInput for an invalid target,
+    credential or break-glass request; Forbidden if the caller may not override a freeze window, use break-glass, or use
+    or request the approval.
     """
     locked = lock_row(environment, related=("project__organization",))
     policy = locked.effective_settings.release
@@ -135,7 +136,7 @@ def _break_glass_record(
 
 
 def subject_of(deployment: Deployment) -> ApprovalSubject:
-    """Return the approval subject of the deployment: what an approval of it covers."""
+    """Return the approval subject of the deployment: the values that its approval covers."""
     return ApprovalSubject(
         spec_hash=deployment.config_bundle.version.spec_hash,
         config_hash=deployment.config_hash,
@@ -155,11 +156,12 @@ def abort(deployment: Deployment, *, reason: str = "", actor: Actor) -> Deployme
     """Stop a deployment: set it to ``failed`` with the reason ``aborted``. Agents keep running what they run.
 
     A pending approval is revoked. An unused approval can be used for another deployment. The approval of a break-glass
-    deployment stays pending: if nobody approves, the agents that run the deployment are rolled back.
+    deployment stays pending: if nobody approves, the agents that run the deployment are rolled back. Raises Conflict if
+    the deployment's status does not permit an abort.
     """
-    lock_row(deployment.environment)  # a concurrent rollback must see the agents' assignments
+    lock_row(deployment.environment)  # because a concurrent rollback must see the changed assignments
     if deployment.approval is not None:
-        # Lock the approval before the deployment: the order of locks is the same everywhere.
+        # Lock the approval before the deployment, because the lock order must be the same everywhere.
         approval = lock_row(deployment.approval)
         if approval.status == ApprovalStatus.PENDING and not approval.break_glass:
             approvals.withdraw(approval, actor=actor)
@@ -203,11 +205,14 @@ def retry(found: Deployment, *, agents: Collection[UUID] | None = None, reason: 
 
     A failed deployment becomes ``deploying`` and continues. A deployment that is active and current stays active.
 
-    Raises InvalidInput for agents that are not in the deployment. Raises Conflict if no agent failed, if one of
-    ``agents`` did not fail, if the deployment was never offered, was rolled back or superseded, or if its configuration
-    is known bad. A deployment that is not ``deploying`` is also refused in a freeze window, and while another
-    deployment of its pipeline or with its agents is under way. A failed deployment is also refused at the in-flight
-    limit, and if its pipeline has a newer deployment.
+    Raises InvalidInput if one of ``agents`` is not in the deployment. Raises Conflict if there is nothing to retry: no
+    agent failed, and the deployment itself has not failed or has no agents left. Raises Conflict if one of ``agents``
+    cannot be retried (it did not fail, is drained or decommissioned, or has another offer), or if retrying only
+    ``agents`` would leave the wave over its failure threshold. Raises Conflict if the deployment was never offered, was
+    rolled back or superseded, or if its configuration is known bad. A deployment that is not ``deploying`` is also
+    refused in a freeze window, if nobody approved it after break-glass, and while another deployment of its pipeline or
+    with its agents is under way. A failed deployment is also refused at the in-flight limit, and if its pipeline has a
+    newer deployment.
     """
     lock_row(found.environment)
     deployment = lock_row(found, related=RELATED)
@@ -229,9 +234,10 @@ def retry(found: Deployment, *, agents: Collection[UUID] | None = None, reason: 
 
 
 def check_retry(deployment: Deployment, *, agents: Collection[UUID] | None = None) -> list[UUID]:
-    """Return the ids of the agents to retry. Raises InvalidInput or Conflict if ``retry`` would raise it now."""
+    """Return the ids of the agents to retry. Raises the errors that ``retry`` would raise now."""
     if deployment.status == DeploymentStatus.ACTIVE and not deployment.is_current:
-        raise Conflict("The deployment is active, but another one superseded it. Retry that one.", code="not_current")
+        detail = "The deployment is active, but another deployment superseded it. Retry the other one instead."
+        raise Conflict(detail, code="not_current")
     check_transition(deployment, DeploymentEvent.RETRY)
     has_failed = deployment.status == DeploymentStatus.FAILED
     if has_failed:
@@ -253,12 +259,13 @@ def check_retry(deployment: Deployment, *, agents: Collection[UUID] | None = Non
         _check_named(deployment, agents, set(agent_ids))
         return sorted(set(agents))
     if not agent_ids and not (has_failed and mine.exists()):
-        raise Conflict(f"The deployment is {deployment.status}, and no agent failed.", code="nothing_to_retry")
+        detail = f"The deployment is {deployment.status}, and it has no failed agents to retry."
+        raise Conflict(detail, code="nothing_to_retry")
     return agent_ids
 
 
 def _check_named(deployment: Deployment, agents: Collection[UUID], failed: set[UUID]) -> None:
-    """Raise InvalidInput or Conflict unless all these agents failed and retrying only them can succeed."""
+    """Raise InvalidInput or Conflict unless all ``agents`` are in ``failed`` and retrying only them can succeed."""
     enlisted = deployment.agents.filter(agent_id__in=unnest_ids(agents)).values_list("agent_id", flat=True)
     if unknown := sorted(set(agents) - set(enlisted)):
         raise InvalidInput.at("/agents", f"The deployment has no such agents: {_name(unknown)}.")
@@ -293,7 +300,7 @@ def _check_retry_of_failed(deployment: Deployment, environment: Environment) -> 
         )
     if deployment.rollback_reason:
         raise Conflict(
-            "The deployment failed while it was rolled back. Roll it back again.",
+            "The rollback of the deployment failed. Roll the deployment back again.",
             code="was_rolled_back",
         )
     admission.check_in_flight(environment, deployment.policy.max_in_flight_deployments)
@@ -327,7 +334,7 @@ def _check_retry_of_ended(deployment: Deployment, environment: Environment) -> N
 
 @transaction.atomic
 def set_paused(deployment: Deployment, *, paused: bool, reason: str = "", actor: Actor) -> Deployment:
-    """Pause or resume a deployment. Its status stays ``deploying``. Raises Conflict if ``check_set_paused`` does."""
+    """Pause or resume a deployment. The status stays ``deploying``. Raises Conflict as ``check_set_paused`` does."""
     locked = lock_row(deployment, related=("environment__project",))
     check_set_paused(locked, paused=paused)
     locked.paused_at = timezone.now() if paused else None

@@ -1,4 +1,4 @@
-"""The evidence of a deployment, which ``byteor-verify`` checks offline: its bytes, its signer and its approvers."""
+"""The evidence of a deployment: the files with which ``byteor-verify`` checks its bytes and its approval offline."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from byteor_cloud.storage import blobs
 
 
 def build_archive(deployment: Deployment) -> bytes:
-    """Return the evidence as a tar, whose bytes stay the same if nothing changes. Raises Conflict before the build.
+    """Return the evidence as a tar. Equal evidence has equal bytes.
+
+    Raises Conflict if the bundle is not built yet, and NotStored or Unavailable if it cannot be read.
 
     The approval record is signed here, with the active key. It proves what the server had on record at the time of the
     export, not at the time of the decisions. The credential's signature is from the time of the decisions.
@@ -36,7 +38,7 @@ def build_archive(deployment: Deployment) -> bytes:
         files["approval.json"] = canonical(sign_record(record, deployment.bundle_hash, private_key))
     # Read the key set after signing: even if keys are rotated in between, the set contains the keys that signed.
     files[SIGNING_KEYS] = canonical(signing_keys.key_set(organization_id).document())
-    # The bundle of a break-glass deployment contains no credential, but the deployment may have been approved since.
+    # The bundle of a break-glass deployment contains no credential, but a person may have approved it after the build.
     credential = open_bundle(bundle).credential or (consent.credential if consent else None)
     if credential:
         files[CREDENTIAL] = credential.encode("ascii")
@@ -44,7 +46,7 @@ def build_archive(deployment: Deployment) -> bytes:
 
 
 def _summary(deployment: Deployment) -> Json:
-    """Return the content of ``deployment.json``: the manifest in readable form, and unsigned details of the request."""
+    """Return the content of ``deployment.json``: values of the manifest, and unsigned details of the deployment."""
     signed = {name: value for name, value in (deployment.manifest or {}).items() if name not in {"manifest_v", "files"}}
     return {
         **signed,
@@ -89,5 +91,5 @@ def _record_approval(deployment: Deployment, consent: Approval) -> ApprovalRecor
 
 
 def _describe_shown(consent: Approval) -> Json:
-    """Return the agents that matched the target when the approval was requested."""
+    """Return what approvers saw of the target: the number of matching agents, and the ids of the first ones."""
     return {} if consent.target is None else {"agents": consent.target.count, "first": list(consent.target.resolved)}

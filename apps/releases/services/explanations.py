@@ -31,7 +31,7 @@ from byteor.engine.machines import (
 from byteor.engine.rollout import RolloutAgent
 from byteor_cloud.database.large_columns import without_large
 
-MAX_DEPLOYMENTS = 100  # considered for an agent: first those that it refers to, then the newest
+MAX_DEPLOYMENTS = 100  # considered per agent: first those that the agent refers to, then the newest
 _EVENTS = ["pause", "retry", "abort", "roll_back"]
 # Large columns that explanations need.
 _READ = frozenset({"strategy", "policy", "detail", "rollback_reason", "freeze_override", "break_glass"})
@@ -122,7 +122,7 @@ def _agent_facts(agent: Any) -> facts.AgentFacts:
 
 
 def _relevant_deployments(agent: Any) -> list[Any]:
-    """Return the deployments that may concern the agent.
+    """Return the deployments that may concern the agent, newest first, at most ``MAX_DEPLOYMENTS``.
 
     They are the deployments that are current, in flight or waiting for approval, the deployments that the agent's
     assignment and heartbeat refer to, and the last deployment that enlisted the agent.
@@ -213,7 +213,7 @@ def _enlistment_facts(enlistment: Any, timeouts_from: datetime | None) -> facts.
 
 
 def _latest_actions(found: Iterable[Any]) -> dict[UUID, dict[str, facts.ActionFacts]]:
-    """Return the last action of each kind on each deployment: who did it, when and why."""
+    """Return the last action of each kind, by deployment id and event: who performed it, when and why."""
     entries = (
         TimelineEntry.objects.filter(deployment__in=[row.pk for row in found], event__in=_EVENTS)
         .order_by("deployment_id", "event", "-id")
@@ -230,7 +230,7 @@ def _latest_actions(found: Iterable[Any]) -> dict[UUID, dict[str, facts.ActionFa
 def _wave_facts(
     running: Iterable[Any], enlistments: Mapping[UUID, DeploymentAgent]
 ) -> dict[UUID, dict[int, facts.WaveFacts]]:
-    """Return the progress of each deployment's current wave and of the agent's wave, in at most one query."""
+    """Return the progress of the current wave and of the agent's wave, by deployment id and wave."""
     condition = Q()
     for row in running:
         condition |= Q(deployment=row.pk, wave__in={row.wave, enlistments[row.pk].wave})

@@ -16,8 +16,8 @@ from byteor.engine.failures import OTHER_CAUSES
 from byteor.engine.machines import AgentProgress, DeploymentEvent, DeploymentStatus, OfferAction
 
 MAX_CAUSES = 50
-AGENTS_FAILED = "agents_failed"  # event name of a timeline entry
-_MAX_TIMELINE_CAUSES = 5  # causes in one timeline entry
+AGENTS_FAILED = "agents_failed"  # the event of a timeline entry
+_MAX_TIMELINE_CAUSES = 5  # the maximum number of causes in a timeline entry
 _PHASE_STARTS = [DeploymentEvent.OFFER, DeploymentEvent.RETRY, DeploymentEvent.ROLL_BACK, DeploymentEvent.ACTIVATE]
 # The agent still has the offer that failed: it has been neither retried nor rolled back since.
 _IS_STILL_FAILED = Q(part__progress=AgentProgress.FAILED, part__action=F("action"))
@@ -25,17 +25,17 @@ _IS_STILL_FAILED = Q(part__progress=AgentProgress.FAILED, part__action=F("action
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """The agents that failed with one reason and one detail, apart from numbers, ids and hashes in the detail."""
+    """The agents that failed with one reason and one masked detail, or the sum of all rarer causes."""
 
     reason: str
     detail: str
     count: int
     still_failed: int
-    agents: list[UUID]  # the ids of the first five agents
+    agents: list[UUID]  # the ids of the first five agents; empty for the sum
 
 
 def find_causes(deployment: Deployment) -> list[Cause]:
-    """Return the causes of the deployment's failures, the most frequent first. The counts add up to all failures."""
+    """Return the most frequent causes of the deployment's failures, and last the sum of all rarer causes, if any."""
     return _group(AgentFailure.objects.filter(deployment=deployment), MAX_CAUSES)
 
 
@@ -60,7 +60,7 @@ def _group(failures: QuerySet[AgentFailure], limit: int) -> list[Cause]:
 def note_in_timeline(deployment: Deployment) -> None:
     """Add or update the timeline entry for the failures of the current wave, of the rollback, or since the activation.
 
-    Call this with the deployment locked, and before another bundle is offered to the failed agents.
+    Call this function with the deployment locked, and before the failed agents get new offers.
     """
     failures, wave = AgentFailure.objects.filter(_IS_STILL_FAILED, deployment=deployment), {}
     match deployment.status:

@@ -25,7 +25,7 @@ def _has_ended(prefix: str = "deployment__") -> Q:
 
 
 def _is_still_needed() -> Exists:
-    """Return the condition that the agent's assignment still refers to the deployment of a row.
+    """Return the condition that the assignment of a row's agent still refers to the row's deployment.
 
     Explanations and rollbacks need the rows of three deployments: the one assigned to the agent, the one whose bundle
     the agent should run, and the one that failed last on the agent.
@@ -41,6 +41,7 @@ def _is_still_needed() -> Exists:
 def delete_old_details(now: datetime | None = None) -> int:
     """Delete old reports, and the agent progress and timelines of deployments that finished long ago.
 
+    Also deletes the progress of long-decommissioned agents, unless the deployment is in flight or waits for approval.
     Returns the number of deleted rows.
     """
     now = now or timezone.now()

@@ -1,4 +1,4 @@
-"""Offers to late joiners: agents that enroll, or get other labels, after a deployment has become current."""
+"""Offers to late joiners: new, relabeled or undrained agents that a current deployment has not reached."""
 
 from __future__ import annotations
 
@@ -30,9 +30,10 @@ def offer_to_late_joiners(agent_ids: Collection[str]) -> None:
 def match_current(
     environment: Environment, agents: QuerySet[Agent], *, labels: str = "labels"
 ) -> Iterator[tuple[Deployment, list[UUID]]]:
-    """Yield each current deployment, newest first, with the agents that match it but no newer one.
+    """Yield each current deployment, newest first, with the ids of the agents that match it and no newer one.
 
-    ``labels`` is the column or annotation with the labels to match: those that the agents have, or would have.
+    Deployments without such agents are left out. ``labels`` is the column or annotation that a selector must match: the
+    labels that the agents have, or would have after a change.
     """
     matched: set[UUID] = set()
     for deployment in each_row(Deployment.objects.filter(environment=environment, is_current=True).order_by("-id")):

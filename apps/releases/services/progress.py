@@ -17,7 +17,7 @@ from django.db.models.functions import JSONObject
 from apps.releases.models import Deployment, ProgressCount
 from byteor.engine.machines import AgentProgress
 
-# Rows that another transaction has locked are left for the next run, so that this statement never waits.
+# Rows that another transaction has locked are left for the next run, so this statement never waits.
 _SUM = """
 WITH gone AS (
     DELETE FROM releases_progresscount WHERE id IN (
@@ -57,7 +57,7 @@ def count_agents(deployment: Deployment) -> AgentCounts:
 
 
 def of_each_deployment() -> Subquery:
-    """Return a column for a query of deployments: the number of agents by progress, or null if there are none."""
+    """Return a subquery for a query of deployments: the number of agents by progress, or null if there are none."""
     mine = ProgressCount.objects.filter(deployment=OuterRef("pk")).order_by().values("deployment")
     numbers = {word.value: Sum("count", filter=Q(progress=word), default=0) for word in AgentProgress}
     return Subquery(mine.annotate(numbers=JSONObject(**numbers)).values("numbers"))

@@ -16,12 +16,12 @@ from apps.fleet.services import facts
 from apps.releases.models import ApprovalDecision, Deployment
 from apps.tenancy.models import Environment
 
-MAX_VERSIONS = 50  # versions in a summary
+MAX_VERSIONS = 50  # the maximum number of versions in a summary
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The deployment behind an interval, with its version and approval. Empty if this environment has none."""
+    """The deployment behind an interval, with its version and approval. Empty if the environment has none."""
 
     deployment_id: UUID | None = None
     version_id: UUID | None = None
@@ -32,7 +32,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class VersionCount:
-    """The number of agents that run a version. The version is None for bundles that were not built here."""
+    """The number of agents that run a version. For bundles not built here, only ``count`` is set."""
 
     version_id: UUID | None
     number: int | None
@@ -42,7 +42,7 @@ class VersionCount:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The counts of an environment's agents, with versions instead of bundles."""
+    """The counts of an environment's agents, and the most frequent of the versions that they run."""
 
     counts: facts.Counts
     versions: list[VersionCount]
@@ -51,8 +51,8 @@ class Summary:
 def find_origins(environment: Environment, intervals: Collection[RunningInterval]) -> dict[int, Origin]:
     """Return the origin of each interval by the interval's primary key, in two queries.
 
-    The origin is the deployment that built the bundle. The agent reports another one after a rollback: the deployment
-    that was rolled back. The reported deployment counts only if no deployment in this environment built the bundle.
+    The origin is the deployment that built the bundle. After a rollback, the agent reports another deployment: the one
+    that was rolled back. The reported deployment is the origin only if no deployment here built the bundle.
     """
     hashes = {each.bundle_hash for each in intervals}
     named = {each.deployment_id for each in intervals if each.deployment_id is not None}
@@ -90,6 +90,6 @@ def summarize(environment: Environment) -> Summary:
     running = Counter[tuple[Any, Any, Any]]()
     for bundle_hash, agents in counts.bundles.items():
         running[of_bundle.get(bundle_hash, (None, None, None))] += agents
-    # Of versions with equal counts, the newest comes first. Unknown bundles come last.
+    # Among equal counts, newer versions come first, and unknown bundles come last.
     ranked = sorted(running.items(), key=lambda each: (each[1], str(each[0][0] or "")), reverse=True)
     return Summary(counts, [VersionCount(*key, agents) for key, agents in ranked[:MAX_VERSIONS]])

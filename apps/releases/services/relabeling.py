@@ -21,7 +21,7 @@ from apps.tenancy.services.state import lock_row
 
 @dataclass(frozen=True, slots=True)
 class Relabeled:
-    """How many agents matched the selector, were changed, and are offered a deployment as a result."""
+    """The numbers of agents that match the selector, that change, and that are offered a deployment as a result."""
 
     matched: int
     changed: int
@@ -37,7 +37,7 @@ def relabel(
     The worker then offers current deployments to agents that match their targets after the change.
     """
     if not dry_run:
-        lock_row(environment)  # as every change to many agents does; it also keeps the counted offers correct
+        lock_row(environment)  # as in every change to many agents; the number of offers also stays correct
     agents = Agent.objects.enrolled().filter(environment=environment, labels__contains=dict(selector))
     changing = labels.select_changing(agents, change)
     result = Relabeled(agents.count(), changing.count(), _count_offers(environment, changing))
@@ -47,7 +47,7 @@ def relabel(
 
 
 def _count_offers(environment: Environment, changing: QuerySet[Agent]) -> int:
-    """Return how many of the agents get an offer when their labels have become ``changed_labels``."""
+    """Return how many agents in ``changing`` get an offer when they have the labels in ``changed_labels``."""
     available = changing.filter(drained_at=None)
     return sum(
         assignments.late_joiners(deployment, Agent.objects.filter(pk__in=unnest_ids(joiners))).count()

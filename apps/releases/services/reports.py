@@ -1,4 +1,4 @@
-"""Agents' reports on their offers. A report locks only the agent's own assignment; the worker acts on it later."""
+"""Agents' reports on their offers. A report locks only the agent's assignment. The worker acts on the report later."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from byteor_cloud.errors import Conflict, NotFound
 
 
 class LateReport(Conflict):
-    """The report is about an offer that was replaced, or would move the agent's progress backwards."""
+    """The report is not about the agent's current offer, or its status cannot follow the agent's progress with it."""
 
     code = "late_report"
 
@@ -38,8 +38,8 @@ def report(
 ) -> None:
     """Record an agent's report on its offer and enqueue a rollout step. A repeated report has no effect.
 
-    Raises NotFound for a deployment of another environment. Raises LateReport, after recording the report, if the
-    offer was replaced or the report would move the progress backwards.
+    Raises NotFound if the environment has no such deployment or the agent was deleted. Raises LateReport, after
+    recording the report, if this is not the agent's current offer or the status cannot follow the agent's progress.
     """
     deployment = Deployment.objects.filter(pk=deployment_id, environment_id=environment_id).first()
     if deployment is None:

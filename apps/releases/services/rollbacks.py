@@ -1,4 +1,4 @@
-"""Rollbacks: each touched agent is offered the bundle that it ran before, unless that is known bad."""
+"""Rollbacks: each touched agent is offered its earlier bundle, or otherwise the restored deployment's bundle."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from byteor_cloud.errors import Conflict
 def find_target(deployment: Deployment) -> Deployment | None:
     """Return the deployment to restore, or None if there is none.
 
-    It is the last deployment of the same environment and pipeline that was current and is not known bad.
+    It is the pipeline's current deployment or, if ``deployment`` is current, the one that was activated last.
+    Deployments that failed, were rolled back, are known bad or were not approved after break-glass do not count.
     """
     return (
         assignments.rollback_candidates(deployment.environment_id)
@@ -33,7 +34,7 @@ def find_target(deployment: Deployment) -> Deployment | None:
 
 @transaction.atomic
 def start(found: Deployment, *, reason: str, actor: Actor) -> Deployment:
-    """Roll back a deployment. Raises Conflict if ``check_start`` does."""
+    """Start a rollback, and mark the configuration as known bad. Raises Conflict as ``check_start`` does."""
     environment = lock_row(found.environment, related=("project__organization",))
     deployment = lock_row(found, related=RELATED)
     target = check_start(deployment)
@@ -54,7 +55,7 @@ def start(found: Deployment, *, reason: str, actor: Actor) -> Deployment:
 
 
 def check_start(deployment: Deployment) -> Deployment:
-    """Return the deployment that a rollback would restore. Raises Conflict if it cannot be rolled back now."""
+    """Return the deployment that a rollback would restore. Raises Conflict if the rollback cannot start now."""
     if deployment.status == DeploymentStatus.ACTIVE and not deployment.is_current:
         raise Conflict("Another deployment superseded this one. Roll back that one instead.", code="not_current")
     check_transition(deployment, DeploymentEvent.ROLL_BACK)
@@ -68,7 +69,7 @@ def check_start(deployment: Deployment) -> Deployment:
 
 
 def start_if_possible(deployment: Deployment, *, reason: str, actor: Actor) -> bool:
-    """Roll back a deployment if agents have it and there is one to restore. Return whether that was the case."""
+    """Start a rollback if agents have the bundle and a deployment can be restored. Return whether it was started."""
     if find_target(deployment) is None or not touched_agents(deployment).exists():
         return False
     start(deployment, reason=reason, actor=actor)
@@ -78,7 +79,7 @@ def start_if_possible(deployment: Deployment, *, reason: str, actor: Actor) -> b
 def touched_agents(deployment: Deployment) -> QuerySet[DeploymentAgent]:
     """Return the enlisted agents that have the deployment's bundle or should have it now.
 
-    They include agents that a rollback of another deployment brought back to this one, but not agents that another
+    They include agents that the rollback of another deployment returned to this bundle, but not agents that another
     deployment has taken over.
     """
     return deployment.agents.filter(
@@ -91,8 +92,8 @@ def touched_agents(deployment: Deployment) -> QuerySet[DeploymentAgent]:
 def finish(deployment: Deployment, *, actor: Actor) -> Deployment | None:
     """Finish a rollback: set the status ``rolled_back``, make the restored deployment current, and return it.
 
-    Return None if another deployment is current, or if the deployment to restore has been rolled back or has become
-    known bad since the start of the rollback. The caller has locked the environment.
+    Return None if another deployment is current, or if the deployment to restore was deleted, rolled back or marked as
+    known bad during the rollback. The caller has locked the environment.
     """
     advance_deployment(deployment, DeploymentEvent.RESTORE, actor=actor, is_current=False)
     others = Deployment.objects.filter(
@@ -111,7 +112,7 @@ def finish(deployment: Deployment, *, actor: Actor) -> Deployment | None:
 
 
 def find_unapproved_break_glass() -> QuerySet[Deployment]:
-    """Return unapproved break-glass deployments that are still to be rolled back, in case their job was lost."""
+    """Return the unapproved break-glass deployments that must be rolled back or stopped, even if their job was lost."""
     barred = KnownBad.objects.filter(environment=OuterRef("environment"), config_hash=OuterRef("config_hash"))
     unfinished = [DeploymentStatus.APPROVED, DeploymentStatus.BUILDING, DeploymentStatus.DEPLOYING]
     return Deployment.objects.filter(
@@ -122,10 +123,10 @@ def find_unapproved_break_glass() -> QuerySet[Deployment]:
 
 @transaction.atomic
 def roll_back_break_glass(deployment_id: str) -> None:
-    """Roll back a break-glass deployment that was not approved, or fail it if there is nothing to restore.
+    """Roll back a break-glass deployment that was not approved.
 
-    An active deployment without an earlier one keeps running, because stopping it would be no safer. Its
-    configuration becomes known bad.
+    A deployment that cannot be rolled back fails. Only an active deployment without an earlier one keeps
+    running, because stopping it would be no safer, but its configuration becomes known bad.
     """
     found = Deployment.objects.select_related("environment", "approval").filter(pk=deployment_id).first()
     if found is None or found.break_glass is None or found.approval is None:

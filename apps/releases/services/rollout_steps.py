@@ -30,7 +30,8 @@ logger = structlog.get_logger(__name__)
 
 _PROGRESS = {progress.value: progress for progress in AgentProgress}
 _RUNNING = {DeploymentStatus.DEPLOYING, DeploymentStatus.ROLLING_BACK}
-# The sweep enqueues a step of every rollout every 5 s. A much longer pause means that the worker or database was down.
+# The sweep enqueues a step of every rollout every 5 s, and steps update ``served_at`` at most that often. A much longer
+# pause means that the worker or the database was down.
 _SERVED_AT_EVERY, _OUTAGE = timedelta(seconds=5), timedelta(seconds=60)
 _UNFINISHED = (AgentProgress.OFFERED, AgentProgress.DOWNLOADING, AgentProgress.ACTIVATING)
 _found = CompiledQuery(lambda pk: Deployment.objects.select_related("environment", "restores").filter(pk=pk), UUID)
@@ -51,13 +52,13 @@ def run_step(deployment_id: str) -> None:
         if deployment.status == DeploymentStatus.DEPLOYING:
             if bundles.is_known_bad(deployment.environment_id, deployment.config_hash):
                 failures.note_in_timeline(deployment)
-                # A deployment of the same configuration failed elsewhere: no further agent may get it.
+                # Another deployment of the configuration failed or was rolled back, so no further agent may get it.
                 _fail_rollout(deployment, "known_bad", "The configuration has become known bad.")
                 return
             assignments.enlist(deployment)
         plan = _plan(deployment, now)
         if plan is not None and plan.timed_out:
-            # A report may be in the middle of its transaction. Wait for it, and plan again with it.
+            # A report may be in the middle of its transaction. Wait for the report, and plan again.
             assignments.lock_assignments(plan.timed_out)
             plan = _plan(deployment, now)
         if plan is not None and plan.timed_out:
@@ -76,7 +77,7 @@ def run_step(deployment_id: str) -> None:
 
 
 def _is_bundle_available(deployment: Deployment) -> bool:
-    """Return whether the store can serve the bundle that agents are offered."""
+    """Return False if the blob store cannot serve the rollout's bundle or, in a rollback, the restored deployment's."""
     source = deployment.restores if deployment.status == DeploymentStatus.ROLLING_BACK else deployment
     if deployment.status not in _RUNNING or source is None or source.bundle_hash is None:
         return True
@@ -118,7 +119,7 @@ def _plan(deployment: Deployment, now: datetime) -> StepPlan | None:
     # Leave out pending agents that are drained: they get no offer, and nothing waits for them.
     rows = rows.exclude(progress=AgentProgress.PENDING, agent__drained_at__isnull=False)
     if not deployment.take_over:
-        # Leave out pending agents that have been assigned to another pipeline since, by a take-over or a new label.
+        # Leave out pending agents that were assigned to another pipeline after they were enlisted.
         others = Deployment.objects.filter(environment=deployment.environment).exclude(pipeline=deployment.pipeline)
         elsewhere = Q(agent__assignment__bundle_deployment_id__in=others.values("pk"))
         rows = rows.exclude(Q(progress=AgentProgress.PENDING) & elsewhere)
@@ -143,7 +144,7 @@ def _plan(deployment: Deployment, now: datetime) -> StepPlan | None:
 
 def _rollout_agents(deployment: Deployment, rows: QuerySet[DeploymentAgent]) -> list[RolloutAgent]:
     def timed_from(offered_at: datetime | None) -> datetime | None:
-        """Return the start of the agent's timeout, or None while timeouts are suspended."""
+        """Return the start of the agent's timeout, or None without an offer and while timeouts are suspended."""
         if deployment.served_at is None or offered_at is None:
             return None
         return max(offered_at, deployment.timeouts_from or offered_at)
@@ -172,14 +173,17 @@ def _apply_plan(deployment: Deployment, plan: StepPlan) -> None:
     elif plan.outcome == "failed":
         _fail_rollout(deployment, plan.reason, plan.detail)
     elif plan.has_more_offers or deployment.enlisting is not None:
-        # Enqueue last, to avoid deadlocks: reports also lock their assignment before they enqueue a step.
+        # To avoid deadlocks, enqueue last, as reports do: they lock their assignment before they enqueue a step.
         enqueue_rollout_step(deployment.pk)
 
 
 def _fail_rollout(deployment: Deployment, reason: str, detail: str) -> None:
-    """Fail a rollout, and roll it back if its strategy requires that and there is a deployment to restore."""
+    """Fail a rollout. Start a rollback if the strategy requires one and it is possible.
+
+    Otherwise withdraw the offers that agents have not started.
+    """
     failed = fail(deployment, reason, detail)
-    # With an empty target there is no agent to roll back, and a rollback would make the configuration known bad.
+    # An empty target is not the configuration's fault, but a rollback would make the configuration known bad.
     must_roll_back = deployment.strategy.auto_rollback and reason != "empty_target"
     if not (must_roll_back and rollbacks.start_if_possible(failed, reason=detail, actor=WORKER)):
         assignments.withdraw(failed)

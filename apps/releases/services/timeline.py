@@ -30,7 +30,7 @@ def advance_deployment(
 
 
 def record_event(deployment: Deployment, event: str, changes: Mapping[str, Any], *, actor: Actor) -> None:
-    """Record an event that does not change the status, in the audit ledger and on the timeline."""
+    """Record an event that does not change the status, in the audit trail and on the timeline."""
     resource = ("deployment", deployment.pk)
     audit.record(f"deployment.{event}", actor=actor, scope=deployment.environment, resource=resource, changes=changes)
     add_entry(deployment, event, actor=actor, detail=changes)

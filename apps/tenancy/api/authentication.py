@@ -22,7 +22,7 @@ from apps.tenancy.services.tokens import note_use
 from byteor_cloud.database.compiled import CompiledQuery
 from byteor_cloud.errors import Unauthenticated
 
-# The same error in all cases, so that an attacker cannot find out whether a credential exists.
+# The error is the same in all cases, so that an attacker cannot find out whether a credential exists.
 UNUSABLE = "The credential is unknown, expired or revoked."
 _VERIFIED = "byteor.verified"  # a key of ``request.META``
 
@@ -37,7 +37,7 @@ _HOST_AND_PORT = re.compile(
 def bearer_credential(request: HttpRequest | Request) -> str | None:
     """Return the credential after ``Bearer``, or None without an Authorization header.
 
-    Raises Unauthenticated for another scheme.
+    Raises Unauthenticated for another scheme or a malformed header.
     """
     return bearer_in(request.META.get("HTTP_AUTHORIZATION", ""))
 
@@ -61,7 +61,7 @@ def known_family(text: str) -> Family:
 
 
 def note_verified(request: HttpRequest | Request, digest: str) -> None:
-    """Mark the request's credential as valid, and the request as counted in its owner's rate limit."""
+    """Mark the request's credential as valid, and the request as counted in the rate limit of the caller."""
     request.META[_VERIFIED] = digest
 
 
@@ -73,8 +73,8 @@ def verified_digest(request: HttpRequest) -> str | None:
 def client_ip(request: HttpRequest | Request) -> str | None:
     """Return the caller's IP address in a form that PostgreSQL's inet accepts, or None if it is unknown.
 
-    Behind trusted proxies it is the address that the outermost proxy reports in X-Forwarded-For. If that is not an
-    address, or the header has fewer entries than there are proxies, it is the address of the connected peer.
+    Behind trusted proxies, this is the address that the outermost proxy reports in X-Forwarded-For. If that entry is
+    not an address, or the header has fewer entries than there are proxies, this is the address of the connected peer.
     """
     hops: int = settings.CONFIG.trusted_proxies
     if hops:
@@ -98,7 +98,7 @@ def _address(text: str) -> str | None:
 
 
 class CredentialAuthentication(BaseAuthentication):
-    """Base of the authentication classes. It finds a credential by its digest, and rejects typos without a query."""
+    """Base of the authentication classes. Finds credentials by their digest. Rejects mistyped ones without a query."""
 
     model: ClassVar[type[Credential]]
     _by_digest: ClassVar[CompiledQuery[Any]]
@@ -109,7 +109,8 @@ class CredentialAuthentication(BaseAuthentication):
     def authenticate(self, request: Request) -> tuple[Principal, Credential] | None:
         """Return the caller, or None if there is no credential or it belongs to another family.
 
-        Raises Unauthenticated if the credential is malformed, unknown, expired or revoked.
+        Raises Unauthenticated if the header or the credential is malformed, or if the credential is unknown, expired or
+        revoked, or its owner is not active.
         """
         text = bearer_credential(request)
         if text is None:

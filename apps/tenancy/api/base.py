@@ -83,7 +83,7 @@ class ApiViewSet(ResourceViewSet):
             raise Forbidden("Your role does not permit this operation.")
 
     def _holder(self) -> Holder:
-        """Return the holder of the request's slot. ``resolve_scope`` has checked the organization in the path."""
+        """Return the holder of the request's slot. Call this after ``resolve_scope``, which checks the organization."""
         principal = self.principal
         organization = principal.organization_id or self.kwargs.get("org_id") or principal.caller
         return Holder(str(organization), _GROUPS[principal.family], principal.caller)
@@ -93,13 +93,13 @@ class ApiViewSet(ResourceViewSet):
         return frozenset() if operation.needs is None else frozenset({operation.needs})
 
     def handle_exception(self, exc: Exception) -> Response:
-        """Count the denial if the request was forbidden, here or by a service."""
+        """Return the response for an error. If this view or a service raised Forbidden, count a denial."""
         if isinstance(exc, Forbidden):
             self.count_denial(self.principal.organization_id or (self.kwargs["org_id"] if self.scope else None))
         return super().handle_exception(exc)
 
     def count_denial(self, organization_id: UUID | None) -> None:
-        """Count that the caller was denied this action. The count becomes an audit event of the organization."""
+        """Count a denial of this action, for an audit event of the organization (None: of the installation)."""
         audit.count_denial(f"{type(self).__name__}.{self.action}", actor=self.actor, organization_id=organization_id)
 
     def resolve_scope(self) -> None:
@@ -120,15 +120,15 @@ class ApiViewSet(ResourceViewSet):
         """Check the request, and make a POST with an ``Idempotency-Key`` idempotent."""
         super().initial(request, *args, **kwargs)
         operation = self.operation
-        assert operation is not None  # noqa: S101  check_permissions refuses an action without one
+        assert operation is not None  # noqa: S101  check_permissions refuses an action without an operation
         is_stored = operation.takes_idempotency_key and not operation.stores_response
         if request.method == "POST" and "Idempotency-Key" in request.headers and is_stored:
-            handler = getattr(self, "post")  # noqa: B009  the ViewSet sets this attribute at run time
+            handler = getattr(self, "post")  # noqa: B009  unknown to mypy: the ViewSet sets ``post`` at run time
             self.post = idempotent(handler, principal=self.principal, holds_secret=operation.holds_secret)
 
     @final
     def perform(self, command: Command) -> Response:
-        """Run a command on the row or the scope in the URL."""
+        """Run a command on the row in the URL, or on the scope if the URL names no row. Return the response."""
         row = self.get_object() if self.lookup_url_kwarg in self.kwargs else self.scope
         body = {} if command.operation.body is None else self.validated(self.request)
         made = command.run(row, actor=self.actor, **body)
@@ -146,9 +146,9 @@ class ApiViewSet(ResourceViewSet):
 
     @final
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
-        """Add the rate limit headers, and count the refusal if the response is a client error."""
+        """Add the rate limit headers. Count a response with a client error as a refusal."""
         response = super().finalize_response(request, response, *args, **kwargs)
-        if 400 <= response.status_code < 500 and self.rate_headers:  # set as soon as a credential is recognized
+        if 400 <= response.status_code < 500 and self.rate_headers:  # headers exist once the credential is recognized
             limits.count_refusal(self.principal)
         for name, value in self.rate_headers.items():
             response[name] = value
@@ -159,7 +159,7 @@ def _action(command: Command) -> Callable[..., Response]:
     def action(view: ApiViewSet, request: Request, **kwargs: Any) -> Response:
         return view.perform(command)
 
-    action.operation = command.operation  # type: ignore[attr-defined]  # read by DeclaringView
+    action.operation = command.operation  # type: ignore[attr-defined]  # functions accept any attribute; DeclaringView reads this one
     return action
 
 
@@ -179,7 +179,8 @@ class OrganizationViewSet(ApiViewSet):
     def _enter(self, organization: Organization) -> None:
         roles = roles_in(self.principal, organization)
         if not roles.has_any_role:
-            # Count the denial in the caller's own organization, if any: strangers must not fill the ledger of this one.
+            # Count a key's denial in its own organization, and a person's in the installation: strangers must not fill
+            # the ledger of the organization in the URL.
             self.count_denial(self.principal.organization_id)
             raise NotFound("There is no resource at this URL.")
         self.organization, self.roles = organization, roles

@@ -32,8 +32,8 @@ from byteor_cloud.errors import Conflict
 def rotate(organization: Organization, *, actor: Actor, **times: int) -> SigningKey:
     """Rotate the signing key.
 
-    Publishes a new key, which starts to sign after the agents have had time to fetch it. The previous key still
-    verifies signatures for `retire_in_s` seconds after that.
+    Publishes a new key, which starts to sign after `activate_in_s` seconds. From then on, the previous key only
+    verifies signatures, for `retire_in_s` seconds.
     """
     return signing_keys.rotate(organization=organization, actor=actor, **times)
 
@@ -49,8 +49,8 @@ def rotate(organization: Organization, *, actor: Actor, **times: int) -> Signing
 def retire(key: SigningKey, *, reason: str, actor: Actor) -> None:
     """Retire a signing key.
 
-    Retires a `retiring` key immediately, or withdraws the `next` key. Signatures that the key made before it was
-    retired still verify.
+    Retires a `retiring` key immediately, or withdraws the `next` key. A signature that contains its time still verifies
+    if it was made before the key was retired.
     """
     signing_keys.retire(key, reason=reason, actor=actor)
 
@@ -74,7 +74,7 @@ def rotate_secret(webhook: Webhook, *, actor: Actor) -> Created:
 def test(webhook: Webhook, *, actor: Actor) -> WebhookDelivery:
     """Send a test event to a webhook.
 
-    Sends an event of type `ping` to the webhook. The result appears in its list of deliveries.
+    Sends an event of type `ping` to the webhook. The result appears in the webhook's list of deliveries.
     """
     return subscriptions.ping(webhook, actor=actor)
 

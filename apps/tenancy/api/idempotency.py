@@ -1,4 +1,4 @@
-"""``Idempotency-Key``: store the first 2xx response to a creating POST, and return it to repeated requests."""
+"""``Idempotency-Key``: store the first 2xx response to a POST, and return it to repeated requests."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Repeatable:
 
     @classmethod
     def of(cls, request: Request, *, principal: Principal, holds_secret: bool) -> Repeatable:
-        """Read the request's key. ``holds_secret`` keeps the response for 10 minutes only. Raises InvalidInput."""
+        """Read the request's key. A response that ``holds_secret`` is kept for 10 minutes only. Raises InvalidInput."""
         key = request.headers["Idempotency-Key"]
         try:
             IDEMPOTENCY_KEY.read(key)
@@ -76,10 +76,10 @@ def idempotent(
 
 
 def claim(requests: Sequence[Repeatable]) -> list[Response | DomainError | None]:
-    """Lock the keys of requests until the transaction ends, and return the stored response of each, or None.
+    """Lock the requests' keys until the transaction ends. Return each request's stored response, a Conflict or None.
 
-    A request gets a Conflict instead if another request with its key is still running, or if the key was used with
-    another request. Store the responses of requests that get None in the same transaction (``to_rows``).
+    A Conflict means that another request with the key is still running, or that the key was used with another request.
+    None means that the request is new: execute it, and store its response in the same transaction (``to_rows``).
     """
     free = _lock_keys([request.number for request in requests])
     now = timezone.now()
@@ -104,7 +104,7 @@ def claim(requests: Sequence[Repeatable]) -> list[Response | DomainError | None]
 
 
 def _lock_keys(numbers: Sequence[int]) -> list[bool]:
-    """Lock the keys until the transaction ends, and return for each whether it was free."""
+    """Lock the keys with these numbers until the transaction ends, and return for each whether it was free."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT pg_try_advisory_xact_lock(number) FROM unnest(%s::bigint[]) WITH ORDINALITY AS k (number, place)"
@@ -141,5 +141,5 @@ def _replay(found: IdempotencyKey, fingerprint: str) -> Response | DomainError:
     if location is not None:
         response["Location"] = location
     if revision is not None:
-        response.revision = revision  # type: ignore[attr-defined]  # ResourceViewSet derives the ETag from it
+        response.revision = revision  # type: ignore[attr-defined]  # our own attribute: ResourceViewSet derives the ETag from it
     return response

@@ -1,6 +1,6 @@
-"""Rate limits. Requests are counted in the database, but those of agents in memory.
+"""Rate limits. Requests of agents are counted in memory, and all others in the database.
 
-Otherwise, each heartbeat would update a counter in the database.
+If the database counted agents' requests as well, each heartbeat would update a counter.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _read_shared(key: str, minute: int) -> int:
 
 
 def _add_local(key: str, minute: int) -> int:
-    global _local_minute  # noqa: PLW0603  the counters of the process are cleared when a new minute starts
+    global _local_minute  # noqa: PLW0603  the counters belong to the process, and to one minute
     with _lock:
         if minute != _local_minute:
             _local.clear()
@@ -115,7 +115,7 @@ def count_sign_in(step: str, address: str | None) -> None:
 def count_agent(agent_id: UUID | str) -> RateLimitUsage | None:
     """Count a request of an agent in this process. Returns None if rate limits are off.
 
-    All keys of an agent share one count, so that a new key does not reset it. Call this only after the key was
+    All keys of an agent share one count, so a new key does not reset the count. Call this only after the key was
     verified, because anybody could claim to be the agent.
     """
     return _usage(PER_MINUTE[Family.AGENT], lambda minute: _add_local(f"agent:{agent_id}", minute))

@@ -7,7 +7,7 @@ from uuid import UUID
 from apps.tenancy.models import Environment, Organization, Project
 from byteor_cloud.database.compiled import CompiledQuery
 
-# The parameters are the ids in the URL: of the organization, then of the project, then of the environment.
+# The parameters of the queries are the ids in the URL: of the organization, the project and the environment.
 ORGANIZATION = CompiledQuery[Organization](lambda org: Organization.objects.filter(pk=org), UUID)
 PROJECT = CompiledQuery[Project](
     lambda org, project: Project.objects.live().select_related("organization").filter(pk=project, organization_id=org),

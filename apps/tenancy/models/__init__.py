@@ -1,4 +1,4 @@
-"""The models of organizations, people, roles, credentials, signing keys, webhooks and the audit ledger."""
+"""The models of this app, imported from the modules of this package."""
 
 from apps.tenancy.models.accounts import (
     SignInLink,

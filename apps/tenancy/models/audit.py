@@ -1,4 +1,4 @@
-"""The audit ledger: events, the seals that chain them, and counts of denials and repetitions."""
+"""The audit trail: events, the seals that chain them, and counts of denials and repetitions."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class AuditEvent(models.Model):
         indexes = [
             models.Index(fields=["organization", "-id"], name="tenancy_auditevent_org"),
             models.Index(fields=["resource_id"], name="tenancy_auditevent_resource"),
-            # One index for each filter of the list. Without it, a search for a rare value would read all events.
+            # Each filter of the list has an index. Without one, a search for a rare value would read all events.
             models.Index(fields=["organization", "action", "id"], name="tenancy_auditevent_action"),
             models.Index(fields=["organization", "actor_id", "id"], name="tenancy_auditevent_actor"),
             models.Index(fields=["organization", "resource_kind", "id"], name="tenancy_auditevent_kind"),
@@ -60,7 +60,7 @@ class AuditEvent(models.Model):
             models.CheckConstraint(
                 condition=Q(outcome__in=["success", "denied", "error"]), name="tenancy_auditevent_outcome"
             ),
-            # The migration adds it as NOT VALID: it applies to new rows only, because older rows may be larger.
+            # The migration adds this constraint as NOT VALID, so it applies only to new rows: older rows may be larger.
             models.CheckConstraint(
                 condition=LessThanOrEqual(
                     Func(Cast(F("changes"), TextField()), function="octet_length", output_field=IntegerField()),
@@ -96,7 +96,7 @@ class AuditSeal(models.Model):
 
 
 class DenialCount(models.Model):
-    """How often an actor was denied an action within one minute. It becomes one audit event after that minute."""
+    """How often an actor was denied an action within one minute. The count is recorded as one event later."""
 
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, null=True, related_name="+")
     actor_kind = models.CharField(max_length=20)
@@ -120,10 +120,11 @@ class DenialCount(models.Model):
 
 
 class RepeatedEvent(models.Model):
-    """How often an organization key repeated an event within one minute. It becomes one event after that minute.
+    """How often an organization key repeated an event within one minute.
 
-    ``event`` is the first event, which is recorded in full. The other columns describe the last repetition;
-    ``changes`` has the last value of each field that any repetition changed.
+    After that minute, all repetitions are recorded as one event. ``event`` is the first event, which is recorded in
+    full. The other columns describe the last repetition; ``changes`` has the last value of each field that any
+    repetition changed.
     """
 
     event = models.ForeignKey(AuditEvent, on_delete=models.PROTECT, related_name="+")

@@ -23,7 +23,7 @@ def one_of_constraint(field: str, enum: Any, name: str) -> models.CheckConstrain
 
 
 class Row(models.Model):
-    """Base of all rows: a UUIDv7 primary key and the time of creation."""
+    """Base of most rows: a UUIDv7 primary key and the time of creation."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)

@@ -45,7 +45,7 @@ class Credential(Row):
 
 
 class UserToken(Credential):
-    """A person's bearer token, issued at sign-in or created through the API."""
+    """A person's bearer token, issued at sign-in or by ``bootstrap``, or created by the person."""
 
     family = Family.USER
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="tokens")
@@ -55,8 +55,8 @@ class UserToken(Credential):
 class OrganizationKey(Credential):
     """An organization API key, which gives a program a role in an organization or in one of its projects.
 
-    ``created_by`` is the person who created the key. For a key created with another key, it is the person who created
-    that other key. Null if unknown.
+    ``created_by`` is the person who created the key. If another organization key created it, this is the person who
+    created that key. Null if unknown.
     """
 
     family = Family.ORGANIZATION
@@ -133,7 +133,7 @@ class SigningKey(Row):
     def status_at(self, moment: datetime) -> KeyStatus:
         """Return the key's status at ``moment``, even if the worker has not stored it yet.
 
-        It is never earlier than the stored status, so that a clock that steps back does not revive a key.
+        The result is never earlier than the stored status, so that a clock that steps back does not revive a key.
         """
         return max(KeyStatus(self.status), self._status_from_times(moment), key=list(KeyStatus).index)
 

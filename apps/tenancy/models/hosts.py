@@ -10,9 +10,9 @@ from byteor_cloud.ids import uuid7
 
 
 class MasterKey(models.Model):
-    """The table's only row has the id (``vault.key_id``) of the master key under which all values are encrypted.
+    """The id (``vault.key_id``) of the master key under which all values are encrypted. The table has only one row.
 
-    A transaction that encrypts a value holds a share lock on the row, so that a rotation waits until it commits.
+    A transaction that encrypts a value holds a share lock on the row, so a rotation of the key waits for its commit.
     """
 
     ONLY = 1

@@ -46,7 +46,7 @@ class Organization(Row, Revisioned):
 
 
 class LiveQuerySet(models.QuerySet[Any]):
-    """Queries on rows that are first marked as deleted, and deleted by the worker later."""
+    """Queries on rows that are only marked as deleted at first. The worker deletes them later."""
 
     def live(self) -> Self:
         """Leave out rows that are marked as deleted."""
@@ -168,7 +168,7 @@ class Membership(Row, Revisioned):
 
     @classmethod
     def first_admin(cls, organization_id: UUID) -> UUID | None:
-        """Return the id of the org_admin who joined first, who is the person behind jobs that agents cause, or None."""
+        """Return the user id of the org_admin who joined first (the person behind jobs that agents cause), or None."""
         admins = cls.objects.filter(organization=organization_id, project=None, role=Role.ORG_ADMIN)
         return admins.order_by("pk").values_list("user_id", flat=True).first()
 

@@ -1,4 +1,4 @@
-"""Request counters for rate limits, and stored responses for idempotency keys."""
+"""Request counters for rate limits, and stored responses for idempotency keys and submitted forms."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from apps.tenancy.models.sealed_field import SealedField
 
 
 class RateCounter(models.Model):
-    """The number of a caller's requests in the current minute. The table is UNLOGGED: a crash may empty it."""
+    """The number of requests counted by a rate limit in one minute. The table is UNLOGGED: a crash may empty it."""
 
     key = models.CharField(max_length=100, primary_key=True)
     minute = models.BigIntegerField()
@@ -28,7 +28,10 @@ class IdempotencyKeyQuerySet(models.QuerySet[Any]):
 
 
 class IdempotencyKey(models.Model):
-    """The encrypted first response to a caller's ``Idempotency-Key``, saved in the transaction of that request."""
+    """The encrypted response to the first request with an ``Idempotency-Key``, saved in that request's transaction.
+
+    The console stores its submitted forms and their results in this table as well (``services/sent_forms.py``).
+    """
 
     caller = models.CharField(max_length=100)
     key = models.CharField(max_length=255)

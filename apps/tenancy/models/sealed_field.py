@@ -8,12 +8,12 @@ from django.apps import apps
 from django.db import models
 
 
-class SealedField(models.BinaryField):  # type: ignore[type-arg]  # BinaryField fixes its own types
+class SealedField(models.BinaryField):  # type: ignore[type-arg]  # at run time, BinaryField takes no type arguments
     """A column of encrypted values, written by ``vault.seal``. A rotation of the master key covers all such columns.
 
     ``context`` is a format string that names the secret and its owner with columns of the row that never change. The
-    ciphertext is bound to it, so that a secret copied to another row cannot be decrypted there. ``noun`` is what
-    messages call a value.
+    ciphertext is bound to the formatted context, so a secret copied to another row cannot be decrypted there. ``noun``
+    is what messages call a value.
     """
 
     def __init__(self, *args: Any, context: str = "", noun: str = "value", **options: Any) -> None:

@@ -46,19 +46,19 @@ class OrganizationQuotas(models.Model):
 
     @property
     def limits(self) -> Mapping[Quota, int | None]:
-        """The limit of each quota; None if there is none."""
+        """The limit of each quota, or None if the quota is not set."""
         return {quota: getattr(self, quota) for quota in Quota}
 
 
 class UseCount(models.Model):
-    """A change of a count of what an environment contains, or of what an organization did in a period.
+    """A part of a count: how much an environment contains, or how much an organization did in a period.
 
-    The count is the sum of its rows. Triggers of the counted tables and services only add rows, so that no transaction
+    The count is the sum of its rows. Services and the triggers of the counted tables only add rows, so no transaction
     waits for another. The job ``tenancy.count_use`` replaces the rows of a count with their sum.
     """
 
     class Kind(models.TextChoices):
-        # What an environment contains now. A trigger of the environment's table deletes these rows.
+        # What an environment contains now. When the environment is deleted, a trigger deletes these rows.
         AGENTS = "agents"
         DRAFTS = "drafts"
         STORED_BYTES = "stored_bytes"
@@ -69,8 +69,8 @@ class UseCount(models.Model):
         REPLAYS = "replays"
         WORK = "work"
 
-    # Deleting an environment's agents, drafts and files adds rows, which a trigger deletes at the end. A foreign key
-    # constraint would lock the environment after its rows, but a purge locks it before them, which could deadlock.
+    # Deleting an environment's agents, drafts and files adds rows, which a trigger deletes at the end. With a foreign
+    # key constraint, each new row would lock the environment last. A purge locks it first, so the two could deadlock.
     environment = models.ForeignKey(
         Environment, on_delete=models.DO_NOTHING, null=True, related_name="+", db_index=False, db_constraint=False
     )

@@ -25,9 +25,9 @@ class Webhook(Row, Revisioned):
     description = models.CharField(max_length=200, blank=True)
     events = models.JSONField(default=list)
     enabled = models.BooleanField(default=True)
-    # Why the control plane disabled the webhook. Empty if it did not disable it.
+    # Why the control plane disabled the webhook. Empty if it did not, or if the webhook was enabled again.
     disabled_reason = models.CharField(max_length=200, blank=True, editable=False)
-    # When the attempts began to fail. Null if the last attempt succeeded.
+    # When the attempts began to fail. Null if none has failed since the last success, or since the webhook was enabled.
     failing_since = models.DateTimeField(null=True, editable=False)
     secret = SealedField(context="webhook:{row.organization_id}:{row.pk}", noun="webhook secret")
     # After a rotation, deliveries are signed with both secrets until ``previous_secret_until``.
@@ -43,7 +43,7 @@ class Webhook(Row, Revisioned):
 
 class WebhookDeliveryQuerySet(models.QuerySet["WebhookDelivery"]):
     def due(self, now: datetime) -> Self:
-        """Keep only deliveries whose next attempt is due at ``now``."""
+        """Keep only deliveries to enabled webhooks whose next attempt is due at ``now``."""
         return self.filter(status=Outcome.PENDING, next_attempt_at__lte=now, webhook__enabled=True)
 
 

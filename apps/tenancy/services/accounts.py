@@ -56,7 +56,7 @@ def claim_or_create_account(
 
 @transaction.atomic
 def create_sign_in_link(*, user: User, actor: Actor) -> str:
-    """Return the secret part of a link that signs ``user`` in to the console once, within an hour."""
+    """Create a link that signs ``user`` in to the console once, within an hour. Return the secret part of the link."""
     secret = generate_link()
     SignInLink.objects.create(user=user, digest=secret.digest, expires_at=timezone.now() + LINK_LIFETIME)
     audit.record_of_person("sign_in_link.create", person=user, actor=actor, resource=("user", user.pk))
@@ -65,7 +65,7 @@ def create_sign_in_link(*, user: User, actor: Actor) -> str:
 
 @transaction.atomic
 def spend_sign_in_link(text: str, *, ip: str | None) -> User:
-    """Mark the link as used and return its person.
+    """Mark a sign-in link as used and return the person whom it signs in.
 
     Raises Unauthenticated if the link is unknown, used or expired, or if the account is not active.
     """
@@ -91,7 +91,7 @@ def spend_sign_in_link(text: str, *, ip: str | None) -> User:
 def set_installation_operator(user: User, *, is_operator: bool, actor: Actor) -> bool:
     """Grant or revoke the role of installation operator, who sees everything in the console.
 
-    Returns False if nothing had to change. Raises Conflict if the account is not active.
+    Returns False if nothing had to change. Raises Conflict when granting the role to an account that is not active.
     """
     locked = lock_row(user)
     if locked.is_superuser is is_operator:

@@ -1,6 +1,6 @@
 """Record audit events in the transaction of the change. ``ledger`` seals them.
 
-Events that belong to no organization (sign-ins, user tokens, the master key) go to the installation's own chain.
+Events that belong to no organization, such as sign-ins, go to the installation's own chain.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from apps.tenancy.models import (
 from apps.tenancy.services.webhooks.announce import announce
 from byteor_cloud.ids import uuid7
 
-# By the database's clock, which also determines the minute of each row.
+# Computed with the database's clock, which also determines the minute of each row.
 _MINUTE_AGO = TransactionNow() - timedelta(minutes=1)
 _COUNT_BYTES = 100  # bytes reserved for the count and the minute in an event about repetitions
 _NOT_COPIED = frozenset({"name"})  # the name of a token is private to the person who chose it
@@ -67,8 +67,8 @@ def record(
     """Record one event. Call it inside the transaction of the change. ``changes`` must not contain a secret.
 
     If an organization key repeats an event within a minute, the repetition is only counted, and the first event is
-    returned. Events with the same ``subject`` count as repetitions. It defaults to the resource; pass something that
-    stays the same if each repetition creates another resource.
+    returned. Events with the same action and ``subject`` count as repetitions. ``subject`` defaults to the resource. If
+    each repetition creates another resource, pass something that stays the same.
     """
     event = _event(action, actor, resource, changes, outcome=outcome, **_scope_ids(scope))
     if (repeated := _count_repetition(event, subject or resource)) is not None:
@@ -118,7 +118,7 @@ def record_of_person(
     resource: tuple[str, object],
     changes: Mapping[str, Any] | None = None,
 ) -> None:
-    """Record an event of a person's account: a sign-in, or a change of one of the person's tokens.
+    """Record an event of a person's account, such as a sign-in or a change to one of the person's tokens.
 
     The full event goes to the installation's chain. A copy without the IP address and the token's name goes to the
     chain of each organization that the person has joined.
@@ -132,9 +132,9 @@ def record_of_person(
 
 
 def _joined_organizations(person: User, actor: Actor) -> list[UUID]:
-    """Return the organizations that the person is a member of; none if the account was invited but is unclaimed.
+    """Return the ids of the organizations that the person has joined; none while the person's account is unclaimed.
 
-    An account is claimed once somebody has signed in to it or used one of its tokens, or if it is the actor itself.
+    An account counts as claimed if it is the actor, or if somebody has signed in to it or used one of its tokens.
     """
     is_claimed = (
         actor.user_id == person.pk
@@ -192,7 +192,7 @@ def _count_repetition(event: AuditEvent, subject: tuple[str, object]) -> AuditEv
         row_id, count = cursor.fetchone()
     if count == 0:
         return None
-    row = RepeatedEvent.objects.select_related("event").get(pk=row_id)  # the statement above has locked it
+    row = RepeatedEvent.objects.select_related("event").get(pk=row_id)  # the statement above has locked this row
     row.changes = fit({**row.changes, **event.changes}, max_bytes=MAX_BYTES - _COUNT_BYTES)
     row.resource_id, row.request_id, row.ip, row.last_at = event.resource_id, event.request_id, event.ip, timezone.now()
     row.save(update_fields=["changes", "resource_id", "request_id", "ip", "last_at"])
@@ -217,7 +217,7 @@ def close_repetitions() -> None:
 
 
 def count_denial(action: str, *, actor: Actor, organization_id: UUID | None) -> None:
-    """Count a denied request of a valid credential. ``close_denials`` records one event for all denials of a minute."""
+    """Count a denied request of a valid credential. ``close_denials`` later records equal denials as one event."""
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO tenancy_denialcount (organization_id, actor_kind, actor_id, actor_display, action, minute,"
@@ -235,7 +235,7 @@ def close_denials() -> None:
     for row in closed:
         record(
             row.action,
-            actor=Actor(row.actor_kind, row.actor_id, row.actor_display),  # type: ignore[arg-type]  # as stored
+            actor=Actor(row.actor_kind, row.actor_id, row.actor_display),  # type: ignore[arg-type]  # only an ActorKind is ever stored
             scope=row.organization,
             resource=("credential", row.actor_id),
             changes={"denials": row.count, "minute": row.minute.isoformat()},

@@ -20,7 +20,7 @@ KEPT_FOR = timedelta(days=1)
 
 
 def announce(host_id: UUID) -> None:
-    """Store that the ``serve`` process with this id runs on this host, and the ids of its master keys."""
+    """Store or update the row of this host's ``serve`` process: the ids of its master keys, and that it is running."""
     try:
         ids = vault.own_key_ids()
     except vault.MasterKeyUnavailable:  # the key's file was removed

@@ -1,6 +1,6 @@
-"""The sealed audit ledger: one hash chain for each organization, and the installation's own.
+"""The ledger, which is the sealed audit trail: one hash chain for each organization, and the installation's own.
 
-The worker seals events. A ledger can be verified against tampering, and exported with a signed checkpoint.
+The worker seals events. A ledger can be checked for tampering, and exported with a signed checkpoint.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def _to_linked_event(row: AuditEvent) -> LedgerEvent:
 
 @transaction.atomic
 def seal_chain(organization_id: UUID | None, *, limit: int = BATCH_SIZE, whole: bool = False) -> int:
-    """Append unsealed events, oldest first, to the chain of an organization (None: of the installation).
+    """Append the oldest ``limit`` unsealed events to the chain of an organization (None: of the installation).
 
     Returns the number of sealed events. ``whole`` searches the whole ledger, not only the recent part in which unsealed
     events are expected. Only the worker seals, so that requests do not wait for each other at the head of the chain.
@@ -130,7 +130,7 @@ def seal_all(*, whole: bool = False) -> None:
 
 
 def _query_of_chain(sql: str, table: str, organization_id: UUID | None) -> tuple[str, list[UUID]]:
-    """Return the query and its parameters for the chain of an organization (None: of the installation)."""
+    """Restrict the query to the chain of an organization (None: of the installation). Return it and its parameters."""
     if organization_id is None:
         return sql.format(chain=f"{table}.organization_id IS NULL"), []
     return sql.format(chain=f"{table}.organization_id = %s"), [organization_id]
@@ -139,7 +139,7 @@ def _query_of_chain(sql: str, table: str, organization_id: UUID | None) -> tuple
 def read_links(
     organization_id: UUID | None, *, after_seq: int = _BEFORE_ALL, until: int | None = None, page: int = PAGE
 ) -> Iterator[Link]:
-    """Yield the links of the chain of an organization (None: of the installation), with one page in memory."""
+    """Yield the links in the chain of an organization (None: of the installation). Keep only one page in memory."""
     seals = AuditSeal.objects.filter(organization=organization_id)
     while True:
         # Each page starts at the next existing link, because tampering may have left a gap of any size.

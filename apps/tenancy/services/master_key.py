@@ -1,4 +1,4 @@
-"""Rotation of the master key, which encrypts every stored secret again."""
+"""Rotation of the master key: encrypt all stored secrets under the new key."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from apps.tenancy.services import audit, vault
 BATCH_SIZE = 500  # rows read and written per statement
 MAX_NAMED = 20  # values listed in an error
 LOCK_TIMEOUT_MS = 200  # less than PostgreSQL's deadlock_timeout of 1 s
-PAUSE_S = 0.2  # before the next attempt
+PAUSE_S = 0.2  # seconds before the next attempt
 
 
 def reseal(*, actor: Actor) -> dict[str, int]:
-    """Encrypt every value under this host's current master key, and make that the installation's key.
+    """Encrypt every value under this host's current master key, and make this key the installation's.
 
     Returns the number of changed values by column. Changes all values or none, and is idempotent. Raises
     MasterKeyUnavailable if this host does not have the installation's key, and VaultError if some values can be
@@ -68,7 +68,7 @@ def _reseal(actor: Actor) -> dict[str, int]:
 
 
 def _reseal_column(field: SealedField, lost: list[str]) -> int:
-    """Encrypt the column's values again and return how many changed. Add those that cannot be decrypted to ``lost``."""
+    """Encrypt the column's values again and return how many changed. Add those that no key decrypts to ``lost``."""
     rows = field.model._base_manager.exclude(**{field.attname: None}).select_for_update(of=("self",), no_key=True)
     count = 0
     changed = []

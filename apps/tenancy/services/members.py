@@ -20,7 +20,7 @@ def _check_grant(granter: frozenset[Permission], role: Role) -> None:
 
 
 def check_not_last_admin(membership: Membership) -> None:
-    """Raise Conflict if no other active member is org_admin. Lock the organization before the check and a change."""
+    """Raise Conflict if this membership is the last active org_admin's. Lock the organization before you call this."""
     if membership.project_id is None and membership.role == Role.ORG_ADMIN:
         others = Membership.objects.filter(
             organization_id=membership.organization_id,
@@ -47,7 +47,9 @@ def add(
 ) -> Membership:
     """Give a role to the person with the verified address ``email``.
 
-    If no account has the address, creates an unclaimed one. The person claims it by signing in with that address.
+    If no account has the address, creates an unclaimed one. The person claims the account by signing in with the
+    address. Raises Forbidden if the role exceeds the granter's permissions, InvalidInput for an org_admin of a project
+    or an address in another domain than ``email_domains``, and Conflict if the person already has a role there.
     """
     _check_grant(granter, role)
     if project is not None and role is Role.ORG_ADMIN:
@@ -80,7 +82,8 @@ def change_role(
 ) -> Membership:
     """Change a member's role.
 
-    Raises Conflict for the last org_admin, and Forbidden if the old or new role exceeds the granter's permissions.
+    Raises Conflict for the last org_admin, Forbidden if the old or new role exceeds the granter's permissions,
+    InvalidInput for an org_admin of a project, and PreconditionFailed if the revision is not ``expected_revision``.
     """
     lock_row(membership.organization)
     current = Membership.objects.select_related("organization", "project", "user").get(pk=membership.pk)
@@ -108,7 +111,7 @@ def remove(
     actor: Actor,
     expected_revision: int | None = None,
 ) -> None:
-    """Remove a member. Raises Conflict for the last org_admin, and Forbidden as ``change_role`` does."""
+    """Remove a member. Raises Conflict, Forbidden and PreconditionFailed as ``change_role`` does."""
     lock_row(membership.organization)
     current = lock_revision(membership, expected_revision)
     _check_grant(granter, Role(current.role))

@@ -52,7 +52,7 @@ def set_quotas(organization: Organization, limits: Mapping[Quota, int | None], *
     if any(limit is not None for limit in quotas.limits.values()):
         quotas.save()
     else:
-        rows.delete()  # so that no transaction needs to lock it
+        rows.delete()  # without a row, transactions need no lock
     resource = ("organization", organization.pk)
     audit.record("organization.set_quotas", actor=actor, scope=organization, resource=resource, changes=changes)
 
@@ -75,9 +75,9 @@ class Allowance:
 
 
 def check(organization_id: UUID, amounts: Mapping[Quota, int]) -> bool:
-    """Raise QuotaExceeded if using these amounts in addition would exceed a quota of the organization.
+    """Raise QuotaExceeded if adding these amounts to the usage would exceed a quota of the organization.
 
-    Returns whether any of these quotas is set. If so, only ``reserve`` prevents concurrent requests from exceeding it.
+    Returns whether any of these quotas is set. If so, only ``reserve`` keeps concurrent requests from exceeding it.
     """
     quotas = _quotas(frozenset(amounts), lock=False).first(organization_id)
     if quotas is None:
@@ -94,7 +94,7 @@ def reserve(organization_id: UUID, amounts: Mapping[Quota, int]) -> None:
 
 
 def lock_allowances(organization_ids: Iterable[UUID], quota: Quota) -> dict[UUID, Allowance]:
-    """Return the allowances of organizations that have this quota, and lock them until the transaction ends."""
+    """Lock the quotas of organizations that have this quota, and return their allowances by organization id."""
     found = {}
     for organization_id in sorted(set(organization_ids)):  # always in the same order, to avoid deadlocks
         quotas = _quotas(frozenset({quota}), lock=True).first(organization_id)
@@ -105,7 +105,7 @@ def lock_allowances(organization_ids: Iterable[UUID], quota: Quota) -> dict[UUID
 
 @cache
 def _quotas(kinds: frozenset[Quota], *, lock: bool) -> CompiledQuery[OrganizationQuotas]:
-    """Return the query for an organization's quotas, which finds no row if none of ``kinds`` is set."""
+    """Return a query for an organization's quotas. It finds no row if none of ``kinds`` is set."""
     is_set = reduce(or_, (Q(**{f"{quota}__isnull": False}) for quota in sorted(kinds)))
     rows = OrganizationQuotas.objects.filter(is_set)
     if lock:

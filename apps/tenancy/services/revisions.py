@@ -31,7 +31,10 @@ def is_same_json(one: object, other: object) -> bool:
 
 
 def lock_revision[R: Revisioned](row: R, expected: int | None) -> R:
-    """Lock the row and return it. Raises PreconditionFailed if its revision is not ``expected`` (None: any)."""
+    """Lock the row and return it.
+
+    Raises NotFound if it was deleted, and PreconditionFailed if its revision is not ``expected`` (None: any).
+    """
     locked = lock_row(row)
     if expected is not None and locked.revision != expected:
         raise PreconditionFailed("The resource has changed since you read it. Read it again and repeat the edit.")

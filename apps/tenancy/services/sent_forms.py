@@ -17,7 +17,7 @@ from apps.tenancy.services import vault
 from byteor_cloud.errors import Conflict
 
 LIFETIME = timedelta(hours=12)
-"""How long a form can be submitted after it was shown. Submitted forms are stored for longer than that."""
+"""How long a form can be submitted after it was shown. A submitted form is stored for twice as long."""
 RESULT_LIFETIME = timedelta(minutes=10)
 """How long a repeated form gets the same result. The result may contain a secret, so it is stored encrypted."""
 
@@ -28,7 +28,7 @@ type FormResult = dict[str, Any]
 def run_once(
     form_id: str, values: Mapping[str, list[str]], *, actor: Actor, work: Callable[[], FormResult]
 ) -> FormResult:
-    """Do a form's work and return its result. A double click, a reload or a retry gets the same result again.
+    """Run ``work`` for a submitted form, and return the result. A double click, reload or retry gets the same result.
 
     Raises Conflict if the person submitted the form before with other values, or longer ago than ``RESULT_LIFETIME``.
     """
@@ -40,7 +40,7 @@ def run_once(
     except IntegrityError:
         return _first_result(caller, form_id, fingerprint)
     result = work()
-    # A separate row, because the result must expire before the form.
+    # The result has a separate row, because it must expire earlier than the form.
     _row(caller, f"{form_id} answer", fingerprint, json.dumps(result).encode(), RESULT_LIFETIME).save(force_insert=True)
     return result
 

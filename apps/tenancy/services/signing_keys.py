@@ -31,7 +31,8 @@ from byteor_cloud.errors import Conflict, IllegalTransition
 RETIRE_IN_S = 7 * 86_400
 _MIN_ACTIVATION_DELAY_S = 60
 _INSTALLATION_LOCK = 7_226_190_005  # an arbitrary lock number, the same in every process
-_HEARTBEATS_AWAITED = 3  # intervals before a new key signs: heartbeats may be lost, and are sent less often under load
+# The number of heartbeat intervals before a new key signs. Heartbeats may be lost, and are less frequent under load.
+_HEARTBEATS_AWAITED = 3
 _EVENTS = {
     KeyStatus.ACTIVE: "signing_key.activate",
     KeyStatus.RETIRING: "signing_key.supersede",
@@ -89,10 +90,11 @@ def rotate(
 
 @transaction.atomic
 def retire(key: SigningKey, *, reason: str, actor: Actor) -> SigningKey:
-    """Retire a retiring key immediately, or withdraw the next key. Raises Conflict for the active key.
+    """Retire a retiring key immediately, or withdraw the next key.
 
     A signature that contains its time still verifies if it was made before the key was retired. A withdrawn key
-    verifies nothing, because it has never signed.
+    verifies nothing, because it has never signed. Raises Conflict for the active key, and IllegalTransition for a key
+    that is already retired.
     """
     organization = _lock(key.organization)
     now = timezone.now()
@@ -118,7 +120,7 @@ def retire(key: SigningKey, *, reason: str, actor: Actor) -> SigningKey:
 
 
 def update_all_statuses() -> None:
-    """Update the stored status of each key that became active, retiring or retired, in every organization."""
+    """Update the stored status of all keys that became active, retiring or retired, including the installation's."""
     due = SigningKey.objects.due(timezone.now()).order_by()
     for organization_id in due.values_list("organization_id", flat=True).distinct():
         update_statuses(organization_id)
@@ -147,7 +149,7 @@ def etag(key_set: keys.KeySet) -> str:
 
 
 def active_private_key(organization_id: UUID | None) -> bytes:
-    """Return the raw private key of the active key. Discard it immediately after signing."""
+    """Return the active raw private key of an organization (None: of the installation). Discard it after signing."""
     now = timezone.now()
     rows = SigningKey.objects.filter(organization=organization_id, private_key__isnull=False)
     return vault.unseal(next(row for row in rows if row.status_at(now) is KeyStatus.ACTIVE), "private_key")
@@ -163,7 +165,7 @@ def _lock(organization: Organization | None) -> Organization | None:
 
 
 def _activation_delay_s(organization: Organization | None) -> int:
-    """Return the seconds within which every online agent sends a heartbeat and so is notified of a new key."""
+    """Return the seconds within which every online agent sends a heartbeat, whose response announces a new key."""
     if organization is None:
         return 0
     environments = Environment.objects.live().filter(project__organization=organization)
@@ -189,10 +191,10 @@ def _create(
 
 
 def _update_due_statuses(organization: Organization | None, now: datetime, *, actor: Actor) -> None:
-    """Update the stored status of each key that is due. The caller must hold the organization's lock."""
+    """Update the stored status of each key that is due. The caller must hold the lock of ``_lock``."""
     due = SigningKey.objects.filter(organization=organization).due(now).order_by("id")
-    # The active key must be saved first, since only one key may be active. Ids do not have that order: a clock may have
-    # stepped back between the creation of the two.
+    # The key that was active must be saved before the next key, since only one key may be active. The order of their
+    # ids does not ensure this, because a clock may have stepped back between their creation.
     for key in sorted(due, key=lambda key: key.status == KeyStatus.NEXT):
         _save_status(key, key.status_at(now), actor=actor)
 

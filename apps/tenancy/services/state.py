@@ -30,8 +30,8 @@ def lock_row[R: models.Model](row: R, *, related: Sequence[str] = ()) -> R:
 def keep_environments(*ids: UUID) -> None:
     """Prevent environments from being purged until the transaction ends.
 
-    Call this before locking several rows of an environment whose own row is not locked. A purge locks the environment
-    first and then deletes its rows in another order, so the two could deadlock otherwise.
+    Call this before locking several rows of an environment that is not locked itself. A purge locks the environment
+    first, and then deletes its rows in another order. Without this lock, the purge and the caller could deadlock.
     """
     with connection.cursor() as cursor:
         cursor.execute("SELECT FROM tenancy_environment WHERE id = ANY(%s) ORDER BY id FOR KEY SHARE", [list(ids)])

@@ -36,7 +36,7 @@ def max_key_lifetime(organization: Organization) -> timedelta:
 
 
 def max_token_lifetime(user: User) -> timedelta:
-    """Return the maximum lifetime of the person's tokens: the shortest limit of their organizations, or the default."""
+    """Return the maximum lifetime of the person's tokens: the shortest of the organizations' limits, or the default."""
     organizations = Organization.objects.filter(memberships__user=user).distinct()
     default = timedelta(days=Organization.DEFAULT_SETTINGS["token_max_days"])
     return min((max_key_lifetime(organization) for organization in organizations), default=default)
@@ -44,9 +44,9 @@ def max_token_lifetime(user: User) -> timedelta:
 
 @transaction.atomic
 def create_user_token(*, user: User, name: str, expires_in_s: int | None = None, actor: Actor) -> tuple[UserToken, str]:
-    """Create a token for the person; return it and its secret.
+    """Create a token for the person; return the token and its secret.
 
-    Raises InvalidInput if its lifetime exceeds ``token_max_days`` of one of the person's organizations.
+    Raises InvalidInput if the lifetime exceeds ``max_token_lifetime``.
     """
     secret = generate(Family.USER)
     token = UserToken.objects.create(
@@ -71,9 +71,10 @@ def create_organization_key(
     granter: frozenset[Permission],
     actor: Actor,
 ) -> tuple[OrganizationKey, str]:
-    """Create an organization key; return it and its secret.
+    """Create an organization key; return the key and its secret.
 
-    Raises Forbidden if the role has permissions that the granter lacks, and InvalidInput for a wrong role or lifetime.
+    Raises Forbidden if the role has permissions that the granter lacks, InvalidInput for a wrong role or lifetime, and
+    IntegrityError (409) if the name is taken.
     """
     if not may_grant(granter, role):
         raise Forbidden(f"You cannot grant the role {role}, because it has permissions that you do not have.")
@@ -119,7 +120,7 @@ def record_credential(
 ) -> None:
     """Record an audit event of a credential. The event contains the credential's prefix, never its secret.
 
-    The event of a user token goes to all organizations that its owner has joined; pass None as its ``scope``.
+    The event of a user token is recorded by ``audit.record_of_person``; pass None as its ``scope``.
     ``subject`` is as in ``audit.record``.
     """
     resource = (credential._meta.model_name or "credential", credential.pk)
@@ -151,7 +152,7 @@ def revoke(
 def note_use(credential: Credential) -> None:
     """Store when the credential was last used, to the minute.
 
-    Nothing is stored while the disk is full, because read-only requests must still work then.
+    Nothing is stored while the disk is full, because read-only requests must still work.
     """
     now = timezone.now()
     used_before = now - _USE_PRECISION

@@ -1,4 +1,4 @@
-"""The usage of organizations: read it, add to it, and sum it up."""
+"""The usage of organizations: read usage, add to it, and sum it up."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ ON CONFLICT (organization_id, month) DO UPDATE SET agents = excluded.agents, sto
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """An organization's quotas, its current usage, and its usage in each of the last months, newest first."""
+    """The current month, an organization's quotas and current usage, and its usage by month, newest first."""
 
     month: date
     limits: Mapping[Quota, int | None]
@@ -74,7 +74,10 @@ class Usage:
 
 
 def count_used(organization_id: UUID, quotas: Collection[Quota] = tuple(Quota)) -> dict[Quota, int]:
-    """Return the organization's current usage of each of these quotas. Deleted environments do not count."""
+    """Return the organization's current usage of each of these quotas.
+
+    What deleted environments contained does not count, except for their captures of today.
+    """
     counted = Q(
         environment__project__organization=organization_id,
         environment__deleted_at=None,
@@ -88,7 +91,7 @@ def count_used(organization_id: UUID, quotas: Collection[Quota] = tuple(Quota)) 
 
 
 def read_usage(organization: Organization) -> Usage:
-    """Return the organization's quotas, its current usage, and its usage in each of the last months."""
+    """Return the organization's quotas, its current usage, and its usage in the last months that have counts."""
     month, used = _today().replace(day=1), count_used(organization.pk)
     quotas = OrganizationQuotas.objects.filter(organization=organization).first() or OrganizationQuotas()
     peaks = {each.month: each for each in MonthlyPeak.objects.filter(organization=organization, month__gte=_oldest())}

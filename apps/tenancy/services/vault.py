@@ -61,7 +61,7 @@ def own_key_ids() -> list[str]:
 def ensure_key() -> str:
     """Return the id of the installation's master key. Raises MasterKeyUnavailable if this host does not have the key.
 
-    If no id is stored yet, stores the id of this host's key, provided that the key decrypts the values in the database.
+    If no id is stored yet, stores the id of this host's key first (see ``_store_first_id``).
     """
     stored = _stored_id()
     if stored is None:
@@ -89,7 +89,7 @@ def seal_all(values: Iterable[tuple[models.Model, str, bytes]]) -> None:
 def unseal(row: models.Model, name: str) -> bytes:
     """Return the decrypted value of the row's column.
 
-    Raises VaultError if no master key decrypts it, and MasterKeyUnavailable if this host lacks the right key.
+    Raises VaultError if no master key decrypts it, and MasterKeyUnavailable without the installation's key.
     """
     plaintext, _ = _decrypt(row, _field(row, name))
     return plaintext
@@ -98,7 +98,7 @@ def unseal(row: models.Model, name: str) -> bytes:
 def reseal(row: models.Model, field: SealedField) -> bool:
     """Encrypt the row's column again under this host's current master key. The caller must hold the key's row lock.
 
-    Returns False if it is already encrypted under that key. Raises the same errors as ``unseal``.
+    Returns False if the value is already encrypted under that key. Raises the same errors as ``unseal``.
     """
     plaintext, is_current = _decrypt(row, field)
     if not is_current:
@@ -116,7 +116,7 @@ def _decrypt(row: models.Model, field: SealedField) -> tuple[bytes, bool]:
     keys = _keys()
     found = _try_keys(row, field, keys)
     if found is None:
-        ensure_key()  # raises a more helpful error if this host does not have the installation's key
+        ensure_key()  # raises a clearer error if this host does not have the installation's key
         raise VaultError(f"{row._meta.label} {row.pk}: neither {SETTINGS} decrypts it")
     plaintext, key = found
     return plaintext, key == keys[0]
@@ -191,7 +191,8 @@ def _stored_id(*, lock: bool = False) -> str | None:
 def _store_first_id() -> None:
     """Store the id of this host's key as the installation's. If several hosts do this concurrently, the first one wins.
 
-    An older release may have encrypted values already. In that case, the key must decrypt the oldest of them.
+    An older release may have encrypted values already. In that case, the id of the key that decrypts the oldest of them
+    is stored: of the current or of the previous key. Raises MasterKeyUnavailable if neither does.
     """
     keys = _keys()
     key = keys[0]

@@ -46,9 +46,9 @@ class Compilation:
 
 
 def compile_plan(plan: object, *, target: str | None = None, ops: Ops | None = None) -> Compilation:
-    """Compile a parsed plan; ``target`` overrides the plan's own, and ``ops`` defaults to the built-in ops.
+    """Compile a parsed plan; ``target`` overrides the plan's own target, and ``ops`` defaults to the built-in ops.
 
-    ``plan`` may be any JSON value. An invalid plan never raises: each of its problems becomes a diagnostic. If the
+    ``plan`` may be any JSON value. An invalid plan never raises: its problems become diagnostics. If the
     target is valid, only the payload that it names (``single_ring`` or ``lane_graph``) is read.
     """
     report = CompileReport()

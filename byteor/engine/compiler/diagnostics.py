@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 MAX_DIAGNOSTICS = 200
-"""The maximum number of diagnostics of a compilation. If there are more, the last one says so."""
+"""The maximum number of diagnostics of a compilation. If some are left out, the last one reports that."""
 
 
 class Severity(StrEnum):
@@ -104,7 +104,7 @@ class CompileReport:
 
     @property
     def diagnostics(self) -> tuple[Diagnostic, ...]:
-        """The diagnostics in the order in which they were added. If some are left out, the last one says so."""
+        """The diagnostics in the order in which they were added. If some are left out, the last one reports that."""
         if not self.is_full:
             return tuple(self._found)
         first_hidden = self._found[MAX_DIAGNOSTICS - 1]
@@ -149,7 +149,7 @@ def nearest_word(word: str, known: Iterable[str]) -> str | None:
 
 
 def _neighbors_in_order(word: str, known: list[str]) -> Iterator[str]:
-    """Yield the words that share the longest prefix with this one, then those that share the longest suffix."""
+    """Yield the known words that share the longest prefix with ``word``, then those that share the longest suffix."""
     for step in (1, -1):
         ordered = sorted(name[::step] for name in known)
         place = bisect_left(ordered, word[::step])

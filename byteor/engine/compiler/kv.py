@@ -158,7 +158,7 @@ class _Reader:
                     group.setdefault(int(index[1]), number)
 
     def scalar(self, key: str, accepts: Any, line: int) -> Any:
-        """Read one value. If it is missing, raise KvError for ``line``, or for the last line if ``line`` is 0."""
+        """Read one value. Raises KvError, for a missing value with ``line``, or with the last line if ``line`` is 0."""
         if key not in self.values:
             raise KvError(line or self.last, f"the key {key} is missing")
         number, value = self.values[key]
@@ -173,7 +173,7 @@ class _Reader:
         return value
 
     def record(self, record: Any, prefix: str, line: int) -> Any:
-        """Read the record whose keys begin with ``prefix``; ``line`` is the line where the record begins."""
+        """Read the record whose keys begin with ``prefix``; ``line`` is the line where it begins, or 0."""
         values: dict[str, Any] = {}
         for name, field in _RECORDS[record].items():
             key = f"{prefix}.{name}"

@@ -111,6 +111,6 @@ def _check_lane(lane: LanePlan, plan: GraphPlan, pointer: str, report: CompileRe
         report.add(
             Code.PLAN_SCHEMA,
             capacity,
-            f"A lane of kind {kind} has no capacity.",
+            f"A lane of kind {kind} cannot have a capacity.",
             'Remove "capacity", or write "kind": "sequenced_slots".',
         )

@@ -13,7 +13,7 @@ GAP = 28.0
 LAYER_HEIGHT = 78.0
 _SWEEPS = 6
 _MAX_BENDS = 20_000
-"""If the edges cross more layers than this, they are drawn straight, because nobody could follow bent ones either."""
+"""The maximum number of bends. Beyond it, all edges are straight, because nobody could follow so many bent ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ def place_graph(graph: SpecGraph, widths: Sequence[float]) -> Layout:
     pairs = [(numbers[edge.source], numbers[edge.target]) for edge in graph.edges]
     layers = _layers(len(numbers), pairs)
     chains, layers = _chains(pairs, layers)
-    all_widths = [*widths, *[8.0] * (len(layers) - len(numbers))]  # including the bends of edges
+    all_widths = [*widths, *[8.0] * (len(layers) - len(numbers))]  # the nodes' widths, then the bends'
     steps = [step for chain in chains for step in pairwise(chain)]
     below, above = neighbors(len(layers), steps)
     rows: list[list[int]] = [[] for _ in range(max(layers) + 1)]
@@ -65,7 +65,7 @@ def _layers(count: int, pairs: list[tuple[int, int]]) -> list[int]:
 
 
 def _chains(pairs: list[tuple[int, int]], layers: list[int]) -> tuple[list[list[int]], list[int]]:
-    """Split each edge into a chain of nodes, with a bend on every layer that it crosses.
+    """Split each edge into a chain of nodes, with a bend on every layer that it crosses unless there are too many.
 
     Returns the chains, and the layers of all nodes followed by the layers of the bends.
     """

@@ -65,7 +65,7 @@ class _LoweringWalk:
             self._inform(
                 Code.LOWER_BRIDGE,
                 node,
-                f"reads {source.kind} and writes {target.kind}; a bridge joins the two kinds of lanes",
+                f'reads a lane of kind "{source.kind}" and writes one of kind "{target.kind}"; a bridge joins them',
                 "use the same kind of lane on both sides",
             )
         self._route(node, target)
@@ -89,7 +89,7 @@ class _LoweringWalk:
         self._inform(
             Code.LOWER_ROUTER,
             node,
-            f"has {len(links)} outgoing connections; a router copies its output to each",
+            f"has {len(links)} outgoing connections; a router copies the output to each of them",
             "keep only one outgoing connection",
         )
 

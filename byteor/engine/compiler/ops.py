@@ -32,7 +32,7 @@ class StageOp(Protocol):
 
     @property
     def process(self) -> Process:
-        """Return a function ``(payload: bytes, params: dict | None) -> bytes | None``.
+        """The function ``(payload: bytes, params: dict | None) -> bytes | None`` that processes a record.
 
         It returns the new payload, or None to drop the record. ``params`` are the stage's parameters in the config
         bundle. If the op has an argument, it is passed as the keyword ``argument``. The function must be
@@ -47,7 +47,7 @@ def split_op(op: str) -> tuple[str, str | None]:
 
 
 def _no_argument(argument: str | None) -> str | None:
-    return None if argument is None else "it takes no argument"
+    return None if argument is None else "it accepts no argument"
 
 
 _URL_CHARACTERS = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")
@@ -70,7 +70,7 @@ def _http_url(argument: str | None) -> str | None:
     if url.scheme not in {"http", "https"}:
         return "the URL must start with http:// or https://"
     if port == 0 or not (":" in host or _HOST.fullmatch(host)):
-        return "the URL needs a host, and a port must not be 0"
+        return "the URL must have a host, and its port must not be 0"
     if "@" in url.netloc:
         return "a spec must not contain credentials; put them in the env of the config bundle"
     return None
@@ -167,7 +167,7 @@ def _load(key: str, claimants: list[EntryPoint]) -> StageOp | str:
 def _argument_fault(stage: StageOp, argument: str | None) -> str | None:
     try:
         problem = stage.validate(argument)
-    except Exception as error:  # as in _load
+    except Exception as error:  # an error in a third-party package must not stop the compiler
         return f"checking it raised {type(error).__name__}: {_printable(error)}"
     return problem and _printable(problem)
 

@@ -52,7 +52,7 @@ SHARD_KEY = PlanText(
 # Control characters and lone surrogates are refused, because PostgreSQL and UTF-8 encoders reject some of them.
 DESCRIPTION = PlanText(
     expected="a string of at most 4,096 characters, without control characters except tabs and newlines",
-    example="Normalises quotes.",
+    example="Normalizes quotes.",
     pattern=r"[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]*",
     max_length=4_096,
 )
@@ -106,7 +106,7 @@ RING_STAGES = ListOf(
 
 @dataclass(frozen=True, slots=True)
 class RingPlan:
-    """A single ring. Fields that could not be read are None."""
+    """A single ring. Fields that could not be read are None, and so is an absent ``shard_key``."""
 
     ingress: Annotated[str | None, required(NAME)]
     egress: Annotated[str | None, required(NAME)]
@@ -136,7 +136,7 @@ CAPACITY = Integer(
 
 @dataclass(frozen=True, slots=True)
 class LanePlan:
-    """The lane of a connection. Fields that could not be read are None."""
+    """The lane of a connection. Fields that could not be read are None, and so is an absent ``capacity``."""
 
     kind: Annotated[LaneKind | None, required(LANE_KIND)]
     capacity: Annotated[int | None, PlanField(CAPACITY)]
@@ -219,7 +219,7 @@ TARGET = Choice(expected="the model of the pipeline", options=("single_ring", "l
 
 @dataclass(frozen=True, slots=True)
 class PlanDocument:
-    """A plan. Fields that could not be read are None. ``single_ring`` and ``lane_graph`` are read later."""
+    """A plan. Absent and unreadable fields are None. ``single_ring`` and ``lane_graph`` are read later."""
 
     plan_v: Annotated[int | None, required(PLAN_V)]
     name: Annotated[str | None, required(NAME)]

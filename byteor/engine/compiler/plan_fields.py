@@ -16,7 +16,7 @@ READ_LIMIT = 16_384
 
 
 class ValueType[T](ABC):
-    """The type of a JSON value. ``read`` returns None for a value of another type, and reports every problem."""
+    """The type of a JSON value. ``read`` reports every problem, and returns None for a value that cannot be used."""
 
     @abstractmethod
     def read(self, value: object, pointer: str, report: CompileReport) -> T | None:
@@ -29,7 +29,7 @@ class ValueType[T](ABC):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanText(ValueType[str]):
-    """A string. One that does not match the pattern is reported but still returned, so that later rules can name it.
+    """A string. An invalid string is reported but still returned, so that later rules can name it.
 
     ``suggest`` turns an invalid string into a valid one for the hint.
     """
@@ -176,7 +176,7 @@ class ListOf[T](ValueType[tuple[T | None, ...]]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanLabels(ValueType[dict[str, str]]):
-    """An object with arbitrary keys and short strings as values."""
+    """An object of labels: its keys and values are limited strings."""
 
     key: PlanText
     value: PlanText

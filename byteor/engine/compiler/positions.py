@@ -11,7 +11,7 @@ from byteor.engine.strict_json import TOKEN
 
 
 class Position(NamedTuple):
-    """A position in a text. Lines and columns count from 1, and columns are characters."""
+    """A position in text. Lines and columns count from 1, and columns are characters."""
 
     line: int
     column: int

@@ -73,7 +73,7 @@ def _check_sharding(plan: RingPlan, report: CompileReport) -> None:
         report.add(
             Code.PLAN_SCHEMA,
             pointer,
-            "A ring with one shard has no shard key.",
+            "A ring with one shard cannot have a shard key.",
             'Remove "shard_key", or write "shards": 2 or more with "ordering": "per_key".',
         )
 

@@ -19,7 +19,7 @@ def neighbors(count: int, pairs: Iterable[tuple[int, int]]) -> tuple[list[list[i
 
 
 def topological_order(successors: Successors, predecessors: Successors) -> list[int]:
-    """Sort the nodes so that each follows its predecessors. If several nodes could be next, the lowest is first."""
+    """Sort the nodes so that each follows its predecessors. If several could be next, the lowest comes first."""
     waiting = [len(sources) for sources in predecessors]
     ready = [node for node, count in enumerate(waiting) if not count]
     heapify(ready)

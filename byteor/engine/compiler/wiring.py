@@ -12,7 +12,7 @@ from .topology import find_cycles, neighbors, reachable_nodes
 
 @dataclass(frozen=True, slots=True)
 class WiringNode:
-    """An ingress, an egress or a stage, with its pointer. Only a stage has an op."""
+    """An ingress, an egress or a stage, with its pointer. Only a stage can have an op."""
 
     name: str
     pointer: str
@@ -21,7 +21,7 @@ class WiringNode:
 
 @dataclass(frozen=True, slots=True)
 class WiringLink:
-    """A connection between two named nodes, with its pointer."""
+    """A connection between two named nodes, with its pointer and the kind and capacity of its lane."""
 
     source: str
     target: str

@@ -17,7 +17,7 @@ from byteor.engine.explain.offer_state import (
 from byteor.engine.explain.pending import explain_pending
 from byteor.engine.explain.wording import at, because, running_label
 
-# The sentences of these findings already name what the agent runs.
+# If a summary starts with one of these findings, it does not also state what the agent runs.
 _WHOLE = {B.RUNS_DESIRED, B.DRIFTED, B.ROLLED_BACK, B.DECOMMISSIONED}
 # Findings about what will replace, or would have replaced, the bundle that an agent runs as it should.
 _COMING = {
@@ -72,7 +72,7 @@ def _statements(facts: Facts) -> Statements:
     if offer is None:
         yield from (*pending, *offer_state)
     elif offer.progress in ARRIVED and is_running_offer(agent.running, offer):
-        # The agent runs what it should. This comes first, followed by what will change it.
+        # The agent runs what it should. That finding comes first, followed by what will change the bundle.
         yield from (offer_state[0], *pending, *offer_state[1:])
     else:
         yield from (*offer_state, *pending)
@@ -80,7 +80,7 @@ def _statements(facts: Facts) -> Statements:
         yield Finding(
             B.DRAINED,
             f"It has been drained since {at(agent.drained_at)}{because(agent.drain_reason)}."
-            " It receives no new offers, and no rollout waits for it.",
+            " It receives no new offers except rollbacks, and no rollout waits for it.",
         )
         yield NextEvent(N.UNDRAIN, "When somebody undrains it, it is offered the deployment that is current then.")
     yield from _liveness(facts)

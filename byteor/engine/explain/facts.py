@@ -34,7 +34,7 @@ class WaveFacts:
 
 @dataclass(frozen=True, slots=True)
 class ApprovalFacts:
-    """A deployment's approval: its status, and how many of the required people have approved."""
+    """A deployment's approval: its status, how many of the required people have approved, and when it expires."""
 
     id: UUID
     status: ApprovalStatus
@@ -87,8 +87,8 @@ class DeploymentFacts:
     detail: str = ""
     rollback_reason: str = ""
     known_bad: str | None = None
-    blockers: tuple[Blocker, ...] = ()  # the reasons why it waits, if it is approved
-    held_up: str = ""  # why the control plane cannot continue it
+    blockers: tuple[Blocker, ...] = ()  # the reasons why an approved deployment waits
+    held_up: str = ""  # why the control plane cannot continue the deployment
     approval: ApprovalFacts | None = None
     break_glass: BreakGlass | None = None
     enlistment: EnlistmentFacts | None = None
@@ -132,7 +132,7 @@ class FailureFacts:
 
 @dataclass(frozen=True, slots=True)
 class AgentFacts:
-    """The agent and its latest known state. ``interval_s`` is the heartbeat interval that it was last given."""
+    """The agent and its latest known state. ``interval_s`` is the latest requested heartbeat interval."""
 
     id: UUID
     name: str
@@ -141,7 +141,7 @@ class AgentFacts:
     labels: Mapping[str, str] = field(default_factory=dict)
     last_seen_at: datetime | None = None
     interval_s: float = 30
-    offline_after: int = 10  # intervals without a heartbeat
+    offline_after: int = 10  # heartbeat intervals of silence after which the agent is offline
     decommissioned_at: datetime | None = None
     drained_at: datetime | None = None
     drain_reason: str = ""
@@ -173,6 +173,6 @@ class Facts:
         return next((each for each in self.deployments if each.id == id), None)
 
     def label(self, id: UUID | None, bundle_hash: str) -> str:
-        """Return the name of a bundle, as used in sentences."""
+        """Return the name of the bundle that the deployment ``id`` built, or its hash if the deployment is unknown."""
         known = self.find(id)
         return known.label if known else f"an unknown bundle ({bundle_hash[:17]}…)"

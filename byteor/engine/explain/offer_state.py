@@ -133,7 +133,7 @@ def _failed(facts: Facts, offer: OfferFacts, owner: DeploymentFacts | None, labe
     if owner is not None and (is_current or owner.status in {DeploymentStatus.DEPLOYING, DeploymentStatus.FAILED}):
         verb = "rolls back" if offer.action is OfferAction.ROLLBACK else "retries"
         first = (
-            " after clearing its known bad config bundle"
+            " after clearing the known bad state of its config bundle"
             if owner.known_bad and offer.action is OfferAction.ACTIVATE
             else ""
         )
@@ -209,7 +209,7 @@ def explain_missing_offer(facts: Facts) -> Statements:
 
 
 def _missed_deployments(facts: Facts, offer: OfferFacts) -> Statements:
-    """Explain why current deployments of the agent's own pipeline and of other pipelines do not reach it."""
+    """Explain why deployments of other pipelines, or the current one of its own, have not reached the agent."""
     source = facts.find(offer.source)
     others = (each for each in facts.deployments if each.status in _OPEN or each.is_current)
     for each in others:

@@ -30,17 +30,14 @@ def pause_ends_at(strategy: Strategy, wave_done_at: datetime | None) -> datetime
 
 
 def explain_pending(facts: Facts, deployment: DeploymentFacts) -> Statements:
-    """Explain what a deployment waits for before it reaches the agent.
+    """Explain what a deployment waits for before it reaches the agent, or why it stopped before.
 
-    Yields nothing if the deployment will not reach the agent, or was already offered to it.
+    Yields nothing if the deployment does not concern the agent, or was already offered to it.
     """
     enlistment = deployment.enlistment
     if enlistment is not None and enlistment.agent.progress is not AgentProgress.PENDING:
         return
-    miss = find_mismatch(facts, deployment)
-    # An enlisted agent stays in the deployment even if the target no longer matches it, unless another pipeline has
-    # taken it over or it is drained.
-    if miss is not None and (enlistment is None or miss.code in {B.ANOTHER_PIPELINE, B.DRAINED}):
+    if find_mismatch(facts, deployment) is not None:
         return
     if deployment.status is DeploymentStatus.PENDING_APPROVAL:
         yield from _waits_for_approval(deployment)
@@ -153,7 +150,7 @@ def _ended_before(deployment: DeploymentFacts) -> Statements:
 
 
 def explain_circumstances(deployment: DeploymentFacts) -> Statements:
-    """Explain whether the deployment is held up, was paused, retried or started without approval, or is known bad."""
+    """Explain whether the deployment is held up, paused or known bad, or was retried or started without approval."""
     if deployment.held_up:
         yield Finding(
             B.HELD_UP, f"The deployment of {deployment.label} cannot continue. {deployment.held_up}", deployment.id
@@ -204,7 +201,7 @@ def known_bad(deployment: DeploymentFacts, reason: str) -> Finding:
     return Finding(
         B.KNOWN_BAD,
         f"The config bundle of {deployment.label} is known bad in this environment"
-        f" and is not offered until it is cleared{because(reason)}.",
+        f" and is not offered until somebody clears that state{because(reason)}.",
         deployment.id,
         config_hash=deployment.config_hash,
     )

@@ -53,7 +53,7 @@ def _wave_membership(owner: DeploymentFacts, agent: RolloutAgent) -> Statements:
 
 
 def wave_progress_suffix(owner: DeploymentFacts) -> str:
-    """Return the progress of the current wave as the end of a sentence."""
+    """Return the progress of the current wave as the end of a sentence; empty unless the status is ``deploying``."""
     if owner.status is not DeploymentStatus.DEPLOYING:
         return ""
     wave = owner.waves.get(owner.wave, WaveFacts())
@@ -62,13 +62,17 @@ def wave_progress_suffix(owner: DeploymentFacts) -> str:
 
 
 def find_mismatch(facts: Facts, deployment: DeploymentFacts) -> Finding | None:
-    """Return why the deployment does not target the agent, or None if it does."""
+    """Return why the deployment skips the agent (the target, a drain or another pipeline), or None if it does not.
+
+    An enlisted agent stays in the deployment even if the target no longer matches it.
+    """
     agent, to = facts.agent, f"The deployment of {deployment.label}"
     count, selector = deployment.target.count, deployment.target.selector
-    if deployment.target.names_agent is False:
+    is_enlisted = deployment.enlistment is not None
+    if deployment.target.names_agent is False and not is_enlisted:
         others = f"{count} other agent{'' if count == 1 else 's'}"
         return Finding(B.OTHER_AGENTS, f"{to} names {others}.", deployment.id)
-    if selector is not None and not selector.items() <= agent.labels.items():
+    if selector is not None and not selector.items() <= agent.labels.items() and not is_enlisted:
         wrong = [key for key in sorted(selector) if agent.labels.get(key) != selector[key]]
         has = ", ".join(f"{key}={agent.labels[key]}" if key in agent.labels else f"no {key}" for key in wrong)
         return Finding(

@@ -9,7 +9,7 @@ from byteor.engine.explain.facts import Facts
 
 
 def at(moment: datetime | None) -> str:
-    """Format a time to the second."""
+    """Format a time to the second, or None as an unknown time."""
     return "an unknown time" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
@@ -24,6 +24,6 @@ def format_labels(labels: Mapping[str, str]) -> str:
 
 
 def running_label(facts: Facts) -> str:
-    """Return the name of the bundle that the agent reported as running."""
+    """Return the name of the bundle that the agent reported as running, or ``nothing``."""
     running = facts.agent.running
     return "nothing" if running is None else facts.label(running.deployment, running.bundle_hash)

@@ -11,7 +11,7 @@ from byteor.engine.replay.replay import ErrorCode
 
 
 class Verdict(StrEnum):
-    """The result of testing a version. ``UNTESTABLE`` means that it could not be replayed with these parameters."""
+    """The result of testing a version. ``UNTESTABLE``: its replay was impossible, or failed without a stage error."""
 
     GOOD = "good"
     BAD = "bad"
@@ -33,7 +33,10 @@ class BisectOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BisectPlan:
-    """The versions to replay next, concurrently. If there are none, the bisect is complete and has an ``outcome``."""
+    """The versions to replay next, concurrently. If there are none, the bisect is complete and has an ``outcome``.
+
+    ``first_bad`` and ``last_good`` enclose the change, as far as known. Only an exhaustive bisect sets ``monotone``.
+    """
 
     replay: tuple[str, ...] = ()
     outcome: BisectOutcome | None = None
@@ -97,7 +100,7 @@ def _within_budget(
 
 
 def _certain(versions: Sequence[str], good: str, bad: str) -> BisectOutcome:
-    """Return FOUND if the versions are adjacent, as an untestable version between them might be the first bad one."""
+    """Return FOUND if the versions are adjacent. Otherwise, a version between them might be the first bad one."""
     is_next = versions.index(bad) == versions.index(good) + 1
     return BisectOutcome.FOUND if is_next else BisectOutcome.INCONCLUSIVE
 
@@ -128,9 +131,9 @@ class Predicate(StrEnum):
 def judge(
     predicate: Predicate, result: Mapping[str, Any], error_code: str | None, other: Mapping[str, Any] | None = None
 ) -> Verdict:
-    """Return the verdict on a version from its replay. ``other`` is the result that the output is compared with.
+    """Return the verdict on a version from its replay. ``OUTPUT_DIFFERS_FROM`` compares the output with ``other``.
 
-    If a replay failed for another reason than a stage error, the version is untestable. A replay that a stage error
+    If a replay failed for a reason other than a stage error, the version is untestable. A replay that a stage error
     stopped counts as divergent, unless it stopped as recorded.
     """
     if error_code not in (None, ErrorCode.STAGE_ERROR):

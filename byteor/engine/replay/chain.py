@@ -29,7 +29,7 @@ class _Passing:
 
 
 class Chain:
-    """A sequence of stages. ``message_sink`` receives the output of the last one or, if it is None, ``sink`` does."""
+    """A sequence of stages. ``message_sink``, if it is not None, receives the output of the last one instead of ``sink``."""
 
     def __init__(self, stages: Iterable[Stage], work: WorkMeter, sink: Sink = drop_output) -> None:
         self.sink = sink
@@ -72,7 +72,7 @@ class Chain:
             for _, sequence, _, payload in rows:
                 self.run(sequence, payload, ingress)
             return
-        # Every stage passes every record, so only their work is counted, without a call for each record.
+        # Every stage passes every record, so only the work of the stages is counted, without a call for each record.
         passing, sink, meter = len(self._last.stages), self.sink, self._work
         passed, spent, left = 0, 0, meter.left()
         try:
@@ -101,5 +101,5 @@ class Chain:
             passing.passed += 1
             return
         message = Message(payload)
-        for stage in passing.stages:  # one of them exceeds a limit and raises
+        for stage in passing.stages:  # one of the stages exceeds a limit and raises
             stage.process(message, sequence)

@@ -27,12 +27,12 @@ def compare(
     frames_a: Frames | None = None,
     frames_b: Frames | None = None,
 ) -> dict[str, Any]:
-    """Return how two results differ, as JSON data. If only one has an egress or a stage, the other side is null.
+    """Return how two results differ, as JSON data. If only one result has an egress or stage, the other is null.
 
     ``equal`` means equal egresses, stages and actions. ``actions_a`` and ``actions_b`` come from the audits.
-    ``first_difference`` is the first frame that differs, or null if the frames of a replay were not kept. ``notes``
-    are the notes of both results, because equal results mean less if stages had no parameters. If there are too many
-    egresses or stages, those that differ are preferred, and ``truncated`` is true.
+    ``first_difference`` is the first frame that differs, or null if none differs or the frames were not kept.
+    ``notes`` are the notes of both results, because equal results mean less if stages had no parameters. If there are
+    too many egresses or stages, those that differ are preferred, and ``truncated`` is true.
     """
     egress = {
         name: _compare_egress(result_a["egress"].get(name), result_b["egress"].get(name))
@@ -76,7 +76,7 @@ def _compare_stage(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> 
 
 
 def _first_difference(names: Sequence[str], a: Frames, b: Frames) -> dict[str, Any] | None:
-    """Return the first frame that differs: ``egress, sequence, kind, sha256: [a, b], diff``. ``a`` is expected."""
+    """Return the first frame that differs, or None: ``egress, sequence, kind, diff, sha256``. ``a`` is expected."""
     comparisons = []
     for name in names:
         left, right = a.get(name, b""), b.get(name, b"")

@@ -7,8 +7,8 @@ Rules apply one after the other. The actions are:
 - ``drop`` removes the field;
 - ``replace_with=V`` replaces the value with the string V;
 - ``hash`` replaces the value with the SHA-256, in hexadecimal, of its canonical JSON;
-- ``mask=P:S:C`` keeps the first P and the last S characters, and replaces every other character with C. A text of at
-  most P + S characters is masked entirely, because otherwise none of its characters would be masked;
+- ``mask=P:S:C`` keeps the first P and the last S characters, and replaces the characters between them with C. A string
+  of at most P + S characters is masked entirely, because otherwise none of its characters would be masked;
 - ``truncate=N`` keeps the first N characters.
 
 ``mask`` and ``truncate`` count code points. A value that is not a string is treated as its canonical JSON text.
@@ -44,7 +44,7 @@ _RULE = re.compile(
 )
 
 type Guard = Callable[[Message], Message | DropReason]
-"""A function that returns the new message, or why it is dropped. Raises PayloadRejected to stop the pipeline."""
+"""A function that returns the new message, or why it drops the record. Exceptions stop the pipeline."""
 
 
 class PayloadRejected(Exception):
@@ -53,7 +53,7 @@ class PayloadRejected(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ParamError:
-    """One fault of an op's parameters: a JSON Pointer into them, a stable code, and a human-readable text."""
+    """One fault of an op's parameters: a JSON Pointer into them, a stable code and a message."""
 
     pointer: str
     code: str
@@ -61,7 +61,7 @@ class ParamError:
 
 
 class BadParams(ValueError):
-    """Raised for invalid parameters of an op. ``errors`` are all their faults."""
+    """Raised for invalid parameters of an op. ``errors`` are their faults."""
 
     def __init__(self, errors: list[ParamError]) -> None:
         super().__init__("; ".join(f"{error.pointer or '/'}: {error.detail}" for error in errors))
@@ -69,7 +69,7 @@ class BadParams(ValueError):
 
 
 def check_params(op: str, params: object) -> list[ParamError]:
-    """Return all faults of a stage's parameters. Ops other than the dataguard ops accept any parameters."""
+    """Return the faults of a stage's parameters. Ops other than the dataguard ops accept any parameters."""
     if op not in OPS or params is None:
         return []
     try:

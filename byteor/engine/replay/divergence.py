@@ -19,9 +19,9 @@ type Rows = Iterable[tuple[int, int, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Unsettled:
-    """A divergence at an expected frame whose sequence is known, but not yet its input record.
+    """A divergence at an expected frame. Its sequence is known, but its input record is not known yet.
 
-    If that record comes before the record of the actual frame, the divergence is ``missing``; otherwise it is
+    If its input record comes before that of the actual frame, the divergence is ``missing``; otherwise it is
     ``extra``. The rank of the record is ``since`` or higher.
     """
 

@@ -45,7 +45,7 @@ class Divergence:
 
 
 def read_around_in(path: str, found: dict[str, Any], actual: bytes) -> Divergence | None:
-    """Call ``read_around`` with the file at ``path``. Returns None if the divergent record is not found."""
+    """Call ``read_around`` with the file at ``path``. Returns None if the record cannot be found there."""
     try:
         with open(path, "rb") as expected:
             return read_around(found, expected, actual)
@@ -99,7 +99,7 @@ def _window(frames: Iterator[Frame], sequence: int, digest: str) -> tuple[deque[
 def _counterparts(
     frames: Iterator[Frame], sequences: set[int], sequence: int, digest: str | None, end: int | None
 ) -> tuple[bytes | None, dict[int, list[bytes]]]:
-    """Return the payload with this sequence and digest, and all payloads of the sequences."""
+    """Return the payload with ``sequence`` and ``digest`` (or None), and all payloads of ``sequences`` by sequence."""
     payload, found = None, dict[int, list[bytes]]()
     for frame in frames:
         if end is not None and frame.sequence > end:

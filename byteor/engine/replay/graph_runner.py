@@ -47,7 +47,7 @@ class GraphRunner:
         _check(spec)
         self.egresses = tuple(end.name for end in spec.endpoints if end.kind == "egress")
         self.overfull: dict[str, int] = {}
-        """The number of records, by lane, that would have overflowed a lane of slots and been dropped in production."""
+        """By ``sequenced_slots`` lane: the number of records that would overflow it and be dropped in production."""
         self._exits: list[tuple[str, int, Sink]] = [
             (end.name, end.lane, drop_output) for end in spec.endpoints if end.kind == "egress"
         ]
@@ -80,7 +80,7 @@ class GraphRunner:
         return any(self._chain(ingress) is None for ingress in self.ingresses)
 
     def _chain(self, entry: str) -> Chain | None:
-        """Return the stages of the straight path from an entry to an egress; None if the path has a branch."""
+        """Return the stages of the straight path from an entry to an egress, or None if there is no such path."""
         if entry not in self._chains:
             self._chains[entry] = self._straight_path(self.entries[entry])
         return self._chains[entry]
@@ -129,7 +129,7 @@ class GraphRunner:
                     result = stage.process(message, sequence, ingress)
                     if type(result) is not Message:
                         continue
-                    message = result  # noqa: PLW2901  the stage's output continues
+                    message = result  # noqa: PLW2901  the stage's output replaces its input
                 left -= len(tx)
                 if left < 0:
                     detail = f"record {sequence} causes more than {MAX_DELIVERIES} deliveries"
@@ -224,10 +224,7 @@ def _lane_names(spec: LaneGraph, role: GraphRole) -> tuple[str, str]:
 
 
 def _check(spec: LaneGraph) -> None:
-    """Raise Unsupported for a graph that violates the conditions in the module's docstring.
-
-    The compiler never creates such a graph.
-    """
+    """Raise Unsupported for a graph that cannot run. The compiler never creates such a graph."""
     for role in spec.roles:
         one_in, one_out = len(role.rx) == 1, len(role.tx) == 1
         fits = {"stage": one_in and one_out, "bridge": one_in and one_out, "router": one_in, "merge": one_out}

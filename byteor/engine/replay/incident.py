@@ -39,14 +39,14 @@ _MAX_PATH = 1024
 _MAX_NAME = 255
 _MAX_DEPTH = 16
 _MAX_HEADERS = 64 * 1024  # bytes of headers for one entry, since tarfile reads them into memory as a whole
-_MAX_PADDING = 1024 * 1024  # zeros after the last entry
+_MAX_PADDING = 1024 * 1024  # bytes of zeros after the last entry
 _CHUNK = 64 * 1024
 _BROKEN = (gzip.BadGzipFile, zlib.error, EOFError, tarfile.TarError, ValueError, RecursionError, OverflowError)
 _MAX_RATIO, _FREE_BYTES = 100, 1024 * 1024
-# Each file or folder takes at least a block on the disk. The first ones are free; real bundles have no more.
+# Each file or folder takes at least a block on the disk. The first ones do not count: real bundles have no more.
 _FREE_ENTRIES, _BLOCK = 256, 4096
-# Errors that the host causes: the same archive may be unpacked later. Any other OSError is due to a name or a file in
-# the archive.
+# Errors that the host causes: unpacking the same archive may succeed later. Any other OSError is due to a name or a
+# file in the archive.
 _HOST_ERRNOS = {
     errno.EACCES, errno.EAGAIN, errno.EBUSY, errno.EDQUOT, errno.EINTR, errno.EIO, errno.EMFILE, errno.ENFILE,
     errno.ENODEV, errno.ENOENT, errno.ENOLCK, errno.ENOMEM, errno.ENOSPC, errno.ENOTCONN, errno.ENXIO, errno.EPERM,
@@ -56,14 +56,14 @@ _HOST_ERRNOS = {
 
 @dataclass(frozen=True, slots=True)
 class ArchiveLimits:
-    """The limits of an archive: the total size of its files, and the number of entries of any type."""
+    """The limits of an archive: the total size of its files, and the numbers of its entries and folders."""
 
     max_bytes: int = 512 * 1024 * 1024
     max_entries: int = 10_000
 
 
 def max_unpacked(packed: int) -> int:
-    """Return how many bytes an archive of this size may unpack to."""
+    """Return the maximum unpacked size of an archive with ``packed`` bytes."""
     return _MAX_RATIO * packed + _FREE_BYTES
 
 
@@ -74,14 +74,14 @@ def is_host_error(error: OSError) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class RejectionReason:
-    """The reason why a bundle is rejected: a stable code, and a human-readable text."""
+    """The reason why a bundle is rejected: a stable code and a message."""
 
     code: str
     detail: str
 
 
 class RejectedBundle(Exception):
-    """Raised for a bundle that cannot be used, with all ``reasons``."""
+    """Raised for a bundle that cannot be used, for the given ``reasons``."""
 
     def __init__(self, reasons: list[RejectionReason]) -> None:
         super().__init__("; ".join(f"{reason.code}: {reason.detail}" for reason in reasons))
@@ -127,7 +127,8 @@ def build_incident(
     files |= {f"expected/{egress}.bin": content for egress, content in (expected or {}).items()}
     # Level 9 would take ten times as long for a journal, and save 0.1 % of its size.
     packed = _pack(files, compresslevel=6)
-    if sum(map(len, files.values())) > max_unpacked(len(packed)):  # so regular that it would be rejected
+    if sum(map(len, files.values())) > max_unpacked(len(packed)):
+        # It compresses so well that the unpacking limit would reject it.
         return _pack(files, compresslevel=0)
     return packed
 
@@ -150,9 +151,9 @@ def extract_incident(source: BinaryIO, into: Path, limits: ArchiveLimits | None 
 
     Raises RejectedBundle with one reason at the first fault: ``not_an_archive``, ``truncated``, ``bad_path``,
     ``bad_entry`` (a link, a device or a sparse file), ``duplicate_entry``, ``too_many_entries``, ``too_large`` or
-    ``unwritable`` (the file system does not accept the name), or an OSError that the host causes. The caller must then
-    remove the files that were already written. Nothing is ever written beyond a limit or outside the folder.
-    Modes, owners and times in the archive are ignored.
+    ``unwritable`` (the file system refuses a name or file). Raises OSError for an error that the host causes. After
+    an error, the caller must remove the files that were already written. Nothing is ever written beyond a limit or
+    outside the folder. Modes, owners and times in the archive are ignored.
     """
     packed = source.seek(0, os.SEEK_END)
     source.seek(0)
@@ -198,7 +199,7 @@ def _unpack(stream: _Metered, into: Path, limits: ArchiveLimits, packed: int) ->
     entries = unpacked = 0
     stream.grant(_MAX_HEADERS)
     # With a buffer of one block, the tar reader never reads ahead beyond the end of the archive.
-    with tarfile.open(fileobj=stream, mode="r|", bufsize=tarfile.BLOCKSIZE) as archive:  # type: ignore[call-overload]
+    with tarfile.open(fileobj=stream, mode="r|", bufsize=tarfile.BLOCKSIZE) as archive:  # type: ignore[call-overload]  # only ``read`` is called
         while member := archive.next():
             entries += 1
             unpacked += member.size
@@ -249,7 +250,7 @@ class _TakenPaths:
         return len(self._files) + len(self.folders)
 
     def take(self, member: tarfile.TarInfo) -> PurePosixPath:
-        """Return the relative path of an entry. Raises RejectedBundle for an unsafe or taken path, or a wrong type."""
+        """Return the relative path of an entry. Raises RejectedBundle for an unsafe or used path, or a wrong type."""
         path = PurePosixPath(member.name)
         if not _is_safe(member.name, path) or (path == PurePosixPath() and not member.isdir()):
             raise _rejected("bad_path", ascii(member.name[:_MAX_PATH]))

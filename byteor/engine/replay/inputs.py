@@ -76,7 +76,10 @@ def unfed_egresses(spec: PipelineSpec, lanes: Sequence[str]) -> set[str]:
 
 
 def choose_lanes(bundle: IncidentBundle, runner: PipelineRunner, chosen: str | None) -> tuple[list[str], list[str]]:
-    """Return the lanes whose journals are replayed together, and warnings about the others. Raises BadInput."""
+    """Return the lanes whose journals are replayed together, and warnings about journals of other lanes.
+
+    With a ``chosen`` lane, there are no warnings. Raises BadInput.
+    """
     found, listed = runner.model.ingresses, ", ".join(bundle.journals) or "none"
     ingresses = ", ".join(found) or "none"
     if chosen is not None:

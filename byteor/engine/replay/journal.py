@@ -1,7 +1,7 @@
 """The formats of a journal file (``BYTJ``) and of the frames of an egress, which are both read as streams.
 
-Journals are written in version 2. In it, the CRC of a record also covers its length, sequence and time, so that zeros
-or a changed length are detected.
+Journals are written in version 2, in which the CRC of a record also covers the record's length, sequence and time. It
+therefore detects zeros and a changed length.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FRAME = struct.Struct("<IQ")
 _MAGIC = b"BYTJ"
 _VERSIONS = (1, 2)
 _CHUNK = 256 * 1024
-_LARGE = 4 * 1024 * 1024  # bytes; a longer payload is not copied, since two copies of the longest take 256 MiB
+_LARGE = 4 * 1024 * 1024  # bytes; a longer payload is not copied, since two copies of the longest payload take 256 MiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class BadJournal(Exception):
 
 
 def encode_journal(records: Iterable[Record], version: int = 2) -> bytes:
-    """Write a whole journal file, with the records in the given order."""
+    """Return the bytes of a journal, with the records in the given order."""
     parts = [_HEADER.pack(_MAGIC, version, 0)]
     for record in records:
         head = _HEAD.pack(len(record.payload), record.sequence, record.unix_ns)
@@ -71,10 +71,10 @@ def encode_journal(records: Iterable[Record], version: int = 2) -> bytes:
 class JournalReader:
     """Iterates once over the records of a journal, in file order.
 
-    Raises BadJournal at a record with a bad CRC. If the journal ends too early, the iteration stops and ``warning`` is
-    set: the last record is incomplete (a torn tail), or zeros fill the rest of the file, or a record has a bad CRC and
-    only such a tail follows. ``offset`` is where the latest record begins. After the iteration, ``end`` is where the
-    last record ends.
+    Raises BadJournal for an invalid header, or at a record that is too long or has a bad CRC. If the journal ends too
+    early, the iteration stops and ``warning`` is set: the last record is incomplete (a torn tail), or zeros fill the
+    rest of the file, or a record has a bad CRC and only such a tail follows. ``offset`` is where the latest record
+    begins, unless ``rows`` is used. After the iteration, ``end`` is where the last record ends.
     """
 
     def __init__(self, source: BinaryIO, *, checks_crc: bool = True) -> None:
@@ -90,8 +90,8 @@ class JournalReader:
             yield Record(sequence, unix_ns, payload)
 
     def rows(self) -> Iterator[Row]:
-        """Yield the records as rows, which is faster than creating a ``Record``."""
-        # Replays spend much of their time here, so the file is read in chunks and names are local.
+        """Yield the records as rows, which is faster than creating ``Record`` objects."""
+        # Replays spend much of their time here, so the file is read in chunks and functions have local names.
         unpack, crc32, header_size = _RECORD.unpack_from, zlib.crc32, _RECORD.size
         source, checks_crc = self._source, self._checks_crc
         is_first_version = _read_version(source) == 1
@@ -227,7 +227,7 @@ def encode_frame(frame: Frame) -> bytes:
 
 
 def read_frames(source: BinaryIO) -> Iterator[Frame]:
-    """Iterate over the frames of a file. Raises BadJournal if the last one is incomplete."""
+    """Iterate over the frames of a file. Raises BadJournal if a frame is incomplete or too long."""
     at = 0
     while head := _read(source, _FRAME.size):
         if len(head) < _FRAME.size or _length(head) > MAX_PAYLOAD:
@@ -255,9 +255,9 @@ def _length(head: bytes) -> int:
 def _read(source: BinaryIO, size: int) -> bytes:
     """Read ``size`` bytes, or fewer at the end of the file.
 
-    It reads in chunks, because ``read(size)`` would first allocate the whole size, which may be huge if the length is
-    damaged. If the file has that many bytes, a large size is read in one call, because joining chunks takes twice the
-    memory.
+    The bytes are read in chunks, because ``read(size)`` would first allocate the whole size, which may be huge if the
+    length is damaged. If the file has that many bytes, a large size is read in one call, because joining chunks takes
+    twice the memory.
     """
     if size > _LARGE:
         at = source.tell()

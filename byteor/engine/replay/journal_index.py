@@ -4,7 +4,7 @@ The position of a record is its number, from 0, in sequence order (ties: file or
 index uses the highest time up to a record. These times are stored only if the journal's sequences or times decrease.
 
 The file is a header, the offsets (u64 LE), and possibly the highest times (u64 LE). The header has the journal's size
-and a digest of its beginning and end, so that the index of another or an older journal is refused.
+and a digest of the journal's beginning and end, so that the index of another or an older journal is refused.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class JournalScan:
 
 
 def scan_journal(source: BinaryIO, on_count: Callable[[int], None] | None = None) -> JournalScan:
-    """Read a whole journal and check its CRCs. Raises BadJournal. ``on_count`` is called with the current count."""
+    """Read a whole journal and check its CRCs. Raises BadJournal. ``on_count`` is called with the count so far."""
     reader = JournalReader(source)
     records = latest = 0
     is_ordered = True
@@ -103,7 +103,7 @@ def _ignore(_records: int) -> None:
 
 
 def _write_sorted(journal: BinaryIO, target: BinaryIO, records: int, on_count: Callable[[int], None]) -> None:
-    """Write the columns in sequence order, with an external merge sort."""
+    """Write the offsets and the highest times in sequence order, with an external merge sort."""
     times_at = _HEADER.size + records * _NUMBER.size
     highest = written = 0
     with tempfile.TemporaryFile(dir=_folder(target)) as spill:
@@ -185,7 +185,7 @@ class JournalIndex:
 
     @classmethod
     def open(cls, journal: Path, index: Path) -> Self:
-        """Open both files. Close the index, or use it in a ``with`` statement."""
+        """Open both files. The caller must close the index, or use it in a ``with`` statement."""
         source = journal.open("rb")
         try:
             target = index.open("rb")
@@ -221,7 +221,7 @@ class JournalIndex:
         return self._head(self._number(position))
 
     def rows(self, first: int = 0) -> Iterator[Row]:
-        """Yield the offset, sequence, time and payload of each record, in sequence order."""
+        """Yield the offset, sequence, time and payload of each record from position ``first`` on, in sequence order."""
         for at in range(first, self.total, 4096):
             chunk = os.pread(self._file, 4096 * _NUMBER.size, _HEADER.size + at * _NUMBER.size)
             for offset in array_of(chunk)[: self.total - at]:
@@ -233,7 +233,7 @@ class JournalIndex:
         return self._first(lambda position: self.head(position)[1] >= sequence)
 
     def find_time(self, unix_ns: int) -> int:
-        """Return the position of the first record at which the highest time so far is at least ``unix_ns``."""
+        """Return the position of the first record with a highest time so far of at least ``unix_ns``, or ``total``."""
         return self._first(lambda position: self._time(position) >= unix_ns)
 
     def positions(self, sequence: int) -> range:
@@ -268,7 +268,7 @@ class JournalIndex:
 
 
 def array_of(chunk: bytes) -> list[int]:
-    """Return the numbers of a column."""
+    """Return the numbers in a part of a column."""
     return [number for (number,) in _NUMBER.iter_unpack(chunk[: len(chunk) - len(chunk) % _NUMBER.size])]
 
 

@@ -9,11 +9,11 @@ from byteor.engine.replay.journal import pack_frame_head
 
 _PENDING = 1024  # parts of frames that are hashed together, because that is faster than hashing each one
 _JOINED_BYTES = 4 * 1024 * 1024  # the maximum size of parts that are joined before they are hashed
-_MAX_BYTES = 64 * 1024 * 1024  # the limit of all kept frames; half of it is the limit of frames not hashed yet
+_MAX_BYTES = 64 * 1024 * 1024  # bytes of frames that are kept in total; at most half as many wait to be hashed
 
 
 class EgressOutput:
-    """The number of frames of an egress, their digest, and the frames unless there are too many."""
+    """The number of frames of an egress, their digest, and the frames themselves unless there are too many."""
 
     def __init__(self, max_bytes: int, egresses: int = 1) -> None:
         """``egresses`` is the number of egresses, which also share a total limit."""

@@ -36,8 +36,8 @@ def choose_parameters(
 ) -> dict[str, Any]:
     """Return the parameters of each stage of ``spec`` that has any.
 
-    A stage uses its ``recorded`` parameters if the captured pipeline has a stage with the same id and op, and otherwise
-    those in ``fallback``. An empty object means no parameters.
+    A stage uses its ``recorded`` parameters if it has any and the captured pipeline has a stage with the same id and
+    op, and otherwise those in ``fallback``. An empty object means no parameters.
     """
     then = dict(captured.stages)
     chosen = {}
@@ -73,9 +73,9 @@ def parameters_of_replay(
 ) -> Mapping[str, Any] | None:
     """Return the parameters with which ``spec`` replays the bundle.
 
-    - ``stage_config`` is the only source if it ``overrides``. Otherwise it is used if the bundle has no parameters.
+    - With ``overrides``, ``stage_config`` is returned. Otherwise it is used only if the bundle has no parameters.
     - With ``only_fitting``, raise BadInput unless the recorded parameters fit ``spec`` (see ``transfer_parameters``).
-    - ``fallback`` has parameters for stages without recorded ones.
+    - Without both, ``fallback`` has parameters for stages without recorded parameters.
     """
     if overrides:
         return stage_config

@@ -54,7 +54,7 @@ class DropReason(StrEnum):
 
 
 class MalformedPayload(ValueError):
-    """Raised for a payload that is not strict JSON, or a value without canonical JSON. The message is the reason."""
+    """Raised for a payload that a stage refuses, or a value without canonical JSON. The message is the reason."""
 
     def __init__(self, reason: DropReason, detail: str) -> None:
         super().__init__(detail)
@@ -104,7 +104,7 @@ def _refuse(_value: object) -> None:
 
 
 # The fast writer of canonical JSON. Python's encoder writes values for which ``_is_simple`` is true as RFC 8785 does.
-_write = json.encoder.c_make_encoder(None, _refuse, json.encoder.encode_basestring, None, ":", ",", True, False, False)  # type: ignore[attr-defined]
+_write = json.encoder.c_make_encoder(None, _refuse, json.encoder.encode_basestring, None, ":", ",", True, False, False)  # type: ignore[attr-defined]  # the stubs lack this function
 _PLAIN = frozenset({str, bool, NoneType})
 
 
@@ -119,7 +119,7 @@ def encode_payload(value: object) -> bytes:
         return rfc8785.dumps(_exact(value, MAX_DEPTH))
     except MalformedPayload:
         raise
-    except ValueError as error:  # a lone surrogate
+    except ValueError as error:  # from rfc8785, or for a lone surrogate
         detail = "a string has a lone surrogate" if isinstance(error, UnicodeError) else str(error)
         raise MalformedPayload(DropReason.NOT_CANONICAL, f"not canonical: {detail}") from None
 

@@ -33,7 +33,7 @@ from byteor.engine.replay.stages import Action, Effects, Sink, StageError, Stage
 from byteor.engine.replay.work import MAX_RECORD, MAX_REPLAY, LimitCode, LimitExceeded, WorkMeter
 
 _BATCH = 2000  # records between two calls of the progress callback
-_SAMPLES = 16  # the first records, whose hashes are in the audit
+_SAMPLES = 16  # the number of first records whose hashes are in the audit
 
 
 class ReplayMode(StrEnum):
@@ -66,7 +66,7 @@ class ReplayLimits:
     max_selected_bytes: int = 128 * 1024 * 1024
     max_records: int = 5_000_000  # in all replayed journals, whether selected or not
     max_egress_bytes: int = 1024 * 1024  # the frames of an egress with more output are not kept
-    max_record_work: int = MAX_RECORD  # a record that exceeds it is an error of the stage that processes it
+    max_record_work: int = MAX_RECORD  # a record that exceeds it is an error of the stage that is processing the record
     max_work: int = MAX_REPLAY
 
 
@@ -111,15 +111,17 @@ def replay(
     limits: ReplayLimits | None = None,
     progress: Progress | None = None,
 ) -> ReplayOutcome:
-    """Run the journals of a bundle, in the order of ``selection.py``, through ``spec``, by default the bundle's spec.
+    """Run a bundle's journals through ``spec``, and compare the output with the bundle's expected frames.
+
+    ``spec`` defaults to the bundle's own. ``selection.py`` defines the order of the records.
 
     - A fault of the bundle never raises: the outcome is then ``failed`` with an error.
-    - ``stage_config`` are the parameters of the stages; those in the bundle are not used.
+    - ``stage_config`` are the parameters of the stages; the parameters in the bundle are not used.
     - ``journal_lane`` selects one ingress or lane; by default all ingresses with a journal are replayed together.
     - ``last_n`` selects only the last records.
     - ``effects`` decides on side effects and performs them. Without it, none is performed, even if ``mode`` is
       ``execute``: ``mode`` is only written to the audit.
-    - ``progress`` is called about every 2,000 records, and may raise ``Cancelled``.
+    - ``progress`` is called while the journals are read and while their records run, and can raise ``Cancelled``.
     - ``result`` is determined by the bundle's files, ``spec``, ``stage_config``, ``ops``, ``journal_lane``, ``last_n``
       and ``limits``, except that a failing side effect stops the replay early.
     """
@@ -158,7 +160,7 @@ def _ignore(_done: int, _total: int) -> None:
 
 
 class _Run:
-    """The state of one replay, which can also be read after it failed."""
+    """The state of one replay, which can also be read after the replay has failed."""
 
     def __init__(
         self, bundle: IncidentBundle, spec: PipelineSpec, limits: ReplayLimits, lane: str | None, progress: Progress
@@ -179,7 +181,8 @@ class _Run:
         self._comparisons: dict[str, Comparison] = {}
         self._notes: list[dict[str, Any]] = []
         self._without_parameters: list[str] = []
-        self._shared: dict[str, int] = {}  # uncompared frames of each egress, expected or actual
+        # By egress: the number of expected or of actual frames that are not compared, whichever is higher.
+        self._shared: dict[str, int] = {}
         self._rank = -1
         self._ingress: str | None = None
 

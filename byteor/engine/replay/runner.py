@@ -109,8 +109,8 @@ def _collect(outputs: list[tuple[str, bytes]], egress: str, _sequence: int, payl
 class PipelineRunner:
     """A spec that is ready to run. Raises Unsupported if the spec, an op or a stage's parameters cannot run.
 
-    ``entry`` is the ingress or lane where records enter a graph by default; ``feed`` needs it if there are several.
-    ``counters`` and ``actions`` can be read at any time.
+    ``entry`` is the ingress or lane where records enter a graph by default. ``feed`` needs it if a graph has several
+    ingresses. ``counters`` and ``actions`` can be read at any time.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class PipelineRunner:
     def feed(self, record: Record) -> list[tuple[str, bytes]]:
         """Process an input record at the default entry, and return its outputs as pairs of egress and payload.
 
-        Raises StageError or LimitExceeded; do not feed more records after that.
+        Raises StageError or LimitExceeded, after which no more records may be fed, and Unsupported without an entry.
         """
         outputs: list[tuple[str, bytes]] = []
         self.connect({egress: partial(_collect, outputs, egress) for egress in self.egresses})
@@ -219,7 +219,7 @@ def run_pipeline(
 ) -> RunResult:
     """Run records through a spec in the given order, without performing side effects.
 
-    A stage error becomes part of the result. Raises Unsupported, and LimitExceeded after 10,000 actions.
+    A stage error becomes part of the result. Raises Unsupported or LimitExceeded.
     """
     runner = PipelineRunner(spec, stage_config=stage_config, ops=ops)
     outputs: list[Output] = []

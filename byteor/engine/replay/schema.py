@@ -1,7 +1,7 @@
 """JSON Schema 2020-12 for untrusted schemas and payloads: without remote references, and with a predictable cost.
 
-The ``jsonschema_rs`` library validates values with decimal numbers of any size. It rounds some of them to doubles
-before it compares them, so ``schema_numbers`` compares a ``Decimal``. This module also adds restrictions:
+The ``jsonschema_rs`` library accepts decimal numbers of any size, but rounds some of them to doubles before it compares
+them. Therefore, ``schema_numbers`` compares ``Decimal`` numbers. This module also adds restrictions:
 
 - Patterns run in linear time (Rust's ``regex``), and the memory of all patterns together is bounded. A pattern that
   this engine refuses, such as one with look-around, is an error of the schema.
@@ -12,8 +12,8 @@ before it compares them, so ``schema_numbers`` compares a ``Decimal``. This modu
   and ``content…`` are annotations, which is the default of the standard.
 - ``PayloadSchema.keywords`` is the cost of the schema for each node of a value: the number of its keywords. Keywords
   behind a reference are counted at each reference, except one that leads back to an enclosing schema. An ``enum`` or
-  ``const`` counts as the nodes of its values, but an ``enum`` of strings only as one, since it is a hash lookup. The
-  library caches its results in a recursion, so that the product of keywords and nodes bounds its work.
+  ``const`` counts as the nodes of its values, but an ``enum`` of strings only as one, since it is a hash lookup. In
+  a recursive schema, the library caches its results, so the product of keywords and nodes bounds the library's work.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ _KNOWN = _ONE | _LISTS | _MAPS | _ASSERTIONS | {*_REFERENCES, "$id", "$anchor", 
 
 @dataclass(frozen=True, slots=True)
 class SchemaError:
-    """One fault of a schema: a JSON Pointer into it, a stable code, and a human-readable text."""
+    """One fault of a schema: a JSON Pointer into it, a stable code and a message."""
 
     pointer: str
     code: str
@@ -295,11 +295,11 @@ class _ReferenceGraph:
             cycle = [by_id[number] for number in error.args[1]]
             # The sorter starts a cycle at any node. Report the smallest pointer, so that the error is always the same.
             first = min(cycle, key=lambda node: node.pointer())
-            detail = "leads back to itself without going deeper into the value"
+            detail = "refers to itself endlessly; a recursive reference must apply to a property or item of the value"
             self.faults.append(SchemaError(first.pointer(), "schema.ref", detail))
 
     def count_keywords(self) -> int:
-        """Count the keywords that are checked for each node of a value. Raises BadSchema if there are too many."""
+        """Count the keywords that apply to each node of a value. Raises BadSchema if the schema is too complex."""
         counts: dict[int, int] = {}
         count, length = self._expanded(self._schema, counts, {}, set(), 0)
         if count > MAX_KEYWORDS or length > MAX_CHAIN:
@@ -310,7 +310,7 @@ class _ReferenceGraph:
     def _expanded(
         self, schema: Any, counts: dict[int, int], lengths: dict[int, int], above: set[int], depth: int
     ) -> tuple[int, int]:
-        """Return the number of keywords in a subschema and all that it refers to, and its longest chain's length."""
+        """Return the number of keywords in a subschema and its references, and the length of its longest chain."""
         number = id(schema)
         if isinstance(schema, bool) or number in above:
             return 0, 0
@@ -336,5 +336,5 @@ def _weight(allowed: Any) -> int:
     options = allowed if isinstance(allowed, list) else [allowed]
     if all(isinstance(option, str) for option in options):
         return 1
-    # Comparing a number with a fraction takes as long as comparing a long number.
+    # Comparing a fractional number takes as long as comparing a long number.
     return payload.count_nodes(allowed) + 49 * sum(isinstance(option, float) for option in options)

@@ -2,8 +2,8 @@
 
 Each journal is read in sequence order (ties: file order). Several journals are merged by time, then by the order of
 the endpoints, then by position. The time of a record is the highest so far in its journal, so the records of one
-journal keep their order. Only journals whose sequences run backwards need an index, which is a temporary file, so the
-memory of a replay does not grow with its journals.
+journal keep their order. Records are never collected in memory: a journal whose sequences run backwards gets an index
+in a temporary file.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class OrderedJournal:
         with path.open("rb") as source:
             self.scan: JournalScan = scan_journal(source, on_count)
         if not self.scan.is_ordered:
-            target = files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  closed with the stack
+            target = files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  the ExitStack closes it
             journal = files.enter_context(path.open("rb"))
             build_index(journal, target, on_count)
             self._index = JournalIndex(journal, target)

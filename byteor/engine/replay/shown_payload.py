@@ -15,7 +15,7 @@ _LIMITS = strict_json.JsonLimits(max_bytes=SHOWN_BYTES, max_values=SHOWN_BYTES)
 def show_payload(payload: bytes, size: int | None = None, *, has_bytes: bool = True) -> dict[str, Any]:
     """Return ``json``, ``payload_base64`` and ``truncated``. ``size`` is the size of a payload that is already cut.
 
-    ``json`` is null if the payload is cut or is not strict JSON. ``payload_base64`` is null only without ``has_bytes``,
+    ``json`` is null if the payload is cut or is refused as JSON. ``payload_base64`` is null only without ``has_bytes``,
     and only if ``json`` writes each number with the same digits as the payload.
     """
     shown = payload[:SHOWN_BYTES]

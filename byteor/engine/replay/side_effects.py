@@ -15,8 +15,8 @@ from byteor.engine.replay.stages import Decision
 class SideEffectPolicy:
     """The policy that decides on side effects by the server's allowlists.
 
-    The ``allowlist`` parameter of a stage can only restrict these further. ``consented`` means that an approval exists
-    or is not needed.
+    The ``allowlist`` parameter of a stage can only restrict the server's lists further. ``consented`` means that an
+    approval exists or is not needed.
     """
 
     urls: tuple[Url, ...]
@@ -25,7 +25,7 @@ class SideEffectPolicy:
     consented: bool
 
     def decide(self, stage: str, op: str) -> Decision:
-        """Decide on the side effect of a stage. Without an allowlist entry, it is denied even with an approval."""
+        """Decide on the side effect of a stage. If no allowlist entry matches, deny it even with an approval."""
         if not (self._server_permits(op) and self._stage_permits(stage, op)):
             return Decision.DENY
         return Decision.ALLOW if self.consented else Decision.REQUIRE_APPROVAL
@@ -34,7 +34,7 @@ class SideEffectPolicy:
         return _permits(op, self.urls, self.programs)
 
     def _stage_permits(self, stage: str, op: str) -> bool:
-        try:  # an allowlist that is malformed permits nothing
+        try:  # a malformed allowlist permits nothing
             allowlist = (self.stage_config.get(stage) or {}).get("allowlist")
             if allowlist is None:
                 return True

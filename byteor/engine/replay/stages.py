@@ -53,8 +53,8 @@ class Decision(StrEnum):
 class Effects(Protocol):
     """Decides on side effects, and performs those that it allows. ``op`` is the whole op, with its argument.
 
-    An exception from ``perform`` is a stage error, and the message of an EffectFailed becomes its detail. Otherwise,
-    the record continues unchanged.
+    An exception from ``perform`` is a stage error, and the message of an EffectFailed becomes its detail. If
+    ``perform`` returns, the record continues unchanged.
     """
 
     def decide(self, stage: str, op: str) -> Decision:
@@ -141,7 +141,7 @@ class Drops:
 
 @dataclass(slots=True)
 class StageCounters:
-    """The number of records that a stage has processed so far. ``unfinished`` counts those at which a limit was hit."""
+    """The numbers of records at a stage. A limit or a lack of memory stopped the run at ``unfinished`` of them."""
 
     entered: int = 0
     errors: int = 0
@@ -196,7 +196,7 @@ class StageRuntime:
         self._max_actions = max_actions
 
     def stage(self, id: str, op: str, lanes: tuple[str, str]) -> Stage:
-        """Create a stage. Raises Unsupported if its op is unknown or its parameters are invalid."""
+        """Create a stage. Raises Unsupported if its op is unknown, its parameters are invalid or its id is taken."""
         if id in self.counters:
             raise Unsupported(f"two stages have the id {id!r}")
         self.counters[id] = StageCounters()
@@ -235,7 +235,7 @@ class StageRuntime:
     def _act(self, message: Message, stage: str, op: str, lanes: tuple[str, str]) -> Message:
         self.work.spend_bytes(message.payload)
         if len(self.actions) == self._max_actions:
-            raise LimitExceeded(LimitCode.ACTIONS, f"the run needs more than {self._max_actions} actions")
+            raise LimitExceeded(LimitCode.ACTIONS, f"the pipeline has more than {self._max_actions:,} side effects")
         decision = self._effects.decide(stage, op)
         kind, target = split_op(op)
         self.actions.append(Action(kind, stage, *lanes, stage, target or "", decision))
@@ -262,12 +262,15 @@ class Stage:
         self._apply = apply or self._pass
 
     def process(self, message: Message, sequence: int, ingress: str | None = None) -> Message | DropReason:
-        """Process a record and return the new message, or why it is dropped. Raises StageError."""
+        """Process a record and return the new message, or why it is dropped.
+
+        Raises StageError, LimitExceeded or MemoryError.
+        """
         counters = self.counters
         counters.entered += 1
         try:
             result = self._apply(message)
-        except (LimitExceeded, MemoryError):  # available memory depends on the host, so its lack is not a stage error
+        except (LimitExceeded, MemoryError):  # limits of the run or of the host are not errors of the stage
             counters.unfinished += 1
             raise
         except RecordOverLimit as error:

@@ -47,7 +47,7 @@ def trace(
     ``truncated``, the next page begins after ``next_after``. A record without steps on the page is left out.
 
     - ``ingress`` is the lane whose journal is read. By default, all journals are read that a replay would read.
-    - ``indexes`` are the index files of journals, by lane. Without a usable one, the journal is read up to its end.
+    - ``indexes`` are the index files of journals, by lane. Without a usable index, the journal is read up to its end.
     - Nothing is performed: side effects are listed as ``DryRunOnly``.
 
     Raises BadInput for a fault of the bundle or an argument, and Unsupported if the pipeline cannot run.
@@ -94,7 +94,7 @@ def _find(journal: Path, index: Path | None, sequence: int) -> Iterator[tuple[in
 
 
 class _Page:
-    """A page of steps: those from the number ``first`` on, until they have ``max_bytes``."""
+    """A page of steps: the steps from the number ``first`` on, up to ``max_bytes`` of JSON."""
 
     def __init__(self, first: int, max_bytes: int) -> None:
         self.next_after: int | None = None
@@ -102,14 +102,14 @@ class _Page:
         self._steps = 0
 
     def traced(self, runner: PipelineRunner, lane: str, position: int, record: Record) -> list[dict[str, Any]]:
-        """Trace a record. Returns it with its steps on this page, or an empty list if it has none there."""
+        """Trace a record. Returns a list of the record with its steps on this page, or an empty list if it has none."""
         steps = _Steps(record.sequence, runner.actions, self)
         steps.show("ingress", lane, runner.model.lane_of(lane), Message(record.payload))
         reached: list[str] = []
         try:
             reached = runner.trace(lane, record.payload, steps)
         except StageError:
-            pass  # the last step shows it
+            pass  # the last step shows the error
         except LimitExceeded as error:
             steps.stop(str(error.code))
         if not steps.shown:

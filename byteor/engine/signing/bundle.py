@@ -29,7 +29,7 @@ POSTURES = ("dev", "staging", "prod")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestFields:
-    """The facts about a bundle that the server signs. ``approved_at`` is None if it was built without an approval."""
+    """The facts about a bundle that the server signs. ``approved_at`` is None without an approval."""
 
     org_id: str
     project_id: str
@@ -69,7 +69,7 @@ class Manifest(ManifestFields):
         """Return the manifest of these files."""
         entries = {name: FileEntry.of_data(data) for name, data in files.items()}
         members = {field.name: getattr(manifest_fields, field.name) for field in fields(ManifestFields)}
-        # Parsed again, so that the server never builds a manifest that an agent cannot read.
+        # The document is parsed again, so that the server never builds a manifest that an agent cannot read.
         return cls.from_document(cls(**members, files=entries).document())
 
     @classmethod
@@ -134,7 +134,7 @@ def build_bundle(
     approval_credential: str | None,
     signing_keys: KeySet,
 ) -> BuiltBundle:
-    """Build a deploy bundle. Equal inputs yield equal bytes. Raises ValueError if the inputs contradict each other."""
+    """Build a deploy bundle. Equal inputs yield equal bytes. Raises ValueError for invalid or too large inputs."""
     if sha256(spec_kv) != manifest_fields.spec_hash:
         raise ValueError("spec_hash is not the hash of spec_kv")
     if (approval_credential is None) != (manifest_fields.approved_at is None):
@@ -154,7 +154,7 @@ def build_bundle(
 
 
 def open_bundle(archive: bytes) -> OpenedBundle:
-    """Parse a deploy bundle. Raises Refused unless its files are exactly those of its manifest."""
+    """Parse a deploy bundle. Raises Refused if it is too large or malformed, or does not match its manifest."""
     if len(archive) > MAX_BUNDLE_BYTES:
         raise Refused(DeliveryCode.BUNDLE_TOO_LARGE, f"the deploy bundle is larger than {MAX_BUNDLE_BYTES} bytes")
     try:

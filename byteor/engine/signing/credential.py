@@ -58,7 +58,7 @@ def issue(
     issued_by: str,
     approval_id: str,
 ) -> str:
-    """Sign an approval and return the credential. Raises ValueError if a verifier would not accept its format."""
+    """Sign an approval and return the credential. Raises ValueError if its content is invalid."""
     document = {
         "v": 1,
         "kid": keys.kid(keys.public_key(private_key)),

@@ -1,4 +1,4 @@
-"""An organization's Ed25519 signing keys and the key set that it publishes."""
+"""The Ed25519 signing keys of an organization or of the installation, and their published key sets."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class PublicKey:
     def trusts(self, signed_at: datetime | None) -> bool:
         """Return whether a signature of this key from ``signed_at`` is trusted; None stands for an unknown time.
 
-        A retired key is trusted only for signatures from before its ``not_after``. Otherwise the dates do not count:
+        A retired key is trusted only for signatures from before its ``not_after``. The dates of other keys are ignored:
         clocks differ, and the key set may be older than the current status of the key.
         """
         if self.status is not KeyStatus.RETIRED:
@@ -109,7 +109,7 @@ class PublicKey:
 
 @dataclass(frozen=True, slots=True)
 class KeySet:
-    """All published keys of an organization, exactly one of them active."""
+    """All published keys of an organization or of the installation, exactly one of them active."""
 
     keys: tuple[PublicKey, ...]
 

@@ -28,7 +28,7 @@ class DeliveryCode(StrEnum):
 
 
 class ApprovalCode(StrEnum):
-    """Refusals of an approval credential, in the order of the checks. Only the server uses the last three."""
+    """Refusals of an approval credential, in the order of the checks. Agents do not use the last three."""
 
     MALFORMED = "approval.malformed"
     UNKNOWN_KEY = "approval.unknown_key"

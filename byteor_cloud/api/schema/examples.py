@@ -78,7 +78,7 @@ _TEXTS = {
 
 
 def add_examples(result: dict[str, Any], generator: object, **kwargs: Any) -> dict[str, Any]:
-    """Add an example to every body that has none. A postprocessing hook of drf-spectacular."""
+    """Add an example to every JSON, form, text and SVG body that has none. A postprocessing hook of drf-spectacular."""
     components = result.get("components", {}).get("schemas", {})
     for path, operations in result["paths"].items():
         for operation in operations.values():

@@ -1,4 +1,4 @@
-"""The request and response headers that all operations share, and the ones that each operation documents."""
+"""The request and response headers of the API, and the selection that each operation documents."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def response_headers(view: object, action: str, method: str, code: str) -> Itera
     yield "X-Request-ID"
     if not isinstance(view, ResourceViewSet):
         return
-    if code not in {"401", "414", "431"}:  # these are returned before the caller is known
+    if code not in {"401", "414", "431"}:  # these responses are sent before the caller is known
         yield from ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
     if code in {"409", "503", "507"}:
         yield "Retry-After"

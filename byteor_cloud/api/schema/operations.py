@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Mapping
 from copy import copy, deepcopy
 from typing import Any
@@ -15,7 +16,7 @@ from rest_framework import serializers
 from byteor.engine.compiler import plan_schema
 from byteor_cloud.api.declared import DeclaringView
 from byteor_cloud.api.operations import SECURITY_SCHEMES, Operation
-from byteor_cloud.api.schema.descriptions import descriptions_of
+from byteor_cloud.api.schema.descriptions import descriptions_of, words
 from byteor_cloud.api.schema.headers import ALWAYS, HEADERS, RESPONSE_HEADERS, request_headers, response_headers
 from byteor_cloud.api.schema.responses import ERRORS, PROBLEM, SUCCESSES, error_codes, problem_response, with_secret
 from byteor_cloud.api.view_sets import ResourceViewSet
@@ -44,17 +45,17 @@ class Schema(AutoSchema):
 
     @property
     def _operation(self) -> Operation:
-        return self.view.operations[self._action]  # type: ignore[attr-defined,no-any-return]  # of a DeclaringView
+        return self.view.operations[self._action]  # type: ignore[attr-defined,no-any-return]  # the view is a DeclaringView
 
     def get_tags(self) -> list[str]:
         """Return the section of the API that the view belongs to."""
-        return [str(self.view.tag)]  # type: ignore[attr-defined]  # of a DeclaringView
+        return [str(self.view.tag)]  # type: ignore[attr-defined]  # the view is a DeclaringView
 
     def get_summary(self) -> str:
         """Return the first line of the declared text."""
         return self._operation.summary
 
-    def get_description(self) -> str:  # type: ignore[override]  # as in the library itself
+    def get_description(self) -> str:  # type: ignore[override]  # the library does the same
         """Return the rest of the declared text, and the permission that the caller needs."""
         permission = self._operation.needs
         needs = "" if permission is None else f"\n\nRequires the permission `{permission}`."
@@ -65,7 +66,7 @@ class Schema(AutoSchema):
         if self._operation.responses is not None:
             return self._operation.responses
         serializer: Any = super().get_response_serializers()
-        return with_secret(type(serializer)) if self._operation.holds_secret else serializer  # type: ignore[arg-type]  # hashable
+        return with_secret(type(serializer)) if self._operation.holds_secret else serializer  # type: ignore[arg-type]  # classes are hashable
 
     def get_auth(self) -> list[dict[str, list[str]]]:
         """Return the security schemes that the view accepts, or an empty list if it needs no credential."""
@@ -75,7 +76,10 @@ class Schema(AutoSchema):
         return [{name: []} for name in names]
 
     def get_request_serializer(self) -> Any:
-        """Return the declared request serializer, or the view's. In an update, no field is required."""
+        """Return the declared body, or the view's serializer for a mixin's action.
+
+        In a mixin's update, no field is required.
+        """
         is_own = hasattr(getattr(self.view, self._action), "operation")
         if self._operation.body is not None or is_own:
             return self._operation.body
@@ -112,15 +116,16 @@ class Schema(AutoSchema):
             if ignores_read_only and shape.get("readOnly"):
                 schema["properties"][name] = {"description": "Read-only. You may include it, but its value is ignored."}
             elif name in descriptions:
-                shape.setdefault("description", descriptions[name])
+                shape["description"] = descriptions[name]
         return super()._postprocess_serializer_schema(schema, serializer, direction)  # type: ignore[no-untyped-call]
 
     def _get_parameters(self) -> list[dict[str, Any]]:
         path = self._resolve_path_parameters(uritemplate.variables(self.path))  # type: ignore[no-untyped-call]
         for parameter in path:
             parameter["description"] = f"The id of the {_noun(self.path, parameter['name'])}."
-        declared = self.view.query_parameters(self._action)  # type: ignore[attr-defined]  # of a DeclaringView
-        return [*path, *(declared[name].document(name) for name in sorted(declared))]
+        declared = self.view.query_parameters(self._action)  # type: ignore[attr-defined]  # the view is a DeclaringView
+        rows = words(self._operation.id.lstrip(string.ascii_lowercase))  # without the verb
+        return [*path, *(declared[name].document(name, rows=rows) for name in sorted(declared))]
 
     def get_operation(self, *args: Any, **kwargs: Any) -> dict[str, Any] | None:
         """Return the operation with its error responses and headers."""
@@ -171,7 +176,10 @@ class Schema(AutoSchema):
 
 
 def order_security_schemes(result: dict[str, Any], generator: object, **kwargs: Any) -> dict[str, Any]:
-    """Put people's security scheme first in the Authorize dialog. A hook, because the library sorts schemes by name."""
+    """Put the security scheme for people first in the Authorize dialog.
+
+    This is a hook, because the library sorts by name.
+    """
     schemes = result["components"]["securitySchemes"]
     result["components"]["securitySchemes"] = {name: schemes[name] for name in SECURITY_SCHEMES}
     return result

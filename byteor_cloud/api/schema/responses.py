@@ -24,7 +24,8 @@ PROBLEM = {
         "instance": {"type": "string", "description": "The path of the request."},
         "request_id": {
             "type": ["string", "null"],
-            "description": "The `X-Request-ID` of the request. Quote it when you ask for help.",
+            "description": "The id of the request, also in `X-Request-ID`. Quote it when you ask for help. Null if the "
+            "request failed before it got an id.",
         },
         "limit": {"type": "integer", "description": "In `quota.*` errors: the most that the organization may use."},
         "used": {"type": "integer", "description": "In `quota.*` errors: how much the organization uses now."},

@@ -12,7 +12,7 @@ from byteor_cloud.database.connections import Unresponsive
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    """Django's database wrapper, which takes its connection to the server from the pool."""
+    """Django's database wrapper, which counts the wait for a pooled connection against the request's deadline."""
 
     @override
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:

@@ -33,7 +33,7 @@ function search(dialog) {
   const note = dialog.querySelector(".search-note");
   const options = () => [...results.querySelectorAll("[role=option]")];
   let chosen = -1, timer = 0, request = null, shown = null;
-  let kept = null; // the URL of the option that an arrow key chose. It stays chosen when a later response arrives.
+  let kept = null; // the URL of the option that an arrow key chose; the option stays chosen when a later response arrives
 
   function choose(index) {
     const all = options();

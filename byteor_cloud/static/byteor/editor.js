@@ -28,11 +28,11 @@ async function ask(url, query, body) {
     throw new Error(UNREACHABLE);
   });
   if (response.redirected) throw new Error("You are signed out. Sign in again in another tab. Your text stays in this editor.");
-  const answer = await response.json().catch(() => {
+  const result = await response.json().catch(() => {
     throw new Error(UNREACHABLE);
   });
-  if (!response.ok) throw new Error(answer.detail);
-  return answer;
+  if (!response.ok) throw new Error(result.detail);
+  return result;
 }
 
 // -- the text -------------------------------------------------------------------------------------------------
@@ -130,21 +130,21 @@ function listFindings(findings) {
   part.nothing.hidden = findings.length > 0;
 }
 
-function show(answer) {
-  markLines(answer.diagnostics);
-  listFindings(answer.diagnostics);
-  const errors = answer.diagnostics.filter((each) => each.severity === "error").length;
-  part.verdict.className = `verdict pill ${answer.ok ? "good" : "bad"}`;
-  part.verdict.textContent = answer.ok ? "compiles" : `${errors} ${errors === 1 ? "error" : "errors"}`;
+function show(result) {
+  markLines(result.diagnostics);
+  listFindings(result.diagnostics);
+  const errors = result.diagnostics.filter((each) => each.severity === "error").length;
+  part.verdict.className = `verdict pill ${result.ok ? "good" : "bad"}`;
+  part.verdict.textContent = result.ok ? "compiles" : `${errors} ${errors === 1 ? "error" : "errors"}`;
   // If the text does not compile, the last good result stays, dimmed.
-  part.results.classList.toggle("stale", !answer.ok);
-  if (!answer.ok) return;
-  part.hash.textContent = part.hash.title = answer.spec_hash;
-  part.kv.textContent = answer.spec_kv;
-  part.image.hidden = answer.svg === null;
-  part.undrawn.hidden = answer.svg !== null;
-  if (answer.svg !== null) part.image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(answer.svg)}`;
-  part.diff.innerHTML = answer.diff ?? ""; // HTML of a server template, which escapes values
+  part.results.classList.toggle("stale", !result.ok);
+  if (!result.ok) return;
+  part.hash.textContent = part.hash.title = result.spec_hash;
+  part.kv.textContent = result.spec_kv;
+  part.image.hidden = result.svg === null;
+  part.undrawn.hidden = result.svg !== null;
+  if (result.svg !== null) part.image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(result.svg)}`;
+  part.diff.innerHTML = result.diff ?? ""; // HTML of a server template, which escapes values
 }
 
 let lastRequest = 0;
@@ -152,8 +152,8 @@ async function preview() {
   lastRequest += 1;
   const request = lastRequest; // an outdated response is ignored
   try {
-    const answer = await ask(root.dataset.preview, { target: part.target.value, against: part.against.value }, text.value);
-    if (request === lastRequest) show(answer);
+    const result = await ask(root.dataset.preview, { target: part.target.value, against: part.against.value }, text.value);
+    if (request === lastRequest) show(result);
   } catch (error) {
     if (request !== lastRequest) return;
     part.verdict.className = "verdict pill warn";
@@ -209,10 +209,10 @@ async function write(progress, url, act) {
   notify("");
   showSaveState(progress);
   try {
-    const answer = await ask(url, { revision }, body);
-    if (answer.outcome === "conflict") showConflict(answer);
-    else if (answer.outcome === "refused") notify("bad", element("p", "", answer.detail));
-    else act(answer, body);
+    const result = await ask(url, { revision }, body);
+    if (result.outcome === "conflict") showConflict(result);
+    else if (result.outcome === "refused") notify("bad", element("p", "", result.detail));
+    else act(result, body);
   } catch (error) {
     notify("bad", element("p", "", error.message));
   }
@@ -221,9 +221,9 @@ async function write(progress, url, act) {
 }
 
 function save() {
-  return write("Saving…", root.dataset.save, (answer, body) => {
+  return write("Saving…", root.dataset.save, (result, body) => {
     saved = body;
-    revision = answer.revision;
+    revision = result.revision;
   });
 }
 
@@ -239,17 +239,17 @@ function askToPromote() {
 }
 
 function promote() {
-  return write("Promoting…", root.dataset.promote, (answer) => {
+  return write("Promoting…", root.dataset.promote, (result) => {
     const message = document.createElement("p");
-    const link = element("a", "to", answer.version);
-    link.href = answer.url;
-    message.append(answer.fresh ? "Promoted to " : "The plan has not changed since ", link, ". The next step is its runtime configuration.");
+    const link = element("a", "to", result.version);
+    link.href = result.url;
+    message.append(result.fresh ? "Promoted to " : "The plan has not changed since ", link, ". The next step is its runtime configuration.");
     const next = element("a", "choice", "Create a config bundle");
-    next.href = answer.next;
+    next.href = result.next;
     notify("good", message, next);
     next.focus();
-    if (![...part.against.options].some((each) => each.value === answer.id)) {
-      part.against.options[0].after(new Option(answer.version, answer.id));
+    if (![...part.against.options].some((each) => each.value === result.id)) {
+      part.against.options[0].after(new Option(result.version, result.id));
     }
   });
 }

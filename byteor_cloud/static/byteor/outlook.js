@@ -1,6 +1,6 @@
 // Updates "What would happen" next to the form of a deployment while a person fills it in. Without scripts, the button
 // "Preview" does the same. No library, no build.
-const DELAY = 300; // ms without a change before a request
+const DELAY = 300; // ms without a change before the preview is requested
 const TIMEOUT = 15000; // ms for one response
 
 const form = document.getElementById("deploy");
@@ -17,7 +17,7 @@ function setStale(stale) {
 
 function say(text, everybody) {
   said.textContent = text;
-  said.classList.toggle("sr-only", !everybody); // only screen readers need a text that the preview shows
+  said.classList.toggle("sr-only", !everybody); // hidden if the preview shows the same text
 }
 
 async function preview() {

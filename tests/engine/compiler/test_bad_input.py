@@ -1,4 +1,4 @@
-"""Hostile plans and texts of 4 MiB each get a diagnostic, in time proportional to their length and within 200 MiB."""
+"""Hostile plans of 4 MiB each get a diagnostic, in time proportional to their length and within 200 MiB."""
 
 import json
 import subprocess

@@ -145,4 +145,4 @@ def test_incomplete_text_is_refused(kv: str) -> None:
 def test_spec_that_violates_rules_can_be_decoded(graph_kv: str) -> None:
     spec = decode(graph_kv.replace("lanes.0.kind=events", "lanes.0.kind=events\nlane_graph.lanes.0.capacity=7"))
 
-    assert spec.model.lanes[0] == GraphLane("in.a", "events", capacity=7)  # type: ignore[union-attr]
+    assert spec.model.lanes[0] == GraphLane("in.a", "events", capacity=7)  # type: ignore[union-attr]  # the model is a LaneGraph

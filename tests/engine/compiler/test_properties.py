@@ -38,7 +38,7 @@ OPS = [
 ]
 SCHEMA = jsonschema.Draft202012Validator(plan_schema())
 
-# Hypothesis draws a text in one step, but each character of a regular expression in several.
+# Hypothesis draws a string in one step, but each character of a regular expression in several.
 LETTERS = string.ascii_lowercase
 names = st.builds(str.__add__, st.sampled_from(LETTERS), st.text(LETTERS + string.digits + "_-", max_size=4))
 ops = st.sampled_from(OPS)
@@ -56,7 +56,7 @@ json_values = st.recursive(
 
 
 def some(draw: st.DrawFn, options: Sequence[str], least: int, most: int | None, *, unique: bool = False) -> list[str]:
-    """Draw some of the options by position, because Hypothesis prepares and checks an equal strategy only once."""
+    """Draw some of the options by position: Hypothesis prepares the strategy once for all lists of one length."""
     positions = st.lists(st.integers(0, len(options) - 1), min_size=least, max_size=most, unique=unique)
     return [options[position] for position in draw(positions)]
 
@@ -225,7 +225,10 @@ def connected_pairs(graph: LaneGraph) -> list[tuple[str, str]]:
 
 
 def expected_stage_order(plan: dict[str, Any]) -> list[str]:
-    """Sort the stages: the next is always the first stage of the plan whose sources are all sorted."""
+    """Return the stage ids in topological order.
+
+    Each step takes the first remaining stage, in plan order, whose sources have all been placed.
+    """
     graph = plan["lane_graph"]
     waiting = [stage["id"] for stage in graph["stages"]]
     placed: list[str] = []

@@ -1,4 +1,4 @@
-"""``validate_spec`` applies the rules for plans to a decoded spec. Pointers are KV keys with slashes for dots."""
+"""``validate_spec`` applies the rules for plans to a decoded spec. Pointers are KV keys with / instead of dots."""
 
 from typing import Any
 

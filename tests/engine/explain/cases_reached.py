@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from byteor.engine.explain.facts import (
     TargetFacts,
+    WaveFacts,
 )
 from byteor.engine.explain.findings import BecauseCode as B
 from byteor.engine.explain.findings import NextCode as N
@@ -22,6 +23,7 @@ from tests.engine.explain.facts import (
     Case,
     P,
     S,
+    ago,
     enlistment,
     facts,
     new,
@@ -48,6 +50,21 @@ REACHED = [
         "agent-1 runs nothing: no deployment in its environment targets it.",
         (B.NEVER_OFFERED, B.SELECTOR_MISMATCH, B.OTHER_AGENTS),
         (BEAT, (N.NOTHING, None)),
+    ),
+    Case(
+        "enlisted, but no longer matches",
+        facts(
+            new(
+                strategy=WAVES,
+                wave=1,
+                target=TargetFacts(selector={"zone": "b"}),
+                enlistment=enlistment(P.PENDING, 2),
+                waves={1: WaveFacts(4, 1, 0, ago(100))},
+            )
+        ),
+        "agent-1 runs nothing: quotes/two reaches it in wave 3 of 3; wave 2 is under way, 1 of 4 agents finished.",
+        (B.WAITS_FOR_WAVE, B.NEVER_OFFERED),
+        (BEAT, (N.WAVE_ENDS, 500)),
     ),
     Case(
         "runs another pipeline",

@@ -139,7 +139,7 @@ def test_findings_name_deployment_and_approval() -> None:
 
 
 @pytest.mark.parametrize(("silent_s", "word"), [(29, "due"), (31, "due"), (60, "due"), (61, "overdue")])
-def test_heartbeat_is_due_or_overdue(silent_s: int, word: str) -> None:
+def test_heartbeat_is_overdue_after_two_intervals(silent_s: int, word: str) -> None:
     explanation = explain(facts(old(), **SETTLED, last_seen_at=ago(silent_s)))
 
     assert (explanation.next[0].code, explanation.next[0].detail) == (N.HEARTBEAT, f"Its next heartbeat is {word}.")

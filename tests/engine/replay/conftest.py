@@ -77,7 +77,7 @@ def bundle(tmp_path: Path, documents: dict[str, dict[str, Any]]) -> MakeBundle:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Return an empty folder next to a file that a hostile archive might overwrite."""
+    """Return an empty folder next to a file that a hostile archive could overwrite."""
     (tmp_path / "outside").write_bytes(b"untouched")
     (tmp_path / "root").mkdir()
     return tmp_path / "root"

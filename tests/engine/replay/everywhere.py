@@ -57,7 +57,7 @@ def _payload(number: int) -> bytes:
 
 
 def make() -> bytes:
-    """Build the bundle. Its journals have times that run backwards, and a sequence that occurs twice."""
+    """Build the bundle. The times of ``web`` jump back once, and the records of ``app`` are not in sequence order."""
     web = [Record(number + number // 40, 1_000 * (number % 50), _payload(number)) for number in range(100)]
     app = [Record(7 * number % 100, 500 * number, _payload(number + 1)) for number in range(100)]
     expected = encode_frame(Frame(0, _payload(0))) + encode_frame(Frame(1, b"captured otherwise"))

@@ -66,5 +66,5 @@ def replay_apart(folder: Path, spec: PipelineSpec, environment: Mapping[str, str
         assert process.stdout is not None
         process.stdin.write(json.dumps(request).encode() + b"\n")
         process.stdin.flush()
-        *_, last = process.stdout  # read before the input is closed, which would stop the process
+        *_, last = process.stdout  # read first, because closing the input would stop the process
     return json.loads(last)

@@ -79,7 +79,7 @@ def test_damaged_journals_are_refused_or_read(version: int) -> None:
         reader = JournalReader(io.BytesIO(case))
         found = list(reader)
         assert reader.payload_bytes(len(found)) == sum(len(record.payload) for record in found)
-        if version == 2:  # its CRC also protects the header, so each record read was written
+        if version == 2:  # the CRC also covers the record's header, so only written records are read
             assert all(record in RECORDS for record in found)
 
     tracemalloc.start()

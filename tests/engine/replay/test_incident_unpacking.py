@@ -255,7 +255,7 @@ def test_damaged_archive_is_refused_or_unpacked_inside_folder(
     data = bytearray(SAMPLE)
     for at, patch in edits:
         data[at : at + len(patch)] = patch
-        header = at // 512 * 512  # with a valid checksum, so that the damage reaches the parser
+        header = at // 512 * 512  # the header gets a valid checksum, so that the damage reaches the parser
         block = data[header : header + 148] + b" " * 8 + data[header + 156 : header + 512]
         data[header + 148 : header + 156] = b"%06o\0 " % sum(block)
     root = tmp_path_factory.mktemp("damaged") / "root"

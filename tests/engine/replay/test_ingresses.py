@@ -200,7 +200,7 @@ def test_frames_of_unselected_records_are_not_compared(bundle: MakeBundle, ring:
     assert run(incident).result["notes"] == []
 
 
-def test_records_that_share_sequence_do_not_diverge_with_last_n(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_last_n_that_splits_shared_sequence_causes_no_divergence(bundle: MakeBundle, ring: MakeRing) -> None:
     incident = bundle(
         ring("identity"),
         [Record(5, 1, b"a"), Record(5, 2, b"b")],
@@ -265,7 +265,7 @@ def test_identity_stages_stop_exactly_at_work_limit(
     tmp_path: Path, ring: MakeRing, limits: ReplayLimits, code: str | None, counted: list[tuple[int, int, int]]
 ) -> None:
     journals = {"in": [Record(1, 1, b"x"), Record(2, 2, b"y")]}
-    branched = graph("in>a in>b a>c b>out c>out")  # without a straight path, each stage is called
+    branched = graph("in>a in>b a>c b>out c>out")  # this graph has no straight path, so each stage is called
 
     for spec in (ring("identity", "identity", "identity"), graph("in>s0 s0>s1 s1>s2 s2>out")):
         outcome = run(bundle_of(tmp_path, spec, journals), limits=limits)

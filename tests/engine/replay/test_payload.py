@@ -123,6 +123,6 @@ def test_encode_payload_refuses_too_deeply_nested_values() -> None:
         encode_payload([value])
 
 
-def test_pointer_of_escapes_names() -> None:
+def test_json_pointer_escapes_names() -> None:
     assert pointer_of([]) == ""
     assert pointer_of(["a/b", 0, "~"]) == "/a~1b/0/~0"

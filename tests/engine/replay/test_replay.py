@@ -85,7 +85,7 @@ def test_replay_outcome_contains_result_audit_and_frames(bundle: MakeBundle, spe
         "policy": {"env": "dev", "approval_provided": False, "mode": "dry_run"},
         "actions": [action, action],
     }
-    json.dumps([outcome.audit, outcome.result])  # both are plain JSON
+    json.dumps([outcome.audit, outcome.result])  # does not raise, because both are JSON data
 
 
 def test_records_run_in_sequence_order_and_last_n_selects_last(bundle: MakeBundle, ring: MakeRing) -> None:
@@ -167,7 +167,7 @@ def bad_crc() -> bytes:
         ({"stage_config": {"s0": 5}}, RECORDS, None, "parameters of stage 's0': not an object"),
         ({"limits": ReplayLimits(max_records=2)}, RECORDS, None, "the journals have more than 2 records"),
         ({"limits": ReplayLimits(max_selected_bytes=46)}, RECORDS, None, "the input has 47 bytes, more than 46"),
-        ({"limits": ReplayLimits(max_actions=2)}, RECORDS, None, "the run needs more than 2 actions"),
+        ({"limits": ReplayLimits(max_actions=2)}, RECORDS, None, "the pipeline has more than 2 side effects"),
     ],
 )
 def test_bad_input_or_exceeded_limit_fails_replay(
@@ -288,7 +288,7 @@ def test_replays_do_not_depend_on_hash_seed_time_zone_or_locale(
     ("limits", "code", "error"),
     [
         (ReplayLimits(max_work=5), "limit.work", "the replay needs more than 5 units of work"),
-        (ReplayLimits(max_actions=2), "limit.actions", "the run needs more than 2 actions"),
+        (ReplayLimits(max_actions=2), "limit.actions", "the pipeline has more than 2 side effects"),
         (ReplayLimits(max_records=2), "limit.records", "the journals have more than 2 records"),
         (ReplayLimits(max_selected_bytes=46), "limit.input", "the input has 47 bytes, more than 46"),
         (

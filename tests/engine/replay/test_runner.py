@@ -83,6 +83,7 @@ def test_stage_error_stops_ring(ring: MakeRing) -> None:
 
 
 def test_plugin_result_that_is_not_bytes_causes_stage_error(ring: MakeRing) -> None:
+    # The op has the wrong type on purpose.
     result = run_pipeline(ring("odd"), records(b"a"), ops={"odd": lambda payload, params: "text"})  # type: ignore[dict-item, return-value]
 
     assert str(result.error) == "stage 's0' failed on record 1: TypeError: the op returned str, not bytes or None"
@@ -118,7 +119,7 @@ def test_action_over_limit_is_not_listed_and_causes_no_stage_error(ring: MakeRin
     first, second = records(b"a", b"b")
     runner.feed(first)
 
-    with pytest.raises(LimitExceeded, match="more than 1 actions"):
+    with pytest.raises(LimitExceeded, match="more than 1 side effects"):
         runner.feed(second)
 
     assert len(runner.actions) == 1

@@ -133,7 +133,7 @@ def test_schema_accepts_only_valid_values(document: object, valid: object, inval
 
 @st.composite
 def number_texts(draw: st.DrawFn) -> str:
-    """Draw JSON texts of numbers near those that a double cannot represent."""
+    """Draw numbers as JSON text, many of which a double cannot represent."""
     near = draw(st.sampled_from([0, 1, 19, 2**53, 2**63, 2**64, 10**20, 10**30]))
     whole = draw(st.sampled_from(["", "-"])) + str(near + draw(st.integers(0, 3)))
     fraction = draw(st.sampled_from(["", ".5", ".25", ".9", ".99", ".01", ".0000000000000000000001"]))
@@ -148,7 +148,7 @@ def test_numbers_are_compared_exactly(text: str, limit: str, keyword: str) -> No
     bound = parse_payload(limit.encode())
     try:
         encode_payload(bound)
-    except MalformedPayload:  # a limit that parameters cannot represent
+    except MalformedPayload:  # stage parameters cannot contain this limit
         reject()
     if keyword == "multipleOf" and Decimal(limit) <= 0:
         reject()

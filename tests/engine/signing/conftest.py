@@ -18,7 +18,7 @@ APPROVED = datetime(2026, 10, 20, 8, 0, 0, 250_000, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class World:
-    """An organization with a key of each status, and an approved prod deployment of one spec."""
+    """An organization with an active, a retiring and a retired key, and an approved prod deployment of one spec."""
 
     active: bytes = bytes(range(32))
     retiring: bytes = bytes(range(1, 33))

@@ -44,7 +44,7 @@ class Command:
             stderr=subprocess.PIPE,
             text=True,
             cwd="/",
-            env={"PYTHONPATH": f"{python_path}:{CHECKOUT}"},  # no HOME, no PATH
+            env={"PYTHONPATH": f"{python_path}:{CHECKOUT}"},  # the command must work without HOME and PATH
             user=user,
             group=None if user is None else NOBODY.pw_gid,
             extra_groups=None if user is None else (),

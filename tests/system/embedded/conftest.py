@@ -9,7 +9,7 @@ from byteor_cloud.database.embedded import EmbeddedPostgres
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Create a temporary folder that the server's account can enter. Pytest's own folders are private to root."""
+    """Create a temporary folder that the server's account can enter. Pytest's own folders are private."""
     with tempfile.TemporaryDirectory(prefix="embedded ", dir="/tmp") as name:
         path = Path(name)
         path.chmod(0o711)

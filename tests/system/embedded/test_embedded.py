@@ -107,8 +107,8 @@ def test_killed_server_is_restarted_with_all_committed_data(folder: Path) -> Non
         dead = postmaster(folder)
         os.kill(dead, signal.SIGKILL)
 
-        holder.process.stdin.write("\n")  # type: ignore[union-attr] # it is a pipe
-        holder.process.stdin.flush()  # type: ignore[union-attr]
+        holder.process.stdin.write("\n")  # type: ignore[union-attr]  # stdin is a pipe
+        holder.process.stdin.flush()  # type: ignore[union-attr]  # stdin is a pipe
         assert holder.url() == url
 
         assert postmaster(folder) != dead

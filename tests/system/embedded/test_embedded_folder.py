@@ -1,4 +1,4 @@
-"""Data folders of the embedded database that are incomplete, too deep, of another version, or unusable."""
+"""The embedded database with a data folder that is incomplete, deeply nested, unusable, or of another version."""
 
 import shutil
 import stat

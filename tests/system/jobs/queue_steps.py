@@ -147,7 +147,7 @@ def make_due() -> None:
 
 
 def kill_worker() -> None:
-    """Change every waiting job as if its worker process had been killed while it ran."""
+    """Change every waiting job as if a worker process had been killed while running the job."""
     execute(
         "WITH dead AS (INSERT INTO procrastinate_workers (last_heartbeat) VALUES (now() - interval '1 hour')"
         " RETURNING id) UPDATE procrastinate_jobs SET status = 'doing', worker_id = (SELECT id FROM dead),"

@@ -97,7 +97,7 @@ def test_ensure_waits_when_unsure_and_raises_when_claim_is_lost() -> None:
     with Running(heartbeat_s=3600, stalled_after_s=3600) as running:
         wait_until(lambda: ran)
         ensure(ran[0])
-        running._sure_until = 0.0  # as if its heartbeat were too old
+        running._sure_until = 0.0  # as if the worker's heartbeat were too old
         unsure = threading.Thread(target=ensure, args=ran)
         unsure.start()
         unsure.join(0.3)
@@ -141,7 +141,7 @@ def test_stop_waits_for_jobs_and_requeues_slow_ones() -> None:
     running.stop()
     thread.join(PATIENCE_S)
 
-    assert not thread.is_alive()  # although the job still blocks
+    assert not thread.is_alive()  # the worker has stopped, although the job still blocks
     assert execute("SELECT status, attempts, byteor_kills FROM procrastinate_jobs") == [("todo", 0, 0)]
     assert execute("SELECT count(*) FROM procrastinate_workers") == [(0,)]
     proceed.set()

@@ -98,7 +98,7 @@ def test_each_kind_of_job_can_become_dead_letter(name: str) -> None:
         assert waiting() == [(name, "failed")]
 
 
-def test_graceful_stop_does_not_count_as_kill() -> None:
+def test_postponed_job_does_not_block_other_jobs() -> None:
     enqueue(Note(word="poison"))
     die(3)
     execute("UPDATE procrastinate_jobs SET scheduled_at = now() + interval '15 s'")
@@ -122,4 +122,4 @@ def test_jobs_suspected_of_killing_workers_run_one_at_a_time() -> None:
         wait_until(lambda: "other" in ran)
         assert len(ran) == 2
         execute("UPDATE procrastinate_jobs SET scheduled_at = now() - interval '2 minutes' WHERE status = 'todo'")
-        wait_until(lambda: len(ran) == 3)  # no suspect waits forever for one that never finishes
+        wait_until(lambda: len(ran) == 3)  # no suspect waits forever for another that never finishes

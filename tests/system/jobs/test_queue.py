@@ -91,7 +91,7 @@ def test_running_worker_starts_new_job_immediately(monkeypatch: pytest.MonkeyPat
     with Running():
         for number in range(20):
             enqueue(Note(word=str(number)))
-            wait_until(lambda: len(ran) == number + 1)  # noqa: B023  called within the iteration
+            wait_until(lambda: len(ran) == number + 1)  # noqa: B023  wait_until calls it within the iteration
 
 
 # -- lanes and turns

@@ -104,8 +104,8 @@ class ArtifactSerializer(ModelSerializer):
         "content_hash": "The SHA-256 of the content.",
         "size_bytes": "The size of the content in bytes.",
         "derived_bytes": (
-            "The disk space in bytes of the unpacked files and indexes of an incident bundle. It is 0 while the server "
-            "keeps none. They are rebuilt when the capture is read."
+            "The disk space in bytes of the unpacked files and indexes of an incident bundle, or 0 while the server "
+            "keeps none. The files and indexes are rebuilt when the capture is read."
         ),
         "captured_at": "When the data was captured.",
         "metadata": "The metadata that the agent sent with the upload.",

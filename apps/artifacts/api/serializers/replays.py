@@ -43,10 +43,10 @@ class ReplayArtifactSerializer(StrictSerializer):
             "that produced the artifact."
         ),
         "config_bundle_id": (
-            "The id of the config bundle whose stage parameters are used, with its version. By default, the parameters "
-            "are taken from the artifact, or from its deployment if the artifact has none. If `version_id` is not the "
-            "artifact's version, these parameters are used for stages with the same id and op, and the other stages "
-            "use the parameters of that version's newest config bundle."
+            "The id of the config bundle whose version and stage parameters are used. By default, the parameters are "
+            "taken from the artifact, or from its deployment if the artifact has none. If `version_id` is not the "
+            "artifact's version, stages with the same id and op use these parameters, and the other stages use the "
+            "parameters of the newest config bundle of `version_id`."
         ),
         "approval": "The credential of an unused approval. Only accepted with the mode `execute`.",
     }
@@ -93,11 +93,12 @@ class ReplaySerializer(ModelSerializer):
             "requested the replay."
         ),
         "last_n": "The number of records to replay from the end of the input. Null if all records are replayed.",
-        "progress": "The progress of the replay. Null unless it is running.",
+        "progress": "The progress of the replay. Null unless it is running. Both numbers are 0 for an execute replay.",
         "result": (
             "The number and the digest of each egress's records, the counters of each stage, and the first divergence. "
-            "Each of its `notes` has a `code`, a `name` and a `count`. A note with the code `no_parameters` names a "
-            "stage whose op needs parameters but has none, and counts the records that the stage let pass unchanged. "
+            "Each of its `notes` has a `code`, a `name` and a `count`. A note with the code `no_parameters` is about a "
+            "stage that lacks the parameters its op needs: `name` is its id, and `count` is the number of records "
+            "that the stage let pass unchanged. "
             "Null if the replay has not finished or has no result."
         ),
         "audit": (
@@ -153,12 +154,12 @@ class ComparisonSerializer(serializers.Serializer[Any]):
         "stages": "The counters of each stage in both replays. A value is null if the replay does not have the stage.",
         "truncated": (
             "Whether egresses or stages are left out because a response is limited to 4 MiB. Equal ones are left out "
-            "first. The `result` of each replay has all of them."
+            "first. The `result` of each replay contains all of them."
         ),
         "actions": "Whether the side effects are equal, and how many side effects each replay had.",
         "notes": (
             "The `notes` of both results. A stage with a `no_parameters` note let every record pass, so equal results "
-            "say nothing about it."
+            "do not show that the stage behaves equally."
         ),
         "first_difference": (
             "The first output record that differs. Null if no record differs or the output records were not stored."
@@ -178,7 +179,7 @@ class TracedStepSerializer(serializers.Serializer[Any]):
     descriptions = {
         "kind": "Whether the step is at an ingress, stage, lane or egress.",
         "id": "The id of the ingress, stage, lane or egress.",
-        "lane": "The lane of the record in this step.",
+        "lane": "The lane of the record in this step. Although the schema permits null, the value is never null.",
         "json": "The record after this step, if it is complete and valid JSON. Otherwise null.",
         "payload_base64": (
             "The record after this step in Base64, at most its first 64 KiB. Null if a stage dropped the record."

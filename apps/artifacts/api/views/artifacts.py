@@ -37,9 +37,11 @@ class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
         "version_id": id_parameter("version_id"),
         "spec_hash": sha256_parameter("spec_hash"),
         "captured_after": time_parameter(
-            "captured_at__gte", description="Only artifacts captured at or after this time."
+            "captured_at__gte", description="Returns only artifacts captured at or after this time."
         ),
-        "captured_before": time_parameter("captured_at__lt", description="Only artifacts captured before this time."),
+        "captured_before": time_parameter(
+            "captured_at__lt", description="Returns only artifacts captured before this time."
+        ),
     }
     operations = {
         "list": Operation(

@@ -39,7 +39,9 @@ class CaptureViewSet(EnvironmentViewSet):
         P.OPERATE_ENVIRONMENT,
         parameters={
             "path": line_parameter(max_length=1024, description="The path of the file to download."),
-            "after": line_parameter(max_length=1024, description="List only the files after this path."),
+            "after": line_parameter(
+                max_length=1024, description="Returns only files after this path, in order of the paths."
+            ),
         },
         responses={
             (200, "application/json"): ArtifactFilesSerializer,

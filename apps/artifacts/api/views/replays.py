@@ -90,7 +90,7 @@ class ReplayViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
         """Trace a record of a replay.
 
         Returns the record after each stage and lane, its side effects, and why it was dropped, if it was. A page is
-        limited to 4 MiB; use `after` to get the next page. Each request recomputes the trace. If that takes longer than
+        limited to 4 MiB; use `after` to get the next page. Each request recomputes the trace. If this takes longer than
         10 seconds, the request fails with 503.
         """
         slot = partial(compute_slot, request._request)

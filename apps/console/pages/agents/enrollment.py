@@ -1,4 +1,4 @@
-"""The act that creates an enrollment token, and shows the command that enrolls an agent with it."""
+"""The act that creates an enrollment token, and shows the commands that enroll an agent with the token."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _EnrollmentTokenForm(ActForm):
         help_text="The labels of all agents that enroll with the token, such as “zone=eu-1, ring=canary”.",
     )  # fmt: skip
     replace = forms.BooleanField(
-        required=False, label="Replace agents of the same name", widget=UnfoldBooleanWidget,
+        required=False, label="Replace agents with the same name", widget=UnfoldBooleanWidget,
         help_text="For machines that were reinstalled. The old agent is decommissioned, and its key is revoked.",
     )  # fmt: skip
 
@@ -42,10 +42,10 @@ class _EnrollmentTokenForm(ActForm):
         offer_lifetimes(self.fields["expires_in_s"], longest=_LONGEST, first=lifetime)
 
     def clean_labels(self) -> dict[str, str]:
-        """Parse the labels. The API's rules then validate each key and value. Raises ValidationError."""
+        """Parse the labels. The API's rules then validate them. Raises ValidationError if one is not KEY=VALUE."""
         parts = [part.partition("=") for part in self.cleaned_data["labels"].split(",") if part.strip()]
         if not all(equals for _, equals, _ in parts):
-            raise ValidationError("Write KEY=VALUE for each label, with commas between them.")
+            raise ValidationError("Write each label as KEY=VALUE, and separate labels with commas.")
         return {key.strip(): value.strip() for key, _, value in parts}
 
 
@@ -66,7 +66,7 @@ CREATE_ENROLLMENT_TOKEN = Act(
     name="create_enrollment_token",
     label="Create enrollment token",
     done="{} created",
-    explain="A machine uses the token once to enroll as an agent of this environment. The token is shown only once.",
+    explain="Each machine uses the token once to enroll as an agent of this environment. The token is shown only once.",
     run=_create,
     needs=P.MANAGE_ENVIRONMENT,
     icon="confirmation_number",

@@ -12,18 +12,18 @@ from byteor.engine.explain.findings import Finding
 
 
 def explanation_panels(agent: Any) -> list[dict[str, Any]]:
-    """Return the panels. ``agent`` must be read ``with_state()``."""
+    """Return both panels. ``agent`` must have been read ``with_state()``."""
     explanation = explanations.explain_agent(agent)
     return [
         {
-            "title": "Why the agent runs this",
+            "title": "Why the agent runs its bundle",
             "lead": explanation.summary,
             "rows": [(state_pill(finding.code), finding.detail, _about(finding)) for finding in explanation.because],
         },
         {
             "title": "What happens next",
             "rows": [(relative_time(event.at), event.detail) for event in explanation.next],
-            "empty": "Nothing, because the agent has left the fleet.",
+            "empty": "Nothing, because the agent was decommissioned.",
         },
     ]
 

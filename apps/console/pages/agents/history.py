@@ -17,7 +17,7 @@ from apps.releases.models import Deployment
 from apps.releases.services import provenance
 
 SHOWN = 12
-# Adjacent intervals alternate between two tones. The interval that has not ended has a tone of its own.
+# Adjacent intervals alternate between two tones. The interval that has not ended has its own tone.
 _TONES, _NOW, _NOTHING = ("busy", "waiting"), "good", "plain"
 
 
@@ -51,7 +51,7 @@ def _confirmed(moment: datetime) -> str:
 
 
 def _timeline(intervals: Sequence[Any], now: datetime) -> dict[str, Any] | None:
-    """Return the parts of a bar from the first of these intervals to now. Gaps between intervals are parts as well."""
+    """Return a bar from the start of the first interval to now, including gaps; None without intervals."""
     if not intervals:
         return None
     parts: list[tuple[str, int, str]] = []

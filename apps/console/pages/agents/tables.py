@@ -137,8 +137,8 @@ class AgentAdmin(ReadOnlyAdmin):
             commands.drain,
             label="Drain",
             done="{} drained",
-            explain="The agent gets no new offers until you undrain it, and no rollout waits for it. It keeps running "
-            "its bundle.",
+            explain="The agent gets no new offers except rollbacks until you undrain it, and no rollout waits for it. "
+            "Until then it keeps running its bundle.",
             icon="do_not_disturb_on",
             comment="optional",
         ),
@@ -146,7 +146,7 @@ class AgentAdmin(ReadOnlyAdmin):
             commands.undrain,
             label="Undrain",
             done="{} undrained",
-            explain="The agent gets offers again. It is offered the current deployment that targets it.",
+            explain="The agent gets offers again. If it matches a current deployment's target, it is offered that one.",
             icon="play_circle",
             comment="optional",
         ),
@@ -155,8 +155,8 @@ class AgentAdmin(ReadOnlyAdmin):
             name="relabel",
             label="Change labels",
             done="Labels of {} changed",
-            explain="Write KEY=VALUE to set a label and !KEY to remove one, separated by commas. If the agent then "
-            "matches the target of a current deployment, it is offered that deployment.",
+            explain="Write KEY=VALUE to set a label and !KEY to remove one, separated by commas. If the agent "
+            "matches the target of a current deployment after the change, it is offered that deployment.",
             run=_relabel,
             icon="label",
             comment="required",
@@ -167,9 +167,9 @@ class AgentAdmin(ReadOnlyAdmin):
             commands.rotate_key,
             body={"mode": RotationMode.BY_AGENT},
             label="Rotate key",
-            done="New key requested from {}",
+            done="Key rotation requested for {}",
             explain="The agent is asked to fetch a new key. Its old key expires when the agent first uses the new key, "
-            "or 24 hours after the agent fetched it.",
+            "or 24 hours after the agent fetched the new key.",
             icon="key",
         ),
         Act(
@@ -190,7 +190,7 @@ class AgentAdmin(ReadOnlyAdmin):
         return cast("AgentQuerySet", super().narrow(queryset, console_user)).with_state(console_user.now)
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Show the table, after bringing the facts up to date that its filters read."""
+        """Update the facts that the filters read, and then show the table."""
         facts.catch_up(listed_rows(request, Environment))
         return super().changelist_view(request, extra_context)
 
@@ -220,7 +220,7 @@ class AgentAdmin(ReadOnlyAdmin):
         return short_id(row.assignment.bundle_hash)
 
     def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
-        """Compare the desired, attempted, running and last failed bundle of the agent."""
+        """Return the agent's state and bundles, the explanation of its bundle, and its history."""
         assignment, heartbeat = row.assignment, row.heartbeat
         facts = [
             ("Liveness", self.live(row)),
@@ -268,7 +268,7 @@ class AgentAdmin(ReadOnlyAdmin):
 
 
 def _bundle_cell(bundle_hash: str | None, deployment_id: Any) -> str:
-    """Return a bundle hash with a link to its deployment."""
+    """Return a bundle hash, with a link to its deployment if there is one."""
     if bundle_hash is None or deployment_id is None:
         return short_id(bundle_hash)
     return with_note(

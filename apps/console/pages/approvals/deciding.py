@@ -55,7 +55,7 @@ REVOKE = Act.of(
     commands.revoke,
     label="Revoke",
     done="{} revoked",
-    explain="The approval becomes unusable, and the deployment or replay that waits for it fails.",
+    explain="The approval becomes unusable, and the deployment or replay that is waiting for it fails.",
     icon="block",
     dangerous=True,
 )
@@ -89,7 +89,7 @@ def decisions_panel(row: Approval, decisions: list[ApprovalDecision]) -> dict[st
 
 
 def decision_form(request: HttpRequest, row: Approval, decisions: list[ApprovalDecision]) -> dict[str, Any] | None:
-    """Return the context of the decision form, or ``why`` the person cannot approve.
+    """Return the context of the decision form. It contains the reason as ``why`` if the person cannot approve.
 
     Returns None if the approval is not pending, or if the person may not operate the environment.
     """
@@ -99,7 +99,7 @@ def decision_form(request: HttpRequest, row: Approval, decisions: list[ApprovalD
     if row.expires_at <= timezone.now():
         return {"why": "This request has expired."}
     if any(each.user_id == request.user.pk for each in decisions):
-        return {"why": "You have already decided. The request waits for the decision of another person."}
+        return {"why": "You have already decided. The request is waiting for another person's decision."}
     urls = {act.name: act_url(row, act.name) for act in (APPROVE, DENY)}
     if row.requester_id == request.user.pk and not row.allow_self_approval:
         why = "You, or a key that you created, requested this. Another person must approve it."

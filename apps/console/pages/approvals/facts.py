@@ -1,4 +1,4 @@
-"""The facts on the page of an approval: its subject, and how it was requested."""
+"""The facts on the page of an approval: the subject, and details of the request."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NAMED = 8  # agents that are listed by name
 
 
 def deployment_of(row: Approval) -> Deployment | None:
-    """Return the deployment that the approval is for; None if it is for a replay."""
+    """Return the approval's deployment; None if it has none, for example because it is for a replay."""
     return getattr(row, "deployment", None)
 
 
@@ -33,7 +33,7 @@ def subject(row: Approval) -> str:
 
 
 def approval_facts(row: Approval) -> list[tuple[str, Any]]:
-    """Return the approval's subject and how it was requested, as labels and values."""
+    """Return the approval's subject and details of the request, as labels and values."""
     deployment, bound = deployment_of(row), row.target and row.target.bound
     facts: list[tuple[str, Any]] = []
     if deployment is not None:
@@ -95,7 +95,7 @@ def _replay_facts(target: ReplayTarget) -> list[tuple[str, Any]]:
 
 
 def _matched_agents(row: Approval) -> str:
-    """Return how many agents the target matched at the time of the request, and the names of the first ones."""
+    """Return how many agents the target matched at the request, and the first agents' names; "" if unknown."""
     target = row.target
     if target is None or target.count is None:
         return ""

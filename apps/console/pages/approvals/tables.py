@@ -26,7 +26,7 @@ _SHOWN = 20
 
 
 def awaiting_decision_by(request: HttpRequest) -> Q:
-    """Return the condition that an approval is pending and the user can give it.
+    """Return the condition that an approval is pending, has not expired, and can be given by the user.
 
     The user must have permission to operate the environment, and must not have decided already. Unless the policy
     allows self-approval, the requester must be known and must not be the user.
@@ -136,7 +136,7 @@ class ApprovalAdmin(LiveAdmin):
         }
 
     def still(self, request: HttpRequest, row: Any) -> dict[str, Any]:
-        """Return the changes that the deployment makes."""
+        """Return the changes that the deployment makes; nothing without a deployment."""
         deployment = deployment_of(row)
         if deployment is None:
             return {}

@@ -10,7 +10,7 @@ from apps.console.frame import ReadOnlyAdmin, site
 
 @admin.register(UnreferencedBlob, site=site)
 class UnreferencedBlobAdmin(ReadOnlyAdmin):
-    holds = "Contents of bundles and artifacts that are no longer referenced. Retention deletes them."
+    holds = "Stored contents that no bundle or artifact uses. A background job deletes them."
     ordering = ("-since", "content_hash")
     list_display = ("content_hash", "since")
     search_fields = ("content_hash",)

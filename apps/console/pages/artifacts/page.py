@@ -27,8 +27,8 @@ from byteor_cloud.errors import DomainError
 _PAGE = 20  # records per page of a journal
 _FILES = 100
 _RUNS = 10
-_MAX_OUTCOME = 64 * 1024  # bytes of outcome.json
-_JOURNAL = "journal"  # the HTML id of the panel
+_MAX_OUTCOME = 64 * 1024  # bytes of outcome.json that are read
+_JOURNAL = "journal"  # the HTML id of the journal panel
 
 
 def is_capture(row: Artifact) -> bool:
@@ -42,34 +42,34 @@ def artifact_title(row: Artifact) -> str:
 
 
 def artifact_headline(row: Artifact, *, may_read: bool) -> str:
-    """Return a sentence about what happened. ``may_read``: the person may see captured records.
+    """Return a sentence about what happened. ``may_read``: whether the person may see captured records.
 
     A row from a list may lack its reasons and its metadata (``large_columns.with_small_values``).
     """
     if row.status == ArtifactStatus.RECEIVED:
         obstacle = find_obstacles([row]).get(row.pk)
-        return f"Waiting for its check. {obstacle.sentence if obstacle else ''}".rstrip()
+        return f"Waiting to be checked. {obstacle.sentence if obstacle else ''}".rstrip()
     if row.status == ArtifactStatus.REJECTED:
         return f"Rejected: {'; '.join(each['detail'] for each in row.reasons)}" if row.reasons else "Rejected."
     if row.kind != Artifact.Kind.INCIDENT_BUNDLE:
-        return format_html("Uploaded by {} {}.", row_link(row.agent), relative_time(row.captured_at))
-    ran = format_html("while it ran {}", row_link(row.version)) if row.version else "while it ran an unknown version"
+        return format_html("Captured by {} {}.", row_link(row.agent), relative_time(row.captured_at))
+    ran = format_html("which ran {}", row_link(row.version) if row.version else "an unknown version")
     if row.deployment is not None:
         ran = format_html("{} in {}", ran, row_link(row.deployment, "this deployment"))
     agent, when = row_link(row.agent), relative_time(row.captured_at)
     stopped = _stop(row) if may_read else None
     if stopped is not None:
         return format_html(
-            "Stage <code>{}</code> stopped at record {} on {} {}.", stopped["stage"], f"{stopped['sequence']:,}", agent,
-            format_html("{}, {}", ran, when),
+            "Stage <code>{}</code> stopped at record {} on {}, {}.", stopped["stage"], f"{stopped['sequence']:,}",
+            agent, format_html("{}, {}", ran, when),
         )  # fmt: skip
     trigger = (row.metadata or {}).get("trigger")
     why = Truncator(trigger).chars(200) if isinstance(trigger, str) else "Captured"
-    return format_html("{} on {} {}, {}.", why, agent, ran, when)
+    return format_html("{} on {}, {}, {}.", why, agent, ran, when)
 
 
 def _stop(row: Artifact) -> dict[str, Any] | None:
-    """Return where a stage stopped the pipeline; None if the capture does not contain that."""
+    """Return the stage that stopped the pipeline and its record; None if no stage did, or if that cannot be read."""
     try:
         with captures.open_file(row, "outcome.json") as source:
             text = source.read(_MAX_OUTCOME)
@@ -147,7 +147,7 @@ def _download(row: Artifact, path: str) -> str:
 
 
 def journal_panel(request: HttpRequest, row: Artifact) -> dict[str, Any] | None:
-    """Return a page of the journal that the query names, or of the first journal; None without a journal."""
+    """Return a page of the journal that the query names, or of the first journal; None if no journal can be listed."""
     try:
         lanes = [lane for each in captures.list_files(row) if (lane := _lane(each["path"]))]
     except DomainError:
@@ -161,7 +161,7 @@ def journal_panel(request: HttpRequest, row: Artifact) -> dict[str, Any] | None:
         "id": _JOURNAL, "lane": lane, "rows": [], "hex": as_hex, "asked": request.GET, "lanes": lanes, "empty": "",
     }  # fmt: skip
     if begin is None:
-        return {**panel, "empty": "Write the sequence as a whole number, or the time as in 2026-11-01T10:00:00Z."}
+        return {**panel, "empty": "Enter the sequence as a whole number, or the time as in 2026-11-01T10:00:00Z."}
     try:
         compute = compute_for(request)
         page = captures.read_journal(row, lane, read_page, limit=_PAGE, has_bytes=as_hex, compute=compute, **begin)
@@ -194,7 +194,7 @@ def journal_panel(request: HttpRequest, row: Artifact) -> dict[str, Any] | None:
 
 
 def _begin(request: HttpRequest) -> dict[str, Any] | None:
-    """Return the position at which the page starts; None if the sequence or time in the query is invalid."""
+    """Return the start of the journal's page as an argument for ``read_journal``; {} without one, None if invalid."""
     for name, read in (("sequence", number), ("time", moment), ("after", number)):
         if request.GET.get(name, "").strip():
             value = read(request, name)

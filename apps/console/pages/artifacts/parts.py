@@ -14,7 +14,7 @@ from django.utils.html import format_html, format_html_join
 from apps.console.frame.columns import page_url, text_link
 from apps.console.pages.artifacts.wording import HEX_WIDTH, Runs, json_text, keep_digits
 
-FOUND = "found"  # the HTML id of the panel that a link requests
+FOUND = "found"  # the HTML id of the panel with a trace or a comparison
 _SHOWN = 300  # characters of a payload that are shown
 
 
@@ -47,7 +47,7 @@ def moment(request: HttpRequest, name: str) -> datetime | None:
 
 
 def payload_text(shown: dict[str, Any]) -> str:
-    """Return the start of a payload as text."""
+    """Return the start of a payload as HTML; "-" if there is no payload."""
     if shown["payload_base64"] is None and shown["json"] is None:
         return "-"
     if shown["json"] is None:
@@ -65,7 +65,7 @@ def code(text: str, most: int = _SHOWN) -> str:
 
 
 def text_of(payload: bytes) -> str:
-    """Return bytes as text. Bytes that are not printable ASCII become \\x and two hexadecimal digits."""
+    """Return bytes as text. A byte that is not printable ASCII becomes \\x and two hexadecimal digits."""
     return "".join(chr(byte) if 32 <= byte < 127 else f"\\x{byte:02x}" for byte in payload) or "(nothing)"
 
 

@@ -42,7 +42,7 @@ REPLAY = Act.of(
     body={"mode": Replay.Mode.DRY_RUN},
     label="Replay",
     done="{} requested",
-    explain="The captured records run again through the version that was captured. No side effects are performed.",
+    explain="The captured records run again through the version that the agent ran. No side effects are performed.",
     form=ActForm,
     icon="replay",
 )
@@ -52,8 +52,8 @@ EXECUTE = Act.of(
     name="execute",
     label="Replay with side effects",
     done="{} requested",
-    explain="The captured records run again, with the side effects that the server's allowlists permit, once for each "
-    "record. In staging and prod environments, the replay needs an approval first.",
+    explain="The captured records run again, and the side effects that the server's allowlists permit are performed. "
+    "In staging and prod environments, the replay needs an approval first.",
     form=ActForm,
     icon="bolt",
     dangerous=True,
@@ -103,7 +103,7 @@ class ArtifactAdmin(RunningAdmin):
         ]
 
     def summary(self, request: HttpRequest, row: Artifact) -> dict[str, Any]:
-        """Show what happened and the replays so far, and the files to people who may see captured records."""
+        """Show what happened, the replays and bisects, and the files to people who may see captured records."""
         may_read = is_capture(row) and may_read_records(request, row)
         panels = [runs_panel(row)] if row.kind == Artifact.Kind.INCIDENT_BUNDLE else []
         content = page_url(Artifact, "content", row.pk)
@@ -124,7 +124,7 @@ class ArtifactAdmin(RunningAdmin):
 
     @method_decorator(require_GET)
     def content_view(self, request: HttpRequest, pk: UUID) -> HttpResponseBase:
-        """Download the artifact, or the file of its capture in the query. The browser saves it and does not show it."""
+        """Return the artifact, or the file in it that the query names, as a download that the browser does not show."""
         row = self.get_object(request, str(pk)) if self.has_view_permission(request) else None
         if row is None:
             raise Http404

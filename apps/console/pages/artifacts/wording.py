@@ -12,17 +12,17 @@ from django.utils.html import format_html, format_html_join
 
 from byteor.engine.replay.shown_payload import show_payload
 
-HEX_WIDTH = 8  # bytes per row, so that two dumps fit next to each other, and one fits on a phone
+HEX_WIDTH = 8  # bytes per row; two dumps fit next to each other, and one fits on a phone
 HEX_ROWS = 24
 JSON_LINES = 80
 _BEFORE = 3  # lines or rows shown above the first difference
-_VALUE = 80  # characters of a value in a sentence
+_VALUE = 80  # characters of a value or a path in a sentence
 _MAX_FOUND = 100
 _NAMED = 5  # stages named in a sentence
 
 type Path = tuple[str | int, ...]
 type Runs = list[tuple[str, bool]]
-"""The pieces of a line. Each is a text, and whether it differs from the other side."""
+"""The pieces of a line: the text of each piece, and whether it differs from the other side."""
 
 
 class _Absent:
@@ -49,7 +49,7 @@ class Difference:
 
 
 def read_json(payload: bytes | None) -> Any:
-    """Return the payload's JSON value with numbers as ``Number``; ``ABSENT`` if it is not JSON or too large to show."""
+    """Return the payload's JSON value with numbers as ``Number``; ``ABSENT`` if missing, not JSON or too large."""
     if payload is None or show_payload(payload)["json"] is None:
         return ABSENT
     return keep_digits(payload)
@@ -102,7 +102,7 @@ def json_text(value: Any) -> str:
 
 
 def name_path(path: Path) -> str:
-    """Return a path as people write it: ``legs[0].price``."""
+    """Return a path as people write it, such as ``legs[0].price``; "the record" for the empty path."""
     text = ""
     for part in path:
         if isinstance(part, int):
@@ -124,8 +124,8 @@ def _cut(text: str) -> str:
 def describe_divergence(found: Mapping[str, Any], difference: str, dropped: tuple[str, str] | None) -> str:
     """Return a sentence about where and how the output diverged.
 
-    ``difference`` describes a changed record; it is "" if the person may not see it. ``dropped`` is the stage that
-    dropped a missing record and the reason, if known.
+    ``difference`` describes a changed record; it is "" if it is unknown or hidden from the person. ``dropped`` is the
+    stage that dropped a missing record and the reason, if known.
     """
     of = format_html(" of <code>{}</code>", found["ingress"]) if found.get("ingress") else ""
     where = format_html("Diverged at <code>{}</code>, record {}{}", found["egress"], f"{found['sequence']:,}", of)
@@ -184,7 +184,7 @@ def find_drop(stages: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[str,
 
 
 def describe_unchecked(stages: Sequence[str]) -> str:
-    """Return a warning about stages without parameters, whose results may be equal only because they did nothing."""
+    """Return a warning about stages that did nothing because they had no parameters; "" without such stages."""
     if not stages:
         return ""
     named = format_html_join(", ", "<code>{}</code>", ((stage,) for stage in stages[:_NAMED]))
@@ -203,9 +203,9 @@ def first_difference(one: bytes, other: bytes) -> int:
 
 
 def json_lines(value: Any, other: Any) -> list[Runs]:
-    """Return a JSON value in lines, in which differences from the other value are marked.
+    """Return the lines of a JSON value, with differences from the other value marked.
 
-    Returns at most 80 lines, starting a little above the first difference.
+    Of more than 80 lines, returns at most 80 from a little above the first difference, and "…" for the others.
     """
     # Without another value, mark nothing.
     differing = set() if other is ABSENT else {each.path for each in find_differences(value, other)}
@@ -245,7 +245,7 @@ def _lines(
 def hex_rows(payload: bytes, other: bytes | None, start: int = 0) -> list[tuple[str, Runs, Runs]]:
     """Return rows of eight bytes: the offset, the bytes as hex and as text, with differences marked.
 
-    Returns at most 24 rows, starting a little above the first difference. Without another side, nothing is marked.
+    Of more than 24 rows, returns at most 24 from a little above the first difference. Without ``other``, marks nothing.
     """
     first = 0 if other is None else first_difference(payload, other)
     begin = max(0, first // HEX_WIDTH - _BEFORE) * HEX_WIDTH if len(payload) > HEX_ROWS * HEX_WIDTH else 0

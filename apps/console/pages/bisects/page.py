@@ -20,7 +20,7 @@ _NAMED = 5  # versions named in a sentence
 
 def bisect_headline(row: Bisect) -> str:
     """Return the result in a sentence, and the versions in which stages had no parameters."""
-    unchecked = [f"v{each['number']}" for each in row.versions if each.get("no_parameters")]
+    unchecked = [f"v{each['number']}" for each in row.versions or () if each.get("no_parameters")]
     if not unchecked:
         return _finding(row)
     shown = ", ".join(unchecked[:_NAMED]) + (f" and {len(unchecked) - _NAMED} more" if len(unchecked) > _NAMED else "")
@@ -37,7 +37,7 @@ def _finding(row: Bisect) -> str:
             return "The first version is bad, and the last version is good."
         case BisectOutcome.INCONCLUSIVE:
             return "Too few versions could be tested to find the first bad one."
-    if row.error or row.versions is None:  # a list leaves out the versions if there are many
+    if row.error or row.versions is None:  # lists do not read the versions if there are many
         return row.error or "The page of the bisect shows the verdicts so far."
     done = sum(each["verdict"] is not None for each in row.versions)
     return f"{done} of {len(row.versions)} versions have a verdict."
@@ -53,7 +53,7 @@ def predicate(row: Bisect) -> str:
 
 
 def verdict_strip(row: Bisect) -> list[dict[str, Any]]:
-    """Return the verdicts from the oldest to the newest version. Versions that were not replayed share cells."""
+    """Return the verdicts from the oldest to the newest version. Adjacent versions without a replay share a cell."""
     cells = []
     for (verdict, replay), group in groupby(row.versions, lambda each: (each["verdict"], each["replay_id"])):
         same = list(group)

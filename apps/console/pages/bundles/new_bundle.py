@@ -14,11 +14,11 @@ from apps.releases.services.bundles import ADAPTER_KINDS, WAIT_BY_PROFILE
 from byteor_cloud.errors import child_pointer
 
 MAX_STAGES = 100  # a version with more stages has one field for the parameters of all stages
-_ADAPTER = f"A JSON object with the kind of the adapter and its parameters. Kinds: {', '.join(ADAPTER_KINDS)}."
+_ADAPTER = f"A JSON object with the adapter's kind and parameters. Kinds: {', '.join(ADAPTER_KINDS)}."
 
 
 class NewConfigBundle(ApiForm):
-    """The form for a new config bundle, with a field for the parameters of each stage."""
+    """The form for a new config bundle, with a field for the parameters of each stage, or one for many stages."""
 
     name = forms.CharField(max_length=200, widget=UnfoldAdminTextInputWidget)
     tuning_profile = forms.ChoiceField(
@@ -66,7 +66,7 @@ class NewConfigBundle(ApiForm):
         }
 
     def field_of(self, pointer: str) -> tuple[str | None, str]:
-        """Return the field to which a JSON pointer into the body leads, and the rest of the pointer."""
+        """Return the field to which a JSON pointer into the body leads, or None, and the rest of the pointer."""
         for stage_id, name in self.stages.items():
             at = child_pointer("/stage_config", stage_id)
             if pointer == at or pointer.startswith(f"{at}/"):
@@ -86,7 +86,7 @@ class NewConfigBundle(ApiForm):
 
 
 def start_from(bundle: ConfigBundle | None, form: NewConfigBundle) -> dict[str, Any]:
-    """Return the initial values of the form: those of the current config bundle, for stages that the version has."""
+    """Return the form's initial values: those of the given config bundle that the form shows; {} without one."""
     if bundle is None:
         return {}
     kept = bundle.stage_config if not form.stages else {}

@@ -89,7 +89,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
     # -- creating and deploying ---------------------------------------------------------------------------------
 
     def get_urls(self) -> list[Any]:
-        """Add the pages that create a config bundle and deploy it."""
+        """Add the pages on which people create, choose and deploy a config bundle."""
         views = (self.new_view, self.deploy_view, self.choose_view)
         new, deploy, choose = map(self.admin_site.admin_view, views)
         return [
@@ -106,7 +106,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
         return [deploy, *super()._buttons(request, row)]
 
     def summary(self, request: HttpRequest, row: ConfigBundle) -> dict[str, Any]:
-        """Show the contents of the config bundle and its deployments."""
+        """Show the facts, warnings and deployments of the config bundle."""
         made = without_large(Deployment.objects.filter(config_bundle=row).select_related("environment"))
         panel: dict[str, Any] = {
             "title": "Deployments",
@@ -122,7 +122,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
             "empty": "This config bundle has not been deployed.",
         }
         if may_operate(request, row.environment) and not panel["rows"]:
-            panel["empty"] += " To deploy it, press Deploy. You see a preview first."
+            panel["empty"] += " To deploy it, press Deploy. The next page shows a preview first."
         return {
             "warning": " ".join(describe_warnings(bundles.warnings_of(row))),
             "facts": [
@@ -137,7 +137,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
         }
 
     def new_view(self, request: HttpRequest, version_id: UUID) -> HttpResponse:
-        """Show the form for a config bundle of a version with a preview of its changes, or create the config bundle."""
+        """Show the form for a new config bundle with a preview of the changes, or create the config bundle."""
         version = self.admin_site.get_model_admin(Version).get_object(request, str(version_id))
         if version is None:
             raise Http404
@@ -224,7 +224,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
         return self._page(request, "console/deploy.html", f"Deploy {bundle.version} ({bundle})", context)
 
     def choose_view(self, request: HttpRequest, environment_id: UUID) -> HttpResponse:
-        """List the config bundles that can be deployed to an environment."""
+        """List the newest config bundles, from which the person chooses one to deploy to an environment."""
         environment = self.admin_site.get_model_admin(Environment).get_object(request, str(environment_id))
         if environment is None:
             raise Http404

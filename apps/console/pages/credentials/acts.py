@@ -91,7 +91,7 @@ CREATE_ORGANIZATION_KEY = Act(
     name="create_key",
     label="Create organization key",
     done="{} created",
-    explain="For a program that acts for the organization instead of a person. The key is shown only once.",
+    explain="For a program that acts on behalf of the organization, not of a person. The key is shown only once.",
     run=_create_key,
     needs=P.MANAGE_ORG_MEMBERSHIPS,
     icon="vpn_key",
@@ -102,8 +102,8 @@ ROTATE_SIGNING_KEY = Act(
     name="rotate_signing_key",
     label="Rotate signing key",
     done="{} created",
-    explain="A new key is published now. It starts to sign when agents have had time to fetch it. After that, the "
-    "previous key remains valid for a week.",
+    explain="A new key is published now. The new key starts to sign when agents have had time to fetch it. From then "
+    "on, the previous key remains valid for a week.",
     run=_rotate,
     form=ActForm,
     needs=P.MANAGE_ORG_MEMBERSHIPS,
@@ -116,9 +116,9 @@ ROTATE_SIGNING_KEY_IMMEDIATELY = Act(
     label="Rotate immediately",
     done="{} created",
     explain="For emergencies. A new key signs from now on, and agents fetch it when they first see its signature. The "
-    "previous key remains valid for a week. To prevent that, retire it.",
+    "previous key remains valid for a week unless you retire it.",
     run=_rotate_immediately,
-    form=ActForm,  # a form, so that a double click does not create two keys
+    form=ActForm,  # a form that is sent twice runs once, so a double click creates one key
     needs=P.MANAGE_ORG_MEMBERSHIPS,
     icon="key",
     creates=SigningKey,

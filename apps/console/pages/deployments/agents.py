@@ -1,4 +1,4 @@
-"""The table of a deployment's agents, of which only one page is read."""
+"""The table of a deployment's agents. Only the agents on the current page are read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from byteor.engine.machines import AgentProgress as A
 from byteor_cloud.database.large_columns import with_small_values, without_large
 
 PAGE = 25  # agents per page
-# Agents that need attention come first, finished ones last.
+# Agents that need attention come first, and active agents last.
 _ORDER = (A.FAILED, A.ACTIVATING, A.DOWNLOADING, A.OFFERED, A.ROLLED_BACK, A.PENDING, A.ACTIVE)
 _RANK = Case(*(When(progress=word, then=Value(rank)) for rank, word in enumerate(_ORDER)))
 

@@ -1,4 +1,4 @@
-"""The changes that a deployment makes to the one that it replaces, for approvers."""
+"""The changes from the replaced deployment to the new one, which approvers see."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from byteor_cloud.computing.compute import Compute, here
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """The changes that a deployment makes to the deployment ``base``, which it replaces.
+    """The changes from the deployment ``base`` to the deployment that replaces it.
 
-    If it replaces none, ``spec`` is None and ``config`` lists every value as added.
+    If no deployment is replaced, ``base`` and ``spec`` are None, and ``config`` lists every value as added.
+    The preview of a new config bundle has no ``spec``.
     """
 
     base: Deployment | None
@@ -26,7 +27,7 @@ class Changes:
 
 
 def find_changes(deployment: Deployment, *, compute: Compute = here) -> Changes:
-    """Compare the deployment with the one that it replaces."""
+    """Compare the deployment with its base."""
     return compare(find_base(deployment), deployment.config_bundle, compute=compute)
 
 
@@ -43,10 +44,10 @@ def compare(base: Deployment | None, new: ConfigBundle, *, compute: Compute) -> 
 
 
 def find_base(deployment: Deployment) -> Deployment | None:
-    """Return the deployment that this one replaces; None if there is none.
+    """Return the deployment with which this one is compared, or None.
 
-    It is the deployment that this one superseded, otherwise the one that its rollback restores, otherwise the current
-    deployment of the same environment and pipeline.
+    The base is the deployment that this one superseded, otherwise the one that a rollback of this one restores,
+    otherwise the pipeline's current deployment in the environment, even if that is this one.
     """
     others = Deployment.objects.select_related("config_bundle__version").exclude(pk=deployment.pk)
     replaced = others.filter(superseded_by=deployment).order_by("-activated_at").first()
@@ -58,6 +59,6 @@ def find_base(deployment: Deployment) -> Deployment | None:
 
 
 def find_current(environment_id: UUID, pipeline: str) -> Deployment | None:
-    """Return the pipeline's current deployment in the environment."""
+    """Return the pipeline's current deployment in the environment, or None."""
     current = Deployment.objects.filter(environment=environment_id, pipeline=pipeline, is_current=True)
     return current.select_related("config_bundle__version").first()

@@ -83,7 +83,9 @@ class Deploy(ApiForm):
         label="Failure threshold, in percent of a wave",
         help_text="If empty, the deployment stops when one agent fails.",
     )  # fmt: skip
-    auto_rollback = forms.BooleanField(required=False, widget=UnfoldBooleanWidget, label="Roll back when it fails")
+    auto_rollback = forms.BooleanField(
+        required=False, widget=UnfoldBooleanWidget, label="Roll back if the deployment fails"
+    )
     take_over = forms.BooleanField(
         required=False, widget=UnfoldBooleanWidget, label="Take over agents that run another pipeline"
     )
@@ -158,7 +160,7 @@ class Deploy(ApiForm):
         return {"agents": [str(pk) for pk in found.values()]}
 
     def field_of(self, pointer: str) -> tuple[str | None, str]:
-        """Return the field to which a JSON pointer into the body leads, and the rest of the pointer."""
+        """Return the field to which a JSON pointer into the body leads, or None, and the rest of the pointer."""
         name, rest = super().field_of(pointer)
         inner = rest.partition("/")[0]
         return (inner, "") if name == "strategy" and inner in self.fields else (name, rest)
@@ -176,7 +178,7 @@ class Deploy(ApiForm):
 
 
 def _numbers(text: str) -> list[Any]:
-    """Return the numbers in a comma-separated list. Invalid parts stay as text, so that the API's rules refuse them."""
+    """Return the numbers in a comma-separated list. Invalid parts stay strings, which the API's rules refuse."""
     parts = (each.strip(" %") for each in text.split(","))
     return [int(part) if part.isdecimal() and len(part) <= _DIGITS else part for part in parts]
 
@@ -230,7 +232,7 @@ def _waves(strategy: Strategy, count: int) -> list[tuple[int, int, str]]:
 
 
 def describe_consent(environment: Environment, requester: str) -> str:
-    """Return a sentence about the approval that the environment requires: from how many people, and who they can be."""
+    """Return a sentence about the approval: whether it is needed, from how many people, and who they can be."""
     policy = environment.effective_settings.release
     if not policy.approvals_required:
         return "No approval is needed. The deployment starts immediately."
@@ -240,8 +242,8 @@ def describe_consent(environment: Environment, requester: str) -> str:
     if len(people) < needed:
         those = "1 person" if needed == 1 else f"{needed} people"
         able = f"only {shown} can approve" if shown else "nobody can approve"
-        return f"It needs the approval of {those}, but {able}. Invite more people."
-    return f"It needs the approval of {needed} of these people: {shown}."
+        return f"The deployment needs the approval of {those}, but {able}. Invite more people."
+    return f"The deployment needs the approval of {needed} of these people: {shown}."
 
 
 def approvers(environment: Environment) -> list[str]:

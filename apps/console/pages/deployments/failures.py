@@ -15,7 +15,7 @@ from apps.releases.services.failures import Cause
 
 
 def failures_panel(causes: Sequence[Cause], *, retry: str | None) -> dict[str, Any]:
-    """Return the panel of the causes. ``retry`` is the URL of the retry, or None if the person cannot retry now."""
+    """Return the panel of failure causes. ``retry`` is the URL of the retry; None if the person cannot retry now."""
     names = dict(Agent.objects.filter(pk__in={pk for cause in causes for pk in cause.agents}).values_list("pk", "name"))
     shown = {
         "id": "failures",
@@ -37,7 +37,7 @@ def failures_panel(causes: Sequence[Cause], *, retry: str | None) -> dict[str, A
 
 
 def _now(cause: Cause) -> str:
-    """Return how many of the agents are still failed. The other ones were retried or rolled back."""
+    """Return how many of the cause's agents are still failed. The other agents were retried or rolled back."""
     if cause.still_failed == cause.count:
         return "failed"
     return f"{cause.still_failed:,} failed" if cause.still_failed else "retried or rolled back"

@@ -22,13 +22,13 @@ from byteor_cloud.errors import DomainError
 
 
 class JsonField(forms.CharField):
-    """A field for a JSON object, written as text. An empty text is None."""
+    """A field for a JSON object, which people enter as text. Its value is None if the text is empty."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(required=False, widget=UnfoldAdminTextareaWidget(attrs={"rows": 4}), **kwargs)
 
     def clean(self, value: Any) -> dict[str, Any] | None:
-        """Parse the object. Raises ValidationError."""
+        """Parse the object. Raises ValidationError if the text is not a JSON object."""
         text = super().clean(value)
         try:
             return read_object(text, JsonLimits()) if text else None

@@ -146,7 +146,7 @@ class DeploymentAdmin(LiveAdmin):
     def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         """Return the live part of the page: waves, agents, approval and timeline."""
         if row.approval is not None:
-            row.approval.environment = row.environment  # it was read with the deployment
+            row.approval.environment = row.environment  # saves a query
         counts, found = progress.count_agents(row), blockers.list_blockers(row)
         causes = failures.find_causes(row)
         may_retry = any(cause.still_failed for cause in causes) and self._may_retry(request, row)
@@ -197,7 +197,7 @@ class DeploymentAdmin(LiveAdmin):
         return {"changes": find_changes(row, compute=compute_for(request)), "version": row.config_bundle.version}
 
     def _known_bad(self, request: HttpRequest, row: Deployment) -> dict[str, Any] | None:
-        """Return why the configuration is known bad, with the link to clear it if the user may; None if it is not."""
+        """Return why the configuration is known bad, and the link to clear that if permitted; None if it is not bad."""
         bad = KnownBad.objects.filter(environment=row.environment_id, config_hash=row.config_hash).first()
         if bad is None:
             return None
@@ -266,7 +266,7 @@ def _wave(wave: Wave, state: DeploymentState) -> dict[str, Any]:
 
 
 def _agents(page: AgentsPage, *, retry: bool) -> dict[str, Any]:
-    """Return the data of the agents table, its filter and its page links. ``retry``: link failed agents to a retry."""
+    """Return the data of the agents table, filter and page links. ``retry``: whether failed agents link to a retry."""
     kinds = [
         {"word": word, "count": f"{count:,}", "label": word.replace("_", " "), "tone": TONES.get(word, "plain")}
         for word, count in page.kinds
@@ -292,7 +292,7 @@ def _agents(page: AgentsPage, *, retry: bool) -> dict[str, Any]:
 
 
 def _agent_note(row: DeploymentAgent) -> str:
-    """Return the detail of the agent's last report, and its last failure if that was another report."""
+    """Return the detail of the agent's last report, and the detail of its last failure if that was earlier."""
     failure = row.failure
     if failure is None or (row.progress == AgentProgress.FAILED and failure.detail == row.detail):
         return row.detail

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from apps.console.pages.deployments.phrases import agent_count
+from byteor.engine.explain.wording import because
 from byteor.engine.machines import AgentProgress, DeploymentStatus
 from byteor.engine.rollout import Strategy
 
@@ -23,7 +24,7 @@ TONE = {
 
 @dataclass(frozen=True, slots=True)
 class Wave:
-    """One wave and its progress. ``until`` is the end of the pause after it."""
+    """One wave and its progress. ``until`` is the end of the pause after the wave."""
 
     number: int
     percent: int
@@ -57,8 +58,8 @@ class DeploymentState:
 def build_waves(strategy: Strategy, deployment: DeploymentState, counts: CountsByWave, *, expected: int) -> list[Wave]:
     """Return the waves that have agents.
 
-    ``counts`` are by wave and progress. Before the first offer they are empty, and ``expected`` agents are divided into
-    waves as the rollout will divide them.
+    ``counts`` maps wave and progress to the number of agents. Before the first offer it is empty, and ``expected``
+    agents are divided into waves as the rollout will divide them.
     """
     shares = _shares(strategy, expected) if not counts else {}
     numbers = sorted({number for number, _ in counts} | shares.keys())
@@ -114,7 +115,7 @@ def headline(deployment: DeploymentState, found: Sequence[Wave], *, detail: str 
             counts[progress] = counts.get(progress, 0) + count
     of_all = f"{counts.get(AgentProgress.ACTIVE, 0):,} of {agent_count(total)} active"
     failed = f", {counts[AgentProgress.FAILED]:,} failed" if counts.get(AgentProgress.FAILED) else ""
-    why = f": {detail}" if detail else ""
+    why = because(detail)
     match DeploymentStatus(deployment.status):
         case _S.PENDING_APPROVAL:
             return "Waiting for approval."

@@ -1,4 +1,4 @@
-"""The fleet panel of an environment's page: a cell for each agent, or only bars of counts for a large fleet."""
+"""The fleet panel of an environment's page: bars of counts, and a cell for each agent of a small fleet."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COLUMNS = ("pk", "name", "liveness", "heartbeat__status", "drifted", "drained",
 
 
 def fleet_panel(environment: Environment) -> dict[str, Any]:
-    """Return the panel. It reads the agents themselves only if there are few, and otherwise the maintained counts."""
+    """Return the panel. The agents of a small fleet are read. Of a large fleet, only the stored counts are read."""
     groups = facts.count_groups(environment)
     total = groups.total
     base = f"{list_url(Agent)}?environment__id__exact={environment.pk}&enrolled=yes"
@@ -27,7 +27,7 @@ def fleet_panel(environment: Environment) -> dict[str, Any]:
         "body": "console/fleet.html",
         "url": with_scope(base, environment),
         "link": f"{total:,} agent{'' if total == 1 else 's'}",
-        "empty": "No agents yet. Create an enrollment token, and run its command on a machine.",
+        "empty": "No agents yet. Create an enrollment token. The console then shows the commands to run on a machine.",
     }
     if not total:
         return panel
@@ -51,7 +51,10 @@ _DRIFT = {"drifted": "yes", "as desired": "no"}
 
 
 def _bar(title: str, counts: Mapping[str, int], url: str, words: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Return a bar with a part for each word. ``words`` maps words to the filter's values where they differ."""
+    """Return a bar with a part for each word in ``counts`` whose count is not 0.
+
+    ``words`` contains the filter's value for each word that is not itself the value.
+    """
     parts = [
         {
             "word": word,

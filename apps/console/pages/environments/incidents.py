@@ -23,7 +23,7 @@ _SHOWN, _DAYS, _COUNTED = 5, 7, 100
 
 
 def incidents_panel(environment: Environment, visible: QuerySet[Artifact], *, may_read: bool) -> dict[str, Any]:
-    """Return the panel. ``may_read``: the person may see captured records."""
+    """Return the panel. ``may_read``: whether the person may see captured records."""
     found = with_small_values(
         visible.filter(environment=environment, kind=Artifact.Kind.INCIDENT_BUNDLE), {"metadata", "reasons"}
     )
@@ -49,7 +49,7 @@ def incidents_panel(environment: Environment, visible: QuerySet[Artifact], *, ma
 
 
 def _sentence(row: Artifact, environment: Environment, *, may_read: bool) -> str:
-    row.environment = environment  # avoids a query for the environment and its project
-    # Read only captures that are already unpacked, so that this page does not wait for others.
+    row.environment = environment  # saves a query for the environment and its project
+    # Read only captures that are already unpacked, because unpacking others would delay the page.
     is_kept = folders.find(environment.project.organization_id, row.pk) is not None
     return artifact_headline(row, may_read=may_read and is_capture(row) and is_kept)

@@ -57,11 +57,11 @@ def describe_freeze(windows: Iterable[freeze.FreezeWindow], now: datetime) -> st
     if found is None:
         return ""
     window, end = found
-    return f"Nothing is deployed until {end:%Y-%m-%d %H:%M} UTC: {window.reason}"
+    return f"No deployment starts until {end:%Y-%m-%d %H:%M} UTC: {window.reason}"
 
 
 class _SettingsForm(ActForm):
-    """A form with a field for each setting of the API, and the API's description of it."""
+    """A form with a field for each setting of the API. The API's descriptions are the help texts."""
 
     rules = EnvironmentSettingsSerializer
 
@@ -74,7 +74,7 @@ class _SettingsForm(ActForm):
         windows.initial = json.dumps(self._before["freeze_windows"], indent=2, ensure_ascii=False)
 
     def clean_freeze_windows(self) -> Any:
-        """Parse the freeze windows. Raises ValidationError."""
+        """Parse the freeze windows. Raises ValidationError if they are not JSON."""
         try:
             return read(self.cleaned_data["freeze_windows"] or "[]", JsonLimits())
         except MalformedJson as error:
@@ -111,7 +111,8 @@ def _field(rule: Any, meaning: str) -> forms.Field:
     example = '[{"start": "2026-12-24T18:00", "end": "2026-12-27T06:00", "time_zone": "Europe/Berlin", "reason": "…"}]'
     return forms.CharField(
         required=False, widget=UnfoldAdminTextareaWidget(attrs={"rows": 6}),
-        help_text=f"{meaning} A JSON list, such as {example}. recurrence can be daily or weekly.",
+        help_text=f"{meaning} A JSON list, such as {example}. "
+        'A window repeats if its "recurrence" is "daily" or "weekly".',
     )  # fmt: skip
 
 
@@ -147,7 +148,7 @@ def settings_panel(environment: Environment) -> dict[str, Any]:
 
 
 def freeze_panel(environment: Environment, now: datetime) -> dict[str, Any]:
-    """Return the panel of the freeze windows in the next weeks, with a row for each time that one repeats."""
+    """Return the panel of the freeze windows in the next weeks, with a row for each repetition."""
     until = now + _PREVIEW
     coming = freeze.occurrences(environment.effective_settings.freeze_windows, now, until)
     return {

@@ -1,4 +1,4 @@
-"""Acts that create organizations, projects and environments, or delete them."""
+"""Acts that create organizations, projects and environments, or delete projects and environments."""
 
 from __future__ import annotations
 

@@ -22,14 +22,14 @@ _TITLES = {
     Quota.DRAFTS: "Drafts",
 }
 _LABELS = {**_TITLES, Quota.CAPTURES_PER_DAY: "Captures in a day"}
-_ALMOST = 0.8  # share of a quota from which its bar has the tone of a warning
+_ALMOST = 0.8  # if usage reaches this share of a quota, the bar warns
 _COLUMNS = {
     "agents": "Most agents",
     "heartbeats": "Heartbeats",
     "uploaded_bytes": "Uploaded",
     "stored_bytes": "Most stored",
     "replays": "Replays",
-    "work": "Work",
+    "work": "Units of replay work",
 }
 
 

@@ -17,15 +17,15 @@ from apps.tenancy.services import members
 
 _ROLES = {
     Role.VIEWER: "Viewer: sees everything and cannot change anything",
-    Role.OPERATOR: "Operator: in addition edits pipelines, deploys, approves and replays",
-    Role.PROJECT_ADMIN: "Project admin: in addition manages environments, their settings, enrollment tokens and "
-    "project members",
+    Role.OPERATOR: "Operator: like a viewer, and can edit pipelines, deploy, approve and replay",
+    Role.PROJECT_ADMIN: "Project admin: like an operator, and can manage environments, their settings, enrollment "
+    "tokens and project members",
     Role.ORG_ADMIN: "Organization admin: can do everything in the organization",
 }
 
 
 def offer_roles(field: Any, *, held: frozenset[P], in_organization: bool) -> None:
-    """Offer the roles that a person with the permissions ``held`` may grant. Only an organization has org_admin."""
+    """Offer the roles that a person with the permissions ``held`` may grant. org_admin exists only in organizations."""
     field.choices = [
         (role, text)
         for role, text in _ROLES.items()
@@ -74,8 +74,9 @@ def _remove(row: Membership, context: ActContext) -> None:
 
 
 _INVITATION = (
-    "No e-mail is sent. Ask the person to sign in here with this verified address. On a server without an identity "
-    "provider, the person who runs the server creates a one-time link with “manage.py sign_in_link”."
+    "No e-mail is sent. Ask the person to sign in here with this address, which the identity provider must have "
+    "verified. If there is no identity provider, the person who runs the server creates a one-time link with "
+    "“manage.py sign_in_link”."
 )
 INVITE_TO_ORGANIZATION = Act(
     name="invite",

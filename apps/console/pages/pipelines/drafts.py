@@ -126,7 +126,7 @@ class DraftAdmin(ReadOnlyAdmin):
         return [button(title, "edit", _editor_url(row), "primary"), *super()._buttons(request, row)]
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Show the table, with a button for a new draft."""
+        """Show the table, with a button for a new draft if the person may create one."""
         response = super().changelist_view(request, extra_context)
         if isinstance(response, TemplateResponse) and console_user_of(request).holds_anywhere(P.OPERATE_ENVIRONMENT):
             chosen = request.GET.get("environment__id__exact")
@@ -137,7 +137,7 @@ class DraftAdmin(ReadOnlyAdmin):
         return response
 
     def new_view(self, request: HttpRequest) -> HttpResponse:
-        """Show the form for a new draft, or create the draft and open it in the editor. Its first plan compiles."""
+        """Show the form for a new draft, or create the draft with a plan that compiles, and open it in the editor."""
         if not console_user_of(request).holds_anywhere(P.OPERATE_ENVIRONMENT):
             raise PermissionDenied
         environments = _operable(request)
@@ -181,17 +181,17 @@ class DraftAdmin(ReadOnlyAdmin):
 
     @method_decorator(require_POST)
     def preview_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
-        """Compile the text in the request body."""
+        """Compile the plan text in the request body, and return the result."""
         return self._respond(request, pk, "preview", _preview)
 
     @method_decorator(require_POST)
     def save_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
-        """Save the text in the request body."""
+        """Save the plan text in the request body."""
         return self._respond(request, pk, "save", _save)
 
     @method_decorator(require_POST)
     def promote_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
-        """Promote the saved plan, which must equal the text in the request body."""
+        """Promote the saved plan if it equals the plan text in the request body."""
         return self._respond(request, pk, "promote", _promote)
 
     def _respond(
@@ -215,7 +215,7 @@ def _editor_url(draft: Draft) -> str:
 
 
 def _operable(request: HttpRequest) -> QuerySet[Environment]:
-    """Return the environments in which the person may create drafts, sorted by name."""
+    """Return the environments in which the person may create drafts, sorted by organization, project and name."""
     may = granted_condition(Environment, "", P.OPERATE_ENVIRONMENT, console_user_of(request))
     return (
         listed_rows(request, Environment).filter(may).order_by("project__organization__name", "project__name", "name")

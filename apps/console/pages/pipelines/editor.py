@@ -1,4 +1,4 @@
-"""The requests of the console's plan editor: compile, save, promote and compare a text."""
+"""Requests of the plan editor: compile and save the plan's text, compare it with a version, and promote it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def first_plan(target: str) -> dict[str, Any]:
 def preview(
     text: bytes, *, target: str | None = None, against: Version | None = None, compute: Compute
 ) -> dict[str, Any]:
-    """Compile a text. Return its diagnostics with lines and columns, and the changes from the version ``against``."""
+    """Compile the plan's text. Return the diagnostics with lines and columns, and the changes from ``against``."""
     result = compute(preview_text, text, target, None if against is None else against.spec_kv)
     if "diff" in result:
         result["diff"] = render_to_string("console/diff.html", {"diff": result["diff"]})
@@ -51,7 +51,7 @@ def preview(
 
 
 def find_version(environment: Environment, pk: str) -> Version:
-    """Return a version of the environment. Raises Http404."""
+    """Return a version of the environment. Raises Http404 if the environment has no such version."""
     try:
         return Version.objects.get(environment=environment, pk=UUID(pk))
     except (ValueError, Version.DoesNotExist):
@@ -59,7 +59,7 @@ def find_version(environment: Environment, pk: str) -> Version:
 
 
 def _parse(text: bytes, compute: Compute) -> dict[str, Any]:
-    """Parse a text into a plan. Raises InvalidInput."""
+    """Parse the plan's text. Raises InvalidInput if it is not a JSON object."""
     try:
         plan = compute(parse_plan, text)
     except PlanSyntaxError as error:

@@ -24,7 +24,7 @@ from apps.releases.models import ConfigBundle
 from byteor_cloud.api.compute_slot import compute_for
 from byteor_cloud.database.large_columns import without_large
 
-_SHOWN = 10  # config bundles
+_SHOWN = 10  # config bundles that a version's page lists
 
 
 @admin.register(Version, site=site)
@@ -111,6 +111,6 @@ class VersionAdmin(ReadOnlyAdmin):
 
 
 def _siblings(version: Version) -> QuerySet[Version]:
-    """Return the pipeline's other versions in the environment, newest first."""
+    """Return the newest other versions of the pipeline in the environment, newest first."""
     others = Version.objects.filter(environment=version.environment, name=version.name).exclude(pk=version.pk)
     return without_large(others).order_by("-number")[:MAX_CHOICES]

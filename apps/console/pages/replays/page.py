@@ -38,9 +38,9 @@ _TRACED_BYTES = 256 * 1024  # bytes of JSON that a trace may have; the page omit
 
 
 def replay_headline(row: Replay, records: Divergence | None, *, may_read: bool) -> str:
-    """Return the state of the replay in a sentence, and which of its stages had no parameters.
+    """Return a sentence about the state of the replay, and a warning if stages had no parameters.
 
-    ``records`` are the records that differ, or None if the person may not see them.
+    ``records`` are the records that differ; None without a divergence, or if the person may not see them.
     """
     standing = _standing(row, records, may_read=may_read)
     unchecked = wording.describe_unchecked(unchecked_stages(row.result))
@@ -79,7 +79,7 @@ def _was_compared(row: Replay) -> bool:
 
 
 def progress_bar(row: Replay) -> dict[str, Any] | None:
-    """Return the progress bar of a running replay; None in any other state."""
+    """Return the progress bar of a running replay; None before the records are counted and in any other state."""
     if row.status != ReplayStatus.RUNNING or not row.progress_total:
         return None
     done, left = row.progress_done, row.progress_total - row.progress_done
@@ -139,12 +139,12 @@ def _url(row: Replay, **query: object) -> str:
 
 
 def find_records(row: Replay, *, may_read: bool, compute: Compute) -> Divergence | None:
-    """Return the records that differ; None if there is no divergence or the person may not see captured records."""
+    """Return the records that differ; None without a divergence, or if the person may not see captured records."""
     return read_divergence(row, compute=compute) if may_read and (row.result or {}).get("divergence") else None
 
 
 def divergence(row: Replay, records: Divergence | None) -> dict[str, Any] | None:
-    """Return the panel of the expected and the actual record, and the records before and after them."""
+    """Return the panel of the expected and actual record, and the records around them; None without a divergence."""
     found = (row.result or {}).get("divergence")
     if found is None:
         return None
@@ -170,9 +170,9 @@ def divergence(row: Replay, records: Divergence | None) -> dict[str, Any] | None
     if records is None:
         return panel
     if records.start or (not records.neighbors and (expected or actual)):
-        panel["note"] = f"The complete records are not stored. Shown are at most 64 bytes from byte {records.start:,}."
+        panel["note"] = f"The complete records are not stored. At most 64 bytes from byte {records.start:,} are shown."
     panel["trace"] = query_link(row, f"Trace record {found['sequence']:,}", trace=found["sequence"])
-    panel["neighbours"] = [
+    panel["neighbors"] = [
         (
             query_link(row, f"{each.sequence:,}", trace=each.sequence),
             *("-" if side is None else code(text_of(side), 120) for side in (each.expected, each.actual)),
@@ -295,7 +295,7 @@ def _same_records(row: Replay) -> Any:
 
 
 def versions(row: Replay, below: int | None, *, may_read: bool) -> tuple[dict[str, Any], list[Replay]]:
-    """Return the panel of the pipeline's versions with their replays of these records, and the comparable replays."""
+    """Return the panel of the pipeline's versions and their replays of the same records, and the comparable replays."""
     same_pipeline = Version.objects.filter(environment=row.environment_id, name=row.version.name)
     found = without_large(same_pipeline).order_by("-number")
     page = list((found.filter(number__lt=below) if below is not None else found)[: _VERSIONS + 1])
@@ -326,7 +326,7 @@ def versions(row: Replay, below: int | None, *, may_read: bool) -> tuple[dict[st
 
 
 def comparison(row: Replay, other_id: UUID, *, compute: Compute) -> list[dict[str, Any]]:
-    """Return the panel that compares the replay with another one of the same records; none if that does not exist."""
+    """Return the panel that compares the replay with another one of the same records; none without such a replay."""
     other = _same_records(row).filter(pk=other_id).select_related("version").first()
     if other is None:
         return []

@@ -71,7 +71,7 @@ class _VersionForm(ActForm):
             ]
             otherwise = f", otherwise of {offered.fallback}" if offered.fallback else ""
             choices.append((str(version.pk), f"{version} with the parameters of the capture{otherwise}"))
-        self.fields["version"].choices = choices  # type: ignore[attr-defined]
+        self.fields["version"].choices = choices  # type: ignore[attr-defined]  # a choice field
 
 
 def _repeat_through(row: Replay, context: ActContext) -> Replay:
@@ -146,7 +146,7 @@ class ReplayAdmin(RunningAdmin):
         }
 
     def still(self, request: HttpRequest, row: Replay) -> dict[str, Any]:
-        """Show the trace of a record or the comparison with another replay, to people who may see captured records."""
+        """Show the trace of a record and the comparison with another replay, to people who may see captured records."""
         panels: list[dict[str, Any]] = []
         if may_read_records(request, row):
             if (sequence := parts.number(request, "trace")) is not None:

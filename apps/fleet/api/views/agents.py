@@ -34,7 +34,7 @@ from byteor_cloud.errors import Conflict, NotFound, PreconditionFailed, QuotaExc
 
 
 class NewestAgentsFirst(NewestFirst):
-    """Pages of rows that each belong to one agent, ordered by the agent's id."""
+    """Pages of rows that each belong to one agent, newest agents first."""
 
     ordering = "-agent_id"
 
@@ -47,24 +47,35 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
     serializer_class = s.AgentSerializer
     reported_fields = s.REPORTED
     pagination_class = NewestAgentsFirst
-    # ``list`` filters and pages the agents' rows of ``apps.fleet.models.Pulse`` with these parameters.
+    # ``list`` applies these parameters to the agents' ``Pulse`` rows, and pages these rows.
     filters = {
         **{name: replace(parameter, lookup=f"agent__{parameter.lookup}") for name, parameter in BY_NAME.items()},
         "status": choice_parameter(Heartbeat.Status.values, "status"),
         "liveness": choice_parameter(Liveness, condition=facts.has_liveness),
-        "drifted": flag_parameter("drifted"),
+        "drifted": flag_parameter(
+            "drifted",
+            description="If true, returns only agents that do not run the bundle that they should run. If false, "
+            "returns only the other agents.",
+        ),
         "drained": flag_parameter(
-            condition=facts.is_drained, description="Only agents that are (`true`) or are not (`false`) drained."
+            condition=facts.is_drained,
+            description="If true, returns only drained agents. If false, returns only agents that are not drained.",
         ),
         "cloned": flag_parameter(
-            condition=facts.is_cloned, description="Only agents with (`true`) or without (`false`) a suspected clone."
+            condition=facts.is_cloned,
+            description="If true, returns only agents with a suspected clone. If false, returns only agents without "
+            "one.",
         ),
         "progress": choice_parameter(AgentProgress, condition=facts.has_progress),
         "label": label_parameter("agent__labels"),
         "hostname": line_parameter(
-            "agent__hostname__icontains", max_length=253, description="Only agents whose host name contains this text."
+            "agent__hostname__icontains",
+            max_length=253,
+            description="Returns only agents whose host name contains this text.",
         ),
-        "bundle_hash": sha256_parameter("running_bundle_hash", description="Only agents that run this deploy bundle."),
+        "bundle_hash": sha256_parameter(
+            "running_bundle_hash", description="Returns only agents that run the deploy bundle with this SHA-256."
+        ),
     }
     operations = {
         "retrieve": Operation("getAgent", P.VIEW_ENVIRONMENT, "Get an agent", "Returns one agent of the environment."),
@@ -74,7 +85,7 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
             "Update an agent",
             "Changes the agent's name or labels. Because new labels can make the agent match the target of a running "
             "deployment, changing labels in a `prod` environment requires the permission to manage the environment. "
-            "Without it, returns 403.",
+            "Without this permission, returns 403.",
             example={"labels": {"zone": "eu-1"}},
         ),
         "destroy": Operation(
@@ -99,7 +110,7 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
         return None
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset.with_state()  # type: ignore[attr-defined,no-any-return]  # of our own queryset
+        return queryset.with_state()  # type: ignore[attr-defined,no-any-return]  # it is an AgentQuerySet
 
     @Operation("listAgents", P.VIEW_ENVIRONMENT)
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
@@ -129,12 +140,12 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
         """Enroll an agent.
 
         Spends one use of an enrollment token and creates an agent. Only this response contains the agent key
-        (`api_key`). Fails with `quota.agents` if the organization has used up its quota of agents, unless the new agent
+        (`api_key`). Fails with `quota.agents` if the organization has used up its agent quota, unless the new agent
         replaces another one.
         """
         given = self.validated(request)
         token = self.principal.credential
-        assert isinstance(token, EnrollmentToken)  # noqa: S101  the authentication accepts these only
+        assert isinstance(token, EnrollmentToken)  # noqa: S101  the authentication accepts enrollment tokens only
         enrollment = Enrollment(token=token, environment=self.environment, actor=self.actor, **given)
         repeatable = None
         if "Idempotency-Key" in request.headers:
@@ -152,7 +163,8 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
             actor=self.actor,
             expected_revision=self.expected_revision,
         )
-        return self.get_object()  # type: ignore[no-any-return]  # read again for liveness and drift
+        # Read the row again, because the response needs its liveness and drift annotations.
+        return self.get_object()  # type: ignore[no-any-return]  # DRF's get_object is untyped
 
     def perform_destroy(self, row: Agent) -> None:
         agents.decommission(row, actor=self.actor, expected_revision=self.expected_revision)

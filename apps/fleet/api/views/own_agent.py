@@ -1,4 +1,4 @@
-"""The views that an agent calls about itself, and its heartbeats."""
+"""The views with which agents read their own record, fetch keys and send heartbeats."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from byteor_cloud.errors import Conflict, Unauthenticated
 
 
 class OwnAgentViewSet(RetrieveMixin, AgentSelfViewSet):
-    """The agent that calls."""
+    """The agent that sends the request."""
 
     tag = Tag.AGENTS
     queryset = Agent.objects.enrolled()
@@ -35,11 +35,11 @@ class OwnAgentViewSet(RetrieveMixin, AgentSelfViewSet):
     }
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset.with_state()  # type: ignore[attr-defined,no-any-return]  # of our own queryset
+        return queryset.with_state()  # type: ignore[attr-defined,no-any-return]  # it is an AgentQuerySet
 
 
 class OwnKeyViewSet(AgentSelfViewSet):
-    """The key of the agent that calls."""
+    """The key of the agent that sends the request."""
 
     tag = Tag.AGENTS
     queryset = Agent.objects.none()
@@ -53,11 +53,11 @@ class OwnKeyViewSet(AgentSelfViewSet):
 
         Called by an agent with its own key, at any time or when the response to a heartbeat contains the command
         `rotate_key`. Returns a new key with the same scopes. The key used for this call stays valid until the new key
-        is first used, for at most 24 hours. So store the new key before you use it. If you call this again before the
-        first use, you get another new key, and the unused key is revoked. An agent may fetch three keys per hour;
-        further calls return 429. If a person requests a rotation, the agent may fetch three more. While a clone of the
-        agent is suspected, returns 409: keep the current key and do not retry. A person must then rotate the key with
-        `rotateAgentKey` and `mode: now`, or enroll the agent again.
+        is first used, for at most 24 hours. So store the new key before you use it. If you call this operation again
+        before the first use, you get another new key, and the unused key is revoked. An agent may fetch three keys per
+        hour; further calls return 429. If a rotation is requested, the agent may fetch three more. While a clone
+        of the agent is suspected, returns 409: keep the current key and do not retry. A person must then rotate the key
+        with `rotateAgentKey` and `mode: now`, or enroll the agent again.
         """
         key = self.principal.credential
         assert isinstance(key, AgentKey)  # noqa: S101  the authentication accepts agent keys only
@@ -87,7 +87,7 @@ class SigningKeyViewSet(AgentSelfViewSet):
 
 
 class HeartbeatViewSet(AgentSelfViewSet):
-    """Heartbeats. ``apps.releases.api.agent_path`` handles nearly all of them before Django, with the same services."""
+    """Heartbeats. ``apps.releases.api.agent_path`` handles most of them before Django does, with the same services."""
 
     tag = Tag.AGENTS
     queryset = Agent.objects.none()

@@ -1,4 +1,4 @@
-"""``manage.py export_ledger (--org ID | --installation) [--after-seq N] > FILE``: export a signed audit ledger."""
+"""``manage.py export_ledger (--org ID | --installation) [--after-seq N] > FILE``: export a signed ledger."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class Command(OperatorCommand):
         parser.add_argument(
             "--rotate",
             action="store_true",
-            help="first replace the signing key with a new one; the old key can be used to verify for another week",
+            help="first replace the signing key with a new one; the old key still verifies signatures for a week",
         )
 
     def handle(self, *args: Any, rotate: bool, **options: Any) -> str:

@@ -27,7 +27,7 @@ class Command(OperatorCommand):
         acts.add_parser("list", help="print the address and the id of each operator")
 
     def handle(self, *args: Any, act: str, email: str = "", **options: Any) -> str:
-        """Grant or revoke the role, or list the operators. Raises CommandError if the address has no account."""
+        """Grant or revoke the role, or list the operators. Raises CommandError if the change is not possible."""
         if act == "list":
             operators = User.objects.filter(is_superuser=True).order_by("email", "id")
             return "\n".join(f"{user.email} {user.pk}" for user in operators)

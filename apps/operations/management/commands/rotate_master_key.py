@@ -145,7 +145,10 @@ def _advice_on_settings(stored: MasterKey) -> Iterator[str]:
 
 @transaction.atomic
 def _remove(previous: Path) -> None:
-    """Remove the previous key after the new key's id was committed. Raises CommandError if a host still uses it."""
+    """Remove the previous key after the new key's id was committed.
+
+    Raises CommandError if a host still uses the previous key, or if the key was replaced in the meantime.
+    """
     _lock()  # no other command may replace the key at the same time
     stored = vault.ensure_key()
     if vault.own_key_ids()[0] != stored:

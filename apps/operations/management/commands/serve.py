@@ -1,4 +1,4 @@
-"""``manage.py serve``: migrate the database, then run the API and the worker until stopped."""
+"""``manage.py serve``: migrate the database, then run the API, the worker or both until stopped."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _describe_sealing() -> str:
 
 
 def _ensure_port_free(address: BindAddress, setting: str) -> None:
-    """Raise CommandError if the port is in use. Otherwise the supervisor would keep restarting the server."""
+    """Raise CommandError if the server could not listen. Otherwise the supervisor would keep restarting it."""
     host, port = address
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
@@ -96,7 +96,7 @@ def _ensure_connections(current: Config) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT current_setting('max_connections')::int, current_setting('superuser_reserved_connections')::int"
-            " + coalesce(current_setting('reserved_connections', true)::int, 0)"  # since PostgreSQL 16
+            " + coalesce(current_setting('reserved_connections', true)::int, 0)"  # new in PostgreSQL 16
         )
         limit, reserved = cursor.fetchone()
     needed = connections_needed(

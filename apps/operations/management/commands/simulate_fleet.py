@@ -8,6 +8,7 @@ import resource
 import time
 from argparse import ArgumentTypeError
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ _SECONDS_PER_LINE = 10
 
 class Command(OperatorCommand):
     help = (
-        "Simulate a fleet of agents against a running server. Exits with 0 if every agent is healthy at the end. "
+        "Simulate a fleet of agents against a running server. Exits with 0 if every agent is healthy at the end and, "
+        "in a rollout, an agent received an offer. "
         "Scenarios: " + "; ".join(f"{scenario}: {text}" for scenario, text in DESCRIPTIONS.items())
     )
 
@@ -202,16 +204,16 @@ def _permit_connections(count: int) -> None:
 
 def _number(least: int, most: int) -> Callable[[str], int]:
     def number(text: str) -> int:
-        value = int(text)
-        if not least <= value <= most:
-            raise ArgumentTypeError(f"must be a whole number from {least} to {most}")
-        return value
+        with suppress(ValueError):
+            if least <= (value := int(text)) <= most:
+                return value
+        raise ArgumentTypeError(f"must be a whole number from {least} to {most}")
 
     return number
 
 
 def _factor(text: str) -> float:
-    value = float(text)
-    if not 0.001 <= value <= 1000:
-        raise ArgumentTypeError("must be from 0.001 to 1000")
-    return value
+    with suppress(ValueError):
+        if 0.001 <= (value := float(text)) <= 1000:
+            return value
+    raise ArgumentTypeError("must be a number from 0.001 to 1000")

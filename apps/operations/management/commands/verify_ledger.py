@@ -1,4 +1,4 @@
-"""``manage.py verify_ledger [--org ID | --installation] [--checkpoint FILE]``: verify the audit ledgers."""
+"""``manage.py verify_ledger [--org ID | --installation] [--checkpoint FILE]``: verify the ledgers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read_last_line(path: Path) -> str:
     line = ""
     try:
         with path.open(encoding="utf-8") as file:
-            for line in file:  # noqa: B007  only the last one is needed
+            for line in file:  # noqa: B007  only the last line is needed
                 pass
     except (OSError, UnicodeDecodeError) as error:
         raise CommandError(f"{path}: {error}", returncode=2) from None
@@ -34,7 +34,8 @@ class Command(OperatorCommand):
     help = (
         "Find altered, removed, reordered or inserted events in the ledgers of all organizations and of the "
         "installation. To detect a truncated or rebuilt ledger, compare with checkpoints of earlier exports that "
-        "you keep on another host. Exits with 0 if every ledger is intact, 1 if one is not, and 2 on other errors."
+        "you keep on another host. Exits with 0 if every ledger is intact, with 1 if a ledger or checkpoint is not, "
+        "and with 2 if an argument is invalid."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -48,7 +49,7 @@ class Command(OperatorCommand):
             default=[],
             type=Path,
             metavar="FILE",
-            help="compare with this earlier export, or only its last line; can be repeated",
+            help="file with an earlier export, or with only its last line, to compare with; can be repeated",
         )
 
     def handle(self, *args: Any, org: str | None, installation: bool, checkpoint: list[Path], **options: Any) -> None:
@@ -57,7 +58,7 @@ class Command(OperatorCommand):
         if not org and not installation:
             chosen += Organization.objects.order_by("id")
         if not org:
-            chosen.append(None)  # the installation
+            chosen.append(None)  # the installation's own chain
         known: dict[str | None, dict[int, str]] = {_id(organization): {} for organization in chosen}
         for path in checkpoint:
             seen = self._checkpoint(path)

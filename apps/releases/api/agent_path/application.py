@@ -1,4 +1,4 @@
-"""The WSGI layer in front of Django. ``AgentPath.__call__`` handles a heartbeat from request to response."""
+"""The WSGI layer in front of Django. ``AgentPath.__call__`` handles one request of an agent."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class AgentPath:
         self._django = django
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        """Handle one request."""
+        """Handle one request, or pass it to Django."""
         call = recognize(environ)
         if call is None:
             return self._django(environ, start_response)
@@ -99,10 +99,10 @@ def _finish_rotation(exchange: Exchange, key: KnownKey) -> None:
 
 
 def _verify(environ: dict[str, Any], call: Call) -> KnownKey | None:
-    """Return the caller's key. Raises Unauthenticated if it is unusable.
+    """Return the caller's agent key. Raises Unauthenticated if the key is unusable.
 
-    Returns None if the caller may not do this, or has another family of credential. Django then refuses the request and
-    counts the denial.
+    Returns None if the request has no agent key, or if the key does not permit the request. Django then refuses the
+    request and counts the denial.
     """
     text = bearer_in(environ.get("HTTP_AUTHORIZATION", ""))
     if text is None or known_family(text) is not Family.AGENT:
@@ -138,15 +138,15 @@ def _json(document: Any, *headers: tuple[str, str], waited_s: float = 0.0) -> Re
 
 
 def _poll(exchange: Exchange, call: Call, key: KnownKey) -> Response:
-    """Return the agent's offer, or 304 if the agent has it already, after waiting for a change if that is requested.
+    """Return the agent's offer, or 304 if the agent already has it and it does not change during the requested wait.
 
-    After the wait, the key and the offer are checked again. That takes a query only if the cached values may be stale.
+    After a wait, the key and the offer are checked again. That takes a query only if the cached values may be stale.
     """
     if_none_match = exchange.environ.get("HTTP_IF_NONE_MATCH", "")
     deadline, waited_s = time.monotonic() + call.wait_s, 0.0
     reason = StopReason.CHANGED if call.wait_s else StopReason.TIMED_OUT
     while True:
-        # Enter before reading the offer, so that no change in between is missed.
+        # Enter the waiting room before reading the offer, so no change in between is missed.
         waiter = waiting_room.enter(key.agent_id) if reason is StopReason.CHANGED else None
         try:
             tag, offered = _read_if_changed(key, if_none_match)
@@ -167,7 +167,10 @@ def _poll(exchange: Exchange, call: Call, key: KnownKey) -> Response:
 
 
 def _read_if_changed(key: KnownKey, if_none_match: str) -> tuple[str, Offered | None]:
-    """Return the ETag of the agent's offer, and the offer unless the header matches. No query if a cached tag does."""
+    """Return the ETag of the agent's offer, and the offer unless ``if_none_match`` matches the ETag.
+
+    Makes no query if ``if_none_match`` matches a cached ETag.
+    """
     changes = key.offer_changes
     tag = agent_keys.known_tag(key)
     if tag is not None and matches_tag(if_none_match, tag):

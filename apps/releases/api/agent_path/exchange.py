@@ -67,7 +67,7 @@ class Call(NamedTuple):
 
 
 def recognize(environ: Mapping[str, Any]) -> Call | None:
-    """Parse the request's method, path and headers. Returns None if Django must handle the request."""
+    """Parse the request's method, path, query and headers. Returns None if Django must handle the request."""
     match = _PATH.fullmatch(environ["PATH_INFO"])
     route = _ROUTES.get((environ["REQUEST_METHOD"], match[2])) if match else None
     if match is None or route is None or environ.get("SCRIPT_NAME"):
@@ -90,7 +90,7 @@ def recognize(environ: Mapping[str, Any]) -> Call | None:
 
 
 class Response(NamedTuple):
-    """A response without the common headers. ``waited_s`` is how long it was delayed deliberately."""
+    """A response without the common headers. ``waited_s`` is how long the response was delayed on purpose."""
 
     status: int
     body: bytes = b""
@@ -110,7 +110,7 @@ class Exchange:
 
     @property
     def request(self) -> WSGIRequest:
-        """The request as Django's object, for functions that Django's views use as well."""
+        """The request as a Django request, for functions that Django's views also use."""
         return WSGIRequest(self.environ)
 
     def problem(self, error: Exception) -> Response:
@@ -159,8 +159,8 @@ def _security_headers() -> tuple[tuple[str, str], ...]:
 class _Meter:
     """The metrics of django-prometheus for one combination of route, transport and status, looked up once.
 
-    It adds directly to the values that prometheus_client stores. Calling the methods of its metrics would take three
-    times as long, and each heartbeat changes twenty values.
+    It adds directly to the values that prometheus_client stores. Calling the methods of the metrics would take three
+    times as long, and each request changes many values.
     """
 
     def __init__(self, route: Route, transport: str, status: int) -> None:

@@ -1,4 +1,4 @@
-"""Polls that wait for a change. A waiting poll is a greenlet on a lock, without database connection or slot."""
+"""Polls that wait for a new offer. A waiting poll is a greenlet that blocks on a lock, without database connection."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from enum import Enum, auto
 from uuid import UUID
 
-# Each waiting poll occupies a connection, and so an open file. Half of the file limit is left for everything else.
+# Each waiting poll occupies a connection, and so an open file. At least half of the file limit is left for other uses.
 CAPACITY = min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
-# Polls that a change wakes get their responses at this rate, but all of them within SPREAD_S seconds.
+# The responses to polls that a change wakes are sent at this rate, but all of them within SPREAD_S seconds.
 WOKEN_PER_S, SPREAD_S = 2000.0, 0.5
 
 
@@ -50,7 +50,7 @@ class WaitingRoom:
         self._waiters: dict[UUID, Waiter] = {}
         self._lock = threading.Lock()
         self._is_closed = False
-        self._quiet_at = 0.0  # when all polls woken so far have their responses
+        self._quiet_at = 0.0  # when the last response to the polls woken so far is sent
 
     def enter(self, agent_id: UUID) -> Waiter:
         """Register a poll and stop an earlier poll of the agent. If the poll must not wait, it is stopped already."""
@@ -66,7 +66,7 @@ class WaitingRoom:
         return waiter
 
     def wait(self, waiter: Waiter, seconds: float) -> StopReason:
-        """Wait until the poll is stopped, for at most ``seconds``. Return the reason."""
+        """Wait until the poll is stopped, for at most ``seconds`` plus its delay. Return the reason."""
         if waiter.stopped.acquire(timeout=max(0.0, seconds)) and waiter.delay_s:
             time.sleep(waiter.delay_s)
         return waiter.reason
@@ -78,10 +78,10 @@ class WaitingRoom:
                 del self._waiters[waiter.agent_id]
 
     def wake(self, agent_ids: Iterable[UUID] | None) -> None:
-        """Wake the polls of these agents, or of all agents if None. Many polls are woken over up to SPREAD_S seconds.
+        """Wake the polls of these agents, or of all agents if None.
 
-        A change to many agents causes many notifications at the same time, so the spread includes
-        polls that were woken just before.
+        Their responses are spread over at most ``SPREAD_S`` seconds. A change to many agents causes several
+        notifications in quick succession, so the spread is longer while responses to earlier notifications are due.
         """
         with self._lock:
             chosen = list(self._waiters) if agent_ids is None else agent_ids
@@ -90,7 +90,7 @@ class WaitingRoom:
             spread_s = min(SPREAD_S, max(0.0, self._quiet_at - now) + len(woken) / WOKEN_PER_S)
             self._quiet_at = now + spread_s
         for waiter in woken:
-            waiter.stop(StopReason.CHANGED, random.uniform(0.0, spread_s))  # noqa: S311  only to spread load
+            waiter.stop(StopReason.CHANGED, random.uniform(0.0, spread_s))  # noqa: S311  this only spreads load
 
     def close(self) -> None:
         """Stop all polls and let no further poll wait, because the process is shutting down."""
@@ -102,7 +102,7 @@ class WaitingRoom:
             waiter.stop(StopReason.DRAINED)
 
     def open(self) -> None:
-        """Permit polls to wait again."""
+        """Permit polls to wait again after ``close``."""
         self._is_closed = False
 
     def __len__(self) -> int:

@@ -47,27 +47,25 @@ class ApprovalSerializer(ModelSerializer):
         "status": "The status of the approval.",
         "deployment_id": "The id of the deployment that the approval is for. Null if it is for a replay.",
         "replay_id": "The id of the replay that the approval is for. Null if it is for a deployment.",
-        "break_glass": "Whether the deployment started before anybody approved it.",
-        "target": "The agents that the approval covers. Null for a replay.",
+        "break_glass": "Whether the approval is for a break-glass deployment, which starts before anybody approves.",
+        "target": "The agents or, for a replay, the artifact and version that the approval covers. Null for some "
+        "replays of older releases.",
         "strategy": "The strategy that the approval covers. Null for a replay.",
         "take_over": "Whether the approval covers taking over agents that run another pipeline.",
         "agent_timeout_s": "The agent timeout that the approval covers, in seconds. The deployment copied it from the "
         "environment. Null for a replay.",
-        "override_freeze": "The reason to start during a freeze window, if the approval covers that. Null if the "
-        "deployment waits for the end of the window.",
+        "override_freeze": "The reason to override freeze windows. Null if the approval does not cover an override.",
         "capabilities": "The capabilities that the approval permits.",
         "warnings": f"{WARNINGS} Empty for a replay.",
         "required_approvals": "The number of people who must approve.",
-        "allow_self_approval": "Whether the approval of the requester counts.",
+        "allow_self_approval": "Whether the requester's own approval counts.",
         "decisions": "The decisions so far.",
-        "expires_at": "When the approval expires if it is not used before.",
+        "expires_at": "When the request expires if nobody decides. After the approval: when the credential expires.",
         "approved_at": "When the request was approved. Null if it was not approved.",
         "used_at": "When the approval was used. Null if it was not used.",
-        "credential": (
-            "The approval credential. Null until the request is approved, and for callers without the permission "
-            "`environment:operate`."
-        ),
-        "config_hash": "The config hash that the approval covers. Null for a replay of an artifact without it.",
+        "credential": "The approval credential. Null until the request is approved, and for callers without the "
+        "permission `environment:operate`.",
+        "config_hash": "The config hash that the approval covers. Null for a replay without a config bundle.",
         "spec_hash": "The spec hash that the approval covers.",
     }
 
@@ -82,14 +80,13 @@ class ApprovalSerializer(ModelSerializer):
 
     @extend_schema_field(ConfigWarningSerializer(many=True, allow_null=True))
     def get_warnings(self, approval: Approval) -> list[dict[str, str]] | None:
-        """Return the warnings about the deployment's config bundle, or None in a list, which reads no parameters."""
+        """Return the warnings about the config bundle, or None in a list, whose query reads no parameters."""
         if isinstance(self.parent, serializers.ListSerializer):
             return None
         deployment = getattr(approval, "deployment", None)
         return [] if deployment is None else [each._asdict() for each in warnings_of(deployment.config_bundle)]
 
     def get_credential(self, approval: Approval) -> str | None:
-        """Return the approval credential, or None unless the caller may operate the environment."""
         view = self.context.get("view")
         may = view is not None and Permission.OPERATE_ENVIRONMENT in view.granted_permissions
         return approval.credential if may else None
@@ -119,7 +116,7 @@ class DecideSerializer(StrictSerializer):
     }
 
     def validate(self, attrs: Any) -> Any:
-        """Look up the ``approval`` to decide on, which is None if the deployment needs none. Raises ValidationError."""
+        """Look up the ``approval`` to decide on: None if the deployment needs no approval. Raises ValidationError."""
         if "deployment" not in attrs and "replay_id" not in attrs:
             wrong = {"deployment_id": [ErrorDetail("Send deployment_id or replay_id.", code="required")]}
             raise serializers.ValidationError(wrong)
@@ -132,6 +129,6 @@ class DecideSerializer(StrictSerializer):
         here = Approval.objects.filter(environment=self.context["view"].environment)
         attrs["approval"] = here.filter(replay_id=attrs.pop("replay_id")).first()
         if attrs["approval"] is None:
-            detail = "There is no such replay that needs approval in this environment."
+            detail = "This environment has no such replay that needs approval."
             raise serializers.ValidationError({"replay_id": [ErrorDetail(detail, code="does_not_exist")]})
         return attrs

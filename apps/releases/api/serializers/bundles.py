@@ -21,7 +21,7 @@ from byteor_cloud.api.fields import (
 )
 
 WARNINGS = (
-    "Warnings about the config bundle: one for each stage whose op needs parameters and has none, at most 100. "
+    "Warnings about the config bundle: one for each stage that lacks the parameters its op needs (at most 100). "
     "Null in a list."
 )
 _ENV_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,127}")
@@ -72,7 +72,7 @@ class AdaptersSerializer(StrictSerializer):
                         "secret_ref": {
                             "type": "string",
                             "pattern": f"^{_ENV_NAME.pattern}$",
-                            "description": "The name of a secret on the host.",
+                            "description": "The name of a secret on the agent's host.",
                         }
                     },
                     "additionalProperties": False,
@@ -92,7 +92,7 @@ class EnvVarsField(serializers.DictField):
         errors: dict[str, str] = {}
         for name, item in value.items():
             if not _ENV_NAME.fullmatch(name):
-                errors[name] = "Use only upper-case letters, digits and _, and do not start with a digit."
+                errors[name] = "Use 1 to 128 upper-case letters, digits and _, and do not start with a digit."
             elif isinstance(item, dict):
                 reference = item.get("secret_ref")
                 if set(item) != {"secret_ref"} or not (isinstance(reference, str) and _ENV_NAME.fullmatch(reference)):
@@ -146,8 +146,9 @@ class ConfigBundleSerializer(ModelSerializer):
         "to the value of the tuning profile.",
         "stage_config": "The parameters of the stages, by stage id.",
         "adapters": "The adapters with which the pipeline reads and writes records.",
-        "env": 'Environment variables. A value is a string or `{"secret_ref": "NAME"}`, which the agent resolves.',
-        "snapshot": "Snapshots of the runtime's state.",
+        "env": 'Environment variables. A value is a string, or `{"secret_ref": "NAME"}` for a secret on the host of '
+        "the agent.",
+        "snapshot": "Whether and how often the runtime takes snapshots of its state.",
         "required_capabilities": "The capabilities that an approval of this config bundle must permit.",
         "warnings": WARNINGS,
         "known_bad": "Whether the configuration is known bad in this environment and cannot be deployed.",
@@ -164,7 +165,7 @@ class ConfigBundleSerializer(ModelSerializer):
 
     @extend_schema_field(ConfigWarningSerializer(many=True, allow_null=True))
     def get_warnings(self, row: ConfigBundle) -> list[dict[str, str]] | None:
-        """Return the warnings, or None in a list, which reads no parameters."""
+        """Return the warnings, or None in a list, whose query reads no parameters."""
         return (
             None
             if isinstance(self.parent, serializers.ListSerializer)

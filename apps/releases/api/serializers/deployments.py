@@ -45,7 +45,7 @@ class FailureSerializer(serializers.Serializer[Any]):
             "`reported`: the agent reported that it could not activate the bundle. `timeout`: the agent did not "
             "finish in time. `rollback_reported` and `rollback_timeout`: the same for the agent's rollback."
         ),
-        "detail": "What the agent reported, or the time in which it did not finish.",
+        "detail": "The detail that the agent reported or, after a timeout, the time limit.",
         "at": "When the agent failed.",
     }
 
@@ -65,7 +65,7 @@ class CauseSerializer(serializers.Serializer[Any]):
         "detail": "The `detail` of the failures, with numbers, ids and hashes masked. It may be truncated.",
         "count": "The number of agents that failed for this cause, including agents that have been retried or "
         "rolled back since.",
-        "agents": "The ids of the first five of these agents.",
+        "agents": "The ids of the first five of these agents. Empty for `other`.",
     }
 
 
@@ -82,13 +82,13 @@ class ProgressSerializer(serializers.Serializer[Any]):
     rolled_back = serializers.IntegerField()
     descriptions = {
         "total": "The number of all agents of the deployment.",
-        "pending": "Agents that have not been offered the deployment.",
-        "offered": "Agents that have been offered the deployment and have not reported.",
+        "pending": "Agents without an offer.",
+        "offered": "Agents that have an offer and have not reported on it.",
         "downloading": "Agents that are downloading the bundle.",
         "activating": "Agents that are activating the bundle.",
         "active": "Agents that run the bundle.",
-        "failed": "Agents on which the deployment failed.",
-        "rolled_back": "Agents that were rolled back to what they ran before.",
+        "failed": "Agents that failed to activate the bundle or to roll back.",
+        "rolled_back": "Agents that were rolled back.",
     }
 
 
@@ -102,11 +102,11 @@ class BlockerSerializer(serializers.Serializer[Any]):
     descriptions = {
         "code": "A stable code: `freeze_window` (a freeze window is open), `in_flight_limit` (as many deployments are "
         "under way as the environment permits), `pipeline_busy` and `agents_busy` (another deployment of the pipeline, "
-        "or with some of the agents, comes first), or `held_up` (its job has failed permanently, or waits for the "
-        "control plane's database or storage).",
+        "or with some of the agents, comes first), or `held_up` (the deployment's job failed permanently "
+        "or waits for the control plane's database or storage, or agents cannot download the bundle).",
         "detail": "The reason as a sentence.",
         "until": "When the blocker is expected to end. Null if that is not known.",
-        "ids": "The ids of the deployments that it waits for.",
+        "ids": "The ids of the other deployments that this deployment waits for. May be empty.",
     }
 
 
@@ -137,17 +137,17 @@ class DeploymentSerializer(ModelSerializer):
         "bundle_size": "The size of the deploy bundle in bytes. Null before it is built.",
         "target": "The agents that the deployment is for. Send exactly one of `agents`, `selector` and `all`.",
         "target_count": "The number of agents that matched the target when the deployment was created.",
-        "strategy": "How the deployment spreads over the agents. Defaults to all at once.",
+        "strategy": "How the deployment spreads over the agents. Defaults to `all_at_once`.",
         "take_over": "Whether the deployment may take over agents that run another pipeline. Defaults to false.",
         "approval": "The credential of an unused approval of an equal request. The configuration, target, strategy, "
         "`take_over`, `override_freeze` and the environment's `agent_timeout_s` must be the same. Only the note may "
         "differ.",
         "override_freeze": "The reason to start the deployment during a freeze window. Needs the role `org_admin`.",
         "freeze_override": "The reason to start the deployment during a freeze window. Empty if the "
-        "deployment waits for the end of the window.",
+        "deployment does not override freeze windows.",
         "break_glass": (
             "Starts the deployment in an emergency before anybody has approved it. Needs the role `org_admin`. Another "
-            "person must approve later. Null for a deployment without break-glass."
+            "person must approve in time, or the deployment is rolled back. Null for a deployment without break-glass."
         ),
         "wave": "The wave that the deployment has reached, counted from 0.",
         "progress": "The number of the deployment's agents, in total and by progress.",
@@ -155,10 +155,12 @@ class DeploymentSerializer(ModelSerializer):
         "blockers": "Why the deployment cannot continue now. An approved deployment starts when the list is empty. "
         "Null in lists.",
         "is_current": "Whether this is the deployment that the environment currently runs for the pipeline.",
-        "superseded_by": "The id of the deployment that replaced this one. Null if none did.",
-        "restores": "The id of the deployment that the rollback of this one restores. Null if there is no rollback.",
+        "superseded_by": "The id of the deployment that replaced this one. Null if no deployment did.",
+        "restores": "The id of the deployment that the rollback of this deployment restores. Null without a rollback.",
         "rollback_reason": "Why the deployment was rolled back. Empty if it was not.",
         "paused_at": "When the deployment was paused. Null if it is not paused.",
+        "approval_id": "The id of the approval that permits the deployment: the approval whose credential the request "
+        "contained, otherwise the deployment's own. Null if it has neither.",
         "approved_at": "When the deployment was approved. Null if it is not approved, needed no approval, or started "
         "by break-glass.",
         "activated_at": "When the deployment became active. Null if it has never been active.",
@@ -184,7 +186,6 @@ class DeploymentSerializer(ModelSerializer):
         ]  # fmt: skip
 
     def get_approval_id(self, deployment: Deployment) -> UUID | None:
-        """The id of the approval that permits the deployment: the one whose credential was sent, or its own."""
         approval_id: UUID | None = deployment.handed_in_id or deployment.approval_id
         return approval_id
 
@@ -245,8 +246,9 @@ class DeploymentAgentSerializer(ModelSerializer):
         "counted": "Whether the agent counts for waves and thresholds.",
         "action": "What the agent was offered: `activate` or `rollback`.",
         "progress": "The agent's progress.",
-        "offered_at": "When the deployment was last offered to the agent. Null if it has no offer.",
-        "tuning": "How much of the tuning profile the agent could apply.",
+        "offered_at": "When the deployment last made the agent an offer. Null if the agent has no offer.",
+        "tuning": "How much of the tuning profile the agent could apply. Null if the agent's report is too large for a "
+        "list.",
         "detail": "More about the agent's progress, such as the reason for a failure. Empty after a new offer.",
         "failure": (
             "The agent's latest failure to activate the bundle or, if there is none, to roll back. It is kept when the "

@@ -21,9 +21,9 @@ class FindingSerializer(serializers.Serializer[Any]):
     descriptions = {
         "code": "A stable code for the reason.",
         "detail": "The reason as a sentence.",
-        "deployment_id": "The id of the deployment that the reason is about. Null if there is none.",
-        "approval_id": "The id of the approval that the reason is about. Null if there is none.",
-        "config_hash": "The config hash that the reason is about. Null if there is none.",
+        "deployment_id": "The id of the deployment that the reason is about. Null if it is not about a deployment.",
+        "approval_id": "The id of the approval that the reason is about. Null if it is not about an approval.",
+        "config_hash": "The config hash that the reason is about. Null if it is not about a configuration.",
     }
 
 
@@ -50,9 +50,9 @@ class ExplanationSerializer(serializers.Serializer[Any]):
     because = FindingSerializer(many=True)
     next = NextEventSerializer(many=True)
     descriptions = {
-        "summary": "The explanation in one sentence.",
+        "summary": "A short summary.",
         "running": "The bundle that the agent runs. Null if it runs none.",
-        "desired": "The bundle that the agent should run. Null if no bundle was offered.",
+        "desired": "The bundle that the agent should run. Null if the agent has no offer.",
         "because": "The reasons, with the main reason first.",
         "next": "The expected events, with the soonest first.",
     }

@@ -1,4 +1,4 @@
-"""The history of agents, and their counts."""
+"""Serializers of what agents ran, and of the counts of an environment's agents."""
 
 from __future__ import annotations
 
@@ -25,16 +25,18 @@ class RunningIntervalSerializer(serializers.Serializer[Any]):
     descriptions = {
         "agent_name": "The agent's current name.",
         "from": "When a heartbeat first reported the bundle.",
-        "to": "When a heartbeat reported something else. Null if none has, even if the agent has been decommissioned.",
+        "to": "When a heartbeat first reported another bundle or none. Null if no heartbeat did, even if the agent has "
+        "been decommissioned.",
         "confirmed_until": "When a heartbeat last reported the bundle.",
-        "deployment_id": "The id of the deployment that built the bundle. If this environment has none, the id of the "
-        "deployment that the agent reported. Null if this environment does not have that either.",
+        "deployment_id": "The id of the deployment that built the bundle in this environment, otherwise of the one "
+        "that the agent reported. Null if neither is in this environment.",
         "bundle_hash": "The SHA-256 of the deploy bundle.",
         "spec_hash": "The spec hash that the agent reported.",
-        "version_id": "The id of the deployment's version.",
-        "config_bundle_id": "The id of the deployment's config bundle.",
-        "approval_id": "The id of the approval that permitted the deployment. Null if there is none.",
-        "approved_by": "The e-mail addresses of the people who approved.",
+        "version_id": "The id of the deployment's version. Null if `deployment_id` is null.",
+        "config_bundle_id": "The id of the deployment's config bundle. Null if `deployment_id` is null.",
+        "approval_id": "The id of the approval that permitted the deployment. Null if there was none, or if "
+        "`deployment_id` is null.",
+        "approved_by": "The e-mail addresses of the people who approved the deployment.",
     }
 
     def get_fields(self) -> dict[str, Any]:
@@ -51,8 +53,8 @@ class VersionCountSerializer(serializers.Serializer[Any]):
     count = serializers.IntegerField()
     descriptions = {
         "version_id": "The id of the version. Null for bundles that were not built in this environment.",
-        "number": "The number of the version.",
-        "pipeline": "The pipeline of the version.",
+        "number": "The number of the version. Null if `version_id` is null.",
+        "pipeline": "The name of the version's pipeline. Null if `version_id` is null.",
         "count": "The number of agents that run the version.",
     }
 
@@ -72,9 +74,10 @@ class AgentSummarySerializer(serializers.Serializer[Any]):
     descriptions = {
         "total": "The number of all enrolled agents.",
         "liveness": "The number of agents by liveness.",
-        "drifted": "The number of agents that do not run what they should.",
-        "cloned": "The number of agents that are suspected to be clones.",
-        "status": "The number of agents by the status in their last heartbeat. Agents without one are not counted.",
+        "drifted": "The number of agents that do not run the bundle that they should run.",
+        "cloned": "The number of agents with a suspected clone.",
+        "status": "The number of agents by the status in their last heartbeat. Agents that have reported no status are "
+        "not counted.",
         "versions": "The number of agents by running version, the most frequent first, at most 50. Agents that run "
         "nothing are not counted.",
         "labels": "The number of agents by label key and value, the most frequent first. At most 200 keys, with at "

@@ -43,7 +43,7 @@ class RelabelSerializer(StrictSerializer):
     }
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Return the fields. Raises ValidationError if nothing would change or a key is both set and removed."""
+        """Return the fields. Raises ValidationError if there is nothing to change, or a key is both set and removed."""
         if not (attrs.get("set") or attrs.get("unset")):
             raise serializers.ValidationError({"set": "Send labels in set, or keys in unset."})
         if attrs.get("set", {}).keys() & set(attrs.get("unset", ())):

@@ -12,13 +12,14 @@ from byteor_cloud.api.fields import HashField, IdField, JSONObjectField, StrictS
 
 
 class AgentTuningSerializer(StrictSerializer):
-    """How much of the tuning profile the agent could apply. Other keys are ignored."""
+    """How much of the tuning profile the agent could apply. Unknown keys are ignored."""
 
     refuses_unknown = False
     profile = TextField(max_length=200, required=False)
     applied = JSONObjectField(required=False)
-    degraded = UnmetSettingSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]  # for the list
-    failed = UnmetSettingSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]  # for the list
+    # The stubs do not know that ``many=True`` passes ``max_length`` to the list serializer.
+    degraded = UnmetSettingSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]
+    failed = UnmetSettingSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]
     descriptions = {
         "profile": "The tuning profile.",
         "applied": "The settings that the agent applied.",
@@ -37,7 +38,8 @@ class ReportSerializer(StrictSerializer):
     tuning = AgentTuningSerializer(required=False)
     boot_id = TextField(required=False, allow_null=True, allow_blank=True, max_length=64)
     descriptions = {
-        "boot_id": "The id of the agent's process, new at each start. It reveals when two machines use the same key.",
+        "boot_id": "The id of the agent's process, new at each start. It reveals when two machines use the same key. "
+        "Null if unknown.",
         "deployment_id": "The `deployment_id` of the offer.",
         "status": "The agent's progress with the offer.",
         "bundle_hash": "The `bundle_hash` of the offer.",
@@ -50,7 +52,8 @@ class ReportAnswerSerializer(serializers.Serializer[Any]):
     accepted = serializers.BooleanField()
     descriptions = {
         "accepted": (
-            "Always true. A report that is about a replaced offer, or would move the progress backwards, returns 409."
+            "Always true. A report on a replaced offer, or with a status that cannot follow the agent's progress, is "
+            "recorded but returns 409."
         ),
     }
 
@@ -69,5 +72,5 @@ class DesiredAnswerSerializer(serializers.Serializer[Any]):
 
     desired = DesiredSerializer(allow_null=True)
     descriptions = {
-        "desired": "What the agent should run. Null if no bundle was offered.",
+        "desired": "What the agent should run. Null if the agent has no offer.",
     }

@@ -61,7 +61,7 @@ class ApprovalViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentVie
     commands = (c.revoke,)
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """Read the config bundle as well, for its warnings, except in lists, which do not show them."""
+        """Also read the config bundle, for its warnings. Lists do not show warnings."""
         return queryset if self.action == "list" else queryset.select_related("deployment__config_bundle__version")
 
     def perform_create(self, data: dict[str, Any]) -> Model:
@@ -69,4 +69,5 @@ class ApprovalViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentVie
         if approval is None:
             raise Conflict("This deployment needs no approval.", code="approval.not_needed")
         decided = approvals.decide(approval, user=self.principal.user, actor=self.actor, **data)
-        return self.get_queryset().get(pk=decided.pk)  # type: ignore[no-any-return]  # read again, with its decisions
+        # Read the row again, because the response needs its decisions.
+        return self.get_queryset().get(pk=decided.pk)  # type: ignore[no-any-return]  # rows of a view set are Any

@@ -40,7 +40,7 @@ class ConfigBundleViewSet(ListModelMixin, CreateMixin, RetrieveMixin, Environmen
             "createConfigBundle",
             P.OPERATE_ENVIRONMENT,
             "Create a config bundle",
-            "Creates an immutable config bundle from a version and its runtime configuration. The `config_hash` "
+            "Creates an immutable config bundle from a version and a runtime configuration. The `config_hash` "
             "identifies its content.",
             example={"name": "trades-1", "version_id": ID},
         ),
@@ -67,4 +67,5 @@ class ConfigBundleViewSet(ListModelMixin, CreateMixin, RetrieveMixin, Environmen
         bundle = bundles.create_config_bundle(
             environment=self.environment, actor=self.actor, checked=self.checked, **data
         )
-        return self.get_queryset().get(pk=bundle.pk)  # type: ignore[no-any-return]  # read again, with known_bad
+        # Read the row again, because the response needs the annotation ``known_bad``.
+        return self.get_queryset().get(pk=bundle.pk)  # type: ignore[no-any-return]  # rows of a view set are Any

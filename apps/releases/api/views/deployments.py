@@ -45,7 +45,10 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
         **BY_CREATION,
         "status": choice_parameter(DeploymentStatus, "status"),
         "pipeline": line_parameter("pipeline"),
-        "is_current": flag_parameter("is_current"),
+        "is_current": flag_parameter(
+            "is_current",
+            description="If true, returns only current deployments. If false, returns only the other deployments.",
+        ),
         "config_bundle_id": id_parameter("config_bundle_id"),
     }
     operations = {
@@ -86,7 +89,8 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
             actor=self.actor,
             **data,
         )
-        return self.get_queryset().get(pk=deployment.pk)  # type: ignore[no-any-return]  # read again, with its counts
+        # Read the row again, because the response needs its counts.
+        return self.get_queryset().get(pk=deployment.pk)  # type: ignore[no-any-return]  # rows of a view set are Any
 
     @Operation(
         "exportDeploymentEvidence",
@@ -97,9 +101,10 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
     def evidence(self, request: Request, **kwargs: Any) -> HttpResponse:
         """Export the evidence of a deployment.
 
-        Returns a tar with the signed files that prove who approved exactly these bytes for this environment: the
-        bundle, its envelope, the approval credential, the approval record and the key set. `byteor-verify` checks the
-        tar offline.
+        Returns a tar with the files that prove who approved exactly these bytes for this environment: the bundle, its
+        envelope, the key set, an unsigned summary and, if the deployment has an approval, the approval
+        record and the approval credential, if it was issued. `byteor-verify` checks the tar offline. Returns 409 if the
+        bundle is not built yet.
         """
         deployment = self.get_object()
         archive = evidence.build_archive(deployment)

@@ -25,7 +25,7 @@ class ExplanationViewSet(EnvironmentViewSet):
     serializer_class = ExplanationSerializer
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset.with_state()  # type: ignore[attr-defined,no-any-return]
+        return queryset.with_state()  # type: ignore[attr-defined,no-any-return]  # it is a query set of agents
 
     @Operation("explainAgent", P.VIEW_ENVIRONMENT, responses=ExplanationSerializer)
     def retrieve(self, request: Request, **kwargs: Any) -> Response:

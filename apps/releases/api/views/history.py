@@ -1,4 +1,4 @@
-"""The history of agents and its approvals. It is in this app, not in fleet, because it refers to deployments."""
+"""The history of agents. It is in this app, not in fleet, because it refers to deployments and approvals."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class FleetStateViewSet(_IntervalViewSet):
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """List what the fleet ran at a given time.
 
-        Returns what each agent of the environment ran at the time `at`, with the deployment and the approval of it.
+        Returns the bundle that each agent of the environment ran at the time `at`, with its deployment and approval.
         Agents that have been decommissioned since are included. Agents that ran nothing are not.
         """
         now = timezone.now()
@@ -88,7 +88,7 @@ class FleetStateViewSet(_IntervalViewSet):
         then = history.running_at(at)
         agents = self.get_queryset().filter(Exists(then.filter(agent=OuterRef("pk"))), created_at__lte=at).only("pk")
         page = self.paginate_queryset(agents) or []
-        # An agent that was deleted since the query above is missing.
+        # An agent that was deleted after the query above is missing.
         intervals = list(then.filter(agent__in=[agent.pk for agent in page]).order_by("-agent_id"))
         return self.get_paginated_response(self.with_origins(intervals))
 
@@ -104,6 +104,7 @@ class AgentSummaryViewSet(EnvironmentViewSet):
     def retrieve(self, request: Request, **kwargs: Any) -> Response:
         """Get a summary of the agents.
 
-        Returns the number of agents in the environment, in total and by liveness, drift, status, version and label.
+        Returns the number of agents in the environment, in total and by liveness, drift, suspected clone, status,
+        version and label.
         """
         return Response(self.get_serializer(provenance.summarize(self.environment)).data)

@@ -1,4 +1,4 @@
-"""Label changes of many agents. They are in this app, because they return how many deployments are offered."""
+"""Label changes of many agents. They are in this app, not in fleet, because they lead to offers of deployments."""
 
 from __future__ import annotations
 

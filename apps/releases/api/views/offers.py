@@ -1,4 +1,4 @@
-"""An agent's offer, its bundle, and the reports on it."""
+"""An agent's offer, the offered bundle, and the agent's reports."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class AgentDeploymentViewSet(AgentSelfViewSet):
     def report(self, request: Request, **kwargs: Any) -> Response:
         """Report progress on an offer.
 
-        Called by an agent while it downloads, activates or rolls back the offered bundle.
+        Called by an agent while it downloads and activates the offered bundle, and when it has finished or failed.
         """
         accepted = accept_report(request.data, agent_id=self.agent.pk, environment_id=self.environment.pk)
         return Response(accepted)
@@ -72,7 +72,7 @@ class AgentDeploymentViewSet(AgentSelfViewSet):
         bundle_hash = self.parameter_values["hash"]
         assignment = Assignment.objects.get(agent=self.agent)
         if assignment.bundle_hash != bundle_hash:
-            raise Conflict("The agent has another offer now. Fetch the offer again.", code="not_desired")
+            raise Conflict("This bundle is not offered to the agent now. Fetch the offer again.", code="not_desired")
         try:
             source = blobs.read(bundle_hash)
         except NotStored as error:  # a fault of the control plane: the agent must retry, not fail the deployment

@@ -40,7 +40,7 @@ class AuditSealSerializer(ModelSerializer):
     descriptions = {
         "seq": "The event's position in the chain, counted from 1.",
         "prev_hash": "The hash of the previous event in the chain.",
-        "hash": "The SHA-256 of this event and `prev_hash`.",
+        "hash": "The SHA-256 of the event, `seq` and `prev_hash`.",
     }
 
     class Meta:
@@ -61,12 +61,12 @@ class AuditEventSerializer(ModelSerializer):
         "action": "The action, such as `deployment.create`.",
         "outcome": "Whether the action succeeded, was denied, or failed with an error.",
         "resource_scope": "The resource that the action affected.",
-        "request_id": "The `X-Request-ID` of the request. Null if no request caused the event.",
+        "request_id": "The `X-Request-ID` of the request that caused the event. Empty if it was not recorded.",
         "ip": "The IP address of the client. Null if it was not recorded.",
         "changes": "The changes by field. Secrets are omitted. If the changes exceed 8 KiB, the longest values are "
         "replaced by the `size` in bytes and the `sha256` of their JSON without spaces and with sorted keys. If an "
-        "organization key repeats an action within a minute, the repetitions become one event after that minute, with "
-        "their `count` and the `last` values. `exportAuditEvents` always includes the changes.",
+        "organization key repeats an action within a minute, all repetitions are recorded as one event after that "
+        "minute, with their `count` and the `last` values. `exportAuditEvents` never omits the changes.",
         "seal": "The event's position in the ledger. Null until the event is sealed, a few seconds after it happened.",
     }
 

@@ -26,7 +26,7 @@ class UserTokenSerializer(ModelSerializer):
         "prefix": "The first characters of the secret, by which you recognize the token.",
         "expires_in_s": (
             "The number of seconds until the token expires. The maximum is the lowest `token_max_days` of the person's "
-            "organizations. Defaults to 30 days, or to the maximum if it is shorter."
+            "organizations, or 90 days if there are none. Defaults to 30 days, or to the maximum if that is shorter."
         ),
         "expires_at": "When the token expires.",
         "last_used_at": "When the token was last used, to the minute. Null if it was never used.",
@@ -56,15 +56,15 @@ class OrganizationKeySerializer(ModelSerializer):
         ),
         "expires_in_s": (
             "The number of seconds until the key expires. The maximum is the organization's `token_max_days`. Defaults "
-            "to 30 days, or to the maximum if it is shorter."
+            "to 30 days, or to the maximum if that is shorter."
         ),
         "expires_at": "When the key expires.",
         "last_used_at": "When the key was last used, to the minute. Null if it was never used.",
         "revoked_at": "When the key was revoked. Null if it was not revoked.",
         "created_by": (
-            "The e-mail address of the person who created the key, or who created the other key with which this key "
-            "was created. This person counts as the requester of everything that the key requests. Null if unknown. "
-            "In that case, the key cannot request anything that needs an approval."
+            "The e-mail address of the person who created the key. If another organization API key created it, the "
+            "person who created that key. This person counts as the requester of everything that the key requests. "
+            "Null if unknown. In that case, the key cannot request anything that needs an approval."
         ),
     }
 
@@ -105,12 +105,12 @@ class CredentialSerializer(serializers.Serializer[Any]):
     descriptions = {
         "family": "The family: `usr` (user token) or `org` (organization API key).",
         "prefix": "The first characters of the secret.",
-        "expires_at": "When the credential expires.",
+        "expires_at": "When the credential expires. Null if it does not expire.",
     }
 
 
 class MeSerializer(serializers.Serializer[Any]):
-    """The caller: the person, the credential, and its roles."""
+    """The caller: the person, the credential, and the roles of the credential."""
 
     user = UserSerializer(allow_null=True)
     credential = CredentialSerializer()

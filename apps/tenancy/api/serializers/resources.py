@@ -18,7 +18,7 @@ from byteor_cloud.api.fields import ModelSerializer, NameField, TextField
 
 
 class SlugField(TextField):
-    """A short name for URLs: 1 to 63 lower-case letters, digits and dashes."""
+    """A short unique name: 1 to 63 lower-case letters, digits and dashes, not starting with a dash."""
 
     def __init__(self, **kwargs: Any) -> None:
         rule = "Must be 1 to 63 lower-case letters, digits and dashes, and must not start with a dash."
@@ -32,7 +32,7 @@ class OrganizationSerializer(ModelSerializer):
 
     descriptions = {
         "name": "The organization's name, unique in the installation.",
-        "slug": "A short name for URLs. Derived from the name by default.",
+        "slug": "A short unique name, for example for commands. By default it is derived from the name at creation.",
         "settings": "The organization's settings. An update changes only the keys that it contains.",
     }
 
@@ -47,7 +47,7 @@ class ProjectSerializer(ModelSerializer):
 
     descriptions = {
         "name": "The project's name, unique in the organization.",
-        "slug": "A short name for URLs. Derived from the name by default.",
+        "slug": "A short unique name, for example for commands. By default it is derived from the name at creation.",
     }
 
     class Meta:

@@ -16,11 +16,11 @@ from apps.tenancy import policy
 from byteor.engine import freeze
 from byteor_cloud.api.fields import NameField, StrictSerializer, TextField
 
-# Not all Python versions can read the hour 24. It is rejected, because every host must be able to read stored windows.
+# The hour 24 is rejected: not all Python versions can read it, but every host must be able to read stored windows.
 _WINDOW_EDGE = r"^[0-9]{4}(-[0-9]{2}){2}T([01][0-9]|2[0-3])(:[0-9]{2}){1,2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})?$"
 
 
-_YEARS = range(2000, 3000)  # time zones have rules for these years, and arithmetic cannot overflow
+_YEARS = range(2000, 3000)  # time zones have rules for these years, and date arithmetic cannot overflow
 
 
 def _document_edge(example: str) -> dict[str, str]:
@@ -42,11 +42,11 @@ class WindowEdgeField(serializers.RegexField):
         super().__init__(_WINDOW_EDGE, trim_whitespace=False, **kwargs)
 
     def run_validation(self, data: Any = empty) -> Any:
-        """Return the text unchanged. Raises ValidationError unless it is a time, with or without an offset."""
+        """Return ``data`` unchanged. Raises ValidationError unless it is an existing time in a permitted year."""
         text = super().run_validation(data)
         try:
             moment = datetime.fromisoformat(text)
-        except ValueError:  # its message depends on the Python version, so it is not shown
+        except ValueError:  # not shown: its message depends on the Python version
             raise serializers.ValidationError("This date or time does not exist.", code="invalid") from None
         if moment.year not in _YEARS:
             raise serializers.ValidationError("The year must be from 2000 to 2999.", code="out_of_range")
@@ -65,7 +65,7 @@ class WindowEndField(WindowEdgeField):
 
 @cache
 def _time_zones() -> frozenset[str]:
-    # Listing them reads several hundred files.
+    # Cached, because listing the time zones reads several hundred files.
     return frozenset(zoneinfo.available_timezones())
 
 
@@ -99,7 +99,7 @@ class FreezeWindowSerializer(StrictSerializer):
 
 
 class EnvironmentSettingsSerializer(StrictSerializer):
-    """An environment's settings. A setting that is left out has the default of the environment's posture."""
+    """An environment's settings. Some defaults depend on the environment's posture."""
 
     approvals_required = serializers.BooleanField(required=False)
     required_approvals = serializers.IntegerField(required=False, min_value=1, max_value=20)
@@ -110,7 +110,7 @@ class EnvironmentSettingsSerializer(StrictSerializer):
     agent_timeout_s = serializers.IntegerField(required=False, min_value=5, max_value=86400)
     max_in_flight_deployments = serializers.IntegerField(required=False, min_value=1, max_value=100)
     artifact_retention_days = serializers.IntegerField(required=False, min_value=1, max_value=3650)
-    freeze_windows = FreezeWindowSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]  # of the list
+    freeze_windows = FreezeWindowSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]  # max_length is an argument of the list serializer
     descriptions = {
         "approvals_required": "Whether a deployment needs approval. Defaults to true for `prod`, otherwise to false.",
         "required_approvals": "The number of different people who must approve. Defaults to 1.",
@@ -155,7 +155,7 @@ class SettingsField(serializers.Field[Any, Any, Any, Any]):
         super().__init__(**kwargs)
 
     def get_attribute(self, instance: Any) -> Any:
-        """Return all settings of the row, with defaults filled in, or None in a list that omits them."""
+        """Return all settings of the row, with defaults filled in, or None if the list omits large settings."""
         return None if instance.settings is None else instance.settings_with_defaults
 
     def to_representation(self, value: Any) -> Any:

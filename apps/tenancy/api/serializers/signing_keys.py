@@ -20,7 +20,7 @@ class SigningKeySerializer(ModelSerializer):
         "kid": "The key's id: its RFC 7638 thumbprint.",
         "status": (
             "`next`: published, but not signing yet. `active`: signs. `retiring`: only verifies. `retired`: only "
-            "verifies signatures that were made before `not_after`."
+            "verifies signatures that contain their time and were made before `not_after`."
         ),
         "not_before": "When the key starts to sign.",
         "signs_until": "When the key stops signing. Null if no time is set.",
@@ -40,8 +40,8 @@ class RotateSigningKeySerializer(StrictSerializer):
     retire_in_s = serializers.IntegerField(required=False, min_value=60, max_value=366 * 86400)
     descriptions = {
         "activate_in_s": (
-            "The number of seconds until the new key signs. Defaults to the time that all agents need to fetch it. In "
-            "an emergency, use 0, so that it signs immediately."
+            "The number of seconds until the new key signs. Defaults to the time that all agents need to fetch the "
+            "key. In an emergency, use 0 to sign with the new key immediately."
         ),
         "retire_in_s": (
             "The number of seconds for which the previous key still verifies after the new key has started to sign. "
@@ -71,7 +71,7 @@ class JwkSerializer(serializers.Serializer[Any]):
         "x": "The public key in base64url.",
         "alg": "The signature algorithm.",
         "use": "The purpose of the key: signatures.",
-        "status": "`next`, `active`, `retiring` or `retired`.",
+        "status": "The key's status: `next`, `active`, `retiring` or `retired`.",
         "not_before": "When the key starts to sign.",
         "not_after": "The key verifies only signatures that were made before this time. Null if no time is set.",
     }

@@ -58,11 +58,11 @@ class MonthOfUsageSerializer(serializers.Serializer[Any]):
     work = serializers.IntegerField()
     descriptions = {
         "month": "The month in UTC.",
-        "agents": "The highest number of enrolled agents, counted once a minute. Null if unknown.",
+        "agents": "The highest number of enrolled agents, counted once a minute. Null if there is no count.",
         "heartbeats": "The number of stored heartbeats. Each server process adds its count once a minute. When a "
         "process stops, its heartbeats since the last addition are not counted.",
         "uploaded_bytes": "The size in bytes of all new artifacts, including those that have been deleted since.",
-        "stored_bytes": "The highest number of stored bytes, counted once a minute. Null if unknown.",
+        "stored_bytes": "The highest number of stored bytes, counted once a minute. Null if there is no count.",
         "replays": "The number of requested replays, including those of bisects.",
         "work": "The units of work of replays that finished with a result: about one per record and stage, and one "
         "more per KiB of the record.",
@@ -77,7 +77,7 @@ class UsageSerializer(serializers.Serializer[Any]):
     descriptions = {
         "month": "The current month in UTC.",
         "limits": "The quotas, which only installation operators can set.",
-        "used": "The current usage. Deleted projects and environments do not count.",
+        "used": "The current usage. Deleted projects and environments do not count, except in `captures_per_day`.",
         "by_month": "The usage in the current month and up to 12 months before, newest first, without months in which "
         "nothing was counted. Counting started with the release that added this operation.",
     }

@@ -29,14 +29,19 @@ class WebhookSerializer(ModelSerializer):
         ),
         "description": "The purpose of the webhook.",
         "enabled": "Whether the webhook receives events.",
-        "disabled_reason": "Why the service disabled the webhook. Empty if the service did not disable it.",
+        "disabled_reason": "Why the service disabled the webhook. Empty if it did not, or if the webhook was enabled "
+        "again.",
         "project_id": "The only project whose events are sent. Null if the events of all projects are sent.",
         "environment_id": (
             "The only environment whose events are sent. Null if the events of all environments are sent."
         ),
-        "failing_since": "When the attempts began to fail. Null if the last attempt succeeded.",
+        "failing_since": (
+            "When the attempts began to fail. Null if no attempt has failed since the last success, or since somebody "
+            "enabled the webhook."
+        ),
         "previous_secret_until": (
-            "The time until which deliveries are also signed with the previous secret. Null if there is none."
+            "The time until which deliveries are also signed with the previous secret. Null if the secret was never "
+            "rotated."
         ),
     }
 
@@ -94,7 +99,7 @@ class EventResourceSerializer(serializers.Serializer[Any]):
     descriptions = {
         "kind": "The kind of resource.",
         "id": "The resource's id.",
-        "url": "The URL of the resource in the API. Only its path if the installation has no public base URL.",
+        "url": "The URL of the resource in the API. If the installation has no public base URL, only the path.",
     }
 
 
@@ -123,6 +128,9 @@ class EventSerializer(StrictSerializer):
         "id": "The audit event's id, also sent as `webhook-id`. It stays the same when the event is sent again.",
         "type": "The type of the event.",
         "created_at": "When the event happened.",
+        "project_id": "The id of the project that the resource belongs to. Null if it belongs to no project.",
+        "environment_id": "The id of the environment that the resource belongs to. Null if it belongs to no "
+        "environment.",
         "resource": "The resource that the event is about.",
         "actor": "Who caused the event.",
         "changes": "The changes by field.",

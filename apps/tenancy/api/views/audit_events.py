@@ -40,8 +40,8 @@ class AuditEventViewSet(ListModelMixin, OrganizationViewSet):
         "resource_id": line_parameter("resource_id"),
         "project_id": id_parameter("project_id"),
         "environment_id": id_parameter("environment_id"),
-        "after": time_parameter("timestamp__gte", description="Only events at this time or later."),
-        "before": time_parameter("timestamp__lt", description="Only events before this time."),
+        "after": time_parameter("timestamp__gte", description="Returns only events at or after this time."),
+        "before": time_parameter("timestamp__lt", description="Returns only events before this time."),
     }
     operations = {
         "list": Operation(
@@ -57,7 +57,9 @@ class AuditEventViewSet(ListModelMixin, OrganizationViewSet):
         "exportAuditEvents",
         P.MANAGE_ORG_MEMBERSHIPS,
         parameters={
-            "after_seq": integer_parameter(0, (1 << 63) - 1, description="Only events after this `seq`.", default=0)
+            "after_seq": integer_parameter(
+                0, (1 << 63) - 1, description="Returns only events after the one with this `seq`.", default=0
+            )
         },
         responses={
             (200, "application/x-ndjson"): OpenApiResponse(
@@ -70,7 +72,7 @@ class AuditEventViewSet(ListModelMixin, OrganizationViewSet):
         },
     )
     def export(self, request: Request, **kwargs: Any) -> StreamingHttpResponse:
-        """Export the audit ledger.
+        """Export the ledger.
 
         Returns the sealed audit events as newline-delimited JSON, oldest first. The last line is a signed checkpoint;
         `byteor-verify ledger` checks the export offline.

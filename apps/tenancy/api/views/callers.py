@@ -83,7 +83,7 @@ class TokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, ApiViewSet):
         return queryset.filter(user=self.principal.user)
 
     def perform_create(self, data: dict[str, Any]) -> Created:
-        assert self.principal.user is not None  # noqa: S101  only user tokens get here
+        assert self.principal.user is not None  # noqa: S101  for mypy: ``credentials`` accepts only user tokens
         token, secret = tokens.create_user_token(user=self.principal.user, actor=self.actor, **data)
         return Created(token, {"token": secret})
 

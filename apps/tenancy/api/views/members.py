@@ -25,7 +25,11 @@ class _Members(ListModelMixin, CreateMixin, UpdateMixin, DestroyMixin, Organizat
     serializer_class = MemberSerializer
     filters = {
         "role": choice_parameter(Role, "role"),
-        "email": line_parameter("user__email__icontains", max_length=254, description="Part of the e-mail address."),
+        "email": line_parameter(
+            "user__email__icontains",
+            max_length=254,
+            description="Returns only {rows} whose e-mail address contains this text.",
+        ),
     }
     lookup_url_kwarg = "user_id"
 
@@ -110,7 +114,7 @@ class ProjectMemberViewSet(_Members, ProjectViewSet):
             P.VIEW_PROJECT,
             "List members of a project",
             "Returns the people with a role in this project. This role overrides the person's role in the "
-            "organization, except `org_admin`.",
+            "organization, unless that role is `org_admin`.",
         ),
         "create": Operation(
             "addProjectMember",

@@ -47,7 +47,7 @@ class OrganizationCollectionViewSet(ListModelMixin, CreateMixin, ApiViewSet):
         return visible_organizations(self.principal)
 
     def perform_create(self, data: dict[str, Any]) -> Model:
-        assert self.principal.user is not None  # noqa: S101  only user tokens get here
+        assert self.principal.user is not None  # noqa: S101  for mypy: the operation accepts only user tokens
         return organizations.create_organization(owner=self.principal.user, actor=self.actor, **data)
 
 

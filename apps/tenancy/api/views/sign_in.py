@@ -67,8 +67,8 @@ def _failed(request: HttpRequest, error: DomainError) -> HttpResponse:
 def _backend(request: HttpRequest) -> Any:
     if not settings.CONFIG.oidc_issuer:
         raise Unavailable("No identity provider is configured. Use a one-time link from `manage.py bootstrap`.")
-    strategy = load_strategy(request)  # type: ignore[no-untyped-call]  # untyped library
-    return load_backend(strategy, BACKEND, redirect_uri=CALLBACK)  # type: ignore[no-untyped-call]  # as above
+    strategy = load_strategy(request)  # type: ignore[no-untyped-call]  # the library is untyped
+    return load_backend(strategy, BACKEND, redirect_uri=CALLBACK)  # type: ignore[no-untyped-call]  # the library is untyped
 
 
 def _check_started_here(backend: Any) -> None:
@@ -139,17 +139,18 @@ class LoginView(_SignInView):
         parameters={"next": text_parameter("The path that the browser is redirected to after the sign-in.")},
         responses={
             302: OpenApiResponse(description="A redirect to the identity provider."),
-            503: OpenApiResponse(description="No identity provider is configured, or it cannot be reached."),
+            503: OpenApiResponse(description="The identity provider is not set up, or cannot be reached."),
         },
     )
     def get(self, request: Request) -> HttpResponse:
         """Start signing in.
 
-        Redirects to the identity provider (OpenID Connect). Returns 503 if no provider is configured.
+        Redirects to the identity provider (OpenID Connect). Returns 503 if no provider is configured, or if it
+        cannot be reached.
         """
         backend = _backend(request._request)
-        request._request.session.pop("next", None)  # an abandoned sign-in may have left it
-        return do_auth(backend)  # type: ignore[no-any-return]  # untyped library
+        request._request.session.pop("next", None)  # an abandoned sign-in may have left this value
+        return do_auth(backend)  # type: ignore[no-any-return]  # the library is untyped
 
 
 class CallbackView(_SignInView):
@@ -166,8 +167,8 @@ class CallbackView(_SignInView):
         responses={
             200: SignedInSerializer,
             302: OpenApiResponse(description="The browser is signed in and redirected to the console."),
-            401: OpenApiResponse(description="The identity provider's response is not valid."),
-            503: OpenApiResponse(description="No identity provider is configured, or it cannot be reached."),
+            401: OpenApiResponse(description="The provider's response is not valid, or the account is not active."),
+            503: OpenApiResponse(description="The identity provider is not set up, or cannot be reached."),
         },
     )
     def get(self, request: Request) -> HttpResponse:

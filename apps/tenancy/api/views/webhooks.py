@@ -28,7 +28,13 @@ class WebhookViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, De
     tag = Tag.WEBHOOKS
     queryset = Webhook.objects.all()
     serializer_class = WebhookSerializer
-    filters = {**BY_CREATION, "enabled": flag_parameter("enabled")}
+    filters = {
+        **BY_CREATION,
+        "enabled": flag_parameter(
+            "enabled",
+            description="If true, returns only enabled webhooks. If false, returns only disabled webhooks.",
+        ),
+    }
     operations = {
         "list": Operation(
             "listWebhooks",
@@ -79,7 +85,9 @@ class WebhookViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, De
         subscriptions.delete(row, actor=self.actor, expected_revision=self.expected_revision)
 
 
-_BY_TYPE = choice_parameter([*TYPES, "ping"], "event__action", description="Only deliveries of this event type.")
+_BY_TYPE = choice_parameter(
+    [*TYPES, "ping"], "event__action", description="Returns only deliveries of events of this type."
+)
 
 
 class WebhookDeliveryViewSet(ListModelMixin, OrganizationViewSet):
@@ -92,7 +100,7 @@ class WebhookDeliveryViewSet(ListModelMixin, OrganizationViewSet):
         **BY_CREATION,
         "status": choice_parameter(Outcome, "status"),
         "event_id": id_parameter("event_id"),
-        # The receiver sees a ping under another type than the audit event's action.
+        # In the API, the type of a ping differs from the audit event's action.
         "type": replace(_BY_TYPE, read=lambda text: action_of(_BY_TYPE.read(text))),
     }
     lookup_url_kwarg = "delivery_id"
@@ -123,11 +131,11 @@ EVENT = OpenApiWebhook(
             "The message is signed as specified by Standard Webhooks (standardwebhooks.com), whose libraries accept "
             "the webhook's secret unchanged. The headers are `webhook-id`, `webhook-timestamp` and "
             "`webhook-signature`. A signature is `v1,` followed by the base64 of the HMAC-SHA256 of "
-            "`id.timestamp.body`. The header contains one signature for each valid secret, separated by spaces. Reject "
-            "messages with an old timestamp. A message may arrive more than once; recognize it by its `webhook-id`. "
-            "Return any 2xx status within 10 seconds to accept the message, or 410 to disable the webhook. After any "
-            "other response, including a redirect, or without a response in time, the message is retried for about a "
-            "day, and not before the time in `Retry-After`."
+            "`id.timestamp.body`. `webhook-signature` contains one signature for each valid secret, separated by "
+            "spaces. Reject messages with an old timestamp. A message may arrive more than once; recognize it by its "
+            "`webhook-id`. Return any 2xx status within 10 seconds to accept the message, or 410 to disable the "
+            "webhook. After any other response, including a redirect, or without a response within 10 seconds, the "
+            "message is retried for about a day. `Retry-After` delays a retry by up to a day."
         ),
         request=EventSerializer,
         responses={204: None},

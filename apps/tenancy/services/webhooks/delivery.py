@@ -116,11 +116,11 @@ def _attempt(delivery: WebhookDelivery) -> bool:
 
 @transaction.atomic
 def _record_attempt(sent: WebhookDelivery, result: outgoing.PostResult, at: datetime) -> None:
-    """Save the result of an attempt. If the worker is killed before this, the delivery is sent again."""
+    """Save the result of an attempt. If the worker is killed before the result is saved, the delivery is sent again."""
     webhook = Webhook.objects.select_for_update(no_key=True).filter(pk=sent.webhook_id).first()
     delivery = WebhookDelivery.objects.select_for_update(no_key=True).filter(pk=sent.pk).first()
     if webhook is None or delivery is None:
-        return  # deleted in the meantime
+        return  # the webhook or the delivery was deleted in the meantime
     now = timezone.now()
     attempt = {
         "at": _format_time(at),
@@ -143,7 +143,7 @@ def _record_attempt(sent: WebhookDelivery, result: outgoing.PostResult, at: date
 
 
 def _update_webhook(webhook: Webhook, result: outgoing.PostResult, now: datetime, *, has_failed: bool) -> None:
-    """Record when the receiver began to fail. Disable the webhook if the receiver is gone or has failed for days."""
+    """Record when the receiver began to fail. Disable the webhook after a 410, or after failures for days."""
     since = None if result.is_success else webhook.failing_since or now
     if since != webhook.failing_since:
         webhook.failing_since = since
@@ -158,8 +158,8 @@ def _update_webhook(webhook: Webhook, result: outgoing.PostResult, now: datetime
 
 
 def _backoff(tries: int, retry_after: str | None, now: datetime) -> timedelta:
-    """Return the wait after attempt number ``tries``. It grows exponentially, and is at least ``Retry-After``."""
-    backoff: timedelta = FIRST_WAIT * FACTOR ** (tries - 1) * random.uniform(1, 1.2)  # noqa: S311  only spreads load
+    """Return the wait after attempt ``tries``. It grows exponentially. ``Retry-After`` extends it, up to a day."""
+    backoff: timedelta = FIRST_WAIT * FACTOR ** (tries - 1) * random.uniform(1, 1.2)  # noqa: S311  no secret: the factor only spreads the load
     return max(backoff, min(_read_retry_after(retry_after, now), LONGEST_RETRY_AFTER))
 
 

@@ -57,7 +57,7 @@ _SPECIAL_V4 = tuple(
     )
 )
 # All public unicast addresses of IPv6. Loopback, IPv4-compatible, unique local, link-local, site-local, segment routing
-# (5f00::/16), discard-only (100::/64), local NAT64 (64:ff9b:1::/48) and multicast addresses lie outside it.
+# (5f00::/16), discard-only (100::/64), local NAT64 (64:ff9b:1::/48) and multicast addresses are not in this network.
 _GLOBAL_V6 = IPv6Network("2000::/3")
 _SPECIAL_V6 = tuple(
     IPv6Network(block)
@@ -89,7 +89,7 @@ class Receiver:
 
 @dataclass(frozen=True, slots=True)
 class PostResult:
-    """The result of a POST: the response's status, or an error code if there was no response."""
+    """The result of a POST: the response's status or, without a response, an error code; and the duration."""
 
     status: int | None
     error: str
@@ -136,7 +136,7 @@ def parse_url(url: str, *, allowed: Collection[Network]) -> Receiver:
 
 
 def _read_address(host: str) -> IpAddress | None:
-    """Return ``host`` as an address, or None for a name. Accepts all forms that resolvers do (127.1, 0x7f000001)."""
+    """Return ``host`` as an address, or None for a name. Accepts the same forms as resolvers (127.1, 0x7f000001)."""
     with suppress(ValueError):
         return ip_address(host)
     with suppress(OSError):
@@ -145,7 +145,7 @@ def _read_address(host: str) -> IpAddress | None:
 
 
 def _resolve(host: str, port: int, *, within: float) -> list[str]:
-    """Return the host's addresses. Raises TimeoutError after ``within`` seconds.
+    """Return the host's addresses. Raises the resolver's error, or TimeoutError after ``within`` seconds.
 
     The system's resolver has no timeout, so it runs in a thread, which may outlive this call.
     """
@@ -190,7 +190,7 @@ class _PinnedConnection(http.client.HTTPConnection):
         self._open_socket: socket.socket | None = None
 
     def connect(self) -> None:
-        """Connect to the first address that accepts the connection."""
+        """Connect to the first address that accepts the connection. Raises OSError if none does."""
         self.watchdog.start()
         for number, address in enumerate(self._addresses, 1):
             left = max(self._deadline - time.monotonic(), 0.01)
@@ -209,7 +209,7 @@ class _PinnedConnection(http.client.HTTPConnection):
 
     def _shut_down(self) -> None:
         if self._open_socket is not None:
-            with suppress(OSError):  # it is already closed
+            with suppress(OSError):  # the socket is already closed
                 socket.socket.shutdown(self._open_socket, socket.SHUT_RDWR)
 
 

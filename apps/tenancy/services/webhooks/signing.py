@@ -1,4 +1,4 @@
-"""Signatures of webhook messages as specified by Standard Webhooks (standardwebhooks.com). Pure."""
+"""Signatures of webhook messages as specified by Standard Webhooks (standardwebhooks.com)."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def create(
     environment_id: UUID | None = None,
     actor: Actor,
 ) -> tuple[Webhook, str]:
-    """Create a webhook; return it and its secret.
+    """Create a webhook; return the webhook and its secret.
 
     Raises InvalidInput as ``_check`` does, and Conflict if the organization already has ``MAX_WEBHOOKS`` webhooks.
     """
@@ -102,7 +102,10 @@ def _record(
 def update(
     webhook: Webhook, values: Mapping[str, Any], *, actor: Actor, expected_revision: int | None = None
 ) -> Webhook:
-    """Edit a webhook. Setting ``enabled`` clears the record of its failures. Raises InvalidInput as ``create`` does."""
+    """Edit a webhook. Enabling it clears the record of its failures.
+
+    Raises InvalidInput as ``create`` does, and PreconditionFailed if the revision is not ``expected_revision``.
+    """
     locked = lock_revision(webhook, expected_revision)
     _check(locked.organization, values)
     cleared = {"disabled_reason": "", "failing_since": None} if values.get("enabled") else {}
@@ -135,7 +138,7 @@ def rotate_secret(webhook: Webhook, *, actor: Actor) -> tuple[Webhook, str]:
 
 
 def signing_secrets(webhook: Webhook) -> list[bytes]:
-    """Return the current signing secrets, newest first. Raises VaultError if no master key decrypts them."""
+    """Return the current signing secrets, newest first. Raises the same errors as ``vault.unseal``."""
     names = ["secret"]
     until = webhook.previous_secret_until
     if webhook.previous_secret is not None and until is not None and until > timezone.now():
