@@ -29,7 +29,7 @@ class _Passing:
 
 
 class Chain:
-    """A sequence of stages. ``message_sink``, if it is not None, receives the output of the last one instead of ``sink``."""
+    """A sequence of stages. Its output goes to ``message_sink`` or, if that is None, to ``sink``."""
 
     def __init__(self, stages: Iterable[Stage], work: WorkMeter, sink: Sink = drop_output) -> None:
         self.sink = sink
