@@ -1,4 +1,4 @@
-"""Artifacts, their replays and bisects, and blobs that may be deleted."""
+"""Artifacts, their replays, bisects and fixtures, the verdicts of fixtures, and blobs that may be deleted."""
 
 from __future__ import annotations
 
@@ -10,9 +10,20 @@ from django.utils import timezone
 
 from apps.fleet.models import Agent
 from apps.pipelines.models import Version
-from apps.releases.models import Approval, ConfigBundle, Deployment
-from apps.tenancy.models import Stateful, enum_choices, one_of_constraint
+from apps.releases.models import Approval, ConfigBundle, Deployment, Regression
+from apps.tenancy.models import (
+    EnvironmentOwned,
+    Organization,
+    Revisioned,
+    Row,
+    Stateful,
+    User,
+    enum_choices,
+    name_index,
+    one_of_constraint,
+)
 from byteor.engine.machines import ARTIFACT, BISECT, REPLAY, ArtifactStatus, BisectStatus, ReplayStatus
+from byteor.engine.replay import FixtureOutcome
 from byteor_cloud.errors import Unavailable
 
 
@@ -39,12 +50,15 @@ class Artifact(Stateful):
     derived_bytes = models.BigIntegerField(default=0)
     captured_at = models.DateTimeField()
     metadata: models.JSONField[Any, Any] = models.JSONField(default=dict)
+    # For an artifact that was derived from another one: {"artifact_id", "records": [first, last]}.
+    origin: models.JSONField[Any, Any] = models.JSONField(null=True)
     # The error of an attempt to read the capture, so that the same request does not try again (``services.captures``).
     # It is not stored in the database.
     unreadable: Unavailable | None = None
     # The kind, spec hash and deployment that the upload declared (``declared_key``). The check may set ``spec_hash``
     # and other columns, but never this one.
     declared = models.CharField(max_length=150)
+    bounded_columns = frozenset({"origin"})
 
     class Meta:
         constraints = [
@@ -193,3 +207,116 @@ class ReplayFrames(models.Model):
 
     def __str__(self) -> str:
         return f"frames of {self.replay_id}"
+
+
+class Fixture(EnvironmentOwned, Revisioned):
+    """A verified capture that is kept as a regression test of its pipeline."""
+
+    pipeline = models.CharField(max_length=63)
+    name = models.CharField(max_length=200)
+    owner = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
+    note = models.TextField(blank=True)
+    artifact = models.ForeignKey(Artifact, on_delete=models.CASCADE, related_name="fixtures")
+    journal_lane = models.CharField(max_length=200, null=True)
+    last_n = models.PositiveIntegerField(null=True)
+    expires_at = models.DateTimeField(null=True)
+    # The replay whose result is expected. If null, the result of a baseline is expected. Not a foreign key, because the
+    # result is copied and outlives the replay.
+    golden_replay_id = models.UUIDField(null=True)
+    # The expected result, and the configuration that gave it: {"result", "spec_kv", "stage_config"}.
+    golden: models.JSONField[Any, Any] = models.JSONField(null=True)
+    created_by = models.CharField(max_length=300)
+    bounded_columns = frozenset({"note"})
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["environment", "pipeline", "name"], name="artifacts_fixture_unique_name"),
+            models.CheckConstraint(
+                condition=models.Q(golden_replay_id=None, golden=None)
+                | models.Q(golden_replay_id__isnull=False, golden__isnull=False),
+                name="artifacts_fixture_golden",
+            ),
+        ]
+        indexes = [name_index("name", name="artifacts_fixture_found")]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def expect(self) -> str | dict[str, str]:
+        """What the fixture expects, in the form that requests use."""
+        return "same" if self.golden_replay_id is None else {"golden": str(self.golden_replay_id)}
+
+
+class Verdict(Row):
+    """A verdict of one fixture on one candidate, which is computed once and found again by its key.
+
+    The key covers the fixture's records, both configurations and the engine, so the verdict never changes.
+    """
+
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
+    key = models.CharField(max_length=71)
+    outcome = models.CharField(max_length=10, choices=enum_choices(FixtureOutcome))
+    # The groups of differences, without examples.
+    groups: models.JSONField[Any, Any] = models.JSONField(default=list)
+    more = models.BigIntegerField(default=0)
+    records = models.BigIntegerField(default=0)
+    work_candidate = models.BigIntegerField(default=0)
+    work_baseline = models.BigIntegerField(default=0)
+    error = models.TextField(null=True)
+    stage = models.CharField(max_length=63, null=True)
+    used_at = models.DateTimeField(default=timezone.now)
+    bounded_columns = frozenset({"error"})
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["organization", "key"], name="artifacts_verdict_unique"),
+            one_of_constraint("outcome", FixtureOutcome, "artifacts_verdict_outcome"),
+        ]
+        indexes = [models.Index(fields=["used_at"], name="artifacts_verdict_used")]
+
+    def __str__(self) -> str:
+        return f"{self.outcome} {self.key}"
+
+
+class VerdictExample(models.Model):
+    """The first difference of a group of a verdict, with the payloads of the artifact that showed it."""
+
+    # No separate index, because the unique constraint's index starts with this column.
+    verdict = models.ForeignKey(Verdict, on_delete=models.CASCADE, related_name="examples", db_index=False)
+    group = models.CharField(max_length=64)
+    artifact = models.ForeignKey(Artifact, on_delete=models.CASCADE, related_name="+")
+    example: models.JSONField[Any, Any] = models.JSONField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["verdict", "group"], name="artifacts_verdictexample_unique")]
+
+    def __str__(self) -> str:
+        return self.group
+
+
+class RegressionResult(models.Model):
+    """The verdict of one fixture in a regression, compared with one baseline or with a golden result."""
+
+    regression = models.ForeignKey(Regression, on_delete=models.CASCADE, related_name="results", db_index=False)
+    # Not a foreign key, because the result outlives the fixture.
+    fixture_id = models.UUIDField()
+    fixture_name = models.CharField(max_length=200)
+    baseline = models.CharField(max_length=71, null=True)  # the config hash; null for a golden result
+    outcome = models.CharField(max_length=10, choices=enum_choices(FixtureOutcome), null=True)  # null until it is known
+    verdict = models.ForeignKey(Verdict, on_delete=models.SET_NULL, null=True, related_name="+")
+    error = models.TextField(null=True)
+    bounded_columns = frozenset({"error"})
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["regression", "fixture_id", "baseline"],
+                name="artifacts_regressionresult_unique",
+                nulls_distinct=False,
+            ),
+            one_of_constraint("outcome", FixtureOutcome, "artifacts_regressionresult_outcome"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.fixture_name}: {self.outcome}"

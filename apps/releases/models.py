@@ -9,7 +9,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from apps.fleet.models import Agent
-from apps.pipelines.models import Version
+from apps.pipelines.models import Draft, Version
 from apps.tenancy.models import (
     Environment,
     EnvironmentOwned,
@@ -26,11 +26,13 @@ from byteor.engine.failures import MAX_CAUSE, FailureReason
 from byteor.engine.machines import (
     APPROVAL,
     DEPLOYMENT,
+    REGRESSION,
     UNDER_WAY,
     AgentProgress,
     ApprovalStatus,
     DeploymentStatus,
     OfferAction,
+    RegressionStatus,
 )
 from byteor.engine.release_policy import ReleasePolicy
 from byteor.engine.rollout import EnlistmentCursor, Strategy
@@ -370,3 +372,53 @@ class TimelineEntry(Row):
 
     def __str__(self) -> str:
         return self.event
+
+
+class Regression(Stateful):
+    """A test of a candidate: its pipeline's fixtures, replayed through the candidate and through what runs now.
+
+    The candidate is a config bundle, a version or a draft. Its spec is copied, because a draft may change.
+    """
+
+    machine = REGRESSION
+    status = models.CharField(max_length=10, choices=enum_choices(RegressionStatus), default=RegressionStatus.QUEUED)
+    pipeline = models.CharField(max_length=63)
+    config_bundle = models.ForeignKey(ConfigBundle, on_delete=models.CASCADE, null=True, related_name="+")
+    version = models.ForeignKey(Version, on_delete=models.CASCADE, null=True, related_name="+")
+    draft = models.ForeignKey(Draft, on_delete=models.SET_NULL, null=True, related_name="+")
+    spec_kv = models.TextField()
+    config_hash = models.CharField(max_length=71, null=True)  # of the config bundle
+    # [{"config_hash", "config_bundle_id", "version_id", "agents", "share"}]: the configurations to compare with
+    baselines: models.JSONField[Any, Any] = models.JSONField(default=list)
+    # [{"config_hash", "agents"}]: other configurations that agents run; the config hash is null if it is unknown here
+    not_tested: models.JSONField[Any, Any] = models.JSONField(default=list)
+    fixtures = models.PositiveIntegerField(default=0)
+    # The verdicts that were found or computed so far, and that are needed in total.
+    progress_done = models.PositiveIntegerField(default=0)
+    progress_total = models.PositiveIntegerField(default=0)
+    reused = models.PositiveIntegerField(default=0)
+    computed = models.PositiveIntegerField(default=0)
+    # The differences of all fixtures, merged by group, without payloads.
+    groups: models.JSONField[Any, Any] = models.JSONField(default=list)
+    more = models.BigIntegerField(default=0)  # differences without a group
+    work_candidate = models.BigIntegerField(default=0)
+    work_baseline = models.BigIntegerField(default=0)
+    summary = models.TextField(blank=True)
+    error = models.TextField(null=True)
+    requested_by = models.CharField(max_length=300)
+    person = models.UUIDField(null=True, editable=False)  # the user behind the request; null if unknown
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+    bounded_columns = frozenset({"baselines", "error"})
+
+    class Meta:
+        constraints = [one_of_constraint("status", RegressionStatus, "releases_regression_status")]
+        indexes = [models.Index(fields=["finished_at"], name="releases_regression_finished")]
+
+    def __str__(self) -> str:
+        return f"Regression …{str(self.pk)[-8:]}"
+
+    @property
+    def is_vacuous(self) -> bool:
+        """Whether nothing was tested: there are no fixtures, or no known configuration to compare with."""
+        return self.progress_total == 0

@@ -1,4 +1,4 @@
-"""The state machines of deployments, approvals, artifacts, replays and bisects: tables of permitted transitions."""
+"""The state machines of deployments, approvals, artifacts, replays and more: tables of permitted transitions."""
 
 from __future__ import annotations
 
@@ -186,7 +186,40 @@ BISECT = StateMachine(
         _BE.CANCEL: {_B.RUNNING: _B.CANCELLED},
     },
 )
-MACHINES = (DEPLOYMENT, APPROVAL, ARTIFACT, REPLAY, BISECT)
+
+
+class RegressionStatus(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    PASSED = "passed"
+    DIFFERS = "differs"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class RegressionEvent(StrEnum):
+    START = "start"
+    PASS = "pass"
+    DIFFER = "differ"
+    FAIL = "fail"
+    CANCEL = "cancel"
+
+
+_G, _GE = RegressionStatus, RegressionEvent
+
+REGRESSION = StateMachine(
+    "regression",
+    RegressionStatus,
+    RegressionEvent,
+    {
+        _GE.START: {_G.QUEUED: _G.RUNNING},
+        _GE.PASS: {_G.RUNNING: _G.PASSED},
+        _GE.DIFFER: {_G.RUNNING: _G.DIFFERS},
+        _GE.FAIL: {_G.QUEUED: _G.FAILED, _G.RUNNING: _G.FAILED},
+        _GE.CANCEL: {_G.QUEUED: _G.CANCELLED, _G.RUNNING: _G.CANCELLED},
+    },
+)
+MACHINES = (DEPLOYMENT, APPROVAL, ARTIFACT, REPLAY, BISECT, REGRESSION)
 
 
 class OfferAction(StrEnum):

@@ -1,8 +1,10 @@
-"""The child process that unpacks, replays or traces one capture. It has no Django, secrets, network or other programs.
+"""The child process that unpacks, replays or traces a capture, or tests fixtures.
+
+It has no Django, secrets or network, and cannot start other programs.
 
 ``python -m byteor_cloud.captures.process`` reads one JSON request from its first input line and writes JSON lines:
-``dies_with_parent``, ``progress``, ``effect`` (for each of which it then reads one input line), and finally
-``outcome``, ``refused`` or ``crashed``. The outcome of a trace is a line of ``BODY`` and the body of a response.
+``dies_with_parent``, ``progress``, ``effect`` (for each of which it then reads one input line), ``verdict`` and ``run``
+(one for each fixture), and finally ``outcome``, ``refused`` or ``crashed``. The outcome of a trace is a line of ``BODY`` and the body of a response.
 
 The process limits and seals itself (``sealing``) before it reads the capture. It never outlives the process that
 started it: it exits when its input is closed, and on Linux the kernel kills it, even while it is stopped. If an op
@@ -41,6 +43,7 @@ from byteor.engine.replay import (
     validate_incident,
 )
 from byteor_cloud.captures.files import build_capture
+from byteor_cloud.captures.fixtures import PARAMETER_SOURCES, check_fixture, judge_fixtures, run_fixtures, side_of
 from byteor_cloud.captures.host_share import lower_priority
 from byteor_cloud.captures.sealing import MEMORY_BYTES, limit, seal
 
@@ -49,8 +52,9 @@ _PR_SET_PDEATHSIG = 1
 _PROGRESS_STEPS = 200  # the most progress lines of a replay, so that they do not keep its parent busy
 BODY = b"body "
 MAX_FRAMES = 2 * 1024 * 1024  # the most Base64 characters of output frames that a replay's outcome contains
-# The most seconds of processor time. For a replay, the limit that matters is ``SILENCE_S`` between two messages.
-_PROCESSOR_S = {"build": 120, "trace": 60, "replay": 24 * 3600}
+# The most seconds of processor time. For other kinds, the limit that matters is ``SILENCE_S`` between two messages.
+_PROCESSOR_S = {"build": 120, "trace": 60, "check_fixture": 300}
+_MOST_PROCESSOR_S = 24 * 3600
 _FILE_BYTES = 1 << 30  # the size limit of each file that it writes: twice the largest unpacked capture
 
 
@@ -142,14 +146,10 @@ def main() -> None:
         lower_priority()
     try:
         ops = Ops() if kind == "build" else Ops.installed()  # before sealing, which may forbid what packages need
-        limit(processor_s=_PROCESSOR_S[kind], file_bytes=_FILE_BYTES)
+        limit(processor_s=_PROCESSOR_S.get(kind, _MOST_PROCESSOR_S), file_bytes=_FILE_BYTES)
         seal(readable=map(Path, request["readable"]), writable=[Path.cwd()])
         parent.watch()
-        if kind == "build":
-            _build(request)
-            parent.send(outcome=None)
-        else:
-            _run(request, ops, parent)
+        _HANDLERS[kind](request, ops, parent)
     except (BadInput, RejectedBundle, Unsupported) as error:
         parent.send(refused=str(error))
     except MemoryError:
@@ -158,21 +158,35 @@ def main() -> None:
         parent.send(crashed=f"{type(error).__name__}: {error}")
 
 
-def _build(request: Mapping[str, Any]) -> None:
+def _build(request: Mapping[str, Any], _: Ops, parent: _Parent) -> None:
     with open(request["archive"], "rb") as source:
         build_capture(source, Path(request["folder"]))
+    parent.send(outcome=None)
 
 
-def _run(request: Mapping[str, Any], installed: Ops, parent: _Parent) -> None:
+def _check_fixture(request: Mapping[str, Any], ops: Ops, parent: _Parent) -> None:
+    parent.send(outcome=check_fixture(request, ops, parent.progress))
+
+
+def _judge_fixtures(request: Mapping[str, Any], ops: Ops, parent: _Parent) -> None:
+    judge_fixtures(request, ops, parent.progress, parent.send)
+    parent.send(outcome=None)
+
+
+def _run_fixtures(request: Mapping[str, Any], ops: Ops, parent: _Parent) -> None:
+    run_fixtures(request, ops, parent.progress, parent.send)
+    parent.send(outcome=None)
+
+
+def _run_capture(request: Mapping[str, Any], installed: Ops, parent: _Parent) -> None:
     bundle = validate_incident(Path(request["folder"]))
-    spec = decode(request["spec_kv"])
-    sources = ("stage_config", "overrides", "only_fitting", "fallback")
-    config = parameters_of_replay(bundle, spec, **{name: request[name] for name in sources if name in request})
-    ops = {op: process for _, op in spec.stages if (process := installed.process(op)) is not None}
+    sources = {name: request[name] for name in PARAMETER_SOURCES if name in request}
+    config = parameters_of_replay(bundle, decode(request["spec_kv"]), **sources)
+    side = side_of(request["spec_kv"], config, installed)
     if request["kind"] == "trace":
-        parent.send_body(_trace(bundle, spec, config, ops, request))
+        parent.send_body(_trace(bundle, side.spec, config, side.ops, request))
     else:
-        parent.send(outcome=_replay(bundle, spec, config, ops, request, parent))
+        parent.send(outcome=_replay(bundle, side.spec, config, side.ops, request, parent))
 
 
 def _replay(
@@ -224,6 +238,16 @@ def _trace(bundle: IncidentBundle, spec: PipelineSpec, config: Any, ops: Any, re
     if not found["records"] and request["after"] is None:
         return b""
     return json.dumps(found, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+_HANDLERS = {
+    "build": _build,
+    "replay": _run_capture,
+    "trace": _run_capture,
+    "check_fixture": _check_fixture,
+    "judge_fixtures": _judge_fixtures,
+    "run_fixtures": _run_fixtures,
+}
 
 
 if __name__ == "__main__":

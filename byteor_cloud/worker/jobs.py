@@ -42,6 +42,7 @@ class JobLane(StrEnum):
     INGEST = "ingest"
     REPLAY = "replay"
     LONG_REPLAYS = "longrun"  # replays that have used up the time of a short one (``Claim.move_to``)
+    REGRESSIONS = "regression"
     WEBHOOKS = "webhook"  # jobs that wait for external servers
 
 
@@ -54,6 +55,7 @@ SLOTS: dict[JobLane, int] = {
     JobLane.INGEST: 2,
     JobLane.REPLAY: 2,
     JobLane.LONG_REPLAYS: 4,  # only one of them computes at a time (``byteor_cloud.worker.turns``)
+    JobLane.REGRESSIONS: 2,  # each runs two child processes
     JobLane.WEBHOOKS: 4,
 }
 INSTALLATION = "installation"

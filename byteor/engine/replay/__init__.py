@@ -46,6 +46,7 @@ from byteor.engine.replay.parameters import (
     transfer_parameters,
     unchecked_stages,
 )
+from byteor.engine.replay.reduction import reduce_incident
 from byteor.engine.replay.replay import (
     Cancelled,
     ErrorCode,
@@ -57,6 +58,7 @@ from byteor.engine.replay.replay import (
 )
 from byteor.engine.replay.runner import PipelineRunner, RunResult, run_pipeline
 from byteor.engine.replay.side_effects import SideEffectPolicy
+from byteor.engine.replay.side_run import Side
 from byteor.engine.replay.stages import (
     Decision,
     DryRun,
@@ -67,6 +69,7 @@ from byteor.engine.replay.stages import (
     Unsupported,
 )
 from byteor.engine.replay.trace import trace
+from byteor.engine.replay.verdicts import FixtureOutcome, Golden, Judgment, Result, Selected, judge_fixture, run_fixture
 from byteor.engine.replay.work import LimitCode
 
 __all__ = [
@@ -82,11 +85,14 @@ __all__ = [
     "EffectFailed",
     "Effects",
     "ErrorCode",
+    "FixtureOutcome",
     "Frame",
+    "Golden",
     "IncidentBundle",
     "JournalIndex",
     "JournalReader",
     "JournalScan",
+    "Judgment",
     "LimitCode",
     "OutcomeStatus",
     "ParamError",
@@ -99,7 +105,10 @@ __all__ = [
     "ReplayLimits",
     "ReplayMode",
     "ReplayOutcome",
+    "Result",
     "RunResult",
+    "Selected",
+    "Side",
     "SideEffectPolicy",
     "StageError",
     "StageFunction",
@@ -119,11 +128,14 @@ __all__ = [
     "index_file",
     "journal_page",
     "judge",
+    "judge_fixture",
     "max_replays",
     "parameters_of_replay",
     "plan_bisect",
     "read_frames",
+    "reduce_incident",
     "replay",
+    "run_fixture",
     "run_pipeline",
     "stages_without_parameters",
     "trace",

@@ -1,0 +1,69 @@
+"""Reduces an incident bundle to some of its records, for a fixture that keeps only the records around a divergence."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from itertools import islice
+
+from byteor.engine.compiler import encode
+from byteor.engine.replay.incident import IncidentBundle, build_incident
+from byteor.engine.replay.inputs import BadInput, Progress, expected_frames, open_journals
+from byteor.engine.replay.journal import Record, encode_frame, encode_journal
+from byteor.engine.replay.selection import Selection
+
+MAX_BYTES = 16 * 1024 * 1024  # of payloads and expected frames in a reduced bundle, which is built in memory
+MAX_RECORDS = 10_000
+
+
+def reduce_incident(
+    bundle: IncidentBundle, lanes: list[str], first: int, last: int, *, max_records: int, progress: Progress
+) -> bytes:
+    """Return a bundle with only the records ``first`` to ``last`` of the journals of ``lanes``, both included.
+
+    Positions count the merged records from 0 (``selection.py``). Records keep their sequences and times. The reduced
+    bundle has ``outcome.json`` only if its stop is among them, and the expected frames of these sequences only if there
+    is one journal, because records of several journals may share sequences. Raises BadInput if there are no such
+    records or too many, and LimitExceeded as ``open_journals`` does.
+    """
+    if not 0 <= first <= last or last - first >= MAX_RECORDS:
+        raise BadInput(f"`records` must be at most {MAX_RECORDS} positions, from the first to the last")
+    with ExitStack() as files:
+        journals = list(open_journals(bundle, lanes, files, max_records, progress))
+        selection = Selection(journals, None)
+        if last >= selection.records:
+            raise BadInput(f"the capture has only {selection.records} records, at the positions from 0")
+        before, taken = [0] * len(journals), [0] * len(journals)
+        for rank, (number, _, _) in enumerate(islice(selection.rows(), last + 1)):
+            (before if rank < first else taken)[number] += 1
+        kept, size = dict[str, list[Record]](), 0
+        for number, journal in enumerate(journals):
+            kept[journal.lane] = []
+            for _, sequence, unix_ns, payload in islice(journal.rows(before[number]), taken[number]):
+                size += len(payload)
+                if size > MAX_BYTES:
+                    raise BadInput(f"the records have more than {MAX_BYTES} bytes")
+                kept[journal.lane].append(Record(sequence, unix_ns, payload))
+    sequences = {record.sequence for records in kept.values() for record in records}
+    documents = dict(bundle.documents)
+    stopped = documents.get("outcome.json", {}).get("stopped")
+    if stopped is not None and stopped.get("sequence") not in sequences:
+        del documents["outcome.json"]
+    return build_incident(
+        encode(bundle.spec),
+        documents,
+        journals={lane: encode_journal(records) for lane, records in kept.items()},
+        expected={name: _frames(bundle, name, sequences) for name in bundle.expected if len(lanes) == 1},
+    )
+
+
+def _frames(bundle: IncidentBundle, egress: str, sequences: set[int]) -> bytes:
+    """Return the expected frames with these sequences."""
+    frames, size = [], 0
+    with bundle.expected[egress].open("rb") as source:
+        for frame in expected_frames(egress, source):
+            if frame.sequence in sequences:
+                frames.append(encode_frame(frame))
+                size += len(frames[-1])
+                if size > MAX_BYTES:
+                    raise BadInput(f"the expected frames have more than {MAX_BYTES} bytes")
+    return b"".join(frames)

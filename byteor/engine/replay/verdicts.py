@@ -1,0 +1,181 @@
+"""Judges one fixture: compares what a candidate configuration does with its records with what is expected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any, Self
+
+from byteor.engine.canonical import canonical, sha256
+from byteor.engine.replay.incident import IncidentBundle
+from byteor.engine.replay.inputs import Progress
+from byteor.engine.replay.lockstep import LockstepStatus, find_differences
+from byteor.engine.replay.replay import ErrorCode, ReplayLimits, replay
+from byteor.engine.replay.side_run import Side, tracing_runner
+from byteor.engine.replay.stages import Unsupported
+from byteor.engine.replay.work import LimitCode
+
+MAX_FIXTURE_WORK = 10**8
+"""The most work of one fixture's replay, in the units of ``WorkMeter``. It is a hundredth of a replay's limit."""
+
+
+class FixtureOutcome(StrEnum):
+    """A verdict: what one fixture says of a candidate.
+
+    ``failed``: the candidate exceeded a limit, or cannot run or use the records. ``unstable``: an op of a package gave
+    different results in two runs. ``not_tested``: the baseline cannot run here, or the fixture no longer exists.
+    """
+
+    EQUAL = "equal"
+    DIFFERENT = "different"
+    FAILED = "failed"
+    UNSTABLE = "unstable"
+    NOT_TESTED = "not_tested"
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """Which records of a capture a fixture replays: those of one lane or of all, and all of them or the last."""
+
+    journal_lane: str | None = None
+    last_n: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a configuration did with the records of a fixture.
+
+    ``egress`` has the number of records and the digest of each egress. ``stop`` is the stage error that stopped the
+    run: ``stage, sequence, ingress``. ``actions`` is a digest of the side effects.
+    """
+
+    egress: Mapping[str, Mapping[str, Any]]
+    stop: Mapping[str, Any] | None
+    actions: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the result as JSON data."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Return the result that ``as_json`` wrote."""
+        return cls(data["egress"], data["stop"], data["actions"])
+
+
+@dataclass(frozen=True, slots=True)
+class FixtureRun:
+    """One run of a configuration on the records of a fixture.
+
+    ``result`` is None, and ``error`` says why, if the run exceeded a limit or cannot use the records. A stage error is
+    part of a result.
+    """
+
+    result: Result | None
+    work: int
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Judgment:
+    """A verdict with its reasons: the groups of differences as JSON data, and how many differences have no group.
+
+    ``work`` is the work of the candidate and of the baseline. ``error`` says why the outcome is ``failed`` or
+    ``not_tested``. ``stage`` is the stage that made the outcome ``unstable``.
+    """
+
+    outcome: FixtureOutcome
+    groups: list[dict[str, Any]] = field(default_factory=list)
+    more: int = 0
+    records: int = 0
+    work: tuple[int, int] = (0, 0)
+    error: str | None = None
+    stage: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """A recorded result that a fixture expects, and the configuration that produced it."""
+
+    result: Result
+    side: Side
+
+
+def run_fixture(
+    bundle: IncidentBundle,
+    side: Side,
+    selected: Selected,
+    *,
+    limits: ReplayLimits | None = None,
+    progress: Progress | None = None,
+) -> FixtureRun:
+    """Run a configuration on the records of a fixture. ``progress`` may raise ``Cancelled``."""
+    outcome = replay(
+        bundle,
+        created_unix_ms=0,
+        bundle_dir="",
+        policy_env="",
+        spec=side.spec,
+        stage_config=side.stage_config,
+        ops=side.ops,
+        journal_lane=selected.journal_lane,
+        last_n=selected.last_n,
+        limits=limits,
+        progress=progress,
+    )
+    if isinstance(outcome.error_code, LimitCode) or outcome.error_code is ErrorCode.BAD_INPUT:
+        return FixtureRun(None, outcome.work, outcome.error)
+    stop = outcome.stopped and {name: outcome.stopped[name] for name in ("stage", "sequence", "ingress")}
+    actions = sha256(canonical([{**each, "decision": str(each["decision"])} for each in outcome.audit["actions"]]))
+    return FixtureRun(Result(outcome.result["egress"], stop, actions), outcome.work)
+
+
+def judge_fixture(
+    bundle: IncidentBundle,
+    candidate: Side,
+    expected: Side | Golden,
+    selected: Selected,
+    *,
+    limits: ReplayLimits | None = None,
+    progress: Progress | None = None,
+) -> Judgment:
+    """Return the verdict on a candidate: whether it does the same as a baseline, or gives a golden result.
+
+    ``progress`` may raise ``Cancelled``.
+    """
+    try:
+        tracing_runner(candidate, limits or ReplayLimits())
+    except Unsupported as error:
+        return Judgment(FixtureOutcome.FAILED, error=str(error))
+    work = 0
+    if isinstance(expected, Golden):
+        run = run_fixture(bundle, candidate, selected, limits=limits, progress=progress)
+        if run.result is None:
+            return Judgment(FixtureOutcome.FAILED, work=(run.work, 0), error=run.error)
+        if run.result == expected.result:
+            return Judgment(FixtureOutcome.EQUAL, work=(run.work, 0))
+        work = run.work
+    try:
+        found = find_differences(
+            bundle,
+            candidate,
+            expected.side if isinstance(expected, Golden) else expected,
+            journal_lane=selected.journal_lane,
+            last_n=selected.last_n,
+            limits=limits,
+            progress=progress,
+        )
+    except Unsupported as error:
+        if isinstance(expected, Golden):
+            detail = f"the configuration of the golden replay cannot run: {error}"
+            return Judgment(FixtureOutcome.DIFFERENT, work=(work, 0), error=detail)
+        return Judgment(FixtureOutcome.NOT_TESTED, error=f"the baseline cannot run: {error}")
+    if isinstance(expected, Golden) and found.status is LockstepStatus.EQUAL:
+        detail = "the configuration of the golden replay no longer gives its result, because the engine changed"
+        return Judgment(FixtureOutcome.DIFFERENT, records=found.records, work=found.work, error=detail)
+    outcome = FixtureOutcome(str(found.status))
+    if isinstance(expected, Golden) and found.status is LockstepStatus.EQUAL:
+        detail = "the result differs from the golden one, which its configuration no longer gives with this engine"
+        return Judgment(FixtureOutcome.DIFFERENT, records=found.records, work=found.work, error=detail)
+    return Judgment(outcome, found.groups, found.more, found.records, found.work, found.error)

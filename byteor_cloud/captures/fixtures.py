@@ -1,0 +1,152 @@
+"""The work of the sealed child process (``process.py``) on fixtures: it checks a new one, and judges many of them."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from byteor.engine.compiler import Ops, decode, encode
+from byteor.engine.replay import (
+    BadInput,
+    FixtureOutcome,
+    Golden,
+    IncidentBundle,
+    Judgment,
+    Progress,
+    RejectedBundle,
+    ReplayLimits,
+    Result,
+    Selected,
+    Side,
+    StageFunction,
+    extract_incident,
+    judge_fixture,
+    parameters_of_replay,
+    reduce_incident,
+    run_fixture,
+    validate_incident,
+)
+from byteor.engine.replay.inputs import choose_lanes
+from byteor.engine.replay.side_run import tracing_runner
+from byteor.engine.replay.verdicts import MAX_FIXTURE_WORK
+
+PARAMETER_SOURCES = ("stage_config", "overrides", "only_fitting", "fallback")
+
+
+@contextmanager
+def unpacked(archive: str) -> Iterator[IncidentBundle]:
+    """Unpack and check an incident bundle in a folder that exists while the block runs. Raises RejectedBundle."""
+    folder = Path(tempfile.mkdtemp(dir=Path.cwd()))
+    try:
+        with open(archive, "rb") as source:
+            extract_incident(source, folder)
+        yield validate_incident(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def side_of(spec_kv: str, stage_config: Mapping[str, Any] | None, installed: Ops) -> Side:
+    """Return a configuration with the functions of the installed packages' ops."""
+    spec = decode(spec_kv)
+    ops = {op: process for _, op in spec.stages if (process := installed.process(op)) is not None}
+    return Side(spec, stage_config, ops)
+
+
+def check_fixture(request: Mapping[str, Any], installed: Ops, progress: Progress) -> dict[str, Any]:
+    """Run a new fixture's own configuration, and reduce its capture to the requested records, if there are any.
+
+    Returns the name of the capture's pipeline, the configuration, its result, its work, and why it has no result. The
+    reduced capture is written to the path in ``reduced``. Raises BadInput and RejectedBundle.
+    """
+    selected = Selected(request["journal_lane"], request["last_n"])
+    limits = ReplayLimits(max_work=MAX_FIXTURE_WORK)
+    with unpacked(request["archive"]) as bundle:
+        spec_kv = request["spec_kv"] or encode(bundle.spec)
+        sources = {name: request[name] for name in PARAMETER_SOURCES if name in request}
+        config = parameters_of_replay(bundle, decode(spec_kv), **sources)
+        side = side_of(spec_kv, config, installed)
+        if (records := request["records"]) is not None:
+            lanes, _ = choose_lanes(bundle, tracing_runner(side, limits), selected.journal_lane)
+            content = reduce_incident(bundle, lanes, *records, max_records=limits.max_records, progress=progress)
+            Path(request["reduced"]).write_bytes(content)
+            with unpacked(request["reduced"]) as reduced:
+                run = run_fixture(reduced, side, selected, limits=limits, progress=progress)
+        else:
+            run = run_fixture(bundle, side, selected, limits=limits, progress=progress)
+        return {
+            "pipeline": bundle.spec.name,
+            "spec_kv": spec_kv,
+            "stage_config": config,
+            "result": run.result and run.result.as_json(),
+            "work": run.work,
+            "error": run.error,
+        }
+
+
+def judge_fixtures(request: Mapping[str, Any], installed: Ops, progress: Progress, send: Callable[..., None]) -> None:
+    """Judge fixtures one after the other, and send each ``verdict`` with its item's ``id``.
+
+    ``sides`` are configurations. Each of the ``items`` names its archive, its candidate, and its baseline or golden
+    result with the configuration that gave it.
+    """
+    sides = [side_of(each["spec_kv"], each["stage_config"], installed) for each in request["sides"]]
+    for item in request["items"]:
+        baseline = sides[item["baseline"]]
+        is_golden = item["golden"] is not None
+        expected = Golden(Result.from_json(item["golden"]), baseline) if is_golden else baseline
+        selected = Selected(item["journal_lane"], item["last_n"])
+        try:
+            with unpacked(item["archive"]) as bundle:
+                verdict = judge_fixture(bundle, sides[item["candidate"]], expected, selected, progress=progress)
+        except RejectedBundle as error:
+            verdict = Judgment(FixtureOutcome.NOT_TESTED, error=str(error))
+        send(verdict={"id": item["id"], **asdict(verdict)})
+
+
+def run_fixtures(request: Mapping[str, Any], installed: Ops, progress: Progress, send: Callable[..., None]) -> None:
+    """Run one configuration on fixtures, and send each ``run`` with its item's ``id``, to find unstable ops.
+
+    A run has a digest of the result, and for each op of a package a digest of all its inputs and outputs, in the order
+    of the stages.
+    """
+    [configuration] = request["sides"]
+    for item in request["items"]:
+        side = side_of(configuration["spec_kv"], configuration["stage_config"], installed)
+        watched = {op: _Watched(process) for op, process in side.ops.items()}
+        selected = Selected(item["journal_lane"], item["last_n"])
+        try:
+            with unpacked(item["archive"]) as bundle:
+                found = run_fixture(bundle, Side(side.spec, side.stage_config, watched), selected, progress=progress)
+            outcome: Any = {"result": found.result and found.result.as_json(), "error": found.error}
+        except (BadInput, RejectedBundle) as error:
+            outcome = {"result": None, "error": str(error)}
+        stages = [[id, watched[op].digest.hexdigest()] for id, op in side.spec.stages if op in watched]
+        send(run={"id": item["id"], **outcome, "stages": stages})
+
+
+class _Watched:
+    """An op of a package that keeps a digest of all its inputs and outputs."""
+
+    def __init__(self, process: StageFunction) -> None:
+        self.digest = hashlib.sha256()
+        self._process = process
+
+    def __call__(self, payload: bytes, params: Mapping[str, Any] | None) -> bytes | None:
+        self._add(payload)
+        try:
+            output = self._process(payload, params)
+        except Exception as error:
+            self._add(type(error).__name__.encode())
+            raise
+        self._add(output if isinstance(output, bytes) else b"")
+        return output
+
+    def _add(self, data: bytes) -> None:
+        self.digest.update(len(data).to_bytes(8, "little"))
+        self.digest.update(data)
