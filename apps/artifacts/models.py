@@ -232,7 +232,7 @@ class Fixture(EnvironmentOwned, Revisioned):
         constraints = [
             models.UniqueConstraint(fields=["environment", "pipeline", "name"], name="artifacts_fixture_unique_name"),
             models.CheckConstraint(
-                condition=models.Q(golden_replay_id=None, golden=None)
+                condition=models.Q(golden_replay_id__isnull=True, golden__isnull=True)
                 | models.Q(golden_replay_id__isnull=False, golden__isnull=False),
                 name="artifacts_fixture_golden",
             ),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from apps.artifacts.jobs import RETENTION, IngestArtifact, RunReplay, StepBisect
-from apps.artifacts.services import bisects, derived, replay_runs, replays, retention, uploads
+from apps.artifacts.jobs import RETENTION, IngestArtifact, RunRegression, RunReplay, StepBisect
+from apps.artifacts.services import bisects, derived, regression_runs, replay_runs, replays, retention, uploads
 from apps.releases.jobs import ReplayDecided
 from byteor_cloud.errors import NotStored
 from byteor_cloud.worker.jobs import Claim, GivenUp, runs, runs_claimed, runs_periodically
@@ -43,6 +43,16 @@ def _fail_bisect(why: GivenUp, job: StepBisect) -> None:
 def step_bisect(job: StepBisect) -> None:
     """Request the next replays of a bisect, or finish the bisect."""
     bisects.step(job.bisect_id)
+
+
+def _fail_regression(why: GivenUp, job: RunRegression) -> None:
+    regression_runs.give_up(job.regression_id, why.error)
+
+
+@runs_claimed(RunRegression, gave_up=_fail_regression)
+def regression(claim: Claim, job: RunRegression) -> None:
+    """Run a regression. Verdicts that were stored by an earlier attempt are not computed again."""
+    regression_runs.run(job.regression_id, claim)
 
 
 @runs(ReplayDecided)

@@ -199,7 +199,7 @@ class RegressionStatus(StrEnum):
 
 class RegressionEvent(StrEnum):
     START = "start"
-    PASS = "pass"
+    SUCCEED = "succeed"
     DIFFER = "differ"
     FAIL = "fail"
     CANCEL = "cancel"
@@ -213,7 +213,7 @@ REGRESSION = StateMachine(
     RegressionEvent,
     {
         _GE.START: {_G.QUEUED: _G.RUNNING},
-        _GE.PASS: {_G.RUNNING: _G.PASSED},
+        _GE.SUCCEED: {_G.RUNNING: _G.PASSED},
         _GE.DIFFER: {_G.RUNNING: _G.DIFFERS},
         _GE.FAIL: {_G.QUEUED: _G.FAILED, _G.RUNNING: _G.FAILED},
         _GE.CANCEL: {_G.QUEUED: _G.CANCELLED, _G.RUNNING: _G.CANCELLED},

@@ -123,9 +123,13 @@ def run_fixtures(request: Mapping[str, Any], installed: Ops, progress: Progress,
         try:
             with unpacked(item["archive"]) as bundle:
                 found = run_fixture(bundle, Side(side.spec, side.stage_config, watched), selected, progress=progress)
-            outcome: Any = {"result": found.result and found.result.as_json(), "error": found.error}
+            outcome: Any = {
+                "result": found.result and found.result.as_json(),
+                "work": found.work,
+                "error": found.error,
+            }
         except (BadInput, RejectedBundle) as error:
-            outcome = {"result": None, "error": str(error)}
+            outcome = {"result": None, "work": 0, "error": str(error)}
         stages = [[id, watched[op].digest.hexdigest()] for id, op in side.spec.stages if op in watched]
         send(run={"id": item["id"], **outcome, "stages": stages})
 

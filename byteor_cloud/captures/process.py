@@ -4,7 +4,8 @@ It has no Django, secrets or network, and cannot start other programs.
 
 ``python -m byteor_cloud.captures.process`` reads one JSON request from its first input line and writes JSON lines:
 ``dies_with_parent``, ``progress``, ``effect`` (for each of which it then reads one input line), ``verdict`` and ``run``
-(one for each fixture), and finally ``outcome``, ``refused`` or ``crashed``. The outcome of a trace is a line of ``BODY`` and the body of a response.
+(one for each fixture), and finally ``outcome``, ``refused`` or ``crashed``. The outcome of a trace is a line of
+``BODY`` and the body of a response.
 
 The process limits and seals itself (``sealing``) before it reads the capture. It never outlives the process that
 started it: it exits when its input is closed, and on Linux the kernel kills it, even while it is stopped. If an op

@@ -42,7 +42,7 @@ class JobLane(StrEnum):
     INGEST = "ingest"
     REPLAY = "replay"
     LONG_REPLAYS = "longrun"  # replays that have used up the time of a short one (``Claim.move_to``)
-    REGRESSIONS = "regression"
+    REGRESSIONS = "regress"
     WEBHOOKS = "webhook"  # jobs that wait for external servers
 
 

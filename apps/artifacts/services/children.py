@@ -49,23 +49,26 @@ def run_in_child(
     readable: Iterable[Path] = (),
     effects: Effects | None = None,
     on_tick: Callable[[Progress], bool] = lambda _: True,
+    on_message: Callable[[Mapping[str, Any]], None] = lambda _: None,
     silence_s: float = SILENCE_S,
     turn: Turn | None = None,
+    variables: Mapping[str, str] | None = None,
 ) -> Any:
     """Run the request in a child process and return its outcome. With a ``turn``, the process is paused between turns.
 
     The process can read only the folders and files in ``readable`` and write only to ``scratch``. The outcome of a
     trace is the body of a response.
 
+    ``on_message`` is called with each ``verdict`` and ``run``. ``variables`` are additional environment variables.
     ``on_tick`` is called about twice a second. If it returns False, the process is killed and ``Cancelled`` is raised.
     Raises Refused or ChildDied, or TookTooLong if the process sent no message for ``silence_s``, not counting pauses.
     This timeout guards against an op that never returns. It changes no result, because a killed process has none.
     """
-    environment = sealing.environment(TMPDIR=str(scratch))
+    environment = sealing.environment(TMPDIR=str(scratch), **(variables or {}))
     process = Child("byteor_cloud.captures.process", environment=environment)
     try:
         request = {**request, "readable": [str(path.resolve()) for path in readable]}
-        return _converse(process, request, effects, on_tick, silence_s, turn)
+        return _converse(process, request, effects, on_tick, on_message, silence_s, turn)
     except (BrokenPipeError, ConnectionResetError):
         raise ChildDied("the process exited early") from None
     finally:
@@ -79,6 +82,7 @@ def _converse(
     request: Mapping[str, Any],
     effects: Effects | None,
     on_tick: Callable[[Progress], bool],
+    on_message: Callable[[Mapping[str, Any]], None],
     silence_s: float,
     turn: Turn | None,
 ) -> Any:
@@ -92,6 +96,8 @@ def _converse(
             return message
         elif "progress" in message:
             progress.done, progress.total = message["progress"]
+        elif "verdict" in message or "run" in message:
+            on_message(message)
         elif "dies_with_parent" in message:
             if turn is not None:  # a process that was paused earlier would outlive a killed worker
                 turn.attach(process.pid)

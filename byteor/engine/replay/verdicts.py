@@ -169,13 +169,13 @@ def judge_fixture(
     except Unsupported as error:
         if isinstance(expected, Golden):
             detail = f"the configuration of the golden replay cannot run: {error}"
-            return Judgment(FixtureOutcome.DIFFERENT, work=(work, 0), error=detail)
+            return Judgment(FixtureOutcome.DIFFERENT, more=1, work=(work, 0), error=detail)
         return Judgment(FixtureOutcome.NOT_TESTED, error=f"the baseline cannot run: {error}")
     if isinstance(expected, Golden) and found.status is LockstepStatus.EQUAL:
         detail = "the configuration of the golden replay no longer gives its result, because the engine changed"
-        return Judgment(FixtureOutcome.DIFFERENT, records=found.records, work=found.work, error=detail)
+        return Judgment(FixtureOutcome.DIFFERENT, more=1, records=found.records, work=found.work, error=detail)
     outcome = FixtureOutcome(str(found.status))
     if isinstance(expected, Golden) and found.status is LockstepStatus.EQUAL:
         detail = "the result differs from the golden one, which its configuration no longer gives with this engine"
-        return Judgment(FixtureOutcome.DIFFERENT, records=found.records, work=found.work, error=detail)
+        return Judgment(FixtureOutcome.DIFFERENT, more=1, records=found.records, work=found.work, error=detail)
     return Judgment(outcome, found.groups, found.more, found.records, found.work, found.error)

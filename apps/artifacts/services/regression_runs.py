@@ -1,0 +1,393 @@
+"""Runs regressions: finds the stored verdicts of fixtures, and computes the missing ones in child processes."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from itertools import batched
+from queue import Empty, SimpleQueue
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import F
+from django.utils import timezone
+
+from apps.artifacts.models import Artifact, Fixture, RegressionResult, Verdict, VerdictExample
+from apps.artifacts.services import children, fixtures
+from apps.artifacts.services.fixture_batches import Configuration, Control, Item, batches, judge_batch, uses_packages
+from apps.artifacts.services.uploads import WORKER, storable
+from apps.releases.models import ConfigBundle, Regression
+from apps.releases.services.bundles import runtime_config
+from apps.tenancy.services import usage
+from apps.tenancy.services.state import advance, lock_row
+from byteor.engine.canonical import sha256
+from byteor.engine.compiler import decode
+from byteor.engine.configuration import hash_configuration, required_capabilities
+from byteor.engine.machines import RegressionEvent, RegressionStatus
+from byteor.engine.regression import MergedGroups, summarize, verdict_key
+from byteor.engine.replay import Cancelled, FixtureOutcome, Judgment, choose_parameters
+from byteor_cloud.captures.engine_version import engine_digest
+from byteor_cloud.database.connections import release_connection
+from byteor_cloud.errors import NotFound
+from byteor_cloud.worker.jobs import Claim, JobLane, Requeued
+
+PROCESSES = 2  # child processes of one regression
+QUANTUM_S = 60.0  # after this time, other regressions in the lane get a turn
+_TICK_S = 0.5  # seconds between two writes of verdicts
+_ROWS = 500  # rows of one statement
+_RELATED = ("environment__project", "config_bundle__version", "version")
+
+
+def run(regression_id: str, claim: Claim | None = None) -> None:
+    """Run a queued regression. If a worker was killed during it, only the missing verdicts are computed."""
+    claim = claim or Claim()
+    row = Regression.objects.select_related(*_RELATED).filter(pk=regression_id).first()
+    if row is None or row.status not in {RegressionStatus.QUEUED, RegressionStatus.RUNNING}:
+        return
+    claim.is_paused = True  # a worker that stops requeues the job: stored verdicts are not computed again
+    with suppress(NotFound, Cancelled):  # the regression was deleted or canceled
+        _Run(_start(row, claim), claim).complete()
+
+
+@transaction.atomic
+def _start(found: Regression, claim: Claim) -> Regression:
+    """Set the status to ``running`` and list the needed verdicts, unless that was done before."""
+    row = lock_row(found, related=_RELATED)
+    claim.confirm()
+    if row.environment.deleted_at or row.environment.project.deleted_at:
+        raise Cancelled
+    if row.status == RegressionStatus.RUNNING:
+        return row
+    if row.status != RegressionStatus.QUEUED:
+        raise Cancelled
+    live = list(
+        fixtures.live(row.environment, row.pipeline).order_by("pk").values_list("pk", "name", "golden_replay_id")
+    )
+    needed = [
+        RegressionResult(regression=row, fixture_id=pk, fixture_name=name, baseline=baseline)
+        for pk, name, golden in live
+        for baseline in ([None] if golden is not None else [each["config_hash"] for each in row.baselines])
+    ]
+    RegressionResult.objects.bulk_create(needed, batch_size=_ROWS)
+    advance(
+        row,
+        RegressionEvent.START,
+        actor=WORKER,
+        started_at=timezone.now(),
+        fixtures=len(live),
+        progress_total=len(needed),
+    )
+    return lock_row(row, related=_RELATED)
+
+
+class _Run:
+    """One attempt to complete a running regression."""
+
+    def __init__(self, row: Regression, claim: Claim) -> None:
+        self._row, self._claim = row, claim
+        self._organization = row.environment.project.organization_id
+        self._until = time.monotonic() + QUANTUM_S
+        self._spec = decode(row.spec_kv)
+        self._engines: dict[frozenset[str], str] = {}
+        self._by_key: dict[str, Item] = {}
+        self._artifacts: dict[str, UUID] = {}  # the artifact whose records a verdict covers, by key
+
+    def complete(self) -> None:
+        """Settle all results and finish the regression.
+
+        Raises Cancelled or NotFound if it was canceled or deleted, and Requeued after ``QUANTUM_S``.
+        """
+        pending = list(RegressionResult.objects.filter(regression=self._row, outcome=None).order_by("pk"))
+        for rows in batched(pending, _ROWS):
+            needed = self._items(rows)
+            self._reuse(needed)
+            if needed:
+                self._compute(needed)
+        self._finish()
+
+    def _items(self, results: Sequence[RegressionResult]) -> dict[str, list[RegressionResult]]:
+        """Return the results that need a verdict, by its key. The others are settled."""
+        rows = Fixture.objects.select_related("artifact").in_bulk([each.fixture_id for each in results])
+        now = timezone.now()
+        needed: dict[str, list[RegressionResult]] = {}
+        settled: list[RegressionResult] = []
+        for each in results:
+            fixture = rows.get(each.fixture_id)
+            pair = None if fixture is None else self._pair(each.baseline, fixture)
+            if fixture is None or pair is None or (fixture.expires_at is not None and fixture.expires_at <= now):
+                what = (
+                    "baseline was deleted" if fixture is not None and pair is None else "fixture was deleted or expired"
+                )
+                each.outcome, each.error = FixtureOutcome.NOT_TESTED, f"The {what} before it was tested."
+                settled.append(each)
+                continue
+            candidate, baseline = pair
+            if each.baseline is not None and candidate.config_hash == baseline.config_hash:
+                each.outcome = FixtureOutcome.EQUAL  # equal configurations do the same
+                settled.append(each)
+                continue
+            item = self._item(fixture, candidate, baseline)
+            self._by_key[item.key] = item
+            needed.setdefault(item.key, []).append(each)
+        self._settle(settled)
+        return needed
+
+    def _item(self, fixture: Fixture, candidate: Configuration, baseline: Configuration) -> Item:
+        golden = None if fixture.golden is None else fixture.golden["result"]
+        key = verdict_key(
+            fixture.artifact.content_hash,
+            fixture.journal_lane,
+            fixture.last_n,
+            golden,
+            candidate=candidate.config_hash,
+            baseline=None if golden is not None else baseline.config_hash,
+            engine=self._engine(candidate.ops | baseline.ops),
+        )
+        self._artifacts[key] = fixture.artifact_id
+        return Item(
+            key,
+            fixture.artifact.content_hash,
+            fixture.artifact.size_bytes,
+            fixture.journal_lane,
+            fixture.last_n,
+            candidate,
+            baseline,
+            golden,
+        )
+
+    def _engine(self, ops: frozenset[str]) -> str:
+        if ops not in self._engines:
+            self._engines[ops] = engine_digest(ops)
+        return self._engines[ops]
+
+    @cached_property
+    def _pairs(self) -> dict[str, tuple[Configuration, Configuration]]:
+        """The candidate and the baseline by the baseline's config hash. A deleted baseline is missing."""
+        ids = [each["config_bundle_id"] for each in self._row.baselines]
+        pairs = {}
+        for bundle in ConfigBundle.objects.select_related("version").filter(pk__in=ids):
+            baseline = _configuration(bundle.config_hash, bundle.version.spec_kv, bundle.stage_config)
+            pairs[bundle.config_hash] = self._candidate(baseline, bundle), baseline
+        return pairs
+
+    def _pair(self, config_hash: str | None, fixture: Fixture) -> tuple[Configuration, Configuration] | None:
+        """Return the candidate and the baseline or, if ``config_hash`` is None, the golden configuration."""
+        if config_hash is not None:
+            return self._pairs.get(config_hash)
+        if fixture.golden is None:  # the expectation was changed after the start
+            return None
+        spec_kv, config = fixture.golden["spec_kv"], fixture.golden["stage_config"] or {}
+        golden = _configuration(_hash(spec_kv, config), spec_kv, config)
+        return self._candidate(golden, None), golden
+
+    def _candidate(self, baseline: Configuration, bundle: ConfigBundle | None) -> Configuration:
+        """Return the candidate. A version or a draft takes the parameters of the baseline."""
+        spec_kv = self._row.spec_kv
+        if (own := self._row.config_bundle) is not None:
+            return _configuration(own.config_hash, spec_kv, own.stage_config)
+        config = choose_parameters(decode(baseline.spec_kv), baseline.stage_config, self._spec)
+        if bundle is None:
+            return _configuration(_hash(spec_kv, config), spec_kv, config)
+        document = {**runtime_config(bundle).document(), "stage_config": config}
+        capabilities = required_capabilities(op for _, op in self._spec.stages)
+        return _configuration(hash_configuration(sha256(spec_kv.encode()), document, capabilities), spec_kv, config)
+
+    def _reuse(self, needed: dict[str, list[RegressionResult]]) -> None:
+        """Settle the results whose verdicts are stored, and remove them from ``needed``."""
+        stored = Verdict.objects.filter(organization=self._organization, key__in=list(needed))
+        verdicts = list(stored.only("pk", "key", "outcome"))
+        with self._writing():
+            Verdict.objects.filter(pk__in=[each.pk for each in verdicts]).update(used_at=timezone.now())
+            settled = [row for each in verdicts for row in _with_verdict(needed.pop(each.key), each)]
+            self._settle(settled, reused=len(settled))
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Write in a transaction, if the job still belongs to this worker and the regression is still running."""
+        with transaction.atomic():
+            self._claim.confirm()
+            if lock_row(self._row).status != RegressionStatus.RUNNING:
+                raise Cancelled
+            yield
+
+    def _settle(self, results: Sequence[RegressionResult], *, reused: int = 0, computed: int = 0) -> None:
+        """Store the outcomes of results, and count them as progress."""
+        if not results:
+            return
+        with self._writing():
+            RegressionResult.objects.bulk_update(results, ["outcome", "verdict", "error"], batch_size=_ROWS)
+            Regression.objects.filter(pk=self._row.pk).update(
+                progress_done=F("progress_done") + len(results),
+                reused=F("reused") + reused,
+                computed=F("computed") + computed,
+            )
+
+    def _compute(self, needed: dict[str, list[RegressionResult]]) -> None:
+        """Compute the verdicts in child processes, and store them as they arrive. Raises Cancelled and Requeued."""
+        control, found = Control(), SimpleQueue[tuple[str, Judgment, bool]]()
+        engines = dict(self._engines)
+        release_connection()
+        with ThreadPoolExecutor(PROCESSES, thread_name_prefix="regression") as pool:
+            tasks: set[Future[None]] = set()
+            try:
+                for batch in batches([self._by_key[key] for key in needed]):
+                    tasks.add(pool.submit(judge_batch, batch, control, lambda *verdict: found.put(verdict)))
+                while tasks:
+                    done, tasks = wait(tasks, timeout=_TICK_S, return_when=FIRST_EXCEPTION)
+                    self._check_engines(engines)
+                    self._store(needed, found)
+                    if time.monotonic() > self._until and not control.pause.is_set():
+                        control.pause.set()
+                        for each in tasks:
+                            each.cancel()
+                    for each in done:
+                        if not each.cancelled():
+                            with suppress(Cancelled):
+                                each.result()
+            finally:
+                control.stop.set()
+                pool.shutdown(cancel_futures=True)
+        if needed:
+            raise Requeued(JobLane.REGRESSIONS)
+
+    def _check_engines(self, engines: Mapping[frozenset[str], str]) -> None:
+        """Raise ChildDied if an op package has changed since the keys were computed. The job then starts again."""
+        if any(engine_digest(ops) != digest for ops, digest in engines.items() if uses_packages(ops)):
+            raise children.ChildDied("an op package was changed during the regression")
+
+    def _store(self, needed: dict[str, list[RegressionResult]], found: SimpleQueue[tuple[str, Judgment, bool]]) -> None:
+        """Store the verdicts that have arrived, and remove their results from ``needed``."""
+        self._claim.ensure()
+        arrived = []
+        with suppress(Empty):
+            while True:
+                arrived.append(found.get_nowait())
+        with self._writing():
+            if not arrived:
+                return
+            self._insert([(key, judgment) for key, judgment, is_stored in arrived if is_stored])
+            stored = Verdict.objects.filter(organization=self._organization, key__in=[key for key, _, _ in arrived])
+            verdicts = {each.key: each for each in stored.only("pk", "key", "outcome")}
+            settled: list[RegressionResult] = []
+            for key, judgment, _ in arrived:
+                rows = needed.pop(key)
+                if key in verdicts:
+                    settled += _with_verdict(rows, verdicts[key])
+                else:
+                    for row in rows:
+                        row.outcome, row.error = judgment.outcome, judgment.error and storable(judgment.error)
+                    settled += rows
+            self._settle(settled, computed=len(arrived))
+            usage.add_work(self._organization, sum(sum(judgment.work) for _, judgment, _ in arrived))
+        release_connection()
+
+    def _insert(self, judged: Sequence[tuple[str, Judgment]]) -> None:
+        """Insert verdicts and their examples, unless they are stored already or their artifact was deleted."""
+        rows = [
+            Verdict(
+                organization_id=self._organization,
+                key=key,
+                outcome=judgment.outcome,
+                groups=[{name: each[name] for name in each if name != "example"} for each in judgment.groups],
+                more=judgment.more,
+                records=judgment.records,
+                work_candidate=judgment.work[0],
+                work_baseline=judgment.work[1],
+                error=judgment.error and storable(judgment.error),
+                stage=judgment.stage,
+            )
+            for key, judgment in judged
+        ]
+        Verdict.objects.bulk_create(rows, ignore_conflicts=True, batch_size=_ROWS)
+        new = Verdict.objects.filter(pk__in=[each.pk for each in rows])
+        ids = dict(new.values_list("key", "pk"))
+        artifacts = {self._artifacts[key] for key in ids}
+        kept = Artifact.objects.select_for_update(no_key=True).filter(pk__in=artifacts).order_by("pk")
+        living = set(kept.values_list("pk", flat=True))
+        VerdictExample.objects.bulk_create(
+            [
+                VerdictExample(
+                    verdict_id=ids[key], group=each["id"], artifact_id=self._artifacts[key], example=each["example"]
+                )
+                for key, judgment in judged
+                if key in ids and self._artifacts[key] in living
+                for each in judgment.groups
+            ],
+            batch_size=_ROWS,
+        )
+
+    def _finish(self) -> None:
+        """Merge the verdicts, and set the final status."""
+        results = RegressionResult.objects.filter(regression=self._row).order_by("pk")
+        outcomes: Counter[FixtureOutcome] = Counter()
+        groups, work = MergedGroups(), [0, 0]
+        columns = ("fixture_id", "fixture_name", "baseline", "outcome", "verdict_id", "verdict__groups")
+        costs = ("verdict__more", "verdict__work_candidate", "verdict__work_baseline")
+        for fixture_id, name, baseline, outcome, verdict, found, *numbers in results.values_list(*columns, *costs):
+            outcomes[FixtureOutcome(outcome)] += 1
+            if verdict is not None:
+                groups.add(str(verdict), found, numbers[0], fixture=(str(fixture_id), name), baseline=baseline)
+                work = [work[0] + numbers[1], work[1] + numbers[2]]
+        if outcomes[FixtureOutcome.FAILED] or outcomes[FixtureOutcome.UNSTABLE]:
+            event, status = RegressionEvent.FAIL, RegressionStatus.FAILED
+        elif outcomes[FixtureOutcome.DIFFERENT]:
+            event, status = RegressionEvent.DIFFER, RegressionStatus.DIFFERS
+        else:
+            event, status = RegressionEvent.SUCCEED, RegressionStatus.PASSED
+        merged, row = groups.as_json(), self._row
+        with self._writing():
+            advance(
+                row,
+                event,
+                actor=WORKER,
+                changes={str(outcome): count for outcome, count in outcomes.items()},
+                groups=merged,
+                more=groups.more,
+                work_candidate=work[0],
+                work_baseline=work[1],
+                summary=summarize(
+                    candidate=str(row.config_bundle or row.version or row.draft or row.pipeline),
+                    status=str(status),
+                    outcomes=outcomes,
+                    baselines=row.baselines,
+                    not_tested=row.not_tested,
+                    groups=merged,
+                    more=groups.more,
+                    work=(work[0], work[1]),
+                    error=None,
+                ),
+                finished_at=timezone.now(),
+            )
+
+
+def _configuration(config_hash: str, spec_kv: str, stage_config: Mapping[str, Any]) -> Configuration:
+    ops = frozenset(op for _, op in decode(spec_kv).stages)
+    return Configuration(config_hash, spec_kv, stage_config, ops)
+
+
+def _hash(spec_kv: str, stage_config: Mapping[str, Any]) -> str:
+    """Return the hash of a configuration without a config bundle: of a golden replay, or of a candidate like it."""
+    return hash_configuration(sha256(spec_kv.encode()), {"stage_config": stage_config}, [])
+
+
+def _with_verdict(rows: Sequence[RegressionResult], verdict: Verdict) -> Sequence[RegressionResult]:
+    for row in rows:
+        row.outcome, row.verdict = verdict.outcome, verdict
+    return rows
+
+
+@transaction.atomic
+def give_up(regression_id: str, error: str) -> None:
+    """Fail a regression whose job became a dead letter."""
+    found = Regression.objects.filter(pk=regression_id).first()
+    row = lock_row(found) if found is not None else None
+    if row is not None and row.status in {RegressionStatus.QUEUED, RegressionStatus.RUNNING}:
+        advance(
+            row, RegressionEvent.FAIL, actor=WORKER, changes={"error": error},
+            error=storable(error), finished_at=timezone.now(),
+        )  # fmt: skip
