@@ -1,4 +1,4 @@
-"""Label changes that affect many agents."""
+"""Valid label keys, and label changes that affect many agents."""
 
 from __future__ import annotations
 
@@ -61,7 +61,10 @@ class LabelChange:
 
 
 def read_change(text: str) -> LabelChange:
-    """Parse a change in the form that people enter, such as ``zone=eu-1, !trial``. Raises InvalidInput."""
+    """Parse a change in the form that people enter, such as ``zone=eu-1, !trial``.
+
+    Raises InvalidInput if the text is malformed or changes no label, or if a key is both set and removed.
+    """
     added: dict[str, str] = {}
     removed: list[str] = []
     for part in filter(None, (each.strip() for each in text.split(","))):
