@@ -23,7 +23,7 @@ _MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 
 class ChildDied(RuntimeError):
-    """The child exited without an outcome, reported an unexpected error, or sent an invalid message."""
+    """The child exited without an outcome, reported an unexpected error, or sent an unknown or too long message."""
 
 
 class TookTooLong(Exception):

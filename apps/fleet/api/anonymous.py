@@ -82,7 +82,7 @@ class _Known:
 
 
 class AnonymousCallers:
-    """Admits requests within the limits per address and in total. Beyond them, each valid credential has its own limit."""
+    """Admits requests within the limits per address and in total. Beyond them, each valid credential has a limit."""
 
     def __init__(self) -> None:
         self._by_address = Allowance(per_s=PER_ADDRESS_PER_S, burst=PER_ADDRESS_BURST)

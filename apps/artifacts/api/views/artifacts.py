@@ -57,7 +57,7 @@ class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
     commands = (c.replay, c.bisect)
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """Also select the environment, which commands need and lists do not show."""
+        """Also select the environment and project, except for lists, which do not need them."""
         return queryset if self.is_list(self.action) else queryset.select_related("environment__project")
 
     # Operators only: the content may include captured records, which viewers may not see.
