@@ -1,4 +1,4 @@
-"""The functions that run this app's jobs."""
+"""The functions that run this app's periodic jobs."""
 
 from __future__ import annotations
 

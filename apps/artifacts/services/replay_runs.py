@@ -57,7 +57,7 @@ _OUTCOME = {
 
 
 def run(replay_id: str, claim: Claim | None = None) -> None:
-    """Run a queued replay. If a worker was killed while it ran the replay, repeat a dry run, but fail an execute replay."""
+    """Run a queued replay. If an earlier attempt was killed, a dry run is repeated, but an execute replay fails."""
     claim = claim or Claim()
     row = Replay.objects.select_related(*RELATED).filter(pk=replay_id).first()
     if row is None or row.status not in {ReplayStatus.QUEUED, ReplayStatus.RUNNING}:

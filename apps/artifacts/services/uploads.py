@@ -197,9 +197,8 @@ def unpacked(artifact: Artifact) -> Iterator[Path]:
 def _check(artifact: Artifact) -> str:
     """Check the artifact's incident bundle. Returns the bundle's spec hash.
 
-    Keeps the unpacked files for readers, unless the artifact declared another spec hash.
-
-    Raises RejectedBundle, NotFound or Unavailable.
+    Keeps the unpacked files for readers, unless the artifact declared another spec hash. Raises RejectedBundle,
+    NotFound or Unavailable.
     """
     with data_folders.scratch_folder() as folder, blobs.read(artifact.content_hash) as source:
         capture = folder / "capture"

@@ -119,7 +119,8 @@ class BisectSerializer(ModelSerializer):
             "succeeded, if the outcome is `no_change` or `inverted`, or if an `inconclusive` search found no such "
             "version."
         ),
-        "last_good": "The id of the last version before `first_bad` that is known to be good. Null if `first_bad` is.",
+        "last_good": "The id of the last version before `first_bad` that is known to be good. Null if `first_bad` is "
+        "null.",
         "diff": "The changes from the last good to the first bad version. Null unless both are known.",
         "monotone": (
             "Whether no good version follows a bad version. Null unless the bisect is exhaustive, has succeeded and "

@@ -51,7 +51,10 @@ class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
             "Returns the artifacts that the agents of the environment uploaded, newest first.",
         ),
         "retrieve": Operation(
-            "getArtifact", P.VIEW_ENVIRONMENT, "Get an artifact", "Returns the artifact with the result of its check."
+            "getArtifact",
+            P.VIEW_ENVIRONMENT,
+            "Get an artifact",
+            "Returns the artifact, with the result of its check after the check.",
         ),
     }
     commands = (c.replay, c.bisect)
