@@ -200,8 +200,8 @@ class Pulse(models.Model):
     # agent is silent. Heartbeats do not change this time. Before it passes, the job ``fleet.settle`` extends it for
     # many agents together.
     online_until = models.DateTimeField()
-    # When a silent agent becomes offline. Null unless the agent is silent: without a heartbeat for 2.5 intervals.
-    # While it is silent, ``online_until`` and ``offline_at`` are exact. At its next heartbeat a trigger adds a
+    # When a silent agent becomes offline. Null unless the agent is silent: without a heartbeat for 2.5 intervals. While
+    # the agent is silent, it becomes stale exactly at ``online_until``. At its next heartbeat, a trigger adds a
     # ``ChangedAgent``.
     offline_at = models.DateTimeField(null=True)
     drifted = models.BooleanField()
