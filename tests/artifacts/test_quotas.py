@@ -278,7 +278,9 @@ def test_each_request_without_quotas_needs_one_quota_query(world: World, other: 
 # -- usage ----------------------------------------------------------------------------------------------------------
 
 
-def test_usage_contains_all_counters_before_and_after_they_are_summed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_usage_contains_all_counters_before_and_after_they_are_summed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     limit(world, agents=10)
     version = world.version()
     artifact = ingested(world, incident(version.spec_kv))

@@ -217,7 +217,7 @@ def test_frequent_statement_works_after_error(frequent: Frequent) -> None:
 def test_frequent_statement_raises_commit_error(frequent: Frequent) -> None:
     World("acme")
     orphan = frequent(
-        "UPDATE tenancy_project SET organization_id = %s::text::uuid RETURNING id"  # the foreign key is checked at the commit
+        "UPDATE tenancy_project SET organization_id = %s::text::uuid RETURNING id"  # the commit checks this id
     )
 
     with pytest.raises(IntegrityError):
