@@ -85,7 +85,7 @@ def test_break_glass_deployment_starts_immediately_and_is_marked(world: World, r
     assert (listed["break_glass"], listed["status"], listed["allow_self_approval"]) == (True, "pending", False)
     assert deployment.timeline.get(event="create").detail["break_glass"] == "the market is open"
     assert AuditEvent.objects.get(action="deployment.create").changes["break_glass"] == "the market is open"
-    # The bundle contains no claim that it was approved.
+    # The bundle contains no claim that the deployment was approved.
     with blobs.read(deployment.bundle_hash or "") as tar:
         opened = open_bundle(tar.read())
     assert (opened.credential, opened.manifest.approved_at) == (None, None)
@@ -243,7 +243,7 @@ def test_break_glass_with_approval_credential_is_refused(world: World) -> None:
     assert not Deployment.objects.exists()
 
 
-def test_unapproved_deployment_aborted_before_start_needs_no_rollback(
+def test_unapproved_deployment_aborted_before_agents_start_is_not_rolled_back(
     world: World, run_jobs: Callable[[], int]
 ) -> None:
     stories.fleet(world, 1, world.prod)
@@ -260,7 +260,9 @@ def test_unapproved_deployment_aborted_before_start_needs_no_rollback(
     assert not bundle_services.is_known_bad(world.prod.pk, deployment.config_hash)
 
 
-def test_unapproved_aborted_deployment_is_rolled_back(world: World, run_jobs: Callable[[], int]) -> None:
+def test_unapproved_deployment_aborted_after_agent_activated_is_rolled_back(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     agents, earlier, bundle = before(world, run_jobs)
     deployment = deploy(world, bundle)
     run_jobs()
