@@ -155,7 +155,7 @@ def test_retry_of_active_deployment_is_refused_when_it_cannot_be_offered(world: 
 # -- races ----------------------------------------------------------------------------------------------------------
 
 
-def test_concurrent_retry_and_rollback_have_one_result(world: World, concurrently: Race) -> None:
+def test_concurrent_retry_and_rollback_end_in_rollback(world: World, concurrently: Race) -> None:
     agents, (_, two), (first,) = stories.running(world, 3)
     deployment = partly_active(world, agents, two, 0)
 

@@ -58,7 +58,7 @@ def test_rollback_does_not_wait_for_agents_offline_at_start(world: World, run_jo
     assert stories.progress(second) == ["rolled_back", "rolled_back", "pending", "pending"]
 
 
-def test_wave_of_offline_agents_is_skipped(world: World, run_jobs: Run) -> None:
+def test_offline_agent_and_empty_wave_do_not_delay_rollout(world: World, run_jobs: Run) -> None:
     agents, (_, two), (_,) = stories.running(world, 3)
     stories.set_last_seen(agents[1][0], for_s=301)
     second = stories.offered(world, two, strategy=waves(34, 67, 100))
