@@ -52,7 +52,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Offer:
-    """An offer of deployment ``by`` to run the bundle of deployment ``source``. Repeated offers have a new ``since``."""
+    """An offer of deployment ``by`` to run the bundle of deployment ``source``. Repeated offers get a new ``since``."""
 
     by: int
     source: int

@@ -43,7 +43,7 @@ class Poll:
 
 @pytest.fixture
 def room(monkeypatch: pytest.MonkeyPatch) -> Iterator[WaitingRoom]:
-    """Give the layer an empty waiting room in which no poll times out."""
+    """Give the WSGI layer for agents an empty waiting room in which no poll times out."""
     made = WaitingRoom()
     wait = made.wait
     monkeypatch.setattr(made, "wait", lambda waiter, seconds: wait(waiter, PATIENCE_S))
