@@ -159,7 +159,7 @@ def test_unauthenticated_request_is_refused_before_reading_its_body(world: World
         ("an operator", JSON, 5, 400, "malformed_json"),
     ],
 )
-def test_first_failed_check_determines_problem(
+def test_request_that_fails_several_checks_returns_problem_of_first(
     world: World, other: World, caller: str, kind: str, length: int, status: int, code: str
 ) -> None:
     _, agent = world.agent()

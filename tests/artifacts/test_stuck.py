@@ -226,7 +226,7 @@ def test_repeated_upload_changes_nothing_while_store_is_unavailable(
     assert (events(), ProcrastinateJob.objects.get().status) == (["artifact.receive"], "failed")
 
 
-def test_console_retry_checks_artifact(stuck: Stuck) -> None:
+def test_retry_in_console_of_job_without_lock_checks_artifact(stuck: Stuck) -> None:
     with connection.cursor() as cursor:
         cursor.execute("UPDATE procrastinate_jobs SET lock = NULL")  # older releases enqueued jobs without a lock
     signed_in(stuck.world.operator.user).post(act(ProcrastinateJob.objects.get(), "retry"), YES)

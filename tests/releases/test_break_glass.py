@@ -147,7 +147,9 @@ def test_unapproved_deployment_is_rolled_back(world: World, run_jobs: Callable[[
     assert bundle_services.is_known_bad(world.prod.pk, deployment.config_hash)
 
 
-def test_unapproved_first_rollout_stops_and_becomes_known_bad(world: World, run_jobs: Callable[[], int]) -> None:
+def test_unapproved_first_rollout_fails_and_its_configuration_becomes_known_bad(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     ((agent, _),) = stories.fleet(world, 1, world.prod)
     deployment = deploy(world, world.bundle(world.prod))
     run_jobs()
@@ -161,7 +163,7 @@ def test_unapproved_first_rollout_stops_and_becomes_known_bad(world: World, run_
     assert bundle_services.is_known_bad(world.prod.pk, deployment.config_hash)
 
 
-def test_unapproved_first_deployment_stays_active_but_becomes_known_bad(
+def test_unapproved_first_deployment_stays_active_but_its_configuration_becomes_known_bad(
     world: World, run_jobs: Callable[[], int]
 ) -> None:
     ((agent, api),) = stories.fleet(world, 1, world.prod)

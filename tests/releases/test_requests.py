@@ -141,7 +141,7 @@ def test_invalid_requests_return_field_errors(world: World, body: dict[str, Any]
     assert [error["pointer"] for error in response.json()["errors"]] == [pointer]
 
 
-def test_environment_without_agents_is_refused_as_empty_target(world: World) -> None:
+def test_deployment_to_environment_without_agents_is_refused_as_empty_target(world: World) -> None:
     response = request(world)
 
     refused(response, 400, "invalid")

@@ -87,7 +87,7 @@ def test_revoked_key_wakes_poll_with_401(polling: Any) -> None:
     assert poll.finish().status_code == 401
 
 
-def test_second_poll_of_agent_ends_first_poll(polling: Any, room: WaitingRoom) -> None:
+def test_second_poll_of_agent_stops_first_poll(polling: Any, room: WaitingRoom) -> None:
     _, agent, api, etag, first = polling()
 
     second = Poll(api, agent, etag)

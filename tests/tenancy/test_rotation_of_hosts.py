@@ -62,7 +62,7 @@ def test_command_lists_hosts_that_use_previous_key(world: World, on_host: Any) -
     assert Host.objects.get().pk == changed
 
 
-def test_hosts_not_seen_for_a_minute_are_ignored(world: World, on_host: Any) -> None:
+def test_hosts_not_seen_for_one_minute_are_ignored(world: World, on_host: Any) -> None:
     announce("edge-1", OLD, last_seen=timezone.now() - timedelta(seconds=90))
     announce("edge-2", NEW, OLD, last_seen=timezone.now() - timedelta(days=2))
     on_host(NEW, OLD)
