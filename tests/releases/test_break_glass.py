@@ -91,7 +91,7 @@ def test_break_glass_deployment_starts_immediately_and_is_marked(world: World, r
     assert (opened.credential, opened.manifest.approved_at) == (None, None)
 
 
-def test_another_person_can_approve_after_deployment_starts(world: World, run_jobs: Callable[[], int]) -> None:
+def test_only_another_person_can_approve_after_deployment_starts(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 1, world.prod)
     deployment = deploy(world, world.bundle(world.prod))
     run_jobs()
