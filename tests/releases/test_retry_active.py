@@ -27,7 +27,7 @@ TOLERANT = {"kind": "all_at_once", "failure_threshold_percent": 60, "auto_rollba
 
 
 def partly_active(world: World, agents: Fleet, bundle: Any, *failed: int) -> Deployment:
-    """Return an active deployment that failed on the agents with these numbers."""
+    """Create an active deployment that failed on the agents with these numbers."""
     deployment = stories.offered(world, bundle, strategy=TOLERANT)
     for number, (agent, api) in enumerate(agents):
         report(api, agent, "failed" if number in failed else "active", detail=f"exit {number}")
