@@ -326,7 +326,7 @@ class ProgressCount(models.Model):
     class Meta:
         indexes = [
             models.Index(fields=["deployment"], name="releases_progresscount_of"),
-            # Without this index, the job would read the counts of all deployments.
+            # Without this index, ``releases.sum_progress`` would read the counts of all deployments.
             models.Index(fields=["deployment"], condition=Q(is_sum=False), name="releases_progresscount_new"),
         ]
 

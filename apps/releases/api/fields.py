@@ -52,7 +52,7 @@ class StrategySerializer(StrictSerializer):
     auto_rollback = serializers.BooleanField(required=False)
 
     descriptions = {
-        "kind": "Whether the deployment is offered to all agents at the same time (`all_at_once`) or in `waves`.",
+        "kind": "Whether the deployment is offered to all agents in one wave (`all_at_once`) or in several `waves`.",
         "percents": "The cumulative percentage of the target's agents that each wave reaches, increasing to 100. Only "
         "for `waves`. Defaults to 5, 25 and 100.",
         "pause_s": "The pause between two waves, in seconds. Only for `waves`. Defaults to 0.",

@@ -97,9 +97,10 @@ def start_enlisting(deployment: Deployment) -> EnlistmentCursor | None:
 
 
 def enlist(deployment: Deployment) -> None:
-    """Enlist the next batch of the target's agents: assign waves in id order, and record earlier deployments.
+    """Enlist the next batch of the target's agents.
 
-    The agents get no offers yet. The caller has locked the deployment.
+    Assigns waves in the order of agent ids, and records the deployment whose bundle each agent had before. The agents
+    get no offers yet. The caller has locked the deployment.
     """
     state = deployment.enlisting
     if state is None:

@@ -1,4 +1,4 @@
-"""The evidence of a deployment: the files with which ``byteor-verify`` checks its bytes and its approval offline."""
+"""The evidence of a deployment: the files with which ``byteor-verify`` checks its bundle and approval offline."""
 
 from __future__ import annotations
 

@@ -49,8 +49,8 @@ class ApprovalSerializer(ModelSerializer):
         "replay_id": "The id of the replay that the approval is for. Null if it is for a deployment.",
         "break_glass": "Whether the approval is for a break-glass deployment, which starts before anybody approves.",
         "target": "The target that the approval covers. For a deployment: the agents, and the `count` and first ids "
-        "(`resolved`) of those that matched at the request. For a replay: its request, such as artifact and version. "
-        "Null for some replays of older releases.",
+        "(`resolved`) of those that matched at the request. For a replay: the artifact, the version and the other "
+        "values that decide what runs. Null for some replays of older releases.",
         "strategy": "The strategy that the approval covers. Null for a replay.",
         "take_over": "Whether the approval covers taking over agents that run another pipeline.",
         "agent_timeout_s": "The agent timeout that the approval covers, in seconds. The deployment copied it from the "

@@ -85,8 +85,8 @@ class ProgressSerializer(serializers.Serializer[Any]):
         "total": "The number of all enlisted agents of the deployment.",
         "pending": "Agents without an offer.",
         "offered": "Agents that have an offer and have not reported on it.",
-        "downloading": "Agents that are downloading the bundle.",
-        "activating": "Agents that are activating the bundle.",
+        "downloading": "Agents whose last report was `downloading`.",
+        "activating": "Agents whose last report was `activating`.",
         "active": "Agents that activated the bundle.",
         "failed": "Agents that failed to activate the bundle or to roll back.",
         "rolled_back": "Agents that rolled back to an earlier bundle.",
@@ -248,7 +248,7 @@ class DeploymentAgentSerializer(ModelSerializer):
         "wave": "The agent's wave, counted from 0. For a late joiner, the wave that the deployment had reached.",
         "counted": "Whether the agent counts for waves and thresholds.",
         "action": "The action of the agent's offer: `activate` (also before the first offer) or `rollback`.",
-        "progress": "The agent's progress.",
+        "progress": "The agent's progress in the deployment.",
         "offered_at": "When the deployment last made or renewed the agent's offer. Null before the first offer, and if "
         "the offer was withdrawn.",
         "tuning": "How much of the tuning profile the agent could apply. Without a report, only `requested` has "

@@ -55,7 +55,7 @@ class VersionCountSerializer(serializers.Serializer[Any]):
         "version_id": "The id of the version. Null for bundles that were not built in this environment.",
         "number": "The number of the version. Null if `version_id` is null.",
         "pipeline": "The name of the version's pipeline. Null if `version_id` is null.",
-        "count": "The number of agents that run the version or, if `version_id` is null, such a bundle.",
+        "count": "The number of agents that run the version or, if `version_id` is null, bundles built elsewhere.",
     }
 
 
