@@ -49,7 +49,7 @@ class Summary:
 
 
 def find_origins(environment: Environment, intervals: Collection[RunningInterval]) -> dict[int, Origin]:
-    """Return the origin of each interval by the interval's primary key, in two queries.
+    """Return the origin of each interval by the interval's primary key, in at most two queries.
 
     The origin is the environment's deployment that built the bundle, or otherwise the one that the agent reported. The
     two differ after a rollback, because the agent then reports the deployment that was rolled back.

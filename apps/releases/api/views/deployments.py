@@ -102,9 +102,9 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
         """Export the evidence of a deployment.
 
         Returns a tar with the deploy bundle, its envelope, the key set and an unsigned summary. If the deployment has
-        an approval, the tar also contains the approval record and, if it was issued, the approval credential. They
-        prove who approved this bundle for this environment. `byteor-verify` checks the tar offline. Returns 409 if the
-        bundle has not been built.
+        an approval, the tar also contains the approval record and, if it was issued, the approval credential. These
+        two prove who approved this bundle for this environment. `byteor-verify` checks the tar offline. Returns 409 if
+        the bundle has not been built.
         """
         deployment = self.get_object()
         archive = evidence.build_archive(deployment)
