@@ -136,7 +136,7 @@ def test_unapproved_deployment_is_rolled_back(world: World, run_jobs: Callable[[
 
     deployment.refresh_from_db()
     assert (deployment.status, deployment.restores) == ("rolling_back", earlier)
-    assert deployment.rollback_reason == f"break-glass: the approval was {how}"
+    assert deployment.rollback_reason == f"break-glass: the approval is {how}"
     assert {stories.desired(agent) for agent, _ in agents} == {(deployment.pk, "rollback")}
     for agent, api in agents:
         assert report(api, agent, "rolled_back").status_code == 200
