@@ -91,7 +91,8 @@ class Artifact(Stateful):
 class UnreferencedBlob(models.Model):
     """A blob that may be unreferenced: a row that referred to it was deleted, or no row ever referred to it.
 
-    Database triggers insert rows here when an artifact or a deployment is deleted, even by a cascade or by plain SQL.
+    Database triggers insert a row when an artifact or a deployment is deleted, even by a cascade or by plain SQL. Other
+    rows are for uploads that were refused after their blob was stored, and for blobs that ``list_stray_blobs`` found.
     """
 
     content_hash = models.CharField(max_length=200, primary_key=True)

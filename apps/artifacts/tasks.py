@@ -21,7 +21,7 @@ def _reject_after_last_attempt(why: GivenUp, job: IngestArtifact) -> None:
 
 @runs_claimed(IngestArtifact, gave_up=_reject_after_last_attempt)
 def ingest(claim: Claim, job: IngestArtifact) -> None:
-    """Verify or reject a received artifact. Reject it if its check repeatedly fails or kills the worker."""
+    """Verify or reject a received artifact. ``_reject_after_last_attempt`` runs if no attempt completes the check."""
     uploads.ingest(job.artifact_id, claim)
 
 
@@ -31,7 +31,7 @@ def _fail_after_last_attempt(why: GivenUp, job: RunReplay) -> None:
 
 @runs_claimed(RunReplay, gave_up=_fail_after_last_attempt)
 def replay(claim: Claim, job: RunReplay) -> None:
-    """Run a replay. It fails after the last attempt, or immediately if side effects may have been executed."""
+    """Run a replay. If an attempt fails, a dry run is attempted again, but an execute replay that had started fails."""
     replay_runs.run(job.replay_id, claim)
 
 

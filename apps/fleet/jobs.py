@@ -6,13 +6,13 @@ from byteor_cloud.worker.jobs import Job, JobLane, Periodic
 
 
 class WelcomeAgent(Job, name="releases.welcome", lane=JobLane.RELEASES):
-    """Offer a new, relabeled or undrained agent the deployment that is current for it."""
+    """Offer a new, updated or undrained agent the deployment that is current for the agent."""
 
     agent_id: str
 
 
 class WelcomeAgents(Job, name="releases.welcome_several", lane=JobLane.RELEASES):
-    """Offer several new or relabeled agents the deployment that is current for each. Commas separate the ids."""
+    """Offer each of several new or relabeled agents the deployment current for it. Commas separate the agents' ids."""
 
     agent_ids: str
 

@@ -1,4 +1,4 @@
-"""Agents, their credentials, heartbeats and assignments."""
+"""Agents and enrollment tokens, and what is stored about each agent: keys, heartbeat, assignment, facts, history."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STALE_AFTER, OFFLINE_AFTER = 3, 10  # heartbeat intervals since the last heartbe
 
 
 class Liveness(StrEnum):
-    """Whether an agent's heartbeats arrive on time. Liveness is derived from the last heartbeat and never stored."""
+    """Whether an agent's heartbeats arrive on time. Liveness is computed when it is read."""
 
     ONLINE = "online"
     STALE = "stale"
@@ -31,13 +31,13 @@ class Liveness(StrEnum):
 
 
 class Command(StrEnum):
-    """A command to an agent. The responses to its heartbeats contain the command until the agent has carried it out."""
+    """A command to an agent. The responses to the agent's heartbeats contain it until it is carried out or obsolete."""
 
     ROTATE_KEY = "rotate_key"
 
 
 class EnrollmentToken(Credential):
-    """A credential with which up to ``max_uses`` hosts enroll as agents of one environment."""
+    """A credential with which up to ``max_uses`` agents enroll in one environment."""
 
     family = Family.ENROLLMENT
     environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+")
@@ -146,7 +146,7 @@ class AgentKey(Credential):
 
 
 class Heartbeat(models.Model):
-    """An agent's last heartbeat, in its own table because it changes far more often than the agent."""
+    """An agent's last heartbeat, pending commands and boot ids. They change far more often than ``Agent``."""
 
     class Status(models.TextChoices):
         STARTING = "starting"
@@ -171,9 +171,9 @@ class Heartbeat(models.Model):
     # The commands in the response to each heartbeat. They are stored here so that handling a heartbeat reads no
     # additional table.
     commands = ArrayField(models.CharField(max_length=20, choices=enum_choices(Command)), default=list)
-    # The id of the agent's process, and the last 16 ids that were replaced within 24 hours, with the Unix times of
-    # their replacement. A trigger (migration 0006) stores the earlier ids, and sets ``clone_suspected_at`` when one of
-    # them is reported again.
+    # The id of the agent's process, and up to 16 earlier ids with the Unix times of their replacement. A trigger
+    # (migration 0006) stores the earlier ids, and sets ``clone_suspected_at`` if one of them is reported again within
+    # 24 hours of its replacement.
     boot_id = models.CharField(max_length=64, null=True)
     superseded_boots = models.JSONField(default=dict)
     clone_suspected_at = models.DateTimeField(null=True)
@@ -190,7 +190,7 @@ class Heartbeat(models.Model):
 class Pulse(models.Model):
     """A narrow row for each enrolled agent, with the values that lists filter by and count.
 
-    A heartbeat's row contains a report of up to 64 KiB, so counting 100,000 heartbeats would read 100 MB or more. Only
+    A heartbeat's row may contain a report of 64 KiB, so counting 100,000 heartbeats could read 100 MB or more. Only
     ``facts.settle`` and ``facts.refresh`` write pulses. A pulse is up to date unless its agent has a ``ChangedAgent``.
     """
 
@@ -200,8 +200,8 @@ class Pulse(models.Model):
     # agent is silent. Heartbeats do not change this time. Before it passes, the job ``fleet.settle`` extends it for
     # many agents together.
     online_until = models.DateTimeField()
-    # When a silent agent becomes offline. Null unless the agent is silent, that is, its heartbeat is long overdue.
-    # While it is silent, ``online_until`` and ``offline_at`` are exact. At its next heartbeat a trigger adds a
+    # When a silent agent becomes offline. Null unless the agent is silent: without a heartbeat for 2.5 intervals. While
+    # the agent is silent, it becomes stale exactly at ``online_until``. At its next heartbeat, a trigger adds a
     # ``ChangedAgent``.
     offline_at = models.DateTimeField(null=True)
     drifted = models.BooleanField()
@@ -221,7 +221,7 @@ class Pulse(models.Model):
 class PulseCount(models.Model):
     """A change in the number of an environment's pulses with this drift, status and bundle.
 
-    The number is the sum of all changes. A trigger on ``Pulse`` only inserts rows. The job ``fleet.settle`` replaces
+    The number is the sum of all changes. Triggers on ``Pulse`` only insert rows. The job ``fleet.settle`` replaces
     rows with their sum.
     """
 
@@ -252,10 +252,10 @@ class ChangedAgent(models.Model):
 
 
 class RunningInterval(models.Model):
-    """A period in which an agent ran one bundle for one deployment. ``ended_at`` is null while the agent runs it.
+    """A period in which an agent ran one bundle for one deployment. ``ended_at`` is null for the agent's open interval.
 
-    Intervals are written only by database triggers on ``fleet_heartbeat``, when a heartbeat reports another bundle,
-    deployment or spec than the previous heartbeat. They add at most 1,000 per agent and day (see
+    Database triggers on ``fleet_heartbeat`` write the intervals when a heartbeat reports another bundle, deployment or
+    spec than the previous heartbeat. The triggers add at most 1,000 intervals per agent and day (see
     ``migrations/0005_history_and_facts.py``).
     """
 
@@ -263,8 +263,8 @@ class RunningInterval(models.Model):
     agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="history", db_index=False)
     started_at = models.DateTimeField()
     ended_at = models.DateTimeField(null=True)
-    # When a heartbeat last reported the bundle. Null while the interval is open: this time is then that of the
-    # agent's last heartbeat.
+    # When a heartbeat last reported the bundle. Null while the interval is open, because the time of the agent's last
+    # heartbeat applies then.
     confirmed_until = models.DateTimeField(null=True)
     deployment_id = models.UUIDField(null=True)  # the id that the agent reported
     bundle_hash = models.CharField(max_length=71)
@@ -286,7 +286,7 @@ class RunningInterval(models.Model):
 class LabelCount(models.Model):
     """A change in the number of an environment's enrolled agents with this label. The number is the sum of all changes.
 
-    A trigger on ``fleet_agent`` only inserts rows, so that enrollments do not wait for each other. The job
+    Triggers on ``fleet_agent`` only insert rows, so that enrollments do not wait for each other. The job
     ``fleet.settle`` replaces the rows of a label with their sum.
     """
 
@@ -300,10 +300,11 @@ class LabelCount(models.Model):
 
 
 class Assignment(models.Model):
-    """The bundle that an agent should run and its progress on it, and the agent's last attempt and last failure.
+    """The bundle that an agent should run, the agent's progress on it, and the agent's last attempt and last failure.
 
-    ``deployment_id`` is the deployment that made the offer, and ``bundle_deployment_id`` is the deployment that built
-    the bundle; they differ in a rollback. Neither is a foreign key, because this app must not import ``apps.releases``.
+    ``deployment_id`` names the deployment that made the offer, and ``bundle_deployment_id`` the deployment that built
+    the bundle. These ids differ in a rollback. They are no foreign keys, because this app must not import
+    ``apps.releases``.
     """
 
     agent = models.OneToOneField(Agent, on_delete=models.CASCADE, primary_key=True)

@@ -1,4 +1,4 @@
-"""The functions that run this app's jobs."""
+"""The functions that run this app's periodic jobs."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ def delete_old_history() -> None:
 
 @runs_periodically(SETTLE_FACTS)
 def settle() -> None:
-    """Bring the facts of all environments up to date."""
+    """Bring the facts of all environments up to date, and condense the rows of their counts."""
     facts.maintain()

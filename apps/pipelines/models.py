@@ -13,7 +13,7 @@ from byteor_cloud.json_text import JsonText, parsed
 
 
 class Draft(EnvironmentOwned, Revisioned):
-    """A saved plan that can be edited. It may contain a plan that does not compile."""
+    """A saved plan that can be edited. The plan does not need to compile."""
 
     name = models.CharField(max_length=200)
     plan: models.JSONField[Any, JsonText] = JsonTextField()
@@ -39,7 +39,7 @@ class Version(EnvironmentOwned):
     # Not a foreign key, since a version outlives its draft.
     draft_id = models.UUIDField(null=True)
     draft_revision = models.PositiveIntegerField(null=True)
-    # The version that this one was copied from. Not a foreign key, since that version may be deleted.
+    # The version that this one was copied from, or null. Not a foreign key, since that version may be deleted.
     origin_id = models.UUIDField(null=True)
     plan: models.JSONField[Any, JsonText] = JsonTextField()
     spec: models.JSONField[Any, JsonText] = JsonTextField()

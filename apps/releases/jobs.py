@@ -18,7 +18,7 @@ class StepRollout(Job, name="releases.step", lane=JobLane.RELEASES):
 
 
 class UndoBreakGlass(Job, name="releases.undo_break_glass", lane=JobLane.RELEASES):
-    """Roll back a break-glass deployment that was not approved."""
+    """Roll back or stop a break-glass deployment whose approval was denied, expired or revoked."""
 
     deployment_id: str
 

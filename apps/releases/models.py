@@ -1,4 +1,4 @@
-"""Config bundles, deployments, approvals, and agents' reports."""
+"""Config bundles and their known bad state, approvals, deployments with their agents and timelines, and reports."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class ConfigBundle(EnvironmentOwned):
 
 
 class KnownBad(models.Model):
-    """A config hash that is known bad in an environment. Until it is cleared, no deployment or rollback may use it."""
+    """A config hash that is known bad in an environment: it cannot be deployed there, and no rollback restores it."""
 
     environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+")
     config_hash = models.CharField(max_length=71)
@@ -101,7 +101,8 @@ class Approval(Stateful):
     target: StoredField[ApprovalTarget | None] = StoredField(ApprovalTarget, null=True)
     strategy: StoredField[Strategy | None] = StoredField(Strategy, null=True)
     capabilities: models.JSONField[Any, Any] = models.JSONField(default=list)
-    options: StoredField[DeploymentOptions | None] = StoredField(DeploymentOptions, null=True)  # null: the defaults
+    # Null means the default options.
+    options: StoredField[DeploymentOptions | None] = StoredField(DeploymentOptions, null=True)
     required_approvals = models.PositiveIntegerField()
     allow_self_approval = models.BooleanField()
     expires_at = models.DateTimeField()
@@ -162,7 +163,7 @@ class ApprovalDecision(Row):
 
 
 class Deployment(Stateful):
-    """The rollout of a config bundle to agents. ``policy`` is a copy of the environment's policy at creation."""
+    """The rollout of a config bundle to agents. ``policy`` is copied from the environment at creation."""
 
     machine = DEPLOYMENT
     status = models.CharField(max_length=20, choices=enum_choices(DeploymentStatus))
@@ -191,10 +192,11 @@ class Deployment(Stateful):
     handed_in = models.ForeignKey(Approval, on_delete=models.SET_NULL, null=True, related_name="+")
     approved_at = models.DateTimeField(null=True)
     break_glass: StoredField[BreakGlass | None] = StoredField(BreakGlass, null=True)
-    freeze_override = models.TextField(blank=True)  # why an org_admin deployed into a freeze window
-    # When the worker last found that agents can download the bundle. Null before the first offer and while they cannot.
+    freeze_override = models.TextField(blank=True)  # an org_admin's reason for overriding freeze windows
+    # When the worker last found that agents can download the bundle (in a rollback: the bundle of ``restores``). Null
+    # before the first offers, and while agents cannot download the bundle.
     served_at = models.DateTimeField(null=True)
-    # After an outage of the control plane, agent timeouts are counted from this time.
+    # The end of the last outage. Timeouts of offers made before this time are counted from it. Null without an outage.
     timeouts_from = models.DateTimeField(null=True)
     # The key set at the start of the build. With it, a second attempt builds the same bytes.
     signing_keys: models.JSONField[Any, Any] = models.JSONField(null=True)
@@ -290,7 +292,7 @@ class AgentFailure(models.Model):
     action = models.CharField(max_length=10)
     reason = models.CharField(max_length=20, choices=enum_choices(FailureReason))
     detail = models.TextField(blank=True)
-    # The detail with numbers, ids and hashes masked. Failures are grouped by it.
+    # The detail, shortened and with numbers, ids and hashes masked. Failures are grouped by reason and cause.
     cause = models.CharField(max_length=MAX_CAUSE, blank=True)
     at = models.DateTimeField()
     bounded_columns = frozenset({"detail"})
@@ -306,7 +308,7 @@ class AgentFailure(models.Model):
 
 
 class ProgressCount(models.Model):
-    """A change to the number of agents with the same wave, progress and ``counted``, or the sum of such changes.
+    """A change to the number of a deployment's agents with one wave, progress and ``counted``, or a sum of changes.
 
     The sum of all rows is the current number. Triggers on ``DeploymentAgent`` insert rows and never update them, so
     reports do not wait for each other. The job ``releases.sum_progress`` replaces the rows with their sums (see
@@ -326,7 +328,7 @@ class ProgressCount(models.Model):
     class Meta:
         indexes = [
             models.Index(fields=["deployment"], name="releases_progresscount_of"),
-            # Without this index, the job would read the counts of all deployments.
+            # Without this index, ``releases.sum_progress`` would read the counts of all deployments.
             models.Index(fields=["deployment"], condition=Q(is_sum=False), name="releases_progresscount_new"),
         ]
 

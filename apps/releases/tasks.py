@@ -24,8 +24,8 @@ from byteor_cloud.worker.jobs import Claim, GivenUp, runs, runs_claimed, runs_pe
 
 
 def _build_given_up(why: GivenUp, job: BuildBundle) -> None:
-    # The configuration may not be the reason why the job was killed, so the deployment waits until a person retries the
-    # dead letter.
+    # A killed job does not show that the build is impossible, so the deployment waits until a person retries the dead
+    # letter.
     if not why.killed:
         builds.fail_build(job.deployment_id, why.error)
 
@@ -44,7 +44,7 @@ def step(job: StepRollout) -> None:
 
 @runs(UndoBreakGlass)
 def undo_break_glass(job: UndoBreakGlass) -> None:
-    """Roll back a break-glass deployment that was not approved."""
+    """Roll back or stop a break-glass deployment whose approval was denied, expired or revoked."""
     rollbacks.roll_back_break_glass(job.deployment_id)
 
 
@@ -68,7 +68,7 @@ def agent_left(job: AgentLeft) -> None:
 
 @runs_periodically(DELETE_OLD_DETAILS)
 def delete_old_details() -> None:
-    """Delete old reports, and old agent progress and timelines."""
+    """Delete old reports, agent progress and timeline entries."""
     housekeeping.delete_old_details()
 
 
@@ -80,7 +80,7 @@ def sum_progress() -> None:
 
 @runs_periodically(SWEEP)
 def sweep() -> None:
-    """Expire approvals, and enqueue the jobs of unapproved break-glass deployments and of all deployments in flight.
+    """Expire overdue approvals, and enqueue the jobs of unapproved break-glass deployments and deployments in flight.
 
     The jobs notice agent timeouts, the end of pauses between waves, and waiting builds that can start.
     """

@@ -1,4 +1,4 @@
-"""Tests of request bodies: size limits, reading after authentication, and no database connection held while reading."""
+"""Tests of request bodies: size limits, checks before reading, incomplete bodies, and database connections."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def received(settings: Any, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("path", ["/auth/link/x", "/admin/", "/nowhere"])
 @pytest.mark.parametrize("folder_exists", [True, False])
-def test_form_with_file_leaves_no_file_on_disk(path: str, folder_exists: bool, received: Path) -> None:
+def test_refused_form_with_file_leaves_no_file_on_disk(path: str, folder_exists: bool, received: Path) -> None:
     if folder_exists:
         received.mkdir()
     part = b'--xx\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\n' + b"x" * 50_000 + b"\r\n--xx--\r\n"
@@ -159,7 +159,7 @@ def test_unauthenticated_request_is_refused_before_reading_its_body(world: World
         ("an operator", JSON, 5, 400, "malformed_json"),
     ],
 )
-def test_first_failed_check_determines_problem(
+def test_request_that_fails_several_checks_returns_problem_of_first(
     world: World, other: World, caller: str, kind: str, length: int, status: int, code: str
 ) -> None:
     _, agent = world.agent()

@@ -17,7 +17,7 @@ from byteor.engine.strict_json import JsonLimits, MalformedJson, read
 from byteor_cloud.captures import sealing
 from tests.engine.compiler.test_ops import EXAMPLE, install
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 PREAMBLE = """
 from gevent import monkey
@@ -102,7 +102,7 @@ def repr_json(value: Any) -> str:
     return json.dumps(json.loads(json.dumps(value)))
 
 
-def test_compute_process_returns_same_results_and_errors(tmp_path: Path) -> None:
+def test_results_and_errors_of_compute_process_equal_those_of_direct_calls(tmp_path: Path) -> None:
     output = run(
         """
 compute_slot.SMALL_BYTES = -1
@@ -164,7 +164,7 @@ except DomainError as error:
     print(error.status, error.retry_after > 0)
 print(compute(computations.compile_draft, large()).spec_hash is not None, pids() != [pid])
 [pid] = pids()
-os.kill(pid, signal.SIGKILL)  # while nobody waits for it
+os.kill(pid, signal.SIGKILL)  # while the process computes nothing
 while Path(f"/proc/{pid}").exists():
     gevent.sleep(0.01)
 print(compute(computations.compile_draft, large()).spec_hash is not None)
@@ -175,7 +175,7 @@ print(compute(computations.compile_draft, large()).spec_hash is not None)
     assert output == "503 True\nTrue True\nTrue\n"
 
 
-def test_compute_process_has_low_priority_and_no_secrets_or_files(tmp_path: Path) -> None:
+def test_compute_process_has_low_priority_and_inherits_no_secrets_or_files(tmp_path: Path) -> None:
     output = run(
         """
 import socket

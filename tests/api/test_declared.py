@@ -1,4 +1,4 @@
-"""Tests of operations that are declared next to the code that handles them."""
+"""Tests of API operations that are declared next to the code that handles them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Things(ApiViewSet):
     def undeclared(self, request: Any) -> None: ...
 
 
-def test_docstring_becomes_summary_and_description() -> None:
+def test_docstring_becomes_summary_and_description_of_operation() -> None:
     declared = poke.operation
 
     assert (declared.summary, declared.description) == (

@@ -1,4 +1,4 @@
-"""Tests of pagination: while a list grows, each row is on exactly one page."""
+"""Tests of pagination: completeness while rows are inserted, page sizes, cursors and page links."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_page_links_keep_filters(world: World) -> None:
     assert [row["name"] for row in follow(world, page["next"])["results"]] == ["red 2", "red 1"]
 
 
-def test_cursor_of_another_tenant_reveals_no_rows(world: World, other: World) -> None:
+def test_cursor_of_another_tenant_reveals_none_of_that_tenants_rows(world: World, other: World) -> None:
     grow(world, 3, "p")
     link = world.viewer.api.get(f"/api/v1/orgs/{world.organization.pk}/projects?limit=1").json()["next"]
 

@@ -27,13 +27,13 @@ def test_time_outside_utc_range_is_refused(moment: str) -> None:
 def test_all_invalid_parameters_are_reported_together(world: World, moment: str) -> None:
     path = f"/api/v1/orgs/{world.organization.pk}/audit-events"
 
-    answer = world.admin.api("GET", f"{path}?after={moment.replace('+', '%2B')}&outcome=&limti=5&actor_id=a%00")
+    response = world.admin.api("GET", f"{path}?after={moment.replace('+', '%2B')}&outcome=&limti=5&actor_id=a%00")
 
-    assert answer.status_code == 400
-    assert [(e["parameter"], e["code"]) for e in answer.json()["errors"]] == [
+    assert response.status_code == 400
+    assert [(e["parameter"], e["code"]) for e in response.json()["errors"]] == [
         ("after", "invalid"), ("outcome", "invalid"), ("limti", "unknown_parameter"), ("actor_id", "invalid"),
     ]  # fmt: skip
-    assert "limit" in answer.json()["errors"][2]["detail"]
+    assert "limit" in response.json()["errors"][2]["detail"]
 
 
 @pytest.mark.django_db

@@ -120,7 +120,7 @@ def test_unexpected_exception_returns_500_without_details_and_is_logged(
 @pytest.mark.parametrize(
     ("name", "code"), [("trading", "name_taken"), ("TRADING!", "slug_taken")], ids=["name", "slug"]
 )
-def test_existing_name_returns_conflict(world: World, name: str, code: str) -> None:
+def test_existing_project_name_or_slug_returns_409(world: World, name: str, code: str) -> None:
     events = AuditEvent.objects.count()
 
     response = world.admin.api.post(projects(world), {"name": name})
@@ -142,7 +142,7 @@ def test_existing_name_returns_conflict(world: World, name: str, code: str) -> N
         (drf.ParseError(), 400, "invalid"),
     ],
 )
-def test_drf_errors_have_statuses_and_codes(error: Exception, status: int, code: str) -> None:
+def test_drf_errors_become_domain_errors_with_status_and_code(error: Exception, status: int, code: str) -> None:
     found = problems.as_domain_error(error)
 
     assert (found.status, found.reason) == (status, code)
@@ -177,7 +177,7 @@ def test_problem_contains_path_and_request_id(rf: RequestFactory) -> None:
 
 def test_error_codes_are_unique() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.DomainError)]
-    codes = [kind.code for kind in kinds if "code" in vars(kind)]  # callers of the API get NotStored as NotFound
+    codes = [kind.code for kind in kinds if "code" in vars(kind)]  # NotStored uses the code of NotFound
 
     assert (len(kinds), len(codes)) == (20, 19)
     assert len(set(codes)) == len(codes)

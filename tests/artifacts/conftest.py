@@ -29,7 +29,7 @@ def store(settings: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def receiver(settings: Any) -> Iterator[Receiver]:
-    """Run an HTTP server for side effects. The settings permit requests to it, and the program ``/bin/true``."""
+    """Run an HTTP server for side effects. Requests to its ``/hook`` and the program ``/bin/true`` are permitted."""
     with serve_http() as receiver:
         settings.CONFIG = dataclasses.replace(
             settings.CONFIG,

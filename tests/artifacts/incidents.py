@@ -1,4 +1,4 @@
-"""Builds incident bundles and the multipart forms that upload them."""
+"""Helpers that build, upload and ingest incident bundles."""
 
 from __future__ import annotations
 

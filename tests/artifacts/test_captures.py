@@ -108,7 +108,7 @@ def test_highest_sequence_number_is_found_in_journal_and_trace(world: World) -> 
     assert code(get(world, artifact, f"/journal/quotes_in?sequence={2**64}")) == (400, "invalid")
 
 
-def test_payload_with_inexact_numbers_includes_base64(world: World) -> None:
+def test_record_with_numbers_inexact_in_json_includes_base64_payload(world: World) -> None:
     payloads = [b"0.30000000000000000001", b"1.10", b"0.5"]
     artifact = ingested(world, incident(world.version().spec_kv, quotes_in=journal(payloads)))
 
@@ -177,7 +177,7 @@ def test_missing_content_returns_404_and_unreadable_content_409(world: World) ->
     assert code(get(world, odd, "/files")) == (409, "not_readable")
 
 
-def test_files_of_other_artifact_kinds_return_409(world: World) -> None:
+def test_listing_files_of_telemetry_artifact_returns_409(world: World) -> None:
     agent, api = world.agent()
     upload(api, agent)
     run_jobs()

@@ -112,7 +112,9 @@ def test_organization_keeps_at_most_64_folders(world: World, monkeypatch: pytest
 
 @pytest.mark.django_db
 @pytest.mark.usefixtures("limited")
-def test_full_host_deletes_folders_of_largest_organization(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_host_deletes_only_folders_of_uploader_or_larger_organization(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The host has space for 10 MiB. Three organizations upload captures of 1 and 2 MiB in an arbitrary order."""
     monkeypatch.setattr(derived, "MAX_SHARES", 1)
     worlds = [world, World("second"), World("third")]
@@ -131,7 +133,9 @@ def test_full_host_deletes_folders_of_largest_organization(world: World, monkeyp
 
 @pytest.mark.django_db
 @pytest.mark.usefixtures("limited")
-def test_large_capture_does_not_displace_smaller_organizations(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_capture_does_not_displace_folders_of_smaller_organizations(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(derived, "MAX_SHARES", 1)
     small = [World(name) for name in ("second", "third", "fourth")]
     theirs = {ingested(each, capture(2, 0)).pk for each in small}
@@ -189,7 +193,7 @@ def test_cleanup_corrects_stored_sizes_and_deletes_unknown_folders(world: World)
 
 
 @pytest.mark.usefixtures("limited")
-def test_concurrent_checks_respect_limits_and_store_correct_sizes(
+def test_concurrent_ingests_respect_limits_and_store_correct_sizes(
     concurrently: Race, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(derived, "MAX_SHARES", 1)

@@ -55,7 +55,7 @@ def test_record_is_posted_once(executor: Executor, proxied: None) -> None:
 
 
 @pytest.mark.parametrize("status", [301, 307, 404, 500])
-def test_error_statuses_fail_and_redirects_are_not_followed(executor: Executor, status: int) -> None:
+def test_http_post_fails_on_error_status_and_does_not_follow_redirect(executor: Executor, status: int) -> None:
     with serve_http() as elsewhere:
 
         def redirect(handler: BaseHTTPRequestHandler) -> None:

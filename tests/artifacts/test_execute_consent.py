@@ -1,4 +1,4 @@
-"""Execute replays do not run if their approval is denied, revoked or expired, or if the policy forbids them."""
+"""Execute replays do not run without a valid approval, against the policy, or in a deleted environment."""
 
 from __future__ import annotations
 

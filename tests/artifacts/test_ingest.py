@@ -65,7 +65,7 @@ def test_bundle_is_linked_to_version_of_its_deployment(world: World) -> None:
     assert (artifact.version, artifact.deployment) == (deployed, deployment)
 
 
-def test_deployment_with_different_spec_is_ignored(world: World) -> None:
+def test_bundle_is_not_linked_to_version_of_deployment_with_different_spec(world: World) -> None:
     agents = stories.fleet(world, 1)
     other = world.bundle(version=world.version(content=plan(egress="elsewhere")))
     deployment = stories.active(world, other, agents)

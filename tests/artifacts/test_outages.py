@@ -196,7 +196,7 @@ def test_agents_do_not_time_out_while_blob_store_is_unavailable(store: Path, how
     assert (deployment.status, KnownBad.objects.exists()) == ("active", False)
 
 
-def test_agent_timeout_restarts_after_outage(store: Path) -> None:
+def test_agent_can_time_out_after_outage_has_ended(store: Path) -> None:
     from apps.releases.tasks import sweep
 
     world = World("acme")

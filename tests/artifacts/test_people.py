@@ -1,4 +1,4 @@
-"""The person behind each kind of long job. Jobs of a person are counted together across organizations."""
+"""The person behind the jobs of replays, bisects, uploads, purges and webhook deliveries."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.django_db
 
 
 def people(task: str) -> list[str]:
-    """Return the ids of the people behind the queued jobs of this name."""
+    """Return the id of the person behind each job of this name, or an empty string if nobody is known."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT byteor_person FROM procrastinate_jobs WHERE task_name = %s ORDER BY id", [task])
         return [person for (person,) in cursor.fetchall()]

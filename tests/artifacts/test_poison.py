@@ -1,4 +1,4 @@
-"""Malformed uploads: each one is verified or rejected, and verified captures can be read."""
+"""Malformed and unusual uploads, the limit on the unpacked size, and errors during the check of an upload."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def odd_uploads() -> Iterator[bytes]:
 
 
 @pytest.mark.django_db
-def test_every_upload_is_verified_or_rejected(world: World) -> None:
+def test_every_malformed_upload_is_verified_or_rejected(world: World) -> None:
     agent, _ = world.agent()
     contents = list(dict.fromkeys(odd_uploads()))
     for content in contents:

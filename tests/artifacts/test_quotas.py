@@ -1,4 +1,4 @@
-"""Quotas and usage of organizations. They are tested here because no app above artifacts has quotas."""
+"""Quotas and usage of organizations. They are tested here because artifacts may import all apps that apply quotas."""
 
 from __future__ import annotations
 
@@ -255,7 +255,7 @@ def test_stored_bytes_quota_refuses_new_but_not_existing_deployments(world: Worl
 # -- without quotas -------------------------------------------------------------------------------------------------
 
 
-def test_organization_without_quotas_needs_one_quota_query(world: World, other: World) -> None:
+def test_each_request_without_quotas_needs_one_quota_query(world: World, other: World) -> None:
     agent, api = world.agent()
     token = world.enrollment_token(max_uses=5)
     limit(other, agents=0, drafts=0, stored_bytes=0, captures_per_day=0)
@@ -278,7 +278,9 @@ def test_organization_without_quotas_needs_one_quota_query(world: World, other: 
 # -- usage ----------------------------------------------------------------------------------------------------------
 
 
-def test_usage_counts_agents_uploads_and_replays(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_usage_contains_all_counters_before_and_after_they_are_summed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     limit(world, agents=10)
     version = world.version()
     artifact = ingested(world, incident(version.spec_kv))
@@ -302,7 +304,7 @@ def test_usage_counts_agents_uploads_and_replays(world: World, monkeypatch: pyte
         stored = artifact.size_bytes + artifact.derived_bytes
         assert body["used"] == {"agents": 2, "stored_bytes": stored, "captures_per_day": 1, "drafts": 1}
         (only,) = body["by_month"]
-        work = sum(stage["in"] for stage in replay.result["stages"].values())  # one unit per record below 1 KiB
+        work = sum(stage["in"] for stage in replay.result["stages"].values())  # one unit of work per record below 1 KiB
         assert only == {
             "month": month, "agents": 2, "heartbeats": 3, "uploaded_bytes": artifact.size_bytes,
             "stored_bytes": stored, "replays": 1, "work": only["work"],

@@ -1,4 +1,4 @@
-"""Artifacts whose check cannot continue: the reported reason, and the new check after a repeated upload."""
+"""Artifacts whose check cannot continue, and captures, content and deploy bundles whose files are missing."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_reasons_of_artifact_list_need_one_query(stuck: Stuck) -> None:
     assert count() == one
 
 
-def test_migration_adds_serial_key_to_old_checks(world: World) -> None:
+def test_migration_adds_lock_to_old_ingest_jobs(world: World) -> None:
     letter = dead_letter(IngestArtifact(artifact_id="0190b3c2-0000-7000-8000-000000000001"))
     migration = importlib.import_module("apps.artifacts.migrations.0010_ingest_serials").Migration
 
@@ -203,7 +203,7 @@ def test_repeated_upload_does_not_requeue_waiting_or_finished_checks(world: Worl
     assert "artifact.requeue" not in events()
 
 
-def test_check_that_killed_its_process_is_not_requeued(stuck: Stuck) -> None:
+def test_check_that_killed_its_process_is_not_requeued_by_repeated_upload(stuck: Stuck) -> None:
     with connection.cursor() as cursor:
         cursor.execute("UPDATE procrastinate_jobs SET byteor_kills = %s", [jobs.KILLS])
 
@@ -226,7 +226,7 @@ def test_repeated_upload_changes_nothing_while_store_is_unavailable(
     assert (events(), ProcrastinateJob.objects.get().status) == (["artifact.receive"], "failed")
 
 
-def test_console_retry_checks_artifact(stuck: Stuck) -> None:
+def test_retry_in_console_of_job_without_lock_checks_artifact(stuck: Stuck) -> None:
     with connection.cursor() as cursor:
         cursor.execute("UPDATE procrastinate_jobs SET lock = NULL")  # older releases enqueued jobs without a lock
     signed_in(stuck.world.operator.user).post(act(ProcrastinateJob.objects.get(), "retry"), YES)

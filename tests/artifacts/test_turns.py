@@ -32,7 +32,7 @@ from tests.worlds import World, plan
 
 
 class Watched(Turns):
-    """Turns whose clock the test advances. ``joined`` contains the replays that take turns."""
+    """Turns whose clock the test advances. ``joined`` contains the turn of each replay that takes turns."""
 
     def __init__(self) -> None:
         self.time = 0.0
@@ -312,7 +312,7 @@ def test_paused_execute_replay_performs_each_side_effect_once(turns: Watched, re
         wait_until(lambda: receiver.requests)
         turn = turns.of(world)
         turns.pass_time(SHORT_S)
-        assert not turn.claim.is_paused  # a stopping worker waits until an execute replay finishes
+        assert not turn.claim.is_paused  # otherwise, a stopping worker would not wait for the execute replay
         turns.pass_time(QUANTUM_S)
         wait_until(lambda: status(row) == "succeeded")
 

@@ -92,7 +92,9 @@ def test_upload_is_stored_and_returned(world: World) -> None:
 
 
 @pytest.mark.parametrize("kind", ["snapshot", "telemetry", "diagnostic"])
-def test_other_artifact_kinds_are_verified_without_check(world: World, run_jobs: Any, kind: str) -> None:
+def test_artifacts_other_than_incident_bundles_are_verified_without_check(
+    world: World, run_jobs: Any, kind: str
+) -> None:
     agent, api = world.agent()
     artifact_id = upload(api, agent, kind=kind).json()["id"]
 
@@ -340,7 +342,7 @@ def test_json_upload_is_refused(world: World) -> None:
     refused(api.post(f"/api/v1/agents/{agent.pk}/artifacts", {**FORM}), 415, "unsupported_media_type", b"")
 
 
-def test_only_agent_itself_can_upload(world: World) -> None:
+def test_only_agent_itself_can_upload_its_artifacts(world: World) -> None:
     (agent, _), (_, other_api) = stories.fleet(world, 2)
     token = world.enrollment_token()
 
@@ -350,7 +352,7 @@ def test_only_agent_itself_can_upload(world: World) -> None:
     assert (Artifact.objects.count(), is_stored(b"bad")) == (0, False)
 
 
-def test_artifacts_can_be_filtered_by_each_parameter(world: World) -> None:
+def test_artifact_list_applies_filters(world: World) -> None:
     agent, api = world.agent()
     first = upload(api, agent, b"1", kind="snapshot", captured_at="2026-01-01T00:00:00Z").json()
     second = upload(api, agent, b"2", spec_hash="sha256:" + "b" * 64).json()

@@ -32,7 +32,7 @@ BY_NATIVE_CODE = {
 
 
 def reach(tmp_path: Path, bundle: MakeBundle, ring: MakeRing, found: Mapping[bytes, bytes]) -> Any:
-    """Replay an op that makes each attempt, with ``found`` as its recorded output. Return the last message."""
+    """Replay a record for each attempt, with the values of ``found`` as recorded output. Return the last message."""
     site = tmp_path / "site"
     site.mkdir()
     install(site, "reaching", {"reach": "reaching"})
@@ -45,20 +45,20 @@ def reach(tmp_path: Path, bundle: MakeBundle, ring: MakeRing, found: Mapping[byt
 
 
 def test_op_cannot_reach_outside_its_process(tmp_path: Path, bundle: MakeBundle, ring: MakeRing) -> None:
-    told = reach(tmp_path, bundle, ring, FOUND)
+    message = reach(tmp_path, bundle, ring, FOUND)
 
-    assert told["outcome"]["result"]["divergence"] is None
-    assert told["outcome"]["result"]["egress"]["out"]["records"] == len(FOUND)
+    assert message["outcome"]["result"]["divergence"] is None
+    assert message["outcome"]["result"]["egress"]["out"]["records"] == len(FOUND)
 
 
 @pytest.mark.skipif(
     None in sealing.in_force().values(), reason=f"this system does not seal everything: {dict(sealing.in_force())}"
 )
 def test_native_code_of_op_cannot_reach_outside_its_process(tmp_path: Path, bundle: MakeBundle, ring: MakeRing) -> None:
-    told = reach(tmp_path, bundle, ring, BY_NATIVE_CODE)
+    message = reach(tmp_path, bundle, ring, BY_NATIVE_CODE)
 
-    assert told["outcome"]["result"]["divergence"] is None
-    assert told["outcome"]["result"]["egress"]["out"]["records"] == len(BY_NATIVE_CODE)
+    assert message["outcome"]["result"]["divergence"] is None
+    assert message["outcome"]["result"]["egress"]["out"]["records"] == len(BY_NATIVE_CODE)
     assert not (tmp_path / "secret.new").exists()
 
 

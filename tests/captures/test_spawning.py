@@ -1,4 +1,4 @@
-"""Tests of child processes that are started from an event loop."""
+"""Tests of the start and end of child processes, also in a process with an event loop."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ print(child.socket.recv(100), child.kill() in (0, -9), forks)
 """
 
 
-def test_child_uses_its_socket_and_separate_session() -> None:
+def test_child_communicates_over_socket_and_has_separate_session() -> None:
     child = Child("json.tool", "--compact", environment=ENVIRONMENT)
 
     assert os.getsid(child.pid) == child.pid

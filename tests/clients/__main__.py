@@ -1,6 +1,6 @@
 """``make clients``: generate clients from docs/openapi.yaml and check that they contain every operation.
 
-Exits with 1 if there are no operations or a client lacks one, a generator warns, or a client cannot be used.
+Exits with 1 if the document has no operations, a client lacks one, a generator warns, or a client cannot be used.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ for module in pkgutil.walk_packages(package.__path__, "{PACKAGE}."):
 """
 # Matches the method and the path of the operation that a module of the generated Python package calls.
 _PYTHON_CALL = re.compile(r'"method": "(\w+)",\s+"url": "([^"]+)"')
-# Matches the place of a type error (TS2...). If the compiler fails without one, it has found a syntax error first.
+# Matches the place of a type error (TS2...). If the compiler fails without a type error, it has not checked all types.
 _WRONG_TYPE = re.compile(r"^(\w+)\.ts\((\d+),\d+\): error TS2", re.MULTILINE)
 
 

@@ -25,7 +25,7 @@ def chain(stages: int, op: str) -> dict[str, Any]:
     return {"plan_v": 1, "name": "large", "target": "lane_graph", "lane_graph": graph}
 
 
-def test_largest_previews_diffs_and_drawings_are_truncated() -> None:
+def test_largest_previews_and_diffs_are_truncated_and_drawing_is_omitted() -> None:
     plan = chain(3_900, "http_post:http://127.0.0.1:9000/".ljust(800, "u"))
     assert 3 * MIB < len(json.dumps(plan)) <= 4 * MIB
     compilation = compile_plan(plan)

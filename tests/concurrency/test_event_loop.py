@@ -138,7 +138,7 @@ def test_resumed_request_waits_for_turn_while_others_compute(clock: Clock, monke
             set_owner("c")
             resume()
 
-    assert waited == ["b", "b", "c"]  # the first wait was at the start of its block
+    assert waited == ["b", "b", "c"]  # the first wait is from the start of b's block
 
 
 def test_code_outside_requests_does_not_wait(clock: Clock) -> None:

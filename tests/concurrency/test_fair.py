@@ -87,7 +87,7 @@ def test_next_free_slot_goes_to_another_organization() -> None:
 
     made.give_back(ADA, ADA)
 
-    assert made.served == [FAR, ADA]  # Acme has freed both slots, so each organization holds one
+    assert made.served == [FAR, ADA]  # Acme gets the second slot, because it holds none and the third organization one
     made.finish(FAR, ADA, EVE, EVE)
 
 
@@ -95,7 +95,7 @@ def test_organization_holds_at_most_half_of_slots() -> None:
     made = crowd(4, held_by=[ADA, KEY])
     made.wait_for_slot(BOB)
 
-    made.slots.take(EVE, timeout_s=0.0)  # two slots are free, and Acme may get none of them
+    made.slots.take(EVE, timeout_s=0.0)  # one slot stays free, because Acme already holds half of the slots
 
     assert made.served == []
     made.give_back(KEY)
@@ -116,18 +116,18 @@ def test_people_and_keys_take_turns_within_organization() -> None:
     assert made.serve_all(KEY) == [ADA, KEY, BOB, KEY, ADA, KEY]
 
 
-def test_person_in_more_organizations_gets_no_more_slots() -> None:
+def test_person_in_several_organizations_gets_no_extra_slots() -> None:
     many = [Holder(f"organization {number}", "people", "ada") for number in range(4)]
     made = crowd(3, held_by=[many[0], many[1], EVE])
     made.wait_for_slot(many[2], many[3], EVE)
 
     made.give_back(EVE)
 
-    assert made.served == [EVE]  # Ada holds no slot in the third organization, but two in others
+    assert made.served == [EVE]  # Ada holds no slot in the third organization, but two in other organizations
     made.serve_all(EVE)
 
 
-def test_requests_of_caller_are_served_in_order_after_returning_request() -> None:
+def test_request_with_is_first_is_served_before_other_requests_of_its_caller() -> None:
     slots = FairSlots(1, waiting=10)
     slots.take(ADA, timeout_s=0.0)
     made = Crowd(slots)
@@ -150,7 +150,7 @@ def test_requests_of_caller_are_served_in_order_after_returning_request() -> Non
     assert order == ["returning", "one", "two"]
 
 
-def test_organization_with_most_waiting_requests_is_refused() -> None:
+def test_full_queue_refuses_request_of_organization_with_most_waiting_requests() -> None:
     made = crowd(1, held_by=[ADA], waiting=4)
     made.wait_for_slot(ADA, ADA, BOB, KEY)
 

@@ -1,4 +1,4 @@
-"""Compiled queries of the console: people with equal forms of roles share them, but find only their own rows."""
+"""Compiled queries of the console: people with the same kinds of roles share a query, but find only visible rows."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from byteor.engine.target import Target
         (Target(agents=("x",) * 2000), "2,000 agents by name"),
     ],
 )
-def test_target_is_described(target: Target | None, expected: str) -> None:
+def test_target_is_described_in_words(target: Target | None, expected: str) -> None:
     assert describe_target(target) == expected
 
 
@@ -48,7 +48,7 @@ def test_target_is_described(target: Target | None, expected: str) -> None:
         ),
     ],
 )
-def test_strategy_is_described(strategy: dict[str, Any] | None, expected: str) -> None:
+def test_strategy_is_described_in_words(strategy: dict[str, Any] | None, expected: str) -> None:
     phrase = describe_strategy(Strategy.from_stored(strategy) if strategy else None)
 
     assert phrase.replace("\N{NO-BREAK SPACE}", " ") == expected

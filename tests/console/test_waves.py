@@ -70,7 +70,9 @@ def test_wave_without_agents_is_omitted() -> None:
         (DeploymentState(S.FAILED, reason="approval_expired"), {}, ["never offered"] * 3),
     ],
 )
-def test_each_wave_shows_expected_state(deployment: DeploymentState, counts: CountsByWave, states: list[str]) -> None:
+def test_wave_states_follow_from_deployment_state_and_agent_counts(
+    deployment: DeploymentState, counts: CountsByWave, states: list[str]
+) -> None:
     assert [each.state for each in build_waves(CAREFUL, deployment, counts, expected=20)] == states
 
 

@@ -77,7 +77,7 @@ NOW = timezone.now()
 HASH = f"sha256:{'0' * 64}"
 _ALL = Organization.objects.all()
 KEPT: dict[str, Callable[[Any, Any], QuerySet[Any]]] = {
-    # by the way in which the query keeps a value of the first call; the queries are built from an id and a name
+    # Each key states how the query keeps a value of the first call. Each function builds a query from an id and a name.
     "time": lambda pk, name: _ALL.filter(created_at__lt=NOW),
     "date": lambda pk, name: _ALL.filter(created_at__date=NOW.date()),
     "time of day": lambda pk, name: _ALL.filter(created_at__time=NOW.time()),
@@ -96,7 +96,7 @@ KEPT: dict[str, Callable[[Any, Any], QuerySet[Any]]] = {
     "long word": lambda pk, name: _ALL.filter(name="a" * 41),
     "part of a text": lambda pk, name: _ALL.filter(name__contains=name),
     "text with a value": lambda pk, name: _ALL.annotate(x=Value(f"of {name}")),
-    "case that was changed": lambda pk, name: _ALL.filter(slug=name.upper()),
+    "value in upper case": lambda pk, name: _ALL.filter(slug=name.upper()),
     "large number": lambda pk, name: _ALL.filter(revision=100),
     "large negative number": lambda pk, name: _ALL.annotate(x=Value(-100)),
     "fraction": lambda pk, name: _ALL.annotate(x=Value(0.5)),

@@ -1,4 +1,4 @@
-"""Tests of database timeouts, and of the check that the processes do not open too many connections."""
+"""Tests of database timeouts, the required number of connections, and frequent statements."""
 
 from __future__ import annotations
 
@@ -87,11 +87,11 @@ def slow_project(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_statement_timeout_returns_503_and_changes_nothing() -> None:
     world = World("slow")
     with timeouts(statement_timeout=1):
-        answer = world.admin.api.post(f"/api/v1/orgs/{world.organization.pk}/projects", {"name": "billing"})
+        response = world.admin.api.post(f"/api/v1/orgs/{world.organization.pk}/projects", {"name": "billing"})
 
-    assert answer.status_code == 503
-    assert 5 <= int(answer["Retry-After"]) <= 15
-    assert answer.json()["detail"] == "The database query took too long. Try again, or request less data."
+    assert response.status_code == 503
+    assert 5 <= int(response["Retry-After"]) <= 15
+    assert response.json()["detail"] == "The database query took too long. Try again, or request less data."
     assert not Project.objects.filter(name="billing").exists()
 
 
@@ -107,13 +107,13 @@ def test_lock_timeout_returns_503_and_changes_nothing() -> None:
     parameters = connection.get_connection_params()
     address = {name: parameters[name] for name in ("dbname", "user", "host", "port") if name in parameters}
     with _lock_project(address, world) as other, timeouts(lock_timeout=0.2):
-        answer = world.admin.api.put(
+        response = world.admin.api.put(
             f"/api/v1/orgs/{world.organization.pk}/projects/{world.project.pk}", {"name": "renamed"}
         )
         other.rollback()
 
-    assert answer.status_code == 503
-    assert 1 <= int(answer["Retry-After"]) <= 4
+    assert response.status_code == 503
+    assert 1 <= int(response["Retry-After"]) <= 4
     assert not Project.objects.filter(name="renamed").exists()
 
 
@@ -126,13 +126,13 @@ def test_statement_timeout_on_console_page_returns_503(world: World, monkeypatch
     monkeypatch.setattr("apps.tenancy.api.views.sign_in.accounts.spend_sign_in_link", raise_cancelled)
     client = Client(raise_request_exception=False, headers={"Accept": "text/html"})
 
-    answer = client.get("/auth/link/x")
-    if answer.status_code != 503:
-        answer = client.post("/auth/link/x")
+    response = client.get("/auth/link/x")
+    if response.status_code != 503:
+        response = client.post("/auth/link/x")
 
-    assert answer.status_code == 503
-    assert 5 <= int(answer["Retry-After"]) <= 15
-    assert b"secret" not in answer.content
+    assert response.status_code == 503
+    assert 5 <= int(response["Retry-After"]) <= 15
+    assert b"secret" not in response.content
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_serve_refuses_to_start_with_too_few_connections(settings: Any, set_conf
 
 @pytest.fixture
 def set_config(settings: Any) -> Callable[..., Any]:
-    """Return a function that returns a copy of the settings with changes."""
+    """Return a function that returns a copy of the configuration with changes."""
     from dataclasses import replace
 
     return lambda **changes: replace(settings.CONFIG, **changes)
@@ -217,7 +217,7 @@ def test_frequent_statement_works_after_error(frequent: Frequent) -> None:
 def test_frequent_statement_raises_commit_error(frequent: Frequent) -> None:
     World("acme")
     orphan = frequent(
-        "UPDATE tenancy_project SET organization_id = %s::text::uuid RETURNING id"  # checked at the commit
+        "UPDATE tenancy_project SET organization_id = %s::text::uuid RETURNING id"  # the commit checks this id
     )
 
     with pytest.raises(IntegrityError):

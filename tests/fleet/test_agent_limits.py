@@ -125,7 +125,7 @@ def test_concurrent_rotations_create_at_most_three_keys(concurrently: Race, worl
     assert sorted(beat(each, agent).status_code for each in usable) == [200, 401, 401]
 
 
-def test_requested_rotation_resets_rotation_limit(world: World) -> None:
+def test_request_for_rotation_by_agent_resets_rotation_limit(world: World) -> None:
     agent, first = world.agent()
     api = rotated(first, agent, 3)
     assert rotate(api, agent).status_code == 429

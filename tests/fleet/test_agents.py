@@ -25,7 +25,7 @@ def names(world: World, query: str) -> list[str]:
     return [row["name"] for row in response.json()["results"]]
 
 
-def test_agents_are_filtered_by_each_parameter(world: World) -> None:
+def test_agent_list_applies_filters(world: World) -> None:
     alpha, alpha_api = world.agent(name="alpha", zone="a", tier="edge")
     world.agent(name="beta", zone="a")
     world.agent(world.staging, "gamma", zone="a")
@@ -192,7 +192,7 @@ def test_agent_can_read_only_itself(world: World) -> None:
     assert Heartbeat.objects.count() == 2
 
 
-def test_signing_keys_have_etag(world: World) -> None:
+def test_signing_keys_are_returned_with_etag(world: World) -> None:
     agent, api = world.agent()
     path = f"/api/v1/agents/{agent.pk}/signing-key"
 

@@ -55,7 +55,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def get(path: str, token: str | None = None, *, address: str = "127.0.0.1", cookie: str = "", **headers: str) -> Any:
-    """Send a request on a new client."""
+    """Send a request with a new client."""
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
     if cookie:
@@ -234,7 +234,7 @@ def test_console_session_is_accepted_when_address_is_over_limit(world: World) ->
     assert statuses(BURST, "/static/byteor/page.css", cookie=cookie) == [404] * BURST  # no static files in tests
 
 
-def test_unverified_session_gets_static_files_when_address_is_over_limit(world: World) -> None:
+def test_unverified_session_is_accepted_for_static_files_when_address_is_over_limit(world: World) -> None:
     cookie = session_of(world.viewer.user)
     use_up()
 

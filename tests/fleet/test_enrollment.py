@@ -98,7 +98,9 @@ def test_batched_token_lookup_returns_token_for_each_digest(world: World) -> Non
     ],
     ids=["expired", "revoked", "environment deleted"],
 )
-def test_expired_or_revoked_token_is_refused(world: World, invalidate: Callable[[str], Any]) -> None:
+def test_token_that_is_expired_revoked_or_of_deleted_environment_is_refused(
+    world: World, invalidate: Callable[[str], Any]
+) -> None:
     token = world.enrollment_token()
     invalidate(token)
 
@@ -229,7 +231,7 @@ def test_replacing_token_supersedes_agent_with_same_name(world: World) -> None:
     assert AuditEvent.objects.get(action="agent.supersede").resource_id == str(old.pk)
 
 
-def test_token_labels_take_precedence(world: World) -> None:
+def test_token_labels_take_precedence_over_labels_of_agent(world: World) -> None:
     token = world.enrollment_token(labels={"zone": "token", "tier": "edge"})
 
     body = enroll(world, token, name="a", labels={"zone": "mine", "disk": "ssd"}).json()

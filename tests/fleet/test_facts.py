@@ -1,4 +1,4 @@
-"""Filters and counts of an environment's agents, which are read from narrow rows."""
+"""Filters and counts of an environment's agents, both read from narrow rows such as pulses."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_offers_and_heartbeats_update_drift(world: World) -> None:
     assert (names(world, "drifted=true"), names(world, "drifted=false")) == ([], ["agent"])
 
 
-def test_changes_that_do_not_affect_pulses_add_no_note(world: World) -> None:
+def test_changes_that_do_not_affect_pulses_add_no_changed_agent_note(world: World) -> None:
     agent, api = world.agent(zone="a")
     beat(agent, api)
     facts.settle(world.dev.pk)
@@ -163,7 +163,7 @@ def test_changes_that_do_not_affect_pulses_add_no_note(world: World) -> None:
 
 
 @pytest.mark.parametrize("read", [lambda world: facts.count(world.dev), lambda world: names(world, "limit=1")])
-def test_first_reader_or_job_deletes_notes(world: World, read: Any) -> None:
+def test_first_reader_or_job_deletes_notes_of_changed_agents(world: World, read: Any) -> None:
     world.agent()
     world.agent(world.staging)
     assert (ChangedAgent.objects.exists(), Pulse.objects.count()) == (True, 0)
@@ -175,7 +175,7 @@ def test_first_reader_or_job_deletes_notes(world: World, read: Any) -> None:
     assert (ChangedAgent.objects.exists(), Pulse.objects.count()) == (False, 2)
 
 
-def test_query_count_does_not_depend_on_number_of_notes(world: World) -> None:
+def test_query_count_does_not_depend_on_number_of_changed_agents(world: World) -> None:
     for number in range(20):
         world.agent(name=f"agent-{number}")
     facts.maintain()
@@ -192,7 +192,7 @@ def test_query_count_does_not_depend_on_number_of_notes(world: World) -> None:
     assert costs[1] == costs[2] <= costs[0] + 1
 
 
-def test_many_notes_are_settled_in_batches(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_changed_agents_are_settled_in_batches(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(facts, "BATCH_SIZE", 2)
     agents = [world.agent(name=f"agent-{number}")[0] for number in range(5)]
     for status in ("degraded", "failed"):
@@ -209,11 +209,11 @@ def test_many_notes_are_settled_in_batches(world: World, monkeypatch: pytest.Mon
 
 
 def test_online_until_is_never_after_agent_becomes_stale(world: World) -> None:
-    """Until this time, no heartbeat is read. If this time were too late, a stale agent would be counted as online."""
+    """Until ``online_until``, no heartbeat is read. If it were too late, a stale agent would be counted as online."""
     agent, _ = world.agent()
     now = timezone.now()
     beats = Heartbeat.objects.filter(agent=agent)
-    # The interval of the setting, one under load, one of an earlier, shorter setting, and that of the setting again.
+    # In order: the configured interval, a longer one under load, one of a shorter earlier setting, the configured one.
     for interval_s in (30, 300, 20, 30):
         beats.update(last_seen_at=now, next_heartbeat_s=interval_s)
         facts.settle(world.dev.pk)

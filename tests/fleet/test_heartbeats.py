@@ -128,7 +128,7 @@ def test_running_since_changes_only_with_bundle(world: World) -> None:
     assert Heartbeat.objects.get().running_since == Heartbeat.objects.get().last_seen_at
 
 
-def test_heartbeat_returns_desired_deployment_even_if_it_runs(world: World) -> None:
+def test_heartbeat_returns_desired_deployment_even_if_agent_already_runs_it(world: World) -> None:
     agents = stories.fleet(world, 1)
     (agent, api) = agents[0]
     deployment = stories.offered(world, world.bundle())

@@ -33,7 +33,7 @@ def beat(agent: Agent, api: Api, bundle: str | None = A, *, deployment: Any = DE
 
 
 def store(agent: Agent, minute: float, bundle: str | None = A) -> None:
-    """Store a heartbeat dated ``minute`` minutes after noon, because the database's clock stops in a transaction."""
+    """Store a heartbeat of ``minute`` minutes after noon directly. The database's clock would stop in a transaction."""
     Heartbeat.objects.filter(agent=agent).update(
         last_seen_at=NOON + timedelta(minutes=minute),
         running_bundle_hash=bundle,
@@ -181,7 +181,7 @@ def test_concurrent_heartbeats_leave_at_most_one_open_interval(world: World, con
 
 @pytest.mark.django_db(transaction=True)
 def test_waiting_heartbeat_sees_interval_of_previous_heartbeat(world: World, concurrently: Race) -> None:
-    """Two transactions store heartbeats of the same two agents, so that one must wait for the other."""
+    """Two transactions store heartbeats of the same two agents, so one transaction must wait for the other."""
     agents = sorted((world.agent(name=f"agent-{number}")[0] for number in range(2)), key=lambda agent: agent.pk)
 
     def store_both(bundle: str) -> None:

@@ -62,7 +62,7 @@ def test_agent_can_be_drained_and_undrained(world: World) -> None:
 
 
 @pytest.mark.parametrize("operation", ["drain", "undrain", "rotate-key"])
-def test_viewers_cannot_operate_agents(world: World, operation: str) -> None:
+def test_viewers_cannot_drain_or_undrain_agents_or_rotate_their_keys(world: World, operation: str) -> None:
     agent, _ = world.agent()
 
     response = world.viewer.api.post(world.path(rest=f"/agents/{agent.pk}/{operation}"))
@@ -409,7 +409,7 @@ def test_enrollment_can_replace_agent_with_suspected_clone(world: World) -> None
 
 
 def test_no_key_is_created_after_clone_suspicion(concurrently: Race, world: World) -> None:
-    """Whichever request comes first, the suspicion remains and no key is created after it."""
+    """Whichever request comes first, the suspicion remains and no key is created after the suspicion."""
     agent, api = world.agent()
     for boot in "ab":
         beat(api, agent, boot_id=boot)

@@ -1,7 +1,7 @@
 """``make fuzz``: run schemathesis against a live server with a temporary data folder.
 
-It exits with 1 if a response contradicts the OpenAPI document, and prints a curl command for each such response. It
-exits with 2 if nothing was tested.
+It exits with 1 if the preparation or schemathesis fails, or a response contradicts the OpenAPI document. For each such
+response, it prints a curl command. It exits with 2 if nothing was tested.
 The printed seed repeats the run.
 """
 

@@ -52,7 +52,7 @@ class Credential:
 
 
 def _path_ids(method: str, path: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Return ids of existing rows for the path's parameters, or the given values. Destructive calls get others."""
+    """Replace the values with ids of existing rows where known. Destructive calls get the ids of expendable rows."""
     is_destructive = method == "DELETE" or path.endswith(("/rotate-key", "/rotate-secret"))
     ids = WORLD["expendable_ids" if is_destructive else "ids"]
     segments = dict(re.findall(r"([a-z-]+)/\{([a-z_]+)\}", path))

@@ -60,7 +60,7 @@ class Operation:
 
     @property
     def families(self) -> tuple[Family, ...]:
-        """The only credential families that the operation must accept."""
+        """The credential families that the operation must accept. It must refuse all others."""
         needs = self.call.needs
         return (Family.USER, Family.ORGANIZATION) if isinstance(needs, Permission) else _FAMILIES[needs]
 

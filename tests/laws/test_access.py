@@ -69,7 +69,7 @@ def test_operation_declares_its_permission(operation: Operation) -> None:
     declared = operation.view.operations[operation.action].needs
 
     assert issubclass(operation.view, ApiViewSet)
-    # Below an organization a role is required, except for agents; elsewhere the credential family is enough.
+    # Below an organization, people and organization keys need a permission. Elsewhere the credential family is enough.
     if operation.is_tenant and not MACHINES & set(operation.families):
         assert isinstance(declared, Permission)
     else:
@@ -118,7 +118,7 @@ def test_invalid_credential_is_refused(operation: Operation, tenants: Tenants) -
 
 
 @pytest.mark.parametrize("operation", [o for o in operations() if MACHINES & set(o.families)], ids=str)
-def test_agent_of_another_environment_gets_404(operation: Operation, tenants: Tenants) -> None:
+def test_agent_or_enrollment_token_of_another_environment_gets_404(operation: Operation, tenants: Tenants) -> None:
     before = writes()
     for place in (tenants.sibling, tenants.cousin, tenants.abroad.place):
         stranger = place.agent_api if operation.families == (Family.AGENT,) else place.enroller

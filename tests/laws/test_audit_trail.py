@@ -1,4 +1,4 @@
-"""One module writes all audit events, and what machines can repeat without limit is counted, not recorded each time."""
+"""One module writes all audit events. Events that machines can repeat without limit are counted, not each recorded."""
 
 from __future__ import annotations
 

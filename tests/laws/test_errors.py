@@ -1,4 +1,4 @@
-"""The OpenAPI document lists exactly the errors that the views declare, and its generator names no view."""
+"""The OpenAPI document lists the errors that the views declare, and its generator names no action of a view."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Only one module writes assignments and deployment agents, so that the two tables cannot disagree."""
+"""Only one module writes assignments and deployment agents. Enrollment may only create empty assignments."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def written(source: str) -> list[int]:
     return sorted(lines)
 
 
-def test_only_one_module_writes_assignments_and_deployment_agents() -> None:
+def test_only_one_module_and_enrollment_write_assignments_and_deployment_agents() -> None:
     modules = [path for path in (ROOT / "apps").rglob("*.py") if path.parent.name != "migrations"]
     sources = {str(path.relative_to(ROOT)): path.read_text() for path in modules}
 

@@ -117,7 +117,7 @@ def test_sign_in_link_and_invitation_create_no_token(world: World) -> None:
     invited = {"email": "new@acme.example", "role": "viewer"}
     before = counts()
 
-    answer = world.admin.api.post(f"/api/v1/orgs/{world.organization.pk}/members", invited)
+    response = world.admin.api.post(f"/api/v1/orgs/{world.organization.pk}/members", invited)
     made = json.loads(run("sign_in_link", "--email", "New@acme.example", "--json"))
     printed = run("sign_in_link", "--email", "new@acme.example")
 
@@ -127,7 +127,7 @@ def test_sign_in_link_and_invitation_create_no_token(world: World) -> None:
     after = counts()
     # A person, a membership, two links, three events, and no token.
     assert [new - old for old, new in zip(before, after, strict=True)] == [0, 1, 1, 0, 2, 0, 3]
-    assert "bor_usr_" not in answer.text + printed + json.dumps(made)
+    assert "bor_usr_" not in response.text + printed + json.dumps(made)
     secret = made["login_url"].partition("/auth/link/")[2]
     assert Api(secret).get("/api/v1/me").status_code == 401  # a link is not a token
     statuses = [Client().post(f"/auth/link/{secret}").status_code for _ in range(2)]
@@ -260,7 +260,7 @@ def test_django_system_checks_report_nothing() -> None:
     assert urls.urlpatterns
 
 
-def test_help_works_without_database(cold: Installation) -> None:
+def test_help_is_printed_without_starting_database(cold: Installation) -> None:
     empty = cold.data_dir / "empty"
     done = cold.manage("help", DATA_DIR=str(empty))
 

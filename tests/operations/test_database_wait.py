@@ -40,7 +40,7 @@ def lines() -> list[str]:
     return []
 
 
-def test_wait_gives_up_after_60_seconds_and_reports_every_5(lines: list[str]) -> None:
+def test_wait_gives_up_after_60_seconds_and_reports_every_5_seconds(lines: list[str]) -> None:
     attempts = FakeAttempts(end_at=None)
 
     with pytest.raises(OperationalError, match=r"^it did not respond within 60 s: connection refused$"):
@@ -60,7 +60,7 @@ def test_wait_finishes_when_database_becomes_available(lines: list[str], end_at:
     assert (attempts.now, len(lines)) == (1000 + end_at, reported)
 
 
-def test_wait_gives_up_when_server_refuses(lines: list[str]) -> None:
+def test_wait_gives_up_when_server_refuses_connection(lines: list[str]) -> None:
     attempts = FakeAttempts(end_at=7, is_refused=True, error="FATAL: no")
 
     with pytest.raises(OperationalError, match=r"^FATAL: no$"):

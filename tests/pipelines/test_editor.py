@@ -151,7 +151,9 @@ def test_viewer_sees_diagnostics_of_last_save(world: World) -> None:
 
 
 @pytest.mark.parametrize("deleted", [False, True])
-def test_draft_of_another_organization_is_not_found(world: World, other: World, draft: Draft, deleted: bool) -> None:
+def test_draft_of_another_organization_or_deleted_environment_is_not_found(
+    world: World, other: World, draft: Draft, deleted: bool
+) -> None:
     version, _ = versions.promote(draft, actor=world.operator.actor)
     client = signed_in(other.admin.user)
     if deleted:
@@ -284,7 +286,7 @@ def test_compare_page_shows_changes_between_versions(world: World) -> None:
     assert '<span class="added">+single_ring.ingress=c</span>' in chosen.text
 
 
-def test_compare_page_rejects_versions_of_other_environments(world: World, other: World) -> None:
+def test_compare_page_rejects_versions_of_other_pipelines_or_environments(world: World, other: World) -> None:
     version = world.version()
     wrong = [world.version(content=plan("another")), world.version(world.prod), other.version()]
     client = signed_in(world.viewer.user)

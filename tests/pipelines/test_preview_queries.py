@@ -1,4 +1,4 @@
-"""A preview over HTTP needs at most five database queries, for any plan and any credential."""
+"""A preview over HTTP needs at most five database queries, plus one that stores the credential's last use."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def api_with_key(world: World) -> Api:
 
 @pytest.mark.parametrize("body", [{}, {"plan": PLAN}, {"plan": WIDE}, {"plan": {"name": 1}}], ids=str)
 @pytest.mark.parametrize("caller", ["person", "key"])
-def test_preview_needs_at_most_five_queries(world: World, body: dict[str, Any], caller: str) -> None:
+def test_repeated_preview_needs_at_most_five_queries(world: World, body: dict[str, Any], caller: str) -> None:
     draft = drafts.create_draft(environment=world.dev, name="d", plan=PLAN, actor=world.operator.actor)
     api = world.operator.api if caller == "person" else api_with_key(world)
 
@@ -50,7 +50,7 @@ def test_preview_needs_at_most_five_queries(world: World, body: dict[str, Any], 
     first, later = (queries_of(api, path, body) for _ in range(2))
 
     assert len(later) <= 5, "\n".join(later)
-    # Once a minute a request also updates the time of the credential's last use.
+    # The first request of a minute also updates the time of the credential's last use.
     assert len(first) == len(later) + 1
     assert [sql for sql in first if sql.startswith("UPDATE") and "last_used_at" in sql]
 

@@ -26,7 +26,7 @@ from tests.worlds import PLAN, World
         ("x", "x", True),
     ],
 )
-def test_json_values_are_compared_by_type_and_value(one: Any, other: Any, expected: bool) -> None:
+def test_json_comparison_distinguishes_booleans_from_numbers(one: Any, other: Any, expected: bool) -> None:
     assert is_same_json(one, other) is expected
     assert is_same_json(other, one) is expected
 

@@ -218,7 +218,7 @@ def test_copy_into_same_environment_returns_same_version(world: World) -> None:
     assert Version.objects.count() == 1
 
 
-def test_version_of_another_project_is_not_found(world: World, other: World) -> None:
+def test_copying_version_of_another_organization_or_deleted_environment_returns_404(world: World, other: World) -> None:
     foreign = other.version()
     gone = world.version(world.staging)
     world.staging.deleted_at = world.staging.created_at
@@ -287,7 +287,7 @@ def test_draft_diff_uses_saved_plan(world: World) -> None:
 
 
 @pytest.mark.parametrize("query", ["", "?against=", "?against=x", "?against=%00"])
-def test_diff_requires_parameter_against(world: World, query: str) -> None:
+def test_diff_without_valid_against_parameter_returns_400(world: World, query: str) -> None:
     version = world.version()
 
     for kind, row_id in (("versions", version.pk), ("drafts", version.draft_id)):

@@ -74,7 +74,7 @@ class Model(Rollouts):
         break_glass_s: int | None = None,
         by: str,
     ) -> Deployment:
-        """Create a deployment for which ``obstacles`` returns nothing."""
+        """Create a deployment for which ``obstacles`` returns an empty set."""
         approval = None
         if self.policy.approvals and not submitted:
             approval = Approval(by, self.now + (break_glass_s or self.policy.ttl_s), break_glass_s is not None)
@@ -214,7 +214,7 @@ class Model(Rollouts):
         return None if may_be_self or len(others) >= self.policy.approvals else "approval.self"
 
     def _close_approval(self, deployment: Deployment, approval: Approval, status: str) -> None:
-        """Close the approval. Fail its deployment unless the build has started or it is break-glass."""
+        """Close the approval. Fail its deployment unless the build has started or the approval is break-glass."""
         approval.status = status
         if not approval.broken and deployment.status in {"pending_approval", "approved"}:
             self._fail(deployment, f"approval_{status}")

@@ -52,7 +52,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Offer:
-    """An offer of the deployment ``by`` to run the bundle of ``source``. A repeated offer has a new ``since``."""
+    """An offer of deployment ``by`` to run the bundle of deployment ``source``. Repeated offers get a new ``since``."""
 
     by: int
     source: int
@@ -88,7 +88,7 @@ class Part:
 class Approval:
     requester: str
     expires: int
-    broken: bool = False  # break-glass
+    broken: bool = False  # whether this is a break-glass approval
     status: str = "pending"
     approved_by: list[str] = field(default_factory=list)
     was_given: bool = False

@@ -115,6 +115,6 @@ class Fleet(Story):
             self._report_from_other_environment(which)
 
     def _report_from_other_environment(self, which: int) -> None:
-        """Let an agent of another environment report on an offer of this one."""
+        """Let an agent of another environment report on an offer of this environment."""
         _, by, source = self.seen[which % len(self.seen)]
         self._check_response(self._post_report(*self.scene.stranger, by, source, "active"), "not_found")

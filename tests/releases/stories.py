@@ -37,7 +37,7 @@ def bundles(world: World, count: int, environment: Environment | None = None) ->
 
 
 def offered(world: World, bundle: ConfigBundle, **options: Any) -> Deployment:
-    """Create a deployment and run it until it is ``deploying``."""
+    """Create a deployment and run the jobs, which bring it to ``deploying``."""
     deployment = world.deployment(bundle, **options)
     run_jobs()
     deployment.refresh_from_db()
@@ -178,7 +178,7 @@ def relabel(world: World, agent: Agent, **labels: str) -> None:
 
 
 def command(api: Api, world: World, deployment: Deployment, verb: str, **body: Any) -> Any:
-    """Pause, resume or abort the deployment, and return the response."""
+    """Send a command such as ``pause`` or ``abort`` for the deployment, and return the response."""
     return api.post(world.path(deployment.environment, f"/deployments/{deployment.pk}/{verb}"), body)
 
 

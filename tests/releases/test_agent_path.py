@@ -171,7 +171,7 @@ def test_heartbeat_and_poll_refuse_key_without_scope(world: World) -> None:
     assert Heartbeat.objects.get().last_seen_at is None
 
 
-def test_agent_path_counts_requests_by_view_name() -> None:
+def test_routes_of_agent_path_have_names_of_django_views() -> None:
     assert [route.view_name for route in (exchange.HEARTBEAT, exchange.POLL, exchange.REPORT)] == [
         "HeartbeatViewSet-send", "AgentDeploymentViewSet-retrieve-report", "AgentDeploymentViewSet-retrieve-report",
     ]  # fmt: skip

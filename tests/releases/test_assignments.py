@@ -1,4 +1,4 @@
-"""Concurrent changes to assignments: one waits for the other, and all rows are consistent at the end."""
+"""Concurrent changes to assignments: one change waits for the other, and all rows are consistent at the end."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def test_agent_can_be_decommissioned_during_offer(
 
 
 @pytest.mark.parametrize("change", ["abort", "retry", "rollback", "step"])
-def test_reports_succeed_during_changes_to_all_agents(
+def test_reports_during_change_to_all_agents_leave_rows_consistent(
     concurrently: Race, world: World, run_jobs: Callable[[], int], change: str
 ) -> None:
     agents = stories.fleet(world, 6)

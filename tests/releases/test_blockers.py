@@ -50,7 +50,7 @@ class Requested:
 
 
 class Waiting(RuleBasedStateMachine):
-    """Deployments that wait for freeze windows, for the limit and for each other. Only rules run jobs."""
+    """Deployments that wait for freeze windows, for the limit and for each other. Only random actions run jobs."""
 
     scene: ClassVar[StoryWorld]
     seen: ClassVar[Counter[str]]
@@ -210,7 +210,7 @@ class Waiting(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def next(self, data: Any) -> None:
-        """Run one random action. With one rule for each, Hypothesis would use only a few of them in a story."""
+        """Run one random action. With one rule per action, Hypothesis would use only a few actions in a story."""
         actions: list[Callable[[Any], None]] = [
             self.create, self.create, self.build, self.build, self.finish, self.finish, self.wait, self.freeze,
             self.thaw, self.set_limit, self.abort, self.roll_back, self.drain,
@@ -251,7 +251,7 @@ class Waiting(RuleBasedStateMachine):
                 assert found["detail"][1:] in detail
 
     def _check_build(self, each: Requested, *, starts: bool) -> None:
-        """Check that the build starts or does not start, as ``starts`` says, and undo its changes."""
+        """Check that the build starts or does not start, as ``starts`` states, and undo its changes."""
         with transaction.atomic():
             with pytest.MonkeyPatch.context() as patched, suppress(OSError):
                 patched.setattr(blobs, "put", _no_storage)  # because storing the bundle is the slowest part of a build

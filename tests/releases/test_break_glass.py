@@ -85,13 +85,13 @@ def test_break_glass_deployment_starts_immediately_and_is_marked(world: World, r
     assert (listed["break_glass"], listed["status"], listed["allow_self_approval"]) == (True, "pending", False)
     assert deployment.timeline.get(event="create").detail["break_glass"] == "the market is open"
     assert AuditEvent.objects.get(action="deployment.create").changes["break_glass"] == "the market is open"
-    # The bundle contains no claim that it was approved.
+    # The bundle contains no claim that the deployment was approved.
     with blobs.read(deployment.bundle_hash or "") as tar:
         opened = open_bundle(tar.read())
     assert (opened.credential, opened.manifest.approved_at) == (None, None)
 
 
-def test_another_person_can_approve_after_deployment_starts(world: World, run_jobs: Callable[[], int]) -> None:
+def test_only_another_person_can_approve_after_deployment_starts(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 1, world.prod)
     deployment = deploy(world, world.bundle(world.prod))
     run_jobs()
@@ -136,7 +136,7 @@ def test_unapproved_deployment_is_rolled_back(world: World, run_jobs: Callable[[
 
     deployment.refresh_from_db()
     assert (deployment.status, deployment.restores) == ("rolling_back", earlier)
-    assert deployment.rollback_reason == f"break-glass: the approval was {how}"
+    assert deployment.rollback_reason == f"break-glass: the approval is {how}"
     assert {stories.desired(agent) for agent, _ in agents} == {(deployment.pk, "rollback")}
     for agent, api in agents:
         assert report(api, agent, "rolled_back").status_code == 200
@@ -147,7 +147,9 @@ def test_unapproved_deployment_is_rolled_back(world: World, run_jobs: Callable[[
     assert bundle_services.is_known_bad(world.prod.pk, deployment.config_hash)
 
 
-def test_unapproved_first_rollout_stops_and_becomes_known_bad(world: World, run_jobs: Callable[[], int]) -> None:
+def test_unapproved_first_rollout_fails_and_its_configuration_becomes_known_bad(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     ((agent, _),) = stories.fleet(world, 1, world.prod)
     deployment = deploy(world, world.bundle(world.prod))
     run_jobs()
@@ -161,7 +163,7 @@ def test_unapproved_first_rollout_stops_and_becomes_known_bad(world: World, run_
     assert bundle_services.is_known_bad(world.prod.pk, deployment.config_hash)
 
 
-def test_unapproved_first_deployment_stays_active_but_becomes_known_bad(
+def test_unapproved_first_deployment_stays_active_but_its_configuration_becomes_known_bad(
     world: World, run_jobs: Callable[[], int]
 ) -> None:
     ((agent, api),) = stories.fleet(world, 1, world.prod)
@@ -243,7 +245,7 @@ def test_break_glass_with_approval_credential_is_refused(world: World) -> None:
     assert not Deployment.objects.exists()
 
 
-def test_unapproved_deployment_aborted_before_start_needs_no_rollback(
+def test_unapproved_deployment_aborted_before_agents_start_is_not_rolled_back(
     world: World, run_jobs: Callable[[], int]
 ) -> None:
     stories.fleet(world, 1, world.prod)
@@ -260,7 +262,9 @@ def test_unapproved_deployment_aborted_before_start_needs_no_rollback(
     assert not bundle_services.is_known_bad(world.prod.pk, deployment.config_hash)
 
 
-def test_unapproved_aborted_deployment_is_rolled_back(world: World, run_jobs: Callable[[], int]) -> None:
+def test_unapproved_deployment_aborted_after_agent_activated_is_rolled_back(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     agents, earlier, bundle = before(world, run_jobs)
     deployment = deploy(world, bundle)
     run_jobs()

@@ -1,4 +1,4 @@
-"""Drained agents: they get no new offers, nothing waits for them, and they catch up when they are undrained."""
+"""Drained agents get no new offers except rollbacks, nothing waits for them, and they catch up after undraining."""
 
 from __future__ import annotations
 

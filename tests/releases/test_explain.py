@@ -1,4 +1,4 @@
-"""Explanations of agents through the API: from facts in the database, with a fixed number of queries."""
+"""Explanations of agents through the API: from facts in the database, with few queries."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def test_rolled_back_deployment_shows_failed_agents_and_causes(world: World, run
     assert stories.events(deployment) == [
         "create", "build", "offer", "agents_failed", "fail", "roll_back", "restore",
     ]  # fmt: skip
-    # A list would need a query for each deployment.
+    # The list omits failures, because they would need a query for each deployment.
     (listed, _) = world.viewer.api.get(world.path(rest="/deployments")).json()["results"]
     assert (listed["id"], listed["failures"]) == (str(deployment.pk), None)
 
@@ -167,7 +167,7 @@ def test_command_before_rollout_step_keeps_failures_on_timeline(world: World) ->
     assert [entry["causes"][0]["detail"] for entry in failed_entries(deployment)] == ["no disk", "no memory"]
 
 
-def test_each_wave_has_one_timeline_entry(world: World, run_jobs: Callable[[], int]) -> None:
+def test_failures_of_each_wave_have_one_timeline_entry(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 6)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100, threshold=70))
     for place in (0, 1, 3, 4):

@@ -87,7 +87,7 @@ def test_creator_of_key_may_approve_if_self_approval_is_allowed(world: World) ->
 
 
 def test_key_created_with_key_belongs_to_creator_of_first_key(world: World) -> None:
-    """Each key in the chain was created with the one before. Revoked keys in the chain make no difference."""
+    """Each key in the chain was created with the previous key. Revoked keys in the chain make no difference."""
     first, api = key_of(world, world.admin.api, "first", Role.ORG_ADMIN)
     second, api = key_of(world, api, "second", Role.ORG_ADMIN)
     third, api = key_of(world, api, "third")
@@ -270,7 +270,7 @@ def test_creators_of_older_keys_are_read_from_audit_trail(world: World) -> None:
     assert Approval.objects.get().requester_id == admin
 
 
-def test_key_recorded_as_its_own_creator_has_no_creator(world: World) -> None:
+def test_migration_ignores_key_recorded_as_its_own_creator(world: World) -> None:
     key, _ = key_of(world, world.admin.api)
     OrganizationKey.objects.update(created_by=None)
     AuditEvent.objects.create(

@@ -71,7 +71,7 @@ def frozen(world: World, clock: stories.Clock) -> Environment:
     ("open_at", "last_s", "closed_at"),
     [
         ("2027-03-19T17:00:00+00:00", "2027-03-22T04:59:59+00:00", "2027-03-22T05:00:00+00:00"),
-        # Summer time starts on the next weekend, which is an hour shorter, and ends on the last one.
+        # Summer time starts during the second weekend, which is an hour shorter, and ends during the last weekend.
         ("2027-03-26T17:00:00+00:00", "2027-03-29T03:59:59+00:00", "2027-03-29T04:00:00+00:00"),
         ("2027-04-02T16:00:00+00:00", "2027-04-05T03:59:59+00:00", "2027-04-05T04:00:00+00:00"),
         ("2027-10-29T16:00:00+00:00", "2027-11-01T04:59:59+00:00", "2027-11-01T05:00:00+00:00"),
@@ -329,7 +329,7 @@ def test_paused_rollout_counts_as_in_flight(world: World, run_jobs: Run) -> None
     assert [stories.desired(agent)[0] for agent, _ in agents] == [second.pk, second.pk]
 
 
-def test_aborted_deployment_does_not_start_after_wait(world: World, run_jobs: Run) -> None:
+def test_deployment_aborted_while_waiting_does_not_start(world: World, run_jobs: Run) -> None:
     allow_in_flight(world, 2)
     agents = stories.fleet(world, 1)
     one, two = stories.bundles(world, 2)

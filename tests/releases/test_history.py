@@ -204,7 +204,7 @@ def test_future_time_is_refused(world: World) -> None:
 
 
 @pytest.mark.parametrize("rest", ["/agents/{agent}/history", "/fleet-state", "/agents/summary"])
-def test_agents_of_other_tenants_are_not_found(world: World, other: World, rest: str) -> None:
+def test_agents_of_other_tenants_and_environments_are_not_found(world: World, other: World, rest: str) -> None:
     agent, _ = old_agent(world)
     stranger, _ = old_agent(other)
     store(agent, 0, STRANGE)
@@ -216,7 +216,7 @@ def test_agents_of_other_tenants_are_not_found(world: World, other: World, rest:
     assert read(other, "/fleet-state") == []
 
 
-def test_summary_counts_agents_by_all_filter_attributes(world: World) -> None:
+def test_summary_counts_agents_by_liveness_drift_status_version_and_label(world: World) -> None:
     agents = [world.agent(name=f"agent-{number}", zone="ab"[number % 2]) for number in range(3)]
     deployment = stories.active(world, world.bundle(), agents)
     version = deployment.config_bundle.version

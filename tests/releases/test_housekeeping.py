@@ -1,4 +1,4 @@
-"""Old rows of deployments are deleted, and everything that explanations and rollbacks need is kept."""
+"""Old details of deployments, agents and credentials are deleted, except what rollbacks and explanations need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A host that missed a rotation of the master key: requests return 503, the console shows why, and nothing fails."""
+"""A host that missed a rotation of the master key: polls return 503, and the console shows the reason."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class Story:
     delivery: WebhookDelivery
 
 
-def tell(world: World) -> Story:
+def create_story(world: World) -> Story:
     actor = world.admin.actor
     environment = world.environment("dev", "busy", approvals_required=True, max_in_flight_deployments=2)
     agent, _ = world.agent(environment)
@@ -163,7 +163,7 @@ def _stopped_before(table: str) -> Iterator[Callable[[], None]]:
 )
 def test_requests_and_purge_do_not_deadlock(world: World, kind: str, name: str) -> None:
     table, request = REQUESTS[name]
-    story = tell(world)
+    story = create_story(world)
     row: Environment | Project = story.environment if kind == "environment" else world.project
     organizations.delete(row, kind=kind, actor=world.admin.actor)
     with ThreadPoolExecutor(2) as threads, _stopped_before(table) as go_on:

@@ -49,7 +49,7 @@ def test_refusal_delay_is_at_most_five_seconds(clock: Clock) -> None:
 
 
 @pytest.mark.django_db
-def test_refusal_storm_is_counted_but_not_logged(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_delayed_refusals_are_counted_but_logged_in_one_line(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(application, "refusals", refusals.Pace())
     monkeypatch.setattr(refusals, "BURST", 2)
     denied = {"status": "401"}

@@ -1,4 +1,4 @@
-"""Label changes of many agents: their effects, the resulting offers, and who may make them."""
+"""Label changes of many agents: their effects, the resulting offers, and who may change labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Creation of deployments: what is stored, and every refusal."""
+"""Creation of deployments: stored values, and refused requests."""
 
 from __future__ import annotations
 
@@ -141,14 +141,14 @@ def test_invalid_requests_return_field_errors(world: World, body: dict[str, Any]
     assert [error["pointer"] for error in response.json()["errors"]] == [pointer]
 
 
-def test_environment_without_agents_is_refused_as_empty_target(world: World) -> None:
+def test_deployment_to_environment_without_agents_is_refused_as_empty_target(world: World) -> None:
     response = request(world)
 
     refused(response, 400, "invalid")
     assert response.json()["errors"][0]["code"] == "empty_target"
 
 
-def test_decommissioned_agents_and_agents_of_other_environments_are_refused(world: World) -> None:
+def test_target_with_decommissioned_agent_or_agent_of_another_environment_is_refused(world: World) -> None:
     (gone, _), *_ = stories.fleet(world, 2)
     fleet.decommission(gone, actor=world.admin.actor)
     foreign, _ = world.agent(world.staging)
@@ -206,7 +206,7 @@ def test_freeze_window_override_requires_org_admin_and_reason(world: World) -> N
     assert AuditEvent.objects.get(action="deployment.create").changes["override_freeze"] == "outage"
 
 
-def test_closed_freeze_window_has_no_effect(world: World) -> None:
+def test_future_freeze_window_has_no_effect(world: World) -> None:
     environment = world.environment("dev", "frozen", freeze_windows=[LATER])
     stories.fleet(world, 1, environment)
 

@@ -1,4 +1,4 @@
-"""Retries of deployments: offers to failed agents, and every refusal."""
+"""Retries of deployments: offers to failed agents, and refused retries."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_retry_is_refused_if_no_agent_failed(world: World) -> None:
 
 
 @pytest.mark.parametrize("status", ["pending_approval", "approved", "denied", "building", "rolling_back"])
-def test_retry_is_refused_in_other_statuses(world: World, status: str) -> None:
+def test_retry_is_refused_unless_deployment_is_deploying_active_or_failed(world: World, status: str) -> None:
     stories.fleet(world, 1)
     deployment = world.deployment(world.bundle())
     Deployment.objects.filter(pk=deployment.pk).update(status=status)

@@ -27,7 +27,7 @@ TOLERANT = {"kind": "all_at_once", "failure_threshold_percent": 60, "auto_rollba
 
 
 def partly_active(world: World, agents: Fleet, bundle: Any, *failed: int) -> Deployment:
-    """Return an active deployment that failed on the agents with these numbers."""
+    """Create an active deployment that failed on the agents with these numbers."""
     deployment = stories.offered(world, bundle, strategy=TOLERANT)
     for number, (agent, api) in enumerate(agents):
         report(api, agent, "failed" if number in failed else "active", detail=f"exit {number}")
@@ -155,7 +155,7 @@ def test_retry_of_active_deployment_is_refused_when_it_cannot_be_offered(world: 
 # -- races ----------------------------------------------------------------------------------------------------------
 
 
-def test_concurrent_retry_and_rollback_have_one_result(world: World, concurrently: Race) -> None:
+def test_concurrent_retry_and_rollback_end_in_rollback(world: World, concurrently: Race) -> None:
     agents, (_, two), (first,) = stories.running(world, 3)
     deployment = partly_active(world, agents, two, 0)
 

@@ -28,7 +28,7 @@ def refused(response: Any, code: str, deployment: Deployment) -> None:
     assert not AuditEvent.objects.filter(action="deployment.roll_back").exists()
 
 
-def test_earlier_deployment_becomes_current_again(world: World, run_jobs: Callable[[], int]) -> None:
+def test_rollback_makes_earlier_deployment_current_again(world: World, run_jobs: Callable[[], int]) -> None:
     agents, (_, two), (first, second) = stories.running(world, 2, 2)
 
     body = roll_back(world, second).json()
@@ -136,7 +136,7 @@ def test_rollback_of_superseded_deployment_is_refused(world: World) -> None:
 @pytest.mark.parametrize(
     "status", ["pending_approval", "approved", "building", "denied", "rolling_back", "rolled_back"]
 )
-def test_rollback_is_refused_in_other_statuses(world: World, status: str) -> None:
+def test_rollback_is_refused_unless_deployment_is_deploying_active_or_failed(world: World, status: str) -> None:
     _, (_, two), (_,) = stories.running(world, 1)
     deployment = world.deployment(two)
     Deployment.objects.filter(pk=deployment.pk).update(status=status)
@@ -225,7 +225,9 @@ def test_failed_first_deployment_stays_failed(world: World, run_jobs: Callable[[
     assert (deployment.status, deployment.restores) == ("failed", None)
 
 
-def test_rollback_of_failed_deployment_without_agents_is_refused(world: World, run_jobs: Callable[[], int]) -> None:
+def test_rollback_of_failed_deployment_without_touched_agents_is_refused(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     agents = stories.fleet(world, 1)
     (agent, api) = agents[0]
     one, two, three = stories.bundles(world, 3)

@@ -41,7 +41,7 @@ def test_pause_delays_next_wave(world: World, run_jobs: Callable[[], int]) -> No
 
 
 @pytest.mark.parametrize("verb", ["pause", "resume"])
-def test_pause_and_resume_are_refused_in_other_statuses(world: World, verb: str) -> None:
+def test_pause_and_resume_are_refused_before_rollout(world: World, verb: str) -> None:
     stories.fleet(world, 1)
     deployment = world.deployment(world.bundle())
 
@@ -51,7 +51,7 @@ def test_pause_and_resume_are_refused_in_other_statuses(world: World, verb: str)
     assert events(deployment) == ["create"]
 
 
-def test_viewers_cannot_pause_resume_or_abort(world: World) -> None:
+def test_viewers_cannot_pause_resume_abort_or_roll_back(world: World) -> None:
     stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
 

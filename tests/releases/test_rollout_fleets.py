@@ -58,7 +58,7 @@ def test_rollback_does_not_wait_for_agents_offline_at_start(world: World, run_jo
     assert stories.progress(second) == ["rolled_back", "rolled_back", "pending", "pending"]
 
 
-def test_wave_of_offline_agents_is_skipped(world: World, run_jobs: Run) -> None:
+def test_offline_agent_and_empty_wave_do_not_delay_rollout(world: World, run_jobs: Run) -> None:
     agents, (_, two), (_,) = stories.running(world, 3)
     stories.set_last_seen(agents[1][0], for_s=301)
     second = stories.offered(world, two, strategy=waves(34, 67, 100))
@@ -107,7 +107,7 @@ def test_next_wave_starts_when_all_agents_of_wave_are_decommissioned(world: Worl
     assert state(deployment) == ("active", "")
 
 
-def test_target_is_resolved_at_start(world: World, run_jobs: Run) -> None:
+def test_target_is_resolved_at_start_of_rollout_and_not_again(world: World, run_jobs: Run) -> None:
     """An agent that loses the label stays in the rollout, and an agent that gets the label is a late joiner."""
     agents = [world.agent(name=f"edge-{number}", tier="edge") for number in range(4)]
     outside = world.agent(name="outside", tier="core")
@@ -126,7 +126,7 @@ def test_target_is_resolved_at_start(world: World, run_jobs: Run) -> None:
     assert deployment.agents.get(agent=outside[0]).counted is False
 
 
-def test_target_is_resolved_again_between_creation_and_start(world: World, run_jobs: Run) -> None:
+def test_rollout_uses_agents_that_match_target_at_start_not_at_creation(world: World, run_jobs: Run) -> None:
     staying, leaving = (world.agent(name=name, tier="edge") for name in ("staying", "leaving"))
     deployment = world.deployment(world.bundle(), target={"selector": {"tier": "edge"}}, strategy=waves(50, 100))
     assert deployment.target_count == 2
@@ -154,7 +154,9 @@ def test_rollout_finishes_when_last_unfinished_agent_is_decommissioned(
     assert state(deployment) == ("active", "")
 
 
-def test_rollout_without_remaining_agents_fails_but_is_not_known_bad(world: World, run_jobs: Callable[[], int]) -> None:
+def test_rollout_with_only_offline_agents_left_fails_without_known_bad_configuration(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     (agent, _), (away, _) = stories.fleet(world, 2)
     stories.set_last_seen(away, for_s=3600)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100))

@@ -1,7 +1,7 @@
 """Random stories, which are sequences of actions of callers, agents and the worker, compared with ``model``.
 
-The worker crashes and the clock jumps in them. BYTEOR_TEST_SEED=… chooses other stories, and BYTEOR_TEST_EXAMPLES=…
-their number.
+In the stories, the worker crashes and the clock jumps. BYTEOR_TEST_SEED=… chooses other stories, and
+BYTEOR_TEST_EXAMPLES=… their number.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Stories(Worker):
 
     @rule(data=st.data())
     def next(self, data: Any) -> None:
-        """Run one random action. With one rule for each, Hypothesis would use only a few of them in a story."""
+        """Run one random action. With one rule per action, Hypothesis would use only a few actions in a story."""
         possible = [action for action in ACTIONS if action[2](self) for _ in range(action[1])]
         name, _, _, arguments = possible[data.draw(st.integers(0, len(possible) - 1))]
         getattr(self, name)(**data.draw(st.fixed_dictionaries(arguments), label=name))

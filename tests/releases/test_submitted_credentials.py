@@ -1,4 +1,4 @@
-"""Approval credentials that are sent with a deployment: the effect of a valid one, and every refusal."""
+"""Approval credentials that are sent with a deployment: the effect of a valid credential, and refusals."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def refused(response: Any, status: int, reason: str) -> None:
 
 
 def issued(world: World, approval: Approval, **other: Any) -> str:
-    """Replace the approval's credential with one that has other claims and is signed by the same key. Return it."""
+    """Replace the approval's credential with one that has other claims or another key. Return the new credential."""
     now = timezone.now().replace(microsecond=0)
     fields: dict[str, Any] = {
         "private_key": signing_keys.active_private_key(world.organization.pk), "org_id": str(world.organization.pk),

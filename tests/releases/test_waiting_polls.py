@@ -43,7 +43,7 @@ class Poll:
 
 @pytest.fixture
 def room(monkeypatch: pytest.MonkeyPatch) -> Iterator[WaitingRoom]:
-    """Give the layer an empty waiting room in which no poll times out."""
+    """Give the WSGI layer for agents an empty waiting room in which no poll times out."""
     made = WaitingRoom()
     wait = made.wait
     monkeypatch.setattr(made, "wait", lambda waiter, seconds: wait(waiter, PATIENCE_S))
@@ -87,7 +87,7 @@ def test_revoked_key_wakes_poll_with_401(polling: Any) -> None:
     assert poll.finish().status_code == 401
 
 
-def test_second_poll_of_agent_ends_first_poll(polling: Any, room: WaitingRoom) -> None:
+def test_second_poll_of_agent_stops_first_poll(polling: Any, room: WaitingRoom) -> None:
     _, agent, api, etag, first = polling()
 
     second = Poll(api, agent, etag)

@@ -88,7 +88,8 @@ class Act:
     """An act of the console, the permission that it needs in the scope of its row, and a valid form.
 
     An act with an ``operation`` needs the same permissions as the operation, and is possible on the same row. Everybody
-    who sees the row may perform an act without both, subject to the ``only_`` fields. ``on`` is as in ``Call``.
+    who sees the row may perform an act with neither ``operation`` nor ``needs``, subject to the ``only_`` fields.
+    ``on`` is as in ``Call``.
     """
 
     operation: str = ""

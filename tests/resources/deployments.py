@@ -16,7 +16,7 @@ from tests.worlds import World, plan, report, run_jobs
 
 
 def deployment(place: Place) -> Deployment:
-    """Create a deployment of the place's config bundle, which becomes active."""
+    """Create an active deployment of the place's config bundle."""
     return activate(place, place.get(bundle))
 
 
@@ -54,7 +54,7 @@ def _started(world: World, environment: Environment, name: str) -> Deployment:
 
 
 def moving(place: Place, name: str = "moving") -> Deployment:
-    """Create an environment with an agent and a deployment that is still running."""
+    """Create an environment with an agent and a deployment that is still ``deploying``."""
     environment = place.world.environment("dev", name)
     place.world.agent(environment)
     return _started(place.world, environment, name)

@@ -22,7 +22,7 @@ def multipart(file: bytes, **fields: str) -> bytes:
 
 
 def running(place: Place) -> Agent:
-    """Let the agent send the first heartbeat that reports the deployment. The agent's history starts with it."""
+    """Let the agent send the first heartbeat that reports the deployment, with which the agent's history starts."""
     (agent, api), deployed = place.get(enrolled), place.get(deployment)
     active = {**_offer(place), "spec_hash": deployed.config_bundle.version.spec_hash}
     body = {"status": "healthy", "agent_version": "0.1.0", "active": active}

@@ -31,7 +31,7 @@ def cut(worker: Any = None, sock: Any = None) -> ShortCut:
 
 
 def by_gunicorn(data: bytes) -> tuple[dict[str, Any], bytes, bytes]:
-    """Let gunicorn parse the request. Return the variables, the body and the bytes after it. Raises its errors."""
+    """Let gunicorn parse the request. Return the variables, the body, and the bytes after it. Propagates its errors."""
     parser = RequestParser(CFG, iter([data]), CLIENT)
     request = next(parser)
     _, environ = create(request, None, CLIENT, HERE, CFG)

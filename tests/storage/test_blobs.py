@@ -1,4 +1,4 @@
-"""Tests of the blob store: an unreachable storage, and blobs that are deleted right after they are stored."""
+"""Tests of the blob store: unreachable storage, blobs that are deleted immediately, and files received for a bucket."""
 
 from __future__ import annotations
 

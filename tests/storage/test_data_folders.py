@@ -18,7 +18,7 @@ from byteor_cloud.storage import data_folders
 from byteor_cloud.storage.data_folders import PARTIAL
 from tests.artifacts.incidents import archive
 
-# This program receives an upload, unpacks a bundle, and stops in the middle of its second file.
+# This program receives an upload, unpacks a bundle, and stops in the middle of the bundle's second file.
 HALF_WAY = """
 import io, shutil, sys, django
 django.setup()

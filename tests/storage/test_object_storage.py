@@ -137,7 +137,7 @@ type InTrouble = Callable[[Callable[[BaseHTTPRequestHandler, int], None]], Troub
 
 @pytest.fixture
 def in_trouble(settings: Any, uploads: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[InTrouble]:
-    """Return a function that starts such a server and uses it as the blob store."""
+    """Return a function that starts a ``Trouble`` server and uses it as the blob store."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     started = []
@@ -198,7 +198,7 @@ def test_interrupted_download_is_treated_as_outage_and_leaves_no_file(
         send(handler, 200, len(LARGE))
         handler.wfile.write(LARGE[: len(LARGE) // 2])
         if number == 1:
-            over.wait(PATIENCE_S)  # the second time the connection is closed
+            over.wait(PATIENCE_S)  # during the second download, the server closes the connection
 
     in_trouble(stop_half_way)
 

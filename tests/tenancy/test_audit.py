@@ -139,7 +139,7 @@ def test_secrets_are_in_no_row_or_log_line(world: World, caplog: pytest.LogCaptu
 @pytest.mark.parametrize("role", ["origin", "replica", "local"])
 @pytest.mark.parametrize("table", ["tenancy_auditevent", "tenancy_auditseal"])
 @pytest.mark.parametrize("statement", ["UPDATE {} SET id = id", "DELETE FROM {}", "TRUNCATE {} CASCADE"])
-def test_database_owner_cannot_change_events(world: World, table: str, statement: str, role: str) -> None:
+def test_database_owner_cannot_change_events_or_seals(world: World, table: str, statement: str, role: str) -> None:
     ledger.seal_chain(world.organization.pk)
     before = AuditEvent.objects.count()
     with connection.cursor() as cursor:

@@ -1,4 +1,4 @@
-"""Repetitions by an organization key within a minute: the first is recorded in full, all others as one event."""
+"""Actions that an organization key repeats within a minute: the first is recorded in full, the others as one event."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def machine(world: World) -> Machine:
 
 
 def minute_is_over() -> str:
-    """Move all repetitions to the previous minute and return it: the database's clock stands still during a test."""
+    """Move all repetitions to the previous minute and return that minute. A test stops the database's clock."""
     RepeatedEvent.objects.update(minute=F("minute") - timedelta(minutes=1))
     minute: datetime = RepeatedEvent.objects.values_list("minute", flat=True).distinct().get()
     return minute.isoformat()

@@ -1,4 +1,4 @@
-"""The caller's address: always valid, regardless of the headers from proxies and clients, and the same everywhere."""
+"""The caller's address: a valid address or None for any headers, and the same for audit events and rate limits."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def test_token_expires_after_requested_or_default_lifetime(world: World, body: d
 
 
 @pytest.mark.parametrize("seconds", [59, 90 * DAY + 1, 10**12, 1e3])
-def test_lifetime_out_of_bounds_is_rejected(world: World, seconds: Any) -> None:
+def test_lifetime_out_of_bounds_or_not_integer_is_rejected(world: World, seconds: Any) -> None:
     before = UserToken.objects.count()
 
     response = world.viewer.api.post("/api/v1/tokens", {"name": "laptop", "expires_in_s": seconds})

@@ -64,14 +64,14 @@ def test_changed_resource_returns_200(world: World) -> None:
 
 
 @pytest.mark.parametrize("rest", ["/versions/{}/spec.kv", "/versions/{}"])
-def test_immutable_texts_have_etags(world: World, rest: str) -> None:
+def test_versions_and_specs_return_304_for_matching_etag(world: World, rest: str) -> None:
     path = world.path(rest=rest.format(world.version().pk))
     tag = world.viewer.api.get(path)["ETag"]
 
     assert world.viewer.api.get(path, If_None_Match=tag).status_code == 304
 
 
-def test_edit_requires_current_etag(world: World) -> None:
+def test_edit_with_outdated_etag_returns_412(world: World) -> None:
     tag = world.admin.api.get(project(world))["ETag"]
     first = world.admin.api.put(project(world), {"name": "markets"}, If_Match=tag)
 
@@ -150,7 +150,7 @@ def test_edits_lock_their_row_before_writing(world: World, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["organization", "project", "environment", "draft", "member", "agent"])
-def test_delete_respects_if_match(world: World, kind: str) -> None:
+def test_delete_with_outdated_etag_is_refused(world: World, kind: str) -> None:
     path, _ = edits(world)[kind]
 
     response = world.admin.api.delete(path, If_Match=f'"7.{"0" * 32}"')

@@ -23,7 +23,7 @@ from tests.worlds import World
 pytestmark = pytest.mark.django_db
 
 
-def test_only_old_sessions_and_nonces_are_deleted() -> None:
+def test_only_old_sessions_and_sign_in_data_are_deleted() -> None:
     now = timezone.now()
     Session.objects.create(session_key="old", session_data="", expire_date=now - timedelta(seconds=1))
     Session.objects.create(session_key="young", session_data="", expire_date=now + timedelta(hours=1))

@@ -121,7 +121,7 @@ def test_key_is_stored_in_transaction_of_write(world: World, monkeypatch: pytest
     assert not IdempotencyKey.objects.exists()
 
 
-def test_response_is_kept_for_a_day(world: World) -> None:
+def test_response_is_kept_for_one_day(world: World) -> None:
     world.admin.api.post(projects(world), {"name": "billing"}, Idempotency_Key="k1")
     kept = IdempotencyKey.objects.get()
     left = kept.expires_at - timezone.now()

@@ -59,7 +59,7 @@ def test_sign_in_and_sign_out_are_recorded(world: World) -> None:
         assert (copy.organization, copy.ip, copy.changes) == (world.organization, None, own.changes)
 
 
-def test_only_organizations_of_person_see_event(world: World, other: World) -> None:
+def test_organizations_see_only_events_of_their_own_members(world: World, other: World) -> None:
     """The person first belongs to two organizations, then to only one of them."""
     add_member(other, "viewer@acme.example")
     make_token(world.viewer)

@@ -1,4 +1,4 @@
-"""Verification of the ledger: every kind of tampering is found and located."""
+"""Verification of the ledger: tampering is found and located."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def test_all_values_are_encrypted_under_new_master_key(world: World, settings: A
 
 
 @pytest.mark.parametrize("previous", [None, b"x" * 32])
-def test_wrong_previous_key_is_rejected(world: World, settings: Any, previous: bytes | None) -> None:
+def test_missing_or_wrong_previous_key_is_rejected(world: World, settings: Any, previous: bytes | None) -> None:
     before = sealed(), AuditEvent.objects.count()
     configure(settings, master_key=NEW, master_key_previous=previous)
 
@@ -178,7 +178,7 @@ def test_master_key_in_data_folder_is_replaced(world: World, settings: Any, tmp_
         f"The previous key is kept in {previous} until you run rotate_master_key --finish.",
     ]
     assert read_key(previous) == old != read_key(present)
-    # A process that was already running reads the same files, and encrypts under the new key.
+    # A process that was already running reads the same files.
     new, after = read_key(present), sealed()
     assert signing_keys.active_private_key(world.organization.pk) == raw
 

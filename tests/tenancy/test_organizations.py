@@ -33,7 +33,7 @@ def org(world: World, rest: str = "") -> str:
         ("prod", {"approvals_required": True, "allow_self_approval": False, "replay_policy": "dry_run_only"}),
     ],
 )
-def test_settings_default_by_posture(world: World, posture: str, differs: dict[str, Any]) -> None:
+def test_default_settings_depend_on_posture(world: World, posture: str, differs: dict[str, Any]) -> None:
     settings = world.viewer.api.get(world.path(getattr(world, posture))).json()["settings"]
 
     assert settings == {
@@ -123,7 +123,7 @@ def test_only_org_admin_can_loosen_settings(
 
 
 @pytest.mark.parametrize(("posture", "before", "change"), TIGHTER)
-def test_project_admin_can_make_all_other_changes(
+def test_project_admin_can_make_changes_that_do_not_loosen_settings(
     world: World, posture: str, before: dict[str, Any], change: dict[str, Any]
 ) -> None:
     path = world.path(getattr(world, posture))

@@ -32,7 +32,7 @@ TABLE = {
 
 
 @pytest.mark.parametrize("permission", Permission)
-def test_roles_grant_expected_permissions(permission: Permission) -> None:
+def test_each_permission_is_granted_by_roles_in_table(permission: Permission) -> None:
     assert {role for role in Role if permission in GRANTS[role]} == TABLE[permission]
 
 
@@ -84,7 +84,7 @@ def drafts(world: World, person: Person) -> int:
     return status
 
 
-def test_project_role_applies_to_requests(world: World) -> None:
+def test_project_role_takes_precedence_over_organization_role_in_requests(world: World) -> None:
     for person, role in ((world.operator, VIEWER), (world.viewer, OPERATOR)):
         members.add(
             organization=world.organization,

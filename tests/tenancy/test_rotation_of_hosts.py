@@ -62,7 +62,7 @@ def test_command_lists_hosts_that_use_previous_key(world: World, on_host: Any) -
     assert Host.objects.get().pk == changed
 
 
-def test_hosts_not_seen_for_a_minute_are_ignored(world: World, on_host: Any) -> None:
+def test_hosts_not_seen_for_one_minute_are_ignored(world: World, on_host: Any) -> None:
     announce("edge-1", OLD, last_seen=timezone.now() - timedelta(seconds=90))
     announce("edge-2", NEW, OLD, last_seen=timezone.now() - timedelta(days=2))
     on_host(NEW, OLD)
@@ -102,7 +102,9 @@ def test_value_encrypted_under_third_key_is_recovered_with_that_key(world: World
     assert len(vault.unseal(SigningKey.objects.get(pk=lost.pk), "private_key")) == 32
 
 
-def test_hosts_of_same_data_folder_do_not_block_rotation(world: World, on_host: Any, tmp_path: Path) -> None:
+def test_only_hosts_that_do_not_read_same_data_folder_block_rotation(
+    world: World, on_host: Any, tmp_path: Path
+) -> None:
     present, previous = tmp_path / "master_key", tmp_path / "master_key_previous"
     present.write_text(base64.b64encode(OLD).decode())
     on_host(present, previous)

@@ -1,4 +1,4 @@
-"""A form of the console that is submitted several times concurrently, as by a double click."""
+"""Console forms that are submitted several times, for example by a double click."""
 
 from __future__ import annotations
 

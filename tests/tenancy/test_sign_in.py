@@ -56,7 +56,7 @@ def sign_in_over_http(site: str, accept: str, subject: str) -> tuple[requests.Se
 
 
 @pytest.mark.django_db(transaction=True)
-def test_program_gets_working_token(live_server: Any, settings: Any, real_issuer: str) -> None:
+def test_program_sign_in_returns_working_token(live_server: Any, settings: Any, real_issuer: str) -> None:
     configure(settings, real_issuer)
 
     session, response = sign_in_over_http(live_server.url, JSON, "ada")
@@ -79,7 +79,7 @@ def test_program_gets_working_token(live_server: Any, settings: Any, real_issuer
 
 
 @pytest.mark.django_db(transaction=True)
-def test_browser_gets_session(live_server: Any, settings: Any, real_issuer: str) -> None:
+def test_browser_sign_in_creates_session(live_server: Any, settings: Any, real_issuer: str) -> None:
     configure(settings, real_issuer)
 
     session, response = sign_in_over_http(live_server.url, HTML, "bob")

@@ -124,7 +124,7 @@ def test_inactive_invitation_is_not_claimed(client: Client, provider: Provider) 
         ({"email": {"a": 1}}, "", "Ada"),
     ],
 )
-def test_unusual_claims_are_stored_safely(
+def test_unusual_names_and_addresses_are_cleaned_or_omitted(
     client: Client, provider: Provider, claims: Claims, email: str, name: str
 ) -> None:
     provider.claims |= claims

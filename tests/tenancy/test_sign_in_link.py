@@ -35,7 +35,7 @@ def press(client: Client, path: str, accept: str = HTML) -> Any:
     return client.post(path, {"csrfmiddlewaretoken": token}, headers={"Accept": accept})
 
 
-def test_link_signs_in_once(person: User) -> None:
+def test_link_signs_in_once_and_is_refused_afterwards(person: User) -> None:
     client, path = Client(enforce_csrf_checks=True), link_of(person)
 
     response = press(client, path)

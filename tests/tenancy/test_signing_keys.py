@@ -152,7 +152,7 @@ def test_new_key_waits_for_slowest_agents_by_default(world: World) -> None:
     assert round((key.not_before - key.created_at).total_seconds()) == 900
 
 
-def test_new_key_waits_at_least_a_minute_by_default(world: World) -> None:
+def test_new_key_waits_at_least_one_minute_by_default(world: World) -> None:
     for environment in (world.dev, world.staging, world.prod):
         type(environment).objects.filter(pk=environment.pk).update(settings={"heartbeat_interval_s": 5})
 

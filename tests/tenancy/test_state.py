@@ -1,4 +1,4 @@
-"""Row locks. Each state machine is tested with the services that advance it."""
+"""Row locks. The state machines, which use them, are tested with the services that change the statuses."""
 
 from __future__ import annotations
 

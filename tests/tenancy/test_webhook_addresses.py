@@ -68,7 +68,9 @@ def test_special_networks_are_rejected_exactly_up_to_their_edges(first: str, las
 
 
 @pytest.mark.parametrize("text", ["192.0.0.8", "192.0.0.9", "192.0.0.10", "192.0.0.170", "2001:1::1", "2001:20::1"])
-def test_result_does_not_depend_on_python_ipaddress_tables(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_public_address_check_does_not_depend_on_python_ipaddress_tables(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
     for kind in (IPv4Address, IPv6Address):
         monkeypatch.setattr(kind, "is_global", True)
         monkeypatch.setattr(kind, "is_private", False)

@@ -112,7 +112,7 @@ def test_denials_and_events_of_rolled_back_transactions_are_not_delivered(world:
     assert run_jobs() == 0
 
 
-def test_organization_without_webhooks_costs_one_query(world: World) -> None:
+def test_webhook_lookup_costs_one_additional_query_per_event(world: World) -> None:
     with CaptureQueriesContext(connection) as for_webhooks:
         record_event(world)
     with CaptureQueriesContext(connection) as for_others:

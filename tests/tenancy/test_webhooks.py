@@ -84,7 +84,7 @@ def test_delivery_log_can_be_filtered_by_event_type(world: World, receiver: Rece
     ]
 
 
-def test_both_secrets_sign_for_a_day_after_rotation(world: World, receiver: Receiver) -> None:
+def test_both_secrets_sign_until_previous_secret_expires(world: World, receiver: Receiver) -> None:
     path, old = subscribe(world, receiver)
 
     rotated = world.admin.api.post(f"{path}/rotate-secret")

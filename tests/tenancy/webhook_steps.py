@@ -35,7 +35,7 @@ def subscribe(world: World, receiver: Receiver, *events: str, **options: Any) ->
 
 
 def record_event(world: World, action: str = "deployment.create", scope: Any = None) -> AuditEvent:
-    """Record an audit event in the way that services do."""
+    """Record an audit event as services do."""
     kind = action.partition(".")[0]
     place = scope or world.prod
     return audit.record(action, actor=WORKER, scope=place, resource=(kind, place.pk), changes={"n": [0, 1]})
@@ -47,7 +47,7 @@ def delivery_log(world: World, path: str) -> list[dict[str, Any]]:
 
 
 def let_time_pass(**by: Any) -> None:
-    """Make pending deliveries due earlier, and let the worker send the due deliveries."""
+    """Make deliveries due earlier by this duration, and let the worker send the due deliveries."""
     WebhookDelivery.objects.update(next_attempt_at=F("next_attempt_at") - timedelta(**by))
     tasks.wake_webhooks()
     run_jobs()

@@ -54,7 +54,7 @@ class Queue:
         return [turn for turn in self.joined if turn.has_place.is_set()]
 
     def count_long_turns(self, quanta: int) -> Counter[tuple[str, ...]]:
-        """Let quanta pass, and count for each long replay in how many of them it had the long place."""
+        """Let ``quanta`` pass. Count, by owners of a long replay, the quanta in which the replay had the long place."""
         counted: Counter[tuple[str, ...]] = Counter()
         for _ in range(quanta):
             self.pass_time(QUANTUM_S)
@@ -82,7 +82,7 @@ def test_one_place_is_reserved_for_short_replays(queue: Queue) -> None:
 
     assert queue.computing() == [first, short]
     queue.pass_time(QUANTUM_S)
-    assert queue.computing() == [second]  # the first has become long, and the second has had no turn
+    assert queue.computing() == [second]  # the short replay has become long, and the second has had no turn
 
 
 def test_replay_becomes_long_by_computing_not_by_waiting(queue: Queue) -> None:

@@ -29,8 +29,9 @@ def replay(artifact: Artifact, *, actor: Actor, **request: Any) -> Replay:
 
     Runs the recorded input of a verified incident bundle through a version. By default this is a dry run. The
     mode `execute` also performs the side effects that the environment's policy, an approval and the server's allowlists
-    permit. Returns 422 if the request names neither a version nor a config bundle, and no version has the artifact's
-    spec hash.
+    permit. If an approval is needed and the request contains none, the approval is requested, and the replay waits for
+    it. Returns 422 if the request names neither a version nor a config bundle, and no version has the artifact's spec
+    hash.
     """
     return replays.request(artifact, environment=artifact.environment, actor=actor, **request)
 

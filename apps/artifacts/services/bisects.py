@@ -89,7 +89,7 @@ def request_default(artifact: Artifact, *, actor: Actor) -> Bisect:
 
 
 def check_default(artifact: Artifact) -> None:
-    """Raise the error that ``request_default`` would raise for this artifact, without reading the capture."""
+    """Raise the error that ``request_default`` would raise for this artifact, except errors of reading the capture."""
     replays.check_permitted(artifact, artifact.environment, Replay.Mode.DRY_RUN)
     _versions(artifact.environment, replays.recorded_version(artifact).name, None, None)
 
@@ -116,7 +116,10 @@ def _stored_predicate(artifact: Artifact, predicate: str | UUID) -> Any:
 def _versions(
     environment: Environment, pipeline: str, good: Version | None, bad: Version | None
 ) -> list[tuple[UUID, int]]:
-    """Return the ids and numbers of the versions from ``good`` to ``bad``, oldest first. Raises InvalidInput."""
+    """Return the ids and numbers of the versions from ``good`` to ``bad``, oldest first. Raises InvalidInput.
+
+    The error is about an end of another pipeline, ends in the wrong order, or fewer than two versions.
+    """
     rows = Version.objects.filter(environment=environment, name=pipeline).order_by("number")
     for pointer, end in (("/good", good), ("/bad", bad)):
         if end is not None and end.name != pipeline:

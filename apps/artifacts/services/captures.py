@@ -73,7 +73,7 @@ _builds = threading.Lock()
 
 
 def _build(artifact: Artifact) -> Path:
-    """Build the folder in a child process. Only one build runs at a time; concurrent calls raise Unavailable."""
+    """Build the folder in a child process. Raises Unavailable while another thread of this process builds a folder."""
     if not _builds.acquire(blocking=False):
         raise Unavailable("Captures are being unpacked. Try again soon.", retry_after=2)
     release_connection()
@@ -121,7 +121,7 @@ def has_expected(artifact: Artifact) -> bool:
 
 
 def open_file(artifact: Artifact, path: str) -> BinaryIO:
-    """Open a file of the capture. Raises NotFound if ``list_files`` does not list the path."""
+    """Open a file of the capture. Raises NotFound if the path is not listed, and the errors of ``list_files``."""
     if not any(each["path"] == path for each in list_files(artifact)):
         raise NotFound("The capture has no file with this path.")
     return _read(artifact, lambda capture: (capture / "files" / path).open("rb"))
@@ -196,7 +196,7 @@ def trace_record(
         except children.TookTooLong:
             raise Unavailable(f"The trace took longer than {TRACE_S:g} s. Try again.", retry_after=5) from None
     if not found:
-        raise NotFound("No record with this sequence is in the journals of the replay.")
+        raise NotFound("No record with this sequence number is in the journals of the replay.")
     return found
 
 

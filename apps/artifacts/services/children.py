@@ -18,12 +18,12 @@ from byteor_cloud.captures.spawning import Child
 from byteor_cloud.worker.turns import Turn
 
 _TICK_S = 0.5  # seconds between two calls of ``on_tick``
-# Bytes of one message. The audit of a replay lists up to 10,000 side effects, whose URLs may be long.
+# Maximum bytes of one message. The audit of a replay lists up to 10,000 side effects, whose URLs may be long.
 _MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 
 class ChildDied(RuntimeError):
-    """The child exited without an outcome, reported an unexpected error, or sent an invalid message."""
+    """The child exited without an outcome, reported an unexpected error, or sent an unknown or too long message."""
 
 
 class TookTooLong(Exception):

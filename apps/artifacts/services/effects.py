@@ -1,4 +1,4 @@
-"""Executes the side effects of a replay: one HTTP request or one program run for each record, with time limits.
+"""Executes the side effects of a replay: an HTTP request or a program run for a record, with time limits.
 
 A side effect only succeeds or fails. As on an agent, its output does not change the record.
 """
@@ -51,7 +51,7 @@ class Executor:
         return self.policy.decide(stage, op)
 
     def perform(self, stage: str, op: str, payload: bytes) -> None:
-        """Send the HTTP request or run the program that ``op`` names. Raises EffectFailed."""
+        """Send the HTTP request or run the program that ``op`` names. Raises EffectFailed or ``may_act``'s error."""
         self.may_act()
         left = min(self.timeout_s, self.until - self.clock())
         if left <= 0:

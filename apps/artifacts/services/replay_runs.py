@@ -57,7 +57,7 @@ _OUTCOME = {
 
 
 def run(replay_id: str, claim: Claim | None = None) -> None:
-    """Run a queued replay. If a worker was killed during it, a dry run is repeated, and an execute replay fails."""
+    """Run a queued replay. If an earlier attempt was killed, a dry run is repeated, but an execute replay fails."""
     claim = claim or Claim()
     row = Replay.objects.select_related(*RELATED).filter(pk=replay_id).first()
     if row is None or row.status not in {ReplayStatus.QUEUED, ReplayStatus.RUNNING}:
@@ -188,7 +188,8 @@ def _leave_short_lane(row: Replay, claim: Claim) -> None:
 def _replay(row: Replay, capture: Path, claim: Claim, turn: Turn) -> Any:
     """Run the replay in a child process and return the outcome.
 
-    Raises Cancelled if the replay is canceled or deleted, and the other errors of ``children.run_in_child``.
+    Raises Cancelled if the replay is canceled or deleted, Requeued as ``_leave_short_lane`` does, ClaimLost, and the
+    other errors of ``children.run_in_child``.
     """
     request = {
         **child_request(row),
@@ -261,7 +262,7 @@ def _consented_config(row: Replay, capture: Path) -> Mapping[str, Any]:
 
 @transaction.atomic
 def give_up(replay_id: str, error: str, error_code: str = "interrupted") -> None:
-    """Fail a replay that must not run again: an attempt failed permanently, or side effects may have been executed."""
+    """Fail a queued or running replay that must not run again, for example after its last attempt."""
     found = Replay.objects.filter(pk=replay_id).first()
     row = lock_row(found) if found is not None else None
     if row is not None and row.status in {ReplayStatus.QUEUED, ReplayStatus.RUNNING}:

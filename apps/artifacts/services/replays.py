@@ -139,7 +139,10 @@ def _fallback(artifact: Artifact, version: Version) -> ConfigBundle | None:
 def repeat(
     replay: Replay, *, version: Version | None = None, config_bundle: ConfigBundle | None = None, actor: Actor
 ) -> Replay:
-    """Queue a dry run of the same records, with the given config bundle or through the given version, if any."""
+    """Queue a dry run of the same records, with the given config bundle or through the given version.
+
+    Without both, the version and the config bundles of ``replay`` are used again. Raises the errors of ``request``.
+    """
     environment, artifact = replay.environment, replay.artifact
     selected: dict[str, Any] = {"journal_lane": replay.journal_lane, "last_n": replay.last_n}
     if version is None and config_bundle is None:
@@ -195,7 +198,7 @@ def offered_versions(replay: Replay, most: int) -> list[OfferedVersion]:
 
 
 def check_repeat(replay: Replay) -> None:
-    """Raise the error that ``repeat`` would raise for this replay."""
+    """Raise the error that ``repeat`` would raise for this replay without another version or config bundle."""
     check_permitted(replay.artifact, replay.environment, Replay.Mode.DRY_RUN)
 
 
@@ -313,7 +316,7 @@ def follow_approval(approval_id: str) -> None:
 
 @transaction.atomic
 def cancel(replay: Replay, *, reason: str = "", actor: Actor) -> Replay:
-    """Cancel a queued or running dry run. Its process stops within a second. Raises Conflict for any other replay."""
+    """Cancel a queued or running dry run. The worker then stops the process. Raises Conflict for any other replay."""
     row = lock_row(replay, related=("environment__project",))
     check_cancellable(row)
     return finish(

@@ -30,9 +30,9 @@ BLOB_FOLDERS, HOURS_PER_WEEK = 256, 168
 
 
 def delete_old_artifacts(now: datetime | None = None) -> int:
-    """Delete artifacts older than their environment's ``artifact_retention_days``, with their replays.
+    """Delete artifacts older than their environment's ``artifact_retention_days``, with their replays and bisects.
 
-    Returns the number of deleted artifacts.
+    Deleted environments are skipped. Returns the number of deleted artifacts.
     """
     now = now or timezone.now()
     removed = 0
@@ -76,9 +76,10 @@ def delete_old_agents(now: datetime | None = None) -> int:
 
 
 def delete_unreferenced_blobs() -> int:
-    """Delete the blobs that ``UnreferencedBlob`` lists, each in its own transaction. Returns how many were deleted.
+    """Delete the blobs that ``UnreferencedBlob`` lists, unless a row refers to them. Returns how many were deleted.
 
-    Raises Unavailable or OSError if the blob store fails. The next run continues, and tries the failed blob last.
+    Each blob is deleted in its own transaction. Raises Unavailable or OSError if the blob store fails. The next run
+    continues, and tries the failed blob last.
     """
     removed = 0
     for content_hash in _list_unreferenced():

@@ -50,8 +50,8 @@ def receive(
     """Store an upload. Returns the artifact and whether it is new.
 
     If the environment already has an artifact with the same content, kind, spec hash and deployment, that artifact is
-    returned. The same content with a different kind, spec hash or deployment is a new artifact, so that an agent can
-    correct a mistake.
+    returned, and its check is requeued if necessary (see ``_ensure_checked``). The same content with a different kind,
+    spec hash or deployment is a new artifact, so that an agent can correct a mistake.
 
     When this function returns, the blob is stored, and it is kept as long as the artifact exists. Raises InvalidInput
     if the deployment does not exist, Unavailable if an older copy is being deleted or the blob store does not work,
@@ -195,9 +195,10 @@ def unpacked(artifact: Artifact) -> Iterator[Path]:
 
 
 def _check(artifact: Artifact) -> str:
-    """Check the artifact's incident bundle, and keep its unpacked files for readers. Returns the bundle's spec hash.
+    """Check the artifact's incident bundle. Returns the bundle's spec hash.
 
-    Raises RejectedBundle, NotFound or Unavailable.
+    Keeps the unpacked files for readers, unless the artifact declared another spec hash. Raises RejectedBundle,
+    NotFound or Unavailable.
     """
     with data_folders.scratch_folder() as folder, blobs.read(artifact.content_hash) as source:
         capture = folder / "capture"

@@ -1,7 +1,7 @@
 """The rate limit for callers without a valid credential, kept in each process and applied before any costly work.
 
 Each address has an allowance, and all addresses share another one. A request counts against both. If a view verifies
-its credential, it no longer counts, because the rate limit of the credential's owner counts it instead. So requests
+the credential of the request, the request counts against the rate limit of the credential's owner instead. So requests
 with bad credentials use up the allowances just as requests without a credential do.
 
 When an allowance is used up, a request without a credential is refused without a query. A request with a valid
@@ -41,7 +41,7 @@ from byteor_cloud.server import open_connections
 # For scale: one page of the console or of the documentation loads about 15 files.
 PER_ADDRESS_BURST, PER_ADDRESS_PER_S = 300, 10.0
 IN_TOTAL_BURST, IN_TOTAL_PER_S = 1000, 50.0
-# Look-ups per second while callers send invalid credentials: a pause follows each look-up that includes one.
+# Maximum look-ups per second with invalid credentials: a pause follows each look-up that includes one.
 LOOK_UPS_PER_S = 20.0
 VALID_FOR_S, INVALID_FOR_S, MAX_KNOWN = 300.0, 60.0, 10_000
 PROBES = frozenset({"/healthz", "/readyz"})  # never refused, because load balancers depend on them
@@ -82,7 +82,7 @@ class _Known:
 
 
 class AnonymousCallers:
-    """Admits requests within the limits per address and in total. Beyond these, each valid credential has its own."""
+    """Admits requests within the limits per address and in total. Beyond them, each valid credential has a limit."""
 
     def __init__(self) -> None:
         self._by_address = Allowance(per_s=PER_ADDRESS_PER_S, burst=PER_ADDRESS_BURST)

@@ -35,8 +35,8 @@ class EnrollmentTokenAuthentication(CredentialAuthentication):
     def authenticate(self, request: Request) -> tuple[Principal, Credential] | None:
         found = super().authenticate(request)
         # A client that lost the response to its enrollment repeats the request with the same Idempotency-Key. Admit
-        # this request even if the token is spent, to return the stored response. The service refuses spent tokens
-        # otherwise.
+        # this request even if the token is spent, to return the stored response. If there is none, the service refuses
+        # the spent token.
         if found is not None and found[1].is_spent and "Idempotency-Key" not in request.headers:  # type: ignore[attr-defined]  # it is an EnrollmentToken
             raise Unauthenticated(UNUSABLE)
         return found

@@ -13,7 +13,7 @@ from byteor_cloud.errors import Forbidden, NotFound
 
 
 class AgentSelfViewSet(ApiViewSet):
-    """A view set below ``/agents/{id}`` that accepts only agent keys. They need the scope ``agent_scope``, if set."""
+    """A view set below ``/agents/{id}`` that accepts only agent keys. A key needs the scope ``agent_scope``, if set."""
 
     credentials = (Family.AGENT,)
     agent_scope: ClassVar[str | None] = None

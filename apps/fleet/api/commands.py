@@ -36,9 +36,9 @@ def rotate_key(agent: Agent, *, mode: str, actor: Actor) -> Response:
 
     With `mode: now`, the default, returns a new agent key and revokes the old key immediately. With `mode: by_agent`,
     returns 202. The responses to the agent's heartbeats then contain the command `rotate_key` until the agent uses a
-    new key that it fetched with `rotateOwnKey`. While a clone of the agent is suspected (see `clone_suspected_at`),
-    `by_agent` returns 409, because the clone could fetch the new key. If a person rotates the key with `now`, the
-    suspicion is cleared.
+    new key that it fetched with `rotateOwnKey`, or until the key is rotated with `now`. While a clone of the agent is
+    suspected (see `clone_suspected_at`), `by_agent` returns 409, because the clone could fetch the new key. If a person
+    rotates the key with `now`, the suspicion is cleared.
     """
     if mode == s.RotationMode.BY_AGENT:
         keys.request_rotation(agent, actor=actor)

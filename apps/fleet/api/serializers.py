@@ -56,14 +56,15 @@ class SelectorField(LabelsField):
 
 
 class BundleStateSerializer(StrictSerializer):
-    """A bundle, the deployment that it belongs to, and when this state started."""
+    """A bundle that was offered to the agent, and the deployment that offered it."""
 
     deployment_id = serializers.UUIDField(allow_null=True)
     bundle_hash = serializers.CharField()
     since = serializers.DateTimeField(allow_null=True)
     descriptions = {
-        "deployment_id": "The id of the deployment that the bundle belongs to. Null if unknown.",
-        "since": "When this state started. Null if unknown.",
+        "deployment_id": "The id of the deployment that offered the bundle. For a rollback, this is the deployment "
+        "that is rolled back. Null if unknown.",
+        "since": "When the agent first reported progress with this bundle for this deployment. Null if unknown.",
     }
 
 
@@ -71,17 +72,25 @@ class DesiredStateSerializer(BundleStateSerializer):
     action = serializers.ChoiceField(list(OfferAction))
     descriptions = {
         "action": "Whether the agent should activate this bundle or roll back to it.",
+        "since": "When the bundle was offered. Null if unknown.",
     }
 
 
 class RunningStateSerializer(BundleStateSerializer):
+    """A bundle that the agent runs, and the deployment for which it was built."""
+
     spec_hash = serializers.CharField()
+    descriptions = {
+        "deployment_id": "The id of the deployment for which the bundle was built. Null if unknown.",
+        "since": "When a heartbeat first reported that the agent runs this bundle. Null if unknown.",
+    }
 
 
 class FailedStateSerializer(BundleStateSerializer):
     detail = serializers.CharField()
     descriptions = {
-        "detail": "The reason for the failure that the agent reported.",
+        "detail": "Why the agent failed: the reason that it reported, or that it did not finish in time.",
+        "since": "When the failure was recorded. Null if unknown.",
     }
 
 
@@ -128,11 +137,12 @@ class AgentSerializer(ModelSerializer):
 
     descriptions = {
         "name": "The agent's name, unique in the environment.",
-        "hostname": "The host name that the agent reported when it enrolled.",
+        "hostname": "The host name that the agent reported when it enrolled. Empty if it reported none.",
         "labels": "The agent's labels: up to 64 key-value pairs, which selectors match.",
         "status": "The status that the last heartbeat reported. Null before the first heartbeat.",
         "agent_version": "The version of the agent program. Null before the first heartbeat.",
-        "liveness": "Whether the agent's heartbeats arrive on time.",
+        "liveness": "Whether the agent's heartbeats arrive on time. Without a heartbeat, an agent is `stale` after "
+        "three heartbeat intervals and `offline` after ten.",
         "drifted": "Whether the agent does not run the bundle that it should run. False if it should run none.",
         "drained_at": "When the agent was drained. Null if it is not drained.",
         "drain_reason": "Why the agent was drained. Empty if it is not drained, or if no reason was given.",
@@ -140,12 +150,14 @@ class AgentSerializer(ModelSerializer):
         "that had been replaced was reported again within 24 hours. Null if no clone is suspected. Until a person "
         "rotates the key with `mode: now`, which clears this field, the agent cannot rotate the key itself.",
         "last_seen_at": "When the last heartbeat arrived. Null before the first heartbeat.",
-        "progress": "The agent's progress on its current offer.",
+        "progress": "The agent's progress on its current offer: `pending` if it has no offer.",
         "desired": "The bundle that the agent should run. Null if it should run none.",
-        "attempted": "The bundle that the agent last tried to run. Null if it has not tried any.",
-        "running": "The bundle that the agent runs, according to its last heartbeat. Null if it runs none.",
+        "attempted": "The bundle that the agent last reported progress on. Null if it has reported none.",
+        "running": "The bundle that the agent runs, according to its last heartbeat. Null if it runs none, or before "
+        "the first heartbeat.",
         "last_failed": "The bundle that last failed on the agent. Null if none has failed.",
-        "report": "Other fields of the last heartbeat, such as tuning, resources and pipeline counters.",
+        "report": "Other fields of the last heartbeat, such as tuning, resources and pipeline counters. Empty before "
+        "the first heartbeat.",
     }
 
     class Meta:
@@ -190,7 +202,8 @@ class EnrollSerializer(StrictSerializer):
     labels = LabelsField(required=False)
     public_key = TextField(required=False, max_length=2000)
     descriptions = {
-        "name": "The agent's name, unique in the environment. Defaults to a name derived from `hostname`.",
+        "name": "The agent's name, unique in the environment. Defaults to a name derived from `hostname`, or from "
+        "`agent` if `hostname` is missing.",
         "hostname": "The host name of the agent's machine.",
         "labels": "The agent's labels. A label of the enrollment token overrides a label with the same key.",
         "public_key": "A public key of the agent. The service stores it but does not use it.",
@@ -242,7 +255,8 @@ class RequestedRotationSerializer(serializers.Serializer[Any]):
 class DrainSerializer(StrictSerializer):
     reason = TextField(max_length=500, required=False, allow_blank=True, default="")
     descriptions = {
-        "reason": "The reason, which the audit event records. The explanation of a drained agent contains it as well.",
+        "reason": "Why the agent is drained or undrained. The audit event records the reason. The reason of a drain is "
+        "also shown as `drain_reason` until the agent is undrained.",
     }
 
 

@@ -1,4 +1,4 @@
-"""Rename, relabel, drain and decommission agents."""
+"""Rename, relabel, drain, undrain and decommission agents, and enqueue the jobs that offer them deployments."""
 
 from __future__ import annotations
 
@@ -40,8 +40,9 @@ def update_agent(
 ) -> Agent:
     """Change the agent's name or labels. New labels replace all old labels.
 
-    Raises Forbidden if the labels would change and ``may_relabel`` is false, PreconditionFailed if the agent's
-    revision is not ``expected_revision``, and IntegrityError (409) if the name is taken.
+    Raises NotFound if the agent was deleted, Forbidden if the labels would change and ``may_relabel`` is false,
+    PreconditionFailed if the agent's revision is not ``expected_revision``, and IntegrityError (409) if the name is
+    taken.
     """
     locked = lock_revision(agent, expected_revision)
     if not may_relabel and values.get("labels", locked.labels) != locked.labels:
@@ -59,10 +60,11 @@ def update_agent(
 
 @transaction.atomic
 def set_drained(agent: Agent, *, drained: bool, reason: str = "", actor: Actor) -> Agent:
-    """Exclude the agent from new offers, or include it again. Raises Conflict if ``check_set_drained`` does.
+    """Exclude the agent from new offers, or include it again.
 
     A drained agent keeps running its bundle and may finish an offer that it already has. No rollout waits for it, but
-    rollbacks still reach it. When it is undrained, it is offered the deployment that is current for it.
+    rollbacks still reach it. When it is undrained, it is offered the deployment that is current for it. Raises NotFound
+    if the agent was deleted, and Conflict if ``check_set_drained`` does.
     """
     # Rollout steps that make offers hold this lock, so none of them is still making an offer after the drain.
     lock_row(agent.environment)
@@ -105,8 +107,8 @@ def check_set_drained(agent: Agent, *, drained: bool) -> None:
 def decommission(agent: Agent, *, actor: Actor, expected_revision: int | None = None) -> None:
     """Remove the agent from the fleet and revoke its keys immediately.
 
-    Raises Conflict if it is already decommissioned, and PreconditionFailed if its revision is not
-    ``expected_revision``.
+    Raises NotFound if the agent was deleted, Conflict if it is already decommissioned, and PreconditionFailed if its
+    revision is not ``expected_revision``.
     """
     keep_environments(agent.environment_id)
     locked = lock_revision(agent, expected_revision)

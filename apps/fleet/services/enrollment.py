@@ -1,7 +1,7 @@
-"""Enrollment: hosts spend uses of enrollment tokens and become agents.
+"""Enrollment: create enrollment tokens, and enroll hosts as agents for uses of these tokens.
 
 A whole fleet may enroll with one token, and the token's row counts the uses. So one transaction handles several
-enrollments: it locks the token once, and writes each table with one statement.
+enrollments: it locks each token once, and inserts the new rows of a table together.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def create_enrollment_token(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enrollment:
-    """A host's request to become an agent of the environment. ``name`` defaults to one derived from the host name."""
+    """A host's request to become an agent of the environment. ``name`` defaults to the host name, or ``agent``."""
 
     token: EnrollmentToken
     environment: Environment
@@ -88,8 +88,9 @@ class Enrolled:
 def enroll(request: Enrollment) -> Enrolled:
     """Spend one use of the token and create an agent with its key.
 
-    Raises Unauthenticated if the token is not usable, Conflict if the name is taken, QuotaExceeded if the organization
-    has used up its agent quota, and IntegrityError if a concurrent transaction takes the name.
+    Raises Unauthenticated if the token is not usable, Conflict if the name is taken and the token does not permit
+    replacing agents, QuotaExceeded if the organization has used up its agent quota, and IntegrityError if a concurrent
+    transaction takes the name.
     """
     (result,) = enroll_all([request])
     if isinstance(result, DomainError):

@@ -1,7 +1,7 @@
-"""Filters and counts of an environment's agents, read from narrow rows (see ``Pulse`` and ``LabelCount``).
+"""Filters and counts of agents, and the updates of the narrow rows that they read.
 
-They take about as long for 100,000 agents as for 1,000, because they never read the report of a heartbeat, and because
-each page of a filtered list reads only the rows of its own agents.
+The narrow rows (``Pulse``, ``PulseCount`` and ``LabelCount``) keep filters and counts fast for 100,000 agents, because
+these never read the report of a heartbeat.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from apps.tenancy.policy import DEFAULT_HEARTBEAT_INTERVAL_S
 from byteor_cloud.storage import space
 
 MAX_VALUES, MAX_KEYS = 50, 200  # maximum numbers that ``count_labels`` returns: of values per key, and of keys
-BATCH_SIZE = 5000  # agents per transaction
+BATCH_SIZE = 5000  # agents per statement
 LOCK_BATCH = 100  # environments that are locked together, in the order of their ids
-# Pulses are refreshed this many seconds before ``online_until``. Must be at least twice the job's interval.
+# Pulses are refreshed from this many seconds before ``online_until``. Must be at least twice the interval of the job.
 REFRESHED_BEFORE_S = 15
 _LABELS = """
 SELECT key, value, count FROM (
@@ -159,7 +159,7 @@ class Counts(States):
 
 
 def pulses(environments: Environments) -> QuerySet[Pulse]:
-    """Return the up-to-date pulses of the environments' enrolled agents."""
+    """Return the pulses of the environments' enrolled agents, after ``catch_up`` has updated them."""
     catch_up(environments)
     return Pulse.objects.filter(environment__in=environments)
 
@@ -183,7 +183,7 @@ def settle(*environment_ids: UUID) -> None:
 
 
 def refresh(environment_id: UUID) -> None:
-    """Recompute the times of the environment's pulses whose ``online_until`` is about to pass."""
+    """Recompute the times of the environment's pulses whose ``online_until`` passes soon, except for silent agents."""
     after: UUID | None = UUID(int=0)
     while after is not None:
         after = _write(_REFRESH, [environment_id], environment_id, after, BATCH_SIZE)
@@ -272,7 +272,7 @@ def count_states(environments: Environments) -> States:
 
 
 def states_of(environments: Environments, by_drift: Counter[bool]) -> States:
-    """Count agents by state. ``by_drift`` counts all agents, so only pulses of late or cloned agents are read."""
+    """Count agents by state. ``by_drift`` counts all of them, so only pulses of late or cloned agents must be read."""
     found, now = Pulse.objects.filter(environment__in=environments).order_by(), timezone.now()
     word = Case(
         When(offline_at__gte=now, then=Value(Liveness.STALE)),

@@ -260,7 +260,7 @@ def store(
 
 
 def note_boot(agent_id: UUID, boot_id: str | None) -> None:
-    """Store the id of the agent's process if it has changed. A trigger on the table then detects clones."""
+    """Store the id of the agent's process if it has changed. A trigger then checks whether a clone reported it."""
     if boot_id:
         Heartbeat.objects.filter(~Q(boot_id=boot_id) | Q(boot_id=None), agent_id=agent_id).update(boot_id=boot_id)
 
@@ -329,7 +329,7 @@ class Tally:
         self._due = time.monotonic() + COUNTED_EVERY_S
 
     def count(self, organization_id: UUID) -> None:
-        """Count a stored heartbeat. If the database fails, the counts are kept for the next update."""
+        """Count a stored heartbeat, and store the counts once a minute. Counts that cannot be stored are kept."""
         self._counts[organization_id] += 1
         if time.monotonic() < self._due:
             return

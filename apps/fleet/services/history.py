@@ -1,4 +1,4 @@
-"""The history of what agents ran and when. Database triggers write it (see ``RunningInterval``)."""
+"""The history of what agents ran and when: queries and retention. Triggers write it (see ``RunningInterval``)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HISTORY_KEPT_FOR = timedelta(days=365)
 
 
 def intervals() -> QuerySet[Any]:
-    """Return all intervals with their agents. ``confirmed`` is when a heartbeat last confirmed an interval."""
+    """Return all intervals with their agents. ``confirmed`` is when a heartbeat last confirmed the interval."""
     return RunningInterval.objects.select_related("agent").annotate(
         # Each heartbeat confirms the open interval. A column for this would need another write for each heartbeat.
         confirmed=Coalesce("confirmed_until", Greatest("started_at", "agent__heartbeat__last_seen_at"))

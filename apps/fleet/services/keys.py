@@ -1,4 +1,4 @@
-"""Agent keys: create, revoke and rotate them.
+"""Agent keys: create, revoke and rotate them, and delete old ones together with old enrollment tokens.
 
 A rotation *now* revokes the old key immediately. In a rotation *by the agent*, the agent is asked to fetch a new key
 itself. The old key then stays valid until the first use of the new one, for at most 24 hours after the new one was
@@ -44,7 +44,7 @@ def check_enrolled(agent: Agent) -> None:
 
 
 def check_request_rotation(agent: Agent) -> None:
-    """Raise Conflict if the agent is decommissioned, or if a clone is suspected, which could fetch the new key."""
+    """Raise Conflict if the agent is decommissioned, or if a clone is suspected. The clone could fetch the new key."""
     check_enrolled(agent)
     if agent.heartbeat.clone_suspected_at is not None:
         raise Conflict(
@@ -63,7 +63,7 @@ def create_key(
     counts_as_rotation: bool = False,
     actor: Actor,
 ) -> str:
-    """Create an agent key and return its secret."""
+    """Create an agent key, record an audit event, and return the secret."""
     secret = generate(Family.AGENT)
     key = AgentKey.objects.create(
         agent=agent,
@@ -120,8 +120,8 @@ def rotate_own_key(key: AgentKey, *, actor: Actor) -> str:
     """Create a new key with the same scopes for the agent that calls with ``key``. Returns the new secret.
 
     ``key`` stays valid until the first use of the new key, for at most 24 hours. An earlier new key that is still
-    unused is revoked. Raises Unauthenticated if ``key`` is no longer valid, Conflict while a clone is suspected, and
-    TooManyRequests after too many rotations.
+    unused is revoked. Raises Unauthenticated if ``key`` is no longer valid or the agent is decommissioned, Conflict
+    while a clone is suspected, and TooManyRequests after too many rotations.
     """
     keep_environments(key.agent.environment_id)
     agent, environment = lock_row(key.agent), key.agent.environment

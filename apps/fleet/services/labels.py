@@ -1,4 +1,4 @@
-"""Label changes that affect many agents."""
+"""Valid label keys, and label changes that affect many agents."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from byteor_cloud.patterns import matcher
 MAX_LABELS = 64
 MAX_VALUE = 255
 LABEL_KEY = r"^[^=,\u0000-\u001f\u007f-\u00a0\u2000-\u200f\u2028-\u202f\u205f-\u206f\ufeff]{1,128}$"
-# Agents per audit event, which contains their old labels. This keeps each event small enough to be listed in full.
+# Agents per audit event. An event contains the old values of the agents' changed labels, and this limit keeps it small.
 _AGENTS_PER_EVENT = 100
 
 
@@ -61,7 +61,10 @@ class LabelChange:
 
 
 def read_change(text: str) -> LabelChange:
-    """Parse a change in the form that people enter, such as ``zone=eu-1, !trial``. Raises InvalidInput."""
+    """Parse a change in the form that people enter, such as ``zone=eu-1, !trial``.
+
+    Raises InvalidInput if the text is malformed or changes no label, or if a key is both set and removed.
+    """
     added: dict[str, str] = {}
     removed: list[str] = []
     for part in filter(None, (each.strip() for each in text.split(","))):

@@ -14,7 +14,7 @@ from byteor.engine.target import Target
 
 
 def select_agents(environment: Environment, target: Target, *, with_drained: bool = False) -> Any:
-    """Return the agents that a deployment's target selects, ordered by id.
+    """Return the environment's enrolled agents that a deployment's target selects, ordered by id.
 
     Drained agents are in no target. ``with_drained`` includes them, to explain why an agent is missing.
     """

@@ -30,7 +30,7 @@ from byteor_cloud.storage import space
 MAX_KEYS, MAX_AGE_S = 150_000, 900.0
 MAX_UNKNOWN, UNKNOWN_AGE_S = 10_000, 60.0
 # Seconds to pause after a look-up that found no valid key. This limits a flood of unknown keys to a hundred queries a
-# second. An agent whose key is not cached yet waits no longer than this.
+# second in each process. The pause delays agents whose keys are not cached yet only a little.
 FLOOD_PAUSE_S = 0.01
 logger = structlog.get_logger(__name__)
 
@@ -153,7 +153,7 @@ class AgentKeys:
                 del self._by_agent[key.agent_id]
 
     def clear(self) -> None:
-        """Empty the cache, because notifications may have been missed."""
+        """Empty the cache, because notifications may have been missed, and notify the listeners."""
         with self._lock:
             self._changes += 1
             self._keys.clear()
@@ -213,7 +213,7 @@ agent_keys = AgentKeys(notices)
 # -- uses ------------------------------------------------------------------------------------------------------------
 
 USE_PRECISION_S = 60.0
-USE_PAUSE_S = 1.0  # seconds during which the keys for one statement are collected
+USE_PAUSE_S = 1.0  # seconds for which an event loop collects uses before it stores them
 _MAX_KEYS_PER_STATEMENT = 2000
 _USES_LIMIT_S = 10.0
 _use_statement = FrequentStatement("""
@@ -235,7 +235,7 @@ class KeyUses:
         self._lock = threading.Lock()
 
     def note(self, key: KnownKey) -> None:
-        """Note that the key was used, at most once a minute. An event loop stores the use later, in the background."""
+        """Note that the key was used, at most once a minute. In an event loop, the use is stored in the background."""
         now = time.monotonic()
         if now < key.use_due_at:
             return
@@ -249,7 +249,7 @@ class KeyUses:
             threading.Timer(USE_PAUSE_S, self.store).start()
 
     def store(self) -> None:
-        """Store the noted uses. Uses that cannot be stored are dropped, because the keys will be used again."""
+        """Store the noted uses. Uses that cannot be stored are dropped, because later uses will be noted."""
         with self._lock:
             due, self._due = self._due, []
         if space.is_low_for_database():

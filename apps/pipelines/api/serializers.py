@@ -24,7 +24,7 @@ class DiagnosticSerializer(serializers.Serializer[Any]):
         "code": "A stable code, such as `graph.cycle`.",
         "pointer": "The place in the plan, as a JSON Pointer. Empty for the whole plan.",
         "message": "A description of the finding.",
-        "hint": "How to resolve the finding. Null if there is no hint.",
+        "hint": "How to resolve the finding. Empty or null if there is no hint.",
     }
 
 
@@ -57,7 +57,7 @@ class DraftSerializer(ModelSerializer):
         "name": "The name of the draft, unique in the environment. The name of the pipeline is in the plan.",
         "plan": "The plan of the pipeline.",
         "revision": "A number that increases with every change to the draft.",
-        "diagnostics": "The compiler's findings in the plan.",
+        "diagnostics": "The compiler's findings when the plan was last saved.",
         "spec_hash": "The spec hash of the compiled plan. Null if the plan does not compile.",
     }
 
@@ -140,7 +140,8 @@ class VersionSerializer(ModelSerializer):
         "spec": "The spec as JSON.",
         "spec_kv": "The canonical text of the spec.",
         "compiler_version": "The version of the compiler.",
-        "origin": "The version in another environment that this one was copied from. Null if this one was promoted.",
+        "origin": "The id of the version in another environment that this one was copied from, even if the original "
+        "was deleted. Null if this one was promoted.",
     }
 
     class Meta:
@@ -181,16 +182,16 @@ class DiffSerializer(serializers.Serializer[Any]):
     unified = serializers.CharField(allow_blank=True)
     truncated = serializers.BooleanField()
     descriptions = {
-        "against": "The version to which the changes are relative.",
+        "against": "The id of the version to which the changes are relative.",
         "changes": "The changes, one for each part that differs.",
         "unified": "The unified diff of the canonical texts. Empty if the texts are equal.",
-        "truncated": "Whether changes or lines at the end are left out because the response would exceed 4 MiB. "
-        "To see all of them, compare the canonical texts.",
+        "truncated": "Whether changes or lines at the end are left out. `changes` and `unified` are each limited to "
+        "1.5 MiB of JSON. To see everything, compare the canonical texts.",
     }
 
 
 class CopyVersionSerializer(StrictSerializer):
     from_version_id = IdField()
     descriptions = {
-        "from_version_id": "The version to copy, from another environment of the same project.",
+        "from_version_id": "The id of the version to copy, from another environment of the same project.",
     }

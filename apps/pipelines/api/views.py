@@ -27,7 +27,7 @@ from byteor_cloud.computing.computations import CompiledDraft, compile_draft, di
 from byteor_cloud.errors import Conflict, NotFound, PreconditionFailed, QuotaExceeded, Unprocessable
 
 TARGETS = ["single_ring", "lane_graph"]
-AGAINST = {"against": id_parameter(required=True, description="The version to compare with.")}
+AGAINST = {"against": id_parameter(required=True, description="The id of the version to compare with.")}
 
 
 class _DiffMixin(EnvironmentViewSet):
@@ -113,7 +113,7 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
         "previewDraft",
         P.OPERATE_ENVIRONMENT,
         parameters={
-            "target": choice_parameter(TARGETS, description="Compile for this target instead of the plan's own.")
+            "target": choice_parameter(TARGETS, description="The target to compile for, instead of the plan's target.")
         },
         body=s.PreviewDraftSerializer,
         responses=s.PreviewSerializer,
@@ -123,7 +123,7 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
         """Preview a draft.
 
         Compiles the saved plan, or the plan in the body, and saves nothing. If the plan does not compile, returns 200
-        with `ok: false` and its diagnostics.
+        with `ok: false` and the diagnostics.
         """
         draft = self.get_object()
         plan = self.validated(request).get("plan", draft.plan)
@@ -157,13 +157,13 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
         "diffDraft",
         P.VIEW_ENVIRONMENT,
         parameters=AGAINST,
-        responses={200: s.DiffSerializer, 422: OpenApiResponse(description="The draft does not compile.")},
+        responses={200: s.DiffSerializer, 422: OpenApiResponse(description="The draft's plan does not compile.")},
         errors=(Unprocessable,),
     )
     def diff(self, request: Request, **kwargs: Any) -> HttpResponse:
         """Compare a draft with a version.
 
-        Returns the changes from the version to the saved draft. Fails with 422 if the draft does not compile.
+        Returns the changes from the version to the draft's saved plan. Fails with 422 if the plan does not compile.
         """
         draft, against = self.get_object(), self.against()
         body = drafts.diff_draft(draft, against=against, compute=self.compute)
@@ -189,7 +189,8 @@ class VersionViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin):
             P.OPERATE_ENVIRONMENT,
             "Copy a version from another environment",
             "Copies a compiled version from another environment of the same project. If the pipeline's newest version "
-            "in this environment is already a copy of that version, returns the existing copy (200).",
+            "in this environment is already a copy of that version, returns the existing copy (200). Also returns 200 "
+            "for a version of this environment, without copying it.",
             body=s.CopyVersionSerializer,
             responses={201: s.VersionSerializer, 200: s.VersionSerializer},
             example={"from_version_id": ID},
@@ -233,8 +234,8 @@ class VersionViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin):
     def graph(self, request: Request, **kwargs: Any) -> HttpResponse:
         """Draw a version.
 
-        Returns the compiled pipeline as an SVG drawing. Fails with 409 if the drawing would exceed 4 MiB. Read
-        the version's `spec.kv` instead.
+        Returns the compiled pipeline as an SVG drawing. Fails with 409 if the drawing would exceed 4 MiB. In
+        that case, read the version's `spec.kv` instead.
         """
         drawing = versions.draw(self.get_object(), compute=self.compute).encode()
         response = HttpResponse(drawing, content_type="image/svg+xml")

@@ -24,8 +24,8 @@ def create_draft(
 ) -> Draft:
     """Create a draft, even if its plan does not compile. Raises QuotaExceeded, or IntegrityError for a taken name.
 
-    ``compiled`` is the result of compiling the plan, if the caller compiled it in advance. Compiling a large plan would
-    prolong the transaction.
+    ``compiled`` is the result of compiling the plan, if the caller compiled it in advance. Compiling a large plan here
+    would prolong the transaction.
     """
     reserve(environment.project.organization_id, {Quota.DRAFTS: 1})
     draft = Draft.objects.create(
@@ -55,7 +55,7 @@ def update_draft(
     expected_revision: int | None = None,
     compiled: CompiledDraft | None = None,
 ) -> Draft:
-    """Change the draft's name or plan. The audit event contains the spec hash, not the plan.
+    """Change the draft's name, plan or both. The audit event contains a changed spec hash, not the plan.
 
     ``compiled`` is the result of compiling the new plan, as for ``create_draft``. Raises PreconditionFailed, or
     IntegrityError for a taken name.
@@ -71,7 +71,7 @@ def update_draft(
 
 @transaction.atomic
 def delete_draft(draft: Draft, *, actor: Actor, expected_revision: int | None = None) -> None:
-    """Delete the draft. Versions that were promoted from the draft are kept."""
+    """Delete the draft. Versions that were promoted from the draft are kept. Raises PreconditionFailed."""
     locked = lock_revision(draft, expected_revision)
     audit.record("draft.delete", actor=actor, scope=draft.environment, resource=("draft", draft.pk))
     locked.delete()

@@ -48,7 +48,7 @@ def _still_compiled(prepared: Promotable, locked: Draft) -> CompiledVersion:
 def promote(
     draft: Draft, *, expected_revision: int | None = None, actor: Actor, prepared: Promotable | None = None
 ) -> tuple[Version, bool]:
-    """Promote the saved plan. Returns the version and whether it is new.
+    """Promote the saved plan. Returns the version and whether it is new: an unchanged plan is not promoted again.
 
     Raises Unprocessable if the plan does not compile, Conflict if another plan was saved after ``prepared`` was
     compiled, and PreconditionFailed if the draft's revision is not ``expected_revision``.

@@ -69,8 +69,9 @@ def rollback(deployment: Deployment, *, reason: str, actor: Actor) -> None:
 def abort(deployment: Deployment, *, reason: str, actor: Actor) -> None:
     """Abort a deployment.
 
-    Stops the deployment and sets its status to `failed` with the reason `aborted`. Agents that already run it keep
-    running it. To restore what they ran before, roll back the deployment.
+    Stops the deployment and sets its status to `failed` with the reason `aborted`. Offers that agents have not started
+    are withdrawn, and a pending approval is revoked, except that of a break-glass deployment. Agents that already run
+    the bundle keep running it. To restore what they ran before, roll back the deployment.
     """
     deployments.abort(deployment, reason=reason, actor=actor)
 
@@ -129,7 +130,8 @@ def retry(deployment: Deployment, *, reason: str, agents: Collection[UUID] | Non
 def revoke(approval: Approval, *, actor: Actor) -> None:
     """Revoke an approval.
 
-    Revokes an approval that is pending, or that is approved and has not been used.
+    Revokes an approval that is pending, or that is approved and has not been used. Its deployment or replay then does
+    not start. A break-glass deployment is rolled back or fails.
     """
     approvals.revoke(approval, actor=actor)
 
@@ -148,8 +150,8 @@ def change(
 ) -> Relabeled:
     """Change the labels of many agents.
 
-    Changes the labels of all agents that match the selector, in one transaction. Agents that match the target of a
-    current deployment after the change are offered that deployment. Agents that no longer match keep their bundle.
+    Changes the labels of all agents that match the selector, in one transaction. Changed agents that match the target
+    of a current deployment are then offered that deployment. Agents that no longer match keep their bundle.
     In a `prod` environment this needs the permission `environment:manage`. Use `dry_run` to see the effect first.
     """
     labels = LabelChange(changes.get("set", {}), changes.get("unset", ()))

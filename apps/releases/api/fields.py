@@ -1,4 +1,4 @@
-"""Serializers of a deployment's typed values: targets, strategies and break-glass requests."""
+"""Serializers and fields for a deployment's typed values, such as targets, strategies and break-glass requests."""
 
 from __future__ import annotations
 
@@ -52,15 +52,15 @@ class StrategySerializer(StrictSerializer):
     auto_rollback = serializers.BooleanField(required=False)
 
     descriptions = {
-        "kind": "Whether the deployment is offered to all agents at the same time (`all_at_once`) or in `waves`.",
+        "kind": "Whether the deployment is offered to all agents in one wave (`all_at_once`) or in several `waves`.",
         "percents": "The cumulative percentage of the target's agents that each wave reaches, increasing to 100. Only "
         "for `waves`. Defaults to 5, 25 and 100.",
         "pause_s": "The pause between two waves, in seconds. Only for `waves`. Defaults to 0.",
-        "failure_threshold_percent": "The percentage of a wave's agents that may fail. If more agents fail, the "
-        "deployment fails. Defaults to 0.",
+        "failure_threshold_percent": "The percentage of a wave's counted agents that may fail. If more of them fail, "
+        "the deployment fails. Defaults to 0.",
         "auto_rollback": (
-            "Whether the deployment is rolled back automatically when it fails. Defaults to true for `waves` and to "
-            "false for `all_at_once`."
+            "Whether the deployment is rolled back automatically, if possible, when too many agents fail or the "
+            "configuration becomes known bad. Defaults to true for `waves` and to false for `all_at_once`."
         ),
     }
 

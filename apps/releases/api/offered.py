@@ -20,8 +20,8 @@ WAIT_S = integer_parameter(
     MAX_WAIT_S,
     default=0,
     description="The maximum number of seconds to wait for a new offer if `If-None-Match` matches the current one. "
-    "Returns the new offer as soon as there is one. Returns 304 if there is none in this time, if the server shuts "
-    "down, or if the agent sends another poll. If too many agents are waiting, returns 304 with `Retry-After` "
+    "Returns the new offer when there is one. Returns 304 if there is no new offer within this time, if the server "
+    "shuts down, or if the agent sends another poll. If too many agents are waiting, returns 304 with `Retry-After` "
     "immediately. Defaults to 0.",
 )
 

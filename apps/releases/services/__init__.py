@@ -1,1 +1,1 @@
-"""The services of this app, which do every write. There is one module for each noun."""
+"""The services of this app, which contain all of its writes."""

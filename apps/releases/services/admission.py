@@ -25,7 +25,7 @@ from byteor_cloud.errors import Conflict, DomainError, Forbidden, InvalidInput
 def find_obstacles(
     environment: Environment, config_bundle: ConfigBundle, target: Target, *, take_over: bool, override_freeze: bool
 ) -> list[DomainError]:
-    """Return the errors of all checks that refuse this deployment now. Credentials and permissions are not checked."""
+    """Return the errors of all checks that refuse this deployment now. Approvals and permissions are not checked."""
     agents = select_agents(environment, target)
     checks: list[Callable[[], object]] = [
         lambda: check_target(environment, target, agents),
@@ -47,7 +47,7 @@ def find_obstacles(
 
 
 def check_freeze(environment: Environment, override: Mapping[str, str] | None, *, may_override: bool) -> None:
-    """Raise Conflict if a freeze window is open and not overridden, or Forbidden if the override is not permitted."""
+    """Raise Forbidden for an override that is not permitted, or Conflict if an open freeze window is not overridden."""
     open_window = freeze.last_open_window(environment.effective_settings.freeze_windows, timezone.now())
     if override and not may_override:
         raise Forbidden("Only an org_admin may override a freeze window.")

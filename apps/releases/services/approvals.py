@@ -50,7 +50,7 @@ def request_approval(
     """Request approval of ``subject``, in the transaction that creates the deployment or replay that needs it.
 
     ``resolved`` and ``count`` show approvers which agents the target matches now; the approval is not bound to them.
-    With ``break_glass_s`` the deployment starts immediately, and another person must approve within that many seconds.
+    With ``break_glass_s`` the deployment starts first, and another person must approve it within that many seconds.
     Raises Forbidden for a key whose creator is unknown, because the creator could approve their own request.
     """
     is_break_glass = break_glass_s is not None
@@ -179,8 +179,9 @@ def decide(
 ) -> Approval:
     """Record one person's decision. One denial denies the approval; the last required consent issues the credential.
 
-    Raises Forbidden without ``user`` and for a self-approval that is not allowed, InvalidInput for a denial without a
-    comment, and Conflict if the approval is not open, its requester is unknown, or the person has already decided.
+    Raises Forbidden without ``user`` and for a self-approval that is not allowed, and InvalidInput for a denial without
+    a comment. Raises Conflict if the approval is not open or the person has already decided, and for a consent if
+    self-approval is not allowed and the requester is unknown.
     """
     if user is None:
         raise Forbidden("Only a person can decide. Sign in, or use a user token.", code="approval.person")
@@ -258,7 +259,7 @@ def _deployment_of(approval: Approval) -> Deployment | None:
 
 
 def _close(approval: Approval, event: ApprovalEvent, *, actor: Actor) -> Approval:
-    """Close an approval without consent. Stop its deployment or replay, or roll back its break-glass deployment."""
+    """Deny, expire or revoke an approval. Stop its deployment or replay, or roll back its break-glass deployment."""
     closed = advance(approval, event, actor=actor)
     deployment = _deployment_of(closed)
     if deployment is not None and closed.break_glass:
@@ -273,7 +274,7 @@ def _close(approval: Approval, event: ApprovalEvent, *, actor: Actor) -> Approva
 
 
 def _notify_replay(approval: Approval) -> None:
-    """Enqueue the job that queues or stops the approval's replay, if it has one."""
+    """Enqueue the job that queues or stops the approval's replay, if the approval has one."""
     if approval.replay_id is not None:
         organization = approval.environment.project.organization_id
         enqueue(ReplayDecided(approval_id=str(approval.pk)), organization=organization)

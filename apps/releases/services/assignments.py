@@ -1,10 +1,10 @@
 """The only module that changes ``Assignment`` and ``DeploymentAgent`` rows, which change together.
 
 An ``Assignment`` states what an agent should run now. A ``DeploymentAgent`` stores an agent's progress in one
-deployment. The functions here run in their caller's transaction.
+deployment. The functions here run in their caller's transaction, except ``delete_deployment_agents``.
 
 Locks are acquired in this order: environment, approval, deployment, assignments, deployment agents. A change to many
-agents locks the environment, so such changes never run concurrently. A report locks only the assignment of its agent.
+agents locks the environment, so two of them never run concurrently. A report locks only the assignment of its agent.
 Statements change many agents at a time, because a deployment may have 100,000 agents.
 """
 
@@ -48,7 +48,7 @@ FROM (
 ) AS found
 JOIN fleet_assignment AS assignment ON assignment.agent_id = found.id
 LEFT JOIN releases_deployment AS earlier ON earlier.id = assignment.bundle_deployment_id
-ORDER BY found.place  -- store the rows by agent id, because lists show them in this order
+ORDER BY found.place  -- store the rows in the order of agent ids, because lists show them in this order
 RETURNING agent_id
 """
 _RECORD_FAILURES = """
@@ -61,7 +61,7 @@ ON CONFLICT (part_id, action) DO UPDATE
 
 
 def rollback_candidates(environment_id: UUID) -> QuerySet[Deployment]:
-    """Return the deployments that a rollback may restore.
+    """Return the environment's deployments that a rollback may restore.
 
     Each is built and not known bad. If it started by break-glass, its approval was not denied, expired or revoked.
     """
@@ -83,7 +83,7 @@ def _without_other_pipelines(deployment: Deployment, agents: QuerySet[Agent]) ->
 
 
 def start_enlisting(deployment: Deployment) -> EnlistmentCursor | None:
-    """Return the cursor with which to enlist the target's agents, or None if the target matches no agents.
+    """Return the cursor with which to enlist the target's agents, or None if there are no available agents.
 
     Agents that are offline at their enlistment do not count for waves and thresholds. If all agents are offline now,
     all of them count, because a rollout without counted agents fails.
@@ -97,9 +97,10 @@ def start_enlisting(deployment: Deployment) -> EnlistmentCursor | None:
 
 
 def enlist(deployment: Deployment) -> None:
-    """Enlist the next batch of the target's agents: assign waves in id order and record their earlier deployments.
+    """Enlist the next batch of the target's agents.
 
-    The agents get no offers yet. The caller has locked the deployment.
+    Assigns waves in the order of agent ids, and records the deployment whose bundle each agent had before. The agents
+    get no offers yet. The caller has locked the deployment.
     """
     state = deployment.enlisting
     if state is None:
@@ -181,7 +182,7 @@ def offer_late(deployment: Deployment, *, only: Collection[UUID] | None = None) 
 
 
 def offer_again(deployment: Deployment, agent_ids: Iterable[UUID], *, renew_all: bool) -> None:
-    """Offer the bundle again to the agents that failed. ``renew_all`` restarts the timeouts of the other agents."""
+    """Offer the bundle again to these agents. ``renew_all`` restarts the timeouts of all other agents with an offer."""
     failed = list(agent_ids)
     offer(deployment, failed)
     if renew_all:
@@ -243,7 +244,7 @@ def withdraw(deployment: Deployment) -> None:
         untouched = Assignment.objects.filter(
             agent_id__in=unnest_ids(agent_ids), deployment_id=deployment.pk, progress=AgentProgress.OFFERED
         )
-        # Lock the rows before reading them, because a report that is being recorded concurrently must count.
+        # Lock the rows before reading them, because an agent whose report is being recorded has started its offer.
         found = list(untouched.select_for_update(no_key=True).order_by("agent_id").values_list("agent_id", flat=True))
         if again is None:
             Assignment.objects.filter(agent_id__in=unnest_ids(found)).update(

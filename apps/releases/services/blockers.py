@@ -1,4 +1,4 @@
-"""Blockers of deployments: collect the facts for the engine's rules, and find jobs that cannot continue."""
+"""Blockers of deployments: collect the facts for the engine's rules, and find deployments that cannot continue."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def find_start_blockers(
 
 
 def overlaps(deployment: Deployment, others: Iterable[Deployment]) -> bool:
-    """Return whether any of ``others`` has the pipeline of ``deployment`` or shares agents with it."""
+    """Return whether any of ``others`` has the same pipeline as ``deployment``, or shares agents with it now."""
     others = list(others)
     return any(other.pipeline == deployment.pipeline for other in others) or bool(
         find_sharing(deployment.environment, deployment.target, others)
@@ -89,7 +89,7 @@ def describe(
 
 
 def list_blockers(deployment: Deployment) -> list[Blocker]:
-    """Return all blockers of the deployment. The list is empty if it is not in flight."""
+    """Return all blockers of the deployment. The list is empty if the deployment is not in flight."""
     if deployment.status not in IN_FLIGHT:
         return []
     found = []

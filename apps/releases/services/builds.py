@@ -94,7 +94,7 @@ def _build_bundle(deployment: Deployment) -> deploy_bundle.BuiltBundle:
         created_at=deployment.created_at,
         approved_at=deployment.approved_at,
     )
-    # The bundle of a break-glass deployment must not claim an approval: it has no credential and no approved_at.
+    # The bundle of a break-glass deployment must not claim an approval, so it has no credential and no ``approved_at``.
     consent = deployment.consent if deployment.break_glass is None else None
     return deploy_bundle.build_bundle(
         manifest_fields,
@@ -120,7 +120,7 @@ def _offer_first_wave(found: Deployment, built: deploy_bundle.BuiltBundle, claim
         fail(deployment, "empty_target", "The target no longer matches any agents.")
         return
     blobs.protect(built.bundle_hash)
-    if not blobs.is_stored(built.bundle_hash):  # the cleaning job may have deleted what an earlier attempt stored
+    if not blobs.is_stored(built.bundle_hash):  # the cleaning job may have deleted the blob before it was protected
         blobs.put(built.bundle_hash, built.tar)
     deployment = advance_deployment(
         deployment,

@@ -61,7 +61,7 @@ def check_configuration(
     snapshot: Mapping[str, Any] | None = None,
     compute: Compute = here,
 ) -> NewConfiguration:
-    """Check a version's runtime configuration and fill in the defaults. Raises InvalidInput with all errors."""
+    """Check a version's runtime configuration and fill in the defaults. Raises InvalidInput."""
     config = RuntimeConfig(
         tuning_profile=tuning_profile,
         wait=wait or WAIT_BY_PROFILE[tuning_profile],
@@ -86,7 +86,7 @@ def create_config_bundle(
     checked: NewConfiguration | None = None,
     **configuration: Any,
 ) -> ConfigBundle:
-    """Create a config bundle from a version and its runtime configuration. Raises InvalidInput with all errors.
+    """Create a config bundle. Raises InvalidInput for a wrong configuration, or IntegrityError for a taken name.
 
     ``configuration`` has the arguments of ``check_configuration``. A caller that has already called that function
     passes its result as ``checked``, because checking a large configuration here would prolong the transaction.
@@ -119,7 +119,7 @@ def runtime_config(bundle: ConfigBundle) -> RuntimeConfig:
 
 
 def estimate_size(bundle: ConfigBundle) -> int:
-    """Return the approximate size of the deploy bundle in bytes, without reading the files in it."""
+    """Return the approximate size of the deploy bundle in bytes, without loading its files from the database."""
     files = ("version__spec_kv", "stage_config", "adapters", "env", "snapshot")
     lengths = [Func(Cast(each, TextField()), function="octet_length", output_field=BigIntegerField()) for each in files]
     content: int = sum(ConfigBundle.objects.values_list(*lengths).get(pk=bundle.pk))
@@ -137,7 +137,7 @@ def is_known_bad(environment_id: UUID, config_hash: str) -> bool:
 
 
 def mark_known_bad(environment: Environment, config_hash: str, *, reason: str, actor: Actor) -> None:
-    """Mark a configuration as known bad, in the caller's transaction."""
+    """Mark a configuration as known bad, in the caller's transaction. An earlier mark keeps its reason."""
     _, is_new = KnownBad.objects.get_or_create(
         environment=environment, config_hash=config_hash, defaults={"reason": reason[:500]}
     )

@@ -29,7 +29,7 @@ def enqueue_build(deployment_id: object) -> None:
 
 
 def enqueue_break_glass_rollback(deployment_id: object) -> None:
-    """Enqueue the rollback of a break-glass deployment that was not approved."""
+    """Enqueue the rollback of an unapproved break-glass deployment, unless it is already queued."""
     _enqueue(UndoBreakGlass(deployment_id=str(deployment_id)), once=f"undo_break_glass:{deployment_id}")
 
 

@@ -155,9 +155,9 @@ def subject_of(deployment: Deployment) -> ApprovalSubject:
 def abort(deployment: Deployment, *, reason: str = "", actor: Actor) -> Deployment:
     """Stop a deployment: set it to ``failed`` with the reason ``aborted``. Agents keep running what they run.
 
-    A pending approval is revoked. An unused approval can be used for another deployment. The approval of a break-glass
-    deployment stays pending: if nobody approves, the agents that run the deployment are rolled back. Raises Conflict if
-    the deployment's status does not permit an abort.
+    Offers that agents have not started are withdrawn. A pending approval is revoked. An unused approval can be used for
+    another deployment. The approval of a break-glass deployment stays pending: if nobody approves, the agents that run
+    the deployment are rolled back. Raises Conflict if the deployment's status does not permit an abort.
     """
     lock_row(deployment.environment)  # because a concurrent rollback must see the changed assignments
     if deployment.approval is not None:
@@ -210,9 +210,9 @@ def retry(found: Deployment, *, agents: Collection[UUID] | None = None, reason: 
     cannot be retried (it did not fail, is drained or decommissioned, or has another offer), or if retrying only
     ``agents`` would leave the wave over its failure threshold. Raises Conflict if the deployment was never offered, was
     rolled back or superseded, or if its configuration is known bad. A deployment that is not ``deploying`` is also
-    refused in a freeze window, if nobody approved it after break-glass, and while another deployment of its pipeline or
-    with its agents is under way. A failed deployment is also refused at the in-flight limit, and if its pipeline has a
-    newer deployment.
+    refused in a freeze window, if its approval after break-glass was denied, expired or revoked, and while another
+    deployment of its pipeline or with its agents is under way. A failed deployment is also refused at the in-flight
+    limit, and if its pipeline has a newer deployment.
     """
     lock_row(found.environment)
     deployment = lock_row(found, related=RELATED)

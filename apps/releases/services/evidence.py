@@ -1,4 +1,4 @@
-"""The evidence of a deployment: the files with which ``byteor-verify`` checks its bytes and its approval offline."""
+"""The evidence of a deployment: the files with which ``byteor-verify`` checks its bundle and approval offline."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from byteor_cloud.storage import blobs
 def build_archive(deployment: Deployment) -> bytes:
     """Return the evidence as a tar. Equal evidence has equal bytes.
 
-    Raises Conflict if the bundle is not built yet, and NotStored or Unavailable if it cannot be read.
+    Raises Conflict if no bundle was built, and NotStored, Unavailable or OSError if the bundle cannot be read.
 
     The approval record is signed here, with the active key. It proves what the server had on record at the time of the
     export, not at the time of the decisions. The credential's signature is from the time of the decisions.
@@ -38,7 +38,7 @@ def build_archive(deployment: Deployment) -> bytes:
         files["approval.json"] = canonical(sign_record(record, deployment.bundle_hash, private_key))
     # Read the key set after signing: even if keys are rotated in between, the set contains the keys that signed.
     files[SIGNING_KEYS] = canonical(signing_keys.key_set(organization_id).document())
-    # The bundle of a break-glass deployment contains no credential, but a person may have approved it after the build.
+    # A break-glass deployment's bundle contains no credential, but a person may have approved the deployment since.
     credential = open_bundle(bundle).credential or (consent.credential if consent else None)
     if credential:
         files[CREDENTIAL] = credential.encode("ascii")

@@ -31,7 +31,7 @@ from byteor.engine.machines import (
 from byteor.engine.rollout import RolloutAgent
 from byteor_cloud.database.large_columns import without_large
 
-MAX_DEPLOYMENTS = 100  # considered per agent: first those that the agent refers to, then the newest
+MAX_DEPLOYMENTS = 100  # the maximum per agent: first those in its assignment and heartbeat, then the newest
 _EVENTS = ["pause", "retry", "abort", "roll_back"]
 # Large columns that explanations need.
 _READ = frozenset({"strategy", "policy", "detail", "rollback_reason", "freeze_override", "break_glass"})
@@ -73,7 +73,7 @@ def collect_facts(agent: Any, now: datetime) -> facts.Facts:
 
 
 def _with_blockers(collected: facts.Facts, environment: Environment) -> facts.Facts:
-    """Add the blockers of each approved deployment that will reach the agent."""
+    """Add the blockers of each approved deployment that does not skip the agent."""
     waiting = {
         each.id
         for each in collected.deployments

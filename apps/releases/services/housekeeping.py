@@ -39,9 +39,10 @@ def _is_still_needed() -> Exists:
 
 
 def delete_old_details(now: datetime | None = None) -> int:
-    """Delete old reports, and the agent progress and timelines of deployments that finished long ago.
+    """Delete old reports, and old progress and timeline entries of deployments that have ended and are not current.
 
-    Also deletes the progress of long-decommissioned agents, unless the deployment is in flight or waits for approval.
+    Reports and progress that an agent's assignment still refers to are kept, except those of long-decommissioned
+    agents. The progress of such agents is deleted even if the deployment is current, but not before it has ended.
     Returns the number of deleted rows.
     """
     now = now or timezone.now()

@@ -30,7 +30,7 @@ def offer_to_late_joiners(agent_ids: Collection[str]) -> None:
 def match_current(
     environment: Environment, agents: QuerySet[Agent], *, labels: str = "labels"
 ) -> Iterator[tuple[Deployment, list[UUID]]]:
-    """Yield each current deployment, newest first, with the ids of the agents that match it and no newer one.
+    """Yield each current deployment, newest first, with the ids of agents that match its target and no newer one's.
 
     Deployments without such agents are left out. ``labels`` is the column or annotation that a selector must match: the
     labels that the agents have, or would have after a change.

@@ -1,4 +1,4 @@
-"""The origins of running bundles: the deployment that built each bundle, its version, approval and approvers."""
+"""The origins of running bundles (deployment, version, approval), and a summary of an environment's agents."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_VERSIONS = 50  # the maximum number of versions in a summary
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The deployment behind an interval, with its version and approval. Empty if the environment has none."""
+    """The deployment behind an interval, its version, config bundle, approval and approvers. Empty if unknown."""
 
     deployment_id: UUID | None = None
     version_id: UUID | None = None
@@ -32,7 +32,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class VersionCount:
-    """The number of agents that run a version. For bundles not built here, only ``count`` is set."""
+    """The number of agents that run a version. Only ``count`` is set for bundles that the environment did not build."""
 
     version_id: UUID | None
     number: int | None
@@ -49,10 +49,10 @@ class Summary:
 
 
 def find_origins(environment: Environment, intervals: Collection[RunningInterval]) -> dict[int, Origin]:
-    """Return the origin of each interval by the interval's primary key, in two queries.
+    """Return the origin of each interval by the interval's primary key, in at most two queries.
 
-    The origin is the deployment that built the bundle. After a rollback, the agent reports another deployment: the one
-    that was rolled back. The reported deployment is the origin only if no deployment here built the bundle.
+    The origin is the environment's deployment that built the bundle, or otherwise the one that the agent reported. The
+    two differ after a rollback, because the agent then reports the deployment that was rolled back.
     """
     hashes = {each.bundle_hash for each in intervals}
     named = {each.deployment_id for each in intervals if each.deployment_id is not None}

@@ -34,10 +34,11 @@ def relabel(
 ) -> Relabeled:
     """Change the labels of the agents that match the selector. With ``dry_run``, only return the counts.
 
-    The worker then offers current deployments to agents that match their targets after the change.
+    If changed agents then match the target of a current deployment, the worker offers them that deployment.
+    Raises InvalidInput if an agent would have too many labels, but not with ``dry_run``.
     """
     if not dry_run:
-        lock_row(environment)  # as in every change to many agents; the number of offers also stays correct
+        lock_row(environment)  # as in every change to many agents; also keeps the number of offers correct
     agents = Agent.objects.enrolled().filter(environment=environment, labels__contains=dict(selector))
     changing = labels.select_changing(agents, change)
     result = Relabeled(agents.count(), changing.count(), _count_offers(environment, changing))

@@ -36,7 +36,7 @@ def report(
     tuning: Any = None,
     boot_id: str | None = None,
 ) -> None:
-    """Record an agent's report on its offer and enqueue a rollout step. A repeated report has no effect.
+    """Record an agent's report on its offer and enqueue a rollout step. Repeating an accepted report has no effect.
 
     Raises NotFound if the environment has no such deployment or the agent was deleted. Raises LateReport, after
     recording the report, if this is not the agent's current offer or the status cannot follow the agent's progress.
@@ -81,5 +81,6 @@ def report(
                 create_defaults=latest,
             )
     if not accepted:
-        why = f"this offer is already {assignment.progress}" if is_current_offer else "the agent has another offer now"
+        transition = f"the status {status} cannot follow {assignment.progress}"
+        why = transition if is_current_offer else "this is not the agent's current offer"
         raise LateReport(f"The report was recorded but has no effect, because {why}.")

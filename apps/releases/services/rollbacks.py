@@ -17,10 +17,10 @@ from byteor_cloud.errors import Conflict
 
 
 def find_target(deployment: Deployment) -> Deployment | None:
-    """Return the deployment to restore, or None if there is none.
+    """Return the deployment to restore, or None. It is active, of the same pipeline, and has another configuration.
 
-    It is the pipeline's current deployment or, if ``deployment`` is current, the one that was activated last.
-    Deployments that failed, were rolled back, are known bad or were not approved after break-glass do not count.
+    Among several such deployments, the current one is chosen, otherwise the one that was activated last. Deployments
+    that ``rollback_candidates`` leaves out are never chosen.
     """
     return (
         assignments.rollback_candidates(deployment.environment_id)
@@ -92,8 +92,8 @@ def touched_agents(deployment: Deployment) -> QuerySet[DeploymentAgent]:
 def finish(deployment: Deployment, *, actor: Actor) -> Deployment | None:
     """Finish a rollback: set the status ``rolled_back``, make the restored deployment current, and return it.
 
-    Return None if another deployment is current, or if the deployment to restore was deleted, rolled back or marked as
-    known bad during the rollback. The caller has locked the environment.
+    Return None if another deployment is current, or if the deployment to restore was deleted, is no longer active, or
+    became known bad during the rollback. The caller has locked the environment.
     """
     advance_deployment(deployment, DeploymentEvent.RESTORE, actor=actor, is_current=False)
     others = Deployment.objects.filter(
@@ -112,7 +112,7 @@ def finish(deployment: Deployment, *, actor: Actor) -> Deployment | None:
 
 
 def find_unapproved_break_glass() -> QuerySet[Deployment]:
-    """Return the unapproved break-glass deployments that must be rolled back or stopped, even if their job was lost."""
+    """Return the unapproved break-glass deployments that still have to be rolled back or stopped."""
     barred = KnownBad.objects.filter(environment=OuterRef("environment"), config_hash=OuterRef("config_hash"))
     unfinished = [DeploymentStatus.APPROVED, DeploymentStatus.BUILDING, DeploymentStatus.DEPLOYING]
     return Deployment.objects.filter(
@@ -123,17 +123,17 @@ def find_unapproved_break_glass() -> QuerySet[Deployment]:
 
 @transaction.atomic
 def roll_back_break_glass(deployment_id: str) -> None:
-    """Roll back a break-glass deployment that was not approved.
+    """Roll back or stop a break-glass deployment that was not approved.
 
-    A deployment that cannot be rolled back fails. Only an active deployment without an earlier one keeps
-    running, because stopping it would be no safer, but its configuration becomes known bad.
+    A deployment that has not finished fails if it cannot be rolled back. A current deployment that cannot be rolled
+    back keeps running, because stopping it would be no safer, but its configuration becomes known bad.
     """
     found = Deployment.objects.select_related("environment", "approval").filter(pk=deployment_id).first()
     if found is None or found.break_glass is None or found.approval is None:
         return
     environment = lock_row(found.environment, related=("project__organization",))
     deployment = lock_row(found, related=RELATED)
-    why = f"break-glass: the approval was {found.approval.status}"
+    why = f"break-glass: the approval is {found.approval.status}"
     under_way = deployment.status == DeploymentStatus.DEPLOYING
     has_failed = deployment.status == DeploymentStatus.FAILED
     if under_way or has_failed or (deployment.status == DeploymentStatus.ACTIVE and deployment.is_current):

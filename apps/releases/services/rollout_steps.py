@@ -1,4 +1,4 @@
-"""Rollout steps: each carries out a plan of ``engine.rollout`` in one transaction, so a crash loses nothing."""
+"""Rollout steps, which carry out the plans of ``engine.rollout``, and the signature of a bundle's envelope."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def run_step(deployment_id: str) -> None:
         if deployment.status == DeploymentStatus.DEPLOYING:
             if bundles.is_known_bad(deployment.environment_id, deployment.config_hash):
                 failures.note_in_timeline(deployment)
-                # Another deployment of the configuration failed or was rolled back, so no further agent may get it.
+                # The configuration failed or was rolled back in another deployment, so no further agent may get it.
                 _fail_rollout(deployment, "known_bad", "The configuration has become known bad.")
                 return
             assignments.enlist(deployment)
@@ -149,7 +149,7 @@ def _rollout_agents(deployment: Deployment, rows: QuerySet[DeploymentAgent]) -> 
             return None
         return max(offered_at, deployment.timeouts_from or offered_at)
 
-    # A drained agent may be switched off. It may finish its offer, but the rollout does not wait for it.
+    # A drained agent may be switched off. It may finish its offer, but the rollout does not wait for the agent.
     is_awaited = Q(counted=True) & (Q(agent__drained_at=None) | Q(progress__in=FINISHED))
     columns = rows.order_by().values_list(
         "agent_id", "wave", ExpressionWrapper(is_awaited, BooleanField()), "progress", "offered_at"

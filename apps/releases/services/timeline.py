@@ -1,4 +1,4 @@
-"""The timeline of a deployment: an entry for each change of its status, and for each other event."""
+"""The timeline of a deployment: an entry for each change of its status, and for events such as a pause."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def advance_deployment(
 
 
 def record_event(deployment: Deployment, event: str, changes: Mapping[str, Any], *, actor: Actor) -> None:
-    """Record an event that does not change the status, in the audit trail and on the timeline."""
+    """Record an event that is not a transition, in the audit trail and on the timeline."""
     resource = ("deployment", deployment.pk)
     audit.record(f"deployment.{event}", actor=actor, scope=deployment.environment, resource=resource, changes=changes)
     add_entry(deployment, event, actor=actor, detail=changes)

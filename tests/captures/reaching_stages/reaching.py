@@ -43,7 +43,7 @@ ATTEMPTS: dict[bytes, Callable[[], object]] = {
 
 
 def validate(argument: str | None) -> str | None:
-    """Accept no argument."""
+    """Return an error message if there is an argument, otherwise None."""
     return None if argument is None else "it takes no argument"
 
 

@@ -98,8 +98,10 @@ class ArtifactSerializer(ModelSerializer):
             "check waits until the control plane's database and storage are available."
         ),
         "agent_id": "The id of the agent that uploaded the artifact.",
-        "deployment_id": "The id of the deployment that ran when the data was captured. Null if unknown.",
-        "version_id": "The id of the version that ran when the data was captured. Null if unknown.",
+        "deployment_id": "The id of the deployment that ran when the data was captured. Null if the agent "
+        "reported none, or if the deployment was deleted.",
+        "version_id": "The id of the version that produced the incident bundle. Null before the check, for other "
+        "kinds, for rejected artifacts, and if no version has the spec hash.",
         "spec_hash": "The spec hash of the pipeline that ran. Null if unknown.",
         "content_hash": "The SHA-256 of the content.",
         "size_bytes": "The size of the content in bytes.",
@@ -108,7 +110,7 @@ class ArtifactSerializer(ModelSerializer):
             "keeps none. The files and indexes are rebuilt when the capture is read."
         ),
         "captured_at": "When the data was captured.",
-        "metadata": "The metadata that the agent sent with the upload.",
+        "metadata": "The metadata that the agent sent with the upload. Empty if it sent none.",
     }
 
     @cached_property

@@ -90,7 +90,7 @@ class BisectedVersionSerializer(serializers.Serializer[Any]):
         "replay_id": "The id of the replay through the version. Null if there is none.",
         "no_parameters": (
             "The ids of the first ten stages that let every record pass because the capture has no parameters for "
-            "them. The `notes` of the replay's result list all such stages."
+            "them. Empty until there is a verdict. The `notes` of the replay's result list all such stages."
         ),
     }
 
@@ -114,12 +114,17 @@ class BisectSerializer(ModelSerializer):
             "good. `inconclusive`: too few versions could be tested. Null until the bisect has succeeded."
         ),
         "versions": "The versions from oldest to newest, with the verdicts so far.",
-        "first_bad": "The id of the first version that is known to be bad. Null if there is none.",
-        "last_good": "The id of the last version before `first_bad` that is known to be good. Null if there is none.",
+        "first_bad": (
+            "The id of the first version that is known to be bad after a good version. Null until the bisect has "
+            "succeeded, if the outcome is `no_change` or `inverted`, or if an `inconclusive` search found no such "
+            "version."
+        ),
+        "last_good": "The id of the last version before `first_bad` that is known to be good. Null if `first_bad` is "
+        "null.",
         "diff": "The changes from the last good to the first bad version. Null unless both are known.",
         "monotone": (
-            "Whether no good version follows a bad version. Null unless the bisect is exhaustive and could test at "
-            "least two versions."
+            "Whether no good version follows a bad version. Null unless the bisect is exhaustive, has succeeded and "
+            "could test at least two versions."
         ),
         "error": "Why the bisect has no outcome. Null unless it failed or was canceled.",
         "finished_at": "When the bisect finished. Null until then.",

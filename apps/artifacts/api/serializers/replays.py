@@ -44,9 +44,9 @@ class ReplayArtifactSerializer(StrictSerializer):
         ),
         "config_bundle_id": (
             "The id of the config bundle whose version and stage parameters are used. By default, the parameters are "
-            "taken from the artifact, or from its deployment if the artifact has none. If `version_id` is not the "
-            "artifact's version, stages with the same id and op use these parameters, and the other stages use the "
-            "parameters of the newest config bundle of `version_id`."
+            "taken from the artifact, or from its deployment if the artifact has none. If the version has another "
+            "spec than the artifact, these parameters are used only for stages with the same id and op. Stages without "
+            "parameters then use those of the newest config bundle of the version."
         ),
         "approval": "The credential of an unused approval. Only accepted with the mode `execute`.",
     }
@@ -99,13 +99,15 @@ class ReplaySerializer(ModelSerializer):
             "Each of its `notes` has a `code`, a `name` and a `count`. A note with the code `no_parameters` is about a "
             "stage that lacks the parameters its op needs: `name` is its id, and `count` is the number of records "
             "that the stage let pass unchanged. "
+            "The `diff` of the divergence is null for callers without the permission `environment:operate`. "
             "Null if the replay has not finished or has no result."
         ),
         "audit": (
             "The selected input, the policy, and each side effect with the decision about it. Null if the replay has "
             "not finished or has no result."
         ),
-        "warnings": "Problems that did not stop the replay, such as a truncated last record in a journal.",
+        "warnings": "Problems that did not stop the replay, such as a truncated last record in a journal. Empty "
+        "until the replay has finished.",
         "error": (
             "Why the replay failed or was denied: a sentence, or a code such as `approval.denied`. Null for any other "
             "replay."

@@ -51,13 +51,16 @@ class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
             "Returns the artifacts that the agents of the environment uploaded, newest first.",
         ),
         "retrieve": Operation(
-            "getArtifact", P.VIEW_ENVIRONMENT, "Get an artifact", "Returns the artifact with the result of its check."
+            "getArtifact",
+            P.VIEW_ENVIRONMENT,
+            "Get an artifact",
+            "Returns the artifact, with the result of its check after the check.",
         ),
     }
     commands = (c.replay, c.bisect)
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """Also select the environment, which commands need and lists do not show."""
+        """Also select the environment and project, except for lists, which do not need them."""
         return queryset if self.is_list(self.action) else queryset.select_related("environment__project")
 
     # Operators only: the content may include captured records, which viewers may not see.

@@ -30,7 +30,7 @@ class UploadViewSet(AgentSelfViewSet):
     body_allowance = 1 << 20
 
     def admit_body(self, request: Request) -> bool:
-        """Return whether there is a body to read. Refuses a body that would certainly exceed the quota."""
+        """Return whether there is a body to read. Raises QuotaExceeded if the body would certainly exceed the quota."""
         has_body = super().admit_body(request)
         uploads.check_declared_size(self.agent, declared_length(request._request), self.body_allowance)
         return has_body

@@ -83,9 +83,9 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
             "updateAgent",
             P.OPERATE_ENVIRONMENT,
             "Update an agent",
-            "Changes the agent's name or labels. Because new labels can make the agent match the target of a running "
-            "deployment, changing labels in a `prod` environment requires the permission to manage the environment. "
-            "Without this permission, returns 403.",
+            "Changes the agent's name or labels. New labels replace all old labels, and can make the agent match the "
+            "target of a running deployment. So changing labels in a `prod` environment requires the permission to "
+            "manage the environment. Without this permission, returns 403.",
             example={"labels": {"zone": "eu-1"}},
         ),
         "destroy": Operation(
@@ -116,8 +116,8 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """List agents.
 
-        Returns the environment's agents, newest first, with the bundle that each agent should run and the bundle that
-        it runs.
+        Returns the environment's enrolled agents, newest first, with the bundle that each agent should run and the
+        bundle that it runs.
         """
         pulses = self.filter_queryset(facts.pulses([self.environment])).only("pk")
         found = self.get_queryset().in_bulk([pulse.pk for pulse in self.paginate_queryset(pulses)])
@@ -140,8 +140,9 @@ class AgentViewSet(ListModelMixin, RetrieveMixin, UpdateMixin, DestroyMixin, Env
         """Enroll an agent.
 
         Spends one use of an enrollment token and creates an agent. Only this response contains the agent key
-        (`api_key`). Fails with `quota.agents` if the organization has used up its agent quota, unless the new agent
-        replaces another one.
+        (`api_key`). If another agent has the requested name, the new agent replaces it if the token permits this
+        (`replace`). Otherwise, returns 409. Fails with `quota.agents` if the organization has used up its agent quota,
+        unless the new agent replaces another one.
         """
         given = self.validated(request)
         token = self.principal.credential

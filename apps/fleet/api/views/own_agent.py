@@ -1,4 +1,4 @@
-"""The views with which agents read their own record, fetch keys and send heartbeats."""
+"""The views with which agents read their own record, rotate their key, fetch signing keys and send heartbeats."""
 
 from __future__ import annotations
 
@@ -107,8 +107,8 @@ class HeartbeatViewSet(AgentSelfViewSet):
     def send(self, request: Request, **kwargs: Any) -> Response:
         """Send a heartbeat.
 
-        Called by an agent with its own key. Stores the agent's status and returns the bundle that the agent should run.
-        A 200 means that the heartbeat is stored durably.
+        Called by an agent with its own key. Stores the agent's status, and returns the bundle that the agent should run
+        and commands for the agent. A 200 means that the heartbeat is stored durably.
         """
         interval_s = self.environment.effective_settings.heartbeat_interval_s
         body = heartbeats.parse(request.data)

@@ -138,7 +138,7 @@ def _json(document: Any, *headers: tuple[str, str], waited_s: float = 0.0) -> Re
 
 
 def _poll(exchange: Exchange, call: Call, key: KnownKey) -> Response:
-    """Return the agent's offer, or 304 if the agent already has it and it does not change during the requested wait.
+    """Return the agent's offer, or 304 if the agent has that offer and the wait ends before the offer changes.
 
     After a wait, the key and the offer are checked again. That takes a query only if the cached values may be stale.
     """
@@ -187,7 +187,7 @@ def _read_if_changed(key: KnownKey, if_none_match: str) -> tuple[str, Offered | 
 def _unchanged(tag: str, reason: StopReason, waited_s: float) -> Response:
     headers = [("ETag", tag)]
     if reason is StopReason.FULL:
-        headers.append(("Retry-After", str(random.randint(5, 5 + Unavailable.retry_span_s))))  # noqa: S311  to spread load
+        headers.append(("Retry-After", str(random.randint(5, 5 + Unavailable.retry_span_s))))  # noqa: S311  spreads load
     return Response(304, content_type=None, headers=tuple(headers), waited_s=waited_s)
 
 

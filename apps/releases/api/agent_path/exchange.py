@@ -41,7 +41,7 @@ _STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in H
 
 
 class Route:
-    """An operation of the layer, with the scope that the agent key needs."""
+    """An operation of the agent path, with the scope that the agent key needs."""
 
     def __init__(self, method: str, resource: str, scope: str) -> None:
         self.method, self.resource, self.scope = method, resource, scope
@@ -100,7 +100,7 @@ class Response(NamedTuple):
 
 
 class Exchange:
-    """One request in the layer, with the values that its response's headers, metrics and log line need."""
+    """One request in the agent path, with the values that the response's headers, metrics and log line need."""
 
     def __init__(self, environ: dict[str, Any], route: Route) -> None:
         self.environ, self.route = environ, route
@@ -121,7 +121,7 @@ class Exchange:
         return Response(problem.status_code, problem.content, problem["Content-Type"], headers)
 
     def send(self, response: Response, start_response: StartResponse) -> list[bytes]:
-        """Count, log and send the response."""
+        """Send the response. Count it, and write its log line unless responses of this kind are not logged."""
         headers = [*_security_headers(), ("X-Request-ID", self.request_id), ("Cache-Control", "private, no-store")]
         if response.status not in _BODILESS:
             headers += [
@@ -149,7 +149,7 @@ class Exchange:
 
 @cache
 def _security_headers() -> tuple[tuple[str, str], ...]:
-    """Return the headers that Django's middlewares set on every response."""
+    """Return the headers that Django's security middlewares set on every response."""
     get_response: Callable[[Any], Any] = lambda request: HttpResponse(content_type="x/y")  # noqa: E731
     for middleware in (XFrameOptionsMiddleware, ContentSecurityPolicyMiddleware, SecurityMiddleware):
         get_response = middleware(get_response)

@@ -1,4 +1,4 @@
-"""Polls that wait for a new offer. A waiting poll is a greenlet that blocks on a lock, without database connection."""
+"""Polls that wait for a new offer. A waiting poll is a greenlet that blocks on a lock and needs no database."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ class WaitingRoom:
         self._waiters: dict[UUID, Waiter] = {}
         self._lock = threading.Lock()
         self._is_closed = False
-        self._quiet_at = 0.0  # when the last response to the polls woken so far is sent
+        self._quiet_at = 0.0  # the monotonic time when the last response to a woken poll is due
 
     def enter(self, agent_id: UUID) -> Waiter:
-        """Register a poll and stop an earlier poll of the agent. If the poll must not wait, it is stopped already."""
+        """Register a poll and stop an earlier poll of the agent. A poll that must not wait is stopped already."""
         waiter = Waiter(agent_id)
         with self._lock:
             earlier = self._waiters.pop(agent_id, None)

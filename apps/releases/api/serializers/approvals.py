@@ -1,4 +1,4 @@
-"""Approvals and decisions."""
+"""Serializers of approvals and decisions."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class DecisionSerializer(ModelSerializer):
     descriptions = {
         "user_id": "The id of the person who decided.",
         "decided_by": "The e-mail address of the person who decided.",
-        "decision": "The decision.",
-        "comment": "The person's comment.",
+        "decision": "The decision: `approve` or `deny`.",
+        "comment": "The person's comment. May be empty.",
         "created_at": "When the person decided.",
     }
 
@@ -48,8 +48,9 @@ class ApprovalSerializer(ModelSerializer):
         "deployment_id": "The id of the deployment that the approval is for. Null if it is for a replay.",
         "replay_id": "The id of the replay that the approval is for. Null if it is for a deployment.",
         "break_glass": "Whether the approval is for a break-glass deployment, which starts before anybody approves.",
-        "target": "The agents or, for a replay, the artifact and version that the approval covers. Null for some "
-        "replays of older releases.",
+        "target": "The target that the approval covers. For a deployment: the agents, and the `count` and first ids "
+        "(`resolved`) of those that matched at the request. For a replay: the artifact, the version and the other "
+        "values that decide what runs. Null for some replays of older releases.",
         "strategy": "The strategy that the approval covers. Null for a replay.",
         "take_over": "Whether the approval covers taking over agents that run another pipeline.",
         "agent_timeout_s": "The agent timeout that the approval covers, in seconds. The deployment copied it from the "
@@ -59,13 +60,16 @@ class ApprovalSerializer(ModelSerializer):
         "warnings": f"{WARNINGS} Empty for a replay.",
         "required_approvals": "The number of people who must approve.",
         "allow_self_approval": "Whether the requester's own approval counts.",
-        "decisions": "The decisions so far.",
-        "expires_at": "When the request expires if nobody decides. After the approval: when the credential expires.",
+        "decisions": "The decisions, one for each person who has decided.",
+        "expires_at": "When the request expires unless it is decided before. If it was approved: when the credential "
+        "expires.",
         "approved_at": "When the request was approved. Null if it was not approved.",
-        "used_at": "When the approval was used. Null if it was not used.",
-        "credential": "The approval credential. Null until the request is approved, and for callers without the "
+        "used_at": "When the approval was used; for a break-glass deployment, when it was approved. Null if it was not "
+        "used.",
+        "credential": "The approval credential. Null if the request was not approved, and for callers without the "
         "permission `environment:operate`.",
-        "config_hash": "The config hash that the approval covers. Null for a replay without a config bundle.",
+        "config_hash": "The config hash that the approval covers. Null for a replay without a config bundle whose "
+        "artifact has no deployment.",
         "spec_hash": "The spec hash that the approval covers.",
     }
 
@@ -109,14 +113,15 @@ class DecideSerializer(StrictSerializer):
     descriptions = {
         "deployment_id": "The id of the deployment to decide on. Send either this or `replay_id`.",
         "replay_id": "The id of the execute replay to decide on. Send either this or `deployment_id`.",
-        "decision": "The decision.",
+        "decision": "Whether to approve or to deny the request.",
         "comment": "A comment for the requester. Required for a denial.",
-        "expires_in_s": "The number of seconds until the approval expires. Defaults to the environment's "
-        "`approval_ttl_s`, which is also the maximum.",
+        "expires_in_s": "The number of seconds until the approval credential expires. Used only with the last required "
+        "approval. The default and the maximum is the environment's `approval_ttl_s`; for a deployment, its value when "
+        "the deployment was created.",
     }
 
     def validate(self, attrs: Any) -> Any:
-        """Look up the ``approval`` to decide on: None if the deployment needs no approval. Raises ValidationError."""
+        """Return the fields, with the ``approval`` or None if the deployment needs none. Raises ValidationError."""
         if "deployment" not in attrs and "replay_id" not in attrs:
             wrong = {"deployment_id": [ErrorDetail("Send deployment_id or replay_id.", code="required")]}
             raise serializers.ValidationError(wrong)

@@ -1,4 +1,4 @@
-"""Config bundles."""
+"""Serializers of config bundles and their warnings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deployments, their agents and their timeline."""
+"""Serializers of deployments, their agents and their timelines."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class FailureSerializer(serializers.Serializer[Any]):
             "`reported`: the agent reported that it could not activate the bundle. `timeout`: the agent did not "
             "finish in time. `rollback_reported` and `rollback_timeout`: the same for the agent's rollback."
         ),
-        "detail": "The detail that the agent reported or, after a timeout, the time limit.",
-        "at": "When the agent failed.",
+        "detail": "The detail that the agent reported, which may be empty. After a timeout: the time limit in words.",
+        "at": "When the failure was recorded.",
     }
 
 
@@ -62,7 +62,8 @@ class CauseSerializer(serializers.Serializer[Any]):
             "The `reason` of the failures. `other` stands for all causes after the "
             f"{failures.MAX_CAUSES} most frequent ones."
         ),
-        "detail": "The `detail` of the failures, with numbers, ids and hashes masked. It may be truncated.",
+        "detail": "The `detail` of the failures, with numbers, ids and hashes masked. It may be truncated. Empty for "
+        "`other`, and if the agents reported no detail.",
         "count": "The number of agents that failed for this cause, including agents that have been retried or "
         "rolled back since.",
         "agents": "The ids of the first five of these agents. Empty for `other`.",
@@ -70,7 +71,7 @@ class CauseSerializer(serializers.Serializer[Any]):
 
 
 class ProgressSerializer(serializers.Serializer[Any]):
-    """The number of the deployment's agents, in total and by progress."""
+    """The number of the deployment's enlisted agents, in total and by progress."""
 
     total = serializers.IntegerField()
     pending = serializers.IntegerField()
@@ -81,14 +82,14 @@ class ProgressSerializer(serializers.Serializer[Any]):
     failed = serializers.IntegerField()
     rolled_back = serializers.IntegerField()
     descriptions = {
-        "total": "The number of all agents of the deployment.",
+        "total": "The number of all enlisted agents of the deployment.",
         "pending": "Agents without an offer.",
         "offered": "Agents that have an offer and have not reported on it.",
-        "downloading": "Agents that are downloading the bundle.",
-        "activating": "Agents that are activating the bundle.",
-        "active": "Agents that run the bundle.",
+        "downloading": "Agents whose last report was `downloading`.",
+        "activating": "Agents whose last report was `activating`.",
+        "active": "Agents that activated the bundle.",
         "failed": "Agents that failed to activate the bundle or to roll back.",
-        "rolled_back": "Agents that were rolled back.",
+        "rolled_back": "Agents that rolled back to an earlier bundle.",
     }
 
 
@@ -106,7 +107,7 @@ class BlockerSerializer(serializers.Serializer[Any]):
         "or waits for the control plane's database or storage, or agents cannot download the bundle).",
         "detail": "The reason as a sentence.",
         "until": "When the blocker is expected to end. Null if that is not known.",
-        "ids": "The ids of the other deployments that this deployment waits for. May be empty.",
+        "ids": "The ids of the other deployments that this one waits for. Empty for `freeze_window` and `held_up`.",
     }
 
 
@@ -133,8 +134,8 @@ class DeploymentSerializer(ModelSerializer):
         "config_bundle_id": "The id of the config bundle to deploy.",
         "version_id": "The id of the version in the config bundle.",
         "pipeline": "The name of the pipeline.",
-        "bundle_hash": "The SHA-256 of the deploy bundle. Null before it is built.",
-        "bundle_size": "The size of the deploy bundle in bytes. Null before it is built.",
+        "bundle_hash": "The SHA-256 of the deploy bundle. Null if the bundle has not been built.",
+        "bundle_size": "The size of the deploy bundle in bytes. Null if the bundle has not been built.",
         "target": "The agents that the deployment is for. Send exactly one of `agents`, `selector` and `all`.",
         "target_count": "The number of agents that matched the target when the deployment was created.",
         "strategy": "How the deployment spreads over the agents. Defaults to `all_at_once`.",
@@ -142,7 +143,7 @@ class DeploymentSerializer(ModelSerializer):
         "approval": "The credential of an unused approval of an equal request. The configuration, target, strategy, "
         "`take_over`, `override_freeze` and the environment's `agent_timeout_s` must be the same. Only the note may "
         "differ.",
-        "override_freeze": "The reason to start the deployment during a freeze window. Needs the role `org_admin`.",
+        "override_freeze": "Lets the deployment start during a freeze window. Needs a reason and the role `org_admin`.",
         "freeze_override": "The reason to start the deployment during a freeze window. Empty if the "
         "deployment does not override freeze windows.",
         "break_glass": (
@@ -150,19 +151,21 @@ class DeploymentSerializer(ModelSerializer):
             "person must approve in time, or the deployment is rolled back. Null for a deployment without break-glass."
         ),
         "wave": "The wave that the deployment has reached, counted from 0.",
-        "progress": "The number of the deployment's agents, in total and by progress.",
-        "failures": "Why agents failed, with the most frequent cause first. Null in lists.",
+        "progress": "The number of the deployment's enlisted agents, in total and by progress. All are 0 before the "
+        "bundle is built.",
+        "failures": "Why agents failed, with the most frequent cause first and `other` last. Null in lists.",
         "blockers": "Why the deployment cannot continue now. An approved deployment starts when the list is empty. "
-        "Null in lists.",
+        "Empty for a deployment that is not in flight. Null in lists.",
         "is_current": "Whether this is the deployment that the environment currently runs for the pipeline.",
         "superseded_by": "The id of the deployment that replaced this one. Null if no deployment did.",
-        "restores": "The id of the deployment that the rollback of this deployment restores. Null without a rollback.",
-        "rollback_reason": "Why the deployment was rolled back. Empty if it was not.",
+        "restores": "The id of the deployment that the rollback of this deployment restores. Null if no rollback was "
+        "started.",
+        "rollback_reason": "Why a rollback of the deployment was started. Empty if none was.",
         "paused_at": "When the deployment was paused. Null if it is not paused.",
         "approval_id": "The id of the approval that permits the deployment: the approval whose credential the request "
         "contained, otherwise the deployment's own. Null if it has neither.",
-        "approved_at": "When the deployment was approved. Null if it is not approved, needed no approval, or started "
-        "by break-glass.",
+        "approved_at": "When the deployment was approved or, if its request contained `approval`, created. Null if the "
+        "deployment was not approved, needed no approval, or started by break-glass.",
         "activated_at": "When the deployment became active. Null if it has never been active.",
         "reason": "A code for why the deployment failed. Empty if it did not fail.",
         "detail": "More about why the deployment failed. May be empty.",
@@ -221,14 +224,14 @@ class UnmetSettingSerializer(StrictSerializer):
 
 
 class TuningSerializer(serializers.Serializer[Any]):
-    """The tuning that the config bundle requests, and how much of it the agent could apply."""
+    """The tuning that the config bundle requests, and how much of it the agent reported to have applied."""
 
     requested = serializers.DictField(child=serializers.CharField())
     applied = serializers.DictField()
     degraded = UnmetSettingSerializer(many=True)
     failed = UnmetSettingSerializer(many=True)
     descriptions = {
-        "requested": "The settings that the config bundle requests.",
+        "requested": "The `profile` and the `wait` that the config bundle requests.",
         "applied": "The settings that the agent applied.",
         "degraded": "The settings that the agent applied in part.",
         "failed": "The settings that the agent could not apply.",
@@ -244,11 +247,12 @@ class DeploymentAgentSerializer(ModelSerializer):
         "agent_name": "The agent's name.",
         "wave": "The agent's wave, counted from 0. For a late joiner, the wave that the deployment had reached.",
         "counted": "Whether the agent counts for waves and thresholds.",
-        "action": "What the agent was offered: `activate` or `rollback`.",
-        "progress": "The agent's progress.",
-        "offered_at": "When the deployment last made the agent an offer. Null if the agent has no offer.",
-        "tuning": "How much of the tuning profile the agent could apply. Null if the agent's report is too large for a "
-        "list.",
+        "action": "The action of the agent's offer: `activate` (also before the first offer) or `rollback`.",
+        "progress": "The agent's progress in the deployment.",
+        "offered_at": "When the deployment last made or renewed the agent's offer. Null before the first offer, and if "
+        "the offer was withdrawn.",
+        "tuning": "How much of the tuning profile the agent could apply. Without a report, only `requested` has "
+        "content. Null if the agent's report is too large for a list.",
         "detail": "More about the agent's progress, such as the reason for a failure. Empty after a new offer.",
         "failure": (
             "The agent's latest failure to activate the bundle or, if there is none, to roll back. It is kept when the "
@@ -288,7 +292,7 @@ class TimelineEntrySerializer(ModelSerializer):
 
     descriptions = {
         "event": "The kind of event.",
-        "actor": "Who caused the event: an e-mail address, the name of an API key, or `system:` and the name of a job.",
+        "actor": "Who caused the event: an e-mail address, the name of an API key, or `system:rollout` for the worker.",
         "detail": "More about the event. The keys depend on the kind of event.",
     }
 

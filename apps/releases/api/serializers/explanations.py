@@ -1,4 +1,4 @@
-"""Explanations of agents."""
+"""Serializers of the explanations of agents."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ class ExplanationSerializer(serializers.Serializer[Any]):
     because = FindingSerializer(many=True)
     next = NextEventSerializer(many=True)
     descriptions = {
-        "summary": "A short summary.",
+        "summary": "A short summary of the explanation.",
         "running": "The bundle that the agent runs. Null if it runs none.",
         "desired": "The bundle that the agent should run. Null if the agent has no offer.",
         "because": "The reasons, with the main reason first.",
-        "next": "The expected events, with the soonest first.",
+        "next": "The expected events, with the soonest first and those without a known time last.",
     }

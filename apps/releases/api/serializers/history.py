@@ -1,4 +1,4 @@
-"""Serializers of what agents ran, and of the counts of an environment's agents."""
+"""Serializers of the history of agents, and of the counts of an environment's agents."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class RunningIntervalSerializer(serializers.Serializer[Any]):
     descriptions = {
         "agent_name": "The agent's current name.",
         "from": "When a heartbeat first reported the bundle.",
-        "to": "When a heartbeat first reported another bundle or none. Null if no heartbeat did, even if the agent has "
-        "been decommissioned.",
+        "to": "When a heartbeat first reported another bundle, deployment or spec hash, or no bundle. Null if no "
+        "heartbeat did, even if the agent has been decommissioned.",
         "confirmed_until": "When a heartbeat last reported the bundle.",
         "deployment_id": "The id of the deployment that built the bundle in this environment, otherwise of the one "
         "that the agent reported. Null if neither is in this environment.",
@@ -36,7 +36,7 @@ class RunningIntervalSerializer(serializers.Serializer[Any]):
         "config_bundle_id": "The id of the deployment's config bundle. Null if `deployment_id` is null.",
         "approval_id": "The id of the approval that permitted the deployment. Null if there was none, or if "
         "`deployment_id` is null.",
-        "approved_by": "The e-mail addresses of the people who approved the deployment.",
+        "approved_by": "The e-mail addresses of the people who approved the deployment. May be empty.",
     }
 
     def get_fields(self) -> dict[str, Any]:
@@ -55,12 +55,12 @@ class VersionCountSerializer(serializers.Serializer[Any]):
         "version_id": "The id of the version. Null for bundles that were not built in this environment.",
         "number": "The number of the version. Null if `version_id` is null.",
         "pipeline": "The name of the version's pipeline. Null if `version_id` is null.",
-        "count": "The number of agents that run the version.",
+        "count": "The number of agents that run the version or, if `version_id` is null, bundles built elsewhere.",
     }
 
 
 class AgentSummarySerializer(serializers.Serializer[Any]):
-    """The number of agents in the environment, in total and by the attributes that lists filter by."""
+    """The number of enrolled agents in the environment: in total, and by version, label and other attributes."""
 
     total = serializers.IntegerField(source="counts.total")
     liveness = serializers.DictField(source="counts.liveness", child=serializers.IntegerField())

@@ -1,4 +1,4 @@
-"""Label changes of many agents."""
+"""Serializers of a label change of many agents."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class RelabelSerializer(StrictSerializer):
 
 
 class RelabeledSerializer(serializers.Serializer[Any]):
-    """The effect of a label change."""
+    """The effect of a label change or, with `dry_run`, the effect that the change would have."""
 
     matched = serializers.IntegerField()
     changed = serializers.IntegerField()

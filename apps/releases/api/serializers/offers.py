@@ -1,4 +1,4 @@
-"""Offers to agents and their reports."""
+"""Serializers of offers to agents, and of agents' reports."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class AgentTuningSerializer(StrictSerializer):
     degraded = UnmetSettingSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]
     failed = UnmetSettingSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]
     descriptions = {
-        "profile": "The tuning profile.",
+        "profile": "The name of the tuning profile.",
         "applied": "The settings that the agent applied.",
         "degraded": "The settings that the agent applied in part.",
         "failed": "The settings that the agent could not apply.",
@@ -38,8 +38,8 @@ class ReportSerializer(StrictSerializer):
     tuning = AgentTuningSerializer(required=False)
     boot_id = TextField(required=False, allow_null=True, allow_blank=True, max_length=64)
     descriptions = {
-        "boot_id": "The id of the agent's process, new at each start. It reveals when two machines use the same key. "
-        "Null if unknown.",
+        "boot_id": "The id of the agent's process, new at each start. The control plane uses it to detect that two "
+        "machines use the same key. Null if unknown.",
         "deployment_id": "The `deployment_id` of the offer.",
         "status": "The agent's progress with the offer.",
         "bundle_hash": "The `bundle_hash` of the offer.",
@@ -52,8 +52,8 @@ class ReportAnswerSerializer(serializers.Serializer[Any]):
     accepted = serializers.BooleanField()
     descriptions = {
         "accepted": (
-            "Always true. A report on a replaced offer, or with a status that cannot follow the agent's progress, is "
-            "recorded but returns 409."
+            "Always true. A report on an offer that is not current, or with a status that cannot follow the agent's "
+            "progress, is recorded but returns 409."
         ),
     }
 

@@ -44,8 +44,8 @@ class ApprovalViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentVie
             P.OPERATE_ENVIRONMENT,
             "Approve or deny",
             "Records the caller's decision on a deployment or an execute replay, and returns the approval. One denial "
-            "denies the request. When enough people have approved, the approval credential is issued. Only a person "
-            "can decide, not an API key.",
+            "denies the request. When enough people have approved, the approval credential is issued, and the "
+            "deployment or replay can start. Only a person can decide, not an API key.",
             body=DecideSerializer,
             responses={201: ApprovalSerializer},
             example={"deployment_id": ID, "decision": "approve"},
@@ -54,8 +54,8 @@ class ApprovalViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentVie
             "getApproval",
             P.VIEW_ENVIRONMENT,
             "Get an approval",
-            "Returns the approval with its decisions. Callers with the permission `environment:operate` also see its "
-            "credential.",
+            "Returns the approval with its decisions. The `credential` is null for callers without the permission "
+            "`environment:operate`.",
         ),
     }
     commands = (c.revoke,)

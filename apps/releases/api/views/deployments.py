@@ -101,10 +101,10 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
     def evidence(self, request: Request, **kwargs: Any) -> HttpResponse:
         """Export the evidence of a deployment.
 
-        Returns a tar with the files that prove who approved exactly these bytes for this environment: the bundle, its
-        envelope, the key set, an unsigned summary and, if the deployment has an approval, the approval
-        record and the approval credential, if it was issued. `byteor-verify` checks the tar offline. Returns 409 if the
-        bundle is not built yet.
+        Returns a tar with the deploy bundle, its envelope, the key set and an unsigned summary. If the deployment has
+        an approval, the tar also contains the approval record and, if it was issued, the approval credential. These
+        two prove who approved this bundle for this environment. `byteor-verify` checks the tar offline. Returns 409 if
+        the bundle has not been built.
         """
         deployment = self.get_object()
         archive = evidence.build_archive(deployment)

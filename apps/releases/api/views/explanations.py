@@ -32,7 +32,7 @@ class ExplanationViewSet(EnvironmentViewSet):
         """Explain what an agent runs.
 
         Returns the reasons why the agent runs what it runs, with the main reason first, and the events that come next,
-        with the soonest first. Decommissioned agents are included.
+        with the soonest first. The agent may be decommissioned.
         """
         agent = self.get_object()
         explanation, states = explanations.explain_agent(agent), AgentSerializer()

@@ -59,8 +59,9 @@ class HistoryViewSet(_IntervalViewSet):
         """List what an agent has run.
 
         Returns the intervals in which the agent ran one bundle, newest first, with the deployment and the approval of
-        each. Decommissioned agents are included. A new interval starts when a heartbeat reports another bundle, but an
-        agent gets at most 1,000 intervals a day. Intervals are deleted 365 days after they end.
+        each. The agent may be decommissioned. A new interval starts when a heartbeat reports another bundle, deployment
+        or spec hash. If an agent has 1,000 intervals within a day, the last one is overwritten instead. Intervals are
+        deleted 365 days after they end.
         """
         page = self.paginate_queryset(self.filter_queryset(self.get_queryset()))
         return self.get_paginated_response(self.with_origins(page or ()))
@@ -71,14 +72,15 @@ class FleetStateViewSet(_IntervalViewSet):
 
     tag = Tag.AGENTS
     queryset = Agent.objects.all()
-    filters = {"at": time_parameter(description="The time. Defaults to the current time.")}
+    filters = {"at": time_parameter(description="The time, not in the future. Defaults to the current time.")}
 
     @Operation("listFleetState", P.VIEW_ENVIRONMENT)
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """List what the fleet ran at a given time.
 
-        Returns the bundle that each agent of the environment ran at the time `at`, with its deployment and approval.
-        Agents that have been decommissioned since are included. Agents that ran nothing are not.
+        Returns the bundle that each agent of the environment ran at the time `at`, with the bundle's deployment and
+        approval. Decommissioned agents are included with the last bundle that they reported, even if `at` is later than
+        their decommissioning. Agents that ran nothing are left out.
         """
         now = timezone.now()
         at = self.parameter_values.get("at", now)

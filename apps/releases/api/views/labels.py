@@ -1,4 +1,4 @@
-"""Label changes of many agents. They are in this app, not in fleet, because they lead to offers of deployments."""
+"""Label changes of many agents. They are in this app, not in fleet, because they cause offers of deployments."""
 
 from __future__ import annotations
 

@@ -66,8 +66,8 @@ class AgentDeploymentViewSet(AgentSelfViewSet):
     def bundle(self, request: Request, **kwargs: Any) -> FileResponse:
         """Download the deploy bundle.
 
-        Called by an agent. Returns the tar whose digest is in the signed envelope. Returns 409 if the agent should no
-        longer run that bundle.
+        Called by an agent. Returns the tar whose digest is in the signed envelope. Returns 409 if this is not the
+        bundle of the agent's current offer.
         """
         bundle_hash = self.parameter_values["hash"]
         assignment = Assignment.objects.get(agent=self.agent)
