@@ -9,7 +9,7 @@ from .state_folder import StateFolder
 
 
 class Keyring:
-    """The stored key set. It is fetched when it is missing or when the control plane reports a change."""
+    """The stored key set. It is fetched if it is missing, if the control plane reports a change, or by ``refresh``."""
 
     def __init__(self, state: StateFolder, plane: ControlPlane) -> None:
         self._state = state

@@ -1,4 +1,4 @@
-"""The handling of offers: download, verify, start and report a bundle, and resume after a crash."""
+"""The handling of offers: download, verify, start and report a bundle, and resume it after a restart."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class OfferHandler:
         return bundle
 
     def _fetch_same_offer(self, delivery: OfferedBundle) -> OfferedBundle:
-        """Fetch the same offer with a new signature. Raises OfferWithdrawn if it is no longer made."""
+        """Fetch the same offer with a new signature. Raises OfferWithdrawn if it is no longer the current one."""
         signed_again = self._plane.fetch_offer()
         if signed_again is None or signed_again.offer != delivery.offer:
             self._withdrawn = delivery.offer
@@ -215,9 +215,9 @@ class OfferHandler:
 
 
 def _printable(error: Exception) -> str:
-    """Return the error's text, shortened, with ``?`` for characters that a database may reject.
+    """Return the error's text, shortened, with ``?`` for unprintable characters.
 
-    The text may quote a record.
+    The text may quote a record, which may contain characters that a database rejects.
     """
     text = str(error)[:_MAX_DETAIL]
     return "".join(character if character.isprintable() else "?" for character in text)

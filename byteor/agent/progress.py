@@ -21,7 +21,7 @@ class OfferStatus(StrEnum):
 
     @property
     def rank(self) -> int:
-        """The position in the order of the reports. The three final statuses share the last one."""
+        """The position in the order of the reports. The three final statuses share the last position."""
         return {OfferStatus.DOWNLOADING: 0, OfferStatus.ACTIVATING: 1}.get(self, 2)
 
 
