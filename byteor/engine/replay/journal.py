@@ -1,7 +1,7 @@
 """The formats of a journal file (``BYTJ``) and of the frames of an egress, which are both read as streams.
 
-Journals are written in version 2, in which the CRC of a record also covers the record's length, sequence and time. It
-therefore detects zeros and a changed length.
+Journals are written in version 2, in which the CRC of a record also covers the record's length, sequence and time. The
+CRC therefore detects zeros and a changed length.
 """
 
 from __future__ import annotations

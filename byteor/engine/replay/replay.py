@@ -120,7 +120,7 @@ def replay(
     - A fault of the bundle never raises: the outcome is then ``failed`` with an error.
     - ``stage_config`` are the parameters of the stages; the parameters in the bundle are not used.
     - ``journal_lane`` selects one ingress or lane; by default all ingresses with a journal are replayed together.
-    - ``last_n`` selects only the last records.
+    - ``last_n`` is the number of records to select from the end; by default all records are selected.
     - ``effects`` decides on side effects and performs them. Without it, none is performed, even if ``mode`` is
       ``execute``: ``mode`` is only written to the audit.
     - ``progress`` is called while the journals are read and while their records run, and can raise ``Cancelled``.

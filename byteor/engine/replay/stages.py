@@ -228,7 +228,7 @@ def drop_output(_sequence: int, _payload: bytes) -> None:
 
 
 class Stage:
-    """A stage that is ready to process records. ``passes`` is true if it never changes or drops a record."""
+    """A stage that is ready to process records. ``passes`` is true if its op has no effect on any record."""
 
     def __init__(self, id: str, apply: Apply | None, counters: StageCounters, work: WorkMeter) -> None:
         self.id = id
