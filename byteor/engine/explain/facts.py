@@ -173,6 +173,9 @@ class Facts:
         return next((each for each in self.deployments if each.id == id), None)
 
     def label(self, id: UUID | None, bundle_hash: str) -> str:
-        """Return the name of the bundle that the deployment ``id`` built, or its hash if the deployment is unknown."""
+        """Return the name of the bundle that the deployment ``id`` built.
+
+        If the deployment is not among the facts, return a phrase with the beginning of ``bundle_hash``.
+        """
         known = self.find(id)
         return known.label if known else f"an unknown bundle ({bundle_hash[:17]}…)"

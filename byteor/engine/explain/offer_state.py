@@ -209,7 +209,7 @@ def explain_missing_offer(facts: Facts) -> Statements:
 
 
 def _missed_deployments(facts: Facts, offer: OfferFacts) -> Statements:
-    """Explain why deployments of other pipelines, or the current one of its own, have not reached the agent."""
+    """Explain why deployments of other pipelines or the current one of the agent's pipeline do not reach the agent."""
     source = facts.find(offer.source)
     others = (each for each in facts.deployments if each.status in _OPEN or each.is_current)
     for each in others:

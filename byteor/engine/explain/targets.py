@@ -11,7 +11,10 @@ from byteor.engine.rollout import RolloutAgent
 
 
 def explain_target(facts: Facts, owner: DeploymentFacts, offer: OfferFacts) -> Statements:
-    """Explain why the deployment that made the offer targets the agent, and whether the agent counts."""
+    """Explain why the deployment that made the offer targets the agent.
+
+    With several waves, also name the agent's wave. If the agent does not count for waves, explain why.
+    """
     to = f"The deployment of {owner.label}"
     selector = owner.target.selector
     if owner.target.names_agent is not None:
