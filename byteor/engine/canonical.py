@@ -71,7 +71,8 @@ def parse_time(text: str) -> datetime:
 def canonical(value: object) -> bytes:
     """Return the canonical JSON (RFC 8785) of a value. Raises ValueError for values that have none.
 
-    A large integer is written as the double that it equals, because PostgreSQL returns 1e22 as an integer of 23 digits.
+    A large integer is written as a double if the text of the double has the same digits, because PostgreSQL returns
+    1e22 as an integer of 23 digits.
     """
     try:
         # rfc8785 declares a private, narrower type, but it checks the value at run time.

@@ -27,7 +27,8 @@ _REASONS = {
     (OfferAction.ROLLBACK, False): FailureReason.ROLLBACK_REPORTED,
     (OfferAction.ROLLBACK, True): FailureReason.ROLLBACK_TIMEOUT,
 }
-# The longest pattern comes first. Each takes linear time: none has two repetitions that can match the same characters.
+# Ids come before numbers, because an id may contain digits. Each pattern takes linear time: no repetition is nested in
+# another that matches the same characters.
 _MASKS = (
     (re.compile(r"(?i)\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b"), "<id>"),
     (re.compile(r"(?i)\b(?:sha\d+:)?[0-9a-f]{32,}\b"), "<hash>"),
