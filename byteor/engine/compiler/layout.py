@@ -67,7 +67,7 @@ def _layers(count: int, pairs: list[tuple[int, int]]) -> list[int]:
 def _chains(pairs: list[tuple[int, int]], layers: list[int]) -> tuple[list[list[int]], list[int]]:
     """Split each edge into a chain of nodes, with a bend on every layer that it crosses.
 
-    If that takes too many bends, no edge has any. Returns the chains, and the layers of the nodes and then of the bends.
+    If that takes too many bends, no edge has any. Returns the chains, and the layers of the nodes, then of the bends.
     """
     layers = list(layers)
     bends = sum(layers[target] - layers[source] - 1 for source, target in pairs)
