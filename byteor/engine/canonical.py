@@ -57,7 +57,7 @@ def from_base64(text: str) -> bytes:
 def format_time(moment: datetime) -> str:
     """Format an aware time as RFC 3339 in UTC with ``Z``, with microseconds only if they are not zero."""
     if moment.tzinfo is None:
-        raise Malformed("a time without a zone")
+        raise Malformed("the time has no time zone")
     return moment.astimezone(UTC).isoformat().removesuffix("+00:00") + "Z"
 
 
@@ -81,7 +81,7 @@ def canonical(value: object) -> bytes:
         except rfc8785.IntegerDomainError:
             return rfc8785.dumps(_with_doubles(value))
     except (rfc8785.CanonicalizationError, RecursionError) as error:
-        raise Malformed(f"no canonical JSON: {error}") from error
+        raise Malformed(f"cannot be written as canonical JSON: {error}") from error
 
 
 def _with_doubles(value: Any) -> Any:

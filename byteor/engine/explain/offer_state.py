@@ -120,7 +120,7 @@ def _failed(facts: Facts, offer: OfferFacts, owner: DeploymentFacts | None, labe
     if agent.running is None:
         yield Finding(B.DRIFTED, f"It has run nothing since {since}.", offer.deployment)
     elif is_running_offer(agent.running, offer):
-        yield Finding(B.RUNS_DESIRED, f"It finished too late, but has run {label} since {since}.", offer.deployment)
+        yield Finding(B.RUNS_DESIRED, f"Nevertheless, it has run {label} since {since}.", offer.deployment)
     else:
         kept = agent.running_since and offer.since and agent.running_since < offer.since
         verb = "still runs" if kept else "automatically returned to"

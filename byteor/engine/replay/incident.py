@@ -190,7 +190,7 @@ class _Metered:
         self.has_ended = not self.latest
         self._granted -= len(self.latest)
         if self._granted < 0:
-            raise _rejected("too_large", "the headers or the padding are longer than in any real archive")
+            raise _rejected("too_large", "the headers of an entry or the padding at the end are too long")
         return self.latest
 
 
