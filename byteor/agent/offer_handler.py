@@ -90,7 +90,9 @@ class OfferHandler:
                 raise
             except RequestRejected as error:
                 # 409: the control plane no longer makes the offer. Any other rejected report would be rejected again.
-                _log.warning("report %s of deployment %s rejected: %s", report.status, report.offer.deployment_id, error)
+                _log.warning(
+                    "report %s for deployment %s rejected: %s", report.status, report.offer.deployment_id, error
+                )
                 self._withdrawn = report.offer
                 self._save(pending=tuple(later))
                 raise OfferWithdrawn from error

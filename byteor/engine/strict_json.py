@@ -263,7 +263,7 @@ def _first_fault(text: str, limits: JsonLimits) -> MalformedJson:
 def _check(text: str, limits: JsonLimits) -> None:
     """Check text token by token. Raises MalformedJson at the first fault."""
     inside: list[_OpenValue] = []
-    expects = "value"  # a key of ``_EXPECTED``
+    expects = "value"  # "comma" or a key of ``_EXPECTED``
     for token in _tokens(text, inside):
         kind = token.lastgroup or ""
         start, word = token.start(kind), token[kind]

@@ -25,7 +25,7 @@ def locate(text: str, pointers: Iterable[str]) -> dict[str, Position]:
     tree = _Tree()
     requested = {pointer: tree.node(pointer) for pointer in pointers}
     _find(text, tree.root)
-    for node in tree.nodes:  # ancestors come first
+    for node in tree.nodes:  # ancestors come before their descendants
         if node.offset is None and node.parent is not None:
             node.offset = node.parent.offset
     positions = _positions(text, {node.offset or 0 for node in requested.values()})

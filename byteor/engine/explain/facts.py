@@ -88,7 +88,7 @@ class DeploymentFacts:
     rollback_reason: str = ""
     known_bad: str | None = None
     blockers: tuple[Blocker, ...] = ()  # the reasons why an approved deployment waits
-    held_up: str = ""  # why the control plane cannot continue the deployment
+    held_up: str = ""  # why the control plane cannot continue the deployment; empty if it can
     approval: ApprovalFacts | None = None
     break_glass: BreakGlass | None = None
     enlistment: EnlistmentFacts | None = None

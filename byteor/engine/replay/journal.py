@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import BinaryIO
 
-MAX_PAYLOAD = 128 * 1024 * 1024  # bytes; a replay selects no more in total, so it could not use a longer record
+MAX_PAYLOAD = 128 * 1024 * 1024  # bytes; the records of a replay may have no more in total, so none can be longer
 
 _HEADER = struct.Struct("<4sHH")
 _RECORD = struct.Struct("<IQQI")

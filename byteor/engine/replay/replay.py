@@ -64,7 +64,7 @@ class ReplayLimits:
     max_selected_bytes: int = 128 * 1024 * 1024
     max_records: int = 5_000_000  # in all replayed journals, whether selected or not
     max_egress_bytes: int = 1024 * 1024  # the frames of an egress with more output are not kept
-    max_record_work: int = MAX_RECORD  # a record that exceeds it is an error of the stage that is processing the record
+    max_record_work: int = MAX_RECORD  # a record that needs more is an error of the stage that is processing it
     max_work: int = MAX_REPLAY
 
 
