@@ -40,7 +40,7 @@ _wait = threading.Event().wait
 
 
 class StopRequested(BaseException):
-    """Raised on SIGTERM or SIGINT. Files survive it, because each is replaced atomically."""
+    """Raised on SIGTERM or SIGINT, at any point. No file is damaged, because files are replaced atomically."""
 
 
 class ReplayFailed(Exception):

@@ -146,7 +146,7 @@ class OfferHandler:
         return bundle
 
     def _fetch_same_offer(self, delivery: OfferedBundle) -> OfferedBundle:
-        """Fetch the same offer with a new signature. Raises OfferWithdrawn if it is no longer the current one."""
+        """Fetch the same offer with a new signature. Raises OfferWithdrawn if the offer is no longer current."""
         signed_again = self._plane.fetch_offer()
         if signed_again is None or signed_again.offer != delivery.offer:
             self._withdrawn = delivery.offer

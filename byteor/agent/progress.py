@@ -11,7 +11,7 @@ from byteor.engine.machines import OfferAction
 
 
 class OfferStatus(StrEnum):
-    """The status of an offer, in the order of the reports."""
+    """The statuses of an offer, in the order in which they are reported. The last three are final."""
 
     DOWNLOADING = "downloading"
     ACTIVATING = "activating"

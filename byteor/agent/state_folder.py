@@ -24,7 +24,7 @@ _SECRET_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,127}", re.ASCII)
 
 
 class StateError(Exception):
-    """The state folder cannot be used (for example, it is damaged), or the response to store in it is unreadable."""
+    """The state folder cannot be used (for example, it is damaged), or an enrollment's response is unreadable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class StateFolder:
             yield
 
     def identity(self) -> AgentIdentity | None:
-        """Return the identity of the agent that this folder belongs to, or None."""
+        """Return the identity of the agent that this folder belongs to, or None if it belongs to none."""
         document = self._read("agent.json")
         if document is None:
             return None
@@ -126,7 +126,7 @@ class StateFolder:
         (self.folder / "probe").unlink(missing_ok=True)
 
     def keys(self) -> StoredKeySet | None:
-        """Return the last fetched key set, or None."""
+        """Return the last fetched key set, or None if none was stored."""
         document = self._read("signing_keys.json")
         if document is None:
             return None
@@ -183,7 +183,7 @@ class StateFolder:
                 shutil.rmtree(capture)
 
     def secret(self, name: str, environment: Mapping[str, str]) -> str | None:
-        """Return a secret's value from the host's environment or from ``secrets/NAME``, or None.
+        """Return a secret's value from the host's environment or from ``secrets/NAME``, or None if there is none.
 
         Invalid names are never found, and neither are names that begin with ``BYTEOR_``: a deployment must not read its
         agent's key.

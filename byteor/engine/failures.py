@@ -45,7 +45,7 @@ def reason_of(action: OfferAction, *, timed_out: bool) -> FailureReason:
 
 
 def find_cause(detail: str) -> str:
-    """Return the detail, shortened and with numbers, ids and hashes masked: failures with one cause have one text."""
+    """Return the cause of a failure: its detail, shortened, with numbers, ids and hashes masked."""
     cause = detail[:_READ]
     for pattern, mask in _MASKS:
         cause = pattern.sub(mask, cause)

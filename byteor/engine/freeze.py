@@ -85,9 +85,9 @@ def last_open_window(windows: Iterable[FreezeWindow], now: datetime) -> tuple[Fr
 def occurrences(
     windows: Iterable[FreezeWindow], now: datetime, until: datetime
 ) -> list[tuple[datetime, datetime, FreezeWindow]]:
-    """Return the start, end and window of each occurrence that is open between ``now`` and ``until``, by start.
+    """Return the start, end and window of each occurrence that is open at any time from ``now`` to ``until``.
 
-    The starts and ends are in the window's time zone.
+    The occurrences are sorted by start. The starts and ends are in the window's time zone.
     """
     found = []
     for window in windows:

@@ -20,7 +20,7 @@ class Position(NamedTuple):
 def locate(text: str, pointers: Iterable[str]) -> dict[str, Position]:
     """Return the position of each pointer: the start of a member's key, or of a list item.
 
-    A pointer to a missing value gets the position of its nearest ancestor. ``parse_plan`` must accept the text.
+    A pointer to a missing value gets the position of its nearest existing ancestor. The text must be strict JSON.
     """
     tree = _Tree()
     requested = {pointer: tree.node(pointer) for pointer in pointers}

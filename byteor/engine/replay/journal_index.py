@@ -213,11 +213,11 @@ class JournalIndex:
         self._index.close()
 
     def record(self, position: int, max_bytes: int | None = None) -> Record:
-        """Return a record, with at most ``max_bytes`` of its payload."""
+        """Return the record at a position, with at most ``max_bytes`` of its payload."""
         return self._record(self._number(position), max_bytes)
 
     def head(self, position: int) -> tuple[int, int, int]:
-        """Return the payload length, the sequence and the time of a record."""
+        """Return the payload length, the sequence and the time of the record at a position."""
         return self._head(self._number(position))
 
     def rows(self, first: int = 0) -> Iterator[Row]:

@@ -8,7 +8,7 @@ from typing import Any
 from byteor.engine.replay.journal import pack_frame_head
 
 _PENDING = 1024  # parts of frames that are hashed together, because that is faster than hashing each one
-_JOINED_BYTES = 4 * 1024 * 1024  # bytes; larger parts are not joined before they are hashed
+_JOINED_BYTES = 4 * 1024 * 1024  # bytes; pending parts with a larger total are hashed one by one
 _MAX_BYTES = 64 * 1024 * 1024  # bytes of frames that are kept in total; at most half as many wait to be hashed
 
 
