@@ -13,7 +13,7 @@ _MAX_BYTES = 64 * 1024 * 1024  # bytes of frames that are kept in total; at most
 
 
 class EgressOutput:
-    """The number of frames of an egress, their digest, and the frames themselves unless there are too many."""
+    """The number of frames of an egress, their digest, and the frames themselves unless they are too large."""
 
     def __init__(self, max_bytes: int, egresses: int = 1) -> None:
         """``egresses`` is the number of egresses, which also share a total limit."""
@@ -40,7 +40,7 @@ class EgressOutput:
         return {"records": self.records, "sha256": f"sha256:{self._digest.hexdigest()}"}
 
     def frames(self) -> bytes | None:
-        """Return all frames, or None if there are too many."""
+        """Return all frames, or None if they are too large in total."""
         self._flush()
         return None if self._frames is None else bytes(self._frames)
 
