@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
     0: finished, or stopped by a signal. 1: failed. 2: the arguments, credentials, state folder or sample cannot be
-    used, or the incident bundle or spec is invalid. 3: the control plane does not accept the credential.
+    used, or the incident bundle, spec or enrollment response is invalid. 3: the control plane does not accept the credential.
     """
     options = _parser().parse_args(argv)
     from .commands import execute  # noqa: PLC0415  imported late, so that --help is fast

@@ -236,7 +236,7 @@ class PlanField:
     """The JSON value that is read if the optional field is left out."""
     missing: Code | None = None
     name: str | None = None
-    """The name in the plan, if it differs from the attribute's (``from`` is reserved in Python)."""
+    """The field's name in the plan, if it is not the attribute's name: ``from`` is reserved in Python."""
 
 
 def required(value_type: ValueType[Any], *, name: str | None = None, missing: Code = Code.PLAN_SCHEMA) -> PlanField:

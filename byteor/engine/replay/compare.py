@@ -1,4 +1,4 @@
-"""Compares the results of two replays of the same records."""
+"""Compares the results of two replays."""
 
 from __future__ import annotations
 
