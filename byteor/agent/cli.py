@@ -16,7 +16,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
     0: finished, or stopped by a signal. 1: failed. 2: the arguments, credentials, state folder or sample cannot be
-    used, or the incident bundle, spec or enrollment response is invalid. 3: the control plane does not accept the credential.
+    used, or the incident bundle, spec or enrollment response is invalid. 3: the control plane does not accept the
+    credential.
     """
     options = _parser().parse_args(argv)
     from .commands import execute  # noqa: PLC0415  imported late, so that --help is fast
@@ -77,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument(
         "--trace", type=int, metavar="N", help="trace the records with sequence number N, instead of replaying"
     )
-    replay.add_argument("--journal-lane", metavar="NAME", help="replay only the journal of this ingress")
+    replay.add_argument("--journal-lane", metavar="NAME", help="use only the journal of this ingress or lane")
     replay.add_argument("--last-n", type=int, metavar="N", help="replay only the last N records")
 
     for command in (enroll, run, upload, status):
