@@ -1,4 +1,4 @@
-"""The state machines of deployments, approvals, artifacts, replays and bisects: tables of permitted transitions."""
+"""The state machines of deployments, approvals, artifacts, replays and bisects, and the progress of agents."""
 
 from __future__ import annotations
 
