@@ -1,4 +1,4 @@
-"""Settings of environments: the defaults of each posture, and which changes loosen rules."""
+"""Settings of environments: typed values, the defaults of each posture, and the check for looser rules."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from byteor.engine import freeze
 from byteor.engine.freeze import FreezeWindow
 from byteor.engine.release_policy import ReleasePolicy
 
-DEFAULT_HEARTBEAT_INTERVAL_S = 30  # the same for every posture
+DEFAULT_HEARTBEAT_INTERVAL_S = 30  # seconds, for every posture
 
 
 class Posture(StrEnum):
