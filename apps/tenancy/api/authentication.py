@@ -140,7 +140,7 @@ class CredentialAuthentication(BaseAuthentication):
         return self._by_digest.first(digest, timezone.now())
 
     def is_live(self, credential: Any) -> bool:
-        """Return whether the person of the credential is active, or the project or environment of it exists."""
+        """Return whether the owner of the credential (person, project, environment, agent) exists and is active."""
         return True
 
     def actor_fields(self, credential: Any) -> tuple[Any, str, str]:

@@ -112,12 +112,12 @@ class ApiViewSet(ResourceViewSet):
 
     @property
     def scope(self) -> audit.Scope:
-        """The organization, project or environment in the URL; None outside any organization, or if it was not loaded."""
+        """The organization, project or environment in the URL, if it was loaded; None outside any organization."""
         return None
 
     @final
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Check the request. Make a POST with an ``Idempotency-Key`` idempotent, unless the operation does this itself."""
+        """Check the request. Make a POST with an ``Idempotency-Key`` idempotent if the operation supports this."""
         super().initial(request, *args, **kwargs)
         operation = self.operation
         assert operation is not None  # noqa: S101  check_permissions refuses an action without an operation

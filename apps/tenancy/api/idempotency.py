@@ -28,7 +28,7 @@ SECRET_LIFETIME = timedelta(minutes=10)
 
 @dataclass(frozen=True, slots=True)
 class Repeatable:
-    """A request with an ``Idempotency-Key``: its caller, key and fingerprint, and how long the response is stored."""
+    """A request with an ``Idempotency-Key``: its caller, key and fingerprint, and how long to keep the response."""
 
     caller: str
     key: str
@@ -37,7 +37,7 @@ class Repeatable:
 
     @classmethod
     def of(cls, request: Request, *, principal: Principal, holds_secret: bool) -> Repeatable:
-        """Read the request. Raises InvalidInput for a malformed key. A response that ``holds_secret`` is kept 10 minutes."""
+        """Read the request's key. If ``holds_secret``, the response is kept for 10 minutes. Raises InvalidInput."""
         key = request.headers["Idempotency-Key"]
         try:
             IDEMPOTENCY_KEY.read(key)

@@ -67,8 +67,8 @@ def record(
     """Record one event. Call this inside the transaction of the change. ``changes`` must not contain a secret.
 
     If an organization key repeats an event in the same minute, the repetition is only counted, and the first event is
-    returned. Events of a key with the same action and ``subject`` count as repetitions. ``subject`` defaults to the resource. If
-    each repetition creates another resource, pass something that stays the same.
+    returned. Events of a key with the same action and ``subject`` count as repetitions. ``subject`` defaults to the
+    resource. If each repetition creates another resource, pass something that stays the same.
     """
     event = _event(action, actor, resource, changes, outcome=outcome, **_scope_ids(scope))
     if (repeated := _count_repetition(event, subject or resource)) is not None:
@@ -176,7 +176,8 @@ def _count_repetition(event: AuditEvent, subject: tuple[str, object]) -> AuditEv
     """Count an event that an organization key has already caused in this minute, and return the earlier event.
 
     Returns None if the event must be recorded, because it is the first of its minute or has another kind of actor.
-    The events of people and the system are recorded one by one. The events of agents and enrollment tokens are limited elsewhere.
+    The events of people and the system are recorded one by one. The events of agents and enrollment tokens are limited
+    elsewhere.
     """
     if event.actor_kind != "organization_key":
         return None

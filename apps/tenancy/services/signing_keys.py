@@ -108,7 +108,7 @@ def retire(key: SigningKey, *, reason: str, actor: Actor) -> SigningKey:
         case KeyStatus.RETIRING:
             key.not_after = now
         case KeyStatus.NEXT:
-            # With an empty validity period, the key verifies nothing, not even a signature that claims an earlier time.
+            # Since the key is retired as of its creation, it verifies no signature that was made after its creation.
             key.not_before = key.not_after = key.created_at
             SigningKey.objects.filter(organization=organization, status=KeyStatus.ACTIVE).update(
                 signs_until=None, not_after=None
@@ -128,7 +128,7 @@ def update_all_statuses() -> None:
 
 @transaction.atomic
 def update_statuses(organization_id: UUID | None) -> None:
-    """Update the stored key statuses and the ETag of an organization (None: of the installation). Record audit events."""
+    """Update the stored key statuses and ETag of an organization (None: of the installation). Record audit events."""
     organization = _lock(None if organization_id is None else Organization(pk=organization_id))
     _update_due_statuses(organization, timezone.now(), actor=system_actor("signing_keys"))
     _store_etag(organization)

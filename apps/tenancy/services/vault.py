@@ -33,7 +33,7 @@ logger = structlog.get_logger(__name__)
 
 
 class VaultError(Exception):
-    """A value is damaged, or was encrypted under a key that this host does not have. The message names the affected rows."""
+    """A value is damaged, or was encrypted under a key that this host does not have. The message names its row."""
 
 
 class MasterKeyUnavailable(Unavailable):
@@ -191,8 +191,8 @@ def _stored_id(*, lock: bool = False) -> str | None:
 def _store_first_id() -> None:
     """Store the id of this host's key as the installation's. If several hosts do this concurrently, the first one wins.
 
-    An older release may have encrypted values already. In that case, stores the id of the key, current or previous, that
-    decrypts the value of ``_oldest_value``. Raises MasterKeyUnavailable if neither key decrypts it.
+    An older release may have encrypted values already. In that case, stores the id of the key, current or previous,
+    that decrypts the value of ``_oldest_value``. Raises MasterKeyUnavailable if neither key decrypts it.
     """
     keys = _keys()
     key = keys[0]

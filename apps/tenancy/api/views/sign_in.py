@@ -145,8 +145,8 @@ class LoginView(_SignInView):
     def get(self, request: Request) -> HttpResponse:
         """Start signing in.
 
-        Redirects to the identity provider (OpenID Connect). Returns 503 if no provider is configured, or if it
-        cannot be reached.
+        Redirects to the identity provider (OpenID Connect). Returns 503 if no provider is configured, or if the
+        provider cannot be reached.
         """
         backend = _backend(request._request)
         request._request.session.pop("next", None)  # an abandoned sign-in may have left this value

@@ -55,7 +55,10 @@ def deliver_due(webhook_id: UUID) -> None:
 
 
 def enqueue_due() -> None:
-    """Enqueue a job, unless one is waiting, for each webhook with due deliveries: retries, or a killed worker's rest."""
+    """Enqueue a job for each webhook with due deliveries, unless such a job is already waiting.
+
+    These deliveries are retries, or deliveries that a killed worker left behind.
+    """
     due = WebhookDelivery.objects.due(timezone.now())
     receivers = due.order_by().values_list("webhook_id", "webhook__organization_id").distinct()
     for webhook_id, organization_id in receivers:

@@ -116,7 +116,7 @@ def update(
 
 @transaction.atomic
 def delete(webhook: Webhook, *, actor: Actor, expected_revision: int | None = None) -> None:
-    """Delete a webhook with its delivery log, so pending deliveries are not sent. Raises as ``lock_revision`` does."""
+    """Delete a webhook with its log. Pending deliveries are not sent. Raises the errors of ``lock_revision``."""
     locked = lock_revision(webhook, expected_revision)
     _record("delete", locked, actor=actor, changes={"url": [locked.url, None]})
     locked.delete()
