@@ -36,7 +36,7 @@ class Command(OperatorCommand):
         parser.add_argument("--finish", action="store_true", help="also remove the previous key from the data folder")
 
     def handle(self, *args: Any, finish: bool, **options: Any) -> str:
-        """Rotate the key in one transaction, then remove the previous key on request. A lock makes concurrent runs wait."""
+        """Rotate the key in one transaction, then remove the previous one if requested. Concurrent runs wait."""
         current: Config = settings.CONFIG
         key, previous = current.master_key, current.master_key_previous
         files = (key, previous) if isinstance(key, Path) and isinstance(previous, Path) else None
