@@ -172,9 +172,10 @@ def update_environment(
 
 @transaction.atomic
 def delete(row: Project | Environment, *, kind: str, actor: Actor, expected_revision: int | None = None) -> None:
-    """Hide a project or environment from all callers immediately. The worker deletes the rows in it later.
+    """Hide a project or environment from all callers immediately.
 
-    It waits for a minute, until all requests that had read ``row`` have finished. The audit events are kept.
+    The worker deletes it with everything in it at least a minute later. By then, all requests that had read ``row``
+    have finished. The audit events are kept.
     """
     locked = lock_revision(row, expected_revision)
     locked.deleted_at = timezone.now()
