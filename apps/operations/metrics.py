@@ -1,4 +1,4 @@
-"""Domain metrics, read from the database when they are scraped, at most once in ``CACHE_S``.
+"""Domain metrics, read from the database when they are scraped, and then cached for a few seconds.
 
 No label contains the name of a tenant.
 """

@@ -47,7 +47,7 @@ class Attempts(Protocol):
 
 
 def wait_for_database(report: Callable[[str], object]) -> None:
-    """Wait until the database responds. Raises OperationalError if that cannot happen or takes over a minute.
+    """Wait until the database responds. Raises OperationalError after a minute, or if waiting cannot help.
 
     ``report`` is called with a line every five seconds. SIGTERM and SIGINT end the process with code 0. Does nothing
     for the embedded database, which is already running.
