@@ -1,4 +1,4 @@
-"""Read request bodies within size limits, without occupying scarce resources while a body arrives.
+"""Request bodies within size limits, and responses, without scarce resources while a client sends or receives.
 
 A view authenticates the caller, then calls ``check_declared_length``, and only then reads the body. Forms of the
 console and of ``/auth`` go through ``receive_form`` before Django reads them. The scarce resources are database

@@ -41,7 +41,7 @@ def _rendered() -> dict[str, _Rendered]:
 
 
 def _format(request: HttpRequest) -> str:
-    """Return the requested format: YAML, unless ``?format=json`` or the Accept header requests JSON."""
+    """Return the format in ``?format=``, or without it JSON if the Accept header names it, otherwise YAML."""
     requested = request.GET.get("format")
     if requested is None:
         return "json" if "json" in request.headers.get("Accept", "").lower() else "yaml"

@@ -1,4 +1,4 @@
-"""The conversion of every error to an RFC 9457 problem response."""
+"""The conversion of every error to an RFC 9457 problem response, or to an HTML page for browsers."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Return the page or problem for a failed request. Django's ``handler500``, called after the error was logged.
+    """Return the page or problem for a failed request. It has the signature of Django's ``handler500``.
 
     A failure of the database or the disk is a 503, as in the API.
     """

@@ -30,7 +30,7 @@ class _Waiter:
 class FairSlots:
     """A number of slots, for which requests take turns by organization, then by group, then by caller.
 
-    An organization gets at most half of the slots, but always at least one.
+    An organization may hold at most half of the slots, or the only one if there is just one.
 
     A caller that acts in many organizations counts in each of them with all of its slots, so that belonging to more
     organizations does not yield more slots. Among those with equally many slots, the one that was served longest ago is
@@ -78,7 +78,7 @@ class FairSlots:
         raise Unavailable("Too many requests are in progress. Try again later.", retry_after=5)
 
     def give_back(self, holder: Holder) -> None:
-        """Free a slot that counts for ``holder``. The next waiting request gets it."""
+        """Free a slot that counts for ``holder``. The next waiting request that may have a slot gets it."""
         with self._lock:
             self._free_slot(holder)
 

@@ -288,7 +288,7 @@ def enqueue(
 
 
 def enqueue_tick(periodic: Periodic, tick: int) -> None:
-    """Enqueue a periodic job for a tick (Unix time), unless this was done or the previous job is still waiting.
+    """Enqueue a periodic job for a tick (Unix time), unless its job was already enqueued or an earlier one is waiting.
 
     Nothing is enqueued while the job is a dead letter because it killed its process.
     """
