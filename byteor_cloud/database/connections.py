@@ -151,7 +151,7 @@ def database_settings(url: str, *, threads: int) -> dict[str, Any]:
 def direct_connection() -> Connection:
     """Open a connection for LISTEN and session locks, which the caller closes.
 
-    It goes to ``BYTEOR_CLOUD_DATABASE_DIRECT_URL``, which bypasses a pooler, or if that is not set to the usual address.
+    It goes to ``BYTEOR_CLOUD_DATABASE_DIRECT_URL``, which bypasses a pooler, or by default to the usual address.
     The kernel closes the connection if the server does not acknowledge data for two seconds.
     """
     network = {"connect_timeout": CONNECT_S, "tcp_user_timeout": 2000, "keepalives_idle": 2, "keepalives_interval": 1}
