@@ -63,7 +63,7 @@ class _NotAcceptable(errors.DomainError):
 
 
 class _Contended(errors.Unavailable):
-    retry_span_s = 3  # short, because the other request will finish soon
+    retry_span_s = 3  # seconds; short, because the other request will finish soon
 
 
 class _Internal(errors.DomainError):

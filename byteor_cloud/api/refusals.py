@@ -40,7 +40,7 @@ class Pace:
         self._delayed = Tally("refusals_delayed")
 
     def wait(self) -> float:
-        """Wait until a refusal is due, at most ``LONGEST_S``. Return the seconds waited. Call this without a slot."""
+        """Wait until a refusal is due, at most ``LONGEST_S``, and return the seconds. The caller must hold no slot."""
         now = time.monotonic()
         self._due = min(max(self._due, now - BURST / PER_S) + 1 / PER_S, now + LONGEST_S)
         if self._due <= now:

@@ -1,4 +1,4 @@
-"""Request slots: a process handles at most ``BYTEOR_CLOUD_API_THREADS`` requests at a time, shared fairly.
+"""Request slots: all requests but probes, scrapes and heartbeats share ``BYTEOR_CLOUD_API_THREADS`` slots fairly.
 
 In an event loop, each request in progress delays all others a little and competes for database connections. Requests
 that find no free slot wait, and organizations take turns (``byteor_cloud.concurrency.fair``), so that a burst from one

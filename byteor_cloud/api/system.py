@@ -58,7 +58,7 @@ class SealingSerializer(serializers.Serializer[Any]):
     processes = serializers.CharField(allow_null=True)
     memory = serializers.CharField(allow_null=True)
     descriptions = {
-        "files": "What blocks access to other files: `landlock`. Null if nothing does.",
+        "files": "What blocks access to files that the processes do not need: `landlock`. Null if nothing does.",
         "network": "What blocks network access: `seccomp`, or `audit hook`, which native code can bypass.",
         "programs": "What prevents starting programs: `seccomp`, or `audit hook`, which native code can bypass.",
         "processes": "What blocks access to other processes: `seccomp`. Null if nothing does.",

@@ -162,7 +162,7 @@ class ResourceViewSet(DeclaringView, GenericViewSet[Any]):
 
     @final
     def get_queryset(self) -> QuerySet[Any]:
-        """Return the rows in the scope, in a list without large values. Subclasses override ``narrow``, never this."""
+        """Return the rows in the scope, for a list without large values. Subclasses override ``scoped``, ``narrow``."""
         rows = self.narrow(self.scoped(super().get_queryset()))
         if self.is_list(self.action):
             serializer: Any = super().get_serializer_class()
@@ -249,7 +249,7 @@ class ResourceViewSet(DeclaringView, GenericViewSet[Any]):
         return tag.rpartition(".")[0] if self.reported_fields else tag
 
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
-        """Add caching headers, with an ETag for a single resource. Return 304 if the caller of a GET has it already."""
+        """Add caching headers, with an ETag for a single resource. Return 304 for a GET if the caller has that ETag."""
         response = super().finalize_response(request, response, *args, **kwargs)
         response.setdefault("Cache-Control", "private, no-store")
         data = getattr(response, "data", None)

@@ -1,11 +1,11 @@
-"""The child process that unpacks, replays or traces one capture. It has no Django, secrets, network or other programs.
+"""The child process that unpacks, replays or traces one capture, without Django, secrets and network access.
 
 ``python -m byteor_cloud.captures.process`` reads one JSON request from its first input line and writes JSON lines:
 ``dies_with_parent``, ``progress``, ``effect`` (for each of which it then reads one input line), and finally
 ``outcome``, ``refused`` or ``crashed``. The outcome of a trace is a line of ``BODY`` and the body of a response.
 
-The process limits and seals itself (``sealing``) before it reads the capture. When the process that started it dies, it
-exits because its input is closed. On Linux, the kernel kills it even while it is stopped. If an op
+The process limits and seals itself (``sealing``) before it reads the capture. The process exits when its input is
+closed. On Linux, the kernel also kills it when the process that started it dies, even while it is stopped. If an op
 blocks the interpreter, the kernel kills the process after ``SILENCE_S`` of processor time without a message. Time in
 which the process is stopped does not count.
 """
@@ -70,7 +70,7 @@ class _Parent:
         _limit_silence()
 
     def receive_request(self) -> Any:
-        """Return the request. This starts no thread, because a thread that starts before ``seal`` is not sealed."""
+        """Return the request, or exit if there is none. Starts no thread, because ``seal`` covers only later threads."""
         line = self._input.readline()
         if not line:
             os._exit(1)
@@ -138,7 +138,7 @@ def main() -> None:
         parent.send(dies_with_parent=True)
     request = parent.receive_request()
     kind = request["kind"]
-    if kind != "replay":  # a request may be waiting for the result, but other requests must not become slower
+    if kind != "replay":  # an API request may be waiting for the result, but other requests must not become slower
         lower_priority()
     try:
         ops = Ops() if kind == "build" else Ops.installed()  # before sealing, which may forbid what packages need

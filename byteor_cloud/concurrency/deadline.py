@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 REQUEST_S = 8.0
-# The least seconds of a batch's leader, which are more than a working database needs. A request whose body has arrived
-# also gets them, even if waiting for a slot has used up its allowance.
+# The minimum allowance in seconds of a batch's leader. A working database needs less. A request whose body has arrived
+# also gets this minimum, even if waiting for a slot has used up its allowance.
 LEAST_S = 1.0
 
 

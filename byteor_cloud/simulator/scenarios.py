@@ -9,7 +9,7 @@ _MASK = (1 << 64) - 1
 
 
 class Scenario(StrEnum):
-    """What the fleet does: only send heartbeats, or a disturbance or activity in addition."""
+    """The behavior of a simulated fleet: heartbeats alone, or with a disturbance or a rollout."""
 
     STEADY = "steady"
     HERD = "herd"
