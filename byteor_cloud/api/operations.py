@@ -54,7 +54,7 @@ class Tag(StrEnum):
 TAG_DESCRIPTIONS = {
     Tag.HEALTH: "Probes for load balancers and metrics for monitoring. They need no credential.",
     Tag.AUTHENTICATION: "Sign in, get the caller's identity and roles, and manage the caller's own user tokens.",
-    Tag.ORGANIZATIONS: "Organizations are the top level of ownership. Each project belongs to exactly one organization.",
+    Tag.ORGANIZATIONS: "An organization is the top level of ownership. It owns projects and has members.",
     Tag.PROJECTS: "A project groups environments of one organization.",
     Tag.ENVIRONMENTS: (
         "Agents and deployments belong to an environment. Its posture and settings decide the rules, such as how many "

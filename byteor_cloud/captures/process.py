@@ -70,7 +70,7 @@ class _Parent:
         _limit_silence()
 
     def receive_request(self) -> Any:
-        """Return the request, or exit if there is none. Starts no thread, because ``seal`` covers only later threads."""
+        """Return the request, or exit if there is none. Starts no thread, as ``seal`` covers only later threads."""
         line = self._input.readline()
         if not line:
             os._exit(1)
