@@ -31,7 +31,7 @@ PROBLEM = {
         "used": {"type": "integer", "description": "In `quota.*` errors: how much the organization uses now."},
         "more_errors": {
             "type": "integer",
-            "description": "The number of invalid fields and parameters that `errors` does not list. Absent if there are none.",
+            "description": "The number of invalid fields and parameters that `errors` leaves out. Absent if 0.",
         },
         "errors": {
             "type": "array",
