@@ -101,7 +101,7 @@ class Claim:
         return None
 
     def move_to(self, lane: JobLane) -> bool:
-        """Move the running job to another lane if it may get a slot there. Returns whether the job is in that lane now."""
+        """Move the running job to another lane if it gets a slot there. Returns whether the job is now in that lane."""
         return True
 
     def ensure(self) -> None:
