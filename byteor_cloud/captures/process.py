@@ -1,11 +1,11 @@
-"""The child process that unpacks, replays or traces one capture. It has no Django, secrets, network or other programs.
+"""The child process that unpacks, replays or traces one capture, without Django, secrets and network access.
 
 ``python -m byteor_cloud.captures.process`` reads one JSON request from its first input line and writes JSON lines:
 ``dies_with_parent``, ``progress``, ``effect`` (for each of which it then reads one input line), and finally
 ``outcome``, ``refused`` or ``crashed``. The outcome of a trace is a line of ``BODY`` and the body of a response.
 
-The process limits and seals itself (``sealing``) before it reads the capture. It never outlives the process that
-started it: it exits when its input is closed, and on Linux the kernel kills it, even while it is stopped. If an op
+The process limits and seals itself (``sealing``) before it reads the capture. The process exits when its input is
+closed. On Linux, the kernel also kills it when the process that started it dies, even while it is stopped. If an op
 blocks the interpreter, the kernel kills the process after ``SILENCE_S`` of processor time without a message. Time in
 which the process is stopped does not count.
 """
@@ -46,12 +46,12 @@ from byteor_cloud.captures.sealing import MEMORY_BYTES, limit, seal
 
 SILENCE_S = 900  # seconds; far longer than the time between two progress lines of the largest replay on a slow machine
 _PR_SET_PDEATHSIG = 1
-_PROGRESS_STEPS = 200  # the most progress lines of a replay, so that they do not keep its parent busy
+_PROGRESS_STEPS = 200  # the steps in which a replay reports progress; more would keep the parent process busy
 BODY = b"body "
 MAX_FRAMES = 2 * 1024 * 1024  # the most Base64 characters of output frames that a replay's outcome contains
 # The most seconds of processor time. For a replay, the limit that matters is ``SILENCE_S`` between two messages.
 _PROCESSOR_S = {"build": 120, "trace": 60, "replay": 24 * 3600}
-_FILE_BYTES = 1 << 30  # the size limit of each file that it writes: twice the largest unpacked capture
+_FILE_BYTES = 1 << 30  # the size limit of each file that the process writes: twice the largest unpacked capture
 
 
 class _Parent:
@@ -70,7 +70,7 @@ class _Parent:
         _limit_silence()
 
     def receive_request(self) -> Any:
-        """Return the request. This starts no thread, because a thread that starts before ``seal`` is not sealed."""
+        """Return the request, or exit if there is none. Starts no thread, as ``seal`` covers only later threads."""
         line = self._input.readline()
         if not line:
             os._exit(1)
@@ -138,7 +138,7 @@ def main() -> None:
         parent.send(dies_with_parent=True)
     request = parent.receive_request()
     kind = request["kind"]
-    if kind != "replay":  # a request may be waiting for the result, but other requests must not become slower
+    if kind != "replay":  # an API request may be waiting for the result, but other requests must not become slower
         lower_priority()
     try:
         ops = Ops() if kind == "build" else Ops.installed()  # before sealing, which may forbid what packages need
