@@ -22,7 +22,7 @@ def arrows(machine: StateMachine) -> set[tuple[str, str]]:
     return {(source, target) for steps in machine.table.values() for source, target in steps.items()}
 
 
-def test_deployment_machine_has_expected_transitions() -> None:
+def test_deployment_machine_has_exactly_listed_transitions() -> None:
     assert arrows(DEPLOYMENT) == {
         ("pending_approval", "approved"), ("pending_approval", "denied"), ("approved", "building"),
         ("building", "deploying"), ("deploying", "active"),
@@ -35,13 +35,13 @@ def test_deployment_machine_has_expected_transitions() -> None:
     assert set(IN_FLIGHT) == {"approved", "building", "deploying", "rolling_back"}
 
 
-def test_approval_machine_has_expected_transitions() -> None:
+def test_approval_machine_has_exactly_listed_transitions() -> None:
     assert arrows(APPROVAL) == {
         *(("pending", end) for end in ("approved", "denied", "expired", "revoked")), ("approved", "revoked"),
     }  # fmt: skip
 
 
-def test_artifact_and_replay_machines_have_expected_transitions() -> None:
+def test_artifact_and_replay_machines_have_exactly_listed_transitions() -> None:
     assert arrows(ARTIFACT) == {("received", "verified"), ("received", "rejected")}
     assert arrows(REPLAY) == {
         ("pending_approval", "queued"), ("pending_approval", "denied"), ("queued", "running"), ("queued", "failed"),
