@@ -115,7 +115,7 @@ def test_readyz_names_failing_storage(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not_ready(Client().get("/readyz")) == "Not ready: storage."
 
 
-def test_readyz_names_storage_when_its_folder_is_a_file(settings: Any, tmp_path: Path) -> None:
+def test_readyz_names_storage_when_folder_is_file(settings: Any, tmp_path: Path) -> None:
     (tmp_path / "artifacts").write_text("in the way")
     settings.STORAGES = settings.STORAGES | {
         "default": {
