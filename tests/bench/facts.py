@@ -10,7 +10,7 @@ from tests.bench.results import Row, ratio
 from tests.bench.serving import analyze, server, store_fleet
 
 LARGE, SMALL, MOST_QUERIES = 100_000, 1000, 10
-INTERVAL_S = 3600  # nobody sends heartbeats while the pages are measured, and the agents must stay as they are
+INTERVAL_S = 3600  # seconds, so many that the agents' liveness does not change without heartbeats
 PAGES = {
     "all": "/agents?limit=50",
     "stale": "/agents?liveness=stale&limit=200",
