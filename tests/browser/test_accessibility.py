@@ -1,4 +1,4 @@
-"""Accessibility of every page of the console, checked with axe-core in light mode, dark mode and a narrow window."""
+"""Accessibility of the console's pages, checked with axe-core in light mode, dark mode and a narrow window."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ APPS = [("tenancy", "procrastinate"), ("pipelines", "fleet"), ("releases", "arti
 
 
 def pages(apps: Sequence[str]) -> Iterator[str]:
-    """Yield the paths of the lists, of one row page for each list, and of its forms.
+    """Yield the paths of the lists, and for each list of a row page, its additional pages and a form.
 
     To save time, pages that differ only in their texts are represented by one of them: one of the tables behind the
     menu entry "Records", and one act with its own form for each table.

@@ -137,7 +137,7 @@ def test_fragment_of_another_tenant_is_not_found(world: World, other: World, cli
     assert "no-store" in signed_in(world.viewer.user).get(live(deployment)).headers["Cache-Control"]
 
 
-def test_viewer_sees_no_credential(world: World) -> None:
+def test_viewer_sees_neither_approval_credential_nor_acts(world: World) -> None:
     (deployment,) = waiting(world)
     approval = approval_of(deployment)
     approvals.decide(approval, decision="approve", user=world.reviewer.user, actor=world.reviewer.actor)
