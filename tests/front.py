@@ -58,7 +58,7 @@ class FrontHandler(ClientHandler):
 
 
 class FrontClient(Client):
-    """A client for the whole application."""
+    """A Django test client that uses ``FrontHandler``."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)

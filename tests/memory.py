@@ -36,7 +36,7 @@ def _number(status: str, name: str) -> int:
     return int(status.split(f"{name}:")[1].split(maxsplit=1)[0]) * 1024
 
 
-# A sealed process can read a file in /proc only if it opened it before.
+# A sealed process can read a file in /proc only if it opened the file before it was sealed.
 _WATCHED = """
 import sys
 status = open("/proc/self/status")
