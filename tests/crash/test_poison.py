@@ -61,7 +61,7 @@ def kill_in(job: str) -> None:
 
 @pytest.fixture
 def made() -> Any:
-    """Queue jobs of two tenants: an artifact, a replay and a build of the first, which is returned, and another build."""
+    """Create two tenants and queue jobs: verification, replay and build for the first, and a build for the other."""
     acme, other = World("acme"), World("other")
     agent, api = acme.agent()
     version = acme.version()
