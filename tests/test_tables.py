@@ -1,4 +1,4 @@
-"""Tests that docs/tables.md lists every database table, and that the jobs it names for deleting rows exist."""
+"""Tests that docs/tables.md lists every database table, and that the jobs that the page names exist."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def run(port: int, *, seconds: float = 1.0, rounds: int = 3, large: int = LARGE,
 
 
 def _count_queries(world: Any, environment: Any, path: str) -> int | None:
-    """Return the number of queries of a page, or None if this server does not have the page."""
+    """Return the number of queries of a page, or None if the server returns an error."""
     from django.db import connection
     from django.test.utils import CaptureQueriesContext
 

@@ -62,7 +62,7 @@ def panel(page: Any, title: str) -> dict[str, Any]:
 def test_small_fleet_has_agent_cells_and_large_fleet_has_only_bars(
     world: World, other: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both forms show the same counts, and each count links to a list of that many agents."""
+    """Both pages have the same bars. Each part of a bar links to a list with as many agents as the part counts."""
     agents = [world.agent(world.prod, name)[0] for name in "abcdef"]
     other.agent(other.prod, "elsewhere")
     beats = {agent.name: Heartbeat.objects.filter(agent=agent) for agent in agents}

@@ -172,7 +172,7 @@ def test_act_on_listed_rows_respects_scope(world: World) -> None:
 
 
 def test_invisible_scope_is_not_found(world: World, other: World) -> None:
-    """The response is the same for a scope that is unknown, malformed, deleted or in another organization."""
+    """Each page responds alike if the scope is unknown, malformed, deleted or in another organization."""
     client = signed_in(world.admin.user)
     gone = world.environment("dev", "gone")
     organizations.delete(gone, kind="environment", actor=world.admin.actor)

@@ -31,7 +31,7 @@ class Keys:
         self.page = page
 
     def tab_to(self, name: str) -> None:
-        """Press Tab until an element with this name, or with a name that starts with it and a space, has the focus."""
+        """Press Tab until the focused element's name is ``name``, or starts with ``name`` and a space."""
         seen = []
         for _ in range(MAX_TABS):
             self.page.keyboard.press("Tab")

@@ -30,7 +30,7 @@ AGENTS = 8
 
 
 class BeatingAgent:
-    """An agent that sends heartbeats over a kept-alive connection. Their ``agent_version`` is a running number."""
+    """An agent that sends heartbeats over a kept-alive connection, with a running number as ``agent_version``."""
 
     def __init__(self, workspace: Workspace, token: str, name: str) -> None:
         enrolled = workspace.request("POST", f"{workspace.environment}/agents", token, json={"name": name}).json()

@@ -1,4 +1,4 @@
-"""Tests of the blockers of approved deployments: each rule, their order, and their sentences."""
+"""Tests of the blockers of approved deployments: the rules, the order of the blockers, and their sentences."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def found(*others: OtherDeployment, limit: int = 9, **more: Any) -> list[tuple[C
         ((), {"freeze": FREEZE, "overrides_freeze": True}, []),
         ((RUNS,), {"limit": 2}, []),
         ((RUNS,), {"limit": 1}, [(C.IN_FLIGHT_LIMIT, (1,))]),
-        # An approved deployment does not count toward the limit. It comes first if it competes and was created earlier.
+        # An approved deployment does not count toward the limit. It comes first if it was created earlier and competes
+        # for the pipeline or for agents.
         ((WAITS,), {"limit": 1}, []),
         ((replace(WAITS, **MINE),), {}, [(C.PIPELINE_BUSY, (2,))]),
         ((replace(WAITS, **SHARED),), {}, [(C.AGENTS_BUSY, (2,))]),

@@ -172,7 +172,7 @@ def checkpoint(**changes: Any) -> Checkpoint:
     return sign_checkpoint(**made | changes)
 
 
-def test_checkpoint_is_read_from_its_line() -> None:
+def test_checkpoint_round_trips_through_its_line() -> None:
     signed = checkpoint()
 
     read = Checkpoint.read(signed.write_line())

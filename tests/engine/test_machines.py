@@ -50,7 +50,7 @@ def test_artifact_and_replay_machines_have_exactly_listed_transitions() -> None:
 
 
 @pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: machine.name)
-def test_every_event_and_status_is_used(machine: StateMachine) -> None:
+def test_every_event_and_status_has_transition(machine: StateMachine) -> None:
     assert set(machine.table) == set(machine.events)
     assert {status for arrow in arrows(machine) for status in arrow} == set(machine.states)
 
@@ -63,7 +63,7 @@ def test_target_returns_none_without_transition_and_raises_for_unknown_status() 
         DEPLOYMENT.target("sideways", event)
 
 
-def test_progress_has_three_final_states() -> None:
+def test_agent_progress_has_three_final_states() -> None:
     ends = {progress for progress, rank in PROGRESS_RANK.items() if rank == max(PROGRESS_RANK.values())}
 
     assert set(PROGRESS_RANK) == set(AgentProgress)

@@ -12,7 +12,7 @@ from tests.ports import free_port
 from tests.system.conftest import Installation
 from tests.system.fleet import Fleet
 
-POOL_SIZE = 5  # fewer than the server's connections to the pooler, so that these must share
+POOL_SIZE = 5  # database connections, fewer than the server opens to the pooler
 
 
 class Pooled:

@@ -109,7 +109,7 @@ def test_signed_bundle_with_extra_or_missing_entry_is_refused(world: Any) -> Non
     assert refusal(world, *forged(world, files)) == "bundle.entry_missing"
 
 
-def test_signed_bundle_of_another_spec_is_refused(world: Any) -> None:
+def test_signed_bundle_with_another_spec_is_refused(world: Any) -> None:
     files = files_of(world.bundle()) | {"spec.kv": b"spec.v=1\n"}
 
     assert refusal(world, *forged(world, files)) == "bundle.spec_hash"
