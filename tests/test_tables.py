@@ -55,7 +55,7 @@ def test_named_job_runs(name: str) -> None:
     kind.run(Claim(), **arguments)
 
 
-def test_named_jobs_are_periodic_or_purge_projects_and_environments() -> None:
+def test_named_jobs_are_periodic_or_purge_deleted_projects_and_environments() -> None:
     periodic = {name for name, kind in KINDS.items() if kind.periodic is not None}
     purges = {PurgeProject.name, PurgeEnvironment.name}
 

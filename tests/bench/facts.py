@@ -61,7 +61,7 @@ def run(port: int, *, seconds: float = 1.0, rounds: int = 3, large: int = LARGE,
             if count is None and page == "all":
                 raise RuntimeError("the list of agents is refused")
             if count is None:
-                print(f"  facts      {page:<12} is not there yet")
+                print(f"  facts      {page:<12} is refused by this server")
                 continue
             queries[page] = count
             names = {agents: f"{page} at {agents:,}" for agents in environments}

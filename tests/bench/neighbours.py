@@ -169,7 +169,7 @@ def _round(bench: _Bench, port: int, pid: int, name: str, load: Load) -> _Round:
     )
     failed = {kind: dict(counts) for kind, counts in loaded.failures.items() if counts}
     print(
-        f"  neighbours {name:24} {shown} ms; {loaded.cores:.2f} cores; answered {dict(sorted(answered.items()))}"
+        f"  neighbours {name:24} {shown} ms; {loaded.cores:.2f} cores; responses {dict(sorted(answered.items()))}"
         f"{f'; FAILED {failed}' if failed else ''}{'' if recovered else '; NOT RECOVERED'}",
         flush=True,
     )
