@@ -38,7 +38,7 @@ def refuse(*args: object, **kwargs: object) -> None:
 
 
 def not_ready(response: Any) -> str:
-    """Return the problem's detail, which names the missing dependencies."""
+    """Assert that the response is a 503 problem. Return its detail, which names the missing dependencies."""
     assert response.status_code == 503
     assert 5 <= int(response["Retry-After"]) <= 15
     assert response["Content-Type"] == "application/problem+json"

@@ -190,7 +190,7 @@ def test_decompression_bomb_after_archive_end_is_refused(root: Path) -> None:
 
 
 @pytest.mark.parametrize("type", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
-def test_decompression_bomb_in_header_is_refused_in_bounded_memory(root: Path, type: bytes) -> None:
+def test_decompression_bomb_in_header_is_refused(root: Path, type: bytes) -> None:
     header = tarfile.TarInfo("bomb")
     header.type = type
     header.size = 400 * 1024 * 1024
