@@ -90,7 +90,7 @@ def change_role(
     granter's permissions, InvalidInput for an org_admin of a project, and the errors of ``lock_revision``.
     """
     lock_row(membership.organization)
-    current = Membership.objects.select_related("organization", "project", "user").get(pk=membership.pk)
+    current = lock_row(membership, related=("organization", "project", "user"))
     _check_grant(granter, Role(current.role))
     _check_grant(granter, role)
     if current.project_id is not None and role is Role.ORG_ADMIN:
