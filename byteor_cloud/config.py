@@ -21,7 +21,7 @@ PREFIX = "BYTEOR_CLOUD_"
 type Mode = Literal["combined", "api", "worker"]
 type BindAddress = tuple[str, int]
 type Network = IPv4Network | IPv6Network
-type Key = bytes | Path  # the key, or the file that contains it, which ``rotate_master_key`` may replace at any time
+type Key = bytes | Path  # the key, or the path of its file, whose content ``rotate_master_key`` may replace
 
 
 class ConfigError(Exception):

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 CONTENT_TYPE = "application/problem+json"
 URN = "urn:byteor:problem:"
 MAX_FIELD_ERRORS = 100
-"""The most invalid fields that a problem lists. ``more_errors`` is the number of the other invalid fields."""
+"""The most invalid fields and parameters that a problem lists. ``more_errors`` is the number of the other ones."""
 MAX_POINTER = 1_000
 MAX_DETAIL = 1_000
 
@@ -122,7 +122,7 @@ class Forbidden(DomainError):
 
 
 class NotFound(DomainError):
-    """The resource does not exist or belongs to another tenant. The response does not reveal which."""
+    """The resource does not exist, or the caller has no access to it. The response does not reveal which."""
 
     code = "not_found"
     title = "Not found"

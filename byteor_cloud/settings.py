@@ -54,7 +54,7 @@ SECURE_CSP: dict[str, Any] = {
 
 INSTALLED_APPS = [
     "unfold",
-    "django.contrib.admin.apps.SimpleAdminConfig",  # byteor_cloud.urls imports the console, which only the API needs
+    "django.contrib.admin.apps.SimpleAdminConfig",  # does not load the console; only the API does (byteor_cloud.urls)
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -203,12 +203,12 @@ SPECTACULAR_SETTINGS = {
     "SERVE_PERMISSIONS": [],
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
-    # Several schemas use each of these, so drf-spectacular cannot derive the name from a single one.
+    # Several schemas use each of these enums, so drf-spectacular cannot derive the name from one schema.
     "ENUM_NAME_OVERRIDES": {
         "SigningKeyStatusEnum": ["next", "active", "retiring", "retired"],
         "ArtifactStatusEnum": ["received", "verified", "rejected"],
         "ArtifactKindEnum": "apps.artifacts.models.Artifact.Kind",
-        # Each of these is used by the schema of a resource and by the schema of its list rows.
+        # Each of these enums is used by the schema of a resource and by the schema of its list rows.
         "ApprovalStatusEnum": [*map(str, machines.ApprovalStatus)],
         "BisectOutcomeEnum": ["found", "no_change", "inverted", "inconclusive"],
         "BisectStatusEnum": [*map(str, machines.BisectStatus)],

@@ -44,7 +44,7 @@ PAGES: dict[str, Page] = {
 }
 # The permission that is required to see a row of each console table, in the scope to which the row belongs.
 SEES = {label: table.seen_by for label, table in TABLES.items() if table.row is not None}
-OPERATORS_ONLY = {label for label, needs in SEES.items() if needs is None}  # the operators of the installation
+OPERATORS_ONLY = {label for label, needs in SEES.items() if needs is None}  # tables for installation operators
 
 
 def names_in(path: str) -> list[str]:

@@ -22,7 +22,7 @@ def _django(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
 
 
 class FrontHandler(ClientHandler):
-    """Django's test handler behind the layer. Both use the test's database connection."""
+    """Django's test handler behind the layer. The handler and the layer use the test's database connection."""
 
     _loaded: ClassVar[Any] = None  # the loaded middleware, which all handlers of a process share, as in a server
     _middleware_chain: Any
@@ -58,7 +58,7 @@ class FrontHandler(ClientHandler):
 
 
 class FrontClient(Client):
-    """A client for the whole application."""
+    """A Django test client that uses ``FrontHandler``."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)

@@ -19,7 +19,7 @@ def name_of(label: str) -> str:
 
 # Columns that lists, tables, searches and choices must not return unchanged.
 LARGE: Final = frozenset(f"{name_of(label)}.{column}" for label, table in TABLES.items() for column in table.large)
-# Columns of the same types that are short or not in any list.
+# Columns of the same types as ``LARGE`` that are short or not in any list.
 SHORT: Final = frozenset(f"{name_of(label)}.{column}" for label, table in TABLES.items() for column in table.short)
 # Columns that a request reads from its own organization and environment, in separate queries.
 _OWN: Final = frozenset({"tenancy_organization.settings", "tenancy_environment.settings"})

@@ -36,7 +36,7 @@ def _number(status: str, name: str) -> int:
     return int(status.split(f"{name}:")[1].split(maxsplit=1)[0]) * 1024
 
 
-# A sealed process can read a file in /proc only if it opened it before.
+# A sealed process can read a file in /proc only if it opened the file before it was sealed.
 _WATCHED = """
 import sys
 status = open("/proc/self/status")
@@ -51,7 +51,7 @@ print(idle + "\\0" + status.read(), file=sys.stderr)
 def run_capture_process(
     request: Mapping[str, Any], scratch: Path, environment: Mapping[str, str] | None = None
 ) -> tuple[bytes, int]:
-    """Run the capture process. Return its last line, and the bytes of memory that it used beyond its start."""
+    """Run the capture process. Return its last line, and its peak memory in bytes above the memory at its start."""
     with subprocess.Popen(
         [sys.executable, "-c", _WATCHED],
         env={"PATH": os.defpath, "TMPDIR": str(scratch), **(environment or {})}, cwd=scratch,

@@ -1,4 +1,4 @@
-"""Validation of every response in tests against the published OpenAPI document."""
+"""Validation of API responses in tests against the OpenAPI document that the server generates."""
 
 from __future__ import annotations
 
@@ -104,8 +104,8 @@ def _check_format(name: str) -> Callable[[object], bool]:
 def validate(value: Any, *keys: str) -> None:
     """Raise ValidationError if the schema at this path in the document does not allow the value.
 
-    ``jsonschema_rs`` checks every value, because it is fast. Only for errors, ``jsonschema`` adds the details. Raises
-    AssertionError if the two disagree.
+    ``jsonschema_rs`` checks every value, because it is fast. ``jsonschema`` checks only values that ``jsonschema_rs``
+    refuses, because its errors are detailed. Raises AssertionError if the two disagree.
     """
     if not _compiled(*keys).is_valid(value):
         validator(*keys).validate(value)

@@ -1,4 +1,4 @@
-"""The roles and permissions of the contract. ``tests/resources`` has those of each operation, table and act."""
+"""The permissions of each role. ``tests/resources`` lists the permissions that operations, tables and acts require."""
 
 from __future__ import annotations
 

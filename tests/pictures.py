@@ -18,7 +18,7 @@ PICTURES = Path(__file__).resolve().parents[1] / "docs" / "pictures"
 
 
 def main() -> int:
-    """Take the pictures. Return 0 if the demo and its pages worked."""
+    """Take the pictures. Return 0, or 1 if Chromium is missing or the demo fails."""
     if CHROMIUM is None:
         print("pictures: no Chromium on PATH (apt-get install chromium-headless-shell)", file=sys.stderr)
         return 1

@@ -54,19 +54,19 @@ class Pooler:
     def start(self) -> None:
         """Start pgbouncer and wait until it responds."""
         assert PROGRAM is not None, "there is no pgbouncer"
-        # pgbouncer refuses to run as root. If root runs the tests, it runs as nobody, like the embedded database.
+        # pgbouncer refuses to run as root. Root therefore runs it as nobody, like the embedded database.
         as_nobody = ["-u", "nobody"] if os.geteuid() == 0 else []
         with self._log.open("ab") as log:
             process = subprocess.Popen([PROGRAM, "-q", *as_nobody, str(self._file)], stdout=log, stderr=log)
         self._process = process
 
-        def answers() -> bool:
+        def responds() -> bool:
             assert process.poll() is None, self._log.read_text()
             with suppress(psycopg.OperationalError):
                 return bool(self.ask("SHOW VERSION"))
             return False
 
-        wait_until(answers)
+        wait_until(responds)
 
     @property
     def pid(self) -> int | None:

@@ -16,14 +16,14 @@ from unittest.mock import patch
 from byteor_cloud.database import embedded
 from byteor_cloud.database.embedded import EmbeddedPostgres
 
-# Workers of xdist inherit the environment of their controller.
+# The process that prepares the run sets this variable. Workers of xdist inherit it and do not prepare the run again.
 _OWNER = "BYTEOR_TEST_OWNER"
 
 
 def _keep_bytecode() -> None:
     """Cache compiled modules in the virtual environment if they must not be stored next to the sources.
 
-    The tests start a hundred processes, and a server without the cache takes more than twice as long to start.
+    The tests start many processes, and a server without the cache takes much longer to start.
     """
     if sys.dont_write_bytecode:
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -50,7 +50,7 @@ def _prepare() -> None:
         os.environ.setdefault("BYTEOR_CLOUD_SECRET_KEY", "test" * 10)
         return
     held = EmbeddedPostgres(folder)
-    # Durability is off, since the data is temporary and transactional tests empty every table.
+    # Durability is off, because the data is temporary.
     with patch.dict(embedded._SETTINGS, fsync="off", full_page_writes="off"):
         os.environ["BYTEOR_EMBEDDED_DATABASE_URL"] = held.acquire()
     atexit.register(held.release)

@@ -13,7 +13,7 @@ type Race = Callable[..., list[Any]]
 
 
 def outcome(call: Callable[[], Any]) -> Any:
-    """Call the function, and return its result or its exception. Runs in a separate thread."""
+    """Return the function's result or exception. Must run in its own thread, whose database connection it closes."""
     try:
         return call()
     except Exception as error:  # noqa: BLE001,RUF100  the test checks the exception

@@ -1,6 +1,6 @@
 """Rows that are created once and recorded, so that later tests insert copies instead of creating them again.
 
-Creating a world takes about a hundred statements, and half of the tests need one.
+Creating a world takes many statements, and many tests need a world.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _AGE = "\0"  # the placeholder in a statement for the time since the recording; 
 
 
 class Recorded[Made]:
-    """The result of ``make``, and its changes to rows when it was first called in this process.
+    """The result of the first call of ``make`` in this process, and the changes to rows that this call made.
 
-    Later calls make the same changes with the same ids, and return a copy of the same object. All times are shifted by
+    Later calls make the same changes with the same ids, and return a copy of the result. All times are shifted by
     the time since the recording, so that a test does not depend on the duration of earlier tests. Only audit events and
     signing keys keep their times, because hashes cover them: the hashes of the ledger, and the hash in the key set's
     ETag. If the database role is no superuser, nothing is recorded and each call calls ``make``.
@@ -37,7 +37,7 @@ class Recorded[Made]:
         self._statement = ""
 
     def __call__(self) -> Made:
-        """Apply the changes to the rows, and return the result of ``make``."""
+        """Call ``make``, or apply its recorded changes to the rows and return a copy of its result."""
         if not self._made:
             return self._record()
         age = timezone.now() - self._at
@@ -86,7 +86,7 @@ _recorded: dict[Hashable, Recorded[Any]] = {}
 
 
 def recorded[Made](key: Hashable, make: Callable[[], Made]) -> Made:
-    """Return the result of ``make``, which is called only once per key and newest audit event.
+    """Return the result of ``make``, which each process calls only once per key and newest audit event.
 
     Later calls apply the recorded changes again and return a copy of the result. See ``Recorded``.
     """

@@ -13,7 +13,7 @@ from django.db import connection
 
 @dataclass
 class Results:
-    """The results of queries that returned rows: the columns that each returned unchanged, and its number of rows."""
+    """Results of queries that returned rows: per query, the columns returned unchanged, and the number of rows."""
 
     seen: list[tuple[frozenset[str], int]] = field(default_factory=list)
     largest: int = 0  # the bytes of the largest value

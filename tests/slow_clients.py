@@ -47,7 +47,7 @@ class Target:
     bundle_hash: str = ""
 
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None, token: str | None = None) -> Any:
-        """Send a request and return the JSON of the response. Raises if it is not successful."""
+        """Send a request and return the JSON of the response. Raises AssertionError if the response is an error."""
         headers = {"Authorization": f"Bearer {token or self.token}"}
         answer = requests.request(method, self.base + path, json=body, headers=headers, timeout=PATIENCE_S)
         assert answer.ok, f"{method} {path}: {answer.status_code} {answer.text[:500]}"
@@ -70,7 +70,7 @@ def prepare(base: str, bootstrapped: Mapping[str, str]) -> Target:
     bundle = target.call("POST", f"{environment}/config-bundles", {"name": "b", "version_id": version, "env": large})
     wanted = {"config_bundle_id": bundle["id"], "target": {"all": True}, "strategy": {"kind": "all_at_once"}}
     target.call("POST", f"{environment}/deployments", wanted)
-    for number in range(150):  # the events make a ledger of about 0.7 MB
+    for number in range(150):  # the audit events make the ledger's export large
         labels = {f"label-{each}": f"{number:063d}" for each in range(60)}
         target.call("PATCH", f"{environment}/agents/{target.agent_id}", {"labels": labels})
     desired = f"/api/v1/agents/{target.agent_id}/deployment"

@@ -133,7 +133,7 @@ def test_invalid_value_is_explained_in_one_line(tmp_path: Path, name: str, text:
     assert str(caught.value) == f"BYTEOR_CLOUD_{name} {message}"
 
 
-def test_unknown_settings_are_named(tmp_path: Path) -> None:
+def test_error_names_unknown_settings(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^unknown setting BYTEOR_CLOUD_A, BYTEOR_CLOUD_RATE_LIMITS$"):
         loaded(tmp_path, RATE_LIMITS="on", A="1")
 
@@ -159,7 +159,7 @@ def test_oidc_issuer_requires_client_id_and_secret(tmp_path: Path, missing: str)
         loaded(tmp_path, **{k: v for k, v in oidc.items() if k != missing})
 
 
-def test_missing_secrets_are_generated_once_and_private(tmp_path: Path) -> None:
+def test_missing_secrets_are_generated_once_in_private_files(tmp_path: Path) -> None:
     first = loaded(tmp_path)
     second = loaded(tmp_path)
 
@@ -181,7 +181,7 @@ def test_error_names_damaged_secret_file(tmp_path: Path, name: str) -> None:
         loaded(tmp_path)
 
 
-def test_replace_key_stores_new_and_previous_key(tmp_path: Path) -> None:
+def test_replace_key_stores_new_and_previous_key_once(tmp_path: Path) -> None:
     config = loaded(tmp_path)
     present, previous = config.master_key, config.master_key_previous
     old = read_key(present)

@@ -74,7 +74,7 @@ def test_terms_are_explained_where_they_first_appear() -> None:
 
 
 def test_outcome_table_matches_verifier_help(capsys: pytest.CaptureFixture[str]) -> None:
-    """Check that outcomes and exit codes are the same, and that every example specifies the trusted keys."""
+    """The table's outcomes and exit codes are the verifier's, and every example specifies the trusted keys."""
     rows = re.findall(r"^\| `([A-Z ]+)` \(`(\w+)`\) \| (\d) \|", README, re.MULTILINE)
     calls = re.findall(r"^\.venv/bin/byteor-verify .*$", README, re.MULTILINE)
 

@@ -37,7 +37,7 @@ def pass_time(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return lambda: monkeypatch.setattr(timezone, "now", lambda: clock() + PASSED)
 
 
-def test_recorded_times_follow_the_clock(world: World, pass_time: Callable[[], None]) -> None:
+def test_recorded_times_shift_with_clock(world: World, pass_time: Callable[[], None]) -> None:
     def make() -> Agent:
         world.dev.updated_at = timezone.now()
         world.dev.save()
@@ -45,7 +45,7 @@ def test_recorded_times_follow_the_clock(world: World, pass_time: Callable[[], N
         return agent
 
     if not may_disable_triggers():
-        pytest.skip("without these rights, rows are not recorded")
+        pytest.skip("rows are recorded only if the database role is a superuser")
     recorded = Recorded(make)
     with transaction.atomic():
         before = times(world, recorded())

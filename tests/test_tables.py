@@ -1,4 +1,4 @@
-"""Tests that docs/tables.md lists every database table, and that the jobs it names for deleting rows exist."""
+"""Tests that docs/tables.md lists every database table, and that the jobs that the page names exist."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from byteor_cloud.worker.jobs import KINDS, Claim
 
 pytestmark = pytest.mark.django_db
 PAGE = Path(__file__).parents[1] / "docs/tables.md"
-# The reasons for tables whose rows no job deletes.
+# The permitted reasons why no job deletes the rows of a table.
 WITHOUT_A_JOB = re.compile(r"nothing|the queue itself|with the job|the worker")
 
 
@@ -38,7 +38,7 @@ def test_page_lists_every_table_once() -> None:
 
     assert sorted(named) == sorted(set(named))
     assert there - set(named) == set(), "describe these in docs/tables.md: bounds, and the job that deletes old rows"
-    assert set(named) - there == set(), "docs/tables.md names tables that are not there"
+    assert set(named) - there == set(), "docs/tables.md names tables that do not exist"
 
 
 def test_every_table_has_job_or_reason() -> None:
@@ -55,7 +55,7 @@ def test_named_job_runs(name: str) -> None:
     kind.run(Claim(), **arguments)
 
 
-def test_page_names_periodic_jobs() -> None:
+def test_named_jobs_are_periodic_or_purge_deleted_projects_and_environments() -> None:
     periodic = {name for name, kind in KINDS.items() if kind.periodic is not None}
     purges = {PurgeProject.name, PurgeEnvironment.name}
 

@@ -92,7 +92,7 @@ class Api:
 
 @dataclass
 class Person:
-    """A member with a role: the user, and the API client."""
+    """A person in a world: the user, the actor for calls of services, and the API client."""
 
     user: User
     actor: Actor
@@ -107,7 +107,7 @@ def _without_savepoints() -> Iterator[None]:
 
 
 class World:
-    """A tenant: ``dev``, ``staging`` and ``prod`` environments in one project; ``admin``, ``operator``, …"""
+    """A tenant: a project with the environments ``dev``, ``staging`` and ``prod``, and at least one person per role."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -222,7 +222,7 @@ class World:
 
 
 def run_jobs(*, limit: int = 200) -> int:
-    """Run waiting jobs, including those that they enqueue, in the order of the queue. Returns their number.
+    """Run all jobs in the queue and the jobs that these enqueue, in the order of their ids. Returns their number.
 
     Raises AssertionError after ``limit`` jobs.
     """
@@ -237,7 +237,7 @@ def run_jobs(*, limit: int = 200) -> int:
 
 
 def run_job(row: ProcrastinateJob) -> None:
-    """Run the job as a worker would. The caller updates the job's row in the queue."""
+    """Run the job's function, as a worker would. The caller updates or deletes the job's row in the queue."""
     jobs.KINDS[row.task_name].run(jobs.Claim(), **row.args)
 
 

@@ -1,4 +1,7 @@
-"""Domain metrics, read from the database when they are scraped. No label contains the name of a tenant."""
+"""Domain metrics, read from the database when they are scraped, and then cached for a few seconds.
+
+No label contains the name of a tenant.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from apps.tenancy.models import Environment, Stateful
 from byteor_cloud.concurrency.sharing import Shared
 from byteor_cloud.server import counters
 
-CACHE_S = 5.0  # frequent scrapes, or several scrapers, must not load the database
+CACHE_S = 5.0  # seconds; frequent scrapes, or several scrapers, must not load the database
 TIMEOUT_MS = 2000
 MAX_UNSEALED = 10_000  # limit for the count of each chain, because an exact number would cost too much
 logger = structlog.get_logger(__name__)
@@ -72,7 +75,7 @@ CROSS JOIN LATERAL (
 
 
 class DomainCollector(Collector):
-    """Gauges of the whole installation. Every process reports the same values, so do not add them up."""
+    """Gauges of the whole installation. Every API process reports all of them, so do not add them up."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -123,7 +126,7 @@ def _read() -> list[Metric]:
 
 
 def _agents() -> tuple[facts.States, int]:
-    """Return the number of agents in each state, and of drained agents, in all environments."""
+    """Return the number of agents in each state, and of drained agents, in all environments that are not deleted."""
     live = Environment.objects.filter(deleted_at=None, project__deleted_at=None)
     drained = Agent.objects.enrolled().filter(environment__in=live, drained_at__isnull=False)
     return facts.count_states(live), drained.count()

@@ -22,7 +22,7 @@ _memberships = CompiledQuery(
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """An authenticated caller: the credential and its family, the actor, and the person or organization behind it."""
+    """An authenticated caller: the actor, the credential, its family, and the person or organization that owns it."""
 
     family: Family
     actor: Actor
@@ -62,7 +62,7 @@ class OrganizationRoles:
 
 
 def roles_in(principal: Principal, organization: Organization) -> OrganizationRoles:
-    """Return the caller's roles in ``organization``. Runs one query for a person and none for a key."""
+    """Return the caller's roles in ``organization``. Runs one query for a person, otherwise none."""
     if isinstance(principal.credential, OrganizationKey):
         key = principal.credential
         if key.organization_id != organization.pk:
@@ -74,7 +74,7 @@ def roles_in(principal: Principal, organization: Organization) -> OrganizationRo
 
 
 def user_roles(user: User | None, organization: Organization) -> OrganizationRoles:
-    """Return a person's roles in ``organization``; none if ``user`` is None."""
+    """Return a person's roles in ``organization``, or no roles if ``user`` is None."""
     if user is None:
         return OrganizationRoles(None, {})
     org_role, projects = None, {}

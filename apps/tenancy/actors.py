@@ -1,4 +1,4 @@
-"""Actors: the people, credentials and jobs that cause changes, as services and audit events name them."""
+"""Actors, which cause changes and audit events: people, organization keys, enrollment tokens, agents, the system."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ type ActorKind = Literal["user", "organization_key", "enrollment_token", "agent"
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """The cause of a change. Only people have a ``user_id``: an organization key never counts as a person."""
+    """The cause of a change or audit event. Only people have a ``user_id``; an organization key is no person."""
 
     kind: ActorKind
     id: str
@@ -26,5 +26,5 @@ class Actor:
 
 
 def system_actor(job: str) -> Actor:
-    """Return the actor for changes that the control plane itself makes in the named job."""
+    """Return the actor for changes that the control plane itself makes. ``job`` names a group of jobs, or a command."""
     return Actor("system", job, f"system:{job}")

@@ -37,8 +37,8 @@ def digest(value: object) -> dict[str, Any]:
 def fit(changes: Mapping[str, Any], *, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     """Shorten the changes to ``max_bytes``: replace the longest values with their ``digest``.
 
-    In a change ``[old, new]``, the old and the new value are replaced separately. If replacing every value is not
-    enough, returns the digest of all changes.
+    In a change ``[old, new]``, the old and the new value are replaced separately. If replacing values is not enough,
+    returns the digest of all changes.
     """
     if stored_size(changes) <= max_bytes:
         return dict(changes)

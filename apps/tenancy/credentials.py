@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 _ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
-_SECRET_LENGTH = 43  # 32 bytes in base62
+_SECRET_LENGTH = 43  # characters of 32 bytes in base62
 _CHECKSUM_LENGTH = 6
 _FORM = re.compile(rf"bor_(usr|org|enr|agt)_[0-9A-Za-z]{{{_SECRET_LENGTH + _CHECKSUM_LENGTH}}}")
 
@@ -27,13 +27,13 @@ class Family(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """A new credential. Its text is shown once; only the digest and the prefix are stored."""
+    """A new credential, or the secret part of a sign-in link. Its row contains the digest instead of the text."""
 
     text: str
 
     @property
     def digest(self) -> str:
-        """The digest, which is stored and looked up."""
+        """The digest of the text, which is stored and looked up."""
         return credential_digest(self.text)
 
     @property

@@ -1,4 +1,4 @@
-"""Settings of environments: the defaults of each posture, and which changes loosen rules."""
+"""Settings of environments: typed values, the defaults of each posture, and the check for looser rules."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from byteor.engine import freeze
 from byteor.engine.freeze import FreezeWindow
 from byteor.engine.release_policy import ReleasePolicy
 
-DEFAULT_HEARTBEAT_INTERVAL_S = 30  # the same for every posture
+DEFAULT_HEARTBEAT_INTERVAL_S = 30  # seconds, for every posture
 
 
 class Posture(StrEnum):
@@ -71,7 +71,7 @@ def default_settings(posture: Posture) -> dict[str, Any]:
 
 
 def loosened_settings(posture: Posture, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Return the settings whose change loosens approval, replay or freeze rules. In dev, no change counts as looser."""
+    """Return the settings whose change loosens approval, replay or freeze rules. In dev, returns none."""
     if posture is Posture.DEV:
         return []
     strict_to_loose = list(ReplayPolicy)

@@ -19,7 +19,7 @@ _users = CompiledQuery(lambda pk: User.objects.filter(pk=pk), UUID)
 
 
 class SessionStore(db.SessionStore):
-    """Django's database session store. The setting SESSION_ENGINE names this module."""
+    """Django's database session store, with a compiled query. The setting SESSION_ENGINE names this module."""
 
     def _get_session_from_db(self) -> Session | None:
         found = _sessions.first(self.session_key, timezone.now())

@@ -25,20 +25,23 @@ class OpenIdConnect(OpenIdConnectAuth[HttpResponse]):
     ID_TOKEN_MAX_AGE = 600
 
     def id_token_issuer(self) -> str:
-        """Return the discovered issuer. It must equal the one in the settings (OpenID Connect Discovery 4.3)."""
+        """Return the discovered issuer. Raises AuthResponseError unless the settings have the same issuer.
+
+        A slash at its end is ignored (OpenID Connect Discovery 4.3).
+        """
         issuer: str = super().id_token_issuer()
         if issuer.rstrip("/") != self.oidc_endpoint():
             raise AuthResponseError(self, claim="issuer", code="invalid_claim", stage="token_validation")
         return issuer
 
     def validate_userinfo_sub(self, userinfo: Any) -> Any:
-        """Reject user info without a subject (OpenID Connect Core 5.3.2), which social-auth would accept."""
+        """Reject user info whose subject is not the ID token's, or is missing, which social-auth would accept."""
         if not isinstance(userinfo, dict) or not isinstance(userinfo.get("sub"), str):
             raise AuthResponseError(self, claim="sub", code="missing_claim", stage="user_info")
         return super().validate_userinfo_sub(userinfo)
 
     def get_user_id(self, details: dict[str, Any], response: dict[str, Any]) -> str:
-        """Return ``<issuer>#<subject>``."""
+        """Return ``<issuer>#<subject>``. Raises AuthResponseError if this text cannot be stored."""
         identity = f"{self.id_token_issuer()}#{super().get_user_id(details, response)}"  # type: ignore[no-untyped-call]  # the library is untyped
         if len(identity) > LONGEST_ID or "\x00" in identity:
             raise AuthResponseError(self, claim="sub", code="invalid_claim", stage="pipeline")
@@ -59,7 +62,7 @@ def find_or_bind_account(
     """Find, claim or create the account of an identity that signs in: a step of social-auth's pipeline.
 
     The identity is bound in the transaction that claims or creates the account, so that only one of two concurrent
-    sign-ins can claim an invitation.
+    sign-ins can claim an invited account.
     """
     if user is not None:
         return {"is_new": False}
@@ -88,7 +91,7 @@ def find_or_bind_account(
 
 
 def _email(claim: object) -> str:
-    """Return the provider's claim if it is a valid e-mail address, otherwise an empty string."""
+    """Return the provider's claim if it is a valid e-mail address that fits the column, otherwise an empty string."""
     email = claim.strip() if isinstance(claim, str) else ""
     try:
         EmailValidator()(email)
@@ -98,5 +101,5 @@ def _email(claim: object) -> str:
 
 
 def _name(claim: object) -> str:
-    """Return the provider's claim, shortened to the column's length and without NUL, which PostgreSQL rejects."""
+    """Return the provider's claim, shortened and without NUL, which PostgreSQL rejects; empty if it is not a text."""
     return claim.replace("\x00", "")[:LONGEST_NAME] if isinstance(claim, str) else ""

@@ -33,7 +33,7 @@ def deliver_webhooks(job: DeliverWebhooks) -> None:
 
 @runs_periodically(kinds.WAKE_WEBHOOKS)
 def wake_webhooks() -> None:
-    """Enqueue a job for each webhook that has due deliveries."""
+    """Enqueue a job for each webhook with due deliveries, unless such a job is already waiting."""
     delivery.enqueue_due()
 
 
@@ -77,13 +77,13 @@ def delete_old_sign_ins() -> None:
 
 @runs_periodically(kinds.DELETE_OLD_CREDENTIALS)
 def delete_old_credentials() -> None:
-    """Delete user tokens and organization keys that became invalid over 90 days ago, and old one-time links."""
+    """Delete user tokens and organization keys that became invalid over 90 days ago, and old sign-in links."""
     housekeeping.delete_old_credentials()
 
 
 @runs_periodically(kinds.DELETE_OLD_DELIVERIES)
 def delete_old_deliveries() -> None:
-    """Delete old webhook deliveries."""
+    """Delete webhook deliveries that are older than 30 days."""
     delivery.delete_old_deliveries()
 
 
@@ -95,5 +95,5 @@ def delete_old_hosts() -> None:
 
 @runs_periodically(kinds.DELETE_OLD_JOBS)
 def delete_old_jobs() -> None:
-    """Delete old dead letters and the queue's log of finished jobs."""
+    """Delete dead letters that are too old or too many, and the queue's old events."""
     dead_letters.delete_old_jobs()

@@ -1,4 +1,4 @@
-"""The event types of webhooks: the actions of audit events about deployments and approvals, and ``ping``."""
+"""The event types of webhooks (actions of audit events, and ``ping``), and the statuses of deliveries."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from byteor.engine.machines import ApprovalEvent, DeploymentEvent
 
 FAMILIES = ("deployment.", "approval.")
 WILDCARDS = ("*", *(f"{family}*" for family in FAMILIES))
-# Actions of these families that are not events of a state machine.
+# Actions of ``FAMILIES`` that are not events of a state machine.
 _OTHER_ACTIONS = (
     "deployment.create",
     "deployment.pause",

@@ -46,7 +46,10 @@ class CredentialRejected(RequestRejected):
 
 
 class ControlPlaneUnavailable(Exception):
-    """A missing or unusable response. Retry the request, after ``retry_after`` seconds if that is not None."""
+    """A failure that a retry may fix: no response, an unreadable one, or a status such as 429 or 503.
+
+    ``retry_after`` is the number of seconds to wait before the retry, if the response states it, otherwise None.
+    """
 
     def __init__(self, detail: str, retry_after: float | None = None) -> None:
         super().__init__(detail)
@@ -180,7 +183,7 @@ class ControlPlane:
             )
 
     def fetch_offer(self) -> OfferedBundle | None:
-        """Return the current offer with its bundle's URL and signed envelope, or None."""
+        """Return the current offer and its bundle's size, URL and signed envelope, or None if there is no offer."""
         with _parsing("deployment"):
             desired = Fields(self._client.send("GET", f"{self._path}/deployment").body).member("desired")
             if desired is None:
@@ -211,7 +214,10 @@ class ControlPlane:
             return StoredKeySet(KeySet.from_document(reply.body), bare_etag(reply.headers.get("ETag", "")))
 
     def upload_artifact(self, fields: Mapping[str, str], name: str, file: BinaryIO) -> Json:
-        """Upload an artifact and return it. Repeating an upload with the same fields returns the same artifact."""
+        """Upload an artifact and return it.
+
+        If an artifact with the same file, kind, spec hash and deployment exists, it is returned instead.
+        """
         return self._client.send("POST", f"{self._path}/artifacts", data=fields, files={"file": (name, file)}).body
 
 

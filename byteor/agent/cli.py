@@ -15,8 +15,9 @@ KINDS = ("incident_bundle", "snapshot", "telemetry", "diagnostic")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
-    0: finished, or stopped by a signal. 1: failed. 2: the arguments, credentials, state folder, sample, incident bundle
-    or spec are invalid. 3: the control plane does not accept the credential.
+    0: finished, or stopped by a signal. 1: failed. 2: the arguments, credentials, state folder or sample cannot be
+    used, or the incident bundle, spec or enrollment response is invalid. 3: the control plane does not accept the
+    credential.
     """
     options = _parser().parse_args(argv)
     from .commands import execute  # noqa: PLC0415  imported late, so that --help is fast
@@ -70,12 +71,14 @@ def _parser() -> argparse.ArgumentParser:
 
     status = commands.add_parser("status", help="print the agent's identity, progress and unsent reports as JSON")
     replay = commands.add_parser(
-        "replay", help="replay an incident bundle offline; the printed result equals that of a dry run on the server"
+        "replay", help="replay an incident bundle offline, like a dry run on the server, and print the result as JSON"
     )
     replay.add_argument("bundle", type=Path, metavar="BUNDLE", help="an incident bundle (.tar.gz)")
     replay.add_argument("--version", type=Path, metavar="SPEC_KV", help="use this spec.kv instead of the bundle's")
-    replay.add_argument("--trace", type=int, metavar="N", help="print a trace of the records with sequence number N")
-    replay.add_argument("--journal-lane", metavar="NAME", help="replay only the journal of this ingress")
+    replay.add_argument(
+        "--trace", type=int, metavar="N", help="trace the records with sequence number N, instead of replaying"
+    )
+    replay.add_argument("--journal-lane", metavar="NAME", help="use only the journal of this ingress or lane")
     replay.add_argument("--last-n", type=int, metavar="N", help="replay only the last N records")
 
     for command in (enroll, run, upload, status):

@@ -35,12 +35,12 @@ from .state_folder import StateError, StateFolder
 _MAX_UPLOAD = 64 * 1024 * 1024
 _TRIES = 5
 
-# The event is never set. A signal interrupts a wait, because its handler raises StopRequested.
+# The event is never set. A signal interrupts a wait, because the signal handler raises StopRequested.
 _wait = threading.Event().wait
 
 
 class StopRequested(BaseException):
-    """Raised on SIGTERM or SIGINT. It can interrupt the agent anywhere, because all files are replaced atomically."""
+    """Raised on SIGTERM or SIGINT, at any point. No file is damaged, because files are replaced atomically."""
 
 
 class ReplayFailed(Exception):

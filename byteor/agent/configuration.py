@@ -26,7 +26,7 @@ class AgentRuntimeConfig:
 
     @classmethod
     def parse(cls, document: Json) -> AgentRuntimeConfig:
-        """Parse the signed configuration. Members that a later server version adds are ignored."""
+        """Parse the signed configuration. Raises ActivationError if it is invalid. Unknown members are ignored."""
         try:
             members = Fields(document)
             return cls(

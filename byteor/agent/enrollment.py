@@ -85,8 +85,8 @@ def connect(
 ) -> tuple[ControlPlane, AgentIdentity, KeyRotation]:
     """Return a client for the control plane, this agent's identity, and the rotation of its key.
 
-    The environment variables override the credentials in the state folder. An interrupted key rotation is completed
-    or discarded first.
+    The environment variables override the credentials in the state folder. Without these variables, an interrupted key
+    rotation is completed or discarded before any other request.
     """
     given = Credentials.from_environment(environment)
     credentials = given or state.credentials()

@@ -14,7 +14,7 @@ VARIABLES = ("BYTEOR_API_BASE_URL", "BYTEOR_AGENT_ID", "BYTEOR_AGENT_API_KEY")
 
 
 class IdentityError(Exception):
-    """The credentials are missing, incomplete, invalid or another agent's, or a URL is invalid."""
+    """The credentials are missing, incomplete, invalid or another agent's, or a URL or environment path is invalid."""
 
 
 class SecretValue:

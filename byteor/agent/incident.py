@@ -54,7 +54,7 @@ def _documents(bundle: OpenedBundle) -> dict[str, Json]:
             "proc_status": _proc_status(),
         },
         "runtime_config.json": bundle.runtime_config,
-        "outcome.json": {"stopped": None},  # a pipeline that one of its stages stopped never becomes the running one
+        "outcome.json": {"stopped": None},  # null, because a pipeline that a stage error stops is never the running one
     }
 
 

@@ -1,4 +1,4 @@
-"""The rotation of the agent's key. The state folder always contains a key that the control plane accepts.
+"""The rotation of the agent's key. Throughout, the state folder contains a key that the control plane accepts.
 
 The agent stores the new key next to the old one before it uses the new key, because the first use revokes the old key.
 When the control plane has accepted the new key, the agent replaces the old one. After a crash in between, the agent
@@ -20,12 +20,12 @@ from .api import ControlPlane, ControlPlaneUnavailable, CredentialRejected, Requ
 from .state_folder import StateFolder
 
 _log = logging.getLogger("byteor.agent")
-# The longest pause that a Retry-After causes. It is short, because a person can permit the rotation before its end.
+# The longest pause that a Retry-After causes. It is short, because a person may lift the limit before that time.
 _LONGEST_PAUSE_S = 600.0
 
 
 class KeyRotation:
-    """Fetches and stores new keys. ``stores_key`` is False if the environment sets the key, so none can be stored."""
+    """Fetches and stores new keys. ``stores_key`` is False if the environment sets the key."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class KeyRotation:
         if not self._stores_key:
             _log.warning("cannot rotate the key, because it is set in the environment: replace it there")
             return
-        self._state.check_writable()  # before the control plane creates a key that could not be stored
+        self._state.check_writable()  # first, so that no new key is created that cannot be stored
         try:
             fetched = self._plane.fetch_new_key()
         except ControlPlaneUnavailable as error:

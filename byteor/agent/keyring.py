@@ -9,7 +9,7 @@ from .state_folder import StateFolder
 
 
 class Keyring:
-    """The stored key set. It is fetched when it is missing or when the control plane reports a change."""
+    """The stored key set. It is fetched if it is missing, if the control plane reports a change, or by ``refresh``."""
 
     def __init__(self, state: StateFolder, plane: ControlPlane) -> None:
         self._state = state
@@ -21,7 +21,7 @@ class Keyring:
         return self._stored.keyset if self._stored else self.refresh()
 
     def refresh_if_changed(self, etag: str | None) -> None:
-        """Fetch the key set if ``etag``, from a heartbeat's response, differs from the stored one."""
+        """Fetch the key set if ``etag``, from a heartbeat's response, is not None and differs from the stored ETag."""
         if etag is not None and (self._stored is None or self._stored.etag != etag):
             self.refresh()
 

@@ -1,4 +1,4 @@
-"""The handling of offers: download, verify, start and report a bundle, and resume after a crash."""
+"""The handling of offers: download, verify, start and report a bundle, and resume it after a restart."""
 
 from __future__ import annotations
 
@@ -90,7 +90,9 @@ class OfferHandler:
                 raise
             except RequestRejected as error:
                 # 409: the control plane no longer makes the offer. Any other rejected report would be rejected again.
-                _log.warning("report %s of deployment %s: %s", report.status, report.offer.deployment_id, error)
+                _log.warning(
+                    "report %s for deployment %s rejected: %s", report.status, report.offer.deployment_id, error
+                )
                 self._withdrawn = report.offer
                 self._save(pending=tuple(later))
                 raise OfferWithdrawn from error
@@ -144,7 +146,7 @@ class OfferHandler:
         return bundle
 
     def _fetch_same_offer(self, delivery: OfferedBundle) -> OfferedBundle:
-        """Fetch the same offer with a new signature. Raises OfferWithdrawn if it is no longer made."""
+        """Fetch the same offer with a new signature. Raises OfferWithdrawn if the offer is no longer current."""
         signed_again = self._plane.fetch_offer()
         if signed_again is None or signed_again.offer != delivery.offer:
             self._withdrawn = delivery.offer
@@ -215,9 +217,9 @@ class OfferHandler:
 
 
 def _printable(error: Exception) -> str:
-    """Return the error's text, shortened, with ``?`` for characters that a database may reject.
+    """Return the error's text, shortened, with ``?`` for unprintable characters.
 
-    The text may quote a record.
+    The text may quote a record, which may contain characters that a database rejects.
     """
     text = str(error)[:_MAX_DETAIL]
     return "".join(character if character.isprintable() else "?" for character in text)

@@ -1,4 +1,4 @@
-"""Replays an incident bundle offline, with the same result as a dry run on the server, or traces records in it."""
+"""Replays an incident bundle offline, as a dry run on the server without a config bundle does, or traces records."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from byteor.engine.machines import OfferAction
 
 
 class OfferStatus(StrEnum):
-    """The status of an offer, in the order of the reports."""
+    """The statuses of an offer, in the order in which they are reported. The last three are final."""
 
     DOWNLOADING = "downloading"
     ACTIVATING = "activating"
@@ -21,7 +21,7 @@ class OfferStatus(StrEnum):
 
     @property
     def rank(self) -> int:
-        """The position in the order of the reports. The three final statuses share the last one."""
+        """The position in the order of the reports. The three final statuses share the last position."""
         return {OfferStatus.DOWNLOADING: 0, OfferStatus.ACTIVATING: 1}.get(self, 2)
 
 

@@ -21,7 +21,7 @@ def _jitter() -> float:
 
 
 def backoff_s(failures: int, retry_after_s: float, jitter: float) -> float:
-    """Return the seconds to wait after a failure that follows ``failures`` others: at least ``retry_after_s``.
+    """Return the seconds to wait after a failure that follows ``failures`` earlier ones, at least ``retry_after_s``.
 
     ``jitter`` is a random factor up to 1.
     """
@@ -46,7 +46,7 @@ class Backoff:
         return within_s * self._jitter()
 
     def delay_s(self, error: Exception) -> float:
-        """Return the delay after this failure. It is never shorter than the control plane's ``Retry-After``."""
+        """Return the delay after this failure. It is at least the error's ``retry_after``, if there is one."""
         retry_after = (error.retry_after if isinstance(error, ControlPlaneUnavailable) else None) or 0.0
         self._failures += 1
         return backoff_s(self._failures - 1, retry_after, self._jitter())
@@ -55,7 +55,7 @@ class Backoff:
 def retry_while_unavailable[T](
     call: Callable[[], T], wait: Callable[[float], object], backoff: Backoff, tries: int | None = None
 ) -> T:
-    """Return the result of ``call``, repeated while it raises ControlPlaneUnavailable; ``tries`` limits the calls."""
+    """Return the result of ``call``, repeated while it raises ControlPlaneUnavailable, at most ``tries`` times."""
     failures = 0
     while True:
         try:

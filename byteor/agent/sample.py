@@ -17,7 +17,7 @@ class InvalidSample(Exception):
 
 
 def read_sample(path: Path) -> tuple[Record, ...]:
-    """Read a journal, sorted by sequence number, or a text file with one payload per line, without empty lines.
+    """Read a journal, sorted by sequence number, or a text file, in which each non-empty line is a payload.
 
     Raises InvalidSample.
     """

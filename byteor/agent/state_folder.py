@@ -1,4 +1,4 @@
-"""The state folder: everything an agent needs after a restart, readable by its owner only."""
+"""The state folder: the files that an agent needs after a restart. Only the owner of the folder can read them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SECRET_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,127}", re.ASCII)
 
 
 class StateError(Exception):
-    """The state folder cannot be used, for example because it is damaged or belongs to another agent."""
+    """The state folder cannot be used (for example, it is damaged), or an enrollment's response is unreadable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class StateFolder:
             yield
 
     def identity(self) -> AgentIdentity | None:
-        """Return the identity of the agent that this folder belongs to, or None."""
+        """Return the identity of the agent that this folder belongs to, or None if it belongs to none."""
         document = self._read("agent.json")
         if document is None:
             return None
@@ -90,7 +90,7 @@ class StateFolder:
         )
 
     def credentials(self) -> Credentials | None:
-        """Return the stored credentials, or None."""
+        """Return the stored credentials, or None if the identity or the key is missing."""
         identity = self.identity()
         path = self.folder / "api_key"
         if identity is None or not path.exists():
@@ -126,7 +126,7 @@ class StateFolder:
         (self.folder / "probe").unlink(missing_ok=True)
 
     def keys(self) -> StoredKeySet | None:
-        """Return the last fetched key set, or None."""
+        """Return the last fetched key set, or None if none was stored."""
         document = self._read("signing_keys.json")
         if document is None:
             return None
@@ -167,13 +167,13 @@ class StateFolder:
             self._write(f"captures/{_hex(bundle_hash)}/{name}", data)
 
     def capture(self, bundle_hash: str) -> dict[str, bytes]:
-        """Return the stored input and output of a bundle's pipeline, by file name."""
+        """Return the stored input and output of a bundle's pipeline as files, by path."""
         folder = self.folder / "captures" / _hex(bundle_hash)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
     def remove_other_bundles(self, kept_hashes: Collection[str]) -> None:
-        """Remove the tars and captures of all bundles except these."""
+        """Remove the tars and captures of all bundles except those with ``kept_hashes``."""
         kept = {_hex(bundle_hash) for bundle_hash in kept_hashes}
         for tar in (self.folder / "bundles").glob("*"):
             if tar.stem not in kept:
@@ -183,7 +183,7 @@ class StateFolder:
                 shutil.rmtree(capture)
 
     def secret(self, name: str, environment: Mapping[str, str]) -> str | None:
-        """Return a secret's value from the host's environment or from ``secrets/NAME``, or None.
+        """Return a secret's value from the host's environment or from ``secrets/NAME``, or None if there is none.
 
         Invalid names are never found, and neither are names that begin with ``BYTEOR_``: a deployment must not read its
         agent's key.

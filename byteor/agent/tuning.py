@@ -14,7 +14,7 @@ _ISOLATED = Path("/sys/devices/system/cpu/isolated")
 
 
 def isolate_cpu(isolated: Path = _ISOLATED) -> int:
-    """Move this process to the first isolated CPU and return the CPU's number. Raises OSError if it cannot be moved."""
+    """Move this process to the first isolated CPU and return the CPU's number. Raises OSError if that is impossible."""
     first = isolated.read_text().strip().partition(",")[0].partition("-")[0]
     if not first:
         raise OSError("this host has no isolated CPU")
@@ -23,7 +23,7 @@ def isolate_cpu(isolated: Path = _ISOLATED) -> int:
 
 
 def tune(config: AgentRuntimeConfig, isolate: Callable[[], int] = isolate_cpu) -> Json:
-    """Apply the configured profile. Return the ``tuning`` of the report: the settings that were applied or degraded."""
+    """Apply the profile. Return the report's ``tuning``: the profile, the applied and the degraded settings."""
     applied: Json = {"wait": config.wait}
     degraded: list[Json] = []
     if config.tuning_profile == "isolated-core":

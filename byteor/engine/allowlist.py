@@ -13,7 +13,7 @@ _PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class Url:
-    """A parsed http or https URL, with exactly the parts that make up a request."""
+    """A parsed http or https URL, with the parts that determine a request."""
 
     scheme: str
     host: str

@@ -19,7 +19,7 @@ class DeploymentOptions:
     """
 
     take_over: bool = False
-    agent_timeout_s: int | None = None  # copied from the environment; an agent that takes longer counts as failed
+    agent_timeout_s: int | None = None  # from the environment's policy; an agent that takes longer counts as failed
     override_freeze: str | None = None  # the reason why the deployment may start in a freeze window
 
     @classmethod
@@ -37,7 +37,8 @@ class ApprovalSubject:
     """The content that approvers see. An approval is bound to it, and permits only a request with an equal subject.
 
     The config hash covers the spec, the runtime configuration and the capabilities. The target is bound as it was
-    requested. Approvers see which agents match a selector, but it is resolved again when the deployment starts.
+    requested. Approvers see which agents match a selector, but the selector is evaluated again when the deployment
+    starts.
     """
 
     spec_hash: str

@@ -1,4 +1,4 @@
-"""Blockers: the reasons why the build of an approved deployment has to wait."""
+"""Blockers: the reasons why an approved deployment does not proceed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ class BlockerCode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Blocker:
-    """One reason why a deployment waits. ``until`` is its end, if known; ``ids`` are the blocking deployments."""
+    """One reason why a deployment does not proceed. ``until`` is when the reason ends, if that is known.
+
+    ``ids`` are the blocking deployments.
+    """
 
     code: BlockerCode
     detail: str
@@ -63,7 +66,7 @@ class StartFacts:
 
 
 def find_blockers(facts: StartFacts) -> list[Blocker]:
-    """Return all blockers of an approved deployment. Its build starts if and only if there are none."""
+    """Return all blockers that delay the build of an approved deployment. The build starts only without blockers."""
     rules: list[Callable[[StartFacts], Blocker | None]] = [_freeze, _limit, _pipeline, _agents]
     return [found for rule in rules if (found := rule(facts)) is not None]
 

@@ -12,7 +12,10 @@ from byteor.engine.canonical import format_time
 
 @dataclass(frozen=True, slots=True)
 class BreakGlassRequest:
-    """An org_admin's request. The approval must follow within ``expires_in_s`` (default: ``approval_ttl_s``)."""
+    """A request to deploy before approval. The approval must follow within ``expires_in_s``.
+
+    The default is ``approval_ttl_s`` of the environment's policy.
+    """
 
     reason: str
     expires_in_s: int | None = None

@@ -57,7 +57,7 @@ def from_base64(text: str) -> bytes:
 def format_time(moment: datetime) -> str:
     """Format an aware time as RFC 3339 in UTC with ``Z``, with microseconds only if they are not zero."""
     if moment.tzinfo is None:
-        raise Malformed("a time without a zone")
+        raise Malformed("the time has no time zone")
     return moment.astimezone(UTC).isoformat().removesuffix("+00:00") + "Z"
 
 
@@ -71,7 +71,8 @@ def parse_time(text: str) -> datetime:
 def canonical(value: object) -> bytes:
     """Return the canonical JSON (RFC 8785) of a value. Raises ValueError for values that have none.
 
-    A large integer is written as the double that it equals, because PostgreSQL returns 1e22 as an integer of 23 digits.
+    A large integer is written as a double if the text of the double has the same digits, because PostgreSQL returns
+    1e22 as an integer of 23 digits.
     """
     try:
         # rfc8785 declares a private, narrower type, but it checks the value at run time.
@@ -80,7 +81,7 @@ def canonical(value: object) -> bytes:
         except rfc8785.IntegerDomainError:
             return rfc8785.dumps(_with_doubles(value))
     except (rfc8785.CanonicalizationError, RecursionError) as error:
-        raise Malformed(f"no canonical JSON: {error}") from error
+        raise Malformed(f"cannot be written as canonical JSON: {error}") from error
 
 
 def _with_doubles(value: Any) -> Any:

@@ -23,7 +23,7 @@ class RuntimeConfig:
     snapshot: Mapping[str, Any]
 
     def document(self) -> dict[str, Any]:
-        """Return the JSON data that config bundles hash and deploy bundles contain."""
+        """Return the JSON data that the config hash covers and that deploy bundles contain."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 

@@ -9,7 +9,7 @@ from byteor.engine.machines import OfferAction
 
 MAX_CAUSE = 200  # the maximum length of a cause, in characters
 OTHER_CAUSES = "other"  # the reason of a group that combines several rare causes
-_READ = 1000  # the number of characters of a detail that are masked, which bounds the time
+_READ = 1000  # characters of a detail that are masked; the rest is ignored, to bound the time that masking takes
 
 
 class FailureReason(StrEnum):
@@ -27,7 +27,8 @@ _REASONS = {
     (OfferAction.ROLLBACK, False): FailureReason.ROLLBACK_REPORTED,
     (OfferAction.ROLLBACK, True): FailureReason.ROLLBACK_TIMEOUT,
 }
-# The longest pattern comes first. Each takes linear time: none has two repetitions that can match the same characters.
+# Ids come before numbers, because an id may contain digits. Each pattern takes linear time: no repetition is nested in
+# another that matches the same characters.
 _MASKS = (
     (re.compile(r"(?i)\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b"), "<id>"),
     (re.compile(r"(?i)\b(?:sha\d+:)?[0-9a-f]{32,}\b"), "<hash>"),
@@ -44,7 +45,7 @@ def reason_of(action: OfferAction, *, timed_out: bool) -> FailureReason:
 
 
 def find_cause(detail: str) -> str:
-    """Return the detail, shortened and with numbers, ids and hashes masked: failures with one cause have one text."""
+    """Return the cause of a failure: its detail, shortened, with numbers, ids and hashes masked."""
     cause = detail[:_READ]
     for pattern, mask in _MASKS:
         cause = pattern.sub(mask, cause)

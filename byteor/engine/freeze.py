@@ -1,4 +1,4 @@
-"""Freeze windows: times in which no deployment starts."""
+"""Freeze windows: times in which a deployment starts only if it overrides the window."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ _STEP = {Recurrence.DAILY: timedelta(days=1), Recurrence.WEEKLY: timedelta(weeks
 
 @dataclass(frozen=True, slots=True)
 class FreezeWindow:
-    """A time in which no deployment starts. ``start`` and ``end`` without an offset are wall-clock times in
-    ``time_zone``.
-    """
+    """A freeze window. ``start`` and ``end`` without an offset are wall-clock times in ``time_zone``."""
 
     start: datetime
     end: datetime
@@ -54,7 +52,7 @@ class WindowFault(NamedTuple):
 
 
 def find_fault(window: FreezeWindow) -> WindowFault | None:
-    """Return the fault of an invalid window, or None.
+    """Return the fault of a window, or None if the window is valid.
 
     If the clocks repeat the hour of an edge, the window covers both occurrences of that hour.
     """
@@ -87,9 +85,9 @@ def last_open_window(windows: Iterable[FreezeWindow], now: datetime) -> tuple[Fr
 def occurrences(
     windows: Iterable[FreezeWindow], now: datetime, until: datetime
 ) -> list[tuple[datetime, datetime, FreezeWindow]]:
-    """Return the start, end and window of each freeze that is open between two times, sorted by start.
+    """Return the start, end and window of each occurrence that is open at any time from ``now`` to ``until``.
 
-    The starts and ends are in the window's time zone.
+    The occurrences are sorted by start. The starts and ends are in the window's time zone.
     """
     found = []
     for window in windows:
@@ -141,7 +139,7 @@ def _end(window: FreezeWindow, now: datetime) -> datetime | None:
 def _repetitions(
     start: datetime, end: datetime, step: timedelta, zone: ZoneInfo, now: datetime
 ) -> Iterable[tuple[datetime, datetime]]:
-    """Yield the occurrences around ``now``. An ambiguous start is read as early, and an ambiguous end as late."""
+    """Yield the repetitions around ``now``. An ambiguous start is the earlier time, and an ambiguous end the later."""
     start, end, wall = (_wall_clock_time(moment, zone) for moment in (start, end, now))
     latest = (wall - start) // step
     # Also yield the neighbors: in an hour that occurs twice, wall-clock time alone does not identify the occurrence.

@@ -242,7 +242,7 @@ def write_line(link: Link) -> str:
 
 
 def read_line(text: str) -> Link:
-    """Parse a line of the export. Raises ValueError unless ``write_line`` writes it for a link with an event."""
+    """Parse a line of the export. Raises ValueError unless ``write_line`` would write exactly this line."""
     members = Fields(parse_object(text))
     fields = members.fields("event")
     actor, scope = fields.fields("actor"), fields.fields("resource_scope")

@@ -1,4 +1,4 @@
-"""The state machines of deployments, approvals, artifacts, replays and more: tables of permitted transitions."""
+"""The state machines of deployments, approvals, artifacts, replays, bisects and regressions, and agents' progress."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ from uuid import UUID
 
 from byteor.engine.machines import FINISHED, AgentProgress
 
-# The maximum number of offers in one step (one transaction), except the step that completes the deployment. It makes
-# the first offers visible early.
+# The maximum number of offers in one step (one transaction), except the step that completes the deployment. The
+# limit makes the first offers visible early.
 AGENTS_PER_STEP = 5_000
 
 

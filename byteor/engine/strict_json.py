@@ -1,6 +1,6 @@
-"""The only reader of untrusted JSON. It refuses text that two JSON parsers may read as different values.
+"""The strict reader of untrusted JSON. It refuses text that two JSON parsers may read as different values.
 
-In addition to malformed text, it refuses duplicate keys, NaN and infinities, numbers out of range, NUL and lone
+In addition to malformed text, the reader refuses duplicate keys, NaN and infinities, numbers out of range, NUL and lone
 surrogates in strings, a byte order mark, and text that exceeds the caller's ``JsonLimits``.
 
 Python's own scanner reads the text. Text that the scanner refuses is read again, token by token, to find the first
@@ -27,7 +27,7 @@ MAX_POINTER = 200
 """The maximum length of a fault's pointer. A longer pointer is shortened to that of an ancestor."""
 
 _MAX_SAFE = 2**53
-# The largest double is near 1.8e308, so an integer with more digits cannot be one.
+# characters; the largest double is near 1.8e308, so a longer integer is out of range
 _MAX_DOUBLE_TEXT = 400
 _AMBIGUOUS = " is not a number that all JSON parsers read as the same value."
 _SHORT_NUMBER = 25  # characters; no double needs a longer text
@@ -69,8 +69,8 @@ class JsonLimits:
     ``max_values`` limits the number of commas and opening brackets, which is about the number of values. This also
     bounds memory, because a value needs at most about 200 bytes in addition to its text.
 
-    With ``decimal``, numbers are exact: a whole number is an ``int``; any other is a ``float`` if that is exact, and
-    otherwise a ``Decimal`` of at most ``MAX_DIGITS`` digits. Otherwise, numbers must be in the range of a double.
+    With ``decimal``, numbers are exact: a whole number is an ``int``; any other is a ``float`` if a float is exact, and
+    otherwise a ``Decimal`` of at most ``MAX_DIGITS`` digits. Without ``decimal``, numbers must be in a double's range.
     """
 
     max_bytes: int | None = None
@@ -117,7 +117,7 @@ def pointer_of(path: Iterable[str | int]) -> str:
 
 
 def quote_text(text: str, length: int = 60) -> str:
-    """Quote a string for a message: as one line of ASCII, shortened to ``length`` characters."""
+    """Quote a string for a message, as one line of ASCII. A string of more than ``length`` characters is shortened."""
     return json.dumps(text if len(text) <= length else text[: length - 3] + "...")
 
 
@@ -227,7 +227,7 @@ TOKEN = re.compile(
 )
 """Matches each token of well-formed JSON except commas."""
 
-# The strict check reads whitespace, then one token. If this does not match, ``_no_token`` determines why.
+# The strict check reads whitespace, then one token. If the pattern does not match, ``_no_token`` determines why.
 _STRICT_TOKEN = re.compile(
     r"[ \t\n\r]*+(?:(?P<string>\"(?:[^\"\\\x00-\x1f]++|\\(?:[\"\\/bfnrt]|u[0-9a-fA-F]{4}))*+\")"
     r"|(?P<mark>[\[\]{},:])"
@@ -263,7 +263,7 @@ def _first_fault(text: str, limits: JsonLimits) -> MalformedJson:
 def _check(text: str, limits: JsonLimits) -> None:
     """Check text token by token. Raises MalformedJson at the first fault."""
     inside: list[_OpenValue] = []
-    expects = "value"  # a key of ``_EXPECTED``
+    expects = "value"  # "comma" or a key of ``_EXPECTED``
     for token in _tokens(text, inside):
         kind = token.lastgroup or ""
         start, word = token.start(kind), token[kind]

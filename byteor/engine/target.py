@@ -87,7 +87,7 @@ class ReplayTarget:
 class ApprovalTarget:
     """The target of an approval: what the approval is ``bound`` to, and the agents that matched when it was requested.
 
-    ``resolved`` contains the first ids of the ``count`` agents. A replay has neither ``count`` nor ``resolved``.
+    ``resolved`` contains the first ids of the ``count`` agents. An approval of a replay has neither.
     """
 
     bound: Target | ReplayTarget

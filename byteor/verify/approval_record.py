@@ -31,7 +31,7 @@ def read(data: bytes, trust: Trust, bundle_hash: str) -> tuple[ApprovalRecord, s
 
 
 def check(record: ApprovalRecord, manifest: Manifest, credential: Payload | None, *, is_separate: bool) -> None:
-    """Check that the record permits this deployment, and that the credential was issued for it.
+    """Check that the record is about this deployment, and that it supports the credential, if there is one.
 
     ``is_separate`` is True if the bundle does not contain the credential. Raises Refused or Unproven.
     """

@@ -153,8 +153,8 @@ def prove(
 ) -> Proof:
     """Verify the evidence and return what it proves. Raises Refused or Unproven at the first fault.
 
-    ``environment_id`` rejects bundles for other environments. ``require_approval`` rejects bundles that contain no
-    approval.
+    With ``environment_id``, a bundle for another environment is rejected. With ``require_approval``, a bundle that
+    contains no approval is rejected.
     """
     try:
         envelope = parse_object(evidence.envelope)

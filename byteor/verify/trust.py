@@ -1,4 +1,4 @@
-"""The keys that the verifier trusts, its outcomes, and the exception for files that prove nothing."""
+"""The keys that the verifier trusts, and its fault codes, outcomes, doubts and signatures."""
 
 from __future__ import annotations
 

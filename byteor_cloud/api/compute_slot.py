@@ -1,7 +1,8 @@
 """The compute slot of an API process: one request at a time computes, in a child process with a lower priority.
 
 A thread that computes keeps the interpreter's lock for milliseconds at a time and so delays every other request of its
-process. While a request waits for the slot, it occupies neither a request slot nor a database connection.
+process. While a request waits for the slot or holds it, it occupies no database connection. It occupies no request slot
+either, unless the waiting bodies are too large in total (``_MAX_WAITING_BYTES``).
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ from byteor_cloud.errors import InvalidInput, Unavailable
 from byteor_cloud.server import draining
 from byteor_cloud.storage import data_folders
 
-# Smaller inputs are computed in this process. A plan of 25 stages compiles in half a millisecond, or in seven if most
-# of its names are misspelled. Sending an input to the child process and its result back takes half a millisecond, or
-# longer while other requests compute.
+# Inputs of at most this size are computed in this process, unless the function reads files. A plan of 25 stages
+# compiles in half a millisecond, or in seven if most of its names are misspelled. Sending an input to the child process
+# and its result back takes half a millisecond, or longer while other requests compute.
 SMALL_BYTES = 2048
 MAX_WAIT_S = 20.0
 LIMIT_S = 20  # seconds of processor time for one computation
@@ -42,7 +43,7 @@ _MAX_WAITING = 256
 # The bodies of requests that wait for the compute slot stay in memory. While these bodies exceed this number of bytes
 # in total, further requests keep their request slots as well, which limits how many can wait.
 _MAX_WAITING_BYTES = 32 * 1024 * 1024
-_DEADLINE_S = 60.0  # seconds for one computation, including the wait for the host's other compute processes
+_DEADLINE_S = 60.0  # seconds without a response from the child, which may wait for the host's other compute processes
 
 # The original poll instead of gevent's, because ``is_alive`` polls without waiting.
 _poll = get_original("select", "poll")
@@ -103,9 +104,10 @@ def _result(message: bytes) -> Any:
 
 @contextmanager
 def compute_slot(request: HttpRequest) -> Iterator[None]:
-    """Hold this process's compute slot during the block, without a request slot or a database connection.
+    """Hold this process's compute slot during the block, without a database connection.
 
-    Raises Unavailable if the slot does not become free in time, or if too many requests are waiting.
+    The request slot is released during the block, except while ``_MAX_WAITING_BYTES`` is exceeded. Raises Unavailable
+    if the compute slot or then the request slot does not become free in time, or if too many requests are waiting.
     """
     if is_module_patched("threading"):
         with _slot.held(request, 0):

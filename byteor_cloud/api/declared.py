@@ -1,4 +1,4 @@
-"""Views that declare their operations. The OpenAPI document is generated from them, and law tests check the views."""
+"""Views that declare their operations. The OpenAPI document is generated from these declarations."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from byteor_cloud.api.parameters import Parameter
 class DeclaringView:
     """A view with an ``Operation`` for each action, or for each method where a view has no actions."""
 
-    # The section of the document.
+    # The section of the OpenAPI document that lists the view's operations.
     tag: ClassVar[Tag]
-    # The operations that mixins handle. The declarations of the class's own methods are added to them.
+    # The operations by action. A class lists only those that mixins handle; its decorated methods are added.
     operations: ClassVar[Mapping[str, Operation]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

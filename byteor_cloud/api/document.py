@@ -30,7 +30,7 @@ _lock = threading.Lock()
 
 
 def _rendered() -> dict[str, _Rendered]:
-    """Return the document in each format. Generating it takes a second, so concurrent callers share one result."""
+    """Return the document in each format. The first call in a process generates it, which takes a second."""
     with _lock:
         if not _made:
             document = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
@@ -41,7 +41,7 @@ def _rendered() -> dict[str, _Rendered]:
 
 
 def _format(request: HttpRequest) -> str:
-    """Return the requested format: YAML, unless ``?format=json`` or the Accept header requests JSON."""
+    """Return the format in ``?format=``. Without it, return JSON if the Accept header names JSON, otherwise YAML."""
     requested = request.GET.get("format")
     if requested is None:
         return "json" if "json" in request.headers.get("Accept", "").lower() else "yaml"

@@ -81,7 +81,7 @@ class _KeepsEmptyText:
     field_name: str | None
 
     def get_value(self, dictionary: Any) -> Any:
-        """Return the field's value in the body."""
+        """Return the field's value in the body, or ``empty``."""
         return dictionary.get(self.field_name, empty)
 
 
@@ -191,7 +191,7 @@ class EnvironmentRelatedField(serializers.PrimaryKeyRelatedField[Any]):
         return queryset.filter(environment=self.context["view"].environment)
 
     def fail(self, key: str, **kwargs: Any) -> Any:
-        """Add the kind of the missing row to the error message."""
+        """Raise the error. Its message names the kind of the missing row."""
         return super().fail(key, what=self.what, **kwargs)
 
 
@@ -204,7 +204,7 @@ class NameField(TextField):
     def to_internal_value(self, data: Any) -> str:
         """Return the name. Raises ValidationError."""
         value = super().to_internal_value(data)
-        # The pattern excludes white space and misleading invisible characters. This check excludes all other ones.
+        # The pattern excludes most invisible characters. This check excludes all others except spaces.
         if not value.isprintable():
             raise serializers.ValidationError("Control characters are not allowed.", code="character")
         return value

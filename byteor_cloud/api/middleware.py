@@ -18,7 +18,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._\-]{8,64}")
 def choose_request_id(meta: dict[str, Any]) -> str:
     """Return the caller's ``X-Request-ID`` if it is valid, otherwise a new id.
 
-    It is stored in ``meta``, so that log lines, audit events and problems contain the same id.
+    The id is stored in ``meta``, so that log lines, audit events and problems contain the same id.
     """
     given = meta.get("HTTP_X_REQUEST_ID", "")
     chosen: str = given if _REQUEST_ID.fullmatch(given) else str(uuid7())

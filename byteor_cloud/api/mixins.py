@@ -20,7 +20,7 @@ __all__ = ["CreateMixin", "Created", "DestroyMixin", "ListModelMixin", "Retrieve
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """The result of a POST. Only this response contains ``secrets``. ``is_new`` is false if the row existed already."""
+    """The result of a POST. Only its response contains ``secrets``. ``is_new`` is false if the row existed already."""
 
     row: Model
     secrets: dict[str, Any] = field(default_factory=dict)

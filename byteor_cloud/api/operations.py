@@ -54,7 +54,7 @@ class Tag(StrEnum):
 TAG_DESCRIPTIONS = {
     Tag.HEALTH: "Probes for load balancers and metrics for monitoring. They need no credential.",
     Tag.AUTHENTICATION: "Sign in, get the caller's identity and roles, and manage the caller's own user tokens.",
-    Tag.ORGANIZATIONS: "An organization is the top level. Each project belongs to exactly one organization.",
+    Tag.ORGANIZATIONS: "An organization is the top level of ownership. It owns projects and has members.",
     Tag.PROJECTS: "A project groups environments of one organization.",
     Tag.ENVIRONMENTS: (
         "Agents and deployments belong to an environment. Its posture and settings decide the rules, such as how many "
@@ -66,11 +66,11 @@ TAG_DESCRIPTIONS = {
     Tag.DEPLOYMENTS: "A deployment rolls out a config bundle to agents, after approval if the environment requires it.",
     Tag.ARTIFACTS: (
         "Agents upload artifacts, such as incident captures. A replay runs an incident again through the version that "
-        "produced it."
+        "produced it, or through another one."
     ),
     Tag.APPROVALS: "People review deployments and replays with side effects before they start.",
     Tag.ORGANIZATION_KEYS: "Credentials for scripts that act in an organization.",
-    Tag.SIGNING_KEYS: "The Ed25519 keys that sign deploy bundles and approvals.",
+    Tag.SIGNING_KEYS: "The Ed25519 keys that sign deploy bundles, approvals and checkpoints of the ledger.",
     Tag.AUDIT: "The audit events of an organization: state changes, denials and sign-ins, sealed in a ledger.",
     Tag.WEBHOOKS: "Signed notifications about deployments and approvals.",
 }
@@ -102,10 +102,10 @@ class Operation:
     credentials: tuple[StrEnum, ...] = ()  # the accepted families, if they differ from the view's
     parameters: Mapping[str, Parameter] = field(default_factory=dict)  # the query parameters by name
     # The serializer of the body. If it is None, the view's own methods have no body, and mixins use the view's
-    # serializer. ``responses`` has the serializers by status, if the response is not 200 with the view's serializer.
+    # serializer. ``responses`` has the serializers by status; if it is None, the response has the view's serializer.
     body: Any = None
     responses: Any = None
-    # The errors in addition to those of the view and the mixin. Errors about a request's size apply to all operations.
+    # The errors in addition to those of the view and the mixin, and to those that any request or body can cause.
     errors: Errors = ()
     # A minimal valid body, if the operation has a body. A test sends it.
     example: Mapping[str, Any] | None = None

@@ -142,15 +142,15 @@ LIMIT = integer_parameter(1, 200, description="The maximum number of rows per pa
 CURSOR = pattern_parameter(
     r"^[A-Za-z0-9+/]{4,400}={0,2}$",
     "Must be a cursor from a page of this list.",
-    description="The start of the page: the `next_cursor` of the previous page, or the `cursor` in one of its links.",
+    description="The start of the page: the `next_cursor` of another page, or the `cursor` in a link of that page.",
 )
 PAGE: Mapping[str, Parameter] = {"limit": LIMIT, "cursor": CURSOR}
 IDEMPOTENCY_KEY = pattern_parameter(
     _IDEMPOTENCY_KEY,
-    "Must be 1 to 255 printable ASCII characters.",
+    "Must be 1 to 255 printable ASCII characters, without spaces around them.",
     description=(
-        "A unique key that you generate. If you retry the request with the same key and body, the first 2xx response "
-        "is returned again, so you can retry safely."
+        "A unique key that you generate. If you retry the request with the same key and body within 24 hours, the "
+        "first 2xx response is returned again. A response with a secret is returned again only within 10 minutes."
     ),
 )
 

@@ -102,7 +102,7 @@ class _ReceivingHandler(FileUploadHandler):
 
 
 class _CountingStream:
-    """A stream that counts the bytes read from it and keeps the last ones."""
+    """A stream that counts the bytes read from it and keeps the last 512 bytes."""
 
     _TAIL = 512
 

@@ -1,4 +1,4 @@
-"""The conversion of every error to an RFC 9457 problem response."""
+"""The conversion of every error to an RFC 9457 problem response, or to an HTML page for browsers."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class _NotAcceptable(errors.DomainError):
 
 
 class _Contended(errors.Unavailable):
-    retry_span_s = 3  # short, because the other request will finish soon
+    retry_span_s = 3  # seconds; short, because the other request will finish soon
 
 
 class _Internal(errors.DomainError):
@@ -244,7 +244,7 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Return the page or problem for a failed request. Django's ``handler500``, called after the error was logged.
+    """Return the page or problem for a failed request. It has the signature of Django's ``handler500``.
 
     A failure of the database or the disk is a 503, as in the API.
     """

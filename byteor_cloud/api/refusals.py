@@ -1,4 +1,4 @@
-"""The pace at which requests are refused, so that a flood of refusals takes little time from valid requests."""
+"""The pace at which requests are refused, which leaves time for valid requests, and rate limits kept in memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 
 import structlog
 
-# A refusal takes as long as a heartbeat, so a flood takes a twentieth of a core from each process (docs/scale.md).
+# A refusal takes as long as a heartbeat. At this pace, a flood takes a twentieth of a core per process (docs/scale.md).
 PER_S, BURST, LONGEST_S = 100.0, 50, 5.0
 _LOG_EVERY_S = 10.0
 logger = structlog.get_logger(__name__)
@@ -32,7 +32,7 @@ class Tally:
 class Pace:
     """A pace that allows a burst of ``BURST`` refusals, and further ones one after the other at ``PER_S`` per second.
 
-    Refusals that had to wait have no line in the access log. Only their number is logged, every ten seconds.
+    The number of delayed refusals is logged at most every ten seconds.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Pace:
         self._delayed = Tally("refusals_delayed")
 
     def wait(self) -> float:
-        """Wait until a refusal may be sent, at most ``LONGEST_S``, and return the seconds waited. No slot is held."""
+        """Wait until a refusal is due, at most ``LONGEST_S``, and return the seconds. The caller must hold no slot."""
         now = time.monotonic()
         self._due = min(max(self._due, now - BURST / PER_S) + 1 / PER_S, now + LONGEST_S)
         if self._due <= now:

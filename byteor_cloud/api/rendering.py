@@ -11,7 +11,7 @@ from rest_framework.utils.encoders import JSONEncoder
 from byteor_cloud.concurrency.event_loop import pause
 from byteor_cloud.json_text import JsonText
 
-# Objects are encoded member by member down to this depth. Deeper objects are small items of large lists.
+# Nested objects are encoded member by member down to this depth, and deeper ones as a whole.
 _DEPTH = 6
 _ITEMS = 16  # the number of list items that are encoded together
 

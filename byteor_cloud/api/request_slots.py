@@ -1,4 +1,4 @@
-"""Request slots: a process handles at most ``BYTEOR_CLOUD_API_THREADS`` requests at a time, shared fairly.
+"""Request slots: all requests but probes, scrapes and heartbeats share ``BYTEOR_CLOUD_API_THREADS`` slots fairly.
 
 In an event loop, each request in progress delays all others a little and competes for database connections. Requests
 that find no free slot wait, and organizations take turns (``byteor_cloud.concurrency.fair``), so that a burst from one
@@ -118,7 +118,7 @@ def holder_of(request: HttpRequest) -> Holder:
 
 
 def count_for(request: HttpRequest, holder: Holder) -> None:
-    """Count the request, and later ones with the same credential, for ``holder``, whose credential was verified."""
+    """Count the request, and later ones with the same credential and organization, for the verified ``holder``."""
     open_connections.note_caller(request.META, holder.caller)
     held: RequestSlot | None = getattr(request, _ATTRIBUTE, None)
     if held is None or held.holder == holder:
@@ -145,9 +145,9 @@ def slot(holder: Holder) -> Iterator[None]:
 
 @contextmanager
 def released_slot(request: HttpRequest) -> Iterator[None]:
-    """Release the request's slot while the block waits for the client or for a shared statement.
+    """Release the request's slot while the block waits, for example for the client.
 
-    Raises Unavailable if the request does not get a slot again in time.
+    Raises Unavailable if the request then gets no slot again.
     """
     held: RequestSlot | None = getattr(request, _ATTRIBUTE, None)
     if held is None:

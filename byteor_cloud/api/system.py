@@ -1,4 +1,4 @@
-"""Liveness, readiness and metrics, for which no credential is needed, and the access log."""
+"""Liveness, readiness and metrics, which need no credential, the access log, and the counters of requests."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class SealingSerializer(serializers.Serializer[Any]):
     processes = serializers.CharField(allow_null=True)
     memory = serializers.CharField(allow_null=True)
     descriptions = {
-        "files": "What blocks access to other files: `landlock`. Null if nothing does.",
+        "files": "What blocks access to files that the processes do not need: `landlock`. Null if nothing does.",
         "network": "What blocks network access: `seccomp`, or `audit hook`, which native code can bypass.",
         "programs": "What prevents starting programs: `seccomp`, or `audit hook`, which native code can bypass.",
         "processes": "What blocks access to other processes: `seccomp`. Null if nothing does.",
@@ -98,7 +98,7 @@ class HealthView(OpenView):
     def get(self, request: Request) -> Response:
         """Check that the process is alive.
 
-        Returns 200 while the process serves requests. It uses neither the database nor the storage, so use it for
+        Returns 200 while the process serves requests. This check uses neither the database nor the storage. Use it for
         liveness probes.
         """
         return Response({"status": "alive"})
@@ -186,7 +186,7 @@ CHECKS = [
 def log_request(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
     """Bind the request's id to its log lines, log the request, and count stored heartbeats and denied requests.
 
-    Successful heartbeats, unchanged polls, probes, scrapes and static files are not logged.
+    Heartbeats, unchanged polls, probes, scrapes and static files are logged only if they fail.
     """
 
     def middleware(request: HttpRequest) -> HttpResponse:
@@ -211,7 +211,7 @@ def count_outcome(path: str, status: int) -> None:
 
 
 def is_logged(path: str, status: int) -> bool:
-    """Return whether the request is in the access log. Frequent ones and static files are not, unless they fail."""
+    """Return whether the request is logged. Frequent requests and static files are logged only if they fail."""
     if status >= 400:
         return True
     is_poll = status == 304 and path.endswith("/deployment")

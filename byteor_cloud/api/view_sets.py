@@ -57,7 +57,7 @@ class ResourceViewSet(DeclaringView, GenericViewSet[Any]):
 
     # The credential families that operations accept unless they declare others.
     credentials: ClassVar[tuple[StrEnum, ...]]
-    # The errors that any action can return, because of the credential, the rate limit or the path.
+    # The errors that any action can return: for the credential, the rate limit, the path or a failed dependency.
     common_errors: ClassVar[Errors] = (Unauthenticated, Forbidden, NotFound, TooManyRequests, Unavailable)
     # The errors of the actions that a mixin handles.
     mixin_errors: ClassVar[Mapping[str, Errors]] = {}
@@ -82,7 +82,7 @@ class ResourceViewSet(DeclaringView, GenericViewSet[Any]):
 
     @property
     def operation(self) -> Operation | None:
-        """The declaration of the requested action."""
+        """The declaration of the requested action, or None if it has none."""
         return self.operations.get(self.action)
 
     @classmethod
@@ -115,7 +115,7 @@ class ResourceViewSet(DeclaringView, GenericViewSet[Any]):
         return {**PAGE, **cls.filters} if cls.is_list(action) else super().query_parameters(action)
 
     def check_parameters(self, request: Request) -> None:
-        """Parse the query into ``parameter_values``. Raises InvalidInput for invalid values and unknown parameters."""
+        """Parse the query into ``parameter_values``. Raises InvalidInput (see ``check_query``)."""
         self.parameter_values = check_query(self.query_parameters(self.action), request._request.GET)
 
     def filter_queryset(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
@@ -162,7 +162,7 @@ class ResourceViewSet(DeclaringView, GenericViewSet[Any]):
 
     @final
     def get_queryset(self) -> QuerySet[Any]:
-        """Return the rows in the scope, in a list without large values. Subclasses override ``narrow``, never this."""
+        """Return the rows in the scope, for a list without large values. Subclasses override ``scoped``, ``narrow``."""
         rows = self.narrow(self.scoped(super().get_queryset()))
         if self.is_list(self.action):
             serializer: Any = super().get_serializer_class()
@@ -222,8 +222,8 @@ class ResourceViewSet(DeclaringView, GenericViewSet[Any]):
     def expected_revision(self) -> int | None:
         """The revision that ``If-Match`` requires, or None if the header is missing or ``*``.
 
-        The whole tag is compared here; the service compares the revision again under the row's lock. Raises NotFound,
-        and PreconditionFailed if no tag matches.
+        The tag without its digest of reported fields is compared here. The service compares the revision again, under
+        the row's lock. Raises NotFound, and PreconditionFailed if no tag matches.
         """
         header = self.request.headers.get("If-Match", "*").strip()
         if header == "*":
@@ -249,7 +249,7 @@ class ResourceViewSet(DeclaringView, GenericViewSet[Any]):
         return tag.rpartition(".")[0] if self.reported_fields else tag
 
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
-        """Add caching headers, with an ETag for a single resource. Return 304 if the caller of a GET has it already."""
+        """Add caching headers, with an ETag for a single resource. Return 304 for a GET if the caller has that ETag."""
         response = super().finalize_response(request, response, *args, **kwargs)
         response.setdefault("Cache-Control", "private, no-store")
         data = getattr(response, "data", None)

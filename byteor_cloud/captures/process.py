@@ -7,8 +7,8 @@ It has no Django, secrets or network, and cannot start other programs.
 (one for each fixture), and finally ``outcome``, ``refused`` or ``crashed``. The outcome of a trace is a line of
 ``BODY`` and the body of a response.
 
-The process limits and seals itself (``sealing``) before it reads the capture. It never outlives the process that
-started it: it exits when its input is closed, and on Linux the kernel kills it, even while it is stopped. If an op
+The process limits and seals itself (``sealing``) before it reads the capture. The process exits when its input is
+closed. On Linux, the kernel also kills it when the process that started it dies, even while it is stopped. If an op
 blocks the interpreter, the kernel kills the process after ``SILENCE_S`` of processor time without a message. Time in
 which the process is stopped does not count.
 """
@@ -50,13 +50,13 @@ from byteor_cloud.captures.sealing import MEMORY_BYTES, limit, seal
 
 SILENCE_S = 900  # seconds; far longer than the time between two progress lines of the largest replay on a slow machine
 _PR_SET_PDEATHSIG = 1
-_PROGRESS_STEPS = 200  # the most progress lines of a replay, so that they do not keep its parent busy
+_PROGRESS_STEPS = 200  # the steps in which a replay reports progress; more would keep the parent process busy
 BODY = b"body "
 MAX_FRAMES = 2 * 1024 * 1024  # the most Base64 characters of output frames that a replay's outcome contains
 # The most seconds of processor time. For other kinds, the limit that matters is ``SILENCE_S`` between two messages.
 _PROCESSOR_S = {"build": 120, "trace": 60, "check_fixture": 300}
 _MOST_PROCESSOR_S = 24 * 3600
-_FILE_BYTES = 1 << 30  # the size limit of each file that it writes: twice the largest unpacked capture
+_FILE_BYTES = 1 << 30  # the size limit of each file that the process writes: twice the largest unpacked capture
 
 
 class _Parent:
@@ -75,7 +75,7 @@ class _Parent:
         _limit_silence()
 
     def receive_request(self) -> Any:
-        """Return the request. This starts no thread, because a thread that starts before ``seal`` is not sealed."""
+        """Return the request, or exit if there is none. Starts no thread, as ``seal`` covers only later threads."""
         line = self._input.readline()
         if not line:
             os._exit(1)
@@ -143,7 +143,7 @@ def main() -> None:
         parent.send(dies_with_parent=True)
     request = parent.receive_request()
     kind = request["kind"]
-    if kind != "replay":  # a request may be waiting for the result, but other requests must not become slower
+    if kind != "replay":  # an API request may be waiting for the result, but other requests must not become slower
         lower_priority()
     try:
         ops = Ops() if kind == "build" else Ops.installed()  # before sealing, which may forbid what packages need

@@ -1,8 +1,8 @@
 """Limits and seals for the child processes that handle tenants' data. Does not use Django.
 
-A sealed process has no network access, cannot start programs or act on other processes, and opens only Python's own
-files and the folders that it is given. The kernel enforces this, even for native code (``ctypes``, extension modules)
-and for root. Sealing needs no privileges:
+A sealed process has no network access, cannot start programs or act on other processes, and opens only files that
+Python itself needs and the paths that it is given. The kernel enforces this, even for native code (``ctypes``,
+extension modules) and for root. Sealing needs no privileges:
 
 - *Landlock* (Linux 5.13) restricts which files can be opened. It excludes ``/proc`` and the server's secrets.
 - *seccomp* blocks system calls that open sockets, start programs or act on other processes.
@@ -71,7 +71,7 @@ def _installed() -> frozenset[Path]:
 
 
 def limit(*, processor_s: int | None = None, file_bytes: int | None = None) -> None:
-    """Limit the memory and open files of this process, and optionally its processor time and the size of its files."""
+    """Limit this process's memory (on Linux), open files and core dumps, and optionally its time and file sizes."""
     _lower(resource.RLIMIT_CORE, 0)  # a core dump would contain tenants' data
     _lower(resource.RLIMIT_NOFILE, _MAX_FILES)
     if processor_s is not None:
@@ -104,7 +104,7 @@ def in_force() -> Mapping[str, str | None]:
 def seal(*, readable: Iterable[Path] = (), writable: Iterable[Path] = ()) -> None:
     """Seal this process, which must have no other threads. Raises OSError if a supported seal cannot be applied.
 
-    The process can still read Python's modules and libraries and the given folders and files. This cannot be undone.
+    The process can still read Python's files and ``readable``, and read and write ``writable``. This cannot be undone.
     """
     if sys.platform == "linux":
         _call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)

@@ -37,7 +37,7 @@ from byteor_cloud.computing.configuration_checks import check_runtime_config
 from byteor_cloud.json_text import JsonText, parsed
 
 MAX_BYTES = 4 * 1024 * 1024
-"""The maximum size of a computed response in bytes. Larger responses are truncated or refused."""
+"""The maximum size in bytes of a preview, a drawing, or a spec in the editor. Larger ones are truncated or left out."""
 _DIFF_BYTES = 1536 * 1024  # the maximum size in bytes of a diff's list of changes, and of its text
 MAX_DRAWN_STAGES = 500  # the drawing of a pipeline with more stages is slow, and unreadable in the editor
 
@@ -143,9 +143,10 @@ def draw(spec_kv: str) -> str | None:
 
 
 def preview_text(text: bytes, target: str | None, against_kv: str | None) -> dict[str, Any]:
-    """Compile a plan's text for the editor. Return diagnostics with lines and columns and, if it compiles, the spec.
+    """Compile a plan's text for the editor. Return diagnostics with lines and columns.
 
-    ``diff`` is a SpecDiff with the changes from the spec ``against_kv``.
+    If the plan compiles, the result also has the spec and its drawing, and if ``against_kv`` is given, ``diff``, a
+    SpecDiff with the changes from that spec.
     """
     try:
         plan = parse_plan(text)

@@ -17,7 +17,7 @@ _SECRET = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bbor_(usr|org|enr|agt
 
 
 def _find_secrets(value: Any, pointer: str) -> list[FieldError]:
-    """Return an error for each string in the configuration that looks like a private key or one of our credentials."""
+    """Return errors for strings that look like a private key or one of our credentials, until there are too many."""
     found: list[FieldError] = []
     # Keep the path of each container, so that a JSON Pointer is built only where a secret is found.
     waiting: list[tuple[Any, _Path]] = [({pointer[1:]: value}, None)]

@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 REQUEST_S = 8.0
-# The leader of a batch gets at least this many seconds, which is more than a working database needs. So does a request
-# whose body has arrived, even if waiting for a slot has used up its allowance.
+# The minimum allowance in seconds of a batch's leader. A working database needs less. A request whose body has arrived
+# also gets this minimum, even if waiting for a slot has used up its allowance.
 LEAST_S = 1.0
 
 
@@ -64,7 +64,7 @@ def is_limited() -> bool:
 
 
 def is_over() -> bool:
-    """Return whether no time is left."""
+    """Return whether the waits of this thread or greenlet are limited and no time is left."""
     allowance = _allowance.get()
     return allowance is not None and allowance.left_s <= 0
 

@@ -81,7 +81,7 @@ class Turns:
 
 
 class _Steps:
-    """The requests that compute in this process."""
+    """The turns and the number of the requests that compute in this process."""
 
     def __init__(self) -> None:
         self.turns = Turns()

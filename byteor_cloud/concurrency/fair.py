@@ -1,4 +1,4 @@
-"""Slots that organizations share fairly: a free slot goes to the organization with the fewest slots."""
+"""Slots that organizations share fairly: a free slot goes to the waiting organization with the fewest slots."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from byteor_cloud.errors import Unavailable
 
 
 class Holder(NamedTuple):
-    """Whom a slot counts for: an organization, its people or its keys (``group``), and the caller."""
+    """Whom a slot counts for: an organization, its people, keys or agents (``group``), and the caller."""
 
     organization: str
     group: str
@@ -30,11 +30,11 @@ class _Waiter:
 class FairSlots:
     """A number of slots, for which requests take turns by organization, then by group, then by caller.
 
-    An organization gets at most half of the slots, but always at least one.
+    An organization may hold at most half of the slots, or the only one if there is just one.
 
     A caller that acts in many organizations counts in each of them with all of its slots, so that belonging to more
-    organizations does not yield more slots. Among those with equally many slots, the one that was served longest ago is
-    next. The requests of one caller are served in order of arrival.
+    organizations does not yield more slots. Among holders with equally many slots, the one that was served longest ago
+    is next. The requests of one caller are served in order of arrival.
     """
 
     def __init__(self, count: int, *, waiting: int) -> None:
@@ -78,7 +78,7 @@ class FairSlots:
         raise Unavailable("Too many requests are in progress. Try again later.", retry_after=5)
 
     def give_back(self, holder: Holder) -> None:
-        """Free a slot that counts for ``holder``. The next waiting request gets it."""
+        """Free a slot that counts for ``holder``. The next waiting request that may have a slot gets it."""
         with self._lock:
             self._free_slot(holder)
 

@@ -1,7 +1,7 @@
 """Queries in which only the values vary, compiled to SQL once instead of at each call.
 
-Every request of the API looks up its credential, its scope and its roles by key. Django takes several times as long to
-compile such a query as PostgreSQL takes to run it.
+Most API requests run such queries for their credential, scope and roles. Django takes several times as long to compile
+one as PostgreSQL takes to run it.
 """
 
 from __future__ import annotations

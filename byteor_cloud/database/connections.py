@@ -1,4 +1,4 @@
-"""A process's pooled database connections, with their timeouts and a check that they still work."""
+"""A process's database connections, pooled and direct, with their timeouts and a check that they still work."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def _timeout_options(timeouts: Timeouts | None) -> str:
 def database_settings(url: str, *, threads: int) -> dict[str, Any]:
     """Return Django's ``DATABASES`` entry for the database at ``url``.
 
-    ``options`` in the URL follow the process's timeouts, so they take precedence.
+    The URL's ``options`` follow the process's timeouts and therefore override them.
     """
     parts = urlsplit(url)
     options = dict(parse_qsl(parts.query))
@@ -149,8 +149,9 @@ def database_settings(url: str, *, threads: int) -> dict[str, Any]:
 
 
 def direct_connection() -> Connection:
-    """Open a connection that bypasses the pooler, for LISTEN and session locks. The caller closes it.
+    """Open a connection for LISTEN and session locks, which the caller closes.
 
+    It goes to ``BYTEOR_CLOUD_DATABASE_DIRECT_URL``, which bypasses a pooler, or by default to the usual address.
     The kernel closes the connection if the server does not acknowledge data for two seconds.
     """
     network = {"connect_timeout": CONNECT_S, "tcp_user_timeout": 2000, "keepalives_idle": 2, "keepalives_interval": 1}
@@ -184,7 +185,7 @@ class FrequentStatement:
     """A statement with one text parameter, prepared on its own connections.
 
     It takes a third of the processor time of ``run_prepared``, since the pool and psycopg's cursors cost more than a
-    short statement. It opens one connection per concurrent caller. If the database is down, it fails immediately.
+    short statement. It opens one connection per concurrent caller. If the database is down, it fails without a retry.
     """
 
     def __init__(self, statement: str) -> None:
@@ -276,7 +277,7 @@ def wait_for(fileno: int, event: int, *, seconds: float | None = None) -> bool:
 
 
 def ensure_alive(session: psycopg.Connection[Any]) -> None:
-    """Raise OperationalError if the server has closed the idle connection. This needs no round trip to the server."""
+    """Raise OperationalError if the server has closed the idle connection. A quiet connection needs no round trip."""
     poller = _poll()
     poller.register(session.fileno(), select.POLLIN)
     if not poller.poll(0):  # a server sends nothing on an idle connection before it closes it

@@ -10,7 +10,8 @@ Files in the data folder::
         users.lock       locked (shared) by each command that uses the server; the last one stops the server
         server.lock      held by the server's processes; if it is free, none of them is alive
 
-The locks use flock(), which the kernel releases however a process dies. This avoids relying on process ids.
+The locks use flock(), which the kernel releases however a process dies. A process id alone never proves that a process
+is alive, because the system reuses ids.
 """
 
 import fcntl
@@ -187,7 +188,7 @@ def _ensure_running(home: Path) -> str:
 
 
 def _is_temporary(error: psycopg.OperationalError) -> bool:
-    """Return whether the server is only starting, recovering or stopping, and not, for example, out of disk space."""
+    """Return whether a retry can help: the server starts, recovers, stops or does not respond yet."""
     if error.sqlstate is not None:
         return error.sqlstate.startswith("57P")
     return "FATAL: " not in str(error) or any(message in str(error) for message in _STATE_MESSAGES)
@@ -251,7 +252,10 @@ def _initialize(home: Path, account: Account, programs: Path) -> None:
 
 
 def _remove_leftovers(data: Path, folder: Path) -> None:
-    """Remove a killed server's files. PostgreSQL does not start if another process has the old server's id."""
+    """Remove a killed server's files. PostgreSQL does not start if another process has the old server's id.
+
+    Raises EmbeddedPostgresError if a server that another program started uses the cluster.
+    """
     pid_file = data / "postmaster.pid"
     with suppress(FileNotFoundError, IndexError):
         lines = pid_file.read_text().splitlines()

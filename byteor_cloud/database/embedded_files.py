@@ -36,7 +36,8 @@ def find_home(data_dir: Path) -> Path:
     """Return the folder with the cluster and its locks, created on first use.
 
     PostgreSQL refuses to run as root, so root runs it as `nobody`. If that account has no access to the data folder
-    (for example, in /root), the home is elsewhere and the data folder links to it. No folder's permissions are relaxed.
+    (for example, in /root), the home is below ``OUTSIDE`` and the data folder links to it. The permissions of existing
+    folders above the home are not relaxed, except those of ``OUTSIDE``.
     """
     data_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
     home = data_dir / "postgres"

@@ -71,7 +71,7 @@ class Notices:
                 with self._connect() as session:
                     self._follow(session)
             except (psycopg.Error, OSError, ValueError) as error:  # ValueError: the socket has been closed
-                if not is_lost or self._current_until > 0.0:  # once for each time that the connection is lost
+                if not is_lost or self._current_until > 0.0:  # log only once until the connection works again
                     logger.warning("notices_lost", error=str(error).partition("\n")[0])
                 is_lost = True
             self._current_until = 0.0

@@ -105,7 +105,7 @@ class Demo(Processes):
             self.sign_in[ADMIN] = created
             print_step(f"organization {name!r}", id=created["org_id"], admin=ADMIN)
             return created["org_id"]
-        raise DemoError(f"{self.data_dir} already contains a thousand demo organizations")
+        raise DemoError(f"{self.data_dir} already contains 999 demo organizations")
 
     def _create_token(self, issued: Mapping[str, str]) -> str:
         """Sign in with a link and create a user token in the console, as a person would. Returns the token."""

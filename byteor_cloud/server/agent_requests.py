@@ -3,7 +3,7 @@
 gunicorn takes more time for a heartbeat than the heartbeat itself: it parses all forms of HTTP and checks each
 response. Here, one regular expression parses requests of one strict form, and each response is written directly. All
 other requests are passed to gunicorn with all of their bytes. gunicorn would parse the requests that are accepted here
-in the same way: ``tests/server/test_agent_requests.py`` compares both.
+in the same way: ``tests/server/test_agent_requests.py`` compares the results.
 """
 
 from __future__ import annotations

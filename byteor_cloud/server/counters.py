@@ -120,7 +120,7 @@ class SharedCounters(Collector):
             self._free.append(number)
 
     def use(self, number: int | None) -> None:
-        """Make this process count in the given part or, if None, in private memory that is not in others' scrapes."""
+        """Make this process count in the given part or, if None, in private memory that no scrape includes."""
         # A new lock, because a thread of the parent may have held the old one during the fork. It is the original lock,
         # since gevent's takes longer than an addition, and no greenlet waits for anything while it is held.
         self._lock = get_original("threading", "Lock")()

@@ -92,7 +92,7 @@ class PacedSocket:
         self._moved_bytes = self._moved_pieces = 0
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         self._keepalive_s = keepalive_s
-        self._has_responded = False  # whether bytes were sent since the last request
+        self._has_responded = False  # whether bytes were sent since bytes were last received
         self._reading = WaitBudget()
         self._writing = WaitBudget()
         self._was_served = self._was_refused = False
@@ -277,7 +277,10 @@ class ConnectionWorker(GeventWorker):  # type: ignore[misc]  # gunicorn ships no
 
     @override
     def notify(self) -> None:
-        """Report to the arbiter every second that this process is alive. During shutdown, disconnect idle clients."""
+        """Report to the arbiter every second that this process is alive.
+
+        During shutdown, also start ``draining`` and disconnect the clients that are not waiting for a response.
+        """
         super().notify()
         if not self.alive:
             draining.start()

@@ -9,7 +9,7 @@ _MASK = (1 << 64) - 1
 
 
 class Scenario(StrEnum):
-    """What the fleet does: only send heartbeats, or a disturbance or activity in addition."""
+    """The behavior of a simulated fleet: heartbeats alone, or with a disturbance or a rollout."""
 
     STEADY = "steady"
     HERD = "herd"
@@ -134,7 +134,7 @@ def choose_traits(setup: Setup, machine: int) -> Traits:
 
 
 def is_chosen_to_fail(setup: Setup, machine: int, bundle_hash: str) -> bool:
-    """Return whether the machine's first attempt to run the bundle fails. Other bundles fail on other machines."""
+    """Return whether the machine's first attempt to run the bundle fails. The machines differ from bundle to bundle."""
     luck = draw(setup.seed, machine, Purpose.FAILURE, int(bundle_hash[-15:], 16))
     return setup.scenario is Scenario.ROLLOUT and luck * 100 < setup.failing_percent
 

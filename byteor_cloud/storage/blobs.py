@@ -234,6 +234,6 @@ def list_stored(folder: int) -> list[str]:
 
 
 def stored_at(content_hash: str) -> datetime:
-    """Return the time at which the bytes were last stored. Raises NotStored or Unavailable."""
+    """Return the time at which the bytes were last stored. Raises NotStored, Unavailable or OSError."""
     with _storage_errors(), _missing_blob():
         return default_storage.get_modified_time(storage_name(content_hash))

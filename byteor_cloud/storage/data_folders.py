@@ -1,6 +1,6 @@
-"""The folders for temporary files in the data folder. They are created when a process starts.
+"""The folders in the data folder for temporary and derived files. They are created when a process starts.
 
-Somebody may delete such a folder while processes run, so each function here creates a missing folder again. A process
+Somebody may delete such a folder while processes run, so the functions that return one create it again. A process
 locks its temporary files and folders while it uses them. The kernel unlocks them when the process dies, so
 ``remove_leftovers`` recognizes unused ones, however long a job takes.
 """
@@ -24,14 +24,14 @@ from byteor_cloud.errors import Unavailable
 from byteor_cloud.storage import space
 
 PARTIAL = ".partial-"  # the prefix of the names of files that are being received
-# Leftovers are at least this old: a new file may not be locked yet, and some file systems have no locks.
+# Leftovers are at least this many seconds old: a new file may not be locked yet, and some file systems have no locks.
 LEFTOVER_S = 1800.0
 _PRIVATE = 0o700  # captured data passes through these folders
 logger = structlog.get_logger(__name__)
 
 
 def uploads() -> Path:
-    """Return the folder for uploads and for a bucket's objects that are being read."""
+    """Return the folder for files that are being sent to a bucket or read from it."""
     return _ensure(Path(settings.FILE_UPLOAD_TEMP_DIR))
 
 

@@ -27,7 +27,7 @@ from byteor_cloud.storage import data_folders
 from byteor_cloud.storage.blobs import ReceivedFile
 
 # A store that transfers nothing for this long counts as unavailable. Including the second for which the client waits
-# before it sends a body, a request fails within ten seconds.
+# before it sends a body, a request to a silent store fails within ten seconds.
 CONNECT_S = 3
 SILENCE_S = 5
 # Only failures within this time are retried. A slower failure has used up the time of the caller's request.
@@ -97,7 +97,7 @@ class ObjectStorage(Storage):
     def _open(self, name: str, mode: str = "rb") -> File[bytes]:
         """Read the whole object, so that later reads do not wait for the store.
 
-        Raises the errors of ``_request`` and of ``data_folders.open_temporary``.
+        Raises FileNotFoundError, Unavailable, OSError or the client's errors.
         """
         response = self._request("get_object", Key=name)
         is_small = response["ContentLength"] <= _IN_MEMORY

@@ -48,7 +48,7 @@ class FetchedJob:
 
     @property
     def shares(self) -> list[str]:
-        """The names under which the job counts in its lane: its queue, and ``lane:person``."""
+        """The names under which the job counts in its lane: its queue, and ``lane:person`` if a person is behind it."""
         return [f"{self.lane}:{owner}" for owner in self.owners]
 
 

@@ -10,7 +10,7 @@ from django.db import connection
 
 from byteor_cloud.worker.jobs import KILLS, Job, enqueue, is_queued
 
-MAX_DEAD_LETTERS = 1_000  # the limit for each organization in each lane; the newest are kept
+MAX_DEAD_LETTERS = 1_000  # the limit for each queue; the jobs that were enqueued last are kept
 DEAD_LETTER_DAYS = 90
 EVENT_DAYS = 7  # days for which procrastinate's events other than ``deferred`` and ``failed`` are kept
 
@@ -18,8 +18,8 @@ EVENT_DAYS = 7  # days for which procrastinate's events other than ``deferred`` 
 def resume(job: Job, *, organization: UUID | None, serial: str) -> bool:
     """Retry the dead letter with this kind and ``serial`` key, or enqueue the job if there is none.
 
-    Do nothing and return False if such a job is waiting or running, or if it killed its process too often. The caller
-    must hold a lock that concurrent callers wait for.
+    Do nothing and return False if such a job is waiting or running, if the dead letter killed its process too often, or
+    if ``retry_dead_letter`` refuses it. The caller must hold a lock that concurrent callers wait for.
     """
     if is_queued(type(job), serial):
         return False

@@ -14,7 +14,7 @@ from django.db import connection
 
 
 def lock_folder() -> Path:
-    """Return the folder for lock files of workers that use this database since the host's last boot."""
+    """Return the folder for the lock files of workers that have used this database since the host's last boot."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text()
     except OSError:

@@ -46,7 +46,7 @@ class JobLane(StrEnum):
     WEBHOOKS = "webhook"  # jobs that wait for external servers
 
 
-# The number of jobs that a worker runs at the same time. Each may occupy a database connection
+# The number of jobs that a worker runs at the same time, by lane. Each job may occupy a database connection
 # (``database.connections.WORKER_THREADS``).
 SLOTS: dict[JobLane, int] = {
     JobLane.RELEASES: 4,
@@ -103,7 +103,7 @@ class Claim:
         return None
 
     def move_to(self, lane: JobLane) -> bool:
-        """Move the running job to another lane if that has a free slot. Returns whether the job is in that lane now."""
+        """Move the running job to another lane if it gets a slot there. Returns whether the job is now in that lane."""
         return True
 
     def ensure(self) -> None:
@@ -290,7 +290,7 @@ def enqueue(
 
 
 def enqueue_tick(periodic: Periodic, tick: int) -> None:
-    """Enqueue a periodic job for a tick (Unix time), unless this was done or the previous job is still waiting.
+    """Enqueue a periodic job for a tick (Unix time), unless its job was already enqueued or an earlier one is waiting.
 
     Nothing is enqueued while the job is a dead letter because it killed its process.
     """

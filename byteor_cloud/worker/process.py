@@ -76,7 +76,7 @@ class Worker:
         self._wake_up()
 
     def run(self, *, until_idle: bool = False) -> None:
-        """Run jobs until ``stop``, or with ``until_idle`` until none is due. Requeue jobs that do not stop in time."""
+        """Run jobs until ``stop``, or with ``until_idle`` until none is due. Requeue jobs that do not end in time."""
         helpers = [
             Thread(target=self._repeat, args=(step, pause), daemon=True, name=step.__name__)
             for step, pause in (
@@ -164,7 +164,7 @@ class Worker:
         return [share for share, n in busy.items() if n >= min(slots, jobs.max_slots(share))]
 
     def _move(self, claim: HeldClaim, lane: JobLane) -> bool:
-        """Move a running job to a slot in another lane. Returns False if the job may not get a slot there."""
+        """Move a running job to a slot in another lane. Returns False if it gets no slot there. Raises ClaimLost."""
         with self._moving:
             full = self._full_shares(lane)
             if full is None or not set(full).isdisjoint(f"{lane}:{owner}" for owner in claim.owners):

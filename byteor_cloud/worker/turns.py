@@ -1,11 +1,12 @@
 """Turns of replays: a worker runs more replays than may compute at the same time, and pauses the others.
 
-Two replays may compute. The short place is only for short replays, which have computed for less than ``SHORT_S``. The
-long place is for long replays, and for short ones while no long one is waiting. A turn in the long place ends after
-``QUANTUM_S``. A place goes to the replay whose organization and person have both computed least, so that neither a
-person with several organizations nor an organization with several people gets more than others.
+At most two replays compute at a time: one in the short place, one in the long place. The short place is only for short
+replays, which have computed for less than ``SHORT_S``. The long place is for long replays, and for short ones while no
+long one is waiting. A turn in the long place ends after ``QUANTUM_S``. A place goes to the replay whose organization
+and person have both computed least, so that neither a person with several organizations nor an organization with
+several people gets more than others.
 
-The process of a paused replay is stopped with SIGSTOP. It loses no work and repeats none.
+The process of a paused replay is stopped with SIGSTOP, so the replay loses no work and repeats none.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Turn:
         # Whether the job may be restarted. A stopping worker requeues such a job instead of waiting for the job's next
         # turn.
         self.is_repeatable = True
-        self.computed_s = 0.0  # the seconds computed until the last call of ``Turns.assign``
+        self.computed_s = 0.0  # the seconds computed until ``Turns`` last charged the replays
         self.has_place = Event()
         self.pid: int | None = None
         self._turns = turns

@@ -144,7 +144,7 @@ class FakeControlPlane:
         return sha256(json.dumps(self.keyset.document()).encode())[7:23]
 
     def fail(self, method: str, tail: str, *replies: Reply) -> None:
-        """Send these replies to the next requests whose paths end with ``tail``."""
+        """Send these replies to the next requests with this method whose paths end with ``tail``."""
         self.faults.setdefault((method, tail), []).extend(replies)
 
     def sent(self, method: str, tail: str) -> list[Request]:

@@ -44,7 +44,7 @@ def test_netrc_and_proxy_variables_are_ignored(
     assert client.fetch_identity().environment_id == "0192-environment"  # the fake control plane checks the credential
 
 
-def test_error_statuses_raise_their_exceptions(client: ControlPlane, plane: Any) -> None:
+def test_error_statuses_raise_specific_exceptions(client: ControlPlane, plane: Any) -> None:
     problem = {"type": "urn:x", "title": "No", "detail": "revoked"}
     for status, kind in (
         (401, CredentialRejected),
@@ -71,7 +71,7 @@ def test_error_without_problem_body_shows_reason_phrase(client: ControlPlane, pl
     ("value", "seconds"),
     [("7", 7.0), ("0", 0.0), ("999999", 3600.0), ("-1", None), ("soon", None), ("1e3", None), (None, None)],
 )
-def test_retry_after_accepts_seconds(
+def test_retry_after_in_seconds_is_capped_and_invalid_value_is_ignored(
     client: ControlPlane, plane: Any, value: str | None, seconds: float | None
 ) -> None:
     plane.fail("POST", "/heartbeat", plane.reply(503, headers={"Retry-After": value} if value else {}))

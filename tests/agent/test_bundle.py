@@ -88,7 +88,7 @@ def test_bundle_of_another_deployment_fails_offer(node: Any, plane: Any) -> None
     "url",
     ["{elsewhere}/bundle", "//{host}/bundle", "/\\{host}/bundle", "bundle", "@{host}/bundle", "/a\nb", "/é"],
 )
-def test_bundle_url_on_another_origin_fails_offer(node: Any, plane: Any, elsewhere: Any, url: str) -> None:
+def test_bundle_url_that_is_not_path_on_own_origin_fails_offer(node: Any, plane: Any, elsewhere: Any, url: str) -> None:
     host = elsewhere.url.removeprefix("http://")
     plane.offer("d1", bundle_url=url.format(elsewhere=elsewhere.url, host=host))
 
@@ -182,7 +182,7 @@ def test_damaged_running_bundle_is_downloaded_again(node: Any, plane: Any) -> No
     assert [status for _, status in plane.reports] == ["downloading", "activating", "active"]
 
 
-def test_running_and_previous_bundles_are_kept(node: Any, plane: Any) -> None:
+def test_only_running_and_previous_bundles_are_kept(node: Any, plane: Any) -> None:
     built = []
     for name in ("d1", "d2", "d3"):
         built.append(plane.offer(name))

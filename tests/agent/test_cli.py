@@ -136,7 +136,7 @@ def test_incident_is_captured_without_proc_file_system(agent: Cli, plane: Any, m
     assert agent("upload", "--kind", "incident_bundle", "--capture") == 0
 
 
-def test_environment_variables_override_stored_credentials(
+def test_credentials_in_environment_variables_are_used_and_key_is_not_stored(
     agent: Cli, plane: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plane.offer("d1")
@@ -204,9 +204,7 @@ def test_invalid_environment_exits_2(agent: Cli, plane: Any, environment: str, m
     assert plane.requests == []
 
 
-def test_token_is_read_from_option_stdin_or_environment(
-    agent: Cli, plane: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_token_is_read_from_stdin_or_environment(agent: Cli, plane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ("enroll", "--url", plane.url, "--environment", IDS)
 
     assert agent(*arguments) == 2
@@ -304,7 +302,7 @@ def test_interval_override_must_be_positive(agent: Cli, seconds: str) -> None:
         agent("run", "--interval-override", seconds)
 
 
-def test_file_upload_is_retried_after_503(
+def test_file_upload_is_retried_after_503_and_size_is_limited(
     agent: Cli, plane: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agent.enroll()

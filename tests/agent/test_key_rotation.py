@@ -16,7 +16,7 @@ NEW_KEY = "bor_agent_new-1"
 
 
 def stored(node: Any) -> tuple[str, str | None]:
-    """Return the stored key, and the new key next to it."""
+    """Return the stored key, and the stored next key or None."""
     upcoming = node.state.next_api_key()
     return node.state.credentials().api_key.reveal(), upcoming and upcoming.reveal()
 
@@ -27,7 +27,7 @@ def accepted(plane: Any) -> list[str]:
 
 @pytest.fixture
 def rotating(plane: Any) -> Any:
-    """Return the control plane, which requests a key rotation in each heartbeat's response."""
+    """Return the control plane, whose heartbeat responses request a key rotation until the agent uses a new key."""
     plane.commands = ["rotate_key"]
     return plane
 
@@ -100,7 +100,7 @@ def test_suspected_clone_keeps_key_and_logs_refusal_once(
 
 
 class Crash(BaseException):
-    """Raised where the process dies."""
+    """Simulates the death of the process."""
 
 
 def crash(*args: object) -> None:

@@ -46,7 +46,7 @@ def test_key_set_is_requested_with_its_stored_etag(node: Any, plane: Any) -> Non
     assert node.failure.startswith("envelope.unknown_key")
 
 
-def test_retired_key_fails_offer(node: Any, plane: Any) -> None:
+def test_offer_signed_with_retired_key_fails(node: Any, plane: Any) -> None:
     old = plane.private
     plane.rotate(OTHER_KEY, retire=True)
     plane.offer("d1", key=old)
@@ -56,7 +56,7 @@ def test_retired_key_fails_offer(node: Any, plane: Any) -> None:
     assert node.failure.startswith("envelope.unknown_key")
 
 
-def test_next_key_is_accepted_before_agent_sees_activation(node: Any, plane: Any) -> None:
+def test_offer_signed_with_next_key_is_accepted_before_key_set_is_refreshed(node: Any, plane: Any) -> None:
     node.settle()
     plane.publish(OTHER_KEY)
     node.settle()

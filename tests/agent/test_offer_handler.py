@@ -1,4 +1,4 @@
-"""Tests of the handling of offers: each is run and reported once, and a failure leaves the old bundle running."""
+"""Tests of the handling of offers: each is run and reported once, and a failed offer keeps the old bundle running."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_unknown_spec_version_fails_activation(node: Any, plane: Any) -> None:
     assert node.failure.startswith("line 1:")
 
 
-def test_unexpected_stage_exception_is_reported(
+def test_unexpected_pipeline_exception_is_reported_as_failure(
     node: Any, plane: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("CRITICAL", logger="byteor.agent")  # xdist cannot serialize the logged traceback

@@ -84,7 +84,7 @@ def test_egress_name_with_path_fails_activation(plane: Any, tmp_path: Path) -> N
     ],
     ids=repr,
 )
-def test_unknown_configuration_values_fail_activation(plane: Any, members: Any) -> None:
+def test_invalid_configuration_values_fail_activation(plane: Any, members: Any) -> None:
     with pytest.raises(ActivationError, match=r"runtime_config\.json"):
         config(plane, **members)
 

@@ -47,7 +47,7 @@ def _best_ms(plan: dict[str, Any], rounds: int) -> float:
 
 
 def run() -> None:
-    """Print the shortest of several compilations, and its growth each time the number of stages doubles."""
+    """Print the shortest time of several compilations, and its growth each time the number of stages doubles."""
     print(f"  compiler   single ring            {_best_ms(RING, 200):8.3f} ms  (goal: under 1 ms)")
     print(f"  compiler   lane graph, 40 stages  {_best_ms(graph(40, 160), 50):8.3f} ms  (goal: under 5 ms)")
     previous_ms = None

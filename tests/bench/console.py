@@ -1,4 +1,4 @@
-"""The console benchmark: each page with 100,000 agents and a million artifacts and events, and with a thousand."""
+"""The console benchmark: each page with 100,000 agents, a million artifacts and events, and with a thousand of each."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from tests.bench.results import Row, ratio
 from tests.bench.serving import analyze, server, store_fleet
 
 LARGE, SMALL, MOST_QUERIES = 100_000, 1000, 10
-INTERVAL_S = 3600  # nobody sends heartbeats while the pages are measured, and the agents must stay as they are
+INTERVAL_S = 3600  # seconds, so many that the agents' liveness does not change without heartbeats
 PAGES = {
     "all": "/agents?limit=50",
     "stale": "/agents?liveness=stale&limit=200",
@@ -61,7 +61,7 @@ def run(port: int, *, seconds: float = 1.0, rounds: int = 3, large: int = LARGE,
             if count is None and page == "all":
                 raise RuntimeError("the list of agents is refused")
             if count is None:
-                print(f"  facts      {page:<12} is not there yet")
+                print(f"  facts      {page:<12} is refused by this server")
                 continue
             queries[page] = count
             names = {agents: f"{page} at {agents:,}" for agents in environments}
@@ -88,7 +88,7 @@ def run(port: int, *, seconds: float = 1.0, rounds: int = 3, large: int = LARGE,
 
 
 def _count_queries(world: Any, environment: Any, path: str) -> int | None:
-    """Return the number of queries of a page, or None if this server does not have the page."""
+    """Return the number of queries of a page, or None if the server returns an error."""
     from django.db import connection
     from django.test.utils import CaptureQueriesContext
 

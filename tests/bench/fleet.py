@@ -1,4 +1,4 @@
-"""Benchmarks of fleets: a steady one, a reconnecting herd (``simulate_fleet``), and good agents during an attack."""
+"""Benchmarks of a steady fleet and a reconnecting herd (``simulate_fleet``), and of good agents during an attack."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.bench.serving import keys_file, server, store_fleet
 INTERVAL_S = 30.0
 STEADY_P99_MS, HERD_AGENTS, GOOD_PER_S, BAD_PER_S = 250.0, 20_000, 500, 5000
 _GOOD_CONNECTIONS, _BAD_CONNECTIONS, _KNOWN_AGENTS = 25, 500, 3000
-# Each connection waits for these milliseconds between requests, which limits the requests per second of all of them.
+# Each connection waits for these milliseconds between requests, which limits the total requests per second.
 _PAUSE = "delay = function() return {} end\n"
 _BAD = """
 local tokens, at = {}, 0
@@ -119,7 +119,7 @@ def run_herd(folder: Path, port: int, *, agents: int = HERD_AGENTS) -> list[Row]
 
 
 def run_bad_tokens(folder: Path, port: int, *, seconds: float, rounds: int) -> list[Row]:
-    """Return the growth of good agents' p99 while other callers send unknown tokens. ``wrk`` sends both."""
+    """Return the growth of good agents' p99 while other callers send unknown tokens. ``wrk`` sends all requests."""
     from apps.tenancy.credentials import Family, generate
 
     agents = load.agents_file(folder, store_fleet(_environment(), _KNOWN_AGENTS, next_heartbeat_s=INTERVAL_S))

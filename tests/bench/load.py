@@ -53,7 +53,7 @@ class Load:
 
 
 def find_wrk() -> str:
-    """Return the path of ``wrk``. If it is missing, root installs it. Raises SystemExit if it is still missing."""
+    """Return the path of ``wrk``. Root installs it if it is missing. Raises SystemExit if it is not installed."""
     if shutil.which("wrk") is None and os.geteuid() == 0 and shutil.which("apt-get"):
         print("installing wrk, the load generator, from Debian's packages", flush=True)
         quiet = ["apt-get", "-qq", "install", "--yes", "--no-install-recommends", "wrk"]
@@ -76,7 +76,7 @@ def wrk(
     agents: Path | None = None,
     may_refuse: bool = False,
 ) -> Load:
-    """Run a Lua script that defines ``request``, or ``send(id, key)`` with a file of agents.
+    """Run ``wrk`` with a Lua script that defines ``request``, or ``send(id, key)`` with a file of agents.
 
     Raises RuntimeError if ``wrk`` reports no result, or if a request was refused or failed, unless ``may_refuse``.
     """

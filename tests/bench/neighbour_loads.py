@@ -1,6 +1,7 @@
 """The loads of ``make bench ARGS=neighbours``: the traffic of a busy or hostile caller while a neighbor is measured.
 
-Each load comes from one organization or from callers without a valid credential. Its connections and time are bounded.
+Each load comes from one organization or from callers without a valid credential. The connections and
+the time of a load are bounded.
 """
 
 from __future__ import annotations

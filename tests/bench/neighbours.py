@@ -169,7 +169,7 @@ def _round(bench: _Bench, port: int, pid: int, name: str, load: Load) -> _Round:
     )
     failed = {kind: dict(counts) for kind, counts in loaded.failures.items() if counts}
     print(
-        f"  neighbours {name:24} {shown} ms; {loaded.cores:.2f} cores; answered {dict(sorted(answered.items()))}"
+        f"  neighbours {name:24} {shown} ms; {loaded.cores:.2f} cores; responses {dict(sorted(answered.items()))}"
         f"{f'; FAILED {failed}' if failed else ''}{'' if recovered else '; NOT RECOVERED'}",
         flush=True,
     )
@@ -177,7 +177,7 @@ def _round(bench: _Bench, port: int, pid: int, name: str, load: Load) -> _Round:
 
 
 def _rows(name: str, load: Load, rounds: Sequence[_Round]) -> list[Row]:
-    """Return the rows of one load: their p95 with the load, and the goal that follows from an equal load."""
+    """Return a row per kind of request: its p95 with the load, and a goal from its p95 with an equal processor load."""
     rows = []
     for kind in rounds[0][CONDITIONS[0]].p95_ms:
         found = {condition: [each[condition].p95_ms[kind] for each in rounds] for condition in CONDITIONS}

@@ -81,7 +81,7 @@ def compile(pattern, options): return re.compile(pattern)
 
 
 def run(rounds: int, large: int = LARGE) -> list[Row]:
-    """Print the results of each round. Return the ratios of the medians, and the costs of memory and traces."""
+    """Print each round's results. Return ratios of the medians, a large replay's memory, and a trace's time."""
     with tempfile.TemporaryDirectory(prefix="byteor-bench-replay-") as name:
         folder = Path(name)
         rows = _speed(folder, "identity", ["identity"] * 4, {}, _flat(IDENTITY), rounds)
@@ -140,7 +140,10 @@ def _speed(
 
 
 def _cpu_seconds() -> float:
-    """Return the processor time of this process and the programs it started, which other processes disturb less."""
+    """Return the processor time of this process and of the programs that it started.
+
+    It depends less on other processes than the elapsed time does.
+    """
     used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(each.ru_utime + each.ru_stime for each in used)
 

@@ -1,4 +1,4 @@
-"""The ordinary settings, with a plain-DRF heartbeat view in addition to the real one."""
+"""The ordinary settings, with the additional views of ``tests.bench.urls``."""
 
 from byteor_cloud.settings import *  # noqa: F403
 

@@ -1,4 +1,4 @@
-"""The benchmark of slow clients: latencies of heartbeats and lists with and without a thousand slow clients."""
+"""The benchmark of slow clients: latencies of heartbeats and lists without slow clients and with 1,000 per kind."""
 
 from __future__ import annotations
 

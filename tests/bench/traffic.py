@@ -1,7 +1,8 @@
 """The callers of ``make bench ARGS=neighbours``. ``python -m tests.bench.traffic FILE`` sends the traffic in the file.
 
-A loop over plain sockets sends requests that were built in advance, so that the program uses little processor time. It
-stops after the given time or when its standard input is closed, and prints its counts, such as responses by status.
+A loop over plain sockets sends requests that were built in advance, so that the program uses little processor time.
+The program stops after the given time or when its standard input is closed, and prints counts of responses by status,
+closed connections and bytes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 NUMBER = b"@@@@@@@@@@"
 _AT_ONCE = 64 * 1024
 _REOPEN_AFTER_S = 0.05
-_REOPEN_IDLE_AFTER_S = 5.0  # long, because open connections are the load, not their opening
+_REOPEN_IDLE_AFTER_S = 5.0  # long, because the load is open connections and not the opening of connections
 _OPENED_AT_ONCE = 50
 # Connections that open at the same moment would all be accepted by one of the server's processes.
 _OPENED_WITHIN_S, _LONGEST_PAUSE_S = 0.9, 0.15
@@ -189,7 +190,7 @@ class _Sender:
             self._send(connection)
 
     def _send(self, connection: _Connection) -> None:
-        """Send the rest of the last request, or the next one. Unpaced pipelines do not wait after a whole request."""
+        """Send the rest of the last request, or the next one. Unpaced pipelines do not wait for responses."""
         assert connection.socket is not None
         if not connection.unsent:
             connection.unsent = memoryview(self._next(connection))

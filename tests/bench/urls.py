@@ -1,4 +1,4 @@
-"""A heartbeat view in plain DRF, which the benchmark compares with the real one."""
+"""The URLs of the product and of two views for comparison: a heartbeat in plain DRF, and a bare view."""
 
 from __future__ import annotations
 

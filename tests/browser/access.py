@@ -121,7 +121,7 @@ class Somebody:
         self._opens: dict[str, bool] = {}
 
     def has_permission(self, permission: Permission, place: Place) -> bool:
-        """Return whether the person has the permission in this place, according to the contract."""
+        """Return whether the person has the permission in this place, according to ``MATRIX``."""
         if self.user.is_superuser:
             return True
         if place is None:
@@ -134,7 +134,7 @@ class Somebody:
         return joined or (role is not None and permission in MATRIX[role])
 
     def has_permission_anywhere(self, permission: Permission) -> bool:
-        """Return whether the person has the permission in any organization or project."""
+        """Return whether the person has the permission in at least one organization or project."""
         roles = [*self.in_organizations.values(), *self.in_projects.values()]
         return self.user.is_superuser or any(permission in MATRIX[role] for role in roles)
 
@@ -180,7 +180,7 @@ class Somebody:
         return place is not None and self.has_permission(P.VIEW_ORG if place[1] is None else P.VIEW_PROJECT, place)
 
     def may_act_somewhere(self, label: str, name: str) -> bool:
-        """Return whether the person may perform the act on any row."""
+        """Return whether the person has the act's permission in at least one place, or the act needs no permission."""
         needs = ACTS[label, name].needs
         return needs is None or self.has_permission_anywhere(needs)
 
@@ -329,7 +329,7 @@ class Tenants:
     def rows_for(self, label: str, name: str) -> list[Any]:
         """Return rows of acme's trading project, of acme itself or of its viewer, whose state permits the act.
 
-        Returns one row for each variant of the rule: rows in prod, and rows of an organization itself, may differ.
+        Returns one row, and more if the act requires other permissions in prod or on rows of an organization itself.
         """
         admin, rule = site.get_model_admin(MODELS[label]), ACTS[label, name]
         applies = next(each for each in admin.acts if each.name == name).applies
@@ -363,7 +363,7 @@ class Tenants:
     def send(
         person: Somebody, url: str, method: str = "GET", data: Mapping[str, str] | None = None, *, whole: bool = False
     ) -> Any:
-        """Send a request as the person. The template is rendered only if the ``whole`` page is needed."""
+        """Send a request as the person. Renders the template only if ``whole`` is set."""
         with pytest.MonkeyPatch.context() as patch:
             # To save time, do not let the test client copy the context of each template.
             patch.setattr(client, "store_rendered_templates", lambda *_, **__: None)

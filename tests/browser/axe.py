@@ -66,7 +66,7 @@ def examine(page: Page, path: str, *, left_out: str = MENU) -> list[str]:
 
 def examine_open(page: Page, path: str, *, left_out: str = MENU) -> list[str]:
     """Return the accessibility problems of the page that is already open, like ``examine``."""
-    # Skip the colors of the pages of acts, because other pages have the same colors.
+    # Skip dark mode on the pages of acts, because other pages have the same colors.
     wrong = page.evaluate(WIDE, [left_out, "/act/" not in path])
     page.set_viewport_size({"width": 390, "height": 844})
     wrong += page.evaluate(NARROW, left_out)

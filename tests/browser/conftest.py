@@ -23,14 +23,14 @@ from playwright.sync_api import (
 from tests.patience import PATIENCE_S
 
 TIMEOUT_MS = PATIENCE_S * 1000
-# chromium-headless-shell is Chromium without windows. It needs half the processor time for the same pages.
+# chromium-headless-shell is Chromium without windows. It needs less processor time for the same pages.
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "chromium-browser"))), None)
 ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
-    """Start one browser for the session. Without Chromium on PATH, skip the browser tests with a warning."""
+    """Start one browser for the session. Without Chromium on PATH, skip the browser tests."""
     if CHROMIUM is None:
         pytest.skip("NO CHROMIUM ON PATH: the browser tests did not run (apt-get install chromium-headless-shell)")
     with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
@@ -84,7 +84,7 @@ def open_page(chromium: Browser, live_server: Any) -> Iterator[Callable[..., Pag
 
 @pytest.fixture
 def shot() -> Callable[..., None]:
-    """Return a function that saves screenshots in both themes and all given widths to the folder BYTEOR_TEST_SHOTS."""
+    """Return a function that saves screenshots in both themes and all given widths, if BYTEOR_TEST_SHOTS is set."""
     asked = os.environ.get("BYTEOR_TEST_SHOTS")
 
     def take(page: Page, name: str, *, widths: tuple[int, ...] = (1440,), full_page: bool = False) -> None:

@@ -17,7 +17,7 @@ from tests.described import TABLES
 
 # A word that matches no row, and a word that matches many rows.
 SEARCHES = ("nowhere", "bench")
-_CHOICES = 12  # visited choices per filter
+_CHOICES = 12  # the maximum number of choices that are visited per filter
 
 
 def walk(user: User, *, lists: bool = True) -> Iterator[tuple[str, str]]:
@@ -62,7 +62,7 @@ def _lists(label: str, changelist: Any, request: HttpRequest) -> Iterator[tuple[
 
 
 def _largest(model: Any, rows: Any) -> Any:
-    """Return the row whose page has the most content: the first row, or the first environment with agents."""
+    """Return a row whose page has much content: the first environment with agents, or another table's first row."""
     if model is Environment:
         rows = rows.filter(pk__in=Agent.objects.values("environment"))
     return rows.order_by(*site._registry[model].ordering).first()

@@ -35,7 +35,7 @@ def signed_in(user: User) -> Client:
 
 
 def superuser() -> User:
-    """Create a superuser."""
+    """Create a superuser, who is an installation operator."""
     return User.objects.create(email="root@host.example", email_verified=True, is_superuser=True)
 
 
@@ -89,7 +89,7 @@ class Filled(Place):
 
 
 def titled_counts(environment: Environment) -> dict[str, int]:
-    """Return the number of the environment's rows in each table that its page lists, by the table's title."""
+    """Return the number of the environment's rows in each table that the environment page lists, by table title."""
     return {
         each.title: MODELS[each.label]._default_manager.filter(environment=environment).count()
         for each in TABLES.values()
@@ -98,7 +98,7 @@ def titled_counts(environment: Environment) -> dict[str, int]:
 
 
 def fill(world: World, suffix: str = "1") -> Filled:
-    """Add a row to every table of the organization.
+    """Add an environment with a row in every table of the console.
 
     The rows are recorded, so later calls with the same audit events insert the recorded rows again.
     """
@@ -113,7 +113,7 @@ def second(made: Filled) -> Deployment:
 
 
 def add_siblings(world: World, made: Filled) -> None:
-    """Add two more rows to each list on row pages: versions of a pipeline, deployments, captures, replays, bisects."""
+    """Add at least two versions, deployments, captures, replays and bisects, because row pages list these."""
     environment, by = made.deployment.environment, world.operator.actor.display
     for number in (1, 2):
         first = made.artifact.version

@@ -190,7 +190,7 @@ type AccessRequest = tuple[Somebody, str, str, dict[str, str]]  # the person, UR
 
 def forbidden_acts(tenants: Tenants, label: str, name: str) -> Iterator[AccessRequest]:
     """Yield requests by people who may not perform the act, both to perform it and to open its page."""
-    # From the other organization: its admin, and one of the other people, a different one for each act.
+    # From the other organization: its admin, and one of the three other people in rotation.
     abroad = (tenants.abroad[list(ACTS).index((label, name)) % 3], tenants.abroad[-1])
     for row in tenants.rows_for(label, name):
         url, values = act(row, name), {"_confirm": "yes", "_form": new_form_id(), **ACTS[label, name].values}

@@ -1,4 +1,4 @@
-"""Accessibility of every page of the console, checked with axe-core in light mode, dark mode and a narrow window."""
+"""Accessibility of the console's pages, checked with axe-core in light mode, dark mode and a narrow window."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ APPS = [("tenancy", "procrastinate"), ("pipelines", "fleet"), ("releases", "arti
 
 
 def pages(apps: Sequence[str]) -> Iterator[str]:
-    """Yield the paths of the lists, of one row page for each list, and of its forms.
+    """Yield the paths of the lists, and for each list of a row page, its additional pages and a form.
 
     To save time, pages that differ only in their texts are represented by one of them: one of the tables behind the
     menu entry "Records", and one act with its own form for each table.
@@ -52,7 +52,9 @@ def test_lists_row_pages_and_forms_are_accessible(
     assert not wrong, "\n".join(wrong)
 
 
-def test_other_pages_are_accessible(world: World, chromium: Browser, live_server: Any) -> None:
+def test_public_pages_overview_search_and_refusals_are_accessible(
+    world: World, chromium: Browser, live_server: Any
+) -> None:
     context = chromium.new_context(
         base_url=live_server.url
     )  # some of these pages are refusals, which the browser logs as errors
@@ -74,7 +76,9 @@ def test_other_pages_are_accessible(world: World, chromium: Browser, live_server
     assert not wrong, "\n".join(wrong)
 
 
-def test_menu_and_filters_work_by_keyboard_in_narrow_window(world: World, open_page: Callable[..., Page]) -> None:
+def test_menu_and_filters_open_and_close_by_keyboard_in_narrow_window(
+    world: World, open_page: Callable[..., Page]
+) -> None:
     page = sign_in(open_page(), world.viewer.user)
     page.set_viewport_size({"width": 390, "height": 844})
     button = page.get_by_role("button", name="menu").first

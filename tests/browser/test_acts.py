@@ -33,7 +33,7 @@ def waiting(world: World, name: str = "first") -> Deployment:
     return world.deployment(world.bundle(world.prod, name, version=Version.objects.first()))
 
 
-def test_act_requires_confirmation(world: World) -> None:
+def test_opening_act_page_shows_row_and_changes_nothing(world: World) -> None:
     approval = Approval.objects.get(deployment=waiting(world))
 
     page = signed_in(world.reviewer.user).get(act(approval, "approve"))
@@ -50,7 +50,7 @@ def test_act_requires_confirmation(world: World) -> None:
         ("deployment", "Deployment of quotes v1 to 1 agent approved by you."),
     ],
 )
-def test_reviewer_can_approve(world: World, run_jobs: Callable[[], int], at: str, message: str) -> None:
+def test_reviewer_can_approve_deployment(world: World, run_jobs: Callable[[], int], at: str, message: str) -> None:
     deployment = waiting(world)
     row = deployment if at == "deployment" else deployment.approval
     client = signed_in(world.reviewer.user)
@@ -85,7 +85,7 @@ def test_denial_requires_comment(world: World, comment: str) -> None:
     assert deployment.status == "pending_approval"
 
 
-def test_reviewer_can_deny(world: World) -> None:
+def test_reviewer_can_deny_deployment(world: World) -> None:
     deployment = waiting(world)
 
     signed_in(world.reviewer.user).post(act(deployment, "deny"), {**YES, "comment": "not on a Friday"})
@@ -124,7 +124,7 @@ def test_act_can_apply_to_several_rows(world: World) -> None:
     assert [Approval.objects.get(pk=row.pk).status for row in approvals if row] == ["denied", "denied", "pending"]
 
 
-def test_unused_approval_can_be_revoked(world: World) -> None:
+def test_revoking_unused_approval_fails_deployment(world: World) -> None:
     deployment = waiting(world)
     approval = deployment.approval
     client = signed_in(world.reviewer.user)

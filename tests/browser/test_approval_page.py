@@ -62,7 +62,7 @@ def test_deployment_is_compared_with_deployment_it_replaces(world: World) -> Non
     assert find_base(one) == two  # ``one`` superseded no deployment, so its base is the current deployment
 
 
-def test_first_deployment_shows_everything_as_new(world: World) -> None:
+def test_approval_of_first_deployment_shows_everything_as_new(world: World) -> None:
     (deployment,) = waiting(world)
 
     page = signed_in(world.reviewer.user).get(row_page(approval_of(deployment)))
@@ -126,7 +126,7 @@ def test_decided_approval_stops_updating(world: World) -> None:
 # -- isolation and escaping -------------------------------------------------------------------------------------------
 
 
-def test_fragment_of_another_tenant_is_not_found(world: World, other: World, client: Client) -> None:
+def test_live_fragment_of_another_tenants_row_is_not_found(world: World, other: World, client: Client) -> None:
     (deployment,) = waiting(world)
     rows = (deployment, approval_of(deployment))
 
@@ -137,7 +137,7 @@ def test_fragment_of_another_tenant_is_not_found(world: World, other: World, cli
     assert "no-store" in signed_in(world.viewer.user).get(live(deployment)).headers["Cache-Control"]
 
 
-def test_viewer_sees_no_credential(world: World) -> None:
+def test_viewer_sees_neither_approval_credential_nor_acts(world: World) -> None:
     (deployment,) = waiting(world)
     approval = approval_of(deployment)
     approvals.decide(approval, decision="approve", user=world.reviewer.user, actor=world.reviewer.actor)

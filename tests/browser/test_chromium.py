@@ -29,19 +29,19 @@ def shots(tmp_path: Path) -> Path:
 
 
 def requested(world: World, name: str, strategy: Any = ALL_AT_ONCE, **ring: Any) -> Deployment:
-    """Request a deployment of a new config bundle to prod, which waits for approval."""
+    """Request a deployment of a new config bundle to prod. The deployment waits for approval."""
     bundle = world.bundle(world.prod, name, version=world.version(world.prod, plan(**ring)))
     return world.deployment(bundle, strategy=strategy, note=name)
 
 
 def approved(world: World, deployment: Deployment, run_jobs: Callable[[], int]) -> None:
-    """Approve the deployment as the reviewer and run jobs, so that agents are offered it."""
+    """Approve the deployment as the reviewer, and run the jobs that offer the deployment to agents."""
     decision = {"deployment_id": str(deployment.pk), "decision": "approve", "comment": "read and tested"}
     assert world.reviewer.api.post(world.path(world.prod, "/approvals"), decision).status_code == 201
     run_jobs()
 
 
-def test_reviewer_approves_in_browser(world: World, page: Page, run_jobs: Callable[[], int]) -> None:
+def test_reviewer_can_approve_deployment_in_browser(world: World, page: Page, run_jobs: Callable[[], int]) -> None:
     world.agent(world.prod)
     deployment = requested(world, "first")
     sign_in(page, world.reviewer.user)
@@ -74,7 +74,7 @@ def test_denial_without_comment_is_refused(world: World, page: Page) -> None:
     assert deployment.status == "pending_approval"
 
 
-def test_rollback_with_reason_works_in_browser(world: World, page: Page, run_jobs: Callable[[], int]) -> None:
+def test_operator_can_roll_back_with_reason_in_browser(world: World, page: Page, run_jobs: Callable[[], int]) -> None:
     agent, api = world.agent(world.prod)
     for name, ring in (("first", {}), ("second", {"stages": [{"id": "only", "op": "identity"}]})):
         later = requested(world, name, **ring)
@@ -107,7 +107,7 @@ def test_token_can_be_revoked_from_list(world: World, page: Page) -> None:
     assert world.viewer.api.get("/api/v1/me").status_code == 401
 
 
-def test_agent_search_and_sign_out_work_in_browser(world: World, page: Page) -> None:
+def test_person_can_search_agents_and_sign_out_in_browser(world: World, page: Page) -> None:
     world.agent(world.prod, "edge-1")
     world.agent(world.dev, "edge-2")
     sign_in(page, world.viewer.user)
@@ -129,7 +129,7 @@ def test_api_documentation_renders(page: Page, shots: Path) -> None:
     # ``expect`` would take many seconds here, because it describes the whole large page after each failed check.
     page.locator(".opblock-summary-path").first.wait_for()
     assert page.locator(".opblock").count() >= 45
-    # Find elements only by CSS selectors. In these large pages, other locators take a minute.
+    # Find elements only by CSS selectors. In these large pages, other locators are very slow.
     page.locator(".opblock-summary-path", has_text="/api/v1/me").first.click()
     expect(page.locator(".opblock.is-open")).to_have_count(1)
     page.screenshot(path=shots / "docs.png")

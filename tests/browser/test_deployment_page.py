@@ -68,7 +68,7 @@ def test_failed_agents_can_be_retried_with_reason(world: World, run_jobs: Callab
     assert entry.detail["reason"] == "the disk was full"
 
 
-def test_known_bad_bundle_links_to_clear_for_operators(world: World) -> None:
+def test_clearing_known_bad_bundle_is_offered_only_to_operators(world: World) -> None:
     fleet(world, 1)
     (bundle,) = bundles(world, 1)
     deployment = offered(world, bundle)
@@ -110,7 +110,7 @@ def test_break_glass_and_freeze_override_are_marked_on_every_page(world: World) 
         assert "data-until" in glass[2][2]
         assert freeze == ("warn", "Freeze window overridden", ["“it can't wait”"])
         assert set(page.context["summary"]["decide"]) == {"explain", "approve", "deny"}
-    # The person who used break-glass cannot approve it.
+    # The person who used break-glass cannot approve the deployment.
     assert listed(signed_in(world.admin.user), **{"for": "me"}) == []
     approvals.decide(approval, decision="approve", user=world.reviewer.user, actor=world.reviewer.actor)
     (glass, *_) = client.get(live(deployment)).context["summary"]["marks"]
@@ -204,7 +204,7 @@ def test_query_count_does_not_depend_on_number_of_agents(world: World, run_jobs:
     enlist(deployment, agents, lambda n: "failed")
 
     assert costs(deployment) == few
-    # Five of these queries are for the failure causes and possible retries, and one counts the related rows.
+    # Some of these queries are for the failure causes, the possible retries and the numbers of related rows.
     assert few[1] <= 19
     (waits,) = waiting(world)
     assert costs(approval_of(waits))[1] <= 9

@@ -1,4 +1,4 @@
-"""The environment page, which shows what runs there for each pipeline, on how many agents, and what comes next."""
+"""The environment page: the bundle that runs for each pipeline, on how many agents, and the next deployment."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def rows(world: World) -> dict[str, list[str]]:
     return {name: [str(cell) for cell in cells] for name, *cells in panel["rows"]}
 
 
-def test_each_pipeline_has_row(world: World) -> None:
+def test_pipelines_panel_has_row_for_each_pipeline(world: World) -> None:
     world.prod.settings = {"approvals_required": False, "max_in_flight_deployments": 2}
     world.prod.save()
     agents = stories.fleet(world, 2, world.prod)
@@ -59,10 +59,10 @@ def panel(page: Any, title: str) -> dict[str, Any]:
     return dict(found)
 
 
-def test_small_fleet_has_agent_cells_and_large_fleet_has_bars(
+def test_small_fleet_has_agent_cells_and_large_fleet_has_only_bars(
     world: World, other: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both forms show the same counts, and each count links to a list of exactly these agents."""
+    """Both pages have the same bars. Each part of a bar links to a list with as many agents as the part counts."""
     agents = [world.agent(world.prod, name)[0] for name in "abcdef"]
     other.agent(other.prod, "elsewhere")
     beats = {agent.name: Heartbeat.objects.filter(agent=agent) for agent in agents}

@@ -1,4 +1,4 @@
-"""The frame of every console page: scope, menu and titles, pages of refusals, and the empty installation."""
+"""The frame of every console page: scope, menu and titles, pages of refusals, and the first steps of a tenant."""
 
 from __future__ import annotations
 
@@ -94,8 +94,8 @@ def fill_operators_tables() -> None:
 # -- scope --------------------------------------------------------------------------------------------------------
 
 
-def test_scope_narrows_every_list(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A list shows the rows within the scope and the rows of its parent levels, but no rows of sibling scopes."""
+def test_scope_narrows_lists_of_tenant_rows(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most lists show the rows within the scope and the rows of its parent levels, but none shows sibling scopes."""
     monkeypatch.setattr(ReadOnlyAdmin, "list_per_page", 1000)
     made, elsewhere = fill(world), fill(world, "2").deployment.environment
     side = organizations.create_project(organization=world.organization, name="side", actor=world.admin.actor)
@@ -172,7 +172,7 @@ def test_act_on_listed_rows_respects_scope(world: World) -> None:
 
 
 def test_invisible_scope_is_not_found(world: World, other: World) -> None:
-    """The response is the same for a scope that is unknown, malformed, deleted or in another organization."""
+    """Each page responds alike if the scope is unknown, malformed, deleted or in another organization."""
     client = signed_in(world.admin.user)
     gone = world.environment("dev", "gone")
     organizations.delete(gone, kind="environment", actor=world.admin.actor)
@@ -365,7 +365,7 @@ def test_missing_and_forbidden_rows_return_same_page(world: World, other: World)
     assert client.get("/admin/tenancy/").status_code == 404
 
 
-def test_refusals_name_required_role(world: World) -> None:
+def test_refusal_pages_state_reason_or_required_role(world: World) -> None:
     made, client = fill(world), signed_in(world.viewer.user)
     cases = {
         table(AuditEvent): (403, "An organization admin may see them."),
@@ -387,7 +387,7 @@ def test_refusals_name_required_role(world: World) -> None:
 # -- an empty installation ----------------------------------------------------------------------------------------
 
 
-def test_overview_of_empty_installation_lists_next_steps(world: World) -> None:
+def test_overview_lists_next_steps_until_tenant_is_set_up(world: World) -> None:
     def steps(user: User, scope: Any = "all") -> dict[str, Any]:
         page = signed_in(user).get("/admin/", {"in": getattr(scope, "pk", scope)})
         assert page.context["tiles"] == [] or not page.context["steps"]
@@ -414,7 +414,7 @@ def test_overview_of_empty_installation_lists_next_steps(world: World) -> None:
     assert steps(world.admin.user, empty) != {}
 
 
-def test_person_without_organization_can_create_one() -> None:
+def test_person_without_organization_can_create_organization() -> None:
     person = accounts.get_or_create_account("new@nowhere.example")
     client = signed_in(person)
     assert 'href="/admin/start/"' in client.get("/admin/", follow=True).text
@@ -435,7 +435,7 @@ def test_person_without_organization_can_create_one() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_switcher_works_by_mouse_and_keyboard(
+def test_scope_can_be_switched_by_mouse_and_keyboard(
     open_page: Callable[..., Page], world: World, shot: Callable[..., None]
 ) -> None:
     page = sign_in(open_page(), world.admin.user)

@@ -50,7 +50,7 @@ def test_agent_page_shows_its_history(world: World) -> None:
 
 
 @pytest.mark.django_db
-def test_agent_without_history_has_empty_timeline(world: World) -> None:
+def test_agent_without_history_has_no_timeline(world: World) -> None:
     agent, _ = world.agent()
 
     page = signed_in(world.viewer.user).get(row_page(agent))

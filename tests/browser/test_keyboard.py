@@ -31,7 +31,7 @@ class Keys:
         self.page = page
 
     def tab_to(self, name: str) -> None:
-        """Press Tab until an element with this name, or with a name that starts with this word, has the focus."""
+        """Press Tab until the focused element's name is ``name``, or starts with ``name`` and a space."""
         seen = []
         for _ in range(MAX_TABS):
             self.page.keyboard.press("Tab")
@@ -52,7 +52,9 @@ class Keys:
         self.page.keyboard.type(text)
 
 
-def test_deployment_approval_and_rollback_work_by_keyboard(world: World, open_page: Callable[..., Page]) -> None:
+def test_deployment_can_be_requested_approved_and_rolled_back_by_keyboard(
+    world: World, open_page: Callable[..., Page]
+) -> None:
     agent, api = world.agent(world.prod, "edge-1")
 
     def settle(*reported: str) -> None:

@@ -1,4 +1,4 @@
-"""The console's rate limit in a browser: its page, and its effect on live updates and the search."""
+"""The console's rate limit in a browser: the page of a refused request, live updates and the search."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Live pages: every number on the page is in a part that updates itself."""
+"""Live pages: except in ``still_template``, every number on the page is in a part that updates itself."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_live_update_includes_related_counts(world: World) -> None:
     assert after != before
 
 
-def test_expensive_part_is_loaded_when_row_stops_changing(world: World) -> None:
+def test_live_update_shows_journal_after_artifact_is_verified(world: World) -> None:
     agent, api = world.agent()
     content = incident(world.version().spec_kv)
     artifact = Artifact.objects.get(pk=upload(api, agent, content, kind="incident_bundle").json()["id"])

@@ -162,7 +162,7 @@ def test_agent_page_offers_exactly_accepted_acts(world: World) -> None:
     assert seen == {"Drain", "Undrain", "Change labels", "Rotate key", "Decommission"}
 
 
-def test_suspected_clone_cannot_rotate_its_key(world: World) -> None:
+def test_rotate_key_is_neither_offered_nor_accepted_for_suspected_clone(world: World) -> None:
     row, _ = world.agent()
     Heartbeat.objects.filter(agent=row).update(clone_suspected_at=timezone.now())
 

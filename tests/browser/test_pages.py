@@ -85,7 +85,7 @@ def test_server_error_page_shows_only_request_id(rf: Any) -> None:
 
 
 @pytest.mark.parametrize(("path", "kind"), [("/admin/logout/", "text/html; charset=utf-8")])
-def test_form_from_another_site_is_refused(path: str, kind: str) -> None:
+def test_form_without_csrf_token_is_refused(path: str, kind: str) -> None:
     answer = Client(enforce_csrf_checks=True).post(path, headers=PAGE)
 
     assert (answer.status_code, answer.headers["Content-Type"]) == (403, kind)

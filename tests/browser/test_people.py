@@ -87,7 +87,9 @@ def test_table_buttons_lead_to_acts(world: World) -> None:
 
 
 @pytest.mark.django_db
-def test_secret_is_shown_once_and_never_stored(world: World, caplog: pytest.LogCaptureFixture, settings: Any) -> None:
+def test_secret_is_shown_only_after_submission_and_never_stored_in_plain_text(
+    world: World, caplog: pytest.LogCaptureFixture, settings: Any
+) -> None:
     client = signed_in(world.admin.user)
     for row, name, values, model in (
         (world.admin.user, "create_token", {"name": "laptop", "expires_in_s": "86400"}, UserToken),
@@ -162,7 +164,7 @@ def test_repeated_form_shows_secret_only_on_its_page_and_to_its_sender(world: Wo
 
 
 @pytest.mark.django_db
-def test_errors_are_shown_at_their_fields(world: World) -> None:
+def test_form_errors_are_shown_at_their_fields(world: World) -> None:
     world.organization.settings = {"email_domains": ["acme.example"], "token_max_days": 10}
     world.organization.save(update_fields=["settings"])
     admin, project_admin = signed_in(world.admin.user), signed_in(world.project_admin.user)
@@ -311,7 +313,7 @@ def test_person_can_click_from_empty_organization_to_enrollment(world: World, pa
 
 
 @pytest.mark.browser
-def test_forms_work_without_scripts(world: World, open_page: Callable[..., Page]) -> None:
+def test_project_can_be_created_without_scripts(world: World, open_page: Callable[..., Page]) -> None:
     page = sign_in(open_page(java_script_enabled=False), world.admin.user)
     page.set_viewport_size({"width": 390, "height": 900})
 

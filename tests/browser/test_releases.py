@@ -25,7 +25,7 @@ BOTH = (1440, 1000)
 
 
 def approve(world: World, deployment: Deployment) -> None:
-    """Approve the deployment as the reviewer and run jobs, so that agents are offered it."""
+    """Approve the deployment as the reviewer, and run the jobs that offer the deployment to agents."""
     approval = Approval.objects.get(deployment=deployment)
     approvals.decide(approval, decision="approve", user=world.reviewer.user, actor=world.reviewer.actor)
     run_jobs()
@@ -134,7 +134,7 @@ def test_deployment_is_shown_live_from_approval_to_rollback(
     assert deployment.status == "rolled_back"
 
 
-def test_rollout_can_be_rolled_back(world: World, page: Page) -> None:
+def test_rollout_in_progress_can_be_rolled_back(world: World, page: Page) -> None:
     agents = running(world, 2)
     deployment = risky(world)
     approve(world, deployment)
@@ -209,7 +209,7 @@ def test_page_reports_failed_updates(world: World, chromium: Browser, live_serve
     context.close()
 
 
-def test_update_without_a_response_times_out(world: World, chromium: Browser, live_server: Any) -> None:
+def test_update_without_response_times_out(world: World, chromium: Browser, live_server: Any) -> None:
     fleet(world, 1)
     deployment = offered(world, world.bundle())
     context = chromium.new_context(base_url=live_server.url)  # unlike ``open_page``, permits errors
@@ -230,7 +230,9 @@ def test_update_without_a_response_times_out(world: World, chromium: Browser, li
     context.close()
 
 
-def test_deployment_page_works_without_scripts(world: World, open_page: Callable[..., Page]) -> None:
+def test_agents_changes_and_abort_form_are_reachable_without_scripts(
+    world: World, open_page: Callable[..., Page]
+) -> None:
     fleet(world, 2)
     deployment = offered(world, world.bundle())
     page = sign_in(open_page(java_script_enabled=False), world.operator.user)

@@ -96,7 +96,7 @@ def test_offered_replay_modes_depend_on_policy(world: World) -> None:
     assert "permits dry runs only" in refused.content.decode()
 
 
-def test_viewer_cannot_start_replay(world: World) -> None:
+def test_viewer_cannot_request_execute_replay(world: World) -> None:
     artifact = ingested(world, incident(world.version(content=HOOK).spec_kv))
 
     assert signed_in(world.viewer.user).post(act(artifact, "execute"), new_form()).status_code == 403
@@ -166,7 +166,7 @@ def test_journal_can_start_at_sequence_or_time_and_be_shown_as_hex(world: World)
     assert "<i>000000</i>  7b 22 6e 22 3a 20 31 7d  {&quot;n&quot;: 1}" in page
 
 
-def test_operators_can_download_attachments(world: World) -> None:
+def test_operators_can_download_artifact_and_its_files(world: World) -> None:
     version = world.version()
     artifact = ingested(world, incident(version.spec_kv))
     operator, content = signed_in(world.operator.user), row_page(artifact).replace("change", "content")
@@ -277,7 +277,7 @@ def test_artifact_page_lists_bisect_of_many_versions(world: World) -> None:
         environment=world.dev,
         artifact=artifact,
         predicate="fails",
-        versions=[{**verdict, "number": number} for number in range(100)],  # too large for lists
+        versions=[{**verdict, "number": number} for number in range(100)],  # lists do not read so many verdicts
         requested_by="x",
     )
 

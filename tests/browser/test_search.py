@@ -171,7 +171,9 @@ def test_search_uses_indexes(world: World) -> None:
 
 
 @pytest.mark.browser
-def test_search_works_by_keyboard(world: World, open_page: Callable[..., Page], shot: Callable[..., None]) -> None:
+def test_search_results_can_be_opened_by_keyboard(
+    world: World, open_page: Callable[..., Page], shot: Callable[..., None]
+) -> None:
     first, _ = world.agent(world.prod, "fra-node-011")
     second, _ = world.agent(world.prod, "fra-node-012")
     page = sign_in(open_page(), world.viewer.user)

@@ -183,7 +183,7 @@ def test_generic_admin_forms_cannot_write(world: World, settings: Any) -> None:
     ],
 )
 @pytest.mark.usefixtures("tenant")
-def test_secrets_are_never_shown(model: Any, secret: Any) -> None:
+def test_secrets_are_not_shown_on_row_pages(model: Any, secret: Any) -> None:
     row = model.objects.first()
 
     page = signed_in(superuser()).get(row_page(row)).text
@@ -194,7 +194,7 @@ def test_secrets_are_never_shown(model: Any, secret: Any) -> None:
 
 
 @pytest.mark.parametrize(("who", "seen"), [("viewer", False), ("operator", True), ("admin", True)])
-def test_credential_is_shown_only_to_operators(tenant: tuple[World, Filled], who: str, seen: bool) -> None:
+def test_approval_credential_is_hidden_from_viewers(tenant: tuple[World, Filled], who: str, seen: bool) -> None:
     world, made = tenant
     approval = Approval.objects.get(deployment=made.deployment)
     assert approval.credential
@@ -216,7 +216,9 @@ def test_credential_is_shown_only_to_operators(tenant: tuple[World, Filled], who
         (Deployment, "q=%00"),
     ],
 )
-def test_filters_on_secret_columns_are_refused(tenant: tuple[World, Filled], model: Any, query: str) -> None:
+def test_filters_on_secret_or_unlisted_columns_and_nul_are_refused(
+    tenant: tuple[World, Filled], model: Any, query: str
+) -> None:
     assert signed_in(tenant[0].admin.user).get(f"{table(model)}?{query}").status_code == 400
 
 
@@ -227,7 +229,7 @@ def test_invalid_table_query_parameters_cause_no_error(tenant: tuple[World, Fill
     assert signed_in(tenant[0].admin.user).get(f"{table(Deployment)}?{query}").status_code in {200, 302}
 
 
-def test_act_on_malformed_key_is_refused(world: World) -> None:
+def test_act_on_malformed_row_id_is_refused(world: World) -> None:
     data = {"action": "approve", "_selected_action": "junk"}
 
     assert signed_in(world.operator.user).post(table(Approval), data).status_code == 400

@@ -47,7 +47,7 @@ def test_refused_acts_of_viewer_are_counted(world: World) -> None:
 
 
 @pytest.mark.parametrize("what", ["project", "prod"])
-def test_deleted_rows_are_hidden_from_superusers(world: World, what: str) -> None:
+def test_deleted_rows_are_hidden_from_admins_and_superusers(world: World, what: str) -> None:
     made = fill(world)
     row = world.project if what == "project" else made.deployment.environment
     organizations.delete(row, kind="project" if what == "project" else "environment", actor=world.admin.actor)

@@ -1,1 +1,1 @@
-"""Tests that kill processes. They share a server, which pytest stops after the last test of this package."""
+"""Tests that kill processes. Some tests share one server, which pytest stops after the last test of this package."""

@@ -63,7 +63,7 @@ class Doom:
         jobs.KILLS, outcomes.LONGEST_WAIT_AFTER_A_KILL_S = 1000, 0
         for name in (BuildBundle.name, StepRollout.name):
             KINDS[name] = replace(KINDS[name], run=self._watched(KINDS[name].run))
-        # The strategies of the tests pause for one second between waves.
+        # Sweep every second, because the strategies of the tests pause for only one second between waves.
         KINDS[SWEEP.name] = replace(KINDS[SWEEP.name], periodic=replace(SWEEP, every_s=1))
 
         # Django commits through this method, which the stubs lack.

@@ -48,7 +48,7 @@ class SimulatedFleet:
         with ThreadPoolExecutor(THREADS) as pool:
             # Sorted by id, because a rollout assigns agents to waves in this order.
             self.agents = sorted(pool.map(enroll, range(count)), key=lambda agent: agent.id)
-        self.failing: Collection[str] = ()  # the agents that fail to activate
+        self.failing: Collection[str] = ()  # the ids of the agents that report a failed activation
         self.errors: list[str] = []
         self._over = threading.Event()
         self._threads = [

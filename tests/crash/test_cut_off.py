@@ -1,4 +1,4 @@
-"""Tests of a worker that loses its database sessions during an execute replay and a build, while another starts."""
+"""Tests of a worker that loses its database sessions during an execute replay and a build."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def database(workspace: Workspace) -> Iterator[psycopg.Connection]:
     held.release()
 
 
-def test_lost_sessions_neither_repeat_nor_interrupt_jobs(
+def test_jobs_finish_once_when_worker_loses_database_sessions(
     workspace: Workspace, tmp_path: Path, database: psycopg.Connection
 ) -> None:
     tmp_path.chmod(0o777)

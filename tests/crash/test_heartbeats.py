@@ -30,7 +30,7 @@ AGENTS = 8
 
 
 class BeatingAgent:
-    """An agent that sends heartbeats over one kept-alive connection, numbered in their agent version."""
+    """An agent that sends heartbeats over a kept-alive connection, with a running number as ``agent_version``."""
 
     def __init__(self, workspace: Workspace, token: str, name: str) -> None:
         enrolled = workspace.request("POST", f"{workspace.environment}/agents", token, json={"name": name}).json()
@@ -101,7 +101,7 @@ class Load:
         self._wait_for_growth(lambda agent: agent.acknowledged, by=3)
 
     def wait_for_refusals(self) -> None:
-        """Wait until each agent has received a 503."""
+        """Wait until each agent has received another 503."""
         self._wait_for_growth(lambda agent: agent.refused, by=1)
 
     def _wait_for_growth(self, number: Callable[[BeatingAgent], int], *, by: int) -> None:
@@ -166,7 +166,7 @@ def test_heartbeats_recover_after_database_connections_are_cut(workspace: Worksp
 
 
 def test_heartbeats_recover_after_api_processes_are_killed(workspace: Workspace, load: Load) -> None:
-    # Kill one after the other, so that at least one of them has connections of agents.
+    # Kill all API processes, one after the other, because some may have no connection of an agent.
     first = workspace.api_processes()
     with load:
         for victim in first:

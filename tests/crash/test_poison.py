@@ -29,7 +29,7 @@ __all__ = ["concurrently"]
 pytestmark = [
     pytest.mark.django_db(transaction=True),
     pytest.mark.usefixtures("concurrently"),
-    pytest.mark.skipif(sys.platform != "linux", reason="the kernel's files of dead processes"),
+    pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc"),
 ]
 
 
@@ -61,7 +61,7 @@ def kill_in(job: str) -> None:
 
 @pytest.fixture
 def made() -> Any:
-    """Create waiting jobs for two tenants: an artifact to verify, a replay, and a build for each."""
+    """Create two tenants and queue jobs: verification, replay and build for the first, and a build for the other."""
     acme, other = World("acme"), World("other")
     agent, api = acme.agent()
     version = acme.version()

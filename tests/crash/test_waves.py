@@ -34,7 +34,7 @@ BUILT = [
     "after the bundle",
 ]
 TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
-# Values that do not belong to a deployment, or that differ by design.
+# Fields that do not belong to a deployment, or whose values differ between deployments by design.
 UNCOMPARED = {"id", "request_id", "seq", "hash", "prev_hash", "seal", "name", "env"}
 
 
@@ -110,7 +110,10 @@ class Rollouts:
         self.count = 0
 
     def roll_out(self, strategy: Any, *, failing: Iterable[int] = (), dies: Sequence[str] = ()) -> Rollout:
-        """Run one deployment until it finishes. The agents at the positions ``failing`` fail."""
+        """Run one deployment until it finishes.
+
+        The agents at the positions ``failing`` fail, and workers die at the moments ``dies``.
+        """
         workspace = self.workspace
         self.count += 1
         bundle = workspace.post(
@@ -213,7 +216,7 @@ def disturbed(rollouts: Rollouts, moments: list[str], undisturbed: Rollout, **op
     return made
 
 
-def test_successful_rollout_survives_kills(rollouts: Rollouts) -> None:
+def test_successful_rollout_survives_worker_kills(rollouts: Rollouts) -> None:
     options: dict[str, Any] = {"strategy": {**WAVES, "pause_s": 1}}
 
     undisturbed = rollouts.roll_out(**options)
@@ -229,7 +232,7 @@ def test_successful_rollout_survives_kills(rollouts: Rollouts) -> None:
         assert rollout.before["superseded_by"] == rollout.id
 
 
-def test_failing_rollout_survives_kills(rollouts: Rollouts) -> None:
+def test_failing_rollout_is_rolled_back_despite_worker_kills(rollouts: Rollouts) -> None:
     options: dict[str, Any] = {"strategy": WAVES, "failing": FAILING}
     if rollouts.current is None:
         rollouts.roll_out({"kind": "all_at_once"})

@@ -44,7 +44,7 @@ def agent(workspace: Workspace, tmp_path: Path) -> Iterator[str]:
 
 @contextmanager
 def blocked_builds(installation: Installation) -> Iterator[psycopg.Connection]:
-    """Lock the table that a build writes last while the block runs. Yields another database session."""
+    """While the block runs, lock the table that a build writes last. Yields another database session."""
     database = EmbeddedPostgres(installation.data_dir)
     try:
         url = database.acquire()
@@ -55,7 +55,7 @@ def blocked_builds(installation: Installation) -> Iterator[psycopg.Connection]:
         database.release()
 
 
-def test_deployment_survives_kills_during_build(workspace: Workspace, agent: str) -> None:
+def test_deployment_survives_worker_kills_during_build(workspace: Workspace, agent: str) -> None:
     with blocked_builds(workspace.installation) as session:
         bundle = workspace.config_bundle()
         deployment = workspace.post(
@@ -91,8 +91,8 @@ def _restarted(workspace: Workspace, victim: int) -> bool:
     return workspace.worker() != victim
 
 
-def test_deployment_survives_kills_at_arbitrary_moments(workspace: Workspace, agent: str) -> None:
-    """Kill the worker repeatedly at arbitrary moments."""
+def test_deployment_survives_worker_kills_at_arbitrary_moments(workspace: Workspace, agent: str) -> None:
+    """Kill the worker twice, at moments that do not depend on the state of the deployment."""
     bundle = workspace.post(
         f"{workspace.environment}/config-bundles",
         {"name": "again", "version_id": workspace.get(f"{workspace.environment}/versions")["results"][0]["id"]},

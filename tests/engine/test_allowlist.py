@@ -79,7 +79,7 @@ def test_invalid_url_prefix_is_refused(entry: str) -> None:
         parse_url_prefix(entry)
 
 
-def test_program_path_must_be_absolute() -> None:
+def test_program_must_be_normalized_absolute_path() -> None:
     assert check_program("/usr/bin/tr") == "/usr/bin/tr"
     for entry in ("tr", "./tr", "/", "", "/usr/../bin/tr", "/usr/bin/", "/usr/bin/t\nr"):
         with pytest.raises(ValueError, match="must be the absolute path of a program"):

@@ -1,4 +1,4 @@
-"""Tests of the blockers of approved deployments: each rule, their order, and their sentences."""
+"""Tests of the blockers of approved deployments: the rules, the order of the blockers, and their sentences."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def found(*others: OtherDeployment, limit: int = 9, **more: Any) -> list[tuple[C
         ((), {"freeze": FREEZE, "overrides_freeze": True}, []),
         ((RUNS,), {"limit": 2}, []),
         ((RUNS,), {"limit": 1}, [(C.IN_FLIGHT_LIMIT, (1,))]),
-        # Approved deployments do not count for the limit. They come first if they compete and were created earlier.
+        # An approved deployment does not count toward the limit. It comes first if it was created earlier and competes
+        # for the pipeline or for agents.
         ((WAITS,), {"limit": 1}, []),
         ((replace(WAITS, **MINE),), {}, [(C.PIPELINE_BUSY, (2,))]),
         ((replace(WAITS, **SHARED),), {}, [(C.AGENTS_BUSY, (2,))]),
@@ -58,13 +59,13 @@ def found(*others: OtherDeployment, limit: int = 9, **more: Any) -> list[tuple[C
         ),
     ],
 )
-def test_rules_return_expected_blockers(
+def test_freeze_limit_and_competing_deployments_block_start(
     others: tuple[OtherDeployment, ...], more: dict[str, Any], expected: list[tuple[C, tuple[int, ...]]]
 ) -> None:
     assert found(*others, **more) == expected
 
 
-def test_sentences_name_blocking_deployments() -> None:
+def test_blocker_details_name_up_to_three_deployments() -> None:
     crowd = [replace(RUNS, id=UUID(int=10 + n), label=f"trades/{n}", **SHARED) for n in range(5)]
 
     blockers = find_blockers(StartFacts(1, (replace(RUNS, **MINE), *crowd), FREEZE))

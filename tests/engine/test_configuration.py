@@ -61,7 +61,7 @@ def test_equal_configurations_have_no_changes() -> None:
         ({"adapters": {"a/b": {"c~": None}}}, ("added", "adapters", "a~1b/c~0", None, "null")),
     ],
 )
-def test_one_different_value_is_one_change(fields: dict[str, Any], change: tuple[Any, ...]) -> None:
+def test_single_difference_gives_one_change(fields: dict[str, Any], change: tuple[Any, ...]) -> None:
     assert changes_with(**fields) == [change]
 
 

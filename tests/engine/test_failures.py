@@ -26,7 +26,7 @@ HASH = "0123456789abcdef" * 4
         ("  two\n lines\t of   text ", "two lines of text"),
     ],
 )
-def test_numbers_ids_and_hashes_are_masked(detail: str, cause: str) -> None:
+def test_cause_masks_numbers_ids_and_hashes_and_collapses_whitespace(detail: str, cause: str) -> None:
     assert find_cause(detail) == cause
 
 

@@ -134,17 +134,17 @@ SMALL_HOURS = window("2026-03-01T02:30:00", "2026-03-01T02:45:00", recurrence="d
     ("now", "is_frozen"),
     [
         ("2026-03-28T01:29:59Z", False), ("2026-03-28T01:30:00Z", True), ("2026-03-28T01:45:00Z", False),
-        # The clocks skip the start and the end of the window. The start is read as early, and the end as late.
+        # The clocks skip the window's start and end. The start is read in summer time, and the end in winter time.
         ("2026-03-29T00:29:59Z", False), ("2026-03-29T00:30:00Z", True), ("2026-03-29T01:44:59Z", True),
         ("2026-03-29T01:45:00Z", False),
         ("2026-03-30T00:30:00Z", True), ("2026-03-30T00:45:00Z", False),
-        # The clocks repeat the start and the end of the window: it lasts from the first start to the last end.
+        # The clocks repeat the window's start and end. The window lasts from the first start to the last end.
         ("2026-10-25T00:29:59Z", False), ("2026-10-25T00:30:00Z", True), ("2026-10-25T01:00:00Z", True),
         ("2026-10-25T01:44:59Z", True), ("2026-10-25T01:45:00Z", False),
         ("2026-10-26T01:30:00Z", True), ("2026-10-26T01:45:00Z", False),
     ],
 )  # fmt: skip
-def test_skipped_and_repeated_edges_give_longest_window(now: str, is_frozen: bool) -> None:
+def test_skipped_or_repeated_start_and_end_give_longest_window(now: str, is_frozen: bool) -> None:
     assert (active_window([SMALL_HOURS], at(now)) is SMALL_HOURS) is is_frozen
 
 

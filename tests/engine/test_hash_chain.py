@@ -74,7 +74,7 @@ EVENT = LedgerEvent(
     ip=None,
     changes='{"status": ["approved", "building"]}',
 )
-# The hash of EVENT with the sequence number 7, as computed by the first release of the format.
+# The link hash of EVENT with the sequence number 7, as computed by the first release of the format.
 GOLDEN = "sha256:47716c5db94405fdfb6f15190901d6c9e849b08a0260f5a5e4af172df3097814"
 PRIVATE = bytes(range(32))
 KEYS = KeySet((PublicKey(keys.public_key(PRIVATE), KeyStatus.ACTIVE, EVENT.timestamp),))
@@ -145,7 +145,7 @@ LINE = write_line(Link(1, GENESIS, link_hash(EVENT, seq=1, prev_hash=GENESIS), E
         ('"event":{', '"event":null,"was":{'),
     ],
 )
-def test_read_line_refuses_changed_line(old: str, new: str) -> None:
+def test_read_line_refuses_malformed_or_noncanonical_line(old: str, new: str) -> None:
     assert old in LINE
 
     with pytest.raises(ValueError, match=r"."):
@@ -172,7 +172,7 @@ def checkpoint(**changes: Any) -> Checkpoint:
     return sign_checkpoint(**made | changes)
 
 
-def test_checkpoint_is_read_from_its_line() -> None:
+def test_checkpoint_round_trips_through_its_line() -> None:
     signed = checkpoint()
 
     read = Checkpoint.read(signed.write_line())
@@ -206,7 +206,7 @@ def test_altered_checkpoint_is_refused(old: str, new: str, code: LedgerCode) -> 
     assert refused.value.code == code
 
 
-def test_retired_key_is_trusted_only_for_earlier_checkpoints() -> None:
+def test_retired_key_is_trusted_only_for_checkpoints_before_retirement() -> None:
     end = EVENT.timestamp
     retired = PublicKey(keys.public_key(PRIVATE), KeyStatus.RETIRED, end - timedelta(days=9), end)
     other = PublicKey(keys.public_key(bytes(32)), KeyStatus.ACTIVE, end)

@@ -22,7 +22,7 @@ def arrows(machine: StateMachine) -> set[tuple[str, str]]:
     return {(source, target) for steps in machine.table.values() for source, target in steps.items()}
 
 
-def test_deployment_machine_has_expected_transitions() -> None:
+def test_deployment_machine_has_exactly_listed_transitions() -> None:
     assert arrows(DEPLOYMENT) == {
         ("pending_approval", "approved"), ("pending_approval", "denied"), ("approved", "building"),
         ("building", "deploying"), ("deploying", "active"),
@@ -35,13 +35,13 @@ def test_deployment_machine_has_expected_transitions() -> None:
     assert set(IN_FLIGHT) == {"approved", "building", "deploying", "rolling_back"}
 
 
-def test_approval_machine_has_expected_transitions() -> None:
+def test_approval_machine_has_exactly_listed_transitions() -> None:
     assert arrows(APPROVAL) == {
         *(("pending", end) for end in ("approved", "denied", "expired", "revoked")), ("approved", "revoked"),
     }  # fmt: skip
 
 
-def test_artifact_and_replay_machines_have_expected_transitions() -> None:
+def test_artifact_and_replay_machines_have_exactly_listed_transitions() -> None:
     assert arrows(ARTIFACT) == {("received", "verified"), ("received", "rejected")}
     assert arrows(REPLAY) == {
         ("pending_approval", "queued"), ("pending_approval", "denied"), ("queued", "running"), ("queued", "failed"),
@@ -50,7 +50,7 @@ def test_artifact_and_replay_machines_have_expected_transitions() -> None:
 
 
 @pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: machine.name)
-def test_every_event_and_status_is_used(machine: StateMachine) -> None:
+def test_every_event_and_status_has_transition(machine: StateMachine) -> None:
     assert set(machine.table) == set(machine.events)
     assert {status for arrow in arrows(machine) for status in arrow} == set(machine.states)
 
@@ -63,7 +63,7 @@ def test_target_returns_none_without_transition_and_raises_for_unknown_status() 
         DEPLOYMENT.target("sideways", event)
 
 
-def test_progress_has_three_final_states() -> None:
+def test_agent_progress_has_three_final_states() -> None:
     ends = {progress for progress, rank in PROGRESS_RANK.items() if rank == max(PROGRESS_RANK.values())}
 
     assert set(PROGRESS_RANK) == set(AgentProgress)

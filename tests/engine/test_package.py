@@ -1,4 +1,4 @@
-"""Tests of the package ``byteor`` as its users start it."""
+"""Tests of the package ``byteor``: the start of its commands, and the version that the service requires."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ HEAVY = ("requests", "cryptography", "jsonschema_rs", "byteor.engine")
 
 @pytest.mark.parametrize("command", ["byteor.agent.cli", "byteor.verify.cli"])
 @pytest.mark.parametrize("options", [["--help"], ["--nothing"]])
-def test_help_and_usage_errors_load_few_modules(command: str, options: list[str]) -> None:
-    """Loading what a command needs would take ten times as long as printing the help."""
+def test_help_and_usage_errors_load_no_heavy_modules(command: str, options: list[str]) -> None:
+    """Loading the modules that a command needs takes much longer than printing the help."""
     code = f"""
 import sys
 from {command} import main
@@ -34,7 +34,7 @@ finally:
     assert ended.returncode == (0 if options == ["--help"] else 2)
 
 
-def test_service_requires_its_exact_byteor_version() -> None:
+def test_service_requires_byteor_of_same_version() -> None:
     service = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
     assert f"byteor=={byteor.__version__}" in service["dependencies"]

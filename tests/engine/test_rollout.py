@@ -1,4 +1,4 @@
-"""The rollout planner: waves, thresholds, pauses and timeouts, of rollouts and of rollbacks."""
+"""Tests of the planner of rollouts (waves, thresholds, pauses and timeouts) and of rollbacks."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_paused_rollout_makes_no_offers_but_can_complete() -> None:
     percents=st.lists(st.integers(1, 99), unique=True, max_size=6).map(lambda p: (*sorted(p), 100)),
     count=st.integers(1, 300),
 )
-def test_waves_have_cumulative_shares(percents: tuple[int, ...], count: int) -> None:
+def test_waves_reach_their_cumulative_percentages(percents: tuple[int, ...], count: int) -> None:
     strategy = Strategy.waves(percents)
 
     bounds = strategy.wave_bounds(count)
@@ -168,13 +168,13 @@ def back(*agents: RolloutAgent) -> StepPlan:
     return plan_rollback(agents, timeout_s=TIMEOUT_S, now=NOW)
 
 
-def test_rollback_waits_for_all_agents() -> None:
+def test_rollback_waits_for_all_counted_agents() -> None:
     assert back(agent(ONE, P.ROLLED_BACK), agent(TWO, P.OFFERED)) == StepPlan()
     assert back(agent(ONE, P.ROLLED_BACK), agent(TWO, P.ROLLED_BACK)) == StepPlan(outcome="active")
     assert back() == StepPlan(outcome="active")
 
 
-def test_failed_rollback_names_agents() -> None:
+def test_failed_rollback_names_agents_that_did_not_roll_back() -> None:
     made = back(agent(ONE, P.FAILED), agent(TWO, P.OFFERED, age_s=TIMEOUT_S), agent(THREE, P.ROLLED_BACK))
 
     assert (made.outcome, made.reason, made.timed_out) == ("failed", "rollback_failed", (TWO,))

@@ -12,7 +12,7 @@ from tests.ports import free_port
 from tests.system.conftest import Installation
 from tests.system.fleet import Fleet
 
-POOL_SIZE = 5  # far fewer than the server's processes open, so these must share connections
+POOL_SIZE = 5  # database connections, fewer than the server opens to the pooler
 
 
 class Pooled:

@@ -1,4 +1,4 @@
-"""The agent path in a server with two processes: revoked keys, and a graceful stop. See tests/crash for faults."""
+"""The agent path in a server with two processes: revoked keys, the fast path and a graceful stop."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_fast_path_responds_like_gunicorn(running: Installation, fleet: Fleet) -
     def responses(extra: dict[str, str]) -> list[tuple[int, dict[str, str]]]:
         """Send the requests on one connection, and return their responses.
 
-        An unusual header in ``extra`` makes gunicorn's parser handle the requests instead of the shortcut.
+        An unusual header in ``extra`` makes gunicorn's parser handle the requests instead of the fast path.
         """
         connection = HTTPConnection("127.0.0.1", running.port, timeout=PATIENCE_S)
         found = []

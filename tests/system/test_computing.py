@@ -39,7 +39,7 @@ def graph(stages: int, op: str = "identity") -> dict[str, Any]:
 
 
 class Author:
-    """A fleet with a draft of a large plan, and requests to preview it."""
+    """A fleet with a draft of a large plan, and a method that requests previews."""
 
     def __init__(self, installation: Installation, org: str) -> None:
         self.fleet = Fleet(installation, org)
@@ -116,7 +116,7 @@ def test_previews_of_large_graph_do_not_delay_other_callers(server: Installation
     assert ended_before < PREVIEWS / 2
 
 
-def test_one_process_per_host_computes_at_a_time(server: Installation, author: Author) -> None:
+def test_previews_wait_for_host_lock_and_share_one_core(server: Installation, author: Author) -> None:
     with ThreadPoolExecutor(8) as pool:
         with lock_held(server):
             waiting: list[Future[Any]] = [pool.submit(author.preview) for _ in range(8)]
@@ -183,7 +183,7 @@ def waiting_for_lock(installation: Installation) -> set[int]:
     return {int(fields[5]) for fields in blocked} & computing(installation).keys()
 
 
-def test_promotion_waits_without_locks_and_detects_changed_plan(server: Installation) -> None:
+def test_promotion_waits_without_row_locks_and_detects_changed_plan(server: Installation) -> None:
     author = Author(server, "Promoters")
     fleet = author.fleet
 

@@ -192,7 +192,7 @@ def test_server_with_external_database_starts_on_full_disk(disk: SmallDisk) -> N
         before = disk.processes()
         for path in ("/static/byteor/logo.svg", "/static/admin/js/core.js", "/metrics", "/admin/login/"):
             assert disk.call("GET", path, None).status_code == 200, path
-        # Writes to the database succeed, because it is on another disk.
+        # Writes to the database succeed, because the database is on another disk.
         project = disk.call("POST", f"/api/v1/orgs/{created['org_id']}/projects", created["token"], json={"name": "p"})
         assert project.status_code == 201, project.text
         assert disk.call("GET", "/readyz", None).json()["detail"] == "Not ready: storage, disk."

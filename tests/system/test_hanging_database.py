@@ -57,13 +57,13 @@ class Site:
 
     @contextmanager
     def stopped_database(self) -> Iterator[None]:
-        """Stop all processes of PostgreSQL, beginning with the one that could start others."""
+        """Stop all processes of PostgreSQL during the block, beginning with the one that could start others."""
         main = self.installation.database_pid()
         with stopped([main]), stopped(children(main)):
             yield
 
     def calls(self, number: int) -> dict[str, Callable[[], requests.Response]]:
-        """Return a function for each kind of request, which sends such a request."""
+        """Return, for each kind of request, a function that sends a request of that kind."""
         base, environment = self.fleet.base, self.fleet.environment
         agent = self.agents[number]
         of_agent = {"Authorization": f"Bearer {agent[1]}"}
@@ -244,8 +244,8 @@ def test_requests_get_responses_while_database_hangs(direct: Site) -> None:
     hang_and_recover(direct, direct.stopped_database())
 
 
-def test_connections_do_not_run_out_or_leak(direct: Site) -> None:
-    # The database is stopped for the second time, because the test above stops it as well.
+def test_database_connections_do_not_run_out_or_leak_after_hangs(direct: Site) -> None:
+    # The previous test stopped the database once. Stop it again, because connections may leak each time.
     with direct.stopped_database():
         responses = direct.responses()
     assert statuses(responses) == HANGING

@@ -107,7 +107,7 @@ def test_only_host_with_master_key_of_installation_serves(database: Database) ->
     assert NEW not in everything
 
 
-def test_host_that_missed_master_key_rotation_changes_nothing(database: Database) -> None:
+def test_host_that_missed_master_key_rotation_is_not_ready_and_changes_no_keys(database: Database) -> None:
     first, second = database.host(), database.host()
     lagging = first.serve(**database.settings())
     made = first.bootstrap(**database.settings())
@@ -115,7 +115,7 @@ def test_host_that_missed_master_key_rotation_changes_nothing(database: Database
     second.serve(**database.settings(NEW, OLD, DEPLOYMENT_MODE="api"))
     assert [host.get("/readyz").status_code for host in (first, second)] == [200, 200]
 
-    # The rotation is refused, because the first host could no longer decrypt anything.
+    # The rotation is refused, because the first host has only the old key and could no longer decrypt anything.
     refused = second.manage("rotate_master_key", **database.settings(NEW, OLD))
     assert (refused.returncode, refused.stdout) == (1, "")
     assert f"combined, {first.data_dir}" in refused.stderr
@@ -180,7 +180,7 @@ def test_serve_waits_while_database_hangs(database: Database) -> None:
     assert host.stop(server) == 0
 
 
-def test_waiting_serve_stops_immediately(database: Database) -> None:
+def test_serve_can_be_stopped_while_waiting_for_database(database: Database) -> None:
     host = database.host()
     server = start(host, database.settings(DATABASE_URL="postgresql://byteor@127.0.0.1:1/byteor"))
     wait_until(lambda: "byteor-cloud: waiting for the database 127.0.0.1:1/byteor: " in host.output())

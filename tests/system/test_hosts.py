@@ -91,7 +91,7 @@ class Site:
         )  # fmt: skip
 
     def capture(self, size: int) -> bytes:
-        """Return an incident bundle of about this many bytes, which cannot be compressed."""
+        """Return an incompressible incident bundle of about this many bytes."""
         noise = random.Random(size)
         return incident(self.version["spec_kv"], quotes_in=journal([noise.randbytes(MIB) for _ in range(size // MIB)]))
 
@@ -157,7 +157,7 @@ def test_every_host_can_read_large_captures(site: Site) -> None:
         assert replay["status"] == "succeeded"
 
 
-def test_requests_return_503_while_store_is_suspended(site: Site, object_store: ObjectStore) -> None:
+def test_requests_that_need_suspended_store_return_503(site: Site, object_store: ObjectStore) -> None:
     """The store resumes only after all responses have arrived, so no request can have waited for it."""
     content = random.Random(0).randbytes(3 * MIB)
     known = site.upload(site.first, content, kind="diagnostic")

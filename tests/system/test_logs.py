@@ -89,7 +89,7 @@ def test_line_break_in_value_does_not_start_new_line(written: StringIO) -> None:
 
 
 @in_json
-def test_only_access_log_contains_lines_below_error_level(written: StringIO) -> None:
+def test_only_access_log_writes_info_lines(written: StringIO) -> None:
     for name in ("byteor.access", "django.request", "procrastinate.worker", "psycopg.pool", "gunicorn.error"):
         logger = logging.getLogger(name)
         logger.info("info of %s", name)
@@ -98,7 +98,7 @@ def test_only_access_log_contains_lines_below_error_level(written: StringIO) -> 
     assert [json.loads(line)["event"] for line in written.getvalue().splitlines()] == [
         "info of byteor.access",
         "error of byteor.access",
-        # django.request logs only tracebacks, because the access log contains every request.
+        # django.request logs only tracebacks, because the access log contains every failed request.
         "error of procrastinate.worker",
         "error of psycopg.pool",
         "error of gunicorn.error",

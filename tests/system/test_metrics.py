@@ -41,7 +41,7 @@ type Series = dict[str, float]
 def _discard_earlier_requests() -> None:
     """Discard the thousands of series from requests that tests of other modules sent in this process.
 
-    Otherwise each response would contain them, and writing and parsing them takes a second.
+    Otherwise each response would contain them, and writing and parsing them would take a second.
     """
     exchange._meter.cache_clear()
     for metric in vars(Metrics.get_instance()).values():
@@ -51,7 +51,7 @@ def _discard_earlier_requests() -> None:
 
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Disable the cache of the series, so that no test sees those of another test."""
+    """Disable the cache of the series, so that no test sees the series of another test."""
     monkeypatch.setattr(metrics, "CACHE_S", -1.0)
 
 
@@ -205,7 +205,7 @@ def test_concurrent_scrapers_share_one_collection(concurrently: Race, monkeypatc
     assert parsed(responses[0].decode())["byteor_agents{online}"] == 0
 
 
-def test_server_collects_once_per_second_for_many_scrapers(installation: Installation) -> None:
+def test_server_collects_at_most_once_per_second_for_many_scrapers(installation: Installation) -> None:
     installation.serve(API_PROCESSES="1", RATE_LIMIT="off")
     began = time.monotonic()
 

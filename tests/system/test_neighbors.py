@@ -1,4 +1,4 @@
-"""A server with one process and callers who use all resources that they can get: other callers are served first."""
+"""A server with one process and callers who use all resources that they can get: other callers are still served."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_idle_connections_of_one_address_do_not_block_other_callers(server: Inst
 
             ended = [each for each in flood if is_ended(each)]
             assert len(flood) - len(ended) < MAX_FILES
-            # Only the oldest connections were closed.
+            # None of the newest connections was closed.
             assert not {id(each) for each in ended} & {id(each) for each in flood[-100:]}
             assert not is_ended(waiting)
             before = server.output().count("/environments")

@@ -39,7 +39,7 @@ def fleet(pooled: Pooled) -> Fleet:
 
 @pytest.fixture
 def sessions() -> Iterator[list[requests.Session]]:
-    """Open persistent connections, which are spread over both processes."""
+    """Open persistent connections, which are spread over both API processes."""
     made = [requests.Session() for _ in range(12)]
     yield made
     for session in made:
@@ -144,7 +144,7 @@ def test_server_recovers_from_lost_connections_and_restarted_pooler(
     recovers()
 
 
-def test_stopped_database_behind_pooler_returns_503(
+def test_heartbeats_return_503_while_database_behind_pooler_is_stopped(
     pooled: Pooled, fleet: Fleet, sessions: list[requests.Session]
 ) -> None:
     agent = fleet.agent("stopped")

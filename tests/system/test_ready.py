@@ -38,7 +38,7 @@ def refuse(*args: object, **kwargs: object) -> None:
 
 
 def not_ready(response: Any) -> str:
-    """Return the problem's detail, which names the missing dependencies."""
+    """Assert that the response is a 503 problem. Return its detail, which names the missing dependencies."""
     assert response.status_code == 503
     assert 5 <= int(response["Retry-After"]) <= 15
     assert response["Content-Type"] == "application/problem+json"
@@ -115,7 +115,7 @@ def test_readyz_names_failing_storage(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not_ready(Client().get("/readyz")) == "Not ready: storage."
 
 
-def test_readyz_names_storage_when_its_folder_is_a_file(settings: Any, tmp_path: Path) -> None:
+def test_readyz_names_storage_when_folder_is_file(settings: Any, tmp_path: Path) -> None:
     (tmp_path / "artifacts").write_text("in the way")
     settings.STORAGES = settings.STORAGES | {
         "default": {

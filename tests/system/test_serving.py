@@ -44,7 +44,7 @@ def test_worker_next_to_api_opens_no_port(running: Installation) -> None:
     assert not _listens(running.worker_port)
 
 
-def test_bootstrap_works_while_server_runs(running: Installation) -> None:
+def test_bootstrap_while_server_runs_prints_valid_token_and_link(running: Installation) -> None:
     made = running.bootstrap("Concurrent")  # the command is not given the server's address
 
     assert set(made) == {"org_id", "user_id", "token", "login_url"}
@@ -109,7 +109,7 @@ def test_metrics_include_killed_processes(running: Installation) -> None:
     for _ in range(20):  # new connections spread over both processes
         assert running.get("/api/v1/me", "nonsense").status_code == 401
 
-    # Each process caches its text for a second, and five requests reach both processes.
+    # Each process caches the metrics for a second, and five requests reach both processes.
     wait_until(lambda: {denied() for _ in range(5)} == {before + 20})
     supervisor = running.servers[0].pid
     (master,) = [pid for pid, line in children(supervisor).items() if "gunicorn" in line]
@@ -166,7 +166,7 @@ def test_server_recovers_when_its_database_is_killed(running: Installation) -> N
     assert {running.get("/api/v1/me", token).status_code for _ in range(40)} == {200}
 
 
-def test_server_cleans_up_and_starts_again_after_stop_or_kill(installation: Installation) -> None:
+def test_server_deletes_leftovers_and_address_of_killed_server_is_not_used(installation: Installation) -> None:
     leftovers = [
         installation.data_dir / "artifacts" / f"{PARTIAL}old",
         installation.data_dir / "scratch" / "old" / "file",

@@ -113,7 +113,7 @@ def test_key_file_is_readable_only_by_its_owner(site: Site) -> None:
 
 
 def seed_of_failures(bundle_hash: str) -> int:
-    """Return a seed with which exactly ``FAILING`` agents fail on this bundle. Its hash differs in each run."""
+    """Return a seed with which exactly ``FAILING`` agents fail on this bundle, whose hash differs in each run."""
 
     def failing(seed: int) -> int:
         setup = Setup(Scenario.ROLLOUT, seed, AGENTS, 6, 5, failing_percent=FAILING_PERCENT)

@@ -12,7 +12,7 @@ from tests.system.conftest import Installation
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs thousands of connections")
 
-# Clients of each kind. 40 would block a server with few threads. ``make bench ARGS=slow-clients`` has 1,000.
+# Clients of each kind. 40 would block a server with few threads. ``make bench ARGS=slow-clients`` opens 1,000.
 MANY = 60
 
 

@@ -35,7 +35,8 @@ children = [
 sys.exit(supervisor.run(children, lambda: os.write(1, b"ready\\n")))
 """
 
-# These programs print their process id in one write, so that lines do not mix, and then wait for a signal.
+# The programs write each line in one call, so that lines do not mix. Except for FAILING, they run for a minute unless a
+# signal stops them.
 SPEAK = """
 import os, signal, subprocess, sys, time
 
@@ -51,7 +52,7 @@ PARENT = SPEAK + f"subprocess.Popen([sys.executable, '-c', {PATIENT!r}]); time.s
 
 
 class Supervised:
-    """A supervisor process, and its output and that of its children."""
+    """A supervisor process, and methods that read the output of the supervisor and its children."""
 
     def __init__(self, *programs: tuple[str, Path | None], stop_seconds: float) -> None:
         given = json.dumps([(program, path and str(path)) for program, path in programs])

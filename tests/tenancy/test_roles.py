@@ -11,6 +11,7 @@ import pytest
 from apps.tenancy.models import AuditEvent, Membership, Project
 from apps.tenancy.permissions import GRANTS, Permission, Role, effective_role, may_grant
 from apps.tenancy.services import accounts, members, organizations, tokens
+from byteor_cloud.errors import NotFound
 from tests.races import Race
 from tests.worlds import Api, Person, World
 
@@ -82,6 +83,16 @@ def drafts(world: World, person: Person) -> int:
     body = {"name": f"draft of {person.user.email}", "plan": {}}
     status: int = person.api.post(world.path(rest="/drafts"), body).status_code
     return status
+
+
+def test_role_of_member_who_was_just_removed_cannot_be_changed(world: World) -> None:
+    removed = Membership.objects.get(user=world.viewer.user)
+    Membership.objects.filter(pk=removed.pk).delete()
+
+    with pytest.raises(NotFound):
+        members.change_role(removed, role=Role.OPERATOR, granter=GRANTS[Role.ORG_ADMIN], actor=world.admin.actor)
+
+    assert not AuditEvent.objects.filter(action="member.update").exists()
 
 
 def test_project_role_takes_precedence_over_organization_role_in_requests(world: World) -> None:

@@ -43,7 +43,7 @@ CONFIG: Json = {
 
 
 def config_hash(spec: bytes = SPEC, config: Json = CONFIG, capabilities: tuple[str, ...] = ("deploy",)) -> str:
-    """Compute a config hash as defined in the contract, without the code under test."""
+    """Compute a config hash as documented, without the code under test."""
     hashed = {**config, "spec_hash": _sha256(spec), "required_capabilities": list(capabilities)}
     # Without numbers and with ASCII keys, this is the RFC 8785 JSON.
     return _sha256(json.dumps(hashed, sort_keys=True, separators=(",", ":")).encode())

@@ -1,4 +1,4 @@
-"""Tests of valid exports: the verifier accepts them, and prints what they prove and who approved the deployment."""
+"""Tests of exports with and without approvals: the verifier prints what they prove, and who approved the deployment."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_verifier_runs_as_command_and_as_module(approved: Files, verify: Verifie
             assert program(tmp_path, *program_, "export", *options) == (code, verify.output, "")
 
 
-def test_downloaded_tar_is_accepted(approved: Files, verify: Verifier, tmp_path: Path) -> None:
+def test_tar_is_verified_like_unpacked_folder(approved: Files, verify: Verifier, tmp_path: Path) -> None:
     verify(approved)
     by_folder = verify.output
     (tmp_path / "evidence.tar").write_bytes(tar.pack(approved))
@@ -182,7 +182,9 @@ def test_proof_reports_missing_approval(makers: World, verify: Verifier) -> None
 
 
 @pytest.mark.parametrize("options", [(), ("--trust", KID)])
-def test_approval_can_be_required(makers: World, approved: Files, verify: Verifier, options: tuple[str, ...]) -> None:
+def test_require_approval_option_rejects_unapproved_bundle(
+    makers: World, approved: Files, verify: Verifier, options: tuple[str, ...]
+) -> None:
     unapproved = export(makers, makers.bundle(approved_at=None), break_glass={"by": "ada@example.com", "reason": "x"})
     later = export(makers, makers.bundle(approved_at=None), approval=makers.credential(), record=BREAK_GLASS)
 

@@ -213,7 +213,7 @@ def _entry(name: str, type_: bytes = tarfile.REGTYPE) -> tarfile.TarInfo:
 
 ENTRIES: dict[str, tuple[Callable[[Files], bytes], str]] = {
     "a foreign file": (lambda files: _archive(files, _entry("zz.txt")), "evidence.entry_extra: zz.txt "),
-    "a path outside of it": (lambda files: _archive(files, _entry("../../evil")), "evidence.entry_extra: ../../evil "),
+    "a path to outside": (lambda files: _archive(files, _entry("../../evil")), "evidence.entry_extra: ../../evil "),
     "an absolute path": (lambda files: _archive(files, _entry("/tmp/evil")), "evidence.entry_extra: /tmp/evil "),
     "a file in a folder": (lambda files: _archive(files, _entry("x/envelope.json")), "evidence.entry_extra: x/envel"),
     "another form of a name": (lambda files: _archive(files, _entry("./envelope.json")), "evidence.entry_extra: ./en"),

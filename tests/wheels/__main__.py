@@ -1,6 +1,6 @@
 """``make wheels``: build both distributions, install each outside of the checkout, and run what is in them.
 
-Exits with 1 and a message if two builds differ, a distribution has a forbidden dependency, or a check of it fails.
+Exits with 1 and a message if two builds differ, a distribution has a forbidden dependency, or another check fails.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ class Failed(Exception):
 def run(
     *command: str | Path, folder: Path, variables: Mapping[str, str] | None = None, codes: tuple[int, ...] = (0,)
 ) -> str:
-    """Run the program in the folder with clean environment variables, and return its output. Raises Failed."""
+    """Run the program in the folder with clean environment variables, and return its output.
+
+    Raises Failed if the exit code is not in ``codes``.
+    """
     done = subprocess.run(
         command,
         cwd=folder,
@@ -117,7 +120,7 @@ def install_agent(uv: str, python: str, folder: Path, wheel: Path) -> Path:
 
 
 def install_service(uv: str, python: str, folder: Path, wheels: Mapping[str, Path]) -> Path:
-    """Install the service with its locked dependencies. Raises Failed if that fails or one is missing."""
+    """Install the service with its locked dependencies. Raises Failed if a step fails or a dependency is missing."""
     into = folder / "service"
     install(uv, python, into, "--require-hashes", "--requirement", ROOT / "requirements/runtime.lock")
     programs = install(uv, python, into, "--no-deps", *wheels.values())
@@ -154,7 +157,7 @@ def wait_until_ready(server: subprocess.Popen[bytes], base: str, log: Path) -> N
 
 
 def check_pages(base: str) -> None:
-    """Fetch pages of the console and the API docs, and compare the OpenAPI document with ours. Raises Failed."""
+    """Fetch pages of the console and the API docs. Raises Failed on errors or if docs/openapi.yaml is outdated."""
     for page in PAGES:
         found = requests.get(base + page, timeout=30)
         if not found.ok or not found.content:
@@ -245,7 +248,7 @@ def main() -> int:
     uv = os.path.abspath(shutil.which(options.uv) or options.uv)
     with tempfile.TemporaryDirectory(prefix="byteor-wheels-") as scratch:
         folder = Path(scratch)
-        folder.chmod(0o711)  # PostgreSQL's account must be able to enter it
+        folder.chmod(0o711)  # PostgreSQL's account must be able to enter the folder
         try:
             wheels = build_twice(uv, folder)
             for number, python in enumerate(options.pythons):

@@ -12,8 +12,8 @@ from django.db import connection
 from apps.artifacts.services import derived
 from byteor_cloud.storage import data_folders
 
-EVERY_S = 600.0  # seconds; leftovers are removed within an hour, as LEFTOVER_S is half an hour
-END_S = 5.0
+EVERY_S = 600.0  # seconds between two cleanings
+END_S = 5.0  # seconds for which the end of the thread is awaited
 logger = structlog.get_logger(__name__)
 
 

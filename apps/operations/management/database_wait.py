@@ -23,7 +23,7 @@ from byteor_cloud.database.connections import direct_connection, wait_for
 PATIENCE_S = 60.0
 LINE_EVERY_S = 5.0
 RETRY_S = 0.5
-RESPONSE_S = 5  # limit for one attempt to connect, and for its first query
+RESPONSE_S = 5  # seconds allowed for an attempt to connect, and for its query
 # The errors that waiting cannot resolve, in the English of libpq, PostgreSQL and pgbouncer. After any other error, or
 # one in another language, the server may still be starting.
 _REFUSALS = re.compile(
@@ -47,10 +47,10 @@ class Attempts(Protocol):
 
 
 def wait_for_database(report: Callable[[str], object]) -> None:
-    """Wait until the database responds. Raises OperationalError if it refuses, or does not respond for a minute.
+    """Wait until the database responds. Raises OperationalError after a minute, or if waiting cannot help.
 
-    ``report`` is called with a line every five seconds. SIGTERM and SIGINT exit with code 0. Does nothing for the
-    embedded database, which is already running.
+    ``report`` is called with a line every five seconds. SIGTERM and SIGINT end the process with code 0. Does nothing
+    for the embedded database, which is already running.
     """
     current: Config = settings.CONFIG
     if current.database_url is None:
@@ -60,7 +60,7 @@ def wait_for_database(report: Callable[[str], object]) -> None:
 
 
 def wait_for_attempts(attempts: Attempts, report: Callable[[str], object], *, clock: Callable[[], float]) -> None:
-    """Wait until an attempt succeeds. Reports and raises like ``wait_for_database``."""
+    """Wait until an attempt succeeds. Calls ``report`` and raises like ``wait_for_database``."""
     started = clock()
     next_line = started + LINE_EVERY_S
     while not attempts.wait(max(0.0, min(next_line, started + PATIENCE_S) - clock())):

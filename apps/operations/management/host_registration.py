@@ -14,14 +14,14 @@ from django.db import DatabaseError, InterfaceError, connection
 from apps.tenancy.services import hosts
 from byteor_cloud.ids import uuid7
 
-EVERY_S = 10.0  # seconds; several times within hosts.LIVE_FOR
-END_S = 5.0
+EVERY_S = 10.0  # seconds between two reports, of which several fit into hosts.LIVE_FOR
+END_S = 5.0  # seconds for which the end of the thread is awaited
 logger = structlog.get_logger(__name__)
 
 
 @contextmanager
 def announced() -> Iterator[None]:
-    """List this server among the live hosts while the block runs."""
+    """List this server among the live hosts, with the ids of its master keys, while the block runs."""
     host_id = uuid7()
     hosts.announce(host_id)
     connection.close()

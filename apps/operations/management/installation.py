@@ -34,7 +34,7 @@ def migrate() -> None:
 
 
 def find_organization(text: str) -> Organization:
-    """Return the organization with this id or slug. Raises CommandError."""
+    """Return the organization with this id or slug. Raises CommandError if there is none."""
     try:
         is_named = Q(pk=UUID(text))
     except ValueError:
@@ -51,7 +51,7 @@ def bracketed(host: str) -> str:
 
 
 def create_folders() -> None:
-    """Create the folders for temporary files. Raises CommandError if that fails, unless the disk is full.
+    """Create the folders for temporary files. Raises CommandError if that fails, except for disk errors.
 
     A server with a full disk can still serve reads. Later, each use of a folder creates it.
     """

@@ -18,7 +18,7 @@ class OperatorCommand(BaseCommand):
 
     @override
     def execute(self, *args: Any, **options: Any) -> Any:
-        """Run the command. Without the master key, it fails with a line that says what to do."""
+        """Run the command. Without the master key, raises CommandError with a line that states what to do."""
         try:
             return super().execute(*args, **options)
         except MasterKeyUnavailable as error:

@@ -16,7 +16,7 @@ logger = structlog.get_logger(__name__)
 
 
 def collect() -> Mapping[str, str]:
-    """Collect the files if they have changed. Returns the environment variables that the API needs to serve them."""
+    """Collect the files if they have changed. Returns environment variables that the API needs in addition, if any."""
     mark, found = settings.STATIC_ROOT.with_name("static.collected"), _fingerprint()
     try:
         if settings.STATIC_ROOT.is_dir() and mark.exists() and mark.read_text() == found:

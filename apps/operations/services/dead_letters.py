@@ -21,7 +21,7 @@ from byteor_cloud.worker.dead_letters import retry_dead_letter
 
 @dataclass(frozen=True, slots=True)
 class JobSubject:
-    """A table that jobs refer to: its model, the path to its tenant, and the permission to view its rows."""
+    """A table that jobs refer to: its model, the field path of a row's tenant, and the permission to view the rows."""
 
     model: type[Model]
     tenant: str = "environment"
@@ -40,7 +40,7 @@ SUBJECTS: dict[str, JobSubject] = {
 
 
 def tenant_of(job: ProcrastinateJob) -> Tenant:
-    """Return the tenant of the row that the job refers to; None if it refers to no row or the row is deleted."""
+    """Return the tenant of the row that the job refers to; None without a subject, or if the row was deleted."""
     for argument, subject in SUBJECTS.items():
         if argument in job.args:
             whole = "environment__project__organization" if subject.tenant == "environment" else subject.tenant
@@ -51,7 +51,7 @@ def tenant_of(job: ProcrastinateJob) -> Tenant:
 
 @transaction.atomic
 def retry(job: ProcrastinateJob, *, actor: Actor) -> None:
-    """Put a failed job back into the queue. Raises Conflict if it has not failed or an equal job is queued."""
+    """Put a failed job back into the queue. Raises Conflict if the job has not failed, or an equal job is waiting."""
     locked = ProcrastinateJob.objects.select_for_update().get(pk=job.pk)
     if locked.status != "failed":
         raise Conflict(f"The job is {locked.status}. Only a failed job can be retried.", code="not_failed")

@@ -1,4 +1,4 @@
-"""Authentication by bearer credentials: one class for each family of credentials."""
+"""Authentication by bearer credentials: helpers, the base class, and the classes for user tokens and keys."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from apps.tenancy.services.tokens import note_use
 from byteor_cloud.database.compiled import CompiledQuery
 from byteor_cloud.errors import Unauthenticated
 
-# The error is the same in all cases, so that an attacker cannot find out whether a credential exists.
+# The error is the same in all three cases, so that an attacker cannot find out whether a credential exists.
 UNUSABLE = "The credential is unknown, expired or revoked."
 _VERIFIED = "byteor.verified"  # a key of ``request.META``
 
@@ -73,7 +73,7 @@ def verified_digest(request: HttpRequest) -> str | None:
 def client_ip(request: HttpRequest | Request) -> str | None:
     """Return the caller's IP address in a form that PostgreSQL's inet accepts, or None if it is unknown.
 
-    Behind trusted proxies, this is the address that the outermost proxy reports in X-Forwarded-For. If that entry is
+    Behind trusted proxies, this is the address that the outermost of them reports in X-Forwarded-For. If that entry is
     not an address, or the header has fewer entries than there are proxies, this is the address of the connected peer.
     """
     hops: int = settings.CONFIG.trusted_proxies
@@ -85,7 +85,7 @@ def client_ip(request: HttpRequest | Request) -> str | None:
 
 
 def _address(text: str) -> str | None:
-    """Return the normalized address in ``a.b.c.d``, ``a.b.c.d:port``, ``[v6]:port`` or ``v6%zone``, or None."""
+    """Return the normalized address in a text such as ``a.b.c.d:port``, ``[v6]:port`` or ``v6%zone``, or None."""
     match = _HOST_AND_PORT.fullmatch(text.strip()[:_LONGEST_ADDRESS])
     if match is None:
         return None
@@ -110,7 +110,7 @@ class CredentialAuthentication(BaseAuthentication):
         """Return the caller, or None if there is no credential or it belongs to another family.
 
         Raises Unauthenticated if the header or the credential is malformed, or if the credential is unknown, expired or
-        revoked, or its owner is not active.
+        revoked, or no longer live (``is_live``).
         """
         text = bearer_credential(request)
         if text is None:
@@ -140,7 +140,7 @@ class CredentialAuthentication(BaseAuthentication):
         return self._by_digest.first(digest, timezone.now())
 
     def is_live(self, credential: Any) -> bool:
-        """Return whether the owner of the credential is still active."""
+        """Return whether the owner of the credential (person, project, environment, agent) exists and is active."""
         return True
 
     def actor_fields(self, credential: Any) -> tuple[Any, str, str]:

@@ -1,4 +1,4 @@
-"""Base classes of all views under /api: the caller, its rate limit and permissions, and the scope in the URL.
+"""Base classes of the views of resources: the caller, its rate limit and permissions, and the scope in the URL.
 
 An action without a declared ``Operation`` is denied.
 """
@@ -38,7 +38,7 @@ SIGNED_IN: Final = None
 
 
 class ApiViewSet(ResourceViewSet):
-    """Base of all API views. Views outside any organization inherit from it directly."""
+    """Base of the views that need a bearer credential. Views outside any organization inherit from it directly."""
 
     credentials: ClassVar[tuple[Family, ...]] = BEARER
     commands: ClassVar[tuple[Command, ...]] = ()
@@ -103,7 +103,7 @@ class ApiViewSet(ResourceViewSet):
         audit.count_denial(f"{type(self).__name__}.{self.action}", actor=self.actor, organization_id=organization_id)
 
     def resolve_scope(self) -> None:
-        """Load the organization, project and environment in the URL. Raises NotFound."""
+        """Load the organization, project and environment in the URL. Raises NotFound without a row or a role."""
 
     @property
     def granted_permissions(self) -> frozenset[Permission]:
@@ -112,12 +112,12 @@ class ApiViewSet(ResourceViewSet):
 
     @property
     def scope(self) -> audit.Scope:
-        """The organization, project or environment in the URL; None outside any organization."""
+        """The organization, project or environment in the URL, if it was loaded; None outside any organization."""
         return None
 
     @final
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Check the request, and make a POST with an ``Idempotency-Key`` idempotent."""
+        """Check the request. Make a POST with an ``Idempotency-Key`` idempotent if the operation supports this."""
         super().initial(request, *args, **kwargs)
         operation = self.operation
         assert operation is not None  # noqa: S101  check_permissions refuses an action without an operation

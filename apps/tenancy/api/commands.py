@@ -33,7 +33,7 @@ def rotate(organization: Organization, *, actor: Actor, **times: int) -> Signing
     """Rotate the signing key.
 
     Publishes a new key, which starts to sign after `activate_in_s` seconds. From then on, the previous key only
-    verifies signatures, for `retire_in_s` seconds.
+    verifies signatures, for `retire_in_s` seconds. Returns 409 if a `next` key already exists.
     """
     return signing_keys.rotate(organization=organization, actor=actor, **times)
 
@@ -50,7 +50,7 @@ def retire(key: SigningKey, *, reason: str, actor: Actor) -> None:
     """Retire a signing key.
 
     Retires a `retiring` key immediately, or withdraws the `next` key. A signature that contains its time still verifies
-    if it was made before the key was retired.
+    if it was made before the key was retired. Returns 409 for a key that is `active` or already `retired`.
     """
     signing_keys.retire(key, reason=reason, actor=actor)
 
@@ -74,7 +74,8 @@ def rotate_secret(webhook: Webhook, *, actor: Actor) -> Created:
 def test(webhook: Webhook, *, actor: Actor) -> WebhookDelivery:
     """Send a test event to a webhook.
 
-    Sends an event of type `ping` to the webhook. The result appears in the webhook's list of deliveries.
+    Sends an event of type `ping` to the webhook in the background. The result appears in the webhook's list of
+    deliveries. Returns 409 if the webhook is disabled.
     """
     return subscriptions.ping(webhook, actor=actor)
 
@@ -86,6 +87,7 @@ def test(webhook: Webhook, *, actor: Actor) -> WebhookDelivery:
 def redeliver(delivery: WebhookDelivery, *, actor: Actor) -> WebhookDelivery:
     """Repeat a delivery.
 
-    Sends the event again with the same `webhook-id`, so that a receiver can recognize a duplicate.
+    Sends the event again in the background, with the same `webhook-id`, by which the receiver can recognize a
+    duplicate. Returns 409 if the webhook is disabled.
     """
     return subscriptions.redeliver(delivery, actor=actor)

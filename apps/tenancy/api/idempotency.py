@@ -28,7 +28,7 @@ SECRET_LIFETIME = timedelta(minutes=10)
 
 @dataclass(frozen=True, slots=True)
 class Repeatable:
-    """A request with an ``Idempotency-Key``: its caller, key and fingerprint, and the lifetime of the response."""
+    """A request with an ``Idempotency-Key``: its caller, key and fingerprint, and how long to keep the response."""
 
     caller: str
     key: str
@@ -37,7 +37,7 @@ class Repeatable:
 
     @classmethod
     def of(cls, request: Request, *, principal: Principal, holds_secret: bool) -> Repeatable:
-        """Read the request's key. A response that ``holds_secret`` is kept for 10 minutes only. Raises InvalidInput."""
+        """Read the request's key. If ``holds_secret``, the response is kept for 10 minutes. Raises InvalidInput."""
         key = request.headers["Idempotency-Key"]
         try:
             IDEMPOTENCY_KEY.read(key)
@@ -57,7 +57,7 @@ class Repeatable:
 def idempotent(
     handler: Callable[..., Response], *, principal: Principal, holds_secret: bool
 ) -> Callable[..., Response]:
-    """Wrap ``handler`` so that a request with a repeated key gets the first response again."""
+    """Wrap ``handler`` so that a request with a repeated key gets the first 2xx response again."""
 
     def wrapped(request: Request, *args: Any, **kwargs: Any) -> Response:
         repeatable = Repeatable.of(request, principal=principal, holds_secret=holds_secret)

@@ -1,4 +1,4 @@
-"""Rate limits. Requests of agents are counted in memory, and all others in the database.
+"""Rate limits. Requests of agents are counted in memory, and all others in the database, unless the disk is full.
 
 If the database counted agents' requests as well, each heartbeat would update a counter.
 """
@@ -31,7 +31,7 @@ _local_minute = 0
 
 @dataclass(frozen=True, slots=True)
 class RateLimitUsage:
-    """The number of requests counted in this minute, and the limit."""
+    """The number of requests counted in the minute of ``now``, and the limit."""
 
     used: int
     limit: int
@@ -142,6 +142,6 @@ def count_request(principal: Principal) -> RateLimitUsage | None:
 
 
 def count_refusal(principal: Principal) -> None:
-    """Count a refused request of an enrollment token, under its environment."""
+    """Count a refused request of an enrollment token for the token's environment. Does nothing for other families."""
     if principal.family is Family.ENROLLMENT and principal.rate_limit_key and settings.CONFIG.rate_limit:
         _add_shared(principal.rate_limit_key, int(time.time() // WINDOW_S), 1)

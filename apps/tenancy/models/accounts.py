@@ -16,12 +16,12 @@ class UserManager(BaseUserManager["User"]):
     """Manager without passwords: people sign in through the identity provider or with a one-time link."""
 
     def find_by_verified_email(self, email: str) -> User | None:
-        """Return the account whose verified address is ``email``, or None."""
+        """Return the account whose verified address is ``email``, ignoring case, or None."""
         return self.filter(email__iexact=email, email_verified=True).first()
 
 
 class User(AbstractBaseUser, Row):
-    """A person's account. A row of social_django binds it to an issuer and a subject, never to an e-mail address.
+    """A person's account. A row of social_django binds a claimed account to an issuer and a subject.
 
     ``email_verified`` is also true for an unclaimed account that an operator or an invitation created.
     """
@@ -50,11 +50,11 @@ class User(AbstractBaseUser, Row):
         return self.is_active
 
     def has_perm(self, perm: str, obj: object = None) -> bool:
-        """Return whether the person is an installation operator. The console checks roles, not Django's permissions."""
+        """Return whether the person is an active installation operator. The console uses roles instead of ``perm``."""
         return self.is_active and self.is_superuser
 
     def has_module_perms(self, app_label: str) -> bool:
-        """Return True for every active account. The console's admin classes check roles."""
+        """Return whether the account is active. The console's admin classes check roles."""
         return self.is_active
 
 

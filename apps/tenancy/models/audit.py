@@ -40,7 +40,7 @@ class AuditEvent(models.Model):
         indexes = [
             models.Index(fields=["organization", "-id"], name="tenancy_auditevent_org"),
             models.Index(fields=["resource_id"], name="tenancy_auditevent_resource"),
-            # Each filter of the list has an index. Without one, a search for a rare value would read all events.
+            # The list's filters for values that may be rare have indexes. Without them, a search would read all events.
             models.Index(fields=["organization", "action", "id"], name="tenancy_auditevent_action"),
             models.Index(fields=["organization", "actor_id", "id"], name="tenancy_auditevent_actor"),
             models.Index(fields=["organization", "resource_kind", "id"], name="tenancy_auditevent_kind"),
@@ -96,7 +96,7 @@ class AuditSeal(models.Model):
 
 
 class DenialCount(models.Model):
-    """How often an actor was denied an action within one minute. The count is recorded as one event later."""
+    """How often an actor was denied an action within one minute. Later, one audit event records the count."""
 
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, null=True, related_name="+")
     actor_kind = models.CharField(max_length=20)
@@ -123,8 +123,8 @@ class RepeatedEvent(models.Model):
     """How often an organization key repeated an event within one minute.
 
     After that minute, all repetitions are recorded as one event. ``event`` is the first event, which is recorded in
-    full. The other columns describe the last repetition; ``changes`` has the last value of each field that any
-    repetition changed.
+    full. ``resource_id``, ``request_id``, ``ip`` and ``last_at`` are those of the last repetition. ``changes`` has the
+    last value of each field that any repetition changed.
     """
 
     event = models.ForeignKey(AuditEvent, on_delete=models.PROTECT, related_name="+")

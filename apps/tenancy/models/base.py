@@ -1,4 +1,4 @@
-"""Base classes and helpers of all models."""
+"""Base classes and helpers of models."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Row(models.Model):
 
 
 class Revisioned(models.Model):
-    """Base of rows that people edit. ``revision`` counts the edits and is compared with ``If-Match``."""
+    """Base of rows that people edit. Each edit adds 1 to ``revision``, which is compared with ``If-Match``."""
 
     updated_at = models.DateTimeField(default=timezone.now, editable=False)
     revision = models.PositiveIntegerField(default=1, editable=False)
@@ -43,7 +43,7 @@ class Revisioned(models.Model):
 
 
 def folded(field: str) -> Collate:
-    """Return the expression for finding and sorting names, independent of case and of the database's locale."""
+    """Return the expression for finding and sorting names: it ignores case, and sorts by code points."""
     return Collate(Upper(field), "C")
 
 

@@ -25,7 +25,7 @@ class CredentialQuerySet(models.QuerySet[Any]):
 
 
 class Credential(Row):
-    """Base of all stored credentials. Only the secret's digest is kept, and a prefix by which people recognize it."""
+    """Base of all stored credentials. A row has the digest of the secret, and a prefix by which people recognize it."""
 
     family: ClassVar[Family]
 
@@ -55,8 +55,8 @@ class UserToken(Credential):
 class OrganizationKey(Credential):
     """An organization API key, which gives a program a role in an organization or in one of its projects.
 
-    ``created_by`` is the person who created the key. If another organization key created it, this is the person who
-    created that key. Null if unknown.
+    ``created_by`` is the person who created the key. If another organization key created the key, it is that key's
+    ``created_by``. Null if unknown.
     """
 
     family = Family.ORGANIZATION

@@ -10,9 +10,9 @@ from byteor_cloud.ids import uuid7
 
 
 class MasterKey(models.Model):
-    """The id (``vault.key_id``) of the master key under which all values are encrypted. The table has only one row.
+    """The id (``vault.key_id``) of the master key under which all values are encrypted. The table has at most one row.
 
-    A transaction that encrypts a value holds a share lock on the row, so a rotation of the key waits for its commit.
+    A transaction that encrypts a value holds a share lock on the row, so a rotation of the key waits until it ends.
     """
 
     ONLY = 1
@@ -32,7 +32,7 @@ class MasterKey(models.Model):
 
 
 class Host(models.Model):
-    """A running ``serve`` process: the ids of its master keys, and when it last reported that it runs."""
+    """A ``serve`` process: its host and mode, the ids of its master keys, and when it last reported that it runs."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     name = models.CharField(max_length=255)

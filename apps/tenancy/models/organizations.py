@@ -16,7 +16,7 @@ from byteor.engine.machines import StateMachine
 
 
 class Organization(Row, Revisioned):
-    """The top level of tenancy. Accounts of people belong to no organization; memberships connect them."""
+    """The top level of tenancy. Accounts of people belong to no organization; memberships give them roles in it."""
 
     name = models.CharField(max_length=200)
     slug = models.SlugField(max_length=63)
@@ -46,7 +46,7 @@ class Organization(Row, Revisioned):
 
 
 class LiveQuerySet(models.QuerySet[Any]):
-    """Queries on rows that are only marked as deleted at first. The worker deletes them later."""
+    """Queries on rows that are at first only marked as deleted. The worker deletes these rows later."""
 
     def live(self) -> Self:
         """Leave out rows that are marked as deleted."""
@@ -123,7 +123,7 @@ class Environment(Row, Revisioned):
 
 
 class EnvironmentOwned(Row):
-    """Base of every row that belongs to an environment."""
+    """Base of most models whose rows belong to an environment."""
 
     environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+")
 
@@ -168,7 +168,10 @@ class Membership(Row, Revisioned):
 
     @classmethod
     def first_admin(cls, organization_id: UUID) -> UUID | None:
-        """Return the user id of the org_admin who joined first (the person behind jobs that agents cause), or None."""
+        """Return the user id of the org_admin who has been a member longest, or None without an org_admin.
+
+        This user is the person behind jobs that agents cause.
+        """
         admins = cls.objects.filter(organization=organization_id, project=None, role=Role.ORG_ADMIN)
         return admins.order_by("pk").values_list("user_id", flat=True).first()
 

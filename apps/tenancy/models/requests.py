@@ -11,7 +11,7 @@ from apps.tenancy.models.sealed_field import SealedField
 
 
 class RateCounter(models.Model):
-    """The number of requests counted by a rate limit in one minute. The table is UNLOGGED: a crash may empty it."""
+    """The number of requests counted by a rate limit in one minute. A crash empties the table, which is UNLOGGED."""
 
     key = models.CharField(max_length=100, primary_key=True)
     minute = models.BigIntegerField()
@@ -28,7 +28,7 @@ class IdempotencyKeyQuerySet(models.QuerySet[Any]):
 
 
 class IdempotencyKey(models.Model):
-    """The encrypted response to the first request with an ``Idempotency-Key``, saved in that request's transaction.
+    """The encrypted 2xx response to the first request with an ``Idempotency-Key``, saved in that request's transaction.
 
     The console stores its submitted forms and their results in this table as well (``services/sent_forms.py``).
     """

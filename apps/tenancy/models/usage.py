@@ -23,7 +23,7 @@ class Quota(StrEnum):
 class OrganizationQuotas(models.Model):
     """The quotas of an organization. An organization without a quota has no row.
 
-    A transaction that adds something limited by a quota locks the row until it ends.
+    A transaction that adds something limited by a quota locks the row until the transaction ends.
     """
 
     organization = models.OneToOneField(Organization, on_delete=models.PROTECT, primary_key=True, related_name="+")
@@ -70,7 +70,8 @@ class UseCount(models.Model):
         WORK = "work"
 
     # Deleting an environment's agents, drafts and files adds rows, which a trigger deletes at the end. With a foreign
-    # key constraint, each new row would lock the environment last. A purge locks it first, so the two could deadlock.
+    # key constraint, a transaction that adds a row would lock the environment last. A purge locks the environment
+    # first, so it could deadlock with that transaction.
     environment = models.ForeignKey(
         Environment, on_delete=models.DO_NOTHING, null=True, related_name="+", db_index=False, db_constraint=False
     )
@@ -79,7 +80,7 @@ class UseCount(models.Model):
         Organization, on_delete=models.DO_NOTHING, null=True, related_name="+", db_index=False, db_constraint=False
     )
     kind = models.CharField(max_length=16, choices=Kind.choices)
-    since = models.DateField(null=True)  # the day, or the first day of the month
+    since = models.DateField(null=True)  # the day, or the first day of the month; null in counts of environments
     count = models.BigIntegerField()
     is_sum = models.BooleanField(db_default=False)
 

@@ -16,7 +16,7 @@ from apps.tenancy.webhook_events import Outcome, type_of
 
 
 class Webhook(Row, Revisioned):
-    """A subscription: a receiver's URL and the event types to send. Its secrets are encrypted under the master key."""
+    """A subscription: a receiver's URL, and the events to send. Its secrets are encrypted under the master key."""
 
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="webhooks")
     project = models.ForeignKey(Project, on_delete=models.CASCADE, null=True, related_name="+")
@@ -27,7 +27,7 @@ class Webhook(Row, Revisioned):
     enabled = models.BooleanField(default=True)
     # Why the control plane disabled the webhook. Empty if it did not, or if the webhook was enabled again.
     disabled_reason = models.CharField(max_length=200, blank=True, editable=False)
-    # When the attempts began to fail. Null if none has failed since the last success, or since the webhook was enabled.
+    # When the attempts began to fail. Null if none has failed since the last success or since the webhook was enabled.
     failing_since = models.DateTimeField(null=True, editable=False)
     secret = SealedField(context="webhook:{row.organization_id}:{row.pk}", noun="webhook secret")
     # After a rotation, deliveries are signed with both secrets until ``previous_secret_until``.

@@ -1,1 +1,1 @@
-"""The functions that read and change this app's data, one module for each kind of resource."""
+"""The functions that read and change this app's data."""

@@ -36,7 +36,7 @@ def claim_or_create_account(
     """Return the account of a person who signs in with a new identity.
 
     An unclaimed account is claimed only with its verified e-mail address; otherwise a new account is created. Raises
-    Unauthenticated if the account is not active.
+    Unauthenticated if the unclaimed account is not active.
     """
     holder = None
     if email and is_verified:

@@ -64,11 +64,11 @@ def record(
     outcome: str = "success",
     subject: tuple[str, object] | None = None,
 ) -> AuditEvent:
-    """Record one event. Call it inside the transaction of the change. ``changes`` must not contain a secret.
+    """Record one event. Call this inside the transaction of the change. ``changes`` must not contain a secret.
 
-    If an organization key repeats an event within a minute, the repetition is only counted, and the first event is
-    returned. Events with the same action and ``subject`` count as repetitions. ``subject`` defaults to the resource. If
-    each repetition creates another resource, pass something that stays the same.
+    If an organization key repeats an event in the same minute, the repetition is only counted, and the first event is
+    returned. Events of a key with the same action and ``subject`` count as repetitions. ``subject`` defaults to the
+    resource. If each repetition creates another resource, pass something that stays the same.
     """
     event = _event(action, actor, resource, changes, outcome=outcome, **_scope_ids(scope))
     if (repeated := _count_repetition(event, subject or resource)) is not None:
@@ -80,7 +80,7 @@ def record(
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An event for ``record_all``. The fields are the arguments of ``record``."""
+    """An event for ``record_all``. The fields are arguments of ``record``."""
 
     action: str
     actor: Actor
@@ -90,7 +90,7 @@ class Entry:
 
 
 def record_all(entries: Iterable[Entry]) -> None:
-    """Record several events in one statement. Call it inside the transaction of the changes.
+    """Record several events with few statements. Call this inside the transaction of the changes.
 
     Entries with the same actor, action and resource belong together: all of them are recorded, or they count as one
     repetition.
@@ -176,7 +176,8 @@ def _count_repetition(event: AuditEvent, subject: tuple[str, object]) -> AuditEv
     """Count an event that an organization key has already caused in this minute, and return the earlier event.
 
     Returns None if the event must be recorded, because it is the first of its minute or has another kind of actor.
-    People's events are recorded one by one. The events of agents and enrollment tokens are limited elsewhere.
+    The events of people and the system are recorded one by one. The events of agents and enrollment tokens are limited
+    elsewhere.
     """
     if event.actor_kind != "organization_key":
         return None
@@ -202,7 +203,7 @@ def _count_repetition(event: AuditEvent, subject: tuple[str, object]) -> AuditEv
 
 @transaction.atomic
 def close_repetitions() -> None:
-    """Record one event for the repetitions of each event in a past minute, with their count and the last values."""
+    """Record one event for the repetitions of each event in a past minute. It has their count and their last values."""
     past = RepeatedEvent.objects.filter(minute__lte=_MINUTE_AGO)
     closed = past.select_related("event").select_for_update(of=("self",), skip_locked=True).order_by("last_at", "id")
     for row in closed:
@@ -230,7 +231,7 @@ def count_denial(action: str, *, actor: Actor, organization_id: UUID | None) -> 
 
 @transaction.atomic
 def close_denials() -> None:
-    """Record one event for the denials of each actor, action and past minute."""
+    """Record one event for the denials of each actor and action in each organization and past minute."""
     closed = DenialCount.objects.filter(minute__lte=_MINUTE_AGO).select_for_update(skip_locked=True)
     for row in closed:
         record(

@@ -23,7 +23,7 @@ def announce(host_id: UUID) -> None:
     """Store or update the row of this host's ``serve`` process: the ids of its master keys, and that it is running."""
     try:
         ids = vault.own_key_ids()
-    except vault.MasterKeyUnavailable:  # the key's file was removed
+    except vault.MasterKeyUnavailable:  # the file of a key is missing or damaged
         ids = []
     current = settings.CONFIG
     row = Host(

@@ -31,7 +31,7 @@ def delete_old[C: Credential](family: type[C], now: datetime) -> int:
 
 
 def delete_old_credentials(now: datetime | None = None) -> int:
-    """Delete user tokens and organization keys that became invalid over 90 days ago, and old one-time links.
+    """Delete user tokens and organization keys that became invalid over 90 days ago, and old sign-in links.
 
     Returns the number of deleted rows.
     """
@@ -55,7 +55,7 @@ def delete_old_sign_ins(now: datetime | None = None) -> None:
 
 
 def delete_old_requests(now: datetime | None = None) -> None:
-    """Delete rate counters of past minutes and expired idempotency keys."""
+    """Delete old rate counters and expired idempotency keys."""
     minute = int((now.timestamp() if now else time.time()) // 60)
     delete_in_batches(RateCounter.objects.filter(minute__lt=minute - COUNTER_MINUTES))
     delete_in_batches(IdempotencyKey.objects.expired())

@@ -34,7 +34,7 @@ from byteor_cloud.ids import smallest_uuid7
 BATCH_SIZE = 5000  # events sealed per transaction
 _INSTALLATION_LOCK = 7_226_190_004  # an arbitrary lock number, the same in every process
 PAGE = 5000  # sequence numbers per query
-# Smaller than PAGE: an export keeps a page in memory while it waits for its client, and many exports may run.
+# Smaller than PAGE: an export keeps a page in memory while it waits for its client, and many may run concurrently.
 EXPORT_PAGE = 50
 # The query reads plain rows instead of model instances, so that an event takes only microseconds. It reads them page by
 # page, because a ledger may have any length. A page is a range of seq, not a LIMIT: with outdated statistics, the
@@ -82,7 +82,9 @@ def _to_linked_event(row: AuditEvent) -> LedgerEvent:
 
 @transaction.atomic
 def seal_chain(organization_id: UUID | None, *, limit: int = BATCH_SIZE, whole: bool = False) -> int:
-    """Append the oldest ``limit`` unsealed events to the chain of an organization (None: of the installation).
+    """Append unsealed events, oldest first and at most ``limit``, to the chain of an organization.
+
+    None stands for the installation.
 
     Returns the number of sealed events. ``whole`` searches the whole ledger, not only the recent part in which unsealed
     events are expected. Only the worker seals, so that requests do not wait for each other at the head of the chain.
@@ -119,7 +121,7 @@ def _unsealed_events(last: AuditSeal | None) -> QuerySet[AuditEvent]:
 
 
 def seal_all(*, whole: bool = False) -> None:
-    """Seal every chain that has unsealed events.
+    """Seal the recent unsealed events of all chains.
 
     ``whole`` searches the whole ledger, and so finds old events of a chain that was not sealed while other chains were.
     """
@@ -130,7 +132,7 @@ def seal_all(*, whole: bool = False) -> None:
 
 
 def _query_of_chain(sql: str, table: str, organization_id: UUID | None) -> tuple[str, list[UUID]]:
-    """Restrict the query to the chain of an organization (None: of the installation). Return it and its parameters."""
+    """Restrict the query to the chain of an organization (None: of the installation). Return it with parameters."""
     if organization_id is None:
         return sql.format(chain=f"{table}.organization_id IS NULL"), []
     return sql.format(chain=f"{table}.organization_id = %s"), [organization_id]
@@ -139,7 +141,10 @@ def _query_of_chain(sql: str, table: str, organization_id: UUID | None) -> tuple
 def read_links(
     organization_id: UUID | None, *, after_seq: int = _BEFORE_ALL, until: int | None = None, page: int = PAGE
 ) -> Iterator[Link]:
-    """Yield the links in the chain of an organization (None: of the installation). Keep only one page in memory."""
+    """Yield the links after ``after_seq`` in the chain of an organization (None: of the installation).
+
+    Stops after the sequence number ``until``. Keeps only one page in memory.
+    """
     seals = AuditSeal.objects.filter(organization=organization_id)
     while True:
         # Each page starts at the next existing link, because tampering may have left a gap of any size.
@@ -168,7 +173,7 @@ class Verification:
         self.unsealed_since: datetime | None = None
 
     def faults(self) -> Iterator[LedgerFault]:
-        """Read the whole ledger and yield every fault in it."""
+        """Read the whole ledger and yield every fault in it. At the end, set ``unsealed`` and ``unsealed_since``."""
         yield from self.chain.verify_links(read_links(self.organization_id))
         yield from self.chain.finish()
         with connection.cursor() as cursor:

@@ -14,17 +14,17 @@ from apps.tenancy.models.sealed_field import SealedField, sealed_fields
 from apps.tenancy.services import audit, vault
 
 BATCH_SIZE = 500  # rows read and written per statement
-MAX_NAMED = 20  # values listed in an error
-LOCK_TIMEOUT_MS = 200  # less than PostgreSQL's deadlock_timeout of 1 s
+MAX_NAMED = 20  # maximum number of values listed in an error
+LOCK_TIMEOUT_MS = 200  # less than PostgreSQL's deadlock_timeout, which is 1 s by default
 PAUSE_S = 0.2  # seconds before the next attempt
 
 
 def reseal(*, actor: Actor) -> dict[str, int]:
     """Encrypt every value under this host's current master key, and make this key the installation's.
 
-    Returns the number of changed values by column. Changes all values or none, and is idempotent. Raises
-    MasterKeyUnavailable if this host does not have the installation's key, and VaultError if some values can be
-    decrypted with neither of the host's keys.
+    Returns the number of changed values by column, without unchanged columns. Changes all values or none, and is
+    idempotent. Raises MasterKeyUnavailable if this host does not have the installation's key, and VaultError if some
+    values can be decrypted with neither of the host's keys.
     """
     while True:
         try:
@@ -32,7 +32,7 @@ def reseal(*, actor: Actor) -> dict[str, int]:
         except OperationalError as error:
             if not isinstance(error.__cause__, LockNotAvailable):
                 raise
-        # Another transaction locked a value and waits for the lock on the key, which the rollback has released.
+        # Another transaction locked a value, and may be waiting for the lock on the key. The rollback has released it.
         time.sleep(PAUSE_S)
 
 
@@ -68,7 +68,7 @@ def _reseal(actor: Actor) -> dict[str, int]:
 
 
 def _reseal_column(field: SealedField, lost: list[str]) -> int:
-    """Encrypt the column's values again and return how many changed. Add those that no key decrypts to ``lost``."""
+    """Encrypt the column's values again and return how many changed. Name those that no key decrypts in ``lost``."""
     rows = field.model._base_manager.exclude(**{field.attname: None}).select_for_update(of=("self",), no_key=True)
     count = 0
     changed = []

@@ -20,7 +20,10 @@ def _check_grant(granter: frozenset[Permission], role: Role) -> None:
 
 
 def check_not_last_admin(membership: Membership) -> None:
-    """Raise Conflict if this membership is the last active org_admin's. Lock the organization before you call this."""
+    """Raise Conflict if this is an org_admin's membership and the organization has no other active org_admin.
+
+    Before a change, lock the organization and then call this.
+    """
     if membership.project_id is None and membership.role == Role.ORG_ADMIN:
         others = Membership.objects.filter(
             organization_id=membership.organization_id,
@@ -49,7 +52,8 @@ def add(
 
     If no account has the address, creates an unclaimed one. The person claims the account by signing in with the
     address. Raises Forbidden if the role exceeds the granter's permissions, InvalidInput for an org_admin of a project
-    or an address in another domain than ``email_domains``, and Conflict if the person already has a role there.
+    or a domain that is not in ``email_domains``, and Conflict if the person already has a role in ``organization`` or
+    ``project``.
     """
     _check_grant(granter, role)
     if project is not None and role is Role.ORG_ADMIN:
@@ -82,11 +86,11 @@ def change_role(
 ) -> Membership:
     """Change a member's role.
 
-    Raises Conflict for the last org_admin, Forbidden if the old or new role exceeds the granter's permissions,
-    InvalidInput for an org_admin of a project, and PreconditionFailed if the revision is not ``expected_revision``.
+    Raises Conflict if the last active org_admin would lose that role, Forbidden if the old or new role exceeds the
+    granter's permissions, InvalidInput for an org_admin of a project, and the errors of ``lock_revision``.
     """
     lock_row(membership.organization)
-    current = Membership.objects.select_related("organization", "project", "user").get(pk=membership.pk)
+    current = lock_row(membership, related=("organization", "project", "user"))
     _check_grant(granter, Role(current.role))
     _check_grant(granter, role)
     if current.project_id is not None and role is Role.ORG_ADMIN:
@@ -111,7 +115,7 @@ def remove(
     actor: Actor,
     expected_revision: int | None = None,
 ) -> None:
-    """Remove a member. Raises Conflict, Forbidden and PreconditionFailed as ``change_role`` does."""
+    """Remove a member. Raises the same errors as ``change_role``, except InvalidInput."""
     lock_row(membership.organization)
     current = lock_revision(membership, expected_revision)
     _check_grant(granter, Role(current.role))

@@ -23,7 +23,7 @@ from byteor_cloud.errors import Forbidden, InvalidInput
 from byteor_cloud.ids import uuid7
 from byteor_cloud.worker.jobs import enqueue
 
-PURGED_AFTER_S = 60  # seconds; longer than any request that has read the row can take
+PURGED_AFTER_S = 60  # seconds from a deletion to the purge; longer than any request that has read the row can take
 
 
 def _slug(name: str, given: str | None) -> str:
@@ -103,7 +103,7 @@ def update_project(
 
 
 def find_project(organization: Organization, project_id: UUID | None) -> Project | None:
-    """Return the organization's project with this id, or None if the id is None. Raises InvalidInput for a wrong id."""
+    """Return the project with this id, or None if the id is None. Raises InvalidInput if ``organization`` has none."""
     if project_id is None:
         return None
     project: Project | None = Project.objects.live().filter(pk=project_id, organization=organization).first()
@@ -160,8 +160,8 @@ def update_environment(
 ) -> Environment:
     """Edit name or settings. Settings that are not in ``values`` keep their values.
 
-    Raises Forbidden if approval, replay or freeze rules would loosen, unless ``may_loosen``, PreconditionFailed if the
-    revision is not ``expected_revision``, and IntegrityError (409) if the name is taken.
+    Raises Forbidden if approval, replay or freeze rules would loosen, unless ``may_loosen``, IntegrityError (409) if
+    the name is taken, and the errors of ``lock_revision``.
     """
     locked = lock_revision(environment, expected_revision)
     merged = _merged(locked, values)
@@ -172,9 +172,10 @@ def update_environment(
 
 @transaction.atomic
 def delete(row: Project | Environment, *, kind: str, actor: Actor, expected_revision: int | None = None) -> None:
-    """Hide a project or environment from all callers immediately. The worker deletes its rows a minute later.
+    """Hide a project or environment from all callers immediately.
 
-    By then, all requests that had read the row have finished. The audit events are kept.
+    The worker deletes it with everything in it at least a minute later. By then, all requests that had read ``row``
+    have finished. The audit events are kept.
     """
     locked = lock_revision(row, expected_revision)
     locked.deleted_at = timezone.now()

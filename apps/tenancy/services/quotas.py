@@ -32,9 +32,10 @@ _REFUSALS = {
 
 @transaction.atomic
 def set_quotas(organization: Organization, limits: Mapping[Quota, int | None], *, actor: Actor) -> None:
-    """Set the given quotas of the organization (None: no limit) and keep the others. Raises InvalidInput.
+    """Set the given quotas of the organization (None: no limit) and keep the others.
 
-    A quota below the current usage deletes nothing.
+    A quota below the current usage deletes nothing. Raises InvalidInput if a quota is not from 0 to ``MAX_LIMIT``, and
+    NotFound if the organization was deleted.
     """
     for quota, limit in limits.items():
         if limit is not None and not 0 <= limit <= MAX_LIMIT:
@@ -66,7 +67,7 @@ class Allowance:
     used: int
 
     def take(self, amount: int = 1) -> None:
-        """Add ``amount`` to the usage. Raises QuotaExceeded if that exceeds the limit, unless ``amount`` is 0."""
+        """Add ``amount`` to the usage. Raises QuotaExceeded if the sum exceeds the limit, unless ``amount`` is 0."""
         if amount and self.used + amount > self.limit:
             advice = _REFUSALS[self.quota].format(used=self.used, more=amount, limit=self.limit)
             detail = f"{advice}, or request a higher quota from the installation operator."
@@ -77,7 +78,7 @@ class Allowance:
 def check(organization_id: UUID, amounts: Mapping[Quota, int]) -> bool:
     """Raise QuotaExceeded if adding these amounts to the usage would exceed a quota of the organization.
 
-    Returns whether any of these quotas is set. If so, only ``reserve`` keeps concurrent requests from exceeding it.
+    Returns whether any of these quotas is set. If so, only ``reserve`` keeps concurrent requests within these quotas.
     """
     quotas = _quotas(frozenset(amounts), lock=False).first(organization_id)
     if quotas is None:

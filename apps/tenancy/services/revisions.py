@@ -56,9 +56,9 @@ def edit[R: Revisioned](
     expected_revision: int | None = None,
     unaudited: Collection[str] = (),
 ) -> R:
-    """Set ``values`` and record one audit event with the old and new values of all fields except ``unaudited``.
+    """Set ``values`` and record one audit event with the old and new values of changed fields, except ``unaudited``.
 
-    If every value is already set, nothing is saved or recorded.
+    If every value is already set, nothing is saved or recorded. Raises the errors of ``lock_revision``.
     """
     locked = lock_revision(row, expected_revision)
     changes = {

@@ -35,7 +35,7 @@ def run_once(
     caller = f"console:{actor.id}"
     fingerprint = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
     try:
-        with transaction.atomic():  # waits while the first submission is still running
+        with transaction.atomic():  # the insert waits while the first submission is still running
             _row(caller, form_id, fingerprint, b"", 2 * LIFETIME).save(force_insert=True)
     except IntegrityError:
         return _first_result(caller, form_id, fingerprint)

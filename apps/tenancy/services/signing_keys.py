@@ -3,7 +3,7 @@
 A private key leaves the vault only to sign. The installation's key (no organization) signs the checkpoints of the
 installation's own audit chain.
 
-A key's status depends only on its times (``SigningKey.status_at``), so that all readers see it change at the same
+A key's status follows from its times (``SigningKey.status_at``), so that all readers see the status change at the same
 moment. The worker then stores the status, records the audit event and updates the ETag in heartbeat responses.
 """
 
@@ -108,7 +108,7 @@ def retire(key: SigningKey, *, reason: str, actor: Actor) -> SigningKey:
         case KeyStatus.RETIRING:
             key.not_after = now
         case KeyStatus.NEXT:
-            # With an empty validity period, the key verifies nothing, not even a signature that claims an earlier time.
+            # Since the key is retired as of its creation, it verifies no signature that was made after its creation.
             key.not_before = key.not_after = key.created_at
             SigningKey.objects.filter(organization=organization, status=KeyStatus.ACTIVE).update(
                 signs_until=None, not_after=None
@@ -128,7 +128,7 @@ def update_all_statuses() -> None:
 
 @transaction.atomic
 def update_statuses(organization_id: UUID | None) -> None:
-    """Update the stored key statuses of an organization (None: of the installation), and record audit events."""
+    """Update the stored key statuses and ETag of an organization (None: of the installation). Record audit events."""
     organization = _lock(None if organization_id is None else Organization(pk=organization_id))
     _update_due_statuses(organization, timezone.now(), actor=system_actor("signing_keys"))
     _store_etag(organization)
@@ -149,7 +149,7 @@ def etag(key_set: keys.KeySet) -> str:
 
 
 def active_private_key(organization_id: UUID | None) -> bytes:
-    """Return the active raw private key of an organization (None: of the installation). Discard it after signing."""
+    """Return the raw private key that signs for an organization (None: the installation). Discard it after signing."""
     now = timezone.now()
     rows = SigningKey.objects.filter(organization=organization_id, private_key__isnull=False)
     return vault.unseal(next(row for row in rows if row.status_at(now) is KeyStatus.ACTIVE), "private_key")
@@ -165,7 +165,10 @@ def _lock(organization: Organization | None) -> Organization | None:
 
 
 def _activation_delay_s(organization: Organization | None) -> int:
-    """Return the seconds within which every online agent sends a heartbeat, whose response announces a new key."""
+    """Return the seconds within which every online agent sends a heartbeat, whose response announces a new key.
+
+    Returns 0 for the installation, because no agent needs its key.
+    """
     if organization is None:
         return 0
     environments = Environment.objects.live().filter(project__organization=organization)
@@ -211,7 +214,7 @@ def _save_status(key: SigningKey, status: KeyStatus, *, actor: Actor, **more_cha
 
 
 def _store_etag(organization: Organization | None) -> None:
-    """Store the key set's ETag. The response to an agent's next heartbeat contains it, so the agent fetches the set."""
+    """Store the ETag of an organization's key set. An agent that sees a new ETag in a heartbeat fetches the set."""
     if organization is None:
         return
     organization.key_set_etag = etag(key_set(organization.pk))

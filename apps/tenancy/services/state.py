@@ -18,7 +18,7 @@ from byteor_cloud.errors import IllegalTransition, NotFound
 
 
 def lock_row[R: models.Model](row: R, *, related: Sequence[str] = ()) -> R:
-    """Lock the row until the transaction ends and return its current state. Raises NotFound if it was deleted."""
+    """Lock the row until the transaction ends, and return it as stored now. Raises NotFound if it was deleted."""
     if transaction.get_autocommit():
         raise transaction.TransactionManagementError("A row lock needs an open transaction.")
     query: CompiledQuery[R] = _locking(type(row), tuple(related))
@@ -60,7 +60,8 @@ def advance[R: Stateful](
 ) -> R:
     """Perform one transition under the row's lock, record its audit event, and return the locked row.
 
-    ``fields`` are columns that change together with the status. Raises IllegalTransition without changing anything.
+    ``fields`` are columns that change together with the status. Raises the errors of ``lock_row`` and
+    ``check_transition`` without changing anything.
     """
     locked, _ = transition(row, event, actor=actor, changes=changes, **fields)
     return locked

@@ -36,7 +36,10 @@ def max_key_lifetime(organization: Organization) -> timedelta:
 
 
 def max_token_lifetime(user: User) -> timedelta:
-    """Return the maximum lifetime of the person's tokens: the shortest of the organizations' limits, or the default."""
+    """Return the maximum lifetime of the person's tokens.
+
+    It is the shortest limit of the organizations in which the person has a role, or the default without a role.
+    """
     organizations = Organization.objects.filter(memberships__user=user).distinct()
     default = timedelta(days=Organization.DEFAULT_SETTINGS["token_max_days"])
     return min((max_key_lifetime(organization) for organization in organizations), default=default)
@@ -73,8 +76,8 @@ def create_organization_key(
 ) -> tuple[OrganizationKey, str]:
     """Create an organization key; return the key and its secret.
 
-    Raises Forbidden if the role has permissions that the granter lacks, InvalidInput for a wrong role or lifetime, and
-    IntegrityError (409) if the name is taken.
+    Raises Forbidden if the role has permissions that the granter lacks, InvalidInput for an org_admin of a project or
+    a lifetime beyond ``max_key_lifetime``, and IntegrityError (409) if the name is taken.
     """
     if not may_grant(granter, role):
         raise Forbidden(f"You cannot grant the role {role}, because it has permissions that you do not have.")
@@ -120,8 +123,8 @@ def record_credential(
 ) -> None:
     """Record an audit event of a credential. The event contains the credential's prefix, never its secret.
 
-    The event of a user token is recorded by ``audit.record_of_person``; pass None as its ``scope``.
-    ``subject`` is as in ``audit.record``.
+    ``scope`` and ``subject`` are as in ``audit.record``. For a user token they are ignored, because
+    ``audit.record_of_person`` records its event.
     """
     resource = (credential._meta.model_name or "credential", credential.pk)
     recorded = {"prefix": credential.prefix, **(changes or {})}
@@ -140,7 +143,7 @@ def revoke(
     scope: audit.Scope,
     subject: tuple[str, object] | None = None,
 ) -> None:
-    """Revoke a credential immediately. Raises Conflict if it is already revoked."""
+    """Revoke a credential immediately. Raises Conflict if it is already revoked, and NotFound if it was deleted."""
     locked = lock_row(credential)
     if locked.revoked_at is not None:
         raise Conflict("This credential is already revoked.", code="revoked")
@@ -150,7 +153,7 @@ def revoke(
 
 
 def note_use(credential: Credential) -> None:
-    """Store when the credential was last used, to the minute.
+    """Store when the credential was last used, at most once a minute.
 
     Nothing is stored while the disk is full, because read-only requests must still work.
     """

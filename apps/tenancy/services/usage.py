@@ -76,7 +76,7 @@ class Usage:
 def count_used(organization_id: UUID, quotas: Collection[Quota] = tuple(Quota)) -> dict[Quota, int]:
     """Return the organization's current usage of each of these quotas.
 
-    What deleted environments contained does not count, except for their captures of today.
+    Deleted environments and projects do not count, except for their captures of today.
     """
     counted = Q(
         environment__project__organization=organization_id,
@@ -91,7 +91,7 @@ def count_used(organization_id: UUID, quotas: Collection[Quota] = tuple(Quota)) 
 
 
 def read_usage(organization: Organization) -> Usage:
-    """Return the organization's quotas, its current usage, and its usage in the last months that have counts."""
+    """Return the organization's quotas, its current usage, and its usage in this and in earlier months with counts."""
     month, used = _today().replace(day=1), count_used(organization.pk)
     quotas = OrganizationQuotas.objects.filter(organization=organization).first() or OrganizationQuotas()
     peaks = {each.month: each for each in MonthlyPeak.objects.filter(organization=organization, month__gte=_oldest())}

@@ -33,7 +33,7 @@ logger = structlog.get_logger(__name__)
 
 
 class VaultError(Exception):
-    """A value is damaged, or was encrypted under a key that this host does not have. The message names the row."""
+    """A value is damaged, or was encrypted under a key that this host does not have. The message names its row."""
 
 
 class MasterKeyUnavailable(Unavailable):
@@ -74,13 +74,13 @@ def ensure_key() -> str:
 def seal(row: models.Model, name: str, plaintext: bytes) -> None:
     """Encrypt ``plaintext`` into the row's column. The columns in the field's context must already be set.
 
-    Save the row in the same transaction. Raises MasterKeyUnavailable.
+    Save the row in the same transaction. Raises MasterKeyUnavailable without the installation's key.
     """
     seal_all([(row, name, plaintext)])
 
 
 def seal_all(values: Iterable[tuple[models.Model, str, bytes]]) -> None:
-    """Encrypt several values as ``seal`` does, with one query."""
+    """Encrypt several values as ``seal`` does, but look up the key only once."""
     key = _lock_key()
     for row, name, plaintext in values:
         _encrypt(row, _field(row, name), plaintext, key)
@@ -89,7 +89,7 @@ def seal_all(values: Iterable[tuple[models.Model, str, bytes]]) -> None:
 def unseal(row: models.Model, name: str) -> bytes:
     """Return the decrypted value of the row's column.
 
-    Raises VaultError if no master key decrypts it, and MasterKeyUnavailable without the installation's key.
+    Raises VaultError if none of this host's keys decrypts it, and MasterKeyUnavailable without the installation's key.
     """
     plaintext, _ = _decrypt(row, _field(row, name))
     return plaintext
@@ -152,7 +152,7 @@ def _keys() -> list[bytes]:
 def _read(source: Key | None) -> bytes | None:
     try:
         return read_key(source)
-    except ValueError as error:  # only possible for a file, because settings are checked at startup
+    except ValueError as error:  # only a file can be malformed here, because settings are checked at startup
         raise MasterKeyUnavailable(f"the master key's file is damaged: it {error}") from None
 
 
@@ -191,8 +191,8 @@ def _stored_id(*, lock: bool = False) -> str | None:
 def _store_first_id() -> None:
     """Store the id of this host's key as the installation's. If several hosts do this concurrently, the first one wins.
 
-    An older release may have encrypted values already. In that case, the id of the key that decrypts the oldest of them
-    is stored: of the current or of the previous key. Raises MasterKeyUnavailable if neither does.
+    An older release may have encrypted values already. In that case, stores the id of the key, current or previous,
+    that decrypts the value of ``_oldest_value``. Raises MasterKeyUnavailable if neither key decrypts it.
     """
     keys = _keys()
     key = keys[0]
@@ -213,9 +213,9 @@ def _store_first_id() -> None:
 
 
 def _oldest_value() -> tuple[models.Model, SealedField] | None:
-    """Return the oldest row with an encrypted value, and the value's field; None if there is no such row.
+    """Return an old row with an encrypted value, and the value's field; None if there is no such row.
 
-    Signing keys come first, because every organization has one.
+    This is the oldest signing key, since every organization has one, or otherwise the oldest row of another table.
     """
     for field in sorted(sealed_fields(), key=lambda field: field.model is not SigningKey):
         row = field.model._base_manager.exclude(**{field.attname: None}).order_by("pk").first()

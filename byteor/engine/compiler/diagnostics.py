@@ -64,7 +64,7 @@ class Code(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """One finding: a JSON Pointer into the plan, a message, and a hint about what to write instead."""
+    """One finding: a severity, a code, a JSON Pointer into the plan, a message, and a hint about what to change."""
 
     severity: Severity
     code: Code
@@ -149,7 +149,7 @@ def nearest_word(word: str, known: Iterable[str]) -> str | None:
 
 
 def _neighbors_in_order(word: str, known: list[str]) -> Iterator[str]:
-    """Yield the known words that share the longest prefix with ``word``, then those that share the longest suffix."""
+    """Yield the words around ``word`` in alphabetical order, then those around it in the order of reversed words."""
     for step in (1, -1):
         ordered = sorted(name[::step] for name in known)
         place = bisect_left(ordered, word[::step])

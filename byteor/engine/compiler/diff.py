@@ -37,14 +37,14 @@ class SpecChange:
 
 @dataclass(frozen=True, slots=True)
 class SpecDiff:
-    """The semantic changes between two specs, and the unified diff of their KV texts, both empty for equal specs."""
+    """The semantic changes between two specs, the unified diff of their KV texts, and whether either is truncated."""
 
     changes: tuple[SpecChange, ...]
     unified: str
     truncated: bool = False
 
     def bounded(self, max_bytes: int) -> SpecDiff:
-        """Return the diff with the changes and the unified diff each cut to at most ``max_bytes`` of JSON."""
+        """Return the diff with only the first changes and lines, each with a total of at most ``max_bytes`` as JSON."""
         changes = _beginning(self.changes, max_bytes, lambda change: len(json.dumps(change.to_json())))
         lines = self.unified.splitlines(keepends=True)
         shown = _beginning(lines, max_bytes, lambda line: len(json.dumps(line)))

@@ -23,7 +23,7 @@ class GraphNode:
 
 @dataclass(frozen=True, slots=True)
 class GraphEdge:
-    """A lane from its writer to its reader. In a ring, an edge (kind ``ring``) is a dependency between two nodes."""
+    """A lane from its writer to its reader. In a ring (kind ``ring``), the edge shows the order of two nodes."""
 
     source: str
     target: str

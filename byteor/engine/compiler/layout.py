@@ -13,12 +13,12 @@ GAP = 28.0
 LAYER_HEIGHT = 78.0
 _SWEEPS = 6
 _MAX_BENDS = 20_000
-"""The maximum number of bends. Beyond it, all edges are straight, because nobody could follow so many bent ones."""
+"""The maximum number of bends (points where edges cross a layer). If there are more, all edges are straight."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The coordinates of a drawing: the center of each node, and the points of each edge, including both ends."""
+    """The size of a drawing, the center of each node, and the points of each edge, including both ends."""
 
     width: float
     height: float
@@ -65,9 +65,9 @@ def _layers(count: int, pairs: list[tuple[int, int]]) -> list[int]:
 
 
 def _chains(pairs: list[tuple[int, int]], layers: list[int]) -> tuple[list[list[int]], list[int]]:
-    """Split each edge into a chain of nodes, with a bend on every layer that it crosses unless there are too many.
+    """Split each edge into a chain of nodes, with a bend on every layer that it crosses.
 
-    Returns the chains, and the layers of all nodes followed by the layers of the bends.
+    If that takes too many bends, no edge has any. Returns the chains, and the layers of the nodes, then of the bends.
     """
     layers = list(layers)
     bends = sum(layers[target] - layers[source] - 1 for source, target in pairs)

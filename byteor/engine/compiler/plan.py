@@ -1,4 +1,4 @@
-"""The fields of a plan. These declarations read a plan, and its JSON Schema is generated from them."""
+"""The fields of a plan. Their declarations are used to read a plan and to generate its JSON Schema."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ READ_LIMIT = 16_384
 
 
 class ValueType[T](ABC):
-    """The type of a JSON value. ``read`` reports every problem, and returns None for a value that cannot be used."""
+    """The type of a JSON value. ``read`` reports problems, and returns None for a value that cannot be used."""
 
     @abstractmethod
     def read(self, value: object, pointer: str, report: CompileReport) -> T | None:
@@ -176,7 +176,7 @@ class ListOf[T](ValueType[tuple[T | None, ...]]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanLabels(ValueType[dict[str, str]]):
-    """An object of labels: its keys and values are limited strings."""
+    """An object of labels, with strings as keys and values. The length and characters of each string are limited."""
 
     key: PlanText
     value: PlanText
@@ -236,7 +236,7 @@ class PlanField:
     """The JSON value that is read if the optional field is left out."""
     missing: Code | None = None
     name: str | None = None
-    """The name in the plan, if it differs from the attribute's (``from`` is reserved in Python)."""
+    """The field's name in the plan, if it is not the attribute's name: ``from`` is reserved in Python."""
 
 
 def required(value_type: ValueType[Any], *, name: str | None = None, missing: Code = Code.PLAN_SCHEMA) -> PlanField:

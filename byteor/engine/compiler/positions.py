@@ -20,12 +20,12 @@ class Position(NamedTuple):
 def locate(text: str, pointers: Iterable[str]) -> dict[str, Position]:
     """Return the position of each pointer: the start of a member's key, or of a list item.
 
-    A pointer to a missing value gets the position of its nearest ancestor. ``parse_plan`` must accept the text.
+    A pointer to a missing value gets the position of its nearest existing ancestor. The text must be strict JSON.
     """
     tree = _Tree()
     requested = {pointer: tree.node(pointer) for pointer in pointers}
     _find(text, tree.root)
-    for node in tree.nodes:  # ancestors come first
+    for node in tree.nodes:  # ancestors come before their descendants
         if node.offset is None and node.parent is not None:
             node.offset = node.parent.offset
     positions = _positions(text, {node.offset or 0 for node in requested.values()})

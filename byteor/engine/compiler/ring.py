@@ -1,4 +1,4 @@
-"""The rules for a single ring, and its lowering, which only replaces the stage ids in dependencies with indices."""
+"""The rules for a single ring, and its lowering, which replaces the stage ids in dependencies with sorted indices."""
 
 from __future__ import annotations
 

@@ -19,7 +19,10 @@ def neighbors(count: int, pairs: Iterable[tuple[int, int]]) -> tuple[list[list[i
 
 
 def topological_order(successors: Successors, predecessors: Successors) -> list[int]:
-    """Sort the nodes so that each follows its predecessors. If several could be next, the lowest comes first."""
+    """Sort the nodes so that each follows its predecessors; of several possible nodes, the lowest comes first.
+
+    Nodes in or after a cycle are left out.
+    """
     waiting = [len(sources) for sources in predecessors]
     ready = [node for node, count in enumerate(waiting) if not count]
     heapify(ready)

@@ -21,7 +21,7 @@ def write_plan(plan: object) -> str:
 
 
 def _lines(value: object, schema: JsonObject, *, inline: bool = True) -> list[str]:
-    """Return the unindented lines of a value. ``schema`` determines the order of the members."""
+    """Return the lines of a value, indented as at the top level. ``schema`` determines the order of the members."""
     if not isinstance(value, (dict, list)) or not value:
         return [json.dumps(value, ensure_ascii=False)]
     if isinstance(value, dict):

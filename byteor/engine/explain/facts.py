@@ -88,7 +88,7 @@ class DeploymentFacts:
     rollback_reason: str = ""
     known_bad: str | None = None
     blockers: tuple[Blocker, ...] = ()  # the reasons why an approved deployment waits
-    held_up: str = ""  # why the control plane cannot continue the deployment
+    held_up: str = ""  # why the control plane cannot continue the deployment; empty if it can
     approval: ApprovalFacts | None = None
     break_glass: BreakGlass | None = None
     enlistment: EnlistmentFacts | None = None
@@ -173,6 +173,9 @@ class Facts:
         return next((each for each in self.deployments if each.id == id), None)
 
     def label(self, id: UUID | None, bundle_hash: str) -> str:
-        """Return the name of the bundle that the deployment ``id`` built, or its hash if the deployment is unknown."""
+        """Return the name of the bundle that the deployment ``id`` built.
+
+        If the deployment is not among the facts, return a phrase with the beginning of ``bundle_hash``.
+        """
         known = self.find(id)
         return known.label if known else f"an unknown bundle ({bundle_hash[:17]}…)"

@@ -40,7 +40,7 @@ class BecauseCode(StrEnum):
     WAVE = "wave"
     LATE_JOINER = "late_joiner"
     NOT_COUNTED = "not_counted"
-    # What a deployment waits for before it reaches the agent.
+    # The state of a deployment before it reaches the agent.
     WAITS_FOR_APPROVAL = "waits_for_approval"
     WAITS_FOR_FREEZE = "waits_for_freeze"
     WAITS_FOR_TURN = "waits_for_turn"

@@ -120,7 +120,7 @@ def _failed(facts: Facts, offer: OfferFacts, owner: DeploymentFacts | None, labe
     if agent.running is None:
         yield Finding(B.DRIFTED, f"It has run nothing since {since}.", offer.deployment)
     elif is_running_offer(agent.running, offer):
-        yield Finding(B.RUNS_DESIRED, f"It finished too late, but has run {label} since {since}.", offer.deployment)
+        yield Finding(B.RUNS_DESIRED, f"Nevertheless, it has run {label} since {since}.", offer.deployment)
     else:
         kept = agent.running_since and offer.since and agent.running_since < offer.since
         verb = "still runs" if kept else "automatically returned to"
@@ -209,7 +209,7 @@ def explain_missing_offer(facts: Facts) -> Statements:
 
 
 def _missed_deployments(facts: Facts, offer: OfferFacts) -> Statements:
-    """Explain why deployments of other pipelines, or the current one of its own, have not reached the agent."""
+    """Explain why deployments of other pipelines or the current one of the agent's pipeline do not reach the agent."""
     source = facts.find(offer.source)
     others = (each for each in facts.deployments if each.status in _OPEN or each.is_current)
     for each in others:

@@ -11,11 +11,14 @@ from byteor.engine.rollout import RolloutAgent
 
 
 def explain_target(facts: Facts, owner: DeploymentFacts, offer: OfferFacts) -> Statements:
-    """Explain why the deployment that made the offer targets the agent, and whether the agent counts."""
+    """Explain why the deployment that made the offer targets the agent.
+
+    With several waves, also name the agent's wave. If the agent does not count for waves, explain why.
+    """
     to = f"The deployment of {owner.label}"
     selector = owner.target.selector
     if owner.target.names_agent is not None:
-        yield Finding(B.TARGET_AGENTS, f"{to} names it.", owner.id)
+        yield Finding(B.TARGET_AGENTS, f"{to} targets it by its id.", owner.id)
     elif selector is None:
         yield Finding(B.TARGET_ALL, f"{to} goes to all agents of the environment.", owner.id)
     elif selector.items() <= facts.agent.labels.items():
@@ -71,7 +74,7 @@ def find_mismatch(facts: Facts, deployment: DeploymentFacts) -> Finding | None:
     is_enlisted = deployment.enlistment is not None
     if deployment.target.names_agent is False and not is_enlisted:
         others = f"{count} other agent{'' if count == 1 else 's'}"
-        return Finding(B.OTHER_AGENTS, f"{to} names {others}.", deployment.id)
+        return Finding(B.OTHER_AGENTS, f"{to} targets {others} by id.", deployment.id)
     if selector is not None and not selector.items() <= agent.labels.items() and not is_enlisted:
         wrong = [key for key in sorted(selector) if agent.labels.get(key) != selector[key]]
         has = ", ".join(f"{key}={agent.labels[key]}" if key in agent.labels else f"no {key}" for key in wrong)

@@ -1,4 +1,4 @@
-"""Deterministic replay of incident bundles, and the ops that it runs.
+"""Incident bundles and their journals, deterministic replays, traces and bisects, and the ops that replays run.
 
 Nothing here depends on a clock, randomness or the environment. The only I/O is on temporary files, and on files and
 folders that the caller passes.

@@ -21,8 +21,8 @@ class Verdict(StrEnum):
 class BisectOutcome(StrEnum):
     """The outcome of a bisect.
 
-    ``FOUND``: the first bad version is known. ``NO_CHANGE``: both ends have the same verdict. ``INVERTED``: the first
-    version is bad and the last is good. ``INCONCLUSIVE``: too few versions could be tested.
+    ``FOUND``: the first bad version is known. ``NO_CHANGE``: the first and the last version have the same verdict.
+    ``INVERTED``: the first version is bad and the last is good. ``INCONCLUSIVE``: too few versions were tested.
     """
 
     FOUND = "found"
@@ -35,7 +35,8 @@ class BisectOutcome(StrEnum):
 class BisectPlan:
     """The versions to replay next, concurrently. If there are none, the bisect is complete and has an ``outcome``.
 
-    ``first_bad`` and ``last_good`` enclose the change, as far as known. Only an exhaustive bisect sets ``monotone``.
+    ``first_bad`` and ``last_good`` enclose the change, as far as known. Only an exhaustive bisect sets ``monotone``: it
+    is false if a good version follows a bad one.
     """
 
     replay: tuple[str, ...] = ()
@@ -53,9 +54,9 @@ def max_replays(versions: int) -> int:
 def plan_bisect(versions: Sequence[str], verdicts: Mapping[str, Verdict], *, exhaustive: bool = False) -> BisectPlan:
     """Plan the next step of a bisect over ordered versions, from the known verdicts.
 
-    Untestable versions are skipped and do not count as replayed. Unless the bisect is ``exhaustive``, the first and the
-    last version are replayed first, and then always the middle of the remaining interval. At most ``max_replays``
-    versions are replayed.
+    An ``exhaustive`` bisect replays all versions. Any other bisect starts with the first and the last version, and
+    then always replays the middle of the remaining interval, in total at most ``max_replays`` versions. Untestable
+    versions are skipped and do not count as replayed.
     """
     if exhaustive:
         if unknown := tuple(version for version in versions if version not in verdicts):

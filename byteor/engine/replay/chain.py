@@ -1,6 +1,7 @@
 """Runs stages that follow each other without a branch: a ring, or a straight path through a graph.
 
-Stages that pass every record unchanged are not called. Their work and their records are counted together.
+Stages that pass every record unchanged are called only to find the one that exceeds a limit. Otherwise, their work
+and their records are counted together.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class Chain:
             for _, sequence, _, payload in rows:
                 self.run(sequence, payload, ingress)
             return
-        # Every stage passes every record, so only the work of the stages is counted, without a call for each record.
+        # Every stage passes every record, so the work of the stages is counted here, without calling ``run`` each time.
         passing, sink, meter = len(self._last.stages), self.sink, self._work
         passed, spent, left = 0, 0, meter.left()
         try:

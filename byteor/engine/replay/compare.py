@@ -1,4 +1,4 @@
-"""Compares the results of two replays of the same records."""
+"""Compares the results of two replays."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ def compare(
     frames_a: Frames | None = None,
     frames_b: Frames | None = None,
 ) -> dict[str, Any]:
-    """Return how two results differ, as JSON data. If only one result has an egress or stage, the other is null.
+    """Return how two results differ, as JSON data.
+
+    For an egress or stage that only one result has, the values of the other result are null.
 
     ``equal`` means equal egresses, stages and actions. ``actions_a`` and ``actions_b`` come from the audits.
     ``first_difference`` is the first frame that differs, or null if none differs or the frames were not kept.
@@ -76,7 +78,7 @@ def _compare_stage(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> 
 
 
 def _first_difference(names: Sequence[str], a: Frames, b: Frames) -> dict[str, Any] | None:
-    """Return the first frame that differs, or None: ``egress, sequence, kind, diff, sha256``. ``a`` is expected."""
+    """Return ``egress, sequence, kind, diff, sha256`` of the first frame that differs from ``a``, or None."""
     comparisons = []
     for name in names:
         left, right = a.get(name, b""), b.get(name, b"")

@@ -19,10 +19,10 @@ type Rows = Iterable[tuple[int, int, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Unsettled:
-    """A divergence at an expected frame. Its sequence is known, but its input record is not known yet.
+    """A divergence at an expected frame whose sequence is known, but whose input record is not known yet.
 
-    If its input record comes before that of the actual frame, the divergence is ``missing``; otherwise it is
-    ``extra``. The rank of the record is ``since`` or higher.
+    If that record comes before the actual frame's record, the divergence is ``missing``; otherwise it is ``extra``.
+    The record's rank (see ``Comparison``) is ``since`` or higher.
     """
 
     sequence: int

@@ -45,7 +45,10 @@ class Divergence:
 
 
 def read_around_in(path: str, found: dict[str, Any], actual: bytes) -> Divergence | None:
-    """Call ``read_around`` with the file at ``path``. Returns None if the record cannot be found there."""
+    """Call ``read_around`` with the file at ``path``.
+
+    Returns None if the file is missing or damaged, or if the record is not found.
+    """
     try:
         with open(path, "rb") as expected:
             return read_around(found, expected, actual)
@@ -54,7 +57,10 @@ def read_around_in(path: str, found: dict[str, Any], actual: bytes) -> Divergenc
 
 
 def read_around(found: dict[str, Any], expected: BinaryIO, actual: bytes) -> Divergence:
-    """Return the divergent record and its neighbors on the side that has it, with the other side's counterparts."""
+    """Return the divergent record and its neighbors on the side that has it, with the other side's counterparts.
+
+    If both sides have the record, the neighbors are those of the expected output.
+    """
     is_extra = found["kind"] == "extra"
     own_digest, other_digest = found["expected_sha256"], found["actual_sha256"]
     own, other = _bounded(read_frames(expected)), read_frames(io.BytesIO(actual))

@@ -4,11 +4,11 @@ In production, the order of records in a graph depends on timing. A replay must 
 
 - Input records are processed one at a time, in input order. Each passes through the whole graph before the next enters.
 - Every lane is a lossless queue, whatever its kind, its capacity and ``on_full``. It has at most one writer and one
-  reader. The reader of a ``fanout_broadcast`` lane is a router, which makes the copies.
+  reader. A ``fanout_broadcast`` lane with several consumers has a router as its reader, which makes the copies.
 - Roles run in topological order (if several are ready, the first in the spec), each until its input lanes are empty. A
   stage or bridge keeps the order of its lane. A router writes each record to all its outputs, in their order. A merge
   takes one record from each of its inputs in turn, in their order, skipping empty ones.
-- An egress outputs the records in its lane at the end, in the lane's order, with the sequence of the input record.
+- When all roles have run, each egress outputs the records in its lane, in order, with the input record's sequence.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class GraphRunner:
         _check(spec)
         self.egresses = tuple(end.name for end in spec.endpoints if end.kind == "egress")
         self.overfull: dict[str, int] = {}
-        """By ``sequenced_slots`` lane: the number of records that would overflow it and be dropped in production."""
+        """By ``sequenced_slots`` lane: the number of input records at which the lane would overflow in production."""
         self._exits: list[tuple[str, int, Sink]] = [
             (end.name, end.lane, drop_output) for end in spec.endpoints if end.kind == "egress"
         ]

@@ -43,7 +43,7 @@ _MAX_PADDING = 1024 * 1024  # bytes of zeros after the last entry
 _CHUNK = 64 * 1024
 _BROKEN = (gzip.BadGzipFile, zlib.error, EOFError, tarfile.TarError, ValueError, RecursionError, OverflowError)
 _MAX_RATIO, _FREE_BYTES = 100, 1024 * 1024
-# Each file or folder takes at least a block on the disk. The first ones do not count: real bundles have no more.
+# Each file or folder takes at least a block on the disk. The first 256 do not count: real bundles have no more.
 _FREE_ENTRIES, _BLOCK = 256, 4096
 # Errors that the host causes: unpacking the same archive may succeed later. Any other OSError is due to a name or a
 # file in the archive.
@@ -128,7 +128,7 @@ def build_incident(
     # Level 9 would take ten times as long for a journal, and save 0.1 % of its size.
     packed = _pack(files, compresslevel=6)
     if sum(map(len, files.values())) > max_unpacked(len(packed)):
-        # It compresses so well that the unpacking limit would reject it.
+        # The bundle compresses so well that the unpacking limit would reject it.
         return _pack(files, compresslevel=0)
     return packed
 
@@ -190,7 +190,7 @@ class _Metered:
         self.has_ended = not self.latest
         self._granted -= len(self.latest)
         if self._granted < 0:
-            raise _rejected("too_large", "the headers or the padding are longer than in any real archive")
+            raise _rejected("too_large", "the headers of an entry or the padding at the end are too long")
         return self.latest
 
 

@@ -1,7 +1,7 @@
 """The formats of a journal file (``BYTJ``) and of the frames of an egress, which are both read as streams.
 
-Journals are written in version 2, in which the CRC of a record also covers the record's length, sequence and time. It
-therefore detects zeros and a changed length.
+Journals are written in version 2, in which the CRC of a record also covers the record's length, sequence and time. The
+CRC therefore detects zeros and a changed length.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import BinaryIO
 
-MAX_PAYLOAD = 128 * 1024 * 1024  # bytes; a replay selects no more in total, so it could not use a longer record
+MAX_PAYLOAD = 128 * 1024 * 1024  # bytes; the records of a replay may have no more in total, so none can be longer
 
 _HEADER = struct.Struct("<4sHH")
 _RECORD = struct.Struct("<IQQI")

@@ -213,11 +213,11 @@ class JournalIndex:
         self._index.close()
 
     def record(self, position: int, max_bytes: int | None = None) -> Record:
-        """Return a record, with at most ``max_bytes`` of its payload."""
+        """Return the record at a position, with at most ``max_bytes`` of its payload."""
         return self._record(self._number(position), max_bytes)
 
     def head(self, position: int) -> tuple[int, int, int]:
-        """Return the payload length, the sequence and the time of a record."""
+        """Return the payload length, the sequence and the time of the record at a position."""
         return self._head(self._number(position))
 
     def rows(self, first: int = 0) -> Iterator[Row]:
@@ -233,7 +233,7 @@ class JournalIndex:
         return self._first(lambda position: self.head(position)[1] >= sequence)
 
     def find_time(self, unix_ns: int) -> int:
-        """Return the position of the first record with a highest time so far of at least ``unix_ns``, or ``total``."""
+        """Return the first position where the highest time so far reaches ``unix_ns``, or ``total`` if none does."""
         return self._first(lambda position: self._time(position) >= unix_ns)
 
     def positions(self, sequence: int) -> range:
@@ -268,12 +268,12 @@ class JournalIndex:
 
 
 def array_of(chunk: bytes) -> list[int]:
-    """Return the numbers in a part of a column."""
+    """Return the complete numbers in a chunk of an index."""
     return [number for (number,) in _NUMBER.iter_unpack(chunk[: len(chunk) - len(chunk) % _NUMBER.size])]
 
 
 def index_file(journal: Path, target: Path) -> JournalScan:
-    """Build the index of a journal as a file that is either complete or absent. Raises BadJournal."""
+    """Build the index of a journal. ``target`` is created or replaced only by a complete index. Raises BadJournal."""
     part = target.with_name(target.name + ".part")
     try:
         with journal.open("rb") as source, part.open("w+b") as file:

@@ -8,12 +8,12 @@ from typing import Any
 from byteor.engine.replay.journal import pack_frame_head
 
 _PENDING = 1024  # parts of frames that are hashed together, because that is faster than hashing each one
-_JOINED_BYTES = 4 * 1024 * 1024  # the maximum size of parts that are joined before they are hashed
+_JOINED_BYTES = 4 * 1024 * 1024  # bytes; pending parts with a larger total are hashed one by one
 _MAX_BYTES = 64 * 1024 * 1024  # bytes of frames that are kept in total; at most half as many wait to be hashed
 
 
 class EgressOutput:
-    """The number of frames of an egress, their digest, and the frames themselves unless there are too many."""
+    """The number of frames of an egress, their digest, and the frames themselves unless they are too large."""
 
     def __init__(self, max_bytes: int, egresses: int = 1) -> None:
         """``egresses`` is the number of egresses, which also share a total limit."""
@@ -40,7 +40,7 @@ class EgressOutput:
         return {"records": self.records, "sha256": f"sha256:{self._digest.hexdigest()}"}
 
     def frames(self) -> bytes | None:
-        """Return all frames, or None if there are too many."""
+        """Return all frames, or None if they are too large in total."""
         self._flush()
         return None if self._frames is None else bytes(self._frames)
 

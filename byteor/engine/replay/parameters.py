@@ -75,7 +75,7 @@ def parameters_of_replay(
 
     - With ``overrides``, ``stage_config`` is returned. Otherwise it is used only if the bundle has no parameters.
     - With ``only_fitting``, raise BadInput unless the recorded parameters fit ``spec`` (see ``transfer_parameters``).
-    - Without both, ``fallback`` has parameters for stages without recorded parameters.
+    - With neither, ``fallback`` has parameters for stages without recorded parameters.
     """
     if overrides:
         return stage_config

@@ -129,7 +129,10 @@ def _is_ascii(name: object) -> bool:
 
 
 def _is_simple(value: Any, depth: int) -> bool:
-    """Return whether a value has only ASCII keys, short integers, and fractions that need no exponent."""
+    """Return whether a value has only ASCII keys, short integers, and fractions that need no exponent.
+
+    Return False also if the value nests deeper than ``depth`` levels.
+    """
     if type(value) is dict:
         if not all(map(_is_ascii, value)):
             return False

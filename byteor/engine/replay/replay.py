@@ -66,7 +66,7 @@ class ReplayLimits:
     max_selected_bytes: int = 128 * 1024 * 1024
     max_records: int = 5_000_000  # in all replayed journals, whether selected or not
     max_egress_bytes: int = 1024 * 1024  # the frames of an egress with more output are not kept
-    max_record_work: int = MAX_RECORD  # a record that exceeds it is an error of the stage that is processing the record
+    max_record_work: int = MAX_RECORD  # a record that needs more is an error of the stage that is processing it
     max_work: int = MAX_REPLAY
 
 
@@ -118,7 +118,7 @@ def replay(
     - A fault of the bundle never raises: the outcome is then ``failed`` with an error.
     - ``stage_config`` are the parameters of the stages; the parameters in the bundle are not used.
     - ``journal_lane`` selects one ingress or lane; by default all ingresses with a journal are replayed together.
-    - ``last_n`` selects only the last records.
+    - ``last_n`` is the number of records to select from the end; by default all records are selected.
     - ``effects`` decides on side effects and performs them. Without it, none is performed, even if ``mode`` is
       ``execute``: ``mode`` is only written to the audit.
     - ``progress`` is called while the journals are read and while their records run, and can raise ``Cancelled``.

@@ -39,8 +39,8 @@ MAX_CHAIN = 256
 
 _DRAFT = "https://json-schema.org/draft/2020-12/"
 _MAX_ERRORS = 20
-_MAX_PATTERN_BYTES = 256 * 1024  # the memory of one compiled pattern
-_MAX_PATTERNS_BYTES = 32 * 1024 * 1024  # the memory of all compiled patterns together
+_MAX_PATTERN_BYTES = 256 * 1024  # the maximum memory of one compiled pattern
+_MAX_PATTERNS_BYTES = 32 * 1024 * 1024  # the maximum memory of all compiled patterns together
 
 # Keywords with a subschema that applies to the same value as the schema itself.
 _SAME_VALUE = frozenset({"not", "if", "then", "else", "allOf", "anyOf", "oneOf", "dependentSchemas"})

@@ -68,7 +68,7 @@ class Selection:
             self._divide(on_count)
 
     def rows(self) -> Iterator[tuple[int, int, bytes]]:
-        """Yield the number of the journal, the sequence and the payload of each selected record, in their order."""
+        """Yield the number of the journal, the sequence and the payload of each selected record, in merged order."""
         return islice(self._merged(), self.skipped, None)
 
     def is_shared(self, sequence: int) -> bool:

@@ -203,7 +203,7 @@ class StageRuntime:
         return Stage(id, self._prepared(id, op, lanes), self.counters[id], self.work, self._on_drop)
 
     def _prepared(self, id: str, op: str, lanes: tuple[str, str]) -> Apply | None:
-        """Return the function of an op, or None if it passes each record unchanged."""
+        """Return the function of an op, or None if the op has no effect on any record."""
         params = self._stage_config.get(id)
         if not isinstance(params, Mapping | None):
             raise Unsupported(f"parameters of stage {id!r}: not an object")
@@ -249,7 +249,7 @@ def drop_output(_sequence: int, _payload: bytes) -> None:
 
 
 class Stage:
-    """A stage that is ready to process records. ``passes`` is true if it never changes or drops a record."""
+    """A stage that is ready to process records. ``passes`` is true if its op has no effect on any record."""
 
     def __init__(
         self, id: str, apply: Apply | None, counters: StageCounters, work: WorkMeter, on_drop: OnDrop | None = None

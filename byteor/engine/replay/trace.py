@@ -1,4 +1,4 @@
-"""Follows one record through a pipeline: its payload at each stage and lane, and why it was dropped."""
+"""Follows records through a pipeline: the payload at each stage and lane, and why a record was dropped."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class _Page:
         self._steps = 0
 
     def traced(self, runner: PipelineRunner, lane: str, position: int, record: Record) -> list[dict[str, Any]]:
-        """Trace a record. Returns a list of the record with its steps on this page, or an empty list if it has none."""
+        """Trace a record. Returns one entry with the steps on this page, or no entry if no steps are on this page."""
         steps = _Steps(record.sequence, runner.actions, self)
         steps.show("ingress", lane, runner.model.lane_of(lane), Message(record.payload))
         reached: list[str] = []

@@ -67,7 +67,8 @@ class WorkMeter:
     def pass_stages(self, size: int, stages: int) -> bool:
         """Count the work of stages that pass a payload of this size unchanged.
 
-        If it exceeds a limit, return False and count nothing, because the stages must then run one by one.
+        If it exceeds a limit, return False and count nothing: the stages must then run one by one, to find the one that
+        exceeds the limit.
         """
         units = (1 + size // 1024) * stages
         if self._record + units > self.max_record or self.total + units > self._max_run:

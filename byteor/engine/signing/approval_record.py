@@ -58,7 +58,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalRecord:
-    """An approval and the deployment that it permits.
+    """An approval, in any status, and the deployment that it is for.
 
     ``bound`` is everything that the approval covers: ``spec_hash``, ``config_hash``, and further values for readers.
     ``shown`` is what approvers saw in addition.
@@ -138,7 +138,7 @@ class ApprovalRecord:
 
 
 def sign_record(record: ApprovalRecord, bundle_hash: str, private_key: bytes) -> Json:
-    """Return a signed envelope around an approval record. ``bundle_hash`` is that of the deployment's bundle."""
+    """Return a signed envelope around an approval record. ``bundle_hash`` is the hash of the bundle."""
     return dsse.sign_claim(PREDICATE_TYPE, bundle_hash, record.document(), private_key)
 
 

@@ -138,7 +138,7 @@ def build_bundle(
     if sha256(spec_kv) != manifest_fields.spec_hash:
         raise ValueError("spec_hash is not the hash of spec_kv")
     if (approval_credential is None) != (manifest_fields.approved_at is None):
-        raise ValueError("a bundle has a credential exactly when it has an approved_at")
+        raise ValueError("a bundle must have both a credential and an approved_at, or neither")
     files = {
         SPEC: spec_kv,
         RUNTIME_CONFIG: canonical(dict(runtime_config)),

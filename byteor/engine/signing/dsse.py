@@ -125,4 +125,4 @@ def _statement(payload: bytes, predicate_type: str) -> tuple[str, object]:
         case [{"name": str(name), "digest": {"sha256": str(digest)}}] if name == SUBJECT_NAME:
             return f"sha256:{digest}", members.member("predicate")
         case _:
-            raise ValueError(f"the subject is not one {SUBJECT_NAME} with its sha256")
+            raise ValueError(f"the subject must be exactly one {SUBJECT_NAME} with a sha256")

@@ -1,4 +1,4 @@
-"""The reasons why a delivery is not trusted."""
+"""The reasons why signing keys, a delivery or an approval credential are refused."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ApprovalCode(StrEnum):
 
 
 class Refused(Exception):
-    """Raised for a delivery that is not trusted. ``code`` is stable, and ``detail`` is human-readable."""
+    """Raised for anything signed that is not trusted. ``code`` is stable, and ``detail`` is human-readable."""
 
     def __init__(self, code: DeliveryCode | ApprovalCode, detail: str) -> None:
         super().__init__(f"{code}: {detail}")

@@ -1,4 +1,4 @@
-"""All checks that an agent makes before it runs a downloaded deploy bundle."""
+"""The checks of signatures, hashes and approval that an agent makes before it runs a downloaded deploy bundle."""
 
 from __future__ import annotations
 

@@ -47,5 +47,5 @@ def descriptions_of(serializer: type[Any]) -> dict[str, str]:
 
 
 def words(name: str) -> str:
-    """Return the words of a name in camelCase: "config bundle" for ``ConfigBundle``."""
+    """Return the words of a class name in lower case: "config bundle" for ``ConfigBundle``."""
     return re.sub(r"(?<!^)(?=[A-Z])", " ", name).lower()

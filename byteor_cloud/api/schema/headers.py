@@ -35,7 +35,7 @@ RESPONSE_HEADERS: dict[str, dict[str, Any]] = {
         ),
         (
             "X-RateLimit-Limit",
-            "The number of requests that the credential may make per minute.",
+            "The number of requests that the rate limit permits per minute.",
             {"type": "integer", "minimum": 1},
         ),
         ("X-RateLimit-Remaining", "The number of requests left in this minute.", {"type": "integer", "minimum": 0}),
@@ -48,7 +48,7 @@ RESPONSE_HEADERS: dict[str, dict[str, Any]] = {
             "Identifies the current state of the resource. Send it as `If-None-Match` or `If-Match`.",
             {"type": "string", "pattern": '^".*"$'},
         ),
-        ("Location", "The path of the created resource.", {"type": "string"}),
+        ("Location", "The path of the created resource, if the resource has a path of its own.", {"type": "string"}),
         (
             "Idempotent-Replayed",
             "Present if this is the stored response to an earlier request with the same `Idempotency-Key`.",

@@ -56,7 +56,7 @@ class Schema(AutoSchema):
         return self._operation.summary
 
     def get_description(self) -> str:  # type: ignore[override]  # the library does the same
-        """Return the rest of the declared text, and the permission that the caller needs."""
+        """Return the rest of the declared text, and the permission that the caller needs, if any."""
         permission = self._operation.needs
         needs = "" if permission is None else f"\n\nRequires the permission `{permission}`."
         return self._operation.description + needs
@@ -69,7 +69,7 @@ class Schema(AutoSchema):
         return with_secret(type(serializer)) if self._operation.holds_secret else serializer  # type: ignore[arg-type]  # classes are hashable
 
     def get_auth(self) -> list[dict[str, list[str]]]:
-        """Return the security schemes that the view accepts, or an empty list if it needs no credential."""
+        """Return the security schemes that the operation accepts, or an empty list if it needs no credential."""
         if self._resource is None:
             return []
         names = dict.fromkeys(_SCHEME_OF[family] for family in self._resource.families(self._action))
@@ -97,7 +97,7 @@ class Schema(AutoSchema):
     def _map_serializer_field(self, field: Any, direction: Direction, bypass_extensions: bool = False) -> Any:
         schema = super()._map_serializer_field(field, direction, bypass_extensions)  # type: ignore[no-untyped-call]
         if isinstance(field, serializers.BaseSerializer):
-            # Client generators drop an operation whose body has an object as a default. The description states it.
+            # Client generators drop operations whose body has an object as a default. Descriptions state such defaults.
             schema.pop("default", None)
         if (longest := getattr(field, "max_length", None)) and isinstance(field, serializers.ListSerializer):
             schema["maxItems"] = longest
@@ -152,7 +152,7 @@ class Schema(AutoSchema):
             response["headers"] = {name: self._component("headers", name, RESPONSE_HEADERS[name]) for name in names}
             for name in ALWAYS.get(code, ()):
                 response["headers"][name] = {**RESPONSE_HEADERS[name], "required": True}
-            # Equal responses and headers become one shared component.
+            # Error responses with the usual description become one shared component.
             if code in ERRORS and CONTENT_TYPE in response.get("content", {}):
                 kind = "Open" if self._resource is None else ""
                 same = response["description"] == ERRORS[code][1]

@@ -1,4 +1,4 @@
-"""The error responses of operations, and the schema of the body that they share."""
+"""The responses of operations: errors and their body, descriptions of successes, and bodies with a secret."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ PROBLEM = {
         },
         "limit": {"type": "integer", "description": "In `quota.*` errors: the most that the organization may use."},
         "used": {"type": "integer", "description": "In `quota.*` errors: how much the organization uses now."},
-        "more_errors": {"type": "integer", "description": "The number of invalid fields that `errors` does not list."},
+        "more_errors": {
+            "type": "integer",
+            "description": "The number of invalid fields and parameters that `errors` leaves out. Absent if 0.",
+        },
         "errors": {
             "type": "array",
             "description": "The invalid fields and parameters, at most 100.",
@@ -49,17 +52,27 @@ PROBLEM = {
     },
 }
 ERRORS: dict[str, tuple[type[errors.DomainError], str]] = {
-    "400": (errors.InvalidInput, "The JSON is malformed, or a field or a parameter is invalid."),
-    "401": (errors.Unauthenticated, "The credential is missing, malformed, unknown, used up, expired or revoked."),
-    "403": (errors.Forbidden, "The credential is valid, but its role or its family does not permit the operation."),
+    "400": (errors.InvalidInput, "The body is malformed or truncated, or a field, a parameter or a header is invalid."),
+    "401": (
+        errors.Unauthenticated,
+        "The credential is missing, malformed, unknown, used up, expired or revoked, or its person is deactivated.",
+    ),
+    "403": (
+        errors.Forbidden,
+        "The credential is valid, but does not permit the operation, for example because of its role or family.",
+    ),
     "404": (errors.NotFound, "There is no such resource, or the caller has no access to it."),
     "405": (MethodNotAllowed, "The path does not support the method; `Allow` lists those that it supports."),
     "408": (errors.RequestTimeout, "The body arrived too slowly."),
-    "409": (errors.Conflict, "The current state of the resource does not permit the operation."),
+    "409": (
+        errors.Conflict,
+        "The current state of a resource does not permit the operation, or the `Idempotency-Key` of a `POST` is in use "
+        "or was used with another request.",
+    ),
     "411": (errors.LengthRequired, "The upload has no `Content-Length`."),
     "412": (errors.PreconditionFailed, "The resource has changed since you read the ETag in `If-Match`."),
     "413": (errors.PayloadTooLarge, "The body is too large."),
-    "414": (errors.UriTooLong, "The path and query are longer than 8,190 bytes."),
+    "414": (errors.UriTooLong, "The request line (method, path and query) is longer than 8,190 bytes."),
     "415": (errors.UnsupportedMediaType, "The body has a media type that the operation does not accept."),
     "422": (errors.Unprocessable, "The body is valid, but its content cannot be processed."),
     "429": (errors.TooManyRequests, "The rate limit is exceeded. Wait for `Retry-After` seconds."),

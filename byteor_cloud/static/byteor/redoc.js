@@ -1,5 +1,5 @@
-// Redoc loads the logo of its vendor from another server. This page must not send requests to other origins, so images
-// ignore addresses of other origins in the attribute ``src`` and in the property ``src``.
+// Redoc loads the logo of its vendor from another server. This page must not send requests to other origins. Images
+// therefore ignore addresses of other origins in the attribute and the property ``src``.
 {
   const image = HTMLImageElement.prototype;
   const { setAttribute } = image;

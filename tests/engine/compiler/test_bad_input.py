@@ -1,4 +1,4 @@
-"""Hostile plans of 4 MiB each get a diagnostic, in time proportional to their length and within 200 MiB."""
+"""Hostile plans are refused, with work in proportion to their length, and with at most 200 MiB of memory for 4 MiB."""
 
 import json
 import subprocess

@@ -113,7 +113,7 @@ def test_references_to_invalid_id_cause_no_further_diagnostic(ring: Any) -> None
     assert [d.pointer for d in compile_plan(ring).diagnostics] == ["/single_ring/stages/0/id"]
 
 
-def test_payloads_are_checked_even_if_target_is_missing(ring: Any, graph: Any) -> None:
+def test_ring_and_lane_graph_are_checked_even_if_target_is_missing(ring: Any, graph: Any) -> None:
     plan = ring | {"lane_graph": graph["lane_graph"]}
     del plan["target"]
     plan["single_ring"]["shards"] = 0

@@ -42,7 +42,7 @@ def test_ring_diff_lists_every_change(ring: Any) -> None:
     ]
 
 
-def test_order_is_compared_only_for_shared_stages(golden: Callable[[str], Any]) -> None:
+def test_stage_order_is_compared_only_for_shared_stages(golden: Callable[[str], Any]) -> None:
     plan = golden("ring-identities")
     old = spec_of(plan)
     plan["single_ring"]["stages"].insert(0, {"id": "new", "op": "identity"})

@@ -1,4 +1,4 @@
-"""The golden plans compile to the same bytes in every release. Changing a golden file changes every spec hash."""
+"""The golden plans compile to the same bytes in every release, because stored spec hashes must stay valid."""
 
 import json
 import os

@@ -90,7 +90,7 @@ def test_failed_agent_is_retried_only_while_active_deployment_is_current(current
 
 
 @pytest.mark.parametrize("failed_before", [True, False])
-def test_active_deployment_retries_only_failed_agents(failed_before: bool) -> None:
+def test_retry_is_explained_only_for_agent_that_failed_before(failed_before: bool) -> None:
     owner = old(
         enlistment=enlistment(P.OFFERED, counted=False, offered=60, failed_before=failed_before),
         actions={"retry": ActionFacts("bob", ago(90), "disk replaced")},
@@ -153,7 +153,7 @@ def test_deployment_stopped_before_current_offer_is_not_mentioned() -> None:
     assert codes == [B.RUNS_DESIRED, B.TARGET_ALL]
 
 
-def test_restored_deployment_is_not_offered_to_unreached_agent() -> None:
+def test_rolled_back_agent_is_not_promised_offer_of_restored_deployment() -> None:
     explanation = explain(
         facts(
             new(S.ROLLED_BACK, enlistment=enlistment(P.ROLLED_BACK)),

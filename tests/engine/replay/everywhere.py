@@ -1,6 +1,6 @@
 """An incident whose result must be the same everywhere. The bundle and its result are files in ``golden/``.
 
-``python -m tests.engine.replay.everywhere`` rewrites them. Do this only when the contract of a result changes.
+``python -m tests.engine.replay.everywhere`` rewrites both files. Run it only when results change by design.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A slow and simple model of a replay, which is written from the contract and not from the engine.
+"""A slow and simple model of a replay, which is written from the documented rules and not from the engine's code.
 
 It works on the plan and has no lanes, routers or merges. A record passes through the nodes of the plan, and a node with
 several incoming connections takes their records in turn.

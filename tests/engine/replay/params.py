@@ -13,7 +13,7 @@ def errors(op: str, params: object) -> list[tuple[str, str]]:
 
 
 def guard_bytes(op: str, params: object, work: WorkMeter | None = None) -> Callable[[bytes], bytes | None]:
-    """Return the function of a dataguard op on payloads, which returns None for a dropped record."""
+    """Return a function that applies a dataguard op to a payload, and returns None if the record is dropped."""
     guard = build_guard(op, params, work)
 
     def process(payload: bytes) -> bytes | None:

@@ -36,7 +36,7 @@ def bisect(truth: str, *, exhaustive: bool = False) -> tuple[BisectPlan, int]:
 
 
 @given(st.integers(2, 300), st.data())
-def test_single_culprit_is_found_with_few_replays(versions: int, data: st.DataObject) -> None:
+def test_single_culprit_is_found_within_replay_limit(versions: int, data: st.DataObject) -> None:
     culprit = data.draw(st.integers(1, versions - 1))
 
     plan, replayed = bisect("g" * culprit + "b" * (versions - culprit))
@@ -52,7 +52,7 @@ def test_64_versions_need_at_most_8_replays() -> None:
 
 
 @given(st.text("gbu", min_size=1, max_size=40), st.booleans())
-def test_every_history_is_resolved_within_limit(truth: str, exhaustive: bool) -> None:
+def test_bisect_of_any_history_ends_within_replay_limit_unless_exhaustive(truth: str, exhaustive: bool) -> None:
     plan, replayed = bisect(truth, exhaustive=exhaustive)
 
     assert exhaustive or replayed <= max_replays(len(truth))

@@ -39,7 +39,7 @@ def test_identical_replays_compare_equal(bundle: MakeBundle, ring: MakeRing) -> 
     }
 
 
-def test_first_difference_has_both_digests(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_first_difference_names_egress_sequence_and_digests(bundle: MakeBundle, ring: MakeRing) -> None:
     incident = bundle(ring("dataguard_check"), RECORDS)
     one, two = run(incident), run(incident, stage_config={"s0": {"schema": {"required": ["b"]}}})
 

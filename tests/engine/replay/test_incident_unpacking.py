@@ -190,7 +190,7 @@ def test_decompression_bomb_after_archive_end_is_refused(root: Path) -> None:
 
 
 @pytest.mark.parametrize("type", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
-def test_decompression_bomb_in_header_is_refused_in_bounded_memory(root: Path, type: bytes) -> None:
+def test_decompression_bomb_in_header_is_refused(root: Path, type: bytes) -> None:
     header = tarfile.TarInfo("bomb")
     header.type = type
     header.size = 400 * 1024 * 1024
@@ -198,7 +198,7 @@ def test_decompression_bomb_in_header_is_refused_in_bounded_memory(root: Path, t
     assert refused(gzip.compress(header.tobuf()) + zeros(1024 * 1024), root) == "too_large"
 
 
-def test_endless_headers_are_refused(root: Path) -> None:
+def test_long_series_of_headers_is_refused(root: Path) -> None:
     header = tarfile.TarInfo("more")
     header.type = tarfile.XHDTYPE
     record = b"12 path=abc\n"

@@ -1,4 +1,4 @@
-"""Tests of the parameters of stages in another version, and of the note about stages without any."""
+"""Tests of the parameters of stages in another version, and of the note about stages without parameters."""
 
 from pathlib import Path
 from typing import Any

@@ -319,7 +319,7 @@ def test_entry_is_required_when_there_are_several_ingresses() -> None:
     assert PipelineRunner(two, entry="too").feed(Record(1, 0, b"1")) == [("out", b"1")]
 
 
-def test_graph_with_unbounded_copies_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_graph_with_too_many_copies_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each pair of a router and a merge doubles the number of copies."""
     roles = []
     for at in range(0, 90, 3):
@@ -333,7 +333,8 @@ def test_graph_with_unbounded_copies_is_stopped(monkeypatch: pytest.MonkeyPatch)
         run_pipeline(doubling, records(b"1"))
 
     monkeypatch.setattr(graph_runner, "MAX_DELIVERIES", 8)
-    assert len(run_pipeline(FAN, records(b"1", b"2"), MARKS, OPS).outputs) == 4  # a, bridge, router 2, b, c, merge 2
+    # Each record causes 8 deliveries: the router and the merge make two each, and the other four roles make one each.
+    assert len(run_pipeline(FAN, records(b"1", b"2"), MARKS, OPS).outputs) == 4
     monkeypatch.setattr(graph_runner, "MAX_DELIVERIES", 7)
     with pytest.raises(LimitExceeded):
         run_pipeline(FAN, records(b"1"), MARKS, OPS)

@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import example, given, reject, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from byteor.engine.replay import check_params
@@ -141,7 +141,7 @@ def number_texts(draw: st.DrawFn) -> str:
 
 
 @given(text=number_texts(), limit=number_texts(), keyword=st.sampled_from([*EXPECTED]))
-@settings(max_examples=200)
+@settings(max_examples=600)  # a third of them have a usable limit; rejecting the others would fail a health check
 @example(text="9007199254740993.5", limit="1", keyword="multipleOf")
 @example(text="99999999999999999999.9", limit="1e20", keyword="minimum")
 def test_numbers_are_compared_exactly(text: str, limit: str, keyword: str) -> None:
@@ -149,9 +149,9 @@ def test_numbers_are_compared_exactly(text: str, limit: str, keyword: str) -> No
     try:
         encode_payload(bound)
     except MalformedPayload:  # stage parameters cannot contain this limit
-        reject()
+        return
     if keyword == "multipleOf" and Decimal(limit) <= 0:
-        reject()
+        return
     document = {"properties": {"n": {keyword: [bound] if keyword == "enum" else bound}}}
 
     expected = EXPECTED[keyword](Fraction(Decimal(text)), Fraction(Decimal(limit)))

@@ -57,7 +57,7 @@ def test_trace_shows_each_stage_of_ring(bundle: MakeBundle, ring: MakeRing) -> N
     assert trace(incident, 9) == {"records": [], "truncated": False, "next_after": None}
 
 
-def test_trace_stops_at_stage_error_and_at_limit(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_trace_stops_at_stage_error(bundle: MakeBundle, ring: MakeRing) -> None:
     incident = bundle(ring("identity", "dataguard_fused"), [Record(1, 0, b"[]")])
 
     found = trace(incident, 1, stage_config={"s1": CONFIG["s1"] | {"on_reject": "stop"}})
@@ -103,7 +103,7 @@ def test_large_trace_pages_contain_every_step_once(tmp_path: Path) -> None:
         found += [step for record in page["records"] for step in record["steps"]]
         after, pages = page["next_after"], pages + 1
 
-    # Each record has a step for its ingress, its egress, each stage, and each lane before and after a stage.
+    # Together, the pages have the same steps as a trace without a size limit.
     whole = trace(incident, 1, max_bytes=1 << 30)
     assert found == [step for record in whole["records"] for step in record["steps"]]
     assert [step["id"] for step in found if step["kind"] == "stage"] == chain[1:-1] * 2

@@ -54,7 +54,7 @@ def test_issue_writes_documented_format(world: Any) -> None:
     assert verify(world, text, capabilities={"side_effect:http_post"}).approval_id == "approval-1"
 
 
-def test_retired_and_retiring_keys_verify_earlier_signatures(world: Any) -> None:
+def test_retiring_key_and_earlier_signature_of_retired_key_are_accepted(world: Any) -> None:
     before = world.keyset.keys[2].not_after - timedelta(seconds=1)
 
     verify(world, world.credential(private_key=world.retiring))

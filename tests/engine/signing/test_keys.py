@@ -12,7 +12,7 @@ from byteor.engine.signing.keys import KeySet, KeyStatus, PublicKey
 from byteor.engine.signing.refusals import Refused
 
 NOON = datetime(2026, 10, 10, 12, tzinfo=UTC)
-# RFC 8037, appendix A.
+# The key pair and thumbprint of RFC 8037, appendix A.
 PRIVATE = from_base64url("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A")
 X = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"
 KID = "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
@@ -79,7 +79,7 @@ def test_published_key_set_round_trips(world: Any) -> None:
     assert keyset.find("unknown") is None
 
 
-def test_unknown_members_are_ignored(world: Any) -> None:
+def test_unknown_members_of_key_set_are_ignored(world: Any) -> None:
     document = world.keyset.document() | {"note": 1}
     document["keys"][0]["note"] = 1
 

@@ -82,13 +82,13 @@ def test_envelope_signed_by_unknown_key_is_refused(world: Any) -> None:
     assert refusal(world, built.tar, world.envelope(built, world.stranger)) == "envelope.unknown_key"
 
 
-def test_unsigned_tar_is_refused(world: Any) -> None:
+def test_tar_that_envelope_does_not_name_is_refused(world: Any) -> None:
     envelope = world.envelope(world.bundle(deployment_id="other"))
 
     assert refusal(world, world.bundle().tar, envelope) == "envelope.subject"
 
 
-def test_unsigned_manifest_is_refused(world: Any) -> None:
+def test_manifest_that_differs_from_envelope_is_refused(world: Any) -> None:
     built, other = world.bundle(), world.bundle(deployment_id="other")
     envelope = dsse.sign_envelope(built.bundle_hash, other.manifest, world.active)
 
@@ -109,7 +109,7 @@ def test_signed_bundle_with_extra_or_missing_entry_is_refused(world: Any) -> Non
     assert refusal(world, *forged(world, files)) == "bundle.entry_missing"
 
 
-def test_signed_bundle_of_another_spec_is_refused(world: Any) -> None:
+def test_signed_bundle_with_another_spec_is_refused(world: Any) -> None:
     files = files_of(world.bundle()) | {"spec.kv": b"spec.v=1\n"}
 
     assert refusal(world, *forged(world, files)) == "bundle.spec_hash"
@@ -162,7 +162,7 @@ def test_credential_without_bundle_capability_is_refused(world: Any) -> None:
     assert verify_delivery(built.tar, world.envelope(built), world.keyset, world.environment).approval
 
 
-def test_bundle_without_capabilities_requires_deploy(world: Any) -> None:
+def test_bundle_without_capabilities_requires_credential_for_deploy(world: Any) -> None:
     replay = world.credential(capabilities=["replay:execute"])
 
     assert refusal_of(world, world.bundle(capabilities=(), approval=replay)) == "approval.capability"
@@ -177,7 +177,7 @@ def test_approval_outside_credential_validity_is_refused(world: Any) -> None:
         assert refusal_of(world, world.bundle(approval=approval)) == "approval.expired"
 
 
-def test_any_flipped_bit_of_tar_is_refused(world: Any) -> None:
+def test_tar_with_flipped_bit_is_refused(world: Any) -> None:
     built = world.bundle()
     envelope = world.envelope(built)
 
@@ -187,7 +187,7 @@ def test_any_flipped_bit_of_tar_is_refused(world: Any) -> None:
         assert refusal(world, bytes(flipped), envelope) == "envelope.subject"
 
 
-def test_any_flipped_bit_of_signed_tar_is_refused(world: Any) -> None:
+def test_signed_tar_with_flipped_bit_is_refused(world: Any) -> None:
     built = world.bundle()
 
     for index in range(0, len(built.tar), 3):
@@ -197,7 +197,7 @@ def test_any_flipped_bit_of_signed_tar_is_refused(world: Any) -> None:
         assert refusal(world, bytes(flipped), envelope).startswith(("bundle.", "envelope.predicate"))
 
 
-def test_any_flipped_bit_of_envelope_is_refused(world: Any) -> None:
+def test_envelope_with_flipped_bit_is_refused(world: Any) -> None:
     built = world.bundle()
     good = json.dumps(world.envelope(built)).encode()
     refused = 0

@@ -1,4 +1,4 @@
-"""The account of the embedded database: it never runs as root."""
+"""The operating system account of the embedded database, which never runs as root."""
 
 import importlib.util
 import os

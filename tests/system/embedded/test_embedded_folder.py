@@ -32,7 +32,7 @@ def test_overlong_path_gets_short_private_socket_folder(folder: Path) -> None:
     assert server.acquire() == url
     server.release()
 
-    # After /tmp is cleaned, anybody could create the folder. So it is not used if others may enter it.
+    # After /tmp is cleaned, anybody could create the folder. So the folder is not used if other accounts may enter it.
     short.chmod(0o777)
     assert server.acquire() != url
     server.release()

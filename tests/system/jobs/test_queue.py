@@ -163,7 +163,7 @@ def test_one_person_never_uses_all_slots_of_lane(lane: JobLane, monkeypatch: pyt
 
 
 def test_person_at_limit_does_not_delay_colleagues() -> None:
-    """Their jobs wait in the same queue, behind the jobs of the person at the limit."""
+    """The colleagues' jobs wait in the same queue, behind the jobs of the person at the limit."""
     greedy, shared = uuid7(), uuid7()
     enqueue(Block(who="greedy"), uuid7(), person=greedy)
     with Running():

@@ -1,4 +1,4 @@
-"""``manage.py bootstrap --org NAME --email EMAIL``: create an organization and its first org_admin."""
+"""``manage.py bootstrap --org NAME --email EMAIL``: create an organization, and credentials of its first org_admin."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Command(OperatorCommand):
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, org: str, email: str, json: bool, **options: Any) -> str | None:
-        """Create the organization, account, token and link in one transaction."""
+        """Migrate the database, then create the organization, account, token and link in one transaction."""
         self._check(org, email)
         installation.migrate()
         actor = system_actor("bootstrap")

@@ -25,7 +25,7 @@ class Command(OperatorCommand):
         chain.add_argument(
             "--installation",
             action="store_true",
-            help="the installation's own chain: sign-ins, user tokens, installation operators, the master key",
+            help="the installation's own chain, with events such as sign-ins and changes of user tokens",
         )
         parser.add_argument(
             "--after-seq",

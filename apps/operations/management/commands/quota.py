@@ -46,7 +46,7 @@ class Command(OperatorCommand):
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, org: str, clear: list[str], json: bool, **options: Any) -> str:
-        """Set the quotas, then print the quotas and the usage. Raises CommandError."""
+        """Set the quotas, then print the quotas and the usage. Raises CommandError if an argument is invalid."""
         changes: dict[Quota, int | None] = {quota: options[quota] for quota in Quota if options[quota] is not None}
         for name in clear:
             if changes.setdefault(Quota(name.replace("-", "_")), None) is not None:

@@ -36,7 +36,7 @@ class Command(OperatorCommand):
         parser.add_argument("--finish", action="store_true", help="also remove the previous key from the data folder")
 
     def handle(self, *args: Any, finish: bool, **options: Any) -> str:
-        """Rotate in one transaction. A lock makes concurrent runs wait."""
+        """Rotate the key in one transaction, then remove the previous one if requested. Concurrent runs wait."""
         current: Config = settings.CONFIG
         key, previous = current.master_key, current.master_key_previous
         files = (key, previous) if isinstance(key, Path) and isinstance(previous, Path) else None
@@ -67,7 +67,7 @@ def _lock() -> None:
 
 
 def _rotate() -> Mapping[str, int]:
-    """Re-encrypt the values. Raises CommandError if a live host lacks the key that would become the installation's."""
+    """Re-encrypt the values. Raises CommandError if a live host lacks the key that is to be the installation's."""
     new = vault.own_key_ids()[0]
     if new != vault.ensure_key() and (without := _hosts_without(new)):
         raise CommandError(
@@ -147,7 +147,7 @@ def _advice_on_settings(stored: MasterKey) -> Iterator[str]:
 def _remove(previous: Path) -> None:
     """Remove the previous key after the new key's id was committed.
 
-    Raises CommandError if a host still uses the previous key, or if the key was replaced in the meantime.
+    Raises CommandError if a live host does not have the new key as its current one, or if the key was replaced again.
     """
     _lock()  # no other command may replace the key at the same time
     stored = vault.ensure_key()

@@ -64,7 +64,7 @@ class Command(OperatorCommand):
 
 
 def _describe_sealing() -> str:
-    """Return a line about the sealing of the child processes, including what this system cannot seal."""
+    """Return a line that lists what this system seals in the child processes that read uploads, and what it cannot."""
     found = sealing.in_force()
     by_kernel = [f"{what} ({how})" for what, how in found.items() if how not in {None, "audit hook"}]
     others = [what for what, how in found.items() if how in {None, "audit hook"}]
@@ -139,7 +139,7 @@ def _api(current: Config, static: Mapping[str, str]) -> supervisor.Child:
         "--workers", str(current.api_processes),
     ]  # fmt: skip
     health = f"{installation.origin(current.api_bind_addr)}/healthz"
-    # Without the proxies in the environment, because the check must reach this server.
+    # The opener ignores the proxies in the environment, because the check must reach this server.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def is_healthy() -> bool:

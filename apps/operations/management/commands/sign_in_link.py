@@ -1,4 +1,4 @@
-"""``manage.py sign_in_link --email EMAIL``: create a sign-in link for installations without an identity provider."""
+"""``manage.py sign_in_link --email EMAIL``: create a one-time sign-in link for a person with an account."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from apps.tenancy.models import User
 
 
 class Command(OperatorCommand):
-    help = "Print a one-time sign-in link for a person who was invited."
+    help = "Print a one-time sign-in link for a person who was invited or has signed in before."
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Add the options for the person and the output format."""

@@ -25,7 +25,7 @@ from byteor_cloud.simulator.run import Run, RunProgress
 from byteor_cloud.simulator.scenarios import DESCRIPTIONS, Scenario, Setup
 
 MAX_AGENTS = 100_000
-_OTHER_FILES = 64
+_OTHER_FILES = 64  # open files other than connections
 _SECONDS_PER_LINE = 10
 
 
@@ -63,7 +63,7 @@ class Command(OperatorCommand):
             "--patience",
             type=_number(0, 86_400),
             default=180,
-            help="seconds to wait after the run until all agents are healthy",
+            help="maximum number of seconds to wait after the run until all agents are healthy",
         )
         parser.add_argument(
             "--interval-scale",
@@ -83,7 +83,7 @@ class Command(OperatorCommand):
         parser.add_argument("--json", action="store_true", help="print the results as one line of JSON")
 
     def handle(self, *args: Any, json: bool, **options: Any) -> None:
-        """Enroll the agents, run the scenario, and print the measurements."""
+        """Enroll or load the agents, run the scenario, and print the measurements. Raises CommandError on failure."""
         try:
             summary = self._simulate(**options)
         except (SimulationError, IdentityError) as error:
@@ -193,7 +193,7 @@ class Command(OperatorCommand):
 
 
 def _permit_connections(count: int) -> None:
-    """Raise the process's limit of open files if it is too low for this many connections."""
+    """Increase the process's limit of open files if necessary. Raises SimulationError if the hard limit is too low."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = count + _OTHER_FILES
     if hard != resource.RLIM_INFINITY and hard < needed:

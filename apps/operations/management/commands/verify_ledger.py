@@ -19,7 +19,7 @@ from byteor.engine.hash_chain import Checkpoint, CheckpointRefused
 
 
 def read_last_line(path: Path) -> str:
-    """Return the last line of an export of any length. Raises CommandError."""
+    """Return the last line of an export of any length. Raises CommandError if the file cannot be read."""
     line = ""
     try:
         with path.open(encoding="utf-8") as file:
@@ -53,7 +53,7 @@ class Command(OperatorCommand):
         )
 
     def handle(self, *args: Any, org: str | None, installation: bool, checkpoint: list[Path], **options: Any) -> None:
-        """Print a line for each fault, and one line for each chain."""
+        """Print a line for each fault, and one line for each chain. Raises CommandError if anything is not intact."""
         chosen: list[Organization | None] = [find_organization(org)] if org else []
         if not org and not installation:
             chosen += Organization.objects.order_by("id")

@@ -23,17 +23,17 @@ from byteor_cloud.worker.process import Worker
 
 
 class Command(OperatorCommand):
-    help = "Run jobs until SIGTERM."
+    help = "Run jobs until SIGTERM or SIGINT."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Run jobs, and recover the jobs of dead workers."""
+        """Run jobs, and recover the jobs of dead workers. In worker mode, also serve health and metrics."""
         current: Config = settings.CONFIG
         # During a database outage the worker starts anyway and waits. Each use of the key checks it again.
         with suppress(DatabaseError, InterfaceError):
             vault.ensure_key()
         connection.close()
         installation.create_folders()
-        # In combined mode, the API serves health and metrics.
+        # In combined mode, the API serves health and metrics. In worker mode, the worker does if it has an address.
         if current.deployment_mode == "worker" and current.worker_bind_addr is not None:
             Thread(target=_listen(current.worker_bind_addr).serve_forever, daemon=True).start()
         worker = Worker()
@@ -49,7 +49,7 @@ class _Handler(BaseHTTPRequestHandler):
     """Serves ``/healthz``, and the metrics of this process at ``/metrics``. The API serves the domain metrics."""
 
     def do_GET(self) -> None:
-        """Respond with health or metrics."""
+        """Respond with health or metrics, or with 404 at other paths."""
         match self.path:
             case "/healthz":
                 self._respond(200, "application/json", b'{"status":"alive"}')

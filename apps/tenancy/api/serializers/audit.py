@@ -16,7 +16,7 @@ class AuditActorSerializer(serializers.Serializer[Any]):
     display = serializers.CharField(source="actor_display")
     descriptions = {
         "kind": "The kind of actor: `user`, `organization_key`, `enrollment_token`, `agent` or `system`.",
-        "id": "The actor's id.",
+        "id": "The actor's id. For `system`, the name of a group of jobs, or of a command.",
         "display": "The actor's name or e-mail address at the time of the event.",
     }
 
@@ -30,16 +30,18 @@ class AuditScopeSerializer(serializers.Serializer[Any]):
     descriptions = {
         "kind": "The kind of resource.",
         "id": "The resource's id.",
-        "project_id": "The project that the resource belongs to. Null if it belongs to no project.",
-        "environment_id": "The environment that the resource belongs to. Null if it belongs to no environment.",
-        "organization_id": "The organization that the resource belongs to. Null if it belongs to no organization.",
+        "project_id": "The id of the project that the resource belongs to. Null if it belongs to no project.",
+        "environment_id": "The id of the environment that the resource belongs to. Null if it belongs to no "
+        "environment.",
+        "organization_id": "The id of the organization that the resource belongs to. Null if it belongs to no "
+        "organization.",
     }
 
 
 class AuditSealSerializer(ModelSerializer):
     descriptions = {
         "seq": "The event's position in the chain, counted from 1.",
-        "prev_hash": "The hash of the previous event in the chain.",
+        "prev_hash": "The hash of the previous event in the chain. For the first event, `sha256:` and 64 zeros.",
         "hash": "The SHA-256 of the event, `seq` and `prev_hash`.",
     }
 
@@ -56,7 +58,7 @@ class AuditEventSerializer(ModelSerializer):
     seal = AuditSealSerializer(allow_null=True, default=None)
 
     descriptions = {
-        "timestamp": "When the event happened.",
+        "timestamp": "When the event was recorded.",
         "actor": "Who caused the event.",
         "action": "The action, such as `deployment.create`.",
         "outcome": "Whether the action succeeded, was denied, or failed with an error.",
@@ -65,9 +67,9 @@ class AuditEventSerializer(ModelSerializer):
         "ip": "The IP address of the client. Null if it was not recorded.",
         "changes": "The changes by field. Secrets are omitted. If the changes exceed 8 KiB, the longest values are "
         "replaced by the `size` in bytes and the `sha256` of their JSON without spaces and with sorted keys. If an "
-        "organization key repeats an action within a minute, all repetitions are recorded as one event after that "
-        "minute, with their `count` and the `last` values. `exportAuditEvents` never omits the changes.",
-        "seal": "The event's position in the ledger. Null until the event is sealed, a few seconds after it happened.",
+        "organization key repeats an event in the same minute, all repetitions are recorded as one event after that "
+        "minute, with their `count` and the `last` values. `exportAuditEvents` returns the changes of any size.",
+        "seal": "The event's position in the ledger. Null until the event is sealed, usually within a few seconds.",
     }
 
     class Meta:

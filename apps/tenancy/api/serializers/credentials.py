@@ -26,7 +26,7 @@ class UserTokenSerializer(ModelSerializer):
         "prefix": "The first characters of the secret, by which you recognize the token.",
         "expires_in_s": (
             "The number of seconds until the token expires. The maximum is the lowest `token_max_days` of the person's "
-            "organizations, or 90 days if there are none. Defaults to 30 days, or to the maximum if that is shorter."
+            "organizations, or 90 days if there are none. Defaults to 30 days, or to the maximum if it is shorter."
         ),
         "expires_at": "When the token expires.",
         "last_used_at": "When the token was last used, to the minute. Null if it was never used.",
@@ -52,7 +52,8 @@ class OrganizationKeySerializer(ModelSerializer):
         "prefix": "The first characters of the secret, by which you recognize the key.",
         "role": "The role of the key.",
         "project_id": (
-            "The only project in which the key has its role. Null if the role applies to the whole organization."
+            "The id of the only project in which the key has its role. Null if the role applies to the whole "
+            "organization."
         ),
         "expires_in_s": (
             "The number of seconds until the key expires. The maximum is the organization's `token_max_days`. Defaults "
@@ -63,8 +64,8 @@ class OrganizationKeySerializer(ModelSerializer):
         "revoked_at": "When the key was revoked. Null if it was not revoked.",
         "created_by": (
             "The e-mail address of the person who created the key. If another organization API key created it, the "
-            "person who created that key. This person counts as the requester of everything that the key requests. "
-            "Null if unknown. In that case, the key cannot request anything that needs an approval."
+            "address of the person who created that key. This person counts as the requester of everything that the "
+            "key requests. Null if unknown. In that case, the key cannot request anything that needs an approval."
         ),
     }
 
@@ -77,8 +78,8 @@ class OrganizationKeySerializer(ModelSerializer):
 class UserSerializer(ModelSerializer):
     descriptions = {
         "id": "The person's id.",
-        "email": "The person's e-mail address.",
-        "name": "The person's name.",
+        "email": "The person's e-mail address. Empty if it is unknown.",
+        "name": "The person's name. Empty if it is unknown.",
     }
 
     class Meta:
@@ -91,8 +92,8 @@ class RoleSerializer(serializers.Serializer[Any]):
     project_id = serializers.UUIDField(allow_null=True)
     role = serializers.ChoiceField(list(Role))
     descriptions = {
-        "organization_id": "The organization in which the role applies.",
-        "project_id": "The project in which the role applies. Null if it applies to the whole organization.",
+        "organization_id": "The id of the organization in which the role applies.",
+        "project_id": "The id of the project in which the role applies. Null if it applies to the whole organization.",
         "role": "The role.",
     }
 
@@ -110,7 +111,7 @@ class CredentialSerializer(serializers.Serializer[Any]):
 
 
 class MeSerializer(serializers.Serializer[Any]):
-    """The caller: the person, the credential, and the roles of the credential."""
+    """The caller: the person (if any), the credential, and the credential's roles."""
 
     user = UserSerializer(allow_null=True)
     credential = CredentialSerializer()
@@ -118,5 +119,5 @@ class MeSerializer(serializers.Serializer[Any]):
     descriptions = {
         "user": "The person to whom the credential belongs. Null for an organization API key.",
         "credential": "The credential of this request.",
-        "roles": "The roles of the credential.",
+        "roles": "The roles of the credential. A user token has all roles of the person.",
     }

@@ -18,7 +18,7 @@ from byteor_cloud.api.fields import ModelSerializer, NameField, TextField
 
 
 class SlugField(TextField):
-    """A short unique name: 1 to 63 lower-case letters, digits and dashes, not starting with a dash."""
+    """A short name: 1 to 63 lower-case letters, digits and dashes, not starting with a dash."""
 
     def __init__(self, **kwargs: Any) -> None:
         rule = "Must be 1 to 63 lower-case letters, digits and dashes, and must not start with a dash."
@@ -32,7 +32,8 @@ class OrganizationSerializer(ModelSerializer):
 
     descriptions = {
         "name": "The organization's name, unique in the installation.",
-        "slug": "A short unique name, for example for commands. By default it is derived from the name at creation.",
+        "slug": "A short name, unique in the installation, for example for commands. By default, it is derived from "
+        "the name at creation, or random if the name has no usable characters.",
         "settings": "The organization's settings. An update changes only the keys that it contains.",
     }
 
@@ -47,7 +48,8 @@ class ProjectSerializer(ModelSerializer):
 
     descriptions = {
         "name": "The project's name, unique in the organization.",
-        "slug": "A short unique name, for example for commands. By default it is derived from the name at creation.",
+        "slug": "A short name, unique in the organization, for example for commands. By default, it is derived from "
+        "the name at creation, or random if the name has no usable characters.",
     }
 
     class Meta:
@@ -87,7 +89,7 @@ class MemberSerializer(ModelSerializer):
         "user_id": "The person's id.",
         "email": "The person's e-mail address.",
         "role": "The person's role. `org_admin` can only be granted in an organization, not in a project.",
-        "project_id": "The project in which the role applies. Null if it applies to the whole organization.",
+        "project_id": "The id of the project in which the role applies. Null if it applies to the whole organization.",
     }
 
     class Meta:

@@ -29,8 +29,9 @@ def _document_edge(example: str) -> dict[str, str]:
         "pattern": _WINDOW_EDGE,
         "example": example,
         "description": (
-            "An RFC 3339 time. Without an offset, it is a wall-clock time in `time_zone` and follows changes of the "
-            "zone's rules. The year must be from 2000 to 2999. The time is stored as it was sent."
+            "An RFC 3339 time, whose seconds and offset are optional. Without an offset, the time is a wall-clock time "
+            "in `time_zone` and follows changes of the zone's rules. The year must be from 2000 to 2999. The time is "
+            "stored as it was sent."
         ),
     }
 
@@ -46,7 +47,7 @@ class WindowEdgeField(serializers.RegexField):
         text = super().run_validation(data)
         try:
             moment = datetime.fromisoformat(text)
-        except ValueError:  # not shown: its message depends on the Python version
+        except ValueError:  # the message is not shown, because it depends on the Python version
             raise serializers.ValidationError("This date or time does not exist.", code="invalid") from None
         if moment.year not in _YEARS:
             raise serializers.ValidationError("The year must be from 2000 to 2999.", code="out_of_range")
@@ -70,7 +71,7 @@ def _time_zones() -> frozenset[str]:
 
 
 class FreezeWindowSerializer(StrictSerializer):
-    """A period in which nothing is deployed."""
+    """A period in which no deployment starts, unless its request overrides the window (`override_freeze`)."""
 
     start = WindowStartField()
     end = WindowEndField()
@@ -81,7 +82,7 @@ class FreezeWindowSerializer(StrictSerializer):
     descriptions = {
         "time_zone": "The IANA name of the time zone for times without an offset.",
         "recurrence": "How often the window repeats. Null if it does not repeat.",
-        "reason": "Why nothing may be deployed. This text is shown to people whose deployments are waiting.",
+        "reason": "Why no deployment may start. This text is shown to people whose deployments are refused or waiting.",
     }
 
     def validate_time_zone(self, value: str) -> str:
@@ -117,16 +118,18 @@ class EnvironmentSettingsSerializer(StrictSerializer):
         "allow_self_approval": (
             "Whether the requester's own approval counts. Defaults to true for `dev`, otherwise to false."
         ),
-        "approval_ttl_s": "The number of seconds until an approval request expires. Defaults to 3600.",
+        "approval_ttl_s": "The number of seconds until a pending approval expires, and the maximum number of seconds "
+        "for which a granted approval is valid. Defaults to 3600.",
         "replay_policy": "Which replays are permitted. Defaults to `allowed` for `dev`, otherwise to `dry_run_only`.",
         "heartbeat_interval_s": "The number of seconds between an agent's heartbeats. Defaults to 30.",
         "agent_timeout_s": (
-            "The number of seconds after which an agent that has not finished a deployment counts as failed. Defaults "
-            "to 600."
+            "The number of seconds that an agent has to finish a deployment after it was offered. After that time, the "
+            "agent counts as failed. Defaults to 600."
         ),
-        "max_in_flight_deployments": "The maximum number of deployments that run at the same time. Defaults to 1.",
+        "max_in_flight_deployments": "The maximum number of deployments in the environment that run at the same time. "
+        "Defaults to 1.",
         "artifact_retention_days": "The number of days until an artifact is deleted. Defaults to 90.",
-        "freeze_windows": "The periods in which nothing is deployed. Defaults to none.",
+        "freeze_windows": "The periods in which no deployment starts. Defaults to none.",
     }
 
 
@@ -142,7 +145,7 @@ class OrganizationSettingsSerializer(StrictSerializer):
     default_environment_settings = EnvironmentSettingsSerializer(required=False)
     descriptions = {
         "token_max_days": "The maximum lifetime of user tokens and organization API keys in days. Defaults to 90.",
-        "email_domains": "The permitted domains of members' e-mail addresses. If empty, every domain is permitted.",
+        "email_domains": "The permitted domains of new members' e-mail addresses. If empty, every domain is permitted.",
         "default_environment_settings": "The settings of new environments, unless the request contains others.",
     }
 
@@ -163,7 +166,7 @@ class SettingsField(serializers.Field[Any, Any, Any, Any]):
         return value
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
-        """Check the given keys and return them as JSON. Raises ValidationError."""
+        """Check the given keys and return them as JSON. Raises ValidationError if a key or value is invalid."""
         checker = self.shape(data=data)
         checker.is_valid(raise_exception=True)
         return {key: _plain(value) for key, value in checker.validated_data.items()}

@@ -23,7 +23,7 @@ class SigningKeySerializer(ModelSerializer):
             "verifies signatures that contain their time and were made before `not_after`."
         ),
         "not_before": "When the key starts to sign.",
-        "signs_until": "When the key stops signing. Null if no time is set.",
+        "signs_until": "When the key stops signing. Null if no other key has replaced it or is to replace it.",
         "not_after": "When the key is retired. Null if no time is set.",
         "created_at": "When the key was published.",
     }
@@ -40,7 +40,7 @@ class RotateSigningKeySerializer(StrictSerializer):
     retire_in_s = serializers.IntegerField(required=False, min_value=60, max_value=366 * 86400)
     descriptions = {
         "activate_in_s": (
-            "The number of seconds until the new key signs. Defaults to the time that all agents need to fetch the "
+            "The number of seconds until the new key signs. Defaults to the time that online agents need to fetch the "
             "key. In an emergency, use 0 to sign with the new key immediately."
         ),
         "retire_in_s": (

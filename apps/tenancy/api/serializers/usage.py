@@ -59,8 +59,8 @@ class MonthOfUsageSerializer(serializers.Serializer[Any]):
     descriptions = {
         "month": "The month in UTC.",
         "agents": "The highest number of enrolled agents, counted once a minute. Null if there is no count.",
-        "heartbeats": "The number of stored heartbeats. Each server process adds its count once a minute. When a "
-        "process stops, its heartbeats since the last addition are not counted.",
+        "heartbeats": "The number of stored heartbeats. Each server process adds its count at most once a minute. When "
+        "a process stops, its heartbeats since the last addition are not counted.",
         "uploaded_bytes": "The size in bytes of all new artifacts, including those that have been deleted since.",
         "stored_bytes": "The highest number of stored bytes, counted once a minute. Null if there is no count.",
         "replays": "The number of requested replays, including those of bisects.",
@@ -78,6 +78,6 @@ class UsageSerializer(serializers.Serializer[Any]):
         "month": "The current month in UTC.",
         "limits": "The quotas, which only installation operators can set.",
         "used": "The current usage. Deleted projects and environments do not count, except in `captures_per_day`.",
-        "by_month": "The usage in the current month and up to 12 months before, newest first, without months in which "
-        "nothing was counted. Counting started with the release that added this operation.",
+        "by_month": "The usage in the current month and in up to 12 earlier months, newest first. Earlier months in "
+        "which nothing was counted are omitted. Counting started with the release that added this operation.",
     }

@@ -22,7 +22,8 @@ class WebhookSerializer(ModelSerializer):
     environment_id = IdField(required=False, allow_null=True)
 
     descriptions = {
-        "url": "The HTTPS URL that receives the events.",
+        "url": "The URL that receives the events. It must use HTTPS, unless the operator permits webhooks to private "
+        "networks.",
         "events": (
             "The event types to send. A type that ends in `.*` stands for all events of that kind, and `*` for all "
             "events."
@@ -31,17 +32,17 @@ class WebhookSerializer(ModelSerializer):
         "enabled": "Whether the webhook receives events.",
         "disabled_reason": "Why the service disabled the webhook. Empty if it did not, or if the webhook was enabled "
         "again.",
-        "project_id": "The only project whose events are sent. Null if the events of all projects are sent.",
+        "project_id": "The id of the only project whose events are sent. Null if the events of all projects are sent.",
         "environment_id": (
-            "The only environment whose events are sent. Null if the events of all environments are sent."
+            "The id of the only environment whose events are sent. Null if the events of all environments are sent."
         ),
         "failing_since": (
-            "When the attempts began to fail. Null if no attempt has failed since the last success, or since somebody "
-            "enabled the webhook."
+            "When the attempts began to fail. Null if no attempt has failed since the last success, or since the "
+            "webhook was enabled."
         ),
         "previous_secret_until": (
-            "The time until which deliveries are also signed with the previous secret. Null if the secret was never "
-            "rotated."
+            "The time until which deliveries are also signed with the previous secret, 24 hours after the last "
+            "rotation. Null if the secret was never rotated."
         ),
     }
 
@@ -62,7 +63,7 @@ class AttemptSerializer(serializers.Serializer[Any]):
         "at": "When the attempt was made.",
         "status": "The status code of the response. Null if there was no response.",
         "error": (
-            "Why there was no response: `forbidden_address`, `dns`, `tls`, `timeout`, `connection`, `protocol` or "
+            "Why no response was received: `forbidden_address`, `dns`, `tls`, `timeout`, `connection`, `protocol` or "
             "`master_key`. Empty if there was a response."
         ),
         "duration_ms": "The duration of the attempt in milliseconds.",
@@ -79,7 +80,8 @@ class WebhookDeliverySerializer(ModelSerializer):
         "type": "The type of the event.",
         "status": "Whether the delivery is pending, was delivered, or failed permanently.",
         "attempts": "The latest attempts, oldest first. At most 50 are kept.",
-        "next_attempt_at": "When the next attempt is due. Null if no attempt follows.",
+        "next_attempt_at": "When the next attempt is due if the webhook is enabled. Null after the delivery has "
+        "succeeded or failed permanently.",
         "finished_at": (
             "When the event was delivered, or when the delivery failed permanently. Null while the delivery is pending."
         ),
@@ -127,7 +129,7 @@ class EventSerializer(StrictSerializer):
     descriptions = {
         "id": "The audit event's id, also sent as `webhook-id`. It stays the same when the event is sent again.",
         "type": "The type of the event.",
-        "created_at": "When the event happened.",
+        "created_at": "When the event was recorded.",
         "project_id": "The id of the project that the resource belongs to. Null if it belongs to no project.",
         "environment_id": "The id of the environment that the resource belongs to. Null if it belongs to no "
         "environment.",

@@ -1,4 +1,4 @@
-"""Views of an organization's audit events, and their export."""
+"""The view that lists and exports an organization's audit events."""
 
 from __future__ import annotations
 
@@ -35,11 +35,20 @@ class AuditEventViewSet(ListModelMixin, OrganizationViewSet):
     filters = {
         "action": line_parameter("action"),
         "outcome": choice_parameter(["success", "denied", "error"], "outcome"),
-        "actor_id": line_parameter("actor_id"),
-        "resource_kind": line_parameter("resource_kind"),
-        "resource_id": line_parameter("resource_id"),
-        "project_id": id_parameter("project_id"),
-        "environment_id": id_parameter("environment_id"),
+        "actor_id": line_parameter("actor_id", description="Returns only events whose actor has this id."),
+        "resource_kind": line_parameter(
+            "resource_kind", description="Returns only events that affected a resource of this kind."
+        ),
+        "resource_id": line_parameter(
+            "resource_id", description="Returns only events that affected the resource with this id."
+        ),
+        "project_id": id_parameter(
+            "project_id", description="Returns only events of resources that belong to the project with this id."
+        ),
+        "environment_id": id_parameter(
+            "environment_id",
+            description="Returns only events of resources that belong to the environment with this id.",
+        ),
         "after": time_parameter("timestamp__gte", description="Returns only events at or after this time."),
         "before": time_parameter("timestamp__lt", description="Returns only events before this time."),
     }

@@ -63,8 +63,8 @@ class TokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, ApiViewSet):
             "listUserTokens",
             SIGNED_IN,
             "List your user tokens",
-            "Returns the caller's own user tokens, newest first, including revoked and expired tokens. Secrets are "
-            "never returned again.",
+            "Returns the caller's own user tokens, newest first, including tokens that expired or were revoked in the "
+            "last 90 days. Secrets are never returned again.",
         ),
         "create": Operation(
             "createUserToken",

@@ -74,7 +74,7 @@ class EnvironmentDetailViewSet(RetrieveMixin, UpdateMixin, DestroyMixin, Environ
             P.MANAGE_PROJECT,
             "Delete an environment",
             "Deletes the environment and everything in it. The environment disappears immediately for all callers, and "
-            "the keys of its agents are rejected. Its audit events are kept.",
+            "the keys of its agents are rejected. The audit events are kept.",
             errors=(PreconditionFailed,),
         ),
     }

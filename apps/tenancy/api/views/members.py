@@ -60,29 +60,29 @@ class OrganizationMemberViewSet(_Members):
             "listOrganizationMembers",
             P.VIEW_ORG,
             "List members of an organization",
-            "Returns the people with a role in the whole organization. A person can have a different role in a "
-            "project.",
+            "Returns the people with a role in the whole organization, who can have other roles in projects. The list "
+            "is empty for callers who only have a role in a project.",
         ),
         "create": Operation(
             "addOrganizationMember",
             P.MANAGE_ORG_MEMBERSHIPS,
             "Add a member to an organization",
             "Grants a role in the whole organization to the person with this e-mail address. If nobody has an account "
-            "with this address, the person gets the role when they first sign in with the verified address.",
+            "with this address, the person gets the role when they first sign in with this verified address.",
             example={"email": "ada@example.com", "role": "viewer"},
         ),
         "update": Operation(
             "updateOrganizationMember",
             P.MANAGE_ORG_MEMBERSHIPS,
             "Change a member's role in an organization",
-            "Changes the member's role. The role of an organization's last `org_admin` cannot be changed.",
+            "Changes the member's role. The role of the organization's last active `org_admin` cannot be changed.",
             example={"role": "operator"},
         ),
         "destroy": Operation(
             "removeOrganizationMember",
             P.MANAGE_ORG_MEMBERSHIPS,
             "Remove a member from an organization",
-            "Removes the person's role in the organization. Roles in individual projects are kept. The last "
+            "Removes the person's role in the organization. Roles in individual projects are kept. The last active "
             "`org_admin` cannot be removed.",
             errors=(PreconditionFailed,),
         ),

@@ -27,8 +27,8 @@ class OrganizationKeyViewSet(ListModelMixin, CreateMixin, DestroyMixin, Organiza
             "listOrganizationKeys",
             P.MANAGE_ORG_MEMBERSHIPS,
             "List organization API keys",
-            "Returns the organization's API keys, newest first, including revoked and expired keys. Secrets are never "
-            "returned again.",
+            "Returns the organization's API keys, newest first, including keys that expired or were revoked in the "
+            "last 90 days. Secrets are never returned again.",
         ),
         "create": Operation(
             "createOrganizationKey",

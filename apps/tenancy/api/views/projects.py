@@ -18,7 +18,7 @@ from byteor_cloud.errors import PreconditionFailed
 
 
 class ProjectCollectionViewSet(ListModelMixin, CreateMixin, OrganizationViewSet):
-    """The projects of the organization that the caller may see."""
+    """The organization's projects that the caller may see."""
 
     tag = Tag.PROJECTS
     queryset = Project.objects.live()
@@ -68,7 +68,7 @@ class ProjectDetailViewSet(RetrieveMixin, UpdateMixin, DestroyMixin, ProjectView
             P.MANAGE_PROJECT,
             "Delete a project",
             "Deletes the project and everything in it. The project disappears immediately for all callers, and the "
-            "keys of its agents are rejected. Its audit events are kept.",
+            "keys of its agents are rejected. The audit events are kept.",
             errors=(PreconditionFailed,),
         ),
     }

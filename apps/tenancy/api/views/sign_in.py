@@ -139,14 +139,16 @@ class LoginView(_SignInView):
         parameters={"next": text_parameter("The path that the browser is redirected to after the sign-in.")},
         responses={
             302: OpenApiResponse(description="A redirect to the identity provider."),
-            503: OpenApiResponse(description="The identity provider is not set up, or cannot be reached."),
+            503: OpenApiResponse(
+                description="The identity provider is not set up, cannot be reached, or rejects this service."
+            ),
         },
     )
     def get(self, request: Request) -> HttpResponse:
         """Start signing in.
 
-        Redirects to the identity provider (OpenID Connect). Returns 503 if no provider is configured, or if it
-        cannot be reached.
+        Redirects to the identity provider (OpenID Connect). Returns 503 if no provider is configured, or if the
+        provider cannot be reached or rejects this service.
         """
         backend = _backend(request._request)
         request._request.session.pop("next", None)  # an abandoned sign-in may have left this value
@@ -168,7 +170,9 @@ class CallbackView(_SignInView):
             200: SignedInSerializer,
             302: OpenApiResponse(description="The browser is signed in and redirected to the console."),
             401: OpenApiResponse(description="The provider's response is not valid, or the account is not active."),
-            503: OpenApiResponse(description="The identity provider is not set up, or cannot be reached."),
+            503: OpenApiResponse(
+                description="The identity provider is not set up, cannot be reached, or rejects this service."
+            ),
         },
     )
     def get(self, request: Request) -> HttpResponse:

@@ -27,7 +27,8 @@ class UsageViewSet(OrganizationViewSet):
         """Get the quotas and usage of an organization.
 
         Returns the organization's quotas, its current usage, and its usage in each of the last months. A request that
-        would exceed a quota fails with 409. The problem's `type` is then `urn:byteor:problem:quota.NAME`, and it
-        contains the `limit` and the amount `used`. Reads, heartbeats, reports, rollbacks and deletions always work.
+        would exceed a quota fails with 409. The problem's `type` is then `urn:byteor:problem:quota.NAME`, and the
+        problem contains the `limit` and the amount `used`. Quotas never refuse reads, heartbeats, reports, rollbacks
+        and deletions.
         """
         return Response(UsageSerializer(read_usage(self.organization)).data)

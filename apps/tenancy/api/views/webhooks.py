@@ -109,8 +109,8 @@ class WebhookDeliveryViewSet(ListModelMixin, OrganizationViewSet):
             "listWebhookDeliveries",
             P.MANAGE_ORG_MEMBERSHIPS,
             "List deliveries of a webhook",
-            "Returns the deliveries to this webhook with the result of each attempt, newest first. Deliveries are kept "
-            "for 30 days.",
+            "Returns the deliveries to this webhook with the results of their latest attempts, newest first. "
+            "Deliveries are kept for 30 days.",
         ),
     }
     commands = (c.redeliver,)

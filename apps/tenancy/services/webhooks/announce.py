@@ -28,7 +28,7 @@ _subscribed = CompiledQuery(
 
 
 def announce(event: AuditEvent) -> None:
-    """Create a delivery for every webhook that subscribes to the event.
+    """Create a delivery for every enabled webhook that subscribes to the event.
 
     Runs one query if there is no such webhook, and none for an event that no webhook can subscribe to.
     """
@@ -53,8 +53,8 @@ def create_deliveries(webhook_ids: Sequence[UUID], event: AuditEvent) -> list[We
 def enqueue_sending(webhook_id: UUID, organization_id: UUID | None, *, once: bool = False) -> None:
     """Enqueue a job that sends the webhook's due deliveries. Jobs of the same webhook run one after another.
 
-    ``once`` enqueues nothing if such a job is already queued. Do not use ``once`` in a transaction that changes other
-    rows, because concurrent transactions would wait until it commits.
+    ``once`` enqueues nothing if such a job is already waiting. Do not use ``once`` in a transaction that changes other
+    rows, because concurrent transactions would wait for its commit.
     """
     key = f"webhook:{webhook_id}"
     enqueue(

@@ -25,7 +25,7 @@ from byteor_cloud import __version__
 from byteor_cloud.database.deletion import delete_in_batches
 
 WORKER = system_actor("webhooks")
-# The waits between the 8 attempts are 15 s, 1 min, 4 min, …: 23 hours in total, plus jitter.
+# The waits between the 8 attempts are 15 s, 1 min, 4 min, …: about 23 hours in total, plus jitter.
 ATTEMPTS, FIRST_WAIT, FACTOR = 8, timedelta(seconds=15), 4
 LONGEST_RETRY_AFTER = timedelta(days=1)
 # If a delivery fails permanently and the receiver has accepted nothing for this long, its webhook is disabled.
@@ -55,7 +55,10 @@ def deliver_due(webhook_id: UUID) -> None:
 
 
 def enqueue_due() -> None:
-    """Enqueue a job for each webhook with due deliveries: retries, and deliveries that a killed worker left behind."""
+    """Enqueue a job for each webhook with due deliveries, unless such a job is already waiting.
+
+    These deliveries are retries, or deliveries that a killed worker left behind.
+    """
     due = WebhookDelivery.objects.due(timezone.now())
     receivers = due.order_by().values_list("webhook_id", "webhook__organization_id").distinct()
     for webhook_id, organization_id in receivers:
@@ -68,7 +71,7 @@ def delete_old_deliveries() -> None:
 
 
 def payload(event: AuditEvent) -> bytes:
-    """Return the body of the message about an event: the same bytes at every attempt."""
+    """Return the body of the message about an event. It depends only on the event and on PUBLIC_BASE_URL."""
     message: dict[str, Any] = {
         "id": str(event.pk),
         "type": type_of(event.action),
@@ -116,7 +119,7 @@ def _attempt(delivery: WebhookDelivery) -> bool:
 
 @transaction.atomic
 def _record_attempt(sent: WebhookDelivery, result: outgoing.PostResult, at: datetime) -> None:
-    """Save the result of an attempt. If the worker is killed before the result is saved, the delivery is sent again."""
+    """Save the result of an attempt. If the worker is killed before this, the delivery is sent again."""
     webhook = Webhook.objects.select_for_update(no_key=True).filter(pk=sent.webhook_id).first()
     delivery = WebhookDelivery.objects.select_for_update(no_key=True).filter(pk=sent.pk).first()
     if webhook is None or delivery is None:
@@ -143,7 +146,7 @@ def _record_attempt(sent: WebhookDelivery, result: outgoing.PostResult, at: date
 
 
 def _update_webhook(webhook: Webhook, result: outgoing.PostResult, now: datetime, *, has_failed: bool) -> None:
-    """Record when the receiver began to fail. Disable the webhook after a 410, or after failures for days."""
+    """Record when the receiver began to fail. Disable the webhook after a 410 or as ``DISABLED_AFTER`` describes."""
     since = None if result.is_success else webhook.failing_since or now
     if since != webhook.failing_since:
         webhook.failing_since = since

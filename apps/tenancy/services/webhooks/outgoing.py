@@ -1,4 +1,4 @@
-"""Send one POST request to a URL that a tenant chose: never to an internal address, and in bounded time."""
+"""Send one POST request to a URL that a tenant chose: only to a permitted address, and in bounded time."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Receiver:
 
 @dataclass(frozen=True, slots=True)
 class PostResult:
-    """The result of a POST: the response's status or, without a response, an error code; and the duration."""
+    """The result of a POST: the response's status and ``Retry-After``, or otherwise an error code; and the duration."""
 
     status: int | None
     error: str
@@ -214,7 +214,7 @@ class _PinnedConnection(http.client.HTTPConnection):
 
 
 def post(url: str, body: bytes, headers: Mapping[str, str], *, allowed: Collection[Network]) -> PostResult:
-    """Post ``body`` once, without redirects or a proxy. Never raises: failures are part of the result."""
+    """Post ``body`` once, without redirects or a proxy. Failures of the network or the receiver are in the result."""
     started = time.monotonic()
     deadline = started + TIMEOUT_S
     status, retry_after, error = None, None, ""

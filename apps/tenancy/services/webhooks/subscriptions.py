@@ -102,9 +102,9 @@ def _record(
 def update(
     webhook: Webhook, values: Mapping[str, Any], *, actor: Actor, expected_revision: int | None = None
 ) -> Webhook:
-    """Edit a webhook. Enabling it clears the record of its failures.
+    """Edit a webhook. Setting ``enabled`` to true clears the record of its failures.
 
-    Raises InvalidInput as ``create`` does, and PreconditionFailed if the revision is not ``expected_revision``.
+    Raises InvalidInput as ``create`` does, and the errors of ``lock_revision``.
     """
     locked = lock_revision(webhook, expected_revision)
     _check(locked.organization, values)
@@ -116,7 +116,7 @@ def update(
 
 @transaction.atomic
 def delete(webhook: Webhook, *, actor: Actor, expected_revision: int | None = None) -> None:
-    """Delete a webhook with its delivery log. Pending deliveries are not sent."""
+    """Delete a webhook with its log. Pending deliveries are not sent. Raises the errors of ``lock_revision``."""
     locked = lock_revision(webhook, expected_revision)
     _record("delete", locked, actor=actor, changes={"url": [locked.url, None]})
     locked.delete()
@@ -138,7 +138,7 @@ def rotate_secret(webhook: Webhook, *, actor: Actor) -> tuple[Webhook, str]:
 
 
 def signing_secrets(webhook: Webhook) -> list[bytes]:
-    """Return the current signing secrets, newest first. Raises the same errors as ``vault.unseal``."""
+    """Return the secrets that sign messages now, newest first. Raises the same errors as ``vault.unseal``."""
     names = ["secret"]
     until = webhook.previous_secret_until
     if webhook.previous_secret is not None and until is not None and until > timezone.now():
@@ -148,9 +148,9 @@ def signing_secrets(webhook: Webhook) -> list[bytes]:
 
 @transaction.atomic
 def ping(webhook: Webhook, *, actor: Actor) -> WebhookDelivery:
-    """Send an event of type ``ping``. Raises Conflict if the webhook is disabled.
+    """Create a delivery of an event of type ``ping``. Raises Conflict if the webhook is disabled.
 
-    If an organization key repeats this within a minute, the same message is sent again with the same id.
+    If an organization key repeats this in the same minute, the same message is sent again with the same id.
     """
     locked = _lock_enabled(webhook)
     return create_deliveries([locked.pk], _record(PING.removeprefix("webhook."), locked, actor=actor))[0]
