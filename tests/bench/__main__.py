@@ -170,6 +170,14 @@ def _replay(options: argparse.Namespace) -> list[Row]:
     return replay.run(options.rounds)
 
 
+def _regression(options: argparse.Namespace) -> list[Row]:
+    from tests.bench import regression
+
+    rows = regression.run_engine(options.rounds)
+    with _installation():
+        return rows + regression.run_service(options.fixtures)
+
+
 def _demo(options: argparse.Namespace) -> list[Row]:
     began = time.monotonic()
     subprocess.run([sys.executable, "-m", "byteor_cloud.demo"], check=True, stdout=subprocess.DEVNULL)
@@ -194,6 +202,7 @@ BENCHMARKS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     "ledger": _ledger,
     "slow-clients": _slow_clients,
     "replay": _replay,
+    "regression": _regression,
     "demo": _demo,
 }
 
@@ -206,6 +215,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--agents", type=int, default=100_000, help="the size of the steady fleet")
     parser.add_argument("--fleet-seconds", type=int, default=300, help="how long the steady fleet runs")
     parser.add_argument("--herd-agents", type=int, default=20_000, help="the size of the reconnecting fleet")
+    parser.add_argument("--fixtures", type=int, default=1_000, help="the number of fixtures of regression")
     parser.add_argument("--loads", help="the loads of neighbours, separated by commas; by default all")
     parser.add_argument("--json", type=Path, default=OUTPUT / "results.json", help="where to write the results")
     parser.add_argument("--picture", type=Path, default=OUTPUT / "results.svg", help="where to draw the picture")

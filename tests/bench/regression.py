@@ -1,0 +1,107 @@
+"""The benchmark of regressions: the lockstep of two configurations, many fixtures, and the page of many groups."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from byteor.engine.compiler import PipelineSpec, RingStage, SingleRing
+from byteor.engine.replay import IncidentBundle, Record, encode_journal, replay
+from byteor.engine.replay.lockstep import find_differences
+from byteor.engine.replay.side_run import Side
+from tests.bench.results import Row, ratio
+
+RECORDS = 100_000
+FIXTURES, RECORDS_OF_FIXTURE = 1_000, 1_000
+CHECK: dict[str, Any] = {
+    "schema": {
+        "type": "object",
+        "required": ["id", "user", "bid"],
+        "properties": {
+            "id": {"type": "integer"},
+            "user": {"type": "string", "maxLength": 40},
+            "bid": {"type": "number", "minimum": 0},
+            "venue": {"enum": ["XNAS", "XNYS"]},
+            "tags": {"type": "array", "items": {"type": "string"}},
+        },
+    }
+}
+NOW = {"check": CHECK, "redact": {"rules": ["email:hash", "user:mask=2:2:*"]}}
+NEXT = {"check": CHECK, "redact": {"rules": ["email:hash", "user:mask=4:2:*"]}}
+STAGES = ({"id": "check", "op": "dataguard_check"}, {"id": "redact", "op": "dataguard_redact"})
+
+
+def quotes(first: int, count: int) -> list[bytes]:
+    """Return records of 222 bytes."""
+    found = (
+        {"id": number, "user": f"user-{number}", "email": f"someone{number}@example.com", "bid": 19.99, "ask": 20.25,
+         "qty": number % 100, "venue": "XNAS", "tags": ["a", "b", "c"], "note": "x" * 40}
+        for number in range(first, first + count)
+    )  # fmt: skip
+    return [json.dumps(quote).encode().ljust(222) for quote in found]
+
+
+def _spec() -> PipelineSpec:
+    stages = tuple(RingStage(each["id"], each["op"]) for each in STAGES)
+    return PipelineSpec("bench", SingleRing("in", "out", 1, "strict", "single", "dedicated", None, stages))
+
+
+def _cpu_seconds(work: Callable[[], object]) -> float:
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+def run_engine(rounds: int) -> list[Row]:
+    """Compare the lockstep with two plain replays, and grouping with the replays, in processor time."""
+    with tempfile.TemporaryDirectory(prefix="byteor-bench-regression-") as name:
+        journal = Path(name, "in.bin")
+        journal.write_bytes(encode_journal(Record(at, at, each) for at, each in enumerate(quotes(0, RECORDS))))
+        bundle = IncidentBundle(_spec(), "", {}, {"in": journal}, {})
+        plain = partial(replay, bundle, created_unix_ms=0, bundle_dir="", policy_env="")
+        works: dict[str, Callable[[], object]] = {
+            "lockstep, all differ": lambda: find_differences(bundle, Side(_spec(), NEXT), Side(_spec(), NOW)),
+            "lockstep, all equal": lambda: find_differences(bundle, Side(_spec(), NOW), Side(_spec(), NOW)),
+            "two replays": lambda: [plain(stage_config=config) for config in (NOW, NEXT)],
+        }
+        rates: dict[str, list[float]] = {work: [] for work in works}
+        costs: dict[str, list[float]] = {"grouping": [], "replays": []}
+        for number in range(1, rounds + 1):
+            seconds = {work: _cpu_seconds(function) for work, function in works.items()}
+            for work, taken in seconds.items():
+                rates[work].append(RECORDS / taken)
+            costs["replays"].append(seconds["two replays"])
+            costs["grouping"].append(seconds["lockstep, all differ"] - seconds["lockstep, all equal"])
+            shown = "  ".join(f"{work} {found[-1]:,.0f}/s" for work, found in rates.items())
+            print(f"  regression round {number}  {shown}", flush=True)
+        return [
+            ratio("lockstep, all differ / two replays", rates, goal=0.8),
+            ratio("lockstep, all equal / two replays", rates, goal=0.8),
+            ratio("grouping / replays", costs, goal=0.5, is_most=True),
+        ]
+
+
+def run_service(fixtures: int = FIXTURES) -> list[Row]:
+    """Measure regressions of many fixtures in this process: the first, the same again, and with one fixture more."""
+    from apps.releases.models import Regression
+    from tests.bench.regression_data import prepare, run_candidate
+
+    world, now, candidate = prepare(fixtures, RECORDS_OF_FIXTURE)
+    rows = []
+    for name, goal in (("first run", 60.0), ("the same again", 1.0)):
+        began = time.perf_counter()
+        regression = run_candidate(world, candidate, now)
+        took = time.perf_counter() - began
+        found = Regression.objects.get(pk=regression.pk)
+        print(
+            f"  regression {name}: {took:.2f} s, {found.computed} computed, {found.reused} reused,"
+            f" {len(found.groups)} groups, {found.status}",
+            flush=True,
+        )
+        rows.append(Row(f"{fixtures:,} fixtures, {name}", took, goal, " s", is_most=True))
+    return rows

@@ -1,0 +1,92 @@
+"""The data of the benchmark of regressions: an environment whose pipeline has many fixtures."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from itertools import batched
+from typing import Any
+
+from django.core.files.base import ContentFile
+from django.utils import timezone
+
+from apps.artifacts.models import Artifact, Fixture
+from apps.artifacts.services import regression_runs, regressions
+from apps.fleet.models import Agent
+from apps.releases.models import ConfigBundle, Regression
+from byteor.engine.machines import ArtifactStatus
+from byteor.engine.replay import Record, build_incident, encode_journal
+from byteor_cloud.storage import blobs
+from byteor_cloud.worker.jobs import Claim, Requeued
+from tests.artifacts.incidents import DOCUMENTS
+from tests.bench.regression import NEXT, NOW, STAGES, quotes
+from tests.bench.serving import analyze
+from tests.worlds import World, plan
+
+_PLAN = plan(
+    stages=[{**STAGES[0]}, {**STAGES[1], "depends_on": [STAGES[0]["id"]]}], ingress="in", egress="out", shards=1
+)
+
+
+def prepare(fixtures: int, records: int) -> tuple[World, ConfigBundle, ConfigBundle]:
+    """Create the fixtures, and two config bundles of one version. Returns the world and both bundles."""
+    world = World("bench")
+    version = world.version(content=_PLAN)
+    now, candidate = (
+        world.bundle(name=name, version=version, stage_config=config) for name, config in (("now", NOW), ("next", NEXT))
+    )
+    agent = Agent.objects.create(environment=world.dev, name="edge-1", hostname="edge-1")
+    for numbers in batched(range(fixtures), 100):
+        add(world, agent, now, numbers, records)
+    analyze()
+    return world, now, candidate
+
+
+def add(world: World, agent: Agent, bundle: ConfigBundle, numbers: Any, records: int) -> None:
+    """Store fixtures directly, since each request would replay its capture."""
+    artifacts = list(_artifacts(world, agent, bundle, numbers, records))
+    Artifact.objects.bulk_create(artifacts)
+    Fixture.objects.bulk_create(
+        Fixture(
+            environment=world.dev,
+            pipeline=bundle.version.name,
+            name=f"capture {number}",
+            artifact=artifact,
+            created_by="bench",
+        )
+        for number, artifact in zip(numbers, artifacts, strict=True)
+    )
+
+
+def _artifacts(world: World, agent: Agent, bundle: ConfigBundle, numbers: Any, records: int) -> Iterator[Artifact]:
+    for number in numbers:
+        first = number * records
+        journal = encode_journal(Record(first + at, first + at, each) for at, each in enumerate(quotes(first, records)))
+        content = build_incident(bundle.version.spec_kv, DOCUMENTS, journals={"in": journal})
+        content_hash = "sha256:" + hashlib.sha256(content).hexdigest()
+        blobs.put_file(content_hash, ContentFile(content))
+        yield Artifact(
+            environment=world.dev,
+            agent=agent,
+            kind=Artifact.Kind.INCIDENT_BUNDLE,
+            status=ArtifactStatus.VERIFIED,
+            captured_at=timezone.now(),
+            spec_hash=bundle.version.spec_hash,
+            version=bundle.version,
+            declared=f"bench {number}",
+            content_hash=content_hash,
+            size_bytes=len(content),
+        )
+
+
+def run_candidate(world: World, candidate: ConfigBundle, against: ConfigBundle) -> Regression:
+    """Request a regression, and run it in this process until it has finished."""
+    row = regressions.request(
+        environment=world.dev, config_bundle=candidate, against=[against.config_hash], actor=world.operator.actor
+    )
+    while True:
+        try:
+            regression_runs.run(str(row.pk), Claim())
+        except Requeued:
+            continue
+        return row
