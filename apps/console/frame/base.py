@@ -111,7 +111,7 @@ class ReadOnlyAdmin(ActingAdmin):
     guarded: ClassVar[Mapping[str, Permission]] = {}
     # Fields that a row's page does not list, for example because its summary shows them.
     omitted: ClassVar[frozenset[str]] = frozenset()
-    # Foreign keys to this table, as ``model.field``. Rows that refer to a row by these keys are not counted on its page.
+    # Foreign keys to this table, as ``model.field``. A row's page does not count the rows that refer to it by these.
     not_below: ClassVar[frozenset[str]] = frozenset()
     # Whether the page's header shows the acts. Otherwise the page's own template must show them.
     acts_in_header: ClassVar[bool] = True
