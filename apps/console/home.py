@@ -78,7 +78,7 @@ def _steps() -> list[_Step]:
         ),
         _Step(
             Environment, "Create an environment",
-            "Its posture decides the defaults, such as whether deployments need approval.",
+            "Its posture decides the default settings, such as whether deployments need approval.",
             P.MANAGE_PROJECT, page_url(Project, "choice", CREATE_ENVIRONMENT.name),
         ),
         _Step(
@@ -97,7 +97,7 @@ def _steps() -> list[_Step]:
         ),
         _Step(
             ConfigBundle, "Create a config bundle",
-            "Open the page of a version. A config bundle adds parameters, adapters and tuning to the version.",
+            "Start on the page of a version. A config bundle adds parameters, adapters and tuning to the version.",
             P.OPERATE_ENVIRONMENT, list_url(Version),
         ),
         _Step(

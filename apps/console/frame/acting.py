@@ -43,7 +43,7 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
     acts: ClassVar[Sequence[Act]] = ()
 
     def tenant_of(self, row: Any) -> Tenant:
-        """Return the environment, project or organization of the row; None if the table has no ``tenant``."""
+        """Return the environment, project or organization of the row; None if the table or the row has none."""
         if self.tenant is None:
             return None
         for part in filter(None, self.tenant.split("__")):

@@ -50,7 +50,7 @@ class Secret:
 
     row: Model
     text: str
-    explain: str  # introduces the command
+    explain: str  # the text above the command
     command: str
 
 
@@ -78,7 +78,7 @@ class Act:
     creates: type[Model] | None = None
     on_page: bool = True  # whether the row's page offers the act; otherwise only the table in ``creates`` does
     dangerous: bool = False
-    # Whether the row's page offers the act in the row's current state. ``permitted_by`` makes it of a check.
+    # Whether the row's page offers the act in the row's current state. ``permitted_by`` turns a check into this.
     applies: Callable[[Any], bool] = lambda row: True
     # Whether the act deletes the row. If other rows are deleted with it, the confirmation page counts them.
     removes: bool = False

@@ -78,7 +78,7 @@ class ScopedChangeList(ChangeList):  # type: ignore[misc]  # untyped library
         return note(self.root_queryset, self.result_count, every=every) if self.query else ""
 
     def get_ordering_field(self, field_name: Any) -> Any:
-        """Return the field by which the URL sorts a column; None if the column is not sortable."""
+        """Return the field by which a column sorts the rows; None if the column is not sortable."""
         is_free = self.sortable_by is None or getattr(field_name, "__name__", field_name) in self.sortable_by
         return super().get_ordering_field(field_name) if is_free else None
 
@@ -265,7 +265,7 @@ class ReadOnlyAdmin(ActingAdmin):
     # -- pages --------------------------------------------------------------------------------------------------
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Show the table with its buttons. Returns 400 for a malformed key and for NUL, which PostgreSQL rejects."""
+        """Show the table with its buttons. Returns 400 if the form has a malformed key or the query a NUL."""
         if "%00" in request.META.get("QUERY_STRING", ""):
             raise SuspiciousOperation("NUL in the query string")
         try:

@@ -137,7 +137,7 @@ def relative_time(moment: datetime | None) -> str:
 
 
 def time_left(moment: datetime | None) -> str:
-    """Return the time left until ``moment``, which the browser counts down; a ``relative_time`` if there is none."""
+    """Return the time left until ``moment``, which the browser counts down; ``relative_time`` if no time is left."""
     if moment is None or moment <= timezone.now():
         return relative_time(moment)
     return format_html(

@@ -87,7 +87,7 @@ def search(rows: QuerySet[Any], fields: Sequence[str], text: str, *, every: bool
 
 
 def note(rows: QuerySet[Any], found: int, *, every: bool) -> str:
-    """Return a note about rows that a search may have left out, or "". ``found`` rows match, of all ``rows``."""
+    """Return a note about the ``rows`` that a search may have left out, or "". The search returned ``found`` rows."""
     if found >= FOUND:
         return f"A search shows at most {FOUND:,} rows."
     if not every and BoundedPaginator(rows, 1).is_cut:
@@ -111,7 +111,7 @@ def _with_words(rows: QuerySet[Any], fields: Sequence[str], words: Sequence[str]
     patterns = [f"%{connection.ops.prep_for_like_query(word)}%" for word in words for _ in names]
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT pk FROM ({sql}) AS newest (pk, {', '.join(names)})"  # noqa: S608  Django built it
+            f"SELECT pk FROM ({sql}) AS newest (pk, {', '.join(names)})"  # noqa: S608  Django built the inner SQL
             f" WHERE {' AND '.join([f'({has_word})'] * len(words))} LIMIT {FOUND}",
             [*parameters, *patterns],
         )

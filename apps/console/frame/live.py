@@ -64,4 +64,4 @@ class LiveAdmin(ReadOnlyAdmin):
         """Return the parts with the row's current state. The status is 404 if the person may not see the page."""
         if not self.has_view_permission(request):
             raise Http404
-        return self.change_view(request, str(pk), extra_context={_PARTS: True})  # type: ignore[no-any-return]  # untyped
+        return self.change_view(request, str(pk), extra_context={_PARTS: True})  # type: ignore[no-any-return]  # untyped base

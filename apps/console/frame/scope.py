@@ -112,7 +112,7 @@ def lineage(scope: Tenant) -> list[Organization | Project | Environment]:
 
 
 def set_scope(request: HttpRequest, scope: Tenant) -> None:
-    """Make ``scope`` the scope of this page, even if the URL contains another. Count the slot for its organization."""
+    """Make ``scope`` the page's scope, even if the URL has another. Count the request's slot for its organization."""
     request._console_scope = scope  # type: ignore[attr-defined]  # an attribute of our own, as a cache
     if scope is not None:
         count_for_organization(request, lineage(scope)[0].pk)

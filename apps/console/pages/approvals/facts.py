@@ -95,7 +95,7 @@ def _replay_facts(target: ReplayTarget) -> list[tuple[str, Any]]:
 
 
 def _matched_agents(row: Approval) -> str:
-    """Return how many agents the target matched when it was requested, and their first names; "" if unknown."""
+    """Return how many agents the target matched at the request, and the names of the first 8; "" if unknown."""
     target = row.target
     if target is None or target.count is None:
         return ""

@@ -95,7 +95,7 @@ def artifact_facts(row: Artifact) -> list[tuple[str, object]]:
 
 
 def runs_panel(row: Artifact) -> dict[str, Any]:
-    """Return the panel of an artifact's newest replays and bisects. It leaves out the replays of bisects."""
+    """Return the panel of an artifact's newest bisects and newest replays, except the replays of bisects."""
     bisects = without_large(row.bisects.select_related("first_bad"), {"error"})
     found: list[Replay | Bisect] = [
         *without_large(row.replays.filter(bisect=None).select_related("version")).order_by("-id")[:_RUNS],

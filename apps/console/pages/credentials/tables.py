@@ -52,7 +52,7 @@ def revoke_act(action: str, scope: Any, needs: P | None) -> Act:
 
 @admin.register(UserToken, site=site)
 class UserTokenAdmin(CredentialAdmin):
-    menu = "My tokens"
+    menu = "User tokens"
     related = ("user",)
     list_display = ("prefix", "name", "user", "state", "expires_at", "last_used_at", "created_at")
     list_filter = ("revoked_at",)

@@ -72,7 +72,7 @@ def _parse(text: bytes, compute: Compute) -> dict[str, Any]:
 def save(draft: Draft, text: bytes, *, revision: int, actor: Actor, compute: Compute) -> dict[str, Any]:
     """Save the text as the draft's plan, unless the draft was changed since ``revision``.
 
-    Return the outcome: saved, refused (the text is no valid plan) or conflict (with the plan as stored).
+    Return the outcome: saved, refused (with the reason) or conflict (with the stored plan).
     """
     try:
         plan = _parse(text, compute)

@@ -220,7 +220,7 @@ def _stage_counts(row: Replay) -> dict[str, Any]:
 
 
 def panels(row: Replay, *, may_read: bool) -> list[dict[str, Any]]:
-    """Return the panels of dropped records and side effects. ``may_read``: whether they see captured records."""
+    """Return the panels of dropped records and side effects. With ``may_read``, sequences link to traces."""
     if row.result is None:
         return []
     return [_drops(row, may_trace=may_read), _effects(row)]
