@@ -18,7 +18,7 @@ from django.utils.html import format_html
 from apps.tenancy.models import Environment, Project
 from byteor_cloud.concurrency.event_loop import pause
 
-# The tone in which ``state_pill`` shows each state.
+# The tone in which ``state_pill`` shows each word. Any other word is plain.
 TONES: Mapping[str, str] = {
     **dict.fromkeys(
         (

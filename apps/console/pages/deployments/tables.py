@@ -197,7 +197,7 @@ class DeploymentAdmin(LiveAdmin):
         return {"changes": find_changes(row, compute=compute_for(request)), "version": row.config_bundle.version}
 
     def _known_bad(self, request: HttpRequest, row: Deployment) -> dict[str, Any] | None:
-        """Return the reason and time of the known-bad state, and the URL to clear it (if permitted); None if not bad."""
+        """Return the reason and time of the known-bad state, and the URL to clear it if permitted; None if not bad."""
         bad = KnownBad.objects.filter(environment=row.environment_id, config_hash=row.config_hash).first()
         if bad is None:
             return None

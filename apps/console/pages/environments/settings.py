@@ -159,5 +159,5 @@ def freeze_panel(environment: Environment, now: datetime) -> dict[str, Any]:
             (f"{start:%a %d %b %Y, %H:%M %Z}", f"{end:%a %d %b, %H:%M %Z}", window.recurrence or "-", window.reason)
             for start, end, window in coming[:_SHOWN]
         ],
-        "empty": "None. Deployments can start at any time.",
+        "empty": "No freeze window is open or planned in this time.",
     }

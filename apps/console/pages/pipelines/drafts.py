@@ -186,7 +186,7 @@ class DraftAdmin(ReadOnlyAdmin):
 
     @method_decorator(require_POST)
     def save_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
-        """Save the plan text in the request body."""
+        """Save the plan text in the request body, and return the outcome."""
         return self._respond(request, pk, "save", _save)
 
     @method_decorator(require_POST)
