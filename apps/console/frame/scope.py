@@ -47,7 +47,7 @@ def level_of(model: type[Model], tenant: str) -> type[Model]:
 
 
 def path_to(model: type[Model], tenant: str, level: type[Model]) -> str | None:
-    """Return the field path from ``model`` to ``level``, or None if the model's rows belong to a higher level."""
+    """Return the field path from ``model`` to ``level``, or None if the model's rows belong to a level above it."""
     first, last = _LEVELS.index(level_of(model, tenant)), _LEVELS.index(level)
     return join_path(tenant, *_UP[first:last]) if first <= last else None
 

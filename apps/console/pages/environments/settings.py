@@ -117,7 +117,7 @@ def _field(rule: Any, meaning: str) -> forms.Field:
 
 
 def _edit(row: Environment, context: ActContext) -> object:
-    may_loosen = P.MANAGE_ORG_MEMBERSHIPS in context.held  # only org_admin and superusers have it
+    may_loosen = P.MANAGE_ORG_MEMBERSHIPS in context.held  # only org_admin and superusers have this permission
     changed = organizations.update_environment(
         row, {"settings": dict(context.values)}, may_loosen=may_loosen, actor=context.actor
     )
