@@ -78,11 +78,11 @@ def _steps() -> list[_Step]:
         ),
         _Step(
             Environment, "Create an environment",
-            "By default, its posture decides whether deployments need approval and replays may perform side effects.",
+            "Its posture decides the default settings, such as whether deployments need approval.",
             P.MANAGE_PROJECT, page_url(Project, "choice", CREATE_ENVIRONMENT.name),
         ),
         _Step(
-            Membership, "Invite people", "A deployment to prod needs the approval of a second person.",
+            Membership, "Invite people", "By default, a deployment to prod needs the approval of another person.",
             P.MANAGE_ORG_MEMBERSHIPS, page_url(Organization, "choice", INVITE_TO_ORGANIZATION.name), rows=2,
         ),
         _Step(
@@ -97,7 +97,7 @@ def _steps() -> list[_Step]:
         ),
         _Step(
             ConfigBundle, "Create a config bundle",
-            "Open the page of a version. A config bundle adds parameters, adapters and tuning to the version.",
+            "Start on the page of a version. A config bundle adds parameters, adapters and tuning to the version.",
             P.OPERATE_ENVIRONMENT, list_url(Version),
         ),
         _Step(
@@ -117,7 +117,7 @@ class _ShownStep:
     is_done: bool
     is_next: bool
     url: str
-    who: str  # a sentence about who can do the step; empty if the person can
+    who: str  # who can do the step, and what to ask them; empty if the person can do it
 
 
 def _steps_to_do(request: HttpRequest) -> list[_ShownStep]:
@@ -208,7 +208,7 @@ def _dead_letters(request: HttpRequest) -> _Tile:
 
 
 def _waiting_for_you(request: HttpRequest) -> list[dict[str, Any]]:
-    """Return the panel of the approvals that the person can give; no panel if the person cannot approve anything."""
+    """Return the panel of the approvals that the person can give; no panel if the person may not approve anywhere."""
     if not console_user_of(request).holds_anywhere(P.OPERATE_ENVIRONMENT):
         return []
     page = site.get_model_admin(Approval)

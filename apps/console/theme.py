@@ -1,9 +1,9 @@
 """Corrections of the theme's templates for people who use a keyboard or a screen reader, and for slow browsers.
 
-The theme draws its icons as words, which screen readers read aloud, and builds buttons from ``span`` and from ``a``
-without an address. It also loads half a megabyte of scripts that the console does not use, such as charts and jQuery.
-Overriding the templates would copy hundreds of lines. Instead, this module replaces exact snippets of them, and a
-system check compares the snippets with the installed theme.
+The theme draws its icons as words, which screen readers read aloud, and builds buttons from ``span`` elements
+and from links without a URL. It also loads half a megabyte of scripts that the console does not use, such as charts and
+jQuery. Overriding the templates would copy hundreds of lines. Instead, this module replaces exact snippets of them, and
+a system check compares the snippets with the installed theme.
 """
 
 from __future__ import annotations

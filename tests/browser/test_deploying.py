@@ -208,7 +208,7 @@ def test_break_glass_is_separate_step_for_organization_admins(world: World) -> N
     admin, operator = signed_in(world.admin.user), signed_in(world.operator.user)
 
     step = admin.post(deploy_page(bundle), filled_in(_break_glass=""))
-    assert "before anybody has approved it" in step.text
+    assert "The deployment starts without waiting for an approval." in step.text
     assert not Deployment.objects.exists()
     assert "break-glass" not in operator.post(deploy_page(bundle), filled_in(_break_glass="")).text
     refused = operator.post(deploy_page(bundle), filled_in(_break_glass="", break_glass_reason="now"))

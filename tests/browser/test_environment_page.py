@@ -125,7 +125,7 @@ def test_deploy_button_leads_operators_to_config_bundles(world: World, other: Wo
         patch.setattr("apps.console.pages.bundles.choosing._SHOWN", 1)
         newer = world.bundle(world.prod, "newer", version=bundle.version)
         shown = operator.get(choose).context["panel"]
-        assert (len(shown["rows"]), shown["lead"][:26]) == (1, "These are the newest 1. To")
+        assert (len(shown["rows"]), shown["lead"][:38]) == (1, "These are the newest 1 config bundles.")
         assert str(newer.pk) in str(shown["rows"])
     # The page of a config bundle and the page of its deployment each state the next step.
     assert "To deploy it, press Deploy." in operator.get(row_page(bundle)).text

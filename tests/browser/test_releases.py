@@ -242,7 +242,9 @@ def test_agents_changes_and_abort_form_are_reachable_without_scripts(
     page.keyboard.press("Enter")
     expect(page.locator("#agents tbody tr")).to_have_count(1)
     page.get_by_text("Changes", exact=True).click()
-    expect(page.get_by_text("Configuration: all new, because this is the first deployment")).to_be_visible()
+    expect(
+        page.get_by_text("Configuration: all new, because no deployment of the pipeline is current here")
+    ).to_be_visible()
     page.get_by_role("link", name="Abort").click()
 
     expect(page.get_by_label("Reason")).to_be_visible()

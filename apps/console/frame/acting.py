@@ -1,4 +1,4 @@
-"""The base of admin classes whose rows have acts: their buttons, their pages and the bulk actions."""
+"""The base class of tables whose rows have acts. It provides the acts' buttons, pages and bulk actions."""
 
 from __future__ import annotations
 
@@ -34,15 +34,16 @@ def button(title: str, icon: str, url: str, variant: Literal["default", "primary
 class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
     """A table whose rows have acts.
 
-    ``tenant`` is the field path to the row's environment, project or organization ("": the row itself). If it is None,
-    only installation operators may see the table, unless the class overrides ``has_view_permission`` and ``narrow``.
+    ``tenant`` is the field path to the row's environment, project or organization ("" if the row is one of these). If
+    ``tenant`` is None, only installation operators may see the table, unless the class overrides
+    ``has_view_permission`` and ``narrow``.
     """
 
     tenant: ClassVar[str | None] = None
     acts: ClassVar[Sequence[Act]] = ()
 
     def tenant_of(self, row: Any) -> Tenant:
-        """Return the environment, project or organization of the row; None if the table has no ``tenant``."""
+        """Return the environment, project or organization of the row; None if the table or the row has none."""
         if self.tenant is None:
             return None
         for part in filter(None, self.tenant.split("__")):
@@ -60,7 +61,7 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         return rows.filter(granted_condition(self.model, self.tenant, act.needs, console_user))
 
     def rows_deleted_with(self, request: HttpRequest, row: Model) -> list[tuple[str, int | str]]:
-        """Return the title and visible row count of each table whose rows are deleted with a project or environment."""
+        """Return the title and row count of each table that has visible rows that are deleted with ``row``."""
         found = {
             other.menu_title(): other.get_queryset(request).filter(**{at: row})
             for model, other in self.admin_site._registry.items()
@@ -69,7 +70,7 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         return [(title, count) for title, count in zip(found, count_each(list(found.values())), strict=True) if count]
 
     def get_urls(self) -> list[Any]:
-        """Return Django's URLs, the page of an act on a row, and the page on which people choose that row."""
+        """Return Django's URLs, and those of two pages: an act on a row, and the choice of a row for an act."""
         act, choice = self.admin_site.admin_view(self.act_view), self.admin_site.admin_view(self.choice_view)
         name = f"{self.opts.app_label}_{self.opts.model_name}"
         return [
@@ -87,7 +88,7 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         ]
 
     def _buttons_of_table(self, request: HttpRequest) -> list[dict[str, Any]]:
-        """Return the buttons above the table: the acts of other tables that create a row of this one."""
+        """Return the buttons above the table: the acts that create a row of this table."""
         return [
             button(act.label, act.icon, with_scope(url, scope_of(request)), "danger" if act.dangerous else "primary")
             for model, other in self.admin_site._registry.items()
@@ -151,7 +152,7 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
     def get_actions(
         self, request: HttpRequest, action_location: ActionLocation = ActionLocation.CHANGE_LIST
     ) -> dict[str, Any]:
-        """Return the acts offered for selected rows: those that the person may perform in at least one tenant."""
+        """Return the bulk actions of a list: the acts for which the person has ``needs`` in at least one tenant."""
         if action_location is not ActionLocation.CHANGE_LIST:
             return {}
         console_user = console_user_of(request)

@@ -46,11 +46,11 @@ class ActContext:
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """A new credential, its secret, and a command that uses it. Only the response to the form shows the secret."""
+    """A new credential, its secret, and a command that uses the secret. Only the response to the form shows these."""
 
     row: Model
     text: str
-    explain: str  # introduces the command
+    explain: str  # the text above the command
     command: str
 
 
@@ -78,7 +78,7 @@ class Act:
     creates: type[Model] | None = None
     on_page: bool = True  # whether the row's page offers the act; otherwise only the table in ``creates`` does
     dangerous: bool = False
-    # Whether the row's page offers the act in the row's current state. ``permitted_by`` derives it from a check.
+    # Whether the row's page offers the act in the row's current state. ``permitted_by`` turns a check into this.
     applies: Callable[[Any], bool] = lambda row: True
     # Whether the act deletes the row. If other rows are deleted with it, the confirmation page counts them.
     removes: bool = False
@@ -88,7 +88,7 @@ class Act:
         """Return the act that runs a command of the API, with the command's permissions, check and service.
 
         ``body`` sets fixed fields of the command's body, and a comment sets its ``reason``. ``fields`` are the act's
-        other fields; they can override the command's.
+        other fields, and override the fields that come from the command.
         """
         fixed = body or {}
         has_reason = fields.get("comment", "none") != "none"
@@ -202,7 +202,7 @@ def _name(model_admin: Any, row: Model) -> str:
 
 
 def _result(site: Any, act: Act, row: Model, made: Any) -> FormResult:
-    """Return the URL of the row, with the new secret and its command, or with what happened unless nothing changed."""
+    """Return the URL of the created or changed row, and what to show: a new secret, what happened, or nothing."""
     if isinstance(made, Secret):
         return {"url": row_url(made.row), "secret": made.text, "explain": made.explain, "command": made.command}
     if made is False:
@@ -211,7 +211,7 @@ def _result(site: Any, act: Act, row: Model, made: Any) -> FormResult:
 
 
 def _respond(request: HttpRequest, act: Act, result: FormResult, context: dict[str, Any]) -> HttpResponse:
-    """Redirect to the created or changed row, or show the new secret, which only this response contains."""
+    """Show the new secret, or redirect to the row with a message. Only the response to the form contains the secret."""
     if "secret" in result:
         created = context["model_admin"].admin_site.get_model_admin(act.creates).singular
         shown = {**context, "title": what_happened(act, created), "act": act, "result": result}

@@ -34,7 +34,7 @@ from byteor_cloud.concurrency.event_loop import Pausing
 from byteor_cloud.database.connections import pause_between_rows
 from byteor_cloud.database.large_columns import with_small_values, without_large
 
-# Columns that nobody may see, search, filter or sort by.
+# Columns that nobody may see, or use to search, filter or sort.
 SECRETS = frozenset({"digest", "private_key", "response", "fingerprint", "secret", "previous_secret"})
 
 
@@ -42,9 +42,9 @@ SECRETS = frozenset({"digest", "private_key", "response", "fingerprint", "secret
 class FoundBy:
     """How the global search finds rows of a table, in addition to their ids.
 
-    ``name`` is a column of rows of an environment, searched by prefix with an index (``tenancy.models.name_index``).
-    ``words`` are columns of a small table, whose values may contain the text anywhere. ``hashes`` are columns searched
-    by prefix.
+    ``icon`` is the icon of the results. ``name`` is a column of rows of an environment, searched by prefix with an
+    index (``tenancy.models.name_index``). ``words`` are columns of a small table, which are searched for the text at
+    any position. ``hashes`` are columns that are searched by prefix.
     """
 
     icon: str
@@ -73,12 +73,12 @@ class ScopedChangeList(ChangeList):  # type: ignore[misc]  # untyped library
 
     @property
     def search_note(self) -> str:
-        """A note about rows that the search may have left out; empty without a search, or if it covered all rows."""
+        """A note about rows that the search may have left out; empty if nothing was searched, or all rows were."""
         every = self.model_admin.searches_all
         return note(self.root_queryset, self.result_count, every=every) if self.query else ""
 
     def get_ordering_field(self, field_name: Any) -> Any:
-        """Return the field by which a column is sorted; None if it is not sortable, even if the URL requests it."""
+        """Return the field by which a column sorts the rows; None if the column is not sortable."""
         is_free = self.sortable_by is None or getattr(field_name, "__name__", field_name) in self.sortable_by
         return super().get_ordering_field(field_name) if is_free else None
 
@@ -100,18 +100,18 @@ class ReadOnlyAdmin(ActingAdmin):
     # The words for one row and for several, if they differ from the model's own names.
     noun: ClassVar[str] = ""
     nouns: ClassVar[str] = ""
-    # Tabs above the table: the query string of a filter by the tab's title.
+    # Tabs above the table. Maps the title of each tab to the query string of its filter.
     tabs: ClassVar[Mapping[str, str]] = {}
-    # How the global search finds the table's rows. None: it does not search the table.
+    # How the global search finds the table's rows. None: the search leaves out the table.
     found_by: ClassVar[FoundBy | None] = None
     related: ClassVar[Sequence[str]] = ()  # field paths for ``select_related``
     # Field paths of large columns that methods in ``list_display`` read (``byteor_cloud.database.large_columns``).
     reads: ClassVar[Collection[str]] = ()
-    # Fields that only people with this permission in the row's tenant see.
+    # Maps each field that not everybody sees to the permission in the row's tenant that shows it.
     guarded: ClassVar[Mapping[str, Permission]] = {}
     # Fields that a row's page does not list, for example because its summary shows them.
     omitted: ClassVar[frozenset[str]] = frozenset()
-    # Foreign keys (``model.field``) to this table. The page of a row does not count the rows that refer to it by them.
+    # Foreign keys to this table, as ``model.field``. A row's page does not count the rows that refer to it by these.
     not_below: ClassVar[frozenset[str]] = frozenset()
     # Whether the page's header shows the acts. Otherwise the page's own template must show them.
     acts_in_header: ClassVar[bool] = True
@@ -119,7 +119,7 @@ class ReadOnlyAdmin(ActingAdmin):
     ordering: Sequence[Any] = ("-id",)
     list_per_page = 50
     paginator = BoundedPaginator
-    # Whether the search reads all rows instead of only the newest. Only for tables in which that stays fast.
+    # Whether the search of the list reads all rows, not only the first ones. Only for tables in which that stays fast.
     searches_all: ClassVar[bool] = False
     show_full_result_count = False
     list_filter_submit = False
@@ -129,7 +129,7 @@ class ReadOnlyAdmin(ActingAdmin):
     # -- visible rows and fields ---------------------------------------------------------------------------------
 
     def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
-        """Keep only the rows that the person may see by their roles."""
+        """Keep only the rows that the person may see."""
         if self.tenant is None:
             return queryset if console_user.is_superuser else queryset.none()
         return queryset.filter(
@@ -139,16 +139,16 @@ class ReadOnlyAdmin(ActingAdmin):
 
     @final
     def visible_rows(self, request: HttpRequest) -> QuerySet[Any]:
-        """Return the rows that the person may see in any scope, without large columns.
+        """Return the rows that the person may see in any scope. Their large columns are not read.
 
-        A page that needs a large column of one row reads it with another query.
+        A page that needs a large column of one row reads the column with another query.
         """
         rows = self.narrow(super().get_queryset(request), console_user_of(request))
         return without_large(rows.select_related(*self.related or (None,)), self.shown_columns)
 
     @property
     def shown_columns(self) -> Collection[str]:
-        """The field paths that the table shows."""
+        """The columns of the list, and the field paths of large columns that their methods read."""
         return {*map(str, self.list_display), *self.reads}
 
     def in_scope(self, queryset: QuerySet[Any], scope: Tenant) -> QuerySet[Any]:
@@ -157,9 +157,9 @@ class ReadOnlyAdmin(ActingAdmin):
 
     @final
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        """Return the visible rows. On the overview and on lists, return only the visible rows in the scope.
+        """Return the visible rows; on pages that limit their rows (``list_scope_of``), only those in the scope.
 
-        Every list starts from these rows, and so do its search, filters, autocompletion and actions.
+        Every list starts from these rows, and so do the list's search, filters, autocompletion and actions.
         """
         rows, scope = self.visible_rows(request), list_scope_of(request)
         return pause_between_rows(rows if scope is None else self.in_scope(rows, scope))
@@ -181,7 +181,7 @@ class ReadOnlyAdmin(ActingAdmin):
         return ScopedChangeList
 
     def has_add_permission(self, *args: Any) -> bool:
-        """Forbid Django's forms for adding, changing and deleting: people change rows only through acts."""
+        """Forbid Django's forms for adding, changing and deleting rows, which would bypass the services."""
         return False
 
     has_change_permission = has_delete_permission = has_add_permission
@@ -196,13 +196,13 @@ class ReadOnlyAdmin(ActingAdmin):
         return self.has_view_permission(request)
 
     def get_search_results(self, request: HttpRequest, queryset: QuerySet[Any], search_term: str) -> Any:
-        """Return the rows that the search finds, or all without a text, and False because no row is included twice."""
+        """Return the rows that the search finds (all if the text is empty), and False, because no row occurs twice."""
         text = search_term.strip()
         every = self.searches_all
         return (search(queryset, self.search_fields, text, every=every) if text else queryset), False
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
-        """Return False for secret and guarded fields, which prefix filters would reveal character by character."""
+        """Forbid filters by secret and guarded fields. Prefix filters would reveal them character by character."""
         if not (SECRETS | self.guarded.keys()).isdisjoint(lookup.split("__")):
             return False
         return bool(super().lookup_allowed(lookup, value, request))
@@ -218,7 +218,7 @@ class ReadOnlyAdmin(ActingAdmin):
         ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
-        """Return all fields: the console edits nothing."""
+        """Return all fields of the page, because Django's form must not edit any."""
         return self.get_fields(request, obj)
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> list[Any]:
@@ -255,7 +255,7 @@ class ReadOnlyAdmin(ActingAdmin):
         return str(row)
 
     def page_title(self, row: Any) -> str:
-        """Return the title of a row's page. It starts with the kind of row, so that messages can contain it."""
+        """Return the title of a row's page. Messages use it, so it starts with the kind of row."""
         return f"{capfirst(self.singular)} {self.row_name(row)}"
 
     def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
@@ -265,7 +265,7 @@ class ReadOnlyAdmin(ActingAdmin):
     # -- pages --------------------------------------------------------------------------------------------------
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Show the table with its buttons. Returns 400 for a malformed key and for NUL, which PostgreSQL rejects."""
+        """Show the table with its buttons. Returns 400 if the form has a malformed key or the query a NUL."""
         if "%00" in request.META.get("QUERY_STRING", ""):
             raise SuspiciousOperation("NUL in the query string")
         try:
@@ -273,14 +273,15 @@ class ReadOnlyAdmin(ActingAdmin):
         except ValidationError as error:  # the form contains an invalid key of a row
             raise SuspiciousOperation("malformed key") from error
         if isinstance(response, HttpResponseRedirect) and response.url == f"{request.path}?{ERROR_FLAG}=1":
-            return HttpResponseRedirect(with_scope(response.url, list_scope_of(request)))  # Django drops the scope
-        # Set the key only now, because the theme replaces it in the extra context.
+            # Django's redirect lacks the scope.
+            return HttpResponseRedirect(with_scope(response.url, list_scope_of(request)))
+        # Set ``actions_list`` only now, because the theme would replace it in ``extra_context``.
         if isinstance(response, TemplateResponse) and (buttons := self._buttons_of_table(request)):
             response.context_data = {**(response.context_data or {}), "actions_list": buttons}
         return response
 
     def render_change_form(self, request: HttpRequest, context: Any, *args: Any, obj: Any = None, **kwargs: Any) -> Any:
-        """Show a row's page: its acts, summary and fields, and the number of rows in other tables that refer to it."""
+        """Show a row's page: its acts, summary and fields, and the numbers of rows that refer to the row."""
         context["acts"] = self._buttons(request, obj)
         context["actions_detail"] = context["acts"] if self.acts_in_header else []
         context["below"] = self.below(request, obj)
@@ -289,7 +290,7 @@ class ReadOnlyAdmin(ActingAdmin):
         return super().render_change_form(request, context, *args, obj=obj, **kwargs)
 
     def below(self, request: HttpRequest, row: Model) -> list[tuple[str, int | str, str]]:
-        """Return the title, row count and URL of each visible table for the rows that refer to this row."""
+        """Return the title, row count and URL of each list of rows that refer to this row by a foreign key."""
         found, tables, scope = [], [], self.tenant_of(row)
         for model, other in self.admin_site._registry.items():
             fields = [field for field in model._meta.fields if self._is_below(model, field)]

@@ -1,4 +1,4 @@
-"""HTML of values in the console's tables and pages: states, links, hashes and times."""
+"""URLs of the console's pages, and HTML of the values on them: states, links, hashes and times."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from django.utils.html import format_html
 from apps.tenancy.models import Environment, Project
 from byteor_cloud.concurrency.event_loop import pause
 
-# The tone in which ``state_pill`` shows each state.
+# The tone in which ``state_pill`` shows each word. Any other word is plain.
 TONES: Mapping[str, str] = {
     **dict.fromkeys(
         (
@@ -62,7 +62,7 @@ TONES: Mapping[str, str] = {
 
 
 def state_pill(word: str | None) -> str:
-    """Return a state as a colored word."""
+    """Return a state as a colored word; "-" without a state."""
     if not word:
         return "-"
     return format_html('<span class="pill {}">{}</span>', TONES.get(word, "plain"), word.replace("_", " "))
@@ -98,7 +98,7 @@ def _list_url(model: type[Model], prefix: str) -> str:
 
 
 def row_link(row: Model | None, text: str | None = None) -> str:
-    """Return a link to the row's page."""
+    """Return a link to the row's page; "-" without a row."""
     return "-" if row is None else text_link(row_url(row), text or str(row))
 
 
@@ -108,7 +108,7 @@ def text_link(url: str, text: object) -> str:
 
 
 def short_id(value: Any) -> str:
-    """Return a hash or an id in short form, with the full value in the tooltip."""
+    """Return a hash or an id in short form, with the full value in the tooltip; "-" without a value."""
     if not value:
         return "-"
     text = str(value)
@@ -126,7 +126,7 @@ _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 def relative_time(moment: datetime | None) -> str:
-    """Return a time relative to now ("3 h ago", "in 5 min"), with the exact time in the tooltip."""
+    """Return a time relative to now ("3 h ago", "in 5 min"), with the exact time in the tooltip; "-" for None."""
     if moment is None:
         return "-"
     seconds = int((timezone.now() - moment).total_seconds())
@@ -137,7 +137,7 @@ def relative_time(moment: datetime | None) -> str:
 
 
 def time_left(moment: datetime | None) -> str:
-    """Return the time left until ``moment``, which the browser counts down; otherwise its ``relative_time``."""
+    """Return the time left until ``moment``, which the browser counts down; ``relative_time`` if no time is left."""
     if moment is None or moment <= timezone.now():
         return relative_time(moment)
     return format_html(
@@ -155,12 +155,12 @@ def _format_duration(seconds: float) -> str:
 
 
 def exact_time(moment: datetime | None) -> str:
-    """Return a time in UTC with seconds."""
+    """Return a time in UTC with seconds; "-" for None."""
     return "-" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def environment_link(environment: Any) -> str:
-    """Return a link to an environment with its project's name, because projects use the same environment names."""
+    """Return a link with the project's name as well, because several projects may have environments of one name."""
     return row_link(environment, f"{environment.project} / {environment}")
 
 
@@ -198,7 +198,7 @@ def _display_for(field: Field[Any, Any], *, in_table: bool) -> Callable[[Any], s
 
 @cache
 def admin_column(field: Field[Any, Any], *, in_table: bool) -> Any:
-    """Return the admin column of a field: a function that formats it, or its name for Django's own format."""
+    """Return the admin column of a field: a function that formats the value, or the name if Django formats it."""
     display = _display_for(field, in_table=in_table)
     if display is None:
         return field.name

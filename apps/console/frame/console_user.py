@@ -1,4 +1,4 @@
-"""The roles and permissions of the person who is signed in to the console, in all organizations."""
+"""The person who is signed in to the console: their roles and permissions in all organizations, and their actor."""
 
 from __future__ import annotations
 
@@ -95,7 +95,10 @@ class ConsoleUser:
 
 
 def console_user_of(request: HttpRequest) -> ConsoleUser:
-    """Return the signed-in person with all roles, read once per request. An anonymous or inactive user has no roles."""
+    """Return the signed-in person with all roles, read once per request. An anonymous or inactive user has no roles.
+
+    Also counts the request's slot for the person in one of their organizations, until the page's scope is known.
+    """
     known: ConsoleUser | None = getattr(request, "_console_user", None)
     if known is None:
         known = _read(request.user) if isinstance(request.user, User) else ConsoleUser(None, False, {})
@@ -106,7 +109,7 @@ def console_user_of(request: HttpRequest) -> ConsoleUser:
 
 
 def count_for_organization(request: HttpRequest, organization_id: UUID) -> None:
-    """Assign the request's slot to the signed-in person in this organization."""
+    """Count the request's slot (``request_slots``) for the signed-in person in this organization."""
     user_id = console_user_of(request).user_id
     request_slots.count_for(request, Holder(str(organization_id), "people", f"user:{user_id}"))
 

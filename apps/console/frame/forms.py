@@ -45,12 +45,12 @@ class CheckedForm(forms.Form):
     conflicts: ClassVar[Mapping[str, str]] = {}
 
     def field_of(self, pointer: str) -> tuple[str | None, str]:
-        """Return the field to which a JSON pointer into the body leads, or None, and the rest of the pointer."""
+        """Return the name of the field for a JSON pointer into the body, or None, and the rest of the pointer."""
         first, _, rest = pointer.removeprefix("/").partition("/")
         return (first if first in self.fields else None), rest
 
     def show(self, error: DomainError) -> None:
-        """Show the error next to the fields that it or ``conflicts`` names, otherwise above the form."""
+        """Show the error next to the fields that the error or ``conflicts`` names, otherwise above the form."""
         for each in error.errors:
             if isinstance(each, FieldError):
                 name, rest = self.field_of(each.pointer)
@@ -99,12 +99,12 @@ class CommentForm(ActForm):
 
 
 def name_field(help_text: str = "") -> forms.CharField:
-    """Return the field of a name."""
+    """Return a form field for a name."""
     return forms.CharField(max_length=200, widget=UnfoldAdminTextInputWidget, help_text=help_text)
 
 
 def slug_field() -> forms.CharField:
-    """Return the field of a slug."""
+    """Return a form field for a slug."""
     return forms.CharField(
         required=False, max_length=63, widget=UnfoldAdminTextInputWidget,
         help_text="A short unique name of lower-case letters, digits and dashes. By default derived from the name.",
@@ -112,7 +112,7 @@ def slug_field() -> forms.CharField:
 
 
 def lifetime_field() -> forms.TypedChoiceField:
-    """Return the field of a credential's lifetime, in seconds; ``offer_lifetimes`` sets its choices."""
+    """Return a form field for a credential's lifetime in seconds. ``offer_lifetimes`` sets the choices."""
     return forms.TypedChoiceField(coerce=int, label="Expires in", widget=UnfoldAdminSelectWidget)
 
 

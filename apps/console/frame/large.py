@@ -1,4 +1,4 @@
-"""Limits for lists, searches, filters and counts, which make a million rows as fast as a thousand."""
+"""Limits that keep lists, searches, filters and counts fast even if a table has millions of rows."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from django.db import connection
 from django.db.models import CharField, QuerySet
 from django.http import HttpRequest
 
-MOST_LISTED: Final = 10_000  # rows on the pages of a list; filters and the search find the others
+MOST_LISTED: Final = 10_000  # rows on all pages of a list together; filters and the search find the others
 SEARCHED: Final = 10_000  # rows at the start of a list in which a search compares words
 FOUND: Final = 1_000  # rows that a search shows
 MOST_COUNTED: Final = 1_000  # rows that are counted exactly
-_WORDS: Final = 10  # words of a search; the last one is the rest of the text
+_WORDS: Final = 10  # words of a search at most; the rest of the text counts as the last word
 _SEEN: Final = 1_000  # rows at the start of a list whose values become a filter's choices
 
 
@@ -25,14 +25,14 @@ class VisibleRowsFilter(admin.RelatedFieldListFilter):
     """A filter by a related row that offers only rows that the person may see."""
 
     def field_choices(self, field: Any, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        """Return the keys and names of the first 200 visible rows in the scope of the list, sorted by name."""
+        """Return the keys and names of at most 200 visible rows in the scope of the list, sorted by name."""
         related = model_admin.admin_site.get_model_admin(field.related_model)
         return sorted(
             ((str(row.pk), str(row)) for row in related.get_queryset(request)[:200]), key=lambda pair: pair[1]
         )
 
 
-class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # generic for the stubs only
+class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # only the stubs declare it as generic
     """Pages with at most ``MOST_LISTED`` rows in total. Counting all rows and reading far pages would take seconds."""
 
     @cached_property
@@ -71,9 +71,10 @@ def count_each(tables: Sequence[QuerySet[Any]]) -> list[int | str]:
 
 
 def search(rows: QuerySet[Any], fields: Sequence[str], text: str, *, every: bool) -> QuerySet[Any]:
-    """Return the rows that contain each word of the text in some field, or that have the text in a ``=`` field.
+    """Return the rows that have each word of the text in one of the fields, or the text as the value of a ``=`` field.
 
-    Words are searched in the first rows only, unless ``every``. Values of ``=`` fields are searched in all rows.
+    Words are searched only in the first ``SEARCHED`` rows, unless ``every`` is true. The values of ``=`` fields are
+    searched in all rows. Each of these searches finds at most ``FOUND`` rows.
     """
     found = _with_words(
         rows if every else rows[:SEARCHED], [each for each in fields if each[0] != "="], text.split(maxsplit=_WORDS - 1)
@@ -86,7 +87,7 @@ def search(rows: QuerySet[Any], fields: Sequence[str], text: str, *, every: bool
 
 
 def note(rows: QuerySet[Any], found: int, *, every: bool) -> str:
-    """Return a note about rows that a search may have left out, or "". ``rows`` are the unfiltered rows."""
+    """Return a note about the ``rows`` that a search may have left out, or "". The search returned ``found`` rows."""
     if found >= FOUND:
         return f"A search shows at most {FOUND:,} rows."
     if not every and BoundedPaginator(rows, 1).is_cut:
@@ -97,7 +98,7 @@ def note(rows: QuerySet[Any], found: int, *, every: bool) -> str:
 def _with_words(rows: QuerySet[Any], fields: Sequence[str], words: Sequence[str]) -> list[Any]:
     """Return the keys of at most ``FOUND`` of these rows that contain all words.
 
-    The subquery reads the rows before they are compared. Otherwise PostgreSQL would compare all rows of the table.
+    The subquery limits the rows before PostgreSQL compares their text. Otherwise it would compare the whole table.
     """
     if not fields or not words:
         return []
@@ -110,7 +111,7 @@ def _with_words(rows: QuerySet[Any], fields: Sequence[str], words: Sequence[str]
     patterns = [f"%{connection.ops.prep_for_like_query(word)}%" for word in words for _ in names]
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT pk FROM ({sql}) AS newest (pk, {', '.join(names)})"  # noqa: S608  Django built it
+            f"SELECT pk FROM ({sql}) AS newest (pk, {', '.join(names)})"  # noqa: S608  Django built the inner SQL
             f" WHERE {' AND '.join([f'({has_word})'] * len(words))} LIMIT {FOUND}",
             [*parameters, *patterns],
         )

@@ -20,7 +20,8 @@ class LiveAdmin(ReadOnlyAdmin):
     """A table whose rows have self-updating pages. ``live_template`` must have one root element and show the acts."""
 
     live_template: ClassVar[str]
-    # The part below ``live_template``. It is expensive, so it is reloaded only once, after the last change.
+    # The part below ``live_template``. It is slow to render, so the browser reloads it only once: when the row has
+    # reached its last state.
     still_template: ClassVar[str]
     every_s: ClassVar[int] = 2
     change_form_outer_before_template = "console/live.html"
@@ -63,4 +64,4 @@ class LiveAdmin(ReadOnlyAdmin):
         """Return the parts with the row's current state. The status is 404 if the person may not see the page."""
         if not self.has_view_permission(request):
             raise Http404
-        return self.change_view(request, str(pk), extra_context={_PARTS: True})  # type: ignore[no-any-return]  # untyped
+        return self.change_view(request, str(pk), extra_context={_PARTS: True})  # type: ignore[no-any-return]  # untyped base

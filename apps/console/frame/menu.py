@@ -1,4 +1,4 @@
-"""The menu of the console: about ten entries for everyday work, and one for all other tables."""
+"""The menu of the console: about a dozen entries for everyday work, and one for all other tables."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def menu_item(title: str, icon: str, url: str, scope: Tenant, *, active: bool) -
 def tabs(site: Any, request: HttpRequest) -> list[tuple[str, str, bool]]:
     """Return the title and URL of each list and tab under the page's menu entry, and whether this page shows it.
 
-    Returns nothing if there is only one, if this page is not a list, or if its menu entry is Records.
+    Returns an empty list if there is only one entry, if this page is not a list, or if its menu entry is Records.
     """
     here = page_admin(site, request)
     if here is None or request.path != here.list_url() or (section := here.section_for(request)) == RECORDS:

@@ -12,7 +12,7 @@ from byteor_cloud.api import problems
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Return the page for a missing row or page, which is the same as for one that the person may not see."""
+    """Return the page for a URL without a page, and for a row that does not exist or that the person may not see."""
     return site.refuse(request, 404, "Not found", lambda here: _missing(exception, here)) or problems.not_found(
         request, exception
     )
@@ -32,7 +32,7 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """Return the page for a form with an invalid CSRF token. Django's setting ``CSRF_FAILURE_VIEW`` names it."""
+    """Return the page for a form with an invalid CSRF token. The setting ``CSRF_FAILURE_VIEW`` names this function."""
     text = "The form has expired or came from another site. Go back, reload the page and send it again."
     return site.refuse(request, 403, "Form expired", text) or problems.csrf_failure(request, reason)
 

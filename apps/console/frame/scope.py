@@ -1,7 +1,7 @@
 """The scope of a page: the organization, project or environment to which the console narrows its lists.
 
-The URL of a list contains its scope as ``?in=ID``, so that two tabs can show two environments. The scope of a row's
-page is the row's tenant.
+The URL of a list contains its scope as ``?in=ID``, so that two browser tabs can show two environments. The scope of a
+row's page is the row's tenant.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from apps.tenancy.models import Environment, Organization, Project, Tenant
 from apps.tenancy.permissions import Permission as P
 
 SCOPE: Final = "in"
-EVERYTHING: Final = "all"  # instead of an id: no scope, and the session's last scope is deleted
+EVERYTHING: Final = "all"  # instead of an id, to show all rows and to delete the session's last scope
 # The permission that a person needs to see an organization, a project or an environment.
 NEEDED: Final[Mapping[type[Model], P]] = {
     Environment: P.VIEW_ENVIRONMENT,
@@ -47,7 +47,7 @@ def level_of(model: type[Model], tenant: str) -> type[Model]:
 
 
 def path_to(model: type[Model], tenant: str, level: type[Model]) -> str | None:
-    """Return the field path from ``model`` to ``level``, or None if the model's rows belong to a higher level."""
+    """Return the field path from ``model`` to ``level``, or None if the model's rows belong to a level above it."""
     first, last = _LEVELS.index(level_of(model, tenant)), _LEVELS.index(level)
     return join_path(tenant, *_UP[first:last]) if first <= last else None
 
@@ -56,7 +56,7 @@ def scope_condition(model: type[Model], tenant: str, scope: Tenant) -> Q:
     """Return the condition that a row belongs to the scope.
 
     Rows of a level above the scope, such as signing keys, belong to the scope if their organization or project
-    contains it.
+    contains the scope.
     """
     level = level_of(model, tenant)
     while scope is not None and (path := path_to(model, tenant, type(scope))) is None:
@@ -112,7 +112,7 @@ def lineage(scope: Tenant) -> list[Organization | Project | Environment]:
 
 
 def set_scope(request: HttpRequest, scope: Tenant) -> None:
-    """Make ``scope`` the scope of this page, even if the URL contains another one."""
+    """Make ``scope`` the page's scope, even if the URL has another. Count the request's slot for its organization."""
     request._console_scope = scope  # type: ignore[attr-defined]  # an attribute of our own, as a cache
     if scope is not None:
         count_for_organization(request, lineage(scope)[0].pk)
@@ -144,7 +144,7 @@ def _read(request: HttpRequest) -> Tenant:
 
 
 def remembered_scope(request: HttpRequest) -> Tenant:
-    """Return the last scope of the session; None without one, or if the person may no longer see it."""
+    """Return the last scope of the session; None if there is none, or if the person may no longer see it."""
     known = request.session.get(_REMEMBERED)
     return _find(request, known) if known else None
 
@@ -154,7 +154,7 @@ def _find(request: HttpRequest, asked: str) -> Tenant:
         pk = UUID(asked)
     except ValueError:
         return None
-    if str(pk) != asked:  # accept one spelling of an id, so that a page has one URL
+    if str(pk) != asked:  # accept only one spelling of an id, so that each page has one URL
         return None
     queries = (personal_query(_visible_tenant, level, console_user_of(request), pk) for level in _LEVELS)
     return next(filter(None, (query.first(*values) for query, values in queries)), None)
@@ -166,14 +166,17 @@ def _visible_tenant(level: type[Model], console_user: ConsoleUser, pk: UUID) -> 
 
 
 def list_scope_of(request: HttpRequest) -> Tenant:
-    """Return the scope to which this page limits its rows, or None. Only the overview and lists limit their rows."""
+    """Return the scope to which this page limits its rows; None if the page has no scope or shows rows of any scope.
+
+    Only the overview, lists, and pages that offer the rows for an act limit their rows.
+    """
     match = getattr(request, "resolver_match", None)
     name = (match.url_name or "") if match else ""
     return scope_of(request) if name == "index" or name.endswith(("_changelist", "_choice")) else None
 
 
 def with_scope(url: str, scope: Tenant, *, explicit: bool = False) -> str:
-    """Return the URL of a list in a scope. ``explicit``: if ``scope`` is None, the URL clears the session's scope."""
+    """Return a URL with the scope. ``explicit``: if ``scope`` is None, the URL clears the session's last scope."""
     if scope is None and not explicit:
         return url
     return f"{url}{'&' if '?' in url else '?'}{urlencode({SCOPE: EVERYTHING if scope is None else scope.pk})}"

@@ -24,7 +24,7 @@ from apps.console.frame.columns import row_url, tenant_path
 from apps.tenancy.models import Environment, folded
 
 MOST = 5  # results of each kind
-SHORTEST, _LONGEST = 2, 300  # characters of a search text; no name is longer
+SHORTEST, _LONGEST = 2, 300  # characters of a search text; no name is longer than the maximum
 _LAST = "\U0010ffff"  # a prefix followed by this character sorts after all strings with the prefix
 _ID = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}")
 _HASH = re.compile(r"(?:sha256:)?([0-9a-f]{4,64})…?")
@@ -44,9 +44,10 @@ class Found:
 
 
 def search(request: HttpRequest, admins: Iterable[ReadOnlyAdmin]) -> list[Found]:
-    """Return the lists and the visible rows that match the text in the URL.
+    """Return the lists and the visible rows that match the text in the URL, at most ``MOST`` of each kind.
 
-    Takes at most two queries, and one more for each kind of row that was found.
+    Returns nothing if the text is too short or too long, or contains NUL. Takes at most two queries, and one more for
+    each kind of row that was found.
     """
     text = search_text(request)
     if len(text) < SHORTEST or "\0" in text or len(text) > _LONGEST:
@@ -74,7 +75,7 @@ def search_text(request: HttpRequest) -> str:
 
 
 def note(request: HttpRequest, found: Sequence[Found]) -> str:
-    """Return a sentence that states how many results there are, or what to type."""
+    """Return a text that states how many results there are, or what to type."""
     text = search_text(request)
     if len(text) < SHORTEST:
         return "Type the start of a name or of a hash, or a complete id."
@@ -93,7 +94,7 @@ def _shown(admin: ReadOnlyAdmin, found_by: FoundBy, row: Any) -> Found:
 
 
 def _named(request: HttpRequest, kinds: _Kinds, text: str) -> list[tuple[str, Any]]:
-    """Return the label and key of rows whose name starts with the text: the first ones of each visible environment.
+    """Return the model label and key of rows whose name starts with the text: the first of each visible environment.
 
     Takes at most one query, which reads a range of an index for each table and environment.
     """
@@ -120,7 +121,7 @@ def _named(request: HttpRequest, kinds: _Kinds, text: str) -> list[tuple[str, An
 
 
 def _others(request: HttpRequest, kinds: _Kinds, text: str) -> list[tuple[str, Any]]:
-    """Return the label and key of rows with this id, whose hash starts with the text, or with the text in ``words``.
+    """Return the model label and key of rows with the text as their id, at the start of a hash, or in ``words``.
 
     Takes at most one query, which reads only tables that may have such a row.
     """

@@ -48,7 +48,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
         return console_user.is_superuser or bool(console_user.roles)
 
     def admin_view(self, view: Any, cacheable: bool = False) -> Callable[..., Any]:
-        """Wrap a view with the console's content security policy, and show a page for a method that is not allowed."""
+        """Wrap a view: set the console's content security policy, and show a page if the HTTP method is not allowed."""
         inner = super().admin_view(view, cacheable)
 
         @wraps(view)
@@ -56,7 +56,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
             response: HttpResponse = inner(request, *args, **kwargs)
             if not isinstance(response, HttpResponseNotAllowed):
                 return response
-            text = "This URL belongs to a form or a button. Open the page that contains it."
+            text = "This URL belongs to a form or a button. Open the page that contains the form or button."
             page = self.refuse(request, 405, "Not a page", text)
             if page is None:
                 return response
@@ -68,9 +68,11 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
     def refuse(
         self, request: HttpRequest, status: int, title: str, explain: str | Callable[[Any], str]
     ) -> HttpResponse | None:
-        """Return a page that explains a refusal; None unless the request comes from a member's browser in the console.
+        """Return a page that explains a refusal.
 
-        ``explain`` is the text, or a function that returns it. The function receives the page's table, or None.
+        Returns None if the URL is outside of the console, if the request does not accept HTML, or if the person may not
+        enter the console. ``explain`` is the text, or a function that receives the page's table (or None) and returns
+        the text.
         """
         if not request.path.startswith(reverse("admin:index")) or not problems.accepts_html(request):
             return None
@@ -89,7 +91,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
 
     @method_decorator(never_cache)
     def login(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Show how to sign in, by the identity provider or a one-time link. Redirect people who may enter."""
+        """Show how to sign in: with the identity provider or a one-time link. Redirect people who may enter already."""
         if self.has_permission(request):
             return HttpResponseRedirect(reverse("admin:index"))
         context = {
@@ -179,7 +181,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
         return TemplateResponse(request, "console/tables.html", context)
 
     def start_view(self, request: HttpRequest) -> HttpResponse:
-        """Let any active person create an organization, as the API does, even without belonging to one."""
+        """Let any active person create an organization, as the API does, even if they belong to none."""
         if not isinstance(request.user, User) or not request.user.is_active:
             return HttpResponseRedirect(reverse("admin:login"))
         people = self.get_model_admin(User)
@@ -190,5 +192,5 @@ site = Console(name="admin")
 
 
 def listed_rows(request: HttpRequest, model: type[Model]) -> QuerySet[Any]:
-    """Return the rows of a table that the person may see; on the overview and on lists, only those in the scope."""
+    """Return the visible rows of a table; on pages that limit their rows (``list_scope_of``), those in the scope."""
     return site.get_model_admin(model).get_queryset(request)  # type: ignore[no-any-return]  # untyped library

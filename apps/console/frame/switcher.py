@@ -19,7 +19,7 @@ from apps.tenancy.models import Environment, Organization, Project, Tenant
 
 MAX_LINKS: Final = 50  # links per menu; an installation may have thousands of organizations
 _TENANTS: Final[tuple[type[Organization | Project | Environment], ...]] = (Organization, Project, Environment)
-# For each of these levels, the fields with the names from the organization down to the level.
+# For each level in ``_TENANTS``, the fields with the names from the organization down to the level.
 _NAMES: Final = (("name",), ("organization__name", "name"), ("project__organization__name", "project__name", "name"))
 
 
@@ -43,7 +43,7 @@ class Level:
     is_chosen: bool
     everything: Link
     links: Sequence[Link]
-    more: str | None  # the URL of the full list, if the menu does not show all
+    more: str | None  # the URL of the full list, if the menu does not show all rows
 
 
 class Switcher:
@@ -93,9 +93,9 @@ class Switcher:
         )
 
     def url_in(self, scope: Tenant) -> str:
-        """Return the URL in another scope of the same list, the list of a row's table, "Records" or the overview.
+        """Return the URL to which a link to another scope leads: this page's list, "Records" or the overview.
 
-        On the page of an organization, project or environment, it is the URL of the other scope's page, if any.
+        On the page of an organization, project or environment, the link leads to the page of the other scope, if any.
         """
         if self._admin is None:
             match = self._request.resolver_match

@@ -19,7 +19,7 @@ def _without_ids(text: str) -> str:
 
 @admin.register(IdempotencyKey, site=site)
 class IdempotencyKeyAdmin(ReadOnlyAdmin):
-    holds = "Requests whose responses are stored. A repeated request gets the stored response again."
+    holds = "API requests and console forms whose responses are stored, so that repeating them changes nothing."
     list_display = ("key", "caller", "status", "expires_at")
     sortable_by = ()
     search_fields = ("key", "caller")
@@ -30,7 +30,7 @@ class IdempotencyKeyAdmin(ReadOnlyAdmin):
 
 @admin.register(RateCounter, site=site)
 class RateCounterAdmin(ReadOnlyAdmin):
-    holds = "The number of each caller's requests in the minute of the last request."
+    holds = "The requests of each caller that a rate limit counted, in the minute of the latest request."
     ordering = ("-minute", "key")
     list_display = ("key", "minute", "count")
     sortable_by = ()

@@ -23,7 +23,7 @@ def _action(event: AuditEvent) -> str:
 
 
 def last_events_panel(environment: Environment, visible: QuerySet[AuditEvent]) -> dict[str, Any]:
-    """Return the panel of an environment's last audit events."""
+    """Return the panel of an environment's last audit events among ``visible``."""
     last = visible.filter(environment_id=environment.pk).order_by("-id")[:_SHOWN]
     return {
         "title": "Last events",
@@ -81,7 +81,7 @@ class DenialCountAdmin(ReadOnlyAdmin):
     tenant = "organization"
     needs = P.MANAGE_ORG_MEMBERSHIPS
     section = "Audit"
-    menu, noun, nouns = "Denials in this minute", "denial count", "denial counts"
+    menu, noun, nouns = "Recent denials", "denial count", "denial counts"
     related = ("organization",)
     list_display = ("minute", "actor_display", "action", "count", "organization")
     list_filter = ("actor_kind", ("organization", VisibleRowsFilter))

@@ -1,4 +1,4 @@
-"""Console pages of the worker's jobs, including dead letters."""
+"""Console pages of the workers' jobs, including dead letters."""
 
 from __future__ import annotations
 

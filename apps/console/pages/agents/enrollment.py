@@ -42,7 +42,7 @@ class _EnrollmentTokenForm(ActForm):
         offer_lifetimes(self.fields["expires_in_s"], longest=_LONGEST, first=lifetime)
 
     def clean_labels(self) -> dict[str, str]:
-        """Parse the labels. The API's rules then validate them. Raises ValidationError if one is not KEY=VALUE."""
+        """Parse the labels. The API's rules then validate them. Raises ValidationError if a label has no ``=``."""
         parts = [part.partition("=") for part in self.cleaned_data["labels"].split(",") if part.strip()]
         if not all(equals for _, equals, _ in parts):
             raise ValidationError("Write each label as KEY=VALUE, and separate labels with commas.")

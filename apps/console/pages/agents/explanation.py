@@ -12,7 +12,7 @@ from byteor.engine.explain.findings import Finding
 
 
 def explanation_panels(agent: Any) -> list[dict[str, Any]]:
-    """Return both panels. ``agent`` must have been read ``with_state()``."""
+    """Return the two panels. ``agent`` must have been read ``with_state()``."""
     explanation = explanations.explain_agent(agent)
     return [
         {

@@ -1,4 +1,4 @@
-"""The panel of an agent's page that shows which bundles the agent ran."""
+"""The panel of an agent's page that shows which bundles the agent ran, and who approved them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from apps.releases.models import Deployment
 from apps.releases.services import provenance
 
 SHOWN = 12
-# Adjacent intervals alternate between two tones. The interval that has not ended has its own tone.
+# Adjacent intervals alternate between two tones. The interval that has not ended and the gaps have other tones.
 _TONES, _NOW, _NOTHING = ("busy", "waiting"), "good", "plain"
 
 
@@ -51,7 +51,7 @@ def _confirmed(moment: datetime) -> str:
 
 
 def _timeline(intervals: Sequence[Any], now: datetime) -> dict[str, Any] | None:
-    """Return a bar from the start of the first interval to now, including gaps; None without intervals."""
+    """Return a bar from the start of the oldest interval to now, including gaps; None without intervals."""
     if not intervals:
         return None
     parts: list[tuple[str, int, str]] = []

@@ -83,7 +83,7 @@ class _Status(admin.SimpleListFilter):
 class _Drift(_YesOrNo):
     title = "drift"
     parameter_name = "drift"
-    yes, no = "does not run the desired bundle", "runs the desired bundle"
+    yes, no = "drifted", "not drifted"
     condition = facts.agents_with(Q(drifted=True))
 
 
@@ -146,7 +146,8 @@ class AgentAdmin(ReadOnlyAdmin):
             commands.undrain,
             label="Undrain",
             done="{} undrained",
-            explain="The agent gets offers again. If it matches a current deployment's target, it is offered that one.",
+            explain="The agent gets offers again. If it matches a current deployment's target, it is offered "
+            "that deployment.",
             icon="play_circle",
             comment="optional",
         ),
@@ -169,7 +170,7 @@ class AgentAdmin(ReadOnlyAdmin):
             label="Rotate key",
             done="Key rotation requested for {}",
             explain="The agent is asked to fetch a new key. Its old key expires when the agent first uses the new key, "
-            "or 24 hours after the agent fetched the new key.",
+            "but no later than 24 hours after the agent fetched the new key.",
             icon="key",
         ),
         Act(
@@ -220,7 +221,7 @@ class AgentAdmin(ReadOnlyAdmin):
         return short_id(row.assignment.bundle_hash)
 
     def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
-        """Return the agent's state and bundles, the explanation of its bundle, and its history."""
+        """Return the agent's state, the explanation of its bundle, its history, and its desired and running bundles."""
         assignment, heartbeat = row.assignment, row.heartbeat
         facts = [
             ("Liveness", self.live(row)),

@@ -89,7 +89,7 @@ def decisions_panel(row: Approval, decisions: list[ApprovalDecision]) -> dict[st
 
 
 def decision_form(request: HttpRequest, row: Approval, decisions: list[ApprovalDecision]) -> dict[str, Any] | None:
-    """Return the context of the decision form. It contains the reason as ``why`` if the person cannot approve.
+    """Return the context of the decision form. If the person cannot approve, ``why`` is the reason.
 
     Returns None if the approval is not pending, or if the person may not operate the environment.
     """

@@ -20,7 +20,7 @@ _NAMED = 8  # agents that are listed by name
 
 
 def deployment_of(row: Approval) -> Deployment | None:
-    """Return the approval's deployment; None if it has none, for example because it is for a replay."""
+    """Return the approval's deployment; None if there is none, for example because the approval is for a replay."""
     return getattr(row, "deployment", None)
 
 
@@ -95,7 +95,7 @@ def _replay_facts(target: ReplayTarget) -> list[tuple[str, Any]]:
 
 
 def _matched_agents(row: Approval) -> str:
-    """Return how many agents the target matched at the request, and the first agents' names; "" if unknown."""
+    """Return how many agents the target matched at the request, and the names of the first 8; "" if unknown."""
     target = row.target
     if target is None or target.count is None:
         return ""

@@ -136,7 +136,7 @@ class ApprovalAdmin(LiveAdmin):
         }
 
     def still(self, request: HttpRequest, row: Any) -> dict[str, Any]:
-        """Return the changes that the deployment makes; nothing without a deployment."""
+        """Return the changes that the deployment makes; {} if the approval has no deployment."""
         deployment = deployment_of(row)
         if deployment is None:
             return {}

@@ -69,7 +69,7 @@ def artifact_headline(row: Artifact, *, may_read: bool) -> str:
 
 
 def _stop(row: Artifact) -> dict[str, Any] | None:
-    """Return the stage that stopped the pipeline and its record; None if no stage did, or if that cannot be read."""
+    """Return the stage that stopped the pipeline, and at which record; None if no stage did or this cannot be read."""
     try:
         with captures.open_file(row, "outcome.json") as source:
             text = source.read(_MAX_OUTCOME)
@@ -95,7 +95,7 @@ def artifact_facts(row: Artifact) -> list[tuple[str, object]]:
 
 
 def runs_panel(row: Artifact) -> dict[str, Any]:
-    """Return the panel of the newest replays and bisects of an artifact."""
+    """Return the panel of an artifact's newest bisects and newest replays, except the replays of bisects."""
     bisects = without_large(row.bisects.select_related("first_bad"), {"error"})
     found: list[Replay | Bisect] = [
         *without_large(row.replays.filter(bisect=None).select_related("version")).order_by("-id")[:_RUNS],
@@ -147,7 +147,7 @@ def _download(row: Artifact, path: str) -> str:
 
 
 def journal_panel(request: HttpRequest, row: Artifact) -> dict[str, Any] | None:
-    """Return a page of the journal that the query names, or of the first journal; None if no journal can be listed."""
+    """Return a page of the journal that the query names, or of the first; None without journals or files."""
     try:
         lanes = [lane for each in captures.list_files(row) if (lane := _lane(each["path"]))]
     except DomainError:
@@ -194,7 +194,7 @@ def journal_panel(request: HttpRequest, row: Artifact) -> dict[str, Any] | None:
 
 
 def _begin(request: HttpRequest) -> dict[str, Any] | None:
-    """Return the start of the journal's page as an argument for ``read_journal``; {} without one, None if invalid."""
+    """Return the start of the journal's page as an argument for ``read_journal``; {} if not given, None if invalid."""
     for name, read in (("sequence", number), ("time", moment), ("after", number)):
         if request.GET.get(name, "").strip():
             value = read(request, name)

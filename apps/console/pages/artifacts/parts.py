@@ -38,7 +38,7 @@ def identifier(request: HttpRequest, name: str) -> UUID | None:
 
 
 def moment(request: HttpRequest, name: str) -> datetime | None:
-    """Return a query parameter as a time, in UTC unless it has a time zone; None if it is missing or invalid."""
+    """Return a query parameter as a time; None if missing or invalid. A value without a time zone is read as UTC."""
     try:
         found = parse_datetime(request.GET.get(name, "").strip())
         return found and (found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC))
@@ -65,7 +65,7 @@ def code(text: str, most: int = _SHOWN) -> str:
 
 
 def text_of(payload: bytes) -> str:
-    """Return bytes as text. A byte that is not printable ASCII becomes \\x and two hexadecimal digits."""
+    """Return bytes as text. Each byte that is not printable ASCII becomes \\x and two hexadecimal digits."""
     return "".join(chr(byte) if 32 <= byte < 127 else f"\\x{byte:02x}" for byte in payload) or "(nothing)"
 
 
@@ -76,12 +76,12 @@ def marked(runs: Runs, separator: str = "") -> str:
 
 
 def json_dump(lines: list[Runs]) -> str:
-    """Return lines of JSON as the HTML of a ``<pre>``."""
+    """Return lines of JSON as HTML for a ``<pre>`` element. Pieces that differ are marked."""
     return format_html_join("\n", "{}", ((marked(line),) for line in lines))
 
 
 def hex_dump(rows: list[tuple[str, Runs, Runs]]) -> str:
-    """Return the rows of ``hex_rows`` as the HTML of a ``<pre>``, in columns."""
+    """Return the rows of ``hex_rows`` as HTML for a ``<pre>`` element, in columns. Pieces that differ are marked."""
     lines = []
     for position, as_hex, as_text in rows:
         width = sum(len(text) + 1 for text, _ in as_hex)

@@ -1,4 +1,4 @@
-"""The base of the pages of artifacts, replays and bisects."""
+"""The base of the pages of artifacts, replays and bisects, and who may see captured records on them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class RunningAdmin(LiveAdmin):
         return row.finished_at is None
 
     def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
-        """Return the context that the headline of each of these pages needs."""
+        """Return the context that the page's headline needs."""
         shown = {"status": state_pill(row.status), "hidden_acts": ()}
         return {**super().summary(request, row), **shown}
 

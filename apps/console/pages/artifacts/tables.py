@@ -103,7 +103,7 @@ class ArtifactAdmin(RunningAdmin):
         ]
 
     def summary(self, request: HttpRequest, row: Artifact) -> dict[str, Any]:
-        """Show what happened, the replays and bisects, and the files to people who may see captured records."""
+        """Show what happened, the replays and bisects, and (to people who may see captured records) the files."""
         may_read = is_capture(row) and may_read_records(request, row)
         panels = [runs_panel(row)] if row.kind == Artifact.Kind.INCIDENT_BUNDLE else []
         content = page_url(Artifact, "content", row.pk)

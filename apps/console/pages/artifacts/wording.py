@@ -49,7 +49,7 @@ class Difference:
 
 
 def read_json(payload: bytes | None) -> Any:
-    """Return the payload's JSON value with numbers as ``Number``; ``ABSENT`` if missing, not JSON or too large."""
+    """Return a payload's JSON value, with numbers as ``Number``; ``ABSENT`` if missing, null, too large or not JSON."""
     if payload is None or show_payload(payload)["json"] is None:
         return ABSENT
     return keep_digits(payload)
@@ -61,7 +61,7 @@ def keep_digits(payload: bytes) -> Any:
 
 
 def find_differences(expected: Any, actual: Any) -> list[Difference]:
-    """Return the first 100 differences between two JSON values."""
+    """Return at most the first 100 differences between two JSON values."""
     found: list[Difference] = []
     for each in _differences((), expected, actual):
         found.append(each)
@@ -124,8 +124,8 @@ def _cut(text: str) -> str:
 def describe_divergence(found: Mapping[str, Any], difference: str, dropped: tuple[str, str] | None) -> str:
     """Return a sentence about where and how the output diverged.
 
-    ``difference`` describes a changed record; it is "" if it is unknown or hidden from the person. ``dropped`` is the
-    stage that dropped a missing record and the reason, if known.
+    ``difference`` says how a changed record differs, and is "" if that is unknown or hidden from the person.
+    ``dropped`` is the stage that dropped a missing record, and the reason; None if that is unknown.
     """
     of = format_html(" of <code>{}</code>", found["ingress"]) if found.get("ingress") else ""
     where = format_html("Diverged at <code>{}</code>, record {}{}", found["egress"], f"{found['sequence']:,}", of)
@@ -173,7 +173,7 @@ def _difference(found: Difference) -> str:
 
 
 def find_drop(stages: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Return the stage that dropped a missing record, and the reason; None if the stages' counts do not show it."""
+    """Return the stage that dropped a missing record, and the reason; None if the counts do not identify one stage."""
     candidates = [
         (stage, reason)
         for stage, counts in stages.items()

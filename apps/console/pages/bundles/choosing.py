@@ -23,7 +23,7 @@ def choices_panel(environment: Environment, bundles: QuerySet[Any]) -> dict[str,
     lists, link = (list_url(ConfigBundle), "All config bundles") if rows else (list_url(Draft), "Drafts")
     return {
         "title": f"Choose a config bundle to deploy to {environment}",
-        "lead": f"These are the newest {_SHOWN}. To deploy an older one, open its page."
+        "lead": f"These are the newest {_SHOWN} config bundles. To deploy an older one, open its page."
         if len(rows) > _SHOWN
         else "",
         "columns": ("Config bundle", "Version", "Created", ""),
@@ -39,7 +39,7 @@ def choices_panel(environment: Environment, bundles: QuerySet[Any]) -> dict[str,
             )
             for row in rows[:_SHOWN]
         ],
-        "empty": "No config bundles yet. Promote a draft to a version, and create a config bundle on its page.",
+        "empty": "No config bundles yet. Promote a draft, and create a config bundle on the page of the new version.",
         "url": f"{lists}?environment__id__exact={environment.pk}",
         "link": link,
     }  # fmt: skip

@@ -18,7 +18,7 @@ _ADAPTER = f"A JSON object with the adapter's kind and parameters. Kinds: {', '.
 
 
 class NewConfigBundle(ApiForm):
-    """The form for a new config bundle, with a field for the parameters of each stage, or one for many stages."""
+    """The form for a new config bundle. More than ``MAX_STAGES`` stages share one field for their parameters."""
 
     name = forms.CharField(max_length=200, widget=UnfoldAdminTextInputWidget)
     tuning_profile = forms.ChoiceField(
@@ -66,7 +66,7 @@ class NewConfigBundle(ApiForm):
         }
 
     def field_of(self, pointer: str) -> tuple[str | None, str]:
-        """Return the field to which a JSON pointer into the body leads, or None, and the rest of the pointer."""
+        """Return the name of the field for a JSON pointer into the body, or None, and the rest of the pointer."""
         for stage_id, name in self.stages.items():
             at = child_pointer("/stage_config", stage_id)
             if pointer == at or pointer.startswith(f"{at}/"):
@@ -86,7 +86,7 @@ class NewConfigBundle(ApiForm):
 
 
 def start_from(bundle: ConfigBundle | None, form: NewConfigBundle) -> dict[str, Any]:
-    """Return the form's initial values: those of the given config bundle that the form shows; {} without one."""
+    """Return the form's initial values: those of ``bundle`` except its name; {} if ``bundle`` is None."""
     if bundle is None:
         return {}
     kept = bundle.stage_config if not form.stages else {}

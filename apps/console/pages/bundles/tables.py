@@ -1,4 +1,4 @@
-"""Config bundles in the console."""
+"""Console pages of config bundles, with the forms that create and deploy one."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def revoke_act(action: str, scope: Any, needs: P | None) -> Act:
 
 @admin.register(UserToken, site=site)
 class UserTokenAdmin(CredentialAdmin):
-    menu = "My tokens"
+    menu = "User tokens"
     related = ("user",)
     list_display = ("prefix", "name", "user", "state", "expires_at", "last_used_at", "created_at")
     list_filter = ("revoked_at",)
@@ -95,8 +95,8 @@ class SigningKeyAdmin(ReadOnlyAdmin):
             commands.retire,
             label="Retire",
             done="{} retired",
-            explain="A retiring key becomes invalid immediately, but signatures that it has made remain valid. A "
-            "next key is withdrawn before it signs anything. In both cases, the private key is destroyed.",
+            explain="A retiring key becomes invalid immediately, except for signatures whose recorded time is "
+            "earlier. A next key is withdrawn before it signs anything. The private key is destroyed.",
             icon="block",
             comment="required",
             dangerous=True,

@@ -15,7 +15,7 @@ from byteor.engine.blockers import NAMED, Blocker
 
 
 def blockers_panels(found: Sequence[Blocker]) -> list[dict[str, Any]]:
-    """Return the panel of blockers; none if there are no blockers."""
+    """Return the panel of blockers; an empty list if there are no blockers."""
     rows = [
         (
             state_pill(blocker.code),

@@ -1,4 +1,4 @@
-"""The changes from the replaced deployment to the new one, which approvers see."""
+"""The changes in the spec and the configuration from a deployment to the one that replaces it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from byteor_cloud.computing.compute import Compute, here
 class Changes:
     """The changes from the deployment ``base`` to the deployment that replaces it.
 
-    If no deployment is replaced, ``base`` and ``spec`` are None, and ``config`` lists every value as added.
-    The preview of a new config bundle has no ``spec``.
+    If no deployment is replaced, ``base`` and ``spec`` are None, and ``config`` lists every value as added. In the
+    preview of a new config bundle, ``spec`` is None.
     """
 
     base: Deployment | None

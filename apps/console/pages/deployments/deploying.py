@@ -31,7 +31,7 @@ from byteor.engine.target import Target
 NAMED = 10  # agents or people that are listed by name
 MAX_NAMES = 1_000
 MAX_LABELS = 50
-_DIGITS = 3  # digits of a percentage; Python refuses to parse numbers with thousands of digits
+_DIGITS = 3  # most digits of a percentage; Python refuses to parse numbers with thousands of digits
 PRESETS: dict[str, dict[str, Any]] = {
     "waves": {"kind": "waves", "percents": [5, 25, 100]},
     "slow": {"kind": "waves", "percents": [1, 10, 50, 100], "pause_s": 600},
@@ -61,7 +61,7 @@ class Deploy(ApiForm):
     labels = forms.MultipleChoiceField(
         required=False,
         widget=forms.CheckboxSelectMultiple,
-        help_text="An agent must have all chosen labels. Only the most common labels are listed.",
+        help_text=f"An agent must have all chosen labels. At most the {MAX_LABELS} most common labels are listed.",
     )
     agents = forms.CharField(
         required=False, widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}), label="Agent names",
@@ -160,7 +160,7 @@ class Deploy(ApiForm):
         return {"agents": [str(pk) for pk in found.values()]}
 
     def field_of(self, pointer: str) -> tuple[str | None, str]:
-        """Return the field to which a JSON pointer into the body leads, or None, and the rest of the pointer."""
+        """Return the name of the field for a JSON pointer into the body, or None, and the rest of the pointer."""
         name, rest = super().field_of(pointer)
         inner = rest.partition("/")[0]
         return (inner, "") if name == "strategy" and inner in self.fields else (name, rest)
@@ -232,10 +232,10 @@ def _waves(strategy: Strategy, count: int) -> list[tuple[int, int, str]]:
 
 
 def describe_consent(environment: Environment, requester: str) -> str:
-    """Return a sentence about the approval: whether it is needed, from how many people, and who they can be."""
+    """Return a text about the approval: whether it is needed, from how many people, and who can give it."""
     policy = environment.effective_settings.release
     if not policy.approvals_required:
-        return "No approval is needed. The deployment starts immediately."
+        return "No approval is needed. The deployment starts as soon as nothing blocks it."
     people = [each for each in approvers(environment) if policy.allow_self_approval or each != requester]
     shown = ", ".join(people[:NAMED]) + (f" and {len(people) - NAMED} more" if len(people) > NAMED else "")
     needed = policy.required_approvals
@@ -247,7 +247,7 @@ def describe_consent(environment: Environment, requester: str) -> str:
 
 
 def approvers(environment: Environment) -> list[str]:
-    """Return the addresses of people whose role permits them to approve in the environment, sorted."""
+    """Return the e-mail addresses of active people whose role permits approvals in the environment, sorted."""
     project = environment.project
     theirs = Membership.objects.filter(
         Q(project=None) | Q(project=project), organization=project.organization_id, user__is_active=True

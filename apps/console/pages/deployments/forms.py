@@ -1,4 +1,4 @@
-"""The base of the forms for config bundles and deployments, whose values are validated by the API's serializers."""
+"""The base of the forms for config bundles and deployments, which the API's serializers validate, and a JSON field."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Targets, strategies and timeline details as phrases for people. Uses no database and no request."""
+"""Targets, strategies, options, warnings and timeline details as phrases. Uses no database and no request."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def agent_count(count: int) -> str:
 
 
 def describe_target(target: Target | None) -> str:
-    """Describe a target as a phrase."""
+    """Describe a target as a phrase; "-" for None."""
     if target is None:
         return "-"
     if target.selector is not None:
@@ -35,7 +35,7 @@ def describe_target(target: Target | None) -> str:
 
 
 def describe_strategy(strategy: Strategy | None) -> str:
-    """Describe a strategy in one or two sentences."""
+    """Describe a strategy in two sentences; "-" for None."""
     if strategy is None:
         return "-"
     threshold = strategy.failure_threshold_percent

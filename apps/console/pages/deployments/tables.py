@@ -57,7 +57,7 @@ _RETRY = Act.of(
     commands.retry,
     label="Retry",
     done="{} retried",
-    explain="The deployment is offered again to the agents that failed. If it has stopped, it continues.",
+    explain="The deployment is offered again to the agents that failed. If the deployment has failed, it continues.",
     icon="refresh",
     comment="optional",
 )
@@ -144,7 +144,7 @@ class DeploymentAdmin(LiveAdmin):
         return row.status in _MOVING or waits
 
     def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
-        """Return the live part of the page: waves, agents, approval and timeline."""
+        """Return the live part of the page, from the headline and the waves to the approval and the timeline."""
         if row.approval is not None:
             row.approval.environment = row.environment  # saves a query
         counts, found = progress.count_agents(row), blockers.list_blockers(row)
@@ -197,7 +197,7 @@ class DeploymentAdmin(LiveAdmin):
         return {"changes": find_changes(row, compute=compute_for(request)), "version": row.config_bundle.version}
 
     def _known_bad(self, request: HttpRequest, row: Deployment) -> dict[str, Any] | None:
-        """Return why the configuration is known bad, and the link to clear that if permitted; None if it is not bad."""
+        """Return the reason and time of the known-bad state, and the URL to clear it if permitted; None if not bad."""
         bad = KnownBad.objects.filter(environment=row.environment_id, config_hash=row.config_hash).first()
         if bad is None:
             return None
@@ -308,7 +308,7 @@ def _progress(row: DeploymentAgent, *, retry: bool) -> str:
 
 
 def _tuning(row: Any) -> str:
-    """Return whether the agent could apply the tuning profile, and the settings that it could not apply."""
+    """Return whether the agent applied the tuning profile, and the settings that failed or were degraded."""
     reported = row.tuning
     if reported is None and row.reported_tuning:
         return "too long for a list"

@@ -24,7 +24,7 @@ TONE = {
 
 @dataclass(frozen=True, slots=True)
 class Wave:
-    """One wave and its progress. ``until`` is the end of the pause after the wave."""
+    """One wave and its progress. ``until`` is the end of the pause after the wave, if it is pausing."""
 
     number: int
     percent: int
@@ -58,8 +58,8 @@ class DeploymentState:
 def build_waves(strategy: Strategy, deployment: DeploymentState, counts: CountsByWave, *, expected: int) -> list[Wave]:
     """Return the waves that have agents.
 
-    ``counts`` maps wave and progress to the number of agents. Before the first offer it is empty, and ``expected``
-    agents are divided into waves as the rollout will divide them.
+    ``counts`` maps wave and progress to the number of agents. Before the first offer, ``counts`` is empty, and
+    ``expected`` agents are divided into waves as the rollout will divide them.
     """
     shares = _shares(strategy, expected) if not counts else {}
     numbers = sorted({number for number, _ in counts} | shares.keys())
@@ -107,7 +107,7 @@ def _state(number: int, deployment: DeploymentState, counts: Mapping[str, int], 
 
 
 def headline(deployment: DeploymentState, found: Sequence[Wave], *, detail: str = "", current: bool = False) -> str:
-    """Return the state of the deployment in a sentence. Screen readers announce each change of it."""
+    """Return the state of the deployment in one or two sentences. Screen readers announce them when they change."""
     total = sum(wave.total for wave in found)
     counts: dict[str, int] = {}
     for wave in found:

@@ -45,7 +45,7 @@ def describe_policy(environment: Environment) -> str:
     in_flight = release.max_in_flight_deployments
     return (
         f"In this {environment.posture} environment, deployments {consent};"
-        f" {'one runs' if in_flight == 1 else f'{in_flight} run'} at a time. It permits"
+        f" {'one runs' if in_flight == 1 else f'{in_flight} run'} at a time. The environment permits"
         f" {_REPLAYS[settings.replay_policy]} and keeps artifacts for {settings.artifact_retention_days} days. Agents"
         f" send a heartbeat every {settings.heartbeat_interval_s} s."
     )
@@ -117,7 +117,7 @@ def _field(rule: Any, meaning: str) -> forms.Field:
 
 
 def _edit(row: Environment, context: ActContext) -> object:
-    may_loosen = P.MANAGE_ORG_MEMBERSHIPS in context.held  # a permission of org_admin only
+    may_loosen = P.MANAGE_ORG_MEMBERSHIPS in context.held  # only org_admin and superusers have this permission
     changed = organizations.update_environment(
         row, {"settings": dict(context.values)}, may_loosen=may_loosen, actor=context.actor
     )
@@ -128,7 +128,8 @@ EDIT_SETTINGS = Act(
     name="settings",
     label="Edit settings",
     done="Settings of {} changed",
-    explain="The new settings apply to deployments that are requested from now on. Only an organization admin can "
+    explain="A deployment keeps the approval rules, agent timeout and in-flight limit that applied when it was "
+    "requested. The other settings apply immediately. Outside of dev environments, only an organization admin can "
     "loosen the rules for approvals, replays and freeze windows.",
     run=_edit,
     needs=P.MANAGE_ENVIRONMENT,
@@ -148,7 +149,7 @@ def settings_panel(environment: Environment) -> dict[str, Any]:
 
 
 def freeze_panel(environment: Environment, now: datetime) -> dict[str, Any]:
-    """Return the panel of the freeze windows in the next weeks, with a row for each repetition."""
+    """Return the panel of the first freeze windows of the next weeks, with a row for each repetition."""
     until = now + _PREVIEW
     coming = freeze.occurrences(environment.effective_settings.freeze_windows, now, until)
     return {
@@ -158,5 +159,5 @@ def freeze_panel(environment: Environment, now: datetime) -> dict[str, Any]:
             (f"{start:%a %d %b %Y, %H:%M %Z}", f"{end:%a %d %b, %H:%M %Z}", window.recurrence or "-", window.reason)
             for start, end, window in coming[:_SHOWN]
         ],
-        "empty": "None. Deployments can start at any time.",
+        "empty": "No freeze window is open or planned in this time.",
     }

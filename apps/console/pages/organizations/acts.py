@@ -11,9 +11,9 @@ from apps.tenancy.policy import Posture
 from apps.tenancy.services import organizations
 
 _POSTURES = {
-    Posture.DEV: "dev: deployments need no approval, and replays may perform side effects",
-    Posture.STAGING: "staging: deployments need no approval, and replays perform no side effects",
-    Posture.PROD: "prod: another person must approve each deployment, and replays perform no side effects",
+    Posture.DEV: "dev: by default, deployments need no approval, and replays may perform side effects",
+    Posture.STAGING: "staging: by default, deployments need no approval, and replays perform no side effects",
+    Posture.PROD: "prod: by default, another person must approve each deployment, and replays perform no side effects",
 }
 
 
@@ -46,7 +46,7 @@ def _create_project(row: Organization, context: ActContext) -> Project:
 
 
 def _create_environment(row: Project, context: ActContext) -> Environment:
-    # The form has no settings that could loosen the organization's defaults.
+    # The form has no settings, so it cannot loosen the defaults of the posture.
     return organizations.create_environment(project=row, may_loosen=False, actor=context.actor, **context.values)
 
 

@@ -94,8 +94,8 @@ SET_QUOTAS = Act(
     name="set_quotas",
     label="Set quotas",
     done="Quotas of {} changed",
-    explain="Requests that would exceed a quota are refused. Existing data stays. Reads, heartbeats, reports, "
-    "rollbacks and deletions always work. An empty field means no quota.",
+    explain="Requests that would exceed a quota are refused. Existing data stays. Quotas do not limit reads, "
+    "heartbeats, reports, rollbacks and deletions. An empty field means no quota.",
     run=_set_quotas,
     form=_QuotasForm,
     needs=None,

@@ -16,11 +16,11 @@ from apps.tenancy.permissions import Role, may_grant
 from apps.tenancy.services import members
 
 _ROLES = {
-    Role.VIEWER: "Viewer: sees everything and cannot change anything",
-    Role.OPERATOR: "Operator: like a viewer, and can edit pipelines, deploy, approve and replay",
+    Role.VIEWER: "Viewer: can see pipelines, deployments, agents and replays, but cannot change them",
+    Role.OPERATOR: "Operator: like a viewer, and can edit pipelines, deploy, approve, replay and manage agents",
     Role.PROJECT_ADMIN: "Project admin: like an operator, and can manage environments, their settings, enrollment "
     "tokens and project members",
-    Role.ORG_ADMIN: "Organization admin: can do everything in the organization",
+    Role.ORG_ADMIN: "Organization admin: has all permissions in the organization",
 }
 
 

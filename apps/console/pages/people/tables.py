@@ -21,8 +21,8 @@ from apps.tenancy.permissions import Permission as P
 def visible_memberships(queryset: QuerySet[Membership], console_user: ConsoleUser) -> QuerySet[Membership]:
     """Keep the memberships that the person may see, as in the API.
 
-    A membership of an organization is visible with a role in the organization, and a membership of a project with the
-    permission to view the project.
+    A membership of an organization is visible to people with a role in the organization, and a membership of a project
+    to people with the permission to view the project.
     """
     live = queryset.filter(Q(project=None) | Q(project__deleted_at=None))
     if console_user.is_superuser:

@@ -39,7 +39,7 @@ from byteor_cloud.database.large_columns import without_large
 from byteor_cloud.errors import DomainError, InvalidInput, PayloadTooLarge
 
 
-class _EnvironmentChoice(forms.ModelChoiceField):  # type: ignore[type-arg]  # generic for the stubs only
+class _EnvironmentChoice(forms.ModelChoiceField):  # type: ignore[type-arg]  # only the stubs declare it as generic
     """A choice of environments, labeled with organization and project because environments can have equal names."""
 
     def label_from_instance(self, obj: Environment) -> str:
@@ -58,7 +58,7 @@ class _NewDraft(forms.Form):
         self.fields["environment"].queryset = environments  # type: ignore[attr-defined]  # a ModelChoiceField
 
     def clean_name(self) -> str:
-        """Apply the API's rule for names."""
+        """Apply the API's rule for names. Raises ValidationError for characters that are not printable."""
         name: str = self.cleaned_data["name"]
         if not name.isprintable():
             raise ValidationError("Control characters are not allowed.")
@@ -186,7 +186,7 @@ class DraftAdmin(ReadOnlyAdmin):
 
     @method_decorator(require_POST)
     def save_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
-        """Save the plan text in the request body."""
+        """Save the plan text in the request body, and return the outcome."""
         return self._respond(request, pk, "save", _save)
 
     @method_decorator(require_POST)

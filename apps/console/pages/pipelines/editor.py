@@ -51,7 +51,7 @@ def preview(
 
 
 def find_version(environment: Environment, pk: str) -> Version:
-    """Return a version of the environment. Raises Http404 if the environment has no such version."""
+    """Return a version of the environment. Raises Http404 if ``pk`` is malformed or there is no such version."""
     try:
         return Version.objects.get(environment=environment, pk=UUID(pk))
     except (ValueError, Version.DoesNotExist):
@@ -59,7 +59,7 @@ def find_version(environment: Environment, pk: str) -> Version:
 
 
 def _parse(text: bytes, compute: Compute) -> dict[str, Any]:
-    """Parse the plan's text. Raises InvalidInput if it is not a JSON object."""
+    """Parse the plan's text. Raises InvalidInput if the text is not a JSON object."""
     try:
         plan = compute(parse_plan, text)
     except PlanSyntaxError as error:
@@ -70,7 +70,10 @@ def _parse(text: bytes, compute: Compute) -> dict[str, Any]:
 
 
 def save(draft: Draft, text: bytes, *, revision: int, actor: Actor, compute: Compute) -> dict[str, Any]:
-    """Save the text as the draft's plan, unless the draft was changed since ``revision``. Return the outcome."""
+    """Save the text as the draft's plan, unless the draft was changed since ``revision``.
+
+    Return the outcome: saved, refused (with the reason) or conflict (with the stored plan).
+    """
     try:
         plan = _parse(text, compute)
         compiled = compute(compile_draft, plan)
@@ -83,7 +86,7 @@ def save(draft: Draft, text: bytes, *, revision: int, actor: Actor, compute: Com
 
 
 def promote(draft: Draft, text: bytes, *, revision: int, actor: Actor, compute: Compute) -> dict[str, Any]:
-    """Promote the saved plan if it equals the text. Return the outcome."""
+    """Promote the saved plan if it equals the text. Return the outcome: promoted, refused or conflict."""
     try:
         if draft.revision == revision and not is_same_json(_parse(text, compute), draft.plan):
             return _refused("The text differs from the saved plan. Save it first.")

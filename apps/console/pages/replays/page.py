@@ -220,7 +220,7 @@ def _stage_counts(row: Replay) -> dict[str, Any]:
 
 
 def panels(row: Replay, *, may_read: bool) -> list[dict[str, Any]]:
-    """Return the panels of dropped records and side effects. ``may_read``: the person may see captured records."""
+    """Return the panels of dropped records and side effects. With ``may_read``, sequences link to traces."""
     if row.result is None:
         return []
     return [_drops(row, may_trace=may_read), _effects(row)]
@@ -365,7 +365,7 @@ def _count(value: int | None) -> str:
 
 
 def bisect_of(row: Replay) -> dict[str, Any] | None:
-    """Return the verdicts of the replay's bisect, or otherwise of the artifact's newest bisect; None without one."""
+    """Return the verdicts of the replay's bisect, or otherwise of the artifact's newest bisect; None without any."""
     found = row.bisect or Bisect.objects.filter(artifact=row.artifact_id).order_by("-id").first()
     if found is None:
         return None

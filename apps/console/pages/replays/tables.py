@@ -30,7 +30,7 @@ CANCEL = Act.of(
     commands.cancel,
     label="Cancel",
     done="{} canceled",
-    explain="The dry run stops and fails with the reason that you give.",
+    explain="The dry run stops, and its status becomes failed. The reason is part of the error that is shown.",
     icon="cancel",
     comment="optional",
 )
