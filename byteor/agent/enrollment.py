@@ -52,7 +52,7 @@ def enroll_agent(
     labels: Mapping[str, str],
     wait: Callable[[float], object],
 ) -> AgentIdentity:
-    """Create an agent in the environment, and store its identity, key and published signing keys in the state folder.
+    """Create an agent in the environment. Store its identity, its key and the organization's published signing keys.
 
     Retries send the same idempotency key, so the token is used only once.
     """

@@ -57,7 +57,7 @@ def fields_with_unexplained_null(schema: Any) -> list[str]:
 
 
 def descriptions(schema: Any) -> Iterator[str]:
-    """Yield every description in the document, except those of fields that are named "description"."""
+    """Yield the value of each member named ``description`` that is a string, also in examples."""
     if isinstance(schema, list):
         for item in schema:
             yield from descriptions(item)
