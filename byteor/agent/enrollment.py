@@ -52,9 +52,10 @@ def enroll_agent(
     labels: Mapping[str, str],
     wait: Callable[[float], object],
 ) -> AgentIdentity:
-    """Create an agent in the environment. Store its identity, its key and the organization's published signing keys.
+    """Create an agent in the environment, and return its identity.
 
-    Retries send the same idempotency key, so the token is used only once.
+    Stores the identity, the agent's key and the organization's published signing keys in the state folder. Retries send
+    the same idempotency key, so the token is used only once. Raises StateError if the folder belongs to an agent.
     """
     if (existing := state.identity()) is not None:
         raise StateError(f"{state.folder} already belongs to agent {existing.agent_id}: use another folder")
