@@ -1,4 +1,4 @@
-"""Liveness, readiness and metrics, which need no credential, the access log, and the counters of requests."""
+"""The views for liveness, readiness and metrics (without a credential), the access log, and the request counters."""
 
 from __future__ import annotations
 

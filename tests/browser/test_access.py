@@ -318,7 +318,7 @@ def test_acts_on_several_rows_do_not_change_forbidden_rows(tenants: Tenants) -> 
         far = tenants.far(label)
         for name in [action.__name__ for action in admin.actions]:
             (near, *_), rule = tenants.rows_for(label, name), ACTS[label, name]
-            # Two people who may not act on the first row, and two who may act on other rows but not on the second.
+            # Two people who may not act on ``near``, and two who may act on other rows but not on ``far``.
             for person, row in ((viewer, near), (tenants.abroad[-1], near), (guest, far), (lowered, far)):
                 if row is not None and not person.may_act(row, name):
                     before = writes()

@@ -89,7 +89,7 @@ class Site:
         }
 
     def responses(self) -> dict[str, list[requests.Response]]:
-        """Send all requests at the same time, and return the responses when all have arrived."""
+        """Send all requests at the same time. Return the responses by request, without those that timed out."""
         responses: dict[str, list[requests.Response]] = {}
 
         def run(name: str, send: Callable[[], requests.Response]) -> None:

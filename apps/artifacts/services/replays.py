@@ -277,8 +277,9 @@ def approval_subject(row: Replay) -> ApprovalSubject:
     bundle = row.config_bundle or (artifact.deployment.config_bundle if artifact.deployment else None)
     return ApprovalSubject(
         spec_hash=version.spec_hash,
-        # The replay uses the stage parameters of this config bundle. The exception is the config bundle of a deployment
-        # if the capture contains parameters, which the content hash covers.
+        # The replay uses the stage parameters of this config bundle, with one exception: if the bundle is that of the
+        # artifact's deployment, and the capture contains parameters, it uses the capture's, which the content hash
+        # covers.
         config_hash=bundle.config_hash if bundle else None,
         target=ReplayTarget(
             mode=row.mode,

@@ -28,7 +28,7 @@ WORKER = system_actor("webhooks")
 # The waits between the 8 attempts are 15 s, 1 min, 4 min, …: about 23 hours in total, plus jitter.
 ATTEMPTS, FIRST_WAIT, FACTOR = 8, timedelta(seconds=15), 4
 LONGEST_RETRY_AFTER = timedelta(days=1)
-# If a delivery fails permanently and the receiver has accepted nothing for this long, its webhook is disabled.
+# If a delivery fails permanently and all attempts of its webhook have failed for this long, the webhook is disabled.
 DISABLED_AFTER = timedelta(days=3)
 KEPT_FOR = timedelta(days=30)
 # Limits of one job, so that other receivers get the worker's slot and a shutdown does not wait long.
