@@ -86,7 +86,7 @@ def test_uninstalled_op_is_unknown(ring: Any) -> None:
         ("Upper", "acme_stages", "its key is not a lowercase word"),
     ],
 )
-def test_broken_package_affects_only_its_own_op(
+def test_broken_entry_point_affects_only_its_own_op(
     site: Path, ring: Any, monkeypatch: pytest.MonkeyPatch, *, key: str, value: str, why: str
 ) -> None:
     acme = importlib.import_module("acme_stages")
