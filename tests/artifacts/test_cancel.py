@@ -158,7 +158,7 @@ def test_silent_or_canceled_child_process_is_killed(tmp_path: Path, monkeypatch:
     assert [process.kill() for process in started] == [-signal.SIGKILL] * 2
 
 
-def test_hanging_replay_is_killed_and_retried(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hanging_dry_run_is_killed_and_retried(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     row = replays.request(capture(world), environment=world.dev, actor=world.operator.actor)
     run_in_child = children.run_in_child
 
