@@ -278,7 +278,7 @@ def test_signing_key_can_be_rotated_and_inactive_key_retired(world: World, name:
 
 
 @pytest.mark.parametrize("kind", ["project", "environment"])
-def test_deletion_page_shows_number_of_deleted_rows(world: World, run_jobs: Callable[[], int], kind: str) -> None:
+def test_deletion_page_shows_number_of_rows_to_delete(world: World, run_jobs: Callable[[], int], kind: str) -> None:
     made = fill(world)
     row: Any = world.project if kind == "project" else made.deployment.environment
     client = signed_in(world.project_admin.user)

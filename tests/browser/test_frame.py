@@ -349,7 +349,7 @@ def test_every_visible_table_is_reachable_from_menu(world: World) -> None:
 # -- refusals -----------------------------------------------------------------------------------------------------
 
 
-def test_missing_and_forbidden_rows_return_same_page(world: World, other: World) -> None:
+def test_missing_rows_and_rows_of_other_tenants_return_same_page(world: World, other: World) -> None:
     made = fill(other)
     client, pages = signed_in(world.admin.user), []
     for pk in (made.deployment.pk, uuid7(), "not-a-key", 7):

@@ -87,7 +87,7 @@ def test_table_buttons_lead_to_acts(world: World) -> None:
 
 
 @pytest.mark.django_db
-def test_secret_is_shown_only_after_submission_and_never_stored_in_plain_text(
+def test_secret_is_shown_only_after_submission_and_not_stored_in_plain_text(
     world: World, caplog: pytest.LogCaptureFixture, settings: Any
 ) -> None:
     client = signed_in(world.admin.user)
@@ -228,7 +228,7 @@ def test_people_cannot_grant_roles_above_their_own(world: World) -> None:
 
 
 @pytest.mark.django_db
-def test_forms_require_csrf_token(world: World) -> None:
+def test_form_of_act_requires_csrf_token(world: World) -> None:
     client = Client(enforce_csrf_checks=True, headers={"accept": "text/html"})
     client.force_login(world.admin.user, backend="django.contrib.auth.backends.ModelBackend")
 

@@ -90,7 +90,7 @@ def lock_held(installation: Installation) -> Iterator[None]:
         yield
 
 
-def test_previews_of_large_graph_do_not_delay_other_callers(server: Installation, author: Author) -> None:
+def test_previews_of_large_graph_do_not_block_other_callers(server: Installation, author: Author) -> None:
     other = Fleet(server, "Others")
     agent = other.agent("edge-1")
     all_sent = Barrier(PREVIEWS + 1)
