@@ -236,7 +236,7 @@ def test_credential_can_be_revoked_once(world: World, model: Any, who: str, acti
     assert event.environment_id == (made.deployment.environment_id if scope == "environment" else None)
 
 
-def test_revoked_agent_key_is_refused_immediately(world: World) -> None:
+def test_agent_key_revoked_in_console_is_refused(world: World) -> None:
     made = fill(world)
     url = f"/api/v1/agents/{made.agent.pk}/deployment"
     assert made.agent_api.get(url).status_code == 200

@@ -37,7 +37,7 @@ def urls(user: Any, text: str) -> set[str]:
 
 
 def rows(filled: Filled) -> dict[str, Any]:
-    """Return search texts of every kind, each with the row that it must find."""
+    """Return search texts, each with the row that it must find."""
     deployment, artifact = filled.deployment, filled.artifact
     bundle, version = deployment.config_bundle, deployment.config_bundle.version
     assert deployment.bundle_hash is not None
@@ -60,7 +60,7 @@ def rows(filled: Filled) -> dict[str, Any]:
     }
 
 
-def test_search_finds_every_kind_of_row_with_permission(world: World, other: World) -> None:
+def test_search_finds_rows_of_own_organization_and_none_of_others(world: World, other: World) -> None:
     filled = fill(world)
     expected = {text: row_page(row) for text, row in rows(filled).items()}
 
