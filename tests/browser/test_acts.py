@@ -98,7 +98,7 @@ def test_reviewer_can_deny_deployment(world: World) -> None:
 OWN = "You, or a key that you created, requested this. Another person must approve it."
 
 
-def test_refused_act_shows_reason_and_changes_nothing(world: World) -> None:
+def test_self_approval_is_refused_with_reason_and_changes_nothing(world: World) -> None:
     deployment = waiting(world)
     events = AuditEvent.objects.count()
 

@@ -164,7 +164,7 @@ def test_repeated_form_shows_secret_only_on_its_page_and_to_its_sender(world: Wo
 
 
 @pytest.mark.django_db
-def test_form_errors_are_shown_at_their_fields(world: World) -> None:
+def test_form_errors_are_shown_at_their_fields_or_above_form(world: World) -> None:
     world.organization.settings = {"email_domains": ["acme.example"], "token_max_days": 10}
     world.organization.save(update_fields=["settings"])
     admin, project_admin = signed_in(world.admin.user), signed_in(world.project_admin.user)

@@ -273,11 +273,8 @@ AGENT_FILTERS = {
 }  # fmt: skip
 
 
-def test_agent_filters_do_not_read_all_heartbeats(world: World, other: World) -> None:
-    """The filters match the displayed columns, and only agents on the page are read together with their heartbeats.
-
-    The number of queries depends neither on the number of agents nor on how many environments have changes.
-    """
+def test_agent_filters_return_matching_agents_with_few_queries(world: World, other: World) -> None:
+    """Counting agents does not compute their silence, and no page needs more than 15 queries."""
     client, now = signed_in(world.viewer.user), timezone.now()
     drifts, stale, offline, drained, left = (
         world.agent(environment, name)[0]

@@ -50,7 +50,7 @@ def test_each_call_returns_rows_for_its_values(world: World) -> None:
     assert query.rows(world.project.pk, "'; --%s\x01value 1") == []
 
 
-def test_row_is_complete_after_one_query(world: World) -> None:
+def test_row_and_its_related_rows_are_loaded_by_one_query(world: World) -> None:
     query = CompiledQuery[Environment](
         lambda pk: Environment.objects.select_related("project__organization").filter(pk=pk), UUID
     )

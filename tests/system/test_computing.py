@@ -159,7 +159,7 @@ def _status(pid: int) -> dict[str, str]:
     return dict(line.split(":\t", 1) for line in lines)
 
 
-def test_preview_returns_result_of_compiler(author: Author) -> None:
+def test_untruncated_preview_equals_result_of_compiler(author: Author) -> None:
     plans = [graph(60), graph(60, "idntity"), graph(300, "http_post:ftp://x"), {**graph(60), "target": "single_ring"}]
 
     for plan in plans:
