@@ -316,7 +316,7 @@ def test_titles_use_product_terms(world: World) -> None:
     assert heading(page)[1] == "Roll back · acme / trading / acme-1 | ByteOr Cloud"
 
 
-def test_menu_has_entry_for_each_daily_task(world: World) -> None:
+def test_menu_entries_depend_on_role_and_include_daily_tasks(world: World) -> None:
     daily = ["Pipelines", "Config bundles", "Deployments", "Approvals", "Agents", "Artifacts", "Replays"]
     viewer = menu_of(signed_in(world.viewer.user).get("/admin/"))
     admin = menu_of(signed_in(world.admin.user).get("/admin/", {"in": str(world.dev.pk)}))
@@ -349,7 +349,7 @@ def test_every_visible_table_is_reachable_from_menu(world: World) -> None:
 # -- refusals -----------------------------------------------------------------------------------------------------
 
 
-def test_missing_and_forbidden_rows_return_same_page(world: World, other: World) -> None:
+def test_missing_rows_and_rows_of_other_tenants_return_same_page(world: World, other: World) -> None:
     made = fill(other)
     client, pages = signed_in(world.admin.user), []
     for pk in (made.deployment.pk, uuid7(), "not-a-key", 7):

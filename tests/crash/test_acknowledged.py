@@ -92,7 +92,7 @@ def stream(workspace: Workspace) -> Stream:
     return Stream(workspace)
 
 
-def test_acknowledged_data_survives_kills(workspace: Workspace, stream: Stream) -> None:
+def test_acknowledged_heartbeats_and_uploads_survive_kills(workspace: Workspace, stream: Stream) -> None:
     with stream:
         stream.wait_for_progress()
         for pid in workspace.api_processes():

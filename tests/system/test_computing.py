@@ -90,7 +90,7 @@ def lock_held(installation: Installation) -> Iterator[None]:
         yield
 
 
-def test_previews_of_large_graph_do_not_delay_other_callers(server: Installation, author: Author) -> None:
+def test_previews_of_large_graph_do_not_block_other_callers(server: Installation, author: Author) -> None:
     other = Fleet(server, "Others")
     agent = other.agent("edge-1")
     all_sent = Barrier(PREVIEWS + 1)
@@ -159,7 +159,7 @@ def _status(pid: int) -> dict[str, str]:
     return dict(line.split(":\t", 1) for line in lines)
 
 
-def test_preview_returns_result_of_compiler(author: Author) -> None:
+def test_untruncated_preview_equals_result_of_compiler(author: Author) -> None:
     plans = [graph(60), graph(60, "idntity"), graph(300, "http_post:ftp://x"), {**graph(60), "target": "single_ring"}]
 
     for plan in plans:

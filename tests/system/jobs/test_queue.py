@@ -50,7 +50,7 @@ def test_rolled_back_transaction_enqueues_no_job() -> None:
     assert waiting() == []
 
 
-def test_at_most_one_job_waits_per_once_key() -> None:
+def test_job_is_not_enqueued_while_another_with_same_once_key_waits() -> None:
     for _ in range(3):
         enqueue(Note(word="a"), once="a")
     enqueue(Note(word="b"), once="b")
@@ -86,7 +86,7 @@ def test_job_that_started_before_commit_is_enqueued_again() -> None:
     assert ran == ["early", "late"]
 
 
-def test_running_worker_starts_new_job_immediately(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_worker_starts_new_job_without_waiting_for_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "POLL_S", 3600)
     with Running():
         for number in range(20):
@@ -202,7 +202,7 @@ def test_jobs_of_previous_release_run_without_person() -> None:
     assert (ran, waiting()) == (["old"], [])
 
 
-def test_retried_job_keeps_its_person() -> None:
+def test_job_of_killed_worker_keeps_its_person() -> None:
     person = uuid7()
     enqueue(Note(word="a"), uuid7(), person=person)
     kill_worker()
