@@ -45,7 +45,7 @@ class ApprovalFacts:
 
 @dataclass(frozen=True, slots=True)
 class EnlistmentFacts:
-    """The agent's progress in a deployment that enlisted it. ``failed_before`` stays true after a retry."""
+    """The agent's progress in a deployment that enlisted it. ``failed_before`` is whether it has ever failed there."""
 
     agent: RolloutAgent
     detail: str = ""
