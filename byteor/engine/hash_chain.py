@@ -212,7 +212,7 @@ class Chain:
 
 
 def write_line(link: Link) -> str:
-    """Format a link as a line of the export; its event has the form that the API returns."""
+    """Format a link as a line of the export. The event has the members that the API returns, except ``seal``."""
     event = link.event
     return _compact(
         {
