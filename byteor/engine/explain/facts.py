@@ -45,7 +45,7 @@ class ApprovalFacts:
 
 @dataclass(frozen=True, slots=True)
 class EnlistmentFacts:
-    """The agent's progress in a deployment that enlisted it. ``failed_before`` is whether it has ever failed there."""
+    """The agent's progress in a deployment that enlisted it. ``failed_before``: whether it ever failed to activate."""
 
     agent: RolloutAgent
     detail: str = ""
