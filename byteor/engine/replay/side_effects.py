@@ -25,7 +25,7 @@ class SideEffectPolicy:
     consented: bool
 
     def decide(self, stage: str, op: str) -> Decision:
-        """Decide on the side effect of a stage. If no allowlist entry matches, deny it even with an approval."""
+        """Decide on the side effect of a stage. Deny it, even with an approval, unless every allowlist permits it."""
         if not (self._server_permits(op) and self._stage_permits(stage, op)):
             return Decision.DENY
         return Decision.ALLOW if self.consented else Decision.REQUIRE_APPROVAL
