@@ -18,7 +18,7 @@ from byteor.engine.canonical import Fields, Json, parse_object
 from byteor.engine.signing.keys import KeySet
 from byteor.engine.signing.refusals import Refused
 
-from .identity import BaseUrl, Credentials, SecretValue
+from .identity import BaseUrl, Credentials, IdentityError, SecretValue
 from .progress import OfferReport, ReceivedOffer
 from .state_folder import AgentIdentity, StoredKeySet
 
@@ -299,5 +299,5 @@ def _parsing(resource: str) -> Iterator[None]:
     """Raise ControlPlaneUnavailable if the response cannot be parsed."""
     try:
         yield
-    except (ValueError, Refused) as error:
+    except (IdentityError, ValueError, Refused) as error:
         raise ControlPlaneUnavailable(f"unreadable {resource} response: {error}") from error
