@@ -52,7 +52,11 @@ PROBLEM = {
     },
 }
 ERRORS: dict[str, tuple[type[errors.DomainError], str]] = {
-    "400": (errors.InvalidInput, "The body is malformed or truncated, or a field, a parameter or a header is invalid."),
+    "400": (
+        errors.InvalidInput,
+        "The body is malformed or truncated, a field, a parameter or a header is invalid, or the computation needs too "
+        "much time or memory.",
+    ),
     "401": (
         errors.Unauthenticated,
         "The credential is missing, malformed, unknown, used up, expired or revoked, or its person is deactivated.",
