@@ -23,7 +23,7 @@ from byteor_cloud.errors import Forbidden, InvalidInput
 from byteor_cloud.ids import uuid7
 from byteor_cloud.worker.jobs import enqueue
 
-PURGED_AFTER_S = 60  # seconds from a deletion to the purge; longer than any request that has read the row can take
+PURGED_AFTER_S = 60  # seconds from a deletion to the purge, so that requests that have read the row finish first
 
 
 def _slug(name: str, given: str | None) -> str:

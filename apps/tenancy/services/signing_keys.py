@@ -1,4 +1,4 @@
-"""Signing keys of organizations and of the installation, which are published, then used to sign, then retired.
+"""Signing keys of organizations and of the installation. A key is published, then used to sign, then retired.
 
 A private key leaves the vault only to sign. The installation's key (no organization) signs the checkpoints of the
 installation's own audit chain.
