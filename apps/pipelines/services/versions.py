@@ -51,7 +51,7 @@ def promote(
     """Promote the saved plan. Returns the version and whether it is new: an unchanged plan is not promoted again.
 
     Raises Unprocessable if the plan does not compile, Conflict if another plan was saved after ``prepared`` was
-    compiled, and PreconditionFailed if the draft's revision is not ``expected_revision``.
+    compiled, and the errors of ``lock_revision``.
     """
     lock_row(draft.environment)
     locked = lock_revision(draft, expected_revision)

@@ -57,7 +57,7 @@ def deliver_due(webhook_id: UUID) -> None:
 def enqueue_due() -> None:
     """Enqueue a job for each webhook with due deliveries, unless such a job is already waiting.
 
-    These deliveries are retries, or deliveries that a killed worker left behind.
+    These deliveries are retries, or deliveries that earlier jobs did not reach.
     """
     due = WebhookDelivery.objects.due(timezone.now())
     receivers = due.order_by().values_list("webhook_id", "webhook__organization_id").distinct()
@@ -146,7 +146,7 @@ def _record_attempt(sent: WebhookDelivery, result: outgoing.PostResult, at: date
 
 
 def _update_webhook(webhook: Webhook, result: outgoing.PostResult, now: datetime, *, has_failed: bool) -> None:
-    """Record when the receiver began to fail. Disable the webhook after a 410 or as ``DISABLED_AFTER`` describes."""
+    """Update ``failing_since``. Disable the webhook after a 410 or as ``DISABLED_AFTER`` describes."""
     since = None if result.is_success else webhook.failing_since or now
     if since != webhook.failing_since:
         webhook.failing_since = since
