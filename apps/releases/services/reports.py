@@ -1,4 +1,4 @@
-"""Agents' reports on their offers. A report locks only the agent's assignment. The worker acts on the report later."""
+"""Agents' reports on their offers. A report exclusively locks only rows of its agent. The worker acts on it later."""
 
 from __future__ import annotations
 
