@@ -36,7 +36,10 @@ class Refused(Exception):
 
 @dataclass(slots=True)
 class Progress:
-    """The number of processed records and of all records of a replay. ``done`` is 0 while the journals are read."""
+    """The number of processed records and of all records of a replay.
+
+    While the journals are being read, ``done`` is 0 and ``total`` is the number of records read so far.
+    """
 
     done: int = 0
     total: int = 0
@@ -60,6 +63,7 @@ def run_in_child(
     ``on_tick`` is called about twice a second. If it returns False, the process is killed and ``Cancelled`` is raised.
     Raises Refused or ChildDied, or TookTooLong if the process sent no message for ``silence_s``, not counting pauses.
     This timeout guards against an op that never returns. It changes no result, because a killed process has none.
+    Errors of ``on_tick`` and ``effects`` are raised as well, except EffectFailed.
     """
     environment = sealing.environment(TMPDIR=str(scratch))
     process = Child("byteor_cloud.captures.process", environment=environment)
