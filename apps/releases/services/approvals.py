@@ -129,7 +129,7 @@ def check_submitted_credential(
     is_needed: bool,
     actor: Actor,
 ) -> Approval:
-    """Return the approval of a credential that was sent with a request. The credential is spent later, by the build.
+    """Return the approval of a credential that was sent with a request. The build or the replay spends it later.
 
     If the request needs approval (``is_needed``), the approval must also satisfy ``policy``, which may have become
     stricter after the approval. A decision of the person behind this request then counts only if both the approval and

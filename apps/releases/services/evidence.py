@@ -91,5 +91,5 @@ def _record_approval(deployment: Deployment, consent: Approval) -> ApprovalRecor
 
 
 def _describe_shown(consent: Approval) -> Json:
-    """Return what approvers saw of the target: the number of matching agents, and the first ids; {} without one."""
+    """Return what approvers saw of the target: the number of matching agents and the first ids; {} without a target."""
     return {} if consent.target is None else {"agents": consent.target.count, "first": list(consent.target.resolved)}
