@@ -57,8 +57,8 @@ def run_in_child(
 ) -> Any:
     """Run the request in a child process and return its outcome. With a ``turn``, the process is paused between turns.
 
-    The process can read only the folders and files in ``readable`` and write only to ``scratch``. The outcome of a
-    trace is the body of a response.
+    If the system supports all seals, the process can write only to ``scratch``, and read only files in ``scratch`` and
+    ``readable`` and those that Python needs. The outcome of a trace is the body of a response.
 
     ``on_tick`` is called about twice a second. If it returns False, the process is killed and ``Cancelled`` is raised.
     Raises Refused or ChildDied, or TookTooLong if the process sent no message for ``silence_s``, not counting pauses.
