@@ -207,7 +207,7 @@ def _replay(row: Replay, capture: Path, claim: Claim, turn: Turn) -> Any:
     release_connection()
 
     def on_tick(progress: children.Progress) -> bool:
-        """Store the progress of a dry run. Returns False if it was canceled. Moves a long replay to its own lane."""
+        """Store the progress of a dry run. Returns False if it was canceled. Moves long replays to another lane."""
         claim.ensure()
         stored = {"progress_done": progress.done, "progress_total": progress.total}
         if row.mode == Replay.Mode.DRY_RUN and not _is_active(row, **stored):
