@@ -19,7 +19,7 @@ from byteor.engine.replay import EffectFailed, SideEffectPolicy
 from tests.artifacts.servers import serve_http
 from tests.patience import wait_until
 
-POLICY = SideEffectPolicy((), (), {}, consented=True)
+POLICY = SideEffectPolicy((), (), {}, consented=True, stages=frozenset())
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from byteor.engine.replay import Cancelled, EffectFailed, Effects
+from byteor.engine.replay import Cancelled, Decision, EffectFailed, Effects
 from byteor_cloud.captures import sealing
 from byteor_cloud.captures.process import BODY, SILENCE_S
 from byteor_cloud.captures.spawning import Child
@@ -113,6 +113,9 @@ def _converse(
 def _handle_effect(effects: Effects, stage: str, op: str, payload: str | None = None) -> dict[str, Any]:
     if payload is None:
         return {"decision": str(effects.decide(stage, op))}
+    # The op of a package could send a request that its process was told to deny.
+    if effects.decide(stage, op) is not Decision.ALLOW:
+        raise ChildDied("the process requested a side effect that is not permitted")
     try:
         effects.perform(stage, op, base64.b64decode(payload))
     except EffectFailed as error:

@@ -222,6 +222,7 @@ def _replay(row: Replay, capture: Path, claim: Claim, turn: Turn) -> Any:
             programs=settings.CONFIG.replay_exec_allowlist,
             stage_config=_consented_config(row, capture),
             consented=row.approval is not None or not needs_approval(row),
+            stages=frozenset(row.version.stages),
         )
         until = turn.clock() + TOTAL_S
         executor = Executor(policy, programs, str(row.pk), until=until, may_act=claim.ensure, clock=turn.clock)
