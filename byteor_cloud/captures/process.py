@@ -51,7 +51,7 @@ BODY = b"body "
 MAX_FRAMES = 2 * 1024 * 1024  # the most Base64 characters of output frames that a replay's outcome contains
 # The most seconds of processor time. For a replay, the limit that matters is ``SILENCE_S`` between two messages.
 _PROCESSOR_S = {"build": 120, "trace": 60, "replay": 24 * 3600}
-_FILE_BYTES = 1 << 30  # the size limit of each file that the process writes: twice the largest unpacked capture
+_FILE_BYTES = 1 << 30  # the size limit of each file that the process writes
 
 
 class _Parent:
@@ -198,7 +198,7 @@ def _replay(
 
 
 def _encoded(frames: Mapping[str, bytes | None]) -> dict[str, str | None]:
-    """Return the output frames by egress in Base64; None for those that were not kept or exceed ``MAX_FRAMES``."""
+    """Return output frames by egress in Base64; None if not kept, and from the first that exceeds ``MAX_FRAMES``."""
     encoded: dict[str, str | None] = {}
     left = MAX_FRAMES
     for name, kept in frames.items():
