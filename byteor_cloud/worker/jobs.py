@@ -1,7 +1,7 @@
 """The job queue, stored in procrastinate's tables. A job is enqueued in the transaction of the change that needs it.
 
 Each job belongs to a lane and to an organization or the installation, and may name the person behind it.
-``byteor_cloud.worker`` runs the jobs.
+``byteor_cloud.worker.process`` runs the jobs.
 """
 
 from __future__ import annotations
