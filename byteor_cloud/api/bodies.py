@@ -1,4 +1,4 @@
-"""Request bodies within size limits, and responses, without scarce resources while a client sends or receives.
+"""Request bodies within size limits, and responses. Neither occupies scarce resources while the client is slow.
 
 A view authenticates the caller, then calls ``check_declared_length``, and only then reads the body. Forms of the
 console and of ``/auth`` go through ``receive_form`` before Django reads them. The scarce resources are database

@@ -24,7 +24,7 @@ def read_tags(header: str) -> set[str]:
 
 
 def matches_tag(header: str, etag: str) -> bool:
-    """Return whether an ``If-None-Match`` header contains the ETag. The comparison is weak (RFC 9110, 13.1.2)."""
+    """Return whether ``If-None-Match`` contains the ETag or ``*``. The comparison is weak (RFC 9110, 13.1.2)."""
     if header == etag:
         return True
     return not {tag.removeprefix("W/") for tag in read_tags(header)}.isdisjoint({etag, "*"})

@@ -98,7 +98,7 @@ class ResourceViewSet(DeclaringView, GenericViewSet[Any]):
 
     @classmethod
     def errors_of(cls, action: str) -> frozenset[type[DomainError]]:
-        """Return the errors that ``action`` can raise."""
+        """Return the errors that are declared for ``action``."""
         of_mixins = (vars(base).get("mixin_errors", {}).get(action, ()) for base in cls.__mro__)
         return frozenset(cls.common_errors).union(cls.operations[action].errors, *of_mixins)
 
