@@ -1,4 +1,4 @@
-"""The format of log lines, for the application and its libraries, with credentials removed."""
+"""The format of log lines, for the application and its libraries, with credentials masked."""
 
 from __future__ import annotations
 

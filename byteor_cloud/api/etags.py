@@ -35,6 +35,6 @@ def not_modified(response: Any) -> HttpResponse:
     unchanged = HttpResponse(status=304, headers=dict(response.items()))
     for name in ("Content-Type", "Content-Length", "Content-Disposition"):
         unchanged.headers.pop(name, None)
-    # Close the file of the original response with this one, although that response is not sent.
+    # Closing this response also closes the file of the original one, which is not sent.
     unchanged._resource_closers.extend(response._resource_closers)  # type: ignore[attr-defined]  # a private attribute
     return unchanged

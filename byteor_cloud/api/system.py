@@ -125,7 +125,7 @@ class ReadyView(OpenView):
         503 with the names of the checks that failed. Use it for readiness probes and load balancers.
         """
         failed = run_checks([*CHECKS, *self.application_checks])
-        if "database" in failed:  # these checks need the database
+        if "database" in failed:  # leave out the checks that need the database
             unknown = {"migrations", *(check.name for check in self.application_checks)}
             failed = [name for name in failed if name not in unknown]
         if failed:

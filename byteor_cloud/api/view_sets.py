@@ -38,7 +38,7 @@ from byteor_cloud.errors import (
 
 
 class IgnoreAccept(BaseContentNegotiation):
-    """Content negotiation that ignores ``Accept``: each route has only one media type."""
+    """Content negotiation that ignores ``Accept`` and chooses the view's first renderer."""
 
     def select_parser(self, request: Request, parsers: Any) -> Any:
         return DefaultContentNegotiation().select_parser(request, parsers)

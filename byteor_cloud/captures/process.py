@@ -2,7 +2,7 @@
 
 ``python -m byteor_cloud.captures.process`` reads one JSON request from its first input line and writes JSON lines:
 ``dies_with_parent``, ``progress``, ``effect`` (for each of which it then reads one input line), and finally
-``outcome``, ``refused`` or ``crashed``. The outcome of a trace is a line of ``BODY`` and the body of a response.
+``outcome``, ``refused`` or ``crashed``. The outcome of a trace is a line that starts with ``BODY``.
 
 The process limits and seals itself (``sealing``) before it reads the capture. The process exits when its input is
 closed. On Linux, the kernel also kills it when the process that started it dies, even while it is stopped. If an op
@@ -46,7 +46,7 @@ from byteor_cloud.captures.sealing import MEMORY_BYTES, limit, seal
 
 SILENCE_S = 900  # seconds; far longer than the time between two progress lines of the largest replay on a slow machine
 _PR_SET_PDEATHSIG = 1
-_PROGRESS_STEPS = 200  # the steps in which a replay reports progress; more would keep the parent process busy
+_PROGRESS_STEPS = 200  # the number of steps in which a replay reports progress; more would keep the parent process busy
 BODY = b"body "
 MAX_FRAMES = 2 * 1024 * 1024  # the most Base64 characters of output frames that a replay's outcome contains
 # The most seconds of processor time. For a replay, the limit that matters is ``SILENCE_S`` between two messages.
@@ -133,7 +133,7 @@ def main() -> None:
     """Handle one request."""
     os.chdir(tempfile.gettempdir())
     parent = _Parent()
-    # If the parent died before this call, the input is closed.
+    # If the parent died before this call, the input is closed, and ``receive_request`` exits.
     if _die_with_parent():
         parent.send(dies_with_parent=True)
     request = parent.receive_request()

@@ -40,7 +40,7 @@ class ApiClient:
         return response.json()
 
     def wait(self, path: str, event: str, is_done: Callable[[Any], bool]) -> Any:
-        """Poll ``path`` until ``is_done`` accepts its JSON, and return it. Raises DemoError on failure or after a minute."""
+        """Poll ``path`` until ``is_done`` accepts its JSON, and return it. Raises DemoError on failure or timeout."""
         deadline = time.monotonic() + TIMEOUT_S
         while time.monotonic() < deadline:
             if is_done(found := self("GET", path)):

@@ -156,7 +156,7 @@ class PacedSocket:
 
     @property
     def may_be_hung_up(self) -> bool:
-        """Whether a shutdown may close the connection. It waits for a request that is handled or that arrives first."""
+        """Whether a shutdown may close the connection: it is idle, or it has sent a response and handles no request."""
         return self.is_idle or (self._was_served and not self.is_handled)
 
     def hang_up(self) -> None:

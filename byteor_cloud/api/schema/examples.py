@@ -47,7 +47,7 @@ def example(schema: Mapping[str, Any], components: Mapping[str, Any], name: str 
         return {
             name: example(child, components, name)
             for name, child in schema.get("properties", {}).items()
-            if child.keys() != {"description"}  # read-only in an update
+            if child.keys() != {"description"}  # read-only fields of an update have only a description
         }
     if kind == "array":
         return [example(schema.get("items", {}), components, name)]
