@@ -98,7 +98,7 @@ def pool_size(threads: int) -> int:
 
 
 def connections_needed(*, api_processes: int, threads: int, workers: int) -> int:
-    """Return the number of connections that these processes, and a few commands, may open in total."""
+    """Return the number of connections to provide for these processes and a few commands in total."""
     own = API_CONNECTIONS * api_processes + WORKER_CONNECTIONS * workers
     return (api_processes + workers) * pool_size(threads) + own + COMMANDS * COMMAND_CONNECTIONS
 
