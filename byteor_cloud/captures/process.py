@@ -44,7 +44,7 @@ from byteor_cloud.captures.files import build_capture
 from byteor_cloud.captures.host_share import lower_priority
 from byteor_cloud.captures.sealing import MEMORY_BYTES, limit, seal
 
-SILENCE_S = 900  # seconds; far longer than the expected time between two progress lines of a large replay on a slow machine
+SILENCE_S = 900  # seconds; far longer than the expected time between two progress lines of a large replay
 _PR_SET_PDEATHSIG = 1
 _PROGRESS_STEPS = 200  # the number of steps in which a replay reports progress; more would keep the parent process busy
 BODY = b"body "
