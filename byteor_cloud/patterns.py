@@ -6,8 +6,7 @@ import re
 from collections.abc import Callable
 
 SHA256 = r"^sha256:[0-9a-f]{64}$"
-# One line of text: no control characters and no line separators. They are listed, because regex engines differ in
-# which line breaks ``.`` excludes.
+# One line of text: no control characters and no line separators. ``.`` would match most of them.
 LINE = r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029]+$"
 
 

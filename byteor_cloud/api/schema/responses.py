@@ -91,7 +91,7 @@ SUCCESSES = {
     "204": "Success, without a body.",
     "302": "A redirect.",
 }
-# Errors that the server raises before the view runs: for any request, and for requests with a body.
+# Errors that operations need not declare: those that any request can cause, and those of requests with a body.
 _ALWAYS = (errors.InvalidInput, MethodNotAllowed, errors.UriTooLong, errors.HeadersTooLarge)
 _WITH_A_BODY = (errors.RequestTimeout, errors.PayloadTooLarge, errors.UnsupportedMediaType)
 BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
