@@ -1,4 +1,4 @@
-"""Tests that files, commands and names in CONTRIBUTING.md exist, and that recipes state their number of files."""
+"""Tests that links, files and commands in CONTRIBUTING.md exist, and tests of its recipes."""
 
 from __future__ import annotations
 
