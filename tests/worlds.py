@@ -107,7 +107,7 @@ def _without_savepoints() -> Iterator[None]:
 
 
 class World:
-    """An organization with one project, its environments ``dev``, ``staging`` and ``prod``, and people with each role."""
+    """An organization with one project, environments ``dev``, ``staging`` and ``prod``, and people with each role."""
 
     def __init__(self, name: str) -> None:
         self.name = name

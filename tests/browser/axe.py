@@ -6,7 +6,7 @@ from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Page
 
 # Defines ``examine``, which runs the axe rules whose violations are serious or critical by default. For each element,
-# axe parses its colors and the colors of all elements below it. A page has only a few colors, so parsed colors are cached.
+# axe parses its colors and the colors of all elements below it. A page has few colors, so parsed colors are cached.
 PREPARE = """;(() => {
   const serious = axe._audit.rules.filter(rule => rule.enabled && !rule.tags.includes("experimental")
     && ["serious", "critical"].includes(rule.impact)).map(rule => rule.id);

@@ -47,7 +47,7 @@ class Author:
         self.draft = f"{self.fleet.environment}/drafts/{draft['id']}"
 
     def preview(self, plan: Any = None, sent: Callable[[], object] = lambda: None) -> tuple[int, Any, str | None]:
-        """Preview ``plan`` or the saved plan. Calls ``sent`` after sending. Returns status, body and ``Retry-After``."""
+        """Preview ``plan`` or the saved plan. Calls ``sent`` after sending. Returns status, body, ``Retry-After``."""
         connection = HTTPConnection(self.fleet.base.removeprefix("http://"), timeout=PATIENCE_S)
         headers = {"Authorization": f"Bearer {self.fleet.token}", "Content-Type": "application/json"}
         connection.request("POST", f"{self.draft}/preview", json.dumps({"plan": plan} if plan else {}), headers)
