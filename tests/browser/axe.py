@@ -5,7 +5,7 @@ from __future__ import annotations
 from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Page
 
-# Defines ``examine``, which runs the axe rules whose violations are serious or critical by default. For each element,
+# Defines ``examine``, which by default runs axe's rules for serious and critical violations. For each element,
 # axe parses its colors and the colors of all elements below it. A page has few colors, so parsed colors are cached.
 PREPARE = """;(() => {
   const serious = axe._audit.rules.filter(rule => rule.enabled && !rule.tags.includes("experimental")
