@@ -117,7 +117,7 @@ def lives(pid: int) -> bool:
 
 @pytest.fixture(scope="package")
 def workspace() -> Iterator[Workspace]:
-    """Start one workspace for all tests. Each test must leave it running."""
+    """Start a workspace that tests of this package share. Each test must leave it running."""
     made = Workspace(REPLAY_EXEC_ALLOWLIST="/bin/sh")
     yield made
     made.installation.remove()
