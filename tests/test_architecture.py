@@ -1,4 +1,4 @@
-"""Tests that the links, files, functions and walkthroughs in docs/architecture.md lead to existing code."""
+"""Tests that the links, files and functions that docs/architecture.md names exist."""
 
 from __future__ import annotations
 

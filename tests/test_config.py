@@ -1,4 +1,4 @@
-"""Tests of valid, invalid, missing and unknown settings, and of their one-line error messages."""
+"""Tests of valid, invalid, missing and unknown settings, of their one-line errors, and of generated key files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests that the README's settings, paths and commands match the code, and that manage.py prints a usage hint."""
+"""Tests that the README matches the code, and that manage.py prints a hint if Python is old or lacks Django."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The environment page: the bundle that runs for each pipeline, on how many agents, and the next deployment."""
+"""The environment page: its pipelines, fleet, captures and Deploy button, and its isolation."""
 
 from __future__ import annotations
 

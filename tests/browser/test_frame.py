@@ -95,7 +95,7 @@ def fill_operators_tables() -> None:
 
 
 def test_scope_narrows_lists_of_tenant_rows(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Most lists show the rows within the scope and the rows of its parent levels, but none shows sibling scopes."""
+    """Most lists show the rows of the scope and of its parent levels, but none shows rows of sibling scopes."""
     monkeypatch.setattr(ReadOnlyAdmin, "list_per_page", 1000)
     made, elsewhere = fill(world), fill(world, "2").deployment.environment
     side = organizations.create_project(organization=world.organization, name="side", actor=world.admin.actor)

@@ -48,7 +48,7 @@ class Stream:
             try:
                 work()
             except requests.RequestException:
-                time.sleep(0.02)  # no server is listening
+                time.sleep(0.02)  # the server was killed
 
     def _call(self, path: str, **options: Any) -> requests.Response:
         return self.workspace.request("POST", f"/api/v1/agents/{self.agent_id}/{path}", self.key, **options)

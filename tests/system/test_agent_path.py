@@ -84,7 +84,7 @@ def test_fast_path_returns_same_statuses_and_headers_as_gunicorn(running: Instal
     ]
 
     def responses(extra: dict[str, str]) -> list[tuple[int, dict[str, str]]]:
-        """Send the requests on one connection, and return their responses.
+        """Send the requests on one connection, and return the statuses and headers of the responses.
 
         An unusual header in ``extra`` makes gunicorn's parser handle the requests instead of the fast path.
         """

@@ -47,7 +47,7 @@ class Author:
         self.draft = f"{self.fleet.environment}/drafts/{draft['id']}"
 
     def preview(self, plan: Any = None, sent: Callable[[], object] = lambda: None) -> tuple[int, Any, str | None]:
-        """Preview ``plan``, or the saved plan. Returns the status, the body and ``Retry-After``."""
+        """Preview ``plan`` or the saved plan. Calls ``sent`` after sending. Returns status, body, ``Retry-After``."""
         connection = HTTPConnection(self.fleet.base.removeprefix("http://"), timeout=PATIENCE_S)
         headers = {"Authorization": f"Bearer {self.fleet.token}", "Content-Type": "application/json"}
         connection.request("POST", f"{self.draft}/preview", json.dumps({"plan": plan} if plan else {}), headers)
@@ -127,7 +127,7 @@ def test_previews_wait_for_host_lock_and_share_one_core(server: Installation, au
             allowed = {_status(pid)["Cpus_allowed_list"] for pid in computing(server)}
         assert [each.result()[0] for each in waiting] == [200] * 8
     [core] = allowed
-    assert core.isdigit()  # even if both computed, they would use only one core
+    assert core.isdigit()  # even if both processes computed, they would use only one core
 
 
 def test_killed_computation_returns_503_and_next_one_succeeds(server: Installation, author: Author) -> None:

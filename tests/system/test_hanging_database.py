@@ -1,6 +1,6 @@
 """A database or pooler that hangs: its processes are stopped (SIGSTOP), and its connections stay open.
 
-The tests continue the processes only after all responses have arrived. So a request that waits for the processes fails.
+The tests continue the processes only after all responses have arrived. So a request that waits for them times out.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The main path behind Debian's pgbouncer, where each transaction may use a different one of a few shared connections.
+"""A server behind pgbouncer, where each transaction may use a different one of a few shared connections.
 
 Notifications and session locks belong to a session and must bypass pgbouncer. Prepared statements work through it.
 """

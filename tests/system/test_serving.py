@@ -111,7 +111,7 @@ def test_metrics_include_killed_processes(running: Installation) -> None:
     for _ in range(20):  # new connections spread over both processes
         assert running.get("/api/v1/me", "nonsense").status_code == 401
 
-    # Each process caches the metrics for a second, and five requests reach both processes.
+    # Each process caches the metrics for a second, and five requests usually reach both processes.
     wait_until(lambda: {denied() for _ in range(5)} == {before + 20})
     supervisor = running.servers[0].pid
     (master,) = [pid for pid, line in children(supervisor).items() if "gunicorn" in line]
@@ -164,7 +164,7 @@ def test_server_recovers_when_its_database_is_killed(running: Installation) -> N
             assert int(response.headers["Retry-After"]) >= 1
     assert [pid for pid, line in children(supervisor).items() if "gunicorn" in line] == api
     assert "embedded_database_hung_up" in running.output()
-    # These requests reach every thread of both processes, so no pool contains a stale connection.
+    # So many requests usually reach every thread of both processes. No pool contains a stale connection.
     assert {running.get("/api/v1/me", token).status_code for _ in range(40)} == {200}
 
 

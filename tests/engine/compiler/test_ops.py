@@ -12,7 +12,7 @@ EXAMPLE = Path(__file__).parent / "example_stages"
 
 
 def install(folder: Path, name: str, entry_points: dict[str, str]) -> None:
-    """Write the same metadata as the installation of a wheel."""
+    """Write metadata with entry points, like those of an installed wheel."""
     metadata = folder / f"{name}-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")

@@ -17,7 +17,7 @@ VALUES = st.recursive(
 
 
 def test_members_are_written_in_plan_schema_order() -> None:
-    # The keys are in the order of a PostgreSQL jsonb column: shorter keys first.
+    # The outer keys are in the order of a PostgreSQL jsonb column: shorter keys first.
     plan = {
         "x": 1,
         "name": "fan",

@@ -21,7 +21,7 @@ LETTERS = {"g": GOOD, "b": BAD, "u": SKIP}
 
 
 def bisect(truth: str, *, exhaustive: bool = False) -> tuple[BisectPlan, int]:
-    """Run a bisect to completion. Return its last plan and the number of replayed versions."""
+    """Run a bisect to completion. Return its last plan and the number of versions that were good or bad."""
     versions = [f"v{number}" for number in range(len(truth))]
     verdicts: dict[str, Verdict] = {}
     for _ in range(len(truth) + 1):

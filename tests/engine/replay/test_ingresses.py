@@ -23,7 +23,7 @@ from tests.engine.replay.replays import MakeBundle, MakeRing, frames, run
 
 
 def graph(connections: str, ops: Mapping[str, str] | None = None, **more: Any) -> PipelineSpec:
-    """Compile a graph: ``a>s b>s s>out``. Names that start with ``in`` and ``out`` are endpoints."""
+    """Compile a graph: ``ina>s inb>s s>out``. Names that start with ``in`` and ``out`` are endpoints."""
     pairs = [part.split(">") for part in connections.split()]
     names = list(dict.fromkeys(name for pair in pairs for name in pair))
     stages = [name for name in names if not name.startswith(("in", "out"))]

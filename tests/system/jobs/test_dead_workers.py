@@ -1,4 +1,4 @@
-"""Workers that die, stall or stop during a job: another worker takes it over, and the old run may not write."""
+"""Workers that die, stall or stop during a job: another worker takes the job over, and the old run may not write."""
 
 from __future__ import annotations
 

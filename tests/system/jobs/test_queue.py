@@ -128,7 +128,7 @@ def test_one_organization_never_uses_all_slots_of_lane(lane: JobLane, monkeypatc
 
 
 def test_organizations_take_turns_regardless_of_queue_length() -> None:
-    """Each of fifty organizations waits at most one round, although another one enqueued a thousand jobs first."""
+    """Each of fifty organizations waits about one round, although another one enqueued a thousand jobs first."""
     greedy, others = uuid7(), [uuid7() for _ in range(50)]
     with transaction.atomic():
         for _ in range(1000):
@@ -186,7 +186,7 @@ def test_people_take_turns_regardless_of_number_of_organizations() -> None:
 
     work()
 
-    # Nearly all others run before the greedy person's third job. Concurrent slots may swap adjacent jobs.
+    # The others' jobs are nearly all among the first twelve. Concurrent slots may swap adjacent jobs.
     assert ran[:12].count("other") >= 9
     assert len(ran) == 110
 
