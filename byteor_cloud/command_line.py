@@ -25,7 +25,7 @@ def main() -> int:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run one command and return its exit code."""
+    """Run one command and return its exit code. Raises SystemExit if Django reports an error of the command."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "byteor_cloud.settings")
     command = (*argv[1:2], "help")[0]
     if command == "worker":
@@ -47,7 +47,7 @@ def run(argv: Sequence[str]) -> int:
         return 2
     finally:
         if embedded is not None:
-            # Otherwise the server's shutdown would wait for the pools' connections.
+            # Otherwise the server would be stopped while this command still uses a connection.
             connections.close_all()
             embedded.release()
         gc.freeze()  # so that the interpreter does not search all modules for garbage at exit, which takes 0.3 s

@@ -208,7 +208,10 @@ def replace_key(present: Path, previous: Path) -> bool:
 
 
 def load(environ: Mapping[str, str]) -> Config:
-    """Read and check every ``BYTEOR_CLOUD_*`` variable. Raises ConfigError."""
+    """Read and check the ``BYTEOR_CLOUD_*`` variables. Raises ConfigError.
+
+    With the embedded database, secrets that are not set are read from the data folder, and generated on first use.
+    """
     given = {key: value for key, value in environ.items() if key.startswith(PREFIX) and value != ""}
 
     def take[T](name: str, parse: Callable[[str], T], default: T) -> T:

@@ -1,4 +1,4 @@
-"""The errors that services raise, and the body of an RFC 9457 problem. Does not import Django or HTTP code."""
+"""The errors that become problem responses (RFC 9457), and their body. Does not import Django or HTTP code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 CONTENT_TYPE = "application/problem+json"
 URN = "urn:byteor:problem:"
 MAX_FIELD_ERRORS = 100
-"""The most invalid fields and parameters that a problem lists. ``more_errors`` is the number of the other ones."""
+"""The most invalid fields and parameters that a problem lists. ``more_errors`` counts those that it leaves out."""
 MAX_POINTER = 1_000
 MAX_DETAIL = 1_000
 
@@ -114,7 +114,7 @@ class Unauthenticated(DomainError):
 
 
 class Forbidden(DomainError):
-    """The caller is known but is not permitted to perform the operation."""
+    """The caller is not permitted to perform the operation."""
 
     code = "forbidden"
     title = "Forbidden"
@@ -242,7 +242,7 @@ class Unavailable(DomainError):
 
 
 def unresponsive_database_error() -> Unavailable:
-    """Return the error for a request whose deadline passed while the database did not respond."""
+    """Return the error for a request that gave up waiting for the database."""
     return Unavailable("The database is not responding. Try again later.", retry_after=5)
 
 

@@ -31,7 +31,7 @@ def smallest_uuid7(moment: datetime) -> uuid.UUID:
 
 
 def read_id(text: str) -> uuid.UUID:
-    """Parse an id. Unlike ``uuid.UUID``, accept only the canonical form. Raises ValueError."""
+    """Parse an id. Unlike ``uuid.UUID``, accept only the form with four dashes. Raises ValueError."""
     if not _FORM.fullmatch(text):
         raise ValueError("Must be an id such as 01990a5c-7a40-7cc0-8000-3f2b7e5d1c04.")
     return uuid.UUID(text)

@@ -1,4 +1,4 @@
-"""The format of log lines, for the application and its libraries, with credentials removed."""
+"""The format of log lines, for the application and its libraries, with credentials masked."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PROCESSORS: list[Any] = [
 
 
 class Formatter(structlog.stdlib.ProcessorFormatter):
-    """A log formatter that masks everything that looks like a credential, including in tracebacks."""
+    """A log formatter that masks our credentials and whatever looks like a JWT, including in tracebacks."""
 
     @override
     def format(self, record: logging.LogRecord) -> str:
@@ -68,7 +68,7 @@ def logging_settings(log_format: str) -> dict[str, Any]:
             # Only tracebacks: the access log (byteor_cloud.api.system.log_request) already lists failed requests.
             "django.request": {"level": "ERROR", "filters": ["with_traceback"]},
             "procrastinate": {"level": "WARNING"},
-            # At INFO these libraries log every use of a connection.
+            # At INFO, the connection pool logs every use of a connection.
             "psycopg": {"level": "WARNING"},
             "psycopg.pool": {"level": "WARNING"},
             # gunicorn's loggers do not propagate to the root logger, so they need the handler themselves.

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 SHA256 = r"^sha256:[0-9a-f]{64}$"
-# One line of text without control characters, written out because regex engines differ in what \s matches.
+# One line of text: no control characters and no line separators. ``.`` would match most of them.
 LINE = r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029]+$"
 
 

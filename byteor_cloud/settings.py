@@ -30,7 +30,7 @@ ALLOWED_HOSTS = [
     *([_bind_host] if _bind_host not in {"0.0.0.0", "::"} else []),  # noqa: S104 - a comparison, not a bind
     *([_public.hostname] if _public.hostname else []),
 ]
-# Browsers send secure cookies only over TLS, so plain HTTP on the loopback interface needs ordinary cookies.
+# Some browsers send secure cookies only over TLS, so plain HTTP on the loopback interface needs ordinary cookies.
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _public.scheme == "https"
 SESSION_COOKIE_HTTPONLY = True
 CSRF_FAILURE_VIEW = "apps.console.frame.refusals.csrf_failure"
@@ -54,7 +54,7 @@ SECURE_CSP: dict[str, Any] = {
 
 INSTALLED_APPS = [
     "unfold",
-    "django.contrib.admin.apps.SimpleAdminConfig",  # does not load the console; only the API does (byteor_cloud.urls)
+    "django.contrib.admin.apps.SimpleAdminConfig",  # no autodiscovery: byteor_cloud.urls imports the console
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -168,7 +168,7 @@ STORAGES = {
 FILE_UPLOAD_TEMP_DIR = str(CONFIG.data_dir / "uploads")
 SILENCED_SYSTEM_CHECKS = ["files.E001"]  # ``data_folders`` creates the folder
 FILE_UPLOAD_HANDLERS: list[str] = []  # no form accepts files, and the artifact upload's parser has its own handler
-# For the console's forms. The API's parsers enforce the limit themselves.
+# For forms outside the API. The API's parsers enforce the limit themselves.
 DATA_UPLOAD_MAX_MEMORY_SIZE = CONFIG.max_body_bytes
 
 REST_FRAMEWORK = {

@@ -1,4 +1,4 @@
-"""The root URL configuration: the API and its documentation, the console, the sign-in pages, probes and metrics."""
+"""The root URL configuration: the start page, the API and its documents, the console, sign-in, probes and metrics."""
 
 from django.urls import URLPattern, URLResolver, include, path
 from django.views.generic import RedirectView, TemplateView

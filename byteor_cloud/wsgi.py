@@ -14,7 +14,7 @@ from byteor_cloud.database.connections import PROCESS_KIND_VARIABLE
 
 os.environ[PROCESS_KIND_VARIABLE] = "api"
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "byteor_cloud.settings")
-# This layer handles the requests that agents send continually, and passes all others to Django.
+# ``AgentPath`` handles the requests that agents send continually, and passes all others to Django.
 _django = get_wsgi_application()
 _agent_path = import_string(settings.AGENT_PATH)(_django)
 # Import all views. Otherwise the first request of each process would do so and delay all others by 0.3 s.
@@ -22,7 +22,7 @@ reverse("index")
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """Respond to a request within its deadline."""
+    """Respond to a request. The total time that it may wait is limited (``deadline``)."""
     with deadline.limited(deadline.REQUEST_S):
         response: Iterable[bytes] = _agent_path(environ, start_response)
         return response

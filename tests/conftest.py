@@ -38,7 +38,7 @@ SEED = int(os.environ.get("BYTEOR_TEST_SEED", "1"))
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Print the seed of the random stories, even if all tests pass."""
+    """Print the seed of the random stories, even if all tests pass, and disable garbage collection."""
     gc.disable()  # until pytest_collection_finish, since loading tests creates hardly any garbage
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None and not hasattr(session.config, "workerinput"):
@@ -120,7 +120,8 @@ def django_db_modify_db_settings(django_db_modify_db_settings: None, django_db_b
     def migrate(done: Path) -> None:
         call_command("migrate", verbosity=0)
         connection.close()
-        connection.close_pool()  # type: ignore[attr-defined]  # a database can be copied only without connections
+        # A database can be copied only while it has no connections.
+        connection.close_pool()  # type: ignore[attr-defined]  # the wrapper for PostgreSQL has a pool
         done.touch()
 
     if "BYTEOR_EMBEDDED_DATABASE_URL" not in os.environ:
@@ -130,9 +131,9 @@ def django_db_modify_db_settings(django_db_modify_db_settings: None, django_db_b
     connection.settings_dict["TEST"]["TEMPLATE"] = connection.settings_dict["NAME"]
 
 
-# Tables that keep their rows. Migrations fill the first three, and django_db_setup inserts one row into the last one.
+# Tables that keep their rows. ``migrate`` fills the first three, and django_db_setup inserts one row into the last one.
 KEPT = frozenset({"django_migrations", "django_content_type", "auth_permission", "tenancy_masterkey"})
-SEALED = ("tenancy_auditevent", "tenancy_auditseal")  # their triggers always refuse DELETE
+SEALED = ("tenancy_auditevent", "tenancy_auditseal")  # their triggers refuse DELETE in any replication role
 
 
 @pytest.fixture(scope="session")
@@ -150,11 +151,11 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
 
     # Patch the class, because browser tests have another connection due to Playwright's event loop.
     type(connection.ops).sql_flush = _empty_tables  # type: ignore[assignment, method-assign]
-    # Otherwise Django would check all content types and permissions after each test, although their tables are KEPT.
+    # Otherwise Django would check content types and permissions whenever tables are emptied, although theirs are KEPT.
     post_migrate.disconnect(create_contenttypes)
     post_migrate.disconnect(dispatch_uid="django.contrib.auth.management.create_permissions")
     with django_db_blocker.unblock(), connection.cursor() as cursor:
-        # A server inserts this row at its first start. Worlds do not, so that tests can have several worlds.
+        # A server inserts this row at its first start. Tests need the row without a server.
         MasterKey.objects.get_or_create(key_id=vault.own_key_ids()[0])
         # The test of these triggers enables them again.
         for table in SEALED:

@@ -62,7 +62,7 @@ def id_of(row: Any) -> Any:
 
 
 def make_ids(place: Place, *, of_environment: bool) -> dict[str, Any]:
-    """Create the rows that belong to an environment, or those that do not. Return the rows' ids by name."""
+    """Create the rows that paths of environments name, or all other rows. Return the rows' ids by name."""
     return {name: id_of(place.get(make)) for name, make in _IDS.items() if (name in _IN_ENVIRONMENTS) == of_environment}
 
 

@@ -1,4 +1,4 @@
-"""Measurement of growth by counting function calls. Unlike times, the counts are the same on every host."""
+"""Measurement of growth by counting function calls. Unlike times, the counts do not depend on the host's speed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The columns that tables' descriptions declare as large, and rows with large values in them."""
+"""The columns that tables' descriptions declare as large, and a function that fills them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A fixture that receives notifications, as each API process does. Without it, no key is cached."""
+"""A fixture that receives notifications, as each API process does. Without it, no agent key is cached."""
 
 from __future__ import annotations
 

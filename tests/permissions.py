@@ -18,7 +18,6 @@ MATRIX: dict[Role, set[Permission]] = {  # from the weakest role to the stronges
     Role.VIEWER: _VIEWER,
     Role.OPERATOR: _OPERATOR,
     Role.PROJECT_ADMIN: _PROJECT_ADMIN,
-    # Only people who manage the organization may create projects.
     Role.ORG_ADMIN: _PROJECT_ADMIN | {ADMIN, P.CREATE_PROJECT},
 }
 

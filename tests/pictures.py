@@ -39,7 +39,7 @@ def main() -> int:
 
 
 def _addresses(demo: Demo) -> dict[str, str]:
-    """Return the page address of each picture. The incident is replayed through the previous version, so it diverges.
+    """Return the address of each picture's page, after replaying the incident through the previous version.
 
     Raises DemoError if the API returns an error or the replay does not diverge.
     """

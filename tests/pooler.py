@@ -1,4 +1,4 @@
-"""Debian's pgbouncer in front of the embedded PostgreSQL, configured as in docs/scale.md."""
+"""pgbouncer in front of the embedded PostgreSQL, configured as in docs/scale.md."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import psycopg
 from tests.patience import PATIENCE_S, wait_until
 
 PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-# As in docs/scale.md, except for the addresses, the authentication and the size.
+# As for the API in docs/scale.md, except for the addresses, the authentication and the size.
 _SETTINGS = """
 [databases]
 byteor_cloud = host={host} port={port} user=byteor_cloud connect_query='{timeouts}'
@@ -82,7 +82,7 @@ class Pooler:
             return session.execute(command.encode()).fetchall()
 
     def kill(self) -> None:
-        """Kill pgbouncer, which closes all connections."""
+        """Kill pgbouncer if it is running, which closes all connections."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(PATIENCE_S)

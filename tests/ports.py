@@ -10,7 +10,7 @@ import socket
 def free_port() -> int:
     """Return a port on which nobody listens.
 
-    It is below the range from which the system assigns free ports, so that no other program gets it before the server
+    It is below the range from which Linux assigns free ports, so another program hardly ever gets it before the server
     listens.
     """
     while True:

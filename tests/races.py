@@ -13,7 +13,7 @@ type Race = Callable[..., list[Any]]
 
 
 def outcome(call: Callable[[], Any]) -> Any:
-    """Return the function's result or exception. Must run in its own thread, whose database connection it closes."""
+    """Return the call's result or exception. Must run in its own thread, whose database connection it closes."""
     try:
         return call()
     except Exception as error:  # noqa: BLE001,RUF100  the test checks the exception
@@ -52,5 +52,5 @@ def _concurrently(*calls: Callable[[], Any]) -> list[Any]:
 
 @pytest.fixture
 def concurrently(transactional_db: None) -> Race:
-    """Return a function that runs calls concurrently with real commits."""
+    """Return a function that runs calls concurrently, with real commits, and returns their results or exceptions."""
     return _concurrently

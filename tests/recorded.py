@@ -25,10 +25,10 @@ _AGE = "\0"  # the placeholder in a statement for the time since the recording; 
 class Recorded[Made]:
     """The result of the first call of ``make`` in this process, and the changes to rows that this call made.
 
-    Later calls make the same changes with the same ids, and return a copy of the result. All times are shifted by
-    the time since the recording, so that a test does not depend on the duration of earlier tests. Only audit events and
-    signing keys keep their times, because hashes cover them: the hashes of the ledger, and the hash in the key set's
-    ETag. If the database role is no superuser, nothing is recorded and each call calls ``make``.
+    Later calls make the same changes with the same ids, and return a copy of the result. Times (not those in JSON) are
+    shifted by the time since the recording, so that a test does not depend on the duration of earlier tests. Audit
+    events and signing keys keep their times, because hashes cover them: the hashes of the ledger, and the hash in the
+    key set's ETag. If the database role is no superuser, nothing is recorded and each call calls ``make``.
     """
 
     def __init__(self, make: Callable[[], Made]) -> None:
@@ -86,7 +86,7 @@ _recorded: dict[Hashable, Recorded[Any]] = {}
 
 
 def recorded[Made](key: Hashable, make: Callable[[], Made]) -> Made:
-    """Return the result of ``make``, which each process calls only once per key and newest audit event.
+    """Return the result of ``make``, which is recorded per key and newest audit event.
 
     Later calls apply the recorded changes again and return a copy of the result. See ``Recorded``.
     """

@@ -16,7 +16,7 @@ class Results:
     """Results of queries that returned rows: per query, the columns returned unchanged, and the number of rows."""
 
     seen: list[tuple[frozenset[str], int]] = field(default_factory=list)
-    largest: int = 0  # the bytes of the largest value
+    largest: int = 0  # the size of the largest value in bytes
 
     def __call__(self, execute: Any, sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
         """Execute a statement and record its result. Django calls this."""

@@ -55,7 +55,7 @@ class Target:
 
 
 def prepare(base: str, bootstrapped: Mapping[str, str]) -> Target:
-    """Fill the organization that ``bootstrap`` created, through the API."""
+    """Fill the organization that ``bootstrap`` created, through the API. Return it as a target."""
     organization = f"/api/v1/orgs/{bootstrapped['org_id']}"
     target = Target(base, bootstrapped["token"], organization, "")
     project = target.call("POST", f"{organization}/projects", {"name": "trading"})["id"]

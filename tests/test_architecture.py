@@ -1,4 +1,4 @@
-"""Tests that every file and function that docs/architecture.md names exists."""
+"""Tests that the links, files and functions that docs/architecture.md names exist."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def defined_names(path: str) -> set[str]:
 
 def test_links_and_files_exist() -> None:
     links = re.findall(r"\]\(([^)]+)\)", PAGE)
-    files = re.findall(r"`((?:apps|byteor_cloud|tests|docs)/[\w/.]*)", PAGE)
+    files = re.findall(r"`((?:apps|byteor|byteor_cloud|tests|docs)/[\w/.]*)", PAGE)
 
     assert links
     assert files

@@ -1,4 +1,4 @@
-"""Tests of valid, invalid, missing and unknown settings, and of their one-line error messages."""
+"""Tests of valid, invalid, missing and unknown settings, of their one-line errors, and of generated key files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def loaded(tmp_path: Path, **values: str) -> Any:
     return load({"PATH": "/bin", **{f"BYTEOR_CLOUD_{k}": v for k, v in {"DATA_DIR": str(tmp_path), **values}.items()}})
 
 
-def test_defaults_use_embedded_database(tmp_path: Path) -> None:
+def test_defaults_select_embedded_database_and_loopback_address(tmp_path: Path) -> None:
     config = loaded(tmp_path)
 
     assert (config.database_url, config.api_bind_addr, config.worker_bind_addr) == (None, ("127.0.0.1", 8080), None)
@@ -159,7 +159,7 @@ def test_oidc_issuer_requires_client_id_and_secret(tmp_path: Path, missing: str)
         loaded(tmp_path, **{k: v for k, v in oidc.items() if k != missing})
 
 
-def test_missing_secrets_are_generated_once_in_private_files(tmp_path: Path) -> None:
+def test_secrets_for_embedded_database_are_generated_once_in_private_files(tmp_path: Path) -> None:
     first = loaded(tmp_path)
     second = loaded(tmp_path)
 
@@ -173,7 +173,7 @@ def test_missing_secrets_are_generated_once_in_private_files(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["master_key", "master_key_previous"])
-def test_error_names_damaged_secret_file(tmp_path: Path, name: str) -> None:
+def test_error_names_damaged_master_key_file(tmp_path: Path, name: str) -> None:
     loaded(tmp_path)
     (tmp_path / "secrets" / name).write_text("x")
 
@@ -235,7 +235,7 @@ def test_error_names_unusable_data_folder(tmp_path: Path) -> None:
         loaded(file)
 
 
-def test_concurrent_processes_generate_same_secrets(tmp_path: Path) -> None:
+def test_concurrent_processes_generate_one_master_key(tmp_path: Path) -> None:
     code = "import os, byteor_cloud.config as c; print(c.read_key(c.load(os.environ).master_key).hex())"
     environ = {"BYTEOR_CLOUD_DATA_DIR": str(tmp_path)}
     started = [

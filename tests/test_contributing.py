@@ -1,4 +1,4 @@
-"""Tests that files, commands and names in CONTRIBUTING.md exist, and that recipes state their number of files."""
+"""Tests that links, files and commands in CONTRIBUTING.md exist, and tests of its recipes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
 ROOMS = ("apps", "byteor", "byteor_cloud", "tests", "docs", "templates")
-# In recipes, APP stands for an app. The app pipelines has every file in the recipes except for jobs.py, which the app
-# fleet has.
+# In recipes, APP stands for an app. The app pipelines has every file in the recipes except for jobs.py and tasks.py,
+# which the app fleet has.
 EXAMPLE_APPS = ("pipelines", "fleet")
 
 

@@ -44,7 +44,7 @@ def run_periodic_jobs(run_jobs: Callable[..., int], tick: int) -> None:
 
 
 @pytest.mark.django_db
-def test_no_table_grows_with_number_of_heartbeats(world: World, run_jobs: Callable[..., int]) -> None:
+def test_heartbeats_with_same_running_bundle_grow_no_table(world: World, run_jobs: Callable[..., int]) -> None:
     fleet = stories.fleet(world, 4)
     deployment = stories.active(world, world.bundle(), fleet)
     running = {

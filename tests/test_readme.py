@@ -1,4 +1,4 @@
-"""Tests that the README's settings, paths and commands match the code, and that manage.py prints a usage hint."""
+"""Tests that the README matches the code, and that manage.py prints a hint if Python is old or lacks Django."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_options_of_management_commands_exist() -> None:
             assert f'"{option}"' in source, f"{name} {option}"
 
 
-def test_terms_are_explained_where_they_first_appear() -> None:
+def test_special_terms_are_explained_in_parentheses() -> None:
     prose = " ".join(README.split())
 
     for term in ("SingleRing", "LaneGraph"):
@@ -101,7 +101,7 @@ def test_manage_py_parses_on_python_3_6() -> None:
     [(["-I"], "sys.version_info = (3, 6, 9)"), (["-I", "-S"], "")],
     ids=["old Python", "no Django"],
 )
-def test_manage_py_prints_usage_hint_in_one_line(options: list[str], preparation: str) -> None:
+def test_manage_py_prints_one_line_hint_for_unsuitable_python(options: list[str], preparation: str) -> None:
     code = f"import sys, runpy; {preparation}\nrunpy.run_path(sys.argv[1], run_name='__main__')"
 
     ended = subprocess.run(

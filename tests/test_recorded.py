@@ -1,4 +1,4 @@
-"""Tests that recorded rows are as old in later tests as in the first one."""
+"""Tests that recorded rows are as old in later tests as in the first one, and that recorded ledgers stay valid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests that docs/tables.md lists every database table, and that the jobs that the page names exist."""
+"""Tests that docs/tables.md lists every database table, and tests of the jobs that the page names."""
 
 from __future__ import annotations
 

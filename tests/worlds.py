@@ -49,7 +49,7 @@ ALL_AT_ONCE = {"kind": "all_at_once", "failure_threshold_percent": 0, "auto_roll
 
 
 def plan(name: str = "quotes", **ring: Any) -> dict[str, Any]:
-    """Return a valid plan. ``ring`` overrides its members."""
+    """Return ``PLAN`` with this name. ``ring`` replaces members of its ``single_ring``."""
     return {**PLAN, "name": name, "single_ring": {**PLAN["single_ring"], **ring}}
 
 
@@ -101,17 +101,17 @@ class Person:
 
 @contextmanager
 def _without_savepoints() -> Iterator[None]:
-    """Create no savepoints in the block, which halves the statements. An error in the block breaks the transaction."""
+    """In a transaction, save statements by creating no savepoints. An error in the block breaks the transaction."""
     with patch.object(connection.features, "uses_savepoints", not connection.in_atomic_block):
         yield
 
 
 class World:
-    """A tenant: a project with the environments ``dev``, ``staging`` and ``prod``, and at least one person per role."""
+    """An organization with one project, environments ``dev``, ``staging`` and ``prod``, and people with each role."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._enrollments: dict[UUID, tuple[EnrollmentToken, str]] = {}  # maps each environment to its token
+        self._enrollments: dict[UUID, tuple[EnrollmentToken, str]] = {}  # by environment id
         self._make(name)
 
     @_without_savepoints()
@@ -135,7 +135,7 @@ class World:
         return Person(user, actor, Api(token))
 
     def person(self, role: Role, name: str | None = None) -> Person:
-        """Add a member to the organization."""
+        """Add a member to the organization and return the person."""
         membership = members.add(
             organization=self.organization,
             project=None,

@@ -153,7 +153,8 @@ class Replay(Stateful):
     # deployment.
     config_bundle = models.ForeignKey(ConfigBundle, on_delete=models.CASCADE, null=True, related_name="+")
     # For a replay through a version with another spec than the capture's: the newest config bundle of that version when
-    # the replay was requested. Stages without parameters in the capture or its deployment use this bundle's.
+    # the replay (or the earlier replay that it repeats) was requested. Stages without parameters in the capture or its
+    # deployment use this bundle's.
     fallback_config_bundle = models.ForeignKey(ConfigBundle, on_delete=models.CASCADE, null=True, related_name="+")
     # The bisect that requested the replay. Replays of bisects only use parameters of the capture or its deployment, for
     # stages with the same id and op.

@@ -12,7 +12,7 @@ class WelcomeAgent(Job, name="releases.welcome", lane=JobLane.RELEASES):
 
 
 class WelcomeAgents(Job, name="releases.welcome_several", lane=JobLane.RELEASES):
-    """Offer each of several new or relabeled agents the deployment current for it. Commas separate the agents' ids."""
+    """Offer new or relabeled agents the deployments that are current for them. Commas separate the agents' ids."""
 
     agent_ids: str
 

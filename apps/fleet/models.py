@@ -238,7 +238,7 @@ class PulseCount(models.Model):
 
 
 class ChangedAgent(models.Model):
-    """A note that the agent's ``Pulse`` is out of date.
+    """A note that the agent's ``Pulse`` may be out of date.
 
     Triggers insert it in the transaction of the change. Inserts do not block each other, so heartbeats, offers and
     decommissions neither wait for each other nor deadlock. ``facts.settle`` deletes the note.
@@ -303,7 +303,7 @@ class Assignment(models.Model):
     """The bundle that an agent should run, the agent's progress on it, and the agent's last attempt and last failure.
 
     ``deployment_id`` names the deployment that made the offer, and ``bundle_deployment_id`` the deployment that built
-    the bundle. These ids differ in a rollback. They are no foreign keys, because this app must not import
+    the bundle. These ids differ in a rollback. They are not foreign keys, because this app must not import
     ``apps.releases``.
     """
 

@@ -26,7 +26,7 @@ from apps.tenancy.models import Environment, Stateful
 from byteor_cloud.concurrency.sharing import Shared
 from byteor_cloud.server import counters
 
-CACHE_S = 5.0  # seconds; frequent scrapes, or several scrapers, must not load the database
+CACHE_S = 5.0  # seconds, so that frequent scrapes or several scrapers do not load the database
 TIMEOUT_MS = 2000
 MAX_UNSEALED = 10_000  # limit for the count of each chain, because an exact number would cost too much
 logger = structlog.get_logger(__name__)
@@ -41,7 +41,8 @@ class JobStatus(StrEnum):
 
 
 _JOBS = "SELECT status::text, count(*) FROM procrastinate_jobs GROUP BY status"
-# The seconds that the due job with the lowest id has waited since it was enqueued or since its scheduled time.
+# The seconds that the due job with the lowest id has waited since its scheduled time or, without one, since it was
+# enqueued.
 _OLDEST_JOB = """
 SELECT greatest(0, extract(epoch FROM now() - coalesce(j.scheduled_at, min(e.at))))
 FROM procrastinate_jobs j LEFT JOIN procrastinate_events e ON e.job_id = j.id AND e.type = 'deferred'

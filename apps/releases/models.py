@@ -206,7 +206,7 @@ class Deployment(Stateful):
     activated_at = models.DateTimeField(null=True)
     enlisting: StoredField[EnlistmentCursor | None] = StoredField(
         EnlistmentCursor, null=True
-    )  # null unless enlistment is in progress
+    )  # null before the first offers, and when all agents are enlisted
     bounded_columns = frozenset(
         {"strategy", "policy", "note", "detail", "rollback_reason", "break_glass", "freeze_override"}
     )

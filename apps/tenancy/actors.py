@@ -11,7 +11,7 @@ type ActorKind = Literal["user", "organization_key", "enrollment_token", "agent"
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """The cause of a change or audit event. Only people have a ``user_id``; an organization key is no person."""
+    """The cause of a change or audit event. Only people have a ``user_id``."""
 
     kind: ActorKind
     id: str
@@ -26,5 +26,5 @@ class Actor:
 
 
 def system_actor(job: str) -> Actor:
-    """Return the actor for changes that the control plane itself makes. ``job`` names a group of jobs, or a command."""
+    """Return the actor for changes that the control plane itself makes. ``job`` names jobs, a service or a command."""
     return Actor("system", job, f"system:{job}")

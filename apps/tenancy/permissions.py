@@ -43,7 +43,7 @@ GRANTS: dict[Role, frozenset[Permission]] = {
 
 
 def may_grant(holder: frozenset[Permission], role: Role) -> bool:
-    """Return whether the permissions ``holder`` include all permissions of ``role``, as required to grant it."""
+    """Return whether a caller with the permissions ``holder`` may grant ``role``. This requires all its permissions."""
     return holder >= GRANTS[role]
 
 

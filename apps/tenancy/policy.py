@@ -71,7 +71,7 @@ def default_settings(posture: Posture) -> dict[str, Any]:
 
 
 def loosened_settings(posture: Posture, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Return the settings whose change loosens approval, replay or freeze rules. In dev, returns none."""
+    """Return the names of the settings whose change loosens approval, replay or freeze rules. In dev, returns none."""
     if posture is Posture.DEV:
         return []
     strict_to_loose = list(ReplayPolicy)

@@ -27,7 +27,7 @@ class OpenIdConnect(OpenIdConnectAuth[HttpResponse]):
     def id_token_issuer(self) -> str:
         """Return the discovered issuer. Raises AuthResponseError unless the settings have the same issuer.
 
-        A slash at its end is ignored (OpenID Connect Discovery 4.3).
+        A trailing slash is ignored (OpenID Connect Discovery 4.3).
         """
         issuer: str = super().id_token_issuer()
         if issuer.rstrip("/") != self.oidc_endpoint():
@@ -35,7 +35,7 @@ class OpenIdConnect(OpenIdConnectAuth[HttpResponse]):
         return issuer
 
     def validate_userinfo_sub(self, userinfo: Any) -> Any:
-        """Reject user info whose subject is not the ID token's, or is missing, which social-auth would accept."""
+        """Reject user info without a subject, which social-auth would accept, or with another than the ID token's."""
         if not isinstance(userinfo, dict) or not isinstance(userinfo.get("sub"), str):
             raise AuthResponseError(self, claim="sub", code="missing_claim", stage="user_info")
         return super().validate_userinfo_sub(userinfo)

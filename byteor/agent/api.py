@@ -18,7 +18,7 @@ from byteor.engine.canonical import Fields, Json, parse_object
 from byteor.engine.signing.keys import KeySet
 from byteor.engine.signing.refusals import Refused
 
-from .identity import BaseUrl, Credentials, SecretValue
+from .identity import BaseUrl, Credentials, IdentityError, SecretValue
 from .progress import OfferReport, ReceivedOffer
 from .state_folder import AgentIdentity, StoredKeySet
 
@@ -48,7 +48,7 @@ class CredentialRejected(RequestRejected):
 class ControlPlaneUnavailable(Exception):
     """A failure that a retry may fix: no response, an unreadable one, or a status such as 429 or 503.
 
-    ``retry_after`` is the number of seconds to wait before the retry, if the response states it, otherwise None.
+    ``retry_after`` is how many seconds to wait before the retry, at most an hour; None if no valid time was received.
     """
 
     def __init__(self, detail: str, retry_after: float | None = None) -> None:
@@ -257,7 +257,7 @@ def _check(response: requests.Response) -> None:
     if status == 401:
         raise CredentialRejected(status, detail)
     retry_after = response.headers.get("Retry-After")
-    # A 409 with Retry-After means that an earlier request with the same idempotency key is still running.
+    # The response is 409 with Retry-After while an earlier request with the same idempotency key is running.
     if status >= 500 or status in _RETRYABLE or (status == 409 and retry_after):
         raise ControlPlaneUnavailable(f"{status}: {detail}", _retry_after(retry_after))
     raise RequestRejected(status, detail)
@@ -299,5 +299,5 @@ def _parsing(resource: str) -> Iterator[None]:
     """Raise ControlPlaneUnavailable if the response cannot be parsed."""
     try:
         yield
-    except (ValueError, Refused) as error:
+    except (IdentityError, ValueError, Refused) as error:
         raise ControlPlaneUnavailable(f"unreadable {resource} response: {error}") from error

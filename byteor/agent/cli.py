@@ -1,4 +1,4 @@
-"""The ``byteor-agent`` command: enroll an agent, run it, upload an artifact, show its state, replay an incident."""
+"""The ``byteor-agent`` command: enroll, run or show an agent, upload an artifact, replay an incident."""
 
 from __future__ import annotations
 

@@ -52,9 +52,11 @@ def enroll_agent(
     labels: Mapping[str, str],
     wait: Callable[[float], object],
 ) -> AgentIdentity:
-    """Create an agent in the environment, and store its identity, key and published signing keys in the state folder.
+    """Create an agent in the environment, and return its identity.
 
-    Retries send the same idempotency key, so the token is used only once.
+    Stores the identity, the agent's key and the organization's published signing keys in the state folder. Retries send
+    the same idempotency key, so they count as one use of the token. Raises StateError if the folder already belongs
+    to an agent or the response is unreadable, and IdentityError for invalid input. Failed requests raise other errors.
     """
     if (existing := state.identity()) is not None:
         raise StateError(f"{state.folder} already belongs to agent {existing.agent_id}: use another folder")

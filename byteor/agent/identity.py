@@ -18,7 +18,7 @@ class IdentityError(Exception):
 
 
 class SecretValue:
-    """A credential that does not appear in logs, tracebacks or formatted text."""
+    """A credential whose value does not appear when it is formatted or logged."""
 
     __slots__ = ("_value",)
 
@@ -73,8 +73,8 @@ class Credentials:
     def from_environment(cls, environment: Mapping[str, str]) -> Credentials | None:
         """Read the credentials from the environment variables; None if all are unset or empty.
 
-        Raises IdentityError if a value is invalid, or if only some are set: combined with stored credentials, these
-        could send an API key to the wrong control plane.
+        Raises IdentityError if a value is invalid, or if only some variables are set: a stored API key could otherwise
+        be sent to the wrong control plane.
         """
         given = [name for name in VARIABLES if environment.get(name)]
         if not given:

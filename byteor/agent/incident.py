@@ -18,7 +18,10 @@ from .state_folder import StateError, StateFolder
 
 
 def capture(state: StateFolder, running: RunningBundle) -> bytes:
-    """Return an incident bundle (.tar.gz): the running spec, its configuration, its input and its output."""
+    """Return the running pipeline's spec, configuration, input and output as an incident bundle (.tar.gz).
+
+    The bundle also describes this process. Raises StateError if the state folder lacks the running bundle or its input.
+    """
     tar = state.bundle(running.offer.bundle_hash)
     files = state.capture(running.offer.bundle_hash)
     if tar is None or not files:

@@ -20,7 +20,7 @@ from .api import ControlPlane, ControlPlaneUnavailable, CredentialRejected, Requ
 from .state_folder import StateFolder
 
 _log = logging.getLogger("byteor.agent")
-# The longest pause that a Retry-After causes. It is short, because a person may lift the limit before that time.
+# The longest pause after a Retry-After. A longer Retry-After is cut, because a person may lift the limit earlier.
 _LONGEST_PAUSE_S = 600.0
 
 
@@ -66,8 +66,8 @@ class KeyRotation:
     def rotate(self) -> None:
         """Fetch a new key and switch to it. Does nothing if the environment sets the key, or during a requested pause.
 
-        Raises ControlPlaneUnavailable if the control plane does not respond or requests a pause, RequestRejected if it
-        refuses the rotation, and OSError if the key cannot be stored. After a conflict (409), later calls do nothing.
+        Raises ControlPlaneUnavailable or RequestRejected if a request fails, and OSError if the key cannot be stored.
+        After a conflict (409), later calls do nothing.
         """
         if self._clock() < self._not_before:
             return

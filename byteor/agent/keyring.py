@@ -1,4 +1,4 @@
-"""An up-to-date copy of the organization's published signing keys."""
+"""The agent's copy of the organization's published signing keys."""
 
 from __future__ import annotations
 

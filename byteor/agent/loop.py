@@ -1,4 +1,4 @@
-"""The agent's main loop: send a heartbeat, handle the offer in the response, wait."""
+"""The agent's main loop: send a heartbeat, carry out the response, wait."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LONGEST_FIRST_WAIT_S = 5.0
 
 
 class AgentLoop:
-    """The main loop, which runs until the control plane rejects the agent's key or ``wait`` returns True."""
+    """The main loop of one agent. ``wait`` returns True to end ``run``."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class AgentLoop:
         self._is_starting = True
 
     def run(self) -> None:
-        """Resume the last running bundle, then send heartbeats, and retry after failures.
+        """Resume the last running bundle, then send heartbeats. Failed requests are retried.
 
         Raises CredentialRejected if the control plane rejects the agent's key.
         """
@@ -60,7 +60,7 @@ class AgentLoop:
             pass
 
     def run_until_idle(self) -> None:
-        """Resume the last running bundle, then handle offers until none is left. Failures are raised, not retried."""
+        """Resume the last running bundle, then handle offers until none is left. Failed requests are not retried."""
         self._offers.resume()
         while self._exchange_heartbeat() == 0:
             pass
@@ -78,9 +78,9 @@ class AgentLoop:
         return delay
 
     def _exchange_heartbeat(self) -> float:
-        """Send a heartbeat and handle the offer in the response.
+        """Send a heartbeat and the pending reports, and carry out what the response requests.
 
-        Returns the seconds until the next heartbeat: 0 if an offer was handled or withdrawn.
+        Returns the seconds until the next heartbeat: 0 if an offer was handled or withdrawn, or a report was rejected.
         """
         self._rotation.settle()
         reply = self._plane.send_heartbeat(self._heartbeat_body())

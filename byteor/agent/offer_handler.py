@@ -201,7 +201,7 @@ class OfferHandler:
     def _report(self, report: OfferReport, **changes: Any) -> None:
         """Save the changes together with the report, then send all pending reports.
 
-        A status that was already reported is not reported again.
+        The report is skipped unless its status comes after the last reported one.
         """
         attempted = self.progress.attempted
         if attempted is None or attempted.status is None or attempted.status.rank < report.status.rank:

@@ -1,4 +1,4 @@
-"""Replays an incident bundle offline, as a dry run on the server without a config bundle does, or traces records."""
+"""Replays an incident bundle offline, like a dry run on the server without a config bundle, or traces records."""
 
 from __future__ import annotations
 

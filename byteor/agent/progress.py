@@ -29,7 +29,7 @@ class OfferStatus(StrEnum):
 class ReceivedOffer:
     """The control plane's request to run a bundle.
 
-    The same bundle with another ``offered_at`` is a new offer: somebody retried the deployment.
+    The same bundle with another ``offered_at`` is a new offer, for example after a retry of the deployment.
     """
 
     deployment_id: str

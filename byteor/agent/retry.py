@@ -55,7 +55,7 @@ class Backoff:
 def retry_while_unavailable[T](
     call: Callable[[], T], wait: Callable[[float], object], backoff: Backoff, tries: int | None = None
 ) -> T:
-    """Return the result of ``call``, repeated while it raises ControlPlaneUnavailable, at most ``tries`` times."""
+    """Return the result of ``call``. Retry after ControlPlaneUnavailable, up to ``tries`` calls in all."""
     failures = 0
     while True:
         try:

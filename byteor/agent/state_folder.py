@@ -98,7 +98,7 @@ class StateFolder:
         return Credentials(BaseUrl.parse(identity.base_url), identity.agent_id, SecretValue(path.read_text().strip()))
 
     def save_api_key(self, api_key: SecretValue) -> None:
-        """Store the agent's key. Only this file and ``api_key.next`` contain credentials for the control plane."""
+        """Store the agent's key."""
         self._write("api_key", api_key.reveal().encode())
 
     def next_api_key(self) -> SecretValue | None:

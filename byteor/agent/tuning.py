@@ -23,7 +23,7 @@ def isolate_cpu(isolated: Path = _ISOLATED) -> int:
 
 
 def tune(config: AgentRuntimeConfig, isolate: Callable[[], int] = isolate_cpu) -> Json:
-    """Apply the profile. Return the report's ``tuning``: the profile, the applied and the degraded settings."""
+    """Apply the profile. Return the report's ``tuning``: the profile, and the applied, degraded and failed settings."""
     applied: Json = {"wait": config.wait}
     degraded: list[Json] = []
     if config.tuning_profile == "isolated-core":

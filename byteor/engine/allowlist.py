@@ -23,7 +23,7 @@ class Url:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parse a URL. Raises ValueError if it is invalid, or if two programs could read it differently."""
+        """Parse a URL. Raises ValueError if it is invalid or ambiguous."""
         # urlsplit would drop tabs and newlines, and a browser or server may read \ as /.
         if not text.isascii() or not text.isprintable() or " " in text or "\\" in text:
             raise ValueError("contains a character that is not allowed in a URL")

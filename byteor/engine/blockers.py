@@ -21,7 +21,7 @@ class BlockerCode(StrEnum):
     IN_FLIGHT_LIMIT = "in_flight_limit"
     PIPELINE_BUSY = "pipeline_busy"
     AGENTS_BUSY = "agents_busy"
-    HELD_UP = "held_up"  # the deployment's job cannot continue; unlike the other codes, this does not delay a build
+    HELD_UP = "held_up"  # a job or bundle download cannot continue; ``find_blockers`` never returns it
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class StartFacts:
 
 
 def find_blockers(facts: StartFacts) -> list[Blocker]:
-    """Return all blockers that delay the build of an approved deployment. The build starts only without blockers."""
+    """Return the blockers that delay the build of an approved deployment. The build starts only without blockers."""
     rules: list[Callable[[StartFacts], Blocker | None]] = [_freeze, _limit, _pipeline, _agents]
     return [found for rule in rules if (found := rule(facts)) is not None]
 
@@ -117,8 +117,8 @@ def _ahead(facts: StartFacts) -> list[OtherDeployment]:
     """Return the deployments that come first if they have the same pipeline or share agents.
 
     Deployments under way would compete for the agents. Deployments created earlier must start first; otherwise the
-    older release would later replace the newer one. During a freeze window, an earlier deployment comes first
-    only if it overrides the window; otherwise it has to wait for the window's end.
+    older release would later replace the newer one. During a freeze window, an earlier deployment that is not under way
+    comes first only if it overrides the window; otherwise it waits for the window's end.
     """
     return [
         other

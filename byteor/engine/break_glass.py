@@ -23,7 +23,7 @@ class BreakGlassRequest:
 
 @dataclass(frozen=True, slots=True)
 class BreakGlass:
-    """Who deployed before approval, and why. A rollback starts at ``approve_by`` unless another person approves."""
+    """Who deployed before approval, and why. Another person must approve by ``approve_by``."""
 
     by: str
     reason: str

@@ -26,8 +26,8 @@ GENESIS = "sha256:" + "0" * 64
 GRACE = timedelta(hours=1)
 """How much older an event may be than the event that was sealed before it.
 
-Transactions may commit in a different order than they start, but no transaction stays open for an hour. Therefore, an
-event with a greater difference was backdated.
+Transactions may commit in a different order than they start, but none should stay open for an hour. Therefore, an
+event with a greater difference counts as backdated.
 """
 
 _parsed = json.JSONDecoder().decode
@@ -212,7 +212,7 @@ class Chain:
 
 
 def write_line(link: Link) -> str:
-    """Format a link as a line of the export; its event has the form that the API returns."""
+    """Format a link as a line of the export. The event has the members that the API returns, except ``seal``."""
     event = link.event
     return _compact(
         {

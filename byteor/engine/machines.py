@@ -230,7 +230,7 @@ class OfferAction(StrEnum):
 
 
 class AgentProgress(StrEnum):
-    """An agent's progress with one offer. It only moves forward."""
+    """An agent's progress with one offer. The agent's reports only move it forward."""
 
     PENDING = "pending"
     OFFERED = "offered"

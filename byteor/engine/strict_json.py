@@ -1,7 +1,8 @@
-"""The strict reader of untrusted JSON. It refuses text that two JSON parsers may read as different values.
+"""The strict reader of untrusted JSON, which refuses much of the text that JSON parsers read differently.
 
-In addition to malformed text, the reader refuses duplicate keys, NaN and infinities, numbers out of range, NUL and lone
-surrogates in strings, a byte order mark, and text that exceeds the caller's ``JsonLimits``.
+In addition to malformed text, the reader refuses duplicate keys, NaN and infinities, numbers out of range, a byte order
+mark, and text that exceeds the caller's ``JsonLimits``. It refuses NUL and lone surrogates in strings unless these
+limits allow them. It reads all integers exactly, even those that no double can represent.
 
 Python's own scanner reads the text. Text that the scanner refuses is read again, token by token, to find the first
 fault, so that the messages are the same on every Python version. Time and memory are proportional to the size of the

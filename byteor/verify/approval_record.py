@@ -1,4 +1,4 @@
-"""Compares an approval record with the delivered bundle and the issued credential."""
+"""Verifies an approval record, and compares it with the delivered bundle and the issued credential."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command ``byteor-verify``: its arguments, its output and its exit codes."""
+"""The command ``byteor-verify``: its arguments and its exit codes."""
 
 from __future__ import annotations
 

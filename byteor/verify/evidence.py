@@ -29,7 +29,7 @@ _SIGNED_FIELDS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """The files to verify. ``is_export`` is True for an export, which contains a copy of the bundle's credential."""
+    """The files to verify. In an export (``is_export``), a credential in the bundle must also be a separate file."""
 
     bundle: bytes
     envelope: bytes
@@ -216,7 +216,7 @@ def _check_configuration(bundle: VerifiedBundle) -> None:
 
 
 def _verify_later_approval(text: str, manifest: Manifest, keyset: KeySet) -> credential.Payload:
-    """Check that the approval granted after a break-glass deployment matches the manifest. Raises Refused."""
+    """Verify the approval granted after a break-glass deployment against the manifest. Raises Refused."""
     payload = credential.verify(
         text,
         keyset=keyset,
@@ -246,7 +246,7 @@ def _issued_at(text: str) -> datetime:
 def _read_unsigned(data: bytes | None, manifest: Manifest, bundle_hash: str) -> Json:
     """Return the fields of deployment.json that no signature covers.
 
-    The server adds this file without a signature. Raises Unproven if it is malformed or contradicts a signed value.
+    The server adds this file without a signature. Raises Unproven if it is malformed or differs from a signed value.
     """
     if data is None:
         return {}

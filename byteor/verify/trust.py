@@ -105,7 +105,7 @@ class Trust:
         return [{**signature._asdict(), "trusted": self.is_chosen} for signature in signatures]
 
     def document(self) -> Json:
-        """Return the trusted keys as JSON data."""
+        """Return the source of the keys, whether the caller named it, and the named key ids as JSON data."""
         return {"source": self.source, "named": self.is_named, "trusted_kids": sorted(self.kids)}
 
     def __str__(self) -> str:

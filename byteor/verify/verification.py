@@ -92,7 +92,7 @@ def _prove_ledger(options: argparse.Namespace) -> tuple[LedgerProof, Trust]:
 
 
 def _read_trust(options: argparse.Namespace, exported_keys: bytes | None, source: str) -> Trust:
-    """Return the key set of --keys or, without that option, of the export. Raises Unproven or Refused."""
+    """Return the trusted keys: those of --keys or of the export, limited by --trust. Raises Unproven or Refused."""
     if options.keys is not None:
         keyset = KeySet.parse(read_file(options.keys))
         return Trust(keyset=keyset, source=str(options.keys), is_named=True, kids=options.trust)

@@ -1,4 +1,4 @@
-"""Request bodies within size limits, and responses, without scarce resources while a client sends or receives.
+"""Receiving bodies within size limits, and sending responses, without occupying scarce resources for slow clients.
 
 A view authenticates the caller, then calls ``check_declared_length``, and only then reads the body. Forms of the
 console and of ``/auth`` go through ``receive_form`` before Django reads them. The scarce resources are database
@@ -20,7 +20,7 @@ from byteor_cloud.concurrency import deadline
 from byteor_cloud.database.connections import release_connection
 from byteor_cloud.errors import DomainError, InvalidInput, PayloadTooLarge, RequestTimeout, unresponsive_database_error
 
-# The size limit in bytes for forms of callers who are not signed in. The forms of /auth contain only a token.
+# The size limit in bytes for forms of callers who are not signed in. The form of /auth contains only a CSRF token.
 ANONYMOUS_FORM_BYTES = 64 * 1024
 _PIECE_BYTES = 16 * 1024
 _reading = threading.BoundedSemaphore(1)

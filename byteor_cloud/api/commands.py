@@ -33,5 +33,5 @@ class Command:
 def command(
     *, check: Callable[..., object] = lambda row, **body: None, creates: str | None = None
 ) -> Callable[[Callable[..., Any]], Command]:
-    """Turn a function that an ``Operation`` decorates into a command."""
+    """Return a decorator that turns a function, already decorated by an ``Operation``, into a command."""
     return lambda run: Command(run.operation, run, check, creates)  # type: ignore[attr-defined]  # set by ``Operation``

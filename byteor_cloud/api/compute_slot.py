@@ -1,4 +1,4 @@
-"""The compute slot of an API process: one request at a time computes, in a child process with a lower priority.
+"""The compute slot of an API process: it runs one long computation at a time, in a low-priority child process.
 
 A thread that computes keeps the interpreter's lock for milliseconds at a time and so delays every other request of its
 process. While a request waits for the slot or holds it, it occupies no database connection. It occupies no request slot
@@ -34,7 +34,7 @@ from byteor_cloud.server import draining
 from byteor_cloud.storage import data_folders
 
 # Inputs of at most this size are computed in this process, unless the function reads files. A plan of 25 stages
-# compiles in half a millisecond, or in seven if most of its names are misspelled. Sending an input to the child process
+# compiles in half a millisecond, or in 7 ms if most of its names are misspelled. Sending an input to the child process
 # and its result back takes half a millisecond, or longer while other requests compute.
 SMALL_BYTES = 2048
 MAX_WAIT_S = 20.0
@@ -106,8 +106,9 @@ def _result(message: bytes) -> Any:
 def compute_slot(request: HttpRequest) -> Iterator[None]:
     """Hold this process's compute slot during the block, without a database connection.
 
-    The request slot is released during the block, except while ``_MAX_WAITING_BYTES`` is exceeded. Raises Unavailable
-    if the compute slot or then the request slot does not become free in time, or if too many requests are waiting.
+    The request slot is released during the block, unless ``_MAX_WAITING_BYTES`` is exceeded at its start. Raises
+    Unavailable if the compute slot or then the request slot does not become free in time, or if too many requests are
+    waiting. Outside an event loop, there is no slot.
     """
     if is_module_patched("threading"):
         with _slot.held(request, 0):

@@ -12,7 +12,7 @@ from byteor_cloud.api.parameters import Parameter
 
 
 class DeclaringView:
-    """A view with an ``Operation`` for each action, or for each method where a view has no actions."""
+    """A view with an ``Operation`` for each documented action, or for each documented method if it has no actions."""
 
     # The section of the OpenAPI document that lists the view's operations.
     tag: ClassVar[Tag]

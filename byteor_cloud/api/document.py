@@ -41,7 +41,10 @@ def _rendered() -> dict[str, _Rendered]:
 
 
 def _format(request: HttpRequest) -> str:
-    """Return the format in ``?format=``. Without it, return JSON if the Accept header names JSON, otherwise YAML."""
+    """Return the format in ``?format=``. Without it, return JSON if the Accept header names JSON, otherwise YAML.
+
+    Raises InvalidInput for an unknown format.
+    """
     requested = request.GET.get("format")
     if requested is None:
         return "json" if "json" in request.headers.get("Accept", "").lower() else "yaml"

@@ -24,7 +24,7 @@ def read_tags(header: str) -> set[str]:
 
 
 def matches_tag(header: str, etag: str) -> bool:
-    """Return whether an ``If-None-Match`` header contains the ETag. The comparison is weak (RFC 9110, 13.1.2)."""
+    """Return whether ``If-None-Match`` contains the ETag or ``*``. The comparison is weak (RFC 9110, 13.1.2)."""
     if header == etag:
         return True
     return not {tag.removeprefix("W/") for tag in read_tags(header)}.isdisjoint({etag, "*"})
@@ -35,6 +35,6 @@ def not_modified(response: Any) -> HttpResponse:
     unchanged = HttpResponse(status=304, headers=dict(response.items()))
     for name in ("Content-Type", "Content-Length", "Content-Disposition"):
         unchanged.headers.pop(name, None)
-    # Close the file of the original response with this one, although that response is not sent.
+    # Closing this response also closes the file of the original one, which is not sent.
     unchanged._resource_closers.extend(response._resource_closers)  # type: ignore[attr-defined]  # a private attribute
     return unchanged

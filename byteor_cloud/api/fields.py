@@ -54,7 +54,7 @@ _JSON_TYPES: tuple[tuple[type[serializers.Field[Any, Any, Any, Any]], type | tup
 def check_json_type(field: serializers.Field[Any, Any, Any, Any], value: Any) -> Any:
     """Return the errors if the JSON type of ``value`` is wrong, otherwise None or an empty dictionary.
 
-    DRF would read 5 as "5", and "yes" as true.
+    DRF would read 5 as "5", and "yes" as true. It checks null, objects and arrays itself.
     """
     if value is None:
         return None  # the field itself accepts or rejects null
@@ -68,7 +68,7 @@ def check_json_type(field: serializers.Field[Any, Any, Any, Any], value: Any) ->
     return None
 
 
-# White space and invisible characters, listed because regular expression engines differ in what \s matches.
+# White space, control characters and other invisible characters. \s would not match all of them.
 _SPACES = r"\u0000-\u0020\u007f-\u00a0\u1680\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ufeff"
 NOT_BLANK = f"[^{_SPACES}]"
 NAME = f"^[^{_SPACES}]([^{_SPACES.replace('0020', '001f')}]*[^{_SPACES}])?$"
@@ -76,7 +76,7 @@ _NAME_RULE = "Must be one line of visible characters, without spaces around them
 
 
 class _KeepsEmptyText:
-    """Mixin that keeps an empty string in a form, which DRF would treat as a missing field."""
+    """Mixin that keeps an empty string in a form, which DRF may treat as null or as a missing field."""
 
     field_name: str | None
 
@@ -106,7 +106,7 @@ class HashField(TextField):
 
 
 class IdField(_KeepsEmptyText, serializers.UUIDField):
-    """A UUID in its canonical form, with dashes."""
+    """A UUID in the form with four dashes."""
 
     def to_internal_value(self, data: Any) -> UUID:
         """Return the id. Raises ValidationError."""
@@ -135,8 +135,8 @@ def _check_items(child: Any, items: Iterable[tuple[object, Any]]) -> dict[str, A
     return dict(islice(((key, found) for key, found in wrong if found), MAX_FIELD_ERRORS))
 
 
-# Strict and ModelSerializer have comments instead of docstrings: a docstring would become the description of every
-# schema whose class has none.
+# StrictSerializer and ModelSerializer have comments instead of docstrings: a docstring would become the description of
+# every schema whose class has none.
 class StrictSerializer(serializers.Serializer[Any]):
     # Base of serializers that reject unknown fields, so that a misspelled field is not silently ignored. An update may
     # contain read-only fields, which are ignored. In the OpenAPI document, ``refuses_unknown`` becomes
@@ -191,7 +191,7 @@ class EnvironmentRelatedField(serializers.PrimaryKeyRelatedField[Any]):
         return queryset.filter(environment=self.context["view"].environment)
 
     def fail(self, key: str, **kwargs: Any) -> Any:
-        """Raise the error. Its message names the kind of the missing row."""
+        """Raise the error. The message for a missing row names its kind."""
         return super().fail(key, what=self.what, **kwargs)
 
 
@@ -204,7 +204,7 @@ class NameField(TextField):
     def to_internal_value(self, data: Any) -> str:
         """Return the name. Raises ValidationError."""
         value = super().to_internal_value(data)
-        # The pattern excludes most invisible characters. This check excludes all others except spaces.
+        # The pattern does not exclude all non-printable characters.
         if not value.isprintable():
             raise serializers.ValidationError("Control characters are not allowed.", code="character")
         return value

@@ -39,7 +39,7 @@ def _has_labels(column: str, given: Iterable[Iterable[str]]) -> Q:
         key, has_value, value = term.partition("=")
         if has_value:
             if equal.setdefault(key, value) != value:
-                return Q(pk__in=[])  # a label has one value
+                return Q(pk__in=[])  # a label has only one value, so no row matches
         elif key.startswith("!") and key != "!":
             condition &= ~Q(**{f"{column}__has_key": key[1:]})
         else:

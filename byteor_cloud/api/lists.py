@@ -34,7 +34,7 @@ def shown_columns(serializer: type[Any]) -> frozenset[str]:
 
 def _paths(serializer: Any) -> Iterator[tuple[str, str]]:
     for name, field in getattr(serializer, "fields", {}).items():
-        # A method with the name of a column returns that column.
+        # A method field with the name of a column shows that column.
         yield name, (name if field.source == "*" else field.source).replace(".", "__")
 
 

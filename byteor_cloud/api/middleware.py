@@ -1,4 +1,4 @@
-"""Middleware for every request: request ids, and the refusal of writes while the disk is full."""
+"""Middleware that sets request ids, and middleware that refuses writes while the disk is almost full."""
 
 from __future__ import annotations
 

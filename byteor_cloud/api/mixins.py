@@ -20,7 +20,7 @@ __all__ = ["CreateMixin", "Created", "DestroyMixin", "ListModelMixin", "Retrieve
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """The result of a POST. Only its response contains ``secrets``. ``is_new`` is false if the row existed already."""
+    """The result of a POST. Only the POST's response contains ``secrets``. ``is_new`` is false for an existing row."""
 
     row: Model
     secrets: dict[str, Any] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class CreateMixin(ResourceViewSet):
         return response
 
     def perform_create(self, data: dict[str, Any]) -> Model | Created:
-        """Call the service with the checked body."""
+        """Call the service with the checked body. Return the row, or a Created."""
         raise NotImplementedError  # pragma: no cover  every subclass overrides it
 
 

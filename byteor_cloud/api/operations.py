@@ -94,7 +94,7 @@ class Operation:
     """
 
     id: str  # in camelCase, starting with a verb, because generated clients name their functions after it
-    needs: StrEnum | None  # the required permission; None if the credential's family is sufficient
+    needs: StrEnum | None  # the required permission; None if none is required
     summary: str = ""
     description: str = ""
     _: KW_ONLY
@@ -102,7 +102,8 @@ class Operation:
     credentials: tuple[StrEnum, ...] = ()  # the accepted families, if they differ from the view's
     parameters: Mapping[str, Parameter] = field(default_factory=dict)  # the query parameters by name
     # The serializer of the body. If it is None, the view's own methods have no body, and mixins use the view's
-    # serializer. ``responses`` has the serializers by status; if it is None, the response has the view's serializer.
+    # serializer. ``responses`` is the serializer of the response, or the serializers by status. If it is None, the
+    # response has the view's serializer.
     body: Any = None
     responses: Any = None
     # The errors in addition to those of the view and the mixin, and to those that any request or body can cause.

@@ -1,4 +1,4 @@
-"""Declarations of query parameters, which both check requests and document the operation."""
+"""Declarations of query parameters and a header, which both check requests and document operations."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def time_parameter(lookup: str | None = None, **more: Any) -> Parameter:
 
 
 def sha256_parameter(lookup: str | None = None, **more: Any) -> Parameter:
-    """Declare a parameter that is a SHA-256: ``sha256:`` and 64 hexadecimal digits."""
+    """Declare a parameter that is a SHA-256: ``sha256:`` and 64 lower-case hexadecimal digits."""
     return pattern_parameter(SHA256, "Must be sha256: and 64 lower-case hexadecimal digits.", lookup=lookup, **more)
 
 
@@ -156,7 +156,7 @@ IDEMPOTENCY_KEY = pattern_parameter(
 
 
 def check_query(declared: Mapping[str, Parameter], given: QueryDict) -> dict[str, Any]:
-    """Return the query's parsed parameters by name. Raises InvalidInput that names each invalid parameter."""
+    """Return the query's parsed parameters by name. Raises InvalidInput that lists invalid and missing parameters."""
     values: dict[str, Any] = {}
     errors: list[ParameterError] = []
     for name, texts in given.lists():

@@ -1,4 +1,4 @@
-"""Strict parsers of request bodies. They reject what PostgreSQL cannot store and what JSON parsers disagree about."""
+"""Strict parsers of JSON bodies, without duplicate keys or characters that PostgreSQL cannot store, and of uploads."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class _ReceivingHandler(FileUploadHandler):
 
     @override
     def file_complete(self, file_size: int) -> ReceivedFile:
-        """Return the complete file after it is on the disk. Waiting for the disk here occupies no request slot."""
+        """Return the complete file, which is on the disk if the store keeps it. The wait occupies no request slot."""
         assert self._file is not None  # noqa: S101  Django calls ``new_file`` first
         self._file.make_durable()
         file, self._file = self._file, None
@@ -118,7 +118,7 @@ class _CountingStream:
 
 
 class UploadParser(MultiPartParser):
-    """A parser of multipart bodies with one file. It streams the file to disk, hashes it and rejects truncation."""
+    """A parser of multipart bodies. It streams files to the disk, hashes them, and rejects truncated bodies."""
 
     def parse(
         self,
@@ -128,8 +128,8 @@ class UploadParser(MultiPartParser):
     ) -> Any:
         """Return the fields and the files. After an error, no file is left behind.
 
-        Raises DRF's ParseError for malformed bodies, otherwise a DomainError, for example LengthRequired,
-        PayloadTooLarge, RequestTimeout or InsufficientStorage.
+        Raises DRF's ParseError for malformed bodies, and DomainErrors, for example LengthRequired, PayloadTooLarge,
+        RequestTimeout or InsufficientStorage.
         """
         request = (parser_context or {})["request"]._request
         if bodies.is_chunked(request):

@@ -1,4 +1,4 @@
-"""The conversion of every error to an RFC 9457 problem response, or to an HTML page for browsers."""
+"""The conversion of errors to an RFC 9457 problem response, or to an HTML page for browsers."""
 
 from __future__ import annotations
 

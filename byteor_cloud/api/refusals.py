@@ -7,7 +7,7 @@ import time
 
 import structlog
 
-# A refusal takes as long as a heartbeat. At this pace, a flood takes a twentieth of a core per process (docs/scale.md).
+# A refusal takes as long as a heartbeat. At this pace, refusals hardly delay valid requests (docs/scale.md).
 PER_S, BURST, LONGEST_S = 100.0, 50, 5.0
 _LOG_EVERY_S = 10.0
 logger = structlog.get_logger(__name__)
@@ -30,13 +30,13 @@ class Tally:
 
 
 class Pace:
-    """A pace that allows a burst of ``BURST`` refusals, and further ones one after the other at ``PER_S`` per second.
+    """A pace that allows a burst of ``BURST`` refusals, and then ``PER_S`` per second. No delay exceeds ``LONGEST_S``.
 
     The number of delayed refusals is logged at most every ten seconds.
     """
 
     def __init__(self) -> None:
-        self._due = 0.0  # when the next refusal is due; in the past unless there were many refusals
+        self._due = 0.0  # when the latest refusal is due; in the past unless there were many
         self._delayed = Tally("refusals_delayed")
 
     def wait(self) -> float:

@@ -1,4 +1,4 @@
-"""The JSON of responses, encoded in pieces, so that a response of several MiB does not delay other requests."""
+"""The JSON of responses, encoded in pieces, so that other requests are not delayed until several MiB are encoded."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ class _Encoder(JSONEncoder):
 
 
 def json_pieces(value: Any, *, sort_keys: bool = False, ensure_ascii: bool = True) -> Iterator[str]:
-    """Yield the text of ``json.dumps`` with DRF's encoder and the shortest separators, in pieces.
+    """Yield the JSON of ``value``, encoded as by DRF with the shortest separators, in pieces.
 
-    Other requests may compute between the pieces. Raises ValueError for NaN and infinities.
+    The text of a JsonText may be yielded unchanged, unless ``sort_keys`` is set. Other requests may compute between the
+    pieces. Raises ValueError for NaN and infinities.
     """
     options: dict[str, Any] = {"sort_keys": sort_keys, "ensure_ascii": ensure_ascii, "separators": (",", ":")}
     encode = _Encoder(allow_nan=False, **options).encode

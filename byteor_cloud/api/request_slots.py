@@ -1,8 +1,9 @@
-"""Request slots: all requests but probes, scrapes and heartbeats share ``BYTEOR_CLOUD_API_THREADS`` slots fairly.
+"""Request slots: requests share ``BYTEOR_CLOUD_API_THREADS`` slots fairly, except for static files, probes, scrapes
+and heartbeats, which need none.
 
 In an event loop, each request in progress delays all others a little and competes for database connections. Requests
 that find no free slot wait, and organizations take turns (``byteor_cloud.concurrency.fair``), so that a burst from one
-organization delays neither other organizations nor heartbeats and probes.
+organization hardly delays other organizations, heartbeats and probes.
 
 A slot counts for a caller in an organization. The caller is known only after its credential has been verified, which
 already needs a slot. Until then, the request counts for the last caller that used the same credential for the same
@@ -51,8 +52,8 @@ class RequestSlot:
     def take(self) -> None:
         """Take the slot, or wait for it.
 
-        Raises Unavailable if the total waiting time of the request is used up (a request whose body has arrived always
-        gets ``LEAST_S``), or if too many requests are waiting.
+        Raises Unavailable if the total waiting time of the request is used up (a request that had a slot
+        before gets at least ``LEAST_S``), or if too many requests are waiting.
         """
         if self._was_held:  # the body has arrived: wait at least ``LEAST_S`` before discarding it
             deadline.ensure_least()
@@ -60,7 +61,7 @@ class RequestSlot:
         began = time.monotonic()
         with deadline.waiting() as left_s:
             patience_s = self._patience_s if left_s is None else min(self._patience_s, left_s)
-            # A request that had a slot before goes first, since its body has arrived already.
+            # A request that had a slot before goes first among its caller's, since its body is probably in memory.
             _slots.take(self.holder, timeout_s=patience_s, is_first=self._was_held)
         self._is_held = self._was_held = True
         self._patience_s -= time.monotonic() - began

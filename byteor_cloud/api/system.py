@@ -1,4 +1,4 @@
-"""Liveness, readiness and metrics, which need no credential, the access log, and the counters of requests."""
+"""The views for liveness, readiness and metrics (without a credential), the access log, and the request counters."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class ReadyView(OpenView):
         503 with the names of the checks that failed. Use it for readiness probes and load balancers.
         """
         failed = run_checks([*CHECKS, *self.application_checks])
-        if "database" in failed:  # these checks need the database
+        if "database" in failed:  # leave out the checks that need the database
             unknown = {"migrations", *(check.name for check in self.application_checks)}
             failed = [name for name in failed if name not in unknown]
         if failed:
@@ -136,7 +136,7 @@ class ReadyView(OpenView):
 class MetricsView(OpenView):
     tag = Tag.HEALTH
     text: ClassVar[Shared[bytes]] = Shared(lambda: generate_latest(counters.registry()))
-    """The metrics of this service. The root URL configuration adds the metrics of the apps."""
+    """The metrics to show. The root URL configuration sets them, with the metrics of the apps."""
 
     @Operation("scrapeMetrics", None, responses={(200, "text/plain"): OpenApiTypes.STR})
     def get(self, request: Request) -> HttpResponse:
@@ -162,7 +162,7 @@ def _migrations() -> None:
 
 
 def _storage() -> None:
-    # One name per process, so that interrupted probes leave only one small file behind.
+    # One name per process, so that interrupted probes of a process leave at most one small file behind.
     name = f"ready/{os.getpid()}"
     default_storage.delete(name)
     default_storage.save(name, ContentFile(b"ready"))

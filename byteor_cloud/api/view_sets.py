@@ -38,7 +38,7 @@ from byteor_cloud.errors import (
 
 
 class IgnoreAccept(BaseContentNegotiation):
-    """Content negotiation that ignores ``Accept``: each route has only one media type."""
+    """Content negotiation that ignores ``Accept`` and chooses the view's first renderer."""
 
     def select_parser(self, request: Request, parsers: Any) -> Any:
         return DefaultContentNegotiation().select_parser(request, parsers)
@@ -98,7 +98,7 @@ class ResourceViewSet(DeclaringView, GenericViewSet[Any]):
 
     @classmethod
     def errors_of(cls, action: str) -> frozenset[type[DomainError]]:
-        """Return the errors that ``action`` can raise."""
+        """Return the errors that are declared for ``action``."""
         of_mixins = (vars(base).get("mixin_errors", {}).get(action, ()) for base in cls.__mro__)
         return frozenset(cls.common_errors).union(cls.operations[action].errors, *of_mixins)
 

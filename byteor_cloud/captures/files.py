@@ -44,7 +44,7 @@ def build_capture(archive: BinaryIO, into: Path) -> IncidentBundle:
 
 
 def size_of(capture: Path) -> int:
-    """Return the bytes of disk space that the folder takes, including all files and folders in it."""
+    """Return about how many bytes of disk space the folder takes, with all files and folders in it."""
     sizes = [path.stat().st_size if path.is_file() else 0 for path in (capture, *capture.rglob("*"))]
     return sum(max(1, -(-size // _BLOCK)) * _BLOCK for size in sizes)
 

@@ -16,7 +16,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def lower_priority() -> None:
-    """Lower this process's priority, and use the same core as every other process that called this function.
+    """Lower this process's priority. On Linux, also use the same core as other processes that called this function.
 
     Since compute processes share one core, the host's other cores remain free for the processes that serve requests.
     """

@@ -4,8 +4,8 @@ It has no Django, secrets or network, and cannot start other programs.
 
 ``python -m byteor_cloud.captures.process`` reads one JSON request from its first input line and writes JSON lines:
 ``dies_with_parent``, ``progress``, ``effect`` (for each of which it then reads one input line), ``verdict`` and ``run``
-(one for each fixture), and finally ``outcome``, ``refused`` or ``crashed``. The outcome of a trace is a line of
-``BODY`` and the body of a response.
+(one for each fixture), and finally ``outcome``, ``refused`` or ``crashed``. The outcome of a trace is a line
+that starts with ``BODY``.
 
 The process limits and seals itself (``sealing``) before it reads the capture. The process exits when its input is
 closed. On Linux, the kernel also kills it when the process that started it dies, even while it is stopped. If an op
@@ -48,15 +48,15 @@ from byteor_cloud.captures.fixtures import PARAMETER_SOURCES, check_fixture, jud
 from byteor_cloud.captures.host_share import lower_priority
 from byteor_cloud.captures.sealing import MEMORY_BYTES, limit, seal
 
-SILENCE_S = 900  # seconds; far longer than the time between two progress lines of the largest replay on a slow machine
+SILENCE_S = 900  # seconds; far longer than the expected time between two progress lines of a large replay
 _PR_SET_PDEATHSIG = 1
-_PROGRESS_STEPS = 200  # the steps in which a replay reports progress; more would keep the parent process busy
+_PROGRESS_STEPS = 200  # the number of steps in which a replay reports progress; more would keep the parent process busy
 BODY = b"body "
 MAX_FRAMES = 2 * 1024 * 1024  # the most Base64 characters of output frames that a replay's outcome contains
 # The most seconds of processor time. For other kinds, the limit that matters is ``SILENCE_S`` between two messages.
 _PROCESSOR_S = {"build": 120, "trace": 60, "check_fixture": 300}
 _MOST_PROCESSOR_S = 24 * 3600
-_FILE_BYTES = 1 << 30  # the size limit of each file that the process writes: twice the largest unpacked capture
+_FILE_BYTES = 1 << 30  # the size limit of each file that the process writes
 
 
 class _Parent:
@@ -138,7 +138,7 @@ def main() -> None:
     """Handle one request."""
     os.chdir(tempfile.gettempdir())
     parent = _Parent()
-    # If the parent died before this call, the input is closed.
+    # If the parent died before this call, the input is closed, and ``receive_request`` exits.
     if _die_with_parent():
         parent.send(dies_with_parent=True)
     request = parent.receive_request()
@@ -213,7 +213,7 @@ def _replay(
 
 
 def _encoded(frames: Mapping[str, bytes | None]) -> dict[str, str | None]:
-    """Return the output frames by egress in Base64; None for those that were not kept or exceed ``MAX_FRAMES``."""
+    """Return output frames by egress in Base64; None if not kept, and from the first that exceeds ``MAX_FRAMES``."""
     encoded: dict[str, str | None] = {}
     left = MAX_FRAMES
     for name, kept in frames.items():

@@ -6,7 +6,7 @@ extension modules) and for root. Sealing needs no privileges:
 
 - *Landlock* (Linux 5.13) restricts which files can be opened. It excludes ``/proc`` and the server's secrets.
 - *seccomp* blocks system calls that open sockets, start programs or act on other processes.
-- The process drops its capabilities, so that the child of a server that runs as root is restricted as well.
+- The process drops all capabilities but one for reading files, so that the child of a root process is restricted too.
 
 On other systems, and in containers that forbid these mechanisms, an audit hook still keeps Python code from connecting
 and from starting programs. ``in_force`` reports which seals the system supports. If a supported seal cannot be applied,
@@ -142,7 +142,7 @@ _PR_SET_NO_NEW_PRIVS = 38
 _WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE = 1 << 1, 1 << 2, 1 << 3, 1 << 14
 _CHANGE_DIR = 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8 | 1 << 13  # remove, create and move folders and files
 _RIGHTS = {1: (1 << 13) - 1, 2: 1 << 13, 3: _TRUNCATE, 5: 1 << 15}
-"""The rights that each version of Landlock added."""
+"""The rights to files that each version of Landlock added."""
 _SYSTEM_PATHS = (
     "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache", "/etc/localtime",
     "/usr/share/zoneinfo", "/dev/urandom", "/dev/zero",

@@ -1,7 +1,7 @@
 """The computations that an API process may run in ``byteor_cloud.computing.process``. Does not use Django.
 
 Arguments and results are pickled and sent over a socket, which takes the API process time in proportion to their size.
-Functions therefore return what their caller stores or sends, in its final form, instead of the engine's objects.
+Most functions therefore return what their caller stores or sends, in its final form, and not the engine's objects.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def _stage_errors(stages: Mapping[str, str], stage_config: Mapping[str, Any]) ->
 
 
 def _allowlist_errors(kind: str, entries: Any, pointer: str) -> list[FieldError]:
-    """Return the errors of an allowlist. Otherwise they would go unnoticed until a replay denies every side effect."""
+    """Return the errors of an allowlist. Otherwise they would go unnoticed until a replay denies side effects."""
     if not isinstance(entries, list):
         return [FieldError(pointer, "invalid", "Must be a list.")]
     errors = []

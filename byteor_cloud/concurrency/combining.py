@@ -27,8 +27,8 @@ class _Waiting[Item, Result]:
 class Combiner[Item, Result]:
     """Collects items that threads or greenlets submit concurrently, and calls ``work`` on batches of them.
 
-    There is no background thread. One caller is the leader: it calls ``work`` with all waiting items, and then makes
-    the first caller that arrived in the meantime the leader. A caller that finds no leader handles its item itself.
+    There is no background thread. One caller is the leader: it calls ``work`` with a batch of waiting items, and then
+    makes the first caller that is still waiting the leader. A caller that finds no leader becomes the leader.
 
     Before it collects a batch, the leader lets ready greenlets run first. In an event loop, these are the requests that
     have already arrived, and they join the batch. This doubles the size of batches, while a second concurrent leader

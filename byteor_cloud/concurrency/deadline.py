@@ -2,11 +2,11 @@
 
 A database server whose processes are stopped keeps its connections open and sends nothing, so only a time limit reveals
 it. Separate limits for the many waits of a request would add up, so all of them share one allowance. Time spent on a
-slow client, in a long poll, or on computing does not count.
+slow client, in a long poll, or on computing and waiting for the compute slot does not count.
 
 PostgreSQL itself cancels a statement after ``database.connections.TIMEOUTS``, shortly before the deadline. A live
-server therefore reports a slow statement, and the connection survives. Only a server that hangs, or a request with
-several slow statements, reaches the deadline.
+server therefore reports a slow statement, and the connection survives. A request reaches the deadline only if
+the server hangs, or after several long waits.
 """
 
 from __future__ import annotations

@@ -30,11 +30,11 @@ class _Waiter:
 class FairSlots:
     """A number of slots, for which requests take turns by organization, then by group, then by caller.
 
-    An organization may hold at most half of the slots, or the only one if there is just one.
+    An organization gets no further slot while it holds half of them (rounded down, but at least one).
 
     A caller that acts in many organizations counts in each of them with all of its slots, so that belonging to more
     organizations does not yield more slots. Among holders with equally many slots, the one that was served longest ago
-    is next. The requests of one caller are served in order of arrival.
+    is next. The requests of one caller are served in order of arrival, except with ``is_first``.
     """
 
     def __init__(self, count: int, *, waiting: int) -> None:

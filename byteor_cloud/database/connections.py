@@ -31,8 +31,8 @@ _poll = get_original("select", "poll")
 # The environment variable with the kind of the process (a key of TIMEOUTS). It is set before Django starts.
 PROCESS_KIND_VARIABLE = "BYTEOR_PROCESS_KIND"
 _NAME = b"frequent"  # the name of a FrequentStatement's prepared statement
-# In addition to its pool, an API process has one connection for notifications (``byteor_cloud.database.notices``), one
-# to look up agent keys, and two for heartbeats.
+# The connections that are counted for an API process in addition to its pool: one for notifications
+# (``byteor_cloud.database.notices``), one to look up agent keys, and two for heartbeats.
 API_CONNECTIONS = 4
 WORKER_CONNECTIONS = 1  # the connection that receives notifications of new jobs
 CONNECT_S = 5  # seconds until an attempt to connect times out
@@ -54,7 +54,7 @@ TIMEOUTS = {"api": Timeouts(7, 5, 60), "worker": Timeouts(600, 60, 600)}
 
 
 class Unresponsive(psycopg.OperationalError):
-    """The server, or the pooler in front of it, did not respond before the deadline."""
+    """The server did not respond, or no pooled connection became free, before the deadline."""
 
     def __init__(self) -> None:
         super().__init__("the database is not responding")
@@ -98,7 +98,7 @@ def pool_size(threads: int) -> int:
 
 
 def connections_needed(*, api_processes: int, threads: int, workers: int) -> int:
-    """Return the number of connections that these processes, and a few commands, may open in total."""
+    """Return the number of connections to provide for these processes and a few commands in total."""
     own = API_CONNECTIONS * api_processes + WORKER_CONNECTIONS * workers
     return (api_processes + workers) * pool_size(threads) + own + COMMANDS * COMMAND_CONNECTIONS
 
@@ -166,10 +166,10 @@ def direct_connection() -> Connection:
 
 
 def run_prepared(statement: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
-    """Run a prepared statement, which PostgreSQL plans only once per connection. Return its rows.
+    """Run a statement that is prepared once per connection, and return its rows.
 
-    Use it for the most frequent statements. Django's cursors insert the parameters into the statement, so PostgreSQL
-    plans each execution again.
+    Use it for the most frequent statements: PostgreSQL can reuse its plan. Django's cursors insert the parameters into
+    the statement, so PostgreSQL plans each execution again.
     """
     connection.ensure_connection()
     session: Any = connection.connection

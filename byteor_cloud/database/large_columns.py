@@ -80,7 +80,7 @@ def with_small_values(queryset: QuerySet[Any], shown: Collection[str]) -> QueryS
     if not paths:
         return queryset
     found: QuerySet[Any] = queryset.annotate(**{_alias(path): SmallValue(F(path)) for path in paths})
-    found._iterable_class = _small_value_rows(tuple(paths))  # see ``database.connections.pause_between_rows``
+    found._iterable_class = _small_value_rows(tuple(paths))  # the attribute has no public name
     return found
 
 

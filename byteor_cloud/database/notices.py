@@ -22,8 +22,8 @@ from byteor_cloud.concurrency import deadline
 from byteor_cloud.database.connections import direct_connection, wait_for
 
 LEASE_S, PING_S, RETRY_S = 0.9, 0.3, 0.2
-# A connection that does not respond for this long is replaced. This is longer than the lease, because a server that is
-# only busy would be loaded further by new connections and by the caches that are refilled after them.
+# A connection that does not respond for this long is replaced. This is longer than the lease, because
+# reconnecting and refilling the caches would put more load on a server that is only busy.
 RESPONSE_S = 5.0
 logger = structlog.get_logger(__name__)
 

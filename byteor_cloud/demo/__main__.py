@@ -35,7 +35,10 @@ def _stop(number: int, frame: object) -> None:
 
 
 def main() -> int:
-    """Run the demo and return 0 if every step succeeded. With ``--serve``, keep serving until stopped."""
+    """Run the demo, and with ``--serve`` keep serving until stopped.
+
+    Returns 1 if a step failed, 130 if the demo was interrupted without ``--serve``, and otherwise 0.
+    """
     parser = argparse.ArgumentParser(
         prog="byteor_cloud.demo",
         description="Run the demo once through the public API. Exits with 0 if every step succeeded.",

@@ -1,7 +1,7 @@
 """The steps of the demo, from a new organization to a rollback, all through the public API with two exceptions.
 
-``manage.py`` creates the first account and the reviewer's sign-in link, with which the reviewer signs in to the console
-and creates a token there.
+``manage.py`` creates the organization with its first account, and the reviewer's sign-in link. The reviewer signs in to
+the console with this link and creates a token there.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class ApiClient:
         return response.json()
 
     def wait(self, path: str, event: str, is_done: Callable[[Any], bool]) -> Any:
-        """Poll ``path`` until ``is_done`` accepts its JSON, and return the JSON. Raises DemoError after a minute."""
+        """Poll ``path`` until ``is_done`` accepts its JSON, and return it. Raises DemoError on failure or timeout."""
         deadline = time.monotonic() + TIMEOUT_S
         while time.monotonic() < deadline:
             if is_done(found := self("GET", path)):
@@ -55,7 +55,7 @@ def print_step(step: str, **facts: object) -> None:
 
 
 def free_address() -> str:
-    """Return 127.0.0.1 with the first free port, starting at 8080."""
+    """Return 127.0.0.1 with the first free port, starting at 8080. Raises DemoError if none is free."""
     for port in range(FIRST_PORT, LAST_PORT):
         with contextlib.closing(socket.socket()) as probe:
             # gunicorn also sets this option, so a port in TIME_WAIT counts as free.

@@ -1,4 +1,4 @@
-"""gunicorn's worker class: an event loop in which a slow client costs only a file descriptor.
+"""gunicorn's worker class: an event loop in which a slow client costs little more than a file descriptor.
 
 A greenlet serves each connection. While it waits for the client, it occupies no thread and, because of
 ``byteor_cloud.api.bodies``, no database connection. Clients below the minimum rate are disconnected. For clients so
@@ -49,13 +49,13 @@ _BURST_PIECES = 64
 _poll = get_original("select", "poll")
 
 
-# Rate limits bound the requests of verified callers. All other requests, and those after a refusal, take at most a
-# quarter of the time.
+# Rate limits bound the requests of verified callers. The turns of all other requests, and of those after a refusal,
+# take at most a quarter of the time.
 _turns_of_callers, _turns_of_strangers = Turns(), Turns(rest=3.0)
 
 
 class WaitBudget:
-    """The time for which one client may keep the server waiting: ``PATIENCE_S``, plus one second per 1,000 bytes.
+    """The time that a client may take for one request or response: ``PATIENCE_S``, plus one second per 1,000 bytes.
 
     Only time in which the server waits for the client counts, not time in which the server works.
     """
@@ -156,7 +156,7 @@ class PacedSocket:
 
     @property
     def may_be_hung_up(self) -> bool:
-        """Whether the client is not waiting for a response. Such a client may still send the rest of a refused body."""
+        """Whether a shutdown may close the connection: it is idle, or it has sent a response and handles no request."""
         return self.is_idle or (self._was_served and not self.is_handled)
 
     def hang_up(self) -> None:
@@ -244,7 +244,7 @@ util.write_error = write_error
 
 
 class ConnectionWorker(GeventWorker):  # type: ignore[misc]  # gunicorn ships no types
-    """gunicorn's gevent worker with a minimum rate for clients. Its shutdown waits only for responses."""
+    """gunicorn's gevent worker with a minimum rate for clients. Its shutdown does not wait for idle clients."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -277,9 +277,9 @@ class ConnectionWorker(GeventWorker):  # type: ignore[misc]  # gunicorn ships no
 
     @override
     def notify(self) -> None:
-        """Report to the arbiter every second that this process is alive.
+        """Report to the arbiter that this process is alive. gunicorn calls this every second.
 
-        During shutdown, also start ``draining`` and disconnect the clients that are not waiting for a response.
+        During shutdown, also start ``draining`` and close the connections that need not stay open (``may_be_hung_up``).
         """
         super().notify()
         if not self.alive:

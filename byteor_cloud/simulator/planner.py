@@ -1,4 +1,4 @@
-"""The decisions of simulated agents, without I/O. They depend only on the seed, the time and the responses."""
+"""The decisions of simulated agents, without I/O. They depend only on the setup, the time and the responses."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ from .wire import BadResponse, Response, read_response
 MAX_CONNECTIONS = 1000
 _CONNECT_TIMEOUT_S = 10.0
 _RESPONSE_TIMEOUT_S = 30.0
-# The server closes idle connections after 75 s. The pool does not reuse connections that have been idle for this long,
-# because a request that is sent at the moment of the close would be lost.
+# The server closes idle connections after 75 s. The pool stops reusing idle connections earlier, because a request that
+# is sent at the moment of the close would be lost.
 _MAX_IDLE_S = 50.0
 _SLOW_PIECES = 8
 _READ_SIZE = 256 * 1024

@@ -1,4 +1,4 @@
-"""The scenarios of simulated fleets, and the choice of the agents that they affect. A seed determines everything."""
+"""The scenarios of simulated fleets, and the agents that they affect. A seed determines all random values."""
 
 from __future__ import annotations
 

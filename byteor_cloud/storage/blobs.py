@@ -30,7 +30,7 @@ from byteor_cloud.storage.object_store_errors import object_store_errors
 
 MODE = 0o644
 _BATCH_BYTES = 4 << 20
-_ADVISE = getattr(os, "posix_fadvise", None)  # only on Linux; elsewhere the kernel decides when to write
+_ADVISE = getattr(os, "posix_fadvise", None)  # missing on macOS, where the kernel decides when to write
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 logger = structlog.get_logger(__name__)
 
@@ -65,8 +65,8 @@ class ReceivedFile(UploadedFile):  # type: ignore[type-arg]  # not generic at ru
         """Write and hash the next bytes. Raises OSError.
 
         The bytes go only to the kernel's memory. From time to time, this method makes the kernel write them to the
-        disk, while other requests run. ``make_durable`` then has little to wait for, and the kernel never blocks a
-        write.
+        disk, while other requests run. ``make_durable`` then has little to wait for, and the kernel seldom blocks
+        a write.
         """
         self._digest.update(piece)
         left = memoryview(piece)
@@ -110,7 +110,7 @@ class ReceivedFile(UploadedFile):  # type: ignore[type-arg]  # not generic at ru
 
 @contextmanager
 def _storage_errors() -> Iterator[None]:
-    """Convert storage errors to Unavailable: an operator must repair the storage, and callers can retry later."""
+    """Convert errors of the object store or the disk to Unavailable: callers can retry after an operator's repair."""
     try:
         yield
     except object_store_errors() as error:
@@ -182,7 +182,7 @@ def _missing_blob() -> Iterator[None]:
 
 
 def _is_mounted() -> bool:
-    """Return False if a local storage's folder is missing, which means that the whole disk is missing."""
+    """Return False if a local storage's folder is missing, probably because its disk is not mounted."""
     store = default_storage._wrapped  # type: ignore[attr-defined]  # an attribute of Django's lazy object
     return not isinstance(store, FileSystemStorage) or Path(store.path("sha256")).is_dir()
 

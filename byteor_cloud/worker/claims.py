@@ -42,7 +42,7 @@ class FetchedJob:
 
     @property
     def owners(self) -> tuple[str, ...]:
-        """The organization, and the person behind the job if there is one."""
+        """The organization (or the installation), and the person behind the job if there is one."""
         owner = str(self.queue).partition(":")[2]
         return (owner, self.person) if self.person else (owner,)
 

@@ -26,7 +26,7 @@ def lock_folder() -> Path:
 
 
 def delete_dead_workers(*, except_for: int | None) -> None:
-    """Delete the rows of workers on this host whose process is dead, since the kernel has unlocked their files."""
+    """Delete the rows of workers on this host whose lock files are unlocked, because their processes are dead."""
     try:
         paths = [path for path in lock_folder().iterdir() if path.name.isdigit() and path.name != str(except_for)]
     except OSError:

@@ -1,7 +1,7 @@
 """The job queue, stored in procrastinate's tables. A job is enqueued in the transaction of the change that needs it.
 
 Each job belongs to a lane and to an organization or the installation, and may name the person behind it.
-``byteor_cloud.worker`` runs the jobs.
+``byteor_cloud.worker.process`` runs the jobs.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Claim:
         """Lock the job for this worker until the current transaction ends. Raises ClaimLost."""
 
     def retry_until_stored(self, write: Callable[[], None]) -> None:
-        """Run ``write``, and retry it while the database is down. Use this for results that cannot be produced again.
+        """Run ``write``, and retry it during outages (``is_outage``). For results that cannot be produced again.
 
         Raises ClaimLost, and other errors of ``write``.
         """
@@ -151,7 +151,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Periodic:
-    """A job without arguments that workers enqueue on a schedule. It never runs twice at the same time.
+    """A job without arguments that workers enqueue on a schedule, with its name as the ``serial`` key.
 
     It is due ``at_s`` seconds after each multiple of ``every_s`` seconds in Unix time.
     """
@@ -190,9 +190,9 @@ def runs[J: Job](
 ) -> Callable[[Callable[[J], None]], Callable[[J], None]]:
     """Register the decorated function to run jobs of this kind.
 
-    A job that raises errors runs at most ``ATTEMPTS`` times, and a job whose process is killed at most ``KILLS`` times.
-    While the database or the storage is down, it is retried without a limit. After the last attempt, the job becomes a
-    dead letter, and ``gave_up(GivenUp, job)`` is called in the same transaction.
+    A job becomes a dead letter when it has raised errors ``ATTEMPTS`` times, or when its process has been killed
+    ``KILLS`` times. ``gave_up(GivenUp, job)`` is then called in the same transaction. While the database or the storage
+    is down, the job is retried without a limit.
     """
 
     def register(function: Callable[[J], None]) -> Callable[[J], None]:

@@ -112,7 +112,7 @@ def _requeue(
 def _give_up(
     run: FetchedJob, kind: Kind | None, why: GivenUp, *, errors: int | None = None, kills: int | None = None
 ) -> None:
-    """Make the job the only dead letter for its ``serial`` key, and call its kind's ``gave_up`` function."""
+    """Make the job a dead letter, which replaces one for the same work, and call its kind's ``gave_up`` function."""
     _remove_dead(run)
     with connection.cursor() as cursor:
         if why.killed:  # waiting jobs for the same work would also kill their process

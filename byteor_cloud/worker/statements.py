@@ -10,8 +10,9 @@ SELECT lane FROM unnest(%(lanes)s::text[]) AS lane WHERE EXISTS (
 """
 # Claims a due job in a lane. The recursive part finds the pairs of queue and person with waiting jobs one by one in the
 # index (the person '' means none). Each pair offers its oldest due job, and the pair whose queue and person were both
-# served longest ago wins. While a worker runs a job whose process was killed, other such jobs wait for a minute. This
-# identifies the job that kills the process, while jobs that only ran in the same process can complete.
+# served longest ago wins. While a worker runs a job whose process was killed before, it claims other such jobs only a
+# minute after they are due. This identifies the job that kills the process, while jobs that only ran in the same
+# process can complete.
 FETCH = """
 WITH RECURSIVE pairs(queue, person) AS (
     (SELECT queue_name COLLATE "C", byteor_person FROM procrastinate_jobs

@@ -75,7 +75,7 @@ class _Queue:
         """Add a replay.
 
         An owner without replays in this queue starts at the highest cost of the owners whose replays have computed. The
-        owner then waits for at most one turn of each other owner, and does not make up for times without replays.
+        owner then waits for about one turn of each other owner, and does not make up for times without replays.
         """
         present = {owner for each in self.turns for owner in each.claim.owners}
         self._cost = {

@@ -114,3 +114,11 @@ def test_unreadable_key_set_raises_unavailable(client: ControlPlane, plane: Any,
 
     with pytest.raises(ControlPlaneUnavailable, match="unreadable signing-key response"):
         client.fetch_signing_keys(None)
+
+
+@pytest.mark.parametrize("body", [{}, {"token": ""}, {"token": "two words"}, {"token": 1}])
+def test_unreadable_new_key_raises_unavailable(client: ControlPlane, plane: Any, body: Any) -> None:
+    plane.fail("POST", "/rotate-key", plane.reply(201, body))
+
+    with pytest.raises(ControlPlaneUnavailable, match="unreadable rotate-key response"):
+        client.fetch_new_key()

@@ -76,7 +76,7 @@ def test_bundle_for_another_environment_fails_offer(node: Any, plane: Any) -> No
     assert node.failure.startswith("bundle.environment")
 
 
-def test_bundle_of_another_deployment_fails_offer(node: Any, plane: Any) -> None:
+def test_activate_offer_with_bundle_of_another_deployment_fails(node: Any, plane: Any) -> None:
     plane.offer("d2", built=plane.build("d1"))
 
     node.settle()
@@ -158,7 +158,9 @@ def test_interrupted_download_is_retried_after_restart(node: Any, plane: Any, mo
     assert plane.reports == [("d1", "downloading"), ("d1", "activating"), ("d1", "active")]
 
 
-def test_bundle_damaged_on_disk_fails_offer(node: Any, plane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bundle_damaged_on_disk_after_download_fails_offer(
+    node: Any, plane: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("byteor.agent.state_folder.StateFolder.bundle", lambda *_: None)
     plane.offer("d1")
 

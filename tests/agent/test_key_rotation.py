@@ -52,7 +52,7 @@ def test_rotation_with_lost_response_is_retried_with_old_key(node: Any, rotating
     assert accepted(rotating) == [stored(node)[0]] != [API_KEY]
 
 
-def test_refused_rotation_is_retried_after_requested_delay(node: Any, rotating: Any) -> None:
+def test_rate_limited_rotation_is_retried_after_requested_delay_up_to_ten_minutes(node: Any, rotating: Any) -> None:
     rotating.fail(
         "POST", "/rotate-key", rotating.reply(429, {"detail": "three in an hour"}, headers={"Retry-After": "500"})
     )
@@ -68,7 +68,9 @@ def test_refused_rotation_is_retried_after_requested_delay(node: Any, rotating: 
     assert (stored(node), accepted(rotating)) == ((NEW_KEY, None), [NEW_KEY])
 
 
-def test_refused_rotation_is_retried_after_ten_minutes_at_most(node: Any, rotating: Any) -> None:
+def test_rate_limited_rotation_is_retried_after_ten_minutes_despite_longer_requested_delay(
+    node: Any, rotating: Any
+) -> None:
     rotating.fail(
         "POST", "/rotate-key", rotating.reply(429, {"detail": "three in an hour"}, headers={"Retry-After": "3600"})
     )
@@ -112,7 +114,7 @@ STEPS = ["save_next_api_key", "promote_next_api_key"]
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("step", STEPS)
-def test_rotation_completes_after_crash_at_any_step(
+def test_rotation_completes_after_crash_while_keys_are_stored(
     node: Any, rotating: Any, monkeypatch: pytest.MonkeyPatch, step: str, when: str
 ) -> None:
     real = getattr(StateFolder, step)

@@ -24,7 +24,7 @@ def test_key_set_is_fetched_once_for_unknown_key(node: Any, plane: Any) -> None:
     assert len(plane.sent("GET", "/signing-key")) == 2
 
 
-def test_key_set_is_fetched_again_only_when_its_etag_changes(node: Any, plane: Any) -> None:
+def test_heartbeat_refreshes_key_set_only_when_etag_changes(node: Any, plane: Any) -> None:
     node.agent(beats=3).run()
     assert len(plane.sent("GET", "/signing-key")) == 1
 

@@ -13,7 +13,7 @@ def test_interval_override_replaces_requested_interval(node: Any) -> None:
     assert (node.first_wait, node.waits) == (0.25, [0.25, 0.25])
 
 
-def test_failures_are_retried_with_growing_delays(node: Any, plane: Any) -> None:
+def test_failures_are_retried_with_doubled_delays_up_to_60_s(node: Any, plane: Any) -> None:
     plane.fail("POST", "/heartbeat", *[plane.reply(500)] * 8, plane.reply(200, b"no json"), plane.reply(404))
 
     node.agent(beats=11).run()

@@ -47,7 +47,7 @@ def test_running_offer_is_not_handled_again_after_restart(node: Any, plane: Any)
     assert plane.beats[-1]["active"]["deployment_id"] == "d1"
 
 
-def test_agent_without_offer_only_sends_heartbeats(node: Any, plane: Any) -> None:
+def test_agent_without_offer_sends_heartbeats_but_no_reports(node: Any, plane: Any) -> None:
     node.agent(beats=2).run()
 
     assert [beat["status"] for beat in plane.beats] == ["starting", "healthy"]

@@ -1,4 +1,4 @@
-"""Tests of the agent's reports, which are retried until they are acknowledged, even after a restart."""
+"""Tests of the agent's reports, which are retried until they are acknowledged or rejected, even after a restart."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.agent.keys import OTHER_KEY
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_report_is_retried_until_acknowledged(node: Any, plane: Any, status: int) -> None:
+def test_report_is_retried_after_temporary_failure_and_restart(node: Any, plane: Any, status: int) -> None:
     plane.offer("d1")
     node.agent().run_until_idle()
     plane.offer("d2")

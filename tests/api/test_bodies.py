@@ -136,7 +136,7 @@ def test_refused_form_with_file_leaves_no_file_on_disk(path: str, folder_exists:
     assert list(received.glob("*")) == []
 
 
-def test_unauthenticated_request_is_refused_before_reading_its_body(world: World) -> None:
+def test_unauthenticated_api_request_is_refused_before_reading_its_body(world: World) -> None:
     agent, _ = world.agent()
     for path in (drafts(world), f"/api/v1/agents/{agent.pk}/artifacts", f"/api/v1/agents/{agent.pk}/deployment"):
         body = Body(b"x" * 100)
@@ -159,7 +159,7 @@ def test_unauthenticated_request_is_refused_before_reading_its_body(world: World
         ("an operator", JSON, 5, 400, "malformed_json"),
     ],
 )
-def test_request_that_fails_several_checks_returns_problem_of_first(
+def test_request_returns_problem_of_first_failed_check(
     world: World, other: World, caller: str, kind: str, length: int, status: int, code: str
 ) -> None:
     _, agent = world.agent()

@@ -215,7 +215,7 @@ print(len(compute(read, b"[" + b"[]," * 1_000 + b"[]]", limits)))
     assert output == "This takes more than 256 MiB of memory. Send a smaller input.\n1001\n"
 
 
-def test_small_input_starts_no_compute_process(tmp_path: Path) -> None:
+def test_small_json_is_read_without_compute_process(tmp_path: Path) -> None:
     assert run("print(compute(read, b'[1]', JsonLimits()), pids())", tmp_path) == "[1] []\n"
 
 

@@ -58,7 +58,7 @@ def test_validation_cost_grows_at_most_linearly_with_errors(many: str) -> None:
     assert more_calls < 40_000
 
 
-def test_last_error_states_total_number_of_unknown_fields() -> None:
+def test_last_listed_error_states_total_number_of_too_many_unknown_fields() -> None:
     error, _ = validate(MANY["unknown keys"](2_000))
 
     assert error.errors[-1].detail == "Unknown field. There are 2,000 unknown fields in total."

@@ -25,7 +25,7 @@ def follow(world: World, link: str) -> Any:
     return world.viewer.api.get(f"{parts.path}?{parts.query}").json()
 
 
-def test_pages_contain_every_row_once_while_rows_are_inserted(world: World) -> None:
+def test_pages_contain_existing_rows_once_while_rows_are_inserted(world: World) -> None:
     path = f"/api/v1/orgs/{world.organization.pk}/projects"
     rows = [str(world.project.pk), *grow(world, 119, "old")][::-1]
     page = world.viewer.api.get(path + "?limit=25").json()
@@ -53,7 +53,7 @@ def test_pages_contain_every_row_once_while_rows_are_inserted(world: World) -> N
 
 
 @pytest.mark.parametrize(("query", "count"), [("", 50), ("?limit=1", 1), ("?limit=200", 200)])
-def test_limit_parameter_sets_page_size(world: World, query: str, count: int) -> None:
+def test_page_size_is_limit_parameter_or_50_by_default(world: World, query: str, count: int) -> None:
     grow(world, 220, "p")
 
     page = world.viewer.api.get(f"/api/v1/orgs/{world.organization.pk}/projects{query}").json()

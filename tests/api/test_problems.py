@@ -53,7 +53,7 @@ def fail_writes(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
         "too many connections", "connection lost",
     ],
 )  # fmt: skip
-def test_database_error_returns_503_and_changes_nothing(
+def test_transient_database_error_returns_503_and_changes_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch, code: str, retry_after: int
 ) -> None:
     fail_writes(monkeypatch, code)
@@ -175,7 +175,7 @@ def test_problem_contains_path_and_request_id(rf: RequestFactory) -> None:
     }
 
 
-def test_error_codes_are_unique() -> None:
+def test_each_error_code_is_declared_once() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.DomainError)]
     codes = [kind.code for kind in kinds if "code" in vars(kind)]  # NotStored uses the code of NotFound
 

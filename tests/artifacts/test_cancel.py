@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +19,7 @@ import pytest
 from apps.artifacts.models import Artifact, Replay
 from apps.artifacts.services import children, replay_runs, replays
 from apps.tenancy.models import AuditEvent
-from byteor.engine.replay import Cancelled
+from byteor.engine.replay import Cancelled, DryRun
 from byteor_cloud.captures.spawning import Child
 from byteor_cloud.worker.process import Worker
 from tests.artifacts.incidents import incident, ingested, journal
@@ -158,7 +161,7 @@ def test_silent_or_canceled_child_process_is_killed(tmp_path: Path, monkeypatch:
     assert [process.kill() for process in started] == [-signal.SIGKILL] * 2
 
 
-def test_hanging_replay_is_killed_and_retried(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hanging_dry_run_is_killed_and_retried(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     row = replays.request(capture(world), environment=world.dev, actor=world.operator.actor)
     run_in_child = children.run_in_child
 
@@ -258,3 +261,16 @@ def test_sealed_process_cannot_use_network_or_start_programs(act: str) -> None:
 
     assert done.returncode == 1
     assert "Forbidden" in done.stderr
+
+
+def test_child_process_that_requests_denied_side_effect_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = socket.socketpair()
+    child = SimpleNamespace(socket=ours, pid=0, kill=ours.close)
+    effect = {"stage": "s", "op": "exec:/bin/true", "payload": ""}
+    theirs.sendall(json.dumps({"effect": effect}).encode() + b"\n")
+    monkeypatch.setattr(children, "Child", lambda *_, **__: child)
+
+    with theirs, pytest.raises(children.ChildDied, match="not permitted"):
+        children.run_in_child({"kind": "replay"}, scratch=tmp_path, effects=DryRun())  # whose ``perform`` would raise

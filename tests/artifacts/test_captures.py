@@ -108,7 +108,7 @@ def test_highest_sequence_number_is_found_in_journal_and_trace(world: World) -> 
     assert code(get(world, artifact, f"/journal/quotes_in?sequence={2**64}")) == (400, "invalid")
 
 
-def test_record_with_numbers_inexact_in_json_includes_base64_payload(world: World) -> None:
+def test_record_whose_number_digits_change_in_json_includes_base64_payload(world: World) -> None:
     payloads = [b"0.30000000000000000001", b"1.10", b"0.5"]
     artifact = ingested(world, incident(world.version().spec_kv, quotes_in=journal(payloads)))
 
@@ -129,7 +129,7 @@ def test_unknown_lane_and_conflicting_start_parameters_are_refused(world: World)
     assert (response.status_code, response.json()["errors"][0]["parameter"]) == (400, "sequence")
 
 
-def test_broken_journal_cannot_be_read(world: World) -> None:
+def test_journal_with_corrupt_first_record_cannot_be_read(world: World) -> None:
     broken = bytearray(journal())
     broken[40] ^= 1
     artifact = ingested(world, incident(world.version().spec_kv, quotes_in=bytes(broken)))
@@ -148,7 +148,9 @@ def test_folder_with_stale_index_is_rebuilt(world: World) -> None:
     assert [each["json"] for each in response.json()["results"]] == [json.loads(each) for each in PAYLOADS]
 
 
-def test_unpacking_runs_one_at_a_time_and_times_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_capture_returns_503_if_unpacking_is_busy_or_times_out(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     artifact = ingested(world, incident(world.version().spec_kv))
     derived.delete(artifact)
 
@@ -186,7 +188,7 @@ def test_listing_files_of_telemetry_artifact_returns_409(world: World) -> None:
 
 
 @pytest.mark.parametrize("rest", ["/files", "/journal/quotes_in"])
-def test_viewers_cannot_read_captured_records(world: World, rest: str) -> None:
+def test_viewers_cannot_list_files_or_read_journals_of_capture(world: World, rest: str) -> None:
     artifact = ingested(world, incident(world.version().spec_kv))
 
     assert code(get(world, artifact, rest, world.viewer.api)) == (403, "forbidden")

@@ -19,7 +19,7 @@ from byteor.engine.replay import EffectFailed, SideEffectPolicy
 from tests.artifacts.servers import serve_http
 from tests.patience import wait_until
 
-POLICY = SideEffectPolicy((), (), {}, consented=True)
+POLICY = SideEffectPolicy((), (), {}, consented=True, stages=frozenset())
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def silent(handler: BaseHTTPRequestHandler, _whole: threading.Event) -> None:
 
 
 @pytest.mark.parametrize("respond", [trickling, silent])
-def test_slow_response_fails_at_deadline(
+def test_http_post_fails_if_response_headers_do_not_arrive_within_timeout(
     executor: Executor, respond: Callable[[BaseHTTPRequestHandler, threading.Event], None]
 ) -> None:
     whole = threading.Event()
@@ -114,7 +114,7 @@ def test_response_body_is_not_read(executor: Executor) -> None:
     assert not whole.is_set()
 
 
-def test_refused_connection_fails(executor: Executor) -> None:
+def test_http_post_fails_if_connection_is_refused(executor: Executor) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
 
@@ -126,7 +126,7 @@ def rubbish(handler: BaseHTTPRequestHandler) -> None:
     handler.wfile.write(b"SSH-2.0\r\n\r\n")
 
 
-def test_non_http_response_fails(executor: Executor) -> None:
+def test_http_post_fails_if_server_does_not_speak_http_or_tls(executor: Executor) -> None:
     with serve_http(rubbish) as receiver:
         for scheme, why in (("http", "BadStatusLine"), ("https", "SSLError")):
             with pytest.raises(EffectFailed, match=f"^no response: {why}$"):
@@ -157,7 +157,7 @@ def test_program_receives_record_but_not_worker_environment(
     }  # fmt: skip
 
 
-def test_failed_program_reports_its_error_output(executor: Executor) -> None:
+def test_error_says_why_program_failed_or_did_not_start(executor: Executor) -> None:
     with pytest.raises(EffectFailed, match=r"^the program failed with exit code 3: no such thing$"):
         executor.perform("s", python("import sys; print('no such thing', file=sys.stderr); sys.exit(3)"), b"")
     with pytest.raises(EffectFailed, match=r"^the program failed with exit code 1: no error output$"):

@@ -39,7 +39,7 @@ def test_denied_replay_does_not_run(world: World, receiver: Receiver) -> None:
     assert decide(world, replay).json()["type"] == "urn:byteor:problem:approval.decided"
 
 
-def test_replay_is_denied_when_its_approval_expires(world: World, receiver: Receiver) -> None:
+def test_pending_replay_is_denied_when_its_approval_expires(world: World, receiver: Receiver) -> None:
     replay = request_replay(world, capture_incident(world, receiver, create_environment(world)))
     Approval.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
 
@@ -49,7 +49,7 @@ def test_replay_is_denied_when_its_approval_expires(world: World, receiver: Rece
     assert (status_and_error(replay), receiver.requests) == (("denied", "approval.expired"), [])
 
 
-def test_replay_is_denied_when_its_approval_is_revoked(world: World, receiver: Receiver) -> None:
+def test_pending_replay_is_denied_when_its_approval_is_revoked(world: World, receiver: Receiver) -> None:
     replay = request_replay(world, capture_incident(world, receiver, create_environment(world)))
 
     assert revoke(world, replay).status_code == 200

@@ -53,7 +53,7 @@ def test_credential_is_checked_even_in_dev(world: World, receiver: Receiver) -> 
     refused(post_replay(world, artifact, approval="a.b"), 400, "approval.malformed", replays_before=0)
 
 
-def test_credential_permits_only_approved_replay(world: World, receiver: Receiver) -> None:
+def test_credential_permits_only_replays_identical_to_approved_one(world: World, receiver: Receiver) -> None:
     environment = create_environment(world)
     artifact = capture_incident(world, receiver, environment)
     other_artifact = capture_incident(world, receiver, environment, quotes_in=incidents.journal([b"x"]))
@@ -118,7 +118,9 @@ def key(world: World, maker: Api, name: str = "ci") -> Api:
     return Api(made.json()["token"])
 
 
-def test_creator_of_requesting_key_cannot_approve(world: World, receiver: Receiver) -> None:
+def test_creator_of_requesting_key_cannot_approve_where_self_approval_is_forbidden(
+    world: World, receiver: Receiver
+) -> None:
     response = post_replay(
         world, capture_incident(world, receiver, create_environment(world)), key(world, world.admin.api)
     )
@@ -128,7 +130,7 @@ def test_creator_of_requesting_key_cannot_approve(world: World, receiver: Receiv
     assert decide(world, replay, api=world.reviewer.api).status_code == 201
 
 
-def test_approver_cannot_request_replay_with_credential(world: World, receiver: Receiver) -> None:
+def test_sole_approver_cannot_use_credential_where_self_approval_is_forbidden(world: World, receiver: Receiver) -> None:
     artifact = capture_incident(world, receiver, create_environment(world))
     replay = request_replay(world, artifact)
     credential = decide(world, replay, api=world.admin.api).json()["credential"]
@@ -137,7 +139,7 @@ def test_approver_cannot_request_replay_with_credential(world: World, receiver: 
         refused(post_replay(world, artifact, api, approval=credential), 403, "approval.self", replays_before=1)
 
 
-def test_key_without_known_creator_cannot_request_execute_replay(world: World, receiver: Receiver) -> None:
+def test_key_without_known_creator_cannot_request_replay_that_needs_approval(world: World, receiver: Receiver) -> None:
     strict, dev = capture_incident(world, receiver, create_environment(world)), capture_incident(world, receiver)
     _, credential = request_approved_replay(world, strict)
     api = key(world, world.admin.api)

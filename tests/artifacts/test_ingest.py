@@ -47,14 +47,14 @@ def test_valid_bundle_is_verified_and_linked_to_its_version(world: World) -> Non
     assert (event.resource_id, event.actor_kind) == (str(artifact.pk), "system")
 
 
-def test_bundle_is_linked_to_newest_version_with_its_spec(world: World) -> None:
+def test_bundle_without_deployment_is_linked_to_newest_version_with_its_spec(world: World) -> None:
     world.version()
     newest = world.version(content={**PLAN, "description": "the same spec"})
 
     assert ingested(world, incident(SPEC_KV)).version == newest
 
 
-def test_bundle_is_linked_to_version_of_its_deployment(world: World) -> None:
+def test_bundle_is_linked_to_version_of_its_deployment_with_same_spec(world: World) -> None:
     agents = stories.fleet(world, 1)
     deployed = world.version()
     deployment = stories.active(world, world.bundle(version=deployed), agents)
@@ -145,7 +145,7 @@ def test_invalid_bundle_is_rejected_with_reason(world: World, make_content: Call
     assert (shown["status"], shown["reasons"]) == ("rejected", artifact.reasons)
 
 
-def test_rejection_lists_all_reasons(world: World) -> None:
+def test_rejection_lists_all_missing_files_missing_keys_and_bad_values(world: World) -> None:
     files = files_of(SPEC_KV)
     files["policy_audit.json"] = b'{"ok": true, "policy_version": 2, "stage_failure_policy": "go_on"}'
     del files["environment.json"]
@@ -174,7 +174,7 @@ def test_bundle_is_rejected_if_declared_spec_hash_differs(world: World) -> None:
     assert wrong in reason["detail"]
 
 
-def test_repeated_ingest_changes_nothing(world: World) -> None:
+def test_repeated_ingest_of_verified_artifact_changes_nothing(world: World) -> None:
     world.version()
     artifact = ingested(world, incident(SPEC_KV))
     events = AuditEvent.objects.count()

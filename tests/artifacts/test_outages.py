@@ -51,7 +51,7 @@ def unsealed(world: World) -> int:
     return own.exclude(pk__in=AuditSeal.objects.values("event_id")).count()
 
 
-def test_eight_blocking_replays_do_not_delay_other_jobs(blocked: list[threading.Event]) -> None:
+def test_eight_blocking_replays_do_not_delay_jobs_of_another_organization(blocked: list[threading.Event]) -> None:
     acme, umbrella = World("acme"), World("umbrella")
     agent, _ = acme.agent()
     bundle = acme.bundle()

@@ -45,7 +45,7 @@ def headline(world: World, row: Any, **query: Any) -> str:
     return str(page.context["summary"]["headline"])
 
 
-def test_missing_captured_parameters_come_from_newest_config_bundle(world: World) -> None:
+def test_other_version_gets_missing_parameters_from_its_newest_config_bundle(world: World) -> None:
     first, other = version(world, "check"), version(world, "check", "new")
     artifact = ingested(world, incident(first.spec_kv, stage_config={"check": require("card")}))
     world.bundle(name="old", version=other, stage_config={"new": require("nothing")})

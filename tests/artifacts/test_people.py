@@ -29,13 +29,13 @@ def people(task: str) -> list[str]:
         return [person for (person,) in cursor.fetchall()]
 
 
-def test_person_behind_replay_is_its_requester(world: World) -> None:
+def test_person_behind_replay_requested_by_user_is_that_user(world: World) -> None:
     replays.request(capture(world), environment=world.dev, actor=world.operator.actor)
 
     assert people("artifacts.replay") == [str(world.operator.user.pk)]
 
 
-def test_person_behind_replay_requested_by_key_is_key_creator(world: World) -> None:
+def test_person_behind_replay_requested_by_key_is_key_creator_if_known(world: World) -> None:
     key, _ = tokens.create_organization_key(
         organization=world.organization, name="ci", role=Role.OPERATOR, granter=GRANTS[Role.ORG_ADMIN],
         actor=world.admin.actor,

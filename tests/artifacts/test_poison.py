@@ -106,7 +106,7 @@ def odd_uploads() -> Iterator[bytes]:
 
 
 @pytest.mark.django_db
-def test_every_malformed_upload_is_verified_or_rejected(world: World) -> None:
+def test_malformed_and_unusual_uploads_are_verified_or_rejected_without_error(world: World) -> None:
     agent, _ = world.agent()
     contents = list(dict.fromkeys(odd_uploads()))
     for content in contents:
@@ -130,7 +130,7 @@ def test_every_malformed_upload_is_verified_or_rejected(world: World) -> None:
 
 
 @pytest.mark.django_db
-def test_captures_with_unusual_names_can_be_read_and_replayed(world: World) -> None:
+def test_capture_with_unusual_file_names_can_be_listed_and_replayed(world: World) -> None:
     world.version()
     files = {**files_of(SPEC_KV), "journal/quotes_in.bin": journal()}
     for number, lane in enumerate(ODD_LANES):
@@ -257,7 +257,7 @@ def test_os_error_caused_by_host_is_treated_as_outage(world: World, monkeypatch:
 
 @pytest.mark.parametrize("error", [KeyError("/secret"), MemoryError(), RecursionError(), UnicodeError()], ids=repr)
 @pytest.mark.django_db(transaction=True)
-def test_upload_is_rejected_if_its_check_always_fails(
+def test_upload_is_rejected_if_its_check_repeatedly_raises_unexpected_error(
     world: World, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     agent, api = world.agent()

@@ -212,7 +212,7 @@ def test_concurrent_uploads_never_exceed_quota(concurrently: Race, world: World,
     assert (stored_files(store), UnreferencedBlob.objects.count()) == (5, 0)
 
 
-def test_capture_folders_count_as_stored_bytes_but_are_never_refused(world: World) -> None:
+def test_capture_folders_count_as_stored_bytes_but_may_exceed_quota(world: World) -> None:
     version = world.version()
     content = incident(version.spec_kv)
     limit(world, stored_bytes=len(content))
@@ -255,7 +255,7 @@ def test_stored_bytes_quota_refuses_new_but_not_existing_deployments(world: Worl
 # -- without quotas -------------------------------------------------------------------------------------------------
 
 
-def test_each_request_without_quotas_needs_one_quota_query(world: World, other: World) -> None:
+def test_enrollment_draft_and_upload_without_quotas_need_one_quota_query_each(world: World, other: World) -> None:
     agent, api = world.agent()
     token = world.enrollment_token(max_uses=5)
     limit(other, agents=0, drafts=0, stored_bytes=0, captures_per_day=0)
@@ -338,7 +338,7 @@ def test_usage_keeps_current_and_12_previous_months(world: World) -> None:
     assert not UseCount.objects.filter(since=months[13]).exists()
 
 
-def test_deleted_environment_uses_no_quota_and_purge_deletes_its_counters(world: World) -> None:
+def test_environment_deletion_frees_quotas_except_daily_captures_and_purge_deletes_counters(world: World) -> None:
     limit(world, agents=1, drafts=1)
     agent, api = world.agent()
     assert upload(api, agent, b"bytes", kind="incident_bundle").status_code == 201

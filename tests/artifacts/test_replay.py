@@ -84,7 +84,7 @@ def test_identity_replay_reproduces_its_input(world: World) -> None:
     assert list(actions) == ["replay.request", "replay.start", "replay.succeed"]
 
 
-def test_check_drops_nonconforming_records(world: World) -> None:
+def test_check_drops_nonconforming_records_by_default(world: World) -> None:
     version = world.version()
     artifact = ingested(world, incident(version.spec_kv, stage_config=CHECK))
 
@@ -119,7 +119,7 @@ def test_fused_op_checks_before_redacting(world: World) -> None:
     assert result["stages"] == {"both": counts(3, 2, 1)}
 
 
-def test_failed_check_names_stage_and_record(world: World) -> None:
+def test_error_of_check_that_stops_replay_names_stage_and_record(world: World) -> None:
     version = world.version()
     config = {"check": {**CHECK["check"], "on_reject": "stop"}}
     artifact = ingested(world, incident(version.spec_kv, stage_config=config))
@@ -169,7 +169,7 @@ def test_replay_of_missing_journal_lane_fails(world: World) -> None:
     assert missing.error == "the bundle has no journal of lane 'third'; its journals are: other, quotes_in"
 
 
-def test_control_characters_in_errors_are_replaced(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unprintable_characters_in_replay_error_are_replaced(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     version = world.version(content=IDENTITY)
     artifact = ingested(world, incident(version.spec_kv))
 
@@ -219,7 +219,7 @@ def test_stage_parameters_come_from_requested_config_bundle(world: World) -> Non
     assert (row.config_bundle, row.version, row.result["egress"]) == (bundle, version, egress(*KEPT))
 
 
-def test_config_bundle_of_another_version_is_refused(world: World) -> None:
+def test_config_bundle_of_version_other_than_requested_one_is_refused(world: World) -> None:
     version = world.version()
     bundle = world.bundle(version=version)
     other = world.version(content=plan("other"))
@@ -232,7 +232,7 @@ def test_config_bundle_of_another_version_is_refused(world: World) -> None:
     assert not Replay.objects.exists()
 
 
-def test_replays_are_deterministic(world: World) -> None:
+def test_repeated_dry_runs_have_equal_results(world: World) -> None:
     version = world.version()
     artifact = ingested(world, incident(version.spec_kv, stage_config=CHECK))
 
@@ -245,7 +245,7 @@ def test_replays_are_deterministic(world: World) -> None:
     assert listed[0]["result"] == listed[1]["result"]
 
 
-def test_truncated_journal_warns_and_corrupt_journal_fails(world: World) -> None:
+def test_truncated_journal_causes_warning_and_corrupt_first_record_fails_replay(world: World) -> None:
     version = world.version(content=IDENTITY)
     whole = journal()
     torn = ingested(world, incident(version.spec_kv, quotes_in=whole[:-3]))

@@ -201,7 +201,7 @@ def test_failed_blob_deletion_is_retried_without_blocking_others(world: World, m
     assert retention.delete_unreferenced_blobs() == 1
 
 
-def test_concurrent_uploads_and_deletions_lose_no_blob(concurrently: Race, world: World) -> None:
+def test_concurrent_uploads_and_deletions_lose_no_referenced_blob(concurrently: Race, world: World) -> None:
     content = b"again and again"
     agent, _ = world.agent(name="uploader")
     content_hash = "sha256:" + hashlib.sha256(content).hexdigest()

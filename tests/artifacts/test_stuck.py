@@ -110,7 +110,7 @@ def test_artifact_reports_outage_as_reason_while_it_lasts(world: World, monkeypa
     assert (stuck.row.status, stuck.reasons()) == ("verified", [])
 
 
-def test_reasons_of_artifact_list_need_one_query(stuck: Stuck) -> None:
+def test_query_count_of_artifact_list_does_not_grow_with_waiting_artifacts(stuck: Stuck) -> None:
     def count() -> int:
         with CaptureQueriesContext(
             connection,
@@ -139,7 +139,7 @@ def test_migration_adds_lock_to_old_ingest_jobs(world: World) -> None:
 # -- repeated uploads
 
 
-def test_repeated_upload_requeues_failed_check(stuck: Stuck) -> None:
+def test_repeated_upload_requeues_check_that_failed_with_error(stuck: Stuck) -> None:
     again = stuck.upload()
 
     assert (again.status_code, again.json()["id"], again.json()["reasons"]) == (200, stuck.id, [])
@@ -203,7 +203,7 @@ def test_repeated_upload_does_not_requeue_waiting_or_finished_checks(world: Worl
     assert "artifact.requeue" not in events()
 
 
-def test_check_that_killed_its_process_is_not_requeued_by_repeated_upload(stuck: Stuck) -> None:
+def test_check_that_killed_its_process_too_often_is_not_requeued_by_upload(stuck: Stuck) -> None:
     with connection.cursor() as cursor:
         cursor.execute("UPDATE procrastinate_jobs SET byteor_kills = %s", [jobs.KILLS])
 
@@ -248,7 +248,7 @@ def remove_folders() -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_deleted_data_folders_are_recreated(world: World) -> None:
+def test_deleted_scratch_and_capture_folders_are_recreated(world: World) -> None:
     spec = world.version().spec_kv
     remove_folders()
     artifact = ingested(world, incident(spec))

@@ -234,7 +234,7 @@ def pause_behind_rival(turns: Watched, world: World, row: Replay) -> int:
     return turn.pid
 
 
-def test_paused_replay_can_be_canceled(turns: Watched) -> None:
+def test_paused_dry_run_can_be_canceled(turns: Watched) -> None:
     world = World("acme")
     (artifact,) = endless(world)
     row = request(world, artifact)
@@ -248,7 +248,7 @@ def test_paused_replay_can_be_canceled(turns: Watched) -> None:
     assert (status(row), row.error_code) == ("failed", "cancelled")
 
 
-def test_replay_waiting_for_first_turn_is_queued_and_can_be_canceled(turns: Watched) -> None:
+def test_dry_run_waiting_for_first_turn_is_queued_and_can_be_canceled(turns: Watched) -> None:
     world = World("acme")
     row = request(world, capture(world))
     with turns.join(Claim()), turns.join(Rival()), working():
@@ -261,7 +261,7 @@ def test_replay_waiting_for_first_turn_is_queued_and_can_be_canceled(turns: Watc
     assert (status(row), row.started_at) == ("failed", None)
 
 
-def test_stopping_worker_does_not_wait_for_paused_replay(turns: Watched) -> None:
+def test_stopping_worker_does_not_wait_for_paused_dry_run(turns: Watched) -> None:
     world = World("acme")
     (artifact,) = endless(world)
     row = request(world, artifact)

@@ -104,7 +104,7 @@ def test_artifacts_other_than_incident_bundles_are_verified_without_check(
     assert (artifact.status, artifact.reasons) == ("verified", [])
 
 
-def test_same_content_returns_same_artifact(world: World) -> None:
+def test_repeated_upload_to_same_environment_returns_existing_artifact(world: World) -> None:
     (one, one_api), (two, two_api) = stories.fleet(world, 2)
     first = upload(one_api, one, b"same")
 
@@ -144,7 +144,7 @@ def test_same_content_in_two_environments_creates_two_artifacts(world: World) ->
     assert responses[0].json()["id"] != responses[1].json()["id"]
 
 
-def test_concurrent_uploads_of_same_content_create_one_artifact(concurrently: Race, world: World) -> None:
+def test_concurrent_identical_uploads_create_one_artifact(concurrently: Race, world: World) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
 
     responses = concurrently(*(lambda: upload(api, agent, b"racing") for _ in range(4)))
@@ -317,7 +317,7 @@ def test_error_points_to_invalid_upload_field(world: World, fields: dict[str, st
     ],
     ids=["no file", "empty file", "text for a file", "no time", "no kind"],
 )
-def test_error_points_to_missing_upload_field(world: World, body: bytes, pointer: str) -> None:
+def test_error_points_to_missing_or_empty_upload_field(world: World, body: bytes, pointer: str) -> None:
     agent, api = world.agent()
 
     response = api.post(f"/api/v1/agents/{agent.pk}/artifacts", body, Content_Type=MULTIPART)

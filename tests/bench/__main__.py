@@ -81,7 +81,7 @@ def _facts(options: argparse.Namespace) -> list[Row]:
     with _installation():
         from tests.bench import facts
 
-        # Measure each page for about one second, because there are ten pages at two sizes.
+        # Measure each page for at most about one second, because there are ten pages at two sizes.
         seconds, large = min(1.0, options.seconds), min(facts.LARGE, options.agents)
         return facts.run(free_port(), seconds=seconds, rounds=options.rounds, large=large)
 
@@ -224,7 +224,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Run the named benchmarks, each in its own process, because a process reads the settings only once."""
+    """Run the named or all benchmarks, each in its own process, because a process reads the settings only once."""
     parser = _parser()
     options = parser.parse_args()
     chosen = options.names or list(BENCHMARKS)

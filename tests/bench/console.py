@@ -1,4 +1,4 @@
-"""The console benchmark: each page with 100,000 agents, a million artifacts and events, and with a thousand of each."""
+"""The console benchmark: each page with 100,000 agents and a million artifacts and events, and with far fewer."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _copy(row: models.Model, count: int, **values: str) -> None:
 
 
 def fill(world: Any, *, agents: int, artifacts: int, events: int, replays: int) -> None:
-    """Fill one environment of an organization with this many rows, and every other table with a few rows."""
+    """Fill one environment with these numbers of rows, and the other console tables with a few rows."""
     from apps.fleet.models import Agent
     from apps.fleet.services import facts
     from apps.tenancy.models import AuditEvent, AuditSeal, Environment
@@ -105,7 +105,7 @@ def fill(world: Any, *, agents: int, artifacts: int, events: int, replays: int) 
 
 
 def run(*, rounds: int, large: int = LARGE["agents"]) -> list[Row]:
-    """Print the slowest pages. Return the longest time, the most queries, and the growth of pages at both sizes."""
+    """Print the slowest pages. Return the longest time, the most queries, and the ratio of the times at both sizes."""
     from tests.worlds import World
 
     logging.disable(logging.INFO)

@@ -1,4 +1,4 @@
-"""The benchmark of a deployment to 100,000 agents: the request, the first offers, rollout steps and the planner."""
+"""The benchmark of a deployment to 100,000 agents: the times of its steps and the planner, and a step's memory."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _report_all(deployment: Deployment, progress: str) -> None:
 
 
 def run() -> None:
-    """Print the time of each step."""
+    """Print the time of each step and of the planner, and the memory of a step."""
     world = World("bench")
     with connection.cursor() as cursor:
         cursor.execute(_FLEET, [world.dev.pk, AGENTS])

@@ -43,7 +43,7 @@ def run(port: int, *, seconds: float = 1.0, rounds: int = 3, large: int = LARGE,
     from apps.fleet.services import facts
     from tests.worlds import World
 
-    logging.disable(logging.INFO)  # the access log of the requests in this process
+    logging.disable(logging.INFO)  # hides the access log of the requests in this process
     world = World("bench")
     environments = {
         agents: world.environment("dev", f"of-{agents}", heartbeat_interval_s=INTERVAL_S) for agents in (large, small)

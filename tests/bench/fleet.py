@@ -19,7 +19,7 @@ from tests.bench.serving import keys_file, server, store_fleet
 INTERVAL_S = 30.0
 STEADY_P99_MS, HERD_AGENTS, GOOD_PER_S, BAD_PER_S = 250.0, 20_000, 500, 5000
 _GOOD_CONNECTIONS, _BAD_CONNECTIONS, _KNOWN_AGENTS = 25, 500, 3000
-# Each connection waits for these milliseconds between requests, which limits the total requests per second.
+# Each connection waits ``{}`` milliseconds between requests, which limits the total requests per second.
 _PAUSE = "delay = function() return {} end\n"
 _BAD = """
 local tokens, at = {}, 0
@@ -51,7 +51,7 @@ def _environment() -> Any:
 
 
 def _updates() -> int:
-    """Return the number of heartbeats that the database has stored."""
+    """Return how many times the database has updated heartbeat rows."""
     from django.db import connection
 
     time.sleep(2)  # a session reports its counts with a delay
@@ -74,7 +74,7 @@ def _describe(results: dict[str, Any]) -> str:
 def run_steady(folder: Path, port: int, *, agents: int, seconds: int) -> list[Row]:
     """Return the p99 latency of a steady fleet's requests, and the number of failures.
 
-    Failures are error responses, busy responses, and acknowledged heartbeats that are not in the database.
+    Failures are errors, busy responses, and acknowledged heartbeats that are not in the database.
     """
     keys = keys_file(folder, store_fleet(_environment(), agents), INTERVAL_S)
     with server(port):
@@ -102,7 +102,7 @@ def run_steady(folder: Path, port: int, *, agents: int, seconds: int) -> list[Ro
 
 
 def run_herd(folder: Path, port: int, *, agents: int = HERD_AGENTS) -> list[Row]:
-    """Return the time that a reconnecting fleet takes to become healthy, and the number of error responses."""
+    """Return the time that a reconnecting fleet takes to become healthy, and the number of errors."""
     keys = keys_file(folder, store_fleet(_environment(), agents), INTERVAL_S)
     with server(port):
         results = simulate(port, keys, agents=agents, seconds=20, scenario="herd")

@@ -1,4 +1,4 @@
-"""The benchmark of ``verify_ledger``: audit events per second on one core, including the database's work."""
+"""The benchmark of ``verify_ledger``: audit events per CPU second, including the database's work."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _fill() -> None:
 
 
 def _database_seconds() -> float:
-    """Return the CPU seconds of the connection's server process, which do not depend on the machine's load."""
+    """Return the CPU seconds of the connection's server process, which depend little on the machine's load."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid()")
         (pid,) = cursor.fetchone()
@@ -65,7 +65,7 @@ def _database_seconds() -> float:
 
 
 def run() -> None:
-    """Print the rate of each round, and the median."""
+    """Print the rate of each round, the median, and the growth of this process's memory."""
     _fill()
     call_command("verify_ledger", stdout=io.StringIO())  # warm up
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

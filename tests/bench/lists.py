@@ -12,7 +12,7 @@ DEPLOYMENTS, LARGE, SMALL = 50, 2000, 20
 
 
 def _fill(world: Any, environment: Any, agents: int) -> None:
-    """Store finished deployments, each with all agents of the environment."""
+    """Store a fleet, and active deployments to all of it."""
     from apps.releases.models import Deployment, DeploymentAgent
     from byteor_cloud.ids import uuid7
 

@@ -53,7 +53,7 @@ class Load:
 
 
 def find_wrk() -> str:
-    """Return the path of ``wrk``. Root installs it if it is missing. Raises SystemExit if it is not installed."""
+    """Return the path of ``wrk``. If it is missing, root installs it. Raises SystemExit if it is still missing."""
     if shutil.which("wrk") is None and os.geteuid() == 0 and shutil.which("apt-get"):
         print("installing wrk, the load generator, from Debian's packages", flush=True)
         quiet = ["apt-get", "-qq", "install", "--yes", "--no-install-recommends", "wrk"]
@@ -78,7 +78,7 @@ def wrk(
 ) -> Load:
     """Run ``wrk`` with a Lua script that defines ``request``, or ``send(id, key)`` with a file of agents.
 
-    Raises RuntimeError if ``wrk`` reports no result, or if a request was refused or failed, unless ``may_refuse``.
+    Raises RuntimeError if ``wrk`` reports no result. Without ``may_refuse``, also if a request was refused or failed.
     """
     file = folder / f"requests-{os.getpid()}-{abs(hash(script))}.lua"
     file.write_text(script + (_AGENTS.replace("FILE", str(agents)) if agents else "") + _REPORT)
@@ -101,7 +101,7 @@ def wrk(
 def median_ms(port: int, path: str, token: str, *, seconds: float, at_least: int = 5) -> float:
     """Return the median milliseconds of a page that is requested repeatedly over one connection.
 
-    For pages that take many milliseconds, this program's share of the time is negligible.
+    This program's share of the time is small for slow pages. Raises RuntimeError if a response is not 200.
     """
     connection = HTTPConnection("127.0.0.1", port, timeout=120)
     times: list[float] = []
@@ -134,7 +134,7 @@ def find_pgbench() -> str | None:
 
 
 def pgbench(folder: Path, program: str, sql: str, *, seconds: float) -> float:
-    """Run a script with as many clients as ``wrk`` has connections, and return the transactions per second."""
+    """Run a script with as many clients as ``wrk`` has connections by default. Return transactions/s."""
     from django.db import connection
 
     script = folder / "pgbench.sql"

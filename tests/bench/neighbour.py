@@ -51,7 +51,7 @@ class _Connection:
 
 
 def save(path: Path, kinds: Mapping[str, Kind], *, port: int, address: str, seconds: float) -> None:
-    """Write the file. Only its owner may read it, because it contains credentials."""
+    """Write the file for ``main``. Only its owner may read it, because it contains credentials."""
     path.touch(mode=0o600)
     shown = {
         name: [[base64.b64encode(each).decode() for each in kind.requests], kind.per_s] for name, kind in kinds.items()
@@ -144,7 +144,7 @@ class _Neighbour:
             self._idle[connection.kind].append(connection)
 
     def _lose(self, connection: _Connection, why: str) -> None:
-        """Send the request again if the server had closed the idle connection before; otherwise count a failure."""
+        """Drop the connection. If it was reused and received nothing, resend the request; otherwise count a failure."""
         was_busy = connection in self._busy
         self._drop(connection)
         if not was_busy:

@@ -38,7 +38,7 @@ class Load:
 
 
 class Offender:
-    """The organization that sends the loads. Data for several rounds of a load is created once, in the first round."""
+    """The organization that sends the loads. Data that several rounds of a load use is created once."""
 
     def __init__(self) -> None:
         from tests.worlds import World
@@ -79,7 +79,7 @@ class Offender:
 
     @cached_property
     def captures(self) -> list[Any]:
-        """The ids of captures that no host has unpacked."""
+        """The ids of captures that are stored without being unpacked."""
         from django.utils import timezone
 
         from apps.artifacts.models import Artifact
@@ -226,7 +226,7 @@ def _idle_connections(_: Offender) -> Load:
 
 
 def _rotations(offender: Offender) -> Load:
-    agent_id, key = offender.fleet.pop()  # one agent per round, because its key has expired after the round
+    agent_id, key = offender.fleet.pop()  # another agent each time, because a round replaces its agent's key
     rotate = request("POST", f"/api/v1/agents/{agent_id}/rotate-key", Authorization=f"Bearer {key}")
     return Load(Style.ROTATING, 1, [rotate, heartbeat(agent_id, key)], limited=True)
 

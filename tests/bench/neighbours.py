@@ -42,7 +42,7 @@ CONDITIONS = ("with the load", "with an equal processor load", "alone")
 
 @dataclass(frozen=True)
 class _Result:
-    """The results of one round under one condition: the p95 in ms, failures, and the cores that were used."""
+    """The results of one round under one condition: p95 in ms and failures by kind of request, and the used cores."""
 
     p95_ms: Mapping[str, float]
     failures: Mapping[str, Counter[str]]
@@ -69,7 +69,7 @@ class _Bench:
         return sum(map(cpu_s, (self._postmaster, *pids)))
 
     def wait_for_recovery(self, port: int, *pids: int) -> bool:
-        """Wait until the probe gets a response and the server and database are idle. Return False after a minute."""
+        """Return whether, within a minute, the probe gets a response and the server and database are idle."""
         until = time.monotonic() + _RECOVERY_S
         while time.monotonic() < until:
             used = self._used_s(pids)
@@ -80,7 +80,7 @@ class _Bench:
 
     @contextlib.contextmanager
     def sending(self, traffic: Traffic) -> Iterator[tuple[int, Counter[str]]]:
-        """Send the traffic from a separate process while the block runs. Yields its pid and the response counts."""
+        """Send traffic from another process while the block runs. Yields its pid, and its counts after the block."""
         file = self._folder / f"traffic-{time.monotonic_ns()}.json"
         traffic.save(file)
         argv = [sys.executable, "-m", "tests.bench.traffic", str(file)]
@@ -98,7 +98,7 @@ class _Bench:
         return _BEGIN_S + self._seconds + 3 * neighbour.TIMEOUT_S
 
     def measure_with_load(self, port: int, pid: int, load: Load) -> tuple[_Result, Counter[str]]:
-        """Measure the neighbor while the load is sent. Return the result and the number of responses by status."""
+        """Measure the neighbor while the load is sent. Return the result and the sender's counts."""
         traffic = Traffic(
             load.style, port, self.most_s(), OFFENDER, load.connections, load.requests, load.bytes_per_s
         )  # fmt: skip

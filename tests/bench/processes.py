@@ -25,7 +25,7 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 def cpu_s(pid: int | None) -> float:
-    """Return the processor time of a process and all of its descendants, including those that have exited."""
+    """Return the CPU seconds of a process, its descendants, and their reaped children. Returns 0 for None."""
     if pid is None:
         return 0.0
     children: dict[int, list[int]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""The benchmark of replays, compared with minimal loops that do the same work and with the engine of an old commit."""
+"""The benchmark of replays: speed compared with minimal loops and an old engine, ingest, memory, and a trace."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ CONFIG: dict[str, Any] = {
 }
 _HEAD, _FRAME = struct.Struct("<IQQI"), struct.Struct("<IQ")
 
-# Runs in another process with the code of the old commit, whose engine had another name. Prints a replay's seconds.
+# Runs in another process with the code of the old commit, whose engine had another name. Prints a replay's CPU seconds.
 _OLD = """
 import io, json, pathlib, sys, time
 from byteor_cloud.engine.compiler import decode
@@ -81,7 +81,7 @@ def compile(pattern, options): return re.compile(pattern)
 
 
 def run(rounds: int, large: int = LARGE) -> list[Row]:
-    """Print each round's results. Return ratios of the medians, a large replay's memory, and a trace's time."""
+    """Print each round's results. Return ratios of medians, a large replay's additional memory, and a trace's time."""
     with tempfile.TemporaryDirectory(prefix="byteor-bench-replay-") as name:
         folder = Path(name)
         rows = _speed(folder, "identity", ["identity"] * 4, {}, _flat(IDENTITY), rounds)

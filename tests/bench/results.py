@@ -33,7 +33,10 @@ class Row:
 
     @property
     def share(self) -> float:
-        """The share of the goal that is reached: 1 if the goal is reached exactly, above 1 if it is exceeded."""
+        """The share of the goal that is reached: 1 if it is reached exactly, above 1 if the value is better.
+
+        If the value or the goal is not positive: 2 if the goal is reached, otherwise 0.01.
+        """
         if self.value <= 0 or self.goal <= 0:
             return 2.0 if self.is_reached else 0.01
         return self.goal / self.value if self.is_most else self.value / self.goal
@@ -63,7 +66,7 @@ def _text(value: float) -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Return the rows as a table in Markdown, whose columns are also aligned as plain text."""
+    """Return the rows as a Markdown table with aligned columns, followed by their notes."""
     cells = [("work", "measured", "range of the rounds", "goal", "reached"), *(row.cells() for row in rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(5)]
     lines = [
@@ -74,7 +77,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def save(path: Path, rows: Sequence[Row], context: Mapping[str, Any]) -> None:
-    """Write the rows, and the machine and versions that they were measured with, as JSON."""
+    """Write the rows and ``context``, such as the machine and versions, as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     document = {**context, "rows": [asdict(row) | {"is_reached": row.is_reached} for row in rows]}
     path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
@@ -91,7 +94,7 @@ _FROM, _TO = 0.05, 20.0
 
 
 def draw(path: Path, rows: Sequence[Row], caption: str) -> None:
-    """Draw a bar for each row with its share of the goal, on a logarithmic scale. A vertical line marks the goals."""
+    """Draw a bar for each row with its share of the goal, on a logarithmic scale. The solid line marks the goals."""
     height = _TOP + _LINE * len(rows) + 40
     total = _LEFT + _WIDTH + _RIGHT
 

@@ -18,7 +18,7 @@ BATCH = 5000
 
 @contextlib.contextmanager
 def server(port: int, processes: int = 2, *, open_files: int | None = None) -> Iterator[int]:
-    """Run the application as ``manage.py serve`` does, with additional views for comparison. Yields its pid.
+    """Run the API under gunicorn as ``manage.py serve`` does, with additional views for comparison. Yields its pid.
 
     It logs as in production, to a file in the data folder. ``open_files`` is the file limit of each process.
     """
@@ -82,7 +82,7 @@ def analyze() -> None:
 
 
 def keys_file(folder: Path, fleet: list[tuple[str, str]], interval_s: float) -> Path:
-    """Write the file for ``simulate_fleet --keys``, which makes it use an existing fleet."""
+    """Write the file with which ``simulate_fleet --keys`` uses an existing fleet, and return its path."""
     from byteor_cloud.simulator.fleet import Fleet
 
     path = folder / f"keys-{len(fleet)}-{interval_s:g}"

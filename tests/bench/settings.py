@@ -1,4 +1,4 @@
-"""The ordinary settings, with the additional views of ``tests.bench.urls``."""
+"""The ordinary settings, with the additional views of ``tests.bench.urls`` and the test client's host name."""
 
 from byteor_cloud.settings import *  # noqa: F403
 

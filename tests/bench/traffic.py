@@ -25,7 +25,7 @@ _AT_ONCE = 64 * 1024
 _REOPEN_AFTER_S = 0.05
 _REOPEN_IDLE_AFTER_S = 5.0  # long, because the load is open connections and not the opening of connections
 _OPENED_AT_ONCE = 50
-# Connections that open at the same moment would all be accepted by one of the server's processes.
+# Connections are opened one after the other, because one server process would accept all that open at the same moment.
 _OPENED_WITHIN_S, _LONGEST_PAUSE_S = 0.9, 0.15
 _TICK_S = 0.02
 
@@ -42,7 +42,7 @@ class Style(StrEnum):
 
 @dataclass(frozen=True)
 class Traffic:
-    """The traffic of one program. Each connection sends the ``requests`` in turn, from a different start."""
+    """The traffic of one program. With IN_TURN, successive connections start at successive ``requests``."""
 
     style: Style
     port: int
@@ -55,7 +55,7 @@ class Traffic:
     cores: float = 0.0
 
     def save(self, path: Path) -> None:
-        """Write the file. Only its owner may read it, because it contains credentials."""
+        """Write the file for ``load``. Only its owner may read it, because it contains credentials."""
         path.touch(mode=0o600)
         found = {**asdict(self), "requests": [base64.b64encode(each).decode() for each in self.requests]}
         path.write_text(json.dumps(found))

@@ -52,12 +52,12 @@ def subjects_of(job: Any) -> list[tuple[str, Any]]:
 
 
 def place_of(row: Any) -> Place:
-    """Return the organization and project that own the row, or None. Raises AssertionError if they are unknown."""
+    """Return the ids of the organization and project that own the row, or None. Raises AssertionError if unknown."""
     if row is None:
         return None
     if "_place" not in row.__dict__:
         row._place = _place_of(row)
-    return row._place  # type: ignore[no-any-return]  # an attribute of our own
+    return row._place  # type: ignore[no-any-return]  # no class declares ``_place``
 
 
 def _place_of(row: Any) -> Place:
@@ -121,7 +121,7 @@ class Somebody:
         self._opens: dict[str, bool] = {}
 
     def has_permission(self, permission: Permission, place: Place) -> bool:
-        """Return whether the person has the permission in this place, according to ``MATRIX``."""
+        """Return whether the person has the permission here: as a superuser, by role, or VIEW_ORG as a member."""
         if self.user.is_superuser:
             return True
         if place is None:
@@ -351,7 +351,7 @@ class Tenants:
         return list(found.values())
 
     def near(self, label: str) -> Any:
-        """Return a row of acme's trading project or of acme itself, preferably one with a possible act, or any row."""
+        """Return a row of acme's trading project or acme itself, preferably with a possible act, or else any row."""
         return next(iter([*self.acted_on(label), *self.rows_in(label, self.trading), *self.rows[label]]))
 
     def far(self, label: str) -> Any:

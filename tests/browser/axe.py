@@ -5,8 +5,8 @@ from __future__ import annotations
 from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Page
 
-# Defines ``examine``, which runs only the axe rules whose violations are serious or critical. For each element, axe
-# parses its colors and the colors of all elements below it. A page has only a few colors, so parsed colors are cached.
+# Defines ``examine``, which by default runs axe's rules for serious and critical violations. For each element,
+# axe parses its colors and the colors of all elements below it. A page has few colors, so parsed colors are cached.
 PREPARE = """;(() => {
   const serious = axe._audit.rules.filter(rule => rule.enabled && !rule.tags.includes("experimental")
     && ["serious", "critical"].includes(rule.impact)).map(rule => rule.id);
@@ -20,7 +20,7 @@ PREPARE = """;(() => {
     .run({ exclude: [leftOut] }, { resultTypes: ["violations"], runOnly: rules }).then(found => found.violations
     .flatMap(each => each.nodes.map(node => `${each.id}: ${node.target} ${node.html.slice(0, 200)}`)));
 })()"""
-# Runs axe in light mode, and checks headings, icons and buttons, for which axe has no rule or only a moderate one. Then
+# Runs axe in light mode, and checks h1, main, icons and buttons, for which axe has no rule or only a moderate one. Then
 # runs the only rule that depends on colors in dark mode.
 WIDE = """async ([leftOut, inDark]) => {
   const found = [

@@ -1,4 +1,4 @@
-"""Fixtures that run Chromium against a live server. Any error in the browser's console fails the test."""
+"""Fixtures that run Chromium against a live server. Any error in a page from ``open_page`` fails the test."""
 
 from __future__ import annotations
 

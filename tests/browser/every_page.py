@@ -1,4 +1,4 @@
-"""Every page of the console that a person can reach: lists, searches, filters, row pages and forms of acts."""
+"""The pages of the console that a person can reach: lists, searches, filters, row pages and forms of acts."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _lists(label: str, changelist: Any, request: HttpRequest) -> Iterator[tuple[
 
 
 def _largest(model: Any, rows: Any) -> Any:
-    """Return a row whose page has much content: the first environment with agents, or another table's first row."""
+    """Return a row or None: the first environment with agents, whose page is large, or another table's first row."""
     if model is Environment:
         rows = rows.filter(pk__in=Agent.objects.values("environment"))
     return rows.order_by(*site._registry[model].ordering).first()

@@ -278,7 +278,9 @@ def weakened(label: str, rule: Rule, found: Act) -> Iterator[Act]:
         yield replace(found, only_self=False)
 
 
-def test_access_tests_detect_every_weakened_act(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_access_tests_detect_weaker_permission_requirements_of_acts(
+    tenants: Tenants, monkeypatch: pytest.MonkeyPatch
+) -> None:
     unnoticed = []
     for (label, name), rule in ACTS.items():
         admin = site.get_model_admin(MODELS[label])
@@ -291,7 +293,9 @@ def test_access_tests_detect_every_weakened_act(tenants: Tenants, monkeypatch: p
     assert unnoticed == []
 
 
-def test_access_tests_detect_every_weakened_table(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_access_tests_detect_weaker_permission_requirements_of_tables(
+    tenants: Tenants, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for label, needs in SEES.items():
         url = table(MODELS[label])
         requests: list[AccessRequest] = [(each, url, "GET", {}) for each in tenants.home if not each.sees_table(label)]
@@ -302,7 +306,9 @@ def test_access_tests_detect_every_weakened_table(tenants: Tenants, monkeypatch:
             monkeypatch.undo()
 
 
-def test_access_tests_detect_every_unprotected_page(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_access_tests_detect_missing_check_of_every_page_closed_to_viewers(
+    tenants: Tenants, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ConsoleUser, "permissions", lambda *_: EVERYTHING)
     monkeypatch.setattr(ConsoleUser, "holds_anywhere", lambda *_: True)
 
@@ -311,14 +317,14 @@ def test_access_tests_detect_every_unprotected_page(tenants: Tenants, monkeypatc
             assert next(wrongly_accepted(tenants, forbidden_pages(tenants, name)), None), name
 
 
-def test_acts_on_several_rows_do_not_change_forbidden_rows(tenants: Tenants) -> None:
+def test_acts_on_listed_rows_do_not_change_forbidden_rows(tenants: Tenants) -> None:
     viewer, guest, _, lowered, _ = tenants.home
     for model, admin in site._registry.items():
         label = model._meta.label_lower
         far = tenants.far(label)
         for name in [action.__name__ for action in admin.actions]:
             (near, *_), rule = tenants.rows_for(label, name), ACTS[label, name]
-            # Two people who may not act on the first row, and two who may act on other rows but not on the second.
+            # Two people who may not act on ``near``, and two who may act on other rows but not on ``far``.
             for person, row in ((viewer, near), (tenants.abroad[-1], near), (guest, far), (lowered, far)):
                 if row is not None and not person.may_act(row, name):
                     before = writes()
@@ -360,7 +366,7 @@ def test_additional_pages_require_their_permission(tenants: Tenants) -> None:
                         transaction.set_rollback(True)
 
 
-def test_captured_records_are_shown_only_to_operators(tenants: Tenants) -> None:
+def test_captured_records_are_shown_to_operators_but_not_viewers(tenants: Tenants) -> None:
     artifact = tenants.artifact
     replay, other = artifact.replays.filter(finished_at__isnull=False).order_by("pk")[:2]
     content = reverse("admin:artifacts_artifact_content", args=[artifact.pk])

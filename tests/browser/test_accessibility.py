@@ -23,7 +23,7 @@ APPS = [("tenancy", "procrastinate"), ("pipelines", "fleet"), ("releases", "arti
 
 
 def pages(apps: Sequence[str]) -> Iterator[str]:
-    """Yield the paths of the lists, and for each list of a row page, its additional pages and a form.
+    """Yield the paths of the lists, and for each list the paths of a row page, its additional pages and a form.
 
     To save time, pages that differ only in their texts are represented by one of them: one of the tables behind the
     menu entry "Records", and one act with its own form for each table.

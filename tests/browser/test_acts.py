@@ -98,7 +98,7 @@ def test_reviewer_can_deny_deployment(world: World) -> None:
 OWN = "You, or a key that you created, requested this. Another person must approve it."
 
 
-def test_refused_act_shows_reason_and_changes_nothing(world: World) -> None:
+def test_self_approval_is_refused_with_reason_and_changes_nothing(world: World) -> None:
     deployment = waiting(world)
     events = AuditEvent.objects.count()
 
@@ -236,7 +236,7 @@ def test_credential_can_be_revoked_once(world: World, model: Any, who: str, acti
     assert event.environment_id == (made.deployment.environment_id if scope == "environment" else None)
 
 
-def test_revoked_agent_key_is_refused_immediately(world: World) -> None:
+def test_agent_key_revoked_in_console_is_refused(world: World) -> None:
     made = fill(world)
     url = f"/api/v1/agents/{made.agent.pk}/deployment"
     assert made.agent_api.get(url).status_code == 200
@@ -278,7 +278,7 @@ def test_signing_key_can_be_rotated_and_inactive_key_retired(world: World, name:
 
 
 @pytest.mark.parametrize("kind", ["project", "environment"])
-def test_deletion_page_shows_number_of_deleted_rows(world: World, run_jobs: Callable[[], int], kind: str) -> None:
+def test_deletion_page_shows_number_of_rows_to_delete(world: World, run_jobs: Callable[[], int], kind: str) -> None:
     made = fill(world)
     row: Any = world.project if kind == "project" else made.deployment.environment
     client = signed_in(world.project_admin.user)

@@ -47,7 +47,7 @@ def test_approval_shows_changes_from_current_deployment(world: World) -> None:
     ]
 
 
-def test_deployment_is_compared_with_deployment_it_replaces(world: World) -> None:
+def test_deployment_is_compared_with_superseded_or_current_deployment(world: World) -> None:
     agents = fleet(world, 1)
     first, second, third = bundles(world, 3)
     assert find_base(world.deployment(first)) is None

@@ -92,7 +92,7 @@ def test_config_bundle_form_starts_from_current_bundle_and_shows_changes(world: 
         ({"tuning_profile": "ludicrous"}, "tuning_profile", "valid choice"),
     ],
 )
-def test_error_of_invalid_config_bundle_is_shown_at_its_field(
+def test_error_of_invalid_config_bundle_is_shown_at_field_or_above_form(
     world: World, values: dict[str, str], field: str, error: str
 ) -> None:
     version = world.version()
@@ -159,7 +159,7 @@ def test_preview_updates_while_form_is_filled_in(world: World) -> None:
     assert not Deployment.objects.exists()
 
 
-def test_obstacles_are_shown_and_prevent_request(world: World) -> None:
+def test_obstacles_are_shown_and_prevent_request_by_operator(world: World) -> None:
     Environment.objects.filter(pk=world.dev.pk).update(settings={"freeze_windows": [NOW]})
     world.agent()
     bundle = world.bundle()

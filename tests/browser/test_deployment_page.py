@@ -68,7 +68,7 @@ def test_failed_agents_can_be_retried_with_reason(world: World, run_jobs: Callab
     assert entry.detail["reason"] == "the disk was full"
 
 
-def test_clearing_known_bad_bundle_is_offered_only_to_operators(world: World) -> None:
+def test_clearing_known_bad_bundle_is_offered_to_operators_but_not_viewers(world: World) -> None:
     fleet(world, 1)
     (bundle,) = bundles(world, 1)
     deployment = offered(world, bundle)
@@ -80,7 +80,7 @@ def test_clearing_known_bad_bundle_is_offered_only_to_operators(world: World) ->
         assert (act(bundle, "clear") in fragment.text) is may
 
 
-def test_break_glass_and_freeze_override_are_marked_on_every_page(world: World) -> None:
+def test_break_glass_and_freeze_override_are_marked_in_lists_and_on_pages(world: World) -> None:
     fleet(world, 1, world.prod)
     now = timezone.now()
     window = {"start": (now - timedelta(hours=1)).isoformat(), "end": (now + timedelta(hours=1)).isoformat()}

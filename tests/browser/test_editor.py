@@ -182,7 +182,7 @@ def test_syntax_error_is_shown_at_its_line(world: World, page: Page) -> None:
     assert (draft.plan.value, draft.revision) == (PLAN, 1)
 
 
-def test_concurrent_edits_are_not_lost(
+def test_conflicting_edits_are_kept_until_person_chooses_one(
     world: World, open_page: Callable[..., Page], shot: Callable[[Page, str], object]
 ) -> None:
     draft = new_draft(world, PLAN)

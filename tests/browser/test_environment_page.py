@@ -1,4 +1,4 @@
-"""The environment page: the bundle that runs for each pipeline, on how many agents, and the next deployment."""
+"""The environment page: its pipelines, fleet, captures and Deploy button, and its isolation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def rows(world: World) -> dict[str, list[str]]:
     return {name: [str(cell) for cell in cells] for name, *cells in panel["rows"]}
 
 
-def test_pipelines_panel_has_row_for_each_pipeline(world: World) -> None:
+def test_pipelines_panel_shows_current_and_waiting_deployments(world: World) -> None:
     world.prod.settings = {"approvals_required": False, "max_in_flight_deployments": 2}
     world.prod.save()
     agents = stories.fleet(world, 2, world.prod)

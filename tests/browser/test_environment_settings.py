@@ -63,7 +63,7 @@ def test_error_of_invalid_setting_is_shown_at_its_field(world: World, changes: d
     assert stored(world.dev) == {}
 
 
-def test_only_organization_admin_can_loosen_rules(world: World) -> None:
+def test_organization_admin_but_not_project_admin_can_disable_required_approvals(world: World) -> None:
     loose = filled_in(world.prod, approvals_required=False)
 
     refused = sent(signed_in(world.project_admin.user), world.prod, "settings", loose)

@@ -47,7 +47,7 @@ def test_text_from_agent_is_escaped(world: World) -> None:
     assert "<script>alert" not in page.text
 
 
-def test_explanation_appears_only_on_agent_pages(world: World) -> None:
+def test_explanation_is_absent_from_environment_deployment_and_bundle_pages(world: World) -> None:
     deployment = stories.active(world, world.bundle(), stories.fleet(world, 1))
     console = signed_in(superuser())
 

@@ -95,7 +95,7 @@ def fill_operators_tables() -> None:
 
 
 def test_scope_narrows_lists_of_tenant_rows(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Most lists show the rows within the scope and the rows of its parent levels, but none shows sibling scopes."""
+    """Most lists show the rows of the scope and of its parent levels, but none shows rows of sibling scopes."""
     monkeypatch.setattr(ReadOnlyAdmin, "list_per_page", 1000)
     made, elsewhere = fill(world), fill(world, "2").deployment.environment
     side = organizations.create_project(organization=world.organization, name="side", actor=world.admin.actor)
@@ -316,7 +316,7 @@ def test_titles_use_product_terms(world: World) -> None:
     assert heading(page)[1] == "Roll back · acme / trading / acme-1 | ByteOr Cloud"
 
 
-def test_menu_has_entry_for_each_daily_task(world: World) -> None:
+def test_menu_entries_depend_on_role_and_include_daily_tasks(world: World) -> None:
     daily = ["Pipelines", "Config bundles", "Deployments", "Approvals", "Agents", "Artifacts", "Replays"]
     viewer = menu_of(signed_in(world.viewer.user).get("/admin/"))
     admin = menu_of(signed_in(world.admin.user).get("/admin/", {"in": str(world.dev.pk)}))
@@ -349,7 +349,7 @@ def test_every_visible_table_is_reachable_from_menu(world: World) -> None:
 # -- refusals -----------------------------------------------------------------------------------------------------
 
 
-def test_missing_and_forbidden_rows_return_same_page(world: World, other: World) -> None:
+def test_missing_rows_and_rows_of_other_tenants_return_same_page(world: World, other: World) -> None:
     made = fill(other)
     client, pages = signed_in(world.admin.user), []
     for pk in (made.deployment.pk, uuid7(), "not-a-key", 7):

@@ -52,7 +52,7 @@ def related(client: Client, url: str) -> dict[str, str]:
     return dict(found)
 
 
-def test_page_shows_numbers_only_in_live_part(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numbers_outside_still_part_are_in_live_part(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     client, shown = signed_in(world.operator.user), set()
 
     for row in changing(world):

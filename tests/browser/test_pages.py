@@ -50,7 +50,7 @@ def test_templates_contain_no_inline_scripts_or_external_urls(template: Path) ->
 
 
 @pytest.mark.django_db
-def test_only_console_policy_allows_eval(world: World) -> None:
+def test_console_policy_allows_eval_and_policy_of_public_pages_does_not(world: World) -> None:
     console = signed_in(world.viewer.user)
 
     assert policy(console.get("/admin/"))["script-src"] == "'self' 'unsafe-eval'"
@@ -76,7 +76,7 @@ def test_unknown_page_is_not_found(client: Client, path: str, headers: dict[str,
     assert "req-12345678" in answer.text
 
 
-def test_server_error_page_shows_only_request_id(rf: Any) -> None:
+def test_server_error_page_shows_request_id_and_no_traceback(rf: Any) -> None:
     page = problems.server_error(rf.get("/admin/", headers={**PAGE, "x-request-id": "req-12345678"}))
 
     assert page.status_code == 500
@@ -159,11 +159,11 @@ def test_person_without_role_sees_explanation_and_can_sign_out() -> None:
 
 
 @pytest.mark.django_db
-def test_sign_in_page_redirects_signed_in_people(world: World) -> None:
+def test_sign_in_page_redirects_signed_in_member(world: World) -> None:
     assert signed_in(world.viewer.user).get("/admin/login/").headers["Location"] == "/admin/"
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("path", ["/admin/password_change/", "/admin/password_change/done/", "/admin/nowhere/"])
-def test_disabled_admin_page_is_not_found(world: World, path: str) -> None:
+def test_disabled_and_unknown_admin_pages_are_not_found(world: World, path: str) -> None:
     assert signed_in(world.viewer.user).get(path).status_code == 404

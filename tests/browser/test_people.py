@@ -87,7 +87,7 @@ def test_table_buttons_lead_to_acts(world: World) -> None:
 
 
 @pytest.mark.django_db
-def test_secret_is_shown_only_after_submission_and_never_stored_in_plain_text(
+def test_secret_is_shown_only_after_submission_and_not_stored_in_plain_text(
     world: World, caplog: pytest.LogCaptureFixture, settings: Any
 ) -> None:
     client = signed_in(world.admin.user)
@@ -164,7 +164,7 @@ def test_repeated_form_shows_secret_only_on_its_page_and_to_its_sender(world: Wo
 
 
 @pytest.mark.django_db
-def test_form_errors_are_shown_at_their_fields(world: World) -> None:
+def test_form_errors_are_shown_at_their_fields_or_above_form(world: World) -> None:
     world.organization.settings = {"email_domains": ["acme.example"], "token_max_days": 10}
     world.organization.save(update_fields=["settings"])
     admin, project_admin = signed_in(world.admin.user), signed_in(world.project_admin.user)
@@ -228,7 +228,7 @@ def test_people_cannot_grant_roles_above_their_own(world: World) -> None:
 
 
 @pytest.mark.django_db
-def test_forms_require_csrf_token(world: World) -> None:
+def test_form_of_act_requires_csrf_token(world: World) -> None:
     client = Client(enforce_csrf_checks=True, headers={"accept": "text/html"})
     client.force_login(world.admin.user, backend="django.contrib.auth.backends.ModelBackend")
 

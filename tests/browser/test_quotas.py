@@ -18,7 +18,7 @@ from tests.worlds import World
 pytestmark = pytest.mark.django_db
 
 
-def test_operators_set_quotas_and_members_see_usage(world: World) -> None:
+def test_installation_operators_set_quotas_and_members_see_usage(world: World) -> None:
     organization, root = world.organization, superuser()
     world.agent()
     url = act(organization, "set_quotas")

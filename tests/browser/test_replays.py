@@ -57,7 +57,7 @@ def test_dry_run_can_be_started_from_artifact_page(world: World) -> None:
     assert "DryRunOnly" in page
 
 
-def test_replay_with_side_effects_waits_for_approval(world: World) -> None:
+def test_execute_replay_in_prod_waits_for_approval(world: World) -> None:
     environment = world.environment("prod", "open", replay_policy="allowed")
     version = world.version(environment, HOOK)
     agent, api = world.agent(environment)
@@ -132,7 +132,7 @@ def test_diverged_replay_can_be_traced_compared_and_bisected(world: World) -> No
     assert "v2" in shown
 
 
-def test_artifact_page_shows_files_and_journals_only_to_operators(world: World) -> None:
+def test_artifact_page_shows_files_and_journals_to_operators_but_not_viewers(world: World) -> None:
     artifact = ingested(world, incident(world.version().spec_kv))
     operator, viewer = signed_in(world.operator.user), signed_in(world.viewer.user)
 
@@ -204,7 +204,7 @@ def test_replay_can_be_repeated_only_through_version_of_its_environment(world: W
     assert made.count() == 2
 
 
-def test_other_version_form_lists_last_deployed_config_bundle_first(world: World) -> None:
+def test_other_version_form_lists_last_deployed_bundle_of_version_first(world: World) -> None:
     versions = [world.version(content=plan(stages=[{"id": f"s{n}", "op": "dataguard_check"}])) for n in range(3)]
     deployed = world.bundle(name="deployed", version=versions[1])
     stories.active(world, deployed, stories.fleet(world, 1))

@@ -37,7 +37,7 @@ def urls(user: Any, text: str) -> set[str]:
 
 
 def rows(filled: Filled) -> dict[str, Any]:
-    """Return search texts of every kind, each with the row that it must find."""
+    """Return search texts, each with the row that it must find."""
     deployment, artifact = filled.deployment, filled.artifact
     bundle, version = deployment.config_bundle, deployment.config_bundle.version
     assert deployment.bundle_hash is not None
@@ -60,7 +60,7 @@ def rows(filled: Filled) -> dict[str, Any]:
     }
 
 
-def test_search_finds_every_kind_of_row_with_permission(world: World, other: World) -> None:
+def test_search_finds_rows_of_own_organization_and_none_of_others(world: World, other: World) -> None:
     filled = fill(world)
     expected = {text: row_page(row) for text, row in rows(filled).items()}
 
@@ -116,7 +116,7 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-def test_search_accepts_any_text(world: World) -> None:
+def test_search_accepts_hostile_text(world: World) -> None:
     client = signed_in(world.viewer.user)
 
     for text in HOSTILE:
@@ -152,8 +152,8 @@ def test_search_query_count_does_not_depend_on_number_of_rows(world: World) -> N
     assert max(before) <= 15
 
 
-def test_search_uses_indexes(world: World) -> None:
-    """PostgreSQL can use an index for each table that may have many rows."""
+def test_search_can_use_indexes_of_agents_artifacts_and_deployments(world: World) -> None:
+    """PostgreSQL can use an index of each of these tables, which may have many rows."""
     fill(world)
     client = signed_in(world.viewer.user)
     with connection.cursor() as cursor:
@@ -205,7 +205,9 @@ def test_search_results_can_be_opened_by_keyboard(
 
 
 @pytest.mark.browser
-def test_selected_result_stays_selected_after_later_response(world: World, open_page: Callable[..., Page]) -> None:
+def test_result_selected_after_typing_stays_selected_when_response_arrives(
+    world: World, open_page: Callable[..., Page]
+) -> None:
     for name in ("fra-node-011", "fra-node-012"):
         world.agent(world.prod, name)
     page = sign_in(open_page(), world.viewer.user)

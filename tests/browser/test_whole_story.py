@@ -1,6 +1,6 @@
 """The whole story in a real browser: from an empty installation to a deployment that is rolled back after an incident.
 
-People reach each page by links and buttons. Only the agent uses the API.
+After signing in, people reach each page by links and buttons. Only the agent uses the API.
 """
 
 from __future__ import annotations

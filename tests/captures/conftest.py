@@ -1,4 +1,4 @@
-"""Fixtures that provide the replay data of the engine's tests."""
+"""Fixtures of the engine's replay tests."""
 
 from __future__ import annotations
 

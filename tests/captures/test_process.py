@@ -44,7 +44,9 @@ def reach(tmp_path: Path, bundle: MakeBundle, ring: MakeRing, found: Mapping[byt
     return replay_apart(tmp_path / "bundle", spec, {"PYTHONPATH": modules, "SECRET": str(tmp_path / "secret")})
 
 
-def test_op_cannot_reach_outside_its_process(tmp_path: Path, bundle: MakeBundle, ring: MakeRing) -> None:
+def test_python_code_of_op_cannot_use_network_processes_or_standard_streams(
+    tmp_path: Path, bundle: MakeBundle, ring: MakeRing
+) -> None:
     message = reach(tmp_path, bundle, ring, FOUND)
 
     assert message["outcome"]["result"]["divergence"] is None
@@ -54,7 +56,9 @@ def test_op_cannot_reach_outside_its_process(tmp_path: Path, bundle: MakeBundle,
 @pytest.mark.skipif(
     None in sealing.in_force().values(), reason=f"this system does not seal everything: {dict(sealing.in_force())}"
 )
-def test_native_code_of_op_cannot_reach_outside_its_process(tmp_path: Path, bundle: MakeBundle, ring: MakeRing) -> None:
+def test_native_code_of_op_cannot_use_network_processes_or_foreign_files(
+    tmp_path: Path, bundle: MakeBundle, ring: MakeRing
+) -> None:
     message = reach(tmp_path, bundle, ring, BY_NATIVE_CODE)
 
     assert message["outcome"]["result"]["divergence"] is None
@@ -68,7 +72,7 @@ def test_replay_over_memory_limit_is_refused(tmp_path: Path, bundle: MakeBundle,
 
 
 @needs_linux
-def test_largest_trace_is_truncated_in_child_process(tmp_path: Path, bundle: MakeBundle) -> None:
+def test_large_trace_is_truncated_within_size_and_memory_limits(tmp_path: Path, bundle: MakeBundle) -> None:
     chain = ["in", *(f"s{number}" for number in range(64)), "out"]
     spec = graph(" ".join(f"{source}>{target}" for source, target in pairwise(chain)))
     payload = json.dumps({"text": "x" * 65_000}).encode()

@@ -35,7 +35,7 @@ def run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux drops the capability to raise limits")
-def test_limits_are_set_and_cannot_be_raised_even_by_root(tmp_path: Path) -> None:
+def test_limits_are_set_and_sealed_process_cannot_raise_them(tmp_path: Path) -> None:
     done = run(LIMITS, tmp_path)
 
     found, *rest = done.stdout.splitlines()

@@ -63,7 +63,7 @@ def test_failed_wait_uses_up_time_budget(clock: Clock) -> None:
         assert deadline.is_over()
 
 
-def test_ensure_least_extends_deadline(clock: Clock) -> None:
+def test_ensure_least_extends_deadline_only_if_too_little_time_is_left(clock: Clock) -> None:
     with deadline.limited(8, clock=clock):
         deadline.ensure_least()
         with deadline.waiting() as left_s:
@@ -85,7 +85,7 @@ def test_waits_outside_block_are_unlimited(clock: Clock) -> None:
     assert not deadline.is_over()
 
 
-def test_threads_have_separate_deadlines(clock: Clock) -> None:
+def test_deadline_does_not_limit_other_threads(clock: Clock) -> None:
     seen: list[bool] = []
     with deadline.limited(8, clock=clock):
         thread = threading.Thread(target=lambda: seen.append(deadline.is_limited()))
@@ -134,7 +134,7 @@ def test_nothing_is_committed_after_deadline(clock: Clock) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_request_past_deadline_takes_no_connection(clock: Clock) -> None:
+def test_query_without_connection_fails_after_deadline(clock: Clock) -> None:
     connection.close()
 
     with pytest.raises(OperationalError) as raised, deadline.limited(0, clock=clock):

@@ -53,7 +53,7 @@ def test_owner_with_least_used_time_goes_first(clock: Clock) -> None:
     assert in_turn(clock, Turns(), "a", "a", "a", "a", "b") == ["a0", "b4", "a1", "a2", "a3"]
 
 
-def test_time_used_earlier_lowers_priority(clock: Clock) -> None:
+def test_recently_used_time_lowers_priority(clock: Clock) -> None:
     turns = Turns()
     in_turn(clock, turns, "a", "a", "a")
 
@@ -90,7 +90,7 @@ def test_other_greenlets_run_between_turns(clock: Clock) -> None:
     assert all("beat" in order[one:other] for one, other in pairwise(turns_at))
 
 
-def test_turn_is_followed_by_proportional_rest(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rest_after_turn_is_proportional_to_its_computing_time(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
 
     def sleep(seconds: float) -> None:

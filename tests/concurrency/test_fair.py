@@ -81,7 +81,7 @@ def crowd(count: int, *, held_by: Sequence[Holder], waiting: int = 100) -> Crowd
     return Crowd(slots)
 
 
-def test_next_free_slot_goes_to_another_organization() -> None:
+def test_freed_slot_goes_to_waiting_organization_with_fewest_slots() -> None:
     made = crowd(4, held_by=[ADA, ADA, EVE, EVE])
     made.wait_for_slot(*[ADA] * 10, FAR, FAR)
 
@@ -91,7 +91,7 @@ def test_next_free_slot_goes_to_another_organization() -> None:
     made.finish(FAR, ADA, EVE, EVE)
 
 
-def test_organization_holds_at_most_half_of_slots() -> None:
+def test_organization_holds_at_most_half_of_several_slots() -> None:
     made = crowd(4, held_by=[ADA, KEY])
     made.wait_for_slot(BOB)
 

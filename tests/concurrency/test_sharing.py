@@ -41,7 +41,7 @@ def test_concurrent_callers_share_one_call() -> None:
     assert (results, len(calls)) == ([1] * 10, 1)
 
 
-def test_result_is_kept_for_one_second(clock: SimpleNamespace) -> None:
+def test_result_is_kept_for_one_second_by_default(clock: SimpleNamespace) -> None:
     numbers = iter(range(10))
     shared = Shared(lambda: next(numbers))
 

@@ -51,7 +51,7 @@ def test_error_page_shows_limit_and_wait_time(world: World) -> None:
     assert page["X-Request-ID"] in text
 
 
-def test_refused_request_only_updates_counter(world: World) -> None:
+def test_refused_request_writes_only_counter(world: World) -> None:
     client = signed_in(world.viewer.user)
     exhaust_limit(client)
 
@@ -67,7 +67,7 @@ def test_refused_request_only_updates_counter(world: World) -> None:
     "path",
     ["/admin/", "/admin/records/", "/admin/search/?s=a", "/admin/nothing", "/admin/tenancy/user/", "/admin/login/"],
 )
-def test_every_console_url_counts_toward_limit(world: World, path: str) -> None:
+def test_pages_unknown_paths_and_sign_in_of_console_count_toward_limit(world: World, path: str) -> None:
     client = signed_in(world.viewer.user)
 
     responses = [client.get(path) for _ in range(3)]

@@ -31,7 +31,7 @@ def test_corrections_apply_to_installed_theme() -> None:
     assert ("chart.js" in skeleton, "<html" in skeleton) == (False, True)
 
 
-def test_changed_template_prevents_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_template_without_expected_text_prevents_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     template = change_theme(monkeypatch, tmp_path)
     template.write_text(template.read_text().replace('<div id="main"', '<section id="main"'))
 

@@ -50,7 +50,7 @@ class Workspace:
         return response.json()
 
     def get(self, path: str) -> Any:
-        """Return a resource."""
+        """Return the JSON of a GET request that must succeed."""
         response = self.request("GET", path)
         assert response.status_code == 200, response.text
         return response.json()
@@ -91,7 +91,7 @@ class Workspace:
         return list(children(self._child("gunicorn")))
 
     def kill_everything(self) -> None:
-        """Kill the supervisor, its processes and the database with SIGKILL, as a power failure would."""
+        """Kill the supervisor, its processes and the database with SIGKILL, like a power failure."""
         master = self._child("gunicorn")
         victims = [self.server.pid, *children(self.server.pid), *children(master), self.installation.database_pid()]
         for pid in victims:
@@ -117,7 +117,7 @@ def lives(pid: int) -> bool:
 
 @pytest.fixture(scope="package")
 def workspace() -> Iterator[Workspace]:
-    """Start one workspace for all tests. Each test must leave it running."""
+    """Start a workspace that tests of this package share. Each test must leave it running."""
     made = Workspace(REPLAY_EXEC_ALLOWLIST="/bin/sh")
     yield made
     made.installation.remove()

@@ -48,7 +48,7 @@ class Stream:
             try:
                 work()
             except requests.RequestException:
-                time.sleep(0.02)  # no server is listening
+                time.sleep(0.02)  # the server was killed
 
     def _call(self, path: str, **options: Any) -> requests.Response:
         return self.workspace.request("POST", f"/api/v1/agents/{self.agent_id}/{path}", self.key, **options)
@@ -92,7 +92,7 @@ def stream(workspace: Workspace) -> Stream:
     return Stream(workspace)
 
 
-def test_acknowledged_data_survives_kills(workspace: Workspace, stream: Stream) -> None:
+def test_acknowledged_heartbeats_and_uploads_survive_kills(workspace: Workspace, stream: Stream) -> None:
     with stream:
         stream.wait_for_progress()
         for pid in workspace.api_processes():

@@ -66,7 +66,7 @@ class BeatingAgent:
 
 
 def _is_clear(response: HTTPResponse, body: bytes) -> bool:
-    """Return whether this is a 503 with ``Retry-After`` and a human-readable detail."""
+    """Return whether this is a 503 with ``Retry-After`` and a detail."""
     if response.status != 503 or response.headers["Content-Type"] != "application/problem+json":
         return False
     problem = json.loads(body)
@@ -112,7 +112,7 @@ class Load:
         )
 
     def check(self) -> None:
-        """Assert that no acknowledged heartbeat is lost, and that no response was wrong."""
+        """Assert that each agent's last acknowledged or a later heartbeat is stored, and that no response was wrong."""
         assert [line for agent in self.agents for line in agent.wrong] == []
         for agent in self.agents:
             shown = self._workspace.get(f"{self._workspace.environment}/agents/{agent.id}")
@@ -120,7 +120,7 @@ class Load:
 
     @property
     def broken(self) -> int:
-        """The number of connections that broke."""
+        """The number of heartbeats without a response."""
         return sum(agent.broken for agent in self.agents)
 
 

@@ -169,7 +169,7 @@ def worker_environment() -> dict[str, str]:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("concurrently")
-def test_stopped_worker_leaves_long_replay_to_next_worker() -> None:
+def test_dry_run_that_outlasts_grace_period_is_left_to_next_worker() -> None:
     world = World("acme")
     artifact = ingested(world, incident(world.version().spec_kv))
     row = replays.request(artifact, environment=world.dev, actor=world.operator.actor)

@@ -44,7 +44,7 @@ def agent(workspace: Workspace, tmp_path: Path) -> Iterator[str]:
 
 @contextmanager
 def blocked_builds(installation: Installation) -> Iterator[psycopg.Connection]:
-    """While the block runs, lock the table that a build writes last. Yields another database session."""
+    """While the block runs, lock a table that a build writes at its end. Yields another database session."""
     database = EmbeddedPostgres(installation.data_dir)
     try:
         url = database.acquire()

@@ -50,7 +50,7 @@ def test_each_call_returns_rows_for_its_values(world: World) -> None:
     assert query.rows(world.project.pk, "'; --%s\x01value 1") == []
 
 
-def test_row_is_complete_after_one_query(world: World) -> None:
+def test_row_and_its_related_rows_are_loaded_by_one_query(world: World) -> None:
     query = CompiledQuery[Environment](
         lambda pk: Environment.objects.select_related("project__organization").filter(pk=pk), UUID
     )
@@ -65,7 +65,7 @@ def test_row_is_complete_after_one_query(world: World) -> None:
     assert found.created_at == world.dev.created_at
 
 
-def test_query_that_ignores_value_is_refused() -> None:
+def test_query_that_ignores_value_is_refused_by_default() -> None:
     query = CompiledQuery[Organization](lambda pk, name: Organization.objects.filter(pk=pk), UUID, str)
 
     with pytest.raises(TypeError, match="each of its values"):
@@ -117,14 +117,14 @@ KEPT: dict[str, Callable[[Any, Any], QuerySet[Any]]] = {
 
 
 @pytest.mark.parametrize("case", KEPT)
-def test_query_that_keeps_value_of_first_call_is_refused(case: str) -> None:
+def test_query_that_seems_to_keep_value_of_first_call_is_refused(case: str) -> None:
     query = CompiledQuery[Organization](KEPT[case], UUID, str, uses_all=False)
 
     with pytest.raises(TypeError, match="value of the first call"):
         query.rows(uuid7(), "acme")
 
 
-def test_query_may_contain_code_constants(world: World) -> None:
+def test_query_may_contain_short_words_small_numbers_and_intervals(world: World) -> None:
     query = CompiledQuery[Environment](
         lambda project: Environment.objects.filter(project_id=project, posture__in=[Posture.DEV, "prod"]).annotate(
             is_named=Value(True),

@@ -118,7 +118,7 @@ def test_lock_timeout_returns_503_and_changes_nothing() -> None:
 
 
 @pytest.mark.django_db
-def test_statement_timeout_on_console_page_returns_503(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_statement_timeout_on_sign_in_page_returns_503(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def raise_cancelled(*args: Any, **kwargs: Any) -> None:
         with connection.cursor() as cursor:
             cursor.execute("DO $$ BEGIN RAISE EXCEPTION 'secret' USING ERRCODE = '57014'; END $$")
@@ -148,7 +148,9 @@ def test_required_connections_depend_on_deployment_mode(mode: str, processes: in
 
 
 @pytest.mark.django_db
-def test_serve_refuses_to_start_with_too_few_connections(settings: Any, set_config: Callable[..., Any]) -> None:
+def test_serve_refuses_too_few_database_connections_unless_pooled(
+    settings: Any, set_config: Callable[..., Any]
+) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int"
@@ -243,7 +245,7 @@ def test_frequent_statement_runs_for_concurrent_callers(concurrently: Race, freq
     assert len({backend for [(backend, *_)] in rows}) == len(pid._idle) == 2
 
 
-def test_frequent_statement_works_with_thousands_of_open_files(frequent: Frequent) -> None:
+def test_frequent_statement_works_with_more_than_1024_open_files(frequent: Frequent) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
     files = [os.dup(0) for _ in range(1100)]

@@ -62,7 +62,7 @@ def test_url_at_or_below_entry_is_permitted(entry: str, url: str) -> None:
         "",
     ],
 )
-def test_url_outside_entries_is_not_permitted(url: str) -> None:
+def test_url_outside_entry_or_in_unsafe_form_is_not_permitted(url: str) -> None:
     assert not permits_url([parse_url_prefix(ORIGIN + "/replay")], url)
 
 

@@ -73,7 +73,7 @@ def test_changes_are_sorted_by_field_and_path() -> None:
     ]  # fmt: skip
 
 
-def test_every_value_of_first_configuration_is_reported_as_added() -> None:
+def test_values_of_first_configuration_are_reported_as_added() -> None:
     found = diff_configurations(None, with_fields(stage_config={}))
 
     assert found == (

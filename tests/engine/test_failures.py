@@ -1,4 +1,4 @@
-"""The grouping of failures by cause: numbers, ids and hashes are masked, and nothing else."""
+"""The grouping of failures by cause: numbers, ids and hashes are masked, and long causes are shortened."""
 
 from __future__ import annotations
 

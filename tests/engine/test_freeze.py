@@ -144,7 +144,7 @@ SMALL_HOURS = window("2026-03-01T02:30:00", "2026-03-01T02:45:00", recurrence="d
         ("2026-10-26T01:30:00Z", True), ("2026-10-26T01:45:00Z", False),
     ],
 )  # fmt: skip
-def test_skipped_or_repeated_start_and_end_give_longest_window(now: str, is_frozen: bool) -> None:
+def test_window_is_as_long_as_possible_when_clocks_skip_or_repeat_its_start_and_end(now: str, is_frozen: bool) -> None:
     assert (active_window([SMALL_HOURS], at(now)) is SMALL_HOURS) is is_frozen
 
 

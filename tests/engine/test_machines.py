@@ -63,7 +63,7 @@ def test_target_returns_none_without_transition_and_raises_for_unknown_status() 
         DEPLOYMENT.target("sideways", event)
 
 
-def test_agent_progress_has_three_final_states() -> None:
+def test_active_failed_and_rolled_back_share_highest_progress_rank() -> None:
     ends = {progress for progress, rank in PROGRESS_RANK.items() if rank == max(PROGRESS_RANK.values())}
 
     assert set(PROGRESS_RANK) == set(AgentProgress)

@@ -32,7 +32,7 @@ def plan(agents: Sequence[RolloutAgent], strategy: Strategy | None = None, **sta
     return plan_rollout(strategy or Strategy.all_at_once(), agents, timeout_s=TIMEOUT_S, now=NOW, **given_state)
 
 
-def test_step_does_nothing_while_agents_are_unfinished() -> None:
+def test_step_waits_for_activating_agent() -> None:
     assert plan([agent(ONE, P.ACTIVE), agent(TWO, P.ACTIVATING)]) == StepPlan()
 
 
@@ -45,7 +45,7 @@ def test_rollout_completes_when_all_agents_are_active() -> None:
     [(0, 0, "active"), (0, 1, "failed"), (25, 1, "active"), (24, 1, "failed"), (49, 2, "failed"), (50, 2, "active"),
      (100, 4, "active"), (99, 4, "failed")],
 )  # fmt: skip
-def test_rollout_fails_above_wave_threshold(threshold: int, failed: int, outcome: str) -> None:
+def test_failed_agents_fail_rollout_only_above_wave_threshold(threshold: int, failed: int, outcome: str) -> None:
     agents = [
         agent(number, P.FAILED if place < failed else P.ACTIVE) for place, number in enumerate((ONE, TWO, THREE, FOUR))
     ]
@@ -84,7 +84,7 @@ def test_wave_completes_when_timeouts_are_within_threshold() -> None:
     assert (made.outcome, made.timed_out) == ("active", (TWO,))
 
 
-def test_uncounted_agents_delay_nothing_and_never_time_out() -> None:
+def test_uncounted_agents_neither_delay_rollout_nor_count_as_failed_or_timed_out() -> None:
     away = agent(TWO, P.OFFERED, counted=False, age_s=10 * TIMEOUT_S)
 
     assert plan([agent(ONE, P.ACTIVE), away]) == StepPlan(wave_done=True, outcome="active")
@@ -99,7 +99,7 @@ def test_threshold_applies_only_after_whole_wave_is_enlisted() -> None:
     assert plan(known).outcome == "failed"
 
 
-def test_rollout_fails_when_no_counted_agents_remain() -> None:
+def test_completely_enlisted_rollout_fails_when_no_counted_agents_remain() -> None:
     expected = StepPlan(outcome="failed", reason="empty_target", detail="no counted agents remain")
 
     assert plan([]) == expected
@@ -134,13 +134,15 @@ def test_earlier_wave_failures_are_not_counted_again() -> None:
         ({"wave_done_at": NOW - timedelta(seconds=300), "paused": True}, StepPlan(wave_done=True)),
     ],
 )
-def test_rollout_waits_between_waves(state: dict[str, Any], expected: StepPlan) -> None:
+def test_next_wave_is_offered_only_after_strategy_pause_in_unpaused_rollout(
+    state: dict[str, Any], expected: StepPlan
+) -> None:
     agents = [agent(ONE, P.ACTIVE), agent(TWO, P.PENDING, 1)]
 
     assert plan(agents, Strategy.waves((50, 100), pause_s=300), **state) == expected
 
 
-def test_paused_rollout_makes_no_offers_but_can_complete() -> None:
+def test_paused_rollout_makes_no_offers_but_can_complete_or_fail() -> None:
     agents = [agent(ONE, P.ACTIVE), agent(TWO, P.PENDING, 1)]
 
     assert plan(agents, Strategy.waves((50, 100)), paused=True) == StepPlan(wave_done=True)

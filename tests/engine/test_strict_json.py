@@ -32,7 +32,7 @@ def exact(value: Any) -> Any:
 
 
 @given(values, st.booleans(), st.sampled_from([None, 1]))
-def test_valid_json_is_read_as_by_python(value: Any, ascii_only: bool, indent: int | None) -> None:
+def test_random_json_value_is_read_as_by_python(value: Any, ascii_only: bool, indent: int | None) -> None:
     text = json.dumps(value, ensure_ascii=ascii_only, indent=indent)
 
     assert read(text.encode(), JsonLimits()) == json.loads(text) == value
@@ -40,7 +40,7 @@ def test_valid_json_is_read_as_by_python(value: Any, ascii_only: bool, indent: i
 
 
 @given(st.text('[]{}:,"\\u0d8eE-1.+ ntrufalse\n\x01é', max_size=40))
-def test_every_syntax_error_gets_specific_message(text: str) -> None:
+def test_refused_random_text_gets_specific_message_and_line(text: str) -> None:
     try:
         value = read(text, JsonLimits())
     except MalformedJson as error:

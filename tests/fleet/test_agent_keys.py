@@ -53,7 +53,7 @@ def test_cached_key_needs_no_lookup_query(listening: None) -> None:
     assert api.get(path, If_None_Match=etag).status_code == 304
 
 
-def test_poll_returns_changed_offer(listening: None) -> None:
+def test_poll_returns_new_response_after_offer_or_signing_key_changes(listening: None) -> None:
     world = World("acme")
     [(agent, api)] = stories.fleet(world, 1)
     path = f"/api/v1/agents/{agent.pk}/deployment"
@@ -277,7 +277,7 @@ def test_cached_key_is_looked_up_again_after_maximum_age(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_heartbeats_use_hot_updates() -> None:
+def test_repeated_heartbeats_use_hot_updates() -> None:
     def updates() -> tuple[int, int]:
         heartbeats._statement.close()  # a closed session reports its counts immediately, an idle one after ten seconds
         with connection.cursor() as cursor:

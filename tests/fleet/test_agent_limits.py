@@ -73,7 +73,7 @@ def test_requests_count_toward_limit_of_agent_whose_key_is_used(world: World, mo
     assert beat(api, agent)["X-RateLimit-Remaining"] == "599"
 
 
-def test_fourth_rotation_within_one_hour_is_refused(world: World) -> None:
+def test_fourth_rotation_by_agent_within_one_hour_is_refused(world: World) -> None:
     agent, first = world.agent()
     api = rotated(first, agent, 3)
     before = state()
@@ -114,7 +114,7 @@ def test_each_agent_has_its_own_rotation_limit(world: World) -> None:
     assert rotate(other_api, other).status_code == 201
 
 
-def test_concurrent_rotations_create_at_most_three_keys(concurrently: Race, world: World) -> None:
+def test_concurrent_rotations_by_agent_create_at_most_three_keys(concurrently: Race, world: World) -> None:
     agent, api = world.agent()
 
     responses = concurrently(*(lambda: rotate(api, agent) for _ in range(20)))
@@ -139,7 +139,7 @@ def test_request_for_rotation_by_agent_resets_rotation_limit(world: World) -> No
     assert rotate(api, agent).status_code == 201
 
 
-def test_rotation_by_person_is_not_limited(world: World) -> None:
+def test_rotation_by_person_is_exempt_from_rotation_limit(world: World) -> None:
     agent, first = world.agent()
     rotated(first, agent, 3)
 

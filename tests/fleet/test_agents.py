@@ -50,7 +50,7 @@ def test_agent_list_applies_filters(world: World) -> None:
 @pytest.mark.parametrize(
     "query", ["liveness=dead", "progress=dead", "bundle_hash=a", "label==a", "limit=0", "cursor=x", "created_after=x"]
 )
-def test_invalid_filters_are_refused(world: World, query: str) -> None:
+def test_invalid_list_parameters_are_refused(world: World, query: str) -> None:
     response = world.viewer.api.get(world.path(rest=f"/agents?{query}"))
 
     assert (response.status_code, response["Content-Type"]) == (400, "application/problem+json")
@@ -99,7 +99,7 @@ def test_changing_labels_in_prod_requires_permission_to_manage_environment(world
     assert (relabeled.status_code, relabeled.json()["labels"]) == (200, {"zone": "b"})
 
 
-def test_heartbeat_does_not_change_etag(world: World) -> None:
+def test_heartbeat_does_not_change_etag_of_agent(world: World) -> None:
     agent, api = world.agent()
     path = world.path(rest=f"/agents/{agent.pk}")
     before = world.operator.api.get(path)["ETag"]
@@ -146,7 +146,7 @@ def test_viewers_cannot_change_agents(world: World) -> None:
     assert api.get(f"/api/v1/agents/{agent.pk}").json()["name"] == "a"
 
 
-def test_rotation_revokes_old_key_immediately(world: World) -> None:
+def test_rotation_now_revokes_old_key_immediately(world: World) -> None:
     agent, old = world.agent()
     path = f"/api/v1/agents/{agent.pk}"
 
@@ -163,7 +163,7 @@ def test_rotation_revokes_old_key_immediately(world: World) -> None:
     assert list(found.values_list("action", flat=True)) == actions
 
 
-def test_decommissioned_agent_is_not_found(world: World) -> None:
+def test_decommissioned_agent_is_not_found_and_its_key_is_refused(world: World) -> None:
     agent, api = world.agent(name="a")
     path = world.path(rest=f"/agents/{agent.pk}")
 
@@ -182,7 +182,7 @@ def test_decommissioned_agent_is_not_found(world: World) -> None:
     assert again.pk != agent.pk
 
 
-def test_agent_can_read_only_itself(world: World) -> None:
+def test_agent_cannot_read_other_agents(world: World) -> None:
     (one, api), (two, _) = stories.fleet(world, 2)
 
     assert api.get(f"/api/v1/agents/{one.pk}").json()["id"] == str(one.pk)

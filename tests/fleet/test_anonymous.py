@@ -91,7 +91,7 @@ def session_of(user: User) -> str:
         "/static/x",
     ],
 )
-def test_requests_without_credential_are_limited(path: str) -> None:
+def test_requests_without_credential_outside_of_probes_are_limited(path: str) -> None:
     responses = [get(path) for _ in range(BURST + 2)]
 
     assert [response.status_code == 429 for response in responses] == [False] * BURST + [True] * 2
@@ -107,7 +107,7 @@ def test_probes_are_not_limited(path: str) -> None:
     assert statuses(BURST + 2, path) == [200] * (BURST + 2)
 
 
-def test_refused_browser_gets_html_page() -> None:
+def test_refused_browser_gets_html_page_outside_of_api() -> None:
     use_up()
 
     page = get("/metrics", Accept="text/html")
@@ -138,7 +138,7 @@ def test_allowance_recovers_over_time(clock: Clock) -> None:
         (None, "short"),
     ],
 )
-def test_refused_anonymous_request_makes_no_query(token: str | None, cookie: str) -> None:
+def test_refused_request_without_well_formed_credential_makes_no_query(token: str | None, cookie: str) -> None:
     use_up()
 
     with CaptureQueriesContext(connection) as queries:
@@ -159,7 +159,7 @@ def test_invalid_credentials_are_limited_by_address(kind: str) -> None:
     assert statuses(1, path, address=ELSEWHERE, **bad) == [status]
 
 
-def test_repeated_invalid_credential_is_looked_up_once() -> None:
+def test_repeated_invalid_credential_over_limit_is_looked_up_once() -> None:
     use_up()
     invalid = generate(Family.USER).text
     with CaptureQueriesContext(connection) as queries:
@@ -168,7 +168,7 @@ def test_repeated_invalid_credential_is_looked_up_once() -> None:
     assert len(queries) == 1
 
 
-def test_each_lookup_of_unknown_credential_is_followed_by_pause(clock: Clock) -> None:
+def test_each_lookup_of_unknown_credential_over_limit_is_followed_by_pause(clock: Clock) -> None:
     use_up()
     clock.slept.clear()
 
@@ -177,7 +177,9 @@ def test_each_lookup_of_unknown_credential_is_followed_by_pause(clock: Clock) ->
     assert clock.slept == [1 / anonymous.LOOK_UPS_PER_S] * 5
 
 
-def test_concurrent_unknown_credentials_share_lookups(concurrently: Race, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_unknown_credentials_over_limit_share_lookups(
+    concurrently: Race, monkeypatch: pytest.MonkeyPatch
+) -> None:
     use_up()
     tokens = [generate(family).text for family in Family for _ in range(5)]
     batches: list[int] = []
@@ -234,7 +236,7 @@ def test_console_session_is_accepted_when_address_is_over_limit(world: World) ->
     assert statuses(BURST, "/static/byteor/page.css", cookie=cookie) == [404] * BURST  # no static files in tests
 
 
-def test_unverified_session_is_accepted_for_static_files_when_address_is_over_limit(world: World) -> None:
+def test_first_static_file_request_of_session_is_accepted_over_limit_of_address(world: World) -> None:
     cookie = session_of(world.viewer.user)
     use_up()
 
@@ -309,7 +311,7 @@ def test_all_addresses_share_total_limit(monkeypatch: pytest.MonkeyPatch) -> Non
     assert responses == [[404]] * 5 + [[429]] * 3
 
 
-def test_ipv6_network_counts_as_one_address() -> None:
+def test_ipv6_addresses_of_same_64_bit_network_share_limit() -> None:
     use_up(address="2001:db8::1")
 
     assert statuses(1, address="2001:db8::ffff:1") == [429]
@@ -317,7 +319,7 @@ def test_ipv6_network_counts_as_one_address() -> None:
 
 
 @pytest.mark.parametrize(("proxies", "status"), [(0, 429), (1, 404)])
-def test_forwarded_address_is_used_behind_trusted_proxies(settings: Any, proxies: int, status: int) -> None:
+def test_forwarded_address_is_used_only_behind_trusted_proxy(settings: Any, proxies: int, status: int) -> None:
     use_up()
     settings.CONFIG = replace(settings.CONFIG, trusted_proxies=proxies)
 
@@ -364,7 +366,7 @@ def test_refusals_are_counted_and_logged_in_summary_lines(clock: Clock, monkeypa
     assert len(clock.slept) == 10 - BURST - 2
 
 
-def test_database_outage_returns_503(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_database_outage_during_credential_lookup_returns_503(monkeypatch: pytest.MonkeyPatch) -> None:
     from django.db import OperationalError
 
     def down(batch: Any) -> set[str]:

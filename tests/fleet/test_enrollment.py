@@ -177,7 +177,7 @@ def test_malformed_enrollment_does_not_consume_token_use(world: World, body: byt
     assert (Agent.objects.count(), EnrollmentToken.objects.get().uses) == (0, 0)
 
 
-def test_agent_name_defaults_to_host_name(world: World) -> None:
+def test_unnamed_agent_gets_unique_name_from_host_name_or_default(world: World) -> None:
     token = world.enrollment_token(max_uses=3)
 
     first, second = (enroll(world, token, hostname="h").json()["name"] for _ in range(2))

@@ -77,7 +77,7 @@ def assert_counts_are_exact() -> None:
         ("hostname=RACK", ["zoned"]),
     ],
 )
-def test_listed_agents_match_all_label_filters(world: World, query: str, found: list[str]) -> None:
+def test_listed_agents_match_all_label_name_and_host_name_filters(world: World, query: str, found: list[str]) -> None:
     world.agent(name="bare")
     zoned, _ = world.agent(name="zoned", zone="a")
     world.agent(name="tiered", tier="edge")
@@ -88,14 +88,15 @@ def test_listed_agents_match_all_label_filters(world: World, query: str, found: 
     assert names(world, query) == sorted(found, key=["both", "tiered", "zoned", "bare"].index)
 
 
-@pytest.mark.parametrize("query", ["label=", "label==a", "label=a,", "label=!", "&".join(["label=a"] * 21)])
+@pytest.mark.parametrize("query", ["label=", "label==a", "label=a,", "&".join(["label=a"] * 21)])
 def test_invalid_label_filter_is_refused(world: World, query: str) -> None:
     response = world.viewer.api.get(world.path(rest=f"/agents?{query}"))
 
-    if query == "label=!":  # a key may be an exclamation mark
-        assert response.status_code == 200
-    else:
-        assert (response.status_code, response.json()["errors"][0]["parameter"]) == (400, "label")
+    assert (response.status_code, response.json()["errors"][0]["parameter"]) == (400, "label")
+
+
+def test_label_filter_accepts_exclamation_mark_as_key(world: World) -> None:
+    assert names(world, "label=!") == []
 
 
 @pytest.mark.parametrize(
@@ -192,7 +193,7 @@ def test_query_count_does_not_depend_on_number_of_changed_agents(world: World) -
     assert costs[1] == costs[2] <= costs[0] + 1
 
 
-def test_many_changed_agents_are_settled_in_batches(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counts_are_correct_when_changed_agents_exceed_one_batch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(facts, "BATCH_SIZE", 2)
     agents = [world.agent(name=f"agent-{number}")[0] for number in range(5)]
     for status in ("degraded", "failed"):
@@ -208,7 +209,7 @@ def test_many_changed_agents_are_settled_in_batches(world: World, monkeypatch: p
     assert Pulse.objects.filter(agent__in=agents, online_until__gt=timezone.now() + timedelta(seconds=60)).count() == 5
 
 
-def test_online_until_is_never_after_agent_becomes_stale(world: World) -> None:
+def test_online_until_is_not_after_staleness_when_heartbeat_interval_changes(world: World) -> None:
     """Until ``online_until``, no heartbeat is read. If it were too late, a stale agent would be counted as online."""
     agent, _ = world.agent()
     now = timezone.now()
@@ -255,7 +256,7 @@ def test_heartbeat_decides_liveness_after_online_until(world: World) -> None:
         assert facts.count(world.dev).liveness[liveness] == facts.count(world.dev).total == 1
 
 
-def test_agent_is_offline_after_clock_was_set_back(world: World) -> None:
+def test_liveness_follows_last_stored_heartbeat_after_clock_was_set_back(world: World) -> None:
     agent, _ = world.agent()
     now = timezone.now()
     for hours in (5, 0, 2):
@@ -297,7 +298,7 @@ def test_drift_is_correct_after_concurrent_offer_and_heartbeat(world: World, con
     assert Agent.objects.with_state().get().drifted
 
 
-def test_status_progress_and_bundle_filters_reflect_each_change(world: World) -> None:
+def test_status_progress_and_bundle_filters_use_latest_values(world: World) -> None:
     one, one_api = world.agent(name="one")
     two, two_api = world.agent(name="two")
     beat(one, one_api, status="degraded")
@@ -327,7 +328,7 @@ def test_decommissioned_agents_are_neither_listed_nor_counted(world: World) -> N
     assert facts.count(world.dev).total == 1
 
 
-def test_label_counts_reflect_every_change(world: World) -> None:
+def test_label_counts_reflect_relabeling_bulk_updates_and_decommissioning(world: World) -> None:
     agents = [world.agent(name=f"agent-{number}", zone="ab"[number % 2])[0] for number in range(3)]
     world.agent(world.staging, zone="a")
     assert facts.count(world.dev).labels == {"zone": {"a": 2, "b": 1}}
@@ -383,7 +384,7 @@ def test_label_counts_stay_exact_while_being_condensed(world: World, concurrentl
     assert facts.count(world.dev).labels == {"zone": {"d": 4}}
 
 
-def test_deleting_environment_deletes_its_counts_and_history(world: World) -> None:
+def test_deleting_environment_row_deletes_its_counts_and_history(world: World) -> None:
     agent, _ = world.agent(zone="a")
     facts.settle(world.dev.pk)
     Heartbeat.objects.filter(agent=agent).update(running_bundle_hash=A, running_spec_hash=B)

@@ -68,7 +68,7 @@ def test_accepted_heartbeat_is_stored(world: World) -> None:
     assert f'"{body["signing_key_etag"]}"' == api.get(f"/api/v1/agents/{agent.pk}/signing-key")["ETag"]
 
 
-def test_heartbeat_replaces_all_previous_values(world: World) -> None:
+def test_heartbeat_replaces_previous_bundle_and_report(world: World) -> None:
     agent, api = world.agent()
     beat(api, agent, active=active(), resources={"cpu_percent": 1})
 
@@ -93,7 +93,7 @@ def test_heartbeat_is_stored_with_one_statement_and_no_audit_event(world: World)
     assert AuditEvent.objects.count() == events
 
 
-def test_concurrent_heartbeats_are_all_stored(concurrently: Race, world: World) -> None:
+def test_concurrent_heartbeats_of_different_agents_are_all_stored(concurrently: Race, world: World) -> None:
     agents = stories.fleet(world, 16)
 
     responses = concurrently(
@@ -105,7 +105,9 @@ def test_concurrent_heartbeats_are_all_stored(concurrently: Race, world: World) 
     assert [stored[agent.pk] for agent, _ in agents] == [{"uptime_s": n} for n in range(16)]
 
 
-def test_concurrent_heartbeats_are_refused_only_for_revoked_keys(concurrently: Race, world: World) -> None:
+def test_refused_heartbeats_do_not_affect_concurrent_heartbeats_of_other_agents(
+    concurrently: Race, world: World
+) -> None:
     agents = stories.fleet(world, 8)
     for agent, _ in agents[4:]:
         fleet.decommission(agent, actor=world.admin.actor)
@@ -157,7 +159,7 @@ def test_next_heartbeat_is_spread_around_interval(world: World, interval: int) -
     assert len(waits) > 1
 
 
-def test_interval_grows_under_load(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heartbeat_interval_grows_under_load_and_recovers(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [1000.0]
     monkeypatch.setattr("apps.fleet.services.heartbeats.time.monotonic", lambda: clock[0])
     spreader = LoadSpreader()
@@ -214,7 +216,7 @@ def test_invalid_heartbeat_names_field_and_stores_nothing(
     assert Heartbeat.objects.get().last_seen_at is None
 
 
-def test_invalid_heartbeat_reports_all_errors(world: World) -> None:
+def test_heartbeat_error_names_all_missing_fields(world: World) -> None:
     agent, api = world.agent()
 
     response = api.post(f"/api/v1/agents/{agent.pk}/heartbeat", {"active": {}})
@@ -253,7 +255,7 @@ def test_heartbeat_for_another_agent_returns_404(world: World) -> None:
     assert set(Heartbeat.objects.values_list("last_seen_at", flat=True)) == {None}
 
 
-def test_heartbeat_with_wrong_credential_family_is_refused(world: World) -> None:
+def test_heartbeat_without_valid_agent_key_is_refused(world: World) -> None:
     agent, _ = world.agent()
 
     responses = [
@@ -286,7 +288,7 @@ def test_heartbeat_with_unusable_key_returns_401(world: World, invalidate: Calla
     assert Heartbeat.objects.get().last_seen_at is None
 
 
-def test_heartbeat_requires_scope(world: World) -> None:
+def test_heartbeat_requires_heartbeat_scope(world: World) -> None:
     agent, api = world.agent()
     AgentKey.objects.update(scopes=["agent:deployment"])
 
@@ -294,7 +296,7 @@ def test_heartbeat_requires_scope(world: World) -> None:
     assert Heartbeat.objects.get().last_seen_at is None
 
 
-def test_heartbeat_allows_only_post(world: World) -> None:
+def test_get_request_to_heartbeat_route_returns_405(world: World) -> None:
     agent, api = world.agent()
 
     response = api.get(f"/api/v1/agents/{agent.pk}/heartbeat")
@@ -368,7 +370,7 @@ def test_agent_list_omits_large_reports(world: World) -> None:
     assert whole["report"] == {"resources": {"note": "x" * 5000}}
 
 
-def test_agent_is_drifted_unless_it_runs_desired_bundle(world: World) -> None:
+def test_agent_with_desired_bundle_is_drifted_until_it_runs_that_bundle(world: World) -> None:
     agents = stories.fleet(world, 1)
     (agent, api) = agents[0]
     path = f"/api/v1/agents/{agent.pk}"

@@ -82,7 +82,7 @@ def test_changed_bundle_deployment_or_spec_opens_next_interval(world: World, cha
     assert (first.ended_at, second.ended_at) == (second.started_at, None)
 
 
-def test_row_count_does_not_depend_on_number_of_heartbeats(world: World) -> None:
+def test_repeated_heartbeats_with_same_bundle_add_no_rows(world: World) -> None:
     agents = [world.agent(name=f"agent-{number}") for number in range(2)]
 
     def send(times: int) -> dict[str, int]:
@@ -97,7 +97,7 @@ def test_row_count_does_not_depend_on_number_of_heartbeats(world: World) -> None
     assert once["fleet_runninginterval"] == len(agents)
 
 
-def test_interval_is_confirmed_until_last_heartbeat_with_its_bundle(world: World) -> None:
+def test_ended_interval_is_confirmed_until_last_heartbeat_with_its_bundle(world: World) -> None:
     agent, _ = world.agent()
     for minute, bundle in ((0, A), (1, A), (9, A), (30, B), (31, None), (40, None), (50, A)):
         store(agent, minute, bundle)
@@ -151,7 +151,7 @@ def test_intervals_are_deleted_one_year_after_their_end(world: World) -> None:
     assert minutes(agent) == [(A, 20, None, None)]  # the open interval remains
 
 
-def test_refused_heartbeat_writes_no_interval(world: World) -> None:
+def test_refused_heartbeat_leaves_interval_open(world: World) -> None:
     agent, api = world.agent()
     beat(agent, api)
     keys.rotate_key(agent, actor=world.admin.actor)

@@ -99,7 +99,7 @@ def test_heartbeats_return_rotate_command_until_new_key_is_used(world: World) ->
     assert (revoked.actor_kind, revoked.actor_id) == ("agent", str(agent.pk))
 
 
-def test_repeated_rotation_request_is_recorded_once(world: World) -> None:
+def test_rotation_request_repeated_before_rotation_is_recorded_once(world: World) -> None:
     agent, _ = world.agent()
 
     responses = [request_rotation(world, agent) for _ in range(2)]
@@ -109,7 +109,7 @@ def test_repeated_rotation_request_is_recorded_once(world: World) -> None:
 
 
 @pytest.mark.parametrize("rest", ["", "/deployment", "/signing-key"])
-def test_any_use_of_new_key_revokes_old_key(world: World, rest: str) -> None:
+def test_first_use_of_new_key_revokes_old_key(world: World, rest: str) -> None:
     agent, old = world.agent()
     new = Api(rotate(old, agent).json()["token"])
     assert old.get(f"/api/v1/agents/{agent.pk}").status_code == 200
@@ -119,7 +119,7 @@ def test_any_use_of_new_key_revokes_old_key(world: World, rest: str) -> None:
     assert old.get(f"/api/v1/agents/{agent.pk}").status_code == 401
 
 
-def test_old_key_expires_after_24_hours(world: World) -> None:
+def test_old_key_expires_24_hours_after_rotation_by_agent(world: World) -> None:
     agent, old = world.agent()
     new = Api(rotate(old, agent).json()["token"])
     ends = AgentKey.objects.get(is_pending=False).expires_at
@@ -144,7 +144,7 @@ def test_second_new_key_replaces_unused_key(world: World) -> None:
     assert beat(old, agent).status_code == 401
 
 
-def test_new_key_has_scopes_of_old_key(world: World) -> None:
+def test_key_rotated_by_agent_keeps_scopes(world: World) -> None:
     agent, api = world.agent()
     AgentKey.objects.update(scopes=["agent:heartbeat"])
 
@@ -153,7 +153,7 @@ def test_new_key_has_scopes_of_old_key(world: World) -> None:
     assert AgentKey.objects.get(is_pending=True).scopes == ["agent:heartbeat"]
 
 
-def test_revoked_key_cannot_be_rotated(world: World) -> None:
+def test_revoked_key_cannot_create_new_key(world: World) -> None:
     agent, _ = world.agent()
     key = AgentKey.objects.select_related("agent__environment__project").get()
     keys.rotate_key(agent, actor=world.admin.actor)
@@ -211,7 +211,7 @@ def suspected(agent: Agent) -> bool:
     return Heartbeat.objects.get(agent=agent).clone_suspected_at is not None
 
 
-def test_returning_boot_id_raises_clone_suspicion(world: World) -> None:
+def test_return_of_recent_boot_id_raises_clone_suspicion(world: World) -> None:
     agent, api = world.agent()
     for boot in ("a", "a", "b"):
         beat(api, agent, boot_id=boot)
@@ -229,7 +229,7 @@ def test_returning_boot_id_raises_clone_suspicion(world: World) -> None:
 
 
 @pytest.mark.parametrize("others", [["b", None, "b"], ["b", "", "c"], ["b", "c", "d"]])
-def test_new_boot_ids_raise_no_clone_suspicion(world: World, others: list[str | None]) -> None:
+def test_new_repeated_or_missing_boot_ids_raise_no_clone_suspicion(world: World, others: list[str | None]) -> None:
     agent, api = world.agent()
 
     for boot in ("a", *others):
@@ -258,7 +258,7 @@ def test_at_most_16_earlier_boot_ids_are_stored(world: World) -> None:
     assert set(Heartbeat.objects.get().superseded_boots) == {f"boot-{number}" for number in range(13, 29)}
 
 
-def test_returning_boot_id_in_report_raises_clone_suspicion(world: World) -> None:
+def test_return_of_recent_boot_id_in_report_raises_clone_suspicion(world: World) -> None:
     agent, api = world.agent()
     deployment = stories.offered(world, world.bundle())
     beat(api, agent, boot_id="a")
@@ -408,7 +408,7 @@ def test_enrollment_can_replace_agent_with_suspected_clone(world: World) -> None
     assert rotate(new_api, new).status_code == 201
 
 
-def test_no_key_is_created_after_clone_suspicion(concurrently: Race, world: World) -> None:
+def test_agent_cannot_create_key_after_concurrent_clone_suspicion(concurrently: Race, world: World) -> None:
     """Whichever request comes first, the suspicion remains and no key is created after the suspicion."""
     agent, api = world.agent()
     for boot in "ab":

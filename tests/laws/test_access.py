@@ -53,7 +53,7 @@ def test_every_operation_has_described_call() -> None:
     assert {(o.method, o.path) for o in operations()} == CALLS.keys()
 
 
-def test_every_operation_and_role_has_rule() -> None:
+def test_described_calls_match_document_and_grants_match_permission_table() -> None:
     documented = {
         operation["operationId"]: (method.upper(), path)
         for path, methods in document()["paths"].items()
@@ -65,7 +65,7 @@ def test_every_operation_and_role_has_rule() -> None:
 
 
 @every_operation
-def test_operation_declares_its_permission(operation: Operation) -> None:
+def test_operation_declares_permission_if_people_use_it_within_organization(operation: Operation) -> None:
     declared = operation.view.operations[operation.action].needs
 
     assert issubclass(operation.view, ApiViewSet)
@@ -128,7 +128,7 @@ def test_agent_or_enrollment_token_of_another_environment_gets_404(operation: Op
         assert_refused(response, 404, "not_found", before)
 
 
-def test_agent_cannot_read_another_agent(tenants: Tenants) -> None:
+def test_agent_gets_404_for_operations_of_another_agent(tenants: Tenants) -> None:
     before = writes()
     for operation in operations():
         if operation.families == (Family.AGENT,):
@@ -216,7 +216,7 @@ WEAKENED_BEFORE = {
 }  # fmt: skip
 
 
-def test_every_weakened_permission_is_detected(
+def test_access_tests_detect_weaker_permission_of_operation_closed_to_viewers(
     tenants: Tenants, callers: list[Caller], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried, unnoticed = [], []

@@ -236,7 +236,7 @@ def test_freeze_override_is_bound_whether_added_or_removed(world: World) -> None
         check_binds(hand_in(world, asked, other), asked.approval)
 
 
-def test_exempt_deployment_fields_may_change(world: World) -> None:
+def test_note_may_change_and_break_glass_leaves_no_reusable_approval(world: World) -> None:
     world.agent(world.prod)
     basis = {"config_bundle_id": str(world.bundle(world.prod).pk), "target": {"all": True}}
     asked = approved_deployment(world, world.prod, {**basis, "note": "one"})
@@ -267,7 +267,7 @@ def test_agent_timeout_is_shown_and_bound(world: World, console: Client) -> None
     check_shown(world, console, approved_deployment(world, world.prod, basis).approval, "Agent timeout", second)
 
 
-def test_approval_is_refused_under_stricter_policy(world: World) -> None:
+def test_approval_must_satisfy_policy_that_has_become_stricter(world: World) -> None:
     environment = world.environment("prod", "lenient", allow_self_approval=True)
     world.agent(environment)
     basis = {"config_bundle_id": str(world.bundle(environment).pk), "target": {"all": True}}

@@ -153,6 +153,6 @@ def test_unsupported_accept_header_is_ignored(tenants: Tenants) -> None:
             assert (response.status_code, bool(response.getvalue())) == (200, True)
 
 
-def test_api_never_returns_html(tenants: Tenants) -> None:
+def test_unauthenticated_request_for_html_receives_problem_json(tenants: Tenants) -> None:
     for operation in operations():
         assert send(operation, tenants, Api(None), Accept="text/html")["Content-Type"] == PROBLEM

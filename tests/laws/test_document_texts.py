@@ -57,7 +57,7 @@ def fields_with_unexplained_null(schema: Any) -> list[str]:
 
 
 def descriptions(schema: Any) -> Iterator[str]:
-    """Yield every description in the document, except those of fields that are named "description"."""
+    """Yield the value of each member named ``description`` that is a string, also in examples."""
     if isinstance(schema, list):
         for item in schema:
             yield from descriptions(item)
@@ -168,7 +168,7 @@ def test_tags_are_described_and_in_declared_order() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(document()["components"]["schemas"]))
-def test_schema_name_does_not_repeat_words(name: str) -> None:
+def test_schema_name_has_no_doubled_word(name: str) -> None:
     name_words = re.findall(r"[A-Z][a-z]*", name)
 
     assert all(word != following for word, following in itertools.pairwise(name_words))

@@ -79,7 +79,7 @@ WITH_QUERY = [(o, p["name"]) for o in operations() for p in parameters(o, "query
 
 
 @pytest.mark.parametrize("operation", [o for o in operations() if any(parameters(o, "query"))], ids=str)
-def test_parameter_schemas_are_enforced(operation: Operation, tenants: Tenants) -> None:
+def test_query_parameter_schemas_are_enforced(operation: Operation, tenants: Tenants) -> None:
     caller = permitted_caller(operation, tenants)
     texts: dict[tuple[str, bool], list[str]] = {}
     for parameter in parameters(operation, "query"):
@@ -120,7 +120,7 @@ def test_parameter_schemas_are_enforced(operation: Operation, tenants: Tenants) 
 
 
 @pytest.mark.parametrize(("operation", "name"), WITH_QUERY, ids=[f"{o} {name}" for o, name in WITH_QUERY])
-def test_repeated_parameter_is_refused(operation: Operation, name: str, tenants: Tenants) -> None:
+def test_query_parameter_repeated_too_often_is_refused(operation: Operation, name: str, tenants: Tenants) -> None:
     [parameter] = [p for p in parameters(operation, "query") if p["name"] == name]
     times = parameter["schema"].get("maxItems", 1) + 1
 
@@ -165,7 +165,7 @@ def test_every_declared_parameter_is_documented(operation: Operation) -> None:
     assert {p["name"] for p in parameters(operation, "query")} == set(declared)
 
 
-def test_no_view_reads_undeclared_parameters() -> None:
+def test_only_three_shared_modules_read_raw_query_parameters() -> None:
     files = [*(ROOT / "apps").glob("*/api/**/*.py"), *(ROOT / "byteor_cloud/api").rglob("*.py")]
     assert ROOT / "apps/releases/api/views/deployments.py" in files
     reading = {file.name for file in files if re.search(r"query_params|\.GET\b", file.read_text())}
@@ -232,7 +232,7 @@ def test_body_schema_is_enforced(operation: Operation, tenants: Tenants) -> None
 
 
 @pytest.mark.parametrize("operation", [o for o in operations() if schema_of(o, FORM)], ids=str)
-def test_form_schema_is_enforced(operation: Operation, tenants: Tenants) -> None:
+def test_form_with_unknown_missing_or_invalid_field_is_refused(operation: Operation, tenants: Tenants) -> None:
     schema = schema_of(operation, FORM)
     assert schema is not None
     flat = values.resolved(schema)

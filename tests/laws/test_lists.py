@@ -168,7 +168,7 @@ def test_pages_in_both_directions_contain_every_row_once(operation: Operation, f
 
 
 @every_filled_list
-def test_list_starts_with_newest_row(operation: Operation, filled: tuple[Api, str]) -> None:
+def test_rows_with_creation_time_are_listed_newest_first(operation: Operation, filled: tuple[Api, str]) -> None:
     api, path = filled
     times = [row.get("created_at", row.get("timestamp")) for row in api.get(path + "?limit=200").json()["results"]]
 

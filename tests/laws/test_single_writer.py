@@ -108,7 +108,7 @@ def test_only_one_module_and_enrollment_write_assignments_and_deployment_agents(
     ]
 
 
-def test_deployment_status_changes_only_with_timeline_entry() -> None:
+def test_only_timeline_module_moves_deployments_through_state_machine() -> None:
     folder = ROOT / "apps/releases"
     modules = {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*.py")}
 
@@ -150,7 +150,7 @@ def status_changes(source: str) -> list[tuple[str, str]]:
         "SQL = f'''\nINSERT INTO releases_deploymentagent (agent_id) SELECT id FROM {agents}'''",
     ],
 )
-def test_every_form_of_write_is_detected(source: str) -> None:
+def test_write_of_assignment_or_deployment_agent_is_detected(source: str) -> None:
     assert written(source)
 
 

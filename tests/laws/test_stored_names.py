@@ -60,7 +60,7 @@ def test_session_of_unknown_backend_is_signed_out(world: World) -> None:
 
 
 @pytest.mark.parametrize(("salt", "projects"), [(FORM_SALT, 1), ("another", 0)])
-def test_form_shown_before_upgrade_can_be_submitted(world: World, salt: str, projects: int) -> None:
+def test_form_of_earlier_release_can_be_submitted_only_with_its_salt(world: World, salt: str, projects: int) -> None:
     form_id = signing.TimestampSigner(salt=salt).sign("a form")
     url = f"/admin/tenancy/organization/{world.organization.pk}/act/create_project/"
 

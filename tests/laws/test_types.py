@@ -44,7 +44,7 @@ def untyped(source: str) -> list[tuple[int, str]]:
 
 
 @pytest.mark.parametrize("package", ["byteor", "byteor_cloud", "apps"])
-def test_release_values_are_not_untyped_mappings(package: str) -> None:
+def test_listed_names_have_no_untyped_annotations(package: str) -> None:
     files = [path for path in (ROOT / package).rglob("*.py") if path.parent.name != "migrations"]
 
     assert len(files) > 50
@@ -63,7 +63,7 @@ def test_release_values_are_not_untyped_mappings(package: str) -> None:
         "target: collections.abc.Mapping[str, str] = {}",
     ],
 )
-def test_every_untyped_annotation_is_found(source: str) -> None:
+def test_untyped_annotation_of_listed_name_is_found(source: str) -> None:
     assert len(untyped(source)) == 1
 
 

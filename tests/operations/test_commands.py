@@ -38,7 +38,7 @@ def counts() -> list[int]:
 
 
 @pytest.mark.django_db
-def test_bootstrap_creates_first_admin() -> None:
+def test_bootstrap_creates_organization_and_admin_who_can_sign_in() -> None:
     message = run("bootstrap", "--org", "Acme", "--email", "ada@acme.example", "--json")
 
     made = json.loads(message)
@@ -71,7 +71,7 @@ def test_bootstrap_prints_text_by_default() -> None:
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("name", ["Acme", "acme", "ACME!"])
-def test_second_bootstrap_of_organization_changes_nothing(name: str) -> None:
+def test_bootstrap_with_same_or_similar_organization_name_changes_nothing(name: str) -> None:
     run("bootstrap", "--org", "Acme", "--email", "ada@acme.example")
     before = counts()
 
@@ -157,7 +157,7 @@ def test_sign_in_link_rejects_unknown_and_inactive_accounts(world: World, case: 
         (("10.0.0.7", 80), "https://byteor.example", "https://byteor.example"),
     ],
 )
-def test_public_url_is_setting_or_bound_address(
+def test_public_url_is_setting_or_bound_address_with_loopback_for_wildcard(
     settings: Any, tmp_path: Any, address: Any, public: str | None, expected: str
 ) -> None:
     config = replace(settings.CONFIG, api_bind_addr=address, public_base_url=public, data_dir=tmp_path)
@@ -231,7 +231,7 @@ def test_command_reports_invalid_setting(
     assert done.stderr.count("\n") == 1
 
 
-def test_commands_report_unreachable_database(cold: Installation) -> None:
+def test_bootstrap_and_migrate_report_unreachable_database(cold: Installation) -> None:
     def connect(argv: list[str]) -> subprocess.CompletedProcess[str]:
         return cold.manage(
             *argv,

@@ -60,7 +60,7 @@ def test_wait_finishes_when_database_becomes_available(lines: list[str], end_at:
     assert (attempts.now, len(lines)) == (1000 + end_at, reported)
 
 
-def test_wait_gives_up_when_server_refuses_connection(lines: list[str]) -> None:
+def test_wait_gives_up_after_permanent_refusal(lines: list[str]) -> None:
     attempts = FakeAttempts(end_at=7, is_refused=True, error="FATAL: no")
 
     with pytest.raises(OperationalError, match=r"^FATAL: no$"):
@@ -89,7 +89,9 @@ def test_wait_gives_up_when_server_refuses_connection(lines: list[str]) -> None:
         ("server closed the connection unexpectedly", False),
     ],
 )
-def test_only_permanent_refusals_stop_wait(monkeypatch: pytest.MonkeyPatch, text: str, is_refused: bool) -> None:
+def test_connection_is_retried_unless_refusal_is_permanent(
+    monkeypatch: pytest.MonkeyPatch, text: str, is_refused: bool
+) -> None:
     errors: list[Exception | None] = [psycopg.OperationalError(text), None]
 
     def connect(*_: object, **__: object) -> Any:

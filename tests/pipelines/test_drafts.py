@@ -59,7 +59,7 @@ def test_plan_that_does_not_compile_is_saved(world: World, content: dict[str, An
     assert "error" in {diagnostic["severity"] for diagnostic in body["diagnostics"]}
 
 
-def test_created_draft_contains_all_diagnostics(world: World) -> None:
+def test_created_draft_contains_diagnostics_of_compiler(world: World) -> None:
     body = create(world, BROKEN).json()
 
     assert codes(body["diagnostics"]) == codes([d.to_json() for d in compile_plan(BROKEN).diagnostics])
@@ -79,7 +79,7 @@ def test_created_draft_contains_all_diagnostics(world: World) -> None:
         ({"name": "x", "plan": {"name": "a\u0000b"}}, "/plan/name"),
     ],
 )
-def test_create_draft_names_invalid_field(world: World, body: dict[str, Any], pointer: str) -> None:
+def test_draft_creation_error_names_missing_or_invalid_field(world: World, body: dict[str, Any], pointer: str) -> None:
     response = world.operator.api.post(world.path(rest="/drafts"), body)
 
     assert response.status_code == 400
@@ -97,7 +97,7 @@ def test_draft_name_is_unique_in_environment(world: World) -> None:
     assert (elsewhere.status_code, Draft.objects.count()) == (201, 2)
 
 
-def test_update_draft_recompiles_plan_and_increments_revision(world: World) -> None:
+def test_changed_plan_is_recompiled_and_increments_draft_revision(world: World) -> None:
     created = create(world)
     path = world.path(rest=f"/drafts/{created.json()['id']}")
 
@@ -141,7 +141,7 @@ def preview(world: World, draft: Any, query: str = "", body: Any = None) -> Any:
     return response
 
 
-def test_preview_returns_whole_compilation_and_stores_nothing(world: World) -> None:
+def test_preview_returns_compilation_without_changing_draft_or_creating_version(world: World) -> None:
     draft = create(world).json()
 
     response = preview(world, draft)
@@ -154,7 +154,7 @@ def test_preview_returns_whole_compilation_and_stores_nothing(world: World) -> N
     assert response.json()["ok"] is True
 
 
-def test_preview_writes_only_rate_counters(world: World) -> None:
+def test_repeated_preview_writes_at_most_rate_counters(world: World) -> None:
     draft = create(world).json()
     preview(world, draft)
 
@@ -165,7 +165,7 @@ def test_preview_writes_only_rate_counters(world: World) -> None:
     assert all("tenancy_ratecounter" in sql for sql in written)
 
 
-def test_preview_of_invalid_plan_returns_200(world: World) -> None:
+def test_preview_of_plan_that_does_not_compile_returns_200(world: World) -> None:
     body = preview(world, create(world, BROKEN).json()).json()
 
     assert (body["ok"], body["spec_kv"], body["spec_hash"], body["spec"], body["graph"], body["dot"]) == (
@@ -197,14 +197,14 @@ def test_preview_can_override_target(world: World) -> None:
     ("query", "body", "field"),
     [("?target=ring", {}, "target"), ("", {"plan": []}, "/plan"), ("", {"plans": {}}, "/plans"), ("", [], "")],
 )
-def test_preview_names_invalid_field(world: World, query: str, body: Any, field: str) -> None:
+def test_preview_error_names_invalid_field_or_parameter(world: World, query: str, body: Any, field: str) -> None:
     response = preview(world, create(world).json(), query, body)
 
     assert response.status_code == 400
     assert [error.get("pointer", error.get("parameter")) for error in response.json()["errors"]] == [field]
 
 
-def test_viewers_cannot_change_drafts(world: World) -> None:
+def test_viewers_cannot_create_update_preview_or_promote_drafts(world: World) -> None:
     draft = create(world).json()
     path = world.path(rest=f"/drafts/{draft['id']}")
 

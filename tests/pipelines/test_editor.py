@@ -102,7 +102,7 @@ def test_plan_that_does_not_compile_is_not_promoted(world: World) -> None:
 
 
 @pytest.mark.parametrize("revision", ["", "x", "-1", "٣", "9" * 10])
-def test_invalid_revision_is_rejected(world: World, draft: Draft, revision: str) -> None:
+def test_save_with_invalid_revision_is_rejected(world: World, draft: Draft, revision: str) -> None:
     events = AuditEvent.objects.count()
 
     response = post(signed_in(world.operator.user), draft, "save", json.dumps(BROKEN), revision=revision)
@@ -172,7 +172,7 @@ def test_draft_of_another_organization_or_deleted_environment_is_not_found(
     assert unchanged(draft, events)
 
 
-def test_editor_rejects_requests_without_session_or_csrf_token(world: World, draft: Draft) -> None:
+def test_editor_actions_require_post_session_and_csrf_token(world: World, draft: Draft) -> None:
     forger = Client(enforce_csrf_checks=True)
     forger.force_login(world.operator.user, backend="django.contrib.auth.backends.ModelBackend")
     events = AuditEvent.objects.count()
@@ -218,7 +218,7 @@ def test_new_draft_requires_permission_in_environment(world: World, other: World
 
 
 @pytest.mark.parametrize("name", ["night", "", "a\tb", "n" * 201])
-def test_new_draft_form_shows_name_error(world: World, draft: Draft, name: str) -> None:
+def test_new_draft_form_rejects_taken_or_invalid_name(world: World, draft: Draft, name: str) -> None:
     body = {"_form": new_form_id(), "environment": str(world.dev.pk), "name": name, "target": "single_ring"}
 
     response = signed_in(world.operator.user).post(f"{table(Draft)}new/", body)
@@ -255,7 +255,7 @@ def test_editor_lists_versions_of_same_pipeline_and_environment(world: World, dr
 
 
 @pytest.mark.parametrize("content", [{}, {"name": 5}, {"name": ["x"]}])
-def test_draft_with_any_plan_opens_in_editor(world: World, content: dict[str, Any]) -> None:
+def test_draft_without_valid_plan_name_opens_in_editor(world: World, content: dict[str, Any]) -> None:
     draft = drafts.create_draft(environment=world.dev, name="odd", plan=content, actor=world.operator.actor)
     client = signed_in(world.operator.user)
 

@@ -36,7 +36,7 @@ def test_preview_contains_spec_hash_and_graph(world: World, draft: Draft) -> Non
     assert unchanged(draft, events)
 
 
-def test_diagnostics_have_line_numbers(world: World, draft: Draft) -> None:
+def test_diagnostic_names_line_and_column_of_invalid_value(world: World, draft: Draft) -> None:
     text = write_plan(BROKEN).replace("\n", "\r\n")
 
     response = post(signed_in(world.operator.user), draft, "preview", text).json()
@@ -110,7 +110,9 @@ def test_comparison_escapes_html(world: World, draft: Draft) -> None:
 
 
 @pytest.mark.parametrize("against", ["another environment", "another organization", "unknown id", "no id"])
-def test_version_of_another_environment_is_not_found(world: World, other: World, draft: Draft, against: str) -> None:
+def test_comparison_with_foreign_or_unknown_version_returns_404(
+    world: World, other: World, draft: Draft, against: str
+) -> None:
     ids = {
         "another environment": str(world.version(world.prod).pk),
         "another organization": str(other.version().pk),
@@ -138,7 +140,7 @@ def test_large_plan_is_compiled_but_not_drawn(world: World, draft: Draft) -> Non
     assert (response["ok"], response["svg"], response["spec_hash"]) == (True, None, compile_plan(content).spec_hash)
 
 
-def test_preview_needs_at_most_six_queries(world: World, draft: Draft) -> None:
+def test_preview_against_version_needs_at_most_six_queries(world: World, draft: Draft) -> None:
     version, _ = versions.promote(draft, actor=world.operator.actor)
     client = signed_in(world.operator.user)
 

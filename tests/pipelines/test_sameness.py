@@ -26,13 +26,15 @@ from tests.worlds import PLAN, World
         ("x", "x", True),
     ],
 )
-def test_json_comparison_distinguishes_booleans_from_numbers(one: Any, other: Any, expected: bool) -> None:
+def test_json_comparison_is_by_value_and_distinguishes_booleans_from_numbers(
+    one: Any, other: Any, expected: bool
+) -> None:
     assert is_same_json(one, other) is expected
     assert is_same_json(other, one) is expected
 
 
 @pytest.mark.django_db
-def test_change_from_one_to_true_is_stored_and_promoted(world: World) -> None:
+def test_change_from_true_to_one_is_stored_and_promoted(world: World) -> None:
     draft = drafts.create_draft(
         environment=world.dev, name="d", plan={**PLAN, "plan_v": True}, actor=world.operator.actor
     )

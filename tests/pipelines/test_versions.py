@@ -35,7 +35,7 @@ def promote(world: World, draft: Draft, body: Any = None, **headers: str) -> Any
     return world.operator.api.post(world.path(rest=f"/drafts/{draft.pk}/version"), body or {}, **headers)
 
 
-def test_version_contains_whole_compilation(world: World) -> None:
+def test_version_contains_plan_and_compiled_spec(world: World) -> None:
     draft = draft_of(world)
 
     response = promote(world, draft)
@@ -70,7 +70,7 @@ def test_promoting_invalid_plan_returns_422_with_errors(world: World) -> None:
     assert (Version.objects.count(), AuditEvent.objects.filter(action="version.create").count()) == (0, 0)
 
 
-def test_promoting_unchanged_draft_returns_same_version(world: World) -> None:
+def test_promoting_unchanged_plan_returns_same_version(world: World) -> None:
     draft = draft_of(world)
     first = promote(world, draft)
 
@@ -83,7 +83,7 @@ def test_promoting_unchanged_draft_returns_same_version(world: World) -> None:
     assert AuditEvent.objects.filter(action="version.create").count() == 1
 
 
-def test_promoting_changed_draft_creates_next_version(world: World) -> None:
+def test_promoting_changed_plan_creates_next_version(world: World) -> None:
     draft = draft_of(world)
     other = plan(egress="elsewhere")
     promote(world, draft)
@@ -127,7 +127,7 @@ def test_promoting_outdated_revision_returns_412(world: World, how: str) -> None
 @pytest.mark.parametrize(
     ("body", "pointer"), [({"expected_revision": 0}, "/expected_revision"), ({"revision": 1}, "/revision")]
 )
-def test_promote_names_invalid_field(world: World, body: dict[str, Any], pointer: str) -> None:
+def test_promotion_error_names_invalid_field(world: World, body: dict[str, Any], pointer: str) -> None:
     response = promote(world, draft_of(world), body)
 
     assert (response.status_code, [e["pointer"] for e in response.json()["errors"]]) == (400, [pointer])
@@ -156,7 +156,7 @@ def test_prepared_promotion_survives_rename_of_draft(world: World) -> None:
     assert (version.plan.value, version.draft_revision, is_new) == (draft.plan, 2, True)
 
 
-def test_twenty_concurrent_promotions_create_one_version(concurrently: Race, world: World) -> None:
+def test_twenty_concurrent_promotions_of_same_draft_create_one_version(concurrently: Race, world: World) -> None:
     draft = draft_of(world)
 
     responses = concurrently(*(lambda: promote(world, draft) for _ in range(20)))
@@ -166,7 +166,9 @@ def test_twenty_concurrent_promotions_create_one_version(concurrently: Race, wor
     assert (Version.objects.count(), AuditEvent.objects.filter(action="version.create").count()) == (1, 1)
 
 
-def test_concurrent_promotions_leave_no_gap_in_version_numbers(concurrently: Race, world: World) -> None:
+def test_concurrent_promotions_of_several_drafts_leave_no_gap_in_version_numbers(
+    concurrently: Race, world: World
+) -> None:
     drafts = [draft_of(world, plan(egress=f"out-{number}"), f"draft-{number}") for number in range(8)]
 
     responses = concurrently(*(lambda draft=draft: promote(world, draft) for draft in drafts))
@@ -193,7 +195,7 @@ def copy(world: World, version_id: Any, environment: Any = None) -> Any:
     return world.operator.api.post(path, {"from_version_id": str(version_id)})
 
 
-def test_copy_creates_equal_version_in_another_environment(world: World) -> None:
+def test_copy_has_same_plan_and_spec_in_another_environment(world: World) -> None:
     source = world.version()
 
     response = copy(world, source.pk)
@@ -231,7 +233,7 @@ def test_copying_version_of_another_organization_or_deleted_environment_returns_
 
 
 @pytest.mark.parametrize("body", [{}, {"from_version_id": "x"}, {"from_version_id": None}])
-def test_copy_names_invalid_field(world: World, body: dict[str, Any]) -> None:
+def test_copy_error_names_missing_or_invalid_version_id(world: World, body: dict[str, Any]) -> None:
     response = world.operator.api.post(world.path(world.prod, "/versions"), body)
 
     assert (response.status_code, [e["pointer"] for e in response.json()["errors"]]) == (400, ["/from_version_id"])
@@ -319,7 +321,9 @@ def test_graph_is_returned_as_svg(world: World) -> None:
     assert world.viewer.api.get(path, If_None_Match=response["ETag"]).status_code == 304
 
 
-def test_promotion_and_its_response_parse_neither_plan_nor_spec(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prepared_promotion_and_its_response_parse_neither_plan_nor_spec(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     draft_of(world)
     saved = Draft.objects.get()
     prepared = versions.prepare_promotion(saved, compute=here)

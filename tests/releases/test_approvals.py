@@ -46,7 +46,7 @@ def refused(response: Any, status: int, code: str, deployment: Deployment) -> No
     assert (deployment.status, Approval.objects.get().status) == before
 
 
-def test_approval_of_one_reviewer_approves_deployment(world: World) -> None:
+def test_single_required_approval_approves_deployment(world: World) -> None:
     deployment = pending(world)
 
     response = decide(world.reviewer.api, world, deployment, comment="looks right")
@@ -95,7 +95,7 @@ def test_credential_contains_approved_claims(world: World) -> None:
     assert other.value.code is ApprovalCode.ENVIRONMENT
 
 
-def test_decision_cannot_exceed_approval_ttl_of_policy(world: World) -> None:
+def test_approval_lifetime_is_capped_at_ttl_of_policy(world: World) -> None:
     deployment = pending(world)
 
     decide(world.reviewer.api, world, deployment, expires_in_s=86400)
@@ -105,7 +105,7 @@ def test_decision_cannot_exceed_approval_ttl_of_policy(world: World) -> None:
     assert approval.expires_at - approval.approved_at == timedelta(seconds=3600)
 
 
-def test_only_operators_see_credential(world: World) -> None:
+def test_operators_but_not_viewers_see_credential(world: World) -> None:
     deployment = pending(world)
     decide(world.reviewer.api, world, deployment)
     path = world.path(world.prod, f"/approvals/{deployment.approval_id}")
@@ -114,7 +114,7 @@ def test_only_operators_see_credential(world: World) -> None:
     assert world.operator.api.get(path).json()["credential"] == Approval.objects.get().credential
 
 
-def test_requester_cannot_approve_in_prod(world: World) -> None:
+def test_requester_cannot_approve_in_prod_by_default(world: World) -> None:
     deployment = pending(world)
 
     refused(decide(world.operator.api, world, deployment), 403, "approval.self", deployment)
@@ -233,7 +233,7 @@ def lapse(deployment: Deployment) -> None:
     Approval.objects.filter(deployment=deployment).update(expires_at=timezone.now() - timedelta(seconds=1))
 
 
-def test_deployment_fails_when_approval_expires(world: World) -> None:
+def test_deployment_fails_when_pending_approval_expires(world: World) -> None:
     deployment = pending(world)
     lapse(deployment)
 
@@ -335,7 +335,7 @@ def test_approval_can_be_used_only_once(world: World, run_jobs: Callable[[], int
     assert (deployment.status, deployment.reason) == ("failed", "approval.used")
 
 
-def test_list_can_be_filtered_by_status_and_deployment(world: World) -> None:
+def test_approvals_can_be_filtered_by_status_and_deployment(world: World) -> None:
     deployment = pending(world)
     path = world.path(world.prod, "/approvals")
 
@@ -346,7 +346,9 @@ def test_list_can_be_filtered_by_status_and_deployment(world: World) -> None:
 
 
 @pytest.mark.parametrize("decisions", [("approve", "approve"), ("approve", "deny"), ("deny", "deny")])
-def test_concurrent_reviews_make_one_decision(concurrently: Race, world: World, decisions: tuple[str, str]) -> None:
+def test_concurrent_reviews_make_one_decision_if_one_approval_is_required(
+    concurrently: Race, world: World, decisions: tuple[str, str]
+) -> None:
     deployment = pending(world)
     people: list[Person] = [world.reviewer, world.project_admin]
 

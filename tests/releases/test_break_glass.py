@@ -65,7 +65,9 @@ def before(world: World, run_jobs: Callable[[], int]) -> tuple[stories.Fleet, De
     return agents, deployment, second
 
 
-def test_break_glass_deployment_starts_immediately_and_is_marked(world: World, run_jobs: Callable[[], int]) -> None:
+def test_break_glass_deployment_starts_without_approval_and_is_marked(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     stories.fleet(world, 1, world.prod)
 
     deployment = deploy(world, world.bundle(world.prod))
@@ -91,7 +93,9 @@ def test_break_glass_deployment_starts_immediately_and_is_marked(world: World, r
     assert (opened.credential, opened.manifest.approved_at) == (None, None)
 
 
-def test_only_another_person_can_approve_after_deployment_starts(world: World, run_jobs: Callable[[], int]) -> None:
+def test_only_another_person_can_approve_started_break_glass_deployment(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     agents = stories.fleet(world, 1, world.prod)
     deployment = deploy(world, world.bundle(world.prod))
     run_jobs()
@@ -113,7 +117,9 @@ def test_only_another_person_can_approve_after_deployment_starts(world: World, r
 
 @pytest.mark.parametrize("how", ["expired", "denied", "revoked"])
 @pytest.mark.parametrize("status", ["active", "deploying"])
-def test_unapproved_deployment_is_rolled_back(world: World, run_jobs: Callable[[], int], status: str, how: str) -> None:
+def test_unapproved_active_or_deploying_deployment_is_rolled_back_to_earlier_one(
+    world: World, run_jobs: Callable[[], int], status: str, how: str
+) -> None:
     agents, earlier, bundle = before(world, run_jobs)
     deployment = deploy(world, bundle)
     run_jobs()
@@ -299,7 +305,7 @@ def test_sweep_enqueues_lost_rollback_job_again(world: World, run_jobs: Callable
     assert not ProcrastinateJob.objects.filter(task_name="releases.undo_break_glass").exists()
 
 
-def test_rollback_never_restores_unapproved_deployment(world: World, run_jobs: Callable[[], int]) -> None:
+def test_rollback_does_not_restore_denied_break_glass_deployment(world: World, run_jobs: Callable[[], int]) -> None:
     agents, _, bundle = before(world, run_jobs)
     unapproved = deploy(world, bundle)
     run_jobs()

@@ -143,7 +143,7 @@ def test_stored_tar_gets_new_signature_after_key_rotation(world: World, run_jobs
     assert api.post(f"/api/v1/agents/{agent.pk}/heartbeat", heartbeat).json()["signing_key_etag"] != etag
 
 
-def test_same_inputs_produce_same_bytes(world: World, run_jobs: Callable[[], int]) -> None:
+def test_repeated_build_produces_same_bundle_even_after_key_rotation(world: World, run_jobs: Callable[[], int]) -> None:
     deployment, _, _ = approved(world)
     run_jobs()
     deployment.refresh_from_db()
@@ -229,7 +229,7 @@ def test_deployment_fails_when_configuration_becomes_known_bad_before_build(
     assert stories.desired(agent) == (None, None)
 
 
-def test_deployment_fails_when_target_becomes_empty(world: World, run_jobs: Callable[[], int]) -> None:
+def test_deployment_fails_when_target_becomes_empty_before_build(world: World, run_jobs: Callable[[], int]) -> None:
     from apps.fleet.services import agents as fleet
 
     deployment, agent, _ = approved(world)
@@ -243,7 +243,9 @@ def test_deployment_fails_when_target_becomes_empty(world: World, run_jobs: Call
     assert not bundle_services.is_known_bad(deployment.environment_id, deployment.config_hash)
 
 
-def test_agents_of_another_pipeline_are_not_enlisted(world: World, run_jobs: Callable[[], int]) -> None:
+def test_agents_of_another_pipeline_are_not_enlisted_without_take_over(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     environment = world.environment("dev", "two", max_in_flight_deployments=2)
     (one, api), (two, _) = stories.fleet(world, 2, environment)
     quotes = world.bundle(environment, "quotes")
@@ -266,7 +268,9 @@ def test_agents_of_another_pipeline_are_not_enlisted(world: World, run_jobs: Cal
     assert list(waiting.agents.values_list("agent_id", flat=True)) == [two.pk]
 
 
-def test_approved_deployments_start_in_turn(world: World, run_jobs: Callable[[], int]) -> None:
+def test_second_approved_deployment_starts_after_first_becomes_active(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     agents = stories.fleet(world, 1, world.prod)
     waiting = [world.deployment(bundle) for bundle in stories.bundles(world, 2, world.prod)]
     for deployment in waiting:

@@ -40,7 +40,7 @@ def expected_hash(spec_hash: str, capabilities: list[str], **config: Any) -> str
     return "sha256:" + hashlib.sha256(rfc8785.dumps(document)).hexdigest()
 
 
-def test_only_name_and_version_are_required(world: World) -> None:
+def test_name_and_version_suffice_to_create_config_bundle(world: World) -> None:
     version = world.version()
 
     created = create(world, version_id=str(version.pk))
@@ -61,7 +61,7 @@ def test_only_name_and_version_are_required(world: World) -> None:
     assert got["ETag"] == created["ETag"]
 
 
-def test_all_fields_are_stored_and_hashed(world: World) -> None:
+def test_configuration_fields_are_stored_and_hashed(world: World) -> None:
     version = world.version()
 
     body = create(world, version_id=str(version.pk), **FULL).json()
@@ -70,7 +70,7 @@ def test_all_fields_are_stored_and_hashed(world: World) -> None:
     assert body["config_hash"] == expected_hash(version.spec_hash, ["deploy"], **FULL)
 
 
-def test_stage_without_parameters_is_reported_as_warning(world: World) -> None:
+def test_dataguard_stage_without_parameters_is_reported_as_warning(world: World) -> None:
     stages = [
         {"id": "mask", "op": "dataguard_redact"},
         {"id": "copy", "op": "identity", "depends_on": ["mask"]},
@@ -113,7 +113,7 @@ def test_wait_defaults_to_value_of_profile(world: World, profile: str, wait: str
     assert create(world, tuning_profile=profile).json()["wait"] == wait
 
 
-def test_hash_covers_every_field_except_name(world: World) -> None:
+def test_config_hash_covers_spec_and_configuration_but_not_name(world: World) -> None:
     version = str(world.version().pk)
     same = [create(world, name=name, version_id=version, **FULL).json()["config_hash"] for name in ("a", "b")]
     other_version = str(world.version(content=plan(egress="elsewhere")).pk)
@@ -181,7 +181,7 @@ SECRETS = ["-----BEGIN PRIVATE KEY-----\nabc", "x -----BEGIN RSA PRIVATE KEY----
         ({"adapters": {"egress": {"kind": "s3", "key": SECRETS[2]}}}, "/adapters/egress/key", "secret"),
     ],
 )  # fmt: skip
-def test_invalid_configurations_are_refused(world: World, body: dict[str, Any], pointer: str, code: str) -> None:
+def test_invalid_config_bundle_fields_are_refused(world: World, body: dict[str, Any], pointer: str, code: str) -> None:
     response = create(world, **body)
 
     assert response.status_code == 400, response.json()
@@ -190,7 +190,7 @@ def test_invalid_configurations_are_refused(world: World, body: dict[str, Any], 
     assert ConfigBundle.objects.count() == 0
 
 
-def test_all_errors_are_reported_together(world: World) -> None:
+def test_errors_of_stages_and_secrets_are_reported_together(world: World) -> None:
     response = create(world, stage_config={"nobody": {}, "check": {"on_reject": "drop"}}, env={"KEY": SECRETS[0]})
 
     assert sorted(error["pointer"] for error in response.json()["errors"]) == [
@@ -215,7 +215,7 @@ def test_version_of_another_environment_is_unknown(world: World) -> None:
     assert ConfigBundle.objects.count() == 0
 
 
-def test_name_is_unique_in_environment(world: World) -> None:
+def test_config_bundle_name_is_unique_in_environment(world: World) -> None:
     version = str(world.version().pk)
     assert create(world, name="same", version_id=version).status_code == 201
 
@@ -225,7 +225,7 @@ def test_name_is_unique_in_environment(world: World) -> None:
     assert ConfigBundle.objects.count() == 1
 
 
-def test_database_refuses_updates(world: World) -> None:
+def test_database_refuses_updates_of_config_bundles(world: World) -> None:
     bundle = world.bundle()
 
     with pytest.raises(IntegrityError, match="immutable"), transaction.atomic():
@@ -256,7 +256,7 @@ def test_clearing_known_bad_requires_reason(world: World) -> None:
     assert AuditEvent.objects.filter(action="config.clear").count() == 1
 
 
-def test_list_can_be_filtered_by_name_version_and_hash(world: World) -> None:
+def test_config_bundles_can_be_filtered_by_name_version_and_hash(world: World) -> None:
     first, second = stories.bundles(world, 2)
     path = world.path(rest="/config-bundles")
 

@@ -104,7 +104,7 @@ def test_failure_before_drain_still_counts(world: World, run_jobs: Run) -> None:
     assert state(deployment) == ("failed", "threshold")
 
 
-def test_rollback_includes_drained_agent_without_waiting(world: World, run_jobs: Run) -> None:
+def test_rollback_includes_drained_agent_but_does_not_wait_for_it(world: World, run_jobs: Run) -> None:
     agents, _, (first, second) = stories.running(world, 2, 2)
     drain(world, agents[0][0])
 

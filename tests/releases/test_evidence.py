@@ -93,7 +93,7 @@ def test_evidence_can_be_verified_offline(
     assert signers == [(place, kid, True) for place in ("envelope.json", "approval.cred", "approval.json")]
 
 
-def test_repeated_download_returns_same_bytes(world: World, delivered: Deployment) -> None:
+def test_repeated_download_without_changes_returns_same_bytes(world: World, delivered: Deployment) -> None:
     first, second = (world.operator.api.get(path(world, delivered)) for _ in range(2))
 
     assert first["Content-Type"] == "application/x-tar"
@@ -127,7 +127,7 @@ def test_viewers_cannot_download_evidence(world: World, delivered: Deployment) -
     assert world.viewer.api.get(path(world, delivered)).status_code == 403
 
 
-def test_evidence_without_approval_has_no_credential(
+def test_evidence_of_deployment_without_approval_has_no_credential(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.agent(world.dev)

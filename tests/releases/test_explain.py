@@ -331,7 +331,7 @@ def test_decommissioned_agent_is_explained(world: World) -> None:
     assert (codes(explanation), next_codes(explanation)) == (["decommissioned"], [])
 
 
-def test_liveness_depends_on_heartbeat_interval_of_environment(world: World) -> None:
+def test_liveness_falls_back_to_heartbeat_interval_of_environment(world: World) -> None:
     slow = world.environment("dev", "slow", heartbeat_interval_s=300)
     agent, api = world.agent(slow)
     stories.active(world, world.bundle(slow), [(agent, api)])
@@ -366,7 +366,9 @@ def test_running_deployment_is_explained_while_many_others_wait(world: World, mo
     assert ". The deployment of quotes/bundle-4 waits for approval:" in explanation["summary"]
 
 
-def test_query_count_does_not_grow_with_fleet(world: World, django_assert_num_queries: Any) -> None:
+def test_explanation_during_rollout_needs_ten_queries_and_reads_no_other_agents(
+    world: World, django_assert_num_queries: Any
+) -> None:
     (agent, api), *others = stories.fleet(world, 6)
     names = {"agents": [str(each.pk) for each, _ in ((agent, api), *others)]}
     first, second = stories.bundles(world, 2)

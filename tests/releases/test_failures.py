@@ -167,7 +167,7 @@ def test_command_before_rollout_step_keeps_failures_on_timeline(world: World) ->
     assert [entry["causes"][0]["detail"] for entry in failed_entries(deployment)] == ["no disk", "no memory"]
 
 
-def test_failures_of_each_wave_have_one_timeline_entry(world: World, run_jobs: Callable[[], int]) -> None:
+def test_failures_of_wave_without_retry_have_one_timeline_entry(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 6)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100, threshold=70))
     for place in (0, 1, 3, 4):

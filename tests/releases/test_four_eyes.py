@@ -56,7 +56,7 @@ def kind_of(response: Any) -> tuple[int, str]:
 SELF, UNKNOWN = (403, "approval.self"), (403, "approval.requester_unknown")
 
 
-def test_creator_of_key_cannot_approve_its_requests(world: World) -> None:
+def test_creator_of_key_cannot_approve_its_requests_by_default(world: World) -> None:
     _, api = key_of(world, world.admin.api)
     deployment = requested_deployment(world, api, bundle_of(world))
     audited = AuditEvent.objects.count()
@@ -100,7 +100,7 @@ def test_key_created_with_key_belongs_to_creator_of_first_key(world: World) -> N
     assert kind_of(decide(world, world.admin, deployment)) == SELF
 
 
-def test_creator_who_left_and_rejoined_cannot_approve(world: World) -> None:
+def test_creator_of_key_who_left_and_rejoined_cannot_approve_its_requests(world: World) -> None:
     other = world.person(Role.ORG_ADMIN, "second-admin")
     _, api = key_of(world, other.api)
     Membership.objects.filter(user=other.user).delete()

@@ -192,7 +192,7 @@ def test_build_starts_when_freeze_window_is_removed(
 # -- the in-flight limit and the order of starts ----------------------------------------------------------------------
 
 
-def test_second_deployment_is_refused_at_in_flight_limit(world: World, run_jobs: Run) -> None:
+def test_second_deployment_is_refused_at_in_flight_limit_of_one(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 2)
     one, two = stories.bundles(world, 2)
     first = stories.active(world, one, agents)
@@ -252,7 +252,7 @@ def test_deployments_of_one_pipeline_start_in_turn(world: World, run_jobs: Run) 
     assert [stories.desired(agent)[0] for agent, _ in agents] == [first.pk, first.pk, second.pk, second.pk]
 
 
-def test_deployments_of_two_pipelines_run_concurrently(world: World, run_jobs: Run) -> None:
+def test_deployments_of_two_pipelines_to_different_agents_run_concurrently(world: World, run_jobs: Run) -> None:
     allow_in_flight(world, 2)
     agents = stories.fleet(world, 2)
     trades = world.bundle(name="trades", version=world.version(content=plan("trades")))
@@ -265,7 +265,9 @@ def test_deployments_of_two_pipelines_run_concurrently(world: World, run_jobs: R
 
 
 @pytest.mark.parametrize("with_others", [False, True])
-def test_later_deployment_does_not_start_before_earlier_one(world: World, run_jobs: Run, with_others: bool) -> None:
+def test_deployment_does_not_overtake_earlier_ready_deployment_to_same_agents(
+    world: World, run_jobs: Run, with_others: bool
+) -> None:
     """The second deployment waits for the sweep. The third is requested immediately after the first has finished."""
     allow_in_flight(world, 3)
     agents = stories.fleet(world, 2)
@@ -310,7 +312,7 @@ def test_override_starts_before_deployment_that_waits_for_window(
     assert statuses(waiting, urgent) == ["approved", "active"]
 
 
-def test_paused_rollout_counts_as_in_flight(world: World, run_jobs: Run) -> None:
+def test_paused_rollout_blocks_next_deployment_until_it_is_aborted(world: World, run_jobs: Run) -> None:
     allow_in_flight(world, 2)
     agents = stories.fleet(world, 2)
     one, two = stories.bundles(world, 2)

@@ -150,7 +150,7 @@ def test_reported_deployment_is_shown_for_unknown_bundle(world: World) -> None:
         ("limit=1", [20]),
     ],
 )
-def test_history_can_be_limited_to_time_range(world: World, query: str, starts: list[int]) -> None:
+def test_history_can_be_limited_by_time_range_and_row_count(world: World, query: str, starts: list[int]) -> None:
     agent, _ = old_agent(world)
     for minute, bundle in ((0, STRANGE), (10, SPEC), (15, None), (20, STRANGE)):
         store(agent, minute, bundle)
@@ -195,7 +195,7 @@ def test_history_includes_decommissioned_agents(world: World) -> None:
     assert read(world, "/fleet-state") == read(world, f"/fleet-state?at={at(1)}") == rows
 
 
-def test_future_time_is_refused(world: World) -> None:
+def test_fleet_state_at_future_time_is_refused(world: World) -> None:
     later = format_time(timezone.now() + timedelta(minutes=1))
 
     response = world.viewer.api.get(world.path(rest=f"/fleet-state?at={later}"))

@@ -38,7 +38,7 @@ def kept(deployment: Deployment) -> tuple[int, int, bool]:
     return deployment.agents.count(), deployment.reports.count(), deployment.timeline.exists()
 
 
-def test_rows_of_superseded_deployment_are_deleted_after_one_year(world: World) -> None:
+def test_details_of_superseded_deployment_are_deleted_after_one_year(world: World) -> None:
     agents = stories.fleet(world, 2)
     one, two = stories.bundles(world, 2)
     old, new = (stories.active(world, bundle, agents) for bundle in (one, two))
@@ -79,7 +79,7 @@ def test_old_running_deployment_can_be_rolled_back(world: World, run_jobs: Any) 
     assert old.is_current
 
 
-def test_rows_of_deployment_in_flight_are_kept(world: World) -> None:
+def test_details_of_deployment_in_flight_are_kept(world: World) -> None:
     stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
     age(1000, deployment)
@@ -102,7 +102,7 @@ def test_report_can_be_repeated_after_old_rows_are_deleted(world: World) -> None
     assert (response.status_code, response.json()) == (200, {"accepted": True})
 
 
-def test_decommissioned_agent_is_deleted_after_its_last_artifact(world: World) -> None:
+def test_decommissioned_agent_is_deleted_after_90_days_and_its_last_artifact(world: World) -> None:
     (stays, _), (left, left_api) = agents = stories.fleet(world, 2)
     deployment = stories.active(world, world.bundle(), agents)
     artifact = upload(left_api, left).json()["id"]
@@ -143,7 +143,9 @@ def test_in_flight_deployment_keeps_its_decommissioned_agents(world: World) -> N
 
 
 @pytest.mark.parametrize("column", ["expires_at", "revoked_at"])
-def test_old_expired_and_revoked_credentials_are_deleted(world: World, column: str) -> None:
+def test_expired_or_revoked_agent_keys_and_enrollment_tokens_are_deleted_after_90_days(
+    world: World, column: str
+) -> None:
     (one, _), (two, _), (three, _) = stories.fleet(world, 3)
     now = timezone.now()
     for agent, days in ((one, 91), (two, 89)):

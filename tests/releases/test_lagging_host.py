@@ -29,7 +29,7 @@ def lagging(settings: Any) -> Any:
 
 
 @pytest.mark.parametrize("client", [Client, FrontClient])
-def test_offer_that_cannot_be_signed_returns_503(world: World, client: Any, lagging: Any) -> None:
+def test_poll_for_offer_that_cannot_be_signed_returns_503(world: World, client: Any, lagging: Any) -> None:
     [(agent, api)] = stories.fleet(world, 1)
     stories.offered(world, world.bundle())
     lagging()

@@ -76,7 +76,9 @@ def test_late_joiner_is_offered_current_deployment(world: World, run_jobs: Calla
     assert KnownBad.objects.count() == 0
 
 
-def test_agent_joining_during_rollout_is_offered_deployment_at_end(world: World, run_jobs: Callable[[], int]) -> None:
+def test_agent_joining_during_rollout_is_offered_deployment_when_it_becomes_active(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
     late, _ = world.agent(name="late")

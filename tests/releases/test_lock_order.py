@@ -204,7 +204,7 @@ def test_enrollments_and_relabeling_do_not_deadlock(world: World) -> None:
 
 
 @pytest.mark.parametrize("kind", ["environment", "project"])
-def test_purge_starts_after_all_earlier_requests(world: World, kind: str) -> None:
+def test_purge_is_scheduled_at_least_60_seconds_after_deletion(world: World, kind: str) -> None:
     row: Environment | Project = world.dev if kind == "environment" else world.project
     before = timezone.now()
 

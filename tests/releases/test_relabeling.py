@@ -70,7 +70,7 @@ def test_dry_run_changes_nothing(zones: World) -> None:
     assert (labels(zones), AuditEvent.objects.count()) == (before, events)
 
 
-def test_newly_matching_agents_are_offered_current_deployment(zones: World, run_jobs: Run) -> None:
+def test_newly_matching_undrained_agents_are_offered_current_deployment(zones: World, run_jobs: Run) -> None:
     first = zones.agent(name="first", zone="c")
     deployment = stories.active(zones, zones.bundle(), [first], target={"selector": {"zone": "c"}})
     drained = Agent.objects.get(name="two")
@@ -114,7 +114,7 @@ def test_known_bad_configuration_is_not_counted_as_offered(zones: World) -> None
         ({"selector": {"zone": "a"}, "set": {"a": "b"}, "dryrun": True}, "/dryrun"),
     ],
 )
-def test_invalid_change_is_refused(zones: World, body: dict[str, Any], pointer: str) -> None:
+def test_invalid_relabeling_is_refused(zones: World, body: dict[str, Any], pointer: str) -> None:
     before = labels(zones)
 
     response = relabel(zones, **body)
@@ -136,7 +136,7 @@ def test_relabeling_in_prod_requires_manage_permission(world: World) -> None:
     assert world.project_admin.api.post(path, body).json()["changed"] == 1
 
 
-def test_concurrent_changes_are_both_applied(concurrently: Race, world: World) -> None:
+def test_concurrent_relabelings_are_both_applied(concurrently: Race, world: World) -> None:
     for number in range(20):
         world.agent(name=f"agent-{number}", zone="a")
 

@@ -23,7 +23,7 @@ def stored_reports() -> list[tuple[str, bool]]:
     return list(AgentReport.objects.order_by("id").values_list("status", "accepted"))
 
 
-def test_each_report_is_recorded_and_accepted(world: World) -> None:
+def test_reports_in_forward_order_are_recorded_and_accepted(world: World) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle(tuning_profile="isolated-core"))
     tuning = {"profile": "isolated-core", "applied": {"wait": "spin"}, "degraded": [], "failed": []}
@@ -70,7 +70,7 @@ def test_repeated_report_is_accepted_and_recorded_once(world: World, run_jobs: C
 
 
 @pytest.mark.parametrize(("first", "second"), [("active", "failed"), ("failed", "active"), ("failed", "activating")])
-def test_final_status_cannot_be_changed(world: World, first: str, second: str) -> None:
+def test_final_status_cannot_be_changed_by_another_report(world: World, first: str, second: str) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
     report(api, agent, first)
@@ -87,7 +87,7 @@ def test_status_rolled_back_is_refused_for_activation(world: World) -> None:
     assert stories.progress(deployment) == ["offered"]
 
 
-def test_report_on_replaced_offer_is_recorded_and_refused(world: World) -> None:
+def test_report_on_replaced_offer_or_wrong_bundle_is_recorded_and_refused(world: World) -> None:
     agents, (_, second), (old,) = stories.running(world, 1)
     (agent, api) = agents[0]
     new = stories.offered(world, second)
@@ -187,7 +187,7 @@ def test_invalid_reports_return_field_errors(world: World, body: dict[str, Any],
     assert (stored_reports(), stories.progress(deployment)) == ([], ["offered"])
 
 
-def test_desired_attempted_failed_and_running_states_are_distinct(world: World) -> None:
+def test_agent_shows_desired_attempted_failed_and_running_deployments_separately(world: World) -> None:
     agents, (_, second), (old,) = stories.running(world, 1)
     (agent, api) = agents[0]
     old_version = old.config_bundle.version

@@ -70,7 +70,7 @@ def test_deployment_is_approved_if_no_approval_is_required(world: World) -> None
     assert stories.desired(agent) == (None, None)
 
 
-def test_prod_deployment_requests_approval_with_its_details(world: World) -> None:
+def test_deployment_that_needs_approval_requests_it_with_its_details(world: World) -> None:
     (agent, _), *_ = stories.fleet(world, 2, world.prod)
     target = {"agents": [str(agent.pk)]}
     strategy = {"kind": "waves", "percents": [50, 100]}
@@ -92,7 +92,7 @@ def test_prod_deployment_requests_approval_with_its_details(world: World) -> Non
     assert body["strategy"] == stored
 
 
-def test_deployment_keeps_policy_from_creation(world: World, run_jobs: Callable[[], int]) -> None:
+def test_deployment_keeps_number_of_required_approvals_from_creation(world: World, run_jobs: Callable[[], int]) -> None:
     stories.fleet(world, 1, world.prod)
     created = request(world, world.prod).json()
 
@@ -187,7 +187,7 @@ def test_known_bad_configuration_is_refused_until_cleared(world: World) -> None:
     assert request(world, config_bundle_id=str(bundle.pk)).status_code == 201
 
 
-def test_freeze_window_override_requires_org_admin_and_reason(world: World) -> None:
+def test_freeze_window_is_overridden_only_on_request_of_org_admin(world: World) -> None:
     environment = world.environment("dev", "frozen", freeze_windows=[LATER, NOW])
     stories.fleet(world, 1, environment)
     bundle = world.bundle(environment)
@@ -206,7 +206,7 @@ def test_freeze_window_override_requires_org_admin_and_reason(world: World) -> N
     assert AuditEvent.objects.get(action="deployment.create").changes["override_freeze"] == "outage"
 
 
-def test_future_freeze_window_has_no_effect(world: World) -> None:
+def test_deployment_can_be_requested_before_freeze_window_starts(world: World) -> None:
     environment = world.environment("dev", "frozen", freeze_windows=[LATER])
     stories.fleet(world, 1, environment)
 
@@ -237,7 +237,9 @@ def test_deployment_waiting_for_approval_is_not_in_flight(world: World) -> None:
     assert [response.json()["status"] for response in responses] == ["pending_approval", "pending_approval"]
 
 
-def test_agents_of_another_pipeline_are_refused_without_take_over(world: World, run_jobs: Callable[[], int]) -> None:
+def test_target_with_agents_of_another_pipeline_is_refused_without_take_over(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     agents = stories.fleet(world, 2)
     first = stories.active(world, world.bundle(name="first"), agents)
     other = world.bundle(name="other", version=world.version(content=plan("trades")))
@@ -294,7 +296,7 @@ def test_same_idempotency_key_creates_one_deployment(world: World) -> None:
     assert (second["Idempotent-Replayed"], Deployment.objects.count()) == ("true", 1)
 
 
-def test_list_can_be_filtered_by_status_pipeline_and_bundle(world: World, run_jobs: Callable[[], int]) -> None:
+def test_deployments_can_be_filtered_by_status_pipeline_and_bundle(world: World, run_jobs: Callable[[], int]) -> None:
     _, (_, two), (first,) = stories.running(world, 1)
     second = world.deployment(two)
     path = world.path(rest="/deployments")

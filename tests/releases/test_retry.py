@@ -41,7 +41,7 @@ def clear(world: World, deployment: Deployment) -> None:
     bundle_services.clear_known_bad(deployment.config_bundle, reason="it was the disk", actor=world.admin.actor)
 
 
-def test_failed_agents_get_new_offer_while_deployment_is_deploying(world: World, run_jobs: Callable[[], int]) -> None:
+def test_retry_offers_deploying_deployment_to_failed_agents_again(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 3)
     strategy = {"kind": "all_at_once", "failure_threshold_percent": 50, "auto_rollback": False}
     deployment = stories.offered(world, world.bundle(), strategy=strategy)
@@ -110,7 +110,7 @@ def test_retry_continues_aborted_deployment(world: World, run_jobs: Callable[[],
     assert deployment.status == "active"
 
 
-def test_retry_restarts_timeouts(world: World, run_jobs: Callable[[], int]) -> None:
+def test_retry_of_timed_out_deployment_restarts_timeouts(world: World, run_jobs: Callable[[], int]) -> None:
     ((agent, _),) = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
     stories.set_offered_ago(deployment, 601, agent)
@@ -127,7 +127,7 @@ def test_retry_restarts_timeouts(world: World, run_jobs: Callable[[], int]) -> N
     assert deployment.status == "deploying"
 
 
-def test_retry_is_refused_if_no_agent_failed(world: World) -> None:
+def test_retry_of_deploying_deployment_without_failed_agents_is_refused(world: World) -> None:
     stories.fleet(world, 1)
     refused(world, stories.offered(world, world.bundle()), "nothing_to_retry")
 
@@ -156,7 +156,7 @@ def test_retry_is_refused_after_failed_rollback(world: World, run_jobs: Callable
     refused(world, deployment, "was_rolled_back")
 
 
-def test_retry_is_refused_in_freeze_window(world: World) -> None:
+def test_retry_of_aborted_deployment_is_refused_in_freeze_window(world: World) -> None:
     stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
     world.operator.api.post(world.path(rest=f"/deployments/{deployment.pk}/abort"))
@@ -172,7 +172,7 @@ def test_retry_is_refused_in_freeze_window(world: World) -> None:
     refused(world, deployment, "freeze_window")
 
 
-def test_retry_is_refused_at_in_flight_limit_and_after_newer_deployment(
+def test_retry_of_aborted_deployment_is_refused_at_limit_and_after_newer_deployment(
     world: World, run_jobs: Callable[[], int]
 ) -> None:
     agents = stories.fleet(world, 1)
@@ -188,7 +188,9 @@ def test_retry_is_refused_at_in_flight_limit_and_after_newer_deployment(
     refused(world, deployment, "newer_deployment")
 
 
-def test_retry_is_refused_while_another_rollout_uses_its_agents(world: World, run_jobs: Callable[[], int]) -> None:
+def test_retry_of_aborted_deployment_is_refused_while_another_rollout_uses_its_agents(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     environment = world.environment("dev", "wide", max_in_flight_deployments=3)
     stories.fleet(world, 1, environment)
     deployment = stories.offered(world, world.bundle(environment))
@@ -198,7 +200,9 @@ def test_retry_is_refused_while_another_rollout_uses_its_agents(world: World, ru
     refused(world, deployment, "agents_busy")
 
 
-def test_retry_restarts_timeouts_of_unfinished_agents(world: World, run_jobs: Callable[[], int]) -> None:
+def test_retry_of_aborted_deployment_restarts_timeouts_of_unfinished_agents(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     ((agent, api),) = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
     report(api, agent, "downloading")

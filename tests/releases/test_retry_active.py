@@ -52,7 +52,7 @@ def check_refused(world: World, deployment: Deployment, code: str, *agents: Any,
     return response.json()
 
 
-def test_failed_agents_of_active_deployment_get_new_offer(world: World) -> None:
+def test_retry_offers_active_deployment_to_failed_agents_again(world: World) -> None:
     agents = stories.fleet(world, 4)
     deployment = partly_active(world, agents, world.bundle(), 1, 2)
     first = Assignment.objects.get(agent=agents[1][0]).since

@@ -114,7 +114,7 @@ def test_rollback_of_first_deployment_is_refused(world: World) -> None:
     assert KnownBad.objects.count() == 0
 
 
-def test_rollback_never_restores_another_pipeline(world: World) -> None:
+def test_rollback_without_earlier_deployment_of_same_pipeline_is_refused(world: World) -> None:
     agents = stories.fleet(world, 2)
     quotes = stories.active(world, world.bundle(), agents[:1], target={"agents": [str(agents[0][0].pk)]})
     bundle = world.bundle(name="trades", version=world.version(content=plan("trades")))
@@ -179,7 +179,7 @@ def test_rollback_is_refused_if_all_earlier_deployments_are_known_bad(world: Wor
     refused(roll_back(world, second), "nothing_to_roll_back_to", second)
 
 
-def test_rollout_can_be_rolled_back(world: World, run_jobs: Callable[[], int]) -> None:
+def test_deploying_deployment_can_be_rolled_back(world: World, run_jobs: Callable[[], int]) -> None:
     agents, (_, two), (first,) = stories.running(world, 2)
     second = stories.offered(world, two, strategy=waves(50, 100, auto_rollback=False))
 
@@ -192,7 +192,7 @@ def test_rollout_can_be_rolled_back(world: World, run_jobs: Callable[[], int]) -
     assert (first.is_current, second.status) == (True, "rolled_back")
 
 
-def test_failed_wave_is_rolled_back_automatically(world: World, run_jobs: Callable[[], int]) -> None:
+def test_auto_rollback_starts_when_wave_exceeds_threshold(world: World, run_jobs: Callable[[], int]) -> None:
     agents, (_, two), (first,) = stories.running(world, 4)
     second = stories.offered(world, two, strategy=waves(50, 100))
 

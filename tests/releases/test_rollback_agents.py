@@ -14,7 +14,7 @@ from tests.worlds import World, plan, report
 pytestmark = pytest.mark.django_db
 
 
-def test_rollback_fails_when_agent_fails_to_roll_back(world: World, run_jobs: Callable[[], int]) -> None:
+def test_rollback_fails_when_counted_agent_fails_to_roll_back(world: World, run_jobs: Callable[[], int]) -> None:
     agents, _, (first, second) = stories.running(world, 2, 2)
     roll_back(world, second)
 
@@ -53,7 +53,7 @@ def test_each_rollback_creates_new_offer(world: World, run_jobs: Callable[[], in
     assert report(api, agent, "rolled_back").status_code == 200
 
 
-def test_rollback_fails_when_agent_does_not_report(world: World, run_jobs: Callable[[], int]) -> None:
+def test_rollback_fails_when_counted_agent_does_not_report_in_time(world: World, run_jobs: Callable[[], int]) -> None:
     agents, _, (_, second) = stories.running(world, 1, 2)
     roll_back(world, second)
     stories.set_offered_ago(second, 600, agents[0][0])
@@ -114,7 +114,7 @@ def test_agents_restored_by_rollback_can_be_rolled_back_again(world: World, run_
     assert first.agents.filter(agent=joined, counted=False).count() == 1
 
 
-def test_agent_joining_during_rollback_is_offered_restored_deployment(
+def test_agent_joining_during_rollback_is_offered_restored_deployment_at_end(
     world: World, run_jobs: Callable[[], int]
 ) -> None:
     agents, _, (first, second) = stories.running(world, 1, 2)

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.django_db
 LENIENT = {"kind": "all_at_once", "failure_threshold_percent": 50, "auto_rollback": False}
 
 
-def test_all_at_once_waits_for_all_agents(world: World, run_jobs: Callable[[], int]) -> None:
+def test_all_at_once_rollout_waits_for_all_counted_agents(world: World, run_jobs: Callable[[], int]) -> None:
     agents = stories.fleet(world, 3)
     deployment = stories.offered(world, world.bundle())
     assert stories.progress(deployment) == ["offered"] * 3
@@ -46,7 +46,7 @@ def test_all_at_once_waits_for_all_agents(world: World, run_jobs: Callable[[], i
     assert [entry["event"] for entry in timeline] == ["activate", "offer", "build", "create"]
 
 
-def test_next_deployment_supersedes_current_deployment(world: World) -> None:
+def test_next_deployment_of_pipeline_supersedes_current_one(world: World) -> None:
     agents, (_, two), (first,) = stories.running(world, 1)
 
     second = stories.active(world, two, agents)
@@ -152,7 +152,7 @@ def test_timeouts_up_to_threshold_are_tolerated(world: World, run_jobs: Callable
     assert stories.progress(deployment) == ["active", "failed"]
 
 
-def test_agents_offline_at_start_do_not_count_toward_thresholds(world: World, run_jobs: Callable[[], int]) -> None:
+def test_agents_offline_at_start_do_not_count_if_others_are_online(world: World, run_jobs: Callable[[], int]) -> None:
     (one, one_api), (away, away_api) = stories.fleet(world, 2)
     stories.set_last_seen(away, for_s=10 * 30 + 1)
     deployment = stories.offered(world, world.bundle())
@@ -192,7 +192,7 @@ def test_all_agents_count_toward_thresholds_if_all_are_offline(world: World, run
     assert state(deployment) == ("active", "")
 
 
-def test_step_of_active_deployment_changes_nothing(world: World) -> None:
+def test_step_of_active_deployment_without_new_failures_changes_nothing(world: World) -> None:
     deployment = stories.active(world, world.bundle(), stories.fleet(world, 1))
     before = events(deployment), AuditEvent.objects.count()
 
@@ -202,7 +202,7 @@ def test_step_of_active_deployment_changes_nothing(world: World) -> None:
     assert (events(deployment), AuditEvent.objects.count()) == before
 
 
-def test_agent_list_is_paged_and_can_be_filtered(world: World) -> None:
+def test_agents_of_deployment_are_paged_and_can_be_filtered(world: World) -> None:
     agents = stories.fleet(world, 3)
     deployment = stories.offered(world, world.bundle(), strategy=waves(34, 100, auto_rollback=False))
     path = world.path(rest=f"/deployments/{deployment.pk}/agents")

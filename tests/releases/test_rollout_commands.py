@@ -60,7 +60,7 @@ def test_viewers_cannot_pause_resume_abort_or_roll_back(world: World) -> None:
     assert (state(deployment), events(deployment)) == (("deploying", ""), ["create", "build", "offer"])
 
 
-def test_abort_withdraws_open_offers(world: World, run_jobs: Callable[[], int]) -> None:
+def test_abort_withdraws_offers_that_agents_have_not_started(world: World, run_jobs: Callable[[], int]) -> None:
     agents, (_, two), (first,) = stories.running(world, 3)
     second = stories.offered(world, two)
     report(agents[0][1], agents[0][0], "active")
@@ -100,7 +100,7 @@ def test_deployment_can_be_aborted_before_build(world: World, run_jobs: Callable
     assert stories.desired(agent) == (None, None)
 
 
-def test_abort_revokes_pending_approval(world: World) -> None:
+def test_abort_of_deployment_waiting_for_approval_revokes_approval(world: World) -> None:
     stories.fleet(world, 1, world.prod)
     deployment = world.deployment(world.bundle(world.prod))
 

@@ -79,7 +79,7 @@ def issued(world: World, approval: Approval, **other: Any) -> str:
     return text
 
 
-def test_submitted_credential_starts_deployment_immediately(world: World, run_jobs: Callable[[], int]) -> None:
+def test_submitted_credential_approves_new_deployment_immediately(world: World, run_jobs: Callable[[], int]) -> None:
     bundle, approval = unused_approval(world)
 
     response = submit(world, bundle, approval.credential or "")

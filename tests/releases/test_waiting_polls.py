@@ -79,7 +79,7 @@ def test_new_offer_wakes_poll(polling: Any, room: WaitingRoom) -> None:
     assert len(room) == 0
 
 
-def test_revoked_key_wakes_poll_with_401(polling: Any) -> None:
+def test_decommissioning_wakes_poll_with_401(polling: Any) -> None:
     world, agent, _, _, poll = polling()
 
     agents.decommission(agent, actor=world.admin.actor)
@@ -146,7 +146,7 @@ def test_poll_over_capacity_returns_retry_after(world: World, monkeypatch: pytes
 
 
 @pytest.mark.django_db
-def test_poll_returns_304_after_its_wait(world: World) -> None:
+def test_poll_without_change_returns_304_after_its_wait(world: World) -> None:
     [(agent, api)] = stories.fleet(world, 1)
     path = f"/api/v1/agents/{agent.pk}/deployment"
     etag = api.get(path)["ETag"]
@@ -178,7 +178,7 @@ def test_many_woken_polls_are_spread_over_half_second() -> None:
     assert delays[-1] > 0.4
 
 
-def test_polls_woken_by_concurrent_notifications_are_spread_over_half_second() -> None:
+def test_polls_woken_by_successive_notifications_are_spread_over_half_second() -> None:
     room = WaitingRoom(capacity=3000)
     waiters = [room.enter(uuid7()) for _ in range(3000)]
 

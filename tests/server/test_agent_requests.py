@@ -108,7 +108,7 @@ def test_agent_request_parser_agrees_with_gunicorn(data: bytes) -> None:
         with_fields(*(f"X-{number}: 1" for number in range(60))),
     ],
 )
-def test_other_requests_are_left_to_gunicorn(data: bytes) -> None:
+def test_requests_of_unsupported_form_are_left_to_gunicorn(data: bytes) -> None:
     assert by_short_cut(data) is None
 
 
@@ -157,7 +157,9 @@ def check_agreement(data: bytes) -> None:
 
 @settings(max_examples=CASES)
 @given(st.sampled_from([PLAIN, POLL, REPORT, POLL + PLAIN, PLAIN + POLL]), st.lists(_EDITS, max_size=4))
-def test_parser_agrees_with_gunicorn_on_mutated_requests(text: str, edits: list[tuple[int, int, str]]) -> None:
+def test_parser_agrees_with_gunicorn_on_mutated_requests_that_it_accepts(
+    text: str, edits: list[tuple[int, int, str]]
+) -> None:
     for at, removed, inserted in edits:
         text = text[:at] + inserted + text[at + removed :]
 
@@ -172,7 +174,7 @@ def test_parser_agrees_with_gunicorn_on_mutated_requests(text: str, edits: list[
     st.lists(_FIELDS, max_size=3),
     st.sampled_from(["", "{}", "{}GET / HTTP/1.1\r\n\r\n", "0\r\n\r\n"]),
 )
-def test_parser_agrees_with_gunicorn_on_random_fields(
+def test_parser_agrees_with_gunicorn_on_random_fields_that_it_accepts(
     method: str, resource: str, query: str, fields: list[str], body: str
 ) -> None:
     head = "\r\n".join([f"{method} {AGENT}/{resource}{query} HTTP/1.1", "Host: x", *fields])
@@ -189,7 +191,7 @@ def test_parser_agrees_with_gunicorn_on_random_fields(
         max_size=5,
     ),
 )
-def test_additional_headers_are_accepted_unless_repeated(text: str, fields: dict[str, str]) -> None:
+def test_x_headers_with_ascii_values_are_accepted_unless_repeated(text: str, fields: dict[str, str]) -> None:
     are_distinct = len({name.upper() for name in fields}) == len(fields)
     head, _, body = text.partition("\r\n\r\n")
     data = "\r\n".join([head, *(f"{name}: {value}" for name, value in fields.items())]) + f"\r\n\r\n{body}"
@@ -268,7 +270,7 @@ def connect() -> Iterator[Callable[..., Connection]]:
         each.close()
 
 
-def test_requests_are_handled_until_one_is_left_to_gunicorn(connect: Callable[..., Connection]) -> None:
+def test_agent_requests_are_handled_before_and_after_one_left_to_gunicorn(connect: Callable[..., Connection]) -> None:
     connection = connect(echo)
     connection.client.sendall(2 * PLAIN.encode() + b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
 
@@ -312,7 +314,7 @@ def test_truncated_body_closes_connection(connect: Callable[..., Connection]) ->
     assert connection.responses().endswith(b"\r\n\r\n{")
 
 
-def test_stopping_process_closes_connection_after_response(connect: Callable[..., Connection]) -> None:
+def test_process_at_request_limit_closes_connection_after_response(connect: Callable[..., Connection]) -> None:
     connection = connect(echo, 2)
     connection.client.sendall(3 * PLAIN.encode())
 
@@ -324,7 +326,7 @@ def test_stopping_process_closes_connection_after_response(connect: Callable[...
     assert (responses.count("Connection: keep-alive"), responses.count("Connection: close")) == (1, 1)
 
 
-def test_header_with_line_break_is_refused() -> None:
+def test_response_header_with_line_break_is_refused() -> None:
     def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         start_response("200 OK", [("X-A", "1\r\nX-B: 2")])
         return [b""]
@@ -333,7 +335,7 @@ def test_header_with_line_break_is_refused() -> None:
         respond(application, {}, is_last=False)
 
 
-def test_response_without_body_has_no_content_length() -> None:
+def test_304_response_has_no_content_length() -> None:
     def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         start_response("304 Not Modified", [("ETag", '"x"')])
         return [b""]

@@ -83,7 +83,7 @@ def test_full_part_ignores_new_series_and_counts_existing_ones(size: int) -> Non
 
 
 @pytest.mark.parametrize("key", ["a", "seven b", "eight by", "nine byte", "größe €", "x" * 500])
-def test_keys_may_have_any_length(key: str) -> None:
+def test_keys_of_various_lengths_are_stored(key: str) -> None:
     memory = memoryview(bytearray(4096))
     part = ProcessCounters(memory)
 
@@ -141,7 +141,7 @@ print(generate_latest(counters.registry()).decode())
 """
 
 
-def test_prometheus_client_metrics_are_shared() -> None:
+def test_counters_and_histograms_are_shared_and_gauges_are_refused() -> None:
     ended = subprocess.run([sys.executable, "-c", DECLARED], cwd=ROOT, capture_output=True, text=True, check=False)
 
     assert ended.returncode == 0, ended.stderr

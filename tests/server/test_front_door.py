@@ -173,7 +173,7 @@ def test_recv_returns_no_bytes_after_hang_up(monkeypatch: pytest.MonkeyPatch) ->
     assert paced.recv(8192) == b""
 
 
-def test_client_waiting_for_response_is_not_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connection_may_be_hung_up_only_before_request_and_after_response(monkeypatch: pytest.MonkeyPatch) -> None:
     paced = PacedSocket(Client(monkeypatch, size=100, seconds=0.1), keepalive_s=75)
     assert paced.may_be_hung_up  # the client has sent nothing
     paced.recv(10)

@@ -45,7 +45,7 @@ def test_equally_busy_addresses_lose_same_number_of_connections() -> None:
     assert (addresses.count("a"), addresses.count("b"), addresses.count("c")) == (6, 6, 0)
 
 
-def test_connections_of_verified_callers_and_waiting_clients_are_kept() -> None:
+def test_served_connections_and_few_connections_of_verified_caller_are_kept() -> None:
     verified = clients("a", range(KEPT_PER_CALLER), caller="agent")
     served = clients("a", range(50))
     for client in served:
@@ -54,14 +54,14 @@ def test_connections_of_verified_callers_and_waiting_clients_are_kept() -> None:
     assert chosen([*verified, *served, Client("b", 100)], 200) == [("b", 100)]
 
 
-def test_caller_keeps_only_its_newest_connections() -> None:
+def test_caller_keeps_only_its_most_recently_used_connections() -> None:
     own = clients("a", range(KEPT_PER_CALLER + 3), caller="agent")
     others = [Client("a", 0, caller=f"agent {number}") for number in range(500)]
 
     assert sorted(chosen(own + others, 10)) == [("a", 0), ("a", 1), ("a", 2)]
 
 
-def test_flood_of_connections_stays_below_limit() -> None:
+def test_flood_of_connections_stays_within_limit() -> None:
     opened: OpenConnections[Client] = OpenConnections(256)
     kept = [Client("proxy", 0, caller=f"agent {number}") for number in range(100)]
     most = 0

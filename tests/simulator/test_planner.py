@@ -95,7 +95,7 @@ def test_scale_shortens_interval_but_not_retry_after() -> None:
     assert 23.0 + 0.5 <= at <= 23.0 + 5.0
 
 
-def test_delays_grow_with_failures_until_first_success() -> None:
+def test_longest_retry_delay_doubles_to_60_seconds_until_success() -> None:
     planner = Planner(setup(agents=1))
     (machine,) = planner.machines
     play(planner, machine, [beat(), beat()])
@@ -115,7 +115,7 @@ def test_delays_grow_with_failures_until_first_success() -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-def test_agent_with_rejected_key_stops(status: int) -> None:
+def test_agent_stops_after_401_403_or_404(status: int) -> None:
     planner = Planner(setup(agents=1))
     (machine,) = planner.machines
     play(planner, machine, [beat(), beat()])
@@ -263,7 +263,7 @@ def test_skewed_clocks_change_interval_and_uptime_is_never_negative() -> None:
 
 @pytest.mark.parametrize("agents", [1, 2, 3])
 @pytest.mark.parametrize("scenario", [Scenario.FLAPPING, Scenario.SLOW, Scenario.CLONED, Scenario.CLOCK_SKEWED])
-def test_scenarios_affect_even_smallest_fleets(scenario: Scenario, agents: int) -> None:
+def test_scenarios_with_special_agents_affect_even_smallest_fleets(scenario: Scenario, agents: int) -> None:
     made = setup(scenario, agents=agents)
     traits = [choose_traits(made, number) for number in range(agents)]
 

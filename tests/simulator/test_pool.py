@@ -70,7 +70,7 @@ def submit(pool: Pool, count: int, slow_send_s: float = 0.0) -> None:
         pool.submit(Exchange(owner, REQUEST, time.monotonic(), slow_send_s))
 
 
-def test_requests_share_connections_and_receive_their_responses() -> None:
+def test_requests_share_connections_and_receive_responses() -> None:
     with server(keep_responding) as address:
         pool = Pool(address, 3)
         submit(pool, 20)

@@ -19,7 +19,7 @@ def test_request_is_written_as_http() -> None:
 
 
 @pytest.mark.parametrize(("data", "body"), [(PLAIN, b"hello"), (CHUNKED, b"hello, w")])
-def test_response_is_incomplete_without_its_last_byte(data: bytes, body: bytes) -> None:
+def test_response_with_length_or_chunks_is_incomplete_without_last_byte(data: bytes, body: bytes) -> None:
     for length in range(len(data)):
         assert read_response(data[:length]) is None
     response = read_response(data)
@@ -30,7 +30,9 @@ def test_response_is_incomplete_without_its_last_byte(data: bytes, body: bytes) 
 
 
 @pytest.mark.parametrize(("value", "seconds"), [("7", 7.0), ("Wed, 21 Oct 2026 07:28:00 GMT", None)])
-def test_retry_after_and_connection_close_are_parsed(value: str, seconds: float | None) -> None:
+def test_retry_after_seconds_and_connection_close_are_parsed_and_dates_ignored(
+    value: str, seconds: float | None
+) -> None:
     head = f"HTTP/1.1 503 Busy\r\nRetry-After: {value}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
     response = read_response(head.encode())
 

@@ -89,7 +89,7 @@ def test_leftovers_of_killed_process_are_removed_and_used_files_are_kept(data: P
     assert temporary(data) == []
 
 
-def test_old_leftovers_of_every_kind_are_removed(data: Path) -> None:
+def test_leftover_folders_links_pipes_and_files_are_removed_only_when_old(data: Path) -> None:
     outside = data / "outside"
     outside.write_text("kept")
     scratch, uploads = data_folders.scratch(), data_folders.uploads()

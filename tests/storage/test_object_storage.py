@@ -159,7 +159,7 @@ def send(handler: BaseHTTPRequestHandler, status: int, length: int) -> None:
     handler.end_headers()
 
 
-def test_timeouts_of_one_request_total_less_than_ten_seconds() -> None:
+def test_timeouts_of_request_to_silent_store_total_less_than_ten_seconds() -> None:
     """The client waits a second for the store's "100 Continue" before it sends a body."""
     assert object_storage.QUICK_S + object_storage.CONNECT_S + 1 + object_storage.SILENCE_S < 10
 
@@ -224,7 +224,9 @@ def test_slowly_sending_store_does_not_time_out(in_trouble: InTrouble, monkeypat
         assert stored.read() == LARGE
 
 
-def test_request_to_overloaded_store_is_retried(in_trouble: InTrouble, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quickly_failed_upload_is_retried_after_closed_connection_and_503(
+    in_trouble: InTrouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(object_storage, "QUICK_S", PATIENCE_S)
     received: list[bytes] = []
 

@@ -64,7 +64,7 @@ def test_space_is_not_low_in_missing_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
-def test_disk_error_returns_503(number: int) -> None:
+def test_uncaught_disk_error_returns_503(number: int) -> None:
     error = problems.as_domain_error(OSError(number, os.strerror(number), "/secret/path"))
 
     assert (type(error), error.retry_after) == (errors.Unavailable, 10)
@@ -72,7 +72,7 @@ def test_disk_error_returns_503(number: int) -> None:
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOENT, "x"), PermissionError(errno.EACCES, "x"), ValueError("x")])
-def test_errors_unrelated_to_disk_return_500(error: Exception) -> None:
+def test_uncaught_errors_unrelated_to_disk_return_500(error: Exception) -> None:
     assert not space.is_disk_error(error)
     assert problems.as_domain_error(error).status == 500
 
@@ -80,7 +80,9 @@ def test_errors_unrelated_to_disk_return_500(error: Exception) -> None:
 @pytest.mark.django_db
 @pytest.mark.parametrize("code", ["53100", "58030"])
 @pytest.mark.parametrize("accept", ["application/json", "text/html"])
-def test_full_database_disk_returns_503_outside_api(monkeypatch: pytest.MonkeyPatch, code: str, accept: str) -> None:
+def test_full_or_failing_database_disk_returns_503_outside_api(
+    monkeypatch: pytest.MonkeyPatch, code: str, accept: str
+) -> None:
     """The middleware that saves sessions raises the error, so no view of the API can catch it."""
     client = Client(raise_request_exception=False, headers={"Accept": accept})
 
@@ -104,7 +106,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.django_db
 @pytest.mark.usefixtures("full_disk")
 @pytest.mark.parametrize("method", ["post", "put", "patch", "delete"])
-def test_full_disk_refuses_writes_and_changes_nothing(world: World, method: str) -> None:
+def test_full_disk_of_embedded_database_refuses_writes_and_changes_nothing(world: World, method: str) -> None:
     before = AuditEvent.objects.count()
     path = f"/api/v1/orgs/{world.organization.pk}/projects/{world.project.pk}"
 
@@ -121,7 +123,7 @@ def test_full_disk_refuses_writes_and_changes_nothing(world: World, method: str)
 
 @pytest.mark.django_db
 @pytest.mark.usefixtures("full_disk")
-def test_full_disk_permits_reads_that_write_nothing(world: World, django_assert_num_queries: Any) -> None:
+def test_read_on_full_disk_succeeds_and_writes_nothing(world: World, django_assert_num_queries: Any) -> None:
     UserToken.objects.update(last_used_at=None)
     writes: list[str] = []
 
@@ -241,7 +243,7 @@ def received(content: bytes) -> ReceivedFile:
     return file
 
 
-def test_received_file_is_moved(artifacts: Path) -> None:
+def test_received_file_is_moved_into_blob_store_on_same_disk(artifacts: Path) -> None:
     with received(b"bytes") as file:
         inode = os.fstat(file.fileno()).st_ino
 
@@ -265,6 +267,6 @@ def test_received_file_is_copied_to_another_disk(artifacts: Path, monkeypatch: p
     assert stored_files(artifacts) == {"ab" * 32: b"bytes"}
 
 
-def test_default_storage_is_atomic() -> None:
+def test_blobs_are_stored_in_atomic_file_storage_by_default() -> None:
     assert default_storage.exists("nothing") is False
     assert type(default_storage._wrapped) is AtomicFileStorage  # type: ignore[attr-defined]  # an attribute of Django's lazy object

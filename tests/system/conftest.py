@@ -31,7 +31,7 @@ class Installation:
     """The number of files that each server process may open, or None for the system's limit."""
 
     def __init__(self, *, is_prepared: bool = True) -> None:
-        """Create the folder. A prepared one contains a migrated database and the static files."""
+        """Create the folder. A prepared folder contains a migrated database and the static files."""
         self.data_dir = Path(tempfile.mkdtemp(prefix="byteor-system-"))
         self.data_dir.chmod(0o711)  # the database server's account must be able to enter the folder
         if is_prepared:

@@ -38,7 +38,9 @@ def database(running: Installation) -> str:
     )
 
 
-def test_revoked_key_is_refused_by_both_processes(fleet: Fleet, sessions: list[requests.Session]) -> None:
+def test_key_of_decommissioned_agent_is_refused_by_both_processes(
+    fleet: Fleet, sessions: list[requests.Session]
+) -> None:
     agent = fleet.agent("revoked")
     assert {fleet.beat(session, agent).status_code for session in sessions} == {200}
 
@@ -47,7 +49,7 @@ def test_revoked_key_is_refused_by_both_processes(fleet: Fleet, sessions: list[r
     wait_until(lambda: {fleet.beat(session, agent).status_code for session in sessions} == {401})
 
 
-def test_key_revoked_after_listeners_lose_their_connections_is_refused(
+def test_agent_decommissioned_after_listeners_lose_connections_is_refused(
     running: Installation, fleet: Fleet, sessions: list[requests.Session]
 ) -> None:
     agent = fleet.agent("cut off")
@@ -71,7 +73,7 @@ def test_key_revoked_after_listeners_lose_their_connections_is_refused(
     wait_until(lambda: {fleet.beat(session, agent).status_code for session in sessions} == {401})
 
 
-def test_fast_path_responds_like_gunicorn(running: Installation, fleet: Fleet) -> None:
+def test_fast_path_returns_same_statuses_and_headers_as_gunicorn(running: Installation, fleet: Fleet) -> None:
     agent_id, key = fleet.agent("compared")
     agent_requests = [
         ("POST", "heartbeat", b'{"status": "healthy", "agent_version": "1"}', key),
@@ -82,7 +84,7 @@ def test_fast_path_responds_like_gunicorn(running: Installation, fleet: Fleet) -
     ]
 
     def responses(extra: dict[str, str]) -> list[tuple[int, dict[str, str]]]:
-        """Send the requests on one connection, and return their responses.
+        """Send the requests on one connection, and return the statuses and headers of the responses.
 
         An unusual header in ``extra`` makes gunicorn's parser handle the requests instead of the fast path.
         """

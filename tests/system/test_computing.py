@@ -47,7 +47,7 @@ class Author:
         self.draft = f"{self.fleet.environment}/drafts/{draft['id']}"
 
     def preview(self, plan: Any = None, sent: Callable[[], object] = lambda: None) -> tuple[int, Any, str | None]:
-        """Preview ``plan``, or the saved plan. Returns the status, the body and ``Retry-After``."""
+        """Preview ``plan`` or the saved plan. Calls ``sent`` after sending. Returns status, body, ``Retry-After``."""
         connection = HTTPConnection(self.fleet.base.removeprefix("http://"), timeout=PATIENCE_S)
         headers = {"Authorization": f"Bearer {self.fleet.token}", "Content-Type": "application/json"}
         connection.request("POST", f"{self.draft}/preview", json.dumps({"plan": plan} if plan else {}), headers)
@@ -90,7 +90,7 @@ def lock_held(installation: Installation) -> Iterator[None]:
         yield
 
 
-def test_previews_of_large_graph_do_not_delay_other_callers(server: Installation, author: Author) -> None:
+def test_previews_of_large_graph_do_not_block_other_callers(server: Installation, author: Author) -> None:
     other = Fleet(server, "Others")
     agent = other.agent("edge-1")
     all_sent = Barrier(PREVIEWS + 1)
@@ -127,7 +127,7 @@ def test_previews_wait_for_host_lock_and_share_one_core(server: Installation, au
             allowed = {_status(pid)["Cpus_allowed_list"] for pid in computing(server)}
         assert [each.result()[0] for each in waiting] == [200] * 8
     [core] = allowed
-    assert core.isdigit()  # even if both computed, they would use only one core
+    assert core.isdigit()  # even if both processes computed, they would use only one core
 
 
 def test_killed_computation_returns_503_and_next_one_succeeds(server: Installation, author: Author) -> None:
@@ -159,7 +159,7 @@ def _status(pid: int) -> dict[str, str]:
     return dict(line.split(":\t", 1) for line in lines)
 
 
-def test_preview_returns_result_of_compiler(author: Author) -> None:
+def test_untruncated_preview_equals_result_of_compiler(author: Author) -> None:
     plans = [graph(60), graph(60, "idntity"), graph(300, "http_post:ftp://x"), {**graph(60), "target": "single_ring"}]
 
     for plan in plans:

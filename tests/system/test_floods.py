@@ -43,7 +43,7 @@ def server() -> Iterator[Installation]:
 
 
 @pytest.mark.parametrize("send", [_without, _with_bad_tokens, _with_forged_cookies])
-def test_flood_is_refused_and_valid_callers_are_not(
+def test_flood_above_rate_is_refused_and_valid_callers_are_served(
     server: Installation, send: Callable[[requests.Session, str], requests.Response]
 ) -> None:
     token = server.bootstrap(send.__name__.strip("_").replace("_", "-"))["token"]

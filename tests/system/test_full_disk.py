@@ -86,7 +86,7 @@ def disk() -> Iterator[SmallDisk]:
         mount.rmdir()
 
 
-def test_server_on_full_disk_refuses_writes_and_loses_no_data(disk: SmallDisk) -> None:
+def test_full_disk_of_embedded_database_refuses_writes_and_loses_no_data(disk: SmallDisk) -> None:
     prepare(disk.data_dir)
     server = disk.serve()
     created = disk.bootstrap()

@@ -1,6 +1,6 @@
 """A database or pooler that hangs: its processes are stopped (SIGSTOP), and its connections stay open.
 
-The tests continue the processes only after all responses have arrived. So a request that waits for the processes fails.
+The tests continue the processes only after all responses have arrived. So a request that waits for them times out.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Site:
         }
 
     def responses(self) -> dict[str, list[requests.Response]]:
-        """Send all requests at the same time, and return the responses when all have arrived."""
+        """Send all requests at the same time. Return the responses by request, without those that timed out."""
         responses: dict[str, list[requests.Response]] = {}
 
         def run(name: str, send: Callable[[], requests.Response]) -> None:

@@ -78,7 +78,7 @@ def post(host: Installation, path: str, token: str) -> requests.Response:
     return requests.post(host.base + path, json={}, headers=headers, timeout=PATIENCE_S)
 
 
-def test_only_host_with_master_key_of_installation_serves(database: Database) -> None:
+def test_host_without_master_key_of_installation_does_not_start(database: Database) -> None:
     """Two hosts with different keys start on an empty database at the same time, and only one of them serves."""
     hosts = [database.host(), database.host()]
     servers = [

@@ -125,7 +125,7 @@ def site(object_store: ObjectStore) -> Iterator[Site]:
     made.remove()
 
 
-def test_every_host_can_read_large_captures(site: Site) -> None:
+def test_captures_uploaded_to_one_host_are_readable_on_other_and_later_hosts(site: Site) -> None:
     contents = {size: site.capture(size * MIB) for size in (5, 60)}
     ids = {}
     for size, content in contents.items():

@@ -38,7 +38,7 @@ in_both = pytest.mark.parametrize("written", ["json", "console"], indirect=True)
 
 
 @in_json
-def test_application_and_library_lines_have_same_fields(written: StringIO) -> None:
+def test_application_and_library_lines_share_common_fields(written: StringIO) -> None:
     with structlog.contextvars.bound_contextvars(request_id="r-1"):
         structlog.get_logger("ours").warning("it_happened", count=3)
         logging.getLogger("theirs").warning("it happened %d times", 3)
@@ -89,7 +89,7 @@ def test_line_break_in_value_does_not_start_new_line(written: StringIO) -> None:
 
 
 @in_json
-def test_only_access_log_writes_info_lines(written: StringIO) -> None:
+def test_access_log_writes_info_lines_but_noisy_libraries_do_not(written: StringIO) -> None:
     for name in ("byteor.access", "django.request", "procrastinate.worker", "psycopg.pool", "gunicorn.error"):
         logger = logging.getLogger(name)
         logger.info("info of %s", name)

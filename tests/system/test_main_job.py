@@ -74,7 +74,7 @@ def completed(object_store: ObjectStore) -> Iterator[CompletedDemo]:
         installation.remove()
 
 
-def test_stored_objects_are_named_by_their_hashes(completed: CompletedDemo) -> None:
+def test_stored_blobs_are_named_by_their_hashes(completed: CompletedDemo) -> None:
     objects = completed.objects()
 
     # Two deploy bundles and an incident bundle. Objects below ready/ belong to readiness probes.
@@ -162,7 +162,7 @@ def test_access_log_contains_requests_except_successful_heartbeats_and_probes(co
     assert [line for line in lines if line["level"] in {"error", "critical"}] == []
 
 
-def test_access_log_line_has_documented_fields(completed: CompletedDemo) -> None:
+def test_access_log_line_of_refused_request_has_documented_fields(completed: CompletedDemo) -> None:
     response = completed.call("GET", "/api/v1/me", "nonsense")
 
     def lines() -> list[dict[str, str]]:

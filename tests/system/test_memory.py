@@ -113,7 +113,7 @@ def test_largest_captures_use_bounded_memory(installation: Installation) -> None
     draft = server.ask("POST", "/drafts", {"name": "small", "plan": PLAN}, status=201).json()
     version = server.ask("POST", f"/drafts/{draft['id']}/version", {}, status=201).json()
     server.during("64 MiB", lambda: server.upload(agent, RANDOM.randbytes(64 * MIB - 2000), "diagnostic"))
-    # A thirtieth of the large record is random, because a capture may unpack to at most a hundred times its size.
+    # About a thirtieth of the large record is random, because a capture may unpack to at most a hundred times its size.
     blocks = (RANDOM.randbytes(KIB).hex().encode() + bytes([48]) * (62 * KIB) for _ in range(120 * MIB // (64 * KIB)))
     records = [Record(1, 1, b'{"id": 1, "text": "%s"}' % b"".join(blocks))]
     records += [Record(number, number, b'{"id": 1, "text": "%s"}' % (b"x" * 60 * KIB)) for number in range(2, 50)]

@@ -120,7 +120,7 @@ def test_drained_and_cloned_agents_are_counted(world: World) -> None:
     assert series["byteor_agents_drained"] == series["byteor_agents_cloned"] == 1
 
 
-def test_every_series_exists_in_new_installation(db: None) -> None:
+def test_domain_series_exist_with_zero_in_new_installation(db: None) -> None:
     series = scrape()
 
     names = tuple(family.name for family in metrics.REGISTRY.collect())
@@ -205,7 +205,7 @@ def test_concurrent_scrapers_share_one_collection(concurrently: Race, monkeypatc
     assert parsed(responses[0].decode())["byteor_agents{online}"] == 0
 
 
-def test_server_collects_at_most_once_per_second_for_many_scrapers(installation: Installation) -> None:
+def test_scrapers_of_one_process_share_collection_for_about_one_second(installation: Installation) -> None:
     installation.serve(API_PROCESSES="1", RATE_LIMIT="off")
     began = time.monotonic()
 
@@ -336,7 +336,7 @@ def test_series_are_summed_over_processes() -> None:
     assert series["byteor_agents{online}"] == 0
 
 
-def test_callers_cannot_create_series(world: World) -> None:
+def test_invented_http_methods_create_no_series(world: World) -> None:
     """Otherwise, invented HTTP methods would create series without limit."""
     world.viewer.api.get("/api/v1/me")
     client = Client()

@@ -135,7 +135,7 @@ def test_idle_connections_of_one_address_do_not_block_other_callers(server: Inst
 
             ended = [each for each in flood if is_ended(each)]
             assert len(flood) - len(ended) < MAX_FILES
-            # None of the newest connections was closed.
+            # None of the newest 100 connections was closed.
             assert not {id(each) for each in ended} & {id(each) for each in flood[-100:]}
             assert not is_ended(waiting)
             before = server.output().count("/environments")
@@ -209,5 +209,5 @@ def test_slow_requests_leave_slots_to_other_organizations(server: Installation, 
 
 
 def finished(server: Installation) -> list[str]:
-    """Return the ids that start with ``many`` or ``few``, in the order in which the requests finished."""
+    """Return the request ids that start with ``many`` or ``few``, in the order in which the requests finished."""
     return re.findall(r"request_id=((?:many|few)-[0-9]{4}) ", server.output())

@@ -1,4 +1,4 @@
-"""The main path behind Debian's pgbouncer, where each transaction may use a different one of a few shared connections.
+"""A server behind pgbouncer, where each transaction may use a different one of a few shared connections.
 
 Notifications and session locks belong to a session and must bypass pgbouncer. Prepared statements work through it.
 """
@@ -89,7 +89,9 @@ def test_listening_and_locking_sessions_bypass_pooler(pooled: Pooled) -> None:
     wait_until(lambda: pooled.ask("SELECT objid FROM pg_locks WHERE locktype = 'advisory'") == [])
 
 
-def test_revoked_key_is_refused_by_both_processes(fleet: Fleet, sessions: list[requests.Session]) -> None:
+def test_key_of_decommissioned_agent_is_refused_by_both_processes(
+    fleet: Fleet, sessions: list[requests.Session]
+) -> None:
     agent = fleet.agent("revoked")
     assert {fleet.beat(session, agent).status_code for session in sessions} == {200}
 

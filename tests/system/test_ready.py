@@ -127,14 +127,16 @@ def test_readyz_names_storage_when_folder_is_file(settings: Any, tmp_path: Path)
     assert not_ready(Client().get("/readyz")) == "Not ready: storage."
 
 
-def test_readyz_names_all_missing_dependencies(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readyz_names_both_database_and_storage_when_both_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BaseDatabaseWrapper, "cursor", refuse)  # affects all threads
     monkeypatch.setattr(default_storage, "save", refuse)
 
     assert not_ready(Client().get("/readyz")) == "Not ready: database, storage."
 
 
-def test_readyz_leaves_no_file_in_storage(settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_completed_probes_leave_no_file_in_storage_and_interrupted_ones_leave_one(
+    settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings.STORAGES = settings.STORAGES | {
         "default": {
             "BACKEND": "django.core.files.storage.FileSystemStorage",

@@ -69,7 +69,9 @@ def test_bootstrap_while_server_runs_prints_valid_token_and_link(running: Instal
         (b"GET /api/v1/me HTTP/1.1\r\nX-Long: " + b"x" * 20_000 + b"\r\n\r\n", 431, "headers_too_large"),
     ],
 )
-def test_malformed_http_returns_problem(running: Installation, request_text: bytes, status: int, code: str) -> None:
+def test_malformed_and_oversized_http_requests_return_problem(
+    running: Installation, request_text: bytes, status: int, code: str
+) -> None:
     with socket.create_connection(("127.0.0.1", running.port), timeout=PATIENCE_S) as connection:
         connection.sendall(request_text)
         response = b"".join(iter(lambda: connection.recv(65536), b""))
@@ -83,7 +85,7 @@ def test_malformed_http_returns_problem(running: Installation, request_text: byt
     assert f"X-Request-ID: {problem['request_id']}\r\n".encode() in head
 
 
-def test_query_of_8000_bytes_is_accepted(running: Installation) -> None:
+def test_query_of_8000_bytes_reaches_api(running: Installation) -> None:
     response = running.get(f"/api/v1/orgs?{'x' * 8_000}=1")
 
     assert response.status_code == 401
@@ -109,7 +111,7 @@ def test_metrics_include_killed_processes(running: Installation) -> None:
     for _ in range(20):  # new connections spread over both processes
         assert running.get("/api/v1/me", "nonsense").status_code == 401
 
-    # Each process caches the metrics for a second, and five requests reach both processes.
+    # Each process caches the metrics for a second, and five requests usually reach both processes.
     wait_until(lambda: {denied() for _ in range(5)} == {before + 20})
     supervisor = running.servers[0].pid
     (master,) = [pid for pid, line in children(supervisor).items() if "gunicorn" in line]
@@ -162,11 +164,13 @@ def test_server_recovers_when_its_database_is_killed(running: Installation) -> N
             assert int(response.headers["Retry-After"]) >= 1
     assert [pid for pid, line in children(supervisor).items() if "gunicorn" in line] == api
     assert "embedded_database_hung_up" in running.output()
-    # These requests reach every thread of both processes, so no pool contains a stale connection.
+    # So many requests usually reach every thread of both processes. No pool contains a stale connection.
     assert {running.get("/api/v1/me", token).status_code for _ in range(40)} == {200}
 
 
-def test_server_deletes_leftovers_and_address_of_killed_server_is_not_used(installation: Installation) -> None:
+def test_server_deletes_old_leftovers_and_bootstrap_ignores_address_of_killed_server(
+    installation: Installation,
+) -> None:
     leftovers = [
         installation.data_dir / "artifacts" / f"{PARTIAL}old",
         installation.data_dir / "scratch" / "old" / "file",
@@ -250,7 +254,7 @@ def test_server_can_run_demo_agents(installation: Installation) -> None:
     assert not any(Path(f"/proc/{pid}").exists() for pid in agents)
 
 
-def test_worker_bind_addr_is_used_in_worker_mode_only(installation: Installation) -> None:
+def test_worker_mode_serves_probes_and_metrics_at_worker_bind_addr(installation: Installation) -> None:
     port = installation.worker_port
     base = f"http://127.0.0.1:{port}"
 

@@ -129,7 +129,7 @@ def wait_until_gone(pid: int) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stop_signal_stops_every_child_gracefully(supervise: Supervise, number: signal.Signals) -> None:
+def test_stop_signal_stops_children_gracefully(supervise: Supervise, number: signal.Signals) -> None:
     supervised = supervise(GRACEFUL, GRACEFUL)
     pids = {supervised.pid(), supervised.pid()}
 

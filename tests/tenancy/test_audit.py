@@ -97,7 +97,7 @@ def test_reads_and_heartbeats_are_not_recorded(world: World) -> None:
     assert AuditEvent.objects.count() == before
 
 
-def test_secrets_are_in_no_row_or_log_line(world: World, caplog: pytest.LogCaptureFixture) -> None:
+def test_credentials_are_in_no_row_or_log_line(world: World, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     admin = world.admin.api
     made = [
@@ -139,7 +139,9 @@ def test_secrets_are_in_no_row_or_log_line(world: World, caplog: pytest.LogCaptu
 @pytest.mark.parametrize("role", ["origin", "replica", "local"])
 @pytest.mark.parametrize("table", ["tenancy_auditevent", "tenancy_auditseal"])
 @pytest.mark.parametrize("statement", ["UPDATE {} SET id = id", "DELETE FROM {}", "TRUNCATE {} CASCADE"])
-def test_database_owner_cannot_change_events_or_seals(world: World, table: str, statement: str, role: str) -> None:
+def test_triggers_reject_changes_of_events_and_seals_even_by_table_owner(
+    world: World, table: str, statement: str, role: str
+) -> None:
     ledger.seal_chain(world.organization.pk)
     before = AuditEvent.objects.count()
     with connection.cursor() as cursor:
@@ -275,7 +277,7 @@ def test_sealing_does_not_read_whole_ledger(world: World, django_assert_num_quer
     assert earliest.hex in queries.captured_queries[1]["sql"]
 
 
-def test_listed_events_contain_their_seal(world: World) -> None:
+def test_listed_sealed_event_contains_its_seal(world: World) -> None:
     ledger.seal_all()
 
     newest = world.admin.api.get(org(world, "/audit-events?limit=1")).json()["results"][0]
@@ -305,7 +307,7 @@ def minute_is_over() -> None:
     DenialCount.objects.update(minute=F("minute") - timedelta(minutes=1))
 
 
-def test_denials_within_one_minute_become_one_event(world: World) -> None:
+def test_denials_of_same_action_within_one_minute_become_one_event(world: World) -> None:
     before = AuditEvent.objects.count()
     denied(world, 3)
     assert world.viewer.api.put(org(world), {"name": "x"}).status_code == 403

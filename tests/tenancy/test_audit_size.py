@@ -87,7 +87,9 @@ def parts(value: Any) -> list[Any]:
     ],
     ids=["longest", "longer by one", "new value", "longest of two", "equally long", "object"],
 )
-def test_longest_values_are_replaced_by_size_and_hash(changes: dict[str, Any], expected: dict[str, Any]) -> None:
+def test_longest_values_are_replaced_by_size_and_hash_only_above_limit(
+    changes: dict[str, Any], expected: dict[str, Any]
+) -> None:
     assert fit(changes) == expected
 
 

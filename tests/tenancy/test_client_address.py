@@ -50,7 +50,7 @@ def client_ip_for(forwarded: str | None, peer: str = PEER) -> str | None:
         ("1.1.1.1," * 10_000 + "203.0.113.9", "203.0.113.9"),
     ],
 )
-def test_forwarded_address_is_read_in_any_notation(trust_proxies: Any, forwarded: str, expected: str) -> None:
+def test_last_forwarded_address_is_used_and_normalized(trust_proxies: Any, forwarded: str, expected: str) -> None:
     assert client_ip_for(forwarded) == expected
 
 
@@ -65,7 +65,9 @@ def test_forwarded_address_is_read_in_any_notation(trust_proxies: Any, forwarded
         "for=203.0.113.9",
     ],
 )  # fmt: skip
-def test_peer_address_is_used_if_header_has_no_valid_address(trust_proxies: Any, forwarded: str | None) -> None:
+def test_malformed_header_yields_peer_address_or_address_before_percent_sign(
+    trust_proxies: Any, forwarded: str | None
+) -> None:
     found = client_ip_for(forwarded)
 
     assert found == PEER or (forwarded or "").startswith(("fe80::1%", "::1%"))
@@ -85,7 +87,7 @@ def test_entry_of_outermost_trusted_proxy_is_used(trust_proxies: Any) -> None:
 @pytest.mark.parametrize(
     ("peer", "expected"), [("", None), ("::ffff:10.0.0.1", "10.0.0.1"), ("fe80::1%eth0", "fe80::1"), ("unix:", None)]
 )
-def test_peer_address_is_normalized(peer: str, expected: str | None) -> None:
+def test_peer_address_is_normalized_or_none(peer: str, expected: str | None) -> None:
     assert client_ip_for(None, peer) == expected
 
 

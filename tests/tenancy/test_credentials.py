@@ -74,7 +74,7 @@ def test_only_digest_and_prefix_are_stored(world: World) -> None:
     assert [name for name, value in stored.items() if text[14:] in value or text in value] == []
 
 
-def test_token_secret_is_returned_once(world: World) -> None:
+def test_token_is_returned_on_creation_but_not_in_list(world: World) -> None:
     made = world.viewer.api.post("/api/v1/tokens", {"name": "laptop"}).json()
 
     listed = world.viewer.api.get("/api/v1/tokens").json()["results"]
@@ -106,7 +106,7 @@ def test_lifetime_out_of_bounds_or_not_integer_is_rejected(world: World, seconds
     assert UserToken.objects.count() == before
 
 
-def test_strictest_organization_limits_token_lifetime(world: World, other: World) -> None:
+def test_organization_setting_limits_lifetime_of_keys_and_tokens_of_its_members(world: World, other: World) -> None:
     org = f"/api/v1/orgs/{world.organization.pk}"
     assert world.admin.api.put(org, {"settings": {"token_max_days": 7}}).status_code == 200
 

@@ -45,7 +45,7 @@ def test_edit_without_changes_keeps_revision(world: World) -> None:
 
 
 @pytest.mark.parametrize("form", ["{}", "W/{}", '"x", {}', "*"])
-def test_unchanged_resource_returns_304(world: World, form: str) -> None:
+def test_unchanged_resource_returns_304_for_matching_if_none_match(world: World, form: str) -> None:
     tag = world.viewer.api.get(project(world))["ETag"]
 
     response = world.viewer.api.get(project(world), If_None_Match=form.format(tag))
@@ -54,7 +54,7 @@ def test_unchanged_resource_returns_304(world: World, form: str) -> None:
     assert "Content-Type" not in response
 
 
-def test_changed_resource_returns_200(world: World) -> None:
+def test_changed_resource_returns_200_for_outdated_if_none_match(world: World) -> None:
     tag = world.viewer.api.get(project(world))["ETag"]
     world.admin.api.put(project(world), {"name": "markets"})
 
@@ -86,7 +86,7 @@ def test_edit_with_outdated_etag_returns_412(world: World) -> None:
 @pytest.mark.parametrize(
     "tag", ['"1"', "1.x", '"x.y"', 'W/"1.{}"', '"²."', '"' + "9" * 5000 + '."', "''", '"1.{}", "2.{}"']
 )
-def test_invalid_etag_never_matches(world: World, tag: str) -> None:
+def test_invalid_or_different_etag_returns_412_on_edit(world: World, tag: str) -> None:
     response = world.admin.api.put(project(world), {"name": "x"}, If_Match=tag.format("0" * 32, "0" * 32))
 
     assert response.status_code == 412
@@ -102,7 +102,7 @@ def test_one_matching_etag_of_list_is_enough(world: World, form: str) -> None:
 
 
 @pytest.mark.parametrize("spoil", [lambda tag: "W/" + tag, lambda tag: tag[:-2] + '0"', lambda tag: tag[:3] + '"'])
-def test_weak_or_altered_etag_does_not_match(world: World, spoil: Callable[[str], str]) -> None:
+def test_weak_or_altered_etag_in_if_match_returns_412(world: World, spoil: Callable[[str], str]) -> None:
     tag = world.admin.api.get(project(world))["ETag"]
     other = spoil(tag) if spoil(tag) != tag else tag[:-2] + '1"'
 
@@ -159,7 +159,7 @@ def test_delete_with_outdated_etag_is_refused(world: World, kind: str) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_only_one_of_concurrent_edits_of_same_revision_succeeds(
+def test_only_one_of_concurrent_edits_with_same_etag_succeeds(
     concurrently: Race, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = World("acme")

@@ -41,7 +41,7 @@ def open_in(environment: Environment, opens: str, closes: str) -> list[bool]:
 
 
 @pytest.mark.parametrize(("start", "end", "zone", "opens", "closes"), SENT)
-def test_freeze_window_is_stored_as_sent(
+def test_freeze_window_keeps_times_as_sent_and_defaults_to_utc(
     world: World, start: str, end: str, zone: str | None, opens: str, closes: str
 ) -> None:
     window = {"start": start, "end": end, "reason": "holidays", **({"time_zone": zone} if zone else {})}

@@ -70,7 +70,7 @@ def test_hosts_encrypt_with_new_key_after_rotation(
     assert is_under(NEW, on_host)
 
 
-def test_host_without_new_key_returns_503_and_changes_nothing(world: World, on_host: Any) -> None:
+def test_host_without_new_key_refuses_only_requests_that_need_it(world: World, on_host: Any) -> None:
     on_host(NEW, OLD)
     rotate_master_key()
     on_host(OLD)

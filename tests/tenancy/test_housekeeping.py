@@ -49,7 +49,7 @@ def test_only_old_sessions_and_sign_in_data_are_deleted() -> None:
     assert list(Partial.objects.values_list("token", flat=True)) == ["young"]
 
 
-def test_past_counters_and_expired_idempotency_keys_are_deleted(world: World) -> None:
+def test_old_rate_counters_and_expired_idempotency_keys_are_deleted(world: World) -> None:
     minute = int(time.time()) // 60
     for name, age in (("old", 3), ("last", 1), ("now", 0)):
         RateCounter.objects.create(key=name, minute=minute - age, count=1)

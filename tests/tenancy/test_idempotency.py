@@ -22,7 +22,7 @@ def projects(world: World) -> str:
     return f"/api/v1/orgs/{world.organization.pk}/projects"
 
 
-def test_repeated_request_gets_first_response(world: World) -> None:
+def test_repeated_successful_request_gets_first_response(world: World) -> None:
     first = world.admin.api.post(projects(world), {"name": "billing"}, Idempotency_Key="k1")
     events = AuditEvent.objects.count()
 
@@ -121,7 +121,7 @@ def test_key_is_stored_in_transaction_of_write(world: World, monkeypatch: pytest
     assert not IdempotencyKey.objects.exists()
 
 
-def test_response_is_kept_for_one_day(world: World) -> None:
+def test_response_without_secret_is_kept_for_one_day(world: World) -> None:
     world.admin.api.post(projects(world), {"name": "billing"}, Idempotency_Key="k1")
     kept = IdempotencyKey.objects.get()
     left = kept.expires_at - timezone.now()
@@ -181,7 +181,7 @@ def test_enrollment_with_lost_response_can_be_repeated(world: World) -> None:
 
 
 @pytest.mark.parametrize("headers", [{}, {"Idempotency_Key": "k2"}])
-def test_used_enrollment_token_creates_no_second_agent(world: World, headers: dict[str, str]) -> None:
+def test_used_up_enrollment_token_creates_no_second_agent(world: World, headers: dict[str, str]) -> None:
     enroller = Api(world.enrollment_token())
     enroller.post(world.path(rest="/agents"), {"name": "edge"}, Idempotency_Key="k1")
 
@@ -192,7 +192,9 @@ def test_used_enrollment_token_creates_no_second_agent(world: World, headers: di
 
 
 @pytest.mark.django_db(transaction=True)
-def test_second_request_does_not_wait_for_first(concurrently: Race, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_request_with_same_key_does_not_wait_for_first(
+    concurrently: Race, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world = World("acme")
     real = organizations.create_project
     held: list[Any] = []

@@ -113,7 +113,7 @@ def test_event_is_not_copied_to_organization_for_unclaimed_invitation(world: Wor
 
 
 @pytest.mark.parametrize("how", ["token used", "signed in", "identity bound"])
-def test_account_is_claimed_after_any_use(world: World, how: str) -> None:
+def test_account_is_claimed_by_token_use_sign_in_or_bound_identity(world: World, how: str) -> None:
     invited = add_member(world, "new@acme.example")
     if how == "token used":
         _, text = tokens.create_user_token(user=invited, name="x", actor=system_actor("test"))
@@ -129,7 +129,7 @@ def test_account_is_claimed_after_any_use(world: World, how: str) -> None:
     assert [e.organization_id for e in recorded("sign_in_link.create")] == [None, world.organization.pk]
 
 
-def test_person_without_organization_is_recorded_in_installation_only() -> None:
+def test_sign_in_without_organization_is_recorded_only_in_installation_chain() -> None:
     loner = accounts.get_or_create_account("loner@nowhere.example")
 
     sign_in(loner)

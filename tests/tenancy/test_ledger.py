@@ -68,7 +68,7 @@ def test_value_that_python_cannot_represent_is_found(world: World, seals: Any, c
     assert len(found) <= 2
 
 
-def test_event_removed_with_its_seal_is_found(world: World, seals: Any) -> None:
+def test_event_removed_with_its_seal_from_middle_of_chain_is_found(world: World, seals: Any) -> None:
     third, fourth = event_of(seals, 3), event_of(seals, 4)
 
     with without_triggers():
@@ -97,7 +97,7 @@ def test_removed_event_with_remaining_seal_is_found(world: World, seals: Any) ->
     assert faults(world) == [(LedgerCode.EVENT_GONE, 3, third)]
 
 
-def test_removed_seal_is_found(world: World, seals: Any) -> None:
+def test_seal_removed_from_middle_of_chain_is_found(world: World, seals: Any) -> None:
     third, fourth = event_of(seals, 3), event_of(seals, 4)
     newest = AuditEvent.objects.create(
         organization=world.organization, timestamp=timezone.now() + timedelta(hours=2), outcome="success"

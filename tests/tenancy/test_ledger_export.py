@@ -83,7 +83,9 @@ def test_export_without_seals_contains_only_checkpoint(world: World) -> None:
     ("query", "parameter"),
     [("after_seq=-1", "after_seq"), ("after_seq=x", "after_seq"), ("after_seq=100000", "after_seq"), ("x=1", "x")],
 )
-def test_invalid_after_seq_is_rejected(world: World, seals: Any, query: str, parameter: str) -> None:
+def test_invalid_after_seq_and_unknown_parameter_are_rejected(
+    world: World, seals: Any, query: str, parameter: str
+) -> None:
     response = world.admin.api.get(export_path(world, f"?{query}"))
 
     assert response.status_code == 400

@@ -81,7 +81,7 @@ def test_all_encrypted_columns_are_sealed_fields() -> None:
         vault.seal(SigningKey(), "public_key", b"secret")
 
 
-def test_all_values_are_encrypted_under_new_master_key(world: World, settings: Any) -> None:
+def test_rotation_encrypts_all_values_under_new_master_key(world: World, settings: Any) -> None:
     old = read_key(django_settings.CONFIG.master_key)
     path = f"/api/v1/orgs/{world.organization.pk}/api-keys"
     first = world.admin.api.post(path, {"name": "ci", "role": "viewer"}, Idempotency_Key="k")

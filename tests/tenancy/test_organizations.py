@@ -105,7 +105,7 @@ TIGHTER: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("posture", "before", "change"), LOOSER)
-def test_only_org_admin_can_loosen_settings(
+def test_only_org_admin_can_loosen_settings_of_staging_or_prod(
     world: World, posture: str, before: dict[str, Any], change: dict[str, Any]
 ) -> None:
     environment = getattr(world, posture)
@@ -123,7 +123,7 @@ def test_only_org_admin_can_loosen_settings(
 
 
 @pytest.mark.parametrize(("posture", "before", "change"), TIGHTER)
-def test_project_admin_can_make_changes_that_do_not_loosen_settings(
+def test_project_admin_can_change_settings_in_dev_or_without_loosening_them(
     world: World, posture: str, before: dict[str, Any], change: dict[str, Any]
 ) -> None:
     path = world.path(getattr(world, posture))
@@ -132,7 +132,7 @@ def test_project_admin_can_make_changes_that_do_not_loosen_settings(
     assert world.project_admin.api.put(path, {"settings": change}).status_code == 200
 
 
-def test_project_admin_cannot_create_environment_with_loosened_settings(world: World) -> None:
+def test_project_admin_cannot_create_prod_environment_with_loosened_settings(world: World) -> None:
     path = org(world, f"/projects/{world.project.pk}/environments")
     body = {"name": "loose", "posture": "prod", "settings": {"approvals_required": False}}
 
@@ -168,7 +168,7 @@ def test_project_admin_can_create_environment_with_organization_defaults(world: 
         ({"freeze_windows": [WINDOW]}, {"freeze_windows": []}),
     ],
 )
-def test_project_admin_cannot_create_environment_looser_than_defaults(
+def test_project_admin_cannot_create_prod_environment_looser_than_defaults(
     world: World, defaults: dict[str, Any], settings: dict[str, Any]
 ) -> None:
     world.admin.api.put(org(world), {"settings": {"default_environment_settings": defaults}})
@@ -182,7 +182,7 @@ def test_project_admin_cannot_create_environment_looser_than_defaults(
     assert world.admin.api.post(path, body).status_code == 201
 
 
-def test_loosened_settings_are_named() -> None:
+def test_loosened_settings_are_named_except_in_dev() -> None:
     old = policy.default_settings(Posture.PROD)
 
     assert policy.loosened_settings(Posture.PROD, old, old) == []
@@ -245,7 +245,9 @@ def test_posture_cannot_be_changed(world: World) -> None:
         ("/environments", {"name": "dev", "posture": "prod"}, "name_taken"),
     ],
 )
-def test_names_are_unique_within_their_parent(world: World, path: str, body: dict[str, Any], again: str) -> None:
+def test_names_and_slugs_are_unique_within_their_parent(
+    world: World, path: str, body: dict[str, Any], again: str
+) -> None:
     base = {"/projects": org(world), "/environments": org(world, f"/projects/{world.project.pk}")}.get(path, "")
     counts = [model.objects.count() for model in (Organization, Project, Environment)]
 
@@ -271,7 +273,7 @@ def test_name_without_latin_letters_gets_random_slug(world: World) -> None:
 
 
 @pytest.mark.parametrize("kind", ["project", "environment"])
-def test_deleted_row_disappears_immediately_and_is_purged_by_worker(world: World, kind: str) -> None:
+def test_deleted_project_or_environment_disappears_immediately_and_is_purged_by_worker(world: World, kind: str) -> None:
     agent, api = world.agent()
     bundle = world.bundle()
     world.deployment(bundle)
@@ -319,7 +321,7 @@ def test_purge_is_idempotent_and_keeps_live_rows(world: World) -> None:
     assert {e.posture for e in Environment.objects.all()} == {"staging", "prod"}
 
 
-def test_name_of_deleted_row_can_be_reused_before_purge(world: World) -> None:
+def test_name_of_deleted_environment_can_be_reused_before_purge(world: World) -> None:
     assert world.admin.api.delete(world.path()).status_code == 204
 
     made = world.admin.api.post(

@@ -95,7 +95,7 @@ def test_role_of_member_who_was_just_removed_cannot_be_changed(world: World) -> 
     assert not AuditEvent.objects.filter(action="member.update").exists()
 
 
-def test_project_role_takes_precedence_over_organization_role_in_requests(world: World) -> None:
+def test_project_role_overrides_organization_role_below_org_admin_in_requests(world: World) -> None:
     for person, role in ((world.operator, VIEWER), (world.viewer, OPERATOR)):
         members.add(
             organization=world.organization,
@@ -206,7 +206,7 @@ def test_one_admin_remains_after_concurrent_removals(
 
 
 @pytest.mark.parametrize("role", ["org_admin", "project_admin"])
-def test_project_admin_can_grant_roles_up_to_project_admin(world: World, role: str) -> None:
+def test_project_admin_can_grant_only_roles_up_to_project_admin(world: World, role: str) -> None:
     path = f"/api/v1/orgs/{world.organization.pk}/projects/{world.project.pk}/members"
 
     response = world.project_admin.api.post(path, {"email": "new@acme.example", "role": role})

@@ -21,7 +21,7 @@ from tests.worlds import World
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("first_key")]
 
 
-def test_rotation_is_refused_while_any_host_lacks_new_key(world: World, on_host: Any) -> None:
+def test_rotation_is_refused_while_live_host_lacks_new_key(world: World, on_host: Any) -> None:
     announce("edge-1", NEW, OLD)
     announce("edge-2", OLD)
     announce("edge-3", OLD, THIRD)

@@ -159,7 +159,7 @@ def test_provider_tokens_are_not_stored(
 
 
 @pytest.mark.parametrize("path", ["/admin/tenancy/user/", "/api/docs?x=1", "http://testserver/api/docs"])
-def test_browser_is_redirected_to_next_path(client: Client, provider: Provider, path: str) -> None:
+def test_browser_is_redirected_to_next_url_on_same_host(client: Client, provider: Provider, path: str) -> None:
     query = begin(client, provider, HTML, f"/auth/login?{urlencode({'next': path})}")
 
     response = finish(client, query, HTML)
@@ -214,7 +214,7 @@ def test_sign_ins_are_limited_to_twenty_per_minute_and_address(provider: Provide
 
 
 @pytest.mark.parametrize("path", ["/auth/login", "/auth/callback"])
-def test_post_requests_are_rejected(client: Client, provider: Provider, path: str) -> None:
+def test_login_and_callback_reject_post_requests(client: Client, provider: Provider, path: str) -> None:
     response = client.post(path, headers={"Accept": JSON})
 
     assert (response.status_code, response["Allow"]) == (405, "GET, HEAD, OPTIONS")

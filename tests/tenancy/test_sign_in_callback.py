@@ -40,7 +40,7 @@ pytestmark = pytest.mark.django_db
     ],
     ids=["state", "no-state", "empty-state", "long-state", "code", "no-code", "denied", "error", "nothing"],
 )
-def test_tampered_callback_is_rejected(
+def test_tampered_or_denied_callback_is_rejected(
     client: Client, provider: Provider, change: Callable[[str], str], accept: str
 ) -> None:
     query = begin(client, provider, accept)
@@ -97,7 +97,7 @@ LONG_AGO = int(time.time()) - 3600
         with_claims(at_hash="of another token"),
     ],
 )
-def test_id_token_with_wrong_claims_is_rejected(
+def test_id_token_with_wrong_or_missing_claims_is_rejected(
     client: Client, provider: Provider, change_claims: Callable[[Claims], Claims]
 ) -> None:
     provider.change_claims = change_claims

@@ -66,7 +66,7 @@ def etag_of_heartbeat(agent: Any, api: Api) -> str:
     return str(api.post(f"/api/v1/agents/{agent.pk}/heartbeat", beat).json()["signing_key_etag"])
 
 
-def test_key_is_published_before_it_signs(world: World, clock: list[timedelta]) -> None:
+def test_new_key_is_published_before_it_signs_by_default(world: World, clock: list[timedelta]) -> None:
     agent, api = world.agent()
     old = SigningKey.objects.get(organization=world.organization)
     before = etag_of_heartbeat(agent, api)
@@ -125,7 +125,7 @@ def test_key_is_published_before_it_signs(world: World, clock: list[timedelta]) 
     ]
 
 
-def test_late_worker_stores_all_past_status_changes(world: World, clock: list[timedelta]) -> None:
+def test_rotation_stores_past_status_changes_that_worker_has_not_stored(world: World, clock: list[timedelta]) -> None:
     old = SigningKey.objects.get(organization=world.organization)
     new = signing_keys.rotate(organization=world.organization, retire_in_s=60, actor=world.admin.actor)
     clock.append(timedelta(hours=1))
@@ -161,7 +161,7 @@ def test_new_key_waits_at_least_one_minute_by_default(world: World) -> None:
     assert round((key.not_before - key.created_at).total_seconds()) == 60
 
 
-def test_new_key_signs_immediately_in_emergency(world: World) -> None:
+def test_new_key_signs_immediately_if_activation_delay_is_zero(world: World) -> None:
     old = SigningKey.objects.get(organization=world.organization)
     message = keys.sign(signing_keys.active_private_key(world.organization.pk), b"message")
 
@@ -203,7 +203,7 @@ def test_second_rotation_is_refused_while_next_key_exists(world: World) -> None:
         ({"retire_in_s": 366 * 86400 + 1}, "/retire_in_s"),
     ],
 )
-def test_out_of_range_activation_and_retirement_delays_are_rejected(world: World, body: Any, pointer: str) -> None:
+def test_invalid_activation_and_retirement_delays_are_rejected(world: World, body: Any, pointer: str) -> None:
     refused = world.admin.api.post(org(world, "/rotate"), body)
 
     assert refused.status_code == 400
@@ -268,7 +268,7 @@ def test_stored_status_is_kept_when_clock_steps_back(world: World, clock: list[t
     assert signs(world) == second.kid
 
 
-def test_next_key_may_have_smaller_id_than_active_key(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_key_may_have_smaller_id_than_key_that_it_replaces(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Simulate a key created by a process whose clock went backwards."""
     first = SigningKey.objects.get(organization=world.organization)
     with monkeypatch.context() as patched:

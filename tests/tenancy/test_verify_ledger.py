@@ -16,7 +16,7 @@ from tests.worlds import World
 pytestmark = pytest.mark.django_db
 
 
-def test_verify_ledger_prints_one_line_per_organization(world: World, other: World, seals: Any) -> None:
+def test_verify_ledger_prints_one_line_per_intact_ledger(world: World, other: World, seals: Any) -> None:
     code, output = run("verify_ledger")
 
     assert code == 0

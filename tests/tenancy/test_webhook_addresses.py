@@ -79,7 +79,7 @@ def test_public_address_check_does_not_depend_on_python_ipaddress_tables(
     assert not outgoing.is_public(ip_address(text))
 
 
-def test_allowed_network_is_permitted_in_any_notation() -> None:
+def test_allowed_network_permits_its_addresses_also_as_mapped_ipv6() -> None:
     for text, expected in (("127.0.0.1", True), ("::ffff:127.0.0.1", True), ("10.0.0.1", False), ("::1", False)):
         assert outgoing.is_permitted(ip_address(text), LOOPBACK) is expected
 
@@ -95,7 +95,7 @@ def test_allowed_network_is_permitted_in_any_notation() -> None:
      "https://hooks.example.com:99999/", "https://hooks.example.com:443:22/", "https://bücher.example/",
      "https://hooks.example.com/a b", "https://hooks.example.com/\r\nX: y"],
 )  # fmt: skip
-def test_forbidden_url_is_rejected(world: World, url: str) -> None:
+def test_forbidden_or_malformed_url_is_rejected(world: World, url: str) -> None:
     path = f"/api/v1/orgs/{world.organization.pk}/webhooks"
     before = AuditEvent.objects.count()
 
@@ -149,7 +149,9 @@ def send(url: str, allowed: Any = LOOPBACK) -> outgoing.PostResult:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "169.254.169.254", "10.0.0.1"])
-def test_no_connection_is_made_to_name_with_internal_address(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+def test_no_connection_is_made_to_name_with_only_internal_addresses(
+    monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
     fake_dns(monkeypatch, [address])
     monkeypatch.setattr(socket, "create_connection", lambda *args, **kwargs: pytest.fail("connected"))
 
@@ -207,7 +209,7 @@ def test_unknown_certificate_authority_is_not_trusted(monkeypatch: pytest.Monkey
         assert receiver.messages == []
 
 
-def test_receiver_that_sends_single_bytes_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_receiver_that_sends_bytes_slowly_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outgoing, "TIMEOUT_S", 0.4)
     with serving() as receiver:
         receiver.drip_s = 0.05
@@ -235,7 +237,7 @@ def test_slow_resolver_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("raised", [socket.gaierror(-2, "unknown"), UnicodeError("label too long")])
-def test_unknown_name_is_reported_as_dns_error(monkeypatch: pytest.MonkeyPatch, raised: Exception) -> None:
+def test_failed_name_lookup_is_reported_as_dns_error(monkeypatch: pytest.MonkeyPatch, raised: Exception) -> None:
     def getaddrinfo(*args: Any, **kwargs: Any) -> None:
         raise raised
 

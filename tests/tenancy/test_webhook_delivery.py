@@ -21,7 +21,7 @@ from tests.worlds import World, run_jobs
 pytestmark = pytest.mark.django_db
 
 
-def test_failed_delivery_is_retried(world: World, receiver: Receiver) -> None:
+def test_delivery_is_retried_after_failed_attempts(world: World, receiver: Receiver) -> None:
     path, token = subscribe(world, receiver)
     receiver.statuses = [500, 503, 204]
     record_event(world)
@@ -58,11 +58,11 @@ def test_waits_between_attempts_grow_exponentially(tries: int) -> None:
     [("3600", 3600, 3600), ("5", 15, 18), ("999999999", 86400, 86400), ("9" * 400, 15, 18), ("-5", 15, 18),
      ("soon", 15, 18), ("", 15, 18), ("Wed, 21 Oct 2015 07:28:00 GMT", 15, 18), ("²", 15, 18)],
 )  # fmt: skip
-def test_retry_after_is_respected_within_bounds(text: str, low: int, high: int) -> None:
+def test_retry_after_is_respected_within_bounds_and_ignored_if_invalid(text: str, low: int, high: int) -> None:
     assert low <= delivery._backoff(1, text, timezone.now()).total_seconds() <= high
 
 
-def test_retry_after_can_be_a_date(world: World, receiver: Receiver) -> None:
+def test_retry_after_can_be_date(world: World, receiver: Receiver) -> None:
     subscribe(world, receiver)
     receiver.statuses = [503]
     receiver.headers = {"Retry-After": format_datetime(timezone.now() + timedelta(hours=2), usegmt=True)}
@@ -75,7 +75,7 @@ def test_retry_after_can_be_a_date(world: World, receiver: Receiver) -> None:
     assert timedelta(minutes=119) < due - timezone.now() < timedelta(minutes=121)
 
 
-def test_delivery_fails_permanently_after_eight_attempts(world: World, receiver: Receiver) -> None:
+def test_delivery_fails_after_eight_failed_attempts(world: World, receiver: Receiver) -> None:
     path, _ = subscribe(world, receiver)
     receiver.statuses = [500]
     record_event(world)
@@ -92,7 +92,7 @@ def test_delivery_fails_permanently_after_eight_attempts(world: World, receiver:
     assert Webhook.objects.get().enabled
 
 
-def test_failed_delivery_does_not_block_next_delivery(world: World, receiver: Receiver) -> None:
+def test_delivery_waiting_for_retry_does_not_block_later_deliveries(world: World, receiver: Receiver) -> None:
     path, _ = subscribe(world, receiver)
     receiver.statuses = [500, 204]
     first, second, third = (record_event(world) for _ in range(3))

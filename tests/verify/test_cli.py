@@ -1,4 +1,4 @@
-"""Tests of the output of ``byteor-verify`` for hostile files and wrong command lines."""
+"""Tests of the output of ``byteor-verify`` for hostile files, unwritable output and wrong command lines."""
 
 from __future__ import annotations
 

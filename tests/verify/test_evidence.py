@@ -258,7 +258,7 @@ def test_separate_approval_of_another_deployment_does_not_count(makers: World, v
         ({"issued_at": APPROVED - timedelta(hours=1)}, "approval.expired"),
     ],
 )
-def test_separate_approval_must_match_manifest(
+def test_separate_approval_must_be_valid_and_match_manifest(
     makers: World, verify: Verifier, claims: dict[str, Any], code: str
 ) -> None:
     files = export(makers, makers.bundle(approved_at=None), approval=makers.credential(**claims))

@@ -237,7 +237,9 @@ ENTRIES: dict[str, tuple[Callable[[Files], bytes], str]] = {
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_tar_with_unexpected_entry_is_not_proven(approved: Files, verify: Verifier, tmp_path: Path, name: str) -> None:
+def test_tar_with_unexpected_entry_or_damaged_end_is_not_proven(
+    approved: Files, verify: Verifier, tmp_path: Path, name: str
+) -> None:
     make, reason = ENTRIES[name]
     assert _archive(approved) == tar.pack(approved)
     (tmp_path / "e.tar").write_bytes(make(approved))
@@ -266,7 +268,7 @@ FOLDER: dict[str, tuple[str, Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("name", FOLDER)
-def test_folder_with_unexpected_entry_is_not_proven(
+def test_folder_with_unexpected_or_too_large_entry_is_not_proven(
     makers: World, approved: Files, verify: Verifier, tmp_path: Path, name: str
 ) -> None:
     entry, make, reason = FOLDER[name]
@@ -280,7 +282,7 @@ def test_folder_with_unexpected_entry_is_not_proven(
     assert verify.output.startswith(f"NOT PROVEN  {reason}"), verify.output
 
 
-def test_record_signed_by_exported_key_is_not_proven(makers: World, approved: Files, verify: Verifier) -> None:
+def test_record_signed_by_unnamed_key_of_export_is_not_proven(makers: World, approved: Files, verify: Verifier) -> None:
     mixed = replace(makers, retiring=makers.stranger).keyset
     forged = {**_recorded(key=makers.stranger)(makers, approved), "signing_keys.json": canonical(mixed.document())}
 

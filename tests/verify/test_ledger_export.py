@@ -59,7 +59,7 @@ def test_complete_ledger_is_proven(ledger: Ledger, tmp_path: Path) -> None:
     )
 
 
-def test_forged_ledger_with_forged_key_set_is_only_consistent(ledger: Ledger, tmp_path: Path) -> None:
+def test_forged_ledger_with_forged_key_set_is_consistent_only_without_named_key(ledger: Ledger, tmp_path: Path) -> None:
     stranger = replace(World(), active=World().stranger)
     (tmp_path / "signing_keys.json").write_bytes(canonical(stranger.keyset.document()))
     forged = [*LINES, checkpoint(LINES, key=World().stranger)]
@@ -244,7 +244,7 @@ FORGED: dict[str, tuple[list[list[str]], tuple[str, ...], str]] = {
 
 
 @pytest.mark.parametrize("name", FORGED)
-def test_forged_ledger_is_not_proven(ledger: Ledger, name: str) -> None:
+def test_forged_incomplete_or_malformed_ledger_is_not_proven(ledger: Ledger, name: str) -> None:
     parts, options, reason = FORGED[name]
     assert ledger(FIRST, LATER, options=TRUSTED)[0] == ledger(LATER, options=("--after", "5", *TRUSTED))[0] == 0
 

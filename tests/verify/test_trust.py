@@ -15,12 +15,12 @@ from tests.verify.exports import KID, STRANGER, _signed_with, entries, signed, w
 
 
 def forged_by(forger: World) -> Files:
-    """Create a complete and consistent export that only the forger's active key signed."""
+    """Create a consistent export without a record that only the forger's active key signed."""
     credential = forger.credential(private_key=forger.active)
     return export(forger, forger.bundle(approval=credential), approval=credential)
 
 
-def test_entirely_forged_export_is_only_consistent(
+def test_entirely_forged_export_is_consistent_only_without_named_keys(
     makers: World, approved: Files, verify: Verifier, tmp_path: Path
 ) -> None:
     forged = forged_by(replace(makers, active=makers.stranger))
@@ -48,7 +48,9 @@ def test_forged_export_is_not_proven_by_our_key_in_its_key_set(makers: World, ve
         assert verify.result(forged, "--trust", kid)["code"] == "keys.untrusted"
 
 
-def test_forged_approval_in_genuine_bundle_is_rejected(makers: World, approved: Files, verify: Verifier) -> None:
+def test_forged_approval_in_bundle_signed_by_our_key_is_not_proven(
+    makers: World, approved: Files, verify: Verifier
+) -> None:
     """The exported key set contains our key, which signed the envelope, and the forger's, which signed the approval."""
     approval = makers.credential(private_key=makers.stranger)
     files = signed(makers, {**entries(approved), "approval.cred": approval.encode()})

@@ -27,7 +27,7 @@ from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECTS = {"byteor": "byteor", "byteor_cloud": "."}
-# Dependencies of the service, which the agent's distribution must not install.
+# Packages of the service that the agent's distribution must not install.
 ONLY_SERVICE = ("django", "boto3", "gevent", "gunicorn", "psycopg", "procrastinate", "byteor-cloud")
 PAGES = ("/admin/login/", "/api/docs", "/api/redoc", "/static/byteor/console.css")
 PATIENCE_S = 300.0
@@ -40,7 +40,7 @@ class Failed(Exception):
 def run(
     *command: str | Path, folder: Path, variables: Mapping[str, str] | None = None, codes: tuple[int, ...] = (0,)
 ) -> str:
-    """Run the program in the folder with clean environment variables, and return its output.
+    """Run the program in the folder with clean environment variables, and return its standard output.
 
     Raises Failed if the exit code is not in ``codes``.
     """
@@ -67,7 +67,7 @@ def environment() -> dict[str, str]:
 
 
 def copy_checkout(target: Path) -> Path:
-    """Copy the files that a commit would contain, so that a build neither uses nor leaves other files."""
+    """Copy the files that a commit would contain, so that a build uses no other files and leaves none."""
     names = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT, capture_output=True, check=True, text=True,
@@ -102,7 +102,7 @@ def build_twice(uv: str, folder: Path) -> dict[str, Path]:
 
 
 def install(uv: str, python: str, into: Path, *arguments: str | Path) -> Path:
-    """Install packages into a new environment, and return the folder with its programs."""
+    """Install packages into an environment, creating it if missing. Return the folder with its programs."""
     if not into.exists():
         run(uv, "venv", "--quiet", "--python", python, into, folder=into.parent)
     run(uv, "pip", "install", "--quiet", "--python", into / "bin/python", *arguments, folder=into.parent)
@@ -110,7 +110,7 @@ def install(uv: str, python: str, into: Path, *arguments: str | Path) -> Path:
 
 
 def install_agent(uv: str, python: str, folder: Path, wheel: Path) -> Path:
-    """Install the agent and the verifier. Raises Failed if their dependencies include those of the service."""
+    """Install the agent and the verifier. Raises Failed if this fails or installs packages of the service."""
     locked = ("--constraint", ROOT / "requirements/runtime.lock")
     programs = install(uv, python, folder / "agent", *locked, wheel)
     installed = run(uv, "pip", "list", "--python", programs / "python", folder=folder).lower().split()
@@ -205,7 +205,7 @@ def release(base: str, folder: Path, service: Path, agent: Path) -> tuple[Path, 
 
 
 def check_python(uv: str, python: str, folder: Path, wheels: Mapping[str, Path]) -> None:
-    """Install both distributions with this Python, and run the agent, the verifier and the service. Raises Failed."""
+    """Install both distributions with this Python, and run the agent, the verifier and the service."""
     folder.mkdir()
     for name in ("apps", "byteor_cloud"):  # programs must not import modules from their working folder
         (folder / name).mkdir()
@@ -226,7 +226,7 @@ def check_python(uv: str, python: str, folder: Path, wheels: Mapping[str, Path])
 
 
 def verify(agent: Path, folder: Path, evidence: Path, kid: str) -> None:
-    """Verify the evidence offline, change a word in the file, and verify that it is then rejected. Raises Failed."""
+    """Check that the evidence is proven offline, and rejected after a change of a word. Otherwise raises Failed."""
     if not run(agent / "byteor-verify", evidence, "--trust", kid, folder=folder).startswith("PROVEN"):
         raise Failed("byteor-verify did not print PROVEN")
     changed = bytearray(evidence.read_bytes())

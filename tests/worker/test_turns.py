@@ -163,7 +163,7 @@ def test_rejoining_gains_no_turns(queue: Queue) -> None:
     assert steady.clock() == 20 * QUANTUM_S
 
 
-def test_newcomers_starve_no_other_replay(queue: Queue) -> None:
+def test_newcomers_do_not_starve_waiting_replay(queue: Queue) -> None:
     patient = queue.join("x", "ann", is_long=True)
     for number in range(3):
         queue.join(f"first {number}", f"one {number}", is_long=True)
@@ -177,7 +177,7 @@ def test_newcomers_starve_no_other_replay(queue: Queue) -> None:
     assert patient.clock() >= 16 * QUANTUM_S
 
 
-def test_stopping_worker_does_not_drop_started_execute_replay(queue: Queue) -> None:
+def test_claim_of_unrepeatable_replay_is_not_marked_as_paused_without_place(queue: Queue) -> None:
     turn = queue.join("x", "ann", is_long=True)
     turn.is_repeatable = False
     queue.join("y", "bob", is_long=True)

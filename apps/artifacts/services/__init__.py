@@ -1,1 +1,1 @@
-"""The services that write this app's models."""
+"""The services of this app, which contain all of its writes."""

@@ -73,7 +73,7 @@ _builds = threading.Lock()
 
 
 def _build(artifact: Artifact) -> Path:
-    """Build the folder in a child process. Raises Unavailable while another thread of this process builds a folder."""
+    """Build the folder in a child process. Raises Conflict, NotFound, or Unavailable (also during another build)."""
     if not _builds.acquire(blocking=False):
         raise Unavailable("Captures are being unpacked. Try again soon.", retry_after=2)
     release_connection()

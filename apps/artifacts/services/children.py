@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from byteor.engine.replay import Cancelled, EffectFailed, Effects
+from byteor.engine.replay import Cancelled, Decision, EffectFailed, Effects
 from byteor_cloud.captures import sealing
 from byteor_cloud.captures.process import BODY, SILENCE_S
 from byteor_cloud.captures.spawning import Child
@@ -36,7 +36,10 @@ class Refused(Exception):
 
 @dataclass(slots=True)
 class Progress:
-    """The number of processed records and of all records of a replay. ``done`` is 0 while the journals are read."""
+    """The number of processed records and of all records of a replay.
+
+    While the journals are being read, ``done`` is 0 and ``total`` is the number of records read so far.
+    """
 
     done: int = 0
     total: int = 0
@@ -56,13 +59,14 @@ def run_in_child(
 ) -> Any:
     """Run the request in a child process and return its outcome. With a ``turn``, the process is paused between turns.
 
-    The process can read only the folders and files in ``readable`` and write only to ``scratch``. The outcome of a
-    trace is the body of a response.
+    If the system supports all seals, the process can write only to ``scratch``, and read only files in ``scratch`` and
+    ``readable`` and those that Python needs. The outcome of a trace is the body of a response.
 
     ``on_message`` is called with each ``verdict`` and ``run``. ``variables`` are additional environment variables.
     ``on_tick`` is called about twice a second. If it returns False, the process is killed and ``Cancelled`` is raised.
     Raises Refused or ChildDied, or TookTooLong if the process sent no message for ``silence_s``, not counting pauses.
     This timeout guards against an op that never returns. It changes no result, because a killed process has none.
+    Errors of ``on_tick`` and ``effects`` are raised as well, except EffectFailed.
     """
     environment = sealing.environment(TMPDIR=str(scratch), **(variables or {}))
     process = Child("byteor_cloud.captures.process", environment=environment)
@@ -115,6 +119,9 @@ def _converse(
 def _handle_effect(effects: Effects, stage: str, op: str, payload: str | None = None) -> dict[str, Any]:
     if payload is None:
         return {"decision": str(effects.decide(stage, op))}
+    # The op of a package could send a request that its process was told to deny.
+    if effects.decide(stage, op) is not Decision.ALLOW:
+        raise ChildDied("the process requested a side effect that is not permitted")
     try:
         effects.perform(stage, op, base64.b64decode(payload))
     except EffectFailed as error:

@@ -73,7 +73,7 @@ def delete_unused() -> None:
         for artifact, size in sizes.items():
             if counted[artifact] != size:
                 Artifact.objects.filter(pk=artifact).update(derived_bytes=size)
-        if len({(host.name, host.data_dir) for host in hosts.live()}) <= 1:  # no other host can have missing folders
+        if len({(host.name, host.data_dir) for host in hosts.live()}) <= 1:  # only this host has folders
             Artifact.objects.filter(derived_bytes__gt=0).exclude(pk__in=list(sizes)).update(derived_bytes=0)
     _delete(discarded)
 

@@ -32,7 +32,7 @@ _MAX_STDERR = 2_000  # bytes of a program's error output that an error message q
 
 @dataclass(frozen=True, slots=True)
 class Executor:
-    """Executes the side effects that ``policy`` permits, until ``clock`` reaches ``until``.
+    """Executes side effects until ``clock`` reaches ``until``. Callers first check ``decide``, which asks ``policy``.
 
     Programs run with ``folder`` as their working directory.
     """

@@ -19,7 +19,7 @@ from byteor_cloud.storage import data_folders
 
 
 class CaptureFolder(NamedTuple):
-    """A capture folder of this host. ``artifact`` is None for files and folders that this release did not create."""
+    """A capture folder of this host. ``artifact`` is None for files and folders whose path has another form."""
 
     organization: str
     artifact: UUID | None

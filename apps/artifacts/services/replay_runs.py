@@ -207,7 +207,7 @@ def _replay(row: Replay, capture: Path, claim: Claim, turn: Turn) -> Any:
     release_connection()
 
     def on_tick(progress: children.Progress) -> bool:
-        """Store the progress of a dry run. Returns False if it was canceled. Moves a long replay to its own lane."""
+        """Store the progress of a dry run. Returns False if it was canceled. Moves long replays to another lane."""
         claim.ensure()
         stored = {"progress_done": progress.done, "progress_total": progress.total}
         if row.mode == Replay.Mode.DRY_RUN and not _is_active(row, **stored):
@@ -222,6 +222,7 @@ def _replay(row: Replay, capture: Path, claim: Claim, turn: Turn) -> Any:
             programs=settings.CONFIG.replay_exec_allowlist,
             stage_config=_consented_config(row, capture),
             consented=row.approval is not None or not needs_approval(row),
+            stages=frozenset(row.version.stages),
         )
         until = turn.clock() + TOTAL_S
         executor = Executor(policy, programs, str(row.pk), until=until, may_act=claim.ensure, clock=turn.clock)

@@ -141,7 +141,7 @@ def repeat(
 ) -> Replay:
     """Queue a dry run of the same records, with the given config bundle or through the given version.
 
-    Without both, the version and the config bundles of ``replay`` are used again. Raises the errors of ``request``.
+    Without either, the version and the config bundles of ``replay`` are used again. Raises the errors of ``request``.
     """
     environment, artifact = replay.environment, replay.artifact
     selected: dict[str, Any] = {"journal_lane": replay.journal_lane, "last_n": replay.last_n}
@@ -163,7 +163,7 @@ class OfferedVersion:
     """A version to replay through, and its config bundles: first ``deployed``, the one activated last, then the newest.
 
     ``fallback`` is the config bundle whose parameters are used for stages that have none in the capture or its
-    deployment.
+    deployment. Both are None if there is no such bundle.
     """
 
     version: Version
@@ -277,8 +277,9 @@ def approval_subject(row: Replay) -> ApprovalSubject:
     bundle = row.config_bundle or (artifact.deployment.config_bundle if artifact.deployment else None)
     return ApprovalSubject(
         spec_hash=version.spec_hash,
-        # The replay uses the stage parameters of this config bundle. The exception is the config bundle of a deployment
-        # if the capture contains parameters, which the content hash covers.
+        # The replay uses the stage parameters of this config bundle, with two exceptions. Parameters in the capture,
+        # which the content hash covers, come before those of the artifact's deployment. Stages without parameters use
+        # the fallback config bundle's, which the target covers.
         config_hash=bundle.config_hash if bundle else None,
         target=ReplayTarget(
             mode=row.mode,

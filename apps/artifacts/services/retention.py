@@ -25,7 +25,7 @@ WORKER = system_actor("retention")
 BATCH_SIZE = 1000  # rows processed per transaction or query
 # A blob is stored before the row that refers to it, so a blob that is younger than this may not have its row yet.
 STRAY_AGE = timedelta(days=1)
-AGENTS_KEPT_FOR = timedelta(days=90)  # how long decommissioned agents are kept
+AGENTS_KEPT_FOR = timedelta(days=90)  # how long decommissioned agents are kept at least
 BLOB_FOLDERS, HOURS_PER_WEEK = 256, 168
 
 
@@ -79,7 +79,7 @@ def delete_unreferenced_blobs() -> int:
     """Delete the blobs that ``UnreferencedBlob`` lists, unless a row refers to them. Returns how many were deleted.
 
     Each blob is deleted in its own transaction. Raises Unavailable or OSError if the blob store fails. The next run
-    continues, and tries the failed blob last.
+    continues, and tries the failed blob after the others that were listed.
     """
     removed = 0
     for content_hash in _list_unreferenced():

@@ -53,7 +53,7 @@ def receive(
     returned, and its check is requeued if necessary (see ``_ensure_checked``). The same content with a different kind,
     spec hash or deployment is a new artifact, so that an agent can correct a mistake.
 
-    When this function returns, the blob is stored, and it is kept as long as the artifact exists. Raises InvalidInput
+    When a new artifact is returned, its blob is stored and is kept as long as the artifact exists. Raises InvalidInput
     if the deployment does not exist, Unavailable if an older copy is being deleted or the blob store does not work,
     InsufficientStorage if the file does not fit, and QuotaExceeded if a new artifact would exceed a quota; its bytes
     are then not kept.
@@ -150,7 +150,7 @@ def declared_key(kind: str, spec_hash: str | None, deployment_id: UUID | None) -
 
 @transaction.atomic
 def _existing(environment: Environment, content_hash: str, declared: str) -> Artifact | None:
-    """Return the locked artifact of an identical upload, or None. Waits for a transaction that is deleting it."""
+    """Lock and return the artifact of an identical upload, or None. Waits for a transaction that is deleting it."""
     known = Artifact.objects.filter(environment=environment, content_hash=content_hash, declared=declared)
     return known.select_for_update(no_key=True).first()
 
@@ -197,8 +197,8 @@ def unpacked(artifact: Artifact) -> Iterator[Path]:
 def _check(artifact: Artifact) -> str:
     """Check the artifact's incident bundle. Returns the bundle's spec hash.
 
-    Keeps the unpacked files for readers, unless the artifact declared another spec hash. Raises RejectedBundle,
-    NotFound or Unavailable.
+    Keeps the unpacked files for readers, unless the artifact declared another spec hash or the host is full. Raises
+    RejectedBundle, NotFound or Unavailable.
     """
     with data_folders.scratch_folder() as folder, blobs.read(artifact.content_hash) as source:
         capture = folder / "capture"

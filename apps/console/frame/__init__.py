@@ -1,4 +1,4 @@
-"""The base classes of the console's pages: read-only tables, and acts that change a row."""
+"""The parts of the console's pages: read-only tables, acts that change a row, and functions that format values."""
 
 from apps.console.frame.acts import Act, ActContext
 from apps.console.frame.base import FoundBy, ReadOnlyAdmin

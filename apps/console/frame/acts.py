@@ -202,7 +202,7 @@ def _name(model_admin: Any, row: Model) -> str:
 
 
 def _result(site: Any, act: Act, row: Model, made: Any) -> FormResult:
-    """Return the URL of the created or changed row, and what to show: a new secret, what happened, or nothing."""
+    """Return the URL of the created, changed or unchanged row, and the new secret or what happened, if anything."""
     if isinstance(made, Secret):
         return {"url": row_url(made.row), "secret": made.text, "explain": made.explain, "command": made.command}
     if made is False:

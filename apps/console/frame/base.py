@@ -139,7 +139,7 @@ class ReadOnlyAdmin(ActingAdmin):
 
     @final
     def visible_rows(self, request: HttpRequest) -> QuerySet[Any]:
-        """Return the rows that the person may see in any scope. Their large columns are not read.
+        """Return the rows that the person may see in any scope, without large columns except ``shown_columns``.
 
         A page that needs a large column of one row reads the column with another query.
         """
@@ -265,7 +265,7 @@ class ReadOnlyAdmin(ActingAdmin):
     # -- pages --------------------------------------------------------------------------------------------------
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Show the table with its buttons. Returns 400 if the form has a malformed key or the query a NUL."""
+        """Show the table with its buttons. Returns 400 for a malformed key in the form or NUL in the query."""
         if "%00" in request.META.get("QUERY_STRING", ""):
             raise SuspiciousOperation("NUL in the query string")
         try:

@@ -118,7 +118,7 @@ def short_id(value: Any) -> str:
 
 
 def with_note(value: Any, note: str) -> str:
-    """Return a value with a note below it."""
+    """Return a value with a note below it, if there is one."""
     return format_html('{}<div class="note">{}</div>', value, note) if note else str(value)
 
 
@@ -137,7 +137,7 @@ def relative_time(moment: datetime | None) -> str:
 
 
 def time_left(moment: datetime | None) -> str:
-    """Return the time left until ``moment``, which the browser counts down; ``relative_time`` if no time is left."""
+    """Return the time left until ``moment``, which the browser counts down; if none is left, ``relative_time``."""
     if moment is None or moment <= timezone.now():
         return relative_time(moment)
     return format_html(

@@ -62,7 +62,7 @@ class CheckedForm(forms.Form):
 class ActForm(CheckedForm):
     """The form of an act on a row.
 
-    ``rules`` is the API's serializer for the same request, if there is one. It validates every value.
+    ``rules`` is the API's serializer for the same request, if there is one. It validates the values that are not empty.
     """
 
     rules: ClassVar[type[StrictSerializer] | None] = None

@@ -20,8 +20,8 @@ class LiveAdmin(ReadOnlyAdmin):
     """A table whose rows have self-updating pages. ``live_template`` must have one root element and show the acts."""
 
     live_template: ClassVar[str]
-    # The part below ``live_template``. It is slow to render, so the browser reloads it only once: when the row has
-    # reached its last state.
+    # The part below ``live_template``. It is slow to render, so the browser reloads it only once: when the row stops
+    # moving.
     still_template: ClassVar[str]
     every_s: ClassVar[int] = 2
     change_form_outer_before_template = "console/live.html"

@@ -1,4 +1,7 @@
-"""The console's error pages. They have the menu, explain what is wrong, and link to a list or the overview."""
+"""The console's error pages. They have the menu, explain what is wrong, and link to a list or the overview.
+
+Requests for which ``site.refuse`` returns no page get the response of ``byteor_cloud.api.problems``.
+"""
 
 from __future__ import annotations
 

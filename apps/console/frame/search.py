@@ -75,7 +75,7 @@ def search_text(request: HttpRequest) -> str:
 
 
 def note(request: HttpRequest, found: Sequence[Found]) -> str:
-    """Return a text that states how many results there are, or what to type."""
+    """Return a note on the number of results, or on what to type."""
     text = search_text(request)
     if len(text) < SHORTEST:
         return "Type the start of a name or of a hash, or a complete id."

@@ -1,4 +1,4 @@
-"""Console pages of records about API requests: idempotency keys and rate counters."""
+"""Console pages of records about requests: idempotency keys and sent console forms, and rate counters."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def _state(
     return {"deployment_id": deployment_id, "bundle_hash": bundle_hash, "since": since, **more}
 
 
-# The fields that an agent reports, and those derived from its reports.
+# Fields that change often, mostly because of the agent's reports. ``If-Match`` ignores them.
 REPORTED = frozenset({
     "status", "agent_version", "liveness", "drifted", "last_seen_at", "progress", "desired", "attempted", "running",
     "last_failed", "report", "clone_suspected_at",

@@ -105,7 +105,7 @@ def check_set_drained(agent: Agent, *, drained: bool) -> None:
 
 @transaction.atomic
 def decommission(agent: Agent, *, actor: Actor, expected_revision: int | None = None) -> None:
-    """Remove the agent from the fleet and revoke its keys immediately.
+    """Remove the agent from the fleet and revoke its keys.
 
     Raises NotFound if the agent was deleted, Conflict if it is already decommissioned, and PreconditionFailed if its
     revision is not ``expected_revision``.

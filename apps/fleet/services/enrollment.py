@@ -1,4 +1,4 @@
-"""Enrollment: create enrollment tokens, and enroll hosts as agents for uses of these tokens.
+"""Enrollment: create enrollment tokens, and enroll hosts as agents with these tokens.
 
 A whole fleet may enroll with one token, and the token's row counts the uses. So one transaction handles several
 enrollments: it locks each token once, and inserts the new rows of a table together.

@@ -1,7 +1,7 @@
 """Filters and counts of agents, and the updates of the narrow rows that they read.
 
 The narrow rows (``Pulse``, ``PulseCount`` and ``LabelCount``) keep filters and counts fast for 100,000 agents, because
-these never read the report of a heartbeat.
+they rarely need the wide rows of heartbeats.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from apps.tenancy.models import Environment
 from apps.tenancy.policy import DEFAULT_HEARTBEAT_INTERVAL_S
 from byteor_cloud.storage import space
 
-MAX_VALUES, MAX_KEYS = 50, 200  # maximum numbers that ``count_labels`` returns: of values per key, and of keys
+MAX_VALUES, MAX_KEYS = 50, 200  # limits of ``count_labels``: values per key, and keys
 BATCH_SIZE = 5000  # agents per statement
 LOCK_BATCH = 100  # environments that are locked together, in the order of their ids
 # Pulses are refreshed from this many seconds before ``online_until``. Must be at least twice the interval of the job.

@@ -141,7 +141,7 @@ def rotate_own_key(key: AgentKey, *, actor: Actor) -> str:
 
 
 def _check_rotations(agent: Agent) -> None:
-    """Raise TooManyRequests if the agent has reached its rotation limit. The caller has locked the agent's row."""
+    """Raise TooManyRequests at the rotation limit, if rate limits are on. The caller has locked the agent's row."""
     now = timezone.now()
     counted = agent.keys.filter(counts_as_rotation=True, created_at__gt=now - _HOUR).order_by("created_at")
     times = list(counted.values_list("created_at", flat=True))

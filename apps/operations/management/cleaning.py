@@ -13,7 +13,7 @@ from apps.artifacts.services import derived
 from byteor_cloud.storage import data_folders
 
 EVERY_S = 600.0  # seconds between two cleanings
-END_S = 5.0  # seconds for which the end of the thread is awaited
+END_S = 5.0  # seconds to wait for the thread to stop
 logger = structlog.get_logger(__name__)
 
 

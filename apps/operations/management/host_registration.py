@@ -14,8 +14,8 @@ from django.db import DatabaseError, InterfaceError, connection
 from apps.tenancy.services import hosts
 from byteor_cloud.ids import uuid7
 
-EVERY_S = 10.0  # seconds between two reports, of which several fit into hosts.LIVE_FOR
-END_S = 5.0  # seconds for which the end of the thread is awaited
+EVERY_S = 10.0  # seconds between two reports, several times shorter than hosts.LIVE_FOR
+END_S = 5.0  # seconds to wait for the thread to stop
 logger = structlog.get_logger(__name__)
 
 

@@ -18,7 +18,7 @@ class OperatorCommand(BaseCommand):
 
     @override
     def execute(self, *args: Any, **options: Any) -> Any:
-        """Run the command. Without the master key, raises CommandError with a line that states what to do."""
+        """Run the command. Without the master key, raises CommandError with one line for the operator."""
         try:
             return super().execute(*args, **options)
         except MasterKeyUnavailable as error:

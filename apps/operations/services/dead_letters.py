@@ -1,4 +1,4 @@
-"""Dead letters, which are failed jobs: finds their tenants and retries them."""
+"""Dead letters, which are failed jobs: find their tenants and retry them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from byteor_cloud.worker.dead_letters import retry_dead_letter
 
 @dataclass(frozen=True, slots=True)
 class JobSubject:
-    """A table that jobs refer to: its model, the field path of a row's tenant, and the permission to view the rows."""
+    """A table that jobs refer to: its model, the field with a row's tenant, and the permission to view the rows."""
 
     model: type[Model]
     tenant: str = "environment"
@@ -40,7 +40,7 @@ SUBJECTS: dict[str, JobSubject] = {
 
 
 def tenant_of(job: ProcrastinateJob) -> Tenant:
-    """Return the tenant of the row that the job refers to; None without a subject, or if the row was deleted."""
+    """Return the tenant of the row that the job refers to (see ``SUBJECTS``), or None without such a row."""
     for argument, subject in SUBJECTS.items():
         if argument in job.args:
             whole = "environment__project__organization" if subject.tenant == "environment" else subject.tenant

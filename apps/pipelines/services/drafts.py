@@ -57,8 +57,8 @@ def update_draft(
 ) -> Draft:
     """Change the draft's name, plan or both. The audit event contains a changed spec hash, not the plan.
 
-    ``compiled`` is the result of compiling the new plan, as for ``create_draft``. Raises PreconditionFailed, or
-    IntegrityError for a taken name.
+    ``compiled`` is the result of compiling the new plan, as for ``create_draft``. Raises the errors of
+    ``lock_revision``, or IntegrityError for a taken name.
     """
     locked = lock_revision(draft, expected_revision)
     changed = dict(values)
@@ -71,7 +71,7 @@ def update_draft(
 
 @transaction.atomic
 def delete_draft(draft: Draft, *, actor: Actor, expected_revision: int | None = None) -> None:
-    """Delete the draft. Versions that were promoted from the draft are kept. Raises PreconditionFailed."""
+    """Delete the draft. Versions promoted from it are kept. Raises the errors of ``lock_revision``."""
     locked = lock_revision(draft, expected_revision)
     audit.record("draft.delete", actor=actor, scope=draft.environment, resource=("draft", draft.pk))
     locked.delete()

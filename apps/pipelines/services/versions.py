@@ -51,7 +51,7 @@ def promote(
     """Promote the saved plan. Returns the version and whether it is new: an unchanged plan is not promoted again.
 
     Raises Unprocessable if the plan does not compile, Conflict if another plan was saved after ``prepared`` was
-    compiled, and PreconditionFailed if the draft's revision is not ``expected_revision``.
+    compiled, and the errors of ``lock_revision``.
     """
     lock_row(draft.environment)
     locked = lock_revision(draft, expected_revision)
@@ -94,10 +94,11 @@ def _add_version(environment: Environment, *, actor: Actor, name: str, **fields:
 
 @transaction.atomic
 def copy_version(*, environment: Environment, from_version_id: UUID, actor: Actor) -> tuple[Version, bool]:
-    """Copy a version from another environment of the project. Returns the copy and whether it is new.
+    """Copy a version from another environment of the project. Returns the copy and True.
 
-    A version that is already in the environment, or that its pipeline's newest version was copied from, is not copied
-    again. Raises NotFound if the project has no such version.
+    Returns an existing version and False in two cases: the version itself if it belongs to ``environment``, and the
+    newest version of its pipeline in ``environment`` if that is a copy of it. Raises NotFound if the project has no
+    such version.
     """
     lock_row(environment)
     source = Version.objects.filter(

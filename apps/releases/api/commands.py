@@ -131,7 +131,8 @@ def revoke(approval: Approval, *, actor: Actor) -> None:
     """Revoke an approval.
 
     Revokes an approval that is pending, or that is approved and has not been used. Its deployment or replay then does
-    not start. A break-glass deployment is rolled back or fails.
+    not start. A break-glass deployment is rolled back. If that is impossible, it fails or, if it is current, keeps
+    running.
     """
     approvals.revoke(approval, actor=actor)
 

@@ -31,8 +31,8 @@ _SELF_APPROVAL = "You, or a key that you created, requested this. Another person
 REQUESTER_UNKNOWN = (
     "This was requested with a key whose creator is unknown, so nobody can approve it. Deny it and request it again."
 )
-# Reasons that depend on the current state of the approval raise Conflict. The other reasons are faults of the
-# credential itself and raise InvalidInput.
+# These reasons raise Conflict, because the credential is genuine but does not permit this request now. All other
+# reasons raise InvalidInput.
 _CONFLICTS = {ApprovalCode.EXPIRED, ApprovalCode.REVOKED, ApprovalCode.BINDING, ApprovalCode.USED}
 
 
@@ -81,7 +81,7 @@ def request_approval(
 
 
 def _requester_of(actor: Actor) -> UUID:
-    """Return the id of the acting person or of the creator of the acting key. Raises Forbidden if it is unknown."""
+    """Return the id of the acting person or the acting key's creator. Raises Forbidden if the creator is unknown."""
     person_id = tokens.person_behind(actor)
     if person_id is None:
         raise Forbidden(
@@ -129,7 +129,7 @@ def check_submitted_credential(
     is_needed: bool,
     actor: Actor,
 ) -> Approval:
-    """Return the approval of a credential that was sent with a request. The credential is spent later, by the build.
+    """Return the approval of a credential that was sent with a request. The build or the replay spends it later.
 
     If the request needs approval (``is_needed``), the approval must also satisfy ``policy``, which may have become
     stricter after the approval. A decision of the person behind this request then counts only if both the approval and

@@ -4,8 +4,9 @@ An ``Assignment`` states what an agent should run now. A ``DeploymentAgent`` sto
 deployment. The functions here run in their caller's transaction, except ``delete_deployment_agents``.
 
 Locks are acquired in this order: environment, approval, deployment, assignments, deployment agents. A change to many
-agents locks the environment, so two of them never run concurrently. A report locks only the assignment of its agent.
-Statements change many agents at a time, because a deployment may have 100,000 agents.
+agents of an environment locks the environment, so such changes never run concurrently (except
+``delete_deployment_agents``). A report exclusively locks only rows of its agent. Statements change many agents at a
+time, because a deployment may have 100,000 agents.
 """
 
 from __future__ import annotations

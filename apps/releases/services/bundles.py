@@ -1,4 +1,4 @@
-"""Create config bundles, and mark and clear known bad configurations."""
+"""Create and inspect config bundles, and mark and clear known bad configurations."""
 
 from __future__ import annotations
 

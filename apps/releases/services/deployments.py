@@ -156,8 +156,9 @@ def abort(deployment: Deployment, *, reason: str = "", actor: Actor) -> Deployme
     """Stop a deployment: set it to ``failed`` with the reason ``aborted``. Agents keep running what they run.
 
     Offers that agents have not started are withdrawn. A pending approval is revoked. An unused approval can be used for
-    another deployment. The approval of a break-glass deployment stays pending: if nobody approves, the agents that run
-    the deployment are rolled back. Raises Conflict if the deployment's status does not permit an abort.
+    another deployment. A pending approval of a break-glass deployment stays pending: if nobody approves, the agents
+    that run the deployment are rolled back, if possible. Raises Conflict if the deployment's status does not permit an
+    abort.
     """
     lock_row(deployment.environment)  # because a concurrent rollback must see the changed assignments
     if deployment.approval is not None:

@@ -20,7 +20,7 @@ def build_archive(deployment: Deployment) -> bytes:
     Raises Conflict if no bundle was built, and NotStored, Unavailable or OSError if the bundle cannot be read.
 
     The approval record is signed here, with the active key. It proves what the server had on record at the time of the
-    export, not at the time of the decisions. The credential's signature is from the time of the decisions.
+    export, not at the time of the decisions. The credential was signed when the request was approved.
     """
     if deployment.bundle_hash is None:
         raise Conflict("The deployment has no evidence until its bundle is built.", code="deployment.not_built")
@@ -91,5 +91,5 @@ def _record_approval(deployment: Deployment, consent: Approval) -> ApprovalRecor
 
 
 def _describe_shown(consent: Approval) -> Json:
-    """Return what approvers saw of the target: the number of matching agents, and the ids of the first ones."""
+    """Return what approvers saw of the target: the number of matching agents and the first ids; {} without a target."""
     return {} if consent.target is None else {"agents": consent.target.count, "first": list(consent.target.resolved)}

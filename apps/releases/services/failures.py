@@ -17,9 +17,9 @@ from byteor.engine.machines import AgentProgress, DeploymentEvent, DeploymentSta
 
 MAX_CAUSES = 50
 AGENTS_FAILED = "agents_failed"  # the event of a timeline entry
-_MAX_TIMELINE_CAUSES = 5  # the maximum number of causes in a timeline entry
+_MAX_TIMELINE_CAUSES = 5  # the maximum number of causes in a timeline entry, without the sum of the rarer ones
 _PHASE_STARTS = [DeploymentEvent.OFFER, DeploymentEvent.RETRY, DeploymentEvent.ROLL_BACK, DeploymentEvent.ACTIVATE]
-# The agent still has the offer that failed: it has been neither retried nor rolled back since.
+# The deployment has neither retried the agent nor rolled it back since the failure.
 _IS_STILL_FAILED = Q(part__progress=AgentProgress.FAILED, part__action=F("action"))
 
 

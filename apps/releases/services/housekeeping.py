@@ -42,8 +42,8 @@ def delete_old_details(now: datetime | None = None) -> int:
     """Delete old reports, and old progress and timeline entries of deployments that have ended and are not current.
 
     Reports and progress that an agent's assignment still refers to are kept, except those of long-decommissioned
-    agents. The progress of such agents is deleted even if the deployment is current, but not before it has ended.
-    Returns the number of deleted rows.
+    agents. The progress of such agents is also deleted in current deployments, but not in deployments that are in
+    flight or waiting for approval. Returns the number of deleted rows.
     """
     now = now or timezone.now()
     long_ago = Q(deployment__created_at__lt=now - DETAILS_KEPT_FOR)

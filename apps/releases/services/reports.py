@@ -1,4 +1,4 @@
-"""Agents' reports on their offers. A report locks only the agent's assignment. The worker acts on the report later."""
+"""Agents' reports on their offers. A report exclusively locks only rows of its agent. The worker acts on it later."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def report(
     tuning: Any = None,
     boot_id: str | None = None,
 ) -> None:
-    """Record an agent's report on its offer and enqueue a rollout step. Repeating an accepted report has no effect.
+    """Record an agent's report on its offer and enqueue a rollout step. Do not record an accepted report again.
 
     Raises NotFound if the environment has no such deployment or the agent was deleted. Raises LateReport, after
     recording the report, if this is not the agent's current offer or the status cannot follow the agent's progress.

@@ -69,7 +69,7 @@ def check_start(deployment: Deployment) -> Deployment:
 
 
 def start_if_possible(deployment: Deployment, *, reason: str, actor: Actor) -> bool:
-    """Start a rollback if agents have the bundle and a deployment can be restored. Return whether it was started."""
+    """Start a rollback if there are touched agents and a deployment to restore. Return whether it was started."""
     if find_target(deployment) is None or not touched_agents(deployment).exists():
         return False
     start(deployment, reason=reason, actor=actor)
@@ -77,7 +77,7 @@ def start_if_possible(deployment: Deployment, *, reason: str, actor: Actor) -> b
 
 
 def touched_agents(deployment: Deployment) -> QuerySet[DeploymentAgent]:
-    """Return the enlisted agents that have the deployment's bundle or should have it now.
+    """Return the enlisted agents whose current offer is the deployment's, or that should run its bundle.
 
     They include agents that the rollback of another deployment returned to this bundle, but not agents that another
     deployment has taken over.
@@ -112,7 +112,7 @@ def finish(deployment: Deployment, *, actor: Actor) -> Deployment | None:
 
 
 def find_unapproved_break_glass() -> QuerySet[Deployment]:
-    """Return the unapproved break-glass deployments that still have to be rolled back or stopped."""
+    """Return the unapproved break-glass deployments to roll back or stop: unfinished or current, and not known bad."""
     barred = KnownBad.objects.filter(environment=OuterRef("environment"), config_hash=OuterRef("config_hash"))
     unfinished = [DeploymentStatus.APPROVED, DeploymentStatus.BUILDING, DeploymentStatus.DEPLOYING]
     return Deployment.objects.filter(

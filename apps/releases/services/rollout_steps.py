@@ -52,7 +52,7 @@ def run_step(deployment_id: str) -> None:
         if deployment.status == DeploymentStatus.DEPLOYING:
             if bundles.is_known_bad(deployment.environment_id, deployment.config_hash):
                 failures.note_in_timeline(deployment)
-                # The configuration failed or was rolled back in another deployment, so no further agent may get it.
+                # Another deployment made the configuration known bad, so no further agent may get it.
                 _fail_rollout(deployment, "known_bad", "The configuration has become known bad.")
                 return
             assignments.enlist(deployment)
@@ -178,7 +178,7 @@ def _apply_plan(deployment: Deployment, plan: StepPlan) -> None:
 
 
 def _fail_rollout(deployment: Deployment, reason: str, detail: str) -> None:
-    """Fail a rollout. Start a rollback if the strategy requires one and it is possible.
+    """Fail a rollout. Unless no agents remain, start a rollback if the strategy requires one and it is possible.
 
     Otherwise withdraw the offers that agents have not started.
     """

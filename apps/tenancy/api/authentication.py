@@ -61,12 +61,12 @@ def known_family(text: str) -> Family:
 
 
 def note_verified(request: HttpRequest | Request, digest: str) -> None:
-    """Mark the request's credential as valid, and the request as counted in the rate limit of the caller."""
+    """Mark the request's credential or session key as valid, so that only the caller's rate limit applies."""
     request.META[_VERIFIED] = digest
 
 
 def verified_digest(request: HttpRequest) -> str | None:
-    """Return the digest of the request's credential if ``note_verified`` was called, otherwise None."""
+    """Return the digest that was passed to ``note_verified``, or None if it was not called."""
     return request.META.get(_VERIFIED)
 
 
@@ -132,7 +132,7 @@ class CredentialAuthentication(BaseAuthentication):
         return "Bearer"
 
     def queryset(self, now: datetime | None = None) -> QuerySet[Any]:
-        """Return the usable credentials, joined with the rows that ``actor_fields`` and ``principal_fields`` read."""
+        """Return the usable credentials, joined with the rows that the other methods read."""
         return self.model.objects.usable(now)
 
     def find(self, digest: str) -> Any:

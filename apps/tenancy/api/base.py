@@ -33,7 +33,7 @@ from byteor_cloud.concurrency.fair import Holder
 from byteor_cloud.errors import Forbidden, NotFound, Unauthenticated
 
 _GROUPS = {Family.USER: "people", Family.ORGANIZATION: "keys", Family.ENROLLMENT: "agents", Family.AGENT: "agents"}
-# The permission of an operation that any caller with an accepted family of credentials may use.
+# The permission of an operation that needs none: any caller with an accepted family of credentials may use it.
 SIGNED_IN: Final = None
 
 
@@ -117,7 +117,7 @@ class ApiViewSet(ResourceViewSet):
 
     @final
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Check the request. Make a POST with an ``Idempotency-Key`` idempotent if the operation supports this."""
+        """Check the request. Make a POST with an ``Idempotency-Key`` idempotent, unless declared otherwise."""
         super().initial(request, *args, **kwargs)
         operation = self.operation
         assert operation is not None  # noqa: S101  check_permissions refuses an action without an operation

@@ -33,7 +33,8 @@ def rotate(organization: Organization, *, actor: Actor, **times: int) -> Signing
     """Rotate the signing key.
 
     Publishes a new key, which starts to sign after `activate_in_s` seconds. From then on, the previous key only
-    verifies signatures, for `retire_in_s` seconds. Returns 409 if a `next` key already exists.
+    verifies signatures. After another `retire_in_s` seconds it is retired, and only verifies signatures that contain a
+    time before its retirement. Returns 409 if a `next` key already exists.
     """
     return signing_keys.rotate(organization=organization, actor=actor, **times)
 

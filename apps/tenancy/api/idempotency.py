@@ -37,7 +37,7 @@ class Repeatable:
 
     @classmethod
     def of(cls, request: Request, *, principal: Principal, holds_secret: bool) -> Repeatable:
-        """Read the request's key. If ``holds_secret``, the response is kept for 10 minutes. Raises InvalidInput."""
+        """Read a request's key and fingerprint. If ``holds_secret``, the response is kept for 10 minutes."""
         key = request.headers["Idempotency-Key"]
         try:
             IDEMPOTENCY_KEY.read(key)

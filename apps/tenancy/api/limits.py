@@ -1,4 +1,4 @@
-"""Rate limits. Requests of agents are counted in memory, and all others in the database, unless the disk is full.
+"""Rate limits. The counts of agents are in memory, and all others in the database, unless the disk is full.
 
 If the database counted agents' requests as well, each heartbeat would update a counter.
 """
@@ -115,8 +115,8 @@ def count_sign_in(step: str, address: str | None) -> None:
 def count_agent(agent_id: UUID | str) -> RateLimitUsage | None:
     """Count a request of an agent in this process. Returns None if rate limits are off.
 
-    All keys of an agent share one count, so a new key does not reset the count. Call this only after the key was
-    verified, because anybody could claim to be the agent.
+    All keys of an agent share one count, so a new key does not reset the count. Call this only after verifying
+    the key. Otherwise, anybody could use up the agent's limit.
     """
     return _usage(PER_MINUTE[Family.AGENT], lambda minute: _add_local(f"agent:{agent_id}", minute))
 

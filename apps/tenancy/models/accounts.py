@@ -21,7 +21,7 @@ class UserManager(BaseUserManager["User"]):
 
 
 class User(AbstractBaseUser, Row):
-    """A person's account. A row of social_django binds a claimed account to an issuer and a subject.
+    """A person's account. A row of social_django binds an account to an issuer and a subject.
 
     ``email_verified`` is also true for an unclaimed account that an operator or an invitation created.
     """

@@ -122,9 +122,9 @@ class DenialCount(models.Model):
 class RepeatedEvent(models.Model):
     """How often an organization key repeated an event within one minute.
 
-    After that minute, all repetitions are recorded as one event. ``event`` is the first event, which is recorded in
-    full. ``resource_id``, ``request_id``, ``ip`` and ``last_at`` are those of the last repetition. ``changes`` has the
-    last value of each field that any repetition changed.
+    After that minute, all repetitions are recorded as one event. ``event`` is the first event, which is recorded
+    immediately. ``resource_id``, ``request_id``, ``ip`` and ``last_at`` are those of the last repetition. ``changes``
+    has the last value of each field that any repetition changed.
     """
 
     event = models.ForeignKey(AuditEvent, on_delete=models.PROTECT, related_name="+")

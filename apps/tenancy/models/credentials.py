@@ -55,7 +55,7 @@ class UserToken(Credential):
 class OrganizationKey(Credential):
     """An organization API key, which gives a program a role in an organization or in one of its projects.
 
-    ``created_by`` is the person who created the key. If another organization key created the key, it is that key's
+    ``created_by`` is the person who created the key or, if another organization key created it, that key's
     ``created_by``. Null if unknown.
     """
 

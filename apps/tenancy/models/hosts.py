@@ -12,7 +12,7 @@ from byteor_cloud.ids import uuid7
 class MasterKey(models.Model):
     """The id (``vault.key_id``) of the master key under which all values are encrypted. The table has at most one row.
 
-    A transaction that encrypts a value holds a share lock on the row, so a rotation of the key waits until it ends.
+    A rotation of the key waits for all transactions that encrypt values, because these hold share locks on the row.
     """
 
     ONLY = 1

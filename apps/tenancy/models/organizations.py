@@ -16,7 +16,7 @@ from byteor.engine.machines import StateMachine
 
 
 class Organization(Row, Revisioned):
-    """The top level of tenancy. Accounts of people belong to no organization; memberships give them roles in it."""
+    """The top level of tenancy. People's accounts belong to no organization. Memberships give people their roles."""
 
     name = models.CharField(max_length=200)
     slug = models.SlugField(max_length=63)
@@ -46,7 +46,7 @@ class Organization(Row, Revisioned):
 
 
 class LiveQuerySet(models.QuerySet[Any]):
-    """Queries on rows that are at first only marked as deleted. The worker deletes these rows later."""
+    """Queries on a table whose rows are first marked as deleted. The worker deletes these rows later."""
 
     def live(self) -> Self:
         """Leave out rows that are marked as deleted."""

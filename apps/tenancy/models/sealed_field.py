@@ -13,7 +13,7 @@ class SealedField(models.BinaryField):  # type: ignore[type-arg]  # at run time,
 
     ``context`` is a format string that names the secret and its owner with columns of the row that never change. The
     ciphertext is bound to the formatted context, so a secret copied to another row cannot be decrypted there. ``noun``
-    is what messages call a value.
+    names a value in messages.
     """
 
     def __init__(self, *args: Any, context: str = "", noun: str = "value", **options: Any) -> None:

@@ -23,7 +23,7 @@ class Quota(StrEnum):
 class OrganizationQuotas(models.Model):
     """The quotas of an organization. An organization without a quota has no row.
 
-    A transaction that adds something limited by a quota locks the row until the transaction ends.
+    ``quotas.reserve`` and ``quotas.lock_allowances`` lock the row until the transaction ends.
     """
 
     organization = models.OneToOneField(Organization, on_delete=models.PROTECT, primary_key=True, related_name="+")

@@ -38,8 +38,8 @@ PAGE = 5000  # sequence numbers per query
 EXPORT_PAGE = 50
 # The query reads plain rows instead of model instances, so that an event takes only microseconds. It reads them page by
 # page, because a ledger may have any length. A page is a range of seq, not a LIMIT: with outdated statistics, the
-# planner would sort the rest of the ledger for each page. A time that Python cannot represent (infinity, or before the
-# year 1) can only come from tampering. It is clamped, so that reading continues and the verification reports the fault.
+# planner would sort the rest of the ledger for each page. A time that Python cannot represent, such as infinity, can
+# only come from tampering. It is clamped, so that reading continues and the verification reports the fault.
 _PAGE_OF_LINKS = """
     SELECT s.seq, s.prev_hash, s.hash, s.event_id::text,
         e.id::text, least(greatest(e.timestamp, '0001-01-02Z'), '9999-12-30Z'),

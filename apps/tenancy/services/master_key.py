@@ -32,7 +32,7 @@ def reseal(*, actor: Actor) -> dict[str, int]:
         except OperationalError as error:
             if not isinstance(error.__cause__, LockNotAvailable):
                 raise
-        # Another transaction locked a value, and may be waiting for the lock on the key. The rollback has released it.
+        # Another transaction locked a value, and may need the lock on the key, which the rollback has released.
         time.sleep(PAUSE_S)
 
 
@@ -68,7 +68,7 @@ def _reseal(actor: Actor) -> dict[str, int]:
 
 
 def _reseal_column(field: SealedField, lost: list[str]) -> int:
-    """Encrypt the column's values again and return how many changed. Name those that no key decrypts in ``lost``."""
+    """Encrypt the column's values again and return how many changed. Add those that no key decrypts to ``lost``."""
     rows = field.model._base_manager.exclude(**{field.attname: None}).select_for_update(of=("self",), no_key=True)
     count = 0
     changed = []

@@ -52,8 +52,8 @@ def add(
 
     If no account has the address, creates an unclaimed one. The person claims the account by signing in with the
     address. Raises Forbidden if the role exceeds the granter's permissions, InvalidInput for an org_admin of a project
-    or a domain that is not in ``email_domains``, and Conflict if the person already has a role in ``organization`` or
-    ``project``.
+    or a domain that is not in ``email_domains``, and Conflict if the person already has a role in ``project`` (None: in
+    ``organization``).
     """
     _check_grant(granter, role)
     if project is not None and role is Role.ORG_ADMIN:

@@ -23,7 +23,7 @@ from byteor_cloud.errors import Forbidden, InvalidInput
 from byteor_cloud.ids import uuid7
 from byteor_cloud.worker.jobs import enqueue
 
-PURGED_AFTER_S = 60  # seconds from a deletion to the purge; longer than any request that has read the row can take
+PURGED_AFTER_S = 60  # seconds from a deletion to the purge, so that requests that have read the row finish first
 
 
 def _slug(name: str, given: str | None) -> str:
@@ -103,7 +103,7 @@ def update_project(
 
 
 def find_project(organization: Organization, project_id: UUID | None) -> Project | None:
-    """Return the project with this id, or None if the id is None. Raises InvalidInput if ``organization`` has none."""
+    """Return the organization's project with this id, or None without an id. Raises InvalidInput if there is none."""
     if project_id is None:
         return None
     project: Project | None = Project.objects.live().filter(pk=project_id, organization=organization).first()
@@ -172,7 +172,7 @@ def update_environment(
 
 @transaction.atomic
 def delete(row: Project | Environment, *, kind: str, actor: Actor, expected_revision: int | None = None) -> None:
-    """Hide a project or environment from all callers immediately.
+    """Hide a project or environment from all callers.
 
     The worker deletes it with everything in it at least a minute later. By then, all requests that had read ``row``
     have finished. The audit events are kept.

@@ -34,8 +34,7 @@ _REFUSALS = {
 def set_quotas(organization: Organization, limits: Mapping[Quota, int | None], *, actor: Actor) -> None:
     """Set the given quotas of the organization (None: no limit) and keep the others.
 
-    A quota below the current usage deletes nothing. Raises InvalidInput if a quota is not from 0 to ``MAX_LIMIT``, and
-    NotFound if the organization was deleted.
+    A quota below the current usage deletes nothing. Raises InvalidInput if a quota is not from 0 to ``MAX_LIMIT``.
     """
     for quota, limit in limits.items():
         if limit is not None and not 0 <= limit <= MAX_LIMIT:

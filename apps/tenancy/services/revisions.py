@@ -18,7 +18,7 @@ from byteor_cloud.json_text import JsonText, parsed
 
 
 def is_same_json(one: object, other: object) -> bool:
-    """Return whether two values are equal as JSON. For Python's ``==`` alone, ``True`` equals ``1``."""
+    """Return whether two values are equal as JSON. Unlike in Python, ``True`` and ``1`` differ."""
     if isinstance(one, JsonText) or isinstance(other, JsonText):
         return one == other or is_same_json(parsed(one), parsed(other))
     if isinstance(one, bool) or isinstance(other, bool):

@@ -1,4 +1,4 @@
-"""Signing keys of organizations and of the installation, which are published, then used to sign, then retired.
+"""Signing keys of organizations and of the installation. A key is published, then used to sign, then retired.
 
 A private key leaves the vault only to sign. The installation's key (no organization) signs the checkpoints of the
 installation's own audit chain.
@@ -66,7 +66,7 @@ def rotate(
 ) -> SigningKey:
     """Create and publish the next key of an organization (None: of the installation).
 
-    The next key starts to sign after ``activate_in_s`` seconds, by default after all agents have had time to fetch it.
+    The next key starts to sign after ``activate_in_s`` seconds, by default when online agents have had time to get it.
     No agent needs the installation's key, so by default its next key signs immediately. The replaced key then verifies
     for another ``retire_in_s`` seconds. Raises Conflict if a next key already exists.
     """

@@ -105,7 +105,7 @@ def create_organization_key(
 
 
 def person_behind(actor: Actor) -> UUID | None:
-    """Return the id of the acting person, or of the person who created the acting organization key; None if unknown."""
+    """Return the id of the person who acts or created the acting organization key, or None without such a person."""
     if actor.kind == "organization_key":
         key = OrganizationKey.objects.filter(pk=actor.id).first()
         return None if key is None else key.created_by_id
@@ -143,7 +143,7 @@ def revoke(
     scope: audit.Scope,
     subject: tuple[str, object] | None = None,
 ) -> None:
-    """Revoke a credential immediately. Raises Conflict if it is already revoked, and NotFound if it was deleted."""
+    """Revoke a credential. Raises Conflict if it is already revoked, and NotFound if it was deleted."""
     locked = lock_row(credential)
     if locked.revoked_at is not None:
         raise Conflict("This credential is already revoked.", code="revoked")

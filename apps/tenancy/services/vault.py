@@ -37,7 +37,7 @@ class VaultError(Exception):
 
 
 class MasterKeyUnavailable(Unavailable):
-    """This host does not have the installation's master key. Callers get the detail; ``advice`` is for the operator."""
+    """This host does not have the installation's master key. The detail is for callers, ``advice`` for operators."""
 
     def __init__(self, advice: str) -> None:
         super().__init__(
@@ -89,7 +89,7 @@ def seal_all(values: Iterable[tuple[models.Model, str, bytes]]) -> None:
 def unseal(row: models.Model, name: str) -> bytes:
     """Return the decrypted value of the row's column.
 
-    Raises VaultError if none of this host's keys decrypts it, and MasterKeyUnavailable without the installation's key.
+    If no key of this host decrypts it, raises MasterKeyUnavailable without the installation's key, or else VaultError.
     """
     plaintext, _ = _decrypt(row, _field(row, name))
     return plaintext
@@ -215,7 +215,7 @@ def _store_first_id() -> None:
 def _oldest_value() -> tuple[models.Model, SealedField] | None:
     """Return an old row with an encrypted value, and the value's field; None if there is no such row.
 
-    This is the oldest signing key, since every organization has one, or otherwise the oldest row of another table.
+    This is the oldest signing key with a private key, or if there is none, the oldest row of another table.
     """
     for field in sorted(sealed_fields(), key=lambda field: field.model is not SigningKey):
         row = field.model._base_manager.exclude(**{field.attname: None}).order_by("pk").first()

@@ -32,7 +32,7 @@ class Compilation:
     dot: str | None
 
     def to_json(self) -> JsonObject:
-        """Return the compilation as the JSON body of a preview response."""
+        """Return the compilation as JSON data."""
         return {
             "ok": self.ok,
             "target": self.target,

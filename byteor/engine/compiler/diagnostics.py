@@ -138,7 +138,7 @@ def quote(value: object) -> str:
 
 
 def nearest_word(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word that is most similar to a misspelled one, or None if none is similar."""
+    """Return a known word that is similar to a misspelled one, or None if none was found."""
     word = word[:80]
     candidates = list(known)
     if len(candidates) > 64:

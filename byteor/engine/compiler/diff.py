@@ -44,7 +44,10 @@ class SpecDiff:
     truncated: bool = False
 
     def bounded(self, max_bytes: int) -> SpecDiff:
-        """Return the diff with only the first changes and lines, each with a total of at most ``max_bytes`` as JSON."""
+        """Return the diff with only its first changes and lines.
+
+        The changes have at most ``max_bytes`` as JSON in total, and so have the lines.
+        """
         changes = _beginning(self.changes, max_bytes, lambda change: len(json.dumps(change.to_json())))
         lines = self.unified.splitlines(keepends=True)
         shown = _beginning(lines, max_bytes, lambda line: len(json.dumps(line)))

@@ -80,7 +80,7 @@ _LEGEND_WIDTH = 700.0
 
 
 def to_svg(spec: PipelineSpec) -> str:
-    """Draw the graph of a valid spec as an SVG without scripts that follows the reader's light or dark theme."""
+    """Draw the graph of a valid spec as an SVG that follows the reader's light or dark theme and has no scripts."""
     graph = build_graph(spec)
     layout = place_graph(graph, [_width(node) for node in graph.nodes])
     width = max(layout.width, _LEGEND_WIDTH) + 2 * _MARGIN
@@ -108,7 +108,7 @@ def _shorten(text: str) -> str:
 
 
 def _label(node: GraphNode) -> str:
-    """Return a node's name. For a role that lowering inserted, return its kind, since it is drawn next to its stage."""
+    """Return the shortened name of an endpoint or stage, or the kind of a role that lowering inserted."""
     return _shorten(node.id) if node.kind in _HALF_HEIGHTS else node.kind
 
 
@@ -166,7 +166,7 @@ def _lanes(graph: SpecGraph, layout: Layout) -> Iterator[str]:
 def _ports(graph: SpecGraph, layout: Layout, at: list[str], *, ends: bool) -> dict[int, float]:
     """Return each edge's offset from the center of its node, so that the edges of a node do not coincide.
 
-    The edges of a node are sorted by the x coordinates of their next points, which avoids crossings.
+    The edges of a node are sorted by the x coordinates of their next points, to avoid crossings.
     """
     groups: dict[str, list[int]] = {}
     for number, name in enumerate(at):

@@ -65,7 +65,7 @@ def stages_in(document: JsonObject) -> tuple[tuple[str, str], ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """One field of a record. ``accepts`` is the type of the field's value, or a tuple of the permitted strings."""
+    """One field of a record. ``accepts`` is the type of its value or items, or a tuple of permitted strings."""
 
     accepts: Any
     is_optional: bool

@@ -57,7 +57,7 @@ def _stages(plan: GraphPlan, ops: Ops, report: CompileReport) -> Iterator[Wiring
 def _links(
     plan: GraphPlan, connections: list[tuple[int, ConnectionPlan]], names: dict[str, str], report: CompileReport
 ) -> Iterator[WiringLink]:
-    """Yield the links of the valid connections, and report the others."""
+    """Yield the links of the connections with valid ends, and report faults of all connections."""
     for index, connection in connections:
         pointer = f"{_POINTER}/connections/{index}"
         source, target, lane = connection.source or "", connection.target or "", connection.lane
@@ -70,7 +70,7 @@ def _links(
 
 
 def _check_end(name: str, names: dict[str, str], pointer: str, forbidden_side: str, report: CompileReport) -> bool:
-    """Return whether this end of a connection may be at the node ``name``. Report the fault if it may not."""
+    """Return whether this end of a connection may be at the node ``name``, and report a new fault."""
     if report.has_diagnostic_at(pointer):
         return False
     declared_at = names.get(name)

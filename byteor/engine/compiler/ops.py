@@ -34,9 +34,8 @@ class StageOp(Protocol):
     def process(self) -> Process:
         """The function ``(payload: bytes, params: dict | None) -> bytes | None`` that processes a record.
 
-        It returns the new payload, or None to drop the record. ``params`` are the stage's parameters in the config
-        bundle. If the op has an argument, it is passed as the keyword ``argument``. The function must be
-        deterministic.
+        It returns the new payload, or None to drop the record. ``params`` are the stage's parameters, None if
+        it has none. If the op has an argument, the keyword ``argument`` passes it. The function must be deterministic.
         """
 
 
@@ -128,7 +127,7 @@ class Ops:
         return stage.process if argument is None else partial(stage.process, argument=argument)
 
     def check(self, op: str, pointer: str, report: CompileReport) -> None:
-        """Report an op that is unknown or whose argument is invalid."""
+        """Report an op that is unknown or unusable, or whose argument is invalid."""
         key, argument = split_op(op)
         if key in _BUILT_IN:
             validate, example = _BUILT_IN[key]

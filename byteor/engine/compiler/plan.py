@@ -86,7 +86,7 @@ MISPLACED_PARAMS = {"params": "Remove it; the parameters of a stage belong in th
 
 @dataclass(frozen=True, slots=True)
 class RingStagePlan:
-    """A stage of a ring. Fields that could not be read are None."""
+    """A stage of a ring. Missing required fields and unreadable fields are None."""
 
     id: Annotated[str | None, required(NAME)]
     op: Annotated[str | None, required(OP)]
@@ -106,7 +106,7 @@ RING_STAGES = ListOf(
 
 @dataclass(frozen=True, slots=True)
 class RingPlan:
-    """A single ring. Fields that could not be read are None, and so is an absent ``shard_key``."""
+    """A single ring. Missing required fields, unreadable fields and an absent ``shard_key`` are None."""
 
     ingress: Annotated[str | None, required(NAME)]
     egress: Annotated[str | None, required(NAME)]
@@ -122,7 +122,7 @@ class RingPlan:
 
 @dataclass(frozen=True, slots=True)
 class GraphStagePlan:
-    """A stage of a lane graph. Fields that could not be read are None."""
+    """A stage of a lane graph. Missing required fields and unreadable fields are None."""
 
     id: Annotated[str | None, required(NAME)]
     op: Annotated[str | None, required(OP)]
@@ -136,7 +136,7 @@ CAPACITY = Integer(
 
 @dataclass(frozen=True, slots=True)
 class LanePlan:
-    """The lane of a connection. Fields that could not be read are None, and so is an absent ``capacity``."""
+    """The lane of a connection. A missing ``kind``, an absent ``capacity`` and unreadable fields are None."""
 
     kind: Annotated[LaneKind | None, required(LANE_KIND)]
     capacity: Annotated[int | None, PlanField(CAPACITY)]
@@ -151,7 +151,7 @@ LANE = Object(
 
 @dataclass(frozen=True, slots=True)
 class ConnectionPlan:
-    """A connection. Fields that could not be read are None."""
+    """A connection. Missing required fields and unreadable fields are None."""
 
     source: Annotated[str | None, required(REFERENCE, name="from")]
     target: Annotated[str | None, required(REFERENCE, name="to")]
@@ -198,7 +198,7 @@ CONNECTIONS = ListOf(
 
 @dataclass(frozen=True, slots=True)
 class GraphPlan:
-    """A lane graph. Fields that could not be read are None."""
+    """A lane graph. Unreadable fields are None."""
 
     on_full: Annotated[
         OnFull | None,

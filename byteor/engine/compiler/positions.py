@@ -44,7 +44,7 @@ class _RequestedNode:
 class _Tree:
     """The tree of the requested nodes.
 
-    Other nodes are left out, because the pointers of many items below a long key would take quadratic space.
+    A list of all pointers in the document could take quadratic space, because each repeats the keys of its ancestors.
     """
 
     def __init__(self) -> None:

@@ -50,7 +50,7 @@ def reachable_nodes(starts: Iterable[int], successors: Successors) -> set[int]:
 
 
 def find_cycles(successors: Successors, predecessors: Successors) -> list[list[int]]:
-    """Return one cycle of each strongly connected component, starting at the component's lowest node."""
+    """Return a shortest cycle through the lowest node of each strongly connected component that has a cycle."""
     found: list[list[int]] = []
     for component in _components(successors, predecessors):
         start = min(component)

@@ -45,7 +45,7 @@ class ApprovalFacts:
 
 @dataclass(frozen=True, slots=True)
 class EnlistmentFacts:
-    """The agent's progress in a deployment that enlisted it. ``failed_before`` stays true after a retry."""
+    """The agent's progress in a deployment that enlisted it. ``failed_before``: whether it ever failed to activate."""
 
     agent: RolloutAgent
     detail: str = ""

@@ -33,12 +33,12 @@ def is_running_offer(running: RunningFacts | None, offer: OfferFacts) -> bool:
 
 
 def explain_offer(facts: Facts, offer: OfferFacts) -> Statements:
-    """Explain the progress of the agent's offer, its origin, and what affects it."""
+    """Explain the agent's offer: its progress, its origin and what affects it."""
     owner = facts.find(offer.deployment)
     label = facts.label(offer.source, offer.bundle_hash)
     progress = list(_offer_progress(facts, offer, owner, label))
     rollback = list(_rollback(facts, owner, offer, label)) if owner and offer.action is OfferAction.ROLLBACK else []
-    # A rollback is the main reason, unless the agent did not complete it.
+    # A rollback is the main reason, unless the agent failed to roll back or drifted.
     is_incomplete = {B.ROLLBACK_FAILED, B.DRIFTED} & {each.code for each in progress}
     yield from (*progress, *rollback) if is_incomplete else (*rollback, *progress)
     if owner is not None:
@@ -190,7 +190,7 @@ def _failure(code: B, what: str, failure: FailureFacts | None, offer: OfferFacts
 
 
 def explain_missing_offer(facts: Facts) -> Statements:
-    """Explain why the agent has no offer, with the reason for each deployment that could reach it."""
+    """Explain why the agent has no offer, why deployments skip it, and whether a current deployment will reach it."""
     relevant = [each for each in facts.deployments if each.is_current or each.status in _OPEN]
     misses = {each.id: miss for each in relevant if (miss := find_mismatch(facts, each))}
     fitting = [each for each in relevant if each.id not in misses]
@@ -209,7 +209,7 @@ def explain_missing_offer(facts: Facts) -> Statements:
 
 
 def _missed_deployments(facts: Facts, offer: OfferFacts) -> Statements:
-    """Explain why deployments of other pipelines or the current one of the agent's pipeline do not reach the agent."""
+    """Explain why the agent is not offered deployments of other pipelines, or the current one of its own pipeline."""
     source = facts.find(offer.source)
     others = (each for each in facts.deployments if each.status in _OPEN or each.is_current)
     for each in others:

@@ -13,7 +13,7 @@ from byteor.engine.rollout import RolloutAgent
 def explain_target(facts: Facts, owner: DeploymentFacts, offer: OfferFacts) -> Statements:
     """Explain why the deployment that made the offer targets the agent.
 
-    With several waves, also name the agent's wave. If the agent does not count for waves, explain why.
+    For an ``activate`` offer, also name the agent's wave if there are several, or explain why the agent does not count.
     """
     to = f"The deployment of {owner.label}"
     selector = owner.target.selector

@@ -21,8 +21,9 @@ class Verdict(StrEnum):
 class BisectOutcome(StrEnum):
     """The outcome of a bisect.
 
-    ``FOUND``: the first bad version is known. ``NO_CHANGE``: the first and the last version have the same verdict.
-    ``INVERTED``: the first version is bad and the last is good. ``INCONCLUSIVE``: too few versions were tested.
+    ``FOUND``: the first bad version is known. ``NO_CHANGE``: the tested versions begin and end with the same verdict,
+    and no first bad version was found. ``INVERTED``: the first tested version is bad and the last is good.
+    ``INCONCLUSIVE``: too few versions were tested.
     """
 
     FOUND = "found"
@@ -135,7 +136,7 @@ def judge(
     """Return the verdict on a version from its replay. ``OUTPUT_DIFFERS_FROM`` compares the output with ``other``.
 
     If a replay failed for a reason other than a stage error, the version is untestable. A replay that a stage error
-    stopped counts as divergent, unless it stopped as recorded.
+    stopped counts as divergent, unless it stopped as recorded. If ``other`` is None, the output counts as different.
     """
     if error_code not in (None, ErrorCode.STAGE_ERROR):
         return Verdict.UNTESTABLE

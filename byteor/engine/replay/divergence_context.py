@@ -22,7 +22,7 @@ class _NotFound(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Neighbor:
-    """An output record on both sides. A side is None if it has no record with this sequence."""
+    """An output record on the expected and the actual side. A side is None if it has no record with this sequence."""
 
     sequence: int
     expected: bytes | None

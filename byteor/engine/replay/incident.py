@@ -32,7 +32,7 @@ _FIXED: Mapping[str, Mapping[str, object]] = {
     "policy_audit.json": {"policy_version": 1, "stage_failure_policy": "stop_pipeline"}
 }
 _OPTIONAL = ("outcome.json", "runtime_config.json", "single_ring_snapshot.json", "lane_graph_state.json")
-# A document is read into memory as a whole, so it has the same limits as the body of an API request.
+# A document is read into memory as a whole, so it has the default limits of the body of an API request.
 _MAX_DOCUMENT = 4 * 1024 * 1024
 _MAX_NESTING = 200
 _MAX_PATH = 1024
@@ -125,7 +125,7 @@ def build_incident(
     files |= {name: json.dumps(body, sort_keys=True, indent=1).encode() for name, body in documents.items()}
     files |= {f"journal/{lane}.bin": content for lane, content in (journals or {}).items()}
     files |= {f"expected/{egress}.bin": content for egress, content in (expected or {}).items()}
-    # Level 9 would take ten times as long for a journal, and save 0.1 % of its size.
+    # Level 9 would take much longer for a journal, and save little of its size.
     packed = _pack(files, compresslevel=6)
     if sum(map(len, files.values())) > max_unpacked(len(packed)):
         # The bundle compresses so well that the unpacking limit would reject it.

@@ -20,7 +20,7 @@ MAX_COMPARED = 250
 
 
 type Progress = Callable[[int, int], None]
-"""A callback with the number of completed records, which is 0 while the journals are read, and of all records."""
+"""A callback with the number of completed records, which is 0 while the journals are read, and of all known records."""
 
 
 class BadInput(Exception):

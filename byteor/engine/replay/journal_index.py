@@ -4,7 +4,7 @@ The position of a record is its number, from 0, in sequence order (ties: file or
 index uses the highest time up to a record. These times are stored only if the journal's sequences or times decrease.
 
 The file is a header, the offsets (u64 LE), and possibly the highest times (u64 LE). The header has the journal's size
-and a digest of the journal's beginning and end, so that the index of another or an older journal is refused.
+and a digest of the journal's beginning and end, which reveal the index of another or an older journal.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class JournalScan:
 
 
 def scan_journal(source: BinaryIO, on_count: Callable[[int], None] | None = None) -> JournalScan:
-    """Read a whole journal and check its CRCs. Raises BadJournal. ``on_count`` is called with the count so far."""
+    """Read a whole journal and check its CRCs. Raises BadJournal. ``on_count`` is called with the number so far."""
     reader = JournalReader(source)
     records = latest = 0
     is_ordered = True
@@ -64,7 +64,7 @@ def scan_journal(source: BinaryIO, on_count: Callable[[int], None] | None = None
 
 
 def build_index(journal: BinaryIO, target: BinaryIO, on_count: Callable[[int], None] | None = None) -> JournalScan:
-    """Check a journal and write its index, with constant memory. Raises BadJournal.
+    """Check a journal and write its index, without holding all records in memory. Raises BadJournal.
 
     ``on_count`` is called with the number of records so far, and from time to time while they are sorted.
     """
@@ -166,7 +166,7 @@ def _digest(journal: BinaryIO) -> bytes:
 
 
 class JournalIndex:
-    """Reads records of a journal by their position. Raises StaleIndex if the index does not belong to the journal."""
+    """Reads records of a journal by their position. Raises StaleIndex if the index is damaged or of another journal."""
 
     def __init__(self, journal: BinaryIO, index: BinaryIO) -> None:
         self._journal, self._file = journal, index.fileno()

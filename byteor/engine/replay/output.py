@@ -16,7 +16,7 @@ class EgressOutput:
     """The number of frames of an egress, their digest, and the frames themselves unless they are too large."""
 
     def __init__(self, max_bytes: int, egresses: int = 1) -> None:
-        """``egresses`` is the number of egresses, which also share a total limit."""
+        """Keep at most ``max_bytes`` of frames, and at most an equal share of the total limit of all ``egresses``."""
         self.records = 0
         self._digest = hashlib.sha256()
         self._frames: bytearray | None = bytearray()

@@ -24,7 +24,7 @@ def stages_without_parameters(
 
 
 def unchecked_stages(result: Mapping[str, Any] | None) -> list[str]:
-    """Return the ids of the stages that had no parameters in the replay with this result."""
+    """Return the ids of the stages that lacked parameters in the replay with this result."""
     return [note["name"] for note in (result or {}).get("notes", []) if note["code"] == NO_PARAMETERS]
 
 

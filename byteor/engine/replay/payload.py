@@ -159,7 +159,7 @@ def _is_simple(value: Any, depth: int) -> bool:
 
 
 def _exact(value: Any, depth: int) -> Any:
-    """Copy a value with its numbers converted to the doubles that RFC 8785 writes. Raises MalformedPayload."""
+    """Copy a value with large integers and ``Decimal`` numbers converted to equal doubles. Raises MalformedPayload."""
     if isinstance(value, (dict, list)):
         if not depth:
             raise MalformedPayload(DropReason.TOO_DEEP, f"nested deeper than {MAX_DEPTH} levels")
@@ -203,7 +203,7 @@ def count_nodes(value: Any) -> int:
 
 
 def has_decimal(value: Any) -> bool:
-    """Return whether a JSON value contains a ``Decimal``, which is a number that no double represents."""
+    """Return whether a JSON value contains a ``Decimal``, which stands for a number that a double would round."""
     waiting = [value]
     while waiting:
         node = waiting.pop()

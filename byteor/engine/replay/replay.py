@@ -181,7 +181,7 @@ class _Run:
         self._comparisons: dict[str, Comparison] = {}
         self._notes: list[dict[str, Any]] = []
         self._without_parameters: list[str] = []
-        # By egress: the number of expected or of actual frames that are not compared, whichever is higher.
+        # By egress: how many expected or actual frames (the higher number) share a sequence and so are not compared.
         self._shared: dict[str, int] = {}
         self._rank = -1
         self._ingress: str | None = None
@@ -330,7 +330,7 @@ class _Run:
         self._progress(selection.records, selection.records)
 
     def _run_journal(self, runner: PipelineRunner, selection: Selection) -> None:
-        """Run the records of the only ingress. Their ranks are not needed, because their sequences never decrease."""
+        """Run the records of the only journal. Their ranks are not needed, because their sequences never decrease."""
         rows = selection.journals[0].rows(selection.skipped)
         sample = list(islice(rows, _SAMPLES))
         for _, _, _, payload in sample:

@@ -16,17 +16,19 @@ class SideEffectPolicy:
     """The policy that decides on side effects by the server's allowlists.
 
     The ``allowlist`` parameter of a stage can only restrict the server's lists further. ``consented`` means that an
-    approval exists or is not needed.
+    approval exists or is not needed. ``stages`` are the ids and ops of the spec; other side effects are denied.
     """
 
     urls: tuple[Url, ...]
     programs: tuple[str, ...]
     stage_config: Mapping[str, Any]
     consented: bool
+    stages: frozenset[tuple[str, str]]
 
     def decide(self, stage: str, op: str) -> Decision:
-        """Decide on the side effect of a stage. If no allowlist entry matches, deny it even with an approval."""
-        if not (self._server_permits(op) and self._stage_permits(stage, op)):
+        """Decide on the side effect of a stage. Deny it, even with an approval, unless every allowlist permits it."""
+        is_in_spec = (stage, op) in self.stages
+        if not (is_in_spec and self._server_permits(op) and self._stage_permits(stage, op)):
             return Decision.DENY
         return Decision.ALLOW if self.consented else Decision.REQUIRE_APPROVAL
 

@@ -75,7 +75,7 @@ def trace(
 
 
 def _find(journal: Path, index: Path | None, sequence: int) -> Iterator[tuple[int, Record]]:
-    """Yield the records with a sequence, with their positions in sequence order."""
+    """Yield the first ``MAX_RECORDS`` records with a sequence, with their positions in sequence order."""
     if index is not None:
         try:
             with JournalIndex.open(journal, index) as opened:

@@ -17,7 +17,7 @@ from .refusals import DeliveryCode, Refused
 
 
 class KeyStatus(StrEnum):
-    """The life cycle of a signing key. A key is published before it is used, and only the active key signs."""
+    """The life cycle of a signing key. Only the active key signs. The next key is published, but signs nothing yet."""
 
     NEXT = "next"
     ACTIVE = "active"

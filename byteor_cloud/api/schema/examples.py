@@ -28,7 +28,7 @@ PLAN_EXAMPLE = {
 
 
 def example(schema: Mapping[str, Any], components: Mapping[str, Any], name: str = "") -> Any:
-    """Return a plausible value for a schema: its own example or default, or one chosen by its name, format or type."""
+    """Return a plausible value for a schema: one that the schema states, or one chosen by its name, format or type."""
     if "$ref" in schema:
         target = schema["$ref"].rsplit("/", 1)[1]
         return PLAN_EXAMPLE if target == "Plan" else example(components[target], components, name)
@@ -47,7 +47,7 @@ def example(schema: Mapping[str, Any], components: Mapping[str, Any], name: str 
         return {
             name: example(child, components, name)
             for name, child in schema.get("properties", {}).items()
-            if child.keys() != {"description"}  # read-only in an update
+            if child.keys() != {"description"}  # read-only fields of an update have only a description
         }
     if kind == "array":
         return [example(schema.get("items", {}), components, name)]

@@ -152,7 +152,7 @@ class Schema(AutoSchema):
             response["headers"] = {name: self._component("headers", name, RESPONSE_HEADERS[name]) for name in names}
             for name in ALWAYS.get(code, ()):
                 response["headers"][name] = {**RESPONSE_HEADERS[name], "required": True}
-            # Error responses with the usual description become one shared component.
+            # Error responses of the same status with the usual description share a component.
             if code in ERRORS and CONTENT_TYPE in response.get("content", {}):
                 kind = "Open" if self._resource is None else ""
                 same = response["description"] == ERRORS[code][1]

@@ -52,7 +52,11 @@ PROBLEM = {
     },
 }
 ERRORS: dict[str, tuple[type[errors.DomainError], str]] = {
-    "400": (errors.InvalidInput, "The body is malformed or truncated, or a field, a parameter or a header is invalid."),
+    "400": (
+        errors.InvalidInput,
+        "The body is malformed or truncated, a field, a parameter or a header is invalid, or the computation needs too "
+        "much time or memory.",
+    ),
     "401": (
         errors.Unauthenticated,
         "The credential is missing, malformed, unknown, used up, expired or revoked, or its person is deactivated.",
@@ -87,7 +91,7 @@ SUCCESSES = {
     "204": "Success, without a body.",
     "302": "A redirect.",
 }
-# Errors that the server raises before the view runs: for any request, and for requests with a body.
+# Errors that operations need not declare: those that any request can cause, and those of requests with a body.
 _ALWAYS = (errors.InvalidInput, MethodNotAllowed, errors.UriTooLong, errors.HeadersTooLarge)
 _WITH_A_BODY = (errors.RequestTimeout, errors.PayloadTooLarge, errors.UnsupportedMediaType)
 BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})

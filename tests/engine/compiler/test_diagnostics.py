@@ -1,4 +1,4 @@
-"""Every diagnostic code has a faulty plan, whose diagnostic has the expected pointer and hint."""
+"""Each diagnostic code has a plan that causes it, and the diagnostic has the expected pointer and hint."""
 
 from typing import Any
 
@@ -13,7 +13,9 @@ ROWS = [*FAULTS, *GRAPH_FAULTS]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row[0]}{row[3]}")
-def test_fault_gets_expected_code_pointer_and_hint(row: PlanFault, request: pytest.FixtureRequest) -> None:
+def test_edited_plan_gets_diagnostic_with_expected_code_pointer_and_hint(
+    row: PlanFault, request: pytest.FixtureRequest
+) -> None:
     code, base, edit, pointer, hint = row
     plan = request.getfixturevalue(base)
     edit(plan)
@@ -25,7 +27,7 @@ def test_fault_gets_expected_code_pointer_and_hint(row: PlanFault, request: pyte
     assert (compilation.spec is None) is not compilation.ok
 
 
-def test_every_code_has_faulty_plan() -> None:
+def test_every_code_has_plan_that_causes_it() -> None:
     assert set(Code) == {code for code, *_ in ROWS}
 
 
@@ -34,7 +36,7 @@ def test_all_codes_except_lowering_codes_are_errors() -> None:
         assert code.severity == (Severity.INFO if code.startswith("lower.") else Severity.ERROR)
 
 
-def test_all_lane_graph_faults_are_reported_together(graph: Any) -> None:
+def test_several_lane_graph_faults_are_reported_together(graph: Any) -> None:
     graph["name"] = 5
     graph["lane_graph"]["stages"][0]["op"] = "noop"
     graph["lane_graph"]["connections"][3]["to"] = "nowhere"
@@ -53,7 +55,7 @@ def test_all_lane_graph_faults_are_reported_together(graph: Any) -> None:
     ]
 
 
-def test_all_ring_faults_are_reported_together(ring: Any) -> None:
+def test_several_ring_faults_are_reported_together(ring: Any) -> None:
     ring["single_ring"] |= {"shards": 2, "producer": "mpmc", "scheduling": "work_queue"}
     ring["single_ring"]["stages"][0] = {"id": "decode"}
     ring["single_ring"]["stages"][2] = None
@@ -70,7 +72,7 @@ def test_all_ring_faults_are_reported_together(ring: Any) -> None:
     ]
 
 
-def test_fault_is_reported_only_once(ring: Any, graph: Any) -> None:
+def test_malformed_field_is_reported_only_once(ring: Any, graph: Any) -> None:
     ring["single_ring"] |= {"shards": 2, "ordering": "per_key", "shard_key": 7}
     ring["single_ring"]["stages"][1]["depends_on"] = ["Décode"]
     graph["lane_graph"]["connections"][0]["lane"] = {"kind": "sequenced_slots", "capacity": None}
@@ -92,7 +94,7 @@ def test_fault_is_reported_only_once(ring: Any, graph: Any) -> None:
         assert [d.pointer for d in compile_plan(plan).diagnostics] == pointers
 
 
-def test_unreadable_node_or_list_is_not_reported_as_unconnected(graph: Any) -> None:
+def test_unreadable_nodes_or_connections_cause_no_report_of_unconnected_nodes(graph: Any) -> None:
     graph["lane_graph"]["stages"][1] = 5
     graph["lane_graph"]["egress"] = ["out", 1]
     unread = {"/lane_graph/egress/1", "/lane_graph/stages/1"}
@@ -255,7 +257,7 @@ def test_diagnostic_is_written_as_json(ring: Any) -> None:
         (b"", "a Python bytes"),
     ],
 )
-def test_quote_formats_any_value_as_one_ascii_line(value: object, text: str) -> None:
+def test_quote_formats_value_as_one_ascii_line(value: object, text: str) -> None:
     assert quote(value) == text
 
 

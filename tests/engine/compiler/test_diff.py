@@ -14,7 +14,7 @@ def changes(old: PipelineSpec, new: PipelineSpec) -> list[tuple[Any, ...]]:
     return [(c.change, c.what, c.name, c.old, c.new) for c in diff_specs(old, new).changes]
 
 
-def test_ring_diff_lists_every_change(ring: Any) -> None:
+def test_ring_diff_lists_changed_name_ops_stages_endpoints_dependencies_and_policies(ring: Any) -> None:
     old = spec_of(ring)
     ring["name"] = "trades"
     ring["single_ring"] |= {"egress": "out", "shards": 4, "ordering": "per_key", "shard_key": "id"}
@@ -56,7 +56,7 @@ def test_stage_order_is_compared_only_for_shared_stages(golden: Callable[[str], 
     ]
 
 
-def test_lane_graph_diff_lists_every_change(graph: Any) -> None:
+def test_lane_graph_diff_lists_changed_stages_dependencies_lanes_roles_and_policies(graph: Any) -> None:
     old = spec_of(graph)
     graph["lane_graph"]["on_full"] = "drop"
     graph["lane_graph"]["features"] = ["sequenced_slots"]

@@ -63,7 +63,7 @@ def plan_of_forty_stages() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["contract-ring", "contract-graph", "graph-mixed-router", "graph-direct", "40"])
-def test_nodes_are_inside_drawing_and_do_not_overlap(name: str, golden: Callable[[str], Any]) -> None:
+def test_drawn_nodes_do_not_overlap_and_lanes_lead_downward(name: str, golden: Callable[[str], Any]) -> None:
     plan = plan_of_forty_stages() if name == "40" else golden(name)
     compilation = compile_plan(plan)
     svg = to_svg(spec_of(plan))
@@ -82,7 +82,7 @@ def test_nodes_are_inside_drawing_and_do_not_overlap(name: str, golden: Callable
         assert placed[edge.source][3] < placed[edge.target][1]
 
 
-def test_every_node_and_lane_kind_has_class_and_legend(golden: Callable[[str], Any]) -> None:
+def test_lane_graph_drawing_marks_node_and_lane_kinds_and_has_legend(golden: Callable[[str], Any]) -> None:
     svg = to_svg(spec_of(golden("graph-mixed-router")))
 
     for kind in ("ingress", "egress", "stage", "router", "merge", "bridge"):
@@ -96,7 +96,7 @@ def test_every_node_and_lane_kind_has_class_and_legend(golden: Callable[[str], A
     assert ">inserted router</text>" in svg
 
 
-def test_text_in_drawing_is_escaped_and_shortened() -> None:
+def test_text_is_escaped_in_svg_and_dot_and_shortened_in_svg() -> None:
     op = 'exec:/bin/echo|<script>alert("&")</script>|\\n'
     ring = SingleRing(
         "in<", "out", 1, "strict", "single", "dedicated", None, (RingStage("s" * 63, op), RingStage("b", op))
@@ -113,7 +113,7 @@ def test_text_in_drawing_is_escaped_and_shortened() -> None:
     assert r'[label="b\nexec:/bin/echo|<script>alert(\"&\")</script>|\\n", shape=box' in dot
 
 
-def test_dot_text_matches_earlier_releases(graph: Any) -> None:
+def test_dot_lines_of_lane_graph_nodes_match_earlier_releases(graph: Any) -> None:
     assert to_dot(spec_of(graph)).splitlines()[3:9] == [
         '  "in" [label="in", shape=cds];',
         '  "a" [label="a\\nidentity", shape=box, style="rounded"];',

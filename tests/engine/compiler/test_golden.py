@@ -79,7 +79,7 @@ def test_spec_hashes_do_not_depend_on_hash_seed_or_locale() -> None:
     assert outputs.pop().count(b"sha256:") == len(NAMES)
 
 
-def test_golden_plan_drawing_shows_every_stage() -> None:
+def test_golden_spec_drawings_show_every_stage() -> None:
     for name in NAMES:
         spec = decode((GOLDEN / f"{name}.spec.kv").read_text())
         for stage, _ in spec.stages:

@@ -45,7 +45,7 @@ def test_unknown_keys_and_line_order_are_ignored(kv: str) -> None:
     assert encode(decode("".join(unknown + lines[::-1]))) == kv
 
 
-def test_model_with_missing_lists_decodes_to_empty_lists() -> None:
+def test_lane_graph_without_lists_decodes_to_empty_lists() -> None:
     spec = decode("spec.v=1\nspec.model=lane_graph\nspec.name=a\nlane_graph.on_full=block\n")
 
     assert spec_to_json(spec) == {
@@ -133,7 +133,7 @@ def test_damaged_text_error_names_line(kv: str, *, old: str, new: str, line: int
     assert str(refusal.value) == f"line {line}: {refusal.value.message}"
 
 
-def test_incomplete_text_is_refused(kv: str) -> None:
+def test_incomplete_or_binary_text_is_refused(kv: str) -> None:
     with pytest.raises(KvError, match="line 17: the text must end with a newline"):
         decode(kv.removesuffix("\n"))
     with pytest.raises(KvError, match=r"line 1: the key spec\.v is missing"):

@@ -12,7 +12,7 @@ EXAMPLE = Path(__file__).parent / "example_stages"
 
 
 def install(folder: Path, name: str, entry_points: dict[str, str]) -> None:
-    """Write the same metadata as the installation of a wheel."""
+    """Write metadata with entry points, like those of an installed wheel."""
     metadata = folder / f"{name}-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
@@ -86,7 +86,7 @@ def test_uninstalled_op_is_unknown(ring: Any) -> None:
         ("Upper", "acme_stages", "its key is not a lowercase word"),
     ],
 )
-def test_broken_package_affects_only_its_own_op(
+def test_broken_entry_point_affects_only_its_own_op(
     site: Path, ring: Any, monkeypatch: pytest.MonkeyPatch, *, key: str, value: str, why: str
 ) -> None:
     acme = importlib.import_module("acme_stages")

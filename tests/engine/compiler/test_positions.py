@@ -60,7 +60,9 @@ def test_locate_finds_member_keys_and_item_starts(pointer: str, line: int, colum
         ("no pointer", 1, 2),
     ],
 )
-def test_locate_returns_nearest_ancestor_of_missing_value(pointer: str, line: int, column: int) -> None:
+def test_locate_returns_nearest_existing_ancestor_if_pointer_leads_nowhere(
+    pointer: str, line: int, column: int
+) -> None:
     assert locate(TEXT, [pointer]) == {pointer: (line, column)}
 
 

@@ -244,7 +244,7 @@ def expected_stage_order(plan: dict[str, Any]) -> list[str]:
 
 @given(plans)
 @settings(max_examples=40, deadline=None)
-def test_every_valid_spec_can_be_drawn(plan: dict[str, Any]) -> None:
+def test_spec_of_random_plan_can_be_drawn(plan: dict[str, Any]) -> None:
     _, spec, _ = compiled(plan)
 
     assert to_svg(spec) == to_svg(spec)
@@ -342,7 +342,7 @@ def test_changed_plan_gets_error_or_new_spec_hash_unless_equivalent(
 
 @given(json_values, st.none() | st.text(max_size=5))
 @settings(max_examples=150, deadline=None)
-def test_compile_plan_never_raises_for_json_values(value: Any, target: str | None) -> None:
+def test_compile_plan_refuses_random_json_values_without_raising(value: Any, target: str | None) -> None:
     for plan in (value, {"plan_v": 1, "target": "lane_graph", "lane_graph": value}, {"single_ring": value}):
         compilation = compile_plan(plan, target=target)
 
@@ -352,7 +352,7 @@ def test_compile_plan_never_raises_for_json_values(value: Any, target: str | Non
 
 @given(plans, st.data())
 @settings(max_examples=150, deadline=None)
-def test_changed_kv_text_is_refused_or_decodes(plan: dict[str, Any], data: st.DataObject) -> None:
+def test_changed_kv_text_decodes_or_raises_kv_error(plan: dict[str, Any], data: st.DataObject) -> None:
     _, spec, kv = compiled(plan)
     lines = kv.splitlines(keepends=True)
     index = data.draw(st.integers(0, len(lines) - 1))

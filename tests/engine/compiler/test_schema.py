@@ -30,7 +30,9 @@ def test_plan_schema_accepts_plan_that_compiles(ring: Any, graph: Any) -> None:
 
 @pytest.mark.parametrize("wrong", [None, True, 0, -1, 1.5, float("inf"), float("nan"), 10**400, "", "A", [], {}])
 @pytest.mark.parametrize("target", ["single_ring", "lane_graph"])
-def test_plan_that_violates_plan_schema_does_not_compile(wrong: Any, target: str, ring: Any, graph: Any) -> None:
+def test_plan_that_violates_plan_schema_in_used_field_does_not_compile(
+    wrong: Any, target: str, ring: Any, graph: Any
+) -> None:
     validator = jsonschema.Draft202012Validator(plan_schema())
     base = ring if target == "single_ring" else graph
     payload = base[target]

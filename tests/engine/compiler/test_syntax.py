@@ -9,7 +9,7 @@ HUGE = "1" + "0" * 400
 
 
 @pytest.mark.parametrize("as_bytes", [False, True])
-def test_parse_plan_reads_valid_json_as_python_does(as_bytes: bool, ring: Any) -> None:
+def test_parse_plan_reads_same_plan_as_python_json_parser(as_bytes: bool, ring: Any) -> None:
     text = json.dumps(ring | {"description": "é𝄞\\u0000 \\\ud834\udd1e"}, indent=2)
 
     assert parse_plan(text.encode() if as_bytes else text) == json.loads(text)

@@ -17,7 +17,7 @@ VALUES = st.recursive(
 
 
 def test_members_are_written_in_plan_schema_order() -> None:
-    # The keys are in the order of a PostgreSQL jsonb column: shorter keys first.
+    # The outer keys are in the order of a PostgreSQL jsonb column: shorter keys first.
     plan = {
         "x": 1,
         "name": "fan",
@@ -72,7 +72,7 @@ def test_written_golden_plan_parses_to_same_plan(path: Path) -> None:
 
 
 @given(VALUES)
-def test_any_written_value_parses_to_same_value(value: Any) -> None:
+def test_written_random_json_value_parses_to_same_value(value: Any) -> None:
     text = write_plan(value)
 
     assert json.loads(text) == value

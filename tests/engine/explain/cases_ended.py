@@ -1,4 +1,4 @@
-"""Cases of failed, rolled back and aborted deployments, drift, late joiners, retries and drained agents."""
+"""Other cases, such as failed, rolled back and aborted deployments, drift, late joiners, retries and drained agents."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ CASES = [*REACHED, *PENDING, *ENDED]
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_explain_returns_expected_reasons_and_events(case: Case) -> None:
+def test_explain_returns_expected_summary_reasons_and_events(case: Case) -> None:
     explanation = explain(case.facts)
 
     assert explanation.summary == case.summary
@@ -79,7 +79,7 @@ def test_explanation_without_planned_changes_states_what_agent_runs(known: Facts
 
 
 @pytest.mark.parametrize("current", [True, False])
-def test_failed_agent_is_retried_only_while_active_deployment_is_current(current: bool) -> None:
+def test_retry_in_active_deployment_is_announced_only_while_deployment_is_current(current: bool) -> None:
     owner = new(S.ACTIVE, is_current=current, enlistment=enlistment(P.FAILED))
 
     events = {event.code: event.detail for event in explain(facts(owner, offer=offer(NEW, P.FAILED))).next}
@@ -90,7 +90,7 @@ def test_failed_agent_is_retried_only_while_active_deployment_is_current(current
 
 
 @pytest.mark.parametrize("failed_before", [True, False])
-def test_retry_is_explained_only_for_agent_that_failed_before(failed_before: bool) -> None:
+def test_agent_offered_after_activation_has_retry_explained_only_if_it_failed_before(failed_before: bool) -> None:
     owner = old(
         enlistment=enlistment(P.OFFERED, counted=False, offered=60, failed_before=failed_before),
         actions={"retry": ActionFacts("bob", ago(90), "disk replaced")},
@@ -108,7 +108,7 @@ def test_cases_cover_every_code() -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_every_text_is_complete_sentence(case: Case) -> None:
+def test_texts_end_with_one_period_and_events_are_sorted_by_time(case: Case) -> None:
     explanation = explain(case.facts)
 
     for sentence in (
@@ -126,7 +126,7 @@ def test_every_text_is_complete_sentence(case: Case) -> None:
     assert [event.at for event in explanation.next[len(times) :]] == [None] * (len(explanation.next) - len(times))
 
 
-def test_findings_name_deployment_and_approval() -> None:
+def test_findings_refer_to_their_deployment_approval_and_config_hash() -> None:
     waiting = explain(facts(new(S.PENDING_APPROVAL, approval=APPROVAL), old(), **SETTLED)).because[1]
     bad = explain(facts(old(enlistment=None, known_bad="it failed", config_hash="sha256:1"))).because[1]
     local_rollback = explain(
@@ -145,7 +145,7 @@ def test_heartbeat_is_overdue_after_two_intervals(silent_s: int, word: str) -> N
     assert (explanation.next[0].code, explanation.next[0].detail) == (N.HEARTBEAT, f"Its next heartbeat is {word}.")
 
 
-def test_deployment_stopped_before_current_offer_is_not_mentioned() -> None:
+def test_stopped_deployment_older_than_current_offer_is_not_mentioned() -> None:
     ended = replace(new(S.FAILED, enlistment=enlistment(P.PENDING, 1), reason="aborted"), id=UUID(int=1))
 
     codes = [finding.code for finding in explain(facts(old(), ended, **SETTLED)).because]

@@ -21,7 +21,7 @@ LETTERS = {"g": GOOD, "b": BAD, "u": SKIP}
 
 
 def bisect(truth: str, *, exhaustive: bool = False) -> tuple[BisectPlan, int]:
-    """Run a bisect to completion. Return its last plan and the number of replayed versions."""
+    """Run a bisect to completion. Return its last plan and the number of versions that were good or bad."""
     versions = [f"v{number}" for number in range(len(truth))]
     verdicts: dict[str, Verdict] = {}
     for _ in range(len(truth) + 1):
@@ -94,7 +94,7 @@ def test_bisect_outcome_matches_history(truth: str, outcome: BisectOutcome) -> N
         ("uug", BisectPlan((), BisectOutcome.INCONCLUSIVE)),
     ],
 )
-def test_exhaustive_bisect_reports_whether_history_is_monotone(truth: str, plan: BisectPlan) -> None:
+def test_exhaustive_bisect_reports_monotonicity_only_if_two_versions_are_testable(truth: str, plan: BisectPlan) -> None:
     assert bisect(truth, exhaustive=True)[0] == plan
     assert plan_bisect(["a", "b"], {}, exhaustive=True) == BisectPlan(("a", "b"))
 

@@ -58,7 +58,7 @@ def test_first_difference_names_egress_sequence_and_digests(bundle: MakeBundle, 
     json.dumps(found)
 
 
-def test_truncated_comparison_keeps_differing_parts() -> None:
+def test_truncated_comparison_keeps_differing_stage() -> None:
     one: dict[str, Any] = {"in": 1, "out": 1, "dropped": 0, "errors": 0, "drops": {}}
     stages = {f"stage-{number:05}".ljust(63, "x"): one for number in range(20_000)}
     last = next(reversed(stages))

@@ -23,7 +23,7 @@ def redact(rule: str, value: object) -> Any:
 # --- rejected records
 
 
-def test_record_passes_unchanged_without_parameters() -> None:
+def test_dataguard_op_without_parameters_has_no_guard() -> None:
     for op in ("dataguard_check", "dataguard_redact", "dataguard_fused"):
         assert build_guard(op, None) is build_guard(op, {}) is None
 
@@ -99,7 +99,7 @@ def test_fused_checks_payload_before_redacting() -> None:
         ("a:truncate=9", {"a": [1, 2]}, {"a": "[1,2]"}),
     ],
 )
-def test_rule_redacts_its_field(rule: str, value: object, result: object) -> None:
+def test_redaction_rule_returns_expected_value(rule: str, value: object, result: object) -> None:
     assert redact(rule, value) == result
 
 
@@ -169,7 +169,7 @@ def test_rule_changes_only_its_field(value: dict[str, Any], action: str) -> None
 # --- invalid parameters
 
 
-def test_all_parameter_errors_are_reported_together() -> None:
+def test_several_parameter_errors_are_reported_together() -> None:
     params = {
         "schema": {
             "properties": {"a/b": {"pattern": "(?=x)"}},
@@ -222,11 +222,11 @@ def test_all_parameter_errors_are_reported_together() -> None:
         ("http_post:http://x", 5, []),
     ],
 )
-def test_check_params_reports_each_error(op: str, params: object, expected: list[tuple[str, str]]) -> None:
+def test_check_params_returns_expected_errors(op: str, params: object, expected: list[tuple[str, str]]) -> None:
     assert errors(op, params) == expected
 
 
-def test_parameter_error_names_valid_values() -> None:
+def test_error_about_on_reject_names_valid_values() -> None:
     assert check_params("dataguard_check", {"schema": True, "on_reject": 1}) == [
         ParamError("/on_reject", "params.choice", "must be drop or stop")
     ]

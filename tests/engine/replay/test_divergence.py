@@ -40,7 +40,7 @@ from tests.engine.replay.replays import RECORDS, MakeBundle, MakeRing, frames, r
         ),
     ],
 )
-def test_replay_reports_its_first_divergence(
+def test_replay_reports_first_divergence_if_there_is_one(
     bundle: MakeBundle, ring: MakeRing, expected: list[Frame], divergence: tuple[Any, ...] | None
 ) -> None:
     records = [Record(1, 0, b"aa"), Record(2, 0, b"bb")]
@@ -95,7 +95,7 @@ def test_expected_frames_of_unknown_egress_are_reported_as_missing(bundle: MakeB
     )
 
 
-def test_divergence_with_lowest_sequence_is_reported(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_divergence_with_lowest_sequence_is_reported_for_single_ingress(bundle: MakeBundle, ring: MakeRing) -> None:
     expected = {"z": frames(Frame(3, b"")), "b": frames(Frame(2, b"")), "a": frames(Frame(2, b""))}
 
     outcome = run(bundle(ring("identity"), expected=expected))

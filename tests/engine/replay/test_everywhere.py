@@ -1,4 +1,4 @@
-"""An artifact has the same result with every hash seed, time zone, locale and supported Python version."""
+"""An artifact's result does not depend on the hash seed, time zone, locale or supported Python version."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ _MEMORY = 4 * 1024 * 1024
 
 
 def mutated(data: bytes, source: random.Random) -> bytes:
-    """Return the data with a few bytes flipped, removed, repeated, replaced or inserted."""
+    """Return the data with bytes flipped, removed, repeated, replaced, inserted or cut off."""
     changed = bytearray(data)
     for _ in range(source.randint(1, 4)):
         at = source.randrange(len(changed) + 1)

@@ -91,7 +91,7 @@ def test_non_canonical_spec_is_rejected(root: Path, ring: MakeRing, documents: D
         ),
     ],
 )
-def test_value_of_wrong_type_is_rejected(
+def test_document_with_invalid_value_is_rejected(
     root: Path, ring: MakeRing, documents: Documents, name: str, values: dict[str, Any], detail: str
 ) -> None:
     write(root, encode(ring("identity")), documents | {name: documents.get(name, {}) | values})
@@ -144,7 +144,7 @@ def reasons(root: Path) -> list[RejectionReason]:
     return caught.value.reasons
 
 
-def test_all_bundle_faults_are_reported_together(root: Path) -> None:
+def test_several_bundle_faults_are_reported_together(root: Path) -> None:
     (root / "spec.kv").write_text("spec.v=2\n")
     (root / "spec_validation.json").write_text("{}")
     (root / "runtime.json").write_text('{"crate": {"name": "x"}}')
@@ -246,7 +246,9 @@ def test_bundle_from_earlier_release_is_valid(root: Path) -> None:
     assert list(found.expected) == ["out"]
 
 
-def test_document_with_too_many_values_is_rejected_early(root: Path, ring: MakeRing, documents: Documents) -> None:
+def test_document_with_too_many_values_is_rejected_within_limited_memory(
+    root: Path, ring: MakeRing, documents: Documents
+) -> None:
     write(root, encode(ring("identity")), documents)
     poison = b'{"a":[' + b"[]," * 1_000_000 + b"[]]}"
     (root / "environment.json").write_bytes(poison)

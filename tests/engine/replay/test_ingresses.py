@@ -23,7 +23,7 @@ from tests.engine.replay.replays import MakeBundle, MakeRing, frames, run
 
 
 def graph(connections: str, ops: Mapping[str, str] | None = None, **more: Any) -> PipelineSpec:
-    """Compile a graph: ``a>s b>s s>out``. Names that start with ``in`` and ``out`` are endpoints."""
+    """Compile a graph: ``ina>s inb>s s>out``. Names that start with ``in`` and ``out`` are endpoints."""
     pairs = [part.split(">") for part in connections.split()]
     names = list(dict.fromkeys(name for pair in pairs for name in pair))
     stages = [name for name in names if not name.startswith(("in", "out"))]
@@ -70,7 +70,7 @@ def outputs(outcome: ReplayOutcome, egress: str = "out") -> list[tuple[int, byte
 TWO = "ina>s inb>s s>out"
 
 
-def test_journals_are_merged_by_time_then_endpoint_then_position(tmp_path: Path) -> None:
+def test_merge_by_time_keeps_sequence_order_within_each_ingress(tmp_path: Path) -> None:
     a = [Record(3, 30, b"a3"), Record(1, 20, b"a1"), Record(2, 10, b"a2"), Record(3, 30, b"a3'")]
     b = [Record(9, 20, b"b9"), Record(10, 5, b"b10"), Record(11, 30, b"b11"), Record(12, 31, b"b12")]
 
@@ -166,7 +166,7 @@ def test_drops_and_stops_name_their_ingress(tmp_path: Path) -> None:
     assert run(other, stage_config=config).result["reproduced"] is False
 
 
-def test_reproduced_is_true_if_replay_stops_as_recorded(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_reproduced_is_true_only_if_replay_stops_or_completes_as_recorded(bundle: MakeBundle, ring: MakeRing) -> None:
     incident = bundle(ring("dataguard_check"), [Record(1, 1, b"[]")])
     stop = {"s0": {"schema": True, "on_reject": "stop"}}
 

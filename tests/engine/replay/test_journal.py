@@ -38,7 +38,7 @@ def read(data: bytes) -> tuple[list[Record], str | None]:
 
 
 @given(records)
-def test_journal_round_trips(items: list[Record]) -> None:
+def test_journal_round_trips_except_for_trailing_zero_records_in_version_1(items: list[Record]) -> None:
     assert read(encode_journal(items)) == (items, None)
     last = next((at for at, item in reversed([*enumerate(items, 1)]) if item != Record(0, 0, b"")), 0)
     zeros = f"zeros instead of a record at offset {len(encode_journal(items[:last]))}"
@@ -46,7 +46,9 @@ def test_journal_round_trips(items: list[Record]) -> None:
 
 
 @given(records.filter(bool), st.data())
-def test_truncated_journal_yields_complete_records_and_warning(items: list[Record], data: st.DataObject) -> None:
+def test_truncated_journal_yields_complete_records_and_warns_about_torn_record(
+    items: list[Record], data: st.DataObject
+) -> None:
     whole = encode_journal(items)
     cut = data.draw(st.integers(8, len(whole) - 1))
     ends = [len(encode_journal(items[:count])) for count in range(len(items) + 1)]
@@ -217,7 +219,7 @@ def test_frames_round_trip(items: list[Frame]) -> None:
 
 
 @given(frames.filter(bool), st.data())
-def test_truncated_frames_raise_error(items: list[Frame], data: st.DataObject) -> None:
+def test_frames_cut_off_inside_frame_raise_error(items: list[Frame], data: st.DataObject) -> None:
     whole = b"".join(encode_frame(item) for item in items)
     ends = {len(b"".join(encode_frame(item) for item in items[:count])) for count in range(len(items))}
     cut = data.draw(st.integers(0, len(whole) - 1).filter(lambda cut: cut not in ends))
@@ -228,7 +230,7 @@ def test_truncated_frames_raise_error(items: list[Frame], data: st.DataObject) -
     assert caught.value.offset == max(end for end in ends if end < cut)
 
 
-def test_journal_format_matches_earlier_releases() -> None:
+def test_version_1_journal_format_matches_earlier_releases() -> None:
     data = (GOLDEN / "journal.bin").read_bytes()
 
     assert read(data) == (RECORDS, None)

@@ -54,7 +54,7 @@ def test_index_finds_every_record_by_position_sequence_and_time(
             assert index.find_time(number) == sum(time < number for time in highest)
 
 
-def test_index_of_another_or_changed_journal_is_refused(tmp_path: Path) -> None:
+def test_damaged_index_and_index_of_changed_journal_are_refused(tmp_path: Path) -> None:
     items = [Record(number, number, b"x" * 100) for number in range(2000)]
     indexed(tmp_path, items).close()
     journal, index = tmp_path / "in.bin", tmp_path / "in.idx"
@@ -103,7 +103,7 @@ def test_arbitrary_bytes_are_not_accepted_as_index(tmp_path_factory: pytest.Temp
         assert len(os.listdir("/proc/self/fd")) == opened
 
 
-def test_pages_contain_every_record_once_in_order(tmp_path: Path) -> None:
+def test_page_shows_records_in_order_from_position_sequence_or_time(tmp_path: Path) -> None:
     items = [Record(10 + number, 100 * number, b'{"n":%d}' % number) for number in range(5)]
     items[3] = Record(13, 300, b"\xff")
     with indexed(tmp_path, items) as index:

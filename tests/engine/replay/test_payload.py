@@ -64,7 +64,7 @@ def test_parse_payload_returns_value_or_raises_malformed_payload(data: bytes) ->
         (b"[" * 1_000_000, "nests deeper than 64"),
     ],
 )
-def test_parse_payload_refuses_lenient_json(payload: bytes, why: str) -> None:
+def test_parse_payload_refuses_invalid_ambiguous_or_too_deep_json(payload: bytes, why: str) -> None:
     with pytest.raises(MalformedPayload, match=why):
         parse_payload(payload)
 
@@ -108,7 +108,7 @@ def test_number_without_exact_double_is_parsed_but_has_no_canonical_json(payload
 
 
 @pytest.mark.parametrize("value", [2**53 + 1, float("nan"), "\ud800", {"\ud800": 1}, {1: 2}, object(), b""])
-def test_encode_payload_refuses_non_json_values(value: object) -> None:
+def test_encode_payload_refuses_values_without_canonical_json(value: object) -> None:
     with pytest.raises(MalformedPayload):
         encode_payload(value)
 

@@ -88,7 +88,7 @@ def test_replay_outcome_contains_result_audit_and_frames(bundle: MakeBundle, spe
     json.dumps([outcome.audit, outcome.result])  # does not raise, because both are JSON data
 
 
-def test_records_run_in_sequence_order_and_last_n_selects_last(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_records_of_ingress_run_in_sequence_order_and_last_n_selects_last(bundle: MakeBundle, ring: MakeRing) -> None:
     numbers = [5, 1, 4, 2, 3, 3]
     records = [Record(number, at, b"%d.%d" % (number, at)) for at, number in enumerate(numbers)]
     ordered = [Frame(n, b"%d.%d" % (n, at)) for n, at in ((1, 1), (2, 3), (3, 4), (3, 5), (4, 2), (5, 0))]

@@ -68,7 +68,7 @@ def test_ring_stages_run_in_order_and_dropped_record_skips_rest(ring: MakeRing) 
     assert (result.actions, result.error) == ((), None)
 
 
-def test_ring_without_stages_passes_every_record(ring: MakeRing) -> None:
+def test_ring_without_stages_passes_record(ring: MakeRing) -> None:
     assert run_pipeline(ring(), records(b"a")).outputs == (Output("out", 1, b"a"),)
 
 

@@ -68,7 +68,7 @@ EXPECTED: dict[str, Callable[[Fraction, Fraction], bool]] = {
         ({"enum": [{"pattern": "("}], "format": "regex"}, []),
     ],
 )
-def test_unsupported_or_malformed_schema_is_refused(document: object, expected: list[tuple[str, str]]) -> None:
+def test_schema_check_returns_expected_errors(document: object, expected: list[tuple[str, str]]) -> None:
     assert errors("dataguard_check", {"schema": document}) == [(f"/schema{at}", code) for at, code in expected]
 
 
@@ -133,7 +133,7 @@ def test_schema_accepts_only_valid_values(document: object, valid: object, inval
 
 @st.composite
 def number_texts(draw: st.DrawFn) -> str:
-    """Draw numbers as JSON text, many of which a double cannot represent."""
+    """Draw a number as JSON text. A double cannot represent many of these numbers."""
     near = draw(st.sampled_from([0, 1, 19, 2**53, 2**63, 2**64, 10**20, 10**30]))
     whole = draw(st.sampled_from(["", "-"])) + str(near + draw(st.integers(0, 3)))
     fraction = draw(st.sampled_from(["", ".5", ".25", ".9", ".99", ".01", ".0000000000000000000001"]))
@@ -141,7 +141,7 @@ def number_texts(draw: st.DrawFn) -> str:
 
 
 @given(text=number_texts(), limit=number_texts(), keyword=st.sampled_from([*EXPECTED]))
-@settings(max_examples=600)  # a third of them have a usable limit; rejecting the others would fail a health check
+@settings(max_examples=600)  # only some of them have a usable limit; rejecting the others would fail a health check
 @example(text="9007199254740993.5", limit="1", keyword="multipleOf")
 @example(text="99999999999999999999.9", limit="1e20", keyword="minimum")
 def test_numbers_are_compared_exactly(text: str, limit: str, keyword: str) -> None:

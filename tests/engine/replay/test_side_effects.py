@@ -13,9 +13,10 @@ HOOK = "http_post:http://hooks.example/replay/a"
 TR = "exec:/usr/bin/tr|a-z|A-Z"
 
 
-def policy(*, consented: bool = True, config: Any = None) -> SideEffectPolicy:
+def policy(*ops: str, consented: bool = True, config: Any = None) -> SideEffectPolicy:
+    stages = frozenset(("s", op) for op in ops)
     return SideEffectPolicy(
-        (parse_url_prefix("http://hooks.example/replay"),), ("/usr/bin/tr",), config or {}, consented
+        (parse_url_prefix("http://hooks.example/replay"),), ("/usr/bin/tr",), config or {}, consented, stages
     )
 
 
@@ -37,10 +38,10 @@ def policy(*, consented: bool = True, config: Any = None) -> SideEffectPolicy:
     ],
 )
 def test_side_effect_must_be_on_server_allowlists(op: str, decision: Decision) -> None:
-    assert policy().decide("s", op) is decision
+    assert policy(op).decide("s", op) is decision
     expected = Decision.REQUIRE_APPROVAL if decision is Decision.ALLOW else Decision.DENY
-    assert policy(consented=False).decide("s", op) is expected
-    assert SideEffectPolicy((), (), {}, True).decide("s", op) is Decision.DENY
+    assert policy(op, consented=False).decide("s", op) is expected
+    assert SideEffectPolicy((), (), {}, True, frozenset({("s", op)})).decide("s", op) is Decision.DENY
 
 
 @pytest.mark.parametrize(
@@ -60,14 +61,23 @@ def test_side_effect_must_be_on_server_allowlists(op: str, decision: Decision) -
 def test_stage_allowlist_narrows_server_allowlists(allowlist: Any, hook: Decision, tr: Decision) -> None:
     config = {"s": {"allowlist": allowlist}, "other": {"allowlist": []}}
 
-    assert (policy(config=config).decide("s", HOOK), policy(config=config).decide("s", TR)) == (hook, tr)
+    found = policy(HOOK, TR, config=config)
+    assert (found.decide("s", HOOK), found.decide("s", TR)) == (hook, tr)
 
 
 def test_stage_allowlist_cannot_widen_server_allowlists() -> None:
     config = {"s": {"allowlist": ["http://evil.example", "/bin/sh"]}}
 
-    assert policy(config=config).decide("s", "http_post:http://evil.example") is Decision.DENY
-    assert policy(config=config).decide("s", "exec:/bin/sh|-c|id") is Decision.DENY
+    for op in ("http_post:http://evil.example", "exec:/bin/sh|-c|id"):
+        assert policy(op, config=config).decide("s", op) is Decision.DENY
+
+
+def test_side_effect_must_be_one_of_spec() -> None:
+    found = policy(HOOK)
+
+    assert found.decide("s", HOOK) is Decision.ALLOW
+    assert found.decide("other", HOOK) is Decision.DENY
+    assert found.decide("s", HOOK + "/b") is Decision.DENY
 
 
 def test_error_of_failed_side_effect_becomes_stage_error_detail(ring: Any) -> None:

@@ -52,7 +52,7 @@ def test_equivalent_inputs_yield_same_bytes(world: Any) -> None:
     assert again == world.bundle()
 
 
-def test_standard_tar_reads_and_writes_same_archive(world: Any) -> None:
+def test_python_tarfile_reads_and_rewrites_same_archive(world: Any) -> None:
     archive = world.bundle().tar
 
     written = io.BytesIO()
@@ -97,7 +97,7 @@ def test_bundle_without_approval_has_no_credential(world: Any) -> None:
     assert opened.manifest.approved_at is None
 
 
-def test_build_refuses_contradictory_inputs(world: Any) -> None:
+def test_build_refuses_invalid_or_contradictory_inputs(world: Any) -> None:
     for about, spec_kv, approval in (
         (world.about(), b"other", world.credential()),
         (world.about(), world.spec_kv, None),
@@ -194,7 +194,7 @@ def test_non_canonical_manifest_is_refused(world: Any) -> None:
     ("name", "content"),
     [("runtime_config.json", b"[]"), ("runtime_config.json", b"{ }"), ("approval.cred", b"\xff")],
 )
-def test_unreadable_entry_is_refused(world: Any, name: str, content: bytes) -> None:
+def test_entry_with_malformed_content_is_refused(world: Any, name: str, content: bytes) -> None:
     built = world.bundle()
     files: Any = built.manifest.document()["files"]
     files[name] = {"sha256": sha256(content), "size": len(content)}
@@ -257,14 +257,14 @@ def _duplicate(archive: bytearray) -> None:
         _duplicate,
     ],
 )
-def test_non_canonical_tar_is_refused(world: Any, damage: Callable[[bytearray], None]) -> None:
+def test_damaged_or_non_canonical_tar_is_refused(world: Any, damage: Callable[[bytearray], None]) -> None:
     archive = bytearray(world.bundle().tar)
     damage(archive)
 
     assert refusal(bytes(archive)) == "bundle.malformed"
 
 
-def test_tar_from_another_program_is_refused() -> None:
+def test_tar_with_symbolic_link_is_refused() -> None:
     written = io.BytesIO()
     with tarfile.open(fileobj=written, mode="w", format=tarfile.PAX_FORMAT) as write:
         link = tarfile.TarInfo("spec.kv")

@@ -132,7 +132,7 @@ def test_malformed_members_are_refused(world: Any, members: Any) -> None:
     assert refusal(world, resigned(world, **members)) == "approval.malformed"
 
 
-def test_unknown_key_is_refused(world: Any) -> None:
+def test_unknown_key_and_later_signature_of_retired_key_are_refused(world: Any) -> None:
     assert refusal(world, world.credential(private_key=world.stranger)) == "approval.unknown_key"
     assert refusal(world, world.credential(private_key=world.retired)) == "approval.unknown_key"
 
@@ -155,7 +155,7 @@ def test_credential_for_another_environment_is_refused(world: Any) -> None:
     assert refusal(world, world.credential(), environment_id="other") == "approval.environment"
 
 
-def test_expired_credential_is_refused(world: Any) -> None:
+def test_credential_outside_its_validity_window_is_refused(world: Any) -> None:
     issued: datetime = world.about().approved_at
 
     for at in (issued + timedelta(hours=1, microseconds=1), issued - timedelta(microseconds=1)):

@@ -29,7 +29,7 @@ def signed(world: Any, **members: object) -> Any:
     return envelope | {"payload": base64.b64encode(payload).decode(), "signatures": [signature]}
 
 
-def test_envelope_verifies_with_independent_implementation(world: Any) -> None:
+def test_envelope_contains_in_toto_statement_and_signature_of_dsse_encoding(world: Any) -> None:
     built = world.bundle()
 
     envelope: Any = world.envelope(built)
@@ -60,7 +60,7 @@ def test_verify_envelope_returns_statement_signed_by_trusted_key(world: Any, key
 
 
 @pytest.mark.parametrize("key", ["retired", "stranger"])
-def test_unknown_key_is_refused(world: Any, key: str) -> None:
+def test_envelope_signed_by_retired_or_unknown_key_is_refused(world: Any, key: str) -> None:
     envelope = world.envelope(world.bundle(), getattr(world, key))
 
     assert refusal(world, envelope) == "envelope.unknown_key"

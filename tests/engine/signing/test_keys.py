@@ -39,7 +39,7 @@ def test_jwk_has_documented_members() -> None:
     }
 
 
-def test_generated_key_signs_and_verifies_only_its_message() -> None:
+def test_signature_verifies_only_with_its_own_key_and_message() -> None:
     private = keys.generate()
     signature = keys.sign(private, b"message")
 

@@ -149,7 +149,7 @@ def test_bundle_over_limit_is_refused(world: Any, monkeypatch: pytest.MonkeyPatc
     ],
     ids=str,
 )
-def test_credential_that_does_not_match_manifest_is_refused(world: Any, changes: Any, code: str) -> None:
+def test_credential_that_mismatches_manifest_or_has_unknown_key_is_refused(world: Any, changes: Any, code: str) -> None:
     assert refusal_of(world, world.bundle(approval=world.credential(**changes))) == code
 
 
@@ -162,7 +162,7 @@ def test_credential_without_bundle_capability_is_refused(world: Any) -> None:
     assert verify_delivery(built.tar, world.envelope(built), world.keyset, world.environment).approval
 
 
-def test_bundle_without_capabilities_requires_credential_for_deploy(world: Any) -> None:
+def test_approved_bundle_without_capabilities_requires_credential_for_deploy(world: Any) -> None:
     replay = world.credential(capabilities=["replay:execute"])
 
     assert refusal_of(world, world.bundle(capabilities=(), approval=replay)) == "approval.capability"

@@ -1,4 +1,4 @@
-"""Workers that die, stall or stop during a job: another worker takes it over, and the old run may not write."""
+"""Workers that die, stall or stop during a job: another worker takes the job over, and the old run may not write."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_retry_until_stored_retries_during_outage(monkeypatch: pytest.MonkeyPatc
         claim.retry_until_stored(write)
 
 
-def test_stop_waits_for_jobs_and_requeues_slow_ones() -> None:
+def test_stopping_worker_requeues_job_that_outlasts_grace_period() -> None:
     enqueue(Block(who="blocked"))
     running = Worker(has_clock=False, grace_s=0.3)
     thread = threading.Thread(target=running.run)

@@ -78,7 +78,7 @@ def test_failed_job_is_requeued_while_job_with_same_once_key_waits() -> None:
     assert (len(ran), waiting()) == (3, [])
 
 
-def test_retried_dead_letter_has_all_attempts_again() -> None:
+def test_retried_dead_letter_that_fails_again_is_requeued() -> None:
     fails_with.append(RuntimeError("no"))
     enqueue(Fail())
     for _ in range(5):

@@ -109,8 +109,8 @@ def test_postponed_job_does_not_block_other_jobs() -> None:
     assert (ran, waiting()) == (["other"], [("test.note", "todo")])
 
 
-def test_jobs_suspected_of_killing_workers_run_one_at_a_time() -> None:
-    """Otherwise a job that only ran at the same time as the killer would become a dead letter as well."""
+def test_suspected_killer_waits_only_limited_time_for_another_suspect() -> None:
+    """Suspects run one at a time, because a job that ran next to the killer must not become a dead letter as well."""
     for who in ("one", "two"):
         enqueue(Block(who=who), uuid7())
     kill_worker()

@@ -60,7 +60,7 @@ def every_3_s(monkeypatch: pytest.MonkeyPatch) -> Periodic:
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no"), OperationalError("gone")], ids=repr)
-def test_failing_periodic_job_leaves_at_most_one_row(every_3_s: Periodic, error: BaseException) -> None:
+def test_failing_periodic_job_leaves_at_most_one_dead_letter(every_3_s: Periodic, error: BaseException) -> None:
     fails_with.append(error)
 
     for tick in range(20):

@@ -50,7 +50,7 @@ def test_rolled_back_transaction_enqueues_no_job() -> None:
     assert waiting() == []
 
 
-def test_at_most_one_job_waits_per_once_key() -> None:
+def test_job_is_not_enqueued_while_another_with_same_once_key_waits() -> None:
     for _ in range(3):
         enqueue(Note(word="a"), once="a")
     enqueue(Note(word="b"), once="b")
@@ -86,7 +86,7 @@ def test_job_that_started_before_commit_is_enqueued_again() -> None:
     assert ran == ["early", "late"]
 
 
-def test_running_worker_starts_new_job_immediately(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_worker_starts_new_job_without_waiting_for_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "POLL_S", 3600)
     with Running():
         for number in range(20):
@@ -128,7 +128,7 @@ def test_one_organization_never_uses_all_slots_of_lane(lane: JobLane, monkeypatc
 
 
 def test_organizations_take_turns_regardless_of_queue_length() -> None:
-    """Each of fifty organizations waits at most one round, although another one enqueued a thousand jobs first."""
+    """Each of fifty organizations waits about one round, although another one enqueued a thousand jobs first."""
     greedy, others = uuid7(), [uuid7() for _ in range(50)]
     with transaction.atomic():
         for _ in range(1000):
@@ -186,7 +186,7 @@ def test_people_take_turns_regardless_of_number_of_organizations() -> None:
 
     work()
 
-    # Nearly all others run before the greedy person's third job. Concurrent slots may swap adjacent jobs.
+    # The others' jobs are nearly all among the first twelve. Concurrent slots may swap adjacent jobs.
     assert ran[:12].count("other") >= 9
     assert len(ran) == 110
 
@@ -202,7 +202,7 @@ def test_jobs_of_previous_release_run_without_person() -> None:
     assert (ran, waiting()) == (["old"], [])
 
 
-def test_retried_job_keeps_its_person() -> None:
+def test_job_of_killed_worker_keeps_its_person() -> None:
     person = uuid7()
     enqueue(Note(word="a"), uuid7(), person=person)
     kill_worker()

@@ -115,7 +115,7 @@ class ArtifactSerializer(ModelSerializer):
 
     @cached_property
     def _obstacles(self) -> dict[UUID, Obstacle]:
-        """The obstacles of all serialized artifacts by id, from one query."""
+        """The obstacles of all serialized artifacts by id, from at most one query."""
         shown: Any = self.parent.instance if isinstance(self.parent, serializers.ListSerializer) else [self.instance]
         return find_obstacles(shown)
 

@@ -221,7 +221,7 @@ class AgentAdmin(ReadOnlyAdmin):
         return short_id(row.assignment.bundle_hash)
 
     def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
-        """Return the agent's state, the explanation of its bundle, its history, and its desired and running bundles."""
+        """Return the agent's state, explanation and history, and its desired, attempted, running and failed bundles."""
         assignment, heartbeat = row.assignment, row.heartbeat
         facts = [
             ("Liveness", self.live(row)),

@@ -28,7 +28,7 @@ _SHOWN = 20
 def awaiting_decision_by(request: HttpRequest) -> Q:
     """Return the condition that an approval is pending, has not expired, and can be given by the user.
 
-    The user must have permission to operate the environment, and must not have decided already. Unless the policy
+    The user must have permission to operate the environment, and must not have decided already. Unless the approval
     allows self-approval, the requester must be known and must not be the user.
     """
     user = request.user

@@ -147,7 +147,7 @@ def _download(row: Artifact, path: str) -> str:
 
 
 def journal_panel(request: HttpRequest, row: Artifact) -> dict[str, Any] | None:
-    """Return a page of the journal that the query names, or of the first; None without journals or files."""
+    """Return a page of the journal that the query names, or of the first; None without journals."""
     try:
         lanes = [lane for each in captures.list_files(row) if (lane := _lane(each["path"]))]
     except DomainError:

@@ -65,7 +65,7 @@ def code(text: str, most: int = _SHOWN) -> str:
 
 
 def text_of(payload: bytes) -> str:
-    """Return bytes as text. Each byte that is not printable ASCII becomes \\x and two hexadecimal digits."""
+    """Return bytes as text, or "(nothing)". Bytes other than printable ASCII become \\x and two hexadecimal digits."""
     return "".join(chr(byte) if 32 <= byte < 127 else f"\\x{byte:02x}" for byte in payload) or "(nothing)"
 
 

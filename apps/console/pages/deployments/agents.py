@@ -1,4 +1,4 @@
-"""The table of a deployment's agents. Only the agents on the current page are read."""
+"""The table of a deployment's agents. Only the agents on the current page are fetched."""
 
 from __future__ import annotations
 

@@ -232,7 +232,7 @@ def _waves(strategy: Strategy, count: int) -> list[tuple[int, int, str]]:
 
 
 def describe_consent(environment: Environment, requester: str) -> str:
-    """Return a text about the approval: whether it is needed, from how many people, and who can give it."""
+    """Return sentences about the approval: whether it is needed, from how many people, and who can give it."""
     policy = environment.effective_settings.release
     if not policy.approvals_required:
         return "No approval is needed. The deployment starts as soon as nothing blocks it."

@@ -181,7 +181,7 @@ class DeploymentAdmin(LiveAdmin):
             "hidden_acts": {"Approve", "Deny", *([_RETRY.label] if may_retry else [])},
             "waves": [_wave(wave, state) for wave in by_wave],
             "uncounted": counts.uncounted,
-            # A failed deployment would fail again if only one of several failed agents were retried.
+            # A failed deployment could fail again if only one of several failed agents were retried.
             "agents": _agents(
                 find_page(row, counts, request.GET),
                 retry=may_retry and row.status != DeploymentStatus.FAILED,
@@ -292,7 +292,7 @@ def _agents(page: AgentsPage, *, retry: bool) -> dict[str, Any]:
 
 
 def _agent_note(row: DeploymentAgent) -> str:
-    """Return the detail of the agent's last report, and the detail of its last failure if that was earlier."""
+    """Return the detail of the agent's progress, and the detail of an earlier failure, if any."""
     failure = row.failure
     if failure is None or (row.progress == AgentProgress.FAILED and failure.detail == row.detail):
         return row.detail

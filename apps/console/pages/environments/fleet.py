@@ -17,7 +17,7 @@ _COLUMNS = ("pk", "name", "liveness", "heartbeat__status", "drifted", "drained",
 
 
 def fleet_panel(environment: Environment) -> dict[str, Any]:
-    """Return the panel. The agents of a small fleet are read. Of a large fleet, only the stored counts are read."""
+    """Return the panel. Agents are listed if the fleet is small, and otherwise only counted."""
     groups = facts.count_groups(environment)
     total = groups.total
     base = f"{list_url(Agent)}?environment__id__exact={environment.pk}&enrolled=yes"

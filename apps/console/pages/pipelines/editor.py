@@ -43,7 +43,7 @@ def first_plan(target: str) -> dict[str, Any]:
 def preview(
     text: bytes, *, target: str | None = None, against: Version | None = None, compute: Compute
 ) -> dict[str, Any]:
-    """Compile the plan's text. Return the diagnostics with lines and columns, and the changes from ``against``."""
+    """Compile the plan's text. Return the result of ``preview_text``, with the changes from ``against`` as HTML."""
     result = compute(preview_text, text, target, None if against is None else against.spec_kv)
     if "diff" in result:
         result["diff"] = render_to_string("console/diff.html", {"diff": result["diff"]})

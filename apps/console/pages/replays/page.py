@@ -75,11 +75,11 @@ def _was_compared(row: Replay) -> bool:
     try:
         return captures.has_expected(row.artifact)
     except DomainError:
-        return True  # the capture can no longer be read
+        return True  # the capture cannot be read
 
 
 def progress_bar(row: Replay) -> dict[str, Any] | None:
-    """Return the progress bar of a running replay; None before the records are counted and in any other state."""
+    """Return the progress bar of a running replay; None in any other state, and while no records are counted."""
     if row.status != ReplayStatus.RUNNING or not row.progress_total:
         return None
     done, left = row.progress_done, row.progress_total - row.progress_done
@@ -243,7 +243,7 @@ def _traced(row: Replay, sequence: int, *, may_trace: bool) -> object:
 
 
 def _effects(row: Replay) -> dict[str, Any]:
-    """Return the panel of side effects by decision."""
+    """Return the panel of side effects, counted by decision, action and target."""
     actions = (row.audit or {}).get("actions", [])
     by_decision = Counter(each["decision"] for each in actions)
     counted = Counter((each["decision"], each["action"], each["target"]) for each in actions)
@@ -295,7 +295,7 @@ def _same_records(row: Replay) -> Any:
 
 
 def versions(row: Replay, below: int | None, *, may_read: bool) -> tuple[dict[str, Any], list[Replay]]:
-    """Return the panel of the pipeline's versions and their replays of the same records, and the comparable replays."""
+    """Return the panel of versions and their newest replays of the same records, and the comparable replays."""
     same_pipeline = Version.objects.filter(environment=row.environment_id, name=row.version.name)
     found = without_large(same_pipeline).order_by("-number")
     page = list((found.filter(number__lt=below) if below is not None else found)[: _VERSIONS + 1])

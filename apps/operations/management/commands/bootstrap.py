@@ -35,7 +35,7 @@ class Command(OperatorCommand):
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, org: str, email: str, json: bool, **options: Any) -> str | None:
-        """Migrate the database, then create the organization, account, token and link in one transaction."""
+        """Migrate the database. Create the organization, token, link and, if missing, account together."""
         self._check(org, email)
         installation.migrate()
         actor = system_actor("bootstrap")

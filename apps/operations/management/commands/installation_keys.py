@@ -27,7 +27,7 @@ class Command(OperatorCommand):
         )
 
     def handle(self, *args: Any, rotate: bool, **options: Any) -> str:
-        """Print the key set. Creates the first key if there is none."""
+        """Print the key set, after a rotation if requested. Creates the first key if there is none."""
         signing_keys.ensure_installation_key()
         if rotate:
             signing_keys.rotate(organization=None, actor=system_actor("installation_keys"))

@@ -64,7 +64,7 @@ class Command(OperatorCommand):
 
 
 def _describe_sealing() -> str:
-    """Return a line that lists what this system seals in the child processes that read uploads, and what it cannot."""
+    """Return a line about the seals of child processes: those that this system supports, and the others."""
     found = sealing.in_force()
     by_kernel = [f"{what} ({how})" for what, how in found.items() if how not in {None, "audit hook"}]
     others = [what for what, how in found.items() if how in {None, "audit hook"}]

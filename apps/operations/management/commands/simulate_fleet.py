@@ -185,7 +185,7 @@ class Command(OperatorCommand):
         self.stderr.write(f"\r\x1b[K{text}" if is_terminal else text)
 
     def _check(self, summary: Summary) -> None:
-        """Raise CommandError unless every agent is healthy and the scenario took place."""
+        """Raise CommandError unless every agent is healthy and, in a rollout, an agent received an offer."""
         if summary.healthy < summary.agents:
             raise CommandError(f"{summary.agents - summary.healthy} of {summary.agents} agents are not healthy")
         if summary.scenario == Scenario.ROLLOUT and not any(summary.rollout.values()):

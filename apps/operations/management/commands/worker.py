@@ -26,7 +26,7 @@ class Command(OperatorCommand):
     help = "Run jobs until SIGTERM or SIGINT."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Run jobs, and recover the jobs of dead workers. In worker mode, also serve health and metrics."""
+        """Run jobs, and recover the jobs of dead workers. In worker mode with an address, serve health and metrics."""
         current: Config = settings.CONFIG
         # During a database outage the worker starts anyway and waits. Each use of the key checks it again.
         with suppress(DatabaseError, InterfaceError):

@@ -101,8 +101,8 @@ def _finish_rotation(exchange: Exchange, key: KnownKey) -> None:
 def _verify(environ: dict[str, Any], call: Call) -> KnownKey | None:
     """Return the caller's agent key. Raises Unauthenticated if the key is unusable.
 
-    Returns None if the request has no agent key, or if the key does not permit the request. Django then refuses the
-    request and counts the denial.
+    Returns None if the request has no agent key, or if the key does not permit the request. Then Django refuses the
+    request.
     """
     text = bearer_in(environ.get("HTTP_AUTHORIZATION", ""))
     if text is None or known_family(text) is not Family.AGENT:

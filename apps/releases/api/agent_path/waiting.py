@@ -27,7 +27,7 @@ class StopReason(Enum):
 
 
 class Waiter:
-    """A waiting poll. It blocks on the lock until the reason to stop is set."""
+    """A waiting poll. It blocks on the lock until it is stopped or times out."""
 
     def __init__(self, agent_id: UUID) -> None:
         self.agent_id = agent_id
@@ -53,7 +53,7 @@ class WaitingRoom:
         self._quiet_at = 0.0  # the monotonic time when the last response to a woken poll is due
 
     def enter(self, agent_id: UUID) -> Waiter:
-        """Register a poll and stop an earlier poll of the agent. A poll that must not wait is stopped already."""
+        """Register a poll and stop an earlier poll of the agent. Returns a stopped poll if it must not wait."""
         waiter = Waiter(agent_id)
         with self._lock:
             earlier = self._waiters.pop(agent_id, None)

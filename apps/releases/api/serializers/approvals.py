@@ -84,7 +84,7 @@ class ApprovalSerializer(ModelSerializer):
 
     @extend_schema_field(ConfigWarningSerializer(many=True, allow_null=True))
     def get_warnings(self, approval: Approval) -> list[dict[str, str]] | None:
-        """Return the warnings about the config bundle, or None in a list, whose query reads no parameters."""
+        """Return the warnings about the deployment, if any, or None in a list, whose query reads no parameters."""
         if isinstance(self.parent, serializers.ListSerializer):
             return None
         deployment = getattr(approval, "deployment", None)

@@ -35,7 +35,7 @@ class RetrySerializer(OptionalReasonSerializer):
 
 
 class FailureSerializer(serializers.Serializer[Any]):
-    """An agent's latest failure in a deployment. It is kept when the agent is retried or rolled back."""
+    """An agent's failure in a deployment. It is kept when the agent is retried or rolled back."""
 
     reason = serializers.ChoiceField(list(FailureReason))
     detail = serializers.CharField()
@@ -51,7 +51,7 @@ class FailureSerializer(serializers.Serializer[Any]):
 
 
 class CauseSerializer(serializers.Serializer[Any]):
-    """The agents that failed for one cause."""
+    """The agents that failed for one cause, or for any of the rarer causes."""
 
     reason = serializers.ChoiceField([*FailureReason, OTHER_CAUSES])
     detail = serializers.CharField()

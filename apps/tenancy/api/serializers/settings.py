@@ -43,7 +43,7 @@ class WindowEdgeField(serializers.RegexField):
         super().__init__(_WINDOW_EDGE, trim_whitespace=False, **kwargs)
 
     def run_validation(self, data: Any = empty) -> Any:
-        """Return ``data`` unchanged. Raises ValidationError unless it is an existing time in a permitted year."""
+        """Return ``data`` unchanged. Raises ValidationError unless it is a valid time in a permitted year."""
         text = super().run_validation(data)
         try:
             moment = datetime.fromisoformat(text)

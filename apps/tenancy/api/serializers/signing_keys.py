@@ -44,8 +44,8 @@ class RotateSigningKeySerializer(StrictSerializer):
             "key. In an emergency, use 0 to sign with the new key immediately."
         ),
         "retire_in_s": (
-            "The number of seconds for which the previous key still verifies after the new key has started to sign. "
-            "Defaults to one week."
+            "The number of seconds after which the previous key is retired, counted from the time when the new key "
+            "starts to sign. Defaults to one week."
         ),
     }
 

@@ -1,4 +1,4 @@
-"""Webhooks, their deliveries, and the events that they receive."""
+"""Webhooks, their deliveries, and the bodies of webhook messages."""
 
 from __future__ import annotations
 

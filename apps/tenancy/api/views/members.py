@@ -89,7 +89,7 @@ class OrganizationMemberViewSet(_Members):
     }
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        # People who only have a role in a project see the members of that project, not those of the organization.
+        # Callers who only have a role in a project see no members of the organization.
         members_of_organization = queryset.filter(project=None)
         return members_of_organization if self.roles.org else members_of_organization.filter(user=self.principal.user)
 

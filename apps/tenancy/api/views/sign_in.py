@@ -185,7 +185,7 @@ class CallbackView(_SignInView):
         request_id, ip = request.META["HTTP_X_REQUEST_ID"], client_ip(request)
         backend = _backend(request._request)
         _check_started_here(backend)
-        # social-auth checks the state (valid once), the code with its PKCE verifier, and the ID token with its nonce.
+        # social-auth checks the state (valid once) and the ID token with its nonce, and sends the code's PKCE verifier.
         user = backend.complete(user=None, request_id=request_id, ip=ip)
         if not isinstance(user, User) or not user.is_active:
             raise Unauthenticated("This account is not active. Contact the installation operator.")
@@ -206,7 +206,7 @@ class CallbackView(_SignInView):
 
 @never_cache
 def sign_in_with_link(request: HttpRequest, secret: str) -> HttpResponse:
-    """Sign in with a one-time link after a confirmation, so that a mail scanner that opens the link does not use it."""
+    """Sign in with a one-time link. Ask for confirmation first, because mail scanners open links."""
     if request.method != "POST":
         return render(request, "sign_in_link.html")
     try:

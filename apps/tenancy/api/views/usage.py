@@ -26,9 +26,8 @@ class UsageViewSet(OrganizationViewSet):
     def usage(self, request: Request, **kwargs: Any) -> Response:
         """Get the quotas and usage of an organization.
 
-        Returns the organization's quotas, its current usage, and its usage in each of the last months. A request that
-        would exceed a quota fails with 409. The problem's `type` is then `urn:byteor:problem:quota.NAME`, and the
-        problem contains the `limit` and the amount `used`. Quotas never refuse reads, heartbeats, reports, rollbacks
-        and deletions.
+        Returns the organization's quotas, its current usage, and its usage by month. A request that would exceed a
+        quota fails with 409. The problem's `type` is then `urn:byteor:problem:quota.NAME`, and the problem contains the
+        `limit` and the amount `used`. Quotas never limit reads, heartbeats, reports, rollbacks or deletions.
         """
         return Response(UsageSerializer(read_usage(self.organization)).data)

@@ -91,7 +91,7 @@ _BY_TYPE = choice_parameter(
 
 
 class WebhookDeliveryViewSet(ListModelMixin, OrganizationViewSet):
-    """A webhook's deliveries of the last 30 days, with their attempts."""
+    """A webhook's deliveries of the last 30 days, with their latest attempts."""
 
     tag = Tag.WEBHOOKS
     queryset = WebhookDelivery.objects.select_related("event")

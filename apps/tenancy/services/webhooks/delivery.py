@@ -28,7 +28,7 @@ WORKER = system_actor("webhooks")
 # The waits between the 8 attempts are 15 s, 1 min, 4 min, …: about 23 hours in total, plus jitter.
 ATTEMPTS, FIRST_WAIT, FACTOR = 8, timedelta(seconds=15), 4
 LONGEST_RETRY_AFTER = timedelta(days=1)
-# If a delivery fails permanently and the receiver has accepted nothing for this long, its webhook is disabled.
+# If a delivery fails permanently and all attempts of its webhook have failed for this long, the webhook is disabled.
 DISABLED_AFTER = timedelta(days=3)
 KEPT_FOR = timedelta(days=30)
 # Limits of one job, so that other receivers get the worker's slot and a shutdown does not wait long.
@@ -57,7 +57,7 @@ def deliver_due(webhook_id: UUID) -> None:
 def enqueue_due() -> None:
     """Enqueue a job for each webhook with due deliveries, unless such a job is already waiting.
 
-    These deliveries are retries, or deliveries that a killed worker left behind.
+    These deliveries are retries, or deliveries that earlier jobs did not reach.
     """
     due = WebhookDelivery.objects.due(timezone.now())
     receivers = due.order_by().values_list("webhook_id", "webhook__organization_id").distinct()
@@ -146,7 +146,7 @@ def _record_attempt(sent: WebhookDelivery, result: outgoing.PostResult, at: date
 
 
 def _update_webhook(webhook: Webhook, result: outgoing.PostResult, now: datetime, *, has_failed: bool) -> None:
-    """Record when the receiver began to fail. Disable the webhook after a 410 or as ``DISABLED_AFTER`` describes."""
+    """Update ``failing_since``. Disable the webhook after a 410 or as ``DISABLED_AFTER`` describes."""
     since = None if result.is_success else webhook.failing_since or now
     if since != webhook.failing_since:
         webhook.failing_since = since

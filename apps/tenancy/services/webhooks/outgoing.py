@@ -89,7 +89,7 @@ class Receiver:
 
 @dataclass(frozen=True, slots=True)
 class PostResult:
-    """The result of a POST: the response's status and ``Retry-After``, or otherwise an error code; and the duration."""
+    """The result of a POST: the response's status and ``Retry-After``, or an error code, and the duration."""
 
     status: int | None
     error: str
