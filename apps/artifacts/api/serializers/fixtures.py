@@ -7,6 +7,7 @@ from uuid import UUID
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
+from rest_framework.fields import empty
 
 from apps.artifacts.models import Artifact, Fixture
 from apps.artifacts.services.fixtures import NO_MEMBER
@@ -76,6 +77,12 @@ class OwnerField(serializers.PrimaryKeyRelatedField[Any]):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(queryset=User.objects.all(), pk_field=IdField(), **kwargs)
+
+    def run_validation(self, data: Any = empty) -> Any:
+        """Return the user. Raises ValidationError, also for an empty string, which DRF would treat as null."""
+        if data == "":
+            self.fail("incorrect_type")
+        return super().run_validation(data)
 
 
 class CreateFixtureSerializer(StrictSerializer):
