@@ -27,6 +27,7 @@ from apps.tenancy.services import audit, quotas
 from apps.tenancy.services.revisions import edit, lock_revision
 from apps.tenancy.services.state import advance, lock_row
 from byteor.engine.machines import ArtifactEvent, ReplayStatus
+from byteor.engine.replay.verdicts import MAX_FIXTURE_WORK
 from byteor_cloud.database.connections import release_connection
 from byteor_cloud.errors import Conflict, Forbidden, InvalidInput, Unavailable
 from byteor_cloud.storage import blobs, data_folders
@@ -302,6 +303,7 @@ def _replay_once(
     golden: Replay | None,
 ) -> Checked:
     """Run the fixture's own configuration, or that of its golden replay, in a child process."""
+    pointer = "/records" if records is not None else "/journal_lane" if journal_lane else "/artifact_id"
     own: dict[str, Any] = {"spec_kv": None}
     if artifact.deployment is not None:
         own["stage_config"] = artifact.deployment.config_bundle.stage_config
@@ -316,11 +318,11 @@ def _replay_once(
             "last_n": last_n,
             "records": records,
             "reduced": str(reduced),
+            "max_work": MAX_FIXTURE_WORK,
         }
         try:
             found = children.run_in_child(request, scratch=scratch, readable=[archive], silence_s=CHECK_S)
         except children.Refused as refused:
-            pointer = "/records" if records is not None else "/journal_lane" if journal_lane else "/artifact_id"
             raise InvalidInput.at(pointer, f"The capture cannot be replayed: {refused}.", code="not_usable") from None
         except children.ChildDied as died:
             raise Unavailable("The capture could not be replayed. Try again.", retry_after=5) from died
@@ -331,7 +333,7 @@ def _replay_once(
         detail = f"The capture belongs to the pipeline {found['pipeline']}."
         raise InvalidInput.at("/pipeline", detail, code="other_pipeline")
     if found["error"] is not None:
-        raise InvalidInput.at("/artifact_id", f"The capture cannot be a fixture: {found['error']}.", code="not_usable")
+        raise InvalidInput.at(pointer, f"The capture cannot be a fixture: {found['error']}.", code="not_usable")
     stored = None
     if golden is not None:
         if found["result"]["egress"] != (golden.result or {}).get("egress"):

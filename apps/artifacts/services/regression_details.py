@@ -58,12 +58,13 @@ def read_details(
     last results, and then the last groups. Without ``with_payloads``, no example has payloads.
     """
     wanted = [each for each in row.groups if group is None or each["id"] == group]
-    merged = _prefix(wanted, limit)
+    found = _prefix(wanted, limit)
+    merged = [{name: value for name, value in each.items() if name != "verdict_id"} for each in found]
     room = limit - sum(map(_size, merged))
     results, has_more = _read_results(row, group, after, room)
-    room -= sum(map(_size, results))
+    room = room - sum(map(_size, results)) if with_payloads and not has_more else 0
     has_all = True
-    for each, (is_shown, example) in zip(merged, _read_examples(merged, room if with_payloads else 0), strict=True):
+    for each, (is_shown, example) in zip(merged, _read_examples(found, room), strict=True):
         each["example"] = example
         has_all = has_all and is_shown
     is_truncated = len(merged) < len(wanted) or has_more or (with_payloads and not has_all)
@@ -110,14 +111,14 @@ def _group_ids(verdicts: Iterable[str]) -> Mapping[str, list[str]]:
     return {str(pk): found for pk, found in rows}
 
 
-def _read_examples(groups: Sequence[dict[str, Any]], limit: int) -> list[tuple[bool, dict[str, Any] | None]]:
-    """Return the example of each group, and whether it has its payloads. Removes ``verdict_id`` from the groups.
+def _read_examples(groups: Sequence[Mapping[str, Any]], limit: int) -> list[tuple[bool, dict[str, Any] | None]]:
+    """Return the example of each group, and whether it has its payloads.
 
     An example is None if it was deleted with its artifact or its verdict.
     """
     found: list[tuple[bool, dict[str, Any] | None]] = [(True, None)] * len(groups)
     wanted: dict[str, Any] = {
-        "verdicts": [each.pop("verdict_id") for each in groups],
+        "verdicts": [each["verdict_id"] for each in groups],
         "groups": [each["id"] for each in groups],
         "limit": limit,
     }
