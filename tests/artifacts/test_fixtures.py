@@ -39,10 +39,11 @@ def replayed(world: World, artifact: Artifact, **options: Any) -> Replay:
 
 def made_replay(artifact: Artifact, **columns: Any) -> Replay:
     """Create a replay that was never run."""
+    environment = columns.pop("environment", artifact.environment)
+    assert artifact.version is not None
     return Replay.objects.create(
-        environment=columns.pop("environment", artifact.environment), artifact=artifact, version=artifact.version,
-        requested_by="x", **columns,
-    )  # fmt: skip
+        environment=environment, artifact=artifact, version=artifact.version, requested_by="x", **columns
+    )
 
 
 def test_unusable_captures_are_refused(world: World, other: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,7 +151,7 @@ def test_viewer_sees_no_payloads_and_lists_have_no_groups(world: World) -> None:
 
 def test_long_details_are_cut_and_can_be_read_in_parts(world: World) -> None:
     now = bundle(world, "now")
-    artifact = capture(world, now)
+    artifact = capture(world, now, [each[:-1] + b',"note":"%s"}' % (b"long " * 200) for each in RECORDS])
     for number in range(3):
         kept(world, artifact, f"cards {number}", last_n=4 - number)
     shown = run_regression(world, bundle(world, "next", STRICT, LONGER), now)
@@ -165,7 +165,7 @@ def test_long_details_are_cut_and_can_be_read_in_parts(world: World) -> None:
     def has_payloads(details: regression_details.Details) -> list[bool]:
         return [each["example"]["before"] is not None for each in details.groups]
 
-    found = [read(limit) for limit in range(0, 6_000, 100)]
+    found = [read(limit) for limit in range(0, 10_000, 100)]
     complete = [each for each in found if not each.is_truncated]
     assert complete
     assert all(each == complete[0] for each in complete)
@@ -173,7 +173,7 @@ def test_long_details_are_cut_and_can_be_read_in_parts(world: World) -> None:
     # A larger limit never shows less. Payloads are left out before results, and results before groups.
     steps = [(len(each.groups), len(each.results), sum(has_payloads(each))) for each in found]
     assert steps == sorted(steps)
-    assert {(2, 3, 0), (2, 3, 2), (2, 0, 0), (0, 0, 0)} <= set(steps)
+    assert {(2, 3, 2), (2, 3, 1), (2, 3, 0), (2, 2, 0), (2, 0, 0), (1, 0, 0), (0, 0, 0)} == set(steps) - {(2, 1, 0)}
     cut = next(each for each in found if len(each.results) == 2)
     assert (cut.is_truncated, cut.next_after) == (True, 2)
     rest = world.operator.api.get(f"{url}?after=2").json()
