@@ -379,3 +379,17 @@ def test_old_regressions_and_unused_verdicts_are_deleted(world: World) -> None:
     assert Verdict.objects.exists()
     assert retention.delete_unused_verdicts(late) == 1
     assert not VerdictExample.objects.exists()
+
+
+def test_repeated_request_returns_first_regression_after_draft_was_deleted(world: World) -> None:
+    draft, url = draft_of(world, stages=STAGES), world.path(rest="/regressions")
+    first = world.operator.api.post(url, {"draft_id": draft}, Idempotency_Key="k")
+    assert world.operator.api.delete(world.path(rest=f"/drafts/{draft}")).status_code == 204
+
+    again = world.operator.api.post(url, {"draft_id": draft}, Idempotency_Key="k")
+
+    assert (first.status_code, again.status_code, again.json()) == (202, 202, first.json())
+    assert code(post(world, draft_id=draft)) == (400, "does_not_exist", "/draft_id")
+    run_jobs()
+    shown = world.viewer.api.get(first["Location"]).json()
+    assert (shown["status"], shown["draft_id"], shown["pipeline"]) == ("passed", None, "quotes")
