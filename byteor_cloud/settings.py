@@ -213,6 +213,7 @@ SPECTACULAR_SETTINGS = {
         "BisectOutcomeEnum": ["found", "no_change", "inverted", "inconclusive"],
         "BisectStatusEnum": [*map(str, machines.BisectStatus)],
         "DeploymentStatusEnum": [*map(str, machines.DeploymentStatus)],
+        "RegressionStatusEnum": [*map(str, machines.RegressionStatus)],
         "ReplayModeEnum": "apps.artifacts.models.Replay.Mode",
         "ReplayStatusEnum": [*map(str, machines.ReplayStatus)],
     },

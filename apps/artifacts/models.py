@@ -249,6 +249,11 @@ class Fixture(EnvironmentOwned, Revisioned):
         """What the fixture expects, in the form that requests use."""
         return "same" if self.golden_replay_id is None else {"golden": str(self.golden_replay_id)}
 
+    @property
+    def is_expired(self) -> bool:
+        """Whether the fixture is no longer tested."""
+        return self.expires_at is not None and self.expires_at <= timezone.now()
+
 
 class Verdict(Row):
     """A verdict of one fixture on one candidate, which is computed once and found again by its key.

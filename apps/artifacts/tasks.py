@@ -63,7 +63,9 @@ def replay_decided(job: ReplayDecided) -> None:
 
 @runs_periodically(RETENTION)
 def retain() -> None:
-    """Delete old artifacts, long-decommissioned agents, unreferenced blobs, and unused capture folders of this host."""
+    """Delete old artifacts, regressions, verdicts and agents, unreferenced blobs, and unused folders of this host."""
+    retention.delete_old_regressions()
+    retention.delete_unused_verdicts()
     retention.delete_old_artifacts()
     retention.delete_old_agents()
     retention.list_stray_blobs()

@@ -422,5 +422,8 @@ class Regression(Stateful):
 
     @property
     def is_vacuous(self) -> bool:
-        """Whether nothing was tested: there are no fixtures, or no known configuration to compare with."""
-        return self.progress_total == 0
+        """Whether nothing was tested: there are no fixtures, or no known configuration to compare with.
+
+        False until the regression has finished.
+        """
+        return self.finished_at is not None and self.progress_total == 0

@@ -34,7 +34,6 @@ from byteor.engine.replay import (
 )
 from byteor.engine.replay.inputs import choose_lanes
 from byteor.engine.replay.side_run import tracing_runner
-from byteor.engine.replay.verdicts import MAX_FIXTURE_WORK
 
 PARAMETER_SOURCES = ("stage_config", "overrides", "only_fitting", "fallback")
 
@@ -65,7 +64,7 @@ def check_fixture(request: Mapping[str, Any], installed: Ops, progress: Progress
     reduced capture is written to the path in ``reduced``. Raises BadInput and RejectedBundle.
     """
     selected = Selected(request["journal_lane"], request["last_n"])
-    limits = ReplayLimits(max_work=MAX_FIXTURE_WORK)
+    limits = ReplayLimits(max_work=request["max_work"])
     with unpacked(request["archive"]) as bundle:
         spec_kv = request["spec_kv"] or encode(bundle.spec)
         sources = {name: request[name] for name in PARAMETER_SOURCES if name in request}

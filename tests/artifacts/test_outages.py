@@ -94,7 +94,7 @@ class UnavailableStore:
     """Replaces the blob store's folder with a file while the block runs, so that reads and writes fail."""
 
     def __init__(self, store: Path) -> None:
-        self.store, self.aside = store, store.with_name("aside")
+        self.store, self.aside = store, store.with_name(f"{store.name}-aside")
 
     def __enter__(self) -> None:
         self.store.rename(self.aside)

@@ -2,84 +2,394 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
-from apps.artifacts.models import Artifact, Fixture, RegressionResult, Verdict
-from apps.artifacts.services import fixtures, regressions
-from apps.pipelines.models import Version
+from apps.artifacts.models import Fixture, RegressionResult, Verdict, VerdictExample
+from apps.artifacts.services import (
+    fixture_batches,
+    regression_details,
+    regression_runs,
+    regressions,
+    replays,
+    retention,
+)
+from apps.pipelines.services import drafts
 from apps.releases.models import ConfigBundle, Regression
-from tests.artifacts.incidents import incident, ingested, journal
-from tests.worlds import World, plan, run_jobs
+from apps.tenancy.models import AuditEvent
+from byteor_cloud.ids import uuid7
+from byteor_cloud.worker.jobs import Claim
+from tests.artifacts.fixture_steps import LONGER, RECORDS, REDACT, STAGES, STRICT, bundle, capture, code, kept
+from tests.releases.stories import send_heartbeat_running
+from tests.worlds import World, plan, report, run_jobs
 
 pytestmark = pytest.mark.django_db
 
-RECORDS = [
-    b'{"id":1,"card":"1234567890"}',
-    b'{"id":2,"card":"1111222233"}',
-    b'{"no":"id"}',
-    b'{"id":4,"card":"0987654321"}',
-]
-STAGES = [{"id": "check", "op": "dataguard_check"}, {"id": "redact", "op": "dataguard_redact", "depends_on": ["check"]}]
-CHECK = {"schema": {"type": "object"}}
-REDACT = {"rules": ["card:mask=2:2:*"]}
+
+def post(world: World, **body: Any) -> Any:
+    return world.operator.api.post(world.path(rest="/regressions"), body)
 
 
-def bundle(world: World, name: str, check: Any = CHECK, redact: Any = REDACT) -> ConfigBundle:
-    version = Version.objects.filter(environment=world.dev).first() or world.version(content=plan(stages=STAGES))
-    return world.bundle(name=name, version=version, stage_config={"check": check, "redact": redact})
+def run_regression(world: World, candidate: ConfigBundle, *against: ConfigBundle) -> dict[str, Any]:
+    """Test a config bundle through the API, and return the finished regression."""
+    named = {"against": [each.config_hash for each in against]} if against else {}
+    return finished(world, post(world, config_bundle_id=str(candidate.pk), **named))
 
 
-def capture(world: World, made: ConfigBundle, records: list[bytes] = RECORDS) -> Artifact:
-    config = dict(made.stage_config)
-    return ingested(world, incident(made.version.spec_kv, stage_config=config, quotes_in=journal(records)))
+def finished(world: World, response: Any) -> dict[str, Any]:
+    """Run the jobs, and return the regression of the response."""
+    assert response.status_code == 202, response.json()
+    assert response.json()["status"] == "queued"
+    run_jobs()
+    shown: dict[str, Any] = world.operator.api.get(response["Location"]).json()
+    assert shown["finished_at"] is not None
+    return shown
 
 
-def kept(world: World, artifact: Artifact, name: str = "cards", **options: Any) -> Fixture:
-    return fixtures.create(artifact, environment=world.dev, name=name, actor=world.operator.actor, **options)
-
-
-def run_regression(world: World, candidate: ConfigBundle, *against: ConfigBundle) -> Regression:
-    row = regressions.request(
+def requested(world: World, candidate: ConfigBundle, *against: ConfigBundle) -> Regression:
+    return regressions.request(
         environment=world.dev,
         config_bundle=candidate,
-        against=[each.config_hash for each in against],
+        against=[each.config_hash for each in against] or None,
         actor=world.operator.actor,
     )
-    run_jobs()
-    row.refresh_from_db()
-    return row
 
 
-def test_changed_output_and_drops_are_grouped(world: World) -> None:
+def draft_of(world: World, **ring: Any) -> str:
+    made = drafts.create_draft(
+        environment=world.dev, name=f"draft {uuid7()}", plan=plan(**ring), actor=world.operator.actor
+    )
+    return str(made.pk)
+
+
+def test_draft_is_tested_until_its_differences_are_fixed(world: World) -> None:
     now = bundle(world, "now")
     kept(world, capture(world, now))
-    candidate = bundle(
-        world, "next", {"schema": {"type": "object", "required": ["id"]}}, {"rules": ["card:mask=4:2:*"]}
-    )
+    later = capture(world, now, [*RECORDS, b'{"id":5,"card":"5555666677"}'])
+    changed = bundle(world, "changed", STRICT, LONGER)
 
-    row = run_regression(world, candidate, now)
+    shown = run_regression(world, changed, now)
 
-    assert row.status == "differs"
-    found = {each["kind"]: each for each in row.groups}
+    assert (shown["status"], shown["config_hash"], shown["fixtures"]) == ("differs", changed.config_hash, 1)
+    assert (shown["verdicts"], shown["progress"]) == ({"reused": 0, "computed": 1}, {"done": 1, "total": 1})
+    assert [each["config_hash"] for each in shown["baselines"]] == [now.config_hash]
+    found = {each["kind"]: each for each in shown["groups"]}
     assert {kind: (each["count"], each["pointers"], each["code"]) for kind, each in found.items()} == {
         "changed": (3, ["/card"], None),
         "missing": (1, [], "schema"),
     }
-    assert (row.reused, row.computed, row.progress_done, row.progress_total) == (0, 1, 1, 1)
-    again = run_regression(world, candidate, now)
-    assert (again.status, again.reused, again.computed) == ("differs", 1, 0)
-    assert again.groups == row.groups
-    assert Verdict.objects.count() == 1
+    example = found["changed"]["example"]
+    assert (example["ingress"], example["sequence"], example["stage"]) == ("quotes_in", 1, "redact")
+    assert (example["before"]["json"]["card"], example["after"]["json"]["card"]) == ("12******90", "1234****90")
+    assert found["missing"]["example"]["after"] is None
+    [result] = shown["results"]
+    assert (result["outcome"], set(result["groups"])) == ("different", {each["id"] for each in shown["groups"]})
+    assert "differences found" in shown["summary"]
+    assert shown["work"]["baseline"] > 0
+
+    # The draft has the parameters of the baseline, and an additional stage.
+    kept(world, later, "later")
+    stages = [*STAGES, {"id": "drop", "op": "dataguard_check", "depends_on": ["redact"]}]
+    fixed = finished(world, post(world, draft_id=draft_of(world, stages=stages), against=[now.config_hash]))
+
+    assert (fixed["status"], fixed["config_hash"], fixed["version_id"]) == ("passed", None, None)
+    assert (fixed["fixtures"], fixed["verdicts"]["computed"], fixed["groups"]) == (2, 2, [])
+    again = run_regression(world, changed, now)
+    assert (again["status"], again["verdicts"]) == ("differs", {"reused": 1, "computed": 1})
+    assert Verdict.objects.count() == 4
 
 
-def test_equal_configuration_is_equal_without_a_replay(world: World) -> None:
+def test_version_takes_parameters_of_baseline(world: World) -> None:
     now = bundle(world, "now")
     kept(world, capture(world, now))
+    other = world.version(content=plan(stages=[*STAGES, {"id": "copy", "op": "identity"}]))
 
-    row = run_regression(world, now, now)
+    same = finished(world, post(world, version_id=str(now.version.pk), against=[now.config_hash]))
+    another = finished(world, post(world, version_id=str(other.pk), against=[now.config_hash]))
 
-    assert (row.status, row.computed, row.reused) == ("passed", 0, 0)
-    assert [each.outcome for each in RegressionResult.objects.filter(regression=row)] == ["equal"]
-    assert Verdict.objects.count() == 0
+    assert [(each["status"], each["verdicts"]["computed"]) for each in (same, another)] == [
+        ("passed", 0),  # an equal configuration is equal without a replay
+        ("passed", 1),
+    ]
+    assert (same["config_hash"], same["results"][0]["outcome"]) == (None, "equal")
+
+
+def test_viewer_sees_no_payloads_and_lists_have_no_groups(world: World) -> None:
+    now = bundle(world, "now")
+    kept(world, capture(world, now))
+    shown = run_regression(world, bundle(world, "next", STRICT, LONGER), now)
+    url = world.path(rest=f"/regressions/{shown['id']}")
+
+    with CaptureQueriesContext(connection) as queries:
+        seen = world.viewer.api.get(url).json()
+
+    assert len(queries) <= 11
+    assert not any("card" in query["sql"] for query in queries)
+    payloads = [(each["example"]["before"], each["example"]["after"]) for each in seen["groups"]]
+    assert payloads == [(None, None), (None, None)]
+    assert seen["truncated"] is False
+    assert [each["example"]["sequence"] for each in seen["groups"]] == [1, 3]
+    assert {**seen, "groups": 0} == {**shown, "groups": 0}
+    [listed] = world.viewer.api.get(world.path(rest="/regressions")).json()["results"]
+    assert [listed[name] for name in ("results", "groups", "truncated", "next_after")] == [None] * 4
+    assert {name: listed[name] for name in ("status", "fixtures", "verdicts")} == {
+        name: shown[name] for name in ("status", "fixtures", "verdicts")
+    }
+    for query, count in (
+        ("status=differs", 1), ("status=passed", 0), ("pipeline=quotes", 1), ("pipeline=x", 0),
+        (f"config_bundle_id={shown['config_bundle_id']}", 1), (f"version_id={uuid7()}", 0),
+    ):  # fmt: skip
+        found = world.viewer.api.get(world.path(rest=f"/regressions?{query}")).json()["results"]
+        assert (query, len(found)) == (query, count)
+
+
+def test_long_details_are_cut_and_can_be_read_in_parts(world: World) -> None:
+    now = bundle(world, "now")
+    artifact = capture(world, now, [each[:-1] + b',"note":"%s"}' % (b"long " * 200) for each in RECORDS])
+    for number in range(3):
+        kept(world, artifact, f"cards {number}", last_n=4 - number)
+    shown = run_regression(world, bundle(world, "next", STRICT, LONGER), now)
+    row = Regression.objects.get(pk=shown["id"])
+    groups, url = shown["groups"], world.path(rest=f"/regressions/{row.pk}")
+    assert (len(shown["results"]), len(groups), shown["truncated"], shown["next_after"]) == (3, 2, False, None)
+
+    def read(limit: int, **options: Any) -> regression_details.Details:
+        return regression_details.read_details(row, with_payloads=True, limit=limit, **options)
+
+    def has_payloads(details: regression_details.Details) -> list[bool]:
+        return [each["example"]["before"] is not None for each in details.groups]
+
+    found = [read(limit) for limit in range(0, 10_000, 100)]
+    complete = [each for each in found if not each.is_truncated]
+    assert complete
+    assert all(each == complete[0] for each in complete)
+    assert (complete[0].results, complete[0].groups) == (shown["results"], groups)
+    # A larger limit never shows less. Payloads are left out before results, and results before groups.
+    steps = [(len(each.groups), len(each.results), sum(has_payloads(each))) for each in found]
+    assert steps == sorted(steps)
+    assert {(2, 3, 2), (2, 3, 1), (2, 3, 0), (2, 2, 0), (2, 0, 0), (1, 0, 0), (0, 0, 0)} == set(steps) - {(2, 1, 0)}
+    cut = next(each for each in found if len(each.results) == 2)
+    assert (cut.is_truncated, cut.next_after) == (True, 2)
+    rest = world.operator.api.get(f"{url}?after=2").json()
+    assert (rest["results"], rest["next_after"]) == (shown["results"][2:], None)
+
+    missing = next(each for each in groups if each["kind"] == "missing")
+    only = world.operator.api.get(f"{url}?group={missing['id']}").json()
+    assert only["groups"] == [missing]
+    showing = [each for each in shown["results"] if missing["id"] in each["groups"]]
+    assert only["results"] == showing
+    assert len(showing) == 3
+    nothing = world.operator.api.get(f"{url}?group={'0' * 64}").json()
+    assert (nothing["groups"], nothing["results"]) == ([], [])
+    assert world.operator.api.get(f"{url}?group=x").status_code == 400
+    artifact.delete()
+    assert [each["example"] for each in world.operator.api.get(url).json()["groups"]] == [None, None]
+
+
+def test_wrong_requests_are_refused(world: World, other: World) -> None:
+    now = bundle(world, "now")
+    elsewhere = world.bundle(world.staging)
+    trades = world.bundle(name="trades", version=world.version(content=plan("trades")))
+    body = {"config_bundle_id": str(now.pk)}
+
+    assert code(post(world)) == code(post(world, **body, version_id=str(now.version.pk))) == (400, "invalid", None)
+    for wrong in (elsewhere, other.bundle()):
+        unknown = (400, "does_not_exist", "/config_bundle_id")
+        assert code(post(world, config_bundle_id=str(wrong.pk))) == unknown
+    for against, expected in (
+        ([], (400, "min_length", "/against")),
+        ([f"sha256:{number:064}" for number in range(6)], (400, "max_length", "/against")),
+        ([now.config_hash] * 2, (400, "duplicate", "/against")),
+        (["x"], (400, "pattern", "/against/0")),
+        ([now.config_hash, trades.config_hash], (400, "does_not_exist", "/against/1")),
+    ):
+        assert code(post(world, **body, against=against)) == expected
+    broken = post(world, draft_id=draft_of(world, stages=[{"id": "a", "op": "no such op"}]))
+    assert code(broken)[:2] == (422, "stage.unknown_op")
+    world.dev.settings["replay_policy"] = "disabled"
+    world.dev.save()
+    assert code(post(world, **body)) == (409, "replay.disabled", None)
+    assert not Regression.objects.exists()
+
+
+def test_running_configurations_with_most_agents_are_baselines(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(regressions, "MAX_BASELINES", 1)
+    now, old = bundle(world, "now"), bundle(world, "old", redact=LONGER)
+    kept(world, capture(world, now))
+    agents = [world.agent(name=f"{zone}{number}", zone=zone) for number, zone in enumerate(("a", "a", "b"))]
+    for made, zone in ((now, "a"), (old, "b")):
+        world.deployment(made, target={"selector": {"zone": zone}})
+        run_jobs()
+        for agent, api in agents:
+            if agent.labels["zone"] == zone:
+                assert report(api, agent, "active").status_code == 200
+                send_heartbeat_running(agent, api)
+        run_jobs()
+
+    shown = run_regression(world, now)
+
+    baseline = {
+        "config_hash": now.config_hash, "config_bundle_id": str(now.pk), "version_id": str(now.version.pk),
+        "agents": 2, "share": 0.6667,
+    }  # fmt: skip
+    assert (shown["status"], shown["baselines"]) == ("passed", [baseline])
+    assert shown["not_tested"] == [{"config_hash": old.config_hash, "agents": 1}]
+    assert "1 agent runs a configuration that was not tested" in shown["summary"]
+    monkeypatch.setattr(regressions, "MAX_BASELINES", 5)
+    both = run_regression(world, now)
+    assert [each["config_hash"] for each in both["baselines"]] == [now.config_hash, old.config_hash]
+    assert [(each["outcome"], each["baseline"]) for each in both["results"]] == [
+        ("equal", now.config_hash),
+        ("different", old.config_hash),
+    ]
+    assert both["groups"][0]["baselines"] == [{"config_hash": old.config_hash, "count": 3}]
+
+
+def test_regression_without_fixtures_or_baselines_is_vacuous(world: World) -> None:
+    now = bundle(world, "now")
+    response = post(world, config_bundle_id=str(now.pk), against=[now.config_hash])
+    assert response.json()["vacuous"] is False  # it has not finished
+    without_fixtures = finished(world, response)
+    kept(world, capture(world, now))
+
+    without_baselines = run_regression(world, now)
+
+    for shown, count in ((without_fixtures, 0), (without_baselines, 1)):
+        assert (shown["status"], shown["vacuous"], shown["fixtures"], shown["results"]) == ("passed", True, count, [])
+        assert "nothing was tested" in shown["summary"]
+
+
+def test_golden_result_is_expected_without_a_baseline(world: World) -> None:
+    now = bundle(world, "now")
+    artifact = capture(world, now)
+    replay = replays.request(artifact, environment=world.dev, actor=world.operator.actor)
+    run_jobs()
+    replay.refresh_from_db()
+    kept(world, artifact, golden=replay)
+
+    same, different = run_regression(world, now), run_regression(world, bundle(world, "next", redact=LONGER))
+
+    assert [(each["status"], each["vacuous"]) for each in (same, different)] == [("passed", False), ("differs", False)]
+    assert [each["results"][0]["baseline"] for each in (same, different)] == [None, None]
+    [group] = different["groups"]
+    assert (group["pointers"], group["count"], group["baselines"]) == (
+        ["/card"], 3, [{"config_hash": None, "count": 3}],
+    )  # fmt: skip
+
+
+def test_queued_regression_is_canceled(world: World) -> None:
+    now = bundle(world, "now")
+    url = world.path(rest=f"/regressions/{requested(world, now, now).pk}")
+
+    response = world.operator.api.post(f"{url}/cancel", {"reason": "wrong bundle"})
+
+    assert (response.status_code, response.json()["status"]) == (200, "cancelled")
+    assert (response.json()["error"], response.json()["started_at"]) == ("canceled: wrong bundle", None)
+    run_jobs()
+    assert world.viewer.api.get(url).json()["status"] == "cancelled"
+    assert code(world.operator.api.post(f"{url}/cancel", {})) == (409, "regression.ended", None)
+    assert AuditEvent.objects.filter(action="regression.cancel").count() == 1
+
+
+def after_start(monkeypatch: pytest.MonkeyPatch, then: Callable[[], object]) -> None:
+    """Call ``then`` in the next regression, after it has listed the verdicts that it needs."""
+
+    def start(found: Regression, claim: Claim) -> Regression:
+        row = original(found, claim)
+        then()
+        return row
+
+    original = regression_runs._start
+    monkeypatch.setattr(regression_runs, "_start", start)
+
+
+def test_running_regression_is_canceled(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = bundle(world, "now")
+    kept(world, capture(world, now))
+    row = requested(world, bundle(world, "next", redact=LONGER), now)
+
+    def cancel(items: Any) -> Any:
+        response = world.operator.api.post(world.path(rest=f"/regressions/{row.pk}/cancel"), {})
+        assert (response.status_code, response.json()["status"]) == (200, "cancelled")
+        return fixture_batches.batches(items)
+
+    monkeypatch.setattr(regression_runs, "batches", cancel)
+    run_jobs()
+
+    row.refresh_from_db()
+    assert (row.status, row.error, row.progress_done, row.progress_total) == ("cancelled", "canceled", 0, 1)
+    assert [each.outcome for each in RegressionResult.objects.all()] == [None]
+    assert not Verdict.objects.exists()
+
+
+def test_fixtures_and_baselines_that_vanish_are_not_tested(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, old = bundle(world, "now"), bundle(world, "old", redact=LONGER)
+    artifact = capture(world, now)
+    deleted, expired, tested_one = (kept(world, artifact, name) for name in ("deleted", "expired", "tested"))
+    golden = kept(world, artifact, "golden")
+
+    def vanish() -> None:
+        deleted.delete()
+        Fixture.objects.filter(pk=expired.pk).update(expires_at=timezone.now())
+        old.delete()
+
+    after_start(monkeypatch, vanish)
+    row = requested(world, bundle(world, "next", {"schema": {}}, REDACT), now, old)
+    golden.delete()
+    run_jobs()
+
+    row.refresh_from_db()
+    assert (row.status, row.fixtures, row.is_vacuous) == ("passed", 3, False)
+    found = {
+        (each.fixture_name, each.baseline): (each.outcome, each.error)
+        for each in RegressionResult.objects.filter(regression=row)
+    }
+    gone = ("not_tested", "The fixture was deleted or expired before it was tested.")
+    no_baseline = ("not_tested", "The baseline was deleted before it was tested.")
+    assert found == {
+        ("deleted", now.config_hash): gone,
+        ("deleted", old.config_hash): gone,
+        ("expired", now.config_hash): gone,
+        ("expired", old.config_hash): no_baseline,
+        ("tested", now.config_hash): ("equal", None),
+        ("tested", old.config_hash): no_baseline,
+    }
+    assert tested_one.artifact_id == artifact.pk
+
+
+def test_old_regressions_and_unused_verdicts_are_deleted(world: World) -> None:
+    now = bundle(world, "now")
+    kept(world, capture(world, now))
+    candidate = bundle(world, "next", redact=LONGER)
+    run_regression(world, candidate, now)
+    queued = requested(world, candidate, now)
+    soon, late = timezone.now() + timedelta(days=89), timezone.now() + timedelta(days=91)
+
+    assert (retention.delete_old_regressions(soon), retention.delete_unused_verdicts(soon)) == (0, 0)
+    assert retention.delete_old_regressions(late) == 1
+
+    assert list(Regression.objects.values_list("pk", flat=True)) == [queued.pk]
+    assert not RegressionResult.objects.exists()
+    assert Verdict.objects.exists()
+    assert retention.delete_unused_verdicts(late) == 1
+    assert not VerdictExample.objects.exists()
+
+
+def test_repeated_request_returns_first_regression_after_draft_was_deleted(world: World) -> None:
+    draft, url = draft_of(world, stages=STAGES), world.path(rest="/regressions")
+    first = world.operator.api.post(url, {"draft_id": draft}, Idempotency_Key="k")
+    assert world.operator.api.delete(world.path(rest=f"/drafts/{draft}")).status_code == 204
+
+    again = world.operator.api.post(url, {"draft_id": draft}, Idempotency_Key="k")
+
+    assert (first.status_code, again.status_code, again.json()) == (202, 202, first.json())
+    assert code(post(world, draft_id=draft)) == (400, "does_not_exist", "/draft_id")
+    run_jobs()
+    shown = world.viewer.api.get(first["Location"]).json()
+    assert (shown["status"], shown["draft_id"], shown["pipeline"]) == ("passed", None, "quotes")

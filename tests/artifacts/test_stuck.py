@@ -309,7 +309,7 @@ def test_content_returns_503_while_store_is_unavailable(world: World, store: Pat
     page = f"{row_page(artifact).removesuffix('change/')}content/"
     path, console = world.path(rest=f"/artifacts/{artifact.pk}/content"), signed_in(world.operator.user)
 
-    store.rename(store.with_name("aside"))  # as if the disk of the store were not mounted
+    store.rename(store.with_name(f"{store.name}-aside"))  # as if the disk of the store were not mounted
 
     assert (world.operator.api.get(path).status_code, console.get(page).status_code) == (503, 503)
 

@@ -30,6 +30,7 @@ USERS = [path for path in APPS if "jobs import " in (text := path.read_text()) o
 STORED = {
     "artifacts.bisect": ["bisect_id"],
     "artifacts.ingest": ["artifact_id"],
+    "artifacts.regression": ["regression_id"],
     "artifacts.replay": ["replay_id"],
     "artifacts.replay_decided": ["approval_id"],
     "releases.agent_left": ["agent_id"],
@@ -63,7 +64,7 @@ STORED_PERIODIC = {
     "tenancy.wake_webhooks",
 }
 # The queue of a waiting job is named ``lane:organization``.
-STORED_LANES = {"release", "housekeeping", "cleanup", "ingest", "replay", "longrun", "webhook"}
+STORED_LANES = {"release", "housekeeping", "cleanup", "ingest", "replay", "longrun", "regress", "webhook"}
 
 
 def module_of(path: Path) -> ModuleType:

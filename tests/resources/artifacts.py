@@ -61,7 +61,7 @@ RESOURCE = Resource(
                 "bisect": Act("bisectArtifact"),
             },
             pages={"artifacts_artifact_content": Page("downloadArtifact", is_file=True)},
-            large=frozenset({"reasons", "metadata"}),
+            large=frozenset({"reasons", "metadata"}), short={"origin": "an id and two numbers"},
         ),
     ),
     ids={"artifacts": artifact, "lane": lane},

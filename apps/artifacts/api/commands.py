@@ -1,13 +1,15 @@
-"""Commands on artifacts and replays."""
+"""Commands on artifacts, replays and regressions."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from apps.artifacts.api.serializers.bisects import BisectArtifactSerializer, BisectSerializer
+from apps.artifacts.api.serializers.regressions import CancelRegressionSerializer
 from apps.artifacts.api.serializers.replays import CancelSerializer, ReplayArtifactSerializer, ReplaySerializer
 from apps.artifacts.models import Artifact, Bisect, Replay
-from apps.artifacts.services import bisects, replays
+from apps.artifacts.services import bisects, regressions, replays
+from apps.releases.models import Regression
 from apps.tenancy.actors import Actor
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud.api.commands import command
@@ -69,3 +71,20 @@ def cancel(row: Replay, *, reason: str, actor: Actor) -> None:
     Cancels a queued or running dry run. Its status becomes `failed`, with the error code `cancelled`.
     """
     replays.cancel(row, reason=reason, actor=actor)
+
+
+@command(check=regressions.check_cancellable)
+@Operation(
+    "cancelRegression",
+    P.OPERATE_ENVIRONMENT,
+    body=CancelRegressionSerializer,
+    errors=(Conflict,),
+    example={"reason": "The draft has changed."},
+)
+def cancel_regression(row: Regression, *, reason: str, actor: Actor) -> None:
+    """Cancel a regression.
+
+    Cancels a queued or running regression. The verdicts that it has computed are kept, so that another regression need
+    not compute them again.
+    """
+    regressions.cancel(row, reason=reason, actor=actor)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from django.core.files.base import ContentFile
 from django.db import transaction
@@ -18,7 +19,7 @@ from django.utils import timezone
 
 from apps.artifacts.models import Artifact, Fixture, Replay
 from apps.artifacts.services import captures, children
-from apps.artifacts.services.replay_runs import child_request
+from apps.artifacts.services.replay_runs import RELATED, child_request
 from apps.artifacts.services.uploads import declared_key, version_for
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment, Membership, Quota, User
@@ -26,17 +27,23 @@ from apps.tenancy.services import audit, quotas
 from apps.tenancy.services.revisions import edit, lock_revision
 from apps.tenancy.services.state import advance, lock_row
 from byteor.engine.machines import ArtifactEvent, ReplayStatus
+from byteor.engine.replay.verdicts import MAX_FIXTURE_WORK
 from byteor_cloud.database.connections import release_connection
-from byteor_cloud.errors import Conflict, InvalidInput, Unavailable
+from byteor_cloud.errors import Conflict, Forbidden, InvalidInput, Unavailable
 from byteor_cloud.storage import blobs, data_folders
 
 MAX_FIXTURES = 1_000
 """The most live fixtures of a pipeline in an environment."""
+NO_MEMBER = "There is no such member in this organization."
 CHECK_S = 60.0  # timeout of the replay of a new fixture, in seconds; at the work limit it takes about ten
 
 
+type Slot = Callable[[], AbstractContextManager[None]]
+"""Entering its result waits until this process may compute."""
+
+
 @dataclass(frozen=True, slots=True)
-class _Checked:
+class Checked:
     """A new fixture's pipeline, its golden result if it has one, and its reduced capture if it keeps only records."""
 
     pipeline: str
@@ -47,7 +54,44 @@ class _Checked:
 def live(environment: Environment, pipeline: str, now: datetime | None = None) -> QuerySet[Fixture]:
     """Return the fixtures of a pipeline that have not expired."""
     rows = Fixture.objects.filter(environment=environment, pipeline=pipeline)
-    return rows.filter(Q(expires_at=None) | Q(expires_at__gt=now or timezone.now()))
+    return rows.filter(~is_expired(since=now))
+
+
+def is_expired(*, since: datetime | None = None) -> Q:
+    """Return the condition that a fixture had expired at a time, by default now."""
+    return Q(expires_at__lte=since or timezone.now())
+
+
+def check(
+    artifact: Artifact,
+    *,
+    environment: Environment,
+    pipeline: str | None = None,
+    owner: User | None = None,
+    journal_lane: str | None = None,
+    last_n: int | None = None,
+    records: tuple[int, int] | None = None,
+    expires_at: datetime | None = None,
+    golden: Replay | None = None,
+    slot: Slot = nullcontext,
+) -> Checked:
+    """Check the arguments of ``create``, and replay the capture once. Call this outside of a transaction.
+
+    Raises the errors of ``create``, except QuotaExceeded and those about other fixtures.
+    """
+    captures.check_readable(artifact)
+    if records is not None and last_n is not None:
+        raise InvalidInput.at("/records", "Use either `records` or `last_n`.", code="contradiction")
+    _check_expiry(expires_at)
+    _check_owner(owner, environment)
+    if golden is not None:
+        _check_golden(golden, artifact, journal_lane, last_n, records)
+    release_connection()
+    with slot():
+        checked = _replay_once(artifact, pipeline, journal_lane, last_n, records, golden)
+    if checked.reduced is not None:
+        blobs.put_file(_hash(checked.reduced), ContentFile(checked.reduced))
+    return checked
 
 
 def create(
@@ -64,33 +108,34 @@ def create(
     expires_at: datetime | None = None,
     golden: Replay | None = None,
     actor: Actor,
-    slot: Callable[[], AbstractContextManager[None]] = nullcontext,
+    checked: Checked | None = None,
+    slot: Slot = nullcontext,
 ) -> Fixture:
-    """Keep a capture, or some of its records, as a fixture. Entering ``slot()`` waits until this process may compute.
+    """Keep a capture, or some of its records, as a fixture. ``owner`` defaults to the actor, if it is a person.
 
     ``records`` are the first and the last position of the records to keep, in a new artifact. Without ``golden``, the
-    fixture expects the same result as a baseline; otherwise it expects that replay's. Raises Conflict if the artifact
-    cannot be replayed, the golden replay has no usable result, or the pipeline has too many fixtures; InvalidInput
-    for arguments that do not fit together or too much work; QuotaExceeded, NotStored and Unavailable; IntegrityError
-    for a taken name.
+    fixture expects the same result as a baseline; otherwise it expects that replay's. ``checked`` is the result of
+    ``check``, which is called if it is missing. Raises Conflict if the artifact cannot be replayed, the golden replay
+    has no usable result, or the pipeline has too many fixtures; InvalidInput for arguments that do not fit together or
+    too much work; NotFound if the artifact was deleted; QuotaExceeded, NotStored and Unavailable; IntegrityError for a
+    taken name.
     """
-    captures.check_readable(artifact)
-    _check_arguments(artifact, environment, last_n=last_n, records=records, expires_at=expires_at, owner=owner)
-    if golden is not None:
-        _check_golden(golden, artifact, journal_lane, last_n, records)
-    release_connection()
-    with slot():
-        checked = _check(artifact, pipeline, journal_lane, last_n, records, golden)
-    if checked.reduced is not None:
-        blobs.put_file(_hash(checked.reduced), ContentFile(checked.reduced))
+    checked = checked or check(
+        artifact,
+        environment=environment,
+        pipeline=pipeline,
+        owner=owner,
+        journal_lane=journal_lane,
+        last_n=last_n,
+        records=records,
+        expires_at=expires_at,
+        golden=golden,
+        slot=slot,
+    )
     with transaction.atomic():
         lock_row(environment)
-        if live(environment, checked.pipeline).count() >= MAX_FIXTURES:
-            raise Conflict(
-                f"The pipeline {checked.pipeline} has {MAX_FIXTURES} fixtures. Delete one before you create another.",
-                code="fixture_limit",
-            )
-        kept = artifact
+        kept = lock_row(artifact)  # retention deletes no locked artifact
+        _check_limit(environment, checked.pipeline)
         if checked.reduced is not None and records is not None:
             kept = _store_reduced(artifact, checked.reduced, records, actor=actor)
         fixture = Fixture.objects.create(
@@ -123,37 +168,76 @@ def create(
 
 
 def update(
-    fixture: Fixture, values: Mapping[str, Any], *, actor: Actor, expected_revision: int | None = None
+    fixture: Fixture,
+    values: Mapping[str, Any],
+    *,
+    may_manage: bool,
+    actor: Actor,
+    expected_revision: int | None = None,
+    slot: Slot = nullcontext,
 ) -> Fixture:
-    """Change a fixture's name, owner, note, expiry or expectation.
+    """Change a fixture's name, owner, note, expiry or expectation. Call this outside of a transaction.
 
-    ``golden`` in ``values`` is a replay, or None to expect the result of a baseline. Raises PreconditionFailed, the
-    errors of ``create`` for these values, or IntegrityError for a taken name.
+    ``expect`` in ``values`` is the id of a replay, or None to expect the result of a baseline. Raises Forbidden if the
+    expectation or the expiry would change and ``may_manage`` is false, PreconditionFailed, the errors of ``create`` for
+    changed values, or IntegrityError for a taken name.
     """
-    changed = dict(values)
-    _check_arguments(
-        fixture.artifact, fixture.environment, expires_at=values.get("expires_at"), owner=values.get("owner")
-    )
-    if "golden" in changed:
-        replay = changed.pop("golden")
-        changed |= {"golden_replay_id": replay and replay.pk, "golden": None}
-        if replay is not None:
-            _check_golden(replay, fixture.artifact, fixture.journal_lane, fixture.last_n, None)
-            checked = _check(fixture.artifact, fixture.pipeline, fixture.journal_lane, fixture.last_n, None, replay)
-            changed["golden"] = checked.golden
+    changed, environment = dict(values), fixture.environment
+    if "expect" in changed:
+        changed["golden_replay_id"] = changed.pop("expect")
     if "owner" in changed:
         owner = changed.pop("owner")
         changed["owner_id"] = owner and owner.pk
+        if changed["owner_id"] != fixture.owner_id:
+            _check_owner(owner, environment)
+    _check_may_change(fixture, changed, may_manage=may_manage)
+    if _differs(fixture, changed, "expires_at"):
+        _check_expiry(changed["expires_at"])
+    if _differs(fixture, changed, "golden_replay_id"):
+        changed["golden"] = _golden_result(fixture, changed["golden_replay_id"], slot)
     with transaction.atomic():
+        lock_row(environment)
         locked = lock_revision(fixture, expected_revision)
-        return edit(
-            locked, changed, kind="fixture", scope=fixture.environment, actor=actor, unaudited={"golden", "note"}
-        )
+        _check_may_change(locked, changed, may_manage=may_manage)
+        if locked.is_expired and _differs(locked, changed, "expires_at"):
+            _check_limit(environment, locked.pipeline)
+        return edit(locked, changed, kind="fixture", scope=environment, actor=actor, unaudited={"golden", "note"})
+
+
+def _differs(fixture: Fixture, values: Mapping[str, Any], name: str) -> bool:
+    return name in values and values[name] != getattr(fixture, name)
+
+
+def _check_may_change(fixture: Fixture, values: Mapping[str, Any], *, may_manage: bool) -> None:
+    if not may_manage and any(_differs(fixture, values, name) for name in ("expires_at", "golden_replay_id")):
+        detail = "To change `expect` or `expires_at`, you need the permission to manage the environment."
+        raise Forbidden(detail)
+
+
+def _golden_result(fixture: Fixture, replay_id: UUID | None, slot: Slot) -> dict[str, Any] | None:
+    """Return the golden result that a fixture will expect; None if it will expect the result of a baseline."""
+    if replay_id is None:
+        return None
+    artifact, selection = fixture.artifact, (fixture.journal_lane, fixture.last_n, None)
+    replay = find_replay(fixture.environment, replay_id)
+    _check_golden(replay, artifact, *selection)
+    release_connection()
+    with slot():
+        return _replay_once(artifact, fixture.pipeline, *selection, replay).golden
+
+
+def find_replay(environment: Environment, replay_id: UUID) -> Replay:
+    """Return the replay whose result a fixture should expect. Raises InvalidInput."""
+    found = Replay.objects.select_related(*RELATED).filter(environment=environment, pk=replay_id).first()
+    if found is None:
+        detail = "There is no such replay in this environment."
+        raise InvalidInput.at("/expect/golden", detail, code="does_not_exist")
+    return found
 
 
 @transaction.atomic
 def delete(fixture: Fixture, *, actor: Actor, expected_revision: int | None = None) -> None:
-    """Delete a fixture. Its artifact is kept for as long as other artifacts of its age."""
+    """Delete a fixture. From then on, retention deletes its artifact as any other. Raises PreconditionFailed."""
     locked = lock_revision(fixture, expected_revision)
     audit.record(
         "fixture.delete",
@@ -165,24 +249,26 @@ def delete(fixture: Fixture, *, actor: Actor, expected_revision: int | None = No
     locked.delete()
 
 
-def _check_arguments(
-    artifact: Artifact,
-    environment: Environment,
-    *,
-    last_n: int | None = None,
-    records: tuple[int, int] | None = None,
-    expires_at: datetime | None,
-    owner: User | None,
-) -> None:
-    if records is not None and last_n is not None:
-        raise InvalidInput.at("/records", "Use either `records` or `last_n`.", code="contradiction")
+def _check_expiry(expires_at: datetime | None) -> None:
     if expires_at is not None and expires_at <= timezone.now():
         raise InvalidInput.at("/expires_at", "Must be in the future.", code="past")
-    if owner is not None:
-        project = environment.project
-        of_project = Q(project=None) | Q(project=project)
-        if not Membership.objects.filter(of_project, user=owner, organization=project.organization_id).exists():
-            raise InvalidInput.at("/owner", "There is no such member in this organization.", code="does_not_exist")
+
+
+def _check_owner(owner: User | None, environment: Environment) -> None:
+    project = environment.project
+    of_project = Q(project=None) | Q(project=project)
+    members = Membership.objects.filter(of_project, organization=project.organization_id)
+    if owner is not None and not members.filter(user=owner).exists():
+        raise InvalidInput.at("/owner", NO_MEMBER, code="does_not_exist")
+
+
+def _check_limit(environment: Environment, pipeline: str) -> None:
+    """Raise Conflict if the pipeline has no room for another live fixture. The environment must be locked."""
+    if live(environment, pipeline).count() >= MAX_FIXTURES:
+        raise Conflict(
+            f"The pipeline {pipeline} has {MAX_FIXTURES} fixtures. Delete one before you add another.",
+            code="fixture_limit",
+        )
 
 
 def _check_golden(
@@ -208,15 +294,16 @@ def _check_golden(
         raise Conflict(detail, code="fixture.golden_without_result")
 
 
-def _check(
+def _replay_once(
     artifact: Artifact,
     pipeline: str | None,
     journal_lane: str | None,
     last_n: int | None,
     records: tuple[int, int] | None,
     golden: Replay | None,
-) -> _Checked:
+) -> Checked:
     """Run the fixture's own configuration, or that of its golden replay, in a child process."""
+    pointer = "/records" if records is not None else "/journal_lane" if journal_lane else "/artifact_id"
     own: dict[str, Any] = {"spec_kv": None}
     if artifact.deployment is not None:
         own["stage_config"] = artifact.deployment.config_bundle.stage_config
@@ -231,11 +318,11 @@ def _check(
             "last_n": last_n,
             "records": records,
             "reduced": str(reduced),
+            "max_work": MAX_FIXTURE_WORK,
         }
         try:
             found = children.run_in_child(request, scratch=scratch, readable=[archive], silence_s=CHECK_S)
         except children.Refused as refused:
-            pointer = "/records" if records is not None else "/journal_lane" if journal_lane else "/artifact_id"
             raise InvalidInput.at(pointer, f"The capture cannot be replayed: {refused}.", code="not_usable") from None
         except children.ChildDied as died:
             raise Unavailable("The capture could not be replayed. Try again.", retry_after=5) from died
@@ -246,14 +333,14 @@ def _check(
         detail = f"The capture belongs to the pipeline {found['pipeline']}."
         raise InvalidInput.at("/pipeline", detail, code="other_pipeline")
     if found["error"] is not None:
-        raise InvalidInput.at("/artifact_id", f"The capture cannot be a fixture: {found['error']}.", code="not_usable")
+        raise InvalidInput.at(pointer, f"The capture cannot be a fixture: {found['error']}.", code="not_usable")
     stored = None
     if golden is not None:
         if found["result"]["egress"] != (golden.result or {}).get("egress"):
             detail = "This release no longer gives the result of that replay. Replay the capture again."
             raise Conflict(detail, code="fixture.golden_changed")
         stored = {name: found[name] for name in ("result", "spec_kv", "stage_config")}
-    return _Checked(found["pipeline"], stored, content)
+    return Checked(found["pipeline"], stored, content)
 
 
 def copy_blob(content_hash: str, target: Path) -> None:

@@ -24,8 +24,7 @@ from apps.tenancy.services.state import advance, lock_row
 from apps.tenancy.services.tokens import person_behind
 from byteor.engine.canonical import sha256
 from byteor.engine.machines import RegressionEvent, RegressionStatus
-from byteor_cloud.computing.computations import compile_version
-from byteor_cloud.computing.compute import Compute, here
+from byteor_cloud.computing.computations import CompiledVersion, compile_version
 from byteor_cloud.errors import Conflict, InvalidInput
 from byteor_cloud.worker.jobs import enqueue
 
@@ -47,21 +46,22 @@ def request(
     version: Version | None = None,
     draft: Draft | None = None,
     against: Sequence[str] | None = None,
-    compute: Compute = here,
+    compiled: CompiledVersion | None = None,
     actor: Actor,
 ) -> Regression:
     """Queue a regression of exactly one candidate: a config bundle, a version or a draft.
 
     ``against`` are config hashes of the environment; by default, the candidate is compared with the configurations
-    that most agents run. Raises InvalidInput for a wrong number of candidates or an unknown config hash, Unprocessable
-    if the draft does not compile, and Conflict if the environment permits no replays.
+    that most agents run. ``compiled`` is the compiled plan of the draft, which is compiled if it is missing. Raises
+    InvalidInput for a wrong number of candidates or an unknown config hash, Unprocessable if the draft does not
+    compile, and Conflict if the environment permits no replays.
     """
     if sum(each is not None for each in (config_bundle, version, draft)) != 1:
         raise InvalidInput("Name exactly one of `config_bundle_id`, `version_id` and `draft_id`.")
     if environment.effective_settings.replay_policy == ReplayPolicy.DISABLED:
         raise Conflict("Replays are disabled in this environment.", code="replay.disabled")
     if draft is not None:
-        compiled = compute(compile_version, draft.plan)
+        compiled = compiled or compile_version(draft.plan)
         if compiled.errors:
             raise does_not_compile(compiled.errors)
         pipeline, spec_kv = compiled.name, compiled.spec_kv

@@ -1,4 +1,4 @@
-"""Deletes old artifacts, agents that were decommissioned long ago, and blobs that no row refers to."""
+"""Deletes old artifacts, regressions and verdicts, long-decommissioned agents, and blobs that no row refers to."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
-from apps.artifacts.models import Artifact, UnreferencedBlob
+from apps.artifacts.models import Artifact, Fixture, RegressionResult, UnreferencedBlob, Verdict, VerdictExample
+from apps.artifacts.services.fixtures import is_expired
 from apps.fleet.models import Agent
-from apps.releases.models import AgentReport, Deployment, DeploymentAgent
+from apps.releases.models import AgentReport, Deployment, DeploymentAgent, Regression
 from apps.tenancy.actors import system_actor
 from apps.tenancy.models import Environment
 from apps.tenancy.services import audit
@@ -26,13 +27,15 @@ BATCH_SIZE = 1000  # rows processed per transaction or query
 # A blob is stored before the row that refers to it, so a blob that is younger than this may not have its row yet.
 STRAY_AGE = timedelta(days=1)
 AGENTS_KEPT_FOR = timedelta(days=90)  # how long decommissioned agents are kept at least
+REGRESSIONS_KEPT_FOR = timedelta(days=90)  # how long finished regressions and unused verdicts are kept
 BLOB_FOLDERS, HOURS_PER_WEEK = 256, 168
 
 
 def delete_old_artifacts(now: datetime | None = None) -> int:
     """Delete artifacts older than their environment's ``artifact_retention_days``, with their replays and bisects.
 
-    Deleted environments are skipped. Returns the number of deleted artifacts.
+    Artifacts of live fixtures and deleted environments are skipped. Expired fixtures are deleted with their artifact.
+    Returns the number of deleted artifacts.
     """
     now = now or timezone.now()
     removed = 0
@@ -42,21 +45,44 @@ def delete_old_artifacts(now: datetime | None = None) -> int:
     return removed
 
 
-@transaction.atomic
 def _delete_batch(environment: Environment, now: datetime) -> int:
     days = environment.effective_settings.artifact_retention_days
-    expired = Artifact.objects.filter(environment=environment, created_at__lt=now - timedelta(days=days))
-    ids = list(expired.order_by("pk").values_list("pk", flat=True)[:BATCH_SIZE])
-    if ids:
-        without_large(Artifact.objects.filter(pk__in=ids)).delete()
-        audit.record(
-            "artifact.expire",
-            actor=WORKER,
-            scope=environment,
-            resource=("environment", environment.pk),
-            changes={"artifacts": len(ids), "retention_days": days},
-        )
+    live_fixtures = Fixture.objects.filter(~is_expired(since=now), artifact=OuterRef("pk"))
+    expired = Artifact.objects.filter(
+        ~Exists(live_fixtures), environment=environment, created_at__lt=now - timedelta(days=days)
+    ).order_by("pk")
+    # An artifact may have more examples than one transaction should delete.
+    delete_in_batches(
+        VerdictExample.objects.filter(artifact__in=list(expired.values_list("pk", flat=True)[:BATCH_SIZE]))
+    )
+    with transaction.atomic():
+        # While an artifact is locked, no fixture of it can be created, so the second query sees all fixtures.
+        locked = expired.select_for_update(skip_locked=True, of=("self",)).values_list("pk", flat=True)[:BATCH_SIZE]
+        ids = list(expired.filter(pk__in=list(locked)).values_list("pk", flat=True))
+        if ids:
+            without_large(Artifact.objects.filter(pk__in=ids)).delete()
+            audit.record(
+                "artifact.expire",
+                actor=WORKER,
+                scope=environment,
+                resource=("environment", environment.pk),
+                changes={"artifacts": len(ids), "retention_days": days},
+            )
     return len(ids)
+
+
+def delete_old_regressions(now: datetime | None = None) -> int:
+    """Delete regressions that finished more than 90 days ago, with their results. Returns their number."""
+    before = (now or timezone.now()) - REGRESSIONS_KEPT_FOR
+    delete_in_batches(RegressionResult.objects.filter(regression__finished_at__lt=before))
+    return delete_in_batches(Regression.objects.filter(finished_at__lt=before))
+
+
+def delete_unused_verdicts(now: datetime | None = None) -> int:
+    """Delete verdicts that no regression has used for more than 90 days, with their examples. Returns their number."""
+    before = (now or timezone.now()) - REGRESSIONS_KEPT_FOR
+    delete_in_batches(VerdictExample.objects.filter(verdict__used_at__lt=before))
+    return delete_in_batches(Verdict.objects.filter(used_at__lt=before))
 
 
 def delete_old_agents(now: datetime | None = None) -> int:

@@ -27,6 +27,8 @@ import apps.console.pages.deployments.records
 import apps.console.pages.artifacts.tables
 import apps.console.pages.replays.tables
 import apps.console.pages.bisects.tables
+import apps.console.pages.fixtures.tables
+import apps.console.pages.regressions.tables
 import apps.console.pages.artifacts.blobs
 import apps.console.pages.jobs
 

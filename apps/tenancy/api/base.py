@@ -18,7 +18,7 @@ from apps.tenancy.access import OrganizationRoles, Principal, roles_in
 from apps.tenancy.actors import Actor
 from apps.tenancy.api import limits, scopes
 from apps.tenancy.api.authentication import BEARER, note_verified
-from apps.tenancy.api.idempotency import idempotent
+from apps.tenancy.api.idempotency import Repeatable, idempotent, is_stored
 from apps.tenancy.credentials import Family
 from apps.tenancy.models import Environment, Organization, Project
 from apps.tenancy.permissions import Permission
@@ -97,6 +97,18 @@ class ApiViewSet(ResourceViewSet):
         if isinstance(exc, Forbidden):
             self.count_denial(self.principal.organization_id or (self.kwargs["org_id"] if self.scope else None))
         return super().handle_exception(exc)
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether a response is stored under the request's ``Idempotency-Key``, so that ``prepare`` need not compute.
+
+        Raises InvalidInput for an invalid key.
+        """
+        if "Idempotency-Key" not in self.request.headers or self.operation is None:
+            return False
+        return is_stored(
+            Repeatable.of(self.request, principal=self.principal, holds_secret=self.operation.holds_secret)
+        )
 
     def count_denial(self, organization_id: UUID | None) -> None:
         """Count a denial of this action, for an audit event of the organization (None: of the installation)."""

@@ -103,6 +103,12 @@ def claim(requests: Sequence[Repeatable]) -> list[Response | DomainError | None]
     return results
 
 
+def is_stored(repeatable: Repeatable) -> bool:
+    """Return whether a response to the key is stored, even if it belongs to another request."""
+    rows = IdempotencyKey.objects.filter(caller=repeatable.caller, key=repeatable.key, expires_at__gt=timezone.now())
+    return rows.exists()
+
+
 def _lock_keys(numbers: Sequence[int]) -> list[bool]:
     """Lock the keys with these numbers until the transaction ends, and return for each whether it was free."""
     with connection.cursor() as cursor:

@@ -12,6 +12,8 @@ from byteor.engine.strict_json import pointer_of
 
 MAX_POINTERS = 64
 """If more members differ, their common parent stands for all of them."""
+MAX_CHARACTERS = 4_096
+"""If the paths of the members are longer in total, their common parent stands for all of them, too."""
 _ITEM = "*"  # in a pointer: any item of an array
 _MISSING: Final = object()
 _NUMBERS = frozenset({int, float, Decimal})
@@ -31,7 +33,7 @@ def differing_members(before: Message, after: Message) -> list[str] | None:
         return None
     paths: set[_Path] = set()
     _collect(*sides, (), paths)
-    if len(paths) > MAX_POINTERS:
+    if len(paths) > MAX_POINTERS or sum(map(_length, paths)) > MAX_CHARACTERS:
         paths = {_common_parent(min(paths), max(paths))}
     return sorted(map(pointer_of, paths)) if paths else None
 
@@ -63,6 +65,13 @@ def _collect(before: Any, after: Any, path: _Path, found: set[_Path]) -> None:
 
 
 def _common_parent(first: _Path, last: _Path) -> _Path:
-    """Return the longest path that all paths between these two, in their order, begin with."""
+    """Return the longest path, of at most ``MAX_CHARACTERS``, that all paths between these two in order begin with."""
     same = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
-    return tuple(name for name, _ in same)
+    path = tuple(name for name, _ in same)
+    while _length(path) > MAX_CHARACTERS:
+        path = path[:-1]
+    return path
+
+
+def _length(path: _Path) -> int:
+    return sum(map(len, path)) + len(path)

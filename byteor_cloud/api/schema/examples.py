@@ -50,7 +50,7 @@ def example(schema: Mapping[str, Any], components: Mapping[str, Any], name: str 
             if child.keys() != {"description"}  # read-only fields of an update have only a description
         }
     if kind == "array":
-        return [example(schema.get("items", {}), components, name)]
+        return [example(schema.get("items", {}), components, name)] * max(schema.get("minItems", 1), 1)
     if name in _BY_NAME:
         return _BY_NAME[name]
     if kind in {"integer", "number"}:

@@ -141,6 +141,18 @@ def test_over_64_differing_members_are_named_by_their_common_parent(bundle: Make
     assert [group["pointers"] for group in found.groups] == [["/a/b"]]
 
 
+@pytest.mark.parametrize(("inner", "pointer"), [("n" * 2_000, "/outer"), ("n" * 4_096, "/outer")])
+def test_long_member_names_are_named_by_their_parent(
+    bundle: MakeBundle, ring: MakeRing, inner: str, pointer: str
+) -> None:
+    before = json.dumps({"outer": {f"{inner}{number}": number for number in range(3)}}).encode()
+    after = json.dumps({"outer": {f"{inner}{number}": -1 for number in range(3)}}).encode()
+
+    found = compared(bundle, ring("identity"), ring("swap"), journal(before), ops={"swap": lambda *_: after})
+
+    assert [group["pointers"] for group in found.groups] == [[pointer]]
+
+
 def test_differences_beyond_1000_groups_are_counted(bundle: MakeBundle, ring: MakeRing) -> None:
     records = journal(*(b'{"n%d":1}' % number for number in range(1_003)))
 

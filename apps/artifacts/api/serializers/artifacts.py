@@ -85,9 +85,19 @@ class RejectionSerializer(serializers.Serializer[Any]):
     }
 
 
+class OriginSerializer(serializers.Serializer[Any]):
+    artifact_id = serializers.UUIDField()
+    records = serializers.ListField(child=serializers.IntegerField(), min_length=2, max_length=2)
+    descriptions = {
+        "artifact_id": "The id of the original artifact, even if it was deleted.",
+        "records": "The positions of the first and the last record that were kept, in the order of a replay.",
+    }
+
+
 class ArtifactSerializer(ModelSerializer):
     reasons = RejectionSerializer(many=True)
     metadata = serializers.DictField()
+    origin = OriginSerializer(allow_null=True)
 
     descriptions = {
         "kind": "The kind of the artifact.",
@@ -111,6 +121,7 @@ class ArtifactSerializer(ModelSerializer):
         ),
         "captured_at": "When the data was captured.",
         "metadata": "The metadata that the agent sent with the upload. Empty if it sent none.",
+        "origin": "The artifact of which this one keeps some records. Null if an agent uploaded this artifact.",
     }
 
     @cached_property
@@ -131,5 +142,5 @@ class ArtifactSerializer(ModelSerializer):
         model = Artifact
         fields = [
             "id", "environment_id", "kind", "status", "reasons", "agent_id", "deployment_id", "version_id", "spec_hash",
-            "content_hash", "size_bytes", "derived_bytes", "captured_at", "metadata", "created_at",
+            "content_hash", "size_bytes", "derived_bytes", "captured_at", "metadata", "origin", "created_at",
         ]  # fmt: skip

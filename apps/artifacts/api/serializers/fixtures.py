@@ -1,0 +1,165 @@
+"""Serializers of fixtures."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+from rest_framework.fields import empty
+
+from apps.artifacts.models import Artifact, Fixture
+from apps.artifacts.services.fixtures import NO_MEMBER
+from apps.tenancy.models import User
+from byteor_cloud.api.fields import (
+    EnvironmentRelatedField,
+    IdField,
+    ModelSerializer,
+    NameField,
+    StrictSerializer,
+    TextField,
+    TimestampField,
+)
+
+MAX_POSITION = 2_000_000_000
+_OWNER = "The id of the person who is responsible for the fixture, a member of the organization."
+_EXPECT = (
+    "The expected result: that of the configuration that is compared with the candidate (`same`), or the result of a "
+    "replay of the same artifact with the same `journal_lane` and `last_n` (`golden`, the id of the replay)."
+)
+_EXPIRES = "When the fixture expires. An expired fixture is not tested, and its artifact is no longer kept."
+
+
+@extend_schema_field(
+    {
+        "oneOf": [
+            {"type": "string", "enum": ["same"]},
+            {
+                "type": "object",
+                "properties": {
+                    "golden": {
+                        "type": "string",
+                        "format": "uuid",
+                        "description": "The id of the replay whose result is expected. The result is copied.",
+                    }
+                },
+                "required": ["golden"],
+                "additionalProperties": False,
+            },
+        ]
+    }
+)
+class ExpectField(serializers.Field[Any, Any, Any, Any]):
+    """The expectation of a fixture: the result of a baseline, or that of a replay."""
+
+    def to_internal_value(self, data: Any) -> UUID | None:
+        """Return the id of the golden replay, or None for ``same``. Raises ValidationError."""
+        if data == "same":
+            return None
+        if isinstance(data, dict) and data.keys() == {"golden"}:
+            try:
+                found: UUID = IdField().to_internal_value(data["golden"])
+            except serializers.ValidationError as error:
+                raise serializers.ValidationError({"golden": error.detail}) from None
+            return found
+        raise serializers.ValidationError('Must be "same" or {"golden": REPLAY_ID}.')
+
+    def to_representation(self, value: Any) -> Any:
+        """Return the expectation in the form that requests use."""
+        return value
+
+
+class OwnerField(serializers.PrimaryKeyRelatedField[Any]):
+    """The id of a user. The service checks that the user is a member."""
+
+    default_error_messages = {"does_not_exist": NO_MEMBER, "incorrect_type": "Must be an id."}
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(queryset=User.objects.all(), pk_field=IdField(), **kwargs)
+
+    def run_validation(self, data: Any = empty) -> Any:
+        """Return the user. Raises ValidationError, also for an empty string, which DRF would treat as null."""
+        if data == "":
+            self.fail("incorrect_type")
+        return super().run_validation(data)
+
+
+class CreateFixtureSerializer(StrictSerializer):
+    """The request to keep a capture as a fixture."""
+
+    artifact_id = EnvironmentRelatedField(
+        source="artifact",
+        queryset=Artifact.objects.select_related("environment__project", "agent", "deployment__config_bundle"),
+        what="artifact",
+    )
+    name = NameField()
+    pipeline = NameField(max_length=63, required=False)
+    owner = OwnerField(required=False)
+    note = TextField(max_length=2000, required=False, allow_blank=True)
+    journal_lane = TextField(pattern="^[a-z][a-z0-9_-]{0,62}$", rule="Must be the name of a lane.", required=False)
+    last_n = serializers.IntegerField(required=False, min_value=1, max_value=MAX_POSITION)
+    records = serializers.ListField(
+        child=serializers.IntegerField(min_value=0, max_value=MAX_POSITION),
+        min_length=2,
+        max_length=2,
+        required=False,
+    )
+    expires_at = TimestampField(required=False)
+    expect = ExpectField(required=False)
+    descriptions = {
+        "artifact_id": "The id of a verified incident bundle.",
+        "name": "The name of the fixture, unique in its pipeline.",
+        "pipeline": "The pipeline of the capture. If the capture belongs to another pipeline, the request fails.",
+        "owner": f"{_OWNER} Defaults to the caller, or to nobody if the caller is an organization key.",
+        "note": "Why the capture is kept.",
+        "journal_lane": "The ingress whose journal is replayed. By default, all journals are replayed together.",
+        "last_n": "The number of records to replay from the end of the input. Defaults to all records.",
+        "records": (
+            "The positions of the first and the last record to keep, counted from 0 in the order of a replay. The "
+            "fixture then belongs to a new, smaller artifact with at most 10,000 records. Not accepted with `last_n` "
+            "or a golden replay."
+        ),
+        "expires_at": f"{_EXPIRES} By default, the fixture does not expire.",
+        "expect": f"{_EXPECT} Defaults to `same`.",
+    }
+
+
+class FixtureSerializer(ModelSerializer):
+    name = NameField()
+    owner = OwnerField(allow_null=True)
+    note = TextField(max_length=2000, allow_blank=True)
+    expires_at = TimestampField(allow_null=True)
+    expect = ExpectField()
+    records = serializers.SerializerMethodField()
+    is_expired = serializers.BooleanField(read_only=True)
+    reads = frozenset({"artifact__origin"})
+
+    descriptions = {
+        "pipeline": "The name of the pipeline.",
+        "name": "The name of the fixture, unique in its pipeline.",
+        "owner": f"{_OWNER} Null if the fixture has no owner.",
+        "note": "Why the capture is kept.",
+        "artifact_id": "The id of the artifact whose records are replayed. Retention deletes it only after the fixture "
+        "has expired or was deleted.",
+        "journal_lane": "The ingress whose journal is replayed. Null if all journals are replayed together.",
+        "last_n": "The number of records to replay from the end of the input. Null if all records are replayed.",
+        "records": "The positions of the first and the last record that the artifact has of its `origin`. Null if the "
+        "artifact is an agent's upload.",
+        "expires_at": f"{_EXPIRES} Null if it does not expire.",
+        "is_expired": "Whether the fixture has expired.",
+        "expect": _EXPECT,
+    }
+
+    class Meta:
+        model = Fixture
+        fields = [
+            "id", "environment_id", "pipeline", "name", "owner", "note", "artifact_id", "journal_lane", "last_n",
+            "records", "expires_at", "is_expired", "expect", "created_by", "created_at", "updated_at",
+        ]  # fmt: skip
+        read_only_fields = ["pipeline", "journal_lane", "last_n", "created_by"]
+
+    @extend_schema_field({"type": ["array", "null"], "items": {"type": "integer"}, "minItems": 2, "maxItems": 2})
+    def get_records(self, row: Fixture) -> list[int] | None:
+        """Return the positions of the first and the last record of the artifact's origin; None if it has none."""
+        return None if row.artifact.origin is None else row.artifact.origin["records"]

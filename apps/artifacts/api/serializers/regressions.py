@@ -1,0 +1,272 @@
+"""Serializers of regressions, and of requests for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from apps.artifacts.api.serializers.captures import AnyJSONField
+from apps.artifacts.services.regressions import MAX_BASELINES
+from apps.pipelines.models import Draft, Version
+from apps.releases.models import ConfigBundle, Regression
+from byteor.engine.replay import FixtureOutcome
+from byteor.engine.replay.difference_groups import Kind
+from byteor_cloud.api.fields import EnvironmentRelatedField, HashField, ModelSerializer, StrictSerializer, TextField
+
+_EGRESS = "The egress at which the outputs differ. Null for a stop or a side effect."
+
+
+class RequestRegressionSerializer(StrictSerializer):
+    """The request to test a candidate."""
+
+    config_bundle_id = EnvironmentRelatedField(
+        source="config_bundle",
+        queryset=ConfigBundle.objects.select_related("version"),
+        what="config bundle",
+        required=False,
+    )
+    version_id = EnvironmentRelatedField(
+        source="version", queryset=Version.objects.all(), what="version", required=False
+    )
+    draft_id = EnvironmentRelatedField(source="draft", queryset=Draft.objects.all(), what="draft", required=False)
+    against = serializers.ListField(child=HashField(), min_length=1, max_length=MAX_BASELINES, required=False)
+    descriptions = {
+        "config_bundle_id": "The id of the config bundle to test.",
+        "version_id": (
+            "The id of the version to test, instead of a config bundle. It is run with the parameters of the "
+            "configuration that it is compared with, for stages with the same id and op."
+        ),
+        "draft_id": "The id of the draft to test, instead of a config bundle. Its parameters are those of a version's "
+        "test.",
+        "against": (
+            f"The config hashes to compare with, at most {MAX_BASELINES}, all of config bundles of the same pipeline "
+            "in this environment. By default, the candidate is compared with the configurations that the "
+            "environment's agents run, those with most agents first."
+        ),
+    }
+
+    def validate_against(self, value: list[str]) -> list[str]:
+        """Reject a config hash that occurs twice."""
+        if len(set(value)) < len(value):
+            raise serializers.ValidationError("May not contain the same config hash twice.", code="duplicate")
+        return value
+
+
+class CancelRegressionSerializer(StrictSerializer):
+    """The request to cancel a regression."""
+
+    reason = TextField(max_length=2000, required=False, allow_blank=True, default="")
+    descriptions = {"reason": "Why the regression is canceled."}
+
+
+class BaselineSerializer(serializers.Serializer[Any]):
+    config_hash = serializers.CharField()
+    config_bundle_id = serializers.UUIDField()
+    version_id = serializers.UUIDField()
+    agents = serializers.IntegerField()
+    share = serializers.FloatField()
+    descriptions = {
+        "config_hash": "The config hash of the configuration.",
+        "config_bundle_id": "The id of the newest config bundle with this config hash.",
+        "version_id": "The id of the version of that config bundle.",
+        "agents": "The number of the environment's agents that ran the configuration at the time of the request.",
+        "share": "The share of these agents in all agents that ran the pipeline, from 0 to 1.",
+    }
+
+
+class UntestedSerializer(serializers.Serializer[Any]):
+    config_hash = serializers.CharField()
+    agents = serializers.IntegerField()
+    descriptions = {
+        "config_hash": "The config hash of the configuration.",
+        "agents": "The number of the environment's agents that ran the configuration at the time of the request.",
+    }
+
+
+class RegressionProgressSerializer(serializers.Serializer[Any]):
+    done = serializers.IntegerField(source="progress_done")
+    total = serializers.IntegerField(source="progress_total")
+    descriptions = {
+        "done": "The number of verdicts that were found or computed.",
+        "total": "The number of needed verdicts. It is 0 until the regression has started.",
+    }
+
+
+class VerdictCountSerializer(serializers.Serializer[Any]):
+    reused = serializers.IntegerField()
+    computed = serializers.IntegerField()
+    descriptions = {
+        "reused": "The number of verdicts that earlier regressions had computed.",
+        "computed": "The number of verdicts that this regression computed.",
+    }
+
+
+class RegressionWorkSerializer(serializers.Serializer[Any]):
+    candidate = serializers.IntegerField(source="work_candidate")
+    baseline = serializers.IntegerField(source="work_baseline")
+    descriptions = {
+        "candidate": "The work of the candidate.",
+        "baseline": "The work of the configurations that it was compared with.",
+    }
+
+
+class RegressionResultSerializer(serializers.Serializer[Any]):
+    fixture_id = serializers.UUIDField()
+    fixture_name = serializers.CharField()
+    baseline = serializers.CharField(allow_null=True)
+    outcome = serializers.ChoiceField([each.value for each in FixtureOutcome], allow_null=True)
+    groups = serializers.ListField(child=serializers.CharField())
+    error = serializers.CharField(allow_null=True)
+    descriptions = {
+        "fixture_id": "The id of the fixture, even if it was deleted.",
+        "fixture_name": "The name of the fixture when the regression started.",
+        "baseline": "The config hash that the candidate was compared with. Null for a fixture with a golden result.",
+        "outcome": (
+            "The verdict. `failed`: the candidate exceeded a limit or cannot use the records. `unstable`: a stage gave "
+            "different results for the same records. `not_tested`: the fixture was deleted or has expired, or the "
+            "compared configuration cannot run. Null until the verdict is known."
+        ),
+        "groups": "The ids of the groups of differences that the fixture shows.",
+        "error": "Why the fixture failed or was not tested. Null for other outcomes, and if the verdict says why.",
+    }
+
+
+class ShownPayloadSerializer(serializers.Serializer[Any]):
+    json = AnyJSONField()
+    payload_base64 = serializers.CharField(allow_null=True)
+    truncated = serializers.BooleanField()
+    descriptions = {
+        "json": "The payload, if it is complete and valid JSON. Otherwise null.",
+        "payload_base64": (
+            "The payload in Base64, at most its first 16 KiB. Null if `json` reproduces every number of the payload "
+            "digit for digit."
+        ),
+        "truncated": "Whether only the first part of the payload is returned.",
+    }
+
+
+class DifferenceExampleSerializer(serializers.Serializer[Any]):
+    ingress = serializers.CharField()
+    sequence = serializers.IntegerField()
+    before = ShownPayloadSerializer(allow_null=True)
+    after = ShownPayloadSerializer(allow_null=True)
+    stage = serializers.CharField(allow_null=True)
+    descriptions = {
+        "ingress": "The ingress of the input record.",
+        "sequence": "The sequence number of the input record.",
+        "before": (
+            "The output record of the compared configuration, or its stop or side effect. Null if it has none, if the "
+            "payload is left out (see `truncated`), and for callers without the permission `environment:operate`."
+        ),
+        "after": "The same of the candidate. Null in the same cases.",
+        "stage": "The id of the first stage at which the configurations differ. Null if it is unknown.",
+    }
+
+
+class GroupBaselineSerializer(serializers.Serializer[Any]):
+    config_hash = serializers.CharField(allow_null=True)
+    count = serializers.IntegerField()
+    descriptions = {
+        "config_hash": "The config hash that the candidate was compared with. Null for golden results.",
+        "count": "The number of differences in the comparison.",
+    }
+
+
+class GroupFixtureSerializer(serializers.Serializer[Any]):
+    id = serializers.UUIDField()
+    name = serializers.CharField()
+    descriptions = {"id": "The id of the fixture, even if it was deleted.", "name": "The name of the fixture."}
+
+
+class DifferenceGroupSerializer(serializers.Serializer[Any]):
+    id = serializers.CharField()
+    egress = serializers.CharField(allow_null=True)
+    kind = serializers.ChoiceField([each.value for each in Kind])
+    pointers = serializers.ListField(child=serializers.CharField(allow_blank=True))
+    code = serializers.CharField(allow_null=True)
+    count = serializers.IntegerField()
+    baselines = GroupBaselineSerializer(many=True)
+    fixture_count = serializers.IntegerField()
+    fixtures = GroupFixtureSerializer(many=True)
+    example = DifferenceExampleSerializer(allow_null=True)
+    descriptions = {
+        "id": "The id of the group. Equal differences have the same id in all regressions.",
+        "egress": _EGRESS,
+        "kind": (
+            "What differs: an output record has other members (`changed`) or other bytes (`bytes`), is `missing` or is "
+            "`extra`, the pipeline stops elsewhere (`stop`), or a side effect differs (`action`)."
+        ),
+        "pointers": "JSON Pointers to the members that differ, with `*` for any item of an array. Empty unless `kind` "
+        "is `changed`.",
+        "code": "A stable code for the reason: that of a drop or a stage error, or the op of a side effect. Null if "
+        "there is none.",
+        "count": "The number of differences in all comparisons.",
+        "baselines": "The number of differences in the comparison with each configuration.",
+        "fixture_count": "The number of fixtures that show the difference.",
+        "fixtures": "The first fixtures that show the difference, at most five.",
+        "example": "The first difference of the group. Null if its artifact was deleted.",
+    }
+
+
+class RegressionSerializer(ModelSerializer):
+    progress = RegressionProgressSerializer(source="*")
+    baselines = BaselineSerializer(many=True)
+    not_tested = UntestedSerializer(many=True)
+    vacuous = serializers.BooleanField(source="is_vacuous")
+    verdicts = VerdictCountSerializer(source="*")
+    work = RegressionWorkSerializer(source="*")
+    # Rows have no ``details``, so these are null in a list. The view adds them to a response about one regression.
+    results = RegressionResultSerializer(many=True, source="details.results", allow_null=True)
+    groups = DifferenceGroupSerializer(many=True, source="details.groups", allow_null=True)
+    next_after = serializers.IntegerField(source="details.next_after", allow_null=True)
+    truncated = serializers.BooleanField(source="details.truncated", allow_null=True)
+    descriptions = {
+        "status": (
+            "The status of the regression. `passed`: no fixture shows a difference. `differs`: at least one does. "
+            "`failed`: a fixture has the outcome `failed` or `unstable`, or the regression could not be completed."
+        ),
+        "pipeline": "The name of the pipeline whose fixtures are tested.",
+        "config_bundle_id": "The id of the tested config bundle. Null if a version or a draft is tested.",
+        "version_id": "The id of the tested version. Null if a config bundle or a draft is tested.",
+        "draft_id": "The id of the tested draft. Null if a config bundle or a version is tested, and if the draft was "
+        "deleted.",
+        "config_hash": "The config hash of the tested config bundle. Null if a version or a draft is tested.",
+        "progress": "The progress of the regression.",
+        "baselines": "The configurations that the candidate is compared with.",
+        "not_tested": "Other configurations that the environment's agents run, which are not compared.",
+        "fixtures": "The number of tested fixtures. It is 0 until the regression has started.",
+        "vacuous": (
+            "Whether the regression has finished and tested nothing: there are no fixtures, or there is no "
+            "configuration to compare with. A vacuous regression passes."
+        ),
+        "verdicts": "How many verdicts were computed, and how many were known.",
+        "results": "The verdict of each fixture and compared configuration. Null in a list; `getRegression` returns "
+        "them.",
+        "groups": (
+            "The differences of all fixtures, grouped by what differs, the most frequent first. Empty until the "
+            "regression has finished. Null in a list; `getRegression` returns them."
+        ),
+        "more": "The number of further differences that belong to no group, because there are at most 1,000 groups.",
+        "truncated": (
+            "Whether examples, results or groups are incomplete because a response is limited to 4 MiB. First the "
+            "payloads of the last examples are left out, then the last results, and then the last groups. Use `group` "
+            "to get the example of a group, and `after` to get further results. Null in a list."
+        ),
+        "next_after": "The value of `after` for further results. Null if there are none, and in a list.",
+        "work": "How much work the replays were, in the units of a replay's limit. It is the same on every machine.",
+        "summary": "The result as Markdown that fits into a comment on a pull request. Empty until the regression has "
+        "finished.",
+        "error": "Why the regression failed or was canceled. Null otherwise, and if a fixture failed.",
+        "started_at": "When the regression started. Null until then.",
+        "finished_at": "When the regression finished. Null until then.",
+    }
+
+    class Meta:
+        model = Regression
+        fields = [
+            "id", "environment_id", "status", "pipeline", "config_bundle_id", "version_id", "draft_id", "config_hash",
+            "progress", "baselines", "not_tested", "fixtures", "vacuous", "verdicts", "results", "groups", "more",
+            "truncated", "next_after", "work", "summary", "error", "requested_by", "started_at", "finished_at",
+            "created_at",
+        ]  # fmt: skip

@@ -1,0 +1,129 @@
+"""The results and the groups of differences of a regression as JSON data, limited to the size of a response."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, takewhile
+from typing import Any, Final
+
+from django.db import connection
+from django.db.models import F, Func, IntegerField, JSONField, QuerySet
+
+from apps.artifacts.models import RegressionResult, Verdict, VerdictExample
+from apps.releases.models import Regression
+from byteor.engine.replay import FixtureOutcome
+
+MAX_BYTES = 4 * 1024 * 1024 - 128 * 1024
+"""The size limit of the JSON of the details. It leaves room for the other members of a response of 4 MiB."""
+_COLUMNS = ("fixture_id", "fixture_name", "baseline", "outcome", "error", "verdict_id")
+_PAYLOADS = ("before", "after")
+# The examples of groups, in the order of the groups. ``is_shown`` says whether all examples up to this one fit into the
+# limit; later examples have no payloads.
+_EXAMPLES: Final = f"""
+    SELECT number, is_shown, CASE WHEN is_shown THEN example ELSE example - 'before' - 'after' END
+    FROM (
+        SELECT wanted.number, found.example,
+            sum(octet_length(found.example::text)) OVER (ORDER BY wanted.number) <= %(limit)s AS is_shown
+        FROM unnest(%(verdicts)s::uuid[], %(groups)s::text[]) WITH ORDINALITY AS wanted (verdict, group_id, number)
+        JOIN {VerdictExample._meta.db_table} AS found
+            ON found.verdict_id = wanted.verdict AND found."group" = wanted.group_id
+    ) AS examples
+    ORDER BY number
+"""  # noqa: S608  the name of a table
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """The results and the groups of a regression, both as JSON data.
+
+    ``is_truncated`` says whether payloads, groups or results are left out. ``next_after`` is the number of results
+    before the first that is left out at the end, and None if there is none.
+    """
+
+    results: list[dict[str, Any]]
+    groups: list[dict[str, Any]]
+    is_truncated: bool
+    next_after: int | None
+
+
+def read_details(
+    row: Regression, *, with_payloads: bool, group: str | None = None, after: int = 0, limit: int = MAX_BYTES
+) -> Details:
+    """Return the results and the groups of a regression, in three queries.
+
+    With ``group``, returns only this group and the results that show it. ``after`` is the number of results to skip.
+    If the JSON would have more than ``limit`` bytes, first the payloads of the later examples are left out, then the
+    last results, and then the last groups. Without ``with_payloads``, no example has payloads.
+    """
+    wanted = [each for each in row.groups if group is None or each["id"] == group]
+    found = _prefix(wanted, limit)
+    merged = [{name: value for name, value in each.items() if name != "verdict_id"} for each in found]
+    room = limit - sum(map(_size, merged))
+    results, has_more = _read_results(row, group, after, room)
+    room = room - sum(map(_size, results)) if with_payloads and not has_more else 0
+    has_all = True
+    for each, (is_shown, example) in zip(merged, _read_examples(found, room), strict=True):
+        each["example"] = example
+        has_all = has_all and is_shown
+    is_truncated = len(merged) < len(wanted) or has_more or (with_payloads and not has_all)
+    return Details(results, merged, is_truncated, after + len(results) if has_more else None)
+
+
+def _size(value: Any) -> int:
+    """Return the size of a value's JSON in bytes, with a separator."""
+    return len(json.dumps(value, ensure_ascii=False).encode()) + 1
+
+
+def _prefix[T](rows: Sequence[T], limit: int) -> list[T]:
+    """Return the first rows, as many as fit into the limit."""
+    sizes = accumulate(map(_size, rows))
+    return [row for row, _ in zip(rows, takewhile(lambda size: size <= limit, sizes), strict=False)]
+
+
+def _read_results(row: Regression, group: str | None, after: int, limit: int) -> tuple[list[dict[str, Any]], bool]:
+    """Return the results after ``after`` that fit into the limit, and whether there are more."""
+    found = RegressionResult.objects.filter(regression=row).order_by("pk")
+    if group is not None:
+        found = found.filter(verdict__groups__contains=[{"id": group}])
+    # A verdict may have 1,000 groups. Their stored size shows how many verdicts to read, without reading them.
+    size = Func(F("verdict__groups"), function="pg_column_size", output_field=IntegerField())
+    rows = list(found.values_list(*_COLUMNS, size)[after:])
+    shown = [dict(zip(_COLUMNS, map(_as_json, each), strict=False)) for each in rows]
+    sizes = accumulate(_size(result) + (each[-1] or 0) for result, each in zip(shown, rows, strict=True))
+    results = [result for result, _ in zip(shown, takewhile(lambda total: total <= limit, sizes), strict=False)]
+    ids = _group_ids({each["verdict_id"] for each in results if each["outcome"] == FixtureOutcome.DIFFERENT})
+    for each in results:
+        each["groups"] = ids.get(each.pop("verdict_id"), [])
+    kept = _prefix(results, limit)
+    return kept, len(kept) < len(rows)
+
+
+def _as_json(value: Any) -> Any:
+    return value if value is None or isinstance(value, (str, int)) else str(value)
+
+
+def _group_ids(verdicts: Iterable[str]) -> Mapping[str, list[str]]:
+    """Return the ids of each verdict's groups."""
+    ids = Func(F("groups"), template="jsonb_path_query_array(%(expressions)s, '$[*].id')", output_field=JSONField())
+    rows: QuerySet[Any, tuple[Any, list[str]]] = Verdict.objects.filter(pk__in=verdicts).values_list("pk", ids)
+    return {str(pk): found for pk, found in rows}
+
+
+def _read_examples(groups: Sequence[Mapping[str, Any]], limit: int) -> list[tuple[bool, dict[str, Any] | None]]:
+    """Return the example of each group, and whether it has its payloads.
+
+    An example is None if it was deleted with its artifact or its verdict.
+    """
+    found: list[tuple[bool, dict[str, Any] | None]] = [(True, None)] * len(groups)
+    wanted: dict[str, Any] = {
+        "verdicts": [each["verdict_id"] for each in groups],
+        "groups": [each["id"] for each in groups],
+        "limit": limit,
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_EXAMPLES, wanted)
+        for number, is_shown, example in cursor.fetchall():
+            found[number - 1] = is_shown, {**dict.fromkeys(_PAYLOADS), **json.loads(example)}
+    return found
