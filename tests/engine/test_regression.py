@@ -27,7 +27,7 @@ def test_every_part_of_verdict_changes_its_key() -> None:
         "baseline": "sha256:b",
         "engine": "sha256:e",
     }
-    others = {
+    others: dict[str, list[Any]] = {
         "content_hash": ["sha256:d"],
         "journal_lane": ["in", ""],
         "last_n": [1, 2],

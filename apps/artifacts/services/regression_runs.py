@@ -33,7 +33,7 @@ from byteor.engine.regression import MergedGroups, summarize, verdict_key
 from byteor.engine.replay import Cancelled, FixtureOutcome, Judgment, choose_parameters
 from byteor_cloud.captures.engine_version import engine_digest
 from byteor_cloud.database.connections import release_connection
-from byteor_cloud.errors import NotFound
+from byteor_cloud.errors import IllegalTransition, NotFound
 from byteor_cloud.worker.jobs import Claim, JobLane, Requeued
 
 PROCESSES = 2  # child processes of one regression
@@ -239,8 +239,7 @@ class _Run:
                     tasks.add(pool.submit(judge_batch, batch, control, lambda *verdict: found.put(verdict)))
                 while tasks:
                     done, tasks = wait(tasks, timeout=_TICK_S, return_when=FIRST_EXCEPTION)
-                    self._check_engines(engines)
-                    self._store(needed, found)
+                    self._store(needed, found, engines)
                     if time.monotonic() > self._until and not control.pause.is_set():
                         control.pause.set()
                         for each in tasks:
@@ -255,36 +254,43 @@ class _Run:
         if needed:
             raise Requeued(JobLane.REGRESSIONS)
 
-    def _check_engines(self, engines: Mapping[frozenset[str], str]) -> None:
-        """Raise ChildDied if an op package has changed since the keys were computed. The job then starts again."""
-        if any(engine_digest(ops) != digest for ops, digest in engines.items() if uses_packages(ops)):
-            raise children.ChildDied("an op package was changed during the regression")
-
-    def _store(self, needed: dict[str, list[RegressionResult]], found: SimpleQueue[tuple[str, Judgment, bool]]) -> None:
+    def _store(
+        self,
+        needed: dict[str, list[RegressionResult]],
+        found: SimpleQueue[tuple[str, Judgment, bool]],
+        engines: Mapping[frozenset[str], str],
+    ) -> None:
         """Store the verdicts that have arrived, and remove their results from ``needed``."""
         self._claim.ensure()
         arrived = []
         with suppress(Empty):
             while True:
                 arrived.append(found.get_nowait())
+        if arrived:
+            _check_engines(engines)  # after the last of these verdicts was computed
         with self._writing():
-            if not arrived:
-                return
-            self._insert([(key, judgment) for key, judgment, is_stored in arrived if is_stored])
-            stored = Verdict.objects.filter(organization=self._organization, key__in=[key for key, _, _ in arrived])
-            verdicts = {each.key: each for each in stored.only("pk", "key", "outcome")}
-            settled: list[RegressionResult] = []
-            for key, judgment, _ in arrived:
-                rows = needed.pop(key)
-                if key in verdicts:
-                    settled += _with_verdict(rows, verdicts[key])
-                else:
-                    for row in rows:
-                        row.outcome, row.error = judgment.outcome, judgment.error and storable(judgment.error)
-                    settled += rows
-            self._settle(settled, computed=len(arrived))
-            usage.add_work(self._organization, sum(sum(judgment.work) for _, judgment, _ in arrived))
+            if arrived:
+                self._settle_arrived(needed, arrived)
         release_connection()
+
+    def _settle_arrived(
+        self, needed: dict[str, list[RegressionResult]], arrived: Sequence[tuple[str, Judgment, bool]]
+    ) -> None:
+        self._insert([(key, judgment) for key, judgment, is_stored in arrived if is_stored])
+        stored = Verdict.objects.filter(organization=self._organization, key__in=[key for key, _, _ in arrived])
+        verdicts = {each.key: each for each in stored.only("pk", "key", "outcome")}
+        settled: list[RegressionResult] = []
+        for key, judgment, _ in arrived:
+            rows = needed.pop(key)
+            if key in verdicts:
+                settled += _with_verdict(rows, verdicts[key])
+            else:
+                for row in rows:
+                    row.outcome, row.error = judgment.outcome, judgment.error and storable(judgment.error)
+                settled += rows
+        # Fixtures with equal records share a verdict, which is computed for the first of them.
+        self._settle(settled, reused=len(settled) - len(arrived), computed=len(arrived))
+        usage.add_work(self._organization, sum(sum(judgment.work) for _, judgment, _ in arrived))
 
     def _insert(self, judged: Sequence[tuple[str, Judgment]]) -> None:
         """Insert verdicts and their examples, unless they are stored already or their artifact was deleted."""
@@ -332,7 +338,8 @@ class _Run:
             outcomes[FixtureOutcome(outcome)] += 1
             if verdict is not None:
                 groups.add(str(verdict), found, numbers[0], fixture=(str(fixture_id), name), baseline=baseline)
-                work = [work[0] + numbers[1], work[1] + numbers[2]]
+                if baseline is not None:  # the configuration of a golden result may run only on some fixtures
+                    work = [work[0] + numbers[1], work[1] + numbers[2]]
         if outcomes[FixtureOutcome.FAILED] or outcomes[FixtureOutcome.UNSTABLE]:
             event, status = RegressionEvent.FAIL, RegressionStatus.FAILED
         elif outcomes[FixtureOutcome.DIFFERENT]:
@@ -365,6 +372,12 @@ class _Run:
             )
 
 
+def _check_engines(engines: Mapping[frozenset[str], str]) -> None:
+    """Raise ChildDied if an op package has changed since the keys were computed. The job then starts again."""
+    if any(engine_digest(ops) != digest for ops, digest in engines.items() if uses_packages(ops)):
+        raise children.ChildDied("an op package was changed during the regression")
+
+
 def _configuration(config_hash: str, spec_kv: str, stage_config: Mapping[str, Any]) -> Configuration:
     ops = frozenset(op for _, op in decode(spec_kv).stages)
     return Configuration(config_hash, spec_kv, stage_config, ops)
@@ -382,12 +395,23 @@ def _with_verdict(rows: Sequence[RegressionResult], verdict: Verdict) -> Sequenc
 
 
 @transaction.atomic
-def give_up(regression_id: str, error: str) -> None:
-    """Fail a regression whose job became a dead letter."""
-    found = Regression.objects.filter(pk=regression_id).first()
-    row = lock_row(found) if found is not None else None
-    if row is not None and row.status in {RegressionStatus.QUEUED, RegressionStatus.RUNNING}:
-        advance(
-            row, RegressionEvent.FAIL, actor=WORKER, changes={"error": error},
-            error=storable(error), finished_at=timezone.now(),
-        )  # fmt: skip
+def give_up(regression_id: str, error: str, *, is_killed: bool = False) -> None:
+    """Fail a regression whose job became a dead letter.
+
+    If the job killed its process too often, other unfinished regressions of the same spec fail, too, because their jobs
+    were removed from the queue.
+    """
+    found = Regression.objects.select_related("environment__project").filter(pk=regression_id).first()
+    if found is None:
+        return
+    rows = Regression.objects.filter(pk=found.pk)
+    if is_killed:
+        organization = found.environment.project.organization_id
+        rows |= Regression.objects.filter(environment__project__organization=organization, spec_kv=found.spec_kv)
+    unfinished = rows.filter(status__in=[RegressionStatus.QUEUED, RegressionStatus.RUNNING])
+    for row in unfinished.order_by("pk"):
+        with suppress(NotFound, IllegalTransition):
+            advance(
+                row, RegressionEvent.FAIL, actor=WORKER, changes={"error": error},
+                error=storable(error), finished_at=timezone.now(),
+            )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from decimal import Decimal
 from itertools import takewhile, zip_longest
 from typing import Any, Final
@@ -68,7 +69,12 @@ class _Paths:
         self._is_cut = True
 
     def _storable(self) -> list[str]:
-        return sorted({pointer_of(takewhile(_STORABLE.fullmatch, path)) for path in self.paths})
+        return sorted(set(map(_pointer, self.paths)))
+
+
+def _pointer(path: _Path) -> str:
+    names: Iterator[str] = takewhile(_STORABLE.fullmatch, path)
+    return pointer_of(names)
 
 
 def _collect(before: Any, after: Any, path: _Path, found: _Paths) -> None:
