@@ -168,8 +168,9 @@ def summarize(
 
 
 def _group_row(group: Mapping[str, Any]) -> str:
-    names = ", ".join(_code(each["name"]) for each in group["fixtures"])
-    return f"| {describe_group(group)} | {group['count']:,} | {names}{_rest(group['fixture_count'] - len(group['fixtures']))} |"
+    names = [_code(each["name"]) for each in group["fixtures"]]
+    listed = ", ".join(names) + _rest(group["fixture_count"] - len(names))
+    return f"| {describe_group(group)} | {group['count']:,} | {listed} |"
 
 
 def _table(head: str, rows: Sequence[str], what: str) -> str:

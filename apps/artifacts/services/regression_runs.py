@@ -118,13 +118,15 @@ class _Run:
         settled: list[RegressionResult] = []
         for each in results:
             fixture = rows.get(each.fixture_id)
-            pair = None if fixture is None else self._pair(each.baseline, fixture)
-            if fixture is None or pair is None or (fixture.expires_at is not None and fixture.expires_at <= now):
-                what = (
-                    "baseline was deleted" if fixture is not None and pair is None else "fixture was deleted or expired"
-                )
-                each.outcome, each.error = FixtureOutcome.NOT_TESTED, f"The {what} before it was tested."
-                settled.append(each)
+            if fixture is None or (fixture.expires_at is not None and fixture.expires_at <= now):
+                settled.append(_not_tested(each, "The fixture was deleted or expired before it was tested."))
+                continue
+            if (each.baseline is None) != (fixture.golden is not None):
+                settled.append(_not_tested(each, "The fixture's expectation was changed before it was tested."))
+                continue
+            pair = self._golden_pair(fixture.golden) if each.baseline is None else self._pairs.get(each.baseline)
+            if pair is None:
+                settled.append(_not_tested(each, "The baseline was deleted before it was tested."))
                 continue
             candidate, baseline = pair
             if each.baseline is not None and candidate.config_hash == baseline.config_hash:
@@ -175,13 +177,9 @@ class _Run:
             pairs[bundle.config_hash] = self._candidate(baseline, bundle), baseline
         return pairs
 
-    def _pair(self, config_hash: str | None, fixture: Fixture) -> tuple[Configuration, Configuration] | None:
-        """Return the candidate and the baseline or, if ``config_hash`` is None, the golden configuration."""
-        if config_hash is not None:
-            return self._pairs.get(config_hash)
-        if fixture.golden is None:  # the expectation was changed after the start
-            return None
-        spec_kv, config = fixture.golden["spec_kv"], fixture.golden["stage_config"] or {}
+    def _golden_pair(self, stored: Mapping[str, Any]) -> tuple[Configuration, Configuration]:
+        """Return the candidate and the configuration that gave a golden result."""
+        spec_kv, config = stored["spec_kv"], stored["stage_config"] or {}
         golden = _configuration(_hash(spec_kv, config), spec_kv, config)
         return self._candidate(golden, None), golden
 
@@ -386,6 +384,11 @@ def _configuration(config_hash: str, spec_kv: str, stage_config: Mapping[str, An
 def _hash(spec_kv: str, stage_config: Mapping[str, Any]) -> str:
     """Return the hash of a configuration without a config bundle: of a golden replay, or of a candidate like it."""
     return hash_configuration(sha256(spec_kv.encode()), {"stage_config": stage_config}, [])
+
+
+def _not_tested(result: RegressionResult, error: str) -> RegressionResult:
+    result.outcome, result.error = FixtureOutcome.NOT_TESTED, error
+    return result
 
 
 def _with_verdict(rows: Sequence[RegressionResult], verdict: Verdict) -> Sequence[RegressionResult]:

@@ -157,9 +157,10 @@ def _baseline(config_hash: str, bundle_id: UUID, version_id: UUID, agents: int, 
 @transaction.atomic
 def cancel(regression: Regression, *, reason: str = "", actor: Actor) -> Regression:
     """Cancel a queued or running regression. Verdicts that were computed are kept. Raises Conflict after its end."""
-    check_cancellable(regression)
+    locked = lock_row(regression)
+    check_cancellable(locked)
     return advance(
-        lock_row(regression),
+        locked,
         RegressionEvent.CANCEL,
         actor=actor,
         changes={"reason": reason} if reason else {},
