@@ -36,8 +36,10 @@ def keep(world: World, made: ConfigBundle, *captures: Sequence[bytes], **columns
     return [_keep(world, made, payloads, **columns) for payloads in captures]
 
 
-def _keep(world: World, made: ConfigBundle, payloads: Sequence[bytes], **columns: Any) -> Fixture:
-    content = incident(made.version.spec_kv, stage_config=made.stage_config, quotes_in=journal(payloads))
+def _keep(
+    world: World, made: ConfigBundle, payloads: Sequence[bytes], *, lane: str = "quotes_in", **columns: Any
+) -> Fixture:
+    content = incident(made.version.spec_kv, stage_config=made.stage_config, **{lane: journal(payloads)})
     content_hash = "sha256:" + hashlib.sha256(content).hexdigest()
     blobs.put(content_hash, content)
     agent = Agent.objects.first() or world.agent()[0]
