@@ -80,7 +80,7 @@ def finished(row: Regression) -> Regression:
     return row
 
 
-def stages(row: Regression) -> list[tuple[str, str | None]]:
+def stages(row: Regression) -> list[tuple[str | None, str | None]]:
     """Return the outcome of each result, and the stage that its verdict names."""
     results = RegressionResult.objects.filter(regression=row).order_by("pk")
     return list(results.values_list("outcome", "verdict__stage"))

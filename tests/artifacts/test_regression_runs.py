@@ -17,7 +17,7 @@ from django.utils import timezone
 from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apps.artifacts.models import Fixture, RegressionResult, Verdict, VerdictExample
-from apps.artifacts.services import children, fixture_batches, regression_runs, regressions
+from apps.artifacts.services import children, fixture_batches, fixtures, regression_runs, regressions
 from apps.releases.models import ConfigBundle, Regression
 from byteor.engine.replay import Result
 from byteor_cloud.captures.spawning import Child
@@ -262,12 +262,11 @@ def test_storage_outage_is_retried(world: World, monkeypatch: pytest.MonkeyPatch
     now = configured(world)
     first, _ = keep(world, now, cards(1), cards(2))
     row = requested(world, changed(world, now), now)
-    copy_blob = fixture_batches.copy_blob
 
     def fail(content_hash: str, target: Any) -> None:
         if content_hash != first.artifact.content_hash:
             raise error
-        copy_blob(content_hash, target)
+        fixtures.copy_blob(content_hash, target)
 
     with monkeypatch.context() as patch:
         patch.setattr(fixture_batches, "_ITEMS", 1)
