@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from decimal import Decimal
 from itertools import takewhile, zip_longest
 from typing import Any, Final
@@ -17,7 +16,7 @@ MAX_CHARACTERS = 4096
 """If more members differ, or if their pointers are longer in total, their common parent stands for all of them."""
 _ITEM = "*"  # in a pointer: any item of an array
 _MISSING: Final = object()
-_STORABLE = re.compile("[^\0\ud800-\udfff]*")  # a name that PostgreSQL can store
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # the characters that PostgreSQL cannot store
 _NUMBERS = frozenset({int, float, Decimal})
 
 type _Path = tuple[str, ...]
@@ -42,6 +41,8 @@ def differing_members(before: Message, after: Message) -> list[str] | None:
 class _Paths:
     """The paths of values that differ: at most ``MAX_POINTERS``, and then only their common parent."""
 
+    __slots__ = ("_is_cut", "paths")
+
     def __init__(self) -> None:
         self.paths: set[_Path] = set()
         self._is_cut = False
@@ -54,6 +55,10 @@ class _Paths:
     def pointers(self) -> list[str]:
         if self._is_cut:
             self._cut()
+        found = sorted(map(pointer_of, self.paths))
+        text = "".join(found)
+        if len(text) <= MAX_CHARACTERS and not _UNSTORABLE.search(text):
+            return found
         found = self._storable()
         if sum(map(len, found)) > MAX_CHARACTERS:
             self._cut()
@@ -69,12 +74,12 @@ class _Paths:
         self._is_cut = True
 
     def _storable(self) -> list[str]:
-        return sorted(set(map(_pointer, self.paths)))
+        return sorted({pointer_of(_storable(path)) for path in self.paths})
 
 
-def _pointer(path: _Path) -> str:
-    names: Iterator[str] = takewhile(_STORABLE.fullmatch, path)
-    return pointer_of(names)
+def _storable(path: _Path) -> _Path:
+    """Return the path up to the first name that PostgreSQL cannot store."""
+    return tuple(takewhile(lambda name: not _UNSTORABLE.search(name), path))
 
 
 def _collect(before: Any, after: Any, path: _Path, found: _Paths) -> None:
