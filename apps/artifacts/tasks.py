@@ -46,7 +46,7 @@ def step_bisect(job: StepBisect) -> None:
 
 
 def _fail_regression(why: GivenUp, job: RunRegression) -> None:
-    regression_runs.give_up(job.regression_id, why.error)
+    regression_runs.give_up(job.regression_id, why.error, is_killed=why.killed)
 
 
 @runs_claimed(RunRegression, gave_up=_fail_regression)

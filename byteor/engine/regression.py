@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,8 +12,11 @@ from byteor.engine.replay import FixtureOutcome
 
 MAX_GROUPS = 1_000
 MAX_NAMED = 5  # fixtures that are named for each group
-_SUMMARY_GROUPS = 20  # groups that the summary lists
+_SUMMARY_ROWS = 20  # groups, and baselines, that the summary lists
 _SUMMARY_POINTERS = 5  # members that the summary lists for each group
+_SUMMARY_NAME, _SUMMARY_ERROR = 80, 1_000  # characters of a name and of an error in the summary
+# Line breaks, other control characters, and characters that change the direction of the text or are not visible.
+_UNSAFE = re.compile("[\0-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 
 
 def verdict_key(
@@ -94,25 +98,28 @@ class MergedGroups:
 
 _KINDS = {
     "changed": "changes",
-    "missing": "no longer outputs",
-    "extra": "newly outputs",
+    "missing": "no longer outputs records to",
+    "extra": "newly outputs records to",
     "bytes": "changes the bytes of",
     "stop": "stops differently",
     "action": "has other side effects",
 }
+_HEADLINES = {
+    "passed": "no differences",
+    "differs": "differences found",
+    "failed": "the test failed",
+    "cancelled": "the test was canceled",
+}
 
 
 def describe_group(group: Mapping[str, Any]) -> str:
-    """Return the difference of a group in words, for example ``changes 2 members of out``."""
+    """Return the difference of a group in Markdown: the kind, and the names of members and egress as code."""
     kind, egress = group["kind"], group["egress"]
     if kind == "changed":
-        members = ", ".join(f"`{each or '/'}`" for each in group["pointers"][:_SUMMARY_POINTERS])
-        rest = len(group["pointers"]) - _SUMMARY_POINTERS
-        return f"changes {members}{f' and {rest} more' if rest > 0 else ''} in `{egress}`"
-    reason = f" (`{group['code']}`)" if group["code"] else ""
-    if egress is None:
-        return f"{_KINDS[kind]}{reason}"
-    return f"{_KINDS[kind]} {'' if kind == 'bytes' else 'records to '}`{egress}`{reason}"
+        members = ", ".join(_code(each) if each else "the record" for each in group["pointers"][:_SUMMARY_POINTERS])
+        return f"changes {members}{_rest(len(group['pointers']) - _SUMMARY_POINTERS)} in {_code(egress)}"
+    reason = f" ({_code(group['code'])})" if group["code"] else ""
+    return f"{_KINDS[kind]}{'' if egress is None else f' {_code(egress)}'}{reason}"
 
 
 def summarize(
@@ -127,49 +134,62 @@ def summarize(
     work: tuple[int, int],
     error: str | None,
 ) -> str:
-    """Return a regression's result as Markdown that fits into a comment on a pull request."""
+    """Return a regression's result as Markdown that fits into a comment on a pull request.
+
+    Names are shown as code, so that they cannot contain Markdown, HTML or mentions. ``work`` is the candidate's and the
+    baselines' on the same records; without a baseline, it is not shown.
+    """
     total = sum(outcomes.values())
-    lines = [f"### {candidate}: {_HEADLINES[status] if total or error else 'nothing was tested'}", ""]
+    is_tested = total > outcomes.get(FixtureOutcome.NOT_TESTED, 0)
+    parts = [f"### {_code(candidate)}: {_HEADLINES[status] if is_tested or error else 'nothing was tested'}"]
     if error:
-        lines += [error, ""]
+        parts.append(_code(error, _SUMMARY_ERROR))
     if total:
         counted = ", ".join(
-            f"{outcomes[each]} {str(each).replace('_', ' ')}" for each in FixtureOutcome if outcomes.get(each)
+            f"{outcomes[each]:,} {each.replace('_', ' ')}" for each in FixtureOutcome if outcomes.get(each)
         )
-        lines += [f"{total} {'verdict' if total == 1 else 'verdicts'}: {counted}.", ""]
+        parts.append(f"{_count(total, 'verdict')}: {counted}.")
     elif not error:
-        lines += ["The pipeline has no fixtures, or no agent runs a configuration to compare with.", ""]
+        parts.append("The pipeline has no fixtures, or no agent runs a configuration to compare with.")
     if baselines:
-        lines += ["| compared with | agents | share |", "| --- | ---: | ---: |"]
-        lines += [f"| `{each['config_hash']}` | {each['agents']} | {each['share']:.1%} |" for each in baselines]
-        lines.append("")
+        rows = [f"| {_code(each['config_hash'])} | {each['agents']:,} | {each['share']:.1%} |" for each in baselines]
+        parts.append(_table("| compared with | agents | share |\n| --- | ---: | ---: |", rows, "configurations"))
     if untested := sum(each["agents"] for each in not_tested):
-        lines += [
-            f"{untested} {'agent runs' if untested == 1 else 'agents run'} a configuration that was not tested.",
-            "",
-        ]
+        verb = "runs" if untested == 1 else "run"
+        parts.append(f"{_count(untested, 'agent')} {verb} a configuration that was not tested.")
     if groups:
-        lines += ["| the candidate | records | fixtures |", "| --- | ---: | --- |"]
-        lines += [_group_row(each) for each in groups[:_SUMMARY_GROUPS]]
-        lines.append("")
-        if (rest := len(groups) - _SUMMARY_GROUPS) > 0:
-            lines += [f"… and {rest} more groups.", ""]
+        rows = [_group_row(each) for each in groups]
+        parts.append(_table("| the candidate | differences | fixtures |\n| --- | ---: | --- |", rows, "groups"))
     if more:
-        lines += [f"{more} further differences are in no group.", ""]
+        parts.append(f"{_count(more, 'further difference')} {'is' if more == 1 else 'are'} in no group.")
     if work[1]:
-        lines += [f"Work: {work[0]:,} units, {work[0] / work[1] - 1:+.0%} compared with the baselines.", ""]
-    return "\n".join(lines)
-
-
-_HEADLINES = {
-    "passed": "no differences",
-    "differs": "differences found",
-    "failed": "the test failed",
-    "cancelled": "the test was canceled",
-}
+        parts.append(f"Work: {work[0]:,} units, {work[0] / work[1] - 1:+.0%} compared with the baselines.")
+    return "\n\n".join(parts) + "\n"
 
 
 def _group_row(group: Mapping[str, Any]) -> str:
-    names = ", ".join(each["name"].replace("|", "\\|") for each in group["fixtures"])
-    rest = group["fixture_count"] - len(group["fixtures"])
-    return f"| {describe_group(group)} | {group['count']:,} | {names}{f' and {rest} more' if rest > 0 else ''} |"
+    names = [_code(each["name"]) for each in group["fixtures"]]
+    listed = ", ".join(names) + _rest(group["fixture_count"] - len(names))
+    return f"| {describe_group(group)} | {group['count']:,} | {listed} |"
+
+
+def _table(head: str, rows: Sequence[str], what: str) -> str:
+    rest = len(rows) - _SUMMARY_ROWS
+    return "\n".join([head, *rows[:_SUMMARY_ROWS]]) + (f"\n\n… and {rest:,} more {what}." if rest > 0 else "")
+
+
+def _rest(number: int) -> str:
+    return f" and {number:,} more" if number > 0 else ""
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _code(text: str, length: int = _SUMMARY_NAME) -> str:
+    """Return a text as inline code, in one line of at most ``length`` characters and safe in a table."""
+    line = _UNSAFE.sub(" ", text)
+    line = (line if len(line) <= length else line[: length - 1] + "…").replace("|", "\\|")
+    fence = "`" * (max(map(len, re.findall("`+", line)), default=0) + 1)
+    pad = " " if not line.strip(" ") or line[0] in "` " or line[-1] in "` " else ""
+    return f"{fence}{pad}{line}{pad}{fence}"

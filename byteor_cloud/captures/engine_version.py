@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib.metadata import Distribution, entry_points
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import byteor
@@ -18,24 +20,43 @@ _SKIPPED = (".pyc", "RECORD", "INSTALLER", "REQUESTED", "direct_url.json")  # th
 def engine_digest(ops: Iterable[str]) -> str:
     """Return the digest of the engine's version and of the installed packages that provide any of these ops.
 
-    A package counts with its name, its version and the contents of its files, which are read again at each call.
+    A package counts with its name, its version and the contents of its files, which are read again at each call. These
+    are the files of its installation, and those of the module or package that provides the op, which may be elsewhere.
     """
     keys = {split_op(op)[0] for op in ops}
     packages: dict[str, Any] = {}
     for entry_point in entry_points(group=ENTRY_POINT_GROUP):
         if entry_point.name in keys:
-            if entry_point.dist is None:
-                packages[entry_point.value] = None
-            else:
-                packages[entry_point.dist.name] = [entry_point.dist.version, _files_digest(entry_point.dist)]
+            about: dict[str, Any] = packages.setdefault(entry_point.dist.name if entry_point.dist else "", {})
+            if entry_point.dist is not None and "version" not in about:
+                about |= {"version": entry_point.dist.version, "files": _digest(_installed(entry_point.dist))}
+            about[entry_point.name] = [entry_point.value, _digest(_modules(entry_point.module))]
     return sha256(canonical({"version": byteor.__version__, "packages": packages}))
 
 
-def _files_digest(package: Distribution) -> str:
+def _installed(package: Distribution) -> Iterator[tuple[str, Path]]:
+    """Yield the name and the path of each file of an installation. An editable one lists no modules."""
+    return ((str(path), Path(str(path.locate()))) for path in package.files or [])
+
+
+def _modules(name: str) -> Iterator[tuple[str, Path]]:
+    """Yield the name and the path of each file of the module or package that contains a module."""
+    try:
+        spec = find_spec(name.partition(".")[0])
+    except ValueError:  # a module without a spec
+        spec = None
+    if spec is None:
+        return
+    for folder in map(Path, spec.submodule_search_locations or ()):
+        yield from ((str(path.relative_to(folder)), path) for path in folder.rglob("*"))
+    if spec.origin is not None and not spec.submodule_search_locations:
+        yield Path(spec.origin).name, Path(spec.origin)
+
+
+def _digest(files: Iterable[tuple[str, Path]]) -> str:
     digest = hashlib.sha256()
-    for path in sorted(package.files or [], key=str):
-        located = path.locate()
-        if not str(path).endswith(_SKIPPED) and located.is_file():  # type: ignore[attr-defined]  # a path of the disk
-            digest.update(f"{path}\0".encode())
-            digest.update(hashlib.sha256(located.read_bytes()).digest())  # type: ignore[attr-defined]
+    for name, path in sorted(files):
+        if not name.endswith(_SKIPPED) and path.is_file():
+            digest.update(f"{name}\0".encode())
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()

@@ -111,8 +111,8 @@ def judge_fixtures(request: Mapping[str, Any], installed: Ops, progress: Progres
 def run_fixtures(request: Mapping[str, Any], installed: Ops, progress: Progress, send: Callable[..., None]) -> None:
     """Run one configuration on fixtures, and send each ``run`` with its item's ``id``, to find unstable ops.
 
-    A run has a digest of the result, and for each op of a package a digest of all its inputs and outputs, in the order
-    of the stages.
+    A run has the result, and for each stage with an op of a package a digest of all inputs of the op and one of all its
+    outputs, in the order of the stages.
     """
     [configuration] = request["sides"]
     for item in request["items"]:
@@ -129,27 +129,32 @@ def run_fixtures(request: Mapping[str, Any], installed: Ops, progress: Progress,
             }
         except (BadInput, RejectedBundle) as error:
             outcome = {"result": None, "work": 0, "error": str(error)}
-        stages = [[id, watched[op].digest.hexdigest()] for id, op in side.spec.stages if op in watched]
+        stages = [[id, *watched[op].digests()] for id, op in side.spec.stages if op in watched]
         send(run={"id": item["id"], **outcome, "stages": stages})
 
 
 class _Watched:
-    """An op of a package that keeps a digest of all its inputs and outputs."""
+    """An op of a package that keeps a digest of all its inputs, and one of all its outputs."""
 
     def __init__(self, process: StageFunction) -> None:
-        self.digest = hashlib.sha256()
         self._process = process
+        self._inputs, self._outputs = hashlib.sha256(), hashlib.sha256()
 
     def __call__(self, payload: bytes, params: Mapping[str, Any] | None) -> bytes | None:
-        self._add(payload)
+        _add(self._inputs, b"input", payload)
         try:
             output = self._process(payload, params)
         except Exception as error:
-            self._add(type(error).__name__.encode())
+            _add(self._outputs, b"error", type(error).__name__.encode())
             raise
-        self._add(output if isinstance(output, bytes) else b"")
+        _add(self._outputs, *((b"output", output) if isinstance(output, bytes) else (b"none", b"")))
         return output
 
-    def _add(self, data: bytes) -> None:
-        self.digest.update(len(data).to_bytes(8, "little"))
-        self.digest.update(data)
+    def digests(self) -> tuple[str, str]:
+        """Return the digests of the inputs and of the outputs so far."""
+        return self._inputs.hexdigest(), self._outputs.hexdigest()
+
+
+def _add(digest: Any, kind: bytes, data: bytes) -> None:
+    digest.update(b"%b %d " % (kind, len(data)))
+    digest.update(data)

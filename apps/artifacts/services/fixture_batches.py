@@ -13,11 +13,12 @@ from typing import Any
 from apps.artifacts.services import children
 from apps.artifacts.services.fixtures import copy_blob
 from byteor.engine.compiler import Ops, split_op
-from byteor.engine.replay import FixtureOutcome, Judgment
+from byteor.engine.replay import Cancelled, FixtureOutcome, Judgment
 from byteor_cloud.errors import NotStored
 from byteor_cloud.storage import data_folders
 
 _ITEMS, _BYTES = 64, 32 * 1024 * 1024  # the fixtures of one batch, and the size of their captures
+_PACKAGE_ITEMS = 16  # the fixtures of a batch with ops of packages, which gives no verdict before all have run
 _HASH_SEEDS = ("1", "2")  # of the two runs in which an op of a package must do the same
 
 
@@ -60,7 +61,7 @@ class Item:
 
 @dataclass(slots=True)
 class Control:
-    """Interrupts the batches of a regression: ``stop`` at any time, ``pause`` after the next verdict of each batch."""
+    """Interrupts the batches of a regression: ``stop`` at any time, ``pause`` after the first verdict of each batch."""
 
     stop: Event = field(default_factory=Event)
     pause: Event = field(default_factory=Event)
@@ -70,14 +71,14 @@ type Put = Callable[[str, Judgment, bool], None]
 """Receives a verdict's key, the verdict, and whether it may be stored: not if a process was killed."""
 
 
-def batches(items: Iterable[Item]) -> Iterator[list[Item]]:
+def batches(items: Sequence[Item]) -> Iterator[list[Item]]:
     """Yield the items in batches, each for one child process. Items that use ops of packages have their own batches."""
-    for uses_packages in (False, True):
+    for uses_packages, most in ((False, _ITEMS), (True, _PACKAGE_ITEMS)):
         batch, size = list[Item](), 0
         for item in items:
             if item.uses_packages != uses_packages:
                 continue
-            if batch and (len(batch) == _ITEMS or size + item.size_bytes > _BYTES):
+            if batch and (len(batch) == most or size + item.size_bytes > _BYTES):
                 yield batch
                 batch, size = [], 0
             batch.append(item)
@@ -92,23 +93,24 @@ def judge_batch(batch: Sequence[Item], control: Control, put: Put) -> None:
     Raises Cancelled if it was interrupted, and Unavailable or OSError if the storage fails.
     """
     with data_folders.scratch_folder() as folder:
-        processes = _Children(folder, control)
-        judged = [each for each in batch if processes.fetch(each, put)]
+        processes = _Children(folder, control, put)
+        judged = [each for each in batch if processes.fetch(each)]
         if batch[0].uses_packages:
-            judged = _stable_items(judged, processes, put)
+            judged = _stable_items(judged, processes)
 
         def take(item: Item, message: Mapping[str, Any]) -> None:
-            verdict = {name: value for name, value in message["verdict"].items() if name != "id"}
-            put(item.key, Judgment(**verdict | {"outcome": FixtureOutcome(verdict["outcome"])}), True)
+            verdict = {name: value for name, value in message.items() if name != "id"}
+            processes.put(item, Judgment(**verdict | {"outcome": FixtureOutcome(verdict["outcome"])}))
 
-        processes.run("judge_fixtures", judged, take, put)
+        processes.run("judge_fixtures", judged, take)
 
 
-def _stable_items(items: Sequence[Item], processes: _Children, put: Put) -> list[Item]:
+def _stable_items(items: Sequence[Item], processes: _Children) -> list[Item]:
     """Run both sides of each item twice, with another hash seed and in reverse order.
 
-    Returns the items whose sides did the same both times but differ from each other. The others are put as ``equal``
-    or ``unstable``.
+    The second process runs its first item twice, so that each item runs at another place than in the first process,
+    even the only one and the middle one. Returns the items whose sides did the same each time but differ from each
+    other. The others are put as ``equal`` or ``unstable``.
     """
     runs: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     sides: dict[str, tuple[Configuration, list[Item]]] = {}
@@ -119,50 +121,70 @@ def _stable_items(items: Sequence[Item], processes: _Children, put: Put) -> list
         for number, seed in enumerate(_HASH_SEEDS):
 
             def take(item: Item, message: Mapping[str, Any], config_hash: str = configuration.config_hash) -> None:
-                runs.setdefault((config_hash, item.key), []).append(message["run"])
+                runs.setdefault((config_hash, item.key), []).append(message)
 
-            ordered = tested[::-1] if number else tested
-            processes.run("run_fixtures", ordered, take, put, configuration=configuration, hash_seed=seed)
+            ordered = [tested[-1], *tested[::-1]] if number else tested
+            processes.run("run_fixtures", ordered, take, configuration=configuration, hash_seed=seed)
     differing = []
     for item in items:
-        found = [runs.get((side.config_hash, item.key), []) for side in (item.candidate, item.baseline)]
-        if any(len(each) < len(_HASH_SEEDS) for each in found):
-            continue  # a process died, and the item has failed
-        unstable = next((pair for pair in found if pair[0] != pair[1]), None)
+        if processes.has_failed(item):
+            continue
+        found = [runs[side.config_hash, item.key] for side in (item.candidate, item.baseline)]
+        unstable = next(((each[0], other) for each in found for other in each[1:] if other != each[0]), None)
         candidate, baseline = (each[0] for each in found)
         expected = item.golden or baseline["result"]
         work = candidate["work"], baseline["work"]
         if unstable is not None:
-            put(item.key, Judgment(FixtureOutcome.UNSTABLE, work=work, stage=_unstable_stage(*unstable)), True)
+            processes.put(item, Judgment(FixtureOutcome.UNSTABLE, work=work, stage=_unstable_stage(*unstable)))
         elif candidate["result"] is not None and candidate["result"] == expected:
-            put(item.key, Judgment(FixtureOutcome.EQUAL, work=work), True)
+            processes.put(item, Judgment(FixtureOutcome.EQUAL, work=work))
         else:
             differing.append(item)
     return differing
 
 
 def _unstable_stage(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
-    """Return the first stage whose inputs and outputs differ between two runs."""
-    return next((a[0] for a, b in zip(one["stages"], other["stages"], strict=True) if a != b), None)
+    """Return the first stage with equal inputs and different outputs in two runs, or else the first that differs.
+
+    The order of a graph's stages may not be that of its records, and stages with the same op have the same digests.
+    """
+    pairs = [(a, b) for a, b in zip(one["stages"], other["stages"], strict=True) if a != b]
+    causes = [a[0] for a, b in pairs if a[1] == b[1]]
+    return next(iter(causes or [a[0] for a, _ in pairs]), None)
 
 
 class _Children:
     """The child processes of a batch, which read copies of the captures in ``folder``."""
 
-    def __init__(self, folder: Path, control: Control) -> None:
-        self._folder, self._control = folder, control
+    def __init__(self, folder: Path, control: Control, put: Put) -> None:
+        self._folder, self._control, self._put = folder, control, put
         self._archives: dict[str, Path] = {}
         self._failed: set[str] = set()
+        self._has_put = False
 
-    def fetch(self, item: Item, put: Put) -> bool:
-        """Copy an item's capture to the disk. Returns False, and puts ``not_tested``, if it is no longer stored."""
+    def put(self, item: Item, judgment: Judgment, *, is_stored: bool = True) -> None:
+        """Pass on a verdict. From now on, the batch may pause."""
+        self._put(item.key, judgment, is_stored)
+        self._has_put = True
+
+    def has_failed(self, item: Item) -> bool:
+        """Return whether a process died twice at the item, so that it has a verdict already."""
+        return item.key in self._failed
+
+    def fetch(self, item: Item) -> bool:
+        """Copy an item's capture to the disk. Returns False, and puts ``not_tested``, if it is no longer stored.
+
+        Raises Cancelled.
+        """
+        if self._control.stop.is_set():
+            raise Cancelled
         target = self._folder / f"archive-{len(self._archives)}"
         try:
             if item.content_hash not in self._archives:
                 copy_blob(item.content_hash, target)
                 self._archives[item.content_hash] = target
         except NotStored as error:
-            put(item.key, Judgment(FixtureOutcome.NOT_TESTED, error=error.detail), False)
+            self.put(item, Judgment(FixtureOutcome.NOT_TESTED, error=error.detail), is_stored=False)
             return False
         return True
 
@@ -171,12 +193,11 @@ class _Children:
         kind: str,
         items: Sequence[Item],
         take: Callable[[Item, Mapping[str, Any]], None],
-        put: Put,
         *,
         configuration: Configuration | None = None,
         hash_seed: str | None = None,
     ) -> None:
-        """Run a request on items, and pass the message about each to ``take``.
+        """Run a request on items, and pass the ``verdict`` or the ``run`` of each to ``take``.
 
         If the process dies, the item at which it died runs again alone. If the process then dies again, the item is
         put as ``failed``. Raises Cancelled.
@@ -189,9 +210,10 @@ class _Children:
                 self._run_process(kind, batch, pending, take, configuration, hash_seed)
             except (children.ChildDied, children.Refused, children.TookTooLong) as error:
                 if runs_alone and pending and pending[0] is batch[0]:
-                    failed = pending.popleft()
+                    failed = pending[0]
+                    pending = deque(each for each in pending if each is not failed)
                     self._failed.add(failed.key)
-                    put(failed.key, Judgment(FixtureOutcome.FAILED, error=str(error)), False)
+                    self.put(failed, Judgment(FixtureOutcome.FAILED, error=str(error)), is_stored=False)
                 runs_alone = not runs_alone
             else:
                 runs_alone = False
@@ -205,14 +227,16 @@ class _Children:
         configuration: Configuration | None,
         hash_seed: str | None,
     ) -> None:
-        control, has_answered = self._control, Event()
+        control = self._control
 
         def on_message(message: Mapping[str, Any]) -> None:
-            take(pending.popleft(), message)
-            has_answered.set()
+            [about] = message.values()
+            if not pending or about["id"] != pending[0].key:
+                raise children.ChildDied("the process sent a result that nobody waits for")
+            take(pending.popleft(), about)
 
         def on_tick(_: children.Progress) -> bool:
-            return not (control.stop.is_set() or (control.pause.is_set() and has_answered.is_set()))
+            return not (control.stop.is_set() or (control.pause.is_set() and self._has_put))
 
         archives = {self._archives[each.content_hash] for each in batch}
         with TemporaryDirectory(dir=self._folder) as scratch:

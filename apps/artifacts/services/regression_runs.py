@@ -33,7 +33,7 @@ from byteor.engine.regression import MergedGroups, summarize, verdict_key
 from byteor.engine.replay import Cancelled, FixtureOutcome, Judgment, choose_parameters
 from byteor_cloud.captures.engine_version import engine_digest
 from byteor_cloud.database.connections import release_connection
-from byteor_cloud.errors import NotFound
+from byteor_cloud.errors import IllegalTransition, NotFound
 from byteor_cloud.worker.jobs import Claim, JobLane, Requeued
 
 PROCESSES = 2  # child processes of one regression
@@ -118,13 +118,15 @@ class _Run:
         settled: list[RegressionResult] = []
         for each in results:
             fixture = rows.get(each.fixture_id)
-            pair = None if fixture is None else self._pair(each.baseline, fixture)
-            if fixture is None or pair is None or (fixture.expires_at is not None and fixture.expires_at <= now):
-                what = (
-                    "baseline was deleted" if fixture is not None and pair is None else "fixture was deleted or expired"
-                )
-                each.outcome, each.error = FixtureOutcome.NOT_TESTED, f"The {what} before it was tested."
-                settled.append(each)
+            if fixture is None or (fixture.expires_at is not None and fixture.expires_at <= now):
+                settled.append(_not_tested(each, "The fixture was deleted or expired before it was tested."))
+                continue
+            if (each.baseline is None) != (fixture.golden is not None):
+                settled.append(_not_tested(each, "The fixture's expectation was changed before it was tested."))
+                continue
+            pair = self._golden_pair(fixture.golden) if each.baseline is None else self._pairs.get(each.baseline)
+            if pair is None:
+                settled.append(_not_tested(each, "The baseline was deleted before it was tested."))
                 continue
             candidate, baseline = pair
             if each.baseline is not None and candidate.config_hash == baseline.config_hash:
@@ -175,13 +177,9 @@ class _Run:
             pairs[bundle.config_hash] = self._candidate(baseline, bundle), baseline
         return pairs
 
-    def _pair(self, config_hash: str | None, fixture: Fixture) -> tuple[Configuration, Configuration] | None:
-        """Return the candidate and the baseline or, if ``config_hash`` is None, the golden configuration."""
-        if config_hash is not None:
-            return self._pairs.get(config_hash)
-        if fixture.golden is None:  # the expectation was changed after the start
-            return None
-        spec_kv, config = fixture.golden["spec_kv"], fixture.golden["stage_config"] or {}
+    def _golden_pair(self, stored: Mapping[str, Any]) -> tuple[Configuration, Configuration]:
+        """Return the candidate and the configuration that gave a golden result."""
+        spec_kv, config = stored["spec_kv"], stored["stage_config"] or {}
         golden = _configuration(_hash(spec_kv, config), spec_kv, config)
         return self._candidate(golden, None), golden
 
@@ -239,8 +237,7 @@ class _Run:
                     tasks.add(pool.submit(judge_batch, batch, control, lambda *verdict: found.put(verdict)))
                 while tasks:
                     done, tasks = wait(tasks, timeout=_TICK_S, return_when=FIRST_EXCEPTION)
-                    self._check_engines(engines)
-                    self._store(needed, found)
+                    self._store(needed, found, engines)
                     if time.monotonic() > self._until and not control.pause.is_set():
                         control.pause.set()
                         for each in tasks:
@@ -255,36 +252,43 @@ class _Run:
         if needed:
             raise Requeued(JobLane.REGRESSIONS)
 
-    def _check_engines(self, engines: Mapping[frozenset[str], str]) -> None:
-        """Raise ChildDied if an op package has changed since the keys were computed. The job then starts again."""
-        if any(engine_digest(ops) != digest for ops, digest in engines.items() if uses_packages(ops)):
-            raise children.ChildDied("an op package was changed during the regression")
-
-    def _store(self, needed: dict[str, list[RegressionResult]], found: SimpleQueue[tuple[str, Judgment, bool]]) -> None:
+    def _store(
+        self,
+        needed: dict[str, list[RegressionResult]],
+        found: SimpleQueue[tuple[str, Judgment, bool]],
+        engines: Mapping[frozenset[str], str],
+    ) -> None:
         """Store the verdicts that have arrived, and remove their results from ``needed``."""
         self._claim.ensure()
         arrived = []
         with suppress(Empty):
             while True:
                 arrived.append(found.get_nowait())
+        if arrived:
+            _check_engines(engines)  # after the last of these verdicts was computed
         with self._writing():
-            if not arrived:
-                return
-            self._insert([(key, judgment) for key, judgment, is_stored in arrived if is_stored])
-            stored = Verdict.objects.filter(organization=self._organization, key__in=[key for key, _, _ in arrived])
-            verdicts = {each.key: each for each in stored.only("pk", "key", "outcome")}
-            settled: list[RegressionResult] = []
-            for key, judgment, _ in arrived:
-                rows = needed.pop(key)
-                if key in verdicts:
-                    settled += _with_verdict(rows, verdicts[key])
-                else:
-                    for row in rows:
-                        row.outcome, row.error = judgment.outcome, judgment.error and storable(judgment.error)
-                    settled += rows
-            self._settle(settled, computed=len(arrived))
-            usage.add_work(self._organization, sum(sum(judgment.work) for _, judgment, _ in arrived))
+            if arrived:
+                self._settle_arrived(needed, arrived)
         release_connection()
+
+    def _settle_arrived(
+        self, needed: dict[str, list[RegressionResult]], arrived: Sequence[tuple[str, Judgment, bool]]
+    ) -> None:
+        self._insert([(key, judgment) for key, judgment, is_stored in arrived if is_stored])
+        stored = Verdict.objects.filter(organization=self._organization, key__in=[key for key, _, _ in arrived])
+        verdicts = {each.key: each for each in stored.only("pk", "key", "outcome")}
+        settled: list[RegressionResult] = []
+        for key, judgment, _ in arrived:
+            rows = needed.pop(key)
+            if key in verdicts:
+                settled += _with_verdict(rows, verdicts[key])
+            else:
+                for row in rows:
+                    row.outcome, row.error = judgment.outcome, judgment.error and storable(judgment.error)
+                settled += rows
+        # Fixtures with equal records share a verdict, which is computed for the first of them.
+        self._settle(settled, reused=len(settled) - len(arrived), computed=len(arrived))
+        usage.add_work(self._organization, sum(sum(judgment.work) for _, judgment, _ in arrived))
 
     def _insert(self, judged: Sequence[tuple[str, Judgment]]) -> None:
         """Insert verdicts and their examples, unless they are stored already or their artifact was deleted."""
@@ -332,7 +336,8 @@ class _Run:
             outcomes[FixtureOutcome(outcome)] += 1
             if verdict is not None:
                 groups.add(str(verdict), found, numbers[0], fixture=(str(fixture_id), name), baseline=baseline)
-                work = [work[0] + numbers[1], work[1] + numbers[2]]
+                if baseline is not None:  # the configuration of a golden result may run only on some fixtures
+                    work = [work[0] + numbers[1], work[1] + numbers[2]]
         if outcomes[FixtureOutcome.FAILED] or outcomes[FixtureOutcome.UNSTABLE]:
             event, status = RegressionEvent.FAIL, RegressionStatus.FAILED
         elif outcomes[FixtureOutcome.DIFFERENT]:
@@ -365,6 +370,12 @@ class _Run:
             )
 
 
+def _check_engines(engines: Mapping[frozenset[str], str]) -> None:
+    """Raise ChildDied if an op package has changed since the keys were computed. The job then starts again."""
+    if any(engine_digest(ops) != digest for ops, digest in engines.items() if uses_packages(ops)):
+        raise children.ChildDied("an op package was changed during the regression")
+
+
 def _configuration(config_hash: str, spec_kv: str, stage_config: Mapping[str, Any]) -> Configuration:
     ops = frozenset(op for _, op in decode(spec_kv).stages)
     return Configuration(config_hash, spec_kv, stage_config, ops)
@@ -375,6 +386,11 @@ def _hash(spec_kv: str, stage_config: Mapping[str, Any]) -> str:
     return hash_configuration(sha256(spec_kv.encode()), {"stage_config": stage_config}, [])
 
 
+def _not_tested(result: RegressionResult, error: str) -> RegressionResult:
+    result.outcome, result.error = FixtureOutcome.NOT_TESTED, error
+    return result
+
+
 def _with_verdict(rows: Sequence[RegressionResult], verdict: Verdict) -> Sequence[RegressionResult]:
     for row in rows:
         row.outcome, row.verdict = verdict.outcome, verdict
@@ -382,12 +398,23 @@ def _with_verdict(rows: Sequence[RegressionResult], verdict: Verdict) -> Sequenc
 
 
 @transaction.atomic
-def give_up(regression_id: str, error: str) -> None:
-    """Fail a regression whose job became a dead letter."""
-    found = Regression.objects.filter(pk=regression_id).first()
-    row = lock_row(found) if found is not None else None
-    if row is not None and row.status in {RegressionStatus.QUEUED, RegressionStatus.RUNNING}:
-        advance(
-            row, RegressionEvent.FAIL, actor=WORKER, changes={"error": error},
-            error=storable(error), finished_at=timezone.now(),
-        )  # fmt: skip
+def give_up(regression_id: str, error: str, *, is_killed: bool = False) -> None:
+    """Fail a regression whose job became a dead letter.
+
+    If the job killed its process too often, other unfinished regressions of the same spec fail, too, because their jobs
+    were removed from the queue.
+    """
+    found = Regression.objects.select_related("environment__project").filter(pk=regression_id).first()
+    if found is None:
+        return
+    rows = Regression.objects.filter(pk=found.pk)
+    if is_killed:
+        organization = found.environment.project.organization_id
+        rows |= Regression.objects.filter(environment__project__organization=organization, spec_kv=found.spec_kv)
+    unfinished = rows.filter(status__in=[RegressionStatus.QUEUED, RegressionStatus.RUNNING])
+    for row in unfinished.order_by("pk"):
+        with suppress(NotFound, IllegalTransition):
+            advance(
+                row, RegressionEvent.FAIL, actor=WORKER, changes={"error": error},
+                error=storable(error), finished_at=timezone.now(),
+            )  # fmt: skip

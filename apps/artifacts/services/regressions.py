@@ -26,7 +26,7 @@ from byteor.engine.canonical import sha256
 from byteor.engine.machines import RegressionEvent, RegressionStatus
 from byteor_cloud.computing.computations import CompiledVersion, compile_version
 from byteor_cloud.errors import Conflict, InvalidInput
-from byteor_cloud.worker.jobs import enqueue
+from byteor_cloud.worker.jobs import enqueue, is_queued
 
 MAX_BASELINES = 5
 
@@ -54,7 +54,8 @@ def request(
     ``against`` are config hashes of the environment; by default, the candidate is compared with the configurations
     that most agents run. ``compiled`` is the compiled plan of the draft, which is compiled if it is missing. Raises
     InvalidInput for a wrong number of candidates or an unknown config hash, Unprocessable if the draft does not
-    compile, and Conflict if the environment permits no replays.
+    compile, and Conflict if the environment permits no replays, or if a regression of the same spec repeatedly killed
+    its worker.
     """
     if sum(each is not None for each in (config_bundle, version, draft)) != 1:
         raise InvalidInput("Name exactly one of `config_bundle_id`, `version_id` and `draft_id`.")
@@ -92,14 +93,19 @@ def request(
             resource=("regression", row.pk),
             changes={"candidate": str(candidate), "baselines": [each["config_hash"] for each in found.tested]},
         )
+        # Equal verdicts have equal specs. One after the other, the second regression finds the verdicts of the first.
+        serial = f"regression:{environment.project.organization_id}:{sha256(spec_kv.encode())}"
         enqueue(
             RunRegression(regression_id=str(row.pk)),
             organization=environment.project.organization_id,
             person=row.person,
-            # Equal verdicts have equal specs. One after the other, the second regression finds the verdicts of the
-            # first.
-            serial=f"regression:{environment.project.organization_id}:{sha256(spec_kv.encode())}",
+            serial=serial,
         )
+        if not is_queued(RunRegression, serial):
+            detail = (
+                "An earlier regression of this spec repeatedly killed its worker. Ask an operator to retry its job."
+            )
+            raise Conflict(detail, code="regression.barred")
     return row
 
 
@@ -151,9 +157,10 @@ def _baseline(config_hash: str, bundle_id: UUID, version_id: UUID, agents: int, 
 @transaction.atomic
 def cancel(regression: Regression, *, reason: str = "", actor: Actor) -> Regression:
     """Cancel a queued or running regression. Verdicts that were computed are kept. Raises Conflict after its end."""
-    check_cancellable(regression)
+    locked = lock_row(regression)
+    check_cancellable(locked)
     return advance(
-        lock_row(regression),
+        locked,
         RegressionEvent.CANCEL,
         actor=actor,
         changes={"reason": reason} if reason else {},

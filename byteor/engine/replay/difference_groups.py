@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,7 +17,7 @@ from byteor.engine.replay.payload import Message
 from byteor.engine.replay.replay import ReplayLimits
 from byteor.engine.replay.selection import Selection
 from byteor.engine.replay.shown_payload import show_payload
-from byteor.engine.replay.side_run import Row, Side, SideRun, Stop, first_different_stage, selected_rows, tracing_runner
+from byteor.engine.replay.side_run import Row, SideRun, Stop, Tracer, first_different_stage, selected_rows
 
 MAX_GROUPS = 1_000
 _EXAMPLE_BYTES = 16 * 1024  # the shown part of a payload in an example
@@ -118,7 +119,7 @@ class DifferenceGroups:
                     self._add(_Key(None, Kind.ACTION, (), split_op(op)[0]), row, sides[0], sides[1], stage)
 
     def _add_stop(self, before: Stop | None, after: Stop | None, row: Row) -> None:
-        sides = [stop and canonical({"stage": stop.stage, "error": stop.detail}) for stop in (before, after)]
+        sides = [stop and canonical({"stage": stop.stage, "error": _storable(stop.detail)}) for stop in (before, after)]
         stage = after.stage if after is not None else before.stage if before is not None else None
         self._add(_Key(None, Kind.STOP, (), after and after.code), row, sides[0], sides[1], stage)
 
@@ -137,18 +138,20 @@ class DifferenceGroups:
         self._left -= len(shown)
         return show_payload(shown, len(payload), has_bytes=False)
 
-    def trace_examples(self, old: Side, new: Side, selection: Selection, limits: ReplayLimits) -> None:
+    def trace_examples(self, old: SideRun, new: SideRun, selection: Selection, limits: ReplayLimits) -> None:
         """Find the stage of each example in which the sides first differ, in a second pass over the records."""
-        wanted: dict[int, list[_Group]] = {}
-        for group in self._found.values():
+        wanted: dict[int, list[tuple[str | None, _Group]]] = {}
+        for key, group in self._found.items():
             if group.stage is None:
-                wanted.setdefault(group.row.rank, []).append(group)
+                wanted.setdefault(group.row.rank, []).append((key.egress, group))
         if not wanted:
             return
-        before, after = tracing_runner(old, limits), tracing_runner(new, limits)
+        tracers = Tracer(old, limits), Tracer(new, limits)
         for row in islice(selected_rows(selection), max(wanted) + 1):
-            for group in wanted.get(row.rank, ()):
-                group.stage = first_different_stage(before, after, selection.journals[row.journal].lane, row.payload)
+            for egress, group in wanted.get(row.rank, ()):
+                lane = selection.journals[row.journal].lane
+                before, after = (tracer.steps(lane, row.payload, egress) for tracer in tracers)
+                group.stage = first_different_stage(before, after)
 
     @property
     def more(self) -> int:
@@ -175,6 +178,11 @@ class DifferenceGroups:
             }
             for key, group in self._found.items()
         ]
+
+
+def _storable(text: str) -> str:
+    """Replace the characters that PostgreSQL cannot store."""
+    return re.sub("[\0\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
 
 
 def _outputs_by_record(run: SideRun) -> dict[int, list[tuple[str, Message]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from itertools import takewhile, zip_longest
 from typing import Any, Final
@@ -11,11 +12,11 @@ from byteor.engine.replay.work import RecordOverLimit
 from byteor.engine.strict_json import pointer_of
 
 MAX_POINTERS = 64
-"""If more members differ, their common parent stands for all of them."""
-MAX_CHARACTERS = 4_096
-"""If the paths of the members are longer in total, their common parent stands for all of them, too."""
+MAX_CHARACTERS = 4096
+"""If more members differ, or if their pointers are longer in total, their common parent stands for all of them."""
 _ITEM = "*"  # in a pointer: any item of an array
 _MISSING: Final = object()
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # the characters that PostgreSQL cannot store
 _NUMBERS = frozenset({int, float, Decimal})
 
 type _Path = tuple[str, ...]
@@ -24,21 +25,64 @@ type _Path = tuple[str, ...]
 def differing_members(before: Message, after: Message) -> list[str] | None:
     """Return the JSON Pointers of the members that differ, sorted, with array indices written as ``*``.
 
-    Numbers are compared exactly, by value. Returns None if a payload is not strict JSON, if it is too large to be
-    parsed, or if the values are equal, so that only the bytes differ.
+    Numbers are compared exactly, by value. If a name has a character that PostgreSQL cannot store (U+0000 or a
+    surrogate), the member's parent stands for the member. Returns None if a payload is not strict JSON, if it is too
+    large to be parsed, or if the values are equal, so that only the bytes differ.
     """
     try:
         sides = before.value(), after.value()
     except (MalformedPayload, RecordOverLimit):
         return None
-    paths: set[_Path] = set()
-    _collect(*sides, (), paths)
-    if len(paths) > MAX_POINTERS or sum(map(_length, paths)) > MAX_CHARACTERS:
-        paths = {_common_parent(min(paths), max(paths))}
-    return sorted(map(pointer_of, paths)) if paths else None
+    found = _Paths()
+    _collect(*sides, (), found)
+    return found.pointers() if found.paths else None
 
 
-def _collect(before: Any, after: Any, path: _Path, found: set[_Path]) -> None:
+class _Paths:
+    """The paths of values that differ: at most ``MAX_POINTERS``, and then only their common parent."""
+
+    __slots__ = ("_is_cut", "paths")
+
+    def __init__(self) -> None:
+        self.paths: set[_Path] = set()
+        self._is_cut = False
+
+    def add(self, path: _Path) -> None:
+        self.paths.add(path)
+        if len(self.paths) > MAX_POINTERS:
+            self._cut()
+
+    def pointers(self) -> list[str]:
+        if self._is_cut:
+            self._cut()
+        found = sorted(map(pointer_of, self.paths))
+        text = "".join(found)
+        if len(text) <= MAX_CHARACTERS and not _UNSTORABLE.search(text):
+            return found
+        found = self._storable()
+        if sum(map(len, found)) > MAX_CHARACTERS:
+            self._cut()
+            found = self._storable()
+        while len(found[0]) > MAX_CHARACTERS:
+            [path] = self.paths
+            self.paths = {path[:-1]}
+            found = self._storable()
+        return found
+
+    def _cut(self) -> None:
+        self.paths = {_common_parent(min(self.paths), max(self.paths))}
+        self._is_cut = True
+
+    def _storable(self) -> list[str]:
+        return sorted({pointer_of(_storable(path)) for path in self.paths})
+
+
+def _storable(path: _Path) -> _Path:
+    """Return the path up to the first name that PostgreSQL cannot store."""
+    return tuple(takewhile(lambda name: not _UNSTORABLE.search(name), path))
+
+
+def _collect(before: Any, after: Any, path: _Path, found: _Paths) -> None:
     """Add the path of each value that differs. The recursion is bounded by the depth of a payload.
 
     Containers cannot be compared with ``==``, for which ``True`` and 1 are equal.
@@ -55,7 +99,8 @@ def _collect(before: Any, after: Any, path: _Path, found: set[_Path]) -> None:
                     found.add((*path, name))
             else:
                 _collect(value, other, (*path, name), found)
-        found.update((*path, name) for name in after.keys() - before.keys())
+        for name in after.keys() - before.keys():
+            found.add((*path, name))
     elif kind is list:
         path = (*path, _ITEM)
         for item, other in zip_longest(before, after, fillvalue=_MISSING):

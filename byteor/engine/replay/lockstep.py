@@ -16,9 +16,9 @@ from typing import Any
 from byteor.engine.replay.difference_groups import DifferenceGroups
 from byteor.engine.replay.incident import IncidentBundle
 from byteor.engine.replay.inputs import BadInput, Progress, check_size, choose_lanes, open_journals
-from byteor.engine.replay.replay import ReplayLimits
+from byteor.engine.replay.replay import ErrorCode, ReplayLimits
 from byteor.engine.replay.selection import Selection
-from byteor.engine.replay.side_run import Row, Side, SideRun, selected_rows
+from byteor.engine.replay.side_run import Row, Side, SideRun, Stop, selected_rows
 from byteor.engine.replay.work import LimitExceeded
 
 # Small batches, because the parsed payloads of larger ones do not fit into the processor's cache.
@@ -77,7 +77,7 @@ def find_differences(
     """Return how the candidate differs from the baseline on the selected records of a bundle.
 
     - ``journal_lane`` and ``last_n`` select the records as in a replay. A side skips the records of ingresses that it
-      does not have.
+      does not have. If the baseline has none of the ingresses, it stops at the first record.
     - ``progress`` is called about every 1,000 records, and may raise ``Cancelled``.
     - The result depends only on the bundle's files, the two sides, the selection and ``limits``.
 
@@ -95,6 +95,10 @@ def find_differences(
             check_size(selection, limits.max_selected_bytes)
         except (BadInput, LimitExceeded) as error:
             return Differences(LockstepStatus.FAILED, [], 0, 0, (0, 0), str(error))
+        if old.runner.model.entries.keys().isdisjoint(lanes):
+            old.stop = Stop(
+                0, None, ErrorCode.BAD_INPUT, f"no journal is of a lane of the baseline: {', '.join(lanes)}"
+            )
         # The outputs of a graph with branches may be much larger than its input.
         most = 1 if old.runner.model.has_branches or new.runner.model.has_branches else _BATCH_RECORDS
         due = 0
@@ -111,7 +115,7 @@ def find_differences(
         work = new.meter.total, old.meter.total
         if new.stop is not None and new.stop.stage is None and (old.stop is None or new.stop.rank <= old.stop.rank):
             return Differences(LockstepStatus.FAILED, [], 0, selection.records, work, new.stop.detail)
-        groups.trace_examples(old.side, new.side, selection, limits)
+        groups.trace_examples(old, new, selection, limits)
     shown = groups.as_json(selection)
     status = LockstepStatus.DIFFERENT if shown else LockstepStatus.EQUAL
     return Differences(status, shown, groups.more, selection.records, work)

@@ -20,10 +20,11 @@ def reduce_incident(
 ) -> bytes:
     """Return a bundle with only the records ``first`` to ``last`` of the journals of ``lanes``, both included.
 
-    Positions count the merged records from 0 (``selection.py``). Records keep their sequences and times. The reduced
-    bundle has ``outcome.json`` only if its stop is among them, and the expected frames of these sequences only if there
-    is one journal, because records of several journals may share sequences. Raises BadInput if there are no such
-    records or too many, and LimitExceeded as ``open_journals`` does.
+    Positions count the merged records from 0 (``selection.py``). Records keep their sequences and times, and therefore
+    their order. Other journals are left out. The reduced bundle has ``outcome.json`` unless it names a stop at another
+    record. It has the expected frames of the records' sequences, if there is only one journal and no other record has
+    one of these sequences. Raises BadInput if there are no such records or too many, and LimitExceeded as
+    ``open_journals`` does.
     """
     if not 0 <= first <= last or last - first >= MAX_RECORDS:
         raise BadInput(f"`records` must be at most {MAX_RECORDS} positions, from the first to the last")
@@ -36,23 +37,33 @@ def reduce_incident(
         for rank, (number, _, _) in enumerate(islice(selection.rows(), last + 1)):
             (before if rank < first else taken)[number] += 1
         kept, size = dict[str, list[Record]](), 0
+        sequences, others = set[int](), set[int]()
         for number, journal in enumerate(journals):
             kept[journal.lane] = []
-            for _, sequence, unix_ns, payload in islice(journal.rows(before[number]), taken[number]):
+            start = max(0, before[number] - 1)
+            rows = islice(journal.rows(start), before[number] - start + taken[number] + 1)  # with both neighbors
+            for position, (_, sequence, unix_ns, payload) in enumerate(rows, start):
+                if not 0 <= position - before[number] < taken[number]:
+                    others.add(sequence)
+                    continue
                 size += len(payload)
                 if size > MAX_BYTES:
                     raise BadInput(f"the records have more than {MAX_BYTES} bytes")
                 kept[journal.lane].append(Record(sequence, unix_ns, payload))
-    sequences = {record.sequence for records in kept.values() for record in records}
+                sequences.add(sequence)
     documents = dict(bundle.documents)
     stopped = documents.get("outcome.json", {}).get("stopped")
-    if stopped is not None and stopped.get("sequence") not in sequences:
-        del documents["outcome.json"]
+    if stopped is not None:
+        ingress = stopped.get("ingress")
+        at = (record.sequence for lane in kept if ingress in (None, lane) for record in kept[lane])
+        if stopped.get("sequence") not in at:
+            del documents["outcome.json"]
+    has_expected = len(lanes) == 1 and sequences.isdisjoint(others)
     return build_incident(
         encode(bundle.spec),
         documents,
         journals={lane: encode_journal(records) for lane, records in kept.items()},
-        expected={name: _frames(bundle, name, sequences) for name in bundle.expected if len(lanes) == 1},
+        expected={name: _frames(bundle, name, sequences) for name in bundle.expected if has_expected},
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -82,7 +82,7 @@ class SideRun(DryRun):
 
     def dropped(self, rank: int, egress: str) -> list[tuple[str, DropReason]]:
         """Return the drops of a record in stages that lead to an egress, in topological order."""
-        return [drop for drop in self.drops.get(rank, []) if egress in self._reached(drop[0])]
+        return [drop for drop in self.drops.get(rank, []) if egress in self.reached(drop[0])]
 
     @override
     def decide(self, stage: str, op: str) -> Decision:
@@ -109,7 +109,8 @@ class SideRun(DryRun):
     def _add_drop(self, stage: str, reason: DropReason) -> None:
         self.drops.setdefault(self._rank, []).append((stage, reason))
 
-    def _reached(self, stage: str) -> set[str]:
+    def reached(self, stage: str) -> set[str]:
+        """Return the egresses that a stage leads to."""
         if stage not in self._reach:
             model = self.side.spec.model
             if isinstance(model, SingleRing):
@@ -128,14 +129,34 @@ def selected_rows(selection: Selection) -> Iterator[Row]:
     return (Row(rank, *row) for rank, row in enumerate(rows))
 
 
-class _Steps:
-    """The changes of one record in a pipeline: each stage that changed or dropped it, and what came out."""
+class Tracer:
+    """Traces single records through a side, without changing the counters and the work of its run."""
+
+    def __init__(self, run: SideRun, limits: ReplayLimits) -> None:
+        self._run = run
+        self._runner = tracing_runner(run.side, limits)
+
+    def steps(self, lane: str, payload: bytes, egress: str | None) -> Steps:
+        """Return what the stages that lead to an egress do with a record. With None, return the steps of all stages."""
+        steps = Steps()
+        if lane in self._runner.model.entries:
+            with suppress(StageError, LimitExceeded):
+                self._runner.trace(lane, payload, steps)
+        if egress is not None:
+            steps.keep(lambda stage: egress in self._run.reached(stage))
+        return steps
+
+
+class Steps:
+    """The stages that a record passed, and its changes: each stage that changed or dropped it, and what came out."""
 
     def __init__(self) -> None:
+        self.passed: list[str] = []
         self.changes: list[tuple[str, bytes | DropReason | None]] = []
 
     def run_stage(self, stage: Stage, lane: str, message: Message) -> Message | DropReason:
         """Run a stage. An error of the stage is a change to None."""
+        self.passed.append(stage.id)
         try:
             result = stage.process(message, 0)
         except StageError:
@@ -149,6 +170,11 @@ class _Steps:
     def show(self, kind: str, id: str, lane: str, message: Message) -> None:
         """Ignore the lanes and egresses that a message reaches."""
 
+    def keep(self, is_kept: Callable[[str], bool]) -> None:
+        """Forget the other stages."""
+        self.passed = [stage for stage in self.passed if is_kept(stage)]
+        self.changes = [change for change in self.changes if is_kept(change[0])]
+
 
 def tracing_runner(side: Side, limits: ReplayLimits) -> PipelineRunner:
     """Return a separate runner, whose traces do not change the counters and the work of a run."""
@@ -158,17 +184,18 @@ def tracing_runner(side: Side, limits: ReplayLimits) -> PipelineRunner:
     )
 
 
-def first_different_stage(old: PipelineRunner, new: PipelineRunner, lane: str, payload: bytes) -> str | None:
-    """Return the first stage in which a record becomes different, by the candidate's order. None if there is none."""
-    traces = []
-    for runner in (old, new):
-        steps = _Steps()
-        if lane in runner.model.entries:
-            with suppress(StageError, LimitExceeded):
-                runner.trace(lane, payload, steps)
-        traces.append(steps.changes)
-    for before, after in zip_longest(*traces):
-        if before is None or after is None or before[1] != after[1]:
-            stage: str = (after or before)[0]
-            return stage
+def first_different_stage(before: Steps, after: Steps) -> str | None:
+    """Return the first stage in which a record becomes different, or None if there is none.
+
+    Stages that change nothing may be added, removed and moved. If different stages change the record differently, the
+    result is the one that the record reaches first, in the candidate or, if only the baseline has both, there.
+    """
+    for old, new in zip_longest(before.changes, after.changes):
+        if old is None or new is None:
+            return (new or old)[0]
+        if old[1] != new[1]:
+            for passed in (after.passed, before.passed):
+                if old[0] in passed and new[0] in passed:
+                    return min(old[0], new[0], key=passed.index)
+            return new[0]
     return None

@@ -47,12 +47,20 @@ class Result:
     """What a configuration did with the records of a fixture.
 
     ``egress`` has the number of records and the digest of each egress. ``stop`` is the stage error that stopped the
-    run: ``stage, sequence, ingress``. ``actions`` is a digest of the side effects.
+    run: ``stage, sequence, ingress``. ``actions`` is a digest of the stages and the ops of the side effects, in their
+    order.
     """
 
     egress: Mapping[str, Mapping[str, Any]]
     stop: Mapping[str, Any] | None
     actions: str
+
+    def equals(self, other: Result) -> bool:
+        """Return whether the results are equal. An egress without records is like no egress."""
+        return self._essence() == other._essence()
+
+    def _essence(self) -> object:
+        return {name: each for name, each in self.egress.items() if each["records"]}, self.stop, self.actions
 
     def as_json(self) -> dict[str, Any]:
         """Return the result as JSON data."""
@@ -127,8 +135,8 @@ def run_fixture(
     if isinstance(outcome.error_code, LimitCode) or outcome.error_code is ErrorCode.BAD_INPUT:
         return FixtureRun(None, outcome.work, outcome.error)
     stop = outcome.stopped and {name: outcome.stopped[name] for name in ("stage", "sequence", "ingress")}
-    actions = sha256(canonical([{**each, "decision": str(each["decision"])} for each in outcome.audit["actions"]]))
-    return FixtureRun(Result(outcome.result["egress"], stop, actions), outcome.work)
+    actions = [[each["stage"], each["action"], each["target"]] for each in outcome.audit["actions"]]
+    return FixtureRun(Result(outcome.result["egress"], stop, sha256(canonical(actions))), outcome.work)
 
 
 def judge_fixture(
@@ -153,7 +161,7 @@ def judge_fixture(
         run = run_fixture(bundle, candidate, selected, limits=limits, progress=progress)
         if run.result is None:
             return Judgment(FixtureOutcome.FAILED, work=(run.work, 0), error=run.error)
-        if run.result == expected.result:
+        if run.result.equals(expected.result):
             return Judgment(FixtureOutcome.EQUAL, work=(run.work, 0))
         work = run.work
     try:
@@ -172,6 +180,6 @@ def judge_fixture(
             return Judgment(FixtureOutcome.DIFFERENT, more=1, work=(work, 0), error=detail)
         return Judgment(FixtureOutcome.NOT_TESTED, error=f"the baseline cannot run: {error}")
     if isinstance(expected, Golden) and found.status is LockstepStatus.EQUAL:
-        detail = "the configuration of the golden replay no longer gives its result, because the engine changed"
+        detail = "the result differs from the golden one, which its configuration no longer gives with this engine"
         return Judgment(FixtureOutcome.DIFFERENT, more=1, records=found.records, work=found.work, error=detail)
-    return Judgment(FixtureOutcome(str(found.status)), found.groups, found.more, found.records, found.work, found.error)
+    return Judgment(FixtureOutcome(found.status), found.groups, found.more, found.records, found.work, found.error)

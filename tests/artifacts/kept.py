@@ -1,0 +1,80 @@
+"""Helpers that keep captures as fixtures without the check of each, and run regressions on them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+from django.utils import timezone
+
+from apps.artifacts.models import Artifact, Fixture, RegressionResult
+from apps.artifacts.services import regressions
+from apps.fleet.models import Agent
+from apps.pipelines.models import Version
+from apps.releases.models import ConfigBundle, Regression
+from apps.tenancy.models import AuditEvent
+from byteor_cloud.storage import blobs
+from tests.artifacts.incidents import incident, journal
+from tests.worlds import World, plan
+
+CHECK = {"schema": {"type": "object"}}
+MASK = {"rules": ["card:mask=2:2:*"]}
+OTHER_MASK = {"rules": ["card:mask=4:2:*"]}
+
+
+def configured(world: World, name: str = "now", version: Version | None = None, **stages: Any) -> ConfigBundle:
+    """Create a config bundle, by default of a pipeline that checks and masks."""
+    if version is None:
+        check, redact = {"id": "check", "op": "dataguard_check"}, {"id": "redact", "op": "dataguard_redact"}
+        version = world.version(content=plan(stages=[check, {**redact, "depends_on": ["check"]}]))
+    return world.bundle(name=name, version=version, stage_config=stages or {"check": CHECK, "redact": MASK})
+
+
+def keep(world: World, made: ConfigBundle, *captures: Sequence[bytes], **columns: Any) -> list[Fixture]:
+    """Keep captures of a configuration as fixtures. A capture is a list of payloads."""
+    return [_keep(world, made, payloads, **columns) for payloads in captures]
+
+
+def _keep(
+    world: World, made: ConfigBundle, payloads: Sequence[bytes], *, lane: str = "quotes_in", **columns: Any
+) -> Fixture:
+    content = incident(made.version.spec_kv, stage_config=made.stage_config, **{lane: journal(payloads)})
+    content_hash = "sha256:" + hashlib.sha256(content).hexdigest()
+    blobs.put(content_hash, content)
+    agent = Agent.objects.first() or world.agent()[0]
+    artifact = Artifact.objects.create(
+        environment=world.dev, agent=agent, kind="incident_bundle", status="verified", captured_at=timezone.now(),
+        content_hash=content_hash, size_bytes=len(content), declared=f"{Artifact.objects.count()}",
+        version=made.version, spec_hash=made.version.spec_hash,
+    )  # fmt: skip
+    return Fixture.objects.create(
+        environment=world.dev, pipeline=made.version.name, name=f"fixture {Fixture.objects.count()}",
+        artifact=artifact, created_by="test", **columns,
+    )  # fmt: skip
+
+
+def cards(number: int, records: int = 3) -> list[bytes]:
+    """Return payloads that differ in each capture."""
+    return [b'{"id":%d,"card":"%010d"}' % (number, 7 * number + record) for record in range(records)]
+
+
+def requested(world: World, candidate: ConfigBundle, *against: ConfigBundle) -> Regression:
+    return regressions.request(
+        environment=world.dev,
+        config_bundle=candidate,
+        against=[each.config_hash for each in against],
+        actor=world.operator.actor,
+    )
+
+
+def outcomes(row: Regression) -> list[tuple[str | None, str | None]]:
+    """Return the outcome and the error of each result."""
+    results = RegressionResult.objects.filter(regression=row).order_by("pk")
+    return list(results.values_list("outcome", "error"))
+
+
+def events(row: Regression) -> list[str]:
+    """Return the audit actions about a regression, oldest first."""
+    found = AuditEvent.objects.filter(resource_id=str(row.pk)).order_by("id")
+    return [each.removeprefix("regression.") for each in found.values_list("action", flat=True)]
