@@ -403,6 +403,8 @@ class Regression(Stateful):
     # The differences of all fixtures, merged by group, without payloads.
     groups: models.JSONField[Any, Any] = models.JSONField(default=list)
     more = models.BigIntegerField(default=0)  # differences without a group
+    # Whether the regression has finished and tested nothing: there was no fixture, or no configuration to compare with.
+    vacuous = models.BooleanField(default=False)
     work_candidate = models.BigIntegerField(default=0)
     work_baseline = models.BigIntegerField(default=0)
     summary = models.TextField(blank=True)
@@ -419,11 +421,3 @@ class Regression(Stateful):
 
     def __str__(self) -> str:
         return f"Regression …{str(self.pk)[-8:]}"
-
-    @property
-    def is_vacuous(self) -> bool:
-        """Whether nothing was tested: there are no fixtures, or no known configuration to compare with.
-
-        False until the regression has finished.
-        """
-        return self.finished_at is not None and self.progress_total == 0

@@ -71,7 +71,8 @@ def _parser() -> argparse.ArgumentParser:
 
     status = commands.add_parser("status", help="print the agent's identity, progress and unsent reports as JSON")
     replay = commands.add_parser(
-        "replay", help="replay an incident bundle offline, like a dry run on the server, and print the result as JSON"
+        "replay",
+        help="replay an incident bundle offline, like a dry run without a config bundle, and print the result as JSON",
     )
     replay.add_argument("bundle", type=Path, metavar="BUNDLE", help="an incident bundle (.tar.gz)")
     replay.add_argument("--version", type=Path, metavar="SPEC_KV", help="use this spec.kv instead of the bundle's")

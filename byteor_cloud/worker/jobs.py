@@ -55,7 +55,7 @@ SLOTS: dict[JobLane, int] = {
     JobLane.INGEST: 2,
     JobLane.REPLAY: 2,
     JobLane.LONG_REPLAYS: 4,  # only one of them computes at a time (``byteor_cloud.worker.turns``)
-    JobLane.REGRESSIONS: 2,  # each runs two child processes
+    JobLane.REGRESSIONS: 1,  # it runs two child processes, and is requeued after some seconds if others wait
     JobLane.WEBHOOKS: 4,
 }
 INSTALLATION = "installation"

@@ -90,7 +90,7 @@ def test_details_of_deployment_in_flight_are_kept(world: World) -> None:
     assert kept(deployment) == (parts, reports, has_timeline) == (1, 0, True)
 
 
-def test_report_can_be_repeated_after_old_rows_are_deleted(world: World) -> None:
+def test_old_report_on_current_offer_is_kept_and_can_be_repeated(world: World) -> None:
     agents = stories.fleet(world, 1)
     deployment = stories.active(world, world.bundle(), agents)
     age(1000, deployment)

@@ -117,7 +117,7 @@ def test_threshold_applies_to_each_wave(world: World, run_jobs: Run) -> None:
         report_from_all(wave[:1], "failed", run_jobs)
         report_from_all(wave[1:], "active", run_jobs)
 
-    # Two of eight agents failed, one in each wave. No wave had more than 25 % of failures.
+    # Two of eight agents failed, one in each wave of four. In no wave did more than 25 % of the agents fail.
     assert state(second) == ("active", "")
     assert stories.progress(second) == ["failed", "active", "active", "active"] * 2
     assert KnownBad.objects.count() == 0

@@ -52,7 +52,7 @@ def ignoring_earlier_events(world: World, other: World) -> None:
 
 @pytest.fixture
 def first_key(db: None) -> Iterator[None]:
-    """Store the id of the tests' master key again after the test, because the table of master keys is kept."""
+    """After the test, restore the id of the tests' master key, whose table is not emptied between tests."""
     yield
     MasterKey.objects.update_or_create(defaults={"key_id": vault.key_id(OLD), "previous_key_id": None})
 

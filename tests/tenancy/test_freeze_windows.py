@@ -65,7 +65,7 @@ def fixed_zone(hours: int) -> bytes:
     return b"TZif" + bytes(16) + counts + struct.pack(">lbb", hours * 3600, 0, 0) + b"LMT\0"
 
 
-def test_freeze_window_follows_time_zone_rules(world: World, tmp_path: Path) -> None:
+def test_only_window_without_offsets_follows_changed_time_zone_rules(world: World, tmp_path: Path) -> None:
     wall = {"start": "2026-07-01T18:00:00", "end": "2026-07-02T06:00:00", "time_zone": "Europe/Berlin", "reason": "r"}
     exact = {**wall, "start": "2027-07-01T16:00:00Z", "end": "2027-07-02T06:00:00+02:00"}
     (tmp_path / "Europe").mkdir()

@@ -69,7 +69,8 @@ def test_unknown_or_inactive_person_cannot_become_operator(world: World) -> None
     events, people = AuditEvent.objects.count(), User.objects.count()
 
     assert run("installation_operator", "grant", "--email", "nobody@x.example") == (
-        1, ["there is no account with the address nobody@x.example: invite the person first, or run bootstrap"],
+        1,
+        ["there is no account with the verified address nobody@x.example: invite the person first, or run bootstrap"],
     )  # fmt: skip
     assert run("installation_operator", "grant", "--email", "viewer@acme.example") == (
         1, ["The account of viewer@acme.example is not active."],

@@ -255,7 +255,7 @@ def test_forged_incomplete_or_malformed_ledger_is_not_proven(ledger: Ledger, nam
     assert output.count("\n") == 1
 
 
-def test_unnamed_key_of_key_set_is_not_trusted(ledger: Ledger) -> None:
+def test_exported_key_that_trust_option_does_not_name_is_not_trusted(ledger: Ledger) -> None:
     retiring = [*LINES, checkpoint(LINES, key=World().retiring)]
 
     assert ledger(retiring)[0] == 3

@@ -87,7 +87,8 @@ def _lock() -> None:
 def _excess(new: folders.CaptureFolder) -> list[folders.CaptureFolder]:
     """Return the folders to delete to meet the limits: of each affected organization, the least recently used ones.
 
-    The last folder is ``new`` itself if the host is full and no other organization uses more space.
+    The last folder is ``new`` itself if the host is still full when the organization of ``new`` has no other folder,
+    and no other organization uses more space than ``new``.
     """
     kept = [each for each in folders.list_folders() if each != new]
     excess: list[folders.CaptureFolder] = []

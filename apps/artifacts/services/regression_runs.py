@@ -37,7 +37,7 @@ from byteor_cloud.errors import IllegalTransition, NotFound
 from byteor_cloud.worker.jobs import Claim, JobLane, Requeued
 
 PROCESSES = 2  # child processes of one regression
-QUANTUM_S = 60.0  # after this time, other regressions in the lane get a turn
+QUANTUM_S = 20.0  # after this time, other regressions in the lane get a turn
 _TICK_S = 0.5  # seconds between two writes of verdicts
 _ROWS = 500  # rows of one statement
 _RELATED = ("environment__project", "config_bundle__version", "version")
@@ -353,6 +353,7 @@ class _Run:
                 changes={str(outcome): count for outcome, count in outcomes.items()},
                 groups=merged,
                 more=groups.more,
+                vacuous=not outcomes.total() - outcomes[FixtureOutcome.NOT_TESTED],
                 work_candidate=work[0],
                 work_baseline=work[1],
                 summary=summarize(

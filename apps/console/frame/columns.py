@@ -69,7 +69,7 @@ def state_pill(word: str | None) -> str:
 
 
 def page_url(model: type[Model], kind: str, *args: Any, **options: Any) -> str:
-    """Return the URL of one of the model's pages, such as the ``change`` page of a row with its key."""
+    """Return the URL of the model's page ``kind``, for example ``change``, with ``args`` such as a row's key."""
     return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{kind}", args=args, **options)
 
 

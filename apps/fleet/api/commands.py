@@ -34,7 +34,7 @@ def _check_rotate_key(agent: Agent, *, mode: str) -> None:
 def rotate_key(agent: Agent, *, mode: str, actor: Actor) -> Response:
     """Rotate an agent's key.
 
-    With `mode: now`, the default, returns a new agent key and revokes the old key immediately. With `mode: by_agent`,
+    With `mode: now`, the default, returns a new agent key and revokes the old keys immediately. With `mode: by_agent`,
     returns 202. The responses to the agent's heartbeats then contain the command `rotate_key` until the agent uses a
     new key that it fetched with `rotateOwnKey`, or until the key is rotated with `now`. While a clone of the agent is
     suspected (see `clone_suspected_at`), `by_agent` returns 409, because the clone could fetch the new key. If a person

@@ -89,7 +89,8 @@ class RunningStateSerializer(BundleStateSerializer):
 class FailedStateSerializer(BundleStateSerializer):
     detail = serializers.CharField()
     descriptions = {
-        "detail": "Why the agent failed: the reason that it reported, or that it did not finish in time.",
+        "detail": "Why the agent failed: the reason that it reported, which may be empty, or that it did not finish in "
+        "time.",
         "since": "When the failure was recorded. Null if unknown.",
     }
 
@@ -224,7 +225,7 @@ class EnrolledSerializer(serializers.Serializer[Any]):
         "api_key": "The agent key. It is shown only in this response.",
         "name": "The agent's name.",
         "environment_id": "The id of the environment in which the agent was enrolled.",
-        "heartbeat_interval_s": "The seconds between two heartbeats.",
+        "heartbeat_interval_s": "The usual number of seconds between two heartbeats.",
         "signing_keys": "The public keys with which the agent verifies deploy bundles.",
     }
 
@@ -239,7 +240,7 @@ class RotationMode(StrEnum):
 class RotateKeySerializer(StrictSerializer):
     mode = serializers.ChoiceField(list(RotationMode), required=False, default=RotationMode.NOW)
     descriptions = {
-        "mode": "`now`: the response contains the new key, and the old key is revoked immediately. `by_agent`: the "
+        "mode": "`now`: the response contains the new key, and the old keys are revoked immediately. `by_agent`: the "
         "agent is asked to fetch a new key itself. Defaults to `now`.",
     }
 
@@ -332,7 +333,8 @@ class HeartbeatAnswerSerializer(serializers.Serializer[Any]):
         "server_time": "The server's time.",
         "next_heartbeat_s": "The seconds after which the agent should send its next heartbeat.",
         "desired": "The bundle that the agent should run. Null if it should run none.",
-        "signing_key_etag": "The ETag of the signing keys. If it has changed, fetch the keys again.",
+        "signing_key_etag": "The ETag of the signing keys, without its quotation marks. If it has changed, fetch the "
+        "keys again.",
         "commands": "Commands for the agent. `rotate_key`: fetch a new key with `rotateOwnKey`, store it, and use it "
         "from then on. Ignore unknown commands.",
     }

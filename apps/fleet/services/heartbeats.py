@@ -48,7 +48,7 @@ _ACTIVE = {
         "deployment_id": {
             "type": "string",
             "format": "uuid",
-            "description": "The id of the deployment that the bundle belongs to.",
+            "description": "The id of the deployment in the bundle's manifest.",
         },
         "bundle_hash": {**_HASH, "description": "The SHA-256 of the deploy bundle."},
         "spec_hash": {**_HASH, "description": "The spec hash of the pipeline."},

@@ -87,7 +87,7 @@ def abort(deployment: Deployment, *, reason: str, actor: Actor) -> None:
 def pause(deployment: Deployment, *, reason: str, actor: Actor) -> None:
     """Pause a deployment.
 
-    Stops offering the deployment to further agents until it is resumed. The status does not change.
+    Stops offering the deployment to further agents until it is resumed. Pausing does not change the status.
     """
     deployments.set_paused(deployment, paused=True, reason=reason, actor=actor)
 
@@ -119,8 +119,9 @@ def resume(deployment: Deployment, *, reason: str, actor: Actor) -> None:
 def retry(deployment: Deployment, *, reason: str, agents: Collection[UUID] | None = None, actor: Actor) -> None:
     """Retry a deployment.
 
-    Offers the deployment again to all agents that failed, or only to those listed in `agents`. A failed deployment
-    continues. A deployment that is active and current stays active.
+    Offers the deployment again to all agents that failed, or only to those listed in `agents`. Agents that are
+    drained or decommissioned, or have another offer, are not retried. A failed deployment continues. A deployment that
+    is active and current stays active.
     """
     deployments.retry(deployment, agents=agents, reason=reason, actor=actor)
 

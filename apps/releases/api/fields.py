@@ -82,7 +82,7 @@ class StrategySerializer(StrictSerializer):
 
 
 class BreakGlassSerializer(StrictSerializer):
-    """A deployment that starts before approval. Another person must approve it in time, or it is rolled back."""
+    """A deployment that starts before approval. If it is not approved in time, it is rolled back if possible."""
 
     reason = TextField(max_length=2000)
     expires_in_s = serializers.IntegerField(required=False, min_value=60, max_value=30 * 86400, write_only=True)

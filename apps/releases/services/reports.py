@@ -20,7 +20,7 @@ from byteor_cloud.errors import Conflict, NotFound
 
 
 class LateReport(Conflict):
-    """The report is not about the agent's current offer, or its status cannot follow the agent's progress with it."""
+    """The report is not about the current offer, or its status cannot follow the agent's progress on that offer."""
 
     code = "late_report"
 

@@ -24,7 +24,7 @@ def get_or_create_account(email: str) -> User:
         try:
             with transaction.atomic():
                 return User.objects.create(email=email, email_verified=True)
-        except IntegrityError:  # a concurrent invitation has just created the account
+        except IntegrityError:  # another transaction has just created the account
             found = User.objects.get(email__iexact=email, email_verified=True)
     return found
 

@@ -61,7 +61,7 @@ class WorkMeter:
             raise LimitExceeded(LimitCode.WORK, f"the replay needs more than {self._max_run:,} units of work")
 
     def spend_bytes(self, payload: bytes) -> None:
-        """Count the work of a stage that only reads and writes its payload."""
+        """Count the work of a stage for a payload: 1 unit, and another for each 1,024 bytes."""
         self.spend(1 + len(payload) // 1024)
 
     def pass_stages(self, size: int, stages: int) -> bool:

@@ -18,7 +18,7 @@ def _header(name: str, description: str) -> dict[str, Any]:
 HEADERS = {
     "Idempotency-Key": IDEMPOTENCY_KEY.document("Idempotency-Key", location="header"),
     "If-Match": _header(
-        "If-Match", "The ETag that you last read. If the resource has changed since, the request is refused with 412."
+        "If-Match", "The ETag that you last read. If the resource was edited since, the request is refused with 412."
     ),
     "If-None-Match": _header(
         "If-None-Match", "The ETag that you last read. If it is still current, the response is 304 without a body."
@@ -35,7 +35,8 @@ RESPONSE_HEADERS: dict[str, dict[str, Any]] = {
         ),
         (
             "X-RateLimit-Limit",
-            "The number of requests that the rate limit permits per minute.",
+            "The number of requests that the rate limit permits per minute. For an enrollment token, only refused "
+            "requests count.",
             {"type": "integer", "minimum": 1},
         ),
         ("X-RateLimit-Remaining", "The number of requests left in this minute.", {"type": "integer", "minimum": 0}),

@@ -21,7 +21,10 @@ PROBLEM = {
         "title": {"type": "string", "description": "The kind of error in words."},
         "status": {"type": "integer", "description": "The status code of the response."},
         "detail": {"type": "string", "description": "What is wrong with this request."},
-        "instance": {"type": "string", "description": "The path of the request."},
+        "instance": {
+            "type": "string",
+            "description": "The path of the request, or `/` if the server could not read the request.",
+        },
         "request_id": {
             "type": ["string", "null"],
             "description": "The id of the request, also in `X-Request-ID`. Quote it when you ask for help. Null if the "
@@ -59,7 +62,8 @@ ERRORS: dict[str, tuple[type[errors.DomainError], str]] = {
     ),
     "401": (
         errors.Unauthenticated,
-        "The credential is missing, malformed, unknown, used up, expired or revoked, or its person is deactivated.",
+        "The credential is missing, malformed, unknown, used up, expired or revoked, or its owner (a person, project, "
+        "environment or agent) is deactivated or deleted.",
     ),
     "403": (
         errors.Forbidden,
@@ -70,18 +74,24 @@ ERRORS: dict[str, tuple[type[errors.DomainError], str]] = {
     "408": (errors.RequestTimeout, "The body arrived too slowly."),
     "409": (
         errors.Conflict,
-        "The current state of a resource does not permit the operation, or the `Idempotency-Key` of a `POST` is in use "
-        "or was used with another request.",
+        "The current state of a resource does not permit the operation, a name is taken, a quota would be exceeded, or "
+        "the `Idempotency-Key` of a `POST` is in use or was used with another request.",
     ),
     "411": (errors.LengthRequired, "The upload has no `Content-Length`."),
-    "412": (errors.PreconditionFailed, "The resource has changed since you read the ETag in `If-Match`."),
+    "412": (
+        errors.PreconditionFailed,
+        "The resource is no longer in the state that `If-Match` or `expected_revision` names.",
+    ),
     "413": (errors.PayloadTooLarge, "The body is too large."),
     "414": (errors.UriTooLong, "The request line (method, path and query) is longer than 8,190 bytes."),
     "415": (errors.UnsupportedMediaType, "The body has a media type that the operation does not accept."),
     "422": (errors.Unprocessable, "The body is valid, but its content cannot be processed."),
-    "429": (errors.TooManyRequests, "The rate limit is exceeded. Wait for `Retry-After` seconds."),
+    "429": (errors.TooManyRequests, "A rate limit is exceeded. Wait for `Retry-After` seconds."),
     "431": (errors.HeadersTooLarge, "A header is longer than 8,190 bytes, or there are more than 100 headers."),
-    "503": (errors.Unavailable, "The service is temporarily unavailable. Try again after `Retry-After` seconds."),
+    "503": (
+        errors.Unavailable,
+        "The service is temporarily unavailable, or the request took too long. Try again after `Retry-After` seconds.",
+    ),
     "507": (errors.InsufficientStorage, "No space is left; nothing was stored. Try again after `Retry-After` seconds."),
 }
 SUCCESSES = {

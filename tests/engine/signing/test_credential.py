@@ -128,7 +128,7 @@ def test_malformed_credential_is_refused(world: Any) -> None:
     ],
     ids=repr,
 )
-def test_malformed_members_are_refused(world: Any, members: Any) -> None:
+def test_credential_with_missing_unknown_or_invalid_field_is_refused(world: Any, members: Any) -> None:
     assert refusal(world, resigned(world, **members)) == "approval.malformed"
 
 

@@ -64,8 +64,9 @@ class BisectArtifactSerializer(StrictSerializer):
     exhaustive = serializers.BooleanField(required=False, default=False)
     descriptions = {
         "predicate": (
-            "The condition under which a version is bad: its output diverges from the expected output (`diverges`), a "
-            "stage fails (`fails`), or its output differs from the output of a replay (`output_differs_from`)."
+            "The condition under which a version is bad: its output diverges from the expected output or, unlike the "
+            "recording, a stage stops it (`diverges`), a stage fails (`fails`), or its output differs from that of a "
+            "replay (`output_differs_from`)."
         ),
         "pipeline": "The name of the pipeline. Defaults to the pipeline of the version that produced the artifact.",
         "good": "The id of the version at which the search starts. Defaults to the oldest version.",
@@ -110,8 +111,9 @@ class BisectSerializer(ModelSerializer):
         "exhaustive": "Whether all versions are replayed.",
         "outcome": (
             "The outcome of the search. `found`: the first bad version is known. `no_change`: the oldest and newest "
-            "tested versions have the same verdict. `inverted`: the oldest tested version is bad and the newest is "
-            "good. `inconclusive`: too few versions could be tested. Null until the bisect has succeeded."
+            "tested versions have the same verdict, and no first bad version was found. `inverted`: the oldest tested "
+            "version is bad and the newest is good. `inconclusive`: too few versions could be tested. Null until the "
+            "bisect has succeeded."
         ),
         "versions": "The versions from oldest to newest, with the verdicts so far.",
         "first_bad": (

@@ -213,7 +213,6 @@ class RegressionSerializer(ModelSerializer):
     progress = RegressionProgressSerializer(source="*")
     baselines = BaselineSerializer(many=True)
     not_tested = UntestedSerializer(many=True)
-    vacuous = serializers.BooleanField(source="is_vacuous")
     verdicts = VerdictCountSerializer(source="*")
     work = RegressionWorkSerializer(source="*")
     # Rows have no ``details``, so these are null in a list. The view adds them to a response about one regression.

@@ -184,7 +184,8 @@ class TracedStepSerializer(serializers.Serializer[Any]):
         "lane": "The lane of the record in this step. Although the schema permits null, the value is never null.",
         "json": "The record after this step, if it is complete and valid JSON. Otherwise null.",
         "payload_base64": (
-            "The record after this step in Base64, at most its first 64 KiB. Null if a stage dropped the record."
+            "The record after this step in Base64, at most its first 64 KiB. Null if a stage dropped the record or "
+            "failed."
         ),
         "truncated": "Whether only the first 64 KiB of the record are returned.",
         "dropped": "Why the record was dropped or stopped at this step. Null if it was not.",

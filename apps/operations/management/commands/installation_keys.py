@@ -23,7 +23,7 @@ class Command(OperatorCommand):
         parser.add_argument(
             "--rotate",
             action="store_true",
-            help="first replace the signing key with a new one; the old key still verifies signatures for a week",
+            help="first replace the signing key with a new one; the old key still verifies its checkpoints",
         )
 
     def handle(self, *args: Any, rotate: bool, **options: Any) -> str:

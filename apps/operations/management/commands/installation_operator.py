@@ -34,7 +34,7 @@ class Command(OperatorCommand):
         user = User.objects.find_by_verified_email(email)
         if user is None:
             raise CommandError(
-                f"there is no account with the address {email}: invite the person first, or run bootstrap"
+                f"there is no account with the verified address {email}: invite the person first, or run bootstrap"
             )
         is_operator = act == "grant"
         try:

@@ -33,7 +33,9 @@ class Command(OperatorCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Add the option that removes the previous key. This is a separate step because it cannot be undone."""
-        parser.add_argument("--finish", action="store_true", help="also remove the previous key from the data folder")
+        parser.add_argument(
+            "--finish", action="store_true", help="create no new key, and remove the previous key from the data folder"
+        )
 
     def handle(self, *args: Any, finish: bool, **options: Any) -> str:
         """Rotate the key in one transaction, then remove the previous one if requested. Concurrent runs wait."""
@@ -41,7 +43,7 @@ class Command(OperatorCommand):
         key, previous = current.master_key, current.master_key_previous
         files = (key, previous) if isinstance(key, Path) and isinstance(previous, Path) else None
         if finish and files is None:
-            raise CommandError(f"the data folder contains no master key: unset {PREVIOUS} instead")
+            raise CommandError(f"the master keys are not both read from the data folder: unset {PREVIOUS} instead")
         installation.migrate()
         try:
             with transaction.atomic():

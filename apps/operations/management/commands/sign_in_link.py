@@ -14,7 +14,7 @@ from apps.tenancy.models import User
 
 
 class Command(OperatorCommand):
-    help = "Print a one-time sign-in link for a person who was invited or has signed in before."
+    help = "Print a one-time sign-in link for a person whose e-mail address was invited or verified."
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Add the options for the person and the output format."""
@@ -26,7 +26,9 @@ class Command(OperatorCommand):
         """Create and print the link. The person's roles do not change."""
         user = User.objects.find_by_verified_email(email)
         if user is None:
-            raise CommandError(f"no person with the address {email} was invited")
+            raise CommandError(
+                f"there is no account with the verified address {email}: invite the person first, or run bootstrap"
+            )
         if not user.is_active:
             raise CommandError(f"the account of {email} is not active")
         link = create_login_url(user, actor=system_actor("sign_in_link"))

@@ -72,7 +72,10 @@ class Command(OperatorCommand):
             help="factor for all heartbeat intervals; below 1 for short runs",
         )
         parser.add_argument(
-            "--failing-percent", type=_number(0, 100), default=5, help="percentage of agents that fail in a rollout"
+            "--failing-percent",
+            type=_number(0, 100),
+            default=5,
+            help="percentage of agents that first fail in a rollout",
         )
         parser.add_argument(
             "--connections",

@@ -59,7 +59,7 @@ class ApprovalSerializer(ModelSerializer):
         "capabilities": "The capabilities that the approval permits.",
         "warnings": f"{WARNINGS} Empty for a replay.",
         "required_approvals": "The number of people who must approve.",
-        "allow_self_approval": "Whether the requester's own approval counts.",
+        "allow_self_approval": "Whether the requester may approve.",
         "decisions": "The decisions, one for each person who has decided.",
         "expires_at": "When the request expires unless it is decided before. If it was approved: when the credential "
         "expires.",

@@ -30,7 +30,7 @@ class OptionalReasonSerializer(StrictSerializer):
 class RetrySerializer(OptionalReasonSerializer):
     agents = serializers.ListField(child=IdField(), required=False, min_length=1, max_length=100_000)
     descriptions = {
-        "agents": "The ids of the failed agents to retry. Defaults to all failed agents.",
+        "agents": "The ids of the failed agents to retry. Defaults to all failed agents that can be retried.",
     }
 
 
@@ -147,8 +147,9 @@ class DeploymentSerializer(ModelSerializer):
         "freeze_override": "The reason to start the deployment during a freeze window. Empty if the "
         "deployment does not override freeze windows.",
         "break_glass": (
-            "Starts the deployment in an emergency before anybody has approved it. Needs the role `org_admin`. Another "
-            "person must approve in time, or the deployment is rolled back. Null for a deployment without break-glass."
+            "Starts the deployment in an emergency before anybody has approved it. Only a person with the role "
+            "`org_admin` may do this. If nobody else approves in time, the deployment is rolled back if possible. Null "
+            "for a deployment without break-glass."
         ),
         "wave": "The wave that the deployment has reached, counted from 0.",
         "progress": "The number of the deployment's enlisted agents, in total and by progress. All are 0 before the "
@@ -157,17 +158,18 @@ class DeploymentSerializer(ModelSerializer):
         "blockers": "Why the deployment cannot continue now. An approved deployment starts when the list is empty. "
         "Empty for a deployment that is not in flight. Null in lists.",
         "is_current": "Whether this is the deployment that the environment currently runs for the pipeline.",
-        "superseded_by": "The id of the deployment that replaced this one. Null if no deployment did.",
+        "superseded_by": "The id of the deployment that replaced this one. Null if no deployment did, if a rollback "
+        "restored this one, or if the other deployment was deleted.",
         "restores": "The id of the deployment that the rollback of this deployment restores. Null if no rollback was "
-        "started.",
+        "started, or if that deployment was deleted.",
         "rollback_reason": "Why a rollback of the deployment was started. Empty if none was.",
         "paused_at": "When the deployment was paused. Null if it is not paused.",
-        "approval_id": "The id of the approval that permits the deployment: the approval whose credential the request "
-        "contained, otherwise the deployment's own. Null if it has neither.",
+        "approval_id": "The id of the deployment's approval, whatever its status: the one whose credential the request "
+        "contained, otherwise the one that was requested for it. Null if it has neither.",
         "approved_at": "When the deployment was approved or, if its request contained `approval`, created. Null if the "
         "deployment was not approved, needed no approval, or started by break-glass.",
         "activated_at": "When the deployment became active. Null if it has never been active.",
-        "reason": "A code for why the deployment failed. Empty if it did not fail.",
+        "reason": "A code for why the deployment failed. Empty if it has not failed, or was retried since.",
         "detail": "More about why the deployment failed. May be empty.",
         "note": "The requester's note.",
     }

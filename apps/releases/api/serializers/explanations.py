@@ -51,7 +51,8 @@ class ExplanationSerializer(serializers.Serializer[Any]):
     next = NextEventSerializer(many=True)
     descriptions = {
         "summary": "A short summary of the explanation.",
-        "running": "The bundle that the agent runs. Null if it runs none.",
+        "running": "The bundle that the agent runs, according to its last heartbeat. Null if it runs none, or before "
+        "the first heartbeat.",
         "desired": "The bundle that the agent should run. Null if the agent has no offer.",
         "because": "The reasons, with the main reason first.",
         "next": "The expected events, with the soonest first and those without a known time last.",

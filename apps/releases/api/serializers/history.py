@@ -34,7 +34,7 @@ class RunningIntervalSerializer(serializers.Serializer[Any]):
         "spec_hash": "The spec hash that the agent reported.",
         "version_id": "The id of the deployment's version. Null if `deployment_id` is null.",
         "config_bundle_id": "The id of the deployment's config bundle. Null if `deployment_id` is null.",
-        "approval_id": "The id of the approval that permitted the deployment. Null if there was none, or if "
+        "approval_id": "The id of the deployment's approval, whatever its status. Null if there is none, or if "
         "`deployment_id` is null.",
         "approved_by": "The e-mail addresses of the people who approved the deployment. May be empty.",
     }

@@ -166,6 +166,7 @@ class TimelineViewSet(_DeploymentChildViewSet):
             "listDeploymentTimeline",
             P.VIEW_ENVIRONMENT,
             "List the timeline of a deployment",
-            "Returns the events of the deployment, newest first.",
+            "Returns the events of the deployment, newest first. Entries of finished deployments that are not current "
+            "are deleted after a year.",
         ),
     }

@@ -48,7 +48,7 @@ class OrganizationKeySerializer(ModelSerializer):
     created_by = serializers.EmailField(source="created_by.email", read_only=True, allow_null=True, default=None)
 
     descriptions = {
-        "name": "A name by which you recognize the key.",
+        "name": "A name by which you recognize the key, unique among the organization's keys that are not revoked.",
         "prefix": "The first characters of the secret, by which you recognize the key.",
         "role": "The role of the key.",
         "project_id": (

@@ -100,7 +100,7 @@ class FreezeWindowSerializer(StrictSerializer):
 
 
 class EnvironmentSettingsSerializer(StrictSerializer):
-    """An environment's settings. Some defaults depend on the environment's posture."""
+    """An environment's settings. Some defaults depend on its posture, unless the organization has other defaults."""
 
     approvals_required = serializers.BooleanField(required=False)
     required_approvals = serializers.IntegerField(required=False, min_value=1, max_value=20)
@@ -116,12 +116,13 @@ class EnvironmentSettingsSerializer(StrictSerializer):
         "approvals_required": "Whether a deployment needs approval. Defaults to true for `prod`, otherwise to false.",
         "required_approvals": "The number of different people who must approve. Defaults to 1.",
         "allow_self_approval": (
-            "Whether the requester's own approval counts. Defaults to true for `dev`, otherwise to false."
+            "Whether the requester may approve, except after break-glass. Defaults to true for `dev`, otherwise to "
+            "false."
         ),
         "approval_ttl_s": "The number of seconds until a pending approval expires, and the maximum number of seconds "
         "for which a granted approval is valid. Defaults to 3600.",
         "replay_policy": "Which replays are permitted. Defaults to `allowed` for `dev`, otherwise to `dry_run_only`.",
-        "heartbeat_interval_s": "The number of seconds between an agent's heartbeats. Defaults to 30.",
+        "heartbeat_interval_s": "The usual number of seconds between an agent's heartbeats. Defaults to 30.",
         "agent_timeout_s": (
             "The number of seconds that an agent has to finish a deployment after it was offered. After that time, the "
             "agent counts as failed. Defaults to 600."
@@ -129,7 +130,7 @@ class EnvironmentSettingsSerializer(StrictSerializer):
         "max_in_flight_deployments": "The maximum number of deployments in the environment that run at the same time. "
         "Defaults to 1.",
         "artifact_retention_days": "The number of days until an artifact is deleted. Defaults to 90.",
-        "freeze_windows": "The periods in which no deployment starts. Defaults to none.",
+        "freeze_windows": "The periods in which only deployments that override them start. Defaults to none.",
     }
 
 
@@ -146,7 +147,8 @@ class OrganizationSettingsSerializer(StrictSerializer):
     descriptions = {
         "token_max_days": "The maximum lifetime of user tokens and organization API keys in days. Defaults to 90.",
         "email_domains": "The permitted domains of new members' e-mail addresses. If empty, every domain is permitted.",
-        "default_environment_settings": "The settings of new environments, unless the request contains others.",
+        "default_environment_settings": "The settings of new environments, unless the request contains others. An "
+        "update replaces them as a whole.",
     }
 
 

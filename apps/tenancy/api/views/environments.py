@@ -36,7 +36,8 @@ class EnvironmentCollectionViewSet(ListModelMixin, CreateMixin, ProjectViewSet):
             "createEnvironment",
             P.MANAGE_PROJECT,
             "Create an environment",
-            "Creates an environment. The posture determines the defaults of the settings and cannot be changed later.",
+            "Creates an environment. The posture determines the defaults of the settings and cannot be changed later. "
+            "In `staging` and `prod`, approval, replay or freeze rules looser than the defaults require `org_admin`.",
             example={"name": "canary", "posture": "staging"},
         ),
     }
