@@ -18,10 +18,12 @@ from typing import Any, Final
 from byteor.engine.replay.payload import MalformedPayload, parse_payload
 from byteor.engine.replay.work import RecordOverLimit
 
-MAX_ROWS = 200
+MAX_ROWS = 100
 """The maximum number of changed members that are shown."""
 _VALUE = 300  # characters of a value that are shown
-_NAME = 120  # characters of a member's name that are shown, and of the pointer to its parent
+_NAME = 120  # characters of a member's name that are shown
+_PARENT = 240  # characters of the pointer to its parent that are shown
+_PART = 160  # characters of the part of a string that differs that are shown
 _CONTEXT = 40  # equal characters that are shown before and after the part of a long string that differs
 
 type Path = tuple[str | int, ...]
@@ -310,12 +312,12 @@ def _texts(before: Any, after: Any) -> tuple[Pieces, Pieces]:
 def _marked(text: str, begin: int, end: int) -> Pieces:
     """Return a JSON string with the part between two offsets marked, cut to the surroundings of the part."""
     part = text[begin:end]
-    is_cut = len(part) > _VALUE
+    is_cut = len(part) > _PART
     start = 0 if begin <= 2 * _CONTEXT else begin - _CONTEXT
     rest = "" if is_cut else text[end : end + 2 * _CONTEXT]
     pieces = (
         (("…" if start else '"') + _inside(text[start:begin]), False),
-        (_inside(part[:_VALUE]), True),
+        (_inside(part[:_PART]), True),
         (_inside(rest) + ('"' if end + len(rest) == len(text) and not is_cut else "…"), False),
     )
     return tuple(piece for piece in pieces if piece[0])
@@ -332,7 +334,7 @@ def _row(change: Change) -> MemberRow:
     before, after = _texts(change.before, change.after)
     *above, last = [f"/{_token(each)}" for each in change.path] or [""]
     parent = "".join(above)
-    shown = parent if len(parent) <= _NAME else f"…{parent[-_NAME:]}"
+    shown = parent if len(parent) <= _PARENT else f"…{parent[-_PARENT:]}"
     # The separator belongs to the parent, so that the name is the part of the pointer that is read first.
     return MemberRow(kind, shown + last[:1], last[1:], before, after)
 
