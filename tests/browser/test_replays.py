@@ -137,7 +137,8 @@ def test_pages_show_bytes_of_other_payloads_and_why_first_bad_version_stopped(wo
     good, bad = (world.version(content=plan(stages=[{"id": id, "op": op}])) for id, op in stages.items())
     config = {"check": {"schema": {}, "on_reject": "stop"}}
     artifact = ingested(world, incident(bad.spec_kv, stage_config=config, quotes_in=journal([b"\xffbytes"])))
-    client, request = signed_in(world.operator.user), {"environment": world.dev, "actor": world.operator.actor}
+    client = signed_in(world.operator.user)
+    request: Any = {"environment": world.dev, "actor": world.operator.actor}
     one, other = (replays.request(artifact, version=version, **request) for version in (good, bad))
     bisect = bisects.request(artifact, predicate="fails", **request)
     run_jobs()
