@@ -32,6 +32,7 @@ from byteor.engine.compiler import (
 )
 from byteor.engine.configuration import diff_configurations
 from byteor.engine.replay import JournalIndex, StaleIndex, compare, journal_page
+from byteor.engine.replay.compare import compare_with_members
 from byteor.engine.replay.divergence_context import read_around_in
 from byteor_cloud.computing.configuration_checks import check_runtime_config
 from byteor_cloud.json_text import JsonText, parsed
@@ -207,7 +208,7 @@ COMPUTATIONS: Mapping[str, Callable[..., Any]] = {
     for function in (
         compile_draft, compile_version, preview, preview_text, diff_plan, diff_versions, diff_kv,
         draw, plan_text, parse_plan,
-        strict_json.read, compare, compare_body, read_around_in,
+        strict_json.read, compare_with_members, compare_body, read_around_in,
         check_runtime_config, diff_configurations, read_page, page_body,
     )
 }  # fmt: skip

@@ -270,7 +270,8 @@ def test_comparison_reports_equal_and_different_replays(world: World) -> None:
     assert (equal["equal"], equal["first_difference"]) == (True, None)
     assert different["equal"] is False
     assert different["egress"]["quotes_out"]["records"] == [3, 2]
-    assert (different["first_difference"]["egress"], different["first_difference"]["sequence"]) == ("quotes_out", 2)
+    first = different["first_difference"]
+    assert (first["egress"], first["sequence"], first["kind"], first["pointers"]) == ("quotes_out", 2, "missing", [])
 
 
 def test_replays_of_different_records_cannot_be_compared(world: World) -> None:
@@ -286,13 +287,19 @@ def test_replays_of_different_records_cannot_be_compared(world: World) -> None:
     assert code(on_replay(world, one, f"/compare?with={uuid7()}")) == (404, "not_found")
 
 
-def test_viewers_do_not_see_bytes_of_divergence(world: World) -> None:
+def test_viewers_see_neither_bytes_nor_members_of_divergence(world: World) -> None:
     spec = world.version(content=IDENTITY).spec_kv
-    row = replayed(world, ingested(world, incident(spec, expected=frames((1, b"other")))))
+    row = replayed(world, ingested(world, incident(spec, expected=frames((1, b'{"id":1,"card":null}')))))
 
-    shown = [
-        on_replay(world, row, "", api).json()["result"]["divergence"] for api in (world.operator.api, world.viewer.api)
-    ]
+    def shown() -> list[Any]:
+        apis = world.operator.api, world.viewer.api
+        return [on_replay(world, row, "", api).json()["result"]["divergence"] for api in apis]
 
-    assert shown[0]["diff"] is not None
-    assert shown[1] == {**shown[0], "diff": None}
+    read, hidden = shown()
+
+    assert (read["kind"], read["pointers"]) == ("changed", ["/card"])
+    assert read["diff"] is not None
+    assert hidden == {**read, "diff": None, "pointers": None}
+    del row.result["divergence"]["pointers"]  # as stored by earlier releases
+    row.save()
+    assert shown() == [{**read, "pointers": None}, hidden]

@@ -9,7 +9,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from apps.artifacts.models import Artifact, Bisect, Replay
-from apps.artifacts.services import replays
+from apps.artifacts.services import bisects, replays
 from apps.console.frame.forms import new_form_id
 from apps.releases.models import Approval
 from tests.artifacts.incidents import PAYLOADS, frames, incident, ingested, journal, upload
@@ -130,6 +130,28 @@ def test_diverged_replay_can_be_traced_compared_and_bisected(world: World) -> No
     shown = client.get(row_page(bisect)).content.decode()
     assert bisect.status == "succeeded"
     assert "v2" in shown
+
+
+def test_pages_show_bytes_of_other_payloads_and_why_first_bad_version_stopped(world: World) -> None:
+    stages = {"copy": "identity", "check": "dataguard_check"}
+    good, bad = (world.version(content=plan(stages=[{"id": id, "op": op}])) for id, op in stages.items())
+    config = {"check": {"schema": {}, "on_reject": "stop"}}
+    artifact = ingested(world, incident(bad.spec_kv, stage_config=config, quotes_in=journal([b"\xffbytes"])))
+    client = signed_in(world.operator.user)
+    request: Any = {"environment": world.dev, "actor": world.operator.actor}
+    one, other = (replays.request(artifact, version=version, **request) for version in (good, bad))
+    bisect = bisects.request(artifact, predicate="fails", **request)
+    run_jobs()
+
+    compared = client.get(row_page(one), {"compare": str(other.pk)}).text
+    stopped = client.get(row_page(bisect)).context["summary"]["difference"]
+
+    assert "First difference" in compared
+    assert "ff 62 79 74 65 73" in compared
+    assert "No such record." in compared
+    other.refresh_from_db()
+    assert other.error is not None
+    assert (stopped["title"], stopped["empty"], stopped["rows"]) == ("Difference in quotes v2", other.error, [])
 
 
 def test_artifact_page_shows_files_and_journals_to_operators_but_not_viewers(world: World) -> None:

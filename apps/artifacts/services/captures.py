@@ -203,8 +203,8 @@ def trace_record(
 def compare_replays[R](one: Replay, other: Replay, compare: Callable[..., R], *, compute: Compute = here) -> R:
     """Return the differences between the results of two replays of the same records.
 
-    The differences have the form that ``compare`` (``byteor.engine``'s function of that name, or ``compare_body``)
-    returns. Raises Conflict if the replays cannot be compared.
+    The differences have the form that ``compare`` (``compare_with_members`` or ``compare_body``) returns. Raises
+    Conflict if the replays cannot be compared.
     """
     for row in (one, other):
         if row.status not in {ReplayStatus.SUCCEEDED, ReplayStatus.DIVERGED, ReplayStatus.FAILED} or row.result is None:

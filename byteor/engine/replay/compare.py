@@ -7,8 +7,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO
 
-from byteor.engine.replay.divergence import Comparison, first_divergence
+from byteor.engine.replay.divergence import Comparison, digest_of, first_divergence
 from byteor.engine.replay.journal import read_frames
+from byteor.engine.replay.member_rows import MemberRows, compare_payloads
 
 MAX_BYTES = 1024 * 1024
 """The maximum size, as JSON, of the returned egresses, and of the returned stages."""
@@ -59,6 +60,35 @@ def compare(
     }
 
 
+def compare_with_members(
+    result_a: Mapping[str, Any], result_b: Mapping[str, Any], **options: Any
+) -> tuple[dict[str, Any], MemberRows | None]:
+    """Return what ``compare`` returns, and the members that differ in the first record that differs.
+
+    The members are None if no record differs, or if only its bytes can be compared. A record that only one side has
+    is a single added or removed value.
+    """
+    found = compare(result_a, result_b, **options)
+    first = found["first_difference"]
+    if first is None:
+        return found, None
+    sides = (
+        _payload(options[name].get(first["egress"]), first["sequence"], digest)
+        for name, digest in zip(("frames_a", "frames_b"), first["sha256"], strict=True)
+    )
+    return found, compare_payloads(*sides)
+
+
+def _payload(frames: bytes | BinaryIO | None, sequence: int, digest: str | None) -> bytes | None:
+    """Return the payload with this sequence and digest; None if the digest is None."""
+    if digest is None:
+        return None
+    opened = _opened(frames or b"")
+    opened.seek(0)
+    same = (frame.payload for frame in read_frames(opened) if frame.sequence == sequence)
+    return next(payload for payload in same if digest_of(payload) == digest)
+
+
 def _bounded(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
     """Return the parts that fit, in their original order. Parts that differ are preferred to equal parts."""
     left, kept = MAX_BYTES, set[str]()
@@ -78,7 +108,7 @@ def _compare_stage(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> 
 
 
 def _first_difference(names: Sequence[str], a: Frames, b: Frames) -> dict[str, Any] | None:
-    """Return ``egress, sequence, kind, diff, sha256`` of the first frame that differs from ``a``, or None."""
+    """Return ``egress, sequence, kind, pointers, diff, sha256`` of the first frame that differs from ``a``, or None."""
     comparisons = []
     for name in names:
         left, right = a.get(name, b""), b.get(name, b"")
@@ -94,7 +124,7 @@ def _first_difference(names: Sequence[str], a: Frames, b: Frames) -> dict[str, A
     found = first_divergence(comparisons)
     if found is None:
         return None
-    kept = {key: found[key] for key in ("egress", "sequence", "kind", "diff")}
+    kept = {key: found[key] for key in ("egress", "sequence", "kind", "pointers", "diff")}
     return kept | {"sha256": [found["expected_sha256"], found["actual_sha256"]]}
 
 

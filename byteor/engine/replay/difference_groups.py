@@ -6,13 +6,12 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from itertools import islice, zip_longest
 from typing import Any, NamedTuple
 
 from byteor.engine.canonical import canonical
 from byteor.engine.compiler import split_op
-from byteor.engine.replay.json_difference import differing_members
+from byteor.engine.replay.json_difference import Kind, differing_members
 from byteor.engine.replay.payload import Message
 from byteor.engine.replay.replay import ReplayLimits
 from byteor.engine.replay.selection import Selection
@@ -22,17 +21,6 @@ from byteor.engine.replay.side_run import Row, SideRun, Stop, Tracer, first_diff
 MAX_GROUPS = 1_000
 _EXAMPLE_BYTES = 16 * 1024  # the shown part of a payload in an example
 _EXAMPLES_BYTES = 8 * 1024 * 1024  # the shown parts of all examples; later examples have no payloads
-
-
-class Kind(StrEnum):
-    """What differs: an output record (changed as JSON or in its bytes, missing, extra), the stop, or a side effect."""
-
-    CHANGED = "changed"
-    MISSING = "missing"
-    EXTRA = "extra"
-    BYTES = "bytes"
-    STOP = "stop"
-    ACTION = "action"
 
 
 class _Key(NamedTuple):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from byteor.engine.replay.journal import Frame
+from byteor.engine.replay.json_difference import Kind, differing_payloads
 
 _SHOWN = 64
 """The maximum number of bytes of each side in a diff, starting with the first byte that differs."""
@@ -37,7 +38,8 @@ class Comparison:
     ``divergence`` is None or JSON data:
 
     - ``egress`` and ``sequence``, and ``ingress`` if the pipeline has several;
-    - ``kind``: ``changed``, ``missing`` or ``extra``;
+    - ``kind``: ``changed`` (members of the JSON value), ``bytes`` (other payloads), ``missing`` or ``extra``;
+    - ``pointers``: the JSON Pointers of the changed members, as ``differing_members`` returns them, otherwise ``[]``;
     - ``expected_sha256`` and ``actual_sha256``: the hashes of the payloads, None for a record that one side lacks;
     - ``diff``: ``offset`` is the index of the first byte that differs, ``expected_bytes`` and ``actual_bytes`` are the
       lengths, ``expected_hex`` and ``actual_hex`` at most 64 bytes of each side from that offset.
@@ -63,13 +65,13 @@ class Comparison:
         if expected is not None and expected.sequence == sequence:
             self._latest = rank
             if expected.payload != payload:
-                self._keep(self._described("changed", sequence, expected.payload, payload, ingress), rank)
+                self._keep(self._described(sequence, expected.payload, payload, ingress), rank)
             return
-        extra = self._described("extra", sequence, None, payload, ingress)
+        extra = self._described(sequence, None, payload, ingress)
         if expected is None:
             self._keep(extra, rank)
             return
-        missing = self._described("missing", expected.sequence, expected.payload, None, None)
+        missing = self._described(expected.sequence, expected.payload, None, None)
         self._keep(extra if expected.sequence > sequence else missing, rank)
         if self._has_ranks:
             self.unsettled = Unsettled(expected.sequence, self._latest, missing, extra)
@@ -77,7 +79,7 @@ class Comparison:
     def finish(self, rank: int = 0) -> None:
         """Finish the comparison after the last frame of the egress. ``rank`` is the number of input records."""
         if self.divergence is None and (expected := next(self._expected, None)):
-            missing = self._described("missing", expected.sequence, expected.payload, None, None)
+            missing = self._described(expected.sequence, expected.payload, None, None)
             self._keep(missing, rank)
             if self._has_ranks:
                 self.unsettled = Unsettled(expected.sequence, self._latest, missing, missing)
@@ -97,14 +99,20 @@ class Comparison:
         self.rank = rank if self._has_ranks else divergence["sequence"]
 
     def _described(
-        self, kind: str, sequence: int, expected: bytes | None, actual: bytes | None, ingress: str | None
+        self, sequence: int, expected: bytes | None, actual: bytes | None, ingress: str | None
     ) -> dict[str, Any]:
+        pointers: list[str] = []
+        if expected is None or actual is None:
+            kind = Kind.EXTRA if expected is None else Kind.MISSING
+        else:
+            kind, pointers = differing_payloads(expected, actual)
         described = {
             "egress": self._egress,
             "sequence": sequence,
-            "kind": kind,
-            "expected_sha256": _digest(expected),
-            "actual_sha256": _digest(actual),
+            "kind": kind.value,
+            "pointers": pointers,
+            "expected_sha256": digest_of(expected),
+            "actual_sha256": digest_of(actual),
             "diff": _diff(expected or b"", actual or b""),
         }
         return described | {"ingress": ingress} if self._has_ranks else described
@@ -132,7 +140,8 @@ def first_divergence(comparisons: Iterable[Comparison]) -> dict[str, Any] | None
     return first.divergence if first else None
 
 
-def _digest(payload: bytes | None) -> str | None:
+def digest_of(payload: bytes | None) -> str | None:
+    """Return the digest of a payload as a divergence states it; None for None."""
     return None if payload is None else f"sha256:{hashlib.sha256(payload).hexdigest()}"
 
 

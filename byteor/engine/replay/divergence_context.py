@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections import deque
 from collections.abc import Iterator
@@ -10,7 +9,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, BinaryIO
 
+from byteor.engine.replay.divergence import digest_of
 from byteor.engine.replay.journal import BadJournal, Frame, encode_frame, read_frames
+from byteor.engine.replay.member_rows import MemberRows, compare_payloads
 
 NEIGHBORS = 2  # the maximum number of records before the divergent record, and after it
 _MAX_READ = 8 * 1024 * 1024  # the maximum number of bytes of expected output that a page reads
@@ -35,13 +36,15 @@ class Divergence:
     """The divergent record on both sides. A side is None if it does not have the record.
 
     If a side's output was not kept, both sides are excerpts of the record from the byte ``start``, and there are no
-    ``neighbors``.
+    ``neighbors``. ``members`` shows how the JSON of the two sides differs; None if a side does not have the record, if
+    the sides are excerpts, or if only their bytes can be compared.
     """
 
     expected: bytes | None
     actual: bytes | None
     start: int
     neighbors: list[Neighbor]
+    members: MemberRows | None = None
 
 
 def read_around_in(path: str, found: dict[str, Any], actual: bytes) -> Divergence | None:
@@ -80,7 +83,10 @@ def read_around(found: dict[str, Any], expected: BinaryIO, actual: bytes) -> Div
         sides = (there, frame.payload) if is_extra else (frame.payload, there)
         neighbors.append(Neighbor(frame.sequence, sides[0], sides[1], frame is this))
     divergent = next(each for each in neighbors if each.is_divergence)
-    return Divergence(divergent.expected, divergent.actual, 0, neighbors)
+    expected_payload, actual_payload = divergent.expected, divergent.actual
+    has_both = expected_payload is not None and actual_payload is not None
+    members = compare_payloads(expected_payload, actual_payload) if has_both else None
+    return Divergence(expected_payload, actual_payload, 0, neighbors, members)
 
 
 def _bounded(frames: Iterator[Frame]) -> Iterator[Frame]:
@@ -96,7 +102,7 @@ def _window(frames: Iterator[Frame], sequence: int, digest: str) -> tuple[deque[
     """Return the records before the divergent record, that record, and the records after it."""
     before: deque[Frame] = deque(maxlen=NEIGHBORS)
     for frame in frames:
-        if frame.sequence == sequence and _digest(frame.payload) == digest:
+        if frame.sequence == sequence and digest_of(frame.payload) == digest:
             return before, frame, list(islice(frames, NEIGHBORS))
         before.append(frame)
     raise _NotFound
@@ -112,10 +118,6 @@ def _counterparts(
             break
         if frame.sequence in sequences:
             found.setdefault(frame.sequence, []).append(frame.payload)
-            if payload is None and frame.sequence == sequence and _digest(frame.payload) == digest:
+            if payload is None and frame.sequence == sequence and digest_of(frame.payload) == digest:
                 payload = frame.payload
     return payload, found
-
-
-def _digest(payload: bytes) -> str:
-    return f"sha256:{hashlib.sha256(payload).hexdigest()}"

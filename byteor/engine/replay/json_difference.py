@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
+from enum import StrEnum
 from itertools import takewhile, zip_longest
 from typing import Any, Final
 
@@ -20,6 +21,23 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # the characters that PostgreSQL 
 _NUMBERS = frozenset({int, float, Decimal})
 
 type _Path = tuple[str, ...]
+
+
+class Kind(StrEnum):
+    """What differs: an output record (changed as JSON or in its bytes, missing, extra), the stop, or a side effect."""
+
+    CHANGED = "changed"
+    MISSING = "missing"
+    EXTRA = "extra"
+    BYTES = "bytes"
+    STOP = "stop"
+    ACTION = "action"
+
+
+def differing_payloads(before: bytes, after: bytes) -> tuple[Kind, list[str]]:
+    """Return the kind of difference between two payloads that are not equal, and the members that differ."""
+    members = differing_members(Message(before), Message(after))
+    return (Kind.BYTES, []) if members is None else (Kind.CHANGED, members)
 
 
 def differing_members(before: Message, after: Message) -> list[str] | None:
@@ -110,13 +128,6 @@ def _collect(before: Any, after: Any, path: _Path, found: _Paths) -> None:
 
 
 def _common_parent(first: _Path, last: _Path) -> _Path:
-    """Return the longest path, of at most ``MAX_CHARACTERS``, that all paths between these two in order begin with."""
+    """Return the longest path that all paths between these two, in their order, begin with."""
     same = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
-    path = tuple(name for name, _ in same)
-    while _length(path) > MAX_CHARACTERS:
-        path = path[:-1]
-    return path
-
-
-def _length(path: _Path) -> int:
-    return sum(map(len, path)) + len(path)
+    return tuple(name for name, _ in same)

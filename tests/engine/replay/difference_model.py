@@ -87,14 +87,54 @@ def _output(egress: str, before: bytes | None, after: bytes | None, old: _Step, 
         side, other = (new, old) if after is None else (old, new)
         only = [drop for drop in side.drops_before(egress) if drop not in other.drops_before(egress)]
         return (egress, "missing" if after is None else "extra", (), only[0][1] if only else None)
+    members = pointers(before, after)
+    return (egress, "bytes", (), None) if members is None else (egress, "changed", tuple(members), None)
+
+
+def pointers(before: bytes, after: bytes) -> list[str] | None:
+    """Return the pointers of the members that differ; None if a payload is not JSON, or if the values are equal."""
     try:
-        nodes = [dict(_nodes(model.parsed(payload), ())) for payload in (before, after)]
+        found = paths(before, after)
     except model.Dropped:
-        return (egress, "bytes", (), None)
-    differing = {path for path in nodes[0].keys() | nodes[1].keys() if nodes[0].get(path) != nodes[1].get(path)}
-    tops = {path for path in differing if not any(path[:length] in differing for length in range(len(path)))}
-    pointers = {"".join("/*" if type(name) is int else f"/{name}" for name in path) for path in tops}
-    return (egress, "changed", tuple(sorted(pointers)), None) if pointers else (egress, "bytes", (), None)
+        return None
+    if len(found) > 64:
+        common = (each for each in _beginnings(min(found)) if all(path[: len(each)] == each for path in found))
+        found = {next(common)}
+    return sorted("".join(f"/{name.replace('~', '~0').replace('/', '~1')}" for name in path) for path in found) or None
+
+
+def paths(before: bytes, after: bytes) -> set[tuple[str, ...]]:
+    """Return the paths of all members that differ, with ``*`` for any index. Raises model.Dropped."""
+    tops = _tops(*(dict(_nodes(model.parsed(payload), ())) for payload in (before, after)))
+    return {shortened(tuple("*" if type(name) is int else str(name) for name in path)) for path in tops}
+
+
+def equal_members(before: bytes, after: bytes) -> int:
+    """Return the number of equal members outside of other equal members."""
+    nodes = [dict(_nodes(model.parsed(payload), ())) for payload in (before, after)]
+    tops = _tops(*nodes)
+    above = {path[:length] for path in tops for length in range(len(path) + 1)}
+    return sum(path not in above and path[:-1] in above - tops for path in nodes[0])
+
+
+def _tops(before: Mapping[Any, Any], after: Mapping[Any, Any]) -> set[tuple[str | int, ...]]:
+    """Return the paths at which two tables of nodes differ, without those below another one."""
+    differing = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+    return {path for path in differing if not any(path[:length] in differing for length in range(len(path)))}
+
+
+def shortened(path: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the path of the closest ancestor, or the path itself, that can be stored."""
+    return next(each for each in _beginnings(path) if all(map(_can_be_stored, each)))
+
+
+def _beginnings(path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Yield the path, its parent, and so on."""
+    return (path[:length] for length in range(len(path), -1, -1))
+
+
+def _can_be_stored(name: str) -> bool:
+    return "\0" not in name and not any(0xD800 <= ord(character) < 0xE000 for character in name)
 
 
 def _nodes(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Any]]:

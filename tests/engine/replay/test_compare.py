@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from byteor.engine.replay import Record, compare
+from byteor.engine.replay.compare import compare_with_members
 from tests.engine.replay.replays import HOOK, MakeBundle, MakeRing, run, sha
 from tests.memory import MIB
 
@@ -56,6 +57,29 @@ def test_first_difference_names_egress_sequence_and_digests(bundle: MakeBundle, 
     assert difference["sha256"] == [sha(b'{"a":1}'), None]
     assert compare(one.result, two.result)["first_difference"] is None
     json.dumps(found)
+
+
+def test_first_difference_names_and_shows_changed_members(bundle: MakeBundle, ring: MakeRing) -> None:
+    redacted = {"s0": {"rules": ["b:drop"]}}
+    incident = bundle(ring("dataguard_redact"), [Record(1, 0, b"{}"), *RECORDS[1:], Record(3, 0, b'{"b":3}')])
+    one, two = run(incident, stage_config=redacted), run(incident)
+    short = run(incident, stage_config=redacted, last_n=2)
+
+    def shown(left: Any, right: Any) -> Any:
+        options = {"frames_a": left.egress_frames, "frames_b": right.egress_frames}
+        return compare_with_members(left.result, right.result, **options)
+
+    found, members = shown(one, two)
+
+    first = found["first_difference"]
+    assert (first["sequence"], first["kind"], first["pointers"]) == (2, "changed", ["/b"])
+    assert members is not None
+    assert [(row.kind, row.parent + row.name, row.after) for row in members.rows] == [("added", "/b", (("2", False),))]
+    missing, members = shown(one, short)
+    assert (missing["first_difference"]["kind"], missing["first_difference"]["pointers"]) == ("missing", [])
+    assert members is not None
+    assert [(row.kind, row.before, row.after) for row in members.rows] == [("removed", (("{}", False),), ())]
+    assert shown(one, one)[1] is None
 
 
 def test_truncated_comparison_keeps_differing_stage() -> None:

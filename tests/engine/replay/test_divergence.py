@@ -18,7 +18,7 @@ from tests.engine.replay.replays import RECORDS, MakeBundle, MakeRing, frames, r
         pytest.param([Frame(1, b"aa"), Frame(2, b"bb")], None, id="same"),
         pytest.param(
             [Frame(1, b"aa"), Frame(2, b"bcc")],
-            ("changed", 2, sha(b"bcc"), sha(b"bb"), 1, 3, 2, b"cc", b"b"),
+            ("bytes", 2, sha(b"bcc"), sha(b"bb"), 1, 3, 2, b"cc", b"b"),
             id="changed",
         ),
         pytest.param([Frame(1, b"aa")], ("extra", 2, None, sha(b"bb"), 0, 0, 2, b"", b"bb"), id="extra at the end"),
@@ -35,7 +35,7 @@ from tests.engine.replay.replays import RECORDS, MakeBundle, MakeRing, frames, r
         ),
         pytest.param(
             [Frame(1, b"aaa"), Frame(2, b"x")],
-            ("changed", 1, sha(b"aaa"), sha(b"aa"), 2, 3, 2, b"a", b""),
+            ("bytes", 1, sha(b"aaa"), sha(b"aa"), 2, 3, 2, b"a", b""),
             id="longer, and only the first is reported",
         ),
     ],
@@ -57,6 +57,7 @@ def test_replay_reports_first_divergence_if_there_is_one(
             "egress": "out",
             "sequence": sequence,
             "kind": kind,
+            "pointers": [],
             "expected_sha256": expected_sha,
             "actual_sha256": actual_sha,
             "diff": {
@@ -67,6 +68,15 @@ def test_replay_reports_first_divergence_if_there_is_one(
                 "actual_hex": new_part.hex(),
             },
         }
+
+
+def test_divergence_names_changed_members(bundle: MakeBundle, ring: MakeRing) -> None:
+    one, other = b'{"id":1,"legs":[{"x":1},{"x":2}]}', b'{"id":1.0,"legs":[{"x":3}],"new":null}'
+
+    outcome = run(bundle(ring("identity"), [Record(1, 0, other)], expected={"out": frames(Frame(1, one))}))
+
+    found = outcome.result["divergence"]
+    assert (found["kind"], found["pointers"]) == ("changed", ["/legs/*", "/legs/*/x", "/new"])
 
 
 def test_diff_shows_at_most_64_bytes(bundle: MakeBundle, ring: MakeRing) -> None:

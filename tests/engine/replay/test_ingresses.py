@@ -133,7 +133,7 @@ def test_first_divergence_is_first_in_merge_order(tmp_path: Path) -> None:
         ([(1, b"a"), (8, b"b")], ("extra", 7, "inb")),
         ([(7, b"b"), (8, b"b")], ("extra", 1, "ina")),
         ([(7, b"b"), (1, b"a")], ("extra", 8, "inb")),
-        ([(7, b"b"), (1, b"x"), (8, b"b")], ("changed", 1, "ina")),
+        ([(7, b"b"), (1, b"x"), (8, b"b")], ("bytes", 1, "ina")),
     ],
 )
 def test_divergence_names_its_ingress(

@@ -81,6 +81,6 @@ def test_changed_frame_is_first_divergence(tmp_path_factory: pytest.TempPathFact
 
     assert (divergence["egress"], divergence["kind"], divergence["sequence"]) == (
         name,
-        "changed",
+        "bytes",
         changed[name][0].sequence,
     )

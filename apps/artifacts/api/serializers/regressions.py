@@ -11,7 +11,7 @@ from apps.artifacts.services.regressions import MAX_BASELINES
 from apps.pipelines.models import Draft, Version
 from apps.releases.models import ConfigBundle, Regression
 from byteor.engine.replay import FixtureOutcome
-from byteor.engine.replay.difference_groups import Kind
+from byteor.engine.replay.json_difference import Kind
 from byteor_cloud.api.fields import EnvironmentRelatedField, HashField, ModelSerializer, StrictSerializer, TextField
 
 _EGRESS = "The egress at which the outputs differ. Null for a stop or a side effect."

@@ -99,7 +99,11 @@ class ReplaySerializer(ModelSerializer):
             "Each of its `notes` has a `code`, a `name` and a `count`. A note with the code `no_parameters` is about a "
             "stage that lacks the parameters its op needs: `name` is its id, and `count` is the number of records "
             "that the stage let pass unchanged. "
-            "The `diff` of the divergence is null for callers without the permission `environment:operate`. "
+            "The `kind` of the divergence is `changed` if members of a JSON record differ, `bytes` if another record "
+            "differs, `missing` or `extra`. Its `pointers` are the sorted JSON Pointers of the changed members, with "
+            "array indices written as `*`; more than 64 are replaced by their common parent. The list is empty for "
+            "the other kinds. Earlier releases stored `changed` also for other records, and `pointers` is then null. "
+            "The `diff` and the `pointers` are null for callers without the permission `environment:operate`. "
             "Null if the replay has not finished or has no result."
         ),
         "audit": (
@@ -121,13 +125,17 @@ class ReplaySerializer(ModelSerializer):
     }
 
     def to_representation(self, instance: Replay) -> Any:
-        """Return the replay as JSON data. Omits the bytes of a divergence if the caller may not read records."""
+        """Return the replay as JSON data.
+
+        If the caller may not read records, the bytes and the members of a divergence are null.
+        """
         shown = super().to_representation(instance)
-        view = self.context.get("view")
-        if view is not None and Permission.OPERATE_ENVIRONMENT not in view.granted_permissions:
-            divergence = (shown["result"] or {}).get("divergence")
-            if divergence is not None:
-                shown["result"] = {**shown["result"], "divergence": {**divergence, "diff": None}}
+        divergence = (shown["result"] or {}).get("divergence")
+        if divergence is not None:
+            view = self.context.get("view")
+            may_read = view is None or Permission.OPERATE_ENVIRONMENT in view.granted_permissions
+            hidden = {} if may_read else {"diff": None, "pointers": None}
+            shown["result"] = {**shown["result"], "divergence": {"pointers": None, **divergence, **hidden}}
         return shown
 
     class Meta:
@@ -164,7 +172,8 @@ class ComparisonSerializer(serializers.Serializer[Any]):
             "do not show that the stage behaves equally."
         ),
         "first_difference": (
-            "The first output record that differs. Null if no record differs or the output records were not stored."
+            "The first output record that differs, with the `kind` and the `pointers` of its difference as in the "
+            "divergence of a replay. Null if no record differs or the output records were not stored."
         ),
     }
 

@@ -12,7 +12,8 @@ from django.utils.dateparse import parse_datetime
 from django.utils.html import format_html, format_html_join
 
 from apps.console.frame.columns import page_url, text_link
-from apps.console.pages.artifacts.wording import HEX_WIDTH, Runs, json_text, keep_digits
+from apps.console.pages.artifacts.wording import HEX_WIDTH, Runs, keep_digits
+from byteor.engine.replay.member_rows import json_text
 
 FOUND = "found"  # the HTML id of the panel with a trace or a comparison
 _SHOWN = 300  # characters of a payload that are shown

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 from django.utils.html import format_html, format_html_join
 
+from byteor.engine.replay.member_rows import ABSENT, Change, Number, Path, find_changes, json_text
 from byteor.engine.replay.shown_payload import show_payload
 
 HEX_WIDTH = 8  # bytes per row; two dumps fit next to each other, and one fits on a phone
@@ -20,32 +20,8 @@ _VALUE = 80  # characters of a value or a path in a sentence
 _MAX_FOUND = 100
 _NAMED = 5  # stages named in a sentence
 
-type Path = tuple[str | int, ...]
 type Runs = list[tuple[str, bool]]
 """The pieces of a line: the text of each piece, and whether it differs from the other side."""
-
-
-class _Absent:
-    """The type of ``ABSENT``, which stands for a value that one side does not have."""
-
-
-ABSENT = _Absent()
-
-
-@dataclass(frozen=True, slots=True)
-class Number:
-    """A number as written in a payload. A float could lose digits."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """A path at which two JSON values differ. A side without a value there has ``ABSENT``."""
-
-    path: Path
-    expected: Any
-    actual: Any
 
 
 def read_json(payload: bytes | None) -> Any:
@@ -58,47 +34,6 @@ def read_json(payload: bytes | None) -> Any:
 def keep_digits(payload: bytes) -> Any:
     """Return the value of a JSON payload, with numbers as ``Number``."""
     return json.loads(payload, parse_float=Number, parse_int=Number)
-
-
-def find_differences(expected: Any, actual: Any) -> list[Difference]:
-    """Return at most the first 100 differences between two JSON values."""
-    found: list[Difference] = []
-    for each in _differences((), expected, actual):
-        found.append(each)
-        if len(found) == _MAX_FOUND:
-            break
-    return found
-
-
-def _differences(path: Path, expected: Any, actual: Any) -> Iterator[Difference]:
-    pairs: Iterator[tuple[str | int, Any, Any]]
-    if isinstance(expected, dict) and isinstance(actual, dict):
-        names = dict.fromkeys((*expected, *actual))
-        pairs = ((name, expected.get(name, ABSENT), actual.get(name, ABSENT)) for name in names)
-    elif isinstance(expected, list) and isinstance(actual, list):
-        pairs = ((at, _item(expected, at), _item(actual, at)) for at in range(max(len(expected), len(actual))))
-    else:
-        if expected is ABSENT or actual is ABSENT or json_text(expected) != json_text(actual):
-            yield Difference(path, expected, actual)
-        return
-    for key, one, other in pairs:
-        yield from _differences((*path, key), one, other)
-
-
-def _item(values: list[Any], at: int) -> Any:
-    return values[at] if at < len(values) else ABSENT
-
-
-def json_text(value: Any) -> str:
-    """Return a JSON value on one line, with each ``Number`` as written in the payload."""
-    match value:
-        case Number():
-            return value.text
-        case dict():
-            return f"{{{', '.join(f'{json_text(name)}: {json_text(item)}' for name, item in value.items())}}}"
-        case list():
-            return f"[{', '.join(map(json_text, value))}]"
-    return json.dumps(value, ensure_ascii=False)
 
 
 def name_path(path: Path) -> str:
@@ -130,7 +65,7 @@ def describe_divergence(found: Mapping[str, Any], difference: str, dropped: tupl
     of = format_html(" of <code>{}</code>", found["ingress"]) if found.get("ingress") else ""
     where = format_html("Diverged at <code>{}</code>, record {}{}", found["egress"], f"{found['sequence']:,}", of)
     match found["kind"]:
-        case "changed":
+        case "changed" | "bytes":
             what = difference or "the record differs from the captured one"
         case "missing" if dropped is not None:
             what = format_html("stage <code>{}</code> dropped it ({})", *dropped)
@@ -153,7 +88,7 @@ def describe_difference(expected: bytes, actual: bytes, start: int = 0) -> str:
             "byte {} is <code>{}</code>, expected <code>{}</code>",
             f"{start + offset:,}", f"0x{actual[offset]:02x}", f"0x{expected[offset]:02x}",
         )  # fmt: skip
-    found = find_differences(one, other)
+    found = find_changes(one, other, _MAX_FOUND)
     if not found:
         return f"the JSON is equal, but the bytes differ from byte {offset:,}"
     first = found[0]
@@ -162,13 +97,13 @@ def describe_difference(expected: bytes, actual: bytes, start: int = 0) -> str:
     return format_html("{} {}{}", path, _difference(first), more if len(found) > 1 else "")
 
 
-def _difference(found: Difference) -> str:
-    if found.actual is ABSENT:
-        return format_html("is missing, expected <code>{}</code>", _cut(json_text(found.expected)))
-    if found.expected is ABSENT:
-        return format_html("is <code>{}</code>, expected nothing", _cut(json_text(found.actual)))
+def _difference(found: Change) -> str:
+    if found.after is ABSENT:
+        return format_html("is missing, expected <code>{}</code>", _cut(json_text(found.before)))
+    if found.before is ABSENT:
+        return format_html("is <code>{}</code>, expected nothing", _cut(json_text(found.after)))
     return format_html(
-        "is <code>{}</code>, expected <code>{}</code>", _cut(json_text(found.actual)), _cut(json_text(found.expected))
+        "is <code>{}</code>, expected <code>{}</code>", _cut(json_text(found.after)), _cut(json_text(found.before))
     )
 
 
@@ -208,7 +143,7 @@ def json_lines(value: Any, other: Any) -> list[Runs]:
     Of more than 80 lines, returns at most 80 from a little above the first difference, and "…" for the others.
     """
     # Without another value, mark nothing.
-    differing = set() if other is ABSENT else {each.path for each in find_differences(value, other)}
+    differing = set() if other is ABSENT else {each.path for each in find_changes(value, other, _MAX_FOUND)}
     lines = list(_lines((), "", "", value, differing, is_marked=False))
     first = next((at for at, (_, is_marked) in enumerate(lines) if is_marked), 0)
     begin = max(0, first - _BEFORE) if len(lines) > JSON_LINES else 0

@@ -8,11 +8,16 @@ from typing import Any
 from django.utils.html import format_html
 
 from apps.artifacts.models import Bisect, Replay
+from apps.artifacts.services.captures import compare_replays
 from apps.console.frame import row_link, with_note
-from apps.console.frame.columns import page_url
+from apps.console.frame.columns import page_url, row_url
 from apps.console.pages.artifacts.wording import describe_unchecked
-from byteor.engine.replay import BisectOutcome
+from apps.console.pages.replays import differences
+from byteor.engine.replay import BisectOutcome, Predicate
+from byteor.engine.replay.compare import compare_with_members
+from byteor_cloud.computing.compute import Compute
 from byteor_cloud.database.large_columns import without_large
+from byteor_cloud.errors import DomainError
 
 _TONES = {"good": "good", "bad": "bad", "untestable": "warn", None: "plain"}
 _NAMED = 5  # versions named in a sentence
@@ -67,6 +72,40 @@ def verdict_strip(row: Bisect) -> list[dict[str, Any]]:
             }
         )
     return cells
+
+
+def difference(row: Bisect, *, may_read: bool, compute: Compute) -> dict[str, Any] | None:
+    """Return the panel that shows how the output of the first bad version differs; None without such a version.
+
+    The output is compared as the predicate says: with the captured output, or with that of another replay, which needs
+    ``may_read``. If the output does not differ, or the predicate is ``fails``, the panel says why the replay stopped.
+    """
+    first_bad = str(row.first_bad_id)
+    replay_id = next((each["replay_id"] for each in row.versions or () if each["version_id"] == first_bad), None)
+    replays = Replay.objects.select_related("version", "artifact__environment__project")
+    replay = replays.filter(pk=replay_id).first() if replay_id is not None else None
+    if replay is None:
+        return None
+    title = f"Difference in {replay.version}"
+    found = None
+    if isinstance(row.predicate, dict):
+        other = replays.filter(pk=row.predicate["output_differs_from"]).first()
+        found = _compared(other, replay, compute=compute) if may_read and other is not None else None
+    elif row.predicate == Predicate.DIVERGES:
+        found = differences.divergence(replay, differences.find_records(replay, may_read=may_read, compute=compute))
+    if found is None and replay.error:
+        found = {"rows": [], "empty": replay.error}
+    return found and {**found, "title": title, "url": row_url(replay), "link": "Open the replay"}
+
+
+def _compared(other: Replay, replay: Replay, *, compute: Compute) -> dict[str, Any] | None:
+    """Return the panel of the first difference from another replay; None if the replays cannot be compared."""
+    try:
+        found, members = compare_replays(other, replay, compare_with_members, compute=compute)
+    except DomainError:
+        return None
+    first = found["first_difference"]
+    return first and differences.first_difference(first, members, str(other.version), str(replay.version))
 
 
 def verdicts(row: Bisect) -> dict[str, Any]:

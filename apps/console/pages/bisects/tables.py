@@ -10,8 +10,9 @@ from django.http import HttpRequest
 from apps.artifacts.models import Bisect
 from apps.console.frame import FoundBy, VisibleRowsFilter, relative_time, row_link, site
 from apps.console.pages.artifacts.page import artifact_title
-from apps.console.pages.artifacts.running import RunningAdmin
+from apps.console.pages.artifacts.running import RunningAdmin, may_read_records
 from apps.console.pages.bisects import page
+from byteor_cloud.api.compute_slot import compute_for
 
 
 @admin.register(Bisect, site=site)
@@ -42,7 +43,7 @@ class BisectAdmin(RunningAdmin):
         return self.row_name(row)
 
     def summary(self, request: HttpRequest, row: Bisect) -> dict[str, Any]:
-        """Show the result, and the verdict on each version."""
+        """Show the result, the difference at the first bad version, and the verdict on each version."""
         return {
             **super().summary(request, row),
             "headline": page.bisect_headline(row),
@@ -56,6 +57,7 @@ class BisectAdmin(RunningAdmin):
                 ("Requested by", row.requested_by),
                 ("Finished", relative_time(row.finished_at)),
             ],
+            "difference": page.difference(row, may_read=may_read_records(request, row), compute=compute_for(request)),
             "panels": [page.verdicts(row)],
             "diff": row.diff,
         }

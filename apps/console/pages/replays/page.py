@@ -14,18 +14,19 @@ from django.utils.html import format_html, format_html_join
 
 from apps.artifacts.models import Bisect, Replay
 from apps.artifacts.services import captures
-from apps.artifacts.services.divergences import read_divergence
 from apps.console.frame import relative_time, row_link, short_id, state_pill
 from apps.console.frame.columns import page_url, row_url
 from apps.console.pages.artifacts import wording
 from apps.console.pages.artifacts.page import artifact_title
-from apps.console.pages.artifacts.parts import FOUND, code, hex_dump, json_dump, payload_text, query_link, text_of
+from apps.console.pages.artifacts.parts import FOUND, payload_text, query_link
 from apps.console.pages.bisects.page import bisect_headline, verdict_strip
+from apps.console.pages.replays import differences
 from apps.pipelines.models import Version
 from apps.releases.models import Deployment
 from byteor.engine.compiler import split_op
 from byteor.engine.machines import ReplayStatus
-from byteor.engine.replay import compare, unchecked_stages
+from byteor.engine.replay import unchecked_stages
+from byteor.engine.replay.compare import compare_with_members
 from byteor.engine.replay.divergence_context import Divergence
 from byteor_cloud.api.compute_slot import compute_slot
 from byteor_cloud.computing.compute import Compute
@@ -133,61 +134,6 @@ def links(row: Replay, others: list[Replay]) -> list[tuple[str, str, str]]:
 
 def _url(row: Replay, **query: object) -> str:
     return page_url(Replay, "change", row.pk, query=query, fragment=FOUND)
-
-
-# -- the divergence ---------------------------------------------------------------------------------------------
-
-
-def find_records(row: Replay, *, may_read: bool, compute: Compute) -> Divergence | None:
-    """Return the records that differ; None without a divergence, or if the person may not see captured records."""
-    return read_divergence(row, compute=compute) if may_read and (row.result or {}).get("divergence") else None
-
-
-def divergence(row: Replay, records: Divergence | None) -> dict[str, Any] | None:
-    """Return the panel of the expected and actual record, and the records around them; None without a divergence."""
-    found = (row.result or {}).get("divergence")
-    if found is None:
-        return None
-    kinds = {"changed": "the record differs", "missing": "missing in the replay", "extra": "not in the capture"}
-    facts = [
-        ("Egress", found["egress"]),
-        ("Ingress", found.get("ingress")),
-        ("Record", f"{found['sequence']:,}"),
-        ("Kind", kinds[found["kind"]]),
-    ]
-    panel: dict[str, Any] = {"facts": [(label, value) for label, value in facts if value], "sides": []}
-    expected, actual = (None, None) if records is None else (records.expected, records.actual)
-    for title, name, payload, other in (
-        ("Captured", "expected", expected, actual),
-        ("Replayed", "actual", actual, expected),
-    ):
-        digest = found[f"{name}_sha256"]
-        size = wording.byte_count(found["diff"][f"{name}_bytes"])
-        side = {"title": title, "size": size, "digest": digest and short_id(digest)}
-        if records is not None and payload is not None:
-            side |= _shown(payload, other, records.start)
-        panel["sides"].append(side)
-    if records is None:
-        return panel
-    if records.start or (not records.neighbors and (expected or actual)):
-        panel["note"] = f"The complete records are not stored. At most 64 bytes from byte {records.start:,} are shown."
-    panel["trace"] = query_link(row, f"Trace record {found['sequence']:,}", trace=found["sequence"])
-    panel["neighbors"] = [
-        (
-            query_link(row, f"{each.sequence:,}", trace=each.sequence),
-            *("-" if side is None else code(text_of(side), 120) for side in (each.expected, each.actual)),
-            "equal" if each.expected == each.actual else "different",
-            each.is_divergence,
-        )
-        for each in records.neighbors
-    ]
-    return panel
-
-
-def _shown(payload: bytes, other: bytes | None, start: int) -> dict[str, Any]:
-    value = wording.ABSENT if start else wording.read_json(payload)
-    lines = [] if value is wording.ABSENT else wording.json_lines(value, wording.read_json(other))
-    return {"json": json_dump(lines), "hex": hex_dump(wording.hex_rows(payload, other, start))}
 
 
 # -- stages and side effects ------------------------------------------------------------------------------------
@@ -326,7 +272,7 @@ def versions(row: Replay, below: int | None, *, may_read: bool) -> tuple[dict[st
 
 
 def comparison(row: Replay, other_id: UUID, *, compute: Compute) -> list[dict[str, Any]]:
-    """Return the panel that compares the replay with another one of the same records; none without such a replay."""
+    """Return the panels that compare the replay with another one of the same records; none without such a replay."""
     other = _same_records(row).filter(pk=other_id).select_related("version").first()
     if other is None:
         return []
@@ -334,7 +280,7 @@ def comparison(row: Replay, other_id: UUID, *, compute: Compute) -> list[dict[st
     panel["title"] = f"Compared with the replay through {other.version}"
     panel["url"], panel["link"] = row_url(other), "Open"
     try:
-        found = captures.compare_replays(row, other, compare, compute=compute)
+        found, members = captures.compare_replays(row, other, compare_with_members, compute=compute)
     except DomainError as error:
         return [{**panel, "empty": error.detail}]
     rows = [
@@ -357,7 +303,10 @@ def comparison(row: Replay, other_id: UUID, *, compute: Compute) -> list[dict[st
     )
     lead = format_html("{}{}", verdict, format_html_join("", "{}", ((each,) for each in unchecked)))
     columns = ("Part", "Name", "", "Records in this replay", "Records in the other")
-    return [{**panel, "lead": lead, "columns": columns, "rows": rows}]
+    panels = [{**panel, "lead": lead, "columns": columns, "rows": rows}]
+    if first:
+        panels.append(differences.first_difference(first, members, "This replay", "Other replay"))
+    return panels
 
 
 def _count(value: int | None) -> str:

@@ -18,7 +18,7 @@ from apps.console.frame.forms import ActForm
 from apps.console.pages.artifacts import parts
 from apps.console.pages.artifacts.running import RunningAdmin, may_read_records
 from apps.console.pages.bisects.acts import BISECT_ARTIFACT
-from apps.console.pages.replays import page
+from apps.console.pages.replays import differences, page
 from apps.releases.models import ConfigBundle
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud.api.compute_slot import compute_for
@@ -128,7 +128,7 @@ class ReplayAdmin(RunningAdmin):
     def summary(self, request: HttpRequest, row: Replay) -> dict[str, Any]:
         """Show the progress or the verdict of the replay, what differs, its stages and its side effects."""
         may_read = may_read_records(request, row)
-        records = page.find_records(row, may_read=may_read, compute=compute_for(request))
+        records = differences.find_records(row, may_read=may_read, compute=compute_for(request))
         versions, comparable = page.versions(row, parts.number(request, "below"), may_read=may_read)
         return {
             **super().summary(request, row),
@@ -136,7 +136,7 @@ class ReplayAdmin(RunningAdmin):
             "hidden_acts": () if row.finished_at else {AGAIN.label},
             "links": page.links(row, comparable),
             "bar": page.progress_bar(row),
-            "divergence": page.divergence(row, records),
+            "divergence": differences.divergence(row, records),
             "stages": page.stages(row),
             "may_trace": may_read,
             "traced": parts.number(request, "trace"),
