@@ -40,6 +40,7 @@ PROCESSES = 2  # child processes of one regression
 QUANTUM_S = 20.0  # after this time, other regressions in the lane get a turn
 _TICK_S = 0.5  # seconds between two writes of verdicts
 _ROWS = 500  # rows of one statement
+_PAGE = 100  # results that are read at a time, because each may have 1,000 groups
 _RELATED = ("environment__project", "config_bundle__version", "version")
 
 
@@ -325,19 +326,28 @@ class _Run:
             batch_size=_ROWS,
         )
 
+    def _results(self) -> Iterator[dict[str, Any]]:
+        """Yield the results with their verdicts, of which a page at a time is in memory."""
+        results = RegressionResult.objects.filter(regression=self._row).order_by("pk")
+        of_verdict = ("groups", "more", "work_candidate", "work_baseline")
+        columns = ("pk", "fixture_id", "fixture_name", "baseline", "outcome", "verdict_id")
+        rows, last = results.values(*columns, *(f"verdict__{each}" for each in of_verdict)), 0
+        while page := list(rows.filter(pk__gt=last)[:_PAGE]):
+            yield from page
+            last = page[-1]["pk"]
+
     def _finish(self) -> None:
         """Merge the verdicts, and set the final status."""
-        results = RegressionResult.objects.filter(regression=self._row).order_by("pk")
         outcomes: Counter[FixtureOutcome] = Counter()
         groups, work = MergedGroups(), [0, 0]
-        columns = ("fixture_id", "fixture_name", "baseline", "outcome", "verdict_id", "verdict__groups")
-        costs = ("verdict__more", "verdict__work_candidate", "verdict__work_baseline")
-        for fixture_id, name, baseline, outcome, verdict, found, *numbers in results.values_list(*columns, *costs):
-            outcomes[FixtureOutcome(outcome)] += 1
-            if verdict is not None:
-                groups.add(str(verdict), found, numbers[0], fixture=(str(fixture_id), name), baseline=baseline)
+        for each in self._results():
+            outcomes[FixtureOutcome(each["outcome"])] += 1
+            if each["verdict_id"] is not None:
+                fixture, baseline = (str(each["fixture_id"]), each["fixture_name"]), each["baseline"]
+                found, more = each["verdict__groups"], each["verdict__more"]
+                groups.add(str(each["verdict_id"]), found, more, fixture=fixture, baseline=baseline)
                 if baseline is not None:  # the configuration of a golden result may run only on some fixtures
-                    work = [work[0] + numbers[1], work[1] + numbers[2]]
+                    work = [work[0] + each["verdict__work_candidate"], work[1] + each["verdict__work_baseline"]]
         if outcomes[FixtureOutcome.FAILED] or outcomes[FixtureOutcome.UNSTABLE]:
             event, status = RegressionEvent.FAIL, RegressionStatus.FAILED
         elif outcomes[FixtureOutcome.DIFFERENT]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -111,6 +111,11 @@ def request(
 
 def running(environment: Environment, pipeline: str) -> Baselines:
     """Return the configurations of a pipeline that the environment's agents run, those with most agents first."""
+    run = _run_by_agents(environment, pipeline)
+    return Baselines(run[:MAX_BASELINES], _untested(run[MAX_BASELINES:]))
+
+
+def _run_by_agents(environment: Environment, pipeline: str) -> list[dict[str, Any]]:
     bundles = facts.count_groups(environment).bundles
     built = Deployment.objects.filter(environment=environment, bundle_hash__in=list(bundles), pipeline=pipeline)
     columns = ("bundle_hash", "config_bundle_id", "config_bundle__config_hash", "config_bundle__version_id")
@@ -121,16 +126,11 @@ def running(environment: Environment, pipeline: str) -> Baselines:
         newest[config_hash] = (bundle_id, version_id)
     ranked = sorted(agents.items(), key=lambda each: (-each[1], each[0]))
     total = sum(agents.values()) or 1
-    tested = [
-        _baseline(config_hash, *newest[config_hash], count, count / total)
-        for config_hash, count in ranked[:MAX_BASELINES]
-    ]
-    rest = [{"config_hash": config_hash, "agents": count} for config_hash, count in ranked[MAX_BASELINES:]]
-    return Baselines(tested, rest)
+    return [_baseline(config_hash, *newest[config_hash], count, count / total) for config_hash, count in ranked]
 
 
 def _named(environment: Environment, pipeline: str, config_hashes: Sequence[str]) -> Baselines:
-    run = {each["config_hash"]: each for each in running(environment, pipeline).tested}
+    run = {each["config_hash"]: each for each in _run_by_agents(environment, pipeline)}
     rows = ConfigBundle.objects.filter(
         environment=environment, config_hash__in=config_hashes, version__name=pipeline
     ).order_by("pk")
@@ -140,8 +140,12 @@ def _named(environment: Environment, pipeline: str, config_hashes: Sequence[str]
         if config_hash not in bundles:
             detail = f"No config bundle of the pipeline {pipeline} in this environment has this config hash."
             raise InvalidInput.at(f"/against/{number}", detail, code="does_not_exist")
-        tested.append(run.get(config_hash) or _baseline(config_hash, *bundles[config_hash], 0, 0.0))
-    return Baselines(tested, [])
+        tested.append(run.pop(config_hash, _baseline(config_hash, *bundles[config_hash], 0, 0.0)))
+    return Baselines(tested, _untested(run.values()))
+
+
+def _untested(run: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: each[name] for name in ("config_hash", "agents")} for each in run]
 
 
 def _baseline(config_hash: str, bundle_id: UUID, version_id: UUID, agents: int, share: float) -> dict[str, Any]:
