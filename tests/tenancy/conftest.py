@@ -39,7 +39,7 @@ def receiver(settings: Any) -> Iterator[Receiver]:
 
 @pytest.fixture
 def seals(world: World) -> Any:
-    """The seals of the organization, all of whose events are sealed."""
+    """The seals of the organization, after all of its events have been sealed."""
     ledger.seal_all()
     return AuditSeal.objects.filter(organization=world.organization).order_by("seq")
 
@@ -52,7 +52,7 @@ def ignoring_earlier_events(world: World, other: World) -> None:
 
 @pytest.fixture
 def first_key(db: None) -> Iterator[None]:
-    """Store the id of the tests' master key again after the test, because the table of master keys is kept."""
+    """Store the id of the tests' master key again after the test, because its row is not deleted between tests."""
     yield
     MasterKey.objects.update_or_create(defaults={"key_id": vault.key_id(OLD), "previous_key_id": None})
 
