@@ -224,7 +224,7 @@ def other(db: None) -> Any:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+def limit_clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The clock of the rate limits, which count per minute: a list with the time as its only item."""
     now = [NOON + 10.5]
     monkeypatch.setattr("apps.tenancy.api.limits.time", SimpleNamespace(time=lambda: now[0]))

@@ -33,7 +33,7 @@ ROUNDS = 16  # attempts of a job, whose growing delays add up to more than ten m
 
 @pytest.fixture
 def blocked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[threading.Event]]:
-    """Make every replay block until the test ends. Yields a list with an event for each started replay."""
+    """Make every replay block until the test ends. Yields a list that grows by one event for each started replay."""
     is_over, started = threading.Event(), []
 
     def block(*_: Any, **__: Any) -> Any:
@@ -106,7 +106,7 @@ class UnavailableStore:
 
 
 def work_for_ten_minutes() -> None:
-    """Run all attempts that a worker makes in ten minutes, without the delays between them."""
+    """Run at least as many attempts as a worker makes in ten minutes, without the delays between them."""
     for _ in range(ROUNDS):
         with connection.cursor() as cursor:
             cursor.execute("UPDATE procrastinate_jobs SET scheduled_at = now() WHERE status = 'todo'")

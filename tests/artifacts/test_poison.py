@@ -58,7 +58,7 @@ def member(name: str, content: bytes = b"", **attributes: Any) -> tuple[tarfile.
 
 
 def damaged(seed: int) -> bytes:
-    """Return a bundle with random bytes in its tar headers. Their checksums are valid, so the reader parses them."""
+    """Return a bundle with random bytes in two tar headers. Their checksums are valid, so the reader parses them."""
     chance = random.Random(seed)
     names = [chance.choice(ODD_LANES) for _ in range(3)]
     format = chance.choice([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -125,7 +125,7 @@ def test_malformed_and_unusual_uploads_are_verified_or_rejected_without_error(wo
     assert len(found) == len(contents) > 70
     assert {status for status, _ in found} == {"verified", "rejected"}
     assert all(bool(reasons) == (status == "rejected") for status, reasons in found)
-    # Each lane name is a valid file name, so these captures are verified.
+    # With each lane name, the journal has a valid file name, so these captures are verified.
     assert [status for status, _ in found[4 : 4 + len(ODD_LANES)]] == ["verified"] * len(ODD_LANES)
 
 

@@ -107,7 +107,7 @@ def test_agent_quota_refuses_only_additional_agents(world: World) -> None:
     assert enroll(world, replacing, name=first.name).status_code == 201
     refused(enroll(world, replacing, name="fourth"), "agents", 1, 2)
     beat = {"status": "healthy", "agent_version": "1", "active": None}
-    assert first_api.post(f"/api/v1/agents/{first.pk}/heartbeat", beat).status_code == 401  # the agent was superseded
+    assert first_api.post(f"/api/v1/agents/{first.pk}/heartbeat", beat).status_code == 401  # the agent was replaced
     # Decommissioned agents make room.
     for agent in Agent.objects.enrolled():
         fleet.decommission(agent, actor=world.admin.actor)

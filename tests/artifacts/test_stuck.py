@@ -36,7 +36,7 @@ ROUNDS = 8
 
 
 def work() -> None:
-    """Run all attempts of the queued jobs, without the delays between them."""
+    """Run up to ``ROUNDS`` attempts of the queued jobs, without the delays between them."""
     for _ in range(ROUNDS):
         with connection.cursor() as cursor:
             cursor.execute("UPDATE procrastinate_jobs SET scheduled_at = now() WHERE status = 'todo'")

@@ -156,7 +156,7 @@ def test_concurrent_identical_uploads_create_one_artifact(concurrently: Race, wo
 
 
 class _Stream(io.RawIOBase):
-    """A request body that is generated while it is read, so that it never is in memory as a whole."""
+    """A request body that repeats one block of zeros, so that it is never in memory as a whole."""
 
     def __init__(self, opening: bytes, size: int, end: bytes) -> None:
         self.length = len(opening) + size + len(end)

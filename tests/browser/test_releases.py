@@ -179,7 +179,7 @@ def test_denial_comment_is_kept_when_another_person_decides(world: World, page: 
     assert deployment.status == "denied"
 
 
-def test_page_reports_failed_updates(world: World, chromium: Browser, live_server: Any) -> None:
+def test_page_reports_failed_live_updates(world: World, chromium: Browser, live_server: Any) -> None:
     fleet(world, 1)
     deployment = offered(world, world.bundle())
     context = chromium.new_context(base_url=live_server.url)  # unlike ``open_page``, permits errors

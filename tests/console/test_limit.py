@@ -16,7 +16,7 @@ from apps.tenancy.models import Organization, RateCounter, User
 from tests.conftest import NOON
 from tests.worlds import World
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("clock")]
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("limit_clock")]
 BROWSER = {"Accept": "text/html,application/xhtml+xml"}
 
 
@@ -119,11 +119,11 @@ def test_limit_is_per_person_across_sessions(world: World) -> None:
     assert signed_in(world.operator.user).get("/admin/records/").status_code == 200
 
 
-def test_limit_resets_every_minute(world: World, clock: list[float]) -> None:
+def test_limit_resets_every_minute(world: World, limit_clock: list[float]) -> None:
     client = signed_in(world.viewer.user)
     exhaust_limit(client)
 
-    clock[0] = NOON + 60
+    limit_clock[0] = NOON + 60
 
     exhaust_limit(client)
 

@@ -77,7 +77,7 @@ NOW = timezone.now()
 HASH = f"sha256:{'0' * 64}"
 _ALL = Organization.objects.all()
 KEPT: dict[str, Callable[[Any, Any], QuerySet[Any]]] = {
-    # Each key states how the query keeps a value of the first call. Each function builds a query from an id and a name.
+    # Each key describes a value that the query keeps from the first call. Each function builds the query.
     "time": lambda pk, name: _ALL.filter(created_at__lt=NOW),
     "date": lambda pk, name: _ALL.filter(created_at__date=NOW.date()),
     "time of day": lambda pk, name: _ALL.filter(created_at__time=NOW.time()),

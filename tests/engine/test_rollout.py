@@ -183,7 +183,7 @@ def test_failed_rollback_names_agents_that_did_not_roll_back() -> None:
     assert made.detail == f"2 agents did not roll back: {ONE}, {TWO}"
 
 
-def test_rollback_ignores_uncounted_agents() -> None:
+def test_rollback_outcome_does_not_depend_on_uncounted_agents() -> None:
     away = agent(TWO, P.OFFERED, counted=False, age_s=10 * TIMEOUT_S)
 
     assert back(agent(ONE, P.ROLLED_BACK), away) == StepPlan(outcome="active")

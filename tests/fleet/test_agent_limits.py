@@ -37,7 +37,7 @@ def rotated(api: Api, agent: Agent, times: int) -> Api:
 
 
 def state() -> tuple[Any, int]:
-    """Return all keys without the time of their last use, and the number of audit events."""
+    """Return the columns of all keys that a rotation changes, and the number of audit events."""
     keys = AgentKey.objects.order_by("pk").values_list("pk", "expires_at", "revoked_at", "is_pending")
     return list(keys), AuditEvent.objects.count()
 
@@ -134,7 +134,7 @@ def test_request_for_rotation_by_agent_resets_rotation_limit(world: World) -> No
 
     api = rotated(api, agent, 3)
     assert rotate(api, agent).status_code == 429
-    # A repeated request resets the limit again, although the agent has the command already.
+    # Another request resets the limit again, and a repeated one is accepted.
     assert [request_rotation(world, agent, "by_agent").status_code for _ in range(2)] == [202, 202]
     assert rotate(api, agent).status_code == 201
 

@@ -385,7 +385,7 @@ def test_database_outage_during_credential_lookup_returns_503(monkeypatch: pytes
 
 
 def send_and_get_connection(path: str, token: str | None = None, **options: Any) -> SimpleNamespace:
-    """Send a request and return its connection, on which the server noted address and caller."""
+    """Send a request. Return its connection, on which the application notes the client's address and the caller."""
     made = SimpleNamespace(address="10.0.0.1", caller=None)
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     options |= {"gunicorn.socket": made, "REMOTE_ADDR": "10.0.0.1", "wsgi.url_scheme": "http"}

@@ -1,4 +1,4 @@
-"""Filters and counts of an environment's agents, both read from narrow rows such as pulses."""
+"""Filters and counts of an environment's agents, and the narrow rows behind them, such as pulses."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def test_counts_are_correct_when_changed_agents_exceed_one_batch(world: World, m
         Heartbeat.objects.update(status=status, last_seen_at=timezone.now())
 
     assert facts.count(world.dev).status["failed"] == 5
-    # Only the job extends ``online_until`` after heartbeats. That changes no count.
+    # While no fact changes, only the job extends ``online_until``. That changes no count.
     facts.maintain()
     Pulse.objects.update(online_until=timezone.now())
     counts = list(PulseCount.objects.values())

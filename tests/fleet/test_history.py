@@ -33,7 +33,7 @@ def beat(agent: Agent, api: Api, bundle: str | None = A, *, deployment: Any = DE
 
 
 def store(agent: Agent, minute: float, bundle: str | None = A) -> None:
-    """Store a heartbeat of ``minute`` minutes after noon directly. The database's clock would stop in a transaction."""
+    """Store a heartbeat of ``minute`` minutes after noon directly. The database's clock stops in a transaction."""
     Heartbeat.objects.filter(agent=agent).update(
         last_seen_at=NOON + timedelta(minutes=minute),
         running_bundle_hash=bundle,

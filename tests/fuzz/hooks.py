@@ -90,7 +90,7 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
         if parameters and is_valid:
             case.path_parameters = _path_ids(case.method, case.operation.path, parameters)
         if (case.headers or {}).get("Idempotency-Key", "").isalnum():
-            # Make the key unique, because a repeated key is refused before the body is read.
+            # Make the key unique, because a request with a used key is refused before its body is validated.
             case.headers["Idempotency-Key"] += f"-{random.getrandbits(64)}"
         case.query = _with_real_ids(case.query)
         case.body = _with_real_ids(case.body)

@@ -109,9 +109,9 @@ def disagreements(
 ) -> Iterator[str]:
     """Yield a message for each caller whom the operation treats differently from the permission table.
 
-    Callers whom the operation must refuse send a valid request, which must write nothing. The others send an unknown
-    query parameter, which is refused after the permission check and before any work. ``ids`` selects a path outside
-    prod.
+    Callers whom the operation must refuse send a valid request. The others send an unknown query parameter, which is
+    refused after the permission check and before any work. A last message reports if any request wrote a row. ``ids``
+    selects a path outside prod.
     """
     path = path_of(operation, tenants, ids or tenants.home.ids())
     before = writes()
@@ -133,7 +133,7 @@ def disagreements(
 
 
 def deviates(operation: Operation, callers: list[Caller], tenants: Tenants) -> bool:
-    """Return whether the operation deviates from the permission table. Its changes are rolled back."""
+    """Return whether the operation writes or fails to refuse a caller with 403. Its changes are rolled back."""
     refused = [caller for caller in reversed(callers) if caller.status(operation) == 403]
     with transaction.atomic():
         found = next(disagreements(operation, refused, tenants), None)

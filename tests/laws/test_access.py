@@ -209,7 +209,7 @@ def test_extended_request_requires_further_permission(operation: Operation, exte
             transaction.set_rollback(True)
 
 
-# Operations that must be among the tried ones, because no test failed when their permissions were weakened before.
+# Operations that must be tried, because weakening their permissions once made no test fail.
 WEAKENED_BEFORE = {
     "rotateSigningKey", "createOrganizationKey", "createWebhook", "updateWebhook", "deleteWebhook", "deleteProject",
     "deleteEnvironment", "updateProject", "updateEnvironment",

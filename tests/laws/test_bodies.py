@@ -1,4 +1,4 @@
-"""Every operation that reads a body refuses invalid bodies with a clear problem and changes nothing."""
+"""Every operation that reads a JSON body refuses invalid bodies with a clear problem and changes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The texts of the OpenAPI document: every operation, parameter, field and tag has a name and a description."""
+"""The texts of the OpenAPI document: its names, and the descriptions of operations, parameters, fields and tags."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The imports of all modules have no cycles. The contracts in pyproject.toml check the order of packages."""
+"""The imports of the product's modules have no cycles. The contracts in pyproject.toml check the order of packages."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def calls(path: Path) -> Iterator[tuple[ast.FunctionDef, ast.Call]]:
 
 
 def enqueued(path: Path) -> Iterator[tuple[int, object]]:
-    """Yield the line and the job class of each call of ``enqueue``. The annotation of a parameter gives the class."""
+    """Yield the line and the job class of each call of ``enqueue``. For a parameter, its annotation is the class."""
     module = module_of(path)
     for function, call in calls(path):
         match call.func:
@@ -120,7 +120,7 @@ def test_every_job_name_is_declared_once_and_registered() -> None:
 
 
 def test_job_names_appear_only_in_declarations() -> None:
-    """No other code may contain the name of a job or build it from parts."""
+    """No other code of the product may contain the name of a job as a string."""
     names = {kind.name for kind in declared()}
     written = [
         (str(path.relative_to(ROOT)), node.value)

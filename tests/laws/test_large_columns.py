@@ -1,4 +1,4 @@
-"""No list returns a value larger than 4 KiB, and no query of a list reads one."""
+"""Lists omit large values, and their queries read none, apart from the settings of their own scope."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def _with_its_own(row: models.Model, new: Any) -> None:
 
 
 def one_of(operation: Operation, tenants: Tenants, listed: list[dict[str, Any]]) -> models.Model:
-    """Return the newest row of the list."""
+    """Return a row of the list."""
     model = operation.view.queryset.model
     if model is DeploymentAgent:
         return DeploymentAgent.objects.filter(deployment_id=tenants.home.place.deployment.pk).latest("pk")

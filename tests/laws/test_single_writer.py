@@ -1,4 +1,4 @@
-"""Only one module writes assignments and deployment agents. Enrollment may only create empty assignments."""
+"""Only one module writes assignments and deployment agents, except that enrollment creates empty assignments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of the collection of static files, which is repeated only after an installed file changed."""
+"""Tests of the collection of static files: when it is repeated, and when it is not."""
 
 from __future__ import annotations
 

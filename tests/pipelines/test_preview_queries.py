@@ -1,4 +1,4 @@
-"""A preview over HTTP needs at most five database queries, plus one that stores the credential's last use."""
+"""A repeated preview over HTTP needs at most five database queries. The first also stores the credential's last use."""
 
 from __future__ import annotations
 

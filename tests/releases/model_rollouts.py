@@ -24,7 +24,7 @@ class Rollouts:
         return self.count
 
     def _touched(self, deployment: Deployment) -> dict[int, Part]:
-        """Return the agents that have the deployment's bundle or should have it."""
+        """Return the deployment's parts, by agent number, for agents that have its bundle or should have it."""
         found = {}
         for number, part in self._enrolled(deployment).items():
             offer = self.agents[number].offer

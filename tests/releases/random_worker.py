@@ -72,7 +72,7 @@ class Worker(Fleet):
 
     @random_action(2, when=lambda self: self.queue, which=any_index, crash_at=crashes)
     def work_off(self, which: int, crash_at: int | None) -> None:
-        """Run all jobs until none is left. With ``crash_at``, each job first crashes, each time one statement later."""
+        """Run all jobs until none is left. With ``crash_at``, each job first crashes if it has enough statements."""
         for turn in range(200):
             self.queue = self._waiting()
             if not self.queue:

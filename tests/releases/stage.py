@@ -36,18 +36,18 @@ from tests.worlds import Person, World, plan
 
 
 class Crash(BaseException):
-    """Simulates the end of the worker process. As a BaseException, it is caught by no ``except Exception``."""
+    """Simulates the end of the worker process. As a BaseException, it is not caught by ``except Exception``."""
 
 
 @contextmanager
 def crash_before(statement: int) -> Iterator[None]:
-    """Raise Crash before the SQL statement of the block with this number, counted from 0."""
+    """Raise Crash before the SQL statement of the block that has this number. The first has number 0."""
     left = statement
 
     def count(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
         nonlocal left
-        # The worker's transactions are savepoints here. Crashing before RELEASE would be the same as crashing after
-        # the last statement, so RELEASE and ROLLBACK are not counted.
+        # The worker's transactions are savepoints here. Crashing before RELEASE would undo the same changes as crashing
+        # before the transaction's last statement, so RELEASE and ROLLBACK are not counted.
         if not sql.startswith(("RELEASE", "ROLLBACK")):
             left -= 1
             if left < 0:

@@ -46,7 +46,7 @@ def offered(world: World, bundle: ConfigBundle, **options: Any) -> Deployment:
 
 
 def active(world: World, bundle: ConfigBundle, agents: Fleet, **options: Any) -> Deployment:
-    """Create a deployment and report from all agents that they run it."""
+    """Create a deployment, and send a report from each agent that it runs the bundle."""
     deployment = offered(world, bundle, **options)
     for agent, api in agents:
         assert report(api, agent, "active").status_code == 200
@@ -81,7 +81,7 @@ def running(world: World, agents: int, deployments: int = 1) -> tuple[Fleet, lis
 
 
 def waves(*percents: int, pause_s: int = 0, threshold: int = 0, auto_rollback: bool = True) -> dict[str, Any]:
-    """Return a strategy with waves up to these percentages of the agents, as a request body."""
+    """Return a strategy for a request body, with waves up to these percentages of the agents."""
     return {
         "kind": "waves", "percents": list(percents), "pause_s": pause_s, "failure_threshold_percent": threshold,
         "auto_rollback": auto_rollback,
@@ -150,7 +150,7 @@ def send_heartbeat(agent: Agent, api: Api) -> Any:
 
 
 def send_heartbeat_running(agent: Agent, api: Api, *, runs: Deployment | None = None) -> None:
-    """Send a heartbeat of an agent that runs the bundle of ``runs``, which defaults to the agent's desired bundle."""
+    """Send a heartbeat of an agent that runs the bundle of ``runs`` or, by default, the bundle that it should run."""
     assignment = Assignment.objects.get(agent=agent)
     deployment_id, bundle_hash = assignment.bundle_deployment_id, assignment.bundle_hash
     if runs is not None:

@@ -126,7 +126,7 @@ def _started(is_offered: bool) -> Recorded[tuple[World, Agent, Api]]:
     return Recorded(start)
 
 
-@pytest.mark.usefixtures("clock")  # a new minute of the rate limit must not start between the two requests
+@pytest.mark.usefixtures("clock", "limit_clock")  # no time may pass between the two requests
 @pytest.mark.parametrize("is_offered", [False, True], ids=["without offer", "with offer"])
 @pytest.mark.parametrize("case", CASES)
 def test_agent_path_and_django_return_same_responses(case: str, is_offered: bool) -> None:

@@ -48,7 +48,7 @@ class Pause:
         return run
 
     def release_when_blocked(self) -> None:
-        """Release the blocked thread when another thread waits for a lock, which the blocked thread must have."""
+        """Wait until a database session waits for a lock, and release the blocked thread."""
         assert self._entered.wait(WAITS_S)
         until = time.monotonic() + WAITS_S
         try:

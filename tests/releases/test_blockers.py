@@ -50,7 +50,7 @@ class Requested:
 
 
 class Waiting(RuleBasedStateMachine):
-    """Deployments that wait for freeze windows, for the limit and for each other. Only random actions run jobs."""
+    """Deployments that wait for freeze windows, for the limit and for each other. No worker runs their jobs."""
 
     scene: ClassVar[StoryWorld]
     seen: ClassVar[Counter[str]]

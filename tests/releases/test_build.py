@@ -32,7 +32,7 @@ class Crash(BaseException):
 
 
 def approved(world: World) -> tuple[Deployment, Agent, Api]:
-    """Create an approved deployment in prod that is not built yet. Return the deployment and its only agent."""
+    """Create an approved deployment in prod that is not built yet. Return it, its only agent and the agent's client."""
     agent, api = world.agent(world.prod)
     deployment = world.deployment(
         world.bundle(world.prod, env={"A": {"secret_ref": "B"}}, tuning_profile="low-latency")

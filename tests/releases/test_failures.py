@@ -144,7 +144,7 @@ def test_failed_rollback_does_not_replace_failure_to_activate(world: World, run_
         "agent-0": "reported", "agent-1": "rollback_timeout",
     }  # fmt: skip
     assert [entry.get("wave") for entry in failed_entries(deployment)] == [1, None]
-    # The second rollback keeps both failures.
+    # The second rollback keeps all failures.
     assert roll_back(world, deployment).status_code == 200
     report_from_all(agents, "rolled_back", run_jobs)
     assert state(deployment)[0] == "rolled_back"

@@ -87,7 +87,7 @@ def test_creator_of_key_may_approve_if_self_approval_is_allowed(world: World) ->
 
 
 def test_key_created_with_key_belongs_to_creator_of_first_key(world: World) -> None:
-    """Each key in the chain was created with the previous key. Revoked keys in the chain make no difference."""
+    """Each key creates the next one. Revoking the first two makes no difference."""
     first, api = key_of(world, world.admin.api, "first", Role.ORG_ADMIN)
     second, api = key_of(world, api, "second", Role.ORG_ADMIN)
     third, api = key_of(world, api, "third")

@@ -108,7 +108,7 @@ def test_open_interval_is_confirmed_by_each_heartbeat(world: World) -> None:
 def test_history_after_rollback_names_deployment_that_built_bundle(world: World) -> None:
     agents, (one, _), (old, new) = stories.running(world, 1, 2)
 
-    store(agents[0][0], 0, old.bundle_hash, new)  # after the rollback, agents report the newer deployment
+    store(agents[0][0], 0, old.bundle_hash, new)  # as after a rollback of ``new``
 
     (row,) = read(world, f"/agents/{agents[0][0].pk}/history")
     assert (row["deployment_id"], row["config_bundle_id"]) == (str(old.pk), str(one.pk))

@@ -206,7 +206,7 @@ def test_agent_accepts_bundle_after_rotation_between_heartbeat_and_download(
 def test_agent_accepts_bundle_whose_key_is_retired_during_download(
     world: World, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second key signs the bundle, and is replaced and retired while the agent fetches the offer."""
+    """The second key signs the agent's first offer, and is replaced and retired before the agent checks the offer."""
     [node] = start(world, 1)
     node.agent.run_until_idle()
     deployment = approved(world, "quotes")

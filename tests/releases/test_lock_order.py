@@ -48,7 +48,7 @@ CREATE TRIGGER test_stop BEFORE DELETE ON {table} FOR EACH STATEMENT EXECUTE FUN
 
 @dataclass
 class Story:
-    """An environment and all rows in it that the requests of the tests change."""
+    """An environment, and rows in it that the requests of the tests change."""
 
     world: World
     environment: Environment

@@ -290,7 +290,7 @@ def test_permitted_request_is_recorded_and_refused_request_changes_nothing(story
 
 
 def _moved_with_its_records(deployment: Deployment, approval: Approval, action: str, since: UUID) -> None:
-    """Assert that the request added one timeline entry, and one audit event for each row that it changed."""
+    """Assert that the request added one timeline entry and, besides decisions, one audit event for each changed row."""
     (entry,) = deployment.timeline.filter(pk__gt=since)
     events = AuditEvent.objects.filter(pk__gt=since)
     for row in (deployment, approval):

@@ -1,4 +1,4 @@
-"""Rollouts with the strategy ``all_at_once``: counted agents, failure thresholds and timeouts."""
+"""Rollouts, most with the strategy ``all_at_once``: counted agents, failure thresholds and timeouts."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ def test_agent_timeout_is_fixed_at_creation(world: World, run_jobs: Callable[[],
 
 
 def test_rollout_stops_when_configuration_becomes_known_bad(world: World, run_jobs: Callable[[], int]) -> None:
-    """The same configuration is deployed again while the previous deployment is rolled back."""
+    """The configuration of an active deployment is deployed again. Then the first of the two is rolled back."""
     agents, (_, two), (first, second) = stories.running(world, 2, 2)
     again = stories.offered(world, two, strategy=waves(50, 100, auto_rollback=False))
 

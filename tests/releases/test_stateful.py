@@ -136,7 +136,7 @@ class Stories(Worker):
     )  # fmt: skip
     def release(self, number: int, at: m.Target, strategy: m.Strategy, word: str, crash_at: int | None = None) -> None:
         """Create, approve and offer a deployment. Then report the status ``word`` from its agents, or abort it."""
-        # Use a different bundle than last time, mostly of the first pipeline, so that rollbacks have a target.
+        # Alternate between bundles, mostly of the first pipeline, so that most rollbacks have a target.
         another = 3 + number % 2 if number > 16 else len(self.ids) % 2 if number < 12 else 2
         self._create(another, at, strategy, "operator", take_over=True)
         for deployment in self.model.deployments[-1:]:

@@ -21,7 +21,7 @@ from tests.worlds import World
 
 
 class Poll:
-    """A poll in its own thread, which waits for up to 30 seconds."""
+    """A poll in its own thread, with a requested wait of 30 seconds."""
 
     def __init__(self, api: Any, agent: Any, etag: str) -> None:
         self.response: Any = None
@@ -43,7 +43,7 @@ class Poll:
 
 @pytest.fixture
 def room(monkeypatch: pytest.MonkeyPatch) -> Iterator[WaitingRoom]:
-    """Give the WSGI layer for agents an empty waiting room in which no poll times out."""
+    """Give the WSGI layer for agents an empty waiting room in which polls wait for up to ``PATIENCE_S``."""
     made = WaitingRoom()
     wait = made.wait
     monkeypatch.setattr(made, "wait", lambda waiter, seconds: wait(waiter, PATIENCE_S))
@@ -206,7 +206,7 @@ def test_rollout_wakes_each_waiting_agent_once(listening: None, room: WaitingRoo
 
     deployment = stories.offered(world, world.bundle())
 
-    responses = [poll.finish() for poll in polls]  # the polls do not time out, so each response is an offer
+    responses = [poll.finish() for poll in polls]  # the wait is long, so each response is an offer
     agent_keys._listeners.pop()
     assert [response.json()["desired"]["deployment_id"] for response in responses] == [str(deployment.pk)] * len(fleet)
     assert [sorted(ids) for ids in notified if ids] == [sorted(agent.pk for agent, _ in fleet)]

@@ -1,8 +1,8 @@
 """Descriptions of the resources for tests, one module per resource. ``tests/described.py`` imports every module here.
 
-A module describes operations, tables and console pages, and how to create their rows. The law tests read nothing else,
-and fail for an operation, table, act or page without a description. The required permissions are written down here from
-the contract, and never read from the code under test.
+A module describes operations, tables and console pages, and how to create their rows. Tests fail for an operation,
+table, act or page without a description. The required permissions are written down here from the contract, and never
+read from the code under test.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Call:
     further: Mapping[str, Further] = field(default_factory=dict)  # keyed by a description of the request
     scope: str = ""  # the scope that the agent's key needs
     null: frozenset[str] = frozenset()  # fields that this list returns as null if their values are large
-    is_free: bool = False  # whether the large fields of this list may contain any value
+    is_free: bool = False  # whether a row can be read with any content in these fields
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,8 @@ class Table:
     title: str = ""  # the table's title on an environment's page, which shows the number of its rows
     acts: Mapping[str, Act] = field(default_factory=dict)
     pages: Mapping[str, Page] = field(default_factory=dict)
-    # Columns of JSON or text. No list returns ``large`` columns unchanged. ``short`` says what limits the others' size.
+    # Columns whose type has no maximum length. Lists omit large values of ``large`` columns. ``short`` states, for the
+    # other columns, what limits their size.
     large: frozenset[str] = frozenset()
     short: Mapping[str, str] = field(default_factory=dict)
 

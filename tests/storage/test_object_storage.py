@@ -198,7 +198,7 @@ def test_interrupted_download_is_treated_as_outage_and_leaves_no_file(
         send(handler, 200, len(LARGE))
         handler.wfile.write(LARGE[: len(LARGE) // 2])
         if number == 1:
-            over.wait(PATIENCE_S)  # during the second download, the server closes the connection
+            over.wait(PATIENCE_S)  # after half of the second download, the server closes the connection
 
     in_trouble(stop_half_way)
 

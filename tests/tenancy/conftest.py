@@ -39,7 +39,7 @@ def receiver(settings: Any) -> Iterator[Receiver]:
 
 @pytest.fixture
 def seals(world: World) -> Any:
-    """The seals of the organization, all of whose events are sealed."""
+    """The seals of the organization, after all of its events have been sealed."""
     ledger.seal_all()
     return AuditSeal.objects.filter(organization=world.organization).order_by("seq")
 

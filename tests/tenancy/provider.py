@@ -32,7 +32,7 @@ class Provider:
         self.sign: Callable[[Claims], str] = lambda claims: jwt.encode(claims, KEY, "RS256", headers={"kid": "1"})
         self.responses: dict[str, tuple[int, Any]] = {}  # responses that replace the regular ones, by path
         self.before_userinfo: Callable[[], object] = lambda: None
-        self.tokens: list[str] = []  # every secret that the provider has issued or received
+        self.tokens: list[str] = []  # the codes, tokens and PKCE verifiers so far
         self.requests: list[str] = []
         self._codes: dict[str, Claims] = {}
         self._sessions: dict[str, Claims] = {}

@@ -44,7 +44,7 @@ def sign_in(client: Client, provider: Provider, accept: str = JSON) -> Any:
 
 
 def nothing_was_created() -> bool:
-    """Return whether there is no account, credential, audit event, or session of a person."""
+    """Return whether there is no account, identity, user token, audit event, or session of a person."""
     signed_in = [s for s in Session.objects.all() if "_auth_user_id" in s.get_decoded()]
     models = (User, UserSocialAuth, UserToken, AuditEvent)
     return not signed_in and not any(model._base_manager.exists() for model in models)

@@ -50,14 +50,14 @@ def machine(world: World) -> Machine:
 
 
 def minute_is_over() -> str:
-    """Move all repetitions to the previous minute and return that minute. A test stops the database's clock."""
+    """Move all repetitions to the previous minute and return that minute. The database's clock stops during a test."""
     RepeatedEvent.objects.update(minute=F("minute") - timedelta(minutes=1))
     minute: datetime = RepeatedEvent.objects.values_list("minute", flat=True).distinct().get()
     return minute.isoformat()
 
 
 def flips(world: World, api: Api) -> dict[str, Callable[[int], Any]]:
-    """Return requests that an organization key can repeat, each of which changes something every time."""
+    """Return requests that an organization key can repeat, each of which causes an audit event every time."""
     org = f"/api/v1/orgs/{world.organization.pk}"
     agent, _ = world.agent(zone="x")
     agent_path, draft = world.path(rest=f"/agents/{agent.pk}"), world.version().draft_id

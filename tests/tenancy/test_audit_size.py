@@ -1,4 +1,4 @@
-"""The changes of an audit event take at most 8 KiB. Longer values are replaced by their size and hash."""
+"""The changes of an audit event take at most 8 KiB. Values that do not fit are replaced by their size and hash."""
 
 from __future__ import annotations
 

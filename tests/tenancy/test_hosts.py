@@ -162,7 +162,7 @@ def waiting_for_locks() -> int:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_rotation_waits_for_uncommitted_values(on_host: Any) -> None:
+def test_master_key_rotation_waits_for_uncommitted_values(on_host: Any) -> None:
     world = World("acme")
     on_host(NEW, OLD)
     may_commit, is_sealed = Event(), Event()

@@ -18,7 +18,7 @@ from tests.conftest import NOON
 from tests.races import Race
 from tests.worlds import Api, World
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("clock")]
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("limit_clock")]
 
 
 def limit(monkeypatch: pytest.MonkeyPatch, family: Family, count: int) -> None:
@@ -26,7 +26,7 @@ def limit(monkeypatch: pytest.MonkeyPatch, family: Family, count: int) -> None:
 
 
 def test_headers_count_down_until_minute_ends(
-    world: World, clock: list[float], monkeypatch: pytest.MonkeyPatch
+    world: World, limit_clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit(monkeypatch, Family.USER, 3)
 
@@ -39,7 +39,7 @@ def test_headers_count_down_until_minute_ends(
     refused = responses[3]
     assert refused.json()["type"] == "urn:byteor:problem:too_many_requests"
     assert 50 <= int(refused["Retry-After"]) <= 50 + 30  # seconds until the minute ends, plus a random part
-    clock[0] += 50
+    limit_clock[0] += 50
     assert world.viewer.api.get("/api/v1/me")["X-RateLimit-Remaining"] == "2"
 
 
@@ -139,7 +139,7 @@ def test_limits_can_be_disabled(world: World, settings: Any, monkeypatch: pytest
 
 
 @pytest.mark.django_db(transaction=True)
-def test_concurrent_sign_ins_are_admitted_exactly_up_to_limit(concurrently: Race, clock: list[float]) -> None:
+def test_concurrent_sign_ins_are_admitted_exactly_up_to_limit(concurrently: Race, limit_clock: list[float]) -> None:
     def fifty() -> int:
         admitted = 0
         for _ in range(50):
@@ -162,7 +162,7 @@ def remaining(agent_id: str) -> str:
     return usage.headers["X-RateLimit-Remaining"]
 
 
-def test_in_memory_count_is_exact_across_threads(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_memory_count_is_exact_across_threads(limit_clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     limit(monkeypatch, Family.AGENT, 100)
 
     class Slow(dict[str, int]):
@@ -191,10 +191,10 @@ def test_in_memory_count_is_exact_across_threads(clock: list[float], monkeypatch
     assert limits._local["agent:racing"] == 400
 
 
-def test_counters_are_cleared_in_new_minute(clock: list[float]) -> None:
+def test_counters_are_cleared_in_new_minute(limit_clock: list[float]) -> None:
     for _ in range(3):
         remaining("a")
-    clock[0] = NOON + 60
+    limit_clock[0] = NOON + 60
 
     assert (remaining("b"), remaining("a")) == ("599", "599")
     assert limits._local == {"agent:a": 1, "agent:b": 1}

@@ -197,7 +197,7 @@ def test_next_path_of_abandoned_sign_in_is_ignored(client: Client, provider: Pro
     assert sign_in(client, provider, HTML)["Location"] == "/admin/"
 
 
-@pytest.mark.usefixtures("clock")
+@pytest.mark.usefixtures("limit_clock")
 def test_sign_ins_are_limited_to_twenty_per_minute_and_address(provider: Provider) -> None:
     for _ in range(20):
         assert sign_in(Client(), provider).status_code == 200

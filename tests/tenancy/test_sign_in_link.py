@@ -119,7 +119,7 @@ def test_concurrent_uses_of_link_sign_in_once(person: User) -> None:
     assert AuditEvent.objects.filter(action="session.sign_in").count() == 1
 
 
-@pytest.mark.usefixtures("clock")
+@pytest.mark.usefixtures("limit_clock")
 def test_attempts_are_limited_to_twenty_per_minute_and_address(person: User) -> None:
     client = Client()
     codes = [client.post(f"/auth/link/bor_lnk_{attempt}").status_code for attempt in range(21)]

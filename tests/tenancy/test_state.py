@@ -1,4 +1,4 @@
-"""Row locks. The state machines, which use them, are tested with the services that change the statuses."""
+"""Row locks. ``tests/releases/test_machines.py`` tests the state machines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Webhook messages are never sent to internal addresses, and no attempt lasts longer than the timeout."""
+"""Webhook messages are sent to internal addresses only if allowed, and no attempt lasts longer than the timeout."""
 
 from __future__ import annotations
 

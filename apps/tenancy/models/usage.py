@@ -75,7 +75,8 @@ class UseCount(models.Model):
     environment = models.ForeignKey(
         Environment, on_delete=models.DO_NOTHING, null=True, related_name="+", db_index=False, db_constraint=False
     )
-    # Organizations are never deleted. A foreign key constraint would lock the organization at each upload.
+    # A foreign key constraint would protect nothing, because organizations are never deleted. But it would lock the
+    # organization's row at each upload.
     organization = models.ForeignKey(
         Organization, on_delete=models.DO_NOTHING, null=True, related_name="+", db_index=False, db_constraint=False
     )

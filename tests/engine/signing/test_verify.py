@@ -168,7 +168,7 @@ def test_approved_bundle_without_capabilities_requires_credential_for_deploy(wor
     assert refusal_of(world, world.bundle(capabilities=(), approval=replay)) == "approval.capability"
 
 
-def test_approval_outside_credential_validity_is_refused(world: Any) -> None:
+def test_credential_not_valid_at_approval_time_is_refused(world: Any) -> None:
     approved = world.about().approved_at
     late = world.credential(issued_at=approved + timedelta(microseconds=1))
     early = world.credential(issued_at=approved - timedelta(hours=1), expires_at=approved - timedelta(microseconds=1))
