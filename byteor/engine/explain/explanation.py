@@ -72,8 +72,8 @@ def _statements(facts: Facts) -> Statements:
     if offer is None:
         yield from (*pending, *offer_state)
     elif offer.progress in ARRIVED and is_running_offer(agent.running, offer):
-        # The agent runs what it should, and the first finding about its offer says so. Deployments that have not reached
-        # the agent come next, before the other findings about the offer.
+        # The agent runs what it should, and the first finding about its offer says so. Next come the deployments that
+        # have not reached the agent, and then the other findings about the offer.
         yield from (offer_state[0], *pending, *offer_state[1:])
     else:
         yield from (*offer_state, *pending)
