@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from byteor.engine.replay.journal import Row
 from byteor.engine.replay.payload import Message
-from byteor.engine.replay.stages import MessageSink, Sink, Stage, drop_output
+from byteor.engine.replay.stages import MessageSink, MessageSource, Sink, Stage, drop_output
 from byteor.engine.replay.work import WorkMeter
 
 
@@ -35,6 +35,7 @@ class Chain:
     def __init__(self, stages: Iterable[Stage], work: WorkMeter, sink: Sink = drop_output) -> None:
         self.sink = sink
         self.message_sink: MessageSink | None = None
+        self.message_source: MessageSource = Message
         self._work = work
         self._steps: list[tuple[_Passing, Stage]] = []
         passing: list[Stage] = []
@@ -51,7 +52,7 @@ class Chain:
         self._work.begin_record()
         message = None
         if self._steps:
-            message = Message(payload)
+            message = self.message_source(payload)
             for passing, stage in self._steps:
                 if passing.stages:
                     self._pass(passing, message.payload, sequence)
@@ -65,7 +66,7 @@ class Chain:
         if self.message_sink is None:
             self.sink(sequence, payload)
         else:
-            self.message_sink(sequence, message or Message(payload))
+            self.message_sink(sequence, message or self.message_source(payload))
 
     def run_rows(self, rows: Iterable[Row], ingress: str | None = None) -> None:
         """Process many records of a journal."""

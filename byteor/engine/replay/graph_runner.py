@@ -21,7 +21,16 @@ from byteor.engine.compiler import GraphRole, LaneGraph, neighbors, topological_
 from byteor.engine.replay.chain import Chain
 from byteor.engine.replay.journal import Row
 from byteor.engine.replay.payload import Message
-from byteor.engine.replay.stages import MessageSink, Sink, Stage, StageRuntime, Unsupported, Watch, drop_output
+from byteor.engine.replay.stages import (
+    MessageSink,
+    MessageSource,
+    Sink,
+    Stage,
+    StageRuntime,
+    Unsupported,
+    Watch,
+    drop_output,
+)
 from byteor.engine.replay.work import LimitCode, LimitExceeded
 
 MAX_DELIVERIES = 65_536
@@ -73,6 +82,7 @@ class GraphRunner:
         self._readers = {lane: role for role in self._roles for lane in role.rx}
         self._chains: dict[str, Chain | None] = {}
         self._message_sinks: Mapping[str, MessageSink] | None = None
+        self._message_source: MessageSource = Message
 
     @property
     def has_branches(self) -> bool:
@@ -98,7 +108,7 @@ class GraphRunner:
         chain = Chain(stages, self._work, sinks[lane])
         if self._message_sinks is not None:
             [name] = [name for name, exit, _ in self._exits if exit == lane]
-            chain.message_sink = self._message_sinks[name]
+            chain.message_sink, chain.message_source = self._message_sinks[name], self._message_source
         return chain
 
     def connect(self, sinks: Mapping[str, Sink]) -> None:
@@ -107,9 +117,9 @@ class GraphRunner:
         self.settle()
         self._chains = {}
 
-    def connect_messages(self, sinks: Mapping[str, MessageSink]) -> None:
-        """Set the functions as ``connect`` does. They receive messages instead of payloads."""
-        self._message_sinks = sinks
+    def connect_messages(self, source: MessageSource, sinks: Mapping[str, MessageSink]) -> None:
+        """Set the function that returns the messages of records, and those that receive the output messages."""
+        self._message_source, self._message_sinks = source, sinks
         self.settle()
         self._chains = {}
 
@@ -120,7 +130,7 @@ class GraphRunner:
             return
         self._work.begin_record()
         queues = self._queues
-        queues[self.entries[entry]].append(Message(payload))
+        queues[self.entries[entry]].append(self._message_source(payload))
         left = MAX_DELIVERIES
         for role in self._roles:
             stage, tx = role.stage, role.tx

@@ -16,6 +16,7 @@ from typing import Any
 from byteor.engine.replay.difference_groups import DifferenceGroups
 from byteor.engine.replay.incident import IncidentBundle
 from byteor.engine.replay.inputs import BadInput, Progress, check_size, choose_lanes, open_journals
+from byteor.engine.replay.payload import Message
 from byteor.engine.replay.replay import ErrorCode, ReplayLimits
 from byteor.engine.replay.selection import Selection
 from byteor.engine.replay.side_run import Row, Side, SideRun, Stop, selected_rows
@@ -106,8 +107,9 @@ def find_differences(
             if batch[0].rank >= due:
                 progress(batch[0].rank, selection.records)
                 due += _PROGRESS_RECORDS
-            new.process(batch, lanes)
-            old.process(batch, lanes)
+            messages = {row.rank: Message(row.payload) for row in batch}
+            new.process(batch, lanes, messages)
+            old.process(batch, lanes, messages)
             groups.compare(old, new, {row.rank: row for row in batch})
             if old.stop is not None or new.stop is not None:
                 break

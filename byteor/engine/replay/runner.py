@@ -30,6 +30,7 @@ from byteor.engine.replay.stages import (
     DryRun,
     Effects,
     MessageSink,
+    MessageSource,
     OnDrop,
     Sink,
     StageCounters,
@@ -64,9 +65,9 @@ class RingRunner:
         """Set the function that receives the output of each egress."""
         self._chain.sink = sinks[self.egresses[0]]
 
-    def connect_messages(self, sinks: Mapping[str, MessageSink]) -> None:
-        """Set the functions as ``connect`` does. They receive messages instead of payloads."""
-        self._chain.message_sink = sinks[self.egresses[0]]
+    def connect_messages(self, source: MessageSource, sinks: Mapping[str, MessageSink]) -> None:
+        """Set the function that returns the messages of records, and those that receive the output messages."""
+        self._chain.message_source, self._chain.message_sink = source, sinks[self.egresses[0]]
 
     def run(self, entry: str, sequence: int, payload: bytes, ingress: str | None = None) -> None:
         """Process a record."""
@@ -152,9 +153,12 @@ class PipelineRunner:
         """Set the function that receives the output of each egress: a sequence and a payload."""
         self.model.connect(sinks)
 
-    def connect_messages(self, sinks: Mapping[str, MessageSink]) -> None:
-        """Set the functions as ``connect`` does. They receive messages, whose JSON may already be parsed."""
-        self.model.connect_messages(sinks)
+    def connect_messages(self, source: MessageSource, sinks: Mapping[str, MessageSink]) -> None:
+        """Set the function that returns the messages of records, and those that receive the output messages.
+
+        A message is a payload whose JSON is parsed at most once, even if several runners use it.
+        """
+        self.model.connect_messages(source, sinks)
 
     def run(self, entry: str, sequence: int, payload: bytes, ingress: str | None = None) -> None:
         """Process a record that enters at an ingress or lane; its outputs go to the connected functions.

@@ -68,12 +68,17 @@ class SideRun(DryRun):
         self.drops: dict[int, list[tuple[str, DropReason]]] = {}
         self.stop: Stop | None = None
         self._rank = 0
+        self._shared: Mapping[int, Message] = {}
         self._reach: dict[str, set[str]] = {}
-        self.runner.connect_messages({name: partial(self._add_output, name) for name in self.runner.egresses})
+        sinks = {name: partial(self._add_output, name) for name in self.runner.egresses}
+        self.runner.connect_messages(lambda _: self._shared[self._rank], sinks)
 
-    def process(self, batch: Sequence[Row], lanes: Sequence[str]) -> None:
-        """Process a batch, up to the record that stops the side. Records of lanes that it does not have are skipped."""
-        self.outputs, self.messages, self.actions, self.drops = [], [], [], {}
+    def process(self, batch: Sequence[Row], lanes: Sequence[str], messages: Mapping[int, Message]) -> None:
+        """Process a batch, up to the record that stops the side. Records of lanes that it does not have are skipped.
+
+        ``messages`` are those of the records by rank. The sides share them, so that each payload is parsed once.
+        """
+        self.outputs, self.messages, self.actions, self.drops, self._shared = [], [], [], {}, messages
         for number, rows in groupby(batch, key=itemgetter(1)):
             if self.stop is not None:
                 return

@@ -24,6 +24,9 @@ type Apply = Callable[[Message], Message | DropReason]
 type MessageSink = Callable[[int, Message], None]
 """A function that receives the outputs of an egress: the sequence, and the message with its parsed value, if any."""
 
+type MessageSource = Callable[[bytes], Message]
+"""A function that returns the message with a record's payload. Several runners can share the message and its value."""
+
 type Sink = Callable[[int, bytes], None]
 """A function that receives an output of an egress: the sequence and the payload."""
 
