@@ -273,4 +273,4 @@ def test_child_process_that_requests_denied_side_effect_is_killed(
     monkeypatch.setattr(children, "Child", lambda *_, **__: child)
 
     with theirs, pytest.raises(children.ChildDied, match="not permitted"):
-        children.run_in_child({"kind": "replay"}, scratch=tmp_path, effects=DryRun())  # its ``perform`` would raise
+        children.run_in_child({"kind": "replay"}, scratch=tmp_path, effects=DryRun())  # DryRun.perform would raise

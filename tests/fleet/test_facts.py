@@ -210,7 +210,7 @@ def test_counts_are_correct_when_changed_agents_exceed_one_batch(world: World, m
 
 
 def test_online_until_is_not_after_staleness_when_heartbeat_interval_changes(world: World) -> None:
-    """Until ``online_until``, no heartbeat is read. If it were too late, a stale agent would be counted as online."""
+    """Until ``online_until``, no heartbeat is read. If that time were too late, a stale agent would count as online."""
     agent, _ = world.agent()
     now = timezone.now()
     beats = Heartbeat.objects.filter(agent=agent)

@@ -383,7 +383,7 @@ def test_key_fetched_before_clone_suspicion_does_not_clear_it(world: World) -> N
 
 
 def test_rotation_by_agent_keeps_earlier_boot_ids(world: World) -> None:
-    """Otherwise a clone that fetches the new key could hide that the original still runs."""
+    """Without these ids, a clone that fetches the new key could hide that the original agent still runs."""
     agent, api = world.agent()
     for boot in "ab":
         beat(api, agent, boot_id=boot)

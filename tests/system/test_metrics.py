@@ -337,7 +337,7 @@ def test_series_are_summed_over_processes() -> None:
 
 
 def test_invented_http_methods_create_no_series(world: World) -> None:
-    """Otherwise, invented HTTP methods would create series without limit."""
+    """If each method had its own series, clients could create series without limit."""
     world.viewer.api.get("/api/v1/me")
     client = Client()
     for path in ("/api/v1/me", "/nowhere"):

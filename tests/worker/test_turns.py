@@ -144,7 +144,7 @@ def test_newcomer_does_not_catch_up_on_missed_turns(queue: Queue) -> None:
 
     assert min(queue.count_long_turns(20).values()) >= 9
 
-    queue.leave(old)  # an owner that returns does not catch up either
+    queue.leave(old)  # an owner that leaves and joins again does not catch up either
     queue.pass_time(1000 * QUANTUM_S)
     queue.join("x", "ann", is_long=True)
     assert min(queue.count_long_turns(20).values()) >= 9

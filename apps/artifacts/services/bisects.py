@@ -118,7 +118,8 @@ def _versions(
 ) -> list[tuple[UUID, int]]:
     """Return the ids and numbers of the versions from ``good`` to ``bad``, oldest first. Raises InvalidInput.
 
-    The error is about ``good`` or ``bad`` being of another pipeline, their order, or fewer than two versions.
+    The versions are invalid if ``good`` or ``bad`` belongs to another pipeline, if ``good`` is not older than ``bad``,
+    or if there are fewer than two versions.
     """
     rows = Version.objects.filter(environment=environment, name=pipeline).order_by("number")
     for pointer, end in (("/good", good), ("/bad", bad)):

@@ -65,7 +65,7 @@ def _read[T](artifact: Artifact, read: Callable[[Path], T]) -> T:
         derived.delete(artifact)
     try:
         return read(_open_folder(artifact))
-    except FileNotFoundError as error:  # deleted again, because folders of other captures replace it
+    except FileNotFoundError as error:  # deleted again, to make room for folders of other captures
         raise Unavailable("Too many captures are being read. Try again soon.", retry_after=2) from error
 
 
@@ -171,8 +171,8 @@ def trace_record(
 ) -> bytes:
     """Return a response body with the steps of the records that have this sequence number in the replay.
 
-    ``after`` and ``max_bytes`` select a page, as in ``byteor.engine.replay.trace``. Entering ``slot()`` waits until
-    this process may compute. Raises NotFound, Conflict or Unavailable.
+    ``after`` and ``max_bytes`` select a page, as in ``byteor.engine.replay.trace``. The trace is
+    computed inside ``slot()``, which waits until this process may compute. Raises NotFound, Conflict or Unavailable.
     """
     request = child_request(replay)
     capture, indexes = _read(replay.artifact, lambda capture: (capture, indexes_of(capture)))

@@ -41,8 +41,8 @@ def _is_still_needed() -> Exists:
 def delete_old_details(now: datetime | None = None) -> int:
     """Delete old reports, and old progress and timeline entries of deployments that have ended and are not current.
 
-    Reports and progress that an agent's assignment still refers to are kept, except those of long-decommissioned
-    agents. The progress of such agents is also deleted in current deployments, but not in deployments that are in
+    Reports and progress are kept while the agent's assignment refers to their deployment. Long-decommissioned agents
+    are an exception: their old reports are always deleted, and their progress is deleted unless the deployment is in
     flight or waiting for approval. Returns the number of deleted rows.
     """
     now = now or timezone.now()

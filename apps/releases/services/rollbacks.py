@@ -99,7 +99,7 @@ def finish(deployment: Deployment, *, actor: Actor) -> Deployment | None:
     others = Deployment.objects.filter(
         environment=deployment.environment, pipeline=deployment.pipeline, is_current=True
     )
-    # If the deployment failed before it became current, the deployment that it was to replace is still current.
+    # If this deployment failed before it became current, another deployment of the pipeline may still be current.
     if deployment.restores is None or others.exists():
         return None
     restored = lock_row(deployment.restores, related=RELATED)

@@ -27,7 +27,7 @@ from byteor_cloud.server import supervisor
 
 class Command(OperatorCommand):
     help = "Run the API, the worker or both, depending on BYTEOR_CLOUD_DEPLOYMENT_MODE."
-    # The tag of the check in apps/console/theme.py: an installation may have another version of the theme.
+    # Run the check in apps/console/theme.py, because an installation may have another version of the theme.
     requires_system_checks = ["theme"]
 
     def handle(self, *args: Any, **options: Any) -> None:
