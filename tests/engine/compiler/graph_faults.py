@@ -61,14 +61,14 @@ GRAPH_FAULTS: list[PlanFault] = [
         "graph",
         graph_with(lambda graph: graph["connections"].pop(1)),
         "/lane_graph/stages/1",
-        'Add a connection {"from": ..., "to": "b"}, or remove "b".',
+        'Add a connection to "b", or remove "b".',
     ),
     (
         Code.GRAPH_DEAD_END,
         "graph",
         graph_with(lambda graph: graph["connections"].pop(3)),
         "/lane_graph/stages/1",
-        'Add a connection {"from": "b", "to": ...}, or remove "b".',
+        'Add a connection from "b", or remove "b".',
     ),
     (
         Code.GRAPH_LANE_FEATURE,
@@ -103,14 +103,14 @@ GRAPH_FAULTS: list[PlanFault] = [
         "graph",
         graph_with(lambda graph: graph["ingress"].append("side")),
         "/lane_graph/ingress/1",
-        'Add a connection {"from": "side", "to": ...}, or remove the ingress.',
+        'Add a connection from "side", or remove the ingress.',
     ),
     (
         Code.GRAPH_BOUNDARY_UNCONNECTED,
         "graph",
         graph_with(lambda graph: graph["egress"].append("side")),
         "/lane_graph/egress/1",
-        'Add a connection {"from": ..., "to": "side"}, or remove the egress.',
+        'Add a connection to "side", or remove the egress.',
     ),
     (
         Code.GRAPH_BOUNDARY_UNCONNECTED,
