@@ -27,7 +27,7 @@ def link(source: str, target: str, **lane: Any) -> dict[str, Any]:
 
 
 FAULTS: list[PlanFault] = [
-    (Code.PLAN_SCHEMA, "ring", lambda plan: plan.pop("name"), "/name", 'Add "name": "quotes".'),
+    (Code.PLAN_SCHEMA, "ring", lambda plan: plan.pop("name"), "/name", 'Add "name", for example "quotes".'),
     (Code.PLAN_SCHEMA, "ring", lambda plan: plan.update(plan_v=2), "/plan_v", "Write 1."),
     (Code.PLAN_SCHEMA, "ring", lambda plan: plan.update(plan_v=True), "/plan_v", "Write 1."),
     (
