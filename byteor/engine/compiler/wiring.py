@@ -83,7 +83,7 @@ def check_links(wiring: Wiring, report: CompileReport) -> None:
                 Code.GRAPH_FANOUT_CONSUMERS,
                 links[MAX_FANOUT_CONSUMERS].pointer,
                 f"{quote(source)} fans out to {len(links)} consumers, more than {MAX_FANOUT_CONSUMERS}.",
-                f"Fan out to at most {MAX_FANOUT_CONSUMERS}, or give one of the connections an events lane.",
+                f"Fan out to at most {MAX_FANOUT_CONSUMERS}, or give a connection an events lane to use a router.",
             )
     _check_cycles(wiring, first, report)
 

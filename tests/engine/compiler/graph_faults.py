@@ -96,7 +96,7 @@ GRAPH_FAULTS: list[PlanFault] = [
         "graph",
         graph_with(_fan_out_to_five),
         "/lane_graph/connections/7",
-        "Fan out to at most 4, or give one of the connections an events lane.",
+        "Fan out to at most 4, or give a connection an events lane to use a router.",
     ),
     (
         Code.GRAPH_BOUNDARY_UNCONNECTED,
