@@ -51,7 +51,7 @@ def request(
     stored = _stored_predicate(artifact, predicate)
     versions = _versions(environment, pipeline or replays.recorded_version(artifact).name, good, bad)
     if exhaustive and len(versions) > MAX_EXHAUSTIVE:
-        detail = f"An exhaustive bisect replays at most {MAX_EXHAUSTIVE} versions. Limit them with `good` and `bad`."
+        detail = f"An exhaustive bisect replays at most {MAX_EXHAUSTIVE} versions. Choose fewer with `good` and `bad`."
         raise InvalidInput.at("/exhaustive", detail, code="too_many")
     with transaction.atomic():
         row = Bisect.objects.create(
