@@ -21,7 +21,7 @@ class BlockerCode(StrEnum):
     IN_FLIGHT_LIMIT = "in_flight_limit"
     PIPELINE_BUSY = "pipeline_busy"
     AGENTS_BUSY = "agents_busy"
-    HELD_UP = "held_up"  # a job or bundle download cannot continue; ``find_blockers`` never returns it
+    HELD_UP = "held_up"  # a job or bundle download cannot continue; ``find_blockers`` never returns this code
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,8 +72,8 @@ def _statements(facts: Facts) -> Statements:
     if offer is None:
         yield from (*pending, *offer_state)
     elif offer.progress in ARRIVED and is_running_offer(agent.running, offer):
-        # The agent runs what it should. The first finding about its offer says so. The deployments that have not reached
-        # the agent come next, before the other findings about the offer.
+        # The agent runs what it should, and the first finding about its offer says so. Next come the deployments that
+        # have not reached the agent, then the other findings about the offer.
         yield from (offer_state[0], *pending, *offer_state[1:])
     else:
         yield from (*offer_state, *pending)
@@ -99,7 +99,7 @@ def _liveness(facts: Facts) -> Statements:
         last = f"it has sent no heartbeat since it was enrolled at {at(seen)}"
     if agent.liveness == "online":
         then = seen + timedelta(seconds=agent.interval_s)
-        # A heartbeat takes some time to arrive, so it is overdue only when the next one would be due.
+        # A heartbeat takes some time to arrive. It counts as overdue only when the heartbeat after it would be due.
         overdue = "over" if facts.now > then + timedelta(seconds=agent.interval_s) else ""
         yield NextEvent(N.HEARTBEAT, f"Its next heartbeat is {overdue}due.", then)
     elif agent.liveness == "stale":

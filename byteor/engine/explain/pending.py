@@ -95,7 +95,7 @@ def _waits_to_begin(facts: Facts, deployment: DeploymentFacts) -> Statements:
 
 
 def _has_consent(deployment: DeploymentFacts, now: datetime) -> bool:
-    """Return whether the build would find a valid approval, or does not need one."""
+    """Return whether the deployment has a valid approval at ``now``, or can be built without one."""
     approval = deployment.approval
     if approval is None or deployment.break_glass is not None:
         return True
