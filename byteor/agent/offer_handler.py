@@ -99,8 +99,7 @@ class OfferHandler:
             self._save(pending=tuple(later))
 
     def needs_handling(self, desired: ReceivedOffer) -> bool:
-        """Return whether the offer must be handled: it neither failed nor was withdrawn, and its bundle is not
-        running."""
+        """Return whether the offer must be handled: it is neither failed nor withdrawn, and its bundle does not run."""
         running, failed = self.progress.running, self.progress.last_failed
         settled = {self._withdrawn, running and running.offer, failed and failed.offer}
         return desired not in settled

@@ -34,7 +34,8 @@ MEMORY_BYTES = 256 * 1024 * 1024
 """The most memory that a child may use beyond what it uses when ``limit`` is called."""
 _MAX_FILES = 1024
 
-# Audit events of forbidden actions. The audit hook gives Python code a clear error.
+# The events of Python's audit hooks (``sys.addaudithook``) for actions that a sealed process must not take. Our hook
+# raises Forbidden, which is clearer than the kernel's error.
 _FORBIDDEN = (
     "socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "subprocess.Popen",
     "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "pty.spawn",
@@ -237,9 +238,9 @@ _REFUSED: Mapping[str, tuple[int, int | None]] = {
     # other parts of the kernel that Python does not need
     "bpf": (321, 280), "userfaultfd": (323, 282), "syslog": (103, 116), "personality": (135, 92),
 }  # fmt: skip
-"""The numbers of the refused system calls on each machine, or None if the machine does not have the call."""
+"""The refused system calls, with their numbers on x86_64 and aarch64. None: the machine does not have the call."""
 _CLONE3 = 435
-_NEWEST = 462  # the last call that was considered for this list; sealed processes cannot use later ones
+_NEWEST = 462  # the highest number of a call that this list considers; higher ones are refused
 _CLONE_THREAD = 0x10000
 _ALLOW, _ERROR, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
 _LOAD, _EQUAL, _GREATER, _ANY_BIT, _RETURN = 0x20, 0x15, 0x25, 0x45, 0x06  # BPF instructions
@@ -273,12 +274,13 @@ def _filter_calls(machine: _Machine) -> None:
 
 
 def _instructions(machine: _Machine) -> list[bytes]:
-    """Return the filter's code. A call's number is at byte 0, its architecture at 4, and its first argument at 16."""
+    """Return the filter's code. Its input has the call's number at byte 0, architecture at 4, first argument at 16."""
 
     def do(code: int, operand: int, if_true: int = 0, if_false: int = 0) -> bytes:
         return struct.pack("<HBBI", code, if_true, if_false, operand)
 
-    # A refused call fails with EPERM (1), and a call that is said to be absent with ENOSYS (38).
+    # ``refuse`` makes a call fail with EPERM (1), and ``absent`` with ENOSYS (38), as if the kernel did not have the
+    # call.
     refuse, absent, allow = do(_RETURN, _ERROR | 1), do(_RETURN, _ERROR | 38), do(_RETURN, _ALLOW)
     program = [do(_LOAD, 4), do(_EQUAL, machine.architecture, 1, 0), do(_RETURN, _KILL), do(_LOAD, 0)]
     program += [do(_GREATER, _NEWEST, 0, 1), absent]

@@ -25,7 +25,7 @@ class SmallValue(Func):
     """An SQL expression: the value of a column if it has at most ``MAX_LISTED_BYTES`` bytes, otherwise null."""
 
     arity = 1
-    # Because of random(), PostgreSQL evaluates the expression after sorting, so only for the rows of the page.
+    # Because of random(), PostgreSQL evaluates the expression after sorting, and therefore only for the page's rows.
     _JSON = (
         "CASE WHEN random() < 0 THEN NULL"
         f" WHEN pg_column_size(%(expressions)s) > {_MAX_COMPRESSED_BYTES} THEN NULL"

@@ -170,7 +170,7 @@ class Worker:
             if full is None or not set(full).isdisjoint(f"{lane}:{owner}" for owner in claim.owners):
                 return False
             move_job(claim.run, lane)
-        self._wake_up()  # the job's slot in the previous lane is free
+        self._wake_up()  # the job's slot in the previous lane is free for another job
         return True
 
     def _fetch(self, lane: JobLane, full: list[str]) -> FetchedJob | None:

@@ -16,8 +16,7 @@ class EgressOutput:
     """The number of frames of an egress, their digest, and the frames themselves unless they are too large."""
 
     def __init__(self, max_bytes: int, egresses: int = 1) -> None:
-        """Keep at most ``max_bytes`` of frames, and at most this egress's equal share of the limit of all
-        ``egresses``."""
+        """Keep at most ``max_bytes`` of frames, and at most an equal share of what all ``egresses`` may keep."""
         self.records = 0
         self._digest = hashlib.sha256()
         self._frames: bytearray | None = bytearray()
