@@ -135,7 +135,7 @@ class SharedCounters(Collector):
             self._own.add(key, amount)
 
     def put(self, key: str, value: float) -> None:
-        """Set one of this process's series."""
+        """Set the value of one of this process's series."""
         with self._lock:
             self._own.put(key, value)
 

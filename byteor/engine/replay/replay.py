@@ -287,7 +287,7 @@ class _Run:
         self._progress(0, self._scanned + records)
 
     def _prepare_comparisons(self, files: ExitStack, selection: Selection) -> None:
-        """Open the expected frames, including those of egresses that the spec lacks, where all frames are missing."""
+        """Open the expected frames. If the spec lacks an egress, all of the egress's frames count as missing."""
         not_compared = unfed_egresses(self._spec, self._lanes)
         names = (*self.outputs, *(name for name in self._bundle.expected if name not in self.outputs))
         for name in names:
