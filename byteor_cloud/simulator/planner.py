@@ -255,7 +255,7 @@ class Planner:
         return at
 
     def _outcome(self, machine: Machine, offer: Offer) -> OfferStatus:
-        """Return the final status to report for an offer. A machine that is chosen to fail fails only at its first
+        """Return the final status to report for an offer. A machine chosen to fail does so only at its first
         attempt."""
         if offer.action == OfferAction.ROLLBACK:
             return OfferStatus.ROLLED_BACK
