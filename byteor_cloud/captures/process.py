@@ -70,8 +70,7 @@ class _Parent:
         _limit_silence()
 
     def receive_request(self) -> Any:
-        """Return the request, or exit if there is none. Starts no thread, because ``seal`` would not cover that
-        thread."""
+        """Return the request, or exit if there is none. Starts no thread, because ``seal`` would not cover it."""
         line = self._input.readline()
         if not line:
             os._exit(1)
