@@ -312,7 +312,8 @@ class Object[T](ValueType[T]):
         properties, required_names = {}, []
         for name, (_, field) in self.fields.items():
             properties[name] = field.value_type.schema()
-            # A list with a minimum length is required as well: its empty default is refused with the list's own code.
+            # A list with a minimum length is required as well, although it has a default. If it is left out, the empty
+            # default is reported as a list that is too short.
             if field.missing or (field.default == [] and properties[name]["minItems"]):
                 required_names.append(name)
             elif field.default is not None:
