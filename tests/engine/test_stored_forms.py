@@ -82,7 +82,7 @@ FORMS: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("value", "text"), FORMS)
-def test_each_value_has_one_stored_form(value: Any, text: str) -> None:
+def test_each_value_is_stored_as_expected_json_and_read_back(value: Any, text: str) -> None:
     assert json.dumps(value.stored()) == text
     assert type(value).from_stored(json.loads(text)) == value
 
