@@ -27,8 +27,8 @@ def _has_ended(prefix: str = "deployment__") -> Q:
 def _is_still_needed() -> Exists:
     """Return the condition that the assignment of a row's agent still refers to the row's deployment.
 
-    Explanations and rollbacks need the rows of three deployments: the one assigned to the agent, the one whose bundle
-    the agent should run, and the one that failed last on the agent.
+    Explanations and rollbacks need the rows of three deployments: the one that made the agent's offer, the one that
+    built the offered bundle (another one in a rollback), and the one that failed last on the agent.
     """
     named = (
         Q(deployment_id=OuterRef("deployment_id"))
