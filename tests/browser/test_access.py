@@ -350,7 +350,7 @@ def test_table_buttons_lead_only_to_permitted_acts(tenants: Tenants) -> None:
                 assert_shows_nothing_else(person, tenants, response)
 
 
-def test_additional_pages_require_their_permission(tenants: Tenants) -> None:
+def test_pages_that_django_admin_does_not_provide_require_their_permission(tenants: Tenants) -> None:
     for name, rule in PAGES.items():
         assert list(wrongly_accepted(tenants, forbidden_pages(tenants, name))) == []
         for url in addresses_of(tenants, name):

@@ -348,7 +348,7 @@ def test_deployment_aborted_while_waiting_does_not_start(world: World, run_jobs:
     assert stories.desired(agents[0][0]) == (first.pk, "activate")
 
 
-def test_waiting_deployment_keeps_in_flight_limit_from_its_creation(world: World, run_jobs: Run) -> None:
+def test_lowered_in_flight_limit_does_not_apply_to_deployment_created_before(world: World, run_jobs: Run) -> None:
     allow_in_flight(world, 2)
     agents = stories.fleet(world, 2)
     trades = world.bundle(name="trades", version=world.version(content=plan("trades")))

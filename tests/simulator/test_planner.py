@@ -225,7 +225,7 @@ def test_flapping_agents_become_stale_and_recover() -> None:
     assert machine.is_healthy
 
 
-def test_boot_id_changes_at_each_start_if_server_accepts_it() -> None:
+def test_boot_id_is_sent_only_if_server_accepts_it_and_changes_at_each_start() -> None:
     planner = Planner(setup(Scenario.FLAPPING, agents=1), sends_boot_id=True)
     (machine,) = planner.machines
     first = planner.beat_body(machine, 0.0)["boot_id"]

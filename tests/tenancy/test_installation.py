@@ -164,7 +164,7 @@ def test_worker_seals_installation_chain(world: World) -> None:
     assert not AuditEvent.objects.filter(seal=None).exists()
 
 
-def test_unsealed_events_of_older_release_are_sealed_in_order(world: World, other: World) -> None:
+def test_installation_events_left_unsealed_by_older_release_are_sealed_in_order(world: World, other: World) -> None:
     """The organizations' chains are sealed, but the installation's chain has no seals yet."""
     for one in (world, other):
         ledger.seal_chain(one.organization.pk)

@@ -66,7 +66,10 @@ class WaitingRoom:
         return waiter
 
     def wait(self, waiter: Waiter, seconds: float) -> StopReason:
-        """Wait until the poll is stopped, for at most ``seconds``, and then for the delay of the stop. Return the reason."""
+        """Wait until the poll is stopped, for at most ``seconds``. Return the reason.
+
+        If the poll was stopped with a delay, also wait for the delay.
+        """
         if waiter.stopped.acquire(timeout=max(0.0, seconds)) and waiter.delay_s:
             time.sleep(waiter.delay_s)
         return waiter.reason
