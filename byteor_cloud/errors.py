@@ -61,7 +61,7 @@ class ParameterError:
 
 
 class DomainError(Exception):
-    """An error with a stable ``code`` for programs and a ``detail`` for people, whose text may change."""
+    """An error with a stable ``code`` for programs, and a ``detail`` for people. The text of ``detail`` may change."""
 
     code: ClassVar[str] = "error"
     title: ClassVar[str] = "Refused"

@@ -151,7 +151,7 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
 
     # Patch the class, because browser tests have another connection due to Playwright's event loop.
     type(connection.ops).sql_flush = _empty_tables  # type: ignore[assignment, method-assign]
-    # Otherwise Django would check content types and permissions whenever tables are emptied, although theirs are KEPT.
+    # Do not create content types and permissions again whenever tables are emptied, because their tables are KEPT.
     post_migrate.disconnect(create_contenttypes)
     post_migrate.disconnect(dispatch_uid="django.contrib.auth.management.create_permissions")
     with django_db_blocker.unblock(), connection.cursor() as cursor:

@@ -22,7 +22,7 @@ def defined_names(path: str) -> set[str]:
     return names
 
 
-def test_links_and_files_exist() -> None:
+def test_linked_pages_and_named_files_exist() -> None:
     links = re.findall(r"\]\(([^)]+)\)", PAGE)
     files = re.findall(r"`((?:apps|byteor|byteor_cloud|tests|docs)/[\w/.]*)", PAGE)
 
@@ -32,13 +32,13 @@ def test_links_and_files_exist() -> None:
     assert [file for file in files if not (ROOT / file).exists()] == []
 
 
-def test_functions_are_defined_in_named_files() -> None:
+def test_named_functions_are_defined_in_their_files() -> None:
     functions = re.findall(r"`([\w/]+\.py): ([\w.]+)`", PAGE)
 
     assert [f"{path}: {name}" for path, name in functions if name not in defined_names(path)] == []
 
 
-def test_walkthroughs_name_functions_in_numbered_lines() -> None:
+def test_each_walkthrough_names_functions_in_at_least_five_steps() -> None:
     for walk in WALKS:
         section = PAGE.split(f"### {walk}\n")[1].split("\n#")[0]
 

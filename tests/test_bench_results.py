@@ -16,7 +16,7 @@ ROWS = [
 ]
 
 
-def test_ratio_has_value_of_medians_and_range_of_rounds() -> None:
+def test_ratio_row_contains_ratio_of_medians_and_range_over_rounds() -> None:
     row = ROWS[0]
 
     assert (row.value, row.low, row.high, row.is_reached) == (0.9, 0.8, 2.5, True)

@@ -41,7 +41,7 @@ def test_page_lists_every_table_once() -> None:
     assert set(named) - there == set(), "docs/tables.md names tables that do not exist"
 
 
-def test_every_table_has_job_or_reason() -> None:
+def test_every_table_has_deleting_job_or_reason_for_having_none() -> None:
     without = [table for table, _, _, by in rows() if "`" not in by and not WITHOUT_A_JOB.match(by)]
 
     assert without == []

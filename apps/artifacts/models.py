@@ -152,19 +152,19 @@ class Replay(Stateful):
     # The requested config bundle, whose stage parameters are used. If null, the parameters come from the capture or its
     # deployment.
     config_bundle = models.ForeignKey(ConfigBundle, on_delete=models.CASCADE, null=True, related_name="+")
-    # For a replay through a version with another spec than the capture's: the newest config bundle of that version when
-    # the replay (or the earlier replay that it repeats) was requested. Stages without parameters in the capture or its
-    # deployment use this bundle's.
+    # Its parameters are used for stages that have none in the capture or its deployment. Set only if the version's spec
+    # differs from the capture's. It is the version's newest config bundle at the time of the request. A repeated replay
+    # uses the bundle of the earlier replay.
     fallback_config_bundle = models.ForeignKey(ConfigBundle, on_delete=models.CASCADE, null=True, related_name="+")
-    # The bisect that requested the replay. Replays of bisects only use parameters of the capture or its deployment, for
-    # stages with the same id and op.
+    # The bisect that requested the replay. Such a replay only uses parameters of the capture or its deployment. A stage
+    # gets the parameters that belong to the same stage id and op.
     bisect = models.ForeignKey(Bisect, on_delete=models.CASCADE, null=True, related_name="replays")
     requested_by = models.CharField(max_length=300)
     # The user behind the request. All replays of one user share computing time, even across organizations. Null if
     # unknown.
     person = models.UUIDField(null=True, editable=False)
-    # Either the approval that was requested together with the replay, or an earlier one whose credential came with the
-    # request.
+    # The approval that was requested together with the replay, or an earlier approval whose credential was sent with
+    # the request for the replay.
     approval = models.ForeignKey(Approval, on_delete=models.SET_NULL, null=True, related_name="+")
     result: models.JSONField[Any, Any] = models.JSONField(null=True)
     audit: models.JSONField[Any, Any] = models.JSONField(null=True)

@@ -200,9 +200,9 @@ class Pulse(models.Model):
     # agent is silent. Heartbeats do not change this time. Before it passes, the job ``fleet.settle`` extends it for
     # many agents together.
     online_until = models.DateTimeField()
-    # When a silent agent becomes offline. Null unless the agent is silent: without a heartbeat for 2.5 intervals. While
-    # the agent is silent, it becomes stale exactly at ``online_until``. At its next heartbeat, a trigger adds a
-    # ``ChangedAgent``.
+    # When a silent agent becomes offline. Null for other agents. An agent is silent if its last heartbeat was 2.5
+    # intervals ago or earlier. A silent agent becomes stale exactly at ``online_until``. When it sends a heartbeat, a
+    # trigger adds a ``ChangedAgent``.
     offline_at = models.DateTimeField(null=True)
     drifted = models.BooleanField()
     status = models.CharField(max_length=10, null=True)
@@ -225,8 +225,8 @@ class PulseCount(models.Model):
     rows with their sum.
     """
 
-    # Deleting an environment's pulses inserts rows into this table. Because this model follows ``Pulse``, Django
-    # deletes these rows after the pulses.
+    # Deleting an environment's pulses inserts rows into this table. This model is defined after ``Pulse``, so Django
+    # deletes the pulses first, and then these rows.
     environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+")
     drifted = models.BooleanField()
     status = models.CharField(max_length=10, null=True)

@@ -28,7 +28,7 @@ from byteor_cloud.server import counters
 
 CACHE_S = 5.0  # seconds, so that frequent scrapes or several scrapers do not load the database
 TIMEOUT_MS = 2000
-MAX_UNSEALED = 10_000  # limit for the count of each chain, because an exact number would cost too much
+MAX_UNSEALED = 10_000  # per chain: more unsealed events are not counted, because that would take too long
 logger = structlog.get_logger(__name__)
 
 

@@ -196,7 +196,7 @@ class Deployment(Stateful):
     # When the worker last found that agents can download the bundle (in a rollback: the bundle of ``restores``). Null
     # before the first offers, and while agents cannot download the bundle.
     served_at = models.DateTimeField(null=True)
-    # The end of the last outage. Timeouts of offers made before this time are counted from it. Null without an outage.
+    # The end of the last outage. If an offer was made earlier, its timeout starts at this time. Null without an outage.
     timeouts_from = models.DateTimeField(null=True)
     # The key set at the start of the build. With it, a second attempt builds the same bytes.
     signing_keys: models.JSONField[Any, Any] = models.JSONField(null=True)
@@ -236,7 +236,7 @@ class Deployment(Stateful):
 
     @property
     def consent(self) -> Approval | None:
-        """The approval that permits the deployment: the one whose credential was sent, otherwise its own, or None."""
+        """The earlier approval whose credential was sent, otherwise the approval of this deployment, or None."""
         return self.handed_in or self.approval
 
 
@@ -250,8 +250,9 @@ class DeploymentAgent(models.Model):
     deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="agents", db_index=False)
     agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="+")
     wave = models.PositiveIntegerField()
-    # False for late joiners, for agents that the rollback of another deployment added, and for agents that were offline
-    # at their enlistment, unless all agents were offline at the start. Waves and thresholds ignore these agents.
+    # Waves and thresholds ignore agents that are not counted. These are late joiners, agents that the rollback of
+    # another deployment added, and agents that were offline at their enlistment. Exception: if all agents were offline
+    # at the start, offline agents are counted.
     counted = models.BooleanField(default=True)
     action = models.CharField(max_length=10, default=OfferAction.ACTIVATE)
     progress = models.CharField(max_length=12, choices=enum_choices(AgentProgress), default=AgentProgress.PENDING)

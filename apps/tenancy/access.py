@@ -32,7 +32,7 @@ class Principal:
     organization_id: UUID | None = None
     # The key under which the rate limit counts requests, if it differs from ``caller``.
     rate_limit_key: str | None = None
-    is_authenticated: bool = field(default=True, init=False)  # DRF reads it from request.user
+    is_authenticated: bool = field(default=True, init=False)  # an attribute that DRF expects of ``request.user``
 
     @property
     def caller(self) -> str:

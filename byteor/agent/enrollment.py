@@ -55,8 +55,9 @@ def enroll_agent(
     """Create an agent in the environment, and return its identity.
 
     Stores the identity, the agent's key and the organization's published signing keys in the state folder. Retries send
-    the same idempotency key, so they count as one use of the token. Raises StateError if the folder already belongs
-    to an agent or the response is unreadable, and IdentityError for invalid input. Failed requests raise other errors.
+    the same idempotency key, so they count as one use of the token. Raises StateError if the folder already belongs to
+    an agent or the response is unreadable, IdentityError for invalid input, and the errors of ``Client.send`` if the
+    request fails.
     """
     if (existing := state.identity()) is not None:
         raise StateError(f"{state.folder} already belongs to agent {existing.agent_id}: use another folder")

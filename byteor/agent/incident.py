@@ -57,7 +57,7 @@ def _documents(bundle: OpenedBundle) -> dict[str, Json]:
             "proc_status": _proc_status(),
         },
         "runtime_config.json": bundle.runtime_config,
-        "outcome.json": {"stopped": None},  # null, because a pipeline that a stage error stops is never the running one
+        "outcome.json": {"stopped": None},  # null: a pipeline that failed never becomes the running one
     }
 
 

@@ -74,7 +74,7 @@ class KeyRotation:
         if not self._stores_key:
             _log.warning("cannot rotate the key, because it is set in the environment: replace it there")
             return
-        self._state.check_writable()  # first, so that no new key is created that cannot be stored
+        self._state.check_writable()  # before a key is created that cannot be stored
         try:
             fetched = self._plane.fetch_new_key()
         except ControlPlaneUnavailable as error:

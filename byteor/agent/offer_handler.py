@@ -99,7 +99,7 @@ class OfferHandler:
             self._save(pending=tuple(later))
 
     def needs_handling(self, desired: ReceivedOffer) -> bool:
-        """Return whether the offer still has to be handled: it is neither running, failed nor withdrawn."""
+        """Return whether the offer must be handled: it is neither failed nor withdrawn, and its bundle does not run."""
         running, failed = self.progress.running, self.progress.last_failed
         settled = {self._withdrawn, running and running.offer, failed and failed.offer}
         return desired not in settled
@@ -140,7 +140,8 @@ class OfferHandler:
             delivery = self._fetch_same_offer(delivery)
             bundle = verify_delivery(tar, delivery.envelope, self._keyring.refresh(), self._environment_id)
         offer = delivery.offer
-        # The action is not signed. Without this check an older bundle could be activated as a new deployment.
+        # The action (activate or roll back) is not signed. Without this check, an older bundle could be activated as a
+        # new deployment.
         if offer.action is OfferAction.ACTIVATE and bundle.manifest.deployment_id != offer.deployment_id:
             raise ActivationError("the bundle does not belong to the offered deployment")
         return bundle

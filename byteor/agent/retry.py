@@ -11,7 +11,7 @@ from .api import ControlPlaneUnavailable
 _log = logging.getLogger("byteor.agent")
 _FIRST_S = 1.0
 _LONGEST_S = 60.0
-# The longest random delay that is added to a Retry-After time, as a share of that time. A longer backoff overrides it.
+# A random delay is added to a Retry-After time: at most this share of that time, or the backoff if that is longer.
 _MAX_RANDOM_SHARE = 0.25
 
 

@@ -14,8 +14,8 @@ from byteor.engine.target import ReplayTarget, Target
 class DeploymentOptions:
     """The options that decide how a deployment proceeds, in addition to its configuration, target and strategy.
 
-    A new field needs a default that keeps the behavior from before the field existed, because approvals that were
-    stored earlier are read with that default. An execute replay has only defaults.
+    A new field needs a default that keeps the previous behavior: stored approvals that lack the field are read with its
+    default. An execute replay has only defaults.
     """
 
     take_over: bool = False

@@ -21,7 +21,7 @@ class BlockerCode(StrEnum):
     IN_FLIGHT_LIMIT = "in_flight_limit"
     PIPELINE_BUSY = "pipeline_busy"
     AGENTS_BUSY = "agents_busy"
-    HELD_UP = "held_up"  # a job or bundle download cannot continue; ``find_blockers`` never returns it
+    HELD_UP = "held_up"  # a job or bundle download cannot continue; ``find_blockers`` never returns this code
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def freeze_blocker(window: FreezeWindow, end: datetime) -> Blocker:
 
 
 def limit_blocker(in_flight: Sequence[OtherDeployment], limit: int) -> Blocker | None:
-    """Return the blocker if ``limit`` or more deployments are in flight, otherwise None."""
+    """Return the blocker for the in-flight limit if ``limit`` or more deployments are in flight, otherwise None."""
     if len(in_flight) < limit:
         return None
     most = f"{limit} deployment{'' if limit == 1 else 's'}"

@@ -44,7 +44,7 @@ class FreezeWindow:
 
 
 class WindowFault(NamedTuple):
-    """The fault of a window: its edge (``start`` or ``end``), a stable code and a message."""
+    """The fault of a window: the faulty edge (``start`` or ``end``), a stable code and a message."""
 
     edge: str
     code: str
@@ -67,7 +67,7 @@ def find_fault(window: FreezeWindow) -> WindowFault | None:
 
 
 def is_loosened(old: Collection[object], new: Collection[object]) -> bool:
-    """Return whether a change removes or alters one of the ``old`` windows. Both lists must have the same form."""
+    """Return whether one of the ``old`` windows was removed or altered. Both arguments need items of the same type."""
     return any(window not in new for window in old)
 
 
@@ -87,7 +87,7 @@ def occurrences(
 ) -> list[tuple[datetime, datetime, FreezeWindow]]:
     """Return the start, end and window of each occurrence that is open at any time from ``now`` to ``until``.
 
-    The occurrences are sorted by start. The starts and ends are in the window's time zone.
+    The occurrences are sorted by start. Each start and end is in the time zone of its window.
     """
     found = []
     for window in windows:
@@ -111,8 +111,9 @@ def occurrences(
 def possible_instants(moment: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
     """Return the earliest and the latest instant in UTC that ``moment`` can mean.
 
-    They are equal if ``moment`` has an offset. Otherwise it is a wall-clock time in ``zone``, which is ambiguous
-    when the clocks change: an hour can occur twice, or be skipped and mean a time before or after the change.
+    The two are equal if ``moment`` has an offset. Without an offset, ``moment`` is a wall-clock time in ``zone``. When
+    the clocks change, such a time can occur twice, or be skipped. A skipped time can mean an instant before or after
+    the change.
     """
     if moment.tzinfo is not None:
         return moment.astimezone(UTC), moment.astimezone(UTC)
@@ -139,10 +140,14 @@ def _end(window: FreezeWindow, now: datetime) -> datetime | None:
 def _repetitions(
     start: datetime, end: datetime, step: timedelta, zone: ZoneInfo, now: datetime
 ) -> Iterable[tuple[datetime, datetime]]:
-    """Yield the repetitions around ``now``. An ambiguous start is the earlier time, and an ambiguous end the later."""
+    """Yield the start and end of the repetitions around ``now``.
+
+    If a wall-clock time is ambiguous, a start is the earlier instant, and an end the later one.
+    """
     start, end, wall = (_wall_clock_time(moment, zone) for moment in (start, end, now))
     latest = (wall - start) // step
-    # Also yield the neighbors: in an hour that occurs twice, wall-clock time alone does not identify the occurrence.
+    # Also yield the neighboring repetitions: in an hour that occurs twice, the wall-clock time is not enough to find
+    # the right one.
     for number in range(max(1, latest - 1), latest + 2):
         shift = step * number
         yield possible_instants(start + shift, zone)[0], possible_instants(end + shift, zone)[1]

@@ -1,8 +1,8 @@
 """The ledger: its hash chain, the verification of a chain, its export, and signed checkpoints.
 
 The hash of a link is the SHA-256 of the RFC 8785 JSON of the event's fields, its sequence number and the previous hash.
-Whoever alters, removes, inserts or reorders an event must therefore recompute every later hash, and a checkpoint that
-is kept elsewhere reveals even that.
+Whoever alters, removes, inserts or reorders an event must therefore recompute every later hash. A checkpoint that is
+kept elsewhere reveals that the hashes were recomputed.
 """
 
 from __future__ import annotations

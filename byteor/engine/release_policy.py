@@ -28,7 +28,7 @@ class ReleasePolicy:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def loosened_by(self, new: Self) -> list[str]:
-        """Return the names of the approval settings that are less strict in ``new``."""
+        """Return the names of the approval settings that are less strict in ``new`` than in this policy."""
         checks = {
             "approvals_required": self.approvals_required and not new.approvals_required,
             "required_approvals": new.required_approvals < self.required_approvals,

@@ -79,7 +79,7 @@ class Strategy:
 
 @dataclass(frozen=True, slots=True)
 class EnlistmentCursor:
-    """The cursor of an enlistment: ``place`` of ``count`` agents are enlisted, in the order of their ids.
+    """The cursor of an enlistment. In the order of ids, ``place`` of the ``count`` agents are already enlisted.
 
     ``after`` is the id of the last enlisted agent, and ``until`` the highest id that the target matched at the start.
     With ``everybody_counts``, offline agents also count for waves and thresholds.

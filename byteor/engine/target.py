@@ -10,7 +10,7 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The agents of a deployment, by ids or by a label selector. Without either, all agents of the environment.
+    """The agents of a deployment, by ids or by a label selector. If both are None: all agents of the environment.
 
     The ids are kept as strings, because converting 100,000 of them each time a deployment is read would be slow.
     """
@@ -87,7 +87,8 @@ class ReplayTarget:
 class ApprovalTarget:
     """The target of an approval: what the approval is ``bound`` to, and the agents that matched when it was requested.
 
-    ``resolved`` contains the first ids of the ``count`` agents. An approval of a replay has neither.
+    ``count`` is the number of these agents, and ``resolved`` contains the first of their ids. For a replay, ``count``
+    is None and ``resolved`` is empty.
     """
 
     bound: Target | ReplayTarget

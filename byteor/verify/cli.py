@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    if sys.stderr is not None:  # otherwise print would write to stdout
+    if sys.stderr is not None:  # if it is None, print would write to stdout
         with suppress(OSError):
             print(f"byteor-verify: {escape(message)}", file=sys.stderr)
     return code

@@ -74,7 +74,7 @@ class Proof:
 
     @property
     def doubts(self) -> tuple[Doubt, ...]:
-        """The reasons, apart from the keys, why the evidence is only consistent."""
+        """The reasons, apart from the keys, why the evidence is only consistent and not proven."""
         if self.approval is None or self.record is not None:
             return ()
         detail = f"{APPROVAL_RECORD} is missing, so the approved configuration, target and deployment are unknown."

@@ -1,4 +1,4 @@
-"""Prints the outcome. Neither the content of a file nor a failure to write may make it look like another outcome."""
+"""Prints the outcome. Neither the content of a file nor a failed write may make one outcome look like another."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def print_lines(lines: Iterable[str]) -> None:
             sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that cannot show a character
         for line in lines:
             print(escape(line))
-        if sys.stdout is not None:  # it is None if the process was started without stdout
+        if sys.stdout is not None:  # None if the process was started without stdout
             sys.stdout.flush()
     except OSError as error:
         _discard()

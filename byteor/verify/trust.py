@@ -51,7 +51,7 @@ class VerificationOutcome(StrEnum):
 
 
 class Doubt(NamedTuple):
-    """A reason why files without faults are only consistent."""
+    """A reason why files without faults are only consistent and not proven."""
 
     code: EvidenceCode
     detail: str

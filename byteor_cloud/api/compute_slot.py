@@ -41,9 +41,9 @@ MAX_WAIT_S = 20.0
 LIMIT_S = 20  # seconds of processor time for one computation
 _MAX_WAITING = 256
 # The bodies of requests that wait for the compute slot stay in memory. While these bodies exceed this number of bytes
-# in total, further requests keep their request slots as well, which limits how many can wait.
+# in total, further waiting requests keep their request slots. The number of slots then limits how many more can wait.
 _MAX_WAITING_BYTES = 32 * 1024 * 1024
-_DEADLINE_S = 60.0  # seconds without a response from the child, which may wait for the host's other compute processes
+_DEADLINE_S = 60.0  # the most seconds without a response: the child may wait for the host's other compute processes
 
 # The original poll instead of gevent's, because ``is_alive`` polls without waiting.
 _poll = get_original("select", "poll")

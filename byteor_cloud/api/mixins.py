@@ -20,7 +20,7 @@ __all__ = ["CreateMixin", "Created", "DestroyMixin", "ListModelMixin", "Retrieve
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """The result of a POST. Only the POST's response contains ``secrets``. ``is_new`` is false for an existing row."""
+    """The result of a POST. Only its response contains ``secrets``. ``is_new`` is false if the row existed before."""
 
     row: Model
     secrets: dict[str, Any] = field(default_factory=dict)

@@ -101,16 +101,17 @@ class Operation:
     needs_on_prod: StrEnum | None = None  # an additional permission in environments with the posture prod
     credentials: tuple[StrEnum, ...] = ()  # the accepted families, if they differ from the view's
     parameters: Mapping[str, Parameter] = field(default_factory=dict)  # the query parameters by name
-    # The serializer of the body. If it is None, the view's own methods have no body, and mixins use the view's
-    # serializer. ``responses`` is the serializer of the response, or the serializers by status. If it is None, the
-    # response has the view's serializer.
+    # The serializer of the body. If ``body`` is None, the view's own methods have no body, and mixins use the view's
+    # serializer. ``responses`` is the serializer of the response, or the serializers by status. If ``responses`` is
+    # None, the response has the view's serializer.
     body: Any = None
     responses: Any = None
     # The errors in addition to those of the view and the mixin, and to those that any request or body can cause.
     errors: Errors = ()
     # A minimal valid body, if the operation has a body. A test sends it.
     example: Mapping[str, Any] | None = None
-    # Whether the response contains a secret. If so, it is stored under an Idempotency-Key for ten minutes only.
+    # Whether the response contains a secret. A response with a secret is stored under its Idempotency-Key for only ten
+    # minutes.
     holds_secret: bool = False
     # Whether a POST accepts an Idempotency-Key, and whether its handler itself stores the response under the key.
     takes_idempotency_key: bool = True

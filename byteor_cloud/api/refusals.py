@@ -36,7 +36,7 @@ class Pace:
     """
 
     def __init__(self) -> None:
-        self._due = 0.0  # when the latest refusal is due; in the past unless there were many
+        self._due = 0.0  # when the latest refusal is due; in the past unless refusals are delayed
         self._delayed = Tally("refusals_delayed")
 
     def wait(self) -> float:

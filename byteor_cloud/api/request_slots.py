@@ -61,7 +61,7 @@ class RequestSlot:
         began = time.monotonic()
         with deadline.waiting() as left_s:
             patience_s = self._patience_s if left_s is None else min(self._patience_s, left_s)
-            # A request that had a slot before goes first among its caller's, since its body is probably in memory.
+            # A request that had a slot before precedes the caller's others, since its body is probably in memory.
             _slots.take(self.holder, timeout_s=patience_s, is_first=self._was_held)
         self._is_held = self._was_held = True
         self._patience_s -= time.monotonic() - began

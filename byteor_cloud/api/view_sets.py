@@ -222,8 +222,8 @@ class ResourceViewSet(DeclaringView, GenericViewSet[Any]):
     def expected_revision(self) -> int | None:
         """The revision that ``If-Match`` requires, or None if the header is missing or ``*``.
 
-        The tag without its digest of reported fields is compared here. The service compares the revision again, under
-        the row's lock. Raises NotFound, and PreconditionFailed if no tag matches.
+        Compares the tags, but not their digests of reported fields. The service later locks the row and compares the
+        revision again. Raises NotFound, and PreconditionFailed if no tag matches.
         """
         header = self.request.headers.get("If-Match", "*").strip()
         if header == "*":
@@ -236,7 +236,7 @@ class ResourceViewSet(DeclaringView, GenericViewSet[Any]):
         return int(row.revision)
 
     def etag(self, data: Mapping[str, Any], revision: int) -> str:
-        """Return the ETag: the row's revision, a digest of its edited fields, and one of any reported fields."""
+        """Return the ETag: the row's revision, a digest of edited fields, and a digest of reported fields, if any."""
         omitted = self.reported_fields | self.undigested_fields
         edited = {name: value for name, value in data.items() if name not in omitted}
         tag = f"{revision}.{body_digest(edited)}"

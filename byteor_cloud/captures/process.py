@@ -75,7 +75,7 @@ class _Parent:
         _limit_silence()
 
     def receive_request(self) -> Any:
-        """Return the request, or exit if there is none. Starts no thread, as ``seal`` covers only later threads."""
+        """Return the request, or exit if there is none. Starts no thread, because ``seal`` would not cover it."""
         line = self._input.readline()
         if not line:
             os._exit(1)
@@ -213,7 +213,11 @@ def _replay(
 
 
 def _encoded(frames: Mapping[str, bytes | None]) -> dict[str, str | None]:
-    """Return output frames by egress in Base64; None if not kept, and from the first that exceeds ``MAX_FRAMES``."""
+    """Return output frames by egress in Base64.
+
+    An egress whose frames were not kept is None. If the total exceeds ``MAX_FRAMES`` at an egress, it and all later
+    egresses are None as well.
+    """
     encoded: dict[str, str | None] = {}
     left = MAX_FRAMES
     for name, kept in frames.items():

@@ -34,7 +34,8 @@ MEMORY_BYTES = 256 * 1024 * 1024
 """The most memory that a child may use beyond what it uses when ``limit`` is called."""
 _MAX_FILES = 1024
 
-# Audit events of forbidden actions. The audit hook gives Python code a clear error.
+# The events of Python's audit hooks (``sys.addaudithook``) for actions that a sealed process must not take. Our hook
+# raises Forbidden, which is clearer than the kernel's error.
 _FORBIDDEN = (
     "socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "subprocess.Popen",
     "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "pty.spawn",
@@ -140,7 +141,7 @@ def _libc() -> ctypes.CDLL:
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _PR_SET_NO_NEW_PRIVS = 38
 _WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE = 1 << 1, 1 << 2, 1 << 3, 1 << 14
-_CHANGE_DIR = 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8 | 1 << 13  # remove, create and move folders and files
+_CHANGE_DIR = 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8 | 1 << 13  # the rights to remove, create and move files and folders
 _RIGHTS = {1: (1 << 13) - 1, 2: 1 << 13, 3: _TRUNCATE, 5: 1 << 15}
 """The rights to files that each version of Landlock added."""
 _SYSTEM_PATHS = (
@@ -213,7 +214,7 @@ _REFUSED: Mapping[str, tuple[int, int | None]] = {
     "socket": (41, 198), "socketpair": (53, 199), "connect": (42, 203), "bind": (49, 200), "listen": (50, 201),
     "accept": (43, 202), "accept4": (288, 242), "sendmsg": (46, 211), "sendmmsg": (307, 269),
     "io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427),
-    # other programs, and new namespaces, which would give the process capabilities
+    # starting other programs, and creating namespaces, which would give the process capabilities
     "execve": (59, 221), "execveat": (322, 281), "fork": (57, None), "vfork": (58, None), "unshare": (272, 97),
     "setns": (308, 268),
     # other processes
@@ -237,9 +238,9 @@ _REFUSED: Mapping[str, tuple[int, int | None]] = {
     # other parts of the kernel that Python does not need
     "bpf": (321, 280), "userfaultfd": (323, 282), "syslog": (103, 116), "personality": (135, 92),
 }  # fmt: skip
-"""The numbers of the refused system calls on each machine, or None if the machine does not have the call."""
+"""The refused system calls, with their numbers on x86_64 and aarch64. None: the machine does not have the call."""
 _CLONE3 = 435
-_NEWEST = 462  # the last call that was considered for this list; sealed processes cannot use later ones
+_NEWEST = 462  # the highest number of a call that this list considers; higher ones are refused
 _CLONE_THREAD = 0x10000
 _ALLOW, _ERROR, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
 _LOAD, _EQUAL, _GREATER, _ANY_BIT, _RETURN = 0x20, 0x15, 0x25, 0x45, 0x06  # BPF instructions
@@ -273,12 +274,13 @@ def _filter_calls(machine: _Machine) -> None:
 
 
 def _instructions(machine: _Machine) -> list[bytes]:
-    """Return the filter's code. A call's number is at byte 0, its architecture at 4, and its first argument at 16."""
+    """Return the filter's code. Its input has the call's number at byte 0, architecture at 4, first argument at 16."""
 
     def do(code: int, operand: int, if_true: int = 0, if_false: int = 0) -> bytes:
         return struct.pack("<HBBI", code, if_true, if_false, operand)
 
-    # A refused call fails with EPERM (1), and a call that is said to be absent with ENOSYS (38).
+    # ``refuse`` makes a call fail with EPERM (1), and ``absent`` with ENOSYS (38), as if the kernel did not have the
+    # call.
     refuse, absent, allow = do(_RETURN, _ERROR | 1), do(_RETURN, _ERROR | 38), do(_RETURN, _ALLOW)
     program = [do(_LOAD, 4), do(_EQUAL, machine.architecture, 1, 0), do(_RETURN, _KILL), do(_LOAD, 0)]
     program += [do(_GREATER, _NEWEST, 0, 1), absent]

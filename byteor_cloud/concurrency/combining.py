@@ -31,8 +31,8 @@ class Combiner[Item, Result]:
     makes the first caller that is still waiting the leader. A caller that finds no leader becomes the leader.
 
     Before it collects a batch, the leader lets ready greenlets run first. In an event loop, these are the requests that
-    have already arrived, and they join the batch. This doubles the size of batches, while a second concurrent leader
-    would only make them smaller (measured in ``docs/scale.md``).
+    have already arrived, and they join the batch. This makes batches larger, while a second concurrent leader would
+    make them smaller. ``docs/scale.md`` has the measured processor times.
 
     A batch fails at its leader's deadline. All waiting callers then fail as well: they need the same database, and
     trying one batch after the other would keep them waiting far beyond their own deadlines.
@@ -45,9 +45,9 @@ class Combiner[Item, Result]:
         self._lock = threading.Lock()
 
     def submit(self, key: Hashable, item: Item) -> Result | None:
-        """Return the item's result. Raises its batch's error, or Unavailable if an earlier batch reached its deadline.
+        """Return the item's result. Raises the error of the item's batch, or Unavailable if an earlier batch timed out.
 
-        A batch has at most one item with the same key.
+        Items with the same key are never in the same batch.
         """
         waiting: _Waiting[Item, Result] = _Waiting(key, item)
         with self._lock:

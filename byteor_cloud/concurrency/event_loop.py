@@ -2,7 +2,8 @@
 
 gevent switches to another greenlet only when the current one waits. Two kinds of work therefore wait for turns:
 requests that arrive before the previous response on their connection was sent, and the steps of ordinary requests
-between their waits for the database. Other heartbeats and probes, and the reading of new requests, need no turns.
+between their waits for the database. Heartbeats and probes need turns only in the first case, and reading new requests
+needs none.
 
 In a process without an event loop (a worker, a command, a test) nothing waits.
 """

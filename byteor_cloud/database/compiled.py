@@ -52,7 +52,7 @@ class CompiledQuery[Row: Model]:
     each value, unless ``uses_all`` is false.
 
     Compilation fails if a constant looks like a value. Short lower-case words and small numbers are allowed, because
-    statuses and ranks look like them.
+    constants in code (statuses, ranks) have this form.
     """
 
     def __init__(self, build: Callable[..., QuerySet[Row, Any]], *kinds: type, uses_all: bool = True) -> None:

@@ -136,7 +136,8 @@ def database_settings(url: str, *, threads: int) -> dict[str, Any]:
             "pool": {
                 "min_size": 2,
                 "max_size": pool_size(threads),
-                # During outages: the seconds that a request waits, and those for which the pool retries a connection.
+                # During outages, a request waits ``timeout`` seconds for a connection, and the pool tries to open one
+                # for ``reconnect_timeout`` seconds.
                 "timeout": 5,
                 "reconnect_timeout": 5,
                 "check": ensure_alive,

@@ -252,7 +252,7 @@ def _initialize(home: Path, account: Account, programs: Path) -> None:
 
 
 def _remove_leftovers(data: Path, folder: Path) -> None:
-    """Remove a killed server's files. PostgreSQL does not start if another process has the old server's id.
+    """Remove a killed server's files. PostgreSQL would not start if another process now had the process id in them.
 
     Raises EmbeddedPostgresError if a server that another program started uses the cluster.
     """

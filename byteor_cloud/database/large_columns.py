@@ -17,7 +17,8 @@ from byteor_cloud.database.connections import PausingRows
 
 MAX_LISTED_BYTES: Final = 4096
 # Measuring JSON requires rendering it as text. This preliminary limit applies to its compressed size, which PostgreSQL
-# knows without reading the value. It is higher because short JSON may be a little longer in PostgreSQL's own format.
+# knows without reading the value. The preliminary limit is higher than ``MAX_LISTED_BYTES``, because short JSON may be
+# a little longer in PostgreSQL's own format.
 _MAX_COMPRESSED_BYTES: Final = 2 * MAX_LISTED_BYTES
 
 
@@ -25,7 +26,7 @@ class SmallValue(Func):
     """An SQL expression: the value of a column if it has at most ``MAX_LISTED_BYTES`` bytes, otherwise null."""
 
     arity = 1
-    # Because of random(), PostgreSQL evaluates the expression after sorting, so only for the rows of the page.
+    # Because of random(), PostgreSQL evaluates the expression after sorting, and therefore only for the page's rows.
     _JSON = (
         "CASE WHEN random() < 0 THEN NULL"
         f" WHEN pg_column_size(%(expressions)s) > {_MAX_COMPRESSED_BYTES} THEN NULL"

@@ -23,7 +23,7 @@ def _data_dir(serve: bool) -> Iterator[Path]:
         yield Path(os.environ.get("BYTEOR_CLOUD_DATA_DIR") or "var").absolute()
         return
     scratch = Path(tempfile.mkdtemp(prefix="byteor-demo-"))
-    scratch.chmod(0o711)  # the embedded database may run under another account, which needs access
+    scratch.chmod(0o711)  # the embedded database may run under another account, which must pass through
     try:
         yield scratch
     finally:

@@ -1,9 +1,9 @@
 """A shortcut through gunicorn for the requests that agents send continually.
 
-gunicorn takes more time for a heartbeat than the heartbeat itself: it parses all forms of HTTP and checks each
-response. Here, one regular expression parses requests of one strict form, and each response is written directly. All
-other requests are passed to gunicorn with all of their bytes. gunicorn would parse the requests that are accepted here
-in the same way: ``tests/server/test_agent_requests.py`` compares the results.
+gunicorn takes more time to parse a heartbeat and to check its response than the application takes to handle it, because
+gunicorn supports all forms of HTTP. Here, one regular expression parses requests of one strict form, and each response
+is written directly. All other requests are passed to gunicorn with all of their bytes. gunicorn would parse the
+requests that are accepted here in the same way: ``tests/server/test_agent_requests.py`` compares the results.
 """
 
 from __future__ import annotations

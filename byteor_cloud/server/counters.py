@@ -111,7 +111,10 @@ class SharedCounters(Collector):
         self.use(0)
 
     def reserve_part(self) -> int | None:
-        """Reserve a part, maybe with an exited process's counts, for a new process. Returns None if none is free."""
+        """Reserve a part for a new process. Returns None if none is free.
+
+        The part may contain the counts of a process that has exited.
+        """
         return self._free.pop() if self._free else None
 
     def release_part(self, number: int | None) -> None:
@@ -132,7 +135,7 @@ class SharedCounters(Collector):
             self._own.add(key, amount)
 
     def put(self, key: str, value: float) -> None:
-        """Set one of this process's series."""
+        """Set the value of one of this process's series."""
         with self._lock:
             self._own.put(key, value)
 

@@ -1,4 +1,4 @@
-"""The shutdown of an API process. Code that delays responses, such as long polls, is notified to send them."""
+"""The shutdown of an API process. Code that delays responses, such as long polls, is notified, and then sends them."""
 
 from __future__ import annotations
 

@@ -49,8 +49,8 @@ _BURST_PIECES = 64
 _poll = get_original("select", "poll")
 
 
-# Rate limits bound the requests of verified callers. The turns of all other requests, and of those after a refusal,
-# take at most a quarter of the time.
+# Rate limits already bound the requests of verified callers. The turns of all other requests, and of requests on a
+# connection after a refusal, take at most a quarter of the time.
 _turns_of_callers, _turns_of_strangers = Turns(), Turns(rest=3.0)
 
 
@@ -160,7 +160,7 @@ class PacedSocket:
         return self.is_idle or (self._was_served and not self.is_handled)
 
     def hang_up(self) -> None:
-        """Close the connection while the server waits for the client."""
+        """Close the connection, on which the server is waiting for the client."""
         self.is_hung_up = True
         with suppress(OSError):  # the client may have closed the connection already
             self._sock.shutdown(socket.SHUT_RDWR)

@@ -15,7 +15,7 @@ from gevent import events, monkey
 
 # Otherwise gevent would search the metadata of all installed packages for plugins, once per patched module. None exist.
 events.notify_and_call_entry_points = events.notify
-# This must run before the application is imported, because locks and sockets that already exist block the event loop.
+# This must run before the application is imported: locks and sockets that were created earlier block the event loop.
 monkey.patch_all()
 
 from byteor_cloud.config import load  # noqa: E402

@@ -65,8 +65,8 @@ class OpenConnections[C: Client]:
 def choose[C: Client](clients: list[C], count: int) -> list[C]:
     """Return up to ``count`` connections to close: the longest quiet ones of the addresses with the most connections.
 
-    Connections whose clients wait for the server are left out. Connections on which a credential was verified come
-    last, and only if their caller has ``KEPT_PER_CALLER`` more recently used ones.
+    Connections whose clients wait for the server are never chosen. Connections on which a credential was verified are
+    chosen last, and only if their caller has ``KEPT_PER_CALLER`` more recently used connections.
     """
     by_address: dict[str, list[C]] = defaultdict(list)
     by_caller: dict[str, list[C]] = defaultdict(list)

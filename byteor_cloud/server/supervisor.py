@@ -183,7 +183,8 @@ def _describe(returncode: int) -> str:
 def _run_program(parent: int, argv: list[str]) -> None:
     """Replace this process with the child's program, which on Linux gets SIGTERM when its parent dies.
 
-    This is a separate program, because a process with threads cannot safely run Python code between fork and exec.
+    The supervisor runs this function in a separate program, because a process with threads cannot safely run Python
+    code between fork and exec.
     """
     if sys.platform == "linux":
         import ctypes  # noqa: PLC0415 - only this script needs ctypes, not the supervisor

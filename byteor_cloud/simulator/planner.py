@@ -255,7 +255,7 @@ class Planner:
         return at
 
     def _outcome(self, machine: Machine, offer: Offer) -> OfferStatus:
-        """Return the final status to report for an offer. A chosen machine fails at the first attempt only."""
+        """Return the final status to report. A machine that was chosen to fail does so only at its first attempt."""
         if offer.action == OfferAction.ROLLBACK:
             return OfferStatus.ROLLED_BACK
         is_chosen = is_chosen_to_fail(self.setup, machine.number, offer.bundle_hash)

@@ -38,7 +38,7 @@ logger = structlog.get_logger(__name__)
 class ReceivedFile(UploadedFile):  # type: ignore[type-arg]  # not generic at run time
     """A file with a temporary name in ``folder``. ``close`` removes it unless it was moved before.
 
-    ``is_kept`` states whether the blob store keeps this file itself or copies its bytes.
+    ``is_kept`` is true if the blob store keeps this file itself, and false if it copies the bytes.
     """
 
     def __init__(self, folder: Path, name: str, *, is_kept: bool) -> None:

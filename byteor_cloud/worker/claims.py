@@ -21,7 +21,7 @@ logger = structlog.get_logger(__name__)
 
 
 class FetchedJob:
-    """A job that a worker has fetched. ``worker`` is None if that worker died."""
+    """A job that a worker has fetched. ``worker`` is the id of that worker, or None if the worker has died."""
 
     def __init__(self, row: tuple[Any, ...], worker: int | None) -> None:
         self.id, self.queue, self.task, self.serial, self.arguments, self.attempts = row[:6]

@@ -166,8 +166,8 @@ class Periodic:
 class Kind:
     """One kind of job: its functions, which accept the stored arguments as keyword arguments, and its schedule."""
 
-    run: Callable[..., None]  # the claim is its first argument
-    gave_up: Callable[..., None] | None = None  # the ``GivenUp`` is its first argument
+    run: Callable[..., None]  # a function whose first argument is the claim
+    gave_up: Callable[..., None] | None = None  # a function whose first argument is the GivenUp
     periodic: Periodic | None = None
 
     @property
@@ -265,9 +265,9 @@ def enqueue(
     starts no earlier than ``after_s`` seconds after the start of the transaction.
 
     Jobs with the same ``serial`` key run one at a time. A job is not enqueued while another with the same ``once`` key
-    is waiting. Since that job may start before this transaction commits and miss its change, this function then tries
-    again after the commit. Nothing is enqueued while a job with the same name and ``serial`` key is a dead letter
-    because it killed its process.
+    is waiting. The waiting job may start before this transaction commits, and miss the change of this transaction.
+    Therefore, the job is enqueued again after the commit, unless another is still waiting then. Nothing is enqueued
+    while a job with the same name and ``serial`` key is a dead letter because it killed its process.
     """
     values: dict[str, Any] = {
         "queue": queue_of(job.lane, organization),

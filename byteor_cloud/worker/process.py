@@ -127,7 +127,7 @@ class Worker:
         return self._listener
 
     def _sleep(self, listener: psycopg.Connection[Any], seconds: float) -> None:
-        """Wait until jobs may be due. A notification that arrived since ``_listen`` ends the wait immediately."""
+        """Wait until jobs may be due. A notification since the last call of ``_listen`` ends the wait immediately."""
         wakes = [] if self._wakes is None else [self._wakes[0]]
         select.select([listener.fileno(), *(end.fileno() for end in wakes)], [], [], seconds)
         for woken in wakes:
@@ -170,7 +170,7 @@ class Worker:
             if full is None or not set(full).isdisjoint(f"{lane}:{owner}" for owner in claim.owners):
                 return False
             move_job(claim.run, lane)
-        self._wake_up()  # the job's slot in the previous lane is free
+        self._wake_up()  # the job's slot in the previous lane is free for another job
         return True
 
     def _fetch(self, lane: JobLane, full: list[str]) -> FetchedJob | None:

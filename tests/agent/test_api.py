@@ -44,7 +44,7 @@ def test_netrc_and_proxy_variables_are_ignored(
     assert client.fetch_identity().environment_id == "0192-environment"  # the fake control plane checks the credential
 
 
-def test_error_statuses_raise_specific_exceptions(client: ControlPlane, plane: Any) -> None:
+def test_response_status_determines_raised_exception(client: ControlPlane, plane: Any) -> None:
     problem = {"type": "urn:x", "title": "No", "detail": "revoked"}
     for status, kind in (
         (401, CredentialRejected),
@@ -83,7 +83,7 @@ def test_retry_after_in_seconds_is_capped_and_invalid_value_is_ignored(
 
 
 @pytest.mark.parametrize("zone", ["GMT", "-0000"])
-def test_retry_after_accepts_date(client: ControlPlane, plane: Any, zone: str) -> None:
+def test_retry_after_header_may_contain_date(client: ControlPlane, plane: Any, zone: str) -> None:
     date = email.utils.format_datetime(datetime.now(UTC) + timedelta(seconds=100)).replace("+0000", zone)
     plane.fail("POST", "/heartbeat", plane.reply(503, headers={"Retry-After": date}))
 

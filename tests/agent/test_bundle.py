@@ -12,7 +12,7 @@ from byteor.engine.signing.bundle import MAX_BUNDLE_BYTES
 from tests.agent.keys import OTHER_KEY
 
 
-def test_altered_bundle_fails_and_running_bundle_keeps_running(node: Any, plane: Any) -> None:
+def test_altered_bundle_fails_offer_and_earlier_bundle_keeps_running(node: Any, plane: Any) -> None:
     running = plane.offer("d1")
     node.settle()
     built = plane.build("d2")

@@ -181,7 +181,7 @@ def test_status_prints_identity_and_progress(agent: Cli, plane: Any) -> None:
     "environment",
     [IDS, "{url}" + PATH, "{url}" + PATH + "/agents", PATH + "/", PATH.removeprefix("/api/v1/")],
 )
-def test_environment_is_accepted_as_url_path_or_ids(agent: Cli, plane: Any, environment: str) -> None:
+def test_enroll_accepts_environment_as_url_path_or_ids(agent: Cli, plane: Any, environment: str) -> None:
     url = environment.format(url=plane.url)
 
     assert agent("enroll", "--url", plane.url, "--environment", url, "--token", TOKEN) == 0
@@ -198,7 +198,9 @@ def test_environment_is_accepted_as_url_path_or_ids(agent: Cli, plane: Any, envi
         ("../../x/y/z", "must be given as its URL, or"),
     ],
 )
-def test_invalid_environment_exits_2(agent: Cli, plane: Any, environment: str, message: str) -> None:
+def test_enroll_with_invalid_environment_argument_exits_2(
+    agent: Cli, plane: Any, environment: str, message: str
+) -> None:
     assert agent("enroll", "--url", plane.url, "--environment", environment, "--token", TOKEN) == 2
     assert message in agent.stderr
     assert plane.requests == []
@@ -289,7 +291,7 @@ def test_key_revoked_during_offer_stops_agent(agent: Cli, plane: Any) -> None:
         ),
     ],
 )
-def test_errors_print_message_and_set_exit_code(
+def test_failed_command_prints_reason_and_sets_exit_code(
     agent: Cli, arguments: tuple[str, ...], code: int, message: str
 ) -> None:
     assert agent(*arguments) == code
@@ -297,7 +299,7 @@ def test_errors_print_message_and_set_exit_code(
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "x", "nan"])
-def test_interval_override_must_be_positive(agent: Cli, seconds: str) -> None:
+def test_heartbeat_interval_override_must_be_positive(agent: Cli, seconds: str) -> None:
     with pytest.raises(SystemExit):
         agent("run", "--interval-override", seconds)
 
@@ -332,7 +334,7 @@ def test_capture_fails_when_running_bundle_was_removed(agent: Cli, plane: Any) -
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal_interrupts_wait(
+def test_stop_signal_interrupts_wait_between_heartbeats(
     agent: Cli, plane: Any, handlers: dict[int, Any], monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     agent.enroll()
@@ -343,7 +345,7 @@ def test_signal_interrupts_wait(
     assert len(plane.beats) == 1
 
 
-def test_sigterm_stops_process(plane: Any, tmp_path: Path) -> None:
+def test_sigterm_stops_agent_process_with_exit_code_0(plane: Any, tmp_path: Path) -> None:
     environment = {
         "PATH": os.environ["PATH"],
         "BYTEOR_API_BASE_URL": plane.url,

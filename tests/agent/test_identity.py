@@ -32,7 +32,7 @@ def test_error_does_not_quote_invalid_secret_value(value: str) -> None:
     assert "leak" not in "".join(traceback.format_exception_only(raised.value))
 
 
-def test_environment_variables_must_be_set_together() -> None:
+def test_agent_credential_variables_must_be_set_together() -> None:
     assert Credentials.from_environment({"PATH": "/bin", "BYTEOR_AGENT_ID": ""}) is None
     with pytest.raises(IdentityError, match="BYTEOR_API_BASE_URL is set but BYTEOR_AGENT_API_KEY is not"):
         Credentials.from_environment(VARIABLES | {"BYTEOR_AGENT_API_KEY": ""})
@@ -48,7 +48,7 @@ def test_environment_variables_must_be_set_together() -> None:
         ("https://h/byteor/", "https://h/byteor", "https://h"),
     ],
 )
-def test_base_url_parses_to_base_and_origin(text: str, base: str, origin: str) -> None:
+def test_parsed_base_url_has_no_trailing_slash_and_lower_case_origin(text: str, base: str, origin: str) -> None:
     assert BaseUrl.parse(text) == BaseUrl(base, origin)
 
 

@@ -137,7 +137,7 @@ def test_rotation_completes_after_crash_while_keys_are_stored(
     assert rotating.commands == []
 
 
-def test_new_key_is_retried_while_control_plane_is_unavailable(node: Any, rotating: Any) -> None:
+def test_first_use_of_new_key_is_retried_while_control_plane_is_unavailable(node: Any, rotating: Any) -> None:
     rotating.fail("GET", "0192-agent", *[rotating.reply(503)] * 2)
 
     node.agent(beats=5).run()
@@ -155,7 +155,7 @@ def test_old_key_is_used_when_new_key_is_rejected(node: Any, rotating: Any) -> N
     assert accepted(rotating) == [stored(node)[0]] != [API_KEY]
 
 
-def test_no_key_is_requested_when_disk_is_full(node: Any, rotating: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_agent_requests_no_new_key_when_disk_is_full(node: Any, rotating: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -181,7 +181,9 @@ def test_revoked_key_stops_agent(node: Any, rotating: Any) -> None:
         node.agent(beats=2).run()
 
 
-def test_connecting_completes_interrupted_rotation(node: Any, rotating: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_agent_completes_interrupted_key_rotation_when_it_connects(
+    node: Any, rotating: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(StateFolder, "promote_next_api_key", crash)
     with pytest.raises(Crash):
         node.agent(beats=1).run()
@@ -193,7 +195,7 @@ def test_connecting_completes_interrupted_rotation(node: Any, rotating: Any, mon
     assert stored(node) == (NEW_KEY, None)
 
 
-def test_promoting_without_next_key_keeps_current_key(tmp_path: Path, node: Any) -> None:
+def test_promoting_missing_next_key_keeps_current_key(tmp_path: Path, node: Any) -> None:
     node.state.promote_next_api_key()
 
     assert stored(node) == (API_KEY, None)

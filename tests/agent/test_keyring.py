@@ -7,7 +7,7 @@ from typing import Any
 from tests.agent.keys import OTHER_KEY, THIRD_KEY
 
 
-def test_key_set_is_fetched_once_for_unknown_key(node: Any, plane: Any) -> None:
+def test_offer_signed_with_unknown_key_refreshes_key_set_once(node: Any, plane: Any) -> None:
     node.settle()
     stale = plane.etag
     plane.rotate(OTHER_KEY)

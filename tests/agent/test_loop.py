@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 
-def test_interval_override_replaces_requested_interval(node: Any) -> None:
+def test_interval_override_replaces_heartbeat_interval_of_control_plane(node: Any) -> None:
     node.agent(beats=2, interval_s=0.25).run()
 
     assert (node.first_wait, node.waits) == (0.25, [0.25, 0.25])
 
 
-def test_failures_are_retried_with_doubled_delays_up_to_60_s(node: Any, plane: Any) -> None:
+def test_failed_heartbeats_are_retried_with_doubled_delays_up_to_60_s(node: Any, plane: Any) -> None:
     plane.fail("POST", "/heartbeat", *[plane.reply(500)] * 8, plane.reply(200, b"no json"), plane.reply(404))
 
     node.agent(beats=11).run()
@@ -39,7 +39,7 @@ def test_unreadable_heartbeat_response_is_retried(node: Any, plane: Any, body: A
     assert node.waits == [1.0, 29.5]
 
 
-def test_unknown_commands_and_members_of_responses_are_ignored(node: Any, plane: Any) -> None:
+def test_unknown_commands_and_response_members_are_ignored(node: Any, plane: Any) -> None:
     plane.commands = [{"kind": "dance"}]
     plane.offer("d1", surprise=1)
 

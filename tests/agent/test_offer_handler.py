@@ -193,7 +193,7 @@ def test_full_disk_fails_activation(node: Any, plane: Any, monkeypatch: pytest.M
     assert node.failure == "this host cannot run the pipeline: [Errno 28] No space left on device"
 
 
-def test_heartbeat_reports_failed_when_bundle_cannot_restart(node: Any, plane: Any) -> None:
+def test_heartbeat_has_status_failed_when_running_bundle_cannot_be_restarted(node: Any, plane: Any) -> None:
     config = plane.config | {"env": {"X": {"secret_ref": "X"}}}
     node.environment["X"] = "1"
     plane.offer("d1", built=plane.build("d1", config=config))

@@ -51,7 +51,7 @@ def test_input_and_output_are_stored_for_incidents(plane: Any, tmp_path: Path) -
     }
 
 
-def test_sample_enters_graph_at_first_ingress(plane: Any, tmp_path: Path) -> None:
+def test_sample_records_enter_graph_at_first_ingress(plane: Any, tmp_path: Path) -> None:
     kv = compile_plan(GRAPH).spec_kv
     assert kv is not None
     state = StateFolder(tmp_path)
@@ -111,7 +111,7 @@ def test_default_and_low_latency_profiles_apply_only_wait_strategy(plane: Any, p
     }
 
 
-def test_tuning_reports_isolated_cpu_or_reason_for_its_absence(plane: Any) -> None:
+def test_isolated_core_tuning_reports_cpu_or_why_process_could_not_be_moved(plane: Any) -> None:
     def refuse() -> int:
         raise PermissionError(1, "Operation not permitted")
 
@@ -123,7 +123,7 @@ def test_tuning_reports_isolated_cpu_or_reason_for_its_absence(plane: Any) -> No
     assert degraded["degraded"] == [{"setting": "cpu", "reason": "[Errno 1] Operation not permitted"}]
 
 
-def test_process_moves_to_first_isolated_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_agent_process_moves_to_first_isolated_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pinned: list[Any] = []
     monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cpus: pinned.append((pid, cpus)))
     isolated = tmp_path / "isolated"
@@ -137,7 +137,7 @@ def test_process_moves_to_first_isolated_cpu(tmp_path: Path, monkeypatch: pytest
     assert pinned == [(0, {2}), (0, {5})]
 
 
-def test_sample_accepts_one_payload_per_line(tmp_path: Path) -> None:
+def test_sample_file_may_contain_one_payload_per_line(tmp_path: Path) -> None:
     path = tmp_path / "sample"
     path.write_bytes(b'{"a":1}\r\n\n{"b":2}')
 
@@ -146,14 +146,14 @@ def test_sample_accepts_one_payload_per_line(tmp_path: Path) -> None:
     assert [(record.sequence, record.payload) for record in records] == [(1, b'{"a":1}'), (2, b'{"b":2}')]
 
 
-def test_sample_accepts_journal(tmp_path: Path) -> None:
+def test_sample_file_may_be_journal(tmp_path: Path) -> None:
     path = tmp_path / "sample"
     path.write_bytes(encode_journal([Record(9, 1, b"b"), Record(4, 2, b"a")]))
 
     assert read_sample(path) == (Record(4, 2, b"a"), Record(9, 1, b"b"))
 
 
-def test_invalid_sample_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_sample_file_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "sample"
     path.write_bytes(b"BYTJ\x09\x00\x00\x00")
 
@@ -166,7 +166,9 @@ def test_invalid_sample_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         read_sample(path)
 
 
-def test_resource_readings_are_plausible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resource_meter_returns_plausible_cpu_memory_and_disk_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     usage = resource_meter.ResourceMeter(tmp_path)
 
     readings = usage.read()

@@ -23,7 +23,7 @@ def draw_delays(error: Exception, failures: int = 0, *, agents: int = 1000) -> l
 
 
 @pytest.mark.parametrize("retry_after", [0.0, 1.0, 30.0, 61.0, 3600.0])
-def test_delays_are_spread_when_agents_share_retry_after(retry_after: float) -> None:
+def test_agents_with_same_retry_after_retry_at_different_times(retry_after: float) -> None:
     delays = draw_delays(ControlPlaneUnavailable("over the limit", retry_after))
 
     span = max(1.0, retry_after / 4)
@@ -35,21 +35,21 @@ def test_delays_are_spread_when_agents_share_retry_after(retry_after: float) -> 
 
 
 @pytest.mark.parametrize(("failures", "longest"), [(0, 1.0), (3, 8.0), (20, 60.0)])
-def test_delays_are_spread_without_retry_after(failures: int, longest: float) -> None:
+def test_retry_delays_are_spread_without_retry_after(failures: int, longest: float) -> None:
     delays = draw_delays(ControlPlaneUnavailable("no response"), failures)
 
     assert 0.1 * longest <= min(delays) < 0.2 * longest
     assert 0.9 * longest < max(delays) <= longest
 
 
-def test_short_retry_after_is_spread_widely_during_long_outage() -> None:
+def test_retry_delays_are_spread_widely_during_long_outage_despite_short_retry_after() -> None:
     delays = draw_delays(ControlPlaneUnavailable("not ready", 5.0), failures=6)
 
     assert min(delays) >= 5.0
     assert max(delays) - min(delays) > 40
 
 
-def test_default_jitter_spreads_delays_and_first_heartbeats() -> None:
+def test_default_jitter_spreads_retry_delays_and_first_heartbeats() -> None:
     delays = [Backoff().delay_s(ControlPlaneUnavailable("over the limit", 60.0)) for _ in range(200)]
     first_waits = [Backoff().spread_s(5.0) for _ in range(200)]
 

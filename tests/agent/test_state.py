@@ -17,7 +17,7 @@ def state(tmp_path: Path) -> StateFolder:
     return StateFolder(tmp_path / "a" / "state")
 
 
-def test_files_are_readable_only_by_owner(node: Any, plane: Any) -> None:
+def test_state_files_are_readable_only_by_owner(node: Any, plane: Any) -> None:
     plane.offer("d1")
     node.settle()
     with node.state.locked():
@@ -31,7 +31,7 @@ def test_files_are_readable_only_by_owner(node: Any, plane: Any) -> None:
     }
 
 
-def test_existing_folder_becomes_private(tmp_path: Path) -> None:
+def test_existing_state_folder_becomes_private(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
 
     StateFolder(tmp_path)
@@ -39,7 +39,7 @@ def test_existing_folder_becomes_private(tmp_path: Path) -> None:
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700
 
 
-def test_new_folder_is_empty(state: StateFolder) -> None:
+def test_new_state_folder_contains_no_data(state: StateFolder) -> None:
     assert state.identity() is None
     assert state.credentials() is None
     assert state.keys() is None
@@ -48,7 +48,7 @@ def test_new_folder_is_empty(state: StateFolder) -> None:
     assert state.capture(sha256(b"")) == {}
 
 
-def test_identity_without_stored_key_has_no_credentials(state: StateFolder) -> None:
+def test_agent_without_stored_key_has_no_credentials(state: StateFolder) -> None:
     state.save_identity(AgentIdentity("http://h", "a", "e", "n"))
     assert state.credentials() is None
 
@@ -61,7 +61,7 @@ def test_identity_without_stored_key_has_no_credentials(state: StateFolder) -> N
 
 @pytest.mark.parametrize("name", ["agent.json", "signing_keys.json", "progress.json"])
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff"])
-def test_error_names_damaged_file(state: StateFolder, name: str, content: bytes) -> None:
+def test_error_names_damaged_state_file(state: StateFolder, name: str, content: bytes) -> None:
     (state.folder / name).write_bytes(content)
 
     with pytest.raises(StateError, match=name):
@@ -81,7 +81,7 @@ def test_failed_write_keeps_old_file_and_leaves_no_partial_file(state: StateFold
     assert len(list((state.folder / "bundles").iterdir())) == 1
 
 
-def test_folder_is_locked_for_one_agent(state: StateFolder) -> None:
+def test_state_folder_can_be_locked_by_only_one_agent(state: StateFolder) -> None:
     with (
         state.locked(),
         pytest.raises(StateError, match="another agent is running"),
@@ -92,7 +92,7 @@ def test_folder_is_locked_for_one_agent(state: StateFolder) -> None:
         pass
 
 
-def test_inaccessible_folder_is_rejected(tmp_path: Path) -> None:
+def test_inaccessible_state_folder_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
     with pytest.raises(StateError, match="cannot be used"):

@@ -240,7 +240,7 @@ def test_incomplete_body_changes_nothing(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_stream_holds_no_database_connection_between_chunks() -> None:
+def test_streamed_response_holds_no_database_connection_between_chunks() -> None:
     def lines() -> Iterator[str]:
         for number in range(100):
             with connection.cursor() as cursor:

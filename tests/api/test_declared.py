@@ -47,7 +47,7 @@ def test_docstring_becomes_summary_and_description_of_operation() -> None:
     )
 
 
-def test_view_operations_come_from_declarations_methods_and_commands() -> None:
+def test_operations_of_view_are_collected_from_declarations_methods_and_commands() -> None:
     class Thing(Things):
         @Operation("drawThing", None)
         def draw(self, request: Any) -> None:
@@ -59,11 +59,11 @@ def test_view_operations_come_from_declarations_methods_and_commands() -> None:
     assert Things.operations.keys() == {"list", "poke"}
 
 
-def test_declared_actions_are_routed() -> None:
+def test_declared_view_actions_can_be_routed() -> None:
     assert route("things", Things, get="list", post="poke").name == "Things-list-poke"
 
 
-def test_undeclared_action_cannot_be_routed() -> None:
+def test_undeclared_view_action_cannot_be_routed() -> None:
     with pytest.raises(ImproperlyConfigured, match=r"Things\.undeclared needs an Operation"):
         route("things", Things, get="undeclared")
 

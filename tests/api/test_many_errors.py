@@ -58,13 +58,13 @@ def test_validation_cost_grows_at_most_linearly_with_errors(many: str) -> None:
     assert more_calls < 40_000
 
 
-def test_last_listed_error_states_total_number_of_too_many_unknown_fields() -> None:
+def test_last_listed_error_states_total_number_of_unknown_fields() -> None:
     error, _ = validate(MANY["unknown keys"](2_000))
 
     assert error.errors[-1].detail == "Unknown field. There are 2,000 unknown fields in total."
 
 
-def test_errors_stay_short_for_long_input() -> None:
+def test_errors_about_long_input_have_limited_length() -> None:
     error, _ = validate({"k" * 1_000_000: 1})
 
     for each in error.errors:
@@ -74,7 +74,7 @@ def test_errors_stay_short_for_long_input() -> None:
     assert len(InvalidInput("x" * 1_000_000).detail) == MAX_DETAIL
 
 
-def test_heartbeat_reports_first_unknown_fields() -> None:
+def test_heartbeat_error_lists_only_first_unknown_fields() -> None:
     with pytest.raises(InvalidInput) as raised:
         heartbeats.parse({f"k{i:05}": 1 for i in range(5_000)})
 
@@ -85,7 +85,7 @@ def test_heartbeat_reports_first_unknown_fields() -> None:
     assert raised.value.more_errors > 4_800
 
 
-def test_secret_scan_builds_pointers_only_for_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secret_scan_builds_json_pointers_only_for_found_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[object] = []
 
     def pointer(keys: object) -> str:
@@ -100,7 +100,7 @@ def test_secret_scan_builds_pointers_only_for_secrets(monkeypatch: pytest.Monkey
     assert len(configuration_checks._find_secrets([key, {"a": key}], "/env")) == len(built) == 2
 
 
-def test_secret_error_has_json_pointer() -> None:
+def test_error_about_secret_in_configuration_has_json_pointer() -> None:
     found = configuration_checks._find_secrets({"a/b": ["x", {"c": "-----BEGIN PRIVATE KEY-----"}]}, "/env")
 
     assert [error.pointer for error in found] == ["/env/a~1b/1/c"]

@@ -53,7 +53,7 @@ def test_pages_contain_existing_rows_once_while_rows_are_inserted(world: World) 
 
 
 @pytest.mark.parametrize(("query", "count"), [("", 50), ("?limit=1", 1), ("?limit=200", 200)])
-def test_page_size_is_limit_parameter_or_50_by_default(world: World, query: str, count: int) -> None:
+def test_limit_parameter_sets_page_size_which_is_50_by_default(world: World, query: str, count: int) -> None:
     grow(world, 220, "p")
 
     page = world.viewer.api.get(f"/api/v1/orgs/{world.organization.pk}/projects{query}").json()

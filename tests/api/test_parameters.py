@@ -17,7 +17,7 @@ EXTREME = ["9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59", "9999-12-31
 
 
 @pytest.mark.parametrize("moment", EXTREME)
-def test_time_outside_utc_range_is_refused(moment: str) -> None:
+def test_time_that_cannot_be_converted_to_utc_is_refused(moment: str) -> None:
     with pytest.raises(ValueError, match="time"):
         read_time(moment)
 
@@ -49,7 +49,7 @@ def test_read_only_field_is_refused_in_create_and_ignored_in_update(world: World
 
 
 @pytest.mark.django_db
-def test_next_cursor_returns_other_rows_and_is_null_on_last_page(world: World) -> None:
+def test_next_cursor_leads_to_other_rows_and_is_null_on_last_page(world: World) -> None:
     path = f"/api/v1/orgs/{world.organization.pk}/members"
     first = world.admin.api.get(f"{path}?limit=2").json()
 
@@ -60,7 +60,7 @@ def test_next_cursor_returns_other_rows_and_is_null_on_last_page(world: World) -
     assert last["next_cursor"] is None
 
 
-def test_openapi_document_is_generated_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_openapi_document_is_generated_once_for_all_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     generations: list[Any] = []
     get_schema = SchemaGenerator.get_schema
 

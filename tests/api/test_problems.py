@@ -79,7 +79,7 @@ def test_transient_database_error_returns_503_and_changes_nothing(
         (errors.Conflict("", retry_after=1), 3),
     ],
 )
-def test_retry_after_is_spread_evenly_and_never_below_minimum(error: errors.DomainError, span: int) -> None:
+def test_retry_after_header_adds_evenly_spread_delay_to_required_wait(error: errors.DomainError, span: int) -> None:
     random.seed(8)
     assert error.retry_after is not None
 
@@ -142,7 +142,9 @@ def test_existing_project_name_or_slug_returns_409(world: World, name: str, code
         (drf.ParseError(), 400, "invalid"),
     ],
 )
-def test_drf_errors_become_domain_errors_with_status_and_code(error: Exception, status: int, code: str) -> None:
+def test_drf_error_is_converted_to_domain_error_with_expected_status_and_code(
+    error: Exception, status: int, code: str
+) -> None:
     found = problems.as_domain_error(error)
 
     assert (found.status, found.reason) == (status, code)
@@ -184,7 +186,7 @@ def test_each_error_code_is_declared_once() -> None:
 
 
 @pytest.mark.parametrize("given", ["req-12345678", "A.b_c-" + "d" * 58])
-def test_valid_request_id_is_used(world: World, given: str) -> None:
+def test_valid_request_id_of_caller_is_returned_and_recorded(world: World, given: str) -> None:
     response = world.admin.api.post(projects(world), {"name": "billing"}, X_Request_ID=given)
 
     assert response["X-Request-ID"] == given
@@ -192,7 +194,7 @@ def test_valid_request_id_is_used(world: World, given: str) -> None:
 
 
 @pytest.mark.parametrize("given", ["", "short", "d" * 65, "with space", "new\nline", "ümlaut-und-mehr"])
-def test_invalid_request_id_is_replaced(world: World, given: str) -> None:
+def test_invalid_request_id_of_caller_is_replaced(world: World, given: str) -> None:
     response = world.admin.api.get("/api/v1/me", X_Request_ID=given)
 
     assert uuid.UUID(response["X-Request-ID"]).version == 7

@@ -32,7 +32,7 @@ _VALUES = st.recursive(
 
 
 @given(_VALUES)
-def test_joined_json_pieces_equal_standard_library_output(value: Any) -> None:
+def test_joined_json_pieces_equal_output_of_json_dumps(value: Any) -> None:
     for sort_keys in (False, True):
         expected = json.dumps(value, cls=JSONEncoder, sort_keys=sort_keys, separators=(",", ":"))
 
@@ -40,7 +40,7 @@ def test_joined_json_pieces_equal_standard_library_output(value: Any) -> None:
 
 
 @given(_VALUES)
-def test_renderer_output_equals_drf_output(value: Any) -> None:
+def test_renderer_writes_same_json_as_drf_renderer(value: Any) -> None:
     assert PausingJSONRenderer().render(value) == JSONRenderer().render(value)
 
 

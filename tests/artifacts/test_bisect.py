@@ -122,7 +122,7 @@ def test_exhaustive_bisect_detects_non_monotone_history(world: World) -> None:
     assert (found["outcome"], found["monotone"], found["first_bad"]) == ("found", False, str(versions[1].pk))
 
 
-def test_predicate_can_compare_output_with_another_replay(world: World) -> None:
+def test_bisect_can_search_for_output_that_differs_from_another_replay(world: World) -> None:
     versions = history(world, [GOOD, GOOD, BAD])
     artifact = ingested(world, incident(versions[0].spec_kv, quotes_in=journal([b'{"b": 1}'])))
     row = replays.request(artifact, environment=world.dev, version=versions[0], actor=world.operator.actor)
@@ -134,7 +134,7 @@ def test_predicate_can_compare_output_with_another_replay(world: World) -> None:
     assert found["predicate"] == {"output_differs_from": str(row.pk)}
 
 
-def test_version_with_incompatible_parameters_is_untestable(world: World) -> None:
+def test_version_that_cannot_use_captured_parameters_is_untestable(world: World) -> None:
     def version(op: str, extra: str) -> Version:
         stages = [{"id": "check", "op": op}, {"id": extra, "op": "identity"}]
         return world.version(content=plan(stages=stages))

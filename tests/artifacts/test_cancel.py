@@ -184,7 +184,7 @@ def test_hanging_dry_run_is_killed_and_retried(world: World, monkeypatch: pytest
     assert (row.status, row.result["egress"]["quotes_out"]["records"]) == ("succeeded", 1)
 
 
-def test_process_with_blocked_interpreter_is_killed_by_timer() -> None:
+def test_silence_timer_kills_child_process_with_blocked_interpreter() -> None:
     code = (
         "import re\nfrom byteor_cloud.captures import process\nprocess.SILENCE_S = 1\n"
         "parent = process._Parent()\nre.match(r'(a+)+$', 'a' * 60 + 'b')"
@@ -193,7 +193,7 @@ def test_process_with_blocked_interpreter_is_killed_by_timer() -> None:
         assert process.wait(PATIENCE_S) == -signal.SIGPROF
 
 
-def test_silence_timer_pauses_while_process_is_stopped() -> None:
+def test_silence_timer_pauses_while_child_process_is_paused() -> None:
     code = (
         "import sys\nfrom byteor_cloud.captures import process\nprocess.SILENCE_S = 1\n"
         "parent = process._Parent()\nparent.receive_request()\nsys.exit(7)"
@@ -209,7 +209,7 @@ def test_silence_timer_pauses_while_process_is_stopped() -> None:
         assert process.wait(PATIENCE_S) == 7
 
 
-def test_stopped_process_dies_with_its_parent() -> None:
+def test_paused_child_process_dies_with_its_parent() -> None:
     code = (
         "import os, signal, subprocess, sys, time\n"
         "child = subprocess.Popen([sys.executable, '-m', 'byteor_cloud.captures.process'], stdin=subprocess.PIPE,"
@@ -224,7 +224,7 @@ def test_stopped_process_dies_with_its_parent() -> None:
         wait_until(lambda: not lives(child))
 
 
-def test_process_exits_when_its_input_is_closed(tmp_path: Path) -> None:
+def test_child_process_exits_when_its_input_is_closed(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "byteor_cloud.captures.process"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
@@ -273,4 +273,4 @@ def test_child_process_that_requests_denied_side_effect_is_killed(
     monkeypatch.setattr(children, "Child", lambda *_, **__: child)
 
     with theirs, pytest.raises(children.ChildDied, match="not permitted"):
-        children.run_in_child({"kind": "replay"}, scratch=tmp_path, effects=DryRun())  # its ``perform`` would raise
+        children.run_in_child({"kind": "replay"}, scratch=tmp_path, effects=DryRun())  # DryRun.perform would raise

@@ -108,7 +108,7 @@ def test_highest_sequence_number_is_found_in_journal_and_trace(world: World) -> 
     assert code(get(world, artifact, f"/journal/quotes_in?sequence={2**64}")) == (400, "invalid")
 
 
-def test_record_whose_number_digits_change_in_json_includes_base64_payload(world: World) -> None:
+def test_journal_record_includes_base64_payload_if_json_would_change_its_digits(world: World) -> None:
     payloads = [b"0.30000000000000000001", b"1.10", b"0.5"]
     artifact = ingested(world, incident(world.version().spec_kv, quotes_in=journal(payloads)))
 
@@ -138,7 +138,7 @@ def test_journal_with_corrupt_first_record_cannot_be_read(world: World) -> None:
     assert code(get(world, artifact, "/journal/quotes_in")) == (409, "journal.broken")
 
 
-def test_folder_with_stale_index_is_rebuilt(world: World) -> None:
+def test_capture_folder_with_stale_index_is_rebuilt_for_next_request(world: World) -> None:
     artifact = ingested(world, incident(world.version().spec_kv))
     indexes_of(kept_folder(artifact))["quotes_in"].write_bytes(b"old")
     assert get(world, artifact, "/journal/quotes_in").status_code == 503
@@ -166,7 +166,7 @@ def test_reading_capture_returns_503_if_unpacking_is_busy_or_times_out(
     assert get(world, artifact, "/files").status_code == 200
 
 
-def test_missing_content_returns_404_and_unreadable_content_409(world: World) -> None:
+def test_listing_files_returns_404_if_capture_is_missing_and_409_if_unreadable(world: World) -> None:
     spec = world.version().spec_kv
     gone = ingested(world, incident(spec))
     odd = ingested(world, incident(spec, quotes_in=journal([b"{}"])))

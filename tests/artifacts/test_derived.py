@@ -60,7 +60,7 @@ def kept(world: World) -> set[Any]:
 
 @pytest.mark.django_db
 @pytest.mark.usefixtures("limited")
-def test_organization_keeps_its_most_recently_used_folders(world: World) -> None:
+def test_organization_over_limit_keeps_its_most_recently_used_capture_folders(world: World) -> None:
     other = World("other")
     theirs = ingested(other, capture(3, 0))
     first, second, third = (ingested(world, capture(3, number)) for number in range(1, 4))
@@ -100,7 +100,7 @@ def test_capture_larger_than_organization_limit_is_rejected(world: World, settin
 
 
 @pytest.mark.django_db
-def test_organization_keeps_at_most_64_folders(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_organization_keeps_at_most_64_capture_folders(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     assert derived.MAX_FOLDERS == 64
     monkeypatch.setattr(derived, "MAX_FOLDERS", 2)
     theirs = ingested(World("other"), incident(SPEC_KV))
@@ -112,7 +112,7 @@ def test_organization_keeps_at_most_64_folders(world: World, monkeypatch: pytest
 
 @pytest.mark.django_db
 @pytest.mark.usefixtures("limited")
-def test_full_host_deletes_only_folders_of_uploader_or_larger_organization(
+def test_full_host_deletes_capture_folders_only_of_uploader_or_larger_organization(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The host has space for 10 MiB. Three organizations upload captures of 1 and 2 MiB in an arbitrary order."""
@@ -168,7 +168,7 @@ def test_equal_captures_of_two_organizations_are_kept_separately(world: World) -
 
 
 @pytest.mark.django_db
-def test_cleanup_corrects_stored_sizes_and_deletes_unknown_folders(world: World) -> None:
+def test_cleanup_corrects_stored_folder_sizes_and_deletes_unknown_folders(world: World) -> None:
     kept_one, lost = (ingested(world, incident(SPEC_KV, quotes_in=journal([b"%d" % n]))) for n in range(2))
     size = kept_one.derived_bytes
     root = Path(settings.CONFIG.data_dir, "captures")
@@ -193,7 +193,7 @@ def test_cleanup_corrects_stored_sizes_and_deletes_unknown_folders(world: World)
 
 
 @pytest.mark.usefixtures("limited")
-def test_concurrent_ingests_respect_limits_and_store_correct_sizes(
+def test_concurrent_ingests_respect_folder_limits_and_store_correct_sizes(
     concurrently: Race, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(derived, "MAX_SHARES", 1)
@@ -211,7 +211,7 @@ def test_concurrent_ingests_respect_limits_and_store_correct_sizes(
     assert all(len(kept(world)) == 2 for world in worlds)
 
 
-def test_reads_during_folder_deletion_return_200_or_503(concurrently: Race) -> None:
+def test_reading_capture_during_deletion_of_its_folder_returns_200_or_503(concurrently: Race) -> None:
     world = World("acme")
     artifact = ingested(world, incident(SPEC_KV))
     path = world.path(rest=f"/artifacts/{artifact.pk}/files")
@@ -236,7 +236,9 @@ def test_reads_during_folder_deletion_return_200_or_503(concurrently: Race) -> N
 
 
 @pytest.mark.django_db(transaction=True)
-def test_running_server_cleans_up_regularly(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_server_regularly_deletes_leftovers_and_folders_of_deleted_artifacts(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert cleaning.EVERY_S + data_folders.LEFTOVER_S < 3600
     monkeypatch.setattr(cleaning, "EVERY_S", 0.01)
     ingested(world, incident(SPEC_KV))

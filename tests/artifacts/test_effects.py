@@ -97,7 +97,7 @@ def test_http_post_fails_if_response_headers_do_not_arrive_within_timeout(
         assert not whole.is_set()
 
 
-def test_response_body_is_not_read(executor: Executor) -> None:
+def test_http_post_does_not_wait_for_end_of_response_body(executor: Executor) -> None:
     whole = threading.Event()
 
     def endless(handler: BaseHTTPRequestHandler) -> None:
@@ -193,7 +193,7 @@ def _ended(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
-def test_total_time_of_side_effects_is_limited(tmp_path: Path) -> None:
+def test_total_side_effect_time_of_replay_is_limited(tmp_path: Path) -> None:
     executor = Executor(POLICY, tmp_path, "r", until=time.monotonic() - 1)
 
     with pytest.raises(EffectFailed, match="took too long in total"):

@@ -117,7 +117,7 @@ def test_execute_replay_waits_for_two_approvers_when_required(world: World, rece
     assert status_and_error(replay) == ("succeeded", None)
 
 
-def test_captured_allowlist_can_deny_side_effects(world: World, receiver: Receiver) -> None:
+def test_side_effects_outside_captured_allowlist_are_denied(world: World, receiver: Receiver) -> None:
     config = {"s0": {"allowlist": [f"{receiver.origin}/hook/only"]}}
     replay = request_replay(world, capture_incident(world, receiver, stage_config=config))
 
@@ -190,7 +190,7 @@ def test_dry_run_refuses_approval_credential(world: World, receiver: Receiver) -
     assert response.json()["errors"][0]["pointer"] == "/approval"
 
 
-def test_decision_must_name_exactly_one_deployment_or_replay(world: World, receiver: Receiver) -> None:
+def test_approval_decision_must_name_exactly_one_deployment_or_replay(world: World, receiver: Receiver) -> None:
     without = request_replay(world, capture_incident(world, receiver))
     deployment = world.deployment(world.bundle(world.staging)) if world.agent(world.staging) else None
     assert deployment is not None

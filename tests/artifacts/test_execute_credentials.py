@@ -47,7 +47,7 @@ def test_unused_credential_permits_identical_replay(world: World, receiver: Rece
     refused(post_replay(world, artifact, approval=credential), 409, "approval.used")
 
 
-def test_credential_is_checked_even_in_dev(world: World, receiver: Receiver) -> None:
+def test_malformed_approval_credential_is_refused_even_in_dev(world: World, receiver: Receiver) -> None:
     artifact = capture_incident(world, receiver)
 
     refused(post_replay(world, artifact, approval="a.b"), 400, "approval.malformed", replays_before=0)

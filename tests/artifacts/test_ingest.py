@@ -83,7 +83,7 @@ def test_bundle_without_matching_version_is_verified(world: World) -> None:
     assert artifact.spec_hash == compile_plan(PLAN).spec_hash
 
 
-def test_unknown_keys_and_files_are_accepted(world: World) -> None:
+def test_bundle_with_unknown_keys_and_files_is_verified(world: World) -> None:
     files = files_of(SPEC_KV, **{"more/notes.txt": b"x"})
     files["runtime.json"] = b'{"crate": {"name": "n", "version": "1", "more": 1}, "more": null}'
 
@@ -195,7 +195,7 @@ def test_ingest_of_deleted_artifact_does_nothing(world: World, run_jobs: Callabl
     assert AuditEvent.objects.filter(action__in=["artifact.verify", "artifact.reject"]).count() == 0
 
 
-def test_unordered_journals_are_replayed_and_egress_journal_is_refused(world: World) -> None:
+def test_unordered_ingress_journals_can_be_replayed_but_egress_journal_cannot(world: World) -> None:
     """In ``web``, times decrease and a sequence number repeats. In ``app``, sequence numbers decrease.
 
     The egress ``clean`` also has a journal.

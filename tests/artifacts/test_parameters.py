@@ -72,7 +72,7 @@ def test_other_version_gets_missing_parameters_from_its_newest_config_bundle(wor
     assert [step["dropped"] for step in traced["records"][0]["steps"]] == [None, "schema"]
 
 
-def test_replays_without_differences_name_stages_without_parameters(world: World) -> None:
+def test_successful_replays_name_stages_that_had_no_parameters(world: World) -> None:
     first, renamed = version(world, "check"), version(world, "renamed")
     artifact = ingested(world, incident(first.spec_kv, expected=frames(*EVERYTHING)))
 
@@ -90,7 +90,7 @@ def test_replays_without_differences_name_stages_without_parameters(world: World
         assert f"Stage {said.format(stage)}" in page.context["still"]["panels"][0]["lead"]
 
 
-def test_bisect_lists_stages_without_parameters(world: World) -> None:
+def test_bisect_lists_stages_without_parameters_for_each_version(world: World) -> None:
     first = version(world, "check")
     version(world, "check", "new")
     artifact = ingested(world, incident(first.spec_kv, stage_config=CHECK))
@@ -113,7 +113,9 @@ def test_bisect_lists_stages_without_parameters(world: World) -> None:
     assert [each["no_parameters"] for each in earlier["versions"]] == [[], []]
 
 
-def test_approval_covers_fallback_bundle_and_its_allowlist_applies(world: World, receiver: Receiver) -> None:
+def test_replay_approval_covers_fallback_config_bundle_whose_allowlist_applies(
+    world: World, receiver: Receiver
+) -> None:
     environment = create_environment(world)
     artifact = capture_incident(world, receiver, environment)
     other = create_version(world, environment, f"http_post:{receiver.origin}/hook", "identity")

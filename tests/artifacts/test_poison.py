@@ -279,7 +279,7 @@ def test_upload_is_rejected_if_its_check_repeatedly_raises_unexpected_error(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_upload_lost_by_blob_store_is_not_rejected(world: World) -> None:
+def test_upload_whose_blob_was_lost_is_not_rejected(world: World) -> None:
     agent, api = world.agent()
     made = upload(api, agent, incident(SPEC_KV), kind="incident_bundle").json()
     blobs.delete(made["content_hash"])

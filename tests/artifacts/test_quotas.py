@@ -278,7 +278,7 @@ def test_enrollment_draft_and_upload_without_quotas_need_one_quota_query_each(wo
 # -- usage ----------------------------------------------------------------------------------------------------------
 
 
-def test_usage_contains_all_counters_before_and_after_they_are_summed(
+def test_usage_is_complete_before_and_after_its_counters_are_summed(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit(world, agents=10)
@@ -338,7 +338,7 @@ def test_usage_keeps_current_and_12_previous_months(world: World) -> None:
     assert not UseCount.objects.filter(since=months[13]).exists()
 
 
-def test_environment_deletion_frees_quotas_except_daily_captures_and_purge_deletes_counters(world: World) -> None:
+def test_deleted_environment_uses_no_quota_except_daily_captures_and_purge_deletes_counters(world: World) -> None:
     limit(world, agents=1, drafts=1)
     agent, api = world.agent()
     assert upload(api, agent, b"bytes", kind="incident_bundle").status_code == 201
@@ -360,7 +360,7 @@ def test_environment_deletion_frees_quotas_except_daily_captures_and_purge_delet
     assert read(world)["used"]["drafts"] == 0
 
 
-def test_heartbeat_counts_survive_database_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heartbeats_counted_during_database_failure_are_stored_later(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeats, "COUNTED_EVERY_S", 0.0)
     one, two = uuid7(), uuid7()
     written: list[dict[str, int]] = []

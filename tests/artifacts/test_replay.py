@@ -84,7 +84,7 @@ def test_identity_replay_reproduces_its_input(world: World) -> None:
     assert list(actions) == ["replay.request", "replay.start", "replay.succeed"]
 
 
-def test_check_drops_nonconforming_records_by_default(world: World) -> None:
+def test_dataguard_check_drops_nonconforming_records_by_default(world: World) -> None:
     version = world.version()
     artifact = ingested(world, incident(version.spec_kv, stage_config=CHECK))
 
@@ -107,7 +107,7 @@ def test_redaction_writes_canonical_json(world: World) -> None:
     assert (result["egress"], result["divergence"]) == (egress(*outputs), None)
 
 
-def test_fused_op_checks_before_redacting(world: World) -> None:
+def test_dataguard_fused_checks_records_before_redacting_them(world: World) -> None:
     stages = [{"id": "both", "op": "dataguard_fused"}]
     version = world.version(content=plan(stages=stages))
     config = {"both": {"schema": {"type": "object", "required": ["card"]}, "rules": ["card:drop"]}}
@@ -148,7 +148,7 @@ def test_replay_diverges_if_output_differs_from_expected_output(world: World) ->
     assert AuditEvent.objects.filter(action="replay.diverge").count() == 1
 
 
-def test_last_n_replays_only_last_records(world: World) -> None:
+def test_last_n_option_limits_replay_to_last_records(world: World) -> None:
     version = world.version(content=IDENTITY)
     artifact = ingested(world, incident(version.spec_kv, expected=frames(*EVERYTHING)))
 
@@ -267,7 +267,7 @@ def refused(response: Any, status: int, code: str) -> None:
     assert not AuditEvent.objects.filter(action="replay.request").exists()
 
 
-def test_replay_without_matching_version_is_refused(world: World) -> None:
+def test_replay_is_refused_if_no_version_in_environment_has_captured_spec(world: World) -> None:
     world.version()
     spec_kv = world.version(world.staging, IDENTITY).spec_kv
     artifact = ingested(world, incident(spec_kv))
@@ -371,7 +371,7 @@ def test_dry_run_is_repeated_after_its_worker_is_killed(world: World, monkeypatc
     assert AuditEvent.objects.filter(action="replay.start").count() == 1
 
 
-def test_replay_fails_after_its_last_attempt(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replay_fails_when_its_job_gives_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     version = world.version()
     artifact = ingested(world, incident(version.spec_kv))
     request_replay(world, artifact)
@@ -396,7 +396,7 @@ def test_replay_fails_after_its_last_attempt(world: World, monkeypatch: pytest.M
     assert AuditEvent.objects.filter(action="replay.fail").count() == 1
 
 
-def test_replay_audit_contains_posture(world: World) -> None:
+def test_replay_audit_contains_posture_of_environment(world: World) -> None:
     version = world.version(world.prod)
     agent, api = world.agent(world.prod)
     incidents.upload(api, agent, incident(version.spec_kv), kind="incident_bundle")

@@ -104,7 +104,9 @@ def test_blobs_of_purged_environment_are_deleted(world: World) -> None:
     assert [_is_stored(content_hash) for content_hash in hashes] == [False, False]
 
 
-def test_referenced_deploy_bundle_is_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deletion_of_unreferenced_blobs_keeps_referenced_deploy_bundle(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world.agent()
     deployment = world.deployment(world.bundle())
     run_jobs()
@@ -167,7 +169,7 @@ def _is_listed(content_hash: str) -> bool:
     return UnreferencedBlob.objects.filter(pk=content_hash).exists()
 
 
-def test_listed_blob_is_kept_if_referenced_again(world: World) -> None:
+def test_unreferenced_blob_is_kept_if_referenced_again_before_its_deletion(world: World) -> None:
     content_hash = "sha256:" + hashlib.sha256(b"late").hexdigest()
     blobs.put(content_hash, b"late")
     UnreferencedBlob.objects.create(content_hash=content_hash)

@@ -60,7 +60,7 @@ def test_artifact_in_bucket_replays_to_expected_result(world: World) -> None:
     assert not folder.exists()
 
 
-def test_four_workers_produce_equal_results(concurrently: Race) -> None:
+def test_four_concurrent_workers_produce_equal_replay_results(concurrently: Race) -> None:
     world = World("acme")
     artifact = captured(world)
     for _ in range(4):

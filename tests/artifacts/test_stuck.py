@@ -91,7 +91,7 @@ def events() -> list[str]:
 # -- reasons
 
 
-def test_artifact_reports_dead_letter_as_reason(stuck: Stuck) -> None:
+def test_unchecked_artifact_reports_that_its_check_failed_permanently(stuck: Stuck) -> None:
     (reason,) = stuck.reasons()
 
     assert reason["code"] == "check_failed"
@@ -101,7 +101,7 @@ def test_artifact_reports_dead_letter_as_reason(stuck: Stuck) -> None:
     assert "Waiting to be checked. The job artifacts.ingest failed permanently" in page.content.decode()
 
 
-def test_artifact_reports_outage_as_reason_while_it_lasts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unchecked_artifact_reports_outage_that_delays_its_check(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     stuck = Stuck(world, monkeypatch, Unavailable("The blob store is not reachable."))
 
     (reason,) = stuck.reasons()
@@ -151,7 +151,7 @@ def test_repeated_upload_requeues_check_that_failed_with_error(stuck: Stuck) -> 
     assert not ProcrastinateJob.objects.exists()
 
 
-def test_repeated_upload_requeues_lost_check(stuck: Stuck) -> None:
+def test_repeated_upload_requeues_check_whose_job_was_lost(stuck: Stuck) -> None:
     ProcrastinateJob.objects.all().delete()
 
     stuck.upload()
@@ -226,7 +226,7 @@ def test_repeated_upload_changes_nothing_while_store_is_unavailable(
     assert (events(), ProcrastinateJob.objects.get().status) == (["artifact.receive"], "failed")
 
 
-def test_retry_in_console_of_job_without_lock_checks_artifact(stuck: Stuck) -> None:
+def test_ingest_job_without_lock_can_be_retried_in_console(stuck: Stuck) -> None:
     with connection.cursor() as cursor:
         cursor.execute("UPDATE procrastinate_jobs SET lock = NULL")  # older releases enqueued jobs without a lock
     signed_in(stuck.world.operator.user).post(act(ProcrastinateJob.objects.get(), "retry"), YES)
@@ -266,7 +266,7 @@ def test_deleted_scratch_and_capture_folders_are_recreated(world: World) -> None
 
 
 @pytest.mark.parametrize("rest", ["/files", "/files?path=journal/quotes_in.bin", "/journal/quotes_in"])
-def test_capture_with_deleted_files_is_rebuilt(world: World, rest: str) -> None:
+def test_deleted_files_of_capture_folder_are_rebuilt_when_read(world: World, rest: str) -> None:
     artifact = ingested(world, incident(world.version().spec_kv))
     folder = kept_folder(artifact)
     (folder / "list.json").unlink()
@@ -278,7 +278,9 @@ def test_capture_with_deleted_files_is_rebuilt(world: World, rest: str) -> None:
     assert b"".join(response)
 
 
-def test_missing_local_file_is_not_reported_as_missing_blob(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_local_file_returns_503_instead_of_missing_blob_error(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     artifact = ingested(world, incident(world.version().spec_kv))
     remove_folders()
 
@@ -294,7 +296,7 @@ def test_missing_local_file_is_not_reported_as_missing_blob(world: World, monkey
     assert not jobs.is_outage(NotStored("gone"))
 
 
-def test_missing_content_returns_404(world: World) -> None:
+def test_download_of_artifact_whose_blob_is_missing_returns_404(world: World) -> None:
     artifact = ingested(world, incident(world.version().spec_kv))
     blobs.delete(artifact.content_hash)
     page = f"{row_page(artifact).removesuffix('change/')}content/"
@@ -303,7 +305,7 @@ def test_missing_content_returns_404(world: World) -> None:
     assert (world.operator.api.get(path).status_code, console.get(page).status_code) == (404, 404)
 
 
-def test_content_returns_503_while_store_is_unavailable(world: World, store: Path) -> None:
+def test_download_of_artifact_returns_503_while_blob_store_is_unavailable(world: World, store: Path) -> None:
     artifact = ingested(world, incident(world.version().spec_kv))
     derived.delete(artifact)
     page = f"{row_page(artifact).removesuffix('change/')}content/"
@@ -314,7 +316,7 @@ def test_content_returns_503_while_store_is_unavailable(world: World, store: Pat
     assert (world.operator.api.get(path).status_code, console.get(page).status_code) == (503, 503)
 
 
-def test_console_page_contacts_unavailable_store_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_artifact_page_contacts_unavailable_blob_store_only_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     artifact = ingested(world, incident(world.version().spec_kv, quotes_in=journal([b"{}"])))
     derived.delete(artifact)
     requested: list[str] = []

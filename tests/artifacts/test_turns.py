@@ -147,7 +147,7 @@ def become_long(turns: Watched, lane: JobLane, *, waiting: int = 0) -> None:
     wait_until(has_moved)
 
 
-def test_long_replays_leave_place_for_short_replay(turns: Watched) -> None:
+def test_short_replay_finishes_while_two_long_replays_run(turns: Watched) -> None:
     ann, elsewhere, other = World("ann"), World("elsewhere"), World("other")
     one, two = endless(ann, elsewhere)
     short_capture = capture(other)

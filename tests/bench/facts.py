@@ -10,7 +10,7 @@ from tests.bench.results import Row, ratio
 from tests.bench.serving import analyze, server, store_fleet
 
 LARGE, SMALL, MOST_QUERIES = 100_000, 1000, 10
-INTERVAL_S = 3600  # seconds, so many that the agents' liveness does not change without heartbeats
+INTERVAL_S = 3600  # seconds; long enough that no agent's liveness changes during the benchmark
 PAGES = {
     "all": "/agents?limit=50",
     "stale": "/agents?liveness=stale&limit=200",

@@ -329,7 +329,8 @@ class Tenants:
     def rows_for(self, label: str, name: str) -> list[Any]:
         """Return rows of acme's trading project, of acme itself or of its viewer, whose state permits the act.
 
-        Returns one row, and more if the act requires other permissions in prod or on rows of an organization itself.
+        Returns one row. If the act requires other permissions in prod or on rows of an organization itself, also
+        returns a row of that kind.
         """
         admin, rule = site.get_model_admin(MODELS[label]), ACTS[label, name]
         applies = next(each for each in admin.acts if each.name == name).applies

@@ -67,7 +67,7 @@ def url_names() -> set[str]:
     return found
 
 
-def test_every_table_act_and_page_has_access_rule() -> None:
+def test_access_tests_have_rule_for_every_console_table_act_and_page() -> None:
     acts = {(model._meta.label_lower, each.name) for model, admin in site._registry.items() for each in admin.acts}
     standard = {f"{label.replace('.', '_')}_{kind}" for label in MODELS for kind in ROW_PAGES}
 
@@ -99,7 +99,7 @@ def assert_refused(response: Any, before: str | None = None) -> None:
     assert before is None or writes() == before, context
 
 
-def test_lists_show_exactly_permitted_rows(tenants: Tenants) -> None:
+def test_lists_show_exactly_rows_person_may_see(tenants: Tenants) -> None:
     for person in [*tenants.home, tenants.abroad[-1]]:
         for label, model in MODELS.items():
             response = tenants.send(person, table(model), whole=person.name in LEAST)
@@ -117,7 +117,7 @@ def test_lists_show_exactly_permitted_rows(tenants: Tenants) -> None:
             assert offered == {name for name in several if person.may_act_somewhere(label, name)}, (person.name, label)
 
 
-def test_searches_and_choices_exclude_rows_of_other_tenants(tenants: Tenants) -> None:
+def test_search_results_and_form_choices_exclude_rows_person_may_not_see(tenants: Tenants) -> None:
     stranger = tenants.abroad[-1]
     for label, model in MODELS.items():
         theirs = next(row for row in tenants.rows[label] if not stranger.sees(row))
@@ -317,7 +317,7 @@ def test_access_tests_detect_missing_check_of_every_page_closed_to_viewers(
             assert next(wrongly_accepted(tenants, forbidden_pages(tenants, name)), None), name
 
 
-def test_acts_on_listed_rows_do_not_change_forbidden_rows(tenants: Tenants) -> None:
+def test_bulk_acts_do_not_change_rows_person_may_not_act_on(tenants: Tenants) -> None:
     viewer, guest, _, lowered, _ = tenants.home
     for model, admin in site._registry.items():
         label = model._meta.label_lower
@@ -350,7 +350,7 @@ def test_table_buttons_lead_only_to_permitted_acts(tenants: Tenants) -> None:
                 assert_shows_nothing_else(person, tenants, response)
 
 
-def test_additional_pages_require_their_permission(tenants: Tenants) -> None:
+def test_pages_that_django_admin_does_not_provide_require_their_permission(tenants: Tenants) -> None:
     for name, rule in PAGES.items():
         assert list(wrongly_accepted(tenants, forbidden_pages(tenants, name))) == []
         for url in addresses_of(tenants, name):

@@ -82,7 +82,9 @@ def test_approval_of_first_deployment_shows_everything_as_new(world: World) -> N
         ("viewer", None, []),
     ],
 )
-def test_offered_decisions_depend_on_person(world: World, who: str, decide: set[str] | None, acts: list[str]) -> None:
+def test_approval_page_offers_only_decisions_that_person_may_make(
+    world: World, who: str, decide: set[str] | None, acts: list[str]
+) -> None:
     (deployment,) = waiting(world)
     approval = approval_of(deployment)
     client = signed_in(getattr(world, who).user)
@@ -111,7 +113,7 @@ def test_person_who_decided_sees_that_others_must_decide(world: World) -> None:
     assert summary["moving"] is True
 
 
-def test_decided_approval_stops_updating(world: World) -> None:
+def test_page_of_decided_approval_stops_updating(world: World) -> None:
     (deployment,) = waiting(world)
     approval = approval_of(deployment)
     approvals.decide(approval, decision="deny", user=world.reviewer.user, comment="no", actor=world.reviewer.actor)
@@ -126,7 +128,7 @@ def test_decided_approval_stops_updating(world: World) -> None:
 # -- isolation and escaping -------------------------------------------------------------------------------------------
 
 
-def test_live_fragment_of_another_tenants_row_is_not_found(world: World, other: World, client: Client) -> None:
+def test_live_update_of_another_tenants_row_is_not_found(world: World, other: World, client: Client) -> None:
     (deployment,) = waiting(world)
     rows = (deployment, approval_of(deployment))
 
@@ -151,7 +153,7 @@ def test_viewer_sees_neither_approval_credential_nor_acts(world: World) -> None:
         assert "/act/" not in page.text
 
 
-def test_untrusted_text_is_escaped(world: World, run_jobs: Callable[[], int]) -> None:
+def test_approval_and_deployment_pages_escape_untrusted_text(world: World, run_jobs: Callable[[], int]) -> None:
     agent, api = world.agent(world.prod, "edge")
     Agent.objects.filter(pk=agent.pk).update(name=NASTY)
     bundle = world.bundle(world.prod, NASTY[:200], env={"A": NASTY})

@@ -159,7 +159,7 @@ def test_preview_updates_while_form_is_filled_in(world: World) -> None:
     assert not Deployment.objects.exists()
 
 
-def test_obstacles_are_shown_and_prevent_request_by_operator(world: World) -> None:
+def test_preview_shows_obstacles_that_prevent_operator_from_deploying(world: World) -> None:
     Environment.objects.filter(pk=world.dev.pk).update(settings={"freeze_windows": [NOW]})
     world.agent()
     bundle = world.bundle()
@@ -236,7 +236,7 @@ def test_deployment_forms_require_permission_in_same_organization(world: World, 
     assert not Deployment.objects.exists()
 
 
-def test_too_few_approvers_are_reported(world: World) -> None:
+def test_person_is_told_when_too_few_people_can_approve_deployment(world: World) -> None:
     world.prod.settings = {"required_approvals": 5}
 
     said = describe_consent(world.prod, world.operator.user.email)

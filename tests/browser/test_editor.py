@@ -182,7 +182,7 @@ def test_syntax_error_is_shown_at_its_line(world: World, page: Page) -> None:
     assert (draft.plan.value, draft.revision) == (PLAN, 1)
 
 
-def test_conflicting_edits_are_kept_until_person_chooses_one(
+def test_conflicting_draft_edits_are_both_kept_until_person_chooses_one(
     world: World, open_page: Callable[..., Page], shot: Callable[[Page, str], object]
 ) -> None:
     draft = new_draft(world, PLAN)
@@ -218,7 +218,7 @@ def test_conflicting_edits_are_kept_until_person_chooses_one(
     assert Version.objects.count() == 0
 
 
-def test_viewer_sees_saved_plan_without_compiling(world: World, page: Page) -> None:
+def test_viewer_sees_saved_plan_and_diagnostics_but_cannot_edit_or_compile(world: World, page: Page) -> None:
     broken = plan(stages=[{"id": "decode", "op": "nonsense"}])
     draft = new_draft(world, broken)
     sign_in(page, world.viewer.user)

@@ -59,7 +59,7 @@ def panel(page: Any, title: str) -> dict[str, Any]:
     return dict(found)
 
 
-def test_small_fleet_has_agent_cells_and_large_fleet_has_only_bars(
+def test_environment_page_shows_cells_for_agents_of_small_but_not_large_fleet(
     world: World, other: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both pages have the same bars. Each part of a bar links to a list with as many agents as the part counts."""

@@ -31,7 +31,7 @@ def stored(environment: Environment) -> dict[str, Any]:
     return dict(environment.settings)
 
 
-def test_only_changed_settings_are_stored(world: World) -> None:
+def test_settings_form_stores_only_changed_settings(world: World) -> None:
     client = signed_in(world.project_admin.user)
 
     answer = sent(client, world.dev, "settings", filled_in(world.dev, agent_timeout_s=60, freeze_windows=[NOW]))

@@ -35,7 +35,7 @@ def test_agent_page_explains_state_and_next_events(world: World) -> None:
     assert "Wave 1 of quotes/bundle-1 ends" in page.text
 
 
-def test_text_from_agent_is_escaped(world: World) -> None:
+def test_agent_page_escapes_failure_text_reported_by_agent(world: World) -> None:
     ((agent, api),) = stories.fleet(world, 1)
     stories.offered(world, world.bundle())
     report(api, agent, "failed", detail="<script>alert(1)</script>")
@@ -47,7 +47,7 @@ def test_text_from_agent_is_escaped(world: World) -> None:
     assert "<script>alert" not in page.text
 
 
-def test_explanation_is_absent_from_environment_deployment_and_bundle_pages(world: World) -> None:
+def test_environment_deployment_and_bundle_pages_contain_no_agent_explanation(world: World) -> None:
     deployment = stories.active(world, world.bundle(), stories.fleet(world, 1))
     console = signed_in(superuser())
 
@@ -57,7 +57,7 @@ def test_explanation_is_absent_from_environment_deployment_and_bundle_pages(worl
         assert "Why the agent runs its bundle" not in page.text
 
 
-def test_query_count_does_not_depend_on_fleet_size(world: World) -> None:
+def test_agent_page_query_count_does_not_depend_on_fleet_size(world: World) -> None:
     agents = stories.fleet(world, 2)
     stories.active(world, world.bundle(), agents)
     console, counts = signed_in(world.viewer.user), []

@@ -157,7 +157,7 @@ def test_list_links_keep_scope(world: World) -> None:
     assert client.get(new).context["form"].initial["environment"] == scope
 
 
-def test_act_on_listed_rows_respects_scope(world: World) -> None:
+def test_bulk_act_changes_only_rows_in_scope_of_list(world: World) -> None:
     made = fill(world)
     client, other = signed_in(world.operator.user), f"{table(Agent)}?in={world.dev.pk}"
     form = {"action": "drain", "_selected_action": str(made.agent.pk), "_confirm": "yes", "comment": ""}
@@ -171,7 +171,7 @@ def test_act_on_listed_rows_respects_scope(world: World) -> None:
     assert made.agent.drained_at is not None
 
 
-def test_invisible_scope_is_not_found(world: World, other: World) -> None:
+def test_unknown_or_forbidden_scope_is_not_found(world: World, other: World) -> None:
     """Each page responds alike if the scope is unknown, malformed, deleted or in another organization."""
     client = signed_in(world.admin.user)
     gone = world.environment("dev", "gone")
@@ -197,7 +197,7 @@ def test_invisible_scope_is_not_found(world: World, other: World) -> None:
     assert client.get("/admin/").status_code == 200  # the session contains none of these scopes
 
 
-def test_row_page_has_scope_of_row(world: World) -> None:
+def test_scope_parameter_does_not_change_scope_of_row_page(world: World) -> None:
     made = fill(world)
     client, scope = signed_in(world.operator.user), made.deployment.environment
 
@@ -212,7 +212,7 @@ def test_row_page_has_scope_of_row(world: World) -> None:
     assert {url.rpartition("in=")[2] for _, _, url in related} == {str(scope.pk)}
 
 
-def test_overview_remembers_scope(world: World) -> None:
+def test_overview_opens_with_last_used_scope(world: World) -> None:
     made = fill(world)
     client, scope = signed_in(world.operator.user), str(made.deployment.environment_id)
 
@@ -238,7 +238,7 @@ def test_overview_remembers_scope(world: World) -> None:
     assert client.get("/admin/").status_code == 200
 
 
-def test_switcher_query_count_does_not_depend_on_number_of_organizations(world: World) -> None:
+def test_scope_switcher_query_count_does_not_depend_on_number_of_organizations(world: World) -> None:
     client = signed_in(superuser())
 
     def cost(query: dict[str, str]) -> tuple[int, Any]:
@@ -278,7 +278,7 @@ def test_switcher_query_count_does_not_depend_on_number_of_organizations(world: 
 # -- titles and the menu ------------------------------------------------------------------------------------------
 
 
-def test_titles_use_product_terms(world: World) -> None:
+def test_page_titles_use_product_terms_and_contain_no_ids(world: World) -> None:
     made = fill(world)
     fill_operators_tables()
     client, wrong = signed_in(superuser()), []

@@ -61,7 +61,7 @@ def test_agent_without_history_has_no_timeline(world: World) -> None:
 
 
 @pytest.mark.browser
-def test_timeline_renders_in_browser(world: World, page: Page, shot: Callable[..., None]) -> None:
+def test_history_timeline_renders_in_browser(world: World, page: Page, shot: Callable[..., None]) -> None:
     agent = agent_with_history(world)
     sign_in(page, world.viewer.user)
 

@@ -58,7 +58,7 @@ def test_person_over_rate_limit_sees_when_to_retry(
     assert page.url.endswith(row_page(deployment))
 
 
-def test_live_updates_continue_after_rate_limit_pause(
+def test_live_updates_continue_when_rate_limit_permits_them_again(
     world: World, page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fleet(world, 1)

@@ -52,7 +52,9 @@ def related(client: Client, url: str) -> dict[str, str]:
     return dict(found)
 
 
-def test_numbers_outside_still_part_are_in_live_part(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_live_update_contains_all_numbers_outside_still_part_of_page(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client, shown = signed_in(world.operator.user), set()
 
     for row in changing(world):
@@ -66,7 +68,7 @@ def test_numbers_outside_still_part_are_in_live_part(world: World, monkeypatch: 
     assert shown == {model for model, table in site._registry.items() if isinstance(table, LiveAdmin)}
 
 
-def test_live_update_includes_related_counts(world: World) -> None:
+def test_live_update_includes_counts_of_related_rows(world: World) -> None:
     [(agent, api)] = fleet(world, 1)
     deployment = offered(world, world.bundle())
     client = signed_in(world.viewer.user)

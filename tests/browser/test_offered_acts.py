@@ -94,7 +94,7 @@ CASES: list[Callable[[Deployment], None]] = [
 ]  # fmt: skip
 
 
-def test_deployment_page_offers_exactly_accepted_acts(world: World) -> None:
+def test_deployment_page_offers_exactly_acts_that_would_be_accepted(world: World) -> None:
     row = second(fill(world))
     seen = set()
     for status in DeploymentStatus:
@@ -112,7 +112,7 @@ def test_deployment_page_offers_exactly_accepted_acts(world: World) -> None:
     assert seen >= {"Roll back", "Retry", "Pause", "Resume", "Abort"}
 
 
-def test_deployment_agent_page_offers_exactly_accepted_acts(world: World) -> None:
+def test_deployment_agent_page_offers_exactly_acts_that_would_be_accepted(world: World) -> None:
     row = second(fill(world))
     part = row.agents.get()
     seen = set()
@@ -131,7 +131,7 @@ def test_deployment_agent_page_offers_exactly_accepted_acts(world: World) -> Non
     assert seen == {(status, "Retry") for status in ("active", "deploying", "failed")}
 
 
-def test_approval_page_offers_exactly_accepted_acts(world: World) -> None:
+def test_approval_page_offers_exactly_acts_that_would_be_accepted(world: World) -> None:
     world.agent(world.prod)
     row = world.deployment(world.bundle(world.prod)).approval
     assert row is not None
@@ -148,7 +148,7 @@ def test_approval_page_offers_exactly_accepted_acts(world: World) -> None:
     assert seen == {"Approve", "Deny", "Revoke"}
 
 
-def test_agent_page_offers_exactly_accepted_acts(world: World) -> None:
+def test_agent_page_offers_exactly_acts_that_would_be_accepted(world: World) -> None:
     row, _ = world.agent()
     seen = set()
     for changed in ({}, {"drained_at": timezone.now()}, {"decommissioned_at": timezone.now()}):
@@ -192,7 +192,7 @@ def test_relabeling_prod_agent_requires_environment_management(world: World) -> 
 
 
 @pytest.mark.parametrize("policy", ["disabled", "dry_run_only", "allowed"])
-def test_artifact_page_offers_exactly_accepted_acts(world: World, policy: str) -> None:
+def test_artifact_page_offers_exactly_acts_that_would_be_accepted(world: World, policy: str) -> None:
     row = fill(world).artifact
     environment = row.environment
     environment.settings["replay_policy"] = policy

@@ -50,7 +50,7 @@ def test_templates_contain_no_inline_scripts_or_external_urls(template: Path) ->
 
 
 @pytest.mark.django_db
-def test_console_policy_allows_eval_and_policy_of_public_pages_does_not(world: World) -> None:
+def test_content_security_policy_allows_eval_in_console_but_not_on_public_pages(world: World) -> None:
     console = signed_in(world.viewer.user)
 
     assert policy(console.get("/admin/"))["script-src"] == "'self' 'unsafe-eval'"

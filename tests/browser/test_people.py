@@ -55,7 +55,7 @@ def counts() -> dict[str, int]:
 
 
 @pytest.mark.django_db
-def test_table_buttons_lead_to_acts(world: World) -> None:
+def test_table_buttons_lead_to_acts_that_create_rows(world: World) -> None:
     organization, project, environment, user = ("tenancy/organization", "tenancy/project", "tenancy/environment",
                                                 "tenancy/user")  # fmt: skip
     buttons = {
@@ -147,7 +147,7 @@ def test_expired_and_forged_form_ids_are_refused(world: World, monkeypatch: pyte
 
 
 @pytest.mark.django_db
-def test_repeated_form_shows_secret_only_on_its_page_and_to_its_sender(world: World) -> None:
+def test_resubmitted_form_shows_secret_only_on_same_page_and_to_same_person(world: World) -> None:
     form_id = new_form_id()
     values = {**KEY, "_form": form_id}
     made = sent(signed_in(world.admin.user), world.organization, "create_key", values)
@@ -313,7 +313,7 @@ def test_person_can_click_from_empty_organization_to_enrollment(world: World, pa
 
 
 @pytest.mark.browser
-def test_project_can_be_created_without_scripts(world: World, open_page: Callable[..., Page]) -> None:
+def test_project_can_be_created_without_javascript(world: World, open_page: Callable[..., Page]) -> None:
     page = sign_in(open_page(java_script_enabled=False), world.admin.user)
     page.set_viewport_size({"width": 390, "height": 900})
 

@@ -209,7 +209,9 @@ def test_page_reports_failed_live_updates(world: World, chromium: Browser, live_
     context.close()
 
 
-def test_update_without_response_times_out(world: World, chromium: Browser, live_server: Any) -> None:
+def test_live_update_without_response_times_out_after_15_seconds(
+    world: World, chromium: Browser, live_server: Any
+) -> None:
     fleet(world, 1)
     deployment = offered(world, world.bundle())
     context = chromium.new_context(base_url=live_server.url)  # unlike ``open_page``, permits errors
@@ -230,7 +232,7 @@ def test_update_without_response_times_out(world: World, chromium: Browser, live
     context.close()
 
 
-def test_agents_changes_and_abort_form_are_reachable_without_scripts(
+def test_deployment_page_offers_agents_changes_and_abort_form_without_javascript(
     world: World, open_page: Callable[..., Page]
 ) -> None:
     fleet(world, 2)
@@ -250,7 +252,7 @@ def test_agents_changes_and_abort_form_are_reachable_without_scripts(
     expect(page.get_by_label("Reason")).to_be_visible()
 
 
-def test_break_glass_banner_is_visible(world: World, page: Page, shot: Callable[..., None]) -> None:
+def test_page_of_break_glass_deployment_shows_banner(world: World, page: Page, shot: Callable[..., None]) -> None:
     fleet(world, 3, world.prod)
     deployment = deployments.create_deployment(
         environment=world.prod, config_bundle=world.bundle(world.prod), target=Target(),

@@ -169,7 +169,7 @@ def test_artifact_page_shows_files_and_journals_to_operators_but_not_viewers(wor
     assert "0987654321" not in hidden
 
 
-def test_journal_can_start_at_sequence_or_time_and_be_shown_as_hex(world: World) -> None:
+def test_artifact_page_shows_journal_from_sequence_or_time_or_as_hex(world: World) -> None:
     artifact = ingested(world, incident(world.version().spec_kv, quotes_in=journal([b'{"n": 1}'] * 45)))
     client = signed_in(world.operator.user)
 
@@ -226,7 +226,7 @@ def test_replay_can_be_repeated_only_through_version_of_its_environment(world: W
     assert made.count() == 2
 
 
-def test_other_version_form_lists_last_deployed_bundle_of_version_first(world: World) -> None:
+def test_other_version_replay_form_lists_last_deployed_bundle_of_version_first(world: World) -> None:
     versions = [world.version(content=plan(stages=[{"id": f"s{n}", "op": "dataguard_check"}])) for n in range(3)]
     deployed = world.bundle(name="deployed", version=versions[1])
     stories.active(world, deployed, stories.fleet(world, 1))

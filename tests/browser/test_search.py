@@ -71,7 +71,7 @@ def test_search_finds_rows_of_own_organization_and_none_of_others(world: World, 
         assert not any("acme" in " ".join(each) for each in theirs)
 
 
-def test_search_results_show_title_and_place(world: World) -> None:
+def test_search_result_shows_title_and_environment_of_row(world: World) -> None:
     agent, _ = world.agent(world.prod, "fra-node-012")
 
     assert found(world.viewer.user, "FRA-") == [("Agent fra-node-012", "acme / trading / prod", row_page(agent))]
@@ -96,7 +96,7 @@ def test_search_respects_project_roles(world: World) -> None:
     assert not {row_page(agent)} & (urls(member.user, "fra-node") | urls(member.user, str(agent.pk)))
 
 
-def test_exact_match_comes_first_and_results_are_limited(world: World) -> None:
+def test_exact_match_is_first_search_result_and_each_kind_has_at_most_five(world: World) -> None:
     agents = [world.agent(world.prod, f"fra-{number}")[0] for number in (10, 1, 11, 12, 13, 14, 15)]
 
     assert [url for _, _, url in found(world.viewer.user, "fra-1")] == [

@@ -53,7 +53,7 @@ def tenant(world: World) -> tuple[World, Filled]:
     return world, fill(world)
 
 
-def test_every_model_has_table() -> None:
+def test_every_model_has_console_table() -> None:
     ours = {model._meta.label_lower for name in OURS for model in apps.get_app_config(name).get_models()}
 
     assert {label for label in TABLES if label.partition(".")[0] in OURS} == ours
@@ -125,7 +125,9 @@ def test_row_pages_and_forms_need_few_queries_and_list_no_large_columns(world: W
     assert {name: cost for name, cost in costs.items() if cost[0] > 17 or cost[1] not in {200, 302}} == {}
 
 
-def test_long_list_is_limited_and_word_search_covers_newest_rows(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_list_is_limited_and_word_search_covers_only_newest_rows(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Words are searched only in the newest rows, but complete ids in all rows. Unsupported orderings are ignored."""
     fill(world)
     monkeypatch.setattr(large, "MOST_LISTED", 3)
@@ -149,7 +151,7 @@ def test_long_list_is_limited_and_word_search_covers_newest_rows(world: World, m
     assert [each.pk for each in found(o="2")] == [each.pk for each in found()]
 
 
-def test_generic_admin_forms_cannot_write(world: World, settings: Any) -> None:
+def test_generic_django_admin_forms_change_no_rows(world: World, settings: Any) -> None:
     settings.CONFIG = replace(settings.CONFIG, rate_limit=False)  # the rate limit writes rows to count requests
     fill(world)
     client, answers, changed = signed_in(superuser()), {}, []
@@ -216,7 +218,7 @@ def test_approval_credential_is_hidden_from_viewers(tenant: tuple[World, Filled]
         (Deployment, "q=%00"),
     ],
 )
-def test_filters_on_secret_or_unlisted_columns_and_nul_are_refused(
+def test_list_queries_with_nul_or_filters_on_hidden_columns_are_refused(
     tenant: tuple[World, Filled], model: Any, query: str
 ) -> None:
     assert signed_in(tenant[0].admin.user).get(f"{table(model)}?{query}").status_code == 400
@@ -304,7 +306,7 @@ def test_agent_filters_return_matching_agents_with_few_queries(world: World, oth
 
 
 @pytest.mark.parametrize(("beats", "liveness"), [(2, "online"), (4, "stale"), (11, "offline")])
-def test_liveness_uses_heartbeat_interval_of_environment(world: World, beats: int, liveness: str) -> None:
+def test_liveness_filter_uses_heartbeat_interval_of_environment(world: World, beats: int, liveness: str) -> None:
     slow = world.environment("dev", "slow", heartbeat_interval_s=100)
     agent, _ = world.agent(slow, "tortoise")
     Heartbeat.objects.filter(agent=agent).update(last_seen_at=timezone.now() - timedelta(seconds=100 * beats))
@@ -316,7 +318,7 @@ def test_liveness_uses_heartbeat_interval_of_environment(world: World, beats: in
     assert {row.name for row in listed.context["cl"].result_list} == {"tortoise", "hare"}
 
 
-def test_agent_page_shows_four_bundle_states(world: World) -> None:
+def test_agent_page_shows_desired_attempted_running_and_last_failed_bundle(world: World) -> None:
     made = fill(world)
 
     page = signed_in(world.viewer.user).get(row_page(made.agent))

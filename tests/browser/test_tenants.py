@@ -14,7 +14,7 @@ from tests.worlds import World
 pytestmark = pytest.mark.django_db
 
 
-def test_generic_redirect_url_does_not_reveal_existence_of_row(world: World, other: World) -> None:
+def test_redirect_url_does_not_reveal_whether_row_of_another_tenant_exists(world: World, other: World) -> None:
     made = fill(world)
     kind = ContentType.objects.get_for_model(Deployment)
 

@@ -13,7 +13,7 @@ from byteor_cloud.errors import Unavailable
 from tests.patience import PATIENCE_S, wait_until
 
 
-def test_single_caller_runs_its_own_item() -> None:
+def test_single_caller_runs_its_item_as_batch_of_one() -> None:
     batches: list[list[int]] = []
 
     def work(items: Sequence[int]) -> list[int | None]:

@@ -28,7 +28,7 @@ def clock() -> Clock:
     return Clock()
 
 
-def test_waits_share_one_time_budget(clock: Clock) -> None:
+def test_waits_within_deadline_share_one_time_budget(clock: Clock) -> None:
     with deadline.limited(8, clock=clock):
         with deadline.waiting() as left_s:
             assert left_s == 8
@@ -75,7 +75,7 @@ def test_ensure_least_extends_deadline_only_if_too_little_time_is_left(clock: Cl
             assert left_s == deadline.LEAST_S
 
 
-def test_waits_outside_block_are_unlimited(clock: Clock) -> None:
+def test_waits_outside_deadline_block_are_unlimited(clock: Clock) -> None:
     with deadline.limited(0, clock=clock):
         assert deadline.is_over()
 

@@ -49,18 +49,18 @@ def in_turn(clock: Clock, turns: Turns, *owners: str) -> list[str]:
     return order
 
 
-def test_owner_with_least_used_time_goes_first(clock: Clock) -> None:
+def test_owner_with_least_used_computing_time_goes_first(clock: Clock) -> None:
     assert in_turn(clock, Turns(), "a", "a", "a", "a", "b") == ["a0", "b4", "a1", "a2", "a3"]
 
 
-def test_recently_used_time_lowers_priority(clock: Clock) -> None:
+def test_recently_used_computing_time_lowers_priority_of_owner(clock: Clock) -> None:
     turns = Turns()
     in_turn(clock, turns, "a", "a", "a")
 
     assert in_turn(clock, turns, "a", "a", "b", "b", "c") == ["b2", "c4", "b3", "a0", "a1"]
 
 
-def test_old_usage_does_not_lower_priority(clock: Clock) -> None:
+def test_computing_time_used_long_ago_does_not_lower_priority(clock: Clock) -> None:
     turns = Turns()
     in_turn(clock, turns, "a", "a", "a")
     for _ in range(20):
@@ -90,7 +90,9 @@ def test_other_greenlets_run_between_turns(clock: Clock) -> None:
     assert all("beat" in order[one:other] for one, other in pairwise(turns_at))
 
 
-def test_rest_after_turn_is_proportional_to_its_computing_time(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pause_after_turn_is_proportional_to_computing_time_of_turn(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     slept: list[float] = []
 
     def sleep(seconds: float) -> None:
@@ -141,7 +143,7 @@ def test_resumed_request_waits_for_turn_while_others_compute(clock: Clock, monke
     assert waited == ["b", "b", "c"]  # the first wait is from the start of b's block
 
 
-def test_code_outside_requests_does_not_wait(clock: Clock) -> None:
+def test_code_outside_requests_does_not_wait_for_turn(clock: Clock) -> None:
     clock.compute(10)
     pause()
     resume()

@@ -87,7 +87,7 @@ def test_freed_slot_goes_to_waiting_organization_with_fewest_slots() -> None:
 
     made.give_back(ADA, ADA)
 
-    assert made.served == [FAR, ADA]  # Acme gets the second slot, because it holds none and FAR's holds one
+    assert made.served == [FAR, ADA]  # Acme gets the second slot: it holds none, but the organization of FAR holds one
     made.finish(FAR, ADA, EVE, EVE)
 
 

@@ -41,7 +41,7 @@ def test_concurrent_callers_share_one_call() -> None:
     assert (results, len(calls)) == ([1] * 10, 1)
 
 
-def test_result_is_kept_for_one_second_by_default(clock: SimpleNamespace) -> None:
+def test_shared_result_is_kept_for_one_second_by_default(clock: SimpleNamespace) -> None:
     numbers = iter(range(10))
     shared = Shared(lambda: next(numbers))
 
@@ -53,7 +53,7 @@ def test_result_is_kept_for_one_second_by_default(clock: SimpleNamespace) -> Non
     assert seen == [0, 0, 1, 1, 2]
 
 
-def test_lifetime_starts_when_call_finishes(clock: SimpleNamespace) -> None:
+def test_lifetime_of_shared_result_starts_when_call_finishes(clock: SimpleNamespace) -> None:
     def compute() -> float:
         clock.now += 5
         return float(clock.now)

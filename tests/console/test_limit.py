@@ -35,7 +35,7 @@ def exhaust_limit(client: Client) -> None:
     assert [client.get("/admin/records/", headers=BROWSER).status_code for _ in range(2)] == [200] * 2
 
 
-def test_error_page_shows_limit_and_wait_time(world: World) -> None:
+def test_rate_limit_error_page_shows_limit_and_wait_time(world: World) -> None:
     client = signed_in(world.viewer.user)
     exhaust_limit(client)
 
@@ -51,7 +51,7 @@ def test_error_page_shows_limit_and_wait_time(world: World) -> None:
     assert page["X-Request-ID"] in text
 
 
-def test_refused_request_writes_only_counter(world: World) -> None:
+def test_request_over_console_limit_writes_only_rate_counter(world: World) -> None:
     client = signed_in(world.viewer.user)
     exhaust_limit(client)
 
@@ -67,7 +67,7 @@ def test_refused_request_writes_only_counter(world: World) -> None:
     "path",
     ["/admin/", "/admin/records/", "/admin/search/?s=a", "/admin/nothing", "/admin/tenancy/user/", "/admin/login/"],
 )
-def test_pages_unknown_paths_and_sign_in_of_console_count_toward_limit(world: World, path: str) -> None:
+def test_pages_unknown_paths_and_sign_in_of_console_count_toward_console_limit(world: World, path: str) -> None:
     client = signed_in(world.viewer.user)
 
     responses = [client.get(path) for _ in range(3)]
@@ -79,7 +79,7 @@ def test_pages_unknown_paths_and_sign_in_of_console_count_toward_limit(world: Wo
     assert responses[2]["Content-Type"] == "application/problem+json"
 
 
-def test_live_updates_count_toward_limit_and_return_problem(world: World) -> None:
+def test_live_updates_count_toward_console_limit_and_get_problem_above_it(world: World) -> None:
     world.agent()
     deployment = world.deployment(world.bundle())
     client = signed_in(world.viewer.user)
@@ -91,7 +91,7 @@ def test_live_updates_count_toward_limit_and_return_problem(world: World) -> Non
     assert "Retry-After" in responses[2]
 
 
-def test_refused_form_changes_nothing(world: World) -> None:
+def test_form_sent_over_console_limit_changes_nothing(world: World) -> None:
     client = signed_in(world.admin.user, enforce_csrf_checks=False)
     exhaust_limit(client)
     count = Organization.objects.count()
@@ -112,14 +112,14 @@ def test_console_and_api_have_separate_limits(world: World) -> None:
     assert keys == {f"console:{world.viewer.user.pk}": 2, f"user:{world.viewer.user.pk}": 3}
 
 
-def test_limit_is_per_person_across_sessions(world: World) -> None:
+def test_all_sessions_of_person_share_console_limit(world: World) -> None:
     exhaust_limit(signed_in(world.viewer.user))
 
     assert signed_in(world.viewer.user).get("/admin/records/").status_code == 429
     assert signed_in(world.operator.user).get("/admin/records/").status_code == 200
 
 
-def test_limit_resets_every_minute(world: World, limit_clock: list[float]) -> None:
+def test_console_limit_resets_every_minute(world: World, limit_clock: list[float]) -> None:
     client = signed_in(world.viewer.user)
     exhaust_limit(client)
 
@@ -128,7 +128,7 @@ def test_limit_resets_every_minute(world: World, limit_clock: list[float]) -> No
     exhaust_limit(client)
 
 
-def test_other_pages_and_anonymous_requests_do_not_count_toward_limit(world: World) -> None:
+def test_public_pages_and_anonymous_requests_do_not_count_toward_console_limit(world: World) -> None:
     client = signed_in(world.viewer.user)
     for path in ("/", "/api/docs", "/healthz"):
         assert client.get(path).status_code == 200
@@ -137,7 +137,7 @@ def test_other_pages_and_anonymous_requests_do_not_count_toward_limit(world: Wor
     assert not RateCounter.objects.filter(key__startswith="console:").exists()
 
 
-def test_limit_can_be_disabled(world: World, settings: Any) -> None:
+def test_console_limit_can_be_disabled(world: World, settings: Any) -> None:
     settings.CONFIG = replace(settings.CONFIG, rate_limit=False)
     client = signed_in(world.viewer.user)
 

@@ -75,7 +75,7 @@ def test_every_act_has_success_message() -> None:
     assert [key for key, act in acts.items() if act.label in MESSAGES[key]] == []
 
 
-def test_message_starts_with_capital_letter_or_number() -> None:
+def test_success_message_starts_with_capital_letter_or_number() -> None:
     (drain,) = [act for act in site._registry[Agent].acts if act.name == "drain"]
 
     assert what_happened(drain, "agent edge-1") == "Agent edge-1 drained"
@@ -83,7 +83,7 @@ def test_message_starts_with_capital_letter_or_number() -> None:
 
 
 @pytest.mark.django_db
-def test_bulk_message_names_one_changed_row_and_counts_several(world: World) -> None:
+def test_success_message_names_single_changed_row_but_counts_several(world: World) -> None:
     rows = [world.agent(name=name)[0] for name in ("a", "b", "c")]
     client = signed_in(world.operator.user)
 

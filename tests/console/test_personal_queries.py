@@ -26,7 +26,7 @@ def join(world: World, email: str, role: Role, project: Any = None) -> User:
     ).user  # fmt: skip
 
 
-def test_people_with_same_role_kinds_share_compiled_query_but_not_rows(world: World, other: World) -> None:
+def test_people_with_same_roles_share_compiled_query_but_see_different_rows(world: World, other: World) -> None:
     admin, rows = site.get_model_admin(ConfigBundle), {each: each.bundle(each.dev, "x") for each in (world, other)}
     _compiled.cache_clear()
 

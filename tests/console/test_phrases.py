@@ -54,7 +54,7 @@ def test_strategy_is_described_in_words(strategy: dict[str, Any] | None, expecte
     assert phrase.replace("\N{NO-BREAK SPACE}", " ") == expected
 
 
-def test_timeline_detail_is_one_line() -> None:
+def test_timeline_detail_is_described_in_one_line() -> None:
     detail = {
         "status": ["building", "deploying"], "config_hash": [None, "sha256:" + "a" * 64], "reason": "", "agents": 3,
         "detail": "x" * 200,

@@ -25,13 +25,13 @@ def change_theme(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
     return folder / "templates" / "admin" / "base.html"
 
 
-def test_corrections_apply_to_installed_theme() -> None:
+def test_template_corrections_match_installed_theme() -> None:
     check()
     skeleton = get_template("unfold/layouts/skeleton.html").template.source  # type: ignore[attr-defined]
     assert ("chart.js" in skeleton, "<html" in skeleton) == (False, True)
 
 
-def test_template_without_expected_text_prevents_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_theme_template_without_text_to_correct_prevents_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     template = change_theme(monkeypatch, tmp_path)
     template.write_text(template.read_text().replace('<div id="main"', '<section id="main"'))
 
@@ -43,7 +43,7 @@ def test_template_without_expected_text_prevents_start(monkeypatch: pytest.Monke
     assert "1 issue" in str(refused.value)
 
 
-def test_missing_template_prevents_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_theme_template_prevents_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     change_theme(monkeypatch, tmp_path).unlink()
 
     with pytest.raises(SystemCheckError, match=r"The theme's template admin/base\.html lacks '<div id=\"page\"'"):

@@ -76,7 +76,7 @@ def test_wave_states_follow_from_deployment_state_and_agent_counts(
     assert [each.state for each in build_waves(CAREFUL, deployment, counts, expected=20)] == states
 
 
-def test_pausing_wave_shows_end_of_pause() -> None:
+def test_completed_wave_shows_end_of_pause_before_next_wave() -> None:
     found = build_waves(CAREFUL, DeploymentState(S.DEPLOYING, 1, wave_done_at=NOW), SECOND, expected=20)
 
     assert [each.until for each in found] == [None, NOW + timedelta(seconds=60), None]
@@ -110,5 +110,5 @@ def test_headline_describes_deployment_state(deployment: DeploymentState, counts
     assert headline(deployment, found, detail="because") == expected
 
 
-def test_deployment_without_blockers_waits_for_build() -> None:
+def test_headline_says_that_deployment_without_blockers_waits_for_build() -> None:
     assert headline(DeploymentState(S.APPROVED), []) == "Waiting for the build to start."

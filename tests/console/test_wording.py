@@ -40,7 +40,9 @@ def plain(text: str) -> str:
         (b"ab", b"abc", "the record is too long and ends at byte 3"),
     ],
 )
-def test_record_difference_is_described(expected: bytes, actual: bytes, sentence: str) -> None:
+def test_difference_between_expected_and_actual_record_is_described(
+    expected: bytes, actual: bytes, sentence: str
+) -> None:
     described = wording.describe_difference(expected, actual)
 
     assert plain(described) == sentence
@@ -92,7 +94,7 @@ def test_only_differing_lines_and_bytes_are_marked() -> None:
         (b'["\\u00e9", true, null, 0.5]', '["\u00e9", true, null, 0.5]'),
     ],
 )
-def test_payload_numbers_keep_their_digits(payload: bytes, text: str) -> None:
+def test_shown_payload_keeps_all_digits_of_its_numbers(payload: bytes, text: str) -> None:
     for has_bytes in (True, False):
         shown = parts.payload_text(show_payload(payload, has_bytes=has_bytes))
         assert html.unescape(shown) == f'<code class="payload">{text}</code>'

@@ -37,7 +37,7 @@ from tests.worlds import World
 pytestmark = pytest.mark.django_db
 
 
-def test_each_call_returns_rows_for_its_values(world: World) -> None:
+def test_compiled_query_returns_rows_for_values_of_each_call(world: World) -> None:
     query = CompiledQuery[Environment](
         lambda project, name: Environment.objects.select_related("project").filter(project_id=project, name=name),
         UUID,
@@ -65,7 +65,7 @@ def test_row_and_its_related_rows_are_loaded_by_one_query(world: World) -> None:
     assert found.created_at == world.dev.created_at
 
 
-def test_query_that_ignores_value_is_refused_by_default() -> None:
+def test_query_that_ignores_one_of_its_values_is_refused_by_default() -> None:
     query = CompiledQuery[Organization](lambda pk, name: Organization.objects.filter(pk=pk), UUID, str)
 
     with pytest.raises(TypeError, match="each of its values"):
@@ -117,14 +117,14 @@ KEPT: dict[str, Callable[[Any, Any], QuerySet[Any]]] = {
 
 
 @pytest.mark.parametrize("case", KEPT)
-def test_query_that_seems_to_keep_value_of_first_call_is_refused(case: str) -> None:
+def test_query_that_could_reuse_values_of_first_call_is_refused(case: str) -> None:
     query = CompiledQuery[Organization](KEPT[case], UUID, str, uses_all=False)
 
     with pytest.raises(TypeError, match="value of the first call"):
         query.rows(uuid7(), "acme")
 
 
-def test_query_may_contain_short_words_small_numbers_and_intervals(world: World) -> None:
+def test_query_may_contain_constant_short_words_small_numbers_and_intervals(world: World) -> None:
     query = CompiledQuery[Environment](
         lambda project: Environment.objects.filter(project_id=project, posture__in=[Posture.DEV, "prod"]).annotate(
             is_named=Value(True),
@@ -139,14 +139,14 @@ def test_query_may_contain_short_words_small_numbers_and_intervals(world: World)
     assert {row.pk for row in query.rows(world.project.pk)} == {world.dev.pk, world.prod.pk}
 
 
-def test_query_without_possible_rows_returns_empty_list() -> None:
+def test_query_that_can_match_no_row_returns_empty_list() -> None:
     ignoring = CompiledQuery[Organization](lambda *_: Organization.objects.none(), UUID, str, uses_all=False)
 
     assert ignoring.rows(uuid7(), "x") == []
     assert ignoring.tuples(uuid7(), "x") == []
 
 
-def test_tuples_contain_columns_of_rows(world: World) -> None:
+def test_tuples_contain_selected_columns_of_rows(world: World) -> None:
     query = CompiledQuery[Environment](
         lambda project: Environment.objects.filter(project_id=project).order_by("name").values_list("name", "pk"), UUID
     )

@@ -35,7 +35,9 @@ URL = "postgresql://someone@db.example:5432/cloud"
         ("", None),
     ],
 )
-def test_timeouts_depend_on_process_kind(monkeypatch: pytest.MonkeyPatch, kind: str, expected: str | None) -> None:
+def test_database_timeouts_depend_on_process_kind(
+    monkeypatch: pytest.MonkeyPatch, kind: str, expected: str | None
+) -> None:
     monkeypatch.setenv(connections.PROCESS_KIND_VARIABLE, kind)
 
     by_default = connections.database_settings(URL, threads=8)["OPTIONS"].get("options")
@@ -216,7 +218,7 @@ def test_frequent_statement_works_after_error(frequent: Frequent) -> None:
     assert double.run("21") == [(42,)]
 
 
-def test_frequent_statement_raises_commit_error(frequent: Frequent) -> None:
+def test_frequent_statement_raises_error_of_failed_commit(frequent: Frequent) -> None:
     World("acme")
     orphan = frequent(
         "UPDATE tenancy_project SET organization_id = %s::text::uuid RETURNING id"  # the commit checks this id

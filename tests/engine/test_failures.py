@@ -26,11 +26,11 @@ HASH = "0123456789abcdef" * 4
         ("  two\n lines\t of   text ", "two lines of text"),
     ],
 )
-def test_cause_masks_numbers_ids_and_hashes_and_collapses_whitespace(detail: str, cause: str) -> None:
+def test_failure_cause_masks_numbers_ids_and_hashes_and_collapses_whitespace(detail: str, cause: str) -> None:
     assert find_cause(detail) == cause
 
 
-def test_long_causes_are_shortened() -> None:
+def test_long_failure_causes_are_shortened() -> None:
     assert find_cause("é" * 4000) == "é" * (MAX_CAUSE - 1) + "…"
     assert find_cause("g" * MAX_CAUSE) == "g" * MAX_CAUSE
     assert find_cause("1" * 30) == "<number>"

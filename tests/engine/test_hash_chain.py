@@ -107,7 +107,7 @@ def test_link_hash_matches_rfc8785_library(event: LedgerEvent, seq: int, prev_ha
     assert link_hash(event, seq=seq, prev_hash=prev_hash) == link_hash_by_library(event, seq, prev_hash)
 
 
-def test_link_hash_matches_first_release() -> None:
+def test_link_hash_is_same_as_in_first_release() -> None:
     assert link_hash(EVENT, seq=7, prev_hash=GENESIS) == GOLDEN
 
 

@@ -69,7 +69,7 @@ def test_agents_that_time_out_count_as_failed() -> None:
     assert plan([agent(ONE, P.ACTIVE), agent(TWO, P.DOWNLOADING, age_s=TIMEOUT_S - 1)]) == StepPlan()
 
 
-def test_reason_is_threshold_if_reported_failures_exceed_it() -> None:
+def test_failure_reason_is_threshold_if_reported_failures_alone_exceed_it() -> None:
     made = plan([agent(ONE, P.FAILED), agent(TWO, P.OFFERED, age_s=TIMEOUT_S)])
 
     assert (made.reason, made.timed_out) == ("threshold", (TWO,))
@@ -119,7 +119,7 @@ def test_empty_waves_are_skipped() -> None:
     assert plan([agent(ONE, P.ACTIVE), agent(TWO, P.PENDING, 3)], Strategy.waves((50, 60, 70, 100))).wave == 3
 
 
-def test_earlier_wave_failures_are_not_counted_again() -> None:
+def test_failures_of_earlier_wave_do_not_count_in_next_wave() -> None:
     agents = [agent(ONE, P.FAILED), agent(TWO, P.ACTIVE), agent(THREE, P.ACTIVE, 1), agent(FOUR, P.OFFERED, 1)]
 
     assert plan(agents, Strategy.waves((50, 100), failure_threshold_percent=50), wave=1) == StepPlan(wave=1)
@@ -154,7 +154,7 @@ def test_paused_rollout_makes_no_offers_but_can_complete_or_fail() -> None:
     percents=st.lists(st.integers(1, 99), unique=True, max_size=6).map(lambda p: (*sorted(p), 100)),
     count=st.integers(1, 300),
 )
-def test_waves_reach_their_cumulative_percentages(percents: tuple[int, ...], count: int) -> None:
+def test_each_wave_reaches_its_cumulative_percentage_of_agents(percents: tuple[int, ...], count: int) -> None:
     strategy = Strategy.waves(percents)
 
     bounds = strategy.wave_bounds(count)

@@ -82,7 +82,7 @@ FORMS: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("value", "text"), FORMS)
-def test_each_value_has_one_stored_form(value: Any, text: str) -> None:
+def test_each_value_is_stored_as_expected_json_and_read_back(value: Any, text: str) -> None:
     assert json.dumps(value.stored()) == text
     assert type(value).from_stored(json.loads(text)) == value
 
@@ -96,7 +96,9 @@ def test_each_value_has_one_stored_form(value: Any, text: str) -> None:
         ({"kind": "waves", "auto_rollback": True}, Strategy.waves((100,))),
     ],
 )
-def test_older_strategy_row_is_read_with_defaults(stored: dict[str, Any], value: Strategy) -> None:
+def test_keys_missing_from_older_stored_strategy_are_read_as_fixed_values(
+    stored: dict[str, Any], value: Strategy
+) -> None:
     assert Strategy.from_stored(stored) == value
 
 

@@ -111,7 +111,7 @@ def test_decimal_number_with_too_many_digits_or_large_exponent_is_refused(word: 
         read(word, JsonLimits(decimal=True))
 
 
-def test_long_pointer_is_shortened_to_ancestor() -> None:
+def test_long_json_pointer_in_error_is_shortened_to_ancestor() -> None:
     long = json.dumps({"a": {"b" * 5000: [0, "\0"]}})
 
     with pytest.raises(MalformedJson) as refused:

@@ -131,7 +131,7 @@ def test_changed_heartbeat_interval_applies_to_cached_keys(listening: None) -> N
     wait_until(lambda: beat(api, agent).json()["next_heartbeat_s"] > 400)
 
 
-def test_cache_is_not_used_without_notifications(listening: None) -> None:
+def test_key_cache_is_not_used_while_notifications_are_stopped(listening: None) -> None:
     world = World("acme")
     [(agent, api)] = stories.fleet(world, 1)
     beat(api, agent)
@@ -225,7 +225,7 @@ def own_keys(monkeypatch: pytest.MonkeyPatch) -> AgentKeys:
     return AgentKeys(AlwaysCurrent())
 
 
-def test_unknown_keys_share_queries_and_fill_bounded_cache(
+def test_concurrent_lookups_of_unknown_keys_share_queries_and_fill_bounded_cache(
     concurrently: Race, own_keys: AgentKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "FLOOD_PAUSE_S", 0.3)
@@ -250,7 +250,7 @@ def test_unknown_keys_share_queries_and_fill_bounded_cache(
 
 
 @pytest.mark.django_db
-def test_cache_size_is_bounded(world: World, own_keys: AgentKeys, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_cache_has_bounded_size(world: World, own_keys: AgentKeys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_KEYS", 3)
     fleet = stories.fleet(world, 5)
 

@@ -47,7 +47,9 @@ def request_rotation(world: World, agent: Agent, mode: str) -> Any:
 
 
 @pytest.mark.parametrize("rest", ["/heartbeat", "/deployment", ""])
-def test_new_key_does_not_reset_rate_limit(world: World, monkeypatch: pytest.MonkeyPatch, rest: str) -> None:
+def test_new_agent_key_does_not_reset_rate_limit_of_agent(
+    world: World, monkeypatch: pytest.MonkeyPatch, rest: str
+) -> None:
     monkeypatch.setattr("apps.tenancy.api.limits.time.time", lambda: 120.0)
     monkeypatch.setitem(limits.PER_MINUTE, Family.AGENT, 3)
     agent, old = world.agent()

@@ -107,7 +107,7 @@ def test_probes_are_not_limited(path: str) -> None:
     assert statuses(BURST + 2, path) == [200] * (BURST + 2)
 
 
-def test_refused_browser_gets_html_page_outside_of_api() -> None:
+def test_browser_over_limit_gets_html_page_outside_api_and_problem_inside() -> None:
     use_up()
 
     page = get("/metrics", Accept="text/html")
@@ -119,7 +119,7 @@ def test_refused_browser_gets_html_page_outside_of_api() -> None:
     assert from_api["Content-Type"] == "application/problem+json"
 
 
-def test_allowance_recovers_over_time(clock: Clock) -> None:
+def test_anonymous_request_allowance_recovers_over_time(clock: Clock) -> None:
     use_up()
 
     clock.now += 10
@@ -148,7 +148,7 @@ def test_refused_request_without_well_formed_credential_makes_no_query(token: st
 
 
 @pytest.mark.parametrize("kind", [*Family, "malformed", "session"])
-def test_invalid_credentials_are_limited_by_address(kind: str) -> None:
+def test_requests_with_invalid_credentials_are_limited_by_address(kind: str) -> None:
     bad = {"cookie": "f" * 32} if kind == "session" else {"token": "bor" if kind == "malformed" else ""}
     if kind in set(Family):
         bad["token"] = generate(Family(kind)).text
@@ -252,7 +252,7 @@ def test_api_request_without_token_does_not_invalidate_session(world: World) -> 
     assert statuses(1, "/admin/records/", cookie=cookie) == [200]
 
 
-def test_valid_requests_do_not_use_up_allowance(world: World) -> None:
+def test_requests_with_valid_credential_do_not_use_up_anonymous_allowance(world: World) -> None:
     token, cookie = world.viewer.api.token, session_of(world.viewer.user)
 
     assert statuses(BURST * 2, "/api/v1/me", token) == [200] * (BURST * 2)
@@ -261,7 +261,7 @@ def test_valid_requests_do_not_use_up_allowance(world: World) -> None:
     use_up()
 
 
-def test_valid_credential_has_its_own_limit_on_unknown_path(world: World) -> None:
+def test_caller_with_valid_credential_has_separate_limit_for_unknown_paths(world: World) -> None:
     token = world.viewer.api.token
     assert statuses(1, "/api/v1/me", token) == [200]
 
@@ -271,7 +271,7 @@ def test_valid_credential_has_its_own_limit_on_unknown_path(world: World) -> Non
     assert statuses(1, "/api/v1/me", world.operator.api.token) == [200]
 
 
-def test_revoked_credential_is_limited_by_address(world: World) -> None:
+def test_requests_with_revoked_credential_are_limited_by_address(world: World) -> None:
     token = world.viewer.api.token
     assert statuses(1, "/api/v1/me", token) == [200]
     UserToken.objects.filter(user=world.viewer.user).delete()
@@ -279,7 +279,7 @@ def test_revoked_credential_is_limited_by_address(world: World) -> None:
     assert statuses(BURST + 2, "/api/v1/me", token) == [401] * BURST + [429] * 2
 
 
-def test_spent_enrollment_token_is_limited_by_address(world: World) -> None:
+def test_requests_with_spent_enrollment_token_are_limited_by_address(world: World) -> None:
     token = world.enrollment_token(max_uses=1)
     headers = {"Authorization": f"Bearer {token}"}
     path = world.path(rest="/agents")
@@ -301,7 +301,7 @@ def test_session_of_unfinished_sign_in_is_not_valid_credential(db: None) -> None
     assert statuses(1, cookie=str(session.session_key)) == [429]
 
 
-def test_all_addresses_share_total_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_addresses_share_total_limit_of_anonymous_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(anonymous, "IN_TOTAL_BURST", 5)
     monkeypatch.setattr(anonymous, "IN_TOTAL_PER_S", 0.1)
     monkeypatch.setattr(anonymous, "callers", anonymous.AnonymousCallers())
@@ -339,7 +339,7 @@ def test_number_of_tracked_addresses_is_bounded() -> None:
     assert allowance.take("0") == 0
 
 
-def test_limits_can_be_disabled(settings: Any) -> None:
+def test_limits_of_anonymous_requests_can_be_disabled(settings: Any) -> None:
     settings.CONFIG = replace(settings.CONFIG, rate_limit=False)
 
     assert statuses(BURST * 2) == [404] * (BURST * 2)
@@ -349,7 +349,9 @@ def denied() -> float:
     return REGISTRY.get_sample_value("byteor_denied_requests_total", {"status": "429"}) or 0
 
 
-def test_refusals_are_counted_and_logged_in_summary_lines(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_anonymous_requests_are_counted_and_logged_in_summary_lines(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     use_up(address=ELSEWHERE)
     before = denied()
     clock.now += 60

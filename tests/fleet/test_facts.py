@@ -150,7 +150,7 @@ def test_offers_and_heartbeats_update_drift(world: World) -> None:
     assert (names(world, "drifted=true"), names(world, "drifted=false")) == ([], ["agent"])
 
 
-def test_changes_that_do_not_affect_pulses_add_no_changed_agent_note(world: World) -> None:
+def test_changes_that_do_not_affect_pulse_do_not_mark_agent_as_changed(world: World) -> None:
     agent, api = world.agent(zone="a")
     beat(agent, api)
     facts.settle(world.dev.pk)
@@ -164,7 +164,7 @@ def test_changes_that_do_not_affect_pulses_add_no_changed_agent_note(world: Worl
 
 
 @pytest.mark.parametrize("read", [lambda world: facts.count(world.dev), lambda world: names(world, "limit=1")])
-def test_first_reader_or_job_deletes_notes_of_changed_agents(world: World, read: Any) -> None:
+def test_changed_agents_are_settled_by_first_read_of_environment_or_by_job(world: World, read: Any) -> None:
     world.agent()
     world.agent(world.staging)
     assert (ChangedAgent.objects.exists(), Pulse.objects.count()) == (True, 0)
@@ -209,8 +209,8 @@ def test_counts_are_correct_when_changed_agents_exceed_one_batch(world: World, m
     assert Pulse.objects.filter(agent__in=agents, online_until__gt=timezone.now() + timedelta(seconds=60)).count() == 5
 
 
-def test_online_until_is_not_after_staleness_when_heartbeat_interval_changes(world: World) -> None:
-    """Until ``online_until``, no heartbeat is read. If it were too late, a stale agent would be counted as online."""
+def test_online_until_is_not_after_agent_becomes_stale_when_heartbeat_interval_changes(world: World) -> None:
+    """Until ``online_until``, no heartbeat is read. If that time were too late, a stale agent would count as online."""
     agent, _ = world.agent()
     now = timezone.now()
     beats = Heartbeat.objects.filter(agent=agent)
@@ -228,7 +228,7 @@ def test_online_until_is_not_after_staleness_when_heartbeat_interval_changes(wor
     assert Pulse.objects.get().online_until <= now + 3 * timedelta(seconds=0.9 * 10)
 
 
-def test_returning_silent_agent_is_online_immediately(world: World) -> None:
+def test_silent_agent_is_online_immediately_after_its_next_heartbeat(world: World) -> None:
     agent, api = world.agent()
     beats = Heartbeat.objects.filter(agent=agent)
     found = []
@@ -243,7 +243,7 @@ def test_returning_silent_agent_is_online_immediately(world: World) -> None:
     assert (names(world, "liveness=online"), names(world, "liveness=offline")) == (["agent"], [])
 
 
-def test_heartbeat_decides_liveness_after_online_until(world: World) -> None:
+def test_last_heartbeat_decides_liveness_after_online_until_has_passed(world: World) -> None:
     agent, _ = world.agent()
     facts.settle(world.dev.pk)
     for silent_s, liveness in ((0, "online"), (100, "stale"), (400, "offline")):
@@ -298,7 +298,7 @@ def test_drift_is_correct_after_concurrent_offer_and_heartbeat(world: World, con
     assert Agent.objects.with_state().get().drifted
 
 
-def test_status_progress_and_bundle_filters_use_latest_values(world: World) -> None:
+def test_agent_filters_by_status_progress_and_bundle_use_latest_values(world: World) -> None:
     one, one_api = world.agent(name="one")
     two, two_api = world.agent(name="two")
     beat(one, one_api, status="degraded")
@@ -369,7 +369,7 @@ def test_label_counts_contain_at_most_50_values_per_key(world: World) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_label_counts_stay_exact_while_being_condensed(world: World, concurrently: Race) -> None:
+def test_label_counts_stay_exact_when_condensed_during_relabeling(world: World, concurrently: Race) -> None:
     agents = [world.agent(name=f"agent-{number}", zone="a")[0] for number in range(4)]
 
     def relabel(agent: Agent) -> None:
@@ -429,7 +429,9 @@ def test_heartbeats_do_not_wait_while_agents_are_removed(world: World, concurren
 
 
 @pytest.mark.django_db(transaction=True)
-def test_settling_neither_waits_for_heartbeats_nor_loses_changes(world: World, concurrently: Race) -> None:
+def test_settling_changed_agents_neither_waits_for_heartbeats_nor_loses_changes(
+    world: World, concurrently: Race
+) -> None:
     agent, _ = world.agent()
     stored, settled = threading.Event(), threading.Event()
 
@@ -474,7 +476,7 @@ def test_pulses_are_correct_after_changes_during_settling(world: World, concurre
     assert PulseCount.objects.count() == 1
 
 
-def test_migration_writes_same_rows_as_triggers(world: World) -> None:
+def test_migration_writes_same_pulses_intervals_and_label_counts_as_triggers(world: World) -> None:
     for number, (running, desired) in enumerate([(None, None), (A, None), (A, A), (A, B), (None, B)]):
         agent, api = world.agent(name=f"agent-{number}", zone="ab"[number % 2], rack=f"{number}")
         if desired is not None:

@@ -117,7 +117,7 @@ def test_refused_heartbeats_do_not_affect_concurrent_heartbeats_of_other_agents(
     assert [response.status_code for response in responses] == [200] * 4 + [401] * 4
 
 
-def test_running_since_changes_only_with_bundle(world: World) -> None:
+def test_running_since_changes_only_when_running_bundle_changes(world: World) -> None:
     agent, api = world.agent()
     beat(api, agent, active=active())
     then = timezone.now() - timedelta(hours=1)

@@ -180,7 +180,7 @@ def test_concurrent_heartbeats_leave_at_most_one_open_interval(world: World, con
 
 
 @pytest.mark.django_db(transaction=True)
-def test_waiting_heartbeat_sees_interval_of_previous_heartbeat(world: World, concurrently: Race) -> None:
+def test_waiting_heartbeat_sees_interval_opened_by_concurrent_heartbeat(world: World, concurrently: Race) -> None:
     """Two transactions store heartbeats of the same two agents, so one transaction must wait for the other."""
     agents = sorted((world.agent(name=f"agent-{number}")[0] for number in range(2)), key=lambda agent: agent.pk)
 

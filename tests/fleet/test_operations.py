@@ -196,7 +196,7 @@ def test_only_one_of_two_clones_keeps_access_after_rotation(concurrently: Race, 
     assert beat(shared, agent).status_code == 401
 
 
-def test_concurrent_first_uses_finish_rotation_once(concurrently: Race, world: World) -> None:
+def test_concurrent_first_uses_of_new_key_finish_rotation_once(concurrently: Race, world: World) -> None:
     agent, old = world.agent()
     token = rotate(old, agent).json()["token"]
 
@@ -366,7 +366,7 @@ def test_rotation_requested_before_clone_suspicion_is_refused(world: World) -> N
     assert (suspected(agent), AgentKey.objects.count()) == (True, 1)
 
 
-def test_key_fetched_before_clone_suspicion_does_not_clear_it(world: World) -> None:
+def test_use_of_key_fetched_before_clone_suspicion_keeps_suspicion(world: World) -> None:
     agent, api = world.agent()
     request_rotation(world, agent)
     for boot in "ab":
@@ -382,8 +382,8 @@ def test_key_fetched_before_clone_suspicion_does_not_clear_it(world: World) -> N
     assert (heartbeat.clone_suspected_at, heartbeat.commands) == (since, [])
 
 
-def test_rotation_by_agent_keeps_earlier_boot_ids(world: World) -> None:
-    """Otherwise a clone that fetches the new key could hide that the original still runs."""
+def test_key_rotation_by_agent_keeps_earlier_boot_ids(world: World) -> None:
+    """Without these ids, a clone that fetches the new key could hide that the original agent still runs."""
     agent, api = world.agent()
     for boot in "ab":
         beat(api, agent, boot_id=boot)

@@ -49,11 +49,11 @@ def assert_refused(response: Any, status: int, code: str, before: str) -> None:
     assert writes() == before
 
 
-def test_every_operation_has_described_call() -> None:
+def test_access_tests_describe_valid_call_of_every_operation() -> None:
     assert {(o.method, o.path) for o in operations()} == CALLS.keys()
 
 
-def test_described_calls_match_document_and_grants_match_permission_table() -> None:
+def test_described_calls_match_openapi_document_and_role_grants_match_permission_table() -> None:
     documented = {
         operation["operationId"]: (method.upper(), path)
         for path, methods in document()["paths"].items()
@@ -193,7 +193,9 @@ def test_callers_are_admitted_according_to_permission_table_outside_prod(
 @pytest.mark.parametrize(
     ("operation", "extension"), [(o, each) for o in operations() for each in o.call.further], ids=str
 )
-def test_extended_request_requires_further_permission(operation: Operation, extension: str, tenants: Tenants) -> None:
+def test_request_with_privileged_content_requires_further_permission(
+    operation: Operation, extension: str, tenants: Tenants
+) -> None:
     path = path_of(operation, tenants, tenants.home.ids())
     further = operation.call.further[extension]
     body = further.body(tenants.home.place)
@@ -235,7 +237,7 @@ def test_access_tests_detect_weaker_permission_of_operation_closed_to_viewers(
 
 
 @pytest.mark.parametrize("operation", [o for o in operations() if o.call.scope], ids=str)
-def test_agent_key_requires_scope(operation: Operation, tenants: Tenants) -> None:
+def test_agent_key_requires_scope_of_operation(operation: Operation, tenants: Tenants) -> None:
     keys = AgentKey.objects.filter(agent=tenants.home.place.agent)
     [scopes] = keys.filter(revoked_at=None).values_list("scopes", flat=True)[:1]
     keys.update(scopes=[scope for scope in scopes if scope != operation.call.scope])
@@ -268,7 +270,9 @@ def test_action_without_declared_permission_is_denied(tenants: Tenants, monkeypa
         monkeypatch.undo()
 
 
-def test_wrong_family_is_refused_before_path_lookup(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_credential_family_is_refused_before_path_lookup(
+    tenants: Tenants, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ApiViewSet, "resolve_scope", lambda self: pytest.fail("the path was looked up"))
 
     for operation in IN_A_TENANT:

@@ -203,7 +203,7 @@ def check_serves(world: World, asked: Approved, body: dict[str, Any]) -> Deploym
     return deployment
 
 
-def test_each_deployment_field_is_bound_or_exempt(world: World, console: Client) -> None:
+def test_approval_binds_each_deployment_field_that_is_not_exempt(world: World, console: Client) -> None:
     prod = world.prod
     bound = bound_deployment_fields(world, prod)
     assert sorted([*bound, *EXEMPT_DEPLOYMENT_FIELDS]) == fields_of("createDeployment")
@@ -226,7 +226,7 @@ def test_each_deployment_field_is_bound_or_exempt(world: World, console: Client)
         check_serves(world, asked, asked.body)
 
 
-def test_freeze_override_is_bound_whether_added_or_removed(world: World) -> None:
+def test_approval_does_not_cover_added_or_removed_freeze_override(world: World) -> None:
     basis = {"config_bundle_id": str(world.bundle(world.prod).pk), "target": {"all": True}}
     world.agent(world.prod)
     overriding = {**basis, "override_freeze": {"reason": "outage"}}
@@ -236,7 +236,7 @@ def test_freeze_override_is_bound_whether_added_or_removed(world: World) -> None
         check_binds(hand_in(world, asked, other), asked.approval)
 
 
-def test_note_may_change_and_break_glass_leaves_no_reusable_approval(world: World) -> None:
+def test_approval_covers_changed_note_and_break_glass_approval_cannot_be_reused(world: World) -> None:
     world.agent(world.prod)
     basis = {"config_bundle_id": str(world.bundle(world.prod).pk), "target": {"all": True}}
     asked = approved_deployment(world, world.prod, {**basis, "note": "one"})
@@ -252,7 +252,7 @@ def test_note_may_change_and_break_glass_leaves_no_reusable_approval(world: Worl
     assert (again.status_code, again.json()["type"]) == (409, "urn:byteor:problem:approval.used")
 
 
-def test_agent_timeout_is_shown_and_bound(world: World, console: Client) -> None:
+def test_approval_shows_agent_timeout_and_does_not_cover_changed_one(world: World, console: Client) -> None:
     """The deployment copies the timeout from the environment. The timeout determines when agents have failed."""
     world.agent(world.prod)
     basis = {"config_bundle_id": str(world.bundle(world.prod).pk), "target": {"all": True}}
@@ -332,7 +332,7 @@ def approved_replay(world: World, artifact: Artifact, body: dict[str, Any]) -> A
     return Approved(Approval.objects.get(replay_id=made.json()["id"]), body)
 
 
-def test_each_execute_replay_field_is_bound_or_exempt(world: World, console: Client) -> None:
+def test_approval_binds_each_execute_replay_field_that_is_not_exempt(world: World, console: Client) -> None:
     environment = create_environment(world)
     older, newer = (create_version(world, environment, "http_post:http://127.0.0.1:9/hook") for _ in range(2))
     artifact = captured(world, environment, newer.spec_kv, "one", b"x")

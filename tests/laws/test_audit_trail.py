@@ -33,7 +33,7 @@ def test_audit_events_are_written_in_one_module() -> None:
 
 
 @pytest.mark.django_db
-def test_valid_requests_of_agents_and_enrollment_tokens_record_only_limited_events(tenants: Tenants) -> None:
+def test_agents_and_enrollment_tokens_record_only_events_whose_number_is_limited(tenants: Tenants) -> None:
     newest = AuditEvent.objects.latest("id").pk
     families = {Family.AGENT, Family.ENROLLMENT}
 

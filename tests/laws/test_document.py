@@ -81,12 +81,14 @@ every_documented = pytest.mark.parametrize(
 )
 
 
-def test_reference_has_45_operations() -> None:
+def test_public_api_reference_has_45_operations() -> None:
     assert len({(method, path) for method, path, _ in REFERENCE}) == 45
 
 
 @pytest.mark.parametrize(("method", "path", "scheme"), REFERENCE)
-def test_document_contains_each_operation_of_reference(method: str, path: str, scheme: str | None) -> None:
+def test_openapi_document_contains_each_operation_of_public_reference(
+    method: str, path: str, scheme: str | None
+) -> None:
     operation = document()["paths"][path][method.lower()]
 
     assert operation.get("security", []) == ([{scheme: []}] if scheme else [])
@@ -145,7 +147,7 @@ def test_every_non_binary_body_has_valid_example(method: str, path: str, operati
     assert seen or path.startswith("/auth/")
 
 
-def test_document_is_reproducible(tmp_path: Path) -> None:
+def test_openapi_document_does_not_depend_on_hash_seed(tmp_path: Path) -> None:
     """A process with another hash seed, in which sets have another order, generates the same bytes."""
     file = tmp_path / "openapi.json"
     seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"

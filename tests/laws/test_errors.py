@@ -54,7 +54,7 @@ def test_declared_errors_name_only_routed_actions(view: Any, name: str) -> None:
     assert set(vars(view)[name]) <= routed
 
 
-def test_document_generator_names_no_action() -> None:
+def test_document_generator_contains_no_action_names() -> None:
     actions = {operation.action for operation in operations()} - {"content"}  # ``content`` is also an OpenAPI keyword
     (folder,) = schema.__path__
     files = sorted(Path(folder).glob("*.py"))

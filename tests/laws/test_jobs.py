@@ -134,7 +134,7 @@ def test_job_names_appear_only_in_declarations() -> None:
     assert [job for job in Job.__subclasses__() if job not in JOBS.values() and not job.name.startswith("test.")] == []
 
 
-def test_exactly_declared_jobs_are_enqueued() -> None:
+def test_code_enqueues_every_declared_job_and_no_other() -> None:
     found = {(f"{path.relative_to(ROOT)}:{line}", kind) for path in USERS for line, kind in enqueued(path)}
 
     assert [(place, kind) for place, kind in found if kind not in JOBS.values()] == []

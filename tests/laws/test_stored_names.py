@@ -51,7 +51,7 @@ def browser(user: User, backend: str = BACKENDS[0]) -> Client:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_stored_sessions_stay_signed_in(world: World, backend: str) -> None:
+def test_session_with_stored_backend_path_stays_signed_in(world: World, backend: str) -> None:
     assert browser(world.viewer.user, backend).get("/admin/").status_code == 200
 
 
@@ -60,7 +60,7 @@ def test_session_of_unknown_backend_is_signed_out(world: World) -> None:
 
 
 @pytest.mark.parametrize(("salt", "projects"), [(FORM_SALT, 1), ("another", 0)])
-def test_form_of_earlier_release_can_be_submitted_only_with_its_salt(world: World, salt: str, projects: int) -> None:
+def test_form_id_of_earlier_release_is_accepted_only_with_expected_salt(world: World, salt: str, projects: int) -> None:
     form_id = signing.TimestampSigner(salt=salt).sign("a form")
     url = f"/admin/tenancy/organization/{world.organization.pk}/act/create_project/"
 
@@ -69,7 +69,7 @@ def test_form_of_earlier_release_can_be_submitted_only_with_its_salt(world: Worl
     assert Project.objects.filter(name="billing").count() == projects
 
 
-def test_encrypted_values_stay_bound_to_same_text() -> None:
+def test_encryption_context_of_each_sealed_field_is_stable() -> None:
     fields = {f"{field.model._meta.label}.{field.name}": field for field in sealed_fields()}
 
     assert {name: fields[name].context_of(row).decode() for name, (row, _) in SEALED.items()} == {

@@ -44,7 +44,7 @@ def untyped(source: str) -> list[tuple[int, str]]:
 
 
 @pytest.mark.parametrize("package", ["byteor", "byteor_cloud", "apps"])
-def test_listed_names_have_no_untyped_annotations(package: str) -> None:
+def test_names_with_specific_type_have_no_untyped_annotation(package: str) -> None:
     files = [path for path in (ROOT / package).rglob("*.py") if path.parent.name != "migrations"]
 
     assert len(files) > 50
@@ -63,12 +63,12 @@ def test_listed_names_have_no_untyped_annotations(package: str) -> None:
         "target: collections.abc.Mapping[str, str] = {}",
     ],
 )
-def test_untyped_annotation_of_listed_name_is_found(source: str) -> None:
+def test_untyped_annotation_of_name_with_specific_type_is_found(source: str) -> None:
     assert len(untyped(source)) == 1
 
 
 @pytest.mark.parametrize(
     "source", ["def f(strategy: Strategy, *, other: dict[str, Any]) -> None: ...", "target: StoredField[Target]"]
 )
-def test_specific_type_is_not_reported(source: str) -> None:
+def test_annotation_with_specific_type_is_not_reported(source: str) -> None:
     assert untyped(source) == []

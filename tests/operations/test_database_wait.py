@@ -40,7 +40,7 @@ def lines() -> list[str]:
     return []
 
 
-def test_wait_gives_up_after_60_seconds_and_reports_every_5_seconds(lines: list[str]) -> None:
+def test_wait_for_database_gives_up_after_60_seconds_and_reports_every_5(lines: list[str]) -> None:
     attempts = FakeAttempts(end_at=None)
 
     with pytest.raises(OperationalError, match=r"^it did not respond within 60 s: connection refused$"):
@@ -118,7 +118,7 @@ class FakeConnection:
         """Do nothing."""
 
 
-def test_invalid_url_stops_wait_and_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_database_url_stops_wait_and_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
     def connect(*_: object, **__: object) -> Any:
         raise psycopg.ProgrammingError('invalid percent-encoded token: "hunter%2"')
 
@@ -139,7 +139,7 @@ def test_available_database_is_detected(settings: Any) -> None:
     assert not attempts.is_refused
 
 
-def test_description_omits_user_and_password(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_database_description_omits_user_and_password(monkeypatch: pytest.MonkeyPatch) -> None:
     known = {"HOST": "db.example", "PORT": "6432", "NAME": "byteor", "USER": "ada", "PASSWORD": "hunter2"}
     for name, value in known.items():
         monkeypatch.setitem(connection.settings_dict, name, value)

@@ -34,7 +34,7 @@ def test_collected_files_are_not_collected_again(source: Path, monkeypatch: pyte
     assert static_files.collect() == {}
 
 
-def test_added_file_is_collected(source: Path) -> None:
+def test_added_static_file_is_collected(source: Path) -> None:
     static_files.collect()
     (source / "icon.svg").write_text("<svg/>")
 

@@ -182,7 +182,7 @@ def test_preview_prefers_plan_in_body_to_saved_plan(world: World) -> None:
     assert (body["ok"], body["spec_hash"]) == (True, compile_plan(plan("other")).spec_hash)
 
 
-def test_preview_can_override_target(world: World) -> None:
+def test_preview_can_override_compile_target(world: World) -> None:
     draft = create(world, BOTH).json()
 
     ring, graph = (preview(world, draft, query).json() for query in ("", "?target=lane_graph"))

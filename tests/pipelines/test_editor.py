@@ -62,7 +62,7 @@ def test_text_that_is_not_a_plan_is_rejected(world: World, draft: Draft, name: s
     assert unchanged(draft, events)
 
 
-def test_promote_requires_saved_text_and_creates_one_version(world: World, draft: Draft) -> None:
+def test_unsaved_text_is_not_promoted_and_saved_text_is_promoted_once(world: World, draft: Draft) -> None:
     client = signed_in(world.operator.user)
     events = AuditEvent.objects.count()
 
@@ -115,7 +115,7 @@ def test_save_with_invalid_revision_is_rejected(world: World, draft: Draft, revi
 
 
 @pytest.mark.parametrize("name", ["save", "promote", "preview"])
-def test_denied_viewer_request_is_counted(world: World, draft: Draft, name: str) -> None:
+def test_denied_editor_request_of_viewer_is_counted(world: World, draft: Draft, name: str) -> None:
     events = AuditEvent.objects.count()
 
     response = post(signed_in(world.viewer.user), draft, name, json.dumps(PLAN), revision=1)
@@ -227,7 +227,7 @@ def test_new_draft_form_rejects_taken_or_invalid_name(world: World, draft: Draft
     assert Draft.objects.count() == 1
 
 
-def test_table_links_to_new_draft_in_filtered_environment(world: World, other: World, draft: Draft) -> None:
+def test_draft_list_links_to_new_draft_form_for_filtered_environment(world: World, other: World, draft: Draft) -> None:
     def new_draft_links(user: Any, **query: str) -> list[str]:
         shown = signed_in(user).get(table(Draft), query)
         return [button["path"] for button in shown.context["actions_list"]]

@@ -97,7 +97,7 @@ def test_preview_shows_changes_from_chosen_version(world: World, draft: Draft) -
     assert '<span class="added">+single_ring.egress=late</span>' in other
 
 
-def test_comparison_escapes_html(world: World, draft: Draft) -> None:
+def test_preview_comparison_escapes_html(world: World, draft: Draft) -> None:
     version, _ = versions.promote(draft, actor=world.operator.actor)
     stages = [{"id": "a", "op": "exec:<script>alert(1)</script>"}]
 
@@ -110,7 +110,7 @@ def test_comparison_escapes_html(world: World, draft: Draft) -> None:
 
 
 @pytest.mark.parametrize("against", ["another environment", "another organization", "unknown id", "no id"])
-def test_comparison_with_foreign_or_unknown_version_returns_404(
+def test_preview_comparison_with_foreign_or_unknown_version_returns_404(
     world: World, other: World, draft: Draft, against: str
 ) -> None:
     ids = {
@@ -151,7 +151,7 @@ def test_preview_against_version_needs_at_most_six_queries(world: World, draft: 
     assert len(queries) <= 6, "\n".join(query["sql"] for query in queries)
 
 
-def test_body_size_is_limited_by_setting(world: World, draft: Draft, settings: Any) -> None:
+def test_size_of_editor_request_body_is_limited_by_setting(world: World, draft: Draft, settings: Any) -> None:
     settings.CONFIG = dataclasses.replace(settings.CONFIG, max_body_bytes=1000)
     events = AuditEvent.objects.count()
     client = signed_in(world.operator.user)

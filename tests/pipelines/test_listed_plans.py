@@ -28,7 +28,7 @@ def _padded(size: int) -> dict[str, Any]:
     return plan
 
 
-def test_plans_are_listed_up_to_4_kib_of_json_text(world: World) -> None:
+def test_draft_list_omits_plans_over_4_kib_of_json_text(world: World) -> None:
     digits = {"pad": [Random(1).randrange(10) for _ in range(1_300)]}  # 4 KiB of text, 15 KiB as PostgreSQL stores it
     assert len(json.dumps(digits)) < 4096
     plans = {
@@ -49,7 +49,7 @@ def test_plans_are_listed_up_to_4_kib_of_json_text(world: World) -> None:
     assert whole == plans
 
 
-def test_only_plans_on_page_are_measured(world: World) -> None:
+def test_database_measures_only_plans_on_listed_page(world: World) -> None:
     _draft(world, "one", {})
     page = with_small_values(without_large(Draft.objects.filter(environment=world.dev)), {"plan"}).order_by("name")[:50]
 

@@ -34,7 +34,7 @@ def test_json_comparison_is_by_value_and_distinguishes_booleans_from_numbers(
 
 
 @pytest.mark.django_db
-def test_change_from_true_to_one_is_stored_and_promoted(world: World) -> None:
+def test_plan_change_from_true_to_1_is_stored_and_can_be_promoted(world: World) -> None:
     draft = drafts.create_draft(
         environment=world.dev, name="d", plan={**PLAN, "plan_v": True}, actor=world.operator.actor
     )

@@ -81,7 +81,7 @@ def rows_agree() -> bool:
     )
 
 
-def test_rollback_waits_for_report_then_replaces_offer(
+def test_rollback_waits_for_concurrent_report_then_replaces_offer(
     concurrently: Race, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agents = stories.fleet(world, 3)
@@ -166,7 +166,7 @@ def test_agent_can_be_decommissioned_during_offer(
 
 
 @pytest.mark.parametrize("change", ["abort", "retry", "rollback", "step"])
-def test_reports_during_change_to_all_agents_leave_rows_consistent(
+def test_rows_are_consistent_after_reports_during_abort_retry_rollback_or_step(
     concurrently: Race, world: World, run_jobs: Callable[[], int], change: str
 ) -> None:
     agents = stories.fleet(world, 6)

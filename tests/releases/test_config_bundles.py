@@ -109,7 +109,7 @@ def test_dataguard_stage_without_parameters_is_reported_as_warning(world: World)
 @pytest.mark.parametrize(
     ("profile", "wait"), [("default", "backoff"), ("low-latency", "spin"), ("isolated-core", "spin")]
 )
-def test_wait_defaults_to_value_of_profile(world: World, profile: str, wait: str) -> None:
+def test_wait_strategy_defaults_to_value_of_tuning_profile(world: World, profile: str, wait: str) -> None:
     assert create(world, tuning_profile=profile).json()["wait"] == wait
 
 

@@ -93,7 +93,7 @@ def test_rollout_does_not_wait_for_drained_agent(world: World, run_jobs: Run) ->
     assert deployment.agents.get(agent=agents[1][0]).progress == "active"
 
 
-def test_failure_before_drain_still_counts(world: World, run_jobs: Run) -> None:
+def test_failure_of_agent_before_its_drain_counts_toward_threshold(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle())
     report(agents[0][1], agents[0][0], "failed")

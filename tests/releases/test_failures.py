@@ -153,7 +153,7 @@ def test_failed_rollback_does_not_replace_failure_to_activate(world: World, run_
     ]
 
 
-def test_command_before_rollout_step_keeps_failures_on_timeline(world: World) -> None:
+def test_retry_or_abort_before_rollout_step_keeps_failures_on_timeline(world: World) -> None:
     agents, (_, two), _ = stories.running(world, 2)
     strategy = {"kind": "all_at_once", "failure_threshold_percent": 50, "auto_rollback": False}
     deployment = stories.offered(world, two, strategy=strategy)
@@ -167,7 +167,9 @@ def test_command_before_rollout_step_keeps_failures_on_timeline(world: World) ->
     assert [entry["causes"][0]["detail"] for entry in failed_entries(deployment)] == ["no disk", "no memory"]
 
 
-def test_failures_of_wave_without_retry_have_one_timeline_entry(world: World, run_jobs: Callable[[], int]) -> None:
+def test_each_wave_without_retry_has_one_timeline_entry_for_its_failures(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     agents = stories.fleet(world, 6)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100, threshold=70))
     for place in (0, 1, 3, 4):
@@ -234,7 +236,7 @@ def fail_many(world: World, count: int, detail: Callable[[int], str], cause: Cal
     return deployment
 
 
-def test_causes_are_limited_and_counts_add_up(world: World) -> None:
+def test_listed_failure_causes_are_limited_and_their_counts_add_up(world: World) -> None:
     total = 2 * MAX_CAUSES + 7
     deployment = fail_many(world, total, lambda n: f"cause {n}", lambda n: f"cause {'common' if n < 7 else n}")
 

@@ -112,7 +112,7 @@ def test_creator_of_key_who_left_and_rejoined_cannot_approve_its_requests(world:
     assert kind_of(decide(world, other, deployment)) == SELF
 
 
-def test_creator_of_another_key_may_approve(world: World) -> None:
+def test_creator_of_another_key_may_approve_requests_of_key(world: World) -> None:
     other = world.person(Role.ORG_ADMIN, "second-admin")
     key_of(world, other.api, "theirs")
     _, api = key_of(world, world.admin.api, "ours")
@@ -120,7 +120,7 @@ def test_creator_of_another_key_may_approve(world: World) -> None:
     assert decide(world, other, requested_deployment(world, api, bundle_of(world))).json()["status"] == "approved"
 
 
-def test_key_shows_its_creator(world: World) -> None:
+def test_organization_key_shows_its_creator(world: World) -> None:
     path = f"/api/v1/orgs/{world.organization.pk}/api-keys"
     made = world.admin.api.post(path, {"name": "ci", "role": "org_admin"}).json()
     nested = Api(made["token"]).post(path, {"name": "ci 2", "role": "viewer"}).json()
@@ -187,7 +187,7 @@ def consented(world: World, approver: Person) -> tuple[ConfigBundle, str]:
     return bundle, approval.credential
 
 
-def test_approver_and_their_key_cannot_submit_credential(world: World) -> None:
+def test_sole_approver_and_their_key_cannot_submit_credential(world: World) -> None:
     bundle, credential = consented(world, world.admin)
     _, api = key_of(world, world.admin.api)
 

@@ -101,7 +101,7 @@ def test_build_waits_for_end_of_freeze_window(
     assert events(deployment) == ["create", "build", "offer"]
 
 
-def test_override_starts_build_during_freeze_window(
+def test_deployment_with_freeze_override_is_built_during_freeze_window(
     world: World, frozen: Environment, clock: stories.Clock, run_jobs: Run
 ) -> None:
     stories.fleet(world, 1, frozen)
@@ -122,7 +122,7 @@ def test_override_starts_build_during_freeze_window(
     assert deployment.timeline.get(event="create").detail["override_freeze"] == "outage"
 
 
-def test_override_without_reason_is_refused(world: World, frozen: Environment, clock: stories.Clock) -> None:
+def test_freeze_override_without_reason_is_refused(world: World, frozen: Environment, clock: stories.Clock) -> None:
     stories.fleet(world, 1, frozen)
     bundle = world.bundle(frozen)
     clock.set("2027-03-28T12:00:00+00:00")
@@ -211,7 +211,7 @@ def test_second_deployment_is_refused_at_in_flight_limit_of_one(world: World, ru
     assert request_deployment(world, one).status_code == 201
 
 
-def test_approved_deployments_start_in_turn_at_limit_of_one(world: World, run_jobs: Run) -> None:
+def test_approved_deployments_start_in_turn_at_in_flight_limit_of_one(world: World, run_jobs: Run) -> None:
     agents = stories.fleet(world, 2, world.prod)
     waiting = [world.deployment(bundle) for bundle in stories.bundles(world, 3, world.prod)]
     for deployment in waiting:
@@ -293,7 +293,7 @@ def test_deployment_does_not_overtake_earlier_ready_deployment_to_same_agents(
     assert third.is_current
 
 
-def test_override_starts_before_deployment_that_waits_for_window(
+def test_deployment_with_freeze_override_starts_before_one_that_waits_for_window(
     world: World, frozen: Environment, clock: stories.Clock, run_jobs: Run
 ) -> None:
     frozen.settings = {**frozen.settings, "max_in_flight_deployments": 2}
@@ -348,7 +348,7 @@ def test_deployment_aborted_while_waiting_does_not_start(world: World, run_jobs:
     assert stories.desired(agents[0][0]) == (first.pk, "activate")
 
 
-def test_waiting_deployment_keeps_in_flight_limit_from_its_creation(world: World, run_jobs: Run) -> None:
+def test_lowered_in_flight_limit_does_not_apply_to_deployment_created_before(world: World, run_jobs: Run) -> None:
     allow_in_flight(world, 2)
     agents = stories.fleet(world, 2)
     trades = world.bundle(name="trades", version=world.version(content=plan("trades")))

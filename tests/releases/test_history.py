@@ -114,7 +114,7 @@ def test_history_after_rollback_names_deployment_that_built_bundle(world: World)
     assert (row["deployment_id"], row["config_bundle_id"]) == (str(old.pk), str(one.pk))
 
 
-def test_ids_of_other_environments_are_null(world: World) -> None:
+def test_history_shows_null_instead_of_ids_from_another_environment(world: World) -> None:
     here, _ = old_agent(world)
     there = stories.active(world, world.bundle(world.staging), stories.fleet(world, 1, world.staging))
     store(here, 0, there.bundle_hash, there)

@@ -42,7 +42,7 @@ def test_poll_for_offer_that_cannot_be_signed_returns_503(world: World, client: 
     assert stories.send_heartbeat(agent, api)["action"] == "activate"
 
 
-def test_console_action_without_master_key_shows_reason(world: World, lagging: Any) -> None:
+def test_console_shows_that_signing_key_rotation_needs_master_key(world: World, lagging: Any) -> None:
     client = signed_in(world.admin.user)
     form = {**YES, "_form": client.get(act(world.organization, "rotate_signing_key")).context["form_id"]}
     before = SigningKey.objects.count(), AuditEvent.objects.count()

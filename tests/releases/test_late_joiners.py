@@ -16,7 +16,7 @@ from tests.worlds import World, plan, report
 pytestmark = pytest.mark.django_db
 
 
-def test_late_joiners_wait_for_end_of_rollout_and_do_not_count(world: World, run_jobs: Run) -> None:
+def test_late_joiners_wait_for_end_of_rollout_and_are_not_counted(world: World, run_jobs: Run) -> None:
     agents, (_, two), (first,) = stories.running(world, 2)
     second = stories.offered(world, two, strategy=waves(50, 100))
     early, early_api = world.agent(name="early")
@@ -106,7 +106,7 @@ def test_agent_with_new_label_becomes_late_joiner(world: World, run_jobs: Callab
     assert stories.desired(second) == (deployment.pk, "activate")
 
 
-def test_late_joiner_leaves_earlier_deployment_but_not_another_pipeline(
+def test_late_joiner_leaves_earlier_deployment_but_not_deployment_of_another_pipeline(
     world: World, run_jobs: Callable[[], int]
 ) -> None:
     old, old_api = world.agent(name="old", tier="edge")

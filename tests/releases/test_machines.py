@@ -63,7 +63,7 @@ def row(world: World, name: str) -> Stateful:
     return Replay.objects.create(environment=world.dev, artifact=artifact, version=world.version())
 
 
-def test_every_state_machine_has_model() -> None:
+def test_every_state_machine_belongs_to_model() -> None:
     assert {machine.name for machine in MACHINES} == set(MODELS)
     assert set(MODELS.values()) == {Deployment, Approval, Artifact, Replay, Bisect}
 
@@ -254,7 +254,7 @@ def _digesting() -> str:
     )
 
 
-def test_stories_reach_every_status() -> None:
+def test_stories_of_tests_reach_every_deployment_status() -> None:
     assert {STATUS.get(story, story) for story in STORIES} == set(Deployment.machine.states)
 
 

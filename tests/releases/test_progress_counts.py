@@ -38,7 +38,9 @@ def listed(world: World) -> list[dict[str, int]]:
     return [row["progress"] for row in world.viewer.api.get(world.path(rest="/deployments")).json()["results"]]
 
 
-def test_counts_are_shown_without_reading_agents(world: World, run_jobs: Callable[[], int]) -> None:
+def test_agent_counts_of_deployment_are_shown_without_reading_its_agents(
+    world: World, run_jobs: Callable[[], int]
+) -> None:
     agents = stories.fleet(world, 3)
     nothing = dict.fromkeys(("total", *AgentProgress), 0)
     deployment = world.deployment(world.bundle(), strategy=stories.waves(34, 100))
@@ -59,7 +61,7 @@ def test_counts_are_shown_without_reading_agents(world: World, run_jobs: Callabl
     assert sorted(ProgressCount.objects.values_list("count", "is_sum")) == [(1, True), (2, True)]
 
 
-def test_unchanged_counts_are_not_summed_again(world: World) -> None:
+def test_unchanged_progress_counts_are_not_summed_again(world: World) -> None:
     stories.fleet(world, 2)
     stories.offered(world, world.bundle())
     progress.sum_up()
@@ -71,7 +73,7 @@ def test_unchanged_counts_are_not_summed_again(world: World) -> None:
     assert (len(queries), [*ProgressCount.objects.values()]) == (1, before)
 
 
-def test_deleted_agents_deployments_and_environments_leave_no_counts(world: World) -> None:
+def test_deleted_agents_deployments_and_environments_leave_no_progress_counts(world: World) -> None:
     (first, _), *_ = stories.fleet(world, 3)
     bundle = world.bundle()
     deployment = stories.offered(world, bundle)
@@ -89,7 +91,7 @@ def test_deleted_agents_deployments_and_environments_leave_no_counts(world: Worl
 
 
 @pytest.mark.django_db(transaction=True)
-def test_counts_stay_exact_during_reports_and_summing(world: World, concurrently: Race) -> None:
+def test_progress_counts_stay_exact_during_reports_and_summing(world: World, concurrently: Race) -> None:
     agents = stories.fleet(world, 5)
     deployment = stories.offered(world, world.bundle())
 
@@ -124,7 +126,7 @@ def test_counts_stay_exact_during_reports_and_summing(world: World, concurrently
 
 
 @pytest.mark.django_db(transaction=True)
-def test_reports_and_summing_do_not_block_each_other(world: World, concurrently: Race) -> None:
+def test_reports_and_summing_of_progress_counts_do_not_block_each_other(world: World, concurrently: Race) -> None:
     (one, _), (two, two_api) = stories.fleet(world, 2)
     deployment = stories.offered(world, world.bundle())
     progress.sum_up()
@@ -147,7 +149,7 @@ def test_reports_and_summing_do_not_block_each_other(world: World, concurrently:
     assert progress.count_agents(deployment).by_progress == {"activating": 1, "downloading": 1}
 
 
-def test_migration_counts_same_as_triggers(world: World) -> None:
+def test_migration_writes_same_progress_counts_as_triggers(world: World) -> None:
     (agent, api), *_ = stories.fleet(world, 3)
     stories.offered(world, world.bundle(), strategy=stories.waves(50, 100))
     report(api, agent, "active")

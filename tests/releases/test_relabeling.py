@@ -54,13 +54,13 @@ def test_labels_of_matching_agents_are_changed(zones: World) -> None:
     )  # fmt: skip
 
 
-def test_selected_label_can_be_changed(zones: World) -> None:
+def test_label_used_in_selector_can_be_changed(zones: World) -> None:
     assert relabel(zones, selector={"zone": "a"}, set={"zone": "c"}).json()["changed"] == 2
 
     assert sorted(each["zone"] for each in labels(zones).values()) == ["b", "c", "c"]
 
 
-def test_dry_run_changes_nothing(zones: World) -> None:
+def test_relabeling_dry_run_changes_nothing(zones: World) -> None:
     stories.active(zones, zones.bundle(), [zones.agent(name="x", zone="c")], target={"selector": {"zone": "c"}})
     before, events = labels(zones), AuditEvent.objects.count()
 
@@ -85,7 +85,7 @@ def test_newly_matching_undrained_agents_are_offered_current_deployment(zones: W
     assert relabel(zones, selector={"zone": "c"}, set={"zone": "c"}).json()["deployments_offered"] == 0
 
 
-def test_known_bad_configuration_is_not_counted_as_offered(zones: World) -> None:
+def test_relabeling_does_not_count_known_bad_deployment_as_offered(zones: World) -> None:
     first = zones.agent(name="first", zone="c")
     deployment = stories.active(zones, zones.bundle(), [first], target={"selector": {"zone": "c"}})
     zones.dev.refresh_from_db()

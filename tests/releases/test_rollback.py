@@ -57,7 +57,7 @@ def test_rollback_makes_earlier_deployment_current_again(world: World, run_jobs:
     assert shown["known_bad"] is True
 
 
-def test_restored_manifest_is_signed_again(world: World, run_jobs: Callable[[], int]) -> None:
+def test_rollback_offers_signed_manifest_of_restored_deployment(world: World, run_jobs: Callable[[], int]) -> None:
     agents, _, (first, second) = stories.running(world, 1, 2)
     (agent, api) = agents[0]
     roll_back(world, second)
@@ -214,7 +214,7 @@ def test_auto_rollback_starts_when_wave_exceeds_threshold(world: World, run_jobs
     ]  # fmt: skip
 
 
-def test_failed_first_deployment_stays_failed(world: World, run_jobs: Callable[[], int]) -> None:
+def test_failed_first_deployment_is_not_rolled_back(world: World, run_jobs: Callable[[], int]) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100))
 

@@ -121,7 +121,7 @@ def test_unfinished_agent_counts_as_failed_after_timeout(world: World, run_jobs:
     assert KnownBad.objects.count() == 1
 
 
-def test_report_during_step_prevents_timeout(
+def test_report_during_rollout_step_prevents_agent_timeout(
     world: World, run_jobs: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (agent, api), *_ = stories.fleet(world, 1)
@@ -220,7 +220,7 @@ def test_agents_of_deployment_are_paged_and_can_be_filtered(world: World) -> Non
     assert world.viewer.api.get(world.path(world.staging, f"/deployments/{deployment.pk}/agents")).status_code == 404
 
 
-def test_agent_timeout_is_fixed_at_creation(world: World, run_jobs: Callable[[], int]) -> None:
+def test_deployment_keeps_agent_timeout_from_its_creation(world: World, run_jobs: Callable[[], int]) -> None:
     (agent, _), *_ = stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
     Environment.objects.filter(pk=world.dev.pk).update(settings={"agent_timeout_s": 1})

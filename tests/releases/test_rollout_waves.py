@@ -183,7 +183,7 @@ def test_manual_pause_outlasts_pause_between_waves(world: World, run_jobs: Run, 
     assert stories.progress(deployment) == ["active", "offered"]
 
 
-def test_unfinished_agents_are_tolerated_up_to_threshold(world: World, run_jobs: Run, clock: stories.Clock) -> None:
+def test_agents_that_time_out_are_tolerated_up_to_threshold(world: World, run_jobs: Run, clock: stories.Clock) -> None:
     agents = stories.fleet(world, 8)
     deployment = stories.offered(world, world.bundle(), strategy=waves(50, 100, threshold=25))
     (silent, silent_api) = agents[0]

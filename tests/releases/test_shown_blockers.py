@@ -71,7 +71,7 @@ def test_waiting_deployment_shows_its_blockers(
     assert world.viewer.api.get(world.path(roomy, f"/deployments/{first.pk}")).json()["blockers"] == []
 
 
-def test_held_up_deployment_shows_reason(world: World) -> None:
+def test_deployment_shows_that_agents_cannot_download_its_bundle(world: World) -> None:
     stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
     Deployment.objects.filter(pk=deployment.pk).update(served_at=None)
@@ -83,7 +83,7 @@ def test_held_up_deployment_shows_reason(world: World) -> None:
     assert held["detail"] in signed_in(world.viewer.user).get(row_page(deployment)).text
 
 
-def test_refused_requests_name_blocker(world: World) -> None:
+def test_refused_deployment_requests_name_blocker(world: World) -> None:
     stories.fleet(world, 1)
     one, two = stories.bundles(world, 2)
     world.deployment(one)

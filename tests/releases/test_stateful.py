@@ -278,6 +278,6 @@ class Stories(Worker):
 
 
 @pytest.mark.django_db
-def test_random_stories_agree_with_model(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_random_deployment_stories_agree_with_reference_model(monkeypatch: pytest.MonkeyPatch) -> None:
     Stories.scene = StoryWorld()
     run_stories(Stories, monkeypatch, examples=EXAMPLES, steps=STEPS)

@@ -39,7 +39,7 @@ def column(model: type[Approval | Deployment], name: str) -> Any:
         return cursor.fetchone()[0]
 
 
-def test_values_are_stored_as_json_and_read_as_type(world: World) -> None:
+def test_typed_values_are_stored_as_json_and_read_back(world: World) -> None:
     world.agent(world.prod)
     world.operator = world.admin
     world.deployment(world.bundle(world.prod), break_glass=BreakGlassRequest("outage"), is_org_admin=True)
@@ -57,7 +57,7 @@ def test_values_are_stored_as_json_and_read_as_type(world: World) -> None:
         assert model.objects.values_list(name, flat=True).get() == value
 
 
-def test_none_is_stored_as_null(world: World) -> None:
+def test_missing_typed_value_is_stored_as_null(world: World) -> None:
     world.agent()
     deployment = world.deployment(world.bundle())
 
@@ -65,7 +65,7 @@ def test_none_is_stored_as_null(world: World) -> None:
     assert Deployment.objects.filter(break_glass__isnull=True).get().break_glass is None
 
 
-def test_json_keys_can_be_queried(world: World) -> None:
+def test_json_keys_of_typed_values_can_be_queried(world: World) -> None:
     agent, _ = world.agent(tier="edge")
     world.deployment(world.bundle(), target={"selector": {"tier": "edge"}})
     Approval.objects.create(

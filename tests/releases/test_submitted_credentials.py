@@ -187,7 +187,7 @@ def test_revoked_credential_is_refused(world: World) -> None:
     refused(submit(world, bundle, approval.credential or ""), 409, "revoked")
 
 
-def test_unstored_credential_counts_as_revoked(world: World) -> None:
+def test_credential_that_differs_from_stored_one_is_refused_as_revoked(world: World) -> None:
     bundle, approval = unused_approval(world)
     text = approval.credential or ""
     issued(world, approval)

@@ -108,7 +108,7 @@ def test_shutdown_stops_waiting_poll(polling: Any, room: WaitingRoom) -> None:
     assert Poll(api, agent, etag).finish().status_code == 304  # later polls do not wait
 
 
-def test_changes_during_lost_connection_are_noticed_after_reconnect(polling: Any, room: WaitingRoom) -> None:
+def test_poll_returns_offer_made_while_notification_connection_was_lost(polling: Any, room: WaitingRoom) -> None:
     world, _, _, _, poll = polling()
     notices.stop()
     deployment = stories.offered(world, world.bundle())

@@ -290,7 +290,7 @@ def test_agent_requests_are_handled_before_and_after_one_left_to_gunicorn(connec
     assert connection.turns == [False, True, True, False, False]  # before each request, also before gunicorn's
 
 
-def test_unread_body_is_not_parsed_as_request(connect: Callable[..., Connection]) -> None:
+def test_unread_request_body_is_not_parsed_as_next_request(connect: Callable[..., Connection]) -> None:
     connection = connect(refuse)
     inner = PLAIN.encode()
     outer = PLAIN.replace("Length: 2", f"Length: {len(inner)}").encode()[:-2]

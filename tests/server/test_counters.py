@@ -38,7 +38,7 @@ def add_in_child_process(shared: SharedCounters, part: int | None, amount: float
     os.waitpid(pid, 0)
 
 
-def test_sums_include_exited_processes() -> None:
+def test_counter_sums_include_exited_processes() -> None:
     shared = SharedCounters(1, part_bytes=4096)
     shared.add(SOME, 1)
 
@@ -54,7 +54,7 @@ def test_sums_include_exited_processes() -> None:
     assert collected(shared) == {"byteor_some_total{a}": 1111}
 
 
-def test_counts_are_dropped_silently_when_no_shared_part_is_free() -> None:
+def test_counts_of_process_without_shared_memory_part_are_dropped_silently() -> None:
     shared = SharedCounters(1, part_bytes=4096)
     parts = [shared.reserve_part() for _ in range(6)]
 
@@ -66,7 +66,7 @@ def test_counts_are_dropped_silently_when_no_shared_part_is_free() -> None:
 
 
 @pytest.mark.parametrize("size", [64, 4096])
-def test_full_part_ignores_new_series_and_counts_existing_ones(size: int) -> None:
+def test_full_shared_memory_part_ignores_new_series_and_counts_existing_ones(size: int) -> None:
     memory = memoryview(bytearray(size))
     part = ProcessCounters(memory)
 
@@ -83,7 +83,7 @@ def test_full_part_ignores_new_series_and_counts_existing_ones(size: int) -> Non
 
 
 @pytest.mark.parametrize("key", ["a", "seven b", "eight by", "nine byte", "größe €", "x" * 500])
-def test_keys_of_various_lengths_are_stored(key: str) -> None:
+def test_counter_keys_of_various_lengths_are_stored(key: str) -> None:
     memory = memoryview(bytearray(4096))
     part = ProcessCounters(memory)
 
@@ -109,7 +109,7 @@ def test_incomplete_series_of_killed_process_is_ignored() -> None:
     assert dict(ProcessCounters(memory)) == {"whole": 1, "next": 3}
 
 
-def test_shared_memory_has_no_file() -> None:
+def test_shared_counters_use_memory_without_file() -> None:
     before = set(os.listdir("/proc/self/fd")) if sys.platform == "linux" else set()
     shared = SharedCounters(2)
 
@@ -159,7 +159,7 @@ def test_counters_and_histograms_are_shared_and_gauges_are_refused() -> None:
     ]
 
 
-def test_single_process_uses_library_registry() -> None:
+def test_single_process_uses_default_prometheus_registry() -> None:
     from prometheus_client import REGISTRY
 
     assert counters.registry() is REGISTRY

@@ -95,7 +95,7 @@ def test_client_above_minimum_rate_may_take_hours(monkeypatch: pytest.MonkeyPatc
     assert client.now - 1000 > 4 * 3600
 
 
-def test_server_time_does_not_count_against_client(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_used_by_server_does_not_count_against_client(monkeypatch: pytest.MonkeyPatch) -> None:
     client = Client(monkeypatch, size=10, seconds=1.0)
     paced = PacedSocket(client, keepalive_s=75)
     for _ in range(10):

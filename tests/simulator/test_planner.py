@@ -58,7 +58,7 @@ def history(scenario: Scenario, **changes: Any) -> list[tuple[int, float | None,
 
 
 @pytest.mark.parametrize("scenario", list(Scenario))
-def test_equal_seeds_make_equal_decisions(scenario: Scenario) -> None:
+def test_simulations_with_equal_seeds_make_equal_decisions(scenario: Scenario) -> None:
     assert history(scenario) == history(scenario)
     assert history(scenario) != history(scenario, seed=8)
 
@@ -85,7 +85,7 @@ def test_agent_follows_requested_interval_and_is_healthy_at_second_heartbeat() -
     assert planner.unhealthy == 0
 
 
-def test_scale_shortens_interval_but_not_retry_after() -> None:
+def test_interval_scale_shortens_heartbeat_interval_but_not_retry_after() -> None:
     planner = Planner(setup(agents=1, interval_scale=0.1))
     (machine,) = planner.machines
 
@@ -225,7 +225,7 @@ def test_flapping_agents_become_stale_and_recover() -> None:
     assert machine.is_healthy
 
 
-def test_boot_id_changes_at_each_start_if_server_accepts_it() -> None:
+def test_boot_id_is_sent_only_if_server_accepts_it_and_changes_at_each_start() -> None:
     planner = Planner(setup(Scenario.FLAPPING, agents=1), sends_boot_id=True)
     (machine,) = planner.machines
     first = planner.beat_body(machine, 0.0)["boot_id"]
@@ -236,7 +236,7 @@ def test_boot_id_changes_at_each_start_if_server_accepts_it() -> None:
     assert "boot_id" not in Planner(setup()).beat_body(machine, 0.0)
 
 
-def test_clones_share_key_but_not_boot_id_until_trouble_ends() -> None:
+def test_clones_share_key_but_not_boot_id_and_stop_when_trouble_ends() -> None:
     planner = Planner(setup(Scenario.CLONED), sends_boot_id=True)
     originals, clones = planner.machines[:200], planner.machines[200:]
 

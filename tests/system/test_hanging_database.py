@@ -1,6 +1,7 @@
 """A database or pooler that hangs: its processes are stopped (SIGSTOP), and its connections stay open.
 
-The tests continue the processes only after all responses have arrived. So a request that waits for them times out.
+The tests continue the processes only after all responses have arrived. A request that needs a stopped process
+therefore times out.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ class Site:
         responses: dict[str, list[requests.Response]] = {}
 
         def run(name: str, send: Callable[[], requests.Response]) -> None:
-            with suppress(requests.Timeout):  # the response is missing then, which the caller notices
+            with suppress(requests.Timeout):  # the caller notices that the response is missing
                 responses.setdefault(name, []).append(send())
 
         threads = [

@@ -135,7 +135,7 @@ def test_domain_series_exist_with_zero_in_new_installation(db: None) -> None:
 @pytest.mark.parametrize(
     ("silence_s", "liveness"), [(29, "online"), (31, "stale"), (99, "stale"), (101, "offline")], ids=str
 )
-def test_liveness_uses_heartbeat_interval_of_environment(
+def test_liveness_metrics_use_heartbeat_interval_of_environment(
     world: World, silence_s: int, liveness: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     brisk = world.environment("dev", "brisk", heartbeat_interval_s=10)
@@ -167,7 +167,7 @@ def test_decommissioned_agents_and_deleted_environments_are_not_counted(
     assert kept.decommissioned_at is None
 
 
-def test_unsealed_events_are_counted(world: World, other: World) -> None:
+def test_unsealed_audit_events_are_counted(world: World, other: World) -> None:
     total = AuditSeal.objects.count() + scrape()["byteor_audit_unsealed_events"]
     assert total > 20
 
@@ -181,7 +181,9 @@ def test_unsealed_events_are_counted(world: World, other: World) -> None:
     assert scrape()["byteor_audit_unsealed_events"] == 1
 
 
-def test_concurrent_scrapers_share_one_collection(concurrently: Race, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_scrapers_share_one_collection_of_metrics(
+    concurrently: Race, monkeypatch: pytest.MonkeyPatch
+) -> None:
     arrived, collections = threading.Semaphore(0), list[int]()
     read = metrics._read
 
@@ -240,7 +242,7 @@ def test_denials_and_heartbeats_are_counted(world: World) -> None:
     }
 
 
-def test_labels_contain_no_tenant_names_or_ids(world: World) -> None:
+def test_metrics_contain_no_tenant_names_or_ids(world: World) -> None:
     world.agent(name="agent-name")
     world.deployment(world.bundle())
     world.admin.api.get(world.path(rest="/agents"))
@@ -263,7 +265,7 @@ def test_collection_makes_twelve_queries_and_is_cached(
         assert list(collector.collect()) == first
 
 
-def test_slow_query_omits_domain_series(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metrics_omit_domain_series_when_query_is_too_slow(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "TIMEOUT_MS", 20)
     monkeypatch.setattr(metrics, "_JOBS", "SELECT 'todo', 1 FROM pg_sleep(5)")
 
@@ -337,7 +339,7 @@ def test_series_are_summed_over_processes() -> None:
 
 
 def test_invented_http_methods_create_no_series(world: World) -> None:
-    """Otherwise, invented HTTP methods would create series without limit."""
+    """If each method had its own series, clients could create series without limit."""
     world.viewer.api.get("/api/v1/me")
     client = Client()
     for path in ("/api/v1/me", "/nowhere"):

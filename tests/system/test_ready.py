@@ -134,7 +134,7 @@ def test_readyz_names_both_database_and_storage_when_both_fail(monkeypatch: pyte
     assert not_ready(Client().get("/readyz")) == "Not ready: database, storage."
 
 
-def test_completed_probes_leave_no_file_in_storage_and_interrupted_ones_leave_one(
+def test_completed_readiness_probes_leave_no_file_and_interrupted_ones_leave_one(
     settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.STORAGES = settings.STORAGES | {
@@ -154,7 +154,7 @@ def test_completed_probes_leave_no_file_in_storage_and_interrupted_ones_leave_on
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 1
 
 
-def test_hanging_check_runs_once_and_does_not_hide_others() -> None:
+def test_hanging_readiness_check_runs_once_and_does_not_hide_other_failures() -> None:
     proceed = threading.Event()
     runs: list[None] = []
 

@@ -65,7 +65,7 @@ def simulate(**options: str) -> dict[str, Any]:
         shown = out.getvalue() + err.getvalue()
         assert "bor_" not in shown
         assert "Traceback" not in shown
-        print(shown)  # pytest shows it if the test fails
+        print(shown)  # pytest shows this output if the test fails
     results: dict[str, Any] = json.loads(out.getvalue())
     return results
 

@@ -201,7 +201,7 @@ def test_sealing_links_every_event_once(world: World, other: World) -> None:
     assert not AuditEvent.objects.filter(seal=None, organization__isnull=False).exists()
 
 
-def test_events_are_sealed_after_clock_was_ahead(world: World) -> None:
+def test_events_recorded_after_clock_was_ahead_are_sealed(world: World) -> None:
     ahead = timezone.now() + timedelta(days=2)
     AuditEvent.objects.create(
         id=smallest_uuid7(ahead), timestamp=ahead, organization=world.organization, resource_kind="test",
@@ -288,7 +288,7 @@ def test_listed_sealed_event_contains_its_seal(world: World) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_concurrent_workers_seal_chain_once(concurrently: Race) -> None:
+def test_concurrent_workers_seal_each_audit_event_once(concurrently: Race) -> None:
     world = World("acme")
     total = AuditEvent.objects.filter(organization=world.organization).count()
 

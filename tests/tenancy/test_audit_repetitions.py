@@ -140,7 +140,7 @@ def test_event_of_counted_repetitions_has_last_values(world: World, machine: Mac
     assert [getattr(counted, name) for name in same] == [getattr(full, name) for name in same]
 
 
-def test_large_last_values_fit_into_counted_event(world: World, machine: Machine) -> None:
+def test_large_last_values_are_replaced_by_hashes_in_counted_event(world: World, machine: Machine) -> None:
     for number in range(3):
         machine.record("agent.update", {f"field-{number}": "x" * 8170, "n": number}, world=world)
     minute_is_over()
@@ -173,7 +173,9 @@ def test_events_of_people_and_agents_and_distinct_events_are_recorded_in_full(wo
     assert set(RepeatedEvent.objects.values_list("count", flat=True)) == {0}
 
 
-def test_events_of_one_bulk_change_count_as_one_repetition(world: World, machine: Machine, monkeypatch: Any) -> None:
+def test_events_of_one_bulk_relabeling_count_as_one_repetition(
+    world: World, machine: Machine, monkeypatch: Any
+) -> None:
     monkeypatch.setattr("apps.fleet.services.labels._AGENTS_PER_EVENT", 2)
     for number in range(5):
         world.agent(name=f"agent-{number}", place="x")
@@ -189,7 +191,7 @@ def test_events_of_one_bulk_change_count_as_one_repetition(world: World, machine
     assert (counted["count"], counted["last"]["set"]) == (2, {"zone": "c"})
 
 
-def test_rolled_back_change_is_not_counted(world: World, machine: Machine) -> None:
+def test_rolled_back_repetition_is_not_counted(world: World, machine: Machine) -> None:
     machine.record("agent.update", {"n": 0}, world=world)
 
     with pytest.raises(ValueError, match="refused"), transaction.atomic():  # noqa: PT012  the transaction must fail after the event is recorded

@@ -51,7 +51,7 @@ def bytes_in_database(value: object) -> int:
 @pytest.mark.django_db
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(CHANGES)
-def test_any_changes_fit_into_size_limit(changes: dict[str, Any]) -> None:
+def test_recorded_changes_of_any_size_fit_into_size_limit(changes: dict[str, Any]) -> None:
     before = json.dumps(changes)
 
     fitted = fit(changes)
@@ -139,7 +139,7 @@ def test_events_of_largest_labels_are_shortened_and_sealed(world: World) -> None
 
 
 @pytest.mark.django_db
-def test_bulk_events_are_shortened(world: World) -> None:
+def test_large_changes_of_events_recorded_in_bulk_are_shortened(world: World) -> None:
     entry = audit.Entry("x", system_actor("test"), world.dev, ("x", "x"), {"before": ["y" * 9000]})
 
     audit.record_all([entry] * 3)

@@ -74,7 +74,7 @@ def test_malformed_header_yields_peer_address_or_address_before_percent_sign(
     ipaddress.ip_address(found or "")
 
 
-def test_entry_of_outermost_trusted_proxy_is_used(trust_proxies: Any) -> None:
+def test_client_address_is_entry_added_by_outermost_trusted_proxy(trust_proxies: Any) -> None:
     trust_proxies(2)
 
     assert client_ip_for("6.6.6.6, 203.0.113.9:5, 198.51.100.1") == "203.0.113.9"

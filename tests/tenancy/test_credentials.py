@@ -42,7 +42,7 @@ def test_checksum_is_crc_32_in_base62() -> None:
 
 
 @pytest.mark.parametrize("at", range(8, 57))
-def test_wrong_character_is_detected_without_query(at: int) -> None:
+def test_credential_with_wrong_character_is_refused_without_query(at: int) -> None:
     text = credentials.generate(Family.USER).text
     wrong = text[:at] + ("a" if text[at] != "a" else "b") + text[at + 1 :]
 
@@ -65,7 +65,7 @@ def test_authorization_scheme_is_case_insensitive(world: World) -> None:
     assert Api(None).get("/api/v1/me", Authorization=f"bearer {world.viewer.api.token}").status_code == 200
 
 
-def test_only_digest_and_prefix_are_stored(world: World) -> None:
+def test_only_digest_and_prefix_of_token_are_stored(world: World) -> None:
     text = world.viewer.api.post("/api/v1/tokens", {"name": "laptop"}).json()["token"]
     row = UserToken.objects.get(name="laptop")
 

@@ -95,7 +95,7 @@ def test_invalid_or_different_etag_returns_412_on_edit(world: World, tag: str) -
 
 
 @pytest.mark.parametrize("form", ["{}", '"1.x", {}', '{},"7.y"', ' {} , W/"z"'])
-def test_one_matching_etag_of_list_is_enough(world: World, form: str) -> None:
+def test_edit_is_accepted_if_one_etag_in_list_matches(world: World, form: str) -> None:
     tag = world.admin.api.get(project(world))["ETag"]
 
     assert world.admin.api.put(project(world), {"name": "x"}, If_Match=form.format(tag)).status_code == 200
@@ -113,7 +113,7 @@ def test_weak_or_altered_etag_in_if_match_returns_412(world: World, spoil: Calla
     assert (world.project.name, world.project.revision) == ("trading", 1)
 
 
-def test_wildcard_matches_any_etag(world: World) -> None:
+def test_if_match_wildcard_matches_any_etag(world: World) -> None:
     assert world.admin.api.put(project(world), {"name": "x"}, If_Match="*").status_code == 200
 
 

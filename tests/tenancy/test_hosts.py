@@ -42,7 +42,7 @@ def is_under(key: bytes, on_host: Any) -> bool:
     [(OLD, None), (OLD, NEW), (NEW, OLD)],
     ids=["old key only", "new key as previous", "new key as current"],
 )
-def test_hosts_encrypt_with_old_key_before_rotation(
+def test_hosts_encrypt_with_old_master_key_before_rotation(
     world: World, on_host: Any, current: bytes, previous: bytes | None
 ) -> None:
     on_host(current, previous)
@@ -57,7 +57,7 @@ def test_hosts_encrypt_with_old_key_before_rotation(
     [(NEW, None), (OLD, NEW), (NEW, OLD)],
     ids=["new key only", "new key as previous", "new key as current"],
 )
-def test_hosts_encrypt_with_new_key_after_rotation(
+def test_hosts_encrypt_with_new_master_key_after_rotation(
     world: World, on_host: Any, current: bytes, previous: bytes | None
 ) -> None:
     on_host(NEW, OLD)
@@ -70,7 +70,7 @@ def test_hosts_encrypt_with_new_key_after_rotation(
     assert is_under(NEW, on_host)
 
 
-def test_host_without_new_key_refuses_only_requests_that_need_it(world: World, on_host: Any) -> None:
+def test_host_without_new_master_key_refuses_only_requests_that_need_it(world: World, on_host: Any) -> None:
     on_host(NEW, OLD)
     rotate_master_key()
     on_host(OLD)
@@ -114,7 +114,7 @@ def _without_id(db: None) -> None:
 
 
 @pytest.mark.usefixtures("_without_id")
-def test_first_key_of_empty_installation_is_stored(on_host: Any) -> None:
+def test_id_of_first_master_key_of_empty_installation_is_stored(on_host: Any) -> None:
     on_host(THIRD)
 
     assert vault.ensure_key() == vault.key_id(THIRD)
@@ -128,7 +128,7 @@ def test_first_key_of_empty_installation_is_stored(on_host: Any) -> None:
 
 
 @pytest.mark.usefixtures("_without_id")
-def test_first_key_must_decrypt_values_stored_by_older_release(world: World, on_host: Any) -> None:
+def test_first_master_key_must_decrypt_values_stored_by_older_release(world: World, on_host: Any) -> None:
     on_host(NEW)
     with pytest.raises(vault.MasterKeyUnavailable) as refused:
         vault.ensure_key()
@@ -190,7 +190,7 @@ def test_master_key_rotation_waits_for_uncommitted_values(on_host: Any) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_host_does_not_encrypt_with_old_key_after_waiting_for_rotation(on_host: Any) -> None:
+def test_host_does_not_encrypt_with_old_master_key_after_waiting_for_rotation(on_host: Any) -> None:
     world = World("acme")
     on_host(OLD)
     before = everything()

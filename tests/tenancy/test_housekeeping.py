@@ -89,7 +89,7 @@ def test_credentials_are_deleted_90_days_after_they_become_invalid(world: World,
     assert AuditEvent.objects.count() == events
 
 
-def test_keys_outlive_approvals_that_they_requested() -> None:
+def test_invalid_keys_are_kept_longer_than_longest_approval_lifetime() -> None:
     """The creator of a key must be known as long as an approval that the key requested can be decided."""
     longest = EnvironmentSettingsSerializer().fields["approval_ttl_s"].max_value  # type: ignore[attr-defined]  # an IntegerField has a max_value
 
@@ -109,7 +109,7 @@ def test_one_time_links_are_deleted_one_day_after_expiry(world: World) -> None:
     assert not SignInLink.objects.filter(pk=old.pk).exists()
 
 
-def test_statements_delete_at_most_one_batch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_delete_statement_deletes_at_most_one_batch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deletion, "BATCH_SIZE", 10)
     minute = int(time.time()) // 60
     RateCounter.objects.bulk_create(RateCounter(key=f"k{n}", minute=minute - 9, count=1) for n in range(25))

@@ -67,7 +67,7 @@ def test_different_request_with_same_key_returns_409(world: World, path: str, bo
     assert set(Project.objects.values_list("name", flat=True)) == {"trading", "billing"}
 
 
-def test_callers_do_not_share_keys(world: World) -> None:
+def test_different_people_do_not_share_idempotency_keys(world: World) -> None:
     made = [
         person.api.post(
             world.path(rest="/drafts"), {"name": str(person.user.pk), "plan": {}}, Idempotency_Key="k1"
@@ -79,7 +79,7 @@ def test_callers_do_not_share_keys(world: World) -> None:
     assert IdempotencyKey.objects.filter(key="k1").count() == 3
 
 
-def test_tokens_of_same_person_share_keys(world: World) -> None:
+def test_tokens_of_same_person_share_idempotency_keys(world: World) -> None:
     further = Api(world.admin.api.post("/api/v1/tokens", {"name": "further"}).json()["token"])
     first = world.admin.api.post(projects(world), {"name": "billing"}, Idempotency_Key="k1")
 
@@ -99,14 +99,14 @@ def test_error_responses_are_not_stored(world: World) -> None:
 
 
 @pytest.mark.parametrize("key", ["", " " * 256, "k" * 256, "schlüssel"])
-def test_invalid_key_is_rejected(world: World, key: str) -> None:
+def test_invalid_idempotency_key_is_rejected(world: World, key: str) -> None:
     response = world.admin.api.post(projects(world), {"name": "billing"}, Idempotency_Key=key)
 
     assert response.status_code == 400
     assert not Project.objects.filter(name="billing").exists()
 
 
-def test_key_is_stored_in_transaction_of_write(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_idempotency_key_is_stored_in_same_transaction_as_write(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     real = IdempotencyKey.save
 
     def broken(key: IdempotencyKey, **options: Any) -> None:
@@ -129,7 +129,7 @@ def test_response_without_secret_is_kept_for_one_day(world: World) -> None:
     assert timedelta(hours=23, minutes=59) < left <= timedelta(hours=24)
 
 
-def test_secret_is_kept_encrypted_for_ten_minutes(world: World) -> None:
+def test_response_with_secret_is_kept_encrypted_for_ten_minutes(world: World) -> None:
     path = f"/api/v1/orgs/{world.organization.pk}/api-keys"
     body = {"name": "ci", "role": "viewer"}
     secret = world.admin.api.post(path, body, Idempotency_Key="k1").json()["token"]
@@ -145,7 +145,7 @@ def test_secret_is_kept_encrypted_for_ten_minutes(world: World) -> None:
     assert b"token" not in stored
 
 
-def test_expired_key_can_be_reused(world: World) -> None:
+def test_expired_idempotency_key_can_be_reused(world: World) -> None:
     path = f"/api/v1/orgs/{world.organization.pk}/api-keys"
     first = world.admin.api.post(path, {"name": "ci", "role": "viewer"}, Idempotency_Key="k1").json()
     IdempotencyKey.objects.update(expires_at=timezone.now())
@@ -158,7 +158,7 @@ def test_expired_key_can_be_reused(world: World) -> None:
     assert IdempotencyKey.objects.count() == 1
 
 
-def test_expired_keys_are_deleted_each_minute(world: World) -> None:
+def test_expired_idempotency_keys_are_deleted_each_minute(world: World) -> None:
     for key in ("old", "new"):
         world.admin.api.post(projects(world), {"name": key}, Idempotency_Key=key)
     IdempotencyKey.objects.filter(key="old").update(expires_at=timezone.now())

@@ -79,7 +79,7 @@ def test_organizations_see_only_events_of_their_own_members(world: World, other:
     assert [event.organization_id for event in recorded("token.create")] == [None, world.organization.pk]
 
 
-def test_person_with_two_roles_in_organization_creates_one_copy(world: World) -> None:
+def test_event_of_person_with_two_roles_is_copied_to_organization_once(world: World) -> None:
     Membership.objects.create(
         user=world.viewer.user, organization=world.organization, project=world.project, role=Role.OPERATOR
     )
@@ -137,7 +137,9 @@ def test_sign_in_without_organization_is_recorded_only_in_installation_chain() -
     assert [event.organization_id for event in recorded("session.sign_in")] == [None]
 
 
-def test_failed_copy_rolls_back_event_and_change(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_copy_of_event_to_organization_rolls_back_event_and_change(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*_: Any) -> None:
         raise IntegrityError("no room")
 
@@ -162,7 +164,7 @@ def test_worker_seals_installation_chain(world: World) -> None:
     assert not AuditEvent.objects.filter(seal=None).exists()
 
 
-def test_unsealed_events_of_older_release_are_sealed_in_order(world: World, other: World) -> None:
+def test_installation_events_left_unsealed_by_older_release_are_sealed_in_order(world: World, other: World) -> None:
     """The organizations' chains are sealed, but the installation's chain has no seals yet."""
     for one in (world, other):
         ledger.seal_chain(one.organization.pk)
@@ -188,7 +190,7 @@ def test_concurrent_workers_seal_installation_chain_once(concurrently: Race) -> 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_concurrent_commands_create_one_key(concurrently: Race) -> None:
+def test_concurrent_commands_create_one_installation_signing_key(concurrently: Race) -> None:
     concurrently(*[signing_keys.ensure_installation_key] * 4)
 
     assert SigningKey.objects.filter(organization=None, status="active").count() == 1
@@ -196,7 +198,7 @@ def test_concurrent_commands_create_one_key(concurrently: Race) -> None:
 
 
 @pytest.mark.parametrize("status", ["active", "next"])
-def test_database_permits_one_active_and_one_next_key(status: str) -> None:
+def test_database_permits_one_active_and_one_next_installation_key(status: str) -> None:
     made = [SigningKey(kid=f"k{n}", public_key=b"x", private_key=b"x", status=status) for n in range(2)]
     made[0].save()
 
@@ -212,7 +214,7 @@ def test_database_permits_one_event_per_sequence_number(world: World) -> None:
         AuditSeal.objects.create(seq=1, event=second, prev_hash="x", hash="x")
 
 
-def test_altered_event_is_found(world: World) -> None:
+def test_altered_event_of_installation_is_found(world: World) -> None:
     ledger.seal_all()
     event = AuditSeal.objects.get(organization=None, seq=2).event
     with without_triggers():

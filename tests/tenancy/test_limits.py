@@ -25,7 +25,7 @@ def limit(monkeypatch: pytest.MonkeyPatch, family: Family, count: int) -> None:
     monkeypatch.setitem(limits.PER_MINUTE, family, count)
 
 
-def test_headers_count_down_until_minute_ends(
+def test_rate_limit_headers_count_down_until_minute_ends(
     world: World, limit_clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit(monkeypatch, Family.USER, 3)
@@ -127,7 +127,7 @@ def test_rate_limits_match_published_values(family: Family) -> None:
     assert limits.PER_MINUTE[family] == {"usr": 1200, "org": 1200, "agt": 600, "enr": 60}[family]
 
 
-def test_limits_can_be_disabled(world: World, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rate_limits_can_be_disabled(world: World, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     limit(monkeypatch, Family.USER, 1)
     config = {name: getattr(settings.CONFIG, name) for name in Config.__dataclass_fields__}
     settings.CONFIG = Config(**{**config, "rate_limit": False})
@@ -162,7 +162,9 @@ def remaining(agent_id: str) -> str:
     return usage.headers["X-RateLimit-Remaining"]
 
 
-def test_in_memory_count_is_exact_across_threads(limit_clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_memory_request_count_is_exact_across_threads(
+    limit_clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
     limit(monkeypatch, Family.AGENT, 100)
 
     class Slow(dict[str, int]):
@@ -191,7 +193,7 @@ def test_in_memory_count_is_exact_across_threads(limit_clock: list[float], monke
     assert limits._local["agent:racing"] == 400
 
 
-def test_counters_are_cleared_in_new_minute(limit_clock: list[float]) -> None:
+def test_in_memory_request_counters_are_cleared_in_new_minute(limit_clock: list[float]) -> None:
     for _ in range(3):
         remaining("a")
     limit_clock[0] = NOON + 60

@@ -201,7 +201,7 @@ def test_undecryptable_value_leaves_key_files_unchanged(world: World, settings: 
     assert (sealed(), present.read_text(), previous.exists()) == (before, text, False)
 
 
-def test_rotation_killed_after_key_swap_can_be_resumed(
+def test_master_key_rotation_killed_after_key_swap_can_be_resumed(
     world: World, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, previous = store_in_files(settings, tmp_path, read_key(django_settings.CONFIG.master_key))
@@ -224,7 +224,7 @@ def test_rotation_killed_after_key_swap_can_be_resumed(
     assert signing_keys.active_private_key(world.organization.pk) == raw
 
 
-def test_finish_is_refused_if_key_is_not_in_data_folder(settings: Any) -> None:
+def test_finish_option_is_refused_if_master_key_is_not_in_data_folder(settings: Any) -> None:
     configure(settings, master_key=NEW, master_key_previous=None)
 
     with pytest.raises(CommandError, match=r"unset BYTEOR_CLOUD_MASTER_KEY_PREVIOUS instead$"):

@@ -48,7 +48,7 @@ def test_default_settings_depend_on_posture(world: World, posture: str, differs:
     }
 
 
-def test_settings_are_merged_by_key_and_audited(world: World) -> None:
+def test_environment_settings_are_merged_by_key_and_audited(world: World) -> None:
     world.admin.api.put(world.path(), {"settings": {"heartbeat_interval_s": 5, "agent_timeout_s": 50}})
 
     response = world.project_admin.api.put(world.path(), {"settings": {"heartbeat_interval_s": 7}})
@@ -310,7 +310,7 @@ def test_deleted_project_or_environment_disappears_immediately_and_is_purged_by_
     assert events.filter(environment_id=world.dev.pk).exists()
 
 
-def test_purge_is_idempotent_and_keeps_live_rows(world: World) -> None:
+def test_purge_can_be_repeated_and_keeps_environments_that_are_not_deleted(world: World) -> None:
     organizations.purge(Environment, str(world.dev.pk))
     assert Environment.objects.filter(pk=world.dev.pk).exists()
     organizations.delete(world.dev, kind="environment", actor=world.admin.actor)

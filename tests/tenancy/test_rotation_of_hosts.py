@@ -21,7 +21,7 @@ from tests.worlds import World
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("first_key")]
 
 
-def test_rotation_is_refused_while_live_host_lacks_new_key(world: World, on_host: Any) -> None:
+def test_master_key_rotation_is_refused_while_live_host_lacks_new_key(world: World, on_host: Any) -> None:
     announce("edge-1", NEW, OLD)
     announce("edge-2", OLD)
     announce("edge-3", OLD, THIRD)
@@ -38,7 +38,7 @@ def test_rotation_is_refused_while_live_host_lacks_new_key(world: World, on_host
     assert everything() == before
 
 
-def test_command_lists_hosts_that_use_previous_key(world: World, on_host: Any) -> None:
+def test_rotation_command_lists_hosts_that_use_previous_master_key(world: World, on_host: Any) -> None:
     changed, behind = announce("edge-1", NEW, OLD), announce("edge-2", OLD, NEW)
     on_host(NEW, OLD)
 
@@ -62,7 +62,7 @@ def test_command_lists_hosts_that_use_previous_key(world: World, on_host: Any) -
     assert Host.objects.get().pk == changed
 
 
-def test_hosts_not_seen_for_one_minute_are_ignored(world: World, on_host: Any) -> None:
+def test_master_key_rotation_ignores_hosts_not_seen_for_one_minute(world: World, on_host: Any) -> None:
     announce("edge-1", OLD, last_seen=timezone.now() - timedelta(seconds=90))
     announce("edge-2", NEW, OLD, last_seen=timezone.now() - timedelta(days=2))
     on_host(NEW, OLD)
@@ -72,7 +72,7 @@ def test_hosts_not_seen_for_one_minute_are_ignored(world: World, on_host: Any) -
     assert [host.name for host in Host.objects.all()] == ["edge-1"]
 
 
-def test_command_explains_next_step_if_new_key_is_not_current(world: World, on_host: Any) -> None:
+def test_rotation_command_explains_next_step_if_new_master_key_is_not_current(world: World, on_host: Any) -> None:
     on_host(OLD, NEW)
 
     first, *rest = rotate_master_key()

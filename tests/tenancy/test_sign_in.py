@@ -185,7 +185,7 @@ def test_browser_is_redirected_to_next_url_on_same_host(client: Client, provider
         "",
     ],
 )
-def test_next_cannot_redirect_to_another_site(client: Client, provider: Provider, path: str) -> None:
+def test_next_parameter_cannot_redirect_to_another_site(client: Client, provider: Provider, path: str) -> None:
     query = begin(client, provider, HTML, f"/auth/login?{urlencode({'next': path})}")
 
     assert finish(client, query, HTML)["Location"] == "/admin/"

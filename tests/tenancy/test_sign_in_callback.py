@@ -154,7 +154,7 @@ def test_callback_can_be_used_once(client: Client, provider: Provider) -> None:
     assert (User.objects.count(), UserToken.objects.count()) == (1, 1)
 
 
-def test_failed_callback_uses_up_state(client: Client, provider: Provider) -> None:
+def test_failed_sign_in_callback_cannot_be_repeated(client: Client, provider: Provider) -> None:
     query = begin(client, provider)
     provider.responses["/userinfo_endpoint"] = (500, {})
     assert finish(client, query).status_code == 503

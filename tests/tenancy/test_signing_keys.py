@@ -125,7 +125,9 @@ def test_new_key_is_published_before_it_signs_by_default(world: World, clock: li
     ]
 
 
-def test_rotation_stores_past_status_changes_that_worker_has_not_stored(world: World, clock: list[timedelta]) -> None:
+def test_rotation_stores_earlier_status_changes_that_worker_has_not_stored(
+    world: World, clock: list[timedelta]
+) -> None:
     old = SigningKey.objects.get(organization=world.organization)
     new = signing_keys.rotate(organization=world.organization, retire_in_s=60, actor=world.admin.actor)
     clock.append(timedelta(hours=1))
@@ -142,7 +144,7 @@ def test_rotation_stores_past_status_changes_that_worker_has_not_stored(world: W
     ]
 
 
-def test_new_key_waits_for_slowest_agents_by_default(world: World) -> None:
+def test_new_key_is_active_after_three_longest_heartbeat_intervals_by_default(world: World) -> None:
     world.environment("dev", "slow", heartbeat_interval_s=300)
     gone = world.environment("dev", "slowest", heartbeat_interval_s=3000)
     type(gone).objects.filter(pk=gone.pk).update(deleted_at=timezone.now())
@@ -248,7 +250,7 @@ def test_next_key_can_be_withdrawn(world: World, clock: list[timedelta]) -> None
     assert world.admin.api.post(org(world, "/rotate")).status_code == 201
 
 
-def test_stored_status_is_kept_when_clock_steps_back(world: World, clock: list[timedelta]) -> None:
+def test_stored_key_status_is_kept_when_clock_steps_back(world: World, clock: list[timedelta]) -> None:
     first = SigningKey.objects.get(organization=world.organization)
     clock.append(timedelta(minutes=-5))
     assert (published(world), signs(world)) == (["active"], first.kid)

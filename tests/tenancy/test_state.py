@@ -12,7 +12,7 @@ from byteor_cloud.errors import NotFound
 from tests.worlds import World
 
 
-def test_lock_returns_current_state_and_locks_only_row(world: World) -> None:
+def test_locking_row_returns_its_current_state_and_locks_no_related_rows(world: World) -> None:
     Environment.objects.filter(pk=world.dev.pk).update(name="renamed")
 
     with CaptureQueriesContext(connection) as queries:
@@ -32,7 +32,7 @@ def test_deleted_row_cannot_be_locked(world: World) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_lock_requires_transaction(world: World) -> None:
+def test_locking_row_requires_transaction(world: World) -> None:
     with pytest.raises(transaction.TransactionManagementError):
         lock_row(world.dev)
 

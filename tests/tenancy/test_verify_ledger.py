@@ -125,7 +125,7 @@ def test_invalid_arguments_print_one_line_and_exit_2(world: World, argv: tuple[s
     assert (code, len(output)) == (2, 1)
 
 
-def test_command_exports_same_events_as_api(world: World, seals: Any) -> None:
+def test_export_command_writes_same_events_as_api(world: World, seals: Any) -> None:
     by_api = lines_of(world.admin.api.get(export_path(world, "?after_seq=5")))
 
     code, by_command = run("export_ledger", "--org", "acme", "--after-seq", "5")

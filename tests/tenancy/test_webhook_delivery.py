@@ -109,7 +109,7 @@ def test_delivery_waiting_for_retry_does_not_block_later_deliveries(world: World
     assert [line["status"] for line in delivery_log(world, path)] == ["delivered", "delivered", "pending"]
 
 
-def test_job_at_time_limit_enqueues_another_job(
+def test_delivery_job_at_its_time_limit_enqueues_another_job(
     world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     subscribe(world, receiver)

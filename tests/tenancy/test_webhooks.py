@@ -155,7 +155,7 @@ def test_host_without_master_key_leaves_delivery_to_other_hosts(
 
 
 @pytest.mark.parametrize("field", ["project_id", "environment_id"])
-def test_project_or_environment_of_another_organization_is_rejected(
+def test_webhook_for_project_or_environment_of_another_organization_is_rejected(
     world: World, other: World, receiver: Receiver, field: str
 ) -> None:
     foreign = {"project_id": str(other.project.pk), "environment_id": str(other.prod.pk)}[field]
@@ -167,7 +167,7 @@ def test_project_or_environment_of_another_organization_is_rejected(
     assert Webhook.objects.count() == 0
 
 
-def test_project_and_environment_can_be_changed_and_cleared(world: World, receiver: Receiver) -> None:
+def test_project_and_environment_of_webhook_can_be_changed_and_cleared(world: World, receiver: Receiver) -> None:
     path, _ = subscribe(world, receiver, project_id=str(world.project.pk))
 
     assert world.admin.api.put(path, {"environment_id": str(world.dev.pk)}).status_code == 200

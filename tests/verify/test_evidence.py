@@ -63,7 +63,7 @@ def test_proof_names_approver_bytes_and_environment(makers: World, approved: Fil
     )
 
 
-def test_export_is_only_consistent_without_named_keys(approved: Files, verify: Verifier) -> None:
+def test_export_is_consistent_but_not_proven_if_no_trusted_key_is_named(approved: Files, verify: Verifier) -> None:
     assert verify(approved, "--trust", KID) == 0
     proven = verify.output.splitlines()
 
@@ -147,7 +147,7 @@ def test_tar_is_verified_like_unpacked_folder(approved: Files, verify: Verifier,
     assert verify.output == by_folder
 
 
-def test_individual_files_are_accepted(approved: Files, verify: Verifier, tmp_path: Path) -> None:
+def test_evidence_files_can_be_named_individually(approved: Files, verify: Verifier, tmp_path: Path) -> None:
     verify(approved)
     parts = {
         "bundle": "deploy-bundle.tar", "envelope": "envelope.json", "credential": "approval.cred",
@@ -210,7 +210,9 @@ def test_record_proves_approval_after_break_glass(makers: World, verify: Verifie
 
 
 @pytest.mark.parametrize("status", ["pending", "denied", "expired"])
-def test_record_without_consent_is_reported_as_unapproved(makers: World, verify: Verifier, status: str) -> None:
+def test_approval_record_without_consent_is_reported_as_unapproved(
+    makers: World, verify: Verifier, status: str
+) -> None:
     record = {**BREAK_GLASS, "status": status, "approved_at": None, "decisions": []}
     files = export(makers, makers.bundle(approved_at=None), record=record)
 

@@ -75,7 +75,7 @@ def test_retired_key_cannot_sign_envelope_or_approval(makers: World, approved: F
 
 
 @pytest.mark.parametrize("kid", ["A" * 43, "", "x", KID.lower(), f" {KID}", KID[:-1]])
-def test_unknown_key_id_proves_nothing(approved: Files, verify: Verifier, kid: str) -> None:
+def test_trusting_unknown_key_id_proves_nothing(approved: Files, verify: Verifier, kid: str) -> None:
     assert verify.result(approved, "--trust", kid)["code"] == "keys.untrusted"
 
 

@@ -73,7 +73,7 @@ def queue() -> Iterator[Queue]:
     made.close()
 
 
-def test_one_place_is_reserved_for_short_replays(queue: Queue) -> None:
+def test_one_computing_place_is_reserved_for_short_replays(queue: Queue) -> None:
     first, second = queue.join("x", "ann", is_long=True), queue.join("y", "bob", is_long=True)
     assert queue.computing() == [first]
     assert (first.claim.is_paused, second.claim.is_paused) == (False, True)
@@ -137,20 +137,20 @@ def test_replays_without_person_share_turns_by_organization(queue: Queue) -> Non
     assert queue.count_long_turns(60) == {("x",): 30, ("y",): 30}
 
 
-def test_newcomer_does_not_catch_up_on_missed_turns(queue: Queue) -> None:
+def test_new_or_returning_person_does_not_catch_up_on_missed_turns(queue: Queue) -> None:
     old = queue.join("x", "ann", is_long=True)
     queue.pass_time(1000 * QUANTUM_S)
     queue.join("y", "bob", is_long=True)
 
     assert min(queue.count_long_turns(20).values()) >= 9
 
-    queue.leave(old)  # an owner that returns does not catch up either
+    queue.leave(old)  # an owner that leaves and joins again does not catch up either
     queue.pass_time(1000 * QUANTUM_S)
     queue.join("x", "ann", is_long=True)
     assert min(queue.count_long_turns(20).values()) >= 9
 
 
-def test_rejoining_gains_no_turns(queue: Queue) -> None:
+def test_leaving_and_rejoining_queue_gains_no_turns(queue: Queue) -> None:
     steady = queue.join("y", "bob", is_long=True)
     again = queue.join("x", "ann", is_long=True)
     for _ in range(40):
@@ -163,7 +163,7 @@ def test_rejoining_gains_no_turns(queue: Queue) -> None:
     assert steady.clock() == 20 * QUANTUM_S
 
 
-def test_newcomers_do_not_starve_waiting_replay(queue: Queue) -> None:
+def test_replays_of_new_people_do_not_starve_waiting_replay(queue: Queue) -> None:
     patient = queue.join("x", "ann", is_long=True)
     for number in range(3):
         queue.join(f"first {number}", f"one {number}", is_long=True)
@@ -177,7 +177,7 @@ def test_newcomers_do_not_starve_waiting_replay(queue: Queue) -> None:
     assert patient.clock() >= 16 * QUANTUM_S
 
 
-def test_claim_of_unrepeatable_replay_is_not_marked_as_paused_without_place(queue: Queue) -> None:
+def test_claim_of_unrepeatable_replay_without_place_is_not_marked_as_paused(queue: Queue) -> None:
     turn = queue.join("x", "ann", is_long=True)
     turn.is_repeatable = False
     queue.join("y", "bob", is_long=True)

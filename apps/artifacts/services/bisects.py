@@ -51,7 +51,7 @@ def request(
     stored = _stored_predicate(artifact, predicate)
     versions = _versions(environment, pipeline or replays.recorded_version(artifact).name, good, bad)
     if exhaustive and len(versions) > MAX_EXHAUSTIVE:
-        detail = f"An exhaustive bisect replays at most {MAX_EXHAUSTIVE} versions. Limit them with `good` and `bad`."
+        detail = f"An exhaustive bisect replays at most {MAX_EXHAUSTIVE} versions. Choose fewer with `good` and `bad`."
         raise InvalidInput.at("/exhaustive", detail, code="too_many")
     with transaction.atomic():
         row = Bisect.objects.create(
@@ -118,7 +118,8 @@ def _versions(
 ) -> list[tuple[UUID, int]]:
     """Return the ids and numbers of the versions from ``good`` to ``bad``, oldest first. Raises InvalidInput.
 
-    The error is about ``good`` or ``bad`` being of another pipeline, their order, or fewer than two versions.
+    The versions are invalid if ``good`` or ``bad`` belongs to another pipeline, if ``good`` is not older than ``bad``,
+    or if there are fewer than two versions.
     """
     rows = Version.objects.filter(environment=environment, name=pipeline).order_by("number")
     for pointer, end in (("/good", good), ("/bad", bad)):

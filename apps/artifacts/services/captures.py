@@ -65,7 +65,7 @@ def _read[T](artifact: Artifact, read: Callable[[Path], T]) -> T:
         derived.delete(artifact)
     try:
         return read(_open_folder(artifact))
-    except FileNotFoundError as error:  # deleted again, because folders of other captures replace it
+    except FileNotFoundError as error:  # deleted again, to make room for folders of other captures
         raise Unavailable("Too many captures are being read. Try again soon.", retry_after=2) from error
 
 
@@ -75,7 +75,7 @@ _builds = threading.Lock()
 def _build(artifact: Artifact) -> Path:
     """Build the folder in a child process. Raises Conflict, NotFound, or Unavailable (also during another build)."""
     if not _builds.acquire(blocking=False):
-        raise Unavailable("Captures are being unpacked. Try again soon.", retry_after=2)
+        raise Unavailable("Another capture is being unpacked. Try again soon.", retry_after=2)
     release_connection()
     try:
         with data_folders.scratch_folder() as scratch:
@@ -148,7 +148,7 @@ def read_journal[R](
 
     def read_in(capture: Path) -> R:
         if (index := indexes_of(capture).get(lane)) is None:
-            detail = "This journal is broken, so its records cannot be listed. Download the file instead."
+            detail = "The journal is broken, so its records cannot be listed. Download the journal's file instead."
             raise Conflict(detail, code="journal.broken")
         journal = capture / "files/journal" / f"{lane}.bin"
         return compute(read, str(journal), str(index), lane, unix_ns=unix_ns, **options)
@@ -171,8 +171,8 @@ def trace_record(
 ) -> bytes:
     """Return a response body with the steps of the records that have this sequence number in the replay.
 
-    ``after`` and ``max_bytes`` select a page, as in ``byteor.engine.replay.trace``. Entering ``slot()`` waits until
-    this process may compute. Raises NotFound, Conflict or Unavailable.
+    ``after`` and ``max_bytes`` select a page, as in ``byteor.engine.replay.trace``. The trace is
+    computed inside ``slot()``, which waits until this process may compute. Raises NotFound, Conflict or Unavailable.
     """
     request = child_request(replay)
     capture, indexes = _read(replay.artifact, lambda capture: (capture, indexes_of(capture)))
@@ -210,7 +210,7 @@ def compare_replays[R](one: Replay, other: Replay, compare: Callable[..., R], *,
         if row.status not in {ReplayStatus.SUCCEEDED, ReplayStatus.DIVERGED, ReplayStatus.FAILED} or row.result is None:
             raise Conflict("Only replays that have a result can be compared.", code="compare.not_ended")
     if (one.artifact_id, one.journal_lane, one.last_n) != (other.artifact_id, other.journal_lane, other.last_n):
-        detail = "The replays have different records. Choose one with the same artifact, `journal_lane` and `last_n`."
+        detail = "The replays are of different records. Choose two with equal artifacts, `journal_lane` and `last_n`."
         raise Conflict(detail, code="compare.different_input")
     sides = {"a": one, "b": other}
     options = {f"actions_{side}": (row.audit or {}).get("actions", []) for side, row in sides.items()}

@@ -65,7 +65,7 @@ def run_in_child(
     ``on_message`` is called with each ``verdict`` and ``run``. ``variables`` are additional environment variables.
     ``on_tick`` is called about twice a second. If it returns False, the process is killed and ``Cancelled`` is raised.
     Raises Refused or ChildDied, or TookTooLong if the process sent no message for ``silence_s``, not counting pauses.
-    This timeout guards against an op that never returns. It changes no result, because a killed process has none.
+    This timeout guards against an op that never returns. It cannot change a result: a killed process returns none.
     Errors of ``on_tick`` and ``effects`` are raised as well, except EffectFailed.
     """
     environment = sealing.environment(TMPDIR=str(scratch), **(variables or {}))
@@ -77,7 +77,7 @@ def run_in_child(
         raise ChildDied("the process exited early") from None
     finally:
         if turn is not None:
-            turn.detach()  # before the process is killed, because the system may then reuse its process id
+            turn.detach()  # first, because the system may reuse the id of a killed process
         process.kill()
 
 
@@ -119,7 +119,7 @@ def _converse(
 def _handle_effect(effects: Effects, stage: str, op: str, payload: str | None = None) -> dict[str, Any]:
     if payload is None:
         return {"decision": str(effects.decide(stage, op))}
-    # The op of a package could send a request that its process was told to deny.
+    # Check again: an op from a package could request a side effect although its process was told that it is denied.
     if effects.decide(stage, op) is not Decision.ALLOW:
         raise ChildDied("the process requested a side effect that is not permitted")
     try:
@@ -164,4 +164,4 @@ def _messages(process: Child, silence_s: float, clock: Callable[[], float]) -> I
             raise ChildDied("the process sent a message that is too long")
         for line in lines:
             yield line.removeprefix(BODY) if line.startswith(BODY) else json.loads(line)
-        last_message = clock()  # after the yields, because the child waits while the caller performs a side effect
+        last_message = clock()  # not earlier, because the child waits while the caller handles its message

@@ -73,7 +73,7 @@ def delete_unused() -> None:
         for artifact, size in sizes.items():
             if counted[artifact] != size:
                 Artifact.objects.filter(pk=artifact).update(derived_bytes=size)
-        if len({(host.name, host.data_dir) for host in hosts.live()}) <= 1:  # only this host has folders
+        if len({(host.name, host.data_dir) for host in hosts.live()}) <= 1:  # no other host has folders
             Artifact.objects.filter(derived_bytes__gt=0).exclude(pk__in=list(sizes)).update(derived_bytes=0)
     _delete(discarded)
 
@@ -87,8 +87,8 @@ def _lock() -> None:
 def _excess(new: folders.CaptureFolder) -> list[folders.CaptureFolder]:
     """Return the folders to delete to meet the limits: of each affected organization, the least recently used ones.
 
-    The last folder is ``new`` itself if the host is still full when the organization of ``new`` has no other folder,
-    and no other organization uses more space than ``new``.
+    While the host is full, the organization that uses the most space loses a folder. If this is the organization of
+    ``new`` and it has no other folder, the list ends with ``new`` itself.
     """
     kept = [each for each in folders.list_folders() if each != new]
     excess: list[folders.CaptureFolder] = []

@@ -277,9 +277,9 @@ def approval_subject(row: Replay) -> ApprovalSubject:
     bundle = row.config_bundle or (artifact.deployment.config_bundle if artifact.deployment else None)
     return ApprovalSubject(
         spec_hash=version.spec_hash,
-        # The replay uses the stage parameters of this config bundle, with two exceptions. Parameters in the capture,
-        # which the content hash covers, come before those of the artifact's deployment. Stages without parameters use
-        # the fallback config bundle's, which the target covers.
+        # The stage parameters may also come from two other sources, and the approval covers both. The content hash
+        # covers the parameters in the capture, which come before those of the artifact's deployment. The target covers
+        # the fallback config bundle, whose parameters are used for stages that have no others.
         config_hash=bundle.config_hash if bundle else None,
         target=ReplayTarget(
             mode=row.mode,

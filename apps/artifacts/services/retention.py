@@ -105,7 +105,7 @@ def delete_unreferenced_blobs() -> int:
     """Delete the blobs that ``UnreferencedBlob`` lists, unless a row refers to them. Returns how many were deleted.
 
     Each blob is deleted in its own transaction. Raises Unavailable or OSError if the blob store fails. The next run
-    continues, and tries the failed blob after the others that were listed.
+    then starts with the other blobs, and tries the failed one again after them.
     """
     removed = 0
     for content_hash in _list_unreferenced():

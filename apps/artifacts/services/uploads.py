@@ -130,8 +130,8 @@ def check_declared_size(agent: Agent, declared: int, allowance: int) -> None:
     """Raise QuotaExceeded for an upload that would certainly exceed the quota, before its body is received.
 
     ``declared`` is the Content-Length of the request, of which at most ``allowance`` bytes do not belong to the file.
-    If the agent has an artifact of about this size, the upload may repeat that artifact and need no more space. Only
-    the received content can show that, so nothing is raised.
+    Nothing is raised if the agent already has an artifact of about this size. The upload may repeat that artifact and
+    then needs no more space, but only the received content can show that.
     """
     least = declared - allowance
     if least <= 0:
@@ -264,8 +264,8 @@ def _reject(artifact: Artifact, reasons: list[dict[str, str]], claim: Claim) -> 
 def version_for(artifact: Artifact, spec_hash: str) -> Version | None:
     """Return the version that produced the artifact, or None.
 
-    This is the version of the artifact's deployment if it has this spec hash. Otherwise it is the newest version with
-    this spec hash in the environment.
+    This is the version of the artifact's deployment if that version has ``spec_hash``. Otherwise it is the newest
+    version with ``spec_hash`` in the environment.
     """
     fitting = Version.objects.filter(environment_id=artifact.environment_id, spec_hash=spec_hash)
     if artifact.deployment is not None:

@@ -63,7 +63,7 @@ class Act:
     done: str  # what happened, as in "{} drained"; {} is replaced by "agent edge-1" or "3 agents"
     explain: str
     run: Callable[[Any, ActContext], object]  # returns False if there was nothing to change
-    needs: Permission | None  # None: seeing the row is enough, subject to the ``only_`` fields
+    needs: Permission | None  # None: everybody who may see the row, subject to the ``only_`` fields
     needs_on_prod: Permission | None = None  # also needed in environments with the posture prod
     needs_in_organization: Permission | None = None  # also needed on rows that belong to no project
     only_self: bool = False  # the row is a person, and only that person may perform the act
@@ -87,8 +87,8 @@ class Act:
     def of(cls, command: Command, *, body: Mapping[str, Any] | None = None, **fields: Any) -> Act:
         """Return the act that runs a command of the API, with the command's permissions, check and service.
 
-        ``body`` sets fixed fields of the command's body, and a comment sets its ``reason``. ``fields`` are the act's
-        other fields, and override the fields that come from the command.
+        ``body`` has fixed values for fields of the command's body. If the act has a comment, the comment is the body's
+        ``reason``. ``fields`` are the act's other fields. They override the fields that come from the command.
         """
         fixed = body or {}
         has_reason = fields.get("comment", "none") != "none"

@@ -67,13 +67,13 @@ class ScopedChangeList(ChangeList):  # type: ignore[misc]  # untyped library
         return with_small_values(rows, self.model_admin.shown_columns)
 
     def get_results(self, request: HttpRequest) -> None:
-        """Read the rows of the page. Other requests may run between the rows while the page is rendered."""
+        """Read the rows of the page, so that other requests can run while the page renders the rows one by one."""
         super().get_results(request)
         self.result_list: Any = Pausing(self.result_list)
 
     @property
     def search_note(self) -> str:
-        """A note about rows that the search may have left out; empty if nothing was searched, or all rows were."""
+        """A note about rows that the search may have left out; empty without a search or if no rows are left out."""
         every = self.model_admin.searches_all
         return note(self.root_queryset, self.result_count, every=every) if self.query else ""
 
@@ -93,7 +93,7 @@ class ReadOnlyAdmin(ActingAdmin):
     """A table in the console, and the pages of its rows."""
 
     needs: ClassVar[Permission] = Permission.VIEW_ENVIRONMENT
-    # The menu entry that links to the table. "Records" links to a page that lists tables, each with its ``holds``.
+    # The menu entry that links to the table. The entry "Records" links to a page that lists tables and their ``holds``.
     section: ClassVar[str] = "Records"
     holds: ClassVar[str] = ""  # a description of the rows
     menu: ClassVar[str | None] = None  # the table's title, if the title is not the plural noun
@@ -111,7 +111,7 @@ class ReadOnlyAdmin(ActingAdmin):
     guarded: ClassVar[Mapping[str, Permission]] = {}
     # Fields that a row's page does not list, for example because its summary shows them.
     omitted: ClassVar[frozenset[str]] = frozenset()
-    # Foreign keys to this table, as ``model.field``. A row's page does not count the rows that refer to it by these.
+    # Foreign keys to this table, as ``model.field``. A row's page does not count rows that refer to it by these keys.
     not_below: ClassVar[frozenset[str]] = frozenset()
     # Whether the page's header shows the acts. Otherwise the page's own template must show them.
     acts_in_header: ClassVar[bool] = True
@@ -119,7 +119,7 @@ class ReadOnlyAdmin(ActingAdmin):
     ordering: Sequence[Any] = ("-id",)
     list_per_page = 50
     paginator = BoundedPaginator
-    # Whether the search of the list reads all rows, not only the first ones. Only for tables in which that stays fast.
+    # Whether a search of the list reads all rows, not only the first ones. For tables in which this is fast.
     searches_all: ClassVar[bool] = False
     show_full_result_count = False
     list_filter_submit = False

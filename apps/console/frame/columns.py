@@ -47,14 +47,14 @@ TONES: Mapping[str, str] = {
     ),
     "break glass": "bad",
     "freeze overridden": "warn",
-    # Reasons of an explanation.
+    # Reasons in the explanation of an agent.
     "runs_desired": "good",
     **dict.fromkeys(("rollback_failed", "deployment_failed", "known_bad", "threshold", "break_glass"), "bad"),
     **dict.fromkeys(("local_rollback", "not_fetched", "freeze_window", "superseded", "ended_before_its_turn"), "warn"),
     **dict.fromkeys(
         ("waits_for_approval", "waits_for_freeze", "waits_for_turn", "waits_for_wave", "held_up"), "waiting"
     ),
-    # Blockers of a deployment, in addition to freeze_window and held_up.
+    # Blockers of a deployment. Two more, freeze_window and held_up, are above.
     **dict.fromkeys(("in_flight_limit", "pipeline_busy", "agents_busy"), "waiting"),
     "staging": "waiting",
     "prod": "bad",
@@ -137,7 +137,7 @@ def relative_time(moment: datetime | None) -> str:
 
 
 def time_left(moment: datetime | None) -> str:
-    """Return the time left until ``moment``, which the browser counts down; if none is left, ``relative_time``."""
+    """Return the time left until ``moment``, which the browser counts down. After it, return ``relative_time``."""
     if moment is None or moment <= timezone.now():
         return relative_time(moment)
     return format_html(

@@ -32,7 +32,8 @@ _LIFETIMES = {
     timedelta(days=90): "90 days",
     timedelta(days=365): "1 year",
 }
-# Forms that are open in browsers during an upgrade are signed with this salt, so it must not change with the module.
+# The salt is a former path of this module. It must stay the same: forms that are open in browsers during an upgrade are
+# signed with it.
 _signer = TimestampSigner(salt="apps.tenancy.console.forms")
 
 

@@ -13,11 +13,11 @@ from django.db import connection
 from django.db.models import CharField, QuerySet
 from django.http import HttpRequest
 
-MOST_LISTED: Final = 10_000  # rows on all pages of a list together; filters and the search find the others
+MOST_LISTED: Final = 10_000  # rows on all pages of a list together; filters and the search also find other rows
 SEARCHED: Final = 10_000  # rows at the start of a list in which a search compares words
 FOUND: Final = 1_000  # rows that a search shows
 MOST_COUNTED: Final = 1_000  # rows that are counted exactly
-_WORDS: Final = 10  # words of a search at most; the rest of the text counts as the last word
+_WORDS: Final = 10  # maximum number of words of a search; the rest of the text counts as the last word
 _SEEN: Final = 1_000  # rows at the start of a list whose values become a filter's choices
 
 

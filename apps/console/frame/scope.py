@@ -176,7 +176,7 @@ def list_scope_of(request: HttpRequest) -> Tenant:
 
 
 def with_scope(url: str, scope: Tenant, *, explicit: bool = False) -> str:
-    """Return a URL with the scope. ``explicit``: if ``scope`` is None, the URL clears the session's last scope."""
+    """Return a URL with the scope. With ``explicit``, the URL for the scope None clears the session's last scope."""
     if scope is None and not explicit:
         return url
     return f"{url}{'&' if '?' in url else '?'}{urlencode({SCOPE: EVERYTHING if scope is None else scope.pk})}"

@@ -94,9 +94,10 @@ def _shown(admin: ReadOnlyAdmin, found_by: FoundBy, row: Any) -> Found:
 
 
 def _named(request: HttpRequest, kinds: _Kinds, text: str) -> list[tuple[str, Any]]:
-    """Return the model label and key of rows whose name starts with the text: the first of each visible environment.
+    """Return the model label and key of the rows whose name starts with the text.
 
-    Takes at most one query, which reads a range of an index for each table and environment.
+    Each visible environment contributes its first ``MOST`` such rows of each kind. Takes at most one query, which reads
+    a range of an index for each table and environment.
     """
     named = [each for each in kinds if each[1].name]
     environments = next((admin for admin, _ in kinds if admin.model is Environment), None)

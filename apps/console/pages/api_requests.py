@@ -30,7 +30,7 @@ class IdempotencyKeyAdmin(ReadOnlyAdmin):
 
 @admin.register(RateCounter, site=site)
 class RateCounterAdmin(ReadOnlyAdmin):
-    holds = "The requests of each caller that a rate limit counted, in the minute of the latest request."
+    holds = "How many requests of each caller a rate limit counted in the minute of the caller's latest request."
     ordering = ("-minute", "key")
     list_display = ("key", "minute", "count")
     sortable_by = ()

@@ -82,13 +82,13 @@ class _Known:
 
 
 class AnonymousCallers:
-    """Admits requests within the limits per address and in total. Beyond them, each valid credential has a limit."""
+    """Limits requests per address and in total. Beyond that, admits valid credentials, each up to its own limit."""
 
     def __init__(self) -> None:
         self._by_address = Allowance(per_s=PER_ADDRESS_PER_S, burst=PER_ADDRESS_BURST)
         self._in_total = Allowance(per_s=IN_TOTAL_PER_S, burst=IN_TOTAL_BURST)
-        # The allowance of each valid credential for requests in which no view verifies it: for static files, unknown
-        # paths and documentation.
+        # Each valid credential has an allowance for requests in which no view verifies the credential, such as requests
+        # for static files, unknown paths and documentation.
         self._by_credential = Allowance(per_s=PER_ADDRESS_PER_S, burst=PER_ADDRESS_BURST)
         self._valid, self._invalid = _Known(VALID_FOR_S), _Known(INVALID_FOR_S)
         self._look_ups: Combiner[Presented, bool] = Combiner(self._look_up)

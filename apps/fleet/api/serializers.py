@@ -113,7 +113,7 @@ REPORTED = frozenset({
 class AgentSerializer(ModelSerializer):
     """An agent.
 
-    `desired`, `attempted`, `running` and `last_failed` are separate, so that a local rollback does not hide a failure.
+    `last_failed` keeps the last failure, even if the agent has returned to an earlier bundle since.
     """
 
     name = NameField(required=False)

@@ -260,7 +260,7 @@ def store(
 
 
 def note_boot(agent_id: UUID, boot_id: str | None) -> None:
-    """Store the id of the agent's process if it has changed. A trigger then checks whether a clone reported it."""
+    """Store the id of the agent's process if it has changed. A trigger then checks whether a clone reported the id."""
     if boot_id:
         Heartbeat.objects.filter(~Q(boot_id=boot_id) | Q(boot_id=None), agent_id=agent_id).update(boot_id=boot_id)
 

@@ -200,8 +200,8 @@ class AgentKeys:
     def keep_tag(self, key: KnownKey, tag: str, *, changes: int) -> None:
         """Cache the ETag of the agent's offer.
 
-        ``changes`` is the value of ``key.offer_changes`` before the offer was read. If that has changed since, cache
-        nothing.
+        ``changes`` is the value that ``key.offer_changes`` had before the offer was read. If the value has changed
+        since then, cache nothing.
         """
         if key.offer_changes == changes:
             key.offer_tag = tag

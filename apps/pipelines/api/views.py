@@ -189,8 +189,8 @@ class VersionViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin):
             P.OPERATE_ENVIRONMENT,
             "Copy a version from another environment",
             "Copies a compiled version from another environment of the same project. If the pipeline's newest version "
-            "in this environment is already a copy of that version, returns the existing copy (200). Also returns 200 "
-            "for a version of this environment, without copying it.",
+            "in this environment is already a copy of that version, returns the existing copy (200). If the version "
+            "belongs to this environment, returns it without copying it (200).",
             body=s.CopyVersionSerializer,
             responses={201: s.VersionSerializer, 200: s.VersionSerializer},
             example={"from_version_id": ID},

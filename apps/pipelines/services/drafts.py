@@ -55,7 +55,7 @@ def update_draft(
     expected_revision: int | None = None,
     compiled: CompiledDraft | None = None,
 ) -> Draft:
-    """Change the draft's name, plan or both. The audit event contains a changed spec hash, not the plan.
+    """Change the draft's name, plan or both. The audit event has the spec hash if it changed, but never the plan.
 
     ``compiled`` is the result of compiling the new plan, as for ``create_draft``. Raises the errors of
     ``lock_revision``, or IntegrityError for a taken name.

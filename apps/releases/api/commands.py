@@ -51,9 +51,9 @@ def clear(bundle: ConfigBundle, *, reason: str, actor: Actor) -> None:
 def rollback(deployment: Deployment, *, reason: str, actor: Actor) -> None:
     """Roll back a deployment.
 
-    Offers the earlier bundle to all agents that run the deployment's bundle or should run it. An agent whose earlier
-    bundle cannot be restored is offered the bundle of the deployment in `restores`. The deployment's configuration
-    becomes known bad.
+    Affects all agents that run the deployment's bundle or should run it. Each of them is offered the bundle that it ran
+    before. If that bundle cannot be restored, the agent is offered the bundle of the deployment in `restores`. The
+    deployment's configuration becomes known bad.
     """
     rollbacks.start(deployment, reason=reason, actor=actor)
 
@@ -70,8 +70,8 @@ def abort(deployment: Deployment, *, reason: str, actor: Actor) -> None:
     """Abort a deployment.
 
     Stops the deployment and sets its status to `failed` with the reason `aborted`. Offers that agents have not started
-    are withdrawn, and a pending approval is revoked, except that of a break-glass deployment. Agents that already run
-    the bundle keep running it. To restore what they ran before, roll back the deployment.
+    are withdrawn. A pending approval is revoked, unless the deployment is break-glass. Agents that already run the
+    bundle keep running it. To restore what they ran before, roll back the deployment.
     """
     deployments.abort(deployment, reason=reason, actor=actor)
 
@@ -120,8 +120,8 @@ def retry(deployment: Deployment, *, reason: str, agents: Collection[UUID] | Non
     """Retry a deployment.
 
     Offers the deployment again to all agents that failed, or only to those listed in `agents`. Agents that are
-    drained or decommissioned, or have another offer, are not retried. A failed deployment continues. A deployment that
-    is active and current stays active.
+    drained or decommissioned, or have another offer, are not retried. The status of a failed deployment becomes
+    `deploying`. A deployment that is active and current stays active.
     """
     deployments.retry(deployment, agents=agents, reason=reason, actor=actor)
 
@@ -132,8 +132,8 @@ def revoke(approval: Approval, *, actor: Actor) -> None:
     """Revoke an approval.
 
     Revokes an approval that is pending, or that is approved and has not been used. Its deployment or replay then does
-    not start. A break-glass deployment is rolled back. If that is impossible, it fails or, if it is current, keeps
-    running.
+    not start. A break-glass deployment is rolled back. If the rollback is impossible, a current deployment keeps
+    running, and any other deployment fails.
     """
     approvals.revoke(approval, actor=actor)
 

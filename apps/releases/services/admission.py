@@ -58,7 +58,8 @@ def check_freeze(environment: Environment, override: Mapping[str, str] | None, *
 def check_known_bad(environment: Environment, config_bundle: ConfigBundle) -> None:
     """Raise Conflict if the configuration is known bad in the environment."""
     if bundles.is_known_bad(environment.pk, config_bundle.config_hash):
-        raise Conflict("This configuration is known bad in this environment. Clear it first.", code="known_bad")
+        detail = "This configuration is known bad in this environment. Clear the known-bad state first."
+        raise Conflict(detail, code="known_bad")
 
 
 def check_in_flight(environment: Environment, limit: int) -> None:

@@ -49,8 +49,9 @@ def request_approval(
 ) -> Approval:
     """Request approval of ``subject``, in the transaction that creates the deployment or replay that needs it.
 
-    ``resolved`` and ``count`` show approvers which agents the target matches now; the approval is not bound to them.
-    With ``break_glass_s`` the deployment starts first, and another person must approve it within that many seconds.
+    ``resolved`` and ``count`` show approvers which agents the target matches now, but the approval is not limited to
+    these agents. With ``break_glass_s``, the deployment starts without approval, and another person must approve it
+    within that many seconds.
     Raises Forbidden for a key whose creator is unknown, because the creator could approve their own request.
     """
     is_break_glass = break_glass_s is not None

@@ -237,7 +237,7 @@ def retry(found: Deployment, *, agents: Collection[UUID] | None = None, reason: 
 def check_retry(deployment: Deployment, *, agents: Collection[UUID] | None = None) -> list[UUID]:
     """Return the ids of the agents to retry. Raises the errors that ``retry`` would raise now."""
     if deployment.status == DeploymentStatus.ACTIVE and not deployment.is_current:
-        detail = "The deployment is active, but another deployment superseded it. Retry the other one instead."
+        detail = "The deployment is active, but another deployment superseded it. Retry that deployment instead."
         raise Conflict(detail, code="not_current")
     check_transition(deployment, DeploymentEvent.RETRY)
     has_failed = deployment.status == DeploymentStatus.FAILED
@@ -248,7 +248,7 @@ def check_retry(deployment: Deployment, *, agents: Collection[UUID] | None = Non
     if bundles.is_known_bad(deployment.environment_id, deployment.config_hash):
         detail = (
             f"The deployment is {deployment.status}, and its configuration is known bad in this environment. "
-            "Clear it first."
+            "Clear the known-bad state first."
         )
         raise Conflict(detail, code="known_bad")
     mine = deployment.agents.filter(agent__decommissioned_at=None)
@@ -282,7 +282,7 @@ def _check_named(deployment: Deployment, agents: Collection[UUID], failed: set[U
     left = wave.filter(progress=AgentProgress.FAILED).exclude(agent_id__in=unnest_ids(agents)).count()
     if left * 100 > deployment.strategy.failure_threshold_percent * wave.count():
         raise Conflict(
-            f"The deployment has failed, and would immediately fail again: {left} other agents of wave "
+            f"The deployment has failed, and would immediately fail again, because {left} other agents of wave "
             f"{deployment.wave + 1} failed. Retry all failed agents.",
             code="others_failed",
         )
@@ -328,7 +328,7 @@ def _check_retry_of_ended(deployment: Deployment, environment: Environment) -> N
     if blockers.overlaps(deployment, under_way.only("pipeline", "target")):
         raise Conflict(
             f"The deployment is {deployment.status}, and another deployment of its pipeline or with some of its "
-            "agents is under way. Wait until that one has finished.",
+            "agents is under way. Wait until that deployment has finished.",
             code="agents_busy",
         )
 

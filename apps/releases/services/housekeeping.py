@@ -27,8 +27,8 @@ def _has_ended(prefix: str = "deployment__") -> Q:
 def _is_still_needed() -> Exists:
     """Return the condition that the assignment of a row's agent still refers to the row's deployment.
 
-    Explanations and rollbacks need the rows of three deployments: the one assigned to the agent, the one whose bundle
-    the agent should run, and the one that failed last on the agent.
+    Explanations and rollbacks need the rows of three deployments: the one that made the agent's offer, the one that
+    built the offered bundle (another one in a rollback), and the one that failed last on the agent.
     """
     named = (
         Q(deployment_id=OuterRef("deployment_id"))
@@ -41,8 +41,8 @@ def _is_still_needed() -> Exists:
 def delete_old_details(now: datetime | None = None) -> int:
     """Delete old reports, and old progress and timeline entries of deployments that have ended and are not current.
 
-    Reports and progress that an agent's assignment still refers to are kept, except those of long-decommissioned
-    agents. The progress of such agents is also deleted in current deployments, but not in deployments that are in
+    Reports and progress are kept while the agent's assignment refers to their deployment. Long-decommissioned agents
+    are an exception: their old reports are always deleted, and their progress is deleted unless the deployment is in
     flight or waiting for approval. Returns the number of deleted rows.
     """
     now = now or timezone.now()

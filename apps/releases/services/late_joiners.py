@@ -30,10 +30,11 @@ def offer_to_late_joiners(agent_ids: Collection[str]) -> None:
 def match_current(
     environment: Environment, agents: QuerySet[Agent], *, labels: str = "labels"
 ) -> Iterator[tuple[Deployment, list[UUID]]]:
-    """Yield each current deployment, newest first, with the ids of agents that match its target and no newer one's.
+    """Yield the current deployments, newest first, each with the ids of agents that match its target.
 
-    Deployments without such agents are left out. ``labels`` is the column or annotation that a selector must match: the
-    labels that the agents have, or would have after a change.
+    An agent that matches several targets is listed only for the newest of these deployments. Deployments for which no
+    agents remain are left out. ``labels`` is the column or annotation that a selector must match: the labels that the
+    agents have, or would have after a change.
     """
     matched: set[UUID] = set()
     for deployment in each_row(Deployment.objects.filter(environment=environment, is_current=True).order_by("-id")):

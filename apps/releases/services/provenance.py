@@ -82,7 +82,7 @@ def _origin(row: Mapping[str, Any], approvers: Mapping[UUID, list[str]]) -> Orig
 
 
 def summarize(environment: Environment) -> Summary:
-    """Count the environment's agents by the attributes that lists filter by, and by running version."""
+    """Count the environment's agents by liveness, drift, suspected clone, status and label, and by running version."""
     counts = facts.count(environment)
     version = ("config_bundle__version_id", "config_bundle__version__number", "config_bundle__version__name")
     built = Deployment.objects.filter(environment=environment, bundle_hash__in=list(counts.bundles))

@@ -57,11 +57,13 @@ def start(found: Deployment, *, reason: str, actor: Actor) -> Deployment:
 def check_start(deployment: Deployment) -> Deployment:
     """Return the deployment that a rollback would restore. Raises Conflict if the rollback cannot start now."""
     if deployment.status == DeploymentStatus.ACTIVE and not deployment.is_current:
-        raise Conflict("Another deployment superseded this one. Roll back that one instead.", code="not_current")
+        detail = "Another deployment superseded this deployment. Roll back the other deployment instead."
+        raise Conflict(detail, code="not_current")
     check_transition(deployment, DeploymentEvent.ROLL_BACK)
     if deployment.status == DeploymentStatus.FAILED and not touched_agents(deployment).exists():
         # A rollback would only make the configuration known bad, although it may run well on other agents.
-        raise Conflict("The deployment has failed, and no agent has its bundle.", code="nothing_to_roll_back")
+        detail = "The deployment has failed, and there is no agent to roll back: none runs or should run its bundle."
+        raise Conflict(detail, code="nothing_to_roll_back")
     target = find_target(deployment)
     if target is None:
         raise Conflict("The pipeline has no earlier deployment to roll back to.", code="nothing_to_roll_back_to")
@@ -99,7 +101,7 @@ def finish(deployment: Deployment, *, actor: Actor) -> Deployment | None:
     others = Deployment.objects.filter(
         environment=deployment.environment, pipeline=deployment.pipeline, is_current=True
     )
-    # If the deployment failed before it became current, the deployment that it was to replace is still current.
+    # If this deployment failed before it became current, another deployment of the pipeline may still be current.
     if deployment.restores is None or others.exists():
         return None
     restored = lock_row(deployment.restores, related=RELATED)

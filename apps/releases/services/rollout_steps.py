@@ -178,9 +178,9 @@ def _apply_plan(deployment: Deployment, plan: StepPlan) -> None:
 
 
 def _fail_rollout(deployment: Deployment, reason: str, detail: str) -> None:
-    """Fail a rollout. Unless no agents remain, start a rollback if the strategy requires one and it is possible.
+    """Fail a rollout. If agents remain and the strategy requires a rollback, start the rollback if possible.
 
-    Otherwise withdraw the offers that agents have not started.
+    If no rollback starts, withdraw the offers that agents have not started.
     """
     failed = fail(deployment, reason, detail)
     # An empty target is not the configuration's fault, but a rollback would make the configuration known bad.

@@ -1,6 +1,6 @@
-"""Rate limits. The counts of agents are in memory, and all others in the database, unless the disk is full.
+"""Rate limits. Requests of agents are counted in memory, because otherwise each heartbeat would update a counter.
 
-If the database counted agents' requests as well, each heartbeat would update a counter.
+All other requests are counted in the database, or in memory while the disk is full.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def count_request(principal: Principal) -> RateLimitUsage | None:
         case Family.AGENT:
             return count_agent(principal.actor.id)
         case Family.ENROLLMENT:
-            # Plus one, so that this request is refused as well when the refusals have reached the limit.
+            # Add one for this request, so that it is refused if the number of earlier refusals has reached the limit.
             return _usage(PER_MINUTE[Family.ENROLLMENT], lambda minute: _read_shared(key, minute) + 1)
     return _usage(PER_MINUTE[principal.family], lambda minute: _add_shared(key, minute, 1))
 

@@ -40,7 +40,7 @@ class AuditEvent(models.Model):
         indexes = [
             models.Index(fields=["organization", "-id"], name="tenancy_auditevent_org"),
             models.Index(fields=["resource_id"], name="tenancy_auditevent_resource"),
-            # The list's filters for values that may be rare have indexes. Without them, a search would read all events.
+            # The list is filtered by these columns. Without an index, a filter by a rare value would read all events.
             models.Index(fields=["organization", "action", "id"], name="tenancy_auditevent_action"),
             models.Index(fields=["organization", "actor_id", "id"], name="tenancy_auditevent_actor"),
             models.Index(fields=["organization", "resource_kind", "id"], name="tenancy_auditevent_kind"),

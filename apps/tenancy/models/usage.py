@@ -69,14 +69,14 @@ class UseCount(models.Model):
         REPLAYS = "replays"
         WORK = "work"
 
-    # Deleting an environment's agents, drafts and files adds rows, which a trigger deletes at the end. With a foreign
-    # key constraint, a transaction that adds a row would lock the environment last. A purge locks the environment
-    # first, so it could deadlock with that transaction.
+    # No foreign key constraint, because it could cause deadlocks: a transaction that adds a row would lock the
+    # environment last, but a purge locks the environment first. A purge deletes agents, drafts and artifacts, which
+    # adds rows here. A trigger deletes these rows together with the environment.
     environment = models.ForeignKey(
         Environment, on_delete=models.DO_NOTHING, null=True, related_name="+", db_index=False, db_constraint=False
     )
-    # A foreign key constraint would protect nothing, because organizations are never deleted. But it would lock the
-    # organization's row at each upload.
+    # No foreign key constraint, because it would lock the organization's row at each upload. It is not needed:
+    # organizations are never deleted, so a row cannot refer to a missing one.
     organization = models.ForeignKey(
         Organization, on_delete=models.DO_NOTHING, null=True, related_name="+", db_index=False, db_constraint=False
     )

@@ -68,7 +68,7 @@ def record(
 
     If an organization key repeats an event in the same minute, the repetition is only counted, and the first event is
     returned. Events of a key with the same action and ``subject`` count as repetitions. ``subject`` defaults to the
-    resource. If each repetition creates another resource, pass something that stays the same.
+    resource. If each repetition creates another resource, pass a ``subject`` that stays the same.
     """
     event = _event(action, actor, resource, changes, outcome=outcome, **_scope_ids(scope))
     if (repeated := _count_repetition(event, subject or resource)) is not None:
@@ -203,7 +203,7 @@ def _count_repetition(event: AuditEvent, subject: tuple[str, object]) -> AuditEv
 
 @transaction.atomic
 def close_repetitions() -> None:
-    """Record one event for the repetitions of each event in a past minute. It has their count and their last values."""
+    """Record one event for the repetitions of each event in a past minute, with their count and last values."""
     past = RepeatedEvent.objects.filter(minute__lte=_MINUTE_AGO)
     closed = past.select_related("event").select_for_update(of=("self",), skip_locked=True).order_by("last_at", "id")
     for row in closed:

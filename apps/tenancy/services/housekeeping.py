@@ -13,7 +13,7 @@ from social_django.models import Association, Code, Nonce, Partial
 from apps.tenancy.models import Credential, IdempotencyKey, OrganizationKey, RateCounter, SignInLink, UserToken
 from byteor_cloud.database.deletion import delete_in_batches
 
-# Longer than any request made with a credential can stay pending: an approval expires after at most 30 days.
+# Keep an invalid credential longer than requests for approval stay pending. These expire after at most 30 days.
 CREDENTIALS_KEPT_FOR = timedelta(days=90)
 LINKS_KEPT_FOR = timedelta(days=1)
 SIGN_IN_TIMEOUT = timedelta(hours=1)

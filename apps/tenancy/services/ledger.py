@@ -82,9 +82,7 @@ def _to_linked_event(row: AuditEvent) -> LedgerEvent:
 
 @transaction.atomic
 def seal_chain(organization_id: UUID | None, *, limit: int = BATCH_SIZE, whole: bool = False) -> int:
-    """Append unsealed events, oldest first and at most ``limit``, to the chain of an organization.
-
-    None stands for the installation.
+    """Seal up to ``limit`` events, oldest first: append them to the organization's chain (None: the installation's).
 
     Returns the number of sealed events. ``whole`` searches the whole ledger, not only the recent part in which unsealed
     events are expected. Only the worker seals, so that requests do not wait for each other at the head of the chain.
@@ -123,7 +121,7 @@ def _unsealed_events(last: AuditSeal | None) -> QuerySet[AuditEvent]:
 def seal_all(*, whole: bool = False) -> None:
     """Seal the recent unsealed events of all chains.
 
-    ``whole`` searches the whole ledger, and so finds old events of a chain that was not sealed while other chains were.
+    ``whole`` searches the whole ledger. This also finds old events that stayed unsealed while other chains were sealed.
     """
     last = None if whole else AuditSeal.objects.select_related("event").order_by("-id").first()
     for organization_id in _unsealed_events(last).order_by().values_list("organization_id", flat=True).distinct():

@@ -32,7 +32,8 @@ def reseal(*, actor: Actor) -> dict[str, int]:
         except OperationalError as error:
             if not isinstance(error.__cause__, LockNotAvailable):
                 raise
-        # Another transaction locked a value, and may need the lock on the key, which the rollback has released.
+        # Another transaction has locked a value, and may be waiting for the lock on the key. The rollback has released
+        # that lock, so the other transaction can finish before the next attempt.
         time.sleep(PAUSE_S)
 
 

@@ -70,7 +70,7 @@ def _compile_target(plan: PlanDocument, ops: Ops, report: CompileReport) -> Sing
             Code.PLAN_TARGET_MISSING,
             f"/{plan.target}",
             f'The target is "{plan.target}", but the plan has no "{plan.target}".',
-            f'Add "{plan.target}": {{...}}, or choose the other target.',
+            f'Add an object "{plan.target}", or choose the other target.',
         )
     given = [name for name, payload in payloads.items() if payload is not None]
     selected = [name for name in given if plan.target in {None, name}]

@@ -46,7 +46,7 @@ class SpecDiff:
     def bounded(self, max_bytes: int) -> SpecDiff:
         """Return the diff with only its first changes and lines.
 
-        The changes have at most ``max_bytes`` as JSON in total, and so have the lines.
+        The changes and the lines are limited to ``max_bytes`` each, measured as JSON.
         """
         changes = _beginning(self.changes, max_bytes, lambda change: len(json.dumps(change.to_json())))
         lines = self.unified.splitlines(keepends=True)

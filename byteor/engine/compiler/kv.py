@@ -158,7 +158,10 @@ class _Reader:
                     group.setdefault(int(index[1]), number)
 
     def scalar(self, key: str, accepts: Any, line: int) -> Any:
-        """Read one value. Raises KvError, for a missing value with ``line``, or with the last line if ``line`` is 0."""
+        """Read one value. Raises KvError.
+
+        The error for a missing value names ``line``, or the last line of the text if ``line`` is 0.
+        """
         if key not in self.values:
             raise KvError(line or self.last, f"the key {key} is missing")
         number, value = self.values[key]

@@ -70,7 +70,7 @@ def _links(
 
 
 def _check_end(name: str, names: dict[str, str], pointer: str, forbidden_side: str, report: CompileReport) -> bool:
-    """Return whether this end of a connection may be at the node ``name``, and report a new fault."""
+    """Return whether a connection's end may be at the node ``name``. Report a fault, unless ``pointer`` has one."""
     if report.has_diagnostic_at(pointer):
         return False
     declared_at = names.get(name)

@@ -27,7 +27,7 @@ class Layout:
 
 
 def place_graph(graph: SpecGraph, widths: Sequence[float]) -> Layout:
-    """Lay out a graph without cycles; ``widths`` are the widths of its nodes."""
+    """Lay out an acyclic graph. ``widths`` are the widths of its nodes."""
     numbers = {node.id: number for number, node in enumerate(graph.nodes)}
     pairs = [(numbers[edge.source], numbers[edge.target]) for edge in graph.edges]
     layers = _layers(len(numbers), pairs)

@@ -178,7 +178,7 @@ GRAPH_STAGES = ListOf(
         GraphStagePlan,
         "a stage of a lane graph",
         misplaced={
-            "depends_on": 'Instead, add {"from": ..., "to": ...} to "connections".',
+            "depends_on": 'Remove it, and describe the order of the stages in "connections".',
             **MISPLACED_PARAMS,
         },
     ),

@@ -290,7 +290,8 @@ class Object[T](ValueType[T]):
     def _report_missing(self, name: str, field: PlanField, code: Code, pointer: str, report: CompileReport) -> None:
         schema = field.value_type.schema()
         options = join_options(schema.get("enum") or schema["examples"])
-        report.add(code, pointer, f'The field "{name}" is missing.', f'Add "{name}": {options}.')
+        value = f", for example {options}" if isinstance(field.value_type, PlanText) else f": {options}"
+        report.add(code, pointer, f'The field "{name}" is missing.', f'Add "{name}"{value}.')
 
     def _report_unknown(self, value: dict[str, object], pointer: str, report: CompileReport) -> None:
         unknown = [key for key in value if key not in self.fields]
@@ -311,7 +312,8 @@ class Object[T](ValueType[T]):
         properties, required_names = {}, []
         for name, (_, field) in self.fields.items():
             properties[name] = field.value_type.schema()
-            # A list with a minimum length is required as well: its empty default is refused with the list's own code.
+            # A list with a minimum length is required as well, although it has a default. If it is left out, the empty
+            # default is reported as a list that is too short.
             if field.missing or (field.default == [] and properties[name]["minItems"]):
                 required_names.append(name)
             elif field.default is not None:

@@ -125,12 +125,12 @@ def _check_missing_dependency(index: int, stages: tuple[RingStagePlan | None, ..
     if index == 0 or stage is None or stage.op in {None, "identity"} or stage.depends_on != ():
         return
     before = stages[index - 1]
-    earlier = before.id if before and before.id else "an earlier stage"
+    example = f'"depends_on": [{quote(before.id)}]' if before and before.id else "the id of an earlier stage"
     report.add(
         Code.RING_MISSING_DEPENDENCY,
         f"{_POINTER}/stages/{index}/depends_on",
         f"A stage with the op {quote(stage.op)} must depend on an earlier stage, unless it is the first.",
-        f'Write "depends_on": [{quote(earlier)}].',
+        f"Write {example}.",
     )
 
 

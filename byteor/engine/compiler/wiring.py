@@ -83,7 +83,7 @@ def check_links(wiring: Wiring, report: CompileReport) -> None:
                 Code.GRAPH_FANOUT_CONSUMERS,
                 links[MAX_FANOUT_CONSUMERS].pointer,
                 f"{quote(source)} fans out to {len(links)} consumers, more than {MAX_FANOUT_CONSUMERS}.",
-                f"Fan out to at most {MAX_FANOUT_CONSUMERS}, or give one of the connections an events lane.",
+                f"Fan out to at most {MAX_FANOUT_CONSUMERS}, or give a connection an events lane to use a router.",
             )
     _check_cycles(wiring, first, report)
 
@@ -117,7 +117,7 @@ def check_reach(wiring: Wiring, report: CompileReport) -> None:
                 Code.GRAPH_BOUNDARY_UNCONNECTED,
                 node.pointer,
                 f"The ingress {quote(node.name)} has no outgoing connection.",
-                f'Add a connection {{"from": {quote(node.name)}, "to": ...}}, or remove the ingress.',
+                f"Add a connection from {quote(node.name)}, or remove the ingress.",
             )
     for node in wiring.egresses:
         if node.name not in targets:
@@ -125,7 +125,7 @@ def check_reach(wiring: Wiring, report: CompileReport) -> None:
                 Code.GRAPH_BOUNDARY_UNCONNECTED,
                 node.pointer,
                 f"The egress {quote(node.name)} has no incoming connection.",
-                f'Add a connection {{"from": ..., "to": {quote(node.name)}}}, or remove the egress.',
+                f"Add a connection to {quote(node.name)}, or remove the egress.",
             )
     nodes = wiring.nodes
     numbers = {node.name: number for number, node in enumerate(nodes)}
@@ -139,12 +139,12 @@ def check_reach(wiring: Wiring, report: CompileReport) -> None:
                 Code.GRAPH_UNREACHABLE,
                 node.pointer,
                 f"The stage {quote(node.name)} cannot be reached from an ingress.",
-                f'Add a connection {{"from": ..., "to": {quote(node.name)}}}, or remove {quote(node.name)}.',
+                f"Add a connection to {quote(node.name)}, or remove {quote(node.name)}.",
             )
         if numbers[node.name] not in before_egress:
             report.add(
                 Code.GRAPH_DEAD_END,
                 node.pointer,
                 f"No egress can be reached from the stage {quote(node.name)}.",
-                f'Add a connection {{"from": {quote(node.name)}, "to": ...}}, or remove {quote(node.name)}.',
+                f"Add a connection from {quote(node.name)}, or remove {quote(node.name)}.",
             )

@@ -99,7 +99,7 @@ def _liveness(facts: Facts) -> Statements:
         last = f"it has sent no heartbeat since it was enrolled at {at(seen)}"
     if agent.liveness == "online":
         then = seen + timedelta(seconds=agent.interval_s)
-        # A heartbeat takes some time to arrive, so it is overdue only when the next one would be due.
+        # A heartbeat takes some time to arrive. It counts as overdue only when the heartbeat after it would be due.
         overdue = "over" if facts.now > then + timedelta(seconds=agent.interval_s) else ""
         yield NextEvent(N.HEARTBEAT, f"Its next heartbeat is {overdue}due.", then)
     elif agent.liveness == "stale":

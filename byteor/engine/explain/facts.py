@@ -45,7 +45,7 @@ class ApprovalFacts:
 
 @dataclass(frozen=True, slots=True)
 class EnlistmentFacts:
-    """The agent's progress in a deployment that enlisted it. ``failed_before``: whether it ever failed to activate."""
+    """The agent's progress in a deployment that enlisted it. ``failed_before``: it has failed to activate before."""
 
     agent: RolloutAgent
     detail: str = ""

@@ -95,7 +95,7 @@ def _waits_to_begin(facts: Facts, deployment: DeploymentFacts) -> Statements:
 
 
 def _has_consent(deployment: DeploymentFacts, now: datetime) -> bool:
-    """Return whether the build would find a valid approval, or does not need one."""
+    """Return whether the deployment has a valid approval at ``now``, or can be built without one."""
     approval = deployment.approval
     if approval is None or deployment.break_glass is not None:
         return True
@@ -168,7 +168,8 @@ def explain_circumstances(deployment: DeploymentFacts) -> Statements:
     retry, enlistment = actions.get("retry"), deployment.enlistment
     offered_at = enlistment and enlistment.agent.offered_at
     joined_late = offered_at and deployment.activated_at and offered_at >= deployment.activated_at
-    # A retry of an active deployment makes offers only to agents that failed. Any other agent joined later.
+    # A retry of an active deployment makes offers only to agents that failed. Any other agent that is offered the
+    # deployment after it became active is a late joiner.
     was_retried = enlistment and (enlistment.failed_before or not joined_late)
     if retry and offered_at and offered_at >= retry.at and was_retried:
         yield Finding(

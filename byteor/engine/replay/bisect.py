@@ -102,7 +102,7 @@ def _within_budget(
 
 
 def _certain(versions: Sequence[str], good: str, bad: str) -> BisectOutcome:
-    """Return FOUND if the versions are adjacent. Otherwise, a version between them might be the first bad one."""
+    """Return FOUND if the versions are adjacent. Otherwise INCONCLUSIVE: one between them may be the first bad one."""
     is_next = versions.index(bad) == versions.index(good) + 1
     return BisectOutcome.FOUND if is_next else BisectOutcome.INCONCLUSIVE
 
@@ -136,7 +136,8 @@ def judge(
     """Return the verdict on a version from its replay. ``OUTPUT_DIFFERS_FROM`` compares the output with ``other``.
 
     If a replay failed for a reason other than a stage error, the version is untestable. A replay that a stage error
-    stopped counts as divergent, unless it stopped as recorded. If ``other`` is None, the output counts as different.
+    stopped counts as divergent, unless it reproduces the stop that was recorded. If ``other`` is None, the output
+    counts as different.
     """
     if error_code not in (None, ErrorCode.STAGE_ERROR):
         return Verdict.UNTESTABLE

@@ -108,7 +108,7 @@ def _compare_stage(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> 
 
 
 def _first_difference(names: Sequence[str], a: Frames, b: Frames) -> dict[str, Any] | None:
-    """Return ``egress, sequence, kind, pointers, diff, sha256`` of the first frame that differs from ``a``, or None."""
+    """Return ``egress, sequence, kind, pointers, diff, sha256`` of the first frame that differs, or None."""
     comparisons = []
     for name in names:
         left, right = a.get(name, b""), b.get(name, b"")

@@ -197,7 +197,7 @@ def _text(value: object) -> str:
 
 
 def _redacted(node: Any, path: tuple[str, ...], change: Callable[[Any], str] | None, work: WorkMeter) -> Any:
-    """Return a copy of the node with a field changed. The node stays the same, because other stages may read it too."""
+    """Return a copy of the node with a field changed. The node is not modified, because other stages may read it."""
     if isinstance(node, list):
         work.spend(len(node))
         return [_redacted(item, path, change, work) for item in node]

@@ -22,8 +22,8 @@ type Rows = Iterable[tuple[int, int, bytes]]
 class Unsettled:
     """A divergence at an expected frame whose sequence is known, but whose input record is not known yet.
 
-    If that record comes before the actual frame's record, the divergence is ``missing``; otherwise it is ``extra``.
-    The record's rank (see ``Comparison``) is ``since`` or higher.
+    If the expected frame's record comes before the actual frame's record, the divergence is ``missing``; otherwise it
+    is ``extra``. The rank (see ``Comparison``) of the expected frame's record is ``since`` or higher.
     """
 
     sequence: int

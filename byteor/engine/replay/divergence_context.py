@@ -111,7 +111,10 @@ def _window(frames: Iterator[Frame], sequence: int, digest: str) -> tuple[deque[
 def _counterparts(
     frames: Iterator[Frame], sequences: set[int], sequence: int, digest: str | None, end: int | None
 ) -> tuple[bytes | None, dict[int, list[bytes]]]:
-    """Return the payload with ``sequence`` and ``digest`` (or None), and all payloads of ``sequences`` by sequence."""
+    """Return the payload with ``sequence`` and ``digest`` (or None), and lists of payloads by sequence.
+
+    The lists contain the payloads of all frames whose sequence is in ``sequences``.
+    """
     payload, found = None, dict[int, list[bytes]]()
     for frame in frames:
         if end is not None and frame.sequence > end:

@@ -171,7 +171,7 @@ class GraphRunner:
         """Process a record and show its message at each stage and lane. Returns the names of the reached egresses."""
         queues = self._queues
         for queue in queues:
-            queue.clear()  # a stage error may have stopped an earlier trace
+            queue.clear()  # a trace that a stage error stopped leaves messages behind
         queues[self.entries[entry]].append(Message(payload))
         left = MAX_DELIVERIES
         for role in self._roles:

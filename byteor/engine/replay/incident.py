@@ -43,7 +43,8 @@ _MAX_PADDING = 1024 * 1024  # bytes of zeros after the last entry
 _CHUNK = 64 * 1024
 _BROKEN = (gzip.BadGzipFile, zlib.error, EOFError, tarfile.TarError, ValueError, RecursionError, OverflowError)
 _MAX_RATIO, _FREE_BYTES = 100, 1024 * 1024
-# Each file or folder takes at least a block on the disk. The first 256 do not count: real bundles have no more.
+# Each file or folder takes at least a block on the disk, so each counts as a block toward the unpacked size. The first
+# 256 are free: real bundles have no more.
 _FREE_ENTRIES, _BLOCK = 256, 4096
 # Errors that the host causes: unpacking the same archive may succeed later. Any other OSError is due to a name or a
 # file in the archive.
@@ -250,7 +251,10 @@ class _TakenPaths:
         return len(self._files) + len(self.folders)
 
     def take(self, member: tarfile.TarInfo) -> PurePosixPath:
-        """Return the relative path of an entry. Raises RejectedBundle for an unsafe or used path, or a wrong type."""
+        """Return the relative path of an entry.
+
+        Raises RejectedBundle if the path is unsafe or already used, or if the entry is not a regular file or folder.
+        """
         path = PurePosixPath(member.name)
         if not _is_safe(member.name, path) or (path == PurePosixPath() and not member.isdir()):
             raise _rejected("bad_path", ascii(member.name[:_MAX_PATH]))

@@ -27,8 +27,8 @@ def journal_page(
 
     The page begins after the position ``after``, or at the first record with at least this ``sequence``, or at the
     first record at or after ``unix_ns``, or by default at the first record. ``next_after`` is null on the last page. A
-    page that would be too large is ``truncated``, with fewer than ``limit`` records. With ``has_bytes``, each payload
-    has a ``payload_base64``; otherwise ``payload_base64`` is null if ``json`` has the exact numbers of the payload.
+    page that would be too large is ``truncated``, with fewer than ``limit`` records. ``has_bytes`` has the same meaning
+    as in ``show_payload``.
     """
     first = 0
     if after is not None:

@@ -9,14 +9,14 @@ from byteor.engine.replay.journal import pack_frame_head
 
 _PENDING = 1024  # parts of frames that are hashed together, because that is faster than hashing each one
 _JOINED_BYTES = 4 * 1024 * 1024  # bytes; pending parts with a larger total are hashed one by one
-_MAX_BYTES = 64 * 1024 * 1024  # bytes of frames that are kept in total; at most half as many wait to be hashed
+_MAX_BYTES = 64 * 1024 * 1024  # bytes of frames that are kept in total; half of this may wait to be hashed
 
 
 class EgressOutput:
     """The number of frames of an egress, their digest, and the frames themselves unless they are too large."""
 
     def __init__(self, max_bytes: int, egresses: int = 1) -> None:
-        """Keep at most ``max_bytes`` of frames, and at most an equal share of the total limit of all ``egresses``."""
+        """Keep at most ``max_bytes`` of frames, and at most an equal share of what all ``egresses`` may keep."""
         self.records = 0
         self._digest = hashlib.sha256()
         self._frames: bytearray | None = bytearray()

@@ -73,9 +73,11 @@ def parameters_of_replay(
 ) -> Mapping[str, Any] | None:
     """Return the parameters with which ``spec`` replays the bundle.
 
-    - With ``overrides``, ``stage_config`` is returned. Otherwise it is used only if the bundle has no parameters.
+    - With ``overrides``, ``stage_config`` is returned, and the other arguments are ignored. Without it, the recorded
+      parameters are used: those of the bundle, or ``stage_config`` if the bundle has none.
     - With ``only_fitting``, raise BadInput unless the recorded parameters fit ``spec`` (see ``transfer_parameters``).
-    - With neither, ``fallback`` has parameters for stages without recorded parameters.
+    - Without ``overrides`` and ``only_fitting``, ``fallback`` provides parameters for stages that have no recorded
+      ones.
     """
     if overrides:
         return stage_config

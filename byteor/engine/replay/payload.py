@@ -111,7 +111,8 @@ _PLAIN = frozenset({str, bool, NoneType})
 def encode_payload(value: object) -> bytes:
     """Return the RFC 8785 JSON of a value.
 
-    Raises MalformedPayload if it has none, if a number would be rounded, or if it nests deeper than ``MAX_DEPTH``.
+    Raises MalformedPayload if the value has no such JSON or nests deeper than ``MAX_DEPTH``, or if a number would be
+    rounded.
     """
     try:
         if _is_simple(value, MAX_DEPTH):
@@ -119,7 +120,7 @@ def encode_payload(value: object) -> bytes:
         return rfc8785.dumps(_exact(value, MAX_DEPTH))
     except MalformedPayload:
         raise
-    except ValueError as error:  # from rfc8785, or for a lone surrogate
+    except ValueError as error:  # raised by rfc8785, or by encode() for a lone surrogate
         detail = "a string has a lone surrogate" if isinstance(error, UnicodeError) else str(error)
         raise MalformedPayload(DropReason.NOT_CANONICAL, f"not canonical: {detail}") from None
 

@@ -60,7 +60,7 @@ class OutcomeStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ReplayLimits:
-    """The limits of a replay. It fails when it exceeds one of them, except ``max_egress_bytes``."""
+    """The limits of a replay. A replay that exceeds one of them fails, except for ``max_egress_bytes``."""
 
     max_actions: int = 10_000
     max_selected_bytes: int = 128 * 1024 * 1024
@@ -181,7 +181,8 @@ class _Run:
         self._comparisons: dict[str, Comparison] = {}
         self._notes: list[dict[str, Any]] = []
         self._without_parameters: list[str] = []
-        # By egress: how many expected or actual frames (the higher number) share a sequence and so are not compared.
+        # By egress: how many frames are not compared, because both a selected and an unselected record have their
+        # sequence. This is the number of expected or of actual frames, whichever is higher.
         self._shared: dict[str, int] = {}
         self._rank = -1
         self._ingress: str | None = None
@@ -270,7 +271,7 @@ class _Run:
         return selection
 
     def _prepare_comparisons(self, files: ExitStack, selection: Selection) -> None:
-        """Open the expected frames, including those of egresses that the spec lacks, where all frames are missing."""
+        """Open the expected frames. If the spec lacks an egress, all of the egress's frames count as missing."""
         not_compared = unfed_egresses(self._spec, self._lanes)
         names = (*self.outputs, *(name for name in self._bundle.expected if name not in self.outputs))
         for name in names:
@@ -278,7 +279,8 @@ class _Run:
                 continue
             if name not in self.outputs:
                 with path.open("rb") as source:
-                    self._compare_with(name, source, selection, not_compared, most=1)  # one missing frame suffices
+                    # One missing frame already is a divergence.
+                    self._compare_with(name, source, selection, not_compared, most=1)
                 continue
             if len(self._comparisons) == MAX_COMPARED:
                 raise BadInput(f"more than {MAX_COMPARED} egresses have expected frames")

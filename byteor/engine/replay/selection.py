@@ -115,8 +115,8 @@ def _timed(number: int, journal: OrderedJournal) -> Iterator[tuple[int, int, int
 class SequenceRanges:
     """A set of sequences that were added in ascending order, kept as ranges.
 
-    A coarse set is one range, which includes everything in between. That suffices for one journal, whose selected
-    sequences all follow the unselected ones.
+    A coarse set is one range from its first to its last sequence. One range suffices if there is only one journal,
+    because its selected sequences all follow the unselected ones.
     """
 
     def __init__(self, *, is_coarse: bool = False) -> None:

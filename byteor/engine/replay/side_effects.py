@@ -13,7 +13,7 @@ from byteor.engine.replay.stages import Decision
 
 @dataclass(frozen=True, slots=True)
 class SideEffectPolicy:
-    """The policy that decides on side effects by the server's allowlists.
+    """The policy that checks side effects against the server's allowlists.
 
     The ``allowlist`` parameter of a stage can only restrict the server's lists further. ``consented`` means that an
     approval exists or is not needed. ``stages`` are the ids and ops of the spec; other side effects are denied.

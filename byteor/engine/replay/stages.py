@@ -144,7 +144,7 @@ class Drops:
 
 @dataclass(slots=True)
 class StageCounters:
-    """The numbers of records at a stage. A limit or a lack of memory stopped the run at ``unfinished`` of them."""
+    """The numbers of records at a stage. At the ``unfinished`` ones, a limit or a lack of memory stopped the run."""
 
     entered: int = 0
     errors: int = 0

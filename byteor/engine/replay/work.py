@@ -31,7 +31,7 @@ class LimitExceeded(Exception):
 
 
 class RecordOverLimit(Exception):
-    """Raised when one record costs more work than allowed, which is an error of the stage that processes it."""
+    """Raised when one record costs more work than allowed. The stage that processes the record then fails."""
 
 
 class WorkMeter:

@@ -1,7 +1,8 @@
 """The signed record of a deployment's approval, which is part of the evidence that the server exports.
 
 The approval credential names the spec and the environment, but not the approved configuration and target. The record
-also contains these and the decisions. It is a DSSE envelope around an in-toto statement about the deploy bundle.
+contains these as well, and the decisions. The record is a DSSE envelope around an in-toto statement about the deploy
+bundle.
 """
 
 from __future__ import annotations

@@ -62,7 +62,10 @@ class Schema(AutoSchema):
         return self._operation.description + needs
 
     def get_response_serializers(self) -> Any:
-        """Return the declared responses, or the view's serializer, with ``token`` if the response has a secret."""
+        """Return the declared responses, or otherwise the view's serializer.
+
+        If the response contains a secret, ``token`` is added to the view's serializer.
+        """
         if self._operation.responses is not None:
             return self._operation.responses
         serializer: Any = super().get_response_serializers()
@@ -124,7 +127,7 @@ class Schema(AutoSchema):
         for parameter in path:
             parameter["description"] = f"The id of the {_noun(self.path, parameter['name'])}."
         declared = self.view.query_parameters(self._action)  # type: ignore[attr-defined]  # the view is a DeclaringView
-        rows = words(self._operation.id.lstrip(string.ascii_lowercase))  # without the verb
+        rows = words(self._operation.id.lstrip(string.ascii_lowercase))  # the id without its verb
         return [*path, *(declared[name].document(name, rows=rows) for name in sorted(declared))]
 
     def get_operation(self, *args: Any, **kwargs: Any) -> dict[str, Any] | None:

@@ -27,7 +27,7 @@ def link(source: str, target: str, **lane: Any) -> dict[str, Any]:
 
 
 FAULTS: list[PlanFault] = [
-    (Code.PLAN_SCHEMA, "ring", lambda plan: plan.pop("name"), "/name", 'Add "name": "quotes".'),
+    (Code.PLAN_SCHEMA, "ring", lambda plan: plan.pop("name"), "/name", 'Add "name", for example "quotes".'),
     (Code.PLAN_SCHEMA, "ring", lambda plan: plan.update(plan_v=2), "/plan_v", "Write 1."),
     (Code.PLAN_SCHEMA, "ring", lambda plan: plan.update(plan_v=True), "/plan_v", "Write 1."),
     (
@@ -99,7 +99,7 @@ FAULTS: list[PlanFault] = [
         "graph",
         graph_with(lambda graph: graph["stages"][1].update(depends_on=["a"])),
         "/lane_graph/stages/1/depends_on",
-        'Instead, add {"from": ..., "to": ...} to "connections".',
+        'Remove it, and describe the order of the stages in "connections".',
     ),
     (
         Code.PLAN_SCHEMA,
@@ -134,7 +134,7 @@ FAULTS: list[PlanFault] = [
         "ring",
         lambda plan: plan.update(target="lane_graph"),
         "/lane_graph",
-        'Add "lane_graph": {...}, or choose the other target.',
+        'Add an object "lane_graph", or choose the other target.',
     ),
     (
         Code.STAGE_DUPLICATE_ID,

@@ -113,9 +113,7 @@ ODD: list[Any] = [
 
 @pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
 @pytest.mark.parametrize("base", ["ring", "graph"])
-def test_unexpected_value_is_refused_in_field_that_does_not_permit_it(
-    odd: Any, base: str, request: pytest.FixtureRequest
-) -> None:
+def test_plan_field_refuses_value_that_it_does_not_permit(odd: Any, base: str, request: pytest.FixtureRequest) -> None:
     plan = request.getfixturevalue(base)
 
     def visit(container: Any, keys: list[Any]) -> None:
@@ -138,7 +136,7 @@ def test_unexpected_value_is_refused_in_field_that_does_not_permit_it(
     assert not compile_plan(plan, target=odd).ok or odd is None
 
 
-def test_self_containing_list_gets_diagnostic(ring: Any) -> None:
+def test_list_that_contains_itself_gets_diagnostic(ring: Any) -> None:
     loop: list[Any] = []
     loop.append(loop)
     ring["single_ring"]["stages"] = loop

@@ -27,11 +27,11 @@ def test_edited_plan_gets_diagnostic_with_expected_code_pointer_and_hint(
     assert (compilation.spec is None) is not compilation.ok
 
 
-def test_every_code_has_plan_that_causes_it() -> None:
+def test_every_diagnostic_code_has_test_plan_that_causes_it() -> None:
     assert set(Code) == {code for code, *_ in ROWS}
 
 
-def test_all_codes_except_lowering_codes_are_errors() -> None:
+def test_all_diagnostic_codes_except_lowering_codes_are_errors() -> None:
     for code in Code:
         assert code.severity == (Severity.INFO if code.startswith("lower.") else Severity.ERROR)
 
@@ -128,7 +128,7 @@ def test_ring_and_lane_graph_are_checked_even_if_target_is_missing(ring: Any, gr
     ]
 
 
-def test_target_can_be_overridden(ring: Any, graph: Any) -> None:
+def test_compile_target_can_be_overridden(ring: Any, graph: Any) -> None:
     both = ring | {"name": "fan", "lane_graph": graph["lane_graph"]}
 
     assert compile_plan(both).target == "single_ring"

@@ -87,7 +87,7 @@ def test_lane_graph_diff_lists_changed_stages_dependencies_lanes_roles_and_polic
     ]
 
 
-def test_model_change_is_listed(ring: Any, graph: Any) -> None:
+def test_diff_lists_change_from_single_ring_to_lane_graph(ring: Any, graph: Any) -> None:
     diff = diff_specs(spec_of(ring), spec_of(graph))
 
     assert ("changed", "pipeline", "model", "single_ring", "lane_graph") in changes(spec_of(ring), spec_of(graph))

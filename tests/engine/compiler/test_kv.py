@@ -31,7 +31,7 @@ def test_spec_hash_is_sha256_of_kv_text(kv: str) -> None:
     assert spec_hash(kv) == spec_hash(encode(decode(kv)))
 
 
-def test_unknown_keys_and_line_order_are_ignored(kv: str) -> None:
+def test_decoding_spec_text_ignores_unknown_keys_and_line_order(kv: str) -> None:
     lines = kv.splitlines(keepends=True)
     unknown = [
         "runtime.threads=4\n",
@@ -142,7 +142,7 @@ def test_incomplete_or_binary_text_is_refused(kv: str) -> None:
         decode(b"\xff\xfe\n")
 
 
-def test_spec_that_violates_rules_can_be_decoded(graph_kv: str) -> None:
+def test_spec_that_violates_validation_rules_can_be_decoded(graph_kv: str) -> None:
     spec = decode(graph_kv.replace("lanes.0.kind=events", "lanes.0.kind=events\nlane_graph.lanes.0.capacity=7"))
 
     assert spec.model.lanes[0] == GraphLane("in.a", "events", capacity=7)  # type: ignore[union-attr]  # the model is a LaneGraph

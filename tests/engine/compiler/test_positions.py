@@ -73,7 +73,7 @@ def test_locate_returns_same_positions_for_pointers_together_and_separately() ->
     assert locate(TEXT, []) == {}
 
 
-def test_carriage_returns_count_as_characters() -> None:
+def test_locate_counts_carriage_returns_as_characters() -> None:
     assert locate('{\r\n "a": 1,\r\n\r\n "b": 2}', ["/a", "/b"]) == {"/a": (2, 2), "/b": (4, 2)}
     assert locate('{\r"a": 1}', ["/a"]) == {"/a": (1, 3)}
 

@@ -13,7 +13,7 @@ from tests.engine.explain.facts import ME, NOW, OTHER, WAVES, P, ago
 
 
 @pytest.mark.parametrize("progress", [P.OFFERED, P.DOWNLOADING, P.ACTIVATING])
-def test_times_out_at_matches_planner(progress: AgentProgress) -> None:
+def test_times_out_at_returns_time_at_which_planner_times_out_agent(progress: AgentProgress) -> None:
     agent = RolloutAgent(ME, 0, True, progress, ago(100))
     until = times_out_at(agent, 600)
     assert until is not None
@@ -44,7 +44,7 @@ def test_agent_without_planned_timeout_does_not_time_out(agent: RolloutAgent) ->
     assert times_out_at(agent, 600) is None
 
 
-def test_pause_ends_at_matches_planner() -> None:
+def test_pause_ends_at_returns_time_at_which_planner_starts_next_wave() -> None:
     agents = [RolloutAgent(ME, 0, True, P.ACTIVE, ago(500)), RolloutAgent(OTHER, 1, True, P.PENDING)]
     ends = pause_ends_at(WAVES, ago(100))
     assert ends is not None

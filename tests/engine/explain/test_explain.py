@@ -90,7 +90,7 @@ def test_retry_in_active_deployment_is_announced_only_while_deployment_is_curren
 
 
 @pytest.mark.parametrize("failed_before", [True, False])
-def test_agent_offered_after_activation_has_retry_explained_only_if_it_failed_before(failed_before: bool) -> None:
+def test_offer_after_activation_is_explained_as_retry_only_if_agent_failed_before(failed_before: bool) -> None:
     owner = old(
         enlistment=enlistment(P.OFFERED, counted=False, offered=60, failed_before=failed_before),
         actions={"retry": ActionFacts("bob", ago(90), "disk replaced")},
@@ -101,14 +101,14 @@ def test_agent_offered_after_activation_has_retry_explained_only_if_it_failed_be
     assert (B.RETRIED in codes) is failed_before
 
 
-def test_cases_cover_every_code() -> None:
+def test_explanation_test_cases_cover_every_reason_and_event_code() -> None:
     """Check that no code is left untested."""
     assert {code for case in CASES for code in case.because} == set(B)
     assert {code for case in CASES for code, _ in case.next} == set(N)
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_texts_end_with_one_period_and_events_are_sorted_by_time(case: Case) -> None:
+def test_explanation_sentences_end_with_one_period_and_events_are_sorted_by_time(case: Case) -> None:
     explanation = explain(case.facts)
 
     for sentence in (

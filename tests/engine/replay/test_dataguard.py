@@ -32,7 +32,7 @@ def test_dataguard_op_without_parameters_has_no_guard() -> None:
     "payload", [b"", b"\xff", b"[]", b"1", b'{"a":1,"a":2}', b'{"a":NaN}', b'{"b":1}', b"[" * 10**6]
 )
 @pytest.mark.parametrize("op", ["dataguard_check", "dataguard_fused"])
-def test_on_reject_selects_drop_or_stop(op: str, payload: bytes) -> None:
+def test_on_reject_decides_whether_rejected_record_is_dropped_or_stops_replay(op: str, payload: bytes) -> None:
     params: dict[str, Any] = {"schema": {"required": ["a"]}} | ({"rules": []} if op == "dataguard_fused" else {})
 
     assert guard_bytes(op, params)(payload) is None
@@ -54,7 +54,7 @@ def test_check_keeps_bytes_and_redact_writes_canonical_json() -> None:
     assert guard_bytes("dataguard_redact", {"rules": []})(payload) == '{"a":"é","b":1.5}'.encode()
 
 
-def test_fused_checks_payload_before_redacting() -> None:
+def test_dataguard_fused_checks_payload_before_redacting_it() -> None:
     guard = guard_bytes("dataguard_fused", {"schema": {"required": ["pin"]}, "rules": ["pin:drop"]})
 
     assert guard(b'{"pin":1,"x":2}') == b'{"x":2}'

@@ -200,7 +200,7 @@ def test_frames_of_unselected_records_are_not_compared(bundle: MakeBundle, ring:
     assert run(incident).result["notes"] == []
 
 
-def test_last_n_that_splits_shared_sequence_causes_no_divergence(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_last_n_that_splits_records_with_same_sequence_causes_no_divergence(bundle: MakeBundle, ring: MakeRing) -> None:
     incident = bundle(
         ring("identity"),
         [Record(5, 1, b"a"), Record(5, 2, b"b")],

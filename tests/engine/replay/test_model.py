@@ -18,7 +18,7 @@ type Drawn = tuple[dict[str, Any], dict[str, Any], dict[str, list[Record]]]
 
 @settings(max_examples=400, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
 @given(drawn=replays(), last_n=st.none() | st.integers(1, 12), batch=st.sampled_from([2, 1000]))
-def test_engine_agrees_with_model(
+def test_replay_engine_agrees_with_reference_model(
     tmp_path_factory: pytest.TempPathFactory, drawn: Drawn, last_n: int | None, batch: int
 ) -> None:
     plan, config, journals = drawn
@@ -62,7 +62,7 @@ def test_engine_agrees_with_model(
 
 
 @given(replays())
-def test_changed_frame_is_first_divergence(tmp_path_factory: pytest.TempPathFactory, drawn: Drawn) -> None:
+def test_changed_expected_frame_is_first_divergence(tmp_path_factory: pytest.TempPathFactory, drawn: Drawn) -> None:
     plan, config, journals = drawn
     spec = compile_plan(plan).spec
     assume(spec is not None)

@@ -67,7 +67,7 @@ def test_only_ops_that_need_parameters_are_named() -> None:
     assert named == ["dataguard_check", "dataguard_redact", "dataguard_fused", "json_map", "json_select", "sample"]
 
 
-def test_note_counts_records_that_reached_stage(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_note_counts_records_that_reached_stage_without_parameters(bundle: MakeBundle, ring: MakeRing) -> None:
     incident = bundle(ring("dataguard_check", "dataguard_redact", "dataguard_fused"), RECORDS)
 
     bare = run(incident, stage_config={"s0": CAPTURED, "s2": {}})

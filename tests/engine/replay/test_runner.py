@@ -309,7 +309,7 @@ def test_records_may_enter_at_ingress_or_lane() -> None:
     assert outputs("out:in") == [b"1"]
 
 
-def test_entry_is_required_when_there_are_several_ingresses() -> None:
+def test_records_need_chosen_entry_when_graph_has_several_ingresses() -> None:
     two = spec("a b o", {"in": 0, "too": 1, "out": 2}, GraphRole("m", "merge", (0, 1), (2,), policy="round_robin"))
 
     with pytest.raises(Unsupported, match="records must enter at one of in, too, or at a lane"):

@@ -44,7 +44,7 @@ def exact(text: str) -> Any:
 @example("-0")
 @example("0.1000000000000000055511151231257827")
 @example("9007199254740993.5")
-def test_json_has_every_digit_unless_bytes_are_included(text: str) -> None:
+def test_shown_json_has_every_digit_unless_payload_bytes_are_included(text: str) -> None:
     shown = show_payload(text.encode(), has_bytes=False)
 
     if shown["payload_base64"] is None:
@@ -54,7 +54,7 @@ def test_json_has_every_digit_unless_bytes_are_included(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ['{"a": [1, -2.5, 9007199254740993], "1.10": "1e2"}', "0", "1e-07", '"0.10"'])
-def test_bytes_are_omitted_if_json_is_exact(text: str) -> None:
+def test_payload_bytes_can_be_omitted_if_shown_json_is_exact(text: str) -> None:
     assert show_payload(text.encode(), has_bytes=False) == {
         "json": json.loads(text), "payload_base64": None, "truncated": False,
     }  # fmt: skip

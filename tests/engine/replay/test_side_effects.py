@@ -72,7 +72,7 @@ def test_stage_allowlist_cannot_widen_server_allowlists() -> None:
         assert policy(op, config=config).decide("s", op) is Decision.DENY
 
 
-def test_side_effect_must_be_one_of_spec() -> None:
+def test_side_effect_must_be_declared_by_stage_of_spec() -> None:
     found = policy(HOOK)
 
     assert found.decide("s", HOOK) is Decision.ALLOW

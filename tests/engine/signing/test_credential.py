@@ -39,7 +39,7 @@ def spelled(world: Any, payload: bytes) -> str:
     return f"{base64url(payload)}.{base64url(keys.sign(world.active, payload))}"
 
 
-def test_issue_writes_documented_format(world: Any) -> None:
+def test_issued_credential_has_documented_format(world: Any) -> None:
     text = world.credential(capabilities=["side_effect:http_post", "deploy"])
 
     payload, signature = text.split(".")
@@ -54,7 +54,7 @@ def test_issue_writes_documented_format(world: Any) -> None:
     assert verify(world, text, capabilities={"side_effect:http_post"}).approval_id == "approval-1"
 
 
-def test_retiring_key_and_earlier_signature_of_retired_key_are_accepted(world: Any) -> None:
+def test_credential_signed_by_retiring_or_later_retired_key_is_accepted(world: Any) -> None:
     before = world.keyset.keys[2].not_after - timedelta(seconds=1)
 
     verify(world, world.credential(private_key=world.retiring))
@@ -132,7 +132,7 @@ def test_credential_with_missing_unknown_or_invalid_field_is_refused(world: Any,
     assert refusal(world, resigned(world, **members)) == "approval.malformed"
 
 
-def test_unknown_key_and_later_signature_of_retired_key_are_refused(world: Any) -> None:
+def test_credential_signed_by_unknown_or_already_retired_key_is_refused(world: Any) -> None:
     assert refusal(world, world.credential(private_key=world.stranger)) == "approval.unknown_key"
     assert refusal(world, world.credential(private_key=world.retired)) == "approval.unknown_key"
 
@@ -169,7 +169,7 @@ def test_missing_capability_is_refused(world: Any) -> None:
     verify(world, replay, capabilities={"replay:execute"})
 
 
-def test_verify_reports_first_reason(world: Any) -> None:
+def test_verify_reports_first_failed_check(world: Any) -> None:
     """Start with all faults, and repair them one by one in the order of the checks."""
     wrong: dict[str, Any] = {
         "v": 2,

@@ -52,7 +52,7 @@ def test_valid_delivery_is_accepted(world: Any) -> None:
     assert verified.approval.approval_id == "approval-1"
 
 
-def test_next_key_of_older_key_set_is_trusted(world: Any) -> None:
+def test_bundle_signed_by_key_that_key_set_lists_as_next_is_trusted(world: Any) -> None:
     begins = APPROVED + timedelta(minutes=1)
     published = KeySet((*world.keyset.keys, PublicKey(keys.public_key(world.stranger), KeyStatus.NEXT, begins)))
     built = world.bundle(approval=world.credential(private_key=world.stranger))
@@ -115,14 +115,14 @@ def test_signed_bundle_with_another_spec_is_refused(world: Any) -> None:
     assert refusal(world, *forged(world, files)) == "bundle.spec_hash"
 
 
-def test_approval_time_without_credential_is_refused(world: Any) -> None:
+def test_bundle_with_approval_time_but_without_credential_is_refused(world: Any) -> None:
     files = files_of(world.bundle())
     del files["approval.cred"]
 
     assert refusal(world, *forged(world, files)) == "bundle.approval_missing"
 
 
-def test_credential_without_approval_time_is_refused(world: Any) -> None:
+def test_bundle_with_credential_but_without_approval_time_is_refused(world: Any) -> None:
     files = files_of(world.bundle())
 
     assert refusal(world, *forged(world, files, approved_at=None)) == "bundle.approval_unexpected"

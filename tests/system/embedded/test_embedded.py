@@ -43,7 +43,7 @@ def test_database_is_utf8_with_fixed_sort_order(server: EmbeddedPostgres) -> Non
     assert row == ("byteor_cloud", "UTF8", "b", "C.UTF-8", "byteor_cloud")
 
 
-def test_other_accounts_cannot_connect(server: EmbeddedPostgres) -> None:
+def test_other_accounts_cannot_connect_to_embedded_database(server: EmbeddedPostgres) -> None:
     url = server.acquire()
 
     sockets = Path(unquote(url.partition("host=")[2].partition("&")[0]))

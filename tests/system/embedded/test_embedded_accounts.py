@@ -26,7 +26,7 @@ as_nobody = pytest.mark.skipif(
 
 
 @as_nobody
-def test_plain_user_can_run_database(folder: Path) -> None:
+def test_user_other_than_root_can_run_embedded_database(folder: Path) -> None:
     os.chown(folder, NOBODY.pw_uid, NOBODY.pw_gid)
     data_dir = folder / "their own"
 

@@ -57,7 +57,7 @@ def test_failing_job_is_retried_with_back_off_and_becomes_dead_letter() -> None:
     assert gave_up == [(GivenUp(killed=False, error="RuntimeError: no?"), {})]
 
 
-def test_job_is_not_retried_early() -> None:
+def test_failed_job_is_not_retried_before_its_back_off_ends() -> None:
     fails_with.append(RuntimeError("no"))
     enqueue(Fail())
 

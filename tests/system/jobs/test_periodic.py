@@ -36,7 +36,7 @@ def test_periodic_jobs_have_expected_intervals() -> None:
     }
 
 
-def test_two_workers_enqueue_each_tick_once() -> None:
+def test_two_workers_enqueue_each_periodic_job_once_per_tick() -> None:
     two = [Worker() for _ in range(2)]
     for each in two:
         each._enqueue_ticks(1_000_000_000)

@@ -131,7 +131,7 @@ class ArtifactSerializer(ModelSerializer):
         return find_obstacles(shown)
 
     def to_representation(self, instance: Artifact) -> Any:
-        """Return the artifact as JSON data. While its check cannot continue, ``reasons`` contains the obstacle."""
+        """Return the artifact as JSON data. If the check cannot continue, ``reasons`` contains the obstacle."""
         shown = super().to_representation(instance)
         if (obstacle := self._obstacles.get(instance.pk)) is not None:
             code = "check_failed" if obstacle.is_dead else "check_delayed"

@@ -64,9 +64,9 @@ class BisectArtifactSerializer(StrictSerializer):
     exhaustive = serializers.BooleanField(required=False, default=False)
     descriptions = {
         "predicate": (
-            "The condition under which a version is bad: its output diverges from the expected output or, unlike the "
-            "recording, a stage stops it (`diverges`), a stage fails (`fails`), or its output differs from that of a "
-            "replay (`output_differs_from`)."
+            "The condition under which a version is bad. `diverges`: its output differs from the capture's expected "
+            "output, or a stage fails and the recording did not stop in the same way. `fails`: a stage fails. "
+            "`output_differs_from`: its output differs from that of another replay."
         ),
         "pipeline": "The name of the pipeline. Defaults to the pipeline of the version that produced the artifact.",
         "good": "The id of the version at which the search starts. Defaults to the oldest version.",

@@ -50,8 +50,8 @@ class JournalRecordSerializer(serializers.Serializer[Any]):
         "size": "The size of the payload in bytes.",
         "json": "The payload, if it is complete and valid JSON. Otherwise null.",
         "payload_base64": (
-            "The payload in Base64, at most its first 64 KiB. Null if `json` reproduces every number of the payload "
-            "digit for digit."
+            "The payload in Base64, at most its first 64 KiB. Null if `json` is not null and contains each number with "
+            "the same digits as the payload."
         ),
         "truncated": "Whether only the first 64 KiB of the payload are returned.",
     }

@@ -84,7 +84,8 @@ class ReplaySerializer(ModelSerializer):
         "version_id": "The id of the version through which the records run.",
         "journal_lane": "The ingress whose journal is replayed. Null if all journals are replayed together.",
         "config_bundle_id": (
-            "The id of the config bundle in the request. Null if the parameters are the artifact's or its deployment's."
+            "The id of the config bundle in the request. Null if the request named none. The parameters are then those "
+            "of the artifact or of its deployment."
         ),
         "fallback_config_bundle_id": (
             "The id of the config bundle whose parameters are used for stages that have none in the artifact or its "
@@ -118,7 +119,7 @@ class ReplaySerializer(ModelSerializer):
         ),
         "error_code": (
             "A stable code for the failure, such as `stage_error` or `cancelled`. Null if the replay did not fail, or "
-            "if an approval or the environment's policy kept it from running."
+            "if it could not run because of its approval or the environment's policy."
         ),
         "started_at": "When the replay started. Null until then.",
         "finished_at": "When the replay finished. Null until then.",
@@ -190,7 +191,7 @@ class TracedStepSerializer(serializers.Serializer[Any]):
     descriptions = {
         "kind": "Whether the step is at an ingress, stage, lane or egress.",
         "id": "The id of the ingress, stage, lane or egress.",
-        "lane": "The lane of the record in this step. Although the schema permits null, the value is never null.",
+        "lane": "The lane of the record in this step. The schema permits null, but the value is never null.",
         "json": "The record after this step, if it is complete and valid JSON. Otherwise null.",
         "payload_base64": (
             "The record after this step in Base64, at most its first 64 KiB. Null if a stage dropped the record or "
@@ -220,8 +221,8 @@ class TraceSerializer(serializers.Serializer[Any]):
     truncated = serializers.BooleanField()
     next_after = serializers.IntegerField(allow_null=True)
     descriptions = {
-        "records": "The records with this sequence number that have steps on this page.",
-        "truncated": "Whether there are more steps, because a response is limited to 4 MiB.",
+        "records": "The records with the requested `sequence` that have steps on this page.",
+        "truncated": "Whether more steps follow on the next page. A page is limited to 4 MiB.",
         "next_after": (
             "The value of `after` for the next page: the number of the last step on this page. The steps of all "
             "records are numbered together, starting at 0. Null if `truncated` is false."

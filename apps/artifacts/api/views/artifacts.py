@@ -54,7 +54,7 @@ class ArtifactViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
             "getArtifact",
             P.VIEW_ENVIRONMENT,
             "Get an artifact",
-            "Returns the artifact, with the result of its check after the check.",
+            "Returns the artifact. After its check, `status` and `reasons` contain the result.",
         ),
     }
     commands = (c.replay, c.bisect)

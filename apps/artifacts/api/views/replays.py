@@ -63,7 +63,7 @@ class ReplayViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
 
         Returns the differences between the results of two replays of the same records. In each pair of values, the
         first belongs to the replay in the URL and the second to the replay in `with`. To keep the response below 4 MiB,
-        egresses and stages may be left out, equal ones first.
+        egresses and stages may be left out. Those that are equal in both replays are left out first.
         """
         other = self.get_queryset().filter(pk=self.parameter_values["with"]).first()
         if other is None:
@@ -89,9 +89,9 @@ class ReplayViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
     def trace(self, request: Request, **kwargs: Any) -> HttpResponse:
         """Trace a record of a replay.
 
-        Returns the record after each stage and lane, its side effects, and why it was dropped, if it was. A page is
-        limited to 4 MiB; use `after` to get the next page. Each request recomputes the trace. If this takes longer than
-        10 seconds, the request fails with 503.
+        Returns the content of the record after each stage and lane, and its side effects. If the record was dropped,
+        the trace contains the reason. A page is limited to 4 MiB; use `after` to get the next page. Each request
+        recomputes the trace. If this takes longer than 10 seconds, the request fails with 503.
         """
         slot = partial(compute_slot, request._request)
         body = captures.trace_record(self.get_object(), **self.parameter_values, slot=slot)

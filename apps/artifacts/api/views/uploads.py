@@ -49,9 +49,9 @@ class UploadViewSet(AgentSelfViewSet):
 
         Called by an agent to upload an incident bundle or another artifact. If the same content was uploaded before
         with the same kind, spec hash and deployment, returns the existing artifact (200). If the check of that artifact
-        could not be completed (`check_failed` in `reasons`), it is repeated. A new artifact that would exceed a quota
-        of the organization is not stored: the error is `quota.stored_bytes`, or `quota.captures_per_day` if the daily
-        number of incident bundles is reached.
+        could not be completed (`check_failed` in `reasons`), the check is repeated. A new artifact that would exceed a
+        quota of the organization is not stored: the error is `quota.stored_bytes`, or `quota.captures_per_day` if the
+        daily number of incident bundles is reached.
         """
         given = self.validated(request)
         file = given.pop("file")

@@ -137,8 +137,8 @@ class AgentAdmin(ReadOnlyAdmin):
             commands.drain,
             label="Drain",
             done="{} drained",
-            explain="The agent gets no new offers except rollbacks until you undrain it, and no rollout waits for it. "
-            "Until then it keeps running its bundle.",
+            explain="Until you undrain the agent, it gets no new offers except rollbacks, and no rollout waits for it. "
+            "The agent keeps running its bundle.",
             icon="do_not_disturb_on",
             comment="optional",
         ),

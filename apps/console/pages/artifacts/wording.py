@@ -140,7 +140,8 @@ def first_difference(one: bytes, other: bytes) -> int:
 def json_lines(value: Any, other: Any) -> list[Runs]:
     """Return the lines of a JSON value, with differences from the other value marked.
 
-    Of more than 80 lines, returns at most 80 from a little above the first difference, and "…" for the others.
+    If there are more than 80 lines, returns 80 or fewer, starting a little above the first difference. "…" stands for
+    the lines before and after them.
     """
     # Without another value, mark nothing.
     differing = set() if other is ABSENT else {each.path for each in find_changes(value, other, _MAX_FOUND)}
@@ -180,7 +181,8 @@ def _lines(
 def hex_rows(payload: bytes, other: bytes | None, start: int = 0) -> list[tuple[str, Runs, Runs]]:
     """Return rows of eight bytes: the offset, the bytes as hex and as text, with differences marked.
 
-    Of more than 24 rows, returns at most 24 from a little above the first difference. Without ``other``, marks nothing.
+    If there are more than 24 rows, returns 24 or fewer, starting a little above the first difference. Without
+    ``other``, marks nothing.
     """
     first = 0 if other is None else first_difference(payload, other)
     begin = max(0, first // HEX_WIDTH - _BEFORE) * HEX_WIDTH if len(payload) > HEX_ROWS * HEX_WIDTH else 0

@@ -95,8 +95,8 @@ class SigningKeyAdmin(ReadOnlyAdmin):
             commands.retire,
             label="Retire",
             done="{} retired",
-            explain="A retiring key becomes invalid immediately, except for signatures whose recorded time is "
-            "earlier. A next key is withdrawn before it signs anything. The private key is destroyed.",
+            explain="A retiring key becomes invalid immediately, except for signatures that record an earlier "
+            "time. A next key is withdrawn before it signs anything. In both cases, the private key is destroyed.",
             icon="block",
             comment="required",
             dangerous=True,

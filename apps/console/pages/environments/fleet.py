@@ -53,7 +53,8 @@ _DRIFT = {"drifted": "yes", "as desired": "no"}
 def _bar(title: str, counts: Mapping[str, int], url: str, words: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Return a bar with a part for each word in ``counts`` whose count is not 0.
 
-    ``words`` maps each word to the value of the list's filter for it. By default, the word is the value.
+    Each part links to the list, filtered by the part's word. ``words`` maps a word to the filter's value, if the value
+    differs from the word.
     """
     parts = [
         {

@@ -95,7 +95,7 @@ SET_QUOTAS = Act(
     label="Set quotas",
     done="Quotas of {} changed",
     explain="Requests that would exceed a quota are refused. Existing data stays. Quotas do not limit reads, "
-    "heartbeats, reports, rollbacks and deletions. An empty field means no quota.",
+    "heartbeats, reports, rollbacks or deletions. An empty field means no quota.",
     run=_set_quotas,
     form=_QuotasForm,
     needs=None,

@@ -82,8 +82,8 @@ INVITE_TO_ORGANIZATION = Act(
     name="invite",
     label="Invite to organization",
     done="{} added",
-    explain="The role applies in every project, unless the person has a separate role in the project. Organization "
-    f"admin applies everywhere. {_INVITATION}",
+    explain="The role applies in every project, unless the person has a separate role in the project. The role "
+    f"Organization admin applies in all projects. {_INVITATION}",
     run=_invite,
     needs=P.MANAGE_ORG_MEMBERSHIPS,
     icon="person_add",
@@ -94,7 +94,8 @@ INVITE_TO_PROJECT = Act(
     name="invite",
     label="Invite to project",
     done="{} added",
-    explain="In this project, the role overrides the person's role in the organization, except organization admin. "
+    explain="In this project, the role overrides the person's role in the organization, unless the person is an "
+    "organization admin. "
     f"{_INVITATION}",
     run=_invite,
     needs=P.MANAGE_PROJECT,

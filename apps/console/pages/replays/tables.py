@@ -30,7 +30,7 @@ CANCEL = Act.of(
     commands.cancel,
     label="Cancel",
     done="{} canceled",
-    explain="The dry run stops, and its status becomes failed. The reason is part of the error that is shown.",
+    explain="The dry run stops, and its status becomes failed. The error on its page contains the reason.",
     icon="cancel",
     comment="optional",
 )

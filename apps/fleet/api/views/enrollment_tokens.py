@@ -27,8 +27,8 @@ class EnrollmentTokenViewSet(ListModelMixin, CreateMixin, DestroyMixin, Environm
             "listEnrollmentTokens",
             P.MANAGE_ENVIRONMENT,
             "List enrollment tokens",
-            "Returns the environment's enrollment tokens, newest first. Used, revoked and expired tokens are "
-            "included until their deletion 90 days after they expire or are revoked. The secrets are not included.",
+            "Returns the environment's enrollment tokens, newest first, including used, revoked and expired "
+            "tokens. A token is deleted 90 days after it expires or is revoked. The secrets are not included.",
         ),
         "create": Operation(
             "createEnrollmentToken",

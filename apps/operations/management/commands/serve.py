@@ -27,7 +27,7 @@ from byteor_cloud.server import supervisor
 
 class Command(OperatorCommand):
     help = "Run the API, the worker or both, depending on BYTEOR_CLOUD_DEPLOYMENT_MODE."
-    # The tag of the check in apps/console/theme.py: an installation may have another version of the theme.
+    # Run the check in apps/console/theme.py, because an installation may have another version of the theme.
     requires_system_checks = ["theme"]
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -64,7 +64,7 @@ class Command(OperatorCommand):
 
 
 def _describe_sealing() -> str:
-    """Return a line about the seals of child processes: those that this system supports, and the others."""
+    """Return a line with the restrictions of child processes that the kernel enforces, and with those it does not."""
     found = sealing.in_force()
     by_kernel = [f"{what} ({how})" for what, how in found.items() if how not in {None, "audit hook"}]
     others = [what for what, how in found.items() if how in {None, "audit hook"}]

@@ -12,7 +12,7 @@ from uuid import UUID
 
 # Each waiting poll occupies a connection, and so an open file. At least half of the file limit is left for other uses.
 CAPACITY = min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
-# The responses to polls that a change wakes are sent at this rate, but all of them within SPREAD_S seconds.
+# The responses to woken polls are sent at this rate, or faster if that would take longer than SPREAD_S seconds.
 WOKEN_PER_S, SPREAD_S = 2000.0, 0.5
 
 
@@ -66,7 +66,10 @@ class WaitingRoom:
         return waiter
 
     def wait(self, waiter: Waiter, seconds: float) -> StopReason:
-        """Wait until the poll is stopped, for at most ``seconds`` plus its delay. Return the reason."""
+        """Wait until the poll is stopped, for at most ``seconds``. Return the reason.
+
+        If the poll was stopped with a delay, also wait for the delay.
+        """
         if waiter.stopped.acquire(timeout=max(0.0, seconds)) and waiter.delay_s:
             time.sleep(waiter.delay_s)
         return waiter.reason

@@ -48,9 +48,10 @@ class ApprovalSerializer(ModelSerializer):
         "deployment_id": "The id of the deployment that the approval is for. Null if it is for a replay.",
         "replay_id": "The id of the replay that the approval is for. Null if it is for a deployment.",
         "break_glass": "Whether the approval is for a break-glass deployment, which starts before anybody approves.",
-        "target": "The target that the approval covers. For a deployment: the agents, and the `count` and first ids "
-        "(`resolved`) of those that matched at the request. For a replay: the artifact, the version and the other "
-        "values that decide what runs. Null for some replays of older releases.",
+        "target": "The target that the approval covers. For a deployment: the requested target, and the number "
+        "(`count`) and first ids (`resolved`) of the agents that matched it when the deployment was requested. For a "
+        "replay: the artifact, the version and the other values that decide what runs. Null for some replays that were "
+        "requested in an older release of the control plane.",
         "strategy": "The strategy that the approval covers. Null for a replay.",
         "take_over": "Whether the approval covers taking over agents that run another pipeline.",
         "agent_timeout_s": "The agent timeout that the approval covers, in seconds. The deployment copied it from the "
@@ -61,15 +62,15 @@ class ApprovalSerializer(ModelSerializer):
         "required_approvals": "The number of people who must approve.",
         "allow_self_approval": "Whether the requester may approve.",
         "decisions": "The decisions, one for each person who has decided.",
-        "expires_at": "When the request expires unless it is decided before. If it was approved: when the credential "
+        "expires_at": "When the pending request expires. After the request was approved: when the approval credential "
         "expires.",
         "approved_at": "When the request was approved. Null if it was not approved.",
-        "used_at": "When the approval was used; for a break-glass deployment, when it was approved. Null if it was not "
-        "used.",
+        "used_at": "When the approval was used. For a break-glass deployment, this is when the deployment was "
+        "approved. Null if the approval was not used.",
         "credential": "The approval credential. Null if the request was not approved, and for callers without the "
         "permission `environment:operate`.",
-        "config_hash": "The config hash that the approval covers. Null for a replay without a config bundle whose "
-        "artifact has no deployment.",
+        "config_hash": "The config hash that the approval covers. Null for a replay if the request named no config "
+        "bundle and the artifact has no deployment.",
         "spec_hash": "The spec hash that the approval covers.",
     }
 
@@ -116,8 +117,8 @@ class DecideSerializer(StrictSerializer):
         "decision": "Whether to approve or to deny the request.",
         "comment": "A comment for the requester. Required for a denial.",
         "expires_in_s": "The number of seconds until the approval credential expires. Used only with the last required "
-        "approval. The default and the maximum is the environment's `approval_ttl_s`; for a deployment, its value when "
-        "the deployment was created.",
+        "approval. The environment's `approval_ttl_s` is both the default and the maximum. For a deployment, the "
+        "value at its creation applies.",
     }
 
     def validate(self, attrs: Any) -> Any:

@@ -51,7 +51,7 @@ class FailureSerializer(serializers.Serializer[Any]):
 
 
 class CauseSerializer(serializers.Serializer[Any]):
-    """The agents that failed for one cause, or for any of the rarer causes."""
+    """One cause of failures and the agents that failed for it. The cause `other` combines the rarer causes."""
 
     reason = serializers.ChoiceField([*FailureReason, OTHER_CAUSES])
     detail = serializers.CharField()
@@ -158,16 +158,17 @@ class DeploymentSerializer(ModelSerializer):
         "blockers": "Why the deployment cannot continue now. An approved deployment starts when the list is empty. "
         "Empty for a deployment that is not in flight. Null in lists.",
         "is_current": "Whether this is the deployment that the environment currently runs for the pipeline.",
-        "superseded_by": "The id of the deployment that replaced this one. Null if no deployment did, if a rollback "
-        "restored this one, or if the other deployment was deleted.",
+        "superseded_by": "The id of the deployment that replaced this one. Null if no other has replaced it, if "
+        "a rollback has restored it, or if the replacement was deleted.",
         "restores": "The id of the deployment that the rollback of this deployment restores. Null if no rollback was "
         "started, or if that deployment was deleted.",
         "rollback_reason": "Why a rollback of the deployment was started. Empty if none was.",
         "paused_at": "When the deployment was paused. Null if it is not paused.",
-        "approval_id": "The id of the deployment's approval, whatever its status: the one whose credential the request "
-        "contained, otherwise the one that was requested for it. Null if it has neither.",
-        "approved_at": "When the deployment was approved or, if its request contained `approval`, created. Null if the "
-        "deployment was not approved, needed no approval, or started by break-glass.",
+        "approval_id": "The id of the deployment's approval, whatever the status of the approval. If the request "
+        "contained a credential, this is the approval of that credential. Null if the deployment has no approval.",
+        "approved_at": "When the deployment was approved. If its request contained `approval`, this is when "
+        "the deployment was created. Null if the deployment was not approved, needed no approval, or started by "
+        "break-glass.",
         "activated_at": "When the deployment became active. Null if it has never been active.",
         "reason": "A code for why the deployment failed. Empty if it has not failed, or was retried since.",
         "detail": "More about why the deployment failed. May be empty.",
@@ -254,7 +255,7 @@ class DeploymentAgentSerializer(ModelSerializer):
         "offered_at": "When the deployment last made or renewed the agent's offer. Null before the first offer, and if "
         "the offer was withdrawn.",
         "tuning": "How much of the tuning profile the agent could apply. Without a report, only `requested` has "
-        "content. Null if the agent's report is too large for a list.",
+        "content.",
         "detail": "More about the agent's progress, such as the reason for a failure. Empty after a new offer.",
         "failure": (
             "The agent's latest failure to activate the bundle or, if there is none, to roll back. It is kept when the "

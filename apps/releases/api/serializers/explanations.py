@@ -11,7 +11,7 @@ from byteor.engine.explain.findings import BecauseCode, NextCode
 
 
 class FindingSerializer(serializers.Serializer[Any]):
-    """One reason, with the ids of the resources that it is about."""
+    """One reason of an explanation, with the ids of the resources that the reason is about."""
 
     code = serializers.ChoiceField(list(BecauseCode))
     detail = serializers.CharField()

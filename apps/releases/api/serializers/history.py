@@ -28,8 +28,8 @@ class RunningIntervalSerializer(serializers.Serializer[Any]):
         "to": "When a heartbeat first reported another bundle, deployment or spec hash, or no bundle. Null if no "
         "heartbeat did, even if the agent has been decommissioned.",
         "confirmed_until": "When a heartbeat last reported the bundle.",
-        "deployment_id": "The id of the deployment that built the bundle in this environment, otherwise of the one "
-        "that the agent reported. Null if neither is in this environment.",
+        "deployment_id": "The id of this environment's deployment for which the bundle was built. If there is none, "
+        "the id of the deployment that the agent reported. Null if that deployment is not in this environment either.",
         "bundle_hash": "The SHA-256 of the deploy bundle.",
         "spec_hash": "The spec hash that the agent reported.",
         "version_id": "The id of the deployment's version. Null if `deployment_id` is null.",

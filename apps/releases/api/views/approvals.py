@@ -45,7 +45,7 @@ class ApprovalViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentVie
             "Approve or deny",
             "Records the caller's decision on a deployment or an execute replay, and returns the approval. One denial "
             "denies the request. When enough people have approved, the approval credential is issued, and the "
-            "deployment or replay can start, unless it is a break-glass deployment, which started before. Only a "
+            "deployment or replay can start. A break-glass deployment starts before it is approved. Only a "
             "person can decide, not an API key. The requester may approve only if `allow_self_approval` is true.",
             body=DecideSerializer,
             responses={201: ApprovalSerializer},

@@ -47,7 +47,8 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
         "pipeline": line_parameter("pipeline"),
         "is_current": flag_parameter(
             "is_current",
-            description="If true, returns only current deployments. If false, returns only the other deployments.",
+            description="If true, returns only current deployments. If false, returns only deployments that are not "
+            "current.",
         ),
         "config_bundle_id": id_parameter("config_bundle_id"),
     }
@@ -65,7 +66,7 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
             "Creates a deployment of a config bundle to a target. Its first status is `pending_approval` if the "
             "environment requires approval and neither `approval` nor `break_glass` is sent, and `approved` otherwise. "
             "Returns the error `quota.stored_bytes` if the deploy bundle would exceed the organization's quota. The "
-            "quota is not checked again later.",
+            "quota is not checked again when the bundle is built.",
             errors=(Conflict, QuotaExceeded),
             example={"config_bundle_id": ID, "target": {"all": True}},
         ),
@@ -166,7 +167,7 @@ class TimelineViewSet(_DeploymentChildViewSet):
             "listDeploymentTimeline",
             P.VIEW_ENVIRONMENT,
             "List the timeline of a deployment",
-            "Returns the events of the deployment, newest first. Entries of finished deployments that are not current "
+            "Returns the events of the deployment, newest first. Events of finished deployments that are not current "
             "are deleted after a year.",
         ),
     }

@@ -60,8 +60,8 @@ class HistoryViewSet(_IntervalViewSet):
 
         Returns the intervals in which the agent ran one bundle, newest first, with the deployment and the approval of
         each. The agent may be decommissioned. A new interval starts when a heartbeat reports another bundle, deployment
-        or spec hash. If an agent has 1,000 intervals within a day, the last one is overwritten instead. Intervals are
-        deleted 365 days after they end.
+        or spec hash. If the agent already has 1,000 intervals within a day, the last one is overwritten instead.
+        Intervals are deleted 365 days after they end.
         """
         page = self.paginate_queryset(self.filter_queryset(self.get_queryset()))
         return self.get_paginated_response(self.with_origins(page or ()))

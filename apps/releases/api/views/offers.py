@@ -52,7 +52,8 @@ class AgentDeploymentViewSet(AgentSelfViewSet):
         """Report progress on an offer.
 
         Called by an agent while it downloads and activates the offered bundle, and when it has finished or failed. A
-        report that comes too late, or whose status cannot follow the agent's progress, is recorded but returns 409.
+        report on an offer that is not current, or with a status that cannot follow the agent's progress, is recorded
+        but returns 409.
         """
         accepted = accept_report(request.data, agent_id=self.agent.pk, environment_id=self.environment.pk)
         return Response(accepted)

@@ -63,9 +63,10 @@ class OrganizationKeySerializer(ModelSerializer):
         "last_used_at": "When the key was last used, to the minute. Null if it was never used.",
         "revoked_at": "When the key was revoked. Null if it was not revoked.",
         "created_by": (
-            "The e-mail address of the person who created the key. If another organization API key created it, the "
-            "address of the person who created that key. This person counts as the requester of everything that the "
-            "key requests. Null if unknown. In that case, the key cannot request anything that needs an approval."
+            "The e-mail address of the person who created the key. If another organization API key created "
+            "this key, the address of the person who created the other key. This person counts as the requester of "
+            "everything that the key requests. Null if unknown. In that case, the key cannot request anything that "
+            "needs an approval."
         ),
     }
 

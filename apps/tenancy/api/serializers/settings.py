@@ -130,7 +130,7 @@ class EnvironmentSettingsSerializer(StrictSerializer):
         "max_in_flight_deployments": "The maximum number of deployments in the environment that run at the same time. "
         "Defaults to 1.",
         "artifact_retention_days": "The number of days until an artifact is deleted. Defaults to 90.",
-        "freeze_windows": "The periods in which only deployments that override them start. Defaults to none.",
+        "freeze_windows": "The periods in which a deployment starts only if it overrides them. Defaults to none.",
     }
 
 

@@ -23,7 +23,7 @@ class SigningKeySerializer(ModelSerializer):
             "verifies signatures that contain their time and were made before `not_after`."
         ),
         "not_before": "When the key starts to sign.",
-        "signs_until": "When the key stops signing. Null if no other key has replaced it or is to replace it.",
+        "signs_until": "When the key stops signing. Null if the key has no successor.",
         "not_after": "When the key is retired. Null if no time is set.",
         "created_at": "When the key was published.",
     }

@@ -76,7 +76,7 @@ class AuditEventViewSet(ListModelMixin, OrganizationViewSet):
                 "One line for each event, oldest first: `seq`, `prev_hash`, `hash` and the `event`. The last line is "
                 "the `checkpoint` (`v`, `org_id`, `seq`, `hash`, `created_at`, `kid`) with its `signature`: Ed25519 "
                 "over the checkpoint's RFC 8785 JSON. An export without a checkpoint is incomplete. `byteor-verify "
-                "ledger` checks the whole export; with `after_seq`, pass `--after`.",
+                "ledger` checks the whole export. If you used `after_seq`, pass the same number as `--after`.",
             )
         },
     )

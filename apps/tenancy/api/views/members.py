@@ -113,8 +113,8 @@ class ProjectMemberViewSet(_Members, ProjectViewSet):
             "listProjectMembers",
             P.VIEW_PROJECT,
             "List members of a project",
-            "Returns the people with a role in this project. This role overrides the person's role in the "
-            "organization, unless that role is `org_admin`.",
+            "Returns the people with a role in this project. In the project, this role overrides the person's role in "
+            "the organization. The exception is an `org_admin` of the organization, who has all permissions.",
         ),
         "create": Operation(
             "addProjectMember",
