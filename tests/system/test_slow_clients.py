@@ -21,7 +21,7 @@ def test_slow_clients_fail_no_other_requests_and_slow_senders_are_disconnected(i
     target = prepare(installation.base, installation.bootstrap())
 
     with crowd(target, MANY) as slow:
-        # The crowd's requests with a credential arrive at the same time. On a busy machine, other requests then wait too
+        # The crowd's requests with a credential arrive together. On a busy machine, other requests then wait too
         # long and are refused. This test is not about bursts, so it waits until the burst is over.
         wait_until(lambda: not measure(target, 1).failures)
         during = measure(target, 40)
