@@ -50,7 +50,7 @@ class Artifact(Stateful):
     derived_bytes = models.BigIntegerField(default=0)
     captured_at = models.DateTimeField()
     metadata: models.JSONField[Any, Any] = models.JSONField(default=dict)
-    # For an artifact that was derived from another one: {"artifact_id", "records": [first, last]}.
+    # For an artifact with only some records of another artifact: {"artifact_id", "records": [first, last]}.
     origin: models.JSONField[Any, Any] = models.JSONField(null=True)
     # The error of an attempt to read the capture, so that the same request does not try again (``services.captures``).
     # It is not stored in the database.
@@ -256,7 +256,7 @@ class Fixture(EnvironmentOwned, Revisioned):
 
 
 class Verdict(Row):
-    """A verdict of one fixture on one candidate, which is computed once and found again by its key.
+    """What one fixture says of one candidate. A verdict is computed once, and then found by its key.
 
     The key covers the fixture's records, both configurations and the engine, so the verdict never changes.
     """
@@ -264,7 +264,7 @@ class Verdict(Row):
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
     key = models.CharField(max_length=71)
     outcome = models.CharField(max_length=10, choices=enum_choices(FixtureOutcome))
-    # The groups of differences, without examples.
+    # These columns have the values of a ``Judgment``. The examples of the groups are in ``VerdictExample``.
     groups: models.JSONField[Any, Any] = models.JSONField(default=list)
     more = models.BigIntegerField(default=0)
     records = models.BigIntegerField(default=0)
@@ -272,7 +272,7 @@ class Verdict(Row):
     work_baseline = models.BigIntegerField(default=0)
     error = models.TextField(null=True)
     stage = models.CharField(max_length=63, null=True)
-    used_at = models.DateTimeField(default=timezone.now)
+    used_at = models.DateTimeField(default=timezone.now)  # when a regression last used the verdict
     bounded_columns = frozenset({"error"})
 
     class Meta:
@@ -287,7 +287,7 @@ class Verdict(Row):
 
 
 class VerdictExample(models.Model):
-    """The first difference of a group of a verdict, with the payloads of the artifact that showed it."""
+    """The first difference of a group of a verdict. It contains payloads, so it is deleted with its artifact."""
 
     # No separate index, because the unique constraint's index starts with this column.
     verdict = models.ForeignKey(Verdict, on_delete=models.CASCADE, related_name="examples", db_index=False)
@@ -303,7 +303,7 @@ class VerdictExample(models.Model):
 
 
 class RegressionResult(models.Model):
-    """The verdict of one fixture in a regression, compared with one baseline or with a golden result."""
+    """The outcome of one fixture in a regression, compared with one baseline or with a golden result."""
 
     regression = models.ForeignKey(Regression, on_delete=models.CASCADE, related_name="results", db_index=False)
     # Not a foreign key, because the result outlives the fixture.

@@ -393,18 +393,19 @@ class Regression(Stateful):
     config_hash = models.CharField(max_length=71, null=True)  # of the config bundle
     # [{"config_hash", "config_bundle_id", "version_id", "agents", "share"}]: the configurations to compare with
     baselines: models.JSONField[Any, Any] = models.JSONField(default=list)
-    # [{"config_hash", "agents"}]: other configurations that agents run; the config hash is null if it is unknown here
+    # [{"config_hash", "agents"}]: other configurations of the pipeline that agents run
     not_tested: models.JSONField[Any, Any] = models.JSONField(default=list)
     fixtures = models.PositiveIntegerField(default=0)
-    # The verdicts that were found or computed so far, and that are needed in total.
+    # The number of results that have an outcome, and the number of all results.
     progress_done = models.PositiveIntegerField(default=0)
     progress_total = models.PositiveIntegerField(default=0)
+    # The number of results whose verdict was known, and the number of verdicts that this regression computed.
     reused = models.PositiveIntegerField(default=0)
     computed = models.PositiveIntegerField(default=0)
     # The differences of all fixtures, merged by group, without payloads.
     groups: models.JSONField[Any, Any] = models.JSONField(default=list)
     more = models.BigIntegerField(default=0)  # differences without a group
-    # Whether the regression has finished and tested nothing: there was no fixture, or no configuration to compare with.
+    # Whether the regression has finished and tested nothing: it has no results, or all of them are ``not_tested``.
     vacuous = models.BooleanField(default=False)
     work_candidate = models.BigIntegerField(default=0)
     work_baseline = models.BigIntegerField(default=0)

@@ -31,8 +31,8 @@ def verdict_key(
 ) -> str:
     """Return the key under which a verdict is stored. It covers everything that the verdict depends on.
 
-    ``candidate`` and ``baseline`` are config hashes. ``golden`` is the expected result, and None if the result of the
-    baseline is expected.
+    ``candidate`` and ``baseline`` are config hashes. ``golden`` is the expected result. Either ``golden`` or
+    ``baseline`` is None.
     """
     fixture = {
         "content_hash": content_hash,
@@ -45,7 +45,7 @@ def verdict_key(
 
 @dataclass(slots=True)
 class MergedGroup:
-    """A group of equal differences in several verdicts. ``verdict`` is the id of the one that has the example."""
+    """A group of differences that several verdicts may have. ``verdict`` is the id of the verdict with the example."""
 
     group: Mapping[str, Any]
     verdict: str
@@ -113,7 +113,7 @@ _HEADLINES = {
 
 
 def describe_group(group: Mapping[str, Any]) -> str:
-    """Return the difference of a group in Markdown: the kind, and the names of members and egress as code."""
+    """Return in Markdown what the differences of a group are, with the names of members and egresses as code."""
     kind, egress = group["kind"], group["egress"]
     if kind == "changed":
         members = ", ".join(_code(each) if each else "the record" for each in group["pointers"][:_SUMMARY_POINTERS])
@@ -136,8 +136,8 @@ def summarize(
 ) -> str:
     """Return a regression's result as Markdown that fits into a comment on a pull request.
 
-    Names are shown as code, so that they cannot contain Markdown, HTML or mentions. ``work`` is the candidate's and the
-    baselines' on the same records; without a baseline, it is not shown.
+    Names are shown as code, so that Markdown, HTML and mentions in them have no effect. ``work`` is the work of the
+    candidate and of the baselines on the same records. It is not shown if the work of the baselines is 0.
     """
     total = sum(outcomes.values())
     is_tested = total > outcomes.get(FixtureOutcome.NOT_TESTED, 0)

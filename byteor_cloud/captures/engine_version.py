@@ -1,4 +1,4 @@
-"""The digest of what a verdict depends on besides its fixture and configurations: the engine and the op packages."""
+"""The digest of the engine and of the op packages, on which a verdict depends as well as on its configurations."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _SKIPPED = (".pyc", "RECORD", "INSTALLER", "REQUESTED", "direct_url.json")  # th
 def engine_digest(ops: Iterable[str]) -> str:
     """Return the digest of the engine's version and of the installed packages that provide any of these ops.
 
-    A package counts with its name, its version and the contents of its files, which are read again at each call. These
-    are the files of its installation, and those of the module or package that provides the op, which may be elsewhere.
+    The digest covers the name, the version and the files of each package. The files are those of its installation, and
+    those of the module that provides the op, which may be elsewhere. Each call reads the files again.
     """
     keys = {split_op(op)[0] for op in ops}
     packages: dict[str, Any] = {}
@@ -35,7 +35,7 @@ def engine_digest(ops: Iterable[str]) -> str:
 
 
 def _installed(package: Distribution) -> Iterator[tuple[str, Path]]:
-    """Yield the name and the path of each file of an installation. An editable one lists no modules."""
+    """Return the name and the path of each file of an installation. An editable installation lists no modules."""
     return ((str(path), Path(str(path.locate()))) for path in package.files or [])
 
 

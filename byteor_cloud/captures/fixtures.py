@@ -1,4 +1,4 @@
-"""The work of the sealed child process (``process.py``) on fixtures: it checks a new one, and judges many of them."""
+"""What the sealed child process (``process.py``) does with fixtures: it checks a new fixture, and tests many."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ from byteor.engine.replay import (
 )
 from byteor.engine.replay.inputs import choose_lanes
 from byteor.engine.replay.side_run import tracing_runner
+from byteor.engine.replay.work import LimitExceeded
 
 PARAMETER_SOURCES = ("stage_config", "overrides", "only_fitting", "fallback")
 
@@ -51,17 +52,18 @@ def unpacked(archive: str) -> Iterator[IncidentBundle]:
 
 
 def side_of(spec_kv: str, stage_config: Mapping[str, Any] | None, installed: Ops) -> Side:
-    """Return a configuration with the functions of the installed packages' ops."""
+    """Return a configuration with the functions of those ops that installed packages provide."""
     spec = decode(spec_kv)
     ops = {op: process for _, op in spec.stages if (process := installed.process(op)) is not None}
     return Side(spec, stage_config, ops)
 
 
 def check_fixture(request: Mapping[str, Any], installed: Ops, progress: Progress) -> dict[str, Any]:
-    """Run a new fixture's own configuration, and reduce its capture to the requested records, if there are any.
+    """Replay the capture of a new fixture, or only the requested ``records``.
 
-    Returns the name of the capture's pipeline, the configuration, its result, its work, and why it has no result. The
-    reduced capture is written to the path in ``reduced``. Raises BadInput and RejectedBundle.
+    Without a ``spec_kv`` in the request, the capture's own configuration is used. Returns the name of the capture's
+    pipeline, the configuration, its result, its work, and the error if there is no result. With ``records``, the
+    reduced capture is written to the path in ``reduced``. Raises BadInput, RejectedBundle and Unsupported.
     """
     selected = Selected(request["journal_lane"], request["last_n"])
     limits = ReplayLimits(max_work=request["max_work"])
@@ -72,7 +74,10 @@ def check_fixture(request: Mapping[str, Any], installed: Ops, progress: Progress
         side = side_of(spec_kv, config, installed)
         if (records := request["records"]) is not None:
             lanes, _ = choose_lanes(bundle, tracing_runner(side, limits), selected.journal_lane)
-            content = reduce_incident(bundle, lanes, *records, max_records=limits.max_records, progress=progress)
+            try:
+                content = reduce_incident(bundle, lanes, *records, max_records=limits.max_records, progress=progress)
+            except LimitExceeded as error:
+                raise BadInput(str(error)) from error
             Path(request["reduced"]).write_bytes(content)
             with unpacked(request["reduced"]) as reduced:
                 run = run_fixture(reduced, side, selected, limits=limits, progress=progress)
@@ -91,8 +96,8 @@ def check_fixture(request: Mapping[str, Any], installed: Ops, progress: Progress
 def judge_fixtures(request: Mapping[str, Any], installed: Ops, progress: Progress, send: Callable[..., None]) -> None:
     """Judge fixtures one after the other, and send each ``verdict`` with its item's ``id``.
 
-    ``sides`` are configurations. Each of the ``items`` names its archive, its candidate, and its baseline or golden
-    result with the configuration that gave it.
+    In the request, ``sides`` are configurations. Each of the ``items`` has an archive, a candidate and a baseline. If
+    an item has a golden result, its baseline is the configuration that gave that result.
     """
     sides = [side_of(each["spec_kv"], each["stage_config"], installed) for each in request["sides"]]
     for item in request["items"]:
@@ -111,8 +116,8 @@ def judge_fixtures(request: Mapping[str, Any], installed: Ops, progress: Progres
 def run_fixtures(request: Mapping[str, Any], installed: Ops, progress: Progress, send: Callable[..., None]) -> None:
     """Run one configuration on fixtures, and send each ``run`` with its item's ``id``, to find unstable ops.
 
-    A run has the result, and for each stage with an op of a package a digest of all inputs of the op and one of all its
-    outputs, in the order of the stages.
+    A run has the result, the work and the error. For each stage with an op of a package, it also has a digest of all
+    inputs of the op and a digest of all its outputs, in the order of the spec's stages.
     """
     [configuration] = request["sides"]
     for item in request["items"]:

@@ -9,7 +9,8 @@ from apps.artifacts.services import fixtures
 from apps.pipelines.models import Version
 from apps.releases.models import ConfigBundle
 from tests.artifacts.incidents import incident, ingested, journal
-from tests.worlds import World, plan
+from tests.artifacts.kept import CHECK, MASK, configured
+from tests.worlds import World
 
 RECORDS = [
     b'{"id":1,"card":"1234567890"}',
@@ -17,17 +18,12 @@ RECORDS = [
     b'{"no":"id"}',
     b'{"id":4,"card":"0987654321"}',
 ]
-STAGES = [{"id": "check", "op": "dataguard_check"}, {"id": "redact", "op": "dataguard_redact", "depends_on": ["check"]}]
-CHECK = {"schema": {"type": "object"}}
 STRICT = {"schema": {"type": "object", "required": ["id"]}}
-REDACT = {"rules": ["card:mask=2:2:*"]}
-LONGER = {"rules": ["card:mask=4:2:*"]}
 
 
-def bundle(world: World, name: str, check: Any = CHECK, redact: Any = REDACT) -> ConfigBundle:
+def bundle(world: World, name: str, check: Any = CHECK, redact: Any = MASK) -> ConfigBundle:
     """Create a config bundle of the pipeline's version."""
-    version = Version.objects.filter(environment=world.dev).first() or world.version(content=plan(stages=STAGES))
-    return world.bundle(name=name, version=version, stage_config={"check": check, "redact": redact})
+    return configured(world, name, Version.objects.filter(environment=world.dev).first(), check=check, redact=redact)
 
 
 def capture(world: World, made: ConfigBundle, records: list[bytes] = RECORDS) -> Artifact:

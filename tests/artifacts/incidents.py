@@ -14,20 +14,12 @@ from apps.artifacts.models import Artifact
 from apps.artifacts.services import folders
 from apps.fleet.models import Agent
 from byteor.engine.replay import Frame, Record, build_incident, encode_frame, encode_journal
+from tests.engine.replay.replays import DOCUMENTS
 from tests.worlds import Api, World, run_jobs
 
 BOUNDARY = "byteor-boundary"
 MULTIPART = f"multipart/form-data; boundary={BOUNDARY}"
 FORM = {"kind": "telemetry", "captured_at": "2026-11-01T10:00:00Z"}
-DOCUMENTS: dict[str, dict[str, Any]] = {
-    "spec_validation.json": {"ok": True, "description": None},
-    "runtime.json": {"crate": {"name": "byteor-agent", "version": "1"}},
-    "policy_audit.json": {
-        "ok": True, "policy_version": 1, "mode": None, "enforced": None, "stage_failure_policy": "stop_pipeline",
-        "spec_path": None,
-    },
-    "environment.json": {"pid": 1, "cwd": None, "args": [], "env": [], "proc_status": None},
-}  # fmt: skip
 PAYLOADS = [b'{"id":1,"card":"1234567890"}', b'{"no":"id"}', b'{"id":3,"card":"0987654321"}']
 
 

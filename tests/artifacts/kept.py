@@ -1,4 +1,4 @@
-"""Helpers that keep captures as fixtures without the check of each, and run regressions on them."""
+"""Helpers that keep captures as fixtures without checking each capture, and request regressions."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from byteor_cloud.storage import blobs
 from tests.artifacts.incidents import incident, journal
 from tests.worlds import World, plan
 
+STAGES = [{"id": "check", "op": "dataguard_check"}, {"id": "redact", "op": "dataguard_redact", "depends_on": ["check"]}]
 CHECK = {"schema": {"type": "object"}}
 MASK = {"rules": ["card:mask=2:2:*"]}
 OTHER_MASK = {"rules": ["card:mask=4:2:*"]}
@@ -26,8 +27,7 @@ OTHER_MASK = {"rules": ["card:mask=4:2:*"]}
 def configured(world: World, name: str = "now", version: Version | None = None, **stages: Any) -> ConfigBundle:
     """Create a config bundle, by default of a pipeline that checks and masks."""
     if version is None:
-        check, redact = {"id": "check", "op": "dataguard_check"}, {"id": "redact", "op": "dataguard_redact"}
-        version = world.version(content=plan(stages=[check, {**redact, "depends_on": ["check"]}]))
+        version = world.version(content=plan(stages=STAGES))
     return world.bundle(name=name, version=version, stage_config=stages or {"check": CHECK, "redact": MASK})
 
 
@@ -60,10 +60,11 @@ def cards(number: int, records: int = 3) -> list[bytes]:
 
 
 def requested(world: World, candidate: ConfigBundle, *against: ConfigBundle) -> Regression:
+    """Request a regression, by default against the configurations that agents run."""
     return regressions.request(
         environment=world.dev,
         config_bundle=candidate,
-        against=[each.config_hash for each in against],
+        against=[each.config_hash for each in against] or None,
         actor=world.operator.actor,
     )
 

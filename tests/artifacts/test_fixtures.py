@@ -38,7 +38,7 @@ def replayed(world: World, artifact: Artifact, **options: Any) -> Replay:
 
 
 def made_replay(artifact: Artifact, **columns: Any) -> Replay:
-    """Create a replay that was never run."""
+    """Create a replay without running it."""
     environment = columns.pop("environment", artifact.environment)
     assert artifact.version is not None
     return Replay.objects.create(
@@ -46,7 +46,9 @@ def made_replay(artifact: Artifact, **columns: Any) -> Replay:
     )
 
 
-def test_unusable_captures_are_refused(world: World, other: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unusable_captures_and_selections_are_refused_as_fixtures(
+    world: World, other: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     artifact = capture(world, bundle(world, "now"))
     rejected = ingested(world, b"no archive")
     agent, api = world.agent(name="sender")
@@ -109,7 +111,9 @@ def test_unusable_golden_replays_are_refused(world: World, other: World) -> None
     assert not Fixture.objects.exists()
 
 
-def test_names_and_number_of_live_fixtures_are_limited(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fixture_with_taken_name_or_beyond_limit_of_live_fixtures_is_refused(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(fixtures, "MAX_FIXTURES", 2)
     first = kept(world, capture(world, bundle(world, "now")))
     checked = fixtures.Checked("quotes", golden=None, reduced=None)
@@ -126,7 +130,7 @@ def test_names_and_number_of_live_fixtures_are_limited(world: World, monkeypatch
     assert (first.name, first.is_expired, Fixture.objects.count()) == ("cards", True, 3)
 
 
-def test_reduced_capture_is_kept_as_new_artifact(world: World) -> None:
+def test_fixture_of_some_records_has_new_artifact_that_names_its_origin(world: World) -> None:
     artifact = capture(world, bundle(world, "now"))
 
     response = post(world, artifact, records=[1, 2], note="two of four", expires_at=FUTURE)
@@ -161,7 +165,7 @@ def test_reduced_capture_is_kept_as_new_artifact(world: World) -> None:
     assert list(found.values()) == [2, 0, 2, 0, 2, 0, 1, 0, 2]
 
 
-def test_repeated_request_returns_first_response_without_another_replay(
+def test_repeated_request_for_fixture_returns_first_response_without_another_replay(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     artifact = capture(world, bundle(world, "now"))
@@ -177,7 +181,7 @@ def test_repeated_request_returns_first_response_without_another_replay(
     assert code(reused) == (409, "idempotency_key_reused", None)
 
 
-def test_fields_are_updated_according_to_permission(world: World) -> None:
+def test_expectation_and_expiry_of_fixture_are_updated_only_by_managers(world: World) -> None:
     fixture = kept(world, capture(world, bundle(world, "now")), owner=world.reviewer.user)
     operator, manager, url = world.operator.api, world.project_admin.api, path(world, fixture)
     golden = str(replayed(world, fixture.artifact).pk)
@@ -221,7 +225,7 @@ def test_fields_are_updated_according_to_permission(world: World) -> None:
     assert Artifact.objects.filter(pk=fixture.artifact_id).exists()
 
 
-def test_expired_fixture_can_be_edited_and_keeps_its_tag(world: World) -> None:
+def test_expired_fixture_can_be_edited_and_keeps_its_etag(world: World) -> None:
     fixture = kept(world, capture(world, bundle(world, "now")), expires_at=timezone.now() + timedelta(days=1))
     before = world.operator.api.get(path(world, fixture))
     expired = timezone.now()
@@ -236,7 +240,7 @@ def test_expired_fixture_can_be_edited_and_keeps_its_tag(world: World) -> None:
     assert [each["id"] for each in listed] == [str(fixture.pk)]
 
 
-def test_retention_keeps_artifacts_of_live_fixtures(world: World) -> None:
+def test_retention_keeps_artifact_until_its_fixture_expires(world: World) -> None:
     artifact = capture(world, bundle(world, "now"))
     unused = capture(world, bundle(world, "next"), RECORDS[:1])
     fixture = kept(world, artifact, expires_at=timezone.now() + timedelta(days=200))

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from apps.artifacts.models import RegressionResult, Verdict
+from apps.artifacts.models import Verdict
 from apps.artifacts.services import children, fixture_batches, regression_runs
+from apps.artifacts.services.regression_details import read_details
 from apps.releases.models import ConfigBundle, Regression
 from byteor.engine.machines import RegressionStatus
 from byteor_cloud.captures import sealing
@@ -81,13 +82,13 @@ def finished(row: Regression) -> Regression:
 
 
 def stages(row: Regression) -> list[tuple[str | None, str | None]]:
-    """Return the outcome of each result, and the stage that its verdict names."""
-    results = RegressionResult.objects.filter(regression=row).order_by("pk")
-    return list(results.values_list("outcome", "verdict__stage"))
+    """Return the outcome of each result, and the stage that the API names."""
+    results = read_details(row, with_payloads=False).results
+    return [(each["outcome"], each["stage"]) for each in results]
 
 
 @pytest.mark.usefixtures("site")
-def test_honest_op_is_compared_and_unstable_ops_are_named(world: World) -> None:
+def test_stable_op_is_compared_and_stage_with_unstable_op_is_named(world: World) -> None:
     now = ring(world, "now", "identity", "honest")
     keep(world, now, [b"one", b"two"], [b"three"], [b"four", b"five"])
     same = ring(world, "same", "honest", "honest")
@@ -111,7 +112,7 @@ def test_honest_op_is_compared_and_unstable_ops_are_named(world: World) -> None:
 
 
 @pytest.mark.usefixtures("site")
-def test_op_that_counts_is_unstable_with_a_single_fixture_and_in_a_graph(world: World) -> None:
+def test_op_that_counts_is_unstable_in_graph_with_single_fixture(world: World) -> None:
     connections = [("a", "mark"), ("mark", "tail"), ("tail", "out")]
     content = {
         "plan_v": 1, "name": "quotes", "target": "lane_graph",
@@ -131,7 +132,7 @@ def test_op_that_counts_is_unstable_with_a_single_fixture_and_in_a_graph(world: 
     assert (row.status, stages(row)) == ("failed", [("unstable", "mark")])
 
 
-def test_missing_op_fails_as_candidate_and_is_not_tested_as_baseline(world: World, site: Path) -> None:
+def test_missing_op_of_candidate_fails_and_of_baseline_is_not_tested(world: World, site: Path) -> None:
     builtin, honest = ring(world, "built in", "identity"), ring(world, "packaged", "honest")
     keep(world, builtin, [b"one"], [b"two"])
     (site / "acme_honest-1.0.dist-info" / "entry_points.txt").unlink()
@@ -143,8 +144,10 @@ def test_missing_op_fails_as_candidate_and_is_not_tested_as_baseline(world: Worl
     assert (candidate.status, stages(candidate)) == ("failed", [("failed", None)] * 2)
     assert (baseline.status, stages(baseline)) == ("passed", [("not_tested", None)] * 2)
     assert "nothing was tested" in baseline.summary
-    errors = list(Verdict.objects.order_by("pk").values_list("error", flat=True))
-    assert errors == [detail] * 2 + [f"the baseline cannot run: {detail}"] * 2
+    errors = [
+        [each["error"] for each in read_details(row, with_payloads=False).results] for row in (candidate, baseline)
+    ]
+    assert errors == [[detail] * 2, [f"the baseline cannot run: {detail}"] * 2]
     install_again(site)
     again = finished(requested(world, builtin, honest))
     assert (again.status, stages(again), again.reused) == ("passed", [("equal", None)] * 2, 0)
@@ -176,11 +179,11 @@ def test_engine_digest_covers_version_and_files_of_used_packages(site: Path) -> 
     (site / "__pycache__" / "acme_honest.cpython-313.pyc").write_bytes(b"compiled")
     found.add(engine_digest(used))
 
-    assert len(found) == 6  # each change but the compiled file
+    assert len(found) == 6  # each change except the compiled file
     assert (engine_digest(other), engine_digest(["identity"])) == (of_other, builtin)
 
 
-def test_package_that_changes_during_run_restarts_job_and_stores_nothing(
+def test_package_that_changes_during_regression_restarts_job_and_stores_nothing(
     world: World, site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, candidate = ring(world, "now", "honest"), ring(world, "next", "identity", "honest")
@@ -222,7 +225,9 @@ def test_fixture_that_kills_its_process_fails_alone(world: World, monkeypatch: p
 
 
 @pytest.mark.usefixtures("site")
-def test_fixtures_with_ops_of_packages_progress_in_each_quantum(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_regression_with_op_of_package_progresses_in_each_quantum(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(regression_runs, "QUANTUM_S", 0)
     monkeypatch.setattr(regression_runs, "_TICK_S", 0.01)
     monkeypatch.setattr(children, "_TICK_S", 0.01)

@@ -156,7 +156,7 @@ def lose_claim(_: Regression, __: World, claim: LostClaim) -> None:
         (lose_claim, "running", ClaimLost),
     ],
 )
-def test_interrupted_run_kills_its_processes_and_writes_nothing(
+def test_interrupted_regression_kills_its_processes_and_stores_nothing(
     concurrently: Race,
     monkeypatch: pytest.MonkeyPatch,
     stopped_children: list[Child],
@@ -202,19 +202,6 @@ def test_interrupted_run_kills_its_processes_and_writes_nothing(
         assert outcomes(row) == [(None, None)] * 3
 
 
-def test_queued_regression_can_be_canceled_and_then_does_not_run(world: World) -> None:
-    now = configured(world)
-    keep(world, now, cards(1))
-    row = requested(world, changed(world, now), now)
-
-    regressions.cancel(row, actor=world.operator.actor)
-    run_jobs()
-
-    row.refresh_from_db()
-    assert (row.status, row.error, events(row)) == ("cancelled", "canceled", ["request", "cancel"])
-    assert not RegressionResult.objects.exists()
-
-
 def test_regression_of_deleted_environment_does_not_run(world: World) -> None:
     now = configured(world)
     keep(world, now, cards(1))
@@ -229,7 +216,9 @@ def test_regression_of_deleted_environment_does_not_run(world: World) -> None:
     assert not ProcrastinateJob.objects.exists()
 
 
-def test_run_longer_than_its_quantum_is_requeued_with_progress(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_regression_that_exceeds_its_quantum_is_requeued_with_progress(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(regression_runs, "QUANTUM_S", 0)
     monkeypatch.setattr(regression_runs, "PROCESSES", 1)
     monkeypatch.setattr(regression_runs, "_TICK_S", 0.01)
@@ -258,7 +247,9 @@ SLOW = {"rules": [*OTHER_MASK["rules"], *(f"field{number}:drop" for number in ra
 
 
 @pytest.mark.parametrize("error", [Unavailable("The blob store is not reachable."), OSError(5, "Input/output error")])
-def test_storage_outage_is_retried(world: World, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_regression_is_retried_after_storage_outage_and_keeps_its_verdicts(
+    world: World, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     now = configured(world)
     first, _ = keep(world, now, cards(1), cards(2))
     row = requested(world, changed(world, now), now)
@@ -284,7 +275,7 @@ def test_storage_outage_is_retried(world: World, monkeypatch: pytest.MonkeyPatch
     assert (row.status, row.computed, row.reused) == ("differs", 2, 0)
 
 
-def test_capture_that_is_no_longer_stored_is_not_tested(world: World) -> None:
+def test_fixture_whose_capture_is_no_longer_stored_is_not_tested(world: World) -> None:
     now = configured(world)
     lost, _ = keep(world, now, cards(1), cards(2))
     blobs.delete(lost.artifact.content_hash)
@@ -298,7 +289,7 @@ def test_capture_that_is_no_longer_stored_is_not_tested(world: World) -> None:
     assert Verdict.objects.count() == 1
 
 
-def test_fixtures_and_baselines_that_disappear_are_not_tested(world: World) -> None:
+def test_fixtures_and_baselines_that_change_or_disappear_are_not_tested(world: World) -> None:
     now = configured(world)
     other = configured(world, "other", now.version, check=CHECK, redact={"rules": []})
     candidate = changed(world, now)
@@ -328,7 +319,7 @@ def test_fixtures_and_baselines_that_disappear_are_not_tested(world: World) -> N
     assert row.groups[0]["fixtures"] == [{"id": str(kept.pk), "name": kept.name}]
 
 
-def test_fixtures_with_equal_records_share_a_verdict_and_work_counts_only_baselines(world: World) -> None:
+def test_fixtures_with_equal_records_share_verdict_and_work_excludes_golden_results(world: World) -> None:
     now = configured(world)
     keep(world, now, cards(1), cards(1))
     result = Result({"quotes_out": {"records": 1, "sha256": "sha256:0"}}, None, "").as_json()

@@ -1,8 +1,7 @@
-"""Regressions: fixtures, replayed through a candidate and through what runs now."""
+"""Regressions: fixtures, replayed through a candidate and through the configurations that agents run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -11,7 +10,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from apps.artifacts.models import Fixture, RegressionResult, Verdict, VerdictExample
+from apps.artifacts.models import RegressionResult, Verdict, VerdictExample
 from apps.artifacts.services import (
     fixture_batches,
     regression_details,
@@ -24,8 +23,8 @@ from apps.pipelines.services import drafts
 from apps.releases.models import ConfigBundle, Regression
 from apps.tenancy.models import AuditEvent
 from byteor_cloud.ids import uuid7
-from byteor_cloud.worker.jobs import Claim
-from tests.artifacts.fixture_steps import LONGER, RECORDS, REDACT, STAGES, STRICT, bundle, capture, code, kept
+from tests.artifacts.fixture_steps import RECORDS, STRICT, bundle, capture, code, kept
+from tests.artifacts.kept import OTHER_MASK, STAGES, requested
 from tests.releases.stories import send_heartbeat_running
 from tests.worlds import World, plan, report, run_jobs
 
@@ -52,15 +51,6 @@ def finished(world: World, response: Any) -> dict[str, Any]:
     return shown
 
 
-def requested(world: World, candidate: ConfigBundle, *against: ConfigBundle) -> Regression:
-    return regressions.request(
-        environment=world.dev,
-        config_bundle=candidate,
-        against=[each.config_hash for each in against] or None,
-        actor=world.operator.actor,
-    )
-
-
 def draft_of(world: World, **ring: Any) -> str:
     made = drafts.create_draft(
         environment=world.dev, name=f"draft {uuid7()}", plan=plan(**ring), actor=world.operator.actor
@@ -68,11 +58,11 @@ def draft_of(world: World, **ring: Any) -> str:
     return str(made.pk)
 
 
-def test_draft_is_tested_until_its_differences_are_fixed(world: World) -> None:
+def test_regression_groups_differences_of_config_bundle_and_passes_fixed_draft(world: World) -> None:
     now = bundle(world, "now")
     kept(world, capture(world, now))
     later = capture(world, now, [*RECORDS, b'{"id":5,"card":"5555666677"}'])
-    changed = bundle(world, "changed", STRICT, LONGER)
+    changed = bundle(world, "changed", STRICT, OTHER_MASK)
 
     shown = run_regression(world, changed, now)
 
@@ -105,7 +95,7 @@ def test_draft_is_tested_until_its_differences_are_fixed(world: World) -> None:
     assert Verdict.objects.count() == 4
 
 
-def test_version_takes_parameters_of_baseline(world: World) -> None:
+def test_tested_version_takes_parameters_of_baseline(world: World) -> None:
     now = bundle(world, "now")
     kept(world, capture(world, now))
     other = world.version(content=plan(stages=[*STAGES, {"id": "copy", "op": "identity"}]))
@@ -120,10 +110,10 @@ def test_version_takes_parameters_of_baseline(world: World) -> None:
     assert (same["config_hash"], same["results"][0]["outcome"]) == (None, "equal")
 
 
-def test_viewer_sees_no_payloads_and_lists_have_no_groups(world: World) -> None:
+def test_viewer_sees_groups_without_payloads_and_lists_have_no_groups(world: World) -> None:
     now = bundle(world, "now")
     kept(world, capture(world, now))
-    shown = run_regression(world, bundle(world, "next", STRICT, LONGER), now)
+    shown = run_regression(world, bundle(world, "next", STRICT, OTHER_MASK), now)
     url = world.path(rest=f"/regressions/{shown['id']}")
 
     with CaptureQueriesContext(connection) as queries:
@@ -149,12 +139,12 @@ def test_viewer_sees_no_payloads_and_lists_have_no_groups(world: World) -> None:
         assert (query, len(found)) == (query, count)
 
 
-def test_long_details_are_cut_and_can_be_read_in_parts(world: World) -> None:
+def test_long_details_of_regression_are_cut_and_can_be_read_in_parts(world: World) -> None:
     now = bundle(world, "now")
     artifact = capture(world, now, [each[:-1] + b',"note":"%s"}' % (b"long " * 200) for each in RECORDS])
     for number in range(3):
         kept(world, artifact, f"cards {number}", last_n=4 - number)
-    shown = run_regression(world, bundle(world, "next", STRICT, LONGER), now)
+    shown = run_regression(world, bundle(world, "next", STRICT, OTHER_MASK), now)
     row = Regression.objects.get(pk=shown["id"])
     groups, url = shown["groups"], world.path(rest=f"/regressions/{row.pk}")
     assert (len(shown["results"]), len(groups), shown["truncated"], shown["next_after"]) == (3, 2, False, None)
@@ -192,7 +182,7 @@ def test_long_details_are_cut_and_can_be_read_in_parts(world: World) -> None:
     assert [each["example"] for each in world.operator.api.get(url).json()["groups"]] == [None, None]
 
 
-def test_wrong_requests_are_refused(world: World, other: World) -> None:
+def test_invalid_requests_for_regressions_are_refused(world: World, other: World) -> None:
     now = bundle(world, "now")
     elsewhere = world.bundle(world.staging)
     trades = world.bundle(name="trades", version=world.version(content=plan("trades")))
@@ -218,9 +208,9 @@ def test_wrong_requests_are_refused(world: World, other: World) -> None:
     assert not Regression.objects.exists()
 
 
-def test_running_configurations_with_most_agents_are_baselines(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_configurations_that_most_agents_run_are_baselines(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(regressions, "MAX_BASELINES", 1)
-    now, old = bundle(world, "now"), bundle(world, "old", redact=LONGER)
+    now, old = bundle(world, "now"), bundle(world, "old", redact=OTHER_MASK)
     kept(world, capture(world, now))
     agents = [world.agent(name=f"{zone}{number}", zone=zone) for number, zone in enumerate(("a", "a", "b"))]
     for made, zone in ((now, "a"), (old, "b")):
@@ -265,7 +255,7 @@ def test_regression_without_fixtures_or_baselines_is_vacuous(world: World) -> No
         assert "nothing was tested" in shown["summary"]
 
 
-def test_golden_result_is_expected_without_a_baseline(world: World) -> None:
+def test_golden_result_is_expected_without_baseline(world: World) -> None:
     now = bundle(world, "now")
     artifact = capture(world, now)
     replay = replays.request(artifact, environment=world.dev, actor=world.operator.actor)
@@ -273,7 +263,7 @@ def test_golden_result_is_expected_without_a_baseline(world: World) -> None:
     replay.refresh_from_db()
     kept(world, artifact, golden=replay)
 
-    same, different = run_regression(world, now), run_regression(world, bundle(world, "next", redact=LONGER))
+    same, different = run_regression(world, now), run_regression(world, bundle(world, "next", redact=OTHER_MASK))
 
     assert [(each["status"], each["vacuous"]) for each in (same, different)] == [("passed", False), ("differs", False)]
     assert [each["results"][0]["baseline"] for each in (same, different)] == [None, None]
@@ -283,8 +273,9 @@ def test_golden_result_is_expected_without_a_baseline(world: World) -> None:
     )  # fmt: skip
 
 
-def test_queued_regression_is_canceled(world: World) -> None:
+def test_canceled_queued_regression_does_not_run(world: World) -> None:
     now = bundle(world, "now")
+    kept(world, capture(world, now))
     url = world.path(rest=f"/regressions/{requested(world, now, now).pk}")
 
     response = world.operator.api.post(f"{url}/cancel", {"reason": "wrong bundle"})
@@ -295,24 +286,13 @@ def test_queued_regression_is_canceled(world: World) -> None:
     assert world.viewer.api.get(url).json()["status"] == "cancelled"
     assert code(world.operator.api.post(f"{url}/cancel", {})) == (409, "regression.ended", None)
     assert AuditEvent.objects.filter(action="regression.cancel").count() == 1
+    assert not RegressionResult.objects.exists()
 
 
-def after_start(monkeypatch: pytest.MonkeyPatch, then: Callable[[], object]) -> None:
-    """Call ``then`` in the next regression, after it has listed the verdicts that it needs."""
-
-    def start(found: Regression, claim: Claim) -> Regression:
-        row = original(found, claim)
-        then()
-        return row
-
-    original = regression_runs._start
-    monkeypatch.setattr(regression_runs, "_start", start)
-
-
-def test_running_regression_is_canceled(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_canceled_running_regression_stores_no_verdicts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     now = bundle(world, "now")
     kept(world, capture(world, now))
-    row = requested(world, bundle(world, "next", redact=LONGER), now)
+    row = requested(world, bundle(world, "next", redact=OTHER_MASK), now)
 
     def cancel(items: Any) -> Any:
         response = world.operator.api.post(world.path(rest=f"/regressions/{row.pk}/cancel"), {})
@@ -328,45 +308,10 @@ def test_running_regression_is_canceled(world: World, monkeypatch: pytest.Monkey
     assert not Verdict.objects.exists()
 
 
-def test_fixtures_and_baselines_that_vanish_are_not_tested(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    now, old = bundle(world, "now"), bundle(world, "old", redact=LONGER)
-    artifact = capture(world, now)
-    deleted, expired, tested_one = (kept(world, artifact, name) for name in ("deleted", "expired", "tested"))
-    golden = kept(world, artifact, "golden")
-
-    def vanish() -> None:
-        deleted.delete()
-        Fixture.objects.filter(pk=expired.pk).update(expires_at=timezone.now())
-        old.delete()
-
-    after_start(monkeypatch, vanish)
-    row = requested(world, bundle(world, "next", {"schema": {}}, REDACT), now, old)
-    golden.delete()
-    run_jobs()
-
-    row.refresh_from_db()
-    assert (row.status, row.fixtures, row.vacuous) == ("passed", 3, False)
-    found = {
-        (each.fixture_name, each.baseline): (each.outcome, each.error)
-        for each in RegressionResult.objects.filter(regression=row)
-    }
-    gone = ("not_tested", "The fixture was deleted or expired before it was tested.")
-    no_baseline = ("not_tested", "The baseline was deleted before it was tested.")
-    assert found == {
-        ("deleted", now.config_hash): gone,
-        ("deleted", old.config_hash): gone,
-        ("expired", now.config_hash): gone,
-        ("expired", old.config_hash): gone,
-        ("tested", now.config_hash): ("equal", None),
-        ("tested", old.config_hash): no_baseline,
-    }
-    assert tested_one.artifact_id == artifact.pk
-
-
-def test_old_regressions_and_unused_verdicts_are_deleted(world: World) -> None:
+def test_retention_deletes_regressions_and_unused_verdicts_after_90_days(world: World) -> None:
     now = bundle(world, "now")
     kept(world, capture(world, now))
-    candidate = bundle(world, "next", redact=LONGER)
+    candidate = bundle(world, "next", redact=OTHER_MASK)
     run_regression(world, candidate, now)
     queued = requested(world, candidate, now)
     soon, late = timezone.now() + timedelta(days=89), timezone.now() + timedelta(days=91)
@@ -381,7 +326,7 @@ def test_old_regressions_and_unused_verdicts_are_deleted(world: World) -> None:
     assert not VerdictExample.objects.exists()
 
 
-def test_repeated_request_returns_first_regression_after_draft_was_deleted(world: World) -> None:
+def test_repeated_request_for_regression_returns_first_response_after_draft_was_deleted(world: World) -> None:
     draft, url = draft_of(world, stages=STAGES), world.path(rest="/regressions")
     first = world.operator.api.post(url, {"draft_id": draft}, Idempotency_Key="k")
     assert world.operator.api.delete(world.path(rest=f"/drafts/{draft}")).status_code == 204

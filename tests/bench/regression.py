@@ -1,54 +1,24 @@
-"""The benchmark of regressions: the lockstep of two configurations, many fixtures, and the page of many groups."""
+"""The benchmark of regressions: two configurations in lockstep, and regressions of many fixtures."""
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from byteor.engine.compiler import PipelineSpec, RingStage, SingleRing
 from byteor.engine.replay import IncidentBundle, Record, encode_journal, replay
 from byteor.engine.replay.lockstep import find_differences
 from byteor.engine.replay.side_run import Side
+from tests.bench.replay import CONFIG, quotes, ring
 from tests.bench.results import Row, ratio
 
 RECORDS = 100_000
 FIXTURES, RECORDS_OF_FIXTURE = 1_000, 1_000
-CHECK: dict[str, Any] = {
-    "schema": {
-        "type": "object",
-        "required": ["id", "user", "bid"],
-        "properties": {
-            "id": {"type": "integer"},
-            "user": {"type": "string", "maxLength": 40},
-            "bid": {"type": "number", "minimum": 0},
-            "venue": {"enum": ["XNAS", "XNYS"]},
-            "tags": {"type": "array", "items": {"type": "string"}},
-        },
-    }
-}
-NOW = {"check": CHECK, "redact": {"rules": ["email:hash", "user:mask=2:2:*"]}}
-NEXT = {"check": CHECK, "redact": {"rules": ["email:hash", "user:mask=4:2:*"]}}
-STAGES = ({"id": "check", "op": "dataguard_check"}, {"id": "redact", "op": "dataguard_redact"})
-
-
-def quotes(first: int, count: int) -> list[bytes]:
-    """Return records of 222 bytes."""
-    found = (
-        {"id": number, "user": f"user-{number}", "email": f"someone{number}@example.com", "bid": 19.99, "ask": 20.25,
-         "qty": number % 100, "venue": "XNAS", "tags": ["a", "b", "c"], "note": "x" * 40}
-        for number in range(first, first + count)
-    )  # fmt: skip
-    return [json.dumps(quote).encode().ljust(222) for quote in found]
-
-
-def _spec() -> PipelineSpec:
-    stages = tuple(RingStage(each["id"], each["op"]) for each in STAGES)
-    return PipelineSpec("bench", SingleRing("in", "out", 1, "strict", "single", "dedicated", None, stages))
+NOW = CONFIG
+NEXT = {**CONFIG, "s1": {"rules": ["email:hash", "user:mask=4:2:*"]}}
+OPS = ["dataguard_check", "dataguard_redact"]
 
 
 def _cpu_seconds(work: Callable[[], object]) -> float:
@@ -58,15 +28,16 @@ def _cpu_seconds(work: Callable[[], object]) -> float:
 
 
 def run_engine(rounds: int) -> list[Row]:
-    """Compare the lockstep with two plain replays, and grouping with the replays, in processor time."""
+    """Compare the processor time of the lockstep with that of two plain replays, and grouping with both replays."""
     with tempfile.TemporaryDirectory(prefix="byteor-bench-regression-") as name:
         journal = Path(name, "in.bin")
-        journal.write_bytes(encode_journal(Record(at, at, each) for at, each in enumerate(quotes(0, RECORDS))))
-        bundle = IncidentBundle(_spec(), "", {}, {"in": journal}, {})
+        journal.write_bytes(encode_journal(Record(at, at, each) for at, each in enumerate(quotes(RECORDS))))
+        spec = ring(OPS)
+        bundle = IncidentBundle(spec, "", {}, {"in": journal}, {})
         plain = partial(replay, bundle, created_unix_ms=0, bundle_dir="", policy_env="")
         works: dict[str, Callable[[], object]] = {
-            "lockstep, all differ": lambda: find_differences(bundle, Side(_spec(), NEXT), Side(_spec(), NOW)),
-            "lockstep, all equal": lambda: find_differences(bundle, Side(_spec(), NOW), Side(_spec(), NOW)),
+            "lockstep, all differ": lambda: find_differences(bundle, Side(spec, NEXT), Side(spec, NOW)),
+            "lockstep, all equal": lambda: find_differences(bundle, Side(spec, NOW), Side(spec, NOW)),
             "two replays": lambda: [plain(stage_config=config) for config in (NOW, NEXT)],
         }
         rates: dict[str, list[float]] = {work: [] for work in works}
@@ -87,7 +58,7 @@ def run_engine(rounds: int) -> list[Row]:
 
 
 def run_service(fixtures: int = FIXTURES) -> list[Row]:
-    """Measure regressions of many fixtures in this process: the first, the same again, and with one fixture more."""
+    """Measure a regression of many fixtures in this process, and the same regression again."""
     from apps.releases.models import Regression
     from tests.bench.regression_data import prepare, run_candidate
 

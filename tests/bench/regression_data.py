@@ -19,13 +19,15 @@ from byteor.engine.replay import Record, build_incident, encode_journal
 from byteor_cloud.storage import blobs
 from byteor_cloud.worker.jobs import Claim, Requeued
 from tests.artifacts.incidents import DOCUMENTS
-from tests.bench.regression import NEXT, NOW, STAGES, quotes
+from tests.bench.regression import NEXT, NOW, OPS
+from tests.bench.replay import quotes
 from tests.bench.serving import analyze
 from tests.worlds import World, plan
 
 _PLAN = plan(
-    stages=[{**STAGES[0]}, {**STAGES[1], "depends_on": [STAGES[0]["id"]]}], ingress="in", egress="out", shards=1
-)
+    stages=[{"id": "s0", "op": OPS[0]}, {"id": "s1", "op": OPS[1], "depends_on": ["s0"]}],
+    ingress="in", egress="out", shards=1,
+)  # fmt: skip
 
 
 def prepare(fixtures: int, records: int) -> tuple[World, ConfigBundle, ConfigBundle]:
@@ -43,7 +45,7 @@ def prepare(fixtures: int, records: int) -> tuple[World, ConfigBundle, ConfigBun
 
 
 def add(world: World, agent: Agent, bundle: ConfigBundle, numbers: Any, records: int) -> None:
-    """Store fixtures directly, since each request would replay its capture."""
+    """Store fixtures without checking their captures, because each check would replay a capture."""
     artifacts = list(_artifacts(world, agent, bundle, numbers, records))
     Artifact.objects.bulk_create(artifacts)
     Fixture.objects.bulk_create(
@@ -61,7 +63,7 @@ def add(world: World, agent: Agent, bundle: ConfigBundle, numbers: Any, records:
 def _artifacts(world: World, agent: Agent, bundle: ConfigBundle, numbers: Any, records: int) -> Iterator[Artifact]:
     for number in numbers:
         first = number * records
-        journal = encode_journal(Record(first + at, first + at, each) for at, each in enumerate(quotes(first, records)))
+        journal = encode_journal(Record(first + at, first + at, each) for at, each in enumerate(quotes(records, first)))
         content = build_incident(bundle.version.spec_kv, DOCUMENTS, journals={"in": journal})
         content_hash = "sha256:" + hashlib.sha256(content).hexdigest()
         blobs.put_file(content_hash, ContentFile(content))

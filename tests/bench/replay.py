@@ -86,7 +86,7 @@ def run(rounds: int, large: int = LARGE) -> list[Row]:
         folder = Path(name)
         rows = _speed(folder, "identity", ["identity"] * 4, {}, _flat(IDENTITY), rounds)
         guarded = ["dataguard_check", "dataguard_redact"]
-        rows += _speed(folder, "check + redact", guarded, CONFIG, _quotes(GUARDED), rounds)
+        rows += _speed(folder, "check + redact", guarded, CONFIG, quotes(GUARDED), rounds)
         rows.append(_ingest(folder, rounds))
         return rows + _large(folder, large)
 
@@ -95,16 +95,18 @@ def _flat(count: int) -> list[bytes]:
     return [(b'{"id":%d,"x":"' % number).ljust(220, b"y") + b'"}' for number in range(count)]
 
 
-def _quotes(count: int) -> list[bytes]:
-    quotes = (
+def quotes(count: int, first: int = 0) -> list[bytes]:
+    """Return different records of 222 bytes. ``first`` is the number of the first record."""
+    found = (
         {"id": number, "user": f"user-{number}", "email": f"someone{number}@example.com", "bid": 19.99, "ask": 20.25,
          "qty": number % 100, "venue": "XNAS", "tags": ["a", "b", "c"], "note": "x" * 40}
-        for number in range(count)
+        for number in range(first, first + count)
     )  # fmt: skip
-    return [json.dumps(quote).encode().ljust(222) for quote in quotes]
+    return [json.dumps(quote).encode().ljust(222) for quote in found]
 
 
-def _spec(ops: list[str]) -> PipelineSpec:
+def ring(ops: list[str]) -> PipelineSpec:
+    """Return the spec of a ring with stages ``s0``, ``s1``, … with these ops."""
     stages = tuple(RingStage(f"s{number}", op) for number, op in enumerate(ops))
     return PipelineSpec("bench", SingleRing("in", "out", 1, "strict", "single", "dedicated", None, stages))
 
@@ -113,7 +115,7 @@ def _speed(
     folder: Path, name: str, ops: list[str], config: dict[str, Any], payloads: list[bytes], rounds: int
 ) -> list[Row]:
     """Compare a replay with the minimal loop, and with the old engine if it is available."""
-    spec = _spec(ops)
+    spec = ring(ops)
     records = [Record(number, number, payload) for number, payload in enumerate(payloads)]
     (folder / "spec.kv").write_text(encode(spec))
     (folder / "in.bin").write_bytes(encode_journal(records))
@@ -226,9 +228,9 @@ def _ingest(folder: Path, rounds: int) -> Row:
         ),
         "environment.json": dict.fromkeys(("pid", "cwd", "args", "env", "proc_status")),
     }
-    journal = encode_journal(Record(at, at, payload) for at, payload in enumerate(_quotes(IDENTITY)))
+    journal = encode_journal(Record(at, at, payload) for at, payload in enumerate(quotes(IDENTITY)))
     packed = folder / "incident.tar.gz"
-    packed.write_bytes(build_incident(encode(_spec(["identity"])), nothing, journals={"in": journal}))
+    packed.write_bytes(build_incident(encode(ring(["identity"])), nothing, journals={"in": journal}))
     into = folder / "unpacked"
 
     def ingest() -> None:
@@ -270,7 +272,7 @@ def _large(folder: Path, large: int) -> list[Row]:
         )
     small, most = peaks.values()
     index_file(folder / "in.bin", folder / "in.idx")
-    bundle = IncidentBundle(_spec(["identity"] * 4), "", {}, {"in": folder / "in.bin"}, {})
+    bundle = IncidentBundle(ring(["identity"] * 4), "", {}, {"in": folder / "in.bin"}, {})
     began = time.perf_counter()
     _traced(bundle, large - 1, folder / "in.idx")
     took = (time.perf_counter() - began) * 1000
@@ -294,6 +296,6 @@ def _pieces(count: int) -> Iterator[bytes]:
 
 def print_peak(journal: str) -> None:
     """Replay a journal in this process, and print its peak memory in MiB."""
-    _replay(IncidentBundle(_spec(["identity"] * 4), "", {}, {"in": Path(journal)}, {}), {})
+    _replay(IncidentBundle(ring(["identity"] * 4), "", {}, {"in": Path(journal)}, {}), {})
     status = Path("/proc/self/status").read_text()  # getrusage would include the parent's peak
     print(int(status.split("VmHWM:")[1].split()[0]) / 1024)

@@ -63,7 +63,7 @@ def group(id: int | str, count: int = 1, **values: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("most", [3, MAX_GROUPS])
 @pytest.mark.parametrize("seed", range(20))
-def test_merged_groups_equal_those_of_model(monkeypatch: pytest.MonkeyPatch, seed: int, most: int) -> None:
+def test_merged_groups_equal_those_of_slow_model(monkeypatch: pytest.MonkeyPatch, seed: int, most: int) -> None:
     monkeypatch.setattr(regression, "MAX_GROUPS", most)
     chosen = random.Random(seed)
     verdicts = [
@@ -195,7 +195,7 @@ Work: 12,500 units, +25% compared with the baselines.
          "1 verdict: 1 equal.\n"),
     ],
 )  # fmt: skip
-def test_summary_without_differences(values: dict[str, Any], expected: str) -> None:
+def test_summary_without_differences_says_what_was_tested(values: dict[str, Any], expected: str) -> None:
     assert summary(**values) == expected
 
 
@@ -214,7 +214,7 @@ def test_summary_without_differences(values: dict[str, Any], expected: str) -> N
         ("x" * 81, f"`{'x' * 79}…`"),
     ],
 )
-def test_names_cannot_change_summary(name: str, expected: str) -> None:
+def test_names_with_markup_are_only_code_in_summary(name: str, expected: str) -> None:
     found = summary(candidate=name, groups=[shown(1, name, egress=name, pointers=[name, ""])])
 
     assert found == (
@@ -224,7 +224,7 @@ def test_names_cannot_change_summary(name: str, expected: str) -> None:
     )
 
 
-def test_summary_with_many_long_names_fits_into_comment() -> None:
+def test_summary_with_many_long_names_fits_into_comment_on_pull_request() -> None:
     name = "`" * 4096
     groups = [shown(1, *[name] * 5, pointers=[name] * 64)] * 1_000
     baselines = [{"config_hash": f"sha256:{'0' * 64}", "agents": 1, "share": 0.001}] * 1_000

@@ -84,7 +84,7 @@ def cancel(row: Replay, *, reason: str, actor: Actor) -> None:
 def cancel_regression(row: Regression, *, reason: str, actor: Actor) -> None:
     """Cancel a regression.
 
-    Cancels a queued or running regression. The verdicts that it has computed are kept, so that another regression need
-    not compute them again.
+    Cancels a queued or running regression. The verdicts that it has computed are kept, so that they are not computed
+    again by other regressions.
     """
     regressions.cancel(row, reason=reason, actor=actor)

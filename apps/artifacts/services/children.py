@@ -62,11 +62,12 @@ def run_in_child(
     If the system supports all seals, the process can write only to ``scratch``, and read only files in ``scratch`` and
     ``readable`` and those that Python needs. The outcome of a trace is the body of a response.
 
-    ``on_message`` is called with each ``verdict`` and ``run``. ``variables`` are additional environment variables.
+    ``on_message`` is called with each message that has a ``verdict`` or a ``run``. ``variables`` are additional
+    environment variables of the process.
     ``on_tick`` is called about twice a second. If it returns False, the process is killed and ``Cancelled`` is raised.
     Raises Refused or ChildDied, or TookTooLong if the process sent no message for ``silence_s``, not counting pauses.
     This timeout guards against an op that never returns. It cannot change a result: a killed process returns none.
-    Errors of ``on_tick`` and ``effects`` are raised as well, except EffectFailed.
+    Errors of ``on_tick``, ``on_message`` and ``effects`` are raised as well, except EffectFailed.
     """
     environment = sealing.environment(TMPDIR=str(scratch), **(variables or {}))
     process = Child("byteor_cloud.captures.process", environment=environment)

@@ -18,8 +18,8 @@ from byteor_cloud.errors import NotStored
 from byteor_cloud.storage import data_folders
 
 _ITEMS, _BYTES = 64, 32 * 1024 * 1024  # the fixtures of one batch, and the size of their captures
-_PACKAGE_ITEMS = 16  # the fixtures of a batch with ops of packages, which gives no verdict before all have run
-_HASH_SEEDS = ("1", "2")  # of the two runs in which an op of a package must do the same
+_PACKAGE_ITEMS = 16  # the fixtures of a batch with ops of packages, all of which must run before the first verdict
+_HASH_SEEDS = ("1", "2")  # the hash seeds of the two runs in which an op of a package must do the same
 
 
 def uses_packages(ops: Iterable[str]) -> bool:
@@ -29,7 +29,7 @@ def uses_packages(ops: Iterable[str]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """A spec with the parameters and the ops of its stages. Verdicts are stored by ``config_hash``."""
+    """A spec with the parameters and the ops of its stages. ``config_hash`` identifies it in the keys of verdicts."""
 
     config_hash: str
     spec_kv: str
@@ -41,7 +41,8 @@ class Configuration:
 class Item:
     """A verdict to compute: the records of a fixture, a candidate, and a baseline or a golden result.
 
-    ``golden`` is the expected result, and ``baseline`` then the configuration that gave it. ``key`` is the verdict's.
+    If ``golden`` is not None, it is the expected result, and ``baseline`` is the configuration that gave this result.
+    ``key`` is the key of the verdict.
     """
 
     key: str
@@ -68,7 +69,10 @@ class Control:
 
 
 type Put = Callable[[str, Judgment, bool], None]
-"""Receives a verdict's key, the verdict, and whether it may be stored: not if a process was killed."""
+"""Receives a verdict's key, the verdict, and whether it may be stored.
+
+A verdict may not be stored if its reason is temporary: a process died, or the capture is no longer stored.
+"""
 
 
 def batches(items: Sequence[Item]) -> Iterator[list[Item]]:
@@ -90,7 +94,7 @@ def batches(items: Sequence[Item]) -> Iterator[list[Item]]:
 def judge_batch(batch: Sequence[Item], control: Control, put: Put) -> None:
     """Compute the verdicts of a batch, and pass each to ``put``.
 
-    Raises Cancelled if it was interrupted, and Unavailable or OSError if the storage fails.
+    Raises Cancelled if ``control`` interrupted the batch, and Unavailable or OSError if the storage fails.
     """
     with data_folders.scratch_folder() as folder:
         processes = _Children(folder, control, put)
@@ -106,11 +110,11 @@ def judge_batch(batch: Sequence[Item], control: Control, put: Put) -> None:
 
 
 def _stable_items(items: Sequence[Item], processes: _Children) -> list[Item]:
-    """Run both sides of each item twice, with another hash seed and in reverse order.
+    """Return the items that are neither unstable nor equal. The other items get their verdicts.
 
-    The second process runs its first item twice, so that each item runs at another place than in the first process,
-    even the only one and the middle one. Returns the items whose sides did the same each time but differ from each
-    other. The others are put as ``equal`` or ``unstable``.
+    Each side runs its items in two processes. The second process has another hash seed and the reverse order. It runs
+    its first item twice, so that each item runs at another place than in the first process, even the middle item or a
+    single item.
     """
     runs: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     sides: dict[str, tuple[Configuration, list[Item]]] = {}
@@ -144,9 +148,11 @@ def _stable_items(items: Sequence[Item], processes: _Children) -> list[Item]:
 
 
 def _unstable_stage(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
-    """Return the first stage with equal inputs and different outputs in two runs, or else the first that differs.
+    """Return the first stage that had equal inputs and different outputs in two runs.
 
-    The order of a graph's stages may not be that of its records, and stages with the same op have the same digests.
+    If there is none, returns the first stage whose inputs or outputs differed, or None. That happens if stages share an
+    op, because they then share its digests. The first stage that differed need not be the cause: the stages of a graph
+    have the order of the spec, and records may reach them in another order.
     """
     pairs = [(a, b) for a, b in zip(one["stages"], other["stages"], strict=True) if a != b]
     causes = [a[0] for a, b in pairs if a[1] == b[1]]
@@ -163,18 +169,19 @@ class _Children:
         self._has_put = False
 
     def put(self, item: Item, judgment: Judgment, *, is_stored: bool = True) -> None:
-        """Pass on a verdict. From now on, the batch may pause."""
+        """Pass on a verdict. After the first verdict, the batch may pause."""
         self._put(item.key, judgment, is_stored)
         self._has_put = True
 
     def has_failed(self, item: Item) -> bool:
-        """Return whether a process died twice at the item, so that it has a verdict already."""
+        """Return whether a process died twice at the item. The item then already has the verdict ``failed``."""
         return item.key in self._failed
 
     def fetch(self, item: Item) -> bool:
-        """Copy an item's capture to the disk. Returns False, and puts ``not_tested``, if it is no longer stored.
+        """Copy an item's capture to the folder, and return whether the capture is still stored.
 
-        Raises Cancelled.
+        If it is not, the item gets the verdict ``not_tested``. Raises Cancelled, and Unavailable or OSError if the
+        storage fails.
         """
         if self._control.stop.is_set():
             raise Cancelled
@@ -199,8 +206,8 @@ class _Children:
     ) -> None:
         """Run a request on items, and pass the ``verdict`` or the ``run`` of each to ``take``.
 
-        If the process dies, the item at which it died runs again alone. If the process then dies again, the item is
-        put as ``failed``. Raises Cancelled.
+        If the process dies, the item at which it died runs again alone. If the process then dies again, the item gets
+        the verdict ``failed``. Raises Cancelled.
         """
         pending = deque(each for each in items if each.key not in self._failed)
         runs_alone = False

@@ -35,16 +35,19 @@ from byteor_cloud.storage import blobs, data_folders
 MAX_FIXTURES = 1_000
 """The most live fixtures of a pipeline in an environment."""
 NO_MEMBER = "There is no such member in this organization."
-CHECK_S = 60.0  # timeout of the replay of a new fixture, in seconds; at the work limit it takes about ten
-
+CHECK_S = 60.0  # timeout of the replay of a new fixture, in seconds; a replay at the work limit takes about ten
 
 type Slot = Callable[[], AbstractContextManager[None]]
-"""Entering its result waits until this process may compute."""
+"""A function that returns a context manager. Entering the context manager waits until this process may compute."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A new fixture's pipeline, its golden result if it has one, and its reduced capture if it keeps only records."""
+    """The result of ``check``.
+
+    ``golden`` is the golden result with its configuration, and None if the result of a baseline is expected.
+    ``reduced`` is the capture with only the requested records, and None if all records are kept.
+    """
 
     pipeline: str
     golden: dict[str, Any] | None
@@ -52,7 +55,7 @@ class Checked:
 
 
 def live(environment: Environment, pipeline: str, now: datetime | None = None) -> QuerySet[Fixture]:
-    """Return the fixtures of a pipeline that have not expired."""
+    """Return the fixtures of a pipeline that have not expired at ``now``, by default the current time."""
     rows = Fixture.objects.filter(environment=environment, pipeline=pipeline)
     return rows.filter(~is_expired(since=now))
 
@@ -75,9 +78,10 @@ def check(
     golden: Replay | None = None,
     slot: Slot = nullcontext,
 ) -> Checked:
-    """Check the arguments of ``create``, and replay the capture once. Call this outside of a transaction.
+    """Check the arguments of ``create``, replay the capture once, and store the blob of a reduced capture.
 
-    Raises the errors of ``create``, except QuotaExceeded and those about other fixtures.
+    Call this outside of a transaction. Raises the errors of ``create``, except QuotaExceeded and errors about other
+    fixtures.
     """
     captures.check_readable(artifact)
     if records is not None and last_n is not None:
@@ -113,12 +117,13 @@ def create(
 ) -> Fixture:
     """Keep a capture, or some of its records, as a fixture. ``owner`` defaults to the actor, if it is a person.
 
-    ``records`` are the first and the last position of the records to keep, in a new artifact. Without ``golden``, the
-    fixture expects the same result as a baseline; otherwise it expects that replay's. ``checked`` is the result of
-    ``check``, which is called if it is missing. Raises Conflict if the artifact cannot be replayed, the golden replay
-    has no usable result, or the pipeline has too many fixtures; InvalidInput for arguments that do not fit together or
-    too much work; NotFound if the artifact was deleted; QuotaExceeded, NotStored and Unavailable; IntegrityError for a
-    taken name.
+    With ``records``, the positions of a first and a last record, the fixture gets a new artifact with only these
+    records. The fixture expects the result of the replay ``golden`` or, without one, the result of a baseline.
+    ``checked`` is the result of ``check``. Without it, ``check`` is called.
+
+    Raises Conflict if the artifact cannot be replayed, the golden replay has no usable result, or the pipeline has too
+    many fixtures; InvalidInput if arguments contradict each other or the capture, or if the replay needs too much work;
+    NotFound if the artifact was deleted; IntegrityError for a taken name; QuotaExceeded, NotStored or Unavailable.
     """
     checked = checked or check(
         artifact,
@@ -237,7 +242,7 @@ def find_replay(environment: Environment, replay_id: UUID) -> Replay:
 
 @transaction.atomic
 def delete(fixture: Fixture, *, actor: Actor, expected_revision: int | None = None) -> None:
-    """Delete a fixture. From then on, retention deletes its artifact as any other. Raises PreconditionFailed."""
+    """Delete a fixture. It then no longer protects its artifact from retention. Raises PreconditionFailed."""
     locked = lock_revision(fixture, expected_revision)
     audit.record(
         "fixture.delete",
@@ -266,7 +271,7 @@ def _check_limit(environment: Environment, pipeline: str) -> None:
     """Raise Conflict if the pipeline has no room for another live fixture. The environment must be locked."""
     if live(environment, pipeline).count() >= MAX_FIXTURES:
         raise Conflict(
-            f"The pipeline {pipeline} has {MAX_FIXTURES} fixtures. Delete one before you add another.",
+            f"The pipeline {pipeline} has {MAX_FIXTURES} fixtures that have not expired. Delete one of them first.",
             code="fixture_limit",
         )
 
@@ -280,7 +285,7 @@ def _check_golden(
 ) -> None:
     pointer = "/expect/golden"
     if records is not None:
-        detail = "A golden replay covers another selection than `records`. Create the fixture first, then replay it."
+        detail = "Not accepted with `records`. Create the fixture, replay its artifact, and then update `expect`."
         raise InvalidInput.at(pointer, detail, code="other_selection")
     if replay.artifact_id != artifact.pk:
         raise InvalidInput.at(pointer, "The replay belongs to another artifact.", code="other_artifact")
@@ -290,7 +295,7 @@ def _check_golden(
     is_finished = replay.status in {ReplayStatus.SUCCEEDED, ReplayStatus.DIVERGED}
     # A stage error is a result, too: the fixture then expects the pipeline to stop at the same record.
     if not is_finished and replay.error_code != "stage_error":
-        detail = f"The replay is {replay.status} and has no result. Choose a replay that has finished with one."
+        detail = f"The replay is {replay.status} and has no usable result. Choose a replay that has one."
         raise Conflict(detail, code="fixture.golden_without_result")
 
 
@@ -302,7 +307,10 @@ def _replay_once(
     records: tuple[int, int] | None,
     golden: Replay | None,
 ) -> Checked:
-    """Run the fixture's own configuration, or that of its golden replay, in a child process."""
+    """Replay the capture in a child process. Raises InvalidInput, Conflict, NotStored and Unavailable.
+
+    The capture is replayed through its own configuration or, with ``golden``, through that replay's configuration.
+    """
     pointer = "/records" if records is not None else "/journal_lane" if journal_lane else "/artifact_id"
     own: dict[str, Any] = {"spec_kv": None}
     if artifact.deployment is not None:
@@ -323,11 +331,11 @@ def _replay_once(
         try:
             found = children.run_in_child(request, scratch=scratch, readable=[archive], silence_s=CHECK_S)
         except children.Refused as refused:
-            raise InvalidInput.at(pointer, f"The capture cannot be replayed: {refused}.", code="not_usable") from None
+            raise InvalidInput.at(pointer, f"The capture cannot be a fixture: {refused}.", code="not_usable") from None
         except children.ChildDied as died:
             raise Unavailable("The capture could not be replayed. Try again.", retry_after=5) from died
         except children.TookTooLong:
-            raise Unavailable("The replay of the capture took too long. Try again later.", retry_after=10) from None
+            raise Unavailable("Replaying the capture took too long. Try again later.", retry_after=10) from None
         content = reduced.read_bytes() if records is not None else None
     if pipeline is not None and found["pipeline"] != pipeline:
         detail = f"The capture belongs to the pipeline {found['pipeline']}."
@@ -337,7 +345,7 @@ def _replay_once(
     stored = None
     if golden is not None:
         if found["result"]["egress"] != (golden.result or {}).get("egress"):
-            detail = "This release no longer gives the result of that replay. Replay the capture again."
+            detail = "With this release, the artifact gives another result than that replay. Replay it again."
             raise Conflict(detail, code="fixture.golden_changed")
         stored = {name: found[name] for name in ("result", "spec_kv", "stage_config")}
     return Checked(found["pipeline"], stored, content)
@@ -354,7 +362,10 @@ def _hash(content: bytes) -> str:
 
 
 def _store_reduced(artifact: Artifact, content: bytes, records: tuple[int, int], *, actor: Actor) -> Artifact:
-    """Create the artifact of a reduced capture, whose blob is stored, or return the existing one."""
+    """Create the artifact of a reduced capture, or return the existing artifact with the same content.
+
+    The blob must be stored. Raises QuotaExceeded, or Unavailable if the blob was deleted.
+    """
     content_hash = _hash(content)
     blobs.protect(content_hash)
     if not blobs.is_stored(content_hash):

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from django.db import connection
 from django.db.models import F, Func, IntegerField, JSONField, QuerySet
+from django.db.models.functions import Coalesce
 
 from apps.artifacts.models import RegressionResult, Verdict, VerdictExample
 from apps.releases.models import Regression
@@ -17,7 +18,7 @@ from byteor.engine.replay import FixtureOutcome
 
 MAX_BYTES = 4 * 1024 * 1024 - 128 * 1024
 """The size limit of the JSON of the details. It leaves room for the other members of a response of 4 MiB."""
-_COLUMNS = ("fixture_id", "fixture_name", "baseline", "outcome", "error", "verdict_id")
+_COLUMNS = ("fixture_id", "fixture_name", "baseline", "outcome", "error", "stage", "verdict_id")
 _PAYLOADS = ("before", "after")
 # The examples of groups, in the order of the groups. ``is_shown`` says whether all examples up to this one fit into the
 # limit; later examples have no payloads.
@@ -38,8 +39,8 @@ _EXAMPLES: Final = f"""
 class Details:
     """The results and the groups of a regression, both as JSON data.
 
-    ``is_truncated`` says whether payloads, groups or results are left out. ``next_after`` is the number of results
-    before the first that is left out at the end, and None if there is none.
+    ``is_truncated`` says whether payloads, groups or results are left out. ``next_after`` is the ``after`` with which
+    to read the next results, and None if there are no further results.
     """
 
     results: list[dict[str, Any]]
@@ -51,11 +52,11 @@ class Details:
 def read_details(
     row: Regression, *, with_payloads: bool, group: str | None = None, after: int = 0, limit: int = MAX_BYTES
 ) -> Details:
-    """Return the results and the groups of a regression, in three queries.
+    """Return the results and the groups of a regression, in at most three queries.
 
-    With ``group``, returns only this group and the results that show it. ``after`` is the number of results to skip.
-    If the JSON would have more than ``limit`` bytes, first the payloads of the later examples are left out, then the
-    last results, and then the last groups. Without ``with_payloads``, no example has payloads.
+    With ``group``, returns only the group with this id, and the results that show it. ``after`` is the number of
+    results to skip. If the JSON would have more than ``limit`` bytes, first the payloads of the last examples are left
+    out, then the last results, and then the last groups. Without ``with_payloads``, no example has payloads.
     """
     wanted = [each for each in row.groups if group is None or each["id"] == group]
     found = _prefix(wanted, limit)
@@ -83,13 +84,14 @@ def _prefix[T](rows: Sequence[T], limit: int) -> list[T]:
 
 
 def _read_results(row: Regression, group: str | None, after: int, limit: int) -> tuple[list[dict[str, Any]], bool]:
-    """Return the results after ``after`` that fit into the limit, and whether there are more."""
+    """Skip ``after`` results. Return those of the next ones that fit into the limit, and whether there are more."""
     found = RegressionResult.objects.filter(regression=row).order_by("pk")
     if group is not None:
         found = found.filter(verdict__groups__contains=[{"id": group}])
     # A verdict may have 1,000 groups. Their stored size shows how many verdicts to read, without reading them.
     size = Func(F("verdict__groups"), function="pg_column_size", output_field=IntegerField())
-    rows = list(found.values_list(*_COLUMNS, size)[after:])
+    error = Coalesce("error", "verdict__error")
+    rows = list(found.values_list(*_COLUMNS[:4], error, "verdict__stage", "verdict_id", size)[after:])
     shown = [dict(zip(_COLUMNS, map(_as_json, each), strict=False)) for each in rows]
     sizes = accumulate(_size(result) + (each[-1] or 0) for result, each in zip(shown, rows, strict=True))
     results = [result for result, _ in zip(shown, takewhile(lambda total: total <= limit, sizes), strict=False)]
@@ -112,9 +114,9 @@ def _group_ids(verdicts: Iterable[str]) -> Mapping[str, list[str]]:
 
 
 def _read_examples(groups: Sequence[Mapping[str, Any]], limit: int) -> list[tuple[bool, dict[str, Any] | None]]:
-    """Return the example of each group, and whether it has its payloads.
+    """Return for each group whether the payloads of its example fit into the limit, and the example.
 
-    An example is None if it was deleted with its artifact or its verdict.
+    An example is None if it was deleted with its artifact or its verdict. Payloads that do not fit are None.
     """
     found: list[tuple[bool, dict[str, Any] | None]] = [(True, None)] * len(groups)
     wanted: dict[str, Any] = {

@@ -45,19 +45,25 @@ _RELATED = ("environment__project", "config_bundle__version", "version")
 
 
 def run(regression_id: str, claim: Claim | None = None) -> None:
-    """Run a queued regression. If a worker was killed during it, only the missing verdicts are computed."""
+    """Run a regression that is queued, or whose worker was killed. Only missing verdicts are computed.
+
+    Does nothing if the regression has ended or was deleted. Raises Requeued after ``QUANTUM_S``.
+    """
     claim = claim or Claim()
     row = Regression.objects.select_related(*_RELATED).filter(pk=regression_id).first()
     if row is None or row.status not in {RegressionStatus.QUEUED, RegressionStatus.RUNNING}:
         return
-    claim.is_paused = True  # a worker that stops requeues the job: stored verdicts are not computed again
+    claim.is_paused = True  # a worker that stops may requeue the job, because stored verdicts are not computed again
     with suppress(NotFound, Cancelled):  # the regression was deleted or canceled
         _Run(_start(row, claim), claim).complete()
 
 
 @transaction.atomic
 def _start(found: Regression, claim: Claim) -> Regression:
-    """Set the status to ``running`` and list the needed verdicts, unless that was done before."""
+    """Set the status to ``running`` and list the needed verdicts, unless an earlier attempt has done both.
+
+    Raises Cancelled if the regression has ended or its environment was deleted, and NotFound if it was deleted.
+    """
     row = lock_row(found, related=_RELATED)
     claim.confirm()
     if row.environment.deleted_at or row.environment.project.deleted_at:
@@ -112,7 +118,7 @@ class _Run:
         self._finish()
 
     def _items(self, results: Sequence[RegressionResult]) -> dict[str, list[RegressionResult]]:
-        """Return the results that need a verdict, by its key. The others are settled."""
+        """Return the results that need a verdict, by the key of the verdict. The other results are settled."""
         rows = Fixture.objects.select_related("artifact").in_bulk([each.fixture_id for each in results])
         now = timezone.now()
         needed: dict[str, list[RegressionResult]] = {}
@@ -185,7 +191,10 @@ class _Run:
         return self._candidate(golden, None), golden
 
     def _candidate(self, baseline: Configuration, bundle: ConfigBundle | None) -> Configuration:
-        """Return the candidate. A version or a draft takes the parameters of the baseline."""
+        """Return the candidate. A version or a draft takes the parameters of the baseline.
+
+        ``bundle`` is the baseline's config bundle, and None for a golden result.
+        """
         spec_kv = self._row.spec_kv
         if (own := self._row.config_bundle) is not None:
             return _configuration(own.config_hash, spec_kv, own.stage_config)
@@ -227,7 +236,10 @@ class _Run:
             )
 
     def _compute(self, needed: dict[str, list[RegressionResult]]) -> None:
-        """Compute the verdicts in child processes, and store them as they arrive. Raises Cancelled and Requeued."""
+        """Compute the verdicts in child processes, and store them as they arrive.
+
+        Raises Cancelled if the regression was canceled, and Requeued if verdicts are missing after ``QUANTUM_S``.
+        """
         control, found = Control(), SimpleQueue[tuple[str, Judgment, bool]]()
         engines = dict(self._engines)
         release_connection()
@@ -327,7 +339,7 @@ class _Run:
         )
 
     def _results(self) -> Iterator[dict[str, Any]]:
-        """Yield the results with their verdicts, of which a page at a time is in memory."""
+        """Yield the results with their verdicts. Only a page of them is in memory at a time."""
         results = RegressionResult.objects.filter(regression=self._row).order_by("pk")
         of_verdict = ("groups", "more", "work_candidate", "work_baseline")
         columns = ("pk", "fixture_id", "fixture_name", "baseline", "outcome", "verdict_id")
@@ -346,7 +358,7 @@ class _Run:
                 fixture, baseline = (str(each["fixture_id"]), each["fixture_name"]), each["baseline"]
                 found, more = each["verdict__groups"], each["verdict__more"]
                 groups.add(str(each["verdict_id"]), found, more, fixture=fixture, baseline=baseline)
-                if baseline is not None:  # the configuration of a golden result may run only on some fixtures
+                if baseline is not None:  # a second configuration runs for a golden result only if that is different
                     work = [work[0] + each["verdict__work_candidate"], work[1] + each["verdict__work_baseline"]]
         if outcomes[FixtureOutcome.FAILED] or outcomes[FixtureOutcome.UNSTABLE]:
             event, status = RegressionEvent.FAIL, RegressionStatus.FAILED
@@ -393,7 +405,7 @@ def _configuration(config_hash: str, spec_kv: str, stage_config: Mapping[str, An
 
 
 def _hash(spec_kv: str, stage_config: Mapping[str, Any]) -> str:
-    """Return the hash of a configuration without a config bundle: of a golden replay, or of a candidate like it."""
+    """Return the hash of a configuration without a config bundle: of a golden replay, or of its candidate."""
     return hash_configuration(sha256(spec_kv.encode()), {"stage_config": stage_config}, [])
 
 

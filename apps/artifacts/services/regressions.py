@@ -93,7 +93,8 @@ def request(
             resource=("regression", row.pk),
             changes={"candidate": str(candidate), "baselines": [each["config_hash"] for each in found.tested]},
         )
-        # Equal verdicts have equal specs. One after the other, the second regression finds the verdicts of the first.
+        # Only regressions of the same spec need the same verdicts. The jobs of these regressions run one after the
+        # other, so that the second regression finds the verdicts of the first.
         serial = f"regression:{environment.project.organization_id}:{sha256(spec_kv.encode())}"
         enqueue(
             RunRegression(regression_id=str(row.pk)),
@@ -110,7 +111,10 @@ def request(
 
 
 def running(environment: Environment, pipeline: str) -> Baselines:
-    """Return the configurations of a pipeline that the environment's agents run, those with most agents first."""
+    """Return the configurations of a pipeline that the environment's agents run, those with most agents first.
+
+    Only the first ``MAX_BASELINES`` are tested.
+    """
     run = _run_by_agents(environment, pipeline)
     return Baselines(run[:MAX_BASELINES], _untested(run[MAX_BASELINES:]))
 
@@ -160,7 +164,7 @@ def _baseline(config_hash: str, bundle_id: UUID, version_id: UUID, agents: int, 
 
 @transaction.atomic
 def cancel(regression: Regression, *, reason: str = "", actor: Actor) -> Regression:
-    """Cancel a queued or running regression. Verdicts that were computed are kept. Raises Conflict after its end."""
+    """Cancel a queued or running regression. Its verdicts are kept. Raises Conflict if the regression has ended."""
     locked = lock_row(regression)
     check_cancellable(locked)
     return advance(

@@ -34,8 +34,8 @@ BLOB_FOLDERS, HOURS_PER_WEEK = 256, 168
 def delete_old_artifacts(now: datetime | None = None) -> int:
     """Delete artifacts older than their environment's ``artifact_retention_days``, with their replays and bisects.
 
-    Artifacts of live fixtures and deleted environments are skipped. Expired fixtures are deleted with their artifact.
-    Returns the number of deleted artifacts.
+    Expired fixtures are deleted with their artifact. Artifacts with a fixture that has not expired are kept. Deleted
+    environments are skipped. Returns the number of deleted artifacts.
     """
     now = now or timezone.now()
     removed = 0

@@ -1,4 +1,4 @@
-"""Groups the differences of two configurations, each with its number of differences and the first one as an example."""
+"""Groups the differences of two configurations. Each group has a count, and its first difference as an example."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from byteor.engine.replay.side_run import Row, SideRun, Stop, Tracer, first_diff
 
 MAX_GROUPS = 1_000
 _EXAMPLE_BYTES = 16 * 1024  # the shown part of a payload in an example
-_EXAMPLES_BYTES = 8 * 1024 * 1024  # the shown parts of all examples; later examples have no payloads
+_EXAMPLES_BYTES = 8 * 1024 * 1024  # the shown parts of all examples in total; the payloads after that are shown empty
 
 
 class _Key(NamedTuple):
@@ -55,7 +55,11 @@ class DifferenceGroups:
         self._left = _EXAMPLES_BYTES
 
     def compare(self, old: SideRun, new: SideRun, rows: Mapping[int, Row]) -> None:
-        """Compare what the sides did with the records of a batch, up to the first record that stops a side."""
+        """Compare what the sides did with the records of a batch, up to the first record that stops a side.
+
+        A stop of only one side, or of the sides in two different stages, is a difference. If the same stage stops both
+        sides, their outputs for that record are compared.
+        """
         stops = [run.stop for run in (old, new) if run.stop is not None]
         end = min((stop.rank for stop in stops), default=None)
         if end is None:
@@ -127,7 +131,10 @@ class DifferenceGroups:
         return show_payload(shown, len(payload), has_bytes=False)
 
     def trace_examples(self, old: SideRun, new: SideRun, selection: Selection, limits: ReplayLimits) -> None:
-        """Find the stage of each example in which the sides first differ, in a second pass over the records."""
+        """Find the stage in which the sides first differ, for each example whose stage is not known yet.
+
+        This is a second pass over the records, up to the last of these examples.
+        """
         wanted: dict[int, list[tuple[str | None, _Group]]] = {}
         for key, group in self._found.items():
             if group.stage is None:
@@ -143,7 +150,7 @@ class DifferenceGroups:
 
     @property
     def more(self) -> int:
-        """The number of differences without a group, because there are already ``MAX_GROUPS``."""
+        """The number of differences without a group, because there are already ``MAX_GROUPS`` groups."""
         return self._more
 
     def as_json(self, selection: Selection) -> list[dict[str, Any]]:

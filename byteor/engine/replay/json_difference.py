@@ -14,7 +14,7 @@ from byteor.engine.strict_json import pointer_of
 
 MAX_POINTERS = 64
 MAX_CHARACTERS = 4096
-"""If more members differ, or if their pointers are longer in total, their common parent stands for all of them."""
+"""If more members differ, or their pointers have more characters in total, their common parent stands for them."""
 _ITEM = "*"  # in a pointer: any item of an array
 _MISSING: Final = object()
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # the characters that PostgreSQL cannot store
@@ -35,7 +35,10 @@ class Kind(StrEnum):
 
 
 def differing_payloads(before: bytes, after: bytes) -> tuple[Kind, list[str]]:
-    """Return the kind of difference between two payloads that are not equal, and the members that differ."""
+    """Return the kind of difference between two payloads that are not equal, and the members that differ.
+
+    The kind is ``CHANGED`` with the result of ``differing_members``, or ``BYTES`` without members if that is None.
+    """
     members = differing_members(Message(before), Message(after))
     return (Kind.BYTES, []) if members is None else (Kind.CHANGED, members)
 
@@ -57,7 +60,7 @@ def differing_members(before: Message, after: Message) -> list[str] | None:
 
 
 class _Paths:
-    """The paths of values that differ: at most ``MAX_POINTERS``, and then only their common parent."""
+    """The paths of values that differ. More than ``MAX_POINTERS`` paths are replaced by their common parent."""
 
     __slots__ = ("_is_cut", "paths")
 
@@ -128,6 +131,6 @@ def _collect(before: Any, after: Any, path: _Path, found: _Paths) -> None:
 
 
 def _common_parent(first: _Path, last: _Path) -> _Path:
-    """Return the longest path that all paths between these two, in their order, begin with."""
+    """Return the longest common beginning of two paths. All paths that are sorted between the two share it."""
     same = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
     return tuple(name for name, _ in same)

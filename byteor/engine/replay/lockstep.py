@@ -1,8 +1,9 @@
 """Runs two configurations in lockstep over the records of a capture, and groups how the candidate differs.
 
-Both sides process the same records in the same order (``selection.py``). The outputs of a record pair by egress and by
-their place among the record's outputs there, and its side effects by their place. If a stage error or a limit stops a
-side, the comparison covers the records before. Only the groups are kept in memory, not the records.
+Both sides process the same records in the same order (``selection.py``). For each record, the outputs at an egress are
+compared in pairs: the first of one side with the first of the other side, and so on. Side effects are compared in the
+same way. If a stage error or a limit stops a side, the comparison ends at that record. Only the groups are kept in
+memory, not the records.
 """
 
 from __future__ import annotations
@@ -40,8 +41,9 @@ class Differences:
     """How a candidate differs from its baseline.
 
     ``groups`` are JSON data, in the order of their first differences. ``more`` is the number of differences without a
-    group, because there are already ``MAX_GROUPS``. ``work`` is the work of the candidate and of the baseline, in the
-    units of ``WorkMeter``. ``error`` is the reason for the status ``failed``.
+    group, because there are already ``MAX_GROUPS`` groups. ``records`` is the number of selected records. ``work`` is
+    the work of the candidate and of the baseline, in the units of ``WorkMeter``. ``error`` is the reason for the status
+    ``failed``, otherwise None.
     """
 
     status: LockstepStatus
@@ -53,7 +55,7 @@ class Differences:
 
 
 def _batches(selection: Selection, most: int) -> Iterator[list[Row]]:
-    """Yield the records in batches of at most ``most`` records, and at most ``_BATCH_BYTES`` before the last one."""
+    """Yield the records in batches. A batch ends when it has ``most`` records, or at least ``_BATCH_BYTES``."""
     batch, size = list[Row](), 0
     for row in selected_rows(selection):
         batch.append(row)
@@ -78,11 +80,11 @@ def find_differences(
     """Return how the candidate differs from the baseline on the selected records of a bundle.
 
     - ``journal_lane`` and ``last_n`` select the records as in a replay. A side skips the records of ingresses that it
-      does not have. If the baseline has none of the ingresses, it stops at the first record.
+      does not have. If it has none of the ingresses, the baseline stops at the first record, and the candidate fails.
     - ``progress`` is called about every 1,000 records, and may raise ``Cancelled``.
     - The result depends only on the bundle's files, the two sides, the selection and ``limits``.
 
-    Raises Unsupported if a side cannot run: its spec, an op or the parameters of a stage.
+    Raises Unsupported if a side has a spec, an op or parameters that cannot be run.
     """
     limits, progress, groups = limits or ReplayLimits(), progress or (lambda _done, _total: None), DifferenceGroups()
     old, new = SideRun(baseline, limits), SideRun(candidate, limits)
@@ -100,7 +102,7 @@ def find_differences(
             old.stop = Stop(
                 0, None, ErrorCode.BAD_INPUT, f"no journal is of a lane of the baseline: {', '.join(lanes)}"
             )
-        # The outputs of a graph with branches may be much larger than its input.
+        # A graph with branches may output much more than its input, so only the outputs of one record are kept.
         most = 1 if old.runner.model.has_branches or new.runner.model.has_branches else _BATCH_RECORDS
         due = 0
         for batch in _batches(selection, most):

@@ -22,9 +22,9 @@ MAX_ROWS = 100
 """The maximum number of changed members that are shown."""
 _VALUE = 300  # characters of a value that are shown
 _NAME = 120  # characters of a member's name that are shown
-_PARENT = 240  # characters of the pointer to its parent that are shown
-_PART = 160  # characters of the part of a string that differs that are shown
-_CONTEXT = 40  # equal characters that are shown before and after the part of a long string that differs
+_PARENT = 240  # characters of the pointer to the member's parent that are shown
+_PART = 160  # characters that are shown of the part in which two strings differ
+_CONTEXT = 40  # equal characters of a long string that are shown before that part; after the part, twice as many
 
 type Path = tuple[str | int, ...]
 type Pieces = tuple[tuple[str, bool], ...]
@@ -72,8 +72,8 @@ class MemberRow:
     """A member that differs, or a fold.
 
     ``parent`` and ``name`` together are the member's JSON Pointer; both are empty for the value as a whole. ``before``
-    and ``after`` are its JSON; empty on a side that does not have it. A fold has only ``count``, the number of equal
-    members, in which an equal object or array counts as one.
+    and ``after`` are the member's JSON, and empty for a side that does not have the member. A fold has only ``count``,
+    the number of equal members. An equal object or array counts as one member.
     """
 
     kind: RowKind
@@ -115,10 +115,10 @@ class MemberRows:
 def compare_members(before: Any, after: Any) -> MemberRows:
     """Return the rows that show how two JSON values differ.
 
-    Include the template ``console/members.html`` with these rows as ``members``, and with ``before`` and ``after``, the
-    titles of the two sides. Numbers may be ``Number`` objects, which are shown as they are written but compared by
-    value. A side without a value is ``ABSENT``. ``compare_payloads`` and ``compare_examples`` read the values from
-    payloads and from the examples of regressions.
+    Numbers may be ``Number`` objects, which are shown as they are written but compared by value. A side without a value
+    is ``ABSENT``. ``compare_payloads`` and ``compare_examples`` read the values from payloads and from the examples of
+    regressions. The template ``console/members.html`` shows the rows: it needs them as ``members``, and the titles of
+    the two sides as ``before`` and ``after``.
     """
     walk = _Walk(MAX_ROWS)
     walk.compare(before, after)
@@ -181,7 +181,7 @@ class _Walk:
         self.changes = 0
         self._limit = limit
         self._kept: list[tuple[int, Change]] = []
-        self._equal = 0  # members since the last change
+        self._equal = 0  # equal members since the last change
         self._path: list[str | int] = []
 
     def compare(self, before: Any, after: Any) -> None:
@@ -335,7 +335,7 @@ def _row(change: Change) -> MemberRow:
     *above, last = [f"/{_token(each)}" for each in change.path] or [""]
     parent = "".join(above)
     shown = parent if len(parent) <= _PARENT else f"…{parent[-_PARENT:]}"
-    # The separator belongs to the parent, so that the name is the part of the pointer that is read first.
+    # The slash before the name belongs to the parent, so that a page can emphasize the name alone.
     return MemberRow(kind, shown + last[:1], last[1:], before, after)
 
 

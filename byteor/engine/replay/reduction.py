@@ -11,7 +11,8 @@ from byteor.engine.replay.inputs import BadInput, Progress, expected_frames, ope
 from byteor.engine.replay.journal import Record, encode_frame, encode_journal
 from byteor.engine.replay.selection import Selection
 
-MAX_BYTES = 16 * 1024 * 1024  # of payloads and expected frames in a reduced bundle, which is built in memory
+# The size limit of all payloads, and of the expected frames of each egress. A reduced bundle is built in memory.
+MAX_BYTES = 16 * 1024 * 1024
 MAX_RECORDS = 10_000
 
 
@@ -21,18 +22,20 @@ def reduce_incident(
     """Return a bundle with only the records ``first`` to ``last`` of the journals of ``lanes``, both included.
 
     Positions count the merged records from 0 (``selection.py``). Records keep their sequences and times, and therefore
-    their order. Other journals are left out. The reduced bundle has ``outcome.json`` unless it names a stop at another
-    record. It has the expected frames of the records' sequences, if there is only one journal and no other record has
-    one of these sequences. Raises BadInput if there are no such records or too many, and LimitExceeded as
-    ``open_journals`` does.
+    their order. Other journals are left out. ``outcome.json`` is left out if it names a stop at a record that is left
+    out. The expected frames of the kept records' sequences are kept, except in two cases: if there are several
+    ``lanes``, or if a record that is left out has one of these sequences.
+
+    Raises BadInput if the positions are not those of records, or if there are too many records or bytes. Raises
+    LimitExceeded as ``open_journals`` does.
     """
     if not 0 <= first <= last or last - first >= MAX_RECORDS:
-        raise BadInput(f"`records` must be at most {MAX_RECORDS} positions, from the first to the last")
+        raise BadInput(f"`records` must be the positions of a first and a last record, {MAX_RECORDS} records at most")
     with ExitStack() as files:
         journals = list(open_journals(bundle, lanes, files, max_records, progress))
         selection = Selection(journals, None)
         if last >= selection.records:
-            raise BadInput(f"the capture has only {selection.records} records, at the positions from 0")
+            raise BadInput(f"the capture has only {selection.records} records, and their positions start at 0")
         before, taken = [0] * len(journals), [0] * len(journals)
         for rank, (number, _, _) in enumerate(islice(selection.rows(), last + 1)):
             (before if rank < first else taken)[number] += 1

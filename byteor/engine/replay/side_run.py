@@ -1,4 +1,4 @@
-"""One of two configurations that run in lockstep: what it does with each record, and where its results first differ."""
+"""A configuration that runs in lockstep with another one, and the first stage in which the two differ."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Side:
 
 
 class Row(NamedTuple):
-    """A selected record: its rank in merge order, the number of its journal, its sequence and its payload."""
+    """A selected record. ``rank`` is its position in merge order, and ``journal`` the index of its journal."""
 
     rank: int
     journal: int
@@ -39,7 +39,11 @@ class Row(NamedTuple):
 
 
 class Stop(NamedTuple):
-    """Where a side stopped, and why. ``stage`` is None for a limit of the whole run."""
+    """The record at which a side stopped, and why.
+
+    ``stage`` is the stage that failed, and ``code`` its ``StageFault``. ``stage`` is None if the side exceeded a limit
+    of the whole run, or has none of the ingresses.
+    """
 
     rank: int
     stage: str | None
@@ -48,7 +52,7 @@ class Stop(NamedTuple):
 
 
 class SideRun(DryRun):
-    """One side. It keeps its outputs, side effects and drops of the current batch with the ranks of their records."""
+    """A side while it runs. It keeps the outputs, side effects and drops of a batch, each with its record's rank."""
 
     def __init__(self, side: Side, limits: ReplayLimits) -> None:
         self.side = side
@@ -63,7 +67,7 @@ class SideRun(DryRun):
             on_drop=self._add_drop,
         )
         self.outputs: list[tuple[int, str, bytes]] = []
-        self.messages: list[Message] = []  # those of the outputs, whose JSON may already be parsed
+        self.messages: list[Message] = []  # the messages of ``outputs``, whose JSON may already be parsed
         self.actions: list[tuple[int, str, str]] = []
         self.drops: dict[int, list[tuple[str, DropReason]]] = {}
         self.stop: Stop | None = None
@@ -74,9 +78,10 @@ class SideRun(DryRun):
         self.runner.connect_messages(lambda _: self._shared[self._rank], sinks)
 
     def process(self, batch: Sequence[Row], lanes: Sequence[str], messages: Mapping[int, Message]) -> None:
-        """Process a batch, up to the record that stops the side. Records of lanes that it does not have are skipped.
+        """Process a batch, up to the record that stops the side. Records of unknown lanes are skipped.
 
-        ``messages`` are those of the records by rank. The sides share them, so that each payload is parsed once.
+        ``lanes`` are the lanes of the journals. ``messages`` are the messages of the records, by rank. Both sides share
+        the messages, so that each payload is parsed once.
         """
         self.outputs, self.messages, self.actions, self.drops, self._shared = [], [], [], {}, messages
         for number, rows in groupby(batch, key=itemgetter(1)):
@@ -86,7 +91,10 @@ class SideRun(DryRun):
                 self._run_rows(lanes[number], rows)
 
     def dropped(self, rank: int, egress: str) -> list[tuple[str, DropReason]]:
-        """Return the drops of a record in stages that lead to an egress, in topological order."""
+        """Return the stage and the reason of each drop of a record, in topological order.
+
+        Only stages that lead to the egress count.
+        """
         return [drop for drop in self.drops.get(rank, []) if egress in self.reached(drop[0])]
 
     @override
@@ -103,7 +111,7 @@ class SideRun(DryRun):
             self.stop = Stop(self._rank, None, error.code, str(error))
 
     def _counted(self, rows: Iterable[Row]) -> Iterator[tuple[int, int, int, bytes]]:
-        """Yield the rows one at a time. The outputs until the next one belong to the same record."""
+        """Yield the rows. Until the next row is requested, the outputs belong to the record of this one."""
         for self._rank, _, sequence, payload in rows:
             yield 0, sequence, 0, payload
 
@@ -142,7 +150,10 @@ class Tracer:
         self._runner = tracing_runner(run.side, limits)
 
     def steps(self, lane: str, payload: bytes, egress: str | None) -> Steps:
-        """Return what the stages that lead to an egress do with a record. With None, return the steps of all stages."""
+        """Return what the stages that lead to an egress do with a record. With None, all stages count.
+
+        The steps end at a stage error or a limit. They are empty if the side does not have the lane.
+        """
         steps = Steps()
         if lane in self._runner.model.entries:
             with suppress(StageError, LimitExceeded):
@@ -153,14 +164,18 @@ class Tracer:
 
 
 class Steps:
-    """The stages that a record passed, and its changes: each stage that changed or dropped it, and what came out."""
+    """The stages that a record reached, and how they changed it.
+
+    ``changes`` has only the stages that changed or dropped the record, each with the resulting payload or with the
+    reason for the drop. A stage error is a change to None.
+    """
 
     def __init__(self) -> None:
         self.passed: list[str] = []
         self.changes: list[tuple[str, bytes | DropReason | None]] = []
 
     def run_stage(self, stage: Stage, lane: str, message: Message) -> Message | DropReason:
-        """Run a stage. An error of the stage is a change to None."""
+        """Run a stage, and note what it changes. Raises StageError and LimitExceeded."""
         self.passed.append(stage.id)
         try:
             result = stage.process(message, 0)
@@ -176,13 +191,16 @@ class Steps:
         """Ignore the lanes and egresses that a message reaches."""
 
     def keep(self, is_kept: Callable[[str], bool]) -> None:
-        """Forget the other stages."""
+        """Remove the stages for which ``is_kept`` returns False."""
         self.passed = [stage for stage in self.passed if is_kept(stage)]
         self.changes = [change for change in self.changes if is_kept(change[0])]
 
 
 def tracing_runner(side: Side, limits: ReplayLimits) -> PipelineRunner:
-    """Return a separate runner, whose traces do not change the counters and the work of a run."""
+    """Return a separate runner, whose traces do not change the counters and the work of a run.
+
+    Raises Unsupported if the side cannot be run.
+    """
     work = WorkMeter(limits.max_record_work, limits.max_work)
     return PipelineRunner(
         side.spec, stage_config=side.stage_config, ops=side.ops, max_actions=limits.max_actions, work=work
@@ -190,10 +208,11 @@ def tracing_runner(side: Side, limits: ReplayLimits) -> PipelineRunner:
 
 
 def first_different_stage(before: Steps, after: Steps) -> str | None:
-    """Return the first stage in which a record becomes different, or None if there is none.
+    """Return the first stage that changes a record differently on the two sides, or None if there is none.
 
-    Stages that change nothing may be added, removed and moved. If different stages change the record differently, the
-    result is the one that the record reaches first, in the candidate or, if only the baseline has both, there.
+    Stages that leave the record unchanged do not count. If the first different changes are of two stages, the result is
+    the stage that the record reached first in the candidate (``after``). If the record did not reach both stages there,
+    the order in the baseline counts. If it did not reach both there either, the result is the candidate's stage.
     """
     for old, new in zip_longest(before.changes, after.changes):
         if old is None or new is None:

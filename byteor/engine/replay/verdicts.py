@@ -24,7 +24,8 @@ class FixtureOutcome(StrEnum):
     """A verdict: what one fixture says of a candidate.
 
     ``failed``: the candidate exceeded a limit, or cannot run or use the records. ``unstable``: an op of a package gave
-    different results in two runs. ``not_tested``: the baseline cannot run here, or the fixture no longer exists.
+    different results in two runs. ``not_tested``: the baseline cannot run here, or the fixture, its capture or the
+    baseline no longer exists.
     """
 
     EQUAL = "equal"
@@ -36,7 +37,7 @@ class FixtureOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """Which records of a capture a fixture replays: those of one lane or of all, and all of them or the last."""
+    """Which records of a capture a fixture replays: the last ``last_n`` or all records, of one lane or of all lanes."""
 
     journal_lane: str | None = None
     last_n: int | None = None
@@ -46,9 +47,9 @@ class Selected:
 class Result:
     """What a configuration did with the records of a fixture.
 
-    ``egress`` has the number of records and the digest of each egress. ``stop`` is the stage error that stopped the
-    run: ``stage, sequence, ingress``. ``actions`` is a digest of the stages and the ops of the side effects, in their
-    order.
+    ``egress`` has the number of records and the digest of each egress. ``stop`` is the place of the stage error that
+    stopped the run (``stage, sequence, ingress``), or None. ``actions`` is a digest of the stages and the ops of the
+    side effects, in their order.
     """
 
     egress: Mapping[str, Mapping[str, Any]]
@@ -76,8 +77,8 @@ class Result:
 class FixtureRun:
     """One run of a configuration on the records of a fixture.
 
-    ``result`` is None, and ``error`` says why, if the run exceeded a limit or cannot use the records. A stage error is
-    part of a result.
+    If the run exceeded a limit, or cannot run or use the records, ``result`` is None and ``error`` says why. A stage
+    error is part of a result.
     """
 
     result: Result | None
@@ -89,8 +90,9 @@ class FixtureRun:
 class Judgment:
     """A verdict with its reasons: the groups of differences as JSON data, and how many differences have no group.
 
-    ``work`` is the work of the candidate and of the baseline. ``error`` says why the outcome is ``failed`` or
-    ``not_tested``. ``stage`` is the stage that made the outcome ``unstable``.
+    ``records`` is the number of selected records if both sides ran in lockstep, otherwise 0. ``work`` is the work of
+    the candidate and of the baseline. ``error`` says why the outcome is ``failed`` or ``not_tested``, or why a
+    difference from a golden result has no group. ``stage`` is the stage that made the outcome ``unstable``.
     """
 
     outcome: FixtureOutcome
@@ -118,7 +120,7 @@ def run_fixture(
     limits: ReplayLimits | None = None,
     progress: Progress | None = None,
 ) -> FixtureRun:
-    """Run a configuration on the records of a fixture. ``progress`` may raise ``Cancelled``."""
+    """Run a configuration on the records of a fixture, without side effects. ``progress`` may raise ``Cancelled``."""
     outcome = replay(
         bundle,
         created_unix_ms=0,
@@ -180,6 +182,6 @@ def judge_fixture(
             return Judgment(FixtureOutcome.DIFFERENT, more=1, work=(work, 0), error=detail)
         return Judgment(FixtureOutcome.NOT_TESTED, error=f"the baseline cannot run: {error}")
     if isinstance(expected, Golden) and found.status is LockstepStatus.EQUAL:
-        detail = "the result differs from the golden one, which its configuration no longer gives with this engine"
+        detail = "the result is not the golden result, but what the configuration of the golden replay gives now"
         return Judgment(FixtureOutcome.DIFFERENT, more=1, records=found.records, work=found.work, error=detail)
     return Judgment(FixtureOutcome(found.status), found.groups, found.more, found.records, found.work, found.error)

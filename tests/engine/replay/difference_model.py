@@ -23,7 +23,7 @@ type Example = tuple[str, int]
 
 
 def merged(lanes: Sequence[str], journals: Mapping[str, Sequence[Record]]) -> list[tuple[str, Record]]:
-    """Return the ingress and the record of some journals, in the order in which both sides process them."""
+    """Return the ingress and the record of each record of some journals, in the order of processing."""
     return model.merged({"target": "x", "x": {"ingress": list(lanes)}}, journals)
 
 
@@ -92,7 +92,7 @@ def _output(egress: str, before: bytes | None, after: bytes | None, old: _Step, 
 
 
 def pointers(before: bytes, after: bytes) -> list[str] | None:
-    """Return the pointers of the members that differ; None if a payload is not JSON, or if the values are equal."""
+    """Return the pointers of the members that differ; None if a payload is not JSON or the values are equal."""
     try:
         found = paths(before, after)
     except model.Dropped:
@@ -110,7 +110,7 @@ def paths(before: bytes, after: bytes) -> set[tuple[str, ...]]:
 
 
 def equal_members(before: bytes, after: bytes) -> int:
-    """Return the number of equal members outside of other equal members."""
+    """Return the number of equal members that are not inside of other equal members."""
     nodes = [dict(_nodes(model.parsed(payload), ())) for payload in (before, after)]
     tops = _tops(*nodes)
     above = {path[:length] for path in tops for length in range(len(path) + 1)}
@@ -124,7 +124,7 @@ def _tops(before: Mapping[Any, Any], after: Mapping[Any, Any]) -> set[tuple[str 
 
 
 def shortened(path: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the path of the closest ancestor, or the path itself, that can be stored."""
+    """Return the path or, if PostgreSQL cannot store it, the path of the closest ancestor that it can store."""
     return next(each for each in _beginnings(path) if all(map(_can_be_stored, each)))
 
 

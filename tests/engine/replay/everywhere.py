@@ -11,6 +11,7 @@ from typing import Any
 
 from byteor.engine.compiler import compile_plan, encode
 from byteor.engine.replay import Frame, Record, build_incident, encode_frame, encode_journal
+from tests.engine.replay.replays import DOCUMENTS
 
 GOLDEN = Path(__file__).parent / "golden"
 BUNDLE, RESULT = GOLDEN / "everywhere.tar.gz", GOLDEN / "everywhere.result.json"
@@ -62,13 +63,7 @@ def make() -> bytes:
     app = [Record(7 * number % 100, 500 * number, _payload(number + 1)) for number in range(100)]
     expected = encode_frame(Frame(0, _payload(0))) + encode_frame(Frame(1, b"captured otherwise"))
     documents: dict[str, dict[str, Any]] = {
-        "spec_validation.json": {"ok": True, "description": None},
-        "runtime.json": {"crate": {"name": "byteor-agent", "version": "1"}},
-        "policy_audit.json": {
-            "ok": True, "policy_version": 1, "mode": None, "enforced": None, "stage_failure_policy": "stop_pipeline",
-            "spec_path": None,
-        },
-        "environment.json": {"pid": 1, "cwd": None, "args": [], "env": [], "proc_status": None},
+        **DOCUMENTS,
         "runtime_config.json": {"stage_config": CONFIG},
         "outcome.json": {"stopped": None},
     }  # fmt: skip

@@ -17,7 +17,7 @@ from byteor.engine.replay.verdicts import run_fixture
 
 
 def as_json(old: Side, new: Side, journals: dict[str, list[Record]]) -> dict[str, Any]:
-    """Return a case: a baseline, a candidate, and journals."""
+    """Return a case as JSON data: a baseline (``old``), a candidate (``new``), and journals."""
     return {
         "sides": [{"spec_kv": encode(side.spec), "stage_config": side.stage_config} for side in (old, new)],
         "journals": {lane: base64.b64encode(encode_journal(records)).decode() for lane, records in journals.items()},
@@ -25,7 +25,11 @@ def as_json(old: Side, new: Side, journals: dict[str, list[Record]]) -> dict[str
 
 
 def judge(cases: Sequence[Any]) -> list[Any]:
-    """Return the judgments of each case, compared with the baseline and with its result."""
+    """Return the judgments of each case.
+
+    They compare the candidate with the baseline, on all records and on the last three, and with the baseline's result.
+    That result is the last element.
+    """
     return [_judge(each) for each in cases]
 
 

@@ -30,6 +30,18 @@ RECORDS = [
 ]
 
 
+# The documents that each incident bundle must have.
+DOCUMENTS: dict[str, dict[str, Any]] = {
+    "spec_validation.json": {"ok": True, "description": None},
+    "runtime.json": {"crate": {"name": "byteor-agent", "version": "1"}},
+    "policy_audit.json": {
+        "ok": True, "policy_version": 1, "mode": None, "enforced": None, "stage_failure_policy": "stop_pipeline",
+        "spec_path": None,
+    },
+    "environment.json": {"pid": 1, "cwd": None, "args": [], "env": [], "proc_status": None},
+}  # fmt: skip
+
+
 type MakeRing = Callable[..., PipelineSpec]
 
 

@@ -19,7 +19,7 @@ from tests.engine.replay.replays import RECORDS, MakeBundle, MakeRing, frames, r
         pytest.param(
             [Frame(1, b"aa"), Frame(2, b"bcc")],
             ("bytes", 2, sha(b"bcc"), sha(b"bb"), 1, 3, 2, b"cc", b"b"),
-            id="changed",
+            id="other bytes",
         ),
         pytest.param([Frame(1, b"aa")], ("extra", 2, None, sha(b"bb"), 0, 0, 2, b"", b"bb"), id="extra at the end"),
         pytest.param([Frame(2, b"bb")], ("extra", 1, None, sha(b"aa"), 0, 0, 2, b"", b"aa"), id="extra before"),

@@ -51,12 +51,14 @@ def members(before: bytes | str | object, after: bytes | str | object) -> list[s
         ({"a": {"nul\0": 1, "b": 1}, "\ud800": {"c": 1}}, {"a": {}, "\ud800": {}}, ["", "/a", "/a/b"]),
     ],
 )  # fmt: skip
-def test_members_that_differ(before: object, after: object, expected: list[str] | None) -> None:
+def test_differing_members_are_named_by_few_pointers_in_either_direction(
+    before: object, after: object, expected: list[str] | None
+) -> None:
     assert members(before, after) == members(after, before) == expected
 
 
-def test_unusual_payloads_have_groups_that_can_be_stored(bundle: MakeBundle, ring: MakeRing) -> None:
-    """Payloads that are not JSON, too large, deep, or have names that are no Unicode text."""
+def test_groups_of_unusual_payloads_can_be_stored(bundle: MakeBundle, ring: MakeRing) -> None:
+    """Compare payloads that are not JSON, too large or too deep, or have names that PostgreSQL cannot store."""
     wide = json.dumps(MANY).encode()
     payloads = [
         b"not JSON", b"\xff\0", b'{"\\ud800":1,"\\u0000":2}', wide, b'"' + b"x" * MAX_BYTES + b'"', b"[" * 100,
@@ -132,7 +134,7 @@ REDACT = {"a": {"rules": ["a:drop"]}, "b": {"rules": ["b:drop"]}}
         ({"s0": REDACT["a"]}, {"s1": REDACT["a"], "s2": REDACT["b"]}, "s2"),
     ],
 )
-def test_named_stage_is_first_one_that_changes_record_differently(
+def test_stage_of_example_is_first_that_changes_record_differently(
     bundle: MakeBundle, ring: MakeRing, old: Any, new: Any, stage: str
 ) -> None:
     spec = ring("dataguard_redact", "dataguard_redact", "dataguard_redact")
@@ -141,7 +143,7 @@ def test_named_stage_is_first_one_that_changes_record_differently(
     assert stages_of(spec, made, old=old, new=new) == {"out": stage}
 
 
-def test_named_stage_may_be_one_that_only_one_side_has(tmp_path: Path) -> None:
+def test_stage_of_example_may_be_stage_that_only_one_side_has(tmp_path: Path) -> None:
     ops = {"one": "dataguard_redact", "two": "dataguard_redact"}
     long, short = graph("in>one one>two two>out", ops), graph("in>two two>out", ops)
     made = bundle_of(tmp_path, long, {"in": [Record(1, 1, b'{"a":1,"b":2,"c":3}')]})
@@ -151,7 +153,7 @@ def test_named_stage_may_be_one_that_only_one_side_has(tmp_path: Path) -> None:
     assert stages_of(long, made, old_spec=short, old={"two": REDACT["b"]}, new=both) == {"out": "one"}
 
 
-def test_named_stage_leads_to_egress_of_group(tmp_path: Path) -> None:
+def test_stage_of_example_leads_to_egress_of_group(tmp_path: Path) -> None:
     ops = {"one": "dataguard_redact", "two": "dataguard_redact"}
     spec = graph("in>one one>out1 in>two two>out2", ops)
     made = bundle_of(tmp_path, spec, {"in": [Record(1, 1, b'{"a":1,"b":2}')]})

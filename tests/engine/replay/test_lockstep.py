@@ -24,7 +24,7 @@ type Configured = tuple[dict[str, Any], dict[str, Any]]
 
 @settings(max_examples=400, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
 @given(drawn=changes(), batch=st.sampled_from([1, 3, 1000]))
-def test_groups_equal_those_of_the_model(
+def test_groups_equal_those_of_slow_model(
     tmp_path_factory: pytest.TempPathFactory,
     drawn: tuple[Configured, Configured, dict[str, list[Record]]],
     batch: int,
@@ -69,7 +69,9 @@ def check(op: str) -> dict[str, Any]:
     return {"s0": {"schema": {"type": "object"}, "on_reject": op}}
 
 
-def test_example_is_first_pair_with_stage_that_changed_it(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_example_is_first_difference_of_group_and_names_stage_that_changed_it(
+    bundle: MakeBundle, ring: MakeRing
+) -> None:
     spec = ring("identity", "dataguard_redact")
     config = {"s1": {"rules": ["name:hash"]}}
 
@@ -104,7 +106,7 @@ def test_new_drop_names_its_reason_and_stage(bundle: MakeBundle, ring: MakeRing)
 
 
 @pytest.mark.parametrize(("new", "code"), [("stop", "rejected"), ("drop", None)])
-def test_stop_of_only_one_side_is_a_difference(bundle: MakeBundle, ring: MakeRing, new: str, code: str | None) -> None:
+def test_stop_of_only_one_side_is_difference(bundle: MakeBundle, ring: MakeRing, new: str, code: str | None) -> None:
     spec, old = ring("dataguard_check"), "drop" if new == "stop" else "stop"
     records = journal(b"{}", b"[]", b"[]")
 
@@ -115,7 +117,7 @@ def test_stop_of_only_one_side_is_a_difference(bundle: MakeBundle, ring: MakeRin
     assert (group["example"]["sequence"], group["example"]["stage"]) == (1, "s0")
 
 
-def test_same_stop_is_equal(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_sides_that_stop_at_same_stage_and_record_are_equal(bundle: MakeBundle, ring: MakeRing) -> None:
     spec = ring("dataguard_check")
 
     found = compared(bundle, spec, spec, journal(b"{}", b"[]"), old_config=check("stop"), new_config=check("stop"))
@@ -123,7 +125,7 @@ def test_same_stop_is_equal(bundle: MakeBundle, ring: MakeRing) -> None:
     assert (found.status, found.groups) == ("equal", [])
 
 
-def test_equal_values_in_other_bytes_are_a_difference_of_bytes(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_equal_values_in_other_notation_are_difference_of_bytes(bundle: MakeBundle, ring: MakeRing) -> None:
     def add_space(payload: bytes, _params: object) -> bytes:
         return payload + b" "
 
@@ -132,7 +134,7 @@ def test_equal_values_in_other_bytes_are_a_difference_of_bytes(bundle: MakeBundl
     assert [(group["kind"], group["pointers"]) for group in found.groups] == [("bytes", [])]
 
 
-def test_over_64_differing_members_are_named_by_their_common_parent(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_common_parent_stands_for_more_than_64_differing_members(bundle: MakeBundle, ring: MakeRing) -> None:
     before = json.dumps({"a": {"b": {f"n{number}": 0 for number in range(65)}}, "c": 0}).encode()
     after = before.replace(b"0,", b"1,").replace(b"0}}", b"1}}")
 
@@ -142,7 +144,7 @@ def test_over_64_differing_members_are_named_by_their_common_parent(bundle: Make
 
 
 @pytest.mark.parametrize(("inner", "pointer"), [("n" * 2_000, "/outer"), ("n" * 4_096, "/outer")])
-def test_long_member_names_are_named_by_their_parent(
+def test_parent_stands_for_differing_members_with_long_names(
     bundle: MakeBundle, ring: MakeRing, inner: str, pointer: str
 ) -> None:
     before = json.dumps({"outer": {f"{inner}{number}": number for number in range(3)}}).encode()
@@ -153,7 +155,7 @@ def test_long_member_names_are_named_by_their_parent(
     assert [group["pointers"] for group in found.groups] == [[pointer]]
 
 
-def test_differences_beyond_1000_groups_are_counted(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_differences_beyond_1000_groups_are_only_counted(bundle: MakeBundle, ring: MakeRing) -> None:
     records = journal(*(b'{"n%d":1}' % number for number in range(1_003)))
 
     found = compared(bundle, ring("identity"), ring("empty"), records, ops={"empty": lambda *_: b"{}"})
@@ -161,7 +163,7 @@ def test_differences_beyond_1000_groups_are_counted(bundle: MakeBundle, ring: Ma
     assert (len(found.groups), found.more) == (1_000, 3)
 
 
-def test_actions_are_compared_by_record(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_different_side_effects_of_each_record_are_differences(bundle: MakeBundle, ring: MakeRing) -> None:
     old, new = ring("http_post:http://a/x"), ring("http_post:http://b/x")
 
     found = compared(bundle, old, new, journal(b"1", b"2"))
@@ -171,7 +173,7 @@ def test_actions_are_compared_by_record(bundle: MakeBundle, ring: MakeRing) -> N
     assert group["example"]["after"]["json"] == {"stage": "s0", "op": "http_post:http://b/x"}
 
 
-def test_limit_of_candidate_fails_comparison(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_candidate_that_exceeds_limit_fails_comparison(bundle: MakeBundle, ring: MakeRing) -> None:
     old, new = ring("identity"), ring("identity", "identity", "identity")
 
     found = compared(bundle, old, new, journal(b"1", b"2"), limits=ReplayLimits(max_work=5))
@@ -180,7 +182,7 @@ def test_limit_of_candidate_fails_comparison(bundle: MakeBundle, ring: MakeRing)
     assert found.error == "the replay needs more than 5 units of work"
 
 
-def test_limit_of_baseline_is_a_difference(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_limit_that_only_baseline_exceeds_is_difference(bundle: MakeBundle, ring: MakeRing) -> None:
     old, new = ring("identity", "identity", "identity"), ring("identity")
 
     found = compared(bundle, old, new, journal(b"1", b"2"), limits=ReplayLimits(max_work=5))
@@ -189,12 +191,12 @@ def test_limit_of_baseline_is_a_difference(bundle: MakeBundle, ring: MakeRing) -
     assert found.groups[0]["example"]["sequence"] == 1
 
 
-def test_unknown_op_raises_unsupported(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_side_with_unknown_op_raises_unsupported(bundle: MakeBundle, ring: MakeRing) -> None:
     with pytest.raises(Unsupported, match="not installed"):
         compared(bundle, ring("identity"), ring("missing"), journal(b"1"))
 
 
-def test_examples_are_cut(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_large_payloads_of_examples_are_cut(bundle: MakeBundle, ring: MakeRing) -> None:
     payload = b'{"a":"' + b"x" * 20_000 + b'"}'
 
     found = compared(bundle, ring("identity"), ring("empty"), journal(payload), ops={"empty": lambda *_: b"{}"})
@@ -204,7 +206,7 @@ def test_examples_are_cut(bundle: MakeBundle, ring: MakeRing) -> None:
     assert example["after"]["json"] == {}
 
 
-def test_progress_is_reported_and_can_cancel(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_progress_of_lockstep_is_reported_and_can_cancel_it(bundle: MakeBundle, ring: MakeRing) -> None:
     seen: list[tuple[int, int]] = []
 
     def progress(done: int, total: int) -> None:

@@ -29,18 +29,9 @@ from byteor.engine.replay.inputs import choose_lanes
 from byteor.engine.replay.journal import JournalReader, read_frames
 from tests.engine.replay import model
 from tests.engine.replay.plans import replays
-from tests.engine.replay.replays import frames, run
+from tests.engine.replay.replays import DOCUMENTS, frames, run
 from tests.engine.replay.test_ingresses import graph
 
-DOCUMENTS: dict[str, dict[str, Any]] = {
-    "spec_validation.json": {"ok": True, "description": None},
-    "runtime.json": {"crate": {"name": "byteor-agent", "version": "1"}},
-    "policy_audit.json": {
-        "ok": True, "policy_version": 1, "mode": None, "enforced": None, "stage_failure_policy": "stop_pipeline",
-        "spec_path": None,
-    },
-    "environment.json": {"pid": 1, "cwd": None, "args": [], "env": [], "proc_status": None},
-}  # fmt: skip
 TWO = graph("in1>out in2>out")
 
 
@@ -89,7 +80,7 @@ def numbered(*sequences: int) -> list[Record]:
     return [Record(sequence, 10 * sequence, b"%d" % sequence) for sequence in sequences]
 
 
-def test_records_of_one_journal_are_kept_in_sequence_order(tmp_path: Path) -> None:
+def test_reduction_keeps_records_of_one_journal_by_positions_in_sequence_order(tmp_path: Path) -> None:
     bundle = made(tmp_path / "whole", graph("in>out"), {"in": numbered(5, 1, 4, 2, 3)})
 
     few = reduced(tmp_path / "few", bundle, ["in"], 1, 3)
@@ -98,7 +89,7 @@ def test_records_of_one_journal_are_kept_in_sequence_order(tmp_path: Path) -> No
     assert (few.spec, few.documents) == (bundle.spec, bundle.documents)
 
 
-def test_records_of_several_journals_are_kept_in_merge_order(tmp_path: Path) -> None:
+def test_reduction_keeps_records_of_several_journals_by_positions_in_merge_order(tmp_path: Path) -> None:
     # The time of record 8 counts as 30. With equal times, the first endpoint comes first.
     one = [Record(1, 10, b"a"), Record(2, 30, b"b"), Record(8, 5, b"c"), Record(9, 40, b"d")]
     two = [Record(1, 20, b"A"), Record(2, 30, b"B"), Record(3, 60, b"C")]
@@ -124,7 +115,7 @@ def test_records_of_several_journals_are_kept_in_merge_order(tmp_path: Path) -> 
         ({"sequence": 2, "ingress": "in2"}, ["in1"], False),
     ],
 )
-def test_outcome_is_kept_unless_its_stop_is_at_other_record(
+def test_reduction_keeps_outcome_unless_its_stop_is_at_record_that_is_left_out(
     tmp_path: Path, stopped: Any, lanes: list[str], is_kept: bool
 ) -> None:
     named = stopped and {"stage": "s", "error": "e", **stopped}
@@ -146,7 +137,7 @@ def test_outcome_is_kept_unless_its_stop_is_at_other_record(
         ((1, 2, 3, 4), ["in1", "in2"], None),
     ],
 )
-def test_expected_frames_are_kept_if_their_sequences_are_only_of_kept_records(
+def test_reduction_keeps_expected_frames_if_only_kept_records_have_their_sequences(
     tmp_path: Path, sequences: tuple[int, ...], lanes: list[str], expected: list[Frame] | None
 ) -> None:
     recorded = {"out": [Frame(1, b"w"), Frame(2, b"x"), Frame(3, b"y"), Frame(4, b"z")]}
@@ -164,21 +155,21 @@ def test_expected_frames_are_kept_if_their_sequences_are_only_of_kept_records(
 @pytest.mark.parametrize(
     ("first", "last", "detail"),
     [
-        (-1, 0, "at most 10000 positions"),
-        (2, 1, "at most 10000 positions"),
-        (0, 10_000, "at most 10000 positions"),
+        (-1, 0, "10000 records at most"),
+        (2, 1, "10000 records at most"),
+        (0, 10_000, "10000 records at most"),
         (0, 5, "only 5 records"),
         (5, 5, "only 5 records"),
     ],
 )
-def test_positions_out_of_bounds_are_refused(tmp_path: Path, first: int, last: int, detail: str) -> None:
+def test_reduction_to_positions_out_of_bounds_is_refused(tmp_path: Path, first: int, last: int, detail: str) -> None:
     bundle = made(tmp_path / "whole", graph("in>out"), {"in": numbered(1, 2, 3, 4, 5)})
 
     with pytest.raises(BadInput, match=detail):
         reduced(tmp_path / "few", bundle, ["in"], first, last)
 
 
-def test_too_many_bytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reduction_to_too_many_bytes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reduction, "MAX_BYTES", 3)
     recorded = {"out": [Frame(1, b"ab"), Frame(2, b"cd")]}
     bundle = made(tmp_path / "whole", graph("in>out"), {"in": numbered(1, 2, 3, 4, 5)}, expected=recorded)

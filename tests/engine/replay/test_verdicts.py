@@ -34,7 +34,7 @@ ALL = Selected()
 
 
 def golden(bundle: IncidentBundle, side: Side, selected: Selected = ALL) -> Golden:
-    """Return what a configuration does now, in the form in which it is stored."""
+    """Return the result that a configuration gives now, as it is after being stored and read."""
     result = run_fixture(bundle, side, selected).result
     assert result is not None
     return Golden(Result.from_json(json.loads(json.dumps(result.as_json()))), side)
@@ -107,7 +107,7 @@ def test_actions_are_compared_by_stage_and_op_and_not_by_lane(tmp_path: Path) ->
         assert outcome(other) == ("different", [("action", "http_post", 3)])
 
 
-def test_egress_without_records_is_like_no_egress(tmp_path: Path) -> None:
+def test_egress_without_records_equals_missing_egress(tmp_path: Path) -> None:
     old = Side(graph("in>out"))
     new = Side(graph("in>out in>never never>out2", {"never": "dataguard_check"}), {"never": {"schema": False}})
     made = bundle_of(tmp_path, old.spec, {"in": RECORDS})
@@ -126,7 +126,9 @@ def test_egress_without_records_is_like_no_egress(tmp_path: Path) -> None:
         (ReplayLimits(max_selected_bytes=2), "the input has 16 bytes, more than 2"),
     ],
 )
-def test_limit_of_candidate_fails(bundle: MakeBundle, ring: MakeRing, limits: ReplayLimits, error: str) -> None:
+def test_candidate_that_exceeds_limit_fails(
+    bundle: MakeBundle, ring: MakeRing, limits: ReplayLimits, error: str
+) -> None:
     op = "http_post:http://h/x"
     made, candidate = bundle(ring("identity"), RECORDS), Side(ring(op, op))
 
@@ -137,7 +139,7 @@ def test_limit_of_candidate_fails(bundle: MakeBundle, ring: MakeRing, limits: Re
         assert (outcome(judged), judged.error) == (("failed", []), error)
 
 
-def test_limit_of_only_baseline_is_different(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_limit_that_only_baseline_exceeds_is_different(bundle: MakeBundle, ring: MakeRing) -> None:
     op = "http_post:http://h/x"
     made = bundle(ring("identity"), RECORDS)
 
@@ -147,7 +149,9 @@ def test_limit_of_only_baseline_is_different(bundle: MakeBundle, ring: MakeRing)
 
 
 @pytest.mark.parametrize("lane", [None, "in"])
-def test_capture_without_journal_for_one_side(tmp_path: Path, lane: str | None) -> None:
+def test_capture_without_journal_for_candidate_fails_and_for_baseline_is_different(
+    tmp_path: Path, lane: str | None
+) -> None:
     fits, other = Side(graph("in>out")), Side(graph("inner>out"))
     dropping = Side(graph("in>all all>out", {"all": "dataguard_check"}), {"all": {"schema": False}})
     made = bundle_of(tmp_path, fits.spec, {"in": RECORDS})
@@ -161,7 +165,7 @@ def test_capture_without_journal_for_one_side(tmp_path: Path, lane: str | None) 
         assert outcome(judge_fixture(made, candidate, other, selected)) == ("different", [("stop", None, 1)])
 
 
-def test_damaged_journal_fails(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_fixture_with_damaged_journal_fails(bundle: MakeBundle, ring: MakeRing) -> None:
     made = bundle(ring("identity"), b"no journal")
 
     judged = judge_fixture(made, Side(ring("identity")), Side(ring("dataguard_check")), ALL)
@@ -170,7 +174,7 @@ def test_damaged_journal_fails(bundle: MakeBundle, ring: MakeRing) -> None:
     assert (judged.error or "").startswith("journal/in.bin: ")
 
 
-def test_missing_op_package(bundle: MakeBundle, ring: MakeRing) -> None:
+def test_missing_op_of_candidate_fails_and_of_baseline_is_not_tested(bundle: MakeBundle, ring: MakeRing) -> None:
     made, present, missing = bundle(ring("identity"), RECORDS), Side(ring("identity")), Side(ring("acme:1"))
     expected = golden(made, present)
     detail = "stage 's0' has an op that is not installed: 'acme:1'"
@@ -194,11 +198,11 @@ def test_golden_result_that_its_configuration_no_longer_gives_is_different(bundl
     judged = judge_fixture(made, side, Golden(old, side), ALL)
 
     assert (judged.outcome, judged.groups, judged.more) == ("different", [], 1)
-    detail = "the result differs from the golden one, which its configuration no longer gives with this engine"
+    detail = "the result is not the golden result, but what the configuration of the golden replay gives now"
     assert judged.error == detail
 
 
-def test_selection_of_lane_and_last_records_is_used(tmp_path: Path) -> None:
+def test_verdict_covers_only_selected_lane_and_last_records(tmp_path: Path) -> None:
     spec = graph("in1>out in2>out")
     records = [Record(number, number, b"%d" % number) for number in range(5)]
     made = bundle_of(tmp_path, spec, {"in1": records, "in2": records})
@@ -212,7 +216,7 @@ def test_selection_of_lane_and_last_records_is_used(tmp_path: Path) -> None:
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
 @given(drawn=changes())
-def test_verdicts_equal_those_of_model(tmp_path_factory: pytest.TempPathFactory, drawn: Any) -> None:
+def test_verdicts_equal_those_of_slow_model(tmp_path_factory: pytest.TempPathFactory, drawn: Any) -> None:
     (old_plan, old_config), (new_plan, new_config), journals = drawn
     old, new = compile_plan(old_plan).spec, compile_plan(new_plan).spec
     assume(old is not None and new is not None)

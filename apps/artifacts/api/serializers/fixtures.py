@@ -25,10 +25,13 @@ from byteor_cloud.api.fields import (
 MAX_POSITION = 2_000_000_000
 _OWNER = "The id of the person who is responsible for the fixture, a member of the organization."
 _EXPECT = (
-    "The expected result: that of the configuration that is compared with the candidate (`same`), or the result of a "
-    "replay of the same artifact with the same `journal_lane` and `last_n` (`golden`, the id of the replay)."
+    "The result that every candidate must give. `same`: the result of the configuration that the candidate is compared "
+    "with. `golden`: the result of this replay. It must be a replay of the same artifact with the same `journal_lane` "
+    "and `last_n`."
 )
-_EXPIRES = "When the fixture expires. An expired fixture is not tested, and its artifact is no longer kept."
+_EXPIRES = (
+    "When the fixture expires. An expired fixture is not tested, and no longer protects its artifact from retention."
+)
 
 
 @extend_schema_field(
@@ -41,7 +44,8 @@ _EXPIRES = "When the fixture expires. An expired fixture is not tested, and its 
                     "golden": {
                         "type": "string",
                         "format": "uuid",
-                        "description": "The id of the replay whose result is expected. The result is copied.",
+                        "description": "The id of the replay whose result is expected. The fixture keeps a copy of "
+                        "the result.",
                     }
                 },
                 "required": ["golden"],
@@ -51,7 +55,7 @@ _EXPIRES = "When the fixture expires. An expired fixture is not tested, and its 
     }
 )
 class ExpectField(serializers.Field[Any, Any, Any, Any]):
-    """The expectation of a fixture: the result of a baseline, or that of a replay."""
+    """The expectation of a fixture: the result of a baseline, or the result of a replay."""
 
     def to_internal_value(self, data: Any) -> UUID | None:
         """Return the id of the golden replay, or None for ``same``. Raises ValidationError."""
@@ -79,7 +83,7 @@ class OwnerField(serializers.PrimaryKeyRelatedField[Any]):
         super().__init__(queryset=User.objects.all(), pk_field=IdField(), **kwargs)
 
     def run_validation(self, data: Any = empty) -> Any:
-        """Return the user. Raises ValidationError, also for an empty string, which DRF would treat as null."""
+        """Return the user. Raises ValidationError. An empty string is an error, but DRF would treat it as null."""
         if data == "":
             self.fail("incorrect_type")
         return super().run_validation(data)
@@ -110,7 +114,8 @@ class CreateFixtureSerializer(StrictSerializer):
     descriptions = {
         "artifact_id": "The id of a verified incident bundle.",
         "name": "The name of the fixture, unique in its pipeline.",
-        "pipeline": "The pipeline of the capture. If the capture belongs to another pipeline, the request fails.",
+        "pipeline": "The name of the capture's pipeline. If the capture belongs to another pipeline, the request "
+        "fails. By default, any pipeline is accepted.",
         "owner": f"{_OWNER} Defaults to the caller, or to nobody if the caller is an organization key.",
         "note": "Why the capture is kept.",
         "journal_lane": "The ingress whose journal is replayed. By default, all journals are replayed together.",
@@ -140,12 +145,12 @@ class FixtureSerializer(ModelSerializer):
         "name": "The name of the fixture, unique in its pipeline.",
         "owner": f"{_OWNER} Null if the fixture has no owner.",
         "note": "Why the capture is kept.",
-        "artifact_id": "The id of the artifact whose records are replayed. Retention deletes it only after the fixture "
-        "has expired or was deleted.",
+        "artifact_id": "The id of the artifact whose records are replayed. Retention deletes the artifact only after "
+        "the fixture has expired or was deleted.",
         "journal_lane": "The ingress whose journal is replayed. Null if all journals are replayed together.",
         "last_n": "The number of records to replay from the end of the input. Null if all records are replayed.",
-        "records": "The positions of the first and the last record that the artifact has of its `origin`. Null if the "
-        "artifact is an agent's upload.",
+        "records": "The positions of the fixture's first and last record in the original artifact (the `origin` of the "
+        "fixture's artifact). Null if the fixture's artifact was uploaded by an agent.",
         "expires_at": f"{_EXPIRES} Null if it does not expire.",
         "is_expired": "Whether the fixture has expired.",
         "expect": _EXPECT,
@@ -161,5 +166,5 @@ class FixtureSerializer(ModelSerializer):
 
     @extend_schema_field({"type": ["array", "null"], "items": {"type": "integer"}, "minItems": 2, "maxItems": 2})
     def get_records(self, row: Fixture) -> list[int] | None:
-        """Return the positions of the first and the last record of the artifact's origin; None if it has none."""
+        """Return the positions of the first and the last record in the artifact's origin; None without an origin."""
         return None if row.artifact.origin is None else row.artifact.origin["records"]

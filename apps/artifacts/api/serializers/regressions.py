@@ -34,15 +34,15 @@ class RequestRegressionSerializer(StrictSerializer):
     descriptions = {
         "config_bundle_id": "The id of the config bundle to test.",
         "version_id": (
-            "The id of the version to test, instead of a config bundle. It is run with the parameters of the "
-            "configuration that it is compared with, for stages with the same id and op."
+            "The id of the version to test, instead of a config bundle. A stage of the version has the parameters of "
+            "the stage with the same id and op in the configuration that the version is compared with."
         ),
-        "draft_id": "The id of the draft to test, instead of a config bundle. Its parameters are those of a version's "
-        "test.",
+        "draft_id": "The id of the draft to test, instead of a config bundle. Its stages have the same parameters as "
+        "those of a version.",
         "against": (
-            f"The config hashes to compare with, at most {MAX_BASELINES}, all of config bundles of the same pipeline "
-            "in this environment. By default, the candidate is compared with the configurations that the "
-            "environment's agents run, those with most agents first."
+            f"The config hashes of at most {MAX_BASELINES} configurations to compare with. Each must have a config "
+            "bundle of the same pipeline in this environment. By default, the candidate is compared with the "
+            f"configurations that the environment's agents run, at most the {MAX_BASELINES} with most agents."
         ),
     }
 
@@ -68,10 +68,10 @@ class BaselineSerializer(serializers.Serializer[Any]):
     share = serializers.FloatField()
     descriptions = {
         "config_hash": "The config hash of the configuration.",
-        "config_bundle_id": "The id of the newest config bundle with this config hash.",
+        "config_bundle_id": "The id of a config bundle with this config hash.",
         "version_id": "The id of the version of that config bundle.",
         "agents": "The number of the environment's agents that ran the configuration at the time of the request.",
-        "share": "The share of these agents in all agents that ran the pipeline, from 0 to 1.",
+        "share": "The number of these agents divided by the number of all agents that ran the pipeline, from 0 to 1.",
     }
 
 
@@ -88,8 +88,9 @@ class RegressionProgressSerializer(serializers.Serializer[Any]):
     done = serializers.IntegerField(source="progress_done")
     total = serializers.IntegerField(source="progress_total")
     descriptions = {
-        "done": "The number of verdicts that were found or computed.",
-        "total": "The number of needed verdicts. It is 0 until the regression has started.",
+        "done": "The number of results that have an outcome.",
+        "total": "The number of results: one for each fixture and configuration to compare with, and one for each "
+        "fixture with a golden result. It is 0 until the regression has started.",
     }
 
 
@@ -97,7 +98,8 @@ class VerdictCountSerializer(serializers.Serializer[Any]):
     reused = serializers.IntegerField()
     computed = serializers.IntegerField()
     descriptions = {
-        "reused": "The number of verdicts that earlier regressions had computed.",
+        "reused": "The number of results whose verdict was known: another regression had computed it, or this "
+        "regression had computed it for another fixture with equal records.",
         "computed": "The number of verdicts that this regression computed.",
     }
 
@@ -107,7 +109,7 @@ class RegressionWorkSerializer(serializers.Serializer[Any]):
     baseline = serializers.IntegerField(source="work_baseline")
     descriptions = {
         "candidate": "The work of the candidate.",
-        "baseline": "The work of the configurations that it was compared with.",
+        "baseline": "The work of the configurations that the candidate was compared with.",
     }
 
 
@@ -118,17 +120,22 @@ class RegressionResultSerializer(serializers.Serializer[Any]):
     outcome = serializers.ChoiceField([each.value for each in FixtureOutcome], allow_null=True)
     groups = serializers.ListField(child=serializers.CharField())
     error = serializers.CharField(allow_null=True)
+    stage = serializers.CharField(allow_null=True)
     descriptions = {
         "fixture_id": "The id of the fixture, even if it was deleted.",
         "fixture_name": "The name of the fixture when the regression started.",
         "baseline": "The config hash that the candidate was compared with. Null for a fixture with a golden result.",
         "outcome": (
-            "The verdict. `failed`: the candidate exceeded a limit or cannot use the records. `unstable`: a stage gave "
-            "different results for the same records. `not_tested`: the fixture was deleted or has expired, or the "
-            "compared configuration cannot run. Null until the verdict is known."
+            "The verdict. `failed`: the candidate exceeded a limit, or cannot run or use the records. `unstable`: a "
+            "stage gave different results for the same records. `not_tested`: the fixture was changed, was deleted or "
+            "has expired, its artifact is no longer stored, or the compared configuration was deleted or cannot run. "
+            "Null until the verdict is known."
         ),
-        "groups": "The ids of the groups of differences that the fixture shows.",
-        "error": "Why the fixture failed or was not tested. Null for other outcomes, and if the verdict says why.",
+        "groups": "The ids of the groups of differences that the fixture shows. Empty unless `outcome` is `different`.",
+        "error": "Why the outcome is `failed` or `not_tested`, or why a difference from a golden result belongs to no "
+        "group. Otherwise null.",
+        "stage": "The id of the stage that gave different results for the same records. Null unless `outcome` is "
+        "`unstable`, and if the stage is unknown.",
     }
 
 
@@ -156,10 +163,10 @@ class DifferenceExampleSerializer(serializers.Serializer[Any]):
         "ingress": "The ingress of the input record.",
         "sequence": "The sequence number of the input record.",
         "before": (
-            "The output record of the compared configuration, or its stop or side effect. Null if it has none, if the "
+            "The output record, stop or side effect of the compared configuration. Null if it has none, if the "
             "payload is left out (see `truncated`), and for callers without the permission `environment:operate`."
         ),
-        "after": "The same of the candidate. Null in the same cases.",
+        "after": "The output record, stop or side effect of the candidate. Null in the same cases as `before`.",
         "stage": "The id of the first stage at which the configurations differ. Null if it is unknown.",
     }
 
@@ -169,7 +176,7 @@ class GroupBaselineSerializer(serializers.Serializer[Any]):
     count = serializers.IntegerField()
     descriptions = {
         "config_hash": "The config hash that the candidate was compared with. Null for golden results.",
-        "count": "The number of differences in the comparison.",
+        "count": "The number of differences in the comparison with this configuration or with golden results.",
     }
 
 
@@ -194,8 +201,9 @@ class DifferenceGroupSerializer(serializers.Serializer[Any]):
         "id": "The id of the group. Equal differences have the same id in all regressions.",
         "egress": _EGRESS,
         "kind": (
-            "What differs: an output record has other members (`changed`) or other bytes (`bytes`), is `missing` or is "
-            "`extra`, the pipeline stops elsewhere (`stop`), or a side effect differs (`action`)."
+            "What differs. `changed`: members of a JSON output record. `bytes`: another output record, or only the "
+            "notation of JSON. `missing`: only the compared configuration has the output record. `extra`: only the "
+            "candidate has the output record. `stop`: whether or where the pipeline stops. `action`: a side effect."
         ),
         "pointers": "JSON Pointers to the members that differ, with `*` for any item of an array. Empty unless `kind` "
         "is `changed`.",
@@ -205,7 +213,7 @@ class DifferenceGroupSerializer(serializers.Serializer[Any]):
         "baselines": "The number of differences in the comparison with each configuration.",
         "fixture_count": "The number of fixtures that show the difference.",
         "fixtures": "The first fixtures that show the difference, at most five.",
-        "example": "The first difference of the group. Null if its artifact was deleted.",
+        "example": "The first difference of the group. Null if its artifact or its verdict was deleted.",
     }
 
 
@@ -222,8 +230,9 @@ class RegressionSerializer(ModelSerializer):
     truncated = serializers.BooleanField(source="details.truncated", allow_null=True)
     descriptions = {
         "status": (
-            "The status of the regression. `passed`: no fixture shows a difference. `differs`: at least one does. "
-            "`failed`: a fixture has the outcome `failed` or `unstable`, or the regression could not be completed."
+            "The status of the regression. `failed`: a fixture has the outcome `failed` or `unstable`, or the "
+            "regression could not be completed. `differs`: no fixture failed, but at least one shows a difference. "
+            "`passed`: no fixture failed or shows a difference."
         ),
         "pipeline": "The name of the pipeline whose fixtures are tested.",
         "config_bundle_id": "The id of the tested config bundle. Null if a version or a draft is tested.",
@@ -233,13 +242,14 @@ class RegressionSerializer(ModelSerializer):
         "config_hash": "The config hash of the tested config bundle. Null if a version or a draft is tested.",
         "progress": "The progress of the regression.",
         "baselines": "The configurations that the candidate is compared with.",
-        "not_tested": "Other configurations that the environment's agents run, which are not compared.",
-        "fixtures": "The number of tested fixtures. It is 0 until the regression has started.",
+        "not_tested": "Other configurations of the pipeline that the environment's agents ran at the time of the "
+        "request. The candidate is not compared with them.",
+        "fixtures": "The number of fixtures of the pipeline when the regression started. It is 0 until then.",
         "vacuous": (
-            "Whether the regression has finished and tested nothing: there are no fixtures, or there is no "
-            "configuration to compare with. A vacuous regression passes."
+            "Whether the regression has finished and tested nothing: there are no fixtures, there is no configuration "
+            "to compare with, or each result is `not_tested`. A vacuous regression has the status `passed`."
         ),
-        "verdicts": "How many verdicts were computed, and how many were known.",
+        "verdicts": "How many verdicts were known, and how many were computed.",
         "results": "The verdict of each fixture and compared configuration. Null in a list; `getRegression` returns "
         "them.",
         "groups": (
@@ -253,10 +263,11 @@ class RegressionSerializer(ModelSerializer):
             "to get the example of a group, and `after` to get further results. Null in a list."
         ),
         "next_after": "The value of `after` for further results. Null if there are none, and in a list.",
-        "work": "How much work the replays were, in the units of a replay's limit. It is the same on every machine.",
+        "work": "The work of the replays, in the units of a replay's work limit. Fixtures with golden results are not "
+        "counted. The work is the same on every machine. It is 0 until the regression has finished.",
         "summary": "The result as Markdown that fits into a comment on a pull request. Empty until the regression has "
-        "finished.",
-        "error": "Why the regression failed or was canceled. Null otherwise, and if a fixture failed.",
+        "finished, and if it was canceled or could not be completed.",
+        "error": "Why the regression was canceled or could not be completed. Otherwise null, even if a fixture failed.",
         "started_at": "When the regression started. Null until then.",
         "finished_at": "When the regression finished. Null until then.",
     }

@@ -101,9 +101,10 @@ class ReplaySerializer(ModelSerializer):
             "stage that lacks the parameters its op needs: `name` is its id, and `count` is the number of records "
             "that the stage let pass unchanged. "
             "The `kind` of the divergence is `changed` if members of a JSON record differ, `bytes` if another record "
-            "differs, `missing` or `extra`. Its `pointers` are the sorted JSON Pointers of the changed members, with "
-            "array indices written as `*`; more than 64 are replaced by their common parent. The list is empty for "
-            "the other kinds. Earlier releases stored `changed` also for other records, and `pointers` is then null. "
+            "or only the notation of JSON differs, `missing` if only the capture has the record, and `extra` if only "
+            "the replay has the record. Its `pointers` are the sorted JSON Pointers of the changed members, with array "
+            "indices written as `*`. More than 64 pointers are replaced by their common parent. The list is empty for "
+            "the other kinds. In results of earlier releases, `changed` includes `bytes`, and `pointers` is null. "
             "The `diff` and the `pointers` are null for callers without the permission `environment:operate`. "
             "Null if the replay has not finished or has no result."
         ),

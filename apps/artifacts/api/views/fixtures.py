@@ -66,8 +66,8 @@ class FixtureViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, De
             P.OPERATE_ENVIRONMENT,
             "Update a fixture",
             "Changes the fields in the body and keeps the others. Changing `expect` or `expires_at` requires the "
-            "permission to manage the environment. Without this permission, returns 403. The records of a fixture "
-            "cannot be changed.",
+            "permission `environment:manage`. Without this permission, returns 403. The records of a fixture cannot be "
+            "changed.",
             errors=(Unavailable,),
             example={"note": "Trades of the old exchange have no venue."},
         ),
@@ -75,7 +75,7 @@ class FixtureViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, De
             "deleteFixture",
             P.MANAGE_ENVIRONMENT,
             "Delete a fixture",
-            "Deletes the fixture. Its artifact is kept until it is older than the environment's retention.",
+            "Deletes the fixture, but not its artifact. The fixture no longer protects the artifact from retention.",
             errors=(PreconditionFailed,),
         ),
     }
@@ -93,7 +93,7 @@ class FixtureViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, De
 
     @property
     def slot(self) -> fixtures.Slot:
-        """The function whose result is entered before computing."""
+        """The function whose result, a context manager, is entered before computing."""
         return partial(compute_slot, self.request._request)
 
     def _selection(self, request: Request) -> dict[str, Any]:

@@ -56,9 +56,9 @@ class RegressionViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
             "getRegression",
             P.VIEW_ENVIRONMENT,
             "Get a regression",
-            "Returns the regression with its results so far, and with the groups of differences after it has finished. "
-            "A response is limited to 4 MiB (see `truncated`). Callers without the permission `environment:operate` "
-            "get the examples without payloads.",
+            "Returns the regression with its results so far. After it has finished, the groups of differences are "
+            "included. A response is limited to 4 MiB (see `truncated`). Callers without the permission "
+            "`environment:operate` get the examples without payloads.",
             parameters={
                 "group": pattern_parameter(
                     r"^[0-9a-f]{64}$",
@@ -88,9 +88,10 @@ class RegressionViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
     def create(self, request: Request, **kwargs: Any) -> Response:
         """Test a candidate.
 
-        Replays the fixtures of a pipeline through a candidate and through what the environment's agents run, and
-        compares the results. The candidate is a config bundle, a version or a draft: the body names exactly one.
-        Verdicts that are known are not computed again. Returns 422 if the draft does not compile.
+        Replays the fixtures of a pipeline through a candidate and through the configurations in `against`, and compares
+        the results. The candidate is a config bundle, a version or a draft: the body names exactly one. Verdicts that
+        are known are not computed again. The regression runs in the background: its `finished_at` is null until it has
+        finished. Returns 422 if the draft does not compile.
         """
         row = regressions.request(
             environment=self.environment, actor=self.actor, compiled=self.compiled, **self.validated(request)
