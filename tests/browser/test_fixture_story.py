@@ -1,4 +1,4 @@
-"""An incident in a real browser becomes a fixture, which shows what a draft changes, and that the fix changes nothing."""
+"""An incident in a real browser becomes a fixture, which shows what a draft changes and that its fix works."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ PARAMETERS: dict[str, Any] = {
 OPS = {"check": "dataguard_check", "tidy": "dataguard_redact", "mask": "dataguard_redact", "copy": "identity"}
 # Quotes with cards, and a trade after each four of them. The replay diverges from the capture at record 12.
 RECORDS = [
-    b'{"trade":{"id":%d,"venue":"XETR"}}' % number if number % 5 == 0 else b'{"id":%d,"card":"%010d"}' % (number, number)
+    b'{"trade":{"id":%d,"venue":"XETR"}}' % number
+    if number % 5 == 0
+    else b'{"id":%d,"card":"%010d"}' % (number, number)
     for number in range(1, 21)
 ]
 CAPTURED = b'{"card":"captured","id":12}'
@@ -126,7 +128,7 @@ def test_incident_becomes_fixture_that_shows_what_draft_changes(
     page.get_by_role("button", name="Keep as fixture").click()
     expect(alert).to_contain_text("A golden replay covers another selection than")
     shot(page, "fixture-keep", widths=WIDTHS, full_page=True)
-    page.get_by_label("The same as what runs").check()
+    page.get_by_label("The same as the baseline").check()
     page.get_by_role("button", name="Keep as fixture").click()
     expect(page.get_by_text("Fixture masked cards of quotes created.")).to_be_visible()
     kept = Fixture.objects.get()
@@ -158,7 +160,7 @@ def test_incident_becomes_fixture_that_shows_what_draft_changes(
     assert page.evaluate("document.body.dataset.loaded") == "once"
     expect(page.locator("#compared")).to_contain_text("quotes v1, now")
     expect(page.locator("#compared")).to_contain_text("100.0%")
-    groups = page.locator(".group")
+    groups = page.locator("#groups .difference")
     changed, missing = groups.nth(0), groups.nth(1)
     expect(changed.get_by_role("heading")).to_have_text("Changes /card in quotes_out 9 differences")
     expect(changed).to_contain_text("record 7 of quotes_in")

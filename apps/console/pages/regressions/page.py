@@ -60,11 +60,9 @@ def headline(row: Regression, counted: Counts, groups: int) -> str:
         return f"{row.error[:1].upper()}{row.error[1:]}".rstrip(".") + "."
     if row.vacuous:
         return f"Nothing was tested: {_why_vacuous(row)}."
-    parts = [
-        f"{_count(counted.fixtures[word], 'fixture')} {verb}"
-        for word, verb in ((FixtureOutcome.FAILED, "failed"), (FixtureOutcome.UNSTABLE, _is_unstable(counted)))
-        if counted.fixtures.get(word)
-    ]
+    failed, unstable = (counted.fixtures.get(word, 0) for word in (FixtureOutcome.FAILED, FixtureOutcome.UNSTABLE))
+    parts = [f"{_count(failed, 'fixture')} failed"] if failed else []
+    parts += [f"{_count(unstable, 'fixture')} {'is' if unstable == 1 else 'are'} unstable"] if unstable else []
     if different := counted.fixtures.get(FixtureOutcome.DIFFERENT):
         what = f"{_count(groups, 'group')} of differences" if groups else "Differences"
         parts.append(f"{what} on {different:,} of {_count(row.fixtures, 'fixture')}")
@@ -74,10 +72,6 @@ def headline(row: Regression, counted: Counts, groups: int) -> str:
     if left := counted.results.get(FixtureOutcome.NOT_TESTED):
         parts.append(f"{_count(left, 'comparison')} {'was' if left == 1 else 'were'} not tested")
     return f"{'. '.join(parts)}."
-
-
-def _is_unstable(counted: Counts) -> str:
-    return "is unstable" if counted.fixtures[FixtureOutcome.UNSTABLE] == 1 else "are unstable"
 
 
 def _why_vacuous(row: Regression) -> str:
@@ -143,20 +137,17 @@ def compared_panel(row: Regression, links: Mapping[str, str], overview: Overview
             short_id(each["config_hash"]),
             agent_count(each["agents"]),
             f"{each['share']:.1%}",
-            "tested",
+            "yes",
         )
         for each in row.baselines
     ]
-    rows += [
-        (short_id(each["config_hash"]), "", agent_count(each["agents"]), "", state_pill("not_tested"))
-        for each in overview.untested
-    ]
+    rows += [(short_id(each["config_hash"]), "", agent_count(each["agents"]), "", "no") for each in overview.untested]
     rest = overview.untested_count - len(overview.untested)
     return {
         "id": "compared",
         "title": "Compared with",
         "lead": f"{_count(rest, 'further configuration')} {'was' if rest == 1 else 'were'} not tested." if rest else "",
-        "columns": ("Baseline", "Config hash", "Agents", "Share", ""),
+        "columns": ("Baseline", "Config hash", "Agents", "Share", "Tested"),
         "rows": rows,
         "empty": "No agent runs a known configuration of this pipeline. Only fixtures with a golden result are tested.",
     }

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
 
 from django.contrib import admin
 from django.http import HttpRequest
 
 from apps.artifacts.api import commands
-from apps.artifacts.services.regression_details import read_overview
+from apps.artifacts.services.regression_details import Overview, read_overview
 from apps.console.frame import Act, FoundBy, VisibleRowsFilter, site
 from apps.console.pages.artifacts.running import RunningAdmin, may_read_records
 from apps.console.pages.regressions import page
-from apps.console.pages.regressions.results import baseline_links, count_results, find_page
+from apps.console.pages.regressions.results import Counts, baseline_links, count_results, find_page
 from apps.releases.models import Regression
 
 CANCEL = Act.of(
@@ -54,22 +56,38 @@ class RegressionAdmin(RunningAdmin):
 
     def summary(self, request: HttpRequest, row: Regression) -> dict[str, Any]:
         """Show the result in words or the progress, and what was compared."""
-        overview = read_overview(row)
+        found = _read(request, row)
         return {
             **super().summary(request, row),
-            "headline": page.headline(row, count_results(row), overview.groups),
+            "headline": page.headline(row, found.counts, found.overview.groups),
             "bar": page.progress_bar(row),
-            "compared": page.compared_panel(row, baseline_links([row]), overview),
+            "compared": page.compared_panel(row, found.baselines, found.overview),
             "facts": page.facts(row),
         }
 
     def still(self, request: HttpRequest, row: Regression) -> dict[str, Any]:
         """Show the groups of differences, the outcome of each fixture, and the summary as Markdown."""
-        links, counted = baseline_links([row]), count_results(row)
-        results = find_page(row, counted, request.GET, page.chosen_group(request))
-        total = read_overview(row).groups
+        found, may_read = _read(request, row), may_read_records(request, row)
+        results = find_page(row, found.counts, request.GET, page.chosen_group(request))
         return {
-            "groups": page.groups_panel(request, row, total, links, may_read=may_read_records(request, row)),
-            "results": page.results_table(results, links),
+            "groups": page.groups_panel(request, row, found.overview.groups, found.baselines, may_read=may_read),
+            "results": page.results_table(results, found.baselines),
             "markdown": row.summary,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What both parts of a regression's page show."""
+
+    overview: Overview
+    counts: Counts
+    baselines: Mapping[str, str]
+
+
+def _read(request: HttpRequest, row: Regression) -> _Found:
+    """Return what both parts of the page show. A request reads it only once."""
+    if not hasattr(request, "_regression"):
+        found = _Found(read_overview(row), count_results(row), baseline_links([row]))
+        request._regression = found  # type: ignore[attr-defined]  # an attribute of our own, as a cache
+    return cast("_Found", request._regression)  # type: ignore[attr-defined]  # see above
