@@ -14,8 +14,8 @@ from apps.artifacts.models import Fixture
 from apps.artifacts.services.regression_details import Overview, read_groups
 from apps.console.frame import relative_time, row_link, short_id, state_pill, with_note
 from apps.console.frame.columns import TONES, page_url, text_link
-from apps.console.pages.artifacts.parts import hex_dump, payload_text
-from apps.console.pages.artifacts.wording import byte_count, hex_rows
+from apps.console.pages.artifacts.parts import hex_dump, marked
+from apps.console.pages.artifacts.wording import Runs, byte_count, first_difference, hex_rows
 from apps.console.pages.deployments.phrases import agent_count
 from apps.console.pages.regressions.results import PENDING, Counts, ResultsPage, link_baseline, page_of, reason
 from apps.releases.models import Regression
@@ -28,6 +28,8 @@ from byteor_cloud.concurrency.event_loop import pause
 GROUPS = 50  # groups per page
 _PAYLOADS = 1024 * 1024  # bytes of JSON of all examples on a page
 _GROUP = re.compile("[0-9a-f]{64}")
+_BEFORE, _AFTER = 160, 320  # bytes that are shown before and after the first difference of two texts
+_NAME = 60  # characters of a fixture's name
 _POINTERS = 5  # members that are named in the title of a group; the others are listed below it
 
 
@@ -191,7 +193,6 @@ def _group(
     facts = [
         ("Fixtures", _fixtures(row, group, live)),
         ("Baselines", _baselines(group, links)),
-        ("Egress", group["egress"]),
         ("Stage", example and example["stage"]),
         ("Example", example and format_html("record {} of {}", f"{example['sequence']:,}", example["ingress"])),
     ]
@@ -216,13 +217,18 @@ def _cap(pieces: list[tuple[str, bool]]) -> list[tuple[str, bool]]:
 def _fixtures(row: Regression, group: Mapping[str, Any], live: Collection[str]) -> str:
     """Return links to the first fixtures that show a group, and to all of them if there are more."""
     named = [
-        text_link(page_url(Fixture, "change", each["id"]), each["name"]) if each["id"] in live else each["name"]
+        text_link(page_url(Fixture, "change", each["id"]), name) if each["id"] in live else name
         for each in group["fixtures"]
+        for name in [_short(each["name"])]
     ]
     if (rest := group["fixture_count"] - len(named)) > 0:
         url = page_url(Regression, "change", row.pk, query={"group": group["id"]}, fragment="results")
         named.append(text_link(url, f"{rest:,} more"))
     return format_html_join(", ", "{}", ((each,) for each in named))
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _NAME else f"{name[: _NAME - 1]}…"
 
 
 def _baselines(group: Mapping[str, Any], links: Mapping[str, str]) -> str:
@@ -251,12 +257,28 @@ def _example(row: Regression, group: Mapping[str, Any], *, may_read: bool) -> di
 
 
 def _side(title: str, shown: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a payload around the first difference: as text, or as hex unless both payloads are text."""
     if shown is None:
         return {"title": title}
-    payload = payload_bytes(shown)
-    rows = hex_rows(payload, None if other is None else payload_bytes(other))
+    payload, opposite = payload_bytes(shown), None if other is None else payload_bytes(other)
     note = f"only the first {byte_count(len(payload))} are stored" if shown["truncated"] else byte_count(len(payload))
-    return {"title": title, "note": note, "text": payload_text(dict(shown)), "hex": hex_dump(rows)}
+    is_text = _is_text(payload) and (opposite is None or _is_text(opposite))
+    dump = marked(_excerpt(payload, opposite or b"")) if is_text else hex_dump(hex_rows(payload, opposite))
+    return {"title": title, "note": note, "dump": dump, "form": "text" if is_text else "hex"}
+
+
+def _is_text(payload: bytes) -> bool:
+    text = payload.decode("utf-8", "replace").rstrip("\N{REPLACEMENT CHARACTER}")  # the last character may be cut
+    return text.isprintable() and "\N{REPLACEMENT CHARACTER}" not in text
+
+
+def _excerpt(payload: bytes, other: bytes) -> Runs:
+    """Return the text around the first difference, with what follows the difference marked."""
+    at = first_difference(payload, other)
+    start, end = max(0, at - _BEFORE), at + _AFTER
+    before, after = (part.decode("utf-8", "replace") for part in (payload[start:at], payload[at:end]))
+    runs = [(f"{'…' if start else ''}{before}", False), (after, True), ("…" if end < len(payload) else "", False)]
+    return [each for each in runs if each[0]]
 
 
 # -- results ----------------------------------------------------------------------------------------------------
@@ -266,9 +288,9 @@ def results_table(page: ResultsPage, links: Mapping[str, str]) -> dict[str, Any]
     """Return the data of the table of outcomes, of its filter and of its page links."""
     rows = [
         (
-            text_link(page_url(Fixture, "change", each.fixture_id), each.fixture_name)
+            text_link(page_url(Fixture, "change", each.fixture_id), _short(each.fixture_name))
             if each.fixture_id in page.fixtures
-            else with_note(each.fixture_name, "deleted"),
+            else with_note(_short(each.fixture_name), "deleted"),
             link_baseline(links, each.baseline),
             state_pill(each.outcome or PENDING),
             f"{each.groups:,}" if each.groups else "-",
