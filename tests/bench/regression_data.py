@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import statistics
 import time
 from collections.abc import Iterator
@@ -90,6 +91,7 @@ def measure_page(world: World, now: ConfigBundle, candidate: ConfigBundle, group
     tested = list(Fixture.objects.select_related("artifact").order_by("pk")[:100])
     row = store_regression(candidate, [now], tested, groups=groups)
     analyze()
+    logging.disable(logging.INFO)
     client, times = signed_in(world.operator.user), []
     for _ in range(6):
         began = time.perf_counter()
