@@ -171,7 +171,7 @@ def test_refusals_of_keeping_are_shown_at_their_fields(world: World) -> None:
     assert refused(artifact, records="range", first="1") == {"last": ["Enter a position."]}
     assert "the capture has only 4 records" in refused(artifact, **by_position | {"last": "9"})["first"][0]
     golden = {"expect": str(replay.pk)}
-    assert "covers another selection" in refused(replay, **by_position, **golden)["expect"][0]
+    assert "Not possible with `records`" in refused(replay, **by_position, **golden)["expect"][0]
     assert "expect" in refused(artifact, **golden)  # the artifact's page does not offer the replay
     assert Fixture.objects.count() == 1
 
