@@ -307,7 +307,9 @@ def _check_golden(
 ) -> None:
     pointer = "/expect/golden"
     if records is not None:
-        detail = "Not possible with `records`. Create the fixture without a golden replay, then replay its new artifact."
+        detail = (
+            "Not possible with `records`. Create the fixture without a golden replay, then replay its new artifact."
+        )
         raise InvalidInput.at(pointer, detail, code="other_selection")
     if replay.artifact_id != artifact.pk:
         raise InvalidInput.at(pointer, "The replay belongs to another artifact.", code="other_artifact")
