@@ -13,6 +13,7 @@ import pytest
 
 from apps.artifacts.models import RegressionResult, Verdict
 from apps.artifacts.services import children, fixture_batches, regression_runs
+from apps.artifacts.services.regression_details import read_details
 from apps.releases.models import ConfigBundle, Regression
 from byteor.engine.machines import RegressionStatus
 from byteor_cloud.captures import sealing
@@ -102,6 +103,8 @@ def test_honest_op_is_compared_and_unstable_ops_are_named(world: World) -> None:
     for name in ("clock", "counter", "hashing"):
         row = finished(requested(world, ring(world, name, "identity", "honest", name), now))
         assert (row.status, stages(row)) == ("failed", [("unstable", "s2")] * 3), name
+        shown = read_details(row, with_payloads=False).results
+        assert [(each["stage"], each["error"]) for each in shown] == [("s2", None)] * 3
         assert row.groups == []
         assert "3 unstable" in row.summary
         assert events(row) == ["request", "start", "fail"]
@@ -145,6 +148,8 @@ def test_missing_op_fails_as_candidate_and_is_not_tested_as_baseline(world: Worl
     assert "nothing was tested" in baseline.summary
     errors = list(Verdict.objects.order_by("pk").values_list("error", flat=True))
     assert errors == [detail] * 2 + [f"the baseline cannot run: {detail}"] * 2
+    shown = [read_details(each, with_payloads=False).results[0]["error"] for each in (candidate, baseline)]
+    assert shown == errors[1:3]
     install_again(site)
     again = finished(requested(world, builtin, honest))
     assert (again.status, stages(again), again.reused) == ("passed", [("equal", None)] * 2, 0)

@@ -11,7 +11,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from apps.artifacts.models import Fixture, RegressionResult, Verdict, VerdictExample
+from apps.artifacts.models import Artifact, Fixture, RegressionResult, Verdict, VerdictExample
 from apps.artifacts.services import (
     fixture_batches,
     regression_details,
@@ -147,6 +147,26 @@ def test_viewer_sees_no_payloads_and_lists_have_no_groups(world: World) -> None:
     ):  # fmt: skip
         found = world.viewer.api.get(world.path(rest=f"/regressions?{query}")).json()["results"]
         assert (query, len(found)) == (query, count)
+
+
+def test_example_of_shared_verdict_is_shown_only_where_its_capture_is(world: World) -> None:
+    now, changed = bundle(world, "now"), bundle(world, "changed", redact=LONGER)
+    here = capture(world, now)
+    kept(world, here)
+    body = {"config_bundle_id": str(changed.pk), "against": [now.config_hash]}
+    first = finished(world, post(world, **body))
+    assert first["groups"][0]["example"]["before"]["json"]["id"] == 1
+    there = Artifact.objects.get(pk=here.pk)
+    there.pk, there.environment = uuid7(), world.staging
+    there.save(force_insert=True)  # the same capture in another environment, whose regression computed the verdict
+    VerdictExample.objects.update(artifact=there)
+
+    shared = world.operator.api.get(world.path(rest=f"/regressions/{first['id']}")).json()
+    Artifact.objects.filter(pk=here.pk).update(content_hash="sha256:" + "0" * 64)
+    of_others = world.operator.api.get(world.path(rest=f"/regressions/{first['id']}")).json()
+
+    assert shared == first
+    assert [(each["count"], each["example"]) for each in of_others["groups"]] == [(3, None)]
 
 
 def test_long_details_are_cut_and_can_be_read_in_parts(world: World) -> None:

@@ -10,17 +10,19 @@ from typing import Any, Final
 
 from django.db import connection
 from django.db.models import F, Func, IntegerField, JSONField, QuerySet
+from django.db.models.functions import Coalesce
 
-from apps.artifacts.models import RegressionResult, Verdict, VerdictExample
+from apps.artifacts.models import Artifact, RegressionResult, Verdict, VerdictExample
 from apps.releases.models import Regression
 from byteor.engine.replay import FixtureOutcome
 
 MAX_BYTES = 4 * 1024 * 1024 - 128 * 1024
 """The size limit of the JSON of the details. It leaves room for the other members of a response of 4 MiB."""
-_COLUMNS = ("fixture_id", "fixture_name", "baseline", "outcome", "error", "verdict_id")
+_COLUMNS = ("fixture_id", "fixture_name", "baseline", "outcome", "error", "stage", "verdict_id")
 _PAYLOADS = ("before", "after")
 # The examples of groups, in the order of the groups. ``is_shown`` says whether all examples up to this one fit into the
-# limit; later examples have no payloads.
+# limit; later examples have no payloads. Verdicts are shared in an organization, so an example may be of another
+# environment's artifact. It is shown only where the environment has the same capture.
 _EXAMPLES: Final = f"""
     SELECT number, is_shown, CASE WHEN is_shown THEN example ELSE example - 'before' - 'after' END
     FROM (
@@ -29,9 +31,14 @@ _EXAMPLES: Final = f"""
         FROM unnest(%(verdicts)s::uuid[], %(groups)s::text[]) WITH ORDINALITY AS wanted (verdict, group_id, number)
         JOIN {VerdictExample._meta.db_table} AS found
             ON found.verdict_id = wanted.verdict AND found."group" = wanted.group_id
+        JOIN {Artifact._meta.db_table} AS shown ON shown.id = found.artifact_id
+        WHERE EXISTS (
+            SELECT FROM {Artifact._meta.db_table} AS own
+            WHERE own.environment_id = %(environment)s AND own.content_hash = shown.content_hash
+        )
     ) AS examples
     ORDER BY number
-"""  # noqa: S608  the name of a table
+"""  # noqa: S608  the names of tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +71,7 @@ def read_details(
     results, has_more = _read_results(row, group, after, room)
     room = room - sum(map(_size, results)) if with_payloads and not has_more else 0
     has_all = True
-    for each, (is_shown, example) in zip(merged, _read_examples(found, room), strict=True):
+    for each, (is_shown, example) in zip(merged, _read_examples(row, found, room), strict=True):
         each["example"] = example
         has_all = has_all and is_shown
     is_truncated = len(merged) < len(wanted) or has_more or (with_payloads and not has_all)
@@ -89,7 +96,10 @@ def _read_results(row: Regression, group: str | None, after: int, limit: int) ->
         found = found.filter(verdict__groups__contains=[{"id": group}])
     # A verdict may have 1,000 groups. Their stored size shows how many verdicts to read, without reading them.
     size = Func(F("verdict__groups"), function="pg_column_size", output_field=IntegerField())
-    rows = list(found.values_list(*_COLUMNS, size)[after:])
+    # A stored verdict says itself why it failed. Other results have their own error.
+    reason, stage = Coalesce("error", "verdict__error"), F("verdict__stage")
+    columns = (reason if name == "error" else stage if name == "stage" else F(name) for name in _COLUMNS)
+    rows = list(found.values_list(*columns, size)[after:])
     shown = [dict(zip(_COLUMNS, map(_as_json, each), strict=False)) for each in rows]
     sizes = accumulate(_size(result) + (each[-1] or 0) for result, each in zip(shown, rows, strict=True))
     results = [result for result, _ in zip(shown, takewhile(lambda total: total <= limit, sizes), strict=False)]
@@ -111,16 +121,20 @@ def _group_ids(verdicts: Iterable[str]) -> Mapping[str, list[str]]:
     return {str(pk): found for pk, found in rows}
 
 
-def _read_examples(groups: Sequence[Mapping[str, Any]], limit: int) -> list[tuple[bool, dict[str, Any] | None]]:
+def _read_examples(
+    row: Regression, groups: Sequence[Mapping[str, Any]], limit: int
+) -> list[tuple[bool, dict[str, Any] | None]]:
     """Return the example of each group, and whether it has its payloads.
 
-    An example is None if it was deleted with its artifact or its verdict.
+    An example is None if it was deleted with its artifact or its verdict, if it was not stored for lack of space, or if
+    the regression's environment no longer has the capture.
     """
     found: list[tuple[bool, dict[str, Any] | None]] = [(True, None)] * len(groups)
     wanted: dict[str, Any] = {
         "verdicts": [each["verdict_id"] for each in groups],
         "groups": [each["id"] for each in groups],
         "limit": limit,
+        "environment": row.environment_id,
     }
     with connection.cursor() as cursor:
         cursor.execute(_EXAMPLES, wanted)

@@ -118,6 +118,7 @@ class RegressionResultSerializer(serializers.Serializer[Any]):
     outcome = serializers.ChoiceField([each.value for each in FixtureOutcome], allow_null=True)
     groups = serializers.ListField(child=serializers.CharField())
     error = serializers.CharField(allow_null=True)
+    stage = serializers.CharField(allow_null=True)
     descriptions = {
         "fixture_id": "The id of the fixture, even if it was deleted.",
         "fixture_name": "The name of the fixture when the regression started.",
@@ -128,7 +129,10 @@ class RegressionResultSerializer(serializers.Serializer[Any]):
             "compared configuration cannot run. Null until the verdict is known."
         ),
         "groups": "The ids of the groups of differences that the fixture shows.",
-        "error": "Why the fixture failed or was not tested. Null for other outcomes, and if the verdict says why.",
+        "error": "Why the fixture failed or was not tested, or why a golden result cannot be compared in detail. "
+        "Null otherwise.",
+        "stage": "The id of the stage that makes the fixture `unstable`. Null for other outcomes, and if it is "
+        "unknown.",
     }
 
 
@@ -205,7 +209,8 @@ class DifferenceGroupSerializer(serializers.Serializer[Any]):
         "baselines": "The number of differences in the comparison with each configuration.",
         "fixture_count": "The number of fixtures that show the difference.",
         "fixtures": "The first fixtures that show the difference, at most five.",
-        "example": "The first difference of the group. Null if its artifact was deleted.",
+        "example": "The first difference of the group. Null if its artifact was deleted, or if it was not stored because "
+        "the examples of the organization exceed their limit.",
     }
 
 
