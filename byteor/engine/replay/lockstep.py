@@ -39,9 +39,9 @@ class LockstepStatus(StrEnum):
 class Differences:
     """How a candidate differs from its baseline.
 
-    ``groups`` are JSON data, in the order of their first differences. ``more`` is the number of differences without a
-    group, because of ``MAX_GROUPS`` or ``MAX_POINTER_CHARACTERS``. ``work`` is the work of the candidate and of the baseline, in the
-    units of ``WorkMeter``. ``error`` is the reason for the status ``failed``.
+    ``groups`` are JSON data, in the order of their first differences. ``more`` counts the differences without a group,
+    because of ``MAX_GROUPS`` or ``MAX_POINTER_CHARACTERS``. ``work`` is the work of the candidate and of the baseline,
+    in the units of ``WorkMeter``. ``error`` is the reason for the status ``failed``.
     """
 
     status: LockstepStatus
