@@ -107,6 +107,7 @@ def test_honest_op_is_compared_and_unstable_ops_are_named(world: World) -> None:
         assert [(each["stage"], each["error"]) for each in shown] == [("s2", None)] * 3
         assert row.groups == []
         assert "3 unstable" in row.summary
+        assert "| `stage 's2' is unstable` | 3 |" in row.summary
         assert events(row) == ["request", "start", "fail"]
     unstable = ring(world, "unstable now", "hashing", "identity")
     row = finished(requested(world, now, unstable))
@@ -148,6 +149,7 @@ def test_missing_op_fails_as_candidate_and_is_not_tested_as_baseline(world: Worl
     assert "nothing was tested" in baseline.summary
     errors = list(Verdict.objects.order_by("pk").values_list("error", flat=True))
     assert errors == [detail] * 2 + [f"the baseline cannot run: {detail}"] * 2
+    assert f"| `{detail}` | 2 |" in candidate.summary
     shown = [read_details(each, with_payloads=False).results[0]["error"] for each in (candidate, baseline)]
     assert shown == errors[1:3]
     install_again(site)

@@ -19,6 +19,7 @@ from apps.artifacts.services import (
     regressions,
     replays,
     retention,
+    verdict_examples,
 )
 from apps.pipelines.services import drafts
 from apps.releases.models import ConfigBundle, Regression
@@ -169,6 +170,32 @@ def test_example_of_shared_verdict_is_shown_only_where_its_capture_is(world: Wor
     assert [(each["count"], each["example"]) for each in of_others["groups"]] == [(3, None)]
 
 
+def test_examples_of_organization_stay_within_their_limit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, longer, other = bundle(world, "now"), bundle(world, "longer", redact=LONGER), bundle(world, "other", STRICT)
+    kept(world, capture(world, now))
+
+    def has_examples(shown: dict[str, Any]) -> set[bool]:
+        again = world.operator.api.get(world.path(rest=f"/regressions/{shown['id']}")).json()
+        return {each["example"] is not None for each in again["groups"]}
+
+    first = run_regression(world, longer, now)
+    [size] = Verdict.objects.values_list("example_bytes", flat=True)
+    assert (has_examples(first), 200 < size < 1_000) == ({True}, True)
+    monkeypatch.setattr(verdict_examples, "MAX_BYTES", size + 10)
+
+    second = run_regression(world, other, now)  # its example replaces that of the verdict that was unused for longest
+
+    assert (has_examples(first), has_examples(second)) == ({False}, {True})
+    monkeypatch.setattr(verdict_examples, "MAX_BYTES", 10)
+    third = run_regression(world, longer, other)
+    assert (third["status"], has_examples(third), has_examples(second)) == ("differs", {False}, {True})
+    assert [each > 0 for each in Verdict.objects.order_by("pk").values_list("example_bytes", flat=True)] == [
+        False,
+        True,
+        False,
+    ]
+
+
 def test_long_details_are_cut_and_can_be_read_in_parts(world: World) -> None:
     now = bundle(world, "now")
     artifact = capture(world, now, [each[:-1] + b',"note":"%s"}' % (b"long " * 200) for each in RECORDS])
@@ -311,6 +338,7 @@ def test_queued_regression_is_canceled(world: World) -> None:
 
     assert (response.status_code, response.json()["status"]) == (200, "cancelled")
     assert (response.json()["error"], response.json()["started_at"]) == ("canceled: wrong bundle", None)
+    assert response.json()["summary"].startswith("### `now`: the test was canceled\n\n`canceled: wrong bundle`\n")
     run_jobs()
     assert world.viewer.api.get(url).json()["status"] == "cancelled"
     assert code(world.operator.api.post(f"{url}/cancel", {})) == (409, "regression.ended", None)

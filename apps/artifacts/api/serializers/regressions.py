@@ -209,8 +209,8 @@ class DifferenceGroupSerializer(serializers.Serializer[Any]):
         "baselines": "The number of differences in the comparison with each configuration.",
         "fixture_count": "The number of fixtures that show the difference.",
         "fixtures": "The first fixtures that show the difference, at most five.",
-        "example": "The first difference of the group. Null if its artifact was deleted, or if it was not stored because "
-        "the examples of the organization exceed their limit.",
+        "example": "The first difference of the group. Null if its artifact was deleted, or if the organization stores "
+        "too many examples.",
     }
 
 
