@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -224,7 +225,11 @@ def test_long_details_are_cut_and_can_be_read_in_parts(world: World) -> None:
     cut = next(each for each in found if len(each.results) == 2)
     assert (cut.is_truncated, cut.next_after) == (True, 2)
     rest = world.operator.api.get(f"{url}?after=2").json()
-    assert (rest["results"], rest["next_after"]) == (shown["results"][2:], None)
+    assert (rest["results"], rest["groups"], rest["next_after"]) == (shown["results"][2:], [], None)
+    # Groups that take up all space keep nobody from reading the results.
+    size = sum(len(json.dumps({**each, "example": None})) for each in groups)
+    assert (read(size).results, read(size).next_after) == ([], 0)
+    assert len(read(size, after=0).results) > 0
 
     missing = next(each for each in groups if each["kind"] == "missing")
     only = world.operator.api.get(f"{url}?group={missing['id']}").json()

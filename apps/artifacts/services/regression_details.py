@@ -56,26 +56,26 @@ class Details:
 
 
 def read_details(
-    row: Regression, *, with_payloads: bool, group: str | None = None, after: int = 0, limit: int = MAX_BYTES
+    row: Regression, *, with_payloads: bool, group: str | None = None, after: int | None = None, limit: int = MAX_BYTES
 ) -> Details:
     """Return the results and the groups of a regression, in three queries.
 
-    With ``group``, returns only this group and the results that show it. ``after`` is the number of results to skip.
-    If the JSON would have more than ``limit`` bytes, first the payloads of the later examples are left out, then the
+    With ``group``, returns only this group and the results that show it. With ``after``,
+    which is the number of results to skip, returns no groups, so that all results can be read in parts. If the JSON would have more than ``limit`` bytes, first the payloads of the later examples are left out, then the
     last results, and then the last groups. Without ``with_payloads``, no example has payloads.
     """
-    wanted = [each for each in row.groups if group is None or each["id"] == group]
+    wanted = [each for each in row.groups if after is None and (group is None or each["id"] == group)]
     found = _prefix(wanted, limit)
     merged = [{name: value for name, value in each.items() if name != "verdict_id"} for each in found]
     room = limit - sum(map(_size, merged))
-    results, has_more = _read_results(row, group, after, room)
+    results, has_more = _read_results(row, group, after or 0, room)
     room = room - sum(map(_size, results)) if with_payloads and not has_more else 0
     has_all = True
     for each, (is_shown, example) in zip(merged, _read_examples(row, found, room), strict=True):
         each["example"] = example
         has_all = has_all and is_shown
     is_truncated = len(merged) < len(wanted) or has_more or (with_payloads and not has_all)
-    return Details(results, merged, is_truncated, after + len(results) if has_more else None)
+    return Details(results, merged, is_truncated, (after or 0) + len(results) if has_more else None)
 
 
 def _size(value: Any) -> int:
