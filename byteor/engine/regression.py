@@ -113,14 +113,25 @@ _HEADLINES = {
 }
 
 
-def describe_group(group: Mapping[str, Any]) -> str:
-    """Return the difference of a group in Markdown: the kind, and the names of members and egress as code."""
+def group_pieces(group: Mapping[str, Any]) -> list[tuple[str, bool]]:
+    """Return the difference of a group in words: each piece of the phrase, and whether it is a name from the data.
+
+    At most five members are named.
+    """
     kind, egress = group["kind"], group["egress"]
     if kind == "changed":
-        members = ", ".join(_code(each) if each else "the record" for each in group["pointers"][:_SUMMARY_POINTERS])
-        return f"changes {members}{_rest(len(group['pointers']) - _SUMMARY_POINTERS)} in {_code(egress)}"
-    reason = f" ({_code(group['code'])})" if group["code"] else ""
-    return f"{_KINDS[kind]}{'' if egress is None else f' {_code(egress)}'}{reason}"
+        pieces = [("changes ", False)]
+        for number, pointer in enumerate(group["pointers"][:_SUMMARY_POINTERS]):
+            pieces += [(", ", False)] * (number > 0) + [(pointer, True) if pointer else ("the record", False)]
+        return [*pieces, (f"{_rest(len(group['pointers']) - _SUMMARY_POINTERS)} in ", False), (egress, True)]
+    pieces = [(_KINDS[kind], False)]
+    pieces += [(" ", False), (egress, True)] if egress is not None else []
+    return pieces + ([(" (", False), (group["code"], True), (")", False)] if group["code"] else [])
+
+
+def describe_group(group: Mapping[str, Any]) -> str:
+    """Return the difference of a group in Markdown: the kind, and the names of members and egress as code."""
+    return "".join(_code(text) if is_name else text for text, is_name in group_pieces(group))
 
 
 def summarize(

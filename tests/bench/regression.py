@@ -18,6 +18,7 @@ from tests.bench.results import Row, ratio
 
 RECORDS = 100_000
 FIXTURES, RECORDS_OF_FIXTURE = 1_000, 1_000
+PAGE_GROUPS = 1_000  # of 100,000 differing records: each of 100 fixtures shows each group once
 CHECK: dict[str, Any] = {
     "schema": {
         "type": "object",
@@ -87,21 +88,34 @@ def run_engine(rounds: int) -> list[Row]:
 
 
 def run_service(fixtures: int = FIXTURES) -> list[Row]:
-    """Measure regressions of many fixtures in this process: the first, the same again, and with one fixture more."""
+    """Measure regressions of many fixtures in this process, and the page of one with many groups.
+
+    The regressions are the first one, the same again, and one with one fixture more.
+    """
+    from apps.fleet.models import Agent
     from apps.releases.models import Regression
-    from tests.bench.regression_data import prepare, run_candidate
+    from tests.bench.regression_data import add, measure_page, prepare, run_candidate
 
     world, now, candidate = prepare(fixtures, RECORDS_OF_FIXTURE)
-    rows = []
-    for name, goal in (("first run", 60.0), ("the same again", 1.0)):
+    rows, computed = [], {}
+    for name, goal in (("first run", 60.0), ("the same again", 1.0), ("one fixture more", 1.0)):
+        if name == "one fixture more":
+            add(world, Agent.objects.get(), now, [fixtures], RECORDS_OF_FIXTURE)
         began = time.perf_counter()
         regression = run_candidate(world, candidate, now)
         took = time.perf_counter() - began
         found = Regression.objects.get(pk=regression.pk)
+        computed[name] = found.computed
         print(
             f"  regression {name}: {took:.2f} s, {found.computed} computed, {found.reused} reused,"
             f" {len(found.groups)} groups, {found.status}",
             flush=True,
         )
-        rows.append(Row(f"{fixtures:,} fixtures, {name}", took, goal, " s", is_most=True))
+        if name != "one fixture more":
+            rows.append(Row(f"{fixtures:,} fixtures, {name}", took, goal, " s", is_most=True))
+    rows.append(Row("verdicts computed for one fixture more", computed["one fixture more"], 1, is_most=True))
+    milliseconds, queries = measure_page(world, now, candidate, PAGE_GROUPS)
+    print(f"  regression page of {PAGE_GROUPS:,} groups: {milliseconds:.0f} ms, {queries} queries", flush=True)
+    rows.append(Row(f"page of a regression with {PAGE_GROUPS:,} groups", milliseconds, 300, " ms", is_most=True))
+    rows.append(Row("queries of this page", queries, 15, is_most=True))
     return rows

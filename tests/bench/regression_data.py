@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import statistics
+import time
 from collections.abc import Iterator
 from itertools import batched
 from typing import Any
 
 from django.core.files.base import ContentFile
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from apps.artifacts.models import Artifact, Fixture
@@ -19,8 +24,10 @@ from byteor.engine.replay import Record, build_incident, encode_journal
 from byteor_cloud.storage import blobs
 from byteor_cloud.worker.jobs import Claim, Requeued
 from tests.artifacts.incidents import DOCUMENTS
+from tests.artifacts.many_groups import store_regression
 from tests.bench.regression import NEXT, NOW, STAGES, quotes
 from tests.bench.serving import analyze
+from tests.browser.filled import row_page, signed_in
 from tests.worlds import World, plan
 
 _PLAN = plan(
@@ -77,6 +84,22 @@ def _artifacts(world: World, agent: Agent, bundle: ConfigBundle, numbers: Any, r
             content_hash=content_hash,
             size_bytes=len(content),
         )
+
+
+def measure_page(world: World, now: ConfigBundle, candidate: ConfigBundle, groups: int) -> tuple[float, int]:
+    """Return the median milliseconds and the number of queries of the page of a regression with many groups."""
+    tested = list(Fixture.objects.select_related("artifact").order_by("pk")[:100])
+    row = store_regression(candidate, [now], tested, groups=groups)
+    analyze()
+    logging.disable(logging.INFO)
+    client, times = signed_in(world.operator.user), []
+    for _ in range(6):
+        began = time.perf_counter()
+        with CaptureQueriesContext(connection) as queries:
+            response = client.get(row_page(row))
+        times.append(1000 * (time.perf_counter() - began))
+        assert response.status_code == 200
+    return statistics.median(times[1:]), len(queries)  # the first request only warms up
 
 
 def run_candidate(world: World, candidate: ConfigBundle, against: ConfigBundle) -> Regression:

@@ -317,7 +317,7 @@ def test_page_titles_use_product_terms_and_contain_no_ids(world: World) -> None:
 
 
 def test_menu_entries_depend_on_role_and_include_daily_tasks(world: World) -> None:
-    daily = ["Pipelines", "Config bundles", "Deployments", "Approvals", "Agents", "Artifacts", "Replays"]
+    daily = ["Pipelines", "Config bundles", "Deployments", "Approvals", "Agents", "Artifacts", "Replays", "Fixtures"]
     viewer = menu_of(signed_in(world.viewer.user).get("/admin/"))
     admin = menu_of(signed_in(world.admin.user).get("/admin/", {"in": str(world.dev.pk)}))
     operator = menu_of(signed_in(superuser()).get("/admin/"))

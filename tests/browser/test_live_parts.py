@@ -12,7 +12,7 @@ from django.utils import timezone
 from django.utils.html import strip_tags
 
 from apps.artifacts.models import Artifact
-from apps.artifacts.services import bisects, replays
+from apps.artifacts.services import bisects, regressions, replays
 from apps.console.frame import LiveAdmin, site
 from tests.artifacts.incidents import incident, ingested, upload
 from tests.browser.filled import row_page, signed_in
@@ -32,6 +32,7 @@ def changing(world: World) -> Iterator[Any]:
     artifact = ingested(world, incident(world.version(content=plan(stages=[{"id": "x", "op": "identity"}])).spec_kv))
     yield replays.request(artifact, environment=world.dev, actor=world.operator.actor)
     yield bisects.request(artifact, environment=world.dev, predicate="fails", actor=world.operator.actor)
+    yield regressions.request(environment=world.dev, version=artifact.version, actor=world.operator.actor)
     yield artifact
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from django.test import RequestFactory
 from django.utils import timezone
 
 from apps.artifacts.models import Artifact
+from apps.artifacts.services import fixtures
 from apps.console.frame import site
 from apps.console.frame.acts import Act, ActContext
 from apps.console.pages.agents.tables import AgentAdmin
@@ -33,10 +35,12 @@ def accepted(acts: tuple[Act, ...], row: Any, world: World) -> set[str]:
     """Return the labels of the acts that the services accept for the row. Each act is performed and rolled back."""
     found = set()
     for each in acts:
-        context = ActContext(world.reviewer.actor, world.reviewer.user, "a=reason")
+        context = ActContext(world.reviewer.actor, world.reviewer.user, "a=reason", {"name": "a name"})
         with transaction.atomic():
             try:
-                each.run(type(row).objects.get(pk=row.pk), context)
+                found_row = type(row).objects.get(pk=row.pk)
+                prepared = each.prepare(found_row, context) if each.prepare is not None else None
+                each.run(found_row, replace(context, prepared=prepared))
                 found.add(each.label)
             except DomainError:
                 pass
@@ -192,7 +196,11 @@ def test_relabeling_prod_agent_requires_environment_management(world: World) -> 
 
 
 @pytest.mark.parametrize("policy", ["disabled", "dry_run_only", "allowed"])
-def test_artifact_page_offers_exactly_acts_that_would_be_accepted(world: World, policy: str) -> None:
+def test_artifact_page_offers_exactly_acts_that_would_be_accepted(
+    world: World, policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = fixtures.Checked("quotes", None, None)
+    monkeypatch.setattr(fixtures, "_replay_once", lambda *_: checked)  # saves a child process for each case
     row = fill(world).artifact
     environment = row.environment
     environment.settings["replay_policy"] = policy
@@ -203,5 +211,5 @@ def test_artifact_page_offers_exactly_acts_that_would_be_accepted(world: World, 
 
             assert offered(row, world) == accepted(ArtifactAdmin.acts, row, world), (status, changed)
     Artifact.objects.filter(pk=row.pk).update(status="verified", kind="incident_bundle", spec_hash=row.spec_hash)
-    count = {"disabled": 0, "dry_run_only": 2, "allowed": 3}
+    count = {"disabled": 1, "dry_run_only": 3, "allowed": 4}  # keeping a fixture is always permitted
     assert len(offered(row, world)) == count[policy]

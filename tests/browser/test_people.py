@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -43,7 +43,7 @@ KEY = {"name": "CI", "role": "operator", "project_id": "", "expires_in_s": "8640
 ENROLLMENT = {"max_uses": "3", "expires_in_s": "3600", "labels": "zone=eu-1, ring=canary"}
 
 
-def sent(client: Client, row: Any, name: str, values: dict[str, str], **options: Any) -> Any:
+def sent(client: Client, row: Any, name: str, values: Mapping[str, Any], **options: Any) -> Any:
     """Send the form of an act, as its page does."""
     body = {"_confirm": "yes", "_form": new_form_id(), **values}
     return client.post(act(row, name), body, **options)

@@ -59,6 +59,7 @@ RESOURCE = Resource(
                 "replay": Act("replayArtifact"),
                 "execute": Act("replayArtifact"),
                 "bisect": Act("bisectArtifact"),
+                "keep": Act("createFixture", values={"name": "kept"}),
             },
             pages={"artifacts_artifact_content": Page("downloadArtifact", is_file=True)},
             large=frozenset({"reasons", "metadata"}), short={"origin": "an id and two numbers"},

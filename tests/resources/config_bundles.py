@@ -42,7 +42,7 @@ RESOURCE = Resource(
     tables=(
         Table(
             "releases.configbundle", VIEW, bundle, "Config bundles",
-            acts={"clear": Act("clearConfigBundle", {"comment": "because"})},
+            acts={"clear": Act("clearConfigBundle", {"comment": "because"}), "test": Act("requestRegression")},
             pages={"releases_configbundle_deploy": Page("createDeployment", ("GET", "POST"))},
             large=_LARGE, short={"snapshot": "two fields"},
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from apps.pipelines.models import Draft
 from apps.pipelines.services import drafts
 from tests.permissions import OPERATE, VIEW
-from tests.resources import Call, E, Page, Place, Resource, Table
+from tests.resources import Act, Call, E, Page, Place, Resource, Table
 from tests.resources.versions import RING, version
 from tests.worlds import plan
 
@@ -36,7 +36,7 @@ RESOURCE = Resource(
     ),
     tables=(
         Table(
-            "pipelines.draft", VIEW, draft, "Drafts",
+            "pipelines.draft", VIEW, draft, "Drafts", acts={"test": Act("requestRegression")},
             pages={
                 "pipelines_draft_new": Page("createDraft", _FORM, of_row=False),
                 "pipelines_draft_edit": Page("getDraft"),

@@ -7,7 +7,7 @@ from typing import Any
 from apps.artifacts.models import Fixture
 from apps.artifacts.services import fixtures
 from tests.permissions import MANAGE, OPERATE, VIEW
-from tests.resources import REASON, Call, E, Further, Place, Resource, Table
+from tests.resources import REASON, Act, Call, E, Further, Place, Resource, Table
 from tests.resources.artifacts import artifact
 from tests.resources.replays import replay
 
@@ -40,7 +40,12 @@ RESOURCE = Resource(
     ),
     tables=(
         Table(
-            "artifacts.fixture", VIEW, fixture, "Fixtures", large=frozenset({"golden"}), short={"note": REASON},
+            "artifacts.fixture", VIEW, fixture, "Fixtures",
+            acts={
+                "edit": Act("updateFixture", values={"note": "Trades of the old exchange have no venue."}),
+                "delete": Act("deleteFixture"),
+            },
+            large=frozenset({"golden"}), short={"note": REASON},
         ),
     ),
     ids={"fixtures": fixture},

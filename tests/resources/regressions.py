@@ -5,7 +5,7 @@ from __future__ import annotations
 from apps.artifacts.services import regressions
 from apps.releases.models import ConfigBundle, Regression
 from tests.permissions import OPERATE, VIEW
-from tests.resources import ERROR, Call, E, Place, Resource, Table
+from tests.resources import ERROR, Act, Call, E, Place, Resource, Table
 from tests.resources.config_bundles import bundle
 from tests.worlds import plan, run_jobs
 
@@ -42,7 +42,7 @@ RESOURCE = Resource(
     ),
     tables=(
         Table(
-            "releases.regression", VIEW, regression, "Regressions",
+            "releases.regression", VIEW, regression, "Regressions", acts={"cancel": Act("cancelRegression")},
             large=frozenset({"spec_kv", "not_tested", "groups", "summary"}),
             short={"baselines": "at most five", "error": ERROR},
         ),

@@ -44,6 +44,7 @@ RESOURCE = Resource(
                 "again": Act("replayArtifact", on_page=False),
                 "other": Act("replayArtifact"),
                 "bisect": Act("bisectArtifact"),
+                "keep": Act("createFixture", values={"name": "kept"}),
                 "cancel": Act("cancelReplay"),
             },
             large=_LARGE, short={"error": ERROR},

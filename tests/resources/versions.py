@@ -6,7 +6,7 @@ from pathlib import Path
 
 from apps.pipelines.models import Version
 from tests.permissions import OPERATE, VIEW, NoRole
-from tests.resources import Call, E, Page, Place, Resource, Table
+from tests.resources import Act, Call, E, Page, Place, Resource, Table
 from tests.resources.environments import staging
 from tests.worlds import plan
 
@@ -39,7 +39,7 @@ RESOURCE = Resource(
     ),
     tables=(
         Table(
-            "pipelines.version", VIEW, version, "Versions",
+            "pipelines.version", VIEW, version, "Versions", acts={"test": Act("requestRegression")},
             pages={
                 "pipelines_version_graph": Page("drawVersion", is_file=True),
                 "pipelines_version_compare": Page("diffVersions"),

@@ -178,20 +178,13 @@ def create(
     return fixture
 
 
-def update(
-    fixture: Fixture,
-    values: Mapping[str, Any],
-    *,
-    may_manage: bool,
-    actor: Actor,
-    expected_revision: int | None = None,
-    slot: Slot = nullcontext,
-) -> Fixture:
-    """Change a fixture's name, owner, note, expiry or expectation. Call this outside of a transaction.
+def check_update(
+    fixture: Fixture, values: Mapping[str, Any], *, may_manage: bool, slot: Slot = nullcontext
+) -> dict[str, Any]:
+    """Check the values of ``update``, and replay the capture if a new golden result is expected.
 
-    ``expect`` in ``values`` is the id of a replay, or None to expect the result of a baseline. Raises Forbidden if the
-    expectation or the expiry would change and ``may_manage`` is false, PreconditionFailed, the errors of ``create`` for
-    changed values, or IntegrityError for a taken name.
+    Returns the new values of columns. Call this outside of a transaction. Raises the errors of ``update``, except
+    PreconditionFailed and those about other fixtures.
     """
     changed, environment = dict(values), fixture.environment
     if "expect" in changed:
@@ -206,13 +199,36 @@ def update(
         _check_expiry(changed["expires_at"])
     if _differs(fixture, changed, "golden_replay_id"):
         changed["golden"] = _golden_result(fixture, changed["golden_replay_id"], slot)
+    return changed
+
+
+def update(
+    fixture: Fixture,
+    values: Mapping[str, Any],
+    *,
+    may_manage: bool,
+    actor: Actor,
+    expected_revision: int | None = None,
+    slot: Slot = nullcontext,
+    checked: Mapping[str, Any] | None = None,
+) -> Fixture:
+    """Change a fixture's name, owner, note, expiry or expectation.
+
+    ``expect`` in ``values`` is the id of a replay, or None to expect the result of a baseline. ``checked`` is the
+    result of ``check_update``, which is called if it is missing. Raises Forbidden if the expectation or the expiry
+    would change and ``may_manage`` is false, PreconditionFailed, the errors of ``create`` for changed values, or
+    IntegrityError for a taken name.
+    """
+    if checked is None:
+        checked = check_update(fixture, values, may_manage=may_manage, slot=slot)
+    environment = fixture.environment
     with transaction.atomic():
         lock_row(environment)
         locked = lock_revision(fixture, expected_revision)
-        _check_may_change(locked, changed, may_manage=may_manage)
-        if locked.is_expired and _differs(locked, changed, "expires_at"):
+        _check_may_change(locked, checked, may_manage=may_manage)
+        if locked.is_expired and _differs(locked, checked, "expires_at"):
             _check_limit(environment, locked.pipeline)
-        return edit(locked, changed, kind="fixture", scope=environment, actor=actor, unaudited={"golden", "note"})
+        return edit(locked, checked, kind="fixture", scope=environment, actor=actor, unaudited={"golden", "note"})
 
 
 def _differs(fixture: Fixture, values: Mapping[str, Any], name: str) -> bool:
@@ -282,6 +298,12 @@ def _check_limit(environment: Environment, pipeline: str) -> None:
         )
 
 
+def has_result(replay: Replay) -> bool:
+    """Return whether the replay has finished with a result that a fixture can expect."""
+    # A stage error is a result, too: the fixture then expects the pipeline to stop at the same record.
+    return replay.status in {ReplayStatus.SUCCEEDED, ReplayStatus.DIVERGED} or replay.error_code == "stage_error"
+
+
 def _check_golden(
     replay: Replay,
     artifact: Artifact,
@@ -298,9 +320,7 @@ def _check_golden(
     if (replay.journal_lane, replay.last_n) != (journal_lane, last_n):
         detail = "The replay has another selection. Use its `journal_lane` and `last_n`."
         raise InvalidInput.at(pointer, detail, code="other_selection")
-    is_finished = replay.status in {ReplayStatus.SUCCEEDED, ReplayStatus.DIVERGED}
-    # A stage error is a result, too: the fixture then expects the pipeline to stop at the same record.
-    if not is_finished and replay.error_code != "stage_error":
+    if not has_result(replay):
         detail = f"The replay is {replay.status} and has no result. Choose a replay that has finished with one."
         raise Conflict(detail, code="fixture.golden_without_result")
 

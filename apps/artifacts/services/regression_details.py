@@ -78,6 +78,45 @@ def read_details(
     return Details(results, merged, is_truncated, (after or 0) + len(results) if has_more else None)
 
 
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """The numbers of a regression's groups and of its untested configurations, and the first of the latter."""
+
+    groups: int
+    untested_count: int
+    untested: list[dict[str, Any]]
+
+
+def read_overview(row: Regression) -> Overview:
+    """Return an overview of a regression with one query, which does not return the groups."""
+    columns = (_length("groups"), _length("not_tested"), _path("not_tested", "$[0 to 19]"))
+    return Overview(*Regression.objects.values_list(*columns).get(pk=row.pk))
+
+
+def read_groups(
+    row: Regression, *, first: int, count: int, with_payloads: bool, group: str | None = None, limit: int = MAX_BYTES
+) -> list[dict[str, Any]]:
+    """Return ``count`` groups of a regression from the position ``first`` on, or only the one with the id ``group``.
+
+    Takes two queries, which do not return other groups. Each group has its ``example``. The payloads of all examples
+    together have at most ``limit`` bytes of JSON; later examples have none.
+    """
+    chosen = f"$[{int(first)} to {int(first + count - 1)}]" if group is None else f'$[*] ? (@.id == "{group}")'
+    found: list[dict[str, Any]] = Regression.objects.values_list(_path("groups", chosen), flat=True).get(pk=row.pk)
+    for each, (_, example) in zip(found, _read_examples(found, limit if with_payloads else 0), strict=True):
+        each["example"] = example
+    return found
+
+
+def _path(column: str, path: str) -> Func:
+    template = "jsonb_path_query_array(%(expressions)s, %(path)s)"
+    return Func(F(column), template=template, path=f"'{path}'", output_field=JSONField())
+
+
+def _length(column: str) -> Func:
+    return Func(F(column), function="jsonb_array_length", output_field=IntegerField())
+
+
 def _size(value: Any) -> int:
     """Return the size of a value's JSON in bytes, with a separator."""
     return len(json.dumps(value, ensure_ascii=False).encode()) + 1

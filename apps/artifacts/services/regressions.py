@@ -60,8 +60,7 @@ def request(
     """
     if sum(each is not None for each in (config_bundle, version, draft)) != 1:
         raise InvalidInput("Name exactly one of `config_bundle_id`, `version_id` and `draft_id`.")
-    if environment.effective_settings.replay_policy == ReplayPolicy.DISABLED:
-        raise Conflict("Replays are disabled in this environment.", code="replay.disabled")
+    check_request(environment)
     if draft is not None:
         compiled = compiled or compile_version(draft.plan)
         if compiled.errors:
@@ -108,6 +107,12 @@ def request(
             )
             raise Conflict(detail, code="regression.barred")
     return row
+
+
+def check_request(environment: Environment) -> None:
+    """Raise Conflict if the environment permits no replays, and therefore no regressions."""
+    if environment.effective_settings.replay_policy == ReplayPolicy.DISABLED:
+        raise Conflict("Replays are disabled in this environment.", code="replay.disabled")
 
 
 def running(environment: Environment, pipeline: str) -> Baselines:

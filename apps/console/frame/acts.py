@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 from uuid import UUID
@@ -27,6 +28,8 @@ from apps.tenancy.services import audit
 from apps.tenancy.services.sent_forms import FormResult
 from byteor_cloud.api import problems
 from byteor_cloud.api.commands import Command
+from byteor_cloud.api.compute_slot import compute_for, compute_slot
+from byteor_cloud.computing.compute import Compute, here
 from byteor_cloud.errors import DomainError
 
 NOTHING_CHANGED = "Nothing changed."
@@ -42,6 +45,10 @@ class ActContext:
     values: Mapping[str, Any] = field(default_factory=dict)  # the values of the act's own form
     held: frozenset[Permission] = frozenset()  # the person's permissions in the tenant of the first row
     base_url: str = ""  # this installation's URL, without a trailing slash
+    compute: Compute = here  # for services that compute
+    # For services that start a child process: entering the result waits until this process may compute.
+    slot: Callable[[], AbstractContextManager[None]] = nullcontext
+    prepared: Any = None  # the result of the act's ``prepare``
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +81,9 @@ class Act:
     # The act's own form, used instead of a comment. ``run`` receives its values, and returns the created or changed
     # row, a Secret, or False. The form shows the errors.
     form: type[ActForm] | None = None
+    # What an act with a form does before ``run``, for example a computation. It is called outside of the transaction in
+    # which ``run`` is called, and must change nothing. ``run`` receives its result as ``context.prepared``.
+    prepare: Callable[[Any, ActContext], object] | None = None
     # The table in which the act creates a row, if any. The page of that table then offers the act.
     creates: type[Model] | None = None
     on_page: bool = True  # whether the row's page offers the act; otherwise only the table in ``creates`` does
@@ -135,8 +145,8 @@ def permitted_by(check: Callable[[Any], object]) -> Callable[[Any], bool]:
     return applies
 
 
-def _form(act: Act, data: Any, row: Any, held: frozenset[Permission]) -> ActForm:
-    form = (act.form or CommentForm)(data, row=row, held=held)
+def _form(act: Act, data: Any, row: Any, held: frozenset[Permission], compute: Compute) -> ActForm:
+    form = (act.form or CommentForm)(data, row=row, held=held, compute=compute)
     if act.form is not None:
         return form
     if act.comment == "none":
@@ -166,19 +176,23 @@ def perform(
             organization_id = _organization_id(tenant_of(row))
             audit.count_denial(f"console.{act.name}", actor=actor, organization_id=organization_id)
             raise PermissionDenied
-    held = console_user.permissions(tenant_of(rows[0]))
-    form = _form(act, request.POST if "_confirm" in request.POST else None, rows[0], held)
+    held, compute = console_user.permissions(tenant_of(rows[0])), compute_for(request)
+    form = _form(act, request.POST if "_confirm" in request.POST else None, rows[0], held, compute)
     if request.method == "POST" and form.is_valid():
         user = request.user
         assert isinstance(user, User)  # noqa: S101  for mypy: only a User can sign in
         comment = form.cleaned_data.get("comment", "") if act.form is None else ""
         base_url = settings.CONFIG.public_base_url or request.build_absolute_uri("/").rstrip("/")
-        act_context = ActContext(actor, user, comment, form.values, held, base_url)
+        act_context = ActContext(
+            actor, user, comment, form.values, held, base_url, compute, partial(compute_slot, request)
+        )
         if act.form is None:
             _perform_on(request, act, rows, act_context, context["model_admin"])
             return HttpResponseRedirect(back)
         try:
             site = context["model_admin"].admin_site
+            if act.prepare is not None:
+                act_context = replace(act_context, prepared=act.prepare(rows[0], act_context))
             result = send_once(request, lambda: _result(site, act, rows[0], act.run(rows[0], act_context)))
         except (DomainError, IntegrityError) as error:
             form.show(problems.as_domain_error(error))

@@ -96,6 +96,7 @@ class ReadOnlyAdmin(ActingAdmin):
     # The menu entry that links to the table. The entry "Records" links to a page that lists tables and their ``holds``.
     section: ClassVar[str] = "Records"
     holds: ClassVar[str] = ""  # a description of the rows
+    hint: ClassVar[str] = ""  # how to create the first row; shown if the table is empty
     menu: ClassVar[str | None] = None  # the table's title, if the title is not the plural noun
     # The words for one row and for several, if they differ from the model's own names.
     noun: ClassVar[str] = ""

@@ -21,6 +21,7 @@ from apps.tenancy.permissions import Permission
 from apps.tenancy.services.sent_forms import LIFETIME, FormResult, run_once
 from byteor_cloud.api import problems
 from byteor_cloud.api.fields import StrictSerializer
+from byteor_cloud.computing.compute import Compute, here
 from byteor_cloud.errors import Conflict, DomainError, FieldError, InvalidInput
 from byteor_cloud.ids import uuid7
 
@@ -69,20 +70,25 @@ class ActForm(CheckedForm):
     rules: ClassVar[type[StrictSerializer] | None] = None
     conflicts: ClassVar[Mapping[str, str]] = {"name_taken": "name", "slug_taken": "slug"}
 
-    def __init__(self, data: Any, *, row: Any, held: frozenset[Permission]) -> None:
+    def __init__(self, data: Any, *, row: Any, held: frozenset[Permission], compute: Compute = here) -> None:
         super().__init__(data)
         self.values: dict[str, Any] = {}
+        self.compute = compute  # for services that ``offer`` calls
         self.offer(row, held)
 
     def offer(self, row: Any, held: frozenset[Permission]) -> None:
         """Set the fields, choices and initial values for this row and a person with the permissions ``held``."""
+
+    def body(self, cleaned: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the request body of the API that corresponds to the cleaned values."""
+        return {name: value for name, value in cleaned.items() if value not in ("", None)}
 
     def clean(self) -> dict[str, Any]:
         """Validate the values with the API's rules, and store the result in ``values``."""
         cleaned: dict[str, Any] = self.cleaned_data
         if self.errors:
             return cleaned
-        body = {name: value for name, value in cleaned.items() if value not in ("", None)}
+        body = self.body(cleaned)
         self.values = body
         if self.rules is not None:
             checked = self.rules(data=body)

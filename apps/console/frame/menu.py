@@ -22,7 +22,7 @@ GROUPS: Final[tuple[dict[str, str], ...]] = (
         "Deployments": "rocket_launch",
         "Approvals": "how_to_reg",
     },
-    {"Agents": "memory", "Artifacts": "package_2", "Replays": "replay"},
+    {"Agents": "memory", "Artifacts": "package_2", "Replays": "replay", "Fixtures": "rule"},
     {"People and keys": "group", "Audit": "history"},
     {"Jobs": "conveyor_belt"},
 )

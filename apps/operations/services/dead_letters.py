@@ -8,9 +8,9 @@ from django.db import transaction
 from django.db.models import Model
 from procrastinate.contrib.django.models import ProcrastinateJob
 
-from apps.artifacts.models import Artifact, Replay
+from apps.artifacts.models import Artifact, Bisect, Replay
 from apps.fleet.models import Agent
-from apps.releases.models import Approval, Deployment
+from apps.releases.models import Approval, Deployment, Regression
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Tenant, Webhook
 from apps.tenancy.permissions import Permission as P
@@ -35,6 +35,8 @@ SUBJECTS: dict[str, JobSubject] = {
     "approval_id": JobSubject(Approval),
     "artifact_id": JobSubject(Artifact),
     "replay_id": JobSubject(Replay),
+    "bisect_id": JobSubject(Bisect),
+    "regression_id": JobSubject(Regression),
     "webhook_id": JobSubject(Webhook, "organization", P.MANAGE_ORG_MEMBERSHIPS),
 }
 

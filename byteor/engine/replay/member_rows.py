@@ -149,10 +149,11 @@ def compare_examples(before: Mapping[str, Any] | None, after: Mapping[str, Any] 
     sides = [before, after]
     if any(each is not None and each["truncated"] for each in sides):
         return None
-    return compare_payloads(*(None if each is None else _payload(each) for each in sides))
+    return compare_payloads(*(None if each is None else payload_bytes(each) for each in sides))
 
 
-def _payload(shown: Mapping[str, Any]) -> bytes:
+def payload_bytes(shown: Mapping[str, Any]) -> bytes:
+    """Return the bytes of a payload in the form of ``show_payload``: of its JSON value, or those that are stored."""
     if shown["payload_base64"] is None:
         return json.dumps(shown["json"]).encode()
     return b64decode(shown["payload_base64"])

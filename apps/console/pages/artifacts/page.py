@@ -57,7 +57,7 @@ def artifact_headline(row: Artifact, *, may_read: bool) -> str:
     if row.deployment is not None:
         ran = format_html("{} in {}", ran, row_link(row.deployment, "this deployment"))
     agent, when = row_link(row.agent), relative_time(row.captured_at)
-    stopped = _stop(row) if may_read else None
+    stopped = find_stop(row) if may_read else None
     if stopped is not None:
         return format_html(
             "Stage <code>{}</code> stopped at record {} on {}, {}.", stopped["stage"], f"{stopped['sequence']:,}",
@@ -68,7 +68,7 @@ def artifact_headline(row: Artifact, *, may_read: bool) -> str:
     return format_html("{} on {}, {}, {}.", why, agent, ran, when)
 
 
-def _stop(row: Artifact) -> dict[str, Any] | None:
+def find_stop(row: Artifact) -> dict[str, Any] | None:
     """Return the stage that stopped the pipeline, and at which record; None if no stage did or this cannot be read."""
     try:
         with captures.open_file(row, "outcome.json") as source:
@@ -141,6 +141,11 @@ def _lane(path: str) -> str:
     return lane if path == f"journal/{lane}.bin" else ""
 
 
+def find_lanes(row: Artifact) -> list[str]:
+    """Return the lanes of the capture's journals. Raises the errors of ``captures.list_files``."""
+    return [lane for each in captures.list_files(row) if (lane := _lane(each["path"]))]
+
+
 def _download(row: Artifact, path: str) -> str:
     url = page_url(Artifact, "content", row.pk, query={"path": path})
     return format_html('<a class="text-link" href="{}" aria-label="Download {}">Download</a>', url, path)
@@ -149,7 +154,7 @@ def _download(row: Artifact, path: str) -> str:
 def journal_panel(request: HttpRequest, row: Artifact) -> dict[str, Any] | None:
     """Return a page of the journal that the query names, or of the first; None without journals."""
     try:
-        lanes = [lane for each in captures.list_files(row) if (lane := _lane(each["path"]))]
+        lanes = find_lanes(row)
     except DomainError:
         return None  # the files panel shows the error
     lane = request.GET.get("lane", "") or next(iter(lanes), "")

@@ -32,6 +32,7 @@ from apps.console.pages.artifacts.page import (
 )
 from apps.console.pages.artifacts.running import RunningAdmin, may_read_records
 from apps.console.pages.bisects.acts import BISECT
+from apps.console.pages.fixtures.acts import KEEP
 from byteor.engine.machines import ArtifactStatus
 from byteor_cloud.api import problems
 from byteor_cloud.errors import DomainError, Unavailable
@@ -70,7 +71,7 @@ class ArtifactAdmin(RunningAdmin):
     sortable_by = ()
     list_filter = ("kind", "status", ("environment", VisibleRowsFilter))
     search_fields = ("content_hash", "spec_hash", "agent__name", "=content_hash", "=id")
-    acts = (REPLAY, EXECUTE, BISECT)
+    acts = (REPLAY, EXECUTE, BISECT, KEEP)
     live_template, still_template = "console/artifact.html", "console/journal.html"
 
     def get_urls(self) -> list[Any]:

@@ -39,6 +39,7 @@ from apps.console.pages.bundles.new_bundle import NewConfigBundle, start_from
 from apps.console.pages.deployments.changes import Changes, compare, find_current
 from apps.console.pages.deployments.deploying import FIRST, Deploy, Outlook, preview
 from apps.console.pages.deployments.phrases import describe_warnings
+from apps.console.pages.regressions.acts import TEST_BUNDLE, tests_panel
 from apps.pipelines.models import Version
 from apps.releases.api import commands
 from apps.releases.api.serializers.bundles import ConfigBundleSerializer
@@ -80,6 +81,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
             comment="required",
             applies=lambda row: row.known_bad,
         ),
+        TEST_BUNDLE,
     )
 
     def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
@@ -133,7 +135,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
                 ("Known bad", self.bad(row)),
                 ("Created", with_note(relative_time(row.created_at), row.created_by)),
             ],
-            "panels": [panel],
+            "panels": [panel, tests_panel(row)],
         }
 
     def new_view(self, request: HttpRequest, version_id: UUID) -> HttpResponse:

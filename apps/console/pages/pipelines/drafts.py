@@ -27,6 +27,7 @@ from apps.console.frame.forms import new_form_id, send_once
 from apps.console.frame.scope import granted_condition, scope_of, with_scope
 from apps.console.frame.site import listed_rows
 from apps.console.pages.pipelines import editor
+from apps.console.pages.regressions.acts import TEST_DRAFT, tests_panel
 from apps.pipelines.models import Draft, Version
 from apps.pipelines.services import drafts
 from apps.releases.models import ConfigBundle
@@ -74,6 +75,7 @@ class DraftAdmin(ReadOnlyAdmin):
     list_display = ("name", "compiles", "environment", "revision", "spec_hash", "updated_by", "updated_at")
     list_filter = (("environment", VisibleRowsFilter),)
     search_fields = ("name", "spec_hash", "created_by", "=id")
+    acts = (TEST_DRAFT,)
 
     @admin.display(description="Plan")
     def compiles(self, row: Draft) -> str:
@@ -100,7 +102,8 @@ class DraftAdmin(ReadOnlyAdmin):
                     "columns": ["", "Code", "Pointer", "Message"],
                     "rows": rows,
                     "empty": "The plan compiles without diagnostics.",
-                }
+                },
+                tests_panel(row),
             ],
         }
 

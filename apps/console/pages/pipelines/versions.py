@@ -18,6 +18,7 @@ from apps.console.frame.columns import page_url
 from apps.console.frame.console_user import may_operate
 from apps.console.frame.site import listed_rows
 from apps.console.pages.pipelines.editor import MAX_CHOICES, find_version
+from apps.console.pages.regressions.acts import TEST_VERSION, tests_panel
 from apps.pipelines.models import Version
 from apps.pipelines.services import versions
 from apps.releases.models import ConfigBundle
@@ -36,6 +37,7 @@ class VersionAdmin(ReadOnlyAdmin):
     list_display = ("name", "number", "environment", "spec_hash", "compiler_version", "created_by", "created_at")
     list_filter = (("environment", VisibleRowsFilter),)
     search_fields = ("name", "spec_hash", "created_by", "=id")
+    acts = (TEST_VERSION,)
     change_form_outer_before_template = "console/version.html"
 
     def summary(self, request: HttpRequest, row: Version) -> dict[str, Any]:
@@ -48,7 +50,7 @@ class VersionAdmin(ReadOnlyAdmin):
                 ("Promoted by", row.created_by),
             ],
             "siblings": _siblings(row),
-            "panels": [self._config_bundles(request, row)],
+            "panels": [self._config_bundles(request, row), tests_panel(row)],
         }
 
     def _config_bundles(self, request: HttpRequest, row: Version) -> dict[str, Any]:

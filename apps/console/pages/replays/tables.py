@@ -18,6 +18,7 @@ from apps.console.frame.forms import ActForm
 from apps.console.pages.artifacts import parts
 from apps.console.pages.artifacts.running import RunningAdmin, may_read_records
 from apps.console.pages.bisects.acts import BISECT_ARTIFACT
+from apps.console.pages.fixtures.acts import KEEP_REPLAYED
 from apps.console.pages.replays import differences, page
 from apps.releases.models import ConfigBundle
 from apps.tenancy.permissions import Permission as P
@@ -115,7 +116,7 @@ class ReplayAdmin(RunningAdmin):
     sortable_by = ()
     list_filter = ("status", "mode", ("environment", VisibleRowsFilter))
     search_fields = ("requested_by", "error", "version__name", "=id")
-    acts = (AGAIN, OTHER_VERSION, BISECT_ARTIFACT, CANCEL)
+    acts = (AGAIN, OTHER_VERSION, BISECT_ARTIFACT, KEEP_REPLAYED, CANCEL)
     guarded = {"result": P.OPERATE_ENVIRONMENT}  # a divergence shows bytes of captured records
     live_template = "console/replay.html"
 

@@ -1,0 +1,309 @@
+"""The page of a regression: its result in words, what was compared, and the groups of differences."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from django.http import HttpRequest
+from django.utils.html import format_html, format_html_join
+from django.utils.text import capfirst
+
+from apps.artifacts.models import Fixture
+from apps.artifacts.services.regression_details import Overview, read_groups
+from apps.console.frame import relative_time, row_link, short_id, state_pill, with_note
+from apps.console.frame.columns import TONES, page_url, text_link
+from apps.console.pages.artifacts.parts import hex_dump, marked
+from apps.console.pages.artifacts.wording import Runs, byte_count, first_difference, hex_rows
+from apps.console.pages.deployments.phrases import agent_count
+from apps.console.pages.regressions.results import PENDING, Counts, ResultsPage, link_baseline, page_of, reason
+from apps.releases.models import Regression
+from byteor.engine.machines import RegressionStatus
+from byteor.engine.regression import group_pieces
+from byteor.engine.replay import FixtureOutcome
+from byteor.engine.replay.member_rows import compare_examples, payload_bytes
+from byteor_cloud.concurrency.event_loop import pause
+
+GROUPS = 50  # groups per page
+_PAYLOADS = 1024 * 1024  # bytes of JSON of all examples on a page
+_GROUP = re.compile("[0-9a-f]{64}")
+_BEFORE, _AFTER = 160, 320  # bytes that are shown before and after the first difference of two texts
+_NAME = 60  # characters of a fixture's name
+_POINTERS = 5  # members that are named in the title of a group; the others are listed below it
+
+
+def candidate(row: Regression) -> str:
+    """Return the name of what a regression tests. The query must select the candidate, and a bundle's version."""
+    if row.config_bundle is not None:
+        return f"{row.config_bundle.version}, {row.config_bundle}"
+    if row.version is not None:
+        return str(row.version)
+    return f"draft {row.draft}" if row.draft is not None else f"a deleted draft of {row.pipeline}"
+
+
+def chosen_group(request: HttpRequest) -> str | None:
+    """Return the id of the group to which the page is limited; None without a valid id."""
+    text = request.GET.get("group", "")
+    return text if _GROUP.fullmatch(text) else None
+
+
+# -- the result in words ----------------------------------------------------------------------------------------
+
+
+def headline(row: Regression, counted: Counts, groups: int) -> str:
+    """Return the result of a regression in a sentence, or its progress. ``groups`` is the number of groups."""
+    match row.status:
+        case RegressionStatus.QUEUED:
+            return "Waiting for a worker."
+        case RegressionStatus.RUNNING:
+            return f"{row.progress_done:,} of {_count(row.progress_total, 'verdict')}."
+    if row.error:
+        return f"{row.error[:1].upper()}{row.error[1:]}".rstrip(".") + "."
+    if row.vacuous:
+        return f"Nothing was tested: {_why_vacuous(row)}."
+    failed, unstable = (counted.fixtures.get(word, 0) for word in (FixtureOutcome.FAILED, FixtureOutcome.UNSTABLE))
+    parts = [f"{_count(failed, 'fixture')} failed"] if failed else []
+    parts += [f"{_count(unstable, 'fixture')} {'is' if unstable == 1 else 'are'} unstable"] if unstable else []
+    if different := counted.fixtures.get(FixtureOutcome.DIFFERENT):
+        what = f"{_count(groups, 'group')} of differences" if groups else "Differences"
+        parts.append(f"{what} on {different:,} of {_count(row.fixtures, 'fixture')}")
+    if not parts:
+        tested = counted.fixtures.get(FixtureOutcome.EQUAL, 0)
+        parts.append(f"No differences on {_count(tested, 'fixture')}")
+    if left := counted.results.get(FixtureOutcome.NOT_TESTED):
+        parts.append(f"{_count(left, 'comparison')} {'was' if left == 1 else 'were'} not tested")
+    return f"{'. '.join(parts)}."
+
+
+def _why_vacuous(row: Regression) -> str:
+    if not row.fixtures:
+        return f"the pipeline {row.pipeline} has no fixtures"
+    if not row.progress_total:
+        return "no agent runs a configuration to compare with, and no fixture has a golden result"
+    return "the fixtures or the baselines were deleted, or the baselines cannot run"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def progress_bar(row: Regression) -> dict[str, Any] | None:
+    """Return the progress bar of a running regression; None in any other state."""
+    if row.status != RegressionStatus.RUNNING or not row.progress_total:
+        return None
+    done, left = row.progress_done, row.progress_total - row.progress_done
+    key = [("good", f"{done:,}", "known"), ("plain", f"{left:,}", "left")]
+    text = f"{done:,} of {_count(row.progress_total, 'verdict')}"
+    return {"title": "Verdicts", "text": text, "parts": [("good", done), ("plain", left)], "key": key}
+
+
+# -- what was compared ------------------------------------------------------------------------------------------
+
+
+def facts(row: Regression) -> list[tuple[str, object]]:
+    """Return the regression's inputs and costs as labels and values."""
+    tested = row.config_bundle or row.version or row.draft
+    found: list[tuple[str, object]] = [
+        ("Candidate", candidate(row) if tested is None else row_link(tested, candidate(row))),
+        ("Config hash", row.config_hash and short_id(row.config_hash)),
+        ("Fixtures", row.started_at and f"{row.fixtures:,}"),
+        ("Verdicts", _verdicts(row)),
+        ("Work", _work(row)),
+        ("Requested by", row.requested_by),
+        ("Started", row.started_at and relative_time(row.started_at)),
+        ("Finished", row.finished_at and relative_time(row.finished_at)),
+    ]
+    return [(label, value) for label, value in found if value]
+
+
+def _verdicts(row: Regression) -> str:
+    if not row.reused and not row.computed:
+        return ""
+    return f"{row.reused:,} found again, {row.computed:,} computed"
+
+
+def _work(row: Regression) -> str:
+    """Return the work of both sides, and the difference; "" without a baseline."""
+    if not row.work_baseline:
+        return ""
+    change = row.work_candidate / row.work_baseline - 1
+    return f"candidate {row.work_candidate:,} units, baselines {row.work_baseline:,} units ({change:+.0%})"
+
+
+def compared_panel(row: Regression, links: Mapping[str, str], overview: Overview) -> dict[str, Any]:
+    """Return the panel of the baselines, and of the configurations that were not tested."""
+    rows: list[tuple[Any, ...]] = [
+        (
+            link_baseline(links, each["config_hash"]),
+            short_id(each["config_hash"]),
+            agent_count(each["agents"]),
+            f"{each['share']:.1%}",
+            "yes",
+        )
+        for each in row.baselines
+    ]
+    rows += [(short_id(each["config_hash"]), "", agent_count(each["agents"]), "", "no") for each in overview.untested]
+    rest = overview.untested_count - len(overview.untested)
+    return {
+        "id": "compared",
+        "title": "Compared with",
+        "lead": f"{_count(rest, 'further configuration')} {'was' if rest == 1 else 'were'} not tested." if rest else "",
+        "columns": ("Baseline", "Config hash", "Agents", "Share", "Tested"),
+        "rows": rows,
+        "empty": "No agent runs a known configuration of this pipeline. Only fixtures with a golden result are tested.",
+    }
+
+
+# -- groups -----------------------------------------------------------------------------------------------------
+
+
+def groups_panel(
+    request: HttpRequest, row: Regression, total: int, links: Mapping[str, str], *, may_read: bool
+) -> dict[str, Any]:
+    """Return a page of the groups of differences. ``may_read``: whether the person may see captured records."""
+    only = chosen_group(request)
+    number, first = page_of(request.GET.get("groups", ""), total, GROUPS)
+    found = read_groups(row, first=first, count=GROUPS, with_payloads=may_read, group=only, limit=_PAYLOADS)
+    ids = {fixture["id"] for each in found for fixture in each["fixtures"]}
+    live = {str(pk) for pk in Fixture.objects.filter(pk__in=ids).values_list("pk", flat=True)} if ids else set()
+    shown = []
+    for each in found:
+        pause()  # let other requests run, since a page may have 50 large examples
+        shown.append(_group(row, each, live, links, may_read=may_read))
+    return {
+        "groups": shown,
+        "only": only,
+        "may_read": may_read,
+        "total": f"{total:,}",
+        "first": f"{first + 1:,}",
+        "last": f"{first + len(found):,}",
+        "previous": number - 1 if number > 1 and not only else None,
+        "next": number + 1 if first + GROUPS < total and not only else None,
+        "more": f"{_count(row.more, 'further difference')} {'is' if row.more == 1 else 'are'} in no group."
+        if row.more
+        else "",
+    }
+
+
+def _group(
+    row: Regression, group: Mapping[str, Any], live: Collection[str], links: Mapping[str, str], *, may_read: bool
+) -> dict[str, Any]:
+    example = group["example"]
+    facts = [
+        ("Fixtures", _fixtures(row, group, live)),
+        ("Baselines", _baselines(group, links)),
+        ("Stage", example and example["stage"]),
+        ("Example", example and format_html("record {} of {}", f"{example['sequence']:,}", example["ingress"])),
+    ]
+    pieces = group_pieces(group)
+    return {
+        "id": group["id"],
+        "title": format_html_join(
+            "", "{}", ((format_html("<code>{}</code>", text) if is_name else text,) for text, is_name in _cap(pieces))
+        ),
+        "count": _count(group["count"], "difference"),
+        "facts": [(label, value) for label, value in facts if value],
+        "pointers": group["pointers"] if len(group["pointers"]) > _POINTERS else [],
+        **_example(row, group, may_read=may_read),
+    }
+
+
+def _cap(pieces: list[tuple[str, bool]]) -> list[tuple[str, bool]]:
+    (first, is_name), *rest = pieces
+    return [(capfirst(first), is_name), *rest]
+
+
+def _fixtures(row: Regression, group: Mapping[str, Any], live: Collection[str]) -> str:
+    """Return links to the first fixtures that show a group, and to all of them if there are more."""
+    named = [
+        text_link(page_url(Fixture, "change", each["id"]), name) if each["id"] in live else name
+        for each in group["fixtures"]
+        for name in [_short(each["name"])]
+    ]
+    if (rest := group["fixture_count"] - len(named)) > 0:
+        url = page_url(Regression, "change", row.pk, query={"group": group["id"]}, fragment="results")
+        named.append(text_link(url, f"{rest:,} more"))
+    return format_html_join(", ", "{}", ((each,) for each in named))
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _NAME else f"{name[: _NAME - 1]}…"
+
+
+def _baselines(group: Mapping[str, Any], links: Mapping[str, str]) -> str:
+    """Return the baselines of a group, with the number of differences if there are several."""
+    found = group["baselines"]
+    counts = [f": {each['count']:,}" if len(found) > 1 else "" for each in found]
+    named = (link_baseline(links, each["config_hash"]) for each in found)
+    return format_html_join(", ", "{}{}", zip(named, counts, strict=True))
+
+
+def _example(row: Regression, group: Mapping[str, Any], *, may_read: bool) -> dict[str, Any]:
+    """Return the members that differ in the example of a group, or its payloads, or a note why there are none."""
+    example = group["example"]
+    if example is None:
+        return {"note": "The example was deleted together with its artifact."}
+    if not may_read:
+        return {}
+    before, after = example["before"], example["after"]
+    if before is None and after is None:
+        url = page_url(Regression, "change", row.pk, query={"group": group["id"]}, fragment="groups")
+        link = text_link(url, "Show this group only")
+        return {"note": format_html("The records of this page are too large to show all. {}", link)}
+    if (members := compare_examples(before, after)) is not None:
+        return {"members": members}
+    return {"sides": [_side("Baseline", before, after), _side("Candidate", after, before)]}
+
+
+def _side(title: str, shown: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a payload around the first difference: as text, or as hex unless both payloads are text."""
+    if shown is None:
+        return {"title": title}
+    payload, opposite = payload_bytes(shown), None if other is None else payload_bytes(other)
+    note = f"only the first {byte_count(len(payload))} are stored" if shown["truncated"] else byte_count(len(payload))
+    is_text = _is_text(payload) and (opposite is None or _is_text(opposite))
+    dump = marked(_excerpt(payload, opposite or b"")) if is_text else hex_dump(hex_rows(payload, opposite))
+    return {"title": title, "note": note, "dump": dump, "form": "text" if is_text else "hex"}
+
+
+def _is_text(payload: bytes) -> bool:
+    text = payload.decode("utf-8", "replace").rstrip("\N{REPLACEMENT CHARACTER}")  # the last character may be cut
+    return text.isprintable() and "\N{REPLACEMENT CHARACTER}" not in text
+
+
+def _excerpt(payload: bytes, other: bytes) -> Runs:
+    """Return the text around the first difference, with what follows the difference marked."""
+    at = first_difference(payload, other)
+    start, end = max(0, at - _BEFORE), at + _AFTER
+    before, after = (part.decode("utf-8", "replace") for part in (payload[start:at], payload[at:end]))
+    runs = [(f"{'…' if start else ''}{before}", False), (after, True), ("…" if end < len(payload) else "", False)]
+    return [each for each in runs if each[0]]
+
+
+# -- results ----------------------------------------------------------------------------------------------------
+
+
+def results_table(page: ResultsPage, links: Mapping[str, str]) -> dict[str, Any]:
+    """Return the data of the table of outcomes, of its filter and of its page links."""
+    rows = [
+        (
+            text_link(page_url(Fixture, "change", each.fixture_id), _short(each.fixture_name))
+            if each.fixture_id in page.fixtures
+            else with_note(_short(each.fixture_name), "deleted"),
+            link_baseline(links, each.baseline),
+            state_pill(each.outcome or PENDING),
+            f"{each.groups:,}" if each.groups else "-",
+            reason(each) or "-",
+        )
+        for each in page.rows
+    ]
+    kinds = [
+        {"word": word, "count": f"{count:,}", "label": word.replace("_", " "), "tone": TONES.get(word, "plain")}
+        for word, count in page.kinds
+    ]
+    return {
+        "rows": rows, "kinds": kinds, "outcome": page.outcome, "total": f"{page.total:,}", "first": f"{page.first:,}",
+        "columns": ("Fixture", "Compared with", "Outcome", "Groups", "Why"), "last": f"{page.last:,}",
+        "previous": page.previous, "next": page.next,
+    }  # fmt: skip

@@ -1,0 +1,136 @@
+"""The outcomes of the fixtures in a regression: how many there are of each kind, and a table with pages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from django.db.models import Case, Count, F, Func, IntegerField, QuerySet, Value, When
+
+from apps.artifacts.models import Fixture, RegressionResult
+from apps.console.frame import short_id, with_note
+from apps.console.frame.columns import page_url, text_link
+from apps.releases.models import ConfigBundle, Regression
+from byteor.engine.replay import FixtureOutcome as Outcome
+from byteor_cloud.database.large_columns import without_large
+
+PAGE = 25  # results per page
+# Results that need attention come first, then those without a verdict, and equal ones last.
+_ORDER = (Outcome.FAILED, Outcome.UNSTABLE, Outcome.DIFFERENT, Outcome.NOT_TESTED)
+RANK = Case(
+    *(When(outcome=word, then=Value(rank)) for rank, word in enumerate(_ORDER)),
+    When(outcome=Outcome.EQUAL, then=Value(len(_ORDER) + 1)),
+    default=Value(len(_ORDER)),
+)
+PENDING = "pending"  # the word for a result without a verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The number of results with each outcome, and of the fixtures that have at least one result with it."""
+
+    results: Mapping[str, int]
+    fixtures: Mapping[str, int]
+
+
+def count_results(row: Regression) -> Counts:
+    """Count the results of a regression with one query."""
+    rows = RegressionResult.objects.filter(regression=row).values("outcome").order_by()
+    found = rows.annotate(results=Count("pk"), fixtures=Count("fixture_id", distinct=True))
+    by_outcome = {each["outcome"] or PENDING: each for each in found}
+    return Counts(
+        {word: each["results"] for word, each in by_outcome.items()},
+        {word: each["fixtures"] for word, each in by_outcome.items()},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ResultsPage:
+    """A page of a regression's results, with the filters that selected them."""
+
+    rows: list[Any]
+    total: int
+    first: int
+    page: int
+    outcome: str
+    kinds: list[tuple[str, int]]
+    fixtures: frozenset[UUID]  # ids of the fixtures on the page that still exist
+
+    @property
+    def last(self) -> int:
+        """The number of the last row, counted over all pages."""
+        return self.first + len(self.rows) - 1
+
+    @property
+    def previous(self) -> int | None:
+        """The number of the previous page; None on the first."""
+        return self.page - 1 if self.page > 1 else None
+
+    @property
+    def next(self) -> int | None:
+        """The number of the next page; None on the last."""
+        return self.page + 1 if self.last < self.total else None
+
+
+def find_page(row: Regression, counted: Counts, query: Mapping[str, str], group: str | None) -> ResultsPage:
+    """Return a page of results. ``query`` may have ``outcome`` and ``page``; ``group`` is the id of a group or None."""
+    kinds = [
+        (str(word), counted.results[word]) for word in (*_ORDER, PENDING, Outcome.EQUAL) if counted.results.get(word)
+    ]
+    outcome = query.get("outcome", "")
+    if outcome not in dict(kinds):
+        outcome = ""
+    rows: QuerySet[Any] = RegressionResult.objects.filter(regression=row)
+    if outcome:
+        rows = rows.filter(outcome=None if outcome == PENDING else outcome)
+    if group is not None:
+        rows = rows.filter(verdict__groups__contains=[{"id": group}])
+        total = rows.count()
+    else:
+        total = counted.results.get(outcome, 0) if outcome else sum(counted.results.values())
+    page, start = page_of(query.get("page", ""), total, PAGE)
+    # Select the page's keys first, so that only their verdicts are read.
+    keys = rows.order_by(RANK, "pk").values("pk")[start : start + PAGE]
+    shown = RegressionResult.objects.filter(pk__in=keys).select_related("verdict").defer("verdict__groups")
+    length = Func(F("verdict__groups"), function="jsonb_array_length", output_field=IntegerField())
+    found = list(shown.annotate(groups=length).order_by(RANK, "pk")) if total else []
+    live = Fixture.objects.filter(pk__in={each.fixture_id for each in found}).values_list("pk", flat=True)
+    return ResultsPage(
+        found, total, start + 1 if found else 0, page, outcome, kinds, frozenset(live) if found else frozenset()
+    )
+
+
+def page_of(text: str, total: int, size: int) -> tuple[int, int]:
+    """Return the number of the page that a query parameter names, and the position of its first row."""
+    pages = max(1, -(-total // size))
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 1
+    page = min(max(1, number), pages)
+    return page, (page - 1) * size
+
+
+def reason(result: Any) -> str:
+    """Return why a fixture has its outcome; "" if the outcome says it. ``verdict`` must be selected."""
+    verdict = result.verdict
+    if result.outcome == Outcome.UNSTABLE and verdict is not None and verdict.stage:
+        return f"Stage {verdict.stage} gave different results for the same records."
+    text = result.error or (verdict.error if verdict is not None else None) or ""
+    return text[:1].upper() + text[1:]
+
+
+def baseline_links(regressions: Iterable[Regression]) -> dict[str, str]:
+    """Return a link to the config bundle of each baseline by config hash, with one query. Deleted ones are missing."""
+    ids = {each["config_bundle_id"] for row in regressions for each in row.baselines}
+    bundles = without_large(ConfigBundle.objects.select_related("version").filter(pk__in=ids)) if ids else ()
+    return {
+        each.config_hash: text_link(page_url(ConfigBundle, "change", each.pk), f"{each.version}, {each}")
+        for each in bundles
+    }
+
+
+def link_baseline(links: Mapping[str, str], config_hash: str | None) -> str:
+    """Return a link to a baseline. None stands for a golden result."""
+    if config_hash is None:
+        return "the golden result"
+    return links.get(config_hash) or with_note(short_id(config_hash), "deleted")
