@@ -32,8 +32,8 @@ def verdict_key(
 ) -> str:
     """Return the key under which a verdict is stored. It covers everything that the verdict depends on.
 
-    ``candidate`` and ``baseline`` are config hashes. ``golden`` is the expected result and the config hash that gave it;
-    None if the result of the baseline is expected.
+    ``candidate`` and ``baseline`` are config hashes. ``golden`` is the expected result and the hash of the
+    configuration that gave it; None if the result of the baseline is expected.
     """
     fixture = {
         "content_hash": content_hash,
@@ -149,8 +149,8 @@ def summarize(
 ) -> str:
     """Return a regression's result as Markdown that fits into a comment on a pull request.
 
-    Names are shown as code, so that they cannot contain Markdown, HTML or mentions. ``reasons`` say why fixtures failed, are
-    unstable or were not tested, each with its number of verdicts. ``work`` is the candidate's and the
+    Names are shown as code, so that they cannot contain Markdown, HTML or mentions. ``reasons`` say why fixtures
+    failed, are unstable or were not tested, each with its number of verdicts. ``work`` is the candidate's and the
     baselines' on the same records; without a baseline, it is not shown.
     """
     total = sum(outcomes.values())

@@ -335,6 +335,25 @@ def test_golden_result_is_expected_without_a_baseline(world: World) -> None:
     )  # fmt: skip
 
 
+def test_equal_golden_results_of_other_configurations_have_verdicts_of_their_own(world: World) -> None:
+    now = bundle(world, "now")
+    artifact = capture(world, now)
+    same = bundle(world, "same", redact={"rules": [*REDACT["rules"], "no card:drop"]})
+    for made in (now, same):
+        replay = replays.request(
+            artifact, environment=world.dev, version=made.version, config_bundle=made, actor=world.operator.actor
+        )
+        run_jobs()
+        replay.refresh_from_db()
+        kept(world, artifact, made.name, golden=replay)
+
+    shown = run_regression(world, bundle(world, "next", redact=LONGER))
+
+    # The groups of a difference depend on the configuration, and the results of both are the same.
+    assert shown["verdicts"] == {"reused": 0, "computed": 2}
+    assert [each["outcome"] for each in shown["results"]] == ["different"] * 2
+
+
 def test_queued_regression_is_canceled(world: World) -> None:
     now = bundle(world, "now")
     url = world.path(rest=f"/regressions/{requested(world, now, now).pk}")

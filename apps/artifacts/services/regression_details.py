@@ -60,9 +60,10 @@ def read_details(
 ) -> Details:
     """Return the results and the groups of a regression, in three queries.
 
-    With ``group``, returns only this group and the results that show it. With ``after``,
-    which is the number of results to skip, returns no groups, so that all results can be read in parts. If the JSON would have more than ``limit`` bytes, first the payloads of the later examples are left out, then the
-    last results, and then the last groups. Without ``with_payloads``, no example has payloads.
+    With ``group``, returns only this group and the results that show it. With ``after``, which is the number of results
+    to skip, returns no groups, so that all results can be read in parts. If the JSON would have more than ``limit``
+    bytes, first the payloads of the later examples are left out, then the last results, and then the last groups.
+    Without ``with_payloads``, no example has payloads.
     """
     wanted = [each for each in row.groups if after is None and (group is None or each["id"] == group)]
     found = _prefix(wanted, limit)
@@ -103,7 +104,7 @@ def read_groups(
     """
     chosen = f"$[{int(first)} to {int(first + count - 1)}]" if group is None else f'$[*] ? (@.id == "{group}")'
     found: list[dict[str, Any]] = Regression.objects.values_list(_path("groups", chosen), flat=True).get(pk=row.pk)
-    for each, (_, example) in zip(found, _read_examples(found, limit if with_payloads else 0), strict=True):
+    for each, (_, example) in zip(found, _read_examples(row, found, limit if with_payloads else 0), strict=True):
         each["example"] = example
     return found
 
