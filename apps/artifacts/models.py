@@ -272,6 +272,7 @@ class Verdict(Row):
     work_baseline = models.BigIntegerField(default=0)
     error = models.TextField(null=True)
     stage = models.CharField(max_length=63, null=True)
+    example_bytes = models.PositiveIntegerField(default=0)  # the size of the verdict's examples
     used_at = models.DateTimeField(default=timezone.now)  # when a regression last used the verdict
     bounded_columns = frozenset({"error"})
 
@@ -280,7 +281,16 @@ class Verdict(Row):
             models.UniqueConstraint(fields=["organization", "key"], name="artifacts_verdict_unique"),
             one_of_constraint("outcome", FixtureOutcome, "artifacts_verdict_outcome"),
         ]
-        indexes = [models.Index(fields=["used_at"], name="artifacts_verdict_used")]
+        indexes = [
+            models.Index(fields=["used_at"], name="artifacts_verdict_used"),
+            # For the examples of an organization: their total size, and those that were unused for longest.
+            models.Index(
+                fields=["organization", "used_at"],
+                include=["example_bytes"],
+                condition=models.Q(example_bytes__gt=0),
+                name="artifacts_verdict_examples",
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.outcome} {self.key}"

@@ -14,7 +14,8 @@ MAX_GROUPS = 1_000
 MAX_NAMED = 5  # fixtures that are named for each group
 _SUMMARY_ROWS = 20  # groups, and baselines, that the summary lists
 _SUMMARY_POINTERS = 5  # members that the summary lists for each group
-_SUMMARY_NAME, _SUMMARY_ERROR = 80, 1_000  # characters of a name and of an error in the summary
+# Characters of a name, of a reason of a verdict and of an error in the summary.
+_SUMMARY_NAME, _SUMMARY_REASON, _SUMMARY_ERROR = 80, 300, 1_000
 # Line breaks, other control characters, and characters that change the direction of the text or are not visible.
 _UNSAFE = re.compile("[\0-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 
@@ -31,8 +32,8 @@ def verdict_key(
 ) -> str:
     """Return the key under which a verdict is stored. It covers everything that the verdict depends on.
 
-    ``candidate`` and ``baseline`` are config hashes. ``golden`` is the expected result. Either ``golden`` or
-    ``baseline`` is None.
+    ``candidate`` and ``baseline`` are config hashes. ``golden`` is the expected result and the hash of the
+    configuration that gave it; None if the result of the baseline is expected.
     """
     fixture = {
         "content_hash": content_hash,
@@ -138,6 +139,7 @@ def summarize(
     candidate: str,
     status: str,
     outcomes: Mapping[FixtureOutcome, int],
+    reasons: Mapping[str, int],
     baselines: Sequence[Mapping[str, Any]],
     not_tested: Sequence[Mapping[str, Any]],
     groups: Sequence[Mapping[str, Any]],
@@ -147,8 +149,9 @@ def summarize(
 ) -> str:
     """Return a regression's result as Markdown that fits into a comment on a pull request.
 
-    Names are shown as code, so that Markdown, HTML and mentions in them have no effect. ``work`` is the work of the
-    candidate and of the baselines on the same records. It is not shown if the work of the baselines is 0.
+    Names are shown as code, so that they cannot contain Markdown, HTML or mentions. ``reasons`` say why fixtures
+    failed, are unstable or were not tested, each with its number of verdicts. ``work`` is the candidate's and the
+    baselines' on the same records; without a baseline, it is not shown.
     """
     total = sum(outcomes.values())
     is_tested = total > outcomes.get(FixtureOutcome.NOT_TESTED, 0)
@@ -160,7 +163,10 @@ def summarize(
             f"{outcomes[each]:,} {each.replace('_', ' ')}" for each in FixtureOutcome if outcomes.get(each)
         )
         parts.append(f"{_count(total, 'verdict')}: {counted}.")
-    elif not error:
+    if reasons:
+        rows = [f"| {_code(each, _SUMMARY_REASON)} | {count:,} |" for each, count in reasons.items()]
+        parts.append(_table("| reason | verdicts |\n| --- | ---: |", rows, "reasons"))
+    if not total and not error:
         parts.append("The pipeline has no fixtures, or no agent runs a configuration to compare with.")
     if baselines:
         rows = [f"| {_code(each['config_hash'])} | {each['agents']:,} | {each['share']:.1%} |" for each in baselines]

@@ -34,8 +34,10 @@ from byteor.engine.replay import (
 )
 from byteor.engine.replay.inputs import choose_lanes
 from byteor.engine.replay.side_run import tracing_runner
+from byteor.engine.replay.verdicts import MAX_SIDE_WORK
 from byteor.engine.replay.work import LimitExceeded
 
+_LIMITS = ReplayLimits(max_work=MAX_SIDE_WORK)
 PARAMETER_SOURCES = ("stage_config", "overrides", "only_fitting", "fallback")
 
 
@@ -107,7 +109,9 @@ def judge_fixtures(request: Mapping[str, Any], installed: Ops, progress: Progres
         selected = Selected(item["journal_lane"], item["last_n"])
         try:
             with unpacked(item["archive"]) as bundle:
-                verdict = judge_fixture(bundle, sides[item["candidate"]], expected, selected, progress=progress)
+                verdict = judge_fixture(
+                    bundle, sides[item["candidate"]], expected, selected, limits=_LIMITS, progress=progress
+                )
         except RejectedBundle as error:
             verdict = Judgment(FixtureOutcome.NOT_TESTED, error=str(error))
         send(verdict={"id": item["id"], **asdict(verdict)})
@@ -126,7 +130,8 @@ def run_fixtures(request: Mapping[str, Any], installed: Ops, progress: Progress,
         selected = Selected(item["journal_lane"], item["last_n"])
         try:
             with unpacked(item["archive"]) as bundle:
-                found = run_fixture(bundle, Side(side.spec, side.stage_config, watched), selected, progress=progress)
+                watching = Side(side.spec, side.stage_config, watched)
+                found = run_fixture(bundle, watching, selected, limits=_LIMITS, progress=progress)
             outcome: Any = {
                 "result": found.result and found.result.as_json(),
                 "work": found.work,

@@ -88,7 +88,7 @@ def store_regression(
         progress_done=len(results), progress_total=len(results), work_candidate=1_100_000, work_baseline=1_000_000,
         started_at=timezone.now(), finished_at=timezone.now(),
         summary=summarize(
-            candidate=str(candidate), status="differs", outcomes=counts, baselines=row.baselines,
+            candidate=str(candidate), status="differs", outcomes=counts, reasons={}, baselines=row.baselines,
             not_tested=row.not_tested, groups=found, more=0, work=(1_100_000, 1_000_000), error=None,
         ),
     )  # fmt: skip

@@ -10,8 +10,10 @@ from django.utils import timezone
 
 from apps.artifacts.models import Artifact, Fixture, Replay
 from apps.artifacts.services import fixtures, replays, retention
-from apps.tenancy.models import AuditEvent, Membership
+from apps.tenancy.models import AuditEvent, Membership, Quota
+from apps.tenancy.services import quotas
 from byteor_cloud.ids import uuid7
+from byteor_cloud.storage import blobs
 from tests.artifacts.fixture_steps import RECORDS, bundle, capture, code, kept
 from tests.artifacts.incidents import ingested, upload
 from tests.worlds import World, run_jobs
@@ -82,7 +84,7 @@ def test_unusable_captures_and_selections_are_refused_as_fixtures(
     assert not AuditEvent.objects.filter(action__startswith="fixture").exists()
 
 
-def test_unusable_golden_replays_are_refused(world: World, other: World) -> None:
+def test_unusable_golden_replays_are_refused(world: World, other: World, monkeypatch: pytest.MonkeyPatch) -> None:
     artifact = capture(world, bundle(world, "now"))
     another = capture(world, bundle(world, "next"), RECORDS[:1])
     golden = replayed(world, artifact)
@@ -106,6 +108,8 @@ def test_unusable_golden_replays_are_refused(world: World, other: World) -> None
         {"status": "denied"},
     ):
         assert refused(made_replay(artifact, **unfinished)) == (409, "fixture.golden_without_result", None)
+    monkeypatch.setattr(fixtures, "MAX_GOLDEN_BYTES", 100)
+    assert refused(golden) == (400, "too_large", pointer)
     Replay.objects.filter(pk=golden.pk).update(result={**(golden.result or {}), "egress": {}})
     assert refused(golden) == (409, "fixture.golden_changed", None)
     assert not Fixture.objects.exists()
@@ -119,9 +123,12 @@ def test_fixture_with_taken_name_or_beyond_limit_of_live_fixtures_is_refused(
     checked = fixtures.Checked("quotes", golden=None, reduced=None)
     kept(world, first.artifact, "more", checked=checked)
 
-    assert code(post(world, first.artifact, name="third")) == (409, "fixture_limit", None)
+    monkeypatch.setattr(blobs, "put_file", lambda *_: pytest.fail("stored a blob that no row refers to"))
+    assert code(post(world, first.artifact, name="third", records=[0, 1])) == (409, "fixture_limit", None)
     Fixture.objects.filter(pk=first.pk).update(expires_at=timezone.now())
-    assert code(post(world, first.artifact)) == (409, "name_taken", None)
+    assert code(post(world, first.artifact, records=[0, 1])) == (409, "name_taken", None)
+    quotas.set_quotas(world.organization, {Quota.STORED_BYTES: 1}, actor=world.admin.actor)
+    assert code(post(world, first.artifact, name="third", records=[0, 1])) == (409, "quota.stored_bytes", None)
     kept(world, first.artifact, "third", checked=checked)
     revived = world.project_admin.api.put(path(world, first), {"expires_at": None})
     assert code(revived) == (409, "fixture_limit", None)

@@ -103,8 +103,11 @@ def test_stable_op_is_compared_and_stage_with_unstable_op_is_named(world: World)
     for name in ("clock", "counter", "hashing"):
         row = finished(requested(world, ring(world, name, "identity", "honest", name), now))
         assert (row.status, stages(row)) == ("failed", [("unstable", "s2")] * 3), name
+        shown = read_details(row, with_payloads=False).results
+        assert [(each["stage"], each["error"]) for each in shown] == [("s2", None)] * 3
         assert row.groups == []
         assert "3 unstable" in row.summary
+        assert "| `stage 's2' is unstable` | 3 |" in row.summary
         assert events(row) == ["request", "start", "fail"]
     unstable = ring(world, "unstable now", "hashing", "identity")
     row = finished(requested(world, now, unstable))
@@ -144,10 +147,11 @@ def test_missing_op_of_candidate_fails_and_of_baseline_is_not_tested(world: Worl
     assert (candidate.status, stages(candidate)) == ("failed", [("failed", None)] * 2)
     assert (baseline.status, stages(baseline)) == ("passed", [("not_tested", None)] * 2)
     assert "nothing was tested" in baseline.summary
-    errors = [
-        [each["error"] for each in read_details(row, with_payloads=False).results] for row in (candidate, baseline)
-    ]
-    assert errors == [[detail] * 2, [f"the baseline cannot run: {detail}"] * 2]
+    errors = list(Verdict.objects.order_by("pk").values_list("error", flat=True))
+    assert errors == [detail] * 2 + [f"the baseline cannot run: {detail}"] * 2
+    assert f"| `{detail}` | 2 |" in candidate.summary
+    shown = [read_details(each, with_payloads=False).results[0]["error"] for each in (candidate, baseline)]
+    assert shown == errors[1:3]
     install_again(site)
     again = finished(requested(world, builtin, honest))
     assert (again.status, stages(again), again.reused) == ("passed", [("equal", None)] * 2, 0)

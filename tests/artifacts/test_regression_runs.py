@@ -357,6 +357,7 @@ def test_regressions_of_spec_that_killed_its_workers_fail_and_new_ones_are_refus
     for row in (killing, waiting):
         row.refresh_from_db()
         assert (row.status, row.error) == ("failed", f"The process that ran the job was killed {jobs.KILLS} times.")
+        assert row.summary.startswith(f"### `{candidate}`: the test failed\n\n`The process that ran the job was killed")
     with pytest.raises(Conflict) as refused:
         requested(world, candidate, now)
     assert refused.value.reason == "regression.barred"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from apps.artifacts.models import RegressionResult, Verdict, VerdictExample
+from apps.artifacts.models import Artifact, RegressionResult, Verdict, VerdictExample
 from apps.artifacts.services import (
     fixture_batches,
     regression_details,
@@ -18,6 +19,7 @@ from apps.artifacts.services import (
     regressions,
     replays,
     retention,
+    verdict_examples,
 )
 from apps.pipelines.services import drafts
 from apps.releases.models import ConfigBundle, Regression
@@ -139,6 +141,56 @@ def test_viewer_sees_groups_without_payloads_and_lists_have_no_groups(world: Wor
         assert (query, len(found)) == (query, count)
 
 
+def test_example_of_shared_verdict_is_shown_only_where_its_capture_is(world: World) -> None:
+    now, changed = bundle(world, "now"), bundle(world, "changed", redact=OTHER_MASK)
+    here = capture(world, now)
+    kept(world, here)
+    body = {"config_bundle_id": str(changed.pk), "against": [now.config_hash]}
+    first = finished(world, post(world, **body))
+    assert first["groups"][0]["example"]["before"]["json"]["id"] == 1
+    there = Artifact.objects.get(pk=here.pk)
+    there.pk, there.environment = uuid7(), world.staging
+    there.save(force_insert=True)  # the same capture in another environment, whose regression computed the verdict
+    VerdictExample.objects.update(artifact=there)
+
+    shared = world.operator.api.get(world.path(rest=f"/regressions/{first['id']}")).json()
+    Artifact.objects.filter(pk=here.pk).update(content_hash="sha256:" + "0" * 64)
+    of_others = world.operator.api.get(world.path(rest=f"/regressions/{first['id']}")).json()
+
+    assert shared == first
+    assert [(each["count"], each["example"]) for each in of_others["groups"]] == [(3, None)]
+
+
+def test_examples_of_organization_stay_within_their_limit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, longer, other = (
+        bundle(world, "now"),
+        bundle(world, "longer", redact=OTHER_MASK),
+        bundle(world, "other", STRICT),
+    )
+    kept(world, capture(world, now))
+
+    def has_examples(shown: dict[str, Any]) -> set[bool]:
+        again = world.operator.api.get(world.path(rest=f"/regressions/{shown['id']}")).json()
+        return {each["example"] is not None for each in again["groups"]}
+
+    first = run_regression(world, longer, now)
+    [size] = Verdict.objects.values_list("example_bytes", flat=True)
+    assert (has_examples(first), 200 < size < 1_000) == ({True}, True)
+    monkeypatch.setattr(verdict_examples, "MAX_BYTES", size + 10)
+
+    second = run_regression(world, other, now)  # its example replaces that of the verdict that was unused for longest
+
+    assert (has_examples(first), has_examples(second)) == ({False}, {True})
+    monkeypatch.setattr(verdict_examples, "MAX_BYTES", 10)
+    third = run_regression(world, longer, other)
+    assert (third["status"], has_examples(third), has_examples(second)) == ("differs", {False}, {True})
+    assert [each > 0 for each in Verdict.objects.order_by("pk").values_list("example_bytes", flat=True)] == [
+        False,
+        True,
+        False,
+    ]
+
+
 def test_long_details_of_regression_are_cut_and_can_be_read_in_parts(world: World) -> None:
     now = bundle(world, "now")
     artifact = capture(world, now, [each[:-1] + b',"note":"%s"}' % (b"long " * 200) for each in RECORDS])
@@ -167,7 +219,11 @@ def test_long_details_of_regression_are_cut_and_can_be_read_in_parts(world: Worl
     cut = next(each for each in found if len(each.results) == 2)
     assert (cut.is_truncated, cut.next_after) == (True, 2)
     rest = world.operator.api.get(f"{url}?after=2").json()
-    assert (rest["results"], rest["next_after"]) == (shown["results"][2:], None)
+    assert (rest["results"], rest["groups"], rest["next_after"]) == (shown["results"][2:], [], None)
+    # Groups that take up all space keep nobody from reading the results.
+    size = sum(len(json.dumps({**each, "example": None})) for each in groups)
+    assert (read(size).results, read(size).next_after) == ([], 0)
+    assert len(read(size, after=0).results) > 0
 
     missing = next(each for each in groups if each["kind"] == "missing")
     only = world.operator.api.get(f"{url}?group={missing['id']}").json()
@@ -273,6 +329,25 @@ def test_golden_result_is_expected_without_baseline(world: World) -> None:
     )  # fmt: skip
 
 
+def test_equal_golden_results_of_other_configurations_have_verdicts_of_their_own(world: World) -> None:
+    now = bundle(world, "now")
+    artifact = capture(world, now)
+    same = bundle(world, "same", redact={"rules": [*MASK["rules"], "no card:drop"]})
+    for made in (now, same):
+        replay = replays.request(
+            artifact, environment=world.dev, version=made.version, config_bundle=made, actor=world.operator.actor
+        )
+        run_jobs()
+        replay.refresh_from_db()
+        kept(world, artifact, made.name, golden=replay)
+
+    shown = run_regression(world, bundle(world, "next", redact=OTHER_MASK))
+
+    # The groups of a difference depend on the configuration, and the results of both are the same.
+    assert shown["verdicts"] == {"reused": 0, "computed": 2}
+    assert [each["outcome"] for each in shown["results"]] == ["different"] * 2
+
+
 def test_canceled_queued_regression_does_not_run(world: World) -> None:
     now = bundle(world, "now")
     kept(world, capture(world, now))
@@ -282,6 +357,7 @@ def test_canceled_queued_regression_does_not_run(world: World) -> None:
 
     assert (response.status_code, response.json()["status"]) == (200, "cancelled")
     assert (response.json()["error"], response.json()["started_at"]) == ("canceled: wrong bundle", None)
+    assert response.json()["summary"].startswith("### `now`: the test was canceled\n\n`canceled: wrong bundle`\n")
     run_jobs()
     assert world.viewer.api.get(url).json()["status"] == "cancelled"
     assert code(world.operator.api.post(f"{url}/cancel", {})) == (409, "regression.ended", None)

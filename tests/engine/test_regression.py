@@ -117,6 +117,7 @@ def summary(**values: Any) -> str:
         "candidate": "orders 4",
         "status": "passed",
         "outcomes": {FixtureOutcome.EQUAL: 1},
+        "reasons": {},
         "baselines": [],
         "not_tested": [],
         "groups": [],
@@ -184,8 +185,9 @@ Work: 12,500 units, +25% compared with the baselines.
             "The pipeline has no fixtures, or no agent runs a configuration to compare with.\n",
         ),
         (
-            {"outcomes": {FixtureOutcome.NOT_TESTED: 2}},
-            "### `orders 4`: nothing was tested\n\n2 verdicts: 2 not tested.\n",
+            {"outcomes": {FixtureOutcome.NOT_TESTED: 2}, "reasons": {"no | op": 2}},
+            "### `orders 4`: nothing was tested\n\n2 verdicts: 2 not tested.\n\n"
+            "| reason | verdicts |\n| --- | ---: |\n| `no \\| op` | 2 |\n",
         ),
         (
             {"status": "failed", "outcomes": {}, "error": "killed\n`10` times"},

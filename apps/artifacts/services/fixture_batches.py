@@ -18,8 +18,10 @@ from byteor_cloud.errors import NotStored
 from byteor_cloud.storage import data_folders
 
 _ITEMS, _BYTES = 64, 32 * 1024 * 1024  # the fixtures of one batch, and the size of their captures
-_PACKAGE_ITEMS = 16  # the fixtures of a batch with ops of packages, all of which must run before the first verdict
-_HASH_SEEDS = ("1", "2")  # the hash seeds of the two runs in which an op of a package must do the same
+_PACKAGE_ITEMS = 16  # the fixtures of a batch with ops of packages, which gives no verdict before all have run
+# The timeout of a process without a message. Its records have less work than a replay, whose timeout is longer.
+_SILENCE_S = 300.0
+_HASH_SEEDS = ("1", "2")  # of the two runs in which an op of a package must do the same
 
 
 def uses_packages(ops: Iterable[str]) -> bool:
@@ -253,6 +255,7 @@ class _Children:
                 readable=archives,
                 on_tick=on_tick,
                 on_message=on_message,
+                silence_s=_SILENCE_S,
                 variables=None if hash_seed is None else {"PYTHONHASHSEED": hash_seed},
             )
 

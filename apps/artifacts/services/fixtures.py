@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -35,6 +36,8 @@ from byteor_cloud.storage import blobs, data_folders
 MAX_FIXTURES = 1_000
 """The most live fixtures of a pipeline in an environment."""
 NO_MEMBER = "There is no such member in this organization."
+MAX_GOLDEN_BYTES = 128 * 1024
+"""The maximum size of the configuration that gave a golden result, because a regression reads many of them together."""
 CHECK_S = 60.0  # timeout of the replay of a new fixture, in seconds; a replay at the work limit takes about ten
 
 type Slot = Callable[[], AbstractContextManager[None]]
@@ -69,6 +72,7 @@ def check(
     artifact: Artifact,
     *,
     environment: Environment,
+    name: str,
     pipeline: str | None = None,
     owner: User | None = None,
     journal_lane: str | None = None,
@@ -80,8 +84,7 @@ def check(
 ) -> Checked:
     """Check the arguments of ``create``, replay the capture once, and store the blob of a reduced capture.
 
-    Call this outside of a transaction. Raises the errors of ``create``, except QuotaExceeded and errors about other
-    fixtures.
+    Raises the errors of ``create``, also those about other fixtures and quotas, so that no blob is stored in vain.
     """
     captures.check_readable(artifact)
     if records is not None and last_n is not None:
@@ -93,8 +96,14 @@ def check(
     release_connection()
     with slot():
         checked = _replay_once(artifact, pipeline, journal_lane, last_n, records, golden)
+    _check_limit(environment, checked.pipeline)
+    if Fixture.objects.filter(environment=environment, pipeline=checked.pipeline, name=name).exists():
+        raise Conflict("That name is already taken. Choose another one.", code="name_taken")
     if checked.reduced is not None:
-        blobs.put_file(_hash(checked.reduced), ContentFile(checked.reduced))
+        content_hash = _hash(checked.reduced)
+        if not Artifact.objects.filter(environment=environment, content_hash=content_hash).exists():
+            quotas.check(environment.project.organization_id, {Quota.STORED_BYTES: len(checked.reduced)})
+        blobs.put_file(content_hash, ContentFile(checked.reduced))
     return checked
 
 
@@ -128,6 +137,7 @@ def create(
     checked = checked or check(
         artifact,
         environment=environment,
+        name=name,
         pipeline=pipeline,
         owner=owner,
         journal_lane=journal_lane,
@@ -284,7 +294,7 @@ def _check_owner(owner: User | None, environment: Environment) -> None:
 
 
 def _check_limit(environment: Environment, pipeline: str) -> None:
-    """Raise Conflict if the pipeline has no room for another live fixture. The environment must be locked."""
+    """Raise Conflict if the pipeline has no room for another live fixture. Only a lock of the environment is safe."""
     if live(environment, pipeline).count() >= MAX_FIXTURES:
         raise Conflict(
             f"The pipeline {pipeline} has {MAX_FIXTURES} fixtures that have not expired. Delete one of them first.",
@@ -370,6 +380,9 @@ def _replay_once(
             detail = "With this release, the artifact gives another result than that replay. Replay it again."
             raise Conflict(detail, code="fixture.golden_changed")
         stored = {name: found[name] for name in ("result", "spec_kv", "stage_config")}
+        if len(json.dumps(stored, ensure_ascii=False).encode()) > MAX_GOLDEN_BYTES:
+            detail = f"The replay's configuration is larger than {MAX_GOLDEN_BYTES // 1024} KiB."
+            raise InvalidInput.at("/expect/golden", detail, code="too_large")
     return Checked(found["pipeline"], stored, content)
 
 
@@ -397,6 +410,8 @@ def _store_reduced(artifact: Artifact, content: bytes, records: tuple[int, int],
         environment=artifact.environment_id, content_hash=content_hash, declared=declared
     ).first()
     if same is not None:
+        same = lock_row(same)  # retention deletes no locked artifact
+        captures.check_readable(same)
         return same
     organization = artifact.environment.project.organization_id
     needed = {Quota.STORED_BYTES: len(content)}

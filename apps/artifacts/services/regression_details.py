@@ -12,7 +12,7 @@ from django.db import connection
 from django.db.models import F, Func, IntegerField, JSONField, QuerySet
 from django.db.models.functions import Coalesce
 
-from apps.artifacts.models import RegressionResult, Verdict, VerdictExample
+from apps.artifacts.models import Artifact, RegressionResult, Verdict, VerdictExample
 from apps.releases.models import Regression
 from byteor.engine.replay import FixtureOutcome
 
@@ -21,7 +21,8 @@ MAX_BYTES = 4 * 1024 * 1024 - 128 * 1024
 _COLUMNS = ("fixture_id", "fixture_name", "baseline", "outcome", "error", "stage", "verdict_id")
 _PAYLOADS = ("before", "after")
 # The examples of groups, in the order of the groups. ``is_shown`` says whether all examples up to this one fit into the
-# limit; later examples have no payloads.
+# limit; later examples have no payloads. Verdicts are shared in an organization, so an example may be of another
+# environment's artifact. It is shown only where the environment has the same capture.
 _EXAMPLES: Final = f"""
     SELECT number, is_shown, CASE WHEN is_shown THEN example ELSE example - 'before' - 'after' END
     FROM (
@@ -30,9 +31,14 @@ _EXAMPLES: Final = f"""
         FROM unnest(%(verdicts)s::uuid[], %(groups)s::text[]) WITH ORDINALITY AS wanted (verdict, group_id, number)
         JOIN {VerdictExample._meta.db_table} AS found
             ON found.verdict_id = wanted.verdict AND found."group" = wanted.group_id
+        JOIN {Artifact._meta.db_table} AS shown ON shown.id = found.artifact_id
+        WHERE EXISTS (
+            SELECT FROM {Artifact._meta.db_table} AS own
+            WHERE own.environment_id = %(environment)s AND own.content_hash = shown.content_hash
+        )
     ) AS examples
     ORDER BY number
-"""  # noqa: S608  the name of a table
+"""  # noqa: S608  the names of tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,26 +56,27 @@ class Details:
 
 
 def read_details(
-    row: Regression, *, with_payloads: bool, group: str | None = None, after: int = 0, limit: int = MAX_BYTES
+    row: Regression, *, with_payloads: bool, group: str | None = None, after: int | None = None, limit: int = MAX_BYTES
 ) -> Details:
     """Return the results and the groups of a regression, in at most three queries.
 
-    With ``group``, returns only the group with this id, and the results that show it. ``after`` is the number of
-    results to skip. If the JSON would have more than ``limit`` bytes, first the payloads of the last examples are left
-    out, then the last results, and then the last groups. Without ``with_payloads``, no example has payloads.
+    With ``group``, returns only this group and the results that show it. With ``after``, which is the number of results
+    to skip, returns no groups, so that all results can be read in parts. If the JSON would have more than ``limit``
+    bytes, first the payloads of the later examples are left out, then the last results, and then the last groups.
+    Without ``with_payloads``, no example has payloads.
     """
-    wanted = [each for each in row.groups if group is None or each["id"] == group]
+    wanted = [each for each in row.groups if after is None and (group is None or each["id"] == group)]
     found = _prefix(wanted, limit)
     merged = [{name: value for name, value in each.items() if name != "verdict_id"} for each in found]
     room = limit - sum(map(_size, merged))
-    results, has_more = _read_results(row, group, after, room)
+    results, has_more = _read_results(row, group, after or 0, room)
     room = room - sum(map(_size, results)) if with_payloads and not has_more else 0
     has_all = True
-    for each, (is_shown, example) in zip(merged, _read_examples(found, room), strict=True):
+    for each, (is_shown, example) in zip(merged, _read_examples(row, found, room), strict=True):
         each["example"] = example
         has_all = has_all and is_shown
     is_truncated = len(merged) < len(wanted) or has_more or (with_payloads and not has_all)
-    return Details(results, merged, is_truncated, after + len(results) if has_more else None)
+    return Details(results, merged, is_truncated, (after or 0) + len(results) if has_more else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +105,7 @@ def read_groups(
     """
     chosen = f"$[{int(first)} to {int(first + count - 1)}]" if group is None else f'$[*] ? (@.id == "{group}")'
     found: list[dict[str, Any]] = Regression.objects.values_list(_path("groups", chosen), flat=True).get(pk=row.pk)
-    for each, (_, example) in zip(found, _read_examples(found, limit if with_payloads else 0), strict=True):
+    for each, (_, example) in zip(found, _read_examples(row, found, limit if with_payloads else 0), strict=True):
         each["example"] = example
     return found
 
@@ -130,8 +137,10 @@ def _read_results(row: Regression, group: str | None, after: int, limit: int) ->
         found = found.filter(verdict__groups__contains=[{"id": group}])
     # A verdict may have 1,000 groups. Their stored size shows how many verdicts to read, without reading them.
     size = Func(F("verdict__groups"), function="pg_column_size", output_field=IntegerField())
-    error = Coalesce("error", "verdict__error")
-    rows = list(found.values_list(*_COLUMNS[:4], error, "verdict__stage", "verdict_id", size)[after:])
+    # A stored verdict says itself why it failed. Other results have their own error.
+    reason, stage = Coalesce("error", "verdict__error"), F("verdict__stage")
+    columns = (reason if name == "error" else stage if name == "stage" else F(name) for name in _COLUMNS)
+    rows = list(found.values_list(*columns, size)[after:])
     shown = [dict(zip(_COLUMNS, map(_as_json, each), strict=False)) for each in rows]
     sizes = accumulate(_size(result) + (each[-1] or 0) for result, each in zip(shown, rows, strict=True))
     results = [result for result, _ in zip(shown, takewhile(lambda total: total <= limit, sizes), strict=False)]
@@ -153,16 +162,20 @@ def _group_ids(verdicts: Iterable[str]) -> Mapping[str, list[str]]:
     return {str(pk): found for pk, found in rows}
 
 
-def _read_examples(groups: Sequence[Mapping[str, Any]], limit: int) -> list[tuple[bool, dict[str, Any] | None]]:
-    """Return for each group whether the payloads of its example fit into the limit, and the example.
+def _read_examples(
+    row: Regression, groups: Sequence[Mapping[str, Any]], limit: int
+) -> list[tuple[bool, dict[str, Any] | None]]:
+    """Return the example of each group, and whether it has its payloads.
 
-    An example is None if it was deleted with its artifact or its verdict. Payloads that do not fit are None.
+    An example is None if it was deleted with its artifact or its verdict, if it was not stored for lack of space, or if
+    the regression's environment no longer has the capture.
     """
     found: list[tuple[bool, dict[str, Any] | None]] = [(True, None)] * len(groups)
     wanted: dict[str, Any] = {
         "verdicts": [each["verdict_id"] for each in groups],
         "groups": [each["id"] for each in groups],
         "limit": limit,
+        "environment": row.environment_id,
     }
     with connection.cursor() as cursor:
         cursor.execute(_EXAMPLES, wanted)

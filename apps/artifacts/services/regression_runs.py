@@ -17,9 +17,10 @@ from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
-from apps.artifacts.models import Artifact, Fixture, RegressionResult, Verdict, VerdictExample
-from apps.artifacts.services import children, fixtures
+from apps.artifacts.models import Fixture, RegressionResult, Verdict
+from apps.artifacts.services import children, fixtures, verdict_examples
 from apps.artifacts.services.fixture_batches import Configuration, Control, Item, batches, judge_batch, uses_packages
+from apps.artifacts.services.regressions import candidate_of, summarize_unfinished
 from apps.artifacts.services.uploads import WORKER, storable
 from apps.releases.models import ConfigBundle, Regression
 from apps.releases.services.bundles import runtime_config
@@ -111,6 +112,7 @@ class _Run:
         """
         pending = list(RegressionResult.objects.filter(regression=self._row, outcome=None).order_by("pk"))
         for rows in batched(pending, _ROWS):
+            self._by_key, self._artifacts = {}, {}
             needed = self._items(rows)
             self._reuse(needed)
             if needed:
@@ -148,11 +150,13 @@ class _Run:
 
     def _item(self, fixture: Fixture, candidate: Configuration, baseline: Configuration) -> Item:
         golden = None if fixture.golden is None else fixture.golden["result"]
+        # The groups also depend on the configuration that gave a golden result, which may be another project's.
+        expected = None if golden is None else {**golden, "config_hash": baseline.config_hash}
         key = verdict_key(
             fixture.artifact.content_hash,
             fixture.journal_lane,
             fixture.last_n,
-            golden,
+            expected,
             candidate=candidate.config_hash,
             baseline=None if golden is not None else baseline.config_hash,
             engine=self._engine(candidate.ops | baseline.ops),
@@ -304,7 +308,7 @@ class _Run:
         usage.add_work(self._organization, sum(sum(judgment.work) for _, judgment, _ in arrived))
 
     def _insert(self, judged: Sequence[tuple[str, Judgment]]) -> None:
-        """Insert verdicts and their examples, unless they are stored already or their artifact was deleted."""
+        """Insert verdicts with their examples, unless they are stored already."""
         rows = [
             Verdict(
                 organization_id=self._organization,
@@ -322,27 +326,14 @@ class _Run:
         ]
         Verdict.objects.bulk_create(rows, ignore_conflicts=True, batch_size=_ROWS)
         new = Verdict.objects.filter(pk__in=[each.pk for each in rows])
-        ids = dict(new.values_list("key", "pk"))
-        artifacts = {self._artifacts[key] for key in ids}
-        kept = Artifact.objects.select_for_update(no_key=True).filter(pk__in=artifacts).order_by("pk")
-        living = set(kept.values_list("pk", flat=True))
-        VerdictExample.objects.bulk_create(
-            [
-                VerdictExample(
-                    verdict_id=ids[key], group=each["id"], artifact_id=self._artifacts[key], example=each["example"]
-                )
-                for key, judgment in judged
-                if key in ids and self._artifacts[key] in living
-                for each in judgment.groups
-            ],
-            batch_size=_ROWS,
-        )
+        found = {key: (self._artifacts[key], judgment.groups) for key, judgment in judged}
+        verdict_examples.store(self._row, self._organization, list(new.only("pk", "key")), found)
 
     def _results(self) -> Iterator[dict[str, Any]]:
         """Yield the results with their verdicts. Only a page of them is in memory at a time."""
         results = RegressionResult.objects.filter(regression=self._row).order_by("pk")
-        of_verdict = ("groups", "more", "work_candidate", "work_baseline")
-        columns = ("pk", "fixture_id", "fixture_name", "baseline", "outcome", "verdict_id")
+        of_verdict = ("groups", "more", "work_candidate", "work_baseline", "error", "stage")
+        columns = ("pk", "fixture_id", "fixture_name", "baseline", "outcome", "error", "verdict_id")
         rows, last = results.values(*columns, *(f"verdict__{each}" for each in of_verdict)), 0
         while page := list(rows.filter(pk__gt=last)[:_PAGE]):
             yield from page
@@ -350,10 +341,14 @@ class _Run:
 
     def _finish(self) -> None:
         """Merge the verdicts, and set the final status."""
-        outcomes: Counter[FixtureOutcome] = Counter()
+        outcomes, reasons = Counter[FixtureOutcome](), Counter[str]()
         groups, work = MergedGroups(), [0, 0]
         for each in self._results():
             outcomes[FixtureOutcome(each["outcome"])] += 1
+            if stage := each["verdict__stage"]:
+                reasons[f"stage {stage!r} is unstable"] += 1
+            elif error := each["error"] or each["verdict__error"]:
+                reasons[error] += 1
             if each["verdict_id"] is not None:
                 fixture, baseline = (str(each["fixture_id"]), each["fixture_name"]), each["baseline"]
                 found, more = each["verdict__groups"], each["verdict__more"]
@@ -379,9 +374,10 @@ class _Run:
                 work_candidate=work[0],
                 work_baseline=work[1],
                 summary=summarize(
-                    candidate=str(row.config_bundle or row.version or row.draft or row.pipeline),
+                    candidate=candidate_of(row),
                     status=str(status),
                     outcomes=outcomes,
+                    reasons=dict(reasons.most_common()),
                     baselines=row.baselines,
                     not_tested=row.not_tested,
                     groups=merged,
@@ -438,6 +434,11 @@ def give_up(regression_id: str, error: str, *, is_killed: bool = False) -> None:
     for row in unfinished.order_by("pk"):
         with suppress(NotFound, IllegalTransition):
             advance(
-                row, RegressionEvent.FAIL, actor=WORKER, changes={"error": error},
-                error=storable(error), finished_at=timezone.now(),
-            )  # fmt: skip
+                row,
+                RegressionEvent.FAIL,
+                actor=WORKER,
+                changes={"error": error},
+                error=storable(error),
+                summary=summarize_unfinished(row, RegressionStatus.FAILED, storable(error)),
+                finished_at=timezone.now(),
+            )

@@ -24,6 +24,7 @@ from apps.tenancy.services.state import advance, lock_row
 from apps.tenancy.services.tokens import person_behind
 from byteor.engine.canonical import sha256
 from byteor.engine.machines import RegressionEvent, RegressionStatus
+from byteor.engine.regression import summarize
 from byteor_cloud.computing.computations import CompiledVersion, compile_version
 from byteor_cloud.errors import Conflict, InvalidInput
 from byteor_cloud.worker.jobs import enqueue, is_queued
@@ -167,17 +168,40 @@ def _baseline(config_hash: str, bundle_id: UUID, version_id: UUID, agents: int, 
     }
 
 
+def candidate_of(row: Regression) -> str:
+    """Return the name of the candidate, or that of its pipeline if the candidate was a draft that was deleted."""
+    return str(row.config_bundle or row.version or row.draft or row.pipeline)
+
+
+def summarize_unfinished(row: Regression, status: RegressionStatus, error: str) -> str:
+    """Return the summary of a regression that was canceled or could not be completed."""
+    return summarize(
+        candidate=candidate_of(row),
+        status=status,
+        outcomes={},
+        reasons={},
+        baselines=row.baselines,
+        not_tested=row.not_tested,
+        groups=[],
+        more=0,
+        work=(0, 0),
+        error=error,
+    )
+
+
 @transaction.atomic
 def cancel(regression: Regression, *, reason: str = "", actor: Actor) -> Regression:
     """Cancel a queued or running regression. Its verdicts are kept. Raises Conflict if the regression has ended."""
     locked = lock_row(regression)
     check_cancellable(locked)
+    error = f"canceled: {reason}" if reason else "canceled"
     return advance(
         locked,
         RegressionEvent.CANCEL,
         actor=actor,
         changes={"reason": reason} if reason else {},
-        error=f"canceled: {reason}" if reason else "canceled",
+        error=error,
+        summary=summarize_unfinished(locked, RegressionStatus.CANCELLED, error),
         finished_at=timezone.now(),
     )
 

@@ -19,8 +19,11 @@ from byteor.engine.replay.shown_payload import show_payload
 from byteor.engine.replay.side_run import Row, SideRun, Stop, Tracer, first_different_stage, selected_rows
 
 MAX_GROUPS = 1_000
+MAX_POINTER_CHARACTERS = 256 * 1024
+"""The most characters of the pointers of all groups. Differences of further groups are only counted, as those after
+``MAX_GROUPS`` are."""
 _EXAMPLE_BYTES = 16 * 1024  # the shown part of a payload in an example
-_EXAMPLES_BYTES = 8 * 1024 * 1024  # the shown parts of all examples in total; the payloads after that are shown empty
+_EXAMPLES_BYTES = 1024 * 1024  # the shown parts of all examples; later examples have no payloads
 
 
 class _Key(NamedTuple):
@@ -53,6 +56,7 @@ class DifferenceGroups:
         self._found: dict[_Key, _Group] = {}
         self._more = 0
         self._left = _EXAMPLES_BYTES
+        self._characters = MAX_POINTER_CHARACTERS
 
     def compare(self, old: SideRun, new: SideRun, rows: Mapping[int, Row]) -> None:
         """Compare what the sides did with the records of a batch, up to the first record that stops a side.
@@ -118,9 +122,10 @@ class DifferenceGroups:
     def _add(self, key: _Key, row: Row, before: bytes | None, after: bytes | None, stage: str | None) -> None:
         if (group := self._found.get(key)) is not None:
             group.count += 1
-        elif len(self._found) == MAX_GROUPS:
+        elif len(self._found) == MAX_GROUPS or sum(map(len, key.pointers)) > self._characters:
             self._more += 1
         else:
+            self._characters -= sum(map(len, key.pointers))
             self._found[key] = _Group(row._replace(payload=b""), self._shown(before), self._shown(after), stage)
 
     def _shown(self, payload: bytes | None) -> dict[str, Any] | None:
@@ -150,7 +155,7 @@ class DifferenceGroups:
 
     @property
     def more(self) -> int:
-        """The number of differences without a group, because there are already ``MAX_GROUPS`` groups."""
+        """The number of differences without a group, because of ``MAX_GROUPS`` or ``MAX_POINTER_CHARACTERS``."""
         return self._more
 
     def as_json(self, selection: Selection) -> list[dict[str, Any]]:

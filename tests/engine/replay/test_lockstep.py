@@ -163,6 +163,15 @@ def test_differences_beyond_1000_groups_are_only_counted(bundle: MakeBundle, rin
     assert (len(found.groups), found.more) == (1_000, 3)
 
 
+def test_differences_beyond_256_ki_characters_of_pointers_are_counted(bundle: MakeBundle, ring: MakeRing) -> None:
+    records = journal(*(b'{"%s":1}' % (b"%03d" % number).rjust(4_000, b"n") for number in range(70)), b'{"n":1}')
+
+    found = compared(bundle, ring("identity"), ring("empty"), records, ops={"empty": lambda *_: b"{}"})
+
+    assert (len(found.groups), found.more) == (66, 5)
+    assert found.groups[-1]["pointers"] == ["/n"]  # a shorter one still fits
+
+
 def test_different_side_effects_of_each_record_are_differences(bundle: MakeBundle, ring: MakeRing) -> None:
     old, new = ring("http_post:http://a/x"), ring("http_post:http://b/x")
 

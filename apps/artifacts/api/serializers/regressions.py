@@ -213,7 +213,8 @@ class DifferenceGroupSerializer(serializers.Serializer[Any]):
         "baselines": "The number of differences in the comparison with each configuration.",
         "fixture_count": "The number of fixtures that show the difference.",
         "fixtures": "The first fixtures that show the difference, at most five.",
-        "example": "The first difference of the group. Null if its artifact or its verdict was deleted.",
+        "example": "The first difference of the group. Null if its artifact was deleted, or if the organization stores "
+        "too many examples.",
     }
 
 
@@ -254,9 +255,10 @@ class RegressionSerializer(ModelSerializer):
         "them.",
         "groups": (
             "The differences of all fixtures, grouped by what differs, the most frequent first. Empty until the "
-            "regression has finished. Null in a list; `getRegression` returns them."
+            "regression has finished, and with `after`. Null in a list; `getRegression` returns them."
         ),
-        "more": "The number of further differences that belong to no group, because there are at most 1,000 groups.",
+        "more": "The number of further differences that belong to no group, because there are already 1,000 "
+        "groups, or too many for one fixture.",
         "truncated": (
             "Whether examples, results or groups are incomplete because a response is limited to 4 MiB. First the "
             "payloads of the last examples are left out, then the last results, and then the last groups. Use `group` "

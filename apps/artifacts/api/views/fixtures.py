@@ -98,7 +98,7 @@ class FixtureViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, De
 
     def _selection(self, request: Request) -> dict[str, Any]:
         given = self._arguments(self.validated(request))
-        return {name: value for name, value in given.items() if name not in {"name", "note"}}
+        return {name: value for name, value in given.items() if name != "note"}
 
     def _arguments(self, data: dict[str, Any]) -> dict[str, Any]:
         """Return the arguments of the services ``check`` and ``create``."""

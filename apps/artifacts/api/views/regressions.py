@@ -65,7 +65,11 @@ class RegressionViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
                     "Must be the id of a group.",
                     description="Returns only this group of differences, and only the results that show it.",
                 ),
-                "after": integer_parameter(0, MAX_RESULTS, description="Start `results` after this number of results."),
+                "after": integer_parameter(
+                    0,
+                    MAX_RESULTS,
+                    description="Returns only results, without groups: those after this number of results.",
+                ),
             },
         ),
     }
@@ -107,7 +111,7 @@ class RegressionViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
             row,
             with_payloads=P.OPERATE_ENVIRONMENT in self.granted_permissions,
             group=self.parameter_values.get("group"),
-            after=self.parameter_values.get("after", 0),
+            after=self.parameter_values.get("after"),
         )
         shown = {
             "results": details.results,
