@@ -26,7 +26,7 @@ from apps.releases.models import ConfigBundle, Regression
 from apps.tenancy.models import AuditEvent
 from byteor_cloud.ids import uuid7
 from tests.artifacts.fixture_steps import RECORDS, STRICT, bundle, capture, code, kept
-from tests.artifacts.kept import OTHER_MASK, STAGES, requested
+from tests.artifacts.kept import MASK, OTHER_MASK, STAGES, requested
 from tests.releases.stories import send_heartbeat_running
 from tests.worlds import World, plan, report, run_jobs
 
