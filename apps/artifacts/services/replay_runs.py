@@ -217,23 +217,28 @@ def _replay(row: Replay, capture: Path, claim: Claim, turn: Turn) -> Any:
         return True
 
     with data_folders.scratch_folder() as folder, data_folders.scratch_folder() as programs:
-        policy = SideEffectPolicy(
-            urls=settings.CONFIG.replay_http_allowlist,
-            programs=settings.CONFIG.replay_exec_allowlist,
-            stage_config=_consented_config(row, capture),
-            consented=row.approval is not None or not needs_approval(row),
-            stages=frozenset(row.version.stages),
-        )
-        until = turn.clock() + TOTAL_S
-        executor = Executor(policy, programs, str(row.pk), until=until, may_act=claim.ensure, clock=turn.clock)
         return children.run_in_child(
             request,
             scratch=folder,
             readable=[capture],
-            effects=executor if row.mode == Replay.Mode.EXECUTE else None,
+            effects=_executor(row, capture, programs, claim, turn) if row.mode == Replay.Mode.EXECUTE else None,
             on_tick=on_tick,
             turn=turn,
         )
+
+
+def _executor(row: Replay, capture: Path, programs: Path, claim: Claim, turn: Turn) -> Executor:
+    """Return the executor of an execute replay's side effects. Programs run in the folder ``programs``."""
+    bundle, spec = validate_incident(capture), decode(row.version.spec_kv)
+    policy = SideEffectPolicy(
+        urls=settings.CONFIG.replay_http_allowlist,
+        programs=settings.CONFIG.replay_exec_allowlist,
+        stage_config=parameters_of_replay(bundle, spec, **_parameter_sources(row)) or {},
+        consented=row.approval is not None or not needs_approval(row),
+        stages=frozenset(spec.stages),
+    )
+    until = turn.clock() + TOTAL_S
+    return Executor(policy, programs, str(row.pk), until=until, may_act=claim.ensure, clock=turn.clock)
 
 
 def child_request(row: Replay) -> dict[str, Any]:
@@ -251,14 +256,6 @@ def _parameter_sources(row: Replay) -> dict[str, Any]:
         "only_fitting": row.bisect_id is not None,
         "fallback": row.fallback_config_bundle.stage_config if row.fallback_config_bundle else None,
     }
-
-
-def _consented_config(row: Replay, capture: Path) -> Mapping[str, Any]:
-    """Return the stage parameters of an execute replay, which may restrict its side effects. ``{}`` for a dry run."""
-    if row.mode != Replay.Mode.EXECUTE:
-        return {}
-    bundle, spec = validate_incident(capture), decode(row.version.spec_kv)
-    return parameters_of_replay(bundle, spec, **_parameter_sources(row)) or {}
 
 
 @transaction.atomic
