@@ -89,8 +89,8 @@ def long_history(world: World, culprit: int, count: int = 64) -> list[Version]:
         assert spec is not None
         rows.append(
             Version(
-                environment=world.dev, name=spec.name, number=number, plan=content, spec=spec_to_json(spec), spec_kv=encode(spec),
-                spec_hash=spec_hash(encode(spec)), compiler_version="1", created_by="test",
+                environment=world.dev, name=spec.name, number=number, plan=content, spec=spec_to_json(spec),
+                spec_kv=encode(spec), spec_hash=spec_hash(encode(spec)), compiler_version="1", created_by="test",
             )
         )  # fmt: skip
     return Version.objects.bulk_create(rows)
