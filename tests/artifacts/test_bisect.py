@@ -14,7 +14,7 @@ from apps.artifacts.services import bisects, replays
 from apps.artifacts.tasks import step_bisect
 from apps.pipelines.models import Version
 from apps.tenancy.models import AuditEvent
-from byteor.engine.compiler import compile_plan, encode, spec_hash
+from byteor.engine.compiler import compile_plan, encode, spec_hash, spec_to_json
 from byteor_cloud.ids import uuid7
 from tests.artifacts.incidents import PAYLOADS, frames, incident, ingested, journal
 from tests.worlds import World, plan, run_jobs
@@ -89,8 +89,8 @@ def long_history(world: World, culprit: int, count: int = 64) -> list[Version]:
         assert spec is not None
         rows.append(
             Version(
-                environment=world.dev, name=spec.name, number=number, plan=content, spec={}, spec_kv=encode(spec),
-                spec_hash=spec_hash(encode(spec)), compiler_version="1", created_by="test",
+                environment=world.dev, name=spec.name, number=number, plan=content, spec=spec_to_json(spec),
+                spec_kv=encode(spec), spec_hash=spec_hash(encode(spec)), compiler_version="1", created_by="test",
             )
         )  # fmt: skip
     return Version.objects.bulk_create(rows)
