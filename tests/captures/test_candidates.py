@@ -1,4 +1,4 @@
-"""The work of the child process on fixtures."""
+"""The verdicts of the child process on candidates that need much work."""
 
 from __future__ import annotations
 
