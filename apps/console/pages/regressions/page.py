@@ -243,9 +243,8 @@ def _example(row: Regression, group: Mapping[str, Any], *, may_read: bool) -> di
     """Return the members that differ in the example of a group, or its payloads, or a note why there are none."""
     example = group["example"]
     if example is None:
-        return {
-            "note": "There is no example, because its artifact is not in this environment or the space for examples was used up."
-        }
+        note = "There is no example: its artifact is not in this environment, or the organization stores too many examples."
+        return {"note": note}
     if not may_read:
         return {}
     before, after = example["before"], example["after"]
