@@ -243,8 +243,8 @@ def _example(row: Regression, group: Mapping[str, Any], *, may_read: bool) -> di
     """Return the members that differ in the example of a group, or its payloads, or a note why there are none."""
     example = group["example"]
     if example is None:
-        note = "There is no example: its artifact is not in this environment, or the organization stores too many examples."
-        return {"note": note}
+        reason = "its artifact is not in this environment, or the organization stores too many examples"
+        return {"note": f"There is no example: {reason}."}
     if not may_read:
         return {}
     before, after = example["before"], example["after"]
