@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from apps.releases.models import Deployment
-from tests.browser.conftest import sign_in
+from tests.browser.conftest import open_overview
 from tests.worlds import World, plan, report, run_jobs
 
 pytestmark = pytest.mark.browser
@@ -72,14 +72,14 @@ def test_deployment_can_be_requested_approved_and_rolled_back_by_keyboard(
     assert world.reviewer.api.post(world.path(world.prod, "/approvals"), decision).status_code == 201
     settle("active")
     bundle("brisk", "copy-2")
-    operator, reviewer = (Keys(sign_in(open_page(), person.user)) for person in (world.operator, world.reviewer))
+    operator, reviewer = (Keys(open_overview(open_page(), person.user)) for person in (world.operator, world.reviewer))
     headline = operator.page.locator("#headline [role=status]")
 
     operator.follow("Config bundles")
     operator.follow("brisk")
     operator.follow("Deploy")
     operator.type("Note", "faster")
-    expect(operator.page.locator("#outlook")).to_contain_text("1 agent: edge-1")
+    expect(operator.page.locator("#outlook:not(.stale)")).to_contain_text("1 agent: edge-1")
     operator.follow("Request deployment")
     expect(headline).to_contain_text("Waiting for approval")
 
