@@ -33,7 +33,7 @@ class JobLane(StrEnum):
     Within a lane, organizations and people take turns: a free slot goes to the job whose organization and person were
     both served longest ago, even if others have many more jobs waiting. An organization, and a person in all of their
     organizations together, occupy at most half of the lane's slots in a worker (``max_slots``), so that long jobs leave
-    slots for others.
+    slots for others. A lane with one slot is shared by jobs that requeue themselves after some seconds.
     """
 
     RELEASES = "release"
@@ -55,7 +55,7 @@ SLOTS: dict[JobLane, int] = {
     JobLane.INGEST: 2,
     JobLane.REPLAY: 2,
     JobLane.LONG_REPLAYS: 4,  # only one of them computes at a time (``byteor_cloud.worker.turns``)
-    JobLane.REGRESSIONS: 1,  # it runs two child processes, and is requeued after some seconds if others wait
+    JobLane.REGRESSIONS: 1,  # a regression runs two child processes, and is requeued after 20 seconds
     JobLane.WEBHOOKS: 4,
 }
 INSTALLATION = "installation"

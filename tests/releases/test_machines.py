@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from apps.artifacts.models import Artifact, Bisect, Replay
 from apps.fleet.models import Agent
-from apps.releases.models import Approval, ConfigBundle, Deployment, TimelineEntry
+from apps.releases.models import Approval, ConfigBundle, Deployment, Regression, TimelineEntry
 from apps.releases.services import bundles
 from apps.releases.services.timeline import advance_deployment
 from apps.releases.tasks import sweep
@@ -51,6 +51,8 @@ def row(world: World, name: str) -> Stateful:
         deployment = world.deployment(world.bundle(world.prod))
         assert deployment.approval is not None
         return deployment if name == "deployment" else deployment.approval
+    if name == "regression":
+        return Regression.objects.create(environment=world.dev, pipeline="quotes", spec_kv="")
     agent, _ = world.agent()
     artifact = Artifact.objects.create(
         environment=world.dev, agent=agent, kind="telemetry", content_hash="sha256:" + "0" * 64, size_bytes=1,
@@ -65,7 +67,7 @@ def row(world: World, name: str) -> Stateful:
 
 def test_every_state_machine_belongs_to_model() -> None:
     assert {machine.name for machine in MACHINES} == set(MODELS)
-    assert set(MODELS.values()) == {Deployment, Approval, Artifact, Replay, Bisect}
+    assert set(MODELS.values()) == {Deployment, Approval, Artifact, Replay, Bisect, Regression}
 
 
 @cache
