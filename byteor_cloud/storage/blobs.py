@@ -10,6 +10,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -168,6 +169,12 @@ def read(content_hash: str) -> IO[bytes]:
     """Open the bytes for reading. Raises NotStored, Unavailable or OSError."""
     with _storage_errors(), _missing_blob():
         return default_storage.open(storage_name(content_hash), "rb")
+
+
+def copy_to(content_hash: str, target: Path) -> None:
+    """Copy the bytes to a file. Raises NotStored, Unavailable or OSError."""
+    with read(content_hash) as source, target.open("wb") as copy:
+        shutil.copyfileobj(source, copy, 1 << 20)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from django.utils import timezone
 from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apps.artifacts.models import Fixture, RegressionResult, Verdict, VerdictExample
-from apps.artifacts.services import children, fixture_batches, fixtures, regression_runs, regressions
+from apps.artifacts.services import children, fixture_batches, regression_runs, regressions
 from apps.releases.models import ConfigBundle, Regression
 from byteor.engine.replay import Result
 from byteor_cloud.captures.spawning import Child
@@ -254,14 +254,16 @@ def test_regression_is_retried_after_storage_outage_and_keeps_its_verdicts(
     first, _ = keep(world, now, cards(1), cards(2))
     row = requested(world, changed(world, now), now)
 
+    copy_to = blobs.copy_to
+
     def fail(content_hash: str, target: Any) -> None:
         if content_hash != first.artifact.content_hash:
             raise error
-        fixtures.copy_blob(content_hash, target)
+        copy_to(content_hash, target)
 
     with monkeypatch.context() as patch:
         patch.setattr(fixture_batches, "_ITEMS", 1)
-        patch.setattr(fixture_batches, "copy_blob", fail)
+        patch.setattr(blobs, "copy_to", fail)
         patch.setattr(regression_runs, "PROCESSES", 1)
         with pytest.raises(type(error)) as raised:
             regression_runs.run(str(row.pk))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import threading
 from bisect import bisect_right
 from collections.abc import Callable
@@ -81,8 +80,7 @@ def _build(artifact: Artifact) -> Path:
         with data_folders.scratch_folder() as scratch:
             archive, capture = scratch / "archive", scratch / "capture"
             capture.mkdir()
-            with blobs.read(artifact.content_hash) as source, archive.open("wb") as copy:
-                shutil.copyfileobj(source, copy, 1 << 20)
+            blobs.copy_to(artifact.content_hash, archive)
             request = {"kind": "build", "archive": str(archive), "folder": str(capture)}
             children.run_in_child(request, scratch=scratch, silence_s=BUILD_S)
             kept = derived.keep(artifact, capture, run_in_disk_thread(size_of, capture))

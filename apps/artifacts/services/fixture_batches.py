@@ -11,11 +11,10 @@ from threading import Event
 from typing import Any
 
 from apps.artifacts.services import children
-from apps.artifacts.services.fixtures import copy_blob
 from byteor.engine.compiler import Ops, split_op
 from byteor.engine.replay import Cancelled, FixtureOutcome, Judgment
 from byteor_cloud.errors import NotStored
-from byteor_cloud.storage import data_folders
+from byteor_cloud.storage import blobs, data_folders
 
 _ITEMS, _BYTES = 64, 32 * 1024 * 1024  # the fixtures of one batch, and the size of their captures
 _PACKAGE_ITEMS = 16  # the fixtures of a batch with ops of packages, which gives no verdict before all have run
@@ -190,7 +189,7 @@ class _Children:
         target = self._folder / f"archive-{len(self._archives)}"
         try:
             if item.content_hash not in self._archives:
-                copy_blob(item.content_hash, target)
+                blobs.copy_to(item.content_hash, target)
                 self._archives[item.content_hash] = target
         except NotStored as error:
             self.put(item, Judgment(FixtureOutcome.NOT_TESTED, error=error.detail), is_stored=False)

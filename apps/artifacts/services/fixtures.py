@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -27,6 +24,7 @@ from apps.tenancy.models import Environment, Membership, Quota, User
 from apps.tenancy.services import audit, quotas
 from apps.tenancy.services.revisions import edit, lock_revision
 from apps.tenancy.services.state import advance, lock_row
+from byteor.engine.canonical import sha256
 from byteor.engine.machines import ArtifactEvent, ReplayStatus
 from byteor.engine.replay.verdicts import MAX_FIXTURE_WORK
 from byteor_cloud.database.connections import release_connection
@@ -100,7 +98,7 @@ def check(
     if Fixture.objects.filter(environment=environment, pipeline=checked.pipeline, name=name).exists():
         raise Conflict("That name is already taken. Choose another one.", code="name_taken")
     if checked.reduced is not None:
-        content_hash = _hash(checked.reduced)
+        content_hash = sha256(checked.reduced)
         if not Artifact.objects.filter(environment=environment, content_hash=content_hash).exists():
             quotas.check(environment.project.organization_id, {Quota.STORED_BYTES: len(checked.reduced)})
         blobs.put_file(content_hash, ContentFile(checked.reduced))
@@ -294,7 +292,7 @@ def _check_owner(owner: User | None, environment: Environment) -> None:
 
 
 def _check_limit(environment: Environment, pipeline: str) -> None:
-    """Raise Conflict if the pipeline has no room for another live fixture. Only a lock of the environment is safe."""
+    """Raise Conflict if the pipeline has no room for another live fixture. Lock the environment to be sure."""
     if live(environment, pipeline).count() >= MAX_FIXTURES:
         raise Conflict(
             f"The pipeline {pipeline} has {MAX_FIXTURES} fixtures that have not expired. Delete one of them first.",
@@ -304,7 +302,7 @@ def _check_limit(environment: Environment, pipeline: str) -> None:
 
 def has_result(replay: Replay) -> bool:
     """Return whether the replay has finished with a result that a fixture can expect."""
-    # A stage error is a result, too: the fixture then expects the pipeline to stop at the same record.
+    # A stage error is also a result. The fixture then expects the pipeline to stop at the same record.
     return replay.status in {ReplayStatus.SUCCEEDED, ReplayStatus.DIVERGED} or replay.error_code == "stage_error"
 
 
@@ -349,7 +347,7 @@ def _replay_once(
         own["stage_config"] = artifact.deployment.config_bundle.stage_config
     with data_folders.scratch_folder() as scratch:
         archive, reduced = scratch / "archive", scratch / "reduced"
-        copy_blob(artifact.content_hash, archive)
+        blobs.copy_to(artifact.content_hash, archive)
         request = {
             **(own if golden is None else child_request(golden)),
             "kind": "check_fixture",
@@ -386,22 +384,12 @@ def _replay_once(
     return Checked(found["pipeline"], stored, content)
 
 
-def copy_blob(content_hash: str, target: Path) -> None:
-    """Copy a blob to a file. Raises NotStored, Unavailable or OSError."""
-    with blobs.read(content_hash) as source, target.open("wb") as copy:
-        shutil.copyfileobj(source, copy, 1 << 20)
-
-
-def _hash(content: bytes) -> str:
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
-
-
 def _store_reduced(artifact: Artifact, content: bytes, records: tuple[int, int], *, actor: Actor) -> Artifact:
     """Create the artifact of a reduced capture, or return the existing artifact with the same content.
 
     The blob must be stored. Raises QuotaExceeded, or Unavailable if the blob was deleted.
     """
-    content_hash = _hash(content)
+    content_hash = sha256(content)
     blobs.protect(content_hash)
     if not blobs.is_stored(content_hash):
         raise Unavailable("The reduced capture was being deleted at the same time. Try again.", retry_after=1)

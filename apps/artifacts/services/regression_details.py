@@ -9,7 +9,7 @@ from itertools import accumulate, takewhile
 from typing import Any, Final
 
 from django.db import connection
-from django.db.models import F, Func, IntegerField, JSONField, QuerySet
+from django.db.models import F, Func, IntegerField, JSONField, QuerySet, Value
 from django.db.models.functions import Coalesce
 
 from apps.artifacts.models import Artifact, RegressionResult, Verdict, VerdictExample
@@ -90,7 +90,7 @@ class Overview:
 
 def read_overview(row: Regression) -> Overview:
     """Return an overview of a regression. Takes one query, which does not return the groups."""
-    columns = (_length("groups"), _length("not_tested"), _path("not_tested", "$[0 to 19]"))
+    columns = (array_length("groups"), array_length("not_tested"), _path("not_tested", "$[0 to 19]"))
     return Overview(*Regression.objects.values_list(*columns).get(pk=row.pk))
 
 
@@ -103,7 +103,7 @@ def read_groups(
     All examples together have at most ``limit`` bytes of JSON. The payloads of later examples are None, and without
     ``with_payloads`` all payloads are None.
     """
-    chosen = f"$[{int(first)} to {int(first + count - 1)}]" if group is None else f'$[*] ? (@.id == "{group}")'
+    chosen = f"$[{first} to {first + count - 1}]" if group is None else f"$[*] ? (@.id == {json.dumps(group)})"
     found: list[dict[str, Any]] = Regression.objects.values_list(_path("groups", chosen), flat=True).get(pk=row.pk)
     for each, (_, example) in zip(found, _read_examples(row, found, limit if with_payloads else 0), strict=True):
         each["example"] = example
@@ -111,11 +111,13 @@ def read_groups(
 
 
 def _path(column: str, path: str) -> Func:
-    template = "jsonb_path_query_array(%(expressions)s, %(path)s)"
-    return Func(F(column), template=template, path=f"'{path}'", output_field=JSONField())
+    """Return the values at a JSON path in a column, as an array."""
+    as_path = Func(Value(path), template="%(expressions)s::jsonpath")
+    return Func(F(column), as_path, function="jsonb_path_query_array", output_field=JSONField())
 
 
-def _length(column: str) -> Func:
+def array_length(column: str) -> Func:
+    """Return the number of items of the array in a JSON column."""
     return Func(F(column), function="jsonb_array_length", output_field=IntegerField())
 
 
@@ -137,7 +139,7 @@ def _read_results(row: Regression, group: str | None, after: int, limit: int) ->
         found = found.filter(verdict__groups__contains=[{"id": group}])
     # A verdict may have 1,000 groups. Their stored size shows how many verdicts to read, without reading them.
     size = Func(F("verdict__groups"), function="pg_column_size", output_field=IntegerField())
-    # A stored verdict says itself why it failed. Other results have their own error.
+    # The error of a result is that of its verdict, unless the result has no stored verdict.
     reason, stage = Coalesce("error", "verdict__error"), F("verdict__stage")
     columns = (reason if name == "error" else stage if name == "stage" else F(name) for name in _COLUMNS)
     rows = list(found.values_list(*columns, size)[after:])
@@ -157,7 +159,7 @@ def _as_json(value: Any) -> Any:
 
 def _group_ids(verdicts: Iterable[str]) -> Mapping[str, list[str]]:
     """Return the ids of each verdict's groups."""
-    ids = Func(F("groups"), template="jsonb_path_query_array(%(expressions)s, '$[*].id')", output_field=JSONField())
+    ids = _path("groups", "$[*].id")
     rows: QuerySet[Any, tuple[Any, list[str]]] = Verdict.objects.filter(pk__in=verdicts).values_list("pk", ids)
     return {str(pk): found for pk, found in rows}
 

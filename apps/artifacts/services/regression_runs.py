@@ -122,12 +122,11 @@ class _Run:
     def _items(self, results: Sequence[RegressionResult]) -> dict[str, list[RegressionResult]]:
         """Return the results that need a verdict, by the key of the verdict. The other results are settled."""
         rows = Fixture.objects.select_related("artifact").in_bulk([each.fixture_id for each in results])
-        now = timezone.now()
         needed: dict[str, list[RegressionResult]] = {}
         settled: list[RegressionResult] = []
         for each in results:
             fixture = rows.get(each.fixture_id)
-            if fixture is None or (fixture.expires_at is not None and fixture.expires_at <= now):
+            if fixture is None or fixture.is_expired:
                 settled.append(_not_tested(each, "The fixture was deleted or expired before it was tested."))
                 continue
             if (each.baseline is None) != (fixture.golden is not None):
@@ -420,8 +419,8 @@ def _with_verdict(rows: Sequence[RegressionResult], verdict: Verdict) -> Sequenc
 def give_up(regression_id: str, error: str, *, is_killed: bool = False) -> None:
     """Fail a regression whose job became a dead letter.
 
-    If the job killed its process too often, other unfinished regressions of the same spec fail, too, because their jobs
-    were removed from the queue.
+    If the job killed its process too often, the other unfinished regressions of the same spec also fail, because their
+    jobs were removed from the queue.
     """
     found = Regression.objects.select_related("environment__project").filter(pk=regression_id).first()
     if found is None:

@@ -176,7 +176,7 @@ def find_changes(before: Any, after: Any, limit: int) -> list[Change]:
 
 
 class _Walk:
-    """Compares two values, and keeps the first changes with the number of equal members before each of them."""
+    """Compares two values. Keeps the first changes, each with the number of equal members before it."""
 
     def __init__(self, limit: int) -> None:
         self.changes = 0

@@ -1,4 +1,4 @@
-"""The members in which payloads differ: unusual payloads, bounds, and the stage that is named."""
+"""The members in which payloads differ: of unusual payloads, up to the limits, and the stage that a group names."""
 
 from __future__ import annotations
 

@@ -224,7 +224,7 @@ class RegressionSerializer(ModelSerializer):
     not_tested = UntestedSerializer(many=True)
     verdicts = VerdictCountSerializer(source="*")
     work = RegressionWorkSerializer(source="*")
-    # Rows have no ``details``, so these are null in a list. The view adds them to a response about one regression.
+    # These fields are null in a list, because a row has no ``details``. For a single regression, the view adds them.
     results = RegressionResultSerializer(many=True, source="details.results", allow_null=True)
     groups = DifferenceGroupSerializer(many=True, source="details.groups", allow_null=True)
     next_after = serializers.IntegerField(source="details.next_after", allow_null=True)

@@ -81,7 +81,7 @@ class FixtureViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, De
     }
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """Also select what an update needs, except for lists, which do not need it."""
+        """Also select the rows that an update reads. A list does not need these rows."""
         if self.is_list(self.action):
             return queryset
         return queryset.select_related("environment__project", "artifact__deployment__config_bundle")
@@ -93,7 +93,7 @@ class FixtureViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin, De
 
     @property
     def slot(self) -> fixtures.Slot:
-        """The function whose result, a context manager, is entered before computing."""
+        """The function that returns a context manager. Entering that waits until this process may compute."""
         return partial(compute_slot, self.request._request)
 
     def _selection(self, request: Request) -> dict[str, Any]:

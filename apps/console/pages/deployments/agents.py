@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from django.db.models import Case, Q, QuerySet, Value, When
 
+from apps.console.frame.table_pages import TablePage, page_of
 from apps.releases.models import Deployment, DeploymentAgent
 from apps.releases.services.progress import AgentCounts
 from byteor.engine.machines import AgentProgress as A
@@ -19,31 +20,12 @@ _RANK = Case(*(When(progress=word, then=Value(rank)) for rank, word in enumerate
 
 
 @dataclass(frozen=True, slots=True)
-class AgentsPage:
+class AgentsPage(TablePage[DeploymentAgent]):
     """A page of a deployment's agents, with the search and filter that selected them."""
 
-    rows: list[DeploymentAgent]
-    total: int
-    first: int
-    page: int
     search: str
     progress: str
     kinds: list[tuple[str, int]]
-
-    @property
-    def last(self) -> int:
-        """The number of the last row, counted over all pages."""
-        return self.first + len(self.rows) - 1
-
-    @property
-    def previous(self) -> int | None:
-        """The number of the previous page; None on the first."""
-        return self.page - 1 if self.page > 1 else None
-
-    @property
-    def next(self) -> int | None:
-        """The number of the next page; None on the last."""
-        return self.page + 1 if self.last < self.total else None
 
 
 def find_page(deployment: Deployment, counted: AgentCounts, query: Mapping[str, str]) -> AgentsPage:
@@ -61,9 +43,7 @@ def find_page(deployment: Deployment, counted: AgentCounts, query: Mapping[str, 
         total = rows.count()
     else:
         total = by_progress.get(progress, 0) if progress else sum(by_progress.values())
-    pages = max(1, -(-total // PAGE))
-    number = min(_number(query.get("page", "")), pages)
-    start = (number - 1) * PAGE
+    number, start = page_of(query.get("page", ""), total, PAGE)
     # Select the page's keys first. This sorts up to 100,000 rows, but joins and fetches only 25.
     keys = rows.order_by(_RANK, "agent_id").values("pk")[start : start + PAGE]
     shown = DeploymentAgent.objects.filter(pk__in=keys).select_related("agent").prefetch_related("failures")
@@ -71,7 +51,3 @@ def find_page(deployment: Deployment, counted: AgentCounts, query: Mapping[str, 
     found = list(with_small_values(shown, {"tuning"}).order_by(_RANK, "agent_id")) if total else []
     kinds = [(word.value, by_progress[word]) for word in _ORDER if by_progress.get(word)]
     return AgentsPage(found, total, start + 1 if found else 0, number, search, progress, kinds)
-
-
-def _number(text: str) -> int:
-    return max(1, int(text)) if text.isascii() and text.isdigit() and len(text) < 10 else 1

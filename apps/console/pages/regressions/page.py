@@ -14,10 +14,11 @@ from apps.artifacts.models import Fixture
 from apps.artifacts.services.regression_details import Overview, read_groups
 from apps.console.frame import relative_time, row_link, short_id, state_pill, with_note
 from apps.console.frame.columns import TONES, page_url, text_link
+from apps.console.frame.table_pages import page_of
 from apps.console.pages.artifacts.parts import hex_dump, marked
 from apps.console.pages.artifacts.wording import Runs, byte_count, first_difference, hex_rows
 from apps.console.pages.deployments.phrases import agent_count
-from apps.console.pages.regressions.results import PENDING, Counts, ResultsPage, link_baseline, page_of, reason
+from apps.console.pages.regressions.results import PENDING, Counts, ResultsPage, link_baseline, reason
 from apps.releases.models import Regression
 from byteor.engine.machines import RegressionStatus
 from byteor.engine.regression import group_pieces

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Case, Count, F, Func, IntegerField, QuerySet, Value, When
+from django.db.models import Case, Count, QuerySet, Value, When
 
 from apps.artifacts.models import Fixture, RegressionResult
+from apps.artifacts.services.regression_details import array_length
 from apps.console.frame import short_id, with_note
 from apps.console.frame.columns import page_url, text_link
+from apps.console.frame.table_pages import TablePage, page_of
 from apps.releases.models import ConfigBundle, Regression
 from byteor.engine.replay import FixtureOutcome as Outcome
 from byteor_cloud.database.large_columns import without_large
@@ -47,31 +49,12 @@ def count_results(row: Regression) -> Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class ResultsPage:
+class ResultsPage(TablePage[Any]):
     """A page of a regression's results, with the filters that selected them."""
 
-    rows: list[Any]
-    total: int
-    first: int
-    page: int
     outcome: str
     kinds: list[tuple[str, int]]
     fixtures: frozenset[UUID]  # ids of the fixtures on the page that still exist
-
-    @property
-    def last(self) -> int:
-        """The number of the last row, counted over all pages."""
-        return self.first + len(self.rows) - 1
-
-    @property
-    def previous(self) -> int | None:
-        """The number of the previous page; None on the first."""
-        return self.page - 1 if self.page > 1 else None
-
-    @property
-    def next(self) -> int | None:
-        """The number of the next page; None on the last."""
-        return self.page + 1 if self.last < self.total else None
 
 
 def find_page(row: Regression, counted: Counts, query: Mapping[str, str], group: str | None) -> ResultsPage:
@@ -94,20 +77,11 @@ def find_page(row: Regression, counted: Counts, query: Mapping[str, str], group:
     # Select the page's keys first, so that only their verdicts are read.
     keys = rows.order_by(RANK, "pk").values("pk")[start : start + PAGE]
     shown = RegressionResult.objects.filter(pk__in=keys).select_related("verdict").defer("verdict__groups")
-    length = Func(F("verdict__groups"), function="jsonb_array_length", output_field=IntegerField())
-    found = list(shown.annotate(groups=length).order_by(RANK, "pk")) if total else []
+    found = list(shown.annotate(groups=array_length("verdict__groups")).order_by(RANK, "pk")) if total else []
     live = Fixture.objects.filter(pk__in={each.fixture_id for each in found}).values_list("pk", flat=True)
     return ResultsPage(
         found, total, start + 1 if found else 0, page, outcome, kinds, frozenset(live) if found else frozenset()
     )
-
-
-def page_of(text: str, total: int, size: int) -> tuple[int, int]:
-    """Return the number of the page that a query parameter names, and the position of its first row."""
-    pages = max(1, -(-total // size))
-    number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 1
-    page = min(max(1, number), pages)
-    return page, (page - 1) * size
 
 
 def reason(result: Any) -> str:
