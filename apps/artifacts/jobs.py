@@ -23,10 +23,4 @@ class StepBisect(Job, name="artifacts.bisect", lane=JobLane.REPLAY):
     bisect_id: str
 
 
-class RunRegression(Job, name="artifacts.regression", lane=JobLane.REGRESSIONS):
-    """Find or compute the verdicts of a regression, and finish it."""
-
-    regression_id: str
-
-
 RETENTION = Periodic("artifacts.retention", every_s=3600, at_s=17 * 60, lane=JobLane.CLEANING)

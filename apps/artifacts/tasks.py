@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from apps.artifacts.jobs import RETENTION, IngestArtifact, RunRegression, RunReplay, StepBisect
+from apps.artifacts.jobs import RETENTION, IngestArtifact, RunReplay, StepBisect
 from apps.artifacts.services import bisects, derived, regression_runs, replay_runs, replays, retention, uploads
-from apps.releases.jobs import ReplayDecided
+from apps.releases.jobs import ReplayDecided, RunRegression
 from byteor_cloud.errors import NotStored
 from byteor_cloud.worker.jobs import Claim, GivenUp, runs, runs_claimed, runs_periodically
 

@@ -1,4 +1,4 @@
-"""The jobs of this app, and a job that it enqueues for ``apps.artifacts``."""
+"""The jobs of this app, and the jobs that it enqueues for ``apps.artifacts``."""
 
 from __future__ import annotations
 
@@ -27,6 +27,12 @@ class ReplayDecided(Job, name="artifacts.replay_decided", lane=JobLane.INGEST):
     """Queue, deny or fail the replays of an approval that was decided, expired or revoked."""
 
     approval_id: str
+
+
+class RunRegression(Job, name="artifacts.regression", lane=JobLane.REGRESSIONS):
+    """Find or compute the verdicts of a regression, and finish it."""
+
+    regression_id: str
 
 
 DELETE_OLD_DETAILS = Periodic("releases.forget_particulars", every_s=3600, at_s=29 * 60, lane=JobLane.CLEANING)

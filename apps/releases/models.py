@@ -1,4 +1,4 @@
-"""Config bundles and their known bad state, approvals, deployments with their agents and timelines, and reports."""
+"""Config bundles and their known bad state, approvals, deployments with their agents, regressions and acceptances."""
 
 from __future__ import annotations
 
@@ -176,6 +176,7 @@ class Deployment(Stateful):
     policy: StoredField[ReleasePolicy] = StoredField(ReleasePolicy)
     take_over = models.BooleanField(default=False)
     requested_by = models.CharField(max_length=300)
+    requester_id = models.UUIDField(null=True, editable=False)  # the user behind the request; null if unknown
     note = models.TextField(blank=True)
     reason = models.CharField(max_length=40, blank=True)  # the code of the failure: aborted, build_failed, …
     detail = models.TextField(blank=True)
@@ -193,6 +194,16 @@ class Deployment(Stateful):
     approved_at = models.DateTimeField(null=True)
     break_glass: StoredField[BreakGlass | None] = StoredField(BreakGlass, null=True)
     freeze_override = models.TextField(blank=True)  # an org_admin's reason for overriding freeze windows
+    # The regression that the replay gate evaluates. Null if the gate was off at the request, or if it was deleted.
+    regression = models.ForeignKey("Regression", on_delete=models.SET_NULL, null=True, related_name="deployments")
+    replay_gate_override = models.TextField(blank=True)  # an org_admin's reason for overriding the replay gate
+    # [{"group", "text"}]: the requester's explanations of differences
+    explain: models.JSONField[Any, Any] = models.JSONField(default=list)
+    # When the build first found that only the replay gate blocks the deployment, after the approval was spent.
+    gated_at = models.DateTimeField(null=True)
+    # When the deployment fails if the gate still blocks it. Null while the deployment waits for anything else, and
+    # while its first regression runs.
+    gate_until = models.DateTimeField(null=True)
     # When the worker last found that agents can download the bundle (in a rollback: the bundle of ``restores``). Null
     # before the first offers, and while agents cannot download the bundle.
     served_at = models.DateTimeField(null=True)
@@ -208,8 +219,11 @@ class Deployment(Stateful):
         EnlistmentCursor, null=True
     )  # null before the first offers, and when all agents are enlisted
     bounded_columns = frozenset(
-        {"strategy", "policy", "note", "detail", "rollback_reason", "break_glass", "freeze_override"}
-    )
+        {
+            "strategy", "policy", "note", "detail", "rollback_reason", "break_glass", "freeze_override",
+            "replay_gate_override",
+        }
+    )  # fmt: skip
 
     class Meta:
         constraints = [
@@ -399,6 +413,18 @@ class Regression(Stateful):
     # The number of results that have an outcome, and the number of all results.
     progress_done = models.PositiveIntegerField(default=0)
     progress_total = models.PositiveIntegerField(default=0)
+    # The numbers of changes to the pipeline's fixtures (see ``FixtureRevision``) before this regression listed them,
+    # and when the first of these fixtures expires.
+    fixtures_revision = models.BigIntegerField(default=0)
+    fixtures_removed = models.BigIntegerField(default=0)
+    fixtures_until = models.DateTimeField(null=True)
+    # {"digest", "version", "ops"}: the digest of the engine and of the packages that provide these ops
+    engine: models.JSONField[Any, Any] = models.JSONField(null=True)
+    outcomes: models.JSONField[Any, Any] = models.JSONField(default=dict)  # the number of results by outcome
+    # The results as the statement of the test lists them. Null if the regression is not for a deployment.
+    tests: models.JSONField[Any, Any] = models.JSONField(null=True)
+    # Whether this regression tests what the environment runs now, with golden fixtures only.
+    of_current = models.BooleanField(default=False)
     # The number of results whose verdict was known, and the number of verdicts that this regression computed.
     reused = models.PositiveIntegerField(default=0)
     computed = models.PositiveIntegerField(default=0)
@@ -415,7 +441,7 @@ class Regression(Stateful):
     person = models.UUIDField(null=True, editable=False)  # the user behind the request; null if unknown
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
-    bounded_columns = frozenset({"baselines", "error"})
+    bounded_columns = frozenset({"baselines", "error", "outcomes"})
 
     class Meta:
         constraints = [one_of_constraint("status", RegressionStatus, "releases_regression_status")]
@@ -423,3 +449,94 @@ class Regression(Stateful):
 
     def __str__(self) -> str:
         return f"Regression …{str(self.pk)[-8:]}"
+
+
+class FixtureRevision(models.Model):
+    """The numbers of changes to a pipeline's fixtures, which tell whether a regression has tested all of them.
+
+    ``revision`` counts new fixtures and changed expectations, ``removed`` counts deleted fixtures. A regression that
+    passed is still valid after fixtures were removed.
+    """
+
+    environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+", db_index=False)
+    pipeline = models.CharField(max_length=63)
+    revision = models.BigIntegerField(default=0)
+    removed = models.BigIntegerField(default=0)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["environment", "pipeline"], name="releases_fixturerevision_unique")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.pipeline}: {self.revision}"
+
+
+class Acceptance(EnvironmentOwned):
+    """A person's statement that some differences of a configuration are wanted.
+
+    It no longer counts when a deployment of the configuration has become current (``ended_at``).
+    """
+
+    config_hash = models.CharField(max_length=71)
+    # The regression that showed the differences. Its results tell which fixtures the person has seen.
+    regression = models.ForeignKey(Regression, on_delete=models.SET_NULL, null=True, related_name="acceptances")
+    reason = models.TextField()
+    # The person; null for an API key. ``person`` is the user behind the request, and null if unknown.
+    user = models.ForeignKey(User, on_delete=models.PROTECT, null=True, related_name="+")
+    person = models.UUIDField(null=True, editable=False)
+    accepted_by = models.CharField(max_length=300)
+    ended_at = models.DateTimeField(null=True)
+    bounded_columns = frozenset({"reason"})
+
+    class Meta:
+        indexes = [
+            models.Index(
+                fields=["environment", "config_hash"], condition=Q(ended_at=None), name="releases_acceptance_valid"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"Acceptance by {self.accepted_by}"
+
+
+class AcceptedDifference(models.Model):
+    """A group of differences from one baseline, or from golden results (null), that an acceptance covers."""
+
+    # No separate index, because the unique constraint's index starts with this column.
+    acceptance = models.ForeignKey(Acceptance, on_delete=models.CASCADE, related_name="differences", db_index=False)
+    group = models.CharField(max_length=64)
+    baseline = models.CharField(max_length=71, null=True)  # the config hash
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["acceptance", "group", "baseline"],
+                name="releases_accepteddifference_unique",
+                nulls_distinct=False,
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.group
+
+
+class Attestation(models.Model):
+    """A signed statement about a deployment: how its configuration was tested, or why the replay gate let it through.
+
+    ``envelope`` is the DSSE envelope as canonical JSON. ``sha256`` and ``size`` are those of its bytes.
+    """
+
+    deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="attestations", db_index=False)
+    predicate_type = models.CharField(max_length=100)
+    sha256 = models.CharField(max_length=71)
+    size = models.PositiveIntegerField()
+    envelope = models.TextField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["deployment", "predicate_type"], name="releases_attestation_unique")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.predicate_type} {self.sha256}"

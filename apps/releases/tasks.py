@@ -15,6 +15,7 @@ from apps.releases.services import (
     housekeeping,
     late_joiners,
     progress,
+    replay_gate,
     rollbacks,
     rollout_steps,
 )
@@ -80,13 +81,17 @@ def sum_progress() -> None:
 
 @runs_periodically(SWEEP)
 def sweep() -> None:
-    """Expire overdue approvals, and enqueue the jobs of unapproved break-glass deployments and deployments in flight.
+    """Expire overdue approvals, renew the regressions of blocked deployments, and enqueue the jobs of deployments.
 
-    The jobs notice agent timeouts, the end of pauses between waves, and waiting builds that can start.
+    The jobs are those of unapproved break-glass deployments and of deployments in flight. They notice agent timeouts,
+    the end of pauses between waves, and waiting builds that can start.
     """
-    expired = Approval.objects.filter(status=ApprovalStatus.PENDING, expires_at__lte=timezone.now())
+    expired = Approval.objects.filter(status=ApprovalStatus.PENDING, expires_at__lte=timezone.now()).exclude(
+        deployment__in=replay_gate.standing_still()
+    )
     for approval in without_large(expired):
         approvals.expire(approval, actor=deployments.WORKER)
+    replay_gate.refresh_blocked()
     for deployment_id in rollbacks.find_unapproved_break_glass().values_list("pk", flat=True):
         deployment_jobs.enqueue_break_glass_rollback(deployment_id)
     for deployment_id, status in Deployment.objects.filter(status__in=IN_FLIGHT).values_list("pk", "status"):

@@ -10,6 +10,7 @@ from typing import Any, Self
 from byteor.engine import freeze
 from byteor.engine.freeze import FreezeWindow
 from byteor.engine.release_policy import ReleasePolicy
+from byteor.engine.replay_gate import GateMode
 
 DEFAULT_HEARTBEAT_INTERVAL_S = 30  # seconds, for every posture
 
@@ -67,11 +68,17 @@ def default_settings(posture: Posture) -> dict[str, Any]:
         "max_in_flight_deployments": 1,
         "artifact_retention_days": 90,
         "freeze_windows": [],
+        "replay_gate": GateMode.OFF,
+        "replay_gate_min_fixtures": 0,
+        "max_work_increase_percent": None,
     }
 
 
 def loosened_settings(posture: Posture, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Return the names of the settings whose change loosens approval, replay or freeze rules. In dev, returns none."""
+    """Return the names of the settings whose change loosens a rule of approvals, replays, the gate or freezes.
+
+    In dev, returns none.
+    """
     if posture is Posture.DEV:
         return []
     strict_to_loose = list(ReplayPolicy)

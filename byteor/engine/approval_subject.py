@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
@@ -21,15 +21,19 @@ class DeploymentOptions:
     take_over: bool = False
     agent_timeout_s: int | None = None  # from the environment's policy; an agent that takes longer counts as failed
     override_freeze: str | None = None  # the reason why the deployment may start in a freeze window
+    override_replay_gate: str | None = None  # the reason why the replay gate does not block the deployment
+    # [{"group", "text"}]: what the requester says about differences
+    explain: Sequence[Mapping[str, str]] = ()
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> Self:
         """Read the stored JSON data. Older rows may lack keys."""
-        return cls(**{field.name: stored[field.name] for field in fields(cls) if field.name in stored})
+        known = {field.name: stored[field.name] for field in fields(cls) if field.name in stored}
+        return cls(**{**known, "explain": tuple(stored.get("explain", ()))})
 
     def stored(self) -> dict[str, Any]:
         """Return the JSON data to store."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**{field.name: getattr(self, field.name) for field in fields(self)}, "explain": list(self.explain)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,16 @@ class BlockerCode(StrEnum):
     PIPELINE_BUSY = "pipeline_busy"
     AGENTS_BUSY = "agents_busy"
     HELD_UP = "held_up"  # a job or bundle download cannot continue; ``find_blockers`` never returns this code
+    # The codes of the replay gate, which ``find_gate_blockers`` returns.
+    GATE_RUNNING = "replay_gate.running"
+    GATE_DIFFERS = "replay_gate.differs"
+    GATE_FAILED = "replay_gate.failed"
+    GATE_TOO_FEW = "replay_gate.too_few_fixtures"
+
+    @property
+    def is_of_gate(self) -> bool:
+        """Whether the replay gate is the reason."""
+        return self.startswith("replay_gate.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ from typing import Any
 from django.utils import timezone
 
 from apps.artifacts.models import Artifact, Fixture, RegressionResult
-from apps.artifacts.services import regressions
 from apps.fleet.models import Agent
 from apps.pipelines.models import Version
 from apps.releases.models import ConfigBundle, Regression
+from apps.releases.services import regressions
 from apps.tenancy.models import AuditEvent
 from byteor_cloud.storage import blobs
 from tests.artifacts.incidents import incident, journal

@@ -17,8 +17,9 @@ from django.utils import timezone
 from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apps.artifacts.models import Fixture, RegressionResult, Verdict, VerdictExample
-from apps.artifacts.services import children, fixture_batches, regression_runs, regressions
+from apps.artifacts.services import children, fixture_batches, regression_runs
 from apps.releases.models import ConfigBundle, Regression
+from apps.releases.services import regressions
 from byteor.engine.replay import Result
 from byteor_cloud.captures.spawning import Child
 from byteor_cloud.errors import Conflict, Unavailable

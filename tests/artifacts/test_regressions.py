@@ -16,13 +16,13 @@ from apps.artifacts.services import (
     fixture_batches,
     regression_details,
     regression_runs,
-    regressions,
     replays,
     retention,
     verdict_examples,
 )
 from apps.pipelines.services import drafts
 from apps.releases.models import ConfigBundle, Regression
+from apps.releases.services import regression_queue
 from apps.tenancy.models import AuditEvent
 from byteor_cloud.ids import uuid7
 from tests.artifacts.fixture_steps import RECORDS, STRICT, bundle, capture, code, kept
@@ -265,7 +265,7 @@ def test_invalid_requests_for_regressions_are_refused(world: World, other: World
 
 
 def test_configurations_that_most_agents_run_are_baselines(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(regressions, "MAX_BASELINES", 1)
+    monkeypatch.setattr(regression_queue, "MAX_BASELINES", 1)
     now, old = bundle(world, "now"), bundle(world, "old", redact=OTHER_MASK)
     kept(world, capture(world, now))
     agents = [world.agent(name=f"{zone}{number}", zone=zone) for number, zone in enumerate(("a", "a", "b"))]
@@ -287,7 +287,7 @@ def test_configurations_that_most_agents_run_are_baselines(world: World, monkeyp
     assert (shown["status"], shown["baselines"]) == ("passed", [baseline])
     assert shown["not_tested"] == [{"config_hash": old.config_hash, "agents": 1}]
     assert "1 agent runs a configuration that was not tested" in shown["summary"]
-    monkeypatch.setattr(regressions, "MAX_BASELINES", 5)
+    monkeypatch.setattr(regression_queue, "MAX_BASELINES", 5)
     both = run_regression(world, now)
     assert [each["config_hash"] for each in both["baselines"]] == [now.config_hash, old.config_hash]
     assert [(each["outcome"], each["baseline"]) for each in both["results"]] == [

@@ -16,9 +16,10 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from apps.artifacts.models import Artifact, Fixture
-from apps.artifacts.services import regression_runs, regressions
+from apps.artifacts.services import regression_runs
 from apps.fleet.models import Agent
 from apps.releases.models import ConfigBundle, Regression
+from apps.releases.services import regressions
 from byteor.engine.machines import ArtifactStatus
 from byteor.engine.replay import Record, build_incident, encode_journal
 from byteor_cloud.storage import blobs

@@ -12,8 +12,9 @@ from django.utils import timezone
 from django.utils.html import strip_tags
 
 from apps.artifacts.models import Artifact
-from apps.artifacts.services import bisects, regressions, replays
+from apps.artifacts.services import bisects, replays
 from apps.console.frame import LiveAdmin, site
+from apps.releases.services import regressions
 from tests.artifacts.incidents import incident, ingested, upload
 from tests.browser.filled import row_page, signed_in
 from tests.browser.waiting import approval_of, live, waiting

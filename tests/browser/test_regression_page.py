@@ -14,10 +14,11 @@ from django.utils import timezone
 from playwright.sync_api import Page, expect
 
 from apps.artifacts.models import Fixture, RegressionResult, VerdictExample
-from apps.artifacts.services import regressions, replays
+from apps.artifacts.services import replays
 from apps.pipelines.models import Draft
 from apps.pipelines.services import drafts
 from apps.releases.models import ConfigBundle, Regression
+from apps.releases.services import regressions
 from byteor.engine.replay import FixtureOutcome
 from byteor.engine.replay.json_difference import Kind
 from tests.artifacts.fixture_steps import STRICT, bundle, capture, kept

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from apps.artifacts.services import regressions
 from apps.releases.models import ConfigBundle, Regression
+from apps.releases.services import regressions
 from tests.permissions import OPERATE, VIEW
 from tests.resources import ERROR, Act, Call, E, Place, Resource, Table
 from tests.resources.config_bundles import bundle

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from apps.artifacts.api.serializers.bisects import BisectArtifactSerializer, BisectSerializer
-from apps.artifacts.api.serializers.regressions import CancelRegressionSerializer
+from apps.artifacts.api.serializers.regressions import (
+    AcceptanceSerializer,
+    AcceptDifferencesSerializer,
+    CancelRegressionSerializer,
+)
 from apps.artifacts.api.serializers.replays import CancelSerializer, ReplayArtifactSerializer, ReplaySerializer
 from apps.artifacts.models import Artifact, Bisect, Replay
-from apps.artifacts.services import bisects, regressions, replays
-from apps.releases.models import Regression
+from apps.artifacts.services import bisects, replays
+from apps.releases.models import Acceptance, Regression
+from apps.releases.services import acceptances, regressions
 from apps.tenancy.actors import Actor
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud.api.commands import command
@@ -88,3 +94,23 @@ def cancel_regression(row: Regression, *, reason: str, actor: Actor) -> None:
     again by other regressions.
     """
     regressions.cancel(row, reason=reason, actor=actor)
+
+
+@command()
+@Operation(
+    "acceptDifferences",
+    P.OPERATE_ENVIRONMENT,
+    body=AcceptDifferencesSerializer,
+    responses={201: AcceptanceSerializer},
+    errors=(Conflict,),
+    example={"groups": ["7d1e" * 16], "reason": "The new mask is shorter."},
+)
+def accept(row: Regression, *, groups: Sequence[str], reason: str, actor: Actor) -> Acceptance:
+    """Accept differences.
+
+    States that groups of differences of a config bundle are wanted, for all configurations that show them in the
+    regression. The acceptance is valid for all deployments of the configuration in this environment, until one of them
+    becomes current. Where deployments need approval, only a person can accept differences, and an acceptance by the
+    requester of a deployment does not count for that deployment unless `allow_self_approval` is true.
+    """
+    return acceptances.accept(row, groups=groups, reason=reason, actor=actor)

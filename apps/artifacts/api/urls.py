@@ -18,6 +18,7 @@ environment = [
     route("regressions", regressions.RegressionViewSet, get="list", post="create"),
     route("regressions/<uuid:id>", regressions.RegressionViewSet, get="retrieve"),
     route("regressions/<uuid:id>/cancel", regressions.RegressionViewSet, post="cancel_regression"),
+    route("regressions/<uuid:id>/acceptances", regressions.RegressionViewSet, post="accept"),
     route("replays", replays.ReplayViewSet, get="list"),
     route("replays/<uuid:id>", replays.ReplayViewSet, get="retrieve"),
     route("replays/<uuid:id>/cancel", replays.ReplayViewSet, post="cancel"),

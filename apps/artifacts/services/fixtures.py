@@ -19,6 +19,7 @@ from apps.artifacts.models import Artifact, Fixture, Replay
 from apps.artifacts.services import captures, children
 from apps.artifacts.services.replay_runs import RELATED, child_request
 from apps.artifacts.services.uploads import declared_key, version_for
+from apps.releases.models import FixtureRevision
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment, Membership, Quota, User
 from apps.tenancy.services import audit, quotas
@@ -165,6 +166,7 @@ def create(
             golden=checked.golden,
             created_by=actor.display,
         )
+        _count_change(environment, fixture.pipeline)
         audit.record(
             "fixture.create",
             actor=actor,
@@ -230,6 +232,8 @@ def update(
         _check_may_change(locked, checked, may_manage=may_manage)
         if locked.is_expired and _differs(locked, checked, "expires_at"):
             _check_limit(environment, locked.pipeline)
+        if any(_differs(locked, checked, name) for name in ("expires_at", "golden_replay_id")):
+            _count_change(environment, locked.pipeline)
         return edit(locked, checked, kind="fixture", scope=environment, actor=actor, unaudited={"golden", "note"})
 
 
@@ -267,7 +271,9 @@ def find_replay(environment: Environment, replay_id: UUID) -> Replay:
 @transaction.atomic
 def delete(fixture: Fixture, *, actor: Actor, expected_revision: int | None = None) -> None:
     """Delete a fixture. It then no longer protects its artifact from retention. Raises PreconditionFailed."""
+    environment = lock_row(fixture.environment)
     locked = lock_revision(fixture, expected_revision)
+    _count_change(environment, locked.pipeline, removed=True)
     audit.record(
         "fixture.delete",
         actor=actor,
@@ -276,6 +282,16 @@ def delete(fixture: Fixture, *, actor: Actor, expected_revision: int | None = No
         changes={"name": [locked.name, None], "pipeline": [locked.pipeline, None]},
     )
     locked.delete()
+
+
+def _count_change(environment: Environment, pipeline: str, *, removed: bool = False) -> None:
+    """Count a change of the pipeline's fixtures, so that the replay gate notices it. Lock the environment first."""
+    row, _ = FixtureRevision.objects.get_or_create(environment=environment, pipeline=pipeline)
+    if removed:
+        row.removed += 1
+    else:
+        row.revision += 1
+    row.save(update_fields=["revision", "removed"])
 
 
 def _check_expiry(expires_at: datetime | None) -> None:

@@ -17,15 +17,17 @@ from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
+import byteor
 from apps.artifacts.models import Fixture, RegressionResult, Verdict
 from apps.artifacts.services import children, fixtures, verdict_examples
 from apps.artifacts.services.fixture_batches import Configuration, Control, Item, batches, judge_batch, uses_packages
-from apps.artifacts.services.regressions import candidate_of, summarize_unfinished
 from apps.artifacts.services.uploads import WORKER, storable
-from apps.releases.models import ConfigBundle, Regression
+from apps.releases.models import ConfigBundle, FixtureRevision, Regression
+from apps.releases.services import replay_gate
 from apps.releases.services.bundles import runtime_config
+from apps.releases.services.regression_queue import candidate_of, summarize_unfinished
 from apps.tenancy.services import usage
-from apps.tenancy.services.state import advance, lock_row
+from apps.tenancy.services.state import advance, keep_environments, lock_row
 from byteor.engine.canonical import sha256
 from byteor.engine.compiler import decode
 from byteor.engine.configuration import hash_configuration, required_capabilities
@@ -73,12 +75,15 @@ def _start(found: Regression, claim: Claim) -> Regression:
         return row
     if row.status != RegressionStatus.QUEUED:
         raise Cancelled
-    live = list(
-        fixtures.live(row.environment, row.pipeline).order_by("pk").values_list("pk", "name", "golden_replay_id")
-    )
+    # Read before the fixtures: a fixture that is added in between makes this regression outdated.
+    revision = FixtureRevision.objects.filter(environment=row.environment, pipeline=row.pipeline).first()
+    tested = fixtures.live(row.environment, row.pipeline).order_by("pk")
+    if row.of_current:
+        tested = tested.exclude(golden_replay_id=None)
+    live = list(tested.values_list("pk", "name", "golden_replay_id", "expires_at"))
     needed = [
         RegressionResult(regression=row, fixture_id=pk, fixture_name=name, baseline=baseline)
-        for pk, name, golden in live
+        for pk, name, golden, _ in live
         for baseline in ([None] if golden is not None else [each["config_hash"] for each in row.baselines])
     ]
     RegressionResult.objects.bulk_create(needed, batch_size=_ROWS)
@@ -88,9 +93,21 @@ def _start(found: Regression, claim: Claim) -> Regression:
         actor=WORKER,
         started_at=timezone.now(),
         fixtures=len(live),
+        fixtures_revision=revision.revision if revision else 0,
+        fixtures_removed=revision.removed if revision else 0,
+        fixtures_until=min((until for *_, until in live if until is not None), default=None),
+        engine=_engine_of(row),
         progress_total=len(needed),
     )
     return lock_row(row, related=_RELATED)
+
+
+def _engine_of(row: Regression) -> dict[str, Any]:
+    """Return the digest of the engine and of the op packages that the candidate and its baselines use."""
+    ids = [each["config_bundle_id"] for each in row.baselines]
+    specs = [row.spec_kv, *ConfigBundle.objects.filter(pk__in=ids).values_list("version__spec_kv", flat=True)]
+    ops = {op for spec_kv in specs for _, op in decode(spec_kv).stages}
+    return {"digest": engine_digest(ops), "version": byteor.__version__, "ops": sorted(ops)}
 
 
 class _Run:
@@ -221,10 +238,13 @@ class _Run:
     def _writing(self) -> Iterator[None]:
         """Write in a transaction, if the job still belongs to this worker and the regression is still running."""
         with transaction.atomic():
-            self._claim.confirm()
-            if lock_row(self._row).status != RegressionStatus.RUNNING:
-                raise Cancelled
+            self._check_running()
             yield
+
+    def _check_running(self) -> None:
+        self._claim.confirm()
+        if lock_row(self._row).status != RegressionStatus.RUNNING:
+            raise Cancelled
 
     def _settle(self, results: Sequence[RegressionResult], *, reused: int = 0, computed: int = 0) -> None:
         """Store the outcomes of results, and count them as progress."""
@@ -361,14 +381,17 @@ class _Run:
         else:
             event, status = RegressionEvent.SUCCEED, RegressionStatus.PASSED
         merged, row = groups.as_json(), self._row
-        with self._writing():
-            advance(
+        with transaction.atomic():
+            keep_environments(row.environment_id)  # before the row is locked, because a purge locks in this order
+            self._check_running()
+            ended = advance(
                 row,
                 event,
                 actor=WORKER,
                 changes={str(outcome): count for outcome, count in outcomes.items()},
                 groups=merged,
                 more=groups.more,
+                outcomes={str(outcome): count for outcome, count in outcomes.items()},
                 vacuous=not outcomes.total() - outcomes[FixtureOutcome.NOT_TESTED],
                 work_candidate=work[0],
                 work_baseline=work[1],
@@ -386,6 +409,7 @@ class _Run:
                 ),
                 finished_at=timezone.now(),
             )
+            replay_gate.end(ended)
 
 
 def _check_engines(engines: Mapping[frozenset[str], str]) -> None:
@@ -430,9 +454,10 @@ def give_up(regression_id: str, error: str, *, is_killed: bool = False) -> None:
         organization = found.environment.project.organization_id
         rows |= Regression.objects.filter(environment__project__organization=organization, spec_kv=found.spec_kv)
     unfinished = rows.filter(status__in=[RegressionStatus.QUEUED, RegressionStatus.RUNNING])
+    keep_environments(*unfinished.order_by().values_list("environment", flat=True).distinct())
     for row in unfinished.order_by("pk"):
         with suppress(NotFound, IllegalTransition):
-            advance(
+            ended = advance(
                 row,
                 RegressionEvent.FAIL,
                 actor=WORKER,
@@ -441,3 +466,4 @@ def give_up(regression_id: str, error: str, *, is_killed: bool = False) -> None:
                 summary=summarize_unfinished(row, RegressionStatus.FAILED, storable(error)),
                 finished_at=timezone.now(),
             )
+            replay_gate.end(ended)

@@ -18,6 +18,7 @@ from byteor.engine import freeze
 from byteor.engine.blockers import Blocker, freeze_blocker, limit_blocker
 from byteor.engine.break_glass import BreakGlassRequest
 from byteor.engine.release_policy import ReleasePolicy
+from byteor.engine.replay_gate import GateMode
 from byteor.engine.target import Target
 from byteor_cloud.errors import Conflict, DomainError, Forbidden, InvalidInput
 
@@ -55,6 +56,17 @@ def check_freeze(environment: Environment, override: Mapping[str, str] | None, *
         raise _refusal(freeze_blocker(*open_window))
 
 
+def check_gate_override(policy: ReleasePolicy, override: Mapping[str, str] | None, *, may_override: bool) -> None:
+    """Raise Forbidden or InvalidInput if an override of the replay gate must be refused."""
+    if not override:
+        return
+    if not may_override:
+        raise Forbidden("Only an org_admin may override the replay gate.")
+    if policy.replay_gate is not GateMode.REQUIRE:
+        detail = "This environment does not require the replay gate. Deploy without override_replay_gate."
+        raise InvalidInput.at("/override_replay_gate", detail, code="contradiction")
+
+
 def check_known_bad(environment: Environment, config_bundle: ConfigBundle) -> None:
     """Raise Conflict if the configuration is known bad in the environment."""
     if bundles.is_known_bad(environment.pk, config_bundle.config_hash):
@@ -64,7 +76,7 @@ def check_known_bad(environment: Environment, config_bundle: ConfigBundle) -> No
 
 def check_in_flight(environment: Environment, limit: int) -> None:
     """Raise Conflict if the environment has as many deployments in flight as ``limit`` permits."""
-    in_flight = [blockers.describe(row) for row in blockers.read_in_flight(environment).defer("target")]
+    in_flight = [blockers.describe(row) for row in blockers.find_in_flight(environment)]
     if blocker := limit_blocker(in_flight, limit):
         raise _refusal(blocker, " Wait until one has finished.")
 

@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from apps.releases.jobs import ReplayDecided
 from apps.releases.models import Approval, ApprovalDecision, Deployment
+from apps.releases.services import acceptances, replay_gate
 from apps.releases.services.deployment_jobs import enqueue_break_glass_rollback, enqueue_build
 from apps.releases.services.timeline import add_entry, advance_deployment
 from apps.tenancy.actors import Actor
@@ -176,16 +177,23 @@ def decide(
     user: User | None,
     comment: str = "",
     expires_in_s: int | None = None,
+    accept_groups: Sequence[str] = (),
     actor: Actor,
 ) -> Approval:
     """Record one person's decision. One denial denies the approval; the last required consent issues the credential.
 
+    With ``accept_groups``, also accepts these groups of differences, with the comment as the reason. The differences
+    are those of the deployment's regression.
+
     Raises Forbidden without ``user`` and for a self-approval that is not allowed, and InvalidInput for a denial without
-    a comment. Raises Conflict if the approval is not open or the person has already decided, and for a consent if
-    self-approval is not allowed and the requester is unknown.
+    a comment. Raises Conflict if the approval is not open or the person has already decided. Raises Conflict for a
+    consent while the replay gate blocks the deployment, and if self-approval is not allowed and the requester is
+    unknown. Raises the errors of ``acceptances.accept`` for ``accept_groups``.
     """
     if user is None:
         raise Forbidden("Only a person can decide. Sign in, or use a user token.", code="approval.person")
+    if accept_groups:
+        lock_row(approval.environment)  # because ``acceptances.accept`` locks it, and the lock order must be the same
     keep_environments(approval.environment_id)
     locked = lock_row(approval, related=("environment__project__organization",))
     check_open(locked)
@@ -198,6 +206,11 @@ def decide(
             raise Forbidden(_SELF_APPROVAL, code="approval.self")
     if locked.decisions.filter(user=user).exists():
         raise Conflict("You have already decided on this approval.", code="approval.decided_before")
+    deployment = _deployment_of(locked)
+    if accept_groups:
+        _accept(deployment, accept_groups, decision=decision, reason=comment, actor=actor)
+    if decision == "approve" and deployment is not None:
+        check_gate(deployment)
     ApprovalDecision.objects.create(
         approval=locked, user=user, decided_by=actor.display, decision=decision, comment=comment
     )
@@ -215,9 +228,34 @@ def decide(
     return _approve(locked, expires_in_s=expires_in_s, actor=actor)
 
 
+def _accept(deployment: Deployment | None, groups: Sequence[str], *, decision: str, reason: str, actor: Actor) -> None:
+    if deployment is None or deployment.regression is None:
+        detail = "Only the differences of a deployment with a regression can be accepted."
+        raise InvalidInput.at("/accept_groups", detail, code="contradiction")
+    if decision != "approve":
+        raise InvalidInput.at("/accept_groups", "A denial accepts no differences.", code="contradiction")
+    if not reason.strip():
+        raise InvalidInput.at("/comment", "Say why the differences are wanted.", code="required")
+    acceptances.accept(deployment.regression, groups=groups, reason=reason, actor=actor, pointer="/accept_groups")
+
+
+def check_gate(deployment: Deployment) -> None:
+    """Raise Conflict if the replay gate blocks the deployment, so that nobody can approve it now."""
+    if blocked := replay_gate.find_blockers([deployment]).get(deployment.pk):
+        detail = " ".join(each.detail for each in blocked)
+        raise Conflict(f"The replay gate blocks the deployment. {detail}", code=blocked[0].code)
+
+
+def is_overdue(approval: Approval) -> bool:
+    """Return whether a pending approval has expired. It does not expire while its deployment's regression runs."""
+    if approval.status != ApprovalStatus.PENDING or approval.expires_at > timezone.now():
+        return False
+    return not replay_gate.standing_still().filter(approval=approval).exists()
+
+
 def check_open(approval: Approval) -> None:
     """Raise Conflict unless the approval is pending and has not expired."""
-    if approval.status == ApprovalStatus.PENDING and approval.expires_at <= timezone.now():
+    if is_overdue(approval):
         raise Conflict("This approval has expired.", code="approval.expired")
     if approval.status != ApprovalStatus.PENDING:
         raise Conflict(f"This approval is {approval.status}.", code="approval.decided")
@@ -307,5 +345,5 @@ def expire(approval: Approval, *, actor: Actor) -> None:
     """Expire a pending approval whose time is over. Do nothing for any other approval."""
     keep_environments(approval.environment_id)
     locked = lock_row(approval)
-    if locked.status == ApprovalStatus.PENDING and locked.expires_at <= timezone.now():
+    if is_overdue(locked):
         _close(locked, ApprovalEvent.EXPIRE, actor=actor)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from apps.fleet.services.selection import select_agents
 from apps.releases.models import Deployment
+from apps.releases.services import replay_gate
 from apps.tenancy.models import Environment
 from byteor.engine import freeze
 from byteor.engine.blockers import Blocker, BlockerCode, OtherDeployment, StartFacts, find_blockers
@@ -18,7 +19,10 @@ from byteor.engine.machines import IN_FLIGHT, UNDER_WAY, DeploymentStatus
 from byteor.engine.target import Target
 from byteor_cloud.worker import dead_letters
 
-_COLUMNS = ("pipeline", "status", "target", "policy", "freeze_override", "config_bundle__name")
+_COLUMNS = (
+    "pipeline", "status", "target", "policy", "freeze_override", "config_bundle__name", "replay_gate_override",
+    "regression", "requester_id", "break_glass", "gate_until",
+)  # fmt: skip
 
 
 def find_start_blockers(
@@ -26,23 +30,36 @@ def find_start_blockers(
 ) -> dict[UUID, list[Blocker]]:
     """Return the blockers of each approved deployment in ``waiting``, by id. Without blockers the build can start.
 
-    The build calls this function with the environment locked. The function makes one query, and at most one more for
-    each deployment in ``waiting``.
+    The build calls this function with the environment locked. The function makes one query, at most one more for each
+    deployment in ``waiting``, and two more if the replay gate governs deployments.
     """
     in_flight = list(read_in_flight(environment))
+    gated = replay_gate.find_blockers(in_flight)
     open_window = freeze.last_open_window(environment.effective_settings.freeze_windows, now)
     found = {}
     for row in in_flight:
         if row.pk not in waiting or row.status != DeploymentStatus.APPROVED:
             continue
-        others = [each for each in in_flight if each.pk < row.pk or each.status in UNDER_WAY]
+        others = [each for each in in_flight if _is_ahead(each, row, gated)]
         sharing = find_sharing(environment, row.target, [each for each in others if each.pipeline != row.pipeline])
         compared = tuple(describe(each, compared_with=row, shares_agents=each.pk in sharing) for each in others)
         facts = StartFacts(
             row.policy.max_in_flight_deployments, compared, open_window, overrides_freeze=bool(row.freeze_override)
         )
-        found[row.pk] = find_blockers(facts)
+        found[row.pk] = [*find_blockers(facts), *gated.get(row.pk, ())]
     return found
+
+
+def _is_ahead(other: Deployment, row: Deployment, gated: Mapping[UUID, Sequence[Blocker]]) -> bool:
+    """Return whether ``row`` may have to wait for another deployment. Nothing waits for one that the gate blocks."""
+    return other.status in UNDER_WAY or (other.pk < row.pk and not gated.get(other.pk))
+
+
+def find_in_flight(environment: Environment) -> list[Deployment]:
+    """Return the deployments in flight that count for the limit: all but those that the replay gate blocks."""
+    rows = list(read_in_flight(environment).defer("target"))
+    gated = replay_gate.find_blockers(rows)
+    return [row for row in rows if not gated.get(row.pk)]
 
 
 def overlaps(deployment: Deployment, others: Iterable[Deployment]) -> bool:
@@ -89,9 +106,9 @@ def describe(
 
 
 def list_blockers(deployment: Deployment) -> list[Blocker]:
-    """Return all blockers of the deployment. The list is empty if the deployment is not in flight."""
+    """Return all blockers of the deployment. If it is not in flight, only the replay gate can block it."""
     if deployment.status not in IN_FLIGHT:
-        return []
+        return replay_gate.find_blockers([deployment]).get(deployment.pk, [])
     found = []
     if deployment.status == DeploymentStatus.APPROVED:
         waits = find_start_blockers(deployment.environment, [deployment.pk], timezone.now())

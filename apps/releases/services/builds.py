@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from django.db import transaction
 from django.utils import timezone
 
 from apps.releases.models import Deployment
-from apps.releases.services import approvals, assignments, blockers, bundles
+from apps.releases.services import approvals, assignments, blockers, bundles, replay_gate
 from apps.releases.services.deployment_jobs import enqueue_rollout_step
 from apps.releases.services.deployments import RELATED, WORKER, fail, subject_of
 from apps.releases.services.timeline import advance_deployment
 from apps.tenancy.services import signing_keys
 from apps.tenancy.services.state import lock_row
+from byteor.engine.blockers import Blocker, BlockerCode
 from byteor.engine.canonical import canonical
 from byteor.engine.machines import DeploymentEvent, DeploymentStatus
 from byteor.engine.signing import bundle as deploy_bundle
@@ -50,7 +52,9 @@ def build(deployment_id: str, claim: Claim | None = None) -> None:
 def _start_building(deployment_id: str, claim: Claim) -> Deployment | None:
     """Spend the approval, if necessary, and return the deployment with the status ``building``.
 
-    Return None if the build cannot start. A known bad configuration or an unusable approval fails the deployment.
+    Return None if the build cannot start. A known bad configuration, an unusable approval, or a replay gate that has
+    blocked the deployment for too long fails the deployment. When only the replay gate can block the deployment, its
+    approval is spent first, so that it cannot expire meanwhile.
     """
     found = _found.first(UUID(deployment_id))
     if found is None or found.environment.deleted_at or found.environment.project.deleted_at:
@@ -63,19 +67,46 @@ def _start_building(deployment_id: str, claim: Claim) -> Deployment | None:
     claim.confirm()
     if deployment.status != DeploymentStatus.APPROVED:
         return None
-    if blockers.find_start_blockers(environment, [deployment.pk], timezone.now())[deployment.pk]:
+    found_blockers = blockers.find_start_blockers(environment, [deployment.pk], timezone.now())[deployment.pk]
+    gate = [each for each in found_blockers if each.code.is_of_gate]
+    if _has_waited_too_long(deployment, gate):
+        fail(deployment, "replay_gate", " ".join(each.detail for each in gate))
+        return None
+    if len(gate) < len(found_blockers):
         return None  # the sweep enqueues the build again
     if bundles.is_known_bad(deployment.environment_id, deployment.config_hash):
         fail(deployment, "known_bad", "The configuration has become known bad.")
         return None
-    if consent is not None and deployment.break_glass is None:
+    if consent is not None and deployment.break_glass is None and deployment.gated_at is None:
         try:
             approvals.spend_credential(consent.credential or "", environment, subject_of(deployment))
         except Refused as refused:
             fail(deployment, _FAILURE_REASONS.get(refused.code, str(refused.code)), refused.detail)
             return None
+    if replay_gate.is_governed(deployment) and _is_gated(deployment, gate):
+        return None
     keys = signing_keys.key_set(environment.project.organization_id)
     return advance_deployment(deployment, DeploymentEvent.BUILD, actor=WORKER, signing_keys=keys.document())
+
+
+def _has_waited_too_long(deployment: Deployment, gate: Sequence[Blocker]) -> bool:
+    until = deployment.gate_until
+    is_running = any(each.code is BlockerCode.GATE_RUNNING for each in gate)
+    return bool(gate) and not is_running and until is not None and until <= timezone.now()
+
+
+def _is_gated(deployment: Deployment, gate: Sequence[Blocker]) -> bool:
+    """Return whether the gate blocks the build. Its regression must cover what agents run and what is a fixture now."""
+    is_waiting = any(each.code is BlockerCode.GATE_RUNNING for each in gate)
+    is_waiting = is_waiting or replay_gate.refresh(deployment, is_blocked=bool(gate))
+    if not (gate or is_waiting):
+        return False
+    if deployment.gated_at is None:
+        deployment.gated_at = timezone.now()
+    if deployment.gate_until is None and not is_waiting:
+        deployment.gate_until = timezone.now() + timedelta(seconds=deployment.policy.approval_ttl_s)
+    deployment.save(update_fields=["gated_at", "gate_until"])
+    return True
 
 
 def _build_bundle(deployment: Deployment) -> deploy_bundle.BuiltBundle:

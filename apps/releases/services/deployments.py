@@ -12,12 +12,13 @@ from django.utils import timezone
 
 from apps.fleet.services.selection import select_agents, unnest_ids
 from apps.releases.models import Approval, ConfigBundle, Deployment
-from apps.releases.services import admission, approvals, assignments, blockers, bundles, failures
+from apps.releases.services import admission, approvals, assignments, blockers, bundles, failures, replay_gate
 from apps.releases.services.deployment_jobs import enqueue_build, enqueue_rollout_step
 from apps.releases.services.timeline import advance_deployment, record_event
 from apps.tenancy.actors import Actor, system_actor
 from apps.tenancy.models import Environment
 from apps.tenancy.services.state import check_transition, lock_row
+from apps.tenancy.services.tokens import person_behind
 from byteor.engine.approval_subject import ApprovalSubject, DeploymentOptions
 from byteor.engine.break_glass import BreakGlass, BreakGlassRequest
 from byteor.engine.machines import (
@@ -48,23 +49,29 @@ def create_deployment(
     take_over: bool = False,
     approval: str | None = None,
     override_freeze: Mapping[str, str] | None = None,
+    override_replay_gate: Mapping[str, str] | None = None,
+    explain: Sequence[Mapping[str, str]] = (),
     break_glass: BreakGlassRequest | None = None,
     is_org_admin: bool = False,
     actor: Actor,
 ) -> Deployment:
     """Create a deployment. It waits for approval if the environment requires one. Otherwise its build is enqueued.
 
+    Unless the replay gate is off, the deployment's regression is requested as well. ``explain`` are the requester's
+    explanations of differences: the id of each group, and a text.
+
     The build is also enqueued with ``approval``, the credential of an unused approval of the same subject, and with
     ``break_glass``. After break-glass, another person must approve the deployment in time, or it is rolled back.
 
     Raises Conflict if a freeze window, a known bad configuration, the in-flight limit, another pipeline on the agents
     or the state of the approval prevents the deployment; QuotaExceeded; InvalidInput for an invalid target,
-    credential or break-glass request; Forbidden if the caller may not override a freeze window, use break-glass, or use
-    or request the approval.
+    credential, override or break-glass request; Forbidden if the caller may not override a freeze window or the replay
+    gate, use break-glass, or use or request the approval.
     """
     locked = lock_row(environment, related=("project__organization",))
     policy = locked.effective_settings.release
     admission.check_freeze(locked, override_freeze, may_override=is_org_admin)
+    admission.check_gate_override(policy, override_replay_gate, may_override=is_org_admin)
     admission.check_break_glass(policy, break_glass, approval, is_org_admin, actor)
     admission.check_known_bad(locked, config_bundle)
     admission.check_in_flight(locked, policy.max_in_flight_deployments)
@@ -84,8 +91,11 @@ def create_deployment(
         "policy": policy,
         "take_over": take_over,
         "requested_by": actor.display,
+        "requester_id": person_behind(actor),
         "note": note,
         "freeze_override": override_freeze["reason"] if override_freeze else "",
+        "replay_gate_override": override_replay_gate["reason"] if override_replay_gate else "",
+        "explain": [dict(each) for each in explain],
     }
     is_needed, subject = policy.approvals_required, subject_of(Deployment(**fields))
     handed_in = requested = None
@@ -105,7 +115,7 @@ def create_deployment(
         )
     must_wait = requested is not None and not break_glass
     status = DeploymentStatus.PENDING_APPROVAL if must_wait else DeploymentStatus.APPROVED
-    deployment = Deployment.objects.create(
+    deployment = Deployment(
         **fields,
         status=status,
         approval=requested,
@@ -113,12 +123,17 @@ def create_deployment(
         approved_at=timezone.now().replace(microsecond=0) if handed_in else None,
         break_glass=_break_glass_record(break_glass, requested, actor),
     )
+    if replay_gate.is_tested(deployment):
+        replay_gate.request_test(deployment, actor=actor)
+    deployment.save(force_insert=True)
     changes = {
         "status": [None, status],
         "config_hash": [None, config_bundle.config_hash],
         "targets": [None, count],
         **({"override_freeze": override_freeze["reason"]} if override_freeze else {}),
+        **({"override_replay_gate": override_replay_gate["reason"]} if override_replay_gate else {}),
         **({"break_glass": break_glass.reason} if break_glass else {}),
+        **({"regression": str(deployment.regression_id)} if deployment.regression_id else {}),
         **({"approval": str(handed_in.pk)} if handed_in else {}),
     }
     record_event(deployment, "create", changes, actor=actor)
@@ -147,6 +162,8 @@ def subject_of(deployment: Deployment) -> ApprovalSubject:
             take_over=deployment.take_over,
             agent_timeout_s=deployment.policy.agent_timeout_s,
             override_freeze=deployment.freeze_override or None,
+            override_replay_gate=deployment.replay_gate_override or None,
+            explain=tuple(deployment.explain),
         ),
     )
 

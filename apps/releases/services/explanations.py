@@ -34,7 +34,9 @@ from byteor_cloud.database.large_columns import without_large
 MAX_DEPLOYMENTS = 100  # the maximum per agent: first those in its assignment and heartbeat, then the newest
 _EVENTS = ["pause", "retry", "abort", "roll_back"]
 # Large columns that explanations need.
-_READ = frozenset({"strategy", "policy", "detail", "rollback_reason", "freeze_override", "break_glass"})
+_READ = frozenset(
+    {"strategy", "policy", "detail", "rollback_reason", "freeze_override", "break_glass", "replay_gate_override"}
+)
 
 
 def explain_agent(agent: Any) -> Explanation:

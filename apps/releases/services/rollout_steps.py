@@ -12,7 +12,7 @@ from django.db.models import BooleanField, ExpressionWrapper, Q, QuerySet
 from django.utils import timezone
 
 from apps.releases.models import Deployment, DeploymentAgent
-from apps.releases.services import assignments, bundles, failures, rollbacks
+from apps.releases.services import acceptances, assignments, bundles, failures, rollbacks
 from apps.releases.services.deployment_jobs import enqueue_rollout_step
 from apps.releases.services.deployments import RELATED, WORKER, fail
 from apps.releases.services.timeline import advance_deployment
@@ -202,6 +202,7 @@ def _activate(deployment: Deployment) -> None:
     current = advance_deployment(
         deployment, DeploymentEvent.ACTIVATE, actor=WORKER, is_current=True, paused_at=None, activated_at=timezone.now()
     )
+    acceptances.end_of(current)
     assignments.offer_late(current)
 
 

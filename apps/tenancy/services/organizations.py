@@ -15,10 +15,11 @@ from apps.tenancy.actors import Actor
 from apps.tenancy.jobs import PurgeEnvironment, PurgeProject
 from apps.tenancy.models import Environment, Membership, Organization, Project, User, Webhook
 from apps.tenancy.permissions import Role
-from apps.tenancy.policy import Posture, loosened_settings
+from apps.tenancy.policy import Posture, ReplayPolicy, loosened_settings
 from apps.tenancy.services import audit, signing_keys
 from apps.tenancy.services.revisions import edit, lock_revision
 from apps.tenancy.services.tokens import person_behind
+from byteor.engine.replay_gate import GateMode
 from byteor_cloud.errors import Forbidden, InvalidInput
 from byteor_cloud.ids import uuid7
 from byteor_cloud.worker.jobs import enqueue
@@ -125,13 +126,14 @@ def create_environment(
     """Create an environment with the organization's default settings, overridden by ``settings``.
 
     Raises Forbidden if ``settings`` loosen approval, replay or freeze rules compared with those defaults, unless
-    ``may_loosen``, and IntegrityError (409) if the name is taken.
+    ``may_loosen``, IntegrityError (409) if the name is taken, and InvalidInput if settings contradict each other.
     """
     organization_defaults = project.organization.settings_with_defaults["default_environment_settings"]
     chosen = {**organization_defaults, **(settings or {})}
     environment = Environment(project=project, name=name, posture=posture, settings=chosen)
     with_defaults_only = Environment(posture=posture, settings=organization_defaults)
     _check_loosening(with_defaults_only, environment.settings_with_defaults, may_loosen)
+    _check_gate(environment)
     environment.save(force_insert=True)
     audit.record(
         "environment.create",
@@ -149,6 +151,14 @@ def _check_loosening(before: Environment, after: Mapping[str, Any], may_loosen: 
         raise Forbidden(f"Only an org_admin may loosen {', '.join(loosened)} in a {before.posture} environment.")
 
 
+def _check_gate(after: Environment) -> None:
+    """Raise InvalidInput if the replay gate is on although replays are disabled."""
+    settings = after.effective_settings
+    if settings.release.replay_gate is not GateMode.OFF and settings.replay_policy is ReplayPolicy.DISABLED:
+        detail = "The replay gate needs replays. Set replay_policy to dry_run_only or allowed, or replay_gate to off."
+        raise InvalidInput.at("/settings/replay_gate", detail, code="contradiction")
+
+
 @transaction.atomic
 def update_environment(
     environment: Environment,
@@ -161,12 +171,13 @@ def update_environment(
     """Edit name or settings. Settings that are not in ``values`` keep their values.
 
     Raises Forbidden if approval, replay or freeze rules would loosen, unless ``may_loosen``, IntegrityError (409) if
-    the name is taken, and the errors of ``lock_revision``.
+    the name is taken, InvalidInput if settings contradict each other, and the errors of ``lock_revision``.
     """
     locked = lock_revision(environment, expected_revision)
     merged = _merged(locked, values)
     after = Environment(posture=locked.posture, settings=merged.get("settings", locked.settings))
     _check_loosening(locked, after.settings_with_defaults, may_loosen)
+    _check_gate(after)
     return edit(locked, merged, kind="environment", scope=locked, actor=actor)
 
 

@@ -7,9 +7,11 @@ from typing import Any
 from rest_framework import serializers
 
 from apps.artifacts.api.serializers.captures import AnyJSONField
-from apps.artifacts.services.regressions import MAX_BASELINES
 from apps.pipelines.models import Draft, Version
-from apps.releases.models import ConfigBundle, Regression
+from apps.releases.api.serializers.deployments import GROUP_ID
+from apps.releases.models import Acceptance, ConfigBundle, Regression
+from apps.releases.services.regression_queue import MAX_BASELINES
+from byteor.engine.regression import MAX_GROUPS
 from byteor.engine.replay import FixtureOutcome
 from byteor.engine.replay.json_difference import Kind
 from byteor_cloud.api.fields import EnvironmentRelatedField, HashField, ModelSerializer, StrictSerializer, TextField
@@ -58,6 +60,50 @@ class CancelRegressionSerializer(StrictSerializer):
 
     reason = TextField(max_length=2000, required=False, allow_blank=True, default="")
     descriptions = {"reason": "Why the regression is canceled."}
+
+
+class AcceptDifferencesSerializer(StrictSerializer):
+    """The request to accept differences."""
+
+    groups = serializers.ListField(
+        child=TextField(pattern=GROUP_ID, rule="Must be the id of a group."), min_length=1, max_length=MAX_GROUPS
+    )
+    reason = TextField(max_length=2000)
+    descriptions = {
+        "groups": "The ids of the groups of differences to accept. They must be in this regression.",
+        "reason": "Why the differences are wanted.",
+    }
+
+
+class AcceptedDifferenceSerializer(serializers.Serializer[Any]):
+    group = serializers.CharField()
+    baseline = serializers.CharField(allow_null=True)
+    descriptions = {
+        "group": "The id of the group of differences.",
+        "baseline": "The config hash of the configuration that shows the differences. Null for golden results.",
+    }
+
+
+class AcceptanceSerializer(ModelSerializer):
+    user_id = serializers.UUIDField(allow_null=True)
+    differences = AcceptedDifferenceSerializer(many=True)
+    descriptions = {
+        "regression_id": "The id of the regression that showed the differences. Null if the regression was deleted.",
+        "config_hash": "The config hash for which the differences are accepted.",
+        "differences": "The accepted groups, once for each configuration that shows them.",
+        "reason": "Why the differences are wanted.",
+        "user_id": "The id of the person who accepted. Null for an API key.",
+        "accepted_by": "The e-mail address of the person, or the name of the API key.",
+        "ended_at": "When a deployment of the configuration became current, which ended the acceptance. Null until "
+        "then.",
+    }
+
+    class Meta:
+        model = Acceptance
+        fields = [
+            "id", "environment_id", "regression_id", "config_hash", "differences", "reason", "user_id", "accepted_by",
+            "ended_at", "created_at",
+        ]  # fmt: skip
 
 
 class BaselineSerializer(serializers.Serializer[Any]):

@@ -10,8 +10,9 @@ from rest_framework.response import Response
 
 from apps.artifacts.api import commands as c
 from apps.artifacts.api.serializers.regressions import RegressionSerializer, RequestRegressionSerializer
-from apps.artifacts.services import regression_details, regressions
+from apps.artifacts.services import regression_details
 from apps.releases.models import Regression
+from apps.releases.services import regressions
 from apps.tenancy.api.base import EnvironmentViewSet
 from apps.tenancy.permissions import Permission as P
 from byteor.engine.machines import RegressionStatus
@@ -73,7 +74,7 @@ class RegressionViewSet(RetrieveMixin, ListModelMixin, EnvironmentViewSet):
             },
         ),
     }
-    commands = (c.cancel_regression,)
+    commands = (c.cancel_regression, c.accept)
 
     def prepare(self, request: Request) -> None:
         """Compile the draft that will be tested."""

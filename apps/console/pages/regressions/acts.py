@@ -11,7 +11,7 @@ from django import forms
 
 from apps.artifacts.api.serializers.regressions import RequestRegressionSerializer
 from apps.artifacts.models import Fixture
-from apps.artifacts.services import fixtures, regressions
+from apps.artifacts.services import fixtures
 from apps.console.frame import relative_time, row_link, state_pill, with_note
 from apps.console.frame.acts import Act, ActContext, permitted_by
 from apps.console.frame.columns import list_url
@@ -20,6 +20,7 @@ from apps.console.frame.scope import with_scope
 from apps.console.pages.deployments.phrases import agent_count
 from apps.pipelines.models import Draft, Version
 from apps.releases.models import ConfigBundle, Regression
+from apps.releases.services import regression_queue, regressions
 from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud.computing.computations import CompiledVersion, compile_version
@@ -62,7 +63,7 @@ class _TestForm(ActForm):
 
 def _configurations(environment: Environment, pipeline: str) -> list[tuple[str, str]]:
     """Return the config hashes of a pipeline and their names: first those that run, and then the newest others."""
-    run = {each["config_hash"]: each["agents"] for each in regressions.running(environment, pipeline).tested}
+    run = {each["config_hash"]: each["agents"] for each in regression_queue.running(environment, pipeline).tested}
     mine = without_large(
         ConfigBundle.objects.filter(environment=environment, version__name=pipeline).select_related("version")
     )

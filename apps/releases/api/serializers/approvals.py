@@ -10,9 +10,11 @@ from rest_framework.exceptions import ErrorDetail
 
 from apps.releases.api.fields import StoredFormField
 from apps.releases.api.serializers.bundles import WARNINGS, ConfigWarningSerializer
+from apps.releases.api.serializers.deployments import GROUP_ID, ExplanationSerializer
 from apps.releases.models import Approval, ApprovalDecision, Deployment
 from apps.releases.services.bundles import warnings_of
 from apps.tenancy.permissions import Permission
+from byteor.engine.regression import MAX_GROUPS
 from byteor_cloud.api.fields import EnvironmentRelatedField, IdField, ModelSerializer, StrictSerializer, TextField
 
 
@@ -38,6 +40,8 @@ class ApprovalSerializer(ModelSerializer):
     take_over = serializers.BooleanField(source="bound_options.take_over")
     agent_timeout_s = serializers.IntegerField(source="bound_options.agent_timeout_s", allow_null=True)
     override_freeze = serializers.CharField(source="bound_options.override_freeze", allow_null=True)
+    override_replay_gate = serializers.CharField(source="bound_options.override_replay_gate", allow_null=True)
+    explain = ExplanationSerializer(source="bound_options.explain", many=True)
     capabilities = serializers.ListField(child=serializers.CharField())
     warnings = serializers.SerializerMethodField()
     credential = serializers.SerializerMethodField()
@@ -57,6 +61,9 @@ class ApprovalSerializer(ModelSerializer):
         "agent_timeout_s": "The agent timeout that the approval covers, in seconds. The deployment copied it from the "
         "environment. Null for a replay.",
         "override_freeze": "The reason to override freeze windows. Null if the approval does not cover an override.",
+        "override_replay_gate": "The reason to override the replay gate. Null if the approval does not cover an "
+        "override.",
+        "explain": "The requester's explanations of differences.",
         "capabilities": "The capabilities that the approval permits.",
         "warnings": f"{WARNINGS} Empty for a replay.",
         "required_approvals": "The number of people who must approve.",
@@ -78,7 +85,8 @@ class ApprovalSerializer(ModelSerializer):
         model = Approval
         fields = [
             "id", "environment_id", "status", "deployment_id", "replay_id", "break_glass", "spec_hash", "config_hash",
-            "target", "strategy", "take_over", "agent_timeout_s", "override_freeze", "capabilities", "warnings",
+            "target", "strategy", "take_over", "agent_timeout_s", "override_freeze",
+            "override_replay_gate", "explain", "capabilities", "warnings",
             "required_approvals", "allow_self_approval", "requested_by", "decisions", "expires_at", "approved_at",
             "used_at", "credential", "created_at",
         ]  # fmt: skip
@@ -110,12 +118,20 @@ class DecideSerializer(StrictSerializer):
     decision = serializers.ChoiceField(["approve", "deny"])
     comment = TextField(required=False, allow_blank=True, max_length=2000)
     expires_in_s = serializers.IntegerField(required=False, min_value=60, max_value=30 * 86400)
+    accept_groups = serializers.ListField(
+        child=TextField(pattern=GROUP_ID, rule="Must be the id of a group."),
+        required=False,
+        min_length=1,
+        max_length=MAX_GROUPS,
+    )
 
     descriptions = {
         "deployment_id": "The id of the deployment to decide on. Send either this or `replay_id`.",
         "replay_id": "The id of the execute replay to decide on. Send either this or `deployment_id`.",
         "decision": "Whether to approve or to deny the request.",
         "comment": "A comment for the requester. Required for a denial.",
+        "accept_groups": "The ids of groups of differences to accept together with the approval. They must be in the "
+        "regression of the deployment. The comment is the reason.",
         "expires_in_s": "The number of seconds until the approval credential expires. Used only with the last required "
         "approval. The environment's `approval_ttl_s` is both the default and the maximum. For a deployment, the "
         "value at its creation applies.",

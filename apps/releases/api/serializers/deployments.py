@@ -18,6 +18,8 @@ from byteor.engine.machines import AgentProgress
 from byteor.engine.rollout import Strategy
 from byteor_cloud.api.fields import EnvironmentRelatedField, IdField, ModelSerializer, StrictSerializer, TextField
 
+GROUP_ID = r"^[0-9a-f]{64}$"
+
 
 class ReasonSerializer(StrictSerializer):
     reason = TextField(max_length=2000)
@@ -31,6 +33,17 @@ class RetrySerializer(OptionalReasonSerializer):
     agents = serializers.ListField(child=IdField(), required=False, min_length=1, max_length=100_000)
     descriptions = {
         "agents": "The ids of the failed agents to retry. Defaults to all failed agents that can be retried.",
+    }
+
+
+class ExplanationSerializer(StrictSerializer):
+    """What the requester says about a difference."""
+
+    group = TextField(pattern=GROUP_ID, rule="Must be the id of a group.")
+    text = TextField(max_length=2000)
+    descriptions = {
+        "group": "The id of a group of differences, as regressions show it.",
+        "text": "Why the difference is wanted.",
     }
 
 
@@ -103,11 +116,16 @@ class BlockerSerializer(serializers.Serializer[Any]):
     descriptions = {
         "code": "A stable code: `freeze_window` (a freeze window is open), `in_flight_limit` (as many deployments are "
         "under way as the environment permits), `pipeline_busy` and `agents_busy` (another deployment of the pipeline, "
-        "or with some of the agents, comes first), or `held_up` (the deployment's job failed permanently "
+        "or with some of the agents, comes first), `replay_gate.running` (the regression has not finished), "
+        "`replay_gate.differs` (differences are not accepted), `replay_gate.failed` (the candidate failed or is "
+        "unstable for a fixture, needs too much work, or the regression has no result), "
+        "`replay_gate.too_few_fixtures` (the regression has too few verdicts), or `held_up` (the deployment's job failed permanently "
         "or waits for the control plane's database or storage, or agents cannot download the bundle).",
         "detail": "The reason as a sentence.",
-        "until": "When the blocker is expected to end. Null if that is not known.",
-        "ids": "The ids of the other deployments that this one waits for. Empty for `freeze_window` and `held_up`.",
+        "until": "When the blocker is expected to end. For the replay gate: when the deployment fails if the blocker "
+        "still exists. Null if that is not known.",
+        "ids": "The ids of the other deployments that this one waits for. Empty for `freeze_window`, "
+        "`held_up` and the codes of the replay gate.",
     }
 
 
@@ -120,6 +138,8 @@ class DeploymentSerializer(ModelSerializer):
     note = TextField(required=False, allow_blank=True, max_length=2000)
     take_over = serializers.BooleanField(required=False)
     override_freeze = ReasonSerializer(required=False, write_only=True)
+    override_replay_gate = ReasonSerializer(required=False, write_only=True)
+    explain = ExplanationSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]  # max_length is an argument of the list serializer
     break_glass = BreakGlassSerializer(required=False, allow_null=True)
     approval = TextField(required=False, write_only=True, max_length=16_384)
     approval_id = serializers.SerializerMethodField()
@@ -141,11 +161,18 @@ class DeploymentSerializer(ModelSerializer):
         "strategy": "How the deployment spreads over the agents. Defaults to `all_at_once`.",
         "take_over": "Whether the deployment may take over agents that run another pipeline. Defaults to false.",
         "approval": "The credential of an unused approval of an equal request. The configuration, target, strategy, "
-        "`take_over`, `override_freeze` and the environment's `agent_timeout_s` must be the same. Only the note may "
-        "differ.",
+        "`take_over`, `override_freeze`, `override_replay_gate`, `explain` and the environment's `agent_timeout_s` "
+        "must be the same. Only the note may differ.",
         "override_freeze": "Lets the deployment start during a freeze window. Needs a reason and the role `org_admin`.",
         "freeze_override": "The reason to start the deployment during a freeze window. Empty if the "
         "deployment does not override freeze windows.",
+        "override_replay_gate": "Lets the deployment start although the replay gate would block it. Needs a reason, "
+        "the role `org_admin`, and an environment whose `replay_gate` is `require`.",
+        "replay_gate_override": "The reason to override the replay gate. Empty if the deployment does not override it.",
+        "explain": "The requester's explanations of differences, which approvers see next to the differences. At most "
+        "100.",
+        "regression_id": "The id of the regression that the replay gate evaluates. Null if the gate was off at the "
+        "request.",
         "break_glass": (
             "Starts the deployment in an emergency before anybody has approved it. Only a person with the role "
             "`org_admin` may do this. If nobody else approves in time, the deployment is rolled back if possible. Null "
@@ -155,8 +182,9 @@ class DeploymentSerializer(ModelSerializer):
         "progress": "The number of the deployment's enlisted agents, in total and by progress. All are 0 before the "
         "bundle is built.",
         "failures": "Why agents failed, with the most frequent cause first and `other` last. Null in lists.",
-        "blockers": "Why the deployment cannot continue now. An approved deployment starts when the list is empty. "
-        "Empty for a deployment that is not in flight. Null in lists.",
+        "blockers": "Why the deployment cannot continue now. An approved deployment starts when the list is empty. For "
+        "a deployment that is pending approval, only the blockers of the replay gate, without which nobody can "
+        "approve. Empty for a deployment that has finished. Null in lists.",
         "is_current": "Whether this is the deployment that the environment currently runs for the pipeline.",
         "superseded_by": "The id of the deployment that replaced this one. Null if no other has replaced it, if "
         "a rollback has restored it, or if the replacement was deleted.",
@@ -180,13 +208,14 @@ class DeploymentSerializer(ModelSerializer):
         fields = [
             "id", "environment_id", "status", "config_bundle_id", "version_id", "pipeline", "spec_hash",
             "config_hash", "bundle_hash", "bundle_size", "target", "target_count", "strategy", "take_over",
-            "approval", "override_freeze", "freeze_override", "break_glass", "wave", "progress", "failures",
+            "approval", "override_freeze", "freeze_override", "override_replay_gate", "replay_gate_override", "explain",
+            "regression_id", "break_glass", "wave", "progress", "failures",
             "is_current", "superseded_by", "restores", "rollback_reason", "paused_at", "approval_id", "approved_at",
             "activated_at", "requested_by", "reason", "detail", "blockers", "note", "created_at",
         ]  # fmt: skip
         read_only_fields = [
             "status", "pipeline", "config_hash", "bundle_hash", "bundle_size", "target_count", "wave", "is_current",
-            "freeze_override",
+            "freeze_override", "replay_gate_override", "regression_id",
             "superseded_by", "restores", "rollback_reason", "paused_at", "approved_at", "activated_at",
             "requested_by", "reason", "detail",
         ]  # fmt: skip

@@ -14,6 +14,7 @@ from rest_framework.fields import empty
 
 from apps.tenancy import policy
 from byteor.engine import freeze
+from byteor.engine.replay_gate import GateMode
 from byteor_cloud.api.fields import NameField, StrictSerializer, TextField
 
 # The hour 24 is rejected: not all Python versions can read it, but every host must be able to read stored windows.
@@ -111,6 +112,11 @@ class EnvironmentSettingsSerializer(StrictSerializer):
     agent_timeout_s = serializers.IntegerField(required=False, min_value=5, max_value=86400)
     max_in_flight_deployments = serializers.IntegerField(required=False, min_value=1, max_value=100)
     artifact_retention_days = serializers.IntegerField(required=False, min_value=1, max_value=3650)
+    replay_gate = serializers.ChoiceField(list(GateMode), required=False)
+    replay_gate_min_fixtures = serializers.IntegerField(required=False, min_value=0, max_value=5000)
+    max_work_increase_percent = serializers.IntegerField(
+        required=False, allow_null=True, min_value=0, max_value=100_000
+    )
     freeze_windows = FreezeWindowSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]  # max_length is an argument of the list serializer
     descriptions = {
         "approvals_required": "Whether a deployment needs approval. Defaults to true for `prod`, otherwise to false.",
@@ -130,6 +136,16 @@ class EnvironmentSettingsSerializer(StrictSerializer):
         "max_in_flight_deployments": "The maximum number of deployments in the environment that run at the same time. "
         "Defaults to 1.",
         "artifact_retention_days": "The number of days until an artifact is deleted. Defaults to 90.",
+        "replay_gate": (
+            "Whether a regression tests each deployment, and whether its result can block the deployment. `off`: no "
+            "regression is requested. `warn`: the result is shown, and blocks nothing. `require`: the deployment "
+            "neither gets an approval nor starts before each difference is accepted. Defaults to `off`."
+        ),
+        "replay_gate_min_fixtures": "The number of verdicts that the regression needs if `replay_gate` is `require`. "
+        "Verdicts that are `not_tested` do not count. Defaults to 0.",
+        "max_work_increase_percent": "By how many percent the work of a deployment's configuration may exceed that of "
+        "the configurations that it is compared with, if `replay_gate` is `require`. Null means no limit. Defaults to "
+        "null.",
         "freeze_windows": "The periods in which a deployment starts only if it overrides them. Defaults to none.",
     }
 

@@ -1,0 +1,99 @@
+"""Acceptances: people state that differences of a configuration are wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from django.db import transaction
+from django.utils import timezone
+
+from apps.releases.models import Acceptance, AcceptedDifference, Deployment, Regression
+from apps.releases.services import replay_gate
+from apps.releases.services.deployment_jobs import enqueue_build
+from apps.tenancy.actors import Actor
+from apps.tenancy.services import audit
+from apps.tenancy.services.state import lock_row
+from apps.tenancy.services.tokens import person_behind
+from byteor.engine.machines import DeploymentStatus, RegressionStatus
+from byteor_cloud.errors import Conflict, Forbidden, InvalidInput
+
+SELF_ACCEPTANCE = (
+    "You, or a key that you created, requested the deployment. Another person must accept its differences."
+)
+_FINISHED = (RegressionStatus.PASSED, RegressionStatus.DIFFERS, RegressionStatus.FAILED)
+
+
+@transaction.atomic
+def accept(
+    regression: Regression,
+    *,
+    groups: Sequence[str],
+    reason: str,
+    actor: Actor,
+    pointer: str = "/groups",
+) -> Acceptance:
+    """Accept groups of differences of a config bundle, from all baselines that show them in the regression.
+
+    The acceptance counts for all deployments of the configuration in the environment until one of them becomes current.
+    Where a deployment needs approval, only a person can accept, and a requester's acceptance does not count for their
+    own deployment.
+
+    Raises Forbidden for an API key where approvals are required, and if the acceptance would count for none of the
+    deployments that wait for the regression. Raises InvalidInput for a group that the regression does not show; its
+    error has the ``pointer``. Raises Conflict if the regression has not finished, or if it tests no config bundle.
+    """
+    environment = lock_row(regression.environment)
+    row = Regression.objects.get(pk=regression.pk)
+    waiting = list(Deployment.objects.filter(regression=row, status__in=replay_gate.WAITING).select_related("approval"))
+    policies = [environment.effective_settings.release, *(each.policy for each in waiting)]
+    if actor.user_id is None and any(policy.approvals_required for policy in policies):
+        raise Forbidden(
+            "Only a person can accept differences here. Sign in, or use a user token.", code="acceptance.person"
+        )
+    person = person_behind(actor)
+    own = [each for each in waiting if each.requester_id == person and not replay_gate.may_accept_own(each)]
+    if waiting and len(own) == len(waiting):
+        raise Forbidden(SELF_ACCEPTANCE, code="acceptance.self")
+    if row.config_hash is None:
+        detail = "The regression tests a version or a draft. Only differences of a config bundle can be accepted."
+        raise Conflict(detail, code="acceptance.no_config_bundle")
+    if row.status not in _FINISHED or row.error is not None:
+        raise Conflict(f"The regression is {row.status} and has no result.", code="acceptance.no_result")
+    shown = {each["id"]: [part["config_hash"] for part in each["baselines"]] for each in row.groups}
+    for number, group in enumerate(groups):
+        if group not in shown:
+            raise InvalidInput.at(f"{pointer}/{number}", "The regression shows no such group.", code="does_not_exist")
+    accepted = Acceptance.objects.create(
+        environment=environment,
+        config_hash=row.config_hash,
+        regression=row,
+        reason=reason,
+        user_id=actor.user_id,
+        person=person,
+        accepted_by=actor.display,
+    )
+    AcceptedDifference.objects.bulk_create(
+        AcceptedDifference(acceptance=accepted, group=group, baseline=baseline)
+        for group in dict.fromkeys(groups)
+        for baseline in shown[group]
+    )
+    audit.record(
+        "regression.accept",
+        actor=actor,
+        scope=environment,
+        resource=("regression", row.pk),
+        changes={"acceptance": str(accepted.pk), "groups": list(groups), "reason": reason},
+    )
+    ready = Deployment.objects.filter(
+        environment=environment, config_hash=row.config_hash, status=DeploymentStatus.APPROVED
+    )
+    for pk in ready.values_list("pk", flat=True):
+        enqueue_build(pk)
+    return accepted
+
+
+def end_of(deployment: Deployment) -> None:
+    """End the acceptances of a deployment that becomes current. What the agents run needs no acceptance."""
+    Acceptance.objects.filter(
+        environment=deployment.environment_id, config_hash=deployment.config_hash, ended_at=None
+    ).update(ended_at=timezone.now())

@@ -1,0 +1,146 @@
+"""The queue of regressions, and the configurations that they compare."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from apps.fleet.services import facts
+from apps.fleet.services.selection import select_agents
+from apps.releases.jobs import RunRegression
+from apps.releases.models import ConfigBundle, Deployment, Regression
+from apps.tenancy.actors import Actor
+from apps.tenancy.models import Environment
+from apps.tenancy.services import audit
+from apps.tenancy.services.tokens import person_behind
+from byteor.engine.canonical import sha256
+from byteor.engine.machines import RegressionStatus
+from byteor.engine.regression import summarize
+from byteor.engine.target import Target
+from byteor_cloud.errors import InvalidInput
+from byteor_cloud.worker.jobs import enqueue, is_queued
+
+MAX_BASELINES = 5
+BARRED = "An earlier regression of this spec repeatedly killed its worker. Ask an operator to retry its job."
+
+
+@dataclass(frozen=True, slots=True)
+class Baselines:
+    """The configurations to compare with, and those that are not tested, both as JSON data."""
+
+    tested: list[dict[str, Any]]
+    not_tested: list[dict[str, Any]]
+
+
+def queue(row: Regression, *, actor: Actor) -> bool:
+    """Store a new regression and enqueue its job.
+
+    Return False if an earlier regression of the same spec repeatedly killed its worker. The job then cannot run. The
+    caller opens the transaction.
+    """
+    environment = row.environment
+    row.config_hash = None if row.config_bundle is None else row.config_bundle.config_hash
+    row.requested_by, row.person = actor.display, person_behind(actor)
+    row.save(force_insert=True)
+    candidate = row.config_bundle or row.version or row.draft
+    audit.record(
+        "regression.request",
+        actor=actor,
+        scope=environment,
+        resource=("regression", row.pk),
+        changes={"candidate": str(candidate), "baselines": [each["config_hash"] for each in row.baselines]},
+    )
+    # Only regressions of the same spec need the same verdicts. The jobs of these regressions run one after the other,
+    # so that the second regression finds the verdicts of the first.
+    serial = f"regression:{environment.project.organization_id}:{sha256(row.spec_kv.encode())}"
+    enqueue(
+        RunRegression(regression_id=str(row.pk)),
+        organization=environment.project.organization_id,
+        person=row.person,
+        serial=serial,
+    )
+    return is_queued(RunRegression, serial)
+
+
+def running(environment: Environment, pipeline: str, target: Target | None = None) -> Baselines:
+    """Return the configurations of a pipeline that the environment's agents run, those with most agents first.
+
+    With ``target``, only the agents that it selects count. Only the first ``MAX_BASELINES`` are tested.
+    """
+    if target is None:
+        bundles = facts.count_groups(environment).bundles
+    else:
+        bundles = facts.count_running_bundles(environment, select_agents(environment, target))
+    run = _run_by_agents(environment, pipeline, bundles)
+    return Baselines(run[:MAX_BASELINES], _untested(run[MAX_BASELINES:]))
+
+
+def _run_by_agents(environment: Environment, pipeline: str, bundles: Mapping[str, int]) -> list[dict[str, Any]]:
+    built = Deployment.objects.filter(environment=environment, bundle_hash__in=list(bundles), pipeline=pipeline)
+    columns = ("bundle_hash", "config_bundle_id", "config_bundle__config_hash", "config_bundle__version_id")
+    agents: Counter[str] = Counter()
+    newest: dict[str, tuple[UUID, UUID]] = {}
+    for bundle_hash, bundle_id, config_hash, version_id in built.order_by("pk").values_list(*columns).distinct():
+        agents[config_hash] += bundles.get(bundle_hash, 0)
+        newest[config_hash] = (bundle_id, version_id)
+    ranked = sorted(agents.items(), key=lambda each: (-each[1], each[0]))
+    total = sum(agents.values()) or 1
+    return [_baseline(config_hash, *newest[config_hash], count, count / total) for config_hash, count in ranked]
+
+
+def named(environment: Environment, pipeline: str, config_hashes: Sequence[str]) -> Baselines:
+    """Return the configurations with these hashes, and as not tested the others that agents run.
+
+    Raises InvalidInput if the environment has no config bundle of the pipeline with one of the hashes.
+    """
+    bundles = facts.count_groups(environment).bundles
+    run = {each["config_hash"]: each for each in _run_by_agents(environment, pipeline, bundles)}
+    rows = ConfigBundle.objects.filter(
+        environment=environment, config_hash__in=config_hashes, version__name=pipeline
+    ).order_by("pk")
+    known = {row[0]: row[1:] for row in rows.values_list("config_hash", "pk", "version_id")}
+    tested = []
+    for number, config_hash in enumerate(dict.fromkeys(config_hashes)):
+        if config_hash not in known:
+            detail = f"No config bundle of the pipeline {pipeline} in this environment has this config hash."
+            raise InvalidInput.at(f"/against/{number}", detail, code="does_not_exist")
+        tested.append(run.pop(config_hash, _baseline(config_hash, *known[config_hash], 0, 0.0)))
+    return Baselines(tested, _untested(run.values()))
+
+
+def _untested(run: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: each[name] for name in ("config_hash", "agents")} for each in run]
+
+
+def _baseline(config_hash: str, bundle_id: UUID, version_id: UUID, agents: int, share: float) -> dict[str, Any]:
+    return {
+        "config_hash": config_hash,
+        "config_bundle_id": str(bundle_id),
+        "version_id": str(version_id),
+        "agents": agents,
+        "share": round(share, 4),
+    }
+
+
+def candidate_of(row: Regression) -> str:
+    """Return the name of the candidate, or that of its pipeline if the candidate was a draft that was deleted."""
+    return str(row.config_bundle or row.version or row.draft or row.pipeline)
+
+
+def summarize_unfinished(row: Regression, status: RegressionStatus, error: str) -> str:
+    """Return the summary of a regression that was canceled or could not be completed."""
+    return summarize(
+        candidate=candidate_of(row),
+        status=status,
+        outcomes={},
+        reasons={},
+        baselines=row.baselines,
+        not_tested=row.not_tested,
+        groups=[],
+        more=0,
+        work=(0, 0),
+        error=error,
+    )

@@ -1,0 +1,276 @@
+"""The replay gate: the regressions of deployments, what they block, and the deadlines that stand still meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from django.db import connection, transaction
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from apps.releases.models import Acceptance, AcceptedDifference, Deployment, FixtureRevision, Regression
+from apps.releases.services import regression_queue
+from apps.releases.services.deployment_jobs import enqueue_build
+from apps.tenancy.actors import Actor, system_actor
+from apps.tenancy.services.state import advance, lock_row
+from byteor.engine.blockers import Blocker
+from byteor.engine.machines import ApprovalStatus, DeploymentStatus, RegressionEvent, RegressionStatus
+from byteor.engine.replay import FixtureOutcome
+from byteor.engine.replay_gate import GateFacts, GateMode, find_gate_blockers
+from byteor_cloud.captures.engine_version import engine_digest
+
+WORKER = system_actor("rollout")
+WAITING = (DeploymentStatus.PENDING_APPROVAL, DeploymentStatus.APPROVED)
+_UNFINISHED = (RegressionStatus.QUEUED, RegressionStatus.RUNNING)
+_COLUMNS = (
+    "status", "progress_done", "progress_total", "outcomes", "more", "error", "work_candidate", "work_baseline",
+)  # fmt: skip
+# The groups of differences that the regressions of deployments show, for each baseline, with an acceptance that counts
+# for the deployment, or null. Where a person must accept, ``excluded`` is the requester, whose acceptance does not
+# count, and null if it counts.
+_DIFFERENCES: Final = f"""
+    SELECT asked.id, shown->>'id' AS "group", baseline->>'config_hash' AS baseline, (
+        SELECT accepted.id FROM {AcceptedDifference._meta.db_table} AS part
+        JOIN {Acceptance._meta.db_table} AS accepted ON accepted.id = part.acceptance_id
+        WHERE accepted.environment_id = deployment.environment_id AND accepted.config_hash = deployment.config_hash
+            AND accepted.ended_at IS NULL AND part."group" = shown->>'id'
+            AND part.baseline IS NOT DISTINCT FROM baseline->>'config_hash'
+            AND (NOT asked.needs_person
+                OR accepted.user_id IS NOT NULL AND accepted.user_id IS DISTINCT FROM asked.excluded)
+        ORDER BY accepted.id LIMIT 1
+    ) AS acceptance
+    FROM unnest(%s::uuid[], %s::boolean[], %s::uuid[]) AS asked (id, needs_person, excluded)
+    JOIN {Deployment._meta.db_table} AS deployment ON deployment.id = asked.id
+    JOIN {Regression._meta.db_table} AS regression ON regression.id = deployment.regression_id
+    CROSS JOIN LATERAL jsonb_array_elements(regression.groups) AS shown
+    CROSS JOIN LATERAL jsonb_array_elements(shown->'baselines') AS baseline
+"""  # noqa: S608  the names of tables
+_UNACCEPTED: Final = f"""
+    SELECT id, count(DISTINCT "group") FROM ({_DIFFERENCES}) AS found WHERE acceptance IS NULL GROUP BY id
+"""  # noqa: S608  a constant
+
+
+class Difference(NamedTuple):
+    """A group of differences from one baseline (null: from golden results), and the acceptance that counts, if any."""
+
+    group: str
+    baseline: str | None
+    acceptance_id: UUID | None
+
+
+def is_tested(deployment: Deployment) -> bool:
+    """Return whether the deployment gets a regression, because the gate was not off at the request."""
+    return deployment.policy.replay_gate is not GateMode.OFF
+
+
+def is_governed(deployment: Deployment) -> bool:
+    """Return whether the gate can block the deployment now."""
+    requires = deployment.policy.replay_gate is GateMode.REQUIRE
+    return requires and not deployment.replay_gate_override and deployment.status in WAITING
+
+
+def request_test(deployment: Deployment, *, actor: Actor) -> None:
+    """Queue a regression of the deployment's configuration against what the target's agents run now.
+
+    Sets ``deployment.regression`` and does not save the deployment, which may be new. If the job cannot run, the
+    regression fails.
+    """
+    environment, bundle = deployment.environment, deployment.config_bundle
+    found = regression_queue.running(environment, deployment.pipeline, deployment.target)
+    row = Regression(
+        environment=environment,
+        pipeline=deployment.pipeline,
+        config_bundle=bundle,
+        spec_kv=bundle.version.spec_kv,
+        baselines=found.tested,
+        not_tested=found.not_tested,
+    )
+    if not regression_queue.queue(row, actor=actor):
+        row = advance(
+            row,
+            RegressionEvent.FAIL,
+            actor=WORKER,
+            error=regression_queue.BARRED,
+            summary=regression_queue.summarize_unfinished(row, RegressionStatus.FAILED, regression_queue.BARRED),
+            finished_at=timezone.now(),
+        )
+    deployment.regression = row
+
+
+def find_blockers(deployments: Iterable[Deployment]) -> dict[UUID, list[Blocker]]:
+    """Return the gate's blockers of each deployment that the gate governs, by id. An open gate has none.
+
+    Takes no query if the gate governs none of the deployments, and at most two otherwise.
+    """
+    governed = {row.pk: row for row in deployments if is_governed(row)}
+    if not governed:
+        return {}
+    tested = Regression.objects.filter(pk__in=[row.regression_id for row in governed.values()])
+    found = {row["pk"]: row for row in tested.values("pk", *_COLUMNS)}
+    differing = {
+        row.pk for row in governed.values() if found.get(row.regression_id, {}).get("outcomes", {}).get("different")
+    }
+    unaccepted = _count_unaccepted([governed[pk] for pk in differing])
+    return {
+        row.pk: find_gate_blockers(_facts(row, found.get(row.regression_id), unaccepted.get(row.pk, 0)))
+        for row in governed.values()
+    }
+
+
+def _facts(deployment: Deployment, tested: Mapping[str, Any] | None, unaccepted: int) -> GateFacts:
+    policy = deployment.policy
+    if tested is None:
+        return GateFacts(None, until=deployment.gate_until)
+    outcomes = tested["outcomes"]
+    failed = sum(outcomes.get(each, 0) for each in (FixtureOutcome.FAILED, FixtureOutcome.UNSTABLE))
+    return GateFacts(
+        RegressionStatus(tested["status"]),
+        progress=(tested["progress_done"], tested["progress_total"]),
+        verdicts=sum(outcomes.values()) - outcomes.get(FixtureOutcome.NOT_TESTED, 0),
+        failed=failed,
+        unaccepted=unaccepted,
+        more=tested["more"],
+        work=(tested["work_candidate"], tested["work_baseline"]),
+        error=tested["error"],
+        min_verdicts=policy.replay_gate_min_fixtures,
+        max_work_increase_percent=policy.max_work_increase_percent,
+        until=deployment.gate_until,
+    )
+
+
+def _asked(deployments: Collection[Deployment]) -> list[list[Any]]:
+    """Return the parameters of ``_DIFFERENCES``."""
+    needs_person = [row.policy.approvals_required for row in deployments]
+    return [
+        [row.pk for row in deployments],
+        needs_person,
+        [None if may_accept_own(row) else row.requester_id for row in deployments],
+    ]
+
+
+def may_accept_own(deployment: Deployment) -> bool:
+    """Return whether an acceptance by the requester counts for the deployment."""
+    policy = deployment.policy
+    return not policy.approvals_required or (policy.allow_self_approval and deployment.break_glass is None)
+
+
+def _count_unaccepted(deployments: Collection[Deployment]) -> dict[UUID, int]:
+    if not deployments:
+        return {}
+    with connection.cursor() as cursor:
+        cursor.execute(_UNACCEPTED, _asked(deployments))
+        return dict(cursor.fetchall())
+
+
+def read_differences(deployment: Deployment) -> list[Difference]:
+    """Return each group of differences that the deployment's regression shows, once for each baseline."""
+    with connection.cursor() as cursor:
+        cursor.execute(_DIFFERENCES, _asked([deployment]))
+        return [Difference(*row[1:]) for row in cursor.fetchall()]
+
+
+def refresh(deployment: Deployment, *, is_blocked: bool, actor: Actor = WORKER) -> bool:
+    """Request another regression if the last one does not cover the current state. Return whether one was requested.
+
+    The caller has locked the environment and the deployment. A regression is renewed if the target's agents run another
+    configuration now, if a fixture was added or expects another result, or if the engine has changed. A regression that
+    blocks the deployment (``is_blocked``) is also renewed if a fixture was removed or has expired. A regression that a
+    person canceled, or that could not be completed, is not renewed.
+    """
+    row = deployment.regression
+    if row is not None and (row.status in _UNFINISHED or row.status == RegressionStatus.CANCELLED or row.error):
+        return False
+    if row is not None and not _is_outdated(row, deployment, is_blocked=is_blocked):
+        return False
+    request_test(deployment, actor=actor)
+    deployment.save(update_fields=["regression"])
+    return True
+
+
+def _is_outdated(row: Regression, deployment: Deployment, *, is_blocked: bool) -> bool:
+    revision = FixtureRevision.objects.filter(environment=row.environment_id, pipeline=row.pipeline).first()
+    if revision is not None and revision.revision != row.fixtures_revision:
+        return True
+    if is_blocked:
+        if revision is not None and revision.removed != row.fixtures_removed:
+            return True
+        if row.fixtures_until is not None and row.fixtures_until <= timezone.now():
+            return True
+    tested = {each["config_hash"] for each in row.baselines}
+    running = regression_queue.running(deployment.environment, deployment.pipeline, deployment.target).tested
+    if not {each["config_hash"] for each in running} <= tested:
+        return True
+    return row.engine is not None and engine_digest(row.engine["ops"]) != row.engine["digest"]
+
+
+def refresh_blocked() -> None:
+    """Renew the regressions of deployments that wait for approval, if these block them and do not cover the present."""
+    waiting = Deployment.objects.filter(
+        status=DeploymentStatus.PENDING_APPROVAL, policy__replay_gate=GateMode.REQUIRE, replay_gate_override=""
+    ).exclude(regression__status__in=_UNFINISHED)
+    for found in waiting.select_related("environment").only("environment", "status", "policy", "replay_gate_override"):
+        with transaction.atomic():
+            lock_row(found.environment)
+            row = lock_row(found, related=("environment__project", "config_bundle__version", "regression"))
+            if blocked := find_blockers([row]).get(row.pk):
+                refresh(row, is_blocked=bool(blocked))
+
+
+def attach(row: Regression) -> None:
+    """Let the gate evaluate a new regression for the waiting deployments of its config bundle, if it covers as much.
+
+    This is how a canceled or failed regression is repeated. The caller opens the transaction.
+    """
+    if row.config_hash is None:
+        return
+    environment = lock_row(row.environment)
+    baselines = {each["config_hash"] for each in row.baselines}
+    waiting = Deployment.objects.select_related("regression").filter(
+        environment=environment, config_hash=row.config_hash, status__in=WAITING
+    )
+    for found in waiting.order_by("pk"):
+        old = found.regression
+        if not is_tested(found) or (old and not {each["config_hash"] for each in old.baselines} <= baselines):
+            continue
+        deployment = _move_deadlines(found, old if old and old.status in _UNFINISHED else None)
+        deployment.regression = row
+        deployment.save(update_fields=["regression"])
+
+
+def end(row: Regression) -> None:
+    """Move the deadlines of the deployments that waited for a regression, and continue the deployments.
+
+    Call this in the transaction in which the regression ends, after ``keep_environments``. A deadline moves by the time
+    since the request for the regression.
+    """
+    for found in Deployment.objects.filter(regression=row, status__in=WAITING).order_by("pk"):
+        deployment = _move_deadlines(found, row)
+        if deployment.status == DeploymentStatus.APPROVED:
+            enqueue_build(deployment.pk)
+
+
+def _move_deadlines(found: Deployment, row: Regression | None) -> Deployment:
+    """Move the deadlines by the time since the request for the regression ``row``, if any. Return the locked row."""
+    # Lock the approval before the deployment, because the lock order must be the same everywhere.
+    approval = lock_row(found.approval) if found.approval else None
+    deployment = lock_row(found)
+    if row is None or deployment.status not in WAITING:
+        return deployment
+    by = timezone.now() - row.created_at
+    if approval is not None and approval.status == ApprovalStatus.PENDING:
+        approval.expires_at += by
+        approval.save(update_fields=["expires_at"])
+        if deployment.break_glass is not None:
+            deployment.break_glass = replace(deployment.break_glass, approve_by=approval.expires_at)
+    if deployment.gate_until is not None:
+        deployment.gate_until += by
+    deployment.save(update_fields=["break_glass", "gate_until"])
+    return deployment
+
+
+def standing_still() -> QuerySet[Deployment]:
+    """Return the deployments whose deadlines stand still, because their regression has not finished."""
+    return Deployment.objects.filter(status__in=WAITING, regression__status__in=_UNFINISHED)

@@ -1,0 +1,110 @@
+"""The replay gate: whether a regression permits a deployment to start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from byteor.engine.blockers import Blocker, BlockerCode
+from byteor.engine.machines import RegressionStatus
+
+
+class GateMode(StrEnum):
+    """Whether deployments are tested by a regression, and whether its result can block them. From loose to strict."""
+
+    OFF = "off"
+    WARN = "warn"
+    REQUIRE = "require"
+
+
+@dataclass(frozen=True, slots=True)
+class GateFacts:
+    """The facts that decide whether the gate blocks a deployment.
+
+    ``status`` is that of the deployment's regression, and None if the regression was deleted. ``verdicts`` is the
+    number of its verdicts, without those that are ``not_tested``. ``failed`` is the number of verdicts that are
+    ``failed`` or ``unstable``. ``unaccepted`` is the number of groups that are not accepted for each baseline that
+    shows them. ``more`` is the number of differences without a group. ``work`` is the work of the candidate and of the
+    baselines. ``min_verdicts`` and ``max_work_increase_percent`` are the environment's settings. ``until`` is when the
+    deployment fails if the gate still blocks it.
+    """
+
+    status: RegressionStatus | None
+    progress: tuple[int, int] = (0, 0)
+    verdicts: int = 0
+    failed: int = 0
+    unaccepted: int = 0
+    more: int = 0
+    work: tuple[int, int] = (0, 0)
+    error: str | None = None
+    min_verdicts: int = 0
+    max_work_increase_percent: int | None = None
+    until: datetime | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the regression has not finished."""
+        return self.status in {RegressionStatus.QUEUED, RegressionStatus.RUNNING}
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether there is no result, because the regression was canceled, deleted or could not be completed."""
+        return self.status in {None, RegressionStatus.CANCELLED} or self.error is not None
+
+
+def find_gate_blockers(facts: GateFacts) -> list[Blocker]:
+    """Return the blockers of the gate. Without blockers, the gate is open."""
+    rules: list[Callable[[GateFacts], Blocker | None]] = [_running, _failed, _differs, _too_few]
+    return [found for rule in rules if (found := rule(facts)) is not None]
+
+
+def _running(facts: GateFacts) -> Blocker | None:
+    if not facts.is_running:
+        return None
+    done, total = facts.progress
+    so_far = f"{done:,} of {total:,} results are known" if total else "It has not started"
+    return Blocker(BlockerCode.GATE_RUNNING, f"The regression has not finished. {so_far}.")
+
+
+def _failed(facts: GateFacts) -> Blocker | None:
+    if facts.is_running:
+        return None
+    reasons = []
+    if facts.status is None:
+        reasons.append("The regression was deleted. Request another one for the config bundle.")
+    elif facts.status is RegressionStatus.CANCELLED:
+        reasons.append("The regression was canceled. Request another one for the config bundle.")
+    elif facts.error is not None:
+        reasons.append("The regression could not be completed. Request another one for the config bundle.")
+    if facts.failed:
+        what = "verdict says" if facts.failed == 1 else "verdicts say"
+        reasons.append(f"{facts.failed:,} {what} that the candidate fails or is unstable.")
+    candidate, baseline = facts.work
+    limit = facts.max_work_increase_percent
+    if limit is not None and candidate * 100 > baseline * (100 + limit) and baseline:
+        increase = candidate / baseline - 1
+        reasons.append(f"The candidate needs {increase:.1%} more work, and at most {limit}% more is permitted.")
+    return Blocker(BlockerCode.GATE_FAILED, " ".join(reasons), until=facts.until) if reasons else None
+
+
+def _differs(facts: GateFacts) -> Blocker | None:
+    if facts.is_running or not (facts.unaccepted or facts.more):
+        return None
+    reasons = []
+    if facts.unaccepted:
+        what = "group of differences is" if facts.unaccepted == 1 else "groups of differences are"
+        reasons.append(f"{facts.unaccepted:,} {what} not accepted.")
+    if facts.more:
+        what = "further difference is" if facts.more == 1 else "further differences are"
+        reasons.append(f"{facts.more:,} {what} in no group and cannot be accepted.")
+    return Blocker(BlockerCode.GATE_DIFFERS, " ".join(reasons), until=facts.until)
+
+
+def _too_few(facts: GateFacts) -> Blocker | None:
+    if facts.is_running or facts.is_incomplete or facts.verdicts >= facts.min_verdicts:
+        return None
+    has = f"{facts.verdicts:,} verdict{'' if facts.verdicts == 1 else 's'}"
+    detail = f"The regression has {has}, and the environment requires at least {facts.min_verdicts:,}."
+    return Blocker(BlockerCode.GATE_TOO_FEW, detail, until=facts.until)
