@@ -32,12 +32,12 @@ _COLUMNS = (
 # for the deployment, or null. Where a person must accept, ``excluded`` is the requester, whose acceptance does not
 # count, and null if it counts.
 _DIFFERENCES: Final = f"""
-    SELECT asked.id, shown->>'id' AS "group", baseline->>'config_hash' AS baseline, (
+    SELECT asked.id, shown->>'id' AS "group", compared->>'config_hash' AS baseline, (
         SELECT accepted.id FROM {AcceptedDifference._meta.db_table} AS part
         JOIN {Acceptance._meta.db_table} AS accepted ON accepted.id = part.acceptance_id
         WHERE accepted.environment_id = deployment.environment_id AND accepted.config_hash = deployment.config_hash
             AND accepted.ended_at IS NULL AND part."group" = shown->>'id'
-            AND part.baseline IS NOT DISTINCT FROM baseline->>'config_hash'
+            AND part.baseline IS NOT DISTINCT FROM compared->>'config_hash'
             AND (NOT asked.needs_person
                 OR accepted.user_id IS NOT NULL AND accepted.user_id IS DISTINCT FROM asked.excluded)
         ORDER BY accepted.id LIMIT 1
@@ -46,7 +46,7 @@ _DIFFERENCES: Final = f"""
     JOIN {Deployment._meta.db_table} AS deployment ON deployment.id = asked.id
     JOIN {Regression._meta.db_table} AS regression ON regression.id = deployment.regression_id
     CROSS JOIN LATERAL jsonb_array_elements(regression.groups) AS shown
-    CROSS JOIN LATERAL jsonb_array_elements(shown->'baselines') AS baseline
+    CROSS JOIN LATERAL jsonb_array_elements(shown->'baselines') AS compared
 """  # noqa: S608  the names of tables
 _UNACCEPTED: Final = f"""
     SELECT id, count(DISTINCT "group") FROM ({_DIFFERENCES}) AS found WHERE acceptance IS NULL GROUP BY id

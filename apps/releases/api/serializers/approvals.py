@@ -10,7 +10,7 @@ from rest_framework.exceptions import ErrorDetail
 
 from apps.releases.api.fields import StoredFormField
 from apps.releases.api.serializers.bundles import WARNINGS, ConfigWarningSerializer
-from apps.releases.api.serializers.deployments import GROUP_ID, ExplanationSerializer
+from apps.releases.api.serializers.deployments import GROUP_ID, DifferenceExplanationSerializer
 from apps.releases.models import Approval, ApprovalDecision, Deployment
 from apps.releases.services.bundles import warnings_of
 from apps.tenancy.permissions import Permission
@@ -41,7 +41,7 @@ class ApprovalSerializer(ModelSerializer):
     agent_timeout_s = serializers.IntegerField(source="bound_options.agent_timeout_s", allow_null=True)
     override_freeze = serializers.CharField(source="bound_options.override_freeze", allow_null=True)
     override_replay_gate = serializers.CharField(source="bound_options.override_replay_gate", allow_null=True)
-    explain = ExplanationSerializer(source="bound_options.explain", many=True)
+    explain = DifferenceExplanationSerializer(source="bound_options.explain", many=True)
     capabilities = serializers.ListField(child=serializers.CharField())
     warnings = serializers.SerializerMethodField()
     credential = serializers.SerializerMethodField()

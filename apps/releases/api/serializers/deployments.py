@@ -36,7 +36,7 @@ class RetrySerializer(OptionalReasonSerializer):
     }
 
 
-class ExplanationSerializer(StrictSerializer):
+class DifferenceExplanationSerializer(StrictSerializer):
     """What the requester says about a difference."""
 
     group = TextField(pattern=GROUP_ID, rule="Must be the id of a group.")
@@ -119,8 +119,8 @@ class BlockerSerializer(serializers.Serializer[Any]):
         "or with some of the agents, comes first), `replay_gate.running` (the regression has not finished), "
         "`replay_gate.differs` (differences are not accepted), `replay_gate.failed` (the candidate failed or is "
         "unstable for a fixture, needs too much work, or the regression has no result), "
-        "`replay_gate.too_few_fixtures` (the regression has too few verdicts), or `held_up` (the deployment's job failed permanently "
-        "or waits for the control plane's database or storage, or agents cannot download the bundle).",
+        "`replay_gate.too_few_fixtures` (the regression has too few verdicts), or `held_up` (the deployment's job "
+        "failed permanently or waits for the control plane's database or storage, or agents cannot download the bundle).",
         "detail": "The reason as a sentence.",
         "until": "When the blocker is expected to end. For the replay gate: when the deployment fails if the blocker "
         "still exists. Null if that is not known.",
@@ -139,7 +139,7 @@ class DeploymentSerializer(ModelSerializer):
     take_over = serializers.BooleanField(required=False)
     override_freeze = ReasonSerializer(required=False, write_only=True)
     override_replay_gate = ReasonSerializer(required=False, write_only=True)
-    explain = ExplanationSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]  # max_length is an argument of the list serializer
+    explain = DifferenceExplanationSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]  # max_length is an argument of the list serializer
     break_glass = BreakGlassSerializer(required=False, allow_null=True)
     approval = TextField(required=False, write_only=True, max_length=16_384)
     approval_id = serializers.SerializerMethodField()

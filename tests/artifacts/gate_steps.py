@@ -1,0 +1,88 @@
+"""Steps of tests about the replay gate: an environment that requires it, and agents that run a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from apps.fleet.models import Agent
+from apps.releases.models import ConfigBundle, Deployment
+from apps.tenancy.models import Environment
+from tests.releases.stories import send_heartbeat_running
+from tests.worlds import Api, Person, World, report, run_jobs
+
+type Member = tuple[Agent, Api]
+TARGET = {"selector": {"site": "here"}}  # agents that upload captures are not in the target
+
+
+def require(world: World, **settings: Any) -> None:
+    """Require the replay gate and the approval of another person in ``dev``."""
+    chosen = {"replay_gate": "require", "approvals_required": True, "allow_self_approval": False, **settings}
+    Environment.objects.filter(pk=world.dev.pk).update(settings=chosen)
+    world.dev.refresh_from_db()
+
+
+def members(world: World, count: int = 1) -> list[Member]:
+    """Enroll agents that are in the target of the deployments."""
+    return [world.agent(name=f"member-{number}", site="here") for number in range(count)]
+
+
+def ask(world: World, candidate: ConfigBundle, *, by: Person | None = None, **body: Any) -> Any:
+    """Request a deployment to the agents of ``members`` through the API, and return the response."""
+    sent = {"config_bundle_id": str(candidate.pk), "target": TARGET, **body}
+    return (by or world.operator).api.post(world.path(rest="/deployments"), sent)
+
+
+def asked(world: World, candidate: ConfigBundle, **body: Any) -> Deployment:
+    """Request a deployment through the API, run the jobs, and return the deployment."""
+    response = ask(world, candidate, **body)
+    assert response.status_code == 201, response.json()
+    run_jobs()
+    return Deployment.objects.get(pk=response.json()["id"])
+
+
+def decide(world: World, deployment: Deployment, by: Person | None = None, **body: Any) -> Any:
+    """Approve a deployment through the API, by default as the reviewer, and return the response."""
+    sent = {"deployment_id": str(deployment.pk), "decision": "approve", **body}
+    return (by or world.reviewer).api.post(world.path(rest="/approvals"), sent)
+
+
+def shown(world: World, deployment: Deployment) -> dict[str, Any]:
+    """Return the deployment as the API shows it."""
+    body: dict[str, Any] = world.operator.api.get(world.path(rest=f"/deployments/{deployment.pk}")).json()
+    return body
+
+
+def blocked_by(world: World, deployment: Deployment) -> list[str]:
+    """Return the codes of the deployment's blockers."""
+    return [each["code"] for each in shown(world, deployment)["blockers"]]
+
+
+def groups_of(world: World, deployment: Deployment) -> list[str]:
+    """Return the ids of the groups that the deployment's regression shows."""
+    path = world.path(rest=f"/regressions/{shown(world, deployment)['regression_id']}")
+    return [each["id"] for each in world.operator.api.get(path).json()["groups"]]
+
+
+def accept(world: World, deployment: Deployment, groups: Sequence[str], by: Person | None = None) -> Any:
+    """Accept groups of the deployment's regression, by default as the reviewer, and return the response."""
+    path = world.path(rest=f"/regressions/{shown(world, deployment)['regression_id']}/acceptances")
+    return (by or world.reviewer).api.post(path, {"groups": list(groups), "reason": "The new mask is wanted."})
+
+
+def run_everywhere(agents: Sequence[Member], deployment: Deployment) -> None:
+    """Let the agents report that they run the deployment, and run the jobs, after which it is active."""
+    run_jobs()
+    for agent, api in agents:
+        assert report(api, agent, "active").status_code == 200
+        send_heartbeat_running(agent, api)
+    run_jobs()
+    deployment.refresh_from_db()
+    assert (deployment.status, deployment.is_current) == ("active", True)
+
+
+def release(world: World, candidate: ConfigBundle, agents: Sequence[Member], **options: Any) -> Deployment:
+    """Deploy a configuration before the gate is required, until the agents run it."""
+    deployment = world.deployment(candidate, **{"target": TARGET, **options})
+    run_everywhere(agents, deployment)
+    return deployment

@@ -1,0 +1,285 @@
+"""The replay gate: a deployment starts only when its differences from what agents run are accepted."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from apps.artifacts.models import Fixture
+from apps.artifacts.services import fixtures
+from apps.releases.models import Acceptance, Approval, Deployment, Regression
+from apps.releases.tasks import sweep
+from apps.tenancy.models import AuditEvent, Environment
+from tests.artifacts.fixture_steps import RECORDS, STRICT, bundle, capture, code, kept
+from tests.artifacts.gate_steps import (
+    accept,
+    ask,
+    asked,
+    blocked_by,
+    decide,
+    groups_of,
+    members,
+    release,
+    require,
+    run_everywhere,
+    shown,
+)
+from tests.artifacts.kept import OTHER_MASK
+from tests.worlds import World, run_jobs
+
+pytestmark = pytest.mark.django_db
+
+
+def test_difference_stops_release_until_another_person_accepts_it_and_next_release_shows_none(world: World) -> None:
+    agents = members(world)
+    now, changed = bundle(world, "now"), bundle(world, "changed", redact=OTHER_MASK)
+    kept(world, capture(world, now))
+    release(world, now, agents)
+    require(world)
+
+    response = ask(world, changed)
+    made = Deployment.objects.get(pk=response.json()["id"])
+    assert (response.status_code, made.status) == (201, "pending_approval")
+    assert blocked_by(world, made) == ["replay_gate.running"]
+    assert code(decide(world, made)) == (409, "replay_gate.running", None)
+    run_jobs()
+
+    assert blocked_by(world, made) == ["replay_gate.differs"]
+    assert code(decide(world, made)) == (409, "replay_gate.differs", None)
+    [group] = groups_of(world, made)
+    # The requester, a key, a viewer, and wrong groups are refused.
+    assert code(accept(world, made, [group], by=world.operator)) == (403, "acceptance.self", None)
+    assert code(accept(world, made, [group], by=world.viewer))[0] == 403
+    assert code(accept(world, made, ["0" * 64])) == (400, "does_not_exist", "/groups/0")
+    assert code(accept(world, made, ["more"])) == (400, "pattern", "/groups/0")
+    assert code(decide(world, made, accept_groups=["0" * 64], comment="fine")) == (
+        400, "does_not_exist", "/accept_groups/0",
+    )  # fmt: skip
+    assert code(decide(world, made, accept_groups=[group])) == (400, "required", "/comment")
+    assert not Acceptance.objects.exists()
+    assert Approval.objects.get().decisions.count() == 0
+
+    assert decide(world, made, accept_groups=[group], comment="The new mask is wanted.").status_code == 201
+    accepted = Acceptance.objects.get()
+    assert (accepted.reason, accepted.accepted_by) == ("The new mask is wanted.", world.reviewer.user.email)
+    assert list(accepted.differences.values_list("group", "baseline")) == [(group, now.config_hash)]
+    assert AuditEvent.objects.get(action="regression.accept").changes["groups"] == [group]
+    run_everywhere(agents, made)
+    accepted.refresh_from_db()
+    assert accepted.ended_at is not None
+
+    # The next release keeps the new mask: it shows no difference from what agents run now.
+    following = asked(world, bundle(world, "following", redact={**OTHER_MASK, "on_reject": "drop"}))
+    assert blocked_by(world, following) == []
+    assert decide(world, following).status_code == 201
+
+
+def test_release_that_drops_records_is_stopped_and_its_fixed_successor_passes(world: World) -> None:
+    agents = members(world)
+    now, strict = bundle(world, "now"), bundle(world, "strict", STRICT)
+    kept(world, capture(world, now))
+    release(world, now, agents)
+    require(world, approvals_required=False)
+
+    dropping = asked(world, strict)
+    assert (dropping.status, blocked_by(world, dropping)) == ("approved", ["replay_gate.differs"])
+    # An urgent fix is not held up by a deployment that only the gate blocks.
+    fix = asked(world, bundle(world, "fixed", {"schema": {"type": "object", "title": "fixed"}}))
+    fix.refresh_from_db()
+    assert fix.status == "deploying"
+    assert blocked_by(world, dropping) == [
+        "in_flight_limit", "pipeline_busy", "replay_gate.differs",
+    ]  # fmt: skip
+    run_everywhere(agents, fix)
+    assert blocked_by(world, dropping) == ["replay_gate.differs"]
+    sweep()
+    run_jobs()
+    dropping.refresh_from_db()
+    tested = Regression.objects.get(pk=dropping.regression_id)
+    assert [each["config_hash"] for each in tested.baselines] == [fix.config_hash]
+    assert blocked_by(world, dropping) == ["replay_gate.differs"]
+
+
+def test_fixture_added_after_approval_is_tested_before_build_and_blocks_spent_approval(world: World) -> None:
+    agents = members(world)
+    now, changed = bundle(world, "now"), bundle(world, "strict", STRICT)
+    harmless, telling = capture(world, now, RECORDS[:2]), capture(world, now)
+    kept(world, harmless)
+    release(world, now, agents)
+    require(world)
+    made = asked(world, changed)
+    assert blocked_by(world, made) == []
+    added = kept(world, telling, "telling")
+
+    assert decide(world, made).status_code == 201
+    run_jobs()
+
+    made.refresh_from_db()
+    assert (made.status, blocked_by(world, made)) == ("approved", ["replay_gate.differs"])
+    approval = Approval.objects.get(deployment=made)
+    assert (approval.status, approval.used_at is not None) == ("approved", True)
+    assert made.gate_until is not None
+    # A fixture that is removed opens the gate, because nothing else blocks the deployment.
+    fixtures.delete(added, actor=world.admin.actor)
+    sweep()
+    run_jobs()
+    made.refresh_from_db()
+    assert made.status == "deploying"
+
+
+def test_deployment_that_gate_blocks_for_too_long_fails_and_its_configuration_is_not_known_bad(world: World) -> None:
+    agents = members(world)
+    now, changed = bundle(world, "now"), bundle(world, "changed", redact=OTHER_MASK)
+    kept(world, capture(world, now))
+    release(world, now, agents)
+    require(world, approvals_required=False)
+    made = asked(world, changed)
+    assert blocked_by(world, made) == ["replay_gate.differs"]
+    Deployment.objects.filter(pk=made.pk).update(gate_until=timezone.now() - timedelta(seconds=1))
+
+    sweep()
+    run_jobs()
+
+    made.refresh_from_db()
+    assert (made.status, made.reason) == ("failed", "replay_gate")
+    assert "not accepted" in made.detail
+    assert asked(world, changed).status == "approved"
+
+
+def test_deadlines_stand_still_while_regression_runs(world: World) -> None:
+    agents = members(world)
+    now, changed = bundle(world, "now"), bundle(world, "changed", redact=OTHER_MASK)
+    kept(world, capture(world, now))
+    release(world, now, agents)
+    require(world)
+    made = Deployment.objects.get(pk=ask(world, changed).json()["id"])
+    past = timezone.now() - timedelta(minutes=5)
+    Approval.objects.update(expires_at=past)
+    Regression.objects.filter(pk=made.regression_id).update(created_at=past - timedelta(minutes=10))
+
+    sweep()
+    assert Approval.objects.get().status == "pending"
+    assert code(decide(world, made)) == (409, "replay_gate.running", None)
+    run_jobs()
+
+    # The regression took 15 minutes, by which the deadline has moved.
+    left = Approval.objects.get().expires_at - timezone.now()
+    assert timedelta(minutes=9) < left <= timedelta(minutes=10)
+    Approval.objects.update(expires_at=past)
+    sweep()
+    made.refresh_from_db()
+    assert (made.status, made.reason) == ("failed", "approval_expired")
+
+
+def test_canceled_regression_blocks_until_another_is_requested_for_config_bundle(world: World) -> None:
+    agents = members(world)
+    now, same = bundle(world, "now"), bundle(world, "same", {"schema": {"type": "object", "title": "same"}})
+    kept(world, capture(world, now))
+    release(world, now, agents)
+    require(world)
+    made = Deployment.objects.get(pk=ask(world, same).json()["id"])
+    first = Regression.objects.get(pk=made.regression_id)
+
+    canceled = world.operator.api.post(world.path(rest=f"/regressions/{first.pk}/cancel"), {})
+    assert canceled.status_code == 200
+    run_jobs()
+    assert blocked_by(world, made) == ["replay_gate.failed"]
+    assert "canceled" in shown(world, made)["blockers"][0]["detail"]
+    assert code(decide(world, made)) == (409, "replay_gate.failed", None)
+    assert code(accept(world, made, ["0" * 64])) == (409, "acceptance.no_result", None)
+
+    again = world.reviewer.api.post(world.path(rest="/regressions"), {"config_bundle_id": str(same.pk)})
+    assert again.status_code == 202
+    run_jobs()
+    assert shown(world, made)["regression_id"] == again.json()["id"]
+    assert decide(world, made).status_code == 201
+
+
+def test_gate_counts_verdicts_and_limits_work_and_override_needs_reason_and_org_admin(world: World) -> None:
+    agents = members(world)
+    now = bundle(world, "now")
+    heavy = bundle(world, "heavy", {"schema": {"allOf": [{"type": "object"}] * 50}})
+    kept(world, capture(world, now))
+    release(world, now, agents)
+    require(world, approvals_required=False, replay_gate_min_fixtures=2, max_work_increase_percent=0)
+
+    made = asked(world, heavy)
+    assert blocked_by(world, made) == ["replay_gate.failed", "replay_gate.too_few_fixtures"]
+    assert "more work" in shown(world, made)["blockers"][0]["detail"]
+
+    reason = {"reason": "The venue changes its format tonight."}
+    assert code(ask(world, heavy, override_replay_gate=reason))[0] == 403
+    assert code(ask(world, heavy, by=world.admin, override_replay_gate={})) == (
+        400, "required", "/override_replay_gate/reason",
+    )  # fmt: skip
+    forced = asked(world, heavy, by=world.admin, override_replay_gate=reason)
+    assert (forced.status, shown(world, forced)["replay_gate_override"]) == ("deploying", reason["reason"])
+    run_everywhere(agents, forced)
+    require(world, replay_gate="warn", approvals_required=False)
+    assert code(ask(world, heavy, by=world.admin, override_replay_gate=reason)) == (
+        400, "contradiction", "/override_replay_gate",
+    )  # fmt: skip
+
+
+def test_machine_accepts_only_where_no_approval_is_required_and_deployment_keeps_its_policy(world: World) -> None:
+    agents = members(world)
+    now, changed = bundle(world, "now"), bundle(world, "changed", redact=OTHER_MASK)
+    kept(world, capture(world, now))
+    release(world, now, agents)
+    require(world)
+    made = asked(world, changed)
+    body = {"name": "ci", "role": "operator"}
+    token = world.admin.api.post(f"/api/v1/orgs/{world.organization.pk}/api-keys", body).json()["token"]
+    machine = world.reviewer.api.__class__(token)
+    [group] = groups_of(world, made)
+    path = world.path(rest=f"/regressions/{made.regression_id}/acceptances")
+    wanted = {"groups": [group], "reason": "The new mask is wanted."}
+
+    assert code(machine.post(path, wanted)) == (403, "acceptance.person", None)
+    # Loosened settings do not change the policy of a deployment that waits.
+    Environment.objects.filter(pk=world.dev.pk).update(settings={"replay_gate": "off"})
+    assert code(machine.post(path, wanted)) == (403, "acceptance.person", None)
+    assert blocked_by(world, made) == ["replay_gate.differs"]
+    assert world.operator.api.post(world.path(rest=f"/deployments/{made.pk}/abort"), {}).status_code == 200
+    require(world, approvals_required=False)
+    assert machine.post(path, wanted).status_code == 201
+    assert asked(world, changed).status == "deploying"
+
+
+def test_gate_warns_and_vacuous_regression_blocks_only_if_verdicts_are_required(world: World) -> None:
+    now, changed = bundle(world, "now"), bundle(world, "changed", redact=OTHER_MASK)
+    agents = members(world)
+    release(world, now, agents)
+    kept(world, capture(world, now))
+    require(world, replay_gate="warn", approvals_required=False)
+    warned = asked(world, changed)
+    assert (warned.status, Regression.objects.get(pk=warned.regression_id).status) == ("deploying", "differs")
+    run_everywhere(agents, warned)
+
+    Fixture.objects.all().delete()
+    require(world, approvals_required=False)
+    assert asked(world, now).status == "deploying"
+    assert Regression.objects.order_by("pk").last().vacuous  # type: ignore[union-attr]  # one exists
+
+
+def test_settings_of_gate_loosen_only_by_org_admin_and_need_replays(world: World) -> None:
+    path = world.path(world.staging)
+
+    def put(person: Any, **settings: Any) -> Any:
+        return person.api.put(path, {"settings": settings})
+
+    strict = {"replay_gate": "require", "replay_gate_min_fixtures": 3, "max_work_increase_percent": 10}
+    assert put(world.project_admin, **strict).status_code == 200
+    looser = ({"replay_gate": "warn"}, {"replay_gate_min_fixtures": 2}, {"max_work_increase_percent": None})
+    for change in looser:
+        assert put(world.project_admin, **change).status_code == 403
+        assert (
+            put(world.admin, **change, **{name: strict[name] for name in strict if name not in change}).status_code
+            == 200
+        )
+        assert put(world.project_admin, **strict).status_code == 200
+    assert code(put(world.admin, replay_policy="disabled")) == (400, "contradiction", "/settings/replay_gate")
+    assert code(put(world.admin, replay_gate="maybe"))[0] == 400
