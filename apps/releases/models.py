@@ -103,6 +103,7 @@ class Approval(Stateful):
     capabilities: models.JSONField[Any, Any] = models.JSONField(default=list)
     # Null means the default options.
     options: StoredField[DeploymentOptions | None] = StoredField(DeploymentOptions, null=True)
+    explain: models.JSONField[Any, Any] = models.JSONField(default=list)  # as in the deployment
     required_approvals = models.PositiveIntegerField()
     allow_self_approval = models.BooleanField()
     expires_at = models.DateTimeField()
@@ -132,6 +133,7 @@ class Approval(Stateful):
             target=None if self.target is None else self.target.bound,
             strategy=self.strategy,
             options=self.bound_options,
+            explain=self.explain,
         )
 
     @property

@@ -22,18 +22,15 @@ class DeploymentOptions:
     agent_timeout_s: int | None = None  # from the environment's policy; an agent that takes longer counts as failed
     override_freeze: str | None = None  # the reason why the deployment may start in a freeze window
     override_replay_gate: str | None = None  # the reason why the replay gate does not block the deployment
-    # [{"group", "text"}]: what the requester says about differences
-    explain: Sequence[Mapping[str, str]] = ()
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> Self:
         """Read the stored JSON data. Older rows may lack keys."""
-        known = {field.name: stored[field.name] for field in fields(cls) if field.name in stored}
-        return cls(**{**known, "explain": tuple(stored.get("explain", ()))})
+        return cls(**{field.name: stored[field.name] for field in fields(cls) if field.name in stored})
 
     def stored(self) -> dict[str, Any]:
         """Return the JSON data to store."""
-        return {**{field.name: getattr(self, field.name) for field in fields(self)}, "explain": list(self.explain)}
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +39,7 @@ class ApprovalSubject:
 
     The config hash covers the spec, the runtime configuration and the capabilities. The target is bound as it was
     requested. Approvers see which agents match a selector, but the selector is evaluated again when the deployment
-    starts.
+    starts. ``explain`` is what the requester says about differences: the id of each group (``group``) and a text.
     """
 
     spec_hash: str
@@ -51,6 +48,7 @@ class ApprovalSubject:
     target: Target | ReplayTarget | None
     strategy: Strategy | None
     options: DeploymentOptions = DeploymentOptions()
+    explain: Sequence[Mapping[str, str]] = ()
 
     def document(self) -> dict[str, Any]:
         """Return all values by name, as JSON data. A deployment's evidence contains this document."""
@@ -61,6 +59,7 @@ class ApprovalSubject:
             "target": self.target and self.target.stored(),
             "strategy": self.strategy and self.strategy.stored(),
             **self.options.stored(),
+            "explain": list(self.explain),
         }
 
     def differences(self, other: Self) -> list[str]:

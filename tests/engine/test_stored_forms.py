@@ -12,6 +12,7 @@ import pytest
 from byteor.engine.approval_subject import DeploymentOptions
 from byteor.engine.break_glass import BreakGlass
 from byteor.engine.release_policy import ReleasePolicy
+from byteor.engine.replay_gate import GateMode
 from byteor.engine.rollout import EnlistmentCursor, Strategy
 from byteor.engine.target import ApprovalTarget, ReplayTarget, Target
 
@@ -61,13 +62,14 @@ FORMS: list[tuple[Any, str]] = [
         f'{{"count": 1, "agents": ["{ONE}"], "resolved": ["{ONE}"]}}',
     ),
     (
-        ReleasePolicy(3600, 600, True, 2, False, 1),
-        '{"approval_ttl_s": 3600, "agent_timeout_s": 600, "approvals_required": true, "required_approvals": 2, '
-        '"allow_self_approval": false, "max_in_flight_deployments": 1}',
+        ReleasePolicy(3600, 600, True, 2, False, 1, GateMode.WARN, 3, 10),
+        '{"replay_gate": "warn", "approval_ttl_s": 3600, "agent_timeout_s": 600, "approvals_required": true, '
+        '"required_approvals": 2, "allow_self_approval": false, "replay_gate_min_fixtures": 3, '
+        '"max_in_flight_deployments": 1, "max_work_increase_percent": 10}',
     ),
     (
-        DeploymentOptions(take_over=True, agent_timeout_s=600, override_freeze="outage"),
-        '{"take_over": true, "agent_timeout_s": 600, "override_freeze": "outage"}',
+        DeploymentOptions(take_over=True, agent_timeout_s=600, override_freeze="outage", override_replay_gate="late"),
+        '{"take_over": true, "agent_timeout_s": 600, "override_freeze": "outage", "override_replay_gate": "late"}',
     ),
     (
         EnlistmentCursor(5000, 9000, ONE, TWO, True),
@@ -83,7 +85,7 @@ FORMS: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("value", "text"), FORMS)
 def test_each_value_is_stored_as_expected_json_and_read_back(value: Any, text: str) -> None:
-    assert json.dumps(value.stored()) == text
+    assert json.loads(json.dumps(value.stored())) == json.loads(text)
     assert type(value).from_stored(json.loads(text)) == value
 
 
@@ -110,6 +112,15 @@ def test_older_replay_target_row_is_read_without_optional_keys() -> None:
     stored = {"mode": "execute", "artifact_id": ONE, "content_hash": HASH, "version_id": TWO}
 
     assert ReplayTarget.from_stored(stored) == ReplayTarget("execute", ONE, HASH, TWO)
+
+
+def test_older_policy_row_is_read_with_gate_off() -> None:
+    stored = {
+        "approval_ttl_s": 60, "agent_timeout_s": 5, "approvals_required": False, "required_approvals": 1,
+        "allow_self_approval": True, "max_in_flight_deployments": 2,
+    }  # fmt: skip
+
+    assert ReleasePolicy.from_stored(stored) == ReleasePolicy(60, 5, False, 1, True, 2, GateMode.OFF, 0, None)
 
 
 def test_older_options_row_is_read_with_defaults() -> None:

@@ -63,6 +63,8 @@ def _fields(schema: dict[str, Any], name: str = "") -> Iterator[str]:
     if "properties" in schema:
         for key, value in schema["properties"].items():
             yield from _fields(value, f"{name}.{key}" if name else key)
+    elif "$ref" in schema.get("items", ()):
+        yield from _fields(schema["items"], name)
     elif parts:
         (part,) = parts
         yield from _fields(part, name)
@@ -138,6 +140,10 @@ def bound_deployment_fields(world: World, environment: Environment) -> dict[str,
     def plain(body: dict[str, Any], in_api: dict[str, Any], text: str) -> Request:
         return Request({**basis, **body}, in_api, text)
 
+    def explained(group: str, text: str) -> Request:
+        explain = [{"group": group * 16, "text": text}]
+        return plain({"explain": explain}, {"explain": explain}, text)
+
     every = target({"all": True}, 2, "all agents of the environment")
     in_waves = strategy(waves, "Waves up to 50")
     concurrently = {"kind": "all_at_once", "auto_rollback": True}
@@ -169,6 +175,13 @@ def bound_deployment_fields(world: World, environment: Environment) -> dict[str,
             plain({}, {"take_over": False}, "no"),
             plain({"take_over": True}, {"take_over": True}, "agents that run another pipeline"),
         ),
+        "override_replay_gate.reason": Bound(
+            "Replay gate override",
+            plain({"override_replay_gate": {"reason": "outage"}}, {"override_replay_gate": "outage"}, "outage"),
+            plain({"override_replay_gate": {"reason": "audit"}}, {"override_replay_gate": "audit"}, "audit"),
+        ),
+        "explain.group": Bound("Explanations", explained("7d1e", "wanted"), explained("0a1b", "wanted")),
+        "explain.text": Bound("Explanations", explained("7d1e", "wanted"), explained("7d1e", "needed")),
         "override_freeze.reason": Bound(
             "Freeze override",
             plain({"override_freeze": {"reason": "outage"}}, {"override_freeze": "outage"}, "outage"),

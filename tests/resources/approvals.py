@@ -19,7 +19,8 @@ def undecided(place: Place) -> Approval:
 RESOURCE = Resource(
     calls=(
         Call(
-            "listApprovals", "GET", E + "/approvals", VIEW, null=frozenset({"target", "capabilities", "credential"})
+            "listApprovals", "GET", E + "/approvals", VIEW,
+            null=frozenset({"target", "capabilities", "credential", "explain"}),
         ),
         Call(
             "decideApproval", "POST", E + "/approvals", OPERATE, 201,
@@ -36,10 +37,10 @@ RESOURCE = Resource(
                 "deny": Act("decideApproval", {"comment": "because"}, on=undecided),
                 "revoke": Act("revokeApproval"),
             },
-            large=frozenset({"target", "capabilities", "credential"}),
+            large=frozenset({"target", "capabilities", "credential", "explain"}),
             short={
                 "strategy": "at most 100 percentages",
-                "options": "three values; the reason has at most 2,000 characters",
+                "options": "four values; a reason has at most 2,000 characters",
             },
         ),
         Table("releases.approvaldecision", VIEW, approval, short={"comment": REASON}),

@@ -104,7 +104,7 @@ _ONE = E + "/deployments/{id}"
 _BECAUSE = {"comment": "because"}
 RESOURCE = Resource(
     calls=(
-        Call("listDeployments", "GET", E + "/deployments", VIEW, null=frozenset({"target"})),
+        Call("listDeployments", "GET", E + "/deployments", VIEW, null=frozenset({"target", "explain"})),
         Call(
             "createDeployment", "POST", E + "/deployments", OPERATE, 201, values=_to_all,
             further={name: _with_option(name) for name in ("override_freeze", "break_glass")},
@@ -135,10 +135,11 @@ RESOURCE = Resource(
                 "resume": Act("resumeDeployment"),
                 "abort": Act("abortDeployment"),
             },
-            large=frozenset({"target", "signing_keys", "manifest", "enlisting"}),
+            large=frozenset({"target", "signing_keys", "manifest", "enlisting", "explain"}),
             short={
-                "strategy": "at most 100 percentages", "policy": "six numbers", "note": REASON, "detail": REASON,
+                "strategy": "at most 100 percentages", "policy": "nine values", "note": REASON, "detail": REASON,
                 "rollback_reason": REASON, "break_glass": REASON, "freeze_override": REASON,
+                "replay_gate_override": REASON,
             },
         ),
         Table(

@@ -18,7 +18,6 @@ from byteor.engine import freeze
 from byteor.engine.blockers import Blocker, freeze_blocker, limit_blocker
 from byteor.engine.break_glass import BreakGlassRequest
 from byteor.engine.release_policy import ReleasePolicy
-from byteor.engine.replay_gate import GateMode
 from byteor.engine.target import Target
 from byteor_cloud.errors import Conflict, DomainError, Forbidden, InvalidInput
 
@@ -56,15 +55,10 @@ def check_freeze(environment: Environment, override: Mapping[str, str] | None, *
         raise _refusal(freeze_blocker(*open_window))
 
 
-def check_gate_override(policy: ReleasePolicy, override: Mapping[str, str] | None, *, may_override: bool) -> None:
-    """Raise Forbidden or InvalidInput if an override of the replay gate must be refused."""
-    if not override:
-        return
-    if not may_override:
+def check_gate_override(override: Mapping[str, str] | None, *, may_override: bool) -> None:
+    """Raise Forbidden for an override of the replay gate that is not permitted."""
+    if override and not may_override:
         raise Forbidden("Only an org_admin may override the replay gate.")
-    if policy.replay_gate is not GateMode.REQUIRE:
-        detail = "This environment does not require the replay gate. Deploy without override_replay_gate."
-        raise InvalidInput.at("/override_replay_gate", detail, code="contradiction")
 
 
 def check_known_bad(environment: Environment, config_bundle: ConfigBundle) -> None:

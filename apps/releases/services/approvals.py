@@ -68,6 +68,7 @@ def request_approval(
         strategy=subject.strategy,
         capabilities=list(subject.capabilities),
         options=subject.options,
+        explain=list(subject.explain),
         required_approvals=policy.required_approvals,
         allow_self_approval=policy.allow_self_approval and not is_break_glass,
         expires_at=timezone.now() + timedelta(seconds=break_glass_s or policy.approval_ttl_s),

@@ -71,7 +71,7 @@ def create_deployment(
     locked = lock_row(environment, related=("project__organization",))
     policy = locked.effective_settings.release
     admission.check_freeze(locked, override_freeze, may_override=is_org_admin)
-    admission.check_gate_override(policy, override_replay_gate, may_override=is_org_admin)
+    admission.check_gate_override(override_replay_gate, may_override=is_org_admin)
     admission.check_break_glass(policy, break_glass, approval, is_org_admin, actor)
     admission.check_known_bad(locked, config_bundle)
     admission.check_in_flight(locked, policy.max_in_flight_deployments)
@@ -163,8 +163,8 @@ def subject_of(deployment: Deployment) -> ApprovalSubject:
             agent_timeout_s=deployment.policy.agent_timeout_s,
             override_freeze=deployment.freeze_override or None,
             override_replay_gate=deployment.replay_gate_override or None,
-            explain=tuple(deployment.explain),
         ),
+        explain=deployment.explain,
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from django.db.models import Model
+from django.utils.html import format_html_join
+from django.utils.safestring import mark_safe
 
 from apps.artifacts.models import Artifact, Replay
 from apps.console.frame import relative_time, row_link, short_id, state_pill, time_left, with_note
@@ -63,6 +65,8 @@ def approval_facts(row: Approval) -> list[tuple[str, Any]]:
             ("Strategy", describe_strategy(row.strategy)),
             *describe_options(row.subject.options),
         ]
+    if row.explain:
+        facts.append(("Explanations", _explanations(row)))
     if deployment is not None and deployment.note:
         facts.append(("Note", deployment.note))
     if row.used_at is not None:
@@ -104,6 +108,12 @@ def _matched_agents(row: Approval) -> str:
     others = target.count - len(names)
     more = f" and {others:,} more" if names and others > 0 else ""
     return f"{agent_count(target.count)} when requested: {', '.join(names) or 'all deleted since'}{more}"
+
+
+def _explanations(row: Approval) -> str:
+    """Return what the requester says about differences. The page of the regression shows each group by its id."""
+    each = ((short_id(one["group"]), one["text"]) for one in row.explain)
+    return format_html_join(mark_safe("<br>"), "{}: {}", each)
 
 
 def _policy(row: Approval) -> str:

@@ -56,6 +56,7 @@ def describe_options(options: DeploymentOptions) -> list[tuple[str, str]]:
         ("Take over", "agents that run another pipeline" if options.take_over else "no"),
         ("Agent timeout", "-" if timeout is None else f"{timeout:,} s"),
         ("Freeze override", f"“{options.override_freeze}”" if options.override_freeze else "no"),
+        ("Replay gate override", f"“{options.override_replay_gate}”" if options.override_replay_gate else "no"),
     ]
 
 

@@ -41,7 +41,7 @@ class ApprovalSerializer(ModelSerializer):
     agent_timeout_s = serializers.IntegerField(source="bound_options.agent_timeout_s", allow_null=True)
     override_freeze = serializers.CharField(source="bound_options.override_freeze", allow_null=True)
     override_replay_gate = serializers.CharField(source="bound_options.override_replay_gate", allow_null=True)
-    explain = DifferenceExplanationSerializer(source="bound_options.explain", many=True)
+    explain = DifferenceExplanationSerializer(many=True)
     capabilities = serializers.ListField(child=serializers.CharField())
     warnings = serializers.SerializerMethodField()
     credential = serializers.SerializerMethodField()

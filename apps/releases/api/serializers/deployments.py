@@ -120,7 +120,8 @@ class BlockerSerializer(serializers.Serializer[Any]):
         "`replay_gate.differs` (differences are not accepted), `replay_gate.failed` (the candidate failed or is "
         "unstable for a fixture, needs too much work, or the regression has no result), "
         "`replay_gate.too_few_fixtures` (the regression has too few verdicts), or `held_up` (the deployment's job "
-        "failed permanently or waits for the control plane's database or storage, or agents cannot download the bundle).",
+        "failed permanently or waits for the control plane's database or storage, or agents cannot download the "
+        "bundle).",
         "detail": "The reason as a sentence.",
         "until": "When the blocker is expected to end. For the replay gate: when the deployment fails if the blocker "
         "still exists. Null if that is not known.",
@@ -166,8 +167,8 @@ class DeploymentSerializer(ModelSerializer):
         "override_freeze": "Lets the deployment start during a freeze window. Needs a reason and the role `org_admin`.",
         "freeze_override": "The reason to start the deployment during a freeze window. Empty if the "
         "deployment does not override freeze windows.",
-        "override_replay_gate": "Lets the deployment start although the replay gate would block it. Needs a reason, "
-        "the role `org_admin`, and an environment whose `replay_gate` is `require`.",
+        "override_replay_gate": "Lets the deployment start although the replay gate would block it. Needs a reason and "
+        "the role `org_admin`.",
         "replay_gate_override": "The reason to override the replay gate. Empty if the deployment does not override it.",
         "explain": "The requester's explanations of differences, which approvers see next to the differences. At most "
         "100.",
