@@ -66,11 +66,11 @@ def sign_claim(predicate_type: str, bundle_hash: str, predicate: Json, private_k
 
 def sign_statement(predicate_type: str, subject: Mapping[str, str], predicate: Json, private_key: bytes) -> Json:
     """Return a signed envelope with this predicate. ``subject`` has the ``sha256:<hex>`` of each part, by name."""
-    described = [{"name": name, "digest": {"sha256": digest.removeprefix("sha256:")}} for name, digest in subject.items()]
+    parts = [{"name": name, "digest": {"sha256": hash_.removeprefix("sha256:")}} for name, hash_ in subject.items()]
     payload = canonical(
         {
             "_type": STATEMENT_TYPE,
-            "subject": described,
+            "subject": parts,
             "predicateType": predicate_type,
             "predicate": predicate,
         }
@@ -137,7 +137,7 @@ def verify_statement(
     except ValueError as error:
         raise Refused(DeliveryCode.ENVELOPE_MALFORMED, f"statement: {error}") from error
     if not is_trusted:
-        raise Refused(DeliveryCode.ENVELOPE_UNKNOWN_KEY, f"the signing key {kid} was retired before this signature")
+        raise Refused(DeliveryCode.ENVELOPE_UNKNOWN_KEY, f"the key {kid} had been retired before it signed")
     return SignedStatement(subject, predicate, kid, sha256(payload))
 
 

@@ -94,7 +94,7 @@ class FixtureEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TestEntry:
+class OutcomeEntry:
     """The outcome of one fixture: one of ``OUTCOMES``. ``baseline`` is a config hash, and None for a recorded result.
 
     ``groups`` are the ids of the groups of differences. ``further`` is the number of differences that are in no group.
@@ -131,7 +131,7 @@ class TestResult:
     fixtures: tuple[FixtureEntry, ...]
     baselines: tuple[BaselineEntry, ...]
     not_tested: tuple[UntestedEntry, ...]
-    tests: tuple[TestEntry, ...]
+    tests: tuple[OutcomeEntry, ...]
     work_candidate: int
     work_baseline: int
     signed_at: datetime
@@ -202,7 +202,7 @@ class TestResult:
                 for each in map(Fields, regression.items("not_tested"))
             ),
             tests=tuple(
-                TestEntry(
+                OutcomeEntry(
                     fixture_id=_item(entries.fixtures, each.member("fixture")).fixture_id,
                     baseline=_optional_item(hashes, each.member("baseline")),
                     outcome=each.constant("outcome", *OUTCOMES),
@@ -238,14 +238,14 @@ class TestResult:
         described += [each.document() for each in self.fixtures]
         return {"result": result, "configuration": described, **sorted_tests}
 
-    def is_accepted(self, test: TestEntry) -> bool:
+    def is_accepted(self, test: OutcomeEntry) -> bool:
         """Return whether all differences of a test are accepted."""
         return bool(test.groups) and not test.further and test.differences <= self.accepted
 
     def _names(self) -> dict[str, str]:
         return {each.fixture_id: each.name for each in self.fixtures}
 
-    def _list_of(self, test: TestEntry) -> str:
+    def _list_of(self, test: OutcomeEntry) -> str:
         if test.outcome == EQUAL:
             return _PASSED
         is_warning = test.outcome == NOT_TESTED or (test.outcome == DIFFERENT and self.is_accepted(test))
@@ -261,7 +261,7 @@ class TestResult:
         sets = _indexed(sorted({each.groups for each in self.tests if each.groups}))
         fixtures = _indexed(each.fixture_id for each in self.fixtures)
         baselines: dict[str | None, int | None] = {None: None, **_indexed(each.config_hash for each in self.baselines)}
-        accepted = sorted((groups[group], baselines[baseline]) for group, baseline in shown & self.accepted)
+        accepted = sorted(shown & self.accepted, key=lambda each: (each.group, each.baseline or ""))
         annotations: Json = {
             "kind": "regression",
             "signed_at": format_time(self.signed_at),
@@ -271,7 +271,7 @@ class TestResult:
             "not_tested": [{"config_hash": each.config_hash, "agents": each.agents} for each in self.not_tested],
             "groups": list(groups),
             "group_sets": [[groups[group] for group in each] for each in sets],
-            "accepted": [{"group": group, "baseline": baseline} for group, baseline in accepted],
+            "accepted": [{"group": groups[each.group], "baseline": baselines[each.baseline]} for each in accepted],
             "tests": [
                 {
                     "fixture": fixtures[each.fixture_id],
