@@ -106,11 +106,6 @@ class OutcomeEntry:
     groups: tuple[str, ...] = ()
     further: int = 0
 
-    @property
-    def differences(self) -> frozenset[Difference]:
-        """The groups of differences from the baseline."""
-        return frozenset(Difference(group, self.baseline) for group in self.groups)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TestResult:
@@ -149,13 +144,15 @@ class TestResult:
             raise ValueError("a fixture is listed twice")
         if any(each.outcome not in OUTCOMES for each in self.tests):
             raise ValueError("a test has an unknown outcome")
-        if not all(_GROUP.fullmatch(group) for each in self.tests for group in each.groups):
+        if not all(_GROUP.fullmatch(group) for groups in {each.groups for each in self.tests} for group in groups):
             raise ValueError("the id of a group is not a SHA-256 in hexadecimal")
 
     @property
     def shown(self) -> frozenset[Difference]:
         """All differences that the tests show."""
-        return frozenset().union(*(each.differences for each in self.tests))
+        # Many tests show the same groups. Expand each combination once.
+        combinations = {(each.groups, each.baseline) for each in self.tests}
+        return frozenset(Difference(group, baseline) for groups, baseline in combinations for group in groups)
 
     @property
     def outcomes(self) -> Counter[str]:
@@ -225,10 +222,12 @@ class TestResult:
 
     def document(self) -> Json:
         """Return the predicate."""
-        names = self._names()
+        names, accepted = self._names(), self._accepted_combinations()
         sorted_tests: dict[str, list[str]] = {_PASSED: [], _WARNED: [], _FAILED: []}
         for each in self.tests:
-            sorted_tests[self._list_of(each)].append(_test_name(names[each.fixture_id], each.baseline))
+            is_accepted = not each.further and (each.groups, each.baseline) in accepted
+            listed = sorted_tests[_list_of(each.outcome, is_accepted=is_accepted)]
+            listed.append(_test_name(names[each.fixture_id], each.baseline))
         result = "FAILED" if sorted_tests[_FAILED] else "PASSED"
         if result == "PASSED" and (sorted_tests[_WARNED] or self.is_vacuous):
             result = "WARNED"
@@ -238,18 +237,17 @@ class TestResult:
         described += [each.document() for each in self.fixtures]
         return {"result": result, "configuration": described, **sorted_tests}
 
-    def is_accepted(self, test: OutcomeEntry) -> bool:
-        """Return whether all differences of a test are accepted."""
-        return bool(test.groups) and not test.further and test.differences <= self.accepted
-
     def _names(self) -> dict[str, str]:
         return {each.fixture_id: each.name for each in self.fixtures}
 
-    def _list_of(self, test: OutcomeEntry) -> str:
-        if test.outcome == EQUAL:
-            return _PASSED
-        is_warning = test.outcome == NOT_TESTED or (test.outcome == DIFFERENT and self.is_accepted(test))
-        return _WARNED if is_warning else _FAILED
+    def _accepted_combinations(self) -> set[tuple[tuple[str, ...], str | None]]:
+        """Return the combinations of groups and a baseline that some test shows and that are accepted as a whole."""
+        combinations = {(each.groups, each.baseline) for each in self.tests if each.groups}
+        return {
+            (groups, baseline)
+            for groups, baseline in combinations
+            if all(Difference(group, baseline) in self.accepted for group in groups)
+        }
 
     def _describe_regression(self) -> Json:
         """Return the resource descriptor of the regression.
@@ -337,6 +335,13 @@ def _bare(digest: str) -> Json:
 def _digest(members: Fields) -> str:
     digest = f"sha256:{members.fields('digest').text('sha256')}"
     return Fields({"digest": digest}).digest("digest")
+
+
+def _list_of(outcome: str, *, is_accepted: bool) -> str:
+    if outcome == EQUAL:
+        return _PASSED
+    is_warning = outcome == NOT_TESTED or (outcome == DIFFERENT and is_accepted)
+    return _WARNED if is_warning else _FAILED
 
 
 def _test_name(fixture: str, baseline: str | None) -> str:
