@@ -108,13 +108,12 @@ def check(
     deployment.json. Files that were named individually may be incomplete. Raises Refused.
     """
     place, listed, override = DEPLOYMENT, unsigned.get("attestations"), unsigned.get("replay_gate_override")
-    is_known = bool(unsigned)
     if record is not None:
-        place, is_known = APPROVAL_RECORD, True
+        place = APPROVAL_RECORD
         listed, override = record.shown.get("attestations", listed), record.bound.get("override_replay_gate")
     if statements is not None:
         given = statements.gate.content.override
-        if is_known and (override or None) != (given and given.reason):
+        if (is_export or record is not None) and (override or None) != (given and given.reason):
             detail = f"{GATE}: its override {_quote(given and given.reason)} differs from that in {place}: "
             raise Refused(StatementCode.OVERRIDE, f"{detail}{_quote(override)}")
         gate_statement.check_gate(statements.test_result, statements.gate.content)

@@ -221,9 +221,8 @@ def _members(document: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]
 def test_missing_unknown_and_mistyped_members_are_refused(world: World) -> None:
     envelopes = samples.signed(world, override=GateOverride("urgent", "eve@example.com"))
     hashes = (sha256(world.spec_kv), world.config_hash)
-    for envelope, parse in zip(
-        envelopes, (test_result.TestResult.from_document, gate_statement.GateStatement.from_document), strict=True
-    ):
+    parsers: tuple[Any, Any] = test_result.TestResult.from_document, gate_statement.GateStatement.from_document
+    for envelope, parse in zip(envelopes, parsers, strict=True):
         document = json.loads(payload_of(envelope))["predicate"]
         assert canonical(parse(document, *hashes).document()) == canonical(document)
         paths = _members(document)
@@ -380,6 +379,19 @@ def test_gate_is_open_only_if_setting_and_acceptances_permit(world: World, name:
         code = refused.code
 
     assert code == (reason and f"gate.{reason}")
+
+
+def test_test_result_and_gate_must_name_same_accepted_differences(world: World) -> None:
+    for accepted, stated in (((PRICE, OLDER), (VENUE, OLDER)), ((VENUE, OLDER), (PRICE, OLDER))):
+        first, second = samples.signed(world, acceptances=(acceptance(accepted),))
+        result, gate = test_result.verify(first, world.keyset), gate_statement.verify(second, world.keyset).content
+        gate_statement.check_reference(result, gate)
+        with pytest.raises(Refused, match=r"statements\.acceptance: .*the group a{64} against sha256:"):
+            gate_statement.check_reference(result, replace(gate, acceptances=(acceptance(stated),)))
+    with pytest.raises(Refused, match=r"statements\.missing"):
+        gate_statement.check_reference(None, gate)
+    with pytest.raises(Refused, match=r"statements\.subject"):
+        gate_statement.check_reference(result, replace(gate, config_hash=OLD))
 
 
 def test_required_gate_needs_regression(world: World) -> None:
