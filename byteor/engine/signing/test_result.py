@@ -97,7 +97,7 @@ class FixtureEntry:
 class OutcomeEntry:
     """The outcome of one fixture: one of ``OUTCOMES``. ``baseline`` is a config hash, and None for a recorded result.
 
-    ``groups`` are the ids of the groups of differences. ``further`` is the number of differences that are in no group.
+    ``groups`` are the sorted ids of the groups of differences. ``further`` is the number of differences in no group.
     """
 
     fixture_id: str
@@ -105,6 +105,9 @@ class OutcomeEntry:
     outcome: str
     groups: tuple[str, ...] = ()
     further: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "groups", tuple(sorted(set(self.groups))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,11 +183,8 @@ class TestResult:
         entries = _Entries(Fields(document).items("configuration"))
         regression = entries.regression.fields("annotations")
         groups = tuple(str(group) for group in regression.items("groups"))
-        sets = tuple(
-            tuple(_item(groups, index) for index in Fields({"set": each}).items("set"))
-            for each in regression.items("group_sets")
-        )
-        hashes = (*(each.config_hash for each in entries.baselines),)
+        sets = tuple(_read_set(groups, each) for each in regression.items("group_sets"))
+        hashes = tuple(each.config_hash for each in entries.baselines)
         work = regression.fields("work")
         result = cls(
             spec_hash=spec_hash,
@@ -252,7 +252,9 @@ class TestResult:
     def _describe_regression(self) -> Json:
         """Return the resource descriptor of the regression.
 
-        Groups, and sets of groups, are listed once. Tests name them by their index, which keeps the statement small.
+        Groups, and sets of groups, are listed once, and named by their index. A set is a hexadecimal number, in which
+        the bit with the value 2**i stands for the group with the index i. Thus even 5,000 sets of 1,000 groups are
+        small enough to be read.
         """
         shown = self.shown
         groups = _indexed(sorted({each.group for each in shown}))
@@ -268,7 +270,7 @@ class TestResult:
             "work": {"candidate": self.work_candidate, "baseline": self.work_baseline},
             "not_tested": [{"config_hash": each.config_hash, "agents": each.agents} for each in self.not_tested],
             "groups": list(groups),
-            "group_sets": [[groups[group] for group in each] for each in sets],
+            "group_sets": [f"{sum(1 << groups[group] for group in each):x}" for each in sets],
             "accepted": [{"group": groups[each.group], "baseline": baselines[each.baseline]} for each in accepted],
             "tests": [
                 {
@@ -322,6 +324,13 @@ def _read_fixture(members: Fields) -> FixtureEntry:
         last_n=None if annotations.member("last_n") is None else annotations.integer("last_n"),
         golden=annotations.flag("golden"),
     )
+
+
+def _read_set(groups: Sequence[str], text: object) -> tuple[str, ...]:
+    bits = int(text, 16) if isinstance(text, str) else 0
+    if not 0 < bits < 1 << len(groups):
+        raise ValueError("a set of groups is not a hexadecimal number, or contains a group that is not listed")
+    return tuple(group for index, group in enumerate(groups) if bits >> index & 1)
 
 
 def _note(members: Fields) -> Fields:
