@@ -1,4 +1,4 @@
-"""Verifies what was delivered in a deployment, who signed it, and who approved it for which environment."""
+"""Verifies what was delivered in a deployment, who signed and approved it for which environment, and the tests."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from byteor.engine.signing.keys import KeySet
 from byteor.engine.signing.refusals import ApprovalCode, DeliveryCode, Refused
 from byteor.engine.signing.verify import VerifiedBundle, verify_delivery
 
-from . import approval_record
-from .files import APPROVAL_RECORD, BUNDLE, DEPLOYMENT, ENVELOPE
+from . import approval_record, statements
+from .files import APPROVAL_RECORD, BUNDLE, DEPLOYMENT, ENVELOPE, GATE, TEST_RESULT
+from .statements import Statements
 from .trust import Doubt, EvidenceCode, Signature, Trust, Unproven
 
 # The fields of deployment.json that the signed manifest also contains.
@@ -35,6 +36,8 @@ class Evidence:
     envelope: bytes
     credential: bytes | None = None
     approval_record: bytes | None = None
+    test_result: bytes | None = None
+    gate: bytes | None = None
     deployment: bytes | None = None
     is_export: bool = False
 
@@ -49,9 +52,17 @@ class Evidence:
             envelope=files[ENVELOPE],
             credential=files.get(CREDENTIAL),
             approval_record=files.get(APPROVAL_RECORD),
+            test_result=files.get(TEST_RESULT),
+            gate=files.get(GATE),
             deployment=files.get(DEPLOYMENT),
             is_export=True,
         )
+
+    @property
+    def statements(self) -> dict[str, bytes]:
+        """The statements about the tests and the replay gate, by the name of the file."""
+        named = {TEST_RESULT: self.test_result, GATE: self.gate}
+        return {name: data for name, data in named.items() if data is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +81,7 @@ class Proof:
     is_approval_separate: bool
     record: ApprovalRecord | None
     record_kid: str | None
+    statements: Statements | None
     unsigned: Json  # the fields of deployment.json that no signature covers
 
     @property
@@ -91,7 +103,7 @@ class Proof:
             bound = ", ".join(sorted(self.record.bound))
             covered = f"the server's record at the time of the export: {bound}, decisions"
             every.append(Signature(APPROVAL_RECORD, self.record_kid, covered))
-        return every
+        return every if self.statements is None else [*every, *self.statements.signatures]
 
     def document(self) -> Json:
         """Return the proof as JSON data."""
@@ -112,6 +124,8 @@ class Proof:
                 "kid": self.approval.kid,
             },
             "approval_record": self.record and self.record.document(),
+            "test_result": self.statements and self.statements.test_result and self.statements.test_result.document(),
+            "gate": self.statements and self.statements.gate.content.document(),
             "envelope_kid": self.envelope_kid,
             "unsigned": self.unsigned,
         }
@@ -124,6 +138,7 @@ class Proof:
             yield "approval", f"{approval.approval_id}, for {', '.join(approval.capabilities)}; key {approval.kid}"
         if self.record is not None:
             yield from approval_record.lines(self.record)
+        yield from statements.lines(self.statements)
         yield "environment", f"{manifest.environment_id} ({manifest.posture}), project {manifest.project_id}"
         yield "organization", manifest.org_id
         yield "deployment", f"{manifest.deployment_id}, requested at {format_time(manifest.created_at)}"
@@ -182,6 +197,9 @@ def prove(
     if require_approval and embedded is None:
         reason = "the separate approval does not cover its bytes" if approval else "nobody approved it"
         raise Unproven(EvidenceCode.NOT_APPROVED, f"the bundle contains no approval: {reason}")
+    tested = statements.read(evidence.statements, trust, verified.manifest)
+    unsigned = _read_unsigned(evidence.deployment, verified.manifest, verified.bundle_hash)
+    statements.check(tested, evidence.statements, record, unsigned, is_export=evidence.is_export)
     return Proof(
         bundle_hash=verified.bundle_hash,
         manifest=verified.manifest,
@@ -190,7 +208,8 @@ def prove(
         is_approval_separate=embedded is None and separate is not None,
         record=record,
         record_kid=record_kid,
-        unsigned=_read_unsigned(evidence.deployment, verified.manifest, verified.bundle_hash),
+        statements=tested,
+        unsigned=unsigned,
     )
 
 

@@ -59,7 +59,8 @@ def _headline(doubts: Sequence[Doubt]) -> str:
 def _prove_evidence(options: argparse.Namespace) -> tuple[Proof, Trust]:
     single_files = (options.bundle, options.envelope)
     if options.path is not None:
-        if any((*single_files, options.credential, options.approval)):
+        others = (options.credential, options.approval, options.test_result, options.gate)
+        if any((*single_files, *others)):
             raise UsageError("name either an export or individual files, not both")
         files = read_export(options.path)
         evidence = Evidence.from_export(files)
@@ -72,6 +73,8 @@ def _prove_evidence(options: argparse.Namespace) -> tuple[Proof, Trust]:
             envelope=read_file(options.envelope),
             credential=options.credential and read_file(options.credential),
             approval_record=options.approval and read_file(options.approval),
+            test_result=options.test_result and read_file(options.test_result),
+            gate=options.gate and read_file(options.gate),
         )
         keys, source = None, ""
     trust = _read_trust(options, keys, source)

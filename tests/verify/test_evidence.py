@@ -45,6 +45,7 @@ def test_proof_names_approver_bytes_and_environment(makers: World, approved: Fil
         "  requested by  bob@example.com; required approvals: 1\n"
         '  bound to      strategy: {"kind":"all_at_once"}\n'
         '  bound to      target: {"all":true}\n'
+        "  NOT TESTED    nothing in the evidence says how the configuration was tested\n"
         "  environment   environment-1 (prod), project project-1\n"
         "  organization  org-1\n"
         "  deployment    deployment-1, requested at 2026-10-20T07:55:00.250000Z\n"
@@ -106,6 +107,8 @@ def test_json_output_contains_proof(makers: World, approved: Files, verify: Veri
             "kid": KID,
         },
         "approval_record": record_document(makers),
+        "test_result": None,
+        "gate": None,
         "envelope_kid": KID,
         "unsigned": {"requested_by": "bob@example.com"},
         "doubts": [],

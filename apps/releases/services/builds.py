@@ -21,13 +21,13 @@ from byteor.engine.canonical import canonical
 from byteor.engine.machines import DeploymentEvent, DeploymentStatus
 from byteor.engine.signing import bundle as deploy_bundle
 from byteor.engine.signing.keys import KeySet
-from byteor.engine.signing.refusals import ApprovalCode, DeliveryCode, Refused
+from byteor.engine.signing.refusals import ApprovalCode, Refused
 from byteor_cloud.database.compiled import CompiledQuery
 from byteor_cloud.database.connections import release_connection
 from byteor_cloud.storage import blobs
 from byteor_cloud.worker.jobs import Claim
 
-_FAILURE_REASONS: dict[DeliveryCode | ApprovalCode, str] = {
+_FAILURE_REASONS: dict[str, str] = {
     ApprovalCode.EXPIRED: "approval_expired",
     ApprovalCode.REVOKED: "approval_revoked",
 }

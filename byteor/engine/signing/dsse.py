@@ -1,14 +1,16 @@
-"""DSSE v1 envelopes, each around an in-toto Statement v1 about a deploy bundle.
+"""DSSE v1 envelopes, each around an in-toto Statement v1 about a deploy bundle or a configuration.
 
-The envelope that agents verify has the manifest as its predicate.
+The envelope that agents verify is about a deploy bundle and has the manifest as its predicate.
 """
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
-from byteor.engine.canonical import Fields, Json, canonical, from_base64, parse_object
+from byteor.engine.canonical import Fields, Json, canonical, from_base64, parse_object, sha256
 
 from . import keys
 from .bundle import Manifest
@@ -39,6 +41,19 @@ class Claim:
     kid: str
 
 
+@dataclass(frozen=True, slots=True)
+class SignedStatement:
+    """The content of a verified envelope about any subject, which is one or more hashes by name.
+
+    ``payload_hash`` is the hash of the signed statement.
+    """
+
+    subject: Mapping[str, str]
+    predicate: object
+    kid: str
+    payload_hash: str
+
+
 def sign_envelope(bundle_hash: str, manifest: Manifest, private_key: bytes) -> Json:
     """Return a signed envelope for a bundle. ``bundle_hash`` is the ``sha256:<hex>`` of its tar."""
     return sign_claim(PREDICATE_TYPE, bundle_hash, manifest.document(), private_key)
@@ -46,10 +61,16 @@ def sign_envelope(bundle_hash: str, manifest: Manifest, private_key: bytes) -> J
 
 def sign_claim(predicate_type: str, bundle_hash: str, predicate: Json, private_key: bytes) -> Json:
     """Return a signed envelope with this predicate about a bundle."""
+    return sign_statement(predicate_type, {SUBJECT_NAME: bundle_hash}, predicate, private_key)
+
+
+def sign_statement(predicate_type: str, subject: Mapping[str, str], predicate: Json, private_key: bytes) -> Json:
+    """Return a signed envelope with this predicate. ``subject`` has the ``sha256:<hex>`` of each part, by name."""
+    parts = [{"name": name, "digest": {"sha256": hash_.removeprefix("sha256:")}} for name, hash_ in subject.items()]
     payload = canonical(
         {
             "_type": STATEMENT_TYPE,
-            "subject": [{"name": SUBJECT_NAME, "digest": {"sha256": bundle_hash.removeprefix("sha256:")}}],
+            "subject": parts,
             "predicateType": predicate_type,
             "predicate": predicate,
         }
@@ -82,20 +103,42 @@ def verify_claim(predicate_type: str, envelope: object, keyset: KeySet) -> Claim
 
     Retired keys are not trusted here, since the server signs an envelope again whenever it sends it.
     """
+    statement = verify_statement(predicate_type, envelope, keyset)
+    if statement.subject.keys() != {SUBJECT_NAME}:
+        detail = f"statement: the subject must be exactly one {SUBJECT_NAME} with a sha256"
+        raise Refused(DeliveryCode.ENVELOPE_MALFORMED, detail)
+    return Claim(statement.subject[SUBJECT_NAME], statement.predicate, statement.kid)
+
+
+def verify_statement(
+    predicate_type: str,
+    envelope: object,
+    keyset: KeySet,
+    *,
+    signed_at: Callable[[Mapping[str, str], object], datetime] | None = None,
+) -> SignedStatement:
+    """Return the content of an envelope of this type if a trusted key signed it. Raises Refused otherwise.
+
+    A retired key is trusted only for a statement that is signed once. ``signed_at`` then returns the time of the
+    signature from the subject and the predicate, or raises ValueError.
+    """
     try:
         kid, signature, payload = _parts(envelope)
     except ValueError as error:
         raise Refused(DeliveryCode.ENVELOPE_MALFORMED, f"envelope: {error}") from error
     key = keyset.find(kid)
-    if key is None or not key.trusts(signed_at=None):
+    if key is None or not (key.trusts(None) or signed_at is not None):
         raise Refused(DeliveryCode.ENVELOPE_UNKNOWN_KEY, f"no trusted signing key {kid}")
     if not keys.verify(key.public, _pae(payload), signature):
         raise Refused(DeliveryCode.ENVELOPE_BAD_SIGNATURE, "the signature does not match the envelope")
     try:
-        bundle_hash, predicate = _statement(payload, predicate_type)
+        subject, predicate = _statement(payload, predicate_type)
+        is_trusted = signed_at is None or key.trusts(None) or key.trusts(signed_at(subject, predicate))
     except ValueError as error:
         raise Refused(DeliveryCode.ENVELOPE_MALFORMED, f"statement: {error}") from error
-    return Claim(bundle_hash, predicate, kid)
+    if not is_trusted:
+        raise Refused(DeliveryCode.ENVELOPE_UNKNOWN_KEY, f"the key {kid} had been retired before it signed")
+    return SignedStatement(subject, predicate, kid, sha256(payload))
 
 
 def _pae(payload: bytes) -> bytes:
@@ -116,13 +159,16 @@ def _parts(envelope: object) -> tuple[str, bytes, bytes]:
     return signature.text("keyid"), from_base64(signature.text("sig")), from_base64(members.text("payload"))
 
 
-def _statement(payload: bytes, predicate_type: str) -> tuple[str, object]:
+def _statement(payload: bytes, predicate_type: str) -> tuple[Mapping[str, str], object]:
     members = Fields(parse_object(payload))
     members.only("_type", "subject", "predicateType", "predicate")
     members.constant("_type", STATEMENT_TYPE)
     members.constant("predicateType", predicate_type)
-    match members.items("subject"):
-        case [{"name": str(name), "digest": {"sha256": str(digest)}}] if name == SUBJECT_NAME:
-            return f"sha256:{digest}", members.member("predicate")
-        case _:
-            raise ValueError(f"the subject must be exactly one {SUBJECT_NAME} with a sha256")
+    subject: dict[str, str] = {}
+    for item in members.items("subject"):
+        match item:
+            case {"name": str(name), "digest": {"sha256": str(digest)}} if name not in subject:
+                subject[name] = f"sha256:{digest}"
+            case _:
+                raise ValueError("each part of the subject must have a name of its own and a sha256")
+    return subject, members.member("predicate")

@@ -1,4 +1,4 @@
-"""The reasons why signing keys, a delivery or an approval credential are refused."""
+"""The reasons why signing keys, a delivery, an approval credential or a statement is refused."""
 
 from __future__ import annotations
 
@@ -43,10 +43,40 @@ class ApprovalCode(StrEnum):
     USED = "approval.used"
 
 
+class StatementCode(StrEnum):
+    """Refusals of the two statements about a configuration: how it was tested, and why the replay gate was open."""
+
+    TEST_RESULT_MALFORMED = "test_result.malformed"
+    TEST_RESULT_UNSIGNED = "test_result.unsigned"
+    TEST_RESULT_UNKNOWN_KEY = "test_result.unknown_key"
+    TEST_RESULT_BAD_SIGNATURE = "test_result.bad_signature"
+    GATE_MALFORMED = "gate.malformed"
+    GATE_UNSIGNED = "gate.unsigned"
+    GATE_UNKNOWN_KEY = "gate.unknown_key"
+    GATE_BAD_SIGNATURE = "gate.bad_signature"
+    # One statement is about something other than the bundle or the other statement.
+    SUBJECT = "statements.subject"
+    DEPLOYMENT = "statements.deployment"
+    ENGINE = "statements.engine"
+    BASELINES = "statements.baselines"
+    FIXTURES = "statements.fixtures"
+    TEST_RESULT = "statements.test_result"
+    ACCEPTANCE = "statements.acceptance"
+    OVERRIDE = "statements.override"
+    MISSING = "statements.missing"
+    OTHER = "statements.other"
+    # The replay gate was not open.
+    UNFINISHED = "gate.unfinished"
+    FAILED = "gate.failed"
+    UNACCEPTED = "gate.unaccepted"
+    TOO_FEW_FIXTURES = "gate.too_few_fixtures"
+    WORK = "gate.work"
+
+
 class Refused(Exception):
     """Raised for anything signed that is not trusted. ``code`` is stable, and ``detail`` is human-readable."""
 
-    def __init__(self, code: DeliveryCode | ApprovalCode, detail: str) -> None:
+    def __init__(self, code: DeliveryCode | ApprovalCode | StatementCode, detail: str) -> None:
         super().__init__(f"{code}: {detail}")
         self.code = code
         self.detail = detail

@@ -1,0 +1,226 @@
+"""Verifies the signed statements of how a configuration was tested, and of why the replay gate was open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+
+from byteor.engine.canonical import Json, format_time, parse_object, sha256
+from byteor.engine.signing import gate_statement, test_result
+from byteor.engine.signing.approval_record import ApprovalRecord
+from byteor.engine.signing.bundle import Manifest
+from byteor.engine.signing.configuration_statement import Verified
+from byteor.engine.signing.gate_statement import AcceptanceEntry, GateStatement, describe_baseline
+from byteor.engine.signing.keys import KeySet
+from byteor.engine.signing.refusals import Refused, StatementCode
+from byteor.engine.signing.test_result import Difference, TestResult
+
+from .files import APPROVAL_RECORD, DEPLOYMENT, GATE, TEST_RESULT
+from .trust import Signature, Trust
+
+_IDS = ("org_id", "project_id", "environment_id", "deployment_id")
+_MAX_SHOWN = 5  # groups in one line
+
+
+@dataclass(frozen=True, slots=True)
+class Statements:
+    """The verified statements. ``result`` is None if no regression was requested."""
+
+    result: Verified[TestResult] | None
+    gate: Verified[GateStatement]
+
+    @property
+    def test_result(self) -> TestResult | None:
+        """The test result."""
+        return None if self.result is None else self.result.content
+
+    @property
+    def signatures(self) -> Iterator[Signature]:
+        """The verified signatures, and what each covers."""
+        if self.result is not None:
+            covered = "the spec, the configuration, and with which engine, fixtures and configurations it was tested"
+            yield Signature(TEST_RESULT, self.result.kid, f"{covered}, with each result")
+        covered = "the deployment, and the replay gate's settings, acceptances and override when the build started"
+        yield Signature(GATE, self.gate.kid, covered)
+
+
+def read(data: Mapping[str, bytes], trust: Trust, manifest: Manifest) -> Statements | None:
+    """Return the statements about this deployment. ``data`` has the content of each of the two files that exists.
+
+    Returns None without any file. Raises Refused or Unproven. Does not check whether a file was removed, or whether the
+    gate was open.
+    """
+    if not data:
+        return None
+    if GATE not in data:
+        raise Refused(StatementCode.MISSING, f"{GATE} is missing, although there is a {TEST_RESULT}")
+    result = None
+    if TEST_RESULT in data:
+        result = _verify(TEST_RESULT, data[TEST_RESULT], trust, test_result.verify, StatementCode.TEST_RESULT_MALFORMED)
+        _check_subject(TEST_RESULT, result.content, manifest)
+    gate = _verify(GATE, data[GATE], trust, gate_statement.verify, StatementCode.GATE_MALFORMED)
+    _check_subject(GATE, gate.content, manifest)
+    for name in _IDS:
+        if getattr(gate.content, name) != getattr(manifest, name):
+            detail = f"{GATE}: its {name} is {getattr(gate.content, name)}, the manifest's is {getattr(manifest, name)}"
+            raise Refused(StatementCode.DEPLOYMENT, detail)
+    gate_statement.check_reference(result, gate.content)
+    return Statements(result, gate)
+
+
+def _verify[T](
+    name: str,
+    data: bytes,
+    trust: Trust,
+    verify: Callable[[object, KeySet], Verified[T]],
+    malformed: StatementCode,
+) -> Verified[T]:
+    try:
+        envelope = parse_object(data)
+    except ValueError as error:
+        raise Refused(malformed, f"{name}: {error}") from error
+    try:
+        verified = verify(envelope, trust.keyset)
+    except Refused as refused:
+        raise Refused(refused.code, f"{name}: {refused.detail}") from refused
+    trust.check(verified.kid)
+    return verified
+
+
+def _check_subject(name: str, content: TestResult | GateStatement, manifest: Manifest) -> None:
+    if (content.spec_hash, content.config_hash) != (manifest.spec_hash, manifest.config_hash):
+        subject = f"the spec {content.spec_hash} with the configuration {content.config_hash}"
+        raise Refused(StatementCode.SUBJECT, f"{name}: it is about {subject}, not about those of the bundle")
+
+
+def check(
+    statements: Statements | None,
+    data: Mapping[str, bytes],
+    record: ApprovalRecord | None,
+    unsigned: Json,
+    *,
+    is_export: bool,
+) -> None:
+    """Check that the gate was open, and that the evidence has the files and the override that the server recorded.
+
+    The signed approval record is the reference; without it, ``unsigned`` is, which are the unsigned fields of
+    deployment.json. Files that were named individually may be incomplete. Raises Refused.
+    """
+    place, listed, override = DEPLOYMENT, unsigned.get("attestations"), unsigned.get("replay_gate_override")
+    if record is not None:
+        place = APPROVAL_RECORD
+        listed, override = record.shown.get("attestations", listed), record.bound.get("override_replay_gate")
+    if statements is not None:
+        given = statements.gate.content.override
+        if (is_export or record is not None) and (override or None) != (given and given.reason):
+            detail = f"{GATE}: its override {_quote(given and given.reason)} differs from that in {place}: "
+            raise Refused(StatementCode.OVERRIDE, f"{detail}{_quote(override)}")
+        gate_statement.check_gate(statements.test_result, statements.gate.content)
+    if listed is None:
+        return
+    expected = listed if isinstance(listed, list) else [listed]
+    found = {sha256(content): name for name, content in data.items()}
+    for digest, name in found.items():
+        if digest not in expected:
+            raise Refused(StatementCode.OTHER, f"{name}: {place} lists other statements than this one, {digest}")
+    if (is_export or found) and (missing := [digest for digest in expected if digest not in found]):
+        raise Refused(StatementCode.MISSING, f"the statement {missing[0]} is missing, which {place} lists")
+
+
+def _quote(text: object) -> str:
+    return f'"{text}"' if text else "(none)"
+
+
+def lines(statements: Statements | None) -> Iterator[tuple[str, str]]:
+    """Yield the lines of the printed proof about the tests, the acceptances and the gate."""
+    if statements is None:
+        yield "NOT TESTED", "nothing in the evidence says how the configuration was tested"
+        return
+    result, gate = statements.test_result, statements.gate.content
+    yield from _test_lines(result)
+    if result is not None:
+        yield from _unaccepted_lines(result, gate)
+    for acceptance in gate.acceptances:
+        yield from _acceptance_lines(acceptance, is_counted=gate.counts(acceptance))
+    if gate.override is not None:
+        yield "override", f"by {gate.override.by}: {gate.override.reason}"
+    yield "gate", _describe_setting(gate)
+
+
+def _test_lines(result: TestResult | None) -> Iterator[tuple[str, str]]:
+    if result is None:
+        yield "NOT TESTED", "nothing was tested: no regression was requested"
+        return
+    if result.is_vacuous:
+        reason = f"none of the {len(result.tests):,} tests could run" if result.tests else "there were no tests"
+        yield "NOT TESTED", f"nothing was tested: {reason}"
+    else:
+        counts = ", ".join(
+            f"{result.outcomes[each]:,} {each.replace('_', ' ')}"
+            for each in test_result.OUTCOMES
+            if result.outcomes[each]
+        )
+        yield "tested", f"{_describe_tests(result)}: {counts}"
+    if result.finished_at is None:
+        yield "NOT TESTED", f"the regression {result.regression_id} had not been completed when the build started"
+    for baseline in result.baselines:
+        what = f"{_count(baseline.agents, 'agent')} of {baseline.of:,}"
+        yield "compared with", f"{baseline.config_hash}, which {what} ran"
+    for untested in result.not_tested:
+        verb = "runs" if untested.agents == 1 else "run"
+        yield "NOT TESTED", f"{_count(untested.agents, 'agent')} {verb} {untested.config_hash}"
+
+
+def _describe_tests(result: TestResult) -> str:
+    golden = sum(each.baseline is None for each in result.tests)
+    against = ["recorded results"] if golden else []
+    if result.baselines:
+        against.insert(0, f"{_count(len(result.baselines), 'configuration')} that agents ran")
+    described = f"{_count(result.verdicts, 'verdict')} of {_count(len(result.fixtures), 'fixture')}"
+    engine = "an unknown engine"
+    if result.engine is not None:
+        engine = f"engine {result.engine.version}, {result.engine.digest}"
+    return f"{described} against {' and '.join(against) or 'nothing'}; {engine}"
+
+
+def _unaccepted_lines(result: TestResult, gate: GateStatement) -> Iterator[tuple[str, str]]:
+    if unaccepted := result.shown - gate.accepted:
+        yield "NOT ACCEPTED", "; ".join(_describe_groups(unaccepted))
+    if further := sum(each.further for each in result.tests):
+        yield "NOT ACCEPTED", f"{_count(further, 'further difference')} in no group"
+
+
+def _acceptance_lines(acceptance: AcceptanceEntry, *, is_counted: bool) -> Iterator[tuple[str, str]]:
+    by = f"by {acceptance.accepted_by} at {format_time(acceptance.accepted_at)}: {acceptance.reason}"
+    for described in _describe_groups(acceptance.differences):
+        yield "accepted", f"{described} {by}" if is_counted else f"(does not count) {described} {by}"
+
+
+def _describe_groups(differences: Iterable[Difference]) -> Iterator[str]:
+    """Yield a text for each baseline, with the ids of the first groups."""
+    ordered = sorted(differences, key=lambda each: (each.baseline or "", each.group))
+    for baseline, found in groupby(ordered, key=lambda each: each.baseline):
+        groups = [each.group for each in found]
+        rest = f" and {len(groups) - _MAX_SHOWN:,} more" if len(groups) > _MAX_SHOWN else ""
+        noun = "group" if len(groups) == 1 else "groups"
+        yield f"{noun} {', '.join(groups[:_MAX_SHOWN])}{rest} {describe_baseline(baseline)}"
+
+
+def _describe_setting(gate: GateStatement) -> str:
+    setting = gate.setting
+    if setting.replay_gate == gate_statement.OFF:
+        return gate_statement.OFF
+    parts = [setting.replay_gate]
+    if setting.replay_gate_min_fixtures:
+        parts.append(f"at least {_count(setting.replay_gate_min_fixtures, 'verdict')}")
+    if setting.max_work_increase_percent is not None:
+        parts.append(f"at most {setting.max_work_increase_percent}% more work")
+    if gate.approvals_required:
+        who = "including the requester" if gate.allow_self_acceptance else "other than the requester"
+        parts.append(f"acceptances only by people {who}")
+    return ", ".join(parts)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
