@@ -87,6 +87,8 @@ def test_evidence_can_be_verified_offline(
         "take_over": False,
         "agent_timeout_s": 600,
         "override_freeze": None,
+        "override_replay_gate": None,
+        "explain": [],
     }
     assert record["shown"]["agents"] == 1
     signers = [(signature["place"], signature["kid"], signature["trusted"]) for signature in proof["signatures"]]

@@ -44,6 +44,9 @@ def test_default_settings_depend_on_posture(world: World, posture: str, differs:
         "max_in_flight_deployments": 1,
         "artifact_retention_days": 90,
         "freeze_windows": [],
+        "replay_gate": "off",
+        "replay_gate_min_fixtures": 0,
+        "max_work_increase_percent": None,
         **differs,
     }
 
@@ -91,12 +94,22 @@ LOOSER: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("prod", {"freeze_windows": [WINDOW]}, {"freeze_windows": [{**WINDOW, "end": "2026-12-26T00:00:00Z"}]}),
     ("staging", {"approvals_required": True}, {"approvals_required": False}),
     ("staging", {}, {"replay_policy": "allowed"}),
+    ("staging", {"replay_gate": "require"}, {"replay_gate": "warn"}),
+    ("prod", {"replay_gate": "warn"}, {"replay_gate": "off"}),
+    ("prod", {"replay_gate_min_fixtures": 3}, {"replay_gate_min_fixtures": 2}),
+    ("staging", {"max_work_increase_percent": 10}, {"max_work_increase_percent": 11}),
+    ("staging", {"max_work_increase_percent": 10}, {"max_work_increase_percent": None}),
 ]
 TIGHTER: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("prod", {}, {"required_approvals": 2}),
     ("prod", {}, {"approval_ttl_s": 60}),
     ("prod", {}, {"replay_policy": "disabled"}),
     ("prod", {}, {"freeze_windows": [WINDOW]}),
+    (
+        "prod",
+        {"max_work_increase_percent": 10},
+        {"replay_gate": "require", "replay_gate_min_fixtures": 1, "max_work_increase_percent": 9},
+    ),
     ("prod", {}, {"heartbeat_interval_s": 3600, "max_in_flight_deployments": 100}),
     ("staging", {}, {"approvals_required": True}),
     ("dev", {}, {"approvals_required": True}),
