@@ -69,17 +69,23 @@ class MergedGroups:
         *,
         fixture: tuple[str, str],
         baseline: str | None,
-    ) -> None:
-        """Add the groups of a verdict. ``fixture`` is the id and the name of the fixture."""
-        self.more += more
+    ) -> tuple[list[str], int]:
+        """Add the groups of a verdict. ``fixture`` is the id and the name of the fixture.
+
+        Return the ids of its groups, and the number of its differences that are in no group.
+        """
+        added: list[str] = []
         for group in groups:
             if (merged := self._found.get(group["id"])) is None:
                 if len(self._found) == MAX_GROUPS:
-                    self.more += group["count"]
+                    more += group["count"]
                     continue
                 merged = self._found[group["id"]] = MergedGroup(group, verdict)
+            added.append(merged.group["id"])
             merged.fixtures.setdefault(*fixture)
             merged.baselines[baseline] = merged.baselines.get(baseline, 0) + group["count"]
+        self.more += more
+        return added, more
 
     def as_json(self) -> list[dict[str, Any]]:
         """Return the groups as JSON data, the most frequent first."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from django.utils import timezone
@@ -12,6 +13,9 @@ from apps.artifacts.services import fixtures
 from apps.releases.models import Acceptance, Approval, Deployment, Regression
 from apps.releases.tasks import sweep
 from apps.tenancy.models import AuditEvent, Environment
+from apps.tenancy.services import signing_keys
+from byteor.engine.canonical import sha256
+from byteor.verify import cli
 from tests.artifacts.fixture_steps import RECORDS, STRICT, bundle, capture, code, kept
 from tests.artifacts.gate_steps import (
     accept,
@@ -271,3 +275,40 @@ def test_gate_needs_replays(world: World) -> None:
     assert code(world.admin.api.put(world.path(), {"settings": {"replay_policy": "disabled"}})) == (
         400, "contradiction", "/settings/replay_gate",
     )  # fmt: skip
+
+
+def test_evidence_proves_offline_what_was_tested_and_who_accepted_difference(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    agents = members(world)
+    now, changed = bundle(world, "now"), bundle(world, "changed", redact=OTHER_MASK)
+    kept(world, capture(world, now))
+    release(world, now, agents)
+    require(world)
+    made = asked(world, changed)
+    [group] = groups_of(world, made)
+    reason = "The new mask is wanted."
+    assert decide(world, made, accept_groups=[group], comment=reason).status_code == 201
+    run_jobs()
+
+    # The agent finds both statements in its offer.
+    agent, api = agents[0]
+    offered = api.get(f"/api/v1/agents/{agent.pk}/deployment").json()["desired"]["attestations"]
+    contents = [api.get(each["url"]).content for each in offered]
+    assert [(sha256(content), len(content)) for content in contents] == [
+        (each["sha256"], each["size"]) for each in offered
+    ]
+    assert len(offered) == 2
+    unknown = api.get(f"/api/v1/agents/{agent.pk}/deployment/attestation?sha256=sha256:{'0' * 64}")
+    assert code(unknown) == (409, "not_desired", None)
+
+    export = tmp_path / "evidence.tar"
+    export.write_bytes(world.operator.api.get(world.path(rest=f"/deployments/{made.pk}/evidence")).content)
+    capsys.readouterr()
+    exit_code = cli.main([str(export), "--trust", signing_keys.key_set(world.organization.pk).active.kid])
+    text = capsys.readouterr().out
+    assert (exit_code, text.split()[0]) == (0, "PROVEN"), text
+    assert "1 verdict of 1 fixture" in text
+    assert group in text
+    assert world.reviewer.user.email in text
+    assert reason in text

@@ -362,18 +362,21 @@ class _Run:
         """Merge the verdicts, and set the final status."""
         outcomes, reasons = Counter[FixtureOutcome](), Counter[str]()
         groups, work = MergedGroups(), [0, 0]
+        tested: list[tuple[str, str | None, str, list[str], int]] = []
         for each in self._results():
             outcomes[FixtureOutcome(each["outcome"])] += 1
             if stage := each["verdict__stage"]:
                 reasons[f"stage {stage!r} is unstable"] += 1
             elif error := each["error"] or each["verdict__error"]:
                 reasons[error] += 1
+            fixture, baseline = (str(each["fixture_id"]), each["fixture_name"]), each["baseline"]
+            shown, further = list[str](), 0
             if each["verdict_id"] is not None:
-                fixture, baseline = (str(each["fixture_id"]), each["fixture_name"]), each["baseline"]
                 found, more = each["verdict__groups"], each["verdict__more"]
-                groups.add(str(each["verdict_id"]), found, more, fixture=fixture, baseline=baseline)
+                shown, further = groups.add(str(each["verdict_id"]), found, more, fixture=fixture, baseline=baseline)
                 if baseline is not None:  # a second configuration runs for a golden result only if that is different
                     work = [work[0] + each["verdict__work_candidate"], work[1] + each["verdict__work_baseline"]]
+            tested.append((fixture[0], baseline, each["outcome"], shown, further))
         if outcomes[FixtureOutcome.FAILED] or outcomes[FixtureOutcome.UNSTABLE]:
             event, status = RegressionEvent.FAIL, RegressionStatus.FAILED
         elif outcomes[FixtureOutcome.DIFFERENT]:
@@ -391,6 +394,7 @@ class _Run:
                 changes={str(outcome): count for outcome, count in outcomes.items()},
                 groups=merged,
                 more=groups.more,
+                tests=None if row.config_bundle is None else _describe_tests(tested, merged),
                 outcomes={str(outcome): count for outcome, count in outcomes.items()},
                 vacuous=not outcomes.total() - outcomes[FixtureOutcome.NOT_TESTED],
                 work_candidate=work[0],
@@ -410,6 +414,33 @@ class _Run:
                 finished_at=timezone.now(),
             )
             replay_gate.end(ended)
+
+
+def _describe_tests(
+    tested: Sequence[tuple[str, str | None, str, list[str], int]], groups: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return the tests as the signed statement lists them: the fixtures that exist, and their results.
+
+    A result has the position of its fixture, the config hash of the baseline, the outcome, the positions of its groups
+    in ``groups``, and the number of its differences that are in no group.
+    """
+    columns = ("pk", "name", "artifact__content_hash", "journal_lane", "last_n", "golden_replay_id")
+    rows = Fixture.objects.filter(pk__in={each[0] for each in tested}).order_by("pk").values_list(*columns)
+    fixtures = [
+        {
+            "fixture_id": str(pk), "name": name, "content_hash": content_hash, "journal_lane": lane, "last_n": last_n,
+            "golden": golden is not None,
+        }
+        for pk, name, content_hash, lane, last_n, golden in rows
+    ]  # fmt: skip
+    places = {each["fixture_id"]: number for number, each in enumerate(fixtures)}
+    positions = {each["id"]: number for number, each in enumerate(groups)}
+    results = [
+        [places[fixture], baseline, outcome, [positions[each] for each in shown], further]
+        for fixture, baseline, outcome, shown, further in tested
+        if fixture in places
+    ]
+    return {"fixtures": fixtures, "results": results}
 
 
 def _check_engines(engines: Mapping[frozenset[str], str]) -> None:

@@ -9,7 +9,7 @@ from apps.fleet.api.serializers import offer
 from apps.fleet.models import Assignment
 from apps.releases.api.serializers.offers import ReportSerializer
 from apps.releases.models import Deployment
-from apps.releases.services import reports, rollout_steps
+from apps.releases.services import attestations, reports, rollout_steps
 from byteor.engine.machines import AgentProgress
 from byteor_cloud.api.etags import body_digest
 from byteor_cloud.api.parameters import integer_parameter
@@ -49,6 +49,14 @@ def read_offer(agent_id: UUID) -> Offered:
             ),
             "bundle_size": assignment.bundle_size,
             "envelope": rollout_steps.sign_deployment_envelope(source),
+            "attestations": [
+                {
+                    "sha256": digest,
+                    "size": size,
+                    "url": f"/api/v1/agents/{agent_id}/deployment/attestation?sha256={digest}",
+                }
+                for digest, size in attestations.list_of(source)
+            ],
         }
     document = {"desired": desired}
     return Offered(document, f'"{body_digest(document)}"')

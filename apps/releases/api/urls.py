@@ -28,5 +28,6 @@ environment = [
 ]
 agent = [
     route("agents/<uuid:id>/deployment", offers.AgentDeploymentViewSet, get="retrieve", post="report"),
+    route("agents/<uuid:id>/deployment/attestation", offers.AgentDeploymentViewSet, get="attestation"),
     route("agents/<uuid:id>/deployment/bundle", offers.AgentDeploymentViewSet, get="bundle"),
 ]

@@ -10,7 +10,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from apps.releases.models import Deployment
-from apps.releases.services import approvals, assignments, blockers, bundles, replay_gate
+from apps.releases.services import approvals, assignments, attestations, blockers, bundles, replay_gate
 from apps.releases.services.deployment_jobs import enqueue_rollout_step
 from apps.releases.services.deployments import RELATED, WORKER, fail, subject_of
 from apps.releases.services.timeline import advance_deployment
@@ -85,6 +85,7 @@ def _start_building(deployment_id: str, claim: Claim) -> Deployment | None:
             return None
     if replay_gate.is_governed(deployment) and _is_gated(deployment, gate):
         return None
+    attestations.sign(deployment)
     keys = signing_keys.key_set(environment.project.organization_id)
     return advance_deployment(deployment, DeploymentEvent.BUILD, actor=WORKER, signing_keys=keys.document())
 

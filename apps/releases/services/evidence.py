@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from apps.releases.models import Approval, Deployment
+from apps.releases.services import attestations
 from apps.releases.services.rollout_steps import sign_deployment_envelope
 from apps.tenancy.services import signing_keys
 from byteor.engine.canonical import Json, canonical
-from byteor.engine.signing import tar
+from byteor.engine.signing import gate_statement, tar, test_result
 from byteor.engine.signing.approval_record import ApprovalRecord, Decision, sign_record
 from byteor.engine.signing.bundle import CREDENTIAL, SIGNING_KEYS, open_bundle
 from byteor.engine.signing.dsse import SUBJECT_NAME
 from byteor_cloud.errors import Conflict
 from byteor_cloud.storage import blobs
+
+_STATEMENTS = {test_result.PREDICATE_TYPE: "test-result.json", gate_statement.PREDICATE_TYPE: "gate.json"}
 
 
 def build_archive(deployment: Deployment) -> bytes:
@@ -32,6 +35,10 @@ def build_archive(deployment: Deployment) -> bytes:
         "envelope.json": canonical(sign_deployment_envelope(deployment)),
         "deployment.json": canonical(_summary(deployment)),
     }
+    statements = dict(deployment.attestations.values_list("predicate_type", "envelope"))
+    for predicate_type, name in _STATEMENTS.items():
+        if predicate_type in statements:
+            files[name] = statements[predicate_type].encode()
     if consent is not None:
         private_key = signing_keys.active_private_key(organization_id)
         record = _record_approval(deployment, consent)
@@ -56,6 +63,8 @@ def _summary(deployment: Deployment) -> Json:
         "note": deployment.note,
         "break_glass": deployment.break_glass and deployment.break_glass.stored(),
         "freeze_override": deployment.freeze_override,
+        "replay_gate_override": deployment.replay_gate_override,
+        "attestations": _list_statements(deployment),
     }
 
 
@@ -69,7 +78,7 @@ def _record_approval(deployment: Deployment, consent: Approval) -> ApprovalRecor
         approval_id=str(consent.pk),
         status=consent.status,
         bound=consent.subject.document(),
-        shown=_describe_shown(consent),
+        shown={**_describe_shown(consent), "attestations": _list_statements(deployment)},
         break_glass=consent.break_glass,
         requester_id=None if consent.requester_id is None else str(consent.requester_id),
         requested_by=consent.requested_by,
@@ -88,6 +97,11 @@ def _record_approval(deployment: Deployment, consent: Approval) -> ApprovalRecor
             for decision in consent.decisions.order_by("id")
         ),
     )
+
+
+def _list_statements(deployment: Deployment) -> list[str]:
+    """Return the hashes of the statements that the evidence contains."""
+    return [digest for digest, _ in attestations.list_of(deployment)]
 
 
 def _describe_shown(consent: Approval) -> Json:

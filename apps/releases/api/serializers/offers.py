@@ -58,10 +58,24 @@ class ReportAnswerSerializer(serializers.Serializer[Any]):
     }
 
 
+class AttestationSerializer(serializers.Serializer[Any]):
+    sha256 = serializers.CharField()
+    size = serializers.IntegerField()
+    url = serializers.CharField()
+    descriptions = {
+        "sha256": "The SHA-256 of the statement's DSSE envelope.",
+        "size": "The size of the envelope in bytes.",
+        "url": "The path of the envelope on this server.",
+    }
+
+
 class DesiredSerializer(OfferSerializer):
     bundle_size = serializers.IntegerField()
     envelope = serializers.DictField()
+    attestations = AttestationSerializer(many=True)
     descriptions = {
+        "attestations": "The signed statements of how the configuration was tested and why the replay gate let the "
+        "deployment start. Empty if the gate was off.",
         "bundle_size": "The size of the deploy bundle in bytes.",
         "envelope": "The DSSE envelope with the signed in-toto statement about the deploy bundle.",
     }

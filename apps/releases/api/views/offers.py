@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.http import FileResponse
+from django.http import FileResponse, HttpResponse
 from drf_spectacular.types import OpenApiTypes
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -13,6 +13,7 @@ from apps.fleet.api.base import AgentSelfViewSet
 from apps.fleet.models import Agent, Assignment
 from apps.releases.api.offered import WAIT_S, accept_report, read_offer
 from apps.releases.api.serializers.offers import DesiredAnswerSerializer, ReportAnswerSerializer, ReportSerializer
+from apps.releases.models import Attestation
 from apps.tenancy.api.base import SIGNED_IN
 from byteor_cloud.api.operations import HASH, ID, Operation, Tag
 from byteor_cloud.api.parameters import sha256_parameter
@@ -57,6 +58,26 @@ class AgentDeploymentViewSet(AgentSelfViewSet):
         """
         accepted = accept_report(request.data, agent_id=self.agent.pk, environment_id=self.environment.pk)
         return Response(accepted)
+
+    @Operation(
+        "downloadAttestation",
+        SIGNED_IN,
+        parameters={"sha256": sha256_parameter(required=True, description="The `sha256` of a statement of the offer.")},
+        responses={200: OpenApiTypes.OBJECT},
+        errors=(Conflict,),
+    )
+    def attestation(self, request: Request, **kwargs: Any) -> HttpResponse:
+        """Download a signed statement.
+
+        Called by an agent. Returns the DSSE envelope of a statement about the offered deployment. Returns 409 if this
+        is not a statement of the agent's current offer.
+        """
+        digest = self.parameter_values["sha256"]
+        offered = Assignment.objects.filter(agent=self.agent, bundle_hash__isnull=False).values("bundle_deployment_id")
+        found = Attestation.objects.filter(deployment__in=offered, sha256=digest).first()
+        if found is None:
+            raise Conflict("This statement is not offered to the agent now. Fetch the offer again.", code="not_desired")
+        return HttpResponse(found.envelope, content_type="application/json", headers={"ETag": f'"{digest}"'})
 
     @Operation(
         "downloadDeployBundle",

@@ -1,0 +1,131 @@
+"""The signed statements of a deployment: how its configuration was tested, and why the replay gate let it start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from django.utils import timezone
+
+from apps.releases.models import Acceptance, Attestation, Deployment, Regression
+from apps.releases.services import replay_gate
+from apps.tenancy.services import signing_keys
+from byteor.engine.canonical import canonical, sha256
+from byteor.engine.machines import RegressionStatus
+from byteor.engine.signing import gate_statement, test_result
+from byteor.engine.signing.gate_statement import AcceptanceEntry, GateOverride, GateSetting, GateStatement
+from byteor.engine.signing.test_result import (
+    BaselineEntry,
+    Difference,
+    EngineEntry,
+    FixtureEntry,
+    OutcomeEntry,
+    UntestedEntry,
+)
+
+_COMPLETED = (RegressionStatus.PASSED, RegressionStatus.DIFFERS, RegressionStatus.FAILED)
+
+
+def sign(deployment: Deployment) -> None:
+    """Sign the statements of a deployment whose build starts, unless its replay gate is off.
+
+    Call this in the transaction in which the build starts. What the statements say cannot change afterwards.
+    """
+    if not replay_gate.is_tested(deployment):
+        return
+    now = timezone.now().replace(microsecond=0)
+    regression = deployment.regression
+    result = None if regression is None else _describe_test(deployment, regression, now)
+    private_key = signing_keys.active_private_key(deployment.environment.project.organization_id)
+    tested, gate = gate_statement.sign_both(result, _describe_gate(deployment, now), private_key)
+    envelopes = {test_result.PREDICATE_TYPE: tested, gate_statement.PREDICATE_TYPE: gate}
+    for predicate_type, envelope in envelopes.items():
+        if envelope is not None:
+            content = canonical(envelope)
+            Attestation.objects.create(
+                deployment=deployment,
+                predicate_type=predicate_type,
+                sha256=sha256(content),
+                size=len(content),
+                envelope=content.decode(),
+            )
+
+
+def _describe_test(deployment: Deployment, row: Regression, now: datetime) -> test_result.TestResult:
+    is_completed = row.status in _COMPLETED and row.error is None
+    tests = row.tests or {"fixtures": [], "results": []}
+    groups = [each["id"] for each in row.groups]
+    of = sum(each["agents"] for each in (*row.baselines, *row.not_tested))
+    return test_result.TestResult(
+        spec_hash=deployment.config_bundle.version.spec_hash,
+        config_hash=deployment.config_hash,
+        regression_id=str(row.pk),
+        finished_at=row.finished_at if is_completed else None,
+        engine=None if row.engine is None else EngineEntry(row.engine["digest"], row.engine["version"]),
+        fixtures=tuple(FixtureEntry(**each) for each in tests["fixtures"]),
+        baselines=tuple(BaselineEntry(each["config_hash"], each["agents"], of) for each in row.baselines),
+        not_tested=tuple(UntestedEntry(each["config_hash"], each["agents"]) for each in row.not_tested),
+        tests=tuple(
+            OutcomeEntry(
+                fixture_id=tests["fixtures"][number]["fixture_id"],
+                baseline=baseline,
+                outcome=outcome,
+                groups=tuple(groups[index] for index in shown),
+                further=further,
+            )
+            for number, baseline, outcome, shown, further in tests["results"]
+        ),
+        work_candidate=row.work_candidate,
+        work_baseline=row.work_baseline,
+        signed_at=now,
+    )
+
+
+def _describe_gate(deployment: Deployment, now: datetime) -> GateStatement:
+    environment, policy = deployment.environment, deployment.policy
+    override = deployment.replay_gate_override
+    return GateStatement(
+        org_id=str(environment.project.organization_id),
+        project_id=str(environment.project_id),
+        environment_id=str(environment.pk),
+        deployment_id=str(deployment.pk),
+        spec_hash=deployment.config_bundle.version.spec_hash,
+        config_hash=deployment.config_hash,
+        setting=GateSetting(
+            replay_gate=str(policy.replay_gate),
+            replay_gate_min_fixtures=policy.replay_gate_min_fixtures,
+            max_work_increase_percent=policy.max_work_increase_percent,
+        ),
+        override=GateOverride(override, deployment.requested_by) if override else None,
+        acceptances=tuple(_describe_acceptances(deployment)),
+        requested_by=deployment.requested_by,
+        requester_id=None if deployment.requester_id is None else str(deployment.requester_id),
+        approvals_required=policy.approvals_required,
+        allow_self_acceptance=replay_gate.may_accept_own(deployment),
+        signed_at=now,
+    )
+
+
+def _describe_acceptances(deployment: Deployment) -> Iterable[AcceptanceEntry]:
+    """Yield the acceptances that count for the deployment. Each difference is in one of them."""
+    covered: dict[object, set[Difference]] = {}
+    for each in replay_gate.read_differences(deployment) if deployment.regression_id else ():
+        if each.acceptance_id is not None:
+            covered.setdefault(each.acceptance_id, set()).add(Difference(each.group, each.baseline))
+    for row in Acceptance.objects.filter(pk__in=list(covered)).order_by("pk"):
+        yield AcceptanceEntry(
+            acceptance_id=str(row.pk),
+            accepted_by=row.accepted_by,
+            user_id=None if row.user_id is None else str(row.user_id),
+            reason=row.reason,
+            accepted_at=row.created_at,
+            differences=frozenset(covered[row.pk]),
+        )
+
+
+def list_of(deployment: Deployment) -> list[tuple[str, int]]:
+    """Return the hash and the size of each statement of the deployment, without reading the statements."""
+    if not replay_gate.is_tested(deployment):
+        return []
+    rows = Attestation.objects.filter(deployment=deployment).order_by("predicate_type")
+    return list(rows.values_list("sha256", "size"))
