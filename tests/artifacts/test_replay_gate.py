@@ -312,3 +312,31 @@ def test_evidence_proves_offline_what_was_tested_and_who_accepted_difference(
     assert group in text
     assert world.reviewer.user.email in text
     assert reason in text
+
+
+def test_explanation_of_agent_names_gate_before_and_after_approval(world: World) -> None:
+    agents = members(world)
+    now, changed = bundle(world, "now"), bundle(world, "strict", STRICT)
+    harmless, telling = capture(world, now, RECORDS[:2]), capture(world, now)
+    kept(world, harmless)
+    release(world, now, agents)
+    require(world)
+    path = world.path(rest=f"/agents/{agents[0][0].pk}/explain")
+
+    def explained() -> tuple[set[str], set[str]]:
+        body = world.operator.api.get(path).json()
+        return {each["code"] for each in body["because"]}, {each["code"] for each in body["next"]}
+
+    made = Deployment.objects.get(pk=ask(world, changed).json()["id"])
+    because, following = explained()
+    assert {"waits_for_approval", "waits_for_gate"} <= because
+    assert "approval_expires" in following
+    run_jobs()
+    assert "waits_for_gate" not in explained()[0]
+    kept(world, telling, "telling")
+    assert decide(world, made).status_code == 201
+    run_jobs()
+    because, following = explained()
+    assert "waits_for_gate" in because
+    assert "gate_deadline" in following
+    assert "approval_expires" not in following

@@ -78,7 +78,15 @@ TONES: Mapping[str, str] = {
     **dict.fromkeys(("rollback_failed", "deployment_failed", "known_bad", "threshold", "break_glass"), "bad"),
     **dict.fromkeys(("local_rollback", "not_fetched", "freeze_window", "superseded", "ended_before_its_turn"), "warn"),
     **dict.fromkeys(
-        ("waits_for_approval", "waits_for_freeze", "waits_for_turn", "waits_for_wave", "held_up"), "waiting"
+        (
+            "waits_for_approval",
+            "waits_for_freeze",
+            "waits_for_gate",
+            "waits_for_turn",
+            "waits_for_wave",
+            "held_up",
+        ),
+        "waiting",
     ),
     # Blockers of a deployment. Two more, freeze_window and held_up, are above.
     **dict.fromkeys(("in_flight_limit", "pipeline_busy", "agents_busy"), "waiting"),

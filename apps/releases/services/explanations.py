@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -14,9 +14,10 @@ from django.utils import timezone
 
 from apps.fleet.models import OFFLINE_AFTER
 from apps.releases.models import AgentFailure, ApprovalDecision, Deployment, DeploymentAgent, KnownBad, TimelineEntry
-from apps.releases.services import blockers
+from apps.releases.services import blockers, replay_gate
 from apps.tenancy.models import Environment
 from byteor.engine import freeze
+from byteor.engine.blockers import Blocker
 from byteor.engine.explain import explain, facts
 from byteor.engine.explain.findings import Explanation
 from byteor.engine.explain.targets import find_mismatch
@@ -58,9 +59,15 @@ def collect_facts(agent: Any, now: datetime) -> facts.Facts:
         [row for row in found if row.pk in enlistments and row.status == DeploymentStatus.DEPLOYING], enlistments
     )
     held_up = blockers.find_held_up([row for row in found if row.status in IN_FLIGHT])
+    gated = replay_gate.find_blockers([row for row in found if row.status == DeploymentStatus.PENDING_APPROVAL])
     deployments = (
         _deployment_facts(
-            row, enlistments.get(row.pk), waves.get(row.pk, {}), actions.get(row.pk, {}), held_up.get(row.pk, "")
+            row,
+            enlistments.get(row.pk),
+            waves.get(row.pk, {}),
+            actions.get(row.pk, {}),
+            held_up.get(row.pk, ""),
+            gated.get(row.pk, ()),
         )
         for row in found
     )
@@ -84,7 +91,7 @@ def _with_blockers(collected: facts.Facts, environment: Environment) -> facts.Fa
     if not waiting:
         return collected
     found = blockers.find_start_blockers(environment, waiting, collected.now)
-    deployments = (replace(each, blockers=tuple(found.get(each.id, ()))) for each in collected.deployments)
+    deployments = (replace(each, blockers=tuple(found.get(each.id, each.blockers))) for each in collected.deployments)
     return replace(collected, deployments=tuple(deployments))
 
 
@@ -169,6 +176,7 @@ def _deployment_facts(
     waves: Mapping[int, facts.WaveFacts],
     actions: Mapping[str, facts.ActionFacts],
     held_up: str,
+    gated: Sequence[Blocker],
 ) -> facts.DeploymentFacts:
     return facts.DeploymentFacts(
         id=row.pk,
@@ -190,6 +198,7 @@ def _deployment_facts(
         rollback_reason=row.rollback_reason,
         known_bad=row.bad,
         held_up=held_up,
+        blockers=tuple(gated),
         approval=_consent_facts(row),
         break_glass=row.break_glass,
         enlistment=_enlistment_facts(enlistment, row.timeouts_from) if enlistment else None,
@@ -203,7 +212,14 @@ def _consent_facts(row: Any) -> facts.ApprovalFacts | None:
     if approval is None:
         return None
     status = ApprovalStatus(approval.status)
-    return facts.ApprovalFacts(approval.pk, status, row.given, approval.required_approvals, approval.expires_at)
+    return facts.ApprovalFacts(
+        approval.pk,
+        status,
+        row.given,
+        approval.required_approvals,
+        approval.expires_at,
+        is_used=approval.used_at is not None,
+    )
 
 
 def _enlistment_facts(enlistment: Any, timeouts_from: datetime | None) -> facts.EnlistmentFacts:

@@ -21,7 +21,7 @@ from byteor.engine.explain.wording import at, because, running_label
 _WHOLE = {B.RUNS_DESIRED, B.DRIFTED, B.ROLLED_BACK, B.DECOMMISSIONED}
 # Findings about what will replace, or would have replaced, the bundle that the agent runs.
 _COMING = {
-    B.WAITS_FOR_APPROVAL, B.WAITS_FOR_FREEZE, B.WAITS_FOR_TURN, B.WAITS_FOR_WAVE,
+    B.WAITS_FOR_APPROVAL, B.WAITS_FOR_FREEZE, B.WAITS_FOR_GATE, B.WAITS_FOR_TURN, B.WAITS_FOR_WAVE,
     B.BUILDING, B.OFFER_DUE, B.LATE_JOINER, B.ENDED_BEFORE,
 }  # fmt: skip
 

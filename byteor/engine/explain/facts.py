@@ -34,13 +34,17 @@ class WaveFacts:
 
 @dataclass(frozen=True, slots=True)
 class ApprovalFacts:
-    """A deployment's approval: its status, how many of the required people have approved, and when it expires."""
+    """A deployment's approval: its status, how many of the required people have approved, and when it expires.
+
+    An approval that was used (``is_used``) cannot expire any more.
+    """
 
     id: UUID
     status: ApprovalStatus
     given: int
     required: int
     expires_at: datetime
+    is_used: bool = False
 
 
 @dataclass(frozen=True, slots=True)

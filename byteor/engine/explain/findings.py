@@ -43,6 +43,7 @@ class BecauseCode(StrEnum):
     # The state of a deployment before it reaches the agent.
     WAITS_FOR_APPROVAL = "waits_for_approval"
     WAITS_FOR_FREEZE = "waits_for_freeze"
+    WAITS_FOR_GATE = "waits_for_gate"
     WAITS_FOR_TURN = "waits_for_turn"
     WAITS_FOR_WAVE = "waits_for_wave"
     BUILDING = "building"
@@ -78,6 +79,7 @@ class NextCode(StrEnum):
     APPROVAL_EXPIRES = "approval_expires"
     RATIFICATION_DUE = "ratification_due"
     TURN = "turn"
+    GATE_DEADLINE = "gate_deadline"
     FREEZE_ENDS = "freeze_ends"
     NOTHING = "nothing"
 

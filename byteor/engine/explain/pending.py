@@ -69,6 +69,7 @@ def _waits_for_approval(deployment: DeploymentFacts) -> Statements:
         deployment.id,
         approval.id,
     )
+    yield from _waits_for_gate(deployment)
     yield NextEvent(
         N.APPROVAL_EXPIRES, f"Without enough approvals by then, the deployment of {deployment.label} fails.",
         approval.expires_at,
@@ -77,7 +78,10 @@ def _waits_for_approval(deployment: DeploymentFacts) -> Statements:
 
 def _waits_to_begin(facts: Facts, deployment: DeploymentFacts) -> Statements:
     label, approval = deployment.label, deployment.approval
+    yield from _waits_for_gate(deployment)
     for blocker in deployment.blockers:
+        if blocker.code.is_of_gate:
+            continue
         yield Finding(
             B.WAITS_FOR_FREEZE if blocker.code is BlockerCode.FREEZE_WINDOW else B.WAITS_FOR_TURN,
             f"The deployment of {label} waits because {blocker.detail[0].lower()}{blocker.detail[1:]}",
@@ -88,10 +92,27 @@ def _waits_to_begin(facts: Facts, deployment: DeploymentFacts) -> Statements:
     elif not deployment.blockers and deployment.known_bad is None and _has_consent(deployment, facts.now):
         yield Finding(B.OFFER_DUE, f"The deployment of {label} is about to start.", deployment.id)
         yield NextEvent(N.OFFER, f"The bundle of {label} is built and then offered to the first wave.")
-    if approval is not None and approval.status is ApprovalStatus.APPROVED and deployment.break_glass is None:
+    if approval is None or deployment.break_glass is not None or approval.is_used:
+        return
+    if approval.status is ApprovalStatus.APPROVED:
         yield NextEvent(
             N.APPROVAL_EXPIRES, f"If the deployment of {label} has not started by then, it fails.", approval.expires_at
         )
+
+
+def _waits_for_gate(deployment: DeploymentFacts) -> Statements:
+    """Explain why the replay gate blocks the deployment, and when the deployment fails if nobody changes that."""
+    gate = [blocker for blocker in deployment.blockers if blocker.code.is_of_gate]
+    for blocker in gate:
+        yield Finding(
+            B.WAITS_FOR_GATE,
+            f"The deployment of {deployment.label} waits for the replay gate. {blocker.detail}",
+            deployment.id,
+        )
+    until = next((blocker.until for blocker in gate if blocker.until is not None), None)
+    if until is not None:
+        text = f"If the replay gate still blocks the deployment of {deployment.label} by then, it fails."
+        yield NextEvent(N.GATE_DEADLINE, text, until)
 
 
 def _has_consent(deployment: DeploymentFacts, now: datetime) -> bool:
@@ -99,7 +120,7 @@ def _has_consent(deployment: DeploymentFacts, now: datetime) -> bool:
     approval = deployment.approval
     if approval is None or deployment.break_glass is not None:
         return True
-    return approval.status is ApprovalStatus.APPROVED and now < approval.expires_at
+    return approval.status is ApprovalStatus.APPROVED and (approval.is_used or now < approval.expires_at)
 
 
 def _waits_for_offer(deployment: DeploymentFacts, enlistment: EnlistmentFacts | None) -> Statements:

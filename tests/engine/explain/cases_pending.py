@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from byteor.engine.blockers import Blocker, BlockerCode
 from byteor.engine.explain.facts import (
     ActionFacts,
     FreezeFacts,
@@ -36,6 +37,7 @@ from tests.engine.explain.facts import (
 )
 
 GIVEN = replace(APPROVAL, status=ApprovalStatus.APPROVED, given=2)
+RUNNING = Blocker(BlockerCode.GATE_RUNNING, "The regression has not finished. It has not started.")
 PENDING = [
     Case(
         "offered but not fetched",
@@ -197,6 +199,25 @@ PENDING = [
         AS_IT_SHOULD + "The deployment of quotes/two waits because a freeze window is open.",
         (B.RUNS_DESIRED, B.WAITS_FOR_FREEZE, B.WAITS_FOR_TURN, B.TARGET_ALL),
         (BEAT, (N.TURN, None)),
+    ),
+    Case(
+        "waits for approval and the replay gate",
+        facts(new(S.PENDING_APPROVAL, approval=APPROVAL, blockers=(RUNNING,)), old(), **SETTLED),
+        AS_IT_SHOULD + "The deployment of quotes/two waits for approval: 1 of 2 people have approved it.",
+        (B.RUNS_DESIRED, B.WAITS_FOR_APPROVAL, B.WAITS_FOR_GATE, B.TARGET_ALL),
+        (BEAT, (N.APPROVAL_EXPIRES, 1800)),
+    ),
+    Case(
+        "waits for the replay gate with a used approval",
+        facts(
+            new(S.APPROVED, approval=replace(GIVEN, is_used=True), blockers=(replace(RUNNING, until=ago(-60)),)),
+            old(),
+            **SETTLED,
+        ),
+        AS_IT_SHOULD
+        + "The deployment of quotes/two waits for the replay gate. The regression has not finished. It has not started.",
+        (B.RUNS_DESIRED, B.WAITS_FOR_GATE, B.TARGET_ALL),
+        (BEAT, (N.GATE_DEADLINE, 60)),
     ),
     Case(
         "starts with its approval",
