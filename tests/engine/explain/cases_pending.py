@@ -37,7 +37,7 @@ from tests.engine.explain.facts import (
 )
 
 GIVEN = replace(APPROVAL, status=ApprovalStatus.APPROVED, given=2)
-RUNNING = Blocker(BlockerCode.GATE_RUNNING, "The regression has not finished. It has not started.")
+RUNNING = Blocker(BlockerCode.GATE_RUNNING, "The regression has not finished.")
 PENDING = [
     Case(
         "offered but not fetched",
@@ -214,8 +214,7 @@ PENDING = [
             old(),
             **SETTLED,
         ),
-        AS_IT_SHOULD
-        + "The deployment of quotes/two waits for the replay gate. The regression has not finished. It has not started.",
+        AS_IT_SHOULD + "The deployment of quotes/two waits for the replay gate. The regression has not finished.",
         (B.RUNS_DESIRED, B.WAITS_FOR_GATE, B.TARGET_ALL),
         (BEAT, (N.GATE_DEADLINE, 60)),
     ),
