@@ -1,4 +1,4 @@
-"""Commands on artifacts, replays and regressions."""
+"""Commands on artifacts, replays and regressions, and the rollback of deployments."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from typing import Any
 from apps.artifacts.api.serializers.bisects import BisectArtifactSerializer, BisectSerializer
 from apps.artifacts.api.serializers.regressions import CancelRegressionSerializer
 from apps.artifacts.api.serializers.replays import CancelSerializer, ReplayArtifactSerializer, ReplaySerializer
+from apps.artifacts.api.serializers.rollbacks import RollBackSerializer
 from apps.artifacts.models import Artifact, Bisect, Replay
-from apps.artifacts.services import bisects, regressions, replays
-from apps.releases.models import Regression
+from apps.artifacts.services import bisects, proven_rollbacks, regressions, replays
+from apps.releases.models import Deployment, Regression
+from apps.releases.services import rollbacks
 from apps.tenancy.actors import Actor
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud.api.commands import command
 from byteor_cloud.api.operations import Operation
-from byteor_cloud.errors import Conflict, Unprocessable
+from byteor_cloud.errors import Conflict, Unprocessable, UnprovenRollback
 
 
 @command(check=replays.check_request, creates="replays")
@@ -88,3 +90,32 @@ def cancel_regression(row: Regression, *, reason: str, actor: Actor) -> None:
     again by other regressions.
     """
     regressions.cancel(row, reason=reason, actor=actor)
+
+
+@command(check=rollbacks.check_start)
+@Operation(
+    "rollBackDeployment",
+    P.OPERATE_ENVIRONMENT,
+    body=RollBackSerializer,
+    errors=(Conflict, UnprovenRollback, Unprocessable),
+    example={"reason": "The latency has doubled."},
+)
+def rollback(
+    deployment: Deployment, *, reason: str, artifact: Artifact | None = None, proceed: bool = False, actor: Actor
+) -> Deployment | UnprovenRollback:
+    """Roll back a deployment.
+
+    Affects all agents that run the deployment's bundle or should run it. Each of them is offered the bundle that it ran
+    before. If that bundle cannot be restored, the agent is offered the bundle of the deployment in `restores`. The
+    deployment's configuration becomes known bad.
+
+    With `artifact_id`, a dry run of the whole capture must first succeed on the configuration of the deployment that
+    the rollback would restore. The first request starts this replay, and repeated requests find it again. Until the
+    replay has finished, the response is the error `rollback.proof_pending` with `replay_id` and `Retry-After`. If the
+    replay diverged or failed, the response is the error `rollback.proof_failed` with `replay_id`. Otherwise, the
+    rollback starts. A replay that was canceled or interrupted is requested again. With `proceed`, the rollback starts
+    immediately. Returns 422 if no version in the environment has the artifact's spec hash.
+    """
+    if artifact is None or proceed:
+        return rollbacks.start(deployment, reason=reason, skips_proof=artifact is not None, actor=actor)
+    return proven_rollbacks.start(deployment, artifact=artifact, reason=reason, actor=actor)
