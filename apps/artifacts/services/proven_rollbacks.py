@@ -12,10 +12,11 @@ from apps.releases.services import rollbacks
 from apps.releases.services.deployments import RELATED
 from apps.tenancy.actors import Actor
 from apps.tenancy.services.state import lock_row
-from byteor.engine.machines import ReplayStatus
+from byteor.engine.machines import ArtifactStatus, ReplayStatus
 from byteor_cloud.database.large_columns import without_large
 from byteor_cloud.errors import Conflict, InvalidInput, Unprocessable, UnprovenRollback
 
+_SEARCHED = 1_000
 _RETRY_S = 5  # seconds after which a client should ask again whether the replay has finished
 # The error codes of replays that ended early, and therefore say nothing about the configuration.
 _INCONCLUSIVE = frozenset({"cancelled", "interrupted"})
@@ -48,6 +49,17 @@ def start(found: Deployment, *, artifact: Artifact, reason: str, actor: Actor) -
         )
     detail = f"The replay of the capture on the configuration that the rollback would restore {proof.status}."
     return UnprovenRollback(f"{detail} {_PROCEED}", state="proof_failed", replay_id=str(proof.pk))
+
+
+def find_captures(deployment: Deployment, most: int) -> list[Artifact]:
+    """Return the newest verified incident bundles of the deployment's pipeline and environment, with their agent.
+
+    At most ``most`` are returned, and only the environment's newest 1,000 incident bundles are searched.
+    """
+    rows = Artifact.objects.filter(environment=deployment.environment_id, kind=Artifact.Kind.INCIDENT_BUNDLE)
+    newest = rows.order_by("-pk").values("pk")[:_SEARCHED]
+    fitting = rows.filter(pk__in=newest, status=ArtifactStatus.VERIFIED, version__name=deployment.pipeline)
+    return list(without_large(fitting.select_related("agent", "version")).order_by("-pk")[:most])
 
 
 def _check_capture(artifact: Artifact, deployment: Deployment) -> None:
