@@ -47,7 +47,7 @@ def start(found: Deployment, *, artifact: Artifact, reason: str, actor: Actor) -
         return UnprovenRollback(
             f"{detail} {_PROCEED}", state="proof_pending", replay_id=str(proof.pk), retry_after=_RETRY_S
         )
-    detail = f"The replay of the capture on the configuration that the rollback would restore {proof.status}."
+    detail = f"The replay of the capture on the configuration that the rollback would restore has {proof.status}."
     return UnprovenRollback(f"{detail} {_PROCEED}", state="proof_failed", replay_id=str(proof.pk))
 
 

@@ -51,7 +51,14 @@ def _describe(capture: Artifact) -> str:
 
 
 def _roll_back(row: Deployment, context: ActContext) -> Deployment | Refusal:
-    made = commands.rollback.run(row, actor=context.actor, **context.values)
+    values = context.values
+    made = commands.rollback.run(
+        row,
+        reason=values["reason"],
+        artifact=values.get("artifact"),
+        proceed=values.get("proceed", False),
+        actor=context.actor,
+    )
     if isinstance(made, UnprovenRollback):
         return Refusal(made.detail, page_url(Replay, "change", made.members["replay_id"]), "Open the replay")
     started: Deployment = made
