@@ -29,7 +29,7 @@ class _RollBackForm(ActForm):
         label="Prove with a capture",
         widget=UnfoldAdminSelectWidget,
         help_text="The capture is first replayed on the configuration that the rollback would restore. The rollback "
-        "starts only if this replay succeeds. Until the replay has finished, send this form again.",
+        "starts only if this replay succeeds. Send the form again when the replay has finished.",
     )
     proceed = forms.BooleanField(
         required=False, label="Roll back without waiting for the proof", widget=UnfoldBooleanWidget
