@@ -160,7 +160,7 @@ class QuotaExceeded(Conflict):
 
 
 class UnprovenRollback(Conflict):
-    """A replay has not proven that a rollback helps. The code is ``rollback.`` followed by the state of the proof."""
+    """A replay has not proven a rollback. The code is ``rollback.`` followed by the state of the proof."""
 
     code = "rollback"
     title = "Rollback not proven"

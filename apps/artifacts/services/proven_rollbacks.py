@@ -1,4 +1,4 @@
-"""Rollbacks that start only after a replay has shown that the restored configuration processes a capture well."""
+"""Rollbacks that start only after a capture was replayed successfully on the configuration to restore."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from byteor.engine.machines import ArtifactStatus, ReplayStatus
 from byteor_cloud.database.large_columns import without_large
 from byteor_cloud.errors import Conflict, InvalidInput, Unprocessable, UnprovenRollback
 
-_SEARCHED = 1_000
+_SEARCHED = 1_000  # newest incident bundles of an environment that are searched for those of a pipeline
 _RETRY_S = 5  # seconds after which a client should ask again whether the replay has finished
 # The error codes of replays that ended early, and therefore say nothing about the configuration.
 _INCONCLUSIVE = frozenset({"cancelled", "interrupted"})
@@ -54,7 +54,7 @@ def start(found: Deployment, *, artifact: Artifact, reason: str, actor: Actor) -
 def find_captures(deployment: Deployment, most: int) -> list[Artifact]:
     """Return the newest verified incident bundles of the deployment's pipeline and environment, with their agent.
 
-    At most ``most`` are returned, and only the environment's newest 1,000 incident bundles are searched.
+    Return at most ``most``. Only the environment's newest 1,000 incident bundles are searched.
     """
     rows = Artifact.objects.filter(environment=deployment.environment_id, kind=Artifact.Kind.INCIDENT_BUNDLE)
     newest = rows.order_by("-pk").values("pk")[:_SEARCHED]
