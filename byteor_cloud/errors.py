@@ -68,7 +68,7 @@ class DomainError(Exception):
     status: ClassVar[int] = 400
     retry_span_s: ClassVar[int] = 3
     """The most random seconds that are added to ``Retry-After``, so that callers do not all retry at the same time."""
-    members: Mapping[str, int] = {}
+    members: Mapping[str, int | str] = {}
     """Additional members of the problem, which ``api.schema.responses.PROBLEM`` describes."""
 
     def __init__(
@@ -157,6 +157,17 @@ class QuotaExceeded(Conflict):
     def __init__(self, detail: str, *, quota: str, limit: int, used: int) -> None:
         super().__init__(detail, code=f"quota.{quota}")
         self.members = {"limit": limit, "used": used}
+
+
+class UnprovenRollback(Conflict):
+    """A replay has not proven a rollback. The code is ``rollback.`` followed by the state of the proof."""
+
+    code = "rollback"
+    title = "Rollback not proven"
+
+    def __init__(self, detail: str, *, state: str, replay_id: str, retry_after: int | None = None) -> None:
+        super().__init__(detail, code=f"rollback.{state}", retry_after=retry_after)
+        self.members = {"replay_id": replay_id}
 
 
 class PreconditionFailed(DomainError):

@@ -14,7 +14,8 @@ class Command:
     """A command on a row, or on the scope in the URL if the URL names no row.
 
     ``run(row, *, actor, **body)`` calls a service. It returns a Response, a Created, or the object that the operation's
-    ``responses`` serialize. If ``responses`` is not set, the response shows the row, read again from the database.
+    ``responses`` serialize. If ``responses`` is not set, the response shows the row, read again from the database. To
+    refuse a request but keep the changes that the service made, it returns a DomainError instead of raising it.
     """
 
     operation: Operation

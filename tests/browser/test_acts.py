@@ -20,8 +20,8 @@ from apps.tenancy.models import (
     WebhookDelivery,
 )
 from tests.browser.confirmed import YES, shown_messages
-from tests.browser.filled import act, fill, row_page, second, signed_in, table, titled_counts
-from tests.worlds import World, report
+from tests.browser.filled import act, fill, row_page, signed_in, table, titled_counts
+from tests.worlds import World
 
 pytestmark = pytest.mark.django_db
 
@@ -134,38 +134,6 @@ def test_revoking_unused_approval_fails_deployment(world: World) -> None:
 
     deployment.refresh_from_db()
     assert (deployment.status, deployment.reason) == ("failed", "approval_revoked")
-
-
-def test_rollback_requires_reason(world: World, run_jobs: Callable[[], int]) -> None:
-    made = fill(world)
-    later = second(made)
-    client = signed_in(world.operator.user)
-
-    refused = client.post(act(later, "roll_back"), {**YES, "comment": ""})
-    assert refused.context["form"].errors == {"comment": ["This field is required."]}
-    later.refresh_from_db()
-    assert later.status == "active"
-    client.post(act(later, "roll_back"), {**YES, "comment": "latency"})
-
-    later.refresh_from_db()
-    assert (later.status, later.rollback_reason) == ("rolling_back", "latency")
-    report(made.agent_api, made.agent, "rolled_back")
-    run_jobs()
-    made.deployment.refresh_from_db()
-    assert made.deployment.is_current
-
-
-def test_rollback_without_earlier_deployment_is_refused(world: World) -> None:
-    made = fill(world)
-
-    refused = signed_in(world.operator.user).post(
-        act(made.deployment, "roll_back"), {**YES, "comment": "latency"}, follow=True
-    )
-
-    assert shown_messages(refused) == [
-        ("error", "quotes v1 to acme-1: The pipeline has no earlier deployment to roll back to.")
-    ]
-    assert Deployment.objects.get().status == "active"
 
 
 def test_deployment_can_be_paused_resumed_and_aborted(world: World, run_jobs: Callable[[], int]) -> None:

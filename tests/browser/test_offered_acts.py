@@ -31,11 +31,11 @@ from tests.worlds import World
 pytestmark = pytest.mark.django_db
 
 
-def accepted(acts: tuple[Act, ...], row: Any, world: World) -> set[str]:
+def accepted(acts: tuple[Act, ...], row: Any, world: World, **values: str) -> set[str]:
     """Return the labels of the acts that the services accept for the row. Each act is performed and rolled back."""
     found = set()
     for each in acts:
-        context = ActContext(world.reviewer.actor, world.reviewer.user, "a=reason", {"name": "a name"})
+        context = ActContext(world.reviewer.actor, world.reviewer.user, "a=reason", {"name": "a name", **values})
         with transaction.atomic():
             try:
                 found_row = type(row).objects.get(pk=row.pk)
@@ -111,7 +111,7 @@ def test_deployment_page_offers_exactly_acts_that_would_be_accepted(world: World
                 buttons = offered(row, world)
                 seen |= buttons
 
-                assert buttons == accepted(DeploymentAdmin.acts, row, world), (status, case)
+                assert buttons == accepted(DeploymentAdmin.acts, row, world, reason="latency"), (status, case)
                 transaction.set_rollback(True)
     assert seen >= {"Roll back", "Retry", "Pause", "Resume", "Abort"}
 

@@ -56,6 +56,7 @@ MESSAGES = {
     ("releases.deployment", "approve"): "X approved by you",
     ("releases.deployment", "deny"): "X denied",
     ("releases.deployment", "roll_back"): "Rollback of X started",
+    ("releases.deployment", "roll_back_several"): "Rollback of X started",
     ("releases.deployment", "retry"): "X retried",
     ("releases.deployment", "pause"): "X paused",
     ("releases.deployment", "resume"): "X resumed",

@@ -129,7 +129,8 @@ RESOURCE = Resource(
                 # A deployment's page has the form of its approval, which is submitted to the approval's own URL.
                 "approve": Act("decideApproval", on=pending, on_page=False),
                 "deny": Act("decideApproval", _BECAUSE, on=pending, on_page=False),
-                "roll_back": Act("rollBackDeployment", _BECAUSE),
+                "roll_back": Act("rollBackDeployment", {"reason": "because"}),
+                "roll_back_several": Act("rollBackDeployment", _BECAUSE, on_page=False),
                 "retry": Act("retryDeployment"),
                 "pause": Act("pauseDeployment"),
                 "resume": Act("resumeDeployment"),

@@ -1,4 +1,4 @@
-"""Commands on artifacts, replays and regressions."""
+"""Commands on artifacts, replays and regressions, and the rollback of deployments."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from apps.artifacts.api.serializers.regressions import (
     CancelRegressionSerializer,
 )
 from apps.artifacts.api.serializers.replays import CancelSerializer, ReplayArtifactSerializer, ReplaySerializer
+from apps.artifacts.api.serializers.rollbacks import RollBackSerializer
 from apps.artifacts.models import Artifact, Bisect, Replay
-from apps.artifacts.services import bisects, replays
-from apps.releases.models import Acceptance, Regression
-from apps.releases.services import acceptances, regressions
+from apps.artifacts.services import bisects, proven_rollbacks, replays
+from apps.releases.models import Acceptance, Deployment, Regression
+from apps.releases.services import acceptances, regressions, rollbacks
 from apps.tenancy.actors import Actor
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud.api.commands import command
 from byteor_cloud.api.operations import Operation
-from byteor_cloud.errors import Conflict, Unprocessable
+from byteor_cloud.errors import Conflict, Unprocessable, UnprovenRollback
 
 
 @command(check=replays.check_request, creates="replays")
@@ -114,3 +115,32 @@ def accept(row: Regression, *, groups: Sequence[str], reason: str, actor: Actor)
     requester of a deployment does not count for that deployment unless `allow_self_approval` is true.
     """
     return acceptances.accept(row, groups=groups, reason=reason, actor=actor)
+
+
+@command(check=rollbacks.check_start)
+@Operation(
+    "rollBackDeployment",
+    P.OPERATE_ENVIRONMENT,
+    body=RollBackSerializer,
+    errors=(Conflict, UnprovenRollback, Unprocessable),
+    example={"reason": "The latency has doubled."},
+)
+def rollback(
+    deployment: Deployment, *, reason: str, artifact: Artifact | None = None, proceed: bool = False, actor: Actor
+) -> Deployment | UnprovenRollback:
+    """Roll back a deployment.
+
+    Affects all agents that run the deployment's bundle or should run it. Each of them is offered the bundle that it ran
+    before. If that bundle cannot be restored, the agent is offered the bundle of the deployment in `restores`. The
+    deployment's configuration becomes known bad.
+
+    With `artifact_id`, a dry run of the whole capture must first succeed on the configuration of the deployment that
+    the rollback would restore. The first request starts this replay, and repeated requests find it again. Until the
+    replay has finished, the response is the error `rollback.proof_pending` with `replay_id` and `Retry-After`. If the
+    replay diverged or failed, the response is the error `rollback.proof_failed` with `replay_id`. Otherwise, the
+    rollback starts. A replay that was canceled or interrupted is requested again. With `proceed`, the rollback starts
+    immediately. Returns 422 if no version in the environment has the artifact's spec hash.
+    """
+    if artifact is None or proceed:
+        return rollbacks.start(deployment, reason=reason, skips_proof=artifact is not None, actor=actor)
+    return proven_rollbacks.start(deployment, artifact=artifact, reason=reason, actor=actor)

@@ -1,6 +1,6 @@
 """Routes below ``…/environments/{env_id}``, and the agents' upload route below ``/api/v1``."""
 
-from apps.artifacts.api.views import artifacts, bisects, captures, fixtures, regressions, replays, uploads
+from apps.artifacts.api.views import artifacts, bisects, captures, fixtures, regressions, replays, rollbacks, uploads
 from byteor_cloud.api.routing import route
 
 environment = [
@@ -13,6 +13,7 @@ environment = [
     route("artifacts/<uuid:id>/bisect", artifacts.ArtifactViewSet, post="bisect"),
     route("bisects", bisects.BisectViewSet, get="list"),
     route("bisects/<uuid:id>", bisects.BisectViewSet, get="retrieve"),
+    route("deployments/<uuid:id>/rollback", rollbacks.RollbackViewSet, post="rollback"),
     route("fixtures", fixtures.FixtureViewSet, get="list", post="create"),
     route("fixtures/<uuid:id>", fixtures.FixtureViewSet, get="retrieve", put="update", delete="destroy"),
     route("regressions", regressions.RegressionViewSet, get="list", post="create"),

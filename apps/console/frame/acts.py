@@ -15,9 +15,10 @@ from django.db import IntegrityError
 from django.db.models import Model
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
+from django.utils.html import format_html
 from django.utils.text import capfirst
 
-from apps.console.frame.columns import row_url
+from apps.console.frame.columns import row_url, text_link
 from apps.console.frame.console_user import ConsoleUser, actor_of, console_user_of
 from apps.console.frame.forms import ActForm, CommentForm, new_form_id, send_once
 from apps.tenancy.actors import Actor
@@ -61,6 +62,15 @@ class Secret:
     command: str
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The reason why an act with a form was refused although what it wrote is kept, and a link for the person."""
+
+    detail: str
+    url: str
+    link: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Act:
     """A change to a row, or the creation of another row. ``run`` calls a service, whose errors the console shows."""
@@ -79,14 +89,14 @@ class Act:
     comment: Literal["none", "optional", "required"] = "none"
     comment_label: str = "Reason"
     # The act's own form, used instead of a comment. ``run`` receives its values, and returns the created or changed
-    # row, a Secret, or False. The form shows the errors.
+    # row, a Secret, a Refusal, or False. The form shows the errors.
     form: type[ActForm] | None = None
     # What an act with a form does before ``run``, for example a computation. It is called outside of the transaction in
     # which ``run`` is called, and must change nothing. ``run`` receives its result as ``context.prepared``.
     prepare: Callable[[Any, ActContext], object] | None = None
     # The table in which the act creates a row, if any. The page of that table then offers the act.
     creates: type[Model] | None = None
-    on_page: bool = True  # whether the row's page offers the act; otherwise only the table in ``creates`` does
+    on_page: bool = True  # whether the row's page offers the act; otherwise only tables do
     dangerous: bool = False
     # Whether the row's page offers the act in the row's current state. ``permitted_by`` turns a check into this.
     applies: Callable[[Any], bool] = lambda row: True
@@ -197,7 +207,9 @@ def perform(
         except (DomainError, IntegrityError) as error:
             form.show(problems.as_domain_error(error))
         else:
-            return _respond(request, act, result, context)
+            if "refused" not in result:
+                return _respond(request, act, result, context)
+            form.add_error(None, format_html("{} {}", result["refused"], text_link(result["url"], result["link"])))
     titled_rows = [(row, context["model_admin"].row_name(row)) for row in rows]
     form_id = "" if act.form is None else new_form_id()
     shown = {**context, "act": act, "rows": titled_rows, "form": form, "form_id": form_id, "back": back}
@@ -216,9 +228,14 @@ def _name(model_admin: Any, row: Model) -> str:
 
 
 def _result(site: Any, act: Act, row: Model, made: Any) -> FormResult:
-    """Return the URL of the created, changed or unchanged row, and the new secret or what happened, if anything."""
+    """Return the URL of the created, changed or unchanged row, and the new secret or what happened, if anything.
+
+    For a Refusal, return its detail and its link.
+    """
     if isinstance(made, Secret):
         return {"url": row_url(made.row), "secret": made.text, "explain": made.explain, "command": made.command}
+    if isinstance(made, Refusal):
+        return {"refused": made.detail, "url": made.url, "link": made.link}
     if made is False:
         return {"url": row_url(row)}
     return {"url": row_url(made), "done": f"{what_happened(act, _name(site.get_model_admin(type(made)), made))}."}

@@ -11,7 +11,7 @@ from apps.fleet.services.labels import LabelChange
 from apps.releases.api.serializers.deployments import OptionalReasonSerializer, ReasonSerializer, RetrySerializer
 from apps.releases.api.serializers.labels import RelabeledSerializer, RelabelSerializer
 from apps.releases.models import Approval, ConfigBundle, Deployment
-from apps.releases.services import approvals, bundles, deployments, relabeling, rollbacks
+from apps.releases.services import approvals, bundles, deployments, relabeling
 from apps.releases.services.relabeling import Relabeled
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
@@ -38,24 +38,6 @@ def clear(bundle: ConfigBundle, *, reason: str, actor: Actor) -> None:
     audit trail.
     """
     bundles.clear_known_bad(bundle, reason=reason, actor=actor)
-
-
-@command(check=rollbacks.check_start)
-@Operation(
-    "rollBackDeployment",
-    P.OPERATE_ENVIRONMENT,
-    body=ReasonSerializer,
-    errors=(Conflict,),
-    example={"reason": "The latency has doubled."},
-)
-def rollback(deployment: Deployment, *, reason: str, actor: Actor) -> None:
-    """Roll back a deployment.
-
-    Affects all agents that run the deployment's bundle or should run it. Each of them is offered the bundle that it ran
-    before. If that bundle cannot be restored, the agent is offered the bundle of the deployment in `restores`. The
-    deployment's configuration becomes known bad.
-    """
-    rollbacks.start(deployment, reason=reason, actor=actor)
 
 
 @command(check=partial(check_transition, event=DeploymentEvent.ABORT))

@@ -9,7 +9,6 @@ environment = [
     route("config-bundles/<uuid:id>/clear", bundles.ConfigBundleViewSet, post="clear"),
     route("deployments", deployments.DeploymentViewSet, get="list", post="create"),
     route("deployments/<uuid:id>", deployments.DeploymentViewSet, get="retrieve"),
-    route("deployments/<uuid:id>/rollback", deployments.DeploymentViewSet, post="rollback"),
     route("deployments/<uuid:id>/pause", deployments.DeploymentViewSet, post="pause"),
     route("deployments/<uuid:id>/resume", deployments.DeploymentViewSet, post="resume"),
     route("deployments/<uuid:id>/retry", deployments.DeploymentViewSet, post="retry"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
@@ -33,8 +35,13 @@ def find_target(deployment: Deployment) -> Deployment | None:
 
 
 @transaction.atomic
-def start(found: Deployment, *, reason: str, actor: Actor) -> Deployment:
-    """Start a rollback, and mark the configuration as known bad. Raises Conflict as ``check_start`` does."""
+def start(
+    found: Deployment, *, reason: str, proof: UUID | None = None, skips_proof: bool = False, actor: Actor
+) -> Deployment:
+    """Start a rollback, and mark the configuration as known bad. Raises Conflict as ``check_start`` does.
+
+    The audit event names the replay ``proof``, or states that the requested proof was skipped.
+    """
     environment = lock_row(found.environment, related=("project__organization",))
     deployment = lock_row(found, related=RELATED)
     target = check_start(deployment)
@@ -46,7 +53,12 @@ def start(found: Deployment, *, reason: str, actor: Actor) -> Deployment:
         restores=target,
         rollback_reason=reason,
         paused_at=None,
-        changes={"reason": reason, "restores": str(target.pk)},
+        changes={
+            "reason": reason,
+            "restores": str(target.pk),
+            **({} if proof is None else {"proof": str(proof)}),
+            **({"proceed": True} if skips_proof else {}),
+        },
     )
     bundles.mark_known_bad(environment, deployment.config_hash, reason=f"rolled back: {reason}", actor=actor)
     assignments.offer_rollback(deployment, touched_agents(deployment), fallback=target)

@@ -30,7 +30,7 @@ from byteor_cloud.api.mixins import Created
 from byteor_cloud.api.operations import Operation
 from byteor_cloud.api.view_sets import ResourceViewSet
 from byteor_cloud.concurrency.fair import Holder
-from byteor_cloud.errors import Forbidden, NotFound, Unauthenticated
+from byteor_cloud.errors import DomainError, Forbidden, NotFound, Unauthenticated
 
 _GROUPS = {Family.USER: "people", Family.ORGANIZATION: "keys", Family.ENROLLMENT: "agents", Family.AGENT: "agents"}
 # The permission of an operation that needs none: any caller with an accepted family of credentials may use it.
@@ -146,6 +146,8 @@ class ApiViewSet(ResourceViewSet):
         made = command.run(row, actor=self.actor, **body)
         if isinstance(made, Response):
             return made
+        if isinstance(made, DomainError):
+            return self.handle_exception(made)
         if command.operation.responses is None:
             return self.represent(self.get_object())
         ((status, shape),) = command.operation.responses.items()

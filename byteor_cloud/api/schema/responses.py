@@ -32,6 +32,11 @@ PROBLEM = {
         },
         "limit": {"type": "integer", "description": "In `quota.*` errors: the most that the organization may use."},
         "used": {"type": "integer", "description": "In `quota.*` errors: how much the organization uses now."},
+        "replay_id": {
+            "type": "string",
+            "format": "uuid",
+            "description": "In `rollback.*` errors: the id of the replay that must prove the rollback.",
+        },
         "more_errors": {
             "type": "integer",
             "description": "The number of invalid fields and parameters that `errors` leaves out. Absent if 0.",

@@ -38,6 +38,7 @@ from apps.console.pages.deployments.phrases import (
     describe_target,
     describe_timeline_detail,
 )
+from apps.console.pages.deployments.rolling_back import ROLL_BACK, ROLL_BACK_SEVERAL
 from apps.console.pages.deployments.warnings import find_warnings
 from apps.console.pages.deployments.waves import DeploymentState, Wave, build_waves, headline
 from apps.releases.api import commands
@@ -82,17 +83,8 @@ class DeploymentAdmin(LiveAdmin):
     acts = (
         on_deployment_page(APPROVE, "{} approved by you"),
         on_deployment_page(DENY, "{} denied"),
-        Act.of(
-            commands.rollback,
-            name="roll_back",
-            label="Roll back",
-            done="Rollback of {} started",
-            explain="Each agent that was offered this deployment is offered the bundle that it ran before. The "
-            "configuration becomes known bad in this environment.",
-            icon="undo",
-            comment="required",
-            dangerous=True,
-        ),
+        ROLL_BACK,
+        ROLL_BACK_SEVERAL,
         _RETRY,
         Act.of(
             commands.pause,

@@ -77,7 +77,7 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
             "Returns the deployment with its status, the progress of its agents, and why agents failed.",
         ),
     }
-    commands = (c.rollback, c.abort, c.pause, c.resume, c.retry)
+    commands = (c.abort, c.pause, c.resume, c.retry)
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
         counted: QuerySet[Any] = queryset.annotate(by_progress=progress.of_each_deployment())
