@@ -12,7 +12,7 @@ from playwright.sync_api import Page, expect
 
 from apps.releases.models import Deployment
 from apps.tenancy.models import UserToken
-from tests.browser.conftest import sign_in
+from tests.browser.conftest import open_overview, sign_in
 from tests.browser.filled import act, row_page, table
 from tests.releases.stories import waves
 from tests.worlds import ALL_AT_ONCE, World, plan, report
@@ -44,7 +44,7 @@ def approved(world: World, deployment: Deployment, run_jobs: Callable[[], int]) 
 def test_reviewer_can_approve_deployment_in_browser(world: World, page: Page, run_jobs: Callable[[], int]) -> None:
     world.agent(world.prod)
     deployment = requested(world, "first")
-    sign_in(page, world.reviewer.user)
+    open_overview(page, world.reviewer.user)
 
     page.get_by_role("link", name="Approvals waiting 1").click()
     page.get_by_role("link", name="quotes v1 to prod").click()
@@ -81,7 +81,7 @@ def test_operator_can_roll_back_with_reason_in_browser(world: World, page: Page,
         approved(world, later, run_jobs)
         report(api, agent, "active")
         run_jobs()
-    sign_in(page, world.operator.user)
+    open_overview(page, world.operator.user)
 
     page.get_by_role("table").get_by_role("link", name="quotes").first.click()
     page.get_by_role("link", name="Roll back").click()
@@ -162,7 +162,7 @@ def test_main_pages_render_without_errors(
 
     page.goto("/")
     page.screenshot(path=shots / f"index-{scheme}.png", full_page=True)
-    sign_in(page, world.admin.user)
+    open_overview(page, world.admin.user)
     assert page.evaluate("document.documentElement.classList.contains('dark')") is dark
     page.screenshot(path=shots / f"console-{scheme}.png")
     page.goto(row_page(deployment))
