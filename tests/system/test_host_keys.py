@@ -31,8 +31,8 @@ class Database:
         self.hosts: list[Installation] = []
 
     def host(self) -> Installation:
-        """Create a host with an empty data folder."""
-        made = Installation(is_prepared=False)
+        """Create a host without an embedded database."""
+        made = Installation(has_database=False)
         self.hosts.append(made)
         return made
 
