@@ -110,7 +110,7 @@ def page(open_page: Callable[..., Page]) -> Page:
 
 
 def sign_in(page: Page, user: Any) -> Page:
-    """Sign a person in with a new one-time link, without opening a page. A test of a whole story does so in the browser.
+    """Sign a person in with a new one-time link, without opening a page. Tests of whole stories do so in the browser.
 
     The page stays empty, because the next test step mostly opens another page than the overview.
     """
