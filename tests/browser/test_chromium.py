@@ -12,7 +12,7 @@ from playwright.sync_api import Page, expect
 
 from apps.releases.models import Deployment
 from apps.tenancy.models import UserToken
-from tests.browser.conftest import sign_in
+from tests.browser.conftest import open_overview, sign_in
 from tests.browser.filled import act, row_page, table
 from tests.releases.stories import waves
 from tests.worlds import ALL_AT_ONCE, World, plan, report
@@ -20,12 +20,10 @@ from tests.worlds import ALL_AT_ONCE, World, plan, report
 pytestmark = pytest.mark.browser
 
 
-@pytest.fixture
-def shots(tmp_path: Path) -> Path:
-    """Return the folder for screenshots: BYTEOR_TEST_SHOTS if it is set, otherwise a temporary folder."""
-    folder = Path(os.environ.get("BYTEOR_TEST_SHOTS", tmp_path))
-    folder.mkdir(exist_ok=True)
-    return folder
+def save_screenshot(page: Page, name: str, *, full_page: bool = False) -> None:
+    """Save a screenshot in the folder BYTEOR_TEST_SHOTS, if it is set."""
+    if (folder := os.environ.get("BYTEOR_TEST_SHOTS")) is not None:
+        page.screenshot(path=Path(folder, name), full_page=full_page)
 
 
 def requested(world: World, name: str, strategy: Any = ALL_AT_ONCE, **ring: Any) -> Deployment:
@@ -44,7 +42,7 @@ def approved(world: World, deployment: Deployment, run_jobs: Callable[[], int]) 
 def test_reviewer_can_approve_deployment_in_browser(world: World, page: Page, run_jobs: Callable[[], int]) -> None:
     world.agent(world.prod)
     deployment = requested(world, "first")
-    sign_in(page, world.reviewer.user)
+    open_overview(page, world.reviewer.user)
 
     page.get_by_role("link", name="Approvals waiting 1").click()
     page.get_by_role("link", name="quotes v1 to prod").click()
@@ -81,7 +79,7 @@ def test_operator_can_roll_back_with_reason_in_browser(world: World, page: Page,
         approved(world, later, run_jobs)
         report(api, agent, "active")
         run_jobs()
-    sign_in(page, world.operator.user)
+    open_overview(page, world.operator.user)
 
     page.get_by_role("table").get_by_role("link", name="quotes").first.click()
     page.get_by_role("link", name="Roll back").click()
@@ -124,7 +122,7 @@ def test_person_can_search_agents_and_sign_out_in_browser(world: World, page: Pa
     expect(page.get_by_role("heading", level=1)).to_have_text("Sign in")
 
 
-def test_api_documentation_renders(page: Page, shots: Path) -> None:
+def test_api_documentation_renders(page: Page) -> None:
     page.goto("/api/docs")
     # ``expect`` would take many seconds here, because it describes the whole large page after each failed check.
     page.locator(".opblock-summary-path").first.wait_for()
@@ -132,19 +130,19 @@ def test_api_documentation_renders(page: Page, shots: Path) -> None:
     # Find elements only by CSS selectors. In these large pages, other locators are very slow.
     page.locator(".opblock-summary-path", has_text="/api/v1/me").first.click()
     expect(page.locator(".opblock.is-open")).to_have_count(1)
-    page.screenshot(path=shots / "docs.png")
+    save_screenshot(page, "docs.png")
 
     page.goto("/api/redoc")
     # ReDoc renders the whole document before it shows any part of it.
     page.locator("h1", has_text="ByteOr Cloud").wait_for()
     page.locator("input[type=text]").first.fill("rollback")  # Redoc's search needs a web worker
     page.locator("[data-role='search:results']").wait_for()
-    page.screenshot(path=shots / "redoc.png")
+    save_screenshot(page, "redoc.png")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_main_pages_render_without_errors(
-    world: World, open_page: Callable[..., Page], run_jobs: Callable[[], int], shots: Path, scheme: str
+    world: World, open_page: Callable[..., Page], run_jobs: Callable[[], int], scheme: str
 ) -> None:
     agents = [world.agent(world.prod, f"edge-{number}") for number in range(1, 5)]
     for name, ring in (("quotes 1", {}), ("quotes 2", {"stages": [{"id": "decode", "op": "identity"}]})):
@@ -161,15 +159,15 @@ def test_main_pages_render_without_errors(
     dark = scheme == "dark"
 
     page.goto("/")
-    page.screenshot(path=shots / f"index-{scheme}.png", full_page=True)
-    sign_in(page, world.admin.user)
+    save_screenshot(page, f"index-{scheme}.png", full_page=True)
+    open_overview(page, world.admin.user)
     assert page.evaluate("document.documentElement.classList.contains('dark')") is dark
-    page.screenshot(path=shots / f"console-{scheme}.png")
+    save_screenshot(page, f"console-{scheme}.png")
     page.goto(row_page(deployment))
     expect(page.locator("#agents")).to_contain_text("1 to 4 of 4")
-    page.screenshot(path=shots / f"deployment-{scheme}-1440.png")
+    save_screenshot(page, f"deployment-{scheme}-1440.png")
     page.set_viewport_size({"width": 1000, "height": 900})
     page.reload()
     expect(page.locator(".panel h2", has_text="Timeline")).to_be_visible()
-    page.screenshot(path=shots / f"deployment-{scheme}-1000.png")
+    save_screenshot(page, f"deployment-{scheme}-1000.png")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

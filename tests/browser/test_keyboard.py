@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from apps.releases.models import Deployment
-from tests.browser.conftest import sign_in
+from tests.browser.conftest import open_overview
 from tests.worlds import World, plan, report, run_jobs
 
 pytestmark = pytest.mark.browser
@@ -72,7 +72,7 @@ def test_deployment_can_be_requested_approved_and_rolled_back_by_keyboard(
     assert world.reviewer.api.post(world.path(world.prod, "/approvals"), decision).status_code == 201
     settle("active")
     bundle("brisk", "copy-2")
-    operator, reviewer = (Keys(sign_in(open_page(), person.user)) for person in (world.operator, world.reviewer))
+    operator, reviewer = (Keys(open_overview(open_page(), person.user)) for person in (world.operator, world.reviewer))
     headline = operator.page.locator("#headline [role=status]")
 
     operator.follow("Config bundles")

@@ -14,7 +14,7 @@ from apps.releases.services import approvals, deployments
 from byteor.engine.break_glass import BreakGlassRequest
 from byteor.engine.rollout import Strategy
 from byteor.engine.target import Target
-from tests.browser.conftest import sign_in
+from tests.browser.conftest import open_overview, sign_in
 from tests.browser.filled import row_page, table
 from tests.releases.stories import fleet, offered, waves
 from tests.worlds import World, plan, report, run_jobs
@@ -63,7 +63,7 @@ def test_deployment_is_shown_live_from_approval_to_rollback(
 ) -> None:
     agents = running(world, 4)
     deployment = risky(world, note=f"the night build {NASTY}")
-    sign_in(page, world.reviewer.user)
+    open_overview(page, world.reviewer.user)
     shot(page, "overview", widths=BOTH)
     page.locator("section.panel", has_text="Waiting for you").get_by_role("link", name="All").click()
     shot(page, "inbox", widths=BOTH)

@@ -18,7 +18,7 @@ from apps.releases.models import Deployment
 from apps.tenancy.models import Membership
 from apps.tenancy.permissions import GRANTS, Role
 from apps.tenancy.services import members, organizations
-from tests.browser.conftest import sign_in
+from tests.browser.conftest import open_overview
 from tests.browser.filled import Filled, fill, row_page, signed_in, superuser
 from tests.worlds import World
 
@@ -176,7 +176,7 @@ def test_search_results_can_be_opened_by_keyboard(
 ) -> None:
     first, _ = world.agent(world.prod, "fra-node-011")
     second, _ = world.agent(world.prod, "fra-node-012")
-    page = sign_in(open_page(), world.viewer.user)
+    page = open_overview(open_page(), world.viewer.user)
     box = page.get_by_role("combobox", name="Search")
     menu = page.get_by_role("link", name="Overview").first
     menu.focus()
@@ -210,7 +210,7 @@ def test_result_selected_after_typing_stays_selected_when_response_arrives(
 ) -> None:
     for name in ("fra-node-011", "fra-node-012"):
         world.agent(world.prod, name)
-    page = sign_in(open_page(), world.viewer.user)
+    page = open_overview(open_page(), world.viewer.user)
     held: list[Route] = []
 
     def hold(route: Route) -> None:

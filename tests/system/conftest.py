@@ -30,12 +30,12 @@ class Installation:
     max_files: int | None = None
     """The number of files that each server process may open, or None for the system's limit."""
 
-    def __init__(self, *, is_prepared: bool = True) -> None:
-        """Create the folder. A prepared folder contains a migrated database and the static files."""
+    def __init__(self, *, is_prepared: bool = True, has_database: bool = True) -> None:
+        """Create the folder. A prepared folder contains the static files, and if it ``has_database`` a migrated one."""
         self.data_dir = Path(tempfile.mkdtemp(prefix="byteor-system-"))
         self.data_dir.chmod(0o711)  # the database server's account must be able to enter the folder
         if is_prepared:
-            prepare(self.data_dir)
+            prepare(self.data_dir, has_database=has_database)
         self.port = free_port()
         self.worker_port = free_port()
         self.base = f"http://127.0.0.1:{self.port}"

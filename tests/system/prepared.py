@@ -14,24 +14,26 @@ from byteor_cloud.database import embedded_files
 from tests.once import made_once
 
 ROOT = Path(__file__).parents[2]
-_COLLECT = """
-import os
-os.environ["DJANGO_SETTINGS_MODULE"] = "byteor_cloud.settings"
-import django
-django.setup()
+_PREPARE = """
+from byteor_cloud import command_line
+assert command_line.run(["manage.py", "migrate", "--verbosity", "0"]) == 0
 from apps.operations.management import static_files
 static_files.collect()
 """
 
 
-def prepare(data_dir: Path) -> None:
-    """Put a migrated database and the static files into a new data folder, as the folder's first server would do."""
-    home = embedded_files.find_home(data_dir)
+def prepare(data_dir: Path, *, has_database: bool = True) -> None:
+    """Put the static files and a migrated database into a new data folder, as the folder's first server would do.
+
+    Without ``has_database``, put only the static files there, because the server uses an external database.
+    """
     made = made_once("migrated", _make)
-    source = embedded_files.find_home(made)
     # Hard links are fastest, but do not work between file systems. In that case the files are copied.
     how = "-al" if made.stat().st_dev == data_dir.stat().st_dev else "-a"
     subprocess.run(["cp", how, made / "static", made / "static.collected", data_dir], check=True)
+    if not has_database:
+        return
+    home, source = embedded_files.find_home(data_dir), embedded_files.find_home(made)
     # When root copies them, the files must keep their owner, which is the account of the database server.
     subprocess.run(["cp", "-a", source / "data", home / "data"], check=True)
 
@@ -39,6 +41,4 @@ def prepare(data_dir: Path) -> None:
 def _make(unfinished: Path) -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("BYTEOR_")}
     clean["BYTEOR_CLOUD_DATA_DIR"] = str(unfinished)
-    migrate = [sys.executable, str(ROOT / "manage.py"), "migrate", "--verbosity", "0"]
-    subprocess.run(migrate, env=clean, check=True)
-    subprocess.run([sys.executable, "-c", _COLLECT], env=clean, cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-c", _PREPARE], env=clean, cwd=ROOT, check=True)

@@ -31,8 +31,8 @@ class Database:
         self.hosts: list[Installation] = []
 
     def host(self) -> Installation:
-        """Create a host with an empty data folder."""
-        made = Installation(is_prepared=False)
+        """Create a host without an embedded database."""
+        made = Installation(has_database=False)
         self.hosts.append(made)
         return made
 
@@ -54,6 +54,14 @@ class Database:
 
 @pytest.fixture
 def database() -> Iterator[Database]:
+    made = Database()
+    yield made
+    made.remove()
+
+
+@pytest.fixture(scope="module")
+def shared_database() -> Iterator[Database]:
+    """A database for all tests of waiting servers, which leave it running and use the same master key."""
     made = Database()
     yield made
     made.remove()
@@ -149,40 +157,40 @@ def test_host_that_missed_master_key_rotation_is_not_ready_and_changes_no_keys(d
     assert "Next: unset BYTEOR_CLOUD_MASTER_KEY_PREVIOUS" in last.stdout
 
 
-def test_serve_starts_when_database_becomes_available(database: Database) -> None:
-    host = database.host()
-    database.embedded.release()
-    url = database.url.replace("byteor_cloud@", "byteor_cloud:hunter2@")
-    settings = database.settings(DEPLOYMENT_MODE="worker", DATABASE_URL=url)
+def test_serve_starts_when_database_becomes_available(shared_database: Database) -> None:
+    host = shared_database.host()
+    shared_database.embedded.release()
+    url = shared_database.url.replace("byteor_cloud@", "byteor_cloud:hunter2@")
+    settings = shared_database.settings(DEPLOYMENT_MODE="worker", DATABASE_URL=url)
     try:
         server = start(host, settings)
         wait_until(lambda: "byteor-cloud: waiting for the database " in host.output())
         assert server.poll() is None
     finally:
-        database.embedded.acquire()
+        shared_database.embedded.acquire()
 
     wait_until(lambda: "byteor-cloud: serving as a worker" in host.output())
     assert host.stop(server) == 0
     assert "hunter2" not in host.output()
 
 
-def test_serve_waits_while_database_hangs(database: Database) -> None:
-    host = database.host()
-    os.kill(database.installation.database_pid(), signal.SIGSTOP)
+def test_serve_waits_while_database_hangs(shared_database: Database) -> None:
+    host = shared_database.host()
+    os.kill(shared_database.installation.database_pid(), signal.SIGSTOP)
     try:
-        server = start(host, database.settings(DEPLOYMENT_MODE="worker"))
+        server = start(host, shared_database.settings(DEPLOYMENT_MODE="worker"))
         wait_until(lambda: "byteor-cloud: waiting for the database " in host.output())
         assert server.poll() is None
     finally:
-        os.kill(database.installation.database_pid(), signal.SIGCONT)
+        os.kill(shared_database.installation.database_pid(), signal.SIGCONT)
 
     wait_until(lambda: "byteor-cloud: serving as a worker" in host.output())
     assert host.stop(server) == 0
 
 
-def test_serve_can_be_stopped_while_waiting_for_database(database: Database) -> None:
-    host = database.host()
-    server = start(host, database.settings(DATABASE_URL="postgresql://byteor@127.0.0.1:1/byteor"))
+def test_serve_can_be_stopped_while_waiting_for_database(shared_database: Database) -> None:
+    host = shared_database.host()
+    server = start(host, shared_database.settings(DATABASE_URL="postgresql://byteor@127.0.0.1:1/byteor"))
     wait_until(lambda: "byteor-cloud: waiting for the database 127.0.0.1:1/byteor: " in host.output())
 
     assert host.stop(server) == 0
@@ -190,12 +198,13 @@ def test_serve_can_be_stopped_while_waiting_for_database(database: Database) -> 
     assert "Traceback" not in host.output()
 
 
-def test_serve_does_not_wait_for_nonexistent_database(database: Database) -> None:
-    host = database.host()
+def test_serve_does_not_wait_for_nonexistent_database(shared_database: Database) -> None:
+    host = shared_database.host()
     done = host.manage(
         "serve",
-        **database.settings(
-            DATABASE_URL=database.url.replace("/byteor_cloud?", "/missing?"), API_BIND_ADDR=f"127.0.0.1:{host.port}"
+        **shared_database.settings(
+            DATABASE_URL=shared_database.url.replace("/byteor_cloud?", "/missing?"),
+            API_BIND_ADDR=f"127.0.0.1:{host.port}",
         ),
     )
 

@@ -37,7 +37,7 @@ class Site:
                 "SECRET_KEY": "x" * 60,
                 "API_PROCESSES": "1",
             }
-            self.hosts += [Installation(), Installation(is_prepared=False), Installation(is_prepared=False)]
+            self.hosts += [Installation(has_database=False) for _ in range(3)]
             self.first, self.second = self.hosts[:2]
             modes = ("api", "api", "worker", "worker")
             together(*(
@@ -66,8 +66,8 @@ class Site:
         return self.fleet.call("GET", f"/api/v1/agents/{self.agent_id}/deployment", token=self.agent_key)["desired"]
 
     def join(self) -> Installation:
-        """Start another API host on an empty data folder."""
-        host = Installation(is_prepared=False)
+        """Start another API host on a new data folder."""
+        host = Installation(has_database=False)
         self.hosts.append(host)
         host.serve(DEPLOYMENT_MODE="api", **self.settings)
         return host
