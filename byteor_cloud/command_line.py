@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Sequence
 
-import django
 from django.core.management import execute_from_command_line
 from django.db import OperationalError, connections
 
@@ -38,9 +37,6 @@ def run(argv: Sequence[str]) -> int:
             embedded = EmbeddedPostgres(settings.data_dir)
             os.environ["BYTEOR_EMBEDDED_DATABASE_URL"] = embedded.acquire()
         try:
-            gc.disable()  # loading the application creates hardly any garbage, but searching for it takes 0.1 s
-            django.setup()
-            gc.enable()
             execute_from_command_line(list(argv))
         except OperationalError as error:
             reason = str(error).partition("\n")[0]

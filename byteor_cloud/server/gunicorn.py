@@ -13,8 +13,6 @@ from typing import Any
 
 from gevent import events, monkey
 
-gc.disable()  # until the application is loaded: loading creates hardly any garbage, but collections take much time
-
 # Otherwise gevent would search the metadata of all installed packages for plugins, once per patched module. None exist.
 events.notify_and_call_entry_points = events.notify
 # This must run before the application is imported: locks and sockets that were created earlier block the event loop.
@@ -41,11 +39,6 @@ worker_connections = max(64, min(8192, _hard - 256))
 GC_THRESHOLDS = (2000, 4, 1)
 
 _shared = counters.share_counters(load(os.environ).api_processes)  # must precede the application's first counter
-
-
-def when_ready(server: Any) -> None:
-    """Collect garbage again. gunicorn calls this after it loaded the application, and before it forks."""
-    gc.enable()
 
 
 def pre_fork(server: Any, worker: Any) -> None:
