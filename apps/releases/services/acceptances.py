@@ -84,9 +84,7 @@ def accept(
         resource=("regression", row.pk),
         changes={"acceptance": str(accepted.pk), "groups": list(groups), "reason": reason},
     )
-    told = Deployment.objects.filter(
-        environment=environment, config_hash=config_hash, status__in=replay_gate.WAITING
-    )
+    told = Deployment.objects.filter(environment=environment, config_hash=config_hash, status__in=replay_gate.WAITING)
     for deployment in told.only("status"):
         detail = {"accepted": len(set(groups)), "reason": reason}
         add_entry(deployment, "differences_accepted", actor=actor, detail=detail)
@@ -144,9 +142,7 @@ def find_open_groups(row: Regression) -> list[dict[str, Any]]:
         for each in find_accepted(row, [each["id"] for each in shown])
         if each.acceptance.ended_at is None
     }
-    return [
-        each for each in shown if any((each["id"], part["config_hash"]) not in valid for part in each["baselines"])
-    ]
+    return [each for each in shown if any((each["id"], part["config_hash"]) not in valid for part in each["baselines"])]
 
 
 def end_of(deployment: Deployment) -> None:
