@@ -119,8 +119,9 @@ class BlockerSerializer(serializers.Serializer[Any]):
         "or with some of the agents, comes first), `replay_gate.running` (the regression has not finished), "
         "`replay_gate.differs` (differences are not accepted), `replay_gate.failed` (the candidate failed or is "
         "unstable for a fixture, needs too much work, or the regression has no result), "
-        "`replay_gate.too_few_fixtures` (the regression has too few verdicts), or `held_up` (the deployment's job "
-        "failed permanently or waits for the control plane's database or storage, or agents cannot download the bundle).",
+        "`replay_gate.too_few_fixtures` (the regression has too few verdicts), or `held_up` (the deployment's "
+        "job failed permanently or waits for the control plane's database or storage, or agents cannot download the "
+        "bundle).",
         "detail": "The reason as a sentence.",
         "until": "When the blocker is expected to end. For the replay gate: when the deployment fails if the blocker "
         "still exists. Null if that is not known.",
