@@ -17,9 +17,8 @@ from apps.console.pages.deployments.deploying import MAX_EXPLAINED
 from apps.releases.models import Acceptance, Deployment, Regression
 from apps.releases.services import acceptances, regressions
 from apps.tenancy.models import Environment
-from byteor.engine.replay import FixtureOutcome
 from tests.artifacts.fixture_steps import STRICT, bundle, capture, kept
-from tests.artifacts.gate_steps import ask, asked, members, release, require, run_everywhere
+from tests.artifacts.gate_steps import ask, members, release, require, run_everywhere
 from tests.artifacts.kept import OTHER_MASK, cards, keep
 from tests.artifacts.many_groups import store_regression
 from tests.browser.axe import examine, prepare
@@ -168,11 +167,11 @@ def test_pages_say_what_gate_does_in_each_state(world: World) -> None:
     assert shown["Override"] == "“The exchange changes today.”"
     assert "If nothing happens" not in shown
     assert "gate overridden" in client.get(table(Deployment)).text
-    require(world, replay_gate="warn")
+    require(world, replay_gate="warn", max_in_flight_deployments=9)
     warned = waiting(world, 1, name="warned")
     summary, shown = change(warned)
     assert (shown["Gate"], waits_for(summary)) == ("warns: the result does not block the deployment", [])
-    require(world, replay_gate="off")
+    require(world, max_in_flight_deployments=9, replay_gate="off")
     assert gate(client, waiting(world, 1, name="off")) is None
 
 
@@ -207,12 +206,15 @@ def test_only_finished_regression_of_config_bundle_offers_to_accept(world: World
     queued = regressions.request(environment=world.dev, config_bundle=row, actor=world.operator.actor)
     Regression.objects.filter(pk=tested.pk).update(status="differs", finished_at=timezone.now())
 
+    group = {
+        "id": "1" * 64, "egress": "out", "kind": "extra", "pointers": [], "code": None, "count": 1,
+        "verdict_id": str(tested.pk), "fixture_count": 0, "fixtures": [], "baselines": [{"config_hash": None, "count": 1}],
+    }  # fmt: skip
     for each, why in (
         (tested, "The regression tests a version or a draft. Only differences of a config bundle can be accepted."),
         (queued, "The regression is queued and has no result."),
     ):
-        Regression.objects.filter(pk=each.pk).update(groups=[{"id": "1" * 64, "egress": "out", "kind": "extra",
-            "pointers": [], "code": None, "count": 1, "baselines": [{"config_hash": None, "count": 1}]}])  # fmt: skip
+        Regression.objects.filter(pk=each.pk).update(groups=[group])
         assert act(each, "accept") not in client.get(live(each)).text
         refused = sent(client, each, "accept", {"groups": ["1" * 64], "reason": REASON})
         assert refused.context["form"].non_field_errors() == [why]
@@ -225,7 +227,7 @@ def test_deploy_form_explains_differences_and_overrides_gate(world: World) -> No
         bundle(world, "next", STRICT), [bundle(world, "now")], keep(world, bundle(world, "kept"), cards(1)), groups=30
     )
     assert row.config_bundle is not None
-    url, untested = deploy_page(row.config_bundle), deploy_page(bundle(world, "untested", OTHER_MASK))
+    url, untested = deploy_page(row.config_bundle), deploy_page(bundle(world, "untested", redact=OTHER_MASK))
     operator, admin = signed_in(world.operator.user), signed_in(world.admin.user)
     named = [f"explain-{each['id']}" for each in row.groups[:MAX_EXPLAINED]]
 
