@@ -16,7 +16,6 @@ from playwright.sync_api import Page, expect
 from apps.console.pages.deployments.deploying import MAX_EXPLAINED
 from apps.releases.models import Acceptance, Deployment, Regression
 from apps.releases.services import acceptances, regressions
-from apps.tenancy.models import Environment
 from tests.artifacts.fixture_steps import STRICT, bundle, capture, kept
 from tests.artifacts.gate_steps import ask, members, release, require, run_everywhere
 from tests.artifacts.kept import OTHER_MASK, cards, keep
@@ -46,6 +45,7 @@ def waiting(world: World, groups: int, *, name: str = "next", **options: Any) ->
         bundle(world, name, STRICT), [bundle(world, f"{name} now"), bundle(world, f"{name} old", redact=OTHER_MASK)],
         keep(world, bundle(world, f"{name} kept"), cards(1)), groups=groups, **options,
     )  # fmt: skip
+    assert row.config_bundle is not None
     response = ask(world, row.config_bundle, explain=[{"group": row.groups[0]["id"], "text": "It is on purpose."}])
     Deployment.objects.filter(pk=response.json()["id"]).update(regression=row)
     return Deployment.objects.get(pk=response.json()["id"])
@@ -88,7 +88,7 @@ def test_another_person_accepts_groups_with_reason_and_both_pages_show_it(world:
     assert act(regression, "accept") in reviewer.get(row_page(made)).text
     done = sent(reviewer, regression, "accept", values, follow=True)
 
-    assert shown_messages(done) == [("success", "Differences of regression of quotes v1, next accepted.")]
+    assert shown_messages(done) == [("success", "Differences accepted in regression of quotes v1, next.")]
     assert done.redirect_chain[-1][0] == row_page(regression)
     shown = done.context["still"]["groups"]["groups"]
     assert ["accepted" in each for each in shown] == [True, True, False]
@@ -96,10 +96,10 @@ def test_another_person_accepts_groups_with_reason_and_both_pages_show_it(world:
     panel = gate(reviewer, made)
     rows = texts(panel["rows"])
     assert rows[0][0].startswith("Changes /member_")
-    assert (rows[0][3], rows[1][3]) == ("It is on purpose.", "-")
-    assert "12 agents, 40.0%" in rows[0][2]
-    assert [each[4].startswith("accepted") for each in rows] == [True, True, False]
-    assert REASON in rows[0][4]
+    assert (rows[0][4], rows[1][4]) == ("It is on purpose.", "-")
+    assert "12 agents, 40.0%" in rows[0][3]
+    assert [each[1].startswith("accepted") for each in rows] == [True, True, False]
+    assert REASON in rows[0][1]
     assert strip_tags(reviewer.get(row_page(made)).text).count(f"2 groups of differences: {REASON}") == 1
 
     # The form offers the last group only. An acceptance before the request does not suffice for the requester.
@@ -107,9 +107,9 @@ def test_another_person_accepts_groups_with_reason_and_both_pages_show_it(world:
         third
     ]
     Acceptance.objects.update(user=world.operator.user)
-    assert "Another acceptance is needed for this deployment." in texts(gate(reviewer, made)["rows"])[0][4]
+    assert "Another acceptance is needed for this deployment." in texts(gate(reviewer, made)["rows"])[0][1]
     sent(reviewer, regression, "accept", {"every": "on", "reason": REASON})
-    assert [each[4].startswith("accepted") for each in texts(gate(reviewer, made)["rows"])] == [True] * 3
+    assert [each[1].startswith("accepted") for each in texts(gate(reviewer, made)["rows"])] == [True] * 3
     again = sent(reviewer, regression, "accept", {"every": "on", "reason": REASON})
     assert again.context["form"].non_field_errors() == ["All differences of this regression are accepted."]
 
@@ -121,7 +121,7 @@ def test_pages_say_what_gate_does_in_each_state(world: World) -> None:
     made = waiting(world, 1, outcomes={})
 
     def change(deployment: Deployment = made, **columns: Any) -> Any:
-        Regression.objects.filter(pk=deployment.regression_id).update(**columns)
+        Regression.objects.filter(deployments=deployment).update(**columns)
         page = client.get(row_page(deployment))
         return page.context["summary"], {label: strip_tags(str(value)) for label, value in facts(page)}
 
@@ -157,7 +157,7 @@ def test_pages_say_what_gate_does_in_each_state(world: World) -> None:
     # Nothing tested, and deleted.
     summary, _ = change(status="passed", groups=[], outcomes={}, vacuous=True, fixtures=0, finished_at=now)
     assert summary["gate"]["headline"] == "Nothing was tested: the pipeline quotes has no fixtures."
-    assert "This result says nothing about the configuration." in client.get(row_page(made)).text
+    assert "The regression says nothing about the configuration." in client.get(row_page(made)).text
     Regression.objects.all().delete()
     assert gate(client, made)["headline"] == "The regression was deleted."
     # Overridden, and only shown.
@@ -208,7 +208,8 @@ def test_only_finished_regression_of_config_bundle_offers_to_accept(world: World
 
     group = {
         "id": "1" * 64, "egress": "out", "kind": "extra", "pointers": [], "code": None, "count": 1,
-        "verdict_id": str(tested.pk), "fixture_count": 0, "fixtures": [], "baselines": [{"config_hash": None, "count": 1}],
+        "verdict_id": str(tested.pk), "fixture_count": 0, "fixtures": [],
+        "baselines": [{"config_hash": None, "count": 1}],
     }  # fmt: skip
     for each, why in (
         (tested, "The regression tests a version or a draft. Only differences of a config bundle can be accepted."),
@@ -247,7 +248,7 @@ def test_deploy_form_explains_differences_and_overrides_gate(world: World) -> No
     assert offered(operator) == named
     assert (offered(admin), offered(admin, untested)) == (["override_replay_gate", *named], ["override_replay_gate"])
     assert outlook(operator, override_replay_gate="please") == (
-        f"{first} The deployment waits until every difference is accepted and there are at least 2 verdicts and the "
+        f"{first} The deployment waits until every difference is accepted, there are at least 2 verdicts and the "
         "work increases by at most 7%."
     )
     why = {"override_replay_gate": "It is urgent.", named[1]: "It is on purpose."}
@@ -274,10 +275,11 @@ def test_gate_settings_are_edited_and_only_organization_admin_loosens_them(world
     sent(project_admin, world.prod, "settings", settings_form(world.prod, **strict))
     assert stored(world.prod) == strict
     assert "The replay gate blocks each deployment" in project_admin.get(row_page(world.prod)).text
-    for loose in (
+    refused: list[dict[str, Any]] = [
         {"replay_gate": "warn"}, {"replay_gate_min_fixtures": 2}, {"max_work_increase_percent": 11},
         {"max_work_increase_percent": None},
-    ):  # fmt: skip
+    ]  # fmt: skip
+    for loose in refused:
         values = settings_form(world.prod, **loose)
         assert (
             next(iter(loose))
@@ -294,18 +296,13 @@ def test_gate_settings_are_edited_and_only_organization_admin_loosens_them(world
 
 @pytest.mark.browser
 def test_difference_is_shown_accepted_by_another_person_and_goes_out(
-    world: World, page: Page, open_page: Callable[..., Page], shot: Callable[..., None],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    world: World, page: Page, shot: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     agents = members(world)
     now, changed = bundle(world, "now"), bundle(world, "changed", redact=OTHER_MASK)
     kept(world, capture(world, now))
     release(world, now, agents)
-    require(world, approvals_required=False)
-    Environment.objects.filter(pk=world.dev.pk).update(
-        settings={**world.dev.settings, "approvals_required": True, "required_approvals": 1}
-    )
-    shot_named = lambda name, at=page: shot(at, f"gate-{name}", widths=WIDTHS, full_page=True)  # noqa: E731
+    require(world)
     held = HeldBatches(monkeypatch)
     made = Deployment.objects.get(pk=ask(world, changed).json()["id"])
     sign_in(page, world.reviewer.user)
@@ -317,28 +314,28 @@ def test_difference_is_shown_accepted_by_another_person_and_goes_out(
     page.evaluate("document.body.dataset.loaded = 'once'")
     worker = start_worker()
     expect(panel.get_by_role("img", name="0 of 1 verdict")).to_be_visible()
-    shot_named("running")
+    shot(page, "gate-running", widths=WIDTHS, full_page=True)
     held.may_run.set()
     expect(panel).to_contain_text("1 group of differences on 1 of 1 fixture.")
     worker.join(PATIENCE_S)
     expect(panel.locator("tbody tr")).to_contain_text("Changes /card in quotes_out")
     expect(panel.locator("tbody tr")).to_contain_text("not accepted")
     assert page.evaluate("document.body.dataset.loaded") == "once"
-    shot_named("one")
+    shot(page, "gate-one", widths=WIDTHS, full_page=True)
     found = examine(prepare(page), row_page(made))
 
     # The reviewer accepts it with a reason on the page of the regression, and approves.
     page.set_viewport_size({"width": 1440, "height": 900})
     page.goto(row_page(made))
     panel.get_by_role("link", name="Accept differences").click()
-    shot_named("accept")
+    shot(page, "gate-accept", widths=WIDTHS, full_page=True)
     found += examine(page, page.url)
     page.set_viewport_size({"width": 1440, "height": 900})
     expect(page.get_by_role("checkbox", name="Changes /card in quotes_out")).to_be_checked()
     page.get_by_label("Reason").fill(REASON)
     page.get_by_role("button", name="Accept differences").click()
     expect(page.locator("#groups .difference")).to_contain_text(f"“{REASON}”")
-    shot_named("regression-accepted")
+    shot(page, "gate-regression-accepted", widths=WIDTHS, full_page=True)
     found += examine(page, page.url)
     page.set_viewport_size({"width": 1440, "height": 900})
     page.goto(row_page(made))
@@ -348,5 +345,5 @@ def test_difference_is_shown_accepted_by_another_person_and_goes_out(
     page.goto(row_page(made))
     expect(page.locator("#headline")).to_contain_text("Active: 1 of 1 agent active.")
     expect(panel.locator("tbody tr")).to_contain_text(f"“{REASON}”")
-    shot_named("active")
+    shot(page, "gate-active", widths=WIDTHS, full_page=True)
     assert found == []

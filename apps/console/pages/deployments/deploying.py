@@ -26,7 +26,7 @@ from apps.console.pages.deployments.phrases import (
     describe_target,
     describe_warnings,
 )
-from apps.console.pages.regressions.page import name_group
+from apps.console.pages.regressions.page import label_group
 from apps.fleet.models import Agent
 from apps.fleet.services import facts
 from apps.fleet.services.selection import select_agents
@@ -138,8 +138,7 @@ class Deploy(ApiForm):
         for group in find_known_groups(self._bundle):
             self._explained[name := f"explain-{group['id']}"] = group["id"]
             self.fields[name] = forms.CharField(
-                required=False, max_length=2000, widget=UnfoldAdminTextInputWidget, label=name_group(group),
-                help_text=f"{count_of(group['count'], 'difference')} in the newest regression.",
+                required=False, max_length=2000, widget=UnfoldAdminTextInputWidget, label=label_group(group)
             )  # fmt: skip
 
     def body(self) -> dict[str, Any] | None:
@@ -288,7 +287,11 @@ def describe_gate(bundle: ConfigBundle, *, is_overridden: bool) -> str:
         rules.append(f"there {'is' if needed == 1 else 'are'} at least {count_of(needed, 'verdict')}")
     if count and policy.max_work_increase_percent is not None:
         rules.append(f"the work increases by at most {policy.max_work_increase_percent}%")
-    return f"{tested} The deployment waits until {' and '.join(rules)}." if rules else tested
+    if not rules:
+        return tested
+    *others, last = rules
+    until = f"{', '.join(others)} and {last}" if others else last
+    return f"{tested} The deployment waits until {until}."
 
 
 def _agents(environment: Environment, target: Target) -> tuple[int, str]:

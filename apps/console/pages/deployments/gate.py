@@ -23,6 +23,7 @@ from byteor.engine.replay_gate import GateMode
 from byteor_cloud.database.large_columns import without_large
 
 GROUPS = 20  # groups that the panel lists; the page of the regression lists all
+_REASON = 200  # characters of the reason of an acceptance
 _UNFINISHED = (RegressionStatus.QUEUED, RegressionStatus.RUNNING)
 _MODES = {
     GateMode.WARN: "warns: the result does not block the deployment",
@@ -70,17 +71,17 @@ def gate_panel(request: HttpRequest, deployment: Deployment, row: Regression | N
     agents = {each["config_hash"]: each for each in row.baselines}
     rows = [
         (
-            with_note(page.name_group(each), f"{each['egress'] or 'no egress'}, {each['kind']}"),
+            page.name_group(each),
+            states.describe(each),
             f"{each['count']:,}",
             _baselines(each, links, agents),
             explained.get(each["id"], "-"),
-            states.describe(each),
         )
         for each in shown
     ]
     rest = overview.groups - len(shown)
     return panel | {
-        "columns": ("Difference", "Count", "Compared with", "Explanation", "Accepted"),
+        "columns": ("Difference", "Accepted", "Count", "Compared with", "Explanation"),
         "rows": rows,
         "rest": f"{count_of(rest, 'more group')} of differences." if rest else "",
         "accept": _accept_url(request, deployment, row),
@@ -138,7 +139,7 @@ class _Acceptances:
     def describe(self, group: Mapping[str, Any]) -> str:
         """Return whether the group is accepted, by whom and why."""
         given = self._by_group.get(group["id"], ())
-        texts = page.describe_acceptances(given)
+        texts = page.describe_acceptances(given, limit=_REASON)
         if page.is_accepted(group, given) and group["id"] not in self._open:
             return format_html("{}{}", state_pill("accepted"), texts)
         why = with_note("", "Another acceptance is needed for this deployment.") if given else ""

@@ -160,6 +160,8 @@ class DeploymentAdmin(LiveAdmin):
         if row.status == DeploymentStatus.PENDING_APPROVAL:
             waits = describe_consent(row.environment, row.requested_by)
             then = "After the approval, the rollout starts automatically."
+            if found:
+                then = "Nobody can approve it while the replay gate blocks it."
             panels.append({"title": "Next step", "lead": f"{waits} {then}"})
         panels += blockers_panels(found)
         if row.consent is not None:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from django import forms
-from django.utils.html import format_html
 from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldBooleanWidget
 
 from apps.artifacts.api import commands
@@ -15,7 +14,7 @@ from apps.console.frame import ActContext
 from apps.console.frame.acts import permitted_by
 from apps.console.frame.forms import ActForm
 from apps.console.pages.deployments.phrases import count_of
-from apps.console.pages.regressions.page import name_group
+from apps.console.pages.regressions.page import label_group
 from apps.releases.models import Regression
 from apps.releases.services import acceptances
 from apps.tenancy.permissions import Permission as P
@@ -43,7 +42,7 @@ class AcceptForm(ActForm):
         found = acceptances.find_open_groups(row)
         self._open = [each["id"] for each in found]
         field: Any = self.fields["groups"]
-        field.choices = [(each["id"], _label(each)) for each in found[:_LISTED]]
+        field.choices = [(each["id"], label_group(each)) for each in found[:_LISTED]]
         every = self.fields["every"]
         every.label = f"Accept all {count_of(len(found), 'group')} that are not accepted"
         if len(found) > _LISTED:
@@ -63,10 +62,6 @@ class AcceptForm(ActForm):
         if not self.errors and not self.body(cleaned)["groups"]:
             self.add_error(*(("groups", "Choose at least one group.") if self._open else (None, _NOTHING)))
         return super().clean()
-
-
-def _label(group: Mapping[str, Any]) -> str:
-    return format_html("{} <span>({})</span>", name_group(group), count_of(group["count"], "difference"))
 
 
 def may_have_open_groups(row: Regression) -> bool:

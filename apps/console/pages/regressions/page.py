@@ -8,7 +8,7 @@ from typing import Any
 
 from django.http import HttpRequest
 from django.utils.html import format_html, format_html_join
-from django.utils.text import capfirst
+from django.utils.text import Truncator, capfirst
 
 from apps.artifacts.models import Fixture
 from apps.artifacts.services.regression_details import Overview, read_groups
@@ -216,10 +216,13 @@ def group_acceptances(accepted: Iterable[AcceptedDifference]) -> dict[str, list[
     return found
 
 
-def describe_acceptances(given: Iterable[AcceptedDifference]) -> str:
-    """Return who accepted a group, when and why, with each acceptance once."""
+def describe_acceptances(given: Iterable[AcceptedDifference], *, limit: int | None = None) -> str:
+    """Return who accepted a group, when and why, with each acceptance once. ``limit``: characters of each reason."""
     once = {each.acceptance_id: each.acceptance for each in given}
-    texts = ((each.accepted_by, relative_time(each.created_at), each.reason) for each in once.values())
+    texts = (
+        (each.accepted_by, relative_time(each.created_at), Truncator(each.reason).chars(limit or len(each.reason)))
+        for each in once.values()
+    )
     return format_html_join("", '<div class="note">{}, {}: “{}”</div>', texts)
 
 
@@ -243,6 +246,11 @@ def name_group(group: Mapping[str, Any]) -> str:
     pieces = _cap(group_pieces(group))
     shown = (format_html("<code>{}</code>", text) if is_name else text for text, is_name in pieces)
     return format_html_join("", "{}", ((each,) for each in shown))
+
+
+def label_group(group: Mapping[str, Any]) -> str:
+    """Return the name of a group with the number of its differences, as the label of a form field."""
+    return format_html("{} <span>({})</span>", name_group(group), count_of(group["count"], "difference"))
 
 
 def _cap(pieces: list[tuple[str, bool]]) -> list[tuple[str, bool]]:

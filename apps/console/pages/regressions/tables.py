@@ -21,7 +21,7 @@ from apps.releases.models import Regression
 ACCEPT = Act.of(
     commands.accept,
     label="Accept differences",
-    done="Differences of {} accepted",
+    done="Differences accepted in {}",
     explain="You state that these differences are wanted, for all configurations that show them. This is valid for the "
     "deployments of this config bundle in the environment, until one of them becomes current.",
     icon="check_circle",
