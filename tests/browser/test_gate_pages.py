@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from playwright.sync_api import Page, expect
 
 from apps.console.pages.deployments.deploying import MAX_EXPLAINED
 from apps.releases.models import Acceptance, Deployment, Regression
-from apps.releases.services import acceptances, regressions
+from apps.releases.services import acceptances, builds, regressions
 from tests.artifacts.fixture_steps import STRICT, bundle, capture, kept
 from tests.artifacts.gate_steps import ask, members, release, require, run_everywhere
 from tests.artifacts.kept import OTHER_MASK, cards, keep
@@ -141,13 +140,19 @@ def test_pages_say_what_gate_does_in_each_state(world: World) -> None:
     assert shown["Work"] == "candidate 1,100,000 units, baselines 1,000,000 units (+10%)"
     assert (shown["Verdicts"], shown["Most work permitted"]) == ("2 of at least 3", "5% more than the baselines")
     assert shown["If nothing happens"].startswith("the request expires in ")
-    # Approved: the build waits for the gate only.
-    until = now + timedelta(hours=5, minutes=1)
-    Deployment.objects.filter(pk=made.pk).update(status="approved", gated_at=now, gate_until=until)
-    summary, shown = change()
-    assert shown["If nothing happens"] == "the deployment fails in 5 h"
-    assert waits_for(summary)[0][2] == "otherwise the deployment fails in 5 h"
+    # Without an approval, the build waits for the gate only, and fails in an hour.
+    require(world, approvals_required=False)
+    approved = waiting(world, 1, name="approved")
+    builds.build(str(approved.pk))
+    summary, shown = change(approved)
+    assert shown["If nothing happens"].startswith("the deployment fails in ")
+    [(blocker, _, until, _)] = waits_for(summary)
+    assert (blocker, until[:34]) == ("replay gate: differs", "otherwise the deployment fails in ")
     assert '<span class="pill warn">replay gate</span>' in client.get(table(Deployment)).text
+    timeline = strip_tags(client.get(row_page(approved)).text)
+    assert ("gate blocked" in timeline, "reason: 1 group of differences is not accepted." in timeline) == (True, True)
+    builds.build(str(approved.pk))
+    assert approved.timeline.filter(event="gate_blocked").count() == 1
     # Running: the panel shows the progress, and the page updates itself.
     summary, shown = change(status="running", progress_done=3, progress_total=12, finished_at=None)
     assert (summary["gate"]["bar"]["text"], summary["moving"]) == ("3 of 12 verdicts", True)
@@ -280,11 +285,8 @@ def test_gate_settings_are_edited_and_only_organization_admin_loosens_them(world
         {"max_work_increase_percent": None},
     ]  # fmt: skip
     for loose in refused:
-        values = settings_form(world.prod, **loose)
-        assert (
-            next(iter(loose))
-            in sent(project_admin, world.prod, "settings", values).context["form"].non_field_errors()[0]
-        )
+        page = sent(project_admin, world.prod, "settings", settings_form(world.prod, **loose))
+        assert next(iter(loose)) in page.context["form"].non_field_errors()[0]
         assert stored(world.prod) == strict
     wrong = settings_form(world.prod, replay_policy="disabled")
     assert list(sent(admin, world.prod, "settings", wrong).context["form"].errors) == ["replay_gate"]
