@@ -35,7 +35,7 @@ def find_regression(deployment: Deployment) -> Regression | None:
     """Return the regression that the replay gate evaluates. None if there is none or it was deleted."""
     if deployment.regression_id is None:
         return None
-    columns = {"baselines", "error", "outcomes", "requested_by"}
+    columns = {"baselines", "error", "outcomes"}
     related = Regression.objects.select_related("environment__project", "config_bundle__version", "version", "draft")
     return without_large(related, columns).filter(pk=deployment.regression_id).first()
 
