@@ -86,7 +86,7 @@ def store_regression(
     Regression.objects.filter(pk=row.pk).update(
         status="failed" if outcomes else "differs", groups=found, fixtures=len(fixtures), computed=len(results),
         progress_done=len(results), progress_total=len(results), work_candidate=1_100_000, work_baseline=1_000_000,
-        started_at=timezone.now(), finished_at=timezone.now(),
+        started_at=timezone.now(), finished_at=timezone.now(), outcomes={each: n for each, n in counts.items() if n},
         summary=summarize(
             candidate=str(candidate), status="differs", outcomes=counts, reasons={}, baselines=row.baselines,
             not_tested=row.not_tested, groups=found, more=0, work=(1_100_000, 1_000_000), error=None,

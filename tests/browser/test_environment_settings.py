@@ -23,7 +23,7 @@ def filled_in(environment: Environment, **changes: Any) -> dict[str, str]:
     """Return the form values that a browser sends for the settings, with the given changes."""
     values = {**environment.settings_with_defaults, **changes}
     values["freeze_windows"] = json.dumps(values["freeze_windows"])
-    return {name: str(value) for name, value in values.items() if value is not False}
+    return {name: "" if value is None else str(value) for name, value in values.items() if value is not False}
 
 
 def stored(environment: Environment) -> dict[str, Any]:

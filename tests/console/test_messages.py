@@ -52,6 +52,7 @@ MESSAGES = {
     ("pipelines.version", "test"): "X requested",
     ("releases.configbundle", "clear"): "Known bad cleared for X",
     ("releases.configbundle", "test"): "X requested",
+    ("releases.regression", "accept"): "Differences accepted in X",
     ("releases.regression", "cancel"): "X canceled",
     ("releases.deployment", "approve"): "X approved by you",
     ("releases.deployment", "deny"): "X denied",

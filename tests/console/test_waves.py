@@ -86,7 +86,7 @@ def test_completed_wave_shows_end_of_pause_before_next_wave() -> None:
 @pytest.mark.parametrize(
     ("deployment", "counts", "expected"),
     [
-        (DeploymentState(S.PENDING_APPROVAL), {}, "Waiting for approval."),
+        (DeploymentState(S.PENDING_APPROVAL), {}, "Waiting for approval. because"),
         (DeploymentState(S.APPROVED), {}, "Waiting. because"),
         (DeploymentState(S.BUILDING), {}, "Building the deploy bundle."),
         (DeploymentState(S.DENIED), {}, "Denied: nothing was deployed."),

@@ -71,7 +71,11 @@ RESOURCE = Resource(
     ),
     tables=(
         Table(
-            "releases.regression", VIEW, regression, "Regressions", acts={"cancel": Act("cancelRegression")},
+            "releases.regression", VIEW, regression, "Regressions",
+            acts={
+                "accept": Act("acceptDifferences", values={"groups": GROUP, "reason": "It is wanted."}),
+                "cancel": Act("cancelRegression"),
+            },
             large=frozenset({"spec_kv", "not_tested", "groups", "summary", "engine", "tests"}),
             short={"baselines": "at most five", "error": ERROR, "outcomes": "five numbers"},
         ),

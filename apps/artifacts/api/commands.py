@@ -97,7 +97,7 @@ def cancel_regression(row: Regression, *, reason: str, actor: Actor) -> None:
     regressions.cancel(row, reason=reason, actor=actor)
 
 
-@command()
+@command(check=acceptances.check_acceptable)
 @Operation(
     "acceptDifferences",
     P.OPERATE_ENVIRONMENT,

@@ -73,6 +73,10 @@ TONES: Mapping[str, str] = {
     ),
     "break glass": "bad",
     "freeze overridden": "warn",
+    "gate overridden": "warn",
+    "replay gate": "warn",
+    "accepted": "good",
+    "not accepted": "warn",
     # Reasons in the explanation of an agent.
     "runs_desired": "good",
     **dict.fromkeys(("rollback_failed", "deployment_failed", "known_bad", "threshold", "break_glass"), "bad"),
@@ -90,6 +94,9 @@ TONES: Mapping[str, str] = {
     ),
     # Blockers of a deployment. Two more, freeze_window and held_up, are above.
     **dict.fromkeys(("in_flight_limit", "pipeline_busy", "agents_busy"), "waiting"),
+    "replay_gate.running": "busy",
+    "replay_gate.failed": "bad",
+    **dict.fromkeys(("replay_gate.differs", "replay_gate.too_few_fixtures"), "warn"),
     "staging": "waiting",
     "prod": "bad",
 }
@@ -99,7 +106,8 @@ def state_pill(word: str | None) -> str:
     """Return a state as a colored word; "-" without a state."""
     if not word:
         return "-"
-    return format_html('<span class="pill {}">{}</span>', TONES.get(word, "plain"), word.replace("_", " "))
+    text = word.replace("_", " ").replace(".", ": ")
+    return format_html('<span class="pill {}">{}</span>', TONES.get(word, "plain"), text)
 
 
 def page_url(model: type[Model], kind: str, *args: Any, **options: Any) -> str:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any
 
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from apps.releases.models import Acceptance, AcceptedDifference, Deployment, Regression
 from apps.releases.services import replay_gate
 from apps.releases.services.deployment_jobs import enqueue_build
+from apps.releases.services.timeline import add_entry
 from apps.tenancy.actors import Actor
 from apps.tenancy.services import audit
 from apps.tenancy.services.state import lock_row
@@ -40,7 +44,7 @@ def accept(
 
     Raises Forbidden for an API key where approvals are required, and if the acceptance would count for none of the
     deployments that wait for the regression. Raises InvalidInput for a group that the regression does not show; its
-    error has the ``pointer``. Raises Conflict if the regression has not finished, or if it tests no config bundle.
+    error has the ``pointer``. Raises the errors of ``check_acceptable``.
     """
     environment = lock_row(regression.environment)
     row = Regression.objects.get(pk=regression.pk)
@@ -54,18 +58,14 @@ def accept(
     own = [each for each in waiting if each.requester_id == person and not replay_gate.may_accept_own(each)]
     if waiting and len(own) == len(waiting):
         raise Forbidden(SELF_ACCEPTANCE, code="acceptance.self")
-    if row.config_hash is None:
-        detail = "The regression tests a version or a draft. Only differences of a config bundle can be accepted."
-        raise Conflict(detail, code="acceptance.no_config_bundle")
-    if row.status not in _FINISHED or row.error is not None:
-        raise Conflict(f"The regression is {row.status} and has no result.", code="acceptance.no_result")
+    config_hash = check_acceptable(row)
     shown = {each["id"]: [part["config_hash"] for part in each["baselines"]] for each in row.groups}
     for number, group in enumerate(groups):
         if group not in shown:
             raise InvalidInput.at(f"{pointer}/{number}", "The regression shows no such group.", code="does_not_exist")
     accepted = Acceptance.objects.create(
         environment=environment,
-        config_hash=row.config_hash,
+        config_hash=config_hash,
         regression=row,
         reason=reason,
         user_id=actor.user_id,
@@ -84,12 +84,65 @@ def accept(
         resource=("regression", row.pk),
         changes={"acceptance": str(accepted.pk), "groups": list(groups), "reason": reason},
     )
-    ready = Deployment.objects.filter(
-        environment=environment, config_hash=row.config_hash, status=DeploymentStatus.APPROVED
-    )
-    for pk in ready.values_list("pk", flat=True):
-        enqueue_build(pk)
+    told = Deployment.objects.filter(environment=environment, config_hash=config_hash, status__in=replay_gate.WAITING)
+    for deployment in told.only("status"):
+        detail = {"accepted": len(set(groups)), "reason": reason}
+        add_entry(deployment, "differences_accepted", actor=actor, detail=detail)
+        if deployment.status == DeploymentStatus.APPROVED:
+            enqueue_build(deployment.pk)
     return accepted
+
+
+def check_acceptable(row: Regression) -> str:
+    """Return the config hash of a regression whose differences can be accepted.
+
+    Raises Conflict if the regression has not finished, has no result, or tests no config bundle.
+    """
+    if row.config_hash is None:
+        detail = "The regression tests a version or a draft. Only differences of a config bundle can be accepted."
+        raise Conflict(detail, code="acceptance.no_config_bundle")
+    if row.status not in _FINISHED or row.error is not None:
+        raise Conflict(f"The regression is {row.status} and has no result.", code="acceptance.no_result")
+    return row.config_hash
+
+
+def find_accepted(
+    row: Regression, groups: Collection[str], *, since: datetime | None = None
+) -> list[AcceptedDifference]:
+    """Return the accepted differences of the regression's configuration in these groups, with their acceptances.
+
+    Contains the valid acceptances, those that name this regression, and those that were valid at ``since`` or later.
+    Takes one query.
+    """
+    if row.config_hash is None or not groups:
+        return []
+    was_valid = Q(acceptance__ended_at=None) | Q(acceptance__regression=row)
+    if since is not None:
+        was_valid |= Q(acceptance__ended_at__gte=since)
+    found = AcceptedDifference.objects.filter(
+        was_valid, acceptance__environment=row.environment_id, acceptance__config_hash=row.config_hash, group__in=groups
+    )
+    return list(found.select_related("acceptance").order_by("acceptance_id", "group", "baseline"))
+
+
+def find_open_groups(row: Regression) -> list[dict[str, Any]]:
+    """Return the groups that still need an acceptance, the most frequent first. Takes at most three queries.
+
+    If deployments wait for the regression, these are the groups without an acceptance that counts for all of them. A
+    group needs an acceptance for each baseline that shows it.
+    """
+    shown: list[dict[str, Any]] = Regression.objects.values_list("groups", flat=True).get(pk=row.pk)
+    waiting = Deployment.objects.filter(regression=row, status__in=replay_gate.WAITING)
+    if deployments := list(waiting.only("environment", "config_hash", "policy", "requester_id", "break_glass")):
+        differences = replay_gate.read_differences(*deployments)
+        is_open = {each.group for each in differences if each.acceptance_id is None}
+        return [each for each in shown if each["id"] in is_open]
+    valid = {
+        (each.group, each.baseline)
+        for each in find_accepted(row, [each["id"] for each in shown])
+        if each.acceptance.ended_at is None
+    }
+    return [each for each in shown if any((each["id"], part["config_hash"]) not in valid for part in each["baselines"])]
 
 
 def end_of(deployment: Deployment) -> None:

@@ -13,7 +13,7 @@ from apps.releases.models import Deployment
 from apps.releases.services import approvals, assignments, attestations, blockers, bundles, replay_gate
 from apps.releases.services.deployment_jobs import enqueue_rollout_step
 from apps.releases.services.deployments import RELATED, WORKER, fail, subject_of
-from apps.releases.services.timeline import advance_deployment
+from apps.releases.services.timeline import add_entry, advance_deployment
 from apps.tenancy.services import signing_keys
 from apps.tenancy.services.state import lock_row
 from byteor.engine.blockers import Blocker, BlockerCode
@@ -104,6 +104,9 @@ def _is_gated(deployment: Deployment, gate: Sequence[Blocker]) -> bool:
         return False
     if deployment.gated_at is None:
         deployment.gated_at = timezone.now()
+        renewed = "The regression does not cover what agents run now, or the fixtures of now, and is repeated."
+        detail = {"reason": " ".join(each.detail for each in gate) or renewed}
+        add_entry(deployment, "gate_blocked", actor=WORKER, detail=detail)
     if deployment.gate_until is None and not is_waiting:
         deployment.gate_until = timezone.now() + timedelta(seconds=deployment.policy.approval_ttl_s)
     deployment.save(update_fields=["gated_at", "gate_until"])

@@ -165,10 +165,10 @@ def _count_unaccepted(deployments: Collection[Deployment]) -> dict[UUID, int]:
         return dict(cursor.fetchall())
 
 
-def read_differences(deployment: Deployment) -> list[Difference]:
-    """Return each group of differences that the deployment's regression shows, once for each baseline."""
+def read_differences(*deployments: Deployment) -> list[Difference]:
+    """Return each group that the regressions of the deployments show, for each deployment and each baseline."""
     with connection.cursor() as cursor:
-        cursor.execute(_DIFFERENCES, _asked([deployment]))
+        cursor.execute(_DIFFERENCES, _asked(deployments))
         return [Difference(*row[1:]) for row in cursor.fetchall()]
 
 

@@ -13,6 +13,9 @@ from apps.console.frame.columns import page_url, text_link
 from apps.releases.models import Deployment
 from byteor.engine.blockers import NAMED, Blocker
 
+# What happens at ``until``, by whether the replay gate is the reason.
+_UNTIL = {False: "until {}", True: "otherwise the deployment fails {}"}
+
 
 def blockers_panels(found: Sequence[Blocker]) -> list[dict[str, Any]]:
     """Return the panel of blockers; an empty list if there are no blockers."""
@@ -20,7 +23,7 @@ def blockers_panels(found: Sequence[Blocker]) -> list[dict[str, Any]]:
         (
             state_pill(blocker.code),
             blocker.detail,
-            format_html("until {}", relative_time(blocker.until)) if blocker.until else "",
+            format_html(_UNTIL[blocker.code.is_of_gate], relative_time(blocker.until)) if blocker.until else "",
             format_html_join(", ", "{}", ((_link(pk),) for pk in blocker.ids[:NAMED])),
         )
         for blocker in found

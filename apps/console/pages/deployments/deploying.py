@@ -16,21 +16,33 @@ from unfold.widgets import (
     UnfoldBooleanWidget,
 )
 
+from apps.artifacts.services import fixtures
+from apps.artifacts.services.regression_details import read_groups
 from apps.console.pages.deployments.forms import ApiForm
-from apps.console.pages.deployments.phrases import agent_count, describe_strategy, describe_target, describe_warnings
+from apps.console.pages.deployments.phrases import (
+    agent_count,
+    count_of,
+    describe_strategy,
+    describe_target,
+    describe_warnings,
+)
+from apps.console.pages.regressions.page import label_group
 from apps.fleet.models import Agent
 from apps.fleet.services import facts
 from apps.fleet.services.selection import select_agents
-from apps.releases.models import ConfigBundle
+from apps.releases.models import ConfigBundle, Regression
 from apps.releases.services import admission, bundles
 from apps.tenancy.models import Environment, Membership
 from apps.tenancy.permissions import GRANTS, Permission, Role, effective_role
+from byteor.engine.replay_gate import GateMode
 from byteor.engine.rollout import Strategy
 from byteor.engine.target import Target
+from byteor_cloud.database.large_columns import without_large
 
 NAMED = 10  # agents or people that are listed by name
 MAX_NAMES = 1_000
 MAX_LABELS = 50
+MAX_EXPLAINED = 20  # groups of differences that the form has a field for
 _DIGITS = 3  # most digits of a percentage; Python refuses to parse numbers with thousands of digits
 PRESETS: dict[str, dict[str, Any]] = {
     "waves": {"kind": "waves", "percents": [5, 25, 100]},
@@ -94,10 +106,18 @@ class Deploy(ApiForm):
         required=False, max_length=2000, widget=UnfoldAdminTextInputWidget,
         label="Reason for deploying during a freeze window",
     )  # fmt: skip
+    override_replay_gate = forms.CharField(
+        required=False, max_length=2000, widget=UnfoldAdminTextInputWidget,
+        label="Reason for overriding the replay gate",
+        help_text="The fixtures are tested, but the result does not block this deployment.",
+    )  # fmt: skip
 
     def __init__(self, bundle: ConfigBundle, *args: Any, is_org_admin: bool, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._bundle = bundle
+        self._mode = bundle.environment.effective_settings.release.replay_gate
+        self._explained: dict[str, str] = {}  # ids of groups by the name of the field that explains them
+        self._add_explanations()
         counted = facts.count_labels(bundle.environment)
         pairs = [(f"{key}={value}", count) for key, values in counted.items() for value, count in values.items()]
         most = sorted(pairs, key=lambda pair: -pair[1])[:MAX_LABELS]
@@ -108,6 +128,18 @@ class Deploy(ApiForm):
             del self.fields["labels"]
         if not is_org_admin:
             del self.fields["override_freeze"]
+        if not is_org_admin or self._mode is not GateMode.REQUIRE:
+            del self.fields["override_replay_gate"]
+
+    def _add_explanations(self) -> None:
+        """Add a field for each group of differences that the newest regression of the config bundle shows."""
+        if self._mode is GateMode.OFF:
+            return
+        for group in find_known_groups(self._bundle):
+            self._explained[name := f"explain-{group['id']}"] = group["id"]
+            self.fields[name] = forms.CharField(
+                required=False, max_length=2000, widget=UnfoldAdminTextInputWidget, label=label_group(group)
+            )  # fmt: skip
 
     def body(self) -> dict[str, Any] | None:
         """Return the API's request body for the deployment. For an invalid target, add an error and return None."""
@@ -122,14 +154,17 @@ class Deploy(ApiForm):
             "auto_rollback": data["auto_rollback"],
             "failure_threshold_percent": data["failure_threshold_percent"] or 0,
         }
-        reason = data.get("override_freeze")
+        reasons = {name: data.get(name) for name in ("override_freeze", "override_replay_gate")}
+        self._sent = [name for name in self._explained if data.get(name)]
+        explain = [{"group": self._explained[name], "text": data[name]} for name in self._sent]
         return {
             "config_bundle_id": str(self._bundle.pk),
             "target": target,
             "strategy": rollout,
             "note": data["note"],
             "take_over": data["take_over"],
-            **({"override_freeze": {"reason": reason}} if reason else {}),
+            **{name: {"reason": reason} for name, reason in reasons.items() if reason},
+            **({"explain": explain} if explain else {}),
         }
 
     def _target(self, data: dict[str, Any]) -> dict[str, Any] | None:
@@ -161,6 +196,8 @@ class Deploy(ApiForm):
 
     def field_of(self, pointer: str) -> tuple[str | None, str]:
         """Return the name of the field for a JSON pointer into the body, or None, and the rest of the pointer."""
+        if pointer.startswith("/explain/"):
+            return self._sent[int(pointer.split("/")[2])], ""
         name, rest = super().field_of(pointer)
         inner = rest.partition("/")[0]
         return (inner, "") if name == "strategy" and inner in self.fields else (name, rest)
@@ -172,9 +209,13 @@ class Deploy(ApiForm):
             "Rollout": (
                 "strategy", "percents", "pause_s", "failure_threshold_percent", "auto_rollback"
             ),
-            "Request": ("note", "override_freeze"),
+            "Request": ("note", "override_freeze", "override_replay_gate"),
+            "Why these differences are wanted": tuple(self._explained),
         }  # fmt: skip
-        return [(heading, [self[name] for name in names if name in self.fields]) for heading, names in headings.items()]
+        found = [
+            (heading, [self[name] for name in names if name in self.fields]) for heading, names in headings.items()
+        ]
+        return [(heading, fields) for heading, fields in found if fields]
 
 
 def _numbers(text: str) -> list[Any]:
@@ -194,6 +235,7 @@ class Outlook:
     consent: str
     warnings: list[str]
     obstacles: list[str]
+    gate: str
 
 
 def preview(bundle: ConfigBundle, values: dict[str, Any], requester: str) -> Outlook:
@@ -212,7 +254,44 @@ def preview(bundle: ConfigBundle, values: dict[str, Any], requester: str) -> Out
         describe_consent(environment, requester),
         describe_warnings(bundles.warnings_of(bundle)),
         [each.detail for each in obstacles],
+        describe_gate(bundle, is_overridden="override_replay_gate" in values),
     )
+
+
+def find_known_groups(bundle: ConfigBundle) -> list[dict[str, Any]]:
+    """Return the first groups of the newest finished regression of a config bundle, the most frequent first."""
+    tested = Regression.objects.filter(
+        environment=bundle.environment, config_bundle=bundle, finished_at__isnull=False, error=None
+    )
+    newest = without_large(tested).order_by("-pk").first()
+    return [] if newest is None else read_groups(newest, first=0, count=MAX_EXPLAINED, with_payloads=False)
+
+
+def describe_gate(bundle: ConfigBundle, *, is_overridden: bool) -> str:
+    """Return what the replay gate will do with a deployment of the config bundle; "" if the gate is off."""
+    environment, pipeline = bundle.environment, bundle.version.name
+    policy = environment.effective_settings.release
+    if policy.replay_gate is GateMode.OFF:
+        return ""
+    count = fixtures.live(environment, pipeline).count()
+    tested = f"The pipeline {pipeline} has no fixtures, so nothing is tested."
+    if count:
+        named = count_of(count, "fixture")
+        tested = f"Its fixtures are tested first: {named}, compared with what the target's agents run."
+    if policy.replay_gate is GateMode.WARN:
+        return f"{tested} The result is shown, and does not block the deployment."
+    if is_overridden:
+        return f"{tested} You override the replay gate: the result does not block the deployment."
+    rules = ["every difference is accepted"] if count else []
+    if needed := policy.replay_gate_min_fixtures:
+        rules.append(f"there {'is' if needed == 1 else 'are'} at least {count_of(needed, 'verdict')}")
+    if count and policy.max_work_increase_percent is not None:
+        rules.append(f"the work increases by at most {policy.max_work_increase_percent}%")
+    if not rules:
+        return tested
+    *others, last = rules
+    until = f"{', '.join(others)} and {last}" if others else last
+    return f"{tested} The deployment waits until {until}."
 
 
 def _agents(environment: Environment, target: Target) -> tuple[int, str]:

@@ -23,6 +23,11 @@ def agent_count(count: int) -> str:
     return f"{count:,} agent{'s' if count != 1 else ''}"
 
 
+def count_of(number: int, what: str) -> str:
+    """Return a number with a noun, which gets an "s" unless the number is 1."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def describe_target(target: Target | None) -> str:
     """Describe a target as a phrase; "-" for None."""
     if target is None:
@@ -90,6 +95,8 @@ def describe_timeline_detail(detail: Mapping[str, Any]) -> str:
     """Describe the detail of a timeline entry in one line."""
     if "causes" in detail:
         return _describe_failures(detail)
+    if "accepted" in detail:
+        return f"{count_of(detail['accepted'], 'group')} of differences: {detail['reason']}"
     parts = []
     for name, value in detail.items():
         if isinstance(value, list) and len(value) == 2:

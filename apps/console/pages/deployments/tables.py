@@ -31,6 +31,7 @@ from apps.console.pages.deployments.blockers import blockers_panels
 from apps.console.pages.deployments.changes import find_changes
 from apps.console.pages.deployments.deploying import describe_consent
 from apps.console.pages.deployments.failures import failures_panel
+from apps.console.pages.deployments.gate import find_regression, gate_panel, is_running
 from apps.console.pages.deployments.phrases import (
     agent_count,
     describe_options,
@@ -43,7 +44,7 @@ from apps.console.pages.deployments.warnings import find_warnings
 from apps.console.pages.deployments.waves import DeploymentState, Wave, build_waves, headline
 from apps.releases.api import commands
 from apps.releases.models import Deployment, DeploymentAgent, KnownBad, TimelineEntry
-from apps.releases.services import blockers, deployments, failures, progress
+from apps.releases.services import blockers, deployments, failures, progress, replay_gate
 from apps.tenancy.permissions import Permission as P
 from byteor.engine.blockers import Blocker
 from byteor.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatus, DeploymentStatus
@@ -75,7 +76,7 @@ class DeploymentAdmin(LiveAdmin):
         "environment__project__organization", "config_bundle__version", "approval", "handed_in",
         "superseded_by__config_bundle__version", "restores__config_bundle__version",
     )  # fmt: skip
-    reads = ("break_glass", "freeze_override")
+    reads = ("break_glass", "freeze_override", "replay_gate_override")
     list_display = ("pipeline", "state", "current", "environment", "config_bundle", "requested_by", "created_at")
     list_filter = ("status", "is_current", ("environment", VisibleRowsFilter))
     search_fields = ("pipeline", "requested_by", "config_hash", "bundle_hash", "config_bundle__name", "=id")
@@ -118,6 +119,8 @@ class DeploymentAdmin(LiveAdmin):
         pills = [state_pill(_state(row))]
         pills += [state_pill("break glass")] if row.break_glass else []
         pills += [state_pill("freeze overridden")] if row.freeze_override else []
+        pills += [state_pill("gate overridden")] if row.replay_gate_override else []
+        pills += [state_pill("replay gate")] if row.gated_at and row.status == DeploymentStatus.APPROVED else []
         return format_html(" ".join(["{}"] * len(pills)), *pills)
 
     @admin.display(description="Current", ordering="is_current")
@@ -140,7 +143,7 @@ class DeploymentAdmin(LiveAdmin):
         if row.approval is not None:
             row.approval.environment = row.environment  # saves a query
         counts, found = progress.count_agents(row), blockers.list_blockers(row)
-        causes = failures.find_causes(row)
+        causes, regression = failures.find_causes(row), find_regression(row)
         may_retry = any(cause.still_failed for cause in causes) and self._may_retry(request, row)
         state = DeploymentState(row.status, row.wave, row.wave_done_at, row.paused_at is not None, row.reason)
         by_wave = build_waves(row.strategy, state, counts.by_wave, expected=row.target_count)
@@ -149,6 +152,8 @@ class DeploymentAdmin(LiveAdmin):
         if row.status == DeploymentStatus.PENDING_APPROVAL:
             waits = describe_consent(row.environment, row.requested_by)
             then = "After the approval, the rollout starts automatically."
+            if found:
+                then = "Nobody can approve it while the replay gate blocks it."
             panels.append({"title": "Next step", "lead": f"{waits} {then}"})
         panels += blockers_panels(found)
         if row.consent is not None:
@@ -159,7 +164,11 @@ class DeploymentAdmin(LiveAdmin):
             )
         panels.append(_timeline(row))
         return {
-            "moving": self.is_moving(row) or (row.is_current and bool(_UNFINISHED & counts.by_progress.keys())),
+            "moving": self.is_moving(row)
+            or is_running(regression)
+            or (row.is_current and bool(_UNFINISHED & counts.by_progress.keys())),
+            "gate": gate_panel(request, row, regression),
+            "gate_first": row.status in replay_gate.WAITING,
             "failures": failures_panel(causes, retry=act_url(row, _RETRY.name) if may_retry else None)
             if causes
             else None,
@@ -200,7 +209,7 @@ class DeploymentAdmin(LiveAdmin):
 
 def _why(row: Deployment, found: Sequence[Blocker]) -> str:
     """Return why the deployment failed, is rolled back or is blocked; empty if there is no reason."""
-    waits_for = found[0].detail if found and row.status == DeploymentStatus.APPROVED else ""
+    waits_for = found[0].detail if found and row.status in replay_gate.WAITING else ""
     return row.detail or row.rollback_reason or waits_for
 
 

@@ -26,6 +26,8 @@ def find_warnings(deployment: Deployment | None, approval: Approval | None = Non
         found.append(("bad", "Break glass", lines))
     if deployment is not None and deployment.freeze_override:
         found.append(("warn", "Freeze window overridden", [f"“{deployment.freeze_override}”"]))
+    if deployment is not None and deployment.replay_gate_override:
+        found.append(("warn", "Replay gate overridden", [f"“{deployment.replay_gate_override}”"]))
     if deployment is not None and (unchecked := describe_warnings(bundles.warnings_of(deployment.config_bundle))):
         found.append(("warn", "No parameters", unchecked))
     return found

@@ -118,7 +118,7 @@ def headline(deployment: DeploymentState, found: Sequence[Wave], *, detail: str 
     why = because(detail)
     match DeploymentStatus(deployment.status):
         case _S.PENDING_APPROVAL:
-            return "Waiting for approval."
+            return f"Waiting for approval. {detail}".rstrip()
         case _S.APPROVED:
             return f"Waiting. {detail}" if detail else "Waiting for the build to start."
         case _S.BUILDING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -26,6 +26,8 @@ from apps.tenancy.permissions import Permission as P
 from apps.tenancy.policy import ReplayPolicy
 from apps.tenancy.services import organizations
 from byteor.engine import freeze
+from byteor.engine.release_policy import ReleasePolicy
+from byteor.engine.replay_gate import GateMode
 from byteor.engine.strict_json import JsonLimits, MalformedJson, read
 
 _PREVIEW, _SHOWN = timedelta(days=28), 20
@@ -33,6 +35,25 @@ _REPLAYS = {
     ReplayPolicy.DISABLED: "no replays",
     ReplayPolicy.DRY_RUN_ONLY: "replays without side effects",
     ReplayPolicy.ALLOWED: "replays with and without side effects",
+}
+
+_GATES = {
+    GateMode.OFF: "no tests",
+    GateMode.WARN: "tests each deployment and shows the differences",
+    GateMode.REQUIRE: "tests each deployment, which waits until its differences are accepted",
+}
+_LABELS = {
+    "replay_gate_min_fixtures": "Replay gate: required verdicts",
+    "max_work_increase_percent": "Replay gate: permitted work increase, in percent",
+}
+# Texts that replace the API's descriptions.
+_MEANINGS = {
+    "replay_gate": "Whether the fixtures of the pipeline are tested for each deployment, and whether the result can "
+    "block it. An organization admin can override this for a deployment.",
+    "replay_gate_min_fixtures": "A deployment waits until its test has this many results. Results of fixtures that "
+    "could not be tested do not count. Used only if the replay gate is required.",
+    "max_work_increase_percent": "How much more work a new configuration may need for the same records than what "
+    "agents run now. If empty, there is no limit. Used only if the replay gate is required.",
 }
 
 
@@ -47,8 +68,17 @@ def describe_policy(environment: Environment) -> str:
         f"In this {environment.posture} environment, deployments {consent};"
         f" {'one runs' if in_flight == 1 else f'{in_flight} run'} at a time. The environment permits"
         f" {_REPLAYS[settings.replay_policy]} and keeps artifacts for {settings.artifact_retention_days} days. Agents"
-        f" send a heartbeat every {settings.heartbeat_interval_s} s."
+        f" send a heartbeat every {settings.heartbeat_interval_s} s.{_describe_gate(release)}"
     )
+
+
+def _describe_gate(policy: ReleasePolicy) -> str:
+    match policy.replay_gate:
+        case GateMode.WARN:
+            return " The replay gate tests each deployment, and blocks none."
+        case GateMode.REQUIRE:
+            return " The replay gate blocks each deployment until its differences are accepted."
+    return ""
 
 
 def describe_freeze(windows: Iterable[freeze.FreezeWindow], now: datetime) -> str:
@@ -68,10 +98,20 @@ class _SettingsForm(ActForm):
     def offer(self, row: Environment, held: frozenset[P]) -> None:
         self._before = row.settings_with_defaults
         for name, rule in EnvironmentSettingsSerializer().fields.items():
-            self.fields[name] = _field(rule, _meaning(name))
+            self.fields[name] = _field(name, rule, _meaning(name))
             self.fields[name].label, self.fields[name].initial = _label(name), self._before[name]
         windows = self.fields["freeze_windows"]
         windows.initial = json.dumps(self._before["freeze_windows"], indent=2, ensure_ascii=False)
+
+    def body(self, cleaned: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the request body of the API, in which null removes a limit."""
+        rules = EnvironmentSettingsSerializer().fields
+        removed = {name: None for name, rule in rules.items() if rule.allow_null and cleaned.get(name) is None}
+        return {**super().body(cleaned), **removed}
+
+    def field_of(self, pointer: str) -> tuple[str | None, str]:
+        """Return the name of the field for a JSON pointer into the body or into the environment, and the rest."""
+        return super().field_of(pointer.removeprefix("/settings"))
 
     def clean_freeze_windows(self) -> Any:
         """Parse the freeze windows. Raises ValidationError if they are not JSON."""
@@ -88,25 +128,28 @@ class _SettingsForm(ActForm):
 
 
 def _label(name: str) -> str:
+    if name in _LABELS:
+        return _LABELS[name]
     text = name.removesuffix("_s").replace("_", " ").replace("ttl", "lifetime").capitalize()
     return f"{text}, in seconds" if name.endswith("_s") else text
 
 
 def _meaning(name: str) -> str:
-    return EnvironmentSettingsSerializer.descriptions[name].replace("`", "")
+    return _MEANINGS.get(name) or EnvironmentSettingsSerializer.descriptions[name].replace("`", "")
 
 
-def _field(rule: Any, meaning: str) -> forms.Field:
+def _field(name: str, rule: Any, meaning: str) -> forms.Field:
     match rule:
         case serializers.BooleanField():
             return forms.BooleanField(required=False, help_text=meaning, widget=UnfoldBooleanWidget)
         case serializers.IntegerField():
             return forms.IntegerField(
-                min_value=rule.min_value, max_value=rule.max_value, help_text=meaning,
+                min_value=rule.min_value, max_value=rule.max_value, help_text=meaning, required=not rule.allow_null,
                 widget=UnfoldAdminIntegerFieldWidget,
             )  # fmt: skip
         case serializers.ChoiceField():
-            choices = [(policy, f"{policy}: {text}") for policy, text in _REPLAYS.items()]
+            texts: Mapping[Any, str] = _GATES if name == "replay_gate" else _REPLAYS
+            choices = [(value, f"{value}: {text}") for value, text in texts.items()]
             return forms.ChoiceField(choices=choices, help_text=meaning, widget=UnfoldAdminSelectWidget)
     example = '[{"start": "2026-12-24T18:00", "end": "2026-12-27T06:00", "time_zone": "Europe/Berlin", "reason": "…"}]'
     return forms.CharField(
@@ -128,9 +171,9 @@ EDIT_SETTINGS = Act(
     name="settings",
     label="Edit settings",
     done="Settings of {} changed",
-    explain="A deployment keeps the approval rules, agent timeout and in-flight limit that applied when it was "
-    "requested. The other settings apply immediately. Outside of dev environments, only an organization admin can "
-    "loosen the rules for approvals, replays and freeze windows.",
+    explain="A deployment keeps the rules for approvals and the replay gate, the agent timeout and the in-flight limit "
+    "that applied when it was requested. The other settings apply immediately. Outside of dev environments, only an "
+    "organization admin can loosen the rules for approvals, the replay gate, replays and freeze windows.",
     run=_edit,
     needs=P.MANAGE_ENVIRONMENT,
     icon="tune",

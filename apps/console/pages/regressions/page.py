@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from django.http import HttpRequest
 from django.utils.html import format_html, format_html_join
-from django.utils.text import capfirst
+from django.utils.text import Truncator, capfirst
 
 from apps.artifacts.models import Fixture
 from apps.artifacts.services.regression_details import Overview, read_groups
@@ -17,9 +17,10 @@ from apps.console.frame.columns import TONES, page_url, text_link
 from apps.console.frame.table_pages import page_of
 from apps.console.pages.artifacts.parts import hex_dump, marked
 from apps.console.pages.artifacts.wording import Runs, byte_count, first_difference, hex_rows
-from apps.console.pages.deployments.phrases import agent_count
+from apps.console.pages.deployments.phrases import agent_count, count_of
 from apps.console.pages.regressions.results import PENDING, Counts, ResultsPage, link_baseline, reason
-from apps.releases.models import Regression
+from apps.releases.models import AcceptedDifference, Regression
+from apps.releases.services import acceptances
 from byteor.engine.machines import RegressionStatus
 from byteor.engine.regression import group_pieces
 from byteor.engine.replay import FixtureOutcome
@@ -58,22 +59,22 @@ def headline(row: Regression, counted: Counts, groups: int) -> str:
         case RegressionStatus.QUEUED:
             return "Waiting for a worker."
         case RegressionStatus.RUNNING:
-            return f"{row.progress_done:,} of {_count(row.progress_total, 'verdict')}."
+            return f"{row.progress_done:,} of {count_of(row.progress_total, 'verdict')}."
     if row.error:
         return f"{row.error[:1].upper()}{row.error[1:]}".rstrip(".") + "."
     if row.vacuous:
         return f"Nothing was tested: {_why_vacuous(row)}."
     failed, unstable = (counted.fixtures.get(word, 0) for word in (FixtureOutcome.FAILED, FixtureOutcome.UNSTABLE))
-    parts = [f"{_count(failed, 'fixture')} failed"] if failed else []
-    parts += [f"{_count(unstable, 'fixture')} {'is' if unstable == 1 else 'are'} unstable"] if unstable else []
+    parts = [f"{count_of(failed, 'fixture')} failed"] if failed else []
+    parts += [f"{count_of(unstable, 'fixture')} {'is' if unstable == 1 else 'are'} unstable"] if unstable else []
     if different := counted.fixtures.get(FixtureOutcome.DIFFERENT):
-        what = f"{_count(groups, 'group')} of differences" if groups else "Differences"
-        parts.append(f"{what} on {different:,} of {_count(row.fixtures, 'fixture')}")
+        what = f"{count_of(groups, 'group')} of differences" if groups else "Differences"
+        parts.append(f"{what} on {different:,} of {count_of(row.fixtures, 'fixture')}")
     if not parts:
         tested = counted.fixtures.get(FixtureOutcome.EQUAL, 0)
-        parts.append(f"No differences on {_count(tested, 'fixture')}")
+        parts.append(f"No differences on {count_of(tested, 'fixture')}")
     if left := counted.results.get(FixtureOutcome.NOT_TESTED):
-        parts.append(f"{_count(left, 'comparison')} {'was' if left == 1 else 'were'} not tested")
+        parts.append(f"{count_of(left, 'comparison')} {'was' if left == 1 else 'were'} not tested")
     return f"{'. '.join(parts)}."
 
 
@@ -85,17 +86,13 @@ def _why_vacuous(row: Regression) -> str:
     return "the fixtures or the baselines were deleted, or the baselines cannot run"
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
 def progress_bar(row: Regression) -> dict[str, Any] | None:
     """Return the progress bar of a running regression; None in any other state."""
     if row.status != RegressionStatus.RUNNING or not row.progress_total:
         return None
     done, left = row.progress_done, row.progress_total - row.progress_done
     key = [("good", f"{done:,}", "known"), ("plain", f"{left:,}", "left")]
-    text = f"{done:,} of {_count(row.progress_total, 'verdict')}"
+    text = f"{done:,} of {count_of(row.progress_total, 'verdict')}"
     return {"title": "Verdicts", "text": text, "parts": [("good", done), ("plain", left)], "key": key}
 
 
@@ -110,7 +107,7 @@ def facts(row: Regression) -> list[tuple[str, object]]:
         ("Config hash", row.config_hash and short_id(row.config_hash)),
         ("Fixtures", row.started_at and f"{row.fixtures:,}"),
         ("Verdicts", _verdicts(row)),
-        ("Work", _work(row)),
+        ("Work", describe_work(row)),
         ("Requested by", row.requested_by),
         ("Started", row.started_at and relative_time(row.started_at)),
         ("Finished", row.finished_at and relative_time(row.finished_at)),
@@ -124,7 +121,7 @@ def _verdicts(row: Regression) -> str:
     return f"{row.reused:,} found again, {row.computed:,} computed"
 
 
-def _work(row: Regression) -> str:
+def describe_work(row: Regression) -> str:
     """Return the work of both sides, and the difference; "" without a baseline."""
     if not row.work_baseline:
         return ""
@@ -149,7 +146,9 @@ def compared_panel(row: Regression, links: Mapping[str, str], overview: Overview
     return {
         "id": "compared",
         "title": "Compared with",
-        "lead": f"{_count(rest, 'further configuration')} {'was' if rest == 1 else 'were'} not tested." if rest else "",
+        "lead": f"{count_of(rest, 'further configuration')} {'was' if rest == 1 else 'were'} not tested."
+        if rest
+        else "",
         "columns": ("Baseline", "Config hash", "Agents", "Share", "Tested"),
         "rows": rows,
         "empty": "No agent runs a known configuration of this pipeline. Only fixtures with a golden result are tested.",
@@ -168,10 +167,12 @@ def groups_panel(
     found = read_groups(row, first=first, count=GROUPS, with_payloads=may_read, group=only, limit=_PAYLOADS)
     ids = {fixture["id"] for each in found for fixture in each["fixtures"]}
     live = {str(pk) for pk in Fixture.objects.filter(pk__in=ids).values_list("pk", flat=True)} if ids else set()
+    accepted = group_acceptances(acceptances.find_accepted(row, [each["id"] for each in found]))
     shown = []
     for each in found:
         pause()  # let other requests run, since a page may have 50 large examples
-        shown.append(_group(row, each, live, links, may_read=may_read))
+        marks = _acceptance(each, accepted.get(each["id"], ()))
+        shown.append({**_group(row, each, live, links, may_read=may_read), **marks})
     return {
         "groups": shown,
         "only": only,
@@ -181,7 +182,7 @@ def groups_panel(
         "last": f"{first + len(found):,}",
         "previous": number - 1 if number > 1 and not only else None,
         "next": number + 1 if first + GROUPS < total and not only else None,
-        "more": f"{_count(row.more, 'further difference')} {'is' if row.more == 1 else 'are'} in no group."
+        "more": f"{count_of(row.more, 'further difference')} {'is' if row.more == 1 else 'are'} in no group."
         if row.more
         else "",
     }
@@ -197,17 +198,59 @@ def _group(
         ("Stage", example and example["stage"]),
         ("Example", example and format_html("record {} of {}", f"{example['sequence']:,}", example["ingress"])),
     ]
-    pieces = group_pieces(group)
     return {
         "id": group["id"],
-        "title": format_html_join(
-            "", "{}", ((format_html("<code>{}</code>", text) if is_name else text,) for text, is_name in _cap(pieces))
-        ),
-        "count": _count(group["count"], "difference"),
+        "title": name_group(group),
+        "count": count_of(group["count"], "difference"),
         "facts": [(label, value) for label, value in facts if value],
         "pointers": group["pointers"] if len(group["pointers"]) > _POINTERS else [],
         **_example(row, group, may_read=may_read),
     }
+
+
+def group_acceptances(accepted: Iterable[AcceptedDifference]) -> dict[str, list[AcceptedDifference]]:
+    """Return the accepted differences by the id of their group."""
+    found: dict[str, list[AcceptedDifference]] = {}
+    for each in accepted:
+        found.setdefault(each.group, []).append(each)
+    return found
+
+
+def describe_acceptances(given: Iterable[AcceptedDifference], *, limit: int | None = None) -> str:
+    """Return who accepted a group, when and why, with each acceptance once. ``limit``: characters of each reason."""
+    once = {each.acceptance_id: each.acceptance for each in given}
+    texts = (
+        (each.accepted_by, relative_time(each.created_at), Truncator(each.reason).chars(limit or len(each.reason)))
+        for each in once.values()
+    )
+    return format_html_join("", '<div class="note">{}, {}: “{}”</div>', texts)
+
+
+def is_accepted(group: Mapping[str, Any], accepted: Iterable[AcceptedDifference]) -> bool:
+    """Return whether the differences of a group are accepted for each baseline that shows them."""
+    covered = {each.baseline for each in accepted}
+    return all(each["config_hash"] in covered for each in group["baselines"])
+
+
+def _acceptance(group: Mapping[str, Any], given: Sequence[AcceptedDifference]) -> dict[str, Any]:
+    """Return the pill and the texts of a group's acceptances; {} if nobody accepted it."""
+    if not given:
+        return {}
+    pill = state_pill("accepted" if is_accepted(group, given) else "not accepted")
+    note = "" if is_accepted(group, given) else "Not for all configurations that show it."
+    return {"accepted": pill, "acceptances": describe_acceptances(given), "acceptance_note": note}
+
+
+def name_group(group: Mapping[str, Any]) -> str:
+    """Return what the differences of a group are, with names as code."""
+    pieces = _cap(group_pieces(group))
+    shown = (format_html("<code>{}</code>", text) if is_name else text for text, is_name in pieces)
+    return format_html_join("", "{}", ((each,) for each in shown))
+
+
+def label_group(group: Mapping[str, Any]) -> str:
+    """Return the name of a group with the number of its differences, as the label of a form field."""
+    return format_html("{} <span>({})</span>", name_group(group), count_of(group["count"], "difference"))
 
 
 def _cap(pieces: list[tuple[str, bool]]) -> list[tuple[str, bool]]:

@@ -14,9 +14,21 @@ from apps.artifacts.services.regression_details import Overview, read_overview
 from apps.console.frame import Act, FoundBy, VisibleRowsFilter, site
 from apps.console.pages.artifacts.running import RunningAdmin, may_read_records
 from apps.console.pages.regressions import page
+from apps.console.pages.regressions.accepting import AcceptForm, accept_differences, may_have_open_groups
 from apps.console.pages.regressions.results import Counts, baseline_links, count_results, find_page
 from apps.releases.models import Regression
 
+ACCEPT = Act.of(
+    commands.accept,
+    label="Accept differences",
+    done="Differences accepted in {}",
+    explain="You state that these differences are wanted, for all configurations that show them. This is valid for the "
+    "deployments of this config bundle in the environment, until one of them becomes current.",
+    icon="check_circle",
+    form=AcceptForm,
+    run=accept_differences,
+    applies=may_have_open_groups,
+)
 CANCEL = Act.of(
     commands.cancel_regression,
     name="cancel",
@@ -41,7 +53,7 @@ class RegressionAdmin(RunningAdmin):
     search_fields = ("pipeline", "requested_by", "=id")
     # The page shows these in another form, and ``spec_kv`` may be large.
     omitted = frozenset({"groups", "summary", "baselines", "not_tested", "spec_kv"})
-    acts = (CANCEL,)
+    acts = (ACCEPT, CANCEL)
     live_template, still_template = "console/regression.html", "console/regression_groups.html"
 
     @admin.display(description="Candidate")

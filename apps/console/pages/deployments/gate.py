@@ -1,0 +1,161 @@
+"""The panel of a deployment's page about the replay gate: its regression, and who accepted which difference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django.http import HttpRequest
+from django.utils.html import format_html, format_html_join
+
+from apps.artifacts.services.regression_details import read_groups, read_overview
+from apps.console.frame import relative_time, state_pill, with_note
+from apps.console.frame.columns import act_url, row_url
+from apps.console.frame.console_user import console_user_of
+from apps.console.pages.deployments.phrases import agent_count, count_of
+from apps.console.pages.regressions import page
+from apps.console.pages.regressions.results import baseline_links, count_results, link_baseline
+from apps.releases.models import AcceptedDifference, Deployment, Regression
+from apps.releases.services import acceptances, replay_gate
+from apps.tenancy.permissions import Permission as P
+from byteor.engine.machines import DeploymentStatus, RegressionStatus
+from byteor.engine.replay_gate import GateMode
+from byteor_cloud.database.large_columns import without_large
+
+GROUPS = 20  # groups that the panel lists; the page of the regression lists all
+_REASON = 200  # characters of the reason of an acceptance
+_UNFINISHED = (RegressionStatus.QUEUED, RegressionStatus.RUNNING)
+_MODES = {
+    GateMode.WARN: "warns: the result does not block the deployment",
+    GateMode.REQUIRE: "required: each difference must be accepted",
+}
+
+
+def find_regression(deployment: Deployment) -> Regression | None:
+    """Return the regression that the replay gate evaluates. None if there is none or it was deleted."""
+    if deployment.regression_id is None:
+        return None
+    columns = {"baselines", "error", "outcomes"}
+    related = Regression.objects.select_related("environment__project", "config_bundle__version", "version", "draft")
+    return without_large(related, columns).filter(pk=deployment.regression_id).first()
+
+
+def is_running(row: Regression | None) -> bool:
+    """Return whether the regression has not finished."""
+    return row is not None and row.status in _UNFINISHED
+
+
+def gate_panel(request: HttpRequest, deployment: Deployment, row: Regression | None) -> dict[str, Any] | None:
+    """Return the panel of the replay gate; None if the gate was off when the deployment was requested."""
+    if not replay_gate.is_tested(deployment):
+        return None
+    panel: dict[str, Any] = {"id": "gate", "title": "Replay gate", "wide": True, "body": "console/replay_gate.html"}
+    if row is None:
+        return panel | {"headline": "The regression was deleted.", "facts": _facts(deployment, None)}
+    overview = read_overview(row)
+    panel |= {
+        "url": row_url(row),
+        "link": "Regression",
+        "status": state_pill(row.status),
+        "headline": page.headline(row, count_results(row), overview.groups),
+        "is_vacuous": row.vacuous and not is_running(row),
+        "bar": page.progress_bar(row),
+        "facts": _facts(deployment, row),
+    }
+    if is_running(row) or not overview.groups:
+        return panel
+    shown = read_groups(row, first=0, count=GROUPS, with_payloads=False)
+    accepted = acceptances.find_accepted(row, [each["id"] for each in shown], since=deployment.created_at)
+    states = _Acceptances(deployment, accepted)
+    links, explained = baseline_links([row]), {each["group"]: each["text"] for each in deployment.explain}
+    agents = {each["config_hash"]: each for each in row.baselines}
+    rows = [
+        (
+            page.name_group(each),
+            states.describe(each),
+            f"{each['count']:,}",
+            _baselines(each, links, agents),
+            explained.get(each["id"], "-"),
+        )
+        for each in shown
+    ]
+    rest = overview.groups - len(shown)
+    return panel | {
+        "columns": ("Difference", "Accepted", "Count", "Compared with", "Explanation"),
+        "rows": rows,
+        "rest": f"{count_of(rest, 'more group')} of differences." if rest else "",
+        "accept": _accept_url(request, deployment, row),
+        "note": _own(request, deployment),
+    }
+
+
+def _facts(deployment: Deployment, row: Regression | None) -> list[tuple[str, Any]]:
+    policy = deployment.policy
+    needed, limit = policy.replay_gate_min_fixtures, policy.max_work_increase_percent
+    known = 0 if row is None else sum(count for word, count in row.outcomes.items() if word != "not_tested")
+    found = [
+        ("Gate", _MODES[policy.replay_gate]),
+        ("Work", "" if row is None or is_running(row) else page.describe_work(row)),
+        ("Most work permitted", "" if limit is None else f"{limit}% more than the baselines"),
+        ("Verdicts", f"{known:,} of at least {needed:,}" if needed else ""),
+        ("Override", f"“{deployment.replay_gate_override}”" if deployment.replay_gate_override else ""),
+        ("If nothing happens", _deadline(deployment, row)),
+    ]
+    return [(label, value) for label, value in found if value]
+
+
+def _deadline(deployment: Deployment, row: Regression | None) -> str:
+    """Return when the deployment fails if the gate still blocks it; "" if it does not wait for the gate."""
+    if not replay_gate.is_governed(deployment):
+        return ""
+    if is_running(row):
+        return "deadlines stand still until the regression has finished"
+    if deployment.status == DeploymentStatus.APPROVED:
+        until = deployment.gate_until
+        return "" if until is None else format_html("the deployment fails {}", relative_time(until))
+    approval = deployment.approval
+    return "" if approval is None else format_html("the request expires {}", relative_time(approval.expires_at))
+
+
+def _baselines(group: Mapping[str, Any], links: Mapping[str, str], agents: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the configurations from which a group differs, with the agents that run them."""
+    found = []
+    for each in group["baselines"]:
+        run = agents.get(each["config_hash"])
+        note = "" if run is None else f"{agent_count(run['agents'])}, {run['share']:.1%}"
+        found.append((with_note(link_baseline(links, each["config_hash"]), note),))
+    return format_html_join("", "<div>{}</div>", found)
+
+
+class _Acceptances:
+    """The acceptances of groups, and whether they count for a deployment."""
+
+    def __init__(self, deployment: Deployment, accepted: Sequence[AcceptedDifference]) -> None:
+        self._by_group = page.group_acceptances(accepted)
+        self._waits = deployment.status in replay_gate.WAITING
+        differences = replay_gate.read_differences(deployment) if self._waits and accepted else ()
+        self._open = {each.group for each in differences if each.acceptance_id is None}
+
+    def describe(self, group: Mapping[str, Any]) -> str:
+        """Return whether the group is accepted, by whom and why."""
+        given = self._by_group.get(group["id"], ())
+        texts = page.describe_acceptances(given, limit=_REASON)
+        if page.is_accepted(group, given) and group["id"] not in self._open:
+            return format_html("{}{}", state_pill("accepted"), texts)
+        why = with_note("", "Another acceptance is needed for this deployment.") if given else ""
+        return format_html("{}{}{}", state_pill("not accepted"), texts, why)
+
+
+def _accept_url(request: HttpRequest, deployment: Deployment, row: Regression) -> str | None:
+    """Return the URL of the form that accepts differences; None if the person cannot accept any for the deployment."""
+    may = P.OPERATE_ENVIRONMENT in console_user_of(request).permissions(deployment.environment)
+    waits = deployment.status in replay_gate.WAITING and row.error is None
+    return act_url(row, "accept") if may and waits and not _own(request, deployment) else None
+
+
+def _own(request: HttpRequest, deployment: Deployment) -> str:
+    """Return why the person cannot accept differences for the deployment; "" if they can."""
+    is_own = deployment.requester_id == request.user.pk and not replay_gate.may_accept_own(deployment)
+    if not is_own or deployment.status not in replay_gate.WAITING:
+        return ""
+    return acceptances.SELF_ACCEPTANCE
