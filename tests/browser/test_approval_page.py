@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from django.test import Client
 
-from apps.console.pages.deployments.changes import find_base, find_changes
+from apps.releases.services.changes import find_base, find_changes
 from apps.fleet.models import Agent
 from apps.releases.models import Approval, Deployment
 from apps.releases.services import approvals

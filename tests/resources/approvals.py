@@ -26,6 +26,7 @@ RESOURCE = Resource(
             values=lambda place: {"deployment_id": str(place.get(pending).pk)},
         ),
         Call("getApproval", "GET", E + "/approvals/{id}", VIEW),
+        Call("getApprovalPacket", "GET", E + "/approvals/{id}/packet", VIEW),
         Call("revokeApproval", "POST", E + "/approvals/{id}/revoke", OPERATE, on=undecided, has_body=False),
     ),
     tables=(

@@ -15,9 +15,9 @@ from apps.console.frame.console_user import ConsoleUser, console_user_of
 from apps.console.frame.scope import granted_condition
 from apps.console.pages.approvals.deciding import APPROVE, DENY, REVOKE, decision_form, decisions_panel
 from apps.console.pages.approvals.facts import approval_facts, deployment_of, subject
-from apps.console.pages.deployments.changes import find_changes
 from apps.console.pages.deployments.warnings import find_warnings
 from apps.releases.models import Approval, ApprovalDecision
+from apps.releases.services.changes import find_changes
 from apps.tenancy.permissions import Permission as P
 from byteor.engine.machines import ApprovalStatus
 from byteor_cloud.api.compute_slot import compute_for

@@ -28,7 +28,6 @@ from apps.console.frame.console_user import console_user_of
 from apps.console.pages.approvals.deciding import APPROVE, DENY, decision_form, decisions_panel, on_deployment_page
 from apps.console.pages.deployments.agents import AgentsPage, find_page
 from apps.console.pages.deployments.blockers import blockers_panels
-from apps.console.pages.deployments.changes import find_changes
 from apps.console.pages.deployments.deploying import describe_consent
 from apps.console.pages.deployments.failures import failures_panel
 from apps.console.pages.deployments.phrases import (
@@ -43,6 +42,7 @@ from apps.console.pages.deployments.waves import DeploymentState, Wave, build_wa
 from apps.releases.api import commands
 from apps.releases.models import Deployment, DeploymentAgent, KnownBad, TimelineEntry
 from apps.releases.services import blockers, deployments, failures, progress
+from apps.releases.services.changes import find_changes
 from apps.tenancy.permissions import Permission as P
 from byteor.engine.blockers import Blocker
 from byteor.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatus, DeploymentStatus

@@ -12,17 +12,17 @@ from django.utils.text import capfirst
 
 from apps.artifacts.models import Fixture
 from apps.artifacts.services.regression_details import Overview, read_groups
+from apps.artifacts.services.regression_headline import PENDING, count_of
 from apps.console.frame import relative_time, row_link, short_id, state_pill, with_note
 from apps.console.frame.columns import TONES, page_url, text_link
 from apps.console.frame.table_pages import page_of
 from apps.console.pages.artifacts.parts import hex_dump, marked
 from apps.console.pages.artifacts.wording import Runs, byte_count, first_difference, hex_rows
 from apps.console.pages.deployments.phrases import agent_count
-from apps.console.pages.regressions.results import PENDING, Counts, ResultsPage, link_baseline, reason
+from apps.console.pages.regressions.results import ResultsPage, link_baseline, reason
 from apps.releases.models import Regression
 from byteor.engine.machines import RegressionStatus
 from byteor.engine.regression import group_pieces
-from byteor.engine.replay import FixtureOutcome
 from byteor.engine.replay.member_rows import compare_examples, payload_bytes
 from byteor_cloud.concurrency.event_loop import pause
 
@@ -52,50 +52,13 @@ def chosen_group(request: HttpRequest) -> str | None:
 # -- the result in words ----------------------------------------------------------------------------------------
 
 
-def headline(row: Regression, counted: Counts, groups: int) -> str:
-    """Return the result of a regression in a sentence, or its progress. ``groups`` is the number of groups."""
-    match row.status:
-        case RegressionStatus.QUEUED:
-            return "Waiting for a worker."
-        case RegressionStatus.RUNNING:
-            return f"{row.progress_done:,} of {_count(row.progress_total, 'verdict')}."
-    if row.error:
-        return f"{row.error[:1].upper()}{row.error[1:]}".rstrip(".") + "."
-    if row.vacuous:
-        return f"Nothing was tested: {_why_vacuous(row)}."
-    failed, unstable = (counted.fixtures.get(word, 0) for word in (FixtureOutcome.FAILED, FixtureOutcome.UNSTABLE))
-    parts = [f"{_count(failed, 'fixture')} failed"] if failed else []
-    parts += [f"{_count(unstable, 'fixture')} {'is' if unstable == 1 else 'are'} unstable"] if unstable else []
-    if different := counted.fixtures.get(FixtureOutcome.DIFFERENT):
-        what = f"{_count(groups, 'group')} of differences" if groups else "Differences"
-        parts.append(f"{what} on {different:,} of {_count(row.fixtures, 'fixture')}")
-    if not parts:
-        tested = counted.fixtures.get(FixtureOutcome.EQUAL, 0)
-        parts.append(f"No differences on {_count(tested, 'fixture')}")
-    if left := counted.results.get(FixtureOutcome.NOT_TESTED):
-        parts.append(f"{_count(left, 'comparison')} {'was' if left == 1 else 'were'} not tested")
-    return f"{'. '.join(parts)}."
-
-
-def _why_vacuous(row: Regression) -> str:
-    if not row.fixtures:
-        return f"the pipeline {row.pipeline} has no fixtures"
-    if not row.progress_total:
-        return "no agent runs a configuration to compare with, and no fixture has a golden result"
-    return "the fixtures or the baselines were deleted, or the baselines cannot run"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
 def progress_bar(row: Regression) -> dict[str, Any] | None:
     """Return the progress bar of a running regression; None in any other state."""
     if row.status != RegressionStatus.RUNNING or not row.progress_total:
         return None
     done, left = row.progress_done, row.progress_total - row.progress_done
     key = [("good", f"{done:,}", "known"), ("plain", f"{left:,}", "left")]
-    text = f"{done:,} of {_count(row.progress_total, 'verdict')}"
+    text = f"{done:,} of {count_of(row.progress_total, 'verdict')}"
     return {"title": "Verdicts", "text": text, "parts": [("good", done), ("plain", left)], "key": key}
 
 
@@ -149,7 +112,9 @@ def compared_panel(row: Regression, links: Mapping[str, str], overview: Overview
     return {
         "id": "compared",
         "title": "Compared with",
-        "lead": f"{_count(rest, 'further configuration')} {'was' if rest == 1 else 'were'} not tested." if rest else "",
+        "lead": f"{count_of(rest, 'further configuration')} {'was' if rest == 1 else 'were'} not tested."
+        if rest
+        else "",
         "columns": ("Baseline", "Config hash", "Agents", "Share", "Tested"),
         "rows": rows,
         "empty": "No agent runs a known configuration of this pipeline. Only fixtures with a golden result are tested.",
@@ -181,7 +146,7 @@ def groups_panel(
         "last": f"{first + len(found):,}",
         "previous": number - 1 if number > 1 and not only else None,
         "next": number + 1 if first + GROUPS < total and not only else None,
-        "more": f"{_count(row.more, 'further difference')} {'is' if row.more == 1 else 'are'} in no group."
+        "more": f"{count_of(row.more, 'further difference')} {'is' if row.more == 1 else 'are'} in no group."
         if row.more
         else "",
     }
@@ -203,7 +168,7 @@ def _group(
         "title": format_html_join(
             "", "{}", ((format_html("<code>{}</code>", text) if is_name else text,) for text, is_name in _cap(pieces))
         ),
-        "count": _count(group["count"], "difference"),
+        "count": count_of(group["count"], "difference"),
         "facts": [(label, value) for label, value in facts if value],
         "pointers": group["pointers"] if len(group["pointers"]) > _POINTERS else [],
         **_example(row, group, may_read=may_read),
