@@ -16,7 +16,7 @@ from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
 from apps.artifacts.models import Fixture, RegressionResult, Verdict
-from apps.artifacts.services.regression_details import MAX_BYTES, add_examples, prefix, read_overview, size_of
+from apps.artifacts.services.regression_details import MAX_BYTES, with_examples, prefix, read_overview, size_of
 from apps.artifacts.services.regression_headline import count_of, count_results, describe_result, why_vacuous
 from apps.fleet.services.selection import select_agents
 from apps.releases.models import Acceptance, AcceptedDifference, Approval, ConfigBundle, Deployment, Regression
@@ -267,7 +267,7 @@ def read_packet(
     room = limit - sum(map(size_of, [*parts, *explanations, *map(asdict, changes.config)]))
     groups = prefix(wanted, room)
     room = room - sum(map(size_of, groups)) if with_payloads and len(groups) == len(wanted) else 0
-    has_all = found.row is None or add_examples(found.row, groups, max(0, room))
+    shown, has_all = ([], True) if found.row is None else with_examples(found.row, groups, max(0, room))
     is_truncated = (
         found.is_truncated
         or changes != every
@@ -276,7 +276,7 @@ def read_packet(
         or len(groups) < found.group_count
         or (with_payloads and not has_all)
     )
-    return Packet(found, changes, groups, shown_captures, shown_removed, rollback, explanations, is_truncated)
+    return Packet(found, changes, shown, shown_captures, shown_removed, rollback, explanations, is_truncated)
 
 
 def _bounded(changes: Changes) -> Changes:

@@ -70,21 +70,25 @@ def read_details(
     room = limit - sum(map(size_of, found))
     results, has_more = _read_results(row, group, after or 0, room)
     room = room - sum(map(size_of, results)) if with_payloads and not has_more else 0
-    has_all = add_examples(row, found, room)
+    shown, has_all = with_examples(row, found, room)
     is_truncated = len(found) < len(wanted) or has_more or (with_payloads and not has_all)
-    return Details(results, found, is_truncated, (after or 0) + len(results) if has_more else None)
+    return Details(results, shown, is_truncated, (after or 0) + len(results) if has_more else None)
 
 
-def add_examples(row: Regression, groups: Sequence[dict[str, Any]], limit: int) -> bool:
-    """Add ``example`` to groups of a regression, with one query. It is None if the example was deleted.
+def with_examples(
+    row: Regression, groups: Sequence[Mapping[str, Any]], limit: int
+) -> tuple[list[dict[str, Any]], bool]:
+    """Return stored groups of a regression with their examples, and whether no payload was left out.
 
-    All examples together have at most ``limit`` bytes of JSON. The payloads of later examples are None. Return whether
-    no payload was left out.
+    Takes one query. An example is None if it was deleted. All examples together have at most ``limit`` bytes of JSON,
+    and the payloads of later examples are None.
     """
     found = _read_examples(row, groups, limit)
-    for each, (_, example) in zip(groups, found, strict=True):
-        each["example"] = example
-    return all(is_shown for is_shown, _ in found)
+    shown = [
+        {**{name: value for name, value in each.items() if name != "verdict_id"}, "example": example}
+        for each, (_, example) in zip(groups, found, strict=True)
+    ]
+    return shown, all(is_shown for is_shown, _ in found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +117,7 @@ def read_groups(
     """
     chosen = f"$[{first} to {first + count - 1}]" if group is None else f"$[*] ? (@.id == {json.dumps(group)})"
     found: list[dict[str, Any]] = Regression.objects.values_list(_path("groups", chosen), flat=True).get(pk=row.pk)
-    add_examples(row, found, limit if with_payloads else 0)
-    return found
+    return with_examples(row, found, limit if with_payloads else 0)[0]
 
 
 def _path(column: str, path: str) -> Func:

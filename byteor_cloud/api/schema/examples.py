@@ -61,6 +61,8 @@ def example(schema: Mapping[str, Any], components: Mapping[str, Any], name: str 
         return None
     if name.endswith(("_hash", "hash")) or "sha256" in schema.get("pattern", ""):
         return HASH
+    if schema.get("pattern") == "^[0-9a-f]{64}$":  # the id of a group of differences
+        return HASH.removeprefix("sha256:")
     formats = {
         "uuid": ID,
         "date-time": "2026-11-24T12:00:00Z",
