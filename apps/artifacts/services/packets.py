@@ -16,7 +16,7 @@ from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
 from apps.artifacts.models import Fixture, RegressionResult, Verdict
-from apps.artifacts.services.regression_details import MAX_BYTES, with_examples, prefix, read_overview, size_of
+from apps.artifacts.services.regression_details import MAX_BYTES, prefix, read_overview, size_of, with_examples
 from apps.artifacts.services.regression_headline import count_of, count_results, describe_result, why_vacuous
 from apps.fleet.services.selection import select_agents
 from apps.releases.models import Acceptance, AcceptedDifference, Approval, ConfigBundle, Deployment, Regression
@@ -91,7 +91,7 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """What a reviewer should know before the decision. All parts except ``changes`` are JSON data."""
+    """What a reviewer should know before the decision. All parts except ``changes`` and times are JSON data."""
 
     summary: Summary
     changes: Changes
@@ -330,7 +330,7 @@ def _read_removed(deployment: Deployment) -> list[dict[str, Any]]:
 
 
 def _removed(pk: UUID | str, name: str, why: str, at: datetime, by: str | None) -> dict[str, Any]:
-    return {"fixture_id": str(pk), "name": name, "why": why, "removed_at": at.isoformat(), "removed_by": by}
+    return {"fixture_id": str(pk), "name": name, "why": why, "removed_at": at, "removed_by": by}
 
 
 def _read_rollback(deployment: Deployment) -> dict[str, Any]:
@@ -395,7 +395,7 @@ def _read_acceptances(
             "acceptance_id": str(pk),
             "accepted_by": row.accepted_by,
             "reason": row.reason,
-            "accepted_at": row.created_at.isoformat(),
+            "accepted_at": row.created_at,
             "baselines": [],
             "regression_id": row.regression_id,
         }

@@ -132,8 +132,8 @@ def array_length(column: str) -> Func:
 
 
 def size_of(value: Any) -> int:
-    """Return the size of a value's JSON in bytes, with a separator."""
-    return len(json.dumps(value, ensure_ascii=False).encode()) + 1
+    """Return the size of a value's JSON in bytes, with a separator. A time counts as a text."""
+    return len(json.dumps(value, ensure_ascii=False, default=str).encode()) + 1
 
 
 def prefix[T](rows: Sequence[T], limit: int) -> list[T]:

@@ -120,7 +120,8 @@ class BlockerSerializer(serializers.Serializer[Any]):
         "`replay_gate.differs` (differences are not accepted), `replay_gate.failed` (the candidate failed or is "
         "unstable for a fixture, needs too much work, or the regression has no result), "
         "`replay_gate.too_few_fixtures` (the regression has too few verdicts), or `held_up` (the deployment's job "
-        "failed permanently or waits for the control plane's database or storage, or agents cannot download the bundle).",
+        "failed permanently or waits for the control plane's database or storage, or agents cannot download the "
+        "bundle).",
         "detail": "The reason as a sentence.",
         "until": "When the blocker is expected to end. For the replay gate: when the deployment fails if the blocker "
         "still exists. Null if that is not known.",
