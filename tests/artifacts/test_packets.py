@@ -59,7 +59,11 @@ def test_packet_says_that_oldest_of_three_versions_differs_with_its_share(world:
     made = kept(world, artifact)
     require(world)
     candidate = configured(
-        world, "candidate", Version.objects.get(number=2), check={"schema": {"type": "object", "title": "any"}}, redact=OTHER_MASK
+        world,
+        "candidate",
+        Version.objects.get(number=2),
+        check={"schema": {"type": "object", "title": "any"}},
+        redact=OTHER_MASK,
     )
     text = "The mask changed in v2."
     wanted = asked(world, candidate, explain=[{"group": "0" * 64, "text": text}])

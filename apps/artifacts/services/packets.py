@@ -66,6 +66,12 @@ _UNSEEN: Final = f"""
     FROM unseen GROUP BY "group"
 """  # noqa: S608  the names of tables, and a constant
 
+_FIRST_GROUPS: Final = f"""
+    SELECT shown::text FROM {Regression._meta.db_table} AS regression
+    CROSS JOIN LATERAL jsonb_array_elements(regression.groups) WITH ORDINALITY AS found (shown, number)
+    WHERE regression.id = %s AND shown->>'id' = ANY(%s) ORDER BY number LIMIT %s
+"""  # noqa: S608  the name of a table
+
 
 @dataclass(frozen=True, slots=True)
 class Summary:
@@ -233,6 +239,24 @@ def _headline(
         verb = "runs" if untested == 1 else "run"
         parts.append(f"{count_of(untested, 'agent')} {verb} a configuration that was not tested.")
     return " ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Unaccepted:
+    """The number of groups that are not accepted for a deployment from all baselines, and the first of them."""
+
+    count: int
+    groups: list[dict[str, Any]]
+
+
+def read_unaccepted(deployment: Deployment, *, count: int) -> Unaccepted:
+    """Return at most ``count`` groups that are not accepted for a deployment, without examples, in two queries."""
+    missing = list({each.group for each in replay_gate.read_differences(deployment) if each.acceptance_id is None})
+    if not missing:
+        return Unaccepted(0, [])
+    with connection.cursor() as cursor:
+        cursor.execute(_FIRST_GROUPS, [deployment.regression_id, missing, count])
+        return Unaccepted(len(missing), [json.loads(group) for (group,) in cursor.fetchall()])
 
 
 # -- the packet -------------------------------------------------------------------------------------------------

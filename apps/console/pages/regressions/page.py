@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from django.http import HttpRequest
@@ -131,14 +131,8 @@ def groups_panel(
     only = chosen_group(request)
     number, first = page_of(request.GET.get("groups", ""), total, GROUPS)
     found = read_groups(row, first=first, count=GROUPS, with_payloads=may_read, group=only, limit=_PAYLOADS)
-    ids = {fixture["id"] for each in found for fixture in each["fixtures"]}
-    live = {str(pk) for pk in Fixture.objects.filter(pk__in=ids).values_list("pk", flat=True)} if ids else set()
-    shown = []
-    for each in found:
-        pause()  # let other requests run, since a page may have 50 large examples
-        shown.append(_group(row, each, live, links, may_read=may_read))
     return {
-        "groups": shown,
+        "groups": show_groups(row, found, links, may_read=may_read),
         "only": only,
         "may_read": may_read,
         "total": f"{total:,}",
@@ -152,6 +146,26 @@ def groups_panel(
     }
 
 
+def show_groups(
+    row: Regression, groups: Sequence[Mapping[str, Any]], links: Mapping[str, str], *, may_read: bool
+) -> list[dict[str, Any]]:
+    """Return the data of ``difference_group.html`` for each group, which has its ``example``. Takes one query."""
+    ids = {fixture["id"] for each in groups for fixture in each["fixtures"]}
+    live = {str(pk) for pk in Fixture.objects.filter(pk__in=ids).values_list("pk", flat=True)} if ids else set()
+    shown = []
+    for each in groups:
+        pause()  # let other requests run, since a page may have 50 large examples
+        shown.append(_group(row, each, live, links, may_read=may_read))
+    return shown
+
+
+def group_title(group: Mapping[str, Any]) -> str:
+    """Return what the differences of a group are, with names as code."""
+    pieces = _cap(group_pieces(group))
+    code = ((format_html("<code>{}</code>", text) if is_name else text,) for text, is_name in pieces)
+    return format_html_join("", "{}", code)
+
+
 def _group(
     row: Regression, group: Mapping[str, Any], live: Collection[str], links: Mapping[str, str], *, may_read: bool
 ) -> dict[str, Any]:
@@ -162,12 +176,9 @@ def _group(
         ("Stage", example and example["stage"]),
         ("Example", example and format_html("record {} of {}", f"{example['sequence']:,}", example["ingress"])),
     ]
-    pieces = group_pieces(group)
     return {
         "id": group["id"],
-        "title": format_html_join(
-            "", "{}", ((format_html("<code>{}</code>", text) if is_name else text,) for text, is_name in _cap(pieces))
-        ),
+        "title": group_title(group),
         "count": count_of(group["count"], "difference"),
         "facts": [(label, value) for label, value in facts if value],
         "pointers": group["pointers"] if len(group["pointers"]) > _POINTERS else [],
