@@ -152,15 +152,15 @@ def test_packet_begins_with_why_nothing_was_tested(world: World) -> None:
     release(world, now, agents)
     after = lambda made: None  # noqa: E731
     assert headline() == "Nothing was tested yet: the regression is waiting for a worker."
-    after = lambda made: Regression.objects.filter(pk=made.regression_id).update(  # noqa: E731
+    after = lambda made: Regression.objects.filter(deployments=made).update(  # noqa: E731
         status="running", progress_done=3, progress_total=10
     )
     assert headline() == "Nothing was tested yet: the regression is running. 3 of 10 results are known."
-    after = lambda made: Regression.objects.filter(pk=made.regression_id).update(  # noqa: E731
+    after = lambda made: Regression.objects.filter(deployments=made).update(  # noqa: E731
         status="failed", error="the worker was killed"
     )
     assert headline() == "Nothing was tested: the regression could not be completed (the worker was killed)."
-    after = lambda made: Regression.objects.filter(pk=made.regression_id).delete()  # noqa: E731
+    after = lambda made: Regression.objects.filter(deployments=made).delete()  # noqa: E731
     assert headline() == "Nothing was tested: the regression was deleted."
 
 

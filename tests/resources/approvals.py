@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from apps.releases.models import Approval
+from apps.releases.models import Approval, Deployment
 from tests.permissions import OPERATE, VIEW
 from tests.resources import REASON, Act, Call, E, Place, Resource, Table
 from tests.resources.deployments import deployment, pending
+from tests.resources.regressions import regression
 
 
 def approval(place: Place) -> Approval:
@@ -14,6 +15,13 @@ def approval(place: Place) -> Approval:
 
 def undecided(place: Place) -> Approval:
     return Approval.objects.get(deployment=place.get(pending))
+
+
+def tested(place: Place) -> Approval:
+    """Return the approval of a deployment whose regression has finished without differences."""
+    made = place.get(pending)
+    Deployment.objects.filter(pk=made.pk).update(regression=place.get(regression))
+    return Approval.objects.get(deployment=made)
 
 
 RESOURCE = Resource(
@@ -34,6 +42,7 @@ RESOURCE = Resource(
             "releases.approval", VIEW, approval, "Approvals",
             acts={
                 "approve": Act("decideApproval", on=undecided),
+                "accept": Act("decideApproval", {"comment": "wanted"}, on=tested, on_page=False),
                 "deny": Act("decideApproval", {"comment": "because"}, on=undecided),
                 "revoke": Act("revokeApproval"),
             },

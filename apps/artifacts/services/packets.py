@@ -148,7 +148,7 @@ def read_summary(deployment: Deployment) -> Summary:
         for each in shown
     ]
     group_count = 0 if row is None else read_overview(row).groups
-    why = _why_untested(deployment, row)
+    why = why_untested(deployment, row)
     headline = why or _headline(row, group_count, regression, running)
     blockers = replay_gate.find_blockers([deployment]).get(deployment.pk, [])
     return Summary(
@@ -203,8 +203,11 @@ def _regression(
     }
 
 
-def _why_untested(deployment: Deployment, row: Regression | None) -> str:
-    """Return a sentence that nothing was tested and why, or "" if something was tested."""
+def why_untested(deployment: Deployment, row: Regression | None) -> str:
+    """Return a sentence that nothing was tested and why, or "" if something was tested.
+
+    ``row`` is the deployment's regression, or None if it has none.
+    """
     if row is None:
         if replay_gate.is_tested(deployment):
             return "Nothing was tested: the regression was deleted."

@@ -9,6 +9,7 @@ from unfold.widgets import UnfoldAdminTextareaWidget
 
 from apps.artifacts.services import packets
 from apps.console.frame import Act, ActContext
+from apps.console.frame.acts import permitted_by
 from apps.console.frame.forms import ActForm
 from apps.console.pages.approvals.deciding import APPROVE
 from apps.console.pages.approvals.facts import deployment_of
@@ -16,6 +17,7 @@ from apps.console.pages.regressions.page import group_title
 from apps.releases.models import Approval
 from apps.releases.services import approvals
 from apps.tenancy.permissions import Permission as P
+from byteor_cloud.errors import Conflict
 
 MAX_GROUPS = 200
 """The maximum number of groups that the form for a decision offers."""
@@ -40,15 +42,19 @@ def choices(found: packets.Unaccepted) -> list[tuple[str, str]]:
 
 
 def _accept_and_approve(row: Approval, context: ActContext) -> Approval:
+    _check(row)
     return approvals.decide(
         row, decision="approve", user=context.user, comment=context.values.get("comment", ""),
         accept_groups=context.values.get("accept_groups", ()), actor=context.actor,
     )  # fmt: skip
 
 
-def _applies(row: Approval) -> bool:
+def _check(row: Approval) -> None:
+    """Raise Conflict if the approval is not open, or if its deployment has no regression."""
+    approvals.check_open(row)
     deployment = deployment_of(row)
-    return deployment is not None and deployment.regression_id is not None and APPROVE.applies(row)
+    if deployment is None or deployment.regression_id is None:
+        raise Conflict("There is no regression whose differences could be accepted.", code="acceptance.no_result")
 
 
 ACCEPT = Act(
@@ -60,5 +66,5 @@ ACCEPT = Act(
     form=_AcceptForm,
     needs=P.OPERATE_ENVIRONMENT,
     icon="check_circle",
-    applies=_applies,
+    applies=permitted_by(_check),
 )

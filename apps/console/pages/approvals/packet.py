@@ -19,49 +19,56 @@ from apps.console.pages.deployments.phrases import agent_count
 from apps.console.pages.regressions import page
 from apps.console.pages.regressions.results import baseline_links
 from apps.releases.models import Deployment, Regression
+from apps.releases.services.changes import find_changes
 from byteor_cloud.computing.compute import Compute
 
 _BYTES = 2 * 1024 * 1024  # the size limit of the packet's JSON, of which examples are the largest part
 
 
-def read_summary(request: HttpRequest, deployment: Deployment) -> Summary:
-    """Return the summary of the packet. A request reads it only once."""
+def read_summary(request: HttpRequest, deployment: Deployment) -> Summary | None:
+    """Return the summary of the packet; None without a regression. A request reads it only once."""
+    if deployment.regression_id is None:
+        return None
     if not hasattr(request, "_packet"):
         request._packet = packets.read_summary(deployment)  # type: ignore[attr-defined]  # an attribute of our own, as a cache
     return cast("Summary", request._packet)  # type: ignore[attr-defined]  # see above
 
 
-def mark(summary: Summary) -> tuple[str, str, list[str]]:
-    """Return the banner with the headline of the packet: its tone, its text, and the reasons why the gate blocks."""
-    is_fine = summary.is_tested and not summary.blockers and not summary.group_count
-    override = summary.deployment.replay_gate_override
+def banner(deployment: Deployment, summary: Summary | None) -> dict[str, Any]:
+    """Return the headline of the packet, the reasons why the gate blocks, and the tone of the banner with them."""
+    override = deployment.replay_gate_override
     lines = [f"The replay gate is overridden: “{override}”"] if override else []
-    return "" if is_fine else "warn", summary.headline, lines + [each.detail for each in summary.blockers]
+    if summary is None:
+        return {"tone": "plain", "text": packets.why_untested(deployment, None), "lines": lines}
+    is_fine = summary.is_tested and not summary.blockers and not summary.group_count
+    lines += [each.detail for each in summary.blockers]
+    return {"tone": "plain" if is_fine else "warn", "text": summary.headline, "lines": lines}
 
 
-def bar(summary: Summary) -> dict[str, Any] | None:
+def bar(summary: Summary | None) -> dict[str, Any] | None:
     """Return the progress bar of the regression; None unless it is running."""
-    return None if summary.row is None else page.progress_bar(summary.row)
+    return None if summary is None or summary.row is None else page.progress_bar(summary.row)
 
 
-def version(summary: Summary) -> str:
+def version(summary: Summary | None) -> str:
     """Return a text that changes when the packet should be shown again."""
-    row = summary.row
+    row = None if summary is None else summary.row
     return "" if row is None else f"{row.pk} {row.status}"
 
 
-def show(request: HttpRequest, summary: Summary, *, compute: Compute) -> dict[str, Any]:
+def show(request: HttpRequest, deployment: Deployment, summary: Summary | None, *, compute: Compute) -> dict[str, Any]:
     """Return what the deployment changes. With a regression, also return the parts of the packet about its result."""
-    may_read = may_read_records(request, summary.deployment)
+    version = deployment.config_bundle.version
+    if summary is None or summary.row is None:
+        return {"changes": find_changes(deployment, compute=compute), "version": version}
+    may_read = may_read_records(request, deployment)
     packet = packets.read_packet(
-        summary.deployment, with_payloads=may_read, compute=compute, summary=summary, max_groups=page.GROUPS,
+        deployment, with_payloads=may_read, compute=compute, summary=summary, max_groups=page.GROUPS,
         limit=_BYTES,
     )  # fmt: skip
-    shown: dict[str, Any] = {"changes": packet.changes, "version": summary.deployment.config_bundle.version}
-    if summary.row is None:
-        return shown
     panels = [_agents(summary), _captures(packet), _removed(packet), _other(packet)]
-    return {**shown, "output": _output(summary.row, packet, may_read=may_read), "panels": panels}
+    output = _output(summary.row, packet, may_read=may_read)
+    return {"changes": packet.changes, "version": version, "output": output, "panels": panels}
 
 
 def _output(row: Regression, packet: Packet, *, may_read: bool) -> dict[str, Any]:

@@ -131,13 +131,14 @@ class ApprovalAdmin(LiveAdmin):
             **super().summary(request, row),
             "headline": _headline(row, decisions),
             "status": state_pill(row.status),
-            "marks": [*([] if found is None else [packet.mark(found)]), *find_warnings(deployment, row)],
-            "bar": found and packet.bar(found),
+            "packet": deployment and packet.banner(deployment, found),
+            "marks": find_warnings(deployment, row),
+            "bar": packet.bar(found),
             "facts": approval_facts(row),
             "decide": decision_form(request, row, deployment, decisions),
             "hidden_acts": {"Approve", "Deny", ACCEPT.label},
             "panels": [decisions_panel(row, decisions)],
-            "still_version": found and packet.version(found),
+            "still_version": packet.version(found),
         }
 
     def still(self, request: HttpRequest, row: Any) -> dict[str, Any]:
@@ -146,7 +147,7 @@ class ApprovalAdmin(LiveAdmin):
         if deployment is None:
             return {}
         summary = packet.read_summary(request, deployment)
-        return packet.show(request, summary, compute=compute_for(request))
+        return packet.show(request, deployment, summary, compute=compute_for(request))
 
 
 def _headline(row: Approval, decisions: list[ApprovalDecision]) -> str:
