@@ -72,7 +72,7 @@ def test_packet_says_that_oldest_of_three_versions_differs_with_its_share(world:
 
     assert body["headline"] == (
         "1 group of differences on 1 of 1 fixture. The output differs from 1 of the 3 configurations that agents run: "
-        "quotes v1 (25.0% of agents)."
+        "quotes v1, bundle 1 (25.0% of agents)."
     )
     regression = body["regression"]
     assert {

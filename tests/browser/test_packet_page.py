@@ -138,7 +138,7 @@ def test_reviewer_watches_test_then_accepts_and_approves(world: World, page: Pag
     expect(page.locator("#agents")).to_contain_text("33.3%")
     expect(page.locator("#captures")).to_contain_text("cards of Monday")
     expect(page.locator("#removed")).to_contain_text(world.admin.user.email)
-    expect(page.locator("#rollback")).to_contain_text("The venue renamed the field")
+    expect(page.locator("#explanations")).to_contain_text("The venue renamed the field")
     shot(page, "packet-differs", widths=WIDTHS, full_page=True)
     prepare(page)
     assert examine(page, row_page(approval)) == []

@@ -37,7 +37,7 @@ MAX_REMOVED = 100
 _PART_BYTES = 512 * 1024  # the maximum size of the JSON of each: changes of a spec, of a configuration, and captures
 _UNREAD = ("spec_kv", "groups", "not_tested", "summary", "engine", "tests")
 _TESTED = tuple(each for each in FixtureOutcome if each is not FixtureOutcome.NOT_TESTED)
-_UNFINISHED = (RegressionStatus.QUEUED, RegressionStatus.RUNNING)
+_DELETED = {"version": None, "config_bundle": None}
 # The fixtures that show accepted groups in a regression, and in none of the regressions in which they were accepted.
 # ``accepted`` has each group with each of these regressions. The regression is null if it was deleted.
 _UNSEEN: Final = f"""
@@ -134,13 +134,13 @@ def read_summary(deployment: Deployment) -> Summary:
     other_agents = max(0, select_agents(environment, target).order_by().count() - known)
     shown = agents[:MAX_AGENT_GROUPS]
     baselines = [] if row is None else row.baselines
-    versions = _versions(deployment, [each["config_hash"] for each in (*baselines, *shown)])
-    regression = None if row is None else _regression(row, versions, outcomes)
+    names = _names(deployment, [each["config_hash"] for each in (*baselines, *shown)])
+    regression = None if row is None else _regression(row, names, outcomes)
     tested = {name for name, counts in outcomes.items() if any(counts.get(each) for each in _TESTED)}
     running = [
         {
             "config_hash": each["config_hash"],
-            "version": versions.get(each["config_hash"]),
+            **names.get(each["config_hash"], _DELETED),
             "agents": each["agents"],
             "share": round(each["agents"] / (known or 1), 4),
             "tested": each["config_hash"] in tested,
@@ -167,16 +167,19 @@ def _count_outcomes(row: Regression | None) -> dict[str | None, Counter[str]]:
     return counts
 
 
-def _versions(deployment: Deployment, config_hashes: Iterable[str]) -> dict[str, str]:
-    """Return the names of the versions of configurations by config hash, with one query."""
+def _names(deployment: Deployment, config_hashes: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Return the version and the newest config bundle of configurations by config hash, with one query."""
     bundles = ConfigBundle.objects.filter(environment=deployment.environment_id, config_hash__in=[*config_hashes])
     newest = bundles.order_by("config_hash", "-pk").distinct("config_hash")
-    columns = ("config_hash", "version__name", "version__number")
-    return {config_hash: f"{name} v{number}" for config_hash, name, number in newest.values_list(*columns)}
+    rows = newest.values_list("config_hash", "version__name", "version__number", "name")
+    return {
+        config_hash: {"version": f"{pipeline} v{number}", "config_bundle": name}
+        for config_hash, pipeline, number, name in rows
+    }
 
 
 def _regression(
-    row: Regression, versions: Mapping[str, str], outcomes: Mapping[str | None, Mapping[str, int]]
+    row: Regression, names: Mapping[str, Mapping[str, str]], outcomes: Mapping[str | None, Mapping[str, int]]
 ) -> dict[str, Any]:
     def showed(baseline: str | None) -> dict[str, int]:
         counts = outcomes.get(baseline, {})
@@ -193,7 +196,7 @@ def _regression(
         "baselines": [
             {
                 **{name: each[name] for name in ("config_hash", "agents", "share")},
-                "version": versions.get(each["config_hash"]),
+                **names.get(each["config_hash"], _DELETED),
                 "outcomes": showed(each["config_hash"]),
             }
             for each in row.baselines
@@ -226,6 +229,11 @@ def why_untested(deployment: Deployment, row: Regression | None) -> str:
     return f"Nothing was tested: {why_vacuous(row)}." if row.vacuous else ""
 
 
+def name_configuration(each: Mapping[str, Any]) -> str:
+    """Return the name of a baseline, or of a configuration that agents run."""
+    return "a deleted configuration" if each["version"] is None else f"{each['version']}, {each['config_bundle']}"
+
+
 def _headline(
     row: Regression | None, groups: int, regression: Mapping[str, Any] | None, agents: Sequence[Mapping[str, Any]]
 ) -> str:
@@ -235,8 +243,9 @@ def _headline(
     baselines = regression["baselines"]
     differing = [each for each in baselines if each["outcomes"][FixtureOutcome.DIFFERENT]]
     if differing and len(baselines) > 1:
-        named = [f"{each['version'] or 'a deleted version'} ({each['share']:.1%} of agents)" for each in differing]
-        of = f"{len(differing)} of the {len(baselines)} configurations that agents run"
+        named = [f"{name_configuration(each)} ({each['share']:.1%} of agents)" for each in differing]
+        some = f"{len(differing)}" if len(differing) < len(baselines) else "each"
+        of = f"{some} of the {len(baselines)} configurations that agents run"
         parts.append(f"The output differs from {of}: {', '.join(named)}.")
     if untested := sum(each["agents"] for each in agents if not each["tested"]):
         verb = "runs" if untested == 1 else "run"

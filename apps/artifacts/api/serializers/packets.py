@@ -59,12 +59,14 @@ class OutcomeCountSerializer(serializers.Serializer[Any]):
 class PacketBaselineSerializer(serializers.Serializer[Any]):
     config_hash = serializers.CharField()
     version = serializers.CharField(allow_null=True)
+    config_bundle = serializers.CharField(allow_null=True)
     agents = serializers.IntegerField()
     share = serializers.FloatField()
     outcomes = OutcomeCountSerializer()
     descriptions = {
         "config_hash": "The config hash of the configuration.",
         "version": "The name of the configuration's version. Null if its config bundles were deleted.",
+        "config_bundle": "The name of the newest config bundle with this config hash. Null if it was deleted.",
         "agents": "The number of the target's agents that ran the configuration when the regression was requested.",
         "share": "The number of these agents divided by the number of all agents of the target that ran the pipeline, "
         "from 0 to 1.",
@@ -169,12 +171,14 @@ class CaptureSerializer(serializers.Serializer[Any]):
 class RunningConfigurationSerializer(serializers.Serializer[Any]):
     config_hash = serializers.CharField()
     version = serializers.CharField(allow_null=True)
+    config_bundle = serializers.CharField(allow_null=True)
     agents = serializers.IntegerField()
     share = serializers.FloatField()
     tested = serializers.BooleanField()
     descriptions = {
         "config_hash": "The config hash of the configuration.",
         "version": "The name of the configuration's version. Null if its config bundles were deleted.",
+        "config_bundle": "The name of the newest config bundle with this config hash. Null if it was deleted.",
         "agents": "The number of the target's agents that run the configuration now.",
         "share": "The number of these agents divided by the number of all agents of the target that run the pipeline, "
         "from 0 to 1.",

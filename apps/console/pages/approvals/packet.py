@@ -20,6 +20,7 @@ from apps.console.pages.regressions import page
 from apps.console.pages.regressions.results import baseline_links
 from apps.releases.models import Deployment, Regression
 from apps.releases.services.changes import find_changes
+from byteor.engine.blockers import BlockerCode
 from byteor_cloud.computing.compute import Compute
 
 _BYTES = 2 * 1024 * 1024  # the size limit of the packet's JSON, of which examples are the largest part
@@ -41,7 +42,7 @@ def banner(deployment: Deployment, summary: Summary | None) -> dict[str, Any]:
     if summary is None:
         return {"tone": "plain", "text": packets.why_untested(deployment, None), "lines": lines}
     is_fine = summary.is_tested and not summary.blockers and not summary.group_count
-    lines += [each.detail for each in summary.blockers]
+    lines += [each.detail for each in summary.blockers if each.code != BlockerCode.GATE_RUNNING]  # the headline says it
     return {"tone": "plain" if is_fine else "warn", "text": summary.headline, "lines": lines}
 
 
@@ -66,7 +67,7 @@ def show(request: HttpRequest, deployment: Deployment, summary: Summary | None, 
         deployment, with_payloads=may_read, compute=compute, summary=summary, max_groups=page.GROUPS,
         limit=_BYTES,
     )  # fmt: skip
-    panels = [_agents(summary), _captures(packet), _removed(packet), _other(packet)]
+    panels = [_agents(summary), _captures(packet), _removed(packet), _rollback(packet), *_explanations(packet)]
     output = _output(summary.row, packet, may_read=may_read)
     return {"changes": packet.changes, "version": version, "output": output, "panels": panels}
 
@@ -100,19 +101,20 @@ def _facts(group: Mapping[str, Any]) -> list[tuple[str, Any]]:
 def _agents(summary: Summary) -> dict[str, Any]:
     """Return the panel of what the target's agents run now, with the result of the comparison with it."""
     results = {each["config_hash"]: each for each in (summary.regression or {}).get("baselines", ())}
+    is_running = summary.row is not None and summary.row.finished_at is None
     rows = [
         (
-            with_note(each["version"] or "deleted", short_id(each["config_hash"])),
+            with_note(packets.name_configuration(each), short_id(each["config_hash"])),
             agent_count(each["agents"]),
             f"{each['share']:.1%}",
-            "yes" if each["tested"] else "no",
+            "yes" if each["tested"] else "not yet" if is_running and each["config_hash"] in results else "no",
             _result(results.get(each["config_hash"])),
         )
         for each in summary.agents
     ]
     running = {each["config_hash"] for each in summary.agents}
     rows += [
-        (with_note(each["version"] or "deleted", "no longer runs"), "-", "-", "yes", _result(each))
+        (with_note(packets.name_configuration(each), "no longer runs"), "-", "-", "yes", _result(each))
         for config_hash, each in results.items()
         if config_hash not in running
     ]
@@ -188,16 +190,18 @@ def _removed(packet: Packet) -> dict[str, Any]:
     }
 
 
-def _other(packet: Packet) -> dict[str, Any]:
-    """Return the panel of what a rollback would restore, and of explanations of differences that do not occur."""
-    back, rows = packet.rollback, list[tuple[Any, ...]]()
-    restored = back["reason"]
-    if back["deployment_id"] is not None:
-        link = text_link(page_url(Deployment, "change", back["deployment_id"]), back["version"])
-        restored = with_note(link, short_id(back["config_hash"]))
-    rows.append(("A rollback restores", restored))
-    rows += [
-        (with_note("Explanation", f"of the difference {each['group'][:12]}, which does not occur"), each["text"])
-        for each in packet.explanations
-    ]
-    return {"id": "rollback", "title": "Rollback", "rows": rows}
+def _rollback(packet: Packet) -> dict[str, Any]:
+    """Return the panel of what a rollback would restore."""
+    back = packet.rollback
+    if back["deployment_id"] is None:
+        return {"id": "rollback", "title": "A rollback restores", "empty": back["reason"]}
+    link = text_link(page_url(Deployment, "change", back["deployment_id"]), back["version"])
+    rows = [(link, short_id(back["config_hash"]))]
+    return {"id": "rollback", "title": "A rollback restores", "columns": ("Version", "Config hash"), "rows": rows}
+
+
+def _explanations(packet: Packet) -> list[dict[str, Any]]:
+    """Return the panel of the requester's explanations of differences that do not occur; nothing if there are none."""
+    rows = [(format_html("<code>{}</code>", each["group"][:12]), each["text"]) for each in packet.explanations]
+    title = "Explanations of differences that the regression does not show"
+    return [{"id": "explanations", "title": title, "columns": ("Group", "Explanation"), "rows": rows}] if rows else []
