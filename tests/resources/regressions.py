@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from apps.releases.models import ConfigBundle, Regression
 from apps.releases.services import regressions
+from byteor_cloud.ids import uuid7
 from tests.permissions import OPERATE, VIEW
 from tests.resources import ERROR, Act, Call, E, Place, Resource, Table
 from tests.resources.config_bundles import bundle
@@ -30,6 +31,18 @@ def queued(place: Place) -> Regression:
     )
 
 
+def differing(place: Place) -> Regression:
+    """Return a finished regression with one group of differences from golden results."""
+    made = place.get(regression)
+    group = {
+        "id": "0" * 64, "egress": "out", "kind": "missing", "pointers": [], "code": None, "count": 1,
+        "baselines": [{"config_hash": None, "count": 1}], "fixture_count": 0, "fixtures": [],
+        "verdict_id": str(uuid7()),
+    }  # fmt: skip
+    Regression.objects.filter(pk=made.pk).update(status="differs", groups=[group])
+    return made
+
+
 RESOURCE = Resource(
     calls=(
         Call("listRegressions", "GET", E + "/regressions", VIEW, null=frozenset({"not_tested", "summary"})),
@@ -39,6 +52,10 @@ RESOURCE = Resource(
         ),
         Call("getRegression", "GET", E + "/regressions/{id}", VIEW),
         Call("cancelRegression", "POST", E + "/regressions/{id}/cancel", OPERATE, on=queued),
+        Call(
+            "acceptDifferences", "POST", E + "/regressions/{id}/acceptances", OPERATE, 201, on=differing,
+            body=lambda place: {"groups": ["0" * 64], "reason": "wanted"},
+        ),
     ),
     tables=(
         Table(
