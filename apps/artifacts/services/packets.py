@@ -306,7 +306,8 @@ def read_packet(
     shown, has_all = ([], True) if found.row is None else with_examples(found.row, groups, max(0, room))
     is_truncated = (
         found.is_truncated
-        or changes != every
+        or len(changes.config) < len(every.config)
+        or _count_spec_changes(changes) < _count_spec_changes(every)
         or len(shown_captures) < len(captures)
         or len(shown_removed) < len(removed)
         or len(groups) < found.group_count
@@ -319,6 +320,10 @@ def _bounded(changes: Changes) -> Changes:
     """Return the changes with only the first ones of the spec and of the configuration."""
     config = changes.config[: len(prefix([*map(asdict, changes.config)], _PART_BYTES))]
     return replace(changes, spec=changes.spec and changes.spec.bounded(_PART_BYTES), config=config)
+
+
+def _count_spec_changes(changes: Changes) -> int:
+    return 0 if changes.spec is None else len(changes.spec.changes)
 
 
 def _read_captures(row: Regression | None) -> list[dict[str, Any]]:
