@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 import django.utils.csp
 
 from byteor.engine import machines
+from byteor.engine.replay.json_difference import Kind
+from byteor.engine.replay_gate import GateMode
 from byteor_cloud import config, logs
 from byteor_cloud.api.operations import SECURITY_SCHEMES, TAG_DESCRIPTIONS
 from byteor_cloud.database import connections
@@ -212,6 +214,8 @@ SPECTACULAR_SETTINGS = {
         "ApprovalStatusEnum": [*map(str, machines.ApprovalStatus)],
         "BisectOutcomeEnum": ["found", "no_change", "inverted", "inconclusive"],
         "BisectStatusEnum": [*map(str, machines.BisectStatus)],
+        "GateModeEnum": [*map(str, GateMode)],
+        "DifferenceGroupKindEnum": [*map(str, Kind)],
         "DeploymentStatusEnum": [*map(str, machines.DeploymentStatus)],
         "RegressionStatusEnum": [*map(str, machines.RegressionStatus)],
         "ReplayModeEnum": "apps.artifacts.models.Replay.Mode",

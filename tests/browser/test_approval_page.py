@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 from django.test import Client
 
-from apps.console.pages.deployments.changes import find_base, find_changes
 from apps.fleet.models import Agent
 from apps.releases.models import Approval, Deployment
 from apps.releases.services import approvals
+from apps.releases.services.changes import find_base, find_changes
 from tests.browser.filled import row_page, signed_in, table
 from tests.browser.waiting import approval_of, buttons, live, waiting
 from tests.releases.stories import active, bundles, fleet

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from apps.releases.models import Approval
+from apps.releases.models import Approval, Deployment
 from tests.permissions import OPERATE, VIEW
 from tests.resources import REASON, Act, Call, E, Place, Resource, Table
 from tests.resources.deployments import deployment, pending
+from tests.resources.regressions import regression
 
 
 def approval(place: Place) -> Approval:
@@ -14,6 +15,13 @@ def approval(place: Place) -> Approval:
 
 def undecided(place: Place) -> Approval:
     return Approval.objects.get(deployment=place.get(pending))
+
+
+def tested(place: Place) -> Approval:
+    """Return the approval of a deployment whose regression has finished without differences."""
+    made = place.get(pending)
+    Deployment.objects.filter(pk=made.pk).update(regression=place.get(regression))
+    return Approval.objects.get(deployment=made)
 
 
 RESOURCE = Resource(
@@ -27,6 +35,7 @@ RESOURCE = Resource(
             values=lambda place: {"deployment_id": str(place.get(pending).pk)},
         ),
         Call("getApproval", "GET", E + "/approvals/{id}", VIEW),
+        Call("getApprovalPacket", "GET", E + "/approvals/{id}/packet", VIEW),
         Call("revokeApproval", "POST", E + "/approvals/{id}/revoke", OPERATE, on=undecided, has_body=False),
     ),
     tables=(
@@ -34,6 +43,7 @@ RESOURCE = Resource(
             "releases.approval", VIEW, approval, "Approvals",
             acts={
                 "approve": Act("decideApproval", on=undecided),
+                "accept": Act("decideApproval", {"comment": "wanted"}, on=tested, on_page=False),
                 "deny": Act("decideApproval", {"comment": "because"}, on=undecided),
                 "revoke": Act("revokeApproval"),
             },

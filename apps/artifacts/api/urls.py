@@ -1,9 +1,20 @@
 """Routes below ``…/environments/{env_id}``, and the agents' upload route below ``/api/v1``."""
 
-from apps.artifacts.api.views import artifacts, bisects, captures, fixtures, regressions, replays, rollbacks, uploads
+from apps.artifacts.api.views import (
+    artifacts,
+    bisects,
+    captures,
+    fixtures,
+    packets,
+    regressions,
+    replays,
+    rollbacks,
+    uploads,
+)
 from byteor_cloud.api.routing import route
 
 environment = [
+    route("approvals/<uuid:id>/packet", packets.PacketViewSet, get="packet"),
     route("artifacts", artifacts.ArtifactViewSet, get="list"),
     route("artifacts/<uuid:id>", artifacts.ArtifactViewSet, get="retrieve"),
     route("artifacts/<uuid:id>/content", artifacts.ArtifactViewSet, get="content"),

@@ -66,17 +66,29 @@ def read_details(
     Without ``with_payloads``, no example has payloads.
     """
     wanted = [each for each in row.groups if after is None and (group is None or each["id"] == group)]
-    found = _prefix(wanted, limit)
-    merged = [{name: value for name, value in each.items() if name != "verdict_id"} for each in found]
-    room = limit - sum(map(_size, merged))
+    found = prefix(wanted, limit)
+    room = limit - sum(map(size_of, found))
     results, has_more = _read_results(row, group, after or 0, room)
-    room = room - sum(map(_size, results)) if with_payloads and not has_more else 0
-    has_all = True
-    for each, (is_shown, example) in zip(merged, _read_examples(row, found, room), strict=True):
-        each["example"] = example
-        has_all = has_all and is_shown
-    is_truncated = len(merged) < len(wanted) or has_more or (with_payloads and not has_all)
-    return Details(results, merged, is_truncated, (after or 0) + len(results) if has_more else None)
+    room = room - sum(map(size_of, results)) if with_payloads and not has_more else 0
+    shown, has_all = with_examples(row, found, room)
+    is_truncated = len(found) < len(wanted) or has_more or (with_payloads and not has_all)
+    return Details(results, shown, is_truncated, (after or 0) + len(results) if has_more else None)
+
+
+def with_examples(
+    row: Regression, groups: Sequence[Mapping[str, Any]], limit: int
+) -> tuple[list[dict[str, Any]], bool]:
+    """Return stored groups of a regression with their examples, and whether no payload was left out.
+
+    Takes one query. An example is None if it was deleted. All examples together have at most ``limit`` bytes of JSON,
+    and the payloads of later examples are None.
+    """
+    found = _read_examples(row, groups, limit)
+    shown = [
+        {**{name: value for name, value in each.items() if name != "verdict_id"}, "example": example}
+        for each, (_, example) in zip(groups, found, strict=True)
+    ]
+    return shown, all(is_shown for is_shown, _ in found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +117,7 @@ def read_groups(
     """
     chosen = f"$[{first} to {first + count - 1}]" if group is None else f"$[*] ? (@.id == {json.dumps(group)})"
     found: list[dict[str, Any]] = Regression.objects.values_list(_path("groups", chosen), flat=True).get(pk=row.pk)
-    for each, (_, example) in zip(found, _read_examples(row, found, limit if with_payloads else 0), strict=True):
-        each["example"] = example
-    return found
+    return with_examples(row, found, limit if with_payloads else 0)[0]
 
 
 def _path(column: str, path: str) -> Func:
@@ -121,14 +131,14 @@ def array_length(column: str) -> Func:
     return Func(F(column), function="jsonb_array_length", output_field=IntegerField())
 
 
-def _size(value: Any) -> int:
-    """Return the size of a value's JSON in bytes, with a separator."""
-    return len(json.dumps(value, ensure_ascii=False).encode()) + 1
+def size_of(value: Any) -> int:
+    """Return the size of a value's JSON in bytes, with a separator. A time counts as a text."""
+    return len(json.dumps(value, ensure_ascii=False, default=str).encode()) + 1
 
 
-def _prefix[T](rows: Sequence[T], limit: int) -> list[T]:
+def prefix[T](rows: Sequence[T], limit: int) -> list[T]:
     """Return the first rows, as many as fit into the limit."""
-    sizes = accumulate(map(_size, rows))
+    sizes = accumulate(map(size_of, rows))
     return [row for row, _ in zip(rows, takewhile(lambda size: size <= limit, sizes), strict=False)]
 
 
@@ -144,12 +154,12 @@ def _read_results(row: Regression, group: str | None, after: int, limit: int) ->
     columns = (reason if name == "error" else stage if name == "stage" else F(name) for name in _COLUMNS)
     rows = list(found.values_list(*columns, size)[after:])
     shown = [dict(zip(_COLUMNS, map(_as_json, each), strict=False)) for each in rows]
-    sizes = accumulate(_size(result) + (each[-1] or 0) for result, each in zip(shown, rows, strict=True))
+    sizes = accumulate(size_of(result) + (each[-1] or 0) for result, each in zip(shown, rows, strict=True))
     results = [result for result, _ in zip(shown, takewhile(lambda total: total <= limit, sizes), strict=False)]
     ids = _group_ids({each["verdict_id"] for each in results if each["outcome"] == FixtureOutcome.DIFFERENT})
     for each in results:
         each["groups"] = ids.get(each.pop("verdict_id"), [])
-    kept = _prefix(results, limit)
+    kept = prefix(results, limit)
     return kept, len(kept) < len(rows)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from itertools import batched
+from uuid import UUID
 
 from django.db import transaction
 from django.db.models import Exists, OuterRef
@@ -60,6 +61,7 @@ def _delete_batch(environment: Environment, now: datetime) -> int:
         locked = expired.select_for_update(skip_locked=True, of=("self",)).values_list("pk", flat=True)[:BATCH_SIZE]
         ids = list(expired.filter(pk__in=list(locked)).values_list("pk", flat=True))
         if ids:
+            _record_expired_fixtures(environment, ids)
             without_large(Artifact.objects.filter(pk__in=ids)).delete()
             audit.record(
                 "artifact.expire",
@@ -69,6 +71,22 @@ def _delete_batch(environment: Environment, now: datetime) -> int:
                 changes={"artifacts": len(ids), "retention_days": days},
             )
     return len(ids)
+
+
+def _record_expired_fixtures(environment: Environment, artifact_ids: list[UUID]) -> None:
+    """Record the fixtures that are deleted with their artifacts. The packets of approvals list them as removed."""
+    expired = Fixture.objects.filter(artifact__in=artifact_ids).order_by("pk")
+    audit.record_all(
+        audit.Entry(
+            "fixture.expire",
+            WORKER,
+            environment,
+            ("fixture", pk),
+            {"name": [name, None], "pipeline": [pipeline, None], "expires_at": [expires_at.isoformat(), None]},
+        )
+        for pk, name, pipeline, expires_at in expired.values_list("pk", "name", "pipeline", "expires_at")
+        if expires_at is not None  # only expired fixtures are deleted
+    )
 
 
 def delete_old_regressions(now: datetime | None = None) -> int:

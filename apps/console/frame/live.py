@@ -20,8 +20,8 @@ class LiveAdmin(ReadOnlyAdmin):
     """A table whose rows have self-updating pages. ``live_template`` must have one root element and show the acts."""
 
     live_template: ClassVar[str]
-    # The part below ``live_template``. It is slow to render, so the browser reloads it only once: when the row stops
-    # moving.
+    # The part below ``live_template``. It is slow to render, so the browser reloads it only when the row stops moving,
+    # and when the attribute ``data-still`` of the root element of ``live_template`` changes.
     still_template: ClassVar[str]
     every_s: ClassVar[int] = 2
     change_form_outer_before_template = "console/live.html"
@@ -55,7 +55,7 @@ class LiveAdmin(ReadOnlyAdmin):
         response = super().render_change_form(request, context, *args, obj=obj, **kwargs)
         if _PARTS in context:
             response.template_name = "console/live_parts.html"
-        if _PARTS not in context or not context["summary"]["moving"]:
+        if _PARTS not in context or not context["summary"]["moving"] or "still" in request.GET:
             response.context_data["still"] = {"template": self.still_template, **self.still(request, obj)}
         return response
 

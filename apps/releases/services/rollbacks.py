@@ -17,12 +17,19 @@ from apps.tenancy.services.state import check_transition, lock_row
 from byteor.engine.machines import DeploymentEvent, DeploymentStatus
 from byteor_cloud.errors import Conflict
 
+NO_TARGET = "The pipeline has no earlier deployment to roll back to."
+
 
 def find_target(deployment: Deployment) -> Deployment | None:
-    """Return the deployment to restore, or None. It is active, of the same pipeline, and has another configuration.
+    """Return the deployment to restore, or None. See ``find_targets``."""
+    return find_targets(deployment).first()
 
-    Among several such deployments, the current one is chosen, otherwise the one that was activated last. Deployments
-    that ``rollback_candidates`` leaves out are never chosen.
+
+def find_targets(deployment: Deployment) -> QuerySet[Deployment]:
+    """Return the deployments that a rollback can restore, the best first.
+
+    Each is active, of the same pipeline, and has another configuration. The current one comes first, then the one that
+    was activated last. Deployments that ``rollback_candidates`` leaves out are never restored.
     """
     return (
         assignments.rollback_candidates(deployment.environment_id)
@@ -30,7 +37,6 @@ def find_target(deployment: Deployment) -> Deployment | None:
         .exclude(pk=deployment.pk)
         .exclude(config_hash=deployment.config_hash)  # the rollback makes this configuration known bad
         .order_by("-is_current", "-activated_at")
-        .first()
     )
 
 

@@ -61,7 +61,7 @@ def example(schema: Mapping[str, Any], components: Mapping[str, Any], name: str 
         return None
     if name.endswith(("_hash", "hash")) or "sha256" in schema.get("pattern", ""):
         return HASH
-    if schema.get("pattern") == "^[0-9a-f]{64}$":
+    if schema.get("pattern") == "^[0-9a-f]{64}$":  # the id of a group of differences
         return HASH.removeprefix("sha256:")
     formats = {
         "uuid": ID,

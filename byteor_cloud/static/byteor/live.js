@@ -9,6 +9,7 @@ const root = document.querySelector("[data-live]");
 const notice = document.querySelector("[data-trouble]");
 const interval = 1000 * root.dataset.every;
 let wait = interval;
+let version = root.querySelector(".live").dataset.still; // the state of the part that is reloaded when it changes
 let timer;
 
 // -- changing the page ----------------------------------------------------------------------------------------
@@ -84,7 +85,10 @@ function pause(seconds) {
 async function refresh() {
   clearTimeout(timer);
   try {
-    const response = await fetch(root.dataset.live + location.search, {
+    const url = new URL(root.dataset.live + location.search, location);
+    const isOutdated = root.querySelector(".live").dataset.still !== version;
+    if (isOutdated) url.searchParams.set("still", "yes");
+    const response = await fetch(url, {
       signal: AbortSignal.timeout(TIMEOUT), // also limits reading the body
     });
     if (response.redirected) return showNotice("You are signed out. Sign in again to see current data.");
@@ -95,10 +99,12 @@ async function refresh() {
     }
     if (!response.ok) throw new Error(response.status);
     show(await response.text());
-    wait = interval;
+    const { still, moving } = root.querySelector(".live").dataset;
+    if (isOutdated || moving === "no") version = still;
+    wait = version === still ? interval : 0;
     showNotice("");
   } catch {
-    wait = Math.min(2 * wait, MAX_WAIT);
+    wait = Math.min(2 * Math.max(wait, interval), MAX_WAIT);
     showNotice("The server does not respond. The data shown may be outdated. Trying again.");
   }
   if (isChanging()) scheduleRefresh();

@@ -1,22 +1,16 @@
-"""The acts, the form and the panel for decisions on an approval, for its own page and the page of its deployment."""
+"""The acts and the panel for decisions on an approval, for its own page and the page of its deployment."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
 
-from django.http import HttpRequest
-from django.utils import timezone
-
 from apps.console.frame import Act, ActContext, relative_time, state_pill, with_note
 from apps.console.frame.acts import permitted_by
-from apps.console.frame.columns import act_url
-from apps.console.frame.console_user import console_user_of
 from apps.releases.api import commands
 from apps.releases.models import Approval, ApprovalDecision
 from apps.releases.services import approvals
 from apps.tenancy.permissions import Permission as P
-from byteor.engine.machines import ApprovalStatus
 
 
 def _decide(decision: str) -> Any:
@@ -86,24 +80,3 @@ def decisions_panel(row: Approval, decisions: list[ApprovalDecision]) -> dict[st
         ],
         "empty": "Nobody has decided yet.",
     }
-
-
-def decision_form(request: HttpRequest, row: Approval, decisions: list[ApprovalDecision]) -> dict[str, Any] | None:
-    """Return the context of the decision form. If the person cannot approve, ``why`` is the reason.
-
-    Returns None if the approval is not pending, or if the person may not operate the environment.
-    """
-    held = console_user_of(request).permissions(row.environment)
-    if row.status != ApprovalStatus.PENDING or P.OPERATE_ENVIRONMENT not in held:
-        return None
-    if row.expires_at <= timezone.now():
-        return {"why": "This request has expired."}
-    if any(each.user_id == request.user.pk for each in decisions):
-        return {"why": "You have already decided. The request is waiting for another person's decision."}
-    urls = {act.name: act_url(row, act.name) for act in (APPROVE, DENY)}
-    if row.requester_id == request.user.pk and not row.allow_self_approval:
-        why = "You, or a key that you created, requested this. Another person must approve it."
-        return {"why": why, "deny": urls["deny"]}
-    if row.requester_id is None and not row.allow_self_approval:
-        return {"why": approvals.REQUESTER_UNKNOWN, "deny": urls["deny"]}
-    return {"explain": APPROVE.explain, **urls}

@@ -13,9 +13,11 @@ from django.utils.html import format_html, format_html_join
 from apps.console.frame import FoundBy, LiveAdmin, VisibleRowsFilter, relative_time, site, state_pill, with_note
 from apps.console.frame.console_user import ConsoleUser, console_user_of
 from apps.console.frame.scope import granted_condition
-from apps.console.pages.approvals.deciding import APPROVE, DENY, REVOKE, decision_form, decisions_panel
+from apps.console.pages.approvals import packet
+from apps.console.pages.approvals.accepting import ACCEPT
+from apps.console.pages.approvals.deciding import APPROVE, DENY, REVOKE, decisions_panel
 from apps.console.pages.approvals.facts import approval_facts, deployment_of, subject
-from apps.console.pages.deployments.changes import find_changes
+from apps.console.pages.approvals.form import decision_form
 from apps.console.pages.deployments.warnings import find_warnings
 from apps.releases.models import Approval, ApprovalDecision
 from apps.tenancy.permissions import Permission as P
@@ -84,7 +86,7 @@ class ApprovalAdmin(LiveAdmin):
         Case(When(status=ApprovalStatus.PENDING, then="expires_at")),
         "-id",
     )
-    acts = (APPROVE, DENY, REVOKE)
+    acts = (APPROVE, ACCEPT, DENY, REVOKE)
 
     def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
         given = Count("decisions", filter=Q(decisions__decision="approve"))
@@ -124,26 +126,28 @@ class ApprovalAdmin(LiveAdmin):
         """Return the approval's facts, the decisions, and the form for a decision."""
         decisions = list(row.decisions.order_by("id")[:_SHOWN])
         deployment = deployment_of(row)
+        found = None if deployment is None else packet.read_summary(request, deployment)
         return {
             **super().summary(request, row),
             "headline": _headline(row, decisions),
             "status": state_pill(row.status),
+            "packet": deployment and packet.banner(deployment, found),
             "marks": find_warnings(deployment, row),
+            "bar": packet.bar(found),
             "facts": approval_facts(row),
-            "decide": decision_form(request, row, decisions),
-            "hidden_acts": {"Approve", "Deny"},
+            "decide": decision_form(request, row, deployment, decisions),
+            "hidden_acts": {"Approve", "Deny", ACCEPT.label},
             "panels": [decisions_panel(row, decisions)],
+            "still_version": packet.version(found),
         }
 
     def still(self, request: HttpRequest, row: Any) -> dict[str, Any]:
-        """Return the changes that the deployment makes; {} if the approval has no deployment."""
+        """Return what the deployment changes, and the packet; {} if the approval has no deployment."""
         deployment = deployment_of(row)
         if deployment is None:
             return {}
-        return {
-            "changes": find_changes(deployment, compute=compute_for(request)),
-            "version": deployment.config_bundle.version,
-        }
+        summary = packet.read_summary(request, deployment)
+        return packet.show(request, deployment, summary, compute=compute_for(request))
 
 
 def _headline(row: Approval, decisions: list[ApprovalDecision]) -> str:

@@ -36,7 +36,6 @@ from apps.console.frame.console_user import (
 from apps.console.frame.forms import new_form_id, send_once
 from apps.console.pages.bundles.choosing import choices_panel
 from apps.console.pages.bundles.new_bundle import NewConfigBundle, start_from
-from apps.console.pages.deployments.changes import Changes, compare, find_current
 from apps.console.pages.deployments.deploying import FIRST, Deploy, Outlook, preview
 from apps.console.pages.deployments.phrases import describe_warnings
 from apps.console.pages.regressions.acts import TEST_BUNDLE, tests_panel
@@ -46,6 +45,7 @@ from apps.releases.api.serializers.bundles import ConfigBundleSerializer
 from apps.releases.api.serializers.deployments import DeploymentSerializer
 from apps.releases.models import ConfigBundle, Deployment, KnownBad
 from apps.releases.services import bundles, deployments
+from apps.releases.services.changes import Changes, compare, find_current
 from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.services.sent_forms import FormResult

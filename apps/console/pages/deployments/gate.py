@@ -9,12 +9,13 @@ from django.http import HttpRequest
 from django.utils.html import format_html, format_html_join
 
 from apps.artifacts.services.regression_details import read_groups, read_overview
+from apps.artifacts.services.regression_headline import count_of, count_results, describe_result
 from apps.console.frame import relative_time, state_pill, with_note
 from apps.console.frame.columns import act_url, row_url
 from apps.console.frame.console_user import console_user_of
-from apps.console.pages.deployments.phrases import agent_count, count_of
+from apps.console.pages.deployments.phrases import agent_count
 from apps.console.pages.regressions import page
-from apps.console.pages.regressions.results import baseline_links, count_results, link_baseline
+from apps.console.pages.regressions.results import baseline_links, link_baseline
 from apps.releases.models import AcceptedDifference, Deployment, Regression
 from apps.releases.services import acceptances, replay_gate
 from apps.tenancy.permissions import Permission as P
@@ -57,7 +58,7 @@ def gate_panel(request: HttpRequest, deployment: Deployment, row: Regression | N
         "url": row_url(row),
         "link": "Regression",
         "status": state_pill(row.status),
-        "headline": page.headline(row, count_results(row), overview.groups),
+        "headline": describe_result(row, count_results(row), overview.groups),
         "is_vacuous": row.vacuous and not is_running(row),
         "bar": page.progress_bar(row),
         "facts": _facts(deployment, row),

@@ -23,11 +23,6 @@ def agent_count(count: int) -> str:
     return f"{count:,} agent{'s' if count != 1 else ''}"
 
 
-def count_of(number: int, what: str) -> str:
-    """Return a number with a noun, which gets an "s" unless the number is 1."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
 def describe_target(target: Target | None) -> str:
     """Describe a target as a phrase; "-" for None."""
     if target is None:

@@ -25,10 +25,10 @@ from apps.console.frame import (
 from apps.console.frame.acts import is_permitted
 from apps.console.frame.columns import TONES, act_url, environment_link, list_url, row_url
 from apps.console.frame.console_user import console_user_of
-from apps.console.pages.approvals.deciding import APPROVE, DENY, decision_form, decisions_panel, on_deployment_page
+from apps.console.pages.approvals.deciding import APPROVE, DENY, decisions_panel, on_deployment_page
+from apps.console.pages.approvals.form import decision_form
 from apps.console.pages.deployments.agents import AgentsPage, find_page
 from apps.console.pages.deployments.blockers import blockers_panels
-from apps.console.pages.deployments.changes import find_changes
 from apps.console.pages.deployments.deploying import describe_consent
 from apps.console.pages.deployments.failures import failures_panel
 from apps.console.pages.deployments.gate import find_regression, gate_panel, is_running
@@ -45,6 +45,7 @@ from apps.console.pages.deployments.waves import DeploymentState, Wave, build_wa
 from apps.releases.api import commands
 from apps.releases.models import Deployment, DeploymentAgent, KnownBad, TimelineEntry
 from apps.releases.services import blockers, deployments, failures, progress, replay_gate
+from apps.releases.services.changes import find_changes
 from apps.tenancy.permissions import Permission as P
 from byteor.engine.blockers import Blocker
 from byteor.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatus, DeploymentStatus
@@ -178,7 +179,7 @@ class DeploymentAdmin(LiveAdmin):
             "marks": find_warnings(row, row.approval),
             "bad": self._known_bad(request, row),
             "facts": _facts(row),
-            "decide": decision_form(request, row.approval, own_decisions) if row.approval is not None else None,
+            "decide": decision_form(request, row.approval, row, own_decisions) if row.approval is not None else None,
             "hidden_acts": {"Approve", "Deny", *([_RETRY.label] if may_retry else [])},
             "waves": [_wave(wave, state) for wave in by_wave],
             "uncounted": counts.uncounted,

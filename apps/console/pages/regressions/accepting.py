@@ -10,10 +10,10 @@ from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldBooleanWidget
 
 from apps.artifacts.api import commands
 from apps.artifacts.api.serializers.regressions import AcceptDifferencesSerializer
+from apps.artifacts.services.regression_headline import count_of
 from apps.console.frame import ActContext
 from apps.console.frame.acts import permitted_by
 from apps.console.frame.forms import ActForm
-from apps.console.pages.deployments.phrases import count_of
 from apps.console.pages.regressions.page import label_group
 from apps.releases.models import Regression
 from apps.releases.services import acceptances

@@ -12,18 +12,18 @@ from django.utils.text import Truncator, capfirst
 
 from apps.artifacts.models import Fixture
 from apps.artifacts.services.regression_details import Overview, read_groups
+from apps.artifacts.services.regression_headline import PENDING, count_of
 from apps.console.frame import relative_time, row_link, short_id, state_pill, with_note
 from apps.console.frame.columns import TONES, page_url, text_link
 from apps.console.frame.table_pages import page_of
 from apps.console.pages.artifacts.parts import hex_dump, marked
 from apps.console.pages.artifacts.wording import Runs, byte_count, first_difference, hex_rows
-from apps.console.pages.deployments.phrases import agent_count, count_of
-from apps.console.pages.regressions.results import PENDING, Counts, ResultsPage, link_baseline, reason
+from apps.console.pages.deployments.phrases import agent_count
+from apps.console.pages.regressions.results import ResultsPage, link_baseline, reason
 from apps.releases.models import AcceptedDifference, Regression
 from apps.releases.services import acceptances
 from byteor.engine.machines import RegressionStatus
 from byteor.engine.regression import group_pieces
-from byteor.engine.replay import FixtureOutcome
 from byteor.engine.replay.member_rows import compare_examples, payload_bytes
 from byteor_cloud.concurrency.event_loop import pause
 
@@ -51,39 +51,6 @@ def chosen_group(request: HttpRequest) -> str | None:
 
 
 # -- the result in words ----------------------------------------------------------------------------------------
-
-
-def headline(row: Regression, counted: Counts, groups: int) -> str:
-    """Return the result of a regression in a sentence, or its progress. ``groups`` is the number of groups."""
-    match row.status:
-        case RegressionStatus.QUEUED:
-            return "Waiting for a worker."
-        case RegressionStatus.RUNNING:
-            return f"{row.progress_done:,} of {count_of(row.progress_total, 'verdict')}."
-    if row.error:
-        return f"{row.error[:1].upper()}{row.error[1:]}".rstrip(".") + "."
-    if row.vacuous:
-        return f"Nothing was tested: {_why_vacuous(row)}."
-    failed, unstable = (counted.fixtures.get(word, 0) for word in (FixtureOutcome.FAILED, FixtureOutcome.UNSTABLE))
-    parts = [f"{count_of(failed, 'fixture')} failed"] if failed else []
-    parts += [f"{count_of(unstable, 'fixture')} {'is' if unstable == 1 else 'are'} unstable"] if unstable else []
-    if different := counted.fixtures.get(FixtureOutcome.DIFFERENT):
-        what = f"{count_of(groups, 'group')} of differences" if groups else "Differences"
-        parts.append(f"{what} on {different:,} of {count_of(row.fixtures, 'fixture')}")
-    if not parts:
-        tested = counted.fixtures.get(FixtureOutcome.EQUAL, 0)
-        parts.append(f"No differences on {count_of(tested, 'fixture')}")
-    if left := counted.results.get(FixtureOutcome.NOT_TESTED):
-        parts.append(f"{count_of(left, 'comparison')} {'was' if left == 1 else 'were'} not tested")
-    return f"{'. '.join(parts)}."
-
-
-def _why_vacuous(row: Regression) -> str:
-    if not row.fixtures:
-        return f"the pipeline {row.pipeline} has no fixtures"
-    if not row.progress_total:
-        return "no agent runs a configuration to compare with, and no fixture has a golden result"
-    return "the fixtures or the baselines were deleted, or the baselines cannot run"
 
 
 def progress_bar(row: Regression) -> dict[str, Any] | None:
@@ -165,14 +132,10 @@ def groups_panel(
     only = chosen_group(request)
     number, first = page_of(request.GET.get("groups", ""), total, GROUPS)
     found = read_groups(row, first=first, count=GROUPS, with_payloads=may_read, group=only, limit=_PAYLOADS)
-    ids = {fixture["id"] for each in found for fixture in each["fixtures"]}
-    live = {str(pk) for pk in Fixture.objects.filter(pk__in=ids).values_list("pk", flat=True)} if ids else set()
+    shown = show_groups(row, found, links, may_read=may_read)
     accepted = group_acceptances(acceptances.find_accepted(row, [each["id"] for each in found]))
-    shown = []
-    for each in found:
-        pause()  # let other requests run, since a page may have 50 large examples
-        marks = _acceptance(each, accepted.get(each["id"], ()))
-        shown.append({**_group(row, each, live, links, may_read=may_read), **marks})
+    for each, group in zip(shown, found, strict=True):
+        each.update(_acceptance(group, accepted.get(group["id"], ())))
     return {
         "groups": shown,
         "only": only,
@@ -186,6 +149,19 @@ def groups_panel(
         if row.more
         else "",
     }
+
+
+def show_groups(
+    row: Regression, groups: Sequence[Mapping[str, Any]], links: Mapping[str, str], *, may_read: bool
+) -> list[dict[str, Any]]:
+    """Return the data of ``difference_group.html`` for each group, which has its ``example``. Takes one query."""
+    ids = {fixture["id"] for each in groups for fixture in each["fixtures"]}
+    live = {str(pk) for pk in Fixture.objects.filter(pk__in=ids).values_list("pk", flat=True)} if ids else set()
+    shown = []
+    for each in groups:
+        pause()  # let other requests run, since a page may have 50 large examples
+        shown.append(_group(row, each, live, links, may_read=may_read))
+    return shown
 
 
 def _group(

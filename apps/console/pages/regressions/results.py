@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Case, Count, QuerySet, Value, When
+from django.db.models import Case, QuerySet, Value, When
 
 from apps.artifacts.models import Fixture, RegressionResult
 from apps.artifacts.services.regression_details import array_length
+from apps.artifacts.services.regression_headline import PENDING, Counts
 from apps.console.frame import short_id, with_note
 from apps.console.frame.columns import page_url, text_link
 from apps.console.frame.table_pages import TablePage, page_of
@@ -26,26 +27,6 @@ RANK = Case(
     When(outcome=Outcome.EQUAL, then=Value(len(_ORDER) + 1)),
     default=Value(len(_ORDER)),
 )
-PENDING = "pending"  # the word for a result without a verdict
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """The number of results with each outcome, and of the fixtures that have at least one result with it."""
-
-    results: Mapping[str, int]
-    fixtures: Mapping[str, int]
-
-
-def count_results(row: Regression) -> Counts:
-    """Count the results of a regression with one query."""
-    rows = RegressionResult.objects.filter(regression=row).values("outcome").order_by()
-    found = rows.annotate(results=Count("pk"), fixtures=Count("fixture_id", distinct=True))
-    by_outcome = {each["outcome"] or PENDING: each for each in found}
-    return Counts(
-        {word: each["results"] for word, each in by_outcome.items()},
-        {word: each["fixtures"] for word, each in by_outcome.items()},
-    )
 
 
 @dataclass(frozen=True, slots=True)

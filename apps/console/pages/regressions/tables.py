@@ -11,11 +11,12 @@ from django.http import HttpRequest
 
 from apps.artifacts.api import commands
 from apps.artifacts.services.regression_details import Overview, read_overview
+from apps.artifacts.services.regression_headline import Counts, count_results, describe_result
 from apps.console.frame import Act, FoundBy, VisibleRowsFilter, site
 from apps.console.pages.artifacts.running import RunningAdmin, may_read_records
 from apps.console.pages.regressions import page
 from apps.console.pages.regressions.accepting import AcceptForm, accept_differences, may_have_open_groups
-from apps.console.pages.regressions.results import Counts, baseline_links, count_results, find_page
+from apps.console.pages.regressions.results import baseline_links, find_page
 from apps.releases.models import Regression
 
 ACCEPT = Act.of(
@@ -71,7 +72,7 @@ class RegressionAdmin(RunningAdmin):
         found = _read(request, row)
         return {
             **super().summary(request, row),
-            "headline": page.headline(row, found.counts, found.overview.groups),
+            "headline": describe_result(row, found.counts, found.overview.groups),
             "bar": page.progress_bar(row),
             "compared": page.compared_panel(row, found.baselines, found.overview),
             "facts": page.facts(row),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID
 
+from django.db.models import QuerySet
+
 from apps.releases.models import ConfigBundle, Deployment
 from apps.releases.services.bundles import runtime_config
 from byteor.engine.compiler import SpecDiff
@@ -49,7 +51,7 @@ def find_base(deployment: Deployment) -> Deployment | None:
     The base is the deployment that this one superseded, otherwise the one that a rollback of this one restores,
     otherwise the pipeline's current deployment in the environment, even if that is this one.
     """
-    others = Deployment.objects.select_related("config_bundle__version").exclude(pk=deployment.pk)
+    others = _compared().exclude(pk=deployment.pk)
     replaced = others.filter(superseded_by=deployment).order_by("-activated_at").first()
     if replaced is None and deployment.restores_id is not None:
         replaced = others.filter(pk=deployment.restores_id).first()
@@ -60,5 +62,11 @@ def find_base(deployment: Deployment) -> Deployment | None:
 
 def find_current(environment_id: UUID, pipeline: str) -> Deployment | None:
     """Return the pipeline's current deployment in the environment, or None."""
-    current = Deployment.objects.filter(environment=environment_id, pipeline=pipeline, is_current=True)
-    return current.select_related("config_bundle__version").first()
+    return _compared().filter(environment=environment_id, pipeline=pipeline, is_current=True).first()
+
+
+def _compared() -> QuerySet[Deployment]:
+    """Return deployments with the columns that a comparison reads."""
+    unread = ("target", "manifest", "signing_keys", "explain", "config_bundle__version__plan")
+    rows = Deployment.objects.select_related("config_bundle__version")
+    return rows.defer(*unread, "config_bundle__version__spec")

@@ -1,0 +1,73 @@
+"""The result of a regression in a sentence, and the numbers of results and fixtures with each outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from django.db.models import Count
+
+from apps.artifacts.models import RegressionResult
+from apps.releases.models import Regression
+from byteor.engine.machines import RegressionStatus
+from byteor.engine.replay import FixtureOutcome
+
+PENDING = "pending"  # the word for a result without a verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The number of results with each outcome, and of the fixtures that have at least one result with it."""
+
+    results: Mapping[str, int]
+    fixtures: Mapping[str, int]
+
+
+def count_results(row: Regression) -> Counts:
+    """Count the results of a regression with one query."""
+    rows = RegressionResult.objects.filter(regression=row).values("outcome").order_by()
+    found = rows.annotate(results=Count("pk"), fixtures=Count("fixture_id", distinct=True))
+    by_outcome = {each["outcome"] or PENDING: each for each in found}
+    return Counts(
+        {word: each["results"] for word, each in by_outcome.items()},
+        {word: each["fixtures"] for word, each in by_outcome.items()},
+    )
+
+
+def describe_result(row: Regression, counted: Counts, groups: int) -> str:
+    """Return the result of a regression in a sentence, or its progress. ``groups`` is the number of groups."""
+    match row.status:
+        case RegressionStatus.QUEUED:
+            return "Waiting for a worker."
+        case RegressionStatus.RUNNING:
+            return f"{row.progress_done:,} of {count_of(row.progress_total, 'verdict')}."
+    if row.error:
+        return f"{row.error[:1].upper()}{row.error[1:]}".rstrip(".") + "."
+    if row.vacuous:
+        return f"Nothing was tested: {why_vacuous(row)}."
+    failed, unstable = (counted.fixtures.get(word, 0) for word in (FixtureOutcome.FAILED, FixtureOutcome.UNSTABLE))
+    parts = [f"{count_of(failed, 'fixture')} failed"] if failed else []
+    parts += [f"{count_of(unstable, 'fixture')} {'is' if unstable == 1 else 'are'} unstable"] if unstable else []
+    if different := counted.fixtures.get(FixtureOutcome.DIFFERENT):
+        what = f"{count_of(groups, 'group')} of differences" if groups else "Differences"
+        parts.append(f"{what} on {different:,} of {count_of(row.fixtures, 'fixture')}")
+    if not parts:
+        tested = counted.fixtures.get(FixtureOutcome.EQUAL, 0)
+        parts.append(f"No differences on {count_of(tested, 'fixture')}")
+    if left := counted.results.get(FixtureOutcome.NOT_TESTED):
+        parts.append(f"{count_of(left, 'comparison')} {'was' if left == 1 else 'were'} not tested")
+    return f"{'. '.join(parts)}."
+
+
+def why_vacuous(row: Regression) -> str:
+    """Return why a finished regression tested nothing, as a clause."""
+    if not row.fixtures:
+        return f"the pipeline {row.pipeline} has no fixtures"
+    if not row.progress_total:
+        return "no agent runs a configuration to compare with, and no fixture has a golden result"
+    return "the fixtures or the baselines were deleted, or the baselines cannot run"
+
+
+def count_of(number: int, what: str) -> str:
+    """Return a number with a noun, in the plural unless the number is 1."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
