@@ -168,7 +168,7 @@ def summarize(
         counted = ", ".join(
             f"{outcomes[each]:,} {each.replace('_', ' ')}" for each in FixtureOutcome if outcomes.get(each)
         )
-        parts.append(f"{_count(total, 'verdict')}: {counted}.")
+        parts.append(f"{count_of(total, 'verdict')}: {counted}.")
     if reasons:
         rows = [f"| {_code(each, _SUMMARY_REASON)} | {count:,} |" for each, count in reasons.items()]
         parts.append(_table("| reason | verdicts |\n| --- | ---: |", rows, "reasons"))
@@ -179,12 +179,12 @@ def summarize(
         parts.append(_table("| compared with | agents | share |\n| --- | ---: | ---: |", rows, "configurations"))
     if untested := sum(each["agents"] for each in not_tested):
         verb = "runs" if untested == 1 else "run"
-        parts.append(f"{_count(untested, 'agent')} {verb} a configuration that was not tested.")
+        parts.append(f"{count_of(untested, 'agent')} {verb} a configuration that was not tested.")
     if groups:
         rows = [_group_row(each) for each in groups]
         parts.append(_table("| the candidate | differences | fixtures |\n| --- | ---: | --- |", rows, "groups"))
     if more:
-        parts.append(f"{_count(more, 'further difference')} {'is' if more == 1 else 'are'} in no group.")
+        parts.append(f"{count_of(more, 'further difference')} {'is' if more == 1 else 'are'} in no group.")
     if work[1]:
         parts.append(f"Work: {work[0]:,} units, {work[0] / work[1] - 1:+.0%} compared with the baselines.")
     return "\n\n".join(parts) + "\n"
@@ -205,7 +205,8 @@ def _rest(number: int) -> str:
     return f" and {number:,} more" if number > 0 else ""
 
 
-def _count(number: int, what: str) -> str:
+def count_of(number: int, what: str) -> str:
+    """Return a number with a noun, which gets an "s" unless the number is 1."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 

@@ -17,7 +17,7 @@ from django.utils.dateparse import parse_datetime
 
 from apps.artifacts.models import Fixture, RegressionResult, Verdict
 from apps.artifacts.services.regression_details import MAX_BYTES, prefix, read_overview, size_of, with_examples
-from apps.artifacts.services.regression_headline import count_of, count_results, describe_result, why_vacuous
+from apps.artifacts.services.regression_headline import count_results, describe_result, why_vacuous
 from apps.fleet.services.selection import select_agents
 from apps.releases.models import Acceptance, AcceptedDifference, Approval, ConfigBundle, Deployment, Regression
 from apps.releases.services import regression_queue, replay_gate, rollbacks
@@ -25,6 +25,7 @@ from apps.releases.services.changes import Changes, find_changes
 from apps.tenancy.models import AuditEvent
 from byteor.engine.blockers import Blocker
 from byteor.engine.machines import RegressionStatus
+from byteor.engine.regression import count_of
 from byteor.engine.replay import FixtureOutcome
 from byteor_cloud.computing.compute import Compute, here
 from byteor_cloud.errors import Conflict

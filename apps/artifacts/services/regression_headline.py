@@ -10,6 +10,7 @@ from django.db.models import Count
 from apps.artifacts.models import RegressionResult
 from apps.releases.models import Regression
 from byteor.engine.machines import RegressionStatus
+from byteor.engine.regression import count_of
 from byteor.engine.replay import FixtureOutcome
 
 PENDING = "pending"  # the word for a result without a verdict
@@ -66,8 +67,3 @@ def why_vacuous(row: Regression) -> str:
     if not row.progress_total:
         return "no agent runs a configuration to compare with, and no fixture has a golden result"
     return "the fixtures or the baselines were deleted, or the baselines cannot run"
-
-
-def count_of(number: int, what: str) -> str:
-    """Return a number with a noun, in the plural unless the number is 1."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -7,7 +7,6 @@ from typing import Any
 from django.http import HttpRequest
 
 from apps.artifacts.services import packets
-from apps.artifacts.services.regression_headline import count_of
 from apps.console.frame.columns import act_url
 from apps.console.frame.console_user import console_user_of
 from apps.console.frame.forms import new_form_id
@@ -18,6 +17,7 @@ from apps.releases.services import approvals, replay_gate
 from apps.tenancy.permissions import Permission as P
 from byteor.engine.blockers import Blocker, BlockerCode
 from byteor.engine.machines import ApprovalStatus
+from byteor.engine.regression import count_of
 
 
 def decision_form(

@@ -11,7 +11,6 @@ from django.utils.html import format_html
 from apps.artifacts.models import Artifact, Fixture
 from apps.artifacts.services import packets
 from apps.artifacts.services.packets import Packet, Summary
-from apps.artifacts.services.regression_headline import count_of
 from apps.console.frame import relative_time, short_id, with_note
 from apps.console.frame.columns import page_url, text_link
 from apps.console.pages.artifacts.running import may_read_records
@@ -21,6 +20,7 @@ from apps.console.pages.regressions.results import baseline_links
 from apps.releases.models import Deployment, Regression
 from apps.releases.services.changes import find_changes
 from byteor.engine.blockers import BlockerCode
+from byteor.engine.regression import count_of
 from byteor_cloud.computing.compute import Compute
 
 _BYTES = 2 * 1024 * 1024  # the size limit of the packet's JSON, of which examples are the largest part

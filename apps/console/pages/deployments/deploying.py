@@ -21,7 +21,6 @@ from apps.artifacts.services.regression_details import read_groups
 from apps.console.pages.deployments.forms import ApiForm
 from apps.console.pages.deployments.phrases import (
     agent_count,
-    count_of,
     describe_strategy,
     describe_target,
     describe_warnings,
@@ -34,6 +33,7 @@ from apps.releases.models import ConfigBundle, Regression
 from apps.releases.services import admission, bundles
 from apps.tenancy.models import Environment, Membership
 from apps.tenancy.permissions import GRANTS, Permission, Role, effective_role
+from byteor.engine.regression import count_of
 from byteor.engine.replay_gate import GateMode
 from byteor.engine.rollout import Strategy
 from byteor.engine.target import Target

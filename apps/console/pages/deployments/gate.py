@@ -9,7 +9,7 @@ from django.http import HttpRequest
 from django.utils.html import format_html, format_html_join
 
 from apps.artifacts.services.regression_details import read_groups, read_overview
-from apps.artifacts.services.regression_headline import count_of, count_results, describe_result
+from apps.artifacts.services.regression_headline import count_results, describe_result
 from apps.console.frame import relative_time, state_pill, with_note
 from apps.console.frame.columns import act_url, row_url
 from apps.console.frame.console_user import console_user_of
@@ -20,6 +20,7 @@ from apps.releases.models import AcceptedDifference, Deployment, Regression
 from apps.releases.services import acceptances, replay_gate
 from apps.tenancy.permissions import Permission as P
 from byteor.engine.machines import DeploymentStatus, RegressionStatus
+from byteor.engine.regression import count_of
 from byteor.engine.replay_gate import GateMode
 from byteor_cloud.database.large_columns import without_large
 

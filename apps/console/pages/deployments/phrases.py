@@ -9,6 +9,7 @@ from typing import Any
 
 from byteor.engine.approval_subject import DeploymentOptions
 from byteor.engine.failures import OTHER_CAUSES, FailureReason
+from byteor.engine.regression import count_of
 from byteor.engine.rollout import Strategy, StrategyKind
 from byteor.engine.target import Target
 from byteor_cloud.computing.configuration_checks import ConfigWarning

@@ -10,7 +10,6 @@ from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldBooleanWidget
 
 from apps.artifacts.api import commands
 from apps.artifacts.api.serializers.regressions import AcceptDifferencesSerializer
-from apps.artifacts.services.regression_headline import count_of
 from apps.console.frame import ActContext
 from apps.console.frame.acts import permitted_by
 from apps.console.frame.forms import ActForm
@@ -19,6 +18,7 @@ from apps.releases.models import Regression
 from apps.releases.services import acceptances
 from apps.tenancy.permissions import Permission as P
 from byteor.engine.machines import RegressionStatus
+from byteor.engine.regression import count_of
 
 _LISTED = 50  # groups that have a checkbox each
 _NOTHING = "All differences of this regression are accepted."

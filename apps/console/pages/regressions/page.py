@@ -12,7 +12,7 @@ from django.utils.text import Truncator, capfirst
 
 from apps.artifacts.models import Fixture
 from apps.artifacts.services.regression_details import Overview, read_groups
-from apps.artifacts.services.regression_headline import PENDING, count_of
+from apps.artifacts.services.regression_headline import PENDING
 from apps.console.frame import relative_time, row_link, short_id, state_pill, with_note
 from apps.console.frame.columns import TONES, page_url, text_link
 from apps.console.frame.table_pages import page_of
@@ -23,7 +23,7 @@ from apps.console.pages.regressions.results import ResultsPage, link_baseline, r
 from apps.releases.models import AcceptedDifference, Regression
 from apps.releases.services import acceptances
 from byteor.engine.machines import RegressionStatus
-from byteor.engine.regression import group_pieces
+from byteor.engine.regression import count_of, group_pieces
 from byteor.engine.replay.member_rows import compare_examples, payload_bytes
 from byteor_cloud.concurrency.event_loop import pause
 
