@@ -43,11 +43,11 @@ RESOURCE = Resource(
     tables=(
         Table(
             "releases.regression", VIEW, regression, "Regressions", acts={"cancel": Act("cancelRegression")},
-            large=frozenset({"spec_kv", "not_tested", "groups", "summary"}),
+            large=frozenset({"spec_kv", "not_tested", "groups", "summary", "newly_accepted"}),
             short={"baselines": "at most five", "error": ERROR},
         ),
         Table("artifacts.regressionresult", short={"error": ERROR}),
-        Table("artifacts.verdict", large=frozenset({"groups"}), short={"error": ERROR}),
+        Table("artifacts.verdict", large=frozenset({"groups", "result"}), short={"error": ERROR}),
         Table("artifacts.verdictexample", large=frozenset({"example"})),
     ),
     ids={"regressions": regression},

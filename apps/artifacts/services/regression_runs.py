@@ -81,9 +81,7 @@ def _start(found: Regression, claim: Claim) -> Regression:
         tested = tested.exclude(golden_replay_id=None)
     live = list(tested.values_list("pk", "name", "golden_replay_id", "expires_at"))
     needed = [
-        RegressionResult(
-            regression=row, fixture_id=pk, fixture_name=name, baseline=baseline, golden_replay_id=golden
-        )
+        RegressionResult(regression=row, fixture_id=pk, fixture_name=name, baseline=baseline, golden_replay_id=golden)
         for pk, name, golden, _ in live
         for baseline in ([None] if golden is not None else [each["config_hash"] for each in row.baselines])
     ]

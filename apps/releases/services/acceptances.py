@@ -99,13 +99,10 @@ def end_of(deployment: Deployment) -> None:
 
     A job lets golden fixtures expect the differences that were accepted.
     """
-    accepted = [
-        each.group
-        for each in replay_gate.read_differences(deployment)
-        if each.baseline is None and each.acceptance_id is not None
-    ]
+    found = replay_gate.read_differences(deployment) if deployment.regression_id else []
+    accepted = [each.group for each in found if each.baseline is None and each.acceptance_id is not None]
     if accepted:
-        Regression.objects.filter(pk=deployment.regression_id).update(
+        Regression.objects.filter(deployments=deployment).update(
             newly_accepted={"deployment_id": str(deployment.pk), "groups": accepted}
         )
         enqueue(

@@ -146,9 +146,9 @@ def mark_known_bad(environment: Environment, config_hash: str, *, reason: str, a
     )
     if is_new:
         pipelines = ConfigBundle.objects.filter(environment=environment, config_hash=config_hash)
-        FixtureRevision.objects.filter(
-            environment=environment, pipeline__in=pipelines.values("version__name")
-        ).update(revision=F("revision") + 1)
+        FixtureRevision.objects.filter(environment=environment, pipeline__in=pipelines.values("version__name")).update(
+            revision=F("revision") + 1
+        )
         audit.record(
             "config.bar",
             actor=actor,

@@ -327,7 +327,7 @@ class RegressionSerializer(ModelSerializer):
         model = Regression
         fields = [
             "id", "environment_id", "status", "pipeline", "config_bundle_id", "version_id", "draft_id", "config_hash",
-            "of_current", "progress", "baselines", "not_tested", "fixtures", "vacuous", "verdicts", "results", "groups", "more",
-            "truncated", "next_after", "work", "summary", "error", "requested_by", "started_at", "finished_at",
-            "created_at",
+            "of_current", "progress", "baselines", "not_tested", "fixtures", "vacuous", "verdicts", "results",
+            "groups", "more", "truncated", "next_after", "work", "summary", "error", "requested_by", "started_at",
+            "finished_at", "created_at",
         ]  # fmt: skip
