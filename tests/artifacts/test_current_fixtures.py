@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -36,7 +37,7 @@ from tests.browser.filled import row_page, signed_in
 from tests.races import Race
 from tests.releases.stories import roll_back, send_heartbeat_running
 from tests.tenancy.receiver import serving
-from tests.tenancy.webhook_steps import subscribe
+from tests.tenancy.webhook_steps import LOOPBACK, subscribe
 from tests.worlds import World, report, run_jobs
 
 pytestmark = pytest.mark.django_db
@@ -156,7 +157,7 @@ def test_result_is_expected_only_if_all_its_differences_are_accepted_and_fixture
     release(world, now, agents)
     require(world, replay_gate="warn")
     made = asked(world, changed)
-    found = Regression.objects.get(pk=made.regression_id)
+    found = Regression.objects.get(deployments=made)
     [group] = [each["id"] for each in found.groups if each["kind"] == "changed"]
     assert len(found.groups) > 1
     assert decide(world, made, accept_groups=[group], comment="The new mask is wanted.").status_code == 201
@@ -181,7 +182,10 @@ def test_result_is_expected_only_if_all_its_differences_are_accepted_and_fixture
     assert (event.changes["failing"], event.changes["fixtures"]) == (2, ["partly", "other"])
 
 
-def test_failure_of_what_runs_now_is_announced_once_and_shown_until_it_passes(world: World, concurrently: Race) -> None:
+def test_failure_of_what_runs_now_is_announced_once_and_shown_until_it_passes(
+    world: World, concurrently: Race, settings: Any
+) -> None:
+    settings.CONFIG = replace(settings.CONFIG, webhook_allow_private=LOOPBACK)
     agents = members(world)
     golden, now = bundle(world, "golden"), bundle(world, "now", redact=OTHER_MASK)
     made = release(world, now, agents)
@@ -204,7 +208,7 @@ def test_failure_of_what_runs_now_is_announced_once_and_shown_until_it_passes(wo
     assert statuses(now) == ["differs"]
     row = Regression.objects.get(of_current=True)
     [event] = AuditEvent.objects.filter(action=FAILS)
-    assert (event.resource_type, event.resource_id, event.environment_id) == ("regression", str(row.pk), world.dev.pk)
+    assert (event.resource_kind, event.resource_id, event.environment_id) == ("regression", str(row.pk), world.dev.pk)
     assert event.changes == {
         "pipeline": "quotes", "deployment": str(made.pk), "failing": 1, "fixtures": ["cards"],
     }  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from django.utils.html import format_html
-from django.utils.safestring import SafeString
 
 from apps.artifacts.services.current_tests import CurrentFailure
 from apps.console.frame.columns import page_url, text_link
@@ -13,7 +12,7 @@ TITLE = "What runs now fails its fixtures"
 _NAMED, _NAME = 3, 60  # fixtures that are named, and characters of a name
 
 
-def describe_failure(found: CurrentFailure) -> SafeString:
+def describe_failure(found: CurrentFailure) -> str:
     """Return a sentence with the names of the failing fixtures, and a link to the regression."""
     link = text_link(page_url(Regression, "change", found.regression_id), "Open the regression")
     if not found.names:
@@ -23,6 +22,6 @@ def describe_failure(found: CurrentFailure) -> SafeString:
     return format_html("{}{}. {}", ", ".join(named), more, link)
 
 
-def deployment_link(found: CurrentFailure) -> SafeString:
+def deployment_link(found: CurrentFailure) -> str:
     """Return the name of the pipeline as a link to its current deployment."""
     return text_link(page_url(Deployment, "change", found.deployment_id), found.pipeline)
