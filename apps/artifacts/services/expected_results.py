@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.utils import timezone
 
 from apps.artifacts.models import Fixture, RegressionResult
 from apps.artifacts.services import fixtures
@@ -64,8 +65,8 @@ def _expect(regression_id: UUID) -> None:
         ][: MAX_RESULTS - 1]
         fixture.also_expected = [expected, *(about for about, _ in others)]
         fixture.also_golden = [{"result": result, **configuration}, *(each for _, each in others)]
-        fixture.revision += 1
-        fixture.save(update_fields=["also_expected", "also_golden", "revision"])
+        fixture.revision, fixture.updated_at = fixture.revision + 1, timezone.now()
+        fixture.save(update_fields=["also_expected", "also_golden", "revision", "updated_at"])
         names.append(fixture.name)
     row.newly_accepted = None
     row.save(update_fields=["newly_accepted"])

@@ -202,6 +202,23 @@ def test_golden_result_that_its_configuration_no_longer_gives_is_different(bundl
     assert judged.error == detail
 
 
+def test_any_expected_result_is_equal_and_another_is_stored_with_its_groups(bundle: MakeBundle, ring: MakeRing) -> None:
+    made, spec = bundle(ring("dataguard_check"), RECORDS), ring("dataguard_check")
+    passing, dropping = Side(spec, {"s0": {"schema": True}}), Side(spec, {"s0": {"schema": False}})
+    halting = Side(spec, {"s0": {"schema": False, "on_reject": "stop"}})
+    first, second = golden(made, passing), golden(made, dropping)
+    both = Golden([*first.results, *second.results], dropping)
+
+    for candidate in (passing, dropping):
+        judged = judge_fixture(made, candidate, both, ALL)
+        assert (judged.outcome, judged.groups, judged.result) == ("equal", [], None)
+    judged = judge_fixture(made, halting, both, ALL)
+    assert (judged.outcome, judged.result) == ("different", golden(made, halting).results[0].as_json())
+    assert judged.groups == judge_fixture(made, halting, dropping, ALL).groups
+    assert judge_fixture(made, halting, dropping, ALL).result is None
+    assert judge_fixture(made, dropping, first, ALL).result == second.results[0].as_json()
+
+
 def test_verdict_covers_only_selected_lane_and_last_records(tmp_path: Path) -> None:
     spec = graph("in1>out in2>out")
     records = [Record(number, number, b"%d" % number) for number in range(5)]
