@@ -185,22 +185,25 @@ def find_failures(rows: QuerySet[Deployment]) -> list[CurrentFailure]:
         config_bundle=OuterRef("config_bundle"),
         status__in=[*_FAILING, RegressionStatus.PASSED],
     )
-    current = rows.filter(is_current=True).annotate(newest=Subquery(tests.order_by("-pk").values("pk")[:1]))
-    newest = dict(current.filter(newest__isnull=False).order_by("pipeline").values_list("newest", "pk"))
-    failed = Regression.objects.filter(pk__in=list(newest), status__in=_FAILING).order_by("pipeline")
-    listed = list(failed.values_list("pk", "pipeline", "error")[:MAX_FAILURES])
+    newest = tests.order_by("-pk").values(found=JSONObject(id="pk", status="status", error="error"))[:1]
+    current = rows.filter(is_current=True).annotate(newest=Subquery(newest)).filter(newest__status__in=_FAILING)
+    listed = list(current.order_by("pipeline").values_list("pk", "pipeline", "newest")[:MAX_FAILURES])
+    if not listed:
+        return []
     same = Fixture.objects.filter(
         ~is_expired(), pk=OuterRef("fixture_id"), golden_replay_id=OuterRef("golden_replay_id")
     )
     results = RegressionResult.objects.filter(
-        Exists(same), regression__in=[pk for pk, *_ in listed], outcome__in=_FAILING_OUTCOMES
+        Exists(same), regression__in=[test["id"] for *_, test in listed], outcome__in=_FAILING_OUTCOMES
     )
     names = dict(results.values_list("regression").annotate(names=ArrayAgg("fixture_name", order_by="pk")))
-    return [
-        CurrentFailure(newest[pk], pipeline, pk, len(names.get(pk, ())), names.get(pk, [])[:MAX_NAMED])
-        for pk, pipeline, error in listed
-        if pk in names or error is not None
-    ]
+    failures = []
+    for pk, pipeline, test in listed:
+        regression_id = UUID(test["id"])
+        failing = names.get(regression_id, [])
+        if failing or test["error"] is not None:
+            failures.append(CurrentFailure(pk, pipeline, regression_id, len(failing), failing[:MAX_NAMED]))
+    return failures
 
 
 def is_proof() -> Q:
