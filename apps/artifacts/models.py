@@ -227,8 +227,13 @@ class Fixture(EnvironmentOwned, Revisioned):
     golden_replay_id = models.UUIDField(null=True)
     # The expected result, and the configuration that gave it: {"result", "spec_kv", "stage_config"}.
     golden: models.JSONField[Any, Any] = models.JSONField(null=True)
+    # [{"config_hash", "deployment_id"}]: the deployments whose accepted differences are expected too, newest first. For
+    # each, ``also_golden`` has the result: [{"result"}]. The first also has the configuration ("spec_kv",
+    # "stage_config") if it is not too large.
+    also_expected: models.JSONField[Any, Any] = models.JSONField(default=list)
+    also_golden: models.JSONField[Any, Any] = models.JSONField(default=list)
     created_by = models.CharField(max_length=300)
-    bounded_columns = frozenset({"note"})
+    bounded_columns = frozenset({"note", "also_expected"})
 
     class Meta:
         constraints = [
@@ -239,7 +244,14 @@ class Fixture(EnvironmentOwned, Revisioned):
                 name="artifacts_fixture_golden",
             ),
         ]
-        indexes = [name_index("name", name="artifacts_fixture_found")]
+        indexes = [
+            name_index("name", name="artifacts_fixture_found"),
+            models.Index(
+                fields=["environment", "pipeline"],
+                condition=models.Q(golden_replay_id__isnull=False),
+                name="artifacts_fixture_with_golden",
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.name
@@ -272,6 +284,7 @@ class Verdict(Row):
     work_baseline = models.BigIntegerField(default=0)
     error = models.TextField(null=True)
     stage = models.CharField(max_length=63, null=True)
+    result: models.JSONField[Any, Any] = models.JSONField(null=True)
     example_bytes = models.PositiveIntegerField(default=0)  # the size of the verdict's examples
     used_at = models.DateTimeField(default=timezone.now)  # when a regression last used the verdict
     bounded_columns = frozenset({"error"})
@@ -320,6 +333,7 @@ class RegressionResult(models.Model):
     fixture_id = models.UUIDField()
     fixture_name = models.CharField(max_length=200)
     baseline = models.CharField(max_length=71, null=True)  # the config hash; null for a golden result
+    golden_replay_id = models.UUIDField(null=True)  # of the fixture when the regression started
     outcome = models.CharField(max_length=10, choices=enum_choices(FixtureOutcome), null=True)  # null until it is known
     verdict = models.ForeignKey(Verdict, on_delete=models.SET_NULL, null=True, related_name="+")
     error = models.TextField(null=True)

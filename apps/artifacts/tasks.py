@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from apps.artifacts.jobs import RETENTION, IngestArtifact, RunReplay, StepBisect
-from apps.artifacts.services import bisects, derived, regression_runs, replay_runs, replays, retention, uploads
-from apps.releases.jobs import ReplayDecided, RunRegression
+from uuid import UUID
+
+from apps.artifacts.jobs import CHECK_WHAT_RUNS, RETENTION, IngestArtifact, RunReplay, StepBisect
+from apps.artifacts.services import (
+    bisects,
+    current_tests,
+    derived,
+    expected_results,
+    regression_runs,
+    replay_runs,
+    replays,
+    retention,
+    uploads,
+)
+from apps.releases.jobs import CheckCurrent, ReplayDecided, RunRegression
 from byteor_cloud.errors import NotStored
 from byteor_cloud.worker.jobs import Claim, GivenUp, runs, runs_claimed, runs_periodically
 
@@ -59,6 +71,21 @@ def regression(claim: Claim, job: RunRegression) -> None:
 def replay_decided(job: ReplayDecided) -> None:
     """Queue, deny or fail the replays of an approval that was decided, expired or revoked."""
     replays.follow_approval(job.approval_id)
+
+
+@runs(CheckCurrent)
+def check_current(job: CheckCurrent) -> None:
+    """Let fixtures expect accepted differences of a current deployment, and then queue its regression if it is due."""
+    environment_id = UUID(job.environment_id)
+    expected_results.expect_accepted(environment_id, job.pipeline)
+    current_tests.queue_due(environment_id, job.pipeline)
+
+
+@runs_periodically(CHECK_WHAT_RUNS)
+def check_what_runs() -> None:
+    """Do the same for all environments."""
+    expected_results.expect_accepted()
+    current_tests.queue_due()
 
 
 @runs_periodically(RETENTION)

@@ -35,6 +35,13 @@ class RunRegression(Job, name="artifacts.regression", lane=JobLane.REGRESSIONS):
     regression_id: str
 
 
+class CheckCurrent(Job, name="artifacts.check_current", lane=JobLane.CLEANING):
+    """Let fixtures expect accepted differences of a pipeline's current deployment, and queue its regression if due."""
+
+    environment_id: str
+    pipeline: str
+
+
 DELETE_OLD_DETAILS = Periodic("releases.forget_particulars", every_s=3600, at_s=29 * 60, lane=JobLane.CLEANING)
 SWEEP = Periodic("releases.sweep", every_s=5)
 SUM_PROGRESS = Periodic("releases.sum_progress", every_s=5, lane=JobLane.CLEANING)

@@ -427,6 +427,9 @@ class Regression(Stateful):
     tests: models.JSONField[Any, Any] = models.JSONField(null=True)
     # Whether this regression tests what the environment runs now, with golden fixtures only.
     of_current = models.BooleanField(default=False)
+    # {"deployment_id", "groups"}: the deployment that became current, and the groups of its differences from golden
+    # results that were accepted. Set until the fixtures expect what the deployment does; otherwise null.
+    newly_accepted: models.JSONField[Any, Any] = models.JSONField(null=True)
     # The number of results whose verdict was known, and the number of verdicts that this regression computed.
     reused = models.PositiveIntegerField(default=0)
     computed = models.PositiveIntegerField(default=0)
@@ -447,7 +450,13 @@ class Regression(Stateful):
 
     class Meta:
         constraints = [one_of_constraint("status", RegressionStatus, "releases_regression_status")]
-        indexes = [models.Index(fields=["finished_at"], name="releases_regression_finished")]
+        indexes = [
+            models.Index(fields=["finished_at"], name="releases_regression_finished"),
+            models.Index(
+                fields=["config_bundle", "id"], condition=Q(of_current=True), name="releases_regression_of_current"
+            ),
+            models.Index(fields=["id"], condition=Q(newly_accepted__isnull=False), name="releases_regression_accepted"),
+        ]
 
     def __str__(self) -> str:
         return f"Regression …{str(self.pk)[-8:]}"
@@ -456,8 +465,8 @@ class Regression(Stateful):
 class FixtureRevision(models.Model):
     """The numbers of changes to a pipeline's fixtures, which tell whether a regression has tested all of them.
 
-    ``revision`` counts new fixtures and changed expectations, ``removed`` counts deleted fixtures. A regression that
-    passed is still valid after fixtures were removed.
+    ``revision`` counts new fixtures and changed expectations. ``removed`` counts deleted fixtures, and releases whose
+    accepted differences are expected too. A regression that passed is still valid after these.
     """
 
     environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+", db_index=False)

@@ -18,9 +18,12 @@ _OTHER_ACTIONS = (
     "approval.decision.approve",
     "approval.decision.deny",
 )
+# Event types that belong to no family, so that no wildcard except "*" matches them.
+_SINGLE = ("fixture.current_fails",)
 TYPES = tuple(
     sorted(
         {
+            *_SINGLE,
             *_OTHER_ACTIONS,
             *(f"deployment.{event}" for event in DeploymentEvent),
             *(f"approval.{event}" for event in ApprovalEvent),
@@ -36,6 +39,11 @@ class Outcome(StrEnum):
     PENDING = "pending"
     DELIVERED = "delivered"
     FAILED = "failed"
+
+
+def is_announced(action: str) -> bool:
+    """Return whether webhooks can subscribe to an audit event's action."""
+    return action.startswith(FAMILIES) or action in _SINGLE
 
 
 def type_of(action: str) -> str:

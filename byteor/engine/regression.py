@@ -32,8 +32,9 @@ def verdict_key(
 ) -> str:
     """Return the key under which a verdict is stored. It covers everything that the verdict depends on.
 
-    ``candidate`` and ``baseline`` are config hashes. ``golden`` is the expected result and the hash of the
-    configuration that gave it; None if the result of the baseline is expected.
+    ``candidate`` and ``baseline`` are config hashes. ``golden`` is the golden result, the other expected results if
+    there are any, and the hash of the configuration that differences are shown against; None if the result of the
+    baseline is expected.
     """
     fixture = {
         "content_hash": content_hash,

@@ -99,13 +99,13 @@ def judge_fixtures(request: Mapping[str, Any], installed: Ops, progress: Progres
     """Judge fixtures one after the other, and send each ``verdict`` with its item's ``id``.
 
     In the request, ``sides`` are configurations. Each of the ``items`` has an archive, a candidate and a baseline. If
-    an item has a golden result, its baseline is the configuration that gave that result.
+    an item has golden results, its baseline is the configuration that gave one of them.
     """
     sides = [side_of(each["spec_kv"], each["stage_config"], installed) for each in request["sides"]]
     for item in request["items"]:
         baseline = sides[item["baseline"]]
-        is_golden = item["golden"] is not None
-        expected = Golden(Result.from_json(item["golden"]), baseline) if is_golden else baseline
+        golden = item["golden"]
+        expected = baseline if golden is None else Golden([Result.from_json(each) for each in golden], baseline)
         selected = Selected(item["journal_lane"], item["last_n"])
         try:
             with unpacked(item["archive"]) as bundle:

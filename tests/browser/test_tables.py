@@ -122,7 +122,7 @@ def test_row_pages_and_forms_need_few_queries_and_list_no_large_columns(world: W
 
     assert len(costs) > 80
     assert {name: columns for name, columns in large.items() if columns} == {}
-    assert {name: cost for name, cost in costs.items() if cost[0] > 17 or cost[1] not in {200, 302}} == {}
+    assert {name: cost for name, cost in costs.items() if cost[0] > 18 or cost[1] not in {200, 302}} == {}
 
 
 def test_long_list_is_limited_and_word_search_covers_only_newest_rows(

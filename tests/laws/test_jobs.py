@@ -29,6 +29,7 @@ USERS = [path for path in APPS if "jobs import " in (text := path.read_text()) o
 # Jobs with these names and arguments may wait in the queue of an installation during an upgrade.
 STORED = {
     "artifacts.bisect": ["bisect_id"],
+    "artifacts.check_current": ["environment_id", "pipeline"],
     "artifacts.ingest": ["artifact_id"],
     "artifacts.regression": ["regression_id"],
     "artifacts.replay": ["replay_id"],
@@ -44,6 +45,7 @@ STORED = {
     "tenancy.purge_project": ["id"],
 }
 STORED_PERIODIC = {
+    "artifacts.check_what_runs",
     "artifacts.retention",
     "fleet.forget_credentials",
     "fleet.forget_history",

@@ -45,7 +45,7 @@ RESOURCE = Resource(
                 "edit": Act("updateFixture", values={"note": "Trades of the old exchange have no venue."}),
                 "delete": Act("deleteFixture"),
             },
-            large=frozenset({"golden"}), short={"note": REASON},
+            large=frozenset({"golden", "also_golden"}), short={"note": REASON, "also_expected": "at most 20"},
         ),
     ),
     ids={"fixtures": fixture},

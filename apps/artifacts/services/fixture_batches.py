@@ -40,10 +40,10 @@ class Configuration:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A verdict to compute: the records of a fixture, a candidate, and a baseline or a golden result.
+    """A verdict to compute: the records of a fixture, a candidate, and a baseline or golden results.
 
-    If ``golden`` is not None, it is the expected result, and ``baseline`` is the configuration that gave this result.
-    ``key`` is the key of the verdict.
+    If ``golden`` is not None, any of these results is expected, and ``baseline`` is a configuration that gave one of
+    them. ``key`` is the key of the verdict.
     """
 
     key: str
@@ -53,7 +53,7 @@ class Item:
     last_n: int | None
     candidate: Configuration
     baseline: Configuration
-    golden: Mapping[str, Any] | None
+    golden: Sequence[Mapping[str, Any]] | None
 
     @property
     def uses_packages(self) -> bool:
@@ -137,11 +137,11 @@ def _stable_items(items: Sequence[Item], processes: _Children) -> list[Item]:
         found = [runs[side.config_hash, item.key] for side in (item.candidate, item.baseline)]
         unstable = next(((each[0], other) for each in found for other in each[1:] if other != each[0]), None)
         candidate, baseline = (each[0] for each in found)
-        expected = item.golden or baseline["result"]
+        expected = [baseline["result"]] if item.golden is None else item.golden
         work = candidate["work"], baseline["work"]
         if unstable is not None:
             processes.put(item, Judgment(FixtureOutcome.UNSTABLE, work=work, stage=_unstable_stage(*unstable)))
-        elif candidate["result"] is not None and candidate["result"] == expected:
+        elif candidate["result"] is not None and candidate["result"] in expected:
             processes.put(item, Judgment(FixtureOutcome.EQUAL, work=work))
         else:
             differing.append(item)

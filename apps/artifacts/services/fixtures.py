@@ -19,6 +19,7 @@ from apps.artifacts.models import Artifact, Fixture, Replay
 from apps.artifacts.services import captures, children
 from apps.artifacts.services.replay_runs import RELATED, child_request
 from apps.artifacts.services.uploads import declared_key, version_for
+from apps.releases.jobs import CheckCurrent
 from apps.releases.models import FixtureRevision
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment, Membership, Quota, User
@@ -31,6 +32,7 @@ from byteor.engine.replay.verdicts import MAX_FIXTURE_WORK
 from byteor_cloud.database.connections import release_connection
 from byteor_cloud.errors import Conflict, Forbidden, InvalidInput, Unavailable
 from byteor_cloud.storage import blobs, data_folders
+from byteor_cloud.worker.jobs import enqueue
 
 MAX_FIXTURES = 1_000
 """The most live fixtures of a pipeline in an environment."""
@@ -166,7 +168,9 @@ def create(
             golden=checked.golden,
             created_by=actor.display,
         )
-        _count_change(environment, fixture.pipeline)
+        count_change(environment, fixture.pipeline)
+        if golden is not None:
+            _check_current(environment, fixture.pipeline)
         audit.record(
             "fixture.create",
             actor=actor,
@@ -203,6 +207,7 @@ def check_update(
         _check_expiry(changed["expires_at"])
     if _differs(fixture, changed, "golden_replay_id"):
         changed["golden"] = _golden_result(fixture, changed["golden_replay_id"], slot)
+        changed["also_expected"] = changed["also_golden"] = []
     return changed
 
 
@@ -233,8 +238,11 @@ def update(
         if locked.is_expired and _differs(locked, checked, "expires_at"):
             _check_limit(environment, locked.pipeline)
         if any(_differs(locked, checked, name) for name in ("expires_at", "golden_replay_id")):
-            _count_change(environment, locked.pipeline)
-        return edit(locked, checked, kind="fixture", scope=environment, actor=actor, unaudited={"golden", "note"})
+            count_change(environment, locked.pipeline)
+            if checked.get("golden_replay_id", locked.golden_replay_id) is not None:
+                _check_current(environment, locked.pipeline)
+        unaudited = {"golden", "also_golden", "note"}
+        return edit(locked, checked, kind="fixture", scope=environment, actor=actor, unaudited=unaudited)
 
 
 def _differs(fixture: Fixture, values: Mapping[str, Any], name: str) -> bool:
@@ -273,7 +281,7 @@ def delete(fixture: Fixture, *, actor: Actor, expected_revision: int | None = No
     """Delete a fixture. It then no longer protects its artifact from retention. Raises PreconditionFailed."""
     environment = lock_row(fixture.environment)
     locked = lock_revision(fixture, expected_revision)
-    _count_change(environment, locked.pipeline, removed=True)
+    count_change(environment, locked.pipeline, is_removal=True)
     audit.record(
         "fixture.delete",
         actor=actor,
@@ -284,14 +292,26 @@ def delete(fixture: Fixture, *, actor: Actor, expected_revision: int | None = No
     locked.delete()
 
 
-def _count_change(environment: Environment, pipeline: str, *, removed: bool = False) -> None:
-    """Count a change of the pipeline's fixtures, so that the replay gate notices it. Lock the environment first."""
+def count_change(environment: Environment, pipeline: str, *, is_removal: bool = False) -> None:
+    """Count a change of the pipeline's fixtures, so that the replay gate notices it. Lock the environment first.
+
+    ``is_removal``: whether no regression that passed would differ after the change.
+    """
     row, _ = FixtureRevision.objects.get_or_create(environment=environment, pipeline=pipeline)
-    if removed:
+    if is_removal:
         row.removed += 1
     else:
         row.revision += 1
     row.save(update_fields=["revision", "removed"])
+
+
+def _check_current(environment: Environment, pipeline: str) -> None:
+    """Let a job test the pipeline's golden fixtures with what runs now."""
+    enqueue(
+        CheckCurrent(environment_id=str(environment.pk), pipeline=pipeline),
+        organization=environment.project.organization_id,
+        once=f"check_current:{environment.pk}:{pipeline}",
+    )
 
 
 def _check_expiry(expires_at: datetime | None) -> None:

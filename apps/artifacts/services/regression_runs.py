@@ -17,15 +17,14 @@ from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
-import byteor
 from apps.artifacts.models import Fixture, RegressionResult, Verdict
-from apps.artifacts.services import children, fixtures, verdict_examples
+from apps.artifacts.services import children, current_tests, fixtures, verdict_examples
 from apps.artifacts.services.fixture_batches import Configuration, Control, Item, batches, judge_batch, uses_packages
 from apps.artifacts.services.uploads import WORKER, storable
-from apps.releases.models import ConfigBundle, FixtureRevision, Regression
+from apps.releases.models import ConfigBundle, FixtureRevision, KnownBad, Regression
 from apps.releases.services import replay_gate
 from apps.releases.services.bundles import runtime_config
-from apps.releases.services.regression_queue import candidate_of, summarize_unfinished
+from apps.releases.services.regression_queue import candidate_of, engine_of, summarize_unfinished
 from apps.tenancy.services import usage
 from apps.tenancy.services.state import advance, keep_environments, lock_row
 from byteor.engine.canonical import sha256
@@ -82,7 +81,7 @@ def _start(found: Regression, claim: Claim) -> Regression:
         tested = tested.exclude(golden_replay_id=None)
     live = list(tested.values_list("pk", "name", "golden_replay_id", "expires_at"))
     needed = [
-        RegressionResult(regression=row, fixture_id=pk, fixture_name=name, baseline=baseline)
+        RegressionResult(regression=row, fixture_id=pk, fixture_name=name, baseline=baseline, golden_replay_id=golden)
         for pk, name, golden, _ in live
         for baseline in ([None] if golden is not None else [each["config_hash"] for each in row.baselines])
     ]
@@ -96,18 +95,10 @@ def _start(found: Regression, claim: Claim) -> Regression:
         fixtures_revision=revision.revision if revision else 0,
         fixtures_removed=revision.removed if revision else 0,
         fixtures_until=min((until for *_, until in live if until is not None), default=None),
-        engine=_engine_of(row),
+        engine=engine_of(row),
         progress_total=len(needed),
     )
     return lock_row(row, related=_RELATED)
-
-
-def _engine_of(row: Regression) -> dict[str, Any]:
-    """Return the digest of the engine and of the op packages that the candidate and its baselines use."""
-    ids = [each["config_bundle_id"] for each in row.baselines]
-    specs = [row.spec_kv, *ConfigBundle.objects.filter(pk__in=ids).values_list("version__spec_kv", flat=True)]
-    ops = {op for spec_kv in specs for _, op in decode(spec_kv).stages}
-    return {"digest": engine_digest(ops), "version": byteor.__version__, "ops": sorted(ops)}
 
 
 class _Run:
@@ -149,7 +140,7 @@ class _Run:
             if (each.baseline is None) != (fixture.golden is not None):
                 settled.append(_not_tested(each, "The fixture's expectation was changed before it was tested."))
                 continue
-            pair = self._golden_pair(fixture.golden) if each.baseline is None else self._pairs.get(each.baseline)
+            pair = self._golden_pair(fixture) if each.baseline is None else self._pairs.get(each.baseline)
             if pair is None:
                 settled.append(_not_tested(each, "The baseline was deleted before it was tested."))
                 continue
@@ -165,16 +156,19 @@ class _Run:
         return needed
 
     def _item(self, fixture: Fixture, candidate: Configuration, baseline: Configuration) -> Item:
-        golden = None if fixture.golden is None else fixture.golden["result"]
-        # The groups also depend on the configuration that gave a golden result, which may be another project's.
-        expected = None if golden is None else {**golden, "config_hash": baseline.config_hash}
+        results, expected = None, None
+        if fixture.golden is not None:
+            golden, also = fixture.golden["result"], [each["result"] for _, each in self._also_expected(fixture)]
+            results = [golden, *also]
+            # The groups also depend on the configuration that gave an expected result, which may be another project's.
+            expected = {**golden, "config_hash": baseline.config_hash, **({"also": also} if also else {})}
         key = verdict_key(
             fixture.artifact.content_hash,
             fixture.journal_lane,
             fixture.last_n,
             expected,
             candidate=candidate.config_hash,
-            baseline=None if golden is not None else baseline.config_hash,
+            baseline=None if results is not None else baseline.config_hash,
             engine=self._engine(candidate.ops | baseline.ops),
         )
         self._artifacts[key] = fixture.artifact_id
@@ -186,7 +180,7 @@ class _Run:
             fixture.last_n,
             candidate,
             baseline,
-            golden,
+            results,
         )
 
     def _engine(self, ops: frozenset[str]) -> str:
@@ -204,11 +198,31 @@ class _Run:
             pairs[bundle.config_hash] = self._candidate(baseline, bundle), baseline
         return pairs
 
-    def _golden_pair(self, stored: Mapping[str, Any]) -> tuple[Configuration, Configuration]:
-        """Return the candidate and the configuration that gave a golden result."""
+    def _golden_pair(self, fixture: Fixture) -> tuple[Configuration, Configuration]:
+        """Return the candidate and the configuration that gave the newest expected result.
+
+        If that configuration was too large to be stored, it is the configuration that gave the golden result.
+        """
+        also, stored = self._also_expected(fixture), fixture.golden
+        config_hash = None
+        if also and "spec_kv" in also[0][1]:
+            config_hash, stored = also[0]
         spec_kv, config = stored["spec_kv"], stored["stage_config"] or {}
-        golden = _configuration(_hash(spec_kv, config), spec_kv, config)
+        golden = _configuration(config_hash or _hash(spec_kv, config), spec_kv, config)
         return self._candidate(golden, None), golden
+
+    def _also_expected(self, fixture: Fixture) -> list[tuple[str, Mapping[str, Any]]]:
+        """Return the config hashes and the results that a fixture expects in addition to its golden result.
+
+        What is known bad is not expected.
+        """
+        pairs = zip(fixture.also_expected, fixture.also_golden, strict=True)
+        return [(about["config_hash"], each) for about, each in pairs if about["config_hash"] not in self._known_bad]
+
+    @cached_property
+    def _known_bad(self) -> frozenset[str]:
+        rows = KnownBad.objects.filter(environment=self._row.environment_id)
+        return frozenset(rows.values_list("config_hash", flat=True))
 
     def _candidate(self, baseline: Configuration, bundle: ConfigBundle | None) -> Configuration:
         """Return the candidate. A version or a draft takes the parameters of the baseline.
@@ -340,6 +354,7 @@ class _Run:
                 work_baseline=judgment.work[1],
                 error=judgment.error and storable(judgment.error),
                 stage=judgment.stage,
+                result=judgment.result,
             )
             for key, judgment in judged
         ]
@@ -414,6 +429,7 @@ class _Run:
                 finished_at=timezone.now(),
             )
             replay_gate.end(ended)
+            current_tests.report(ended)
 
 
 def _describe_tests(
@@ -498,3 +514,4 @@ def give_up(regression_id: str, error: str, *, is_killed: bool = False) -> None:
                 finished_at=timezone.now(),
             )
             replay_gate.end(ended)
+            current_tests.report(ended)

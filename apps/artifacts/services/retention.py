@@ -12,6 +12,7 @@ from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
 from apps.artifacts.models import Artifact, Fixture, RegressionResult, UnreferencedBlob, Verdict, VerdictExample
+from apps.artifacts.services.current_tests import is_proof
 from apps.artifacts.services.fixtures import is_expired
 from apps.fleet.models import Agent
 from apps.releases.models import AgentReport, Deployment, DeploymentAgent, Regression
@@ -90,10 +91,13 @@ def _record_expired_fixtures(environment: Environment, artifact_ids: list[UUID])
 
 
 def delete_old_regressions(now: datetime | None = None) -> int:
-    """Delete regressions that finished more than 90 days ago, with their results. Returns their number."""
-    before = (now or timezone.now()) - REGRESSIONS_KEPT_FOR
-    delete_in_batches(RegressionResult.objects.filter(regression__finished_at__lt=before))
-    return delete_in_batches(Regression.objects.filter(finished_at__lt=before))
+    """Delete regressions that finished more than 90 days ago, with their results. Returns their number.
+
+    A regression of what runs now is kept as long as it proves that this configuration was tested.
+    """
+    old = Regression.objects.filter(~is_proof(), finished_at__lt=(now or timezone.now()) - REGRESSIONS_KEPT_FOR)
+    delete_in_batches(RegressionResult.objects.filter(regression__in=old))
+    return delete_in_batches(old)
 
 
 def delete_unused_verdicts(now: datetime | None = None) -> int:

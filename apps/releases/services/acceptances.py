@@ -10,6 +10,7 @@ from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
+from apps.releases.jobs import CheckCurrent
 from apps.releases.models import Acceptance, AcceptedDifference, Deployment, Regression
 from apps.releases.services import replay_gate
 from apps.releases.services.deployment_jobs import enqueue_build
@@ -20,6 +21,7 @@ from apps.tenancy.services.state import lock_row
 from apps.tenancy.services.tokens import person_behind
 from byteor.engine.machines import DeploymentStatus, RegressionStatus
 from byteor_cloud.errors import Conflict, Forbidden, InvalidInput
+from byteor_cloud.worker.jobs import enqueue
 
 SELF_ACCEPTANCE = (
     "You, or a key that you created, requested the deployment. Another person must accept its differences."
@@ -146,7 +148,20 @@ def find_open_groups(row: Regression) -> list[dict[str, Any]]:
 
 
 def end_of(deployment: Deployment) -> None:
-    """End the acceptances of a deployment that becomes current. What the agents run needs no acceptance."""
+    """End the acceptances of a deployment that becomes current. What the agents run needs no acceptance.
+
+    A job lets golden fixtures expect the differences that were accepted.
+    """
+    found = replay_gate.read_differences(deployment) if deployment.regression_id else []
+    accepted = [each.group for each in found if each.baseline is None and each.acceptance_id is not None]
+    if accepted:
+        Regression.objects.filter(deployments=deployment).update(
+            newly_accepted={"deployment_id": str(deployment.pk), "groups": accepted}
+        )
+        enqueue(
+            CheckCurrent(environment_id=str(deployment.environment_id), pipeline=deployment.pipeline),
+            organization=deployment.environment.project.organization_id,
+        )
     Acceptance.objects.filter(
         environment=deployment.environment_id, config_hash=deployment.config_hash, ended_at=None
     ).update(ended_at=timezone.now())

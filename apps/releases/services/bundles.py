@@ -9,11 +9,11 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import BigIntegerField, Func, TextField
+from django.db.models import BigIntegerField, F, Func, TextField
 from django.db.models.functions import Cast
 
 from apps.pipelines.models import Version
-from apps.releases.models import ConfigBundle, KnownBad
+from apps.releases.models import ConfigBundle, FixtureRevision, KnownBad
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
 from apps.tenancy.services import audit
@@ -137,11 +137,18 @@ def is_known_bad(environment_id: UUID, config_hash: str) -> bool:
 
 
 def mark_known_bad(environment: Environment, config_hash: str, *, reason: str, actor: Actor) -> None:
-    """Mark a configuration as known bad, in the caller's transaction. An earlier mark keeps its reason."""
+    """Mark a configuration as known bad, in the caller's transaction. An earlier mark keeps its reason.
+
+    Golden fixtures then no longer expect its result, so that regressions are outdated.
+    """
     _, is_new = KnownBad.objects.get_or_create(
         environment=environment, config_hash=config_hash, defaults={"reason": reason[:500]}
     )
     if is_new:
+        pipelines = ConfigBundle.objects.filter(environment=environment, config_hash=config_hash)
+        FixtureRevision.objects.filter(environment=environment, pipeline__in=pipelines.values("version__name")).update(
+            revision=F("revision") + 1
+        )
         audit.record(
             "config.bar",
             actor=actor,

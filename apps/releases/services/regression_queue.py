@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import byteor
 from apps.fleet.services import facts
 from apps.fleet.services.selection import select_agents
 from apps.releases.jobs import RunRegression
@@ -17,9 +18,11 @@ from apps.tenancy.models import Environment
 from apps.tenancy.services import audit
 from apps.tenancy.services.tokens import person_behind
 from byteor.engine.canonical import sha256
+from byteor.engine.compiler import decode
 from byteor.engine.machines import RegressionStatus
 from byteor.engine.regression import summarize
 from byteor.engine.target import Target
+from byteor_cloud.captures.engine_version import engine_digest
 from byteor_cloud.errors import InvalidInput
 from byteor_cloud.worker.jobs import enqueue, is_queued
 
@@ -123,6 +126,14 @@ def _baseline(config_hash: str, bundle_id: UUID, version_id: UUID, agents: int, 
         "agents": agents,
         "share": round(share, 4),
     }
+
+
+def engine_of(row: Regression) -> dict[str, Any]:
+    """Return the digest of the engine and of the op packages that the candidate and its baselines use."""
+    ids = [each["config_bundle_id"] for each in row.baselines]
+    specs = [row.spec_kv, *ConfigBundle.objects.filter(pk__in=ids).values_list("version__spec_kv", flat=True)]
+    ops = {op for spec_kv in specs for _, op in decode(spec_kv).stages}
+    return {"digest": engine_digest(ops), "version": byteor.__version__, "ops": sorted(ops)}
 
 
 def candidate_of(row: Regression) -> str:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Self
 
 from byteor.engine.canonical import canonical, sha256
 from byteor.engine.replay.incident import IncidentBundle
 from byteor.engine.replay.inputs import Progress
-from byteor.engine.replay.lockstep import LockstepStatus, find_differences
+from byteor.engine.replay.lockstep import find_differences
 from byteor.engine.replay.replay import ErrorCode, ReplayLimits, replay
 from byteor.engine.replay.side_run import Side, tracing_runner
 from byteor.engine.replay.stages import Unsupported
@@ -94,7 +94,8 @@ class Judgment:
 
     ``records`` is the number of selected records if both sides ran in lockstep, otherwise 0. ``work`` is the work of
     the candidate and of the baseline. ``error`` says why the outcome is ``failed`` or ``not_tested``, or why a
-    difference from a golden result has no group. ``stage`` is the stage that made the outcome ``unstable``.
+    difference from a golden result has no group. ``stage`` is the stage that made the outcome ``unstable``. ``result``
+    is the candidate's result as JSON data if a golden result was expected and the outcome is ``different``.
     """
 
     outcome: FixtureOutcome
@@ -104,13 +105,17 @@ class Judgment:
     work: tuple[int, int] = (0, 0)
     error: str | None = None
     stage: str | None = None
+    result: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """A recorded result that a fixture expects, and the configuration that produced it."""
+    """The recorded results of which a fixture expects any, and the configuration that produced one of them.
 
-    result: Result
+    A candidate with another result is compared with this configuration.
+    """
+
+    results: Sequence[Result]
     side: Side
 
 
@@ -152,7 +157,7 @@ def judge_fixture(
     limits: ReplayLimits | None = None,
     progress: Progress | None = None,
 ) -> Judgment:
-    """Return the verdict on a candidate: whether it does the same as a baseline, or gives a golden result.
+    """Return the verdict on a candidate: whether it does the same as a baseline, or gives an expected golden result.
 
     ``progress`` may raise ``Cancelled``.
     """
@@ -160,30 +165,43 @@ def judge_fixture(
         tracing_runner(candidate, limits or ReplayLimits())
     except Unsupported as error:
         return Judgment(FixtureOutcome.FAILED, error=str(error))
-    work = 0
-    if isinstance(expected, Golden):
-        run = run_fixture(bundle, candidate, selected, limits=limits, progress=progress)
-        if run.result is None:
-            return Judgment(FixtureOutcome.FAILED, work=(run.work, 0), error=run.error)
-        if run.result.equals(expected.result):
-            return Judgment(FixtureOutcome.EQUAL, work=(run.work, 0))
-        work = run.work
+    if not isinstance(expected, Golden):
+        try:
+            return _compare(bundle, candidate, expected, selected, limits, progress)
+        except Unsupported as error:
+            return Judgment(FixtureOutcome.NOT_TESTED, error=f"the baseline cannot run: {error}")
+    run = run_fixture(bundle, candidate, selected, limits=limits, progress=progress)
+    if run.result is None:
+        return Judgment(FixtureOutcome.FAILED, work=(run.work, 0), error=run.error)
+    if any(run.result.equals(each) for each in expected.results):
+        return Judgment(FixtureOutcome.EQUAL, work=(run.work, 0))
     try:
-        found = find_differences(
-            bundle,
-            candidate,
-            expected.side if isinstance(expected, Golden) else expected,
-            journal_lane=selected.journal_lane,
-            last_n=selected.last_n,
-            limits=limits,
-            progress=progress,
-        )
+        judged = _compare(bundle, candidate, expected.side, selected, limits, progress)
     except Unsupported as error:
-        if isinstance(expected, Golden):
-            detail = f"the configuration of the golden replay cannot run: {error}"
-            return Judgment(FixtureOutcome.DIFFERENT, more=1, work=(work, 0), error=detail)
-        return Judgment(FixtureOutcome.NOT_TESTED, error=f"the baseline cannot run: {error}")
-    if isinstance(expected, Golden) and found.status is LockstepStatus.EQUAL:
-        detail = "the result is not the golden result, but what the configuration of the golden replay gives now"
-        return Judgment(FixtureOutcome.DIFFERENT, more=1, records=found.records, work=found.work, error=detail)
+        detail = f"the configuration of an expected result cannot run: {error}"
+        judged = Judgment(FixtureOutcome.DIFFERENT, more=1, work=(run.work, 0), error=detail)
+    if judged.outcome is FixtureOutcome.EQUAL:
+        detail = "the result is not an expected one, but what the configuration of an expected result gives now"
+        judged = replace(judged, outcome=FixtureOutcome.DIFFERENT, more=1, error=detail)
+    return replace(judged, result=run.result.as_json()) if judged.outcome is FixtureOutcome.DIFFERENT else judged
+
+
+def _compare(
+    bundle: IncidentBundle,
+    candidate: Side,
+    baseline: Side,
+    selected: Selected,
+    limits: ReplayLimits | None,
+    progress: Progress | None,
+) -> Judgment:
+    """Return the verdict of a comparison with a baseline. Raises Unsupported if the baseline cannot run."""
+    found = find_differences(
+        bundle,
+        candidate,
+        baseline,
+        journal_lane=selected.journal_lane,
+        last_n=selected.last_n,
+        limits=limits,
+        progress=progress,
+    )
     return Judgment(FixtureOutcome(found.status), found.groups, found.more, found.records, found.work, found.error)

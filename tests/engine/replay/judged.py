@@ -44,7 +44,7 @@ def _judge(case: Any) -> Any:
         found = [asdict(judge_fixture(bundle, new, old, Selected(None, last_n))) for last_n in (None, 3)]
         run = run_fixture(bundle, old, Selected())
         if run.result is not None:
-            found.append(asdict(judge_fixture(bundle, new, Golden(run.result, old), Selected())))
+            found.append(asdict(judge_fixture(bundle, new, Golden([run.result], old), Selected())))
             found.append(run.result.as_json())
     return found
 

@@ -37,7 +37,7 @@ def golden(bundle: IncidentBundle, side: Side, selected: Selected = ALL) -> Gold
     """Return the result that a configuration gives now, as it is after being stored and read."""
     result = run_fixture(bundle, side, selected).result
     assert result is not None
-    return Golden(Result.from_json(json.loads(json.dumps(result.as_json()))), side)
+    return Golden([Result.from_json(json.loads(json.dumps(result.as_json())))], side)
 
 
 def outcome(judgment: Judgment) -> tuple[str, list[tuple[str, str | None, int]]]:
@@ -188,18 +188,35 @@ def test_missing_op_of_candidate_fails_and_of_baseline_is_not_tested(bundle: Mak
     changed = Side(ring("dataguard_check"), stopping())
     judged = judge_fixture(made, changed, replace(expected, side=missing), ALL)
     assert (judged.outcome, judged.groups, judged.more) == ("different", [], 1)
-    assert judged.error == f"the configuration of the golden replay cannot run: {detail}"
+    assert judged.error == f"the configuration of an expected result cannot run: {detail}"
 
 
 def test_golden_result_that_its_configuration_no_longer_gives_is_different(bundle: MakeBundle, ring: MakeRing) -> None:
     made, side = bundle(ring("identity"), RECORDS), Side(ring("identity"))
-    old = replace(golden(made, side).result, egress={"out": {"records": 3, "sha256": "sha256:0"}})
+    old = replace(golden(made, side).results[0], egress={"out": {"records": 3, "sha256": "sha256:0"}})
 
-    judged = judge_fixture(made, side, Golden(old, side), ALL)
+    judged = judge_fixture(made, side, Golden([old], side), ALL)
 
     assert (judged.outcome, judged.groups, judged.more) == ("different", [], 1)
-    detail = "the result is not the golden result, but what the configuration of the golden replay gives now"
+    detail = "the result is not an expected one, but what the configuration of an expected result gives now"
     assert judged.error == detail
+
+
+def test_any_expected_result_is_equal_and_another_is_stored_with_its_groups(bundle: MakeBundle, ring: MakeRing) -> None:
+    made, spec = bundle(ring("dataguard_check"), RECORDS), ring("dataguard_check")
+    passing, dropping = Side(spec, {"s0": {"schema": True}}), Side(spec, {"s0": {"schema": False}})
+    halting = Side(spec, {"s0": {"schema": False, "on_reject": "stop"}})
+    first, second = golden(made, passing), golden(made, dropping)
+    both = Golden([*first.results, *second.results], dropping)
+
+    for candidate in (passing, dropping):
+        judged = judge_fixture(made, candidate, both, ALL)
+        assert (judged.outcome, judged.groups, judged.result) == ("equal", [], None)
+    judged = judge_fixture(made, halting, both, ALL)
+    assert (judged.outcome, judged.result) == ("different", golden(made, halting).results[0].as_json())
+    assert judged.groups == judge_fixture(made, halting, dropping, ALL).groups
+    assert judge_fixture(made, halting, dropping, ALL).result is None
+    assert judge_fixture(made, dropping, first, ALL).result == second.results[0].as_json()
 
 
 def test_verdict_covers_only_selected_lane_and_last_records(tmp_path: Path) -> None:
@@ -211,7 +228,7 @@ def test_verdict_covers_only_selected_lane_and_last_records(tmp_path: Path) -> N
         expected = golden(made, Side(spec), selected)
         judged = judge_fixture(made, Side(spec), Side(spec), selected)
         assert (judged.outcome, judged.records) == ("equal", count)
-        assert expected.result.egress["out"]["records"] == count
+        assert expected.results[0].egress["out"]["records"] == count
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
@@ -234,7 +251,7 @@ def test_verdicts_equal_those_of_slow_model(tmp_path_factory: pytest.TempPathFac
     differs = difference_model.groups((old_plan, old_config), (new_plan, new_config), records)
     expected = "failed" if not used[1] else "different" if differs else "equal"
     assert same.outcome == expected
-    if used[0] and used[1] and golden(made, candidate).result.equals(golden(made, baseline).result):
+    if used[0] and used[1] and golden(made, candidate).results[0].equals(golden(made, baseline).results[0]):
         # A result does not say which of several records with the same sequence had an output or a side effect.
         expected = "equal"
     assert recorded.outcome == expected

@@ -130,12 +130,22 @@ class CreateFixtureSerializer(StrictSerializer):
     }
 
 
+class AlsoExpectedSerializer(serializers.Serializer[Any]):
+    config_hash = serializers.CharField()
+    deployment_id = serializers.UUIDField()
+    descriptions = {
+        "config_hash": "The config hash of the deployment.",
+        "deployment_id": "The id of the deployment, even if it was deleted.",
+    }
+
+
 class FixtureSerializer(ModelSerializer):
     name = NameField()
     owner = OwnerField(allow_null=True)
     note = TextField(max_length=2000, allow_blank=True)
     expires_at = TimestampField(allow_null=True)
     expect = ExpectField()
+    also_expected = AlsoExpectedSerializer(many=True, read_only=True)
     records = serializers.SerializerMethodField()
     is_expired = serializers.BooleanField(read_only=True)
     reads = frozenset({"artifact__origin"})
@@ -154,13 +164,18 @@ class FixtureSerializer(ModelSerializer):
         "expires_at": f"{_EXPIRES} Null if it does not expire.",
         "is_expired": "Whether the fixture has expired.",
         "expect": _EXPECT,
+        "also_expected": "The deployments whose results a fixture with a golden result also expects, at most the "
+        "newest 20, newest first. A deployment is added when it becomes current after all its differences on this "
+        "fixture were accepted. Results of configurations that are known bad are not expected. If a candidate gives "
+        "none of the expected results, its differences are shown against the newest of these configurations. A change "
+        "of `expect` clears the list.",
     }
 
     class Meta:
         model = Fixture
         fields = [
             "id", "environment_id", "pipeline", "name", "owner", "note", "artifact_id", "journal_lane", "last_n",
-            "records", "expires_at", "is_expired", "expect", "created_by", "created_at", "updated_at",
+            "records", "expires_at", "is_expired", "expect", "also_expected", "created_by", "created_at", "updated_at",
         ]  # fmt: skip
         read_only_fields = ["pipeline", "journal_lane", "last_n", "created_by"]
 

@@ -287,6 +287,9 @@ class RegressionSerializer(ModelSerializer):
         "draft_id": "The id of the tested draft. Null if a config bundle or a version is tested, and if the draft was "
         "deleted.",
         "config_hash": "The config hash of the tested config bundle. Null if a version or a draft is tested.",
+        "of_current": "Whether the worker requested the regression to test what the environment runs now with its "
+        "golden fixtures. This happens once after a release, after a fixture was added or changed, and after the "
+        "engine has changed.",
         "progress": "The progress of the regression.",
         "baselines": "The configurations that the candidate is compared with.",
         "not_tested": "Other configurations of the pipeline that the environment's agents ran at the time of the "
@@ -324,7 +327,7 @@ class RegressionSerializer(ModelSerializer):
         model = Regression
         fields = [
             "id", "environment_id", "status", "pipeline", "config_bundle_id", "version_id", "draft_id", "config_hash",
-            "progress", "baselines", "not_tested", "fixtures", "vacuous", "verdicts", "results", "groups", "more",
-            "truncated", "next_after", "work", "summary", "error", "requested_by", "started_at", "finished_at",
-            "created_at",
+            "of_current", "progress", "baselines", "not_tested", "fixtures", "vacuous", "verdicts", "results",
+            "groups", "more", "truncated", "next_after", "work", "summary", "error", "requested_by", "started_at",
+            "finished_at", "created_at",
         ]  # fmt: skip

@@ -9,6 +9,7 @@ from django.contrib import admin
 from django.http import HttpRequest
 from django.utils.html import format_html
 
+from apps.artifacts.services.current_tests import find_failures
 from apps.console.frame import (
     Act,
     FoundBy,
@@ -42,6 +43,7 @@ from apps.console.pages.deployments.phrases import (
 from apps.console.pages.deployments.rolling_back import ROLL_BACK, ROLL_BACK_SEVERAL
 from apps.console.pages.deployments.warnings import find_warnings
 from apps.console.pages.deployments.waves import DeploymentState, Wave, build_waves, headline
+from apps.console.pages.regressions.of_current import TITLE, describe_failure
 from apps.releases.api import commands
 from apps.releases.models import Deployment, DeploymentAgent, KnownBad, TimelineEntry
 from apps.releases.services import blockers, deployments, failures, progress, replay_gate
@@ -176,7 +178,7 @@ class DeploymentAdmin(LiveAdmin):
             "headline": headline(state, by_wave, detail=_why(row, found), current=row.is_current),
             "status": self.state(row),
             "pills": [state_pill("current")] if row.is_current else [],
-            "marks": find_warnings(row, row.approval),
+            "marks": [*find_warnings(row, row.approval), *_failing(row)],
             "bad": self._known_bad(request, row),
             "facts": _facts(row),
             "decide": decision_form(request, row.approval, row, own_decisions) if row.approval is not None else None,
@@ -212,6 +214,12 @@ def _why(row: Deployment, found: Sequence[Blocker]) -> str:
     """Return why the deployment failed, is rolled back or is blocked; empty if there is no reason."""
     waits_for = found[0].detail if found and row.status in replay_gate.WAITING else ""
     return row.detail or row.rollback_reason or waits_for
+
+
+def _failing(row: Deployment) -> list[tuple[str, str, list[str]]]:
+    """Return a warning if the deployment is current and fails its golden fixtures."""
+    found = find_failures(Deployment.objects.filter(pk=row.pk)) if row.is_current else []
+    return [("bad", TITLE, [describe_failure(each)]) for each in found]
 
 
 def _state(row: Deployment) -> str:

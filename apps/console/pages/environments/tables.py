@@ -15,6 +15,7 @@ from apps.console.frame.scope import NEEDED
 from apps.console.frame.site import listed_rows
 from apps.console.pages.agents.enrollment import CREATE_ENROLLMENT_TOKEN
 from apps.console.pages.audit import AuditEventAdmin, last_events_panel
+from apps.console.pages.environments.failing import failing_panels
 from apps.console.pages.environments.fleet import fleet_panel
 from apps.console.pages.environments.incidents import incidents_panel
 from apps.console.pages.environments.pipelines import pipelines_panel
@@ -50,6 +51,7 @@ class EnvironmentAdmin(ReadOnlyAdmin):
         now = timezone.now()
         held = console_user_of(request).permissions(row)
         panels = [
+            *failing_panels(row),
             pipelines_panel(row, may_deploy=P.OPERATE_ENVIRONMENT in held),
             fleet_panel(row),
             incidents_panel(row, listed_rows(request, Artifact), may_read=P.OPERATE_ENVIRONMENT in held),

@@ -72,6 +72,7 @@ def facts(row: Regression) -> list[tuple[str, object]]:
     found: list[tuple[str, object]] = [
         ("Candidate", candidate(row) if tested is None else row_link(tested, candidate(row))),
         ("Config hash", row.config_hash and short_id(row.config_hash)),
+        ("Tests", "what runs now, with golden fixtures only" if row.of_current else ""),
         ("Fixtures", row.started_at and f"{row.fixtures:,}"),
         ("Verdicts", _verdicts(row)),
         ("Work", describe_work(row)),

@@ -48,18 +48,24 @@ class RegressionAdmin(RunningAdmin):
     found_by = FoundBy("difference")
     hint = "To create one, open a draft, a version or a config bundle and press “Test against fixtures”."
     related = ("environment__project__organization", "config_bundle__version", "version", "draft")
-    list_display = ("candidate", "status", "pipeline", "fixtures", "environment", "requested_by", "created_at")
+    list_display = (
+        "candidate", "status", "pipeline", "tests", "fixtures", "environment", "requested_by", "created_at"
+    )  # fmt: skip
     sortable_by = ("status", "pipeline", "created_at")
-    list_filter = ("status", "pipeline", ("environment", VisibleRowsFilter))
+    list_filter = ("status", "pipeline", "of_current", ("environment", VisibleRowsFilter))
     search_fields = ("pipeline", "requested_by", "=id")
     # The page shows these in another form, and ``spec_kv`` may be large.
-    omitted = frozenset({"groups", "summary", "baselines", "not_tested", "spec_kv"})
+    omitted = frozenset({"groups", "summary", "baselines", "not_tested", "spec_kv", "newly_accepted"})
     acts = (ACCEPT, CANCEL)
     live_template, still_template = "console/regression.html", "console/regression_groups.html"
 
     @admin.display(description="Candidate")
     def candidate(self, row: Regression) -> str:
         return page.candidate(row)
+
+    @admin.display(description="Tests")
+    def tests(self, row: Regression) -> str:
+        return "what runs now" if row.of_current else "a candidate"
 
     def row_name(self, row: Regression) -> str:
         return f"Test of {page.candidate(row)}"

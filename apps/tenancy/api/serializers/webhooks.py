@@ -95,7 +95,7 @@ class WebhookDeliverySerializer(ModelSerializer):
 
 
 class EventResourceSerializer(serializers.Serializer[Any]):
-    kind = serializers.ChoiceField(["deployment", "approval", "webhook"])
+    kind = serializers.ChoiceField(["deployment", "approval", "regression", "webhook"])
     id = serializers.CharField()
     url = serializers.CharField()
     descriptions = {

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from apps.tenancy.jobs import DeliverWebhooks
 from apps.tenancy.models import AuditEvent, Membership, Webhook, WebhookDelivery
-from apps.tenancy.webhook_events import FAMILIES, matches_any
+from apps.tenancy.webhook_events import is_announced, matches_any
 from byteor_cloud.database.compiled import CompiledQuery
 from byteor_cloud.worker.jobs import enqueue
 
@@ -32,7 +32,7 @@ def announce(event: AuditEvent) -> None:
 
     Runs one query if there is no such webhook, and none for an event that no webhook can subscribe to.
     """
-    if event.outcome != "success" or event.organization_id is None or not event.action.startswith(FAMILIES):
+    if event.outcome != "success" or event.organization_id is None or not is_announced(event.action):
         return
     webhooks = _subscribed.rows(event.organization_id, event.project_id, event.environment_id)
     create_deliveries([each.pk for each in webhooks if matches_any(each.events, event.action)], event)

@@ -1,0 +1,214 @@
+"""Regressions of what environments run now: after a release, golden fixtures are tested with it once.
+
+They are tested again when a fixture was added or expects another result, and when the engine has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from django.contrib.postgres.aggregates import ArrayAgg
+from django.contrib.postgres.expressions import ArraySubquery
+from django.db import transaction
+from django.db.models import Exists, OuterRef, Q, QuerySet, Subquery, Value
+from django.db.models.functions import Coalesce, JSONObject
+from django.utils import timezone
+
+from apps.artifacts.models import Fixture, RegressionResult
+from apps.artifacts.services.expected_results import MAX_NAMED, WORKER
+from apps.artifacts.services.fixture_batches import uses_packages
+from apps.artifacts.services.fixtures import is_expired
+from apps.releases.models import Deployment, FixtureRevision, Regression
+from apps.releases.services import regression_queue
+from apps.tenancy.models import Environment
+from apps.tenancy.policy import ReplayPolicy
+from apps.tenancy.services import audit
+from apps.tenancy.services.state import advance, lock_row
+from byteor.engine.machines import DeploymentStatus, RegressionEvent, RegressionStatus
+from byteor.engine.replay import FixtureOutcome
+from byteor_cloud.captures.engine_version import engine_digest
+from byteor_cloud.errors import NotFound
+
+MAX_FAILURES = 20
+_UNFINISHED = (RegressionStatus.QUEUED, RegressionStatus.RUNNING)
+_FAILING = (RegressionStatus.DIFFERS, RegressionStatus.FAILED)
+_FAILING_OUTCOMES = (FixtureOutcome.DIFFERENT, FixtureOutcome.FAILED, FixtureOutcome.UNSTABLE)
+
+
+def queue_due(environment_id: UUID | None = None, pipeline: str | None = None) -> int:
+    """Queue a regression of each current deployment whose golden fixtures were not tested with it yet.
+
+    By default, all environments are covered, with one query. Returns the number of queued regressions.
+    """
+    rows = Deployment.objects.all()
+    if environment_id is not None:
+        rows = rows.filter(environment=environment_id, pipeline=pipeline)
+    return sum(_queue(deployment) for deployment in _find_due(rows))
+
+
+def _find_due(rows: QuerySet[Deployment]) -> list[Deployment]:
+    """Return the current deployments that are due, each with the ``revision`` of its pipeline's fixtures."""
+    same = {"environment": OuterRef("environment"), "pipeline": OuterRef("pipeline")}
+    tests = Regression.objects.filter(of_current=True, config_bundle=OuterRef("config_bundle"))
+    tested = tests.filter(fixtures_revision=OuterRef("revision"), engine__isnull=False).order_by("-pk")
+    accepted = Regression.objects.filter(pk=OuterRef("regression"), newly_accepted__isnull=False)
+    current = (
+        rows.filter(
+            Exists(Fixture.objects.filter(~is_expired(), golden_replay_id__isnull=False, **same)),
+            # Fixtures will expect what this deployment does, which was accepted.
+            ~Exists(accepted),
+            ~Exists(tests.filter(status__in=_UNFINISHED)),
+            is_current=True,
+            status=DeploymentStatus.ACTIVE,
+            environment__in=Environment.objects.live(),
+        )
+        .annotate(revision=Coalesce(Subquery(FixtureRevision.objects.filter(**same).values("revision")), Value(0)))
+        .annotate(
+            engines=ArraySubquery(tested.values(engine_json=JSONObject(ops="engine__ops", digest="engine__digest")))
+        )
+        .select_related("environment")
+        .only("pipeline", "config_bundle_id", "environment__settings", "environment__posture")
+    )
+    digests: dict[frozenset[str], str] = {}
+    return [
+        deployment
+        for deployment in current.order_by("pk")
+        if deployment.environment.effective_settings.replay_policy != ReplayPolicy.DISABLED
+        and not _is_tested(deployment.engines, digests)
+    ]
+
+
+def _is_tested(engines: Collection[dict[str, Any]], digests: dict[frozenset[str], str]) -> bool:
+    """Return whether the present engine is one of those with which a configuration was tested."""
+    for each in engines:
+        # All built-in ops together have the same digest.
+        ops = frozenset(each["ops"] if uses_packages(each["ops"]) else ())
+        if ops not in digests:
+            digests[ops] = engine_digest(ops)
+        if each["digest"] == digests[ops]:
+            return True
+    return False
+
+
+@transaction.atomic
+def _queue(found: Deployment) -> bool:
+    """Queue a regression of a deployment. Return False if it is no longer due, for example because another worker did.
+
+    If the job cannot run, the regression fails.
+    """
+    try:
+        lock_row(found.environment)
+    except NotFound:
+        return False
+    due = _find_due(Deployment.objects.filter(pk=found.pk))
+    if not due:
+        return False
+    deployment = Deployment.objects.select_related("config_bundle__version", "environment__project").get(pk=found.pk)
+    bundle = deployment.config_bundle
+    row = Regression(
+        environment=deployment.environment,
+        pipeline=deployment.pipeline,
+        config_bundle=bundle,
+        spec_kv=bundle.version.spec_kv,
+        of_current=True,
+        # If the regression is canceled before it starts, it is not repeated either.
+        fixtures_revision=due[0].revision,  # type: ignore[attr-defined]  # an annotation
+    )
+    row.engine = regression_queue.engine_of(row)
+    if not regression_queue.queue(row, actor=WORKER):
+        ended = advance(
+            row,
+            RegressionEvent.FAIL,
+            actor=WORKER,
+            error=regression_queue.BARRED,
+            summary=regression_queue.summarize_unfinished(row, RegressionStatus.FAILED, regression_queue.BARRED),
+            finished_at=timezone.now(),
+        )
+        report(ended)
+    return True
+
+
+def report(row: Regression) -> None:
+    """Record ``fixture.current_fails`` if a regression of what runs now ended with a failure.
+
+    Call this in the transaction in which the regression ends. Nothing is recorded if another configuration has become
+    current.
+    """
+    if not row.of_current or row.status not in _FAILING:
+        return
+    current = Deployment.objects.filter(
+        environment=row.environment_id, pipeline=row.pipeline, config_bundle=row.config_bundle_id, is_current=True
+    )
+    deployment_id = current.values_list("pk", flat=True).first()
+    if deployment_id is None:
+        return
+    failing = RegressionResult.objects.filter(regression=row, outcome__in=_FAILING_OUTCOMES).order_by("pk")
+    audit.record(
+        "fixture.current_fails",
+        actor=WORKER,
+        scope=row.environment,
+        resource=("regression", row.pk),
+        changes={
+            "pipeline": row.pipeline,
+            "deployment": str(deployment_id),
+            "failing": failing.count(),
+            "fixtures": list(failing.values_list("fixture_name", flat=True)[:MAX_NAMED]),
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentFailure:
+    """A current deployment that fails golden fixtures: the regression that shows it, and the fixtures' names.
+
+    ``names`` are the first names of the ``count`` fixtures. Without any, the regression could not be completed.
+    """
+
+    deployment_id: UUID
+    pipeline: str
+    regression_id: UUID
+    count: int
+    names: list[str]
+
+
+def find_failures(rows: QuerySet[Deployment]) -> list[CurrentFailure]:
+    """Return the failures of the current deployments among ``rows``, by the newest finished regression of each.
+
+    At most ``MAX_FAILURES`` are returned. Fixtures that were deleted, have expired or expect another golden result
+    since then are left out.
+    """
+    tests = Regression.objects.filter(
+        of_current=True,
+        config_bundle=OuterRef("config_bundle"),
+        status__in=[*_FAILING, RegressionStatus.PASSED],
+    )
+    newest = tests.order_by("-pk").values(found=JSONObject(id="pk", status="status", error="error"))[:1]
+    current = rows.filter(is_current=True).annotate(newest=Subquery(newest)).filter(newest__status__in=_FAILING)
+    listed = list(current.order_by("pipeline").values_list("pk", "pipeline", "newest")[:MAX_FAILURES])
+    if not listed:
+        return []
+    same = Fixture.objects.filter(
+        ~is_expired(), pk=OuterRef("fixture_id"), golden_replay_id=OuterRef("golden_replay_id")
+    )
+    results = RegressionResult.objects.filter(
+        Exists(same), regression__in=[test["id"] for *_, test in listed], outcome__in=_FAILING_OUTCOMES
+    )
+    names = dict(results.values_list("regression").annotate(names=ArrayAgg("fixture_name", order_by="pk")))
+    failures = []
+    for pk, pipeline, test in listed:
+        regression_id = UUID(test["id"])
+        failing = names.get(regression_id, [])
+        if failing or test["error"] is not None:
+            failures.append(CurrentFailure(pk, pipeline, regression_id, len(failing), failing[:MAX_NAMED]))
+    return failures
+
+
+def is_proof() -> Q:
+    """Return the condition that a regression shows how what runs now was tested, so that it need not be repeated."""
+    revisions = FixtureRevision.objects.filter(environment=OuterRef("environment"), pipeline=OuterRef("pipeline"))
+    current = Deployment.objects.filter(is_current=True, config_bundle=OuterRef("config_bundle"))
+    revision = Coalesce(Subquery(revisions.values("revision")), Value(0))
+    return Q(Exists(current), of_current=True, fixtures_revision=revision)
