@@ -20,6 +20,7 @@ from apps.console.pages.approvals.facts import approval_facts, deployment_of, su
 from apps.console.pages.approvals.form import decision_form
 from apps.console.pages.deployments.warnings import find_warnings
 from apps.releases.models import Approval, ApprovalDecision
+from apps.releases.services import replay_gate
 from apps.tenancy.permissions import Permission as P
 from byteor.engine.machines import ApprovalStatus
 from byteor_cloud.api.compute_slot import compute_for
@@ -36,7 +37,8 @@ def awaiting_decision_by(request: HttpRequest) -> Q:
     user = request.user
     mine = ApprovalDecision.objects.filter(approval=OuterRef("pk"), user=user.pk)
     return (
-        Q(status=ApprovalStatus.PENDING, expires_at__gt=timezone.now())
+        Q(status=ApprovalStatus.PENDING)
+        & (Q(expires_at__gt=timezone.now()) | Q(deployment__in=replay_gate.standing_still()))
         & granted_condition(Approval, "environment", P.OPERATE_ENVIRONMENT, console_user_of(request))
         & (Q(allow_self_approval=True) | Q(requester_id__isnull=False) & ~Q(requester_id=user.pk))
         & ~Q(Exists(mine))
