@@ -249,7 +249,7 @@ class Demo(Processes):
         fixture = admin("POST", f"{path}/fixtures", {"artifact_id": incident, "name": "negative price"})
         print_step("incident kept as a fixture", id=fixture["id"], name=repr(fixture["name"]))
         settings = admin("PUT", path, {"settings": {"replay_gate": "require"}})["settings"]
-        print_step("environment requires the replay gate", replay_gate=settings["replay_gate"])
+        print_step("replay gate required", replay_gate=settings["replay_gate"])
 
     def _accept_differences(self, admin: ApiClient, reviewer: ApiClient, path: str, deployment: Any) -> None:
         """Wait until the replay gate stops the deployment, show why, and let the reviewer accept it and approve."""
@@ -278,8 +278,11 @@ class Demo(Processes):
         keys = [key["kid"] for key in admin("GET", f"{organization}/signing-keys")["results"]]
         evidence = self.data_dir / "evidence.tar"
         evidence.write_bytes(admin.download(f"{path}/deployments/{deployment['id']}/evidence"))
-        for line in self.verify(str(evidence), "--require-approval", "--trust", keys[0]).splitlines():
-            print("     ", line)
+        outcome, *lines = self.verify(str(evidence), "--require-approval", "--trust", keys[0]).splitlines()
+        print_step("evidence verified offline", outcome=outcome)
+        for line in lines:
+            if line.startswith(("  approved by", "  tested", "  accepted")):
+                print("    " + line, flush=True)
 
     def print_addresses(self) -> None:
         """Print the URLs and credentials for further use."""
