@@ -114,6 +114,6 @@ def run(port: int, *, rounds: int, seconds: float) -> list[Row]:
 
 def _check(deployment: Deployment, *, is_first: bool) -> None:
     """Raise AssertionError unless the gate is open, and all verdicts were found except those of the first request."""
-    row = Regression.objects.get(pk=deployment.regression_id)
+    row = Regression.objects.get(deployments=deployment)
     assert find_blockers([deployment]) == {deployment.pk: []}, row.summary
     assert (row.reused, row.computed) == ((0, FIXTURES) if is_first else (FIXTURES, 0))

@@ -72,5 +72,5 @@ RESOURCE = Resource(
         Call("getSigningKeys", "GET", A + "/signing-key", AGENT, scope="agent:signing_key"),
         Call("rotateOwnKey", "POST", A + "/rotate-key", AGENT, 201, has_body=False),
     ),
-    more=(running,),
+    more=(running, statement),
 )  # fmt: skip
