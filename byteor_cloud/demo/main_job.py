@@ -274,11 +274,11 @@ class Demo(Processes):
         self._approve(reviewer, path, deployment, **accepted)
 
     def _verify_evidence(self, admin: ApiClient, organization: str, path: str, deployment: Any) -> None:
-        """Export the deployment's evidence, and verify it offline as the keys' owner."""
-        keys = [key["kid"] for key in admin("GET", f"{organization}/signing-keys")["results"]]
+        """Export the deployment's evidence, and verify it offline with the id of the organization's signing key."""
+        key = admin("GET", f"{organization}/signing-keys")["results"][0]["kid"]
         evidence = self.data_dir / "evidence.tar"
         evidence.write_bytes(admin.download(f"{path}/deployments/{deployment['id']}/evidence"))
-        outcome, *lines = self.verify(str(evidence), "--require-approval", "--trust", keys[0]).splitlines()
+        outcome, *lines = self.verify(str(evidence), "--require-approval", "--trust", key).splitlines()
         print_step("evidence verified offline", outcome=outcome)
         for line in lines:
             if line.startswith(("  approved by", "  tested", "  accepted")):
