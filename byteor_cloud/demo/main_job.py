@@ -73,19 +73,25 @@ class Demo(Processes):
         preview = admin("POST", f"{path}/drafts/{draft['id']}/preview", {})
         print_step("draft saved and previewed", draft=draft["id"], spec_hash=preview["spec_hash"])
         params = {"check": {"schema": SCHEMA}}
-        first = self._release(admin, reviewer, path, draft["id"], "quotes v1", params)
+        self._release(admin, reviewer, path, draft["id"], "quotes v1", params)
 
         changed = {"plan": plan(_CHECK, _REDACT)}
         admin("PUT", f"{path}/drafts/{draft['id']}", changed)
         params["redact"] = {"rules": ["account:mask=2:0:*"]}  # type: ignore[dict-item]  # the parameters of each op differ
         second = self._release(admin, reviewer, path, draft["id"], "quotes v2", params)
 
-        self._capture_and_replay(admin, path)
-        rollback = {"reason": "the demo shows a rollback"}
-        admin("POST", f"{path}/deployments/{second['id']}/rollback", rollback)
-        second_path = f"{path}/deployments/{second['id']}"
-        admin.wait(second_path, "the rollback", lambda d: d["status"] == "rolled_back")
-        restored = admin("GET", f"{path}/deployments/{first['id']}")
+        incident = self._capture_and_replay(admin, path)
+        self._keep_as_fixture(admin, path, incident)
+        params["redact"] = {"rules": ["account:mask=0:2:*"]}  # type: ignore[dict-item]  # as above
+        third = self._request_deployment(admin, path, second["version_id"], "quotes v2, other mask", params)
+        self._accept_differences(admin, reviewer, path, third)
+        self._wait_until_active(admin, path, third)
+        self._verify_evidence(admin, organization, path, third)
+
+        third_path = f"{path}/deployments/{third['id']}"
+        admin("POST", f"{third_path}/rollback", {"reason": "the demo shows a rollback"})
+        admin.wait(third_path, "the rollback", lambda d: d["status"] == "rolled_back")
+        restored = admin("GET", f"{path}/deployments/{second['id']}")
         self._wait_for_agents(admin, path, restored["bundle_hash"])
         print_step("rolled back", restored=restored["id"], is_current=restored["is_current"])
         if not restored["is_current"]:
@@ -170,15 +176,29 @@ class Demo(Processes):
     ) -> Any:
         version = admin("POST", f"{path}/drafts/{draft}/version", {})
         print_step(f"version {version['name']} v{version['number']}", id=version["id"], spec_hash=version["spec_hash"])
-        body = {"name": name, "version_id": version["id"], "stage_config": stage_config}
+        deployment = self._request_deployment(admin, path, version["id"], name, stage_config)
+        self._approve(reviewer, path, deployment, comment="looks right")
+        return self._wait_until_active(admin, path, deployment)
+
+    @staticmethod
+    def _request_deployment(
+        admin: ApiClient, path: str, version: str, name: str, stage_config: Mapping[str, Any]
+    ) -> Any:
+        body = {"name": name, "version_id": version, "stage_config": stage_config}
         bundle = admin("POST", f"{path}/config-bundles", body)
         print_step("config bundle created", id=bundle["id"], config_hash=bundle["config_hash"])
         body = {"config_bundle_id": bundle["id"], "target": {"all": True}, "note": name}
         deployment = admin("POST", f"{path}/deployments", body)
         print_step("deployment requested", id=deployment["id"], status=deployment["status"])
-        decision = {"deployment_id": deployment["id"], "decision": "approve", "comment": "looks right"}
-        approval = reviewer("POST", f"{path}/approvals", decision)
+        return deployment
+
+    @staticmethod
+    def _approve(reviewer: ApiClient, path: str, deployment: Any, **decision: Any) -> None:
+        body = {"deployment_id": deployment["id"], "decision": "approve", **decision}
+        approval = reviewer("POST", f"{path}/approvals", body)
         print_step("approved by another person", id=approval["id"], by=approval["decisions"][0]["decided_by"])
+
+    def _wait_until_active(self, admin: ApiClient, path: str, deployment: Any) -> Any:
         deployment_path = f"{path}/deployments/{deployment['id']}"
         active = admin.wait(
             deployment_path, "the deployment", lambda d: d["status"] in {"active", "failed", "rolled_back"}
@@ -199,7 +219,8 @@ class Demo(Processes):
 
         admin.wait(f"{path}/agents", "a heartbeat with the expected bundle from every agent", all_run_it)
 
-    def _capture_and_replay(self, admin: ApiClient, path: str) -> None:
+    def _capture_and_replay(self, admin: ApiClient, path: str) -> str:
+        """Let an agent upload an incident, and replay it twice. Returns the artifact's id."""
         state = str(self.state_folder(AGENTS[0]))
         printed = self.agent("upload", "--state", state, "--kind", "incident_bundle", "--capture")
         artifact_path = f"{path}/artifacts/{json.loads(printed)['id']}"
@@ -219,6 +240,49 @@ class Demo(Processes):
         print_step("replayed twice with equal results", records=egress["records"], sha256=egress["sha256"])
         if results[0] != results[1]:
             raise DemoError("two replays of the same incident have different results")
+        incident: str = artifact["id"]
+        return incident
+
+    @staticmethod
+    def _keep_as_fixture(admin: ApiClient, path: str, incident: str) -> None:
+        """Keep the incident as a regression test, and require the replay gate in the environment."""
+        fixture = admin("POST", f"{path}/fixtures", {"artifact_id": incident, "name": "negative price"})
+        print_step("incident kept as a fixture", id=fixture["id"], name=repr(fixture["name"]))
+        settings = admin("PUT", path, {"settings": {"replay_gate": "require"}})["settings"]
+        print_step("replay gate required", replay_gate=settings["replay_gate"])
+
+    def _accept_differences(self, admin: ApiClient, reviewer: ApiClient, path: str, deployment: Any) -> None:
+        """Wait until the replay gate stops the deployment, show why, and let the reviewer accept it and approve."""
+
+        def is_tested(found: Any) -> bool:
+            return "replay_gate.running" not in [each["code"] for each in found["blockers"]]
+
+        tested = admin.wait(f"{path}/deployments/{deployment['id']}", "the regression", is_tested)
+        if [each["code"] for each in tested["blockers"]] != ["replay_gate.differs"]:
+            raise DemoError(f"the replay gate does not stop the deployment: {tested['blockers']}")
+        [blocker] = tested["blockers"]
+        print_step("stopped by the replay gate", blocker=blocker["code"], detail=repr(blocker["detail"]))
+        groups = reviewer("GET", f"{path}/regressions/{tested['regression_id']}")["groups"]
+        for group in groups:
+            print_step(
+                "difference", group=group["id"][:8], kind=group["kind"], members=",".join(group["pointers"]),
+                records=group["count"], fixture=repr(group["fixtures"][0]["name"]),
+            )  # fmt: skip
+            for side in ("before", "after"):
+                print(f"      {side:<6}  {json.dumps(group['example'][side]['json'])}", flush=True)
+        accepted = {"accept_groups": [group["id"] for group in groups], "comment": "the new mask is wanted"}
+        self._approve(reviewer, path, deployment, **accepted)
+
+    def _verify_evidence(self, admin: ApiClient, organization: str, path: str, deployment: Any) -> None:
+        """Export the deployment's evidence, and verify it offline with the id of the organization's signing key."""
+        key = admin("GET", f"{organization}/signing-keys")["results"][0]["kid"]
+        evidence = self.data_dir / "evidence.tar"
+        evidence.write_bytes(admin.download(f"{path}/deployments/{deployment['id']}/evidence"))
+        outcome, *lines = self.verify(str(evidence), "--require-approval", "--trust", key).splitlines()
+        print_step("evidence verified offline", outcome=outcome)
+        for line in lines:
+            if line.startswith(("  approved by", "  tested", "  accepted")):
+                print("    " + line, flush=True)
 
     def print_addresses(self) -> None:
         """Print the URLs and credentials for further use."""

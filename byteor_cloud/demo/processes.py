@@ -16,6 +16,7 @@ import requests
 
 MANAGE = [sys.executable, "-P", "-m", "byteor_cloud"]
 AGENT = [str(Path(sys.executable).with_name("byteor-agent"))]
+VERIFY = [str(Path(sys.executable).with_name("byteor-verify"))]
 FIRST_PORT, LAST_PORT = 8080, 8180
 TIMEOUT_S = 60.0
 
@@ -34,10 +35,17 @@ class ApiClient:
 
     def __call__(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """Send a request and return the JSON of the response. Raises DemoError if the request fails."""
+        return self._send(method, path, body).json()
+
+    def download(self, path: str) -> bytes:
+        """Return the bytes of a file. Raises DemoError if the request fails."""
+        return self._send("GET", path).content
+
+    def _send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> requests.Response:
         response = self._session.request(method, self._base + path, json=body, timeout=30)
         if not response.ok:
             raise DemoError(f"{method} {path}: {response.status_code} {response.text[:500]}")
-        return response.json()
+        return response
 
     def wait(self, path: str, event: str, is_done: Callable[[Any], bool]) -> Any:
         """Poll ``path`` until ``is_done`` accepts its JSON, and return it. Raises DemoError on failure or timeout."""
@@ -144,4 +152,11 @@ class Processes:
         finished = subprocess.run([*AGENT, *argv], env=environ, capture_output=True, text=True, check=False)
         if finished.returncode != 0:
             raise DemoError(f"byteor-agent {argv[0]}: {finished.stderr.strip()[-500:]}")
+        return finished.stdout
+
+    def verify(self, *argv: str) -> str:
+        """Run the offline verifier and return its output. Raises DemoError unless everything is proven."""
+        finished = subprocess.run([*VERIFY, *argv], capture_output=True, text=True, check=False)
+        if finished.returncode != 0:
+            raise DemoError(f"byteor-verify: {(finished.stdout + finished.stderr).strip()[-500:]}")
         return finished.stdout

@@ -175,7 +175,10 @@ def _regression(options: argparse.Namespace) -> list[Row]:
 
     rows = regression.run_engine(options.rounds)
     with _installation():
-        return rows + regression.run_service(options.fixtures)
+        rows += regression.run_service(options.fixtures)
+        from tests.bench import gate
+
+        return rows + gate.run(free_port(), rounds=options.rounds, seconds=options.seconds)
 
 
 def _demo(options: argparse.Namespace) -> list[Row]:

@@ -71,7 +71,7 @@ def run_service(fixtures: int = FIXTURES) -> list[Row]:
     rows, computed = [], {}
     for name, goal in (("first run", 60.0), ("the same again", 1.0), ("one fixture more", 1.0)):
         if name == "one fixture more":
-            add(world, Agent.objects.get(), now, [fixtures], RECORDS_OF_FIXTURE)
+            add(Agent.objects.get(), now, [fixtures], RECORDS_OF_FIXTURE)
         began = time.perf_counter()
         regression = run_candidate(world, candidate, now)
         took = time.perf_counter() - began

@@ -32,7 +32,7 @@ from tests.browser.filled import row_page, signed_in
 from tests.engine.replay.replays import DOCUMENTS
 from tests.worlds import World, plan
 
-_PLAN = plan(
+PLAN = plan(
     stages=[{"id": "s0", "op": OPS[0]}, {"id": "s1", "op": OPS[1], "depends_on": ["s0"]}],
     ingress="in", egress="out", shards=1,
 )  # fmt: skip
@@ -41,24 +41,24 @@ _PLAN = plan(
 def prepare(fixtures: int, records: int) -> tuple[World, ConfigBundle, ConfigBundle]:
     """Create the fixtures, and two config bundles of one version. Returns the world and both bundles."""
     world = World("bench")
-    version = world.version(content=_PLAN)
+    version = world.version(content=PLAN)
     now, candidate = (
         world.bundle(name=name, version=version, stage_config=config) for name, config in (("now", NOW), ("next", NEXT))
     )
     agent = Agent.objects.create(environment=world.dev, name="edge-1", hostname="edge-1")
     for numbers in batched(range(fixtures), 100):
-        add(world, agent, now, numbers, records)
+        add(agent, now, numbers, records)
     analyze()
     return world, now, candidate
 
 
-def add(world: World, agent: Agent, bundle: ConfigBundle, numbers: Any, records: int) -> None:
+def add(agent: Agent, bundle: ConfigBundle, numbers: Any, records: int) -> None:
     """Store fixtures without checking their captures, because each check would replay a capture."""
-    artifacts = list(_artifacts(world, agent, bundle, numbers, records))
+    artifacts = list(_artifacts(agent, bundle, numbers, records))
     Artifact.objects.bulk_create(artifacts)
     Fixture.objects.bulk_create(
         Fixture(
-            environment=world.dev,
+            environment=bundle.environment,
             pipeline=bundle.version.name,
             name=f"capture {number}",
             artifact=artifact,
@@ -68,7 +68,7 @@ def add(world: World, agent: Agent, bundle: ConfigBundle, numbers: Any, records:
     )
 
 
-def _artifacts(world: World, agent: Agent, bundle: ConfigBundle, numbers: Any, records: int) -> Iterator[Artifact]:
+def _artifacts(agent: Agent, bundle: ConfigBundle, numbers: Any, records: int) -> Iterator[Artifact]:
     for number in numbers:
         first = number * records
         journal = encode_journal(Record(first + at, first + at, each) for at, each in enumerate(quotes(records, first)))
@@ -76,7 +76,7 @@ def _artifacts(world: World, agent: Agent, bundle: ConfigBundle, numbers: Any, r
         content_hash = "sha256:" + hashlib.sha256(content).hexdigest()
         blobs.put_file(content_hash, ContentFile(content))
         yield Artifact(
-            environment=world.dev,
+            environment=bundle.environment,
             agent=agent,
             kind=Artifact.Kind.INCIDENT_BUNDLE,
             status=ArtifactStatus.VERIFIED,

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from apps.fleet.models import Agent
+from apps.releases.models import Attestation
+from byteor.engine.canonical import canonical, sha256
+from byteor.engine.signing import gate_statement
 from tests.permissions import NoRole
 from tests.resources import A, Call, Place, Resource
 from tests.resources.agents import enrolled
@@ -30,6 +33,15 @@ def running(place: Place) -> Agent:
     return agent
 
 
+def statement(place: Place) -> Attestation:
+    """Store a statement about the deployment that is offered to the agent."""
+    envelope = canonical({"payload": place.name("statement"), "payloadType": "text/plain", "signatures": []})
+    return Attestation.objects.create(
+        deployment=place.get(deployment), predicate_type=gate_statement.PREDICATE_TYPE, sha256=sha256(envelope),
+        size=len(envelope), envelope=envelope.decode(),
+    )  # fmt: skip
+
+
 def _offer(place: Place) -> dict[str, Any]:
     deployed = place.get(deployment)
     return {"deployment_id": str(deployed.pk), "bundle_hash": deployed.bundle_hash}
@@ -53,8 +65,12 @@ RESOURCE = Resource(
             "downloadDeployBundle", "GET", A + "/deployment/bundle", AGENT, scope="agent:deployment",
             query=lambda place: f"?hash={place.get(deployment).bundle_hash}",
         ),
+        Call(
+            "downloadAttestation", "GET", A + "/deployment/attestation", AGENT, scope="agent:deployment",
+            query=lambda place: f"?sha256={place.get(statement).sha256}",
+        ),
         Call("getSigningKeys", "GET", A + "/signing-key", AGENT, scope="agent:signing_key"),
         Call("rotateOwnKey", "POST", A + "/rotate-key", AGENT, 201, has_body=False),
     ),
-    more=(running,),
+    more=(running, statement),
 )  # fmt: skip

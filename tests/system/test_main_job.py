@@ -77,9 +77,9 @@ def completed(object_store: ObjectStore) -> Iterator[CompletedDemo]:
 def test_stored_blobs_are_named_by_their_hashes(completed: CompletedDemo) -> None:
     objects = completed.objects()
 
-    # Two deploy bundles and an incident bundle. Objects below ready/ belong to readiness probes.
+    # Three deploy bundles and an incident bundle. Objects below ready/ belong to readiness probes.
     names = [name for name in objects if not name.startswith("ready/")]
-    assert len(names) == 3
+    assert len(names) == 4
     for name in names:
         body = completed.bucket.Object(name).get()["Body"].read()
         digest = hashlib.sha256(body).hexdigest()
