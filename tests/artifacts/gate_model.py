@@ -228,8 +228,10 @@ class Model:
 
     def shown(self, deployment: Deployment) -> list[str]:
         """Return the codes that the deployment shows, from the regression that it has."""
-        if not deployment.is_governed or deployment.regression is None:
+        if not deployment.is_governed:
             return []
+        if deployment.regression is None:
+            return ["replay_gate.failed"]
         regression = self.regressions[deployment.regression]
         if regression.is_canceled:
             return ["replay_gate.failed"]

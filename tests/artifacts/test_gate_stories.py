@@ -69,10 +69,11 @@ def random_gate(chosen: Random) -> m.Gate:
 ACTIONS = {
     "request": 4, "release": 1, "push": 4, "work_off": 4, "work": 3, "wait": 3, "keep": 3, "remove": 1,
     "change_expiry": 1, "accept": 4, "decide": 4, "abort": 1, "cancel": 1, "test_again": 1, "change_settings": 1,
-    "report": 2, "switch": 2, "roll_back": 1,
+    "report": 2, "switch": 2, "roll_back": 1, "forget": 1,
 }  # fmt: skip
 FAILURES = {
-    "aborted", "approval_denied", "approval_expired", "empty_target", "known_bad", "replay_gate", "threshold", "timeout",
+    "aborted", "approval_denied", "approval_expired", "empty_target", "known_bad", "replay_gate", "rollback_failed",
+    "threshold", "timeout",
 }  # fmt: skip
 
 
@@ -325,6 +326,13 @@ class Stories(RuleBasedStateMachine):
             pk = unfinished[which % len(unfinished)]
             self._expect(self._post(f"/regressions/{pk}/cancel", {}), None)
             self.model.regressions[pk].is_canceled = True
+
+    def forget(self, which: int, **_: Any) -> None:
+        """Delete a finished regression of a deployment, as retention does."""
+        found = [each.regression for each in self.model.deployments.values() if each.regression in self.model.regressions]
+        tested = [pk for pk in found if pk and self.model.regressions[pk].facts is not None]
+        if tested:
+            Regression.objects.filter(pk=tested[which % len(tested)]).delete()
 
     def test_again(self, which: int, **_: Any) -> None:
         """Request a regression, which all waiting deployments get whose agents' configurations it compares with."""
