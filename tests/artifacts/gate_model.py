@@ -246,9 +246,7 @@ class Model:
         others = [each for each in self.deployments.values() if each is not deployment]
         under_way = [each for each in others if each.status in UNDER_WAY]
         earlier = [
-            each
-            for each in others
-            if each.status == "approved" and each.pk < deployment.pk and not self.shown(each)
+            each for each in others if each.status == "approved" and each.pk < deployment.pk and not self.shown(each)
         ]
         found = ["in_flight_limit"] if under_way else []
         return [*found, "pipeline_busy"] if under_way or earlier else found

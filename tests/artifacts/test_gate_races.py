@@ -217,7 +217,7 @@ def test_regression_ends_while_approval_is_decided_or_expires_or_regression_is_c
         return lambda: regression_runs.run(str(made.regression_id))
 
     def outcomes(made: Deployment) -> tuple[str, tuple[str, str]]:
-        return Regression.objects.get(pk=made.regression_id).status, state(made)
+        return Regression.objects.get(deployments=made).status, state(made)
 
     # Nobody can approve before the end is stored, and the approval does not expire meanwhile.
     made = scene.asked(2)

@@ -177,9 +177,9 @@ def refresh(deployment: Deployment, *, is_blocked: bool, actor: Actor = WORKER) 
 
     The caller has locked the environment and the deployment. A regression is renewed if the target's agents run another
     configuration now, if a fixture was added or expects another result, or if the engine has changed. A regression that
-    blocks the deployment (``is_blocked``) is also renewed if a fixture was removed or has expired, or if these agents no
-    longer run one of its baselines. A regression that a person canceled, or that could not be completed, is not
-    renewed.
+    blocks the deployment (``is_blocked``) is also renewed if a fixture was removed or has expired, or if no agent of
+    the target still runs one of its baselines. A regression that a person canceled, or that could not be completed, is
+    not renewed.
     """
     row = deployment.regression
     if row is not None and (row.status in _UNFINISHED or row.status == RegressionStatus.CANCELLED or row.error):
