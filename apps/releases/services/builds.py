@@ -69,6 +69,9 @@ def _start_building(deployment_id: str, claim: Claim) -> Deployment | None:
         return None
     found_blockers = blockers.find_start_blockers(environment, [deployment.pk], timezone.now())[deployment.pk]
     gate = [each for each in found_blockers if each.code.is_of_gate]
+    if not gate and deployment.gate_until is not None:
+        deployment.gate_until = None  # if the gate blocks the deployment again, it has the full time again
+        deployment.save(update_fields=["gate_until"])
     if _has_waited_too_long(deployment, gate):
         fail(deployment, "replay_gate", " ".join(each.detail for each in gate))
         return None

@@ -177,8 +177,9 @@ def refresh(deployment: Deployment, *, is_blocked: bool, actor: Actor = WORKER) 
 
     The caller has locked the environment and the deployment. A regression is renewed if the target's agents run another
     configuration now, if a fixture was added or expects another result, or if the engine has changed. A regression that
-    blocks the deployment (``is_blocked``) is also renewed if a fixture was removed or has expired. A regression that a
-    person canceled, or that could not be completed, is not renewed.
+    blocks the deployment (``is_blocked``) is also renewed if a fixture was removed or has expired, or if no agent of
+    the target still runs one of its baselines. A regression that a person canceled, or that could not be completed, is
+    not renewed.
     """
     row = deployment.regression
     if row is not None and (row.status in _UNFINISHED or row.status == RegressionStatus.CANCELLED or row.error):
@@ -199,11 +200,20 @@ def _is_outdated(row: Regression, deployment: Deployment, *, is_blocked: bool) -
             return True
         if row.fixtures_until is not None and row.fixtures_until <= timezone.now():
             return True
-    tested = {each["config_hash"] for each in row.baselines}
-    running = regression_queue.running(deployment.environment, deployment.pipeline, deployment.target).tested
-    if not {each["config_hash"] for each in running} <= tested:
+    tested, needed = _baselines_of(row), _needed_baselines(deployment)
+    if not needed <= tested or (is_blocked and needed != tested):
         return True
     return row.engine is not None and engine_digest(row.engine["ops"]) != row.engine["digest"]
+
+
+def _baselines_of(row: Regression) -> set[str]:
+    return {each["config_hash"] for each in row.baselines}
+
+
+def _needed_baselines(deployment: Deployment) -> set[str]:
+    """Return the config hashes that a regression of the deployment must compare with now."""
+    running = regression_queue.running(deployment.environment, deployment.pipeline, deployment.target)
+    return {each["config_hash"] for each in running.tested}
 
 
 def refresh_blocked() -> None:
@@ -220,21 +230,22 @@ def refresh_blocked() -> None:
 
 
 def attach(row: Regression) -> None:
-    """Let the gate evaluate a new regression for the waiting deployments of its config bundle, if it covers as much.
+    """Let the gate evaluate a new regression for the waiting deployments of its config bundle, if it covers enough.
 
-    This is how a canceled or failed regression is repeated. The caller opens the transaction.
+    It must compare with what the agents of the deployment's target run now. This is how a canceled or failed regression
+    is repeated. The caller opens the transaction.
     """
     if row.config_hash is None:
         return
     environment = lock_row(row.environment)
-    baselines = {each["config_hash"] for each in row.baselines}
-    waiting = Deployment.objects.select_related("regression").filter(
+    waiting = Deployment.objects.select_related("environment", "regression").filter(
         environment=environment, config_hash=row.config_hash, status__in=WAITING
     )
     for found in waiting.order_by("pk"):
-        old = found.regression
-        if not is_tested(found) or (old and not {each["config_hash"] for each in old.baselines} <= baselines):
+        if not is_tested(found) or not _needed_baselines(found) <= _baselines_of(row):
             continue
+        # Lock the old regression before the approval and the deployment, as at its end.
+        old = lock_row(found.regression) if found.regression else None
         deployment = _move_deadlines(found, old if old and old.status in _UNFINISHED else None)
         deployment.regression = row
         deployment.save(update_fields=["regression"])
@@ -257,7 +268,7 @@ def _move_deadlines(found: Deployment, row: Regression | None) -> Deployment:
     # Lock the approval before the deployment, because the lock order must be the same everywhere.
     approval = lock_row(found.approval) if found.approval else None
     deployment = lock_row(found)
-    if row is None or deployment.status not in WAITING:
+    if row is None or deployment.regression_id != row.pk or deployment.status not in WAITING:
         return deployment
     by = timezone.now() - row.created_at
     if approval is not None and approval.status == ApprovalStatus.PENDING:
