@@ -141,7 +141,7 @@ def test_fixture_is_added_or_deleted_during_approval_and_build(scene: Scene) -> 
 
     # The fixture is deleted while the build waits for it, and then is no reason to block the build.
     deleted, built = scene.meet(
-        lambda: fixtures.delete(added, actor=world.admin.actor), (fixtures, "_count_change"),
+        lambda: fixtures.delete(added, actor=world.admin.actor), (fixtures, "count_change"),
         lambda: builds.build(str(made.pk)),
     )  # fmt: skip
     assert (deleted, built) == (None, None)
@@ -153,7 +153,7 @@ def test_fixture_is_added_or_deleted_during_approval_and_build(scene: Scene) -> 
     again = scene.asked(2)
     run_jobs()
     assert status(decide(world, again)) == 201
-    added, built = scene.meet(scene.keep_telling, (fixtures, "_count_change"), lambda: builds.build(str(again.pk)))
+    added, built = scene.meet(scene.keep_telling, (fixtures, "count_change"), lambda: builds.build(str(again.pk)))
     assert built is None
     assert (state(again), blocked_by(world, again)) == (("approved", ""), ["replay_gate.running"])
     run_jobs()

@@ -454,8 +454,9 @@ class Stories(RuleBasedStateMachine):
             return
         run_job(job)
         if job.task_name == RunRegression.name:
-            tested = self.model.regressions[UUID(job.args["regression_id"])]
-            if not tested.is_canceled:
+            # A regression of what runs now, with golden fixtures only, is for no deployment.
+            tested = self.model.regressions.get(UUID(job.args["regression_id"]))
+            if tested is not None and not tested.is_canceled:
                 tested.facts = self.model.test(tested.candidate, tested.baselines, StoryClock.at)
         self._observe()
 
@@ -540,8 +541,7 @@ class Stories(RuleBasedStateMachine):
         because = [each["detail"] for each in self.scene.people["reviewer"].get(path).json()["because"]]
         path = self.scene.world.path(self.scene.here, f"/deployments/{deployment.pk}")
         for each in self.scene.people["reviewer"].get(path).json()["blockers"]:
-            detail = each["detail"][0].lower() + each["detail"][1:]
-            assert any(found.endswith(detail) for found in because), (because, detail)
+            assert any(found.lower().endswith(each["detail"].lower()) for found in because), (because, each)
 
     def end(self) -> None:
         """Let time pass while nobody acts. Blocked deployments show the truth, and none waits for ever."""
