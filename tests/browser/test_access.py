@@ -182,7 +182,8 @@ def initial_values(form: Any) -> dict[str, str]:
         if values[name] is None and isinstance(field, ChoiceField):
             choices: Any = field.choices
             values[name] = next((value for value, _ in choices), None)
-    return {name: str(value) for name, value in values.items() if value not in (None, False, "")}
+    # A browser sends the number 0, which is equal to False.
+    return {name: str(value) for name, value in values.items() if value is not False and value not in (None, "")}
 
 
 type AccessRequest = tuple[Somebody, str, str, dict[str, str]]  # the person, URL, method and form values
