@@ -38,7 +38,7 @@ from tests.releases.stage import Crash, StoryClock, crash_before, run_stories
 from tests.releases.stories import send_heartbeat_running
 from tests.worlds import Api, World, plan, report, run_job
 
-EXAMPLES = int(os.environ.get("BYTEOR_TEST_EXAMPLES", "12"))
+EXAMPLES = int(os.environ.get("BYTEOR_TEST_EXAMPLES", "8"))
 STEPS = 25
 CONFIGS, CAPTURES, SITES = 3, 3, "aab"
 TTL_S = 3600
@@ -461,7 +461,7 @@ class Stories(RuleBasedStateMachine):
         self._observe()
 
     def _run_or_crash(self, job: ProcrastinateJob) -> None:
-        """Run the job. Sometimes the worker crashes before one of its statements, or before it marks the job as done."""
+        """Run the job. Sometimes its first attempt crashes before a statement, or before the job is marked as done."""
         if self.chosen.randrange(4) == 0:
             with suppress(Crash), crash_before(self.chosen.randrange(80)):
                 run_job(job)
