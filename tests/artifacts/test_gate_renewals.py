@@ -14,7 +14,7 @@ from apps.releases.models import ConfigBundle, Deployment, Regression
 from apps.releases.services import regressions
 from apps.releases.tasks import sweep
 from tests.artifacts.gate_model import Oracle, judge_with
-from tests.artifacts.gate_steps import Member, accept, ask, asked, blocked_by, groups_of, release, require
+from tests.artifacts.gate_steps import Member, accept, ask, asked, blocked_by, decide, groups_of, release, require
 from tests.artifacts.kept import MASK, cards, configured, keep
 from tests.releases.stories import send_heartbeat_running
 from tests.worlds import World, run_jobs
@@ -84,3 +84,19 @@ def test_deadline_of_gate_starts_again_after_gate_was_open(world: World, fleet: 
 
     made.refresh_from_db()
     assert (blocked_by(world, made), made.gate_until) == (["in_flight_limit", "pipeline_busy"], None)
+
+
+def test_build_tests_configuration_that_agents_run_since_regression_passed(world: World, fleet: Fleet) -> None:
+    bundles, agents, first = fleet
+    agent, api = agents[1]
+    send_heartbeat_running(agent, api, runs=first)
+    require(world)
+    made = asked(world, bundles[2])
+    assert blocked_by(world, made) == []
+    send_heartbeat_running(agent, api)  # the second configuration again
+
+    assert decide(world, made).status_code == 201
+    run_jobs()
+
+    made.refresh_from_db()
+    assert (made.status, blocked_by(world, made)) == ("approved", ["replay_gate.differs"])
