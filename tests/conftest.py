@@ -57,6 +57,7 @@ SLOWEST_FIRST = (
     "tests/laws/",
     "tests/system/test_slow_clients",
     "tests/releases/test_stateful",
+    "tests/artifacts/test_gate_stories",
     "tests/browser/",
     "tests/system/",
 )

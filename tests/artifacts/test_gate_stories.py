@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from datetime import timedelta
 from random import Random
 from typing import Any, ClassVar
@@ -33,22 +34,22 @@ from apps.tenancy.models import Environment
 from byteor_cloud import ids
 from tests.artifacts import gate_model as m
 from tests.artifacts.kept import MASK, STAGES
-from tests.releases.stage import StoryClock, run_stories
+from tests.releases.stage import Crash, StoryClock, crash_before, run_stories
 from tests.releases.stories import send_heartbeat_running
 from tests.worlds import Api, World, plan, report, run_job
 
-EXAMPLES = int(os.environ.get("BYTEOR_TEST_EXAMPLES", "12"))
+EXAMPLES = int(os.environ.get("BYTEOR_TEST_EXAMPLES", "8"))
 STEPS = 25
-CONFIGS, CAPTURES, SITES = 4, 3, "aab"
+CONFIGS, CAPTURES, SITES = 3, 3, "aab"
 TTL_S = 3600
 
 
 def random_oracle(chosen: Random) -> m.Oracle:
-    """Return an oracle. One in three has a configuration that fails, and one in three a baseline that cannot run."""
+    """Return an oracle. One in five has a configuration that fails, and one in five a baseline that cannot run."""
     return m.Oracle(
-        outputs=[chosen.choices("xxyz", k=CAPTURES) for _ in range(CONFIGS)],
-        failing=frozenset({(0, 0)} if chosen.randrange(3) == 0 else ()),
-        missing=frozenset({1} if chosen.randrange(3) == 0 else ()),
+        outputs=[chosen.choices("xyz", k=CAPTURES) for _ in range(CONFIGS)],
+        failing=frozenset({(0, 0)} if chosen.randrange(5) == 0 else ()),
+        missing=frozenset({1} if chosen.randrange(5) == 0 else ()),
         work=chosen.choices([10, 15], k=CONFIGS),
     )
 
@@ -65,9 +66,9 @@ def random_gate(chosen: Random) -> m.Gate:
 
 # Each action with its relative frequency. The arguments of all actions have the same names.
 ACTIONS = {
-    "request": 4, "release": 1, "push": 4, "work_off": 4, "work": 3, "wait": 3, "keep": 3, "remove": 1,
-    "change_expiry": 1, "accept": 4, "decide": 4, "abort": 1, "cancel": 1, "test_again": 1, "change_settings": 1,
-    "report": 2, "switch": 2, "roll_back": 1, "forget": 1,
+    "request": 5, "release": 1, "push": 5, "work_off": 4, "work": 2, "wait": 2, "keep": 3, "remove": 2,
+    "change_expiry": 1, "accept": 5, "decide": 4, "abort": 1, "cancel": 1, "test_again": 1, "change_settings": 1,
+    "report": 2, "switch": 3, "roll_back": 1, "forget": 1,
 }  # fmt: skip
 FAILURES = {
     "aborted", "approval_denied", "approval_expired", "empty_target", "known_bad", "replay_gate", "rollback_failed",
@@ -147,7 +148,7 @@ class Stories(RuleBasedStateMachine):
         self._set(gate)
         for site in (None, "b"):
             self._release(chosen.randrange(CONFIGS), site)
-        for number in range(chosen.randrange(3)):
+        for number in range(chosen.randrange(1, 4)):
             self.keep(number, 0, flag=False)
 
     @rule()
@@ -452,7 +453,7 @@ class Stories(RuleBasedStateMachine):
         if job.task_name == BuildBundle.name:
             self._build(self.model.deployments[UUID(job.args["deployment_id"])], job)
             return
-        run_job(job)
+        self._run_or_crash(job)
         if job.task_name == RunRegression.name:
             # A regression of what runs now, with golden fixtures only, is for no deployment.
             tested = self.model.regressions.get(UUID(job.args["regression_id"]))
@@ -460,12 +461,19 @@ class Stories(RuleBasedStateMachine):
                 tested.facts = self.model.test(tested.candidate, tested.baselines, StoryClock.at)
         self._observe()
 
+    def _run_or_crash(self, job: ProcrastinateJob) -> None:
+        """Run the job. Sometimes its first attempt crashes before a statement, or before the job is marked as done."""
+        if self.chosen.randrange(4) == 0:
+            with suppress(Crash), crash_before(self.chosen.randrange(80)):
+                run_job(job)
+        run_job(job)
+
     def _build(self, deployment: m.Deployment, job: ProcrastinateJob) -> None:
         """Run a build. It starts only if nothing blocks it, and a build that does not start has a reason."""
         was_waiting = deployment.status == "approved"
         truth = self.model.truth(deployment, StoryClock.at)
         before, others = self.model.shown(deployment), self.model.other_blockers(deployment)
-        run_job(job)
+        self._run_or_crash(job)
         self._observe()
         after = self.model.shown(deployment)
         if not was_waiting:
