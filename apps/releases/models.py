@@ -203,8 +203,8 @@ class Deployment(Stateful):
     explain: models.JSONField[Any, Any] = models.JSONField(default=list)
     # When the build first found that only the replay gate blocks the deployment, after the approval was spent.
     gated_at = models.DateTimeField(null=True)
-    # When the deployment fails if the gate still blocks it. Null while the deployment waits for anything else, and
-    # while its first regression runs.
+    # When the deployment fails if the gate still blocks it. Set when only the gate blocks the deployment and its
+    # regression has finished, and null again when the gate opens.
     gate_until = models.DateTimeField(null=True)
     # When the worker last found that agents can download the bundle (in a rollback: the bundle of ``restores``). Null
     # before the first offers, and while agents cannot download the bundle.

@@ -73,6 +73,8 @@ def _start_building(deployment_id: str, claim: Claim) -> Deployment | None:
         deployment.gate_until = None  # if the gate blocks the deployment again, it has the full time again
         deployment.save(update_fields=["gate_until"])
     if _has_waited_too_long(deployment, gate):
+        if replay_gate.refresh(deployment, is_blocked=True):
+            return None  # the regression that blocks the deployment was outdated
         fail(deployment, "replay_gate", " ".join(each.detail for each in gate))
         return None
     if len(gate) < len(found_blockers):
