@@ -156,7 +156,7 @@ def test_pages_say_what_gate_does_in_each_state(world: World) -> None:
     # Running: the panel shows the progress, and the page updates itself.
     summary, shown = change(status="running", progress_done=3, progress_total=12, finished_at=None)
     assert (summary["gate"]["bar"]["text"], summary["moving"]) == ("3 of 12 verdicts", True)
-    assert shown["If nothing happens"] == "deadlines stand still until the regression has finished"
+    assert shown["If nothing happens"] == "deadlines are paused until the regression has finished"
     assert "rows" not in summary["gate"]
     assert 'aria-label="3 of 12 verdicts"' in client.get(live(made)).text
     # Nothing tested, and deleted.

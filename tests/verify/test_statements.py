@@ -180,7 +180,7 @@ def test_gate_without_regression_needs_no_test_result(makers: World, verify: Ver
     files = approved_with(makers, {"gate.json": canonical(envelope)})
 
     assert verify(files, "--trust", KID) == 0
-    assert "  NOT TESTED    nothing was tested: no regression was requested\n  gate          off\n" in verify.output
+    assert "  NOT TESTED    nothing was tested: there was no regression\n  gate          off\n" in verify.output
     assert verify.result({**files, **without(pair(makers), "gate.json")})["code"] == "statements.test_result"
 
 
@@ -286,7 +286,7 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
         _swapped("test-result.json", result_changes={"signed_at": datetime(2026, 10, 21, tzinfo=UTC)}),
         "statements.test_result: "),
     "a gate of a result without acceptances": (_swapped("gate.json", acceptances=()), "statements.test_result: "),
-    "other settings": (_gate_only(setting=LOOSE), "statements.other: gate.json: approval.json lists other statements"),
+    "other settings": (_gate_only(setting=LOOSE), "statements.other: gate.json: approval.json does not list this"),
     "both statements with other settings": (_swapped(*STATEMENTS, setting=LOOSE), "statements.other: gate.json: "),
     "other statements": (
         _swapped(*STATEMENTS, result_changes={"regression_id": "2"}), "statements.other: test-result.json: "),
