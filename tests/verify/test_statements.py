@@ -370,7 +370,7 @@ def test_removed_or_changed_override_is_not_proven(makers: World, verify: Verifi
 
 
 def test_statements_that_record_does_not_list_are_compared_with_summary(makers: World, verify: Verifier) -> None:
-    """A record by an older server lists no statements. It is signed, so its list has priority if there is one."""
+    """A record from an older server lists no statements. If a record has a list, it has priority, as it is signed."""
     older = {**approved_with(makers), "approval.json": signed_record(makers, _bundle_hash(makers))}
     assert verify(older, "--trust", KID) == 0
 
