@@ -309,7 +309,7 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
     "no result's envelope": (lambda _, files: {**files, "test-result.json": b"[]"}, "test_result.malformed: "),
     # Removed files.
     "no gate": (_removed("gate.json"), "statements.missing: gate.json is missing"),
-    "no result": (_removed("test-result.json"), "statements.missing: the test result is missing"),
+    "no result": (_removed("test-result.json"), "statements.missing: the test result that the gate used"),
     "no statements": (_removed(*STATEMENTS), "statements.missing: the statement sha256:"),
     # A gate that was not open, although the organization signed all of this.
     "no acceptance": (_swapped(*STATEMENTS, acceptances=()), f"gate.unaccepted: nobody accepted the group {PRICE} "),
