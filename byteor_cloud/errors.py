@@ -160,7 +160,7 @@ class QuotaExceeded(Conflict):
 
 
 class UnprovenRollback(Conflict):
-    """A replay has not proven a rollback. The code is ``rollback.`` followed by the state of the proof."""
+    """The replay that must prove a rollback has not succeeded. The code is ``rollback.`` followed by ``state``."""
 
     code = "rollback"
     title = "Rollback not proven"

@@ -227,8 +227,8 @@ class Fixture(EnvironmentOwned, Revisioned):
     golden_replay_id = models.UUIDField(null=True)
     # The expected result, and the configuration that gave it: {"result", "spec_kv", "stage_config"}.
     golden: models.JSONField[Any, Any] = models.JSONField(null=True)
-    # [{"config_hash", "deployment_id"}]: the deployments whose accepted differences are expected too, newest first. For
-    # each, ``also_golden`` has the result: [{"result"}]. The first also has the configuration ("spec_kv",
+    # [{"config_hash", "deployment_id"}]: the deployments whose accepted results are also expected, newest first. For
+    # each, ``also_golden`` contains the result: [{"result"}]. The first also contains the configuration ("spec_kv",
     # "stage_config") if it is not too large.
     also_expected: models.JSONField[Any, Any] = models.JSONField(default=list)
     also_golden: models.JSONField[Any, Any] = models.JSONField(default=list)

@@ -75,7 +75,7 @@ def replay_decided(job: ReplayDecided) -> None:
 
 @runs(CheckCurrent)
 def check_current(job: CheckCurrent) -> None:
-    """Let fixtures expect accepted differences of a current deployment, and then queue its regression if it is due."""
+    """Add accepted results to a pipeline's golden fixtures, and queue the regression of what runs now if it is due."""
     environment_id = UUID(job.environment_id)
     expected_results.expect_accepted(environment_id, job.pipeline)
     current_tests.queue_due(environment_id, job.pipeline)
@@ -83,7 +83,7 @@ def check_current(job: CheckCurrent) -> None:
 
 @runs_periodically(CHECK_WHAT_RUNS)
 def check_what_runs() -> None:
-    """Do the same for all environments."""
+    """Add accepted results to the golden fixtures of all environments, and queue due regressions of what runs now."""
     expected_results.expect_accepted()
     current_tests.queue_due()
 

@@ -36,7 +36,7 @@ class RunRegression(Job, name="artifacts.regression", lane=JobLane.REGRESSIONS):
 
 
 class CheckCurrent(Job, name="artifacts.check_current", lane=JobLane.CLEANING):
-    """Let fixtures expect accepted differences of a pipeline's current deployment, and queue its regression if due."""
+    """Add accepted results to a pipeline's golden fixtures, and queue the regression of what runs now if it is due."""
 
     environment_id: str
     pipeline: str

@@ -196,12 +196,13 @@ class Deployment(Stateful):
     approved_at = models.DateTimeField(null=True)
     break_glass: StoredField[BreakGlass | None] = StoredField(BreakGlass, null=True)
     freeze_override = models.TextField(blank=True)  # an org_admin's reason for overriding freeze windows
-    # The regression that the replay gate evaluates. Null if the gate was off at the request, or if it was deleted.
+    # The regression that the replay gate evaluates. Null if the gate was off at the request, or if the regression was
+    # deleted.
     regression = models.ForeignKey("Regression", on_delete=models.SET_NULL, null=True, related_name="deployments")
     replay_gate_override = models.TextField(blank=True)  # an org_admin's reason for overriding the replay gate
     # [{"group", "text"}]: the requester's explanations of differences
     explain: models.JSONField[Any, Any] = models.JSONField(default=list)
-    # When the build first found that only the replay gate blocks the deployment, after the approval was spent.
+    # When the build first found that only the replay gate blocks the deployment. The approval has been spent since.
     gated_at = models.DateTimeField(null=True)
     # When the deployment fails if the gate still blocks it. Set when only the gate blocks the deployment and its
     # regression has finished, and null again when the gate opens.
@@ -428,7 +429,7 @@ class Regression(Stateful):
     # Whether this regression tests what the environment runs now, with golden fixtures only.
     of_current = models.BooleanField(default=False)
     # {"deployment_id", "groups"}: the deployment that became current, and the groups of its differences from golden
-    # results that were accepted. Set until the fixtures expect what the deployment does; otherwise null.
+    # results that were accepted. Null as soon as a job has added the results to the fixtures, and if there are none.
     newly_accepted: models.JSONField[Any, Any] = models.JSONField(null=True)
     # The number of results whose verdict was known, and the number of verdicts that this regression computed.
     reused = models.PositiveIntegerField(default=0)
@@ -463,10 +464,11 @@ class Regression(Stateful):
 
 
 class FixtureRevision(models.Model):
-    """The numbers of changes to a pipeline's fixtures, which tell whether a regression has tested all of them.
+    """The numbers of changes to a pipeline's fixtures. A regression is outdated if it has tested other fixtures.
 
     ``revision`` counts new fixtures and changed expectations. ``removed`` counts deleted fixtures, and releases whose
-    accepted differences are expected too. A regression that passed is still valid after these.
+    accepted results the fixtures then also expect. A regression that passed stays valid after the changes that
+    ``removed`` counts.
     """
 
     environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+", db_index=False)
@@ -484,16 +486,16 @@ class FixtureRevision(models.Model):
 
 
 class Acceptance(EnvironmentOwned):
-    """A person's statement that some differences of a configuration are wanted.
+    """A statement, with a reason, that some differences of a configuration are wanted.
 
     It no longer counts when a deployment of the configuration has become current (``ended_at``).
     """
 
     config_hash = models.CharField(max_length=71)
-    # The regression that showed the differences. Its results tell which fixtures the person has seen.
+    # The regression that showed the differences. Null if it was deleted.
     regression = models.ForeignKey(Regression, on_delete=models.SET_NULL, null=True, related_name="acceptances")
     reason = models.TextField()
-    # The person; null for an API key. ``person`` is the user behind the request, and null if unknown.
+    # The person who accepted; null for an API key. ``person`` is the user behind the request, and null if unknown.
     user = models.ForeignKey(User, on_delete=models.PROTECT, null=True, related_name="+")
     person = models.UUIDField(null=True, editable=False)
     accepted_by = models.CharField(max_length=300)

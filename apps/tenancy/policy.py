@@ -75,7 +75,7 @@ def default_settings(posture: Posture) -> dict[str, Any]:
 
 
 def loosened_settings(posture: Posture, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Return the names of the settings whose change loosens a rule of approvals, replays, the gate or freezes.
+    """Return the names of the settings whose change loosens an approval, replay, replay gate or freeze rule.
 
     In dev, returns none.
     """

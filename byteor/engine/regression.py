@@ -73,7 +73,7 @@ class MergedGroups:
     ) -> tuple[list[str], int]:
         """Add the groups of a verdict. ``fixture`` is the id and the name of the fixture.
 
-        Return the ids of its groups, and the number of its differences that are in no group.
+        Return the ids of the verdict's groups, and the number of its differences that are in no group.
         """
         added: list[str] = []
         for group in groups:

@@ -11,7 +11,7 @@ from byteor.engine.replay_gate import GateMode
 
 @dataclass(frozen=True, slots=True)
 class ReleasePolicy:
-    """The rules and the lifetime of approvals, the agent timeout, the limit of deployments in flight, and the gate.
+    """The settings that a deployment copies: rules and lifetime of approvals, agent timeout, in-flight limit, gate.
 
     A new setting needs a default that keeps the previous behavior, because the rows of older deployments lack it.
     """

@@ -23,12 +23,14 @@ class GateMode(StrEnum):
 class GateFacts:
     """The facts that decide whether the gate blocks a deployment.
 
-    ``status`` is that of the deployment's regression, and None if the regression was deleted. ``verdicts`` is the
-    number of its verdicts, without those that are ``not_tested``. ``failed`` is the number of verdicts that are
-    ``failed`` or ``unstable``. ``unaccepted`` is the number of groups that are not accepted for each baseline that
-    shows them. ``more`` is the number of differences without a group. ``work`` is the work of the candidate and of the
-    baselines. ``min_verdicts`` and ``max_work_increase_percent`` are the environment's settings. ``until`` is when the
-    deployment fails if the gate still blocks it.
+    ``status`` is that of the deployment's regression, and None if the regression was deleted. ``progress`` is the
+    number of known results and of all results. ``verdicts`` is the number of verdicts, without those that are
+    ``not_tested``. ``failed`` is the number of verdicts that are ``failed`` or ``unstable``. ``unaccepted`` is the
+    number of groups that lack an acceptance for at least one baseline that shows them. ``more`` is the number of
+    differences without a group. ``work`` is the work of the candidate and of the baselines. ``error`` is None unless
+    the regression was canceled or could not be completed. ``min_verdicts`` and ``max_work_increase_percent`` are the
+    settings that the deployment copied. ``until`` is when the deployment fails if the gate still blocks it, and None
+    without such a deadline.
     """
 
     status: RegressionStatus | None
@@ -50,7 +52,7 @@ class GateFacts:
 
     @property
     def is_incomplete(self) -> bool:
-        """Whether there is no result, because the regression was canceled, deleted or could not be completed."""
+        """Whether the regression was canceled, deleted or could not be completed, and therefore has no result."""
         return self.status in {None, RegressionStatus.CANCELLED} or self.error is not None
 
 
@@ -73,7 +75,7 @@ def _failed(facts: GateFacts) -> Blocker | None:
         return None
     reasons = []
     if facts.status is None:
-        reasons.append("The regression was deleted. Request another one for the config bundle.")
+        reasons.append("The regression was deleted. Another one is requested automatically.")
     elif facts.status is RegressionStatus.CANCELLED:
         reasons.append("The regression was canceled. Request another one for the config bundle.")
     elif facts.error is not None:

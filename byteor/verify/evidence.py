@@ -1,4 +1,4 @@
-"""Verifies what was delivered in a deployment, who signed and approved it for which environment, and the tests."""
+"""Verifies what a deployment delivered, who signed and approved it for which environment, and how it was tested."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verifies the signed statements of how a configuration was tested, and of why the replay gate was open."""
+"""Verifies the signed statements of how a configuration was tested and why the replay gate was open."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _MAX_SHOWN = 5  # groups in one line
 
 @dataclass(frozen=True, slots=True)
 class Statements:
-    """The verified statements. ``result`` is None if no regression was requested."""
+    """The verified statements. ``result`` is None if there was no regression."""
 
     result: Verified[TestResult] | None
     gate: Verified[GateStatement]
 
     @property
     def test_result(self) -> TestResult | None:
-        """The test result."""
+        """The test result. None if there was no regression."""
         return None if self.result is None else self.result.content
 
     @property
@@ -46,10 +46,10 @@ class Statements:
 
 
 def read(data: Mapping[str, bytes], trust: Trust, manifest: Manifest) -> Statements | None:
-    """Return the statements about this deployment. ``data`` has the content of each of the two files that exists.
+    """Return the statements about this deployment. ``data`` is the content of the files that exist, by name.
 
-    Returns None without any file. Raises Refused or Unproven. Does not check whether a file was removed, or whether the
-    gate was open.
+    Returns None without any file. Raises Refused if a statement is invalid or does not belong to the deployment, and
+    Unproven if its key is not trusted. Does not check whether both files were removed, or whether the gate was open.
     """
     if not data:
         return None
@@ -104,8 +104,9 @@ def check(
 ) -> None:
     """Check that the gate was open, and that the evidence has the files and the override that the server recorded.
 
-    The signed approval record is the reference; without it, ``unsigned`` is, which are the unsigned fields of
-    deployment.json. Files that were named individually may be incomplete. Raises Refused.
+    The files and the override are compared with the signed approval record. Without a record, they are compared with
+    ``unsigned``, the unsigned fields of deployment.json. If the files are not from an export, all of them may be
+    missing. Raises Refused.
     """
     place, listed, override = DEPLOYMENT, unsigned.get("attestations"), unsigned.get("replay_gate_override")
     if record is not None:
@@ -123,9 +124,9 @@ def check(
     found = {sha256(content): name for name, content in data.items()}
     for digest, name in found.items():
         if digest not in expected:
-            raise Refused(StatementCode.OTHER, f"{name}: {place} lists other statements than this one, {digest}")
+            raise Refused(StatementCode.OTHER, f"{name}: {place} does not list this statement, {digest}")
     if (is_export or found) and (missing := [digest for digest in expected if digest not in found]):
-        raise Refused(StatementCode.MISSING, f"the statement {missing[0]} is missing, which {place} lists")
+        raise Refused(StatementCode.MISSING, f"the statement {missing[0]} that {place} lists is missing")
 
 
 def _quote(text: object) -> str:
@@ -150,7 +151,7 @@ def lines(statements: Statements | None) -> Iterator[tuple[str, str]]:
 
 def _test_lines(result: TestResult | None) -> Iterator[tuple[str, str]]:
     if result is None:
-        yield "NOT TESTED", "nothing was tested: no regression was requested"
+        yield "NOT TESTED", "nothing was tested: there was no regression"
         return
     if result.is_vacuous:
         reason = f"none of the {len(result.tests):,} tests could run" if result.tests else "there were no tests"

@@ -15,7 +15,7 @@ class Command:
 
     ``run(row, *, actor, **body)`` calls a service. It returns a Response, a Created, or the object that the operation's
     ``responses`` serialize. If ``responses`` is not set, the response shows the row, read again from the database. To
-    refuse a request but keep the changes that the service made, it returns a DomainError instead of raising it.
+    refuse a request but keep the changes that the service made, ``run`` returns a DomainError instead of raising it.
     """
 
     operation: Operation

@@ -1,4 +1,4 @@
-"""A model of the replay gate for random stories: what an oracle says of outputs, and what must block a deployment."""
+"""A model of the replay gate for random stories: the outputs that an oracle gives, and what must block deployments."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UNDER_WAY = ("building", "deploying", "rolling_back")
 
 @dataclass(frozen=True, slots=True)
 class Oracle:
-    """What configurations do with captures, both by their numbers.
+    """What configurations do with captures. Both are identified by numbers.
 
     ``outputs`` has a letter for each configuration and capture; equal letters mean equal outputs. ``failing`` are the
     pairs in which a configuration fails. ``missing`` are the configurations that cannot run as baselines.
@@ -179,7 +179,7 @@ class Model:
         return tuple(ranked[:MAX_BASELINES])
 
     def test(self, candidate: int, baselines: Iterable[int], now: datetime) -> Facts:
-        """Return what the fixtures that are live now say of a candidate."""
+        """Return the facts that a test of a candidate with the fixtures that are live now must find."""
         differing: set[tuple[str, int | None]] = set()
         verdicts = failed = 0
         work = [0, 0]
@@ -259,7 +259,7 @@ class Model:
         )
 
     def observe(self, rows: Mapping[UUID, Mapping[str, Any]]) -> None:
-        """Take over the observed columns of deployments. Acceptances end when a deployment becomes current."""
+        """Copy the observed columns of deployments. Acceptances end when a deployment becomes current."""
         for pk, row in rows.items():
             deployment = self.deployments[pk]
             if row["is_current"] and not deployment.is_current and deployment.status != "active":

@@ -233,7 +233,7 @@ def test_failure_of_what_runs_now_is_announced_once_and_shown_until_it_passes(
     assert (tone, title) == ("bad", "What runs now fails its fixtures")
     assert "what runs now" in client.get(row_page(row)).content.decode()
 
-    # A fixture that is deleted fails no longer, and one that passes is no longer shown.
+    # A deleted fixture is no longer shown as failing, nor is one that passes.
     Fixture.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
     assert (titles()[0], marks(made)) == ("Pipelines", [])
     Fixture.objects.update(expires_at=None)
@@ -316,7 +316,7 @@ def test_regression_of_configuration_that_is_no_longer_current_is_not_announced(
     run_jobs()
     assert (statuses(now), AuditEvent.objects.filter(action=FAILS).exists()) == (["differs"], False)
 
-    # A regression that cannot be completed is announced, too.
+    # A regression that cannot be completed is also announced.
     Deployment.objects.filter(pk=made.pk).update(is_current=True, config_bundle=following, config_hash="sha256:f")
     check_what_runs()
     row = Regression.objects.get(of_current=True, status="queued")

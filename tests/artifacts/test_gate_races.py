@@ -1,4 +1,4 @@
-"""The replay gate under concurrent changes: one change stops in its transaction, and another one meets it there.
+"""The replay gate under concurrent changes: one change stops in its transaction while another one is attempted.
 
 Each pair ends without a deadlock, and no deployment starts with a difference that nobody accepted.
 """
@@ -48,7 +48,7 @@ ORACLE = Oracle(["xx", "xx", "xy", "xz"], frozenset(), frozenset(), [1] * 4)
 
 @dataclass
 class Scene:
-    """Agents that run the first configuration, of which a fixture is kept, and another capture, which shows more."""
+    """Agents that run the first configuration, a fixture, and another capture (``telling``) that shows differences."""
 
     world: World
     agents: list[Member]
@@ -139,7 +139,7 @@ def test_fixture_is_added_or_deleted_during_approval_and_build(scene: Scene) -> 
     run_jobs()
     assert (state(made), blocked_by(world, made)) == (("approved", ""), ["replay_gate.differs"])
 
-    # The fixture is deleted while the build waits for it, and then is no reason to block the build.
+    # The fixture is deleted while the build waits for its test, and then no longer blocks the build.
     deleted, built = scene.meet(
         lambda: fixtures.delete(added, actor=world.admin.actor), (fixtures, "count_change"),
         lambda: builds.build(str(made.pk)),

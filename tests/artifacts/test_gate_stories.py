@@ -335,7 +335,7 @@ class Stories(RuleBasedStateMachine):
             Regression.objects.filter(pk=tested[which % len(tested)]).delete()
 
     def test_again(self, which: int, **_: Any) -> None:
-        """Request a regression, which all waiting deployments get whose agents' configurations it compares with."""
+        """Request a regression. Waiting deployments get it if it compares with what their agents run."""
         waiting = [each for each in self.model.deployments.values() if each.status in m.WAITING]
         config = waiting[which % len(waiting)].config if waiting else which % CONFIGS
         response = self._post("/regressions", {"config_bundle_id": str(self.scene.bundles[config].pk)})
@@ -552,7 +552,7 @@ class Stories(RuleBasedStateMachine):
             assert any(found.lower().endswith(each["detail"].lower()) for found in because), (because, each)
 
     def end(self) -> None:
-        """Let time pass while nobody acts. Blocked deployments show the truth, and none waits for ever."""
+        """Let time pass while nobody acts. Blocked deployments show the truth, and none waits forever."""
         for _ in range(60):
             self._sweep()
             self.work_off()

@@ -39,7 +39,7 @@ def packet(world: World, deployment: Deployment, by: Person | None = None) -> di
 
 
 def three_versions(world: World) -> tuple[list[Any], list[ConfigBundle]]:
-    """Let four agents run three versions, of which only the oldest, on one of them, masks as before."""
+    """Let four agents run three versions. Only the oldest version, which one agent runs, masks as before."""
     versions = [world.version(content=plan(stages=[*STAGES, *more])) for more in ([], [COPY])]
     versions.append(world.version(content=plan(stages=[*STAGES, COPY, {**COPY, "id": "tail", "depends_on": ["copy"]}])))
     masks = (MASK, OTHER_MASK, OTHER_MASK)
@@ -116,7 +116,7 @@ def test_packet_says_that_oldest_of_three_versions_differs_with_its_share(world:
     assert seen["example"]["stage"] == group["example"]["stage"]
     assert World("rival").admin.api.get(packet_path(world, wanted)).status_code == 404
 
-    # An agent that changes what it runs is shown as it runs now.
+    # After an agent has changed what it runs, the packet shows what it runs now.
     assert accept(world, wanted, [group["id"]]).status_code == 201
     [again] = packet(world, wanted)["groups"]
     assert (again["counts"], again["accepted"][0]["baselines"]) == (True, [oldest.config_hash])
@@ -219,7 +219,7 @@ def test_packet_lists_unseen_and_removed_fixtures_and_replay_approval_has_none(w
     assert code(refused) == (409, "approval.no_packet", None)
 
 
-def test_packet_takes_equal_queries_for_any_number_of_groups_and_fits_into_limit(world: World) -> None:
+def test_packet_takes_same_number_of_queries_for_any_number_of_groups_and_fits_into_limit(world: World) -> None:
     now, old, changed = bundle(world, "now"), bundle(world, "old", redact=OTHER_MASK), bundle(world, "next", STRICT)
     fixtures = keep(world, now, *(cards(number) for number in range(4)))
     members(world)

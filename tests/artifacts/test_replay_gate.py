@@ -129,7 +129,7 @@ def test_fixture_added_after_approval_is_tested_before_build_and_blocks_spent_ap
     approval = Approval.objects.get(deployment=made)
     assert (approval.status, approval.used_at is not None) == ("approved", True)
     assert made.gate_until is not None
-    # A fixture that is removed opens the gate, because nothing else blocks the deployment.
+    # The gate opens when the fixture is removed, because nothing other than this fixture blocks the deployment.
     fixtures.delete(added, actor=world.admin.actor)
     sweep()
     run_jobs()
@@ -156,7 +156,7 @@ def test_deployment_that_gate_blocks_for_too_long_fails_and_its_configuration_is
     assert asked(world, changed).status == "approved"
 
 
-def test_deadlines_stand_still_while_regression_runs(world: World) -> None:
+def test_deadlines_are_paused_while_regression_runs(world: World) -> None:
     agents = members(world)
     now, changed = bundle(world, "now"), bundle(world, "changed", redact=OTHER_MASK)
     kept(world, capture(world, now))
@@ -172,7 +172,7 @@ def test_deadlines_stand_still_while_regression_runs(world: World) -> None:
     assert code(decide(world, made)) == (409, "replay_gate.running", None)
     run_jobs()
 
-    # The regression took 15 minutes, by which the deadline has moved.
+    # The deadline has moved by the 15 minutes that the regression took.
     left = Approval.objects.get().expires_at - timezone.now()
     assert timedelta(minutes=9) < left <= timedelta(minutes=10)
     Approval.objects.update(expires_at=past)
@@ -227,7 +227,7 @@ def test_gate_counts_verdicts_and_limits_work_and_override_needs_reason_and_org_
     run_everywhere(agents, forced)
 
 
-def test_machine_accepts_only_where_no_approval_is_required_and_deployment_keeps_its_policy(world: World) -> None:
+def test_api_key_accepts_only_if_no_approval_is_required_and_deployment_keeps_its_policy(world: World) -> None:
     agents = members(world)
     now, changed = bundle(world, "now"), bundle(world, "changed", redact=OTHER_MASK)
     kept(world, capture(world, now))
@@ -268,7 +268,7 @@ def test_gate_warns_and_vacuous_regression_blocks_only_if_verdicts_are_required(
     assert Regression.objects.order_by("pk").last().vacuous  # type: ignore[union-attr]  # one exists
 
 
-def test_gate_needs_replays(world: World) -> None:
+def test_gate_cannot_be_on_while_replays_are_disabled(world: World) -> None:
     for settings in ({"replay_gate": "warn", "replay_policy": "disabled"}, {"replay_gate": "maybe"}):
         assert world.admin.api.put(world.path(), {"settings": settings}).status_code == 400
     require(world)

@@ -101,7 +101,7 @@ def test_another_person_accepts_groups_with_reason_and_both_pages_show_it(world:
     assert REASON in rows[0][1]
     assert strip_tags(reviewer.get(row_page(made)).text).count(f"2 groups of differences: {REASON}") == 1
 
-    # The form offers the last group only. An acceptance before the request does not suffice for the requester.
+    # The form offers only the last group. An acceptance that the requester gave before the request does not count.
     assert [value for value, _ in reviewer.get(act(regression, "accept")).context["form"]["groups"].field.choices] == [
         third
     ]
@@ -140,7 +140,7 @@ def test_pages_say_what_gate_does_in_each_state(world: World) -> None:
     assert shown["Work"] == "candidate 1,100,000 units, baselines 1,000,000 units (+10%)"
     assert (shown["Verdicts"], shown["Most work permitted"]) == ("2 of at least 3", "5% more than the baselines")
     assert shown["If nothing happens"].startswith("the request expires in ")
-    # Without an approval, the build waits for the gate only, and fails in an hour.
+    # Without an approval, the build waits only for the gate, and the deployment fails in an hour.
     require(world, approvals_required=False)
     approved = waiting(world, 1, name="approved")
     # No agent runs a configuration here. With other baselines, the build would request another regression.
@@ -158,7 +158,7 @@ def test_pages_say_what_gate_does_in_each_state(world: World) -> None:
     # Running: the panel shows the progress, and the page updates itself.
     summary, shown = change(status="running", progress_done=3, progress_total=12, finished_at=None)
     assert (summary["gate"]["bar"]["text"], summary["moving"]) == ("3 of 12 verdicts", True)
-    assert shown["If nothing happens"] == "deadlines stand still until the regression has finished"
+    assert shown["If nothing happens"] == "deadlines are paused until the regression has finished"
     assert "rows" not in summary["gate"]
     assert 'aria-label="3 of 12 verdicts"' in client.get(live(made)).text
     # Nothing tested, and deleted.
@@ -182,7 +182,7 @@ def test_pages_say_what_gate_does_in_each_state(world: World) -> None:
     assert gate(client, waiting(world, 1, name="off")) is None
 
 
-def test_page_and_list_need_as_many_queries_with_many_groups_and_deployments(world: World) -> None:
+def test_page_and_list_take_same_number_of_queries_for_any_number_of_groups_and_deployments(world: World) -> None:
     members(world)
     require(world)
     one, many = waiting(world, 1), waiting(world, 60, name="many")
@@ -299,7 +299,7 @@ def test_gate_settings_are_edited_and_only_organization_admin_loosens_them(world
 
 
 @pytest.mark.browser
-def test_difference_is_shown_accepted_by_another_person_and_goes_out(
+def test_deployment_with_difference_starts_after_another_person_accepts_it(
     world: World, page: Page, shot: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agents = members(world)

@@ -39,7 +39,7 @@ AGAIN = "Request another one for the config bundle."
                 "differs": "1 group of differences is not accepted.",
             },
         ),
-        (GateFacts(None), {"failed": f"The regression was deleted. {AGAIN}"}),
+        (GateFacts(None), {"failed": "The regression was deleted. Another one is requested automatically."}),
         (GateFacts(S.CANCELLED, error="canceled", min_verdicts=1), {"failed": f"The regression was canceled. {AGAIN}"}),
         (GateFacts(S.FAILED, error="it died"), {"failed": f"The regression could not be completed. {AGAIN}"}),
         (replace(PASSED, work=(110, 100), max_work_increase_percent=10), {}),

@@ -180,7 +180,7 @@ def test_gate_without_regression_needs_no_test_result(makers: World, verify: Ver
     files = approved_with(makers, {"gate.json": canonical(envelope)})
 
     assert verify(files, "--trust", KID) == 0
-    assert "  NOT TESTED    nothing was tested: no regression was requested\n  gate          off\n" in verify.output
+    assert "  NOT TESTED    nothing was tested: there was no regression\n  gate          off\n" in verify.output
     assert verify.result({**files, **without(pair(makers), "gate.json")})["code"] == "statements.test_result"
 
 
@@ -286,7 +286,7 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
         _swapped("test-result.json", result_changes={"signed_at": datetime(2026, 10, 21, tzinfo=UTC)}),
         "statements.test_result: "),
     "a gate of a result without acceptances": (_swapped("gate.json", acceptances=()), "statements.test_result: "),
-    "other settings": (_gate_only(setting=LOOSE), "statements.other: gate.json: approval.json lists other statements"),
+    "other settings": (_gate_only(setting=LOOSE), "statements.other: gate.json: approval.json does not list this"),
     "both statements with other settings": (_swapped(*STATEMENTS, setting=LOOSE), "statements.other: gate.json: "),
     "other statements": (
         _swapped(*STATEMENTS, result_changes={"regression_id": "2"}), "statements.other: test-result.json: "),
@@ -309,7 +309,7 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
     "no result's envelope": (lambda _, files: {**files, "test-result.json": b"[]"}, "test_result.malformed: "),
     # Removed files.
     "no gate": (_removed("gate.json"), "statements.missing: gate.json is missing"),
-    "no result": (_removed("test-result.json"), "statements.missing: the test result is missing"),
+    "no result": (_removed("test-result.json"), "statements.missing: the test result that the gate used"),
     "no statements": (_removed(*STATEMENTS), "statements.missing: the statement sha256:"),
     # A gate that was not open, although the organization signed all of this.
     "no acceptance": (_swapped(*STATEMENTS, acceptances=()), f"gate.unaccepted: nobody accepted the group {PRICE} "),
@@ -370,7 +370,7 @@ def test_removed_or_changed_override_is_not_proven(makers: World, verify: Verifi
 
 
 def test_statements_that_record_does_not_list_are_compared_with_summary(makers: World, verify: Verifier) -> None:
-    """A record by an older server lists no statements. It is signed, so its list has priority if there is one."""
+    """A record from an older server lists no statements. If a record has a list, it has priority, as it is signed."""
     older = {**approved_with(makers), "approval.json": signed_record(makers, _bundle_hash(makers))}
     assert verify(older, "--trust", KID) == 0
 

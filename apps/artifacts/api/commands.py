@@ -111,8 +111,9 @@ def accept(row: Regression, *, groups: Sequence[str], reason: str, actor: Actor)
 
     States that groups of differences of a config bundle are wanted, for all configurations that show them in the
     regression. The acceptance is valid for all deployments of the configuration in this environment, until one of them
-    becomes current. Where deployments need approval, only a person can accept differences, and an acceptance by the
-    requester of a deployment does not count for that deployment unless `allow_self_approval` is true.
+    becomes current. If deployments need approval, only a person can accept differences. An acceptance by the requester
+    of a deployment then counts for that deployment only if `allow_self_approval` is true and the deployment does not
+    use break-glass.
     """
     return acceptances.accept(row, groups=groups, reason=reason, actor=actor)
 

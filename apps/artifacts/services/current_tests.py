@@ -1,6 +1,6 @@
-"""Regressions of what environments run now: after a release, golden fixtures are tested with it once.
+"""Regressions of what environments run now: after a release, its configuration is tested once with golden fixtures.
 
-They are tested again when a fixture was added or expects another result, and when the engine has changed.
+It is tested again when a fixture was added or expects another result, and when the engine has changed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _FAILING_OUTCOMES = (FixtureOutcome.DIFFERENT, FixtureOutcome.FAILED, FixtureOut
 
 
 def queue_due(environment_id: UUID | None = None, pipeline: str | None = None) -> int:
-    """Queue a regression of each current deployment whose golden fixtures were not tested with it yet.
+    """Queue a regression of each current deployment that was not tested yet with its current golden fixtures.
 
     By default, all environments are covered, with one query. Returns the number of queued regressions.
     """
@@ -58,7 +58,7 @@ def _find_due(rows: QuerySet[Deployment]) -> list[Deployment]:
     current = (
         rows.filter(
             Exists(Fixture.objects.filter(~is_expired(), golden_replay_id__isnull=False, **same)),
-            # Fixtures will expect what this deployment does, which was accepted.
+            # A job has not yet let the fixtures expect the accepted results of this deployment.
             ~Exists(accepted),
             ~Exists(tests.filter(status__in=_UNFINISHED)),
             is_current=True,
@@ -82,7 +82,7 @@ def _find_due(rows: QuerySet[Deployment]) -> list[Deployment]:
 
 
 def _is_tested(engines: Collection[dict[str, Any]], digests: dict[frozenset[str], str]) -> bool:
-    """Return whether the present engine is one of those with which a configuration was tested."""
+    """Return whether the current engine is one of those with which a configuration was tested."""
     for each in engines:
         # All built-in ops together have the same digest.
         ops = frozenset(each["ops"] if uses_packages(each["ops"]) else ())
@@ -95,9 +95,9 @@ def _is_tested(engines: Collection[dict[str, Any]], digests: dict[frozenset[str]
 
 @transaction.atomic
 def _queue(found: Deployment) -> bool:
-    """Queue a regression of a deployment. Return False if it is no longer due, for example because another worker did.
+    """Queue a regression of a deployment. Return False if it is no longer due, for example if it is already queued.
 
-    If the job cannot run, the regression fails.
+    If an earlier regression of the same spec repeatedly killed its worker, the new regression fails immediately.
     """
     try:
         lock_row(found.environment)
@@ -164,7 +164,8 @@ def report(row: Regression) -> None:
 class CurrentFailure:
     """A current deployment that fails golden fixtures: the regression that shows it, and the fixtures' names.
 
-    ``names`` are the first names of the ``count`` fixtures. Without any, the regression could not be completed.
+    ``count`` is the number of these fixtures, and ``names`` contains the first names. If ``count`` is 0, the regression
+    could not be completed.
     """
 
     deployment_id: UUID
@@ -175,10 +176,10 @@ class CurrentFailure:
 
 
 def find_failures(rows: QuerySet[Deployment]) -> list[CurrentFailure]:
-    """Return the failures of the current deployments among ``rows``, by the newest finished regression of each.
+    """Return the failures that the newest completed regressions of the current deployments among ``rows`` show.
 
-    At most ``MAX_FAILURES`` are returned. Fixtures that were deleted, have expired or expect another golden result
-    since then are left out.
+    Only the first ``MAX_FAILURES`` failing deployments are considered. Fixtures that since were deleted, have expired
+    or expect another golden result are left out.
     """
     tests = Regression.objects.filter(
         of_current=True,
@@ -207,7 +208,7 @@ def find_failures(rows: QuerySet[Deployment]) -> list[CurrentFailure]:
 
 
 def is_proof() -> Q:
-    """Return the condition that a regression shows how what runs now was tested, so that it need not be repeated."""
+    """Return the condition for regressions that prove that a current configuration was tested with current fixtures."""
     revisions = FixtureRevision.objects.filter(environment=OuterRef("environment"), pipeline=OuterRef("pipeline"))
     current = Deployment.objects.filter(is_current=True, config_bundle=OuterRef("config_bundle"))
     revision = Coalesce(Subquery(revisions.values("revision")), Value(0))

@@ -1,4 +1,4 @@
-"""Golden fixtures that expect further results: those of deployments whose accepted differences became current."""
+"""Golden fixtures that also expect the results of deployments that became current with accepted differences."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from byteor_cloud.errors import NotFound
 
 WORKER = system_actor("regressions")
 MAX_RESULTS = 20
-"""The most results that a fixture expects in addition to its golden result."""
+"""The maximum number of results that a fixture expects in addition to its golden result."""
 MAX_NAMED = 5
-"""The most fixtures that an audit event names."""
+"""The maximum number of fixtures that an audit event names."""
 _PAGE = 100  # results that are read at a time, because each may have 1,000 groups
 
 
 def expect_accepted(environment_id: UUID | None = None, pipeline: str | None = None) -> None:
-    """Let golden fixtures expect what deployments do whose differences were accepted before they became current.
+    """Let golden fixtures expect the results of deployments that became current with accepted differences.
 
-    By default, all environments are covered. Safe to run at any time, any number of times.
+    By default, all environments are covered. Idempotent.
     """
     waiting = Regression.objects.filter(newly_accepted__isnull=False)
     if environment_id is not None:
@@ -89,9 +89,9 @@ def _expect(regression_id: UUID) -> None:
 
 
 def _accepted_results(row: Regression, accepted: frozenset[str]) -> Iterator[tuple[Fixture, dict[str, Any]]]:
-    """Yield the fixtures all of whose differences were accepted, and the candidate's result.
+    """Yield the fixtures whose differences were all accepted, each with the candidate's result.
 
-    Fixtures that were deleted or expect another golden result now are left out.
+    Fixtures that since were deleted or expect another golden result are left out.
     """
     results = RegressionResult.objects.filter(
         regression=row,

@@ -295,7 +295,7 @@ def delete(fixture: Fixture, *, actor: Actor, expected_revision: int | None = No
 def count_change(environment: Environment, pipeline: str, *, is_removal: bool = False) -> None:
     """Count a change of the pipeline's fixtures, so that the replay gate notices it. Lock the environment first.
 
-    ``is_removal``: whether no regression that passed would differ after the change.
+    ``is_removal`` states that the change cannot affect regressions that passed.
     """
     row, _ = FixtureRevision.objects.get_or_create(environment=environment, pipeline=pipeline)
     if is_removal:
@@ -306,7 +306,7 @@ def count_change(environment: Environment, pipeline: str, *, is_removal: bool = 
 
 
 def _check_current(environment: Environment, pipeline: str) -> None:
-    """Let a job test the pipeline's golden fixtures with what runs now."""
+    """Enqueue the job that tests what runs now with the pipeline's golden fixtures."""
     enqueue(
         CheckCurrent(environment_id=str(environment.pk), pipeline=pipeline),
         organization=environment.project.organization_id,

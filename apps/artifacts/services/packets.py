@@ -32,15 +32,15 @@ from byteor_cloud.errors import Conflict
 from byteor_cloud.ids import smallest_uuid7
 
 MAX_AGENT_GROUPS = 100
-"""The maximum number of configurations that agents run, and that a packet lists."""
+"""The maximum number of running configurations that a packet lists."""
 MAX_REMOVED = 100
 """The maximum number of removed fixtures that a packet lists."""
-_PART_BYTES = 512 * 1024  # the maximum size of the JSON of each: changes of a spec, of a configuration, and captures
+_PART_BYTES = 512 * 1024  # the maximum size of the JSON of each: spec changes, configuration changes, and captures
 _UNREAD = ("spec_kv", "groups", "not_tested", "summary", "engine", "tests")
 _TESTED = tuple(each for each in FixtureOutcome if each is not FixtureOutcome.NOT_TESTED)
 _DELETED = {"version": None, "config_bundle": None}
-# The fixtures that show accepted groups in a regression, and in none of the regressions in which they were accepted.
-# ``accepted`` has each group with each of these regressions. The regression is null if it was deleted.
+# The fixtures that show an accepted group in a regression, and in none of the regressions in which the group was
+# accepted. ``accepted`` contains each group with each of the latter regressions, null for a deleted one.
 _UNSEEN: Final = f"""
     WITH accepted AS (SELECT * FROM unnest(%(groups)s::text[], %(regressions)s::uuid[]) AS pairs ("group", regression)),
     found AS (
@@ -78,10 +78,11 @@ _FIRST_GROUPS: Final = f"""
 class Summary:
     """What was tested, in short. The parts are JSON data.
 
-    ``headline`` is the result in a sentence, ``is_tested`` is whether anything was tested. ``regression`` is the
-    regression that the replay gate evaluates, ``row`` is its row, and ``group_count`` the number of its groups; None
-    and 0 without a regression. ``agents`` are the configurations that the target's agents run now, those with most
-    agents first, and ``other_agents`` is the number of the agents that run no known configuration of the pipeline.
+    ``headline`` is the result in a sentence, and ``is_tested`` states whether anything was tested. ``regression`` is
+    the regression that the replay gate evaluates, ``row`` is its row, and ``group_count`` is the number of its groups.
+    Without a regression, these are None, None and 0. ``agents`` are the configurations that the target's agents run
+    now, those with most agents first. ``other_agents`` is the number of the target's agents that run no known
+    configuration of the pipeline.
     """
 
     deployment: Deployment
@@ -256,14 +257,14 @@ def _headline(
 
 @dataclass(frozen=True, slots=True)
 class Unaccepted:
-    """The number of groups that are not accepted for a deployment from all baselines, and the first of them."""
+    """The groups that lack an acceptance for at least one baseline: their number, and the first of them."""
 
     count: int
     groups: list[dict[str, Any]]
 
 
 def read_unaccepted(deployment: Deployment, *, count: int) -> Unaccepted:
-    """Return at most ``count`` groups that are not accepted for a deployment, without examples, in two queries."""
+    """Return the first ``count`` groups that are not accepted for a deployment, without examples. Takes two queries."""
     missing = list({each.group for each in replay_gate.read_differences(deployment) if each.acceptance_id is None})
     if not missing:
         return Unaccepted(0, [])
@@ -287,9 +288,9 @@ def read_packet(
     """Return the packet of a deployment. The number of queries does not depend on the number of rows.
 
     All parts together have at most ``limit`` bytes of JSON. If they would have more, first the payloads of the later
-    examples are left out, then the last groups, and then the last changes and captures. Without ``with_payloads``, no
-    example has payloads. ``summary`` is the result of ``read_summary``, if the caller has it. With ``max_groups``, only
-    this number of groups is read.
+    examples are left out, and then the last groups. The changes of the spec, the changes of the configuration, and the
+    captures each have a fixed limit. Without ``with_payloads``, no example has payloads. ``summary`` is the result of
+    ``read_summary``, if the caller has it. With ``max_groups``, at most this number of groups is read.
     """
     found = summary or read_summary(deployment)
     every = find_changes(deployment, compute=compute)
@@ -328,7 +329,7 @@ def _count_spec_changes(changes: Changes) -> int:
 
 
 def _read_captures(row: Regression | None) -> list[dict[str, Any]]:
-    """Return the fixtures that show differences. The artifact is None if the fixture was deleted."""
+    """Return the fixtures that show differences, without a limit. The artifact is None if the fixture was deleted."""
     if row is None:
         return []
     artifact = Fixture.objects.filter(pk=OuterRef("fixture_id")).values("artifact_id")[:1]
@@ -413,7 +414,8 @@ def _read_acceptances(
 ) -> tuple[dict[str, list[dict[str, Any]]], set[str]]:
     """Return the acceptances of each group, and the groups that are accepted for the deployment from all baselines.
 
-    For each baseline, an acceptance that counts for the deployment is returned, otherwise the oldest one, if any.
+    For each baseline, returns an acceptance that counts for the deployment. If there is none, returns the oldest valid
+    acceptance, if any.
     """
     of_others = AcceptedDifference.objects.filter(
         acceptance__environment=deployment.environment_id, acceptance__config_hash=deployment.config_hash,

@@ -17,7 +17,7 @@ from byteor_cloud.database.large_columns import without_large
 from byteor_cloud.errors import Conflict, InvalidInput, Unprocessable, UnprovenRollback
 
 _SEARCHED = 1_000  # newest incident bundles of an environment that are searched for those of a pipeline
-_RETRY_S = 5  # seconds after which a client should ask again whether the replay has finished
+_RETRY_S = 5  # seconds after which a client should repeat the request
 # The error codes of replays that ended early, and therefore say nothing about the configuration.
 _INCONCLUSIVE = frozenset({"cancelled", "interrupted"})
 _UNFINISHED = frozenset({ReplayStatus.QUEUED, ReplayStatus.RUNNING})
@@ -32,7 +32,7 @@ def start(found: Deployment, *, artifact: Artifact, reason: str, actor: Actor) -
     so that the caller's transaction keeps the requested replay. Raises Conflict if the rollback or the replay is not
     possible, InvalidInput if the capture belongs to another pipeline, and Unprocessable if its version is unknown.
     """
-    # The locks keep the deployment to restore the same, and prevent concurrent requests from starting two replays.
+    # Because of the locks, no other deployment becomes the one to restore, and concurrent requests request one replay.
     environment = lock_row(found.environment, related=("project__organization",))
     deployment = lock_row(found, related=RELATED)
     target = rollbacks.check_start(deployment)
@@ -63,7 +63,10 @@ def find_captures(deployment: Deployment, most: int) -> list[Artifact]:
 
 
 def _check_capture(artifact: Artifact, deployment: Deployment) -> None:
-    """Raise an error unless the capture can be replayed and belongs to the deployment's pipeline."""
+    """Raise an error unless the capture can be replayed and belongs to the deployment's pipeline.
+
+    Raises Conflict if no replay is permitted, Unprocessable if the pipeline is unknown, and InvalidInput if it differs.
+    """
     try:
         replays.check_permitted(artifact, deployment.environment, Replay.Mode.DRY_RUN)
     except Conflict as refused:
@@ -78,7 +81,10 @@ def _check_capture(artifact: Artifact, deployment: Deployment) -> None:
 
 
 def _find_proof(artifact: Artifact, target: Deployment) -> Replay | None:
-    """Return the newest dry run of the whole capture with the target's config bundle. None if it ended early."""
+    """Return the newest dry run of the whole capture with the target's config bundle.
+
+    Returns None if there is none, or if it was canceled or interrupted.
+    """
     rows = Replay.objects.filter(
         artifact=artifact,
         config_bundle=target.config_bundle_id,

@@ -18,7 +18,7 @@ PENDING = "pending"  # the word for a result without a verdict
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """The number of results with each outcome, and of the fixtures that have at least one result with it."""
+    """For each outcome: the number of results with it, and the number of fixtures with at least one such result."""
 
     results: Mapping[str, int]
     fixtures: Mapping[str, int]

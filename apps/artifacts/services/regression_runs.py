@@ -74,7 +74,7 @@ def _start(found: Regression, claim: Claim) -> Regression:
         return row
     if row.status != RegressionStatus.QUEUED:
         raise Cancelled
-    # Read before the fixtures: a fixture that is added in between makes this regression outdated.
+    # Read before the fixtures, so that a fixture that is added in between makes this regression outdated.
     revision = FixtureRevision.objects.filter(environment=row.environment, pipeline=row.pipeline).first()
     tested = fixtures.live(row.environment, row.pipeline).order_by("pk")
     if row.of_current:
@@ -201,7 +201,7 @@ class _Run:
     def _golden_pair(self, fixture: Fixture) -> tuple[Configuration, Configuration]:
         """Return the candidate and the configuration that gave the newest expected result.
 
-        If that configuration was too large to be stored, it is the configuration that gave the golden result.
+        If that configuration was too large to be stored, the configuration that gave the golden result is returned.
         """
         also, stored = self._also_expected(fixture), fixture.golden
         config_hash = None
@@ -214,7 +214,7 @@ class _Run:
     def _also_expected(self, fixture: Fixture) -> list[tuple[str, Mapping[str, Any]]]:
         """Return the config hashes and the results that a fixture expects in addition to its golden result.
 
-        What is known bad is not expected.
+        Results of configurations that are known bad are left out.
         """
         pairs = zip(fixture.also_expected, fixture.also_golden, strict=True)
         return [(about["config_hash"], each) for about, each in pairs if about["config_hash"] not in self._known_bad]

@@ -64,7 +64,7 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The reason why an act with a form was refused although what it wrote is kept, and a link for the person."""
+    """Why an act with a form was refused, and a link for the person. Unlike after an error, what it wrote is kept."""
 
     detail: str
     url: str

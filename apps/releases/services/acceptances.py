@@ -41,12 +41,13 @@ def accept(
     """Accept groups of differences of a config bundle, from all baselines that show them in the regression.
 
     The acceptance counts for all deployments of the configuration in the environment until one of them becomes current.
-    Where a deployment needs approval, only a person can accept, and a requester's acceptance does not count for their
-    own deployment.
+    Exceptions: for a deployment that needs approval, only acceptances by people count. The requester's acceptance
+    counts for such a deployment only if self-approval is allowed and the deployment does not use break-glass.
 
-    Raises Forbidden for an API key where approvals are required, and if the acceptance would count for none of the
-    deployments that wait for the regression. Raises InvalidInput for a group that the regression does not show; its
-    error has the ``pointer``. Raises the errors of ``check_acceptable``.
+    Raises Forbidden for an API key if the environment or a waiting deployment requires approvals, and if the acceptance
+    would count for none of the deployments that wait for the regression. Raises InvalidInput for a group that the
+    regression does not show; the pointer of the error starts with ``pointer``. Raises the errors of
+    ``check_acceptable``.
     """
     environment = lock_row(regression.environment)
     row = Regression.objects.get(pk=regression.pk)
@@ -130,8 +131,8 @@ def find_accepted(
 def find_open_groups(row: Regression) -> list[dict[str, Any]]:
     """Return the groups that still need an acceptance, the most frequent first. Takes at most three queries.
 
-    If deployments wait for the regression, these are the groups without an acceptance that counts for all of them. A
-    group needs an acceptance for each baseline that shows it.
+    If deployments wait for the regression, these are the groups for which at least one of the deployments lacks an
+    acceptance that counts. A group needs an acceptance for each baseline that shows it.
     """
     shown: list[dict[str, Any]] = Regression.objects.values_list("groups", flat=True).get(pk=row.pk)
     waiting = Deployment.objects.filter(regression=row, status__in=replay_gate.WAITING)
@@ -148,9 +149,10 @@ def find_open_groups(row: Regression) -> list[dict[str, Any]]:
 
 
 def end_of(deployment: Deployment) -> None:
-    """End the acceptances of a deployment that becomes current. What the agents run needs no acceptance.
+    """End the acceptances of a deployment's configuration when the deployment becomes current.
 
-    A job lets golden fixtures expect the differences that were accepted.
+    If differences from golden results were accepted, also enqueues the job that lets the fixtures expect the new
+    results.
     """
     found = replay_gate.read_differences(deployment) if deployment.regression_id else []
     accepted = [each.group for each in found if each.baseline is None and each.acceptance_id is not None]

@@ -188,8 +188,9 @@ def decide(
 
     Raises Forbidden without ``user`` and for a self-approval that is not allowed, and InvalidInput for a denial without
     a comment. Raises Conflict if the approval is not open or the person has already decided. Raises Conflict for a
-    consent while the replay gate blocks the deployment, and if self-approval is not allowed and the requester is
-    unknown. Raises the errors of ``acceptances.accept`` for ``accept_groups``.
+    consent while the replay gate blocks the deployment, and for a consent if self-approval is not allowed and the
+    requester is unknown. With ``accept_groups``, raises InvalidInput for a denial, without a comment and without a
+    regression, and the errors of ``acceptances.accept``.
     """
     if user is None:
         raise Forbidden("Only a person can decide. Sign in, or use a user token.", code="approval.person")
@@ -234,7 +235,8 @@ def _accept(deployment: Deployment | None, groups: Sequence[str], *, decision: s
         detail = "Only the differences of a deployment with a regression can be accepted."
         raise InvalidInput.at("/accept_groups", detail, code="contradiction")
     if decision != "approve":
-        raise InvalidInput.at("/accept_groups", "A denial accepts no differences.", code="contradiction")
+        detail = "Differences can be accepted only together with an approval."
+        raise InvalidInput.at("/accept_groups", detail, code="contradiction")
     if not reason.strip():
         raise InvalidInput.at("/comment", "Say why the differences are wanted.", code="required")
     acceptances.accept(deployment.regression, groups=groups, reason=reason, actor=actor, pointer="/accept_groups")

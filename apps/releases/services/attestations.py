@@ -29,7 +29,8 @@ _COMPLETED = (RegressionStatus.PASSED, RegressionStatus.DIFFERS, RegressionStatu
 def sign(deployment: Deployment) -> None:
     """Sign the statements of a deployment whose build starts, unless its replay gate is off.
 
-    Call this in the transaction in which the build starts. What the statements say cannot change afterwards.
+    Call this in the transaction in which the build starts, so that the facts in the statements cannot change before.
+    Without a regression, only the gate statement is signed.
     """
     if not replay_gate.is_tested(deployment):
         return
@@ -107,7 +108,7 @@ def _describe_gate(deployment: Deployment, now: datetime) -> GateStatement:
 
 
 def _describe_acceptances(deployment: Deployment) -> Iterable[AcceptanceEntry]:
-    """Yield the acceptances that count for the deployment. Each difference is in one of them."""
+    """Yield the acceptances that count for the deployment. Each accepted difference is in exactly one of them."""
     covered: dict[object, set[Difference]] = {}
     for each in replay_gate.read_differences(deployment) if deployment.regression_id else ():
         if each.acceptance_id is not None:

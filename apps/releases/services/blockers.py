@@ -31,7 +31,7 @@ def find_start_blockers(
     """Return the blockers of each approved deployment in ``waiting``, by id. Without blockers the build can start.
 
     The build calls this function with the environment locked. The function makes one query, at most one more for each
-    deployment in ``waiting``, and two more if the replay gate governs deployments.
+    deployment in ``waiting``, and at most two more if the replay gate governs deployments.
     """
     in_flight = list(read_in_flight(environment))
     gated = replay_gate.find_blockers(in_flight)

@@ -53,8 +53,8 @@ def _start_building(deployment_id: str, claim: Claim) -> Deployment | None:
     """Spend the approval, if necessary, and return the deployment with the status ``building``.
 
     Return None if the build cannot start. A known bad configuration, an unusable approval, or a replay gate that has
-    blocked the deployment for too long fails the deployment. When only the replay gate can block the deployment, its
-    approval is spent first, so that it cannot expire meanwhile.
+    blocked the deployment for too long fails the deployment. If there are no blockers except those of the replay gate,
+    the approval is spent before the gate is checked, so that the approval cannot expire while the gate blocks.
     """
     found = _found.first(UUID(deployment_id))
     if found is None or found.environment.deleted_at or found.environment.project.deleted_at:
@@ -70,7 +70,7 @@ def _start_building(deployment_id: str, claim: Claim) -> Deployment | None:
     found_blockers = blockers.find_start_blockers(environment, [deployment.pk], timezone.now())[deployment.pk]
     gate = [each for each in found_blockers if each.code.is_of_gate]
     if not gate and deployment.gate_until is not None:
-        deployment.gate_until = None  # if the gate blocks the deployment again, it has the full time again
+        deployment.gate_until = None  # if the gate blocks the deployment again, the full time starts again
         deployment.save(update_fields=["gate_until"])
     if _has_waited_too_long(deployment, gate):
         if replay_gate.refresh(deployment, is_blocked=True):
@@ -102,14 +102,14 @@ def _has_waited_too_long(deployment: Deployment, gate: Sequence[Blocker]) -> boo
 
 
 def _is_gated(deployment: Deployment, gate: Sequence[Blocker]) -> bool:
-    """Return whether the gate blocks the build. Its regression must cover what agents run and what is a fixture now."""
+    """Return whether the gate blocks the build. An outdated regression is renewed and also blocks the build."""
     is_waiting = any(each.code is BlockerCode.GATE_RUNNING for each in gate)
     is_waiting = is_waiting or replay_gate.refresh(deployment, is_blocked=bool(gate))
     if not (gate or is_waiting):
         return False
     if deployment.gated_at is None:
         deployment.gated_at = timezone.now()
-        renewed = "The regression does not cover what agents run now, or the fixtures of now, and is repeated."
+        renewed = "The fixtures, the engine or what agents run has changed. The regression is repeated."
         detail = {"reason": " ".join(each.detail for each in gate) or renewed}
         add_entry(deployment, "gate_blocked", actor=WORKER, detail=detail)
     if deployment.gate_until is None and not is_waiting:

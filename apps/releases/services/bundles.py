@@ -139,7 +139,8 @@ def is_known_bad(environment_id: UUID, config_hash: str) -> bool:
 def mark_known_bad(environment: Environment, config_hash: str, *, reason: str, actor: Actor) -> None:
     """Mark a configuration as known bad, in the caller's transaction. An earlier mark keeps its reason.
 
-    Golden fixtures then no longer expect its result, so that regressions are outdated.
+    Golden fixtures then no longer expect the configuration's result. This counts as a change to the fixtures, so that
+    earlier regressions are outdated.
     """
     _, is_new = KnownBad.objects.get_or_create(
         environment=environment, config_hash=config_hash, defaults={"reason": reason[:500]}

@@ -41,8 +41,8 @@ class Baselines:
 def queue(row: Regression, *, actor: Actor) -> bool:
     """Store a new regression and enqueue its job.
 
-    Return False if an earlier regression of the same spec repeatedly killed its worker. The job then cannot run. The
-    caller opens the transaction.
+    Return whether the job can run. It cannot if an earlier regression of the same spec repeatedly killed its worker.
+    The caller opens the transaction.
     """
     environment = row.environment
     row.config_hash = None if row.config_bundle is None else row.config_bundle.config_hash
@@ -95,7 +95,7 @@ def _run_by_agents(environment: Environment, pipeline: str, bundles: Mapping[str
 
 
 def named(environment: Environment, pipeline: str, config_hashes: Sequence[str]) -> Baselines:
-    """Return the configurations with these hashes, and as not tested the others that agents run.
+    """Return the configurations with these hashes as tested, and the others that agents run as not tested.
 
     Raises InvalidInput if the environment has no config bundle of the pipeline with one of the hashes.
     """

@@ -1,4 +1,4 @@
-"""The replay gate: the regressions of deployments, what they block, and the deadlines that stand still meanwhile."""
+"""The replay gate: the regressions of deployments, what they block, and the deadlines that they pause."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _COLUMNS = (
     "status", "progress_done", "progress_total", "outcomes", "more", "error", "work_candidate", "work_baseline",
 )  # fmt: skip
 # The groups of differences that the regressions of deployments show, for each baseline, with an acceptance that counts
-# for the deployment, or null. Where a person must accept, ``excluded`` is the requester, whose acceptance does not
-# count, and null if it counts.
+# for the deployment, or null. If ``needs_person``, acceptances by API keys do not count. ``excluded`` is the requester
+# if the requester's acceptances do not count. It is null if they count, or if the requester is unknown.
 _DIFFERENCES: Final = f"""
     SELECT asked.id, shown->>'id' AS "group", compared->>'config_hash' AS baseline, (
         SELECT accepted.id FROM {AcceptedDifference._meta.db_table} AS part
@@ -75,8 +75,8 @@ def is_governed(deployment: Deployment) -> bool:
 def request_test(deployment: Deployment, *, actor: Actor) -> None:
     """Queue a regression of the deployment's configuration against what the target's agents run now.
 
-    Sets ``deployment.regression`` and does not save the deployment, which may be new. If the job cannot run, the
-    regression fails.
+    Sets ``deployment.regression`` and does not save the deployment, which may be new. If an earlier regression of the
+    same spec repeatedly killed its worker, the new regression fails immediately.
     """
     environment, bundle = deployment.environment, deployment.config_bundle
     found = regression_queue.running(environment, deployment.pipeline, deployment.target)
@@ -173,13 +173,13 @@ def read_differences(*deployments: Deployment) -> list[Difference]:
 
 
 def refresh(deployment: Deployment, *, is_blocked: bool, actor: Actor = WORKER) -> bool:
-    """Request another regression if the last one does not cover the current state. Return whether one was requested.
+    """Request another regression if the last one was deleted or is outdated. Return whether one was requested.
 
-    The caller has locked the environment and the deployment. A regression is renewed if the target's agents run another
-    configuration now, if a fixture was added or expects another result, or if the engine has changed. A regression that
-    blocks the deployment (``is_blocked``) is also renewed if a fixture was removed or has expired, or if no agent of
-    the target still runs one of its baselines. A regression that a person canceled, or that could not be completed, is
-    not renewed.
+    The caller has locked the environment and the deployment. A regression is outdated if the target's agents run
+    another configuration now, if a fixture was added or expects another result, or if the engine has changed. A
+    regression that blocks the deployment (``is_blocked``) is also outdated if a fixture was removed or has expired, or
+    if no agent of the target still runs one of its baselines. A regression that has not finished, was canceled or could
+    not be completed is not renewed.
     """
     row = deployment.regression
     if row is not None and (row.status in _UNFINISHED or row.status == RegressionStatus.CANCELLED or row.error):
@@ -217,7 +217,7 @@ def _needed_baselines(deployment: Deployment) -> set[str]:
 
 
 def refresh_blocked() -> None:
-    """Renew the regressions of deployments that wait for approval, if these block them and do not cover the present."""
+    """Renew deleted and outdated regressions that block deployments which wait for approval."""
     waiting = Deployment.objects.filter(
         status=DeploymentStatus.PENDING_APPROVAL, policy__replay_gate=GateMode.REQUIRE, replay_gate_override=""
     ).exclude(regression__status__in=_UNFINISHED)
@@ -230,10 +230,11 @@ def refresh_blocked() -> None:
 
 
 def attach(row: Regression) -> None:
-    """Let the gate evaluate a new regression for the waiting deployments of its config bundle, if it covers enough.
+    """Let the gate evaluate a new regression for the waiting deployments of the regression's configuration.
 
-    It must compare with what the agents of the deployment's target run now. This is how a canceled or failed regression
-    is repeated. The caller opens the transaction.
+    The gate does so only for deployments where the regression compares with all configurations that a regression of the
+    deployment would compare with now. In this way, a regression that was canceled or could not be completed is
+    repeated. The caller opens the transaction.
     """
     if row.config_hash is None:
         return
@@ -254,8 +255,8 @@ def attach(row: Regression) -> None:
 def end(row: Regression) -> None:
     """Move the deadlines of the deployments that waited for a regression, and continue the deployments.
 
-    Call this in the transaction in which the regression ends, after ``keep_environments``. A deadline moves by the time
-    since the request for the regression.
+    Call this in the transaction in which the regression ends, after ``keep_environments``. Each deadline is moved by
+    the time since the regression was requested.
     """
     for found in Deployment.objects.filter(regression=row, status__in=WAITING).order_by("pk"):
         deployment = _move_deadlines(found, row)
@@ -264,7 +265,10 @@ def end(row: Regression) -> None:
 
 
 def _move_deadlines(found: Deployment, row: Regression | None) -> Deployment:
-    """Move the deadlines by the time since the request for the regression ``row``, if any. Return the locked row."""
+    """Move the deadlines by the time since the regression ``row`` was requested. Return the locked deployment.
+
+    Moves nothing if ``row`` is None or is not the deployment's regression, or if the deployment does not wait.
+    """
     # Lock the approval before the deployment, because the lock order must be the same everywhere.
     approval = lock_row(found.approval) if found.approval else None
     deployment = lock_row(found)
@@ -283,5 +287,5 @@ def _move_deadlines(found: Deployment, row: Regression | None) -> Deployment:
 
 
 def standing_still() -> QuerySet[Deployment]:
-    """Return the deployments whose deadlines stand still, because their regression has not finished."""
+    """Return the deployments whose deadlines are paused because their regression has not finished."""
     return Deployment.objects.filter(status__in=WAITING, regression__status__in=_UNFINISHED)

@@ -28,8 +28,8 @@ def find_target(deployment: Deployment) -> Deployment | None:
 def find_targets(deployment: Deployment) -> QuerySet[Deployment]:
     """Return the deployments that a rollback can restore, the best first.
 
-    Each is active, of the same pipeline, and has another configuration. The current one comes first, then the one that
-    was activated last. Deployments that ``rollback_candidates`` leaves out are never restored.
+    Each is active, of the same pipeline, and has another configuration. The current one comes first. The others follow,
+    the most recently activated first. Deployments that ``rollback_candidates`` leaves out are never restored.
     """
     return (
         assignments.rollback_candidates(deployment.environment_id)
@@ -46,7 +46,8 @@ def start(
 ) -> Deployment:
     """Start a rollback, and mark the configuration as known bad. Raises Conflict as ``check_start`` does.
 
-    The audit event names the replay ``proof``, or states that the requested proof was skipped.
+    The audit event names the replay ``proof``, if any. With ``skips_proof``, it states that the requested proof was
+    skipped.
     """
     environment = lock_row(found.environment, related=("project__organization",))
     deployment = lock_row(found, related=RELATED)

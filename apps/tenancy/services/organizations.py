@@ -125,8 +125,9 @@ def create_environment(
 ) -> Environment:
     """Create an environment with the organization's default settings, overridden by ``settings``.
 
-    Raises Forbidden if ``settings`` loosen approval, replay or freeze rules compared with those defaults, unless
-    ``may_loosen``, IntegrityError (409) if the name is taken, and InvalidInput if settings contradict each other.
+    Raises Forbidden if ``settings`` loosen approval, replay, replay gate or freeze rules compared with those defaults,
+    unless ``may_loosen``, IntegrityError (409) if the name is taken, and InvalidInput if settings contradict each
+    other.
     """
     organization_defaults = project.organization.settings_with_defaults["default_environment_settings"]
     chosen = {**organization_defaults, **(settings or {})}
@@ -170,8 +171,9 @@ def update_environment(
 ) -> Environment:
     """Edit name or settings. Settings that are not in ``values`` keep their values.
 
-    Raises Forbidden if approval, replay or freeze rules would loosen, unless ``may_loosen``, IntegrityError (409) if
-    the name is taken, InvalidInput if settings contradict each other, and the errors of ``lock_revision``.
+    Raises Forbidden if approval, replay, replay gate or freeze rules would loosen, unless ``may_loosen``,
+    IntegrityError (409) if the name is taken, InvalidInput if settings contradict each other, and the errors of
+    ``lock_revision``.
     """
     locked = lock_revision(environment, expected_revision)
     merged = _merged(locked, values)

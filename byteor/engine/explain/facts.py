@@ -36,7 +36,7 @@ class WaveFacts:
 class ApprovalFacts:
     """A deployment's approval: its status, how many of the required people have approved, and when it expires.
 
-    An approval that was used (``is_used``) cannot expire any more.
+    An approval that was used (``is_used``) can no longer expire.
     """
 
     id: UUID

@@ -110,7 +110,7 @@ class Judgment:
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """The recorded results of which a fixture expects any, and the configuration that produced one of them.
+    """The recorded results, any of which a fixture expects, and the configuration that produced one of them.
 
     A candidate with another result is compared with this configuration.
     """
@@ -181,7 +181,7 @@ def judge_fixture(
         detail = f"the configuration of an expected result cannot run: {error}"
         judged = Judgment(FixtureOutcome.DIFFERENT, more=1, work=(run.work, 0), error=detail)
     if judged.outcome is FixtureOutcome.EQUAL:
-        detail = "the result is not an expected one, but what the configuration of an expected result gives now"
+        detail = "the result is not expected, but the configuration of an expected result now gives the same result"
         judged = replace(judged, outcome=FixtureOutcome.DIFFERENT, more=1, error=detail)
     return replace(judged, result=run.result.as_json()) if judged.outcome is FixtureOutcome.DIFFERENT else judged
 

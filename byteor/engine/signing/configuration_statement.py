@@ -56,7 +56,7 @@ def verify[T: Content](
 ) -> Verified[T]:
     """Return the statement if a trusted key signed it. Raises Refused with a code that begins with ``name``.
 
-    A statement is signed only once. A key that has been retired since is therefore trusted. ``parse`` returns the
+    A statement is signed only once. Therefore, a key that was retired after it signed is trusted. ``parse`` returns the
     content from the predicate, the spec hash and the config hash, or raises ValueError.
     """
     if isinstance(envelope, dict) and not envelope.get("signatures"):

@@ -43,7 +43,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class SignedStatement:
-    """The content of a verified envelope about any subject, which is one or more hashes by name.
+    """The content of a verified envelope. ``subject`` is one or more hashes by name.
 
     ``payload_hash`` is the hash of the signed statement.
     """
@@ -119,8 +119,8 @@ def verify_statement(
 ) -> SignedStatement:
     """Return the content of an envelope of this type if a trusted key signed it. Raises Refused otherwise.
 
-    A retired key is trusted only for a statement that is signed once. ``signed_at`` then returns the time of the
-    signature from the subject and the predicate, or raises ValueError.
+    A retired key is trusted only with ``signed_at``, and only if it was retired after it signed. ``signed_at`` returns
+    the time of the signature from the subject and the predicate, or raises ValueError if they are malformed.
     """
     try:
         kid, signature, payload = _parts(envelope)

@@ -50,7 +50,7 @@ class GateSetting:
 
 @dataclass(frozen=True, slots=True)
 class GateOverride:
-    """The reason why the gate did not block the deployment, and who gave it."""
+    """The reason why the gate must not block the deployment, and who gave this reason."""
 
     reason: str
     by: str
@@ -99,8 +99,9 @@ class AcceptanceEntry:
 class ResultReference:
     """The test result that the gate used. ``test_result`` is the hash of the signed statement.
 
-    The other values are parts of that statement. They tell which part of another statement differs. ``engine`` is the
-    engine's digest, ``baselines`` are config hashes, and ``fixtures`` is the hash of all fixtures.
+    The other values are copies of parts of that statement. If another test result is presented, they show which part of
+    it differs. ``engine`` is the engine's digest, or None if the regression did not start. ``baselines`` are config
+    hashes, and ``fixtures`` is the hash of all fixtures.
     """
 
     test_result: str
@@ -146,9 +147,9 @@ class ResultReference:
 class GateStatement:
     """The state of a deployment's replay gate when the build started.
 
-    ``requester_id`` is the person behind the request; None if unknown. Where approvals are required, only people's
-    acceptances count, and those of the requester only with ``allow_self_acceptance``. ``tested`` is None if no
-    regression was requested.
+    ``requester_id`` is the person behind the request; None if unknown. If approvals are required, only acceptances by
+    people count, and those of the requester only with ``allow_self_acceptance``. ``tested`` is None if there was no
+    regression.
     """
 
     org_id: str
@@ -169,7 +170,7 @@ class GateStatement:
 
     @property
     def accepted(self) -> frozenset[Difference]:
-        """The differences that acceptances cover which count for the deployment."""
+        """The differences that are covered by acceptances that count for the deployment."""
         return frozenset().union(*(each.differences for each in self.acceptances if self.counts(each)))
 
     def counts(self, acceptance: AcceptanceEntry) -> bool:
@@ -232,8 +233,8 @@ def sign(statement: GateStatement, private_key: bytes) -> Json:
 def sign_both(result: TestResult | None, gate: GateStatement, private_key: bytes) -> tuple[Json | None, Json]:
     """Return the signed envelopes of a test result and of the gate statement that refers to it.
 
-    The ``accepted`` differences of ``result`` and the reference of ``gate`` are set here. ``result`` is None if no
-    regression was requested, and its envelope is then None as well.
+    This function sets the ``accepted`` differences of ``result``, and ``tested`` of ``gate``. If there was no
+    regression, ``result`` and its envelope are None.
     """
     if result is None:
         return None, sign(replace(gate, tested=None), private_key)
@@ -255,7 +256,7 @@ def check_reference(result: Verified[TestResult] | None, gate: GateStatement) ->
             raise Refused(StatementCode.TEST_RESULT, "the gate used no test result")
         return
     if result is None:
-        raise Refused(StatementCode.MISSING, "the test result is missing that the gate used")
+        raise Refused(StatementCode.MISSING, "the test result that the gate used is missing")
     tested = result.content
     if (tested.spec_hash, tested.config_hash) != (gate.spec_hash, gate.config_hash):
         raise Refused(StatementCode.SUBJECT, "the test result is about another configuration than the gate")
@@ -285,14 +286,14 @@ def describe(differences: Iterable[Difference]) -> str:
 
 
 def describe_baseline(baseline: str | None) -> str:
-    """Return what a difference is from, as text."""
+    """Return with what the candidate was compared, as text."""
     return "against recorded results" if baseline is None else f"against {baseline}"
 
 
 def check_gate(result: TestResult | None, gate: GateStatement) -> None:
     """Check that the gate was open for the deployment. Raises Refused with the first reason why it was not.
 
-    The gate is always open unless it is required, and with an override.
+    The gate is also open if it is not required, or if it is overridden.
     """
     setting = gate.setting
     if setting.replay_gate != REQUIRE or gate.override is not None:

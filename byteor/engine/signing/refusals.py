@@ -54,7 +54,7 @@ class StatementCode(StrEnum):
     GATE_UNSIGNED = "gate.unsigned"
     GATE_UNKNOWN_KEY = "gate.unknown_key"
     GATE_BAD_SIGNATURE = "gate.bad_signature"
-    # One statement is about something other than the bundle or the other statement.
+    # A statement does not belong to the bundle or to the other statement, or a statement is missing.
     SUBJECT = "statements.subject"
     DEPLOYMENT = "statements.deployment"
     ENGINE = "statements.engine"

@@ -1,7 +1,8 @@
 """The signed statement of how a configuration was tested before its deployment was built.
 
-The statement is an in-toto test result. Each fixture is a test, once for each configuration that agents ran. What the
-standard members of a test result cannot express is in the annotations of its ``configuration``.
+The statement is an in-toto test result. A fixture with a recorded result is one test. Any other fixture is one test for
+each configuration in ``baselines``. What the standard members of a test result cannot express is in the annotations of
+its ``configuration``.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class EngineEntry:
 
 @dataclass(frozen=True, slots=True)
 class BaselineEntry:
-    """A configuration that ``agents`` of the target's ``of`` agents ran."""
+    """A configuration that ``agents`` agents ran. ``of`` is the number of all agents that ran the pipeline."""
 
     config_hash: str
     agents: int
@@ -64,7 +65,7 @@ class BaselineEntry:
 
 @dataclass(frozen=True, slots=True)
 class UntestedEntry:
-    """A configuration that ``agents`` agents ran, and that was not compared."""
+    """A configuration that ``agents`` agents ran, and with which the candidate was not compared."""
 
     config_hash: str
     agents: int
@@ -114,11 +115,13 @@ class OutcomeEntry:
 class TestResult:
     """The results of a regression.
 
-    ``finished_at`` is None if the regression was not completed. ``not_tested`` are configurations that agents ran, but
-    that were not compared. ``accepted`` are the differences that acceptances cover; those that no test shows are
-    ignored. ``work_candidate`` and ``work_baseline`` are the work of both sides on the same records.
+    ``finished_at`` is None if the regression was not completed. ``engine`` is None if the regression did not start.
+    ``not_tested`` are configurations that agents ran, and with which the candidate was not compared. ``accepted`` are
+    the differences that acceptances cover; those that no test shows are ignored. ``work_candidate`` and
+    ``work_baseline`` are the work of both sides on the same records.
 
-    Raises ValueError if a test names an unknown fixture or baseline, or if two tests have the same name.
+    Raises ValueError if a test has an unknown fixture, baseline, outcome or group id, or if a test, fixture or baseline
+    is listed twice.
     """
 
     spec_hash: str

@@ -198,7 +198,7 @@ def test_golden_result_that_its_configuration_no_longer_gives_is_different(bundl
     judged = judge_fixture(made, side, Golden([old], side), ALL)
 
     assert (judged.outcome, judged.groups, judged.more) == ("different", [], 1)
-    detail = "the result is not an expected one, but what the configuration of an expected result gives now"
+    detail = "the result is not expected, but the configuration of an expected result now gives the same result"
     assert judged.error == detail
 
 

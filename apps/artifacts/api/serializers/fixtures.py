@@ -165,10 +165,10 @@ class FixtureSerializer(ModelSerializer):
         "is_expired": "Whether the fixture has expired.",
         "expect": _EXPECT,
         "also_expected": "The deployments whose results a fixture with a golden result also expects, at most the "
-        "newest 20, newest first. A deployment is added when it becomes current after all its differences on this "
+        "newest 20, newest first. A deployment is added after it has become current, if all its differences on this "
         "fixture were accepted. Results of configurations that are known bad are not expected. If a candidate gives "
-        "none of the expected results, its differences are shown against the newest of these configurations. A change "
-        "of `expect` clears the list.",
+        "none of the expected results, it is compared with the newest of the expected configurations. A change of "
+        "`expect` clears the list.",
     }
 
     class Meta:

@@ -91,7 +91,7 @@ class PacketWorkSerializer(serializers.Serializer[Any]):
         "candidate": "The work of the candidate.",
         "baseline": "The work of the configurations that the candidate was compared with.",
         "increase_percent": "How much more work the candidate needs, in percent. Negative if it needs less. Null if "
-        "there was no configuration to compare with.",
+        "`baseline` is 0.",
     }
 
 
@@ -147,12 +147,12 @@ class PacketGroupSerializer(DifferenceGroupSerializer):
     explanations = serializers.ListField(child=serializers.CharField())
     descriptions = {
         **DifferenceGroupSerializer.descriptions,
-        "accepted": "The acceptances of the difference: for each configuration that shows it one that counts for this "
-        "deployment, otherwise the oldest one.",
+        "accepted": "The acceptances of the difference: for each configuration that shows it, an acceptance that "
+        "counts for this deployment. If there is none, the oldest valid acceptance, if any.",
         "counts": "Whether the difference is accepted from all configurations that show it, by acceptances that count "
         "for this deployment.",
-        "unseen": "The fixtures that show the difference now, and did not when it was accepted. These are all fixtures "
-        "that show it if the regression in which it was accepted was deleted.",
+        "unseen": "The fixtures that show the difference now, and did not when it was accepted. If the regression in "
+        "which it was accepted was deleted, these are all fixtures that show it.",
         "explanations": "The requester's explanations of the difference.",
     }
 
@@ -248,7 +248,7 @@ class PacketSerializer(serializers.Serializer[Any]):
     descriptions = {
         "approval_id": "The id of the approval.",
         "deployment_id": "The id of the deployment that the approval is for.",
-        "headline": "The result of the test in plain English. It begins with `Nothing was tested` if nothing was.",
+        "headline": "The result of the regression as text. It begins with `Nothing was tested` if nothing was tested.",
         "pipeline": "What changes in the pipeline.",
         "configuration": "What changes in the configuration. If no deployment is replaced, every value is added.",
         "regression": "The regression that the replay gate evaluates. Null if the gate was off at the request, or if "
@@ -260,8 +260,8 @@ class PacketSerializer(serializers.Serializer[Any]):
         "agents": "The configurations of the pipeline that the target's agents run now, those with most agents first, "
         f"at most {MAX_AGENT_GROUPS}.",
         "other_agents": "The number of the target's agents that run no known configuration of the pipeline now.",
-        "removed_fixtures": "The fixtures of the pipeline that were removed since its current release was activated, "
-        f"newest first, at most {MAX_REMOVED}. Empty without a current release.",
+        "removed_fixtures": "The fixtures of the pipeline that were deleted or have expired since its current "
+        f"deployment was activated, newest first, at most {MAX_REMOVED}. Empty without a current deployment.",
         "rollback": "What a rollback of the deployment would restore now.",
         "explanations": "The requester's explanations of differences that the regression does not show.",
         "gate": "The replay gate of the deployment.",

@@ -287,9 +287,9 @@ class RegressionSerializer(ModelSerializer):
         "draft_id": "The id of the tested draft. Null if a config bundle or a version is tested, and if the draft was "
         "deleted.",
         "config_hash": "The config hash of the tested config bundle. Null if a version or a draft is tested.",
-        "of_current": "Whether the worker requested the regression to test what the environment runs now with its "
-        "golden fixtures. This happens once after a release, after a fixture was added or changed, and after the "
-        "engine has changed.",
+        "of_current": "Whether the worker requested the regression to test what the environment runs now with the "
+        "golden fixtures of the pipeline. This happens once after a release, after a fixture was added or changed, and "
+        "after the engine has changed.",
         "progress": "The progress of the regression.",
         "baselines": "The configurations that the candidate is compared with.",
         "not_tested": "Other configurations of the pipeline that the environment's agents ran at the time of the "

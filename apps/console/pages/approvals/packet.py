@@ -87,19 +87,19 @@ def _output(row: Regression, packet: Packet, *, may_read: bool) -> dict[str, Any
 
 
 def _facts(group: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Return who accepted a group, which fixtures they have not seen, and how the requester explains it."""
+    """Return the requester's explanations of a group, its acceptances, and the fixtures that these did not cover."""
     found: list[tuple[str, Any]] = [("Explanation of the requester", text) for text in group["explanations"]]
     for each in group["accepted"]:
         by = format_html("{}, {}", each["accepted_by"], relative_time(each["accepted_at"]))
         found.append(("Accepted" if group["counts"] else "Accepted, not for all", with_note(each["reason"], by)))
     if unseen := group["unseen"]["count"]:
         names = ", ".join(each["name"] for each in group["unseen"]["fixtures"])
-        found.append(("Not seen at the acceptance", with_note(count_of(unseen, "fixture"), names)))
+        found.append(("Fixtures not seen when accepted", with_note(count_of(unseen, "fixture"), names)))
     return found
 
 
 def _agents(summary: Summary) -> dict[str, Any]:
-    """Return the panel of what the target's agents run now, with the result of the comparison with it."""
+    """Return the panel of what the target's agents run now, with the result of each comparison."""
     results = {each["config_hash"]: each for each in (summary.regression or {}).get("baselines", ())}
     is_running = summary.row is not None and summary.row.finished_at is None
     rows = [
@@ -131,7 +131,7 @@ def _agents(summary: Summary) -> dict[str, Any]:
         "lead": " ".join(
             [
                 *([f"{lead}pipeline."] if others else []),
-                *([] if increase is None else [f"The candidate needs {_more(increase)} than they do."]),
+                *([] if increase is None else [f"The candidate needs {_more(increase)} than the baselines."]),
             ]
         ),
         "columns": ("Version", "Agents", "Share", "Tested", "Result"),

@@ -111,7 +111,7 @@ def _deadline(deployment: Deployment, row: Regression | None) -> str:
     if not replay_gate.is_governed(deployment):
         return ""
     if is_running(row):
-        return "deadlines stand still until the regression has finished"
+        return "deadlines are paused until the regression has finished"
     if deployment.status == DeploymentStatus.APPROVED:
         until = deployment.gate_until
         return "" if until is None else format_html("the deployment fails {}", relative_time(until))

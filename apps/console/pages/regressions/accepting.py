@@ -74,6 +74,6 @@ def may_have_open_groups(row: Regression) -> bool:
 
 
 def accept_differences(row: Regression, context: ActContext) -> Regression:
-    """Accept the chosen groups as the person. Returns the regression, to whose page the form leads."""
+    """Accept the chosen groups on behalf of the person. Returns the regression, whose page is shown next."""
     commands.accept.run(row, actor=context.actor, **context.values)
     return row

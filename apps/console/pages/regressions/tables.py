@@ -23,8 +23,8 @@ ACCEPT = Act.of(
     commands.accept,
     label="Accept differences",
     done="Differences accepted in {}",
-    explain="You state that these differences are wanted, for all configurations that show them. This is valid for the "
-    "deployments of this config bundle in the environment, until one of them becomes current.",
+    explain="You state that these differences are wanted, for all configurations that show them. This is valid for all "
+    "deployments of this configuration in the environment, until one of them becomes current.",
     icon="check_circle",
     form=AcceptForm,
     run=accept_differences,

@@ -37,13 +37,13 @@ class RetrySerializer(OptionalReasonSerializer):
 
 
 class DifferenceExplanationSerializer(StrictSerializer):
-    """What the requester says about a difference."""
+    """A requester's explanation of a group of differences."""
 
     group = TextField(pattern=GROUP_ID, rule="Must be the id of a group.")
     text = TextField(max_length=2000)
     descriptions = {
         "group": "The id of a group of differences, as regressions show it.",
-        "text": "Why the difference is wanted.",
+        "text": "Why the differences are wanted.",
     }
 
 
@@ -117,14 +117,14 @@ class BlockerSerializer(serializers.Serializer[Any]):
         "code": "A stable code: `freeze_window` (a freeze window is open), `in_flight_limit` (as many deployments are "
         "under way as the environment permits), `pipeline_busy` and `agents_busy` (another deployment of the pipeline, "
         "or with some of the agents, comes first), `replay_gate.running` (the regression has not finished), "
-        "`replay_gate.differs` (differences are not accepted), `replay_gate.failed` (the candidate failed or is "
-        "unstable for a fixture, needs too much work, or the regression has no result), "
+        "`replay_gate.differs` (differences are not accepted, or are too many to be grouped), `replay_gate.failed` "
+        "(the candidate failed or is unstable for a fixture, needs too much work, or the regression has no result), "
         "`replay_gate.too_few_fixtures` (the regression has too few verdicts), or `held_up` (the deployment's job "
         "failed permanently or waits for the control plane's database or storage, or agents cannot download the "
         "bundle).",
         "detail": "The reason as a sentence.",
         "until": "When the blocker is expected to end. For the replay gate: when the deployment fails if the blocker "
-        "still exists. Null if that is not known.",
+        "still exists. Null if there is no such time or it is not known.",
         "ids": "The ids of the other deployments that this one waits for. Empty for `freeze_window`, "
         "`held_up` and the codes of the replay gate.",
     }
@@ -173,7 +173,7 @@ class DeploymentSerializer(ModelSerializer):
         "explain": "The requester's explanations of differences, which approvers see next to the differences. At most "
         "100.",
         "regression_id": "The id of the regression that the replay gate evaluates. Null if the gate was off at the "
-        "request.",
+        "request, or if the regression was deleted.",
         "break_glass": (
             "Starts the deployment in an emergency before anybody has approved it. Only a person with the role "
             "`org_admin` may do this. If nobody else approves in time, the deployment is rolled back if possible. Null "
@@ -184,8 +184,8 @@ class DeploymentSerializer(ModelSerializer):
         "bundle is built.",
         "failures": "Why agents failed, with the most frequent cause first and `other` last. Null in lists.",
         "blockers": "Why the deployment cannot continue now. An approved deployment starts when the list is empty. For "
-        "a deployment that is pending approval, only the blockers of the replay gate, without which nobody can "
-        "approve. Empty for a deployment that has finished. Null in lists.",
+        "a deployment that is pending approval, contains only the blockers of the replay gate. Nobody can approve the "
+        "deployment until they are gone. Empty for a deployment that has finished. Null in lists.",
         "is_current": "Whether this is the deployment that the environment currently runs for the pipeline.",
         "superseded_by": "The id of the deployment that replaced this one. Null if no other has replaced it, if "
         "a rollback has restored it, or if the replacement was deleted.",

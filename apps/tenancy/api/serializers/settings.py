@@ -138,8 +138,9 @@ class EnvironmentSettingsSerializer(StrictSerializer):
         "artifact_retention_days": "The number of days until an artifact is deleted. Defaults to 90.",
         "replay_gate": (
             "Whether a regression tests each deployment, and whether its result can block the deployment. `off`: no "
-            "regression is requested. `warn`: the result is shown, and blocks nothing. `require`: the deployment "
-            "neither gets an approval nor starts before each difference is accepted. Defaults to `off`."
+            "regression is requested. `warn`: the result is shown, and blocks nothing. `require`: while the gate "
+            "blocks the deployment, for example because a difference is not accepted, the deployment can neither be "
+            "approved nor start, unless its request overrides the gate. Defaults to `off`."
         ),
         "replay_gate_min_fixtures": "The number of verdicts that the regression needs if `replay_gate` is `require`. "
         "Verdicts that are `not_tested` do not count. Defaults to 0.",

@@ -37,7 +37,8 @@ class EnvironmentCollectionViewSet(ListModelMixin, CreateMixin, ProjectViewSet):
             P.MANAGE_PROJECT,
             "Create an environment",
             "Creates an environment. The posture determines the defaults of the settings and cannot be changed later. "
-            "In `staging` and `prod`, approval, replay or freeze rules looser than the defaults require `org_admin`.",
+            "In `staging` and `prod`, approval, replay, replay gate or freeze rules looser than the defaults require "
+            "`org_admin`.",
             example={"name": "canary", "posture": "staging"},
         ),
     }
@@ -67,7 +68,8 @@ class EnvironmentDetailViewSet(RetrieveMixin, UpdateMixin, DestroyMixin, Environ
             P.MANAGE_ENVIRONMENT,
             "Update an environment",
             "Changes the fields in the body and keeps all others. The same applies to the keys of `settings`. "
-            "Loosening the approval, replay or freeze rules of a `staging` or `prod` environment requires `org_admin`.",
+            "Loosening the approval, replay, replay gate or freeze rules of a `staging` or `prod` environment requires "
+            "`org_admin`.",
             example={"settings": {"heartbeat_interval_s": 10}},
         ),
         "destroy": Operation(
