@@ -43,5 +43,6 @@ class CheckCurrent(Job, name="artifacts.check_current", lane=JobLane.CLEANING):
 
 
 DELETE_OLD_DETAILS = Periodic("releases.forget_particulars", every_s=3600, at_s=29 * 60, lane=JobLane.CLEANING)
+RENEW_TESTS = Periodic("releases.renew_tests", every_s=60, lane=JobLane.CLEANING)
 SWEEP = Periodic("releases.sweep", every_s=5)
 SUM_PROGRESS = Periodic("releases.sum_progress", every_s=5, lane=JobLane.CLEANING)

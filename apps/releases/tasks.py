@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from django.db.models import Q
 from django.utils import timezone
 
 from apps.fleet.jobs import AgentLeft, WelcomeAgent, WelcomeAgents
-from apps.releases.jobs import DELETE_OLD_DETAILS, SUM_PROGRESS, SWEEP, BuildBundle, StepRollout, UndoBreakGlass
+from apps.releases.jobs import (
+    DELETE_OLD_DETAILS,
+    RENEW_TESTS,
+    SUM_PROGRESS,
+    SWEEP,
+    BuildBundle,
+    StepRollout,
+    UndoBreakGlass,
+)
 from apps.releases.models import Approval, Deployment
 from apps.releases.services import (
     approvals,
@@ -79,9 +88,15 @@ def sum_progress() -> None:
     progress.sum_up()
 
 
+@runs_periodically(RENEW_TESTS)
+def renew_tests() -> None:
+    """Renew the outdated regressions that block deployments."""
+    replay_gate.refresh_blocked()
+
+
 @runs_periodically(SWEEP)
 def sweep() -> None:
-    """Expire overdue approvals, renew the regressions of blocked deployments, and enqueue the jobs of deployments.
+    """Expire overdue approvals, and enqueue the jobs of deployments that do not wait only for the replay gate.
 
     The jobs are those of unapproved break-glass deployments and of deployments in flight. They notice agent timeouts,
     the end of pauses between waves, and waiting builds that can start.
@@ -91,10 +106,11 @@ def sweep() -> None:
     )
     for approval in without_large(expired):
         approvals.expire(approval, actor=deployments.WORKER)
-    replay_gate.refresh_blocked()
     for deployment_id in rollbacks.find_unapproved_break_glass().values_list("pk", flat=True):
         deployment_jobs.enqueue_break_glass_rollback(deployment_id)
-    for deployment_id, status in Deployment.objects.filter(status__in=IN_FLIGHT).values_list("pk", "status"):
+    # What opens the gate enqueues the build of such a deployment, as does its deadline.
+    due = Q(gate_until=None) | Q(gate_until__lte=timezone.now())
+    for deployment_id, status in Deployment.objects.filter(due, status__in=IN_FLIGHT).values_list("pk", "status"):
         if status in {DeploymentStatus.APPROVED, DeploymentStatus.BUILDING}:
             deployment_jobs.enqueue_build(deployment_id)
         else:

@@ -7,6 +7,7 @@ from typing import Any
 
 from apps.fleet.models import Agent
 from apps.releases.models import ConfigBundle, Deployment
+from apps.releases.tasks import renew_tests, sweep
 from apps.tenancy.models import Environment
 from tests.releases.stories import send_heartbeat_running
 from tests.worlds import Api, Person, World, report, run_jobs
@@ -86,3 +87,10 @@ def release(world: World, candidate: ConfigBundle, agents: Sequence[Member], **o
     deployment = world.deployment(candidate, **{"target": TARGET, **options})
     run_everywhere(agents, deployment)
     return deployment
+
+
+def pass_a_minute() -> None:
+    """Run the periodic jobs of releases, and the jobs that they enqueue."""
+    sweep()
+    renew_tests()
+    run_jobs()

@@ -22,7 +22,6 @@ from apps.releases.models import Acceptance, Approval, ApprovalDecision, ConfigB
 from apps.releases.services import (
     acceptances,
     approvals,
-    attestations,
     builds,
     deployments,
     regressions,
@@ -165,7 +164,7 @@ def test_fixture_is_added_or_deleted_during_approval_and_build(scene: Scene) -> 
     last = scene.asked(2)
     run_jobs()
     assert status(decide(world, last)) == 201
-    built, added = scene.meet(lambda: builds.build(str(last.pk)), (attestations, "sign"), scene.keep_telling)
+    built, added = scene.meet(lambda: builds.build(str(last.pk)), (builds, "advance_deployment"), scene.keep_telling)
     assert (built, state(last)) == (None, ("deploying", ""))
     assert isinstance(added, Fixture)
 

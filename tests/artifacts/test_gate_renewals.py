@@ -12,7 +12,7 @@ import pytest
 from apps.artifacts.services import regression_runs
 from apps.releases.models import ConfigBundle, Deployment, Regression
 from apps.releases.services import regressions
-from apps.releases.tasks import sweep
+from apps.releases.tasks import renew_tests
 from tests.artifacts.gate_model import Oracle, judge_with
 from tests.artifacts.gate_steps import Member, accept, ask, asked, blocked_by, decide, groups_of, release, require
 from tests.artifacts.kept import MASK, cards, configured, keep
@@ -56,7 +56,7 @@ def test_difference_from_configuration_that_no_agent_runs_any_more_does_not_bloc
 
     agent, api = agents[1]
     send_heartbeat_running(agent, api, runs=first)
-    renew: Callable[[], object] = sweep
+    renew: Callable[[], object] = renew_tests
     if cancels:  # only a person can repeat it, and it need not compare with what no agent runs
         renew = lambda: regressions.request(  # noqa: E731
             environment=world.dev, config_bundle=bundles[2], actor=world.operator.actor

@@ -28,7 +28,7 @@ from apps.fleet.models import Agent, Assignment, Heartbeat
 from apps.releases.jobs import BuildBundle, RunRegression
 from apps.releases.models import Approval, Deployment, KnownBad, Regression
 from apps.releases.services import regression_queue
-from apps.releases.tasks import sweep
+from apps.releases.tasks import renew_tests, sweep
 from apps.tenancy.api import limits
 from apps.tenancy.models import Environment
 from byteor_cloud import ids
@@ -503,6 +503,7 @@ class Stories(RuleBasedStateMachine):
 
     def _sweep(self) -> None:
         sweep()
+        renew_tests()
         self._observe()
 
     # Checks

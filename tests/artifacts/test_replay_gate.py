@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.utils import timezone
 
 from apps.artifacts.models import Fixture
 from apps.artifacts.services import fixtures
-from apps.releases.models import Acceptance, Approval, Deployment, Regression
+from apps.releases.models import Acceptance, Approval, Deployment, FixtureRevision, Regression
 from apps.releases.tasks import sweep
 from apps.tenancy.models import AuditEvent, Environment
 from apps.tenancy.services import signing_keys
 from byteor.engine.canonical import sha256
+from byteor.engine.regression import MergedGroups
 from byteor.verify import cli
 from tests.artifacts.fixture_steps import RECORDS, STRICT, bundle, capture, code, kept
 from tests.artifacts.gate_steps import (
@@ -25,15 +27,17 @@ from tests.artifacts.gate_steps import (
     decide,
     groups_of,
     members,
+    pass_a_minute,
     release,
     require,
     run_everywhere,
     shown,
 )
 from tests.artifacts.kept import OTHER_MASK
-from tests.worlds import World, run_jobs
+from tests.worlds import World, report, run_jobs
 
 pytestmark = pytest.mark.django_db
+HEAVY = {"type": "object"}
 
 
 def regression_of(deployment: Deployment) -> Regression:
@@ -102,8 +106,7 @@ def test_release_that_drops_records_is_stopped_and_its_fixed_successor_passes(wo
     ]  # fmt: skip
     run_everywhere(agents, fix)
     assert blocked_by(world, dropping) == ["replay_gate.differs"]
-    sweep()
-    run_jobs()
+    pass_a_minute()
     dropping.refresh_from_db()
     tested = regression_of(dropping)
     assert [each["config_hash"] for each in tested.baselines] == [fix.config_hash]
@@ -131,8 +134,7 @@ def test_fixture_added_after_approval_is_tested_before_build_and_blocks_spent_ap
     assert made.gate_until is not None
     # The gate opens when the fixture is removed, because nothing other than this fixture blocks the deployment.
     fixtures.delete(added, actor=world.admin.actor)
-    sweep()
-    run_jobs()
+    pass_a_minute()
     made.refresh_from_db()
     assert made.status == "deploying"
 
@@ -147,8 +149,7 @@ def test_deployment_that_gate_blocks_for_too_long_fails_and_its_configuration_is
     assert blocked_by(world, made) == ["replay_gate.differs"]
     Deployment.objects.filter(pk=made.pk).update(gate_until=timezone.now() - timedelta(seconds=1))
 
-    sweep()
-    run_jobs()
+    pass_a_minute()
 
     made.refresh_from_db()
     assert (made.status, made.reason) == ("failed", "replay_gate")
@@ -340,3 +341,110 @@ def test_explanation_of_agent_names_gate_before_and_after_approval(world: World)
     assert "waits_for_gate" in because
     assert "gate_deadline" in following
     assert "approval_expires" not in following
+
+
+def test_configuration_that_agents_reported_is_compared_before_their_next_heartbeat(world: World) -> None:
+    agents = members(world)
+    now, changed = bundle(world, "now"), bundle(world, "changed", redact=OTHER_MASK)
+    kept(world, capture(world, now))
+    release(world, now, agents)
+    require(world, approvals_required=False)
+    forced = asked(world, changed, by=world.admin, override_replay_gate={"reason": "an outage"})
+    assert report(agents[0][1], agents[0][0], "active").status_code == 200
+    run_jobs()
+    forced.refresh_from_db()
+    assert forced.status == "active"
+
+    back = asked(world, now)
+
+    assert [each["config_hash"] for each in regression_of(back).baselines] == [changed.config_hash]
+    assert blocked_by(world, back) == ["replay_gate.differs"]
+
+
+def test_regression_with_other_baselines_or_of_older_release_does_not_open_gate(world: World) -> None:
+    agents = members(world)
+    now = bundle(world, "now")
+    heavy, heavier = (bundle(world, f"heavy {size}", {"schema": {"allOf": [HEAVY] * size}}) for size in (50, 500))
+    kept(world, capture(world, now))
+    release(world, now, agents)
+    require(world, approvals_required=False, replay_gate_min_fixtures=2, max_work_increase_percent=0)
+    made = asked(world, heavy)
+    blockers = ["replay_gate.failed", "replay_gate.too_few_fixtures"]
+    assert blocked_by(world, made) == blockers
+
+    body = {"config_bundle_id": str(heavy.pk), "against": [now.config_hash, heavier.config_hash]}
+    assert world.operator.api.post(world.path(rest="/regressions"), body).status_code == 202
+    pass_a_minute()
+    assert blocked_by(world, made) == blockers
+
+    # A worker of an older release knows neither of these columns.
+    FixtureRevision.objects.all().delete()
+    older = Regression.objects.filter(deployments=made)
+    older.update(outcomes={}, engine=None, tests=None, fixtures_revision=0, work_candidate=0)
+    assert blocked_by(world, made) == ["replay_gate.failed"]
+    pass_a_minute()
+    assert blocked_by(world, made) == blockers
+
+
+def test_decision_on_differences_of_earlier_regression_is_refused(world: World) -> None:
+    agents = members(world)
+    now, changed = bundle(world, "now"), bundle(world, "changed", redact=OTHER_MASK)
+    kept(world, capture(world, now))
+    release(world, now, agents)
+    require(world)
+    made = asked(world, changed)
+    seen, [group] = str(made.regression_id), groups_of(world, made)
+    body = {"config_bundle_id": str(changed.pk), "against": [now.config_hash]}
+    assert world.operator.api.post(world.path(rest="/regressions"), body).status_code == 202
+    run_jobs()
+
+    accepting: dict[str, Any] = {"accept_groups": [group], "comment": "The new mask is wanted."}
+    assert code(decide(world, made, **accepting, regression_id=seen)) == (409, "acceptance.outdated", None)
+    assert not Acceptance.objects.exists()
+    made.refresh_from_db()
+    assert decide(world, made, **accepting, regression_id=str(made.regression_id)).status_code == 201
+
+
+def test_evidence_names_fixture_that_was_deleted_before_regression_ended(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agents = members(world)
+    now, same = bundle(world, "now"), bundle(world, "same", {"schema": {"type": "object", "title": "same"}})
+    kept(world, capture(world, now))
+    release(world, now, agents)
+    require(world, approvals_required=False, replay_gate_min_fixtures=1)
+    merge = MergedGroups.as_json
+
+    def delete_fixtures_and_merge(groups: MergedGroups) -> list[dict[str, Any]]:
+        Fixture.objects.all().delete()
+        return merge(groups)
+
+    monkeypatch.setattr(MergedGroups, "as_json", delete_fixtures_and_merge)
+
+    made = asked(world, same)
+
+    assert made.status == "deploying"
+    export = tmp_path / "evidence.tar"
+    export.write_bytes(world.operator.api.get(world.path(rest=f"/deployments/{made.pk}/evidence")).content)
+    capsys.readouterr()
+    kid = signing_keys.key_set(world.organization.pk).active.kid
+    assert cli.main([str(export), "--trust", kid]) == 0, capsys.readouterr().out
+
+
+def test_deadline_of_gate_is_paused_while_freeze_window_is_open(world: World) -> None:
+    agents = members(world)
+    now, changed = bundle(world, "now"), bundle(world, "changed", redact=OTHER_MASK)
+    kept(world, capture(world, now))
+    release(world, now, agents)
+    require(world, approvals_required=False)
+    made = asked(world, changed)
+    start, end = ((timezone.now() + timedelta(hours=hours)).strftime("%Y-%m-%dT%H:%M:%SZ") for hours in (-1, 1))
+    frozen = {"freeze_windows": [{"start": start, "end": end, "time_zone": "UTC", "reason": "the close"}]}
+    assert world.admin.api.put(world.path(), {"settings": frozen}).status_code == 200
+    Deployment.objects.filter(pk=made.pk).update(gate_until=timezone.now() - timedelta(seconds=1))
+
+    pass_a_minute()
+
+    made.refresh_from_db()
+    assert (made.status, made.gate_until) == ("approved", None)
+    assert blocked_by(world, made) == ["freeze_window", "replay_gate.differs"]

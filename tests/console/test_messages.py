@@ -63,6 +63,7 @@ MESSAGES = {
     ("releases.deployment", "resume"): "X resumed",
     ("releases.deployment", "abort"): "X aborted",
     ("releases.deploymentagent", "retry"): "X retried",
+    ("releases.approval", "accept"): "X given",
     ("artifacts.artifact", "replay"): "X requested",
     ("artifacts.artifact", "execute"): "X requested",
     ("artifacts.artifact", "bisect"): "X requested",

@@ -43,6 +43,7 @@ QUANTUM_S = 20.0  # after this time, other regressions in the lane get a turn
 _TICK_S = 0.5  # seconds between two writes of verdicts
 _ROWS = 500  # rows of one statement
 _PAGE = 100  # results that are read at a time, because each may have 1,000 groups
+_OF_FIXTURE = ("name", "golden_replay_id", "expires_at", "journal_lane", "last_n", "artifact__content_hash")
 _RELATED = ("environment__project", "config_bundle__version", "version")
 
 
@@ -79,11 +80,17 @@ def _start(found: Regression, claim: Claim) -> Regression:
     tested = fixtures.live(row.environment, row.pipeline).order_by("pk")
     if row.of_current:
         tested = tested.exclude(golden_replay_id=None)
-    live = list(tested.values_list("pk", "name", "golden_replay_id", "expires_at"))
+    live = list(tested.select_related("artifact").only(*_OF_FIXTURE))
     needed = [
-        RegressionResult(regression=row, fixture_id=pk, fixture_name=name, baseline=baseline, golden_replay_id=golden)
-        for pk, name, golden, _ in live
-        for baseline in ([None] if golden is not None else [each["config_hash"] for each in row.baselines])
+        RegressionResult(
+            regression=row,
+            fixture_id=each.pk,
+            fixture_name=each.name,
+            baseline=baseline,
+            golden_replay_id=each.golden_replay_id,
+        )
+        for each in live
+        for baseline in ([None] if each.golden_replay_id is not None else [b["config_hash"] for b in row.baselines])
     ]
     RegressionResult.objects.bulk_create(needed, batch_size=_ROWS)
     advance(
@@ -94,8 +101,9 @@ def _start(found: Regression, claim: Claim) -> Regression:
         fixtures=len(live),
         fixtures_revision=revision.revision if revision else 0,
         fixtures_removed=revision.removed if revision else 0,
-        fixtures_until=min((until for *_, until in live if until is not None), default=None),
+        fixtures_until=min((each.expires_at for each in live if each.expires_at is not None), default=None),
         engine=engine_of(row),
+        tests=None if row.config_bundle is None else {"fixtures": [_describe(each) for each in live], "results": []},
         progress_total=len(needed),
     )
     return lock_row(row, related=_RELATED)
@@ -409,7 +417,7 @@ class _Run:
                 changes={str(outcome): count for outcome, count in outcomes.items()},
                 groups=merged,
                 more=groups.more,
-                tests=None if row.config_bundle is None else _describe_tests(tested, merged),
+                tests=_list_results(row, tested, merged),
                 outcomes={str(outcome): count for outcome, count in outcomes.items()},
                 vacuous=not outcomes.total() - outcomes[FixtureOutcome.NOT_TESTED],
                 work_candidate=work[0],
@@ -432,31 +440,37 @@ class _Run:
             current_tests.report(ended)
 
 
-def _describe_tests(
-    tested: Sequence[tuple[str, str | None, str, list[str], int]], groups: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
-    """Return the tests as the signed statement lists them: the fixtures that exist, and their results.
+def _describe(fixture: Fixture) -> dict[str, Any]:
+    """Return a fixture as the signed statement describes it, even if the fixture is deleted later."""
+    return {
+        "fixture_id": str(fixture.pk),
+        "name": fixture.name,
+        "content_hash": fixture.artifact.content_hash,
+        "journal_lane": fixture.journal_lane,
+        "last_n": fixture.last_n,
+        "golden": fixture.golden_replay_id is not None,
+    }
+
+
+def _list_results(
+    row: Regression,
+    tested: Sequence[tuple[str, str | None, str, list[str], int]],
+    groups: Sequence[Mapping[str, Any]],
+) -> dict[str, Any] | None:
+    """Return the results as the signed statement needs them, with the fixtures that were listed at the start.
 
     A result has the position of its fixture, the config hash of the baseline, the outcome, the positions of its groups
-    in ``groups``, and the number of its differences that are in no group.
+    in ``groups``, and the number of its differences that are in no group. Returns None for a draft or a version.
     """
-    columns = ("pk", "name", "artifact__content_hash", "journal_lane", "last_n", "golden_replay_id")
-    rows = Fixture.objects.filter(pk__in={each[0] for each in tested}).order_by("pk").values_list(*columns)
-    fixtures = [
-        {
-            "fixture_id": str(pk), "name": name, "content_hash": content_hash, "journal_lane": lane, "last_n": last_n,
-            "golden": golden is not None,
-        }
-        for pk, name, content_hash, lane, last_n, golden in rows
-    ]  # fmt: skip
-    places = {each["fixture_id"]: number for number, each in enumerate(fixtures)}
+    if row.tests is None:
+        return None
+    places = {each["fixture_id"]: number for number, each in enumerate(row.tests["fixtures"])}
     positions = {each["id"]: number for number, each in enumerate(groups)}
     results = [
         [places[fixture], baseline, outcome, [positions[each] for each in shown], further]
         for fixture, baseline, outcome, shown, further in tested
-        if fixture in places
     ]
-    return {"fixtures": fixtures, "results": results}
+    return {"fixtures": row.tests["fixtures"], "results": results}
 
 
 def _check_engines(engines: Mapping[frozenset[str], str]) -> None:

@@ -179,18 +179,19 @@ def decide(
     comment: str = "",
     expires_in_s: int | None = None,
     accept_groups: Sequence[str] = (),
+    regression_id: UUID | None = None,
     actor: Actor,
 ) -> Approval:
     """Record one person's decision. One denial denies the approval; the last required consent issues the credential.
 
     With ``accept_groups``, also accepts these groups of differences, with the comment as the reason. The differences
-    are those of the deployment's regression.
+    are those of the deployment's regression, which must be ``regression_id`` if that is passed.
 
     Raises Forbidden without ``user`` and for a self-approval that is not allowed, and InvalidInput for a denial without
     a comment. Raises Conflict if the approval is not open or the person has already decided. Raises Conflict for a
     consent while the replay gate blocks the deployment, and for a consent if self-approval is not allowed and the
     requester is unknown. With ``accept_groups``, raises InvalidInput for a denial, without a comment and without a
-    regression, and the errors of ``acceptances.accept``.
+    regression, and the errors of ``acceptances.accept``. Raises Conflict if ``regression_id`` is outdated.
     """
     if user is None:
         raise Forbidden("Only a person can decide. Sign in, or use a user token.", code="approval.person")
@@ -209,6 +210,9 @@ def decide(
     if locked.decisions.filter(user=user).exists():
         raise Conflict("You have already decided on this approval.", code="approval.decided_before")
     deployment = _deployment_of(locked)
+    if regression_id is not None and (deployment is None or deployment.regression_id != regression_id):
+        detail = "The deployment has another regression now. Look at its differences again."
+        raise Conflict(detail, code="acceptance.outdated")
     if accept_groups:
         _accept(deployment, accept_groups, decision=decision, reason=comment, actor=actor)
     if decision == "approve" and deployment is not None:

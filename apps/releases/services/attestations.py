@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from dataclasses import dataclass, replace
+from uuid import UUID
 
 from django.utils import timezone
 
 from apps.releases.models import Acceptance, Attestation, Deployment, Regression
 from apps.releases.services import replay_gate
 from apps.tenancy.services import signing_keys
-from byteor.engine.canonical import canonical, sha256
+from byteor.engine.canonical import Fields, Json, canonical, from_base64, sha256
 from byteor.engine.machines import RegressionStatus
 from byteor.engine.signing import gate_statement, test_result
-from byteor.engine.signing.gate_statement import AcceptanceEntry, GateOverride, GateSetting, GateStatement
+from byteor.engine.signing.gate_statement import (
+    AcceptanceEntry,
+    GateOverride,
+    GateSetting,
+    GateStatement,
+    ResultReference,
+)
 from byteor.engine.signing.test_result import (
     BaselineEntry,
     Difference,
@@ -22,24 +29,64 @@ from byteor.engine.signing.test_result import (
     OutcomeEntry,
     UntestedEntry,
 )
+from byteor_cloud.database.connections import release_connection
 
 _COMPLETED = (RegressionStatus.PASSED, RegressionStatus.DIFFERS, RegressionStatus.FAILED)
 
 
-def sign(deployment: Deployment) -> None:
-    """Sign the statements of a deployment whose build starts, unless its replay gate is off.
+class Unprepared(Exception):
+    """The test result of a deployment must be signed before its build can start."""
 
-    Call this in the transaction in which the build starts, so that the facts in the statements cannot change before.
-    Without a regression, only the gate statement is signed.
+
+@dataclass(frozen=True, slots=True)
+class SignedTest:
+    """The signed test result of a regression in its state ``status``, with these accepted differences."""
+
+    regression_id: UUID | None
+    status: str
+    accepted: frozenset[Difference]
+    envelope: Json | None
+    reference: ResultReference | None
+
+
+def prepare(deployment_id: UUID) -> SignedTest | None:
+    """Sign the test result of a deployment. Call this outside of a transaction, because it may take seconds.
+
+    Returns None if the deployment was deleted.
     """
-    if not replay_gate.is_tested(deployment):
-        return
-    now = timezone.now().replace(microsecond=0)
-    regression = deployment.regression
-    result = None if regression is None else _describe_test(deployment, regression, now)
+    related = ("environment__project", "config_bundle__version", "regression")
+    deployment = Deployment.objects.select_related(*related).filter(pk=deployment_id).first()
+    if deployment is None:
+        return None
+    row, accepted = deployment.regression, _describe_gate(deployment).accepted
+    if row is None:
+        return SignedTest(None, "", accepted, None, None)
+    result = _describe_test(deployment, row)
+    release_connection()
     private_key = signing_keys.active_private_key(deployment.environment.project.organization_id)
-    tested, gate = gate_statement.sign_both(result, _describe_gate(deployment, now), private_key)
-    envelopes = {test_result.PREDICATE_TYPE: tested, gate_statement.PREDICATE_TYPE: gate}
+    result = replace(result, accepted=accepted & result.shown)
+    envelope = test_result.sign(result, private_key)
+    payload = from_base64(Fields(envelope).text("payload"))
+    return SignedTest(row.pk, row.status, accepted, envelope, ResultReference.of(result, sha256(payload)))
+
+
+def store(deployment: Deployment, prepared: SignedTest | None) -> None:
+    """Store the statements of a deployment whose build starts, and sign that about the gate.
+
+    Call this in the transaction in which the build starts. What the statements say cannot change afterwards. Raises
+    Unprepared unless ``prepared`` has the present state of the deployment's regression and acceptances.
+    """
+    gate = _describe_gate(deployment)
+    status = Regression.objects.filter(deployments=deployment).values_list("status", flat=True).first() or ""
+    if prepared is None or (prepared.regression_id, prepared.status) != (deployment.regression_id, status):
+        raise Unprepared
+    if prepared.accepted != gate.accepted:
+        raise Unprepared
+    private_key = signing_keys.active_private_key(deployment.environment.project.organization_id)
+    envelopes = {
+        test_result.PREDICATE_TYPE: prepared.envelope,
+        gate_statement.PREDICATE_TYPE: gate_statement.sign(replace(gate, tested=prepared.reference), private_key),
+    }
     for predicate_type, envelope in envelopes.items():
         if envelope is not None:
             content = canonical(envelope)
@@ -52,7 +99,7 @@ def sign(deployment: Deployment) -> None:
             )
 
 
-def _describe_test(deployment: Deployment, row: Regression, now: datetime) -> test_result.TestResult:
+def _describe_test(deployment: Deployment, row: Regression) -> test_result.TestResult:
     is_completed = row.status in _COMPLETED and row.error is None
     tests = row.tests or {"fixtures": [], "results": []}
     groups = [each["id"] for each in row.groups]
@@ -78,11 +125,11 @@ def _describe_test(deployment: Deployment, row: Regression, now: datetime) -> te
         ),
         work_candidate=row.work_candidate,
         work_baseline=row.work_baseline,
-        signed_at=now,
+        signed_at=timezone.now().replace(microsecond=0),
     )
 
 
-def _describe_gate(deployment: Deployment, now: datetime) -> GateStatement:
+def _describe_gate(deployment: Deployment) -> GateStatement:
     environment, policy = deployment.environment, deployment.policy
     override = deployment.replay_gate_override
     return GateStatement(
@@ -103,7 +150,7 @@ def _describe_gate(deployment: Deployment, now: datetime) -> GateStatement:
         requester_id=None if deployment.requester_id is None else str(deployment.requester_id),
         approvals_required=policy.approvals_required,
         allow_self_acceptance=replay_gate.may_accept_own(deployment),
-        signed_at=now,
+        signed_at=timezone.now().replace(microsecond=0),
     )
 
 

@@ -27,6 +27,7 @@ from byteor_cloud.database.connections import release_connection
 from byteor_cloud.storage import blobs
 from byteor_cloud.worker.jobs import Claim
 
+_ATTEMPTS = 3
 _FAILURE_REASONS: dict[str, str] = {
     ApprovalCode.EXPIRED: "approval_expired",
     ApprovalCode.REVOKED: "approval_revoked",
@@ -39,7 +40,7 @@ _found = CompiledQuery(
 def build(deployment_id: str, claim: Claim | None = None) -> None:
     """Build the deploy bundle and make the first offers, if the build can start. Safe to run again after a crash."""
     claim = claim or Claim()
-    deployment = _start_building(deployment_id, claim)
+    deployment = _prepare_and_start(deployment_id, claim)
     if deployment is None:
         return
     built = _build_bundle(deployment)
@@ -48,13 +49,25 @@ def build(deployment_id: str, claim: Claim | None = None) -> None:
     _offer_first_wave(deployment, built, claim)
 
 
+def _prepare_and_start(deployment_id: str, claim: Claim) -> Deployment | None:
+    """Start the build as ``_start_building`` does. Sign what was tested before, because that may take seconds."""
+    prepared = None
+    for _ in range(_ATTEMPTS):
+        try:
+            return _start_building(deployment_id, claim, prepared)
+        except attestations.Unprepared:
+            prepared = attestations.prepare(UUID(deployment_id))
+    return None  # acceptances arrive too fast; the sweep enqueues the build again
+
+
 @transaction.atomic
-def _start_building(deployment_id: str, claim: Claim) -> Deployment | None:
+def _start_building(deployment_id: str, claim: Claim, prepared: attestations.SignedTest | None) -> Deployment | None:
     """Spend the approval, if necessary, and return the deployment with the status ``building``.
 
     Return None if the build cannot start. A known bad configuration, an unusable approval, or a replay gate that has
     blocked the deployment for too long fails the deployment. If there are no blockers except those of the replay gate,
-    the approval is spent before the gate is checked, so that the approval cannot expire while the gate blocks.
+    the approval is spent before the gate is checked, so that the approval cannot expire while the gate blocks. Raises
+    Unprepared, with nothing changed, if the build could start but ``prepared`` is not the deployment's signed test.
     """
     found = _found.first(UUID(deployment_id))
     if found is None or found.environment.deleted_at or found.environment.project.deleted_at:
@@ -69,8 +82,9 @@ def _start_building(deployment_id: str, claim: Claim) -> Deployment | None:
         return None
     found_blockers = blockers.find_start_blockers(environment, [deployment.pk], timezone.now())[deployment.pk]
     gate = [each for each in found_blockers if each.code.is_of_gate]
-    if not gate and deployment.gate_until is not None:
-        deployment.gate_until = None  # if the gate blocks the deployment again, the full time starts again
+    is_blocked_only_by_gate = bool(gate) and len(gate) == len(found_blockers)
+    if not is_blocked_only_by_gate and deployment.gate_until is not None:
+        deployment.gate_until = None  # when only the gate blocks the deployment again, the full time starts again
         deployment.save(update_fields=["gate_until"])
     if _has_waited_too_long(deployment, gate):
         if replay_gate.refresh(deployment, is_blocked=True):
@@ -90,7 +104,8 @@ def _start_building(deployment_id: str, claim: Claim) -> Deployment | None:
             return None
     if replay_gate.is_governed(deployment) and _is_gated(deployment, gate):
         return None
-    attestations.sign(deployment)
+    if replay_gate.is_tested(deployment):
+        attestations.store(deployment, prepared)
     keys = signing_keys.key_set(environment.project.organization_id)
     return advance_deployment(deployment, DeploymentEvent.BUILD, actor=WORKER, signing_keys=keys.document())
 

@@ -5,21 +5,26 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+from django.db.models import Count, F, Q, QuerySet
+from django.utils import timezone
+
 import byteor
+from apps.fleet.models import Agent
 from apps.fleet.services import facts
 from apps.fleet.services.selection import select_agents
 from apps.releases.jobs import RunRegression
-from apps.releases.models import ConfigBundle, Deployment, Regression
+from apps.releases.models import ConfigBundle, Deployment, DeploymentAgent, Regression
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
 from apps.tenancy.services import audit
 from apps.tenancy.services.tokens import person_behind
 from byteor.engine.canonical import sha256
 from byteor.engine.compiler import decode
-from byteor.engine.machines import RegressionStatus
+from byteor.engine.machines import UNDER_WAY, AgentProgress, DeploymentStatus, RegressionStatus
 from byteor.engine.regression import summarize
 from byteor.engine.target import Target
 from byteor_cloud.captures.engine_version import engine_digest
@@ -27,6 +32,7 @@ from byteor_cloud.errors import InvalidInput
 from byteor_cloud.worker.jobs import enqueue, is_queued
 
 MAX_BASELINES = 5
+_REPORTS_KEPT_S = 600  # seconds after the activation in which each agent has sent a heartbeat
 BARRED = "An earlier regression of this spec repeatedly killed its worker. Ask an operator to retry its job."
 
 
@@ -73,12 +79,45 @@ def running(environment: Environment, pipeline: str, target: Target | None = Non
 
     With ``target``, only the agents that it selects count. Only the first ``MAX_BASELINES`` are tested.
     """
+    agents = select_agents(environment, target or Target())
     if target is None:
         bundles = facts.count_groups(environment).bundles
     else:
-        bundles = facts.count_running_bundles(environment, select_agents(environment, target))
-    run = _run_by_agents(environment, pipeline, bundles)
+        bundles = facts.count_running_bundles(environment, agents)
+    run = _run_by_agents(environment, pipeline, _with_reports(environment, pipeline, agents, bundles))
     return Baselines(run[:MAX_BASELINES], _untested(run[MAX_BASELINES:]))
+
+
+def _with_reports(
+    environment: Environment, pipeline: str, agents: QuerySet[Agent], bundles: Mapping[str, int]
+) -> Mapping[str, int]:
+    """Return the number of agents by bundle, after the reports of agents that have sent no heartbeat since then.
+
+    An agent that reported a bundle as active, or a rollback to it, runs this bundle. Only recent deployments are
+    searched.
+    """
+    now, interval_s = timezone.now(), environment.effective_settings.heartbeat_interval_s
+    recent = Q(activated_at__gt=now - timedelta(seconds=max(_REPORTS_KEPT_S, 3 * interval_s)))
+    of_pipeline = Deployment.objects.filter(environment=environment, pipeline=pipeline)
+    newest = of_pipeline.filter(bundle_hash__isnull=False).order_by("-pk").values("pk")[:1]
+    rolled_back = Q(status=DeploymentStatus.ROLLED_BACK, pk__in=newest)
+    found = of_pipeline.filter(Q(status__in=UNDER_WAY) | recent | rolled_back).values_list("pk", flat=True)
+    if not (deployments := list(found)):
+        return bundles
+    reported = DeploymentAgent.objects.filter(
+        Q(agent__heartbeat__last_seen_at=None) | Q(agent__heartbeat__last_seen_at__lt=F("updated_at")),
+        deployment__in=deployments,
+        agent__in=agents.order_by(),
+        progress__in=[AgentProgress.ACTIVE, AgentProgress.ROLLED_BACK],
+        agent__assignment__deployment_id=F("deployment_id"),
+    )
+    columns = ("agent__heartbeat__running_bundle_hash", "agent__assignment__bundle_hash")
+    counted = Counter(bundles)
+    for before, after, count in reported.order_by().values_list(*columns).annotate(Count("pk")):
+        counted[after] += count
+        if before is not None:
+            counted[before] -= count
+    return {bundle_hash: count for bundle_hash, count in counted.items() if count > 0}
 
 
 def _run_by_agents(environment: Environment, pipeline: str, bundles: Mapping[str, int]) -> list[dict[str, Any]]:

@@ -67,7 +67,7 @@ def request(
     with transaction.atomic():
         if not regression_queue.queue(row, actor=actor):
             raise Conflict(regression_queue.BARRED, code="regression.barred")
-        replay_gate.attach(row)
+        replay_gate.attach(row, actor=actor)
     return row
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -21,12 +22,26 @@ from byteor.engine.machines import ApprovalStatus, DeploymentStatus, RegressionE
 from byteor.engine.replay import FixtureOutcome
 from byteor.engine.replay_gate import GateFacts, GateMode, find_gate_blockers
 from byteor_cloud.captures.engine_version import engine_digest
+from byteor_cloud.errors import NotFound
 
 WORKER = system_actor("rollout")
 WAITING = (DeploymentStatus.PENDING_APPROVAL, DeploymentStatus.APPROVED)
 _UNFINISHED = (RegressionStatus.QUEUED, RegressionStatus.RUNNING)
+_COMPLETED = (RegressionStatus.PASSED, RegressionStatus.DIFFERS, RegressionStatus.FAILED)
 _COLUMNS = (
     "status", "progress_done", "progress_total", "outcomes", "more", "error", "work_candidate", "work_baseline",
+    "engine",
+)  # fmt: skip
+# The columns of a regression that say what it covers.
+_SCOPE = (
+    "status", "error", "environment", "pipeline", "baselines", "engine", "fixtures_revision", "fixtures_removed",
+    "fixtures_until", "created_at", "outcomes", "progress_total",
+)  # fmt: skip
+_COMPLETION = ("status", "error", "engine", "outcomes", "progress_total")
+# The columns of a deployment that its blockers depend on.
+_READ = (
+    "environment", "config_hash", "status", "policy", "replay_gate_override", "regression", "requester_id",
+    "break_glass", "gate_until",
 )  # fmt: skip
 # The groups of differences that the regressions of deployments show, for each baseline, with an acceptance that counts
 # for the deployment, or null. If ``needs_person``, acceptances by API keys do not count. ``excluded`` is the requester
@@ -122,7 +137,7 @@ def find_blockers(deployments: Iterable[Deployment]) -> dict[UUID, list[Blocker]
 
 def _facts(deployment: Deployment, tested: Mapping[str, Any] | None, unaccepted: int) -> GateFacts:
     policy = deployment.policy
-    if tested is None:
+    if tested is None or _is_of_older_release(tested):
         return GateFacts(None, until=deployment.gate_until)
     outcomes = tested["outcomes"]
     failed = sum(outcomes.get(each, 0) for each in (FixtureOutcome.FAILED, FixtureOutcome.UNSTABLE))
@@ -139,6 +154,15 @@ def _facts(deployment: Deployment, tested: Mapping[str, Any] | None, unaccepted:
         max_work_increase_percent=policy.max_work_increase_percent,
         until=deployment.gate_until,
     )
+
+
+def _is_of_older_release(tested: Mapping[str, Any]) -> bool:
+    """Return whether a worker of an older release, which may still run during an upgrade, completed a regression.
+
+    Such a worker does not store the engine and the outcomes.
+    """
+    is_completed = tested["status"] in _COMPLETED and tested["error"] is None
+    return is_completed and (tested["engine"] is None or (tested["progress_total"] and not tested["outcomes"]))
 
 
 def _asked(deployments: Collection[Deployment]) -> list[list[Any]]:
@@ -175,14 +199,13 @@ def read_differences(*deployments: Deployment) -> list[Difference]:
 def refresh(deployment: Deployment, *, is_blocked: bool, actor: Actor = WORKER) -> bool:
     """Request another regression if the last one was deleted or is outdated. Return whether one was requested.
 
-    The caller has locked the environment and the deployment. A regression is outdated if the target's agents run
-    another configuration now, if a fixture was added or expects another result, or if the engine has changed. A
-    regression that blocks the deployment (``is_blocked``) is also outdated if a fixture was removed or has expired, or
-    if no agent of the target still runs one of its baselines. A regression that has not finished, was canceled or could
-    not be completed is not renewed.
+    The caller has locked the environment and the deployment. A regression is outdated if the target's agents run other
+    configurations now than it compares with, if a fixture was added or expects another result, or if the engine has
+    changed. A regression that blocks the deployment (``is_blocked``) is also outdated if a fixture was removed or has
+    expired. A regression that has not finished, was canceled or could not be completed is not renewed.
     """
-    row = deployment.regression
-    if row is not None and (row.status in _UNFINISHED or row.status == RegressionStatus.CANCELLED or row.error):
+    row = _read_scope(deployment)
+    if row is not None and (row.status in _UNFINISHED or _is_incomplete(row)):
         return False
     if row is not None and not _is_outdated(row, deployment, is_blocked=is_blocked):
         return False
@@ -191,19 +214,28 @@ def refresh(deployment: Deployment, *, is_blocked: bool, actor: Actor = WORKER) 
     return True
 
 
+def _read_scope(deployment: Deployment) -> Regression | None:
+    """Return the deployment's regression with what it covers, without its results, which may be large."""
+    return Regression.objects.only(*_SCOPE).filter(deployments=deployment).first()
+
+
+def _is_incomplete(row: Regression) -> bool:
+    """Return whether the regression was canceled or could not be completed."""
+    return row.status == RegressionStatus.CANCELLED or row.error is not None
+
+
 def _is_outdated(row: Regression, deployment: Deployment, *, is_blocked: bool) -> bool:
     revision = FixtureRevision.objects.filter(environment=row.environment_id, pipeline=row.pipeline).first()
     if revision is not None and revision.revision != row.fixtures_revision:
         return True
-    if is_blocked:
-        if revision is not None and revision.removed != row.fixtures_removed:
-            return True
-        if row.fixtures_until is not None and row.fixtures_until <= timezone.now():
-            return True
-    tested, needed = _baselines_of(row), _needed_baselines(deployment)
-    if not needed <= tested or (is_blocked and needed != tested):
+    if is_blocked and revision is not None and revision.removed != row.fixtures_removed:
         return True
-    return row.engine is not None and engine_digest(row.engine["ops"]) != row.engine["digest"]
+    if is_blocked and row.fixtures_until is not None and row.fixtures_until <= timezone.now():
+        return True
+    if _needed_baselines(deployment) != _baselines_of(row):
+        return True
+    is_old = row.engine is None or _is_of_older_release({name: getattr(row, name) for name in _COMPLETION})
+    return is_old or engine_digest(row.engine["ops"]) != row.engine["digest"]
 
 
 def _baselines_of(row: Regression) -> set[str]:
@@ -217,38 +249,50 @@ def _needed_baselines(deployment: Deployment) -> set[str]:
 
 
 def refresh_blocked() -> None:
-    """Renew deleted and outdated regressions that block deployments which wait for approval."""
-    waiting = Deployment.objects.filter(
-        status=DeploymentStatus.PENDING_APPROVAL, policy__replay_gate=GateMode.REQUIRE, replay_gate_override=""
-    ).exclude(regression__status__in=_UNFINISHED)
-    for found in waiting.select_related("environment").only("environment", "status", "policy", "replay_gate_override"):
-        with transaction.atomic():
+    """Renew deleted and outdated regressions that block deployments, of those that wait only for the replay gate too.
+
+    A deployment whose build waits only for the gate is built again, which renews its regression.
+    """
+    required = Deployment.objects.filter(policy__replay_gate=GateMode.REQUIRE, replay_gate_override="")
+    waiting = required.filter(status=DeploymentStatus.PENDING_APPROVAL).exclude(regression__status__in=_UNFINISHED)
+    blocked = find_blockers(waiting.only(*_READ))
+    for pk in [pk for pk, found in blocked.items() if found]:
+        with suppress(NotFound), transaction.atomic():  # the environment or the deployment was deleted
+            found = Deployment.objects.select_related("environment").only("environment").get(pk=pk)
             lock_row(found.environment)
-            row = lock_row(found, related=("environment__project", "config_bundle__version", "regression"))
-            if blocked := find_blockers([row]).get(row.pk):
-                refresh(row, is_blocked=bool(blocked))
+            row = lock_row(found, related=("environment__project", "config_bundle__version"))
+            if find_blockers([row]).get(pk):
+                refresh(row, is_blocked=True)
+    for pk in required.filter(status=DeploymentStatus.APPROVED, gate_until__isnull=False).values_list("pk", flat=True):
+        enqueue_build(pk)
 
 
-def attach(row: Regression) -> None:
+def attach(row: Regression, *, actor: Actor) -> None:
     """Let the gate evaluate a new regression for the waiting deployments of the regression's configuration.
 
-    The gate does so only for deployments where the regression compares with all configurations that a regression of the
-    deployment would compare with now. In this way, a regression that was canceled or could not be completed is
-    repeated. The caller opens the transaction.
+    The gate does so only if the regression compares with exactly the configurations with which the deployment must be
+    compared now. If it does not, and the deployment's regression was canceled or could not be completed, another
+    regression of the deployment is requested. The caller opens the transaction.
     """
     if row.config_hash is None:
         return
     environment = lock_row(row.environment)
-    waiting = Deployment.objects.select_related("environment", "regression").filter(
-        environment=environment, config_hash=row.config_hash, status__in=WAITING
-    )
-    for found in waiting.order_by("pk"):
-        if not is_tested(found) or not _needed_baselines(found) <= _baselines_of(row):
+    waiting = Deployment.objects.filter(environment=environment, config_hash=row.config_hash, status__in=WAITING)
+    for found in waiting.select_related("environment__project", "config_bundle__version").order_by("pk"):
+        if not is_tested(found):
             continue
-        # Lock the old regression before the approval and the deployment, as at its end.
-        old = lock_row(found.regression) if found.regression else None
-        deployment = _move_deadlines(found, old if old and old.status in _UNFINISHED else None)
-        deployment.regression = row
+        old = _read_scope(found)
+        fits = _needed_baselines(found) == _baselines_of(row)
+        if not fits and old is not None and not _is_incomplete(old):
+            continue
+        if old is not None:
+            lock_row(old)  # before the approval and the deployment, as at its end
+            old.refresh_from_db(fields=["status"])
+        deployment = _move_deadlines(found, old if old is not None and old.status in _UNFINISHED else None)
+        if fits:
+            deployment.regression = row
+        else:
+            request_test(deployment, actor=actor)
         deployment.save(update_fields=["regression"])
 
 

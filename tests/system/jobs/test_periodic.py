@@ -15,6 +15,7 @@ from tests.system.jobs.queue_steps import Fail, execute, fails_with, ran, waitin
 
 def test_periodic_jobs_have_expected_intervals() -> None:
     assert {name: kind.periodic.every_s for name, kind in KINDS.items() if kind.periodic is not None} == {
+        "releases.renew_tests": 60,
         "releases.sum_progress": 5,
         "releases.sweep": 5,
         "tenancy.note_keys": 5,
@@ -22,6 +23,7 @@ def test_periodic_jobs_have_expected_intervals() -> None:
         "tenancy.wake_webhooks": 5,
         "tenancy.close_minute": 60,
         "tenancy.count_use": 60,
+        "artifacts.check_what_runs": 60,
         "artifacts.retention": 3600,
         "fleet.forget_credentials": 3600,
         "fleet.forget_history": 3600,

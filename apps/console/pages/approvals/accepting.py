@@ -27,10 +27,12 @@ class _AcceptForm(ActForm):
     accept_groups = forms.MultipleChoiceField(
         required=False, label="Accept these differences", widget=forms.CheckboxSelectMultiple
     )
+    regression_id = forms.UUIDField(required=False, widget=forms.HiddenInput)
     comment = forms.CharField(max_length=500, required=False, widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}))
 
     def offer(self, row: Any, held: frozenset[P]) -> None:
         field: Any = self.fields["accept_groups"]
+        self.fields["regression_id"].initial = row.deployment.regression_id
         field.choices = choices(packets.read_unaccepted(row.deployment, count=MAX_GROUPS))
         if not field.choices:
             del self.fields["accept_groups"]
@@ -45,7 +47,8 @@ def _accept_and_approve(row: Approval, context: ActContext) -> Approval:
     _check(row)
     return approvals.decide(
         row, decision="approve", user=context.user, comment=context.values.get("comment", ""),
-        accept_groups=context.values.get("accept_groups", ()), actor=context.actor,
+        accept_groups=context.values.get("accept_groups", ()), regression_id=context.values.get("regression_id"),
+        actor=context.actor,
     )  # fmt: skip
 
 

@@ -56,6 +56,7 @@ def decision_form(
         "label": ACCEPT.label,
         "deny": urls["deny"],
         "groups": choices(unaccepted),
+        "regression": deployment.regression_id,
         "rest": f"{count_of(rest, 'further group')} can be accepted only with the API." if rest else "",
         "form_id": new_form_id(),
     }

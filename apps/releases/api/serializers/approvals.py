@@ -124,6 +124,7 @@ class DecideSerializer(StrictSerializer):
         min_length=1,
         max_length=MAX_GROUPS,
     )
+    regression_id = IdField(required=False)
 
     descriptions = {
         "deployment_id": "The id of the deployment to decide on. Send either this or `replay_id`.",
@@ -132,6 +133,8 @@ class DecideSerializer(StrictSerializer):
         "comment": "A comment for the requester. Required for a denial.",
         "accept_groups": "The ids of groups of differences to accept together with the approval. They must be in the "
         "regression of the deployment. The comment is the reason.",
+        "regression_id": "The id of the regression that you have read. If the deployment has another regression now, "
+        "returns 409 `acceptance.outdated`. By default, this is not checked.",
         "expires_in_s": "The number of seconds until the approval credential expires. Used only with the last required "
         "approval. The environment's `approval_ttl_s` is both the default and the maximum. For a deployment, the "
         "value at its creation applies.",
