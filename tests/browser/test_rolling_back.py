@@ -109,9 +109,7 @@ def test_capture_can_be_chosen_as_proof_of_rollback(world: World, run_jobs: Call
     assert pending.context["form"]["artifact"].value() == str(artifact.pk)
     run_jobs()
     text, link = refusal(send(client, later, artifact=str(artifact.pk)))
-    assert text.startswith(
-        "The replay of the capture on a configuration that the rollback would restore has diverged."
-    )
+    assert text.startswith("The replay of the capture on a configuration that the rollback would restore has diverged.")
     assert row_page(replay) in link
     later.refresh_from_db()
     assert later.status == "active"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -146,17 +147,17 @@ def test_each_configuration_that_agents_return_to_needs_its_own_proof_newer_than
 ) -> None:
     agents = stories.fleet(world, 2)
     one, two, three = stories.bundles(world, 3)
-    artifact = stored_capture(world, one.version)
     first = stories.active(world, one, agents)
-    second = stories.active(world, two, agents[1:], target={"agent_ids": [str(agents[1][0].pk)]})
+    second = stories.active(world, two, agents[1:], target={"agents": [str(agents[1][0].pk)]})
+    bad = stories.active(world, three, agents)
+    artifact = stored_capture(world, one.version)
     # An older engine may have run these replays.
     for bundle in (one, two):
         Replay.objects.create(
             environment=world.dev, artifact=artifact, version=one.version, config_bundle=bundle, status="succeeded",
-            requested_by="x",
+            requested_by="x", created_at=bad.created_at - timedelta(microseconds=1),
         )  # fmt: skip
     old = Replay.objects.count()
-    bad = stories.active(world, three, agents)
     with monkeypatch.context() as patched:
         patched.setattr(proven_rollbacks, "_MAX_CONFIGURATIONS", 1)
         too_many = roll_back(world, bad, artifact)

@@ -118,8 +118,8 @@ def _find_proofs(artifact: Artifact, deployment: Deployment, config_hashes: Coll
     """Return the newest dry run of the whole capture for each config hash, in the order of ``config_hashes``.
 
     Leaves out config hashes without a dry run, or whose newest dry run was canceled or interrupted. Replays do not
-    store the engine version. So that no replay by an older engine counts, only replays that were requested after the
-    deployment was created count.
+    store the engine version. Therefore, replays that were requested before the creation of the deployment do not count,
+    because an older engine may have run them.
     """
     rows = Replay.objects.filter(
         artifact=artifact,
@@ -130,6 +130,6 @@ def _find_proofs(artifact: Artifact, deployment: Deployment, config_hashes: Coll
         last_n=None,
         bisect=None,
     ).annotate(config_hash=F("config_bundle__config_hash"))
-    newest = without_large(rows).order_by("config_hash", "-pk").distinct("config_hash")
+    newest = without_large(rows.order_by("config_hash", "-pk").distinct("config_hash"))
     found = {row.config_hash: row for row in newest if row.error_code not in _INCONCLUSIVE}
     return {config_hash: found[config_hash] for config_hash in config_hashes if config_hash in found}

@@ -202,8 +202,8 @@ def find_restored(
     others = rollback_candidates(deployment.environment_id).exclude(pk=deployment.pk)
     # The rollback makes the deployment's configuration known bad, so it does not restore this configuration.
     others = others.exclude(config_hash=deployment.config_hash)
-    earlier = without_large(others).filter(pk__in=before).in_bulk()
-    return {before_id: fallback if before_id is None else earlier.get(before_id, fallback) for before_id in before}
+    earlier = without_large(others).filter(pk__in={each for each in before if each is not None}).in_bulk()
+    return {each: fallback if each is None else earlier.get(each, fallback) for each in before}
 
 
 def offer_rollback(deployment: Deployment, touched: QuerySet[DeploymentAgent], *, fallback: Deployment) -> None:
