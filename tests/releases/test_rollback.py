@@ -66,7 +66,9 @@ def test_rollback_offers_signed_manifest_of_restored_deployment(world: World, ru
     offer = api.post(f"{base}/heartbeat", {"status": "healthy", "agent_version": "1"}).json()["desired"]
     desired = api.get(f"{base}/deployment").json()["desired"]
 
-    assert offer == {name: value for name, value in desired.items() if name not in {"bundle_size", "envelope"}}
+    assert offer == {
+        name: value for name, value in desired.items() if name not in {"bundle_size", "envelope", "attestations"}
+    }
     assert (desired["deployment_id"], desired["action"]) == (str(second.pk), "rollback")
     tar = b"".join(api.get(desired["bundle_url"]).streaming_content)
     keys = KeySet.parse(api.get(f"{base}/signing-key").content)
