@@ -104,14 +104,12 @@ def test_capture_can_be_chosen_as_proof_of_rollback(world: World, run_jobs: Call
 
     replay = Replay.objects.latest("pk")
     text, link = refusal(pending)
-    assert text.startswith("The capture is being replayed on the configuration that the rollback would restore.")
+    assert text.startswith("The capture is being replayed on each configuration that the rollback would restore.")
     assert link.endswith(f'href="{row_page(replay)}">Open the replay</a>')
     assert pending.context["form"]["artifact"].value() == str(artifact.pk)
     run_jobs()
     text, link = refusal(send(client, later, artifact=str(artifact.pk)))
-    assert text.startswith(
-        "The replay of the capture on the configuration that the rollback would restore has diverged."
-    )
+    assert text.startswith("The replay of the capture on a configuration that the rollback would restore has diverged.")
     assert row_page(replay) in link
     later.refresh_from_db()
     assert later.status == "active"
@@ -122,7 +120,7 @@ def test_capture_can_be_chosen_as_proof_of_rollback(world: World, run_jobs: Call
     assert shown_messages(done) == [("success", "Rollback of deployment of quotes v4 to 1 agent started.")]
     assert Replay.objects.count() == before + 1
     changes = AuditEvent.objects.get(action="deployment.roll_back").changes
-    assert changes["proof"] == str(replay.pk)
+    assert changes["proofs"] == [str(replay.pk)]
 
 
 def test_person_can_roll_back_without_waiting_for_proof(world: World) -> None:

@@ -1,14 +1,15 @@
-"""Rollbacks with a capture as proof: it must first replay successfully on the configuration that is restored."""
+"""Rollbacks with a capture as proof: it must first replay successfully on each configuration that is restored."""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.utils import timezone
 
 from apps.artifacts.models import Artifact, Bisect, Replay
-from apps.artifacts.services import replay_runs, replays
+from apps.artifacts.services import proven_rollbacks, replay_runs, replays
 from apps.pipelines.models import Version
 from apps.releases.models import Deployment, KnownBad
 from apps.releases.services import bundles
@@ -102,7 +103,7 @@ def test_capture_must_replay_on_restored_configuration_before_rollback_starts(wo
 
     assert (started.status_code, started.json()["status"]) == (200, "rolling_back"), started.json()
     assert started.json()["restores"] == str(restored.pk)
-    assert recorded_changes(bad) == {"proof": first}
+    assert recorded_changes(bad) == {"proofs": [first]}
     assert Replay.objects.count() == 3
     repeated = roll_back(world, bad, artifact, Idempotency_Key="one")
     assert (repeated.json(), repeated["Idempotent-Replayed"]) == (started.json(), "true")
@@ -138,7 +139,58 @@ def test_only_conclusive_dry_run_of_whole_capture_on_restored_configuration_is_p
     assert unchanged(bad)
     Replay.objects.filter(pk=third).update(status="succeeded")
     assert roll_back(world, bad, artifact, proceed=False).status_code == 200
-    assert recorded_changes(bad) == {"proof": third}
+    assert recorded_changes(bad) == {"proofs": [third]}
+
+
+def test_each_configuration_that_agents_return_to_needs_its_own_proof_newer_than_deployment(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agents = stories.fleet(world, 2)
+    one, two, three = stories.bundles(world, 3)
+    first = stories.active(world, one, agents)
+    second = stories.active(world, two, agents[1:], target={"agents": [str(agents[1][0].pk)]})
+    bad = stories.active(world, three, agents)
+    artifact = stored_capture(world, one.version)
+    # An older engine may have run these replays.
+    for bundle in (one, two):
+        Replay.objects.create(
+            environment=world.dev, artifact=artifact, version=one.version, config_bundle=bundle, status="succeeded",
+            requested_by="x", created_at=bad.created_at - timedelta(microseconds=1),
+        )  # fmt: skip
+    old = Replay.objects.count()
+    with monkeypatch.context() as patched:
+        patched.setattr(proven_rollbacks, "_MAX_CONFIGURATIONS", 1)
+        too_many = roll_back(world, bad, artifact)
+    assert code(too_many) == (409, "rollback.too_many_configurations", None)
+    assert "set `proceed`" in too_many.json()["detail"]
+    # After a deployment with `take_over`, agents return to another pipeline.
+    Deployment.objects.filter(pk=first.pk).update(pipeline="trades")
+    assert code(roll_back(world, bad, artifact)) == (409, "rollback.other_pipeline", None)
+    Deployment.objects.filter(pk=first.pk).update(pipeline=bad.pipeline)
+    assert Replay.objects.count() == old
+
+    pending = unproven(roll_back(world, bad, artifact), PENDING)
+
+    of_two, of_one = Replay.objects.order_by("pk")[old:]
+    assert (pending, of_two.config_bundle, of_one.config_bundle) == (str(of_two.pk), two, one)
+    Replay.objects.filter(pk=of_two.pk).update(status="succeeded")
+    assert unproven(roll_back(world, bad, artifact), PENDING) == str(of_one.pk)
+    Replay.objects.filter(pk=of_one.pk).update(status="diverged")
+    assert unproven(roll_back(world, bad, artifact), FAILED) == str(of_one.pk)
+    # One failed replay is enough, so the other one is neither requested again nor waited for.
+    Replay.objects.filter(pk=of_two.pk).update(status="failed", error_code="interrupted")
+    assert unproven(roll_back(world, bad, artifact), FAILED) == str(of_one.pk)
+    assert Replay.objects.count() == old + 2
+    assert unchanged(bad)
+    assert not KnownBad.objects.exists()
+    Replay.objects.filter(pk__in=[of_two.pk, of_one.pk]).update(status="succeeded", error_code=None)
+
+    started = roll_back(world, bad, artifact)
+
+    assert (started.status_code, started.json()["restores"]) == (200, str(second.pk)), started.json()
+    assert recorded_changes(bad) == {"proofs": [str(of_two.pk), str(of_one.pk)]}
+    offered = {row["agent_id"]: row["bundle_deployment_id"] for row in stories.stored_assignments(agents)}
+    assert offered == {agents[0][0].pk: first.pk, agents[1][0].pk: second.pk}
 
 
 def test_unusable_proof_is_refused_and_proceed_rolls_back_without_it(world: World, other: World) -> None:

@@ -135,12 +135,15 @@ def rollback(
     before. If that bundle cannot be restored, the agent is offered the bundle of the deployment in `restores`. The
     deployment's configuration becomes known bad.
 
-    With `artifact_id`, a dry run of the whole capture must first succeed on the configuration of the deployment that
-    the rollback would restore. The first request starts this replay, and repeated requests find it again. Until the
-    replay has finished, the response is the error `rollback.proof_pending` with `replay_id` and `Retry-After`. If the
-    replay diverged or failed, the response is the error `rollback.proof_failed` with `replay_id`. Otherwise, the
-    rollback starts. A replay that was canceled or interrupted is requested again. With `proceed`, the rollback starts
-    immediately. Returns 422 if no version in the environment has the artifact's spec hash.
+    With `artifact_id`, a dry run of the whole capture must first succeed on each configuration that the rollback would
+    restore: that of the deployment in `restores` and those that agents ran before. Only dry runs that were requested
+    after the creation of the deployment count. The first request starts these replays, and repeated requests find them
+    again. If a replay diverged or failed, the response is the error `rollback.proof_failed` with its `replay_id`.
+    Otherwise, until all replays have finished, the response is the error `rollback.proof_pending` with the `replay_id`
+    of an unfinished replay and `Retry-After`. When all replays have succeeded, the rollback starts. A replay that was
+    canceled or interrupted is requested again. Returns 409 if the rollback would restore more than 10 configurations or
+    another pipeline, because the capture cannot prove these. With `proceed`, the rollback starts immediately. Returns
+    422 if no version in the environment has the artifact's spec hash.
     """
     if artifact is None or proceed:
         return rollbacks.start(deployment, reason=reason, skips_proof=artifact is not None, actor=actor)

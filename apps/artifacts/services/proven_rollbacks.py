@@ -1,13 +1,16 @@
-"""Rollbacks that start only after a capture was replayed successfully on the configuration to restore."""
+"""Rollbacks that start only after a capture was replayed successfully on each configuration to restore."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from django.db import transaction
+from django.db.models import F
 
 from apps.artifacts.models import Artifact, Replay
 from apps.artifacts.services import replays
 from apps.artifacts.services.uploads import version_for
-from apps.releases.models import Deployment
+from apps.releases.models import ConfigBundle, Deployment
 from apps.releases.services import rollbacks
 from apps.releases.services.deployments import RELATED
 from apps.tenancy.actors import Actor
@@ -17,6 +20,7 @@ from byteor_cloud.database.large_columns import without_large
 from byteor_cloud.errors import Conflict, InvalidInput, Unprocessable, UnprovenRollback
 
 _SEARCHED = 1_000  # newest incident bundles of an environment that are searched for those of a pipeline
+_MAX_CONFIGURATIONS = 10  # configurations that one rollback can prove
 _RETRY_S = 5  # seconds after which a client should repeat the request
 # The error codes of replays that ended early, and therefore say nothing about the configuration.
 _INCONCLUSIVE = frozenset({"cancelled", "interrupted"})
@@ -26,29 +30,40 @@ _PROCEED = "To roll back without this proof, set `proceed`."
 
 @transaction.atomic
 def start(found: Deployment, *, artifact: Artifact, reason: str, actor: Actor) -> Deployment | UnprovenRollback:
-    """Start a rollback if a dry run of the whole capture has succeeded on the configuration to restore.
+    """Start a rollback if a dry run of the whole capture has succeeded on each configuration to restore.
 
-    If there is no such replay, request it. While the replay has not succeeded, return the error instead of raising it,
-    so that the caller's transaction keeps the requested replay. Raises Conflict if the rollback or the replay is not
-    possible, InvalidInput if the capture belongs to another pipeline, and Unprocessable if its version is unknown.
+    Agents may return to different configurations. Request a replay on each configuration that has none. While not all
+    replays have succeeded, return the error instead of raising it, so that the caller's transaction keeps the requested
+    replays. The error names a failed replay if there is one, otherwise an unfinished replay. Raises Conflict if the
+    rollback or a replay is not possible, or if the capture cannot prove the rollback. Raises InvalidInput if the
+    capture belongs to another pipeline, and Unprocessable if its version is unknown.
     """
-    # Because of the locks, no other deployment becomes the one to restore, and concurrent requests request one replay.
+    # Because of the locks, the deployments to restore do not change, and concurrent requests request the same replays.
     environment = lock_row(found.environment, related=("project__organization",))
     deployment = lock_row(found, related=RELATED)
     target = rollbacks.check_start(deployment)
     _check_capture(artifact, deployment)
-    proof = _find_proof(artifact, target)
-    if proof is None:
-        proof = replays.request(artifact, environment=environment, config_bundle=target.config_bundle, actor=actor)
-    if proof.status == ReplayStatus.SUCCEEDED:
-        return rollbacks.start(deployment, reason=reason, proof=proof.pk, actor=actor)
-    if proof.status in _UNFINISHED:
-        detail = "The capture is being replayed on the configuration that the rollback would restore. Try again later."
-        return UnprovenRollback(
-            f"{detail} {_PROCEED}", state="proof_pending", replay_id=str(proof.pk), retry_after=_RETRY_S
-        )
-    detail = f"The replay of the capture on the configuration that the rollback would restore has {proof.status}."
-    return UnprovenRollback(f"{detail} {_PROCEED}", state="proof_failed", replay_id=str(proof.pk))
+    bundles = _find_config_bundles(deployment, target)
+    found_proofs = _find_proofs(artifact, deployment, bundles)
+    for proof in found_proofs.values():
+        if proof.status not in _UNFINISHED and proof.status != ReplayStatus.SUCCEEDED:
+            detail = f"The replay of the capture on a configuration that the rollback would restore has {proof.status}."
+            return UnprovenRollback(f"{detail} {_PROCEED}", state="proof_failed", replay_id=str(proof.pk))
+    proofs = [
+        found_proofs.get(config_hash)
+        or replays.request(artifact, environment=environment, config_bundle=bundle, actor=actor)
+        for config_hash, bundle in bundles.items()
+    ]
+    for proof in proofs:
+        if proof.status in _UNFINISHED:
+            detail = "The capture is being replayed on each configuration that the rollback would restore."
+            return UnprovenRollback(
+                f"{detail} Try again later. {_PROCEED}",
+                state="proof_pending",
+                replay_id=str(proof.pk),
+                retry_after=_RETRY_S,
+            )
+    return rollbacks.start(deployment, reason=reason, proofs=[proof.pk for proof in proofs], actor=actor)
 
 
 def find_captures(deployment: Deployment, most: int) -> list[Artifact]:
@@ -80,18 +95,41 @@ def _check_capture(artifact: Artifact, deployment: Deployment) -> None:
         raise InvalidInput.at("/artifact_id", detail, code="other_pipeline")
 
 
-def _find_proof(artifact: Artifact, target: Deployment) -> Replay | None:
-    """Return the newest dry run of the whole capture with the target's config bundle.
+def _find_config_bundles(deployment: Deployment, target: Deployment) -> dict[str, ConfigBundle]:
+    """Return a config bundle for each config hash that the rollback would restore, first that of ``target``.
 
-    Returns None if there is none, or if it was canceled or interrupted.
+    Raises Conflict if there are too many, or if agents would return to another pipeline.
+    """
+    bundles: dict[str, ConfigBundle] = {}
+    for restored in rollbacks.find_restored(deployment, target):
+        if restored.pipeline != deployment.pipeline:
+            detail = f"Agents would return to the pipeline {restored.pipeline}, for which this capture proves nothing."
+            raise Conflict(f"{detail} {_PROCEED}", code="rollback.other_pipeline")
+        if restored.config_hash in bundles:
+            continue
+        if len(bundles) == _MAX_CONFIGURATIONS:
+            detail = f"The rollback would restore more than {_MAX_CONFIGURATIONS} configurations."
+            raise Conflict(f"{detail} {_PROCEED}", code="rollback.too_many_configurations")
+        bundles[restored.config_hash] = restored.config_bundle
+    return bundles
+
+
+def _find_proofs(artifact: Artifact, deployment: Deployment, config_hashes: Collection[str]) -> dict[str, Replay]:
+    """Return the newest dry run of the whole capture for each config hash, in the order of ``config_hashes``.
+
+    Leaves out config hashes without a dry run, or whose newest dry run was canceled or interrupted. Replays do not
+    store the engine version. Therefore, replays that were requested before the creation of the deployment do not count,
+    because an older engine may have run them.
     """
     rows = Replay.objects.filter(
         artifact=artifact,
-        config_bundle=target.config_bundle_id,
+        config_bundle__config_hash__in=list(config_hashes),
+        created_at__gte=deployment.created_at,
         mode=Replay.Mode.DRY_RUN,
         journal_lane=None,
         last_n=None,
         bisect=None,
-    )
-    newest = without_large(rows).order_by("-pk").first()
-    return None if newest is None or newest.error_code in _INCONCLUSIVE else newest
+    ).annotate(config_hash=F("config_bundle__config_hash"))
+    newest = without_large(rows.order_by("config_hash", "-pk").distinct("config_hash"))
+    found = {row.config_hash: row for row in newest if row.error_code not in _INCONCLUSIVE}
+    return {config_hash: found[config_hash] for config_hash in config_hashes if config_hash in found}

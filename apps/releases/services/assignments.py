@@ -191,14 +191,28 @@ def offer_again(deployment: Deployment, agent_ids: Iterable[UUID], *, renew_all:
         others.update(offered_at=timezone.now())
 
 
-def offer_rollback(deployment: Deployment, touched: QuerySet[DeploymentAgent], *, fallback: Deployment) -> None:
-    """Offer each touched agent its earlier bundle or, if that bundle cannot be restored, the bundle of ``fallback``."""
-    rows = list(touched.values_list("agent_id", "before_id"))
+def find_restored(
+    deployment: Deployment, before_ids: Iterable[UUID | None], *, fallback: Deployment
+) -> dict[UUID | None, Deployment]:
+    """Return, for each ``before_id`` of agents, the deployment whose bundle a rollback of ``deployment`` offers them.
+
+    It is the deployment with this id or, if that one cannot be restored, ``fallback``.
+    """
+    before = set(before_ids)
     others = rollback_candidates(deployment.environment_id).exclude(pk=deployment.pk)
-    earlier = without_large(others).filter(pk__in={before_id for _, before_id in rows}).in_bulk()
+    # The rollback makes the deployment's configuration known bad, so it does not restore this configuration.
+    others = others.exclude(config_hash=deployment.config_hash)
+    earlier = without_large(others).filter(pk__in={each for each in before if each is not None}).in_bulk()
+    return {each: fallback if each is None else earlier.get(each, fallback) for each in before}
+
+
+def offer_rollback(deployment: Deployment, touched: QuerySet[DeploymentAgent], *, fallback: Deployment) -> None:
+    """Offer each touched agent the bundle that ``find_restored`` chooses."""
+    rows = list(touched.values_list("agent_id", "before_id"))
+    restored = find_restored(deployment, (before_id for _, before_id in rows), fallback=fallback)
     groups: dict[Deployment, list[UUID]] = {}
     for agent_id, before_id in rows:
-        groups.setdefault(earlier.get(before_id, fallback), []).append(agent_id)
+        groups.setdefault(restored[before_id], []).append(agent_id)
     now = timezone.now()
     for before, agent_ids in groups.items():
         _assign(agent_ids, before, by=deployment, since=now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from uuid import UUID
 
 from django.db import transaction
@@ -42,11 +43,11 @@ def find_targets(deployment: Deployment) -> QuerySet[Deployment]:
 
 @transaction.atomic
 def start(
-    found: Deployment, *, reason: str, proof: UUID | None = None, skips_proof: bool = False, actor: Actor
+    found: Deployment, *, reason: str, proofs: Collection[UUID] = (), skips_proof: bool = False, actor: Actor
 ) -> Deployment:
     """Start a rollback, and mark the configuration as known bad. Raises Conflict as ``check_start`` does.
 
-    The audit event names the replay ``proof``, if any. With ``skips_proof``, it states that the requested proof was
+    The audit event names the replays ``proofs``, if any. With ``skips_proof``, it states that the requested proof was
     skipped.
     """
     environment = lock_row(found.environment, related=("project__organization",))
@@ -63,7 +64,7 @@ def start(
         changes={
             "reason": reason,
             "restores": str(target.pk),
-            **({} if proof is None else {"proof": str(proof)}),
+            **({"proofs": [str(each) for each in proofs]} if proofs else {}),
             **({"proceed": True} if skips_proof else {}),
         },
     )
@@ -87,6 +88,17 @@ def check_start(deployment: Deployment) -> Deployment:
     if target is None:
         raise Conflict("The pipeline has no earlier deployment to roll back to.", code="nothing_to_roll_back_to")
     return target
+
+
+def find_restored(deployment: Deployment, target: Deployment) -> list[Deployment]:
+    """Return the deployments that a rollback would restore, without duplicates.
+
+    The first is ``target``, which becomes current again. The others are those whose bundles would be offered to
+    touched agents.
+    """
+    before_ids = touched_agents(deployment).order_by().values_list("before_id", flat=True).distinct()
+    offered = assignments.find_restored(deployment, before_ids, fallback=target).values()
+    return [target, *sorted(set(offered) - {target}, key=lambda each: each.pk)]
 
 
 def start_if_possible(deployment: Deployment, *, reason: str, actor: Actor) -> bool:

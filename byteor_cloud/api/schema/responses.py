@@ -35,7 +35,7 @@ PROBLEM = {
         "replay_id": {
             "type": "string",
             "format": "uuid",
-            "description": "In `rollback.proof_*` errors: the id of the replay that must prove the rollback.",
+            "description": "In `rollback.proof_*` errors: the id of a replay that must prove the rollback.",
         },
         "more_errors": {
             "type": "integer",

@@ -22,7 +22,7 @@ class RollBackSerializer(ReasonSerializer):
     descriptions = {
         "artifact_id": (
             "The id of a verified incident bundle of the same pipeline. The rollback starts only after a dry run of "
-            "this capture has succeeded on the configuration that the rollback would restore. By default, no proof is "
+            "this capture has succeeded on each configuration that the rollback would restore. By default, no proof is "
             "needed."
         ),
         "proceed": (

@@ -28,8 +28,8 @@ class _RollBackForm(ActForm):
         empty_value=None,
         label="Prove with a capture",
         widget=UnfoldAdminSelectWidget,
-        help_text="The capture is first replayed on the configuration that the rollback would restore. The rollback "
-        "starts only if this replay succeeds. Send the form again when the replay has finished.",
+        help_text="The capture is first replayed on each configuration that the rollback would restore. The rollback "
+        "starts only if these replays succeed. Send the form again when they have finished.",
     )
     proceed = forms.BooleanField(
         required=False, label="Roll back without waiting for the proof", widget=UnfoldBooleanWidget
