@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from apps.artifacts.models import Fixture, RegressionResult, Verdict, VerdictExample
 from apps.releases.models import ConfigBundle, Regression
+from apps.releases.services import regression_queue
 from byteor.engine.canonical import canonical
 from byteor.engine.regression import MergedGroups, summarize
 from byteor.engine.replay import FixtureOutcome
@@ -87,6 +88,7 @@ def store_regression(
         status="failed" if outcomes else "differs", groups=found, fixtures=len(fixtures), computed=len(results),
         progress_done=len(results), progress_total=len(results), work_candidate=1_100_000, work_baseline=1_000_000,
         started_at=timezone.now(), finished_at=timezone.now(), outcomes={each: n for each, n in counts.items() if n},
+        engine=regression_queue.engine_of(row),
         summary=summarize(
             candidate=str(candidate), status="differs", outcomes=counts, reasons={}, baselines=row.baselines,
             not_tested=row.not_tested, groups=found, more=0, work=(1_100_000, 1_000_000), error=None,
