@@ -7,7 +7,7 @@ from typing import Any
 from rest_framework import serializers
 
 from apps.artifacts.api.serializers.regressions import DifferenceGroupSerializer, GroupFixtureSerializer
-from apps.artifacts.services.packets import MAX_AGENT_GROUPS, MAX_REMOVED
+from apps.artifacts.services.packets import MAX_AGENT_GROUPS, MAX_COMPARED, MAX_REMOVED
 from apps.pipelines.api.serializers import ChangeSerializer
 from apps.releases.api.serializers.deployments import BlockerSerializer, DifferenceExplanationSerializer
 from byteor.engine.machines import RegressionStatus
@@ -143,7 +143,7 @@ class UnseenFixturesSerializer(serializers.Serializer[Any]):
 class PacketGroupSerializer(DifferenceGroupSerializer):
     accepted = GroupAcceptanceSerializer(many=True)
     counts = serializers.BooleanField()
-    unseen = UnseenFixturesSerializer()
+    unseen = UnseenFixturesSerializer(allow_null=True)
     explanations = serializers.ListField(child=serializers.CharField())
     descriptions = {
         **DifferenceGroupSerializer.descriptions,
@@ -152,7 +152,8 @@ class PacketGroupSerializer(DifferenceGroupSerializer):
         "counts": "Whether the difference is accepted from all configurations that show it, by acceptances that count "
         "for this deployment.",
         "unseen": "The fixtures that show the difference now, and did not when it was accepted. If the regression in "
-        "which it was accepted was deleted, these are all fixtures that show it.",
+        "which it was accepted was deleted, these are all fixtures that show it. Null if a regression has too many "
+        f"results to compare, or if the packet would have to compare with more than {MAX_COMPARED} other regressions.",
         "explanations": "The requester's explanations of the difference.",
     }
 

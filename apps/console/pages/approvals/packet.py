@@ -92,9 +92,12 @@ def _facts(group: Mapping[str, Any]) -> list[tuple[str, Any]]:
     for each in group["accepted"]:
         by = format_html("{}, {}", each["accepted_by"], relative_time(each["accepted_at"]))
         found.append(("Accepted" if group["counts"] else "Accepted, not for all", with_note(each["reason"], by)))
-    if unseen := group["unseen"]["count"]:
-        names = ", ".join(each["name"] for each in group["unseen"]["fixtures"])
-        found.append(("Fixtures not seen when accepted", with_note(count_of(unseen, "fixture"), names)))
+    unseen, name = group["unseen"], "Fixtures not seen when accepted"
+    if unseen is None:
+        found.append((name, with_note("unknown", "there are too many results to compare")))
+    elif unseen["count"]:
+        names = ", ".join(each["name"] for each in unseen["fixtures"])
+        found.append((name, with_note(count_of(unseen["count"], "fixture"), names)))
     return found
 
 
