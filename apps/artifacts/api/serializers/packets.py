@@ -263,7 +263,8 @@ class PacketSerializer(serializers.Serializer[Any]):
         "other_agents": "The number of the target's agents that run no known configuration of the pipeline now.",
         "removed_fixtures": "The fixtures of the pipeline that were deleted or have expired since its current "
         f"deployment was activated, newest first, at most {MAX_REMOVED}. Empty without a current deployment.",
-        "rollback": "What a rollback of the deployment would restore now.",
+        "rollback": "The deployment that a rollback would restore now. Agents that ran another configuration before "
+        "get that configuration back. If that is not possible, they get the configuration of the restored deployment.",
         "explanations": "The requester's explanations of differences that the regression does not show.",
         "gate": "The replay gate of the deployment.",
         "truncated": "Whether something is left out because a response is limited to 4 MiB, or because of the limit of "

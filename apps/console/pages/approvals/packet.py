@@ -199,8 +199,14 @@ def _rollback(packet: Packet) -> dict[str, Any]:
     if back["deployment_id"] is None:
         return {"id": "rollback", "title": "A rollback restores", "empty": back["reason"]}
     link = text_link(page_url(Deployment, "change", back["deployment_id"]), back["version"])
-    rows = [(link, short_id(back["config_hash"]))]
-    return {"id": "rollback", "title": "A rollback restores", "columns": ("Version", "Config hash"), "rows": rows}
+    return {
+        "id": "rollback",
+        "title": "A rollback restores",
+        "lead": "An agent that ran another configuration before gets that configuration back. If that is not possible, "
+        "the agent gets this one.",
+        "columns": ("Version", "Config hash"),
+        "rows": [(link, short_id(back["config_hash"]))],
+    }
 
 
 def _explanations(packet: Packet) -> list[dict[str, Any]]:
