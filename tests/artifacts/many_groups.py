@@ -49,6 +49,7 @@ def store_regression(
         not_tested=[{"config_hash": f"sha256:{number:064}", "agents": 1} for number in range(3)],
     )  # fmt: skip
     verdicts, results, merged = list[Verdict](), list[RegressionResult](), MergedGroups()
+    tested: list[tuple[int, str, str, list[str]]] = []
     for baseline in baselines:
         for number, fixture in enumerate(fixtures):
             outcome, detail = (outcomes or {}).get(number, (FixtureOutcome.DIFFERENT, None))
@@ -71,10 +72,11 @@ def store_regression(
                     verdict=verdict,
                 )
             )
-            merged.add(
+            ids, _ = merged.add(
                 str(verdict.pk), verdict.groups, 0, fixture=(str(fixture.pk), fixture.name),
                 baseline=baseline.config_hash,
             )  # fmt: skip
+            tested.append((number, baseline.config_hash, str(outcome), ids))
     Verdict.objects.bulk_create(verdicts, batch_size=50)
     RegressionResult.objects.bulk_create(results, batch_size=500)
     first = next(each for each in verdicts if each.groups)
@@ -84,9 +86,15 @@ def store_regression(
     )
     counts = {each: sum(result.outcome == each for result in results) for each in FixtureOutcome}
     found = merged.as_json()
+    places = {each["id"]: number for number, each in enumerate(found)}
+    tests = {
+        "fixtures": [{"fixture_id": str(each.pk), "name": each.name} for each in fixtures],
+        "results": [[number, *shown, [places[each] for each in ids], 0] for number, *shown, ids in tested],
+    }
     Regression.objects.filter(pk=row.pk).update(
-        status="failed" if outcomes else "differs", groups=found, fixtures=len(fixtures), computed=len(results),
-        progress_done=len(results), progress_total=len(results), work_candidate=1_100_000, work_baseline=1_000_000,
+        status="failed" if outcomes else "differs", groups=found, tests=tests, fixtures=len(fixtures),
+        computed=len(results), progress_done=len(results), progress_total=len(results), work_candidate=1_100_000,
+        work_baseline=1_000_000,
         started_at=timezone.now(), finished_at=timezone.now(), outcomes={each: n for each, n in counts.items() if n},
         engine=regression_queue.engine_of(row),
         summary=summarize(

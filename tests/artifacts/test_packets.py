@@ -16,6 +16,7 @@ from apps.artifacts.services import packets, retention
 from apps.pipelines.models import Version
 from apps.releases.models import Acceptance, Approval, ConfigBundle, Deployment, Regression
 from apps.releases.services import acceptances
+from byteor.engine.replay import FixtureOutcome
 from tests.artifacts.fixture_steps import STRICT, bundle, capture, code, kept
 from tests.artifacts.gate_steps import accept, ask, asked, decide, groups_of, members, release, require, run_everywhere
 from tests.artifacts.kept import CHECK, MASK, OTHER_MASK, STAGES, cards, configured, keep
@@ -252,3 +253,49 @@ def test_packet_takes_same_number_of_queries_for_any_number_of_groups_and_fits_i
     assert shortest.is_truncated
     two = packets.read_packet(deployment, with_payloads=False, max_groups=2)
     assert (len(two.groups), two.is_truncated) == (2, True)
+
+
+def test_packet_compares_accepted_groups_with_few_and_small_regressions_only(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, old, changed = bundle(world, "now"), bundle(world, "old", redact=OTHER_MASK), bundle(world, "next", STRICT)
+    fixtures = keep(world, now, *(cards(number) for number in range(8)))
+    members(world)
+    require(world)
+    made = asked(world, changed)
+    equal = {0: (FixtureOutcome.EQUAL, None)}
+    rows = [
+        store_regression(changed, [now], fixtures[:1], groups=1),
+        store_regression(changed, [now, old], fixtures[:3], groups=3, outcomes=equal),
+        store_regression(changed, [now, old], fixtures, groups=5),
+    ]
+    Deployment.objects.filter(pk=made.pk).update(regression=rows[-1])
+    pointers = [[f"/member_{number}"] for number in range(4)]
+    for row, accepted in zip(rows, (pointers[:1], pointers[1:3], pointers[3:]), strict=True):
+        chosen = [each["id"] for each in row.groups if each["pointers"] in accepted]
+        acceptances.accept(row, groups=chosen, reason="wanted", actor=world.reviewer.actor)
+    deployment = packets.find_deployment(Approval.objects.get(deployment=made))
+
+    def unseen() -> list[Any]:
+        """Return the unseen fixtures of the five groups: their number, and the positions of the first of them."""
+        with CaptureQueriesContext(connection) as found:
+            groups = packets.read_packet(deployment, with_payloads=False).groups
+        assert sum("regression.tests::text" in each["sql"] for each in found) == 1
+        places = {str(each.pk): number for number, each in enumerate(sorted(fixtures, key=lambda each: each.name))}
+        return [
+            each["unseen"]
+            and (each["unseen"]["count"], [places[fixture["id"]] for fixture in each["unseen"]["fixtures"]])
+            for each in sorted(groups, key=lambda each: each["pointers"])
+        ]
+
+    of_second = (6, [0, 3, 4, 5, 6])
+    assert unseen() == [(7, [1, 2, 3, 4, 5]), of_second, of_second, (0, []), (0, [])]
+    # The second regression is used for more groups than the first.
+    monkeypatch.setattr(packets, "MAX_COMPARED", 1)
+    assert unseen() == [None, of_second, of_second, (0, []), (0, [])]
+    monkeypatch.setattr(packets, "MAX_COMPARED", 2)
+    # The results of 8 fixtures and 2 baselines refer to 5 groups.
+    monkeypatch.setattr(packets, "MAX_SHOWN", 8 * 2 * 5 - 1)
+    assert unseen() == [None, None, None, (0, []), (0, [])]
+    monkeypatch.setattr(packets, "MAX_SHOWN", 8 * 2 * 5)
+    assert unseen() == [(7, [1, 2, 3, 4, 5]), of_second, of_second, (0, []), (0, [])]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -15,7 +15,7 @@ from django.db.models import Count, OuterRef, Subquery
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
-from apps.artifacts.models import Fixture, RegressionResult, Verdict
+from apps.artifacts.models import Fixture, RegressionResult
 from apps.artifacts.services.regression_details import MAX_BYTES, prefix, read_overview, size_of, with_examples
 from apps.artifacts.services.regression_headline import count_results, describe_result, why_vacuous
 from apps.fleet.services.selection import select_agents
@@ -25,7 +25,7 @@ from apps.releases.services.changes import Changes, find_changes
 from apps.tenancy.models import AuditEvent
 from byteor.engine.blockers import Blocker
 from byteor.engine.machines import RegressionStatus
-from byteor.engine.regression import count_of
+from byteor.engine.regression import MAX_NAMED, count_of
 from byteor.engine.replay import FixtureOutcome
 from byteor_cloud.computing.compute import Compute, here
 from byteor_cloud.errors import Conflict
@@ -35,38 +35,26 @@ MAX_AGENT_GROUPS = 100
 """The maximum number of running configurations that a packet lists."""
 MAX_REMOVED = 100
 """The maximum number of removed fixtures that a packet lists."""
+MAX_COMPARED = 5
+"""The maximum number of earlier regressions with which a packet compares the fixtures of accepted groups."""
+MAX_SHOWN = 200_000
+"""The maximum size of a regression that is compared in this way: how often its results can refer to groups."""
 _PART_BYTES = 512 * 1024  # the maximum size of the JSON of each: spec changes, configuration changes, and captures
 _UNREAD = ("spec_kv", "groups", "not_tested", "summary", "engine", "tests")
 _TESTED = tuple(each for each in FixtureOutcome if each is not FixtureOutcome.NOT_TESTED)
 _DELETED = {"version": None, "config_bundle": None}
-# The fixtures that show an accepted group in a regression, and in none of the regressions in which the group was
-# accepted. ``accepted`` contains each group with each of the latter regressions, null for a deleted one.
-_UNSEEN: Final = f"""
-    WITH accepted AS (SELECT * FROM unnest(%(groups)s::text[], %(regressions)s::uuid[]) AS pairs ("group", regression)),
-    found AS (
-        SELECT DISTINCT result.regression_id, result.fixture_id, result.fixture_name, shown->>'id' AS "group"
-        FROM {RegressionResult._meta.db_table} AS result
-        JOIN {Verdict._meta.db_table} AS verdict ON verdict.id = result.verdict_id
-        CROSS JOIN LATERAL jsonb_array_elements(verdict.groups) AS shown
-        WHERE result.outcome = '{FixtureOutcome.DIFFERENT}'
-            AND (result.regression_id = %(regression)s
-                OR result.regression_id IN (SELECT regression FROM accepted WHERE regression IS NOT NULL))
-            AND shown->>'id' IN (SELECT "group" FROM accepted)
-    ),
-    unseen AS (
-        SELECT now."group", now.fixture_id, now.fixture_name FROM found AS now
-        WHERE now.regression_id = %(regression)s AND NOT EXISTS (
-            SELECT FROM accepted JOIN found AS earlier
-                ON earlier.regression_id = accepted.regression AND earlier."group" = accepted."group"
-            WHERE earlier."group" = now."group" AND earlier.fixture_id = now.fixture_id
-        )
-    )
-    SELECT "group", count(*), to_jsonb(
-        (array_agg(jsonb_build_object('id', fixture_id, 'name', fixture_name) ORDER BY fixture_name, fixture_id))[1:5]
-    )::text
-    FROM unseen GROUP BY "group"
-"""  # noqa: S608  the names of tables, and a constant
-
+# The ids of the groups of regressions, and the tests. The tests are null if they can refer to groups too often: to each
+# group at most once for each of its fixtures and baselines.
+_TESTS: Final = f"""
+    SELECT regression.id, listed.ids, CASE WHEN listed.size <= %s THEN regression.tests::text END
+    FROM {Regression._meta.db_table} AS regression
+    CROSS JOIN LATERAL (
+        SELECT coalesce(array_agg(shown->>'id' ORDER BY number), '{{}}'),
+            coalesce(sum((shown->>'fixture_count')::bigint * jsonb_array_length(shown->'baselines')), 0)
+        FROM jsonb_array_elements(regression.groups) WITH ORDINALITY AS found (shown, number)
+    ) AS listed (ids, size)
+    WHERE regression.id = ANY(%s)
+"""  # noqa: S608  the name of a table
 _FIRST_GROUPS: Final = f"""
     SELECT shown::text FROM {Regression._meta.db_table} AS regression
     CROSS JOIN LATERAL jsonb_array_elements(regression.groups) WITH ORDINALITY AS found (shown, number)
@@ -449,18 +437,52 @@ def _read_acceptances(
     return accepted, counting - missing
 
 
-def _read_unseen(row: Regression, accepted: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
-    """Return, for each accepted group, the fixtures that show it now and did not when it was accepted."""
-    pairs = [(group, each["regression_id"]) for group, entries in accepted.items() for each in entries]
-    seen = {group for group, regression_id in pairs if regression_id == row.pk}
-    pairs = [(group, regression_id) for group, regression_id in pairs if group not in seen]
-    if not pairs:
+def _read_unseen(
+    row: Regression, accepted: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> dict[str, dict[str, Any] | None]:
+    """Return, for groups that were accepted in other regressions, the fixtures that show them only now.
+
+    The value is None if one of the regressions is too large, or if there are too many of them. A deleted regression
+    showed nothing. Takes at most one query.
+    """
+    earlier = {group: {each["regression_id"] for each in entries} for group, entries in accepted.items()}
+    earlier = {group: found for group, found in earlier.items() if found and row.pk not in found}
+    if not earlier:
         return {}
-    values: dict[str, Any] = {
-        "groups": [pair[0] for pair in pairs],
-        "regressions": [pair[1] for pair in pairs],
-        "regression": row.pk,
-    }
+    uses = Counter(pk for found in earlier.values() for pk in found if pk is not None)
+    shown = _read_shown([row.pk, *(pk for pk, _ in uses.most_common(MAX_COMPARED))], earlier.keys())
+    unseen: dict[str, dict[str, Any] | None] = {}
+    for group, regressions in earlier.items():
+        known = regressions - {None}
+        if row.pk not in shown or not known <= shown.keys():
+            unseen[group] = None
+            continue
+        seen = set[str]().union(*(shown[pk][group] for pk in known))
+        now = shown[row.pk][group]
+        new = sorted((name, fixture_id) for fixture_id, name in now.items() if fixture_id not in seen)
+        fixtures = [{"id": fixture_id, "name": name} for name, fixture_id in new[:MAX_NAMED]]
+        unseen[group] = {"count": len(new), "fixtures": fixtures}
+    return unseen
+
+
+def _read_shown(regressions: Sequence[UUID], groups: Collection[str]) -> dict[UUID, dict[str, dict[str, str]]]:
+    """Return, for each regression and each group, the names of the fixtures that show the group, by fixture id.
+
+    Fixtures that were deleted before the regression finished are left out, and so are too large regressions.
+    """
     with connection.cursor() as cursor:
-        cursor.execute(_UNSEEN, values)
-        return {group: {"count": count, "fixtures": json.loads(first)} for group, count, first in cursor.fetchall()}
+        cursor.execute(_TESTS, [MAX_SHOWN, [*regressions]])
+        rows = cursor.fetchall()
+    shown: dict[UUID, dict[str, dict[str, str]]] = {}
+    for pk, ids, text in rows:
+        if text is None:
+            continue
+        tests, found = json.loads(text), shown.setdefault(pk, {group: {} for group in groups})
+        wanted = {number: found[group] for number, group in enumerate(ids) if group in found}
+        for place, _, outcome, positions, _ in tests["results"]:
+            if outcome != FixtureOutcome.DIFFERENT:
+                continue
+            fixture = tests["fixtures"][place]
+            for position in wanted.keys() & positions:
+                wanted[position][fixture["fixture_id"]] = fixture["name"]
+    return shown

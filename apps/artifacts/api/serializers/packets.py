@@ -7,7 +7,7 @@ from typing import Any
 from rest_framework import serializers
 
 from apps.artifacts.api.serializers.regressions import DifferenceGroupSerializer, GroupFixtureSerializer
-from apps.artifacts.services.packets import MAX_AGENT_GROUPS, MAX_REMOVED
+from apps.artifacts.services.packets import MAX_AGENT_GROUPS, MAX_COMPARED, MAX_REMOVED
 from apps.pipelines.api.serializers import ChangeSerializer
 from apps.releases.api.serializers.deployments import BlockerSerializer, DifferenceExplanationSerializer
 from byteor.engine.machines import RegressionStatus
@@ -143,7 +143,7 @@ class UnseenFixturesSerializer(serializers.Serializer[Any]):
 class PacketGroupSerializer(DifferenceGroupSerializer):
     accepted = GroupAcceptanceSerializer(many=True)
     counts = serializers.BooleanField()
-    unseen = UnseenFixturesSerializer()
+    unseen = UnseenFixturesSerializer(allow_null=True)
     explanations = serializers.ListField(child=serializers.CharField())
     descriptions = {
         **DifferenceGroupSerializer.descriptions,
@@ -152,7 +152,8 @@ class PacketGroupSerializer(DifferenceGroupSerializer):
         "counts": "Whether the difference is accepted from all configurations that show it, by acceptances that count "
         "for this deployment.",
         "unseen": "The fixtures that show the difference now, and did not when it was accepted. If the regression in "
-        "which it was accepted was deleted, these are all fixtures that show it.",
+        "which it was accepted was deleted, these are all fixtures that show it. Null if a regression has too many "
+        f"results to compare, or if the packet would have to compare with more than {MAX_COMPARED} other regressions.",
         "explanations": "The requester's explanations of the difference.",
     }
 
@@ -262,7 +263,8 @@ class PacketSerializer(serializers.Serializer[Any]):
         "other_agents": "The number of the target's agents that run no known configuration of the pipeline now.",
         "removed_fixtures": "The fixtures of the pipeline that were deleted or have expired since its current "
         f"deployment was activated, newest first, at most {MAX_REMOVED}. Empty without a current deployment.",
-        "rollback": "What a rollback of the deployment would restore now.",
+        "rollback": "The deployment that a rollback would restore now. Agents that ran another configuration before "
+        "get that configuration back. If that is not possible, they get the configuration of the restored deployment.",
         "explanations": "The requester's explanations of differences that the regression does not show.",
         "gate": "The replay gate of the deployment.",
         "truncated": "Whether something is left out because a response is limited to 4 MiB, or because of the limit of "

@@ -92,9 +92,12 @@ def _facts(group: Mapping[str, Any]) -> list[tuple[str, Any]]:
     for each in group["accepted"]:
         by = format_html("{}, {}", each["accepted_by"], relative_time(each["accepted_at"]))
         found.append(("Accepted" if group["counts"] else "Accepted, not for all", with_note(each["reason"], by)))
-    if unseen := group["unseen"]["count"]:
-        names = ", ".join(each["name"] for each in group["unseen"]["fixtures"])
-        found.append(("Fixtures not seen when accepted", with_note(count_of(unseen, "fixture"), names)))
+    unseen, name = group["unseen"], "Fixtures not seen when accepted"
+    if unseen is None:
+        found.append((name, with_note("unknown", "there are too many results to compare")))
+    elif unseen["count"]:
+        names = ", ".join(each["name"] for each in unseen["fixtures"])
+        found.append((name, with_note(count_of(unseen["count"], "fixture"), names)))
     return found
 
 
@@ -196,8 +199,14 @@ def _rollback(packet: Packet) -> dict[str, Any]:
     if back["deployment_id"] is None:
         return {"id": "rollback", "title": "A rollback restores", "empty": back["reason"]}
     link = text_link(page_url(Deployment, "change", back["deployment_id"]), back["version"])
-    rows = [(link, short_id(back["config_hash"]))]
-    return {"id": "rollback", "title": "A rollback restores", "columns": ("Version", "Config hash"), "rows": rows}
+    return {
+        "id": "rollback",
+        "title": "A rollback restores",
+        "lead": "An agent that ran another configuration before gets that configuration back. If that is not possible, "
+        "the agent gets this one.",
+        "columns": ("Version", "Config hash"),
+        "rows": [(link, short_id(back["config_hash"]))],
+    }
 
 
 def _explanations(packet: Packet) -> list[dict[str, Any]]:
