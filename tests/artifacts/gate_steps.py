@@ -9,6 +9,7 @@ from apps.fleet.models import Agent
 from apps.releases.models import ConfigBundle, Deployment
 from apps.releases.tasks import renew_tests, sweep
 from apps.tenancy.models import Environment
+from tests.artifacts.fixture_steps import bundle, capture, kept
 from tests.releases.stories import send_heartbeat_running
 from tests.worlds import Api, Person, World, report, run_jobs
 
@@ -87,6 +88,15 @@ def release(world: World, candidate: ConfigBundle, agents: Sequence[Member], **o
     deployment = world.deployment(candidate, **{"target": TARGET, **options})
     run_everywhere(agents, deployment)
     return deployment
+
+
+def ready(world: World, **settings: Any) -> tuple[list[Member], ConfigBundle]:
+    """Let an agent run a configuration with one fixture, and require the gate. Return the agents and the bundle."""
+    agents, now = members(world), bundle(world, "now")
+    kept(world, capture(world, now))
+    release(world, now, agents)
+    require(world, **settings)
+    return agents, now
 
 
 def pass_a_minute() -> None:

@@ -28,6 +28,7 @@ from tests.artifacts.gate_steps import (
     groups_of,
     members,
     pass_a_minute,
+    ready,
     release,
     require,
     run_everywhere,
@@ -45,11 +46,8 @@ def regression_of(deployment: Deployment) -> Regression:
 
 
 def test_difference_stops_release_until_another_person_accepts_it_and_next_release_shows_none(world: World) -> None:
-    agents = members(world)
-    now, changed = bundle(world, "now"), bundle(world, "changed", redact=OTHER_MASK)
-    kept(world, capture(world, now))
-    release(world, now, agents)
-    require(world)
+    agents, now = ready(world)
+    changed = bundle(world, "changed", redact=OTHER_MASK)
 
     response = ask(world, changed)
     made = Deployment.objects.get(pk=response.json()["id"])
@@ -89,11 +87,8 @@ def test_difference_stops_release_until_another_person_accepts_it_and_next_relea
 
 
 def test_release_that_drops_records_is_stopped_and_its_fixed_successor_passes(world: World) -> None:
-    agents = members(world)
-    now, strict = bundle(world, "now"), bundle(world, "strict", STRICT)
-    kept(world, capture(world, now))
-    release(world, now, agents)
-    require(world, approvals_required=False)
+    agents, _ = ready(world, approvals_required=False)
+    strict = bundle(world, "strict", STRICT)
 
     dropping = asked(world, strict)
     assert (dropping.status, blocked_by(world, dropping)) == ("approved", ["replay_gate.differs"])
@@ -140,11 +135,8 @@ def test_fixture_added_after_approval_is_tested_before_build_and_blocks_spent_ap
 
 
 def test_deployment_that_gate_blocks_for_too_long_fails_and_its_configuration_is_not_known_bad(world: World) -> None:
-    agents = members(world)
-    now, changed = bundle(world, "now"), bundle(world, "changed", redact=OTHER_MASK)
-    kept(world, capture(world, now))
-    release(world, now, agents)
-    require(world, approvals_required=False)
+    ready(world, approvals_required=False)
+    changed = bundle(world, "changed", redact=OTHER_MASK)
     made = asked(world, changed)
     assert blocked_by(world, made) == ["replay_gate.differs"]
     Deployment.objects.filter(pk=made.pk).update(gate_until=timezone.now() - timedelta(seconds=1))
@@ -158,11 +150,8 @@ def test_deployment_that_gate_blocks_for_too_long_fails_and_its_configuration_is
 
 
 def test_deadlines_are_paused_while_regression_runs(world: World) -> None:
-    agents = members(world)
-    now, changed = bundle(world, "now"), bundle(world, "changed", redact=OTHER_MASK)
-    kept(world, capture(world, now))
-    release(world, now, agents)
-    require(world)
+    ready(world)
+    changed = bundle(world, "changed", redact=OTHER_MASK)
     made = Deployment.objects.get(pk=ask(world, changed).json()["id"])
     past = timezone.now() - timedelta(minutes=5)
     Approval.objects.update(expires_at=past)
@@ -183,11 +172,8 @@ def test_deadlines_are_paused_while_regression_runs(world: World) -> None:
 
 
 def test_canceled_regression_blocks_until_another_is_requested_for_config_bundle(world: World) -> None:
-    agents = members(world)
-    now, same = bundle(world, "now"), bundle(world, "same", {"schema": {"type": "object", "title": "same"}})
-    kept(world, capture(world, now))
-    release(world, now, agents)
-    require(world)
+    ready(world)
+    same = bundle(world, "same", {"schema": {"type": "object", "title": "same"}})
     made = Deployment.objects.get(pk=ask(world, same).json()["id"])
     first = regression_of(made)
 
@@ -229,11 +215,8 @@ def test_gate_counts_verdicts_and_limits_work_and_override_needs_reason_and_org_
 
 
 def test_api_key_accepts_only_if_no_approval_is_required_and_deployment_keeps_its_policy(world: World) -> None:
-    agents = members(world)
-    now, changed = bundle(world, "now"), bundle(world, "changed", redact=OTHER_MASK)
-    kept(world, capture(world, now))
-    release(world, now, agents)
-    require(world)
+    ready(world)
+    changed = bundle(world, "changed", redact=OTHER_MASK)
     made = asked(world, changed)
     body = {"name": "ci", "role": "operator"}
     token = world.admin.api.post(f"/api/v1/orgs/{world.organization.pk}/api-keys", body).json()["token"]
@@ -281,11 +264,8 @@ def test_gate_cannot_be_on_while_replays_are_disabled(world: World) -> None:
 def test_evidence_proves_offline_what_was_tested_and_who_accepted_difference(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    agents = members(world)
-    now, changed = bundle(world, "now"), bundle(world, "changed", redact=OTHER_MASK)
-    kept(world, capture(world, now))
-    release(world, now, agents)
-    require(world)
+    agents, _ = ready(world)
+    changed = bundle(world, "changed", redact=OTHER_MASK)
     made = asked(world, changed)
     [group] = groups_of(world, made)
     reason = "The new mask is wanted."
@@ -344,11 +324,8 @@ def test_explanation_of_agent_names_gate_before_and_after_approval(world: World)
 
 
 def test_configuration_that_agents_reported_is_compared_before_their_next_heartbeat(world: World) -> None:
-    agents = members(world)
-    now, changed = bundle(world, "now"), bundle(world, "changed", redact=OTHER_MASK)
-    kept(world, capture(world, now))
-    release(world, now, agents)
-    require(world, approvals_required=False)
+    agents, now = ready(world, approvals_required=False)
+    changed = bundle(world, "changed", redact=OTHER_MASK)
     forced = asked(world, changed, by=world.admin, override_replay_gate={"reason": "an outage"})
     assert report(agents[0][1], agents[0][0], "active").status_code == 200
     run_jobs()
@@ -387,11 +364,8 @@ def test_regression_with_other_baselines_or_of_older_release_does_not_open_gate(
 
 
 def test_decision_on_differences_of_earlier_regression_is_refused(world: World) -> None:
-    agents = members(world)
-    now, changed = bundle(world, "now"), bundle(world, "changed", redact=OTHER_MASK)
-    kept(world, capture(world, now))
-    release(world, now, agents)
-    require(world)
+    _, now = ready(world)
+    changed = bundle(world, "changed", redact=OTHER_MASK)
     made = asked(world, changed)
     seen, [group] = str(made.regression_id), groups_of(world, made)
     body = {"config_bundle_id": str(changed.pk), "against": [now.config_hash]}
@@ -408,11 +382,8 @@ def test_decision_on_differences_of_earlier_regression_is_refused(world: World) 
 def test_evidence_names_fixture_that_was_deleted_before_regression_ended(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agents = members(world)
-    now, same = bundle(world, "now"), bundle(world, "same", {"schema": {"type": "object", "title": "same"}})
-    kept(world, capture(world, now))
-    release(world, now, agents)
-    require(world, approvals_required=False, replay_gate_min_fixtures=1)
+    ready(world, approvals_required=False, replay_gate_min_fixtures=1)
+    same = bundle(world, "same", {"schema": {"type": "object", "title": "same"}})
     merge = MergedGroups.as_json
 
     def delete_fixtures_and_merge(groups: MergedGroups) -> list[dict[str, Any]]:
@@ -432,11 +403,8 @@ def test_evidence_names_fixture_that_was_deleted_before_regression_ended(
 
 
 def test_deadline_of_gate_is_paused_while_freeze_window_is_open(world: World) -> None:
-    agents = members(world)
-    now, changed = bundle(world, "now"), bundle(world, "changed", redact=OTHER_MASK)
-    kept(world, capture(world, now))
-    release(world, now, agents)
-    require(world, approvals_required=False)
+    ready(world, approvals_required=False)
+    changed = bundle(world, "changed", redact=OTHER_MASK)
     made = asked(world, changed)
     start, end = ((timezone.now() + timedelta(hours=hours)).strftime("%Y-%m-%dT%H:%M:%SZ") for hours in (-1, 1))
     frozen = {"freeze_windows": [{"start": start, "end": end, "time_zone": "UTC", "reason": "the close"}]}

@@ -51,6 +51,7 @@ STORED_PERIODIC = {
     "fleet.forget_history",
     "fleet.settle",
     "releases.forget_particulars",
+    "releases.renew_tests",
     "releases.sum_progress",
     "releases.sweep",
     "tenancy.close_minute",

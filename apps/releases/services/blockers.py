@@ -34,7 +34,8 @@ def find_start_blockers(
     deployment in ``waiting``, and at most two more if the replay gate governs deployments.
     """
     in_flight = list(read_in_flight(environment))
-    gated = replay_gate.find_blockers(in_flight)
+    newest = max(waiting, default=None)  # later deployments that are not under way block none of those in ``waiting``
+    gated = replay_gate.find_blockers(row for row in in_flight if newest is not None and row.pk <= newest)
     open_window = freeze.last_open_window(environment.effective_settings.freeze_windows, now)
     found = {}
     for row in in_flight:
