@@ -219,6 +219,9 @@ REGRESSION = StateMachine(
         _GE.CANCEL: {_G.QUEUED: _G.CANCELLED, _G.RUNNING: _G.CANCELLED},
     },
 )
+UNFINISHED_REGRESSION = (_G.QUEUED, _G.RUNNING)
+# The final states of a regression that was not canceled. One that could not be completed is also failed.
+FINISHED_REGRESSION = (_G.PASSED, _G.DIFFERS, _G.FAILED)
 MACHINES = (DEPLOYMENT, APPROVAL, ARTIFACT, REPLAY, BISECT, REGRESSION)
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from byteor.engine.blockers import Blocker, BlockerCode
-from byteor.engine.machines import RegressionStatus
+from byteor.engine.machines import UNFINISHED_REGRESSION, RegressionStatus
 
 
 class GateMode(StrEnum):
@@ -48,7 +48,7 @@ class GateFacts:
     @property
     def is_running(self) -> bool:
         """Whether the regression has not finished."""
-        return self.status in {RegressionStatus.QUEUED, RegressionStatus.RUNNING}
+        return self.status in UNFINISHED_REGRESSION
 
     @property
     def is_incomplete(self) -> bool:

@@ -119,7 +119,7 @@ def test_only_timeline_module_moves_deployments_through_state_machine() -> None:
         ("services/timeline.py", "transition", "deployment"),
         # These rows are regressions.
         ("services/regressions.py", "advance", "locked"),
-        ("services/replay_gate.py", "advance", "row"),
+        ("services/regression_queue.py", "advance", "row"),
     }
     assert status_changes("state.advance(deployment, event)") == [("advance", "deployment")]
 

@@ -290,11 +290,11 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
     "both statements with other settings": (_swapped(*STATEMENTS, setting=LOOSE), "statements.other: gate.json: "),
     "other statements": (
         _swapped(*STATEMENTS, result_changes={"regression_id": "2"}), "statements.other: test-result.json: "),
-    "a gate in place of the result": (
+    "a gate instead of the result": (
         lambda _, files: {**files, "test-result.json": files["gate.json"]}, "test_result.malformed: test-result.json"),
-    "a result in place of the gate": (
+    "a result instead of the gate": (
         lambda _, files: {**files, "gate.json": files["test-result.json"]}, "gate.malformed: gate.json: "),
-    "the approval record in place of the gate": (
+    "the approval record instead of the gate": (
         lambda _, files: {**files, "gate.json": files["approval.json"]}, "gate.malformed: gate.json: "),
     # Edits without the key.
     "an edited acceptance": (

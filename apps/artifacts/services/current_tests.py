@@ -15,7 +15,6 @@ from django.contrib.postgres.expressions import ArraySubquery
 from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet, Subquery, Value
 from django.db.models.functions import Coalesce, JSONObject
-from django.utils import timezone
 
 from apps.artifacts.models import Fixture, RegressionResult
 from apps.artifacts.services.expected_results import MAX_NAMED, WORKER
@@ -26,14 +25,13 @@ from apps.releases.services import regression_queue
 from apps.tenancy.models import Environment
 from apps.tenancy.policy import ReplayPolicy
 from apps.tenancy.services import audit
-from apps.tenancy.services.state import advance, lock_row
-from byteor.engine.machines import DeploymentStatus, RegressionEvent, RegressionStatus
+from apps.tenancy.services.state import lock_row
+from byteor.engine.machines import UNFINISHED_REGRESSION, DeploymentStatus, RegressionStatus
 from byteor.engine.replay import FixtureOutcome
 from byteor_cloud.captures.engine_version import engine_digest
 from byteor_cloud.errors import NotFound
 
 MAX_FAILURES = 20
-_UNFINISHED = (RegressionStatus.QUEUED, RegressionStatus.RUNNING)
 _FAILING = (RegressionStatus.DIFFERS, RegressionStatus.FAILED)
 _FAILING_OUTCOMES = (FixtureOutcome.DIFFERENT, FixtureOutcome.FAILED, FixtureOutcome.UNSTABLE)
 
@@ -60,7 +58,7 @@ def _find_due(rows: QuerySet[Deployment]) -> list[Deployment]:
             Exists(Fixture.objects.filter(~is_expired(), golden_replay_id__isnull=False, **same)),
             # A job has not yet let the fixtures expect the accepted results of this deployment.
             ~Exists(accepted),
-            ~Exists(tests.filter(status__in=_UNFINISHED)),
+            ~Exists(tests.filter(status__in=UNFINISHED_REGRESSION)),
             is_current=True,
             status=DeploymentStatus.ACTIVE,
             environment__in=Environment.objects.live(),
@@ -118,16 +116,7 @@ def _queue(found: Deployment) -> bool:
         fixtures_revision=due[0].revision,  # type: ignore[attr-defined]  # an annotation
     )
     row.engine = regression_queue.engine_of(row)
-    if not regression_queue.queue(row, actor=WORKER):
-        ended = advance(
-            row,
-            RegressionEvent.FAIL,
-            actor=WORKER,
-            error=regression_queue.BARRED,
-            summary=regression_queue.summarize_unfinished(row, RegressionStatus.FAILED, regression_queue.BARRED),
-            finished_at=timezone.now(),
-        )
-        report(ended)
+    report(regression_queue.queue_or_fail(row, actor=WORKER, worker=WORKER))
     return True
 
 

@@ -30,7 +30,7 @@ from apps.tenancy.services.state import advance, keep_environments, lock_row
 from byteor.engine.canonical import sha256
 from byteor.engine.compiler import decode
 from byteor.engine.configuration import hash_configuration, required_capabilities
-from byteor.engine.machines import RegressionEvent, RegressionStatus
+from byteor.engine.machines import UNFINISHED_REGRESSION, RegressionEvent, RegressionStatus
 from byteor.engine.regression import MergedGroups, summarize, verdict_key
 from byteor.engine.replay import Cancelled, FixtureOutcome, Judgment, choose_parameters
 from byteor_cloud.captures.engine_version import engine_digest
@@ -54,7 +54,7 @@ def run(regression_id: str, claim: Claim | None = None) -> None:
     """
     claim = claim or Claim()
     row = Regression.objects.select_related(*_RELATED).filter(pk=regression_id).first()
-    if row is None or row.status not in {RegressionStatus.QUEUED, RegressionStatus.RUNNING}:
+    if row is None or row.status not in UNFINISHED_REGRESSION:
         return
     claim.is_paused = True  # a worker that stops may requeue the job, because stored verdicts are not computed again
     with suppress(NotFound, Cancelled):  # the regression was deleted or canceled
@@ -75,7 +75,7 @@ def _start(found: Regression, claim: Claim) -> Regression:
         return row
     if row.status != RegressionStatus.QUEUED:
         raise Cancelled
-    # Read before the fixtures, so that a fixture that is added in between makes this regression outdated.
+    # The revision is read before the fixtures. If a fixture is added in between, this regression is outdated.
     revision = FixtureRevision.objects.filter(environment=row.environment, pipeline=row.pipeline).first()
     tested = fixtures.live(row.environment, row.pipeline).order_by("pk")
     if row.of_current:
@@ -514,7 +514,7 @@ def give_up(regression_id: str, error: str, *, is_killed: bool = False) -> None:
     if is_killed:
         organization = found.environment.project.organization_id
         rows |= Regression.objects.filter(environment__project__organization=organization, spec_kv=found.spec_kv)
-    unfinished = rows.filter(status__in=[RegressionStatus.QUEUED, RegressionStatus.RUNNING])
+    unfinished = rows.filter(status__in=UNFINISHED_REGRESSION)
     keep_environments(*unfinished.order_by().values_list("environment", flat=True).distinct())
     for row in unfinished.order_by("pk"):
         with suppress(NotFound, IllegalTransition):

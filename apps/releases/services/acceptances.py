@@ -19,14 +19,13 @@ from apps.tenancy.actors import Actor
 from apps.tenancy.services import audit
 from apps.tenancy.services.state import lock_row
 from apps.tenancy.services.tokens import person_behind
-from byteor.engine.machines import DeploymentStatus, RegressionStatus
+from byteor.engine.machines import FINISHED_REGRESSION, DeploymentStatus
 from byteor_cloud.errors import Conflict, Forbidden, InvalidInput
 from byteor_cloud.worker.jobs import enqueue
 
 SELF_ACCEPTANCE = (
     "You, or a key that you created, requested the deployment. Another person must accept its differences."
 )
-_FINISHED = (RegressionStatus.PASSED, RegressionStatus.DIFFERS, RegressionStatus.FAILED)
 
 
 @transaction.atomic
@@ -104,7 +103,7 @@ def check_acceptable(row: Regression) -> str:
     if row.config_hash is None:
         detail = "The regression tests a version or a draft. Only differences of a config bundle can be accepted."
         raise Conflict(detail, code="acceptance.no_config_bundle")
-    if row.status not in _FINISHED or row.error is not None:
+    if row.status not in FINISHED_REGRESSION or row.error is not None:
         raise Conflict(f"The regression is {row.status} and has no result.", code="acceptance.no_result")
     return row.config_hash
 

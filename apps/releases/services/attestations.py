@@ -11,8 +11,8 @@ from django.utils import timezone
 from apps.releases.models import Acceptance, Attestation, Deployment, Regression
 from apps.releases.services import replay_gate
 from apps.tenancy.services import signing_keys
-from byteor.engine.canonical import Fields, Json, canonical, from_base64, sha256
-from byteor.engine.machines import RegressionStatus
+from byteor.engine.canonical import Json, canonical, sha256
+from byteor.engine.machines import FINISHED_REGRESSION
 from byteor.engine.signing import gate_statement, test_result
 from byteor.engine.signing.gate_statement import (
     AcceptanceEntry,
@@ -30,8 +30,6 @@ from byteor.engine.signing.test_result import (
     UntestedEntry,
 )
 from byteor_cloud.database.connections import release_connection
-
-_COMPLETED = (RegressionStatus.PASSED, RegressionStatus.DIFFERS, RegressionStatus.FAILED)
 
 
 class Unprepared(Exception):
@@ -61,13 +59,10 @@ def prepare(deployment_id: UUID) -> SignedTest | None:
     row, accepted = deployment.regression, _describe_gate(deployment).accepted
     if row is None:
         return SignedTest(None, "", accepted, None, None)
-    result = _describe_test(deployment, row)
-    release_connection()
     private_key = signing_keys.active_private_key(deployment.environment.project.organization_id)
-    result = replace(result, accepted=accepted & result.shown)
-    envelope = test_result.sign(result, private_key)
-    payload = from_base64(Fields(envelope).text("payload"))
-    return SignedTest(row.pk, row.status, accepted, envelope, ResultReference.of(result, sha256(payload)))
+    release_connection()
+    signed = gate_statement.sign_test(_describe_test(deployment, row), accepted, private_key)
+    return SignedTest(row.pk, row.status, accepted, *signed)
 
 
 def store(deployment: Deployment, prepared: SignedTest | None) -> None:
@@ -100,7 +95,7 @@ def store(deployment: Deployment, prepared: SignedTest | None) -> None:
 
 
 def _describe_test(deployment: Deployment, row: Regression) -> test_result.TestResult:
-    is_completed = row.status in _COMPLETED and row.error is None
+    is_completed = row.status in FINISHED_REGRESSION and row.error is None
     tests = row.tests or {"fixtures": [], "results": []}
     groups = [each["id"] for each in row.groups]
     of = sum(each["agents"] for each in (*row.baselines, *row.not_tested))

@@ -21,10 +21,11 @@ from apps.releases.models import ConfigBundle, Deployment, DeploymentAgent, Regr
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
 from apps.tenancy.services import audit
+from apps.tenancy.services.state import advance
 from apps.tenancy.services.tokens import person_behind
 from byteor.engine.canonical import sha256
 from byteor.engine.compiler import decode
-from byteor.engine.machines import UNDER_WAY, AgentProgress, DeploymentStatus, RegressionStatus
+from byteor.engine.machines import UNDER_WAY, AgentProgress, DeploymentStatus, RegressionEvent, RegressionStatus
 from byteor.engine.regression import summarize
 from byteor.engine.target import Target
 from byteor_cloud.captures.engine_version import engine_digest
@@ -72,6 +73,23 @@ def queue(row: Regression, *, actor: Actor) -> bool:
         serial=serial,
     )
     return is_queued(RunRegression, serial)
+
+
+def queue_or_fail(row: Regression, *, actor: Actor, worker: Actor) -> Regression:
+    """Store a new regression and enqueue its job. Return the regression, which has failed if the job cannot run.
+
+    ``worker`` is the actor of the failure. The caller opens the transaction.
+    """
+    if queue(row, actor=actor):
+        return row
+    return advance(
+        row,
+        RegressionEvent.FAIL,
+        actor=worker,
+        error=BARRED,
+        summary=summarize_unfinished(row, RegressionStatus.FAILED, BARRED),
+        finished_at=timezone.now(),
+    )
 
 
 def running(environment: Environment, pipeline: str, target: Target | None = None) -> Baselines:

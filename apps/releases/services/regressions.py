@@ -15,7 +15,7 @@ from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
 from apps.tenancy.policy import ReplayPolicy
 from apps.tenancy.services.state import advance, keep_environments, lock_row
-from byteor.engine.machines import RegressionEvent, RegressionStatus
+from byteor.engine.machines import UNFINISHED_REGRESSION, RegressionEvent, RegressionStatus
 from byteor_cloud.computing.computations import CompiledVersion, compile_version
 from byteor_cloud.errors import Conflict, InvalidInput
 
@@ -99,6 +99,6 @@ def cancel(regression: Regression, *, reason: str = "", actor: Actor) -> Regress
 
 def check_cancellable(row: Regression) -> None:
     """Raise Conflict unless the regression is queued or running."""
-    if row.status not in {RegressionStatus.QUEUED, RegressionStatus.RUNNING}:
+    if row.status not in UNFINISHED_REGRESSION:
         detail = f"The regression is {row.status}. Only queued and running regressions can be canceled."
         raise Conflict(detail, code="regression.ended")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
@@ -16,9 +16,16 @@ from apps.releases.models import Acceptance, AcceptedDifference, Deployment, Fix
 from apps.releases.services import regression_queue
 from apps.releases.services.deployment_jobs import enqueue_build
 from apps.tenancy.actors import Actor, system_actor
-from apps.tenancy.services.state import advance, lock_row
+from apps.tenancy.models import Environment
+from apps.tenancy.services.state import lock_row
 from byteor.engine.blockers import Blocker
-from byteor.engine.machines import ApprovalStatus, DeploymentStatus, RegressionEvent, RegressionStatus
+from byteor.engine.machines import (
+    FINISHED_REGRESSION,
+    UNFINISHED_REGRESSION,
+    ApprovalStatus,
+    DeploymentStatus,
+    RegressionStatus,
+)
 from byteor.engine.replay import FixtureOutcome
 from byteor.engine.replay_gate import GateFacts, GateMode, find_gate_blockers
 from byteor_cloud.captures.engine_version import engine_digest
@@ -26,8 +33,6 @@ from byteor_cloud.errors import NotFound
 
 WORKER = system_actor("rollout")
 WAITING = (DeploymentStatus.PENDING_APPROVAL, DeploymentStatus.APPROVED)
-_UNFINISHED = (RegressionStatus.QUEUED, RegressionStatus.RUNNING)
-_COMPLETED = (RegressionStatus.PASSED, RegressionStatus.DIFFERS, RegressionStatus.FAILED)
 _COLUMNS = (
     "status", "progress_done", "progress_total", "outcomes", "more", "error", "work_candidate", "work_baseline",
     "engine",
@@ -37,7 +42,6 @@ _SCOPE = (
     "status", "error", "environment", "pipeline", "baselines", "engine", "fixtures_revision", "fixtures_removed",
     "fixtures_until", "created_at", "outcomes", "progress_total",
 )  # fmt: skip
-_COMPLETION = ("status", "error", "engine", "outcomes", "progress_total")
 # The columns of a deployment that its blockers depend on.
 _READ = (
     "environment", "config_hash", "status", "policy", "replay_gate_override", "regression", "requester_id",
@@ -103,16 +107,7 @@ def request_test(deployment: Deployment, *, actor: Actor) -> None:
         baselines=found.tested,
         not_tested=found.not_tested,
     )
-    if not regression_queue.queue(row, actor=actor):
-        row = advance(
-            row,
-            RegressionEvent.FAIL,
-            actor=WORKER,
-            error=regression_queue.BARRED,
-            summary=regression_queue.summarize_unfinished(row, RegressionStatus.FAILED, regression_queue.BARRED),
-            finished_at=timezone.now(),
-        )
-    deployment.regression = row
+    deployment.regression = regression_queue.queue_or_fail(row, actor=actor, worker=WORKER)
 
 
 def find_blockers(deployments: Iterable[Deployment]) -> dict[UUID, list[Blocker]]:
@@ -124,45 +119,43 @@ def find_blockers(deployments: Iterable[Deployment]) -> dict[UUID, list[Blocker]
     if not governed:
         return {}
     tested = Regression.objects.filter(pk__in=[row.regression_id for row in governed.values()])
-    found = {row["pk"]: row for row in tested.values("pk", *_COLUMNS)}
-    differing = {
-        row.pk for row in governed.values() if found.get(row.regression_id, {}).get("outcomes", {}).get("different")
-    }
-    unaccepted = _count_unaccepted([governed[pk] for pk in differing])
+    found: dict[UUID | None, Regression] = {row.pk: row for row in tested.only(*_COLUMNS)}
+    differing = {pk for pk, row in found.items() if row.outcomes.get(FixtureOutcome.DIFFERENT)}
+    unaccepted = _count_unaccepted([row for row in governed.values() if row.regression_id in differing])
     return {
         row.pk: find_gate_blockers(_facts(row, found.get(row.regression_id), unaccepted.get(row.pk, 0)))
         for row in governed.values()
     }
 
 
-def _facts(deployment: Deployment, tested: Mapping[str, Any] | None, unaccepted: int) -> GateFacts:
+def _facts(deployment: Deployment, tested: Regression | None, unaccepted: int) -> GateFacts:
     policy = deployment.policy
     if tested is None or _is_of_older_release(tested):
         return GateFacts(None, until=deployment.gate_until)
-    outcomes = tested["outcomes"]
+    outcomes = tested.outcomes
     failed = sum(outcomes.get(each, 0) for each in (FixtureOutcome.FAILED, FixtureOutcome.UNSTABLE))
     return GateFacts(
-        RegressionStatus(tested["status"]),
-        progress=(tested["progress_done"], tested["progress_total"]),
+        RegressionStatus(tested.status),
+        progress=(tested.progress_done, tested.progress_total),
         verdicts=sum(outcomes.values()) - outcomes.get(FixtureOutcome.NOT_TESTED, 0),
         failed=failed,
         unaccepted=unaccepted,
-        more=tested["more"],
-        work=(tested["work_candidate"], tested["work_baseline"]),
-        error=tested["error"],
+        more=tested.more,
+        work=(tested.work_candidate, tested.work_baseline),
+        error=tested.error,
         min_verdicts=policy.replay_gate_min_fixtures,
         max_work_increase_percent=policy.max_work_increase_percent,
         until=deployment.gate_until,
     )
 
 
-def _is_of_older_release(tested: Mapping[str, Any]) -> bool:
-    """Return whether a worker of an older release, which may still run during an upgrade, completed a regression.
+def _is_of_older_release(row: Regression) -> bool:
+    """Return whether a worker of an older release, which may still run during an upgrade, completed the regression.
 
     Such a worker does not store the engine and the outcomes.
     """
-    is_completed = tested["status"] in _COMPLETED and tested["error"] is None
-    return is_completed and (tested["engine"] is None or (tested["progress_total"] and not tested["outcomes"]))
+    is_completed = row.status in FINISHED_REGRESSION and row.error is None
+    return is_completed and (row.engine is None or (row.progress_total > 0 and not row.outcomes))
 
 
 def _asked(deployments: Collection[Deployment]) -> list[list[Any]]:
@@ -205,7 +198,7 @@ def refresh(deployment: Deployment, *, is_blocked: bool, actor: Actor = WORKER) 
     expired. A regression that has not finished, was canceled or could not be completed is not renewed.
     """
     row = _read_scope(deployment)
-    if row is not None and (row.status in _UNFINISHED or _is_incomplete(row)):
+    if row is not None and (row.status in UNFINISHED_REGRESSION or _is_incomplete(row)):
         return False
     if row is not None and not _is_outdated(row, deployment, is_blocked=is_blocked):
         return False
@@ -234,8 +227,7 @@ def _is_outdated(row: Regression, deployment: Deployment, *, is_blocked: bool) -
         return True
     if _needed_baselines(deployment) != _baselines_of(row):
         return True
-    is_old = row.engine is None or _is_of_older_release({name: getattr(row, name) for name in _COMPLETION})
-    return is_old or engine_digest(row.engine["ops"]) != row.engine["digest"]
+    return _is_of_older_release(row) or engine_digest(row.engine["ops"]) != row.engine["digest"]
 
 
 def _baselines_of(row: Regression) -> set[str]:
@@ -249,19 +241,20 @@ def _needed_baselines(deployment: Deployment) -> set[str]:
 
 
 def refresh_blocked() -> None:
-    """Renew deleted and outdated regressions that block deployments, of those that wait only for the replay gate too.
+    """Renew the deleted and outdated regressions that block deployments.
 
-    A deployment whose build waits only for the gate is built again, which renews its regression.
+    For deployments that wait for approval, this is done here. For approved deployments that wait only for the gate,
+    their builds do it.
     """
     required = Deployment.objects.filter(policy__replay_gate=GateMode.REQUIRE, replay_gate_override="")
-    waiting = required.filter(status=DeploymentStatus.PENDING_APPROVAL).exclude(regression__status__in=_UNFINISHED)
-    blocked = find_blockers(waiting.only(*_READ))
-    for pk in [pk for pk, found in blocked.items() if found]:
-        with suppress(NotFound), transaction.atomic():  # the environment or the deployment was deleted
-            found = Deployment.objects.select_related("environment").only("environment").get(pk=pk)
+    waiting = required.filter(status=DeploymentStatus.PENDING_APPROVAL)
+    rows = list(waiting.exclude(regression__status__in=UNFINISHED_REGRESSION).only(*_READ))
+    blocked = find_blockers(rows)
+    for found in (row for row in rows if blocked.get(row.pk)):
+        with suppress(NotFound, Environment.DoesNotExist), transaction.atomic():  # deleted in the meantime
             lock_row(found.environment)
             row = lock_row(found, related=("environment__project", "config_bundle__version"))
-            if find_blockers([row]).get(pk):
+            if find_blockers([row]).get(row.pk):
                 refresh(row, is_blocked=True)
     for pk in required.filter(status=DeploymentStatus.APPROVED, gate_until__isnull=False).values_list("pk", flat=True):
         enqueue_build(pk)
@@ -286,9 +279,8 @@ def attach(row: Regression, *, actor: Actor) -> None:
         if not fits and old is not None and not _is_incomplete(old):
             continue
         if old is not None:
-            lock_row(old)  # before the approval and the deployment, as at its end
-            old.refresh_from_db(fields=["status"])
-        deployment = _move_deadlines(found, old if old is not None and old.status in _UNFINISHED else None)
+            old = lock_row(old)  # before the approval and the deployment, as at its end
+        deployment = _move_deadlines(found, old if old is not None and old.status in UNFINISHED_REGRESSION else None)
         if fits:
             deployment.regression = row
         else:
@@ -332,4 +324,4 @@ def _move_deadlines(found: Deployment, row: Regression | None) -> Deployment:
 
 def standing_still() -> QuerySet[Deployment]:
     """Return the deployments whose deadlines are paused because their regression has not finished."""
-    return Deployment.objects.filter(status__in=WAITING, regression__status__in=_UNFINISHED)
+    return Deployment.objects.filter(status__in=WAITING, regression__status__in=UNFINISHED_REGRESSION)

@@ -230,18 +230,15 @@ def sign(statement: GateStatement, private_key: bytes) -> Json:
     return configuration_statement.sign(PREDICATE_TYPE, statement, private_key)
 
 
-def sign_both(result: TestResult | None, gate: GateStatement, private_key: bytes) -> tuple[Json | None, Json]:
-    """Return the signed envelopes of a test result and of the gate statement that refers to it.
+def sign_test(result: TestResult, accepted: frozenset[Difference], private_key: bytes) -> tuple[Json, ResultReference]:
+    """Return the signed envelope of a test result, and the reference to it for the gate statement.
 
-    This function sets the ``accepted`` differences of ``result``, and ``tested`` of ``gate``. If there was no
-    regression, ``result`` and its envelope are None.
+    The ``accepted`` differences of ``result`` are set here. Those that no test shows are ignored.
     """
-    if result is None:
-        return None, sign(replace(gate, tested=None), private_key)
-    result = replace(result, accepted=gate.accepted & result.shown)
+    result = replace(result, accepted=accepted & result.shown)
     envelope = test_result.sign(result, private_key)
     payload = from_base64(Fields(envelope).text("payload"))
-    return envelope, sign(replace(gate, tested=ResultReference.of(result, sha256(payload))), private_key)
+    return envelope, ResultReference.of(result, sha256(payload))
 
 
 def verify(envelope: object, keyset: KeySet) -> Verified[GateStatement]:

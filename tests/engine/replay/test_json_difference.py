@@ -58,7 +58,7 @@ def test_differing_members_are_named_by_few_pointers_in_either_direction(
 
 
 def test_groups_of_unusual_payloads_can_be_stored(bundle: MakeBundle, ring: MakeRing) -> None:
-    """Compare payloads that are not JSON, too large or too deep, or have names that PostgreSQL cannot store."""
+    """Compare payloads that are not JSON, are too large or too deep, or have names that PostgreSQL cannot store."""
     wide = json.dumps(MANY).encode()
     payloads = [
         b"not JSON", b"\xff\0", b'{"\\ud800":1,"\\u0000":2}', wide, b'"' + b"x" * MAX_BYTES + b'"', b"[" * 100,

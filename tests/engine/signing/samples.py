@@ -103,8 +103,8 @@ def signed(
     **gate_changes: Any,
 ) -> tuple[Json, Json]:
     """Return the signed envelopes of a test result and a gate statement that belong together."""
-    first, second = gate_statement.sign_both(
-        result(world, **(result_changes or {})), gate(world, **gate_changes), key or world.active
+    private_key, unsigned = key or world.active, gate(world, **gate_changes)
+    tested, reference = gate_statement.sign_test(
+        result(world, **(result_changes or {})), unsigned.accepted, private_key
     )
-    assert first is not None
-    return first, second
+    return tested, gate_statement.sign(replace(unsigned, tested=reference), private_key)

@@ -43,7 +43,7 @@ class PacketViewSet(EnvironmentViewSet):
 
 
 def _members(approval: Approval, packet: packets.Packet) -> dict[str, Any]:
-    """Return the members of the response."""
+    """Return the members of the packet's JSON."""
     summary, changes = packet.summary, packet.changes
     deployment = summary.deployment
     return {

@@ -19,14 +19,13 @@ from apps.console.pages.regressions.results import baseline_links, link_baseline
 from apps.releases.models import AcceptedDifference, Deployment, Regression
 from apps.releases.services import acceptances, replay_gate
 from apps.tenancy.permissions import Permission as P
-from byteor.engine.machines import DeploymentStatus, RegressionStatus
+from byteor.engine.machines import UNFINISHED_REGRESSION, DeploymentStatus
 from byteor.engine.regression import count_of
 from byteor.engine.replay_gate import GateMode
 from byteor_cloud.database.large_columns import without_large
 
 GROUPS = 20  # groups that the panel lists; the page of the regression lists all
 _REASON = 200  # characters of the reason of an acceptance
-_UNFINISHED = (RegressionStatus.QUEUED, RegressionStatus.RUNNING)
 _MODES = {
     GateMode.WARN: "warns: the result does not block the deployment",
     GateMode.REQUIRE: "required: each difference must be accepted",
@@ -44,7 +43,7 @@ def find_regression(deployment: Deployment) -> Regression | None:
 
 def is_running(row: Regression | None) -> bool:
     """Return whether the regression has not finished."""
-    return row is not None and row.status in _UNFINISHED
+    return row is not None and row.status in UNFINISHED_REGRESSION
 
 
 def gate_panel(request: HttpRequest, deployment: Deployment, row: Regression | None) -> dict[str, Any] | None:
