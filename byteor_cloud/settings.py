@@ -12,6 +12,7 @@ import django.utils.csp
 from byteor.engine import machines
 from byteor.engine.replay.json_difference import Kind
 from byteor.engine.replay_gate import GateMode
+from byteor.engine.rollout import Hold
 from byteor_cloud import config, logs
 from byteor_cloud.api.operations import SECURITY_SCHEMES, TAG_DESCRIPTIONS
 from byteor_cloud.database import connections
@@ -215,6 +216,7 @@ SPECTACULAR_SETTINGS = {
         "BisectOutcomeEnum": ["found", "no_change", "inverted", "inconclusive"],
         "BisectStatusEnum": [*map(str, machines.BisectStatus)],
         "GateModeEnum": [*map(str, GateMode)],
+        "HoldEnum": [*map(str, Hold)],
         "DifferenceGroupKindEnum": [*map(str, Kind)],
         "DeploymentStatusEnum": [*map(str, machines.DeploymentStatus)],
         "RegressionStatusEnum": [*map(str, machines.RegressionStatus)],

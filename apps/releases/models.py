@@ -37,6 +37,7 @@ from byteor.engine.machines import (
 from byteor.engine.release_policy import ReleasePolicy
 from byteor.engine.rollout import EnlistmentCursor, Strategy
 from byteor.engine.target import ApprovalTarget, Target
+from byteor.engine.wave_hold import WaveHold, WaveReport
 from byteor_cloud.database.json_columns import StoredField
 
 
@@ -85,7 +86,10 @@ class KnownBad(models.Model):
 
 
 class Approval(Stateful):
-    """A request for approval. The approval covers exactly the ``subject`` and can be used once."""
+    """A request for approval. The approval covers exactly the ``subject`` and can be used once.
+
+    The approval of a wave (``wave`` is not null) covers the start of this wave after exactly what ``wave_report`` says.
+    """
 
     machine = APPROVAL
     status = models.CharField(max_length=10, choices=enum_choices(ApprovalStatus), default=ApprovalStatus.PENDING)
@@ -104,16 +108,33 @@ class Approval(Stateful):
     # Null means the default options.
     options: StoredField[DeploymentOptions | None] = StoredField(DeploymentOptions, null=True)
     explain: models.JSONField[Any, Any] = models.JSONField(default=list)  # as in the deployment
+    # The ids of the users who may decide, sorted. If empty, everybody who may operate the environment may decide.
+    reviewers: models.JSONField[Any, Any] = models.JSONField(default=list)
+    # The wave that waits for this approval, counted from 0, and its deployment. Null for all other approvals.
+    wave = models.PositiveIntegerField(null=True)
+    rollout = models.ForeignKey(
+        "Deployment", on_delete=models.CASCADE, null=True, related_name="wave_approvals", editable=False
+    )
+    wave_report: StoredField[WaveReport | None] = StoredField(WaveReport, null=True)
+    # The signed statement of the decisions on a wave, as canonical JSON. Null until the wave was approved or denied.
+    statement = models.TextField(null=True, editable=False)
     required_approvals = models.PositiveIntegerField()
     allow_self_approval = models.BooleanField()
     expires_at = models.DateTimeField()
     approved_at = models.DateTimeField(null=True)
     credential = models.TextField(null=True)
     used_at = models.DateTimeField(null=True)
-    bounded_columns = frozenset({"strategy", "options"})
+    bounded_columns = frozenset({"strategy", "options", "reviewers", "wave_report"})
 
     class Meta:
-        constraints = [one_of_constraint("status", ApprovalStatus, "releases_approval_status")]
+        constraints = [
+            one_of_constraint("status", ApprovalStatus, "releases_approval_status"),
+            models.CheckConstraint(
+                condition=Q(wave__isnull=True, rollout__isnull=True, wave_report__isnull=True)
+                | Q(wave__isnull=False, rollout__isnull=False, wave_report__isnull=False),
+                name="releases_approval_wave",
+            ),
+        ]
         indexes = [
             models.Index(
                 fields=["expires_at"], condition=Q(status=ApprovalStatus.PENDING), name="releases_approval_pending"
@@ -134,6 +155,7 @@ class Approval(Stateful):
             strategy=self.strategy,
             options=self.bound_options,
             explain=self.explain,
+            reviewers=tuple(self.reviewers),
         )
 
     @property
@@ -184,6 +206,12 @@ class Deployment(Stateful):
     detail = models.TextField(blank=True)
     wave = models.PositiveIntegerField(default=0)
     wave_done_at = models.DateTimeField(null=True)
+    # The hold before the next wave. Null if no hold stands.
+    wave_hold: StoredField[WaveHold | None] = StoredField(WaveHold, null=True)
+    # The time before which an approved deployment does not start. Null if it starts as soon as possible.
+    start_at = models.DateTimeField(null=True)
+    # The ids of the users who may decide on the approvals, sorted. If empty, everybody who may operate the environment.
+    reviewers: models.JSONField[Any, Any] = models.JSONField(default=list)
     is_current = models.BooleanField(default=False)
     superseded_by = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, related_name="+")
     # The deployment that a rollback of this deployment restores.
@@ -224,7 +252,7 @@ class Deployment(Stateful):
     bounded_columns = frozenset(
         {
             "strategy", "policy", "note", "detail", "rollback_reason", "break_glass", "freeze_override",
-            "replay_gate_override",
+            "replay_gate_override", "reviewers", "wave_hold",
         }
     )  # fmt: skip
 

@@ -96,20 +96,25 @@ def renew_tests() -> None:
 
 @runs_periodically(SWEEP)
 def sweep() -> None:
-    """Expire overdue approvals, and enqueue the jobs of deployments that do not wait only for the replay gate.
+    """Expire overdue approvals, and enqueue the jobs of deployments that wait neither only for the replay gate
+    nor for their start time.
 
     The jobs are those of unapproved break-glass deployments and of deployments in flight. They notice agent timeouts,
     the end of pauses between waves, and waiting builds that can start.
     """
-    expired = Approval.objects.filter(status=ApprovalStatus.PENDING, expires_at__lte=timezone.now()).exclude(
-        deployment__in=replay_gate.standing_still()
+    now = timezone.now()
+    expired = (
+        Approval.objects.filter(status=ApprovalStatus.PENDING, expires_at__lte=now)
+        .exclude(deployment__in=replay_gate.standing_still())
+        .exclude(rollout__paused_at__isnull=False)
     )
     for approval in without_large(expired):
         approvals.expire(approval, actor=deployments.WORKER)
     for deployment_id in rollbacks.find_unapproved_break_glass().values_list("pk", flat=True):
         deployment_jobs.enqueue_break_glass_rollback(deployment_id)
     # What opens the gate enqueues the build of such a deployment, as does its deadline.
-    due = Q(gate_until=None) | Q(gate_until__lte=timezone.now())
+    due = Q(gate_until=None) | Q(gate_until__lte=now)
+    due &= ~Q(status=DeploymentStatus.APPROVED) | Q(start_at=None) | Q(start_at__lte=now)
     for deployment_id, status in Deployment.objects.filter(due, status__in=IN_FLIGHT).values_list("pk", "status"):
         if status in {DeploymentStatus.APPROVED, DeploymentStatus.BUILDING}:
             deployment_jobs.enqueue_build(deployment_id)

@@ -40,6 +40,7 @@ class EnvironmentSettings:
     heartbeat_interval_s: int
     artifact_retention_days: int
     freeze_windows: tuple[FreezeWindow, ...]
+    reviewers: tuple[str, ...]  # the ids of the users who may decide on approvals; empty: all who may operate
 
     @classmethod
     def from_stored(cls, posture: Posture, stored: Mapping[str, Any]) -> Self:
@@ -51,6 +52,7 @@ class EnvironmentSettings:
             settings["heartbeat_interval_s"],
             settings["artifact_retention_days"],
             tuple(FreezeWindow.from_stored(window) for window in settings["freeze_windows"]),
+            tuple(sorted(settings["reviewers"])),
         )
 
 
@@ -68,6 +70,7 @@ def default_settings(posture: Posture) -> dict[str, Any]:
         "max_in_flight_deployments": 1,
         "artifact_retention_days": 90,
         "freeze_windows": [],
+        "reviewers": [],
         "replay_gate": GateMode.OFF,
         "replay_gate_min_fixtures": 0,
         "max_work_increase_percent": None,
@@ -77,7 +80,7 @@ def default_settings(posture: Posture) -> dict[str, Any]:
 def loosened_settings(posture: Posture, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Return the names of the settings whose change loosens an approval, replay, replay gate or freeze rule.
 
-    In dev, returns none.
+    In dev, returns none. Removing a reviewer loosens a rule. Whether a new reviewer does so is not checked here.
     """
     if posture is Posture.DEV:
         return []
@@ -85,6 +88,7 @@ def loosened_settings(posture: Posture, old: Mapping[str, Any], new: Mapping[str
     checks = {
         "replay_policy": strict_to_loose.index(new["replay_policy"]) > strict_to_loose.index(old["replay_policy"]),
         "freeze_windows": freeze.is_loosened(old["freeze_windows"], new["freeze_windows"]),
+        "reviewers": not set(old["reviewers"]) <= set(new["reviewers"]),
     }
     loosened = ReleasePolicy.from_stored(old).loosened_by(ReleasePolicy.from_stored(new))
     return [*loosened, *(name for name, is_loosened in checks.items() if is_loosened)]

@@ -22,6 +22,7 @@ class DeploymentOptions:
     agent_timeout_s: int | None = None  # from the environment's policy; an agent that takes longer counts as failed
     override_freeze: str | None = None  # the reason why the deployment may start in a freeze window
     override_replay_gate: str | None = None  # the reason why the replay gate does not block the deployment
+    start_at: str | None = None  # the time before which the deployment does not start, as RFC 3339
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> Self:
@@ -40,6 +41,7 @@ class ApprovalSubject:
     The config hash covers the spec, the runtime configuration and the capabilities. The target is bound as it was
     requested. Approvers see which agents match a selector, but the selector is evaluated again when the deployment
     starts. ``explain`` is what the requester says about differences: the id of each group (``group``) and a text.
+    ``reviewers`` are the ids of the users who may decide, sorted. Without reviewers, everybody with the permission may.
     """
 
     spec_hash: str
@@ -49,6 +51,7 @@ class ApprovalSubject:
     strategy: Strategy | None
     options: DeploymentOptions = DeploymentOptions()
     explain: Sequence[Mapping[str, str]] = ()
+    reviewers: tuple[str, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """Return all values by name, as JSON data. A deployment's evidence contains this document."""
@@ -60,6 +63,7 @@ class ApprovalSubject:
             "strategy": self.strategy and self.strategy.stored(),
             **self.options.stored(),
             "explain": list(self.explain),
+            "reviewers": list(self.reviewers),
         }
 
     def differences(self, other: Self) -> list[str]:

@@ -21,7 +21,11 @@ class BlockerCode(StrEnum):
     IN_FLIGHT_LIMIT = "in_flight_limit"
     PIPELINE_BUSY = "pipeline_busy"
     AGENTS_BUSY = "agents_busy"
-    HELD_UP = "held_up"  # a job or bundle download cannot continue; ``find_blockers`` never returns this code
+    START_AT = "start_at"
+    # The codes that ``find_blockers`` never returns, because they do not concern the start of the build.
+    WAVE_HOLD = "wave_hold"
+    TOO_FEW_REVIEWERS = "too_few_reviewers"
+    HELD_UP = "held_up"  # a job or bundle download cannot continue
     # The codes of the replay gate, which ``find_gate_blockers`` returns.
     GATE_RUNNING = "replay_gate.running"
     GATE_DIFFERS = "replay_gate.differs"
@@ -73,11 +77,12 @@ class StartFacts:
     others: tuple[OtherDeployment, ...] = ()
     freeze: tuple[FreezeWindow, datetime] | None = None
     overrides_freeze: bool = False
+    waits_until: datetime | None = None  # the start time that was requested, if it is in the future
 
 
 def find_blockers(facts: StartFacts) -> list[Blocker]:
     """Return the blockers that delay the build of an approved deployment. The build starts only without blockers."""
-    rules: list[Callable[[StartFacts], Blocker | None]] = [_freeze, _limit, _pipeline, _agents]
+    rules: list[Callable[[StartFacts], Blocker | None]] = [_start_time, _freeze, _limit, _pipeline, _agents]
     return [found for rule in rules if (found := rule(facts)) is not None]
 
 
@@ -96,6 +101,13 @@ def limit_blocker(in_flight: Sequence[OtherDeployment], limit: int) -> Blocker |
     verb = "is" if len(in_flight) == 1 else "are"
     detail = f"At most {most} may be in flight at the same time, and {_names(in_flight)} already {verb}."
     return Blocker(BlockerCode.IN_FLIGHT_LIMIT, detail, ids=_ids(in_flight))
+
+
+def _start_time(facts: StartFacts) -> Blocker | None:
+    if facts.waits_until is None:
+        return None
+    until = facts.waits_until
+    return Blocker(BlockerCode.START_AT, f"It starts at {until.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC.", until=until)
 
 
 def _freeze(facts: StartFacts) -> Blocker | None:

@@ -24,15 +24,26 @@ class StrategyKind(StrEnum):
     WAVES = "waves"
 
 
+class Hold(StrEnum):
+    """What must happen before a wave starts, when the wave before it has finished."""
+
+    MANUAL = "manual"  # somebody starts the wave with ``next-wave``
+    APPROVAL = "approval"  # people approve what the earlier waves did
+
+
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """A rollout strategy. ``percents`` are the cumulative shares of the agents after each wave; the last is 100."""
+    """A rollout strategy. ``percents`` are the cumulative shares of the agents after each wave; the last is 100.
+
+    ``holds`` has an entry for each wave, or none if no wave has a hold.
+    """
 
     kind: StrategyKind
     percents: tuple[int, ...] = (100,)
     pause_s: int = 0
     failure_threshold_percent: int = 0
     auto_rollback: bool = False
+    holds: tuple[Hold | None, ...] = ()
 
     @classmethod
     def all_at_once(cls, *, failure_threshold_percent: int = 0, auto_rollback: bool = False) -> Self:
@@ -47,9 +58,11 @@ class Strategy:
         pause_s: int = 0,
         failure_threshold_percent: int = 0,
         auto_rollback: bool = True,
+        holds: Sequence[str | None] = (),
     ) -> Self:
         """Return a strategy of several waves. By default a failed deployment is rolled back."""
-        return cls(StrategyKind.WAVES, tuple(percents), pause_s, failure_threshold_percent, auto_rollback)
+        found = _parse_holds(holds)
+        return cls(StrategyKind.WAVES, tuple(percents), pause_s, failure_threshold_percent, auto_rollback, found)
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> Self:
@@ -60,13 +73,17 @@ class Strategy:
             stored.get("pause_s", 0),
             stored.get("failure_threshold_percent", 0),
             stored.get("auto_rollback", False),
+            _parse_holds(stored.get("holds", ())),
         )
 
     def stored(self) -> dict[str, Any]:
         """Return the JSON data to store. The keys are in the order of PostgreSQL's jsonb, as in the API."""
-        waves = {"pause_s": self.pause_s, "percents": list(self.percents)} if self.kind is StrategyKind.WAVES else {}
+        is_waves = self.kind is StrategyKind.WAVES
+        waves = {"pause_s": self.pause_s, "percents": list(self.percents)} if is_waves else {}
+        holds = self.holds or (None,) * len(self.percents)
         return {
             "kind": self.kind.value,
+            **({"holds": list(holds)} if is_waves else {}),
             **waves,
             "auto_rollback": self.auto_rollback,
             "failure_threshold_percent": self.failure_threshold_percent,
@@ -75,6 +92,24 @@ class Strategy:
     def wave_bounds(self, count: int) -> tuple[int, ...]:
         """Return for each wave how many of ``count`` agents are in it and in the waves before it."""
         return tuple(math.ceil(count * percent / 100) for percent in self.percents)
+
+    def find_hold(self, after: int, wave: int) -> Hold | None:
+        """Return the hold that stands before ``wave`` if the waves between it and the wave ``after`` have no agents.
+
+        The holds of these empty waves also stand before ``wave``. An approval is stronger than a manual start.
+        """
+        between = set(self.holds[after + 1 : wave + 1])
+        return next((hold for hold in (Hold.APPROVAL, Hold.MANUAL) if hold in between), None)
+
+    @property
+    def needs_approval(self) -> bool:
+        """Whether a wave needs an approval."""
+        return Hold.APPROVAL in self.holds
+
+
+def _parse_holds(holds: Sequence[str | None]) -> tuple[Hold | None, ...]:
+    """Return the holds, or an empty tuple if all of them are None, so that equal strategies compare equal."""
+    return tuple(None if hold is None else Hold(hold) for hold in holds) if any(holds) else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +157,8 @@ class StepPlan:
     """The effects of a step: the agents ``timed_out`` fail, the agents in ``offer`` receive offers of ``wave``, and
     the deployment reaches its ``outcome``, if any.
 
-    ``has_more_offers`` means that offers remain, so that the next step can follow immediately.
+    ``has_more_offers`` means that offers remain, so that the next step can follow immediately. ``hold`` stands before
+    the wave ``held_wave``, which would otherwise be next.
     """
 
     timed_out: tuple[UUID, ...] = ()
@@ -130,6 +166,8 @@ class StepPlan:
     has_more_offers: bool = False
     wave: int = 0
     wave_done: bool = False
+    hold: Hold | None = None
+    held_wave: int = 0
     outcome: Literal["active", "failed"] | None = None
     reason: Literal["", "threshold", "timeout", "empty_target", "rollback_failed"] = ""
     detail: str = ""
@@ -143,12 +181,16 @@ def plan_rollout(
     wave_done_at: datetime | None,
     paused: bool,
     complete: bool = True,
+    released: int = 0,
+    is_started: bool = False,
     timeout_s: int,
     now: datetime,
 ) -> StepPlan:
     """Plan the next step of a ``deploying`` deployment, whose waves up to ``wave`` have started.
 
-    No wave is done before all agents are enlisted (``complete``).
+    No wave is done before all agents are enlisted (``complete``). The approval holds of the waves up to ``released``
+    are over. If somebody starts the next wave now (``is_started``), it waits neither for a manual hold nor for the
+    pause.
     """
     if complete and not any(a.counted for a in agents):
         # If no counted agents remain, fail the deployment, because nothing would show whether it succeeds.
@@ -173,9 +215,14 @@ def plan_rollout(
     following = min((a.wave for a in agents if a.wave > wave), default=None)
     if following is None:
         return StepPlan(timed_out=timed_out, offer=tuple(waiting), wave=wave, wave_done=True, outcome="active")
-    if paused or (wave_done_at is None and strategy.pause_s > 0):
-        return StepPlan(timed_out=timed_out, wave=wave, wave_done=True)
-    if wave_done_at is not None and now < wave_done_at + timedelta(seconds=strategy.pause_s):
+    hold = strategy.find_hold(max(wave, released), following)
+    if hold is Hold.APPROVAL or (hold is Hold.MANUAL and not is_started):
+        return StepPlan(timed_out=timed_out, wave=wave, wave_done=True, hold=hold, held_wave=following)
+    is_waiting = not is_started and (
+        (wave_done_at is None and strategy.pause_s > 0)
+        or (wave_done_at is not None and now < wave_done_at + timedelta(seconds=strategy.pause_s))
+    )
+    if paused or is_waiting:
         return StepPlan(timed_out=timed_out, wave=wave, wave_done=True)
     offer = [a.id for a in agents if a.wave <= following and a.progress is AgentProgress.PENDING]
     return _plan_offers(offer, timed_out=timed_out, wave=following)

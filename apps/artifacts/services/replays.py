@@ -274,6 +274,7 @@ def approval_subject(row: Replay) -> ApprovalSubject:
     """Return the subject of the replay's approval: the records, the version, its parameters and its side effects."""
     artifact, version = row.artifact, row.version
     ops = [op for _, op in version.stages]
+    listed = row.environment.effective_settings.reviewers if row.approval is None else row.approval.reviewers
     bundle = row.config_bundle or (artifact.deployment.config_bundle if artifact.deployment else None)
     return ApprovalSubject(
         spec_hash=version.spec_hash,
@@ -294,6 +295,7 @@ def approval_subject(row: Replay) -> ApprovalSubject:
         ),
         strategy=None,
         capabilities=(REPLAY_EXECUTE,),
+        reviewers=tuple(listed),
     )
 
 

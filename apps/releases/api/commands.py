@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any
 from uuid import UUID
 
 from apps.fleet.services.labels import LabelChange
-from apps.releases.api.serializers.deployments import OptionalReasonSerializer, ReasonSerializer, RetrySerializer
+from apps.releases.api.serializers.deployments import (
+    OptionalReasonSerializer,
+    ReasonSerializer,
+    RetrySerializer,
+    ReviewersSerializer,
+)
 from apps.releases.api.serializers.labels import RelabeledSerializer, RelabelSerializer
 from apps.releases.models import Approval, ConfigBundle, Deployment
-from apps.releases.services import approvals, bundles, deployments, relabeling
+from apps.releases.services import approvals, bundles, deployments, relabeling, rollout_steps
 from apps.releases.services.relabeling import Relabeled
+from apps.releases.services.reviewers import change as set_reviewers
+from apps.releases.services.reviewers import check_change
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
@@ -106,6 +113,43 @@ def retry(deployment: Deployment, *, reason: str, agents: Collection[UUID] | Non
     `deploying`. A deployment that is active and current stays active.
     """
     deployments.retry(deployment, agents=agents, reason=reason, actor=actor)
+
+
+@command(check=rollout_steps.check_next_wave)
+@Operation(
+    "startNextWave",
+    P.OPERATE_ENVIRONMENT,
+    body=OptionalReasonSerializer,
+    errors=(Conflict,),
+    example={"reason": "The first wave ran for an hour."},
+)
+def next_wave(deployment: Deployment, *, reason: str, actor: Actor) -> None:
+    """Start the next wave.
+
+    Starts the next wave now, without waiting for the end of the pause or for a manual hold. Returns 409 unless the
+    deployment is deploying, its current wave has finished within the failure threshold, and a wave is left. Also
+    returns 409 while the deployment is paused, the wave waits for approval, or a freeze window is open that the
+    deployment does not override.
+    """
+    rollout_steps.start_next_wave(deployment, reason=reason, actor=actor)
+
+
+@command(check=check_change)
+@Operation(
+    "changeDeploymentReviewers",
+    P.MANAGE_ORG_MEMBERSHIPS,
+    body=ReviewersSerializer,
+    errors=(Conflict,),
+    example={"reviewers": [ID], "reason": "Ada has left the company."},
+)
+def change_reviewers(deployment: Deployment, *, reviewers: Sequence[UUID], reason: str, actor: Actor) -> None:
+    """Change the reviewers of a deployment.
+
+    Replaces the list of the people who may decide on the deployment's approvals, for example because one of them has
+    left. Consents of people who are no longer reviewers do not count. Only an `org_admin` may do this. Returns 409
+    unless the deployment is pending approval or deploying.
+    """
+    set_reviewers(deployment, reviewers=reviewers, reason=reason, actor=actor)
 
 
 @command(check=approvals.check_revoke)

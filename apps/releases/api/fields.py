@@ -8,7 +8,7 @@ from rest_framework import serializers
 
 from apps.fleet.api.serializers import LabelsField
 from byteor.engine.break_glass import BreakGlassRequest
-from byteor.engine.rollout import Strategy, StrategyKind
+from byteor.engine.rollout import Hold, Strategy, StrategyKind
 from byteor.engine.target import Target
 from byteor_cloud.api.fields import IdField, StrictSerializer, TextField
 
@@ -47,6 +47,9 @@ class StrategySerializer(StrictSerializer):
         min_length=1,
         max_length=100,
     )
+    holds = serializers.ListField(
+        child=serializers.ChoiceField(list(Hold), allow_null=True), required=False, min_length=1, max_length=100
+    )
     pause_s = serializers.IntegerField(required=False, min_value=0, max_value=7 * 86400)
     failure_threshold_percent = serializers.IntegerField(required=False, min_value=0, max_value=100)
     auto_rollback = serializers.BooleanField(required=False)
@@ -55,6 +58,11 @@ class StrategySerializer(StrictSerializer):
         "kind": "Whether the deployment is offered to all agents in one wave (`all_at_once`) or in several `waves`.",
         "percents": "The cumulative percentage of the target's agents that each wave reaches, increasing to 100. Only "
         "for `waves`. Defaults to 5, 25 and 100.",
+        "holds": "What must happen before each wave starts, after the wave before it has finished. One entry for each "
+        "entry of `percents`. `manual`: somebody with the permission `environment:operate` starts the wave with "
+        "`next-wave`. `approval`: people approve what the earlier waves did. Null: nothing. The first entry must be "
+        "null. If a wave has no agents, its hold stands before the next wave that has some. Only for `waves`. Defaults "
+        "to no holds.",
         "pause_s": "The pause between two waves, in seconds. Only for `waves`. Defaults to 0.",
         "failure_threshold_percent": "The percentage of a wave's counted agents that may fail. If more of them fail, "
         "the deployment fails. Defaults to 0.",
@@ -68,12 +76,18 @@ class StrategySerializer(StrictSerializer):
         """Return the strategy, with the defaults of its kind. Raises ValidationError."""
         kind, options = attrs["kind"], {name: value for name, value in attrs.items() if name != "kind"}
         if kind == StrategyKind.ALL_AT_ONCE:
-            if extra := {"percents", "pause_s"} & options.keys():
+            if extra := {"holds", "percents", "pause_s"} & options.keys():
                 raise serializers.ValidationError(dict.fromkeys(extra, "This field is permitted only for waves."))
             return Strategy.all_at_once(**options)
         strategy = Strategy.waves(**options)
         if list(strategy.percents) != sorted(set(strategy.percents)) or strategy.percents[-1] != 100:
             raise serializers.ValidationError({"percents": "The percentages must increase and end with 100."})
+        holds = options.get("holds", [None] * len(strategy.percents))
+        if len(holds) != len(strategy.percents):
+            detail = f"Send one entry for each of the {len(strategy.percents)} waves."
+            raise serializers.ValidationError({"holds": detail})
+        if holds[0] is not None:
+            raise serializers.ValidationError({"holds": "The first wave cannot have a hold."})
         return strategy
 
     def to_representation(self, instance: Strategy) -> dict[str, Any]:

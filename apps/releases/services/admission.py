@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
 
 from django.db.models import QuerySet
 from django.utils import timezone
@@ -20,6 +21,8 @@ from byteor.engine.break_glass import BreakGlassRequest
 from byteor.engine.release_policy import ReleasePolicy
 from byteor.engine.target import Target
 from byteor_cloud.errors import Conflict, DomainError, Forbidden, InvalidInput
+
+MAX_START_DELAY = timedelta(days=30)
 
 
 def find_obstacles(
@@ -46,9 +49,28 @@ def find_obstacles(
     return found
 
 
-def check_freeze(environment: Environment, override: Mapping[str, str] | None, *, may_override: bool) -> None:
-    """Raise Forbidden for an override that is not permitted, or Conflict if an open freeze window is not overridden."""
-    open_window = freeze.last_open_window(environment.effective_settings.freeze_windows, timezone.now())
+def check_start_at(start_at: datetime | None, break_glass: BreakGlassRequest | None) -> None:
+    """Raise InvalidInput for a start time that is in the past or too far ahead, or together with break-glass."""
+    if start_at is None:
+        return
+    now = timezone.now()
+    if start_at <= now:
+        raise InvalidInput.at("/start_at", "The start time must be in the future.", code="in_past")
+    if start_at > now + MAX_START_DELAY:
+        raise InvalidInput.at("/start_at", f"Must be at most {MAX_START_DELAY.days} days ahead.", code="too_far")
+    if break_glass is not None:
+        detail = "A break-glass deployment starts immediately. Send either start_at or break_glass, not both."
+        raise InvalidInput.at("/start_at", detail, code="contradiction")
+
+
+def check_freeze(
+    environment: Environment, override: Mapping[str, str] | None, *, may_override: bool, at: datetime | None = None
+) -> None:
+    """Raise Forbidden for an override that is not permitted, or Conflict if an open freeze window is not overridden.
+
+    ``at`` is when the window would be open; by default now.
+    """
+    open_window = freeze.last_open_window(environment.effective_settings.freeze_windows, at or timezone.now())
     if override and not may_override:
         raise Forbidden("Only an org_admin may override a freeze window.")
     if open_window and not override:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -12,8 +12,12 @@ from django.utils import timezone
 
 from apps.releases.jobs import ReplayDecided
 from apps.releases.models import Approval, ApprovalDecision, Deployment
-from apps.releases.services import acceptances, replay_gate
-from apps.releases.services.deployment_jobs import enqueue_break_glass_rollback, enqueue_build
+from apps.releases.services import acceptances, replay_gate, reviewers, wave_reports
+from apps.releases.services.deployment_jobs import (
+    enqueue_break_glass_rollback,
+    enqueue_build,
+    enqueue_rollout_step,
+)
 from apps.releases.services.timeline import add_entry, advance_deployment
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment, User
@@ -46,9 +50,12 @@ def request_approval(
     count: int | None = None,
     replay_id: UUID | None = None,
     break_glass_s: int | None = None,
+    start_at: datetime | None = None,
     actor: Actor,
 ) -> Approval:
     """Request approval of ``subject``, in the transaction that creates the deployment or replay that needs it.
+
+    The request expires ``approval_ttl_s`` after ``start_at``, if that is passed.
 
     ``resolved`` and ``count`` show approvers which agents the target matches now, but the approval is not limited to
     these agents. With ``break_glass_s``, the deployment starts without approval, and another person must approve it
@@ -58,7 +65,7 @@ def request_approval(
     is_break_glass = break_glass_s is not None
     approval = Approval.objects.create(
         environment=environment,
-        requester_id=_requester_of(actor),
+        requester_id=requester_of(actor),
         requested_by=actor.display,
         replay_id=replay_id,
         break_glass=is_break_glass,
@@ -69,9 +76,10 @@ def request_approval(
         capabilities=list(subject.capabilities),
         options=subject.options,
         explain=list(subject.explain),
+        reviewers=list(subject.reviewers),
         required_approvals=policy.required_approvals,
         allow_self_approval=policy.allow_self_approval and not is_break_glass,
-        expires_at=timezone.now() + timedelta(seconds=break_glass_s or policy.approval_ttl_s),
+        expires_at=(start_at or timezone.now()) + timedelta(seconds=break_glass_s or policy.approval_ttl_s),
     )
     audit.record(
         "approval.request",
@@ -83,7 +91,7 @@ def request_approval(
     return approval
 
 
-def _requester_of(actor: Actor) -> UUID:
+def requester_of(actor: Actor) -> UUID:
     """Return the id of the acting person or the acting key's creator. Raises Forbidden if the creator is unknown."""
     person_id = tokens.person_behind(actor)
     if person_id is None:
@@ -138,7 +146,7 @@ def check_submitted_credential(
     stricter after the approval. A decision of the person behind this request then counts only if both the approval and
     the policy allow self-approval. Raises InvalidInput, Conflict or Forbidden, all with the code ``approval.<reason>``.
     """
-    requester_id = _requester_of(actor) if is_needed else None
+    requester_id = requester_of(actor) if is_needed else None
     try:
         approval = check_credential(text, environment, subject)
     except Refused as refused:
@@ -149,7 +157,7 @@ def check_submitted_credential(
         raise InvalidInput(refused.detail, code=code, errors=errors) from None
     if requester_id is None:
         return approval
-    consents = approval.decisions.filter(decision="approve")
+    consents = reviewers.find_consents(approval)
     if (count := consents.count()) < policy.required_approvals:
         raise Conflict(
             f"Only {count} of the {policy.required_approvals} people that the environment now requires have approved.",
@@ -180,26 +188,32 @@ def decide(
     expires_in_s: int | None = None,
     accept_groups: Sequence[str] = (),
     regression_id: UUID | None = None,
+    digest: str | None = None,
     actor: Actor,
 ) -> Approval:
     """Record one person's decision. One denial denies the approval; the last required consent issues the credential.
 
+    The approval of a wave has no credential. A decision on it needs the ``digest`` of the report that the person read.
+
     With ``accept_groups``, also accepts these groups of differences, with the comment as the reason. The differences
     are those of the deployment's regression, which must be ``regression_id`` if that is passed.
 
-    Raises Forbidden without ``user`` and for a self-approval that is not allowed, and InvalidInput for a denial without
-    a comment. Raises Conflict if the approval is not open or the person has already decided. Raises Conflict for a
-    consent while the replay gate blocks the deployment, and for a consent if self-approval is not allowed and the
-    requester is unknown. With ``accept_groups``, raises InvalidInput for a denial, without a comment and without a
-    regression, and the errors of ``acceptances.accept``. Raises Conflict if ``regression_id`` is outdated.
+    Raises Forbidden without ``user``, for a person who may not decide (see ``reviewers.check_may_decide``) and for a
+    self-approval that is not allowed. Raises InvalidInput for a denial without a comment, and for a missing or
+    unexpected ``digest``. Raises Conflict if the approval is not open, the person has already decided, or the digest is
+    outdated. Raises Conflict for a consent while the replay gate blocks the deployment, and for a consent if
+    self-approval is not allowed and the requester is unknown. With ``accept_groups``, raises InvalidInput for a denial,
+    without a comment and without a regression, and the errors of ``acceptances.accept``. Raises Conflict if
+    ``regression_id`` is outdated.
     """
     if user is None:
         raise Forbidden("Only a person can decide. Sign in, or use a user token.", code="approval.person")
     if accept_groups:
         lock_row(approval.environment)  # because ``acceptances.accept`` locks it, and the lock order must be the same
-    keep_environments(approval.environment_id)
-    locked = lock_row(approval, related=("environment__project__organization",))
+    locked = _lock(approval)
+    reviewers.check_may_decide(locked, user)
     check_open(locked)
+    _check_digest(locked, digest, expires_in_s)
     if decision == "deny" and not comment.strip():
         raise InvalidInput.at("/comment", "A denial needs a comment.", code="required")
     if decision == "approve" and not locked.allow_self_approval:
@@ -229,9 +243,33 @@ def decide(
     )
     if decision == "deny":
         return _close(locked, ApprovalEvent.DENY, actor=actor)
-    if locked.decisions.filter(decision="approve").count() < locked.required_approvals:
+    if reviewers.find_consents(locked).count() < locked.required_approvals:
         return locked
     return _approve(locked, expires_in_s=expires_in_s, actor=actor)
+
+
+def _lock(approval: Approval) -> Approval:
+    """Lock an approval. For the approval of a wave, lock the environment first, as all changes of holds do."""
+    if approval.wave is not None:
+        lock_row(approval.environment)
+    keep_environments(approval.environment_id)
+    return lock_row(approval, related=("environment__project__organization", "rollout"))
+
+
+def _check_digest(approval: Approval, digest: str | None, expires_in_s: int | None) -> None:
+    """Raise InvalidInput or Conflict unless a decision on a wave has the digest of what the earlier waves did."""
+    report, rollout = approval.wave_report, approval.rollout
+    if report is None or rollout is None or approval.wave is None:
+        if digest is not None:
+            raise InvalidInput.at("/digest", "Only a decision on a wave has a digest.", code="contradiction")
+        return
+    if expires_in_s is not None:
+        raise InvalidInput.at("/expires_in_s", "The approval of a wave has no credential.", code="contradiction")
+    if digest is None:
+        raise InvalidInput.at("/digest", "Send the digest of the report that you have read.", code="required")
+    if not digest == report.digest == wave_reports.read_report(rollout, approval.wave).digest:
+        detail = "The earlier waves have changed since this report. Read the approval of the wave again."
+        raise Conflict(detail, code="approval.outdated")
 
 
 def _accept(deployment: Deployment | None, groups: Sequence[str], *, decision: str, reason: str, actor: Actor) -> None:
@@ -254,8 +292,13 @@ def check_gate(deployment: Deployment) -> None:
 
 
 def is_overdue(approval: Approval) -> bool:
-    """Return whether a pending approval has expired. It does not expire while its deployment's regression runs."""
+    """Return whether a pending approval has expired.
+
+    It does not expire while its deployment's regression runs, and that of a wave not while its deployment is paused.
+    """
     if approval.status != ApprovalStatus.PENDING or approval.expires_at > timezone.now():
+        return False
+    if approval.rollout is not None and approval.rollout.paused_at is not None:
         return False
     return not replay_gate.standing_still().filter(approval=approval).exists()
 
@@ -270,10 +313,15 @@ def check_open(approval: Approval) -> None:
 
 def _approve(approval: Approval, *, expires_in_s: int | None, actor: Actor) -> Approval:
     now = timezone.now().replace(microsecond=0)  # because the times in a credential are whole seconds
+    if approval.wave is not None:
+        approved = advance(approval, ApprovalEvent.APPROVE, actor=actor, approved_at=now)
+        _continue_rollout(approved, actor=actor)
+        return approved
     environment, deployment = approval.environment, _deployment_of(approval)
     policy = environment.effective_settings.release if deployment is None else deployment.policy
     ttl_s = min(expires_in_s or policy.approval_ttl_s, policy.approval_ttl_s)
-    expires_at = now + timedelta(seconds=ttl_s)
+    start_at = None if deployment is None else deployment.start_at
+    expires_at = max(now, start_at or now) + timedelta(seconds=ttl_s)
     text = credential.issue(
         private_key=signing_keys.active_private_key(environment.project.organization_id),
         org_id=str(environment.project.organization_id),
@@ -305,8 +353,14 @@ def _deployment_of(approval: Approval) -> Deployment | None:
 
 
 def _close(approval: Approval, event: ApprovalEvent, *, actor: Actor) -> Approval:
-    """Deny, expire or revoke an approval. Stop its deployment or replay, or roll back its break-glass deployment."""
+    """Deny, expire or revoke an approval. Stop its deployment or replay, or roll back its break-glass deployment.
+
+    If the approval is of a wave, the next step of the deployment stops the deployment or requests the approval again.
+    """
     closed = advance(approval, event, actor=actor)
+    if closed.wave is not None:
+        _continue_rollout(closed, actor=actor)
+        return closed
     deployment = _deployment_of(closed)
     if deployment is not None and closed.break_glass:
         add_entry(deployment, f"break_glass_{closed.status}", actor=actor)
@@ -319,6 +373,13 @@ def _close(approval: Approval, event: ApprovalEvent, *, actor: Actor) -> Approva
     return closed
 
 
+def _continue_rollout(approval: Approval, *, actor: Actor) -> None:
+    """Record the end of a wave's approval on the timeline, and enqueue the step that acts on it."""
+    if approval.rollout is not None and approval.wave is not None:
+        add_entry(approval.rollout, f"wave_{approval.status}", actor=actor, detail={"wave": approval.wave + 1})
+        enqueue_rollout_step(approval.rollout_id)
+
+
 def _notify_replay(approval: Approval) -> None:
     """Enqueue the job that queues or stops the approval's replay, if the approval has one."""
     if approval.replay_id is not None:
@@ -329,8 +390,7 @@ def _notify_replay(approval: Approval) -> None:
 @transaction.atomic
 def revoke(approval: Approval, *, actor: Actor) -> Approval:
     """Revoke an approval that is pending, or approved and not used. Raises Conflict for any other approval."""
-    keep_environments(approval.environment_id)
-    locked = lock_row(approval)
+    locked = _lock(approval)
     check_revoke(locked)
     return _close(locked, ApprovalEvent.REVOKE, actor=actor)
 
@@ -350,7 +410,6 @@ def withdraw(approval: Approval, *, actor: Actor) -> None:
 @transaction.atomic
 def expire(approval: Approval, *, actor: Actor) -> None:
     """Expire a pending approval whose time is over. Do nothing for any other approval."""
-    keep_environments(approval.environment_id)
-    locked = lock_row(approval)
+    locked = _lock(approval)
     if is_overdue(locked):
         _close(locked, ApprovalEvent.EXPIRE, actor=actor)

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from apps.fleet.services.selection import select_agents
 from apps.releases.models import Deployment
-from apps.releases.services import replay_gate
+from apps.releases.services import replay_gate, reviewers, wave_holds
 from apps.tenancy.models import Environment
 from byteor.engine import freeze
 from byteor.engine.blockers import Blocker, BlockerCode, OtherDeployment, StartFacts, find_blockers
@@ -21,7 +21,7 @@ from byteor_cloud.worker import dead_letters
 
 _COLUMNS = (
     "pipeline", "status", "target", "policy", "freeze_override", "config_bundle__name", "replay_gate_override",
-    "regression", "requester_id", "break_glass", "gate_until",
+    "regression", "requester_id", "break_glass", "gate_until", "start_at",
 )  # fmt: skip
 
 
@@ -41,24 +41,41 @@ def find_start_blockers(
     for row in in_flight:
         if row.pk not in waiting or row.status != DeploymentStatus.APPROVED:
             continue
-        others = [each for each in in_flight if _is_ahead(each, row, gated)]
+        others = [each for each in in_flight if _is_ahead(each, row, gated, now)]
         sharing = find_sharing(environment, row.target, [each for each in others if each.pipeline != row.pipeline])
         compared = tuple(describe(each, compared_with=row, shares_agents=each.pk in sharing) for each in others)
         facts = StartFacts(
-            row.policy.max_in_flight_deployments, compared, open_window, overrides_freeze=bool(row.freeze_override)
+            row.policy.max_in_flight_deployments,
+            compared,
+            open_window,
+            overrides_freeze=bool(row.freeze_override),
+            waits_until=row.start_at if _is_scheduled(row, now) else None,
         )
         found[row.pk] = [*find_blockers(facts), *gated.get(row.pk, ())]
     return found
 
 
-def _is_ahead(other: Deployment, row: Deployment, gated: Mapping[UUID, Sequence[Blocker]]) -> bool:
-    """Return whether ``row`` may have to wait for another deployment. Nothing waits for one that the gate blocks."""
-    return other.status in UNDER_WAY or (other.pk < row.pk and not gated.get(other.pk))
+def _is_ahead(other: Deployment, row: Deployment, gated: Mapping[UUID, Sequence[Blocker]], now: datetime) -> bool:
+    """Return whether ``row`` may have to wait for another deployment.
+
+    Nothing waits for a deployment that the gate blocks, or whose start time has not come.
+    """
+    return other.status in UNDER_WAY or (
+        other.pk < row.pk and not gated.get(other.pk) and not _is_scheduled(other, now)
+    )
+
+
+def _is_scheduled(row: Deployment, now: datetime) -> bool:
+    """Return whether the start time of an approved deployment has not come."""
+    return row.status == DeploymentStatus.APPROVED and row.start_at is not None and row.start_at > now
 
 
 def find_in_flight(environment: Environment) -> list[Deployment]:
-    """Return the deployments in flight that count for the limit: all but those that the replay gate blocks."""
-    rows = list(read_in_flight(environment).defer("target"))
+    """Return the deployments in flight that count for the limit.
+
+    Deployments that the replay gate blocks, and those whose start time has not come, do not count.
+    """
+    rows = [row for row in read_in_flight(environment).defer("target") if not _is_scheduled(row, timezone.now())]
     gated = replay_gate.find_blockers(rows)
     return [row for row in rows if not gated.get(row.pk)]
 
@@ -107,15 +124,28 @@ def describe(
 
 
 def list_blockers(deployment: Deployment) -> list[Blocker]:
-    """Return all blockers of the deployment. If it is not in flight, only the replay gate can block it."""
+    """Return all blockers of the deployment.
+
+    If it is not in flight, only the replay gate and a lack of reviewers can block it.
+    """
     if deployment.status not in IN_FLIGHT:
-        return replay_gate.find_blockers([deployment]).get(deployment.pk, [])
-    found = []
+        return [*replay_gate.find_blockers([deployment]).get(deployment.pk, []), *_find_missing(deployment)]
+    found = _find_missing(deployment)
+    if (held := wave_holds.describe(deployment)) is not None:
+        found.insert(0, Blocker(BlockerCode.WAVE_HOLD, held.sentence))
     if deployment.status == DeploymentStatus.APPROVED:
         waits = find_start_blockers(deployment.environment, [deployment.pk], timezone.now())
-        found = waits.get(deployment.pk, [])
-    held = find_held_up([deployment]).values()
-    return [*found, *(Blocker(BlockerCode.HELD_UP, sentence) for sentence in held)]
+        found += waits.get(deployment.pk, [])
+    stuck = find_held_up([deployment]).values()
+    return [*found, *(Blocker(BlockerCode.HELD_UP, sentence) for sentence in stuck)]
+
+
+def _find_missing(deployment: Deployment) -> list[Blocker]:
+    """Return the blocker for a lack of reviewers, for each pending approval of the deployment."""
+    if not deployment.reviewers:
+        return []
+    pending = [each for each in (deployment.approval, wave_holds.find_approval(deployment)) if each is not None]
+    return list(reviewers.find_missing(pending).values())
 
 
 def find_held_up(deployments: Iterable[Deployment]) -> dict[UUID, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +13,17 @@ from django.utils import timezone
 
 from apps.fleet.services.selection import select_agents, unnest_ids
 from apps.releases.models import Approval, ConfigBundle, Deployment
-from apps.releases.services import admission, approvals, assignments, blockers, bundles, failures, replay_gate
+from apps.releases.services import (
+    admission,
+    approvals,
+    assignments,
+    blockers,
+    bundles,
+    failures,
+    replay_gate,
+    reviewers,
+    wave_holds,
+)
 from apps.releases.services.deployment_jobs import enqueue_build, enqueue_rollout_step
 from apps.releases.services.timeline import advance_deployment, record_event
 from apps.tenancy.actors import Actor, system_actor
@@ -21,6 +32,7 @@ from apps.tenancy.services.state import check_transition, lock_row
 from apps.tenancy.services.tokens import person_behind
 from byteor.engine.approval_subject import ApprovalSubject, DeploymentOptions
 from byteor.engine.break_glass import BreakGlass, BreakGlassRequest
+from byteor.engine.canonical import format_time
 from byteor.engine.machines import (
     UNDER_WAY,
     AgentProgress,
@@ -35,6 +47,7 @@ from byteor_cloud.errors import Conflict, InvalidInput
 WORKER = system_actor("rollout")
 RELATED = ("environment__project__organization", "config_bundle__version")
 # Failures that make the configuration known bad. An abort or an expired approval is not the configuration's fault.
+WAVE_DENIED = "wave_denied"
 _BARRING_REASONS = {"threshold", "timeout", "rollback_failed"}
 
 
@@ -52,6 +65,8 @@ def create_deployment(
     override_replay_gate: Mapping[str, str] | None = None,
     explain: Sequence[Mapping[str, str]] = (),
     break_glass: BreakGlassRequest | None = None,
+    start_at: datetime | None = None,
+    reviewer_ids: Sequence[UUID] | None = None,
     is_org_admin: bool = False,
     actor: Actor,
 ) -> Deployment:
@@ -60,26 +75,40 @@ def create_deployment(
     Unless the replay gate is off, the deployment's regression is requested as well. ``explain`` are the requester's
     explanations of differences: the id of each group, and a text.
 
+    The deployment does not start before ``start_at``. Only ``reviewer_ids`` may decide on its approvals; by default the
+    environment's reviewers.
+
     The build is also enqueued with ``approval``, the credential of an unused approval of the same subject, and with
     ``break_glass``. After break-glass, another person must approve the deployment in time, or it is rolled back.
 
     Raises Conflict if a freeze window, a known bad configuration, the in-flight limit, another pipeline on the agents
     or the state of the approval prevents the deployment; QuotaExceeded; InvalidInput for an invalid target,
-    credential, override or break-glass request; Forbidden if the caller may not override a freeze window or the replay
-    gate, use break-glass, or use or request the approval.
+    credential, override, start time, list of reviewers or break-glass request; Forbidden if the caller may not override
+    a freeze window or the replay gate, use break-glass, or use or request the approval.
     """
     locked = lock_row(environment, related=("project__organization",))
     policy = locked.effective_settings.release
-    admission.check_freeze(locked, override_freeze, may_override=is_org_admin)
+    admission.check_start_at(start_at, break_glass)
+    admission.check_freeze(locked, override_freeze, may_override=is_org_admin, at=start_at)
     admission.check_gate_override(override_replay_gate, may_override=is_org_admin)
     admission.check_break_glass(policy, break_glass, approval, is_org_admin, actor)
     admission.check_known_bad(locked, config_bundle)
-    admission.check_in_flight(locked, policy.max_in_flight_deployments)
+    if start_at is None:  # until its start time, a deployment is not in flight
+        admission.check_in_flight(locked, policy.max_in_flight_deployments)
     admission.check_quota(locked, config_bundle)
     agents = select_agents(locked, target)
     count = admission.check_target(locked, target, agents)
     if not take_over:
         admission.check_other_pipelines(locked, agents, config_bundle.version.name)
+    requester = approvals.requester_of(actor) if strategy.needs_approval else person_behind(actor)
+    chosen = reviewers.choose(
+        locked,
+        reviewer_ids,
+        policy=policy,
+        is_needed=policy.approvals_required or strategy.needs_approval,
+        may_decide_own=policy.allow_self_approval and break_glass is None,
+        requester=requester,
+    )
     fields: dict[str, Any] = {
         "environment": locked,
         "config_bundle": config_bundle,
@@ -91,7 +120,9 @@ def create_deployment(
         "policy": policy,
         "take_over": take_over,
         "requested_by": actor.display,
-        "requester_id": person_behind(actor),
+        "requester_id": requester,
+        "start_at": start_at,
+        "reviewers": chosen,
         "note": note,
         "freeze_override": override_freeze["reason"] if override_freeze else "",
         "replay_gate_override": override_replay_gate["reason"] if override_replay_gate else "",
@@ -111,8 +142,11 @@ def create_deployment(
             resolved=[str(pk) for pk in agents.values_list("pk", flat=True)[:1000]],
             count=count,
             break_glass_s=(break_glass.expires_in_s or policy.approval_ttl_s) if break_glass else None,
+            start_at=start_at,
             actor=actor,
         )
+    if handed_in is not None and start_at is not None and handed_in.expires_at <= start_at:
+        raise Conflict("The approval expires before the deployment starts.", code="approval.expired")
     must_wait = requested is not None and not break_glass
     status = DeploymentStatus.PENDING_APPROVAL if must_wait else DeploymentStatus.APPROVED
     deployment = Deployment(
@@ -133,6 +167,8 @@ def create_deployment(
         **({"override_freeze": override_freeze["reason"]} if override_freeze else {}),
         **({"override_replay_gate": override_replay_gate["reason"]} if override_replay_gate else {}),
         **({"break_glass": break_glass.reason} if break_glass else {}),
+        **({"start_at": format_time(start_at)} if start_at else {}),
+        **({"reviewers": chosen} if chosen else {}),
         **({"regression": str(deployment.regression_id)} if deployment.regression_id else {}),
         **({"approval": str(handed_in.pk)} if handed_in else {}),
     }
@@ -163,8 +199,10 @@ def subject_of(deployment: Deployment) -> ApprovalSubject:
             agent_timeout_s=deployment.policy.agent_timeout_s,
             override_freeze=deployment.freeze_override or None,
             override_replay_gate=deployment.replay_gate_override or None,
+            start_at=None if deployment.start_at is None else format_time(deployment.start_at),
         ),
         explain=deployment.explain,
+        reviewers=tuple(deployment.reviewers),
     )
 
 
@@ -186,6 +224,7 @@ def abort(deployment: Deployment, *, reason: str = "", actor: Actor) -> Deployme
     locked = lock_row(deployment)
     check_transition(locked, DeploymentEvent.ABORT)
     failures.note_in_timeline(locked)
+    wave_holds.lift(locked, actor=actor)
     aborted = advance_deployment(
         locked,
         DeploymentEvent.ABORT,
@@ -201,7 +240,8 @@ def abort(deployment: Deployment, *, reason: str = "", actor: Actor) -> Deployme
 
 def fail(deployment: Deployment, reason: str, detail: str) -> Deployment:
     """Set a deployment to failed, with the worker as actor. Some reasons make its configuration known bad."""
-    if reason in _BARRING_REASONS:
+    wave_holds.lift(deployment, actor=WORKER)
+    if reason in _BARRING_REASONS and deployment.reason != WAVE_DENIED:
         bundles.mark_known_bad(
             deployment.environment, deployment.config_hash, reason=f"{reason}: {detail}", actor=WORKER
         )
@@ -237,6 +277,7 @@ def retry(found: Deployment, *, agents: Collection[UUID] | None = None, reason: 
     has_failed = deployment.status == DeploymentStatus.FAILED
     agent_ids = check_retry(deployment, agents=agents)
     failures.note_in_timeline(deployment)
+    wave_holds.lift(deployment, actor=actor)
     deployment = advance_deployment(
         deployment,
         DeploymentEvent.RETRY,
@@ -353,8 +394,11 @@ def _check_retry_of_ended(deployment: Deployment, environment: Environment) -> N
 @transaction.atomic
 def set_paused(deployment: Deployment, *, paused: bool, reason: str = "", actor: Actor) -> Deployment:
     """Pause or resume a deployment. The status stays ``deploying``. Raises Conflict as ``check_set_paused`` does."""
+    lock_row(deployment.environment)
     locked = lock_row(deployment, related=("environment__project",))
     check_set_paused(locked, paused=paused)
+    if not paused:
+        wave_holds.resume_clock(locked)
     locked.paused_at = timezone.now() if paused else None
     locked.save(update_fields=["paused_at"])
     record_event(locked, "pause" if paused else "resume", {"reason": reason}, actor=actor)

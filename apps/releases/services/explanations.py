@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from apps.fleet.models import OFFLINE_AFTER
 from apps.releases.models import AgentFailure, ApprovalDecision, Deployment, DeploymentAgent, KnownBad, TimelineEntry
-from apps.releases.services import blockers, replay_gate
+from apps.releases.services import blockers, replay_gate, reviewers, wave_holds
 from apps.tenancy.models import Environment
 from byteor.engine import freeze
 from byteor.engine.blockers import Blocker
@@ -36,7 +36,17 @@ MAX_DEPLOYMENTS = 100  # the maximum per agent: first those in its assignment an
 _EVENTS = ["pause", "retry", "abort", "roll_back"]
 # Large columns that explanations need.
 _READ = frozenset(
-    {"strategy", "policy", "detail", "rollback_reason", "freeze_override", "break_glass", "replay_gate_override"}
+    {
+        "strategy",
+        "policy",
+        "detail",
+        "rollback_reason",
+        "freeze_override",
+        "break_glass",
+        "replay_gate_override",
+        "reviewers",
+        "wave_hold",
+    }
 )
 
 
@@ -191,6 +201,7 @@ def _deployment_facts(
         is_current=row.is_current,
         wave=row.wave,
         wave_done_at=row.wave_done_at,
+        wave_hold=wave_holds.describe(row),
         paused_at=row.paused_at,
         activated_at=row.activated_at,
         reason=row.reason,
@@ -219,6 +230,7 @@ def _consent_facts(row: Any) -> facts.ApprovalFacts | None:
         approval.required_approvals,
         approval.expires_at,
         is_used=approval.used_at is not None,
+        deciders=reviewers.name_deciders(approval) if approval.reviewers and status is ApprovalStatus.PENDING else "",
     )
 
 

@@ -36,10 +36,11 @@ class Cause:
 
 def find_causes(deployment: Deployment) -> list[Cause]:
     """Return the most frequent causes of the deployment's failures, and last the sum of all rarer causes, if any."""
-    return _group(AgentFailure.objects.filter(deployment=deployment), MAX_CAUSES)
+    return group(AgentFailure.objects.filter(deployment=deployment), MAX_CAUSES)
 
 
-def _group(failures: QuerySet[AgentFailure], limit: int) -> list[Cause]:
+def group(failures: QuerySet[AgentFailure], limit: int = MAX_CAUSES) -> list[Cause]:
+    """Return the most frequent causes of these failures, at most ``limit``, and the sum of all rarer ones, if any."""
     first_ids = Func(ArrayAgg("part__agent_id", order_by="part__agent_id"), template="(%(expressions)s)[1:5]")
     groups = (
         failures.order_by()
@@ -73,7 +74,7 @@ def note_in_timeline(deployment: Deployment) -> None:
             failures = failures.filter(action=OfferAction.ACTIVATE, at__gte=deployment.activated_at)
         case _:
             return
-    if not (causes := _group(failures, _MAX_TIMELINE_CAUSES)):
+    if not (causes := group(failures, _MAX_TIMELINE_CAUSES)):
         return
     detail: dict[str, Any] = {
         **wave,

@@ -9,7 +9,7 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from apps.releases.models import Deployment, DeploymentAgent, KnownBad
-from apps.releases.services import assignments, bundles, failures
+from apps.releases.services import assignments, bundles, failures, wave_holds
 from apps.releases.services.deployment_jobs import enqueue_rollout_step
 from apps.releases.services.deployments import RELATED, WORKER, fail
 from apps.releases.services.timeline import advance_deployment
@@ -43,9 +43,15 @@ def find_targets(deployment: Deployment) -> QuerySet[Deployment]:
 
 @transaction.atomic
 def start(
-    found: Deployment, *, reason: str, proofs: Collection[UUID] = (), skips_proof: bool = False, actor: Actor
+    found: Deployment,
+    *,
+    reason: str,
+    proofs: Collection[UUID] = (),
+    skips_proof: bool = False,
+    is_bad: bool = True,
+    actor: Actor,
 ) -> Deployment:
-    """Start a rollback, and mark the configuration as known bad. Raises Conflict as ``check_start`` does.
+    """Start a rollback, and mark the configuration as known bad if it ``is_bad``. Raises Conflict as ``check_start``.
 
     The audit event names the replays ``proofs``, if any. With ``skips_proof``, it states that the requested proof was
     skipped.
@@ -54,6 +60,7 @@ def start(
     deployment = lock_row(found, related=RELATED)
     target = check_start(deployment)
     failures.note_in_timeline(deployment)
+    wave_holds.lift(deployment, actor=actor)
     deployment = advance_deployment(
         deployment,
         DeploymentEvent.ROLL_BACK,
@@ -68,7 +75,8 @@ def start(
             **({"proceed": True} if skips_proof else {}),
         },
     )
-    bundles.mark_known_bad(environment, deployment.config_hash, reason=f"rolled back: {reason}", actor=actor)
+    if is_bad:
+        bundles.mark_known_bad(environment, deployment.config_hash, reason=f"rolled back: {reason}", actor=actor)
     assignments.offer_rollback(deployment, touched_agents(deployment), fallback=target)
     enqueue_rollout_step(deployment.pk)
     return deployment
@@ -101,11 +109,11 @@ def find_restored(deployment: Deployment, target: Deployment) -> list[Deployment
     return [target, *sorted(set(offered) - {target}, key=lambda each: each.pk)]
 
 
-def start_if_possible(deployment: Deployment, *, reason: str, actor: Actor) -> bool:
+def start_if_possible(deployment: Deployment, *, reason: str, is_bad: bool = True, actor: Actor) -> bool:
     """Start a rollback if there are touched agents and a deployment to restore. Return whether it was started."""
     if find_target(deployment) is None or not touched_agents(deployment).exists():
         return False
-    start(deployment, reason=reason, actor=actor)
+    start(deployment, reason=reason, is_bad=is_bad, actor=actor)
     return True
 
 

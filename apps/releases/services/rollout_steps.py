@@ -11,19 +11,27 @@ from django.db import transaction
 from django.db.models import BooleanField, ExpressionWrapper, Q, QuerySet
 from django.utils import timezone
 
-from apps.releases.models import Deployment, DeploymentAgent
-from apps.releases.services import acceptances, assignments, bundles, failures, rollbacks
+from apps.releases.models import Approval, Deployment, DeploymentAgent
+from apps.releases.services import acceptances, admission, assignments, bundles, failures, rollbacks, wave_holds
 from apps.releases.services.deployment_jobs import enqueue_rollout_step
-from apps.releases.services.deployments import RELATED, WORKER, fail
-from apps.releases.services.timeline import advance_deployment
+from apps.releases.services.deployments import RELATED, WAVE_DENIED, WORKER, fail
+from apps.releases.services.timeline import advance_deployment, record_event
+from apps.tenancy.actors import Actor
 from apps.tenancy.services import signing_keys
 from apps.tenancy.services.state import lock_row
-from byteor.engine.machines import FINISHED, AgentProgress, DeploymentEvent, DeploymentStatus, OfferAction
+from byteor.engine.machines import (
+    FINISHED,
+    AgentProgress,
+    ApprovalStatus,
+    DeploymentEvent,
+    DeploymentStatus,
+    OfferAction,
+)
 from byteor.engine.rollout import RolloutAgent, StepPlan, plan_rollback, plan_rollout
 from byteor.engine.signing import bundle as deploy_bundle
 from byteor.engine.signing import dsse
 from byteor_cloud.database.compiled import CompiledQuery
-from byteor_cloud.errors import NotStored, Unavailable
+from byteor_cloud.errors import Conflict, NotStored, Unavailable
 from byteor_cloud.storage import blobs
 
 logger = structlog.get_logger(__name__)
@@ -56,6 +64,11 @@ def run_step(deployment_id: str) -> None:
                 _fail_rollout(deployment, "known_bad", "The configuration has become known bad.")
                 return
             assignments.enlist(deployment)
+        approval = wave_holds.find_approval(deployment)
+        if approval is not None and approval.status == ApprovalStatus.DENIED:
+            failures.note_in_timeline(deployment)
+            _fail_rollout(deployment, WAVE_DENIED, _describe_denial(approval))
+            return
         plan = _plan(deployment, now)
         if plan is not None and plan.timed_out:
             # A report may be in the middle of its transaction. Wait for the report, and plan again.
@@ -74,6 +87,49 @@ def run_step(deployment_id: str) -> None:
                 assignments.offer_late(restored)
         elif plan.outcome == "failed":
             fail(deployment, plan.reason, plan.detail)
+
+
+def _describe_denial(approval: Approval) -> str:
+    wave = 0 if approval.wave is None else approval.wave + 1
+    denial = approval.decisions.filter(decision="deny").first()
+    return f"wave {wave} was denied" if denial is None else f"{denial.decided_by} denied wave {wave}: {denial.comment}"
+
+
+@transaction.atomic
+def start_next_wave(found: Deployment, *, reason: str = "", actor: Actor) -> None:
+    """Start the next wave now, without waiting for a pause or for a manual hold.
+
+    Raises Conflict as ``check_next_wave`` does, and if an agent of the current wave has not finished, too many agents
+    failed, or no wave is left.
+    """
+    environment = lock_row(found.environment, related=("project__organization",))
+    deployment = lock_row(found, related=RELATED)
+    check_next_wave(deployment)
+    admission.check_freeze(
+        environment, {"reason": deployment.freeze_override} if deployment.freeze_override else None, may_override=True
+    )
+    plan = _plan(deployment, timezone.now(), is_started=True)
+    if plan is None or plan.timed_out or plan.outcome is not None or plan.wave == deployment.wave:
+        detail = f"Wave {deployment.wave + 1} has not finished, or no wave is left."
+        raise Conflict(detail, code="next_wave.not_ready")
+    record_event(deployment, "next_wave", {"wave": plan.wave + 1, "reason": reason}, actor=actor)
+    _apply_plan(deployment, plan)
+
+
+def check_next_wave(deployment: Deployment) -> None:
+    """Raise Conflict if the deployment cannot start its next wave now. Whether agents have finished is not checked."""
+    if deployment.status != DeploymentStatus.DEPLOYING:
+        detail = f"The deployment is {deployment.status}. Only a deploying deployment has a next wave."
+        raise Conflict(detail, code="next_wave.not_deploying")
+    if deployment.paused_at is not None:
+        raise Conflict("The deployment is paused. Resume it first.", code="next_wave.paused")
+    approval = wave_holds.find_approval(deployment)
+    if approval is not None and approval.status != ApprovalStatus.APPROVED:
+        detail = "The next wave waits for approval. It starts when enough people have approved it."
+        raise Conflict(detail, code="next_wave.needs_approval")
+    if deployment.wave_done_at is None or deployment.wave + 1 >= len(deployment.strategy.percents):
+        detail = f"Wave {deployment.wave + 1} has not finished, or no wave is left."
+        raise Conflict(detail, code="next_wave.not_ready")
 
 
 def _is_bundle_available(deployment: Deployment) -> bool:
@@ -112,7 +168,7 @@ def _system_time() -> datetime:
     return datetime.now(UTC)
 
 
-def _plan(deployment: Deployment, now: datetime) -> StepPlan | None:
+def _plan(deployment: Deployment, now: datetime, *, is_started: bool = False) -> StepPlan | None:
     # Leave out unfinished agents that have another offer now: the rollback of another deployment may have moved them.
     moved = Q(progress__in=_UNFINISHED) & ~Q(agent__assignment__deployment_id=deployment.pk)
     rows = deployment.agents.filter(agent__decommissioned_at=None).exclude(moved)
@@ -132,6 +188,8 @@ def _plan(deployment: Deployment, now: datetime) -> StepPlan | None:
             wave_done_at=deployment.wave_done_at,
             paused=deployment.paused_at is not None,
             complete=deployment.enlisting is None,
+            released=wave_holds.find_released(deployment, wave_holds.find_approval(deployment)),
+            is_started=is_started,
             timeout_s=timeout_s,
             now=now,
         )
@@ -161,6 +219,12 @@ def _rollout_agents(deployment: Deployment, rows: QuerySet[DeploymentAgent]) -> 
 
 
 def _apply_plan(deployment: Deployment, plan: StepPlan) -> None:
+    if plan.hold is not None:
+        wave_holds.keep(deployment, plan)
+    elif plan.wave != deployment.wave and deployment.wave_hold is not None:
+        wave_holds.use(deployment)
+    elif not plan.wave_done or plan.outcome is not None:
+        wave_holds.lift(deployment, actor=WORKER)  # an agent of an earlier wave has got another offer, or none is left
     if plan.wave != deployment.wave:
         deployment.wave, deployment.wave_done_at = plan.wave, None
         deployment.save(update_fields=["wave", "wave_done_at"])
@@ -180,12 +244,14 @@ def _apply_plan(deployment: Deployment, plan: StepPlan) -> None:
 def _fail_rollout(deployment: Deployment, reason: str, detail: str) -> None:
     """Fail a rollout. If agents remain and the strategy requires a rollback, start the rollback if possible.
 
-    If no rollback starts, withdraw the offers that agents have not started.
+    If no rollback starts, withdraw the offers that agents have not started. A denied wave does not make the
+    configuration known bad.
     """
     failed = fail(deployment, reason, detail)
     # An empty target is not the configuration's fault, but a rollback would make the configuration known bad.
+    is_bad = reason != WAVE_DENIED
     must_roll_back = deployment.strategy.auto_rollback and reason != "empty_target"
-    if not (must_roll_back and rollbacks.start_if_possible(failed, reason=detail, actor=WORKER)):
+    if not (must_roll_back and rollbacks.start_if_possible(failed, reason=detail, is_bad=is_bad, actor=WORKER)):
         assignments.withdraw(failed)
 
 

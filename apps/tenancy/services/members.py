@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from uuid import UUID
+
 from django.db import transaction
+from django.db.models import Q
 
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Membership, Organization, Project
-from apps.tenancy.permissions import Permission, Role, may_grant
+from apps.tenancy.permissions import Permission, Role, effective_role, may_grant
 from apps.tenancy.services import audit
 from apps.tenancy.services.accounts import get_or_create_account
 from apps.tenancy.services.revisions import edit, lock_revision
@@ -36,6 +40,21 @@ def check_not_last_admin(membership: Membership) -> None:
                 "The last org_admin cannot be removed or demoted. Make another member org_admin first.",
                 code="last_org_admin",
             )
+
+
+def roles_in_project(project: Project, user_ids: Iterable[UUID | str]) -> dict[UUID, Role]:
+    """Return the role of each of these people in a project. People without a role and inactive people are left out."""
+    found = Membership.objects.filter(
+        Q(project=None) | Q(project=project),
+        user__in=list(user_ids),
+        user__is_active=True,
+        organization=project.organization_id,
+    )
+    given: dict[UUID, dict[bool, Role]] = {}
+    for user_id, project_id, role in found.values_list("user_id", "project_id", "role"):
+        given.setdefault(user_id, {})[project_id is None] = Role(role)
+    roles = {user_id: effective_role(each.get(True), each.get(False)) for user_id, each in given.items()}
+    return {user_id: role for user_id, role in roles.items() if role is not None}
 
 
 @transaction.atomic

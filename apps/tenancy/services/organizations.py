@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -14,9 +14,9 @@ from django.utils.text import slugify
 from apps.tenancy.actors import Actor
 from apps.tenancy.jobs import PurgeEnvironment, PurgeProject
 from apps.tenancy.models import Environment, Membership, Organization, Project, User, Webhook
-from apps.tenancy.permissions import Role
+from apps.tenancy.permissions import GRANTS, Permission, Role
 from apps.tenancy.policy import Posture, ReplayPolicy, loosened_settings
-from apps.tenancy.services import audit, signing_keys
+from apps.tenancy.services import audit, members, signing_keys
 from apps.tenancy.services.revisions import edit, lock_revision
 from apps.tenancy.services.tokens import person_behind
 from byteor.engine.replay_gate import GateMode
@@ -59,6 +59,7 @@ def create_organization(
         changes={"role": [None, Role.ORG_ADMIN]},
     )
     signing_keys.create(organization=organization, actor=actor)
+    _check_default_reviewers(organization, {})
     return organization
 
 
@@ -70,9 +71,29 @@ def update_organization(
     actor: Actor,
     expected_revision: int | None = None,
 ) -> Organization:
-    """Edit name, slug or settings. Settings that are not in ``values`` keep their values."""
+    """Edit name, slug or settings. Settings that are not in ``values`` keep their values.
+
+    Raises InvalidInput for new default reviewers who are not members, and the errors of ``lock_revision``.
+    """
     locked = lock_revision(organization, expected_revision)
-    return edit(locked, _merged(locked, values), kind="organization", scope=locked, actor=actor)
+    before = locked.settings_with_defaults
+    edited = edit(locked, _merged(locked, values), kind="organization", scope=locked, actor=actor)
+    _check_default_reviewers(edited, before)
+    return edited
+
+
+def _check_default_reviewers(organization: Organization, before: Mapping[str, Any]) -> None:
+    """Raise InvalidInput for a reviewer in the default settings who is new and not a member of the organization."""
+    named = organization.settings_with_defaults["default_environment_settings"].get("reviewers", [])
+    known = before.get("default_environment_settings", {}).get("reviewers", [])
+    if not (new := [user_id for user_id in named if user_id not in known]):
+        return
+    memberships = Membership.objects.filter(organization=organization, user__in=new, user__is_active=True)
+    found = {str(user_id) for user_id in memberships.values_list("user_id", flat=True)}
+    for number, user_id in enumerate(named):
+        if user_id in new and user_id not in found:
+            pointer = f"/settings/default_environment_settings/reviewers/{number}"
+            raise InvalidInput.at(pointer, "This person is not a member of the organization.", code="does_not_exist")
 
 
 def _merged(row: Organization | Environment, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,8 +154,10 @@ def create_environment(
     chosen = {**organization_defaults, **(settings or {})}
     environment = Environment(project=project, name=name, posture=posture, settings=chosen)
     with_defaults_only = Environment(posture=posture, settings=organization_defaults)
+    with_defaults_only.project = project
     _check_loosening(with_defaults_only, environment.settings_with_defaults, may_loosen)
     _check_gate(environment)
+    _check_enough_reviewers(environment)
     environment.save(force_insert=True)
     audit.record(
         "environment.create",
@@ -147,9 +170,33 @@ def create_environment(
 
 
 def _check_loosening(before: Environment, after: Mapping[str, Any], may_loosen: bool) -> None:
+    """Raise Forbidden for looser rules, unless ``may_loosen``, and InvalidInput for reviewers without a role."""
     loosened = loosened_settings(Posture(before.posture), before.settings_with_defaults, after)
+    if _adds_loosely(before, after["reviewers"]) and before.posture != Posture.DEV:
+        loosened.append("reviewers")
     if loosened and not may_loosen:
         raise Forbidden(f"Only an org_admin may loosen {', '.join(loosened)} in a {before.posture} environment.")
+
+
+def _adds_loosely(before: Environment, reviewers: Sequence[str]) -> bool:
+    """Return whether a new reviewer may not operate the environment. Raises InvalidInput for one without a role."""
+    known = before.settings_with_defaults["reviewers"]
+    new = {user_id: number for number, user_id in enumerate(reviewers) if user_id not in known}
+    if not new:
+        return False
+    roles = members.roles_in_project(before.project, new)
+    if strangers := [number for user_id, number in new.items() if UUID(user_id) not in roles]:
+        detail = "This person has no role in the organization or the project."
+        raise InvalidInput.at(f"/settings/reviewers/{strangers[0]}", detail, code="does_not_exist")
+    return not all(Permission.OPERATE_ENVIRONMENT in GRANTS[role] for role in roles.values())
+
+
+def _check_enough_reviewers(after: Environment) -> None:
+    """Raise InvalidInput if there are reviewers, but fewer than the people who must approve."""
+    settings = after.effective_settings
+    if settings.reviewers and len(settings.reviewers) < (required := settings.release.required_approvals):
+        detail = f"Name at least {required} reviewers, because required_approvals is {required}."
+        raise InvalidInput.at("/settings/reviewers", detail, code="contradiction")
 
 
 def _check_gate(after: Environment) -> None:
@@ -180,6 +227,7 @@ def update_environment(
     after = Environment(posture=locked.posture, settings=merged.get("settings", locked.settings))
     _check_loosening(locked, after.settings_with_defaults, may_loosen)
     _check_gate(after)
+    _check_enough_reviewers(after)
     return edit(locked, merged, kind="environment", scope=locked, actor=actor)
 
 

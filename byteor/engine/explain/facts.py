@@ -11,6 +11,7 @@ from byteor.engine.blockers import Blocker
 from byteor.engine.break_glass import BreakGlass
 from byteor.engine.machines import AgentProgress, ApprovalStatus, DeploymentStatus, OfferAction
 from byteor.engine.rollout import RolloutAgent, Strategy
+from byteor.engine.wave_hold import HoldFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,8 @@ class WaveFacts:
 class ApprovalFacts:
     """A deployment's approval: its status, how many of the required people have approved, and when it expires.
 
-    An approval that was used (``is_used``) can no longer expire.
+    An approval that was used (``is_used``) can no longer expire. ``deciders`` are the reviewers who can still decide,
+    as the subject of a sentence. It is empty if there are no reviewers.
     """
 
     id: UUID
@@ -45,6 +47,7 @@ class ApprovalFacts:
     required: int
     expires_at: datetime
     is_used: bool = False
+    deciders: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ class DeploymentFacts:
     is_current: bool = False
     wave: int = 0
     wave_done_at: datetime | None = None
+    wave_hold: HoldFacts | None = None
     paused_at: datetime | None = None
     activated_at: datetime | None = None
     reason: str = ""

@@ -14,6 +14,7 @@ from byteor.engine.explain.wording import at, because
 from byteor.engine.machines import FINISHED, AgentProgress, ApprovalStatus, DeploymentStatus
 from byteor.engine.rollout import RolloutAgent, Strategy
 
+_WAITS = {BlockerCode.FREEZE_WINDOW: B.WAITS_FOR_FREEZE, BlockerCode.START_AT: B.WAITS_FOR_START_TIME}
 _ENDED = {DeploymentStatus.FAILED, DeploymentStatus.ROLLING_BACK, DeploymentStatus.ROLLED_BACK}
 
 
@@ -65,7 +66,8 @@ def _waits_for_approval(deployment: DeploymentFacts) -> Statements:
     yield Finding(
         B.WAITS_FOR_APPROVAL,
         f"The deployment of {deployment.label} waits for approval:"
-        f" {approval.given} of {approval.required} people have approved it.",
+        f" {approval.given} of {approval.required} people have approved it."
+        f"{f' {approval.deciders} can decide.' if approval.deciders else ''}",
         deployment.id,
         approval.id,
     )
@@ -83,10 +85,13 @@ def _waits_to_begin(facts: Facts, deployment: DeploymentFacts) -> Statements:
         if blocker.code.is_of_gate:
             continue
         yield Finding(
-            B.WAITS_FOR_FREEZE if blocker.code is BlockerCode.FREEZE_WINDOW else B.WAITS_FOR_TURN,
+            _WAITS.get(blocker.code, B.WAITS_FOR_TURN),
             f"The deployment of {label} waits because {blocker.detail[0].lower()}{blocker.detail[1:]}",
             deployment.id,
         )
+    start_at = next((each.until for each in deployment.blockers if each.code is BlockerCode.START_AT), None)
+    if start_at is not None:
+        yield NextEvent(N.START_TIME, f"The deployment of {label} may start.", start_at)
     if any(blocker.ids for blocker in deployment.blockers):
         yield NextEvent(N.TURN, f"The deployment of {label} starts when no blockers remain.")
     elif not deployment.blockers and deployment.known_bad is None and _has_consent(deployment, facts.now):
@@ -143,7 +148,18 @@ def _waits_for_offer(deployment: DeploymentFacts, enlistment: EnlistmentFacts | 
         f"{label} reaches it in wave {enlistment.agent.wave + 1} of {waves}{wave_progress_suffix(deployment)}.",
         deployment.id,
     )
+    if deployment.wave_hold is not None:
+        yield Finding(
+            B.WAITS_FOR_HOLD,
+            deployment.wave_hold.sentence,
+            deployment.id,
+            deployment.wave_hold.hold.approval_id,
+        )
     if deployment.paused_at is not None:
+        return
+    if deployment.wave_hold is not None:
+        wave = deployment.wave_hold.hold.wave + 1
+        yield NextEvent(N.HOLD_ENDS, f"When the hold ends, wave {wave} of {label} starts.")
         return
     ends = pause_ends_at(deployment.strategy, deployment.wave_done_at)
     if ends is not None:

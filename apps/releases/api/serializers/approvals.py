@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
@@ -14,6 +15,7 @@ from apps.releases.api.serializers.deployments import GROUP_ID, DifferenceExplan
 from apps.releases.models import Approval, ApprovalDecision, Deployment
 from apps.releases.services.bundles import warnings_of
 from apps.tenancy.permissions import Permission
+from byteor.engine.failures import OTHER_CAUSES, FailureReason
 from byteor.engine.regression import MAX_GROUPS
 from byteor_cloud.api.fields import EnvironmentRelatedField, IdField, ModelSerializer, StrictSerializer, TextField
 
@@ -32,8 +34,41 @@ class DecisionSerializer(ModelSerializer):
         fields = ["id", "user_id", "decided_by", "decision", "comment", "created_at"]
 
 
+class WaveFailureSerializer(serializers.Serializer[Any]):
+    """One cause of failures in the earlier waves."""
+
+    reason = serializers.ChoiceField([FailureReason.REPORTED, FailureReason.TIMEOUT, OTHER_CAUSES])
+    detail = serializers.CharField()
+    count = serializers.IntegerField()
+    descriptions = {
+        "reason": "`reported`: the agents reported the failure. `timeout`: they did not finish in time. `other`: the "
+        "sum of the rarer causes.",
+        "detail": "What the agents reported, with numbers, ids and hashes masked.",
+        "count": "The number of agents.",
+    }
+
+
+class WaveReportSerializer(serializers.Serializer[Any]):
+    """What the counted agents of the earlier waves did."""
+
+    digest = serializers.CharField()
+    summary = serializers.CharField()
+    progress = serializers.DictField(child=serializers.IntegerField())
+    failures = WaveFailureSerializer(many=True)
+    descriptions = {
+        "digest": "The digest of the report, the deployment, the bundle and the wave. A decision must send it back.",
+        "summary": "The report in words.",
+        "progress": "The number of agents by progress.",
+        "failures": "Why agents failed, with the most frequent cause first. Agents that were retried since are "
+        "included.",
+    }
+
+
 class ApprovalSerializer(ModelSerializer):
-    deployment_id = serializers.UUIDField(source="deployment.id", allow_null=True, default=None)
+    deployment_id = serializers.SerializerMethodField()
+    wave_report = WaveReportSerializer(allow_null=True)
+    reviewers = serializers.ListField(child=serializers.UUIDField())
+    start_at = serializers.DateTimeField(source="bound_options.start_at", allow_null=True)
     decisions = DecisionSerializer(many=True)
     target = StoredFormField(allow_null=True)
     strategy = StoredFormField(allow_null=True)
@@ -50,6 +85,12 @@ class ApprovalSerializer(ModelSerializer):
     descriptions = {
         "status": "The status of the approval.",
         "deployment_id": "The id of the deployment that the approval is for. Null if it is for a replay.",
+        "wave": "The wave that waits for the approval, counted from 0. Null unless the approval is of a wave.",
+        "wave_report": "What the earlier waves did, which is what a decision on a wave covers. Null unless the "
+        "approval is of a wave.",
+        "reviewers": "The ids of the users who may decide. If empty, everybody with the permission "
+        "`environment:operate` may decide.",
+        "start_at": "The time before which the deployment does not start. Null if it starts as soon as possible.",
         "replay_id": "The id of the replay that the approval is for. Null if it is for a deployment.",
         "break_glass": "Whether the approval is for a break-glass deployment, which starts before anybody approves.",
         "target": "The target that the approval covers. For a deployment: the requested target, and the number "
@@ -84,12 +125,18 @@ class ApprovalSerializer(ModelSerializer):
     class Meta:
         model = Approval
         fields = [
-            "id", "environment_id", "status", "deployment_id", "replay_id", "break_glass", "spec_hash", "config_hash",
-            "target", "strategy", "take_over", "agent_timeout_s", "override_freeze",
-            "override_replay_gate", "explain", "capabilities", "warnings",
+            "id", "environment_id", "status", "deployment_id", "replay_id", "wave", "wave_report", "break_glass",
+            "spec_hash", "config_hash", "target", "strategy", "take_over", "agent_timeout_s", "override_freeze",
+            "override_replay_gate", "start_at", "reviewers", "explain", "capabilities", "warnings",
             "required_approvals", "allow_self_approval", "requested_by", "decisions", "expires_at", "approved_at",
             "used_at", "credential", "created_at",
         ]  # fmt: skip
+
+    def get_deployment_id(self, approval: Approval) -> UUID | None:
+        if approval.rollout_id is not None:
+            return approval.rollout_id
+        deployment = getattr(approval, "deployment", None)
+        return None if deployment is None else deployment.pk
 
     @extend_schema_field(ConfigWarningSerializer(many=True, allow_null=True))
     def get_warnings(self, approval: Approval) -> list[dict[str, str]] | None:
@@ -103,6 +150,15 @@ class ApprovalSerializer(ModelSerializer):
         view = self.context.get("view")
         may = view is not None and Permission.OPERATE_ENVIRONMENT in view.granted_permissions
         return approval.credential if may else None
+
+
+def _find_wave(deployment: Deployment, wave: int) -> Approval:
+    """Return the newest approval of the wave. Raises ValidationError if none was requested."""
+    found = deployment.wave_approvals.filter(wave=wave).order_by("-pk").first()
+    if found is None:
+        wrong = {"wave": [ErrorDetail("This wave has not asked for an approval.", code="does_not_exist")]}
+        raise serializers.ValidationError(wrong)
+    return found
 
 
 class DecideSerializer(StrictSerializer):
@@ -125,6 +181,8 @@ class DecideSerializer(StrictSerializer):
         max_length=MAX_GROUPS,
     )
     regression_id = IdField(required=False)
+    wave = serializers.IntegerField(required=False, min_value=1, max_value=99)
+    digest = TextField(required=False, pattern=r"^sha256:[0-9a-f]{64}$", rule="Must be a digest.")
 
     descriptions = {
         "deployment_id": "The id of the deployment to decide on. Send either this or `replay_id`.",
@@ -133,6 +191,10 @@ class DecideSerializer(StrictSerializer):
         "comment": "A comment for the requester. Required for a denial.",
         "accept_groups": "The ids of groups of differences to accept together with the approval. They must be in the "
         "regression of the deployment. The comment is the reason.",
+        "wave": "The wave to decide on, counted from 0. Send it with `deployment_id` and `digest`. By default, the "
+        "decision is on the start of the deployment.",
+        "digest": "The `digest` of the wave's report that you have read. If the earlier waves have changed since, "
+        "returns 409 `approval.outdated`.",
         "regression_id": "The id of the regression that you have read. If the deployment has another regression now, "
         "returns 409 `acceptance.outdated`. By default, this is not checked.",
         "expires_in_s": "The number of seconds until the approval credential expires. Used only with the last required "
@@ -148,8 +210,13 @@ class DecideSerializer(StrictSerializer):
         if "deployment" in attrs and "replay_id" in attrs:
             wrong = {"replay_id": [ErrorDetail("Send either deployment_id or replay_id, not both.", code="one_of")]}
             raise serializers.ValidationError(wrong)
+        wave = attrs.pop("wave", None)
+        if wave is not None and "deployment" not in attrs:
+            wrong = {"wave": [ErrorDetail("Only a deployment has waves.", code="contradiction")]}
+            raise serializers.ValidationError(wrong)
         if "deployment" in attrs:
-            attrs["approval"] = attrs.pop("deployment").approval
+            deployment = attrs.pop("deployment")
+            attrs["approval"] = deployment.approval if wave is None else _find_wave(deployment, wave)
             return attrs
         here = Approval.objects.filter(environment=self.context["view"].environment)
         attrs["approval"] = here.filter(replay_id=attrs.pop("replay_id")).first()

@@ -15,7 +15,7 @@ from apps.releases.services.blockers import list_blockers
 from byteor.engine.blockers import BlockerCode
 from byteor.engine.failures import OTHER_CAUSES, FailureReason
 from byteor.engine.machines import AgentProgress
-from byteor.engine.rollout import Strategy
+from byteor.engine.rollout import Hold, Strategy
 from byteor_cloud.api.fields import EnvironmentRelatedField, IdField, ModelSerializer, StrictSerializer, TextField
 
 GROUP_ID = r"^[0-9a-f]{64}$"
@@ -116,7 +116,9 @@ class BlockerSerializer(serializers.Serializer[Any]):
     descriptions = {
         "code": "A stable code: `freeze_window` (a freeze window is open), `in_flight_limit` (as many deployments are "
         "under way as the environment permits), `pipeline_busy` and `agents_busy` (another deployment of the pipeline, "
-        "or with some of the agents, comes first), `replay_gate.running` (the regression has not finished), "
+        "or with some of the agents, comes first), `start_at` (the requested start time has not come), `wave_hold` "
+        "(the next wave waits for an approval or for its start), `too_few_reviewers` (fewer reviewers can decide than "
+        "must approve), `replay_gate.running` (the regression has not finished), "
         "`replay_gate.differs` (differences are not accepted, or are too many to be grouped), `replay_gate.failed` "
         "(the candidate failed or is unstable for a fixture, needs too much work, or the regression has no result), "
         "`replay_gate.too_few_fixtures` (the regression has too few verdicts), or `held_up` (the deployment's job "
@@ -125,8 +127,32 @@ class BlockerSerializer(serializers.Serializer[Any]):
         "detail": "The reason as a sentence.",
         "until": "When the blocker is expected to end. For the replay gate: when the deployment fails if the blocker "
         "still exists. Null if there is no such time or it is not known.",
-        "ids": "The ids of the other deployments that this one waits for. Empty for `freeze_window`, "
-        "`held_up` and the codes of the replay gate.",
+        "ids": "The ids of the other deployments that this one waits for. Empty for all codes except "
+        "`in_flight_limit`, `pipeline_busy` and `agents_busy`.",
+    }
+
+
+class WaveHoldSerializer(serializers.Serializer[Any]):
+    """The hold before the next wave."""
+
+    wave = serializers.IntegerField()
+    kind = serializers.ChoiceField(list(Hold))
+    since = serializers.DateTimeField()
+    approval_id = serializers.UUIDField(allow_null=True)
+    descriptions = {
+        "wave": "The wave that waits, counted from 0.",
+        "kind": "`manual`: somebody must start the wave with `next-wave`. `approval`: people must approve it.",
+        "since": "When the hold began.",
+        "approval_id": "The id of the wave's approval. Null for a manual hold.",
+    }
+
+
+class ReviewersSerializer(OptionalReasonSerializer):
+    reviewers = serializers.ListField(child=IdField(), max_length=100)
+    descriptions = {
+        "reviewers": "The ids of the users who may decide on the deployment's approvals. If empty, everybody "
+        "with the permission `environment:operate` may decide. It cannot be empty if the environment's setting "
+        "`reviewers` names anybody."
     }
 
 
@@ -142,6 +168,9 @@ class DeploymentSerializer(ModelSerializer):
     override_replay_gate = ReasonSerializer(required=False, write_only=True)
     explain = DifferenceExplanationSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]  # max_length is an argument of the list serializer
     break_glass = BreakGlassSerializer(required=False, allow_null=True)
+    start_at = serializers.DateTimeField(required=False, allow_null=True)
+    reviewers = serializers.ListField(child=IdField(), required=False, max_length=100)
+    wave_hold = serializers.SerializerMethodField()
     approval = TextField(required=False, write_only=True, max_length=16_384)
     approval_id = serializers.SerializerMethodField()
     version_id = serializers.UUIDField(source="config_bundle.version_id", read_only=True)
@@ -162,8 +191,8 @@ class DeploymentSerializer(ModelSerializer):
         "strategy": "How the deployment spreads over the agents. Defaults to `all_at_once`.",
         "take_over": "Whether the deployment may take over agents that run another pipeline. Defaults to false.",
         "approval": "The credential of an unused approval of an equal request. The configuration, target, strategy, "
-        "`take_over`, `override_freeze`, `override_replay_gate`, `explain` and the environment's `agent_timeout_s` "
-        "must be the same. Only the note may differ.",
+        "`take_over`, `override_freeze`, `override_replay_gate`, `explain`, `start_at`, `reviewers` and the "
+        "environment's `agent_timeout_s` must be the same. Only the note may differ.",
         "override_freeze": "Lets the deployment start during a freeze window. Needs a reason and the role `org_admin`.",
         "freeze_override": "The reason to start the deployment during a freeze window. Empty if the "
         "deployment does not override freeze windows.",
@@ -180,6 +209,14 @@ class DeploymentSerializer(ModelSerializer):
             "for a deployment without break-glass."
         ),
         "wave": "The wave that the deployment has reached, counted from 0.",
+        "wave_hold": "The hold before the next wave. Null if no hold stands.",
+        "start_at": "The time before which the deployment does not start, at most 30 days ahead. Until then, it is not "
+        "in flight, and no other deployment waits for it. A freeze window must not be open at this time. An approval "
+        "credential expires the environment's `approval_ttl_s` after this time. Null if the deployment starts as soon "
+        "as possible.",
+        "reviewers": "The ids of the users who may decide on the approvals of the deployment, whatever their role. "
+        "They must be in the environment's setting `reviewers`, if it names anybody. Defaults to that setting. If "
+        "empty, everybody with the permission `environment:operate` may decide.",
         "progress": "The number of the deployment's enlisted agents, in total and by progress. All are 0 before the "
         "bundle is built.",
         "failures": "Why agents failed, with the most frequent cause first and `other` last. Null in lists.",
@@ -210,7 +247,7 @@ class DeploymentSerializer(ModelSerializer):
             "id", "environment_id", "status", "config_bundle_id", "version_id", "pipeline", "spec_hash",
             "config_hash", "bundle_hash", "bundle_size", "target", "target_count", "strategy", "take_over",
             "approval", "override_freeze", "freeze_override", "override_replay_gate", "replay_gate_override", "explain",
-            "regression_id", "break_glass", "wave", "progress", "failures",
+            "regression_id", "break_glass", "start_at", "reviewers", "wave", "wave_hold", "progress", "failures",
             "is_current", "superseded_by", "restores", "rollback_reason", "paused_at", "approval_id", "approved_at",
             "activated_at", "requested_by", "reason", "detail", "blockers", "note", "created_at",
         ]  # fmt: skip
@@ -224,6 +261,11 @@ class DeploymentSerializer(ModelSerializer):
     def get_approval_id(self, deployment: Deployment) -> UUID | None:
         approval_id: UUID | None = deployment.handed_in_id or deployment.approval_id
         return approval_id
+
+    @extend_schema_field(WaveHoldSerializer(allow_null=True))
+    def get_wave_hold(self, deployment: Deployment) -> Any:
+        """Return the hold that stands, or None."""
+        return None if deployment.wave_hold is None else WaveHoldSerializer(deployment.wave_hold).data
 
     @extend_schema_field(ProgressSerializer)
     def get_progress(self, deployment: Deployment) -> dict[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db.models import Model, QuerySet
+from django.db.models import Model, Q, QuerySet
 
 from apps.releases.api import commands as c
 from apps.releases.api.serializers.approvals import ApprovalSerializer, DecideSerializer
@@ -29,7 +29,7 @@ class ApprovalViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentVie
     filters = {
         **BY_CREATION,
         "status": choice_parameter(ApprovalStatus, "status"),
-        "deployment_id": id_parameter("deployment__id"),
+        "deployment_id": id_parameter(condition=lambda pk: Q(deployment__id=pk) | Q(rollout=pk)),
         "replay_id": id_parameter("replay_id"),
     }
     operations = {
@@ -41,12 +41,14 @@ class ApprovalViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentVie
         ),
         "create": Operation(
             "decideApproval",
-            P.OPERATE_ENVIRONMENT,
+            P.VIEW_ENVIRONMENT,
             "Approve or deny",
             "Records the caller's decision on a deployment or an execute replay, and returns the approval. One denial "
             "denies the request. When enough people have approved, the approval credential is issued, and the "
             "deployment or replay can start. A break-glass deployment starts before it is approved. Only a "
-            "person can decide, not an API key. The requester may approve only if `allow_self_approval` is true.",
+            "person can decide, not an API key. The requester may approve only if `allow_self_approval` is true. If "
+            "the approval has `reviewers`, only they can decide. Otherwise, this needs the permission "
+            "`environment:operate`. A decision on a wave needs `wave` and the `digest` of the wave's report.",
             body=DecideSerializer,
             responses={201: ApprovalSerializer},
             example={"deployment_id": ID, "decision": "approve"},

@@ -77,7 +77,7 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
             "Returns the deployment with its status, the progress of its agents, and why agents failed.",
         ),
     }
-    commands = (c.abort, c.pause, c.resume, c.retry)
+    commands = (c.abort, c.pause, c.resume, c.retry, c.next_wave, c.change_reviewers)
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
         counted: QuerySet[Any] = queryset.annotate(by_progress=progress.of_each_deployment())
@@ -86,6 +86,7 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
     def perform_create(self, data: dict[str, Any]) -> Model:
         deployment = deployments.create_deployment(
             environment=self.environment,
+            reviewer_ids=data.pop("reviewers", None),
             is_org_admin=self.roles.org is Role.ORG_ADMIN,
             actor=self.actor,
             **data,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zoneinfo
+from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -15,7 +16,7 @@ from rest_framework.fields import empty
 from apps.tenancy import policy
 from byteor.engine import freeze
 from byteor.engine.replay_gate import GateMode
-from byteor_cloud.api.fields import NameField, StrictSerializer, TextField
+from byteor_cloud.api.fields import IdField, NameField, StrictSerializer, TextField
 
 # The hour 24 is rejected: not all Python versions can read it, but every host must be able to read stored windows.
 _WINDOW_EDGE = r"^[0-9]{4}(-[0-9]{2}){2}T([01][0-9]|2[0-3])(:[0-9]{2}){1,2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})?$"
@@ -117,6 +118,7 @@ class EnvironmentSettingsSerializer(StrictSerializer):
     max_work_increase_percent = serializers.IntegerField(
         required=False, allow_null=True, min_value=0, max_value=100_000
     )
+    reviewers = serializers.ListField(child=IdField(), required=False, max_length=100)
     freeze_windows = FreezeWindowSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]  # max_length is an argument of the list serializer
     descriptions = {
         "approvals_required": "Whether a deployment needs approval. Defaults to true for `prod`, otherwise to false.",
@@ -148,7 +150,15 @@ class EnvironmentSettingsSerializer(StrictSerializer):
         "the configurations that it is compared with, if `replay_gate` is `require`. Null means no limit. Defaults to "
         "null.",
         "freeze_windows": "The periods in which a deployment starts only if it overrides them. Defaults to none.",
+        "reviewers": "The ids of the users who may decide on approvals, whatever their role. Each must be a member. If "
+        "empty, everybody with the permission `environment:operate` may decide. Defaults to none.",
     }
+
+    def validate_reviewers(self, value: Sequence[Any]) -> list[str]:
+        """Return the ids as text, sorted. Raises ValidationError for an id that is there twice."""
+        if len(set(value)) != len(value):
+            raise serializers.ValidationError("Each reviewer may be named once.")
+        return sorted(map(str, value))
 
 
 class OrganizationSettingsSerializer(StrictSerializer):

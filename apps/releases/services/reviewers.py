@@ -1,0 +1,195 @@
+"""Reviewers: the people who may decide on approvals, if a list names them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import Q, QuerySet
+
+from apps.releases.models import Approval, ApprovalDecision, Deployment
+from apps.releases.services.timeline import record_event
+from apps.tenancy.actors import Actor
+from apps.tenancy.models import Environment, User
+from apps.tenancy.permissions import GRANTS, Permission
+from apps.tenancy.services.members import roles_in_project
+from apps.tenancy.services.state import lock_row
+from byteor.engine.blockers import Blocker, BlockerCode
+from byteor.engine.machines import ApprovalStatus, DeploymentStatus
+from byteor.engine.release_policy import ReleasePolicy
+from byteor_cloud.errors import Conflict, FieldError, Forbidden, InvalidInput
+
+_NAMED = 5  # the maximum number of people that a sentence names
+
+
+def choose(
+    environment: Environment,
+    requested: Sequence[UUID] | None,
+    *,
+    policy: ReleasePolicy,
+    is_needed: bool,
+    may_decide_own: bool,
+    requester: UUID | None,
+) -> list[str]:
+    """Return the ids of the reviewers of a new deployment, sorted: those requested, or the environment's.
+
+    Returns none if the deployment needs no approval. Raises InvalidInput if reviewers are requested although no
+    approval is needed, and for reviewers who are not in the environment's list (if it has one), have no role in the
+    project, or are the requester although the requester may not decide (``may_decide_own``). Raises InvalidInput if
+    fewer reviewers can decide than must approve.
+    """
+    if not is_needed:
+        if requested:
+            raise InvalidInput.at("/reviewers", "This deployment needs no approval.", code="contradiction")
+        return []
+    excluded = None if may_decide_own or requester is None else str(requester)
+    chosen = list(environment.effective_settings.reviewers)
+    if requested is not None:
+        chosen = _check_requested(environment, [str(each) for each in requested], excluded)
+    able = {str(user_id) for user_id in roles_in_project(environment.project, chosen)} - {excluded}
+    if chosen and len(able) < policy.required_approvals:
+        detail = (
+            f"{policy.required_approvals} people must approve, but only {len(able)} of the reviewers can decide. "
+            "People who have left cannot decide, nor can the requester unless self-approval is allowed."
+        )
+        raise InvalidInput.at("/reviewers", detail, code="too_few")
+    return sorted(chosen)
+
+
+def _check_requested(environment: Environment, requested: list[str], excluded: str | None) -> list[str]:
+    listed = environment.effective_settings.reviewers
+    if listed and not requested:
+        detail = "The environment's setting `reviewers` names people. Name at least one of them."
+        raise InvalidInput.at("/reviewers", detail, code="required")
+    members = {str(user_id) for user_id in roles_in_project(environment.project, requested)}
+    errors = []
+    for number, user_id in enumerate(requested):
+        if user_id in requested[:number]:
+            wrong = ("unique", "This person is named twice.")
+        elif user_id not in members:
+            wrong = ("does_not_exist", "This person has no role in the organization or the project.")
+        elif listed and user_id not in listed:
+            wrong = ("not_listed", "The environment's setting `reviewers` does not name this person.")
+        elif user_id == excluded:
+            wrong = ("approval.self", "This person requested the deployment, so they cannot decide.")
+        else:
+            continue
+        errors.append(FieldError(f"/reviewers/{number}", *wrong))
+    if errors:
+        raise InvalidInput(errors[0].detail, errors=errors)
+    return requested
+
+
+def check_may_decide(approval: Approval, user: User) -> None:
+    """Raise Forbidden unless the person may decide.
+
+    With reviewers, only they may, whatever their role. Without reviewers, everybody who can operate the environment may.
+    """
+    if approval.reviewers and str(user.pk) not in approval.reviewers:
+        raise Forbidden("Only the reviewers of this approval can decide.", code="approval.reviewer")
+    role = roles_in_project(approval.environment.project, [user.pk]).get(user.pk)
+    if role is None or (not approval.reviewers and Permission.OPERATE_ENVIRONMENT not in GRANTS[role]):
+        raise Forbidden("Deciding needs the permission environment:operate.")
+
+
+def find_consents(approval: Approval) -> QuerySet[ApprovalDecision]:
+    """Return the consents that count. Consents of people who are no longer reviewers do not count."""
+    consents = approval.decisions.filter(decision="approve")
+    return consents.filter(user__in=approval.reviewers) if approval.reviewers else consents
+
+
+def find_missing(approvals: Iterable[Approval]) -> dict[UUID, Blocker]:
+    """Return a blocker for each pending approval that too few of its reviewers can decide now, by approval id.
+
+    The approvals must be of one environment. Takes at most three queries.
+    """
+    rows = [row for row in approvals if row.reviewers and row.status == ApprovalStatus.PENDING]
+    if not rows:
+        return {}
+    named = {user_id for row in rows for user_id in row.reviewers}
+    able = {str(user_id) for user_id in roles_in_project(rows[0].environment.project, named)}
+    given: dict[UUID, set[str]] = {}
+    decisions = ApprovalDecision.objects.filter(approval__in=[row.pk for row in rows], decision="approve")
+    for approval_id, user_id in decisions.values_list("approval_id", "user_id"):
+        given.setdefault(approval_id, set()).add(str(user_id))
+    found = {}
+    for row in rows:
+        excluded = None if row.allow_self_approval or row.requester_id is None else str(row.requester_id)
+        possible = (able - {excluded} | given.get(row.pk, set())) & set(row.reviewers)
+        if len(possible) < row.required_approvals:
+            found[row.pk] = _describe_missing(row, len(possible), sorted(set(row.reviewers) - able))
+    return found
+
+
+def _describe_missing(row: Approval, possible: int, left: Collection[str]) -> Blocker:
+    gone = f" {_list_names(left, 'and')} can no longer see this environment." if left else ""
+    people = "1 person" if row.required_approvals == 1 else f"{row.required_approvals} people"
+    return Blocker(
+        BlockerCode.TOO_FEW_REVIEWERS,
+        f"{people} must approve, but only {possible} of the reviewers can.{gone} An org_admin can change the "
+        "reviewers.",
+    )
+
+
+def name_deciders(approval: Approval) -> str:
+    """Return who can still decide on a pending approval, as the subject of a sentence."""
+    if not approval.reviewers:
+        return "Anybody with the permission environment:operate"
+    decided = {str(user_id) for user_id in approval.decisions.values_list("user_id", flat=True)}
+    excluded = None if approval.allow_self_approval else str(approval.requester_id)
+    able = {str(user_id) for user_id in roles_in_project(approval.environment.project, approval.reviewers)}
+    return _list_names(sorted(able - decided - {excluded}), "or") or "None of the reviewers"
+
+
+def _list_names(user_ids: Collection[str], conjunction: str) -> str:
+    people = User.objects.filter(pk__in=user_ids).order_by("pk")
+    names = [name or email for name, email in people.values_list("name", "email")]
+    if more := len(names) - _NAMED:
+        names = [*names[:_NAMED], f"{more} more"] if more > 0 else names
+    return f" {conjunction} ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
+
+
+@transaction.atomic
+def change(found: Deployment, *, reviewers: Sequence[UUID], reason: str = "", actor: Actor) -> None:
+    """Change the reviewers of a deployment and of its pending approvals, for example because one of them has left.
+
+    Consents of people who are no longer reviewers stay on record and do not count. Raises InvalidInput as ``choose``
+    does. Raises Conflict unless the deployment is pending approval or deploying.
+    """
+    environment = lock_row(found.environment, related=("project__organization",))
+    pending = Q(deployment=found.pk) | Q(rollout=found.pk)
+    rows = Approval.objects.select_for_update(no_key=True, of=("self",)).filter(pending, status=ApprovalStatus.PENDING)
+    approvals = list(rows.order_by("pk"))
+    deployment = lock_row(found, related=("environment__project", "approval"))
+    check_change(deployment)
+    chosen = choose(
+        environment,
+        reviewers,
+        policy=deployment.policy,
+        is_needed=True,
+        may_decide_own=may_decide_own(deployment),
+        requester=deployment.requester_id,
+    )
+    changes = {"reviewers": [deployment.reviewers, chosen], "reason": reason}
+    deployment.reviewers = chosen
+    deployment.save(update_fields=["reviewers"])
+    for approval in approvals:
+        approval.reviewers = chosen
+        approval.save(update_fields=["reviewers"])
+    record_event(deployment, "change_reviewers", changes, actor=actor)
+
+
+def check_change(deployment: Deployment) -> None:
+    """Raise Conflict unless the reviewers of the deployment can be changed now."""
+    if deployment.status not in {DeploymentStatus.PENDING_APPROVAL, DeploymentStatus.DEPLOYING}:
+        detail = f"The deployment is {deployment.status}. Its reviewers can be changed only while it is pending "
+        raise Conflict(f"{detail}approval or deploying.", code="reviewers.closed")
+    needs_approval = deployment.approval is not None or deployment.strategy.needs_approval
+    if not needs_approval:
+        raise Conflict("The deployment needs no approval.", code="approval.not_needed")
+
+
+def may_decide_own(deployment: Deployment) -> bool:
+    """Return whether the requester may decide on the deployment's approvals."""
+    return deployment.policy.allow_self_approval and deployment.break_glass is None

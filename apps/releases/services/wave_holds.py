@@ -1,0 +1,160 @@
+"""Holds before the waves of a deployment. All changes lock the environment first.
+
+The row of the deployment names the hold that stands. An approval hold has an approval of its own, which covers what the
+earlier waves did. If they do anything else before the wave starts, the approval is withdrawn and requested again.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.utils import timezone
+
+from apps.releases.models import Approval, Deployment
+from apps.releases.services import reviewers
+from apps.releases.services.timeline import record_event
+from apps.releases.services.wave_reports import read_report
+from apps.tenancy.actors import Actor, system_actor
+from apps.tenancy.services import audit
+from apps.tenancy.services.state import advance, lock_row
+from byteor.engine.machines import ApprovalEvent, ApprovalStatus
+from byteor.engine.rollout import Hold, StepPlan
+from byteor.engine.target import ApprovalTarget
+from byteor.engine.wave_hold import HoldFacts, WaveHold, WaveReport
+
+WORKER = system_actor("rollout")
+_OPEN = {ApprovalStatus.PENDING, ApprovalStatus.APPROVED}
+
+
+def find_approval(deployment: Deployment) -> Approval | None:
+    """Return the approval of the wave that the deployment waits for, or None without an approval hold."""
+    hold = deployment.wave_hold
+    if hold is None or hold.approval_id is None:
+        return None
+    return Approval.objects.filter(pk=hold.approval_id).select_related("environment__project").first()
+
+
+def find_released(deployment: Deployment, approval: Approval | None) -> int:
+    """Return the wave whose approval hold is over, or 0. The approval must cover what the earlier waves did."""
+    if approval is None or approval.status != ApprovalStatus.APPROVED or deployment.wave_hold is None:
+        return 0
+    wave = deployment.wave_hold.wave
+    return wave if _covers(approval, read_report(deployment, wave)) else 0
+
+
+def _covers(approval: Approval, report: WaveReport) -> bool:
+    return approval.wave_report is not None and approval.wave_report.digest == report.digest
+
+
+def keep(deployment: Deployment, plan: StepPlan) -> None:
+    """Let the hold of the plan stand: begin it, or request its approval again if that has ended or is outdated."""
+    if plan.hold is None:
+        return
+    standing, approval = deployment.wave_hold, find_approval(deployment)
+    is_same = standing is not None and (standing.wave, standing.kind) == (plan.held_wave, plan.hold)
+    report = read_report(deployment, plan.held_wave) if plan.hold is Hold.APPROVAL else None
+    if is_same and report is None:
+        return
+    is_asked = is_same and approval is not None and approval.status == ApprovalStatus.PENDING
+    if is_asked and approval is not None and report is not None and _covers(approval, report):
+        return
+    _withdraw(approval, actor=WORKER)
+    since = standing.since if standing is not None and is_same else timezone.now()
+    requested = None if report is None else _request(deployment, report)
+    deployment.wave_hold = WaveHold(plan.held_wave, plan.hold, since, None if requested is None else requested.pk)
+    deployment.save(update_fields=["wave_hold"])
+    changes = {
+        "wave": plan.held_wave + 1,
+        "kind": plan.hold,
+        **({"approval": str(requested.pk)} if requested else {}),
+        **({"report": report.summary} if report else {}),
+    }
+    record_event(deployment, "hold", changes, actor=WORKER)
+
+
+def _request(deployment: Deployment, report: WaveReport) -> Approval:
+    """Request the approval of the next wave, under the deployment's policy and reviewers."""
+    bundle, policy = deployment.config_bundle, deployment.policy
+    approval = Approval.objects.create(
+        environment=deployment.environment,
+        requester_id=deployment.requester_id,
+        requested_by=deployment.requested_by,
+        rollout=deployment,
+        wave=report.wave,
+        wave_report=report,
+        spec_hash=bundle.version.spec_hash,
+        config_hash=deployment.config_hash,
+        target=ApprovalTarget(deployment.target, deployment.target_count, ()),
+        strategy=deployment.strategy,
+        capabilities=sorted(bundle.required_capabilities),
+        explain=deployment.explain,
+        reviewers=deployment.reviewers,
+        required_approvals=policy.required_approvals,
+        allow_self_approval=reviewers.may_decide_own(deployment),
+        expires_at=timezone.now() + timedelta(seconds=policy.approval_ttl_s),
+    )
+    audit.record(
+        "approval.request",
+        actor=WORKER,
+        scope=deployment.environment,
+        resource=("approval", approval.pk),
+        changes={"deployment": str(deployment.pk), "wave": report.wave + 1, "digest": report.digest},
+    )
+    return approval
+
+
+def lift(deployment: Deployment, *, actor: Actor) -> None:
+    """End the hold, if one stands, and withdraw its approval unless the approval was used."""
+    if deployment.wave_hold is None:
+        return
+    _withdraw(find_approval(deployment), actor=actor)
+    deployment.wave_hold = None
+    deployment.save(update_fields=["wave_hold"])
+
+
+def use(deployment: Deployment) -> None:
+    """End the hold because the wave starts. Marks its approval as used."""
+    approval = find_approval(deployment)
+    if approval is not None and approval.status == ApprovalStatus.APPROVED:
+        locked = lock_row(approval)
+        locked.used_at = timezone.now()
+        locked.save(update_fields=["used_at"])
+    deployment.wave_hold = None
+    deployment.save(update_fields=["wave_hold"])
+
+
+def _withdraw(approval: Approval | None, *, actor: Actor) -> None:
+    if approval is not None and approval.status in _OPEN and approval.used_at is None:
+        advance(approval, ApprovalEvent.REVOKE, actor=actor)
+
+
+def resume_clock(deployment: Deployment) -> None:
+    """Extend the pending approval of a wave by the time for which the deployment was paused. Call it before the resume.
+
+    The caller has locked the environment.
+    """
+    approval = find_approval(deployment)
+    if approval is None or approval.status != ApprovalStatus.PENDING or deployment.paused_at is None:
+        return
+    locked = lock_row(approval)
+    locked.expires_at += timezone.now() - max(deployment.paused_at, locked.created_at)
+    locked.save(update_fields=["expires_at"])
+
+
+def describe(deployment: Deployment) -> HoldFacts | None:
+    """Return the hold that stands and who can end it, or None. An approval hold takes at most four queries."""
+    hold = deployment.wave_hold
+    if hold is None:
+        return None
+    waves = len(deployment.strategy.percents)
+    approval = find_approval(deployment)
+    if approval is None or approval.status != ApprovalStatus.PENDING:
+        return HoldFacts(hold=hold, waves=waves)
+    return HoldFacts(
+        hold=hold,
+        waves=waves,
+        given=reviewers.find_consents(approval).count(),
+        required=approval.required_approvals,
+        deciders=reviewers.name_deciders(approval),
+        expires_at=approval.expires_at,
+    )

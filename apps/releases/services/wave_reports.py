@@ -1,0 +1,33 @@
+"""What the counted agents of a deployment's earlier waves did, as the approvers of the next wave see it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from django.db.models import Sum
+
+from apps.releases.models import AgentFailure, Deployment
+from apps.releases.services import failures
+from byteor.engine.machines import OfferAction
+from byteor.engine.wave_hold import FailureCount, WaveReport
+
+
+def read_report(deployment: Deployment, wave: int) -> WaveReport:
+    """Return what the counted agents of the waves before ``wave`` did.
+
+    Decommissioned agents are included, so that the report does not change when agents that have finished leave.
+    """
+    progress: Counter[str] = Counter()
+    counts = deployment.progress_counts.filter(counted=True, wave__lt=wave).order_by()
+    for word, number in counts.values_list("progress").annotate(n=Sum("count")):
+        progress[word] += number
+    failed = AgentFailure.objects.filter(
+        deployment=deployment, action=OfferAction.ACTIVATE, part__counted=True, part__wave__lt=wave
+    )
+    return WaveReport(
+        deployment_id=str(deployment.pk),
+        bundle_hash=deployment.bundle_hash or "",
+        wave=wave,
+        progress=progress,
+        failures=tuple(FailureCount(each.reason, each.detail, each.count) for each in failures.group(failed)),
+    )

@@ -1,0 +1,134 @@
+"""Holds before waves, and the report on the earlier waves that the approvers of a wave see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Self
+from uuid import UUID
+
+from byteor.engine.canonical import Json, canonical, format_time, parse_time, sha256
+from byteor.engine.machines import AgentProgress
+from byteor.engine.rollout import Hold
+
+_WORDS = {AgentProgress.ROLLED_BACK: "rolled back"}
+
+
+@dataclass(frozen=True, slots=True)
+class WaveHold:
+    """A hold that stands before ``wave`` since a time. ``approval_id`` is the record of an approval hold."""
+
+    wave: int
+    kind: Hold
+    since: datetime
+    approval_id: UUID | None = None
+
+    @classmethod
+    def from_stored(cls, stored: Mapping[str, Any]) -> Self:
+        """Read the stored JSON data."""
+        approval_id = stored["approval_id"]
+        return cls(
+            stored["wave"],
+            Hold(stored["kind"]),
+            parse_time(stored["since"]),
+            None if approval_id is None else UUID(approval_id),
+        )
+
+    def stored(self) -> dict[str, Any]:
+        """Return the JSON data to store."""
+        return {
+            "wave": self.wave,
+            "kind": self.kind.value,
+            "since": format_time(self.since),
+            "approval_id": None if self.approval_id is None else str(self.approval_id),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class FailureCount:
+    """The number of agents that failed for one reason, with one masked detail."""
+
+    reason: str
+    detail: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaveReport:
+    """What the counted agents of the waves before ``wave`` did: their number by progress, and failures by cause.
+
+    ``failures`` include those of agents that were retried since. Waves are counted from 0.
+    """
+
+    deployment_id: str
+    bundle_hash: str
+    wave: int
+    progress: Mapping[str, int]
+    failures: Sequence[FailureCount]
+
+    @classmethod
+    def from_stored(cls, stored: Mapping[str, Any]) -> Self:
+        """Read the stored JSON data."""
+        return cls(
+            deployment_id=stored["deployment_id"],
+            bundle_hash=stored["bundle_hash"],
+            wave=stored["wave"],
+            progress=stored["progress"],
+            failures=tuple(FailureCount(**each) for each in stored["failures"]),
+        )
+
+    def stored(self) -> dict[str, Any]:
+        """Return the JSON data to store, which the digest covers."""
+        return {
+            "deployment_id": self.deployment_id,
+            "bundle_hash": self.bundle_hash,
+            "wave": self.wave,
+            "progress": {word: count for word, count in sorted(self.progress.items()) if count},
+            "failures": [{"reason": each.reason, "detail": each.detail, "count": each.count} for each in self.failures],
+        }
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the report's canonical JSON."""
+        document: Json = self.stored()
+        return sha256(canonical(document))
+
+    @property
+    def summary(self) -> str:
+        """The report in words."""
+        total = sum(self.progress.values())
+        known = [word for word in AgentProgress if self.progress.get(word)]
+        counts = ", ".join(f"{self.progress[word]:,} {_WORDS.get(word, word)}" for word in known)
+        waves = "Wave 1" if self.wave == 1 else f"Waves 1 to {self.wave}"
+        sentences = [f"{waves}: {total:,} agent{'' if total == 1 else 's'} ({counts})."]
+        for each in self.failures:
+            cause = f": {each.detail.rstrip('.')}" if each.detail else ""
+            agents = f"{each.count:,} agent{'' if each.count == 1 else 's'}"
+            sentences.append(f"{agents} failed ({each.reason.replace('_', ' ')}){cause}.")
+        return " ".join(sentences)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldFacts:
+    """A hold that stands, and who can end it. ``given`` of ``required`` people have approved the wave.
+
+    ``waves`` is the number of all waves. ``deciders`` are the people who can decide, as the subject of a sentence.
+    """
+
+    hold: WaveHold
+    waves: int
+    given: int = 0
+    required: int = 0
+    deciders: str = ""
+    expires_at: datetime | None = None
+
+    @property
+    def sentence(self) -> str:
+        """What the deployment waits for, as a sentence."""
+        since = f"since {self.hold.since:%Y-%m-%d %H:%M:%S} UTC"
+        wave = f"Wave {self.hold.wave + 1} of {self.waves}"
+        if self.hold.kind is Hold.MANUAL:
+            return f"{wave} has waited {since} until somebody with the permission environment:operate starts it."
+        people = "1 person" if self.required == 1 else f"{self.required} people"
+        return f"{wave} has waited for approval {since}: {self.given} of {people} approved. {self.deciders} can decide."
