@@ -124,14 +124,13 @@ class Approval(Stateful):
     approved_at = models.DateTimeField(null=True)
     credential = models.TextField(null=True)
     used_at = models.DateTimeField(null=True)
-    bounded_columns = frozenset({"strategy", "options", "reviewers", "wave_report"})
+    bounded_columns = frozenset({"strategy", "options", "reviewers"})
 
     class Meta:
         constraints = [
             one_of_constraint("status", ApprovalStatus, "releases_approval_status"),
             models.CheckConstraint(
-                condition=Q(wave__isnull=True, rollout__isnull=True, wave_report__isnull=True)
-                | Q(wave__isnull=False, rollout__isnull=False, wave_report__isnull=False),
+                condition=Q(wave__isnull=True, rollout__isnull=True) | Q(wave__isnull=False, rollout__isnull=False),
                 name="releases_approval_wave",
             ),
         ]

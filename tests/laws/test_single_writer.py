@@ -116,6 +116,7 @@ def test_only_timeline_module_moves_deployments_through_state_machine() -> None:
 
     assert moved == {
         ("services/approvals.py", "advance", "approval"),
+        ("services/wave_holds.py", "advance", "approval"),
         ("services/timeline.py", "transition", "deployment"),
         # These rows are regressions.
         ("services/regressions.py", "advance", "locked"),

@@ -73,14 +73,15 @@ def test_deployment_is_approved_if_no_approval_is_required(world: World) -> None
 def test_deployment_that_needs_approval_requests_it_with_its_details(world: World) -> None:
     (agent, _), *_ = stories.fleet(world, 2, world.prod)
     target = {"agents": [str(agent.pk)]}
-    strategy = {"kind": "waves", "percents": [50, 100]}
+    strategy = {"kind": "waves", "percents": [50, 100], "holds": [None, "approval"]}
 
     body = request(world, world.prod, target=target, strategy=strategy).json()
 
     assert body["status"] == "pending_approval"
     approval = world.viewer.api.get(world.path(world.prod, f"/approvals/{body['approval_id']}")).json()
     stored = {
-        "kind": "waves", "percents": [50, 100], "pause_s": 0, "failure_threshold_percent": 0, "auto_rollback": True,
+        "kind": "waves", "percents": [50, 100], "holds": [None, "approval"], "pause_s": 0,
+        "failure_threshold_percent": 0, "auto_rollback": True,
     }  # fmt: skip
     expected = {
         "status": "pending", "deployment_id": body["id"], "replay_id": None, "spec_hash": body["spec_hash"],

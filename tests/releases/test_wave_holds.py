@@ -43,7 +43,7 @@ def decide(world: World, deployment: Deployment, by: Person | None = None, **bod
 
 
 def test_manual_hold_stands_until_next_wave_is_started(world: World, run_jobs: Run) -> None:
-    agents, (first, second), _ = stories.running(world, 4)
+    agents, (_, second), _ = stories.running(world, 4)
     deployment = stories.offered(world, second, strategy=held(None, "manual", None, pause_s=600))
     assert command(world.operator.api, world, deployment, "next-wave").json()["type"].endswith("next_wave.not_ready")
     report_from_all(agents[:1], "active", run_jobs)
@@ -75,7 +75,7 @@ def test_manual_hold_stands_until_next_wave_is_started(world: World, run_jobs: R
 
 
 def test_wave_starts_when_what_earlier_waves_did_is_approved(world: World, run_jobs: Run) -> None:
-    agents, (first, second), _ = stories.running(world, 4)
+    agents, (_, second), _ = stories.running(world, 4)
     deployment = stories.offered(world, second, strategy=held(None, "approval", threshold=100))
     report(agents[0][1], agents[0][0], "failed", detail="cannot open port 9000")
     run_jobs()
@@ -119,7 +119,7 @@ def test_wave_starts_when_what_earlier_waves_did_is_approved(world: World, run_j
 
 
 def test_denied_wave_fails_deployment_and_rolls_back_without_known_bad(world: World, run_jobs: Run) -> None:
-    agents, (first, second), (earlier,) = stories.running(world, 4)
+    agents, (_, second), _ = stories.running(world, 4)
     deployment = stories.offered(world, second, strategy=held(None, "approval", None))
     report_from_all(agents[:1], "active", run_jobs)
     assert decide(world, deployment, decision="deny", comment="The latency rose.").status_code == 201
@@ -134,7 +134,7 @@ def test_denied_wave_fails_deployment_and_rolls_back_without_known_bad(world: Wo
 
 
 def test_retry_withdraws_approval_of_wave_and_asks_anew(world: World, run_jobs: Run) -> None:
-    agents, (first, second), _ = stories.running(world, 4)
+    agents, (_, second), _ = stories.running(world, 4)
     deployment = stories.offered(world, second, strategy=held(None, "approval", threshold=100))
     report_from_all(agents[:1], "failed", run_jobs)
     before = wave_approval(world, deployment)

@@ -28,7 +28,7 @@ RESOURCE = Resource(
     calls=(
         Call(
             "listApprovals", "GET", E + "/approvals", VIEW,
-            null=frozenset({"target", "capabilities", "credential", "explain"}),
+            null=frozenset({"target", "capabilities", "credential", "explain", "wave_report"}),
         ),
         Call(
             "decideApproval", "POST", E + "/approvals", OPERATE, 201,
@@ -47,10 +47,11 @@ RESOURCE = Resource(
                 "deny": Act("decideApproval", {"comment": "because"}, on=undecided),
                 "revoke": Act("revokeApproval"),
             },
-            large=frozenset({"target", "capabilities", "credential", "explain"}),
+            large=frozenset({"target", "capabilities", "credential", "explain", "wave_report", "statement"}),
             short={
-                "strategy": "at most 100 percentages",
-                "options": "four values; a reason has at most 2,000 characters",
+                "strategy": "at most 100 percentages and holds",
+                "options": "five values; a reason has at most 2,000 characters",
+                "reviewers": "at most 100 ids",
             },
         ),
         Table("releases.approvaldecision", VIEW, approval, short={"comment": REASON}),

@@ -70,6 +70,27 @@ def failed_on_an_agent(place: Place) -> Deployment:
     return made
 
 
+def held(place: Place) -> Deployment:
+    """Create a deployment whose second wave waits until somebody starts it."""
+    world, environment = place.world, place.world.environment("dev", "held")
+    agents = [world.agent(environment, f"held-{number}") for number in range(2)]
+    strategy = {"kind": "waves", "percents": [50, 100], "holds": [None, "manual"]}
+    made = world.deployment(world.bundle(environment, "held"), strategy=strategy)
+    run_jobs()
+    assert report(agents[0][1], agents[0][0], "active").status_code == 200
+    run_jobs()
+    made.refresh_from_db()
+    assert made.wave_hold is not None
+    return made
+
+
+def reviewed(place: Place) -> Deployment:
+    """Create an environment with a deployment that waits for approval."""
+    environment = place.world.environment("dev", "reviewed", approvals_required=True)
+    place.world.agent(environment)
+    return place.world.deployment(place.world.bundle(environment, "reviewed"))
+
+
 def part_that_failed(place: Place) -> DeploymentAgent:
     return place.get(failed_on_an_agent).agents.get()
 
@@ -118,6 +139,11 @@ RESOURCE = Resource(
             "retryDeployment", "POST", _ONE + "/retry", OPERATE, on=failed_on_an_agent,
             values=_failed_agents, body=lambda place: {"reason": "because"},
         ),
+        Call("startNextWave", "POST", _ONE + "/next-wave", OPERATE, on=held),
+        Call(
+            "updateDeploymentReviewers", "POST", _ONE + "/reviewers", ADMIN, on=reviewed,
+            values=lambda place: {"reviewers": [str(place.world.admin.user.pk)]},
+        ),
         Call("exportDeploymentEvidence", "GET", _ONE + "/evidence", OPERATE),
         Call("listDeploymentAgents", "GET", _ONE + "/agents", VIEW, null=frozenset({"tuning"})),
         Call("listDeploymentTimeline", "GET", _ONE + "/timeline", VIEW, null=frozenset({"detail"})),
@@ -138,7 +164,8 @@ RESOURCE = Resource(
             },
             large=frozenset({"target", "signing_keys", "manifest", "enlisting", "explain"}),
             short={
-                "strategy": "at most 100 percentages", "policy": "nine values", "note": REASON, "detail": REASON,
+                "strategy": "at most 100 percentages and holds", "reviewers": "at most 100 ids",
+                "wave_hold": "four values", "policy": "nine values", "note": REASON, "detail": REASON,
                 "rollback_reason": REASON, "break_glass": REASON, "freeze_override": REASON,
                 "replay_gate_override": REASON,
             },

@@ -44,6 +44,7 @@ def test_default_settings_depend_on_posture(world: World, posture: str, differs:
         "max_in_flight_deployments": 1,
         "artifact_retention_days": 90,
         "freeze_windows": [],
+        "reviewers": [],
         "replay_gate": "off",
         "replay_gate_min_fixtures": 0,
         "max_work_increase_percent": None,

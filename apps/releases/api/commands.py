@@ -136,14 +136,14 @@ def next_wave(deployment: Deployment, *, reason: str, actor: Actor) -> None:
 
 @command(check=check_change)
 @Operation(
-    "changeDeploymentReviewers",
+    "updateDeploymentReviewers",
     P.MANAGE_ORG_MEMBERSHIPS,
     body=ReviewersSerializer,
     errors=(Conflict,),
     example={"reviewers": [ID], "reason": "Ada has left the company."},
 )
 def change_reviewers(deployment: Deployment, *, reviewers: Sequence[UUID], reason: str, actor: Actor) -> None:
-    """Change the reviewers of a deployment.
+    """Update the reviewers of a deployment.
 
     Replaces the list of the people who may decide on the deployment's approvals, for example because one of them has
     left. Consents of people who are no longer reviewers do not count. Only an `org_admin` may do this. Returns 409

@@ -39,7 +39,7 @@ def find_causes(deployment: Deployment) -> list[Cause]:
     return group(AgentFailure.objects.filter(deployment=deployment), MAX_CAUSES)
 
 
-def group(failures: QuerySet[AgentFailure], limit: int = MAX_CAUSES) -> list[Cause]:
+def group(failures: QuerySet[AgentFailure], limit: int) -> list[Cause]:
     """Return the most frequent causes of these failures, at most ``limit``, and the sum of all rarer ones, if any."""
     first_ids = Func(ArrayAgg("part__agent_id", order_by="part__agent_id"), template="(%(expressions)s)[1:5]")
     groups = (

@@ -11,6 +11,8 @@ from apps.releases.services import failures
 from byteor.engine.machines import OfferAction
 from byteor.engine.wave_hold import FailureCount, WaveReport
 
+MAX_CAUSES = 10  # the maximum number of causes in a report, without the sum of the rarer ones
+
 
 def read_report(deployment: Deployment, wave: int) -> WaveReport:
     """Return what the counted agents of the waves before ``wave`` did.
@@ -29,5 +31,7 @@ def read_report(deployment: Deployment, wave: int) -> WaveReport:
         bundle_hash=deployment.bundle_hash or "",
         wave=wave,
         progress=progress,
-        failures=tuple(FailureCount(each.reason, each.detail, each.count) for each in failures.group(failed)),
+        failures=tuple(
+            FailureCount(each.reason, each.detail, each.count) for each in failures.group(failed, MAX_CAUSES)
+        ),
     )

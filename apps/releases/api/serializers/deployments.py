@@ -16,7 +16,14 @@ from byteor.engine.blockers import BlockerCode
 from byteor.engine.failures import OTHER_CAUSES, FailureReason
 from byteor.engine.machines import AgentProgress
 from byteor.engine.rollout import Hold, Strategy
-from byteor_cloud.api.fields import EnvironmentRelatedField, IdField, ModelSerializer, StrictSerializer, TextField
+from byteor_cloud.api.fields import (
+    EnvironmentRelatedField,
+    IdField,
+    ModelSerializer,
+    StrictSerializer,
+    TextField,
+    TimestampField,
+)
 
 GROUP_ID = r"^[0-9a-f]{64}$"
 
@@ -168,7 +175,7 @@ class DeploymentSerializer(ModelSerializer):
     override_replay_gate = ReasonSerializer(required=False, write_only=True)
     explain = DifferenceExplanationSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]  # max_length is an argument of the list serializer
     break_glass = BreakGlassSerializer(required=False, allow_null=True)
-    start_at = serializers.DateTimeField(required=False, allow_null=True)
+    start_at = TimestampField(required=False, allow_null=True)
     reviewers = serializers.ListField(child=IdField(), required=False, max_length=100)
     wave_hold = serializers.SerializerMethodField()
     approval = TextField(required=False, write_only=True, max_length=16_384)
