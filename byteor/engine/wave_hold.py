@@ -17,12 +17,16 @@ _WORDS = {AgentProgress.ROLLED_BACK: "rolled back"}
 
 @dataclass(frozen=True, slots=True)
 class WaveHold:
-    """A hold that stands before ``wave`` since a time. ``approval_id`` is the record of an approval hold."""
+    """A hold that stands before ``wave`` since a time. ``approval_id`` is the record of an approval hold.
+
+    When that approval was given, the hold ``is_over``, although the wave may still wait for a pause.
+    """
 
     wave: int
     kind: Hold
     since: datetime
     approval_id: UUID | None = None
+    is_over: bool = False
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> Self:
@@ -33,6 +37,7 @@ class WaveHold:
             Hold(stored["kind"]),
             parse_time(stored["since"]),
             None if approval_id is None else UUID(approval_id),
+            stored["is_over"],
         )
 
     def stored(self) -> dict[str, Any]:
@@ -42,6 +47,7 @@ class WaveHold:
             "kind": self.kind.value,
             "since": format_time(self.since),
             "approval_id": None if self.approval_id is None else str(self.approval_id),
+            "is_over": self.is_over,
         }
 
 

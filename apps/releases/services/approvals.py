@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -315,6 +316,7 @@ def _approve(approval: Approval, *, expires_in_s: int | None, actor: Actor) -> A
     now = timezone.now().replace(microsecond=0)  # because the times in a credential are whole seconds
     if approval.wave is not None:
         approved = advance(approval, ApprovalEvent.APPROVE, actor=actor, approved_at=now)
+        _end_hold(approved)
         _continue_rollout(approved, actor=actor)
         return approved
     environment, deployment = approval.environment, _deployment_of(approval)
@@ -371,6 +373,15 @@ def _close(approval: Approval, event: ApprovalEvent, *, actor: Actor) -> Approva
         advance_deployment(deployment, DeploymentEvent.FAIL, actor=actor, reason=f"approval_{closed.status}")
     _notify_replay(closed)
     return closed
+
+
+def _end_hold(approval: Approval) -> None:
+    """Mark the hold of an approved wave as over. The caller has locked the environment."""
+    deployment = None if approval.rollout is None else lock_row(approval.rollout)
+    hold = None if deployment is None else deployment.wave_hold
+    if deployment is not None and hold is not None and hold.approval_id == approval.pk:
+        deployment.wave_hold = replace(hold, is_over=True)
+        deployment.save(update_fields=["wave_hold"])
 
 
 def _continue_rollout(approval: Approval, *, actor: Actor) -> None:

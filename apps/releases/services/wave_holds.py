@@ -144,7 +144,7 @@ def resume_clock(deployment: Deployment) -> None:
 def describe(deployment: Deployment) -> HoldFacts | None:
     """Return the hold that stands and who can end it, or None. An approval hold takes at most four queries."""
     hold = deployment.wave_hold
-    if hold is None:
+    if hold is None or hold.is_over:
         return None
     waves = len(deployment.strategy.percents)
     approval = find_approval(deployment)

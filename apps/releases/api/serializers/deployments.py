@@ -272,7 +272,8 @@ class DeploymentSerializer(ModelSerializer):
     @extend_schema_field(WaveHoldSerializer(allow_null=True))
     def get_wave_hold(self, deployment: Deployment) -> Any:
         """Return the hold that stands, or None."""
-        return None if deployment.wave_hold is None else WaveHoldSerializer(deployment.wave_hold).data
+        hold = deployment.wave_hold
+        return None if hold is None or hold.is_over else WaveHoldSerializer(hold).data
 
     @extend_schema_field(ProgressSerializer)
     def get_progress(self, deployment: Deployment) -> dict[str, int]:
