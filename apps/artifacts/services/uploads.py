@@ -58,9 +58,9 @@ def receive(
     artifact, unless it already refers to another one.
 
     When a new artifact is returned, its blob is stored and is kept as long as the artifact exists. Raises InvalidInput
-    if the deployment or the request does not exist, Unavailable if an older copy is being deleted or the blob store does not work,
-    InsufficientStorage if the file does not fit, and QuotaExceeded if a new artifact would exceed a quota; its bytes
-    are then not kept.
+    if the deployment or the request does not exist, Unavailable if an older copy is being deleted or the blob store
+    does not work, InsufficientStorage if the file does not fit, and QuotaExceeded if a new artifact would exceed a
+    quota; its bytes are then not kept.
     """
     deployment = None
     if deployment_id is not None:

@@ -1,4 +1,4 @@
-"""The commands in the responses to an agent's heartbeats. They are stored in the row that each heartbeat writes anyway."""
+"""The commands in the responses to an agent's heartbeats, stored in the row that each heartbeat writes anyway."""
 
 from __future__ import annotations
 
