@@ -161,7 +161,9 @@ class ControlPlane:
 
     def copy(self) -> ControlPlane:
         """Return a client for use in another thread. It keeps the current key, even if this client gets a new one."""
-        return ControlPlane(self._credentials)
+        copied = ControlPlane(self._credentials)
+        copied.boot_id = self.boot_id
+        return copied
 
     def fetch_new_key(self) -> SecretValue:
         """Request a new key for this agent and return it. The first use of the new key revokes the current one."""

@@ -19,10 +19,10 @@ from threading import Thread
 
 from byteor import __version__
 from byteor.engine.canonical import Json, format_time
-from byteor.engine.signing.refusals import Refused
 
 from .api import CaptureRequest, ControlPlane, ControlPlaneUnavailable, CredentialRejected, RequestRejected
 from .incident import capture
+from .offer_handler import printable
 from .progress import RunningBundle
 from .retry import Backoff
 from .state_folder import StateError, StateFolder
@@ -95,18 +95,18 @@ class RequestedCaptures:
         self._not_before = self._clock() + seconds
 
     def _upload(self, plane: ControlPlane, request: CaptureRequest) -> None:
-        """Upload the capture. If there is nothing to capture or the capture is rejected, upload a diagnostic instead."""
+        """Upload the capture. If it cannot be created or is rejected, upload a diagnostic that says why."""
         running = self._state.progress().running
         try:
             upload = self._incident(request, running)
             artifact = plane.upload_artifact(upload.fields, upload.name, io.BytesIO(upload.data))
-        except CredentialRejected:
+        except (ControlPlaneUnavailable, CredentialRejected, OSError):
             raise
-        except (StateError, Refused, RequestRejected) as error:
+        except Exception as error:
             if self._state.progress().running != running:
                 raise ControlPlaneUnavailable("another bundle was started during the capture") from error
             _log.warning("requested capture %s: %s; uploading a diagnostic instead", request.capture_id, error)
-            upload = self._diagnostic(request, str(error))
+            upload = self._diagnostic(request, printable(error))
             artifact = plane.upload_artifact(upload.fields, upload.name, io.BytesIO(upload.data))
         _log.info("uploaded requested capture %s as artifact %s", request.capture_id, artifact.get("id"))
 
@@ -130,7 +130,7 @@ class RequestedCaptures:
             "progress": self._state.progress().document(),
         }
         data = json.dumps(about, indent=1).encode()
-        return _Upload(self._fields(request, "diagnostic", {"problem": problem[:2000]}), "diagnostic.json", data)
+        return _Upload(self._fields(request, "diagnostic", {"problem": problem}), "diagnostic.json", data)
 
     def _fields(self, request: CaptureRequest, kind: str, metadata: Json) -> dict[str, str]:
         return {
