@@ -25,7 +25,8 @@ class RequestedCaptureAdmin(ReadOnlyAdmin):
     search_fields = ("agent__name", "requested_by", "=id")
 
     def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
-        return super().narrow(queryset, console_user).annotate(kind=F("artifact__kind"))
+        rows: QuerySet[Any] = super().narrow(queryset, console_user).annotate(kind=F("artifact__kind"))
+        return rows
 
     def page_title(self, row: RequestedCapture) -> str:
         return f"Request for a capture of {row.agent}"
