@@ -21,7 +21,7 @@ from apps.releases.models import Deployment
 from apps.tenancy.actors import Actor, system_actor
 from apps.tenancy.models import Environment, Membership, Quota
 from apps.tenancy.services import audit, quotas
-from apps.tenancy.services.state import advance, lock_row
+from apps.tenancy.services.state import advance, keep_environments, lock_row
 from byteor.engine.machines import ArtifactEvent, ArtifactStatus
 from byteor.engine.replay import RejectedBundle, extract_incident
 from byteor_cloud.captures.files import build_capture, size_of
@@ -143,6 +143,7 @@ def _note_upload(artifact: Artifact, capture_id: UUID | None, *, actor: Actor) -
     """
     if capture_id is None:
         return artifact
+    keep_environments(artifact.environment_id)
     row = _existing(artifact.environment, artifact.content_hash, artifact.declared)
     if row is None:
         raise Unavailable("The artifact was being deleted at the same time. Upload the file again.", retry_after=1)

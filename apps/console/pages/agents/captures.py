@@ -12,7 +12,7 @@ from apps.artifacts.api import commands
 from apps.artifacts.api.serializers.requested_captures import MAX_LAST_N, MAX_REASON, RequestCaptureSerializer
 from apps.artifacts.models import Artifact, RequestedCapture
 from apps.artifacts.services import requested_captures
-from apps.console.frame import Act, relative_time, row_link, state_pill, with_note
+from apps.console.frame import Act, ActContext, relative_time, row_link, state_pill, with_note
 from apps.console.frame.columns import page_url, text_link
 from apps.console.frame.forms import ActForm
 
@@ -32,13 +32,18 @@ class _CaptureForm(ActForm):
     )  # fmt: skip
 
 
+def _request(agent: Any, context: ActContext) -> RequestedCapture:
+    values = context.values
+    return requested_captures.request(agent, reason=values["reason"], last_n=values.get("last_n"), actor=context.actor)
+
+
 REQUEST_CAPTURE = Act.of(
     commands.capture,
     label="Request capture",
     done="{} created",
     explain="The agent uploads a capture of the pipeline that it runs, after its next heartbeat. The request expires "
     "after an hour.",
-    run=lambda row, context: requested_captures.request(row, actor=context.actor, **context.values),
+    run=_request,
     form=_CaptureForm,
     icon="screenshot_monitor",
 )
