@@ -25,6 +25,6 @@ RESOURCE = Resource(
         Call("listRequestedCaptures", "GET", E + "/agents/{id}/captures", VIEW),
         Call("getRequestedCapture", "GET", E + "/agents/{id}/captures/{capture_id}", VIEW),
     ),
-    tables=(Table("artifacts.requestedcapture", VIEW, capture),),
+    tables=(Table("artifacts.requestedcapture", VIEW, capture, "Requested captures"),),
     ids={"capture_id": capture},
 )  # fmt: skip
