@@ -322,7 +322,7 @@ def test_operator_can_request_capture_and_sees_its_status(world: World) -> None:
 
     row = RequestedCapture.objects.get()
     assert done.redirect_chain == [(row_page(row), 302)]
-    assert shown_messages(done) == [("success", "Request for a capture of agent created.")]
+    assert shown_messages(done) == [("success", "Requested capture of agent created.")]
     assert (row.reason, row.last_n, row.requested_by) == ("p99 is <high>", 500, "operator@acme.example")
     assert dict(done.context["summary"]["facts"])["Last records"] == "500"
     assert "One capture a minute can be requested" in sent(client, agent, "capture", form).text

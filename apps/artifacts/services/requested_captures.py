@@ -83,7 +83,7 @@ def _check_interval(agent: Agent) -> None:
 
 def find_pending(agent: Agent) -> RequestedCapture | None:
     """Return the agent's oldest request that is neither uploaded nor expired, or None."""
-    return _pending(agent.pk).filter(expires_at__gt=timezone.now()).order_by("id").first()
+    return _pending_rows().filter(agent=agent, expires_at__gt=timezone.now()).order_by("id").first()
 
 
 def check_known(agent: Agent, capture_id: UUID) -> None:
@@ -119,18 +119,18 @@ def note_upload(capture_id: UUID, artifact: Artifact, *, actor: Actor) -> None:
 def expire_overdue(now: datetime | None = None) -> int:
     """Expire the requests whose hour has passed. Returns their number."""
     now = now or timezone.now()
-    overdue = RequestedCapture.objects.filter(status=CaptureStatus.REQUESTED, expires_at__lte=now)
-    return sum(_expire(row) for row in overdue.order_by("id"))
+    overdue = _pending_rows().filter(expires_at__lte=now)
+    return sum(_expire(*ids) for ids in overdue.order_by("id").values_list("pk", "environment"))
 
 
 @transaction.atomic
-def _expire(row: RequestedCapture) -> bool:
+def _expire(capture_id: UUID, environment_id: UUID) -> bool:
     """Expire the request unless it is no longer pending. Returns whether it expired."""
-    keep_environments(row.environment_id)
-    locked = RequestedCapture.objects.select_for_update(no_key=True).filter(pk=row.pk).first()
-    if locked is None or locked.status != CaptureStatus.REQUESTED:
+    keep_environments(environment_id)
+    row = _pending_rows().select_for_update(no_key=True).filter(pk=capture_id).first()
+    if row is None:
         return False
-    _finish(locked, CaptureEvent.EXPIRE, actor=WORKER)
+    _finish(row, CaptureEvent.EXPIRE, actor=WORKER)
     return True
 
 
@@ -138,12 +138,12 @@ def _finish(row: RequestedCapture, event: CaptureEvent, *, actor: Actor, **field
     """Change the request's status, and remove the agent's command unless another request is pending."""
     advance(row, event, actor=actor, **fields)
     agent_commands.lock(row.agent_id)
-    if not _pending(row.agent_id).exists():
+    if not _pending_rows().filter(agent=row.agent_id).exists():
         agent_commands.remove(row.agent_id, Command.CAPTURE)
 
 
-def _pending(agent_id: UUID) -> QuerySet[RequestedCapture]:
-    return RequestedCapture.objects.filter(agent=agent_id, status=CaptureStatus.REQUESTED)
+def _pending_rows() -> QuerySet[RequestedCapture]:
+    return RequestedCapture.objects.filter(status=CaptureStatus.REQUESTED)
 
 
 def delete_old(now: datetime | None = None) -> int:

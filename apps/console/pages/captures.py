@@ -29,7 +29,7 @@ class RequestedCaptureAdmin(ReadOnlyAdmin):
         return rows
 
     def page_title(self, row: RequestedCapture) -> str:
-        return f"Request for a capture of {row.agent}"
+        return f"Requested capture of {row.agent}"
 
     @admin.display(description="Status")
     def state(self, row: RequestedCapture) -> str:
