@@ -61,6 +61,9 @@ class RequestedCaptures:
         self._clock = clock
         self._not_before = -math.inf
         self._thread: Thread | None = None
+        # The request and the upload of the last failed attempt. A retry sends the same bytes, which the control plane
+        # recognizes if it is still storing the first upload.
+        self._unsent: tuple[CaptureRequest, _Upload] | None = None
 
     def start(self) -> None:
         """Start to upload the oldest requested capture, unless an upload is in progress or a failed one pauses."""
@@ -78,7 +81,9 @@ class RequestedCaptures:
         """Upload the capture, if one is still requested. If that fails, the next attempt pauses."""
         try:
             request = plane.fetch_requested_capture()
-            if request is not None:
+            if request is None:
+                self._unsent = None
+            else:
                 self._upload(plane, request)
         except (ControlPlaneUnavailable, CredentialRejected, OSError) as error:
             self._pause(error, self._backoff.delay_s(error))
@@ -97,17 +102,21 @@ class RequestedCaptures:
     def _upload(self, plane: ControlPlane, request: CaptureRequest) -> None:
         """Upload the capture. If it cannot be created or is rejected, upload a diagnostic that says why."""
         running = self._state.progress().running
+        unsent, self._unsent = self._unsent, None
         try:
-            upload = self._incident(request, running)
+            upload = unsent[1] if unsent and unsent[0] == request else self._incident(request, running)
+            self._unsent = (request, upload)
             artifact = plane.upload_artifact(upload.fields, upload.name, io.BytesIO(upload.data))
         except (ControlPlaneUnavailable, CredentialRejected, OSError):
             raise
         except Exception as error:
+            self._unsent = None
             if self._state.progress().running != running:
                 raise ControlPlaneUnavailable("another bundle was started during the capture") from error
             _log.warning("requested capture %s: %s; uploading a diagnostic instead", request.capture_id, error)
             upload = self._diagnostic(request, printable(error))
             artifact = plane.upload_artifact(upload.fields, upload.name, io.BytesIO(upload.data))
+        self._unsent = None
         _log.info("uploaded requested capture %s as artifact %s", request.capture_id, artifact.get("id"))
 
     def _incident(self, request: CaptureRequest, running: RunningBundle | None) -> _Upload:

@@ -128,6 +128,24 @@ def test_upload_interrupted_before_or_after_it_was_stored_is_completed_once_afte
     assert uploads(plane)[2:] == [("stored", "incident_bundle")]
 
 
+def test_retry_in_same_process_sends_same_bytes(node: Any, plane: Any) -> None:
+    plane.offer("d1")
+    node.settle()
+    requested(plane)
+    plane.fail("POST", "/artifacts", plane.reply(503))
+    node.agent()
+    captures = node.captures[-1]
+
+    for at in (0, 60):
+        node.clock[0] = at
+        captures.start()
+        captures.finish()
+
+    first, second = (request.form for request in plane.sent("POST", "/artifacts"))
+    assert first == second
+    assert captures._unsent is None
+
+
 def test_failed_upload_is_tried_again_after_pause_and_several_requests_are_served_in_order(
     node: Any, plane: Any
 ) -> None:
