@@ -23,5 +23,6 @@ class StepBisect(Job, name="artifacts.bisect", lane=JobLane.REPLAY):
     bisect_id: str
 
 
+EXPIRE_CAPTURES = Periodic("artifacts.expire_captures", every_s=60, lane=JobLane.CLEANING)
 CHECK_WHAT_RUNS = Periodic("artifacts.check_what_runs", every_s=60, lane=JobLane.CLEANING)
 RETENTION = Periodic("artifacts.retention", every_s=3600, at_s=17 * 60, lane=JobLane.CLEANING)

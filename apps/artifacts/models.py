@@ -1,4 +1,4 @@
-"""Artifacts, their replays, bisects and fixtures, the verdicts of fixtures, and blobs that may be deleted."""
+"""Artifacts and requests for them, replays, bisects, fixtures and their verdicts, and blobs that may be deleted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,16 @@ from apps.tenancy.models import (
     name_index,
     one_of_constraint,
 )
-from byteor.engine.machines import ARTIFACT, BISECT, REPLAY, ArtifactStatus, BisectStatus, ReplayStatus
+from byteor.engine.machines import (
+    ARTIFACT,
+    BISECT,
+    CAPTURE,
+    REPLAY,
+    ArtifactStatus,
+    BisectStatus,
+    CaptureStatus,
+    ReplayStatus,
+)
 from byteor.engine.replay import FixtureOutcome
 from byteor_cloud.errors import Unavailable
 
@@ -86,6 +95,36 @@ class Artifact(Stateful):
     def download_name(self) -> str:
         """The file name that a download suggests."""
         return f"{self.pk}.{'tar.gz' if self.kind == self.Kind.INCIDENT_BUNDLE else 'bin'}"
+
+
+class RequestedCapture(Stateful):
+    """A request that an agent uploads a capture of what it runs. The agent learns of it from its heartbeats."""
+
+    machine = CAPTURE
+    status = models.CharField(max_length=10, choices=enum_choices(CaptureStatus), default=CaptureStatus.REQUESTED)
+    agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="+", db_index=False)
+    reason = models.CharField(max_length=500)
+    last_n = models.PositiveIntegerField(null=True)  # the number of records to capture; null for all
+    requested_by = models.CharField(max_length=300)
+    expires_at = models.DateTimeField()
+    # The uploaded artifact, even if it came too late. Null before the upload, and after the artifact was deleted.
+    artifact = models.ForeignKey(Artifact, on_delete=models.SET_NULL, null=True, related_name="+")
+    uploaded_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [one_of_constraint("status", CaptureStatus, "artifacts_requestedcapture_status")]
+        indexes = [
+            models.Index(fields=["agent", "id"], name="artifacts_capture_agent"),
+            models.Index(fields=["created_at"], name="artifacts_capture_created"),  # used to delete old rows
+            models.Index(
+                fields=["expires_at"],
+                condition=models.Q(status=CaptureStatus.REQUESTED),
+                name="artifacts_capture_pending",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"Requested capture …{str(self.pk)[-8:]}"
 
 
 class UnreferencedBlob(models.Model):

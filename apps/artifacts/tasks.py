@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from apps.artifacts.jobs import CHECK_WHAT_RUNS, RETENTION, IngestArtifact, RunReplay, StepBisect
+from apps.artifacts.jobs import CHECK_WHAT_RUNS, EXPIRE_CAPTURES, RETENTION, IngestArtifact, RunReplay, StepBisect
 from apps.artifacts.services import (
     bisects,
     current_tests,
@@ -13,6 +13,7 @@ from apps.artifacts.services import (
     regression_runs,
     replay_runs,
     replays,
+    requested_captures,
     retention,
     uploads,
 )
@@ -88,12 +89,22 @@ def check_what_runs() -> None:
     current_tests.queue_due()
 
 
+@runs_periodically(EXPIRE_CAPTURES)
+def expire_captures() -> None:
+    """Expire the requested captures that no agent uploaded within an hour."""
+    requested_captures.expire_overdue()
+
+
 @runs_periodically(RETENTION)
 def retain() -> None:
-    """Delete old artifacts, regressions, verdicts and agents, unreferenced blobs, and unused folders of this host."""
+    """Delete old artifacts, requested captures, regressions, verdicts and agents.
+
+    Also delete unreferenced blobs, and unused folders of this host.
+    """
     retention.delete_old_regressions()
     retention.delete_unused_verdicts()
     retention.delete_old_artifacts()
+    requested_captures.delete_old()
     retention.delete_old_agents()
     retention.list_stray_blobs()
     retention.delete_unreferenced_blobs()

@@ -34,6 +34,7 @@ class Command(StrEnum):
     """A command to an agent. The responses to the agent's heartbeats contain it until it is carried out or obsolete."""
 
     ROTATE_KEY = "rotate_key"
+    CAPTURE = "capture"
 
 
 class EnrollmentToken(Credential):

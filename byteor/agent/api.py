@@ -6,7 +6,7 @@ import os
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, BinaryIO, override
@@ -74,6 +74,15 @@ class OfferedBundle:
     bundle_size: int
     bundle_url: str
     envelope: object
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureRequest:
+    """A capture that somebody requests from this agent. ``last_n`` is the number of records to capture; None: all."""
+
+    capture_id: str
+    reason: str
+    last_n: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +156,14 @@ class ControlPlane:
 
     def use_key(self, api_key: SecretValue) -> None:
         """Send all further requests with this key."""
+        self._credentials = replace(self._credentials, api_key=api_key)
         self._client = Client(self._credentials.base_url, api_key)
+
+    def copy(self) -> ControlPlane:
+        """Return a client for use in another thread. It keeps the current key, even if this client gets a new one."""
+        copied = ControlPlane(self._credentials)
+        copied.boot_id = self.boot_id
+        return copied
 
     def fetch_new_key(self) -> SecretValue:
         """Request a new key for this agent and return it. The first use of the new key revokes the current one."""
@@ -212,6 +228,18 @@ class ControlPlane:
             return known
         with _parsing("signing-key"):
             return StoredKeySet(KeySet.from_document(reply.body), bare_etag(reply.headers.get("ETag", "")))
+
+    def fetch_requested_capture(self) -> CaptureRequest | None:
+        """Return the oldest capture that is requested from this agent and not uploaded yet, or None."""
+        with _parsing("capture"):
+            pending = Fields(self._client.send("GET", f"{self._path}/capture").body).member("capture")
+            if pending is None:
+                return None
+            members = Fields(pending)
+            last_n = None if members.member("last_n") is None else members.integer("last_n")
+            if last_n is not None and last_n < 1:
+                raise ValueError("'last_n' is not a positive number")
+            return CaptureRequest(members.text("id"), members.text("reason"), last_n)
 
     def upload_artifact(self, fields: Mapping[str, str], name: str, file: BinaryIO) -> Json:
         """Upload an artifact and return it.

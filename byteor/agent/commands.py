@@ -27,12 +27,12 @@ from .loop import AgentLoop
 from .offer_handler import OfferHandler
 from .offline_replay import CannotReplay, replay_offline
 from .pipeline import BundleRunner
+from .requested_captures import MAX_UPLOAD, RequestedCaptures
 from .resource_meter import ResourceMeter
 from .retry import Backoff, retry_while_unavailable
 from .sample import InvalidSample, read_sample
 from .state_folder import StateError, StateFolder
 
-_MAX_UPLOAD = 64 * 1024 * 1024
 _TRIES = 5
 
 # The event is never set. A signal interrupts a wait, because the signal handler raises StopRequested.
@@ -103,6 +103,7 @@ def _run(options: argparse.Namespace) -> None:
             keyring=keyring,
             rotation=rotation,
             offer_handler=offer_handler,
+            captures=RequestedCaptures(state, plane, now=_now, backoff=Backoff()),
             usage=ResourceMeter(state.folder),
             wait=_wait,
             backoff=Backoff(),
@@ -128,9 +129,9 @@ def _upload(options: argparse.Namespace) -> None:
     else:
         name = options.file.name
         with options.file.open("rb") as file:
-            data = file.read(_MAX_UPLOAD + 1)
-    if len(data) > _MAX_UPLOAD:
-        raise InvalidCommandLine(f"the artifact is too large: at most {_MAX_UPLOAD} bytes can be uploaded")
+            data = file.read(MAX_UPLOAD + 1)
+    if len(data) > MAX_UPLOAD:
+        raise InvalidCommandLine(f"the artifact is too large: at most {MAX_UPLOAD} bytes can be uploaded")
     plane, _, _ = connect(state, os.environ, _wait, _TRIES)
     artifact = retry_while_unavailable(
         lambda: plane.upload_artifact(fields, name, io.BytesIO(data)), _wait, Backoff(), _TRIES

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 
 from byteor import __version__
 from byteor.engine.canonical import Json
 from byteor.engine.compiler import decode
-from byteor.engine.replay import build_incident
+from byteor.engine.replay import JournalReader, build_incident, encode_frame, encode_journal, read_frames
 from byteor.engine.signing.bundle import OpenedBundle, open_bundle
 
 from .configuration import AgentRuntimeConfig
@@ -17,9 +19,10 @@ from .progress import RunningBundle
 from .state_folder import StateError, StateFolder
 
 
-def capture(state: StateFolder, running: RunningBundle) -> bytes:
+def capture(state: StateFolder, running: RunningBundle, last_n: int | None = None) -> bytes:
     """Return the running pipeline's spec, configuration, input and output as an incident bundle (.tar.gz).
 
+    With ``last_n``, the bundle has at most this many input records, from the end of the input, and only their output.
     The bundle also describes this process. Raises StateError if the state folder lacks the running bundle or its input.
     """
     tar = state.bundle(running.offer.bundle_hash)
@@ -27,12 +30,33 @@ def capture(state: StateFolder, running: RunningBundle) -> bytes:
     if tar is None or not files:
         raise StateError("the running bundle is no longer in the state folder: restart the agent first")
     bundle = open_bundle(tar)
-    return build_incident(
-        bundle.spec_kv.decode("ascii"),
-        _documents(bundle),
-        journals=_files_in("journal", files),
-        expected=_files_in("expected", files),
-    )
+    journals, expected = _files_in("journal", files), _files_in("expected", files)
+    if last_n is not None:
+        journals, expected = _last_records(journals, expected, last_n)
+    return build_incident(bundle.spec_kv.decode("ascii"), _documents(bundle), journals=journals, expected=expected)
+
+
+def _last_records(
+    journals: Mapping[str, bytes], expected: Mapping[str, bytes], last_n: int
+) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """Return the journals and the expected frames with only the last records of each journal and their output.
+
+    The order of the records is that of a replay: by sequence, then by position. Without the frames of records that are
+    left out, a replay of the bundle does not diverge. Frames of a sequence that both kept and left out records have are
+    left out too.
+    """
+    kept_journals = {}
+    kept, left_out = set[int](), set[int]()
+    for lane, data in journals.items():
+        records = sorted(JournalReader(BytesIO(data)), key=lambda record: record.sequence)
+        kept_journals[lane] = encode_journal(records[-last_n:])
+        kept |= {record.sequence for record in records[-last_n:]}
+        left_out |= {record.sequence for record in records[:-last_n]}
+    kept -= left_out
+    return kept_journals, {
+        egress: b"".join(encode_frame(frame) for frame in read_frames(BytesIO(data)) if frame.sequence in kept)
+        for egress, data in expected.items()
+    }
 
 
 def _documents(bundle: OpenedBundle) -> dict[str, Json]:

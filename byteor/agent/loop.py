@@ -13,12 +13,13 @@ from .api import ControlPlane, ControlPlaneUnavailable, CredentialRejected, Requ
 from .key_rotation import KeyRotation
 from .keyring import Keyring
 from .offer_handler import OfferHandler, OfferWithdrawn
+from .requested_captures import RequestedCaptures
 from .resource_meter import ResourceMeter
 from .retry import Backoff
 
 _log = logging.getLogger("byteor.agent")
 _SHORTEST_S = 1.0
-_ROTATE_KEY = "rotate_key"
+_ROTATE_KEY, _CAPTURE = "rotate_key", "capture"
 _LONGEST_FIRST_WAIT_S = 5.0
 
 
@@ -32,6 +33,7 @@ class AgentLoop:
         keyring: Keyring,
         rotation: KeyRotation,
         offer_handler: OfferHandler,
+        captures: RequestedCaptures,
         usage: ResourceMeter,
         wait: Callable[[float], bool],
         backoff: Backoff,
@@ -41,6 +43,7 @@ class AgentLoop:
         self._keyring = keyring
         self._rotation = rotation
         self._offers = offer_handler
+        self._captures = captures
         self._usage = usage
         self._wait = wait
         self._backoff = backoff
@@ -60,10 +63,14 @@ class AgentLoop:
             pass
 
     def run_until_idle(self) -> None:
-        """Resume the last running bundle, then handle offers until none is left. Failed requests are not retried."""
+        """Resume the last running bundle, then handle offers until none is left. Failed requests are not retried.
+
+        If a capture is requested, it is uploaded as well.
+        """
         self._offers.resume()
         while self._exchange_heartbeat() == 0:
             pass
+        self._captures.finish()
 
     def _step(self) -> float:
         try:
@@ -95,6 +102,8 @@ class AgentLoop:
             return 0
         if _ROTATE_KEY in reply.commands:
             self._rotate_key()
+        if _CAPTURE in reply.commands:
+            self._captures.start()
         return max(reply.next_heartbeat_s, _SHORTEST_S) if self._interval_s is None else self._interval_s
 
     def _rotate_key(self) -> None:

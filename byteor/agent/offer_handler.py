@@ -123,7 +123,7 @@ class OfferHandler:
             self._report(OfferReport(offer, OfferStatus.ACTIVATING))
             active = self._start(bundle.bundle_hash, bundle.spec_kv, bundle.runtime_config)
         except (Refused, ActivationError) as error:
-            self._record_failure(offer, _printable(error))
+            self._record_failure(offer, printable(error))
         else:
             self._record_start(offer, bundle, active)
 
@@ -217,7 +217,7 @@ class OfferHandler:
         self._state.save_progress(self.progress)
 
 
-def _printable(error: Exception) -> str:
+def printable(error: Exception) -> str:
     """Return the error's text, shortened, with ``?`` for unprintable characters.
 
     The text may quote a record, which may contain characters that a database rejects.

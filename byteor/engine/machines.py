@@ -1,4 +1,7 @@
-"""The state machines of deployments, approvals, artifacts, replays, bisects and regressions, and agents' progress."""
+"""The state machines of deployments, approvals, artifacts, requested captures, replays, bisects and regressions.
+
+Also the progress of agents with an offer.
+"""
 
 from __future__ import annotations
 
@@ -222,7 +225,31 @@ REGRESSION = StateMachine(
 UNFINISHED_REGRESSION = (_G.QUEUED, _G.RUNNING)
 # The final states of a regression that was not canceled. One that could not be completed is also failed.
 FINISHED_REGRESSION = (_G.PASSED, _G.DIFFERS, _G.FAILED)
-MACHINES = (DEPLOYMENT, APPROVAL, ARTIFACT, REPLAY, BISECT, REGRESSION)
+
+
+class CaptureStatus(StrEnum):
+    """The status of a requested capture."""
+
+    REQUESTED = "requested"
+    UPLOADED = "uploaded"
+    EXPIRED = "expired"
+
+
+class CaptureEvent(StrEnum):
+    UPLOAD = "upload"
+    EXPIRE = "expire"
+
+
+CAPTURE = StateMachine(
+    "capture",
+    CaptureStatus,
+    CaptureEvent,
+    {
+        CaptureEvent.UPLOAD: {CaptureStatus.REQUESTED: CaptureStatus.UPLOADED},
+        CaptureEvent.EXPIRE: {CaptureStatus.REQUESTED: CaptureStatus.EXPIRED},
+    },
+)
+MACHINES = (DEPLOYMENT, APPROVAL, ARTIFACT, REPLAY, BISECT, REGRESSION, CAPTURE)
 
 
 class OfferAction(StrEnum):

@@ -22,7 +22,7 @@ class Command:
     run: Callable[..., Any]
     # ``check(row, **body)`` raises the error that the service would raise for this row, if the error is predictable.
     check: Callable[..., object]
-    # The sibling collection in which the command creates a row, for the ``Location`` header.
+    # The collection in which the command creates a row, relative to the request's URL, for the ``Location`` header.
     creates: str | None
 
     @property

@@ -16,6 +16,7 @@ from byteor.agent.keyring import Keyring
 from byteor.agent.loop import AgentLoop
 from byteor.agent.offer_handler import OfferHandler
 from byteor.agent.pipeline import BundleRunner
+from byteor.agent.requested_captures import RequestedCaptures
 from byteor.agent.resource_meter import ResourceMeter
 from byteor.agent.retry import Backoff
 from byteor.agent.state_folder import AgentIdentity, StateFolder
@@ -36,7 +37,9 @@ class NodeUnderTest:
     """The latest agent's waits in seconds, except for the first, which only spreads a fleet's first heartbeats."""
     first_wait: float | None = None
     clock: list[float] = field(default_factory=lambda: [0.0])
-    """The clock of the key rotation: a list with one value, which only tests change."""
+    """The clock of key rotations and requested captures: a list with one value, which only tests change."""
+    captures: list[RequestedCaptures] = field(default_factory=list)
+    """The requested captures of the agents so far. The last one belongs to the latest agent."""
 
     @property
     def state(self) -> StateFolder:
@@ -62,6 +65,11 @@ class NodeUnderTest:
         assert credentials is not None
         plane = ControlPlane(Credentials(BaseUrl.parse(self.plane.url), AGENT_ID, credentials.api_key))
         keyring = Keyring(self.state, plane)
+        self.captures.append(
+            RequestedCaptures(
+                self.state, plane, now=lambda: NOW, backoff=Backoff(lambda: 1.0), clock=lambda: self.clock[0]
+            )
+        )
         return AgentLoop(
             plane=plane,
             keyring=keyring,
@@ -74,6 +82,7 @@ class NodeUnderTest:
                 environment_id=ENVIRONMENT,
                 now=lambda: NOW,
             ),
+            captures=self.captures[-1],
             usage=ResourceMeter(self.folder),
             wait=wait,
             backoff=Backoff(lambda: 1.0),

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 from typing import Any, override
 
 from byteor.engine.canonical import Json, sha256
@@ -108,6 +108,11 @@ class FakeControlPlane:
         self.tars: dict[str, bytes] = {}
         self.withdrawn: set[str] = set()
         self.commands: list[Json | str] = []
+        # The captures that are requested and not uploaded yet.
+        self.captures: list[Json] = []
+        # Uploads wait for this event after they were received.
+        self.takes_uploads = Event()
+        self.takes_uploads.set()
         # All keys that were ever issued, and whether each is still accepted.
         self.keys = {API_KEY: True}
         self.unused: str | None = None
@@ -292,6 +297,7 @@ class FakeControlPlane:
             ("GET", "/deployment/bundle"): self._bundle,
             ("GET", "/signing-key"): self._signing_key,
             ("POST", "/artifacts"): self._artifact,
+            ("GET", "/capture"): lambda _: Reply(200, {"capture": next(iter(self.captures), None)}),
         }
         return handlers[request.method, route](request)
 
@@ -321,7 +327,7 @@ class FakeControlPlane:
                 "next_heartbeat_s": 29.5,
                 "desired": self.desired,
                 "signing_key_etag": f'"{self.etag}"',
-                "commands": self.commands,
+                "commands": [*self.commands, *(["capture"] if self.captures else [])],
             },
         )
 
@@ -353,7 +359,9 @@ class FakeControlPlane:
 
     def _artifact(self, request: Request) -> Reply:
         form = request.form
-        assert form.keys() <= {"kind", "captured_at", "spec_hash", "deployment_id", "metadata", "file"}
+        assert form.keys() <= {"kind", "captured_at", "spec_hash", "deployment_id", "metadata", "file", "capture_id"}
         assert form.keys() >= {"kind", "captured_at", "file"}
+        assert self.takes_uploads.wait(60)
+        self.captures = [each for each in self.captures if each["id"] != form.get("capture_id", b"").decode()]
         artifact: Json = {"id": "0192-artifact", "kind": form["kind"].decode(), "status": "received"}
         return Reply(201, artifact | {"content_hash": sha256(form["file"])})

@@ -317,7 +317,7 @@ def test_file_upload_is_retried_after_503_and_size_is_limited(
     first, second = plane.sent("POST", "/artifacts")
     assert first.form["file"] == second.form["file"] == b"\r\n--trace\x00"
     assert second.form.keys() == {"kind", "captured_at", "file"}
-    monkeypatch.setattr(commands, "_MAX_UPLOAD", 3)
+    monkeypatch.setattr(commands, "MAX_UPLOAD", 3)
     assert agent("upload", "--kind", "telemetry", "--file", str(file)) == 2
     assert "at most 3 bytes" in agent.stderr
 

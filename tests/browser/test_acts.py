@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from apps.artifacts.models import RequestedCapture
 from apps.fleet.models import Agent, AgentKey, EnrollmentToken
 from apps.pipelines.models import Version
 from apps.releases.models import Approval, ApprovalDecision, ConfigBundle, Deployment, KnownBad
@@ -19,8 +20,10 @@ from apps.tenancy.models import (
     Webhook,
     WebhookDelivery,
 )
+from tests.artifacts.incidents import upload
 from tests.browser.confirmed import YES, shown_messages
 from tests.browser.filled import act, fill, row_page, signed_in, table, titled_counts
+from tests.browser.test_people import sent
 from tests.worlds import World
 
 pytestmark = pytest.mark.django_db
@@ -308,3 +311,29 @@ def test_webhook_can_be_tested_and_delivery_redelivered(world: World, other: Wor
     assert (delivery.status, webhook.deliveries.count()) == ("pending", 2)
     actors = AuditEvent.objects.filter(action__in=["webhook.ping", "webhook.redeliver"]).values_list("actor_display")
     assert list(actors) == [(world.admin.user.email,)] * 2
+
+
+def test_operator_can_request_capture_and_sees_its_status(world: World) -> None:
+    agent, api = world.agent()
+    client = signed_in(world.operator.user)
+    form = {"reason": "p99 is <high>", "last_n": "500"}
+
+    done = sent(client, agent, "capture", form, follow=True)
+
+    row = RequestedCapture.objects.get()
+    assert done.redirect_chain == [(row_page(row), 302)]
+    assert shown_messages(done) == [("success", "Requested capture of agent created.")]
+    assert (row.reason, row.last_n, row.requested_by) == ("p99 is <high>", 500, "operator@acme.example")
+    assert dict(done.context["summary"]["facts"])["Last records"] == "500"
+    assert "One capture a minute can be requested" in sent(client, agent, "capture", form).text
+    invalid = sent(client, agent, "capture", {"reason": " ", "last_n": "0"})
+    assert set(invalid.context["form"].errors) == {"reason", "last_n"}
+    assert RequestedCapture.objects.count() == 1
+    assert signed_in(world.viewer.user).get(act(agent, "capture")).status_code == 403
+    upload(api, agent, kind="diagnostic", capture_id=str(row.pk))
+    page = signed_in(world.viewer.user).get(row_page(agent))
+    panel = page.context["summary"]["panels"][-1]
+    assert (panel["title"], len(panel["rows"])) == ("Requested captures", 1)
+    _, status, reason, artifact = panel["rows"][0]
+    assert (">uploaded<" in status, reason, ">Diagnostic<" in artifact) == (True, "p99 is <high>", True)
+    assert "p99 is &lt;high&gt;" in page.text

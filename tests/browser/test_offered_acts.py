@@ -161,16 +161,17 @@ def test_agent_page_offers_exactly_acts_that_would_be_accepted(world: World) -> 
             buttons = offered(row, world)
             seen |= buttons
 
-            assert buttons == accepted(AgentAdmin.acts, row, world), changed
+            assert buttons == accepted(AgentAdmin.acts, row, world, reason="slow"), changed
             transaction.set_rollback(True)
-    assert seen == {"Drain", "Undrain", "Change labels", "Rotate key", "Decommission"}
+    assert seen == {"Drain", "Undrain", "Request capture", "Change labels", "Rotate key", "Decommission"}
 
 
 def test_rotate_key_is_neither_offered_nor_accepted_for_suspected_clone(world: World) -> None:
     row, _ = world.agent()
     Heartbeat.objects.filter(agent=row).update(clone_suspected_at=timezone.now())
 
-    assert offered(row, world) == accepted(AgentAdmin.acts, row, world) == {"Drain", "Change labels", "Decommission"}
+    others = {"Drain", "Request capture", "Change labels", "Decommission"}
+    assert offered(row, world) == accepted(AgentAdmin.acts, row, world, reason="slow") == others
     operator = signed_in(world.operator.user)
     assert "with the mode `now`, or enroll the agent again" in operator.get(row_page(row)).text
     refused = operator.post(act(row, "rotate_key"), YES, follow=True)

@@ -42,6 +42,7 @@ MESSAGES = {
     ("fleet.agentkey", "revoke"): "X revoked",
     ("fleet.agent", "drain"): "X drained",
     ("fleet.agent", "undrain"): "X undrained",
+    ("fleet.agent", "capture"): "X created",
     ("fleet.agent", "relabel"): "Labels of X changed",
     ("fleet.agent", "rotate_key"): "Key rotation requested for X",
     ("fleet.agent", "revoke"): "X decommissioned",

@@ -46,6 +46,7 @@ STORED = {
 }
 STORED_PERIODIC = {
     "artifacts.check_what_runs",
+    "artifacts.expire_captures",
     "artifacts.retention",
     "fleet.forget_credentials",
     "fleet.forget_history",

@@ -22,6 +22,7 @@ from byteor.agent.keyring import Keyring
 from byteor.agent.loop import AgentLoop
 from byteor.agent.offer_handler import OfferHandler
 from byteor.agent.pipeline import BundleRunner
+from byteor.agent.requested_captures import RequestedCaptures
 from byteor.agent.resource_meter import ResourceMeter
 from byteor.agent.retry import Backoff
 from byteor.agent.state_folder import StateFolder
@@ -54,6 +55,7 @@ class Node:
         self.agent = AgentLoop(
             plane=self.plane, keyring=keyring, rotation=KeyRotation(self.state, self.plane, stores_key=False),
             offer_handler=offer_handler, usage=ResourceMeter(folder),
+            captures=RequestedCaptures(self.state, self.plane, now=lambda: datetime.now(UTC), backoff=Backoff()),
             wait=self.off.wait, backoff=Backoff(lambda: 0.01), interval_s=0.1,
         )  # fmt: skip
         self.thread = threading.Thread(target=self.agent.run)

@@ -15,7 +15,7 @@ from django.apps import apps
 from django.db import connection, transaction
 from django.utils import timezone
 
-from apps.artifacts.models import Artifact, Bisect, Replay
+from apps.artifacts.models import Artifact, Bisect, Replay, RequestedCapture
 from apps.fleet.models import Agent
 from apps.releases.models import Approval, ConfigBundle, Deployment, Regression, TimelineEntry
 from apps.releases.services import bundles
@@ -58,6 +58,10 @@ def row(world: World, name: str) -> Stateful:
         environment=world.dev, agent=agent, kind="telemetry", content_hash="sha256:" + "0" * 64, size_bytes=1,
         captured_at=timezone.now(),
     )  # fmt: skip
+    if name == "capture":
+        return RequestedCapture.objects.create(
+            environment=world.dev, agent=agent, reason="slow", expires_at=timezone.now()
+        )
     if name == "artifact":
         return artifact
     if name == "bisect":
@@ -67,7 +71,7 @@ def row(world: World, name: str) -> Stateful:
 
 def test_every_state_machine_belongs_to_model() -> None:
     assert {machine.name for machine in MACHINES} == set(MODELS)
-    assert set(MODELS.values()) == {Deployment, Approval, Artifact, Replay, Bisect, Regression}
+    assert set(MODELS.values()) == {Deployment, Approval, Artifact, Replay, Bisect, Regression, RequestedCapture}
 
 
 @cache

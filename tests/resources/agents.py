@@ -59,6 +59,7 @@ RESOURCE = Resource(
             acts={
                 "drain": Act("drainAgent"),
                 "undrain": Act("undrainAgent"),
+                "capture": Act("requestCapture", {"reason": "slow"}),
                 "relabel": Act("labelAgents", {"comment": "zone=b"}, on_prod=MANAGE),
                 "rotate_key": Act("rotateAgentKey"),
                 "revoke": Act("decommissionAgent"),

@@ -59,6 +59,7 @@ RESOURCE = Resource(
             "uploadArtifact", "POST", A + "/artifacts", AGENT, 201, scope="agent:artifact_upload",
             body=lambda place: multipart(INCIDENT + b"\0", kind="telemetry", captured_at="2026-11-24T12:00:00Z"),
         ),
+        Call("getPendingCapture", "GET", A + "/capture", AGENT, scope="agent:artifact_upload"),
         Call("getAgentDeployment", "GET", A + "/deployment", AGENT, scope="agent:deployment"),
         Call("reportDeployment", "POST", A + "/deployment", AGENT, values=_offer, scope="agent:deployment"),
         Call(

@@ -1,4 +1,4 @@
-"""Commands on artifacts, replays and regressions, and the rollback of deployments."""
+"""Commands on artifacts, replays and regressions, the rollback of deployments, and requests for captures."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from apps.artifacts.api.serializers.regressions import (
     CancelRegressionSerializer,
 )
 from apps.artifacts.api.serializers.replays import CancelSerializer, ReplayArtifactSerializer, ReplaySerializer
+from apps.artifacts.api.serializers.requested_captures import RequestCaptureSerializer, RequestedCaptureSerializer
 from apps.artifacts.api.serializers.rollbacks import RollBackSerializer
-from apps.artifacts.models import Artifact, Bisect, Replay
-from apps.artifacts.services import bisects, proven_rollbacks, replays
+from apps.artifacts.models import Artifact, Bisect, Replay, RequestedCapture
+from apps.artifacts.services import bisects, proven_rollbacks, replays, requested_captures
+from apps.fleet.models import Agent
+from apps.fleet.services.keys import check_enrolled
 from apps.releases.models import Acceptance, Deployment, Regression
 from apps.releases.services import acceptances, regressions, rollbacks
 from apps.tenancy.actors import Actor
@@ -24,7 +27,7 @@ from byteor_cloud.api.operations import Operation
 from byteor_cloud.errors import Conflict, Unprocessable, UnprovenRollback
 
 
-@command(check=replays.check_request, creates="replays")
+@command(check=replays.check_request, creates="../../replays")
 @Operation(
     "replayArtifact",
     P.OPERATE_ENVIRONMENT,
@@ -45,7 +48,7 @@ def replay(artifact: Artifact, *, actor: Actor, **request: Any) -> Replay:
     return replays.request(artifact, environment=artifact.environment, actor=actor, **request)
 
 
-@command(creates="bisects")
+@command(creates="../../bisects")
 @Operation(
     "bisectArtifact",
     P.OPERATE_ENVIRONMENT,
@@ -62,6 +65,26 @@ def bisect(artifact: Artifact, *, actor: Actor, **request: Any) -> Bisect:
     versions.
     """
     return bisects.request(artifact, environment=artifact.environment, actor=actor, **request)
+
+
+@command(check=lambda agent, **request: check_enrolled(agent), creates="captures")
+@Operation(
+    "requestCapture",
+    P.OPERATE_ENVIRONMENT,
+    body=RequestCaptureSerializer,
+    responses={202: RequestedCaptureSerializer},
+    errors=(Conflict,),
+    example={"reason": "The latency has doubled.", "last_n": 10000},
+)
+def capture(agent: Agent, *, reason: str, last_n: int | None = None, actor: Actor) -> RequestedCapture:
+    """Request a capture from an agent.
+
+    Asks the agent to upload a capture of the pipeline that it runs. The response to the agent's next heartbeat contains
+    the command `capture`. The agent then uploads an incident bundle, or a diagnostic if it has nothing to capture.
+    `getRequestedCapture` shows whether it has. The request expires after an hour. A capture that is uploaded later is
+    stored nevertheless. One capture a minute can be requested from an agent. Further requests return 429.
+    """
+    return requested_captures.request(agent, reason=reason, last_n=last_n, actor=actor)
 
 
 @command(check=replays.check_cancellable)

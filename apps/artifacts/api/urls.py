@@ -1,4 +1,4 @@
-"""Routes below ``…/environments/{env_id}``, and the agents' upload route below ``/api/v1``."""
+"""Routes below ``…/environments/{env_id}``, and the agents' upload and capture routes below ``/api/v1``."""
 
 from apps.artifacts.api.views import (
     artifacts,
@@ -8,12 +8,16 @@ from apps.artifacts.api.views import (
     packets,
     regressions,
     replays,
+    requested_captures,
     rollbacks,
     uploads,
 )
 from byteor_cloud.api.routing import route
 
 environment = [
+    route("agents/<uuid:id>/capture", requested_captures.CaptureRequestViewSet, post="capture"),
+    route("agents/<uuid:id>/captures", requested_captures.RequestedCaptureViewSet, get="list"),
+    route("agents/<uuid:id>/captures/<uuid:capture_id>", requested_captures.RequestedCaptureViewSet, get="retrieve"),
     route("approvals/<uuid:id>/packet", packets.PacketViewSet, get="packet"),
     route("artifacts", artifacts.ArtifactViewSet, get="list"),
     route("artifacts/<uuid:id>", artifacts.ArtifactViewSet, get="retrieve"),
@@ -37,4 +41,7 @@ environment = [
     route("replays/<uuid:id>/compare", replays.ReplayViewSet, get="compare"),
     route("replays/<uuid:id>/trace", replays.ReplayViewSet, get="trace"),
 ]
-agent = [route("agents/<uuid:id>/artifacts", uploads.UploadViewSet, post="create")]
+agent = [
+    route("agents/<uuid:id>/artifacts", uploads.UploadViewSet, post="create"),
+    route("agents/<uuid:id>/capture", requested_captures.PendingCaptureViewSet, get="retrieve"),
+]

@@ -14,14 +14,14 @@ from django.db import IntegrityError, transaction
 
 from apps.artifacts.jobs import IngestArtifact
 from apps.artifacts.models import Artifact, UnreferencedBlob
-from apps.artifacts.services import derived
+from apps.artifacts.services import derived, requested_captures
 from apps.fleet.models import Agent
 from apps.pipelines.models import Version
 from apps.releases.models import Deployment
 from apps.tenancy.actors import Actor, system_actor
 from apps.tenancy.models import Environment, Membership, Quota
 from apps.tenancy.services import audit, quotas
-from apps.tenancy.services.state import advance, lock_row
+from apps.tenancy.services.state import advance, keep_environments, lock_row
 from byteor.engine.machines import ArtifactEvent, ArtifactStatus
 from byteor.engine.replay import RejectedBundle, extract_incident
 from byteor_cloud.captures.files import build_capture, size_of
@@ -45,6 +45,7 @@ def receive(
     spec_hash: str | None = None,
     deployment_id: UUID | None = None,
     metadata: Mapping[str, Any] | None = None,
+    capture_id: UUID | None = None,
     actor: Actor,
 ) -> tuple[Artifact, bool]:
     """Store an upload. Returns the artifact and whether it is new.
@@ -53,10 +54,13 @@ def receive(
     returned, and its check is requeued if necessary (see ``_ensure_checked``). The same content with a different kind,
     spec hash or deployment is a new artifact, so that an agent can correct a mistake.
 
+    ``capture_id`` is the id of the requested capture that the upload is for. The request then refers to the returned
+    artifact, unless it already refers to another one.
+
     When a new artifact is returned, its blob is stored and is kept as long as the artifact exists. Raises InvalidInput
-    if the deployment does not exist, Unavailable if an older copy is being deleted or the blob store does not work,
-    InsufficientStorage if the file does not fit, and QuotaExceeded if a new artifact would exceed a quota; its bytes
-    are then not kept.
+    if the deployment or the request does not exist, Unavailable if an older copy is being deleted or the blob store
+    does not work, InsufficientStorage if the file does not fit, and QuotaExceeded if a new artifact would exceed a
+    quota; its bytes are then not kept.
     """
     deployment = None
     if deployment_id is not None:
@@ -65,12 +69,15 @@ def receive(
             raise InvalidInput.at(
                 "/deployment_id", "There is no such deployment in the agent's environment.", code="does_not_exist"
             )
+    if capture_id is not None:
+        requested_captures.check_known(agent, capture_id)
     # Look for the row without a lock first, so that a new file needs only one transaction. An existing row is then read
     # again under its lock.
     declared = declared_key(kind, spec_hash, deployment_id)
     known = Artifact.objects.filter(environment=environment, content_hash=content_hash, declared=declared)
     if known.exists() and (existing := _existing(environment, content_hash, declared)) is not None:
-        return _ensure_checked(existing, file, actor=actor), False
+        existing = _ensure_checked(existing, file, actor=actor)
+        return _note_upload(existing, capture_id, actor=actor), False
     organization = environment.project.organization_id
     needed = {Quota.STORED_BYTES: file.size}
     if kind == Artifact.Kind.INCIDENT_BUNDLE:
@@ -113,6 +120,8 @@ def receive(
                 person=Membership.first_admin(organization),
                 serial=key,
             )
+            if capture_id is not None:
+                requested_captures.note_upload(capture_id, artifact, actor=actor)
     except QuotaExceeded:  # a concurrent upload used the rest of the quota
         UnreferencedBlob.objects.bulk_create([UnreferencedBlob(content_hash=content_hash)], ignore_conflicts=True)
         raise
@@ -122,8 +131,24 @@ def receive(
             raise Unavailable(
                 "Another copy of this file was being deleted at the same time. Upload the file again.", retry_after=1
             ) from None
-        return existing, False
+        return _note_upload(existing, capture_id, actor=actor), False
     return artifact, True
+
+
+@transaction.atomic
+def _note_upload(artifact: Artifact, capture_id: UUID | None, *, actor: Actor) -> Artifact:
+    """Note an existing artifact in the requested capture, if there is one. Returns the artifact.
+
+    Raises Unavailable if the artifact is being deleted.
+    """
+    if capture_id is None:
+        return artifact
+    keep_environments(artifact.environment_id)
+    row = _existing(artifact.environment, artifact.content_hash, artifact.declared)
+    if row is None:
+        raise Unavailable("The artifact was being deleted at the same time. Upload the file again.", retry_after=1)
+    requested_captures.note_upload(capture_id, row, actor=actor)
+    return row
 
 
 def check_declared_size(agent: Agent, declared: int, allowance: int) -> None:

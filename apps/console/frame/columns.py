@@ -35,11 +35,12 @@ TONES: Mapping[str, str] = {
             "delivered",
             "passed",
             "equal",
+            "uploaded",
         ),
         "good",
     ),
     **dict.fromkeys(("building", "deploying", "running", "doing", "downloading", "activating", "offered"), "busy"),
-    **dict.fromkeys(("pending_approval", "pending", "queued", "todo", "received", "starting"), "waiting"),
+    **dict.fromkeys(("pending_approval", "pending", "queued", "todo", "received", "starting", "requested"), "waiting"),
     **dict.fromkeys(
         (
             "rolling_back",

@@ -24,6 +24,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from apps.fleet.models import AGENT_SCOPES, Agent, AgentKey, Command, EnrollmentToken, Heartbeat
+from apps.fleet.services import agent_commands
 from apps.tenancy.actors import Actor
 from apps.tenancy.credentials import Family, generate
 from apps.tenancy.models import Environment
@@ -94,7 +95,7 @@ def rotate_key(agent: Agent, *, actor: Actor) -> str:
     locked = lock_row(agent)
     check_enrolled(locked)
     revoke_keys(locked, environment=agent.environment, actor=actor)
-    _clear_rotation_command(locked)
+    agent_commands.remove(locked.pk, Command.ROTATE_KEY)
     if actor.user_id is not None:
         _clear_suspicion(locked, environment=agent.environment, actor=actor)
     return create_key(locked, environment=agent.environment, actor=actor)
@@ -110,8 +111,7 @@ def request_rotation(agent: Agent, *, actor: Actor) -> None:
     locked = lock_row(agent)
     check_request_rotation(locked)
     granted = locked.keys.filter(counts_as_rotation=True).update(counts_as_rotation=False)
-    not_asked = Heartbeat.objects.filter(agent=locked).exclude(commands__contains=[Command.ROTATE_KEY])
-    if not_asked.update(commands=[Command.ROTATE_KEY]) or granted:
+    if agent_commands.add(locked.pk, Command.ROTATE_KEY) or granted:
         audit.record("agent.request_key_rotation", actor=actor, scope=agent.environment, resource=("agent", locked.pk))
 
 
@@ -167,12 +167,7 @@ def finish_rotation(key: AgentKey, *, actor: Actor) -> None:
     pending.is_pending = False
     pending.save(update_fields=["is_pending"])
     revoke_keys(agent, environment=key.agent.environment, except_key=pending, actor=actor)
-    _clear_rotation_command(agent)
-
-
-def _clear_rotation_command(agent: Agent) -> None:
-    """Stop asking the agent to rotate its key."""
-    Heartbeat.objects.filter(agent=agent).update(commands=[])
+    agent_commands.remove(agent.pk, Command.ROTATE_KEY)
 
 
 def _clear_suspicion(agent: Agent, *, environment: Environment, actor: Actor) -> None:

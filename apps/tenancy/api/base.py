@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any, ClassVar, Final, final
+from urllib.parse import urljoin
 from uuid import UUID
 
 from django.db.models import QuerySet
@@ -155,7 +156,7 @@ class ApiViewSet(ResourceViewSet):
             return self.represent(made.row, status=status, **made.secrets)
         response = Response(shape(made, context=self.get_serializer_context()).data, status=status)
         if command.creates is not None:
-            response["Location"] = f"{self.request.path.rsplit('/', 3)[0]}/{command.creates}/{made.pk}"
+            response["Location"] = urljoin(self.request.path, f"{command.creates}/{made.pk}")
         return response
 
     @final

@@ -65,6 +65,7 @@ class UploadSerializer(StrictSerializer):
     spec_hash = HashField(required=False)
     deployment_id = IdField(required=False)
     metadata = MetadataField(required=False)
+    capture_id = IdField(required=False)
     file = serializers.FileField(allow_empty_file=False)
     descriptions = {
         "kind": "The kind of the artifact.",
@@ -72,6 +73,7 @@ class UploadSerializer(StrictSerializer):
         "spec_hash": "The spec hash of the pipeline that the agent ran.",
         "deployment_id": "The id of the deployment that the agent ran.",
         "metadata": "A JSON object with more information about the artifact, at most 64 KiB.",
+        "capture_id": "The id of the requested capture that this upload is for.",
         "file": "The content of the artifact. At most 64 MiB, unless the installation sets another limit.",
     }
 

@@ -51,7 +51,9 @@ class UploadViewSet(AgentSelfViewSet):
         with the same kind, spec hash and deployment, returns the existing artifact (200). If the check of that artifact
         could not be completed (`check_failed` in `reasons`), the check is repeated. A new artifact that would exceed a
         quota of the organization is not stored: the error is `quota.stored_bytes`, or `quota.captures_per_day` if the
-        daily number of incident bundles is reached.
+        daily number of incident bundles is reached. If the agent uploads a requested capture, `capture_id` names the
+        request. The request then refers to the artifact. If the request has expired, it also refers to the artifact,
+        but stays `expired`. If another artifact was already uploaded for it, the new artifact is only stored.
         """
         given = self.validated(request)
         file = given.pop("file")

@@ -25,6 +25,7 @@ from apps.console.frame.acts import permitted_by
 from apps.console.frame.columns import page_url, text_link
 from apps.console.frame.console_user import ConsoleUser
 from apps.console.frame.site import listed_rows
+from apps.console.pages.agents.captures import REQUEST_CAPTURE, captures_panel
 from apps.console.pages.agents.explanation import explanation_panels
 from apps.console.pages.agents.history import history_panel
 from apps.console.pages.credentials.tables import CredentialAdmin, revoke_act
@@ -151,6 +152,7 @@ class AgentAdmin(ReadOnlyAdmin):
             icon="play_circle",
             comment="optional",
         ),
+        REQUEST_CAPTURE,
         Act.of(
             change_labels,
             name="relabel",
@@ -265,7 +267,7 @@ class AgentAdmin(ReadOnlyAdmin):
             "columns": ("", "Bundle and deployment", "Since", "Detail"),
             "rows": rows,
         }
-        return {"facts": facts, "panels": [*explanation_panels(row), history_panel(row), panel]}
+        return {"facts": facts, "panels": [*explanation_panels(row), history_panel(row), panel, captures_panel(row)]}
 
 
 def _bundle_cell(bundle_hash: str | None, deployment_id: Any) -> str:
