@@ -138,9 +138,7 @@ def create_environment(
     others = _lock_order(project)
     last = others.count() + 1
     chosen_position = last if position is None else position
-    environment = Environment(
-        project=project, name=name, posture=posture, settings=chosen, position=chosen_position
-    )
+    environment = Environment(project=project, name=name, posture=posture, settings=chosen, position=chosen_position)
     with_defaults_only = Environment(posture=posture, settings=organization_defaults)
     _check_loosening(with_defaults_only, environment.settings_with_defaults, may_loosen)
     _check_gate(environment)
