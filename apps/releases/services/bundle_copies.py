@@ -21,12 +21,12 @@ _COPIED = (
 )  # fmt: skip
 # The expression is the one of the index ``releases_configbundle_secrets``.
 _UNKNOWN = """
-SELECT name FROM unnest(%s::text[]) AS name
+SELECT secret FROM unnest(%s::text[]) AS secret
 WHERE NOT EXISTS (
     SELECT FROM releases_configbundle
-    WHERE environment_id = %s AND id <> %s AND jsonb_path_query_array(env, '$.*.secret_ref') ? name
+    WHERE environment_id = %s AND id <> %s AND jsonb_path_query_array(env, '$.*.secret_ref') ? secret
 )
-ORDER BY name COLLATE "C" LIMIT %s
+ORDER BY secret COLLATE "C" LIMIT %s
 """
 
 

@@ -19,8 +19,7 @@ from apps.tenancy.models import Environment, Project
 from byteor.engine.machines import DeploymentStatus
 
 MAX_ENVIRONMENTS: Final = 1_000
-# A cell takes at most about 800 bytes of JSON, so a matrix is smaller than 4 MiB.
-MAX_CELLS: Final = 5_000
+MAX_CELLS: Final = 2_000  # a cell takes less than 1 KiB of JSON, so a matrix is smaller than 4 MiB
 # The statuses of unfinished deployments. If a pipeline has several such deployments, the matrix shows the oldest one
 # with the first of these statuses.
 UNFINISHED: Final = (
