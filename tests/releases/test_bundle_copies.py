@@ -88,7 +88,7 @@ def test_missing_secrets_are_names_that_no_other_bundle_of_environment_refers_to
 
     assert (first.status_code, first.json()["missing_secrets"]) == (201, ["A", "B", "ELSEWHERE", "TEXT"])
     assert copy(world, source.pk).json()["missing_secrets"] == ["A", "B", "ELSEWHERE", "TEXT"]
-    world.bundle(world.staging, "later", env=secrets("A"))
+    world.bundle(world.staging, "later", version=world.version(world.staging, plan("later")), env=secrets("A"))
     got = world.viewer.api.get(first["Location"]).json()
     assert got["missing_secrets"] == ["B", "ELSEWHERE", "TEXT"]
     assert world.viewer.api.get(world.path(rest=f"/config-bundles/{source.pk}")).json()["missing_secrets"] == []

@@ -91,7 +91,7 @@ class Matrix:
 
 
 def read_matrix(
-    project: Project, *, after: str = "", max_environments: int = MAX_ENVIRONMENTS, max_cells: int = MAX_CELLS
+    project: Project, *, after: str = "", max_cells: int = MAX_CELLS, max_environments: int = MAX_ENVIRONMENTS
 ) -> Matrix:
     """Return the matrix of the project's pipelines whose names follow ``after``.
 

@@ -9,7 +9,7 @@ from rest_framework.response import Response
 
 from apps.releases.api.serializers.matrix import MatrixSerializer
 from apps.releases.models import Deployment
-from apps.releases.services.matrix import read_matrix
+from apps.releases.services.matrix import MAX_CELLS, read_matrix
 from apps.tenancy.api.base import ProjectViewSet
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud.api.etags import body_digest
@@ -40,6 +40,6 @@ class MatrixViewSet(ProjectViewSet):
         Returns, for each pipeline and each environment of the project, what runs, on how many agents, what is under
         way, and whether it differs from what runs in the previous environment.
         """
-        matrix = read_matrix(self.project, after=self.parameter_values.get("after", ""))
+        matrix = read_matrix(self.project, after=self.parameter_values.get("after", ""), max_cells=MAX_CELLS)
         data = self.get_serializer(matrix).data
         return Response(data, headers={"ETag": f'"{body_digest(data)}"'})
