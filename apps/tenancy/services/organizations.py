@@ -232,7 +232,7 @@ def _move_others(ordered: QuerySet[Environment], old: int, new: int) -> None:
         _shift(ordered.filter(position__gt=old, position__lte=new), -1)
 
 
-def _lock_live[R: (Project, Environment)](row: R, expected_revision: int | None) -> R:
+def _lock_live[R: Project | Environment](row: R, expected_revision: int | None) -> R:
     """Lock the row like ``lock_revision``. Raises NotFound also if the row is marked as deleted."""
     locked = lock_revision(row, expected_revision)
     if locked.deleted_at is not None:
