@@ -25,6 +25,7 @@ def _others(bundle: ConfigBundle) -> QuerySet[Environment]:
 
 
 class _EnvironmentForm(ActForm):
+    conflicts = {"name_taken": "environment"}
     environment = forms.ChoiceField(widget=UnfoldAdminSelectWidget)
 
     def offer(self, row: ConfigBundle, held: frozenset[P]) -> None:
