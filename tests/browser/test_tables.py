@@ -22,8 +22,8 @@ from apps.tenancy.models import (
     Environment,
     IdempotencyKey,
     OrganizationKey,
-    SignInLink,
     SigningKey,
+    SignInLink,
     Webhook,
 )
 from tests.browser.access import unrendered, unrendered_list

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import pytest
+from django.db import connection
 
 from apps.tenancy.models import AuditEvent, Environment
 from apps.tenancy.services import organizations
@@ -101,6 +103,20 @@ def test_deletion_closes_gap_once(world: World) -> None:
     assert order(world) == ["staging", "prod"]
     with pytest.raises(InvalidInput):
         organizations.update_environment(world.prod, {"position": 3}, may_loosen=True, actor=world.admin.actor)
+
+
+def test_migration_numbers_environments_by_creation(world: World) -> None:
+    other = organizations.create_project(organization=world.organization, name="other", actor=world.admin.actor)
+    organizations.create_environment(
+        project=other, name="alone", posture="dev", may_loosen=True, actor=world.admin.actor
+    )
+    organizations.delete(world.staging, kind="environment", actor=world.admin.actor)
+    Environment.objects.update(position=1)
+    with connection.cursor() as cursor:
+        cursor.execute(import_module("apps.tenancy.migrations.0015_matrix").NUMBER)
+
+    assert order(world) == ["dev", "prod"]
+    assert Environment.objects.get(project=other).position == 1
 
 
 def test_random_changes_agree_with_list(world: World) -> None:
