@@ -66,10 +66,11 @@ class ConfigBundle(EnvironmentOwned):
         indexes = [
             models.Index(fields=["environment", "config_hash"], name="releases_configbundle_hash"),
             name_index("name", name="releases_configbundle_found"),
-            # Finds the config bundles that refer to a secret, without reading ``env``.
+            # Finds an environment's config bundles that refer to a secret, without reading ``env``.
             GinIndex(
-                Func("env", template="jsonb_path_query_array(%(expressions)s, '$.*.secret_ref')"),
+                Func("environment", "env", function="releases_secret_keys"),
                 name="releases_configbundle_secrets",
+                fastupdate=False,
             ),
         ]
 

@@ -19,12 +19,12 @@ _COPIED = (
     "name", "tuning_profile", "wait", "stage_config", "adapters", "env", "snapshot", "required_capabilities",
     "config_hash",
 )  # fmt: skip
-# The expression is the one of the index ``releases_configbundle_secrets``.
+# The function call is the expression of the index ``releases_configbundle_secrets``.
 _UNKNOWN = """
 SELECT secret FROM unnest(%s::text[]) AS secret
 WHERE NOT EXISTS (
     SELECT FROM releases_configbundle
-    WHERE environment_id = %s AND id <> %s AND jsonb_path_query_array(env, '$.*.secret_ref') ? secret
+    WHERE releases_secret_keys(environment_id, env) @> ARRAY[%s || ':' || secret] AND id <> %s
 )
 ORDER BY secret COLLATE "C" LIMIT %s
 """
@@ -96,5 +96,5 @@ def find_missing_secrets(bundle: ConfigBundle) -> list[str]:
     if not names:
         return []
     with connection.cursor() as cursor:
-        cursor.execute(_UNKNOWN, [sorted(names), bundle.environment_id, bundle.pk, MAX_MISSING])
+        cursor.execute(_UNKNOWN, [sorted(names), str(bundle.environment_id), bundle.pk, MAX_MISSING])
         return [name for (name,) in cursor.fetchall()]
