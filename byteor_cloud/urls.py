@@ -16,7 +16,8 @@ from apps.tenancy.services import vault
 from byteor_cloud.api import document, system
 from byteor_cloud.api.readiness import Check
 
-ENVIRONMENT = "orgs/<uuid:org_id>/projects/<uuid:project_id>/environments/<uuid:env_id>/"
+PROJECT = "orgs/<uuid:org_id>/projects/<uuid:project_id>/"
+ENVIRONMENT = PROJECT + "environments/<uuid:env_id>/"
 
 api: list[URLPattern | URLResolver] = [
     *tenancy.urlpatterns,
@@ -24,6 +25,7 @@ api: list[URLPattern | URLResolver] = [
     *fleet.agent,
     *releases.agent,
     *artifacts.agent,
+    path(PROJECT, include(releases.project)),
     path(
         ENVIRONMENT,
         include([*pipelines.environment, *fleet.environment, *releases.environment, *artifacts.environment]),

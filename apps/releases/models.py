@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.contrib.postgres.indexes import GinIndex
 from django.db import models
-from django.db.models import Q
+from django.db.models import Func, Q
 from django.utils import timezone
 
 from apps.fleet.models import Agent
@@ -54,6 +55,8 @@ class ConfigBundle(EnvironmentOwned):
     snapshot: models.JSONField[Any, Any] = models.JSONField(default=dict)
     required_capabilities: models.JSONField[Any, Any] = models.JSONField(default=list)
     config_hash = models.CharField(max_length=71)
+    # The config bundle that this one was copied from, or null. Not a foreign key, since that one may be deleted.
+    origin_id = models.UUIDField(null=True)
     created_by = models.CharField(max_length=300)
     bounded_columns = frozenset({"snapshot"})
 
@@ -64,6 +67,12 @@ class ConfigBundle(EnvironmentOwned):
         indexes = [
             models.Index(fields=["environment", "config_hash"], name="releases_configbundle_hash"),
             name_index("name", name="releases_configbundle_found"),
+            # Finds an environment's config bundles that refer to a secret, without reading ``env``.
+            GinIndex(
+                Func("environment", "env", function="releases_secret_keys"),
+                name="releases_configbundle_secrets",
+                fastupdate=False,
+            ),
         ]
 
     def __str__(self) -> str:

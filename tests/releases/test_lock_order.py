@@ -118,6 +118,12 @@ REQUESTS: dict[str, tuple[str, Callable[[Story], object]]] = {
     "abort": (ENVIRONMENT, lambda s: deployments.abort(s.pending, actor=s.world.admin.actor)),
     "retry": (ENVIRONMENT, lambda s: deployments.retry(s.under_way, actor=s.world.admin.actor)),
     "roll back": (ENVIRONMENT, lambda s: rollbacks.start(s.under_way, reason="why", actor=s.world.admin.actor)),
+    "move": (
+        ENVIRONMENT,
+        lambda s: organizations.update_environment(
+            s.environment, {"position": 1}, may_loosen=True, actor=s.world.admin.actor
+        ),
+    ),
     "relabel": (
         ENVIRONMENT,
         lambda s: relabeling.relabel(s.environment, {}, LabelChange({"x": "1"}), actor=s.world.admin.actor),
@@ -158,7 +164,7 @@ def _stopped_before(table: str) -> Iterator[Callable[[], None]]:
     ("kind", "name"),
     [
         *(("environment", name) for name in REQUESTS),
-        *(("project", name) for name in ("undrain", "abort", "deliver again")),
+        *(("project", name) for name in ("undrain", "abort", "deliver again", "move")),
     ],
 )
 def test_requests_and_purge_do_not_deadlock(world: World, kind: str, name: str) -> None:

@@ -42,7 +42,11 @@ RESOURCE = Resource(
     tables=(
         Table(
             "releases.configbundle", VIEW, bundle, "Config bundles",
-            acts={"clear": Act("clearConfigBundle", {"comment": "because"}), "test": Act("requestRegression")},
+            acts={
+                "clear": Act("clearConfigBundle", {"comment": "because"}),
+                "copy": Act("createConfigBundle"),
+                "test": Act("requestRegression"),
+            },
             pages={"releases_configbundle_deploy": Page("createDeployment", ("GET", "POST"))},
             large=_LARGE, short={"snapshot": "two fields"},
         ),

@@ -41,6 +41,7 @@ RESOURCE = Resource(
                     "createEnrollmentToken", {"expires_in_s": "3600", "max_uses": "2", "labels": ""}
                 ),
                 "settings": Act("updateEnvironment", {"agent_timeout_s": "700"}),
+                "move": Act("updateEnvironment", {"position": "2"}),
                 "delete": Act("deleteEnvironment"),
             },
             pages={"releases_configbundle_choose": Page("createDeployment")},

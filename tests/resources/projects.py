@@ -18,6 +18,7 @@ RESOURCE = Resource(
         Call("getProject", "GET", P, VIEW_PROJECT),
         Call("updateProject", "PUT", P, PROJECT),
         Call("deleteProject", "DELETE", P, PROJECT, 204),
+        Call("getMatrix", "GET", P + "/matrix", VIEW_PROJECT),
     ),
     tables=(
         Table(

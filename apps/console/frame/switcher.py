@@ -80,7 +80,7 @@ class Switcher:
                 pk == getattr(current, "pk", None),
                 posture,
             )
-            for pk, posture, *names in sorted(rows, key=lambda row: [name.casefold() for name in row[2:]])
+            for pk, posture, _, *names in sorted(rows, key=_place)
         ]
         return Level(
             noun=str(model._meta.verbose_name),
@@ -107,6 +107,12 @@ class Switcher:
         return with_scope(self._admin.list_url(), scope, explicit=True)
 
 
+def _place(row: Sequence[Any]) -> tuple[Any, ...]:
+    """Return the sort key of a row of ``_level_choices``: names, and positions for the environments of a project."""
+    _, _, position, organization, project, environment = row
+    return organization.casefold(), project.casefold(), position, environment.casefold()
+
+
 def _choices(count: int, console_user: ConsoleUser, *keys: UUID) -> QuerySet[Any, Any]:
     """Return the choices of every level. ``keys`` are the ids of the rows chosen in the first ``count`` levels."""
     chosen = [level(pk=pk) for level, pk in zip(_TENANTS[:count], keys, strict=True)]
@@ -115,16 +121,19 @@ def _choices(count: int, console_user: ConsoleUser, *keys: UUID) -> QuerySet[Any
 
 
 def _level_choices(depth: int, console_user: ConsoleUser, around: Tenant) -> QuerySet[Any, Any]:
-    """Return the depth, key, posture and three names of a level's first rows in the scope ``around``."""
+    """Return the depth, key, posture, position and three names of a level's first rows in the scope ``around``."""
     model, names = _TENANTS[depth], _NAMES[depth]
     rows = visible_tenants(model, console_user)
     if around is not None:
         rows = rows.filter(scope_condition(model, "", around))
     padding = [Value("", output_field=CharField())] * (len(_TENANTS) - len(names))
-    posture = F("posture") if depth == len(_TENANTS) - 1 else Value("", output_field=CharField())
+    is_last = depth == len(_TENANTS) - 1
+    posture = F("posture") if is_last else Value("", output_field=CharField())
+    place = F("position") if is_last else Value(0)
     columns = dict(zip(("first", "second", "third"), [*map(F, names), *padding], strict=True))
-    listed = rows.annotate(depth=Value(depth), shown=posture, **columns).order_by(*names, "pk")
-    first: QuerySet[Any, Any] = listed.values_list("depth", "pk", "shown", *columns)[: MAX_LINKS + 1]
+    order = (*names[:-1], "place", names[-1], "pk")
+    listed = rows.annotate(depth=Value(depth), shown=posture, place=place, **columns).order_by(*order)
+    first: QuerySet[Any, Any] = listed.values_list("depth", "pk", "shown", "place", *columns)[: MAX_LINKS + 1]
     return first
 
 

@@ -20,6 +20,7 @@ from byteor.engine.compiler import COMPILER_VERSION, SpecDiff
 from byteor_cloud.computing.computations import CompiledVersion, compile_version, diff_kv
 from byteor_cloud.computing.computations import draw as draw_kv
 from byteor_cloud.computing.compute import Compute, here
+from byteor_cloud.database.large_columns import without_large
 from byteor_cloud.errors import Conflict, NotFound
 
 
@@ -111,15 +112,32 @@ def copy_version(*, environment: Environment, from_version_id: UUID, actor: Acto
     last = Version.objects.filter(environment=environment, name=source.name).order_by("-number").first()
     if last is not None and last.origin_id == source.pk:
         return last, False
+    return _add_copy(environment, source, actor=actor), True
+
+
+def _add_copy(environment: Environment, source: Version, *, actor: Actor) -> Version:
     copied_fields = ("plan", "spec", "spec_kv", "spec_hash", "compiler_version", "draft_id", "draft_revision")
-    version = _add_version(
+    return _add_version(
         environment,
         actor=actor,
         name=source.name,
         origin_id=source.pk,
         **{field: getattr(source, field) for field in copied_fields},
     )
-    return version, True
+
+
+def find_or_copy_version(*, environment: Environment, from_version_id: UUID, actor: Actor) -> Version:
+    """Return the newest version in ``environment`` with the same pipeline and spec as another version, or a new copy.
+
+    The caller has checked that the other version belongs to the same project, and has locked ``environment``. Raises
+    NotFound if the other version was deleted.
+    """
+    source = without_large(Version.objects.filter(pk=from_version_id)).first()
+    if source is None:
+        raise NotFound("There is no such version in this project.")
+    same = Version.objects.filter(environment=environment, name=source.name, spec_hash=source.spec_hash)
+    found = without_large(same).order_by("-number").first()
+    return found or _add_copy(environment, Version.objects.get(pk=from_version_id), actor=actor)
 
 
 def diff_versions(version: Version, *, against: Version, compute: Compute = here) -> SpecDiff:

@@ -1,8 +1,18 @@
-"""Routes below …/environments/{env_id}, and the routes for agents below /api/v1."""
+"""Routes below a project and below …/environments/{env_id}, and the routes for agents below /api/v1."""
 
-from apps.releases.api.views import approvals, bundles, deployments, explanations, history, labels, offers
+from apps.releases.api.views import (
+    approvals,
+    bundles,
+    deployments,
+    explanations,
+    history,
+    labels,
+    matrix,
+    offers,
+)
 from byteor_cloud.api.routing import route
 
+project = [route("matrix", matrix.MatrixViewSet, get="retrieve")]
 environment = [
     route("config-bundles", bundles.ConfigBundleViewSet, get="list", post="create"),
     route("config-bundles/<uuid:id>", bundles.ConfigBundleViewSet, get="retrieve"),

@@ -94,6 +94,9 @@ class Environment(Row, Revisioned):
     name = models.CharField(max_length=200)
     posture = models.CharField(max_length=10, choices=enum_choices(policy.Posture))
     settings = models.JSONField(default=dict)
+    # The place in the order of the project's environments: 1, 2, and so on, without gaps. A deleted environment keeps
+    # its last position.
+    position = models.PositiveIntegerField()
     deleted_at = models.DateTimeField(null=True, editable=False)
 
     objects = EnvironmentQuerySet.as_manager()

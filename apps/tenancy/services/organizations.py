@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 from django.utils.text import slugify
 
@@ -18,9 +18,10 @@ from apps.tenancy.permissions import GRANTS, Permission, Role
 from apps.tenancy.policy import Posture, ReplayPolicy, loosened_settings
 from apps.tenancy.services import audit, members, signing_keys
 from apps.tenancy.services.revisions import edit, lock_revision
+from apps.tenancy.services.state import lock_row
 from apps.tenancy.services.tokens import person_behind
 from byteor.engine.replay_gate import GateMode
-from byteor_cloud.errors import Forbidden, InvalidInput
+from byteor_cloud.errors import Forbidden, InvalidInput, NotFound
 from byteor_cloud.ids import uuid7
 from byteor_cloud.worker.jobs import enqueue
 
@@ -141,32 +142,65 @@ def create_environment(
     name: str,
     posture: str,
     settings: Mapping[str, Any] | None = None,
+    position: int | None = None,
     may_loosen: bool,
     actor: Actor,
 ) -> Environment:
     """Create an environment with the organization's default settings, overridden by ``settings``.
 
+    The environment is the project's last, unless ``position`` places it before others, whose positions increase by 1.
+
     Raises Forbidden if ``settings`` loosen approval, replay, replay gate or freeze rules compared with those defaults,
     unless ``may_loosen``, IntegrityError (409) if the name is taken, and InvalidInput if settings contradict each
-    other.
+    other or the position is not from 1 to the new number of environments.
     """
     organization_defaults = project.organization.settings_with_defaults["default_environment_settings"]
     chosen = {**organization_defaults, **(settings or {})}
-    environment = Environment(project=project, name=name, posture=posture, settings=chosen)
+    others = _lock_order(project)
+    last = others.count() + 1
+    chosen_position = last if position is None else position
+    environment = Environment(project=project, name=name, posture=posture, settings=chosen, position=chosen_position)
     with_defaults_only = Environment(posture=posture, settings=organization_defaults)
     with_defaults_only.project = project
     _check_loosening(with_defaults_only, environment.settings_with_defaults, may_loosen)
     _check_gate(environment)
     _check_enough_reviewers(environment)
+    _check_position(chosen_position, last)
+    _shift(others.filter(position__gte=chosen_position), 1)
     environment.save(force_insert=True)
     audit.record(
         "environment.create",
         actor=actor,
         scope=environment,
         resource=("environment", environment.pk),
-        changes={"name": [None, name], "posture": [None, posture], "settings": [None, chosen]},
+        changes={
+            "name": [None, name],
+            "posture": [None, posture],
+            "settings": [None, chosen],
+            "position": [None, chosen_position],
+        },
     )
     return environment
+
+
+def _lock_order(project: Project) -> QuerySet[Environment]:
+    """Lock the order of the project's environments until the transaction ends. Returns a query of the environments.
+
+    Lock the order before a row of an environment, because a purge of the project locks the rows in this order, too.
+    """
+    lock_row(project)
+    found: QuerySet[Environment] = Environment.objects.filter(project=project, deleted_at=None)
+    return found
+
+
+def _check_position(position: int, last: int) -> None:
+    if not 1 <= position <= last:
+        raise InvalidInput.at("/position", f"The position must be from 1 to {last}.", code="out_of_range")
+
+
+def _shift(environments: QuerySet[Environment], by: int) -> None:
+    """Change the positions of these environments, without audit events of their own."""
+    environments.update(position=F("position") + by, revision=F("revision") + 1, updated_at=timezone.now())
 
 
 def _check_loosening(before: Environment, after: Mapping[str, Any], may_loosen: bool) -> None:
@@ -216,19 +250,42 @@ def update_environment(
     actor: Actor,
     expected_revision: int | None = None,
 ) -> Environment:
-    """Edit name or settings. Settings that are not in ``values`` keep their values.
+    """Edit name, settings or position. Settings that are not in ``values`` keep their values.
+
+    A new position moves the environment. The environments between its old and its new position move by 1 in the other
+    direction.
 
     Raises Forbidden if approval, replay, replay gate or freeze rules would loosen, unless ``may_loosen``,
-    IntegrityError (409) if the name is taken, InvalidInput if settings contradict each other, and the errors of
-    ``lock_revision``.
+    IntegrityError (409) if the name is taken, InvalidInput if settings contradict each other or the project has fewer
+    environments than ``position``, and the errors of ``lock_revision``.
     """
-    locked = lock_revision(environment, expected_revision)
+    ordered = _lock_order(environment.project) if "position" in values else None
+    locked = _lock_live(environment, expected_revision)
     merged = _merged(locked, values)
     after = Environment(posture=locked.posture, settings=merged.get("settings", locked.settings))
     _check_loosening(locked, after.settings_with_defaults, may_loosen)
     _check_gate(after)
     _check_enough_reviewers(after)
+    if ordered is not None:
+        _move_others(ordered, locked.position, merged["position"])
     return edit(locked, merged, kind="environment", scope=locked, actor=actor)
+
+
+def _move_others(ordered: QuerySet[Environment], old: int, new: int) -> None:
+    """Move the environments between two positions by 1, so that an environment can move from ``old`` to ``new``."""
+    _check_position(new, ordered.count())
+    if new < old:
+        _shift(ordered.filter(position__gte=new, position__lt=old), 1)
+    elif new > old:
+        _shift(ordered.filter(position__gt=old, position__lte=new), -1)
+
+
+def _lock_live[R: Project | Environment](row: R, expected_revision: int | None) -> R:
+    """Lock the row like ``lock_revision``. Raises NotFound also if the row is marked as deleted."""
+    locked = lock_revision(row, expected_revision)
+    if locked.deleted_at is not None:
+        raise NotFound("The resource has been deleted in the meantime.")
+    return locked
 
 
 @transaction.atomic
@@ -236,11 +293,15 @@ def delete(row: Project | Environment, *, kind: str, actor: Actor, expected_revi
     """Hide a project or environment from all callers.
 
     The worker deletes it with everything in it at least a minute later. By then, all requests that had read ``row``
-    have finished. The audit events are kept.
+    have finished. The audit events are kept. The environments after a deleted one move up, so that their positions have
+    no gap. Raises NotFound if the row is already deleted, and the errors of ``lock_revision``.
     """
-    locked = lock_revision(row, expected_revision)
+    ordered = _lock_order(row.project) if isinstance(row, Environment) else None
+    locked = _lock_live(row, expected_revision)
     locked.deleted_at = timezone.now()
     locked.save(update_fields=["deleted_at"])
+    if ordered is not None and isinstance(locked, Environment):
+        _shift(ordered.filter(position__gt=locked.position), -1)
     audit.record(f"{kind}.delete", actor=actor, scope=locked, resource=(kind, locked.pk))
     options: dict[str, Any] = {"person": person_behind(actor), "after_s": PURGED_AFTER_S}
     if isinstance(locked, Project):

@@ -35,6 +35,7 @@ from apps.console.frame.console_user import (
 )
 from apps.console.frame.forms import new_form_id, send_once
 from apps.console.pages.bundles.choosing import choices_panel
+from apps.console.pages.bundles.copying import COPY_BUNDLE, describe_missing_secrets
 from apps.console.pages.bundles.new_bundle import NewConfigBundle, start_from
 from apps.console.pages.deployments.deploying import FIRST, Deploy, Outlook, preview
 from apps.console.pages.deployments.phrases import describe_warnings
@@ -62,6 +63,19 @@ def _is_org_admin(request: HttpRequest, environment: Environment) -> bool:
     return P.MANAGE_ORG_MEMBERSHIPS in console_user_of(request).permissions(environment)
 
 
+def _origin_facts(row: ConfigBundle) -> list[tuple[str, str]]:
+    """Return the fact that names the original of a copy, in a list. It is empty without an original."""
+    if row.origin_id is None:
+        return []
+    original = (
+        ConfigBundle.objects.filter(pk=row.origin_id, environment__deleted_at=None)
+        .select_related("environment")
+        .only("name", "environment__name")
+        .first()
+    )
+    return [("Copied from", row_link(original, f"{original} in {original.environment}"))] if original else []
+
+
 @admin.register(ConfigBundle, site=site)
 class ConfigBundleAdmin(ReadOnlyAdmin):
     tenant = "environment"
@@ -82,6 +96,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
             applies=lambda row: row.known_bad,
         ),
         TEST_BUNDLE,
+        COPY_BUNDLE,
     )
 
     def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
@@ -126,13 +141,14 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
         if may_operate(request, row.environment) and not panel["rows"]:
             panel["empty"] += " To deploy it, press Deploy. The next page shows a preview first."
         return {
-            "warning": " ".join(describe_warnings(bundles.warnings_of(row))),
+            "warning": " ".join([*describe_warnings(bundles.warnings_of(row)), describe_missing_secrets(row)]).strip(),
             "facts": [
                 ("Version", row_link(row.version)),
                 ("Environment", environment_link(row.environment)),
                 ("Tuning profile", row.tuning_profile),
                 ("Config hash", short_id(row.config_hash)),
                 ("Known bad", self.bad(row)),
+                *_origin_facts(row),
                 ("Created", with_note(relative_time(row.created_at), row.created_by)),
             ],
             "panels": [panel, tests_panel(row)],

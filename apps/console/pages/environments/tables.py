@@ -26,7 +26,7 @@ from apps.console.pages.environments.settings import (
     freeze_panel,
     settings_panel,
 )
-from apps.console.pages.organizations.acts import DELETE_ENVIRONMENT
+from apps.console.pages.organizations.acts import DELETE_ENVIRONMENT, MOVE_ENVIRONMENT
 from apps.tenancy.models import AuditEvent, Environment
 from apps.tenancy.permissions import Permission as P
 
@@ -40,10 +40,11 @@ class EnvironmentAdmin(ReadOnlyAdmin):
     found_by = FoundBy("layers", words=("name",))
     related = ("project__organization",)
     omitted = frozenset({"deleted_at"})
-    list_display = ("name", "posture", "project", "organization", "created_at")
+    list_display = ("name", "posture", "project", "position", "organization", "created_at")
+    ordering = ("-project_id", "position", "-id")
     list_filter = ("posture", ("project", VisibleRowsFilter))
     search_fields = ("name", "project__name", "=id")
-    acts = (CREATE_ENROLLMENT_TOKEN, EDIT_SETTINGS, DELETE_ENVIRONMENT)
+    acts = (CREATE_ENROLLMENT_TOKEN, EDIT_SETTINGS, MOVE_ENVIRONMENT, DELETE_ENVIRONMENT)
     change_form_outer_before_template = "console/environment.html"
 
     def summary(self, request: HttpRequest, row: Environment) -> dict[str, Any]:

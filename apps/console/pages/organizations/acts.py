@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from django import forms
+from unfold.widgets import UnfoldAdminIntegerFieldWidget
+
 from apps.console.frame.acts import Act, ActContext
 from apps.console.frame.forms import ActForm, name_field, radio_field, slug_field
-from apps.tenancy.api.serializers.resources import EnvironmentSerializer, OrganizationSerializer, ProjectSerializer
+from apps.tenancy.api.serializers.resources import (
+    MAX_POSITION,
+    EnvironmentSerializer,
+    OrganizationSerializer,
+    ProjectSerializer,
+)
 from apps.tenancy.models import Environment, Organization, Project, User
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.policy import Posture
 from apps.tenancy.services import organizations
 
+_NAMED = 50  # environments whose names the form for a position lists
 _POSTURES = {
     Posture.DEV: "dev: by default, deployments need no approval, and replays may perform side effects",
     Posture.STAGING: "staging: by default, deployments need no approval, and replays perform no side effects",
@@ -37,6 +46,15 @@ class _EnvironmentForm(ActForm):
     )
 
 
+class _PositionForm(ActForm):
+    position = forms.IntegerField(min_value=1, max_value=MAX_POSITION, widget=UnfoldAdminIntegerFieldWidget)
+
+    def offer(self, row: Environment, held: frozenset[P]) -> None:
+        names = row.project.environments.live().order_by("position").values_list("name", flat=True)
+        self.fields["position"].initial = row.position
+        self.fields["position"].help_text = f"The current order is: {', '.join(names[:_NAMED])}."
+
+
 def _create_organization(row: User, context: ActContext) -> Organization:
     return organizations.create_organization(owner=context.user, actor=context.actor, **context.values)
 
@@ -48,6 +66,11 @@ def _create_project(row: Organization, context: ActContext) -> Project:
 def _create_environment(row: Project, context: ActContext) -> Environment:
     # The form has no settings, so it cannot loosen the defaults of the posture.
     return organizations.create_environment(project=row, may_loosen=False, actor=context.actor, **context.values)
+
+
+def _move(row: Environment, context: ActContext) -> Environment:
+    # A position loosens no settings.
+    return organizations.update_environment(row, context.values, may_loosen=False, actor=context.actor)
 
 
 def _delete(kind: str) -> Act:
@@ -98,5 +121,16 @@ CREATE_ENVIRONMENT = Act(
     icon="layers",
     form=_EnvironmentForm,
     creates=Environment,
+)
+MOVE_ENVIRONMENT = Act(
+    name="move",
+    label="Move",
+    done="{} moved",
+    explain="The position decides where the environment is listed, and with which other environment the matrix of the "
+    "project compares it. The environments between the old and the new position move by 1.",
+    run=_move,
+    needs=P.MANAGE_ENVIRONMENT,
+    icon="swap_vert",
+    form=_PositionForm,
 )
 DELETE_PROJECT, DELETE_ENVIRONMENT = _delete("project"), _delete("environment")

@@ -15,6 +15,7 @@ from apps.console.pages.credentials.acts import (
     ROTATE_SIGNING_KEY_IMMEDIATELY,
 )
 from apps.console.pages.organizations.acts import CREATE_ENVIRONMENT, CREATE_PROJECT, DELETE_PROJECT
+from apps.console.pages.organizations.matrix import matrix_panel
 from apps.console.pages.organizations.usage import SET_QUOTAS, usage_panels
 from apps.console.pages.people.acts import INVITE_TO_ORGANIZATION, INVITE_TO_PROJECT
 from apps.tenancy.models import Organization, Project
@@ -55,3 +56,7 @@ class ProjectAdmin(ReadOnlyAdmin):
     list_filter = (("organization", VisibleRowsFilter),)
     search_fields = ("name", "slug", "=id")
     acts = (CREATE_ENVIRONMENT, INVITE_TO_PROJECT, DELETE_PROJECT)
+
+    def summary(self, request: HttpRequest, row: Project) -> dict[str, Any]:
+        """Show what runs in each environment."""
+        return {"panels": [matrix_panel(row)]}

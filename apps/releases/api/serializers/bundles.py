@@ -11,9 +11,11 @@ from rest_framework.exceptions import ErrorDetail
 
 from apps.pipelines.models import Version
 from apps.releases.models import ConfigBundle
+from apps.releases.services.bundle_copies import MAX_MISSING, find_missing_secrets
 from apps.releases.services.bundles import ADAPTER_KINDS, WAIT_BY_PROFILE, warnings_of
 from byteor_cloud.api.fields import (
     EnvironmentRelatedField,
+    IdField,
     JSONObjectField,
     ModelSerializer,
     NameField,
@@ -136,6 +138,8 @@ class ConfigBundleSerializer(ModelSerializer):
     required_capabilities = serializers.ListField(child=serializers.CharField(), read_only=True)
     known_bad = serializers.BooleanField(read_only=True)
     spec_hash = serializers.CharField(source="version.spec_hash", read_only=True)
+    origin = serializers.UUIDField(source="origin_id", read_only=True, allow_null=True)
+    missing_secrets = serializers.SerializerMethodField()
     warnings = serializers.SerializerMethodField()
 
     descriptions = {
@@ -152,16 +156,25 @@ class ConfigBundleSerializer(ModelSerializer):
         "required_capabilities": "The capabilities that an approval of this config bundle must permit.",
         "warnings": WARNINGS,
         "known_bad": "Whether the configuration is known bad in this environment and cannot be deployed.",
+        "origin": "The id of the config bundle in another environment that this one was copied from, even if the "
+        "original was deleted. Null if this one is no copy.",
+        "missing_secrets": "A warning about a copy: the names of the secrets to which it refers, but no other config "
+        f"bundle of this environment (at most {MAX_MISSING:,}). The hosts of the agents may lack these secrets. Empty "
+        "if the config bundle is no copy. Null in a list.",
     }
 
     class Meta:
         model = ConfigBundle
         fields = [
             "id", "environment_id", "name", "version_id", "spec_hash", "tuning_profile", "wait", "stage_config",
-            "adapters", "env", "snapshot", "required_capabilities", "config_hash", "known_bad", "warnings",
-            "created_by", "created_at",
+            "adapters", "env", "snapshot", "required_capabilities", "config_hash", "known_bad", "origin",
+            "missing_secrets", "warnings", "created_by", "created_at",
         ]  # fmt: skip
         read_only_fields = ["config_hash", "created_by"]
+
+    def get_missing_secrets(self, row: ConfigBundle) -> list[str] | None:
+        """Return the names, or None in a list, whose query reads no environment variables."""
+        return None if isinstance(self.parent, serializers.ListSerializer) else find_missing_secrets(row)
 
     @extend_schema_field(ConfigWarningSerializer(many=True, allow_null=True))
     def get_warnings(self, row: ConfigBundle) -> list[dict[str, str]] | None:
@@ -171,3 +184,45 @@ class ConfigBundleSerializer(ModelSerializer):
             if isinstance(self.parent, serializers.ListSerializer)
             else [each._asdict() for each in warnings_of(row)]
         )
+
+
+class CreateConfigBundleSerializer(ConfigBundleSerializer):
+    """A new configuration of a version, or a copy of a config bundle of another environment."""
+
+    name = NameField(required=False)
+    version_id = EnvironmentRelatedField(
+        source="version", queryset=Version.objects.all(), what="version", required=False
+    )
+    from_config_bundle_id = IdField(required=False)
+
+    descriptions = {
+        "name": "The config bundle's name, unique in the environment. Required unless the body is "
+        "`from_config_bundle_id`.",
+        "version_id": "The id of the version that the config bundle runs. Required unless the body is "
+        "`from_config_bundle_id`.",
+        "from_config_bundle_id": "The id of a config bundle to copy, from another environment of the same project. No "
+        "other field may be sent with it.",
+    }
+
+    class Meta(ConfigBundleSerializer.Meta):
+        fields = [
+            "name", "version_id", "from_config_bundle_id", "tuning_profile", "wait", "stage_config", "adapters", "env",
+            "snapshot",
+        ]  # fmt: skip
+        read_only_fields: list[str] = []
+
+    def validate(self, attrs: Any) -> Any:
+        """Reject a copy with other fields, and a new configuration without a name or version."""
+        if "from_config_bundle_id" in attrs:
+            others = sorted(self.initial_data.keys() - {"from_config_bundle_id"})
+            wrong = {name: ["Leave this field out to copy a config bundle."] for name in others}
+            code = "one_of"
+        else:
+            wrong = {
+                name: ["This field is required."] for name in ("name", "version_id") if name not in self.initial_data
+            }
+            code = "required"
+        if wrong:
+            errors = {name: [ErrorDetail(text, code=code) for text in texts] for name, texts in wrong.items()}
+            raise serializers.ValidationError(errors)
+        return attrs

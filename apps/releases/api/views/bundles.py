@@ -5,18 +5,18 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-from django.db.models import Exists, Model, OuterRef, QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 
 from apps.releases.api import commands as c
-from apps.releases.api.serializers.bundles import ConfigBundleSerializer
+from apps.releases.api.serializers.bundles import ConfigBundleSerializer, CreateConfigBundleSerializer
 from apps.releases.models import ConfigBundle, KnownBad
-from apps.releases.services import bundles
+from apps.releases.services import bundle_copies, bundles
 from apps.tenancy.api.base import EnvironmentViewSet
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud.api.filters import BY_NAME
-from byteor_cloud.api.mixins import CreateMixin, ListModelMixin, RetrieveMixin
+from byteor_cloud.api.mixins import Created, CreateMixin, ListModelMixin, RetrieveMixin
 from byteor_cloud.api.operations import ID, Operation, Tag
 from byteor_cloud.api.parameters import id_parameter, sha256_parameter
 
@@ -41,7 +41,14 @@ class ConfigBundleViewSet(ListModelMixin, CreateMixin, RetrieveMixin, Environmen
             P.OPERATE_ENVIRONMENT,
             "Create a config bundle",
             "Creates an immutable config bundle from a version and a runtime configuration. The `config_hash` "
-            "identifies its content.",
+            "identifies its content. With `from_config_bundle_id` instead, copies a config bundle of another "
+            "environment of the project, with its name, its configuration and its version, so that the `config_hash` "
+            "is the same. If this environment has no version of the pipeline with the same spec hash, the version is "
+            "copied, too. If this environment already has a config bundle with the same name and `config_hash`, "
+            "returns 200 with that one. Fails with `name_taken` if another configuration has the name. A copy deploys "
+            "nothing, and may be known bad in this environment.",
+            body=CreateConfigBundleSerializer,
+            responses={201: ConfigBundleSerializer, 200: ConfigBundleSerializer},
             example={"name": "trades-1", "version_id": ID},
         ),
         "retrieve": Operation(
@@ -60,12 +67,16 @@ class ConfigBundleViewSet(ListModelMixin, CreateMixin, RetrieveMixin, Environmen
         if self.action == "create":
             with suppress(ValidationError):
                 fields = self.validated(request)
+                if "from_config_bundle_id" in fields:
+                    return
                 fields.pop("name")
                 self.checked = bundles.check_configuration(fields.pop("version"), **fields, compute=self.compute)
 
-    def perform_create(self, data: dict[str, Any]) -> Model:
-        bundle = bundles.create_config_bundle(
-            environment=self.environment, actor=self.actor, checked=self.checked, **data
-        )
+    def perform_create(self, data: dict[str, Any]) -> Created:
+        new = {"environment": self.environment, "actor": self.actor, **data}
+        if "from_config_bundle_id" in data:
+            bundle, is_new = bundle_copies.copy_config_bundle(**new)
+        else:
+            bundle, is_new = bundles.create_config_bundle(checked=self.checked, **new), True
         # Read the row again, because the response needs the annotation ``known_bad``.
-        return self.get_queryset().get(pk=bundle.pk)  # type: ignore[no-any-return]  # rows of a view set are Any
+        return Created(self.get_queryset().get(pk=bundle.pk), is_new=is_new)

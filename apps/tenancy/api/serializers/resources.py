@@ -16,6 +16,8 @@ from apps.tenancy.models import Environment, Membership, Organization, Project
 from apps.tenancy.permissions import Role
 from byteor_cloud.api.fields import ModelSerializer, NameField, TextField
 
+MAX_POSITION = 1_000_000  # more than a project can have environments
+
 
 class SlugField(TextField):
     """A short name: 1 to 63 lower-case letters, digits and dashes, not starting with a dash."""
@@ -60,16 +62,21 @@ class ProjectSerializer(ModelSerializer):
 class EnvironmentSerializer(ModelSerializer):
     name = NameField()
     settings = EnvironmentSettingsField(EnvironmentSettingsSerializer, required=False)
+    position = serializers.IntegerField(required=False, min_value=1, max_value=MAX_POSITION)
 
     descriptions = {
         "name": "The environment's name, unique in the project.",
         "posture": "How strict the environment's default settings are. The posture cannot be changed after creation.",
         "settings": "The environment's settings. An update changes only the keys that it contains.",
+        "position": "The environment's place in the order of the project's environments, counted from 1. By default, a "
+        "new environment is the last one. With another position, the environments between the old and the new position "
+        "move by 1. When an environment is deleted, the following ones move up. Returns 400 if the project has fewer "
+        "environments.",
     }
 
     class Meta:
         model = Environment
-        fields = ["id", "project_id", "name", "posture", "settings", "created_at", "updated_at"]
+        fields = ["id", "project_id", "name", "posture", "settings", "position", "created_at", "updated_at"]
 
     def validate_posture(self, value: str) -> str:
         """Reject a change of the posture."""

@@ -1,0 +1,193 @@
+"""The matrix of a project: what runs of each pipeline in each environment, and what is under way.
+
+A matrix takes the same number of queries for any number of pipelines and environments, and reads no rows of agents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from django.db.models import Case, Q, Sum, Value, When
+
+from apps.fleet.models import PulseCount
+from apps.fleet.services import facts
+from apps.releases.models import Deployment, ProgressCount
+from apps.tenancy.models import Environment, Project
+from byteor.engine.machines import DeploymentStatus
+
+MAX_ENVIRONMENTS: Final = 1_000
+MAX_CELLS: Final = 2_000  # a cell takes less than 1 KiB of JSON, so a matrix is smaller than 4 MiB
+# The statuses of unfinished deployments. If a pipeline has several such deployments, the matrix shows the oldest one
+# with the first of these statuses.
+UNFINISHED: Final = (
+    DeploymentStatus.ROLLING_BACK,
+    DeploymentStatus.DEPLOYING,
+    DeploymentStatus.BUILDING,
+    DeploymentStatus.APPROVED,
+    DeploymentStatus.PENDING_APPROVAL,
+)
+_RANK = Case(*(When(status=status, then=Value(rank)) for rank, status in enumerate(UNFINISHED)))
+
+
+@dataclass(frozen=True, slots=True)
+class RunningVersion:
+    """The version of a current deployment."""
+
+    id: UUID
+    number: int
+    spec_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnderWay:
+    """An unfinished deployment and its status."""
+
+    deployment_id: UUID
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What runs of a pipeline in an environment. ``version`` and all ids and hashes are None if nothing is current.
+
+    ``of`` is the number of agents to which the current deployment was assigned, and ``agents`` how many of the
+    environment's agents run its bundle. ``differs_from_previous`` is None if nothing is current here or in the
+    environment before, and for the first environment.
+    """
+
+    environment_id: UUID
+    deployment_id: UUID | None = None
+    config_bundle_id: UUID | None = None
+    version: RunningVersion | None = None
+    config_hash: str | None = None
+    agents: int = 0
+    of: int = 0
+    under_way: UnderWay | None = None
+    differs_from_previous: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineRow:
+    """A pipeline with one cell for each environment, in the order of the environments."""
+
+    name: str
+    environments: Sequence[Cell]
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """The first pipelines of a project by name. ``truncated``: further pipelines or environments are left out.
+
+    ``next_after`` is the name after which further pipelines follow, or None.
+    """
+
+    environments: Sequence[Environment]
+    pipelines: Sequence[PipelineRow]
+    truncated: bool
+    next_after: str | None
+
+
+def read_matrix(
+    project: Project, *, after: str = "", max_cells: int = MAX_CELLS, max_environments: int = MAX_ENVIRONMENTS
+) -> Matrix:
+    """Return the matrix of the project's pipelines whose names follow ``after``.
+
+    It contains at most ``max_cells`` cells, but at least one pipeline, and the first ``max_environments`` environments.
+    A pipeline is included if it has a current or an unfinished deployment in one of these environments.
+    """
+    live = Environment.objects.filter(project=project, deleted_at=None).defer("settings").order_by("position", "pk")
+    found = list(live[: max_environments + 1])
+    environments = found[:max_environments]
+    if not environments:
+        return Matrix([], [], False, None)
+    size = max(1, max_cells // len(environments))
+    names = _find_names(environments, after, size + 1)
+    shown = names[:size]
+    current, under_way = _read_current(environments, shown), _read_under_way(environments, shown)
+    running = _count_running(environments, {row["bundle_hash"] for row in current.values()})
+    assigned = _count_assigned([row["pk"] for row in current.values()])
+    rows = []
+    for name in shown:
+        cells: list[Cell] = []
+        for environment in environments:
+            key = (environment.pk, name)
+            before = cells[-1] if cells else None
+            cells.append(_cell(environment.pk, current.get(key), under_way.get(key), running, assigned, before))
+        rows.append(PipelineRow(name, cells))
+    more = len(names) > size
+    return Matrix(environments, rows, more or len(found) > max_environments, shown[-1] if more else None)
+
+
+def _cell(
+    environment_id: UUID,
+    row: Mapping[str, Any] | None,
+    under_way: UnderWay | None,
+    running: Mapping[tuple[UUID, str], int],
+    assigned: Mapping[UUID, int],
+    before: Cell | None,
+) -> Cell:
+    if row is None:
+        return Cell(environment_id, under_way=under_way)
+    previous = None if before is None else before.config_hash
+    return Cell(
+        environment_id=environment_id,
+        deployment_id=row["pk"],
+        config_bundle_id=row["config_bundle_id"],
+        version=RunningVersion(
+            row["config_bundle__version_id"],
+            row["config_bundle__version__number"],
+            row["config_bundle__version__spec_hash"],
+        ),
+        config_hash=row["config_hash"],
+        agents=running.get((environment_id, row["bundle_hash"]), 0),
+        of=assigned.get(row["pk"], 0),
+        under_way=under_way,
+        # A config hash is the hash of the spec hash and the configuration, so equal config hashes mean equal specs.
+        differs_from_previous=None if previous is None else previous != row["config_hash"],
+    )
+
+
+def _find_names(environments: Collection[Environment], after: str, limit: int) -> list[str]:
+    """Return the names of the first pipelines after ``after``."""
+    # Two queries in one, because each condition has an index of its own.
+    conditions = (Q(is_current=True), Q(status__in=UNFINISHED))
+    here = Deployment.objects.filter(environment__in=environments, pipeline__gt=after).order_by()
+    first, second = (here.filter(condition).values_list("pipeline") for condition in conditions)
+    return [name for (name,) in first.union(second).order_by("pipeline")[:limit]]
+
+
+def _read_current(
+    environments: Collection[Environment], names: Collection[str]
+) -> dict[tuple[UUID, str], Mapping[str, Any]]:
+    rows = Deployment.objects.filter(environment__in=environments, is_current=True, pipeline__in=names).values(
+        "pk", "environment_id", "pipeline", "config_bundle_id", "config_hash", "bundle_hash",
+        "config_bundle__version_id", "config_bundle__version__number", "config_bundle__version__spec_hash",
+    )  # fmt: skip
+    return {(row["environment_id"], row["pipeline"]): row for row in rows.order_by()}
+
+
+def _read_under_way(environments: Collection[Environment], names: Collection[str]) -> dict[tuple[UUID, str], UnderWay]:
+    """Return the unfinished deployment to show for each environment and pipeline."""
+    rows = Deployment.objects.filter(environment__in=environments, status__in=UNFINISHED, pipeline__in=names)
+    first = rows.order_by("environment_id", "pipeline", _RANK, "pk").distinct("environment_id", "pipeline")
+    found = first.values_list("environment_id", "pipeline", "pk", "status")
+    return {(environment_id, name): UnderWay(pk, status) for environment_id, name, pk, status in found}
+
+
+def _count_running(
+    environments: Collection[Environment], bundle_hashes: Collection[str]
+) -> dict[tuple[UUID, str], int]:
+    """Return the number of agents by environment and running bundle."""
+    facts.catch_up(environments)
+    counted = PulseCount.objects.filter(environment__in=environments, running_bundle_hash__in=bundle_hashes)
+    groups = counted.order_by().values_list("environment_id", "running_bundle_hash").annotate(agents=Sum("count"))
+    return {(environment_id, bundle_hash): agents for environment_id, bundle_hash, agents in groups}
+
+
+def _count_assigned(deployment_ids: Collection[UUID]) -> dict[UUID, int]:
+    """Return the number of each deployment's agents, including late joiners."""
+    counted = ProgressCount.objects.filter(deployment__in=deployment_ids).order_by()
+    return dict(counted.values_list("deployment_id").annotate(agents=Sum("count")))
