@@ -70,9 +70,8 @@ def find_approvers(
 class ApprovalRecord:
     """An approval, in any status, and the deployment that it is for.
 
-    ``bound`` is everything that the approval covers: ``spec_hash``, ``config_hash``, the ``reviewers`` and ``strategy``,
-    and further values for readers.
-    ``shown`` is what approvers saw in addition.
+    ``bound`` is everything that the approval covers: ``spec_hash``, ``config_hash``, ``strategy``, ``reviewers``, and
+    further values for readers. ``shown`` is what approvers saw in addition.
     """
 
     org_id: str

@@ -110,7 +110,7 @@ class WaveStatement:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The place of a signed statement among those of its deployment. ``payload_hash`` is the hash that the next names."""
+    """The place of a statement among those of its deployment. The next statement names its ``payload_hash``."""
 
     number: int
     payload_hash: str
@@ -198,7 +198,7 @@ def _check_approval(statement: WaveStatement, denials: Sequence[Decision], name:
     required, approvers = max(statement.required_approvals, 1), statement.approvers
     if len(approvers) < required:
         strangers = [each.decided_by for each in statement.decisions if each.user_id not in approvers]
-        ignored = f"; {', '.join(strangers)} approved, but cannot as no reviewer" if strangers else ""
+        ignored = f"; not counted, because no reviewer: {', '.join(strangers)}" if strangers else ""
         code = StatementCode.WAVE_REVIEWER if strangers else StatementCode.WAVE_TOO_FEW
         raise Refused(code, f"{name}: {len(approvers)} of {required} required people approved{ignored}")
 
