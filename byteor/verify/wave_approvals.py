@@ -65,9 +65,8 @@ def read(data: bytes | None, trust: Trust, manifest: Manifest, bundle_hash: str)
         statements = [wave_statement.verify(envelope, trust.keyset) for envelope in envelopes]
         for each in statements:
             _check_subject(each.content, manifest, bundle_hash)
-        wave_statement.check_order(statements)
-        for each in statements:
             wave_statement.check(each.content)
+        wave_statement.check_order(statements)
     except Refused as refused:
         raise Refused(refused.code, f"{WAVE_APPROVALS}: {refused.detail}") from refused
     for each in statements:
