@@ -15,7 +15,7 @@ from byteor.engine.signing.configuration_statement import Verified
 from byteor.engine.signing.refusals import Refused, StatementCode
 from byteor.engine.signing.wave_statement import WaveStatement
 
-from .files import APPROVAL_RECORD, DEPLOYMENT, WAVE_APPROVALS
+from .files import APPROVAL_RECORD, WAVE_APPROVALS
 from .trust import EvidenceCode, Signature, Trust, Unproven
 
 _IDS = ("org_id", "project_id", "environment_id", "deployment_id")
@@ -93,8 +93,9 @@ def check_holds(approvals: WaveApprovals, record: ApprovalRecord | None) -> None
     The hold of a wave without agents stands before the next wave with agents. Without a record, the strategy is
     unknown.
     """
+    holds = _read_holds(record)  # fail here, not while the proof is printed
     for each in approvals.statements if record is not None else ():
-        wave, holds = each.content.wave, _read_holds(record)
+        wave = each.content.wave
         if not 0 < wave < len(holds):
             detail = f"wave {wave + 1}: the strategy in {APPROVAL_RECORD} has no such wave with a hold"
         elif Hold.APPROVAL not in holds[: wave + 1]:
@@ -139,7 +140,7 @@ def lines(approvals: WaveApprovals, record: ApprovalRecord | None, *, is_complet
     if is_complete:
         return
     if approvals.statements:
-        yield "NOT COVERED", f"only the unsigned {DEPLOYMENT} lists the wave approvals: later ones could be missing"
+        yield "NOT COVERED", "no signature covers the list of the wave approvals: later ones could be missing"
     elif record is None:
         yield "NOT COVERED", "nothing signed states whether a wave needed an approval"
 

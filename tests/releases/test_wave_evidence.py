@@ -25,6 +25,7 @@ def decide(world: World, deployment: Deployment, by: Person, decision: str = "ap
     """Decide on the wave that the deployment waits for."""
     deployment.refresh_from_db()
     assert deployment.wave_hold is not None
+    assert deployment.wave_hold.approval_id is not None
     approval = Approval.objects.get(pk=deployment.wave_hold.approval_id)
     assert approval.wave_report is not None
     body = {
@@ -133,4 +134,4 @@ def test_statement_of_withdrawn_approval_stays_in_evidence(
         "Wave 1: 1 agent (1 failed). 1 agent failed (reported).",
         "Wave 1: 1 agent (1 active). 1 agent failed (reported).",
     ]
-    assert "  NOT COVERED   only the unsigned deployment.json lists the wave approvals" in output
+    assert "  NOT COVERED   no signature covers the list of the wave approvals" in output

@@ -199,7 +199,7 @@ def test_evidence_without_approval_record_says_what_is_not_covered(makers: World
     assert verify(files, "--trust", KID) == 0
     assert len(facts(verify, "wave approval")) == 2
     assert facts(verify, "NOT COVERED") == [
-        "only the unsigned deployment.json lists the wave approvals: later ones could be missing"
+        "no signature covers the list of the wave approvals: later ones could be missing"
     ]
     assert verify.result(files, "--trust", KID)["wave_approvals_complete"] is False
 
@@ -372,6 +372,10 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
         _holds(None, "approval"), "wave_approval.hold: wave-approvals.json: wave 4: the strategy in approval.json has "
         "no such wave"),
     "the first wave": (_signed(wave=0), "wave_approval.hold: "),
+    "a malformed hold without statements": (
+        lambda makers, _: without(approved_with(makers, [], bound=bound(makers, strategy={"holds": 1})), FILE),
+        "evidence.approval_record: approval.json: the holds are malformed",
+    ),
     "a malformed hold": (_holds(None, "other"), "evidence.approval_record: approval.json: the holds are malformed"),
     # Edits without the key, other keys, and malformed statements.
     "an unknown key": (_signed(key=World().stranger), "wave_approval.unknown_key: wave-approvals.json: "),
