@@ -47,7 +47,7 @@ RESOURCE = Resource(
                 "deny": Act("decideApproval", {"comment": "because"}, on=undecided),
                 "revoke": Act("revokeApproval"),
             },
-            large=frozenset({"target", "capabilities", "credential", "explain", "statement"}),
+            large=frozenset({"target", "capabilities", "credential", "explain"}),
             short={
                 "strategy": "at most 100 percentages",
                 "options": "four values; a reason has at most 2,000 characters",
