@@ -106,6 +106,17 @@ def parse_object(data: bytes | str) -> Json:
         raise Malformed(str(error)) from None
 
 
+def parse_objects(data: bytes | str) -> list[Json]:
+    """Parse a strict JSON array of objects in UTF-8."""
+    try:
+        values = strict_json.read(data, _LIMITS)
+    except strict_json.MalformedJson as error:
+        raise Malformed(str(error)) from None
+    if not isinstance(values, list) or not all(isinstance(each, dict) for each in values):
+        raise Malformed("not a JSON array of objects")
+    return values
+
+
 def parse_canonical_object(data: bytes) -> Json:
     """Parse a JSON object that must be canonical (RFC 8785)."""
     value = parse_object(data)

@@ -72,8 +72,8 @@ def _with_joined_keys(arguments: Sequence[str]) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="byteor-verify",
-        description="Verify the evidence of a deployment offline: who approved these bytes for which environment, and "
-        "how they were tested.",
+        description="Verify the evidence of a deployment offline: who approved these bytes for which environment, how "
+        "they were tested, and who approved which wave.",
         epilog=f"{_OUTCOMES}\nFor an exported ledger, see byteor-verify ledger --help.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -90,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--approval", type=Path, metavar="FILE", help="the signed approval record")
     parser.add_argument("--test-result", type=Path, metavar="FILE", help="the signed result of the tests")
     parser.add_argument("--gate", type=Path, metavar="FILE", help="the signed statement about the replay gate")
+    parser.add_argument("--wave-approvals", type=Path, metavar="FILE", help="the signed decisions on waves")
     parser.add_argument("--environment", metavar="ID", help="reject a bundle for any other environment")
     parser.add_argument(
         "--require-approval",

@@ -1,4 +1,4 @@
-"""Verifies what a deployment delivered, who signed and approved it for which environment, and how it was tested."""
+"""Verifies what a deployment delivered, who signed and approved it and its waves, and how it was tested."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 
-from byteor.engine.canonical import Fields, Json, canonical, format_time, from_base64url, parse_object
+from byteor.engine.canonical import Fields, Json, canonical, format_time, from_base64url, parse_object, sha256
 from byteor.engine.compiler import KvError, decode
 from byteor.engine.configuration import RuntimeConfig, hash_configuration, required_capabilities
 from byteor.engine.signing import credential, dsse
@@ -16,10 +16,11 @@ from byteor.engine.signing.keys import KeySet
 from byteor.engine.signing.refusals import ApprovalCode, DeliveryCode, Refused
 from byteor.engine.signing.verify import VerifiedBundle, verify_delivery
 
-from . import approval_record, statements
-from .files import APPROVAL_RECORD, BUNDLE, DEPLOYMENT, ENVELOPE, GATE, TEST_RESULT
+from . import approval_record, statements, wave_approvals
+from .files import APPROVAL_RECORD, BUNDLE, DEPLOYMENT, ENVELOPE, GATE, TEST_RESULT, WAVE_APPROVALS
 from .statements import Statements
 from .trust import Doubt, EvidenceCode, Signature, Trust, Unproven
+from .wave_approvals import WaveApprovals
 
 # The fields of deployment.json that the signed manifest also contains.
 _SIGNED_FIELDS = (
@@ -38,6 +39,7 @@ class Evidence:
     approval_record: bytes | None = None
     test_result: bytes | None = None
     gate: bytes | None = None
+    wave_approvals: bytes | None = None
     deployment: bytes | None = None
     is_export: bool = False
 
@@ -54,6 +56,7 @@ class Evidence:
             approval_record=files.get(APPROVAL_RECORD),
             test_result=files.get(TEST_RESULT),
             gate=files.get(GATE),
+            wave_approvals=files.get(WAVE_APPROVALS),
             deployment=files.get(DEPLOYMENT),
             is_export=True,
         )
@@ -71,7 +74,8 @@ class Proof:
 
     ``is_approval_separate`` is True if the approval is not inside the bundle, because it was granted after a
     break-glass deployment. A credential covers the spec and the environment; only ``record`` names the approved
-    configuration and deployment.
+    configuration and deployment. ``are_waves_complete`` is True if the signed ``record`` lists the statements about
+    waves and none is missing.
     """
 
     bundle_hash: str
@@ -82,6 +86,8 @@ class Proof:
     record: ApprovalRecord | None
     record_kid: str | None
     statements: Statements | None
+    waves: WaveApprovals
+    are_waves_complete: bool
     unsigned: Json  # the fields of deployment.json that no signature covers
 
     @property
@@ -103,7 +109,8 @@ class Proof:
             bound = ", ".join(sorted(self.record.bound))
             covered = f"the server's record at the time of the export: {bound}, decisions"
             every.append(Signature(APPROVAL_RECORD, self.record_kid, covered))
-        return every if self.statements is None else [*every, *self.statements.signatures]
+        tested = () if self.statements is None else self.statements.signatures
+        return [*every, *tested, *self.waves.signatures]
 
     def document(self) -> Json:
         """Return the proof as JSON data."""
@@ -126,6 +133,8 @@ class Proof:
             "approval_record": self.record and self.record.document(),
             "test_result": self.statements and self.statements.test_result and self.statements.test_result.document(),
             "gate": self.statements and self.statements.gate.content.document(),
+            "wave_approvals": self.waves.documents(),
+            "wave_approvals_complete": self.are_waves_complete,
             "envelope_kid": self.envelope_kid,
             "unsigned": self.unsigned,
         }
@@ -138,6 +147,7 @@ class Proof:
             yield "approval", f"{approval.approval_id}, for {', '.join(approval.capabilities)}; key {approval.kid}"
         if self.record is not None:
             yield from approval_record.lines(self.record)
+        yield from wave_approvals.lines(self.waves, self.record, is_complete=self.are_waves_complete)
         yield from statements.lines(self.statements)
         yield "environment", f"{manifest.environment_id} ({manifest.posture}), project {manifest.project_id}"
         yield "organization", manifest.org_id
@@ -199,7 +209,11 @@ def prove(
         raise Unproven(EvidenceCode.NOT_APPROVED, f"the bundle contains no approval: {reason}")
     tested = statements.read(evidence.statements, trust, verified.manifest)
     unsigned = _read_unsigned(evidence.deployment, verified.manifest, verified.bundle_hash)
-    statements.check(tested, evidence.statements, record, unsigned, is_export=evidence.is_export)
+    statements.check(tested, record, unsigned, is_export=evidence.is_export)
+    waves = wave_approvals.read(evidence.wave_approvals, trust, verified.manifest, verified.bundle_hash)
+    wave_approvals.check_holds(waves, record)
+    found = {sha256(content): name for name, content in evidence.statements.items()}
+    is_complete = statements.check_listed({**found, **waves.listed}, record, unsigned, is_export=evidence.is_export)
     return Proof(
         bundle_hash=verified.bundle_hash,
         manifest=verified.manifest,
@@ -209,6 +223,8 @@ def prove(
         record=record,
         record_kid=record_kid,
         statements=tested,
+        waves=waves,
+        are_waves_complete=is_complete,
         unsigned=unsigned,
     )
 

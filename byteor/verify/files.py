@@ -17,8 +17,9 @@ ENVELOPE = "envelope.json"
 APPROVAL_RECORD = "approval.json"
 TEST_RESULT = "test-result.json"
 GATE = "gate.json"
+WAVE_APPROVALS = "wave-approvals.json"
 DEPLOYMENT = "deployment.json"
-NAMES = (BUNDLE, ENVELOPE, CREDENTIAL, APPROVAL_RECORD, TEST_RESULT, GATE, SIGNING_KEYS, DEPLOYMENT)
+NAMES = (BUNDLE, ENVELOPE, CREDENTIAL, APPROVAL_RECORD, TEST_RESULT, GATE, WAVE_APPROVALS, SIGNING_KEYS, DEPLOYMENT)
 
 _MAX_BYTES = MAX_BUNDLE_BYTES  # limit for one file, because nothing in an export is larger than the bundle
 _MAX_EXPORT_BYTES = (len(NAMES) + 1) * _MAX_BYTES

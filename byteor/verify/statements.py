@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
-from byteor.engine.canonical import Json, format_time, parse_object, sha256
+from byteor.engine.canonical import Json, format_time, parse_object
 from byteor.engine.signing import gate_statement, test_result
 from byteor.engine.signing.approval_record import ApprovalRecord
 from byteor.engine.signing.bundle import Manifest
@@ -96,37 +96,48 @@ def _check_subject(name: str, content: TestResult | GateStatement, manifest: Man
 
 def check(
     statements: Statements | None,
-    data: Mapping[str, bytes],
     record: ApprovalRecord | None,
     unsigned: Json,
     *,
     is_export: bool,
 ) -> None:
-    """Check that the gate was open, and that the evidence has the files and the override that the server recorded.
+    """Check that the gate was open, and that it has the override that the server recorded. Raises Refused.
 
-    The files and the override are compared with the signed approval record. Without a record, they are compared with
-    ``unsigned``, the unsigned fields of deployment.json. If the files are not from an export, all of them may be
-    missing. Raises Refused.
+    The override is compared with the signed approval record, or without a record with ``unsigned``, the unsigned fields
+    of deployment.json.
     """
-    place, listed, override = DEPLOYMENT, unsigned.get("attestations"), unsigned.get("replay_gate_override")
-    if record is not None:
-        place = APPROVAL_RECORD
-        listed, override = record.shown.get("attestations", listed), record.bound.get("override_replay_gate")
-    if statements is not None:
-        given = statements.gate.content.override
-        if (is_export or record is not None) and (override or None) != (given and given.reason):
-            detail = f"{GATE}: its override {_quote(given and given.reason)} differs from that in {place}: "
-            raise Refused(StatementCode.OVERRIDE, f"{detail}{_quote(override)}")
-        gate_statement.check_gate(statements.test_result, statements.gate.content)
-    if listed is None:
+    if statements is None:
         return
+    given = statements.gate.content.override
+    place, override = DEPLOYMENT, unsigned.get("replay_gate_override")
+    if record is not None:
+        place, override = APPROVAL_RECORD, record.bound.get("override_replay_gate")
+    if (is_export or record is not None) and (override or None) != (given and given.reason):
+        detail = f"{GATE}: its override {_quote(given and given.reason)} differs from that in {place}: "
+        raise Refused(StatementCode.OVERRIDE, f"{detail}{_quote(override)}")
+    gate_statement.check_gate(statements.test_result, statements.gate.content)
+
+
+def check_listed(found: Mapping[str, str], record: ApprovalRecord | None, unsigned: Json, *, is_export: bool) -> bool:
+    """Check that the evidence has exactly the statements that the server listed, and return whether that is proven.
+
+    ``found`` has the name of each statement by its hash. The list is that in the signed approval record, or without one
+    that in ``unsigned``, the unsigned fields of deployment.json. If the files are not from an export, all statements
+    may be missing. Then, and without a signed list, it is not proven that none is missing. Raises Refused.
+    """
+    place, listed = DEPLOYMENT, unsigned.get("attestations")
+    if record is not None:
+        place, listed = APPROVAL_RECORD, record.shown.get("attestations", listed)
+    if listed is None:
+        return False
     expected = listed if isinstance(listed, list) else [listed]
-    found = {sha256(content): name for name, content in data.items()}
     for digest, name in found.items():
         if digest not in expected:
             raise Refused(StatementCode.OTHER, f"{name}: {place} does not list this statement, {digest}")
-    if (is_export or found) and (missing := [digest for digest in expected if digest not in found]):
+    missing = [digest for digest in expected if digest not in found]
+    if missing and (is_export or found):
         raise Refused(StatementCode.MISSING, f"the statement {missing[0]} that {place} lists is missing")
+    return not missing and record is not None and "attestations" in record.shown
 
 
 def _quote(text: object) -> str:

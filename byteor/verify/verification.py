@@ -59,7 +59,7 @@ def _headline(doubts: Sequence[Doubt]) -> str:
 def _prove_evidence(options: argparse.Namespace) -> tuple[Proof, Trust]:
     single_files = (options.bundle, options.envelope)
     if options.path is not None:
-        others = (options.credential, options.approval, options.test_result, options.gate)
+        others = (options.credential, options.approval, options.test_result, options.gate, options.wave_approvals)
         if any((*single_files, *others)):
             raise UsageError("name either an export or individual files, not both")
         files = read_export(options.path)
@@ -75,6 +75,7 @@ def _prove_evidence(options: argparse.Namespace) -> tuple[Proof, Trust]:
             approval_record=options.approval and read_file(options.approval),
             test_result=options.test_result and read_file(options.test_result),
             gate=options.gate and read_file(options.gate),
+            wave_approvals=options.wave_approvals and read_file(options.wave_approvals),
         )
         keys, source = None, ""
     trust = _read_trust(options, keys, source)

@@ -88,7 +88,9 @@ def test_evidence_can_be_verified_offline(
         "agent_timeout_s": 600,
         "override_freeze": None,
         "override_replay_gate": None,
+        "start_at": None,
         "explain": [],
+        "reviewers": [],
     }
     assert record["shown"]["agents"] == 1
     signers = [(signature["place"], signature["kid"], signature["trusted"]) for signature in proof["signatures"]]

@@ -109,6 +109,8 @@ def test_json_output_contains_proof(makers: World, approved: Files, verify: Veri
         "approval_record": record_document(makers),
         "test_result": None,
         "gate": None,
+        "wave_approvals": [],
+        "wave_approvals_complete": False,
         "envelope_kid": KID,
         "unsigned": {"requested_by": "bob@example.com"},
         "doubts": [],

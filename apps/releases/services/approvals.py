@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from apps.releases.jobs import ReplayDecided
 from apps.releases.models import Approval, ApprovalDecision, Deployment
-from apps.releases.services import acceptances, replay_gate, reviewers, wave_reports
+from apps.releases.services import acceptances, replay_gate, reviewers, wave_reports, wave_statements
 from apps.releases.services.deployment_jobs import (
     enqueue_break_glass_rollback,
     enqueue_build,
@@ -195,6 +195,7 @@ def decide(
     """Record one person's decision. One denial denies the approval; the last required consent issues the credential.
 
     The approval of a wave has no credential. A decision on it needs the ``digest`` of the report that the person read.
+    If the wave is approved or denied with this decision, its statement is signed.
 
     With ``accept_groups``, also accepts these groups of differences, with the comment as the reason. The differences
     are those of the deployment's regression, which must be ``regression_id`` if that is passed.
@@ -315,7 +316,8 @@ def check_open(approval: Approval) -> None:
 def _approve(approval: Approval, *, expires_in_s: int | None, actor: Actor) -> Approval:
     now = timezone.now().replace(microsecond=0)  # because the times in a credential are whole seconds
     if approval.wave is not None:
-        approved = advance(approval, ApprovalEvent.APPROVE, actor=actor, approved_at=now)
+        statement = wave_statements.sign(approval, ApprovalStatus.APPROVED)
+        approved = advance(approval, ApprovalEvent.APPROVE, actor=actor, approved_at=now, statement=statement)
         _end_hold(approved)
         _continue_rollout(approved, actor=actor)
         return approved
@@ -359,7 +361,11 @@ def _close(approval: Approval, event: ApprovalEvent, *, actor: Actor) -> Approva
 
     If the approval is of a wave, the next step of the deployment stops the deployment or requests the approval again.
     """
-    closed = advance(approval, event, actor=actor)
+    is_denied_wave = approval.wave is not None and event is ApprovalEvent.DENY
+    signed: dict[str, Any] = (
+        {"statement": wave_statements.sign(approval, ApprovalStatus.DENIED)} if is_denied_wave else {}
+    )
+    closed = advance(approval, event, actor=actor, **signed)
     if closed.wave is not None:
         _continue_rollout(closed, actor=actor)
         return closed

@@ -7,6 +7,7 @@ bundle.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Self
@@ -57,12 +58,20 @@ class Decision:
         }
 
 
+def find_approvers(
+    decisions: Iterable[Decision], *, reviewers: Collection[str], excluded: str | None
+) -> frozenset[str]:
+    """Return the ids of the people whose consent counts. With reviewers, only theirs count. ``excluded`` never does."""
+    people = {decision.user_id for decision in decisions if decision.decision == APPROVE} - {excluded}
+    return frozenset(people & set(reviewers) if reviewers else people)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalRecord:
     """An approval, in any status, and the deployment that it is for.
 
-    ``bound`` is everything that the approval covers: ``spec_hash``, ``config_hash``, and further values for readers.
-    ``shown`` is what approvers saw in addition.
+    ``bound`` is everything that the approval covers: ``spec_hash``, ``config_hash``, ``strategy``, ``reviewers``, and
+    further values for readers. ``shown`` is what approvers saw in addition.
     """
 
     org_id: str
@@ -94,9 +103,17 @@ class ApprovalRecord:
 
     @property
     def approvers(self) -> frozenset[str]:
-        """The ids of the people whose consent counts. The requester counts only if self-approval is allowed."""
-        people = {decision.user_id for decision in self.decisions if decision.decision == APPROVE}
-        return frozenset(people if self.allow_self_approval else people - {self.requester_id})
+        """The ids of the people whose consent counts."""
+        return find_approvers(
+            self.decisions,
+            reviewers=self.reviewers,
+            excluded=None if self.allow_self_approval else self.requester_id,
+        )
+
+    @property
+    def reviewers(self) -> tuple[str, ...]:
+        """The ids of the people who may decide, sorted. Empty if the approval names none, as in older records."""
+        return Fields(self.bound).sorted_texts("reviewers") if "reviewers" in self.bound else ()
 
     @classmethod
     def from_document(cls, document: object) -> Self:
@@ -117,7 +134,7 @@ class ApprovalRecord:
             expires_at=members.time("expires_at"),
             decisions=tuple(Decision.from_document(item) for item in members.items("decisions")),
         )
-        _ = record.spec_hash, record.config_hash  # raises ValueError if one is missing
+        _ = record.spec_hash, record.config_hash, record.reviewers  # raises ValueError if one is malformed
         return record
 
     def document(self) -> Json:

@@ -17,7 +17,15 @@ from .refusals import Refused, StatementCode
 CONFIGURATION = "configuration"
 
 
-class Content(Protocol):
+class SignedOnce(Protocol):
+    """The content of a statement that is signed only once."""
+
+    @property
+    def signed_at(self) -> datetime:
+        """When the statement was signed."""
+
+
+class Content(SignedOnce, Protocol):
     """The content of a statement about a configuration."""
 
     @property
@@ -27,10 +35,6 @@ class Content(Protocol):
     @property
     def config_hash(self) -> str:
         """The hash of the configuration."""
-
-    @property
-    def signed_at(self) -> datetime:
-        """When the statement was signed."""
 
     def document(self) -> Json:
         """Return the predicate."""
@@ -56,17 +60,27 @@ def verify[T: Content](
 ) -> Verified[T]:
     """Return the statement if a trusted key signed it. Raises Refused with a code that begins with ``name``.
 
-    A statement is signed only once. Therefore, a key that was retired after it signed is trusted. ``parse`` returns the
-    content from the predicate, the spec hash and the config hash, or raises ValueError.
+    ``parse`` returns the content from the predicate, the spec hash and the config hash, or raises ValueError.
     """
-    if isinstance(envelope, dict) and not envelope.get("signatures"):
-        raise Refused(StatementCode(f"{name}.unsigned"), "the statement has no signature")
 
     def read(subject: Mapping[str, str], predicate: object) -> T:
         if subject.keys() != {SPEC, CONFIGURATION}:
             raise ValueError(f"the subject must be exactly one {SPEC} and one {CONFIGURATION}")
         return parse(predicate, subject[SPEC], subject[CONFIGURATION])
 
+    return verify_once(name, predicate_type, envelope, keyset, read)
+
+
+def verify_once[T: SignedOnce](
+    name: str, predicate_type: str, envelope: object, keyset: KeySet, read: Callable[[Mapping[str, str], object], T]
+) -> Verified[T]:
+    """Return the statement if a trusted key signed it. Raises Refused with a code that begins with ``name``.
+
+    A statement is signed only once. Therefore, a key that was retired after it signed is trusted. ``read`` returns the
+    content from the subject and the predicate, or raises ValueError.
+    """
+    if isinstance(envelope, dict) and not envelope.get("signatures"):
+        raise Refused(StatementCode(f"{name}.unsigned"), "the statement has no signature")
     try:
         statement = dsse.verify_statement(
             predicate_type, envelope, keyset, signed_at=lambda *content: read(*content).signed_at

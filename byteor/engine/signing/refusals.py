@@ -44,7 +44,7 @@ class ApprovalCode(StrEnum):
 
 
 class StatementCode(StrEnum):
-    """Refusals of the two statements about a configuration: how it was tested, and why the replay gate was open."""
+    """Refusals of statements: how a configuration was tested, why the replay gate was open, who approved a wave."""
 
     TEST_RESULT_MALFORMED = "test_result.malformed"
     TEST_RESULT_UNSIGNED = "test_result.unsigned"
@@ -54,6 +54,10 @@ class StatementCode(StrEnum):
     GATE_UNSIGNED = "gate.unsigned"
     GATE_UNKNOWN_KEY = "gate.unknown_key"
     GATE_BAD_SIGNATURE = "gate.bad_signature"
+    WAVE_MALFORMED = "wave_approval.malformed"
+    WAVE_UNSIGNED = "wave_approval.unsigned"
+    WAVE_UNKNOWN_KEY = "wave_approval.unknown_key"
+    WAVE_BAD_SIGNATURE = "wave_approval.bad_signature"
     # A statement does not belong to the bundle or to the other statement, or a statement is missing.
     SUBJECT = "statements.subject"
     DEPLOYMENT = "statements.deployment"
@@ -71,6 +75,18 @@ class StatementCode(StrEnum):
     UNACCEPTED = "gate.unaccepted"
     TOO_FEW_FIXTURES = "gate.too_few_fixtures"
     WORK = "gate.work"
+    # The decisions on a wave do not approve or deny it, or are about something else.
+    WAVE_SUBJECT = "wave_approval.subject"
+    WAVE_DEPLOYMENT = "wave_approval.deployment"
+    WAVE_REPORT = "wave_approval.report"
+    WAVE_DIGEST = "wave_approval.digest"
+    WAVE_DECISIONS = "wave_approval.decisions"
+    WAVE_REVIEWER = "wave_approval.reviewer"
+    WAVE_REQUESTER = "wave_approval.requester"
+    WAVE_TOO_FEW = "wave_approval.too_few"
+    WAVE_TIME = "wave_approval.time"
+    WAVE_ORDER = "wave_approval.order"
+    WAVE_HOLD = "wave_approval.hold"
 
 
 class Refused(Exception):

@@ -107,8 +107,9 @@ class DeploymentViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentV
         an approval, the tar also contains the approval record and, if it was issued, the approval credential. These
         two prove who approved this bundle for this environment. Unless the replay gate was off, the tar also contains
         the signed statements of how the configuration was tested (`test-result.json`) and why the gate let the
-        deployment start (`gate.json`). `byteor-verify` checks the tar offline. Returns 409 if the bundle has not been
-        built.
+        deployment start (`gate.json`). If waves were approved or denied, the tar also contains the signed statements of
+        these decisions (`wave-approvals.json`). `byteor-verify` checks the tar offline. Returns 409 if the bundle has
+        not been built.
         """
         deployment = self.get_object()
         archive = evidence.build_archive(deployment)
