@@ -177,6 +177,15 @@ class Heartbeat(models.Model):
     boot_id = models.CharField(max_length=64, null=True)
     superseded_boots = models.JSONField(default=dict)
     clone_suspected_at = models.DateTimeField(null=True)
+    # What the heartbeats add to the series, see ``services/series.py``. None of it is indexed. ``series_counters``: the
+    # pipeline's counters and the uptime, as last reported. ``series_boots``: the ids of the processes that reported
+    # counters, newest first, and ``series_deployment_id`` the deployment whose counters they are. ``series_open``: the
+    # sums of the slot of the last heartbeat. ``series_closed``: the earlier slots that are not written yet.
+    series_counters = ArrayField(models.FloatField(null=True), null=True)
+    series_boots = ArrayField(models.CharField(max_length=64), null=True)
+    series_deployment_id = models.UUIDField(null=True)
+    series_open = ArrayField(models.FloatField(null=True), null=True)
+    series_closed = ArrayField(models.FloatField(null=True), null=True)
 
     class Meta:
         indexes = [
@@ -281,6 +290,52 @@ class RunningInterval(models.Model):
 
     def __str__(self) -> str:
         return f"{self.agent_id}: {self.bundle_hash}"
+
+
+class _SeriesDay(models.Model):
+    """One UTC day of series: an array for each value, with up to 96 elements for the day's slots of 15 minutes.
+
+    An element is null if nothing was heard in its slot. The job ``fleet.write_series`` writes the rows.
+    """
+
+    day = models.DateField()
+    records_in = ArrayField(models.FloatField(null=True), size=96)
+    records_out = ArrayField(models.FloatField(null=True), size=96)
+    drops = ArrayField(models.FloatField(null=True), size=96)
+    errors = ArrayField(models.FloatField(null=True), size=96)
+    cpu_percent = ArrayField(models.FloatField(null=True), size=96)
+    memory_bytes = ArrayField(models.FloatField(null=True), size=96)
+    restarts = ArrayField(models.FloatField(null=True), size=96)
+    online = ArrayField(models.FloatField(null=True), size=96)
+
+    class Meta:
+        abstract = True
+
+
+class AgentSeries(_SeriesDay):
+    """One day of an agent's series."""
+
+    agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="series", db_index=False)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["agent", "day"], name="fleet_agentseries_day")]
+        indexes = [models.Index(fields=["day"], name="fleet_agentseries_old")]  # used to delete old rows
+
+    def __str__(self) -> str:
+        return f"{self.agent_id}: {self.day}"
+
+
+class EnvironmentSeries(_SeriesDay):
+    """One day of the sums of the series of an environment's agents."""
+
+    environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+", db_index=False)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["environment", "day"], name="fleet_environmentseries_day")]
+        indexes = [models.Index(fields=["day"], name="fleet_environmentseries_old")]  # used to delete old rows
+
+    def __str__(self) -> str:
+        return f"{self.environment_id}: {self.day}"
 
 
 class LabelCount(models.Model):
