@@ -177,14 +177,15 @@ class Heartbeat(models.Model):
     boot_id = models.CharField(max_length=64, null=True)
     superseded_boots = models.JSONField(default=dict)
     clone_suspected_at = models.DateTimeField(null=True)
-    # What the heartbeats add to the series, see ``services/series.py``. None of it is indexed. ``series_counters``: the
-    # pipeline's counters and the uptime, as last reported. ``series_boots``: the ids of the processes that reported
-    # counters, newest first, and ``series_deployment_id`` the deployment whose counters they are. ``series_open``: the
-    # sums of the slot of the last heartbeat. ``series_closed``: the earlier slots that are not written yet.
-    series_counters = ArrayField(models.FloatField(null=True), null=True)
+    # What the heartbeats have added to the series. ``services/series.py`` describes these columns.
+    series_slot = models.IntegerField(null=True)
+    series_changed = models.BooleanField(null=True)
+    series_read = ArrayField(models.FloatField(null=True), null=True)
+    series_recent = ArrayField(models.FloatField(null=True), null=True)
+    series_sums = ArrayField(models.FloatField(null=True), null=True)
+    series_last = ArrayField(models.FloatField(null=True), null=True)
     series_boots = ArrayField(models.CharField(max_length=64), null=True)
     series_deployment_id = models.UUIDField(null=True)
-    series_open = ArrayField(models.FloatField(null=True), null=True)
     series_closed = ArrayField(models.FloatField(null=True), null=True)
 
     class Meta:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from apps.fleet.jobs import DELETE_OLD_CREDENTIALS, DELETE_OLD_HISTORY, SETTLE_FACTS
-from apps.fleet.services import facts, history, keys
+from apps.fleet.jobs import (
+    DELETE_OLD_CREDENTIALS,
+    DELETE_OLD_HISTORY,
+    DELETE_OLD_SERIES,
+    SETTLE_FACTS,
+    WRITE_SERIES,
+)
+from apps.fleet.services import facts, history, keys, series
 from byteor_cloud.worker.jobs import runs_periodically
 
 
@@ -23,3 +29,15 @@ def delete_old_history() -> None:
 def settle() -> None:
     """Bring the facts of all environments up to date, and condense the rows of their counts."""
     facts.maintain()
+
+
+@runs_periodically(WRITE_SERIES)
+def write_series() -> None:
+    """Write the slots of the series that have ended."""
+    series.write_closed_slots()
+
+
+@runs_periodically(DELETE_OLD_SERIES)
+def delete_old_series() -> None:
+    """Delete the days of series that are older than 90 days."""
+    series.delete_old_series()
