@@ -27,4 +27,3 @@ DELETE_OLD_CREDENTIALS = Periodic("fleet.forget_credentials", every_s=3600, at_s
 DELETE_OLD_HISTORY = Periodic("fleet.forget_history", every_s=3600, at_s=43 * 60, lane=JobLane.CLEANING)
 SETTLE_FACTS = Periodic("fleet.settle", every_s=5, lane=JobLane.CLEANING)
 WRITE_SERIES = Periodic("fleet.write_series", every_s=900, at_s=60, lane=JobLane.CLEANING)
-DELETE_OLD_SERIES = Periodic("fleet.forget_series", every_s=3600, at_s=53 * 60, lane=JobLane.CLEANING)

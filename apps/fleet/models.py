@@ -19,6 +19,11 @@ from apps.tenancy.models import Credential, Environment, EnvironmentOwned, Revis
 from apps.tenancy.policy import DEFAULT_HEARTBEAT_INTERVAL_S
 
 AGENT_SCOPES = ["agent:heartbeat", "agent:deployment", "agent:artifact_upload", "agent:signing_key"]
+SERIES_COLUMNS = (
+    "series_slot", "series_changed", "series_read", "series_recent", "series_sums", "series_last", "series_boots",
+    "series_deployment_id", "series_closed",
+)  # fmt: skip
+"""The columns of ``Heartbeat`` in which heartbeats gather series."""
 STALE_AFTER, OFFLINE_AFTER = 3, 10  # heartbeat intervals since the last heartbeat
 
 
@@ -74,7 +79,8 @@ class AgentQuerySet(models.QuerySet[Any]):
     def with_state(self, now: datetime | None = None) -> Self:
         """Join heartbeat and assignment; annotate ``liveness`` (at ``now``), ``drained``, ``cloned`` and ``drifted``.
 
-        Until the first heartbeat, ``liveness`` is based on the time of the enrollment.
+        Until the first heartbeat, ``liveness`` is based on the time of the enrollment. The heartbeat's series columns
+        are deferred, because they are long while the job that writes the series is late.
         """
         silence = ExpressionWrapper(
             Value(now or timezone.now()) - Coalesce("heartbeat__last_seen_at", "created_at"),
@@ -82,6 +88,7 @@ class AgentQuerySet(models.QuerySet[Any]):
         )
         return (
             self.select_related("heartbeat", "assignment")
+            .defer(*(f"heartbeat__{name}" for name in SERIES_COLUMNS))
             .alias(silence=silence)
             .annotate(
                 liveness=Case(

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from apps.fleet.jobs import (
-    DELETE_OLD_CREDENTIALS,
-    DELETE_OLD_HISTORY,
-    DELETE_OLD_SERIES,
-    SETTLE_FACTS,
-    WRITE_SERIES,
-)
+from apps.fleet.jobs import DELETE_OLD_CREDENTIALS, DELETE_OLD_HISTORY, SETTLE_FACTS, WRITE_SERIES
 from apps.fleet.services import facts, history, keys, series
 from byteor_cloud.worker.jobs import runs_periodically
 
@@ -21,8 +15,9 @@ def delete_old_credentials() -> None:
 
 @runs_periodically(DELETE_OLD_HISTORY)
 def delete_old_history() -> None:
-    """Delete running intervals that ended more than a year ago."""
+    """Delete running intervals that ended more than a year ago, and days of series that are older than 90 days."""
     history.delete_old_history()
+    series.delete_old_series()
 
 
 @runs_periodically(SETTLE_FACTS)
@@ -35,9 +30,3 @@ def settle() -> None:
 def write_series() -> None:
     """Write the slots of the series that have ended."""
     series.write_closed_slots()
-
-
-@runs_periodically(DELETE_OLD_SERIES)
-def delete_old_series() -> None:
-    """Delete the days of series that are older than 90 days."""
-    series.delete_old_series()

@@ -50,6 +50,8 @@ RESOURCE = Resource(
         Call("undrainAgent", "POST", E + "/agents/{id}/undrain", OPERATE, on=drained),
         Call("explainAgent", "GET", E + "/agents/{id}/explain", VIEW),
         Call("listAgentHistory", "GET", E + "/agents/{id}/history", VIEW),
+        Call("getAgentSeries", "GET", E + "/agents/{id}/series", VIEW),
+        Call("getEnvironmentSeries", "GET", E + "/series", VIEW),
         Call("getAgentSummary", "GET", E + "/agents/summary", VIEW),
         Call("listFleetState", "GET", E + "/fleet-state", VIEW),
     ),
@@ -80,6 +82,8 @@ RESOURCE = Resource(
             "fleet.labelcount", short={"key": "at most 128 characters", "value": "at most 255 characters"}
         ),
         Table("fleet.runninginterval"),
+        Table("fleet.agentseries"),
+        Table("fleet.environmentseries"),
     ),
     ids={"agents": agent},
 )  # fmt: skip

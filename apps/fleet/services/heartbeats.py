@@ -92,12 +92,13 @@ _BODY = {
         "resources": {
             **_OBJECT,
             "description": "The host's resource usage, such as `cpu_percent`, `memory_bytes` and `disk_free_bytes`. "
-            "Null if unknown.",
+            "The series contain `cpu_percent` and `memory_bytes`. Null if unknown.",
         },
         "pipeline": {
             **_OBJECT,
-            "description": "The pipeline's counters: `records_in`, `records_out`, `drops` and `errors`. "
-            "Null if no pipeline is running.",
+            "description": "The pipeline's counters: `records_in`, `records_out`, `drops` and `errors`, integers that "
+            "count from the start of the pipeline. The series contain their increases. Null if no pipeline is "
+            "running.",
         },
     },
     "required": ["agent_version", "status"],
@@ -236,7 +237,7 @@ FROM locked b
 WHERE h.agent_id = b.agent_id
 RETURNING b.number, h.last_seen_at, h.next_heartbeat_s, b.offered_deployment_id, b.action, b.offered_hash, b.since,
     h.commands
-"""
+"""  # noqa: S608  built from constants
 _COUNT_SQL = """
 INSERT INTO tenancy_usecount (organization_id, kind, since, count)
 SELECT key::uuid, 'heartbeats', date_trunc('month', now(), 'UTC') AT TIME ZONE 'UTC', value::bigint

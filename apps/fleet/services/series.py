@@ -94,7 +94,7 @@ _DUE = "(h.series_closed IS NOT NULL OR h.series_sums IS NOT NULL AND h.series_s
 _FIND = f"""
 SELECT h.agent_id, a.environment_id FROM fleet_heartbeat h JOIN fleet_agent a ON a.id = h.agent_id
 WHERE h.agent_id > %(after)s AND {_DUE} ORDER BY h.agent_id LIMIT {_BATCH}
-"""
+"""  # noqa: S608  built from constants
 # The open slot of an agent that has sent no heartbeat since the slot ended is taken too. What the agent reported last
 # is kept in ``series_last``, so that its next heartbeat adds only the difference.
 _TAKE = f"""
@@ -115,7 +115,7 @@ SET series_closed = NULL,
 FROM taken WHERE h.agent_id = taken.agent_id
 RETURNING taken.agent_id, taken.environment_id, taken.series_closed,
     CASE WHEN is_over THEN taken.series_sums END, taken.series_last, taken.series_read, taken.series_recent
-"""
+"""  # noqa: S608  built from constants
 _REPLACED = frozenset({"cpu_percent", "memory_bytes", "online"})  # the values of an agent that cannot be added up
 
 
@@ -135,7 +135,7 @@ def _upsert(table: str, owner: str, replaced: frozenset[str]) -> str:
         FROM json_to_recordset(%(rows)s::json) AS b (owner uuid, {", ".join(f"{name} float8" for name in VALUES)})
         ORDER BY b.owner
         ON CONFLICT ({owner}, day) DO UPDATE SET {updated}
-    """  # noqa: S608  # built from the constants above
+    """  # noqa: S608  built from constants
 
 
 _UPSERT_AGENTS = _upsert("fleet_agentseries", "agent_id", _REPLACED)
@@ -255,17 +255,17 @@ _NOT_WRITTEN = "NULL, series_closed, series_sums, series_last, series_read, seri
 _READ_AGENT = f"""
 SELECT day, {", ".join(VALUES)} FROM fleet_agentseries WHERE agent_id = %(id)s AND day BETWEEN %(from)s AND %(to)s
 UNION ALL SELECT {_NOT_WRITTEN} FROM fleet_heartbeat WHERE agent_id = %(id)s
-"""  # noqa: S608  # built from the constants above
+"""  # noqa: S608  built from constants
 _READ_ENVIRONMENT = f"""
 SELECT day, {", ".join(VALUES)} FROM fleet_environmentseries
 WHERE environment_id = %(id)s AND day BETWEEN %(from)s AND %(to)s
-"""  # noqa: S608
+"""  # noqa: S608  built from constants
 _READ_SMALL_ENVIRONMENT = f"""
 {_READ_ENVIRONMENT}
 UNION ALL SELECT {_NOT_WRITTEN} FROM fleet_heartbeat
 WHERE agent_id IN (SELECT id FROM fleet_agent WHERE environment_id = %(id)s)
     AND (series_closed IS NOT NULL OR series_sums IS NOT NULL)
-"""  # noqa: S608
+"""  # noqa: S608  built from constants
 
 
 def read_agent(agent: Agent, since: datetime, until: datetime) -> list[Point]:
