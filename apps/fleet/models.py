@@ -193,7 +193,7 @@ class Heartbeat(models.Model):
     series_last = ArrayField(models.FloatField(null=True), null=True)
     series_boots = ArrayField(models.CharField(max_length=64), null=True)
     series_deployment_id = models.UUIDField(null=True)
-    series_closed = ArrayField(models.FloatField(null=True), null=True)
+    series_closed = models.JSONField(null=True)
 
     class Meta:
         indexes = [

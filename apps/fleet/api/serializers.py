@@ -378,7 +378,7 @@ def heartbeat_response(agent_id: UUID, stored: StoredHeartbeat, *, key_set_etag:
 
 
 class SeriesPointSerializer(StrictSerializer):
-    """What was reported in one slot of 15 minutes. A value is null if no heartbeat reported it."""
+    """What heartbeats reported in one slot of 15 minutes."""
 
     at = serializers.DateTimeField()
     records_in = serializers.IntegerField(allow_null=True)
@@ -391,14 +391,14 @@ class SeriesPointSerializer(StrictSerializer):
     online = serializers.IntegerField()
     descriptions = {
         "at": "The start of the slot: a multiple of 15 minutes.",
-        "records_in": "The increase of `records_in`.",
-        "records_out": "The increase of `records_out`.",
-        "drops": "The increase of `drops`.",
-        "errors": "The increase of `errors`.",
+        "records_in": "The increase of `records_in`. Null if it was not reported.",
+        "records_out": "The increase of `records_out`. Null if it was not reported.",
+        "drops": "The increase of `drops`. Null if it was not reported.",
+        "errors": "The increase of `errors`. Null if it was not reported.",
         "cpu_percent": "For an agent, the mean of `cpu_percent` over the heartbeats of the slot that report it. For an "
-        "environment, the sum of its agents' means.",
+        "environment, the sum of its agents' means. Null if it was not reported.",
         "memory_bytes": "For an agent, the mean of `memory_bytes` over the heartbeats of the slot that report it. For "
-        "an environment, the sum of its agents' means.",
+        "an environment, the sum of its agents' means. Null if it was not reported.",
         "restarts": "How often the agent's process was started, except for its first start. A restart is another "
         "`boot_id`, or for an agent that sends no `boot_id`, a lower `uptime_s`. Null if no heartbeat was received.",
         "online": "The number of agents that sent a heartbeat in the slot: 0 or 1 for an agent.",

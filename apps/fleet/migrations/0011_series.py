@@ -42,10 +42,12 @@ BEGIN
     IF sums[1] = NEW.series_slot + 1 THEN
         NEW.series_slot := sums[1];
     ELSIF sums IS NULL OR sums[1] <> NEW.series_slot THEN
-        IF cardinality(NEW.series_closed) >= 86400 THEN  -- 90 days: older slots would be deleted anyway
-            NEW.series_closed := NEW.series_closed[11:];
+        IF sums IS NOT NULL THEN
+            IF jsonb_array_length(NEW.series_closed) >= 8640 THEN  -- 90 days: older slots would be deleted anyway
+                NEW.series_closed := NEW.series_closed - 0;
+            END IF;
+            NEW.series_closed := coalesce(NEW.series_closed, '[]') || jsonb_build_array(sums);
         END IF;
-        NEW.series_closed := NEW.series_closed || sums;
         sums := ARRAY[NEW.series_slot, NULL, NULL, NULL, NULL, NULL, 0, NULL, 0, 0];
     END IF;
 
@@ -174,9 +176,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='heartbeat',
             name='series_closed',
-            field=django.contrib.postgres.fields.ArrayField(
-                base_field=models.FloatField(null=True), null=True
-            ),
+            field=models.JSONField(null=True),
         ),
         migrations.CreateModel(
             name='AgentSeries',

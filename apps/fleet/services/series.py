@@ -12,8 +12,8 @@ than before, the trigger ``fleet_gather_series`` (migration 0011) changes the ot
   the sum and the number of the CPU readings, the sum and the number of the memory readings, and the restarts.
 - ``series_last`` are the counters and the uptime as of the trigger's last run. A usual heartbeat's counters are added
   as differences from these.
-- ``series_closed`` are the earlier slots that have not been written, each with the ten elements of ``series_sums``. It
-  holds one slot at most, unless the job is late. Slots older than 90 days are dropped.
+- ``series_closed`` are the earlier slots that have not been written, each with the ten elements of ``series_sums``.
+  There is at most one, unless the job is late. Slots older than 90 days are dropped.
 - ``series_boots`` are the agent's latest processes, newest first. Only the newest adds to the series.
 - ``series_deployment_id`` is the deployment to which the counters belong.
 
@@ -45,8 +45,7 @@ SERIES_KEPT_FOR = timedelta(days=90)
 COUNTERS = ("records_in", "records_out", "drops", "errors")
 VALUES = (*COUNTERS, "cpu_percent", "memory_bytes", "restarts", "online")
 """The values of a slot, in the order of the columns of ``AgentSeries`` and ``EnvironmentSeries``."""
-WIDTH = 10  # the number of elements of a slot in ``series_open`` and ``series_closed``
-MAX_CLOSED = WIDTH * SLOTS_PER_DAY * SERIES_KEPT_FOR.days
+MAX_SLOTS = SLOTS_PER_DAY * SERIES_KEPT_FOR.days
 _LARGEST = 2**53 - 1  # the largest integer that every JSON parser reads exactly
 _MOST_PERCENT = 1e6
 # Rows that one transaction moves. The agents' heartbeats wait until it ends.
@@ -165,10 +164,10 @@ def _move_batch(slot: int, after: UUID) -> list[UUID]:
         of_agents: dict[int, dict[UUID, Slot]] = defaultdict(dict)
         of_environments: dict[int, dict[UUID, Slot]] = defaultdict(dict)
         for agent, environment, closed, *state in cursor.fetchall():
-            for number, values in _unwritten(closed, *state):
+            for number, values in _unwritten(closed and json.loads(closed), *state):
                 of_agents[number][agent] = _merged(of_agents[number].get(agent), values, _REPLACED)
                 of_environments[number][environment] = _merged(of_environments[number].get(environment), values)
-        oldest = slot - MAX_CLOSED // WIDTH
+        oldest = slot - MAX_SLOTS
         for statement, by_slot in ((_UPSERT_AGENTS, of_agents), (_UPSERT_ENVIRONMENTS, of_environments)):
             for number in sorted(by_slot):
                 if number > oldest:  # otherwise the row would be deleted immediately
@@ -196,11 +195,10 @@ def _day(slot: int) -> date:
 
 
 def _unwritten(
-    closed: Slot | None, sums: Slot | None, last: Slot | None, read: Slot | None, recent: Slot | None
+    closed: Sequence[Slot] | None, sums: Slot | None, last: Slot | None, read: Slot | None, recent: Slot | None
 ) -> Iterator[tuple[int, Slot]]:
     """Yield the number and the values of each slot in the series columns of a heartbeat. The open slot is the last."""
-    for start in range(0, len(closed or ()), WIDTH):
-        yield _values((closed or ())[start : start + WIDTH])
+    yield from map(_values, closed or ())
     if sums is not None and last is not None and read is not None and recent is not None:
         whole = list(sums)
         for place in range(4):
@@ -249,16 +247,16 @@ class Point:
     online: int = 0
 
 
-_NOT_WRITTEN = "NULL, series_closed, series_sums, series_last, series_read, series_recent, NULL, NULL, NULL"
+_WRITTEN = f"day, NULL::jsonb, {', '.join(VALUES)}"
+_NOT_WRITTEN = "NULL, series_closed, series_sums, series_last, series_read, series_recent, NULL, NULL, NULL, NULL"
 # Each of these statements reads what is written and what is not written in one snapshot. Between two statements, the
 # job could move a slot.
 _READ_AGENT = f"""
-SELECT day, {", ".join(VALUES)} FROM fleet_agentseries WHERE agent_id = %(id)s AND day BETWEEN %(from)s AND %(to)s
+SELECT {_WRITTEN} FROM fleet_agentseries WHERE agent_id = %(id)s AND day BETWEEN %(from)s AND %(to)s
 UNION ALL SELECT {_NOT_WRITTEN} FROM fleet_heartbeat WHERE agent_id = %(id)s
 """  # noqa: S608  built from constants
 _READ_ENVIRONMENT = f"""
-SELECT day, {", ".join(VALUES)} FROM fleet_environmentseries
-WHERE environment_id = %(id)s AND day BETWEEN %(from)s AND %(to)s
+SELECT {_WRITTEN} FROM fleet_environmentseries WHERE environment_id = %(id)s AND day BETWEEN %(from)s AND %(to)s
 """  # noqa: S608  built from constants
 _READ_SMALL_ENVIRONMENT = f"""
 {_READ_ENVIRONMENT}
@@ -293,16 +291,16 @@ def _slot(moment: datetime) -> int:
 def _points(
     statement: str, pk: UUID, since: datetime, until: datetime, replaced: frozenset[str] = frozenset()
 ) -> list[Point]:
-    first = max(_slot(since), _slot(timezone.now()) - SLOTS_PER_DAY * SERIES_KEPT_FOR.days + 1)
+    first = max(_slot(since), _slot(timezone.now()) - MAX_SLOTS + 1)
     numbers = range(first, _slot(until - timedelta(microseconds=1)) + 1)
     if not numbers:
         return []
     found: dict[int, Slot] = {}
     with connection.cursor() as cursor:
         cursor.execute(statement, {"id": pk, "from": _day(numbers[0]), "to": _day(numbers[-1])})
-        for day, *columns in cursor:
+        for day, closed, *columns in cursor.fetchall():
             if day is None:
-                slots: Iterable[tuple[int, Slot]] = _unwritten(*columns[:5])
+                slots: Iterable[tuple[int, Slot]] = _unwritten(closed and json.loads(closed), *columns[:4])
             else:
                 midnight = _slot(datetime(day.year, day.month, day.day, tzinfo=UTC))
                 slots = enumerate(zip(*columns, strict=True), midnight)
