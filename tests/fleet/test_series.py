@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,6 +19,7 @@ from apps.fleet.tasks import delete_old_history, settle, write_series
 from byteor.engine.canonical import format_time
 from byteor_cloud.ids import uuid7
 from tests.conftest import SEED
+from tests.races import Race
 from tests.worlds import Api, World
 
 pytestmark = pytest.mark.django_db
@@ -48,7 +48,7 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Replace now() of the database by a function that returns the clock's time."""
     with connection.cursor() as cursor:
         cursor.execute("CREATE SCHEMA clock")
@@ -61,7 +61,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
         cursor.execute(f"SET LOCAL search_path = clock, pg_catalog, {path}")
     made = Clock()
     monkeypatch.setattr("apps.fleet.services.series.timezone.now", lambda: max(made.now, datetime.now(UTC)))
-    yield made
+    return made
 
 
 def beat(agent: Agent, api: Api, counters: dict[str, Any] | None = None, **body: Any) -> None:
@@ -157,7 +157,8 @@ HEARD: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     ),
     "cpu and memory are means of the heartbeats that report them": (
         [{"resources": {"cpu_percent": 1, "memory_bytes": 100}}, {"resources": {"cpu_percent": 2.5}}, {},
-         {"resources": {"cpu_percent": 4, "memory_bytes": 200}}, {"resources": {"cpu_percent": 4, "memory_bytes": 600}}],
+         {"resources": {"cpu_percent": 4, "memory_bytes": 200}},
+         {"resources": {"cpu_percent": 4, "memory_bytes": 600}}],
         {"cpu_percent": 2.875, "memory_bytes": 300},
     ),
 }  # fmt: skip
@@ -187,7 +188,7 @@ def test_series_equal_sum_of_what_fleet_reported(world: World, clock: Clock) -> 
     """Two agents restart, lose responses, jump in time and fall silent, while the job runs rarely."""
     chance = random.Random(SEED)
     expected: dict[Agent, dict[datetime, dict[str, Any]]] = {}
-    simulated = []
+    simulated: list[dict[str, Any]] = []
     for number in range(3):
         agent, api = world.agent(name=f"agent-{number}")
         expected[agent] = defaultdict(lambda: {"read": [], "restarts": 0, **dict.fromkeys(COUNTERS)})
@@ -238,7 +239,7 @@ def test_series_equal_sum_of_what_fleet_reported(world: World, clock: Clock) -> 
 
     slots = [clock.start + STEP * n for n in range((clock.now - clock.start) // STEP + 1)]
     for attempt in range(2):
-        sums = [dict(NOTHING) for _ in slots]
+        sums: list[dict[str, Any]] = [dict(NOTHING) for _ in slots]
         for agent, by_slot in expected.items():
             found = of_agent(world, agent, clock)
             model = [values(by_slot[slot]) if slot in by_slot else NOTHING for slot in slots]
@@ -312,7 +313,7 @@ def test_slot_that_was_never_written_is_kept_for_90_days(world: World, clock: Cl
     clock.wait(STEP)
     beat(agent, api)
 
-    kept = Heartbeat.objects.get().series_closed
+    kept: Any = Heartbeat.objects.get().series_closed
     assert (len(kept), kept[0][0], kept[-1][0] * 900) == (8640, 1, clock.start.timestamp())
 
 
@@ -352,7 +353,10 @@ def test_large_environment_is_read_without_agents_rows(
     monkeypatch.setattr("apps.fleet.services.series.timezone.now", lambda: clock.now)
     first, api = world.agent(name="first")
     beat(first, api, {"records_in": 3})
-    read_slots = lambda: [each["online"] for each in read(world, "/series", clock.start, clock.now)]  # noqa: E731
+
+    def read_slots() -> list[int]:
+        return [each["online"] for each in read(world, "/series", clock.start, clock.now)]
+
     clock.wait(STEP / 2)
     assert read_slots() == [1]
     world.agent(name="second")
@@ -367,7 +371,7 @@ def test_large_environment_is_read_without_agents_rows(
 
 
 def test_query_count_is_constant_and_90_days_fit_into_response(world: World, clock: Clock) -> None:
-    agent, api = world.agent()
+    agent, _ = world.agent()
     full = {name: [9e15] * 96 for name in series.VALUES}
     today = datetime.now(UTC).date()
     paths = (f"/agents/{agent.pk}/series", "/series")
@@ -375,9 +379,9 @@ def test_query_count_is_constant_and_90_days_fit_into_response(world: World, clo
     world.viewer.api.get(world.path(rest=paths[0]))  # stores when the credential was last used
     for days in (1, 100):
         for back in range(days):
-            at = {"day": today - timedelta(days=back), "defaults": full}
-            AgentSeries.objects.get_or_create(agent=agent, **at)
-            EnvironmentSeries.objects.get_or_create(environment=agent.environment, **at)
+            day = today - timedelta(days=back)
+            AgentSeries.objects.get_or_create(agent=agent, day=day, defaults=full)
+            EnvironmentSeries.objects.get_or_create(environment=agent.environment, day=day, defaults=full)
         for path in paths:
             with CaptureQueriesContext(connection) as queries:
                 response = world.viewer.api.get(world.path(rest=f"{path}?since=0001-01-01T00:00:00Z"))
@@ -416,3 +420,32 @@ def test_default_range_is_last_24_hours_and_other_agents_are_not_found(world: Wo
     assert (len(found), found[-1]["records_in"], found[0]["records_in"]) == (97, 3, None)
     stranger, _ = world.agent(world.environment("dev", "other"), "stranger")
     assert world.viewer.api.get(world.path(rest=f"/agents/{stranger.pk}/series")).status_code == 404
+
+
+def test_concurrent_heartbeats_and_jobs_lose_nothing(
+    world: World, concurrently: Race, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job takes the slot of each heartbeat, as if the slot had ended, while the next heartbeats arrive."""
+    monkeypatch.setattr(series, "_CURRENT_SLOT", f"{series._CURRENT_SLOT} + 1")
+    enrolled = [world.agent(name=f"agent-{number}") for number in range(4)]
+
+    def send(order: int) -> None:
+        for count in range(1, 16):
+            for agent, api in enrolled[::order]:
+                beat(
+                    agent,
+                    api,
+                    {"records_in": 0 if order < 0 else count * 2},
+                    boot_id="x",
+                    uptime_s=max(0, order * count),
+                )
+
+    def move() -> None:
+        for _ in range(8):
+            series.write_closed_slots()
+
+    assert concurrently(lambda: send(1), lambda: send(-1), move, move) == [None] * 4
+
+    now = datetime.now(UTC)
+    found = read(world, "/series", now - STEP, now)
+    assert sum(each["records_in"] or 0 for each in found) == 4 * 30

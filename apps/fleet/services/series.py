@@ -89,6 +89,7 @@ def _read(value: Any, most: float, *, whole: bool = False) -> float | None:
 
 # -- writing ---------------------------------------------------------------------------------------------------------
 
+_CURRENT_SLOT = f"SELECT floor(date_part('epoch', now()) / {SLOT_S})::int"
 _DUE = "(h.series_closed IS NOT NULL OR h.series_sums IS NOT NULL AND h.series_slot < %(slot)s)"
 _FIND = f"""
 SELECT h.agent_id, a.environment_id FROM fleet_heartbeat h JOIN fleet_agent a ON a.id = h.agent_id
@@ -145,7 +146,7 @@ def write_closed_slots() -> int:
     """Move all slots that have ended from the agents' heartbeats into the series. Returns the number of agents."""
     after, moved = UUID(int=0), 0
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT floor(date_part('epoch', now()) / {SLOT_S})::int")
+        cursor.execute(_CURRENT_SLOT)
         (slot,) = cursor.fetchone()
     while found := _move_batch(slot, after):
         after, moved = found[-1], moved + len(found)
