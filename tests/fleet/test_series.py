@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,8 @@ from django.apps import apps
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
-from apps.fleet.models import Agent, AgentSeries, EnvironmentSeries, Heartbeat
+from apps.fleet import migrations
+from apps.fleet.models import SERIES_COLUMNS, Agent, AgentSeries, EnvironmentSeries, Heartbeat
 from apps.fleet.services import agents as fleet
 from apps.fleet.services import series
 from apps.fleet.tasks import delete_old_history, settle, write_series
@@ -280,6 +283,22 @@ def test_late_job_writes_slots_of_its_absence_once(world: World, clock: Clock, m
     assert AgentSeries.objects.count() == EnvironmentSeries.objects.count() == 2
     beat(agent, api, {"records_in": 150})
     assert of_agent(world, agent, clock)[-1] == point(records_in=6)
+
+
+def test_first_heartbeat_after_upgrade_adds_only_what_is_new(world: World, clock: Clock) -> None:
+    (name,) = [each.stem for each in Path(migrations.__path__[0]).glob("*_series.py")]
+    enrolled = [world.agent(name=f"agent-{number}") for number in range(2)]
+    for number, (agent, api) in enumerate(enrolled):
+        beat(
+            agent, api, {"records_in": 7, "drops": 2**70, "errors": "x"}, boot_id="x" if number else None, uptime_s=1.5
+        )
+    Heartbeat.objects.update(**dict.fromkeys(SERIES_COLUMNS))  # as an earlier release stored the heartbeats
+    with connection.cursor() as cursor:
+        cursor.execute(import_module(f"{migrations.__name__}.{name}").PRESENT)
+
+    for number, (agent, api) in enumerate(enrolled):
+        beat(agent, api, {"records_in": 9, "errors": 4}, boot_id="x" if number else None, uptime_s=2)
+        assert of_agent(world, agent, clock) == [point(records_in=2, errors=4)]
 
 
 def test_row_counts_do_not_grow_with_heartbeats(world: World, clock: Clock) -> None:
