@@ -289,7 +289,8 @@ def test_first_heartbeat_after_upgrade_adds_only_what_is_new(world: World, clock
     (name,) = [each.stem for each in Path(migrations.__path__[0]).glob("*_series.py")]
     enrolled = [world.agent(name=f"agent-{number}") for number in range(2)]
     for number, (agent, api) in enumerate(enrolled):
-        beat(
+        counters = {"records_in": 7, "drops": 2**70, "errors": "x"}
+        beat(agent, api, counters, boot_id="x" if number else None, uptime_s=1.5)
             agent, api, {"records_in": 7, "drops": 2**70, "errors": "x"}, boot_id="x" if number else None, uptime_s=1.5
         )
     Heartbeat.objects.update(**dict.fromkeys(SERIES_COLUMNS))  # as an earlier release stored the heartbeats
