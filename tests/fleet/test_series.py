@@ -291,8 +291,6 @@ def test_first_heartbeat_after_upgrade_adds_only_what_is_new(world: World, clock
     for number, (agent, api) in enumerate(enrolled):
         counters = {"records_in": 7, "drops": 2**70, "errors": "x"}
         beat(agent, api, counters, boot_id="x" if number else None, uptime_s=1.5)
-            agent, api, {"records_in": 7, "drops": 2**70, "errors": "x"}, boot_id="x" if number else None, uptime_s=1.5
-        )
     Heartbeat.objects.update(**dict.fromkeys(SERIES_COLUMNS))  # as an earlier release stored the heartbeats
     with connection.cursor() as cursor:
         cursor.execute(import_module(f"{migrations.__name__}.{name}").PRESENT)
