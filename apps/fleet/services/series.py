@@ -1,11 +1,12 @@
 """Series: the values that heartbeats report, in slots of 15 minutes, for each agent and summed for each environment.
 
 Each heartbeat adds its values to the agent's ``Heartbeat`` row, which it writes anyway. A usual heartbeat changes only
-three columns. If the slot, the process, the deployment or the set of reported values has changed, or a counter is lower
-than before, the trigger ``fleet_gather_series`` (migration 0011) changes the other columns too:
+the first four columns. If the slot, the process, the deployment or the set of reported values has changed, or a counter is lower
+than before, the trigger ``fleet_gather_series`` (in the migration ``series``) changes the other columns too:
 
 - ``series_slot`` is the slot of the last heartbeat, as a number: its Unix time divided by 900.
 - ``series_read`` are the values of the last heartbeat, see ``readings``.
+- ``series_changed`` is whether the last heartbeat met the condition of the trigger.
 - ``series_recent`` are the sum of the CPU readings, the sum of the memory readings, and the number of heartbeats since
   the trigger last ran.
 - ``series_sums`` is the open slot as of the trigger's last run: the slot's number, the increases of the four counters,
