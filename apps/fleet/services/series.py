@@ -1,8 +1,8 @@
 """Series: the values that heartbeats report, in slots of 15 minutes, for each agent and summed for each environment.
 
 Each heartbeat adds its values to the agent's ``Heartbeat`` row, which it writes anyway. A usual heartbeat changes only
-the first four columns. If the slot, the process, the deployment or the set of reported values has changed, or a counter is lower
-than before, the trigger ``fleet_gather_series`` (in the migration ``series``) changes the other columns too:
+the first four columns below. If the slot, the process, the deployment or the set of reported values has changed, or a
+counter is lower than before, the trigger ``fleet_gather_series`` (in the migration ``series``) changes the others too:
 
 - ``series_slot`` is the slot of the last heartbeat, as a number: its Unix time divided by 900.
 - ``series_read`` are the values of the last heartbeat, see ``readings``.
