@@ -209,7 +209,7 @@ def _find_errors(
 # The condition on ``number`` is always true. Without it, PostgreSQL would expect a hundred heartbeats in each batch and
 # choose a plan that reads both tables completely for a fleet of 5,000 agents, which takes ten times as long.
 #
-# The four columns of the series are what a usual heartbeat changes. A trigger does the rest, see ``services/series.py``.
+# A usual heartbeat changes these four columns of the series. A trigger does the rest, see ``services/series.py``.
 _SQL = f"""
 WITH locked AS (
     SELECT b.*, s.deployment_id AS offered_deployment_id, s.action, s.bundle_hash AS offered_hash, s.since,
