@@ -26,3 +26,4 @@ class AgentLeft(Job, name="releases.agent_left", lane=JobLane.RELEASES):
 DELETE_OLD_CREDENTIALS = Periodic("fleet.forget_credentials", every_s=3600, at_s=13 * 60, lane=JobLane.CLEANING)
 DELETE_OLD_HISTORY = Periodic("fleet.forget_history", every_s=3600, at_s=43 * 60, lane=JobLane.CLEANING)
 SETTLE_FACTS = Periodic("fleet.settle", every_s=5, lane=JobLane.CLEANING)
+WRITE_SERIES = Periodic("fleet.write_series", every_s=900, at_s=60, lane=JobLane.CLEANING)

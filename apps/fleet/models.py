@@ -19,6 +19,11 @@ from apps.tenancy.models import Credential, Environment, EnvironmentOwned, Revis
 from apps.tenancy.policy import DEFAULT_HEARTBEAT_INTERVAL_S
 
 AGENT_SCOPES = ["agent:heartbeat", "agent:deployment", "agent:artifact_upload", "agent:signing_key"]
+SERIES_COLUMNS = (
+    "series_slot", "series_changed", "series_read", "series_recent", "series_sums", "series_last", "series_boots",
+    "series_deployment_id", "series_closed",
+)  # fmt: skip
+"""The columns of ``Heartbeat`` in which heartbeats gather series."""
 STALE_AFTER, OFFLINE_AFTER = 3, 10  # heartbeat intervals since the last heartbeat
 
 
@@ -75,7 +80,8 @@ class AgentQuerySet(models.QuerySet[Any]):
     def with_state(self, now: datetime | None = None) -> Self:
         """Join heartbeat and assignment; annotate ``liveness`` (at ``now``), ``drained``, ``cloned`` and ``drifted``.
 
-        Until the first heartbeat, ``liveness`` is based on the time of the enrollment.
+        Until the first heartbeat, ``liveness`` is based on the time of the enrollment. The heartbeat's series columns
+        are deferred, because they are long while the job that writes the series is late.
         """
         silence = ExpressionWrapper(
             Value(now or timezone.now()) - Coalesce("heartbeat__last_seen_at", "created_at"),
@@ -83,6 +89,7 @@ class AgentQuerySet(models.QuerySet[Any]):
         )
         return (
             self.select_related("heartbeat", "assignment")
+            .defer(*(f"heartbeat__{name}" for name in SERIES_COLUMNS))
             .alias(silence=silence)
             .annotate(
                 liveness=Case(
@@ -178,6 +185,16 @@ class Heartbeat(models.Model):
     boot_id = models.CharField(max_length=64, null=True)
     superseded_boots = models.JSONField(default=dict)
     clone_suspected_at = models.DateTimeField(null=True)
+    # What the heartbeats have added to the series. ``services/series.py`` describes these columns.
+    series_slot = models.IntegerField(null=True)
+    series_changed = models.BooleanField(null=True)
+    series_read = ArrayField(models.FloatField(null=True), null=True)
+    series_recent = ArrayField(models.FloatField(null=True), null=True)
+    series_sums = ArrayField(models.FloatField(null=True), null=True)
+    series_last = ArrayField(models.FloatField(null=True), null=True)
+    series_boots = ArrayField(models.CharField(max_length=64), null=True)
+    series_deployment_id = models.UUIDField(null=True)
+    series_closed = models.JSONField(null=True)
 
     class Meta:
         indexes = [
@@ -282,6 +299,52 @@ class RunningInterval(models.Model):
 
     def __str__(self) -> str:
         return f"{self.agent_id}: {self.bundle_hash}"
+
+
+class _SeriesDay(models.Model):
+    """One UTC day of series: an array for each value, with up to 96 elements for the day's slots of 15 minutes.
+
+    An element is null if nothing was heard in its slot. The job ``fleet.write_series`` writes the rows.
+    """
+
+    day = models.DateField()
+    records_in = ArrayField(models.FloatField(null=True), size=96)
+    records_out = ArrayField(models.FloatField(null=True), size=96)
+    drops = ArrayField(models.FloatField(null=True), size=96)
+    errors = ArrayField(models.FloatField(null=True), size=96)
+    cpu_percent = ArrayField(models.FloatField(null=True), size=96)
+    memory_bytes = ArrayField(models.FloatField(null=True), size=96)
+    restarts = ArrayField(models.FloatField(null=True), size=96)
+    online = ArrayField(models.FloatField(null=True), size=96)
+
+    class Meta:
+        abstract = True
+
+
+class AgentSeries(_SeriesDay):
+    """One day of an agent's series."""
+
+    agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="series", db_index=False)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["agent", "day"], name="fleet_agentseries_day")]
+        indexes = [models.Index(fields=["day"], name="fleet_agentseries_old")]  # used to delete old rows
+
+    def __str__(self) -> str:
+        return f"{self.agent_id}: {self.day}"
+
+
+class EnvironmentSeries(_SeriesDay):
+    """One day of the sums of the series of an environment's agents."""
+
+    environment = models.ForeignKey(Environment, on_delete=models.CASCADE, related_name="+", db_index=False)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["environment", "day"], name="fleet_environmentseries_day")]
+        indexes = [models.Index(fields=["day"], name="fleet_environmentseries_old")]  # used to delete old rows
+
+    def __str__(self) -> str:
+        return f"{self.environment_id}: {self.day}"
 
 
 class LabelCount(models.Model):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from apps.fleet.jobs import DELETE_OLD_CREDENTIALS, DELETE_OLD_HISTORY, SETTLE_FACTS
-from apps.fleet.services import facts, history, keys
+from apps.fleet.jobs import DELETE_OLD_CREDENTIALS, DELETE_OLD_HISTORY, SETTLE_FACTS, WRITE_SERIES
+from apps.fleet.services import facts, history, keys, series
 from byteor_cloud.worker.jobs import runs_periodically
 
 
@@ -15,11 +15,18 @@ def delete_old_credentials() -> None:
 
 @runs_periodically(DELETE_OLD_HISTORY)
 def delete_old_history() -> None:
-    """Delete running intervals that ended more than a year ago."""
+    """Delete running intervals that ended more than a year ago, and days of series that are older than 90 days."""
     history.delete_old_history()
+    series.delete_old_series()
 
 
 @runs_periodically(SETTLE_FACTS)
 def settle() -> None:
     """Bring the facts of all environments up to date, and condense the rows of their counts."""
     facts.maintain()
+
+
+@runs_periodically(WRITE_SERIES)
+def write_series() -> None:
+    """Write the slots of the series that have ended."""
+    series.write_closed_slots()

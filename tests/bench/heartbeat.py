@@ -1,16 +1,21 @@
 """The benchmark of heartbeats and unchanged polls and of their yardsticks, on one server in alternating rounds.
 
-The yardsticks are a heartbeat in plain DRF, a Django view that responds ``ok``, and pgbench's single-row update.
+The yardsticks are a heartbeat in plain DRF, a Django view that responds ``ok``, and pgbench's single-row update. The
+processor time of a heartbeat is also compared with that of a heartbeat that gathers no series.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 from tests.bench import load
 from tests.bench.results import Row, ratio
-from tests.bench.serving import server, store_fleet
+from tests.bench.serving import cpu_s, server, store_fleet
+from tests.bench.settings import WITHOUT_SERIES
+from tests.ports import free_port
 
 AGENTS = 5000
 # In production, a process caches an agent's key and offer for 15 minutes, so most heartbeats, which are sent every 30
@@ -19,6 +24,9 @@ WARM_UPS = 5
 BODY = (
     '{"status":"healthy","agent_version":"0.1.0","uptime_s":12.5,"active":null,'
     '"resources":{"cpu_percent":3.5,"memory_bytes":104857600,"disk_free_bytes":53687091200}}'
+)
+_FULL_BODY = BODY[:-1] + (
+    ',"boot_id":"5f0c7c5e0a3c4f6c","pipeline":{"records_in":123456,"records_out":123000,"drops":456,"errors":0}}'
 )
 STOCK_BODY = '{"status":"healthy","agent_version":"0.1.0","report":{"cpu_percent":3.5,"memory_bytes":104857600}}'
 _POST = """
@@ -45,9 +53,9 @@ ANALYZE bench_row
 """
 
 
-def heartbeat_script() -> str:
+def heartbeat_script(body: str = BODY) -> str:
     """Return the ``wrk`` script that sends heartbeats."""
-    return _POST.replace("PATH", "/api/v1/agents/").replace("BODY", BODY)
+    return _POST.replace("PATH", "/api/v1/agents/").replace("BODY", body)
 
 
 def run(folder: Path, port: int, *, seconds: float = 4.0, rounds: int = 3) -> list[Row]:
@@ -97,7 +105,31 @@ def run(folder: Path, port: int, *, seconds: float = 4.0, rounds: int = 3) -> li
     ]
     if program is not None:
         rows.append(ratio("heartbeat / pgbench update", rates, goal=0.3))
-    return [*rows, ratio("unchanged poll / bare Django view", rates, goal=1.0)]
+    rows.append(ratio("unchanged poll / bare Django view", rates, goal=1.0))
+    return [*rows, _cost_of_series(folder, agents, seconds=seconds, rounds=rounds)]
+
+
+def _cost_of_series(folder: Path, agents: Path, *, seconds: float, rounds: int) -> Row:
+    """Compare the processor time of heartbeats with and without series, in the API and in PostgreSQL.
+
+    Both servers run all the time, and take turns to get heartbeats. The rates would differ more between two rounds than
+    between the servers.
+    """
+    names = "heartbeat with series", "heartbeat without series"
+    postmaster = int((folder / "postgres/data/postmaster.pid").read_text().partition("\n")[0])
+    costs: dict[str, list[float]] = {name: [] for name in names}
+    ports = free_port(), free_port()
+    with server(ports[0], 1) as one, patch.dict(os.environ, {WITHOUT_SERIES: "1"}), server(ports[1], 1) as other:
+        for number in range(-2, 2 * rounds):  # the first two rounds fill the caches
+            for name, port, pid in zip(names, ports, (one, other), strict=True):
+                before = cpu_s(pid) + cpu_s(postmaster)
+                found = load.wrk(folder, port, heartbeat_script(_FULL_BODY), seconds=seconds, agents=agents)
+                cost_us = (cpu_s(pid) + cpu_s(postmaster) - before) / (found.rate * seconds) * 1e6
+                if number >= 0:
+                    costs[name].append(cost_us)
+    shown = "  ".join(f"{name} {sorted(found)[len(found) // 2]:.0f} µs" for name, found in costs.items())
+    print(f"  heartbeat  processor time  {shown}", flush=True)
+    return ratio(" / ".join(names), costs, goal=1.05, is_most=True)
 
 
 def _updates() -> tuple[int, int]:

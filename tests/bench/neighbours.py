@@ -26,9 +26,8 @@ from unittest.mock import patch
 from tests.bench import neighbour
 from tests.bench.neighbour import Kind
 from tests.bench.neighbour_loads import LOADS, Load, Offender, heartbeat
-from tests.bench.processes import cpu_s
 from tests.bench.results import Row
-from tests.bench.serving import server, store_fleet
+from tests.bench.serving import cpu_s, server, store_fleet
 from tests.bench.traffic import Style, Traffic, request
 
 GOAL_RATIO, GOAL_MS = 3.0, 50.0

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections import defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,33 +16,10 @@ from unittest.mock import patch
 from tests import pooler
 from tests.bench import load
 from tests.bench.heartbeat import heartbeat_script
-from tests.bench.serving import server, store_fleet
+from tests.bench.serving import cpu_s, server, store_fleet
 
 AGENTS = 1000
 POOL_SIZE = 20
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-
-
-def cpu_s(pid: int | None) -> float:
-    """Return the CPU seconds of a process, its descendants, and their reaped children. Returns 0 for None."""
-    if pid is None:
-        return 0.0
-    children: dict[int, list[int]] = defaultdict(list)
-    used: dict[int, float] = {}
-    for file in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = file.read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        found = int(file.parent.name)
-        children[int(fields[1])].append(found)
-        used[found] = sum(map(int, fields[11:15])) / _TICKS_PER_S
-    total, waiting = 0.0, [pid]
-    while waiting:
-        one = waiting.pop()
-        total += used.get(one, 0.0)
-        waiting += children[one]
-    return total
 
 
 def run(folder: Path, find_port: Callable[[], int], *, seconds: float, rounds: int) -> None:

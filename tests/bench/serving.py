@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from tests.patience import wait_until
 
 BATCH = 5000
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 @contextlib.contextmanager
@@ -40,6 +42,28 @@ def server(port: int, processes: int = 2, *, open_files: int | None = None) -> I
     finally:
         process.terminate()
         process.wait(60)
+
+
+def cpu_s(pid: int | None) -> float:
+    """Return the CPU seconds of a process, its descendants, and their reaped children. Returns 0 for None."""
+    if pid is None:
+        return 0.0
+    children: dict[int, list[int]] = defaultdict(list)
+    used: dict[int, float] = {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = file.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        found = int(file.parent.name)
+        children[int(fields[1])].append(found)
+        used[found] = sum(map(int, fields[11:15])) / _TICKS_PER_S
+    total, waiting = 0.0, [pid]
+    while waiting:
+        one = waiting.pop()
+        total += used.get(one, 0.0)
+        waiting += children[one]
+    return total
 
 
 def _listens(port: int) -> bool:

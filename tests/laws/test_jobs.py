@@ -51,6 +51,7 @@ STORED_PERIODIC = {
     "fleet.forget_credentials",
     "fleet.forget_history",
     "fleet.settle",
+    "fleet.write_series",
     "releases.forget_particulars",
     "releases.renew_tests",
     "releases.sum_progress",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from apps.fleet.models import Agent
-from apps.fleet.services import agents
+from apps.fleet.services import agents, series
 from tests.permissions import MANAGE, OPERATE, VIEW, NoRole
 from tests.resources import AGENT_TEXT, MACHINE, Act, Call, E, Further, Place, Resource, Table
 from tests.worlds import Api
@@ -30,6 +30,7 @@ def _renamed(place: Place) -> dict[str, Any]:
     return {"name": "renamed", "labels": place.get(agent).labels}
 
 
+_SLOTS = dict.fromkeys(series.VALUES, "at most 96 numbers")
 _LABELS = "at most 64 labels, by which people select agents"
 RESOURCE = Resource(
     calls=(
@@ -50,6 +51,8 @@ RESOURCE = Resource(
         Call("undrainAgent", "POST", E + "/agents/{id}/undrain", OPERATE, on=drained),
         Call("explainAgent", "GET", E + "/agents/{id}/explain", VIEW),
         Call("listAgentHistory", "GET", E + "/agents/{id}/history", VIEW),
+        Call("getAgentSeries", "GET", E + "/agents/{id}/series", VIEW),
+        Call("getEnvironmentSeries", "GET", E + "/series", VIEW),
         Call("getAgentSummary", "GET", E + "/agents/summary", VIEW),
         Call("listFleetState", "GET", E + "/fleet-state", VIEW),
     ),
@@ -71,7 +74,12 @@ RESOURCE = Resource(
         ),
         Table(
             "fleet.heartbeat", VIEW, agent,
-            large=frozenset({"report", "superseded_boots"}), short={"commands": MACHINE},
+            large=frozenset({"report", "superseded_boots", "series_closed"}),
+            short={
+                "commands": MACHINE,
+                "series_boots": "at most four texts of 64 characters",
+                **dict.fromkeys(("series_read", "series_recent", "series_sums", "series_last"), "at most ten numbers"),
+            },
         ),
         Table("fleet.assignment", VIEW, agent, short={"failed_detail": AGENT_TEXT}),
         Table("fleet.pulse"),
@@ -81,6 +89,8 @@ RESOURCE = Resource(
             "fleet.labelcount", short={"key": "at most 128 characters", "value": "at most 255 characters"}
         ),
         Table("fleet.runninginterval"),
+        Table("fleet.agentseries", short=_SLOTS),
+        Table("fleet.environmentseries", short=_SLOTS),
     ),
     ids={"agents": agent},
 )  # fmt: skip

@@ -376,3 +376,43 @@ def heartbeat_response(agent_id: UUID, stored: StoredHeartbeat, *, key_set_etag:
         "signing_key_etag": key_set_etag,
         "commands": stored.commands,
     }
+
+
+class SeriesPointSerializer(StrictSerializer):
+    """What heartbeats reported in one slot of 15 minutes."""
+
+    at = serializers.DateTimeField()
+    records_in = serializers.IntegerField(allow_null=True)
+    records_out = serializers.IntegerField(allow_null=True)
+    drops = serializers.IntegerField(allow_null=True)
+    errors = serializers.IntegerField(allow_null=True)  # type: ignore[assignment]  # DRF removes it from the class
+    cpu_percent = serializers.FloatField(allow_null=True)
+    memory_bytes = serializers.IntegerField(allow_null=True)
+    restarts = serializers.IntegerField(allow_null=True)
+    online = serializers.IntegerField()
+    descriptions = {
+        "at": "The start of the slot: a multiple of 15 minutes.",
+        "records_in": "The increase of `records_in`. Null if it was not reported.",
+        "records_out": "The increase of `records_out`. Null if it was not reported.",
+        "drops": "The increase of `drops`. Null if it was not reported.",
+        "errors": "The increase of `errors`. Null if it was not reported.",
+        "cpu_percent": "For an agent, the mean of `cpu_percent` over the heartbeats of the slot that report it. For an "
+        "environment, the sum of its agents' means. Null if it was not reported.",
+        "memory_bytes": "For an agent, the mean of `memory_bytes` over the heartbeats of the slot that report it. For "
+        "an environment, the sum of its agents' means. Null if it was not reported.",
+        "restarts": "How often the agent's process was started, except for its first start. A restart is another "
+        "`boot_id`, or for an agent that sends no `boot_id`, a lower `uptime_s`. Null if no heartbeat was received.",
+        "online": "The number of agents that sent a heartbeat in the slot: 0 or 1 for an agent.",
+    }
+
+
+class SeriesSerializer(StrictSerializer):
+    """Values by slots of 15 minutes."""
+
+    step_s = serializers.IntegerField()
+    points = SeriesPointSerializer(many=True)
+    descriptions = {
+        "step_s": "The length of a slot in seconds: always 900.",
+        "points": "One point for each slot in the time range, oldest first, even if nothing was heard in the slot. At "
+        "most 8,640.",
+    }

@@ -1,6 +1,6 @@
 """The routes below …/environments/{env_id}, and the routes below /api/v1 that agents call."""
 
-from apps.fleet.api.views import agents, enrollment_tokens, own_agent
+from apps.fleet.api.views import agents, enrollment_tokens, own_agent, series
 from byteor_cloud.api.routing import route
 
 environment = [
@@ -11,6 +11,8 @@ environment = [
     route("agents/<uuid:id>/rotate-key", agents.AgentViewSet, post="rotate_key"),
     route("agents/<uuid:id>/drain", agents.AgentViewSet, post="drain"),
     route("agents/<uuid:id>/undrain", agents.AgentViewSet, post="undrain"),
+    route("agents/<uuid:id>/series", series.AgentSeriesViewSet, get="retrieve"),
+    route("series", series.EnvironmentSeriesViewSet, get="retrieve"),
 ]
 agent = [
     route("agents/<uuid:id>", own_agent.OwnAgentViewSet, get="retrieve"),

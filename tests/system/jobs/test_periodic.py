@@ -28,6 +28,7 @@ def test_periodic_jobs_have_expected_intervals() -> None:
         "fleet.forget_credentials": 3600,
         "fleet.forget_history": 3600,
         "fleet.settle": 5,
+        "fleet.write_series": 900,
         "releases.forget_particulars": 3600,
         "tenancy.forget_credentials": 3600,
         "tenancy.forget_deliveries": 3600,
