@@ -24,6 +24,7 @@ def test_periodic_jobs_have_expected_intervals() -> None:
         "tenancy.close_minute": 60,
         "tenancy.count_use": 60,
         "artifacts.check_what_runs": 60,
+        "artifacts.expire_captures": 60,
         "artifacts.retention": 3600,
         "fleet.forget_credentials": 3600,
         "fleet.forget_history": 3600,

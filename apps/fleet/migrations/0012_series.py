@@ -118,7 +118,7 @@ ALTER TABLE fleet_environmentseries SET (fillfactor = 70);
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('fleet', '0010_counted_agents'),
+        ('fleet', '0011_capture'),
         ('tenancy', '0014_quotas'),
     ]
 
