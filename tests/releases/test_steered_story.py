@@ -9,6 +9,7 @@ import pytest
 
 from apps.releases.models import Deployment
 from apps.tenancy.models import Environment
+from apps.tenancy.services import signing_keys
 from byteor.verify import cli
 from tests.releases.stories import Fleet, Run, fleet, report_from_all, run_sweep, send_heartbeat_running
 from tests.worlds import World, report
@@ -134,7 +135,7 @@ def test_release_is_steered_through_three_environments(
 
     response = world.operator.api.get(world.path(world.prod, f"{one}/evidence"))
     (tmp_path / "evidence.tar").write_bytes(response.content)
-    trust = f"--trust={read(world, world.prod, '/signing-key')['active_kid']}"
+    trust = f"--trust={signing_keys.key_set(world.organization.pk).active.kid}"
     assert cli.main([str(tmp_path / "evidence.tar"), trust, "--require-approval"]) == 0
     output = capsys.readouterr().out
     assert output.startswith("PROVEN\n")
