@@ -45,10 +45,10 @@ def accept(
     does not use break-glass.
 
     Raises Forbidden for an API key if the environment or a waiting deployment requires approvals, and if the acceptance
-    would count for none of the deployments that wait for the regression. If no deployment waits, raises Forbidden for a
-    person who is not in the environment's setting ``reviewers``, if it names anybody and approvals are required. Raises InvalidInput for a group that the
-    regression does not show; the pointer of the error starts with ``pointer``. Raises the errors of
-    ``check_acceptable``.
+    would count for none of the deployments that wait for the regression. If none waits and the environment requires
+    approvals, raises Forbidden for a person who is not in its setting ``reviewers``, if that names anybody. Raises
+    InvalidInput for a group that the regression does not show; the pointer of the error starts with ``pointer``. Raises
+    the errors of ``check_acceptable``.
     """
     environment = lock_row(regression.environment)
     row = Regression.objects.get(pk=regression.pk)

@@ -142,7 +142,7 @@ def find_missing(approvals: Iterable[Approval]) -> dict[UUID, Blocker]:
         excluded = None if row.allow_self_approval or row.requester_id is None else str(row.requester_id)
         possible = (able - {excluded} | given[row.pk]) & set(row.reviewers)
         if len(possible) < row.required_approvals:
-            found[row.pk] = _describe_missing(row, len(possible), sorted(set(row.reviewers) - able))
+            found[row.pk] = _describe_missing(row, len(possible), sorted(set(row.reviewers) - able - given[row.pk]))
     return found
 
 
@@ -160,8 +160,8 @@ def _describe_missing(row: Approval, possible: int, left: Collection[str]) -> Bl
     people = "1 person" if row.required_approvals == 1 else f"{row.required_approvals} people"
     return Blocker(
         BlockerCode.TOO_FEW_REVIEWERS,
-        f"{people} must approve, but only {possible} of the reviewers can.{gone} An org_admin can change the "
-        "reviewers.",
+        f"{people} must approve, but only {possible} of the reviewers can or already did.{gone} An org_admin can "
+        "change the reviewers.",
     )
 
 
