@@ -137,7 +137,8 @@ def bound_deployment_fields(world: World, environment: Environment) -> dict[str,
         return Request({**basis, "target": target}, {"target": {**target, "count": count, "resolved": resolved}}, text)
 
     def strategy(strategy: dict[str, Any], text: str) -> Request:
-        return Request({**basis, "strategy": strategy}, {"strategy": {**counted, **strategy}}, text)
+        holds = {"holds": [None] * len(strategy["percents"])} if "percents" in strategy else {}
+        return Request({**basis, "strategy": strategy}, {"strategy": {**counted, **holds, **strategy}}, text)
 
     def plain(body: dict[str, Any], in_api: dict[str, Any], text: str) -> Request:
         return Request({**basis, **body}, in_api, text)
