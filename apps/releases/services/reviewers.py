@@ -111,7 +111,7 @@ def _check_requested(
 def check_may_decide(approval: Approval, user: User) -> None:
     """Raise Forbidden unless the person may decide.
 
-    With reviewers, only they may, whatever their role. Without reviewers, everybody who can operate it may.
+    With reviewers, only they may, whatever their role. Without reviewers, everybody with the permission may.
     """
     if approval.reviewers and str(user.pk) not in approval.reviewers:
         raise Forbidden("Only the reviewers of this approval can decide.", code="approval.reviewer")
