@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from apps.fleet.models import Agent
 from apps.releases.models import Approval, ApprovalDecision, ConfigBundle, Deployment
@@ -216,8 +218,8 @@ def test_deployment_refuses_reviewers_who_could_not_decide(world: World) -> None
     too_few = ask(world, bundle)
     assert problem(too_few) == (400, "too_few", at)
     assert too_few.json()["detail"] == (
-        "2 people must approve, but only 1 of the reviewers can decide. People who have left cannot decide, nor can the "
-        "requester unless self-approval is allowed."
+        "2 people must approve, but only 1 of the reviewers can decide. People who have left cannot decide, nor can "
+        "the requester unless self-approval is allowed."
     )
     assert (Deployment.objects.count(), Approval.objects.count()) == (0, 0)
     assert AuditEvent.objects.exclude(action="environment.update").count() == audited
@@ -390,8 +392,8 @@ def test_reviewers_of_wave_change_while_deployment_is_deploying(world: World, ru
 
     leave(world.viewer)
     assert missing(world, deployment) == [
-        f"1 person must approve, but only 0 of the reviewers can or already did. {world.viewer.user.email} can no longer see this "
-        "environment. An org_admin can change the reviewers."
+        "1 person must approve, but only 0 of the reviewers can or already did. "
+        f"{world.viewer.user.email} can no longer see this environment. An org_admin can change the reviewers."
     ]
     assert change(world, deployment, ids(world.reviewer)).status_code == 200
     assert missing(world, deployment) == []
@@ -425,3 +427,47 @@ def test_reviewers_of_break_glass_deployment_change_until_it_is_approved(world: 
     assert problem(change(world, deployment, ids(world.operator)))[:2] == (409, "reviewers.closed")
     run_sweep(run_jobs)
     assert state(deployment) == ("active", "")
+
+
+# -- queries --------------------------------------------------------------------------------------------------------
+
+
+def test_number_of_queries_does_not_depend_on_reviewers_and_agents(world: World, run_jobs: Run) -> None:
+    environment = world.environment("dev", "wide", max_in_flight_deployments=2)
+    agents = stories.fleet(world, 2, environment)
+    strategy = {**stories.waves(50, 100, threshold=100), "holds": [None, "approval"]}
+    bundle = world.bundle(environment)
+    more = [world.person(Role.VIEWER, f"more-{number}") for number in range(3)]
+
+    def count(call: Callable[[], Any]) -> int:
+        call()  # some queries are only made once
+        with CaptureQueriesContext(connection) as found:
+            assert call().status_code in {200, 201}
+        return len(found)
+
+    counts: list[dict[str, int]] = []
+    for listed in ([world.viewer], [world.viewer, *more]):
+        deployment = asked(world, bundle, strategy=strategy, reviewers=ids(*listed))
+        run_jobs()
+        report_from_all(agents[: len(agents) // 2], "failed", run_jobs)
+        deployment.refresh_from_db()
+        assert deployment.wave_hold is not None
+        approval = Approval.objects.get(pk=deployment.wave_hold.approval_id)
+        path, one = world.path(environment, "/deployments"), world.path(environment, f"/approvals/{approval.pk}")
+        digest = {"wave": 1, "digest": approval.wave_report.digest if approval.wave_report else ""}
+        Approval.objects.update(required_approvals=3)
+        counts.append(
+            {
+                "deployments": count(lambda: world.viewer.api.get(path)),  # noqa: B023
+                "approvals": count(lambda: world.viewer.api.get(world.path(environment, "/approvals"))),
+                "deployment": count(lambda: world.viewer.api.get(f"{path}/{deployment.pk}")),  # noqa: B023
+                "approval": count(lambda: world.viewer.api.get(one)),  # noqa: B023
+            }
+        )
+        with CaptureQueriesContext(connection) as found:
+            assert decide(world, world.viewer, deployment, **digest).status_code == 201
+        counts[-1]["decision"] = len(found)
+        deployments.abort(deployment, actor=world.admin.actor)
+        agents += [world.agent(environment, f"late-{len(counts)}-{number}") for number in range(4)]
+    assert counts[0] == counts[1]
+    assert counts[0]["deployment"] <= 25
