@@ -165,11 +165,13 @@ def test_default_environment_settings_name_members_who_become_reviewers(world: W
     assert put(operator).status_code == 200
     made = world.project_admin.api.post(environments, {"name": "a", "posture": "prod"})
     assert (made.status_code, made.json()["settings"]["reviewers"]) == (201, [operator])
-    for settings, expected in (({"reviewers": []}, 403), ({"reviewers": [operator, *ids(world.reviewer)]}, 201)):
-        body = {"name": f"b{expected}", "posture": "prod", "settings": settings}
-        assert world.project_admin.api.post(environments, body).status_code == expected, settings
-    body = {"name": "c", "posture": "prod", "settings": {"reviewers": []}}
-    assert world.admin.api.post(environments, body).status_code == 201
+    for by, name, reviewers, expected in (
+        (world.project_admin, "b", [], 403),
+        (world.project_admin, "b", [operator, *ids(world.reviewer)], 201),
+        (world.admin, "c", [], 201),
+    ):
+        sent = {"name": name, "posture": "prod", "settings": {"reviewers": reviewers}}
+        assert by.api.post(environments, sent).status_code == expected, reviewers
 
     # Somebody who has left stays in the defaults, and blocks no creation and no other change.
     leave(world.operator)
@@ -361,7 +363,7 @@ def test_consents_of_removed_reviewers_do_not_count(world: World, run_jobs: Run)
     # The credential covers the changed list, and the consents that counted.
     deployments.abort(deployment, actor=world.admin.actor)
     credential = Approval.objects.get().credential
-    body = {"approval": credential, "reviewers": ids(world.viewer, world.reviewer, world.admin)}
+    body: dict[str, Any] = {"approval": credential, "reviewers": ids(world.viewer, world.reviewer, world.admin)}
     assert problem(ask(world, deployment.config_bundle, **body))[:2] == (409, "approval.binding")
     assert problem(ask(world, deployment.config_bundle, approval=credential))[:2] == (409, "approval.binding")
     put_settings(world.admin, prod, world, required_approvals=3)
@@ -380,14 +382,14 @@ def test_consents_of_removed_reviewers_do_not_count(world: World, run_jobs: Run)
 def test_reviewers_of_wave_change_while_deployment_is_deploying(world: World, run_jobs: Run) -> None:
     agents, (first, second), _ = stories.running(world, 2)
     strategy = {**stories.waves(50, 100), "holds": [None, "approval"]}
-    bound = {"strategy": strategy, "reviewers": ids(world.viewer)}
+    bound: dict[str, Any] = {"strategy": strategy, "reviewers": ids(world.viewer)}
     deployment = asked(world, second, **bound)
     run_jobs()
     assert (state(deployment), deployment.approval_id) == (("deploying", ""), None)
     report_from_all(agents[:1], "active", run_jobs)
     wave = Approval.objects.get()
     assert (wave.wave, wave.reviewers) == (1, ids(world.viewer))
-    digest = {"wave": 1, "digest": wave.wave_report.digest if wave.wave_report else ""}
+    digest: dict[str, Any] = {"wave": 1, "digest": wave.wave_report.digest if wave.wave_report else ""}
     assert problem(decide(world, world.operator, deployment, **digest))[:2] == (403, "approval.reviewer")
 
     leave(world.viewer)
@@ -452,9 +454,9 @@ def test_number_of_queries_does_not_depend_on_reviewers_and_agents(world: World,
         report_from_all(agents[: len(agents) // 2], "failed", run_jobs)
         deployment.refresh_from_db()
         assert deployment.wave_hold is not None
-        approval = Approval.objects.get(pk=deployment.wave_hold.approval_id)
+        approval = Approval.objects.get(rollout=deployment)
         path, one = world.path(environment, "/deployments"), world.path(environment, f"/approvals/{approval.pk}")
-        digest = {"wave": 1, "digest": approval.wave_report.digest if approval.wave_report else ""}
+        digest: dict[str, Any] = {"wave": 1, "digest": approval.wave_report.digest if approval.wave_report else ""}
         Approval.objects.update(required_approvals=3)
         counts.append(
             {

@@ -43,8 +43,10 @@ class Scene:
     def held(self) -> Approval:
         """The approval of the hold that stands."""
         self.deployment.refresh_from_db()
-        assert self.deployment.wave_hold is not None
-        return Approval.objects.get(pk=self.deployment.wave_hold.approval_id)
+        hold = self.deployment.wave_hold
+        assert hold is not None
+        assert hold.approval_id is not None
+        return Approval.objects.get(pk=hold.approval_id)
 
     def decides(self, by: Person, decision: str = "approve") -> Callable[[], Any]:
         """Return the decision of a person who has read the report of the wave."""
