@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.test import Client
+from django.utils import timezone
 
 from apps.artifacts.models import Artifact, Replay
 from apps.releases.models import Approval, Deployment
@@ -21,7 +23,7 @@ from tests.artifacts import incidents
 from tests.artifacts.execute_steps import create_environment, create_version, post_replay
 from tests.browser.filled import row_page, signed_in
 from tests.openapi import document
-from tests.worlds import World, run_jobs
+from tests.worlds import Person, World, run_jobs
 
 pytestmark = pytest.mark.django_db
 
@@ -135,10 +137,20 @@ def bound_deployment_fields(world: World, environment: Environment) -> dict[str,
         return Request({**basis, "target": target}, {"target": {**target, "count": count, "resolved": resolved}}, text)
 
     def strategy(strategy: dict[str, Any], text: str) -> Request:
-        return Request({**basis, "strategy": strategy}, {"strategy": {**counted, **strategy}}, text)
+        holds = {"holds": [None] * len(strategy["percents"])} if "percents" in strategy else {}
+        return Request({**basis, "strategy": strategy}, {"strategy": {**counted, **holds, **strategy}}, text)
 
     def plain(body: dict[str, Any], in_api: dict[str, Any], text: str) -> Request:
         return Request({**basis, **body}, in_api, text)
+
+    def starting(day: str) -> Request:
+        return plain({"start_at": f"{day}T16:00:00+02:00"}, {"start_at": f"{day}T14:00:00Z"}, f"{day} 14:00:00 UTC")
+
+    def reviewed(*people: Person) -> Request:
+        body = {"reviewers": [str(each.user.pk) for each in people]}
+        return plain(body, {"reviewers": sorted(body["reviewers"])}, people[-1].user.email)
+
+    tomorrow, next_day = (f"{timezone.now() + timedelta(days=days):%Y-%m-%d}" for days in (1, 2))
 
     def explained(group: str, text: str) -> Request:
         explain = [{"group": group * 16, "text": text}]
@@ -170,6 +182,13 @@ def bound_deployment_fields(world: World, environment: Environment) -> dict[str,
         "strategy.auto_rollback": Bound(
             "Strategy", in_waves, strategy({**waves, "auto_rollback": False}, "without an automatic rollback")
         ),
+        "strategy.holds": Bound(
+            "Strategy",
+            strategy({**waves, "holds": [None, "manual"]}, "Wave 2 waits until somebody starts it"),
+            strategy({**waves, "holds": [None, "approval"]}, "Wave 2 waits for approval"),
+        ),
+        "start_at": Bound("Start time", starting(tomorrow), starting(next_day)),
+        "reviewers": Bound("Reviewers", reviewed(world.reviewer), reviewed(world.reviewer, world.viewer)),
         "take_over": Bound(
             "Take over",
             plain({}, {"take_over": False}, "no"),

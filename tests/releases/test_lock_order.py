@@ -24,7 +24,7 @@ from apps.fleet.services import enrollment, keys
 from apps.fleet.services.enrollment import Enrolled, Enrollment
 from apps.fleet.services.labels import LabelChange
 from apps.releases.models import Deployment
-from apps.releases.services import approvals, deployments, relabeling, reports, rollbacks
+from apps.releases.services import approvals, deployments, relabeling, reports, reviewers, rollbacks
 from apps.releases.services.relabeling import Relabeled
 from apps.tenancy.models import AuditEvent, Environment, Project, WebhookDelivery
 from apps.tenancy.services import organizations
@@ -116,6 +116,7 @@ REQUESTS: dict[str, tuple[str, Callable[[Story], object]]] = {
     "drain": (ENVIRONMENT, lambda s: fleet.set_drained(s.agent, drained=True, actor=s.world.admin.actor)),
     "undrain": (ENVIRONMENT, lambda s: fleet.set_drained(s.drained, drained=False, actor=s.world.admin.actor)),
     "abort": (ENVIRONMENT, lambda s: deployments.abort(s.pending, actor=s.world.admin.actor)),
+    "change reviewers": (ENVIRONMENT, lambda s: reviewers.change(s.pending, reviewers=[], actor=s.world.admin.actor)),
     "retry": (ENVIRONMENT, lambda s: deployments.retry(s.under_way, actor=s.world.admin.actor)),
     "roll back": (ENVIRONMENT, lambda s: rollbacks.start(s.under_way, reason="why", actor=s.world.admin.actor)),
     "move": (

@@ -136,7 +136,7 @@ def accept(row: Regression, *, groups: Sequence[str], reason: str, actor: Actor)
     regression. The acceptance is valid for all deployments of the configuration in this environment, until one of them
     becomes current. If deployments need approval, only a person can accept differences. An acceptance by the requester
     of a deployment then counts for that deployment only if `allow_self_approval` is true and the deployment does not
-    use break-glass.
+    use break-glass. If a deployment has reviewers, only acceptances by them count for it.
     """
     return acceptances.accept(row, groups=groups, reason=reason, actor=actor)
 

@@ -17,7 +17,7 @@ from apps.artifacts.models import Artifact, Bisect, Replay
 from apps.artifacts.services.uploads import WORKER, version_for
 from apps.pipelines.models import Version
 from apps.releases.models import Approval, ConfigBundle, Deployment
-from apps.releases.services import approvals
+from apps.releases.services import approvals, reviewers
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
 from apps.tenancy.policy import Posture, ReplayPolicy
@@ -52,8 +52,9 @@ def request(
     """Queue a replay. If it needs an approval and no ``credential`` is given, request the approval first.
 
     ``config_bundle`` implies its version and provides the parameters. ``repeats`` is an earlier replay, whose fallback
-    config bundle is used again. ``credential`` belongs to an earlier approval. Raises Conflict if the
-    artifact, the environment's policy or the approval does not permit the replay, InvalidInput for contradictory
+    config bundle is used again. ``credential`` belongs to an earlier approval. Raises Conflict if the artifact, the
+    environment's policy or the approval does not permit the replay, or if too few of the environment's reviewers could
+    decide, InvalidInput for contradictory
     arguments or an invalid credential, Forbidden if the caller may not use or request the approval, and Unprocessable
     if no version is given and none has the artifact's spec hash.
     """
@@ -82,20 +83,22 @@ def request(
         requested_by=actor.display,
         person=person_behind(actor),
     )
+    policy = environment.effective_settings.release
     if credential is not None:
         row.approval = approvals.check_submitted_credential(
             credential,
             environment,
             approval_subject(row),
-            policy=environment.effective_settings.release,
+            policy=policy,
             is_needed=needs_approval(row),
             actor=actor,
         )
     elif needs_approval(row):
+        reviewers.check_enough(environment, policy=policy, requester=approvals.requester_of(actor))
         row.status = ReplayStatus.PENDING_APPROVAL
         row.approval = approvals.request_approval(
             environment=environment,
-            policy=environment.effective_settings.release,
+            policy=policy,
             subject=approval_subject(row),
             replay_id=row.pk,
             actor=actor,

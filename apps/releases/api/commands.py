@@ -146,8 +146,10 @@ def change_reviewers(deployment: Deployment, *, reviewers: Sequence[UUID], reaso
     """Update the reviewers of a deployment.
 
     Replaces the list of the people who may decide on the deployment's approvals, for example because one of them has
-    left. Consents of people who are no longer reviewers do not count. Only an `org_admin` may do this. Returns 409
-    unless the deployment is pending approval or deploying.
+    left. Consents of people who are no longer reviewers do not count. Reviewers who have approved can be kept although
+    they have left. Only an `org_admin` may do this. Returns 409 unless the deployment is pending approval or deploying,
+    or its approval after break-glass is pending. Also returns 409 if so many of the new reviewers have approved already
+    that nobody could decide.
     """
     set_reviewers(deployment, reviewers=reviewers, reason=reason, actor=actor)
 

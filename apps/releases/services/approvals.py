@@ -325,7 +325,7 @@ def _approve(approval: Approval, *, expires_in_s: int | None, actor: Actor) -> A
     policy = environment.effective_settings.release if deployment is None else deployment.policy
     ttl_s = min(expires_in_s or policy.approval_ttl_s, policy.approval_ttl_s)
     start_at = None if deployment is None else deployment.start_at
-    expires_at = max(now, start_at or now) + timedelta(seconds=ttl_s)
+    expires_at = max(now, start_at or now).replace(microsecond=0) + timedelta(seconds=ttl_s)
     text = credential.issue(
         private_key=signing_keys.active_private_key(environment.project.organization_id),
         org_id=str(environment.project.organization_id),

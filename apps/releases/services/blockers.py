@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from django.db.models import QuerySet, Value
+from django.db.models import Q, QuerySet, Value
 from django.utils import timezone
 
 from apps.fleet.services.selection import select_agents
@@ -33,7 +33,7 @@ def find_start_blockers(
     The build calls this function with the environment locked. The function makes one query, at most one more for each
     deployment in ``waiting``, and at most two more if the replay gate governs deployments.
     """
-    in_flight = list(read_in_flight(environment))
+    in_flight = list(read_in_flight(environment, now, also=waiting))
     newest = max(waiting, default=None)  # later deployments that are not under way block none of those in ``waiting``
     gated = replay_gate.find_blockers(row for row in in_flight if newest is not None and row.pk <= newest)
     open_window = freeze.last_open_window(environment.effective_settings.freeze_windows, now)
@@ -75,7 +75,7 @@ def find_in_flight(environment: Environment) -> list[Deployment]:
 
     Deployments that the replay gate blocks, and those whose start time has not come, do not count.
     """
-    rows = [row for row in read_in_flight(environment).defer("target") if not _is_scheduled(row, timezone.now())]
+    rows = list(read_in_flight(environment, timezone.now()).defer("target"))
     gated = replay_gate.find_blockers(rows)
     return [row for row in rows if not gated.get(row.pk)]
 
@@ -102,9 +102,13 @@ def find_sharing(environment: Environment, target: Target, others: Sequence[Depl
     return {others[number].pk for (number,) in shared[0].union(*shared[1:], all=True)}
 
 
-def read_in_flight(environment: Environment) -> QuerySet[Deployment]:
-    """Return the environment's deployments in flight, oldest first, with the columns that the rules need."""
-    rows = Deployment.objects.filter(environment=environment, status__in=IN_FLIGHT)
+def read_in_flight(environment: Environment, now: datetime, *, also: Collection[UUID] = ()) -> QuerySet[Deployment]:
+    """Return the environment's deployments in flight, oldest first, with the columns that the rules need.
+
+    Approved deployments whose start time has not come are left out, except those in ``also``.
+    """
+    is_scheduled = Q(status=DeploymentStatus.APPROVED, start_at__isnull=False, start_at__gt=now)
+    rows = Deployment.objects.filter(~is_scheduled | Q(pk__in=also), environment=environment, status__in=IN_FLIGHT)
     return rows.select_related("config_bundle").only(*_COLUMNS).order_by("pk")
 
 

@@ -8,8 +8,23 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.db.models import BooleanField, Case, Count, Exists, ExpressionWrapper, F, Max, OuterRef, Q, Subquery, When
-from django.db.models.functions import Coalesce
+from django.db.models import (
+    BooleanField,
+    Case,
+    Count,
+    Exists,
+    ExpressionWrapper,
+    F,
+    Func,
+    JSONField,
+    Max,
+    OuterRef,
+    Q,
+    Subquery,
+    TextField,
+    When,
+)
+from django.db.models.functions import Cast, Coalesce
 from django.utils import timezone
 
 from apps.fleet.models import OFFLINE_AFTER
@@ -151,7 +166,9 @@ def _relevant_deployments(agent: Any) -> list[Any]:
     named = Q(pk__in=[pk for pk in (*offer, heartbeat.running_deployment_id) if pk is not None])
     last = DeploymentAgent.objects.filter(agent=agent).order_by("-deployment_id").values("deployment_id")[:1]
     alive = Q(is_current=True) | Q(status__in=[DeploymentStatus.PENDING_APPROVAL, *IN_FLIGHT])
-    given = ApprovalDecision.objects.filter(approval=OuterRef("approval"), decision="approve").order_by()
+    consents = ApprovalDecision.objects.filter(approval=OuterRef("approval"), decision="approve").order_by()
+    person = Func(Cast("user_id", TextField()), function="to_jsonb", output_field=JSONField())
+    given = consents.filter(Q(approval__reviewers=[]) | Q(approval__reviewers__contains=person))
     bad = KnownBad.objects.filter(environment=agent.environment_id, config_hash=OuterRef("config_hash"))
     names_agent = Case(
         When(

@@ -48,7 +48,8 @@ _READ = (
     "break_glass", "gate_until",
 )  # fmt: skip
 # The groups of differences that the regressions of deployments show, for each baseline, with an acceptance that counts
-# for the deployment, or null. If ``needs_person``, acceptances by API keys do not count. ``excluded`` is the requester
+# for the deployment, or null. If ``needs_person``, acceptances by API keys do not count, nor do those of people who are
+# not reviewers of the deployment, if it has any. ``excluded`` is the requester
 # if the requester's acceptances do not count. It is null if they count, or if the requester is unknown.
 _DIFFERENCES: Final = f"""
     SELECT asked.id, shown->>'id' AS "group", compared->>'config_hash' AS baseline, (
@@ -58,7 +59,8 @@ _DIFFERENCES: Final = f"""
             AND accepted.ended_at IS NULL AND part."group" = shown->>'id'
             AND part.baseline IS NOT DISTINCT FROM compared->>'config_hash'
             AND (NOT asked.needs_person
-                OR accepted.user_id IS NOT NULL AND accepted.user_id IS DISTINCT FROM asked.excluded)
+                OR accepted.user_id IS NOT NULL AND accepted.user_id IS DISTINCT FROM asked.excluded
+                    AND (deployment.reviewers = '[]' OR deployment.reviewers ? accepted.user_id::text))
         ORDER BY accepted.id LIMIT 1
     ) AS acceptance
     FROM unnest(%s::uuid[], %s::boolean[], %s::uuid[]) AS asked (id, needs_person, excluded)

@@ -31,13 +31,15 @@ def choose(
     is_needed: bool,
     may_decide_own: bool,
     requester: UUID | None,
+    decided: Collection[str] = (),
 ) -> list[str]:
     """Return the ids of the reviewers of a new deployment, sorted: those requested, or the environment's.
 
     Returns none if the deployment needs no approval. Raises InvalidInput if reviewers are requested although no
     approval is needed, and for reviewers who are not in the environment's list (if it has one), have no role in the
-    project, or are the requester although the requester may not decide (``may_decide_own``). Raises InvalidInput if
-    fewer reviewers can decide than must approve.
+    project, or are the requester although the requester may not decide (``may_decide_own``). People who have
+    ``decided`` already may be named in any case. Raises InvalidInput if fewer reviewers can decide, or have decided,
+    than must approve.
     """
     if not is_needed:
         if requested:
@@ -46,18 +48,41 @@ def choose(
     excluded = None if may_decide_own or requester is None else str(requester)
     chosen = list(environment.effective_settings.reviewers)
     if requested is not None:
-        chosen = _check_requested(environment, [str(each) for each in requested], excluded)
-    able = {str(user_id) for user_id in roles_in_project(environment.project, chosen)} - {excluded}
-    if chosen and len(able) < policy.required_approvals:
-        detail = (
-            f"{policy.required_approvals} people must approve, but only {len(able)} of the reviewers can decide. "
-            "People who have left cannot decide, nor can the requester unless self-approval is allowed."
-        )
-        raise InvalidInput.at("/reviewers", detail, code="too_few")
+        chosen = _check_requested(environment, [str(each) for each in requested], excluded, decided)
+    if wrong := _find_too_few(environment, chosen, policy, excluded, decided):
+        raise InvalidInput.at("/reviewers", wrong, code="too_few")
     return sorted(chosen)
 
 
-def _check_requested(environment: Environment, requested: list[str], excluded: str | None) -> list[str]:
+def check_enough(environment: Environment, *, policy: ReleasePolicy, requester: UUID) -> None:
+    """Raise Conflict if the environment has reviewers, but too few of them could decide on an execute replay."""
+    excluded = None if policy.allow_self_approval else str(requester)
+    if wrong := _find_too_few(environment, environment.effective_settings.reviewers, policy, excluded, ()):
+        raise Conflict(wrong, code="approval.too_few_reviewers")
+
+
+def _find_too_few(
+    environment: Environment,
+    chosen: Collection[str],
+    policy: ReleasePolicy,
+    excluded: str | None,
+    decided: Collection[str],
+) -> str:
+    """Return a text if fewer reviewers can decide, or have decided, than must approve. Otherwise an empty text."""
+    able = {str(user_id) for user_id in roles_in_project(environment.project, chosen)} - {excluded}
+    able |= set(decided) & set(chosen)
+    if not chosen or len(able) >= policy.required_approvals:
+        return ""
+    people = "1 person" if policy.required_approvals == 1 else f"{policy.required_approvals} people"
+    return (
+        f"{people} must approve, but only {len(able)} of the reviewers can decide. People who have left cannot decide, "
+        "nor can the requester unless self-approval is allowed."
+    )
+
+
+def _check_requested(
+    environment: Environment, requested: list[str], excluded: str | None, decided: Collection[str]
+) -> list[str]:
     listed = environment.effective_settings.reviewers
     if listed and not requested:
         detail = "The environment's setting `reviewers` names people. Name at least one of them."
@@ -67,6 +92,8 @@ def _check_requested(environment: Environment, requested: list[str], excluded: s
     for number, user_id in enumerate(requested):
         if user_id in requested[:number]:
             wrong = ("unique", "This person is named twice.")
+        elif user_id in decided:
+            continue
         elif user_id not in members:
             wrong = ("does_not_exist", "This person has no role in the organization or the project.")
         elif listed and user_id not in listed:
@@ -84,7 +111,7 @@ def _check_requested(environment: Environment, requested: list[str], excluded: s
 def check_may_decide(approval: Approval, user: User) -> None:
     """Raise Forbidden unless the person may decide.
 
-    With reviewers, only they may, whatever their role. Without reviewers, everybody who can operate it may.
+    With reviewers, only they may, whatever their role. Without reviewers, everybody with the permission may.
     """
     if approval.reviewers and str(user.pk) not in approval.reviewers:
         raise Forbidden("Only the reviewers of this approval can decide.", code="approval.reviewer")
@@ -109,17 +136,23 @@ def find_missing(approvals: Iterable[Approval]) -> dict[UUID, Blocker]:
         return {}
     named = {user_id for row in rows for user_id in row.reviewers}
     able = {str(user_id) for user_id in roles_in_project(rows[0].environment.project, named)}
-    given: dict[UUID, set[str]] = {}
-    decisions = ApprovalDecision.objects.filter(approval__in=[row.pk for row in rows], decision="approve")
-    for approval_id, user_id in decisions.values_list("approval_id", "user_id"):
-        given.setdefault(approval_id, set()).add(str(user_id))
+    given = _read_consents(rows)
     found = {}
     for row in rows:
         excluded = None if row.allow_self_approval or row.requester_id is None else str(row.requester_id)
-        possible = (able - {excluded} | given.get(row.pk, set())) & set(row.reviewers)
+        possible = (able - {excluded} | given[row.pk]) & set(row.reviewers)
         if len(possible) < row.required_approvals:
-            found[row.pk] = _describe_missing(row, len(possible), sorted(set(row.reviewers) - able))
+            found[row.pk] = _describe_missing(row, len(possible), sorted(set(row.reviewers) - able - given[row.pk]))
     return found
+
+
+def _read_consents(approvals: Collection[Approval]) -> dict[UUID, set[str]]:
+    """Return the ids of the people who have approved, by approval id, in one query."""
+    given: dict[UUID, set[str]] = {row.pk: set() for row in approvals}
+    decisions = ApprovalDecision.objects.filter(approval__in=given, decision="approve")
+    for approval_id, user_id in decisions.values_list("approval_id", "user_id"):
+        given[approval_id].add(str(user_id))
+    return given
 
 
 def _describe_missing(row: Approval, possible: int, left: Collection[str]) -> Blocker:
@@ -127,8 +160,8 @@ def _describe_missing(row: Approval, possible: int, left: Collection[str]) -> Bl
     people = "1 person" if row.required_approvals == 1 else f"{row.required_approvals} people"
     return Blocker(
         BlockerCode.TOO_FEW_REVIEWERS,
-        f"{people} must approve, but only {possible} of the reviewers can.{gone} An org_admin can change the "
-        "reviewers.",
+        f"{people} must approve, but only {possible} of the reviewers can or already did.{gone} An org_admin can "
+        "change the reviewers.",
     )
 
 
@@ -154,8 +187,10 @@ def _list_names(user_ids: Collection[str], conjunction: str) -> str:
 def change(found: Deployment, *, reviewers: Sequence[UUID], reason: str = "", actor: Actor) -> None:
     """Change the reviewers of a deployment and of its pending approvals, for example because one of them has left.
 
-    Consents of people who are no longer reviewers stay on record and do not count. Raises InvalidInput as ``choose``
-    does. Raises Conflict unless the deployment is pending approval or deploying.
+    Consents of people who are no longer reviewers stay on record and do not count. Reviewers who have consented can be
+    kept although they have left. Raises InvalidInput as ``choose`` does. Raises Conflict unless the deployment is
+    pending approval or deploying, or its approval is pending after break-glass. Raises Conflict if the consents that
+    would count are already enough, because then nobody could decide.
     """
     environment = lock_row(found.environment, related=("project__organization",))
     pending = Q(deployment=found.pk) | Q(rollout=found.pk)
@@ -163,6 +198,7 @@ def change(found: Deployment, *, reviewers: Sequence[UUID], reason: str = "", ac
     approvals = list(rows.order_by("pk"))
     deployment = lock_row(found, related=("environment__project", "approval"))
     check_change(deployment)
+    consents = _read_consents(approvals)
     chosen = choose(
         environment,
         reviewers,
@@ -170,7 +206,13 @@ def change(found: Deployment, *, reviewers: Sequence[UUID], reason: str = "", ac
         is_needed=True,
         may_decide_own=may_decide_own(deployment),
         requester=deployment.requester_id,
+        decided=frozenset().union(*consents.values()),
     )
+    for approval in approvals:
+        given = consents[approval.pk]
+        if len(given & set(chosen) if chosen else given) >= approval.required_approvals:
+            detail = "So many of these people have approved already that nobody could decide. Name other reviewers."
+            raise Conflict(detail, code="reviewers.have_decided")
     changes = {"reviewers": [deployment.reviewers, chosen], "reason": reason}
     deployment.reviewers = chosen
     deployment.save(update_fields=["reviewers"])
@@ -182,7 +224,8 @@ def change(found: Deployment, *, reviewers: Sequence[UUID], reason: str = "", ac
 
 def check_change(deployment: Deployment) -> None:
     """Raise Conflict unless the reviewers of the deployment can be changed now."""
-    if deployment.status not in {DeploymentStatus.PENDING_APPROVAL, DeploymentStatus.DEPLOYING}:
+    is_pending = deployment.approval is not None and deployment.approval.status == ApprovalStatus.PENDING
+    if not is_pending and deployment.status not in {DeploymentStatus.PENDING_APPROVAL, DeploymentStatus.DEPLOYING}:
         detail = f"The deployment is {deployment.status}. Its reviewers can be changed only while it is pending "
         raise Conflict(f"{detail}approval or deploying.", code="reviewers.closed")
     needs_approval = deployment.approval is not None or deployment.strategy.needs_approval

@@ -228,8 +228,8 @@ class DeploymentSerializer(ModelSerializer):
         "bundle is built.",
         "failures": "Why agents failed, with the most frequent cause first and `other` last. Null in lists.",
         "blockers": "Why the deployment cannot continue now. An approved deployment starts when the list is empty. For "
-        "a deployment that is pending approval, contains only the blockers of the replay gate. Nobody can approve the "
-        "deployment until they are gone. Empty for a deployment that has finished. Null in lists.",
+        "a deployment that is pending approval, contains only the blockers of the replay gate, until whose end nobody "
+        "can approve the deployment, and `too_few_reviewers`. Empty for a deployment that has finished. Null in lists.",
         "is_current": "Whether this is the deployment that the environment currently runs for the pipeline.",
         "superseded_by": "The id of the deployment that replaced this one. Null if no other has replaced it, if "
         "a rollback has restored it, or if the replacement was deleted.",

@@ -155,10 +155,10 @@ class EnvironmentSettingsSerializer(StrictSerializer):
     }
 
     def validate_reviewers(self, value: Sequence[Any]) -> list[str]:
-        """Return the ids as text, sorted. Raises ValidationError for an id that is there twice."""
+        """Return the ids as text. Raises ValidationError for an id that is there twice."""
         if len(set(value)) != len(value):
             raise serializers.ValidationError("Each reviewer may be named once.")
-        return sorted(map(str, value))
+        return [str(user_id) for user_id in value]
 
 
 class OrganizationSettingsSerializer(StrictSerializer):
