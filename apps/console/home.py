@@ -208,9 +208,10 @@ def _dead_letters(request: HttpRequest) -> _Tile:
 
 
 def _waiting_for_you(request: HttpRequest) -> list[dict[str, Any]]:
-    """Return the panel of the approvals that the person can give; no panel if the person may not approve anywhere."""
-    if not console_user_of(request).holds_anywhere(P.OPERATE_ENVIRONMENT):
-        return []
+    """Return the panel of the approvals that the person can give.
+
+    Returns no panel for a person who may operate no environment and can give no approval as a reviewer.
+    """
     page = site.get_model_admin(Approval)
     rows = [
         (
@@ -223,6 +224,8 @@ def _waiting_for_you(request: HttpRequest) -> list[dict[str, Any]]:
         )
         for row in listed_rows(request, Approval).filter(awaiting_decision_by(request)).order_by("expires_at")[:_SHOWN]
     ]
+    if not rows and not console_user_of(request).holds_anywhere(P.OPERATE_ENVIRONMENT):
+        return []
     return [
         {
             "title": "Waiting for you",
