@@ -115,7 +115,7 @@ class Deploy(ApiForm):
     )  # fmt: skip
     start_at = forms.DateTimeField(
         required=False,
-        widget=UnfoldAdminTextInputWidget(attrs={"type": "datetime-local"}, format="%Y-%m-%dT%H:%M"),
+        widget=UnfoldAdminTextInputWidget(attrs={"type": "datetime-local"}),
         label="Start time, in UTC", help_text="If empty, the deployment starts as soon as possible.",
     )  # fmt: skip
     reviewers = people_field(
@@ -408,7 +408,7 @@ def approvers(environment: Environment, reviewer_ids: Collection[str] = ()) -> l
         Q(project=None) | Q(project=project), organization=project.organization_id, user__is_active=True
     )
     if reviewer_ids:
-        theirs = theirs.filter(user__in=reviewer_ids)
+        theirs = theirs.filter(user_id__in=list(reviewer_ids))
     roles: dict[str, dict[bool, Role]] = {}
     for email, project_id, role in theirs.values_list("user__email", "project_id", "role"):
         roles.setdefault(email, {})[project_id is not None] = Role(role)
