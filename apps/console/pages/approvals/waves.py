@@ -30,12 +30,20 @@ class _WaveForm(ActForm):
             self.fields["comment"].help_text = row.wave_report.summary
 
 
+def _check(row: Approval) -> None:
+    """Raise Conflict if the approval is not open, or if it is not of a wave."""
+    approvals.check_open(row)
+    if row.wave is None:
+        raise Conflict("This request is not for a wave.", code="approval.no_wave")
+
+
 def _decide(decision: str) -> Any:
     def run(row: Approval, context: ActContext) -> Approval | Refusal:
+        _check(row)
         try:
             return approvals.decide(
                 row, decision=decision, user=context.user, comment=context.values.get("comment", ""),
-                digest=context.values["digest"], actor=context.actor,
+                digest=context.values.get("digest"), actor=context.actor,
             )  # fmt: skip
         except Conflict as error:
             if error.reason != "approval.outdated" or row.rollout is None or row.wave is None:
@@ -44,13 +52,6 @@ def _decide(decision: str) -> Any:
             return Refusal(f"{error.detail} {now}", row_url(row.rollout), "Open the deployment")
 
     return run
-
-
-def _check(row: Approval) -> None:
-    """Raise Conflict if the approval is not open, or if it is not of a wave."""
-    approvals.check_open(row)
-    if row.wave is None:
-        raise Conflict("This request is not for a wave.", code="approval.no_wave")
 
 
 APPROVE_WAVE = Act(

@@ -215,6 +215,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
             "bundle": bundle,
             "outlook": outlook,
             "may_break_glass": is_org_admin and policy.approvals_required,
+            "needs_approval": policy.approvals_required,
         }
         if "_live" in request.POST:
             return TemplateResponse(request, "console/outlook.html", context)

@@ -188,7 +188,7 @@ class Deploy(ApiForm):
         rollout = dict(PRESETS.get(data["strategy"]) or {"kind": "waves", "percents": _numbers(data["percents"])})
         if data["strategy"] == "own" and data.get("pause_s"):
             rollout["pause_s"] = data["pause_s"]
-        if data["holds"]:
+        if data["holds"] and data["strategy"] != "all_at_once":
             words = (each.strip().lower() for each in data["holds"].split(","))
             rollout["holds"] = [None if word in _NO_HOLD else word for word in words]
         rollout |= {

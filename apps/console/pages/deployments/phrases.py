@@ -62,8 +62,8 @@ def _describe_holds(strategy: Strategy) -> str:
         numbers = [str(number) for number, hold in enumerate(strategy.holds, 1) if hold is kind]
         if numbers:
             *others, last = numbers
-            waves, verb = (f"Waves {', '.join(others)} and {last}", "wait") if others else (f"Wave {last}", "waits")
-            found += f"{waves} {verb} {waits}. "
+            waves = f"Waves {', '.join(others)} and {last} wait" if others else f"Wave {last} waits"
+            found += f"{waves} {waits.replace('starts it', 'starts them') if others else waits}. "
     return found
 
 

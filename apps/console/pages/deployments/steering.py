@@ -58,7 +58,7 @@ class _ReviewersForm(ActForm):
 
 
 def _change_reviewers(row: Deployment, context: ActContext) -> object:
-    chosen = context.values["reviewers"]
+    chosen = context.values.get("reviewers", [])
     if sorted(map(str, chosen)) == row.reviewers:
         return False
     reason = context.values.get("reason", "")
