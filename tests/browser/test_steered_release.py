@@ -175,8 +175,11 @@ def test_only_reviewer_decides_on_wave_whatever_role(world: World, run_jobs: Run
     summary, facts = page.context["summary"], dict(page.context["summary"]["facts"])
     assert page.context["title"] == "Approval of wave 2 of quotes/bundle-1"
     assert (facts["Wave"], facts["Reviewers"]) == (2, world.viewer.user.name or world.viewer.user.email)
-    report_panel, causes = summary["panels"][:2]
-    assert report_panel["lead"] == ("Wave 1: 1 agent (1 failed). 1 agent failed (reported): cannot open port <number>.")
+    counts, causes = summary["panels"][:2]
+    assert (len(counts["rows"]), summary["report"]["tone"]) == (1, "warn")
+    assert summary["report"]["text"] == (
+        "Wave 1: 1 agent (1 failed). 1 agent failed (reported): cannot open port <number>."
+    )
     assert "cannot open port &lt;number&gt;" in page.text
     assert [count for _, count in causes["rows"]] == [1]
     assert summary["decide"].keys() == {"explain", "approve", "deny", "digest", "form_id"}

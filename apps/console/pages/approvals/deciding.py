@@ -76,7 +76,8 @@ REVOKE = Act.of(
     commands.revoke,
     label="Revoke",
     done="{} revoked",
-    explain="The approval becomes unusable, and the deployment or replay that is waiting for it fails.",
+    explain="The approval becomes unusable, and the deployment or replay that is waiting for it fails. The approval of "
+    "a wave is requested again.",
     icon="block",
     dangerous=True,
 )

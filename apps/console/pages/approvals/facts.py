@@ -107,6 +107,8 @@ def _matched_agents(row: Approval) -> str:
     target = row.target
     if target is None or target.count is None:
         return ""
+    if row.wave is not None:  # the approval of a wave lists no agents
+        return f"{agent_count(target.count)} when requested"
     first = Agent.objects.filter(pk__in=target.resolved[:_NAMED], environment=row.environment)
     names = list(first.order_by("pk").values_list("name", flat=True))
     others = target.count - len(names)

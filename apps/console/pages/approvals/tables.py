@@ -19,7 +19,7 @@ from apps.console.pages.approvals.accepting import ACCEPT
 from apps.console.pages.approvals.deciding import APPROVE, DENY, REVOKE, decisions_panel
 from apps.console.pages.approvals.facts import approval_facts, deployment_of, subject
 from apps.console.pages.approvals.form import decision_form
-from apps.console.pages.approvals.waves import APPROVE_WAVE, DENY_WAVE, report_panels
+from apps.console.pages.approvals.waves import APPROVE_WAVE, DENY_WAVE, report_banner, report_panels
 from apps.console.pages.deployments.warnings import find_warnings
 from apps.releases.models import Approval, ApprovalDecision
 from apps.releases.services import replay_gate
@@ -156,7 +156,8 @@ class ApprovalAdmin(LiveAdmin):
             "headline": _headline(row, decisions),
             "status": state_pill(row.status),
             "packet": deployment and packet.banner(deployment, found),
-            "marks": [*find_warnings(deployment or row.rollout, row), *_replaced(row)],
+            "report": report_banner(row),
+            "marks": [*_warnings(row), *_replaced(row)],
             "bar": packet.bar(found),
             "facts": approval_facts(row),
             "decide": decision_form(request, row, deployment, decisions),
@@ -172,6 +173,13 @@ class ApprovalAdmin(LiveAdmin):
             return {}
         summary = packet.read_summary(request, deployment)
         return packet.show(request, deployment, summary, compute=compute_for(request))
+
+
+def _warnings(row: Approval) -> list[tuple[str, str, list[str]]]:
+    """Return the warnings about the deployment that the approval or its wave belongs to."""
+    if row.rollout is not None:
+        return find_warnings(row.rollout, row.rollout.approval)
+    return find_warnings(deployment_of(row), row)
 
 
 def _replaced(row: Approval) -> list[tuple[str, str, list[str]]]:

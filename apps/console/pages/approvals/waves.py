@@ -82,6 +82,12 @@ DENY_WAVE = Act(
 )
 
 
+def report_banner(row: Approval) -> dict[str, Any] | None:
+    """Return the report on the earlier waves in words, and its tone; None for no wave."""
+    report = row.wave_report
+    return None if report is None else {"tone": "warn" if report.failures else "plain", "text": report.summary}
+
+
 def report_panels(row: Approval) -> list[dict[str, Any]]:
     """Return the panels of what the earlier waves did, which a decision on the wave covers; none for no wave."""
     report = row.wave_report
@@ -91,7 +97,7 @@ def report_panels(row: Approval) -> list[dict[str, Any]]:
     causes = [(with_note(each.detail or "no detail", FAILED_HOW[each.reason]), each.count) for each in report.failures]
     return [
         {
-            "id": "report", "title": "What the earlier waves did", "lead": report.summary,
+            "id": "progress", "title": "What the earlier waves did",
             "columns": ("Progress", "Agents"), "rows": counts,
         },
         {
