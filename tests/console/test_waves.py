@@ -78,7 +78,7 @@ def test_wave_states_follow_from_deployment_state_and_agent_counts(
 
 def test_wave_shows_hold_and_whether_it_stands() -> None:
     strategy = Strategy.waves(percents=(5, 10, 25, 100), holds=(None, "manual", "approval", None))
-    counts = {(0, A.ACTIVE): 1, (2, A.PENDING): 4, (3, A.PENDING): 15}  # the second wave has no agents
+    counts: CountsByWave = {(0, A.ACTIVE): 1, (2, A.PENDING): 4, (3, A.PENDING): 15}  # the second wave has no agents
     deployment = DeploymentState(S.DEPLOYING, 0, wave_done_at=NOW, held_wave=2)
 
     found = build_waves(strategy, deployment, counts, expected=20)
