@@ -161,6 +161,8 @@ RESOURCE = Resource(
                 "pause": Act("pauseDeployment"),
                 "resume": Act("resumeDeployment"),
                 "abort": Act("abortDeployment"),
+                "next_wave": Act("startNextWave", on_page=False),  # the banner of a hold offers it
+                "change_reviewers": Act("updateDeploymentReviewers", {"reason": "because"}),
             },
             large=frozenset({"target", "signing_keys", "manifest", "enlisting", "explain"}),
             short={

@@ -84,7 +84,7 @@ def describe_hold(row: Deployment, found: Sequence[Blocker], *, may_start: bool)
     ``may_start`` states whether the person may start the next wave now.
     """
     hold = row.wave_hold
-    if hold is None:
+    if hold is None or hold.is_over:
         return None
     wave = hold.wave + 1
     banner: dict[str, Any] = {"text": "".join(each.detail for each in found if each.code == BlockerCode.WAVE_HOLD)}

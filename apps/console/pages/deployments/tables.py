@@ -160,7 +160,7 @@ class DeploymentAdmin(LiveAdmin):
         may_retry = any(cause.still_failed for cause in causes) and self._may(request, _RETRY, row)
         state = DeploymentState(
             row.status, row.wave, row.wave_done_at, row.paused_at is not None, row.reason,
-            held_wave=row.wave_hold and row.wave_hold.wave,
+            held_wave=None if row.wave_hold is None or row.wave_hold.is_over else row.wave_hold.wave,
         )  # fmt: skip
         by_wave = build_waves(row.strategy, state, counts.by_wave, expected=row.target_count)
         own_decisions = list(row.approval.decisions.order_by("id")[:_SHOWN]) if row.approval is not None else []

@@ -27,6 +27,7 @@ from apps.tenancy.permissions import Permission as P
 from apps.tenancy.policy import ReplayPolicy
 from apps.tenancy.services import organizations
 from byteor.engine import freeze
+from byteor.engine.regression import count_of
 from byteor.engine.release_policy import ReleasePolicy
 from byteor.engine.replay_gate import GateMode
 from byteor.engine.strict_json import JsonLimits, MalformedJson, read
@@ -65,6 +66,7 @@ def describe_policy(environment: Environment) -> str:
     settings, release = environment.effective_settings, environment.effective_settings.release
     people = "one person" if release.required_approvals == 1 else f"{release.required_approvals} people"
     who = ", who may be the requester" if release.allow_self_approval else " other than the requester"
+    who += f", among {count_of(len(settings.reviewers), 'reviewer')}" if settings.reviewers else ""
     consent = f"need the approval of {people}{who}" if release.approvals_required else "need no approval"
     in_flight = release.max_in_flight_deployments
     return (
