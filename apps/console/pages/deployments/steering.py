@@ -49,7 +49,7 @@ class _ReviewersForm(ActForm):
         excluded = None if may_decide_own(row) else row.requester_id
         offered = {*row.reviewers, *listed}
         offer_people(field, row.environment.project, offered, only_chosen=bool(listed), excluded=excluded)
-        field.initial = row.reviewers
+        field.initial = [user_id for user_id in field.initial if user_id in row.reviewers]
 
     def field_of(self, pointer: str) -> tuple[str | None, str]:
         """Return the name of the field for a JSON pointer into the body, or None, and the name of a wrong reviewer."""
