@@ -93,9 +93,10 @@ def reviewed(place: Place) -> Deployment:
 
 
 def reviewed_by_nobody(place: Place) -> Deployment:
-    """Return a deployment whose only reviewer was deleted, so that the form for its reviewers changes them."""
+    """Make a deleted person the reviewer of unfinished deployments, so that the form for reviewers changes the list."""
     made = place.get(reviewed)
-    Deployment.objects.filter(pk=made.pk).update(reviewers=[str(UUID(int=1))])
+    mine = Deployment.objects.filter(environment__project=place.world.project)
+    mine.filter(status__in=["pending_approval", "deploying"]).update(reviewers=[str(UUID(int=1))])
     return made
 
 
