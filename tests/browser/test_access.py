@@ -183,7 +183,7 @@ def initial_values(form: Any) -> dict[str, str]:
             choices: Any = field.choices
             values[name] = next((value for value, _ in choices), None)
     # A browser sends the number 0, which is equal to False.
-    return {name: str(value) for name, value in values.items() if value is not False and value not in (None, "")}
+    return {name: str(value) for name, value in values.items() if value is not False and value not in (None, "", [])}
 
 
 type AccessRequest = tuple[Somebody, str, str, dict[str, str]]  # the person, URL, method and form values
