@@ -37,14 +37,15 @@ _SHOWN = 8  # rows per table
 def overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """Add the overview's content to the template context. The theme calls this function (``DASHBOARD_CALLBACK``)."""
     steps = _steps_to_do(request)
+    approvals = _approvals_waiting(request)
     tiles = [
         *_agents(request),
-        _approvals_waiting(request),
+        approvals,
         _deployments_in_flight(request),
         _replays_diverged(request),
         _dead_letters(request),
     ]
-    panels = [*_waiting_for_you(request), _latest_deployments(request)]
+    panels = [*_waiting_for_you(request, is_any=bool(approvals.value)), _latest_deployments(request)]
     is_empty = bool(steps) and not any(tile.value for tile in tiles)
     return {**context, "steps": steps, "tiles": [] if is_empty else tiles, "panels": [] if is_empty else panels}
 
@@ -207,11 +208,13 @@ def _dead_letters(request: HttpRequest) -> _Tile:
 # -- short tables -----------------------------------------------------------------------------------------------
 
 
-def _waiting_for_you(request: HttpRequest) -> list[dict[str, Any]]:
-    """Return the panel of the approvals that the person can give; no panel if the person may not approve anywhere."""
-    if not console_user_of(request).holds_anywhere(P.OPERATE_ENVIRONMENT):
-        return []
+def _waiting_for_you(request: HttpRequest, *, is_any: bool) -> list[dict[str, Any]]:
+    """Return the panel of the approvals that the person can give. ``is_any`` states whether any approval is pending.
+
+    Returns no panel for a person who may operate no environment and can give no approval as a reviewer.
+    """
     page = site.get_model_admin(Approval)
+    mine = listed_rows(request, Approval).filter(awaiting_decision_by(request)).order_by("expires_at")
     rows = [
         (
             format_html("{}{}", row_link(row, subject(row)), warning_pills(row)),
@@ -221,8 +224,10 @@ def _waiting_for_you(request: HttpRequest) -> list[dict[str, Any]]:
             row.requested_by,
             relative_time(row.expires_at),
         )
-        for row in listed_rows(request, Approval).filter(awaiting_decision_by(request)).order_by("expires_at")[:_SHOWN]
+        for row in (mine[:_SHOWN] if is_any else ())
     ]
+    if not rows and not console_user_of(request).holds_anywhere(P.OPERATE_ENVIRONMENT):
+        return []
     return [
         {
             "title": "Waiting for you",

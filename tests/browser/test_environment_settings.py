@@ -19,11 +19,12 @@ from tests.worlds import World
 pytestmark = pytest.mark.django_db
 
 
-def filled_in(environment: Environment, **changes: Any) -> dict[str, str]:
+def filled_in(environment: Environment, **changes: Any) -> dict[str, Any]:
     """Return the form values that a browser sends for the settings, with the given changes."""
     values = {**environment.settings_with_defaults, **changes}
     values["freeze_windows"] = json.dumps(values["freeze_windows"])
-    return {name: "" if value is None else str(value) for name, value in values.items() if value is not False}
+    texts = {name: "" if value is None else str(value) for name, value in values.items() if value is not False}
+    return {**texts, "reviewers": values["reviewers"]}
 
 
 def stored(environment: Environment) -> dict[str, Any]:

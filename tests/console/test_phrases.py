@@ -6,7 +6,12 @@ from typing import Any
 
 import pytest
 
-from apps.console.pages.deployments.phrases import describe_strategy, describe_target, describe_timeline_detail
+from apps.console.pages.deployments.phrases import (
+    describe_strategy,
+    describe_target,
+    describe_timeline_detail,
+    describe_timeline_entry,
+)
 from byteor.engine.rollout import Strategy
 from byteor.engine.target import Target
 
@@ -43,6 +48,11 @@ def test_target_is_described_in_words(target: Target | None, expected: str) -> N
             "back automatically.",
         ),
         (
+            {"kind": "waves", "percents": [5, 25, 50, 100], "holds": [None, "manual", "approval", "manual"]},
+            "Waves up to 5 %, 25 %, 50 %, 100 %. Waves 2 and 4 wait until somebody starts them. Wave 3 waits for "
+            "approval. Stops when one agent fails, without an automatic rollback.",
+        ),
+        (
             {"kind": "waves", "percents": [100], "failure_threshold_percent": 5},
             "Waves up to 100 %. Stops when more than 5 % of a wave fail, without an automatic rollback.",
         ),
@@ -63,6 +73,34 @@ def test_timeline_detail_is_described_in_one_line() -> None:
     assert describe_timeline_detail(detail) == (
         f"building → deploying; config_hash: sha256:{'a' * 10}…; agents: 3; detail: {'x' * 111}…"
     )
+
+
+@pytest.mark.parametrize(
+    ("event", "detail", "expected"),
+    [
+        ("hold", {"wave": 2, "kind": "manual"}, "Wave 2 waits until somebody starts it."),
+        (
+            "hold",
+            {"wave": 3, "kind": "approval", "approval": "x", "report": "Waves 1 to 2: 2 agents (2 active)."},
+            "Wave 3 waits for approval. Waves 1 to 2: 2 agents (2 active).",
+        ),
+        ("next_wave", {"wave": 2, "reason": "All is well."}, "Wave 2 was started. All is well."),
+        ("next_wave", {"wave": 2, "reason": ""}, "Wave 2 was started."),
+        ("wave_approved", {"wave": 2}, "Enough people approved wave 2."),
+        ("wave_denied", {"wave": 2}, "Wave 2 was denied."),
+        ("wave_expired", {"wave": 2}, "The request to approve wave 2 expired."),
+        ("wave_revoked", {"wave": 2}, "The request to approve wave 2 was withdrawn."),
+        (
+            "change_reviewers",
+            {"reviewers": [["a"], ["b", "c"]], "reason": "Ada has left."},
+            "The deployment had 1 reviewer, and has 2 reviewers now. Ada has left.",
+        ),
+        ("create", {"note": "", "reviewers": ["a", "b"]}, "2 reviewers"),
+        ("pause", {"reason": "lunch"}, "reason: lunch"),
+    ],
+)
+def test_timeline_entry_is_described_in_one_line(event: str, detail: dict[str, Any], expected: str) -> None:
+    assert describe_timeline_entry(event, detail) == expected
 
 
 def test_timeline_detail_counts_failures_by_cause() -> None:

@@ -9,7 +9,7 @@ import pytest
 from apps.console.pages.deployments.waves import CountsByWave, DeploymentState, build_waves, headline
 from byteor.engine.machines import AgentProgress as A
 from byteor.engine.machines import DeploymentStatus as S
-from byteor.engine.rollout import Strategy
+from byteor.engine.rollout import Hold, Strategy
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -74,6 +74,19 @@ def test_wave_states_follow_from_deployment_state_and_agent_counts(
     deployment: DeploymentState, counts: CountsByWave, states: list[str]
 ) -> None:
     assert [each.state for each in build_waves(CAREFUL, deployment, counts, expected=20)] == states
+
+
+def test_wave_shows_hold_and_whether_it_stands() -> None:
+    strategy = Strategy.waves(percents=(5, 10, 25, 100), holds=(None, "manual", "approval", None))
+    counts: CountsByWave = {(0, A.ACTIVE): 1, (2, A.PENDING): 4, (3, A.PENDING): 15}  # the second wave has no agents
+    deployment = DeploymentState(S.DEPLOYING, 0, wave_done_at=NOW, held_wave=2)
+
+    found = build_waves(strategy, deployment, counts, expected=20)
+
+    assert [(each.number, each.state, each.hold) for each in found] == [
+        (1, "done", None), (3, "held", Hold.APPROVAL), (4, "waiting", None),
+    ]  # fmt: skip
+    assert headline(deployment, found) == "Wave 1 of 4 done, and wave 3 is held: 1 of 20 agents active."
 
 
 def test_completed_wave_shows_end_of_pause_before_next_wave() -> None:

@@ -7,6 +7,7 @@ from tests.permissions import OPERATE, VIEW
 from tests.resources import REASON, Act, Call, E, Place, Resource, Table
 from tests.resources.deployments import deployment, pending
 from tests.resources.regressions import regression
+from tests.worlds import report, run_jobs
 
 
 def approval(place: Place) -> Approval:
@@ -22,6 +23,18 @@ def tested(place: Place) -> Approval:
     made = place.get(pending)
     Deployment.objects.filter(pk=made.pk).update(regression=place.get(regression))
     return Approval.objects.get(deployment=made)
+
+
+def of_wave(place: Place) -> Approval:
+    """Return the approval of the second wave of a deployment."""
+    world, environment = place.world, place.world.environment("dev", "of-wave")
+    agents = [world.agent(environment, f"of-wave-{number}") for number in range(2)]
+    strategy = {"kind": "waves", "percents": [50, 100], "holds": [None, "approval"]}
+    made = world.deployment(world.bundle(environment, "of-wave"), strategy=strategy)
+    run_jobs()
+    assert report(agents[0][1], agents[0][0], "active").status_code == 200
+    run_jobs()
+    return Approval.objects.get(rollout=made)
 
 
 RESOURCE = Resource(
@@ -46,6 +59,9 @@ RESOURCE = Resource(
                 "accept": Act("decideApproval", {"comment": "wanted"}, on=tested, on_page=False),
                 "deny": Act("decideApproval", {"comment": "because"}, on=undecided),
                 "revoke": Act("revokeApproval"),
+                # The decision form on the page of the approval sends these.
+                "approve_wave": Act("decideApproval", on=of_wave),
+                "deny_wave": Act("decideApproval", {"comment": "because"}, on=of_wave),
             },
             large=frozenset({"target", "capabilities", "credential", "explain", "wave_report", "statement"}),
             short={

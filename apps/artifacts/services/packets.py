@@ -100,12 +100,13 @@ class Packet:
 
 
 def find_deployment(approval: Approval) -> Deployment:
-    """Return the deployment of an approval. Raises Conflict for the approval of a replay, which has no packet."""
+    """Return the deployment of an approval. Raises Conflict for the approval of a replay or wave, without a packet."""
     unread = ("manifest", "signing_keys", "config_bundle__version__plan", "config_bundle__version__spec")
     found = Deployment.objects.select_related("environment__project", "config_bundle__version").defer(*unread)
     deployment = found.filter(approval=approval).first()
     if deployment is None:
-        raise Conflict("Only the approval of a deployment has a packet.", code="approval.no_packet")
+        detail = "Only the approval of a whole deployment has a packet. For a wave, read the approval's `wave_report`."
+        raise Conflict(detail, code="approval.no_packet")
     return deployment
 
 

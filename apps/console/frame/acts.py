@@ -81,6 +81,9 @@ class Act:
     explain: str
     run: Callable[[Any, ActContext], object]  # returns False if there was nothing to change
     needs: Permission | None  # None: everybody who may see the row, subject to the ``only_`` fields
+    # Whether the person may perform the act on a row. If set, it decides instead of ``needs``, which still decides who
+    # may perform the act on several rows of a list.
+    may: Callable[[Any, ConsoleUser], bool] | None = None
     needs_on_prod: Permission | None = None  # also needed in environments with the posture prod
     needs_in_organization: Permission | None = None  # also needed on rows that belong to no project
     only_self: bool = False  # the row is a person, and only that person may perform the act
@@ -134,6 +137,8 @@ def is_permitted(act: Act, row: Any, tenant: Tenant, console_user: ConsoleUser) 
         return False
     if act.only_operators and not console_user.is_superuser:
         return False
+    if act.may is not None:
+        return act.may(row, console_user)
     needed = {act.needs}
     if isinstance(tenant, Environment) and tenant.posture == Posture.PROD:
         needed.add(act.needs_on_prod)

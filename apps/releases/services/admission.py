@@ -26,18 +26,29 @@ MAX_START_DELAY = timedelta(days=30)
 
 
 def find_obstacles(
-    environment: Environment, config_bundle: ConfigBundle, target: Target, *, take_over: bool, override_freeze: bool
+    environment: Environment,
+    config_bundle: ConfigBundle,
+    target: Target,
+    *,
+    take_over: bool,
+    override_freeze: bool,
+    start_at: datetime | None = None,
 ) -> list[DomainError]:
-    """Return the errors of all checks that refuse this deployment now. Approvals and permissions are not checked."""
+    """Return the errors of all checks that refuse this deployment now.
+
+    Approvals, permissions and the start time itself are not checked.
+    """
     agents = select_agents(environment, target)
     checks: list[Callable[[], object]] = [
         lambda: check_target(environment, target, agents),
         lambda: check_known_bad(environment, config_bundle),
-        lambda: check_in_flight(environment, environment.effective_settings.release.max_in_flight_deployments),
         lambda: check_quota(environment, config_bundle),
     ]
+    if start_at is None:  # until its start time, a deployment is not in flight
+        limit = environment.effective_settings.release.max_in_flight_deployments
+        checks.append(lambda: check_in_flight(environment, limit))
     if not override_freeze:
-        checks.append(lambda: check_freeze(environment, None, may_override=False))
+        checks.append(lambda: check_freeze(environment, None, may_override=False, at=start_at))
     if not take_over:
         checks.append(lambda: check_other_pipelines(environment, agents, config_bundle.version.name))
     found = []

@@ -113,10 +113,15 @@ def check_may_decide(approval: Approval, user: User) -> None:
 
     With reviewers, only they may, whatever their role. Without reviewers, everybody with the permission may.
     """
-    if approval.reviewers and str(user.pk) not in approval.reviewers:
-        raise Forbidden("Only the reviewers of this approval can decide.", code="approval.reviewer")
     role = roles_in_project(approval.environment.project, [user.pk]).get(user.pk)
-    if role is None or (not approval.reviewers and Permission.OPERATE_ENVIRONMENT not in GRANTS[role]):
+    check_permissions(approval, user.pk, frozenset() if role is None else GRANTS[role])
+
+
+def check_permissions(approval: Approval, user_id: UUID | None, granted: Collection[Permission]) -> None:
+    """Raise Forbidden unless a person who has the permissions ``granted`` in the environment may decide."""
+    if approval.reviewers and str(user_id) not in approval.reviewers:
+        raise Forbidden("Only the reviewers of this approval can decide.", code="approval.reviewer")
+    if (Permission.VIEW_ENVIRONMENT if approval.reviewers else Permission.OPERATE_ENVIRONMENT) not in granted:
         raise Forbidden("Deciding needs the permission environment:operate.")
 
 

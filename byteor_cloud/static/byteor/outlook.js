@@ -41,7 +41,15 @@ async function preview() {
   }
 }
 
+// Reviewers have something to decide only if the deployment or one of its waves needs approval.
+const reviewers = form.querySelector("[name=reviewers]")?.closest("fieldset.group");
+function showReviewers() {
+  if (reviewers) reviewers.hidden = form.dataset.approval !== "yes" && !/approval/i.test(form.elements.holds.value);
+}
+showReviewers();
+
 form.addEventListener("input", () => {
+  showReviewers();
   setStale(true);
   clearTimeout(timer);
   timer = setTimeout(preview, DELAY);

@@ -11,7 +11,7 @@ from apps.artifacts.services import packets
 from apps.console.frame import Act, ActContext
 from apps.console.frame.acts import permitted_by
 from apps.console.frame.forms import ActForm
-from apps.console.pages.approvals.deciding import APPROVE
+from apps.console.pages.approvals.deciding import APPROVE, may_decide
 from apps.console.pages.approvals.facts import deployment_of
 from apps.console.pages.regressions.page import name_group
 from apps.releases.models import Approval
@@ -68,6 +68,7 @@ ACCEPT = Act(
     run=_accept_and_approve,
     form=_AcceptForm,
     needs=P.OPERATE_ENVIRONMENT,
+    may=may_decide,
     icon="check_circle",
     applies=permitted_by(_check),
 )

@@ -7,14 +7,39 @@ from typing import Any
 
 from apps.console.frame import Act, ActContext, relative_time, state_pill, with_note
 from apps.console.frame.acts import permitted_by
+from apps.console.frame.console_user import ConsoleUser
 from apps.releases.api import commands
 from apps.releases.models import Approval, ApprovalDecision
-from apps.releases.services import approvals
+from apps.releases.services import approvals, reviewers
 from apps.tenancy.permissions import Permission as P
+from byteor_cloud.errors import Conflict, Forbidden
+
+
+def why_not(row: Approval, console_user: ConsoleUser) -> str:
+    """Return why the person may not decide on the approval; "" if they may."""
+    try:
+        reviewers.check_permissions(row, console_user.user_id, console_user.permissions(row.environment))
+    except Forbidden as error:
+        return error.detail
+    return ""
+
+
+def may_decide(row: Approval, console_user: ConsoleUser) -> bool:
+    """Return whether the person may decide on the approval, by the same rule as in the API."""
+    return not why_not(row, console_user)
+
+
+def _check(row: Approval) -> None:
+    """Raise Conflict if the approval is not open, or if it is of a wave, which has acts of its own."""
+    approvals.check_open(row)
+    if row.wave is not None:
+        detail = f"This request is for a wave. Open the page of {row}, which shows what the decision covers."
+        raise Conflict(detail, code="approval.wave")
 
 
 def _decide(decision: str) -> Any:
     def run(row: Approval, context: ActContext) -> None:
+        _check(row)
         approvals.decide(row, decision=decision, user=context.user, comment=context.comment, actor=context.actor)
 
     return run
@@ -27,10 +52,11 @@ APPROVE = Act(
     explain="Your approval covers exactly the request that is shown here, without the note. It can be used once.",
     run=_decide("approve"),
     needs=P.OPERATE_ENVIRONMENT,
+    may=may_decide,
     icon="check_circle",
     comment="optional",
     comment_label="Comment",
-    applies=permitted_by(approvals.check_open),
+    applies=permitted_by(_check),
 )
 DENY = Act(
     name="deny",
@@ -39,17 +65,19 @@ DENY = Act(
     explain="A single denial denies the request. Give the reason in the comment, which the requester can read.",
     run=_decide("deny"),
     needs=P.OPERATE_ENVIRONMENT,
+    may=may_decide,
     icon="cancel",
     comment="required",
     comment_label="Comment",
     dangerous=True,
-    applies=permitted_by(approvals.check_open),
+    applies=permitted_by(_check),
 )
 REVOKE = Act.of(
     commands.revoke,
     label="Revoke",
     done="{} revoked",
-    explain="The approval becomes unusable, and the deployment or replay that is waiting for it fails.",
+    explain="The approval becomes unusable, and the deployment or replay that is waiting for it fails. The approval of "
+    "a wave is requested again.",
     icon="block",
     dangerous=True,
 )
@@ -62,6 +90,7 @@ def on_deployment_page(act: Act, done: str) -> Act:
         done=done,
         run=lambda row, context: act.run(row.approval, context),
         applies=lambda row: row.approval is not None and act.applies(row.approval),
+        may=lambda row, user: row.approval is not None and may_decide(row.approval, user),
     )
 
 

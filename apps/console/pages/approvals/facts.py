@@ -12,6 +12,7 @@ from apps.artifacts.models import Artifact, Replay
 from apps.console.frame import relative_time, row_link, short_id, state_pill, time_left, with_note
 from apps.console.frame.columns import environment_link, page_url, text_link
 from apps.console.pages.deployments.phrases import agent_count, describe_options, describe_strategy, describe_target
+from apps.console.pages.people.choosing import describe_reviewers
 from apps.fleet.models import Agent
 from apps.pipelines.models import Version
 from apps.releases.models import Approval, ConfigBundle, Deployment
@@ -22,13 +23,15 @@ _NAMED = 8  # agents that are listed by name
 
 
 def deployment_of(row: Approval) -> Deployment | None:
-    """Return the approval's deployment; None if there is none, for example because the approval is for a replay."""
+    """Return the deployment that the approval lets start; None if it is for a replay or a wave, or was deleted."""
     return getattr(row, "deployment", None)
 
 
 def subject(row: Approval) -> str:
     """Return a phrase for the subject of the approval."""
     deployment = deployment_of(row)
+    if row.rollout is not None and row.wave is not None:
+        return f"Wave {row.wave + 1} of {row.rollout.pipeline}/{row.rollout.config_bundle.name}"
     if deployment is not None:
         return f"{deployment.config_bundle.version} to {row.environment}"
     return f"Execute replay in {row.environment}" if row.replay_id else str(row)
@@ -36,8 +39,8 @@ def subject(row: Approval) -> str:
 
 def approval_facts(row: Approval) -> list[tuple[str, Any]]:
     """Return the approval's subject and details of the request, as labels and values."""
-    deployment, bound = deployment_of(row), row.target and row.target.bound
-    facts: list[tuple[str, Any]] = []
+    deployment, bound = row.rollout or deployment_of(row), row.target and row.target.bound
+    facts: list[tuple[str, Any]] = [] if row.wave is None else [("Wave", row.wave + 1)]
     if deployment is not None:
         facts += [
             ("Deployment", row_link(deployment, f"{deployment.pipeline} to {row.environment}")),
@@ -53,6 +56,7 @@ def approval_facts(row: Approval) -> list[tuple[str, Any]]:
         ("Posture", state_pill(row.environment.posture)),
         ("Requested by", with_note(row.requested_by, relative_time(row.created_at))),
         ("Policy", _policy(row)),
+        ("Reviewers", describe_reviewers(row.reviewers)),
         ("Expires" if row.status == ApprovalStatus.PENDING else "Expiry", time_left(row.expires_at)),
         ("Capabilities", ", ".join(row.capabilities) or "-"),
         ("Spec hash", short_id(row.spec_hash)),
@@ -63,7 +67,7 @@ def approval_facts(row: Approval) -> list[tuple[str, Any]]:
         facts += [
             ("Target", with_note(describe_target(target), _matched_agents(row))),
             ("Strategy", describe_strategy(row.strategy)),
-            *describe_options(row.subject.options),
+            *(describe_options(row.subject.options) if row.wave is None else []),
         ]
     if row.explain:
         facts.append(("Explanations", _explanations(row)))
@@ -103,6 +107,8 @@ def _matched_agents(row: Approval) -> str:
     target = row.target
     if target is None or target.count is None:
         return ""
+    if row.wave is not None:  # the approval of a wave lists no agents
+        return f"{agent_count(target.count)} when requested"
     first = Agent.objects.filter(pk__in=target.resolved[:_NAMED], environment=row.environment)
     names = list(first.order_by("pk").values_list("name", flat=True))
     others = target.count - len(names)

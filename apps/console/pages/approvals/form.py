@@ -11,10 +11,10 @@ from apps.console.frame.columns import act_url
 from apps.console.frame.console_user import console_user_of
 from apps.console.frame.forms import new_form_id
 from apps.console.pages.approvals.accepting import ACCEPT, MAX_GROUPS, choices
-from apps.console.pages.approvals.deciding import APPROVE, DENY
+from apps.console.pages.approvals.deciding import APPROVE, DENY, why_not
+from apps.console.pages.approvals.waves import APPROVE_WAVE, DENY_WAVE
 from apps.releases.models import Approval, ApprovalDecision, Deployment, Regression
 from apps.releases.services import approvals, replay_gate
-from apps.tenancy.permissions import Permission as P
 from byteor.engine.blockers import Blocker, BlockerCode
 from byteor.engine.machines import ApprovalStatus
 from byteor.engine.regression import count_of
@@ -26,22 +26,23 @@ def decision_form(
     """Return the context of the decision form. If the person cannot approve, ``why`` is the reason.
 
     If the replay gate blocks the deployment, ``blocked`` has the reasons, and nobody can approve. The differences that
-    can be accepted together with the approval are ``groups``. Returns None if the approval is not pending, or if the
-    person may not operate the environment.
+    can be accepted together with the approval are ``groups``. The decision on a wave sends ``digest``. Returns None if
+    the approval is not pending, or if it has no reviewers and the person may not operate the environment.
     """
-    held = console_user_of(request).permissions(row.environment)
-    if row.status != ApprovalStatus.PENDING or P.OPERATE_ENVIRONMENT not in held:
+    why = why_not(row, console_user_of(request))
+    if row.status != ApprovalStatus.PENDING or (why and not row.reviewers):
         return None
     if approvals.is_overdue(row):
         return {"why": "This request has expired."}
+    if why:
+        return {"why": why}
     if any(each.user_id == request.user.pk for each in decisions):
         return {"why": "You have already decided. The request is waiting for another person's decision."}
+    if row.wave_report is not None:
+        return _wave_form(request, row)
     urls = {act.name: act_url(row, act.name) for act in (APPROVE, DENY)}
-    if row.requester_id == request.user.pk and not row.allow_self_approval:
-        why = "You, or a key that you created, requested this. Another person must approve it."
-        return {"why": why, "deny": urls["deny"]}
-    if row.requester_id is None and not row.allow_self_approval:
-        return {"why": approvals.REQUESTER_UNKNOWN, "deny": urls["deny"]}
+    if own := _why_own(request, row):
+        return {"why": own, "deny": urls["deny"]}
     if deployment is None:
         return {"explain": APPROVE.explain, **urls}
     blocked, unaccepted = _read_gate(deployment)
@@ -60,6 +61,27 @@ def decision_form(
         "rest": f"{count_of(rest, 'further group')} can be accepted only with the API." if rest else "",
         "form_id": new_form_id(),
     }
+
+
+def _why_own(request: HttpRequest, row: Approval) -> str:
+    """Return why the person, who may have requested the approval, can only deny it; "" if they can approve it."""
+    if row.allow_self_approval:
+        return ""
+    if row.requester_id == request.user.pk:
+        return "You, or a key that you created, requested this. Another person must approve it."
+    return approvals.REQUESTER_UNKNOWN if row.requester_id is None else ""
+
+
+def _wave_form(request: HttpRequest, row: Approval) -> dict[str, Any]:
+    """Return the context of the decision form for a wave."""
+    shared = {
+        "deny": act_url(row, DENY_WAVE.name),
+        "digest": row.wave_report and row.wave_report.digest,
+        "form_id": new_form_id(),
+    }
+    if own := _why_own(request, row):
+        return {"why": own, **shared}
+    return {"explain": APPROVE_WAVE.explain, "approve": act_url(row, APPROVE_WAVE.name), **shared}
 
 
 def _read_gate(deployment: Deployment) -> tuple[list[str], packets.Unaccepted]:

@@ -11,6 +11,7 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 
 from apps.console.frame import FoundBy, LiveAdmin, VisibleRowsFilter, relative_time, site, state_pill, with_note
+from apps.console.frame.columns import page_url, text_link
 from apps.console.frame.console_user import ConsoleUser, console_user_of
 from apps.console.frame.scope import granted_condition
 from apps.console.pages.approvals import packet
@@ -18,6 +19,7 @@ from apps.console.pages.approvals.accepting import ACCEPT
 from apps.console.pages.approvals.deciding import APPROVE, DENY, REVOKE, decisions_panel
 from apps.console.pages.approvals.facts import approval_facts, deployment_of, subject
 from apps.console.pages.approvals.form import decision_form
+from apps.console.pages.approvals.waves import APPROVE_WAVE, DENY_WAVE, report_banner, report_panels
 from apps.console.pages.deployments.warnings import find_warnings
 from apps.releases.models import Approval, ApprovalDecision
 from apps.releases.services import replay_gate
@@ -31,15 +33,23 @@ _SHOWN = 20
 def awaiting_decision_by(request: HttpRequest) -> Q:
     """Return the condition that an approval is pending, has not expired, and can be given by the user.
 
-    The user must have permission to operate the environment, and must not have decided already. Unless the approval
-    allows self-approval, the requester must be known and must not be the user.
+    The user must be a reviewer, or without reviewers have permission to operate the environment, and must not have
+    decided already. Unless the approval allows self-approval, the requester must be known and must not be the user.
     """
-    user = request.user
+    user, console_user = request.user, console_user_of(request)
     mine = ApprovalDecision.objects.filter(approval=OuterRef("pk"), user=user.pk)
     return (
         Q(status=ApprovalStatus.PENDING)
-        & (Q(expires_at__gt=timezone.now()) | Q(deployment__in=replay_gate.standing_still()))
-        & granted_condition(Approval, "environment", P.OPERATE_ENVIRONMENT, console_user_of(request))
+        & (
+            Q(expires_at__gt=timezone.now())
+            | Q(deployment__in=replay_gate.standing_still())
+            | Q(rollout__paused_at__isnull=False)
+        )
+        & (
+            Q(reviewers=[]) & granted_condition(Approval, "environment", P.OPERATE_ENVIRONMENT, console_user)
+            | Q(reviewers__contains=[str(user.pk)])
+            & granted_condition(Approval, "environment", P.VIEW_ENVIRONMENT, console_user)
+        )
         & (Q(allow_self_approval=True) | Q(requester_id__isnull=False) & ~Q(requester_id=user.pk))
         & ~Q(Exists(mine))
     )
@@ -75,20 +85,30 @@ class ApprovalAdmin(LiveAdmin):
     every_s = 5
     list_before_template = "console/inbox.html"
     not_below = frozenset({"deployment.approval"})  # the page's facts link to the deployment
-    related = ("environment__project__organization", "deployment__config_bundle__version")
+    related = (
+        "environment__project__organization", "deployment__config_bundle__version", "rollout__config_bundle__version",
+    )  # fmt: skip
     guarded = {"credential": P.OPERATE_ENVIRONMENT}
     omitted = frozenset({"requester_id"})
     reads = ("deployment__freeze_override",)
     list_display = ("subject_with_warnings", "status", "given", "expires", "environment", "agents", "requested")
     list_filter = (_AwaitingMyDecision, "status", "break_glass", ("environment", VisibleRowsFilter))
-    search_fields = ("requested_by", "spec_hash", "config_hash", "deployment__pipeline", "=id", "=replay_id")
+    search_fields = (
+        "requested_by",
+        "spec_hash",
+        "config_hash",
+        "deployment__pipeline",
+        "rollout__pipeline",
+        "=id",
+        "=replay_id",
+    )
     # Pending approvals come first, ordered by their expiry.
     ordering = (
         Case(When(status=ApprovalStatus.PENDING, then=Value(0)), default=Value(1)),
         Case(When(status=ApprovalStatus.PENDING, then="expires_at")),
         "-id",
     )
-    acts = (APPROVE, ACCEPT, DENY, REVOKE)
+    acts = (APPROVE, ACCEPT, DENY, APPROVE_WAVE, DENY_WAVE, REVOKE)
 
     def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
         given = Count("decisions", filter=Q(decisions__decision="approve"))
@@ -108,7 +128,7 @@ class ApprovalAdmin(LiveAdmin):
 
     @admin.display(description="Agents")
     def agents(self, row: Approval) -> Any:
-        deployment = deployment_of(row)  # instead of ``target``, which may list 100,000 agents
+        deployment = row.rollout or deployment_of(row)  # instead of ``target``, which may list 100,000 agents
         return "-" if deployment is None else deployment.target_count
 
     @admin.display(description="Requested", ordering="created_at")
@@ -119,6 +139,8 @@ class ApprovalAdmin(LiveAdmin):
         return subject(row)
 
     def page_title(self, row: Any) -> str:
+        if row.wave is not None:
+            return f"Approval of {subject(row).replace('Wave', 'wave', 1)}"
         return f"Approval of {'an execute' if row.replay_id else ''}{subject(row).removeprefix('Execute')}"
 
     def is_moving(self, row: Any) -> bool:
@@ -134,12 +156,13 @@ class ApprovalAdmin(LiveAdmin):
             "headline": _headline(row, decisions),
             "status": state_pill(row.status),
             "packet": deployment and packet.banner(deployment, found),
-            "marks": find_warnings(deployment, row),
+            "report": report_banner(row),
+            "marks": [*_warnings(row), *_replaced(row)],
             "bar": packet.bar(found),
             "facts": approval_facts(row),
             "decide": decision_form(request, row, deployment, decisions),
-            "hidden_acts": {"Approve", "Deny", ACCEPT.label},
-            "panels": [decisions_panel(row, decisions)],
+            "hidden_acts": {act.label for act in (APPROVE, DENY, ACCEPT, APPROVE_WAVE, DENY_WAVE)},
+            "panels": [*report_panels(row), decisions_panel(row, decisions)],
             "still_version": packet.version(found),
         }
 
@@ -150,6 +173,23 @@ class ApprovalAdmin(LiveAdmin):
             return {}
         summary = packet.read_summary(request, deployment)
         return packet.show(request, deployment, summary, compute=compute_for(request))
+
+
+def _warnings(row: Approval) -> list[tuple[str, str, list[str]]]:
+    """Return the warnings about the deployment that the approval or its wave belongs to."""
+    if row.rollout is not None:
+        return find_warnings(row.rollout, row.rollout.approval)
+    return find_warnings(deployment_of(row), row)
+
+
+def _replaced(row: Approval) -> list[tuple[str, str, list[str]]]:
+    """Return a note with a link if the wave waits for a newer approval."""
+    hold = None if row.rollout is None else row.rollout.wave_hold
+    if hold is None or hold.approval_id in {None, row.pk}:
+        return []
+    link = text_link(page_url(Approval, "change", hold.approval_id), "Open the new request")
+    text = "The earlier waves changed, or this request expired, so approval was requested again."
+    return [("warn", "Replaced", [format_html("{} {}", text, link)])]
 
 
 def _headline(row: Approval, decisions: list[ApprovalDecision]) -> str:

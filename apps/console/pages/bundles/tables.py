@@ -37,7 +37,7 @@ from apps.console.frame.forms import new_form_id, send_once
 from apps.console.pages.bundles.choosing import choices_panel
 from apps.console.pages.bundles.copying import COPY_BUNDLE, describe_missing_secrets
 from apps.console.pages.bundles.new_bundle import NewConfigBundle, start_from
-from apps.console.pages.deployments.deploying import FIRST, Deploy, Outlook, preview
+from apps.console.pages.deployments.deploying import Deploy, Outlook, preview
 from apps.console.pages.deployments.phrases import describe_warnings
 from apps.console.pages.regressions.acts import TEST_BUNDLE, tests_panel
 from apps.pipelines.models import Version
@@ -204,7 +204,8 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
             raise Http404
         check_may_operate(request, bundle.environment, "deploy")
         is_org_admin = _is_org_admin(request, bundle.environment)
-        form = Deploy(bundle, request.POST if request.method == "POST" else FIRST, is_org_admin=is_org_admin)
+        data = request.POST if request.method == "POST" else None
+        form = Deploy(bundle, data, is_org_admin=is_org_admin, user_id=console_user_of(request).user_id)
         outlook = None
         if form.is_valid() and (body := form.body()) is not None:
             reason = request.POST.get("break_glass_reason", "").strip() if "_break_glass" in request.POST else None
@@ -212,8 +213,9 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
                 body["break_glass"] = {"reason": reason}
 
             def use(values: dict[str, Any]) -> FormResult | Outlook:
+                values["reviewer_ids"] = values.pop("reviewers", None)
                 if "_create" not in request.POST and not reason:
-                    return preview(bundle, values, actor_of(request).display)
+                    return preview(bundle, values, actor_of(request))
                 new = partial(deployments.create_deployment, is_org_admin=is_org_admin, actor=actor_of(request))
                 return send_once(
                     request, lambda: {"url": row_url(new(environment=bundle.environment, **values))}
@@ -229,6 +231,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
             "bundle": bundle,
             "outlook": outlook,
             "may_break_glass": is_org_admin and policy.approvals_required,
+            "needs_approval": policy.approvals_required,
         }
         if "_live" in request.POST:
             return TemplateResponse(request, "console/outlook.html", context)

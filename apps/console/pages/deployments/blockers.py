@@ -11,24 +11,29 @@ from django.utils.html import format_html, format_html_join
 from apps.console.frame import relative_time, state_pill
 from apps.console.frame.columns import page_url, text_link
 from apps.releases.models import Deployment
-from byteor.engine.blockers import NAMED, Blocker
-
-# What happens at ``until``, by whether the replay gate is the reason.
-_UNTIL = {False: "until {}", True: "otherwise the deployment fails {}"}
+from byteor.engine.blockers import NAMED, Blocker, BlockerCode
 
 
 def blockers_panels(found: Sequence[Blocker]) -> list[dict[str, Any]]:
-    """Return the panel of blockers; an empty list if there are no blockers."""
+    """Return the panel of blockers; an empty list if there are none. A banner shows the hold before a wave."""
     rows = [
         (
             state_pill(blocker.code),
             blocker.detail,
-            format_html(_UNTIL[blocker.code.is_of_gate], relative_time(blocker.until)) if blocker.until else "",
+            format_html(_describe_until(blocker.code), relative_time(blocker.until)) if blocker.until else "",
             format_html_join(", ", "{}", ((_link(pk),) for pk in blocker.ids[:NAMED])),
         )
         for blocker in found
+        if blocker.code != BlockerCode.WAVE_HOLD
     ]
     return [{"title": "Waiting for", "rows": rows}] if rows else []
+
+
+def _describe_until(code: BlockerCode) -> str:
+    """Return what happens at ``until`` of a blocker, with a place for the time."""
+    if code is BlockerCode.START_AT:
+        return "starts {}"
+    return "otherwise the deployment fails {}" if code.is_of_gate else "until {}"
 
 
 def _link(pk: UUID) -> str:

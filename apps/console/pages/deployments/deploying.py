@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import UTC
 from itertools import pairwise
 from typing import Any
+from uuid import UUID
 
 from django import forms
 from django.db.models import Q
@@ -25,17 +28,19 @@ from apps.console.pages.deployments.phrases import (
     describe_target,
     describe_warnings,
 )
+from apps.console.pages.people.choosing import name_choice, offer_people, people_field
 from apps.console.pages.regressions.page import label_group
 from apps.fleet.models import Agent
 from apps.fleet.services import facts
 from apps.fleet.services.selection import select_agents
 from apps.releases.models import ConfigBundle, Regression
-from apps.releases.services import admission, bundles
+from apps.releases.services import admission, bundles, reviewers
+from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment, Membership
 from apps.tenancy.permissions import GRANTS, Permission, Role, effective_role
 from byteor.engine.regression import count_of
 from byteor.engine.replay_gate import GateMode
-from byteor.engine.rollout import Strategy
+from byteor.engine.rollout import Hold, Strategy
 from byteor.engine.target import Target
 from byteor_cloud.database.large_columns import without_large
 
@@ -43,6 +48,7 @@ NAMED = 10  # agents or people that are listed by name
 MAX_NAMES = 1_000
 MAX_LABELS = 50
 MAX_EXPLAINED = 20  # groups of differences that the form has a field for
+_NO_HOLD = frozenset({"none", "null", "-"})
 _DIGITS = 3  # most digits of a percentage; Python refuses to parse numbers with thousands of digits
 PRESETS: dict[str, dict[str, Any]] = {
     "waves": {"kind": "waves", "percents": [5, 25, 100]},
@@ -101,6 +107,20 @@ class Deploy(ApiForm):
     take_over = forms.BooleanField(
         required=False, widget=UnfoldBooleanWidget, label="Take over agents that run another pipeline"
     )
+    holds = forms.CharField(
+        required=False, max_length=1000, widget=UnfoldAdminTextInputWidget, label="Holds before waves",
+        help_text="What must happen before each wave, in the order of the waves: none, manual (somebody starts the "
+        "wave) or approval (people approve what the earlier waves did). For example: none, manual, approval. If "
+        "empty, no wave has a hold.",
+    )  # fmt: skip
+    start_at = forms.DateTimeField(
+        required=False,
+        widget=UnfoldAdminTextInputWidget(attrs={"type": "datetime-local"}),
+        label="Start time, in UTC", help_text="If empty, the deployment starts as soon as possible.",
+    )  # fmt: skip
+    reviewers = people_field(
+        "The people who may decide on the approvals of this deployment and of its waves, whatever their role."
+    )
     note = forms.CharField(required=False, max_length=2000, widget=UnfoldAdminTextareaWidget(attrs={"rows": 2}))
     override_freeze = forms.CharField(
         required=False, max_length=2000, widget=UnfoldAdminTextInputWidget,
@@ -112,9 +132,14 @@ class Deploy(ApiForm):
         help_text="The fixtures are tested, but the result does not block this deployment.",
     )  # fmt: skip
 
-    def __init__(self, bundle: ConfigBundle, *args: Any, is_org_admin: bool, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self, bundle: ConfigBundle, data: Mapping[str, Any] | None = None, *, is_org_admin: bool, user_id: UUID | None
+    ) -> None:
+        super().__init__(FIRST if data is None else data)
         self._bundle = bundle
+        self._offer_reviewers(user_id)
+        if data is None:
+            self.data = {**FIRST, "reviewers": self.fields["reviewers"].initial}
         self._mode = bundle.environment.effective_settings.release.replay_gate
         self._explained: dict[str, str] = {}  # ids of groups by the name of the field that explains them
         self._add_explanations()
@@ -130,6 +155,19 @@ class Deploy(ApiForm):
             del self.fields["override_freeze"]
         if not is_org_admin or self._mode is not GateMode.REQUIRE:
             del self.fields["override_replay_gate"]
+
+    def _offer_reviewers(self, user_id: UUID | None) -> None:
+        """Offer the environment's reviewers, or everybody in the project if the environment has none."""
+        settings, field = self._bundle.environment.effective_settings, self.fields["reviewers"]
+        field.help_text += (
+            " Only people in the environment's setting can be chosen."
+            if settings.reviewers
+            else " If nobody is chosen, everybody who may operate the environment can decide."
+        )
+        offer_people(
+            field, self._bundle.environment.project, settings.reviewers, only_chosen=bool(settings.reviewers),
+            excluded=None if settings.release.allow_self_approval else user_id,
+        )  # fmt: skip
 
     def _add_explanations(self) -> None:
         """Add a field for each group of differences that the newest regression of the config bundle shows."""
@@ -150,6 +188,9 @@ class Deploy(ApiForm):
         rollout = dict(PRESETS.get(data["strategy"]) or {"kind": "waves", "percents": _numbers(data["percents"])})
         if data["strategy"] == "own" and data.get("pause_s"):
             rollout["pause_s"] = data["pause_s"]
+        if data["holds"] and data["strategy"] != "all_at_once":
+            words = (each.strip().lower() for each in data["holds"].split(","))
+            rollout["holds"] = [None if word in _NO_HOLD else word for word in words]
         rollout |= {
             "auto_rollback": data["auto_rollback"],
             "failure_threshold_percent": data["failure_threshold_percent"] or 0,
@@ -165,7 +206,15 @@ class Deploy(ApiForm):
             "take_over": data["take_over"],
             **{name: {"reason": reason} for name, reason in reasons.items() if reason},
             **({"explain": explain} if explain else {}),
+            **({"start_at": data["start_at"].astimezone(UTC).isoformat()} if data["start_at"] else {}),
+            **({"reviewers": data["reviewers"]} if self._sends_reviewers(rollout) else {}),
         }
+
+    def _sends_reviewers(self, rollout: dict[str, Any]) -> bool:
+        """Return whether the chosen reviewers matter: only if the deployment or one of its waves needs approval."""
+        settings = self._bundle.environment.effective_settings
+        needs_approval = settings.release.approvals_required or Hold.APPROVAL in rollout.get("holds", ())
+        return needs_approval and bool(settings.reviewers or self.cleaned_data["reviewers"])
 
     def _target(self, data: dict[str, Any]) -> dict[str, Any] | None:
         match data["target"]:
@@ -200,6 +249,8 @@ class Deploy(ApiForm):
             return self._sent[int(pointer.split("/")[2])], ""
         name, rest = super().field_of(pointer)
         inner = rest.partition("/")[0]
+        if name == "reviewers":
+            return name, name_choice(self[name], rest)
         return (inner, "") if name == "strategy" and inner in self.fields else (name, rest)
 
     def groups(self) -> list[tuple[str, list[forms.BoundField]]]:
@@ -207,8 +258,9 @@ class Deploy(ApiForm):
         headings = {
             "Target": ("target", "labels", "agents", "take_over"),
             "Rollout": (
-                "strategy", "percents", "pause_s", "failure_threshold_percent", "auto_rollback"
+                "strategy", "percents", "holds", "pause_s", "failure_threshold_percent", "auto_rollback", "start_at",
             ),
+            "Approval": ("reviewers",),
             "Request": ("note", "override_freeze", "override_replay_gate"),
             "Why these differences are wanted": tuple(self._explained),
         }  # fmt: skip
@@ -233,17 +285,28 @@ class Outlook:
     strategy: str
     waves: list[tuple[int, int, str]]  # number, percent, and the agents that the wave adds
     consent: str
+    start: str  # empty without a start time
     warnings: list[str]
     obstacles: list[str]
     gate: str
 
 
-def preview(bundle: ConfigBundle, values: dict[str, Any], requester: str) -> Outlook:
-    """Return the preview. ``values`` are the validated arguments for ``deployments.create_deployment``."""
+def preview(bundle: ConfigBundle, values: dict[str, Any], requester: Actor) -> Outlook:
+    """Return the preview. ``values`` are the validated arguments for ``deployments.create_deployment``.
+
+    Raises InvalidInput for an invalid start time or invalid reviewers.
+    """
     environment, target, strategy = bundle.environment, values["target"], values["strategy"]
+    start_at, policy = values.get("start_at"), environment.effective_settings.release
+    admission.check_start_at(start_at, None)
+    chosen = reviewers.choose(
+        environment, values.get("reviewer_ids"), policy=policy,
+        is_needed=policy.approvals_required or strategy.needs_approval,
+        may_decide_own=policy.allow_self_approval, requester=requester.user_id,
+    )  # fmt: skip
     obstacles = admission.find_obstacles(
         environment, bundle, target,
-        take_over=values.get("take_over", False), override_freeze="override_freeze" in values,
+        take_over=values.get("take_over", False), override_freeze="override_freeze" in values, start_at=start_at,
     )  # fmt: skip
     count, named = _agents(environment, target)
     return Outlook(
@@ -251,7 +314,8 @@ def preview(bundle: ConfigBundle, values: dict[str, Any], requester: str) -> Out
         named,
         describe_strategy(strategy),
         _waves(strategy, count),
-        describe_consent(environment, requester),
+        describe_consent(environment, requester.display, chosen, for_waves=strategy.needs_approval),
+        "" if start_at is None else f"{start_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC at the earliest",
         describe_warnings(bundles.warnings_of(bundle)),
         [each.detail for each in obstacles],
         describe_gate(bundle, is_overridden="override_replay_gate" in values),
@@ -310,29 +374,44 @@ def _waves(strategy: Strategy, count: int) -> list[tuple[int, int, str]]:
     ]
 
 
-def describe_consent(environment: Environment, requester: str) -> str:
-    """Return sentences about the approval: whether it is needed, from how many people, and who can give it."""
+def describe_consent(
+    environment: Environment, requester: str, reviewer_ids: Collection[str] = (), *, for_waves: bool = False
+) -> str:
+    """Return sentences about the approval: whether it is needed, from how many people, and who can give it.
+
+    ``for_waves`` states whether a wave of the deployment needs approval.
+    """
     policy = environment.effective_settings.release
-    if not policy.approvals_required:
+    if not policy.approvals_required and not for_waves:
         return "No approval is needed. The deployment starts as soon as nothing blocks it."
-    people = [each for each in approvers(environment) if policy.allow_self_approval or each != requester]
+    what = "deployment needs" if policy.approvals_required else "waves that wait for approval need"
+    if policy.approvals_required and for_waves:
+        what = "deployment, and each wave that waits for approval, needs"
+    found = approvers(environment, reviewer_ids)
+    people = [each for each in found if policy.allow_self_approval or each != requester]
     shown = ", ".join(people[:NAMED]) + (f" and {len(people) - NAMED} more" if len(people) > NAMED else "")
     needed = policy.required_approvals
     if len(people) < needed:
         those = "1 person" if needed == 1 else f"{needed} people"
         able = f"only {shown} can approve" if shown else "nobody can approve"
-        return f"The deployment needs the approval of {those}, but {able}. Invite more people."
-    return f"The deployment needs the approval of {needed} of these people: {shown}."
+        return f"The {what} the approval of {those}, but {able}. Invite more people."
+    return f"The {what} the approval of {needed} of these people: {shown}."
 
 
-def approvers(environment: Environment) -> list[str]:
-    """Return the e-mail addresses of active people whose role permits approvals in the environment, sorted."""
+def approvers(environment: Environment, reviewer_ids: Collection[str] = ()) -> list[str]:
+    """Return the e-mail addresses of active people who may decide on approvals in the environment, sorted.
+
+    They are the reviewers who can see the environment, or without reviewers everybody who may operate it.
+    """
     project = environment.project
     theirs = Membership.objects.filter(
         Q(project=None) | Q(project=project), organization=project.organization_id, user__is_active=True
     )
+    if reviewer_ids:
+        theirs = theirs.filter(user_id__in=list(reviewer_ids))
     roles: dict[str, dict[bool, Role]] = {}
     for email, project_id, role in theirs.values_list("user__email", "project_id", "role"):
         roles.setdefault(email, {})[project_id is not None] = Role(role)
     effective = {email: effective_role(by.get(False), by.get(True)) for email, by in roles.items()}
-    return sorted(e for e, role in effective.items() if role and Permission.OPERATE_ENVIRONMENT in GRANTS[role])
+    needed = Permission.VIEW_ENVIRONMENT if reviewer_ids else Permission.OPERATE_ENVIRONMENT
+    return sorted(email for email, role in effective.items() if role and needed in GRANTS[role])

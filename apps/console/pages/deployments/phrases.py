@@ -8,15 +8,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from byteor.engine.approval_subject import DeploymentOptions
+from byteor.engine.canonical import parse_time
 from byteor.engine.failures import OTHER_CAUSES, FailureReason
 from byteor.engine.regression import count_of
-from byteor.engine.rollout import Strategy, StrategyKind
+from byteor.engine.rollout import Hold, Strategy, StrategyKind
 from byteor.engine.target import Target
 from byteor_cloud.computing.configuration_checks import ConfigWarning
 
 _PERCENT = "\N{NO-BREAK SPACE}%"
 _SHOWN = 5  # warnings that are shown
 _HASH = re.compile(r"(sha256:[0-9a-f]{10})[0-9a-f]{54}")
+
+
+# What a wave with a hold waits for.
+HOLDS = {Hold.MANUAL: "until somebody starts it", Hold.APPROVAL: "for approval"}
 
 
 def agent_count(count: int) -> str:
@@ -47,7 +52,19 @@ def describe_strategy(strategy: Strategy | None) -> str:
     percents = ", ".join(f"{percent}{_PERCENT}" for percent in strategy.percents)
     between = f", with a pause of {strategy.pause_s} s between waves" if strategy.pause_s else ""
     of_wave = f"{stops.removesuffix(' fail')} of a wave fail" if threshold else stops
-    return f"Waves up to {percents}{between}. Stops when {of_wave}, {after}."
+    return f"Waves up to {percents}{between}. {_describe_holds(strategy)}Stops when {of_wave}, {after}."
+
+
+def _describe_holds(strategy: Strategy) -> str:
+    """Return a sentence about each kind of hold, each followed by a space; "" without holds."""
+    found = ""
+    for kind, waits in HOLDS.items():
+        numbers = [str(number) for number, hold in enumerate(strategy.holds, 1) if hold is kind]
+        if numbers:
+            *others, last = numbers
+            waves = f"Waves {', '.join(others)} and {last} wait" if others else f"Wave {last} waits"
+            found += f"{waves} {waits.replace('starts it', 'starts them') if others else waits}. "
+    return found
 
 
 def describe_options(options: DeploymentOptions) -> list[tuple[str, str]]:
@@ -58,6 +75,7 @@ def describe_options(options: DeploymentOptions) -> list[tuple[str, str]]:
         ("Agent timeout", "-" if timeout is None else f"{timeout:,} s"),
         ("Freeze override", f"“{options.override_freeze}”" if options.override_freeze else "no"),
         ("Replay gate override", f"“{options.override_replay_gate}”" if options.override_replay_gate else "no"),
+        *([("Start time", f"{parse_time(options.start_at):%Y-%m-%d %H:%M:%S} UTC")] if options.start_at else []),
     ]
 
 
@@ -87,6 +105,28 @@ def _describe_failures(detail: Mapping[str, Any]) -> str:
     return wave + ", ".join(causes)
 
 
+# Sentences about the events of waves, by event. A reason may follow.
+_WAVE_EVENTS = {
+    "next_wave": "Wave {wave} was started.",
+    "wave_approved": "Enough people approved wave {wave}.",
+    "wave_denied": "Wave {wave} was denied.",
+    "wave_expired": "The request to approve wave {wave} expired.",
+    "wave_revoked": "The request to approve wave {wave} was withdrawn.",
+}
+
+
+def describe_timeline_entry(event: str, detail: Mapping[str, Any]) -> str:
+    """Describe a timeline entry in one line. Of most events, only the detail is described."""
+    if event == "hold":
+        return f"Wave {detail['wave']} waits {HOLDS[detail['kind']]}. {detail.get('report', '')}".rstrip()
+    if event in _WAVE_EVENTS:
+        return f"{_WAVE_EVENTS[event].format(wave=detail['wave'])} {detail.get('reason', '')}".rstrip()
+    if event == "change_reviewers":
+        before, after = (count_of(len(each), "reviewer") for each in detail["reviewers"])
+        return f"The deployment had {before}, and has {after} now. {detail.get('reason', '')}".rstrip()
+    return describe_timeline_detail(detail)
+
+
 def describe_timeline_detail(detail: Mapping[str, Any]) -> str:
     """Describe the detail of a timeline entry in one line."""
     if "causes" in detail:
@@ -95,7 +135,9 @@ def describe_timeline_detail(detail: Mapping[str, Any]) -> str:
         return f"{count_of(detail['accepted'], 'group')} of differences: {detail['reason']}"
     parts = []
     for name, value in detail.items():
-        if isinstance(value, list) and len(value) == 2:
+        if name == "reviewers":
+            parts.append(count_of(len(value), "reviewer"))
+        elif isinstance(value, list) and len(value) == 2:
             parts.append(f"{value[0]} → {value[1]}" if value[0] is not None else f"{name}: {value[1]}")
         elif value not in ("", None):
             parts.append(f"{name}: {value if isinstance(value, str) else json.dumps(value)}")

@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from apps.console.frame import Act, ReadOnlyAdmin, site
 from apps.console.frame.acts import permitted_by
 from apps.console.frame.columns import row_url
-from apps.console.pages.deployments.phrases import describe_timeline_detail
+from apps.console.pages.deployments.phrases import describe_timeline_entry
 from apps.releases.api import commands
 from apps.releases.models import AgentReport, DeploymentAgent, TimelineEntry
 from apps.releases.services import deployments
@@ -83,4 +83,4 @@ class TimelineEntryAdmin(ReadOnlyAdmin):
 
     @admin.display(description="Detail")
     def detail_text(self, row: TimelineEntry) -> str:
-        return "too long for a list" if row.detail is None else describe_timeline_detail(row.detail)
+        return "too long for a list" if row.detail is None else describe_timeline_entry(row.event, row.detail)

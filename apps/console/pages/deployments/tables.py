@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.contrib import admin
@@ -38,11 +38,19 @@ from apps.console.pages.deployments.phrases import (
     describe_options,
     describe_strategy,
     describe_target,
-    describe_timeline_detail,
+    describe_timeline_entry,
 )
 from apps.console.pages.deployments.rolling_back import ROLL_BACK, ROLL_BACK_SEVERAL
+from apps.console.pages.deployments.steering import (
+    CHANGE_REVIEWERS,
+    START_NEXT_WAVE,
+    describe_hold,
+    describe_wave_hold,
+    read_started,
+)
 from apps.console.pages.deployments.warnings import find_warnings
 from apps.console.pages.deployments.waves import DeploymentState, Wave, build_waves, headline
+from apps.console.pages.people.choosing import describe_reviewers
 from apps.console.pages.regressions.of_current import TITLE, describe_failure
 from apps.releases.api import commands
 from apps.releases.models import Deployment, DeploymentAgent, KnownBad, TimelineEntry
@@ -115,6 +123,8 @@ class DeploymentAdmin(LiveAdmin):
             comment="optional",
             dangerous=True,
         ),
+        START_NEXT_WAVE,
+        CHANGE_REVIEWERS,
     )
 
     @admin.display(description="Status", ordering="status")
@@ -147,15 +157,21 @@ class DeploymentAdmin(LiveAdmin):
             row.approval.environment = row.environment  # saves a query
         counts, found = progress.count_agents(row), blockers.list_blockers(row)
         causes, regression = failures.find_causes(row), find_regression(row)
-        may_retry = any(cause.still_failed for cause in causes) and self._may_retry(request, row)
-        state = DeploymentState(row.status, row.wave, row.wave_done_at, row.paused_at is not None, row.reason)
+        may_retry = any(cause.still_failed for cause in causes) and self._may(request, _RETRY, row)
+        state = DeploymentState(
+            row.status, row.wave, row.wave_done_at, row.paused_at is not None, row.reason,
+            held_wave=None if row.wave_hold is None or row.wave_hold.is_over else row.wave_hold.wave,
+        )  # fmt: skip
         by_wave = build_waves(row.strategy, state, counts.by_wave, expected=row.target_count)
         own_decisions = list(row.approval.decisions.order_by("id")[:_SHOWN]) if row.approval is not None else []
+        started = read_started(row)
+        may_start = self._may(request, START_NEXT_WAVE, row)
+        hold = describe_hold(row, found, may_start=may_start)
         panels = []
         if row.status == DeploymentStatus.PENDING_APPROVAL:
-            waits = describe_consent(row.environment, row.requested_by)
+            waits = describe_consent(row.environment, row.requested_by, row.reviewers)
             then = "After the approval, the rollout starts automatically."
-            if found:
+            if any(each.code.is_of_gate for each in found):
                 then = "Nobody can approve it while the replay gate blocks it."
             panels.append({"title": "Next step", "lead": f"{waits} {then}"})
         panels += blockers_panels(found)
@@ -182,8 +198,9 @@ class DeploymentAdmin(LiveAdmin):
             "bad": self._known_bad(request, row),
             "facts": _facts(row),
             "decide": decision_form(request, row.approval, row, own_decisions) if row.approval is not None else None,
-            "hidden_acts": {"Approve", "Deny", *([_RETRY.label] if may_retry else [])},
-            "waves": [_wave(wave, state) for wave in by_wave],
+            "hidden_acts": {"Approve", "Deny", *([_RETRY.label] if may_retry else []), *_hidden_start(hold)},
+            "hold": hold,
+            "waves": [_wave(wave, state, describe_wave_hold(wave, started)) for wave in by_wave],
             "uncounted": counts.uncounted,
             # A failed deployment could fail again if only one of several failed agents were retried.
             "agents": _agents(
@@ -193,8 +210,9 @@ class DeploymentAdmin(LiveAdmin):
             "panels": panels,
         }
 
-    def _may_retry(self, request: HttpRequest, row: Deployment) -> bool:
-        return is_permitted(_RETRY, row, row.environment, console_user_of(request)) and _RETRY.applies(row)
+    @staticmethod
+    def _may(request: HttpRequest, act: Act, row: Deployment) -> bool:
+        return is_permitted(act, row, row.environment, console_user_of(request)) and act.applies(row)
 
     def still(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         """Return the changes that the deployment makes."""
@@ -208,6 +226,11 @@ class DeploymentAdmin(LiveAdmin):
         may = P.OPERATE_ENVIRONMENT in console_user_of(request).permissions(row.environment)
         clear = act_url(row.config_bundle, "clear")
         return {"reason": bad.reason, "since": relative_time(bad.since), "clear": clear if may else None}
+
+
+def _hidden_start(hold: Mapping[str, Any] | None) -> set[str]:
+    """Return the label of the act that starts the next wave if the banner of the hold offers it."""
+    return set() if hold is None else {START_NEXT_WAVE.label}
 
 
 def _why(row: Deployment, found: Sequence[Blocker]) -> str:
@@ -245,6 +268,7 @@ def _facts(row: Deployment) -> list[tuple[str, Any]]:
         ("Current", "yes" if row.is_current else "no"),
     ]
     more = (
+        ("Reviewers", (row.approval or row.strategy.needs_approval) and describe_reviewers(row.reviewers)),
         ("Restores", row.restores and _deployment_link(row.restores)),
         ("Rollback reason", row.rollback_reason),
         ("Superseded by", row.superseded_by and _deployment_link(row.superseded_by)),
@@ -258,7 +282,7 @@ def _deployment_link(row: Deployment) -> str:
     return row_link(row, f"{row.config_bundle.version}, {row.config_bundle}")
 
 
-def _wave(wave: Wave, state: DeploymentState) -> dict[str, Any]:
+def _wave(wave: Wave, state: DeploymentState, hold: str) -> dict[str, Any]:
     """Return the data of a wave's segment in the bar."""
     order = [word for word in reversed(AgentProgress) if wave.counts.get(word) and wave.was_offered]
     counted = ", ".join(f"{wave.counts[word]:,} {word.replace('_', ' ')}" for word in order)
@@ -268,6 +292,7 @@ def _wave(wave: Wave, state: DeploymentState) -> dict[str, Any]:
         "state": wave.state,
         "tone": wave.tone,
         "until": wave.until and time_left(wave.until),
+        "hold": hold,
         "here": state.status == DeploymentStatus.DEPLOYING and wave.number == state.wave + 1,
         "share": wave.total,
         "parts": [(TONES.get(word, "plain"), wave.counts[word]) for word in order],
@@ -333,7 +358,7 @@ def _tuning(row: Any) -> str:
 def _timeline(deployment: Deployment) -> dict[str, Any]:
     rows = []
     for each in deployment.timeline.order_by("-id")[:_SHOWN]:
-        what = with_note(each.event.replace("_", " "), describe_timeline_detail(each.detail))
+        what = with_note(each.event.replace("_", " "), describe_timeline_entry(each.event, each.detail))
         rows.append((relative_time(each.created_at), what, each.actor))
     url = f"{list_url(TimelineEntry)}?deployment__id__exact={deployment.pk}"
     return {"title": "Timeline", "url": url, "columns": ("Time", "Event", "Actor"), "rows": rows}

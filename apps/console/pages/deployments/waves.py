@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from apps.console.pages.deployments.phrases import agent_count
 from byteor.engine.explain.wording import because
 from byteor.engine.machines import AgentProgress, DeploymentStatus
-from byteor.engine.rollout import Strategy
+from byteor.engine.rollout import Hold, Strategy
 
 type CountsByWave = Mapping[tuple[int, str], int]
 
@@ -18,13 +18,16 @@ _BEFORE = {_S.PENDING_APPROVAL, _S.APPROVED, _S.BUILDING}
 _STOPPED = {"threshold": "failed", "timeout": "failed", "rollback_failed": "rollback failed"}
 TONE = {
     "done": "good", "under way": "busy", "pausing": "waiting", "paused": "warn", "failed": "bad", "stopped": "bad",
-    "rolling back": "warn", "rolled back": "warn", "rollback failed": "bad",
+    "rolling back": "warn", "rolled back": "warn", "rollback failed": "bad", "held": "warn",
 }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Wave:
-    """One wave and its progress. ``until`` is the end of the pause after the wave, if it is pausing."""
+    """One wave and its progress. ``until`` is the end of the pause after the wave, if it is pausing.
+
+    ``hold`` is the hold before the wave, or None. While it stands, the state of the wave is ``held``.
+    """
 
     number: int
     percent: int
@@ -32,6 +35,7 @@ class Wave:
     state: str
     counts: Mapping[str, int] = field(default_factory=dict)
     until: datetime | None = None
+    hold: Hold | None = None
 
     @property
     def was_offered(self) -> bool:
@@ -53,6 +57,7 @@ class DeploymentState:
     wave_done_at: datetime | None = None
     paused: bool = False
     reason: str = ""
+    held_wave: int | None = None  # the wave before which a hold stands
 
 
 def build_waves(strategy: Strategy, deployment: DeploymentState, counts: CountsByWave, *, expected: int) -> list[Wave]:
@@ -63,8 +68,8 @@ def build_waves(strategy: Strategy, deployment: DeploymentState, counts: CountsB
     """
     shares = _shares(strategy, expected) if not counts else {}
     numbers = sorted({number for number, _ in counts} | shares.keys())
-    found = []
-    for number in numbers:
+    found: list[Wave] = []
+    for number, before in zip(numbers, [None, *numbers], strict=False):
         mine = {progress: count for (wave, progress), count in counts.items() if wave == number}
         total = sum(mine.values()) or shares.get(number, 0)
         state = _state(number, deployment, mine, last=number == numbers[-1], pause_s=strategy.pause_s)
@@ -72,7 +77,8 @@ def build_waves(strategy: Strategy, deployment: DeploymentState, counts: CountsB
         if state == "pausing" and deployment.wave_done_at is not None:
             until = deployment.wave_done_at + timedelta(seconds=strategy.pause_s)
         percent = strategy.percents[min(number, len(strategy.percents) - 1)]
-        found.append(Wave(number + 1, percent, total, state, mine, until))
+        hold = None if before is None else strategy.find_hold(before, number)
+        found.append(Wave(number + 1, percent, total, state, mine, until, hold))
     return found
 
 
@@ -91,6 +97,8 @@ def _state(number: int, deployment: DeploymentState, counts: Mapping[str, int], 
             return "done"
         case _S.ROLLING_BACK | _S.ROLLED_BACK as status if was_offered:
             return str(status).replace("_", " ")
+        case _S.DEPLOYING if deployment.held_wave is not None and number in {deployment.wave, deployment.held_wave}:
+            return "done" if number == deployment.wave else "held"
         case _S.DEPLOYING if number < deployment.wave:
             return "done"
         case _S.DEPLOYING if number > deployment.wave:
@@ -130,6 +138,8 @@ def headline(deployment: DeploymentState, found: Sequence[Wave], *, detail: str 
             state = here.state if here is not None else "under way"
             phrases = {"pausing": "done, and the next wave starts after a pause", "paused": "paused"}
             phrase = phrases.get(state, "under way")
+            if deployment.held_wave is not None:
+                phrase = f"done, and wave {deployment.held_wave + 1} is held"
             phrase = (
                 f"Wave {deployment.wave + 1} of {found[-1].number} {phrase}" if len(found) > 1 else phrase.capitalize()
             )

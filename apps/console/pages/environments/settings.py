@@ -20,12 +20,14 @@ from unfold.widgets import (
 from apps.console.frame.acts import Act, ActContext
 from apps.console.frame.columns import with_note
 from apps.console.frame.forms import ActForm
+from apps.console.pages.people.choosing import describe_reviewers, name_choice, offer_people, people_field
 from apps.tenancy.api.serializers.settings import EnvironmentSettingsSerializer
 from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.policy import ReplayPolicy
 from apps.tenancy.services import organizations
 from byteor.engine import freeze
+from byteor.engine.regression import count_of
 from byteor.engine.release_policy import ReleasePolicy
 from byteor.engine.replay_gate import GateMode
 from byteor.engine.strict_json import JsonLimits, MalformedJson, read
@@ -48,6 +50,8 @@ _LABELS = {
 }
 # Texts that replace the API's descriptions.
 _MEANINGS = {
+    "reviewers": "The people who may decide on approvals, whatever their role. If nobody is chosen, everybody who may "
+    "operate the environment can decide.",
     "replay_gate": "Whether the fixtures of the pipeline are tested for each deployment, and whether the result can "
     "block it. An organization admin can override this for a deployment.",
     "replay_gate_min_fixtures": "A deployment waits until its test has this many results. Results of fixtures that "
@@ -62,6 +66,7 @@ def describe_policy(environment: Environment) -> str:
     settings, release = environment.effective_settings, environment.effective_settings.release
     people = "one person" if release.required_approvals == 1 else f"{release.required_approvals} people"
     who = ", who may be the requester" if release.allow_self_approval else " other than the requester"
+    who += f", among {count_of(len(settings.reviewers), 'reviewer')}" if settings.reviewers else ""
     consent = f"need the approval of {people}{who}" if release.approvals_required else "need no approval"
     in_flight = release.max_in_flight_deployments
     return (
@@ -100,6 +105,7 @@ class _SettingsForm(ActForm):
         for name, rule in EnvironmentSettingsSerializer().fields.items():
             self.fields[name] = _field(name, rule, _meaning(name))
             self.fields[name].label, self.fields[name].initial = _label(name), self._before[name]
+        offer_people(self.fields["reviewers"], row.project, self._before["reviewers"])
         windows = self.fields["freeze_windows"]
         windows.initial = json.dumps(self._before["freeze_windows"], indent=2, ensure_ascii=False)
 
@@ -111,7 +117,8 @@ class _SettingsForm(ActForm):
 
     def field_of(self, pointer: str) -> tuple[str | None, str]:
         """Return the name of the field for a JSON pointer into the body or into the environment, and the rest."""
-        return super().field_of(pointer.removeprefix("/settings"))
+        name, rest = super().field_of(pointer.removeprefix("/settings"))
+        return (name, name_choice(self[name], rest)) if name == "reviewers" else (name, rest)
 
     def clean_freeze_windows(self) -> Any:
         """Parse the freeze windows. Raises ValidationError if they are not JSON."""
@@ -151,6 +158,8 @@ def _field(name: str, rule: Any, meaning: str) -> forms.Field:
             texts: Mapping[Any, str] = _GATES if name == "replay_gate" else _REPLAYS
             choices = [(value, f"{value}: {text}") for value, text in texts.items()]
             return forms.ChoiceField(choices=choices, help_text=meaning, widget=UnfoldAdminSelectWidget)
+        case serializers.ListField():
+            return people_field(meaning)
     example = '[{"start": "2026-12-24T18:00", "end": "2026-12-27T06:00", "time_zone": "Europe/Berlin", "reason": "…"}]'
     return forms.CharField(
         required=False, widget=UnfoldAdminTextareaWidget(attrs={"rows": 6}),
@@ -184,10 +193,12 @@ EDIT_SETTINGS = Act(
 def settings_panel(environment: Environment) -> dict[str, Any]:
     """Return the panel of all settings except the freeze windows."""
     shown = {name: value for name, value in environment.settings_with_defaults.items() if name != "freeze_windows"}
+    texts = {name: str(value).lower() for name, value in shown.items()}
+    texts["reviewers"] = describe_reviewers(shown["reviewers"])
     return {
         "title": "Settings",
         "columns": ("Setting", "Value"),
-        "rows": [(with_note(_label(name), _meaning(name)), str(value).lower()) for name, value in shown.items()],
+        "rows": [(with_note(_label(name), _meaning(name)), text) for name, text in texts.items()],
     }
 
 

@@ -1,0 +1,119 @@
+"""The acts that steer a deployment between its waves, and what its page shows about holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django import forms
+from unfold.widgets import UnfoldAdminTextareaWidget
+
+from apps.console.frame import Act, ActContext
+from apps.console.frame.columns import act_url, page_url
+from apps.console.frame.forms import ActForm
+from apps.console.pages.deployments.phrases import HOLDS
+from apps.console.pages.deployments.waves import Wave
+from apps.console.pages.people.choosing import name_choice, offer_people, people_field
+from apps.releases.api import commands
+from apps.releases.api.serializers.deployments import ReviewersSerializer
+from apps.releases.models import Approval, Deployment
+from apps.releases.services.reviewers import may_decide_own
+from apps.tenancy.permissions import Permission as P
+from byteor.engine.blockers import Blocker, BlockerCode
+from byteor.engine.rollout import Hold
+
+_PLANNED = {Hold.MANUAL: "needs a manual start", Hold.APPROVAL: "needs approval"}
+
+START_NEXT_WAVE = Act.of(
+    commands.next_wave,
+    label="Start next wave",
+    done="Next wave of {} started",
+    explain="The next wave starts now, without waiting for the end of the pause or for a manual hold.",
+    icon="skip_next",
+    comment="optional",
+)
+
+
+class _ReviewersForm(ActForm):
+    rules = ReviewersSerializer
+    reviewers = people_field("The people who may decide, whatever their role.")
+    reason = forms.CharField(required=False, max_length=500, widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}))
+
+    def offer(self, row: Deployment, held: frozenset[P]) -> None:
+        field, listed = self.fields["reviewers"], row.environment.effective_settings.reviewers
+        field.help_text += (
+            " The environment's setting must name them."
+            if listed
+            else " If nobody is chosen, everybody who may operate the environment can decide."
+        )
+        excluded = None if may_decide_own(row) else row.requester_id
+        offered = {*row.reviewers, *listed}
+        offer_people(field, row.environment.project, offered, only_chosen=bool(listed), excluded=excluded)
+        field.initial = [user_id for user_id in field.initial if user_id in row.reviewers]
+
+    def field_of(self, pointer: str) -> tuple[str | None, str]:
+        """Return the name of the field for a JSON pointer into the body, or None, and the name of a wrong reviewer."""
+        name, rest = super().field_of(pointer)
+        return (name, name_choice(self[name], rest)) if name == "reviewers" else (name, rest)
+
+
+def _change_reviewers(row: Deployment, context: ActContext) -> object:
+    chosen = context.values.get("reviewers", [])
+    if sorted(map(str, chosen)) == row.reviewers:
+        return False
+    reason = context.values.get("reason", "")
+    commands.change_reviewers.run(row, reviewers=chosen, reason=reason, actor=context.actor)
+    return row
+
+
+CHANGE_REVIEWERS = Act.of(
+    commands.change_reviewers,
+    label="Change reviewers",
+    done="Reviewers of {} changed",
+    explain="These people decide on the pending approvals of this deployment. The consent of somebody who is no longer "
+    "a reviewer does not count.",
+    icon="group",
+    form=_ReviewersForm,
+    run=_change_reviewers,
+)
+
+
+def describe_hold(row: Deployment, found: Sequence[Blocker], *, may_start: bool) -> dict[str, Any] | None:
+    """Return the banner of the hold that stands, with the link to end it; None without a hold.
+
+    ``may_start`` states whether the person may start the next wave now.
+    """
+    hold = row.wave_hold
+    if hold is None or hold.is_over:
+        return None
+    wave = hold.wave + 1
+    banner: dict[str, Any] = {"text": "".join(each.detail for each in found if each.code == BlockerCode.WAVE_HOLD)}
+    if hold.approval_id is not None:
+        return banner | {
+            "url": page_url(Approval, "change", hold.approval_id),
+            "label": f"Open the approval of wave {wave}",
+        }
+    return banner | {"url": act_url(row, START_NEXT_WAVE.name), "label": f"Start wave {wave}"} if may_start else banner
+
+
+def read_started(row: Deployment) -> Mapping[int, str]:
+    """Return who ended the hold before each wave that has started, as a phrase, by the number of the wave from 1."""
+    if not any(row.strategy.holds):
+        return {}
+    starts = row.timeline.filter(event="next_wave").values_list("detail__wave", "actor")
+    found = {wave: f"started by {actor}" for wave, actor in starts}
+    for approval in row.wave_approvals.exclude(used_at=None).prefetch_related("decisions"):
+        people = [each.decided_by for each in approval.decisions.all() if each.decision == "approve"]
+        found[(approval.wave or 0) + 1] = f"approved by {', '.join(people)}"
+    return found
+
+
+def describe_wave_hold(wave: Wave, started: Mapping[int, str]) -> str:
+    """Return who ended the hold before a wave, or what the wave waits for or will wait for; "" without a hold."""
+    if wave.hold is None:
+        return ""
+    if wave.number in started:
+        return started[wave.number]
+    if wave.state == "held":
+        return f"waits {HOLDS[wave.hold]}"
+    return _PLANNED[wave.hold] if wave.state in {"planned", "waiting"} else ""
