@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -21,10 +22,12 @@ from hypothesis.stateful import (
 )
 
 from apps.releases.models import Approval
+from apps.tenancy.models import AuditEvent
 from tests.releases import model_records as m
 from tests.releases.model import Model
+from tests.releases.random_holds import Holds, reviewer_lists
 from tests.releases.random_story import ACTIONS, any_index, random_action
-from tests.releases.random_worker import Worker, crashes
+from tests.releases.random_worker import crashes
 from tests.releases.stage import StoryWorld, run_stories
 
 EXAMPLES = int(os.environ.get("BYTEOR_TEST_EXAMPLES", "14"))
@@ -36,16 +39,25 @@ targets = st.one_of(
     st.sampled_from("ab").map(lambda site: m.Target(site=site)),
     st.sets(st.integers(0, 3), min_size=1, max_size=3).map(lambda ns: m.Target(agents=tuple(sorted(ns)))),
 )
+# Percentages of the waves with their holds. Six agents cannot fill five waves.
+waves = st.sampled_from([(50, 100), (25, 50, 100), (20, 40, 60, 80, 100)]).flatmap(
+    lambda percents: st.tuples(
+        st.just(percents),
+        st.tuples(st.none(), *[st.sampled_from([None, None, "manual", "approval"])] * (len(percents) - 1)),
+    )
+)
 strategies = st.one_of(
     st.builds(m.Strategy, threshold=st.sampled_from([0, 50]), auto_rollback=st.booleans()),
     st.builds(
-        m.Strategy,
-        percents=st.sampled_from([(50, 100), (25, 50, 100)]),
+        lambda waves, **options: m.Strategy(percents=waves[0], holds=waves[1] if any(waves[1]) else (), **options),
+        waves,
         pause_s=st.sampled_from([0, 0, 60]),
-        threshold=st.sampled_from([0, 50]),
+        threshold=st.sampled_from([0, 50, 100]),
         auto_rollback=st.booleans(),
     ),
 )
+starts = st.sampled_from([None] * 5 + [600, 3600])
+lists = st.just(()) | st.just(()) | reviewer_lists
 
 # The statuses in which a command is usually tried. Sometimes it is tried in other statuses.
 USUAL_STATUSES = {
@@ -58,7 +70,7 @@ USUAL_STATUSES = {
 }
 
 
-class Stories(Worker):
+class Stories(Holds):
     """Callers' requests, and the start, the steps and the end of a story."""
 
     def teardown(self) -> None:
@@ -100,7 +112,11 @@ class Stories(Worker):
             named = {"agents": [str(self.agents[n][0].pk) for n in target.agents]}
         elif target.site:
             named = {"selector": {"site": target.site}}
-        waves = {"percents": strategy.percents, "pause_s": strategy.pause_s} if len(strategy.percents) > 1 else {}
+        waves: dict[str, Any] = {}
+        if len(strategy.percents) > 1:
+            waves = {"percents": strategy.percents, "pause_s": strategy.pause_s}
+        if strategy.holds:
+            waves["holds"] = strategy.holds
         body: dict[str, Any] = {
             "config_bundle_id": str(made.pk), "target": named, "take_over": extra.get("take_over", False),
             "strategy": {
@@ -112,6 +128,10 @@ class Stories(Worker):
             body["override_freeze"] = {"reason": "urgent"}
         if extra.get("break_glass_s"):
             body["break_glass"] = {"reason": "urgent", "expires_in_s": extra["break_glass_s"]}
+        if extra.get("start") is not None:
+            body["start_at"] = (self.scene.start + timedelta(seconds=extra["start"])).isoformat()
+        if extra.get("reviewers"):
+            body["reviewers"] = self._user_ids(extra["reviewers"])
         if source := extra.get("submitted"):
             body["approval"] = Approval.objects.get(deployment=self.ids[source.number]).credential
         response = self._post("/deployments", body, by=by)
@@ -124,10 +144,10 @@ class Stories(Worker):
     @random_action(
         2,
         number=any_index, at=targets, strategy=strategies, take_over=st.booleans(),
-        override_freeze=st.sampled_from([False, False, False, False, True]), by=people,
+        override_freeze=st.sampled_from([False, False, False, False, True]), by=people, start=starts, reviewers=lists,
     )  # fmt: skip
-    def create(self, number: int, at: m.Target, strategy: m.Strategy, by: str, **extra: bool) -> None:
-        self._create(number, at, strategy, by, **extra)
+    def create(self, number: int, at: m.Target, strategy: m.Strategy, by: str, start: int | None, **extra: Any) -> None:
+        self._create(number, at, strategy, by, start=None if start is None else self.model.now + start, **extra)
 
     @random_action(
         4,
@@ -151,6 +171,7 @@ class Stories(Worker):
                 self.report_all(word)
                 self.work_off(0, crash_at)
                 if deployment.status == "deploying" and deployment.wave_done is not None:
+                    self._pass_hold(deployment)
                     self.wait(60, swept=True)
 
     @random_action(
@@ -174,9 +195,11 @@ class Stories(Worker):
         take_over = source.take_over if same else take_over
         by = "admin" if source.overrides_freeze else "operator"
         overrides = source.overrides_freeze and same
+        reviewers = source.approval.reviewers if source.approval else ()
         self._create(
-            number, source.target, strategy, by, take_over=take_over, override_freeze=overrides, submitted=source
-        )
+            number, source.target, strategy, by, take_over=take_over, override_freeze=overrides, submitted=source,
+            start=source.start, reviewers=reviewers,
+        )  # fmt: skip
 
     def _pick(self, which: int, statuses: set[str]) -> m.Deployment:
         """Return a deployment in one of the statuses if there is one. For every fourth index, return any deployment."""
@@ -185,7 +208,7 @@ class Stories(Worker):
 
     @random_action(
         2, when=lambda self: self.model.policy.approvals and self.ids,
-        which=any_index, person=people, word=st.sampled_from(["approve", "approve", "approve", "deny"]),
+        which=any_index, person=people | st.just("viewer"), word=st.sampled_from(["approve", "approve", "approve", "deny"]),
     )  # fmt: skip
     def decide(self, which: int, person: str, word: str) -> None:
         pending = [d for d in self.model.deployments if d.approval and d.approval.status == "pending"]
@@ -250,21 +273,31 @@ class Stories(Worker):
     def settle(self) -> None:
         """Decide, report and run jobs until nothing is pending, and check that no deployment is unfinished."""
         self._freeze(False)
-        for _ in range(20):
+        self._sweep()
+        for _ in range(30):
+            before = [d.status for d in self.model.deployments]
             self._calm()
+            if before == [d.status for d in self.model.deployments]:
+                self._check_waits()
             unfinished = [d for d in self.model.deployments if d.status in {*m.IN_FLIGHT, "pending_approval"}]
             if not unfinished and not self.queue:
                 break
+            for deployment in unfinished:
+                self._pass_hold(deployment)
             self.wait(600, swept=True)
         else:
             raise AssertionError("deployments stay unfinished")
         for number in range(len(self.agents)):
             self._send_heartbeat(number)
+        held = {f"deployment.{name}": name for name in ("hold", "next_wave", "change_reviewers")}
+        audited = AuditEvent.objects.filter(action__in=held, outcome="success").values_list("action", flat=True)
+        recorded = sum((d.events for d in self.model.deployments), Counter[str]())
+        assert Counter(held[action] for action in audited) == recorded & Counter(dict.fromkeys(held.values(), 10_000))
         self._seal()
 
     def _calm(self) -> None:
         for deployment in self.model.deployments:
-            if deployment.paused and deployment.status == "deploying":
+            if deployment.paused is not None and deployment.status == "deploying":
                 self._command(deployment, "resume", self.model.pause(deployment, paused=False))
         self.check()
         while True:
