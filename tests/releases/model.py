@@ -122,10 +122,7 @@ class Model(Rollouts):
             return None
         approval.approved_by.append(person)
         if len(approval.counting) >= deployment.policy.approvals:
-            approval.status, approval.was_given, approval.used = "approved", True, approval.broken
-            approval.expires = max(self.now, deployment.start or 0) + deployment.policy.ttl_s
-            if not approval.broken:
-                deployment.status = "approved"
+            self._approve(deployment, approval)
         return None
 
     def revoke(self, deployment: Deployment) -> str | None:

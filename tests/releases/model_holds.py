@@ -83,10 +83,9 @@ class Holds:
 
     def _use(self, deployment: Deployment, wave: int) -> None:
         """End the hold because ``wave`` starts. Its approval can be used only for this start."""
-        if self.is_released(deployment):
-            assert deployment.hold is not None
-            assert deployment.hold.approval is not None
-            deployment.hold.approval.used = True
+        hold = deployment.hold
+        if hold and hold.approval and hold.wave <= wave and self.is_released(deployment):
+            hold.approval.used = True
             deployment.hold = None
         self._lift(deployment)
 
@@ -121,9 +120,18 @@ class Holds:
             return None
         approval.approved_by.append(person)
         if len(approval.counting) >= self.required(deployment):
-            approval.status = "approved"
-            deployment.events["wave_approved"] += 1
+            self._approve(deployment, approval)
         return None
+
+    def _approve(self, deployment: Deployment, approval: Approval) -> None:
+        approval.status = "approved"
+        if approval is not deployment.approval:
+            deployment.events["wave_approved"] += 1
+            return
+        approval.was_given, approval.used = True, approval.broken
+        approval.expires = max(self.now, deployment.start or 0) + deployment.policy.ttl_s
+        if not approval.broken:
+            deployment.status = "approved"
 
     @staticmethod
     def _may_not_decide(approval: Approval, person: str) -> str | None:
@@ -158,10 +166,12 @@ class Holds:
         if self._are_reviewers_wrong(deployment.policy, deployment.requester, reviewers, has_glass=has_glass):
             return "invalid"
         deployment.reviewers = reviewers
+        deployment.events["change_reviewers"] += 1
         for approval in (deployment.approval, *(approval for _, approval in deployment.wave_approvals)):
             if approval is not None and approval.status == "pending":
                 approval.reviewers = reviewers
-        deployment.events["change_reviewers"] += 1
+                if len(approval.counting) >= self.required(deployment):
+                    self._approve(deployment, approval)
         return None
 
     # What deployments wait for.

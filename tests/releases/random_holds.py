@@ -36,7 +36,9 @@ class Holds(Worker):
     @random_action(
         4, when=lambda self: self._held(),  # type: ignore[attr-defined]  # the story has these actions
         which=any_index,
-        what=st.sampled_from(["next_wave", "approve", "approve", "approve", "deny", "revoke", "pause", "retry", "look"]),
+        what=st.sampled_from(
+            ["next_wave", "approve", "approve", "approve", "deny", "revoke", "pause", "retry", "look", "look"]
+        ),
         person=st.sampled_from(PEOPLE),
         digest=st.sampled_from(["right", "right", "right", "right", "old", "wrong", "missing"]),
     )  # fmt: skip
@@ -103,7 +105,7 @@ class Holds(Worker):
 
     @random_action(
         2, when=lambda self: self.ids,
-        which=any_index, people=reviewer_lists | st.just(()), by=st.sampled_from(["admin", "admin", "admin", "operator"]),
+        which=any_index, people=reviewer_lists | st.just(()), by=st.sampled_from(["admin"] * 3 + ["operator"]),
         leaves=st.sampled_from([False, False, True]),
     )  # fmt: skip
     def change_reviewers(self, which: int, people: tuple[str, ...], by: str, leaves: bool) -> None:

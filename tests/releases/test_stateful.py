@@ -208,7 +208,7 @@ class Stories(Holds):
 
     @random_action(
         2, when=lambda self: self.model.policy.approvals and self.ids,
-        which=any_index, person=people | st.just("viewer"), word=st.sampled_from(["approve", "approve", "approve", "deny"]),
+        which=any_index, person=people | st.just("viewer"), word=st.sampled_from(["approve"] * 3 + ["deny"]),
     )  # fmt: skip
     def decide(self, which: int, person: str, word: str) -> None:
         pending = [d for d in self.model.deployments if d.approval and d.approval.status == "pending"]

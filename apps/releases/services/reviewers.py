@@ -84,7 +84,8 @@ def _check_requested(environment: Environment, requested: list[str], excluded: s
 def check_may_decide(approval: Approval, user: User) -> None:
     """Raise Forbidden unless the person may decide.
 
-    With reviewers, only they may, whatever their role. Without reviewers, everybody who can operate the environment may.
+    With reviewers, only they may, whatever their role. Without reviewers, everybody may who can operate the
+    environment.
     """
     if approval.reviewers and str(user.pk) not in approval.reviewers:
         raise Forbidden("Only the reviewers of this approval can decide.", code="approval.reviewer")
@@ -151,15 +152,20 @@ def _list_names(user_ids: Collection[str], conjunction: str) -> str:
 
 
 @transaction.atomic
-def change(found: Deployment, *, reviewers: Sequence[UUID], reason: str = "", actor: Actor) -> None:
+def change(found: Deployment, *, reviewers: Sequence[UUID], reason: str = "", actor: Actor) -> list[Approval]:
     """Change the reviewers of a deployment and of its pending approvals, for example because one of them has left.
+
+    Returns these approvals, locked.
 
     Consents of people who are no longer reviewers stay on record and do not count. Raises InvalidInput as ``choose``
     does. Raises Conflict unless the deployment is pending approval or deploying.
     """
     environment = lock_row(found.environment, related=("project__organization",))
     pending = Q(deployment=found.pk) | Q(rollout=found.pk)
-    rows = Approval.objects.select_for_update(no_key=True, of=("self",)).filter(pending, status=ApprovalStatus.PENDING)
+    rows = Approval.objects.select_for_update(no_key=True, of=("self",)).select_related(
+        "environment__project__organization", "rollout"
+    )
+    rows = rows.filter(pending, status=ApprovalStatus.PENDING)
     approvals = list(rows.order_by("pk"))
     deployment = lock_row(found, related=("environment__project", "approval"))
     check_change(deployment)
@@ -178,6 +184,7 @@ def change(found: Deployment, *, reviewers: Sequence[UUID], reason: str = "", ac
         approval.reviewers = chosen
         approval.save(update_fields=["reviewers"])
     record_event(deployment, "change_reviewers", changes, actor=actor)
+    return approvals
 
 
 def check_change(deployment: Deployment) -> None:
