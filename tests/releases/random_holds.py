@@ -34,10 +34,10 @@ class Holds(Worker):
         return [str(self.scene.people[person].user.pk) for person in people]
 
     @random_action(
-        4, when=lambda self: self._held(),  # type: ignore[attr-defined]  # the story has these actions
+        8, when=lambda self: self._held(),  # type: ignore[attr-defined]  # the story has these actions
         which=any_index,
         what=st.sampled_from(
-            ["next_wave", "approve", "approve", "approve", "deny", "revoke", "pause", "retry", "look", "look"]
+            ["next_wave", "next_wave", "approve", "approve", "approve", "deny", "revoke", "pause", "retry", "look"]
         ),
         person=st.sampled_from(PEOPLE),
         digest=st.sampled_from(["right", "right", "right", "right", "old", "wrong", "missing"]),

@@ -10,7 +10,7 @@ import os
 import sys
 from collections import Counter
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import pytest
@@ -32,6 +32,7 @@ from tests.releases.stage import StoryWorld, run_stories
 
 EXAMPLES = int(os.environ.get("BYTEOR_TEST_EXAMPLES", "14"))
 STEPS = 40
+HELD_STEPS = 30
 
 people = st.sampled_from(["operator", "reviewer", "admin"])
 targets = st.one_of(
@@ -43,18 +44,27 @@ targets = st.one_of(
 waves = st.sampled_from([(50, 100), (25, 50, 100), (20, 40, 60, 80, 100)]).flatmap(
     lambda percents: st.tuples(
         st.just(percents),
-        st.tuples(st.none(), *[st.sampled_from([None, None, "manual", "approval"])] * (len(percents) - 1)),
+        st.tuples(st.none(), *[st.sampled_from([None, "manual", "approval", "approval"])] * (len(percents) - 1)),
     )
+)
+strategies_of_waves = st.builds(
+    lambda waves, **options: m.Strategy(percents=waves[0], holds=waves[1] if any(waves[1]) else (), **options),
+    waves,
+    pause_s=st.sampled_from([0, 0, 60]),
+    threshold=st.sampled_from([0, 50, 100]),
+    auto_rollback=st.booleans(),
+)
+held_strategies = st.builds(
+    m.Strategy,
+    percents=st.just((25, 50, 75, 100)),
+    holds=st.tuples(st.none(), *[st.sampled_from([None, "manual", "approval", "approval"])] * 3).filter(any),
+    pause_s=st.sampled_from([0, 0, 60]),
+    threshold=st.sampled_from([0, 100, 100]),
+    auto_rollback=st.booleans(),
 )
 strategies = st.one_of(
     st.builds(m.Strategy, threshold=st.sampled_from([0, 50]), auto_rollback=st.booleans()),
-    st.builds(
-        lambda waves, **options: m.Strategy(percents=waves[0], holds=waves[1] if any(waves[1]) else (), **options),
-        waves,
-        pause_s=st.sampled_from([0, 0, 60]),
-        threshold=st.sampled_from([0, 50, 100]),
-        auto_rollback=st.booleans(),
-    ),
+    strategies_of_waves,
 )
 starts = st.sampled_from([None] * 5 + [600, 3600])
 lists = st.just(()) | st.just(()) | reviewer_lists
@@ -151,7 +161,7 @@ class Stories(Holds):
 
     @random_action(
         4,
-        number=any_index, at=targets, strategy=strategies, crash_at=crashes,
+        number=any_index, at=targets, strategy=strategies | strategies_of_waves, crash_at=crashes,
         word=st.sampled_from(["end", "end", "failed", "activating", "", "abort"]),
     )  # fmt: skip
     def release(self, number: int, at: m.Target, strategy: m.Strategy, word: str, crash_at: int | None = None) -> None:
@@ -170,6 +180,8 @@ class Stories(Holds):
                     return
                 self.report_all(word)
                 self.work_off(0, crash_at)
+                if deployment.hold and number % 4:
+                    return
                 if deployment.status == "deploying" and deployment.wave_done is not None:
                     self._pass_hold(deployment)
                     self.wait(60, swept=True)
@@ -200,6 +212,31 @@ class Stories(Holds):
             number, source.target, strategy, by, take_over=take_over, override_freeze=overrides, submitted=source,
             start=source.start, reviewers=reviewers,
         )  # fmt: skip
+
+    @random_action(
+        4, when=lambda self: not self._held(),  # type: ignore[attr-defined]  # the story has these actions
+        number=any_index, strategy=held_strategies, word=st.sampled_from(["end", "end", "failed"]),
+        people=st.just(()) | st.just(()) | reviewer_lists,
+    )  # fmt: skip
+    def hold(self, number: int, strategy: m.Strategy, word: str, people: tuple[str, ...]) -> None:
+        """Release a deployment to all agents up to its first hold. The first agent reports ``word``."""
+        good = [n for n in range(len(self.scene.bundles)) if n not in self.model.bad]
+        before = len(self.ids)
+        needs_approval = self.model.policy.approvals or "approval" in strategy.holds
+        people = people if needs_approval else ()
+        self._create(
+            good[number % len(good)] if good else 0, m.Target(), strategy, "operator", take_over=True, reviewers=people
+        )
+        for deployment in self.model.deployments[before:]:
+            if deployment.approval is not None:
+                for person in people or ("reviewer", "admin")[: deployment.policy.approvals]:
+                    if deployment.approval.status == "pending":
+                        self._decide(deployment, person, "approve")
+            self.work_off(0, None)
+            for agent in self.model.agents[: 1 if word == "failed" else 0]:
+                self._report_on_offer(agent, word)
+            self.report_all("end")
+            self.work_off(0, None)
 
     def _pick(self, which: int, statuses: set[str]) -> m.Deployment:
         """Return a deployment in one of the statuses if there is one. For every fourth index, return any deployment."""
@@ -308,6 +345,28 @@ class Stories(Holds):
                 self._report_on_offer(agent, "end")
             self.work_off(0, None)
             self.check()
+
+
+class HeldStories(Stories):
+    """Stories in which almost always a deployment waits at a hold."""
+
+    WEIGHTS: ClassVar = {
+        "hold": 8, "steer": 16, "report": 2, "report_all": 2, "report_late": 2, "work": 2, "work_off": 3, "crash": 2,
+        "wait": 2, "change_reviewers": 3, "change_of_fleet": 2, "command": 2, "retry_one": 1, "now_and_then": 1,
+    }  # fmt: skip
+
+    @rule(data=st.data())
+    def next(self, data: Any) -> None:
+        """Run one random action."""
+        possible = [a for a in ACTIONS if a[0] in self.WEIGHTS and a[2](self) for _ in range(self.WEIGHTS[a[0]])]
+        name, _, _, arguments = possible[data.draw(st.integers(0, len(possible) - 1))]
+        getattr(self, name)(**data.draw(st.fixed_dictionaries(arguments), label=name))
+
+
+@pytest.mark.django_db
+def test_random_stories_of_held_waves_agree_with_reference_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    HeldStories.scene = StoryWorld()
+    run_stories(HeldStories, monkeypatch, examples=EXAMPLES // 2, steps=HELD_STEPS)
 
 
 @pytest.mark.django_db
