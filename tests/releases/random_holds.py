@@ -37,7 +37,7 @@ class Holds(Worker):
         8, when=lambda self: self._held(),  # type: ignore[attr-defined]  # the story has these actions
         which=any_index,
         what=st.sampled_from(
-            ["next_wave", "next_wave", "approve", "approve", "approve", "deny", "revoke", "pause", "retry", "look"]
+            ["next_wave"] * 2 + ["approve"] * 3 + ["deny", "revoke", "pause", "retry", "look", "expire"]
         ),
         person=st.sampled_from(PEOPLE),
         digest=st.sampled_from(["right", "right", "right", "right", "old", "wrong", "missing"]),
@@ -48,7 +48,7 @@ class Holds(Worker):
         standing = [d for d in held if d.hold]
         deployment = (standing or held)[which % len(standing or held)]
         approvals = deployment.wave_approvals
-        if what == "next_wave":
+        if what == "next_wave" or (what == "approve" and not approvals):
             self._next_wave(deployment)
         elif what in {"approve", "deny"}:
             wave = approvals[-1][0] if approvals else 1
@@ -66,6 +66,8 @@ class Holds(Worker):
             self._check_response(response, self.model.pause(deployment, paused=paused))
         elif what == "retry":
             self.retry_one(deployment.number, which)
+        elif what == "expire":
+            self.wait(3600, swept=True)
         elif what == "look" and not self._waiting():
             self._check_wait(deployment)
 
