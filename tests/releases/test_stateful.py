@@ -215,7 +215,7 @@ class Stories(Holds):
 
     @random_action(
         4, when=lambda self: not self._held(),  # type: ignore[attr-defined]  # the story has these actions
-        number=any_index, strategy=held_strategies, word=st.sampled_from(["end", "end", "failed"]),
+        number=any_index, strategy=held_strategies, word=st.sampled_from(["end", "failed"]),
         people=st.just(()) | st.just(()) | reviewer_lists,
     )  # fmt: skip
     def hold(self, number: int, strategy: m.Strategy, word: str, people: tuple[str, ...]) -> None:

@@ -168,6 +168,25 @@ def test_late_failure_of_drained_agent_outdates_report_and_approval_of_wave(worl
     assert stories.progress(deployment)[3] == "offered"
 
 
+@pytest.mark.parametrize("end", ["abort", "rollback", "failure"])
+def test_end_of_deployment_withdraws_approval_of_wave(world: World, run_jobs: Run, end: str) -> None:
+    agents, (_, second), _ = stories.running(world, 4)
+    strategy = held(None, "approval", None, auto_rollback=False)
+    deployment = stories.offered(world, second, strategy=strategy)
+    report_from_all(agents[:1], "active", run_jobs)
+    if end == "failure":
+        bundles.mark_known_bad(world.dev, second.config_hash, reason="elsewhere", actor=world.admin.actor)
+        run_sweep(run_jobs)
+    else:
+        assert command(world.operator.api, world, deployment, end, reason="no").status_code == 200
+
+    assert shown(world, deployment)["wave_hold"] is None
+    assert Approval.objects.get(rollout=deployment).status == "revoked"
+    assert code_of(decide(world, deployment, world.reviewer)) == "approval.decided"
+    run_sweep(run_jobs)
+    assert stories.progress(deployment)[1:] == ["pending"] * 3
+
+
 def test_wave_is_approved_when_new_reviewers_have_all_approved_it(world: World, run_jobs: Run) -> None:
     world.dev.settings = {"required_approvals": 2, "allow_self_approval": False}
     world.dev.save(update_fields=["settings"])
