@@ -188,9 +188,9 @@ def plan_rollout(
 ) -> StepPlan:
     """Plan the next step of a ``deploying`` deployment, whose waves up to ``wave`` have started.
 
-    No wave is done before all agents are enlisted (``complete``). The approval holds of the waves up to ``released``
-    are over. If somebody starts the next wave now (``is_started``), it waits neither for a manual hold nor for the
-    pause.
+    No wave is done before all agents are enlisted (``complete``). The holds of the waves up to ``released`` are over,
+    unless a wave before ``released`` comes first, because its agents are no longer drained. If somebody starts the next
+    wave now (``is_started``), it waits neither for a manual hold nor for the pause.
     """
     if complete and not any(a.counted for a in agents):
         # If no counted agents remain, fail the deployment, because nothing would show whether it succeeds.
@@ -215,7 +215,7 @@ def plan_rollout(
     following = min((a.wave for a in agents if a.wave > wave), default=None)
     if following is None:
         return StepPlan(timed_out=timed_out, offer=tuple(waiting), wave=wave, wave_done=True, outcome="active")
-    hold = strategy.find_hold(max(wave, released), following)
+    hold = strategy.find_hold(max(wave, released) if released <= following else wave, following)
     if hold is Hold.APPROVAL or (hold is Hold.MANUAL and not is_started):
         return StepPlan(timed_out=timed_out, wave=wave, wave_done=True, hold=hold, held_wave=following)
     is_waiting = not is_started and (

@@ -107,7 +107,7 @@ class WaveReport:
         known = [word for word in AgentProgress if self.progress.get(word)]
         counts = ", ".join(f"{self.progress[word]:,} {_WORDS.get(word, word)}" for word in known)
         waves = "Wave 1" if self.wave == 1 else f"Waves 1 to {self.wave}"
-        sentences = [f"{waves}: {total:,} agent{'' if total == 1 else 's'} ({counts})."]
+        sentences = [f"{waves}: {total:,} agent{'' if total == 1 else 's'}{f' ({counts})' if counts else ''}."]
         for each in self.failures:
             cause = f": {each.detail.rstrip('.')}" if each.detail else ""
             agents = f"{each.count:,} agent{'' if each.count == 1 else 's'}"
@@ -119,7 +119,8 @@ class WaveReport:
 class HoldFacts:
     """A hold that stands, and who can end it. ``given`` of ``required`` people have approved the wave.
 
-    ``waves`` is the number of all waves. ``deciders`` are the people who can decide, as the subject of a sentence.
+    ``waves`` is the number of all waves. ``deciders`` are the people who can decide, as the subject of a sentence. It
+    is empty if the approval has ended, so that the next step of the rollout requests it again or stops the deployment.
     """
 
     hold: WaveHold
@@ -137,4 +138,5 @@ class HoldFacts:
         if self.hold.kind is Hold.MANUAL:
             return f"{wave} has waited {since} until somebody with the permission environment:operate starts it."
         people = "1 person" if self.required == 1 else f"{self.required} people"
-        return f"{wave} has waited for approval {since}: {self.given} of {people} approved. {self.deciders} can decide."
+        deciders = f" {self.deciders} can decide." if self.deciders else ""
+        return f"{wave} has waited for approval {since}: {self.given} of {people} approved.{deciders}"

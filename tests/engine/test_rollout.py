@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from byteor.engine.machines import AgentProgress
-from byteor.engine.rollout import RolloutAgent, StepPlan, Strategy, plan_rollback, plan_rollout
+from byteor.engine.rollout import Hold, RolloutAgent, StepPlan, Strategy, plan_rollback, plan_rollout
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TIMEOUT_S = 600
@@ -148,6 +148,91 @@ def test_paused_rollout_makes_no_offers_but_can_complete_or_fail() -> None:
     assert plan(agents, Strategy.waves((50, 100)), paused=True) == StepPlan(wave_done=True)
     assert plan(agents[:1], paused=True).outcome == "active"
     assert plan([agent(ONE, P.FAILED)], paused=True).outcome == "failed"
+
+
+HELD = Strategy.waves((25, 50, 75, 100), holds=(None, "manual", "approval", None), pause_s=300)
+FIRST, LAST = agent(ONE, P.ACTIVE), agent(TWO, P.PENDING, 3)
+
+
+@pytest.mark.parametrize(
+    ("wave", "state", "expected"),
+    [
+        (1, {}, Hold.MANUAL),
+        (1, {"paused": True, "wave_done_at": NOW}, Hold.MANUAL),
+        (1, {"wave_done_at": NOW - timedelta(days=9)}, Hold.MANUAL),  # the end of the pause ends no hold
+        (1, {"is_started": True}, None),  # without the pause
+        (1, {"is_started": True, "wave_done_at": NOW}, None),
+        (1, {"released": 2, "is_started": False}, Hold.MANUAL),  # an approval of a later wave is not for this wave
+        (2, {"is_started": True}, Hold.APPROVAL),  # wave 2 is empty, and its manual hold is weaker
+        (2, {"released": 1, "is_started": True}, Hold.APPROVAL),
+        (2, {"released": 2, "is_started": True}, None),
+        (2, {"released": 2, "wave_done_at": NOW - timedelta(seconds=300)}, None),
+        (3, {"is_started": True}, Hold.APPROVAL),  # the holds of the empty waves 2 and 3 stand before wave 4
+        (3, {"released": 2, "wave_done_at": NOW - timedelta(seconds=300)}, None),  # the agents of wave 3 have left
+        (3, {"wave": 1, "is_started": True}, Hold.APPROVAL),
+        (3, {"wave": 2, "is_started": True}, None),
+    ],
+)  # fmt: skip
+def test_wave_starts_only_after_strongest_hold_since_current_wave(
+    wave: int, state: dict[str, Any], expected: Hold | None
+) -> None:
+    """``wave`` is the next wave that has agents, counted from 0."""
+    current = state.get("wave", 0)
+    made = plan([agent(ONE, P.ACTIVE, current), agent(TWO, P.PENDING, wave)], HELD, **state)
+
+    if expected is None:
+        assert made == StepPlan(offer=(TWO,), wave=wave)
+    else:
+        assert made == StepPlan(wave=current, wave_done=True, hold=expected, held_wave=wave)
+
+
+@pytest.mark.parametrize("wave_done_at", [None, NOW, NOW - timedelta(seconds=299)])
+def test_approved_wave_waits_for_end_of_pause(wave_done_at: datetime | None) -> None:
+    agents = [FIRST, agent(TWO, P.PENDING, 2)]
+
+    assert plan(agents, HELD, released=2, wave_done_at=wave_done_at) == StepPlan(wave_done=True)
+    assert plan(agents, HELD, released=2, wave_done_at=NOW - timedelta(seconds=300), paused=True).offer == ()
+
+
+def test_hold_stands_only_while_wave_is_done_and_later_wave_has_agents() -> None:
+    undecided: dict[str, Any] = {"wave_done_at": NOW}
+    late = agent(THREE, P.OFFERED, age_s=TIMEOUT_S)
+    tolerant = Strategy.waves((50, 100), holds=(None, "manual"), failure_threshold_percent=50)
+
+    assert plan([FIRST, agent(THREE, P.OFFERED), LAST], HELD, **undecided) == StepPlan()  # retried
+    assert plan([FIRST], HELD, **undecided) == StepPlan(wave_done=True, outcome="active")  # the last wave has left
+    assert plan([FIRST, late, LAST], HELD, **undecided).reason == "timeout"
+    assert plan([FIRST, late, agent(TWO, P.PENDING, 1)], tolerant) == StepPlan(
+        timed_out=(THREE,), wave_done=True, hold=Hold.MANUAL, held_wave=1
+    )
+    assert plan([agent(ONE, P.FAILED), LAST], HELD, released=2, is_started=True).reason == "threshold"
+    assert plan([FIRST, LAST], HELD, complete=False) == StepPlan()
+    joiner = agent(THREE, P.OFFERED, counted=False)  # uncounted agents do not delay a hold
+    assert plan([FIRST, joiner, LAST], HELD).hold is Hold.APPROVAL
+
+
+@given(
+    holds=st.lists(st.sampled_from([None, "manual", "approval"]), min_size=4, max_size=4).map(lambda h: (None, *h)),
+    filled=st.sets(st.integers(1, 4), min_size=1),
+    is_started=st.booleans(),
+)
+def test_planner_never_skips_hold_on_way_through_waves(
+    holds: tuple[str | None, ...], filled: set[int], is_started: bool
+) -> None:
+    strategy, wave, passed = Strategy.waves((20, 40, 60, 80, 100), holds=holds), 0, set[int]()
+    while wave != max(filled):
+        agents = [agent(UUID(int=9 + n), P.ACTIVE if n <= wave else P.PENDING, n) for n in sorted({0, *filled})]
+        made = plan(agents, strategy, wave=wave, is_started=is_started)
+        if made.hold is not None:
+            assert made.held_wave == min(n for n in filled if n > wave)
+            between = holds[wave + 1 : made.held_wave + 1]
+            assert made.hold == ("approval" if "approval" in between else "manual")
+            passed |= set(range(wave + 1, made.held_wave + 1))
+            made = plan(agents, strategy, wave=wave, is_started=True, released=made.held_wave)
+        stand = {n for n in range(wave + 1, made.wave + 1) if holds[n] == "approval" or (holds[n] and not is_started)}
+        assert stand <= passed
+        assert made.wave > wave
+        wave = made.wave
 
 
 @given(

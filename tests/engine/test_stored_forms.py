@@ -13,8 +13,9 @@ from byteor.engine.approval_subject import DeploymentOptions
 from byteor.engine.break_glass import BreakGlass
 from byteor.engine.release_policy import ReleasePolicy
 from byteor.engine.replay_gate import GateMode
-from byteor.engine.rollout import EnlistmentCursor, Strategy
+from byteor.engine.rollout import EnlistmentCursor, Hold, Strategy
 from byteor.engine.target import ApprovalTarget, ReplayTarget, Target
+from byteor.engine.wave_hold import FailureCount, WaveHold, WaveReport
 
 ONE, TWO = str(UUID(int=1)), str(UUID(int=2))
 HASH = "sha256:" + "c" * 64
@@ -32,12 +33,18 @@ FORMS: list[tuple[Any, str]] = [
     ),
     (
         Strategy.waves(),
-        '{"kind": "waves", "pause_s": 0, "percents": [5, 25, 100], "auto_rollback": true, '
+        '{"kind": "waves", "holds": [null, null, null], "pause_s": 0, "percents": [5, 25, 100], "auto_rollback": true, '
         '"failure_threshold_percent": 0}',
     ),
     (
+        Strategy.waves((10, 50, 100), holds=(None, "manual", "approval")),
+        '{"kind": "waves", "holds": [null, "manual", "approval"], "pause_s": 0, "percents": [10, 50, 100], '
+        '"auto_rollback": true, "failure_threshold_percent": 0}',
+    ),
+    (
         Strategy.waves((100,), pause_s=60, failure_threshold_percent=10, auto_rollback=False),
-        '{"kind": "waves", "pause_s": 60, "percents": [100], "auto_rollback": false, "failure_threshold_percent": 10}',
+        '{"kind": "waves", "holds": [null], "pause_s": 60, "percents": [100], "auto_rollback": false, '
+        '"failure_threshold_percent": 10}',
     ),
     (Target(), '{"all": true}'),
     (Target(selector={"tier": "edge"}), '{"selector": {"tier": "edge"}}'),
@@ -69,7 +76,32 @@ FORMS: list[tuple[Any, str]] = [
     ),
     (
         DeploymentOptions(take_over=True, agent_timeout_s=600, override_freeze="outage", override_replay_gate="late"),
-        '{"take_over": true, "agent_timeout_s": 600, "override_freeze": "outage", "override_replay_gate": "late"}',
+        '{"take_over": true, "agent_timeout_s": 600, "override_freeze": "outage", "override_replay_gate": "late", '
+        '"start_at": null}',
+    ),
+    (
+        DeploymentOptions(start_at="2026-01-02T03:04:05Z"),
+        '{"take_over": false, "agent_timeout_s": null, "override_freeze": null, "override_replay_gate": null, '
+        '"start_at": "2026-01-02T03:04:05Z"}',
+    ),
+    (
+        WaveHold(2, Hold.APPROVAL, datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), UUID(int=1)),
+        f'{{"wave": 2, "kind": "approval", "since": "2026-01-02T03:04:05Z", "approval_id": "{ONE}"}}',
+    ),
+    (
+        WaveHold(1, Hold.MANUAL, datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)),
+        '{"wave": 1, "kind": "manual", "since": "2026-01-02T03:04:05Z", "approval_id": null}',
+    ),
+    (
+        WaveReport(
+            deployment_id=ONE,
+            bundle_hash=HASH,
+            wave=1,
+            progress={"active": 3, "failed": 1},
+            failures=(FailureCount("reported", "cannot open port <number>", 1),),
+        ),
+        f'{{"deployment_id": "{ONE}", "bundle_hash": "{HASH}", "wave": 1, "progress": {{"active": 3, "failed": 1}}, '
+        '"failures": [{"reason": "reported", "detail": "cannot open port <number>", "count": 1}]}',
     ),
     (
         EnlistmentCursor(5000, 9000, ONE, TWO, True),
@@ -96,6 +128,10 @@ def test_each_value_is_stored_as_expected_json_and_read_back(value: Any, text: s
         ({"kind": "all_at_once", "failure_threshold_percent": 5}, Strategy.all_at_once(failure_threshold_percent=5)),
         ({"kind": "waves", "percents": [50, 100]}, Strategy.waves((50, 100), auto_rollback=False)),
         ({"kind": "waves", "auto_rollback": True}, Strategy.waves((100,))),
+        (
+            {"kind": "waves", "percents": [50, 100], "holds": [None, None]},
+            Strategy.waves((50, 100), auto_rollback=False),
+        ),
     ],
 )
 def test_keys_missing_from_older_stored_strategy_are_read_as_fixed_values(

@@ -37,6 +37,8 @@ class Model(Rollouts):
         submitted: Deployment | None = None,
         override_freeze: bool = False,
         break_glass_s: int | None = None,
+        start: int | None = None,
+        reviewers: tuple[str, ...] = (),
         by: str,
     ) -> set[str]:
         """Return the problem codes of all reasons for which a new deployment is refused."""
@@ -50,14 +52,20 @@ class Model(Rollouts):
             found.add("invalid")
         if bundle.number in self.bad:
             found.add("known_bad")
-        if self._in_flight() >= self.policy.in_flight:
+        if start is not None and (break_glass_s or start <= self.now):
+            found.add("invalid")
+        if reviewers and not (self.policy.approvals or "approval" in strategy.holds):
+            found.add("invalid")
+        if self._are_reviewers_wrong(self.policy, by, reviewers, has_glass=break_glass_s is not None):
+            found.add("invalid")
+        if start is None and self._in_flight() >= self.policy.in_flight:
             found.add("in_flight_limit")
         if not agents or len(agents) < len(target.agents or ()):
             found.add("invalid")
         if not take_over and any(self._runs_another(agent, bundle.pipeline) for agent in agents):
             found.add("take_over")
         if submitted:
-            request = (bundle, target, strategy, take_over, override_freeze)
+            request = (bundle, target, strategy, take_over, override_freeze, start, reviewers)
             if refusal := self._credential_refusal(submitted, *request, by=by):
                 found.add(refusal)
         return found
@@ -72,24 +80,32 @@ class Model(Rollouts):
         submitted: Deployment | None = None,
         override_freeze: bool = False,
         break_glass_s: int | None = None,
+        start: int | None = None,
+        reviewers: tuple[str, ...] = (),
         by: str,
     ) -> Deployment:
         """Create a deployment for which ``obstacles`` returns an empty set."""
         approval = None
         if self.policy.approvals and not submitted:
-            approval = Approval(by, self.now + (break_glass_s or self.policy.ttl_s), break_glass_s is not None)
+            expires = (self.now if start is None else start) + (break_glass_s or self.policy.ttl_s)
+            approval = Approval(by, expires, break_glass_s is not None, reviewers=reviewers)
         waits = approval is not None and not approval.broken
         made = Deployment(
             len(self.deployments), bundle, target, strategy, self.policy, take_over,
             "pending_approval" if waits else "approved", approval, submitted, override_freeze,
+            requester=by, start=start, reviewers=reviewers,
         )  # fmt: skip
         self.deployments.append(made)
         return made
 
     def decide(self, deployment: Deployment, person: str, word: str) -> str | None:
         approval = deployment.approval
+        if person in self.gone:
+            return "not_found"
         if approval is None:
             return "approval.not_needed"
+        if refusal := self._may_not_decide(approval, person):
+            return refusal
         if approval.status != "pending":
             return "approval.decided"
         if approval.expires <= self.now:
@@ -105,11 +121,8 @@ class Model(Rollouts):
                 deployment.status = "denied"
             return None
         approval.approved_by.append(person)
-        if len(approval.approved_by) >= deployment.policy.approvals:
-            approval.status, approval.was_given, approval.used = "approved", True, approval.broken
-            approval.expires = self.now + deployment.policy.ttl_s
-            if not approval.broken:
-                deployment.status = "approved"
+        if len(approval.counting) >= deployment.policy.approvals:
+            self._approve(deployment, approval)
         return None
 
     def revoke(self, deployment: Deployment) -> str | None:
@@ -123,9 +136,12 @@ class Model(Rollouts):
         return None
 
     def pause(self, deployment: Deployment, *, paused: bool) -> str | None:
-        if deployment.status != "deploying" or deployment.paused is paused:
+        if deployment.status != "deploying" or (deployment.paused is not None) is paused:
             return "conflict"
-        deployment.paused = paused
+        approval = deployment.hold.approval if deployment.hold else None
+        if deployment.paused is not None and approval is not None and approval.status == "pending":
+            approval.expires += self.now - max(deployment.paused, approval.created)
+        deployment.paused = self.now if paused else None
         return None
 
     def abort(self, deployment: Deployment) -> str | None:
@@ -133,13 +149,12 @@ class Model(Rollouts):
             return "illegal_transition"
         if deployment.approval and deployment.approval.status == "pending" and not deployment.approval.broken:
             deployment.approval.status = "revoked"
-        deployment.paused = False
         self._fail(deployment, "aborted")
         self._withdraw(deployment)
         return None
 
-    def retry(self, deployment: Deployment) -> set[str]:
-        """Retry the deployment, or return the problem codes of the reasons for which this is refused."""
+    def retry(self, deployment: Deployment, only: int | None = None) -> set[str]:
+        """Retry the deployment, or only one of its agents. Otherwise return the problem codes of all refusals."""
         has_failed = deployment.status == "failed"
         if deployment.status == "active" and not deployment.current:
             return {"not_current"}
@@ -148,8 +163,20 @@ class Model(Rollouts):
         parts = self._enrolled(deployment)
         again = [n for n, p in parts.items() if p.progress == "failed" and self._has(n, deployment)]
         found = set()
-        if not again and not (has_failed and parts):
+        if only is not None:
+            if only not in deployment.parts:
+                found.add("invalid")
+            elif only not in again:
+                found.add("not_failed")
+            wave = {n: p for n, p in parts.items() if p.counted and p.wave == deployment.wave}
+            left = sum(p.progress == "failed" for n, p in wave.items() if n != only)
+            if has_failed and left * 100 > deployment.strategy.threshold * len(wave):
+                found.add("others_failed")
+            again = [only]
+        elif not again and not (has_failed and parts):
             found.add("nothing_to_retry")
+        if self._is_denied(deployment):
+            found.add("wave_denied")
         if deployment.bundle.number in self.bad:
             found.add("known_bad")
         if has_failed:
@@ -171,6 +198,7 @@ class Model(Rollouts):
             if self._is_unapproved_break_glass(deployment):
                 found.add("not_approved")
         if not found:
+            self._lift(deployment)
             deployment.status = "active" if deployment.status == "active" else "deploying"
             deployment.reason, deployment.wave_done = "", None
             for part in deployment.parts.values():
@@ -192,6 +220,8 @@ class Model(Rollouts):
         strategy: Strategy,
         take_over: bool,
         override_freeze: bool,
+        start: int | None,
+        reviewers: tuple[str, ...],
         *,
         by: str,
     ) -> str | None:
@@ -205,12 +235,14 @@ class Model(Rollouts):
         if approval.status != "approved":
             return "approval.revoked"
         covered = (source.bundle, source.target, source.strategy, source.take_over, source.overrides_freeze)
-        if covered != (bundle, target, strategy, take_over, override_freeze):
+        if (*covered, source.start, approval.reviewers) != (
+            bundle, target, strategy, take_over, override_freeze, start, reviewers,
+        ):  # fmt: skip
             return "approval.binding"
         if approval.used:
             return "approval.used"
         may_be_self = source.policy.self_approval or not self.policy.approvals
-        others = [person for person in approval.approved_by if person != by]
+        others = [person for person in approval.counting if person != by]
         return None if may_be_self or len(others) >= self.policy.approvals else "approval.self"
 
     def _close_approval(self, deployment: Deployment, approval: Approval, status: str) -> None:
@@ -273,14 +305,14 @@ class Model(Rollouts):
 
     def _can_start(self, deployment: Deployment) -> bool:
         """Return whether no freeze window, limit or other deployment prevents the start of the build."""
-        if self.frozen and not deployment.overrides_freeze:
+        if self.is_scheduled(deployment) or (self.frozen and not deployment.overrides_freeze):
             return False
         under_way = [d for d in self.deployments if d.status in UNDER_WAY]
         if len(under_way) >= deployment.policy.in_flight:
             return False
         earlier = [
             d for d in self.deployments[: deployment.number]
-            if d.status == "approved" and (d.overrides_freeze or not self.frozen)
+            if d.status == "approved" and (d.overrides_freeze or not self.frozen) and not self.is_scheduled(d)
         ]  # fmt: skip
         return not self._overlaps(deployment, under_way + earlier)
 
@@ -339,3 +371,7 @@ class Model(Rollouts):
             approval = deployment.approval
             if approval and approval.status == "pending" and approval.expires <= self.now:
                 self._close_approval(deployment, approval, "expired")
+            for _, each in deployment.wave_approvals:
+                if each.status == "pending" and each.expires <= self.now and deployment.paused is None:
+                    each.status = "expired"
+                    deployment.events["wave_expired"] += 1

@@ -6,6 +6,7 @@ deployments are numbered in the order of their creation.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 ENDS = {"active", "failed", "rolled_back"}
@@ -40,6 +41,7 @@ class Strategy:
     pause_s: int = 0
     threshold: int = 0
     auto_rollback: bool = False
+    holds: tuple[str | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,22 @@ class Approval:
     approved_by: list[str] = field(default_factory=list)
     was_given: bool = False
     used: bool = False
+    reviewers: tuple[str, ...] = ()
+    report: object = None  # of a wave's approval: what the earlier waves had done when it was requested
+    created: int = 0
+
+    @property
+    def counting(self) -> list[str]:
+        """The people whose consents count."""
+        return [person for person in self.approved_by if not self.reviewers or person in self.reviewers]
+
+
+@dataclass
+class Hold:
+    """A hold that stands before ``wave``. ``approval`` is None for a manual hold."""
+
+    wave: int
+    approval: Approval | None
 
 
 @dataclass
@@ -113,7 +131,13 @@ class Deployment:
     restores: int | None = None
     wave: int = 0
     wave_done: int | None = None
-    paused: bool = False
+    paused: int | None = None  # the time of the pause
     built: bool = False
     activated: int = 0
     parts: dict[int, Part] = field(default_factory=dict)
+    requester: str = ""
+    start: int | None = None  # the requested start time
+    reviewers: tuple[str, ...] = ()
+    hold: Hold | None = None
+    wave_approvals: list[tuple[int, Approval]] = field(default_factory=list)  # (wave, approval), oldest first
+    events: Counter[str] = field(default_factory=Counter)  # the events of holds and reviewers on the timeline

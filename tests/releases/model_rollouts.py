@@ -4,20 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tests.releases.model_records import ENDS, IN_FLIGHT, Agent, Deployment, Offer, Part, Policy, Target
+from tests.releases.model_holds import Holds
+from tests.releases.model_records import ENDS, IN_FLIGHT, Agent, Deployment, Offer, Part, Target
 
 
-class Rollouts:
+class Rollouts(Holds):
     """One environment with its agents and deployments, and the rules of rollouts and rollbacks."""
-
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
-        self.frozen = False
-        self.now = 0
-        self.count = 0  # the number of events so far, which orders offers
-        self.agents: list[Agent] = []
-        self.deployments: list[Deployment] = []
-        self.bad: set[int] = set()
 
     def tick(self) -> int:
         self.count += 1
@@ -60,7 +52,11 @@ class Rollouts:
         ]  # fmt: skip
 
     def _in_flight(self) -> int:
-        return sum(d.status in IN_FLIGHT for d in self.deployments)
+        return sum(d.status in IN_FLIGHT and not self.is_scheduled(d) for d in self.deployments)
+
+    def is_scheduled(self, deployment: Deployment) -> bool:
+        """Return whether the start time of an approved deployment has not come."""
+        return deployment.status == "approved" and deployment.start is not None and deployment.start > self.now
 
     def _has(self, number: int, deployment: Deployment) -> bool:
         offer = self.agents[number].offer
@@ -115,19 +111,24 @@ class Rollouts:
 
         return {number: part for number, part in self._enrolled(deployment).items() if is_its(number, part)}
 
+    def _find_late(self, deployment: Deployment, parts: dict[int, Part]) -> set[int]:
+        return {
+            number for number, part in parts.items()
+            if part.counted and part.progress not in ENDS and part.offered is not None
+            and self.now - part.offered >= deployment.policy.timeout_s
+        }  # fmt: skip
+
     def _time_out(self, deployment: Deployment, parts: dict[int, Part]) -> set[int]:
-        late = set()
-        for number, part in parts.items():
-            waits = part.counted and part.progress not in ENDS and part.offered is not None
-            if waits and self.now - part.offered >= deployment.policy.timeout_s:  # type: ignore[operator]  # not None
-                late.add(number)
-                part.progress = "failed"
-                part.failures[part.action] = "timeout" if part.action == "activate" else "rollback_timeout"
-                if self._has(number, deployment):
-                    self.agents[number].progress = "failed"
+        late = self._find_late(deployment, parts)
+        for number in late:
+            part = parts[number]
+            part.progress = "failed"
+            part.failures[part.action] = "timeout" if part.action == "activate" else "rollback_timeout"
+            if self._has(number, deployment):
+                self.agents[number].progress = "failed"
         return late
 
-    def rollback(self, deployment: Deployment) -> str | None:
+    def rollback(self, deployment: Deployment, *, is_bad: bool = True) -> str | None:
         if deployment.status == "active" and not deployment.current:
             return "not_current"
         if deployment.status not in {"active", "failed", "deploying"}:
@@ -137,8 +138,10 @@ class Rollouts:
         target = self._find_target(deployment)
         if target is None:
             return "nothing_to_roll_back_to"
-        deployment.status, deployment.restores, deployment.paused = "rolling_back", target.number, False
-        self.bad.add(deployment.bundle.number)
+        self._lift(deployment)
+        deployment.status, deployment.restores, deployment.paused = "rolling_back", target.number, None
+        if is_bad:
+            self.bad.add(deployment.bundle.number)
         since = self.tick()
         for number, part in self._touched(deployment).items():
             agent = self.agents[number]
@@ -158,6 +161,9 @@ class Rollouts:
         if deployment.bundle.number in self.bad:
             self._fail_rollout(deployment, "known_bad")
             return
+        if self._is_denied(deployment):
+            self._fail_rollout(deployment, "wave_denied")
+            return
         parts, strategy = self._participants(deployment), deployment.strategy
         reported = {n for n, part in parts.items() if part.progress == "failed"}
         late = self._time_out(deployment, parts)
@@ -176,7 +182,8 @@ class Rollouts:
             return [n for n, part in parts.items() if part.wave <= upto and part.progress == "pending"]
 
         if any(part.progress not in ENDS for part in counted.values() if part.wave <= deployment.wave):
-            if not deployment.paused:
+            self._lift(deployment)
+            if deployment.paused is None:
                 self._offer(deployment, waiting(deployment.wave))
             return
         following = [part.wave for part in parts.values() if part.wave > deployment.wave]
@@ -184,16 +191,68 @@ class Rollouts:
         if deployment.wave_done is None:
             deployment.wave_done = self.now
         if not following:
+            self._lift(deployment)
             self._offer(deployment, waiting(deployment.wave))
             self._activate(deployment)
-        elif not deployment.paused and rested and self.now - deployment.wave_done >= strategy.pause_s:
-            deployment.wave, deployment.wave_done = min(following), None
-            self._offer(deployment, waiting(deployment.wave))
+        elif hold := self._find_hold(deployment, min(following)):
+            self._keep(deployment, min(following), hold)
+        elif deployment.paused is None and rested and self.now - deployment.wave_done >= strategy.pause_s:
+            self._begin_wave(deployment, min(following), waiting(min(following)))
+        elif not self.is_released(deployment):
+            self._lift(deployment)
+
+    def find_waiting(self, deployment: Deployment) -> list[int]:
+        """Return the agents whose wave has not started."""
+        return [n for n, part in self._participants(deployment).items() if part.wave > deployment.wave]
+
+    def has_unfinished(self, deployment: Deployment) -> bool:
+        """Return whether agents that count have not finished."""
+        parts = self._participants(deployment).values()
+        return any(part.counted and part.wave <= deployment.wave and part.progress not in ENDS for part in parts)
+
+    def _begin_wave(self, deployment: Deployment, wave: int, numbers: list[int]) -> None:
+        self._use(deployment, wave)
+        deployment.wave, deployment.wave_done = wave, None
+        self._offer(deployment, numbers)
+
+    def next_wave(self, deployment: Deployment) -> str | None:
+        """Start the next wave now, or return the problem code of the reason for which this is refused."""
+        if deployment.status != "deploying":
+            return "next_wave.not_deploying"
+        if deployment.paused is not None:
+            return "next_wave.paused"
+        hold = deployment.hold
+        if hold and hold.approval and hold.approval.status != "approved":
+            return "next_wave.needs_approval"
+        if deployment.wave_done is None or deployment.wave + 1 >= len(deployment.strategy.percents):
+            return "next_wave.not_ready"
+        if self.frozen and not deployment.overrides_freeze:
+            return "freeze_window"
+        if deployment.bundle.number in self.bad:
+            return "known_bad"
+        parts = self._participants(deployment)
+        counted = [part for part in parts.values() if part.counted]
+        wave = [part for part in counted if part.wave == deployment.wave]
+        failed = sum(part.progress == "failed" for part in wave)
+        has_begun = [part for part in counted if part.wave <= deployment.wave]
+        following = [part.wave for part in parts.values() if part.wave > deployment.wave]
+        if (
+            not counted or not following or failed * 100 > deployment.strategy.threshold * len(wave)
+            or any(part.progress not in ENDS for part in has_begun)
+            or self._find_hold(deployment, min(following)) == "approval"
+        ):  # fmt: skip
+            return "next_wave.not_ready"
+        first = min(following)
+        deployment.events["next_wave"] += 1
+        self._begin_wave(
+            deployment, first, [n for n, part in parts.items() if part.wave <= first and part.progress == "pending"]
+        )
+        return None
 
     def _fail_rollout(self, deployment: Deployment, reason: str) -> None:
         self._fail(deployment, reason)
         goes_back = deployment.strategy.auto_rollback and self._touched(deployment)
-        if not goes_back or self.rollback(deployment) is not None:
+        if not goes_back or self.rollback(deployment, is_bad=reason != "wave_denied") is not None:
             self._withdraw(deployment)
 
     def _activate(self, deployment: Deployment) -> None:
@@ -201,7 +260,7 @@ class Rollouts:
             if other.current and other.bundle.pipeline == deployment.bundle.pipeline:
                 other.current, other.superseded_by = False, deployment.number
         deployment.status, deployment.current, deployment.activated = "active", True, self.tick()
-        deployment.paused = False
+        deployment.paused = None
         self._offer_late(deployment)
 
     def _roll_back(self, deployment: Deployment) -> None:
@@ -222,10 +281,11 @@ class Rollouts:
             self._offer_late(restored)
 
     def _fail(self, deployment: Deployment, reason: str) -> None:
-        deployment.status, deployment.reason, deployment.current = "failed", reason, False
-        deployment.paused = False
-        if reason in {"threshold", "timeout", "rollback_failed"}:
+        self._lift(deployment)
+        if reason in {"threshold", "timeout", "rollback_failed"} and deployment.reason != "wave_denied":
             self.bad.add(deployment.bundle.number)
+        deployment.status, deployment.reason, deployment.current = "failed", reason, False
+        deployment.paused = None
 
     def _find_target(self, deployment: Deployment) -> Deployment | None:
         found = [

@@ -28,6 +28,15 @@ from tests.worlds import Api
 
 any_index = st.integers(0, 20)  # an index into a list of unknown length, taken modulo the length
 
+# The events of holds and reviewers, in numbers that no story reaches.
+HOLD_EVENTS = Counter(
+    dict.fromkeys(
+        ["hold", "next_wave", "wave_approved", "wave_denied", "wave_expired", "wave_revoked", "change_reviewers"],
+        10_000,
+    )
+)
+NO_TRANSITIONS = {"pause", "resume", "agents_failed", *HOLD_EVENTS}
+
 type When = Callable[[Story], object]
 ACTIONS: list[tuple[str, int, When, dict[str, Any]]] = []
 
@@ -62,6 +71,8 @@ class Story(RuleBasedStateMachine):
         self.used: set[int] = set()
         self.audited = 0
         self.queue: list[ProcrastinateJob] = []
+        # The waves that people let start, by deployment number: (whether the wave was approved, wave).
+        self.let_start: dict[int, list[tuple[bool, int]]] = {}
 
     def _set(self, **changed: Any) -> None:
         settings = Environment.objects.get(pk=self.scene.here.pk).settings
@@ -114,12 +125,13 @@ class Story(RuleBasedStateMachine):
         for number, (status, *_) in deployments.items():
             pk = self.ids[number]
             at = self.statuses.get(number)
+            assert Counter(events[pk]) & HOLD_EVENTS == self.model.deployments[number].events
             for event in events[pk][self.timeline_seen[pk] :]:
                 if event == "create":
                     assert at is None
                     waits = number in approvals and not approvals[number][1]
                     at = "pending_approval" if waits else "approved"
-                elif event not in {"pause", "resume", "agents_failed"} and not event.startswith("break_glass_"):
+                elif event not in NO_TRANSITIONS and not event.startswith("break_glass_"):
                     assert at is not None
                     at = DEPLOYMENT.target(at, DeploymentEvent(event))
             assert status == at, (number, self.statuses.get(number), events[pk][self.timeline_seen[pk] :], status)
@@ -147,10 +159,20 @@ class Story(RuleBasedStateMachine):
             assert (action == "activate") is (by == source)
             assert rows["parts"][by, number][3] == progress, (number, by)
         for (n, _), (wave, _, action, progress, _) in rows["parts"].items():
-            assert wave <= deployments[n][5] or (action, progress) == ("activate", "pending")
+            is_waiting = (action, progress) == ("activate", "pending")
+            assert wave <= deployments[n][5] or is_waiting
+            assert is_waiting or self._may_have_started(n, wave)
         used = {n for n, (_, _, used, _) in rows["approvals"].items() if used}
         assert used >= self.used
         self.used = used
         audited = AuditEvent.objects.count()
         assert audited >= self.audited
         self.audited = audited
+
+    def _may_have_started(self, number: int, wave: int) -> bool:
+        """Return whether people have ended every hold up to the wave: approval holds only by an approval."""
+        holds = self.model.deployments[number].strategy.holds[: wave + 1]
+        return all(
+            any(upto >= n and (approved or hold == "manual") for approved, upto in self.let_start.get(number, []))
+            for n, hold in enumerate(holds) if hold is not None
+        )  # fmt: skip

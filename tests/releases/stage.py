@@ -85,6 +85,7 @@ class StoryWorld:
         self.here, self.there = (self.world.environment("staging", name) for name in ("here", "there"))
         self.people: dict[str, Person] = {
             "operator": self.world.operator, "reviewer": self.world.reviewer, "admin": self.world.admin,
+            "viewer": self.world.viewer,
         }  # fmt: skip
         self.bundles: list[tuple[m.Bundle, ConfigBundle]] = []
         for pipeline, count in (("quotes", 3), ("trades", 2)):
@@ -116,6 +117,7 @@ _APPROVALS = CompiledQuery[Approval](
         Approval.objects.filter(environment=here)
         .select_related("deployment")
         .annotate(given=Count("decisions", filter=Q(decisions__decision="approve")))
+        .order_by("rollout_id", "pk")
     ),
     UUID,
 )
@@ -137,18 +139,24 @@ def rows_of(scene: StoryWorld, deployments: list[UUID], agents: list[UUID]) -> d
     made = {d.pk: d for d in _DEPLOYMENTS.rows(scene.here.pk)}
     bad = dict(KnownBad.objects.filter(environment=scene.here).values_list("config_hash", "since"))
     assignments = _ASSIGNMENTS.rows(scene.here.pk)
+    approvals = _APPROVALS.rows(scene.here.pk)
     return {
         "deployments": {
             number[d.pk]: (
                 d.status, d.reason, d.is_current, of(d.superseded_by_id), of(d.restores_id), d.wave,
                 d.paused_at is not None, d.bundle_hash is not None,
+                d.wave_hold and (d.wave_hold.wave, d.wave_hold.kind.value), len(d.reviewers),
             )
             for d in made.values()
         },
         "approvals": {
             number[a.deployment.pk]: (a.status, a.break_glass, a.used_at is not None, a.given)  # type: ignore[attr-defined]  # annotated
-            for a in _APPROVALS.rows(scene.here.pk)
+            for a in approvals if a.rollout_id is None
         },
+        "wave_approvals": [
+            (number[a.rollout_id], a.wave, a.status, a.used_at is not None, a.given, len(a.reviewers))  # type: ignore[attr-defined]  # annotated
+            for a in approvals if a.rollout_id is not None
+        ],
         "parts": {
             (number[p.deployment_id], whose[p.agent_id]): (p.wave, p.counted, p.action, p.progress, of(p.before_id))
             for p in _PARTS.rows(scene.here.pk)
@@ -175,13 +183,20 @@ def rows_of_model(model: Model) -> dict[str, Any]:
     """Return the model's records in the same form as ``rows_of``, without ``progress_counts``."""
     return {
         "deployments": {
-            d.number: (d.status, d.reason, d.current, d.superseded_by, d.restores, d.wave, d.paused, d.built)
+            d.number: (
+                d.status, d.reason, d.current, d.superseded_by, d.restores, d.wave, d.paused is not None, d.built,
+                d.hold and (d.hold.wave, "approval" if d.hold.approval else "manual"), len(d.reviewers),
+            )
             for d in model.deployments
         },
         "approvals": {
             d.number: (a.status, a.broken, a.used, len(a.approved_by))
             for d in model.deployments if (a := d.approval) is not None
         },
+        "wave_approvals": [
+            (d.number, wave, a.status, a.used, len(a.approved_by), len(a.reviewers))
+            for d in model.deployments for wave, a in d.wave_approvals
+        ],
         "parts": {
             (d.number, n): (p.wave, p.counted, p.action, p.progress, p.before)
             for d in model.deployments for n, p in d.parts.items()

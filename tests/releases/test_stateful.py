@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import pytest
@@ -21,14 +22,17 @@ from hypothesis.stateful import (
 )
 
 from apps.releases.models import Approval
+from apps.tenancy.models import AuditEvent
 from tests.releases import model_records as m
 from tests.releases.model import Model
+from tests.releases.random_holds import Holds, reviewer_lists
 from tests.releases.random_story import ACTIONS, any_index, random_action
-from tests.releases.random_worker import Worker, crashes
+from tests.releases.random_worker import crashes
 from tests.releases.stage import StoryWorld, run_stories
 
 EXAMPLES = int(os.environ.get("BYTEOR_TEST_EXAMPLES", "14"))
 STEPS = 40
+HELD_STEPS = 30
 
 people = st.sampled_from(["operator", "reviewer", "admin"])
 targets = st.one_of(
@@ -36,16 +40,34 @@ targets = st.one_of(
     st.sampled_from("ab").map(lambda site: m.Target(site=site)),
     st.sets(st.integers(0, 3), min_size=1, max_size=3).map(lambda ns: m.Target(agents=tuple(sorted(ns)))),
 )
+# Percentages of the waves with their holds. Six agents cannot fill five waves.
+waves = st.sampled_from([(50, 100), (25, 50, 100), (20, 40, 60, 80, 100)]).flatmap(
+    lambda percents: st.tuples(
+        st.just(percents),
+        st.tuples(st.none(), *[st.sampled_from([None, "manual", "approval", "approval"])] * (len(percents) - 1)),
+    )
+)
+strategies_of_waves = st.builds(
+    lambda waves, **options: m.Strategy(percents=waves[0], holds=waves[1] if any(waves[1]) else (), **options),
+    waves,
+    pause_s=st.sampled_from([0, 0, 60]),
+    threshold=st.sampled_from([0, 50, 100]),
+    auto_rollback=st.booleans(),
+)
+held_strategies = st.builds(
+    m.Strategy,
+    percents=st.just((25, 50, 75, 100)),
+    holds=st.tuples(st.none(), *[st.sampled_from([None, "manual", "approval", "approval"])] * 3).filter(any),
+    pause_s=st.sampled_from([0, 0, 60]),
+    threshold=st.sampled_from([0, 100, 100]),
+    auto_rollback=st.booleans(),
+)
 strategies = st.one_of(
     st.builds(m.Strategy, threshold=st.sampled_from([0, 50]), auto_rollback=st.booleans()),
-    st.builds(
-        m.Strategy,
-        percents=st.sampled_from([(50, 100), (25, 50, 100)]),
-        pause_s=st.sampled_from([0, 0, 60]),
-        threshold=st.sampled_from([0, 50]),
-        auto_rollback=st.booleans(),
-    ),
+    strategies_of_waves,
 )
+starts = st.sampled_from([None] * 5 + [600, 3600])
+lists = st.just(()) | st.just(()) | reviewer_lists
 
 # The statuses in which a command is usually tried. Sometimes it is tried in other statuses.
 USUAL_STATUSES = {
@@ -58,7 +80,7 @@ USUAL_STATUSES = {
 }
 
 
-class Stories(Worker):
+class Stories(Holds):
     """Callers' requests, and the start, the steps and the end of a story."""
 
     def teardown(self) -> None:
@@ -100,7 +122,11 @@ class Stories(Worker):
             named = {"agents": [str(self.agents[n][0].pk) for n in target.agents]}
         elif target.site:
             named = {"selector": {"site": target.site}}
-        waves = {"percents": strategy.percents, "pause_s": strategy.pause_s} if len(strategy.percents) > 1 else {}
+        waves: dict[str, Any] = {}
+        if len(strategy.percents) > 1:
+            waves = {"percents": strategy.percents, "pause_s": strategy.pause_s}
+        if strategy.holds:
+            waves["holds"] = strategy.holds
         body: dict[str, Any] = {
             "config_bundle_id": str(made.pk), "target": named, "take_over": extra.get("take_over", False),
             "strategy": {
@@ -112,6 +138,10 @@ class Stories(Worker):
             body["override_freeze"] = {"reason": "urgent"}
         if extra.get("break_glass_s"):
             body["break_glass"] = {"reason": "urgent", "expires_in_s": extra["break_glass_s"]}
+        if extra.get("start") is not None:
+            body["start_at"] = (self.scene.start + timedelta(seconds=extra["start"])).isoformat()
+        if extra.get("reviewers"):
+            body["reviewers"] = self._user_ids(extra["reviewers"])
         if source := extra.get("submitted"):
             body["approval"] = Approval.objects.get(deployment=self.ids[source.number]).credential
         response = self._post("/deployments", body, by=by)
@@ -124,14 +154,14 @@ class Stories(Worker):
     @random_action(
         2,
         number=any_index, at=targets, strategy=strategies, take_over=st.booleans(),
-        override_freeze=st.sampled_from([False, False, False, False, True]), by=people,
+        override_freeze=st.sampled_from([False, False, False, False, True]), by=people, start=starts, reviewers=lists,
     )  # fmt: skip
-    def create(self, number: int, at: m.Target, strategy: m.Strategy, by: str, **extra: bool) -> None:
-        self._create(number, at, strategy, by, **extra)
+    def create(self, number: int, at: m.Target, strategy: m.Strategy, by: str, start: int | None, **extra: Any) -> None:
+        self._create(number, at, strategy, by, start=None if start is None else self.model.now + start, **extra)
 
     @random_action(
         4,
-        number=any_index, at=targets, strategy=strategies, crash_at=crashes,
+        number=any_index, at=targets, strategy=strategies | strategies_of_waves, crash_at=crashes,
         word=st.sampled_from(["end", "end", "failed", "activating", "", "abort"]),
     )  # fmt: skip
     def release(self, number: int, at: m.Target, strategy: m.Strategy, word: str, crash_at: int | None = None) -> None:
@@ -150,7 +180,10 @@ class Stories(Worker):
                     return
                 self.report_all(word)
                 self.work_off(0, crash_at)
+                if deployment.hold and number % 4:
+                    return
                 if deployment.status == "deploying" and deployment.wave_done is not None:
+                    self._pass_hold(deployment)
                     self.wait(60, swept=True)
 
     @random_action(
@@ -174,9 +207,36 @@ class Stories(Worker):
         take_over = source.take_over if same else take_over
         by = "admin" if source.overrides_freeze else "operator"
         overrides = source.overrides_freeze and same
+        reviewers = source.approval.reviewers if source.approval else ()
         self._create(
-            number, source.target, strategy, by, take_over=take_over, override_freeze=overrides, submitted=source
+            number, source.target, strategy, by, take_over=take_over, override_freeze=overrides, submitted=source,
+            start=source.start, reviewers=reviewers,
+        )  # fmt: skip
+
+    @random_action(
+        4, when=lambda self: not self._held(),  # type: ignore[attr-defined]  # the story has these actions
+        number=any_index, strategy=held_strategies, word=st.sampled_from(["end", "failed"]),
+        people=st.just(()) | st.just(()) | reviewer_lists,
+    )  # fmt: skip
+    def hold(self, number: int, strategy: m.Strategy, word: str, people: tuple[str, ...]) -> None:
+        """Release a deployment to all agents up to its first hold. The first agent reports ``word``."""
+        good = [n for n in range(len(self.scene.bundles)) if n not in self.model.bad]
+        before = len(self.ids)
+        needs_approval = self.model.policy.approvals or "approval" in strategy.holds
+        people = people if needs_approval else ()
+        self._create(
+            good[number % len(good)] if good else 0, m.Target(), strategy, "operator", take_over=True, reviewers=people
         )
+        for deployment in self.model.deployments[before:]:
+            if deployment.approval is not None:
+                for person in people or ("reviewer", "admin")[: deployment.policy.approvals]:
+                    if deployment.approval.status == "pending":
+                        self._decide(deployment, person, "approve")
+            self.work_off(0, None)
+            for agent in self.model.agents[: 1 if word == "failed" else 0]:
+                self._report_on_offer(agent, word)
+            self.report_all("end")
+            self.work_off(0, None)
 
     def _pick(self, which: int, statuses: set[str]) -> m.Deployment:
         """Return a deployment in one of the statuses if there is one. For every fourth index, return any deployment."""
@@ -185,7 +245,7 @@ class Stories(Worker):
 
     @random_action(
         2, when=lambda self: self.model.policy.approvals and self.ids,
-        which=any_index, person=people, word=st.sampled_from(["approve", "approve", "approve", "deny"]),
+        which=any_index, person=people | st.just("viewer"), word=st.sampled_from(["approve"] * 3 + ["deny"]),
     )  # fmt: skip
     def decide(self, which: int, person: str, word: str) -> None:
         pending = [d for d in self.model.deployments if d.approval and d.approval.status == "pending"]
@@ -250,21 +310,31 @@ class Stories(Worker):
     def settle(self) -> None:
         """Decide, report and run jobs until nothing is pending, and check that no deployment is unfinished."""
         self._freeze(False)
-        for _ in range(20):
+        self._sweep()
+        for _ in range(30):
+            before = [d.status for d in self.model.deployments]
             self._calm()
+            if before == [d.status for d in self.model.deployments]:
+                self._check_waits()
             unfinished = [d for d in self.model.deployments if d.status in {*m.IN_FLIGHT, "pending_approval"}]
             if not unfinished and not self.queue:
                 break
+            for deployment in unfinished:
+                self._pass_hold(deployment)
             self.wait(600, swept=True)
         else:
             raise AssertionError("deployments stay unfinished")
         for number in range(len(self.agents)):
             self._send_heartbeat(number)
+        held = {f"deployment.{name}": name for name in ("hold", "next_wave", "change_reviewers")}
+        audited = AuditEvent.objects.filter(action__in=held, outcome="success").values_list("action", flat=True)
+        recorded = sum((d.events for d in self.model.deployments), Counter[str]())
+        assert Counter(held[action] for action in audited) == recorded & Counter(dict.fromkeys(held.values(), 10_000))
         self._seal()
 
     def _calm(self) -> None:
         for deployment in self.model.deployments:
-            if deployment.paused and deployment.status == "deploying":
+            if deployment.paused is not None and deployment.status == "deploying":
                 self._command(deployment, "resume", self.model.pause(deployment, paused=False))
         self.check()
         while True:
@@ -275,6 +345,28 @@ class Stories(Worker):
                 self._report_on_offer(agent, "end")
             self.work_off(0, None)
             self.check()
+
+
+class HeldStories(Stories):
+    """Stories in which almost always a deployment waits at a hold."""
+
+    WEIGHTS: ClassVar = {
+        "hold": 8, "steer": 16, "report": 2, "report_all": 2, "report_late": 2, "work": 2, "work_off": 3, "crash": 2,
+        "wait": 2, "change_reviewers": 3, "change_of_fleet": 2, "command": 2, "retry_one": 1, "now_and_then": 1,
+    }  # fmt: skip
+
+    @rule(data=st.data())
+    def next(self, data: Any) -> None:
+        """Run one random action."""
+        possible = [a for a in ACTIONS if a[0] in self.WEIGHTS and a[2](self) for _ in range(self.WEIGHTS[a[0]])]
+        name, _, _, arguments = possible[data.draw(st.integers(0, len(possible) - 1))]
+        getattr(self, name)(**data.draw(st.fixed_dictionaries(arguments), label=name))
+
+
+@pytest.mark.django_db
+def test_random_stories_of_held_waves_agree_with_reference_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    HeldStories.scene = StoryWorld()
+    run_stories(HeldStories, monkeypatch, examples=EXAMPLES // 2, steps=HELD_STEPS)
 
 
 @pytest.mark.django_db

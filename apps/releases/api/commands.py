@@ -18,7 +18,6 @@ from apps.releases.api.serializers.labels import RelabeledSerializer, RelabelSer
 from apps.releases.models import Approval, ConfigBundle, Deployment
 from apps.releases.services import approvals, bundles, deployments, relabeling, rollout_steps
 from apps.releases.services.relabeling import Relabeled
-from apps.releases.services.reviewers import change as set_reviewers
 from apps.releases.services.reviewers import check_change
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
@@ -147,11 +146,11 @@ def change_reviewers(deployment: Deployment, *, reviewers: Sequence[UUID], reaso
 
     Replaces the list of the people who may decide on the deployment's approvals, for example because one of them has
     left. Consents of people who are no longer reviewers do not count. Reviewers who have approved can be kept although
-    they have left. Only an `org_admin` may do this. Returns 409 unless the deployment is pending approval or deploying,
-    or its approval after break-glass is pending. Also returns 409 if so many of the new reviewers have approved already
-    that nobody could decide.
+    they have left. If enough of the new reviewers have already approved, the approval is given. Only an `org_admin` may
+    do this. Returns 409 unless the deployment is pending approval or deploying, or its approval after break-glass is
+    pending.
     """
-    set_reviewers(deployment, reviewers=reviewers, reason=reason, actor=actor)
+    approvals.change_reviewers(deployment, reviewer_ids=reviewers, reason=reason, actor=actor)
 
 
 @command(check=approvals.check_revoke)

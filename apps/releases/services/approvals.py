@@ -352,6 +352,20 @@ def _approve(approval: Approval, *, expires_in_s: int | None, actor: Actor) -> A
     return approved
 
 
+@transaction.atomic
+def change_reviewers(deployment: Deployment, *, reviewer_ids: Sequence[UUID], reason: str = "", actor: Actor) -> None:
+    """Change the reviewers as ``reviewers.change`` does, and approve what enough of them have approved already.
+
+    Otherwise an approval could wait forever, because nobody can decide twice. Raises the errors of
+    ``reviewers.change``, and Conflict if the replay gate blocks a deployment that would be approved.
+    """
+    for approval in reviewers.change(deployment, reviewers=reviewer_ids, reason=reason, actor=actor):
+        if reviewers.find_consents(approval).count() >= approval.required_approvals:
+            if (found := _deployment_of(approval)) is not None:
+                check_gate(found)
+            _approve(approval, expires_in_s=None, actor=actor)
+
+
 def _deployment_of(approval: Approval) -> Deployment | None:
     return Deployment.objects.filter(approval=approval).first()
 

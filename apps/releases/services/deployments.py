@@ -266,11 +266,11 @@ def retry(found: Deployment, *, agents: Collection[UUID] | None = None, reason: 
     Raises InvalidInput if one of ``agents`` is not in the deployment. Raises Conflict if there is nothing to retry: no
     agent failed, and the deployment itself has not failed or has no agents left. Raises Conflict if one of ``agents``
     cannot be retried (it did not fail, is drained or decommissioned, or has another offer), or if retrying only
-    ``agents`` would leave the wave over its failure threshold. Raises Conflict if the deployment was never offered, was
-    rolled back or superseded, or if its configuration is known bad. A deployment that is not ``deploying`` is also
-    refused in a freeze window, if its approval after break-glass was denied, expired or revoked, and while another
-    deployment of its pipeline or with its agents is under way. A failed deployment is also refused at the in-flight
-    limit, and if its pipeline has a newer deployment.
+    ``agents`` would leave the wave over its failure threshold. Raises Conflict if the next wave was denied, and if the
+    deployment was never offered, was rolled back or superseded, or if its configuration is known bad. A deployment that
+    is not ``deploying`` is also refused in a freeze window, if its approval after break-glass was denied, expired or
+    revoked, and while another deployment of its pipeline or with its agents is under way. A failed deployment is also
+    refused at the in-flight limit, and if its pipeline has a newer deployment.
     """
     lock_row(found.environment)
     deployment = lock_row(found, related=RELATED)
@@ -298,6 +298,7 @@ def check_retry(deployment: Deployment, *, agents: Collection[UUID] | None = Non
         detail = "The deployment is active, but another deployment superseded it. Retry that deployment instead."
         raise Conflict(detail, code="not_current")
     check_transition(deployment, DeploymentEvent.RETRY)
+    wave_holds.check_not_denied(deployment)
     has_failed = deployment.status == DeploymentStatus.FAILED
     if has_failed:
         _check_retry_of_failed(deployment, deployment.environment)

@@ -189,17 +189,19 @@ def _list_names(user_ids: Collection[str], conjunction: str) -> str:
 
 
 @transaction.atomic
-def change(found: Deployment, *, reviewers: Sequence[UUID], reason: str = "", actor: Actor) -> None:
+def change(found: Deployment, *, reviewers: Sequence[UUID], reason: str = "", actor: Actor) -> list[Approval]:
     """Change the reviewers of a deployment and of its pending approvals, for example because one of them has left.
 
-    Consents of people who are no longer reviewers stay on record and do not count. Reviewers who have consented can be
-    kept although they have left. Raises InvalidInput as ``choose`` does. Raises Conflict unless the deployment is
-    pending approval or deploying, or its approval is pending after break-glass. Raises Conflict if the consents that
-    would count are already enough, because then nobody could decide.
+    Returns these approvals, locked. Consents of people who are no longer reviewers stay on record and do not count.
+    Reviewers who have consented can be kept although they have left. Raises InvalidInput as ``choose`` does. Raises
+    Conflict unless the deployment is pending approval or deploying, or its approval is pending after break-glass.
     """
     environment = lock_row(found.environment, related=("project__organization",))
     pending = Q(deployment=found.pk) | Q(rollout=found.pk)
-    rows = Approval.objects.select_for_update(no_key=True, of=("self",)).filter(pending, status=ApprovalStatus.PENDING)
+    rows = Approval.objects.select_for_update(no_key=True, of=("self",)).select_related(
+        "environment__project__organization", "rollout"
+    )
+    rows = rows.filter(pending, status=ApprovalStatus.PENDING)
     approvals = list(rows.order_by("pk"))
     deployment = lock_row(found, related=("environment__project", "approval"))
     check_change(deployment)
@@ -213,11 +215,6 @@ def change(found: Deployment, *, reviewers: Sequence[UUID], reason: str = "", ac
         requester=deployment.requester_id,
         decided=frozenset().union(*consents.values()),
     )
-    for approval in approvals:
-        given = consents[approval.pk]
-        if len(given & set(chosen) if chosen else given) >= approval.required_approvals:
-            detail = "So many of these people have approved already that nobody could decide. Name other reviewers."
-            raise Conflict(detail, code="reviewers.have_decided")
     changes = {"reviewers": [deployment.reviewers, chosen], "reason": reason}
     deployment.reviewers = chosen
     deployment.save(update_fields=["reviewers"])
@@ -225,6 +222,7 @@ def change(found: Deployment, *, reviewers: Sequence[UUID], reason: str = "", ac
         approval.reviewers = chosen
         approval.save(update_fields=["reviewers"])
     record_event(deployment, "change_reviewers", changes, actor=actor)
+    return approvals
 
 
 def check_change(deployment: Deployment) -> None:

@@ -99,12 +99,13 @@ def _describe_denial(approval: Approval) -> str:
 def start_next_wave(found: Deployment, *, reason: str = "", actor: Actor) -> None:
     """Start the next wave now, without waiting for a pause or for a manual hold.
 
-    Raises Conflict as ``check_next_wave`` does, and if an agent of the current wave has not finished, too many agents
-    failed, or no wave is left.
+    Raises Conflict as ``check_next_wave`` does, in a freeze window that is not overridden, and if the configuration is
+    known bad, an agent of the current wave has not finished, too many agents failed, or no wave is left.
     """
     environment = lock_row(found.environment, related=("project__organization",))
     deployment = lock_row(found, related=RELATED)
     check_next_wave(deployment)
+    admission.check_known_bad(environment, deployment.config_bundle)
     admission.check_freeze(
         environment, {"reason": deployment.freeze_override} if deployment.freeze_override else None, may_override=True
     )
@@ -222,9 +223,14 @@ def _apply_plan(deployment: Deployment, plan: StepPlan) -> None:
     if plan.hold is not None:
         wave_holds.keep(deployment, plan)
     elif plan.wave != deployment.wave and deployment.wave_hold is not None:
-        wave_holds.use(deployment)
-    elif not plan.wave_done or plan.outcome is not None:
-        wave_holds.lift(deployment, actor=WORKER)  # an agent of an earlier wave has got another offer, or none is left
+        wave_holds.use(deployment, plan.wave)
+    elif (
+        not plan.wave_done
+        or plan.outcome is not None
+        or not wave_holds.find_released(deployment, wave_holds.find_approval(deployment))
+    ):
+        # An agent of an earlier wave has got another offer, the next wave has changed, or none is left.
+        wave_holds.lift(deployment, actor=WORKER)
     if plan.wave != deployment.wave:
         deployment.wave, deployment.wave_done_at = plan.wave, None
         deployment.save(update_fields=["wave", "wave_done_at"])

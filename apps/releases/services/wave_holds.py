@@ -21,6 +21,7 @@ from byteor.engine.machines import ApprovalEvent, ApprovalStatus
 from byteor.engine.rollout import Hold, StepPlan
 from byteor.engine.target import ApprovalTarget
 from byteor.engine.wave_hold import HoldFacts, WaveHold, WaveReport
+from byteor_cloud.errors import Conflict
 
 WORKER = system_actor("rollout")
 _OPEN = {ApprovalStatus.PENDING, ApprovalStatus.APPROVED}
@@ -112,20 +113,26 @@ def lift(deployment: Deployment, *, actor: Actor) -> None:
     deployment.save(update_fields=["wave_hold"])
 
 
-def use(deployment: Deployment) -> None:
-    """End the hold because the wave starts. Marks its approval as used."""
-    approval = find_approval(deployment)
-    if approval is not None and approval.status == ApprovalStatus.APPROVED:
+def use(deployment: Deployment, wave: int) -> None:
+    """End the hold because ``wave`` starts. Marks its approval as used, or withdraws that of a later wave."""
+    hold, approval = deployment.wave_hold, find_approval(deployment)
+    if hold is not None and hold.wave <= wave and approval is not None and approval.status == ApprovalStatus.APPROVED:
         locked = lock_row(approval)
         locked.used_at = timezone.now()
         locked.save(update_fields=["used_at"])
-    deployment.wave_hold = None
-    deployment.save(update_fields=["wave_hold"])
+    lift(deployment, actor=WORKER)
 
 
 def _withdraw(approval: Approval | None, *, actor: Actor) -> None:
     if approval is not None and approval.status in _OPEN and approval.used_at is None:
         advance(approval, ApprovalEvent.REVOKE, actor=actor)
+
+
+def check_not_denied(deployment: Deployment) -> None:
+    """Raise Conflict if the wave that the deployment waits for was denied. The next step stops the deployment."""
+    approval = find_approval(deployment)
+    if approval is not None and approval.status == ApprovalStatus.DENIED:
+        raise Conflict("The next wave was denied, so the deployment stops.", code="wave_denied")
 
 
 def resume_clock(deployment: Deployment) -> None:
@@ -142,19 +149,22 @@ def resume_clock(deployment: Deployment) -> None:
 
 
 def describe(deployment: Deployment) -> HoldFacts | None:
-    """Return the hold that stands and who can end it, or None. An approval hold takes at most four queries."""
+    """Return the hold that stands and who can end it, or None. An approval hold takes at most four queries.
+
+    A hold whose wave is approved no longer stands: the wave waits only for the end of a pause.
+    """
     hold = deployment.wave_hold
     if hold is None or hold.is_over:
         return None
     waves = len(deployment.strategy.percents)
     approval = find_approval(deployment)
-    if approval is None or approval.status != ApprovalStatus.PENDING:
+    if approval is None:
         return HoldFacts(hold=hold, waves=waves)
     return HoldFacts(
         hold=hold,
         waves=waves,
         given=reviewers.find_consents(approval).count(),
         required=approval.required_approvals,
-        deciders=reviewers.name_deciders(approval),
+        deciders=reviewers.name_deciders(approval) if approval.status == ApprovalStatus.PENDING else "",
         expires_at=approval.expires_at,
     )

@@ -22,7 +22,7 @@ _WHOLE = {B.RUNS_DESIRED, B.DRIFTED, B.ROLLED_BACK, B.DECOMMISSIONED}
 # Findings about what will replace, or would have replaced, the bundle that the agent runs.
 _COMING = {
     B.WAITS_FOR_APPROVAL, B.WAITS_FOR_FREEZE, B.WAITS_FOR_GATE, B.WAITS_FOR_TURN, B.WAITS_FOR_WAVE,
-    B.BUILDING, B.OFFER_DUE, B.LATE_JOINER, B.ENDED_BEFORE,
+    B.WAITS_FOR_START_TIME, B.BUILDING, B.OFFER_DUE, B.LATE_JOINER, B.ENDED_BEFORE,
 }  # fmt: skip
 
 
@@ -54,6 +54,7 @@ def _summary(facts: Facts, reasons: tuple[Finding, ...]) -> str:
     name, main = facts.agent.name, reasons[0]
     if main.code in _WHOLE:
         coming = [each.detail for each in reasons[1:2] if each.code in _COMING]
+        coming += [each.detail for each in reasons[2:3] if each.code is B.WAITS_FOR_HOLD]  # it follows its wave
         return " ".join([f"{name}{main.detail.removeprefix('It')}", *coming])
     return f"{name} runs {running_label(facts)}: {main.detail[0].lower()}{main.detail[1:]}"
 

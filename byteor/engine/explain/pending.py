@@ -163,7 +163,7 @@ def _waits_for_offer(deployment: DeploymentFacts, enlistment: EnlistmentFacts | 
         return
     ends = pause_ends_at(deployment.strategy, deployment.wave_done_at)
     if ends is not None:
-        yield NextEvent(N.WAVE_BEGINS, f"The pause ends, and wave {deployment.wave + 2} of {label} starts.", ends)
+        yield NextEvent(N.WAVE_BEGINS, f"The pause ends, and the next wave of {label} starts.", ends)
     else:
         last = deployment.waves.get(deployment.wave, WaveFacts()).last_offered_at
         yield NextEvent(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from byteor.engine.blockers import Blocker, BlockerCode
 from byteor.engine.explain.facts import (
@@ -13,8 +14,11 @@ from byteor.engine.explain.facts import (
 from byteor.engine.explain.findings import BecauseCode as B
 from byteor.engine.explain.findings import NextCode as N
 from byteor.engine.machines import ApprovalStatus
+from byteor.engine.rollout import Hold
+from byteor.engine.wave_hold import HoldFacts, WaveHold
 from tests.engine.explain.facts import (
     APPROVAL,
+    APPROVAL_ID,
     AS_IT_SHOULD,
     BEAT,
     FROZEN,
@@ -36,6 +40,17 @@ from tests.engine.explain.facts import (
     runs,
 )
 
+NAMED = replace(APPROVAL, deciders="Grace or Ada")
+STARTS = Blocker(BlockerCode.START_AT, "It starts at 2026-01-01 03:10:00 UTC.", ago(-600))
+HELD: dict[str, Any] = {
+    "strategy": WAVES,
+    "wave_done_at": ago(400),
+    "enlistment": enlistment(P.PENDING, 2),
+    "waves": {0: WaveFacts(1, 1)},
+    "wave_hold": HoldFacts(
+        hold=WaveHold(2, Hold.APPROVAL, ago(400), APPROVAL_ID), waves=3, given=0, required=1, deciders="Grace or Ada"
+    ),
+}
 GIVEN = replace(APPROVAL, status=ApprovalStatus.APPROVED, given=2)
 RUNNING = Blocker(BlockerCode.GATE_RUNNING, "The regression has not finished.")
 PENDING = [
@@ -152,6 +167,57 @@ PENDING = [
         AS_IT_SHOULD + "quotes/two reaches it in wave 2 of 3; wave 1 is done, 1 of 1 agents finished.",
         (B.RUNS_DESIRED, B.WAITS_FOR_WAVE, B.PAUSED, B.TARGET_ALL),
         (BEAT, (N.RESUME, None)),
+    ),
+    Case(
+        "waits for the approval of its wave",
+        facts(new(**HELD), old(), **SETTLED),
+        AS_IT_SHOULD
+        + "quotes/two reaches it in wave 3 of 3; wave 1 is done, 1 of 1 agents finished. Wave 3 of 3 has waited "
+        "for approval since 2026-01-01 02:53:20 UTC: 0 of 1 person approved. Grace or Ada can decide.",
+        (B.RUNS_DESIRED, B.WAITS_FOR_WAVE, B.WAITS_FOR_HOLD, B.TARGET_ALL),
+        (BEAT, (N.HOLD_ENDS, None)),
+    ),
+    Case(
+        "waits for the start of an earlier wave by hand",
+        facts(
+            new(**{**HELD, "wave_hold": HoldFacts(hold=WaveHold(1, Hold.MANUAL, ago(400)), waves=3)}), old(), **SETTLED
+        ),
+        AS_IT_SHOULD
+        + "quotes/two reaches it in wave 3 of 3; wave 1 is done, 1 of 1 agents finished. Wave 2 of 3 has waited "
+        "since 2026-01-01 02:53:20 UTC until somebody with the permission environment:operate starts it.",
+        (B.RUNS_DESIRED, B.WAITS_FOR_WAVE, B.WAITS_FOR_HOLD, B.TARGET_ALL),
+        (BEAT, (N.HOLD_ENDS, None)),
+    ),
+    Case(
+        "paused while its wave waits for approval",
+        facts(new(**HELD, paused_at=ago(30)), old(), **SETTLED),
+        AS_IT_SHOULD
+        + "quotes/two reaches it in wave 3 of 3; wave 1 is done, 1 of 1 agents finished. Wave 3 of 3 has waited "
+        "for approval since 2026-01-01 02:53:20 UTC: 0 of 1 person approved. Grace or Ada can decide.",
+        (B.RUNS_DESIRED, B.WAITS_FOR_WAVE, B.WAITS_FOR_HOLD, B.PAUSED, B.TARGET_ALL),
+        (BEAT, (N.RESUME, None)),
+    ),
+    Case(
+        "waits for its start time",
+        facts(new(S.APPROVED, blockers=(STARTS,), approval=GIVEN), old(), **SETTLED),
+        AS_IT_SHOULD + "The deployment of quotes/two waits because it starts at 2026-01-01 03:10:00 UTC.",
+        (B.RUNS_DESIRED, B.WAITS_FOR_START_TIME, B.TARGET_ALL),
+        (BEAT, (N.START_TIME, 600), (N.APPROVAL_EXPIRES, 1800)),
+    ),
+    Case(
+        "waits for its start time and for another deployment",
+        facts(new(S.APPROVED, blockers=(STARTS, FULL)), old(), **SETTLED),
+        AS_IT_SHOULD + "The deployment of quotes/two waits because it starts at 2026-01-01 03:10:00 UTC.",
+        (B.RUNS_DESIRED, B.WAITS_FOR_START_TIME, B.WAITS_FOR_TURN, B.TARGET_ALL),
+        (BEAT, (N.START_TIME, 600), (N.TURN, None)),
+    ),
+    Case(
+        "waits for named reviewers",
+        facts(new(S.PENDING_APPROVAL, approval=NAMED), old(), **SETTLED),
+        AS_IT_SHOULD + "The deployment of quotes/two waits for approval: 1 of 2 people have approved it. "
+        "Grace or Ada can decide.",
+        (B.RUNS_DESIRED, B.WAITS_FOR_APPROVAL, B.TARGET_ALL),
+        (BEAT, (N.APPROVAL_EXPIRES, 1800)),
     ),
     Case(
         "its build is held up",

@@ -12,7 +12,7 @@ from byteor.engine.explain.facts import ActionFacts, Facts, RunningFacts
 from byteor.engine.explain.findings import BecauseCode as B
 from byteor.engine.explain.findings import NextCode as N
 from tests.engine.explain.cases_ended import ENDED
-from tests.engine.explain.cases_pending import PENDING
+from tests.engine.explain.cases_pending import HELD, PENDING
 from tests.engine.explain.cases_reached import REACHED
 from tests.engine.explain.facts import (
     APPROVAL,
@@ -133,6 +133,10 @@ def test_findings_refer_to_their_deployment_approval_and_config_hash() -> None:
         facts(new(enlistment=enlistment(P.FAILED)), old(), offer=offer(NEW, P.FAILED), **runs(OLD))
     ).because[1]
 
+    held = explain(facts(new(**HELD), old(), **SETTLED))
+
+    assert (held.because[2].code, held.because[2].approval_id) == (B.WAITS_FOR_HOLD, APPROVAL_ID)
+    assert held.next[-1].detail == "When the hold ends, wave 3 of quotes/two starts."
     assert (waiting.deployment_id, waiting.approval_id) == (NEW, APPROVAL_ID)
     assert (bad.deployment_id, bad.config_hash) == (OLD, "sha256:1")
     assert (local_rollback.code, local_rollback.deployment_id) == (B.LOCAL_ROLLBACK, OLD)
