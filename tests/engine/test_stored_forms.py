@@ -86,11 +86,11 @@ FORMS: list[tuple[Any, str]] = [
     ),
     (
         WaveHold(2, Hold.APPROVAL, datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), UUID(int=1)),
-        f'{{"wave": 2, "kind": "approval", "since": "2026-01-02T03:04:05Z", "approval_id": "{ONE}"}}',
+        f'{{"wave": 2, "kind": "approval", "since": "2026-01-02T03:04:05Z", "approval_id": "{ONE}", "is_over": false}}',
     ),
     (
         WaveHold(1, Hold.MANUAL, datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)),
-        '{"wave": 1, "kind": "manual", "since": "2026-01-02T03:04:05Z", "approval_id": null}',
+        '{"wave": 1, "kind": "manual", "since": "2026-01-02T03:04:05Z", "approval_id": null, "is_over": false}',
     ),
     (
         WaveReport(
