@@ -15,6 +15,7 @@ from byteor.engine.break_glass import BreakGlass, BreakGlassRequest
 from byteor.engine.release_policy import ReleasePolicy
 from byteor.engine.rollout import EnlistmentCursor, Strategy
 from byteor.engine.target import ApprovalTarget, ReplayTarget, Target
+from byteor.engine.wave_hold import WaveHold, WaveReport
 from tests.engine.test_stored_forms import FORMS
 from tests.worlds import World
 
@@ -28,6 +29,8 @@ COLUMNS: dict[type, tuple[type[Approval | Deployment], str]] = {
     BreakGlass: (Deployment, "break_glass"),
     ApprovalTarget: (Approval, "target"),
     DeploymentOptions: (Approval, "options"),
+    WaveHold: (Deployment, "wave_hold"),
+    WaveReport: (Approval, "wave_report"),
     ReplayTarget: (Approval, "target"),
 }
 
