@@ -130,8 +130,8 @@ def _read_json(exchange: Exchange) -> Any:
     return parse_json(bodies.read_sized_body(exchange.environ, settings.CONFIG.max_agent_body_bytes))
 
 
-def _json(document: Any, *headers: tuple[str, str], waited_s: float = 0.0) -> Response:
-    return Response(200, json.dumps(document).encode(), headers=headers, waited_s=waited_s)
+def _json(document: Any) -> Response:
+    return Response(200, json.dumps(document).encode())
 
 
 # -- polls -----------------------------------------------------------------------------------------------------------
@@ -151,7 +151,8 @@ def _poll(exchange: Exchange, call: Call, key: KnownKey) -> Response:
         try:
             tag, offered = _read_if_changed(key, if_none_match)
             if offered is not None:
-                return _json(offered.document, ("ETag", tag), waited_s=waited_s)
+                body = offered.text.encode()
+                return Response(200, body, headers=(("ETag", tag),), waited_s=waited_s)
             if waiter is None:
                 return _unchanged(tag, reason, waited_s)
             started = time.monotonic()
@@ -176,8 +177,7 @@ def _read_if_changed(key: KnownKey, if_none_match: str) -> tuple[str, Offered | 
     if tag is not None and matches_tag(if_none_match, tag):
         return tag, None
     try:
-        with request_slots.slot(_holder(key)):
-            offered = read_offer(key.agent_id)
+        offered = read_offer(key.agent_id)
     finally:
         release_connection()
     agent_keys.keep_tag(key, offered.etag, changes=changes)
