@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -20,6 +21,7 @@ from byteor_cloud.concurrency.combining import Combiner
 from byteor_cloud.database.connections import FrequentStatement
 
 MAX_WAIT_S = 30
+KEPT_S = 0.5
 WAIT_S = integer_parameter(
     0,
     MAX_WAIT_S,
@@ -74,19 +76,47 @@ def read_offer(agent_id: UUID) -> Offered:
 
 
 def read_offers(agent_ids: Sequence[UUID]) -> list[Offered | None]:
-    """Return the current offers of these agents. An offer is None if the agent was deleted.
+    """Return the current offers of these agents. An offer is None if the agent or the offered bundle was deleted.
 
-    Makes at most four queries, and one for each organization. The texts of agents with the same offer differ only in
-    the agent's id, so that a rollout's offer is signed once for all of them.
+    Makes one query for the assignments. The texts of agents with the same offer differ only in the agent's id, so the
+    offer of a rollout is read and signed once for all of them.
     """
     rows = _assignments.run(f"{{{','.join(map(str, agent_ids))}}}")
     assigned = {agent_id: _Assigned(*columns) for agent_id, *columns in rows}
-    sources = _read_sources(assigned.values())
-    texts = {each: _write_text(each, sources) for each in set(assigned.values())}
+    texts = _texts.find(set(assigned.values()))
     return [
-        Offered.of(texts[assigned[agent_id]].replace(str(_ANY_AGENT), str(agent_id))) if agent_id in assigned else None
+        Offered.of(text.replace(str(_ANY_AGENT), str(agent_id)))
+        if (text := texts.get(assigned.get(agent_id))) is not None
+        else None
         for agent_id in agent_ids
     ]
+
+
+class _Texts:
+    """The texts of the latest offers, which are kept for a moment: a fleet reads the same offer in many batches.
+
+    They are kept for less than a second, because a retired signing key must not sign offers for longer.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[_Assigned | None, str] = {}
+        self._until = 0.0
+
+    def find(self, assigned: Collection[_Assigned]) -> Mapping[_Assigned | None, str]:
+        """Return the texts of these offers, except of those whose bundle was deleted.
+
+        Makes at most two queries, and one for each organization.
+        """
+        if time.monotonic() >= self._until:
+            self._kept, self._until = {}, time.monotonic() + KEPT_S
+        kept = self._kept
+        if missing := [each for each in assigned if each not in kept]:
+            sources = _read_sources(missing)
+            kept.update({each: text for each in missing if (text := _write_text(each, sources)) is not None})
+        return kept
+
+
+_texts = _Texts()
 
 
 class _Source(NamedTuple):
@@ -107,10 +137,12 @@ def _read_sources(assigned: Iterable[_Assigned]) -> dict[UUID | None, _Source]:
     return {pk: _Source(envelope, statements[pk]) for pk, envelope in envelopes.items()}
 
 
-def _write_text(assigned: _Assigned, sources: Mapping[UUID | None, _Source]) -> str:
+def _write_text(assigned: _Assigned, sources: Mapping[UUID | None, _Source]) -> str | None:
     desired = None
-    source = sources.get(assigned.bundle_deployment_id)
-    if source is not None and assigned.bundle_hash is not None:
+    if assigned.bundle_hash is not None and assigned.bundle_deployment_id is not None:
+        source = sources.get(assigned.bundle_deployment_id)
+        if source is None:
+            return None
         desired = {
             **offer(
                 _ANY_AGENT,
@@ -134,7 +166,7 @@ def _write_text(assigned: _Assigned, sources: Mapping[UUID | None, _Source]) -> 
 
 
 # After a batch, all of its responses are written one after the other, while other requests wait.
-_offers: Combiner[UUID, Offered] = Combiner(read_offers, limit=200)
+_offers: Combiner[UUID, Offered] = Combiner(read_offers, limit=250)
 
 
 def accept_report(data: Any, *, agent_id: UUID, environment_id: UUID) -> dict[str, Any]:

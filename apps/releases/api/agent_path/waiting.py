@@ -13,7 +13,8 @@ from uuid import UUID
 # Each waiting poll occupies a connection, and so an open file. At least half of the file limit is left for other uses.
 CAPACITY = min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
 # The responses to woken polls are sent at this rate, or faster if that would take longer than SPREAD_S seconds.
-WOKEN_PER_S, SPREAD_S = 2000.0, 0.5
+import os
+WOKEN_PER_S, SPREAD_S = 2000.0, float(os.environ.get("SPREAD", "0.5"))
 
 
 class StopReason(Enum):
