@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from unittest.mock import patch
 
+from byteor_cloud.database import embedded
 from byteor_cloud.database.embedded import EmbeddedPostgres
 from tests.bench import load, results
 from tests.bench.results import Row
@@ -108,7 +110,7 @@ def _herd(options: argparse.Namespace) -> list[Row]:
 
 
 def _poll(options: argparse.Namespace) -> list[Row]:
-    with _installation() as folder:
+    with patch.dict(embedded._SETTINGS, max_connections="300"), _installation() as folder:
         from tests.bench import poll
 
         return poll.run(folder, free_port(), agents=options.poll_agents, processes=options.poll_processes)

@@ -20,7 +20,7 @@ from tests.bench.serving import keys_file, server, store_fleet
 from tests.patience import wait_until
 
 AGENTS, PROCESSES, GOAL_S = 20_000, 8, 5.0
-_CONNECT_S, _TOLD_S = 90, 60
+_CONNECT_S, _TOLD_S = 60, 40
 _SAMPLED_EVERY_S = 0.1
 
 

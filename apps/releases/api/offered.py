@@ -18,7 +18,7 @@ from apps.releases.services import attestations, reports, rollout_steps
 from byteor.engine.machines import AgentProgress
 from byteor_cloud.api.parameters import integer_parameter
 from byteor_cloud.concurrency.combining import Combiner
-from byteor_cloud.database.connections import FrequentStatement
+from byteor_cloud.database.connections import FrequentStatement, release_connection
 
 MAX_WAIT_S = 30
 KEPT_S = 0.5
@@ -90,6 +90,13 @@ def read_offers(agent_ids: Sequence[UUID]) -> list[Offered | None]:
         else None
         for agent_id in agent_ids
     ]
+
+
+def _read_batch(agent_ids: Sequence[UUID]) -> list[Offered | None]:
+    try:
+        return read_offers(agent_ids)
+    finally:
+        release_connection()
 
 
 class _Texts:
@@ -166,7 +173,7 @@ def _write_text(assigned: _Assigned, sources: Mapping[UUID | None, _Source]) -> 
 
 
 # After a batch, all of its responses are written one after the other, while other requests wait.
-_offers: Combiner[UUID, Offered] = Combiner(read_offers, limit=250)
+_offers: Combiner[UUID, Offered] = Combiner(_read_batch, limit=250)
 
 
 def accept_report(data: Any, *, agent_id: UUID, environment_id: UUID) -> dict[str, Any]:
