@@ -13,7 +13,18 @@ from byteor.agent.progress import OfferStatus
 from byteor.agent.retry import backoff_s
 from byteor.engine.machines import OfferAction
 
-from .scenarios import NORMAL, Purpose, Scenario, Setup, Traits, choose_traits, draw, draw_bits, first_beat_s, is_chosen_to_fail
+from .scenarios import (
+    NORMAL,
+    Purpose,
+    Scenario,
+    Setup,
+    Traits,
+    choose_traits,
+    draw,
+    draw_bits,
+    first_beat_s,
+    is_chosen_to_fail,
+)
 
 _ACTIVATION_S = (0.1, 1.0)
 _BEATS_UNTIL_REPAIRED = 2

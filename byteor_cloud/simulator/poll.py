@@ -102,9 +102,11 @@ def run(
 
     Return the results of each process, and the times until the agents were told. Raises SimulationError.
     """
-    parts = [fleet.agents[start : start + AGENTS_PER_PROCESS] for start in range(0, len(fleet.agents), AGENTS_PER_PROCESS)]
+    parts = [
+        fleet.agents[start : start + AGENTS_PER_PROCESS] for start in range(0, len(fleet.agents), AGENTS_PER_PROCESS)
+    ]
     with _children([Fleet(fleet.interval_s, part) for part in parts], simulate) as channels:
-        deadline, unready = time.monotonic() + within_s, list(channels)
+        deadline, unready = time.monotonic() + within_s, list[Any](channels)
         while unready and (left_s := deadline - time.monotonic()) > 0:
             for channel in wait(unready, left_s):
                 _receive(channel)

@@ -215,7 +215,12 @@ class Pool:
         exchange.response = response
         # A process that lets no more polls wait says so with 304. The next connection may reach another process.
         is_turned_away = response.status == 304 and response.retry_after_s is not None
-        is_reusable = response.keeps_connection and not is_turned_away and bool(data) and connection.offset == len(exchange.request)
+        is_reusable = (
+            response.keeps_connection
+            and not is_turned_away
+            and bool(data)
+            and connection.offset == len(exchange.request)
+        )
         self._finish(connection, exchange, is_reusable=is_reusable)
 
     def _fail(self, connection: _Connection, reason: str) -> None:

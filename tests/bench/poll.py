@@ -17,7 +17,6 @@ from tests.bench.fleet import simulate
 from tests.bench.processes import cpu_s
 from tests.bench.results import Row
 from tests.bench.serving import keys_file, server, store_fleet
-from tests.patience import wait_until
 
 AGENTS, PROCESSES, GOAL_S = 20_000, 8, 5.0
 _CONNECT_S, _TOLD_S = 90, 60
@@ -37,12 +36,16 @@ def run(folder: Path, port: int, *, agents: int, processes: int) -> list[Row]:
     environment = f"{world.organization.pk}/{world.project.pk}/{world.dev.pk}"
     postmaster = int((folder / "postgres/data/postmaster.pid").read_text().partition("\n")[0])
     token = {"BYTEOR_USER_TOKEN": world.operator.api.token or "", "BYTEOR_CLOUD_API_PROCESSES": str(processes)}
-    with patch.dict(os.environ, token), server(port, processes) as api, _worker() as worker:
-        with _sampled({"API": api, "worker": worker, "PostgreSQL": postmaster}) as samples:
-            results = simulate(
-                port, keys, agents=agents, seconds=_CONNECT_S, patience=_TOLD_S, scenario="poll",
-                environment=environment, deploy=bundle.pk,
-            )  # fmt: skip
+    with (
+        patch.dict(os.environ, token),
+        server(port, processes) as api,
+        _worker() as worker,
+        _sampled({"API": api, "worker": worker, "PostgreSQL": postmaster}) as samples,
+    ):
+        results = simulate(
+            port, keys, agents=agents, seconds=_CONNECT_S, patience=_TOLD_S, scenario="poll",
+            environment=environment, deploy=bundle.pk,
+        )  # fmt: skip
     costs = _costs(samples, results)
     note = (
         f"{processes} API processes and 1 worker; after the request {_describe(results['after_request_s'])},"

@@ -201,7 +201,8 @@ def test_poll_woken_without_change_keeps_waiting(polling: Any, room: WaitingRoom
     wait_until(lambda: room._waiters.get(agent.pk, woken) is not woken)
     assert poll.response is None
     room.close()
-    assert (poll.finish().status_code, poll.response["ETag"]) == (304, etag)
+    response = poll.finish()
+    assert (response.status_code, response["ETag"]) == (304, etag)
 
 
 def test_woken_poll_returns_503_when_database_fails(
@@ -253,7 +254,10 @@ def test_offers_of_many_agents_take_as_many_queries_as_those_of_one(
     desired = [each and json.loads(each.text)["desired"] for each in mixed]
     found = [each and (each["deployment_id"], each["bundle_url"]) for each in desired]
     assert found == [
-        *((str(deployments[0].pk), f"/api/v1/agents/{pk}/deployment/bundle?hash={deployments[0].bundle_hash}") for pk in ids),
+        *(
+            (str(deployments[0].pk), f"/api/v1/agents/{pk}/deployment/bundle?hash={deployments[0].bundle_hash}")
+            for pk in ids
+        ),
         (str(deployments[1].pk), f"/api/v1/agents/{stranger.pk}/deployment/bundle?hash={deployments[1].bundle_hash}"),
         None,
         None,

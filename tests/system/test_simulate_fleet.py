@@ -147,9 +147,7 @@ def test_simulated_rollout_has_expected_failures(site: Site) -> None:
     assert progress.count("failed") == rollout["failed on purpose"]
 
 
-def test_waiting_agents_are_told_of_deployment(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_waiting_agents_are_told_of_deployment(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = site.target
     project = target.environment.partition("/environments/")[0]
     environment = f"{project}/environments/"
@@ -173,7 +171,7 @@ def test_waiting_agents_are_told_of_deployment(
     assert results["answers"]["poll"]["200"] >= 0.95 * 20
     for times in (results["after_request_s"], results["after_offer_s"]):
         assert 0 < times["p50"] <= times["p90"] <= times["p99"] == times["max"]
-    assert_fails("the deployment was not created: 404", **options, deploy=str(uuid7()))
+    assert_fails("the deployment was not created: 400", **options, deploy=str(uuid7()))
 
 
 def test_errors_fail_command_with_one_line(site: Site, tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ class Command(OperatorCommand):
         parser.add_argument(
             "--deploy",
             metavar="CONFIG_BUNDLE_ID",
-            help=f"in the scenario poll, deploy this to all agents of --environment, with the token ${USER_TOKEN_VARIABLE}",
+            help=f"in the scenario poll, deploy this to all agents of --environment (token: ${USER_TOKEN_VARIABLE})",
         )
         parser.add_argument("--json", action="store_true", help="print the results as one line of JSON")
 
@@ -226,7 +226,9 @@ class Command(OperatorCommand):
 def _deployment(url: str, environment: str | None, config_bundle_id: str | None) -> poll.Deployment:
     token = os.environ.get(USER_TOKEN_VARIABLE)
     if not environment or not config_bundle_id or not token:
-        raise SimulationError(f"the scenario poll needs --environment, --deploy and a user's token in ${USER_TOKEN_VARIABLE}")
+        raise SimulationError(
+            f"the scenario poll needs --environment, --deploy and a user's token in ${USER_TOKEN_VARIABLE}"
+        )
     path = f"{environment_path(environment, BaseUrl.parse(url))}/deployments"
     return poll.Deployment(path, config_bundle_id, SecretValue(token).reveal())
 

@@ -43,7 +43,7 @@ class Waiter:
         self.stopped.acquire()
 
     def stop(self, reason: StopReason, rest_s: float = 0.0) -> None:
-        """Make the poll stop waiting. Call this only once. ``rest_s`` is how long the agent's connection should rest."""
+        """Make the poll stop waiting. Call this only once. ``rest_s`` is how long its connection should rest then."""
         self.reason, self.rest_s = reason, rest_s
         self.stopped.release()
 
