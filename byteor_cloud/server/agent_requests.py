@@ -21,6 +21,8 @@ from gunicorn.http.message import _ip_in_allow_list
 from gunicorn.http.parser import RequestParser
 from gunicorn.http.wsgi import base_environ
 
+from byteor_cloud.server import pauses
+
 _HEAD = re.compile(
     rb"(GET|POST) (/api/v1/agents/[0-9a-f-]{36}/(?:heartbeat|deployment))(?:\?([\w=&]*+))? HTTP/1\.1\r\n"
     rb"((?:[A-Za-z0-9-]++:[\x20-\x7e]*+\r\n){1,50}+)\r\n"
@@ -125,6 +127,7 @@ class ShortCut:
                 sock.is_handled = False
             if is_last:
                 return True
+            pauses.rest(plain.environ)
             while body.read(_LONGEST_BODY):  # skip the unread rest, after which the next request starts
                 pass
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 _BUCKETS_PER_E = 50  # each bucket is 2 % wide
@@ -24,6 +25,12 @@ class Histogram:
         self._buckets[int(math.log(max(seconds, _LEAST_S) / _LEAST_S) * _BUCKETS_PER_E)] += 1
         self._count += 1
         self.longest_s = max(self.longest_s, seconds)
+
+    def add_all(self, other: Histogram) -> None:
+        """Count the durations of another histogram."""
+        self._buckets += other._buckets
+        self._count += other._count
+        self.longest_s = max(self.longest_s, other.longest_s)
 
     def percentile_s(self, percent: float) -> float:
         """Return the given percentile of the durations; 0 if there are none."""
@@ -69,6 +76,18 @@ class Measured:
         elif status not in {200, 201, 304}:
             self.errors += 1
 
+    def add(self, other: Measured) -> None:
+        """Add the counts and times of another part of the fleet."""
+        for kind, statuses in other.responses.items():
+            self.responses.setdefault(kind, Counter()).update(statuses)
+        for kind, latency in other.latency_by_kind.items():
+            self.latency_by_kind.setdefault(kind, Histogram()).add_all(latency)
+        self.failures += other.failures
+        self.latency.add_all(other.latency)
+        self.lateness.add_all(other.lateness)
+        self.busy += other.busy
+        self.errors += other.errors
+
     @property
     def requests(self) -> int:
         """The number of completed requests."""
@@ -77,6 +96,41 @@ class Measured:
     def acknowledged(self, kind: str) -> int:
         """Return the number of requests of this kind with a 200 response."""
         return self.responses.get(kind, Counter())[200]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The times, in seconds, until agents received an offer of the deployment, sorted."""
+
+    agents: int
+    after_request: Sequence[float] = ()
+    after_offer: Sequence[float] = ()
+    """Counted from the offer's ``offered_at``, which the server sets shortly before it commits the offer."""
+
+    def document(self) -> dict[str, Any]:
+        """Return the number of agents that were told and not told, and the percentiles of the times."""
+        return {
+            "told": len(self.after_request),
+            "not_told": self.agents - len(self.after_request),
+            "after_request_s": _seconds(self.after_request),
+            "after_offer_s": _seconds(self.after_offer),
+        }
+
+    def lines(self) -> list[str]:
+        """Return the results as text."""
+        document = self.document()
+        lines = [f"told        {document['told']} of {self.agents} agents"]
+        for since in ("request", "offer"):
+            times = document[f"after_{since}_s"].items()
+            lines.append(f"  after the {since:<8}" + "  ".join(f"{name} {value:g} s" for name, value in times))
+        return lines
+
+
+def _seconds(times: Sequence[float]) -> dict[str, float]:
+    if not times:
+        return {}
+    found = {f"p{percent}": times[math.ceil(len(times) * percent / 100) - 1] for percent in (50, 90, 99)}
+    return {name: round(value, 3) for name, value in (found | {"max": times[-1]}).items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +149,8 @@ class Summary:
     rollout: dict[str, int]
     connections: int
     cpu_share: float
-    """The simulator's own use of one core, from 0 to 1."""
+    """The simulator's own use of one core, from 0 to 1 for each of its processes."""
+    told: Told | None = None
 
     def document(self) -> dict[str, Any]:
         """Return the results as a JSON object."""
@@ -125,6 +180,7 @@ class Summary:
             "rollout": self.rollout,
             "connections": self.connections,
             "generator_cpu_share": round(self.cpu_share, 3),
+            **({} if self.told is None else self.told.document()),
         }
 
     def lines(self) -> list[str]:
@@ -147,8 +203,29 @@ class Summary:
         ]
         if any(self.rollout.values()):
             lines.append("offers      " + ", ".join(f"{count} {name}" for name, count in self.rollout.items()))
+        if self.told is not None:
+            lines += self.told.lines()
         after = "" if self.healthy_after_s is None else f", all of them {self.healthy_after_s:.1f} s after {self.since}"
         return [*lines, f"healthy     {self.healthy} of {self.agents} agents{after}"]
+
+
+def combine(parts: Sequence[Summary], told: Told) -> Summary:
+    """Return the results of a run in several processes, each of which simulated a part of the fleet."""
+    measured = Measured()
+    for part in parts:
+        measured.add(part.measured)
+    return replace(
+        parts[0],
+        agents=sum(part.agents for part in parts),
+        seconds=max(part.seconds for part in parts),
+        measured=measured,
+        healthy=sum(part.healthy for part in parts),
+        healthy_after_s=None,
+        rollout={name: sum(part.rollout[name] for part in parts) for name in parts[0].rollout},
+        connections=sum(part.connections for part in parts),
+        cpu_share=sum(part.cpu_share for part in parts),
+        told=told,
+    )
 
 
 def _times(milliseconds: dict[str, float]) -> str:

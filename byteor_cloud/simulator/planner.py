@@ -13,11 +13,24 @@ from byteor.agent.progress import OfferStatus
 from byteor.agent.retry import backoff_s
 from byteor.engine.machines import OfferAction
 
-from .scenarios import NORMAL, Purpose, Setup, Traits, choose_traits, draw, draw_bits, first_beat_s, is_chosen_to_fail
+from .scenarios import (
+    NORMAL,
+    Purpose,
+    Scenario,
+    Setup,
+    Traits,
+    choose_traits,
+    draw,
+    draw_bits,
+    first_beat_s,
+    is_chosen_to_fail,
+)
 
 _ACTIVATION_S = (0.1, 1.0)
 _BEATS_UNTIL_REPAIRED = 2
 _BEATS_UP, _INTERVALS_DOWN = 3, 12
+# The most seconds that a poll may wait. If a heartbeat is due in less than the least, the agent sends it early.
+_MAX_WAIT_S, _LEAST_WAIT_S = 30, 3
 # Statuses that a retry would not change. The reference agent stops only after a 401.
 _FINAL_REFUSALS = {401, 403, 404}
 _BUSY = {0, 408, 429}
@@ -29,6 +42,7 @@ class ActionKind(StrEnum):
 
     BEAT = "heartbeat"
     FETCH = "offer"
+    WAIT = "poll"
     DOWNLOAD = "bundle"
     REPORT = "report"
 
@@ -40,6 +54,7 @@ class ServerResponse:
     status: int
     document: Mapping[str, Any] | None = None
     retry_after_s: float | None = None
+    etag: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +83,19 @@ class Machine:
     """A simulated host with an agent. A clone has the ``agent`` number of another machine."""
 
     __slots__ = (
-        "action", "agent", "attempts", "beats", "booted_s", "boots", "failed_once", "failures",
-        "is_healthy", "number", "offer", "report", "running", "settled", "traits", "unrepaired_beats",
+        "action", "agent", "attempts", "beat_due", "beats", "booted_s", "boots", "etag", "failed_once", "failures",
+        "is_healthy", "is_waiting", "number", "offer", "report", "running", "settled", "traits", "unrepaired_beats",
+        "wait_s",
     )  # fmt: skip
 
     def __init__(self, number: int, agent: int, traits: Traits) -> None:
         self.number, self.agent, self.traits = number, agent, traits
         self.action = ActionKind.BEAT
         self.boots = self.beats = self.failures = self.attempts = self.unrepaired_beats = 0
-        self.booted_s = 0.0
-        self.is_healthy = False
+        self.booted_s = self.beat_due = 0.0
+        self.is_healthy = self.is_waiting = False
+        self.etag: str | None = None
+        self.wait_s = 0
         self.offer: Offer | None = None
         self.report: OfferStatus | None = None
         self.settled: Offer | None = None
@@ -98,6 +116,7 @@ class Planner:
             self.machines.append(Machine(setup.agents + clone, clone * stride, NORMAL))
         self.unhealthy = setup.agents
         self.activated = self.failed_on_purpose = self.withdrawn = self.permanently_refused = 0
+        self.waiting = self.told = self.turned_away = 0
         self._manifests: dict[str, dict[str, str]] = {}
 
     @property
@@ -112,6 +131,7 @@ class Planner:
 
     def after(self, machine: Machine, response: ServerResponse, now: float) -> float | None:
         """Set the machine's next action after a response. Return its time, or None if the machine stops permanently."""
+        self._set_waiting(machine, False)
         if self._is_clone(machine) and now >= self.setup.trouble_ends_s:
             return None
         if response.status in _BUSY or response.status >= 500:
@@ -125,7 +145,9 @@ class Planner:
         match machine.action:
             case ActionKind.BEAT:
                 return self._after_beat(machine, response, now)
-            case ActionKind.FETCH:
+            case ActionKind.FETCH | ActionKind.WAIT if self.setup.scenario is Scenario.POLL:
+                return self._after_poll(machine, response, now)
+            case ActionKind.FETCH | ActionKind.WAIT:
                 return self._after_fetch(machine, response, now)
             case ActionKind.DOWNLOAD:
                 return self._after_download(machine, response, now)
@@ -183,7 +205,8 @@ class Planner:
         if machine.traits.flaps and machine.beats > self._beats_up(machine) and now < self.setup.trouble_ends_s:
             return self._go_down(machine, now)
         wait_s: float = document["next_heartbeat_s"] * self.setup.interval_scale
-        return now + wait_s / machine.traits.clock_rate
+        machine.beat_due = now + wait_s / machine.traits.clock_rate
+        return self._plan_poll(machine, now) if self.setup.scenario is Scenario.POLL else machine.beat_due
 
     def _beats_up(self, machine: Machine) -> int:
         return 1 + draw_bits(self.setup.seed, machine.number, Purpose.UP, machine.boots) % _BEATS_UP
@@ -198,6 +221,38 @@ class Planner:
         machine.beats = 0
         machine.booted_s = min(now + down_s, latest)
         return machine.booted_s
+
+    # Polls
+
+    def _plan_poll(self, machine: Machine, now: float) -> float:
+        """Let the agent wait for an offer until its next heartbeat is due."""
+        left_s = machine.beat_due - now
+        if left_s < _LEAST_WAIT_S:
+            machine.action = ActionKind.BEAT
+        elif machine.etag is None:
+            machine.action = ActionKind.FETCH
+        else:
+            machine.action, machine.wait_s = ActionKind.WAIT, min(_MAX_WAIT_S, int(left_s))
+            self._set_waiting(machine, True)
+        return now
+
+    def _after_poll(self, machine: Machine, response: ServerResponse, now: float) -> float:
+        if response.status == 304:
+            if response.retry_after_s is None:
+                return self._plan_poll(machine, now)
+            self.turned_away += 1
+            return now + response.retry_after_s
+        desired = response.document and response.document["desired"]
+        machine.etag = response.etag
+        if response.status != 200 or not desired or Offer.read(desired) == machine.settled:
+            return self._plan_poll(machine, now)
+        self._set_healthy(machine, False)
+        self.told += 1
+        return self._after_fetch(machine, response, now)
+
+    def _set_waiting(self, machine: Machine, is_waiting: bool) -> None:
+        self.waiting += is_waiting - machine.is_waiting
+        machine.is_waiting = is_waiting
 
     # Offers
 

@@ -31,6 +31,7 @@ class Exchange:
     request: bytes
     due: float
     slow_send_s: float = 0.0
+    patience_s: float = _RESPONSE_TIMEOUT_S
     sent_at: float = 0.0
     done_at: float = 0.0
     response: Response | None = None
@@ -154,7 +155,7 @@ class Pool:
     def _use(connection: _Connection, exchange: Exchange, now: float) -> None:
         connection.exchange, connection.offset, connection.buffer = exchange, 0, b""
         exchange.sent_at = now
-        connection.deadline = now + _RESPONSE_TIMEOUT_S
+        connection.deadline = now + exchange.patience_s
 
     def _write(self, connection: _Connection, now: float) -> None:
         exchange = connection.exchange
@@ -175,7 +176,7 @@ class Pool:
             return
         if connection.offset == len(request):
             self._slow.discard(connection)
-            connection.deadline = now + _RESPONSE_TIMEOUT_S
+            connection.deadline = now + exchange.patience_s
             self._watch(connection, selectors.EVENT_READ)
         elif exchange.slow_send_s:
             connection.next_piece_at = now + exchange.slow_send_s / _SLOW_PIECES
@@ -212,7 +213,14 @@ class Pool:
                 self._fail(connection, "connection closed within a response")
             return
         exchange.response = response
-        is_reusable = response.keeps_connection and bool(data) and connection.offset == len(exchange.request)
+        # A process that lets no more polls wait says so with 304. The next connection may reach another process.
+        is_turned_away = response.status == 304 and response.retry_after_s is not None
+        is_reusable = (
+            response.keeps_connection
+            and not is_turned_away
+            and bool(data)
+            and connection.offset == len(exchange.request)
+        )
         self._finish(connection, exchange, is_reusable=is_reusable)
 
     def _fail(self, connection: _Connection, reason: str) -> None:

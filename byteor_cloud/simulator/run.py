@@ -14,6 +14,7 @@ from email.utils import format_datetime
 from .fleet import Fleet, Server
 from .measured import Measured, Summary
 from .planner import ActionKind, Machine, Planner, ServerResponse
+from .poll import Audience
 from .pool import Exchange, Pool
 from .wire import write_request
 
@@ -50,6 +51,7 @@ class Run:
     pool: Pool
     report: Callable[[RunProgress], None]
     patience_s: float
+    audience: Audience | None = None
     measured: Measured = field(default_factory=Measured)
     _due: list[tuple[float, int]] = field(default_factory=list)
     _began: float = 0.0
@@ -68,7 +70,7 @@ class Run:
         reported_at, reported = 0.0, 0
         try:
             while (now := self._now()) < latest:
-                if now >= setup.seconds and self.planner.is_settled:
+                if self._is_over(now):
                     break
                 self._send_due(now)
                 wait_s = self._due[0][0] - self._now() if self._due else 0.1
@@ -99,10 +101,16 @@ class Run:
                 "activated": planner.activated,
                 "failed on purpose": planner.failed_on_purpose,
                 "withdrawn": planner.withdrawn,
+                "turned away": planner.turned_away,
             },
             connections=self.pool.most_open,
             cpu_share=(time.process_time() - self._began_cpu) / elapsed_s,
         )
+
+    def _is_over(self, now: float) -> bool:
+        if self.audience is not None:
+            return self.audience.is_told(self.planner.waiting)
+        return now >= self.planner.setup.seconds and self.planner.is_settled
 
     def _now(self) -> float:
         return time.monotonic() - self._began
@@ -124,8 +132,10 @@ class Run:
         while due and due[0][0] <= now:
             at, number = heapq.heappop(due)
             machine = machines[number]
-            request = self._request(machine, now)
-            self.pool.submit(Exchange(number, request, self._began + at, machine.traits.slow_send_s))
+            exchange = Exchange(number, self._request(machine, now), self._began + at, machine.traits.slow_send_s)
+            if machine.action is ActionKind.WAIT:
+                exchange.patience_s += machine.wait_s
+            self.pool.submit(exchange)
 
     def _request(self, machine: Machine, now: float) -> bytes:
         agent_id, key = self.fleet.agents[machine.agent]
@@ -137,23 +147,25 @@ class Run:
                 body = json.dumps(self.planner.beat_body(machine, now)).encode()
             case ActionKind.FETCH:
                 path = f"{path}/deployment"
+            case ActionKind.WAIT:
+                path = f"{path}/deployment?wait_s={machine.wait_s}"
             case ActionKind.DOWNLOAD:
                 assert machine.offer is not None  # noqa: S101  only offers are downloaded
                 path = self.server.prefix + machine.offer.bundle_url
             case ActionKind.REPORT:
                 method, path = "POST", f"{path}/deployment"
                 body = json.dumps(self.planner.report_body(machine)).encode()
-        extra = ""
+        extra = f"If-None-Match: {machine.etag}\r\n" if machine.action is ActionKind.WAIT else ""
         if machine.traits.clock_offset_s:
             clock = datetime.now(UTC) + timedelta(seconds=machine.traits.clock_offset_s)
-            extra = f"Date: {format_datetime(clock, usegmt=True)}\r\n"
+            extra += f"Date: {format_datetime(clock, usegmt=True)}\r\n"
         return write_request(method, path, host=self.server.host, token=key, body=body, extra=extra)
 
     def _take(self, exchange: Exchange) -> None:
         machine, response = self.planner.machines[exchange.owner], exchange.response
         document, retry_after_s, failure = None, None, exchange.failure
         if response is not None:
-            retry_after_s = response.retry_after_s if response.status >= 400 else None
+            retry_after_s = response.retry_after_s if response.status >= 300 else None
             if response.status == 200 and machine.action is not ActionKind.DOWNLOAD:
                 try:
                     document = json.loads(response.body)
@@ -164,7 +176,13 @@ class Run:
         self.measured.count(machine.action, status, failure, took_s, has_retry_after=retry_after_s is not None)
         self.measured.lateness.add(exchange.sent_at - exchange.due)
         now = self._now()
-        at = self.planner.after(machine, ServerResponse(status, document, retry_after_s), now)
+        etag = response and response.header(b"etag")
+        received = ServerResponse(status, document, retry_after_s, etag.decode() if etag else None)
+        told = self.planner.told
+        at = self.planner.after(machine, received, now)
+        if self.audience is not None and self.planner.told > told and machine.offer is not None:
+            offer = machine.offer
+            self.audience.note(machine.number, offer.deployment_id, offer.offered_at or "", exchange.done_at)
         if at is not None:
             heapq.heappush(self._due, (at, machine.number))
         if self.planner.unhealthy:

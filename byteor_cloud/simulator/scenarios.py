@@ -18,6 +18,7 @@ class Scenario(StrEnum):
     CLONED = "cloned"
     CLOCK_SKEWED = "clock-skewed"
     ROLLOUT = "rollout"
+    POLL = "poll"
 
 
 DESCRIPTIONS = {
@@ -28,9 +29,11 @@ DESCRIPTIONS = {
     Scenario.CLONED: "a twentieth of the agents have a second machine with the same key",
     Scenario.CLOCK_SKEWED: "clocks are wrong by up to a day, jump, and run up to a fifth too fast or too slow",
     Scenario.ROLLOUT: "some agents fail the first attempt to run an offered bundle",
+    Scenario.POLL: "each agent waits in a long poll until all of them are told of one deployment (--deploy)",
 }
 
 HERD_WITHIN_S = 10.0
+_CONNECTED_PER_S = 1000  # agents of the scenario ``poll`` that connect in a second
 _TROUBLE_SHARE = 0.6
 _FLAPPING_SHARE, _SLOW_SHARE, _CLONED_SHARE = 0.2, 0.05, 0.05
 _SLOW_SEND_S = (1.0, 2.0)
@@ -141,5 +144,11 @@ def is_chosen_to_fail(setup: Setup, machine: int, bundle_hash: str) -> bool:
 
 def first_beat_s(setup: Setup, machine: int) -> float:
     """Return when a machine sends its first heartbeat, in seconds since the start."""
-    within = HERD_WITHIN_S if setup.scenario is Scenario.HERD else setup.scaled_interval_s
+    match setup.scenario:
+        case Scenario.HERD:
+            within = HERD_WITHIN_S
+        case Scenario.POLL:
+            within = setup.agents / _CONNECTED_PER_S
+        case _:
+            within = setup.scaled_interval_s
     return within * draw(setup.seed, machine, Purpose.FIRST_BEAT)

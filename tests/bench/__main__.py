@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from unittest.mock import patch
 
+from byteor_cloud.database import embedded
 from byteor_cloud.database.embedded import EmbeddedPostgres
 from tests.bench import load, results
 from tests.bench.results import Row
@@ -107,6 +109,13 @@ def _herd(options: argparse.Namespace) -> list[Row]:
         return fleet.run_herd(folder, free_port(), agents=options.herd_agents)
 
 
+def _poll(options: argparse.Namespace) -> list[Row]:
+    with patch.dict(embedded._SETTINGS, max_connections="300"), _installation() as folder:
+        from tests.bench import poll
+
+        return poll.run(folder, free_port(), agents=options.poll_agents, processes=options.poll_processes)
+
+
 def _bad_tokens(options: argparse.Namespace) -> list[Row]:
     with _installation() as folder:
         from tests.bench import fleet
@@ -197,6 +206,7 @@ BENCHMARKS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     "console": _console,
     "fleet": _fleet,
     "herd": _herd,
+    "poll": _poll,
     "bad-tokens": _bad_tokens,
     "neighbours": _neighbours,
     "processes": _processes,
@@ -218,6 +228,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--agents", type=int, default=100_000, help="the size of the steady fleet")
     parser.add_argument("--fleet-seconds", type=int, default=300, help="how long the steady fleet runs")
     parser.add_argument("--herd-agents", type=int, default=20_000, help="the size of the reconnecting fleet")
+    parser.add_argument("--poll-agents", type=int, default=20_000, help="the number of agents that wait in long polls")
+    parser.add_argument("--poll-processes", type=int, default=8, help="the number of API processes for poll")
     parser.add_argument("--fixtures", type=int, default=1_000, help="the number of fixtures of regression")
     parser.add_argument("--loads", help="the loads of neighbours, separated by commas; by default all")
     parser.add_argument("--json", type=Path, default=OUTPUT / "results.json", help="where to write the results")

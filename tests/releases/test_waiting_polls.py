@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 
 from apps.fleet.services import agents
 from apps.fleet.services.verified_keys import agent_keys
+from apps.releases.api import offered
 from apps.releases.api.agent_path import application
-from apps.releases.api.agent_path.waiting import StopReason, WaitingRoom
+from apps.releases.api.agent_path.waiting import (
+    LARGE_BURST,
+    RESUMED_WITHIN_S,
+    TOLD_WITHIN_S,
+    StopReason,
+    WaitingRoom,
+)
+from apps.releases.api.offered import Offered
 from byteor_cloud.database.notices import notices
 from byteor_cloud.ids import uuid7
 from tests.patience import PATIENCE_S, wait_until
@@ -166,30 +175,96 @@ def test_poll_without_matching_etag_does_not_wait(world: World, room: WaitingRoo
     assert len(room) == 0
 
 
-def test_many_woken_polls_are_spread_over_half_second() -> None:
+def test_connections_rest_after_large_burst_and_not_after_small_one() -> None:
     room = WaitingRoom(capacity=3000)
-    waiters = [room.enter(uuid7()) for _ in range(3000)]
-
+    small = [room.enter(uuid7()) for _ in range(LARGE_BURST - 1)]
     room.wake(None)
-
-    delays = sorted(waiter.delay_s for waiter in waiters)
-    assert delays[-1] <= 0.5
-    assert delays[0] < 0.1
-    assert delays[-1] > 0.4
-
-
-def test_polls_woken_by_successive_notifications_are_spread_over_half_second() -> None:
-    room = WaitingRoom(capacity=3000)
     waiters = [room.enter(uuid7()) for _ in range(3000)]
 
     for first in range(0, 3000, 200):  # 200 agents, as in one notification
         room.wake([waiter.agent_id for waiter in waiters[first : first + 200]])
 
-    delays = sorted(waiter.delay_s for waiter in waiters)
-    assert delays[-1] <= 0.5
-    # Without a common spread, all polls would get their responses within a tenth of a second.
-    assert sum(delay < 0.1 for delay in delays) < 1500
+    assert {waiter.rest_s for waiter in small} == {0.0}
+    rests = [waiter.rest_s for waiter in waiters]
+    assert all(0.0 < rest <= TOLD_WITHIN_S + RESUMED_WITHIN_S for rest in rests)
+    assert min(rests[-200:]) >= TOLD_WITHIN_S  # successive notifications are one burst
+    assert max(rests) - min(rests) > RESUMED_WITHIN_S / 2
     assert all(waiter.reason is StopReason.CHANGED for waiter in waiters)
+
+
+def test_poll_woken_without_change_keeps_waiting(polling: Any, room: WaitingRoom) -> None:
+    _, agent, _, etag, poll = polling()
+    woken = room._waiters[agent.pk]
+
+    room.wake([agent.pk])
+
+    wait_until(lambda: room._waiters.get(agent.pk, woken) is not woken)
+    assert poll.response is None
+    room.close()
+    response = poll.finish()
+    assert (response.status_code, response["ETag"]) == (304, etag)
+
+
+def test_woken_poll_returns_503_when_database_fails(
+    polling: Any, room: WaitingRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, agent, _, _, poll = polling()
+
+    def fail(parameter: str) -> list[Any]:
+        raise OperationalError
+
+    monkeypatch.setattr(offered._assignments, "run", fail)
+    for key in agent_keys._by_agent[agent.pk]:
+        key.offer_tag = None
+    room.wake([agent.pk])
+
+    response = poll.finish()
+    assert (response.status_code, response.json()["type"]) == (503, "urn:byteor:problem:unavailable")
+    assert 5 <= int(response["Retry-After"]) <= 15
+    assert len(room) == 0
+
+
+@pytest.mark.django_db
+def test_offers_of_many_agents_take_as_many_queries_as_those_of_one(
+    world: World, django_assert_num_queries: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = stories.fleet(world, 6)
+    other = World("other")
+    [(stranger, _)] = stories.fleet(other, 1)
+    deployments = [stories.offered(each, each.bundle()) for each in (world, other)]
+    newcomer, _ = world.agent(name="newcomer", environment=world.staging)
+    monkeypatch.setattr(offered, "_texts", offered._Texts())
+    monkeypatch.setattr(offered, "KEPT_S", -1.0)
+    ids = [agent.pk for agent, _ in fleet]
+
+    with django_assert_num_queries(3):  # assignments, deployment, signing key
+        alone = [offered.read_offers([pk])[0] for pk in ids[:1]]
+    with django_assert_num_queries(3):
+        together = offered.read_offers(ids)
+    with django_assert_num_queries(4):  # one signing key for each organization
+        mixed = offered.read_offers([*ids, stranger.pk, newcomer.pk, uuid7()])
+    monkeypatch.setattr(offered, "KEPT_S", PATIENCE_S)
+    offered.read_offers(ids)
+    with django_assert_num_queries(1):  # the texts are kept
+        again = offered.read_offers(ids)
+
+    assert together[:1] == alone
+    assert mixed[:6] == together == again
+    assert len({each.etag for each in together if each}) == 6
+    desired = [each and json.loads(each.text)["desired"] for each in mixed]
+    found = [each and (each["deployment_id"], each["bundle_url"]) for each in desired]
+    assert found == [
+        *(
+            (str(deployments[0].pk), f"/api/v1/agents/{pk}/deployment/bundle?hash={deployments[0].bundle_hash}")
+            for pk in ids
+        ),
+        (str(deployments[1].pk), f"/api/v1/agents/{stranger.pk}/deployment/bundle?hash={deployments[1].bundle_hash}"),
+        None,
+        None,
+    ]
+    assert (mixed[-2], mixed[-1]) == (Offered.of('{"desired":null}'), None)
+    keyids = [each["envelope"]["signatures"][0]["keyid"] for each in desired if each]
+    assert keyids[-1] not in keyids[:-1]
 
 
 def test_rollout_wakes_each_waiting_agent_once(listening: None, room: WaitingRoom) -> None:

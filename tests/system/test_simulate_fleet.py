@@ -14,6 +14,8 @@ import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
+from byteor_cloud.ids import uuid7
+from byteor_cloud.simulator import poll
 from byteor_cloud.simulator.scenarios import Scenario, Setup, is_chosen_to_fail
 from tests.patience import PATIENCE_S, wait_until
 from tests.ports import free_port
@@ -90,7 +92,7 @@ def site(running: Installation) -> Site:
     return Site(running, target, token, running.data_dir / "keys")
 
 
-@pytest.mark.parametrize("scenario", [each for each in Scenario if each is not Scenario.ROLLOUT])
+@pytest.mark.parametrize("scenario", [each for each in Scenario if each not in {Scenario.ROLLOUT, Scenario.POLL}])
 def test_all_agents_are_healthy_at_end_of_scenario(site: Site, scenario: Scenario) -> None:
     results = site.simulate(scenario)
 
@@ -143,6 +145,33 @@ def test_simulated_rollout_has_expected_failures(site: Site) -> None:
     progress = [agent["progress"] for agent in site.agents()]
     assert progress.count("active") == rollout["activated"]
     assert progress.count("failed") == rollout["failed on purpose"]
+
+
+def test_waiting_agents_are_told_of_deployment(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = site.target
+    project = target.environment.partition("/environments/")[0]
+    environment = f"{project}/environments/"
+    environment += target.call("POST", f"{project}/environments", {"name": "waiting", "posture": "dev"})["id"]
+    draft = target.call("POST", f"{environment}/drafts", {"name": "quotes", "plan": PLAN})["id"]
+    version = target.call("POST", f"{environment}/drafts/{draft}/version", {})["id"]
+    bundle = target.call("POST", f"{environment}/config-bundles", {"name": "b", "version_id": version})["id"]
+    token = target.call("POST", f"{environment}/enrollment-tokens", {"max_uses": 20})["token"]
+    options = {
+        "url": site.installation.base, "environment": environment.removeprefix("/api/v1/"), "token": token,
+        "agents": "20", "scenario": Scenario.POLL, "keys": str(tmp_path / "keys"), "interval_scale": "1",
+    }  # fmt: skip
+    assert_fails("needs --environment, --deploy and a user's token", **options, deploy=bundle)
+    monkeypatch.setenv("BYTEOR_USER_TOKEN", target.token)
+    monkeypatch.setattr(poll, "AGENTS_PER_PROCESS", 10)  # so that two processes share the fleet
+
+    results = simulate(**options, deploy=bundle)
+
+    assert (results["told"], results["not_told"], results["agents"], results["connections"]) == (20, 0, 20, 20)
+    assert results["errors"] == results["busy"] == results["rollout"]["turned away"] == 0
+    assert results["answers"]["poll"]["200"] >= 0.95 * 20
+    for times in (results["after_request_s"], results["after_offer_s"]):
+        assert 0 < times["p50"] <= times["p90"] <= times["p99"] == times["max"]
+    assert_fails("the deployment was not created: 400", **options, deploy=str(uuid7()))
 
 
 def test_errors_fail_command_with_one_line(site: Site, tmp_path: Path) -> None:

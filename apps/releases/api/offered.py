@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -11,10 +16,12 @@ from apps.releases.api.serializers.offers import ReportSerializer
 from apps.releases.models import Deployment
 from apps.releases.services import attestations, reports, rollout_steps
 from byteor.engine.machines import AgentProgress
-from byteor_cloud.api.etags import body_digest
 from byteor_cloud.api.parameters import integer_parameter
+from byteor_cloud.concurrency.combining import Combiner
+from byteor_cloud.database.connections import FrequentStatement, release_connection
 
 MAX_WAIT_S = 30
+KEPT_S = 0.5
 WAIT_S = integer_parameter(
     0,
     MAX_WAIT_S,
@@ -27,39 +34,146 @@ WAIT_S = integer_parameter(
 
 
 class Offered(NamedTuple):
-    """A JSON document with the bundle that an agent should run, and the document's ETag."""
+    """The JSON text with the bundle that an agent should run, and the text's ETag."""
 
-    document: dict[str, Any]
+    text: str
     etag: str
+
+    @classmethod
+    def of(cls, text: str) -> Offered:
+        """Return the text with its ETag."""
+        return cls(text, f'"{hashlib.sha256(text.encode()).hexdigest()[:32]}"')
+
+
+class _Assigned(NamedTuple):
+    """The columns of an assignment that an offer depends on, apart from the agent's id."""
+
+    deployment_id: UUID | None
+    bundle_deployment_id: UUID | None
+    action: str | None
+    bundle_hash: str | None
+    bundle_size: int | None
+    since: datetime | None
+
+
+_assignments = FrequentStatement("""
+SELECT agent_id, deployment_id, bundle_deployment_id, action, bundle_hash, bundle_size, since
+FROM fleet_assignment WHERE agent_id = ANY(%s::uuid[])
+""")
+_ANY_AGENT = UUID("a6f14c5e-5dd0-4cf7-9c4e-2f1d3b6c9e07")
+"""Stands for the agent in the text that agents with the same offer share. Random, so that no other id equals it."""
 
 
 def read_offer(agent_id: UUID) -> Offered:
-    """Return the agent's current offer with its signed envelope. ``desired`` is null if the agent has no offer."""
-    assignment = Assignment.objects.get(agent_id=agent_id)
+    """Return the agent's current offer with its signed envelope. ``desired`` is null if the agent has no offer.
+
+    Agents whose offers are read at the same time, such as the waiting polls of a fleet, share the queries.
+    """
+    found = _offers.submit(agent_id, agent_id)
+    if found is None:
+        raise Assignment.DoesNotExist
+    return found
+
+
+def read_offers(agent_ids: Sequence[UUID]) -> list[Offered | None]:
+    """Return the current offers of these agents. An offer is None if the agent or the offered bundle was deleted.
+
+    Makes one query for the assignments. The texts of agents with the same offer differ only in the agent's id, so the
+    offer of a rollout is read and signed once for all of them.
+    """
+    rows = _assignments.run(f"{{{','.join(map(str, agent_ids))}}}")
+    assigned = {agent_id: _Assigned(*columns) for agent_id, *columns in rows}
+    texts = _texts.find(set(assigned.values()))
+    return [
+        Offered.of(text.replace(str(_ANY_AGENT), str(agent_id)))
+        if (text := texts.get(assigned.get(agent_id))) is not None
+        else None
+        for agent_id in agent_ids
+    ]
+
+
+def _read_batch(agent_ids: Sequence[UUID]) -> list[Offered | None]:
+    try:
+        return read_offers(agent_ids)
+    finally:
+        release_connection()
+
+
+class _Texts:
+    """The texts of the latest offers, which are kept for a moment: a fleet reads the same offer in many batches.
+
+    They are kept for less than a second, because a retired signing key must not sign offers for longer.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[_Assigned | None, str] = {}
+        self._until = 0.0
+
+    def find(self, assigned: Collection[_Assigned]) -> Mapping[_Assigned | None, str]:
+        """Return the texts of these offers, except of those whose bundle was deleted.
+
+        Makes at most two queries, and one for each organization.
+        """
+        if time.monotonic() >= self._until:
+            self._kept, self._until = {}, time.monotonic() + KEPT_S
+        kept = self._kept
+        if missing := [each for each in assigned if each not in kept]:
+            sources = _read_sources(missing)
+            kept.update({each: text for each in missing if (text := _write_text(each, sources)) is not None})
+        return kept
+
+
+_texts = _Texts()
+
+
+class _Source(NamedTuple):
+    """What an offer says of the deployment whose bundle it offers."""
+
+    envelope: dict[str, Any]
+    attestations: list[tuple[str, int]]
+
+
+def _read_sources(assigned: Iterable[_Assigned]) -> dict[UUID | None, _Source]:
+    deployment_ids = {each.bundle_deployment_id for each in assigned if each.bundle_hash is not None}
+    if not deployment_ids:
+        return {}
+    columns = ("environment__project__organization_id", "manifest", "bundle_hash", "policy")
+    found = Deployment.objects.select_related("environment__project").only(*columns).in_bulk(list(deployment_ids))
+    envelopes = rollout_steps.sign_deployment_envelopes(found.values())
+    statements = attestations.lists_of(found.values())
+    return {pk: _Source(envelope, statements[pk]) for pk, envelope in envelopes.items()}
+
+
+def _write_text(assigned: _Assigned, sources: Mapping[UUID | None, _Source]) -> str | None:
     desired = None
-    if assignment.bundle_hash is not None and assignment.bundle_deployment_id is not None:
-        source = Deployment.objects.select_related("environment__project").get(pk=assignment.bundle_deployment_id)
+    if assigned.bundle_hash is not None and assigned.bundle_deployment_id is not None:
+        source = sources.get(assigned.bundle_deployment_id)
+        if source is None:
+            return None
         desired = {
             **offer(
-                agent_id,
-                deployment_id=assignment.deployment_id,
-                action=assignment.action,
-                bundle_hash=assignment.bundle_hash,
-                offered_at=assignment.since,
+                _ANY_AGENT,
+                deployment_id=assigned.deployment_id,
+                action=assigned.action,
+                bundle_hash=assigned.bundle_hash,
+                offered_at=assigned.since,
             ),
-            "bundle_size": assignment.bundle_size,
-            "envelope": rollout_steps.sign_deployment_envelope(source),
+            "bundle_size": assigned.bundle_size,
+            "envelope": source.envelope,
             "attestations": [
                 {
                     "sha256": digest,
                     "size": size,
-                    "url": f"/api/v1/agents/{agent_id}/deployment/attestation?sha256={digest}",
+                    "url": f"/api/v1/agents/{_ANY_AGENT}/deployment/attestation?sha256={digest}",
                 }
-                for digest, size in attestations.list_of(source)
+                for digest, size in source.attestations
             ],
         }
-    document = {"desired": desired}
-    return Offered(document, f'"{body_digest(document)}"')
+    return json.dumps({"desired": desired}, separators=(",", ":"))
+
+
+# After a batch, all of its responses are written one after the other, while other requests wait.
+_offers: Combiner[UUID, Offered] = Combiner(_read_batch, limit=250)
 
 
 def accept_report(data: Any, *, agent_id: UUID, environment_id: UUID) -> dict[str, Any]:

@@ -168,7 +168,14 @@ def _describe_acceptances(deployment: Deployment) -> Iterable[AcceptanceEntry]:
 
 def list_of(deployment: Deployment) -> list[tuple[str, int]]:
     """Return the hash and the size of each statement of the deployment, without reading the statements."""
-    if not replay_gate.is_tested(deployment):
-        return []
-    rows = Attestation.objects.filter(deployment=deployment).order_by("predicate_type")
-    return list(rows.values_list("sha256", "size"))
+    return lists_of([deployment])[deployment.pk]
+
+
+def lists_of(deployments: Iterable[Deployment]) -> dict[UUID, list[tuple[str, int]]]:
+    """Return the hash and the size of each statement of each deployment, without reading the statements."""
+    found: dict[UUID, list[tuple[str, int]]] = {each.pk: [] for each in deployments}
+    if tested := [each.pk for each in deployments if replay_gate.is_tested(each)]:
+        rows = Attestation.objects.filter(deployment__in=tested).order_by("predicate_type")
+        for deployment_id, digest, size in rows.values_list("deployment_id", "sha256", "size"):
+            found[deployment_id].append((digest, size))
+    return found

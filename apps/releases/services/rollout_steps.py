@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -280,6 +281,18 @@ def _activate(deployment: Deployment) -> None:
 
 def sign_deployment_envelope(deployment: Deployment) -> dict[str, Any]:
     """Return the bundle's DSSE envelope, signed with the key that is active now. The stored tar does not change."""
-    manifest = deploy_bundle.Manifest.from_document(deployment.manifest)
-    organization_id = deployment.environment.project.organization_id
-    return dsse.sign_envelope(deployment.bundle_hash or "", manifest, signing_keys.active_private_key(organization_id))
+    return sign_deployment_envelopes([deployment])[deployment.pk]
+
+
+def sign_deployment_envelopes(deployments: Iterable[Deployment]) -> dict[UUID, dict[str, Any]]:
+    """Return the envelope of each deployment's bundle. Makes one query for each organization."""
+    by_organization: dict[UUID, list[Deployment]] = {}
+    for deployment in deployments:
+        by_organization.setdefault(deployment.environment.project.organization_id, []).append(deployment)
+    envelopes: dict[UUID, dict[str, Any]] = {}
+    for organization_id, own in by_organization.items():
+        private_key = signing_keys.active_private_key(organization_id)
+        for deployment in own:
+            manifest = deploy_bundle.Manifest.from_document(deployment.manifest)
+            envelopes[deployment.pk] = dsse.sign_envelope(deployment.bundle_hash or "", manifest, private_key)
+    return envelopes

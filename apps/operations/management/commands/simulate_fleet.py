@@ -9,6 +9,7 @@ import time
 from argparse import ArgumentTypeError
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,19 @@ from django.core.management.base import CommandError, CommandParser
 from apps.operations.management.operator_command import OperatorCommand
 from byteor.agent.enrollment import environment_path
 from byteor.agent.identity import TOKEN_VARIABLE, BaseUrl, IdentityError, SecretValue
+from byteor_cloud.simulator import poll
 from byteor_cloud.simulator.fleet import Fleet, Server, SimulationError, documents_boot_id, enroll
-from byteor_cloud.simulator.measured import Measured, Summary
+from byteor_cloud.simulator.measured import Measured, Summary, combine
 from byteor_cloud.simulator.planner import Planner
 from byteor_cloud.simulator.pool import MAX_CONNECTIONS, Pool
 from byteor_cloud.simulator.run import Run, RunProgress
 from byteor_cloud.simulator.scenarios import DESCRIPTIONS, Scenario, Setup
 
 MAX_AGENTS = 100_000
+_OTHER_CONNECTIONS = 16  # connections in addition to those of waiting agents
 _OTHER_FILES = 64  # open files other than connections
 _SECONDS_PER_LINE = 10
+USER_TOKEN_VARIABLE = "BYTEOR_USER_TOKEN"  # noqa: S105  the name of a variable
 
 
 class Command(OperatorCommand):
@@ -83,6 +87,11 @@ class Command(OperatorCommand):
             default=MAX_CONNECTIONS,
             help="maximum number of connections to the server",
         )
+        parser.add_argument(
+            "--deploy",
+            metavar="CONFIG_BUNDLE_ID",
+            help=f"in the scenario poll, deploy this to all agents of --environment (token: ${USER_TOKEN_VARIABLE})",
+        )
         parser.add_argument("--json", action="store_true", help="print the results as one line of JSON")
 
     def handle(self, *args: Any, json: bool, **options: Any) -> None:
@@ -111,9 +120,14 @@ class Command(OperatorCommand):
         interval_scale: float,
         failing_percent: float,
         connections: int,
+        deploy: str | None,
         **_: Any,
     ) -> Summary:
         server = Server.parse(url)
+        deployment = None
+        if scenario is Scenario.POLL:
+            deployment = _deployment(url, environment, deploy)
+            _permit_connections(min(agents, poll.AGENTS_PER_PROCESS) + _OTHER_CONNECTIONS)
         _permit_connections(connections)
         pool = Pool(server.address, connections)
         try:
@@ -127,6 +141,16 @@ class Command(OperatorCommand):
             setup = Setup(scenario, seed, agents, seconds, fleet.interval_s, interval_scale, failing_percent)
             if scenario is Scenario.CLONED and not sends_boot_id:
                 self._note("this server's heartbeats have no boot_id, so clones differ only in what they report")
+            if deployment is not None:
+
+                def simulate(part: Fleet, audience: poll.Audience) -> Summary:
+                    size = len(part.agents)
+                    planner = Planner(replace(setup, agents=size), sends_boot_id=sends_boot_id)
+                    own_pool = Pool(server.address, size + _OTHER_CONNECTIONS)
+                    return Run(planner, part, server, own_pool, self._live_line(), patience, audience).until_healthy()
+
+                summaries, told = poll.run(fleet, server, deployment, simulate, within_s=seconds)
+                return combine(summaries, told)
             run = Run(Planner(setup, sends_boot_id=sends_boot_id), fleet, server, pool, self._live_line(), patience)
             try:
                 return run.until_healthy()
@@ -188,11 +212,25 @@ class Command(OperatorCommand):
         self.stderr.write(f"\r\x1b[K{text}" if is_terminal else text)
 
     def _check(self, summary: Summary) -> None:
-        """Raise CommandError unless every agent is healthy and, in a rollout, an agent received an offer."""
+        """Raise CommandError unless every agent is healthy or, in ``poll``, told, and in a rollout one has an offer."""
+        if summary.told is not None:
+            if missing := summary.told.document()["not_told"]:
+                raise CommandError(f"{missing} of {summary.agents} agents were not told of the deployment")
+            return
         if summary.healthy < summary.agents:
             raise CommandError(f"{summary.agents - summary.healthy} of {summary.agents} agents are not healthy")
         if summary.scenario == Scenario.ROLLOUT and not any(summary.rollout.values()):
             raise CommandError("no agent received an offer: create a deployment for this environment during the run")
+
+
+def _deployment(url: str, environment: str | None, config_bundle_id: str | None) -> poll.Deployment:
+    token = os.environ.get(USER_TOKEN_VARIABLE)
+    if not environment or not config_bundle_id or not token:
+        raise SimulationError(
+            f"the scenario poll needs --environment, --deploy and a user's token in ${USER_TOKEN_VARIABLE}"
+        )
+    path = f"{environment_path(environment, BaseUrl.parse(url))}/deployments"
+    return poll.Deployment(path, config_bundle_id, SecretValue(token).reveal())
 
 
 def _permit_connections(count: int) -> None:

@@ -37,7 +37,7 @@ from byteor_cloud.api.refusals import Pace
 from byteor_cloud.concurrency.fair import Holder
 from byteor_cloud.database.connections import release_connection
 from byteor_cloud.errors import Unauthenticated, Unavailable
-from byteor_cloud.server import draining, open_connections
+from byteor_cloud.server import draining, open_connections, pauses
 
 type Application = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
 
@@ -130,8 +130,8 @@ def _read_json(exchange: Exchange) -> Any:
     return parse_json(bodies.read_sized_body(exchange.environ, settings.CONFIG.max_agent_body_bytes))
 
 
-def _json(document: Any, *headers: tuple[str, str], waited_s: float = 0.0) -> Response:
-    return Response(200, json.dumps(document).encode(), headers=headers, waited_s=waited_s)
+def _json(document: Any) -> Response:
+    return Response(200, json.dumps(document).encode())
 
 
 # -- polls -----------------------------------------------------------------------------------------------------------
@@ -145,18 +145,22 @@ def _poll(exchange: Exchange, call: Call, key: KnownKey) -> Response:
     if_none_match = exchange.environ.get("HTTP_IF_NONE_MATCH", "")
     deadline, waited_s = time.monotonic() + call.wait_s, 0.0
     reason = StopReason.CHANGED if call.wait_s else StopReason.TIMED_OUT
+    rest_s = 0.0
     while True:
         # Enter the waiting room before reading the offer, so no change in between is missed.
         waiter = waiting_room.enter(key.agent_id) if reason is StopReason.CHANGED else None
         try:
             tag, offered = _read_if_changed(key, if_none_match)
             if offered is not None:
-                return _json(offered.document, ("ETag", tag), waited_s=waited_s)
+                body = offered.text.encode()
+                pauses.rest_before_next(exchange.environ, rest_s)
+                return Response(200, body, headers=(("ETag", tag),), waited_s=waited_s)
             if waiter is None:
                 return _unchanged(tag, reason, waited_s)
             started = time.monotonic()
             reason = waiting_room.wait(waiter, deadline - started)
             waited_s += time.monotonic() - started
+            rest_s = waiter.rest_s
         finally:
             if waiter is not None:
                 waiting_room.leave(waiter)
@@ -175,11 +179,7 @@ def _read_if_changed(key: KnownKey, if_none_match: str) -> tuple[str, Offered | 
     tag = agent_keys.known_tag(key)
     if tag is not None and matches_tag(if_none_match, tag):
         return tag, None
-    try:
-        with request_slots.slot(_holder(key)):
-            offered = read_offer(key.agent_id)
-    finally:
-        release_connection()
+    offered = read_offer(key.agent_id)
     agent_keys.keep_tag(key, offered.etag, changes=changes)
     return offered.etag, None if matches_tag(if_none_match, offered.etag) else offered
 

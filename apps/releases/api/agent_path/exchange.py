@@ -141,8 +141,9 @@ class Exchange:
         took_s = time.perf_counter() - self.started - response.waited_s
         meter.count(int(self.environ.get("CONTENT_LENGTH") or 0), len(response.body), took_s)
         system.count_outcome(path, response.status)
+        is_offer = self.route is POLL and response.status == HTTPStatus.OK
         is_delayed_refusal = response.status == HTTPStatus.UNAUTHORIZED and response.waited_s > 0
-        if system.is_logged(path, response.status) and not is_delayed_refusal:
+        if system.is_logged(path, response.status) and not is_offer and not is_delayed_refusal:
             with structlog.contextvars.bound_contextvars(request_id=self.request_id):
                 system.write_access_line(self.route.method, path, response.status, self.started)
 

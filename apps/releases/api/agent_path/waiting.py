@@ -12,8 +12,14 @@ from uuid import UUID
 
 # Each waiting poll occupies a connection, and so an open file. At least half of the file limit is left for other uses.
 CAPACITY = min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
-# The responses to woken polls are sent at this rate, or faster if that would take longer than SPREAD_S seconds.
-WOKEN_PER_S, SPREAD_S = 2000.0, 0.5
+# After a burst of at least LARGE_BURST woken polls, the connections of these agents rest before their next requests are
+# read. Otherwise, the first agents with an offer would report their progress while others wait for the offer, and a
+# report takes ten times as long. All rest for the time in which the others get their offers, and then start again at
+# RESUMED_PER_S, over at most RESUMED_WITHIN_S seconds. Bursts that follow within BURST_S, such as those of the steps of
+# one rollout, count together.
+LARGE_BURST, BURST_S = 100, 2.0
+TOLD_PER_S, TOLD_WITHIN_S = 1000.0, 2.0
+RESUMED_PER_S, RESUMED_WITHIN_S = 250.0, 10.0
 
 
 class StopReason(Enum):
@@ -32,13 +38,13 @@ class Waiter:
     def __init__(self, agent_id: UUID) -> None:
         self.agent_id = agent_id
         self.reason = StopReason.TIMED_OUT
-        self.delay_s = 0.0
+        self.rest_s = 0.0
         self.stopped = threading.Lock()
         self.stopped.acquire()
 
-    def stop(self, reason: StopReason, delay_s: float = 0.0) -> None:
-        """Make the poll stop waiting. Call this only once."""
-        self.reason, self.delay_s = reason, delay_s
+    def stop(self, reason: StopReason, rest_s: float = 0.0) -> None:
+        """Make the poll stop waiting. Call this only once. ``rest_s`` is how long its connection should rest then."""
+        self.reason, self.rest_s = reason, rest_s
         self.stopped.release()
 
 
@@ -50,7 +56,7 @@ class WaitingRoom:
         self._waiters: dict[UUID, Waiter] = {}
         self._lock = threading.Lock()
         self._is_closed = False
-        self._quiet_at = 0.0  # the monotonic time when the last response to a woken poll is due
+        self._burst, self._burst_at = 0, 0.0  # the number of polls woken in the current burst, and its latest time
 
     def enter(self, agent_id: UUID) -> Waiter:
         """Register a poll and stop an earlier poll of the agent. Returns a stopped poll if it must not wait."""
@@ -66,12 +72,8 @@ class WaitingRoom:
         return waiter
 
     def wait(self, waiter: Waiter, seconds: float) -> StopReason:
-        """Wait until the poll is stopped, for at most ``seconds``. Return the reason.
-
-        If the poll was stopped with a delay, also wait for the delay.
-        """
-        if waiter.stopped.acquire(timeout=max(0.0, seconds)) and waiter.delay_s:
-            time.sleep(waiter.delay_s)
+        """Wait until the poll is stopped, for at most ``seconds``. Return the reason."""
+        waiter.stopped.acquire(timeout=max(0.0, seconds))
         return waiter.reason
 
     def leave(self, waiter: Waiter) -> None:
@@ -81,19 +83,19 @@ class WaitingRoom:
                 del self._waiters[waiter.agent_id]
 
     def wake(self, agent_ids: Iterable[UUID] | None) -> None:
-        """Wake the polls of these agents, or of all agents if None.
-
-        Their responses are spread over at most ``SPREAD_S`` seconds. A change to many agents causes several
-        notifications in quick succession, so the spread is longer while responses to earlier notifications are due.
-        """
+        """Wake the polls of these agents, or of all agents if None."""
         with self._lock:
             chosen = list(self._waiters) if agent_ids is None else agent_ids
             woken = [waiter for agent_id in chosen if (waiter := self._waiters.pop(agent_id, None)) is not None]
             now = time.monotonic()
-            spread_s = min(SPREAD_S, max(0.0, self._quiet_at - now) + len(woken) / WOKEN_PER_S)
-            self._quiet_at = now + spread_s
+            self._burst = len(woken) + (self._burst if now < self._burst_at + BURST_S else 0)
+            self._burst_at = now
+            least_s = most_s = 0.0
+            if self._burst >= LARGE_BURST:
+                least_s = min(TOLD_WITHIN_S, self._burst / TOLD_PER_S)
+                most_s = least_s + min(RESUMED_WITHIN_S, self._burst / RESUMED_PER_S)
         for waiter in woken:
-            waiter.stop(StopReason.CHANGED, random.uniform(0.0, spread_s))  # noqa: S311  this only spreads load
+            waiter.stop(StopReason.CHANGED, random.uniform(least_s, most_s))  # noqa: S311  this only spreads load
 
     def close(self) -> None:
         """Stop all polls and let no further poll wait, because the process is shutting down."""

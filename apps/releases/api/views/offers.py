@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from django.http import FileResponse, HttpResponse
@@ -39,7 +40,7 @@ class AgentDeploymentViewSet(AgentSelfViewSet):
         Called by an agent. Returns what the agent should run, with the signed envelope of the deploy bundle.
         """
         offered = read_offer(self.agent.pk)
-        return Response(offered.document, headers={"ETag": offered.etag})
+        return Response(json.loads(offered.text), headers={"ETag": offered.etag})
 
     @Operation(
         "reportDeployment",
