@@ -18,11 +18,11 @@ class DeploymentOptions:
     default. An execute replay has only defaults.
     """
 
+    start_at: str | None = None  # the time before which the deployment does not start, as RFC 3339
     take_over: bool = False
     agent_timeout_s: int | None = None  # from the environment's policy; an agent that takes longer counts as failed
     override_freeze: str | None = None  # the reason why the deployment may start in a freeze window
     override_replay_gate: str | None = None  # the reason why the replay gate does not block the deployment
-    start_at: str | None = None  # the time before which the deployment does not start, as RFC 3339
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> Self:

@@ -43,11 +43,11 @@ class WaveHold:
     def stored(self) -> dict[str, Any]:
         """Return the JSON data to store."""
         return {
-            "wave": self.wave,
             "kind": self.kind.value,
+            "wave": self.wave,
             "since": format_time(self.since),
-            "approval_id": None if self.approval_id is None else str(self.approval_id),
             "is_over": self.is_over,
+            "approval_id": None if self.approval_id is None else str(self.approval_id),
         }
 
 
@@ -87,11 +87,11 @@ class WaveReport:
     def stored(self) -> dict[str, Any]:
         """Return the JSON data to store, which the digest covers."""
         return {
-            "deployment_id": self.deployment_id,
-            "bundle_hash": self.bundle_hash,
             "wave": self.wave,
-            "progress": {word: count for word, count in sorted(self.progress.items()) if count},
-            "failures": [{"reason": each.reason, "detail": each.detail, "count": each.count} for each in self.failures],
+            "failures": [{"count": each.count, "detail": each.detail, "reason": each.reason} for each in self.failures],
+            "progress": {word: self.progress[word] for word in AgentProgress if self.progress.get(word)},
+            "bundle_hash": self.bundle_hash,
+            "deployment_id": self.deployment_id,
         }
 
     @property

@@ -76,21 +76,21 @@ FORMS: list[tuple[Any, str]] = [
     ),
     (
         DeploymentOptions(take_over=True, agent_timeout_s=600, override_freeze="outage", override_replay_gate="late"),
-        '{"take_over": true, "agent_timeout_s": 600, "override_freeze": "outage", "override_replay_gate": "late", '
-        '"start_at": null}',
+        '{"start_at": null, "take_over": true, "agent_timeout_s": 600, "override_freeze": "outage", '
+        '"override_replay_gate": "late"}',
     ),
     (
         DeploymentOptions(start_at="2026-01-02T03:04:05Z"),
-        '{"take_over": false, "agent_timeout_s": null, "override_freeze": null, "override_replay_gate": null, '
-        '"start_at": "2026-01-02T03:04:05Z"}',
+        '{"start_at": "2026-01-02T03:04:05Z", "take_over": false, "agent_timeout_s": null, "override_freeze": null, '
+        '"override_replay_gate": null}',
     ),
     (
         WaveHold(2, Hold.APPROVAL, datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), UUID(int=1)),
-        f'{{"wave": 2, "kind": "approval", "since": "2026-01-02T03:04:05Z", "approval_id": "{ONE}", "is_over": false}}',
+        f'{{"kind": "approval", "wave": 2, "since": "2026-01-02T03:04:05Z", "is_over": false, "approval_id": "{ONE}"}}',
     ),
     (
         WaveHold(1, Hold.MANUAL, datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)),
-        '{"wave": 1, "kind": "manual", "since": "2026-01-02T03:04:05Z", "approval_id": null, "is_over": false}',
+        '{"kind": "manual", "wave": 1, "since": "2026-01-02T03:04:05Z", "is_over": false, "approval_id": null}',
     ),
     (
         WaveReport(
@@ -100,8 +100,8 @@ FORMS: list[tuple[Any, str]] = [
             progress={"active": 3, "failed": 1},
             failures=(FailureCount("reported", "cannot open port <number>", 1),),
         ),
-        f'{{"deployment_id": "{ONE}", "bundle_hash": "{HASH}", "wave": 1, "progress": {{"active": 3, "failed": 1}}, '
-        '"failures": [{"reason": "reported", "detail": "cannot open port <number>", "count": 1}]}',
+        '{"wave": 1, "failures": [{"count": 1, "detail": "cannot open port <number>", "reason": "reported"}], '
+        f'"progress": {{"active": 3, "failed": 1}}, "bundle_hash": "{HASH}", "deployment_id": "{ONE}"}}',
     ),
     (
         EnlistmentCursor(5000, 9000, ONE, TWO, True),
