@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from typing import Any
 
-_VARIABLE = "byteor.rest_s"
+_VARIABLE = "byteor.rest"
 
 
-def rest_before_next(environ: dict[str, Any], seconds: float) -> None:
-    """Let the request's connection rest after the response, before the next request is read from it.
+def rest_before_next(environ: dict[str, Any], wait: Callable[[], None]) -> None:
+    """Call ``wait`` after the response to this request, before the next request is read from the connection.
 
     This holds only for connections in ``agent_requests.ShortCut``. Otherwise, it does nothing.
     """
-    if seconds > 0:
-        environ[_VARIABLE] = seconds
+    environ[_VARIABLE] = wait
 
 
 def rest(environ: dict[str, Any]) -> None:
-    """Rest for the time that the application requested for this request, if any."""
-    seconds = environ.get(_VARIABLE)
-    if seconds is not None:
-        time.sleep(seconds)
+    """Rest as the application requested for this request, if it did."""
+    wait = environ.get(_VARIABLE)
+    if wait is not None:
+        wait()

@@ -45,27 +45,32 @@ class Exchange:
 
 
 class _Connection:
-    __slots__ = ("buffer", "deadline", "exchange", "idle_since", "next_piece_at", "offset", "sock")
+    __slots__ = ("buffer", "deadline", "exchange", "idle_among", "idle_since", "next_piece_at", "offset", "sock")
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.exchange: Exchange | None = None
+        self.idle_among: list[_Connection] = []  # the idle connections of which it is one while it has no exchange
         self.buffer = b""
         self.offset = 0
         self.deadline = self.idle_since = self.next_piece_at = 0.0
 
 
 class Pool:
-    """Sends requests over at most ``limit`` connections. Requests without a free connection wait in order."""
+    """Sends requests over at most ``limit`` connections. Requests without a free connection wait in order.
 
-    def __init__(self, address: tuple[str, int], limit: int = MAX_CONNECTIONS) -> None:
+    If connections are ``private``, each owner uses only connections of its own, as real agents do.
+    """
+
+    def __init__(self, address: tuple[str, int], limit: int = MAX_CONNECTIONS, *, private: bool = False) -> None:
         family, kind, protocol, _, found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
         self._socket_kind = (family, kind, protocol)
         self._address: tuple[Any, ...] = found
         self._limit = limit
         self._selector = selectors.DefaultSelector()
         self._connections: set[_Connection] = set()
-        self._idle: list[_Connection] = []
+        self._private = private
+        self._idle: dict[int, list[_Connection]] = {}  # by owner; if connections are not private, by 0
         self._slow: set[_Connection] = set()
         self._waiting: deque[Exchange] = deque()
         self._done: list[Exchange] = []
@@ -76,7 +81,7 @@ class Pool:
     @property
     def in_flight(self) -> int:
         """The number of requests that were submitted and are not complete."""
-        return len(self._connections) - len(self._idle) + len(self._waiting)
+        return sum(connection.exchange is not None for connection in self._connections) + len(self._waiting)
 
     @property
     def waiting(self) -> int:
@@ -121,11 +126,12 @@ class Pool:
         self._selector.close()
 
     def _has_room(self) -> bool:
-        return bool(self._idle) or len(self._connections) < self._limit
+        return any(self._idle.values()) or len(self._connections) < self._limit
 
     def _start(self, exchange: Exchange, now: float) -> None:
-        while self._idle:
-            connection = self._idle.pop()
+        idle = self._idle.setdefault(exchange.owner if self._private else 0, [])
+        while idle:
+            connection = idle.pop()
             if now - connection.idle_since < _MAX_IDLE_S:
                 self._use(connection, exchange, now)
                 self._write(connection, now)
@@ -238,12 +244,13 @@ class Pool:
             self._close(connection)
             return
         connection.idle_since = exchange.done_at
-        self._idle.append(connection)
+        connection.idle_among = self._idle.setdefault(exchange.owner if self._private else 0, [])
+        connection.idle_among.append(connection)
 
     def _close(self, connection: _Connection) -> None:
         self._connections.discard(connection)
-        if connection in self._idle:
-            self._idle.remove(connection)
+        if connection in connection.idle_among:
+            connection.idle_among.remove(connection)
         self._selector.unregister(connection.sock)
         connection.sock.close()
 

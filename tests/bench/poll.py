@@ -14,9 +14,8 @@ from typing import Any
 from unittest.mock import patch
 
 from tests.bench.fleet import simulate
-from tests.bench.processes import cpu_s
 from tests.bench.results import Row
-from tests.bench.serving import keys_file, server, store_fleet
+from tests.bench.serving import cpu_s, keys_file, server, store_fleet
 
 AGENTS, PROCESSES, GOAL_S = 20_000, 8, 5.0
 _CONNECT_S, _TOLD_S = 90, 60

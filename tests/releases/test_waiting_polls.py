@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,8 +17,6 @@ from apps.releases.api import offered
 from apps.releases.api.agent_path import application
 from apps.releases.api.agent_path.waiting import (
     LARGE_BURST,
-    RESUMED_WITHIN_S,
-    TOLD_WITHIN_S,
     StopReason,
     WaitingRoom,
 )
@@ -175,21 +174,36 @@ def test_poll_without_matching_etag_does_not_wait(world: World, room: WaitingRoo
     assert len(room) == 0
 
 
-def test_connections_rest_after_large_burst_and_not_after_small_one() -> None:
-    room = WaitingRoom(capacity=3000)
+def test_connections_rest_after_large_burst_and_not_after_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    room = WaitingRoom(capacity=3000, processes=2)
     small = [room.enter(uuid7()) for _ in range(LARGE_BURST - 1)]
     room.wake(None)
+    now[0] += 10
     waiters = [room.enter(uuid7()) for _ in range(3000)]
 
     for first in range(0, 3000, 200):  # 200 agents, as in one notification
         room.wake([waiter.agent_id for waiter in waiters[first : first + 200]])
+        now[0] += 0.1
 
-    assert {waiter.rest_s for waiter in small} == {0.0}
-    rests = [waiter.rest_s for waiter in waiters]
-    assert all(0.0 < rest <= TOLD_WITHIN_S + RESUMED_WITHIN_S for rest in rests)
-    assert min(rests[-200:]) >= TOLD_WITHIN_S  # successive notifications are one burst
-    assert max(rests) - min(rests) > RESUMED_WITHIN_S / 2
+    assert {waiter.burst.resumes_at(1.0) for waiter in small if waiter.burst} == {1000.0}
+    # Successive notifications are one burst. 6,000 agents are told in two seconds, and start again over 12 seconds.
+    [burst] = {waiter.burst for waiter in waiters}
+    assert burst is not None
+    assert [burst.resumes_at(share) - 1010 for share in (0.0, 0.5, 1.0)] == pytest.approx([2, 8, 14])
     assert all(waiter.reason is StopReason.CHANGED for waiter in waiters)
+
+
+def test_connections_stop_resting_when_process_shuts_down() -> None:
+    room = WaitingRoom(processes=64)
+    waiters = [room.enter(uuid7()) for _ in range(LARGE_BURST)]
+    room.wake(None)
+    room.close()
+
+    assert waiters[0].burst is not None
+    assert waiters[0].burst.resumes_at(1.0) > time.monotonic()
+    room.rest(waiters[0].burst)
 
 
 def test_poll_woken_without_change_keeps_waiting(polling: Any, room: WaitingRoom) -> None:

@@ -146,7 +146,7 @@ class Command(OperatorCommand):
                 def simulate(part: Fleet, audience: poll.Audience) -> Summary:
                     size = len(part.agents)
                     planner = Planner(replace(setup, agents=size), sends_boot_id=sends_boot_id)
-                    own_pool = Pool(server.address, size + _OTHER_CONNECTIONS)
+                    own_pool = Pool(server.address, size + _OTHER_CONNECTIONS, private=True)
                     return Run(planner, part, server, own_pool, self._live_line(), patience, audience).until_healthy()
 
                 summaries, told = poll.run(fleet, server, deployment, simulate, within_s=seconds)

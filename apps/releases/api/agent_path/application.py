@@ -6,6 +6,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -41,7 +42,7 @@ from byteor_cloud.server import draining, open_connections, pauses
 
 type Application = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
 
-waiting_room = WaitingRoom()
+waiting_room = WaitingRoom(processes=settings.CONFIG.api_processes)
 refusals = Pace()
 agent_keys.on_change(waiting_room.wake)
 draining.on_drain(waiting_room.close)
@@ -145,7 +146,7 @@ def _poll(exchange: Exchange, call: Call, key: KnownKey) -> Response:
     if_none_match = exchange.environ.get("HTTP_IF_NONE_MATCH", "")
     deadline, waited_s = time.monotonic() + call.wait_s, 0.0
     reason = StopReason.CHANGED if call.wait_s else StopReason.TIMED_OUT
-    rest_s = 0.0
+    burst = None
     while True:
         # Enter the waiting room before reading the offer, so no change in between is missed.
         waiter = waiting_room.enter(key.agent_id) if reason is StopReason.CHANGED else None
@@ -153,14 +154,15 @@ def _poll(exchange: Exchange, call: Call, key: KnownKey) -> Response:
             tag, offered = _read_if_changed(key, if_none_match)
             if offered is not None:
                 body = offered.text.encode()
-                pauses.rest_before_next(exchange.environ, rest_s)
+                if burst is not None:
+                    pauses.rest_before_next(exchange.environ, partial(waiting_room.rest, burst))
                 return Response(200, body, headers=(("ETag", tag),), waited_s=waited_s)
             if waiter is None:
                 return _unchanged(tag, reason, waited_s)
             started = time.monotonic()
             reason = waiting_room.wait(waiter, deadline - started)
             waited_s += time.monotonic() - started
-            rest_s = waiter.rest_s
+            burst = waiter.burst
         finally:
             if waiter is not None:
                 waiting_room.leave(waiter)

@@ -15,11 +15,12 @@ CAPACITY = min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
 # After a burst of at least LARGE_BURST woken polls, the connections of these agents rest before their next requests are
 # read. Otherwise, the first agents with an offer would report their progress while others wait for the offer, and a
 # report takes ten times as long. All rest for the time in which the others get their offers, and then start again at
-# RESUMED_PER_S, over at most RESUMED_WITHIN_S seconds. Bursts that follow within BURST_S, such as those of the steps of
-# one rollout, count together.
-LARGE_BURST, BURST_S = 100, 2.0
-TOLD_PER_S, TOLD_WITHIN_S = 1000.0, 2.0
-RESUMED_PER_S, RESUMED_WITHIN_S = 250.0, 10.0
+# RESUMED_PER_S, over at most RESUMED_WITHIN_S seconds. Both rates are those of the installation's processes together.
+# Polls that are woken within BURST_S of each other, such as by the steps of one rollout, are one burst.
+LARGE_BURST, BURST_S = 20, 2.0
+TOLD_PER_S, TOLD_WITHIN_S = 3000.0, 6.0
+RESUMED_PER_S, RESUMED_WITHIN_S = 500.0, 15.0
+_LOOKED_EVERY_S = 1.0  # how often a resting connection notices that the burst has grown, or that the process shuts down
 
 
 class StopReason(Enum):
@@ -38,25 +39,56 @@ class Waiter:
     def __init__(self, agent_id: UUID) -> None:
         self.agent_id = agent_id
         self.reason = StopReason.TIMED_OUT
-        self.rest_s = 0.0
+        self.burst: Burst | None = None  # the burst in which the poll was woken
         self.stopped = threading.Lock()
         self.stopped.acquire()
 
-    def stop(self, reason: StopReason, rest_s: float = 0.0) -> None:
-        """Make the poll stop waiting. Call this only once. ``rest_s`` is how long its connection should rest then."""
-        self.reason, self.rest_s = reason, rest_s
+    def stop(self, reason: StopReason, burst: Burst | None = None) -> None:
+        """Make the poll stop waiting. Call this only once."""
+        self.reason, self.burst = reason, burst
         self.stopped.release()
 
 
-class WaitingRoom:
-    """The waiting polls of this process: at most one for each agent, and at most ``capacity`` in total."""
+class Burst:
+    """Polls that were woken in quick succession. ``processes`` is the number of processes that woke as many."""
 
-    def __init__(self, capacity: int = CAPACITY) -> None:
+    def __init__(self, processes: int) -> None:
+        self._processes = processes
+        self._began_at = self._latest_at = time.monotonic()
+        self._count = 0
+
+    def add(self, count: int) -> None:
+        """Count further woken polls."""
+        self._count += count
+        self._latest_at = time.monotonic()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether polls that are woken now belong to another burst."""
+        return time.monotonic() >= self._latest_at + BURST_S
+
+    def resumes_at(self, share: float) -> float:
+        """Return the monotonic time at which a connection resumes. ``share`` is its place in the order, from 0 to 1."""
+        if self._count < LARGE_BURST:
+            return self._began_at
+        everywhere = self._count * self._processes
+        told_s = min(TOLD_WITHIN_S, everywhere / TOLD_PER_S)
+        return self._began_at + told_s + share * min(RESUMED_WITHIN_S, everywhere / RESUMED_PER_S)
+
+
+class WaitingRoom:
+    """The waiting polls of this process: at most one for each agent, and at most ``capacity`` in total.
+
+    ``processes`` is the number of processes among which the agents are distributed.
+    """
+
+    def __init__(self, capacity: int = CAPACITY, *, processes: int = 1) -> None:
         self.capacity = capacity
+        self._processes = processes
         self._waiters: dict[UUID, Waiter] = {}
         self._lock = threading.Lock()
         self._is_closed = False
-        self._burst, self._burst_at = 0, 0.0  # the number of polls woken in the current burst, and its latest time
+        self._burst = Burst(processes)
 
     def enter(self, agent_id: UUID) -> Waiter:
         """Register a poll and stop an earlier poll of the agent. Returns a stopped poll if it must not wait."""
@@ -87,15 +119,18 @@ class WaitingRoom:
         with self._lock:
             chosen = list(self._waiters) if agent_ids is None else agent_ids
             woken = [waiter for agent_id in chosen if (waiter := self._waiters.pop(agent_id, None)) is not None]
-            now = time.monotonic()
-            self._burst = len(woken) + (self._burst if now < self._burst_at + BURST_S else 0)
-            self._burst_at = now
-            least_s = most_s = 0.0
-            if self._burst >= LARGE_BURST:
-                least_s = min(TOLD_WITHIN_S, self._burst / TOLD_PER_S)
-                most_s = least_s + min(RESUMED_WITHIN_S, self._burst / RESUMED_PER_S)
+            if self._burst.is_over:
+                self._burst = Burst(self._processes)
+            burst = self._burst
+            burst.add(len(woken))
         for waiter in woken:
-            waiter.stop(StopReason.CHANGED, random.uniform(least_s, most_s))  # noqa: S311  this only spreads load
+            waiter.stop(StopReason.CHANGED, burst)
+
+    def rest(self, burst: Burst) -> None:
+        """Wait until a connection whose poll was woken in the burst may resume, or the process shuts down."""
+        share = random.random()  # noqa: S311  this only spreads load
+        while not self._is_closed and (left_s := burst.resumes_at(share) - time.monotonic()) > 0:
+            time.sleep(min(left_s, _LOOKED_EVERY_S))
 
     def close(self) -> None:
         """Stop all polls and let no further poll wait, because the process is shutting down."""
