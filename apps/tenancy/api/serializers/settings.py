@@ -155,9 +155,9 @@ class EnvironmentSettingsSerializer(StrictSerializer):
     }
 
     def validate_reviewers(self, value: Sequence[Any]) -> list[str]:
-        """Return the ids as text. Raises ValidationError for an id that is there twice."""
+        """Return the ids as text. Raises ValidationError if an id is repeated."""
         if len(set(value)) != len(value):
-            raise serializers.ValidationError("Each reviewer may be named once.")
+            raise serializers.ValidationError("Name each reviewer only once.")
         return [str(user_id) for user_id in value]
 
 
