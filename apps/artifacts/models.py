@@ -104,10 +104,12 @@ class RequestedCapture(Stateful):
     status = models.CharField(max_length=10, choices=enum_choices(CaptureStatus), default=CaptureStatus.REQUESTED)
     agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="+", db_index=False)
     reason = models.CharField(max_length=500)
-    last_n = models.PositiveIntegerField(null=True)  # how many of the last records of each journal to capture; null for all
+    last_n = models.PositiveIntegerField(
+        null=True
+    )  # how many of the last records of each journal to capture; null for all
     requested_by = models.CharField(max_length=300)
     expires_at = models.DateTimeField()
-    # The uploaded artifact, even if the request had expired. Null before the upload, and after the artifact was deleted.
+    # The uploaded artifact, even if the request had expired. Null before the upload, and after its deletion.
     artifact = models.ForeignKey(Artifact, on_delete=models.SET_NULL, null=True, related_name="+")
     uploaded_at = models.DateTimeField(null=True)
 

@@ -160,7 +160,7 @@ class ControlPlane:
         self._client = Client(self._credentials.base_url, api_key)
 
     def copy(self) -> ControlPlane:
-        """Return a client for use in another thread. The copy keeps the current key, even if this client gets a new one."""
+        """Return a client for use in another thread. The copy keeps its key, even if this client gets a new one."""
         copied = ControlPlane(self._credentials)
         copied.boot_id = self.boot_id
         return copied

@@ -119,7 +119,8 @@ class WaveReport:
 class HoldFacts:
     """A hold in effect, and who can end it. ``given`` of ``required`` people have approved the wave.
 
-    ``waves`` is the number of the deployment's waves. ``deciders`` are the people who can decide, as the subject of a sentence.
+    ``waves`` is the number of the deployment's waves. ``deciders`` are the people who can decide, as the subject of a
+    sentence.
     """
 
     hold: WaveHold

@@ -176,8 +176,7 @@ def test_rules_that_differ_from_approval_are_shown(makers: World, verify: Verifi
         "of wave 3 differ from those in approval.json: user-3, user-4; an org_admin can change the reviewers, and the "
         "ledger records who did and why",
         "of wave 3 differ from those in approval.json: 2 approvals were required, self-approval was not allowed",
-        "wave 3 has no approval hold in approval.json: the hold of an earlier wave without agents applied to "
-        "wave 3",
+        "wave 3 has no approval hold in approval.json: the hold of an earlier wave without agents applied to wave 3",
     ]
 
 

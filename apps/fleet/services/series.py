@@ -2,7 +2,8 @@
 
 Each heartbeat adds its values to the agent's ``Heartbeat`` row, which it writes anyway. A usual heartbeat changes only
 the first four columns below. If the slot, the process, the deployment or the set of reported values has changed, or a
-counter is lower than before, the trigger ``fleet_gather_series`` (in the migration ``series``) changes the other columns as well:
+counter is lower than before, the trigger ``fleet_gather_series`` (in the migration ``series``) changes the other
+columns as well:
 
 - ``series_slot`` is the number of the last heartbeat's slot: the slot's Unix time divided by 900.
 - ``series_read`` are the values of the last heartbeat, see ``readings``.
@@ -201,7 +202,7 @@ def _day(slot: int) -> date:
 def _unwritten(
     closed: Sequence[Slot] | None, sums: Slot | None, last: Slot | None, read: Slot | None, recent: Slot | None
 ) -> Iterator[tuple[int, Slot]]:
-    """Yield the number and the values of each slot in a heartbeat row that has not been written. The open slot is last."""
+    """Yield the number and the values of each slot in a heartbeat row's series columns, and of the open slot last."""
     yield from map(_values, closed or ())
     if sums is not None and last is not None and read is not None and recent is not None:
         whole = list(sums)

@@ -30,9 +30,9 @@ _IDS = ("org_id", "project_id", "environment_id", "deployment_id", "approval_id"
 class WaveStatement:
     """The decisions on a wave, and the report on the earlier waves that people decided on. Waves are counted from 0.
 
-    ``number`` counts the statements of the deployment from 1. ``previous`` is the hash of the payload of the
-    statement before, or None for the first statement. ``status`` is ``approved`` or ``denied``. ``requester_id`` is the person behind the request
-    for the deployment; None if unknown. If there are ``reviewers``, only their consents count.
+    ``number`` counts the statements of the deployment from 1. ``previous`` is the hash of the payload of the statement
+    before, or None for the first statement. ``status`` is ``approved`` or ``denied``. ``requester_id`` is the person
+    behind the request for the deployment; None if unknown. If there are ``reviewers``, only their consents count.
     """
 
     bundle_hash: str
@@ -190,7 +190,9 @@ def _check_denial(statement: WaveStatement, denials: Sequence[Decision], name: s
 
 def _check_approval(statement: WaveStatement, denials: Sequence[Decision], name: str) -> None:
     if denials:
-        raise Refused(StatementCode.WAVE_DECISIONS, f"{name}: its status is approved, but {denials[0].decided_by} denied it")
+        raise Refused(
+            StatementCode.WAVE_DECISIONS, f"{name}: its status is approved, but {denials[0].decided_by} denied it"
+        )
     if not statement.allow_self_approval:
         if statement.requester_id is None:
             raise Refused(StatementCode.WAVE_REQUESTER, f"{name}: the requester is unknown and could have approved it")
@@ -214,7 +216,9 @@ def check_order(statements: Sequence[Verified[WaveStatement]]) -> None:
     for number, each in enumerate(statements, 1):
         content, name = each.content, f"the statement {number} about wave {each.content.wave + 1}"
         if content.approval_id in approvals:
-            raise Refused(StatementCode.WAVE_ORDER, f"{name} is a second statement of the approval {content.approval_id}")
+            raise Refused(
+                StatementCode.WAVE_ORDER, f"{name} is a second statement of the approval {content.approval_id}"
+            )
         expected = None if previous is None else previous.payload_hash
         if (content.number, content.previous) != (number, expected):
             detail = f"{name} was signed as number {content.number}, after {content.previous or 'none'}"

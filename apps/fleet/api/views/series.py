@@ -76,9 +76,9 @@ class AgentSeriesViewSet(_SeriesViewSet):
         included, up to the last heartbeat. Also works for a decommissioned agent. Slots older than 90 days are deleted.
 
         A counter's value is its increase in the slot. If a counter is lower than before, or comes from another process
-        or deployment, it is assumed to have started again at 0. A heartbeat that arrives after a newer one of the same process, or that
-        comes from an earlier process, adds nothing. Values that are negative, greater than 2^53 - 1 or, for counters,
-        not integers are ignored.
+        or deployment, it is assumed to have started again at 0. A heartbeat that arrives after a newer one of the same
+        process, or that comes from an earlier process, adds nothing. Values that are negative, greater than 2^53 - 1
+        or, for counters, not integers are ignored.
         """
         since, until = self.time_range()
         agent = Agent.objects.filter(pk=self.kwargs["id"], environment=self.environment).only("pk").first()
