@@ -83,7 +83,7 @@ def bundle_in(world: World, environment: Environment, agents: int = 1) -> Config
 # -- the setting of the environment ---------------------------------------------------------------------------------
 
 
-def test_setting_names_enough_members_once(world: World) -> None:
+def test_reviewers_setting_needs_enough_distinct_members(world: World) -> None:
     other = World("globex")
     one, two = ids(world.operator, world.viewer)
     unknown, foreign = str(uuid4()), ids(other.operator)[0]
@@ -259,7 +259,7 @@ def test_only_reviewers_decide_whatever_their_role(world: World, run_jobs: Run) 
     assert state(first) == ("deploying", "")
     deployments.abort(first, actor=world.admin.actor)
 
-    # A reviewer denies. A viewer who is not listed decides nothing, neither does one without a list.
+    # A reviewer denies. A viewer can decide neither if others are listed nor if nobody is.
     second = asked(world, bundle, reviewers=[viewer])
     assert problem(decide(world, world.viewer, second, "deny")) == (400, "required", "/comment")
     assert decide(world, world.viewer, second, "deny", comment="Not on Fridays.").json()["status"] == "denied"
@@ -353,7 +353,7 @@ def test_consents_of_removed_reviewers_do_not_count(world: World, run_jobs: Run)
     ).json()
     assert "1 of 2 people have approved it" in str(explained)
 
-    # Naming both who have approved would leave nobody to decide.
+    # If both people who have approved were named, nobody could decide.
     for reviewers in (ids(world.viewer, world.reviewer), []):
         assert problem(change(world, deployment, reviewers))[:2] == (409, "reviewers.have_decided")
     assert decide(world, world.viewer, deployment).status_code == 403

@@ -197,7 +197,8 @@ class DecideSerializer(StrictSerializer):
         "409 `approval.outdated`. Required with `wave`.",
         "regression_id": "The id of the regression that you have read. If the deployment has another regression now, "
         "returns 409 `acceptance.outdated`. By default, this is not checked.",
-        "expires_in_s": "The number of seconds until the approval credential expires. Used only with the last required "
+        "expires_in_s": "The number of seconds until the approval credential expires, counted from the decision or, if "
+        "that is later, from the start time of the deployment. Used only with the last required "
         "approval. The environment's `approval_ttl_s` is both the default and the maximum. For a deployment, the "
         "value at its creation applies.",
     }

@@ -50,7 +50,7 @@ class MatrixCellSerializer(serializers.Serializer[Any]):
         "of": "The number of agents of the current deployment: the agents of its target and those that started to "
         "match the target later, including decommissioned agents. 0 if `deployment_id` is null.",
         "under_way": "The unfinished deployment of the pipeline in this environment. If there are several, the one "
-        "that has progressed furthest (`rolling_back`, then `deploying`, `building`, `approved` and `pending_approval`), "
+        "that has progressed furthest (`rolling_back`, then `deploying`, `building`, `approved`, `pending_approval`), "
         "and among these the oldest. Null if there is none.",
         "differs_from_previous": "Whether the config hash differs from the one in the previous environment. Because a "
         "config hash covers the spec hash, equal config hashes mean equal specs and configurations. Null for the "
