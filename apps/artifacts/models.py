@@ -104,9 +104,8 @@ class RequestedCapture(Stateful):
     status = models.CharField(max_length=10, choices=enum_choices(CaptureStatus), default=CaptureStatus.REQUESTED)
     agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="+", db_index=False)
     reason = models.CharField(max_length=500)
-    last_n = models.PositiveIntegerField(
-        null=True
-    )  # how many of the last records of each journal to capture; null for all
+    # The number of records to capture from the end of each journal. Null for all records.
+    last_n = models.PositiveIntegerField(null=True)
     requested_by = models.CharField(max_length=300)
     expires_at = models.DateTimeField()
     # The uploaded artifact, even if the request had expired. Null before the upload, and after its deletion.
