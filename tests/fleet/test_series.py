@@ -1,4 +1,4 @@
-"""Series: what heartbeats add to them, and how they are written, read and deleted."""
+"""Series: what heartbeats add to series, and how series are written, read and deleted."""
 
 from __future__ import annotations
 
@@ -258,7 +258,7 @@ def test_series_equal_sum_of_what_fleet_reported(world: World, clock: Clock) -> 
             each | {name: pytest.approx(each[name], abs=2) for name in ("cpu_percent", "memory_bytes")
                     if each[name] is not None} for each in sums
         ], (SEED, attempt)  # fmt: skip
-        write_series()  # reading after all slots that have ended were written gives the same
+        write_series()  # the result is the same after all slots that have ended were written
         assert not Heartbeat.objects.filter(series_closed__isnull=False).exists()
 
 

@@ -209,7 +209,7 @@ def test_deployment_refuses_reviewers_who_could_not_decide(world: World) -> None
     assert problem(ask(world, bundle, key, reviewers=[viewer, admin])) == (400, "approval.self", at + "/1")
     assert problem(ask(world, free, reviewers=[viewer])) == (400, "contradiction", at)
 
-    # The list of the environment limits the list of the deployment, and is its default.
+    # The environment's list limits the deployment's list, and is its default.
     put_settings(world.admin, prod, world, reviewers=[operator, viewer, reviewer])
     for reviewers, expected in (
         ([], (400, "required", at)),
@@ -268,7 +268,7 @@ def test_only_reviewers_decide_whatever_their_role(world: World, run_jobs: Run) 
     assert decide(world, world.admin, third).status_code == 201
     deployments.abort(third, actor=world.admin.actor)
 
-    # The requester, if self-approval is allowed, and never after break-glass.
+    # The requester can decide if self-approval is allowed, but never after break-glass.
     put_settings(world.admin, prod, world, allow_self_approval=True)
     own = asked(world, bundle, reviewers=ids(world.operator))
     assert decide(world, world.operator, own).json()["status"] == "approved"
@@ -307,7 +307,7 @@ def test_deployment_says_which_reviewers_are_missing_and_org_admin_changes_them(
     assert sentence.endswith("can no longer see this environment. An org_admin can change the reviewers.")
     assert [each.user.email in sentence for each in (one, two, world.viewer)] == [False, True, True]
 
-    # Who may change the reviewers, and to whom.
+    # Only an org_admin may change the reviewers, and only to people who can decide.
     before, audited = Deployment.objects.values().get(), AuditEvent.objects.filter(outcome="success").count()
     good = [*ids(one), *ids(world.reviewer)]
     for by, expected in ((world.operator, 403), (world.project_admin, 403), (two, 404), (World("globex").admin, 404)):
@@ -327,7 +327,7 @@ def test_deployment_says_which_reviewers_are_missing_and_org_admin_changes_them(
     assert AuditEvent.objects.filter(outcome="success", action__startswith="deployment").count() == 1
     assert AuditEvent.objects.filter(outcome="success").count() >= audited
 
-    # Somebody who has decided can be kept although they have left.
+    # Somebody who has decided can stay in the list after leaving.
     changed = change(world, deployment, good)
     assert (changed.status_code, changed.json()["reviewers"]) == (200, sorted(good))
     event = AuditEvent.objects.get(action="deployment.change_reviewers")

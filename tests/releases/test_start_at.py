@@ -125,7 +125,7 @@ def test_freeze_window_is_checked_for_start_time(world: World, clock: stories.Cl
     assert not Deployment.objects.exists()
     overriding = asked(world, bundle, world.admin, start_at=inside, **override)
 
-    # A window that is open now does not matter.
+    # A window that is open now, but not at the start time, does not matter.
     clock.forward(hours=1)
     assert ask(world, bundle).status_code == 409
     waiting = asked(world, bundle, start_at=after)
@@ -270,7 +270,7 @@ def test_scheduled_deployment_ends_before_its_start(world: World, clock: stories
         ("failed", "aborted"), ("failed", "approval_revoked"), ("failed", "known_bad"), ("denied", ""),
     ]  # fmt: skip
 
-    # The environment is deleted: nothing starts.
+    # If the environment is deleted, nothing starts.
     gone = asked(world, two, start_at=later(hours=1))
     approve(world, gone)
     assert world.admin.api.delete(world.path(prod)).status_code == 204

@@ -65,7 +65,7 @@ def test_manual_hold_lasts_until_next_wave_is_started(world: World, run_jobs: Ru
     assert stories.progress(deployment) == ["active", "offered", "pending", "pending"]
     assert AuditEvent.objects.filter(action="deployment.next_wave").count() == 1
 
-    # The last wave has no hold, but the pause: it can be skipped as well.
+    # The last wave has no hold, but waits for the end of the pause, which can be skipped as well.
     report_from_all(agents[1:2], "active", run_jobs)
     assert stories.progress(deployment)[2:] == ["pending", "pending"]
     assert command(world.operator.api, world, deployment, "next-wave").status_code == 200

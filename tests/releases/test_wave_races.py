@@ -71,7 +71,7 @@ class Scene:
 
 
 class Scenes:
-    """Creates scenes, and lets two calls meet in one."""
+    """Creates scenes, and makes two calls in a scene concurrently."""
 
     def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         self.world, self.monkeypatch = world, monkeypatch
@@ -82,7 +82,7 @@ class Scenes:
     def new(
         self, hold: str = "approval", first: str = "active", *, required: int = 1, listed: list[UUID] | None = None
     ) -> Scene:
-        """End the scene before, and create another one of the same bundle and agents."""
+        """End the previous scene, and create another one with the same bundle and agents."""
         for under_way in Deployment.objects.filter(environment=self.environment, status="deploying"):
             deployments.abort(under_way, actor=self.world.admin.actor)
         Environment.objects.filter(pk=self.environment.pk).update(settings={"required_approvals": required})
@@ -275,7 +275,7 @@ def test_wave_starts_once_despite_concurrent_commands_and_decisions(scenes: Scen
             assert scenes.in_order(scene, scene.does(next_wave), revokes) == ("done", "approval.used")
             assert scene.state() == STARTED
 
-    # A step in the middle of a decision.
+    # A rollout step runs in the middle of a decision.
     scene = scenes.new()
     assert scenes.meet(scene.decides(reviewer), (approvals, "_approve"), scene.steps()) == ("done", "done")
     assert scene.state() == STARTED
@@ -308,7 +308,7 @@ def test_first_of_decision_and_expiry_or_change_of_reviewers_takes_effect(scenes
         assert approval.reviewers == [str(each) for each in (sorted(listed) if decides_first else listed[1:])]
         assert scene.state() == (STARTED if decides_first else WAITS)
 
-    # The first approval: its decision does not lock the environment.
+    # The approval of the deployment itself: a decision on it does not lock the environment.
     for decides_first in (True, False):
         environment = world.environment("prod", f"first {decides_first}")
         stories.fleet(world, 1, environment)
