@@ -224,9 +224,8 @@ def _apply_plan(deployment: Deployment, plan: StepPlan) -> None:
     elif plan.wave != deployment.wave and deployment.wave_hold is not None:
         wave_holds.use(deployment)
     elif not plan.wave_done or plan.outcome is not None:
-        wave_holds.lift(
-            deployment, actor=WORKER
-        )  # an agent of an earlier wave has another offer now, or no wave is left
+        # An agent of an earlier wave has another offer now, or no wave is left.
+        wave_holds.lift(deployment, actor=WORKER)
     if plan.wave != deployment.wave:
         deployment.wave, deployment.wave_done_at = plan.wave, None
         deployment.save(update_fields=["wave", "wave_done_at"])
