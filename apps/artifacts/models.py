@@ -98,16 +98,17 @@ class Artifact(Stateful):
 
 
 class RequestedCapture(Stateful):
-    """A request that an agent uploads a capture of what it runs. The agent learns of it from its heartbeats."""
+    """A request that an agent upload a capture of what it runs. The responses to its heartbeats tell the agent."""
 
     machine = CAPTURE
     status = models.CharField(max_length=10, choices=enum_choices(CaptureStatus), default=CaptureStatus.REQUESTED)
     agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="+", db_index=False)
     reason = models.CharField(max_length=500)
-    last_n = models.PositiveIntegerField(null=True)  # the number of records to capture; null for all
+    # The number of records to capture from the end of each journal. Null for all records.
+    last_n = models.PositiveIntegerField(null=True)
     requested_by = models.CharField(max_length=300)
     expires_at = models.DateTimeField()
-    # The uploaded artifact, even if it came too late. Null before the upload, and after the artifact was deleted.
+    # The uploaded artifact, even if the request had expired. Null before the upload, and after its deletion.
     artifact = models.ForeignKey(Artifact, on_delete=models.SET_NULL, null=True, related_name="+")
     uploaded_at = models.DateTimeField(null=True)
 

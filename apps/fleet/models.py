@@ -185,7 +185,7 @@ class Heartbeat(models.Model):
     boot_id = models.CharField(max_length=64, null=True)
     superseded_boots = models.JSONField(default=dict)
     clone_suspected_at = models.DateTimeField(null=True)
-    # What the heartbeats have added to the series. ``services/series.py`` describes these columns.
+    # The series that heartbeats gather in this row. ``services/series.py`` describes these columns.
     series_slot = models.IntegerField(null=True)
     series_changed = models.BooleanField(null=True)
     series_read = ArrayField(models.FloatField(null=True), null=True)
@@ -304,7 +304,7 @@ class RunningInterval(models.Model):
 class _SeriesDay(models.Model):
     """One UTC day of series: an array for each value, with up to 96 elements for the day's slots of 15 minutes.
 
-    An element is null if nothing was heard in its slot. The job ``fleet.write_series`` writes the rows.
+    An element is null if no heartbeat reported the value in the slot. The job ``fleet.write_series`` writes the rows.
     """
 
     day = models.DateField()

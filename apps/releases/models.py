@@ -55,7 +55,7 @@ class ConfigBundle(EnvironmentOwned):
     snapshot: models.JSONField[Any, Any] = models.JSONField(default=dict)
     required_capabilities: models.JSONField[Any, Any] = models.JSONField(default=list)
     config_hash = models.CharField(max_length=71)
-    # The config bundle that this one was copied from, or null. Not a foreign key, since that one may be deleted.
+    # The config bundle that this one was copied from, or null. Not a foreign key, since the original may be deleted.
     origin_id = models.UUIDField(null=True)
     created_by = models.CharField(max_length=300)
     bounded_columns = frozenset({"snapshot"})
@@ -97,7 +97,8 @@ class KnownBad(models.Model):
 class Approval(Stateful):
     """A request for approval. The approval covers exactly the ``subject`` and can be used once.
 
-    The approval of a wave (``wave`` is not null) covers the start of this wave after exactly what ``wave_report`` says.
+    The approval of a wave (``wave`` is not null) covers only the start of this wave, after exactly what ``wave_report``
+    states.
     """
 
     machine = APPROVAL
@@ -214,11 +215,11 @@ class Deployment(Stateful):
     detail = models.TextField(blank=True)
     wave = models.PositiveIntegerField(default=0)
     wave_done_at = models.DateTimeField(null=True)
-    # The hold before the next wave. Null if no hold stands.
+    # The hold before the next wave. Null if there is none.
     wave_hold: StoredField[WaveHold | None] = StoredField(WaveHold, null=True)
     # The time before which an approved deployment does not start. Null if it starts as soon as possible.
     start_at = models.DateTimeField(null=True)
-    # The ids of the users who may decide on the approvals, sorted. If empty, everybody who may operate the environment.
+    # The ids of the users who may decide on the approvals, sorted. If empty, all who may operate the environment.
     reviewers: models.JSONField[Any, Any] = models.JSONField(default=list)
     is_current = models.BooleanField(default=False)
     superseded_by = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, related_name="+")

@@ -96,11 +96,11 @@ def renew_tests() -> None:
 
 @runs_periodically(SWEEP)
 def sweep() -> None:
-    """Expire overdue approvals, and enqueue the jobs of deployments that wait neither only for the replay gate
-    nor for their start time.
+    """Expire overdue approvals, and enqueue the jobs of deployments that may be able to continue.
 
-    The jobs are those of unapproved break-glass deployments and of deployments in flight. They notice agent timeouts,
-    the end of pauses between waves, and waiting builds that can start.
+    Deployments that wait for their start time or only for the replay gate are left out. The jobs are those of
+    unapproved break-glass deployments and of deployments in flight. They notice agent timeouts, the end of pauses
+    between waves, and waiting builds that can start.
     """
     now = timezone.now()
     expired = (

@@ -40,7 +40,7 @@ class EnvironmentSettings:
     heartbeat_interval_s: int
     artifact_retention_days: int
     freeze_windows: tuple[FreezeWindow, ...]
-    reviewers: tuple[str, ...]  # the ids of the users who may decide on approvals; empty: all who may operate
+    reviewers: tuple[str, ...]  # the ids of the users who may decide; if empty, all who may operate
 
     @classmethod
     def from_stored(cls, posture: Posture, stored: Mapping[str, Any]) -> Self:
@@ -80,7 +80,7 @@ def default_settings(posture: Posture) -> dict[str, Any]:
 def loosened_settings(posture: Posture, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Return the names of the settings whose change loosens an approval, replay, replay gate or freeze rule.
 
-    In dev, returns none. Removing a reviewer loosens a rule. Whether a new reviewer does so is not checked here.
+    Returns none for dev. Removing a reviewer counts as loosening. Whether adding one does is not checked here.
     """
     if posture is Posture.DEV:
         return []

@@ -78,7 +78,7 @@ class OfferedBundle:
 
 @dataclass(frozen=True, slots=True)
 class CaptureRequest:
-    """A capture that somebody requests from this agent. ``last_n`` is the number of records to capture; None: all."""
+    """A requested capture. ``last_n`` is how many of the last records of each journal to capture; None means all."""
 
     capture_id: str
     reason: str
@@ -160,7 +160,7 @@ class ControlPlane:
         self._client = Client(self._credentials.base_url, api_key)
 
     def copy(self) -> ControlPlane:
-        """Return a client for use in another thread. It keeps the current key, even if this client gets a new one."""
+        """Return a client for use in another thread. The copy keeps its key, even if this client gets a new one."""
         copied = ControlPlane(self._credentials)
         copied.boot_id = self.boot_id
         return copied
@@ -230,7 +230,7 @@ class ControlPlane:
             return StoredKeySet(KeySet.from_document(reply.body), bare_etag(reply.headers.get("ETag", "")))
 
     def fetch_requested_capture(self) -> CaptureRequest | None:
-        """Return the oldest capture that is requested from this agent and not uploaded yet, or None."""
+        """Return the oldest requested capture that this agent has not uploaded and that has not expired, or None."""
         with _parsing("capture"):
             pending = Fields(self._client.send("GET", f"{self._path}/capture").body).member("capture")
             if pending is None:

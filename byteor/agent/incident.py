@@ -22,8 +22,8 @@ from .state_folder import StateError, StateFolder
 def capture(state: StateFolder, running: RunningBundle, last_n: int | None = None) -> bytes:
     """Return the running pipeline's spec, configuration, input and output as an incident bundle (.tar.gz).
 
-    With ``last_n``, the bundle has at most this many input records, from the end of the input, and only their output.
-    The bundle also describes this process. Raises StateError if the state folder lacks the running bundle or its input.
+    With ``last_n``, the bundle contains only the last ``last_n`` records of each journal, and only their output. The
+    bundle also describes this process. Raises StateError if the state folder lacks the running bundle or its input.
     """
     tar = state.bundle(running.offer.bundle_hash)
     files = state.capture(running.offer.bundle_hash)
@@ -41,9 +41,9 @@ def _last_records(
 ) -> tuple[dict[str, bytes], dict[str, bytes]]:
     """Return the journals and the expected frames with only the last records of each journal and their output.
 
-    The order of the records is that of a replay: by sequence, then by position. Without the frames of records that are
-    left out, a replay of the bundle does not diverge. Frames of a sequence that both kept and left out records have are
-    left out too.
+    The order of the records is that of a replay: by sequence, then by position. The frames of records that are left out
+    are left out as well, because a replay of the bundle would otherwise diverge. If a record that is kept and a record
+    that is left out have the same sequence, the frames of this sequence are left out.
     """
     kept_journals = {}
     kept, left_out = set[int](), set[int]()

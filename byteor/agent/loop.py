@@ -65,7 +65,7 @@ class AgentLoop:
     def run_until_idle(self) -> None:
         """Resume the last running bundle, then handle offers until none is left. Failed requests are not retried.
 
-        If a capture is requested, it is uploaded as well.
+        If a capture is requested, also try once to upload it.
         """
         self._offers.resume()
         while self._exchange_heartbeat() == 0:

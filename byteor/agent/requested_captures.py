@@ -1,8 +1,8 @@
-"""Captures that people request. They are created and uploaded in a thread, so that heartbeats continue meanwhile.
+"""Requested captures. They are created and uploaded in a separate thread, so that heartbeats are not delayed.
 
-The control plane repeats its command until the capture is uploaded, so the agent stores nothing. Before each attempt,
-it asks which request is still open. A request is therefore uploaded only once, even if the agent restarts or never
-receives the response to the upload.
+The control plane repeats its command until the capture is uploaded or the request expires. Therefore, the agent stores
+no requests. Before each attempt, the agent fetches the oldest pending request. A capture is therefore uploaded only
+once, even if the agent restarts or never receives the response to the upload.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ class RequestedCaptures:
         self._unsent: tuple[CaptureRequest, _Upload] | None = None
 
     def start(self) -> None:
-        """Start to upload the oldest requested capture, unless an upload is in progress or a failed one pauses."""
+        """Start to upload the oldest requested capture, unless an upload is in progress or has failed too recently."""
         if (self._thread is None or not self._thread.is_alive()) and self._clock() >= self._not_before:
-            # A daemon, so that a slow upload does not keep the agent from stopping. The next start uploads again.
+            # A daemon thread, so that a slow upload does not keep the agent from stopping. The next start tries again.
             self._thread = Thread(target=self._attempt, args=(self._plane.copy(),), name="capture", daemon=True)
             self._thread.start()
 
@@ -78,7 +78,7 @@ class RequestedCaptures:
             self._thread.join()
 
     def _attempt(self, plane: ControlPlane) -> None:
-        """Upload the capture, if one is still requested. If that fails, the next attempt pauses."""
+        """Upload the capture, if one is still requested. If this fails, delay the next attempt."""
         try:
             request = plane.fetch_requested_capture()
             if request is None:
@@ -120,7 +120,7 @@ class RequestedCaptures:
         _log.info("uploaded requested capture %s as artifact %s", request.capture_id, artifact.get("id"))
 
     def _incident(self, request: CaptureRequest, running: RunningBundle | None) -> _Upload:
-        """Return the running pipeline as an incident bundle. Raises StateError if that is not possible."""
+        """Return the running pipeline as an incident bundle. Raises StateError if it is missing or too large."""
         if running is None:
             raise StateError("no pipeline is running, so there is nothing to capture")
         data = capture(self._state, running, request.last_n)
@@ -130,7 +130,7 @@ class RequestedCaptures:
         return _Upload(self._fields(request, "incident_bundle", {}) | about, "incident.tar.gz", data)
 
     def _diagnostic(self, request: CaptureRequest, problem: str) -> _Upload:
-        """Return a document that says why there is no capture."""
+        """Return a JSON document that says why there is no capture."""
         about: Json = {
             "capture_id": request.capture_id,
             "reason": request.reason,

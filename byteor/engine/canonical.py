@@ -107,7 +107,7 @@ def parse_object(data: bytes | str) -> Json:
 
 
 def parse_objects(data: bytes | str) -> list[Json]:
-    """Parse a strict JSON array of objects in UTF-8."""
+    """Parse a strict JSON array of objects in UTF-8. Raises Malformed."""
     try:
         values = strict_json.read(data, _LIMITS)
     except strict_json.MalformedJson as error:

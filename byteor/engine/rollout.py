@@ -94,9 +94,9 @@ class Strategy:
         return tuple(math.ceil(count * percent / 100) for percent in self.percents)
 
     def find_hold(self, after: int, wave: int) -> Hold | None:
-        """Return the hold that stands before ``wave`` if the waves between it and the wave ``after`` have no agents.
+        """Return the hold before ``wave``, or None. The waves between the wave ``after`` and ``wave`` have no agents.
 
-        The holds of these empty waves also stand before ``wave``. An approval is stronger than a manual start.
+        The holds of these empty waves also apply to ``wave``. An approval hold takes precedence over a manual hold.
         """
         between = set(self.holds[after + 1 : wave + 1])
         return next((hold for hold in (Hold.APPROVAL, Hold.MANUAL) if hold in between), None)
@@ -157,8 +157,8 @@ class StepPlan:
     """The effects of a step: the agents ``timed_out`` fail, the agents in ``offer`` receive offers of ``wave``, and
     the deployment reaches its ``outcome``, if any.
 
-    ``has_more_offers`` means that offers remain, so that the next step can follow immediately. ``hold`` stands before
-    the wave ``held_wave``, which would otherwise be next.
+    ``has_more_offers`` means that offers remain, so that the next step can follow immediately. ``hold`` is the hold
+    of the wave ``held_wave``, which would otherwise start.
     """
 
     timed_out: tuple[UUID, ...] = ()
@@ -190,7 +190,7 @@ def plan_rollout(
 
     No wave is done before all agents are enlisted (``complete``). The holds of the waves up to ``released`` are over,
     unless a wave before ``released`` comes first, because its agents are no longer drained. If somebody starts the next
-    wave now (``is_started``), it waits neither for a manual hold nor for the pause.
+    wave now (``is_started``), the wave does not wait for a manual hold or the pause.
     """
     if complete and not any(a.counted for a in agents):
         # If no counted agents remain, fail the deployment, because nothing would show whether it succeeds.

@@ -17,9 +17,9 @@ _WORDS = {AgentProgress.ROLLED_BACK: "rolled back"}
 
 @dataclass(frozen=True, slots=True)
 class WaveHold:
-    """A hold that stands before ``wave`` since a time. ``approval_id`` is the record of an approval hold.
+    """The hold before ``wave``, and when it began. ``approval_id`` is the id of the approval; None for a manual hold.
 
-    When that approval was given, the hold ``is_over``, although the wave may still wait for a pause.
+    When the wave has been approved, the hold ``is_over``, but the wave may still wait for the end of a pause.
     """
 
     wave: int
@@ -117,10 +117,11 @@ class WaveReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldFacts:
-    """A hold that stands, and who can end it. ``given`` of ``required`` people have approved the wave.
+    """A hold in effect, and who can end it. ``given`` of ``required`` people have approved the wave.
 
-    ``waves`` is the number of all waves. ``deciders`` are the people who can decide, as the subject of a sentence. It
-    is empty if the approval has ended, so that the next step of the rollout requests it again or stops the deployment.
+    ``waves`` is the number of the deployment's waves. ``deciders`` are the people who can decide, as the subject of a
+    sentence. It is empty if the approval has ended. The next step of the rollout then requests the approval again or
+    stops the deployment.
     """
 
     hold: WaveHold
@@ -136,7 +137,7 @@ class HoldFacts:
         since = f"since {self.hold.since:%Y-%m-%d %H:%M:%S} UTC"
         wave = f"Wave {self.hold.wave + 1} of {self.waves}"
         if self.hold.kind is Hold.MANUAL:
-            return f"{wave} has waited {since} until somebody with the permission environment:operate starts it."
+            return f"{wave} has been waiting {since} for somebody with the permission environment:operate to start it."
         people = "1 person" if self.required == 1 else f"{self.required} people"
         deciders = f" {self.deciders} can decide." if self.deciders else ""
-        return f"{wave} has waited for approval {since}: {self.given} of {people} approved.{deciders}"
+        return f"{wave} has been waiting for approval {since}: {self.given} of {people} approved.{deciders}"

@@ -101,7 +101,7 @@ def check(
     *,
     is_export: bool,
 ) -> None:
-    """Check that the gate was open, and that it has the override that the server recorded. Raises Refused.
+    """Check that the gate was open, and that its override is the one that the server recorded. Raises Refused.
 
     The override is compared with the signed approval record, or without a record with ``unsigned``, the unsigned fields
     of deployment.json.
@@ -121,9 +121,10 @@ def check(
 def check_listed(found: Mapping[str, str], record: ApprovalRecord | None, unsigned: Json, *, is_export: bool) -> bool:
     """Check that the evidence has exactly the statements that the server listed, and return whether that is proven.
 
-    ``found`` has the name of each statement by its hash. The list is that in the signed approval record, or without one
-    that in ``unsigned``, the unsigned fields of deployment.json. If the files are not from an export, all statements
-    may be missing. Then, and without a signed list, it is not proven that none is missing. Raises Refused.
+    ``found`` has the name of each statement by its hash. The list is in the signed approval record or, without a
+    record, in ``unsigned``, the unsigned fields of deployment.json. If the files are not from an export, all statements
+    may be missing. Returns False if statements are missing, or if no signed record lists them. Raises Refused for a
+    difference from the list.
     """
     place, listed = DEPLOYMENT, unsigned.get("attestations")
     if record is not None:

@@ -52,7 +52,7 @@ def read(data: bytes | None, trust: Trust, manifest: Manifest, bundle_hash: str)
     """Return the statements about this deployment and bundle. ``data`` is the content of the file, if it exists.
 
     Raises Refused if a statement is invalid, does not belong to the deployment, or does not follow the one before it,
-    and Unproven if its key is not trusted. Does not notice whether later statements were removed.
+    and Unproven if its key is not trusted. Does not detect that the last statements were removed.
     """
     if data is None:
         return WaveApprovals()
@@ -90,16 +90,16 @@ def _check_subject(statement: WaveStatement, manifest: Manifest, bundle_hash: st
 def check_holds(approvals: WaveApprovals, record: ApprovalRecord | None) -> None:
     """Check that the approved strategy has an approval hold for each statement. Raises Refused or Unproven.
 
-    The hold of a wave without agents stands before the next wave with agents. Without a record, the strategy is
-    unknown.
+    The hold may also be that of an earlier wave, because the hold of a wave without agents applies to the next wave
+    that has agents. Without a record, the strategy is unknown, and nothing is checked.
     """
     holds = _read_holds(record)  # fail here, not while the proof is printed
     for each in approvals.statements if record is not None else ():
         wave = each.content.wave
         if not 0 < wave < len(holds):
-            detail = f"wave {wave + 1}: the strategy in {APPROVAL_RECORD} has no such wave with a hold"
+            detail = f"wave {wave + 1}: the strategy in {APPROVAL_RECORD} has no hold before this wave"
         elif Hold.APPROVAL not in holds[: wave + 1]:
-            detail = f"wave {wave + 1}: the strategy in {APPROVAL_RECORD} requires no approval before it"
+            detail = f"wave {wave + 1}: the strategy in {APPROVAL_RECORD} requires no approval before this wave"
         else:
             continue
         raise Refused(StatementCode.WAVE_HOLD, f"{WAVE_APPROVALS}: {detail}")
@@ -135,12 +135,12 @@ def lines(approvals: WaveApprovals, record: ApprovalRecord | None, *, is_complet
             reason = "; it had not been started at the time of the export, or has no agents" if is_complete else ""
             yield "NOT APPROVED", f"wave {wave + 1}: {APPROVAL_RECORD} requires an approval before it{reason}"
         elif hold is not Hold.APPROVAL and wave in approved:
-            reason = f"the hold of an earlier wave, which had no agents, stood before wave {wave + 1}"
+            reason = f"the hold of an earlier wave without agents applied to wave {wave + 1}"
             yield "hold", f"wave {wave + 1} has no approval hold in {APPROVAL_RECORD}: {reason}"
     if is_complete:
         return
     if approvals.statements:
-        yield "NOT COVERED", "no signature covers the list of the wave approvals: later ones could be missing"
+        yield "NOT COVERED", "no signature covers the list of the wave approvals: the last ones could be missing"
     elif record is None:
         yield "NOT COVERED", "nothing signed states whether a wave needed an approval"
 
@@ -166,14 +166,14 @@ def _statement_lines(statement: WaveStatement) -> Iterator[tuple[str, str]]:
 def _difference_lines(statement: WaveStatement, record: ApprovalRecord) -> Iterator[tuple[str, str]]:
     """Yield a line for each rule of the decisions that differs from that of the deployment's approval.
 
-    The differences are genuine. An org_admin may change the reviewers, and the approval may be that of an earlier
+    The differences are legitimate: an org_admin may change the reviewers, and the approval may be that of an earlier
     request.
     """
     name = f"wave {statement.wave + 1}"
     if statement.reviewers != record.reviewers:
         now = ", ".join(statement.reviewers) or "anybody with the permission"
         text = f"of {name} differ from those in {APPROVAL_RECORD}: {now}"
-        yield "reviewers", f"{text}; an org_admin can change them, and the ledger names who did and why"
+        yield "reviewers", f"{text}; an org_admin can change the reviewers, and the ledger records who did and why"
     ours = (statement.required_approvals, statement.allow_self_approval)
     if ours != (record.required_approvals, record.allow_self_approval):
         self_approval = "allowed" if statement.allow_self_approval else "not allowed"

@@ -110,7 +110,7 @@ class FakeControlPlane:
         self.commands: list[Json | str] = []
         # The captures that are requested and not uploaded yet.
         self.captures: list[Json] = []
-        # Uploads wait for this event after they were received.
+        # The response to an upload waits for this event.
         self.takes_uploads = Event()
         self.takes_uploads.set()
         # All keys that were ever issued, and whether each is still accepted.

@@ -79,7 +79,7 @@ def test_too_large_damaged_and_rejected_captures_become_diagnostics(
     requested(plane, "damaged", last_n=1)
     (journal,) = node.folder.glob("captures/*/journal/*.bin")
     journal.write_bytes(b"no journal")
-    node.agent()  # an agent that is not restarted, which would write the journal again
+    node.agent()  # not started, because a start would write the journal again
     node.captures[-1].start()
     node.captures[-1].finish()
 
@@ -92,7 +92,7 @@ def test_too_large_damaged_and_rejected_captures_become_diagnostics(
     assert problems[3]
 
 
-def test_heartbeats_continue_during_upload_and_repeated_command_starts_no_second_one(node: Any, plane: Any) -> None:
+def test_heartbeats_continue_during_upload_and_repeated_command_starts_no_second_upload(node: Any, plane: Any) -> None:
     plane.offer("d1")
     node.settle()
     requested(plane)

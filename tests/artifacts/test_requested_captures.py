@@ -1,4 +1,4 @@
-"""Requested captures: the command to the agent, the upload that ends it, and what happens if it comes late or twice."""
+"""Requested captures: the command to the agent, the upload that completes the request, late and repeated uploads."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def code(response: Any) -> tuple[int, str]:
     return response.status_code, response.json()["type"].removeprefix("urn:byteor:problem:")
 
 
-def test_request_reaches_agent_and_its_upload_ends_it(world: World) -> None:
+def test_request_reaches_agent_and_is_completed_by_upload(world: World) -> None:
     agent, api = world.agent()
     keys.request_rotation(agent, actor=world.operator.actor)
     assert (commands(agent, api), pending(agent, api)) == (["rotate_key"], None)
@@ -167,13 +167,13 @@ def test_refused_requests_change_nothing(world: World, other: World) -> None:
     wrong = f"/agents/{neighbor.pk}/captures/{capture_id}"
     assert world.viewer.api.get(world.path(rest=wrong)).status_code == 404
     assert api.get(f"/api/v1/agents/{neighbor.pk}/capture").status_code == 404
-    # Drained agents can be asked, too.
+    # Captures can also be requested from drained agents.
     agents.set_drained(agent, drained=True, reason="", actor=world.admin.actor)
     assert requested(world, agent)
 
 
 @pytest.mark.parametrize("whose", ["unknown", "neighbor", "malformed"])
-def test_upload_for_request_of_nobody_or_another_agent_is_refused(world: World, whose: str) -> None:
+def test_upload_for_unknown_request_or_request_to_another_agent_is_refused(world: World, whose: str) -> None:
     agent, api = world.agent()
     neighbor, _ = world.agent(name="neighbor")
     theirs = requested(world, neighbor)
@@ -187,7 +187,7 @@ def test_upload_for_request_of_nobody_or_another_agent_is_refused(world: World, 
     assert shown(world, neighbor, theirs) == ("requested", None)
 
 
-def test_late_upload_is_kept_and_named_by_expired_request(world: World) -> None:
+def test_late_upload_is_stored_and_named_by_expired_request(world: World) -> None:
     agent, api = world.agent()
     capture_id = requested(world, agent)
     expire_captures()

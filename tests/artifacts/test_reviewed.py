@@ -65,7 +65,7 @@ def test_reviewers_of_environment_decide_on_execute_replays(world: World) -> Non
     replay.refresh_from_db()
     assert (replay.status, replay.error) == ("succeeded", None), replay.error
 
-    # A submitted credential satisfies the list that applied to it.
+    # A submitted credential stays valid when the environment's reviewers change later.
     again = Replay.objects.get(pk=post_replay(world, artifact).json()["id"])
     assert decide(world, again).json()["status"] == "approved"
     credential = Approval.objects.get(replay_id=again.pk).credential
@@ -76,7 +76,7 @@ def test_reviewers_of_environment_decide_on_execute_replays(world: World) -> Non
     last.refresh_from_db()
     assert (last.status, last.error) == ("succeeded", None), last.error
 
-    # Nobody could decide.
+    # The request is refused if nobody could decide.
     set_reviewers(world, environment, world.operator)
     before = Replay.objects.count()
     refused = post_replay(world, artifact)

@@ -112,8 +112,8 @@ def run(folder: Path, port: int, *, seconds: float = 4.0, rounds: int = 3) -> li
 def _cost_of_series(folder: Path, agents: Path, *, seconds: float, rounds: int) -> Row:
     """Compare the processor time of heartbeats with and without series, in the API and in PostgreSQL.
 
-    Both servers run all the time, and take turns to get heartbeats. The rates would differ more between two rounds than
-    between the servers.
+    Both servers run all the time, and get heartbeats in turn. Processor time is compared because rates differ more
+    between two rounds than between the two servers.
     """
     names = "heartbeat with series", "heartbeat without series"
     postmaster = int((folder / "postgres/data/postmaster.pid").read_text().partition("\n")[0])

@@ -325,7 +325,7 @@ def test_operator_can_request_capture_and_sees_its_status(world: World) -> None:
     assert shown_messages(done) == [("success", "Requested capture of agent created.")]
     assert (row.reason, row.last_n, row.requested_by) == ("p99 is <high>", 500, "operator@acme.example")
     assert dict(done.context["summary"]["facts"])["Last records"] == "500"
-    assert "One capture a minute can be requested" in sent(client, agent, "capture", form).text
+    assert "At most one capture a minute can be requested" in sent(client, agent, "capture", form).text
     invalid = sent(client, agent, "capture", {"reason": " ", "last_n": "0"})
     assert set(invalid.context["form"].errors) == {"reason", "last_n"}
     assert RequestedCapture.objects.count() == 1

@@ -98,7 +98,7 @@ def test_deployment_with_holds_start_time_and_reviewers_is_requested(world: Worl
         ({"holds": "none, maybe, none"}, "holds", '"maybe" is not a valid choice.'),
         ({"start_at": "soon"}, "start_at", "Enter a valid date/time."),
         ({"start_at": "2020-01-01T00:00"}, "start_at", "The start time must be in the future."),
-        ({"start_at": "2999-01-01T00:00"}, "start_at", "Must be at most 30 days ahead."),
+        ({"start_at": "2999-01-01T00:00"}, "start_at", "The start time must be at most 30 days ahead."),
         ({"reviewers": ["somebody"]}, "reviewers", "not one of the available choices"),
     ],
 )
@@ -146,7 +146,7 @@ def test_manual_hold_is_shown_and_ended_on_deployment_page(world: World, run_job
     page = client.get(row_page(deployment))
     summary = page.context["summary"]
     assert summary["headline"] == "Wave 1 of 2 done, and wave 2 is held: 1 of 4 agents active."
-    assert summary["hold"]["text"].startswith("Wave 2 of 2 has waited since ")
+    assert summary["hold"]["text"].startswith("Wave 2 of 2 has been waiting since ")
     assert (summary["hold"]["label"], summary["hold"]["url"]) == ("Start wave 2", act(deployment, "next_wave"))
     assert [(each["state"], each["hold"]) for each in summary["waves"]] == [
         ("done", ""), ("held", "waits until somebody starts it"),
@@ -308,7 +308,7 @@ def test_release_is_steered_in_browser(
     run_jobs()
     report_from_all(agents[:1], "active", run_jobs)
 
-    expect(page.locator("#hold")).to_contain_text("until somebody with the permission")
+    expect(page.locator("#hold")).to_contain_text("for somebody with the permission")
     shot(page, "steered-manual", widths=(1440, 390), full_page=True)
     page.get_by_role("link", name="Start wave 2").click()
     page.get_by_label("Reason").fill("It ran for an hour.")

@@ -75,19 +75,19 @@ def test_summary_says_counts_and_causes_in_words(
         (
             Hold.MANUAL,
             {},
-            "Wave 3 of 4 has waited since 2026-01-02 03:04:05 UTC until somebody with the permission "
-            "environment:operate starts it.",
+            "Wave 3 of 4 has been waiting since 2026-01-02 03:04:05 UTC for somebody with the permission "
+            "environment:operate to start it.",
         ),
         (
             Hold.APPROVAL,
             {"given": 1, "required": 2, "deciders": "Grace or Ada"},
-            "Wave 3 of 4 has waited for approval since 2026-01-02 03:04:05 UTC: 1 of 2 people approved. "
+            "Wave 3 of 4 has been waiting for approval since 2026-01-02 03:04:05 UTC: 1 of 2 people approved. "
             "Grace or Ada can decide.",
         ),
         (
             Hold.APPROVAL,
             {"required": 1},
-            "Wave 3 of 4 has waited for approval since 2026-01-02 03:04:05 UTC: 0 of 1 person approved.",
+            "Wave 3 of 4 has been waiting for approval since 2026-01-02 03:04:05 UTC: 0 of 1 person approved.",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Series: what heartbeats add to them, and how they are written, read and deleted."""
+"""Series: what heartbeats add to series, and how series are written, read and deleted."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ HEARD: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(("sent", "expected"), HEARD.values(), ids=HEARD.keys())
-def test_heartbeats_add_increases(
+def test_heartbeats_add_increases_of_counters_to_series(
     world: World, clock: Clock, sent: list[dict[str, Any]], expected: dict[str, Any]
 ) -> None:
     """Each case gives the same values in one slot and, as a sum, with each heartbeat in a slot of its own."""
@@ -258,11 +258,11 @@ def test_series_equal_sum_of_what_fleet_reported(world: World, clock: Clock) -> 
             each | {name: pytest.approx(each[name], abs=2) for name in ("cpu_percent", "memory_bytes")
                     if each[name] is not None} for each in sums
         ], (SEED, attempt)  # fmt: skip
-        write_series()  # reading after all slots that have ended were written gives the same
+        write_series()  # the result is the same after all slots that have ended were written
         assert not Heartbeat.objects.filter(series_closed__isnull=False).exists()
 
 
-def test_late_job_writes_slots_of_its_absence_once(world: World, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_late_job_writes_each_overdue_slot_once(world: World, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     agent, api = world.agent()
     for count in range(1, 13):  # three hours, through midnight
         beat(agent, api, {"records_in": count * count})
@@ -352,7 +352,7 @@ def test_decommissioned_agent_keeps_series_until_they_expire(world: World, clock
     assert EnvironmentSeries.objects.count() == 0
 
 
-def test_days_are_deleted_after_90_days(world: World, clock: Clock) -> None:
+def test_days_of_series_are_deleted_after_90_days(world: World, clock: Clock) -> None:
     agent, api = world.agent()
     beat(agent, api)
     clock.wait(STEP)

@@ -114,7 +114,7 @@ def test_unknown_or_foreign_bundles_cannot_be_copied(world: World, other: World)
     assert counts() == before
 
 
-def test_invalid_copies_are_refused(world: World) -> None:
+def test_invalid_requests_for_copies_are_refused(world: World) -> None:
     source, version = world.bundle(world.dev, "same"), world.version(world.staging)
     world.bundle(world.staging, "same", version=version, env={"OTHER": "1"})
     before = counts()
@@ -139,7 +139,7 @@ def test_invalid_copies_are_refused(world: World) -> None:
     assert counts() == before
 
 
-def test_copy_of_configuration_that_is_known_bad_in_target_is_marked(world: World) -> None:
+def test_copy_of_configuration_that_is_known_bad_in_target_is_known_bad(world: World) -> None:
     source = world.bundle(world.dev, "bad")
     bundles.mark_known_bad(world.staging, source.config_hash, reason="it failed", actor=world.admin.actor)
 

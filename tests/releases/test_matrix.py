@@ -1,4 +1,4 @@
-"""The matrix of a project: what runs of each pipeline in each environment, and what is under way."""
+"""The matrix of a project: what runs in each environment, by pipeline, and what is under way."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_matrix_shows_what_runs_and_what_is_under_way(world: World, run_jobs: Ru
     stories.send_heartbeat_running(*fleet[1])
     assert world.viewer.api.get(path(world), If_None_Match=response["ETag"]).status_code == 200
 
-    # The same configuration reaches staging, and another one prod, where it waits for its approval.
+    # The same configuration is deployed to staging, and another one to prod, where it waits for approval.
     place = world.path(world.staging, "/config-bundles")
     copied = world.operator.api.post(place, {"from_config_bundle_id": str(bundle.pk)}).json()
     agent, api = world.agent(world.staging, "agent-staging")
@@ -85,7 +85,7 @@ def test_matrix_shows_what_runs_and_what_is_under_way(world: World, run_jobs: Ru
 
 
 class Filled:
-    """Random deployments in the world's project, stored as rows, and what the matrix must say about them."""
+    """Random deployments in the world's project, stored as rows, and the matrix that they must result in."""
 
     def __init__(self, world: World, environments: int, pipelines: int, seed: int) -> None:
         self.world, self.chance = world, random.Random(seed)

@@ -83,7 +83,7 @@ def bundle_in(world: World, environment: Environment, agents: int = 1) -> Config
 # -- the setting of the environment ---------------------------------------------------------------------------------
 
 
-def test_setting_names_enough_members_once(world: World) -> None:
+def test_reviewers_setting_needs_enough_distinct_members(world: World) -> None:
     other = World("globex")
     one, two = ids(world.operator, world.viewer)
     unknown, foreign = str(uuid4()), ids(other.operator)[0]
@@ -209,7 +209,7 @@ def test_deployment_refuses_reviewers_who_could_not_decide(world: World) -> None
     assert problem(ask(world, bundle, key, reviewers=[viewer, admin])) == (400, "approval.self", at + "/1")
     assert problem(ask(world, free, reviewers=[viewer])) == (400, "contradiction", at)
 
-    # The list of the environment limits the list of the deployment, and is its default.
+    # The environment's list limits the deployment's list, and is its default.
     put_settings(world.admin, prod, world, reviewers=[operator, viewer, reviewer])
     for reviewers, expected in (
         ([], (400, "required", at)),
@@ -259,7 +259,7 @@ def test_only_reviewers_decide_whatever_their_role(world: World, run_jobs: Run) 
     assert state(first) == ("deploying", "")
     deployments.abort(first, actor=world.admin.actor)
 
-    # A reviewer denies. A viewer who is not listed decides nothing, neither does one without a list.
+    # A reviewer denies. A viewer can decide neither if others are listed nor if nobody is.
     second = asked(world, bundle, reviewers=[viewer])
     assert problem(decide(world, world.viewer, second, "deny")) == (400, "required", "/comment")
     assert decide(world, world.viewer, second, "deny", comment="Not on Fridays.").json()["status"] == "denied"
@@ -268,7 +268,7 @@ def test_only_reviewers_decide_whatever_their_role(world: World, run_jobs: Run) 
     assert decide(world, world.admin, third).status_code == 201
     deployments.abort(third, actor=world.admin.actor)
 
-    # The requester, if self-approval is allowed, and never after break-glass.
+    # The requester can decide if self-approval is allowed, but never after break-glass.
     put_settings(world.admin, prod, world, allow_self_approval=True)
     own = asked(world, bundle, reviewers=ids(world.operator))
     assert decide(world, world.operator, own).json()["status"] == "approved"
@@ -303,11 +303,11 @@ def test_deployment_says_which_reviewers_are_missing_and_org_admin_changes_them(
     assert missing(world, deployment) == []
     leave(world.viewer)
     (sentence,) = missing(world, deployment)
-    assert sentence.startswith("2 people must approve, but only 1 of the reviewers can or already did. ")
+    assert sentence.startswith("2 people must approve, but only 1 of the reviewers can approve or have approved. ")
     assert sentence.endswith("can no longer see this environment. An org_admin can change the reviewers.")
     assert [each.user.email in sentence for each in (one, two, world.viewer)] == [False, True, True]
 
-    # Who may change the reviewers, and to whom.
+    # Only an org_admin may change the reviewers, and only to people who can decide.
     before, audited = Deployment.objects.values().get(), AuditEvent.objects.filter(outcome="success").count()
     good = [*ids(one), *ids(world.reviewer)]
     for by, expected in ((world.operator, 403), (world.project_admin, 403), (two, 404), (World("globex").admin, 404)):
@@ -327,7 +327,7 @@ def test_deployment_says_which_reviewers_are_missing_and_org_admin_changes_them(
     assert AuditEvent.objects.filter(outcome="success", action__startswith="deployment").count() == 1
     assert AuditEvent.objects.filter(outcome="success").count() >= audited
 
-    # Somebody who has decided can be kept although they have left.
+    # Somebody who has decided can stay in the list after leaving.
     changed = change(world, deployment, good)
     assert (changed.status_code, changed.json()["reviewers"]) == (200, sorted(good))
     event = AuditEvent.objects.get(action="deployment.change_reviewers")
@@ -391,7 +391,7 @@ def test_reviewers_of_wave_change_while_deployment_is_deploying(world: World, ru
 
     leave(world.viewer)
     assert missing(world, deployment) == [
-        "1 person must approve, but only 0 of the reviewers can or already did. "
+        "1 person must approve, but only 0 of the reviewers can approve or have approved. "
         f"{world.viewer.user.email} can no longer see this environment. An org_admin can change the reviewers."
     ]
     assert change(world, deployment, ids(world.reviewer)).status_code == 200

@@ -125,7 +125,7 @@ def test_freeze_window_is_checked_for_start_time(world: World, clock: stories.Cl
     assert not Deployment.objects.exists()
     overriding = asked(world, bundle, world.admin, start_at=inside, **override)
 
-    # A window that is open now does not matter.
+    # A window that is open now, but not at the start time, does not matter.
     clock.forward(hours=1)
     assert ask(world, bundle).status_code == 409
     waiting = asked(world, bundle, start_at=after)
@@ -171,7 +171,7 @@ def test_scheduled_deployment_is_not_in_flight_and_waits_in_line_when_it_is_due(
     explained = world.viewer.api.get(world.path(rest=f"/agents/{agents[0][0].pk}/explain")).json()
     assert "2027-03-19 17:00:00 UTC" in str(explained)
 
-    # It is due: it waits in line, and the next one waits for it.
+    # The deployment is due: it waits for its turn, and later deployments wait for it.
     clock.forward(seconds=1)
     run_sweep(run_jobs)
     assert [code for code, _ in blockers(world, scheduled)] == ["in_flight_limit", "pipeline_busy"]
@@ -184,9 +184,7 @@ def test_scheduled_deployment_is_not_in_flight_and_waits_in_line_when_it_is_due(
     assert (state(scheduled)[0], state(second)[0]) == ("active", "deploying")
 
 
-def test_approval_of_scheduled_deployment_ends_after_start_time(
-    world: World, clock: stories.Clock, run_jobs: Run
-) -> None:
+def test_lifetime_of_approval_is_counted_from_start_time(world: World, clock: stories.Clock, run_jobs: Run) -> None:
     prod = world.prod
     stories.fleet(world, 1, prod)
     bundle = world.bundle(prod)
@@ -218,7 +216,7 @@ def test_approval_of_scheduled_deployment_ends_after_start_time(
     second = asked(world, bundle, start_at=start_at, approval=given["credential"])
     assert (second.status, second.handed_in_id) == ("approved", first.approval_id)
 
-    # Settings that change later do not matter. It starts at its time.
+    # Settings that change later do not matter. The deployment starts at its start time.
     settings = {"required_approvals": 2, "approval_ttl_s": 60, "agent_timeout_s": 60, "reviewers": []}
     assert world.admin.api.put(world.path(prod), {"settings": settings}).status_code == 200
     clock.now = start
@@ -226,7 +224,7 @@ def test_approval_of_scheduled_deployment_ends_after_start_time(
     assert state(second) == ("deploying", "")
     deployments.abort(second, actor=world.admin.actor)
 
-    # Approved after the start time: the credential ends ``approval_ttl_s`` after the decision.
+    # Approved after the start time: the credential expires ``approval_ttl_s`` after the decision.
     Environment.objects.filter(pk=prod.pk).update(settings={"agent_timeout_s": 86_400})
     third = asked(world, bundle, start_at=later(hours=1))
     clock.forward(hours=1, minutes=30)
@@ -236,7 +234,7 @@ def test_approval_of_scheduled_deployment_ends_after_start_time(
     run_jobs()
     assert state(third) == ("deploying", "")
 
-    # Nobody approves. Or the credential ends while the deployment waits in line.
+    # Nobody approves, or the credential expires while the deployment waits for another one.
     fourth, fifth = (asked(world, bundle, start_at=later(hours=1)) for _ in range(2))
     approve(world, fifth, expires_in_s=60)
     clock.forward(hours=1, minutes=59)
@@ -272,7 +270,7 @@ def test_scheduled_deployment_ends_before_its_start(world: World, clock: stories
         ("failed", "aborted"), ("failed", "approval_revoked"), ("failed", "known_bad"), ("denied", ""),
     ]  # fmt: skip
 
-    # The environment is deleted: nothing starts.
+    # If the environment is deleted, nothing starts.
     gone = asked(world, two, start_at=later(hours=1))
     approve(world, gone)
     assert world.admin.api.delete(world.path(prod)).status_code == 204

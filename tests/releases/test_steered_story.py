@@ -1,4 +1,4 @@
-"""A release that people steer through three environments: copied along, held, reviewed, denied and rolled back."""
+"""A release that people steer through three environments: copied, held, reviewed, denied and rolled back."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def read(world: World, environment: Environment, rest: str) -> Any:
 
 
 def run_all(agents: Fleet, run_jobs: Run) -> None:
-    """Let all agents activate their offers and say so in heartbeats."""
+    """Let all agents activate their offers and report so in heartbeats."""
     run_jobs()
     report_from_all(agents, "active", run_jobs)
     for agent, api in agents:
@@ -58,7 +58,7 @@ def test_release_is_steered_through_three_environments(
     assert world.viewer.api.post(world.path(world.prod, "/approvals"), decision).status_code == 201
     run_all(fleets[world.prod.pk], run_jobs)
 
-    # The new configuration runs in dev, and is copied along.
+    # The new configuration runs in dev, and is copied to the next environments.
     bundle_id = str(world.bundle(world.dev, "new", env={"NUMBER": "1", "TOKEN": {"secret_ref": "TOKEN"}}).pk)
     hashes = {read(world, world.dev, f"/config-bundles/{bundle_id}")["config_hash"]}
     for environment in environments:

@@ -27,7 +27,7 @@ def shown(world: World, deployment: Deployment) -> dict[str, Any]:
 
 
 def wave_approval(world: World, deployment: Deployment) -> dict[str, Any]:
-    """Return the approval of the hold that stands, as the API shows it."""
+    """Return the approval of the hold in effect, as the API shows it."""
     approval_id = shown(world, deployment)["wave_hold"]["approval_id"]
     body: dict[str, Any] = world.operator.api.get(world.path(rest=f"/approvals/{approval_id}")).json()
     return body
@@ -42,7 +42,7 @@ def decide(world: World, deployment: Deployment, by: Person | None = None, **bod
     return (by or world.reviewer).api.post(world.path(rest="/approvals"), sent)
 
 
-def test_manual_hold_stands_until_next_wave_is_started(world: World, run_jobs: Run) -> None:
+def test_manual_hold_lasts_until_next_wave_is_started(world: World, run_jobs: Run) -> None:
     agents, (_, second), _ = stories.running(world, 4)
     deployment = stories.offered(world, second, strategy=held(None, "manual", None, pause_s=600))
     assert command(world.operator.api, world, deployment, "next-wave").json()["type"].endswith("next_wave.not_ready")
@@ -65,7 +65,7 @@ def test_manual_hold_stands_until_next_wave_is_started(world: World, run_jobs: R
     assert stories.progress(deployment) == ["active", "offered", "pending", "pending"]
     assert AuditEvent.objects.filter(action="deployment.next_wave").count() == 1
 
-    # The last wave has no hold, but the pause: it can be skipped as well.
+    # The last wave has no hold, but waits for the end of the pause, which can be skipped as well.
     report_from_all(agents[1:2], "active", run_jobs)
     assert stories.progress(deployment)[2:] == ["pending", "pending"]
     assert command(world.operator.api, world, deployment, "next-wave").status_code == 200
@@ -118,7 +118,7 @@ def test_wave_starts_when_what_earlier_waves_did_is_approved(world: World, run_j
     ]  # fmt: skip
 
 
-def test_denied_wave_fails_deployment_and_rolls_back_without_known_bad(world: World, run_jobs: Run) -> None:
+def test_denied_wave_rolls_deployment_back_but_configuration_is_not_known_bad(world: World, run_jobs: Run) -> None:
     agents, (_, second), _ = stories.running(world, 4)
     deployment = stories.offered(world, second, strategy=held(None, "approval", None))
     report_from_all(agents[:1], "active", run_jobs)
@@ -133,7 +133,7 @@ def test_denied_wave_fails_deployment_and_rolls_back_without_known_bad(world: Wo
     assert stories.progress(deployment) == ["rolled_back", "pending", "pending", "pending"]
 
 
-def test_retry_withdraws_approval_of_wave_and_asks_anew(world: World, run_jobs: Run) -> None:
+def test_retry_withdraws_approval_of_wave_and_it_is_requested_again(world: World, run_jobs: Run) -> None:
     agents, (_, second), _ = stories.running(world, 4)
     deployment = stories.offered(world, second, strategy=held(None, "approval", threshold=100))
     report_from_all(agents[:1], "failed", run_jobs)

@@ -41,7 +41,7 @@ class Scene:
 
     @property
     def held(self) -> Approval:
-        """The approval of the hold that stands."""
+        """The approval of the hold in effect."""
         self.deployment.refresh_from_db()
         hold = self.deployment.wave_hold
         assert hold is not None
@@ -71,7 +71,7 @@ class Scene:
 
 
 class Scenes:
-    """Creates scenes, and lets two calls meet in one."""
+    """Creates scenes, and makes two calls in a scene concurrently."""
 
     def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         self.world, self.monkeypatch = world, monkeypatch
@@ -82,7 +82,7 @@ class Scenes:
     def new(
         self, hold: str = "approval", first: str = "active", *, required: int = 1, listed: list[UUID] | None = None
     ) -> Scene:
-        """End the scene before, and create another one of the same bundle and agents."""
+        """End the previous scene, and create another one with the same bundle and agents."""
         for under_way in Deployment.objects.filter(environment=self.environment, status="deploying"):
             deployments.abort(under_way, actor=self.world.admin.actor)
         Environment.objects.filter(pk=self.environment.pk).update(settings={"required_approvals": required})
@@ -157,7 +157,7 @@ def scenes(world: World, monkeypatch: pytest.MonkeyPatch) -> Scenes:
 WAITS, STARTED = ("deploying", 0, ["active", "pending"]), ("deploying", 1, ["active", "offered"])
 
 
-def test_two_people_decide_on_wave_at_same_time(scenes: Scenes, world: World) -> None:
+def test_concurrent_decisions_on_wave_count_until_wave_is_decided(scenes: Scenes, world: World) -> None:
     one, two = world.reviewer, world.operator
     for required, expected in ((1, ("done", "approval.decided")), (2, ("done", "done"))):
         scene = scenes.new(required=required)
@@ -176,8 +176,8 @@ def test_two_people_decide_on_wave_at_same_time(scenes: Scenes, world: World) ->
         assert (scene.state()[0], events in stories.events(scene.deployment)) == (status, True)
 
 
-def test_decision_on_wave_meets_late_failure(scenes: Scenes, world: World) -> None:
-    """Whatever comes first, the wave does not start after something that nobody approved."""
+def test_late_failure_withdraws_concurrent_approval_of_wave(scenes: Scenes, world: World) -> None:
+    """The wave does not start until a report that contains the failure is approved."""
 
     def fails(scene: Scene) -> Callable[[], Any]:
         agent, api = scene.agents[1]
@@ -206,7 +206,7 @@ def outcome_here(call: Callable[[], Any]) -> Any:
         return error
 
 
-def test_decision_on_wave_meets_commands_of_deployment(scenes: Scenes, world: World) -> None:
+def test_retry_and_abort_withdraw_concurrent_approval_of_wave_but_pause_keeps_it(scenes: Scenes, world: World) -> None:
     reviewer = world.reviewer
     retried = ("deploying", 0, ["offered", "pending"])
     aborted = ("failed", 0, ["active", "pending"])
@@ -225,7 +225,7 @@ def test_decision_on_wave_meets_commands_of_deployment(scenes: Scenes, world: Wo
         approval.refresh_from_db()
         assert (approval.status, approval.used_at, scene.deployment.wave_hold) == ("revoked", None, None)
 
-    # A paused deployment is decided on, and starts its wave after the resume.
+    # A wave of a paused deployment can be approved, and starts after the deployment is resumed.
     for decides_first in (True, False):
         scene = scenes.new()
         calls = (scene.decides(reviewer), scene.does(deployments.set_paused, paused=True))
@@ -235,7 +235,7 @@ def test_decision_on_wave_meets_commands_of_deployment(scenes: Scenes, world: Wo
         assert scene.state() == STARTED
 
 
-def test_steps_and_next_wave_meet_decisions(scenes: Scenes, world: World) -> None:
+def test_wave_starts_once_despite_concurrent_commands_and_decisions(scenes: Scenes, world: World) -> None:
     reviewer, next_wave = world.reviewer, rollout_steps.start_next_wave
     scene = scenes.new("manual")
     start = scene.does(next_wave)
@@ -250,7 +250,7 @@ def test_steps_and_next_wave_meet_decisions(scenes: Scenes, world: World) -> Non
         assert results == ("done", "done" if starts_first else "next_wave.paused")
         assert scene.state() == (STARTED if starts_first else WAITS)
 
-    # A denial or a revocation meets the start of the wave.
+    # A denial or a revocation at the same time as the start of the wave.
     denied = ("failed", 0, ["active", "pending"])
     for denies_first in (True, False):
         scene = scenes.new()
@@ -275,13 +275,13 @@ def test_steps_and_next_wave_meet_decisions(scenes: Scenes, world: World) -> Non
             assert scenes.in_order(scene, scene.does(next_wave), revokes) == ("done", "approval.used")
             assert scene.state() == STARTED
 
-    # A step in the middle of a decision.
+    # A rollout step runs in the middle of a decision.
     scene = scenes.new()
     assert scenes.meet(scene.decides(reviewer), (approvals, "_approve"), scene.steps()) == ("done", "done")
     assert scene.state() == STARTED
 
 
-def test_expiry_and_changes_of_reviewers_meet_decisions(scenes: Scenes, world: World) -> None:
+def test_first_of_decision_and_expiry_or_change_of_reviewers_takes_effect(scenes: Scenes, world: World) -> None:
     reviewer, viewer, admin = world.reviewer, world.viewer, world.admin
     for decides_first in (True, False):
         scene = scenes.new()
@@ -308,7 +308,7 @@ def test_expiry_and_changes_of_reviewers_meet_decisions(scenes: Scenes, world: W
         assert approval.reviewers == [str(each) for each in (sorted(listed) if decides_first else listed[1:])]
         assert scene.state() == (STARTED if decides_first else WAITS)
 
-    # The first approval: its decision does not lock the environment.
+    # The approval of the deployment itself: a decision on it does not lock the environment.
     for decides_first in (True, False):
         environment = world.environment("prod", f"first {decides_first}")
         stories.fleet(world, 1, environment)

@@ -1,4 +1,4 @@
-"""Captures that people request from agents."""
+"""Requested captures."""
 
 from __future__ import annotations
 

@@ -176,7 +176,7 @@ RESOURCE = Resource(
             large=frozenset({"target", "signing_keys", "manifest", "enlisting", "explain"}),
             short={
                 "strategy": "at most 100 percentages and holds", "reviewers": "at most 100 ids",
-                "wave_hold": "four values", "policy": "nine values", "note": REASON, "detail": REASON,
+                "wave_hold": "five values", "policy": "nine values", "note": REASON, "detail": REASON,
                 "rollback_reason": REASON, "break_glass": REASON, "freeze_override": REASON,
                 "replay_gate_override": REASON,
             },

@@ -89,7 +89,7 @@ def test_operator_cannot_move_environment(world: World) -> None:
     assert order(world) == ["dev", "staging", "prod"]
 
 
-def test_deletion_closes_gap_once(world: World) -> None:
+def test_deletion_of_environment_closes_gap_in_positions_once(world: World) -> None:
     assert world.project_admin.api.delete(world.path(world.dev)).status_code == 204
 
     assert order(world) == ["staging", "prod"]
@@ -119,7 +119,7 @@ def test_migration_numbers_environments_by_creation(world: World) -> None:
     assert Environment.objects.get(project=other).position == 1
 
 
-def test_random_changes_agree_with_list(world: World) -> None:
+def test_positions_agree_with_list_after_random_changes(world: World) -> None:
     chance, expected = random.Random(29), ["dev", "staging", "prod"]
     rows = {name: getattr(world, name) for name in expected}
     for number in range(40):
@@ -145,7 +145,7 @@ def test_random_changes_agree_with_list(world: World) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_racing_changes_leave_no_gaps_or_duplicates(world: World, concurrently: Race) -> None:
+def test_racing_changes_leave_no_gap_or_duplicate_in_positions(world: World, concurrently: Race) -> None:
     def move(environment: Environment, position: int) -> Any:
         return organizations.update_environment(
             environment, {"position": position}, may_loosen=True, actor=world.admin.actor

@@ -73,7 +73,7 @@ def chained(*statements: WaveStatement, key: bytes = World().active) -> list[Any
 
 
 def denied(bundle_hash: str, **changes: Any) -> WaveStatement:
-    """Return the statement that Ada denied the fourth wave, of which two agents had failed before."""
+    """Return the statement that Ada denied the fourth wave, after two agents of the earlier waves had failed."""
     failures = (FailureCount("reported", "cannot open port <number>", 2),)
     report = replace(report_of(bundle_hash, 3, active=118, failed=2), failures=failures)
     fields: dict[str, Any] = {
@@ -173,11 +173,10 @@ def test_rules_that_differ_from_approval_are_shown(makers: World, verify: Verifi
         "(does not count) approve by ada@example.com at 2026-10-20T08:59:00Z",
         "approve by grace@example.com at 2026-10-20T08:59:00Z: fine",
         "approve by eve@example.com at 2026-10-20T08:59:00Z",
-        "of wave 3 differ from those in approval.json: user-3, user-4; an org_admin can change them, and the ledger "
-        "names who did and why",
+        "of wave 3 differ from those in approval.json: user-3, user-4; an org_admin can change the reviewers, and the "
+        "ledger records who did and why",
         "of wave 3 differ from those in approval.json: 2 approvals were required, self-approval was not allowed",
-        "wave 3 has no approval hold in approval.json: the hold of an earlier wave, which had no agents, stood before "
-        "wave 3",
+        "wave 3 has no approval hold in approval.json: the hold of an earlier wave without agents applied to wave 3",
     ]
 
 
@@ -199,7 +198,7 @@ def test_evidence_without_approval_record_says_what_is_not_covered(makers: World
     assert verify(files, "--trust", KID) == 0
     assert len(facts(verify, "wave approval")) == 2
     assert facts(verify, "NOT COVERED") == [
-        "no signature covers the list of the wave approvals: later ones could be missing"
+        "no signature covers the list of the wave approvals: the last ones could be missing"
     ]
     assert verify.result(files, "--trust", KID)["wave_approvals_complete"] is False
 
@@ -289,12 +288,12 @@ def _resigned(change: Callable[[Any], object]) -> Forge:
 
 
 def _recorded(**record: Any) -> Forge:
-    """Return a forgery with the record of another state, which the organization signed."""
+    """Return a forgery with a record that has other values, which the organization signed."""
     return lambda makers, _: approved_with(makers, genuine(makers), **record)
 
 
 def _holds(*holds: Any) -> Forge:
-    """Return a forgery whose record names other holds."""
+    """Return a forgery whose record contains other holds."""
 
     def forge(makers: World, _: Files) -> Files:
         strategy = {"kind": "waves", "percents": [5, 25, 50, 100], "holds": list(holds)}
@@ -305,7 +304,7 @@ def _holds(*holds: Any) -> Forge:
 
 OTHER_REPORT = report_of(sha256(b"other"), 1)
 FORGERIES: dict[str, tuple[Forge, str]] = {
-    # Statements that the organization signed about something else.
+    # Statements about another subject, which the organization signed.
     "another bundle": (_signed(about=sha256(b"other")), "wave_approval.subject: wave-approvals.json: wave 2: "),
     "another deployment": (
         _signed(deployment_id="2"), "wave_approval.deployment: wave-approvals.json: wave 2: its deployment_id is 2"),
@@ -326,7 +325,7 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
     "nobody": (_signed(decisions=(), required_approvals=0), "wave_approval.too_few: "),
     "a stranger": (
         _signed(decisions=(decision(EVE),)), "wave_approval.reviewer: wave-approvals.json: wave 2: 0 of 1 required "
-        "people approved; not counted, because no reviewer: eve@example.com"),
+        "people approved; not counted, because they are not reviewers: eve@example.com"),
     "a stranger who denies": (
         _signed(status="denied", decisions=(decision(EVE, decision="deny"),)), "wave_approval.reviewer: "),
     "the requester": (
@@ -352,7 +351,7 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
     "an empty list": (lambda _, files: {**files, FILE: b"[]"}, "statements.missing: the statement sha256:"),
     "a duplicated statement": (
         _edited(lambda each: each.append(each[1])),
-        "wave_approval.order: wave-approvals.json: the statement 3 about wave 4 is a second one of the approval "),
+        "wave_approval.order: wave-approvals.json: the statement 3 about wave 4 is a second statement of the "),
     "another order": (_edited(lambda each: each.reverse()), "wave_approval.order: "),
     "a statement that the record does not list": (
         _recorded(shown={"attestations": []}), "statements.other: wave-approvals.json, statement 1: approval.json "),
@@ -365,12 +364,12 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
     # Waves without a hold.
     "a strategy without approval holds": (
         _holds(None, "manual", None, None), "wave_approval.hold: wave-approvals.json: wave 2: the strategy in "
-        "approval.json requires no approval before it"),
+        "approval.json requires no approval before this wave"),
     "a strategy without holds": (_holds(), "wave_approval.hold: "),
     "a hold only before a later wave": (_holds(None, None, None, "approval"), "wave_approval.hold: "),
     "fewer waves": (
         _holds(None, "approval"), "wave_approval.hold: wave-approvals.json: wave 4: the strategy in approval.json has "
-        "no such wave"),
+        "no hold before this wave"),
     "the first wave": (_signed(wave=0), "wave_approval.hold: "),
     "a malformed hold without statements": (
         lambda makers, _: without(approved_with(makers, [], bound=bound(makers, strategy={"holds": 1})), FILE),
@@ -394,7 +393,7 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
         _resigned(lambda each: each["reviewers"].reverse()), "wave_approval.malformed: "),
     "another status": (_resigned(lambda each: each.update(status="expired")), "wave_approval.malformed: "),
     "no list": (lambda _, files: {**files, FILE: b"{}"}, "wave_approval.malformed: wave-approvals.json: not a JSON "),
-    "a list of something else": (lambda _, files: {**files, FILE: b"[1]"}, "wave_approval.malformed: "),
+    "a list of numbers": (lambda _, files: {**files, FILE: b"[1]"}, "wave_approval.malformed: "),
     "no JSON": (lambda _, files: {**files, FILE: b"x"}, "wave_approval.malformed: "),
 }  # fmt: skip
 

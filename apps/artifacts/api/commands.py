@@ -81,8 +81,9 @@ def capture(agent: Agent, *, reason: str, last_n: int | None = None, actor: Acto
 
     Asks the agent to upload a capture of the pipeline that it runs. The response to the agent's next heartbeat contains
     the command `capture`. The agent then uploads an incident bundle, or a diagnostic if it has nothing to capture.
-    `getRequestedCapture` shows whether it has. The request expires after an hour. A capture that is uploaded later is
-    stored nevertheless. One capture a minute can be requested from an agent. Further requests return 429.
+    `getRequestedCapture` shows whether the agent has uploaded the capture. The request expires after an hour. A capture
+    that is uploaded later is still stored. At most one capture a minute can be requested from an agent. Further
+    requests return 429.
     """
     return requested_captures.request(agent, reason=reason, last_n=last_n, actor=actor)
 
@@ -136,7 +137,7 @@ def accept(row: Regression, *, groups: Sequence[str], reason: str, actor: Actor)
     regression. The acceptance is valid for all deployments of the configuration in this environment, until one of them
     becomes current. If deployments need approval, only a person can accept differences. An acceptance by the requester
     of a deployment then counts for that deployment only if `allow_self_approval` is true and the deployment does not
-    use break-glass. If a deployment has reviewers, only acceptances by them count for it.
+    use break-glass. If a deployment that needs approval has reviewers, only their acceptances count for it.
     """
     return acceptances.accept(row, groups=groups, reason=reason, actor=actor)
 

@@ -53,10 +53,9 @@ def request(
 
     ``config_bundle`` implies its version and provides the parameters. ``repeats`` is an earlier replay, whose fallback
     config bundle is used again. ``credential`` belongs to an earlier approval. Raises Conflict if the artifact, the
-    environment's policy or the approval does not permit the replay, or if too few of the environment's reviewers could
-    decide, InvalidInput for contradictory
-    arguments or an invalid credential, Forbidden if the caller may not use or request the approval, and Unprocessable
-    if no version is given and none has the artifact's spec hash.
+    environment's policy or the approval does not permit the replay, or if too few of the environment's reviewers can
+    decide, InvalidInput for contradictory arguments or an invalid credential, Forbidden if the caller may not use or
+    request the approval, and Unprocessable if no version is given and none has the artifact's spec hash.
     """
     check_permitted(artifact, environment, mode)
     if mode != Replay.Mode.EXECUTE and credential is not None:

@@ -3,9 +3,9 @@
 While an agent has a request that is neither uploaded nor expired, the responses to its heartbeats contain the command
 ``capture``. The agent then fetches the oldest such request, and names it in the upload.
 
-A request is uploaded at most once: its row is locked while the artifact is noted. A second upload for the same request,
-for example from a clone of the agent, is stored as an artifact that no request refers to. An upload for an expired
-request is stored and noted in the request, which stays expired. So no capture that an agent made is lost.
+A request refers to at most one artifact: its row is locked while the artifact is noted. A second upload for the same
+request, for example from a clone of the agent, is stored as an artifact to which no request refers. An upload for an
+expired request is stored and noted in the request, which stays expired.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from byteor_cloud.errors import InvalidInput, TooManyRequests
 WORKER = system_actor("artifacts")
 EXPIRES_AFTER = timedelta(hours=1)
 KEPT_FOR = timedelta(days=90)
-_INTERVAL = timedelta(minutes=1)  # an agent accepts one request in this time
+_INTERVAL = timedelta(minutes=1)  # one capture can be requested from an agent in this time
 
 
 @transaction.atomic
 def request(agent: Agent, *, reason: str, last_n: int | None = None, actor: Actor) -> RequestedCapture:
-    """Ask the agent, in the responses to its heartbeats, to upload a capture within an hour.
+    """Ask the agent, in the responses to its heartbeats, to upload a capture within an hour. Returns the request.
 
-    Raises Conflict if the agent is decommissioned, and TooManyRequests within a minute after the agent's last request.
+    Raises Conflict if the agent is decommissioned, and TooManyRequests if the last request is less than a minute old.
     """
     keep_environments(agent.environment_id)
     locked = lock_row(agent)
@@ -69,14 +69,17 @@ def request(agent: Agent, *, reason: str, last_n: int | None = None, actor: Acto
 
 
 def _check_interval(agent: Agent) -> None:
-    """Raise TooManyRequests if the agent has a new request, if rate limits are on. The caller has locked its row."""
+    """Raise TooManyRequests if the last request is less than a minute old, unless rate limits are off.
+
+    The caller has locked the agent.
+    """
     if not settings.CONFIG.rate_limit:
         return
     last = RequestedCapture.objects.filter(agent=agent).order_by("-id").values_list("created_at", flat=True).first()
     wait = timedelta() if last is None else last + _INTERVAL - timezone.now()
     if wait > timedelta():
         raise TooManyRequests(
-            "One capture a minute can be requested from an agent. Try again later.",
+            "At most one capture a minute can be requested from an agent. Try again later.",
             retry_after=int(wait.total_seconds()) + 1,
         )
 
@@ -135,7 +138,7 @@ def _expire(capture_id: UUID, environment_id: UUID) -> bool:
 
 
 def _finish(row: RequestedCapture, event: CaptureEvent, *, actor: Actor, **fields: Any) -> None:
-    """Change the request's status, and remove the agent's command unless another request is pending."""
+    """Change the status of the request, and remove the agent's command unless another request is pending."""
     advance(row, event, actor=actor, **fields)
     agent_commands.lock(row.agent_id)
     if not _pending_rows().filter(agent=row.agent_id).exists():

@@ -55,12 +55,12 @@ def receive(
     spec hash or deployment is a new artifact, so that an agent can correct a mistake.
 
     ``capture_id`` is the id of the requested capture that the upload is for. The request then refers to the returned
-    artifact, unless it already refers to another one.
+    artifact, unless it already refers to an artifact.
 
     When a new artifact is returned, its blob is stored and is kept as long as the artifact exists. Raises InvalidInput
-    if the deployment or the request does not exist, Unavailable if an older copy is being deleted or the blob store
-    does not work, InsufficientStorage if the file does not fit, and QuotaExceeded if a new artifact would exceed a
-    quota; its bytes are then not kept.
+    if the deployment or the requested capture does not exist, Unavailable if an older copy is being deleted or the blob
+    store does not work, InsufficientStorage if the file does not fit, and QuotaExceeded if a new artifact would exceed
+    a quota; its bytes are then not kept.
     """
     deployment = None
     if deployment_id is not None:

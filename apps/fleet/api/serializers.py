@@ -391,17 +391,18 @@ class SeriesPointSerializer(StrictSerializer):
     restarts = serializers.IntegerField(allow_null=True)
     online = serializers.IntegerField()
     descriptions = {
-        "at": "The start of the slot: a multiple of 15 minutes.",
-        "records_in": "The increase of `records_in`. Null if it was not reported.",
-        "records_out": "The increase of `records_out`. Null if it was not reported.",
-        "drops": "The increase of `drops`. Null if it was not reported.",
-        "errors": "The increase of `errors`. Null if it was not reported.",
+        "at": "The start of the slot, a multiple of 15 minutes.",
+        "records_in": "The increase of `records_in` in the slot. Null if it was not reported.",
+        "records_out": "The increase of `records_out` in the slot. Null if it was not reported.",
+        "drops": "The increase of `drops` in the slot. Null if it was not reported.",
+        "errors": "The increase of `errors` in the slot. Null if it was not reported.",
         "cpu_percent": "For an agent, the mean of `cpu_percent` over the heartbeats of the slot that report it. For an "
         "environment, the sum of its agents' means. Null if it was not reported.",
         "memory_bytes": "For an agent, the mean of `memory_bytes` over the heartbeats of the slot that report it. For "
         "an environment, the sum of its agents' means. Null if it was not reported.",
-        "restarts": "How often the agent's process was started, except for its first start. A restart is another "
-        "`boot_id`, or for an agent that sends no `boot_id`, a lower `uptime_s`. Null if no heartbeat was received.",
+        "restarts": "The number of restarts of agents' processes. A restart is recognized by a new `boot_id`, or by a "
+        "lower `uptime_s` if the agent sends no `boot_id`. An agent's first start does not count. Null if no heartbeat "
+        "was received.",
         "online": "The number of agents that sent a heartbeat in the slot: 0 or 1 for an agent.",
     }
 
@@ -413,6 +414,6 @@ class SeriesSerializer(StrictSerializer):
     points = SeriesPointSerializer(many=True)
     descriptions = {
         "step_s": "The length of a slot in seconds: always 900.",
-        "points": "One point for each slot in the time range, oldest first, even if nothing was heard in the slot. At "
-        "most 8,640.",
+        "points": "One point for each slot in the time range, oldest first, even if no heartbeat was received in the "
+        "slot. At most 8,640.",
     }

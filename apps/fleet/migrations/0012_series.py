@@ -8,7 +8,7 @@ import django.contrib.postgres.fields
 import django.db.models.deletion
 from django.db import migrations, models
 
-# A trigger, like the detection of clones, so that a usual heartbeat calls no function and only adds three values.
+# A trigger, like the detection of clones, so that a usual heartbeat calls no function and sets only four columns.
 # ``apps/fleet/services/series.py`` describes the columns.
 GATHER = """
 CREATE FUNCTION fleet_gather_series() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -43,7 +43,7 @@ BEGIN
         NEW.series_slot := sums[1];
     ELSIF sums IS NULL OR sums[1] <> NEW.series_slot THEN
         IF sums IS NOT NULL THEN
-            IF jsonb_array_length(NEW.series_closed) >= 8640 THEN  -- 90 days: older slots would be deleted anyway
+            IF jsonb_array_length(NEW.series_closed) >= 8640 THEN  -- 90 days, after which slots are deleted
                 NEW.series_closed := NEW.series_closed - 0;
             END IF;
             NEW.series_closed := coalesce(NEW.series_closed, '[]') || jsonb_build_array(sums);

@@ -2,13 +2,14 @@
 
 Each heartbeat adds its values to the agent's ``Heartbeat`` row, which it writes anyway. A usual heartbeat changes only
 the first four columns below. If the slot, the process, the deployment or the set of reported values has changed, or a
-counter is lower than before, the trigger ``fleet_gather_series`` (in the migration ``series``) changes the others too:
+counter is lower than before, the trigger ``fleet_gather_series`` (in the migration ``series``) changes the other
+columns as well:
 
-- ``series_slot`` is the slot of the last heartbeat, as a number: its Unix time divided by 900.
+- ``series_slot`` is the number of the last heartbeat's slot: the slot's Unix time divided by 900.
 - ``series_read`` are the values of the last heartbeat, see ``readings``.
 - ``series_changed`` is whether the last heartbeat met the condition of the trigger.
-- ``series_recent`` are the sum of the CPU readings, the sum of the memory readings, and the number of heartbeats since
-  the trigger last ran.
+- ``series_recent`` are the sum of the CPU readings, the sum of the memory readings, and the number of heartbeats, from
+  the trigger's last run.
 - ``series_sums`` is the open slot as of the trigger's last run: the slot's number, the increases of the four counters,
   the sum and the number of the CPU readings, the sum and the number of the memory readings, and the restarts.
 - ``series_last`` are the counters and the uptime as of the trigger's last run. A usual heartbeat's counters are added
@@ -19,7 +20,7 @@ counter is lower than before, the trigger ``fleet_gather_series`` (in the migrat
 - ``series_deployment_id`` is the deployment to which the counters belong.
 
 The job moves each closed slot into the rows of ``AgentSeries`` and ``EnvironmentSeries`` in one transaction, so no slot
-is lost or written twice. Reads add the slots that have not been written.
+is lost or written twice. Reads add the slots that have not been written, except in large environments.
 """
 
 from __future__ import annotations
@@ -49,10 +50,10 @@ VALUES = (*COUNTERS, "cpu_percent", "memory_bytes", "restarts", "online")
 MAX_SLOTS = SLOTS_PER_DAY * SERIES_KEPT_FOR.days
 _LARGEST = 2**53 - 1  # the largest integer that every JSON parser reads exactly
 _MOST_PERCENT = 1e6
-# Rows that one transaction moves. The agents' heartbeats wait until it ends.
+# How many agents' slots one transaction moves. The heartbeats of these agents wait until the transaction ends.
 _BATCH = 250
 # The sums of larger environments are read without the slots that have not been written, since these are in the agents'
-# rows. The job writes a slot a minute after it ends; a slot is shown after the other four minutes.
+# rows. The job starts a minute after a slot ends. The slot is returned four minutes later, when the job has finished.
 MOST_AGENTS_READ = 1_000
 _WRITTEN_AFTER = timedelta(minutes=5)
 
@@ -62,10 +63,9 @@ _WRITTEN_AFTER = timedelta(minutes=5)
 def readings(report: Mapping[str, Any], boot_id: str | None) -> list[float | None]:
     """Return the values of a heartbeat that belong to series.
 
-    These are the four counters, the uptime, the CPU percentage, the memory, and a number that says which of them are
-    not None: bit 0 is set if the boot id is known, and bit 1 to 4 for the counters, bit 5 for the CPU percentage and
-    bit 6 for the memory. A value that is no number, is negative or is too large is None, as is a counter that is no
-    integer.
+    These are the four counters, the uptime, the CPU percentage, the memory, and a number whose bits say what is known:
+    bit 0 is for the boot id, bits 1 to 4 are for the counters, bit 6 for the CPU percentage and bit 7 for the memory. A
+    value that is not a number, is negative or is too large becomes None, as does a counter that is not an integer.
     """
     pipeline, resources = report.get("pipeline") or {}, report.get("resources") or {}
     found: list[float | None] = [_read(pipeline.get(name), _LARGEST, whole=True) for name in COUNTERS]
@@ -96,8 +96,8 @@ _FIND = f"""
 SELECT h.agent_id, a.environment_id FROM fleet_heartbeat h JOIN fleet_agent a ON a.id = h.agent_id
 WHERE h.agent_id > %(after)s AND {_DUE} ORDER BY h.agent_id LIMIT {_BATCH}
 """  # noqa: S608  built from constants
-# The open slot of an agent that has sent no heartbeat since the slot ended is taken too. What the agent reported last
-# is kept in ``series_last``, so that its next heartbeat adds only the difference.
+# The open slot of an agent that has sent no heartbeat since the slot ended is taken as well. What the agent reported
+# last is kept in ``series_last``, so that its next heartbeat adds only the difference.
 _TAKE = f"""
 WITH taken AS (
     SELECT h.agent_id, a.environment_id, h.series_closed, coalesce(h.series_slot < %(slot)s, false) AS is_over,
@@ -121,7 +121,10 @@ _REPLACED = frozenset({"cpu_percent", "memory_bytes", "online"})  # the values o
 
 
 def _upsert(table: str, owner: str, replaced: frozenset[str]) -> str:
-    """Return the statement that adds one slot to the rows of a day. A value that is there already is increased."""
+    """Return the statement that adds one slot to the rows of a day.
+
+    If the slot already has a value, the new value replaces it if its name is in ``replaced``, and otherwise is added.
+    """
     columns = ", ".join(VALUES)
     inserted = ", ".join(f"array_fill(NULL::float8, ARRAY[%(place)s - 1]) || b.{name}" for name in VALUES)
     updated = ", ".join(
@@ -172,7 +175,7 @@ def _move_batch(slot: int, after: UUID) -> list[UUID]:
         oldest = slot - MAX_SLOTS
         for statement, by_slot in ((_UPSERT_AGENTS, of_agents), (_UPSERT_ENVIRONMENTS, of_environments)):
             for number in sorted(by_slot):
-                if number > oldest:  # otherwise the row would be deleted immediately
+                if number > oldest:  # older rows would be deleted immediately
                     day, place = _day(number), number % SLOTS_PER_DAY + 1
                     rows = [{"owner": str(owner), **dict(zip(VALUES, values, strict=True))}
                             for owner, values in by_slot[number].items()]  # fmt: skip
@@ -199,7 +202,7 @@ def _day(slot: int) -> date:
 def _unwritten(
     closed: Sequence[Slot] | None, sums: Slot | None, last: Slot | None, read: Slot | None, recent: Slot | None
 ) -> Iterator[tuple[int, Slot]]:
-    """Yield the number and the values of each slot in the series columns of a heartbeat. The open slot is the last."""
+    """Yield the number and the values of each slot in a heartbeat row's series columns, and of the open slot last."""
     yield from map(_values, closed or ())
     if sums is not None and last is not None and read is not None and recent is not None:
         whole = list(sums)
@@ -222,7 +225,7 @@ def _values(gathered: Slot) -> tuple[int, Slot]:
 
 
 def _merged(before: Slot | None, added: Slot, replaced: frozenset[str] = frozenset()) -> Slot:
-    """Add the values of two slots, as the statements do that write them."""
+    """Return the sums of two slots' values, or the newer value for the names in ``replaced``, like ``_upsert``."""
     if before is None:
         return added
     return [
@@ -236,7 +239,7 @@ def _merged(before: Slot | None, added: Slot, replaced: frozenset[str] = frozens
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """The values of one slot, which starts at ``at``. None if nothing was heard, except that ``online`` is then 0."""
+    """The values of the slot that starts at ``at``. A value is None if no heartbeat reported it."""
 
     at: datetime
     records_in: int | None = None
@@ -277,7 +280,7 @@ def read_environment(environment: Environment, since: datetime, until: datetime)
     """Return the sums of an environment in the slots that overlap the time range, oldest first.
 
     Slots that are older than 90 days are left out. If the environment has more than ``MOST_AGENTS_READ`` agents, the
-    slots that the job has not summed yet are left out too.
+    slots that the job has not summed yet are left out as well.
     """
     agents = Agent.objects.filter(environment=environment).order_by()[: MOST_AGENTS_READ + 1].count()
     if agents <= MOST_AGENTS_READ:

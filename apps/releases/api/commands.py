@@ -125,9 +125,9 @@ def retry(deployment: Deployment, *, reason: str, agents: Collection[UUID] | Non
 def next_wave(deployment: Deployment, *, reason: str, actor: Actor) -> None:
     """Start the next wave.
 
-    Starts the next wave now, without waiting for the end of the pause or for a manual hold. Returns 409 unless the
-    deployment is deploying, its current wave has finished within the failure threshold, and a wave is left. Also
-    returns 409 while the deployment is paused, the wave waits for approval, or a freeze window is open that the
+    Starts the next wave now, which ends a manual hold and skips the rest of the pause. Returns 409 unless the
+    deployment is deploying, its current wave has finished within the failure threshold, and there is a next wave. Also
+    returns 409 while the deployment is paused, while the wave waits for approval, and in a freeze window that the
     deployment does not override.
     """
     rollout_steps.start_next_wave(deployment, reason=reason, actor=actor)
@@ -145,10 +145,10 @@ def change_reviewers(deployment: Deployment, *, reviewers: Sequence[UUID], reaso
     """Update the reviewers of a deployment.
 
     Replaces the list of the people who may decide on the deployment's approvals, for example because one of them has
-    left. Consents of people who are no longer reviewers do not count. Reviewers who have approved can be kept although
-    they have left. If enough of the new reviewers have already approved, the approval is given. Only an `org_admin` may
-    do this. Returns 409 unless the deployment is pending approval or deploying, or its approval after break-glass is
-    pending.
+    left. Consents of people who are no longer reviewers do not count. Reviewers who have approved can stay in the list
+    even after leaving. If enough of the new reviewers have already approved, the approval is granted. Only an
+    `org_admin` may do this. Returns 409 if the deployment needs no approval. Also returns 409 unless the deployment is
+    pending approval or deploying, or its approval after break-glass is pending.
     """
     approvals.change_reviewers(deployment, reviewer_ids=reviewers, reason=reason, actor=actor)
 

@@ -40,13 +40,13 @@ def accept(
     """Accept groups of differences of a config bundle, from all baselines that show them in the regression.
 
     The acceptance counts for all deployments of the configuration in the environment until one of them becomes current.
-    Exceptions: for a deployment that needs approval, only acceptances by people count, and if it has reviewers, only
-    theirs. The requester's acceptance counts for such a deployment only if self-approval is allowed and the deployment
-    does not use break-glass.
+    Exceptions: for a deployment that needs approval, only acceptances by people count. If such a deployment has
+    reviewers, only their acceptances count. The requester's acceptance counts for such a deployment only if
+    self-approval is allowed and the deployment does not use break-glass.
 
     Raises Forbidden for an API key if the environment or a waiting deployment requires approvals, and if the acceptance
     would count for none of the deployments that wait for the regression. If none waits and the environment requires
-    approvals, raises Forbidden for a person who is not in its setting ``reviewers``, if that names anybody. Raises
+    approvals, raises Forbidden for a person who is not in the setting ``reviewers``, unless that is empty. Raises
     InvalidInput for a group that the regression does not show; the pointer of the error starts with ``pointer``. Raises
     the errors of ``check_acceptable``.
     """
@@ -66,7 +66,7 @@ def accept(
     if not waiting and policies[0].approvals_required:
         lists = [environment.effective_settings.reviewers]
     if lists and all(listed and str(person) not in listed for listed in lists):
-        raise Forbidden("Only the reviewers can accept differences here.", code="acceptance.reviewer")
+        raise Forbidden("Only the reviewers can accept these differences.", code="acceptance.reviewer")
     config_hash = check_acceptable(row)
     shown = {each["id"]: [part["config_hash"] for part in each["baselines"]] for each in row.groups}
     for number, group in enumerate(groups):

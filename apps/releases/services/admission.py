@@ -61,14 +61,16 @@ def find_obstacles(
 
 
 def check_start_at(start_at: datetime | None, break_glass: BreakGlassRequest | None) -> None:
-    """Raise InvalidInput for a start time that is in the past or too far ahead, or together with break-glass."""
+    """Raise InvalidInput for a start time that is in the past, is too far ahead or is combined with break-glass."""
     if start_at is None:
         return
     now = timezone.now()
     if start_at <= now:
         raise InvalidInput.at("/start_at", "The start time must be in the future.", code="in_past")
     if start_at > now + MAX_START_DELAY:
-        raise InvalidInput.at("/start_at", f"Must be at most {MAX_START_DELAY.days} days ahead.", code="too_far")
+        raise InvalidInput.at(
+            "/start_at", f"The start time must be at most {MAX_START_DELAY.days} days ahead.", code="too_far"
+        )
     if break_glass is not None:
         detail = "A break-glass deployment starts immediately. Send either start_at or break_glass, not both."
         raise InvalidInput.at("/start_at", detail, code="contradiction")
@@ -79,7 +81,7 @@ def check_freeze(
 ) -> None:
     """Raise Forbidden for an override that is not permitted, or Conflict if an open freeze window is not overridden.
 
-    ``at`` is when the window would be open; by default now.
+    The windows are checked for the time ``at``, by default now.
     """
     open_window = freeze.last_open_window(environment.effective_settings.freeze_windows, at or timezone.now())
     if override and not may_override:

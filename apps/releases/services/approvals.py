@@ -56,11 +56,12 @@ def request_approval(
 ) -> Approval:
     """Request approval of ``subject``, in the transaction that creates the deployment or replay that needs it.
 
-    The request expires ``approval_ttl_s`` after ``start_at``, if that is passed.
+    The request expires ``approval_ttl_s`` after ``start_at`` or, without a start time, after now.
 
     ``resolved`` and ``count`` show approvers which agents the target matches now, but the approval is not limited to
     these agents. With ``break_glass_s``, the deployment starts without approval, and another person must approve it
     within that many seconds.
+
     Raises Forbidden for a key whose creator is unknown, because the creator could approve their own request.
     """
     is_break_glass = break_glass_s is not None
@@ -194,8 +195,9 @@ def decide(
 ) -> Approval:
     """Record one person's decision. One denial denies the approval; the last required consent issues the credential.
 
-    The approval of a wave has no credential. A decision on it needs the ``digest`` of the report that the person read.
-    If the wave is approved or denied with this decision, its statement is signed.
+    The approval of a wave has no credential. A decision on a wave needs the ``digest`` of the report that the person
+    read.
+    If this decision approves or denies the wave, the wave statement is signed.
 
     With ``accept_groups``, also accepts these groups of differences, with the comment as the reason. The differences
     are those of the deployment's regression, which must be ``regression_id`` if that is passed.
@@ -263,10 +265,12 @@ def _check_digest(approval: Approval, digest: str | None, expires_in_s: int | No
     report, rollout = approval.wave_report, approval.rollout
     if report is None or rollout is None or approval.wave is None:
         if digest is not None:
-            raise InvalidInput.at("/digest", "Only a decision on a wave has a digest.", code="contradiction")
+            raise InvalidInput.at("/digest", "Send digest only for a decision on a wave.", code="contradiction")
         return
     if expires_in_s is not None:
-        raise InvalidInput.at("/expires_in_s", "The approval of a wave has no credential.", code="contradiction")
+        raise InvalidInput.at(
+            "/expires_in_s", "A decision on a wave issues no credential. Leave expires_in_s out.", code="contradiction"
+        )
     if digest is None:
         raise InvalidInput.at("/digest", "Send the digest of the report that you have read.", code="required")
     if not digest == report.digest == wave_reports.read_report(rollout, approval.wave).digest:
@@ -296,7 +300,8 @@ def check_gate(deployment: Deployment) -> None:
 def is_overdue(approval: Approval) -> bool:
     """Return whether a pending approval has expired.
 
-    It does not expire while its deployment's regression runs, and that of a wave not while its deployment is paused.
+    An approval does not expire while its deployment's regression runs. The approval of a wave does not expire while its
+    deployment is paused.
     """
     if approval.status != ApprovalStatus.PENDING or approval.expires_at > timezone.now():
         return False
@@ -405,7 +410,7 @@ def _end_hold(approval: Approval) -> None:
 
 
 def _continue_rollout(approval: Approval, *, actor: Actor) -> None:
-    """Record the end of a wave's approval on the timeline, and enqueue the step that acts on it."""
+    """Record in the timeline how a wave's approval ended, and enqueue the step that acts on the outcome."""
     if approval.rollout is not None and approval.wave is not None:
         add_entry(approval.rollout, f"wave_{approval.status}", actor=actor, detail={"wave": approval.wave + 1})
         enqueue_rollout_step(approval.rollout_id)

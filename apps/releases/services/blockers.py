@@ -58,7 +58,7 @@ def find_start_blockers(
 def _is_ahead(other: Deployment, row: Deployment, gated: Mapping[UUID, Sequence[Blocker]], now: datetime) -> bool:
     """Return whether ``row`` may have to wait for another deployment.
 
-    Nothing waits for a deployment that the gate blocks, or whose start time has not come.
+    Nothing waits for a deployment that the gate blocks, or whose start time has not been reached.
     """
     return other.status in UNDER_WAY or (
         other.pk < row.pk and not gated.get(other.pk) and not _is_scheduled(other, now)
@@ -66,14 +66,14 @@ def _is_ahead(other: Deployment, row: Deployment, gated: Mapping[UUID, Sequence[
 
 
 def _is_scheduled(row: Deployment, now: datetime) -> bool:
-    """Return whether the start time of an approved deployment has not come."""
+    """Return whether the deployment is approved, but its start time has not been reached."""
     return row.status == DeploymentStatus.APPROVED and row.start_at is not None and row.start_at > now
 
 
 def find_in_flight(environment: Environment) -> list[Deployment]:
     """Return the deployments in flight that count for the limit.
 
-    Deployments that the replay gate blocks, and those whose start time has not come, do not count.
+    Deployments that the replay gate blocks, and those whose start time has not been reached, do not count.
     """
     rows = list(read_in_flight(environment, timezone.now()).defer("target"))
     gated = replay_gate.find_blockers(rows)
@@ -105,7 +105,7 @@ def find_sharing(environment: Environment, target: Target, others: Sequence[Depl
 def read_in_flight(environment: Environment, now: datetime, *, also: Collection[UUID] = ()) -> QuerySet[Deployment]:
     """Return the environment's deployments in flight, oldest first, with the columns that the rules need.
 
-    Approved deployments whose start time has not come are left out, except those in ``also``.
+    Approved deployments whose start time has not been reached are left out, except those in ``also``.
     """
     is_scheduled = Q(status=DeploymentStatus.APPROVED, start_at__isnull=False, start_at__gt=now)
     rows = Deployment.objects.filter(~is_scheduled | Q(pk__in=also), environment=environment, status__in=IN_FLIGHT)

@@ -38,10 +38,10 @@ def copy_config_bundle(
 
     The copy has the same name and config hash. Its version is the newest one in ``environment`` with the same pipeline
     and spec hash, or a new copy of the original version. If ``environment`` already has a config bundle with this name
-    and config hash, returns that one and False.
+    and config hash, returns that config bundle and False.
 
     Raises NotFound if the project has no such config bundle, InvalidInput if it belongs to ``environment``, and
-    Conflict if another configuration has its name. Permitted if the configuration is known bad in ``environment``,
+    Conflict if another configuration has its name. Also copies a configuration that is known bad in ``environment``,
     because it cannot be deployed there until it is cleared.
     """
     lock_row(environment)
@@ -51,7 +51,9 @@ def copy_config_bundle(
     if source is None:
         raise NotFound("There is no such config bundle in this project.")
     if source.environment_id == environment.pk:
-        detail = "The config bundle belongs to this environment. Name one of another environment of the project."
+        detail = (
+            "The config bundle belongs to this environment. Send the id of one in another environment of the project."
+        )
         raise InvalidInput.at("/from_config_bundle_id", detail, code="same_environment")
     same_name = ConfigBundle.objects.filter(environment=environment, name=source.name)
     existing = same_name.only("name", "config_hash", "environment", "version").first()
@@ -86,9 +88,9 @@ def copy_config_bundle(
 
 
 def find_missing_secrets(bundle: ConfigBundle) -> list[str]:
-    """Return the secrets of a copy to which no other config bundle of its environment refers, sorted by name.
+    """Return the names of the secrets of a copy to which no other config bundle of its environment refers, sorted.
 
-    Returns at most ``MAX_MISSING`` names, and none if the config bundle is no copy.
+    Returns at most ``MAX_MISSING`` names, and none if the config bundle is not a copy.
     """
     if bundle.origin_id is None:
         return []

@@ -46,8 +46,8 @@ from byteor_cloud.errors import Conflict, InvalidInput
 
 WORKER = system_actor("rollout")
 RELATED = ("environment__project__organization", "config_bundle__version")
-# Failures that make the configuration known bad. An abort or an expired approval is not the configuration's fault.
 WAVE_DENIED = "wave_denied"
+# Failures that make the configuration known bad. An abort or an expired approval is not the configuration's fault.
 _BARRING_REASONS = {"threshold", "timeout", "rollback_failed"}
 
 
@@ -146,7 +146,9 @@ def create_deployment(
             actor=actor,
         )
     if handed_in is not None and start_at is not None and handed_in.expires_at <= start_at:
-        raise Conflict("The approval expires before the deployment starts.", code="approval.expired")
+        raise Conflict(
+            "The approval expires before the deployment starts. Request another approval.", code="approval.expired"
+        )
     must_wait = requested is not None and not break_glass
     status = DeploymentStatus.PENDING_APPROVAL if must_wait else DeploymentStatus.APPROVED
     deployment = Deployment(
@@ -239,7 +241,10 @@ def abort(deployment: Deployment, *, reason: str = "", actor: Actor) -> Deployme
 
 
 def fail(deployment: Deployment, reason: str, detail: str) -> Deployment:
-    """Set a deployment to failed, with the worker as actor. Some reasons make its configuration known bad."""
+    """Set a deployment to failed, with the worker as actor.
+
+    Some reasons make its configuration known bad, unless the deployment had failed because a wave was denied.
+    """
     wave_holds.lift(deployment, actor=WORKER)
     if reason in _BARRING_REASONS and deployment.reason != WAVE_DENIED:
         bundles.mark_known_bad(

@@ -25,8 +25,8 @@ def build_archive(deployment: Deployment) -> bytes:
     Raises Conflict if no bundle was built, and NotStored, Unavailable or OSError if the bundle cannot be read.
 
     The approval record is signed here, with the active key. It proves what the server had on record at the time of the
-    export, not at the time of the decisions. The credential was signed when the request was approved, and the statement
-    about a wave when the wave was approved or denied.
+    export, not at the time of the decisions. The credential was signed when the request was approved. Each wave
+    statement was signed when its wave was approved or denied.
     """
     if deployment.bundle_hash is None:
         raise Conflict("The deployment has no evidence until its bundle is built.", code="deployment.not_built")
@@ -101,7 +101,7 @@ def _record_approval(deployment: Deployment, consent: Approval, listed: Sequence
 
 
 def _list_hashes(deployment: Deployment, waves: Sequence[Json]) -> list[str]:
-    """Return the hashes of the statements that the evidence contains, with those of ``waves``."""
+    """Return the hashes of the statements that the evidence contains, including the wave statements ``waves``."""
     return [*(digest for digest, _ in attestations.list_of(deployment)), *(sha256(canonical(each)) for each in waves)]
 
 

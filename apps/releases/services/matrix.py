@@ -1,6 +1,6 @@
-"""The matrix of a project: what runs of each pipeline in each environment, and what is under way.
+"""The matrix of a project: what runs in each environment, by pipeline, and what is under way.
 
-A matrix takes the same number of queries for any number of pipelines and environments, and reads no rows of agents.
+The number of queries does not depend on the number of pipelines and environments. No rows of agents are read.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ class UnderWay:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What runs of a pipeline in an environment. ``version`` and all ids and hashes are None if nothing is current.
+    """A pipeline in an environment. Without a current deployment, its ids, version and hash are None.
 
     ``of`` is the number of agents to which the current deployment was assigned, and ``agents`` how many of the
-    environment's agents run its bundle. ``differs_from_previous`` is None if nothing is current here or in the
-    environment before, and for the first environment.
+    environment's agents run its bundle. ``differs_from_previous`` is None for the first
+    environment, and if the pipeline has no current deployment in this environment or the previous one.
     """
 
     environment_id: UUID
@@ -79,7 +79,7 @@ class PipelineRow:
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """The first pipelines of a project by name. ``truncated``: further pipelines or environments are left out.
+    """The first pipelines of a project by name. ``truncated`` is True if pipelines or environments are left out.
 
     ``next_after`` is the name after which further pipelines follow, or None.
     """
@@ -95,8 +95,8 @@ def read_matrix(
 ) -> Matrix:
     """Return the matrix of the project's pipelines whose names follow ``after``.
 
-    It contains at most ``max_cells`` cells, but at least one pipeline, and the first ``max_environments`` environments.
-    A pipeline is included if it has a current or an unfinished deployment in one of these environments.
+    The matrix contains at most ``max_cells`` cells, but at least one pipeline, and only the first ``max_environments``
+    environments. A pipeline is included if it has a current or an unfinished deployment in one of these environments.
     """
     live = Environment.objects.filter(project=project, deleted_at=None).defer("settings").order_by("position", "pk")
     found = list(live[: max_environments + 1])

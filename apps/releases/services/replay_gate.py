@@ -48,9 +48,9 @@ _READ = (
     "break_glass", "gate_until",
 )  # fmt: skip
 # The groups of differences that the regressions of deployments show, for each baseline, with an acceptance that counts
-# for the deployment, or null. If ``needs_person``, acceptances by API keys do not count, nor do those of people who are
-# not reviewers of the deployment, if it has any. ``excluded`` is the requester
-# if the requester's acceptances do not count. It is null if they count, or if the requester is unknown.
+# for the deployment, or null. If ``needs_person``, acceptances by API keys do not count. If the deployment then has
+# reviewers, only their acceptances count. ``excluded`` is the requester if the requester's acceptances do not count. It
+# is null if they count, or if the requester is unknown.
 _DIFFERENCES: Final = f"""
     SELECT asked.id, shown->>'id' AS "group", compared->>'config_hash' AS baseline, (
         SELECT accepted.id FROM {AcceptedDifference._meta.db_table} AS part

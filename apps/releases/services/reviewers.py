@@ -35,15 +35,17 @@ def choose(
 ) -> list[str]:
     """Return the ids of the reviewers of a new deployment, sorted: those requested, or the environment's.
 
-    Returns none if the deployment needs no approval. Raises InvalidInput if reviewers are requested although no
-    approval is needed, and for reviewers who are not in the environment's list (if it has one), have no role in the
-    project, or are the requester although the requester may not decide (``may_decide_own``). People who have
-    ``decided`` already may be named in any case. Raises InvalidInput if fewer reviewers can decide, or have decided,
-    than must approve.
+    Returns an empty list if the deployment needs no approval. Raises InvalidInput if reviewers are requested although
+    no approval is needed. Raises InvalidInput for a person who is named twice, is not in the environment's list (unless
+    that is empty) or has no role in the project, and for the requester unless ``may_decide_own``. Of these rules, only
+    the first applies to people who have ``decided`` already. Raises InvalidInput if fewer reviewers can decide or have
+    decided than must approve, and if the list is empty although the environment's list is not.
     """
     if not is_needed:
         if requested:
-            raise InvalidInput.at("/reviewers", "This deployment needs no approval.", code="contradiction")
+            raise InvalidInput.at(
+                "/reviewers", "This deployment needs no approval. Leave reviewers out.", code="contradiction"
+            )
         return []
     excluded = None if may_decide_own or requester is None else str(requester)
     chosen = list(environment.effective_settings.reviewers)
@@ -55,7 +57,7 @@ def choose(
 
 
 def check_enough(environment: Environment, *, policy: ReleasePolicy, requester: UUID) -> None:
-    """Raise Conflict if the environment has reviewers, but too few of them could decide on an execute replay."""
+    """Raise Conflict if the environment has reviewers, but too few of them can decide on an execute replay."""
     excluded = None if policy.allow_self_approval else str(requester)
     if wrong := _find_too_few(environment, environment.effective_settings.reviewers, policy, excluded, ()):
         raise Conflict(wrong, code="approval.too_few_reviewers")
@@ -68,7 +70,7 @@ def _find_too_few(
     excluded: str | None,
     decided: Collection[str],
 ) -> str:
-    """Return a text if fewer reviewers can decide, or have decided, than must approve. Otherwise an empty text."""
+    """Return what is wrong if fewer reviewers can decide or have decided than must approve, or an empty text."""
     able = {str(user_id) for user_id in roles_in_project(environment.project, chosen)} - {excluded}
     able |= set(decided) & set(chosen)
     if not chosen or len(able) >= policy.required_approvals:
@@ -111,7 +113,8 @@ def _check_requested(
 def check_may_decide(approval: Approval, user: User) -> None:
     """Raise Forbidden unless the person may decide.
 
-    With reviewers, only they may, whatever their role. Without reviewers, everybody with the permission may.
+    If the approval has reviewers, only they may decide, as long as they have any role. Otherwise, everybody with the
+    permission may decide.
     """
     role = roles_in_project(approval.environment.project, [user.pk]).get(user.pk)
     check_permissions(approval, user.pk, frozenset() if role is None else GRANTS[role])
@@ -134,7 +137,7 @@ def find_consents(approval: Approval) -> QuerySet[ApprovalDecision]:
 def find_missing(approvals: Iterable[Approval]) -> dict[UUID, Blocker]:
     """Return a blocker for each pending approval that too few of its reviewers can decide now, by approval id.
 
-    The approvals must be of one environment. Takes at most three queries.
+    The approvals must belong to the same environment. Takes at most three queries.
     """
     rows = [row for row in approvals if row.reviewers and row.status == ApprovalStatus.PENDING]
     if not rows:
@@ -165,8 +168,8 @@ def _describe_missing(row: Approval, possible: int, left: Collection[str]) -> Bl
     people = "1 person" if row.required_approvals == 1 else f"{row.required_approvals} people"
     return Blocker(
         BlockerCode.TOO_FEW_REVIEWERS,
-        f"{people} must approve, but only {possible} of the reviewers can or already did.{gone} An org_admin can "
-        "change the reviewers.",
+        f"{people} must approve, but only {possible} of the reviewers can approve or have approved.{gone} An org_admin "
+        "can change the reviewers.",
     )
 
 
@@ -193,8 +196,8 @@ def change(found: Deployment, *, reviewers: Sequence[UUID], reason: str = "", ac
     """Change the reviewers of a deployment and of its pending approvals, for example because one of them has left.
 
     Returns these approvals, locked. Consents of people who are no longer reviewers stay on record and do not count.
-    Reviewers who have consented can be kept although they have left. Raises InvalidInput as ``choose`` does. Raises
-    Conflict unless the deployment is pending approval or deploying, or its approval is pending after break-glass.
+    Reviewers who have consented can be kept although they have left. Raises InvalidInput as ``choose`` does, and
+    Conflict as ``check_change`` does.
     """
     environment = lock_row(found.environment, related=("project__organization",))
     pending = Q(deployment=found.pk) | Q(rollout=found.pk)
@@ -226,7 +229,11 @@ def change(found: Deployment, *, reviewers: Sequence[UUID], reason: str = "", ac
 
 
 def check_change(deployment: Deployment) -> None:
-    """Raise Conflict unless the reviewers of the deployment can be changed now."""
+    """Raise Conflict unless the reviewers of the deployment can be changed now.
+
+    This is so while an approval is needed and the deployment is pending approval or deploying, or its approval after
+    break-glass is pending.
+    """
     is_pending = deployment.approval is not None and deployment.approval.status == ApprovalStatus.PENDING
     if not is_pending and deployment.status not in {DeploymentStatus.PENDING_APPROVAL, DeploymentStatus.DEPLOYING}:
         detail = f"The deployment is {deployment.status}. Its reviewers can be changed only while it is pending "

@@ -51,10 +51,10 @@ def start(
     is_bad: bool = True,
     actor: Actor,
 ) -> Deployment:
-    """Start a rollback, and mark the configuration as known bad if it ``is_bad``. Raises Conflict as ``check_start``.
+    """Start a rollback. Raises Conflict as ``check_start`` does.
 
-    The audit event names the replays ``proofs``, if any. With ``skips_proof``, it states that the requested proof was
-    skipped.
+    If ``is_bad``, the configuration is marked as known bad. The audit event names the replays ``proofs``, if any. With
+    ``skips_proof``, the audit event states that the requested proof was skipped.
     """
     environment = lock_row(found.environment, related=("project__organization",))
     deployment = lock_row(found, related=RELATED)

@@ -100,8 +100,9 @@ def _describe_denial(approval: Approval) -> str:
 def start_next_wave(found: Deployment, *, reason: str = "", actor: Actor) -> None:
     """Start the next wave now, without waiting for a pause or for a manual hold.
 
-    Raises Conflict as ``check_next_wave`` does, in a freeze window that is not overridden, and if the configuration is
-    known bad, an agent of the current wave has not finished, too many agents failed, or no wave is left.
+    Raises Conflict as ``check_next_wave`` does, in a freeze window that the deployment does not override, and if the
+    configuration is known bad, an agent of the current wave has not finished, too many agents have failed, or there is
+    no next wave.
     """
     environment = lock_row(found.environment, related=("project__organization",))
     deployment = lock_row(found, related=RELATED)
@@ -112,7 +113,7 @@ def start_next_wave(found: Deployment, *, reason: str = "", actor: Actor) -> Non
     )
     plan = _plan(deployment, timezone.now(), is_started=True)
     if plan is None or plan.timed_out or plan.outcome is not None or plan.wave == deployment.wave:
-        detail = f"Wave {deployment.wave + 1} has not finished, or no wave is left."
+        detail = f"Wave {deployment.wave + 1} has not finished, or there is no next wave."
         raise Conflict(detail, code="next_wave.not_ready")
     record_event(deployment, "next_wave", {"wave": plan.wave + 1, "reason": reason}, actor=actor)
     _apply_plan(deployment, plan)
@@ -130,7 +131,7 @@ def check_next_wave(deployment: Deployment) -> None:
         detail = "The next wave waits for approval. It starts when enough people have approved it."
         raise Conflict(detail, code="next_wave.needs_approval")
     if deployment.wave_done_at is None or deployment.wave + 1 >= len(deployment.strategy.percents):
-        detail = f"Wave {deployment.wave + 1} has not finished, or no wave is left."
+        detail = f"Wave {deployment.wave + 1} has not finished, or there is no next wave."
         raise Conflict(detail, code="next_wave.not_ready")
 
 
@@ -230,7 +231,8 @@ def _apply_plan(deployment: Deployment, plan: StepPlan) -> None:
         or plan.outcome is not None
         or not wave_holds.find_released(deployment, wave_holds.find_approval(deployment))
     ):
-        # An agent of an earlier wave has got another offer, the next wave has changed, or none is left.
+        # An agent of an earlier wave has another offer now, the next wave has changed, or no wave is left.
+        wave_holds.lift(deployment, actor=WORKER)
         wave_holds.lift(deployment, actor=WORKER)
     if plan.wave != deployment.wave:
         deployment.wave, deployment.wave_done_at = plan.wave, None

@@ -1,7 +1,7 @@
 """Holds before the waves of a deployment. All changes lock the environment first.
 
-The row of the deployment names the hold that stands. An approval hold has an approval of its own, which covers what the
-earlier waves did. If they do anything else before the wave starts, the approval is withdrawn and requested again.
+The deployment's row contains the hold in effect. An approval hold has an approval of its own, which covers what the
+earlier waves did. If this changes before the wave starts, the approval is withdrawn and requested again.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ def find_approval(deployment: Deployment) -> Approval | None:
 
 
 def find_released(deployment: Deployment, approval: Approval | None) -> int:
-    """Return the wave whose approval hold is over, or 0. The approval must cover what the earlier waves did."""
+    """Return the wave whose approval hold is over, or 0 if there is none.
+
+    The hold is over if the approval was given and covers what the earlier waves have done until now.
+    """
     if approval is None or approval.status != ApprovalStatus.APPROVED or deployment.wave_hold is None:
         return 0
     wave = deployment.wave_hold.wave
@@ -48,7 +51,10 @@ def _covers(approval: Approval, report: WaveReport) -> bool:
 
 
 def keep(deployment: Deployment, plan: StepPlan) -> None:
-    """Let the hold of the plan stand: begin it, or request its approval again if that has ended or is outdated."""
+    """Begin the hold of the plan, or keep it if it is in effect already.
+
+    Requests the approval of an approval hold, again if the last one is no longer pending or is outdated.
+    """
     if plan.hold is None:
         return
     standing, approval = deployment.wave_hold, find_approval(deployment)
@@ -105,7 +111,7 @@ def _request(deployment: Deployment, report: WaveReport) -> Approval:
 
 
 def lift(deployment: Deployment, *, actor: Actor) -> None:
-    """End the hold, if one stands, and withdraw its approval unless the approval was used."""
+    """End the hold, if there is one, and withdraw its approval unless the approval was used."""
     if deployment.wave_hold is None:
         return
     _withdraw(find_approval(deployment), actor=actor)
@@ -136,9 +142,9 @@ def check_not_denied(deployment: Deployment) -> None:
 
 
 def resume_clock(deployment: Deployment) -> None:
-    """Extend the pending approval of a wave by the time for which the deployment was paused. Call it before the resume.
+    """Extend the pending approval of a wave by the time for which the deployment was paused.
 
-    The caller has locked the environment.
+    Call this before the deployment is resumed. The caller has locked the environment.
     """
     approval = find_approval(deployment)
     if approval is None or approval.status != ApprovalStatus.PENDING or deployment.paused_at is None:
@@ -149,9 +155,9 @@ def resume_clock(deployment: Deployment) -> None:
 
 
 def describe(deployment: Deployment) -> HoldFacts | None:
-    """Return the hold that stands and who can end it, or None. An approval hold takes at most four queries.
+    """Return the hold in effect and who can end it, or None. Takes at most four queries.
 
-    A hold whose wave is approved no longer stands: the wave waits only for the end of a pause.
+    A hold whose wave is approved is no longer in effect: the wave waits only for the end of a pause.
     """
     hold = deployment.wave_hold
     if hold is None or hold.is_over:

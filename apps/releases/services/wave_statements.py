@@ -16,12 +16,12 @@ from byteor.engine.signing.wave_statement import WaveStatement
 def sign(approval: Approval, status: ApprovalStatus) -> str:
     """Return the signed statement of the decisions on a wave, as canonical JSON. ``status`` is approved or denied.
 
-    Call this in the transaction of the deciding decision. The caller has locked the environment, so that no other
-    statement of the deployment is signed at the same time.
+    Call this in the transaction of the decision that approves or denies the wave. The caller has locked the
+    environment, so that no other statement of the deployment is signed at the same time.
     """
     report, deployment = approval.wave_report, approval.rollout
     if report is None or deployment is None:
-        raise ValueError(f"{approval} is not about a wave")
+        raise ValueError(f"{approval} is not for a wave")
     environment, decisions = approval.environment, list_decisions(approval)
     places = [wave_statement.find_place(each) for each in list_statements(deployment)]
     times = (*(each.decided_at for each in decisions), *(each.signed_at for each in places))
@@ -67,7 +67,7 @@ def list_decisions(approval: Approval) -> tuple[Decision, ...]:
 def list_statements(deployment: Deployment) -> list[Json]:
     """Return the signed statements of all waves that were approved or denied, in the order in which they were signed.
 
-    The statement of an approval that was withdrawn later is among them.
+    The statements of approvals that were withdrawn later are included.
     """
     rows = deployment.wave_approvals.exclude(statement=None).values_list("statement", flat=True)
     envelopes = [parse_object(text) for text in rows if text is not None]

@@ -43,7 +43,7 @@ def check_not_last_admin(membership: Membership) -> None:
 
 
 def roles_in_project(project: Project, user_ids: Iterable[UUID | str]) -> dict[UUID, Role]:
-    """Return the role of each of these people in a project. People without a role and inactive people are left out."""
+    """Return the project role of each of these users. Inactive users and users without a role are left out."""
     found = Membership.objects.filter(
         Q(project=None) | Q(project=project),
         user__in=list(user_ids),

@@ -148,11 +148,12 @@ def create_environment(
 ) -> Environment:
     """Create an environment with the organization's default settings, overridden by ``settings``.
 
-    The environment is the project's last, unless ``position`` places it before others, whose positions increase by 1.
+    By default, the environment is the project's last. With ``position``, the positions of the environments from this
+    position on increase by 1.
 
     Raises Forbidden if ``settings`` loosen approval, replay, replay gate or freeze rules compared with those defaults,
     unless ``may_loosen``, IntegrityError (409) if the name is taken, and InvalidInput if settings contradict each
-    other or the position is not from 1 to the new number of environments.
+    other, a new reviewer has no role, or the position is not from 1 to the new number of environments.
     """
     organization_defaults = project.organization.settings_with_defaults["default_environment_settings"]
     chosen = {**organization_defaults, **(settings or {})}
@@ -186,7 +187,8 @@ def create_environment(
 def _lock_order(project: Project) -> QuerySet[Environment]:
     """Lock the order of the project's environments until the transaction ends. Returns a query of the environments.
 
-    Lock the order before a row of an environment, because a purge of the project locks the rows in this order, too.
+    Lock the order before any row of an environment. Otherwise a purge of the project, which locks the project first,
+    could cause a deadlock.
     """
     lock_row(project)
     found: QuerySet[Environment] = Environment.objects.filter(project=project, deleted_at=None)
@@ -199,7 +201,7 @@ def _check_position(position: int, last: int) -> None:
 
 
 def _shift(environments: QuerySet[Environment], by: int) -> None:
-    """Change the positions of these environments, without audit events of their own."""
+    """Change the positions of these environments without recording audit events for them."""
     environments.update(position=F("position") + by, revision=F("revision") + 1, updated_at=timezone.now())
 
 
@@ -252,12 +254,13 @@ def update_environment(
 ) -> Environment:
     """Edit name, settings or position. Settings that are not in ``values`` keep their values.
 
-    A new position moves the environment. The environments between its old and its new position move by 1 in the other
-    direction.
+    A new position moves the environment. The positions of the environments between its old and its new position change
+    by 1 in the other direction.
 
     Raises Forbidden if approval, replay, replay gate or freeze rules would loosen, unless ``may_loosen``,
-    IntegrityError (409) if the name is taken, InvalidInput if settings contradict each other or the project has fewer
-    environments than ``position``, and the errors of ``lock_revision``.
+    IntegrityError (409) if the name is taken, InvalidInput if settings contradict each other, a new reviewer has no
+    role or the project has fewer environments than ``position``, NotFound if the environment is deleted, and the errors
+    of ``lock_revision``.
     """
     ordered = _lock_order(environment.project) if "position" in values else None
     locked = _lock_live(environment, expected_revision)
@@ -281,7 +284,7 @@ def _move_others(ordered: QuerySet[Environment], old: int, new: int) -> None:
 
 
 def _lock_live[R: Project | Environment](row: R, expected_revision: int | None) -> R:
-    """Lock the row like ``lock_revision``. Raises NotFound also if the row is marked as deleted."""
+    """Lock the row as ``lock_revision`` does. Also raises NotFound if the row is marked as deleted."""
     locked = lock_revision(row, expected_revision)
     if locked.deleted_at is not None:
         raise NotFound("The resource has been deleted in the meantime.")
@@ -293,8 +296,8 @@ def delete(row: Project | Environment, *, kind: str, actor: Actor, expected_revi
     """Hide a project or environment from all callers.
 
     The worker deletes it with everything in it at least a minute later. By then, all requests that had read ``row``
-    have finished. The audit events are kept. The environments after a deleted one move up, so that their positions have
-    no gap. Raises NotFound if the row is already deleted, and the errors of ``lock_revision``.
+    have finished. The audit events are kept. The positions of the environments after a deleted one decrease by 1, so
+    that there is no gap. Raises NotFound if the row is already deleted, and the errors of ``lock_revision``.
     """
     ordered = _lock_order(row.project) if isinstance(row, Environment) else None
     locked = _lock_live(row, expected_revision)

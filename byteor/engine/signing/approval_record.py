@@ -61,7 +61,10 @@ class Decision:
 def find_approvers(
     decisions: Iterable[Decision], *, reviewers: Collection[str], excluded: str | None
 ) -> frozenset[str]:
-    """Return the ids of the people whose consent counts. With reviewers, only theirs count. ``excluded`` never does."""
+    """Return the ids of the people whose consent counts. ``excluded`` never counts.
+
+    If there are reviewers, only their consents count.
+    """
     people = {decision.user_id for decision in decisions if decision.decision == APPROVE} - {excluded}
     return frozenset(people & set(reviewers) if reviewers else people)
 

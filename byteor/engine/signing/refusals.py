@@ -75,7 +75,8 @@ class StatementCode(StrEnum):
     UNACCEPTED = "gate.unaccepted"
     TOO_FEW_FIXTURES = "gate.too_few_fixtures"
     WORK = "gate.work"
-    # The decisions on a wave do not approve or deny it, or are about something else.
+    # A wave statement is about another deployment, wave or report, its decisions do not have the stated result, or the
+    # statements are incomplete or not in order.
     WAVE_SUBJECT = "wave_approval.subject"
     WAVE_DEPLOYMENT = "wave_approval.deployment"
     WAVE_REPORT = "wave_approval.report"

@@ -1,7 +1,8 @@
 """The signed statement of the decisions on a wave, and the check whether these decisions approve or deny the wave.
 
 The statement is a DSSE envelope around an in-toto statement about the deploy bundle. It is signed when the wave is
-approved or denied. Each statement of a deployment names the one before it, so that none can be removed in between.
+approved or denied. Each statement of a deployment names the one before it. Therefore, a removed statement is noticed,
+unless no statement follows it.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ _IDS = ("org_id", "project_id", "environment_id", "deployment_id", "approval_id"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaveStatement:
-    """The decisions on a wave, and the report on the earlier waves that they are about. Waves are counted from 0.
+    """The decisions on a wave, and the report on the earlier waves that people decided on. Waves are counted from 0.
 
-    ``number`` counts the statements of the deployment from 1. ``previous`` is the hash of the signed statement before,
-    or None for the first. ``status`` is ``approved`` or ``denied``. ``requester_id`` is the person behind the request
-    for the deployment; None if unknown. With ``reviewers``, only consents of these people count.
+    ``number`` counts the statements of the deployment from 1. ``previous`` is the hash of the payload of the statement
+    before, or None for the first statement. ``status`` is ``approved`` or ``denied``. ``requester_id`` is the person
+    behind the request for the deployment; None if unknown. If there are ``reviewers``, only their consents count.
     """
 
     bundle_hash: str
@@ -144,7 +145,7 @@ def find_place(envelope: Json) -> Place:
 
 
 def verify(envelope: object, keyset: KeySet) -> Verified[WaveStatement]:
-    """Return the statement if a trusted key signed it. Raises Refused with a code ``wave_approval.…`` otherwise.
+    """Return the statement if a trusted key signed it. Otherwise raises Refused with a code ``wave_approval.…``.
 
     A statement is signed only once. Therefore, a key that was retired after it signed is trusted.
     """
@@ -181,15 +182,17 @@ def check(statement: WaveStatement) -> None:
 
 def _check_denial(statement: WaveStatement, denials: Sequence[Decision], name: str) -> None:
     if not denials:
-        raise Refused(StatementCode.WAVE_DECISIONS, f"{name}: it is denied, but nobody denied it")
+        raise Refused(StatementCode.WAVE_DECISIONS, f"{name}: its status is denied, but nobody denied it")
     for denial in denials:
         if statement.reviewers and denial.user_id not in statement.reviewers:
-            raise Refused(StatementCode.WAVE_REVIEWER, f"{name}: {denial.decided_by} denied it, who is no reviewer")
+            raise Refused(StatementCode.WAVE_REVIEWER, f"{name}: {denial.decided_by} denied it, but is no reviewer")
 
 
 def _check_approval(statement: WaveStatement, denials: Sequence[Decision], name: str) -> None:
     if denials:
-        raise Refused(StatementCode.WAVE_DECISIONS, f"{name}: it is approved, but {denials[0].decided_by} denied it")
+        raise Refused(
+            StatementCode.WAVE_DECISIONS, f"{name}: its status is approved, but {denials[0].decided_by} denied it"
+        )
     if not statement.allow_self_approval:
         if statement.requester_id is None:
             raise Refused(StatementCode.WAVE_REQUESTER, f"{name}: the requester is unknown and could have approved it")
@@ -198,7 +201,7 @@ def _check_approval(statement: WaveStatement, denials: Sequence[Decision], name:
     required, approvers = max(statement.required_approvals, 1), statement.approvers
     if len(approvers) < required:
         strangers = [each.decided_by for each in statement.decisions if each.user_id not in approvers]
-        ignored = f"; not counted, because no reviewer: {', '.join(strangers)}" if strangers else ""
+        ignored = f"; not counted, because they are not reviewers: {', '.join(strangers)}" if strangers else ""
         code = StatementCode.WAVE_REVIEWER if strangers else StatementCode.WAVE_TOO_FEW
         raise Refused(code, f"{name}: {len(approvers)} of {required} required people approved{ignored}")
 
@@ -213,11 +216,13 @@ def check_order(statements: Sequence[Verified[WaveStatement]]) -> None:
     for number, each in enumerate(statements, 1):
         content, name = each.content, f"the statement {number} about wave {each.content.wave + 1}"
         if content.approval_id in approvals:
-            raise Refused(StatementCode.WAVE_ORDER, f"{name} is a second one of the approval {content.approval_id}")
+            raise Refused(
+                StatementCode.WAVE_ORDER, f"{name} is a second statement of the approval {content.approval_id}"
+            )
         expected = None if previous is None else previous.payload_hash
         if (content.number, content.previous) != (number, expected):
             detail = f"{name} was signed as number {content.number}, after {content.previous or 'none'}"
-            raise Refused(StatementCode.WAVE_ORDER, f"{detail}: one is missing, or they are in another order")
+            raise Refused(StatementCode.WAVE_ORDER, f"{detail}: a statement is missing, or the order is wrong")
         if previous is not None and content.signed_at < previous.content.signed_at:
             raise Refused(StatementCode.WAVE_TIME, f"{name} is older than the statement before it")
         approvals.add(content.approval_id)

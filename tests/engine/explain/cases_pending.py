@@ -171,9 +171,8 @@ PENDING = [
     Case(
         "waits for the approval of its wave",
         facts(new(**HELD), old(), **SETTLED),
-        AS_IT_SHOULD
-        + "quotes/two reaches it in wave 3 of 3; wave 1 is done, 1 of 1 agents finished. Wave 3 of 3 has waited "
-        "for approval since 2026-01-01 02:53:20 UTC: 0 of 1 person approved. Grace or Ada can decide.",
+        AS_IT_SHOULD + "quotes/two reaches it in wave 3 of 3; wave 1 is done, 1 of 1 agents finished. Wave 3 of 3 "
+        "has been waiting for approval since 2026-01-01 02:53:20 UTC: 0 of 1 person approved. Grace or Ada can decide.",
         (B.RUNS_DESIRED, B.WAITS_FOR_WAVE, B.WAITS_FOR_HOLD, B.TARGET_ALL),
         (BEAT, (N.HOLD_ENDS, None)),
     ),
@@ -182,18 +181,17 @@ PENDING = [
         facts(
             new(**{**HELD, "wave_hold": HoldFacts(hold=WaveHold(1, Hold.MANUAL, ago(400)), waves=3)}), old(), **SETTLED
         ),
-        AS_IT_SHOULD
-        + "quotes/two reaches it in wave 3 of 3; wave 1 is done, 1 of 1 agents finished. Wave 2 of 3 has waited "
-        "since 2026-01-01 02:53:20 UTC until somebody with the permission environment:operate starts it.",
+        AS_IT_SHOULD + "quotes/two reaches it in wave 3 of 3; wave 1 is done, 1 of 1 agents finished. Wave 2 of 3 "
+        "has been waiting since 2026-01-01 02:53:20 UTC for somebody with the permission environment:operate to start "
+        "it.",
         (B.RUNS_DESIRED, B.WAITS_FOR_WAVE, B.WAITS_FOR_HOLD, B.TARGET_ALL),
         (BEAT, (N.HOLD_ENDS, None)),
     ),
     Case(
         "paused while its wave waits for approval",
         facts(new(**HELD, paused_at=ago(30)), old(), **SETTLED),
-        AS_IT_SHOULD
-        + "quotes/two reaches it in wave 3 of 3; wave 1 is done, 1 of 1 agents finished. Wave 3 of 3 has waited "
-        "for approval since 2026-01-01 02:53:20 UTC: 0 of 1 person approved. Grace or Ada can decide.",
+        AS_IT_SHOULD + "quotes/two reaches it in wave 3 of 3; wave 1 is done, 1 of 1 agents finished. Wave 3 of 3 "
+        "has been waiting for approval since 2026-01-01 02:53:20 UTC: 0 of 1 person approved. Grace or Ada can decide.",
         (B.RUNS_DESIRED, B.WAITS_FOR_WAVE, B.WAITS_FOR_HOLD, B.PAUSED, B.TARGET_ALL),
         (BEAT, (N.RESUME, None)),
     ),

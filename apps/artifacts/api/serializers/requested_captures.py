@@ -11,7 +11,7 @@ from byteor_cloud.api.fields import ModelSerializer, StrictSerializer, TextField
 
 MAX_REASON = 500
 MAX_LAST_N = 2_000_000_000
-_LAST_N = "The number of records to capture from the end of the input. "
+_LAST_N = "The number of records to capture from the end of each journal. "
 
 
 class RequestCaptureSerializer(StrictSerializer):
@@ -29,19 +29,19 @@ class RequestedCaptureSerializer(ModelSerializer):
     descriptions = {
         "agent_id": "The id of the agent that should upload the capture.",
         "status": (
-            "The status of the request. `requested`: the agent has not uploaded the capture yet. `uploaded`: it has. "
-            "`expired`: it did not within an hour."
+            "The status of the request. `requested`: the agent has not uploaded the capture yet. `uploaded`: the agent "
+            "has uploaded it. `expired`: the agent did not upload it within an hour."
         ),
         "reason": "Why the capture is needed.",
         "last_n": f"{_LAST_N}Null for all records.",
         "artifact_id": (
-            "The id of the uploaded artifact. Null before the upload, and after the artifact was deleted. An artifact "
-            "that is uploaded after the request has expired is named here as well. Its `kind` is `incident_bundle`, or "
-            "`diagnostic` if the agent had nothing to capture. The diagnostic's metadata then has the cause as "
-            "`problem`."
+            "The id of the uploaded artifact, even if it was uploaded after the request had expired. Null before the "
+            "upload, and after the artifact was deleted. The artifact's `kind` is `incident_bundle`, or `diagnostic` "
+            "if the agent could not upload a capture. The field `problem` in the diagnostic's metadata then states the "
+            "cause."
         ),
         "expires_at": "When the request expires, an hour after it was created.",
-        "uploaded_at": "When the artifact was uploaded. Null before.",
+        "uploaded_at": "When the artifact was uploaded. Null before the upload.",
     }
 
     class Meta:
@@ -68,5 +68,5 @@ class PendingCaptureSerializer(serializers.Serializer[Any]):
 class PendingCaptureAnswerSerializer(serializers.Serializer[Any]):
     capture = PendingCaptureSerializer(allow_null=True)
     descriptions = {
-        "capture": "The oldest requested capture that the agent has not uploaded yet. Null if there is none.",
+        "capture": "The oldest request that is neither uploaded nor expired. Null if there is none.",
     }

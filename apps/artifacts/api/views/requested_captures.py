@@ -1,4 +1,4 @@
-"""Views that request captures from agents and show the requests, and the view through which an agent gets a request."""
+"""Views to request captures from agents and to show the requests, and the view from which agents get requests."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class RequestedCaptureViewSet(ListModelMixin, RetrieveMixin, EnvironmentViewSet)
             "listRequestedCaptures",
             P.VIEW_ENVIRONMENT,
             "List requested captures",
-            "Returns the captures that were requested from the agent in the last 90 days, newest first. The agent may "
-            "be decommissioned.",
+            "Returns the captures that were requested from the agent in the last 90 days, newest first. Also works for "
+            "a decommissioned agent.",
         ),
         "retrieve": Operation(
             "getRequestedCapture",
@@ -82,9 +82,9 @@ class PendingCaptureViewSet(AgentSelfViewSet):
 
         Called by an agent with its own key when the response to a heartbeat contains the command `capture`. Returns the
         oldest request that is neither uploaded nor expired. Capture the running pipeline, with at most the last
-        `last_n` records, and upload it with `uploadArtifact`, with the request's `id` as `capture_id` and the reason in
-        `metadata`. If there is nothing to capture, upload a `diagnostic` instead that says why. Call this operation
-        before each attempt: once the upload is stored, the request is no longer returned.
+        `last_n` records of each journal. Upload the capture with `uploadArtifact`, with the request's `id` as
+        `capture_id` and the reason in `metadata`. If there is nothing to capture, upload a `diagnostic` that says why.
+        Call this operation before each attempt, because it no longer returns the request when an upload is stored.
         """
         pending = requested_captures.find_pending(self.agent)
         return Response(self.get_serializer({"capture": pending}).data)

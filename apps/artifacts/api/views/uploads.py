@@ -52,8 +52,9 @@ class UploadViewSet(AgentSelfViewSet):
         could not be completed (`check_failed` in `reasons`), the check is repeated. A new artifact that would exceed a
         quota of the organization is not stored: the error is `quota.stored_bytes`, or `quota.captures_per_day` if the
         daily number of incident bundles is reached. If the agent uploads a requested capture, `capture_id` names the
-        request. The request then refers to the artifact. If the request has expired, it also refers to the artifact,
-        but stays `expired`. If another artifact was already uploaded for it, the new artifact is only stored.
+        request. The request then refers to the artifact. A request that has expired also refers to the artifact, but
+        stays `expired`. If the request already refers to an artifact, the new artifact is stored, but the request does
+        not change.
         """
         given = self.validated(request)
         file = given.pop("file")

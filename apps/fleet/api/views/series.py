@@ -60,7 +60,7 @@ class _SeriesViewSet(EnvironmentViewSet):
         return since, until
 
     def respond(self, points: Sequence[Point]) -> Response:
-        """Return the response with these points. A serializer would take a second for 90 days."""
+        """Return the response with these points, without a serializer, which would take a second for 90 days."""
         rows = [{**asdict(point), "at": format_time(point.at)} for point in Pausing(points)]
         return Response({"step_s": series.SLOT_S, "points": rows})
 
@@ -73,12 +73,12 @@ class AgentSeriesViewSet(_SeriesViewSet):
         """Get the series of an agent.
 
         Returns what the agent's heartbeats reported in each slot of 15 minutes, oldest first. The current slot is
-        included, up to the last heartbeat. The agent may be decommissioned. Slots older than 90 days are deleted.
+        included, up to the last heartbeat. Also works for a decommissioned agent. Slots older than 90 days are deleted.
 
         A counter's value is its increase in the slot. If a counter is lower than before, or comes from another process
-        or deployment, it started again at 0. A heartbeat that arrives after a newer one of the same process, or that
-        comes from an earlier process, adds nothing. Values that are negative, greater than 2^53 - 1 or, for counters,
-        not integers are ignored.
+        or deployment, it is assumed to have started again at 0. A heartbeat that arrives after a newer one of the same
+        process, or that comes from an earlier process, adds nothing. Values that are negative, greater than 2^53 - 1
+        or, for counters, not integers are ignored.
         """
         since, until = self.time_range()
         agent = Agent.objects.filter(pk=self.kwargs["id"], environment=self.environment).only("pk").first()
@@ -96,7 +96,7 @@ class EnvironmentSeriesViewSet(_SeriesViewSet):
 
         Returns the sums of the series of all agents, including decommissioned agents, for each slot of 15 minutes,
         oldest first. Slots older than 90 days are deleted. In an environment with more than 1,000 agents, a slot is
-        returned after its values have been summed, five minutes after the slot ended. In smaller environments, the
+        returned from five minutes after its end, because its values must be summed first. In smaller environments, the
         current slot is included, up to the last heartbeats.
         """
         since, until = self.time_range()

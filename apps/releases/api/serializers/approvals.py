@@ -56,11 +56,11 @@ class WaveReportSerializer(serializers.Serializer[Any]):
     progress = serializers.DictField(child=serializers.IntegerField())
     failures = WaveFailureSerializer(many=True)
     descriptions = {
-        "digest": "The digest of the report, the deployment, the bundle and the wave. A decision must send it back.",
+        "digest": "The digest of the report, the deployment, the bundle and the wave. A decision must contain it.",
         "summary": "The report in words.",
         "progress": "The number of agents by progress.",
-        "failures": "Why agents failed, with the most frequent cause first. Agents that were retried since are "
-        "included.",
+        "failures": "Why agents failed, with the most frequent cause first. Failures of agents that have been retried "
+        "since are included.",
     }
 
 
@@ -85,9 +85,9 @@ class ApprovalSerializer(ModelSerializer):
     descriptions = {
         "status": "The status of the approval.",
         "deployment_id": "The id of the deployment that the approval is for. Null if it is for a replay.",
-        "wave": "The wave that waits for the approval, counted from 0. Null unless the approval is of a wave.",
-        "wave_report": "What the earlier waves did, which is what a decision on a wave covers. Null unless the "
-        "approval is of a wave.",
+        "wave": "The wave that the approval is for, counted from 0. Null if it is not for a wave.",
+        "wave_report": "What the earlier waves did. A decision on the wave covers exactly this report. Null if the "
+        "approval is not for a wave.",
         "reviewers": "The ids of the users who may decide. If empty, everybody with the permission "
         "`environment:operate` may decide.",
         "start_at": "The time before which the deployment does not start. Null if it starts as soon as possible.",
@@ -156,7 +156,7 @@ def _find_wave(deployment: Deployment, wave: int) -> Approval:
     """Return the newest approval of the wave. Raises ValidationError if none was requested."""
     found = deployment.wave_approvals.filter(wave=wave).order_by("-pk").first()
     if found is None:
-        wrong = {"wave": [ErrorDetail("This wave has not asked for an approval.", code="does_not_exist")]}
+        wrong = {"wave": [ErrorDetail("No approval was requested for this wave.", code="does_not_exist")]}
         raise serializers.ValidationError(wrong)
     return found
 
@@ -182,7 +182,7 @@ class DecideSerializer(StrictSerializer):
     )
     regression_id = IdField(required=False)
     wave = serializers.IntegerField(required=False, min_value=1, max_value=99)
-    digest = TextField(required=False, pattern=r"^sha256:[0-9a-f]{64}$", rule="Must be a digest.")
+    digest = TextField(required=False, pattern=r"^sha256:[0-9a-f]{64}$", rule="Must be `sha256:` and 64 hex digits.")
 
     descriptions = {
         "deployment_id": "The id of the deployment to decide on. Send either this or `replay_id`.",
@@ -192,12 +192,13 @@ class DecideSerializer(StrictSerializer):
         "accept_groups": "The ids of groups of differences to accept together with the approval. They must be in the "
         "regression of the deployment. The comment is the reason.",
         "wave": "The wave to decide on, counted from 0. Send it with `deployment_id` and `digest`. By default, the "
-        "decision is on the start of the deployment.",
-        "digest": "The `digest` of the wave's report that you have read. If the earlier waves have changed since, "
-        "returns 409 `approval.outdated`.",
+        "decision is on the deployment's own approval.",
+        "digest": "The `digest` of the wave's report that you have read. If the report has changed since, returns "
+        "409 `approval.outdated`. Required with `wave`.",
         "regression_id": "The id of the regression that you have read. If the deployment has another regression now, "
         "returns 409 `acceptance.outdated`. By default, this is not checked.",
-        "expires_in_s": "The number of seconds until the approval credential expires. Used only with the last required "
+        "expires_in_s": "The number of seconds until the approval credential expires, counted from the decision or, if "
+        "that is later, from the start time of the deployment. Used only with the last required "
         "approval. The environment's `approval_ttl_s` is both the default and the maximum. For a deployment, the "
         "value at its creation applies.",
     }
@@ -212,7 +213,7 @@ class DecideSerializer(StrictSerializer):
             raise serializers.ValidationError(wrong)
         wave = attrs.pop("wave", None)
         if wave is not None and "deployment" not in attrs:
-            wrong = {"wave": [ErrorDetail("Only a deployment has waves.", code="contradiction")]}
+            wrong = {"wave": [ErrorDetail("Send wave only with deployment_id.", code="contradiction")]}
             raise serializers.ValidationError(wrong)
         if "deployment" in attrs:
             deployment = attrs.pop("deployment")

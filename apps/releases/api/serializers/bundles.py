@@ -157,10 +157,10 @@ class ConfigBundleSerializer(ModelSerializer):
         "warnings": WARNINGS,
         "known_bad": "Whether the configuration is known bad in this environment and cannot be deployed.",
         "origin": "The id of the config bundle in another environment that this one was copied from, even if the "
-        "original was deleted. Null if this one is no copy.",
-        "missing_secrets": "A warning about a copy: the names of the secrets to which it refers, but no other config "
-        f"bundle of this environment (at most {MAX_MISSING:,}). The hosts of the agents may lack these secrets. Empty "
-        "if the config bundle is no copy. Null in a list.",
+        "original was deleted. Null if this one is not a copy.",
+        "missing_secrets": "A warning about a copy: the names of secrets that it refers to, but that no other config "
+        f"bundle of this environment refers to (at most {MAX_MISSING:,}). The agents' hosts may lack these secrets. "
+        "Empty if the config bundle is not a copy. Null in a list.",
     }
 
     class Meta:
@@ -196,10 +196,9 @@ class CreateConfigBundleSerializer(ConfigBundleSerializer):
     from_config_bundle_id = IdField(required=False)
 
     descriptions = {
-        "name": "The config bundle's name, unique in the environment. Required unless the body is "
-        "`from_config_bundle_id`.",
-        "version_id": "The id of the version that the config bundle runs. Required unless the body is "
-        "`from_config_bundle_id`.",
+        "name": "The config bundle's name, unique in the environment. Required unless `from_config_bundle_id` is sent.",
+        "version_id": "The id of the version that the config bundle runs. Required unless `from_config_bundle_id` is "
+        "sent.",
         "from_config_bundle_id": "The id of a config bundle to copy, from another environment of the same project. No "
         "other field may be sent with it.",
     }
@@ -215,7 +214,7 @@ class CreateConfigBundleSerializer(ConfigBundleSerializer):
         """Reject a copy with other fields, and a new configuration without a name or version."""
         if "from_config_bundle_id" in attrs:
             others = sorted(self.initial_data.keys() - {"from_config_bundle_id"})
-            wrong = {name: ["Leave this field out to copy a config bundle."] for name in others}
+            wrong = {name: ["Do not send this field together with from_config_bundle_id."] for name in others}
             code = "one_of"
         else:
             wrong = {

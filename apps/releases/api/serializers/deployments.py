@@ -123,8 +123,8 @@ class BlockerSerializer(serializers.Serializer[Any]):
     descriptions = {
         "code": "A stable code: `freeze_window` (a freeze window is open), `in_flight_limit` (as many deployments are "
         "under way as the environment permits), `pipeline_busy` and `agents_busy` (another deployment of the pipeline, "
-        "or with some of the agents, comes first), `start_at` (the requested start time has not come), `wave_hold` "
-        "(the next wave waits for an approval or for its start), `too_few_reviewers` (fewer reviewers can decide than "
+        "or with some of the agents, comes first), `start_at` (the start time has not been reached), `wave_hold` "
+        "(the next wave waits for approval or a manual start), `too_few_reviewers` (fewer reviewers can decide than "
         "must approve), `replay_gate.running` (the regression has not finished), "
         "`replay_gate.differs` (differences are not accepted, or are too many to be grouped), `replay_gate.failed` "
         "(the candidate failed or is unstable for a fixture, needs too much work, or the regression has no result), "
@@ -158,8 +158,8 @@ class ReviewersSerializer(OptionalReasonSerializer):
     reviewers = serializers.ListField(child=IdField(), max_length=100)
     descriptions = {
         "reviewers": "The ids of the users who may decide on the deployment's approvals. If empty, everybody "
-        "with the permission `environment:operate` may decide. It cannot be empty if the environment's setting "
-        "`reviewers` names anybody."
+        "with the permission `environment:operate` may decide. The list cannot be empty unless the environment's "
+        "setting `reviewers` is empty."
     }
 
 
@@ -216,20 +216,22 @@ class DeploymentSerializer(ModelSerializer):
             "for a deployment without break-glass."
         ),
         "wave": "The wave that the deployment has reached, counted from 0.",
-        "wave_hold": "The hold before the next wave. Null if no hold stands.",
+        "wave_hold": "The hold before the next wave. Null if no hold is in effect.",
         "start_at": "The time before which the deployment does not start, at most 30 days ahead. Until then, it is not "
-        "in flight, and no other deployment waits for it. A freeze window must not be open at this time. An approval "
-        "credential expires the environment's `approval_ttl_s` after this time. Null if the deployment starts as soon "
-        "as possible.",
+        "in flight, and no other deployment waits for it. The time must not be in a freeze window, unless the "
+        "deployment overrides freeze windows. The environment's `approval_ttl_s` is counted from this time. Null if "
+        "the deployment starts as soon as possible.",
         "reviewers": "The ids of the users who may decide on the approvals of the deployment, whatever their role. "
-        "They must be in the environment's setting `reviewers`, if it names anybody. Defaults to that setting. If "
-        "empty, everybody with the permission `environment:operate` may decide.",
+        "They must be in the environment's setting `reviewers`, unless that is empty. Defaults to that setting. Always "
+        "empty if the deployment needs no approval. If empty, everybody with the permission `environment:operate` may "
+        "decide.",
         "progress": "The number of the deployment's enlisted agents, in total and by progress. All are 0 before the "
         "bundle is built.",
         "failures": "Why agents failed, with the most frequent cause first and `other` last. Null in lists.",
         "blockers": "Why the deployment cannot continue now. An approved deployment starts when the list is empty. For "
-        "a deployment that is pending approval, contains only the blockers of the replay gate, until whose end nobody "
-        "can approve the deployment, and `too_few_reviewers`. Empty for a deployment that has finished. Null in lists.",
+        "a deployment that is pending approval, contains only `too_few_reviewers` and the blockers of the replay gate. "
+        "Nobody can approve the deployment until the latter are gone. Empty for a deployment that has finished. Null "
+        "in lists.",
         "is_current": "Whether this is the deployment that the environment currently runs for the pipeline.",
         "superseded_by": "The id of the deployment that replaced this one. Null if no other has replaced it, if "
         "a rollback has restored it, or if the replacement was deleted.",
@@ -271,7 +273,7 @@ class DeploymentSerializer(ModelSerializer):
 
     @extend_schema_field(WaveHoldSerializer(allow_null=True))
     def get_wave_hold(self, deployment: Deployment) -> Any:
-        """Return the hold that stands, or None."""
+        """Return the hold in effect, or None."""
         hold = deployment.wave_hold
         return None if hold is None or hold.is_over else WaveHoldSerializer(hold).data
 

@@ -50,10 +50,10 @@ class MatrixCellSerializer(serializers.Serializer[Any]):
         "of": "The number of agents of the current deployment: the agents of its target and those that started to "
         "match the target later, including decommissioned agents. 0 if `deployment_id` is null.",
         "under_way": "The unfinished deployment of the pipeline in this environment. If there are several, the one "
-        "that has come furthest (`rolling_back`, then `deploying`, `building`, `approved` and `pending_approval`), and "
-        "among these the oldest. Null if there is none.",
+        "that has progressed furthest (`rolling_back`, then `deploying`, `building`, `approved`, `pending_approval`), "
+        "and among these the oldest. Null if there is none.",
         "differs_from_previous": "Whether the config hash differs from the one in the previous environment. Because a "
-        "config hash covers the spec hash, equal config hashes mean equal versions and configurations. Null for the "
+        "config hash covers the spec hash, equal config hashes mean equal specs and configurations. Null for the "
         "first environment, and if the pipeline has no current deployment in this environment or in the previous one.",
     }
 
@@ -70,7 +70,7 @@ class MatrixRowSerializer(serializers.Serializer[Any]):
 
 
 class MatrixSerializer(serializers.Serializer[Any]):
-    """What runs of each pipeline in each environment."""
+    """What runs in each environment, by pipeline."""
 
     pipelines = MatrixRowSerializer(many=True)
     truncated = serializers.BooleanField()
@@ -79,7 +79,6 @@ class MatrixSerializer(serializers.Serializer[Any]):
         "pipelines": "The pipelines that have a current or an unfinished deployment in an environment of the project, "
         "sorted by name.",
         "truncated": f"Whether pipelines or environments are left out. The response contains at most {MAX_CELLS:,} "
-        f"cells, but at least one pipeline, and the first {MAX_ENVIRONMENTS:,} environments. Use `after` to get the "
-        "next pipelines.",
-        "next_after": "The value of `after` for further pipelines. Null if there are none.",
+        f"cells, but at least one pipeline, and only the first {MAX_ENVIRONMENTS:,} environments.",
+        "next_after": "Send this value as `after` to get the next pipelines. Null if there are no further pipelines.",
     }

@@ -47,8 +47,9 @@ class ApprovalViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentVie
             "denies the request. When enough people have approved, the approval credential is issued, and the "
             "deployment or replay can start. A break-glass deployment starts before it is approved. Only a "
             "person can decide, not an API key. The requester may approve only if `allow_self_approval` is true. If "
-            "the approval has `reviewers`, only they can decide. Otherwise, this needs the permission "
-            "`environment:operate`. A decision on a wave needs `wave` and the `digest` of the wave's report.",
+            "the approval has `reviewers`, only they can decide. Otherwise, the caller needs the permission "
+            "`environment:operate`. A decision on a wave must contain `wave` and the `digest` of the wave's report. No "
+            "credential is issued for a wave.",
             body=DecideSerializer,
             responses={201: ApprovalSerializer},
             example={"deployment_id": ID, "decision": "approve"},

@@ -18,7 +18,7 @@ from byteor_cloud.api.parameters import line_parameter
 
 
 class MatrixViewSet(ProjectViewSet):
-    """What runs of each pipeline in each environment of a project."""
+    """The matrix: what runs in each environment of a project, by pipeline."""
 
     tag = Tag.PROJECTS
     queryset = Deployment.objects.none()
@@ -29,7 +29,9 @@ class MatrixViewSet(ProjectViewSet):
         P.VIEW_PROJECT,
         parameters={
             "after": line_parameter(
-                max_length=63, description="Returns only pipelines whose names follow this name (`next_after`)."
+                max_length=63,
+                description="Returns only pipelines whose names follow this name. Send `next_after` of the previous "
+                "response.",
             )
         },
         responses=MatrixSerializer,
@@ -37,8 +39,8 @@ class MatrixViewSet(ProjectViewSet):
     def retrieve(self, request: Request, **kwargs: Any) -> Response:
         """Get the matrix of a project.
 
-        Returns, for each pipeline and each environment of the project, what runs, on how many agents, what is under
-        way, and whether it differs from what runs in the previous environment.
+        Returns, for each pipeline and each environment of the project, what runs, on how many agents, whether it
+        differs from what runs in the previous environment, and what is under way.
         """
         matrix = read_matrix(self.project, after=self.parameter_values.get("after", ""), max_cells=MAX_CELLS)
         data = self.get_serializer(matrix).data

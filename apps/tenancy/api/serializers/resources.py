@@ -16,7 +16,7 @@ from apps.tenancy.models import Environment, Membership, Organization, Project
 from apps.tenancy.permissions import Role
 from byteor_cloud.api.fields import ModelSerializer, NameField, TextField
 
-MAX_POSITION = 1_000_000  # more than a project can have environments
+MAX_POSITION = 1_000_000  # higher than the number of environments that a project can have
 
 
 class SlugField(TextField):
@@ -69,9 +69,9 @@ class EnvironmentSerializer(ModelSerializer):
         "posture": "How strict the environment's default settings are. The posture cannot be changed after creation.",
         "settings": "The environment's settings. An update changes only the keys that it contains.",
         "position": "The environment's place in the order of the project's environments, counted from 1. By default, a "
-        "new environment is the last one. With another position, the environments between the old and the new position "
-        "move by 1. When an environment is deleted, the following ones move up. Returns 400 if the project has fewer "
-        "environments.",
+        "new environment is the last one. When an environment is moved, the positions of the environments between its "
+        "old and its new position change by 1. When an environment is deleted, the positions of the following ones "
+        "decrease by 1. A position that is greater than the number of environments is refused with 400.",
     }
 
     class Meta:

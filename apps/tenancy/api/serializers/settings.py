@@ -128,7 +128,8 @@ class EnvironmentSettingsSerializer(StrictSerializer):
             "false."
         ),
         "approval_ttl_s": "The number of seconds until a pending approval expires, and the maximum number of seconds "
-        "for which a granted approval is valid. Defaults to 3600.",
+        "for which a granted approval is valid. For a deployment with a start time, counted from that time. Defaults "
+        "to 3600.",
         "replay_policy": "Which replays are permitted. Defaults to `allowed` for `dev`, otherwise to `dry_run_only`.",
         "heartbeat_interval_s": "The usual number of seconds between an agent's heartbeats. Defaults to 30.",
         "agent_timeout_s": (
@@ -155,9 +156,9 @@ class EnvironmentSettingsSerializer(StrictSerializer):
     }
 
     def validate_reviewers(self, value: Sequence[Any]) -> list[str]:
-        """Return the ids as text. Raises ValidationError for an id that is there twice."""
+        """Return the ids as text. Raises ValidationError if an id is repeated."""
         if len(set(value)) != len(value):
-            raise serializers.ValidationError("Each reviewer may be named once.")
+            raise serializers.ValidationError("Name each reviewer only once.")
         return [str(user_id) for user_id in value]
 
 
