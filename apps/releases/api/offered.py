@@ -15,6 +15,7 @@ from apps.fleet.models import Assignment
 from apps.releases.api.serializers.offers import ReportSerializer
 from apps.releases.models import Deployment
 from apps.releases.services import attestations, reports, rollout_steps
+from apps.tenancy.services import signing_keys
 from byteor.engine.machines import AgentProgress
 from byteor_cloud.api.parameters import integer_parameter
 from byteor_cloud.concurrency.combining import Combiner
@@ -102,52 +103,77 @@ def _read_batch(agent_ids: Sequence[UUID]) -> list[Offered | None]:
 class _Texts:
     """The texts of the latest offers, which are kept for a moment: a fleet reads the same offer in many batches.
 
-    They are kept for less than a second, because a retired signing key must not sign offers for longer.
+    A text is used only while the key that signed it is the organization's active key.
     """
 
     def __init__(self) -> None:
-        self._kept: dict[_Assigned | None, str] = {}
+        self._kept: dict[_Assigned, _Text] = {}
         self._until = 0.0
 
     def find(self, assigned: Collection[_Assigned]) -> Mapping[_Assigned | None, str]:
         """Return the texts of these offers, except of those whose bundle was deleted.
 
-        Makes at most two queries, and one for each organization.
+        Makes at most three queries, and one for each organization.
         """
         if time.monotonic() >= self._until:
             self._kept, self._until = {}, time.monotonic() + KEPT_S
-        kept = self._kept
-        if missing := [each for each in assigned if each not in kept]:
+        known = {each: text for each in assigned if (text := self._kept.get(each)) is not None}
+        organizations = {text.organization_id for text in known.values() if text.organization_id is not None}
+        active = signing_keys.find_active(organizations) if organizations else {}
+        found: dict[_Assigned | None, str] = {
+            each: text.text
+            for each, text in known.items()
+            if text.organization_id is None or active.get(text.organization_id) == text.key_id
+        }
+        if missing := [each for each in assigned if each not in found]:
             sources = _read_sources(missing)
-            kept.update({each: text for each in missing if (text := _write_text(each, sources)) is not None})
-        return kept
+            for each in missing:
+                source = None if each.bundle_deployment_id is None else sources.get(each.bundle_deployment_id)
+                if (written := _write_text(each, source)) is not None:
+                    found[each] = written
+                    self._kept[each] = _Text(written, source and source.organization_id, source and source.key_id)
+        return found
 
 
 _texts = _Texts()
 
 
+class _Text(NamedTuple):
+    """A text, and the organization and the id of the key that signed it. Both are None if nothing is offered."""
+
+    text: str
+    organization_id: UUID | None
+    key_id: UUID | None
+
+
 class _Source(NamedTuple):
-    """What an offer says of the deployment whose bundle it offers."""
+    """What an offer says of the deployment whose bundle it offers, and the key that signs it."""
 
     envelope: dict[str, Any]
     attestations: list[tuple[str, int]]
+    organization_id: UUID
+    key_id: UUID | None
 
 
-def _read_sources(assigned: Iterable[_Assigned]) -> dict[UUID | None, _Source]:
+def _read_sources(assigned: Iterable[_Assigned]) -> dict[UUID, _Source]:
     deployment_ids = {each.bundle_deployment_id for each in assigned if each.bundle_hash is not None}
     if not deployment_ids:
         return {}
     columns = ("environment__project__organization_id", "manifest", "bundle_hash", "policy")
     found = Deployment.objects.select_related("environment__project").only(*columns).in_bulk(list(deployment_ids))
+    owners = {pk: row.environment.project.organization_id for pk, row in found.items()}
+    # Read before signing: if the key changes in between, the text is written again the next time.
+    keys = signing_keys.find_active(set(owners.values()))
     envelopes = rollout_steps.sign_deployment_envelopes(found.values())
     statements = attestations.lists_of(found.values())
-    return {pk: _Source(envelope, statements[pk]) for pk, envelope in envelopes.items()}
+    return {
+        pk: _Source(envelope, statements[pk], owners[pk], keys.get(owners[pk])) for pk, envelope in envelopes.items()
+    }
 
 
-def _write_text(assigned: _Assigned, sources: Mapping[UUID | None, _Source]) -> str | None:
+def _write_text(assigned: _Assigned, source: _Source | None) -> str | None:
     desired = None
     if assigned.bundle_hash is not None and assigned.bundle_deployment_id is not None:
-        source = sources.get(assigned.bundle_deployment_id)
         if source is None:
             return None
         desired = {

@@ -124,8 +124,9 @@ def check_permissions(approval: Approval, user_id: UUID | None, granted: Collect
     """Raise Forbidden unless a person who has the permissions ``granted`` in the environment may decide."""
     if approval.reviewers and str(user_id) not in approval.reviewers:
         raise Forbidden("Only the reviewers of this approval can decide.", code="approval.reviewer")
-    if (Permission.VIEW_ENVIRONMENT if approval.reviewers else Permission.OPERATE_ENVIRONMENT) not in granted:
-        raise Forbidden("Deciding needs the permission environment:operate.")
+    needed = Permission.VIEW_ENVIRONMENT if approval.reviewers else Permission.OPERATE_ENVIRONMENT
+    if needed not in granted:
+        raise Forbidden(f"Deciding needs the permission {needed}.")
 
 
 def find_consents(approval: Approval) -> QuerySet[ApprovalDecision]:

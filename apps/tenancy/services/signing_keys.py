@@ -10,6 +10,7 @@ moment. The worker then stores the status, records the audit event and updates t
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -146,6 +147,13 @@ def key_set(organization_id: UUID | None) -> keys.KeySet:
 def etag(key_set: keys.KeySet) -> str:
     """Return the ETag of a published key set."""
     return hashlib.sha256(canonical.canonical(key_set.document())).hexdigest()[:32]
+
+
+def find_active(organization_ids: Collection[UUID]) -> dict[UUID, UUID]:
+    """Return the id of the key that signs for each of these organizations, in one query."""
+    now = timezone.now()
+    rows = SigningKey.objects.filter(organization__in=organization_ids, private_key__isnull=False).defer("private_key")
+    return {row.organization_id: row.pk for row in rows if row.status_at(now) is KeyStatus.ACTIVE}
 
 
 def active_private_key(organization_id: UUID | None) -> bytes:
