@@ -251,15 +251,15 @@ def test_offers_of_many_agents_take_as_many_queries_as_those_of_one(
     monkeypatch.setattr(offered, "KEPT_S", -1.0)
     ids = [agent.pk for agent, _ in fleet]
 
-    with django_assert_num_queries(4):  # assignments, deployment, signing key
+    with django_assert_num_queries(4):  # assignments, deployment, active key, signing key
         alone = [offered.read_offers([pk])[0] for pk in ids[:1]]
     with django_assert_num_queries(4):
         together = offered.read_offers(ids)
-    with django_assert_num_queries(4):  # one signing key for each organization
+    with django_assert_num_queries(5):  # one signing key for each organization
         mixed = offered.read_offers([*ids, stranger.pk, newcomer.pk, uuid7()])
     monkeypatch.setattr(offered, "KEPT_S", PATIENCE_S)
     offered.read_offers(ids)
-    with django_assert_num_queries(1):  # the texts are kept
+    with django_assert_num_queries(2):  # the texts are kept while the key is active
         again = offered.read_offers(ids)
 
     assert together[:1] == alone
