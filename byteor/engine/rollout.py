@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -181,6 +181,7 @@ def plan_rollout(
     wave_done_at: datetime | None,
     paused: bool,
     complete: bool = True,
+    unavailable: Collection[int] = (),
     released: int = 0,
     is_started: bool = False,
     timeout_s: int,
@@ -188,9 +189,10 @@ def plan_rollout(
 ) -> StepPlan:
     """Plan the next step of a ``deploying`` deployment, whose waves up to ``wave`` have started.
 
-    No wave is done before all agents are enlisted (``complete``). The holds of the waves up to ``released`` are over,
-    unless a wave before ``released`` comes first, because its agents are no longer drained. If somebody starts the next
-    wave now (``is_started``), the wave does not wait for a manual hold or the pause.
+    No wave is done before all agents are enlisted (``complete``). ``unavailable`` are the waves of agents that cannot
+    get the offer now and are not in ``agents``, such as drained agents. Nothing waits for them, but the holds of their
+    waves apply. The holds before the wave ``released`` are over, because that wave was approved. If somebody starts the
+    next wave now (``is_started``), the wave does not wait for a manual hold or the pause.
     """
     if complete and not any(a.counted for a in agents):
         # If no counted agents remain, fail the deployment, because nothing would show whether it succeeds.
@@ -214,8 +216,11 @@ def plan_rollout(
         return _plan_offers([] if paused else waiting, timed_out=timed_out, wave=wave)
     following = min((a.wave for a in agents if a.wave > wave), default=None)
     if following is None:
+        # An agent that is not available now can become available later. Then the holds must have been ended.
+        following = min((each for each in unavailable if each > wave and strategy.find_hold(wave, each)), default=None)
+    if following is None:
         return StepPlan(timed_out=timed_out, offer=tuple(waiting), wave=wave, wave_done=True, outcome="active")
-    hold = strategy.find_hold(max(wave, released) if released <= following else wave, following)
+    hold = None if released == following else strategy.find_hold(wave, following)
     if hold is Hold.APPROVAL or (hold is Hold.MANUAL and not is_started):
         return StepPlan(timed_out=timed_out, wave=wave, wave_done=True, hold=hold, held_wave=following)
     is_waiting = not is_started and (

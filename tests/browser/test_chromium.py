@@ -126,7 +126,7 @@ def test_api_documentation_renders(page: Page) -> None:
     page.goto("/api/docs")
     # ``expect`` would take many seconds here, because it describes the whole large page after each failed check.
     page.locator(".opblock-summary-path").first.wait_for()
-    assert page.locator(".opblock").count() >= 45
+    page.locator(".opblock").nth(44).wait_for(state="attached")
     # Find elements only by CSS selectors. In these large pages, other locators are very slow.
     page.locator(".opblock-summary-path", has_text="/api/v1/me").first.click()
     expect(page.locator(".opblock.is-open")).to_have_count(1)

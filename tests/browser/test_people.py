@@ -80,7 +80,7 @@ def test_table_buttons_lead_to_acts_that_create_rows(world: World) -> None:
     assert admin.get(f"/admin/{environment}/act/delete/").status_code == 404
     choice = admin.get(f"/admin/{environment}/act/create_enrollment_token/")
     assert [name for _, name in choice.context["choices"]] == [
-        f"acme / trading / {name}" for name in ("prod", "staging", "dev")
+        f"acme / trading / {name}" for name in ("dev", "staging", "prod")
     ]
     Environment.objects.all().delete()
     assert "There is no environment for which you may do this." in admin.get(choice.request["PATH_INFO"]).text

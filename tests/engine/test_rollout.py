@@ -168,7 +168,7 @@ FIRST, LAST = agent(ONE, P.ACTIVE), agent(TWO, P.PENDING, 3)
         (2, {"released": 2, "is_started": True}, None),
         (2, {"released": 2, "wave_done_at": NOW - timedelta(seconds=300)}, None),
         (3, {"is_started": True}, Hold.APPROVAL),  # the holds of the empty waves 2 and 3 stand before wave 4
-        (3, {"released": 2, "wave_done_at": NOW - timedelta(seconds=300)}, None),  # the agents of wave 3 have left
+        (3, {"released": 2, "wave_done_at": NOW - timedelta(seconds=300)}, Hold.APPROVAL),  # another wave was approved
         (3, {"wave": 1, "is_started": True}, Hold.APPROVAL),
         (3, {"wave": 2, "is_started": True}, None),
     ],

@@ -58,6 +58,8 @@ class Model(Rollouts):
             found.add("invalid")
         if self._are_reviewers_wrong(self.policy, by, reviewers, has_glass=break_glass_s is not None):
             found.add("invalid")
+        if "viewer" in reviewers and by != "admin":
+            found.add("invalid")
         if start is None and self._in_flight() >= self.policy.in_flight:
             found.add("in_flight_limit")
         if not agents or len(agents) < len(target.agents or ()):
@@ -147,6 +149,8 @@ class Model(Rollouts):
     def abort(self, deployment: Deployment) -> str | None:
         if deployment.status not in {"pending_approval", "approved", "building", "deploying"}:
             return "illegal_transition"
+        if self._is_denied(deployment):
+            return "wave_denied"
         if deployment.approval and deployment.approval.status == "pending" and not deployment.approval.broken:
             deployment.approval.status = "revoked"
         self._fail(deployment, "aborted")
@@ -175,7 +179,7 @@ class Model(Rollouts):
             again = [only]
         elif not again and not (has_failed and parts):
             found.add("nothing_to_retry")
-        if self._is_denied(deployment):
+        if self._is_denied(deployment) or deployment.reason == "wave_denied":
             found.add("wave_denied")
         if deployment.bundle.number in self.bad:
             found.add("known_bad")

@@ -190,23 +190,25 @@ def test_deployment_refuses_reviewers_who_could_not_decide(world: World) -> None
     bundle, free = bundle_in(world, prod), bundle_in(world, world.dev)
     leaver = world.person(Role.OPERATOR, "leaver")
     operator, reviewer, viewer, admin, left = ids(world.operator, world.reviewer, world.viewer, world.admin, leaver)
+    (peer,) = ids(world.project_admin)
     leave(leaver)
     key = key_of(world, world.admin, "operator")
     audited = AuditEvent.objects.count()
     at = "/reviewers"
     for reviewers, expected in (
-        ([viewer, str(uuid4())], (400, "does_not_exist", at + "/1")),
-        ([viewer, left], (400, "does_not_exist", at + "/1")),
-        ([operator, viewer], (400, "approval.self", at + "/0")),
-        ([viewer, reviewer, viewer], (400, "unique", at + "/2")),
-        ([viewer], (400, "too_few", at)),
-        ([viewer, "x"], (400, "invalid", at + "/1")),
+        ([peer, str(uuid4())], (400, "does_not_exist", at + "/1")),
+        ([peer, left], (400, "does_not_exist", at + "/1")),
+        ([operator, peer], (400, "approval.self", at + "/0")),
+        ([peer, reviewer, peer], (400, "unique", at + "/2")),
+        ([peer], (400, "too_few", at)),
+        ([peer, "x"], (400, "invalid", at + "/1")),
+        ([peer, viewer], (400, "not_permitted", at + "/1")),  # the environment names nobody who may not operate it
         ([viewer] * 101, (400, "max_length", at)),
         (None, (400, "null", at)),
     ):
         assert problem(ask(world, bundle, reviewers=reviewers)) == expected, reviewers
     # The person who created the key counts as the requester.
-    assert problem(ask(world, bundle, key, reviewers=[viewer, admin])) == (400, "approval.self", at + "/1")
+    assert problem(ask(world, bundle, key, reviewers=[peer, admin])) == (400, "approval.self", at + "/1")
     assert problem(ask(world, free, reviewers=[viewer])) == (400, "contradiction", at)
 
     # The environment's list limits the deployment's list, and is its default.
@@ -240,7 +242,8 @@ def test_only_reviewers_decide_whatever_their_role(world: World, run_jobs: Run) 
     prod, (viewer, reviewer) = world.prod, ids(world.viewer, world.reviewer)
     bundle = bundle_in(world, prod)
     stranger = World("globex")
-    first = asked(world, bundle, reviewers=[viewer, reviewer])
+    boss = world.person(Role.ORG_ADMIN, "boss")
+    first = asked(world, bundle, boss.api, reviewers=[viewer, reviewer])
     key = key_of(world, world.admin, "org_admin")
     leave(world.reviewer)
     for by, expected in (
@@ -260,7 +263,7 @@ def test_only_reviewers_decide_whatever_their_role(world: World, run_jobs: Run) 
     deployments.abort(first, actor=world.admin.actor)
 
     # A reviewer denies. A viewer can decide neither if others are listed nor if nobody is.
-    second = asked(world, bundle, reviewers=[viewer])
+    second = asked(world, bundle, boss.api, reviewers=[viewer])
     assert problem(decide(world, world.viewer, second, "deny")) == (400, "required", "/comment")
     assert decide(world, world.viewer, second, "deny", comment="Not on Fridays.").json()["status"] == "denied"
     third = asked(world, bundle)
@@ -292,7 +295,8 @@ def test_deployment_says_which_reviewers_are_missing_and_org_admin_changes_them(
     prod = world.environment("prod", "two", required_approvals=2)
     bundle = bundle_in(world, prod)
     one, two = world.person(Role.VIEWER, "one"), world.person(Role.OPERATOR, "two")
-    deployment = asked(world, bundle, reviewers=ids(one, two, world.viewer))
+    boss = world.person(Role.ORG_ADMIN, "boss")
+    deployment = asked(world, bundle, boss.api, reviewers=ids(one, two, world.viewer))
     assert missing(world, deployment) == []
     assert decide(world, one, deployment).json()["status"] == "pending"
 
@@ -314,7 +318,7 @@ def test_deployment_says_which_reviewers_are_missing_and_org_admin_changes_them(
         assert change(world, deployment, good, by).status_code == expected
     for reviewers, expected_problem in (
         (ids(one, two), (400, "does_not_exist", "/reviewers/1")),
-        (ids(one, world.operator), (400, "approval.self", "/reviewers/1")),
+        (ids(one, boss), (400, "approval.self", "/reviewers/1")),
         (ids(world.reviewer), (400, "too_few", "/reviewers")),
         (ids(world.reviewer, world.reviewer), (400, "unique", "/reviewers/1")),
         (ids(world.reviewer) * 101, (400, "max_length", "/reviewers")),
@@ -344,7 +348,9 @@ def test_deployment_says_which_reviewers_are_missing_and_org_admin_changes_them(
 
 def test_consents_of_removed_reviewers_do_not_count(world: World, run_jobs: Run) -> None:
     prod = world.environment("prod", "two", required_approvals=2)
-    deployment = asked(world, bundle_in(world, prod), reviewers=ids(world.viewer, world.reviewer, world.admin))
+    boss = world.person(Role.ORG_ADMIN, "boss")
+    listed = ids(world.viewer, world.reviewer, world.admin)
+    deployment = asked(world, bundle_in(world, prod), boss.api, reviewers=listed)
     decide(world, world.viewer, deployment)
     assert change(world, deployment, ids(world.reviewer, world.admin)).status_code == 200
     assert decide(world, world.reviewer, deployment).json()["status"] == "pending"
@@ -361,16 +367,16 @@ def test_consents_of_removed_reviewers_do_not_count(world: World, run_jobs: Run)
     deployments.abort(deployment, actor=world.admin.actor)
     credential = Approval.objects.get().credential
     body: dict[str, Any] = {"approval": credential, "reviewers": ids(world.viewer, world.reviewer, world.admin)}
-    assert problem(ask(world, deployment.config_bundle, **body))[:2] == (409, "approval.binding")
-    assert problem(ask(world, deployment.config_bundle, approval=credential))[:2] == (409, "approval.binding")
+    assert problem(ask(world, deployment.config_bundle, boss.api, **body))[:2] == (409, "approval.binding")
+    assert problem(ask(world, deployment.config_bundle, boss.api, approval=credential))[:2] == (409, "approval.binding")
     put_settings(world.admin, prod, world, required_approvals=3)
     body["reviewers"] = ids(world.reviewer, world.admin, world.project_admin)
-    assert problem(ask(world, deployment.config_bundle, **body))[:2] == (409, "approval.binding")
+    assert problem(ask(world, deployment.config_bundle, boss.api, **body))[:2] == (409, "approval.binding")
     put_settings(world.admin, prod, world, required_approvals=2, reviewers=ids(world.viewer, world.reviewer))
-    assert problem(ask(world, deployment.config_bundle, approval=credential))[:2] == (409, "approval.binding")
+    assert problem(ask(world, deployment.config_bundle, boss.api, approval=credential))[:2] == (409, "approval.binding")
     put_settings(world.admin, prod, world, reviewers=[])
     body["reviewers"] = ids(world.reviewer, world.admin)
-    again = ask(world, deployment.config_bundle, **body)
+    again = ask(world, deployment.config_bundle, boss.api, **body)
     assert (again.status_code, again.json()["status"]) == (201, "approved")
     run_jobs()
     assert state(Deployment.objects.get(pk=again.json()["id"])) == ("deploying", "")

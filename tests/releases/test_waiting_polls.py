@@ -188,6 +188,10 @@ def test_connections_rest_after_large_burst_and_not_after_small_one(monkeypatch:
         now[0] += 0.1
 
     assert {waiter.burst.resumes_at(1.0) for waiter in small if waiter.burst} == {1000.0}
+    other = room.enter(uuid7(), uuid7())
+    room.wake([other.agent_id])
+    assert other.burst is not None
+    assert other.burst.resumes_at(1.0) == now[0]  # a burst in one environment does not let others rest
     # Successive notifications are one burst. 6,000 agents are told in two seconds, and start again over 12 seconds.
     [burst] = {waiter.burst for waiter in waiters}
     assert burst is not None

@@ -133,6 +133,65 @@ def test_denied_wave_rolls_deployment_back_but_configuration_is_not_known_bad(wo
     assert stories.progress(deployment) == ["rolled_back", "pending", "pending", "pending"]
 
 
+def test_approved_wave_of_drained_agents_starts_without_offers(world: World, run_jobs: Run) -> None:
+    agents, (_, second), _ = stories.running(world, 4)
+    deployment = stories.offered(world, second, strategy=held(None, "approval", None))
+    report_from_all(agents[:1], "active", run_jobs)
+    assert decide(world, deployment).status_code == 201
+    for agent, _api in agents[1:]:  # all agents that have no offer, before the approved wave starts
+        world.operator.api.post(world.path(rest=f"/agents/{agent.pk}/drain"), {"reason": "maintenance"})
+    run_jobs()
+    # The approved wave starts although its agent is drained. The last wave has no hold.
+    assert (state(deployment), stories.progress(deployment)[1:]) == (("active", ""), ["pending"] * 3)
+
+
+def test_drained_agent_does_not_get_offer_of_held_wave(world: World, run_jobs: Run) -> None:
+    agents, (_, second), _ = stories.running(world, 4)
+    deployment = stories.offered(world, second, strategy=held(None, None, "approval"))
+    report_from_all(agents[:1], "active", run_jobs)
+    report_from_all(agents[1:2], "active", run_jobs)
+    for agent, _api in agents[2:]:
+        world.operator.api.post(world.path(rest=f"/agents/{agent.pk}/drain"), {"reason": "maintenance"})
+    run_sweep(run_jobs)
+    assert shown(world, deployment)["wave_hold"]["wave"] == 2
+    for agent, _api in agents[2:]:
+        world.operator.api.post(world.path(rest=f"/agents/{agent.pk}/undrain"), {"reason": "done"})
+    run_jobs()
+    run_sweep(run_jobs)
+    assert stories.progress(deployment)[2:] == ["pending", "pending"]
+
+    assert decide(world, deployment).status_code == 201
+    run_jobs()
+    assert stories.progress(deployment)[2:] == ["offered", "offered"]
+
+
+def test_approval_of_wave_starts_no_other_wave(world: World, run_jobs: Run) -> None:
+    agents, (_, second), _ = stories.running(world, 4)
+    deployment = stories.offered(world, second, strategy=held(None, "approval", None))
+    report_from_all(agents[:1], "active", run_jobs)
+    first = wave_approval(world, deployment)
+    assert decide(world, deployment).status_code == 201
+    world.operator.api.post(world.path(rest=f"/agents/{agents[1][0].pk}/drain"), {"reason": "maintenance"})
+    run_jobs()
+    assert stories.progress(deployment)[1:] == ["pending"] * 3
+    again = wave_approval(world, deployment)
+    assert (first["wave"], again["wave"], again["status"]) == (1, 2, "pending")
+    assert Approval.objects.get(pk=first["id"]).used_at is None
+
+
+def test_denied_wave_can_be_neither_aborted_nor_retried(world: World, run_jobs: Run) -> None:
+    agents, (_, second), _ = stories.running(world, 4)
+    strategy = held(None, "approval", None, threshold=100, auto_rollback=False)
+    deployment = stories.offered(world, second, strategy=strategy)
+    report_from_all(agents[:1], "failed", run_jobs)
+    assert decide(world, deployment, decision="deny", comment="no").status_code == 201
+    for verb in ("abort", "retry"):
+        assert command(world.operator.api, world, deployment, verb).json()["type"].endswith("wave_denied")
+    run_jobs()
+    assert state(deployment) == ("failed", "wave_denied")
+    assert command(world.operator.api, world, deployment, "retry").json()["type"].endswith("wave_denied")
+
+
 def test_retry_withdraws_approval_of_wave_and_it_is_requested_again(world: World, run_jobs: Run) -> None:
     agents, (_, second), _ = stories.running(world, 4)
     deployment = stories.offered(world, second, strategy=held(None, "approval", threshold=100))

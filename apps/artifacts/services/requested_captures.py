@@ -33,6 +33,7 @@ from byteor_cloud.errors import InvalidInput, TooManyRequests
 WORKER = system_actor("artifacts")
 EXPIRES_AFTER = timedelta(hours=1)
 KEPT_FOR = timedelta(days=90)
+_BATCH = 1000  # how many requests one run expires
 _INTERVAL = timedelta(minutes=1)  # one capture can be requested from an agent in this time
 
 
@@ -120,10 +121,10 @@ def note_upload(capture_id: UUID, artifact: Artifact, *, actor: Actor) -> None:
 
 
 def expire_overdue(now: datetime | None = None) -> int:
-    """Expire the requests whose hour has passed. Returns their number."""
+    """Expire the requests whose hour has passed, at most ``_BATCH``. Returns their number."""
     now = now or timezone.now()
     overdue = _pending_rows().filter(expires_at__lte=now)
-    return sum(_expire(*ids) for ids in overdue.order_by("id").values_list("pk", "environment"))
+    return sum(_expire(*ids) for ids in overdue.order_by("id").values_list("pk", "environment")[:_BATCH])
 
 
 @transaction.atomic

@@ -94,7 +94,7 @@ _CURRENT_SLOT = f"SELECT floor(date_part('epoch', now()) / {SLOT_S})::int"
 _DUE = "(h.series_closed IS NOT NULL OR h.series_sums IS NOT NULL AND h.series_slot < %(slot)s)"
 _FIND = f"""
 SELECT h.agent_id, a.environment_id FROM fleet_heartbeat h JOIN fleet_agent a ON a.id = h.agent_id
-WHERE h.agent_id > %(after)s AND {_DUE} ORDER BY h.agent_id LIMIT {_BATCH}
+WHERE h.agent_id > %(after)s AND a.id > %(after)s AND {_DUE} ORDER BY h.agent_id LIMIT {_BATCH}
 """  # noqa: S608  built from constants
 # The open slot of an agent that has sent no heartbeat since the slot ended is taken as well. What the agent reported
 # last is kept in ``series_last``, so that its next heartbeat adds only the difference.

@@ -10,6 +10,8 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from django.db import DatabaseError, InterfaceError
+
 from apps.fleet.api.serializers import offer
 from apps.fleet.models import Assignment
 from apps.releases.api.serializers.offers import ReportSerializer
@@ -20,6 +22,7 @@ from byteor.engine.machines import AgentProgress
 from byteor_cloud.api.parameters import integer_parameter
 from byteor_cloud.concurrency.combining import Combiner
 from byteor_cloud.database.connections import FrequentStatement, release_connection
+from byteor_cloud.errors import Unavailable
 
 MAX_WAIT_S = 30
 KEPT_S = 0.5
@@ -73,6 +76,8 @@ def read_offer(agent_id: UUID) -> Offered:
     found = _offers.submit(agent_id, agent_id)
     if found is None:
         raise Assignment.DoesNotExist
+    if isinstance(found, Exception):
+        raise found
     return found
 
 
@@ -93,9 +98,18 @@ def read_offers(agent_ids: Sequence[UUID]) -> list[Offered | None]:
     ]
 
 
-def _read_batch(agent_ids: Sequence[UUID]) -> list[Offered | None]:
+def _read_batch(agent_ids: Sequence[UUID]) -> list[Offered | Exception | None]:
+    """Return the offers of these agents, or the error of an agent whose offer cannot be read.
+
+    An error that concerns the offer of one agent must not fail the others, which may belong to other organizations. If
+    the database does not work, the whole batch fails.
+    """
     try:
-        return read_offers(agent_ids)
+        return [*read_offers(agent_ids)]
+    except (DatabaseError, InterfaceError, Unavailable):
+        raise
+    except Exception as error:
+        return [error] if len(agent_ids) == 1 else [found for one in agent_ids for found in _read_batch([one])]
     finally:
         release_connection()
 
@@ -199,7 +213,7 @@ def _write_text(assigned: _Assigned, source: _Source | None) -> str | None:
 
 
 # After a batch, all of its responses are written one after the other, while other requests wait.
-_offers: Combiner[UUID, Offered] = Combiner(_read_batch, limit=250)
+_offers: Combiner[UUID, Offered | Exception] = Combiner(_read_batch, limit=250)
 
 
 def accept_report(data: Any, *, agent_id: UUID, environment_id: UUID) -> dict[str, Any]:

@@ -18,11 +18,13 @@ from apps.tenancy.services import quotas
 from byteor.engine import freeze
 from byteor.engine.blockers import Blocker, freeze_blocker, limit_blocker
 from byteor.engine.break_glass import BreakGlassRequest
+from byteor.engine.machines import DeploymentStatus
 from byteor.engine.release_policy import ReleasePolicy
 from byteor.engine.target import Target
 from byteor_cloud.errors import Conflict, DomainError, Forbidden, InvalidInput
 
 MAX_START_DELAY = timedelta(days=30)
+MAX_SCHEDULED = 100  # how many deployments of an environment may wait for their start times
 
 
 def find_obstacles(
@@ -74,6 +76,15 @@ def check_start_at(start_at: datetime | None, break_glass: BreakGlassRequest | N
     if break_glass is not None:
         detail = "A break-glass deployment starts immediately. Send either start_at or break_glass, not both."
         raise InvalidInput.at("/start_at", detail, code="contradiction")
+
+
+def check_scheduled(environment: Environment) -> None:
+    """Raise Conflict if too many deployments of the environment wait for their start times."""
+    waiting = [DeploymentStatus.PENDING_APPROVAL, DeploymentStatus.APPROVED]
+    scheduled = Deployment.objects.filter(environment=environment, status__in=waiting, start_at__gt=timezone.now())
+    if scheduled.count() >= MAX_SCHEDULED:
+        detail = f"{MAX_SCHEDULED} deployments wait for their start times. Abort one of them, or wait until one starts."
+        raise Conflict(detail, code="scheduled_limit")
 
 
 def check_freeze(

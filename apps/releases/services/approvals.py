@@ -249,7 +249,7 @@ def decide(
         return _close(locked, ApprovalEvent.DENY, actor=actor)
     if reviewers.find_consents(locked).count() < locked.required_approvals:
         return locked
-    return _approve(locked, expires_in_s=expires_in_s, actor=actor)
+    return _approve(locked, expires_in_s=expires_in_s, issued_by=actor.display, actor=actor)
 
 
 def _lock(approval: Approval) -> Approval:
@@ -318,7 +318,8 @@ def check_open(approval: Approval) -> None:
         raise Conflict(f"This approval is {approval.status}.", code="approval.decided")
 
 
-def _approve(approval: Approval, *, expires_in_s: int | None, actor: Actor) -> Approval:
+def _approve(approval: Approval, *, expires_in_s: int | None, issued_by: str, actor: Actor) -> Approval:
+    """Approve what the last of the required people has approved. The credential names this person (``issued_by``)."""
     now = timezone.now().replace(microsecond=0)  # because the times in a credential are whole seconds
     if approval.wave is not None:
         statement = wave_statements.sign(approval, ApprovalStatus.APPROVED)
@@ -341,7 +342,7 @@ def _approve(approval: Approval, *, expires_in_s: int | None, actor: Actor) -> A
         capabilities=approval.capabilities,
         issued_at=now,
         expires_at=expires_at,
-        issued_by=actor.display,
+        issued_by=issued_by,
         approval_id=str(approval.pk),
     )
     fields: dict[str, Any] = {"credential": text, "approved_at": now, "expires_at": expires_at}
@@ -361,14 +362,24 @@ def _approve(approval: Approval, *, expires_in_s: int | None, actor: Actor) -> A
 def change_reviewers(deployment: Deployment, *, reviewer_ids: Sequence[UUID], reason: str = "", actor: Actor) -> None:
     """Change the reviewers as ``reviewers.change`` does, and approve what enough of them have approved already.
 
-    Otherwise an approval could wait forever, because nobody can decide twice. Raises the errors of
-    ``reviewers.change``, and Conflict if the replay gate blocks a deployment that would be approved.
+    Otherwise an approval could wait forever, because nobody can decide twice. An approval that has expired, or whose
+    wave needs another report, is left to the worker. Raises the errors of ``reviewers.change``, and Conflict if the
+    replay gate blocks a deployment that would be approved.
     """
     for approval in reviewers.change(deployment, reviewers=reviewer_ids, reason=reason, actor=actor):
-        if reviewers.find_consents(approval).count() >= approval.required_approvals:
+        consents = reviewers.find_consents(approval)
+        if consents.count() >= approval.required_approvals and not is_overdue(approval) and _is_up_to_date(approval):
             if (found := _deployment_of(approval)) is not None:
                 check_gate(found)
-            _approve(approval, expires_in_s=None, actor=actor)
+            last = consents.order_by("-id").values_list("decided_by", flat=True).first() or ""
+            _approve(approval, expires_in_s=None, issued_by=last, actor=actor)
+
+
+def _is_up_to_date(approval: Approval) -> bool:
+    """Return whether an approval of a wave covers what the earlier waves have done. Other approvals do."""
+    if approval.wave is None or approval.wave_report is None or approval.rollout is None:
+        return True
+    return wave_reports.read_report(approval.rollout, approval.wave).digest == approval.wave_report.digest
 
 
 def _deployment_of(approval: Approval) -> Deployment | None:

@@ -93,8 +93,10 @@ def create_deployment(
     admission.check_gate_override(override_replay_gate, may_override=is_org_admin)
     admission.check_break_glass(policy, break_glass, approval, is_org_admin, actor)
     admission.check_known_bad(locked, config_bundle)
-    if start_at is None:  # until its start time, a deployment is not in flight
+    if start_at is None:
         admission.check_in_flight(locked, policy.max_in_flight_deployments)
+    else:  # until its start time, a deployment is not in flight
+        admission.check_scheduled(locked)
     admission.check_quota(locked, config_bundle)
     agents = select_agents(locked, target)
     count = admission.check_target(locked, target, agents)
@@ -108,6 +110,7 @@ def create_deployment(
         is_needed=policy.approvals_required or strategy.needs_approval,
         may_decide_own=policy.allow_self_approval and break_glass is None,
         requester=requester,
+        may_loosen=is_org_admin,
     )
     fields: dict[str, Any] = {
         "environment": locked,
@@ -215,7 +218,7 @@ def abort(deployment: Deployment, *, reason: str = "", actor: Actor) -> Deployme
     Offers that agents have not started are withdrawn. A pending approval is revoked. An unused approval can be used for
     another deployment. A pending approval of a break-glass deployment stays pending: if nobody approves, the agents
     that run the deployment are rolled back, if possible. Raises Conflict if the deployment's status does not permit an
-    abort.
+    abort, or if its next wave was denied.
     """
     lock_row(deployment.environment)  # because a concurrent rollback must see the changed assignments
     if deployment.approval is not None:
@@ -225,6 +228,7 @@ def abort(deployment: Deployment, *, reason: str = "", actor: Actor) -> Deployme
             approvals.withdraw(approval, actor=actor)
     locked = lock_row(deployment)
     check_transition(locked, DeploymentEvent.ABORT)
+    wave_holds.check_not_denied(locked)
     failures.note_in_timeline(locked)
     wave_holds.lift(locked, actor=actor)
     aborted = advance_deployment(
@@ -304,6 +308,9 @@ def check_retry(deployment: Deployment, *, agents: Collection[UUID] | None = Non
         raise Conflict(detail, code="not_current")
     check_transition(deployment, DeploymentEvent.RETRY)
     wave_holds.check_not_denied(deployment)
+    if deployment.reason == WAVE_DENIED:
+        detail = "A wave of the deployment was denied. Create a new deployment instead."
+        raise Conflict(detail, code=WAVE_DENIED)
     has_failed = deployment.status == DeploymentStatus.FAILED
     if has_failed:
         _check_retry_of_failed(deployment, deployment.environment)

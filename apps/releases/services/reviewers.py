@@ -13,6 +13,7 @@ from apps.releases.services.timeline import record_event
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment, User
 from apps.tenancy.permissions import GRANTS, Permission
+from apps.tenancy.policy import Posture
 from apps.tenancy.services.members import roles_in_project
 from apps.tenancy.services.state import lock_row
 from byteor.engine.blockers import Blocker, BlockerCode
@@ -31,6 +32,7 @@ def choose(
     is_needed: bool,
     may_decide_own: bool,
     requester: UUID | None,
+    may_loosen: bool,
     decided: Collection[str] = (),
 ) -> list[str]:
     """Return the ids of the reviewers of a new deployment, sorted: those requested, or the environment's.
@@ -38,8 +40,10 @@ def choose(
     Returns an empty list if the deployment needs no approval. Raises InvalidInput if reviewers are requested although
     no approval is needed. Raises InvalidInput for a person who is named twice, is not in the environment's list (unless
     that is empty) or has no role in the project, and for the requester unless ``may_decide_own``. Of these rules, only
-    the first applies to people who have ``decided`` already. Raises InvalidInput if fewer reviewers can decide or have
-    decided than must approve, and if the list is empty although the environment's list is not.
+    the first applies to people who have ``decided`` already. If the environment is not ``dev`` and has no list, raises
+    InvalidInput for a person who may not operate the environment, unless ``may_loosen``. Raises InvalidInput if fewer
+    reviewers can decide or have decided than must approve, and if the list is empty although the environment's list is
+    not.
     """
     if not is_needed:
         if requested:
@@ -50,7 +54,8 @@ def choose(
     excluded = None if may_decide_own or requester is None else str(requester)
     chosen = list(environment.effective_settings.reviewers)
     if requested is not None:
-        chosen = _check_requested(environment, [str(each) for each in requested], excluded, decided)
+        is_free = may_loosen or environment.posture == Posture.DEV
+        chosen = _check_requested(environment, [str(each) for each in requested], excluded, decided, is_free=is_free)
     if wrong := _find_too_few(environment, chosen, policy, excluded, decided):
         raise InvalidInput.at("/reviewers", wrong, code="too_few")
     return sorted(chosen)
@@ -83,13 +88,18 @@ def _find_too_few(
 
 
 def _check_requested(
-    environment: Environment, requested: list[str], excluded: str | None, decided: Collection[str]
+    environment: Environment,
+    requested: list[str],
+    excluded: str | None,
+    decided: Collection[str],
+    *,
+    is_free: bool,
 ) -> list[str]:
     listed = environment.effective_settings.reviewers
     if listed and not requested:
         detail = "The environment's setting `reviewers` names people. Name at least one of them."
         raise InvalidInput.at("/reviewers", detail, code="required")
-    members = {str(user_id) for user_id in roles_in_project(environment.project, requested)}
+    members = {str(user_id): role for user_id, role in roles_in_project(environment.project, requested).items()}
     errors = []
     for number, user_id in enumerate(requested):
         if user_id in requested[:number]:
@@ -100,6 +110,9 @@ def _check_requested(
             wrong = ("does_not_exist", "This person has no role in the organization or the project.")
         elif listed and user_id not in listed:
             wrong = ("not_listed", "The environment's setting `reviewers` does not name this person.")
+        elif not (listed or is_free) and Permission.OPERATE_ENVIRONMENT not in GRANTS[members[user_id]]:
+            detail = "This person may not operate the environment, so only an org_admin may name them."
+            wrong = ("not_permitted", detail)
         elif user_id == excluded:
             wrong = ("approval.self", "This person requested the deployment, so they cannot decide.")
         else:
@@ -216,6 +229,7 @@ def change(found: Deployment, *, reviewers: Sequence[UUID], reason: str = "", ac
         policy=deployment.policy,
         is_needed=True,
         may_decide_own=may_decide_own(deployment),
+        may_loosen=True,  # only org_admins change reviewers
         requester=deployment.requester_id,
         decided=frozenset().union(*consents.values()),
     )

@@ -191,6 +191,7 @@ def _plan(deployment: Deployment, now: datetime, *, is_started: bool = False) ->
             wave_done_at=deployment.wave_done_at,
             paused=deployment.paused_at is not None,
             complete=deployment.enlisting is None,
+            unavailable=_pending_waves(deployment) if deployment.strategy.holds else (),
             released=wave_holds.find_released(deployment, wave_holds.find_approval(deployment)),
             is_started=is_started,
             timeout_s=timeout_s,
@@ -201,6 +202,12 @@ def _plan(deployment: Deployment, now: datetime, *, is_started: bool = False) ->
             _rollout_agents(deployment, rows.filter(action=OfferAction.ROLLBACK)), timeout_s=timeout_s, now=now
         )
     return None
+
+
+def _pending_waves(deployment: Deployment) -> set[int]:
+    """Return the waves in which agents have no offer, whether they are available now or not."""
+    rows = deployment.agents.filter(progress=AgentProgress.PENDING, agent__decommissioned_at=None)
+    return set(rows.order_by().values_list("wave", flat=True).distinct())
 
 
 def _rollout_agents(deployment: Deployment, rows: QuerySet[DeploymentAgent]) -> list[RolloutAgent]:
@@ -233,7 +240,7 @@ def _apply_plan(deployment: Deployment, plan: StepPlan) -> None:
     ):
         # An agent of an earlier wave has another offer now, the next wave has changed, or no wave is left.
         wave_holds.lift(deployment, actor=WORKER)
-        wave_holds.lift(deployment, actor=WORKER)
+    is_empty_wave = plan.wave != deployment.wave and not plan.offer
     if plan.wave != deployment.wave:
         deployment.wave, deployment.wave_done_at = plan.wave, None
         deployment.save(update_fields=["wave", "wave_done_at"])
@@ -245,7 +252,7 @@ def _apply_plan(deployment: Deployment, plan: StepPlan) -> None:
         _activate(deployment)
     elif plan.outcome == "failed":
         _fail_rollout(deployment, plan.reason, plan.detail)
-    elif plan.has_more_offers or deployment.enlisting is not None:
+    elif plan.has_more_offers or deployment.enlisting is not None or is_empty_wave:
         # To avoid deadlocks, enqueue last, as reports do: they lock their assignment before they enqueue a step.
         enqueue_rollout_step(deployment.pk)
 

@@ -201,7 +201,11 @@ def _check_position(position: int, last: int) -> None:
 
 
 def _shift(environments: QuerySet[Environment], by: int) -> None:
-    """Change the positions of these environments without recording audit events for them."""
+    """Change the positions of these environments without recording audit events for them.
+
+    Locks the environments in the order of their ids, as a purge of the project does.
+    """
+    list(environments.order_by("pk").select_for_update(no_key=True).values_list("pk"))
     environments.update(position=F("position") + by, revision=F("revision") + 1, updated_at=timezone.now())
 
 

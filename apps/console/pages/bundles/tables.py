@@ -215,7 +215,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
             def use(values: dict[str, Any]) -> FormResult | Outlook:
                 values["reviewer_ids"] = values.pop("reviewers", None)
                 if "_create" not in request.POST and not reason:
-                    return preview(bundle, values, actor_of(request))
+                    return preview(bundle, values, actor_of(request), is_org_admin=is_org_admin)
                 new = partial(deployments.create_deployment, is_org_admin=is_org_admin, actor=actor_of(request))
                 return send_once(
                     request, lambda: {"url": row_url(new(environment=bundle.environment, **values))}

@@ -28,7 +28,7 @@ from apps.console.pages.deployments.phrases import (
     describe_target,
     describe_warnings,
 )
-from apps.console.pages.people.choosing import name_choice, offer_people, people_field
+from apps.console.pages.people.choosing import name_choice, offer_people, people_field, sees_organization
 from apps.console.pages.regressions.page import label_group
 from apps.fleet.models import Agent
 from apps.fleet.services import facts
@@ -164,8 +164,10 @@ class Deploy(ApiForm):
             if settings.reviewers
             else " If nobody is chosen, everybody who may operate the environment can decide."
         )
+        project = self._bundle.environment.project
         offer_people(
-            field, self._bundle.environment.project, settings.reviewers, only_chosen=bool(settings.reviewers),
+            field, project, settings.reviewers, only_chosen=bool(settings.reviewers),
+            sees_organization=sees_organization(user_id, project),
             excluded=None if settings.release.allow_self_approval else user_id,
         )  # fmt: skip
 
@@ -291,7 +293,7 @@ class Outlook:
     gate: str
 
 
-def preview(bundle: ConfigBundle, values: dict[str, Any], requester: Actor) -> Outlook:
+def preview(bundle: ConfigBundle, values: dict[str, Any], requester: Actor, *, is_org_admin: bool) -> Outlook:
     """Return the preview. ``values`` are the validated arguments for ``deployments.create_deployment``.
 
     Raises InvalidInput for an invalid start time or invalid reviewers.
@@ -302,7 +304,7 @@ def preview(bundle: ConfigBundle, values: dict[str, Any], requester: Actor) -> O
     chosen = reviewers.choose(
         environment, values.get("reviewer_ids"), policy=policy,
         is_needed=policy.approvals_required or strategy.needs_approval,
-        may_decide_own=policy.allow_self_approval, requester=requester.user_id,
+        may_decide_own=policy.allow_self_approval, requester=requester.user_id, may_loosen=is_org_admin,
     )  # fmt: skip
     obstacles = admission.find_obstacles(
         environment, bundle, target,

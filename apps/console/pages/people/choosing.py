@@ -25,15 +25,25 @@ def people_field(help_text: str, **options: Any) -> forms.MultipleChoiceField:
 
 
 def offer_people(
-    field: Any, project: Project, chosen: Collection[str], *, only_chosen: bool = False, excluded: object = None
+    field: Any,
+    project: Project,
+    chosen: Collection[str],
+    *,
+    sees_organization: bool,
+    only_chosen: bool = False,
+    excluded: object = None,
 ) -> None:
     """Offer the project's people, and check those whose ids are ``chosen``. Does not offer the person ``excluded``.
+
+    Unless the viewer ``sees_organization``, people with only a role in the organization are not offered.
 
     People who are chosen are also offered if they have left. With ``only_chosen``, nobody else is offered. Otherwise
     at most ``MAX_PEOPLE`` people are offered, in the order of their e-mail addresses, and those who are chosen. Takes
     one query, and two more if somebody who is chosen is not among them.
     """
-    ours = Q(project=None) | Q(project=project)
+    ours = Q(project=None) | Q(project=project) if sees_organization else Q(project=project)
+    if only_chosen:
+        ours = Q(project=None) | Q(project=project)
     rows = Membership.objects.filter(ours, organization=project.organization_id, user__is_active=True)
     if only_chosen:
         rows = rows.filter(user__in=list(chosen))
@@ -56,6 +66,12 @@ def offer_people(
             labels[user_id] = _label(_name(name, email), roles.get(user_id))
     field.choices = [(str(user_id), label) for user_id, label in labels.items() if user_id != excluded]
     field.initial = [user_id for user_id, _ in field.choices if user_id in chosen]
+
+
+def sees_organization(user_id: UUID | None, project: Project) -> bool:
+    """Return whether the person has a role in the organization, and so may see its other members."""
+    mine = Membership.objects.filter(user=user_id, organization=project.organization_id, project=None)
+    return user_id is not None and mine.exists()
 
 
 def _name(name: str, email: str) -> str:

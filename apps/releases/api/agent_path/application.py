@@ -149,7 +149,7 @@ def _poll(exchange: Exchange, call: Call, key: KnownKey) -> Response:
     burst = None
     while True:
         # Enter the waiting room before reading the offer, so no change in between is missed.
-        waiter = waiting_room.enter(key.agent_id) if reason is StopReason.CHANGED else None
+        waiter = waiting_room.enter(key.agent_id, key.environment_id) if reason is StopReason.CHANGED else None
         try:
             tag, offered = _read_if_changed(key, if_none_match)
             if offered is not None:

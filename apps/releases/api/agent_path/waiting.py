@@ -16,10 +16,12 @@ CAPACITY = min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
 # read. Otherwise, the first agents with an offer would report their progress while others wait for the offer, and a
 # report takes ten times as long. All rest for the time in which the others get their offers, and then start again at
 # RESUMED_PER_S, over at most RESUMED_WITHIN_S seconds. Both rates are those of the installation's processes together.
-# Polls that are woken within BURST_S of each other, such as by the steps of one rollout, are one burst.
+# Polls of an environment that are woken within BURST_S of each other, such as by the steps of one rollout, are one
+# burst. A change in one environment does not let the agents of another one rest.
 LARGE_BURST, BURST_S = 20, 2.0
 TOLD_PER_S, TOLD_WITHIN_S = 3000.0, 6.0
 RESUMED_PER_S, RESUMED_WITHIN_S = 500.0, 15.0
+MOST_BURSTS = 1000
 _LOOKED_EVERY_S = 1.0  # how often a resting connection notices that the burst has grown, or that the process shuts down
 
 
@@ -36,30 +38,34 @@ class StopReason(Enum):
 class Waiter:
     """A waiting poll. It blocks on the lock until it is stopped or times out."""
 
-    def __init__(self, agent_id: UUID) -> None:
+    def __init__(self, agent_id: UUID, environment_id: UUID | None) -> None:
         self.agent_id = agent_id
+        self.environment_id = environment_id
         self.reason = StopReason.TIMED_OUT
         self.burst: Burst | None = None  # the burst in which the poll was woken
         self.stopped = threading.Lock()
         self.stopped.acquire()
 
-    def stop(self, reason: StopReason, burst: Burst | None = None) -> None:
+    def stop(self, reason: StopReason) -> None:
         """Make the poll stop waiting. Call this only once."""
-        self.reason, self.burst = reason, burst
+        self.reason = reason
         self.stopped.release()
 
 
 class Burst:
-    """Polls that were woken in quick succession. ``processes`` is the number of processes that woke as many."""
+    """Polls of one environment that were woken in quick succession.
+
+    ``processes`` is the number of processes that woke as many.
+    """
 
     def __init__(self, processes: int) -> None:
         self._processes = processes
         self._began_at = self._latest_at = time.monotonic()
         self._count = 0
 
-    def add(self, count: int) -> None:
-        """Count further woken polls."""
-        self._count += count
+    def add_one(self) -> None:
+        """Count another woken poll."""
+        self._count += 1
         self._latest_at = time.monotonic()
 
     @property
@@ -88,11 +94,11 @@ class WaitingRoom:
         self._waiters: dict[UUID, Waiter] = {}
         self._lock = threading.Lock()
         self._is_closed = False
-        self._burst = Burst(processes)
+        self._bursts: dict[UUID | None, Burst] = {}  # the latest burst of each environment
 
-    def enter(self, agent_id: UUID) -> Waiter:
+    def enter(self, agent_id: UUID, environment_id: UUID | None = None) -> Waiter:
         """Register a poll and stop an earlier poll of the agent. Returns a stopped poll if it must not wait."""
-        waiter = Waiter(agent_id)
+        waiter = Waiter(agent_id, environment_id)
         with self._lock:
             earlier = self._waiters.pop(agent_id, None)
             if earlier is not None:
@@ -119,12 +125,16 @@ class WaitingRoom:
         with self._lock:
             chosen = list(self._waiters) if agent_ids is None else agent_ids
             woken = [waiter for agent_id in chosen if (waiter := self._waiters.pop(agent_id, None)) is not None]
-            if self._burst.is_over:
-                self._burst = Burst(self._processes)
-            burst = self._burst
-            burst.add(len(woken))
+            if len(self._bursts) > MOST_BURSTS or not woken:
+                self._bursts = {key: burst for key, burst in self._bursts.items() if not burst.is_over}
+            for waiter in woken:
+                burst = self._bursts.get(waiter.environment_id)
+                if burst is None or burst.is_over:
+                    burst = self._bursts[waiter.environment_id] = Burst(self._processes)
+                burst.add_one()
+                waiter.burst = burst
         for waiter in woken:
-            waiter.stop(StopReason.CHANGED, burst)
+            waiter.stop(StopReason.CHANGED)
 
     def rest(self, burst: Burst) -> None:
         """Wait until a connection whose poll was woken in the burst may resume, or the process shuts down."""
