@@ -14,7 +14,6 @@ from apps.releases.models import Deployment
 from apps.tenancy.models import UserToken
 from tests.browser.conftest import open_overview, sign_in
 from tests.browser.filled import act, row_page, table
-from tests.patience import wait_until
 from tests.releases.stories import waves
 from tests.worlds import ALL_AT_ONCE, World, plan, report
 
@@ -127,16 +126,12 @@ def test_api_documentation_renders(page: Page) -> None:
     page.goto("/api/docs")
     # ``expect`` would take many seconds here, because it describes the whole large page after each failed check.
     page.locator(".opblock-summary-path").first.wait_for()
-
-    def scrolled_far() -> bool:  # the page shows more operations as one scrolls
-        page.mouse.wheel(0, 5000)
-        return page.locator(".opblock").count() >= 45
-
-    wait_until(scrolled_far)
     # Find elements only by CSS selectors. In these large pages, other locators are very slow.
-    page.locator(".opblock-summary-path", has_text="/api/v1/me").first.click()
+    page.locator(".opblock-summary-path", has_text="/readyz").first.click()
     expect(page.locator(".opblock.is-open")).to_have_count(1)
     save_screenshot(page, "docs.png")
+    page.mouse.wheel(0, 3000)  # the page contains only the operations that are near the visible part
+    page.locator(".opblock").nth(9).wait_for(state="attached")
 
     page.goto("/api/redoc")
     # ReDoc renders the whole document before it shows any part of it.
