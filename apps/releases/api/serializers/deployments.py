@@ -223,9 +223,9 @@ class DeploymentSerializer(ModelSerializer):
         "the deployment starts as soon as possible.",
         "reviewers": "The ids of the users who may decide on the approvals of the deployment, whatever their role. "
         "They must be in the environment's setting `reviewers`, unless that is empty. If it is empty in `staging` or "
-        "`prod`, only an `org_admin` can name people without the permission `environment:operate`. Defaults to that setting. Always "
-        "empty if the deployment needs no approval. If empty, everybody with the permission `environment:operate` may "
-        "decide.",
+        "`prod`, only an `org_admin` can name people without the permission `environment:operate`. Defaults to that "
+        "setting. Always empty if the deployment needs no approval. If empty, everybody with the permission "
+        "`environment:operate` may decide.",
         "progress": "The number of the deployment's enlisted agents, in total and by progress. All are 0 before the "
         "bundle is built.",
         "failures": "Why agents failed, with the most frequent cause first and `other` last. Null in lists.",
