@@ -299,5 +299,7 @@ def test_repeated_heartbeats_use_hot_updates() -> None:
 
     wait_until(lambda: updates()[0] - before[0] >= 50)
     updated, hot = (now - then for now, then in zip(updates(), before, strict=True))
-    assert hot == updated
+    # While another session has a snapshot, PostgreSQL cannot reuse space on the page. An index on a column that
+    # heartbeats change would leave no hot updates at all.
+    assert hot >= 0.7 * updated
     assert Heartbeat.objects.count() == 5

@@ -312,7 +312,7 @@ def test_first_of_decision_and_expiry_or_change_of_reviewers_takes_effect(scenes
     for decides_first in (True, False):
         environment = world.environment("prod", f"first {decides_first}")
         stories.fleet(world, 1, environment)
-        deployment = world.deployment(world.bundle(environment), reviewer_ids=listed)
+        deployment = world.deployment(world.bundle(environment), reviewer_ids=listed, is_org_admin=True)
         scene = Scene(world, environment, [], deployment)
         change = changes(scene, viewer)
 

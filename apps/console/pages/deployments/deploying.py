@@ -28,7 +28,7 @@ from apps.console.pages.deployments.phrases import (
     describe_target,
     describe_warnings,
 )
-from apps.console.pages.people.choosing import name_choice, offer_people, people_field, sees_organization
+from apps.console.pages.people.choosing import name_choice, offer_people, people_field
 from apps.console.pages.regressions.page import label_group
 from apps.fleet.models import Agent
 from apps.fleet.services import facts
@@ -167,7 +167,7 @@ class Deploy(ApiForm):
         project = self._bundle.environment.project
         offer_people(
             field, project, settings.reviewers, only_chosen=bool(settings.reviewers),
-            sees_organization=sees_organization(user_id, project),
+            viewer=user_id,
             excluded=None if settings.release.allow_self_approval else user_id,
         )  # fmt: skip
 

@@ -48,9 +48,7 @@ class _ReviewersForm(ActForm):
         )
         excluded = None if may_decide_own(row) else row.requester_id
         offered = {*row.reviewers, *listed}
-        offer_people(
-            field, row.environment.project, offered, sees_organization=True, only_chosen=bool(listed), excluded=excluded
-        )
+        offer_people(field, row.environment.project, offered, only_chosen=bool(listed), excluded=excluded)
         field.initial = [user_id for user_id in field.initial if user_id in row.reviewers]
 
     def field_of(self, pointer: str) -> tuple[str | None, str]:

@@ -105,10 +105,7 @@ class _SettingsForm(ActForm):
         for name, rule in EnvironmentSettingsSerializer().fields.items():
             self.fields[name] = _field(name, rule, _meaning(name))
             self.fields[name].label, self.fields[name].initial = _label(name), self._before[name]
-        offer_people(
-            self.fields["reviewers"], row.project, self._before["reviewers"],
-            sees_organization=P.MANAGE_ORG_MEMBERSHIPS in held,
-        )  # fmt: skip
+        offer_people(self.fields["reviewers"], row.project, self._before["reviewers"])
         windows = self.fields["freeze_windows"]
         windows.initial = json.dumps(self._before["freeze_windows"], indent=2, ensure_ascii=False)
 

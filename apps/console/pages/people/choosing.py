@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from django import forms
-from django.db.models import Q
+from django.db.models import Exists, Q
 
 from apps.tenancy.models import Membership, Project, User
 from apps.tenancy.permissions import Role, effective_role
@@ -29,21 +29,23 @@ def offer_people(
     project: Project,
     chosen: Collection[str],
     *,
-    sees_organization: bool,
+    viewer: UUID | None = None,
     only_chosen: bool = False,
     excluded: object = None,
 ) -> None:
     """Offer the project's people, and check those whose ids are ``chosen``. Does not offer the person ``excluded``.
 
-    Unless the viewer ``sees_organization``, people with only a role in the organization are not offered.
+    A ``viewer`` without a role in the organization is not offered people who have only such a role.
 
     People who are chosen are also offered if they have left. With ``only_chosen``, nobody else is offered. Otherwise
     at most ``MAX_PEOPLE`` people are offered, in the order of their e-mail addresses, and those who are chosen. Takes
     one query, and two more if somebody who is chosen is not among them.
     """
-    ours = Q(project=None) | Q(project=project) if sees_organization else Q(project=project)
-    if only_chosen:
-        ours = Q(project=None) | Q(project=project)
+    everywhere = Q(project=None)
+    if viewer is not None and not only_chosen:
+        own = Membership.objects.filter(organization=project.organization_id, project=None, user=viewer)
+        everywhere &= Q(Exists(own))
+    ours = everywhere | Q(project=project)
     rows = Membership.objects.filter(ours, organization=project.organization_id, user__is_active=True)
     if only_chosen:
         rows = rows.filter(user__in=list(chosen))
@@ -66,12 +68,6 @@ def offer_people(
             labels[user_id] = _label(_name(name, email), roles.get(user_id))
     field.choices = [(str(user_id), label) for user_id, label in labels.items() if user_id != excluded]
     field.initial = [user_id for user_id, _ in field.choices if user_id in chosen]
-
-
-def sees_organization(user_id: UUID | None, project: Project) -> bool:
-    """Return whether the person has a role in the organization, and so may see its other members."""
-    mine = Membership.objects.filter(user=user_id, organization=project.organization_id, project=None)
-    return user_id is not None and mine.exists()
 
 
 def _name(name: str, email: str) -> str:
