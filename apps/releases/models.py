@@ -23,6 +23,7 @@ from apps.tenancy.models import (
 )
 from byteor.engine.approval_subject import ApprovalSubject, DeploymentOptions
 from byteor.engine.break_glass import BreakGlass
+from byteor.engine.canonical import format_time
 from byteor.engine.failures import MAX_CAUSE, FailureReason
 from byteor.engine.machines import (
     APPROVAL,
@@ -292,6 +293,26 @@ class Deployment(Stateful):
     def consent(self) -> Approval | None:
         """The earlier approval whose credential was sent, otherwise the approval of this deployment, or None."""
         return self.handed_in or self.approval
+
+    @property
+    def subject(self) -> ApprovalSubject:
+        """The values that the approval of the deployment covers."""
+        return ApprovalSubject(
+            spec_hash=self.config_bundle.version.spec_hash,
+            config_hash=self.config_hash,
+            capabilities=tuple(sorted(self.config_bundle.required_capabilities)),
+            target=self.target,
+            strategy=self.strategy,
+            options=DeploymentOptions(
+                take_over=self.take_over,
+                agent_timeout_s=self.policy.agent_timeout_s,
+                override_freeze=self.freeze_override or None,
+                override_replay_gate=self.replay_gate_override or None,
+                start_at=None if self.start_at is None else format_time(self.start_at),
+            ),
+            explain=self.explain,
+            reviewers=tuple(self.reviewers),
+        )
 
 
 class DeploymentAgent(models.Model):

@@ -71,6 +71,7 @@ class Pool:
         self._connections: set[_Connection] = set()
         self._private = private
         self._idle: dict[int, list[_Connection]] = {}  # by owner; if connections are not private, by 0
+        self._idle_count = 0
         self._slow: set[_Connection] = set()
         self._waiting: deque[Exchange] = deque()
         self._done: list[Exchange] = []
@@ -81,7 +82,7 @@ class Pool:
     @property
     def in_flight(self) -> int:
         """The number of requests that were submitted and are not complete."""
-        return sum(connection.exchange is not None for connection in self._connections) + len(self._waiting)
+        return len(self._connections) - self._idle_count + len(self._waiting)
 
     @property
     def waiting(self) -> int:
@@ -126,12 +127,13 @@ class Pool:
         self._selector.close()
 
     def _has_room(self) -> bool:
-        return any(self._idle.values()) or len(self._connections) < self._limit
+        return self._idle_count > 0 or len(self._connections) < self._limit
 
     def _start(self, exchange: Exchange, now: float) -> None:
         idle = self._idle.setdefault(exchange.owner if self._private else 0, [])
         while idle:
             connection = idle.pop()
+            self._idle_count -= 1
             if now - connection.idle_since < _MAX_IDLE_S:
                 self._use(connection, exchange, now)
                 self._write(connection, now)
@@ -246,11 +248,13 @@ class Pool:
         connection.idle_since = exchange.done_at
         connection.idle_among = self._idle.setdefault(exchange.owner if self._private else 0, [])
         connection.idle_among.append(connection)
+        self._idle_count += 1
 
     def _close(self, connection: _Connection) -> None:
         self._connections.discard(connection)
         if connection in connection.idle_among:
             connection.idle_among.remove(connection)
+            self._idle_count -= 1
         self._selector.unregister(connection.sock)
         connection.sock.close()
 

@@ -158,7 +158,7 @@ class Holds:
         has_glass: bool,
         decided: Collection[str] = (),
     ) -> bool:
-        """Return whether a reviewer neither can decide nor has decided, or they are fewer than must approve."""
+        """Return whether the list has a person who neither can decide nor has decided, or is too short."""
         others = set(reviewers) - set(decided)
         is_self = requester in others and (has_glass or not policy.self_approval)
         return bool(reviewers) and (is_self or bool(self.gone & others) or len(reviewers) < max(1, policy.approvals))

@@ -236,7 +236,7 @@ def test_credential_with_one_altered_bit_is_refused(world: World, monkeypatch: p
     _, approval = unused_approval(world)
     text = approval.credential or ""
     deployment = Deployment.objects.select_related("config_bundle__version").get()
-    subject = deployments.subject_of(deployment)
+    subject = deployment.subject
     assert approvals.check_credential(text, world.prod, subject) == approval
     altered = list(_flips(text))
     assert len(altered) > 4000
@@ -272,7 +272,7 @@ def test_migrated_approval_is_bound_to_options_of_its_request(world: World, run_
     with connection.cursor() as cursor:
         cursor.execute(migration.OPTIONS)
 
-    assert Approval.objects.get().subject == deployments.subject_of(deployment)
+    assert Approval.objects.get().subject == deployment.subject
     run_jobs()
     deployment.refresh_from_db()
     assert deployment.status == "deploying"
@@ -282,7 +282,7 @@ def test_migrated_approval_is_bound_to_options_of_its_request(world: World, run_
 def test_concurrent_builds_spend_credential_once(concurrently: Race, world: World) -> None:
     prod = world.environment("prod", "wide", max_in_flight_deployments=3)
     _, approval = unused_approval(world, prod)
-    text, subject = approval.credential or "", deployments.subject_of(Deployment.objects.get())
+    text, subject = approval.credential or "", Deployment.objects.get().subject
 
     @transaction.atomic
     def spend() -> Approval:

@@ -83,6 +83,8 @@ def test_wave_starts_when_what_earlier_waves_did_is_approved(world: World, run_j
     approval = wave_approval(world, deployment)
     assert (approval["status"], approval["wave"], approval["credential"]) == ("pending", 1, None)
     assert approval["deployment_id"] == str(deployment.pk)
+    # The approval shows what it covers, as the approval of the deployment does.
+    assert (approval["agent_timeout_s"], approval["take_over"], approval["target"]["count"]) == (600, False, 4)
     assert approval["wave_report"]["progress"] == {"failed": 1}
     assert approval["wave_report"]["failures"] == [
         {"reason": "reported", "detail": "cannot open port <number>", "count": 1}

@@ -100,7 +100,7 @@ class Packet:
 
 
 def find_deployment(approval: Approval) -> Deployment:
-    """Return the deployment of an approval. Raises Conflict for the approval of a replay or wave, without a packet."""
+    """Return the deployment of an approval. Raises Conflict for that of a replay or a wave, which has no packet."""
     unread = ("manifest", "signing_keys", "config_bundle__version__plan", "config_bundle__version__spec")
     found = Deployment.objects.select_related("environment__project", "config_bundle__version").defer(*unread)
     deployment = found.filter(approval=approval).first()

@@ -121,7 +121,7 @@ def note_upload(capture_id: UUID, artifact: Artifact, *, actor: Actor) -> None:
 
 
 def expire_overdue(now: datetime | None = None) -> int:
-    """Expire the requests whose hour has passed, at most ``_BATCH``. Returns their number."""
+    """Expire at most ``_BATCH`` of the requests that are overdue. Returns the number of expired requests."""
     now = now or timezone.now()
     overdue = _pending_rows().filter(expires_at__lte=now)
     return sum(_expire(*ids) for ids in overdue.order_by("id").values_list("pk", "environment")[:_BATCH])

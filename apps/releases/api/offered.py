@@ -65,7 +65,7 @@ SELECT agent_id, deployment_id, bundle_deployment_id, action, bundle_hash, bundl
 FROM fleet_assignment WHERE agent_id = ANY(%s::uuid[])
 """)
 _ANY_AGENT = UUID("a6f14c5e-5dd0-4cf7-9c4e-2f1d3b6c9e07")
-"""Stands for the agent in the text that agents with the same offer share. Random, so that no other id equals it."""
+"""A placeholder for the agent's id in the text that agents with the same offer share. It is random, to be unique."""
 
 
 def read_offer(agent_id: UUID) -> Offered:

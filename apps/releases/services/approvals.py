@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -65,12 +65,43 @@ def request_approval(
     Raises Forbidden for a key whose creator is unknown, because the creator could approve their own request.
     """
     is_break_glass = break_glass_s is not None
-    approval = Approval.objects.create(
-        environment=environment,
+    return create_request(
+        environment,
+        policy,
+        subject,
         requester_id=requester_of(actor),
         requested_by=actor.display,
+        resolved=resolved,
+        count=count,
+        allow_self_approval=policy.allow_self_approval and not is_break_glass,
+        expires_at=(start_at or timezone.now()) + timedelta(seconds=break_glass_s or policy.approval_ttl_s),
+        changes={"break_glass": True} if is_break_glass else {},
+        actor=actor,
         replay_id=replay_id,
         break_glass=is_break_glass,
+    )
+
+
+def create_request(
+    environment: Environment,
+    policy: ReleasePolicy,
+    subject: ApprovalSubject,
+    *,
+    requester_id: UUID | None,
+    requested_by: str,
+    resolved: Sequence[str] = (),
+    count: int | None,
+    allow_self_approval: bool,
+    expires_at: datetime,
+    changes: Mapping[str, Any],
+    actor: Actor,
+    **fields: Any,
+) -> Approval:
+    """Create a pending approval of ``subject``, and record its request. ``fields`` are further columns."""
+    approval = Approval.objects.create(
+        environment=environment,
+        requester_id=requester_id,
+        requested_by=requested_by,
         spec_hash=subject.spec_hash,
         config_hash=subject.config_hash,
         target=None if subject.target is None else ApprovalTarget(subject.target, count, tuple(resolved)),
@@ -80,15 +111,12 @@ def request_approval(
         explain=list(subject.explain),
         reviewers=list(subject.reviewers),
         required_approvals=policy.required_approvals,
-        allow_self_approval=policy.allow_self_approval and not is_break_glass,
-        expires_at=(start_at or timezone.now()) + timedelta(seconds=break_glass_s or policy.approval_ttl_s),
+        allow_self_approval=allow_self_approval,
+        expires_at=expires_at,
+        **fields,
     )
     audit.record(
-        "approval.request",
-        actor=actor,
-        scope=environment,
-        resource=("approval", approval.pk),
-        changes={"break_glass": True} if is_break_glass else {},
+        "approval.request", actor=actor, scope=environment, resource=("approval", approval.pk), changes=changes
     )
     return approval
 
@@ -273,7 +301,7 @@ def _check_digest(approval: Approval, digest: str | None, expires_in_s: int | No
         )
     if digest is None:
         raise InvalidInput.at("/digest", "Send the digest of the report that you have read.", code="required")
-    if not digest == report.digest == wave_reports.read_report(rollout, approval.wave).digest:
+    if digest != report.digest or not wave_reports.is_up_to_date(approval, rollout):
         detail = "The earlier waves have changed since this report. Read the approval of the wave again."
         raise Conflict(detail, code="approval.outdated")
 
@@ -368,18 +396,12 @@ def change_reviewers(deployment: Deployment, *, reviewer_ids: Sequence[UUID], re
     """
     for approval in reviewers.change(deployment, reviewers=reviewer_ids, reason=reason, actor=actor):
         consents = reviewers.find_consents(approval)
-        if consents.count() >= approval.required_approvals and not is_overdue(approval) and _is_up_to_date(approval):
+        is_valid = not is_overdue(approval) and wave_reports.is_up_to_date(approval, deployment)
+        if is_valid and consents.count() >= approval.required_approvals:
             if (found := _deployment_of(approval)) is not None:
                 check_gate(found)
             last = consents.order_by("-id").values_list("decided_by", flat=True).first() or ""
             _approve(approval, expires_in_s=None, issued_by=last, actor=actor)
-
-
-def _is_up_to_date(approval: Approval) -> bool:
-    """Return whether an approval of a wave covers what the earlier waves have done. Other approvals do."""
-    if approval.wave is None or approval.wave_report is None or approval.rollout is None:
-        return True
-    return wave_reports.read_report(approval.rollout, approval.wave).digest == approval.wave_report.digest
 
 
 def _deployment_of(approval: Approval) -> Deployment | None:

@@ -12,7 +12,7 @@ from django.utils import timezone
 from apps.releases.models import Deployment
 from apps.releases.services import approvals, assignments, attestations, blockers, bundles, replay_gate
 from apps.releases.services.deployment_jobs import enqueue_rollout_step
-from apps.releases.services.deployments import RELATED, WORKER, fail, subject_of
+from apps.releases.services.deployments import RELATED, WORKER, fail
 from apps.releases.services.timeline import add_entry, advance_deployment
 from apps.tenancy.services import signing_keys
 from apps.tenancy.services.state import lock_row
@@ -98,7 +98,7 @@ def _start_building(deployment_id: str, claim: Claim, prepared: attestations.Sig
         return None
     if consent is not None and deployment.break_glass is None and deployment.gated_at is None:
         try:
-            approvals.spend_credential(consent.credential or "", environment, subject_of(deployment))
+            approvals.spend_credential(consent.credential or "", environment, deployment.subject)
         except Refused as refused:
             fail(deployment, _FAILURE_REASONS.get(refused.code, str(refused.code)), refused.detail)
             return None

@@ -30,7 +30,6 @@ from apps.tenancy.actors import Actor, system_actor
 from apps.tenancy.models import Environment
 from apps.tenancy.services.state import check_transition, lock_row
 from apps.tenancy.services.tokens import person_behind
-from byteor.engine.approval_subject import ApprovalSubject, DeploymentOptions
 from byteor.engine.break_glass import BreakGlass, BreakGlassRequest
 from byteor.engine.canonical import format_time
 from byteor.engine.machines import (
@@ -46,7 +45,6 @@ from byteor_cloud.errors import Conflict, InvalidInput
 
 WORKER = system_actor("rollout")
 RELATED = ("environment__project__organization", "config_bundle__version")
-WAVE_DENIED = "wave_denied"
 # Failures that make the configuration known bad. An abort or an expired approval is not the configuration's fault.
 _BARRING_REASONS = {"threshold", "timeout", "rollback_failed"}
 
@@ -131,7 +129,7 @@ def create_deployment(
         "replay_gate_override": override_replay_gate["reason"] if override_replay_gate else "",
         "explain": [dict(each) for each in explain],
     }
-    is_needed, subject = policy.approvals_required, subject_of(Deployment(**fields))
+    is_needed, subject = policy.approvals_required, Deployment(**fields).subject
     handed_in = requested = None
     if approval is not None:
         handed_in = approvals.check_submitted_credential(
@@ -191,26 +189,6 @@ def _break_glass_record(
     return BreakGlass(actor.display, break_glass.reason, str(actor.user_id), requested.expires_at)
 
 
-def subject_of(deployment: Deployment) -> ApprovalSubject:
-    """Return the approval subject of the deployment: the values that its approval covers."""
-    return ApprovalSubject(
-        spec_hash=deployment.config_bundle.version.spec_hash,
-        config_hash=deployment.config_hash,
-        capabilities=tuple(sorted(deployment.config_bundle.required_capabilities)),
-        target=deployment.target,
-        strategy=deployment.strategy,
-        options=DeploymentOptions(
-            take_over=deployment.take_over,
-            agent_timeout_s=deployment.policy.agent_timeout_s,
-            override_freeze=deployment.freeze_override or None,
-            override_replay_gate=deployment.replay_gate_override or None,
-            start_at=None if deployment.start_at is None else format_time(deployment.start_at),
-        ),
-        explain=deployment.explain,
-        reviewers=tuple(deployment.reviewers),
-    )
-
-
 @transaction.atomic
 def abort(deployment: Deployment, *, reason: str = "", actor: Actor) -> Deployment:
     """Stop a deployment: set it to ``failed`` with the reason ``aborted``. Agents keep running what they run.
@@ -250,7 +228,7 @@ def fail(deployment: Deployment, reason: str, detail: str) -> Deployment:
     Some reasons make its configuration known bad, unless the deployment had failed because a wave was denied.
     """
     wave_holds.lift(deployment, actor=WORKER)
-    if reason in _BARRING_REASONS and deployment.reason != WAVE_DENIED:
+    if reason in _BARRING_REASONS and deployment.reason != wave_holds.WAVE_DENIED:
         bundles.mark_known_bad(
             deployment.environment, deployment.config_hash, reason=f"{reason}: {detail}", actor=WORKER
         )
@@ -308,9 +286,6 @@ def check_retry(deployment: Deployment, *, agents: Collection[UUID] | None = Non
         raise Conflict(detail, code="not_current")
     check_transition(deployment, DeploymentEvent.RETRY)
     wave_holds.check_not_denied(deployment)
-    if deployment.reason == WAVE_DENIED:
-        detail = "A wave of the deployment was denied. Create a new deployment instead."
-        raise Conflict(detail, code=WAVE_DENIED)
     has_failed = deployment.status == DeploymentStatus.FAILED
     if has_failed:
         _check_retry_of_failed(deployment, deployment.environment)

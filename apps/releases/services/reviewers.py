@@ -80,10 +80,9 @@ def _find_too_few(
     able |= set(decided) & set(chosen)
     if not chosen or len(able) >= policy.required_approvals:
         return ""
-    people = "1 person" if policy.required_approvals == 1 else f"{policy.required_approvals} people"
     return (
-        f"{people} must approve, but only {len(able)} of the reviewers can decide. People who have left cannot decide, "
-        "nor can the requester unless self-approval is allowed."
+        f"{_count_people(policy.required_approvals)} must approve, but only {len(able)} of the reviewers can decide. "
+        "People who have left cannot decide, nor can the requester unless self-approval is allowed."
     )
 
 
@@ -179,12 +178,15 @@ def _read_consents(approvals: Collection[Approval]) -> dict[UUID, set[str]]:
 
 def _describe_missing(row: Approval, possible: int, left: Collection[str]) -> Blocker:
     gone = f" {_list_names(left, 'and')} can no longer see this environment." if left else ""
-    people = "1 person" if row.required_approvals == 1 else f"{row.required_approvals} people"
     return Blocker(
         BlockerCode.TOO_FEW_REVIEWERS,
-        f"{people} must approve, but only {possible} of the reviewers can approve or have approved.{gone} An org_admin "
-        "can change the reviewers.",
+        f"{_count_people(row.required_approvals)} must approve, but only {possible} of the reviewers can approve or "
+        f"have approved.{gone} An org_admin can change the reviewers.",
     )
+
+
+def _count_people(number: int) -> str:
+    return "1 person" if number == 1 else f"{number} people"
 
 
 def name_deciders(approval: Approval) -> str:

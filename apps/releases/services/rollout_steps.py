@@ -15,8 +15,9 @@ from django.utils import timezone
 from apps.releases.models import Approval, Deployment, DeploymentAgent
 from apps.releases.services import acceptances, admission, assignments, bundles, failures, rollbacks, wave_holds
 from apps.releases.services.deployment_jobs import enqueue_rollout_step
-from apps.releases.services.deployments import RELATED, WAVE_DENIED, WORKER, fail
+from apps.releases.services.deployments import RELATED, WORKER, fail
 from apps.releases.services.timeline import advance_deployment, record_event
+from apps.releases.services.wave_holds import WAVE_DENIED
 from apps.tenancy.actors import Actor
 from apps.tenancy.services import signing_keys
 from apps.tenancy.services.state import lock_row
@@ -192,7 +193,7 @@ def _plan(deployment: Deployment, now: datetime, *, is_started: bool = False) ->
             paused=deployment.paused_at is not None,
             complete=deployment.enlisting is None,
             unavailable=_pending_waves(deployment) if deployment.strategy.holds else (),
-            released=wave_holds.find_released(deployment, wave_holds.find_approval(deployment)),
+            released=wave_holds.find_released(deployment),
             is_started=is_started,
             timeout_s=timeout_s,
             now=now,
@@ -233,11 +234,7 @@ def _apply_plan(deployment: Deployment, plan: StepPlan) -> None:
         wave_holds.keep(deployment, plan)
     elif plan.wave != deployment.wave and deployment.wave_hold is not None:
         wave_holds.use(deployment, plan.wave)
-    elif (
-        not plan.wave_done
-        or plan.outcome is not None
-        or not wave_holds.find_released(deployment, wave_holds.find_approval(deployment))
-    ):
+    elif not plan.wave_done or plan.outcome is not None or not wave_holds.find_released(deployment):
         # An agent of an earlier wave has another offer now, the next wave has changed, or no wave is left.
         wave_holds.lift(deployment, actor=WORKER)
     is_empty_wave = plan.wave != deployment.wave and not plan.offer

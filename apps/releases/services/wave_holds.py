@@ -11,19 +11,18 @@ from datetime import timedelta
 from django.utils import timezone
 
 from apps.releases.models import Approval, Deployment
-from apps.releases.services import reviewers
+from apps.releases.services import approvals, reviewers
 from apps.releases.services.timeline import record_event
-from apps.releases.services.wave_reports import read_report
+from apps.releases.services.wave_reports import is_up_to_date, read_report
 from apps.tenancy.actors import Actor, system_actor
-from apps.tenancy.services import audit
 from apps.tenancy.services.state import advance, lock_row
 from byteor.engine.machines import ApprovalEvent, ApprovalStatus
 from byteor.engine.rollout import Hold, StepPlan
-from byteor.engine.target import ApprovalTarget
 from byteor.engine.wave_hold import HoldFacts, WaveHold, WaveReport
 from byteor_cloud.errors import Conflict
 
 WORKER = system_actor("rollout")
+WAVE_DENIED = "wave_denied"
 _OPEN = {ApprovalStatus.PENDING, ApprovalStatus.APPROVED}
 
 
@@ -35,19 +34,15 @@ def find_approval(deployment: Deployment) -> Approval | None:
     return Approval.objects.filter(pk=hold.approval_id).select_related("environment__project").first()
 
 
-def find_released(deployment: Deployment, approval: Approval | None) -> int:
+def find_released(deployment: Deployment) -> int:
     """Return the wave whose approval hold is over, or 0 if there is none.
 
     The hold is over if the approval was given and covers what the earlier waves have done until now.
     """
-    if approval is None or approval.status != ApprovalStatus.APPROVED or deployment.wave_hold is None:
+    hold, approval = deployment.wave_hold, find_approval(deployment)
+    if hold is None or approval is None or approval.status != ApprovalStatus.APPROVED:
         return 0
-    wave = deployment.wave_hold.wave
-    return wave if _covers(approval, read_report(deployment, wave)) else 0
-
-
-def _covers(approval: Approval, report: WaveReport) -> bool:
-    return approval.wave_report is not None and approval.wave_report.digest == report.digest
+    return hold.wave if is_up_to_date(approval, deployment) else 0
 
 
 def keep(deployment: Deployment, plan: StepPlan) -> None:
@@ -59,12 +54,12 @@ def keep(deployment: Deployment, plan: StepPlan) -> None:
         return
     standing, approval = deployment.wave_hold, find_approval(deployment)
     is_same = standing is not None and (standing.wave, standing.kind) == (plan.held_wave, plan.hold)
-    report = read_report(deployment, plan.held_wave) if plan.hold is Hold.APPROVAL else None
-    if is_same and report is None:
+    if is_same and plan.hold is Hold.MANUAL:
         return
     is_asked = is_same and approval is not None and approval.status == ApprovalStatus.PENDING
-    if is_asked and approval is not None and report is not None and _covers(approval, report):
+    if is_asked and approval is not None and is_up_to_date(approval, deployment):
         return
+    report = read_report(deployment, plan.held_wave) if plan.hold is Hold.APPROVAL else None
     _withdraw(approval, actor=WORKER)
     since = standing.since if standing is not None and is_same else timezone.now()
     requested = None if report is None else _request(deployment, report)
@@ -81,33 +76,22 @@ def keep(deployment: Deployment, plan: StepPlan) -> None:
 
 def _request(deployment: Deployment, report: WaveReport) -> Approval:
     """Request the approval of the next wave, under the deployment's policy and reviewers."""
-    bundle, policy = deployment.config_bundle, deployment.policy
-    approval = Approval.objects.create(
-        environment=deployment.environment,
+    policy = deployment.policy
+    return approvals.create_request(
+        deployment.environment,
+        policy,
+        deployment.subject,
         requester_id=deployment.requester_id,
         requested_by=deployment.requested_by,
+        count=deployment.target_count,
+        allow_self_approval=reviewers.may_decide_own(deployment),
+        expires_at=timezone.now() + timedelta(seconds=policy.approval_ttl_s),
+        changes={"deployment": str(deployment.pk), "wave": report.wave + 1, "digest": report.digest},
+        actor=WORKER,
         rollout=deployment,
         wave=report.wave,
         wave_report=report,
-        spec_hash=bundle.version.spec_hash,
-        config_hash=deployment.config_hash,
-        target=ApprovalTarget(deployment.target, deployment.target_count, ()),
-        strategy=deployment.strategy,
-        capabilities=sorted(bundle.required_capabilities),
-        explain=deployment.explain,
-        reviewers=deployment.reviewers,
-        required_approvals=policy.required_approvals,
-        allow_self_approval=reviewers.may_decide_own(deployment),
-        expires_at=timezone.now() + timedelta(seconds=policy.approval_ttl_s),
     )
-    audit.record(
-        "approval.request",
-        actor=WORKER,
-        scope=deployment.environment,
-        resource=("approval", approval.pk),
-        changes={"deployment": str(deployment.pk), "wave": report.wave + 1, "digest": report.digest},
-    )
-    return approval
 
 
 def lift(deployment: Deployment, *, actor: Actor) -> None:
@@ -135,10 +119,13 @@ def _withdraw(approval: Approval | None, *, actor: Actor) -> None:
 
 
 def check_not_denied(deployment: Deployment) -> None:
-    """Raise Conflict if the wave that the deployment waits for was denied. The next step stops the deployment."""
+    """Raise Conflict if a wave of the deployment was denied. The step after the denial stops the deployment."""
+    if deployment.reason == WAVE_DENIED:
+        detail = "A wave of the deployment was denied. Create a new deployment instead."
+        raise Conflict(detail, code=WAVE_DENIED)
     approval = find_approval(deployment)
     if approval is not None and approval.status == ApprovalStatus.DENIED:
-        raise Conflict("The next wave was denied, so the deployment stops.", code="wave_denied")
+        raise Conflict("The next wave was denied, so the deployment stops.", code=WAVE_DENIED)
 
 
 def resume_clock(deployment: Deployment) -> None:

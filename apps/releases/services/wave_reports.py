@@ -6,7 +6,7 @@ from collections import Counter
 
 from django.db.models import Sum
 
-from apps.releases.models import AgentFailure, Deployment
+from apps.releases.models import AgentFailure, Approval, Deployment
 from apps.releases.services import failures
 from byteor.engine.machines import OfferAction
 from byteor.engine.wave_hold import FailureCount, WaveReport
@@ -35,3 +35,12 @@ def read_report(deployment: Deployment, wave: int) -> WaveReport:
             FailureCount(each.reason, each.detail, each.count) for each in failures.group(failed, MAX_CAUSES)
         ),
     )
+
+
+def is_up_to_date(approval: Approval, deployment: Deployment) -> bool:
+    """Return whether the earlier waves have done nothing since the report of a wave's approval.
+
+    Returns True for an approval that is not of a wave.
+    """
+    report = approval.wave_report
+    return report is None or read_report(deployment, report.wave).digest == report.digest

@@ -50,7 +50,7 @@ REQUEST_CAPTURE = Act.of(
 
 
 def captures_panel(agent: Any) -> dict[str, Any]:
-    """Return the panel with the captures that were last requested from the agent."""
+    """Return the panel with the latest captures that were requested from the agent."""
     rows = RequestedCapture.objects.filter(agent=agent).annotate(kind=F("artifact__kind")).order_by("-id")
     return {
         "title": "Requested captures",

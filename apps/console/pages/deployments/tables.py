@@ -54,7 +54,7 @@ from apps.console.pages.people.choosing import describe_reviewers
 from apps.console.pages.regressions.of_current import TITLE, describe_failure
 from apps.releases.api import commands
 from apps.releases.models import Deployment, DeploymentAgent, KnownBad, TimelineEntry
-from apps.releases.services import blockers, deployments, failures, progress, replay_gate
+from apps.releases.services import blockers, failures, progress, replay_gate
 from apps.releases.services.changes import find_changes
 from apps.tenancy.permissions import Permission as P
 from byteor.engine.blockers import Blocker
@@ -250,7 +250,7 @@ def _state(row: Deployment) -> str:
 
 
 def _facts(row: Deployment) -> list[tuple[str, Any]]:
-    subject = deployments.subject_of(row)
+    subject = row.subject
     facts: list[tuple[str, Any]] = [
         ("Environment", environment_link(row.environment)),
         ("Version", row_link(row.config_bundle.version)),

@@ -36,7 +36,7 @@ _RANGE = {
 
 
 class _SeriesViewSet(EnvironmentViewSet):
-    """Base of the views of series."""
+    """Base of the views that return series."""
 
     tag = Tag.AGENTS
     queryset = Agent.objects.all()

@@ -21,7 +21,7 @@ CAPACITY = min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
 LARGE_BURST, BURST_S = 20, 2.0
 TOLD_PER_S, TOLD_WITHIN_S = 3000.0, 6.0
 RESUMED_PER_S, RESUMED_WITHIN_S = 500.0, 15.0
-MOST_BURSTS = 1000
+MOST_BURSTS = 1000  # with more bursts in memory than this, those that are over are removed
 _LOOKED_EVERY_S = 1.0  # how often a resting connection notices that the burst has grown, or that the process shuts down
 
 
@@ -125,7 +125,7 @@ class WaitingRoom:
         with self._lock:
             chosen = list(self._waiters) if agent_ids is None else agent_ids
             woken = [waiter for agent_id in chosen if (waiter := self._waiters.pop(agent_id, None)) is not None]
-            if len(self._bursts) > MOST_BURSTS or not woken:
+            if len(self._bursts) > MOST_BURSTS:
                 self._bursts = {key: burst for key, burst in self._bursts.items() if not burst.is_over}
             for waiter in woken:
                 burst = self._bursts.get(waiter.environment_id)
