@@ -59,6 +59,8 @@ class Config:
     oidc_issuer: str | None
     oidc_client_id: str | None
     oidc_client_secret: str | None
+    smtp_url: str | None
+    mail_from: str | None
     replay_http_allowlist: tuple[Url, ...]
     replay_exec_allowlist: tuple[str, ...]
 
@@ -280,6 +282,8 @@ def load(environ: Mapping[str, str]) -> Config:
         oidc_issuer=take("OIDC_ISSUER", _url("http", "https"), None),
         oidc_client_id=take("OIDC_CLIENT_ID", str, None),
         oidc_client_secret=take("OIDC_CLIENT_SECRET", str, None),
+        smtp_url=take("SMTP_URL", _url("smtp", "smtps"), None),
+        mail_from=take("MAIL_FROM", str, None),
         replay_http_allowlist=take("REPLAY_HTTP_ALLOWLIST", _list(parse_url_prefix), ()),
         replay_exec_allowlist=take("REPLAY_EXEC_ALLOWLIST", _list(check_program), ()),
     )

@@ -76,6 +76,7 @@ INSTALLED_APPS = [
     "apps.fleet",
     "apps.releases",
     "apps.artifacts",
+    "apps.notifications",
     "apps.operations",
     "apps.console",
 ]

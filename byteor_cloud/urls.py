@@ -7,6 +7,7 @@ from drf_spectacular.views import SpectacularRedocView, SpectacularSwaggerSplitV
 from apps.artifacts.api import urls as artifacts
 from apps.console.pages import site
 from apps.fleet.api import urls as fleet
+from apps.notifications.api import urls as notifications
 from apps.operations import metrics
 from apps.pipelines.api import urls as pipelines
 from apps.releases.api import urls as releases
@@ -21,6 +22,7 @@ ENVIRONMENT = PROJECT + "environments/<uuid:env_id>/"
 
 api: list[URLPattern | URLResolver] = [
     *tenancy.urlpatterns,
+    *notifications.urlpatterns,
     *pipelines.urlpatterns,
     *fleet.agent,
     *releases.agent,

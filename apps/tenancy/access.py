@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from apps.tenancy.actors import Actor
 from apps.tenancy.credentials import Family
-from apps.tenancy.models import Credential, Membership, Organization, OrganizationKey, Project, User
+from apps.tenancy.models import Credential, Environment, Membership, Organization, OrganizationKey, Project, User
 from apps.tenancy.permissions import GRANTS, Permission, Role, effective_role
 from byteor_cloud.database.compiled import CompiledQuery
 
@@ -92,3 +92,12 @@ def visible_organizations(principal: Principal) -> QuerySet[Organization]:
         return Organization.objects.filter(pk__in=[principal.organization_id])
     mine = Membership.objects.filter(user=principal.user).filter(Q(project=None) | Q(project__deleted_at=None))
     return Organization.objects.filter(pk__in=mine.values("organization_id"))
+
+
+def visible_environments(user: User) -> QuerySet[Environment]:
+    """Return the environments that the person can see."""
+    roles = Membership.objects.filter(
+        Q(project=None) | Q(project=OuterRef("project")), user=user, organization=OuterRef("project__organization")
+    )
+    found: QuerySet[Environment] = Environment.objects.live().filter(Exists(roles))
+    return found

@@ -44,6 +44,9 @@ class JobLane(StrEnum):
     LONG_REPLAYS = "longrun"  # replays that have used up the time of a short one (``Claim.move_to``)
     REGRESSIONS = "regress"
     WEBHOOKS = "webhook"  # jobs that wait for external servers
+    MESSAGES = "message"  # short jobs that find out who gets messages
+    MAIL = "mail"  # jobs that wait for the mail server
+    CHAT = "chat"  # jobs that wait for chat servers
 
 
 # The number of jobs that a worker runs at the same time, by lane. Each job may occupy a database connection
@@ -57,6 +60,9 @@ SLOTS: dict[JobLane, int] = {
     JobLane.LONG_REPLAYS: 4,  # only one of them computes at a time (``byteor_cloud.worker.turns``)
     JobLane.REGRESSIONS: 1,  # a regression runs two child processes, and is requeued after 20 seconds
     JobLane.WEBHOOKS: 4,
+    JobLane.MESSAGES: 2,
+    JobLane.MAIL: 2,
+    JobLane.CHAT: 4,
 }
 INSTALLATION = "installation"
 

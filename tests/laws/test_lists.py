@@ -14,6 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from apps.artifacts.models import Artifact
 from apps.fleet.models import Agent, Assignment, Heartbeat, RunningInterval
 from apps.fleet.services import facts
+from apps.notifications.models import Notification
 from apps.releases.models import Approval, ApprovalDecision, Deployment, DeploymentAgent
 from apps.tenancy.models import (
     AuditEvent,
@@ -54,6 +55,8 @@ def _fresh(row: models.Model, i: int) -> dict[str, Any]:
             return {"agent_id": copies(row.agent, 1, start=i)[0].pk}
         case RunningInterval():
             return {"ended_at": row.started_at}  # an agent can have only one open interval
+        case Notification():
+            return {"event_id": copies(row.event, 1, start=i)[0].pk}
         case Membership():
             return {"user_id": copies(row.user, 1, start=1000 + i)[0].pk}
     constraints = [each for each in row._meta.constraints if isinstance(each, models.UniqueConstraint)]

@@ -15,6 +15,7 @@ from django.db import models
 from django.test import Client
 from django.utils import timezone
 
+from apps.notifications.models import ChatWebhook
 from apps.tenancy.models import IdempotencyKey, Project, SigningKey, User, Webhook
 from apps.tenancy.models.sealed_field import sealed_fields
 from apps.tenancy.services import vault
@@ -30,6 +31,10 @@ SEALED: dict[str, tuple[models.Model, str]] = {
     "tenancy.SigningKey.private_key": (
         SigningKey(organization_id=ORGANIZATION, kid="kid"),
         f"signing-key:{ORGANIZATION}:kid",
+    ),
+    "notifications.ChatWebhook.url": (
+        ChatWebhook(pk=ROW, organization_id=ORGANIZATION),
+        f"chat_webhook:{ORGANIZATION}:{ROW}",
     ),
     "tenancy.Webhook.secret": (Webhook(pk=ROW, organization_id=ORGANIZATION), f"webhook:{ORGANIZATION}:{ROW}"),
     "tenancy.Webhook.previous_secret": (Webhook(pk=ROW, organization_id=ORGANIZATION), f"webhook:{ORGANIZATION}:{ROW}"),

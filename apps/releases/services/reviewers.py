@@ -14,7 +14,7 @@ from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment, User
 from apps.tenancy.permissions import GRANTS, Permission
 from apps.tenancy.policy import Posture
-from apps.tenancy.services.members import roles_in_project
+from apps.tenancy.services.members import people_with, roles_in_project
 from apps.tenancy.services.state import lock_row
 from byteor.engine.blockers import Blocker, BlockerCode
 from byteor.engine.machines import ApprovalStatus, DeploymentStatus
@@ -141,6 +141,20 @@ def check_permissions(approval: Approval, user_id: UUID | None, granted: Collect
         raise Forbidden(f"Deciding needs the permission {needed}.")
 
 
+def find_deciders(approval: Approval) -> set[UUID]:
+    """Return the ids of the people who can still decide on a pending approval."""
+    project = approval.environment.project
+    if approval.reviewers:
+        able = set(roles_in_project(project, approval.reviewers))
+    else:
+        able = people_with(
+            Permission.OPERATE_ENVIRONMENT, organization_id=project.organization_id, project_id=project.pk
+        )
+    if not approval.allow_self_approval and approval.requester_id is not None:
+        able.discard(approval.requester_id)
+    return able - set(approval.decisions.values_list("user_id", flat=True))
+
+
 def find_consents(approval: Approval) -> QuerySet[ApprovalDecision]:
     """Return the consents that count. Consents of people who are no longer reviewers do not count."""
     consents = approval.decisions.filter(decision="approve")
@@ -193,10 +207,8 @@ def name_deciders(approval: Approval) -> str:
     """Return who can still decide on a pending approval, as the subject of a sentence."""
     if not approval.reviewers:
         return "Anybody with the permission environment:operate"
-    decided = {str(user_id) for user_id in approval.decisions.values_list("user_id", flat=True)}
-    excluded = None if approval.allow_self_approval else str(approval.requester_id)
-    able = {str(user_id) for user_id in roles_in_project(approval.environment.project, approval.reviewers)}
-    return _list_names(sorted(able - decided - {excluded}), "or") or "None of the reviewers"
+    able = sorted(str(user_id) for user_id in find_deciders(approval))
+    return _list_names(able, "or") or "None of the reviewers"
 
 
 def _list_names(user_ids: Collection[str], conjunction: str) -> str:

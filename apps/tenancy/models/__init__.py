@@ -30,6 +30,9 @@ from apps.tenancy.models.hosts import (
     Host,
     MasterKey,
 )
+from apps.tenancy.models.messages import (
+    MessageEvent,
+)
 from apps.tenancy.models.organizations import (
     Environment,
     EnvironmentOwned,
@@ -40,6 +43,7 @@ from apps.tenancy.models.organizations import (
     Project,
     Stateful,
     Tenant,
+    tenant_ids,
 )
 from apps.tenancy.models.requests import (
     IdempotencyKey,
@@ -73,6 +77,7 @@ __all__ = [
     "LiveQuerySet",
     "MasterKey",
     "Membership",
+    "MessageEvent",
     "MonthlyPeak",
     "Organization",
     "OrganizationKey",
@@ -98,4 +103,5 @@ __all__ = [
     "folded",
     "name_index",
     "one_of_constraint",
+    "tenant_ids",
 ]

@@ -19,6 +19,18 @@ class UserManager(BaseUserManager["User"]):
         """Return the account whose verified address is ``email``, ignoring case, or None."""
         return self.filter(email__iexact=email, email_verified=True).first()
 
+    def claimed(self) -> models.QuerySet[User]:
+        """Return the accounts to which somebody has signed in, or one of whose tokens somebody has used.
+
+        Until then, only whoever invited the person says that the address is theirs.
+        """
+        with_identity, with_used_token = Q(social_auth__isnull=False), Q(tokens__last_used_at__isnull=False)
+        return self.filter(
+            Q(last_login__isnull=False)
+            | Q(pk__in=self.filter(with_identity).values("pk"))
+            | Q(pk__in=self.filter(with_used_token).values("pk"))
+        )
+
 
 class User(AbstractBaseUser, Row):
     """A person's account. A row of social_django binds an account to an issuer and a subject.

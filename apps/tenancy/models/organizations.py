@@ -37,6 +37,7 @@ class Organization(Row, Revisioned):
         "token_max_days": 90,
         "email_domains": [],
         "default_environment_settings": {},
+        "default_notification_settings": {},
     }
 
     @property
@@ -180,3 +181,19 @@ class Membership(Row, Revisioned):
 
 
 type Tenant = Organization | Project | Environment | None
+
+
+def tenant_ids(tenant: Tenant) -> dict[str, Any]:
+    """Return the columns with the ids of a tenant and the tenants above it."""
+    match tenant:
+        case Environment():
+            return {
+                "organization_id": tenant.project.organization_id,
+                "project_id": tenant.project_id,
+                "environment_id": tenant.pk,
+            }
+        case Project():
+            return {"organization_id": tenant.organization_id, "project_id": tenant.pk}
+        case Organization():
+            return {"organization_id": tenant.pk}
+    return {}

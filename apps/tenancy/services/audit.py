@@ -21,13 +21,13 @@ from apps.tenancy.audit_changes import MAX_BYTES, fit
 from apps.tenancy.models import (
     AuditEvent,
     DenialCount,
-    Environment,
     Membership,
-    Organization,
-    Project,
     RepeatedEvent,
+    Tenant,
     User,
+    tenant_ids,
 )
+from apps.tenancy.services.message_events import note_audited
 from apps.tenancy.services.webhooks.announce import announce
 from byteor_cloud.ids import uuid7
 
@@ -36,22 +36,7 @@ _MINUTE_AGO = TransactionNow() - timedelta(minutes=1)
 _COUNT_BYTES = 100  # bytes reserved for the count and the minute in an event about repetitions
 _NOT_COPIED = frozenset({"name"})  # the name of a token is private to the person who chose it
 
-type Scope = Organization | Project | Environment | None
-
-
-def _scope_ids(scope: Scope) -> dict[str, Any]:
-    match scope:
-        case Environment():
-            return {
-                "organization_id": scope.project.organization_id,
-                "project_id": scope.project_id,
-                "environment_id": scope.pk,
-            }
-        case Project():
-            return {"organization_id": scope.organization_id, "project_id": scope.pk}
-        case Organization():
-            return {"organization_id": scope.pk}
-    return {}
+type Scope = Tenant
 
 
 def record(
@@ -70,11 +55,12 @@ def record(
     returned. Events of a key with the same action and ``subject`` count as repetitions. ``subject`` defaults to the
     resource. If each repetition creates another resource, pass a ``subject`` that stays the same.
     """
-    event = _event(action, actor, resource, changes, outcome=outcome, **_scope_ids(scope))
+    event = _event(action, actor, resource, changes, outcome=outcome, **tenant_ids(scope))
     if (repeated := _count_repetition(event, subject or resource)) is not None:
         return repeated
     event.save(force_insert=True)
     announce(event)
+    note_audited(event)
     return event
 
 
@@ -98,7 +84,7 @@ def record_all(entries: Iterable[Entry]) -> None:
     events: list[AuditEvent] = []
     are_repeated: dict[tuple[str, str, tuple[str, object]], bool] = {}
     for each in entries:
-        event = _event(each.action, each.actor, each.resource, each.changes, **_scope_ids(each.scope))
+        event = _event(each.action, each.actor, each.resource, each.changes, **tenant_ids(each.scope))
         key = (each.actor.id, each.action, each.resource)
         if key not in are_repeated:
             are_repeated[key] = _count_repetition(event, each.resource) is not None
@@ -107,6 +93,7 @@ def record_all(entries: Iterable[Entry]) -> None:
     AuditEvent.objects.bulk_create(events, batch_size=2000)
     for event in events:
         announce(event)
+        note_audited(event)
 
 
 @transaction.atomic
@@ -134,15 +121,9 @@ def record_of_person(
 def _joined_organizations(person: User, actor: Actor) -> list[UUID]:
     """Return the ids of the organizations that the person has joined; none while the person's account is unclaimed.
 
-    An account counts as claimed if it is the actor, or if somebody has signed in to it or used one of its tokens.
+    An account also counts as claimed if it is the actor.
     """
-    is_claimed = (
-        actor.user_id == person.pk
-        or person.last_login is not None
-        or person.social_auth.exists()
-        or person.tokens.filter(last_used_at__isnull=False).exists()
-    )
-    if not is_claimed:
+    if actor.user_id != person.pk and not User.objects.claimed().filter(pk=person.pk).exists():
         return []
     mine = Membership.objects.filter(Q(project=None) | Q(project__deleted_at=None), user=person)
     return list(mine.order_by("organization_id").values_list("organization_id", flat=True).distinct())

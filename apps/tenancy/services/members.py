@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Membership, Organization, Project
-from apps.tenancy.permissions import Permission, Role, effective_role, may_grant
+from apps.tenancy.permissions import GRANTS, Permission, Role, effective_role, may_grant
 from apps.tenancy.services import audit
 from apps.tenancy.services.accounts import get_or_create_account
 from apps.tenancy.services.revisions import edit, lock_revision
@@ -50,11 +50,24 @@ def roles_in_project(project: Project, user_ids: Iterable[UUID | str]) -> dict[U
         user__is_active=True,
         organization=project.organization_id,
     )
+    return _effective_roles(found)
+
+
+def _effective_roles(memberships: QuerySet[Membership]) -> dict[UUID, Role]:
+    """Return the role of each user whose memberships in an organization, and in at most one project, these are."""
     given: dict[UUID, dict[bool, Role]] = {}
-    for user_id, project_id, role in found.values_list("user_id", "project_id", "role"):
+    for user_id, project_id, role in memberships.values_list("user_id", "project_id", "role"):
         given.setdefault(user_id, {})[project_id is None] = Role(role)
     roles = {user_id: effective_role(each.get(True), each.get(False)) for user_id, each in given.items()}
     return {user_id: role for user_id, role in roles.items() if role is not None}
+
+
+def people_with(permission: Permission, *, organization_id: UUID, project_id: UUID | None) -> set[UUID]:
+    """Return the ids of the active users who have the permission in a project (None: in the whole organization)."""
+    found = Membership.objects.filter(
+        Q(project=None) | Q(project=project_id), organization=organization_id, user__is_active=True
+    )
+    return {user_id for user_id, role in _effective_roles(found).items() if permission in GRANTS[role]}
 
 
 @transaction.atomic

@@ -14,9 +14,10 @@ from rest_framework.exceptions import ErrorDetail
 from rest_framework.fields import empty
 
 from apps.tenancy import policy
+from apps.tenancy.message_types import CHOOSABLE, DESCRIPTIONS, Timing
 from byteor.engine import freeze
 from byteor.engine.replay_gate import GateMode
-from byteor_cloud.api.fields import IdField, NameField, StrictSerializer, TextField
+from byteor_cloud.api.fields import IdField, NameField, StrictSerializer, TextField, unknown_fields
 
 # The hour 24 is rejected: not all Python versions can read it, but every host must be able to read stored windows.
 _WINDOW_EDGE = r"^[0-9]{4}(-[0-9]{2}){2}T([01][0-9]|2[0-3])(:[0-9]{2}){1,2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})?$"
@@ -162,6 +163,48 @@ class EnvironmentSettingsSerializer(StrictSerializer):
         return [str(user_id) for user_id in value]
 
 
+TIMING: dict[str, Any] = {"type": "string", "enum": [*map(str, Timing)]}
+
+
+@extend_schema_field(
+    {
+        "type": "object",
+        "properties": {str(each): {**TIMING, "description": DESCRIPTIONS[each]} for each in CHOOSABLE},
+        "additionalProperties": False,
+    }
+)
+class TimingsField(serializers.Field[Any, Any, Any, Any]):
+    """When e-mails are sent, by event."""
+
+    def to_representation(self, value: Any) -> Any:
+        """Return the value unchanged, because it already is JSON."""
+        return value
+
+    def to_internal_value(self, data: Any) -> dict[str, str]:
+        """Return the checked object. Raises ValidationError."""
+        return check_timings(check_events(data))
+
+
+def check_events(data: Any) -> dict[str, Any]:
+    """Return ``data`` if it is an object whose keys are events about which people get messages.
+
+    Raises ValidationError.
+    """
+    if not isinstance(data, dict):
+        raise serializers.ValidationError("Must be an object.", code="invalid")
+    if unknown := unknown_fields(data, [*map(str, CHOOSABLE)]):
+        raise serializers.ValidationError(unknown)
+    return data
+
+
+def check_timings(data: dict[str, Any]) -> dict[str, str]:
+    """Return ``data`` if its values are timings. Raises ValidationError."""
+    rule = f"Must be one of {', '.join(Timing)}."
+    if wrong := {key: [ErrorDetail(rule, code="invalid_choice")] for key in data if data[key] not in TIMING["enum"]}:
+        raise serializers.ValidationError(wrong)
+    return data
+
+
 class OrganizationSettingsSerializer(StrictSerializer):
     """An organization's settings."""
 
@@ -172,11 +215,14 @@ class OrganizationSettingsSerializer(StrictSerializer):
         max_length=100,
     )
     default_environment_settings = EnvironmentSettingsSerializer(required=False)
+    default_notification_settings = TimingsField(required=False)
     descriptions = {
         "token_max_days": "The maximum lifetime of user tokens and organization API keys in days. Defaults to 90.",
         "email_domains": "The permitted domains of new members' e-mail addresses. If empty, every domain is permitted.",
         "default_environment_settings": "The settings of new environments, unless the request contains others. An "
         "update replaces them as a whole.",
+        "default_notification_settings": "For each event, when e-mails are sent to members who have not chosen: `off`, "
+        "`now` or `daily`. An update replaces them as a whole.",
     }
 
 

@@ -1,0 +1,123 @@
+"""The caller's notifications, and when the caller gets e-mails about events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.db.models import QuerySet
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from apps.notifications.api.serializers import (
+    MarkedNotificationsSerializer,
+    MarkNotificationsSerializer,
+    NotificationSerializer,
+    NotificationSettingsSerializer,
+)
+from apps.notifications.models import Notification, NotificationSettings
+from apps.notifications.services import bell, choices
+from apps.tenancy.api.base import SIGNED_IN, ApiViewSet
+from apps.tenancy.credentials import Family
+from apps.tenancy.message_types import CHOOSABLE, MessageType
+from apps.tenancy.models import User
+from byteor_cloud.api.filters import BY_CREATION
+from byteor_cloud.api.mixins import ListModelMixin
+from byteor_cloud.api.operations import Operation, Tag
+from byteor_cloud.api.parameters import choice_parameter, flag_parameter
+from byteor_cloud.errors import Conflict, PreconditionFailed
+
+
+class _OwnViewSet(ApiViewSet):
+    """Base of the views of what belongs to the calling person."""
+
+    tag = Tag.AUTHENTICATION
+    credentials = (Family.USER,)
+
+    @property
+    def person(self) -> User:
+        """The calling person."""
+        user = self.principal.user
+        assert user is not None  # noqa: S101  for mypy: ``credentials`` accepts only user tokens
+        return user
+
+
+class NotificationViewSet(ListModelMixin, _OwnViewSet):
+    """The caller's notifications."""
+
+    queryset = Notification.objects.all()
+    serializer_class = NotificationSerializer
+    filters = {
+        **BY_CREATION,
+        "event": choice_parameter(MessageType, "event__type"),
+        "unread": flag_parameter(
+            "read_at__isnull",
+            description="If true, returns only unread notifications. If false, returns only read notifications.",
+        ),
+    }
+    operations = {
+        "list": Operation(
+            "listNotifications",
+            SIGNED_IN,
+            "List your notifications",
+            "Returns what the caller was notified about, newest first. Notifications are kept for 30 days, at most the "
+            "newest 200. Those about what the caller can no longer see are left out.",
+        ),
+    }
+
+    def scoped(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return bell.notifications_of(self.person)
+
+    @Operation(
+        "markNotifications",
+        SIGNED_IN,
+        body=MarkNotificationsSerializer,
+        responses={200: MarkedNotificationsSerializer},
+        errors=(Conflict,),
+        example={"read": True},
+    )
+    def mark(self, request: Request) -> Response:
+        """Mark your notifications as read.
+
+        Marks the notifications with these ids, or all of the caller's notifications, as read or unread. Ids that are
+        not those of the caller's notifications are ignored.
+        """
+        data = self.validated(request)
+        changed = bell.mark(self.person, data.get("ids"), is_read=data["read"])
+        body = {"changed": changed, "unread": bell.count_unread(self.person)}
+        return Response(MarkedNotificationsSerializer(body).data)
+
+
+class NotificationSettingsViewSet(_OwnViewSet):
+    """When the caller gets e-mails about events."""
+
+    queryset = NotificationSettings.objects.none()
+    serializer_class = NotificationSettingsSerializer
+
+    @Operation("getNotificationSettings", SIGNED_IN)
+    def retrieve(self, request: Request) -> Response:
+        """Get your notification settings.
+
+        Returns the caller's own choices and the defaults that apply without them.
+        """
+        return self._show(choices.read_settings(self.person))
+
+    @Operation(
+        "updateNotificationSettings",
+        SIGNED_IN,
+        body=NotificationSettingsSerializer,
+        errors=(Conflict, PreconditionFailed),
+        example={"settings": {"rollout.stopped": {"*": "now"}}},
+    )
+    def update(self, request: Request) -> Response:
+        """Update your notification settings.
+
+        Replaces the caller's choices for the events in the body, and keeps the choices for all other events.
+        """
+        data = self.validated(request)
+        return self._show(choices.save_settings(self.person, data["choices"], actor=self.actor))
+
+    def _show(self, row: NotificationSettings) -> Response:
+        defaults = {each: choices.default_timing(each) for each in CHOOSABLE}
+        body = {"choices": row.choices, "defaults": defaults, "mail_configured": settings.CONFIG.smtp_url is not None}
+        return Response(NotificationSettingsSerializer(body).data)

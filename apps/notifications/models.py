@@ -1,0 +1,155 @@
+"""What people are told: notifications, each person's choices, and chat webhooks with their deliveries."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Self
+
+from django.db import models
+from django.db.models import Exists, OuterRef, Q
+
+from apps.tenancy.message_types import Timing
+from apps.tenancy.models import (
+    Environment,
+    Membership,
+    MessageEvent,
+    Organization,
+    Project,
+    Revisioned,
+    Row,
+    User,
+    enum_choices,
+    one_of_constraint,
+)
+from apps.tenancy.models.sealed_field import SealedField
+from apps.tenancy.webhook_events import Outcome
+
+
+class NotificationQuerySet(models.QuerySet["Notification"]):
+    def visible(self) -> Self:
+        """Leave out notifications about organizations, projects and environments that the person can no longer see."""
+        project = OuterRef("event__project")
+        member = Membership.objects.filter(
+            Q(project=None) | Q(project=project), user=OuterRef("user"), organization=OuterRef("event__organization")
+        )
+        # Events of the whole organization also concern people who only have a role in one of its projects.
+        of_organization = Membership.objects.filter(user=OuterRef("user"), organization=OuterRef("event__organization"))
+        return self.filter(
+            Exists(member) | Q(Exists(of_organization), event__project=None),
+            event__environment__deleted_at=None,
+            event__project__deleted_at=None,
+        )
+
+    def due(self, now: datetime) -> Self:
+        """Keep only notifications whose e-mail is due at ``now``."""
+        return self.filter(mail_due_at__lte=now)
+
+
+class Notification(Row):
+    """What one person is told about one event: an entry in their bell and, if they chose so, an e-mail."""
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+", db_index=False)
+    event = models.ForeignKey(MessageEvent, on_delete=models.CASCADE, related_name="notifications", db_index=False)
+    read_at = models.DateTimeField(null=True)
+    mail = models.CharField(max_length=5, choices=enum_choices(Timing), default=Timing.OFF.value)
+    # When the next attempt to send the e-mail is due. Null if no e-mail is left to send.
+    mail_due_at = models.DateTimeField(null=True)
+    mail_tries = models.PositiveSmallIntegerField(default=0)
+    mailed_at = models.DateTimeField(null=True)
+
+    objects = NotificationQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["event", "user"], name="notifications_notification_unique"),
+            one_of_constraint("mail", Timing, "notifications_notification_mail"),
+        ]
+        indexes = [
+            models.Index(fields=["user", "-id"], name="notifications_notification_own"),
+            models.Index(fields=["user"], condition=Q(read_at=None), name="notifications_unread"),
+            models.Index(fields=["mail_due_at"], condition=Q(mail_due_at__isnull=False), name="notifications_mail_due"),
+            models.Index(fields=["user", "mailed_at"], condition=Q(mailed_at__isnull=False), name="notifications_sent"),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.event)
+
+
+class NotificationSettings(Revisioned):
+    """A person's choices of e-mails: ``{event: {environment id or "*": timing}}``. Without a row, nothing is chosen."""
+
+    user = models.OneToOneField(User, on_delete=models.CASCADE, primary_key=True, related_name="+")
+    choices: models.JSONField[Any, Any] = models.JSONField(default=dict)
+
+    def __str__(self) -> str:
+        return f"notification settings of {self.user}"
+
+
+class ChatFormat(StrEnum):
+    """The format of the messages that a chat webhook accepts."""
+
+    SLACK = "slack"
+    MATTERMOST = "mattermost"
+
+
+class ChatWebhook(Row, Revisioned):
+    """An incoming webhook of a chat server. Its URL contains a secret of that server, so it is encrypted."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="chat_webhooks")
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, null=True, related_name="+")
+    environment = models.ForeignKey(Environment, on_delete=models.CASCADE, null=True, related_name="+")
+    name = models.CharField(max_length=200)
+    format = models.CharField(max_length=10, choices=enum_choices(ChatFormat))
+    url = SealedField(context="chat_webhook:{row.organization_id}:{row.pk}", noun="chat webhook URL")
+    host = models.CharField(max_length=260, editable=False)  # the host of the URL, which is no secret
+    events: models.JSONField[Any, Any] = models.JSONField(default=list)
+    enabled = models.BooleanField(default=True)
+    # As in ``Webhook``.
+    disabled_reason = models.CharField(max_length=200, blank=True, editable=False)
+    failing_since = models.DateTimeField(null=True, editable=False)
+    bounded_columns = frozenset({"events"})
+
+    class Meta:
+        constraints = [one_of_constraint("format", ChatFormat, "notifications_chatwebhook_format")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class ChatDeliveryQuerySet(models.QuerySet["ChatDelivery"]):
+    def due(self, now: datetime) -> Self:
+        """Keep only deliveries to enabled chat webhooks whose next attempt is due at ``now``."""
+        return self.filter(status=Outcome.PENDING, next_attempt_at__lte=now, webhook__enabled=True)
+
+
+class ChatDelivery(Row):
+    """The delivery of the message about one event to one chat webhook, or of a test message if ``event`` is null."""
+
+    webhook = models.ForeignKey(ChatWebhook, on_delete=models.CASCADE, related_name="deliveries")
+    event = models.ForeignKey(MessageEvent, on_delete=models.CASCADE, null=True, related_name="+")
+    status = models.CharField(max_length=10, choices=enum_choices(Outcome), default=Outcome.PENDING.value)
+    tries = models.PositiveSmallIntegerField(default=0)
+    attempts: models.JSONField[Any, Any] = models.JSONField(default=list)
+    next_attempt_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+    bounded_columns = frozenset({"attempts"})
+
+    objects = ChatDeliveryQuerySet.as_manager()
+
+    class Meta:
+        verbose_name_plural = "chat deliveries"
+        indexes = [
+            models.Index(
+                fields=["next_attempt_at"],
+                condition=Q(status=Outcome.PENDING.value),
+                name="notifications_chatdelivery_due",
+            ),
+        ]
+        constraints = [
+            models.UniqueConstraint(fields=["webhook", "event"], name="notifications_chatdelivery_unique"),
+            one_of_constraint("status", Outcome, "notifications_chatdelivery_status"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.event or 'test'} to {self.webhook}"

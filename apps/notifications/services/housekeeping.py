@@ -1,0 +1,30 @@
+"""Deletion of old events and notifications (see docs/tables.md)."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.db import connection
+from django.utils import timezone
+
+from apps.tenancy.models import MessageEvent
+from byteor_cloud.database.deletion import delete_in_batches
+from byteor_cloud.ids import smallest_uuid7
+
+KEPT_FOR = timedelta(days=30)
+KEPT_FOR_EACH_PERSON = 200
+"""The number of a person's newest notifications that are kept. Those whose e-mail is still due are kept too."""
+_DELETE_MORE = """
+DELETE FROM notifications_notification WHERE mail_due_at IS NULL AND id IN (
+    SELECT id FROM (
+        SELECT id, row_number() OVER (PARTITION BY user_id ORDER BY id DESC) AS number FROM notifications_notification
+    ) AS numbered WHERE number > %s
+)
+"""
+
+
+def delete_old() -> None:
+    """Delete events after 30 days with their notifications, and each person's notifications beyond the newest ones."""
+    delete_in_batches(MessageEvent.objects.filter(pk__lt=smallest_uuid7(timezone.now() - KEPT_FOR)))
+    with connection.cursor() as cursor:
+        cursor.execute(_DELETE_MORE, [KEPT_FOR_EACH_PERSON])

@@ -1,0 +1,94 @@
+"""How many messages of a kind people get. Further events are grouped, and one later message stands for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from django.db import transaction
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from apps.tenancy.message_types import EventOutcome, MessageType
+from apps.tenancy.models import MessageEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """At most ``most`` messages in ``window`` for each environment and subject."""
+
+    most: int
+    window: timedelta
+
+
+_M = MessageType
+DEFAULT = Limit(10, timedelta(minutes=10))
+LIMITS: Mapping[MessageType, Limit] = {
+    _M.INCIDENT_NEW: Limit(1, timedelta(hours=1)),
+    _M.INCIDENT_REOPENED: Limit(1, timedelta(hours=1)),
+    _M.AGENTS_FAILED: Limit(1, timedelta(minutes=10)),
+    _M.AGENTS_OFFLINE: Limit(1, timedelta(minutes=10)),
+}
+# Nobody else is told about these, and each must arrive.
+_UNLIMITED = {_M.INVITATION, _M.KEY_EXPIRES, _M.QUOTA_NEAR}
+_GROUPED_AT_ONCE = 10_000  # events that one summary marks in one statement
+
+
+def is_exceeded(event: MessageEvent) -> bool:
+    """Return whether people got enough messages like this one lately, or are owed a message about earlier events.
+
+    An event that already stands for several events is never held back.
+    """
+    if event.type in _UNLIMITED or event.count > 1:
+        return False
+    limit = LIMITS.get(MessageType(event.type), DEFAULT)
+    alike = _alike(event).filter(handled_at__gt=timezone.now() - limit.window)
+    if alike.filter(outcome=EventOutcome.GROUPED, summary=None).exists():
+        return True
+    return alike.filter(outcome=EventOutcome.TOLD)[: limit.most].count() >= limit.most
+
+
+def _alike(event: MessageEvent) -> QuerySet[MessageEvent]:
+    return MessageEvent.objects.filter(
+        organization=event.organization_id,
+        type=event.type,
+        environment=event.environment_id,
+        subject=event.subject,
+    )
+
+
+def summarize() -> None:
+    """Create an event for each group of events about which nobody was told, if the window of its limit is over."""
+    open_groups = MessageEvent.objects.filter(outcome=EventOutcome.GROUPED, summary=None)
+    groups = open_groups.order_by().values_list("organization", "type", "environment", "subject").distinct()
+    for organization_id, type, environment_id, subject in groups:
+        _summarize(open_groups.filter(
+            organization=organization_id, type=type, environment=environment_id, subject=subject
+        ))  # fmt: skip
+
+
+@transaction.atomic
+def _summarize(group: QuerySet[MessageEvent]) -> None:
+    last = group.order_by("-pk").select_for_update(of=("self",)).first()
+    if last is None:
+        return
+    limit = LIMITS.get(MessageType(last.type), DEFAULT)
+    told = _alike(last).filter(outcome=EventOutcome.TOLD).order_by("-handled_at").values_list("handled_at", flat=True)
+    recent = told.filter(handled_at__gt=timezone.now() - limit.window)[: limit.most]
+    if len(recent) >= limit.most:
+        return
+    first = group.order_by("pk").values_list("created_at", flat=True)[0]
+    grouped = list(group.order_by("pk").values_list("pk", flat=True)[:_GROUPED_AT_ONCE])
+    summary = MessageEvent.objects.create(
+        organization_id=last.organization_id,
+        project_id=last.project_id,
+        environment_id=last.environment_id,
+        type=last.type,
+        resource_kind=last.resource_kind,
+        resource_id=last.resource_id,
+        subject=last.subject,
+        data={**last.data, "since": first.isoformat()},
+        count=max(2, len(grouped)),
+    )
+    MessageEvent.objects.filter(pk__in=grouped).update(summary=summary)

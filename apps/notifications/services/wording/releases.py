@@ -1,0 +1,167 @@
+"""Messages about approvals and rollouts."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from apps.artifacts.models import Replay
+from apps.artifacts.services import packets
+from apps.notifications.services.wording.content import Content, page_path, shorten
+from apps.releases.models import Approval, Deployment
+from apps.releases.services import failures
+from apps.releases.services.changes import Changes, find_changes
+from apps.tenancy.models import MessageEvent
+from byteor.engine.machines import ApprovalStatus, DeploymentStatus
+from byteor.engine.regression import count_of
+from byteor.engine.rollout import Hold
+from byteor.engine.wave_hold import WaveReport
+
+# Why a deployment failed, as a clause, by the code of the failure.
+_WHY = {
+    "aborted": "it was aborted",
+    "approval_denied": "its approval was denied",
+    "approval_expired": "nobody approved it in time",
+    "approval_revoked": "its approval was revoked",
+    "build_failed": "its bundle could not be built",
+    "empty_target": "no agents match its target",
+    "known_bad": "its configuration is known bad",
+    "replay_gate": "the replay gate blocked it",
+    "rollback_failed": "its rollback failed",
+    "threshold": "too many agents failed",
+    "timeout": "too many agents did not finish in time",
+    "wave_denied": "a wave was denied",
+}
+_FAILED_HOW = {
+    "reported": "reported a failure",
+    "timeout": "did not report in time",
+    "rollback_reported": "reported a failure during the rollback",
+    "rollback_timeout": "did not report in time during the rollback",
+}
+
+
+def describe_approval(event: MessageEvent) -> Content | None:
+    """Describe an approval that waits for decisions; None if it was decided or has expired."""
+    rows = Approval.objects.select_related("environment", "rollout__config_bundle__version")
+    approval = rows.filter(pk=event.resource_id, status=ApprovalStatus.PENDING).first()
+    if approval is None:
+        return None
+    path, action = page_path("releases_approval", approval.pk), "Review and decide"
+    until = f"The request expires at {_format_time(approval.expires_at)}."
+    verb = "reminds" if event.data.get("is_reminder") else "asks"
+    if approval.rollout is not None and approval.wave_report is not None:
+        name = _name(approval.rollout)
+        sentence = f"Wave {(approval.wave or 0) + 1} of {name} in {approval.environment} waits for your approval."
+        return Content(sentence, path, action, shorten([*_describe_waves(approval.wave_report), until]))
+    deployment = _deployment_of(approval)
+    if deployment is None:
+        sentence = (
+            f"{approval.requested_by} {verb} you to approve a replay with side effects in {approval.environment}."
+        )
+        return Content(sentence, path, action, shorten([*_describe_replay(approval), until]))
+    count = count_of(deployment.target_count, "agent")
+    what = f"the deployment of {_name(deployment)} to {count} in {approval.environment}"
+    if approval.break_glass:
+        sentence = f"{approval.requested_by} started {what} without approval (break-glass). Approve or deny it now."
+        until = f"If nobody approves it by {_format_time(approval.expires_at)}, it is rolled back."
+    else:
+        sentence = f"{approval.requested_by} {verb} you to approve {what}."
+    return Content(sentence, path, action, shorten([*_describe_request(deployment), until]))
+
+
+def _deployment_of(approval: Approval) -> Deployment | None:
+    """Return the deployment that an approval is for, or None for the approval of a replay."""
+    rows = Deployment.objects.select_related("environment__project", "config_bundle__version")
+    return rows.filter(approval=approval).first()
+
+
+def _name(deployment: Deployment) -> str:
+    return str(deployment.config_bundle.version)
+
+
+def _format_time(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _describe_request(deployment: Deployment) -> list[str]:
+    """Return lines about what a deployment changes, without values of the configuration and without records."""
+    lines = [f"Note: {deployment.note.splitlines()[0]}"] if deployment.note.strip() else []
+    if deployment.break_glass is not None:
+        lines.append(f"Break-glass reason: {deployment.break_glass.reason}")
+    lines += _describe_changes(find_changes(deployment))
+    if deployment.regression_id is not None:
+        lines.append(packets.read_summary(deployment).headline)
+    return lines
+
+
+def _describe_changes(changes: Changes) -> list[str]:
+    if changes.base is None:
+        return ["The pipeline has no current deployment here, so everything is new."]
+    lines = [f"Replaces {changes.base.config_bundle.version}, {changes.base.config_bundle}."]
+    if changes.spec is not None:
+        lines += [f"Pipeline: {each.change} {each.what} {each.name}".rstrip() for each in changes.spec.changes]
+    lines += [f"Configuration: {each.change} {each.what} {each.name}".rstrip() for each in changes.config]
+    return lines if len(lines) > 1 else [*lines, "The pipeline and its configuration do not change."]
+
+
+def _describe_waves(report: WaveReport) -> list[str]:
+    """Return lines with what the agents of the earlier waves did, without what they reported."""
+    done = ", ".join(f"{count:,} {word.replace('_', ' ')}" for word, count in report.progress.items() if count)
+    failed = [f"{count_of(each.count, 'agent')} {_FAILED_HOW.get(each.reason, 'failed')}" for each in report.failures]
+    return [f"Agents of the earlier waves: {done or 'none'}", *failed]
+
+
+def _describe_replay(approval: Approval) -> list[str]:
+    replay = Replay.objects.select_related("version", "artifact").filter(approval=approval).first()
+    return [] if replay is None else [f"{replay.artifact} through {replay.version}"]
+
+
+def describe_hold(event: MessageEvent) -> Content | None:
+    """Describe a held wave; None if the hold is over."""
+    deployment = _deployment(event)
+    if deployment is None or deployment.status != DeploymentStatus.DEPLOYING or deployment.wave_hold is None:
+        return None
+    hold = deployment.wave_hold
+    if hold.is_over:
+        return None
+    waits = "until somebody starts it" if hold.kind is Hold.MANUAL else "for approval"
+    sentence = f"Wave {hold.wave + 1} of {_name(deployment)} in {deployment.environment} waits {waits}."
+    return Content(
+        sentence, page_path("releases_deployment", deployment.pk), "Open the deployment", _count_failed(deployment)
+    )
+
+
+def describe_rollout(event: MessageEvent) -> Content | None:
+    """Describe a deployment that stopped, finished or was rolled back; None if it was deleted."""
+    deployment = _deployment(event)
+    if deployment is None:
+        return None
+    name, place = _name(deployment), deployment.environment
+    match event.type:
+        case "rollout.finished":
+            sentence = f"{name} runs in {place}: the rollout to {count_of(deployment.target_count, 'agent')} finished."
+        case "rollout.rolled_back":
+            restored = deployment.restores
+            back = f" {place} runs {_name(restored)} again." if restored is not None else ""
+            sentence = f"The deployment of {name} to {place} was rolled back.{back}"
+        case _:
+            why = event.data.get("reason") or deployment.reason
+            clause = f": {_WHY[why]}" if why in _WHY else ""
+            sentence = f"The deployment of {name} to {place} stopped{clause}."
+    lines: list[Any] = [f"Requested by {deployment.requested_by}", *_count_failed(deployment)]
+    return Content(sentence, page_path("releases_deployment", deployment.pk), "Open the deployment", shorten(lines))
+
+
+def _deployment(event: MessageEvent) -> Deployment | None:
+    rows = Deployment.objects.select_related(
+        "environment", "config_bundle__version", "restores__config_bundle__version"
+    )
+    return rows.filter(pk=event.resource_id).first()
+
+
+def _count_failed(deployment: Deployment) -> tuple[str, ...]:
+    """Return the number of agents that failed for each reason, without what they reported."""
+    counts: dict[str, int] = {}
+    for cause in failures.find_causes(deployment):
+        counts[cause.reason] = counts.get(cause.reason, 0) + cause.count
+    return tuple(f"{count_of(count, 'agent')} {_FAILED_HOW.get(reason, 'failed')}" for reason, count in counts.items())

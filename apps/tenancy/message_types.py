@@ -1,0 +1,93 @@
+"""The events about which people get messages, and when a person gets an e-mail about an event."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+from byteor.engine.machines import DeploymentEvent
+
+
+class MessageType(StrEnum):
+    """What a message is about. People choose for each of these, except ``INVITATION``, whether they get e-mails."""
+
+    APPROVAL_NEEDED = "approval.needed"
+    WAVE_HELD = "wave.held"
+    ROLLOUT_STOPPED = "rollout.stopped"
+    ROLLOUT_FINISHED = "rollout.finished"
+    ROLLOUT_ROLLED_BACK = "rollout.rolled_back"
+    BREAK_GLASS_NEEDED = "break_glass.needed"
+    INCIDENT_NEW = "incident.new"
+    INCIDENT_REOPENED = "incident.reopened"
+    FIXTURE_CURRENT_FAILS = "fixture.current_fails"
+    AGENTS_FAILED = "agents.failed"
+    AGENTS_OFFLINE = "agents.offline"
+    AGENT_CLONED = "agent.cloned"
+    WEBHOOK_FAILING = "webhook.failing"
+    KEY_EXPIRES = "key.expires"
+    QUOTA_NEAR = "quota.near"
+    INVITATION = "member.invited"
+
+
+_M = MessageType
+DESCRIPTIONS: Mapping[MessageType, str] = {
+    _M.APPROVAL_NEEDED: "An approval waits for your decision.",
+    _M.BREAK_GLASS_NEEDED: "A deployment started without approval, and waits for your decision.",
+    _M.WAVE_HELD: "The next wave of a rollout waits.",
+    _M.ROLLOUT_STOPPED: "A deployment failed, was denied or was aborted.",
+    _M.ROLLOUT_FINISHED: "A rollout finished.",
+    _M.ROLLOUT_ROLLED_BACK: "A deployment was rolled back.",
+    _M.INCIDENT_NEW: "An agent uploaded an incident capture.",
+    _M.INCIDENT_REOPENED: "An incident happened again after a week or more.",
+    _M.FIXTURE_CURRENT_FAILS: "What an environment runs fails a fixture.",
+    _M.AGENTS_FAILED: "Agents failed.",
+    _M.AGENTS_OFFLINE: "Agents went offline.",
+    _M.AGENT_CLONED: "An agent seems to run on two machines.",
+    _M.WEBHOOK_FAILING: "A webhook fails.",
+    _M.KEY_EXPIRES: "A credential expires soon.",
+    _M.QUOTA_NEAR: "The organization has used most of a quota.",
+}
+"""What each event is about that people can choose, in one sentence."""
+CHOOSABLE = tuple(DESCRIPTIONS)
+
+
+class Timing(StrEnum):
+    """When a person gets an e-mail about an event: never, immediately, or in a daily summary."""
+
+    OFF = "off"
+    NOW = "now"
+    DAILY = "daily"
+
+
+class EventOutcome(StrEnum):
+    """What became of an event: it is ``pending``, people were told, or why nobody was told.
+
+    ``grouped``: a later message stands for several such events. ``obsolete``: nobody has to know any more.
+    """
+
+    PENDING = "pending"
+    TOLD = "told"
+    GROUPED = "grouped"
+    OBSOLETE = "obsolete"
+
+
+# The actions of audit events that cause messages. ``type_of`` also depends on the changes.
+_TYPES: Mapping[str, MessageType] = {
+    "approval.request": MessageType.APPROVAL_NEEDED,
+    "deployment.hold": MessageType.WAVE_HELD,
+    f"deployment.{DeploymentEvent.DENY}": MessageType.ROLLOUT_STOPPED,
+    f"deployment.{DeploymentEvent.FAIL}": MessageType.ROLLOUT_STOPPED,
+    f"deployment.{DeploymentEvent.ABORT}": MessageType.ROLLOUT_STOPPED,
+    f"deployment.{DeploymentEvent.ACTIVATE}": MessageType.ROLLOUT_FINISHED,
+    f"deployment.{DeploymentEvent.RESTORE}": MessageType.ROLLOUT_ROLLED_BACK,
+    "fixture.current_fails": MessageType.FIXTURE_CURRENT_FAILS,
+    "webhook.disable": MessageType.WEBHOOK_FAILING,
+}
+
+
+def type_of(action: str, changes: Mapping[str, Any]) -> MessageType | None:
+    """Return the type of message that an audit event causes, or None if it causes none."""
+    if action == "approval.request" and changes.get("break_glass"):
+        return MessageType.BREAK_GLASS_NEEDED
+    return _TYPES.get(action)

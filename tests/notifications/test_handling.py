@@ -1,0 +1,108 @@
+"""New events: who is notified, when an e-mail is due, and which events are grouped."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from apps.notifications.models import Notification, NotificationSettings
+from apps.notifications.services import handling
+from apps.releases.models import ConfigBundle
+from apps.releases.services import approvals
+from apps.tenancy.message_types import EventOutcome, MessageType
+from apps.tenancy.models import Membership, MessageEvent, User
+from apps.tenancy.services import message_events, organizations
+from tests.notifications.stories import ask, handle
+from tests.worlds import World
+
+pytestmark = pytest.mark.django_db
+
+
+def test_request_inserts_one_event_and_notifies_everybody_who_can_decide(world: World, bundle: ConfigBundle) -> None:
+    deployment = ask(world, bundle)
+
+    assert MessageEvent.objects.get().type == MessageType.APPROVAL_NEEDED
+    handle(world)
+
+    event = MessageEvent.objects.get()
+    assert event.outcome == EventOutcome.TOLD
+    assert (
+        event.text == f"{world.operator.user.email} asks you to approve the deployment of quotes v1 to 1 agent in prod."
+    )
+    assert event.path == f"/admin/releases/approval/{deployment.approval_id}/change/"
+    notified = set(Notification.objects.values_list("user", flat=True))
+    assert notified == {
+        world.admin.user.pk,
+        world.project_admin.user.pk,
+        world.reviewer.user.pk,
+    }  # not the requester, and not the viewer
+    assert set(Notification.objects.values_list("mail", flat=True)) == {"now"}
+    assert Notification.objects.due(timezone.now()).count() == 3
+
+
+def test_person_who_never_signed_in_or_has_left_is_not_notified(world: World, bundle: ConfigBundle) -> None:
+    ask(world, bundle)
+    Membership.objects.filter(user=world.admin.user).delete()
+    User.objects.filter(pk=world.reviewer.user.pk).update(last_login=None)
+
+    handle(world)
+
+    assert Notification.objects.get().user == world.project_admin.user
+
+
+def test_decided_request_is_obsolete(world: World, bundle: ConfigBundle) -> None:
+    deployment = ask(world, bundle)
+    assert deployment.approval is not None
+    approvals.decide(
+        deployment.approval, user=world.admin.user, decision="approve", comment="", actor=world.admin.actor
+    )
+
+    handle(world)
+
+    assert MessageEvent.objects.get(type=MessageType.APPROVAL_NEEDED).outcome == EventOutcome.OBSOLETE
+    assert Notification.objects.count() == 0
+
+
+def test_own_choice_for_environment_goes_before_choice_for_all_and_organization_default(
+    world: World, bundle: ConfigBundle
+) -> None:
+    organizations.update_organization(
+        world.organization, {"settings": {"default_notification_settings": {"approval.needed": "daily"}}},
+        actor=world.admin.actor,
+    )  # fmt: skip
+    people = [world.admin, world.project_admin, world.reviewer]
+    for person, chosen in zip(people[1:], [{"*": "off"}, {"*": "off", str(world.prod.pk): "now"}], strict=True):
+        NotificationSettings.objects.create(user=person.user, choices={"approval.needed": chosen})
+    ask(world, bundle)
+
+    handle(world)
+
+    mails = dict(Notification.objects.values_list("user__email", "mail"))
+    assert [mails[each.user.email] for each in people] == ["daily", "off", "now"]
+
+
+def test_events_beyond_limit_are_grouped_into_one_later_message(world: World, bundle: ConfigBundle) -> None:
+    deployment = world.deployment(bundle)
+    MessageEvent.objects.all().delete()
+    for _ in range(30):
+        message_events.note(MessageType.ROLLOUT_STOPPED, scope=world.prod, resource=("deployment", deployment.pk))
+    handle(world)
+
+    def outcomes() -> list[str]:
+        return sorted(MessageEvent.objects.values_list("outcome", flat=True))
+
+    assert outcomes() == ["grouped"] * 20 + ["told"] * 10
+    handling.summarize_grouped()
+    assert MessageEvent.objects.count() == 30
+
+    MessageEvent.objects.update(handled_at=timezone.now() - timedelta(minutes=11))
+    handling.summarize_grouped()
+    handling.summarize_grouped()
+    handle(world)
+
+    summary = MessageEvent.objects.get(count=20)
+    assert summary.outcome == EventOutcome.TOLD
+    assert summary.text.startswith("This and 19 more like it: The deployment of quotes v1 to prod stopped")
+    assert Notification.objects.filter(user=world.viewer.user).count() == 11
