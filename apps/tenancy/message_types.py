@@ -63,13 +63,15 @@ class Timing(StrEnum):
 class EventOutcome(StrEnum):
     """What became of an event: it is ``pending``, people were told, or why nobody was told.
 
-    ``grouped``: a later message stands for several such events. ``obsolete``: nobody has to know any more.
+    ``grouped``: a later message stands for several such events. ``obsolete``: nobody has to know any more. ``failed``:
+    every attempt to handle the event raised an error.
     """
 
     PENDING = "pending"
     TOLD = "told"
     GROUPED = "grouped"
     OBSOLETE = "obsolete"
+    FAILED = "failed"
 
 
 # The actions of audit events that cause messages. ``type_of`` also depends on the changes.

@@ -106,3 +106,21 @@ def test_events_beyond_limit_are_grouped_into_one_later_message(world: World, bu
     assert summary.outcome == EventOutcome.TOLD
     assert summary.text.startswith("This and 19 more like it: The deployment of quotes v1 to prod stopped")
     assert Notification.objects.filter(user=world.viewer.user).count() == 11
+
+
+def test_event_that_raises_error_is_retried_and_holds_up_no_other(world: World, bundle: ConfigBundle) -> None:
+    deployment = world.deployment(bundle)
+    MessageEvent.objects.all().delete()
+    for resource_id in ("not an id", deployment.pk):
+        message_events.note(MessageType.ROLLOUT_STOPPED, scope=world.prod, resource=("deployment", resource_id))
+
+    handle(world)
+
+    broken, sound = MessageEvent.objects.order_by("pk")
+    assert (broken.outcome, broken.tries) == (EventOutcome.PENDING, 1)
+    assert sound.outcome == EventOutcome.TOLD
+    for _ in range(30):
+        handle(world)
+    broken.refresh_from_db()
+    assert (broken.outcome, broken.tries) == (EventOutcome.FAILED, handling.MAX_TRIES)
+    assert not broken.notifications.exists()

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from time import monotonic
 from uuid import UUID
 
+import structlog
 from django.db import transaction
 from django.db.models import Count
 from django.utils import timezone
@@ -16,9 +17,11 @@ from apps.notifications.models import Notification
 from apps.notifications.services import audience, choices, limits, wording
 from apps.tenancy.message_types import EventOutcome, MessageType, Timing
 from apps.tenancy.models import MessageEvent
-from byteor_cloud.worker.jobs import enqueue
+from byteor_cloud.worker.jobs import enqueue, is_outage
 
+logger = structlog.get_logger(__name__)
 MAX_JOB_S = 10
+MAX_TRIES = 20  # attempts to handle an event, one every 3 seconds
 # A person gets at most so many e-mails in this time. Later events are collected, and sent together in one e-mail.
 MOST_MAILS, MAIL_WINDOW = 5, timedelta(minutes=10)
 DAILY_AT_HOUR = 8  # UTC, because the time zones of people are unknown
@@ -33,20 +36,35 @@ def enqueue_pending() -> None:
 
 
 def handle_pending(organization_id: UUID) -> None:
-    """Handle the organization's new events, oldest first, until none is left or the time of the job is over."""
-    deadline = monotonic() + MAX_JOB_S
-    while monotonic() < deadline and _handle_next(organization_id):
-        pass
+    """Handle the organization's new events, oldest first, until none is left or the time of the job is over.
+
+    An event that raises an error does not hold up the others. It is tried again by later jobs, ``MAX_TRIES`` times in
+    total.
+    """
+    deadline, failed = monotonic() + MAX_JOB_S, set[UUID]()
+    while monotonic() < deadline:
+        rows = MessageEvent.objects.filter(organization=organization_id, outcome=EventOutcome.PENDING)
+        event_id = rows.exclude(pk__in=failed).order_by("pk").values_list("pk", flat=True).first()
+        if event_id is None:
+            return
+        try:
+            _handle(event_id)
+        except Exception as error:
+            if is_outage(error):
+                raise
+            logger.exception("message_event_not_handled", event_id=str(event_id))
+            _count_failure(event_id)
+            failed.add(event_id)
 
 
 @transaction.atomic
-def _handle_next(organization_id: UUID) -> bool:
-    """Handle the oldest new event. Returns False if there is none."""
-    rows = MessageEvent.objects.filter(organization=organization_id, outcome=EventOutcome.PENDING)
-    rows = rows.select_related("organization", "project", "environment").order_by("pk")
-    event = rows.select_for_update(of=("self",), no_key=True, skip_locked=True).first()
+def _handle(event_id: UUID) -> None:
+    """Decide what becomes of a new event, and create its notifications. Does nothing if it is no longer new."""
+    rows = MessageEvent.objects.select_related("organization", "project", "environment")
+    new = rows.filter(pk=event_id, outcome=EventOutcome.PENDING)
+    event = new.select_for_update(of=("self",), no_key=True).first()
     if event is None:
-        return False
+        return
     event.handled_at = timezone.now()
     content = None if _is_deleted(event) else wording.describe(event)
     if content is None:
@@ -57,7 +75,18 @@ def _handle_next(organization_id: UUID) -> bool:
         event.outcome, event.text, event.path = EventOutcome.TOLD, content.sentence[:500], content.path
         _notify(event)
     event.save(update_fields=["outcome", "text", "path", "handled_at"])
-    return True
+
+
+@transaction.atomic
+def _count_failure(event_id: UUID) -> None:
+    """Count a failed attempt. After the last one, the event's outcome is ``failed``."""
+    event = MessageEvent.objects.select_for_update(no_key=True).filter(pk=event_id).first()
+    if event is None:
+        return
+    event.tries += 1
+    if event.tries >= MAX_TRIES:
+        event.outcome, event.handled_at = EventOutcome.FAILED, timezone.now()
+    event.save(update_fields=["tries", "outcome", "handled_at"])
 
 
 def _is_deleted(event: MessageEvent) -> bool:

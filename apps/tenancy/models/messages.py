@@ -41,6 +41,8 @@ class MessageEvent(Row):
     text = models.CharField(max_length=500, blank=True, editable=False)
     path = models.CharField(max_length=300, blank=True, editable=False)
     handled_at = models.DateTimeField(null=True, editable=False)
+    # The number of attempts to handle the event that raised an error.
+    tries = models.PositiveSmallIntegerField(default=0, editable=False)
     # The event that stands for this one, if its outcome is ``grouped`` and people have been told since.
     summary = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, related_name="+", editable=False)
     bounded_columns = frozenset({"data"})
