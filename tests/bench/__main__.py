@@ -159,6 +159,13 @@ def _ledger(options: argparse.Namespace) -> list[Row]:
     return []
 
 
+def _messages(options: argparse.Namespace) -> list[Row]:
+    with _installation():
+        from tests.bench import messages
+
+        return messages.run(options.rounds)
+
+
 def _slow_clients(options: argparse.Namespace) -> list[Row]:
     from tests.bench import slow_clients
 
@@ -213,6 +220,7 @@ BENCHMARKS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     "compiler": _compiler,
     "deployment": _deployment,
     "ledger": _ledger,
+    "messages": _messages,
     "slow-clients": _slow_clients,
     "replay": _replay,
     "regression": _regression,
