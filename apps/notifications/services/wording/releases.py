@@ -145,7 +145,7 @@ def describe_rollout(event: MessageEvent) -> Content | None:
             back = f" {place} runs {_name(restored)} again." if restored is not None else ""
             sentence = f"The deployment of {name} to {place} was rolled back.{back}"
         case _:
-            why = event.data.get("reason") or deployment.reason
+            why = "approval_denied" if deployment.status == DeploymentStatus.DENIED else deployment.reason
             clause = f": {_WHY[why]}" if why in _WHY else ""
             sentence = f"The deployment of {name} to {place} stopped{clause}."
     lines: list[Any] = [f"Requested by {deployment.requested_by}", *_count_failed(deployment)]

@@ -1,0 +1,229 @@
+"""Who is told about each event, when they get an e-mail without own choices, and what the message says.
+
+The table in this module is written by hand, from the contract, and never read from the code under test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from apps.notifications.models import Notification
+from apps.notifications.services.wording import describe
+from apps.pipelines.models import Version
+from apps.releases.models import Approval, Deployment
+from apps.releases.services import approvals
+from apps.tenancy.models import Membership, MessageEvent, User
+from apps.tenancy.permissions import Role
+from apps.tenancy.services import organizations
+from tests.notifications.stories import claim_all, handle
+from tests.releases.stories import Fleet, Run, fleet, report_from_all, roll_back, run_sweep, waves
+from tests.worlds import Person, World, report
+
+pytestmark = pytest.mark.django_db
+
+# The people: the operator requests everything. ``guest`` is a viewer of the project only, ``elsewhere`` an operator of
+# another project only, and ``invited`` an operator who has never signed in.
+PEOPLE = (
+    "admin", "project_admin", "operator", "reviewer", "viewer", "guest", "elsewhere", "invited", "stranger",
+)  # fmt: skip
+
+
+@dataclass
+class Stage:
+    """A world with an agent fleet in ``prod``, and the people in it."""
+
+    world: World
+    people: dict[str, Person]
+    agents: Fleet
+    run_jobs: Run
+
+    def decide(self, deployment: Deployment, decision: str, approval: Approval | None = None) -> None:
+        """Let the reviewer decide on the deployment's approval, or on ``approval``."""
+        found = approval or deployment.approval
+        assert found is not None
+        digest = None if found.wave_report is None else found.wave_report.digest
+        approvals.decide(
+            found, user=self.world.reviewer.user, decision=decision, comment="checked", digest=digest,
+            actor=self.world.reviewer.actor,
+        )  # fmt: skip
+
+    def request(self, name: str = "bundle", **options: Any) -> Deployment:
+        world = self.world
+        version = Version.objects.filter(environment=world.prod).first() or world.version(world.prod)
+        return world.deployment(world.bundle(world.prod, name, version=version, env={"NAME": name}), **options)
+
+    def approved(self, name: str = "bundle", **options: Any) -> Deployment:
+        deployment = self.request(name, **options)
+        self.decide(deployment, "approve")
+        self.run_jobs()
+        deployment.refresh_from_db()
+        return deployment
+
+    def running(self, name: str = "bundle") -> Deployment:
+        deployment = self.approved(name)
+        report_from_all(self.agents, "active", self.run_jobs)
+        deployment.refresh_from_db()
+        assert deployment.status == "active"
+        return deployment
+
+
+@pytest.fixture
+def stage(world: World, other: World, run_jobs: Run) -> Stage:
+    guest = world.person(Role.VIEWER, "guest")
+    Membership.objects.filter(user=guest.user).update(project=world.project)
+    second = organizations.create_project(organization=world.organization, name="second", actor=world.admin.actor)
+    elsewhere = world.person(Role.OPERATOR, "elsewhere")
+    Membership.objects.filter(user=elsewhere.user).update(project=second)
+    claim_all()
+    invited = world.person(Role.OPERATOR, "invited")
+    User.objects.filter(pk=invited.user.pk).update(last_login=None)
+    invited.user.tokens.all().delete()
+    people = {
+        "admin": world.admin, "project_admin": world.project_admin, "operator": world.operator,
+        "reviewer": world.reviewer, "viewer": world.viewer, "guest": guest, "elsewhere": elsewhere,
+        "invited": invited, "stranger": other.admin,
+    }  # fmt: skip
+    return Stage(world, people, fleet(world, 4, world.prod), run_jobs)
+
+
+def ask_for_approval(stage: Stage) -> None:
+    stage.request()
+
+
+def ask_viewer_for_approval(stage: Stage) -> None:
+    stage.request(reviewer_ids=[stage.world.viewer.user.pk], is_org_admin=True)
+
+
+def start_with_break_glass(stage: Stage) -> None:
+    world = stage.world
+    body = {
+        "config_bundle_id": str(world.bundle(world.prod).pk), "target": {"all": True},
+        "break_glass": {"reason": "the market is open"},
+    }  # fmt: skip
+    assert world.admin.api.post(world.path(world.prod, "/deployments"), body).status_code == 201
+
+
+def hold_wave(kind: str) -> Callable[[Stage], None]:
+    def hold(stage: Stage) -> None:
+        stage.approved(strategy={**waves(25, 100), "holds": [None, kind]})
+        report_from_all(stage.agents[:1], "active", stage.run_jobs)
+        run_sweep(stage.run_jobs)
+
+    return hold
+
+
+def deny(stage: Stage) -> None:
+    stage.decide(stage.request(), "deny")
+
+
+def fail(stage: Stage) -> None:
+    stage.approved()
+    agent, api = stage.agents[0]
+    assert report(api, agent, "failed", detail="secret payload").status_code == 200
+    stage.run_jobs()
+
+
+def abort(stage: Stage) -> None:
+    deployment = stage.approved()
+    path = stage.world.path(stage.world.prod, f"/deployments/{deployment.pk}/abort")
+    assert stage.world.operator.api.post(path, {}).status_code == 200
+
+
+def finish(stage: Stage) -> None:
+    stage.running()
+
+
+def restore(stage: Stage) -> None:
+    stage.running("old")
+    MessageEvent.objects.all().delete()
+    assert roll_back(stage.world, stage.running("new")).status_code == 200
+    stage.run_jobs()
+    report_from_all(stage.agents, "rolled_back", stage.run_jobs)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A cause, the event that it is, the message, and who is told: each person's e-mail without own choices."""
+
+    event: str
+    cause: Callable[[Stage], None]
+    text: str
+    told: dict[str, str]
+    lines: tuple[str, ...] = ()
+
+
+DECIDERS = {"admin": "now", "project_admin": "now", "reviewer": "now"}
+ALL_BUT_OPERATOR = dict.fromkeys(["admin", "project_admin", "reviewer", "viewer", "guest"], "off")
+ASKER = "operator@acme.example"
+CASES = [
+    Case(
+        "approval.needed", ask_for_approval,
+        f"{ASKER} asks you to approve the deployment of quotes v1 to 4 agents in prod.", DECIDERS,
+    ),
+    Case(
+        "approval.needed", ask_viewer_for_approval,
+        f"{ASKER} asks you to approve the deployment of quotes v1 to 4 agents in prod.", {"viewer": "now"},
+    ),
+    Case(
+        "break_glass.needed", start_with_break_glass,
+        "admin@acme.example started the deployment of quotes v1 to 4 agents in prod without approval (break-glass). "
+        "Approve or deny it now.",
+        {"project_admin": "now", "operator": "now", "reviewer": "now"},
+    ),
+    Case(
+        "wave.held", hold_wave("manual"), "Wave 2 of quotes v1 in prod waits until somebody starts it.",
+        {**DECIDERS, "operator": "now"},
+    ),
+    Case(
+        "wave.held", hold_wave("approval"), "Wave 2 of quotes v1 in prod waits for approval.", {"operator": "now"},
+    ),
+    Case(
+        "approval.needed", hold_wave("approval"), "Wave 2 of quotes v1 in prod waits for your approval.", DECIDERS,
+        ("Agents of the earlier waves: 1 active",),
+    ),
+    Case(
+        "rollout.stopped", deny, "The deployment of quotes v1 to prod stopped: its approval was denied.",
+        {**ALL_BUT_OPERATOR, "operator": "now"},
+    ),
+    Case(
+        "rollout.stopped", fail, "The deployment of quotes v1 to prod stopped: too many agents failed.",
+        {**ALL_BUT_OPERATOR, "operator": "now"}, ("1 agent reported a failure",),
+    ),
+    Case(
+        "rollout.stopped", abort, "The deployment of quotes v1 to prod stopped: it was aborted.", ALL_BUT_OPERATOR,
+    ),
+    Case(
+        "rollout.finished", finish, "quotes v1 runs in prod: the rollout to 4 agents finished.",
+        {**ALL_BUT_OPERATOR, "operator": "off"},
+    ),
+    Case(
+        "rollout.rolled_back", restore,
+        "The deployment of quotes v1 to prod was rolled back. prod runs quotes v1 again.",
+        {**ALL_BUT_OPERATOR, "operator": "now"},
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.event}-{case.cause.__name__}")
+def test_event_is_told_to_exactly_those_whom_it_concerns(stage: Stage, case: Case) -> None:
+    case.cause(stage)
+    event = MessageEvent.objects.filter(type=case.event).latest("pk")
+    handle(stage.world)
+
+    event.refresh_from_db()
+    assert event.text == case.text
+    told = Notification.objects.filter(event=event)
+    names = {person.user.pk: name for name, person in stage.people.items()}
+    assert {names[user_id]: mail for user_id, mail in told.values_list("user_id", "mail")} == case.told
+    content = describe(event)
+    assert content is not None
+    assert content.sentence == case.text
+    for line in case.lines:
+        assert line in content.lines
+    shown = " ".join([content.sentence, *content.lines])
+    for hidden in ("secret payload", "bor_", "sha256:"):
+        assert hidden not in shown
