@@ -187,7 +187,8 @@ CASES = [
     ),
     Case(
         "rollout.stopped", deny, "The deployment of quotes v1 to prod stopped: its approval was denied.",
-        {**ALL_BUT_OPERATOR, "operator": "now"},
+        # The reviewer denied it.
+        {"admin": "off", "project_admin": "off", "viewer": "off", "guest": "off", "operator": "now"},
     ),
     Case(
         "rollout.stopped", fail, "The deployment of quotes v1 to prod stopped: too many agents failed.",
