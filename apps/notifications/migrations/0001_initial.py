@@ -76,6 +76,7 @@ class Migration(migrations.Migration):
                 ('mail_due_at', models.DateTimeField(null=True)),
                 ('mail_tries', models.PositiveSmallIntegerField(default=0)),
                 ('mailed_at', models.DateTimeField(null=True)),
+                ('mail_error', models.CharField(blank=True, editable=False, max_length=200)),
                 ('event', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='notifications', to='tenancy.messageevent')),
                 ('user', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='+', to=settings.AUTH_USER_MODEL)),
             ],
