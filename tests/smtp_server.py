@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.message import EmailMessage
 from enum import StrEnum
-from typing import Literal, cast, override
+from typing import Literal, override
 from urllib.parse import quote
 
 USER, PASSWORD = "mailer", "secret/@: word"
@@ -170,7 +170,7 @@ class _Handler(socketserver.StreamRequestHandler):
                 raise _Closed
             lines.append(line.removeprefix(b"."))
         message = email.message_from_bytes(b"".join(lines), policy=email.policy.default)
-        received = Received(sender, recipient, cast("EmailMessage", message))
+        received = Received(sender, recipient, message)
         behavior = self.smtp.decide(Step.MESSAGE, recipient)
         if behavior is None or behavior is Trouble.DROP:
             self.smtp.messages.append(received)
@@ -200,8 +200,8 @@ class _Handler(socketserver.StreamRequestHandler):
     def _start_tls(self) -> None:
         assert self.smtp.tls is not None
         self.connection = self.smtp.tls.wrap_socket(self.connection, server_side=True)
-        self.rfile = self.connection.makefile("rb")  # type: ignore[assignment]  # typeshed: a BufferedIOBase
-        self.wfile = self.connection.makefile("wb", 0)  # type: ignore[assignment]
+        self.rfile = self.connection.makefile("rb")
+        self.wfile = self.connection.makefile("wb", 0)
 
     @override
     def finish(self) -> None:
