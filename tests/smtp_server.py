@@ -38,7 +38,7 @@ class Step(StrEnum):
 class Trouble(StrEnum):
     """What the server can do at a step instead of responding."""
 
-    HANG = "hang"
+    HANG = "hang"  # until ``released`` is set; then close the connection
     DROP = "drop"  # close the connection; at Step.MESSAGE after it has accepted the e-mail
     DRIP = "drip"  # send a long response, one byte at a time
 
@@ -70,7 +70,7 @@ class SmtpServer:
         self.steps: list[tuple[Step, str]] = []
         """The steps of all connections, with the argument of the command."""
         self.tls, self.security = tls, security
-        self.stopped = threading.Event()
+        self.released = threading.Event()
         self.host, self.port = "127.0.0.1", 0
         self._behaviors: dict[Step, Callable[[str], Behavior]] = {}
 
@@ -99,7 +99,7 @@ class SmtpServer:
         self._behaviors[step] = limited
 
     def recover(self) -> None:
-        """Behave as usual again."""
+        """Behave as usual again, in connections that do not hang yet."""
         self._behaviors.clear()
 
     def count(self, step: Step) -> int:
@@ -182,12 +182,12 @@ class _Handler(socketserver.StreamRequestHandler):
     def _behave(self, behavior: Behavior, usual: str) -> str:
         match behavior:
             case Trouble.HANG:
-                self.smtp.stopped.wait()
+                self.smtp.released.wait()
                 raise _Closed
             case Trouble.DROP:
                 raise _Closed
             case Trouble.DRIP:
-                while not self.smtp.stopped.wait(0.02):
+                while not self.smtp.released.wait(0.02):
                     self.wfile.write(b"2")
                 raise _Closed
         response = behavior or usual
@@ -232,6 +232,6 @@ def smtp_server(
         try:
             yield smtp
         finally:
-            smtp.stopped.set()
+            smtp.released.set()
             server.shutdown()
             thread.join()

@@ -23,6 +23,7 @@ ATTEMPT_S = 30.0
 """The maximum time to connect and sign in, or to send one e-mail."""
 _CLOSING = 421  # the code with which a server announces that it closes the connection
 _MAX_REASON = 200
+_TIMED_OUT = "The mail server closed the connection or did not respond in time."
 
 
 class NotSent(Exception):
@@ -50,11 +51,13 @@ class _Watchdog:
     def __init__(self) -> None:
         self._handle: socket.socket | None = None
         self._deadline = 0.0
+        self.has_fired = False
 
     @contextmanager
     def bound(self) -> Iterator[None]:
         """Shut the watched connection down if the block takes more than ``ATTEMPT_S``."""
         self._deadline = time.monotonic() + ATTEMPT_S
+        self.has_fired = False
         timer = threading.Timer(ATTEMPT_S, self._shut_down)
         timer.daemon = True
         timer.start()
@@ -86,6 +89,7 @@ class _Watchdog:
             self._handle = None
 
     def _shut_down(self) -> None:
+        self.has_fired = True
         if self._handle is not None:
             with suppress(OSError):  # the connection is already closed
                 self._handle.shutdown(socket.SHUT_RDWR)
@@ -137,15 +141,11 @@ class Connection:
         try:
             with self._watchdog.bound():
                 client.send_message(message)
-        except smtplib.SMTPRecipientsRefused as error:
-            raise self._judge(*next(iter(error.recipients.values()))) from None
-        except smtplib.SMTPDataError as error:
-            raise self._judge(error.smtp_code, error.smtp_error) from None
-        except (smtplib.SMTPNotSupportedError, UnicodeError) as error:
-            raise Refused(_in_one_line(str(error))) from None
-        except (smtplib.SMTPException, OSError) as error:
-            self.close()
-            raise Unavailable(_explain(error)) from None
+        except (smtplib.SMTPException, OSError, UnicodeError) as error:
+            failure = _judge(error, is_late=self._watchdog.has_fired)
+            if isinstance(failure, Unavailable):
+                self.close()
+            raise failure from None
 
     def close(self) -> None:
         """Close the connection, if it is open, without waiting for the server."""
@@ -164,7 +164,7 @@ class Connection:
                 self.was_open = True
             except (smtplib.SMTPException, OSError, UnicodeError) as error:
                 self.close()
-                raise Unavailable(_explain(error)) from None
+                raise Unavailable(_TIMED_OUT if self._watchdog.has_fired else _explain(error)) from None
         return self._client
 
     def _connect(self) -> smtplib.SMTP:
@@ -180,12 +180,22 @@ class Connection:
             raise
         return client
 
-    def _judge(self, code: int, text: bytes | str) -> NotSent:
-        reason = _in_one_line(f"{code} {_decode(text)}")
-        if code == _CLOSING:
-            self.close()
-            return Unavailable(reason)
-        return Refused(reason) if code >= 500 else Deferred(reason)
+
+def _judge(error: Exception, *, is_late: bool) -> NotSent:
+    """Return what the failure to send an e-mail means. ``is_late`` means that the watchdog has fired."""
+    match error:
+        case _ if is_late:  # smtplib takes the beginning of a response for the whole response
+            return Unavailable(_TIMED_OUT)
+        case smtplib.SMTPRecipientsRefused():
+            code, text = next(iter(error.recipients.values()))
+        case smtplib.SMTPDataError():
+            code, text = error.smtp_code, error.smtp_error
+        case smtplib.SMTPNotSupportedError() | UnicodeError():
+            return Refused(_in_one_line(str(error)))
+        case _:
+            return Unavailable(_explain(error))
+    kind = Refused if 500 <= code < 600 else Deferred if 400 <= code < 500 and code != _CLOSING else Unavailable
+    return kind(_in_one_line(f"{code} {_decode(text)}"))
 
 
 def _explain(error: Exception) -> str:
@@ -198,7 +208,7 @@ def _explain(error: Exception) -> str:
         case smtplib.SMTPResponseException():
             return _in_one_line(f"{error.smtp_code} {_decode(error.smtp_error)}")
         case smtplib.SMTPServerDisconnected() | TimeoutError():
-            return "The mail server closed the connection or did not respond in time."
+            return _TIMED_OUT
     return _in_one_line(f"The mail server cannot be reached: {error}")
 
 
