@@ -9,11 +9,12 @@ import re
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from email.utils import getaddresses
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Literal, cast
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from byteor.engine.allowlist import Url, check_program, parse_url_prefix
 
@@ -26,6 +27,17 @@ type Key = bytes | Path  # the key, or the path of its file, whose content ``rot
 
 class ConfigError(Exception):
     """An unknown, missing or invalid setting. The message is one line for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class SmtpServer:
+    """The mail server and the account on it. ``user`` and ``password`` are empty if the server needs no login."""
+
+    host: str
+    port: int
+    security: Literal["starttls", "tls", "off"]
+    user: str = ""
+    password: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +71,7 @@ class Config:
     oidc_issuer: str | None
     oidc_client_id: str | None
     oidc_client_secret: str | None
-    smtp_url: str | None
+    smtp_url: SmtpServer | None
     mail_from: str | None
     replay_http_allowlist: tuple[Url, ...]
     replay_exec_allowlist: tuple[str, ...]
@@ -124,6 +136,42 @@ def _origin(text: str) -> str:
     if urlsplit(url)[2:] != ("", "", ""):
         raise ValueError("must be a URL without a path")
     return url
+
+
+# Not ``urlsplit``, which ignores line breaks, and whose errors may contain a part of the password.
+_SMTP_URL = re.compile(
+    r"(smtps?)://(?:([^\s:@/?#]+):([^\s:@/?#]+)@)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?/?(\?tls=off)?"
+)
+
+
+def _smtp_server(text: str) -> SmtpServer:
+    match = _SMTP_URL.fullmatch(text)
+    if match is None:
+        raise ValueError(
+            "must be like smtp://user:password@host:587 or smtps://user:password@host:465, with special characters in "
+            "the user and the password percent-encoded; add ?tls=off to smtp:// for a server without TLS"
+        )
+    scheme, user, password, host, port, off = match.groups(default="")
+    if off and scheme == "smtps":
+        raise ValueError("must not contain tls=off, because smtps:// means TLS")
+    security: Literal["starttls", "tls", "off"] = "off" if off else "tls" if scheme == "smtps" else "starttls"
+    number = int(port or {"starttls": 587, "tls": 465, "off": 25}[security])
+    if not 1 <= number <= 65535:
+        raise ValueError("must have a port from 1 to 65535")
+    user, password = unquote(user), unquote(password)
+    if not (user + password).isascii() or not (user + password).isprintable():
+        raise ValueError("must have a user and a password of printable ASCII characters")  # others cannot be sent
+    return SmtpServer(host.strip("[]"), number, security, user, password)
+
+
+_MAILBOX = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*")
+
+
+def _sender(text: str) -> str:
+    found = getaddresses([text]) if text.isprintable() else []
+    if len(found) != 1 or not _MAILBOX.fullmatch(found[0][1]):
+        raise ValueError('must be one e-mail address, or like "ByteOr Cloud <byteor@example.com>"')
+    return text
 
 
 def _key(text: str) -> bytes:
@@ -282,8 +330,8 @@ def load(environ: Mapping[str, str]) -> Config:
         oidc_issuer=take("OIDC_ISSUER", _url("http", "https"), None),
         oidc_client_id=take("OIDC_CLIENT_ID", str, None),
         oidc_client_secret=take("OIDC_CLIENT_SECRET", str, None),
-        smtp_url=take("SMTP_URL", _url("smtp", "smtps"), None),
-        mail_from=take("MAIL_FROM", str, None),
+        smtp_url=take("SMTP_URL", _smtp_server, None),
+        mail_from=take("MAIL_FROM", _sender, None),
         replay_http_allowlist=take("REPLAY_HTTP_ALLOWLIST", _list(parse_url_prefix), ()),
         replay_exec_allowlist=take("REPLAY_EXEC_ALLOWLIST", _list(check_program), ()),
     )
@@ -291,4 +339,6 @@ def load(environ: Mapping[str, str]) -> Config:
         raise ConfigError(f"unknown setting {', '.join(sorted(given))}")
     if config.oidc_issuer and not (config.oidc_client_id and config.oidc_client_secret):
         raise ConfigError(f"{PREFIX}OIDC_ISSUER requires {PREFIX}OIDC_CLIENT_ID and {PREFIX}OIDC_CLIENT_SECRET")
+    if config.smtp_url and not config.mail_from:
+        raise ConfigError(f"{PREFIX}SMTP_URL requires {PREFIX}MAIL_FROM")
     return config

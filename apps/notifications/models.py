@@ -57,6 +57,8 @@ class Notification(Row):
     mail_due_at = models.DateTimeField(null=True)
     mail_tries = models.PositiveSmallIntegerField(default=0)
     mailed_at = models.DateTimeField(null=True)
+    # Why the latest attempt failed, or why the e-mail was not sent at all.
+    mail_error = models.CharField(max_length=200, blank=True, editable=False)
 
     objects = NotificationQuerySet.as_manager()
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from apps.notifications.jobs import DELETE_OLD, SWEEP, WAKE, HandleEvents
+from apps.notifications.jobs import DELETE_OLD, SWEEP, WAKE, HandleEvents, SendMails
 from apps.notifications.services import handling, housekeeping
-from byteor_cloud.worker.jobs import runs, runs_periodically
+from apps.notifications.services.mail import sending
+from byteor_cloud.worker.jobs import Claim, runs, runs_claimed, runs_periodically
 
 
 @runs(HandleEvents)
@@ -15,10 +16,17 @@ def handle_events(job: HandleEvents) -> None:
     handling.handle_pending(UUID(job.organization_id))
 
 
+@runs_claimed(SendMails)
+def send_mails(claim: Claim, job: SendMails) -> None:
+    """Send an organization's due e-mails."""
+    sending.send_due(UUID(job.organization_id), claim)
+
+
 @runs_periodically(WAKE)
 def wake() -> None:
-    """Enqueue jobs for new events."""
+    """Enqueue jobs for new events and due e-mails."""
     handling.enqueue_pending()
+    sending.enqueue_due()
 
 
 @runs_periodically(SWEEP)

@@ -62,12 +62,12 @@ BAD = BUILT + around(
 class Worker:
     """The worker process of ``tests/crash/doomed_worker.py``, which dies at chosen moments."""
 
-    def __init__(self, installation: Installation) -> None:
+    def __init__(self, installation: Installation, module: str = "tests.crash.doomed_worker", **settings: str) -> None:
         self.output = installation.data_dir / "worker.out"
         with self.output.open("wb") as output, (installation.data_dir / "worker.log").open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.crash.doomed_worker"],
-                env=installation.environment(), cwd=ROOT, stdin=subprocess.PIPE, stdout=output, stderr=log,
+                [sys.executable, "-m", module],
+                env=installation.environment(**settings), cwd=ROOT, stdin=subprocess.PIPE, stdout=output, stderr=log,
             )  # fmt: skip
 
     def restart_and_die_at(self, moments: Sequence[str]) -> None:

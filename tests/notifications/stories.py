@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from django.utils import timezone
 
 from apps.notifications.models import Notification
 from apps.notifications.services import handling
+from apps.notifications.services.mail import sending
 from apps.releases.models import ConfigBundle, Deployment
 from apps.tenancy.models import User
 from apps.tenancy.permissions import Role
+from byteor_cloud import config
+from byteor_cloud.worker.jobs import Claim
+from tests.smtp_server import PASSWORD, USER, SmtpServer
 from tests.worlds import ALL, Person, World
+
+MAIL_FROM, BASE_URL = "ByteOr Cloud <byteor@cloud.example>", "https://cloud.example"
 
 
 def claim_all() -> None:
@@ -44,3 +51,14 @@ def told(person: Person) -> list[str]:
     return [
         row.event.type for row in Notification.objects.filter(user=person.user).select_related("event").order_by("pk")
     ]
+
+
+def use_mail_server(settings: Any, server: SmtpServer) -> None:
+    """Set the installation's mail server and the sender of e-mails."""
+    host = config.SmtpServer(server.host, server.port, server.security, USER, PASSWORD)
+    settings.CONFIG = replace(settings.CONFIG, smtp_url=host, mail_from=MAIL_FROM, public_base_url=BASE_URL)
+
+
+def send(world: World) -> None:
+    """Send the organization's due e-mails, as the worker does."""
+    sending.send_due(world.organization.pk, Claim())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -14,13 +16,17 @@ from apps.releases.services import approvals
 from apps.tenancy.message_types import EventOutcome, MessageType
 from apps.tenancy.models import Membership, MessageEvent, User
 from apps.tenancy.services import message_events, organizations
+from byteor_cloud.config import SmtpServer
 from tests.notifications.stories import ask, handle
 from tests.worlds import World
 
 pytestmark = pytest.mark.django_db
 
 
-def test_request_inserts_one_event_and_notifies_everybody_who_can_decide(world: World, bundle: ConfigBundle) -> None:
+def test_request_inserts_one_event_and_notifies_everybody_who_can_decide(
+    settings: Any, world: World, bundle: ConfigBundle
+) -> None:
+    settings.CONFIG = replace(settings.CONFIG, smtp_url=SmtpServer("127.0.0.1", 25, "off"))
     deployment = ask(world, bundle)
 
     assert MessageEvent.objects.get().type == MessageType.APPROVAL_NEEDED

@@ -188,13 +188,13 @@ def test_certificate_must_match_host_name(
     tls.load_cert_chain(pem)
     tls.sni_callback = lambda _, name, __: names.append(name)
     monkeypatch.setenv("SSL_CERT_FILE", str(pem))
-    outgoing._tls.cache_clear()
+    outgoing.tls_context.cache_clear()
     fake_dns(monkeypatch, ["127.0.0.1"])
 
     with serving(tls) as receiver:
         response = send(f"https://{host}:{receiver.port}/")
 
-    outgoing._tls.cache_clear()
+    outgoing.tls_context.cache_clear()
     assert (response.status, response.error, len(receiver.messages)) == (status, error, 1 if status else 0)
     assert names == [host]
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from time import monotonic
 from uuid import UUID
 
 import structlog
+from django.conf import settings
 from django.db import transaction
-from django.db.models import Count
+from django.db.models import Count, Min
 from django.utils import timezone
 
 from apps.notifications.jobs import HandleEvents
 from apps.notifications.models import Notification
 from apps.notifications.services import audience, choices, limits, wording
+from apps.notifications.services.mail import sending
 from apps.tenancy.message_types import EventOutcome, MessageType, Timing
 from apps.tenancy.models import MessageEvent
 from byteor_cloud.worker.jobs import enqueue, is_outage
@@ -39,14 +41,14 @@ def handle_pending(organization_id: UUID) -> None:
     """Handle the organization's new events, oldest first, until none is left or the time of the job is over.
 
     An event that raises an error does not hold up the others. It is tried again by later jobs, ``MAX_TRIES`` times in
-    total.
+    total. At the end, the sending of the organization's due e-mails is enqueued. Do not call this in a transaction.
     """
     deadline, failed = monotonic() + MAX_JOB_S, set[UUID]()
     while monotonic() < deadline:
         rows = MessageEvent.objects.filter(organization=organization_id, outcome=EventOutcome.PENDING)
         event_id = rows.exclude(pk__in=failed).order_by("pk").values_list("pk", flat=True).first()
         if event_id is None:
-            return
+            break
         try:
             _handle(event_id)
         except Exception as error:
@@ -55,6 +57,7 @@ def handle_pending(organization_id: UUID) -> None:
             logger.exception("message_event_not_handled", event_id=str(event_id))
             _count_failure(event_id)
             failed.add(event_id)
+    sending.enqueue_due(organization_id)
 
 
 @transaction.atomic
@@ -66,7 +69,7 @@ def _handle(event_id: UUID) -> None:
     if event is None:
         return
     event.handled_at = timezone.now()
-    content = None if _is_deleted(event) else wording.describe(event)
+    content = wording.describe(event)
     if content is None:
         event.outcome = EventOutcome.OBSOLETE
     elif limits.is_exceeded(event):
@@ -89,34 +92,42 @@ def _count_failure(event_id: UUID) -> None:
     event.save(update_fields=["tries", "outcome", "handled_at"])
 
 
-def _is_deleted(event: MessageEvent) -> bool:
-    return any(row is not None and row.deleted_at is not None for row in (event.project, event.environment))
-
-
 def _notify(event: MessageEvent) -> None:
     """Create the notifications of the people to tell."""
     people = sorted(audience.find_people(event))
     timings = choices.find_timings(event, people, requester=audience.find_requester(event))
-    at = _next_mails([user_id for user_id in people if timings[user_id] is Timing.NOW], event)
-    daily = _next_daily(timezone.now())
-    due = {Timing.OFF: dict[UUID, datetime](), Timing.NOW: at, Timing.DAILY: dict.fromkeys(people, daily)}
+    due = _find_due_times(event, timings) if settings.CONFIG.smtp_url is not None else {}
     notifications = [
-        Notification(
-            user_id=user_id, event=event, mail=timings[user_id], mail_due_at=due[timings[user_id]].get(user_id)
-        )
+        Notification(user_id=user_id, event=event, mail=timings[user_id], mail_due_at=due.get(user_id))
         for user_id in people
     ]
     Notification.objects.bulk_create(notifications, batch_size=1000, ignore_conflicts=True)
 
 
-def _next_mails(user_ids: Collection[UUID], event: MessageEvent) -> dict[UUID, datetime]:
-    """Return when the next e-mail to each of these people is due: now, unless they got ``MOST_MAILS`` lately."""
+def _find_due_times(event: MessageEvent, timings: Mapping[UUID, Timing]) -> dict[UUID, datetime]:
+    """Return when the e-mail about the event to each person is due. People who get no e-mail are left out."""
     now = timezone.now()
+    due = _next_mails([user_id for user_id, timing in timings.items() if timing is Timing.NOW], event, now)
+    daily = _next_daily(now)
+    return {**due, **{user_id: daily for user_id, timing in timings.items() if timing is Timing.DAILY}}
+
+
+def _next_mails(user_ids: Collection[UUID], event: MessageEvent, now: datetime) -> dict[UUID, datetime]:
+    """Return when the next e-mail to each of these people is due: now, unless they got ``MOST_MAILS`` lately.
+
+    All e-mails that a person gets later are due at the same time, so that they are sent together.
+    """
     if event.type == MessageType.INVITATION:
         return dict.fromkeys(user_ids, now)
-    recent = Notification.objects.filter(user__in=user_ids, mailed_at__gt=now - MAIL_WINDOW).order_by()
+    rows = Notification.objects.filter(user__in=user_ids).order_by()
+    recent = rows.filter(mailed_at__gt=now - MAIL_WINDOW)
     counts = dict(recent.values_list("user").annotate(mails=Count("mailed_at", distinct=True)))
-    return {user_id: now + MAIL_WINDOW if counts.get(user_id, 0) >= MOST_MAILS else now for user_id in user_ids}
+    collected = rows.filter(mail=Timing.NOW, mail_tries=0, mail_due_at__gt=now)
+    later = dict(collected.values_list("user").annotate(at=Min("mail_due_at")))
+    return {
+        user_id: later.get(user_id, now + MAIL_WINDOW) if counts.get(user_id, 0) >= MOST_MAILS else now
+        for user_id in user_ids
+    }
 
 
 def _next_daily(now: datetime) -> datetime:

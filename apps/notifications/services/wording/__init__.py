@@ -25,9 +25,15 @@ _DESCRIBE: Mapping[MessageType, Callable[[MessageEvent], Content | None]] = {
 
 def describe(event: MessageEvent) -> Content | None:
     """Return what a message says about the event now. None if nobody has to know any more."""
+    if _is_deleted(event):
+        return None
     describe_type = _DESCRIBE.get(MessageType(event.type))
     content = None if describe_type is None else describe_type(event)
     if content is None or event.count == 1:
         return content
     more = f"This and {event.count - 1:,} more like it: "
     return replace(content, sentence=more + content.sentence)
+
+
+def _is_deleted(event: MessageEvent) -> bool:
+    return any(row is not None and row.deleted_at is not None for row in (event.project, event.environment))

@@ -144,7 +144,7 @@ def _read_address(host: str) -> IpAddress | None:
     return None
 
 
-def _resolve(host: str, port: int, *, within: float) -> list[str]:
+def resolve(host: str, port: int, *, within: float) -> list[str]:
     """Return the host's addresses. Raises the resolver's error, or TimeoutError after ``within`` seconds.
 
     The system's resolver has no timeout, so it runs in a thread, which may outlive this call.
@@ -168,7 +168,8 @@ def _resolve(host: str, port: int, *, within: float) -> list[str]:
 
 
 @cache
-def _tls() -> ssl.SSLContext:
+def tls_context() -> ssl.SSLContext:
+    """Return the context of TLS connections to other servers, which checks their certificates."""
     context = ssl.create_default_context()  # trusts the system's certificate authorities, or those of SSL_CERT_FILE
     context.load_verify_locations(DEFAULT_CA_BUNDLE_PATH)
     return context
@@ -203,7 +204,7 @@ class _PinnedConnection(http.client.HTTPConnection):
                 break
         if self._receiver.scheme == "https":
             name = self._receiver.host.rstrip(".")
-            self.sock = _tls().wrap_socket(self.sock, server_hostname=name, do_handshake_on_connect=False)
+            self.sock = tls_context().wrap_socket(self.sock, server_hostname=name, do_handshake_on_connect=False)
             self._open_socket = self.sock
             self.sock.do_handshake()
 
@@ -240,7 +241,7 @@ def post(url: str, body: bytes, headers: Mapping[str, str], *, allowed: Collecti
 def _post(
     receiver: Receiver, body: bytes, headers: Mapping[str, str], allowed: Collection[Network], deadline: float
 ) -> tuple[int, str | None]:
-    found = _resolve(receiver.host, receiver.port, within=deadline - time.monotonic())
+    found = resolve(receiver.host, receiver.port, within=deadline - time.monotonic())
     addresses = [address for address in found if is_permitted(ip_address(address), allowed)][:ADDRESSES_TRIED]
     if not addresses:
         raise ForbiddenReceiver("The host's addresses are private, local or reserved.")

@@ -1,0 +1,126 @@
+"""Compose e-mails about one or several notifications of a person."""
+
+from __future__ import annotations
+
+import email.policy
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from email.message import EmailMessage
+from email.utils import format_datetime, parseaddr
+from hashlib import sha256
+from typing import Any
+from uuid import UUID
+
+from django.core.mail import EmailMultiAlternatives
+from django.template.loader import render_to_string
+from django.utils import timezone
+
+from apps.notifications.services.wording import Content
+from apps.tenancy.message_types import MessageType
+from apps.tenancy.models import MessageEvent, Organization
+from byteor.engine.regression import count_of
+
+SETTINGS_PATH = "/admin/notifications/settings/"
+MAX_SHOWN = 50
+"""The maximum number of messages that a summary shows. It states the number of the others."""
+_MAX_SUBJECT = 150
+_M = MessageType
+# Why people get these e-mails, after "You received this e-mail because". The others depend on a role.
+_REASONS = {
+    _M.APPROVAL_NEEDED: "you can approve or deny this request",
+    _M.BREAK_GLASS_NEEDED: "you can approve or deny this deployment",
+    _M.KEY_EXPIRES: "you can replace this credential",
+    _M.INVITATION: "somebody invited you. If you did not expect it, you can ignore it",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One event that an e-mail is about, and what it says about the event."""
+
+    event: MessageEvent
+    content: Content
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """The sender of e-mails, and the URL of the installation that their links start with."""
+
+    mail_from: str
+    base_url: str
+
+
+def compose(
+    address: str,
+    organization: Organization,
+    entries: Sequence[Entry],
+    *,
+    ids: Collection[UUID],
+    is_daily: bool,
+    sender: Sender,
+) -> EmailMessage:
+    """Return the e-mail about these events, as plain text and HTML. Raises ValueError for an impossible address.
+
+    One event that is not for a daily summary gets an e-mail of its own, and all others get a summary. ``ids`` are those
+    of the notifications: the Message-ID depends on them, so that it is the same when the e-mail is sent again. Mail
+    servers may drop an e-mail with a known Message-ID, so an e-mail about other notifications must have another one.
+    """
+    shown = [_show(entry, sender) for entry in entries[:MAX_SHOWN]]
+    name = _one_line(organization.name)
+    is_summary = is_daily or len(entries) > 1
+    event = entries[0].event
+    settings_url = "" if event.type == _M.INVITATION else sender.base_url + SETTINGS_PATH
+    heading = _heading(len(entries), name, is_daily=is_daily) if is_summary else shown[0]["sentence"]
+    context = {
+        "heading": heading,
+        "messages": shown,
+        "more": f"{len(entries) - len(shown):,} more" if len(entries) > len(shown) else "",
+        "is_summary": is_summary,
+        "reason": (None if is_summary else _REASONS.get(_M(event.type))) or f"you have a role in {name}",
+        "settings_url": settings_url,
+    }
+    digest = sha256(" ".join(sorted(map(str, ids))).encode()).hexdigest()[:32]
+    headers = {
+        "Date": format_datetime(timezone.now()),
+        "Message-ID": f"<{digest}@{parseaddr(sender.mail_from)[1].rpartition('@')[2]}>",
+        "Auto-Submitted": "auto-generated",
+    }
+    if settings_url:
+        headers["List-Unsubscribe"] = f"<{settings_url}>"
+    mail = EmailMultiAlternatives(
+        _shorten(heading.removesuffix(".")), render_to_string("mail/message.txt", context), sender.mail_from, [address],
+        headers=headers,
+    )  # fmt: skip
+    mail.attach_alternative(render_to_string("mail/message.html", context), "text/html")
+    return mail.message(policy=email.policy.SMTP)
+
+
+def _show(entry: Entry, sender: Sender) -> dict[str, Any]:
+    """Return a message's values for the templates, each in one line, so that no name can imitate other lines."""
+    content = entry.content
+    return {
+        "sentence": _one_line(content.sentence),
+        "lines": [_one_line(line) for line in content.lines],
+        "action": content.action,
+        "url": sender.base_url + content.path,
+    }
+
+
+def _heading(count: int, organization: str, *, is_daily: bool) -> str:
+    if is_daily:
+        return f"Daily summary of {organization}: {count_of(count, 'notification')}"
+    return f"{count_of(count, 'notification')} from {organization}"
+
+
+def _one_line(text: str) -> str:
+    """Replace control characters, line breaks and repeated blanks. Emoji with joiners remain complete."""
+    return " ".join("".join(" " if _is_control(char) else char for char in text).split())
+
+
+def _is_control(char: str) -> bool:
+    # The second range changes the direction of the following text.
+    return ord(char) < 32 or 127 <= ord(char) < 160 or 0x202A <= ord(char) <= 0x202E or 0x2066 <= ord(char) <= 0x2069
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= _MAX_SUBJECT else f"{text[: _MAX_SUBJECT - 1]}…"

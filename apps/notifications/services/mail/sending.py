@@ -1,0 +1,180 @@
+"""Send due e-mails in the worker: at least once, with back-off, until the server accepts or refuses them for good."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Sequence
+from datetime import timedelta
+from time import monotonic
+from uuid import UUID
+
+import structlog
+from django.conf import settings
+from django.db.models import Case, DurationField, ExpressionWrapper, F, FloatField, Q, Value, When
+from django.db.models.functions import Now, Power
+from django.utils import timezone
+
+from apps.notifications.jobs import SendMails
+from apps.notifications.models import Notification, NotificationQuerySet
+from apps.notifications.services import audience, wording
+from apps.notifications.services.mail import smtp
+from apps.notifications.services.mail.composing import Entry, Sender, compose
+from apps.notifications.services.wording import Content
+from apps.tenancy.message_types import MessageType, Timing
+from apps.tenancy.models import Membership
+from byteor_cloud.server.addresses import public_url
+from byteor_cloud.worker.jobs import Claim, enqueue
+
+# The waits between the 8 attempts are 15 s, 1 min, 4 min, …: about 23 hours in total, plus jitter.
+ATTEMPTS, FIRST_WAIT, FACTOR = 8, timedelta(seconds=15), 4
+DROPPED_AFTER = timedelta(days=3)
+# Limits of one job, so that other organizations get the worker's slot and a shutdown does not wait long.
+MAX_MAILS_PER_JOB, MAX_JOB_S = 100, 20
+MAX_NOTIFICATIONS = 200  # in one e-mail
+_TOO_OLD = "The e-mail could not be sent within three days."
+logger = structlog.get_logger(__name__)
+
+
+def enqueue_due(organization_id: UUID | None = None) -> None:
+    """Enqueue a job for the organization, or for each organization, with due e-mails, unless one is already waiting.
+
+    Do not call this in a transaction that changes other rows, because concurrent transactions would wait for its
+    commit.
+    """
+    if settings.CONFIG.smtp_url is None:
+        return
+    due = Notification.objects.due(timezone.now()).order_by()
+    if organization_id is not None:
+        due = due.filter(event__organization=organization_id)
+    for found in due.values_list("event__organization_id", flat=True).distinct():
+        key = f"mails:{found}"
+        person = Membership.first_admin(found)
+        enqueue(SendMails(organization_id=str(found)), organization=found, person=person, serial=key, once=key)
+
+
+def send_due(organization_id: UUID, claim: Claim) -> None:
+    """Send the due e-mails of the organization's people, oldest first, until a limit of the job is reached.
+
+    At a limit, another job for the remaining e-mails is enqueued. If the server is unavailable, all due e-mails wait.
+    If a server accepts an e-mail and the worker is killed before it notes that, the e-mail is sent again.
+    """
+    server, mail_from = settings.CONFIG.smtp_url, settings.CONFIG.mail_from
+    if server is None or mail_from is None:
+        return
+    _drop_old(organization_id)
+    sender = Sender(mail_from, public_url(settings.CONFIG))
+    with smtp.Connection(server) as connection:
+        _Mailing(organization_id, claim, connection, sender).run()
+    enqueue_due(organization_id)
+
+
+def _due(organization_id: UUID) -> NotificationQuerySet:
+    return Notification.objects.due(timezone.now()).filter(event__organization=organization_id)
+
+
+def _drop_old(organization_id: UUID) -> None:
+    """Drop e-mails that nobody expects any more, for example because no mail server was configured for a while."""
+    old = _due(organization_id).filter(created_at__lt=timezone.now() - DROPPED_AFTER)
+    old.update(mail_due_at=None, mail_error=_TOO_OLD)
+
+
+class _Mailing:
+    """One job that sends an organization's e-mails."""
+
+    def __init__(self, organization_id: UUID, claim: Claim, connection: smtp.Connection, sender: Sender) -> None:
+        self._organization_id = organization_id
+        self._claim = claim
+        self._connection = connection
+        self._sender = sender
+        # What messages say and whom they concern now, found only once for each event.
+        self._contents: dict[UUID, Content | None] = {}
+        self._people: dict[UUID, set[UUID]] = {}
+        self._has_failed = False
+
+    def run(self) -> None:
+        deadline = monotonic() + MAX_JOB_S
+        for _ in range(MAX_MAILS_PER_JOB):
+            group = self._find_next()
+            if not group or not self._send(group) or monotonic() >= deadline:
+                return
+
+    def _find_next(self) -> Sequence[Notification]:
+        """Return the notifications of the next e-mail: the due ones of one person, or a single invitation."""
+        rows = _due(self._organization_id).select_related(
+            "user", "event__organization", "event__project", "event__environment"
+        )
+        first = rows.order_by("mail_due_at", "pk").first()
+        if first is None or first.event.type == MessageType.INVITATION:
+            return [] if first is None else [first]
+        rows = rows.filter(user=first.user_id, mail=first.mail).exclude(event__type=MessageType.INVITATION)
+        return list(rows.order_by("pk")[:MAX_NOTIFICATIONS])
+
+    def _send(self, group: Sequence[Notification]) -> bool:
+        """Send one e-mail about these notifications. Returns False if the server is unavailable."""
+        entries = {row.pk: entry for row in group if (entry := self._find_entry(row)) is not None}
+        _rows([row.pk for row in group if row.pk not in entries]).update(mail_due_at=None)
+        if not entries:
+            return True
+        rows, user = _rows(entries), group[0].user
+        try:
+            message = compose(
+                user.email, group[0].event.organization, list(entries.values()), ids=entries.keys(),
+                is_daily=group[0].mail == Timing.DAILY, sender=self._sender,
+            )  # fmt: skip
+        except ValueError:
+            rows.update(mail_due_at=None, mail_error="The address cannot be used in an e-mail.")
+            return True
+        self._claim.ensure()
+        try:
+            self._connection.send(message)
+        except smtp.Refused as error:
+            rows.update(mail_tries=F("mail_tries") + 1, mail_due_at=None, mail_error=str(error))
+        except smtp.Deferred as error:
+            _retry_later(rows, str(error))
+        except smtp.Unavailable as error:
+            return self._note_failure(rows, error)
+        else:
+            rows.update(mail_tries=F("mail_tries") + 1, mail_due_at=None, mailed_at=timezone.now(), mail_error="")
+        self._has_failed = False
+        return True
+
+    def _find_entry(self, notification: Notification) -> Entry | None:
+        """Return what to tell the person, or None if the person must not be told, or need not be, any more."""
+        event = notification.event
+        if event.pk not in self._people:
+            self._people[event.pk] = audience.find_people(event)
+            self._contents[event.pk] = wording.describe(event)
+        content = self._contents[event.pk]
+        return None if content is None or notification.user_id not in self._people[event.pk] else Entry(event, content)
+
+    def _note_failure(self, rows: NotificationQuerySet, error: smtp.Unavailable) -> bool:
+        """Let this e-mail wait, or all due e-mails if the server was never available or failed twice in a row.
+
+        If only this e-mail waited, one that makes the server fail would hold up all others. If each one waited for
+        itself, each would take the time of an attempt to fail.
+        """
+        logger.warning("mail_server_unavailable", reason=str(error), organization_id=str(self._organization_id))
+        if self._connection.was_open and not self._has_failed:
+            self._has_failed = True
+            _retry_later(rows, str(error))
+            return True
+        _retry_later(_due(self._organization_id), str(error))
+        return False
+
+
+def _rows(ids: Collection[UUID]) -> NotificationQuerySet:
+    return Notification.objects.filter(pk__in=list(ids))
+
+
+def _retry_later(rows: NotificationQuerySet, reason: str) -> None:
+    """Count one more failed attempt, and let each e-mail wait according to its number of attempts."""
+    jitter = random.uniform(1, 1.2)  # noqa: S311  no secret: the factor only spreads the load
+    wait = ExpressionWrapper(
+        Value(FIRST_WAIT * jitter, DurationField()) * Power(Value(FACTOR), F("mail_tries"), output_field=FloatField()),
+        output_field=DurationField(),
+    )
+    rows.update(
+        mail_due_at=Case(When(Q(mail_tries__gte=ATTEMPTS - 1), then=None), default=Now() + wait),
+        mail_tries=F("mail_tries") + 1,
+        mail_error=reason,
+    )
