@@ -6,6 +6,7 @@ from uuid import UUID
 
 from apps.notifications.jobs import DELETE_OLD, SWEEP, WAKE, HandleEvents
 from apps.notifications.services import handling, housekeeping
+from apps.notifications.services.sweeps import agents, approvals, credentials, organization
 from byteor_cloud.worker.jobs import runs, runs_periodically
 
 
@@ -23,7 +24,13 @@ def wake() -> None:
 
 @runs_periodically(SWEEP)
 def sweep() -> None:
-    """Group repeated events."""
+    """Note the events that only time causes, and group repeated events."""
+    agents.note_offline_and_failed()
+    agents.note_clones()
+    approvals.note_last_calls()
+    credentials.note_expiring()
+    organization.note_failing_webhooks()
+    organization.note_used_quotas()
     handling.summarize_grouped()
 
 
