@@ -15,7 +15,7 @@ from django.db.models import Min
 from django.utils import timezone
 
 from apps.fleet.models import OFFLINE_AFTER, Heartbeat
-from apps.notifications.models import AgentWatch, ToldState
+from apps.notifications.models import AgentWatch
 from apps.notifications.services.limits import LIMITS
 from apps.notifications.services.sweeps import new_events
 from apps.tenancy.message_types import EventOutcome, MessageType
@@ -164,22 +164,21 @@ def _execute(sql: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
 
 def note_clones(now: datetime | None = None) -> None:
     """Note the agents of which a clone is suspected since the last run."""
-    since = (now or timezone.now()) - new_events.LOOKED_BACK
     rows = Heartbeat.objects.filter(
-        clone_suspected_at__gt=since,
+        clone_suspected_at__gt=(now or timezone.now()) - new_events.LOOKED_BACK,
         agent__decommissioned_at=None,
         agent__environment__in=Environment.objects.live(),
-    )
-    found = rows.values_list("agent_id", "clone_suspected_at", "agent__environment_id")
-    listed = list(found)
-    environments = Environment.objects.select_related("project").in_bulk({each for *_, each in listed})
+    ).order_by("clone_suspected_at")
+    found = list(rows.values_list("agent_id", "agent__environment_id", "clone_suspected_at"))
+    environments = Environment.objects.select_related("project").in_bulk({place for _, place, _ in found})
     new_events.insert(
         MessageEvent(
-            **tenant_ids(environments[environment_id]),
+            **tenant_ids(environments[place]),
             type=MessageType.AGENT_CLONED,
             resource_kind="agent",
             resource_id=str(agent_id),
             key=f"{MessageType.AGENT_CLONED}:{agent_id}:{suspected_at.isoformat()}",
         )
-        for agent_id, suspected_at, environment_id in listed
+        for agent_id, place, suspected_at in found
+        if suspected_at is not None  # true for all, since the rows are filtered by it
     )

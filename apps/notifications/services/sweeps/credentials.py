@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from django.db.models import F, OuterRef, QuerySet, Subquery
 from django.utils import timezone
@@ -52,11 +53,11 @@ def _find_expiring(credentials: QuerySet[Any], now: datetime) -> QuerySet[Any]:
 
 def _event(
     kind: str,
-    pk: object,
+    pk: UUID,
     expires_at: datetime,
-    organization_id: object,
-    project_id: object = None,
-    environment_id: object = None,
+    organization_id: UUID,
+    project_id: UUID | None = None,
+    environment_id: UUID | None = None,
     *,
     now: datetime,
 ) -> MessageEvent:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from apps.tenancy.models import MessageEvent
 
 LOOKED_BACK = timedelta(days=7)
-"""For so long a sweep notes an event late, if no worker was running. Must be less than events and their keys are kept."""
+"""How late a sweep notes an event, if no worker was running. Must be shorter than events and their keys are kept."""
 
 
 def insert(found: Iterable[MessageEvent]) -> None:

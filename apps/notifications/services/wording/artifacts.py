@@ -10,6 +10,8 @@ from apps.tenancy.message_types import MessageType
 from apps.tenancy.models import MessageEvent
 from byteor.engine.regression import count_of
 
+_NAMED = 3  # fixtures that the sentence names
+
 
 def describe_incident(event: MessageEvent) -> Content | None:
     """Describe an incident that an agent captured; None if the capture was deleted."""
@@ -47,7 +49,7 @@ def describe_current_failure(event: MessageEvent) -> Content | None:
     names = list(results.order_by("pk").values_list("fixture_name", flat=True).distinct())
     name = deployment.config_bundle.version
     if names:
-        failed = f"{count_of(len(names), 'fixture')}: {join_names(names[:3], len(names))}"
+        failed = f"{count_of(len(names), 'fixture')}: {join_names(names[:_NAMED], len(names))}"
         sentence = f"{name}, which runs in {event.environment}, fails {failed}."
     else:
         sentence = f"{name}, which runs in {event.environment}, could not be tested with its fixtures."

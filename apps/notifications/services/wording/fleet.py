@@ -16,14 +16,15 @@ def describe_agents(event: MessageEvent) -> Content | None:
     """Describe the agents that went offline or failed."""
     count, names = event.data["agents"], event.data["names"]
     if event.type == MessageType.AGENTS_OFFLINE:
-        what, filters = "went offline", {"liveness": Liveness.OFFLINE}
+        what, filters = "went offline", {"liveness": Liveness.OFFLINE.value}
     else:
         what, filters = "failed", {}
     if count == 1:
         sentence = f"Agent {names[0]} in {event.environment} {what}."
     else:
         sentence = f"{count_of(count, 'agent')} in {event.environment} {what}: {join_names(names, count)}."
-    query = {"in": event.environment_id, "environment__id__exact": event.environment_id, "enrolled": "yes", **filters}
+    scope = str(event.environment_id)
+    query = {"in": scope, "environment__id__exact": scope, "enrolled": "yes", **filters}
     return Content(sentence, f"{reverse('admin:fleet_agent_changelist')}?{urlencode(query)}", "Open the agents")
 
 

@@ -32,23 +32,27 @@ def describe_webhook(event: MessageEvent) -> Content | None:
 
     Only the host of the URL is named, because the rest may contain a secret.
     """
-    webhook: Webhook | ChatWebhook | None
-    if event.resource_kind == "webhook":
-        webhook = Webhook.objects.filter(pk=event.resource_id).first()
-        host, path = webhook and urlsplit(webhook.url).hostname, page_path("tenancy_webhook", event.resource_id)
-        what, action = "webhook", "Open the webhook"
-    else:
-        webhook = ChatWebhook.objects.filter(pk=event.resource_id).first()
-        host, path = webhook and webhook.host, page_path("tenancy_organization", event.organization_id)
-        what, action = "chat webhook", "Open the organization"
-    if webhook is None:
+    found = _find_webhook(event)
+    if found is None:
         return None
+    webhook, what, path = found
+    action = f"Open the {'webhook' if isinstance(webhook, Webhook) else 'organization'}"
     if not webhook.enabled and webhook.disabled_reason:
-        return Content(f"The {what} to {host} was disabled.", path, action, (webhook.disabled_reason,))
+        return Content(f"The {what} was disabled.", path, action, (webhook.disabled_reason,))
     if not webhook.enabled or webhook.failing_since is None:
         return None
     since = format_time(webhook.failing_since)
-    return Content(f"The {what} to {host} has been failing since {since}.", path, action)
+    return Content(f"The {what} has been failing since {since}.", path, action)
+
+
+def _find_webhook(event: MessageEvent) -> tuple[Webhook | ChatWebhook, str, str] | None:
+    """Return the webhook with its kind and host in words, and the path of a page; None if it was deleted."""
+    if event.resource_kind == "webhook":
+        if (webhook := Webhook.objects.filter(pk=event.resource_id).first()) is not None:
+            return webhook, f"webhook to {urlsplit(webhook.url).hostname}", _page_of(webhook)
+    elif (chat := ChatWebhook.objects.filter(pk=event.resource_id).first()) is not None:
+        return chat, f"chat webhook to {chat.host}", page_path("tenancy_organization", event.organization_id)
+    return None
 
 
 def describe_expiry(event: MessageEvent) -> Content | None:
