@@ -1,4 +1,4 @@
-"""What people are told: notifications, each person's choices, and chat webhooks with their deliveries."""
+"""Notifications, each person's choices, chat webhooks with their deliveries, and what sweeps have noted already."""
 
 from __future__ import annotations
 
@@ -155,3 +155,42 @@ class ChatDelivery(Row):
 
     def __str__(self) -> str:
         return f"{self.event or 'test'} to {self.webhook}"
+
+
+class ToldState(models.Model):
+    """A state that lasts and about which an event was noted, such as an agent that is offline.
+
+    A sweep adds the row together with the event, and deletes it when the state is over. Each state therefore causes one
+    event, and causes another one only if it returns. The row is not deleted with what it is about. The next sweep
+    deletes it, because a deleted agent is not offline.
+    """
+
+    # The type of the event and, if one resource can be in several states, a name of the state.
+    kind = models.CharField(max_length=60)
+    resource_id = models.UUIDField()
+    at = models.DateTimeField()  # when the event was noted
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["kind", "resource_id"], name="notifications_toldstate_unique")]
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.resource_id}"
+
+
+class AgentWatch(models.Model):
+    """When the sweep last looked at agents, and since when agents have been able to send heartbeats without a break.
+
+    The table has at most one row.
+    """
+
+    ONLY = 1
+
+    id = models.SmallIntegerField(primary_key=True, default=ONLY)
+    looked_at = models.DateTimeField(null=True)
+    reachable_since = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=Q(id=1), name="notifications_agentwatch_only_row")]
+
+    def __str__(self) -> str:
+        return f"looked at {self.looked_at}"

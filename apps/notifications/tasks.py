@@ -7,6 +7,7 @@ from uuid import UUID
 from apps.notifications.jobs import DELETE_OLD, SWEEP, WAKE, HandleEvents, SendMails
 from apps.notifications.services import handling, housekeeping
 from apps.notifications.services.mail import sending
+from apps.notifications.services.sweeps import agents, approvals, credentials, organization
 from byteor_cloud.worker.jobs import Claim, runs, runs_claimed, runs_periodically
 
 
@@ -31,7 +32,13 @@ def wake() -> None:
 
 @runs_periodically(SWEEP)
 def sweep() -> None:
-    """Group repeated events."""
+    """Note the events that only time causes, and group repeated events."""
+    agents.note_offline_and_failed()
+    agents.note_clones()
+    approvals.note_last_calls()
+    credentials.note_expiring()
+    organization.note_failing_webhooks()
+    organization.note_used_quotas()
     handling.summarize_grouped()
 
 

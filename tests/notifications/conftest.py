@@ -4,7 +4,10 @@ import pytest
 
 from apps.releases.models import ConfigBundle
 from tests.notifications.stories import claim_all
+from tests.races import concurrently
 from tests.worlds import World
+
+__all__ = ["concurrently"]
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from byteor_cloud.errors import NotFound
 
 MAX_FAILURES = 20
 _FAILING = (RegressionStatus.DIFFERS, RegressionStatus.FAILED)
-_FAILING_OUTCOMES = (FixtureOutcome.DIFFERENT, FixtureOutcome.FAILED, FixtureOutcome.UNSTABLE)
+FAILING_OUTCOMES = (FixtureOutcome.DIFFERENT, FixtureOutcome.FAILED, FixtureOutcome.UNSTABLE)
 
 
 def queue_due(environment_id: UUID | None = None, pipeline: str | None = None) -> int:
@@ -134,7 +134,7 @@ def report(row: Regression) -> None:
     deployment_id = current.values_list("pk", flat=True).first()
     if deployment_id is None:
         return
-    failing = RegressionResult.objects.filter(regression=row, outcome__in=_FAILING_OUTCOMES).order_by("pk")
+    failing = RegressionResult.objects.filter(regression=row, outcome__in=FAILING_OUTCOMES).order_by("pk")
     audit.record(
         "fixture.current_fails",
         actor=WORKER,
@@ -184,7 +184,7 @@ def find_failures(rows: QuerySet[Deployment]) -> list[CurrentFailure]:
         ~is_expired(), pk=OuterRef("fixture_id"), golden_replay_id=OuterRef("golden_replay_id")
     )
     results = RegressionResult.objects.filter(
-        Exists(same), regression__in=[test["id"] for *_, test in listed], outcome__in=_FAILING_OUTCOMES
+        Exists(same), regression__in=[test["id"] for *_, test in listed], outcome__in=FAILING_OUTCOMES
     )
     names = dict(results.values_list("regression").annotate(names=ArrayAgg("fixture_name", order_by="pk")))
     failures = []

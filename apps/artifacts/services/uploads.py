@@ -14,7 +14,8 @@ from django.db import IntegrityError, transaction
 
 from apps.artifacts.jobs import IngestArtifact
 from apps.artifacts.models import Artifact, UnreferencedBlob
-from apps.artifacts.services import derived, requested_captures
+from apps.artifacts.services import derived, incidents, requested_captures
+from apps.artifacts.services.incidents import Incident
 from apps.fleet.models import Agent
 from apps.pipelines.models import Version
 from apps.releases.models import Deployment
@@ -219,8 +220,8 @@ def unpacked(artifact: Artifact) -> Iterator[Path]:
         yield folder
 
 
-def _check(artifact: Artifact) -> str:
-    """Check the artifact's incident bundle. Returns the bundle's spec hash.
+def _check(artifact: Artifact) -> tuple[str, Incident]:
+    """Check the artifact's incident bundle. Returns the bundle's spec hash, and what happened.
 
     Keeps the unpacked files for readers, unless the artifact declared another spec hash or the host is full. Raises
     RejectedBundle, NotFound or Unavailable.
@@ -231,7 +232,7 @@ def _check(artifact: Artifact) -> str:
         bundle = build_capture(cast("BinaryIO", source), capture)
         if artifact.spec_hash in {None, bundle.spec_hash}:  # otherwise the artifact will be rejected
             derived.keep(artifact, capture, size_of(capture))
-        return bundle.spec_hash
+        return bundle.spec_hash, incidents.read(bundle)
 
 
 def ingest(artifact_id: str, claim: Claim | None = None) -> None:
@@ -246,7 +247,7 @@ def ingest(artifact_id: str, claim: Claim | None = None) -> None:
         return
     release_connection()
     try:
-        spec_hash = _check(artifact)
+        spec_hash, incident = _check(artifact)
     except RejectedBundle as rejected:
         _reject(artifact, [{"code": r.code, "detail": storable(r.detail)} for r in rejected.reasons], claim)
         return
@@ -255,7 +256,9 @@ def ingest(artifact_id: str, claim: Claim | None = None) -> None:
         _reject(artifact, [{"code": "spec_hash", "detail": detail}], claim)
         return
     version = version_for(artifact, spec_hash)
-    _verify(artifact, claim, spec_hash=spec_hash, version=version)
+    with transaction.atomic():
+        _verify(artifact, claim, spec_hash=spec_hash, version=version)
+        incidents.note(artifact, incident)
 
 
 def storable(text: str) -> str:

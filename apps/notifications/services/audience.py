@@ -78,9 +78,11 @@ def _find_stewards(event: MessageEvent) -> set[UUID]:
 
 
 def _find_key_owners(event: MessageEvent) -> set[UUID]:
-    """Return who is told that a credential expires: the owner of a user token, otherwise the organization's admins."""
+    """Return who is told that a credential expires: the owner of a user token, or everybody who can replace it."""
     if event.resource_kind == "user_token":
         return set(UserToken.objects.filter(pk=event.resource_id).values_list("user_id", flat=True))
+    if event.resource_kind == "enrollment_token":
+        return _find_permitted(event, _P.MANAGE_ENVIRONMENT)
     return _find_permitted(event, _P.MANAGE_ORG_MEMBERSHIPS)
 
 

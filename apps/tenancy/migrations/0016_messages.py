@@ -38,7 +38,7 @@ class Migration(migrations.Migration):
                 ('summary', models.ForeignKey(editable=False, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='tenancy.messageevent')),
             ],
             options={
-                'indexes': [models.Index(condition=models.Q(('outcome', 'pending')), fields=['organization', 'id'], name='tenancy_messageevent_pending'), models.Index(fields=['organization', 'type', 'environment', 'subject', 'outcome', 'handled_at'], name='tenancy_messageevent_recent')],
+                'indexes': [models.Index(condition=models.Q(('outcome', 'pending')), fields=['organization', 'id'], name='tenancy_messageevent_pending'), models.Index(fields=['organization', 'type', 'environment', 'subject', 'outcome', 'handled_at'], name='tenancy_messageevent_recent'), models.Index(condition=models.Q(('type__in', ['incident.new', 'incident.reopened'])), fields=['environment', 'subject', 'id'], name='tenancy_messageevent_incident')],
                 'constraints': [models.UniqueConstraint(fields=('key',), name='tenancy_messageevent_unique_key'), models.CheckConstraint(condition=models.Q(('type__in', ['approval.needed', 'wave.held', 'rollout.stopped', 'rollout.finished', 'rollout.rolled_back', 'break_glass.needed', 'incident.new', 'incident.reopened', 'fixture.current_fails', 'agents.failed', 'agents.offline', 'agent.cloned', 'webhook.failing', 'key.expires', 'quota.near', 'member.invited'])), name='tenancy_messageevent_type'), models.CheckConstraint(condition=models.Q(('outcome__in', ['pending', 'told', 'grouped', 'obsolete', 'failed'])), name='tenancy_messageevent_outcome')],
             },
         ),

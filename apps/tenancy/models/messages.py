@@ -59,6 +59,12 @@ class MessageEvent(Row):
                 fields=["organization", "type", "environment", "subject", "outcome", "handled_at"],
                 name="tenancy_messageevent_recent",
             ),
+            # Finds the last incident of a kind, each time an incident bundle is verified.
+            models.Index(
+                fields=["environment", "subject", "id"],
+                condition=Q(type__in=[MessageType.INCIDENT_NEW.value, MessageType.INCIDENT_REOPENED.value]),
+                name="tenancy_messageevent_incident",
+            ),
         ]
         constraints = [
             models.UniqueConstraint(fields=["key"], name="tenancy_messageevent_unique_key"),

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from django.db import connection, transaction
 from django.db.models import Q, Sum
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from apps.tenancy.models import MonthlyPeak, Organization, OrganizationQuotas, Quota, UseCount
@@ -78,16 +79,34 @@ def count_used(organization_id: UUID, quotas: Collection[Quota] = tuple(Quota)) 
 
     Deleted environments and projects do not count, except for their captures of today.
     """
+    rows = UseCount.objects.filter(_is_counted([organization_id], quotas)).order_by()
+    counts = dict(rows.values_list("kind").annotate(total=Sum("count")))
+    return {quota: counts.get(_HELD.get(quota, UseCount.Kind.CAPTURES), 0) for quota in quotas}
+
+
+def count_used_by_all(organization_ids: Collection[UUID]) -> dict[UUID, dict[Quota, int]]:
+    """Return the current usage of each of these organizations, with one query. Counts as ``count_used`` does."""
+    owner = Coalesce("organization", "environment__project__organization")
+    rows = UseCount.objects.filter(_is_counted(organization_ids, tuple(Quota))).order_by()
+    counts = rows.values_list(owner, "kind").annotate(total=Sum("count"))
+    totals = {(organization_id, kind): total for organization_id, kind, total in counts}
+    return {
+        each: {quota: totals.get((each, _HELD.get(quota, UseCount.Kind.CAPTURES)), 0) for quota in Quota}
+        for each in organization_ids
+    }
+
+
+def _is_counted(organization_ids: Collection[UUID], quotas: Collection[Quota]) -> Q:
+    """Return the condition that a count is part of the current usage of one of these quotas."""
     counted = Q(
-        environment__project__organization=organization_id,
+        environment__project__organization__in=organization_ids,
         environment__deleted_at=None,
         environment__project__deleted_at=None,
         kind__in=[_HELD[quota] for quota in quotas if quota in _HELD],
     )
     if Quota.CAPTURES_PER_DAY in quotas:
-        counted |= Q(organization=organization_id, kind=UseCount.Kind.CAPTURES, since=_today())
-    counts = dict(UseCount.objects.filter(counted).order_by().values_list("kind").annotate(total=Sum("count")))
-    return {quota: counts.get(_HELD.get(quota, UseCount.Kind.CAPTURES), 0) for quota in quotas}
+        counted |= Q(organization__in=organization_ids, kind=UseCount.Kind.CAPTURES, since=_today())
+    return counted
 
 
 def read_usage(organization: Organization) -> Usage:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from apps.notifications.services.wording import releases
+from apps.notifications.services.wording import artifacts, fleet, organization, releases
 from apps.notifications.services.wording.content import Content
 from apps.tenancy.message_types import MessageType
 from apps.tenancy.models import MessageEvent
@@ -20,6 +20,15 @@ _DESCRIBE: Mapping[MessageType, Callable[[MessageEvent], Content | None]] = {
     _M.ROLLOUT_STOPPED: releases.describe_rollout,
     _M.ROLLOUT_FINISHED: releases.describe_rollout,
     _M.ROLLOUT_ROLLED_BACK: releases.describe_rollout,
+    _M.INCIDENT_NEW: artifacts.describe_incident,
+    _M.INCIDENT_REOPENED: artifacts.describe_incident,
+    _M.FIXTURE_CURRENT_FAILS: artifacts.describe_current_failure,
+    _M.AGENTS_FAILED: fleet.describe_agents,
+    _M.AGENTS_OFFLINE: fleet.describe_agents,
+    _M.AGENT_CLONED: fleet.describe_clone,
+    _M.WEBHOOK_FAILING: organization.describe_webhook,
+    _M.KEY_EXPIRES: organization.describe_expiry,
+    _M.QUOTA_NEAR: organization.describe_quota,
 }
 
 

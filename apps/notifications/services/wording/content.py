@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from django.urls import reverse
 
@@ -26,6 +28,18 @@ class Content:
 def page_path(table: str, pk: object) -> str:
     """Return the path of a row's page in the console. ``table`` is the label of the model, with an underscore."""
     return reverse(f"admin:{table}_change", args=[pk])
+
+
+def format_time(moment: datetime) -> str:
+    """Return a time in UTC, to the minute."""
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def join_names(names: Sequence[str], count: int) -> str:
+    """Return the names as an enumeration. ``count`` is the number of all things, of which ``names`` are the first."""
+    more = [f"{count - len(names):,} more"] if count > len(names) else []
+    *first, last = [*names, *more]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def shorten(lines: list[str]) -> tuple[str, ...]:

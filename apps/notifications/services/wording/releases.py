@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import timedelta
 from typing import Any
+
+from django.utils import timezone
 
 from apps.artifacts.models import Replay
 from apps.artifacts.services import packets
-from apps.notifications.services.wording.content import Content, page_path, shorten
+from apps.notifications.services.wording.content import Content, format_time, page_path, shorten
 from apps.releases.models import Approval, Deployment
 from apps.releases.services import failures
 from apps.releases.services.changes import Changes, find_changes
@@ -47,11 +49,11 @@ def describe_approval(event: MessageEvent) -> Content | None:
     if approval is None:
         return None
     path, action = page_path("releases_approval", approval.pk), "Review and decide"
-    until = f"The request expires at {_format_time(approval.expires_at)}."
+    until = f"The request expires at {format_time(approval.expires_at)}."
     verb = "reminds" if event.data.get("is_reminder") else "asks"
     if approval.rollout is not None and approval.wave_report is not None:
         name = _name(approval.rollout)
-        sentence = f"Wave {(approval.wave or 0) + 1} of {name} in {approval.environment} waits for your approval."
+        sentence = f"Wave {(approval.wave or 0) + 1} of {name} in {approval.environment} is waiting for your approval."
         return Content(sentence, path, action, shorten([*_describe_waves(approval.wave_report), until]))
     deployment = _deployment_of(approval)
     if deployment is None:
@@ -63,7 +65,10 @@ def describe_approval(event: MessageEvent) -> Content | None:
     what = f"the deployment of {_name(deployment)} to {count} in {approval.environment}"
     if approval.break_glass:
         sentence = f"{approval.requested_by} started {what} without approval (break-glass). Approve or deny it now."
-        until = f"If nobody approves it by {_format_time(approval.expires_at)}, it is rolled back."
+        if event.data.get("is_last_call"):
+            minutes = max(1, (approval.expires_at - timezone.now()) // timedelta(minutes=1))
+            sentence = f"Only {count_of(minutes, 'minute')} left: {sentence}"
+        until = f"It will be rolled back if nobody approves it by {format_time(approval.expires_at)}."
     else:
         sentence = f"{approval.requested_by} {verb} you to approve {what}."
     return Content(sentence, path, action, shorten([*_describe_request(deployment), until]))
@@ -79,10 +84,6 @@ def _name(deployment: Deployment) -> str:
     return str(deployment.config_bundle.version)
 
 
-def _format_time(moment: datetime) -> str:
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-
-
 def _describe_request(deployment: Deployment) -> list[str]:
     """Return lines about what a deployment changes, without values of the configuration and without records."""
     lines = [f"Note: {deployment.note.splitlines()[0]}"] if deployment.note.strip() else []
@@ -96,12 +97,12 @@ def _describe_request(deployment: Deployment) -> list[str]:
 
 def _describe_changes(changes: Changes) -> list[str]:
     if changes.base is None:
-        return ["The pipeline has no current deployment here, so everything is new."]
+        return ["This pipeline is not deployed in this environment yet, so everything is new."]
     lines = [f"Replaces {changes.base.config_bundle.version}, {changes.base.config_bundle}."]
     if changes.spec is not None:
         lines += [f"Pipeline: {each.change} {each.what} {each.name}".rstrip() for each in changes.spec.changes]
     lines += [f"Configuration: {each.change} {each.what} {each.name}".rstrip() for each in changes.config]
-    return lines if len(lines) > 1 else [*lines, "The pipeline and its configuration do not change."]
+    return lines if len(lines) > 1 else [*lines, "Neither the pipeline nor its configuration changes."]
 
 
 def _describe_waves(report: WaveReport) -> list[str]:
@@ -113,7 +114,7 @@ def _describe_waves(report: WaveReport) -> list[str]:
 
 def _describe_replay(approval: Approval) -> list[str]:
     replay = Replay.objects.select_related("version", "artifact").filter(approval=approval).first()
-    return [] if replay is None else [f"{replay.artifact} through {replay.version}"]
+    return [] if replay is None else [f"{replay.artifact} will be replayed through {replay.version}."]
 
 
 def describe_hold(event: MessageEvent) -> Content | None:
@@ -124,8 +125,8 @@ def describe_hold(event: MessageEvent) -> Content | None:
     hold = deployment.wave_hold
     if hold.is_over:
         return None
-    waits = "until somebody starts it" if hold.kind is Hold.MANUAL else "for approval"
-    sentence = f"Wave {hold.wave + 1} of {_name(deployment)} in {deployment.environment} waits {waits}."
+    waits = "to be started" if hold.kind is Hold.MANUAL else "for approval"
+    sentence = f"Wave {hold.wave + 1} of {_name(deployment)} in {deployment.environment} is waiting {waits}."
     return Content(
         sentence, page_path("releases_deployment", deployment.pk), "Open the deployment", _count_failed(deployment)
     )
@@ -139,7 +140,7 @@ def describe_rollout(event: MessageEvent) -> Content | None:
     name, place = _name(deployment), deployment.environment
     match event.type:
         case "rollout.finished":
-            sentence = f"{name} runs in {place}: the rollout to {count_of(deployment.target_count, 'agent')} finished."
+            sentence = f"The rollout of {name} to {count_of(deployment.target_count, 'agent')} in {place} has finished."
         case "rollout.rolled_back":
             restored = deployment.restores
             back = f" {place} runs {_name(restored)} again." if restored is not None else ""

@@ -1,0 +1,63 @@
+"""Note an event when an agent's incident bundle was verified, so that people are told about the incident."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from django.utils import timezone
+
+from apps.artifacts.models import Artifact, RequestedCapture
+from apps.tenancy.message_types import MessageType
+from apps.tenancy.models import MessageEvent
+from apps.tenancy.services import message_events
+from byteor.engine.replay import IncidentBundle
+
+REOPENED_AFTER = timedelta(days=7)
+_TYPES = (MessageType.INCIDENT_NEW, MessageType.INCIDENT_REOPENED)
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """The pipeline of an incident, and the stage that stopped it. The stage is empty if no known stage did."""
+
+    pipeline: str
+    stage: str
+
+    @property
+    def subject(self) -> str:
+        """What repetitions of the incident have in common: pipeline, stage and kind."""
+        return f"{self.pipeline}:{self.stage}:{'stop' if self.stage else 'capture'}"
+
+
+def read(bundle: IncidentBundle) -> Incident:
+    """Return what happened according to a checked bundle."""
+    stopped = bundle.documents.get("outcome.json", {}).get("stopped") or {}
+    stage = stopped.get("stage")
+    # The outcome is from the agent and may contain anything, so only a stage of the spec gets into messages.
+    return Incident(bundle.spec.name, stage if stage in {name for name, _ in bundle.spec.stages} else "")
+
+
+def note(artifact: Artifact, incident: Incident) -> None:
+    """Note the incident, unless a person requested the capture. Call this in the transaction that verifies it.
+
+    The incident is reopened if the last such incident in the environment was a week or more ago. Later ones are then
+    repetitions of the reopened incident. Events are kept for 30 days, so after a longer time an incident is new again.
+    """
+    if RequestedCapture.objects.filter(artifact=artifact).exists():
+        return
+    earlier = MessageEvent.objects.filter(environment=artifact.environment, subject=incident.subject, type__in=_TYPES)
+    last = earlier.order_by("-pk").only("type", "created_at").first()
+    if last is None:
+        type = MessageType.INCIDENT_NEW
+    elif timezone.now() - last.created_at >= REOPENED_AFTER:
+        type = MessageType.INCIDENT_REOPENED
+    else:
+        type = MessageType(last.type)
+    message_events.note(
+        type,
+        scope=artifact.environment,
+        resource=("artifact", artifact.pk),
+        subject=incident.subject,
+        data={"pipeline": incident.pipeline, "stage": incident.stage},
+    )

@@ -1,0 +1,184 @@
+"""Note that agents went offline, failed, or seem to run on two machines.
+
+The sweep compares the agents that are offline or have failed with those about which events were noted (``ToldState``),
+so the cost of heartbeats does not change. It reads pulses, and the heartbeats of only the agents that are newly late.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.db import connection, transaction
+from django.db.models import Min
+from django.utils import timezone
+
+from apps.fleet.models import OFFLINE_AFTER, Heartbeat
+from apps.notifications.models import AgentWatch
+from apps.notifications.services.limits import LIMITS
+from apps.notifications.services.sweeps import new_events
+from apps.tenancy.message_types import EventOutcome, MessageType
+from apps.tenancy.models import Environment, MessageEvent, tenant_ids
+from apps.tenancy.services import hosts
+
+MAX_NAMES, MAX_NAME = 3, 60  # agents that a message names, and the characters of each name that it shows
+FAILURES_COUNT_FOR = timedelta(days=1)
+"""An agent that failed a deployment counts as failed for so long."""
+# If the sweep did not run for so long, the worker or the database was down, and agents probably sent no heartbeats.
+OUTAGE = timedelta(minutes=2)
+# If so many agents fall silent at the same time, and nobody else is heard, their way to the control plane is probably
+# interrupted. With fewer agents, one message about each environment is helpful in any case.
+MANY = 100
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+
+# The agents that are late and about which no event was noted. ``gone_at`` is when an agent went offline. If agents
+# could not send heartbeats until ``reachable_since``, they have ten intervals from then on.
+_LATE = f"""
+    SELECT pulse.agent_id, pulse.environment_id, beat.last_seen_at, given,
+        beat.last_seen_at + {OFFLINE_AFTER} * given AS gone_at,
+        greatest(beat.last_seen_at, %(reachable_since)s) + {OFFLINE_AFTER} * given AS counts_from
+    FROM fleet_pulse AS pulse JOIN fleet_heartbeat AS beat ON beat.agent_id = pulse.agent_id
+        CROSS JOIN LATERAL (SELECT interval '1 s' * beat.next_heartbeat_s) AS told (given)
+    WHERE pulse.online_until < %(now)s AND beat.last_seen_at IS NOT NULL AND NOT EXISTS (
+        SELECT FROM notifications_toldstate AS state WHERE state.kind = %(type)s AND state.resource_id = pulse.agent_id)
+"""  # noqa: S608  built from constants
+# The newest heartbeat is found without an index, because an index would make heartbeats slower. Usually not even
+# ``MANY`` agents are late, and then the subquery is not executed.
+_IS_CUT_OFF = f"""
+SELECT CASE WHEN count(*) >= {MANY} AND max(gone_at) FILTER (WHERE gone_at < %(now)s) IS NOT NULL
+    THEN (SELECT max(last_seen_at) FROM fleet_heartbeat)
+        < max(last_seen_at + {OFFLINE_AFTER / 2:g} * given) FILTER (WHERE gone_at < %(now)s)
+    ELSE false END
+FROM ({_LATE}) AS late
+"""  # noqa: S608  built from constants
+_OFFLINE = f"SELECT agent_id, environment_id FROM ({_LATE}) AS late WHERE counts_from < %(now)s"  # noqa: S608  as above
+_FAILED = """
+SELECT pulse.agent_id, pulse.environment_id
+FROM fleet_pulse AS pulse JOIN fleet_assignment AS assigned ON assigned.agent_id = pulse.agent_id
+    LEFT JOIN notifications_toldstate AS state ON state.kind = %(type)s AND state.resource_id = pulse.agent_id
+WHERE (pulse.status = 'failed' AND state.id IS NULL)
+    OR assigned.failed_since > greatest(state.at, %(failed_after)s)
+"""
+_ONLINE_AGAIN = """
+DELETE FROM notifications_toldstate AS state WHERE kind = %(type)s AND NOT EXISTS (
+    SELECT FROM fleet_pulse AS pulse WHERE pulse.agent_id = state.resource_id AND pulse.online_until < %(now)s)
+"""
+_WORKS_AGAIN = """
+DELETE FROM notifications_toldstate AS state WHERE kind = %(type)s AND NOT EXISTS (
+    SELECT FROM fleet_pulse AS pulse JOIN fleet_assignment AS assigned ON assigned.agent_id = pulse.agent_id
+    WHERE pulse.agent_id = state.resource_id
+        AND (pulse.status = 'failed' OR assigned.failed_since > %(failed_after)s))
+"""
+# Notes the states, and returns the number of agents of each environment with the first names. Environments that have
+# just got such a message are left out: the next message tells about the agents that are still offline or failed then.
+_NOTE = f"""
+WITH noted AS (
+    INSERT INTO notifications_toldstate (kind, resource_id, at)
+    SELECT %(type)s, found.agent_id, %(now)s FROM ({{found}}) AS found
+        JOIN tenancy_environment AS environment ON environment.id = found.environment_id
+        JOIN tenancy_project AS project ON project.id = environment.project_id
+        JOIN fleet_agent AS agent ON agent.id = found.agent_id
+    WHERE environment.deleted_at IS NULL AND project.deleted_at IS NULL AND agent.decommissioned_at IS NULL
+        {{more}} AND NOT EXISTS (
+            SELECT FROM tenancy_messageevent AS event
+            WHERE event.organization_id = project.organization_id AND event.type = %(type)s
+                AND event.environment_id = environment.id AND event.subject = ''
+                AND (event.outcome = '{EventOutcome.PENDING}' OR event.handled_at > %(limit)s))
+    ON CONFLICT (kind, resource_id) DO UPDATE SET at = excluded.at
+    RETURNING resource_id
+)
+SELECT agent.environment_id, count(*), (array_agg(left(agent.name, {MAX_NAME}) ORDER BY agent.name))[1:{MAX_NAMES}]
+FROM noted JOIN fleet_agent AS agent ON agent.id = noted.resource_id GROUP BY agent.environment_id
+"""  # noqa: S608  built from constants
+_NOT_DRAINED = "AND agent.drained_at IS NULL"  # a drained agent may be switched off
+
+
+@transaction.atomic
+def note_offline_and_failed(now: datetime | None = None) -> None:
+    """Note the agents that went offline or failed, with one event for each environment.
+
+    The first run only notes the states that it finds. An environment gets at most one event of each type in 10
+    minutes. Agents that may have been unable to send heartbeats are not offline: see ``_find_reachable_since``.
+    """
+    now = now or timezone.now()
+    AgentWatch.objects.bulk_create([AgentWatch()], ignore_conflicts=True)
+    watch = AgentWatch.objects.select_for_update().get()
+    is_first = watch.looked_at is None
+    reachable_since = _find_reachable_since(watch, now)
+    failed = {"now": now, "type": MessageType.AGENTS_FAILED.value, "failed_after": now - FAILURES_COUNT_FOR}
+    offline = {"now": now, "type": MessageType.AGENTS_OFFLINE.value, "reachable_since": reachable_since or _LONG_AGO}
+    _execute(_ONLINE_AGAIN, offline)
+    _execute(_WORKS_AGAIN, failed)
+    if is_first:
+        offline["reachable_since"] = _LONG_AGO
+    elif reachable_since is not None and _execute(_IS_CUT_OFF, offline) == [(True,)]:
+        reachable_since = None
+    found = list(_note(_FAILED, "", failed))
+    if is_first or reachable_since is not None:
+        found += _note(_OFFLINE, _NOT_DRAINED, offline)
+    if not is_first:
+        MessageEvent.objects.bulk_create(found)
+    watch.looked_at, watch.reachable_since = now, reachable_since or now
+    watch.save(update_fields=["looked_at", "reachable_since"])
+
+
+def _find_reachable_since(watch: AgentWatch, now: datetime) -> datetime | None:
+    """Return since when agents have been able to send heartbeats without a break; None if they cannot send any now.
+
+    They cannot if no server of the API is running. After a start of all servers, and after a pause of the sweep, agents
+    need time to come back.
+    """
+    servers = hosts.live().exclude(mode="worker")
+    started_at: datetime | None = servers.order_by().aggregate(at=Min("started_at"))["at"]
+    if started_at is None:
+        return None
+    before = watch.reachable_since
+    if watch.looked_at is None or before is None or now - watch.looked_at > OUTAGE:
+        return now
+    return max(before, started_at)
+
+
+def _note(found: str, more: str, values: dict[str, Any]) -> Iterator[MessageEvent]:
+    """Note the states that the query ``found`` returns. Yields one event, not inserted yet, for each environment."""
+    limit = LIMITS[MessageType(values["type"])].window
+    rows = _execute(_NOTE.format(found=found, more=more), {**values, "limit": values["now"] - limit})
+    environments = Environment.objects.select_related("project").in_bulk(
+        [environment_id for environment_id, *_ in rows]
+    )
+    for environment_id, count, names in rows:
+        yield MessageEvent(
+            **tenant_ids(environments[environment_id]),
+            type=values["type"],
+            resource_kind="environment",
+            resource_id=str(environment_id),
+            data={"agents": count, "names": names},
+        )
+
+
+def _execute(sql: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, values)
+        return cursor.fetchall() if cursor.description else []
+
+
+def note_clones(now: datetime | None = None) -> None:
+    """Note the agents of which a clone is suspected since the last run."""
+    rows = Heartbeat.objects.filter(
+        clone_suspected_at__gt=(now or timezone.now()) - new_events.LOOKED_BACK,
+        agent__decommissioned_at=None,
+        agent__environment__in=Environment.objects.live(),
+    ).order_by("clone_suspected_at")
+    found = list(rows.values_list("agent_id", "agent__environment_id", "clone_suspected_at"))
+    environments = Environment.objects.select_related("project").in_bulk({place for _, place, _ in found})
+    new_events.insert(
+        MessageEvent(
+            **tenant_ids(environments[place]),
+            type=MessageType.AGENT_CLONED,
+            resource_kind="agent",
+            resource_id=str(agent_id),
+            key=f"{MessageType.AGENT_CLONED}:{agent_id}:{suspected_at.isoformat()}",
+        )
+        for agent_id, place, suspected_at in found
+        if suspected_at is not None  # true for all, since the rows are filtered by it
+    )

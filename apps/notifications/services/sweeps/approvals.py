@@ -1,0 +1,41 @@
+"""Note that a break-glass deployment will soon be rolled back, because nobody has decided."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from django.db.models import F
+from django.utils import timezone
+
+from apps.notifications.services.sweeps import new_events
+from apps.releases.models import Approval
+from apps.tenancy.message_types import MessageType
+from apps.tenancy.models import Environment, MessageEvent, tenant_ids
+from byteor.engine.machines import ApprovalStatus
+
+LAST_CALL = timedelta(minutes=15)
+
+
+def note_last_calls(now: datetime | None = None) -> None:
+    """Note each pending break-glass approval with at most 15 minutes, or half of its time, left until its deadline."""
+    now = now or timezone.now()
+    pending = Approval.objects.filter(
+        status=ApprovalStatus.PENDING,
+        break_glass=True,
+        expires_at__gt=now,
+        expires_at__lte=now + LAST_CALL,
+        # At most half of the time is left.
+        created_at__lte=now - (F("expires_at") - now),
+        environment__in=Environment.objects.live(),
+    )
+    new_events.insert(
+        MessageEvent(
+            **tenant_ids(approval.environment),
+            type=MessageType.BREAK_GLASS_NEEDED,
+            resource_kind="approval",
+            resource_id=str(approval.pk),
+            data={"is_last_call": True},
+            key=f"{MessageType.BREAK_GLASS_NEEDED}:{approval.pk}:last",
+        )
+        for approval in pending.select_related("environment__project").only("environment__project__organization")
+    )

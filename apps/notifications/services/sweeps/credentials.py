@@ -1,0 +1,73 @@
+"""Note that credentials expire soon: API keys, user tokens and enrollment tokens."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db.models import F, OuterRef, QuerySet, Subquery
+from django.utils import timezone
+
+from apps.fleet.models import EnrollmentToken
+from apps.notifications.services.sweeps import new_events
+from apps.tenancy.message_types import MessageType
+from apps.tenancy.models import Environment, Membership, MessageEvent, OrganizationKey, Project, UserToken
+
+# An event is noted twice: when a credential expires in 7 days, and when it expires in 1 day.
+_DAYS = (1, 7)
+_SHORTEST_LIFE = timedelta(days=8)  # nobody plans to renew credentials with a shorter life
+
+
+def note_expiring(now: datetime | None = None) -> None:
+    """Note each credential that expires within a week, and again on its last day.
+
+    Credentials that are revoked, used up or valid for less than 8 days in total are left out. So are people's tokens
+    if the person is no longer a member of any organization.
+    """
+    now = now or timezone.now()
+    member = Membership.objects.filter(user=OuterRef("user")).order_by("pk")
+    tokens = _find_expiring(UserToken.objects.filter(user__is_active=True), now)
+    found = [
+        _event("user_token", *row, now=now)
+        for row in tokens.annotate(of=Subquery(member.values("organization")[:1])).exclude(of=None)
+        .values_list("pk", "expires_at", "of")
+    ]  # fmt: skip
+    keys = _find_expiring(OrganizationKey.objects.exclude(project__in=Project.objects.exclude(deleted_at=None)), now)
+    found += [_event("organization_key", *row, now=now) for row in keys.values_list("pk", "expires_at", "organization")]
+    enrollment = _find_expiring(EnrollmentToken.objects.filter(environment__in=Environment.objects.live()), now)
+    found += [
+        _event("enrollment_token", *row, now=now)
+        for row in enrollment.filter(uses__lt=F("max_uses")).values_list(
+            "pk", "expires_at", "environment__project__organization", "environment__project", "environment"
+        )
+    ]
+    new_events.insert(found)
+
+
+def _find_expiring(credentials: QuerySet[Any], now: datetime) -> QuerySet[Any]:
+    return credentials.usable(now).filter(  # type: ignore[attr-defined, no-any-return]  # of CredentialQuerySet
+        expires_at__lte=now + timedelta(days=max(_DAYS)), expires_at__gte=F("created_at") + _SHORTEST_LIFE
+    )
+
+
+def _event(
+    kind: str,
+    pk: UUID,
+    expires_at: datetime,
+    organization_id: UUID,
+    project_id: UUID | None = None,
+    environment_id: UUID | None = None,
+    *,
+    now: datetime,
+) -> MessageEvent:
+    days = next(days for days in _DAYS if expires_at <= now + timedelta(days=days))
+    return MessageEvent(
+        organization_id=organization_id,
+        project_id=project_id,
+        environment_id=environment_id,
+        type=MessageType.KEY_EXPIRES,
+        resource_kind=kind,
+        resource_id=str(pk),
+        key=f"{MessageType.KEY_EXPIRES}:{pk}:{days}",
+    )

@@ -1,0 +1,58 @@
+"""Messages about incidents and fixtures. They contain nothing that an agent captured or reported."""
+
+from __future__ import annotations
+
+from apps.artifacts.models import Artifact, RegressionResult
+from apps.artifacts.services.current_tests import FAILING_OUTCOMES
+from apps.notifications.services.wording.content import Content, join_names, page_path, shorten
+from apps.releases.models import Deployment, Regression
+from apps.tenancy.message_types import MessageType
+from apps.tenancy.models import MessageEvent
+from byteor.engine.regression import count_of
+
+_NAMED = 3  # fixtures that the sentence names
+
+
+def describe_incident(event: MessageEvent) -> Content | None:
+    """Describe an incident that an agent captured; None if the capture was deleted."""
+    rows = Artifact.objects.select_related("agent", "version", "deployment__config_bundle__version")
+    artifact = rows.filter(pk=event.resource_id).first()
+    if artifact is None:
+        return None
+    pipeline, stage = event.data["pipeline"], event.data["stage"]
+    where = f"on agent {artifact.agent} in {event.environment}"
+    what = f"Stage {stage} stopped pipeline {pipeline}" if stage else f"Pipeline {pipeline} had an incident"
+    again = " again, for the first time in at least a week" if event.type == MessageType.INCIDENT_REOPENED else ""
+    lines = [f"It ran {artifact.version}." if artifact.version else "It ran an unknown version."]
+    if artifact.deployment is not None:
+        lines.append(f"Deployed as {artifact.deployment.config_bundle.version}, {artifact.deployment.config_bundle}.")
+    return Content(
+        f"{what} {where}{again}.", page_path("artifacts_artifact", artifact.pk), "Open the capture", shorten(lines)
+    )
+
+
+def describe_current_failure(event: MessageEvent) -> Content | None:
+    """Describe the fixtures that a current deployment fails; None if another configuration is current now."""
+    regression = Regression.objects.filter(pk=event.resource_id).first()
+    if regression is None:
+        return None
+    current = Deployment.objects.filter(
+        environment=regression.environment_id,
+        pipeline=regression.pipeline,
+        config_bundle=regression.config_bundle_id,
+        is_current=True,
+    )
+    deployment = current.select_related("config_bundle__version").first()
+    if deployment is None:
+        return None
+    results = RegressionResult.objects.filter(regression=regression, outcome__in=FAILING_OUTCOMES)
+    names = list(results.order_by("pk").values_list("fixture_name", flat=True).distinct())
+    name = deployment.config_bundle.version
+    if names:
+        failed = f"{count_of(len(names), 'fixture')}: {join_names(names[:_NAMED], len(names))}"
+        sentence = f"{name}, which runs in {event.environment}, fails {failed}."
+    else:
+        sentence = f"{name}, which runs in {event.environment}, could not be tested with its fixtures."
+    return Content(
+        sentence, page_path("releases_regression", regression.pk), "Open the regression", shorten(names[3:] and names)
+    )

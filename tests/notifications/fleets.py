@@ -1,0 +1,72 @@
+"""Agents that fall silent, and a control plane that could have heard them, for tests of the sweep of agents."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.utils import timezone
+
+from apps.fleet.models import Agent, Heartbeat
+from apps.fleet.services import facts
+from apps.notifications.models import AgentWatch
+from apps.notifications.services.sweeps import agents as sweep
+from apps.tenancy.message_types import MessageType
+from apps.tenancy.models import Environment, Host, MessageEvent
+from tests.worlds import Api, World
+
+INTERVAL_S = 30
+GONE = timedelta(seconds=10 * INTERVAL_S + 1)  # the silence after which an agent is offline
+
+
+def serve(*, up_for: timedelta = timedelta(days=1), mode: str = "combined") -> Host:
+    """Start a server that has been up for some time."""
+    return Host.objects.create(
+        name="host", data_dir="/data", mode=mode, has_key_files=True, started_at=timezone.now() - up_for
+    )
+
+
+def watch(*, looked_ago: timedelta = timedelta(minutes=1), reachable_for: timedelta = timedelta(days=1)) -> None:
+    """Store that the sweep ran a while ago, and that agents have been able to send heartbeats for some time."""
+    now = timezone.now()
+    AgentWatch.objects.update_or_create(
+        defaults={"looked_at": now - looked_ago, "reachable_since": now - reachable_for}
+    )
+
+
+def beat(agent: Agent, api: Api, status: str = "healthy", **body: Any) -> None:
+    """Send a heartbeat. The interval until the next one is made exact."""
+    body = {"status": status, "agent_version": "1", **body}
+    assert api.post(f"/api/v1/agents/{agent.pk}/heartbeat", body).status_code == 200
+    Heartbeat.objects.filter(agent=agent).update(next_heartbeat_s=INTERVAL_S)
+    facts.maintain()
+
+
+def enroll(world: World, *names: str, environment: Environment | None = None) -> list[tuple[Agent, Api]]:
+    """Enroll agents that have sent a heartbeat."""
+    found = [world.agent(environment or world.prod, name) for name in names]
+    for agent, api in found:
+        beat(agent, api)
+    return found
+
+
+def silence(*agents: Agent, for_: timedelta = GONE) -> None:
+    """Pretend that the last heartbeats of the agents were that long ago."""
+    Heartbeat.objects.filter(agent__in=agents).update(last_seen_at=timezone.now() - for_)
+    facts.maintain()
+
+
+def look() -> None:
+    """Run the sweep."""
+    sweep.note_offline_and_failed()
+
+
+def noted(type: MessageType = MessageType.AGENTS_OFFLINE) -> list[tuple[str, int, list[str]]]:
+    """Return the environment, the number of agents and the named agents of each noted event, oldest first."""
+    events = MessageEvent.objects.filter(type=type).select_related("environment").order_by("pk")
+    return [(str(event.environment), event.data["agents"], event.data["names"]) for event in events]
+
+
+def pass_time(by: timedelta = timedelta(minutes=11)) -> None:
+    """Pretend that all noted events were handled some time ago."""
+    MessageEvent.objects.update(handled_at=timezone.now() - by, outcome="told")
