@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from django.utils import timezone
+
 from apps.tenancy.models import Membership, User
 from apps.tenancy.permissions import GRANTS, Role
 from apps.tenancy.services import members
@@ -21,6 +23,7 @@ def guest(place: Place) -> User:
         organization=world.organization, project=place.environment.project, email=user.email, role=Role.VIEWER,
         granter=GRANTS[Role.ORG_ADMIN], actor=world.admin.actor,
     )  # fmt: skip
+    Membership.objects.filter(user=user).update(invited_at=timezone.now() - members.INVITE_AGAIN_AFTER)
     return user
 
 
@@ -30,15 +33,18 @@ RESOURCE = Resource(
         Call("addOrganizationMember", "POST", O + "/members", ADMIN, 201),
         Call("updateOrganizationMember", "PUT", O + "/members/{user_id}", ADMIN),
         Call("removeOrganizationMember", "DELETE", O + "/members/{user_id}", ADMIN, 204),
+        Call("inviteOrganizationMember", "POST", O + "/members/{user_id}/invite", ADMIN, has_body=False),
         Call("listProjectMembers", "GET", P + "/members", VIEW_PROJECT),
         Call("addProjectMember", "POST", P + "/members", PROJECT, 201),
         Call("updateProjectMember", "PUT", P + "/members/{user_id}", PROJECT),
         Call("removeProjectMember", "DELETE", P + "/members/{user_id}", PROJECT, 204),
+        Call("inviteProjectMember", "POST", P + "/members/{user_id}/invite", PROJECT, has_body=False),
     ),
     tables=(
         Table(
             "tenancy.membership", "members", membership,
             acts={
+                "invite_again": Act("inviteProjectMember", in_organization=ADMIN),
                 "change_role": Act("updateProjectMember", {"role": "operator"}, in_organization=ADMIN),
                 "remove": Act("removeProjectMember", in_organization=ADMIN),
             },

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from apps.notifications.services.wording import releases
+from apps.notifications.services.wording import invitations, releases
 from apps.notifications.services.wording.content import Content
 from apps.tenancy.message_types import MessageType
 from apps.tenancy.models import MessageEvent
@@ -20,6 +20,7 @@ _DESCRIBE: Mapping[MessageType, Callable[[MessageEvent], Content | None]] = {
     _M.ROLLOUT_STOPPED: releases.describe_rollout,
     _M.ROLLOUT_FINISHED: releases.describe_rollout,
     _M.ROLLOUT_ROLLED_BACK: releases.describe_rollout,
+    _M.INVITATION: invitations.describe_invitation,
 }
 
 
