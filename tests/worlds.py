@@ -136,7 +136,7 @@ class World:
 
     def person(self, role: Role, name: str | None = None) -> Person:
         """Add a member to the organization and return the person."""
-        membership = members.add(
+        invitation = members.add(
             organization=self.organization,
             project=None,
             email=f"{name or role}@{self.name}.example",
@@ -144,7 +144,7 @@ class World:
             granter=GRANTS[Role.ORG_ADMIN],
             actor=self.admin.actor,
         )
-        return self._person(membership.user)
+        return self._person(invitation.membership.user)
 
     def environment(self, posture: str, name: str | None = None, **settings: Any) -> Environment:
         """Add an environment to the project."""

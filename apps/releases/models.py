@@ -135,6 +135,7 @@ class Approval(Stateful):
     approved_at = models.DateTimeField(null=True)
     credential = models.TextField(null=True)
     used_at = models.DateTimeField(null=True)
+    reminded_at = models.DateTimeField(null=True, editable=False)  # when the requester last sent a reminder
     bounded_columns = frozenset({"strategy", "options", "reviewers"})
 
     class Meta:

@@ -74,9 +74,13 @@ class EventOutcome(StrEnum):
     FAILED = "failed"
 
 
+REMINDER = "approval.remind"
+"""The action of the audit event of a reminder, which repeats the message about an approval."""
+
 # The actions of audit events that cause messages. ``type_of`` also depends on the changes.
 _TYPES: Mapping[str, MessageType] = {
     "approval.request": MessageType.APPROVAL_NEEDED,
+    REMINDER: MessageType.APPROVAL_NEEDED,
     "deployment.hold": MessageType.WAVE_HELD,
     f"deployment.{DeploymentEvent.DENY}": MessageType.ROLLOUT_STOPPED,
     f"deployment.{DeploymentEvent.FAIL}": MessageType.ROLLOUT_STOPPED,
@@ -90,6 +94,6 @@ _TYPES: Mapping[str, MessageType] = {
 
 def type_of(action: str, changes: Mapping[str, Any]) -> MessageType | None:
     """Return the type of message that an audit event causes, or None if it causes none."""
-    if action == "approval.request" and changes.get("break_glass"):
+    if action in {"approval.request", REMINDER} and changes.get("break_glass"):
         return MessageType.BREAK_GLASS_NEEDED
     return _TYPES.get(action)

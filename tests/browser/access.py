@@ -83,7 +83,7 @@ def project_member(world: World, project: Any, role: Role) -> User:
     return members.add(
         organization=world.organization, project=project, email=f"{role}-of-{project.name}@{world.name}.example",
         role=role, granter=GRANTS[Role.ORG_ADMIN], actor=world.admin.actor,
-    ).user  # fmt: skip
+    ).membership.user  # fmt: skip
 
 
 @contextmanager
@@ -195,6 +195,7 @@ class Somebody:
         if place is not None and place[1] is None:
             needed.add(rule.in_organization)
         is_mine = not rule.only_self or row.pk == self.user.pk
+        is_mine = is_mine and (not rule.only_requester or row.requester_id == self.user.pk)
         if rule.only_operators and not self.user.is_superuser:
             return False
         permissions = [each for each in needed if each is not None]
@@ -338,6 +339,8 @@ class Tenants:
         rows = self.rows_in(label, self.trading)
         if own is not None:
             rows = [row for row in self.rows[label] if getattr(row, own) == self.acme.viewer.user.pk]
+        if rule.only_requester:
+            rows = [row for row in rows if row.requester_id == self.acme.operator.user.pk]
         found: dict[Any, Any] = {}
         for row in rows:
             is_prod = rule.on_prod is not None and row.environment.posture == "prod"

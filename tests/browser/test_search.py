@@ -86,14 +86,16 @@ def test_search_respects_project_roles(world: World) -> None:
     environment = organizations.create_environment(
         project=project, name="prod", posture="prod", settings={}, may_loosen=True, actor=world.admin.actor
     )
-    member = members.add(
+    invited = members.add(
         organization=world.organization, project=project, email="guest@acme.example", role=Role.VIEWER,
         granter=GRANTS[Role.ORG_ADMIN], actor=world.admin.actor,
     )  # fmt: skip
     mine, _ = world.agent(environment, "fra-node-013")
 
-    assert row_page(mine) in urls(member.user, "fra-node")
-    assert not {row_page(agent)} & (urls(member.user, "fra-node") | urls(member.user, str(agent.pk)))
+    assert row_page(mine) in urls(invited.membership.user, "fra-node")
+    assert not {row_page(agent)} & (
+        urls(invited.membership.user, "fra-node") | urls(invited.membership.user, str(agent.pk))
+    )
 
 
 def test_exact_match_is_first_search_result_and_each_kind_has_at_most_five(world: World) -> None:

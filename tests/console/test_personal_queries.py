@@ -23,7 +23,7 @@ def join(world: World, email: str, role: Role, project: Any = None) -> User:
     return members.add(
         organization=world.organization, project=project, email=email, role=role, granter=GRANTS[Role.ORG_ADMIN],
         actor=world.admin.actor,
-    ).user  # fmt: skip
+    ).membership.user  # fmt: skip
 
 
 def test_people_with_same_roles_share_compiled_query_but_see_different_rows(world: World, other: World) -> None:

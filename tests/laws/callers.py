@@ -84,7 +84,7 @@ def _join(world: World, email: str, role: Role, project: Project) -> User:
     return members.add(
         organization=world.organization, project=project, email=email, role=role, granter=GRANTS[Role.ORG_ADMIN],
         actor=world.admin.actor,
-    ).user  # fmt: skip
+    ).membership.user  # fmt: skip
 
 
 def _api_of(user: User) -> Api:

@@ -15,9 +15,9 @@ from tests.openapi import document
 VERBS = {
     "abort", "accept", "add", "bisect", "cancel", "check", "clear", "compare", "copy", "create", "decide",
     "decommission", "delete", "diff", "download", "drain", "draw", "enroll", "explain", "export", "finish", "get",
-    "label", "list", "mark", "pause", "preview", "promote", "read", "redeliver", "remove", "replay", "report",
-    "request", "resume", "retire", "retry", "revoke", "roll", "rotate", "scrape", "send", "start", "test", "trace",
-    "undrain", "update", "upload",
+    "invite", "label", "list", "mark", "pause", "preview", "promote", "read", "redeliver", "remind", "remove", "replay",
+    "report", "request", "resume", "retire", "retry", "revoke", "roll", "rotate", "scrape", "send", "start", "test",
+    "trace", "undrain", "update", "upload",
 }  # fmt: skip
 
 

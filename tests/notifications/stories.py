@@ -11,7 +11,8 @@ from apps.notifications.models import Notification
 from apps.notifications.services import handling
 from apps.notifications.services.mail import sending
 from apps.releases.models import ConfigBundle, Deployment
-from apps.tenancy.models import User
+from apps.tenancy.message_types import MessageType
+from apps.tenancy.models import MessageEvent, User
 from apps.tenancy.permissions import Role
 from byteor_cloud import config
 from byteor_cloud.worker.jobs import Claim
@@ -22,7 +23,11 @@ MAIL_FROM, BASE_URL = "ByteOr Cloud <byteor@cloud.example>", "https://cloud.exam
 
 
 def claim_all() -> None:
-    """Make every account one to which somebody has signed in, because nobody else gets messages."""
+    """Make every account one to which somebody has signed in, because nobody else gets messages.
+
+    Delete the events about the invitations of these people, which other tests do not expect.
+    """
+    MessageEvent.objects.filter(type=MessageType.INVITATION).delete()
     User.objects.filter(last_login=None).update(last_login=timezone.now())
 
 

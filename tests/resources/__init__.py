@@ -99,6 +99,7 @@ class Act:
     in_organization: Permission | None = None  # also needed if the row belongs to no project of the organization
     on: Maker | None = None
     only_self: bool = False
+    only_requester: bool = False  # whether only the person who requested the row may perform the act
     only_operators: bool = False  # whether only installation operators may perform the act
     on_page: bool = True  # whether the row's page offers the act
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from apps.releases.models import Approval, Deployment
 from tests.permissions import OPERATE, VIEW
 from tests.resources import REASON, Act, Call, E, Place, Resource, Table
-from tests.resources.deployments import deployment, pending
+from tests.resources.deployments import deployment, pending, pending_own
 from tests.resources.regressions import regression
 from tests.worlds import report, run_jobs
 
@@ -16,6 +16,10 @@ def approval(place: Place) -> Approval:
 
 def undecided(place: Place) -> Approval:
     return Approval.objects.get(deployment=place.get(pending))
+
+
+def own_request(place: Place) -> Approval:
+    return Approval.objects.get(deployment=place.get(pending_own))
 
 
 def tested(place: Place) -> Approval:
@@ -50,6 +54,9 @@ RESOURCE = Resource(
         Call("getApproval", "GET", E + "/approvals/{id}", VIEW),
         Call("getApprovalPacket", "GET", E + "/approvals/{id}/packet", VIEW),
         Call("revokeApproval", "POST", E + "/approvals/{id}/revoke", OPERATE, on=undecided, has_body=False),
+        Call(
+            "remindApproval", "POST", E + "/approvals/{id}/remind", OPERATE, on=own_request, has_body=False,
+        ),
     ),
     tables=(
         Table(
@@ -59,6 +66,7 @@ RESOURCE = Resource(
                 "accept": Act("decideApproval", {"comment": "wanted"}, on=tested, on_page=False),
                 "deny": Act("decideApproval", {"comment": "because"}, on=undecided),
                 "revoke": Act("revokeApproval"),
+                "remind": Act("remindApproval", only_requester=True, on=own_request),
                 # The decision form on the page of the approval sends these.
                 "approve_wave": Act("decideApproval", on=of_wave),
                 "deny_wave": Act("decideApproval", {"comment": "because"}, on=of_wave),

@@ -43,6 +43,13 @@ def pending(place: Place) -> Deployment:
     return place.world.deployment(changed, actor=place.world.reviewer.actor)
 
 
+def pending_own(place: Place) -> Deployment:
+    """Create a deployment that waits for approval, and that the operator requested."""
+    place.get(pending)
+    changed = place.world.bundle(place.environment, "pending-own", version=place.get(version), env={"LEVEL": "4"})
+    return place.world.deployment(changed, actor=place.world.operator.actor)
+
+
 def _started(world: World, environment: Environment, name: str) -> Deployment:
     made = world.deployment(
         world.bundle(
@@ -164,6 +171,7 @@ RESOURCE = Resource(
                 # A deployment's page has the form of its approval, which is submitted to the approval's own URL.
                 "approve": Act("decideApproval", on=pending, on_page=False),
                 "deny": Act("decideApproval", _BECAUSE, on=pending, on_page=False),
+                "remind": Act("remindApproval", only_requester=True, on=pending_own),
                 "roll_back": Act("rollBackDeployment", {"reason": "because"}),
                 "roll_back_several": Act("rollBackDeployment", _BECAUSE, on_page=False),
                 "retry": Act("retryDeployment"),

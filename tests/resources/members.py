@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from apps.tenancy.models import Membership, User
+from django.utils import timezone
+
+from apps.tenancy.models import Membership, Project, User
 from apps.tenancy.permissions import GRANTS, Role
 from apps.tenancy.services import members
 from tests.permissions import ADMIN, PROJECT, VIEW_ORG, VIEW_PROJECT
@@ -13,15 +15,31 @@ def membership(place: Place) -> Membership:
     return Membership.objects.get(user=place.world.viewer.user, project=None)
 
 
-def guest(place: Place) -> User:
-    """Create a person who is a viewer of both the organization and the project."""
+def _add(place: Place, email: str, *, project: Project | None) -> User:
     world = place.world
-    user = world.person(Role.VIEWER, "guest").user
-    members.add(
-        organization=world.organization, project=place.environment.project, email=user.email, role=Role.VIEWER,
+    invitation = members.add(
+        organization=world.organization, project=project, email=email, role=Role.VIEWER,
         granter=GRANTS[Role.ORG_ADMIN], actor=world.admin.actor,
     )  # fmt: skip
+    return invitation.membership.user
+
+
+def guest(place: Place) -> User:
+    """Create a person who is a viewer of both the organization and the project."""
+    return _add(place, place.world.person(Role.VIEWER, "guest").user.email, project=place.environment.project)
+
+
+def _invited(place: Place) -> User:
+    """Invite a person, who never signs in, to both the organization and the project, more than a minute ago."""
+    email = f"invited@{place.world.name}.example"
+    user = _add(place, email, project=None)
+    _add(place, email, project=place.environment.project)
+    Membership.objects.filter(user=user).update(invited_at=timezone.now() - members.INVITE_AGAIN_AFTER)
     return user
+
+
+def invited(place: Place) -> User:
+    return place.get(_invited)
 
 
 RESOURCE = Resource(
@@ -30,15 +48,18 @@ RESOURCE = Resource(
         Call("addOrganizationMember", "POST", O + "/members", ADMIN, 201),
         Call("updateOrganizationMember", "PUT", O + "/members/{user_id}", ADMIN),
         Call("removeOrganizationMember", "DELETE", O + "/members/{user_id}", ADMIN, 204),
+        Call("inviteOrganizationMember", "POST", O + "/members/{user_id}/invite", ADMIN, on=invited, has_body=False),
         Call("listProjectMembers", "GET", P + "/members", VIEW_PROJECT),
         Call("addProjectMember", "POST", P + "/members", PROJECT, 201),
         Call("updateProjectMember", "PUT", P + "/members/{user_id}", PROJECT),
         Call("removeProjectMember", "DELETE", P + "/members/{user_id}", PROJECT, 204),
+        Call("inviteProjectMember", "POST", P + "/members/{user_id}/invite", PROJECT, on=invited, has_body=False),
     ),
     tables=(
         Table(
             "tenancy.membership", "members", membership,
             acts={
+                "invite_again": Act("inviteProjectMember", in_organization=ADMIN),
                 "change_role": Act("updateProjectMember", {"role": "operator"}, in_organization=ADMIN),
                 "remove": Act("removeProjectMember", in_organization=ADMIN),
             },

@@ -20,7 +20,7 @@ def add_member(world: World, email: str) -> User:
     return members.add(
         organization=world.organization, project=None, email=email, role=Role.VIEWER,
         granter=GRANTS[Role.ORG_ADMIN], actor=world.admin.actor,
-    ).user  # fmt: skip
+    ).membership.user  # fmt: skip
 
 
 def recorded(action: str) -> list[AuditEvent]:

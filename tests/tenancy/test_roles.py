@@ -68,7 +68,7 @@ def test_roles_can_grant_only_roles_up_to_their_own(holder: Role, grantable: set
 
 def member_of(world: World, project: Project, role: Role, name: str) -> Person:
     """Create a person with a role in ``project`` only."""
-    membership = members.add(
+    invitation = members.add(
         organization=world.organization,
         project=project,
         email=f"{name}@acme.example",
@@ -76,7 +76,7 @@ def member_of(world: World, project: Project, role: Role, name: str) -> Person:
         granter=GRANTS[ADMIN],
         actor=world.admin.actor,
     )
-    return world._person(membership.user)
+    return world._person(invitation.membership.user)
 
 
 def drafts(world: World, person: Person) -> int:

@@ -58,8 +58,10 @@ class Secret:
 
     row: Model
     text: str
-    explain: str  # the text above the command
-    command: str
+    explain: str  # the text below the secret, above the command if there is one
+    command: str = ""
+    noun: str = "secret"
+    remedy: str = "revoke it and create a new one"  # what to do if the secret is lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +240,10 @@ def _result(site: Any, act: Act, row: Model, made: Any) -> FormResult:
     For a Refusal, return its detail and its link.
     """
     if isinstance(made, Secret):
-        return {"url": row_url(made.row), "secret": made.text, "explain": made.explain, "command": made.command}
+        return {
+            "url": row_url(made.row), "secret": made.text, "explain": made.explain, "command": made.command,
+            "noun": made.noun, "remedy": made.remedy,
+        }  # fmt: skip
     if isinstance(made, Refusal):
         return {"refused": made.detail, "url": made.url, "link": made.link}
     if made is False:
@@ -249,8 +254,9 @@ def _result(site: Any, act: Act, row: Model, made: Any) -> FormResult:
 def _respond(request: HttpRequest, act: Act, result: FormResult, context: dict[str, Any]) -> HttpResponse:
     """Show the new secret, or redirect to the row with a message. Only the response to the form contains the secret."""
     if "secret" in result:
-        created = context["model_admin"].admin_site.get_model_admin(act.creates).singular
-        shown = {**context, "title": what_happened(act, created), "act": act, "result": result}
+        model_admin = context["model_admin"]
+        of = model_admin if act.creates is None else model_admin.admin_site.get_model_admin(act.creates)
+        shown = {**context, "title": what_happened(act, of.singular), "act": act, "result": result}
         return TemplateResponse(request, "console/secret.html", shown, headers={"Cache-Control": "no-store"})
     message, level = (result["done"], "success") if "done" in result else (NOTHING_CHANGED, "info")
     context["model_admin"].message_user(request, message, level)

@@ -38,9 +38,10 @@ _GROUPED_AT_ONCE = 10_000  # events that one summary marks in one statement
 def is_exceeded(event: MessageEvent) -> bool:
     """Return whether people got enough messages like this one lately, or are owed a message about earlier events.
 
-    An event that already stands for several events is never held back.
+    An event that already stands for several events is never held back, and neither is a reminder, because each approval
+    has few of them.
     """
-    if event.type in _UNLIMITED or event.count > 1:
+    if event.type in _UNLIMITED or event.count > 1 or event.data.get("is_reminder"):
         return False
     limit = LIMITS.get(MessageType(event.type), DEFAULT)
     alike = _alike(event).filter(handled_at__gt=timezone.now() - limit.window)

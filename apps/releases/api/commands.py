@@ -165,6 +165,18 @@ def revoke(approval: Approval, *, actor: Actor) -> None:
     approvals.revoke(approval, actor=actor)
 
 
+@command(check=approvals.check_open)
+@Operation("remindApproval", P.OPERATE_ENVIRONMENT, errors=(Conflict,))
+def remind(approval: Approval, *, actor: Actor) -> None:
+    """Send a reminder of an approval.
+
+    Sends the people who can still decide another message about the pending approval. Only the requester may do this. If
+    an API key requested the approval, the requester is the person who created the key. Returns 403 to everybody else,
+    409 if the approval is not pending, and 429 within an hour of the last reminder.
+    """
+    approvals.remind(approval, actor=actor)
+
+
 @command()
 @Operation(
     "labelAgents",

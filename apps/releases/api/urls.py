@@ -31,6 +31,7 @@ environment = [
     route("approvals", approvals.ApprovalViewSet, get="list", post="create"),
     route("approvals/<uuid:id>", approvals.ApprovalViewSet, get="retrieve"),
     route("approvals/<uuid:id>/revoke", approvals.ApprovalViewSet, post="revoke"),
+    route("approvals/<uuid:id>/remind", approvals.ApprovalViewSet, post="remind"),
     route("agents/labels", labels.LabelViewSet, post="change"),
     route("agents/<uuid:id>/explain", explanations.ExplanationViewSet, get="retrieve"),
     route("agents/<uuid:id>/history", history.HistoryViewSet, get="list"),

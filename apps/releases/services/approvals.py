@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from math import ceil
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from apps.releases.services.deployment_jobs import (
 )
 from apps.releases.services.timeline import add_entry, advance_deployment
 from apps.tenancy.actors import Actor
+from apps.tenancy.message_types import REMINDER
 from apps.tenancy.models import Environment, User
 from apps.tenancy.services import audit, signing_keys, tokens
 from apps.tenancy.services.state import advance, check_transition, keep_environments, lock_row
@@ -30,9 +32,10 @@ from byteor.engine.release_policy import ReleasePolicy
 from byteor.engine.signing import credential
 from byteor.engine.signing.refusals import ApprovalCode, Refused
 from byteor.engine.target import ApprovalTarget
-from byteor_cloud.errors import Conflict, FieldError, Forbidden, InvalidInput
+from byteor_cloud.errors import Conflict, FieldError, Forbidden, InvalidInput, TooManyRequests
 from byteor_cloud.worker.jobs import enqueue
 
+REMIND_AGAIN_AFTER = timedelta(hours=1)
 _SELF_APPROVAL = "You, or a key that you created, requested this. Another person must approve it."
 REQUESTER_UNKNOWN = (
     "This was requested with a key whose creator is unknown, so nobody can approve it. Deny it and request it again."
@@ -469,6 +472,35 @@ def check_revoke(approval: Approval) -> None:
     if approval.used_at is not None:
         raise Conflict("This approval has been used.", code="approval.used")
     check_transition(approval, ApprovalEvent.REVOKE)
+
+
+@transaction.atomic
+def remind(approval: Approval, *, actor: Actor) -> None:
+    """Send the people who can still decide on a pending approval another message about it.
+
+    Raises Forbidden unless the actor is the requester, or a key that the requester created. Raises Conflict if the
+    approval is not open, and TooManyRequests within an hour of the last reminder.
+    """
+    locked = _lock(approval)
+    if locked.requester_id is None or locked.requester_id != tokens.person_behind(actor):
+        raise Forbidden("Only the requester can send a reminder.", code="approval.not_requester")
+    check_open(locked)
+    now = timezone.now()
+    remaining = timedelta(0) if locked.reminded_at is None else locked.reminded_at + REMIND_AGAIN_AFTER - now
+    if remaining > timedelta(0):
+        raise TooManyRequests(
+            "A reminder was sent less than an hour ago. Try again later.",
+            retry_after=ceil(remaining.total_seconds()),
+        )
+    locked.reminded_at = now
+    locked.save(update_fields=["reminded_at"])
+    audit.record(
+        REMINDER,
+        actor=actor,
+        scope=locked.environment,
+        resource=("approval", locked.pk),
+        changes={"break_glass": True} if locked.break_glass else {},
+    )
 
 
 def withdraw(approval: Approval, *, actor: Actor) -> None:

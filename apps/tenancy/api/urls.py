@@ -28,6 +28,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
             [
                 route("members", members.OrganizationMemberViewSet, get="list", post="create"),
                 route("members/<uuid:user_id>", members.OrganizationMemberViewSet, put="update", delete="destroy"),
+                route("members/<uuid:user_id>/invite", members.OrganizationMemberViewSet, post="invite"),
                 route("api-keys", organization_keys.OrganizationKeyViewSet, get="list", post="create"),
                 route("api-keys/<uuid:id>", organization_keys.OrganizationKeyViewSet, delete="destroy"),
                 route("signing-keys", signing_keys.SigningKeyViewSet, get="list"),
@@ -63,6 +64,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
             [
                 route("members", members.ProjectMemberViewSet, get="list", post="create"),
                 route("members/<uuid:user_id>", members.ProjectMemberViewSet, put="update", delete="destroy"),
+                route("members/<uuid:user_id>/invite", members.ProjectMemberViewSet, post="invite"),
                 route("environments", environments.EnvironmentCollectionViewSet, get="list", post="create"),
                 route(
                     "environments/<uuid:env_id>",

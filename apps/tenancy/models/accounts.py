@@ -35,7 +35,8 @@ class UserManager(BaseUserManager["User"]):
 class User(AbstractBaseUser, Row):
     """A person's account. A row of social_django binds an account to an issuer and a subject.
 
-    ``email_verified`` is also true for an unclaimed account that an operator or an invitation created.
+    ``email_verified`` is also true for an unclaimed account that an operator or an invitation created,
+    and for an account that an organization has vouched for.
     """
 
     password = None  # type: ignore[assignment]  # people have no passwords
@@ -44,6 +45,11 @@ class User(AbstractBaseUser, Row):
     name = models.CharField(max_length=200, blank=True)
     is_active = models.BooleanField(default=True)
     is_superuser = models.BooleanField(default=False)
+    # The organization whose admins saw the link with which somebody first signed in. An admin could have used the link,
+    # so other organizations must not trust the address. Null if the address was confirmed otherwise, or by nobody yet.
+    vouched_by = models.ForeignKey(
+        "tenancy.Organization", on_delete=models.PROTECT, null=True, related_name="+", editable=False
+    )
 
     USERNAME_FIELD = "id"
     objects: ClassVar[UserManager] = UserManager()
@@ -65,16 +71,22 @@ class User(AbstractBaseUser, Row):
         """Return whether the person is an active installation operator. The console uses roles instead of ``perm``."""
         return self.is_active and self.is_superuser
 
+    def get_session_auth_hash(self) -> str:
+        """Return a value that changes when the address is confirmed, which ends the sessions from before."""
+        return f"{super().get_session_auth_hash()}{self.vouched_by_id or ''}"
+
     def has_module_perms(self, app_label: str) -> bool:
         """Return whether the account is active. The console's admin classes check roles."""
         return self.is_active
 
 
 class SignInLink(Row):
-    """A one-time sign-in link to the console, printed by the commands ``bootstrap`` and ``sign_in_link``."""
+    """A one-time sign-in link to the console, from an invitation or from a command of the installation operator."""
 
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
     digest = models.CharField(max_length=64, unique=True)
+    # The organization whose admin saw the link. Null if only the person or the installation operator saw it.
+    organization = models.ForeignKey("tenancy.Organization", on_delete=models.CASCADE, null=True, related_name="+")
     expires_at = models.DateTimeField()
     used_at = models.DateTimeField(null=True)
 

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from django.db import models
 from django.db.models import Q
+from django.utils import timezone
 
 from apps.tenancy import policy
 from apps.tenancy.models.accounts import User
@@ -152,6 +153,7 @@ class Membership(Row, Revisioned):
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="memberships")
     project = models.ForeignKey(Project, on_delete=models.CASCADE, null=True, related_name="memberships")
     role = models.CharField(max_length=20, choices=enum_choices(Role))
+    invited_at = models.DateTimeField(default=timezone.now, editable=False)  # when the last invitation was sent
 
     class Meta:
         constraints = [

@@ -3,29 +3,43 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from uuid import UUID
 
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from apps.tenancy.actors import Actor
+from apps.tenancy.actors import Actor, system_actor
 from apps.tenancy.credentials import credential_digest, generate_link
-from apps.tenancy.models import SignInLink, User
-from apps.tenancy.services import audit
+from apps.tenancy.models import Organization, SignInLink, User, UserToken
+from apps.tenancy.services import audit, tokens
 from apps.tenancy.services.state import lock_row
 from byteor_cloud.errors import Conflict, Unauthenticated
 
 LINK_LIFETIME = timedelta(hours=1)
+INVITATION_LIFETIME = timedelta(days=7)
+_SYSTEM = system_actor("accounts")
 
 
-def get_or_create_account(email: str) -> User:
-    """Return the account whose verified address is ``email``. Create an unclaimed account if there is none."""
-    found = User.objects.find_by_verified_email(email)
+@transaction.atomic
+def get_or_create_account(email: str, *, organization: Organization | None = None, actor: Actor = _SYSTEM) -> User:
+    """Return the account whose verified address is ``email``, locked. Create an unclaimed account if there is none.
+
+    If the account is vouched for by another organization than ``organization``, an admin of that organization may have
+    signed in to it. The account then keeps the address only as an unverified one, and a new account gets the address.
+    """
+    verified = User.objects.select_for_update(no_key=True).filter(email__iexact=email, email_verified=True)
+    found = verified.first()
+    if found is not None and found.vouched_by_id not in {None, organization and organization.pk}:
+        found.email_verified = False
+        found.save(update_fields=["email_verified"])
+        audit.record("account.lose_address", actor=actor, scope=None, resource=("user", found.pk))
+        found = None
     if found is None:
         try:
             with transaction.atomic():
                 return User.objects.create(email=email, email_verified=True)
         except IntegrityError:  # another transaction has just created the account
-            found = User.objects.get(email__iexact=email, email_verified=True)
+            found = verified.get()
     return found
 
 
@@ -35,8 +49,9 @@ def claim_or_create_account(
 ) -> User:
     """Return the account of a person who signs in with a new identity.
 
-    An unclaimed account is claimed only with its verified e-mail address; otherwise a new account is created. Raises
-    Unauthenticated if the unclaimed account is not active.
+    An account without an identity is claimed only with its verified e-mail address; otherwise a new account is created.
+    If the account was only signed in to with links so far, this confirms whose account it is. Raises Unauthenticated if
+    the account is not active.
     """
     holder = None
     if email and is_verified:
@@ -50,17 +65,81 @@ def claim_or_create_account(
         is_own = bool(email) and is_verified and holder is None
         account, action = User.objects.create(email=email, email_verified=is_own, name=name), "account.create"
     actor = Actor("user", str(account.pk), account.email, request_id, ip)
+    if account == holder:
+        delete_unused_links(account)
+        _confirm_address(account, actor=actor)
     audit.record_of_person(action, person=account, actor=actor, resource=("user", account.pk))
     return account
 
 
+def _confirm_address(account: User, *, actor: Actor) -> None:
+    """Record that the account belongs to the person with its address. The caller has locked the account.
+
+    If an admin may have signed in to the account before, revoke its tokens and end its sessions.
+    """
+    if account.vouched_by_id is None:
+        return
+    for token in UserToken.objects.filter(user=account, revoked_at=None):
+        tokens.revoke(token, action="token.revoke", actor=actor, scope=None)
+    account.vouched_by = None
+    account.save(update_fields=["vouched_by"])
+
+
 @transaction.atomic
-def create_sign_in_link(*, user: User, actor: Actor) -> str:
-    """Create a link that signs ``user`` in to the console once, within an hour. Return the secret part of the link."""
+def create_sign_in_link(
+    *, user: User, actor: Actor, lifetime: timedelta = LINK_LIFETIME, organization: Organization | None = None
+) -> str:
+    """Create a link that signs ``user`` in to the console once. Return the secret part of the link.
+
+    ``organization`` is the organization whose admin will see the link. The link then works only while nobody has signed
+    in to the account and it belongs to no other organization.
+    """
     secret = generate_link()
-    SignInLink.objects.create(user=user, digest=secret.digest, expires_at=timezone.now() + LINK_LIFETIME)
+    SignInLink.objects.create(
+        user=user, digest=secret.digest, organization=organization, expires_at=timezone.now() + lifetime
+    )
     audit.record_of_person("sign_in_link.create", person=user, actor=actor, resource=("user", user.pk))
     return secret.text
+
+
+@transaction.atomic
+def create_invitation_link(user: User, *, organization: Organization | None = None, actor: Actor) -> str | None:
+    """Create a link with which an invited person signs in for the first time. Earlier unused links become invalid.
+
+    ``organization`` is the organization whose admin will see the link. None means that the link is sent to the person's
+    address. Returns the secret part of the link, or None if the account must not get such a link.
+    """
+    locked = lock_row(user)
+    if not _awaits_first_sign_in(locked) or (
+        organization is not None and not _belongs_only_to(locked, organization.pk)
+    ):
+        return None
+    delete_unused_links(locked)
+    return create_sign_in_link(user=locked, actor=actor, lifetime=INVITATION_LIFETIME, organization=organization)
+
+
+def delete_unused_links(user: User) -> None:
+    """Make the person's unused sign-in links invalid. The caller has locked the account."""
+    SignInLink.objects.filter(user=user, used_at=None).delete()
+
+
+def is_claimed(user: User) -> bool:
+    """Return whether somebody has signed in to the account. See ``UserManager.claimed``."""
+    return User.objects.claimed().filter(pk=user.pk).exists()
+
+
+def _awaits_first_sign_in(user: User) -> bool:
+    """Return whether an invitation may contain a link that signs in to the account."""
+    return user.is_active and not user.is_superuser and not is_claimed(user)
+
+
+def _belongs_only_to(user: User, organization_id: UUID) -> bool:
+    """Return whether the person has roles in this organization and in no other.
+
+    Otherwise, an admin with a link could get into another organization.
+    """
+    joined = user.memberships.order_by().values_list("organization_id", flat=True).distinct()
+    return list(joined) == [organization_id]
 
 
 @transaction.atomic
@@ -69,35 +148,63 @@ def spend_sign_in_link(text: str, *, ip: str | None) -> User:
 
     Raises Unauthenticated if the link is unknown, used or expired, or if the account is not active.
     """
-    found = SignInLink.objects.select_for_update().filter(digest=credential_digest(text)).first()
-    if found is None or found.used_at is not None or found.expires_at <= timezone.now():
+    digest = credential_digest(text)
+    # Lock the account before its links, as everywhere, and then read the link again.
+    user = User.objects.select_for_update(no_key=True).filter(
+        pk__in=SignInLink.objects.filter(digest=digest).values("user")
+    ).first()  # fmt: skip
+    found = None if user is None else SignInLink.objects.select_for_update().filter(digest=digest).first()
+    if user is None or found is None or not _is_valid(found, user):
         raise Unauthenticated("This sign-in link was already used, has expired, or never existed. Request a new link.")
-    found.used_at = timezone.now()
-    found.save(update_fields=["used_at"])
-    user: User = found.user
     if not user.is_active:
         raise Unauthenticated("This account is not active. Contact the installation operator.")
+    actor = Actor("user", str(user.pk), user.email, ip=ip)
+    found.used_at = timezone.now()
+    found.save(update_fields=["used_at"])
+    if not is_claimed(user):
+        delete_unused_links(user)
+    if found.organization_id is None:
+        _confirm_address(user, actor=actor)
+    user.last_login = timezone.now()  # from now on, the account is claimed
+    user.vouched_by_id = found.organization_id
+    user.save(update_fields=["last_login", "vouched_by"])
     audit.record_of_person(
         "session.sign_in",
         person=user,
-        actor=Actor("user", str(user.pk), user.email, ip=ip),
+        actor=actor,
         resource=("user", user.pk),
         changes={"by": "link"},
     )
     return user
 
 
+def _is_valid(link: SignInLink, user: User) -> bool:
+    """Return whether the link signs the person in now. The caller has locked both rows."""
+    if link.used_at is not None or link.expires_at <= timezone.now():
+        return False
+    if link.organization_id is None:
+        return True
+    return _awaits_first_sign_in(user) and _belongs_only_to(user, link.organization_id)
+
+
 @transaction.atomic
 def set_installation_operator(user: User, *, is_operator: bool, actor: Actor) -> bool:
     """Grant or revoke the role of installation operator, who sees everything in the console.
 
-    Returns False if nothing had to change. Raises Conflict when granting the role to an account that is not active.
+    Returns False if nothing had to change. Raises Conflict when granting the role to an account that is not active, or
+    whose address nobody but an organization has vouched for.
     """
     locked = lock_row(user)
     if locked.is_superuser is is_operator:
         return False
     if is_operator and not locked.is_active:
         raise Conflict(f"The account of {locked.email} is not active.", code="not_active")
+    if is_operator and locked.vouched_by_id is not None:
+        raise Conflict(
+            f"Nobody has confirmed that the account of {locked.email} belongs to this person. Create a link with "
+            "`manage.py sign_in_link`, and let the person sign in with it first.",
+            code="not_confirmed",
+        )
     locked.is_superuser = is_operator
     locked.save(update_fields=["is_superuser"])
     action = "installation_operator.grant" if is_operator else "installation_operator.revoke"

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from math import ceil
 from uuid import UUID
 
+from django.conf import settings
 from django.db import transaction
 from django.db.models import Q, QuerySet
+from django.utils import timezone
 
 from apps.tenancy.actors import Actor
+from apps.tenancy.message_types import MessageType
 from apps.tenancy.models import Membership, Organization, Project
 from apps.tenancy.permissions import GRANTS, Permission, Role, effective_role, may_grant
-from apps.tenancy.services import audit
-from apps.tenancy.services.accounts import get_or_create_account
+from apps.tenancy.services import accounts, audit, message_events
 from apps.tenancy.services.revisions import edit, lock_revision
 from apps.tenancy.services.state import lock_row
-from byteor_cloud.errors import Conflict, Forbidden, InvalidInput
+from byteor_cloud.errors import Conflict, Forbidden, InvalidInput, TooManyRequests
+
+INVITE_AGAIN_AFTER = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """A membership, and the secret part of the link that the inviter passes on. None: there is no such link."""
+
+    membership: Membership
+    link: str | None
 
 
 def _check_grant(granter: frozenset[Permission], role: Role) -> None:
@@ -79,13 +94,13 @@ def add(
     role: Role,
     granter: frozenset[Permission],
     actor: Actor,
-) -> Membership:
-    """Give a role to the person with the verified address ``email``.
+) -> Invitation:
+    """Give a role to the person with the verified address ``email``, and send an invitation.
 
     If no account has the address, creates an unclaimed one. The person claims the account by signing in with the
-    address. Raises Forbidden if the role exceeds the granter's permissions, InvalidInput for an org_admin of a project
-    or a domain that is not in ``email_domains``, and Conflict if the person already has a role in ``project`` (None: in
-    ``organization``).
+    address, or with the link in the invitation. Raises Forbidden if the role exceeds the granter's permissions,
+    InvalidInput for an org_admin of a project or a domain that is not in ``email_domains``, and Conflict if the person
+    already has a role in ``project`` (None: in ``organization``).
     """
     _check_grant(granter, role)
     if project is not None and role is Role.ORG_ADMIN:
@@ -93,7 +108,7 @@ def add(
     domains = organization.settings_with_defaults["email_domains"]
     if domains and email.rpartition("@")[2].lower() not in {d.lower() for d in domains}:
         raise InvalidInput.at("/email", "The organization's setting `email_domains` does not contain this domain.")
-    user = get_or_create_account(email)
+    user = accounts.get_or_create_account(email, organization=organization, actor=actor)
     if Membership.objects.filter(user=user, organization=organization, project=project).exists():
         raise Conflict("This person already has a role here. Change that role instead.", code="exists")
     membership = Membership.objects.create(user=user, organization=organization, project=project, role=role)
@@ -104,7 +119,59 @@ def add(
         resource=("member", user.pk),
         changes={"role": [None, role], "email": [None, email]},
     )
-    return membership
+    return _invite(membership, granter=granter, actor=actor)
+
+
+@transaction.atomic
+def invite_again(membership: Membership, *, granter: frozenset[Permission], actor: Actor) -> Invitation:
+    """Send another invitation to a member who never signed in. The link of the earlier invitation becomes invalid.
+
+    Raises Conflict if the person has signed in or is not active, and TooManyRequests within a minute of the last
+    invitation.
+    """
+    lock_row(membership.user)  # before the membership, as in ``add``
+    current = lock_row(membership, related=("organization", "project", "user"))
+    check_invite_again(current)
+    remaining = current.invited_at + INVITE_AGAIN_AFTER - timezone.now()
+    if remaining > timedelta(0):
+        raise TooManyRequests(
+            "The last invitation was sent less than a minute ago. Try again later.",
+            retry_after=ceil(remaining.total_seconds()),
+        )
+    current.invited_at = timezone.now()
+    current.save(update_fields=["invited_at"])
+    scope = current.project or current.organization
+    audit.record("member.invite", actor=actor, scope=scope, resource=("member", current.user_id))
+    return _invite(current, granter=granter, actor=actor)
+
+
+def check_invite_again(membership: Membership) -> None:
+    """Raise Conflict if the person has already signed in, or if the account is not active."""
+    if not membership.user.is_active:
+        raise Conflict("The person's account is not active.", code="not_active")
+    if accounts.is_claimed(membership.user):
+        raise Conflict("This person has already signed in.", code="claimed")
+
+
+def _invite(membership: Membership, *, granter: frozenset[Permission], actor: Actor) -> Invitation:
+    """Note the message to the invited person. If e-mails cannot be sent, also create a link for the inviter.
+
+    Whoever sees the link can use it, so it is created only for an org_admin, who already has all permissions that the
+    account has, and only as ``accounts.create_invitation_link`` permits.
+    """
+    if membership.user_id != actor.user_id:
+        message_events.note(
+            MessageType.INVITATION,
+            scope=membership.project or membership.organization,
+            resource=("user", membership.user_id),
+            data={"role": membership.role, "invited_by": actor.display},
+            actor_id=actor.user_id,
+            actor_display=actor.display,
+        )
+    if settings.CONFIG.smtp_url is not None or Permission.MANAGE_ORG_MEMBERSHIPS not in granter:
+        return Invitation(membership, None)
+    link = accounts.create_invitation_link(membership.user, organization=membership.organization, actor=actor)
+    return Invitation(membership, link)
 
 
 @transaction.atomic
@@ -147,8 +214,12 @@ def remove(
     actor: Actor,
     expected_revision: int | None = None,
 ) -> None:
-    """Remove a member. Raises the same errors as ``change_role``, except InvalidInput."""
+    """Remove a member. Raises the same errors as ``change_role``, except InvalidInput.
+
+    If somebody who never signed in loses the last role, unused sign-in links become invalid.
+    """
     lock_row(membership.organization)
+    user = lock_row(membership.user)
     current = lock_revision(membership, expected_revision)
     _check_grant(granter, Role(current.role))
     check_not_last_admin(current)
@@ -160,3 +231,5 @@ def remove(
         changes={"role": [current.role, None]},
     )
     current.delete()
+    if not user.memberships.exists() and not accounts.is_claimed(user):
+        accounts.delete_unused_links(user)

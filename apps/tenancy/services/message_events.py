@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from apps.tenancy.message_types import MessageType, type_of
+from apps.tenancy.message_types import REMINDER, MessageType, type_of
 from apps.tenancy.models import AuditEvent, Environment, MessageEvent, Organization, Project, tenant_ids
 
 
@@ -54,6 +54,7 @@ def note_audited(event: AuditEvent) -> None:
             resource_id=event.resource_id,
             actor_id=event.actor_id if event.actor_kind == "user" else None,
             actor_display=event.actor_display,
+            data={"is_reminder": True} if event.action == REMINDER else {},
         )
     )
 

@@ -1,9 +1,10 @@
-// The dialog of the global search, and scrolling of boxes by keyboard.
+// The dialog of the global search, scrolling of boxes by keyboard, and buttons that copy a text.
 "use strict";
 
 addEventListener("DOMContentLoaded", () => {
   const dialog = document.getElementById("search");
   if (dialog) search(dialog);
+  for (const button of document.querySelectorAll("[data-copies]")) button.addEventListener("click", () => copy(button));
 
   // Make a box focusable if it scrolls and contains nothing that can be focused.
   const BOXES = ".scroll, .drawing, .unified, .kv, .dump, .readonly, pre, .overflow-x-auto";
@@ -26,6 +27,15 @@ addEventListener("DOMContentLoaded", () => {
   addEventListener("resize", soon);
   new MutationObserver(soon).observe(document.body, { childList: true, subtree: true });
 });
+
+async function copy(button) {
+  const source = document.getElementById(button.dataset.copies);
+  getSelection().selectAllChildren(source); // so that the person can copy the text if the browser refuses
+  // Without TLS, browsers have no navigator.clipboard.
+  const written = navigator.clipboard?.writeText(source.textContent).then(() => true, () => false);
+  const isCopied = (await written) || document.execCommand("copy");
+  button.parentElement.querySelector("[role=status]").textContent = isCopied ? "Copied" : "Press Ctrl+C to copy.";
+}
 
 function search(dialog) {
   const input = dialog.querySelector("input");

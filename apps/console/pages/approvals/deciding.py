@@ -83,14 +83,30 @@ REVOKE = Act.of(
 )
 
 
+def _is_requester(row: Approval, console_user: ConsoleUser) -> bool:
+    may_operate = P.OPERATE_ENVIRONMENT in console_user.permissions(row.environment)
+    return may_operate and row.requester_id is not None and row.requester_id == console_user.user_id
+
+
+REMIND = Act.of(
+    commands.remind,
+    label="Remind",
+    done="Reminder of {} sent",
+    explain="The people who can still decide get another message. You can send one reminder an hour.",
+    icon="notifications_active",
+    may=_is_requester,
+)
+
+
 def on_deployment_page(act: Act, done: str) -> Act:
     """Return the act on an approval as an act on its deployment, with another phrase for what happened."""
+    may = act.may or may_decide
     return replace(
         act,
         done=done,
         run=lambda row, context: act.run(row.approval, context),
         applies=lambda row: row.approval is not None and act.applies(row.approval),
-        may=lambda row, user: row.approval is not None and may_decide(row.approval, user),
+        may=lambda row, user: row.approval is not None and may(row.approval, user),
     )
 
 

@@ -16,7 +16,7 @@ from apps.console.frame.console_user import ConsoleUser, console_user_of
 from apps.console.frame.scope import granted_condition
 from apps.console.pages.approvals import packet
 from apps.console.pages.approvals.accepting import ACCEPT
-from apps.console.pages.approvals.deciding import APPROVE, DENY, REVOKE, decisions_panel
+from apps.console.pages.approvals.deciding import APPROVE, DENY, REMIND, REVOKE, decisions_panel
 from apps.console.pages.approvals.facts import approval_facts, deployment_of, subject
 from apps.console.pages.approvals.form import decision_form
 from apps.console.pages.approvals.waves import APPROVE_WAVE, DENY_WAVE, report_banner, report_panels
@@ -108,7 +108,7 @@ class ApprovalAdmin(LiveAdmin):
         Case(When(status=ApprovalStatus.PENDING, then="expires_at")),
         "-id",
     )
-    acts = (APPROVE, ACCEPT, DENY, APPROVE_WAVE, DENY_WAVE, REVOKE)
+    acts = (APPROVE, ACCEPT, DENY, APPROVE_WAVE, DENY_WAVE, REMIND, REVOKE)
 
     def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
         given = Count("decisions", filter=Q(decisions__decision="approve"))

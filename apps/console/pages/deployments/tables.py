@@ -26,7 +26,7 @@ from apps.console.frame import (
 from apps.console.frame.acts import is_permitted
 from apps.console.frame.columns import TONES, act_url, environment_link, list_url, row_url
 from apps.console.frame.console_user import console_user_of
-from apps.console.pages.approvals.deciding import APPROVE, DENY, decisions_panel, on_deployment_page
+from apps.console.pages.approvals.deciding import APPROVE, DENY, REMIND, decisions_panel, on_deployment_page
 from apps.console.pages.approvals.form import decision_form
 from apps.console.pages.deployments.agents import AgentsPage, find_page
 from apps.console.pages.deployments.blockers import blockers_panels
@@ -95,6 +95,7 @@ class DeploymentAdmin(LiveAdmin):
     acts = (
         on_deployment_page(APPROVE, "{} approved by you"),
         on_deployment_page(DENY, "{} denied"),
+        on_deployment_page(REMIND, "Reminder of {} sent"),
         ROLL_BACK,
         ROLL_BACK_SEVERAL,
         _RETRY,

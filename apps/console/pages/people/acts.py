@@ -5,15 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
+from django.db.models import Model
+from django.urls import reverse
+from django.utils import timezone
 from unfold.widgets import UnfoldAdminEmailInputWidget
 
-from apps.console.frame.acts import Act, ActContext, permitted_by
+from apps.console.frame.acts import Act, ActContext, Secret, permitted_by
 from apps.console.frame.forms import ActForm, radio_field
 from apps.tenancy.api.serializers.resources import MemberSerializer
 from apps.tenancy.models import Membership, Organization, Project
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.permissions import Role, may_grant
 from apps.tenancy.services import members
+from apps.tenancy.services.accounts import INVITATION_LIFETIME
+from apps.tenancy.services.members import Invitation
 
 _ROLES = {
     Role.VIEWER: "Viewer: can see pipelines, deployments, agents and replays, but cannot change them",
@@ -51,9 +56,25 @@ class _RoleForm(ActForm):
         self.fields["role"].initial = row.role
 
 
-def _invite(row: Organization | Project, context: ActContext) -> Membership:
+def _show(invitation: Invitation, context: ActContext) -> Model | Secret:
+    """Return what the page after an invitation shows: the link if there is one, otherwise the member."""
+    membership = invitation.membership
+    if invitation.link is None:
+        return membership
+    until = timezone.now() + INVITATION_LIFETIME
+    return Secret(
+        membership,
+        context.base_url + reverse("sign-in-link", args=[invitation.link]),
+        f"Send the link to {membership.user}, and to nobody else: whoever opens it signs in as this person. It works "
+        f"once, until {until:%Y-%m-%d %H:%M} UTC.",
+        noun="link",
+        remedy="choose “Invite again” on the page of the member",
+    )
+
+
+def _invite(row: Organization | Project, context: ActContext) -> Model | Secret:
     project = row if isinstance(row, Project) else None
-    return members.add(
+    invitation = members.add(
         organization=row.organization if isinstance(row, Project) else row,
         project=project,
         email=context.values["user"]["email"],
@@ -61,6 +82,11 @@ def _invite(row: Organization | Project, context: ActContext) -> Membership:
         granter=context.held,
         actor=context.actor,
     )
+    return _show(invitation, context)
+
+
+def _invite_again(row: Membership, context: ActContext) -> Model | Secret:
+    return _show(members.invite_again(row, granter=context.held, actor=context.actor), context)
 
 
 def _change_role(row: Membership, context: ActContext) -> object:
@@ -74,9 +100,9 @@ def _remove(row: Membership, context: ActContext) -> None:
 
 
 _INVITATION = (
-    "No e-mail is sent. Ask the person to sign in here with this address, which the identity provider must have "
-    "verified. If there is no identity provider, the person who runs the server creates a one-time link with "
-    "“manage.py sign_in_link”."
+    "A person who never signed in gets an e-mail with a sign-in link. If no e-mail server is configured, the link is "
+    "shown to you instead, if you are an organization admin. The person can also sign in with the identity provider, "
+    "which must have verified this address."
 )
 INVITE_TO_ORGANIZATION = Act(
     name="invite",
@@ -115,12 +141,26 @@ CHANGE_ROLE = Act(
     form=_RoleForm,
     applies=permitted_by(members.check_not_last_admin),
 )
+INVITE_AGAIN = Act(
+    name="invite_again",
+    label="Invite again",
+    done="{} invited again",
+    explain="The person gets a new invitation, and the link in the earlier invitation becomes invalid. If no e-mail "
+    "server is configured, the new link is shown to you instead, if you are an organization admin.",
+    run=_invite_again,
+    needs=P.MANAGE_PROJECT,
+    needs_in_organization=P.MANAGE_ORG_MEMBERSHIPS,
+    icon="forward_to_inbox",
+    form=ActForm,
+    applies=permitted_by(members.check_invite_again),
+)
 REMOVE_MEMBER = Act(
     name="remove",
     label="Remove",
     done="{} removed",
     explain="The person loses this role immediately, and so do their tokens. Organization keys that they created "
-    "remain valid. Revoke the keys that are no longer needed.",
+    "remain valid. Revoke the keys that are no longer needed. Unused invitation links that they copied also remain "
+    "valid, until the invited person is invited again.",
     run=_remove,
     needs=P.MANAGE_PROJECT,
     needs_in_organization=P.MANAGE_ORG_MEMBERSHIPS,

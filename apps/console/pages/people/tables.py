@@ -13,7 +13,7 @@ from apps.console.frame.console_user import ConsoleUser
 from apps.console.frame.scope import reaching
 from apps.console.pages.credentials.acts import CREATE_USER_TOKEN
 from apps.console.pages.organizations.acts import CREATE_ORGANIZATION
-from apps.console.pages.people.acts import CHANGE_ROLE, REMOVE_MEMBER
+from apps.console.pages.people.acts import CHANGE_ROLE, INVITE_AGAIN, REMOVE_MEMBER
 from apps.tenancy.models import Membership, Tenant, User
 from apps.tenancy.permissions import Permission as P
 
@@ -44,7 +44,7 @@ class MembershipAdmin(ReadOnlyAdmin):
     list_display = ("user", "role", "organization", "project", "created_at")
     list_filter = ("role", ("organization", VisibleRowsFilter))
     search_fields = ("user__email", "user__name", "=id")
-    acts = (CHANGE_ROLE, REMOVE_MEMBER)
+    acts = (INVITE_AGAIN, CHANGE_ROLE, REMOVE_MEMBER)
 
     def tenant_of(self, row: Membership) -> Tenant:
         return row.project or row.organization
@@ -64,7 +64,7 @@ class UserAdmin(ReadOnlyAdmin):
     section = "People and keys"
     noun, nouns = "person", "people"
     found_by = FoundBy("person", words=("email", "name"))
-    omitted = frozenset({"password", "last_login", "is_superuser"})
+    omitted = frozenset({"password", "last_login", "is_superuser", "vouched_by"})
     list_display = ("email", "name", "is_active", "created_at")
     list_filter = ("is_active",)
     search_fields = ("email", "name", "=id")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from apps.notifications.services.wording import artifacts, fleet, organization, releases
+from apps.notifications.services.wording import artifacts, fleet, invitations, organization, releases
 from apps.notifications.services.wording.content import Content
 from apps.tenancy.message_types import MessageType
 from apps.tenancy.models import MessageEvent
@@ -29,6 +29,7 @@ _DESCRIBE: Mapping[MessageType, Callable[[MessageEvent], Content | None]] = {
     _M.WEBHOOK_FAILING: organization.describe_webhook,
     _M.KEY_EXPIRES: organization.describe_expiry,
     _M.QUOTA_NEAR: organization.describe_quota,
+    _M.INVITATION: invitations.describe_invitation,
 }
 
 

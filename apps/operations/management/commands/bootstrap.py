@@ -40,7 +40,7 @@ class Command(OperatorCommand):
         actor = system_actor("bootstrap")
         try:
             with transaction.atomic():
-                user = accounts.get_or_create_account(email)
+                user = accounts.get_or_create_account(email, actor=actor)
                 organization = organizations.create_organization(name=org, owner=user, actor=actor)
                 _, token = tokens.create_user_token(user=user, name="bootstrap", actor=actor)
                 created = {

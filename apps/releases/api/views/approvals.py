@@ -62,7 +62,7 @@ class ApprovalViewSet(ListModelMixin, CreateMixin, RetrieveMixin, EnvironmentVie
             "`environment:operate`.",
         ),
     }
-    commands = (c.revoke,)
+    commands = (c.revoke, c.remind)
 
     def narrow(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
         """Also read the config bundle, for its warnings. Lists do not show warnings."""

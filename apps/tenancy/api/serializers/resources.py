@@ -108,3 +108,20 @@ class MemberSerializer(ModelSerializer):
         if isinstance(self.instance, Membership) and value != self.instance.user.email:
             raise serializers.ValidationError("A member's e-mail address cannot be changed.", code="immutable")
         return value
+
+
+class InvitedMemberSerializer(MemberSerializer):
+    """A member who has just been invited."""
+
+    invitation_url = serializers.URLField(read_only=True, allow_null=True)
+
+    descriptions = {
+        **MemberSerializer.descriptions,
+        "invitation_url": "A link with which the person signs in for the first time. It works once, within 7 days, and "
+        "is shown only in this response. Null if the invitation is sent by e-mail, if the caller is not an `org_admin` "
+        "of the organization, or if the person's account must not be opened with a link: somebody has signed in to it, "
+        "it is not active, it belongs to an installation operator, or it also has a role in another organization.",
+    }
+
+    class Meta(MemberSerializer.Meta):
+        fields = [*MemberSerializer.Meta.fields, "invitation_url"]

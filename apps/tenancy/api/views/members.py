@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
 from django.db.models import Model, QuerySet
+from django.urls import reverse
+from rest_framework.request import Request
+from rest_framework.response import Response
 
 from apps.tenancy.api.base import OrganizationViewSet, ProjectViewSet
-from apps.tenancy.api.serializers.resources import MemberSerializer
+from apps.tenancy.api.serializers.resources import InvitedMemberSerializer, MemberSerializer
 from apps.tenancy.models import Membership
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.permissions import Role
 from apps.tenancy.services import members
-from byteor_cloud.api.mixins import CreateMixin, DestroyMixin, ListModelMixin, UpdateMixin
+from apps.tenancy.services.members import Invitation
+from byteor_cloud.api.mixins import Created, CreateMixin, DestroyMixin, ListModelMixin, UpdateMixin
 from byteor_cloud.api.operations import Operation, Tag
 from byteor_cloud.api.parameters import choice_parameter, line_parameter
-from byteor_cloud.errors import PreconditionFailed
+from byteor_cloud.errors import Conflict, PreconditionFailed
 
 
 class _Members(ListModelMixin, CreateMixin, UpdateMixin, DestroyMixin, OrganizationViewSet):
@@ -32,9 +37,22 @@ class _Members(ListModelMixin, CreateMixin, UpdateMixin, DestroyMixin, Organizat
         ),
     }
     lookup_url_kwarg = "user_id"
+    undigested_fields = frozenset({"invitation_url"})
 
     def object_lookup(self) -> dict[str, Any]:
         return {"user_id": self.kwargs["user_id"]}
+
+    def _invite_again(self) -> Response:
+        invitation = members.invite_again(self.get_object(), granter=self.granted_permissions, actor=self.actor)
+        return self.represent(invitation.membership, invitation_url=self._url(invitation))
+
+    def _url(self, invitation: Invitation) -> str | None:
+        """Return the URL of the link that only the response to the invitation contains, if there is one."""
+        if invitation.link is None:
+            return None
+        path = reverse("sign-in-link", args=[invitation.link])
+        base_url = settings.CONFIG.public_base_url
+        return base_url + path if base_url else self.request.build_absolute_uri(path)
 
     def perform_update(self, row: Membership, data: dict[str, Any]) -> Model:
         return members.change_role(
@@ -67,9 +85,13 @@ class OrganizationMemberViewSet(_Members):
             "addOrganizationMember",
             P.MANAGE_ORG_MEMBERSHIPS,
             "Add a member to an organization",
-            "Grants a role in the whole organization to the person with this e-mail address. If nobody has an account "
-            "with this address, the person gets the role when they first sign in with this verified address.",
+            "Grants a role in the whole organization to the person with this e-mail address, and sends an invitation. "
+            "A person who never signed in gets an e-mail with a sign-in link. If no e-mail server is configured, the "
+            "response contains the link instead, in `invitation_url`. The person can also sign in with the identity "
+            "provider, which must have verified this address.",
+            responses={201: InvitedMemberSerializer},
             example={"email": "ada@example.com", "role": "viewer"},
+            holds_secret=True,
         ),
         "update": Operation(
             "updateOrganizationMember",
@@ -93,8 +115,8 @@ class OrganizationMemberViewSet(_Members):
         members_of_organization = queryset.filter(project=None)
         return members_of_organization if self.roles.org else members_of_organization.filter(user=self.principal.user)
 
-    def perform_create(self, data: dict[str, Any]) -> Model:
-        return members.add(
+    def perform_create(self, data: dict[str, Any]) -> Created:
+        invitation = members.add(
             organization=self.organization,
             project=None,
             email=data["user"]["email"],
@@ -102,6 +124,23 @@ class OrganizationMemberViewSet(_Members):
             granter=self.granted_permissions,
             actor=self.actor,
         )
+        return Created(invitation.membership, {"invitation_url": self._url(invitation)})
+
+    @Operation(
+        "inviteOrganizationMember",
+        P.MANAGE_ORG_MEMBERSHIPS,
+        responses=InvitedMemberSerializer,
+        errors=(Conflict,),
+        holds_secret=True,
+    )
+    def invite(self, request: Request, **kwargs: Any) -> Response:
+        """Invite a member of an organization again.
+
+        Sends the invitation again to a member who never signed in. The link in the earlier invitation becomes invalid.
+        If no e-mail server is configured, the response contains the new link instead, as when adding a member. Returns
+        429 within a minute of the last invitation, and 409 if the person has signed in or is not active.
+        """
+        return self._invite_again()
 
 
 class ProjectMemberViewSet(_Members, ProjectViewSet):
@@ -120,8 +159,11 @@ class ProjectMemberViewSet(_Members, ProjectViewSet):
             "addProjectMember",
             P.MANAGE_PROJECT,
             "Add a member to a project",
-            "Grants the person with this e-mail address a role in this project only.",
+            "Grants the person with this e-mail address a role in this project only, and sends an invitation as when "
+            "adding a member to the organization.",
+            responses={201: InvitedMemberSerializer},
             example={"email": "ada@example.com", "role": "viewer"},
+            holds_secret=True,
         ),
         "update": Operation(
             "updateProjectMember",
@@ -140,8 +182,8 @@ class ProjectMemberViewSet(_Members, ProjectViewSet):
         ),
     }
 
-    def perform_create(self, data: dict[str, Any]) -> Model:
-        return members.add(
+    def perform_create(self, data: dict[str, Any]) -> Created:
+        invitation = members.add(
             organization=self.organization,
             project=self.project,
             email=data["user"]["email"],
@@ -149,3 +191,19 @@ class ProjectMemberViewSet(_Members, ProjectViewSet):
             granter=self.granted_permissions,
             actor=self.actor,
         )
+        return Created(invitation.membership, {"invitation_url": self._url(invitation)})
+
+    @Operation(
+        "inviteProjectMember",
+        P.MANAGE_PROJECT,
+        responses=InvitedMemberSerializer,
+        errors=(Conflict,),
+        holds_secret=True,
+    )
+    def invite(self, request: Request, **kwargs: Any) -> Response:
+        """Invite a member of a project again.
+
+        Sends the invitation again to a member who never signed in, under the same conditions as for a member of the
+        organization. Only an `org_admin` gets a link in the response.
+        """
+        return self._invite_again()

@@ -1,0 +1,46 @@
+"""Messages about invitations, and the sign-in links in their e-mails."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.urls import reverse
+
+from apps.notifications.services.wording.content import Content, page_path
+from apps.tenancy.actors import system_actor
+from apps.tenancy.models import Membership, MessageEvent
+from apps.tenancy.services import accounts
+
+
+def describe_invitation(event: MessageEvent) -> Content | None:
+    """Describe an invitation to an organization or a project; None if the person is no longer a member."""
+    if _find_membership(event) is None:
+        return None
+    place = str(event.organization)
+    path = page_path("tenancy_organization", event.organization_id)
+    if event.project is not None:
+        place = f"the project {event.project} of {place}"
+        path = page_path("tenancy_project", event.project_id)
+    role = event.data["role"].replace("_", " ")
+    return Content(f"{event.data['invited_by']} invited you to {place} as {role}.", path, "Open the console")
+
+
+def create_link(event: MessageEvent) -> str | None:
+    """Create the sign-in link for the e-mail about an invitation, and return its path.
+
+    Returns None if the e-mail must link to the page of ``describe_invitation`` instead, because the person has signed
+    in before or is no longer a member. The link works once, within 7 days. Whoever has it can sign in as the person, so
+    call this only when the e-mail is about to be sent. Each call makes the previous link invalid.
+    """
+    membership = _find_membership(event)
+    if membership is None:
+        return None
+    secret = accounts.create_invitation_link(membership.user, actor=system_actor("mail"))
+    return None if secret is None else reverse("sign-in-link", args=[secret])
+
+
+def _find_membership(event: MessageEvent) -> Membership | None:
+    rows = Membership.objects.filter(
+        user=UUID(event.resource_id), organization=event.organization_id, project=event.project_id
+    )
+    return rows.select_related("user").first()
