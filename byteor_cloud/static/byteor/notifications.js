@@ -1,4 +1,6 @@
-// Marks a notification as read when its link is followed. That needs a POST, which redirects to the link's page.
+// The list of notifications, and the notification settings.
+
+// Mark a notification as read when its link is followed. That needs a POST, which redirects to the link's page.
 const form = document.getElementById("open-notification");
 
 function follow(event) {
@@ -15,3 +17,8 @@ function follow(event) {
 
 document.addEventListener("click", follow);
 document.addEventListener("auxclick", follow);
+
+// Focus the first choice for an added environment. The browser cannot, because the theme hides the page at first.
+const focusAdded = () => document.querySelector("[autofocus]")?.focus();
+focusAdded();
+document.addEventListener("alpine:initialized", focusAdded);

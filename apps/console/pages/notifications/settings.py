@@ -19,7 +19,7 @@ from apps.console.frame import site
 from apps.console.frame.columns import tenant_path
 from apps.console.frame.console_user import actor_of, user_of
 from apps.console.frame.forms import CheckedForm
-from apps.notifications.services import choices
+from apps.notifications.services import choices, handling
 from apps.tenancy.access import visible_environments
 from apps.tenancy.message_types import CHOOSABLE, DESCRIPTIONS, MessageType, Timing
 from apps.tenancy.models import Environment, Membership, Organization, User
@@ -116,16 +116,12 @@ def settings_view(request: HttpRequest) -> HttpResponse:
     columns = [_Column(choices.ANY, _ALL_ENVIRONMENTS), *_environment_columns(user, keys, added)]
     form = _SettingsForm(posted, columns=columns, chosen=row.choices)
     revision = str(row.revision) if posted is None else posted.get("revision", "")
-    status = 200
     if posted is not None and not is_adding and form.is_valid():
         expected = row.revision if revision == str(row.revision) else 0  # no row has the revision 0
         try:
-            choices.save_settings(
-                user, form.choices(row.choices), actor=actor_of(request), expected_revision=expected
-            )
+            choices.save_settings(user, form.choices(row.choices), actor=actor_of(request), expected_revision=expected)
         except DomainError as error:
             form.show(error)
-            status = error.status
         else:
             messages.success(request, "Notification settings saved.")
             return HttpResponseRedirect(request.path)
@@ -139,9 +135,10 @@ def settings_view(request: HttpRequest) -> HttpResponse:
         "rows": form.rows(_describe_defaults(user)),
         "revision": revision,
         "others": [(each.pk, tenant_path(each)) for each in others] if len(columns) <= _MOST_COLUMNS else [],
+        "daily_at": f"{handling.DAILY_AT_HOUR:02}:00",
         "has_mail": settings.CONFIG.smtp_url is not None,
     }
-    return TemplateResponse(request, "console/notification_settings.html", context, status=status)
+    return TemplateResponse(request, "console/notification_settings.html", context)
 
 
 def _environment_columns(user: User, keys: Collection[str], added: str) -> list[_Column]:
