@@ -13,13 +13,14 @@ from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apps.artifacts.models import Replay
 from apps.console.frame import relative_time, row_link, site
+from apps.console.frame.bell import awaiting_decision_by
 from apps.console.frame.columns import environment_link, list_url, page_url
 from apps.console.frame.console_user import ConsoleUser, console_user_of, who_holds
 from apps.console.frame.scope import scope_of, with_scope
 from apps.console.frame.site import listed_rows
 from apps.console.pages.agents.enrollment import CREATE_ENROLLMENT_TOKEN
 from apps.console.pages.approvals.facts import subject
-from apps.console.pages.approvals.tables import awaiting_decision_by, warning_pills
+from apps.console.pages.approvals.tables import warning_pills
 from apps.console.pages.organizations.acts import CREATE_ENVIRONMENT, CREATE_PROJECT
 from apps.console.pages.people.acts import INVITE_TO_ORGANIZATION
 from apps.fleet.models import Agent, Liveness
@@ -214,7 +215,7 @@ def _waiting_for_you(request: HttpRequest, *, is_any: bool) -> list[dict[str, An
     Returns no panel for a person who may operate no environment and can give no approval as a reviewer.
     """
     page = site.get_model_admin(Approval)
-    mine = listed_rows(request, Approval).filter(awaiting_decision_by(request)).order_by("expires_at")
+    mine = listed_rows(request, Approval).filter(awaiting_decision_by(console_user_of(request))).order_by("expires_at")
     rows = [
         (
             format_html("{}{}", row_link(row, subject(row)), warning_pills(row)),

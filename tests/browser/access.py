@@ -33,7 +33,8 @@ P = Permission
 # Pages of the admin site itself. Everybody may open them; each shows only data from tables that the person may see.
 SITE_PAGES = {
     "index", "login", "logout", "password_change", "password_change_done", "autocomplete", "jsi18n", "search",
-    "app_list", "records", "start",
+    "app_list", "records", "start", "notifications", "notifications_read", "notification_open", "notification_counts",
+    "notification_settings",
 }  # fmt: skip
 
 CARD = "4929123456781234"  # occurs only in captured records, which viewers must not read

@@ -25,6 +25,7 @@ MESSAGES = {
     ("tenancy.organization", "rotate_signing_key"): "X created",
     ("tenancy.organization", "rotate_signing_key_at_once"): "X created",
     ("tenancy.organization", "set_quotas"): "Quotas of X changed",
+    ("tenancy.organization", "notification_defaults"): "E-mail defaults of X changed",
     ("tenancy.project", "create_environment"): "X created",
     ("tenancy.project", "invite"): "X added",
     ("tenancy.project", "delete"): "X deleted",

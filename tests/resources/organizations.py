@@ -28,6 +28,7 @@ RESOURCE = Resource(
             acts={
                 "create_project": Act("createProject", {"name": "created by a law test"}),
                 "invite": Act("addOrganizationMember", {"email": "new@acme.example", "role": "viewer"}),
+                "notification_defaults": Act("updateOrganization", {"incident.new": "daily"}),
                 "create_key": Act(
                     "createOrganizationKey",
                     {"name": "created by a law test", "expires_in_s": "3600", "role": "viewer", "project_id": ""},

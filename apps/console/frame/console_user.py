@@ -132,10 +132,16 @@ def _read(user: User) -> ConsoleUser:
     )
 
 
-def actor_of(request: HttpRequest) -> Actor:
-    """Return the signed-in person as the actor for services and audit events."""
+def user_of(request: HttpRequest) -> User:
+    """Return the signed-in person's account."""
     user = request.user
     assert isinstance(user, User)  # noqa: S101  for mypy: only a User can sign in
+    return user
+
+
+def actor_of(request: HttpRequest) -> Actor:
+    """Return the signed-in person as the actor for services and audit events."""
+    user = user_of(request)
     return Actor("user", str(user.pk), user.email, request.META.get("HTTP_X_REQUEST_ID", ""), client_ip(request))
 
 

@@ -13,6 +13,7 @@ from apps.console.frame.scope import scope_of, with_scope
 from apps.tenancy.models import Environment, Tenant
 
 RECORDS: Final = "Records"
+COUNTED: Final = "Approvals"  # the entry that shows how many rows wait for the person
 # The entries in groups, each with its icon. A table names its entry in ``section``.
 GROUPS: Final[tuple[dict[str, str], ...]] = (
     {"Environments": "layers"},
@@ -57,7 +58,9 @@ def build_menu(site: Any, request: HttpRequest) -> list[dict[str, Any]]:
     ]
     for group in GROUPS:
         items = [
-            menu_item(title, icon, sections[title][0].list_url(), scope, active=section == title)
+            menu_item(
+                title, icon, sections[title][0].list_url(), scope, active=section == title, is_counted=title == COUNTED
+            )
             for title, icon in group.items()
             if title in sections
         ]
@@ -72,10 +75,14 @@ def build_menu(site: Any, request: HttpRequest) -> list[dict[str, Any]]:
     return [{"separator": at > 0, "items": items} for at, items in enumerate(groups) if items]
 
 
-def menu_item(title: str, icon: str, url: str, scope: Tenant, *, active: bool) -> dict[str, Any]:
-    """Return a menu entry."""
+def menu_item(
+    title: str, icon: str, url: str, scope: Tenant, *, active: bool, is_counted: bool = False
+) -> dict[str, Any]:
+    """Return a menu entry. If ``is_counted``, it shows the number of approvals that wait for the person."""
     link = with_scope(url, scope)
-    return {"title": title, "icon": icon, "link": link, "active": active, "has_permission": True}
+    return {
+        "title": title, "icon": icon, "link": link, "active": active, "has_permission": True, "is_counted": is_counted
+    }  # fmt: skip
 
 
 def tabs(site: Any, request: HttpRequest) -> list[tuple[str, str, bool]]:

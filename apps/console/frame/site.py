@@ -24,6 +24,7 @@ from django.views.decorators.http import require_POST
 from unfold.sites import UnfoldAdminSite
 
 from apps.console.frame import search
+from apps.console.frame.bell import Bell, counts_view
 from apps.console.frame.console_user import actor_of, console_user_of
 from apps.console.frame.menu import RECORDS, build_menu, menu_item, page_admin, records, tabs
 from apps.console.frame.scope import SCOPE, remembered_scope, set_scope, with_scope
@@ -41,6 +42,14 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
 
     site_title = site_header = "ByteOr Cloud"
     index_title = "Overview"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._pages: list[tuple[str, str, Callable[..., HttpResponse]]] = []
+
+    def add_page(self, route: str, name: str, view: Callable[..., HttpResponse]) -> None:
+        """Add a page that belongs to no table. ``view`` is called only for people who may enter the console."""
+        self._pages.append((route, name, view))
 
     def has_permission(self, request: HttpRequest) -> bool:
         """Return whether the person is an installation operator or has a role in an organization or project."""
@@ -110,6 +119,8 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
             path("logout/", csrf_protect(self.logout), name="logout"),
             path("start/", start, name="start"),
             path("records/", self.admin_view(self.records_view), name="records"),
+            path("notifications/counts/", self.admin_view(counts_view), name="notification_counts"),
+            *(path(route, self.admin_view(view), name=name) for route, name, view in self._pages),
             *(each for each in super().get_urls() if getattr(each, "name", "") != "view_on_site"),
         ]
 
@@ -143,6 +154,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
             "switcher": Switcher(request, here),
             "tabs": tabs(self, request),
             "page_admin": here,
+            "bell": Bell(request),
         }
 
     @cached_property

@@ -10,3 +10,50 @@ addEventListener("click", (event) => {
   const menu = openMenu();
   if (menu && !menu.contains(event.target)) menu.open = false;
 });
+
+// Keep the numbers at the bell and in the menu current. Pages in hidden tabs send no requests.
+const COUNTS_INTERVAL = 15000; // ms between requests
+const MAX_COUNTS_INTERVAL = 120000; // ms between requests while the server does not respond
+const MAX_COUNT = 99;
+
+function showCounts(counts) {
+  for (const [name, count] of Object.entries(counts)) {
+    for (const element of document.querySelectorAll(`[data-count=${name}]`)) {
+      element.hidden = !count;
+      element.firstElementChild.textContent = count > MAX_COUNT ? `${MAX_COUNT}+` : count;
+    }
+  }
+}
+
+function keepCounts(url) {
+  let interval = COUNTS_INTERVAL;
+  let timer = setTimeout(refresh, interval);
+
+  async function refresh() {
+    clearTimeout(timer);
+    if (document.hidden) return;
+    interval = Math.min(2 * interval, MAX_COUNTS_INTERVAL); // unless the request succeeds
+    try {
+      const headers = { Accept: "application/json" };
+      const response = await fetch(url, { headers, signal: AbortSignal.timeout(COUNTS_INTERVAL) });
+      if (response.redirected) return; // signed out
+      if (response.status === 429) interval = 1000 * response.headers.get("Retry-After");
+      if (response.ok) {
+        showCounts(await response.json());
+        interval = COUNTS_INTERVAL;
+      }
+    } catch {
+      // Keep the last numbers.
+    }
+    clearTimeout(timer); // of a refresh that started in the meantime
+    timer = setTimeout(refresh, interval);
+  }
+
+  document.addEventListener("visibilitychange", refresh);
+  addEventListener("pageshow", (event) => event.persisted && refresh()); // after the Back button
+}
+
+addEventListener("DOMContentLoaded", () => {
+  const bell = document.querySelector("[data-counts]");
+  if (bell) keepCounts(bell.dataset.counts);
+});

@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Case, Count, Exists, OuterRef, Q, QuerySet, Value, When
+from django.db.models import Case, Count, Q, QuerySet, Value, When
 from django.http import HttpRequest
-from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 
 from apps.console.frame import FoundBy, LiveAdmin, VisibleRowsFilter, relative_time, site, state_pill, with_note
+from apps.console.frame.bell import awaiting_decision_by
 from apps.console.frame.columns import page_url, text_link
 from apps.console.frame.console_user import ConsoleUser, console_user_of
-from apps.console.frame.scope import granted_condition
 from apps.console.pages.approvals import packet
 from apps.console.pages.approvals.accepting import ACCEPT
 from apps.console.pages.approvals.deciding import APPROVE, DENY, REMIND, REVOKE, decisions_panel
@@ -22,37 +21,11 @@ from apps.console.pages.approvals.form import decision_form
 from apps.console.pages.approvals.waves import APPROVE_WAVE, DENY_WAVE, report_banner, report_panels
 from apps.console.pages.deployments.warnings import find_warnings
 from apps.releases.models import Approval, ApprovalDecision
-from apps.releases.services import replay_gate
 from apps.tenancy.permissions import Permission as P
 from byteor.engine.machines import ApprovalStatus
 from byteor_cloud.api.compute_slot import compute_for
 
 _SHOWN = 20
-
-
-def awaiting_decision_by(request: HttpRequest) -> Q:
-    """Return the condition that an approval is pending, has not expired, and can be given by the user.
-
-    The user must be a reviewer, or without reviewers have permission to operate the environment, and must not have
-    decided already. Unless the approval allows self-approval, the requester must be known and must not be the user.
-    """
-    user, console_user = request.user, console_user_of(request)
-    mine = ApprovalDecision.objects.filter(approval=OuterRef("pk"), user=user.pk)
-    return (
-        Q(status=ApprovalStatus.PENDING)
-        & (
-            Q(expires_at__gt=timezone.now())
-            | Q(deployment__in=replay_gate.standing_still())
-            | Q(rollout__paused_at__isnull=False)
-        )
-        & (
-            Q(reviewers=[]) & granted_condition(Approval, "environment", P.OPERATE_ENVIRONMENT, console_user)
-            | Q(reviewers__contains=[str(user.pk)])
-            & granted_condition(Approval, "environment", P.VIEW_ENVIRONMENT, console_user)
-        )
-        & (Q(allow_self_approval=True) | Q(requester_id__isnull=False) & ~Q(requester_id=user.pk))
-        & ~Q(Exists(mine))
-    )
 
 
 class _AwaitingMyDecision(admin.SimpleListFilter):
@@ -63,7 +36,7 @@ class _AwaitingMyDecision(admin.SimpleListFilter):
         return [("me", "waiting for me")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset.filter(awaiting_decision_by(request)) if self.value() == "me" else queryset
+        return queryset.filter(awaiting_decision_by(console_user_of(request))) if self.value() == "me" else queryset
 
 
 def warning_pills(row: Approval) -> str:

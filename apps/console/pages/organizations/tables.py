@@ -16,6 +16,7 @@ from apps.console.pages.credentials.acts import (
 )
 from apps.console.pages.organizations.acts import CREATE_ENVIRONMENT, CREATE_PROJECT, DELETE_PROJECT
 from apps.console.pages.organizations.matrix import matrix_panel
+from apps.console.pages.organizations.notification_defaults import EDIT_NOTIFICATION_DEFAULTS
 from apps.console.pages.organizations.usage import SET_QUOTAS, usage_panels
 from apps.console.pages.people.acts import INVITE_TO_ORGANIZATION, INVITE_TO_PROJECT
 from apps.tenancy.models import Organization, Project
@@ -32,6 +33,7 @@ class OrganizationAdmin(ReadOnlyAdmin):
     acts = (
         CREATE_PROJECT,
         INVITE_TO_ORGANIZATION,
+        EDIT_NOTIFICATION_DEFAULTS,
         CREATE_ORGANIZATION_KEY,
         ROTATE_SIGNING_KEY,
         ROTATE_SIGNING_KEY_IMMEDIATELY,
