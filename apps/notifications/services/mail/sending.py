@@ -19,7 +19,7 @@ from apps.notifications.models import Notification, NotificationQuerySet
 from apps.notifications.services import audience, wording
 from apps.notifications.services.mail import smtp
 from apps.notifications.services.mail.composing import Entry, Sender, compose
-from apps.notifications.services.wording import Content
+from apps.notifications.services.wording import Content, invitations
 from apps.tenancy.message_types import MessageType, Timing
 from apps.tenancy.models import Membership
 from byteor_cloud.server.addresses import public_url
@@ -145,7 +145,11 @@ class _Mailing:
             self._people[event.pk] = audience.find_people(event)
             self._contents[event.pk] = wording.describe(event)
         content = self._contents[event.pk]
-        return None if content is None or notification.user_id not in self._people[event.pk] else Entry(event, content)
+        if content is None or notification.user_id not in self._people[event.pk]:
+            return None
+        if event.type == MessageType.INVITATION:
+            content = invitations.with_link(event, content)
+        return Entry(event, content)
 
     def _note_failure(self, rows: NotificationQuerySet, error: smtp.Unavailable) -> bool:
         """Let this e-mail wait, or all due e-mails if the server was never available or failed twice in a row.

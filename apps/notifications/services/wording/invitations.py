@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from uuid import UUID
 
 from django.urls import reverse
@@ -25,18 +26,21 @@ def describe_invitation(event: MessageEvent) -> Content | None:
     return Content(f"{event.data['invited_by']} invited you to {place} as {role}.", path, "Open the console")
 
 
-def create_link(event: MessageEvent) -> str | None:
-    """Create the sign-in link for the e-mail about an invitation, and return its path.
+def with_link(event: MessageEvent, content: Content) -> Content:
+    """Create the sign-in link for the e-mail about an invitation, and return the content with the link.
 
-    Returns None if the e-mail must link to the page of ``describe_invitation`` instead, because the person has signed
-    in before or is no longer a member. The link works once, within 7 days. Whoever has it can sign in as the person, so
-    call this only when the e-mail is about to be sent. Each call makes the previous link invalid.
+    Returns ``content`` unchanged if the person has signed in before. The link works once, within 7 days. Whoever has it
+    can sign in as the person, so call this only when the e-mail is about to be sent. Each call makes the previous link
+    invalid.
     """
     membership = _find_membership(event)
-    if membership is None:
-        return None
-    secret = accounts.create_invitation_link(membership.user, actor=system_actor("mail"))
-    return None if secret is None else reverse("sign-in-link", args=[secret])
+    secret = None
+    if membership is not None:
+        secret = accounts.create_invitation_link(membership.user, actor=system_actor("mail"))
+    if secret is None:
+        return content
+    path, lines = reverse("sign-in-link", args=[secret]), ("The link works once, within 7 days.",)
+    return replace(content, path=path, action="Accept the invitation", lines=lines)
 
 
 def _find_membership(event: MessageEvent) -> Membership | None:
