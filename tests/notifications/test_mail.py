@@ -151,6 +151,21 @@ def test_names_cannot_add_markup_headers_or_lines(server: SmtpServer, world: Wor
     assert len(server.messages) == 3
 
 
+def test_long_url_in_header_is_not_encoded(
+    settings: Any, server: SmtpServer, world: World, bundle: ConfigBundle
+) -> None:
+    base = f"https://{'department.' * 10}example"
+    settings.CONFIG = replace(settings.CONFIG, public_base_url=base)
+    ask(world, bundle)
+
+    handle(world)
+    send(world)
+
+    header = f"\r\nList-Unsubscribe: <{base}/admin/notifications/settings/>\r\n".encode()
+    assert all(header in each.raw for each in server.messages)
+    assert len(server.messages) == 3
+
+
 def test_long_subject_is_shortened(server: SmtpServer, world: World, bundle: ConfigBundle) -> None:
     Environment.objects.filter(pk=world.prod.pk).update(name="x" * 200)
     ask(world, bundle)
@@ -209,6 +224,7 @@ def test_flood_of_events_becomes_few_mails(server: SmtpServer, world: World, bun
             send(world)
     assert len(server.messages) == handling.MOST_MAILS
     (later,) = set(Notification.objects.exclude(mail_due_at=None).values_list("mail_due_at", flat=True))
+    assert later is not None
     assert later > timezone.now()
 
     make_due()

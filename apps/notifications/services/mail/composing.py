@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import email.policy
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from email.message import EmailMessage
+from email.policy import EmailPolicy
 from email.utils import format_datetime, parseaddr
 from hashlib import sha256
-from typing import Any
+from typing import Any, override
 from uuid import UUID
 
 from django.core.mail import EmailMultiAlternatives
@@ -32,6 +32,19 @@ _REASONS = {
     _M.KEY_EXPIRES: "you can replace this credential",
     _M.INVITATION: "somebody invited you. If you did not expect it, you can ignore it",
 }
+
+
+class _Policy(EmailPolicy):
+    """Keeps the URL in ``List-Unsubscribe`` in one line: Python would encode a long one, which no client decodes."""
+
+    @override
+    def fold_binary(self, name: str, value: str) -> bytes:
+        if name == "List-Unsubscribe":
+            return f"{name}: {value}{self.linesep}".encode()
+        return super().fold_binary(name, value)
+
+
+_POLICY = _Policy(linesep="\r\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +105,7 @@ def compose(
         headers=headers,
     )  # fmt: skip
     mail.attach_alternative(render_to_string("mail/message.html", context), "text/html")
-    return mail.message(policy=email.policy.SMTP)
+    return mail.message(policy=_POLICY)
 
 
 def _show(entry: Entry, sender: Sender) -> dict[str, Any]:

@@ -134,7 +134,7 @@ class _Mailing:
         except smtp.Unavailable as error:
             return self._note_failure(rows, error)
         else:
-            rows.update(mail_tries=F("mail_tries") + 1, mail_due_at=None, mailed_at=timezone.now(), mail_error="")
+            self._claim.retry_until_stored(lambda: _note_sent(rows))
         self._has_failed = False
         return True
 
@@ -164,6 +164,10 @@ class _Mailing:
 
 def _rows(ids: Collection[UUID]) -> NotificationQuerySet:
     return Notification.objects.filter(pk__in=list(ids))
+
+
+def _note_sent(rows: NotificationQuerySet) -> None:
+    rows.update(mail_tries=F("mail_tries") + 1, mail_due_at=None, mailed_at=timezone.now(), mail_error="")
 
 
 def _retry_later(rows: NotificationQuerySet, reason: str) -> None:
