@@ -53,6 +53,7 @@ class Received:
     sender: str
     recipient: str
     message: EmailMessage
+    raw: bytes
 
     def part(self, subtype: Literal["plain", "html"]) -> str:
         """Return the text of the e-mail in this format."""
@@ -169,8 +170,8 @@ class _Handler(socketserver.StreamRequestHandler):
             if not line:
                 raise _Closed
             lines.append(line.removeprefix(b"."))
-        message = email.message_from_bytes(b"".join(lines), policy=email.policy.default)
-        received = Received(sender, recipient, message)
+        raw = b"".join(lines)
+        received = Received(sender, recipient, email.message_from_bytes(raw, policy=email.policy.default), raw)
         behavior = self.smtp.decide(Step.MESSAGE, recipient)
         if behavior is None or behavior is Trouble.DROP:
             self.smtp.messages.append(received)

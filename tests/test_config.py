@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from byteor.engine.allowlist import Url
-from byteor_cloud.config import ConfigError, load, read_key, replace_key
+from byteor_cloud.config import ConfigError, SmtpServer, load, read_key, replace_key
 
 KEY = base64.b64encode(b"k" * 32).decode()
 SECRET = "s" * 32
@@ -43,6 +43,15 @@ def test_production_defaults_listen_on_all_interfaces(tmp_path: Path) -> None:
     assert (config.database_url, config.api_bind_addr) == (URL, ("0.0.0.0", 8080))
     assert (config.master_key, config.secret_key) == (b"k" * 32, SECRET)
     assert list(tmp_path.iterdir()) == []
+
+
+# The settings that another one requires.
+REQUIRED = {"SMTP_URL": {"MAIL_FROM": "byteor@example.com"}}
+SMTP_FORM = (
+    "must be like smtp://user:password@host:587 or smtps://user:password@host:465, with special characters in the user "
+    "and the password percent-encoded; add ?tls=off to smtp:// for a server without TLS"
+)
+MAIL_FROM_FORM = 'must be one e-mail address, or like "ByteOr Cloud <byteor@example.com>"'
 
 
 @pytest.mark.parametrize(
@@ -76,10 +85,16 @@ def test_production_defaults_listen_on_all_interfaces(tmp_path: Path) -> None:
             (Url("https", "hooks.example", 443, "/replay", ""), Url("http", "::1", 9000, "", "")),
         ),
         ("REPLAY_EXEC_ALLOWLIST", "/usr/bin/tr,/opt/a b", ("/usr/bin/tr", "/opt/a b")),
+        ("SMTP_URL", "smtp://mail.example", SmtpServer("mail.example", 587, "starttls")),
+        ("SMTP_URL", "smtps://u%40x:p%2F%3A@mail.example/", SmtpServer("mail.example", 465, "tls", "u@x", "p/:")),
+        ("SMTP_URL", "smtp://127.0.0.1?tls=off", SmtpServer("127.0.0.1", 25, "off")),
+        ("SMTP_URL", "smtp://u:p@[::1]:2525/?tls=off", SmtpServer("::1", 2525, "off", "u", "p")),
+        ("MAIL_FROM", "byteor@example.com", "byteor@example.com"),
+        ("MAIL_FROM", '"Büro, Nord" <byteor@mail.example>', '"Büro, Nord" <byteor@mail.example>'),
     ],
 )
 def test_valid_value_is_parsed(tmp_path: Path, name: str, text: str, value: Any) -> None:
-    assert getattr(loaded(tmp_path, **{name: text}), name.lower()) == value
+    assert getattr(loaded(tmp_path, **{name: text}, **REQUIRED.get(name, {})), name.lower()) == value
 
 
 @pytest.mark.parametrize(
@@ -124,6 +139,22 @@ def test_valid_value_is_parsed(tmp_path: Path, name: str, text: str, value: Any)
             "must be on, off, or networks like 10.0.0.0/8, separated by commas",
         ),
         ("OIDC_ISSUER", "issuer", "must be a URL that starts with http:// or https://"),
+        ("SMTP_URL", "mail.example:25", SMTP_FORM),
+        ("SMTP_URL", "http://mail.example", SMTP_FORM),
+        ("SMTP_URL", "smtp://user@mail.example", SMTP_FORM),
+        ("SMTP_URL", "smtp://user:hunter/2@mail.example", SMTP_FORM),
+        ("SMTP_URL", "smtp://user:hunter@2@mail.example", SMTP_FORM),
+        ("SMTP_URL", "smtp://mail.example?tls=on", SMTP_FORM),
+        ("SMTP_URL", "smtp://mail.example\n", SMTP_FORM),
+        ("SMTP_URL", "smtps://mail.example?tls=off", "must not contain tls=off, because smtps:// means TLS"),
+        ("SMTP_URL", "smtp://u:hunter@mail.example:99999", "must have a port from 1 to 65535"),
+        ("SMTP_URL", "smtp://u:h%0A@mail.example", "must have a user and a password of printable ASCII characters"),
+        ("SMTP_URL", "smtp://u:h%C3%BC@mail.example", "must have a user and a password of printable ASCII characters"),
+        ("MAIL_FROM", "ByteOr", MAIL_FROM_FORM),
+        ("MAIL_FROM", "a@example.com, b@example.com", MAIL_FROM_FORM),
+        ("MAIL_FROM", "ByteOr <a@example.com>\nBcc: <eve@example.com>", MAIL_FROM_FORM),
+        ("MAIL_FROM", "ByteOr\r\n <a@example.com>", MAIL_FROM_FORM),
+        ("MAIL_FROM", "büro@example.com", MAIL_FROM_FORM),
     ],
 )
 def test_invalid_value_is_explained_in_one_line(tmp_path: Path, name: str, text: str, message: str) -> None:
@@ -157,6 +188,18 @@ def test_oidc_issuer_requires_client_id_and_secret(tmp_path: Path, missing: str)
 
     with pytest.raises(ConfigError, match=r"^BYTEOR_CLOUD_OIDC_ISSUER requires"):
         loaded(tmp_path, **{k: v for k, v in oidc.items() if k != missing})
+
+
+def test_mail_server_requires_sender(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^BYTEOR_CLOUD_SMTP_URL requires BYTEOR_CLOUD_MAIL_FROM$"):
+        loaded(tmp_path, SMTP_URL="smtp://mail.example")
+
+
+def test_password_of_mail_server_is_not_shown(tmp_path: Path) -> None:
+    config = loaded(tmp_path, SMTP_URL="smtp://user:hunter2@mail.example", MAIL_FROM="byteor@example.com")
+
+    assert config.smtp_url.password == "hunter2"
+    assert "hunter2" not in repr(config)
 
 
 def test_secrets_for_embedded_database_are_generated_once_in_private_files(tmp_path: Path) -> None:
@@ -250,12 +293,19 @@ def test_concurrent_processes_generate_one_master_key(tmp_path: Path) -> None:
     assert sorted(f.name for f in (tmp_path / "secrets").iterdir()) == ["master_key", "secret_key"]
 
 
-def test_invalid_setting_prints_one_line_and_stops_command(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("API_THREADS", "many", "must be a whole number from 1 to 64"),
+        ("SMTP_URL", "smtp://user:hunter2/@mail.example", SMTP_FORM),
+    ],
+)
+def test_invalid_setting_prints_one_line_and_stops_command(tmp_path: Path, name: str, text: str, message: str) -> None:
     root = Path(__file__).parents[1]
     ended = subprocess.run(
         [sys.executable, "manage.py", "check"],
         cwd=root,
-        env={"BYTEOR_CLOUD_DATA_DIR": str(tmp_path), "BYTEOR_CLOUD_API_THREADS": "many"},
+        env={"BYTEOR_CLOUD_DATA_DIR": str(tmp_path), f"BYTEOR_CLOUD_{name}": text},
         capture_output=True,
         text=True,
         check=False,
@@ -263,4 +313,5 @@ def test_invalid_setting_prints_one_line_and_stops_command(tmp_path: Path) -> No
 
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.strip().count("\n") == 0
-    assert "BYTEOR_CLOUD_API_THREADS must be a whole number from 1 to 64" in ended.stderr
+    assert f"BYTEOR_CLOUD_{name} {message}" in ended.stderr
+    assert "hunter2" not in ended.stderr

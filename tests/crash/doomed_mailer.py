@@ -42,7 +42,7 @@ class MailDoom(Doom):
             finally:
                 del client.getreply
 
-        smtplib.SMTP.data = watched_data  # type: ignore[method-assign]
+        smtplib.SMTP.data = watched_data  # type: ignore[method-assign,assignment]
 
     def _wrap(self, name: str, *, before: str | None = None, after: str | None = None) -> None:
         method: Callable[..., Any] = getattr(smtplib.SMTP, name)

@@ -15,11 +15,12 @@ from apps.notifications.models import Notification, NotificationSettings
 from apps.notifications.services import handling, wording
 from apps.notifications.services.mail import sending
 from apps.notifications.services.wording import Content
-from apps.releases.models import ConfigBundle
+from apps.releases.models import ConfigBundle, Deployment
 from apps.releases.services import approvals
 from apps.tenancy.message_types import MessageType
 from apps.tenancy.models import Environment, Membership, MessageEvent, User
 from apps.tenancy.services import message_events
+from byteor_cloud.ids import uuid7
 from byteor_cloud.worker.jobs import is_queued
 from tests.notifications.stories import ask, claim_all, handle, send, use_mail_server
 from tests.smtp_server import Received, SmtpServer, Step, Trouble, smtp_server
@@ -151,6 +152,21 @@ def test_names_cannot_add_markup_headers_or_lines(server: SmtpServer, world: Wor
     assert len(server.messages) == 3
 
 
+def test_long_url_in_header_is_not_encoded(
+    settings: Any, server: SmtpServer, world: World, bundle: ConfigBundle
+) -> None:
+    base = f"https://{'department.' * 10}example"
+    settings.CONFIG = replace(settings.CONFIG, public_base_url=base)
+    ask(world, bundle)
+
+    handle(world)
+    send(world)
+
+    header = f"\r\nList-Unsubscribe: <{base}/admin/notifications/settings/>\r\n".encode()
+    assert all(header in each.raw for each in server.messages)
+    assert len(server.messages) == 3
+
+
 def test_long_subject_is_shortened(server: SmtpServer, world: World, bundle: ConfigBundle) -> None:
     Environment.objects.filter(pk=world.prod.pk).update(name="x" * 200)
     ask(world, bundle)
@@ -196,28 +212,61 @@ def test_decided_request_and_deleted_environment_are_not_mailed(
     assert (server.messages, due()) == ([], 0)
 
 
-def test_flood_of_events_becomes_few_mails(server: SmtpServer, world: World, bundle: ConfigBundle) -> None:
+def test_flood_of_notifications_becomes_few_mails(server: SmtpServer, world: World, bundle: ConfigBundle) -> None:
     choose(world.viewer, "now")
     deployment = world.deployment(bundle)
     MessageEvent.objects.all().delete()
-    for number in range(1000):
+    for number in range(2 * handling.MOST_MAILS + 4):
         message_events.note(
             MessageType.ROLLOUT_FINISHED, scope=world.prod, resource=("deployment", deployment.pk), subject=str(number)
         )
-        if number % 50 == 49:
+        if number % 2:
             handle(world)
             send(world)
-    assert len(server.messages) == handling.MOST_MAILS
+    subjects = [each.message["Subject"] for each in server.messages]
+    assert subjects == [f"2 notifications from {world.name}"] * handling.MOST_MAILS
     (later,) = set(Notification.objects.exclude(mail_due_at=None).values_list("mail_due_at", flat=True))
+    assert later is not None
     assert later > timezone.now()
+    add_copies(Notification.objects.filter(mail_due_at=later)[0], count=980)
 
     make_due()
     send(world)
 
-    subjects = [each.message["Subject"] for each in server.messages]
-    assert [subject.split()[0] for subject in subjects] == ["50"] * 5 + ["200"] * 3 + ["150"]
+    (summary,) = server.messages[handling.MOST_MAILS :]
+    assert summary.message["Subject"] == f"984 notifications from {world.name}"
+    assert summary.part("plain").count("the rollout to 1 agent finished") == 50
+    assert "\n934 more\n" in summary.part("plain")
     assert Notification.objects.filter(user=world.viewer.user, mailed_at=None).count() == 0
-    assert "150 more" in server.messages[5].part("plain")
+
+
+def add_copies(notification: Notification, *, count: int) -> None:
+    """Add notifications about other events like this one's, with an e-mail due at the same time."""
+    row = MessageEvent.objects.filter(pk=notification.event_id).values().get()
+    events = [MessageEvent(**{**row, "id": uuid7()}) for _ in range(count)]
+    MessageEvent.objects.bulk_create(events)
+    Notification.objects.bulk_create(
+        Notification(user=notification.user, event=event, mail="now", mail_due_at=notification.mail_due_at)
+        for event in events
+    )
+
+
+def test_summary_neither_shows_nor_counts_what_person_can_no_longer_see(
+    server: SmtpServer, world: World, bundle: ConfigBundle
+) -> None:
+    choose(world.viewer, "now")
+    note_finished(world, bundle, count=2)
+    message_events.note(
+        MessageType.ROLLOUT_FINISHED, scope=world.dev, resource=("deployment", Deployment.objects.get().pk)
+    )
+    handle(world)
+    assert due() == 3
+    Environment.objects.filter(pk=world.dev.pk).update(deleted_at=timezone.now())
+
+    send(world)
+
+    assert [each.message["Subject"] for each in server.messages] == [f"2 notifications from {world.name}"]
+    assert due() == 0
 
 
 def test_invitation_is_never_part_of_summary(

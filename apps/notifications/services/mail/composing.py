@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import email.policy
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from email.message import EmailMessage
+from email.policy import EmailPolicy
 from email.utils import format_datetime, parseaddr
 from hashlib import sha256
-from typing import Any
+from typing import Any, override
 from uuid import UUID
 
 from django.core.mail import EmailMultiAlternatives
@@ -22,7 +22,7 @@ from byteor.engine.regression import count_of
 
 SETTINGS_PATH = "/admin/notifications/settings/"
 MAX_SHOWN = 50
-"""The maximum number of messages that a summary shows. It states the number of the others."""
+"""The maximum number of events that a summary shows. It states the number of the others."""
 _MAX_SUBJECT = 150
 _M = MessageType
 # Why people get these e-mails, after "You received this e-mail because". The others depend on a role.
@@ -32,6 +32,19 @@ _REASONS = {
     _M.KEY_EXPIRES: "you can replace this credential",
     _M.INVITATION: "somebody invited you. If you did not expect it, you can ignore it",
 }
+
+
+class _Policy(EmailPolicy):
+    """Keeps the URL in ``List-Unsubscribe`` in one line: Python would encode a long one, which no client decodes."""
+
+    @override
+    def fold_binary(self, name: str, value: str) -> bytes:
+        if name == "List-Unsubscribe":
+            return f"{name}: {value}{self.linesep}".encode()
+        return super().fold_binary(name, value)
+
+
+_POLICY = _Policy(linesep="\r\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +75,20 @@ def compose(
     """Return the e-mail about these events, as plain text and HTML. Raises ValueError for an impossible address.
 
     One event that is not for a daily summary gets an e-mail of its own, and all others get a summary. ``ids`` are those
-    of the notifications: the Message-ID depends on them, so that it is the same when the e-mail is sent again. Mail
-    servers may drop an e-mail with a known Message-ID, so an e-mail about other notifications must have another one.
+    of all notifications, which may be more than the entries that the summary shows. The Message-ID depends on them, so
+    that it is the same when the e-mail is sent again. Mail servers may drop an e-mail with a known Message-ID, so an
+    e-mail about other notifications must have another one.
     """
-    shown = [_show(entry, sender) for entry in entries[:MAX_SHOWN]]
+    shown = [_show(entry, sender) for entry in entries]
     name = _one_line(organization.name)
-    is_summary = is_daily or len(entries) > 1
+    is_summary = is_daily or len(ids) > 1
     event = entries[0].event
     settings_url = "" if event.type == _M.INVITATION else sender.base_url + SETTINGS_PATH
-    heading = _heading(len(entries), name, is_daily=is_daily) if is_summary else shown[0]["sentence"]
+    heading = _heading(len(ids), name, is_daily=is_daily) if is_summary else shown[0]["sentence"]
     context = {
         "heading": heading,
         "messages": shown,
-        "more": f"{len(entries) - len(shown):,} more" if len(entries) > len(shown) else "",
+        "more": f"{len(ids) - len(shown):,} more" if len(ids) > len(shown) else "",
         "is_summary": is_summary,
         "reason": (None if is_summary else _REASONS.get(_M(event.type))) or f"you have a role in {name}",
         "settings_url": settings_url,
@@ -92,7 +106,7 @@ def compose(
         headers=headers,
     )  # fmt: skip
     mail.attach_alternative(render_to_string("mail/message.html", context), "text/html")
-    return mail.message(policy=email.policy.SMTP)
+    return mail.message(policy=_POLICY)
 
 
 def _show(entry: Entry, sender: Sender) -> dict[str, Any]:

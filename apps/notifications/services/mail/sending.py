@@ -18,7 +18,7 @@ from apps.notifications.jobs import SendMails
 from apps.notifications.models import Notification, NotificationQuerySet
 from apps.notifications.services import audience, wording
 from apps.notifications.services.mail import smtp
-from apps.notifications.services.mail.composing import Entry, Sender, compose
+from apps.notifications.services.mail.composing import MAX_SHOWN, Entry, Sender, compose
 from apps.notifications.services.wording import Content, invitations
 from apps.tenancy.message_types import MessageType, Timing
 from apps.tenancy.models import Membership
@@ -30,7 +30,7 @@ ATTEMPTS, FIRST_WAIT, FACTOR = 8, timedelta(seconds=15), 4
 DROPPED_AFTER = timedelta(days=3)
 # Limits of one job, so that other organizations get the worker's slot and a shutdown does not wait long.
 MAX_MAILS_PER_JOB, MAX_JOB_S = 100, 20
-MAX_NOTIFICATIONS = 200  # in one e-mail
+MAX_NOTIFICATIONS = 1000  # in one e-mail
 _TOO_OLD = "The e-mail could not be sent within three days."
 logger = structlog.get_logger(__name__)
 
@@ -61,7 +61,7 @@ def send_due(organization_id: UUID, claim: Claim) -> None:
     server, mail_from = settings.CONFIG.smtp_url, settings.CONFIG.mail_from
     if server is None or mail_from is None:
         return
-    _drop_old(organization_id)
+    _drop_obsolete(organization_id)
     sender = Sender(mail_from, public_url(settings.CONFIG))
     with smtp.Connection(server) as connection:
         _Mailing(organization_id, claim, connection, sender).run()
@@ -72,8 +72,13 @@ def _due(organization_id: UUID) -> NotificationQuerySet:
     return Notification.objects.due(timezone.now()).filter(event__organization=organization_id)
 
 
-def _drop_old(organization_id: UUID) -> None:
-    """Drop e-mails that nobody expects any more, for example because no mail server was configured for a while."""
+def _drop_obsolete(organization_id: UUID) -> None:
+    """Drop e-mails about what the person can no longer see, and old ones.
+
+    E-mails become old if the mail server is missing for a while.
+    """
+    due = _due(organization_id).exclude(event__type=MessageType.INVITATION)
+    due.exclude(pk__in=due.visible().values("pk")).update(mail_due_at=None)
     old = _due(organization_id).filter(created_at__lt=timezone.now() - DROPPED_AFTER)
     old.update(mail_due_at=None, mail_error=_TOO_OLD)
 
@@ -99,7 +104,7 @@ class _Mailing:
                 return
 
     def _find_next(self) -> Sequence[Notification]:
-        """Return the notifications of the next e-mail: the due ones of one person, or a single invitation."""
+        """Return the notifications of the next e-mail: the due ones of one person, newest first, or one invitation."""
         rows = _due(self._organization_id).select_related(
             "user", "event__organization", "event__project", "event__environment"
         )
@@ -107,19 +112,32 @@ class _Mailing:
         if first is None or first.event.type == MessageType.INVITATION:
             return [] if first is None else [first]
         rows = rows.filter(user=first.user_id, mail=first.mail).exclude(event__type=MessageType.INVITATION)
-        return list(rows.order_by("pk")[:MAX_NOTIFICATIONS])
+        return list(rows.order_by("-pk")[:MAX_NOTIFICATIONS])
 
     def _send(self, group: Sequence[Notification]) -> bool:
-        """Send one e-mail about these notifications. Returns False if the server is unavailable."""
-        entries = {row.pk: entry for row in group if (entry := self._find_entry(row)) is not None}
-        _rows([row.pk for row in group if row.pk not in entries]).update(mail_due_at=None)
+        """Send one e-mail about these notifications. Returns False if the server is unavailable.
+
+        Only the events that the e-mail shows are looked at again. A summary only counts the others.
+        """
+        entries: list[Entry] = []
+        told: list[UUID] = []
+        dropped: list[UUID] = []
+        for row in group:
+            if len(entries) < MAX_SHOWN:
+                entry = self._find_entry(row)
+                if entry is None:
+                    dropped.append(row.pk)
+                    continue
+                entries.append(entry)
+            told.append(row.pk)
+        _rows(dropped).update(mail_due_at=None)
         if not entries:
             return True
-        rows, user = _rows(entries), group[0].user
+        rows, user = _rows(told), group[0].user
         try:
             message = compose(
-                user.email, group[0].event.organization, list(entries.values()), ids=entries.keys(),
-                is_daily=group[0].mail == Timing.DAILY, sender=self._sender,
+                user.email, group[0].event.organization, entries, ids=told, is_daily=group[0].mail == Timing.DAILY,
+                sender=self._sender,
             )  # fmt: skip
         except ValueError:
             rows.update(mail_due_at=None, mail_error="The address cannot be used in an e-mail.")
@@ -134,7 +152,7 @@ class _Mailing:
         except smtp.Unavailable as error:
             return self._note_failure(rows, error)
         else:
-            rows.update(mail_tries=F("mail_tries") + 1, mail_due_at=None, mailed_at=timezone.now(), mail_error="")
+            self._claim.retry_until_stored(lambda: _note_sent(rows))
         self._has_failed = False
         return True
 
@@ -168,6 +186,10 @@ class _Mailing:
 
 def _rows(ids: Collection[UUID]) -> NotificationQuerySet:
     return Notification.objects.filter(pk__in=list(ids))
+
+
+def _note_sent(rows: NotificationQuerySet) -> None:
+    rows.update(mail_tries=F("mail_tries") + 1, mail_due_at=None, mailed_at=timezone.now(), mail_error="")
 
 
 def _retry_later(rows: NotificationQuerySet, reason: str) -> None:

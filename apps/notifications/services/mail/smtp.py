@@ -183,6 +183,8 @@ class Connection:
 
 def _judge(error: Exception, *, is_late: bool) -> NotSent:
     """Return what the failure to send an e-mail means. ``is_late`` means that the watchdog has fired."""
+    code: int
+    text: bytes | str
     match error:
         case _ if is_late:  # smtplib takes the beginning of a response for the whole response
             return Unavailable(_TIMED_OUT)
