@@ -22,7 +22,7 @@ from tests.notifications.fleets import GONE, beat, enroll, look, noted, pass_tim
 from tests.notifications.stories import handle, told
 from tests.races import Race
 from tests.releases.stories import bundles, offered
-from tests.worlds import World, report
+from tests.worlds import World, report, run_jobs
 
 pytestmark = pytest.mark.django_db
 FAILED = MessageType.AGENTS_FAILED
@@ -254,6 +254,7 @@ def test_each_failed_deployment_is_told_without_what_agent_reported(world: World
     for bundle in bundles(world, 2):
         offered(world, bundle)
         assert report(agents[0][1], agents[0][0], "failed", detail="secret payload").status_code == 200
+        run_jobs()
         look()
         pass_time()
         look()
