@@ -10,7 +10,7 @@ import pytest
 from django.utils import timezone
 
 from apps.artifacts.models import Artifact, Fixture, RequestedCapture
-from apps.artifacts.services import requested_captures, uploads
+from apps.artifacts.services import incidents, requested_captures, uploads
 from apps.releases.models import ConfigBundle
 from apps.tenancy.message_types import EventOutcome, MessageType
 from apps.tenancy.models import MessageEvent
@@ -164,9 +164,10 @@ def test_incident_is_noted_only_if_artifact_becomes_verified(world: World, monke
     def fail(*_: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(uploads.incidents, "note", fail)
-        uploads.ingest(str(Artifact.objects.get().pk))
+    with monkeypatch.context() as patched:
+        patched.setattr(incidents, "note", fail)
+        with pytest.raises(KeyboardInterrupt):
+            uploads.ingest(str(Artifact.objects.get().pk))
     assert (Artifact.objects.get().status, types()) == ("received", [])
     run_jobs()
     uploads.ingest(str(Artifact.objects.get().pk))

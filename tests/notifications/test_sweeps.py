@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -20,7 +20,7 @@ from apps.releases.models import Approval, ConfigBundle
 from apps.tenancy.message_types import EventOutcome, MessageType
 from apps.tenancy.models import MessageEvent, OrganizationKey, Quota, UserToken, Webhook
 from apps.tenancy.permissions import GRANTS, Role
-from apps.tenancy.services import organizations, quotas, tokens
+from apps.tenancy.services import organizations, quotas, tokens, vault
 from apps.tenancy.services.webhooks import subscriptions
 from tests.notifications.stories import claim_all, handle, told
 from tests.races import Race
@@ -166,10 +166,14 @@ def make_webhook(world: World, since: timedelta | None, **columns: Any) -> Webho
 
 
 def make_chat(world: World, since: timedelta) -> ChatWebhook:
-    return ChatWebhook.objects.create(
-        organization=world.organization, name="ops", format=ChatFormat.SLACK, url="https://chat.example.com/secret",
-        host="chat.example.com", failing_since=timezone.now() - since,
+    row = ChatWebhook(
+        organization=world.organization, name="ops", format=ChatFormat.SLACK, host="chat.example.com",
+        failing_since=timezone.now() - since,
     )  # fmt: skip
+    with transaction.atomic():
+        vault.seal(row, "url", b"https://chat.example.com/secret")
+        row.save(force_insert=True)
+    return row
 
 
 def test_webhooks_that_failed_for_an_hour_are_told_once_with_host_only(world: World) -> None:
@@ -346,10 +350,10 @@ def fill(world: World, count: int) -> None:
         make_chat(world, timedelta(hours=2))
         token, _ = tokens.create_user_token(user=world.viewer.user, name="token", actor=world.viewer.actor)
         expire(token, left=DAY)
-        token, _ = enrollment.create_enrollment_token(environment=world.dev, actor=world.admin.actor)
-        expire(token, left=DAY)
-    quotas.set_quotas(world.organization, {Quota.AGENTS: 1}, actor=world.admin.actor)
+        other, _ = enrollment.create_enrollment_token(environment=world.dev, actor=world.admin.actor)
+        expire(other, left=DAY)
     enroll(world, 1)
+    quotas.set_quotas(world.organization, {Quota.AGENTS: 1}, actor=world.admin.actor)
 
 
 SWEEPS: list[Callable[[], None]] = [
