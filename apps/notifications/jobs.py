@@ -24,5 +24,5 @@ class SendChat(Job, name="notifications.send_chat", lane=JobLane.CHAT):
 
 
 WAKE = Periodic("notifications.wake", every_s=3)
-SWEEP = Periodic("notifications.sweep", every_s=60, lane=JobLane.CLEANING)
+SWEEP = Periodic("notifications.sweep", every_s=60)
 DELETE_OLD = Periodic("notifications.delete_old", every_s=3600, at_s=37 * 60, lane=JobLane.CLEANING)

@@ -39,7 +39,7 @@ DESCRIPTIONS: Mapping[MessageType, str] = {
     _M.ROLLOUT_FINISHED: "A rollout finished.",
     _M.ROLLOUT_ROLLED_BACK: "A deployment was rolled back.",
     _M.INCIDENT_NEW: "An agent uploaded an incident capture.",
-    _M.INCIDENT_REOPENED: "An incident happened again after a week or more. After 30 days it counts as new.",
+    _M.INCIDENT_REOPENED: "An incident happened again after a week or more. After more than 30 days, it counts as new.",
     _M.FIXTURE_CURRENT_FAILS: "What an environment runs fails a fixture.",
     _M.AGENTS_FAILED: "Agents failed.",
     _M.AGENTS_OFFLINE: "Agents went offline.",

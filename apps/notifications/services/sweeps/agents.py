@@ -34,14 +34,21 @@ _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 # The agents that are late and about which no event was noted. ``gone_at`` is when an agent went offline. If agents
 # could not send heartbeats until ``reachable_since``, they have ten intervals from then on.
+# OFFSET 0 lets PostgreSQL find these agents first, and then read only their heartbeats.
 _LATE = f"""
-    SELECT pulse.agent_id, pulse.environment_id, beat.last_seen_at, given,
-        beat.last_seen_at + {OFFLINE_AFTER} * given AS gone_at,
-        greatest(beat.last_seen_at, %(reachable_since)s) + {OFFLINE_AFTER} * given AS counts_from
-    FROM fleet_pulse AS pulse JOIN fleet_heartbeat AS beat ON beat.agent_id = pulse.agent_id
-        CROSS JOIN LATERAL (SELECT interval '1 s' * beat.next_heartbeat_s) AS told (given)
-    WHERE pulse.online_until < %(now)s AND beat.last_seen_at IS NOT NULL AND NOT EXISTS (
-        SELECT FROM notifications_toldstate AS state WHERE state.kind = %(type)s AND state.resource_id = pulse.agent_id)
+    SELECT pulse.agent_id, pulse.environment_id, beat.last_seen_at, beat.given,
+        beat.last_seen_at + {OFFLINE_AFTER} * beat.given AS gone_at,
+        greatest(beat.last_seen_at, %(reachable_since)s) + {OFFLINE_AFTER} * beat.given AS counts_from
+    FROM (
+        SELECT agent_id, environment_id FROM fleet_pulse AS late
+        WHERE online_until < %(now)s AND NOT EXISTS (
+            SELECT FROM notifications_toldstate AS state
+            WHERE state.kind = %(type)s AND state.resource_id = late.agent_id)
+        OFFSET 0
+    ) AS pulse CROSS JOIN LATERAL (
+        SELECT last_seen_at, interval '1 s' * next_heartbeat_s AS given FROM fleet_heartbeat
+        WHERE agent_id = pulse.agent_id AND last_seen_at IS NOT NULL OFFSET 0
+    ) AS beat
 """  # noqa: S608  built from constants
 # The newest heartbeat is found without an index, because an index would make heartbeats slower. Usually not even
 # ``MANY`` agents are late, and then the subquery is not executed.
@@ -54,11 +61,13 @@ FROM ({_LATE}) AS late
 """  # noqa: S608  built from constants
 _OFFLINE = f"SELECT agent_id, environment_id FROM ({_LATE}) AS late WHERE counts_from < %(now)s"  # noqa: S608  as above
 _FAILED = """
-SELECT pulse.agent_id, pulse.environment_id
-FROM fleet_pulse AS pulse JOIN fleet_assignment AS assigned ON assigned.agent_id = pulse.agent_id
-    LEFT JOIN notifications_toldstate AS state ON state.kind = %(type)s AND state.resource_id = pulse.agent_id
-WHERE (pulse.status = 'failed' AND state.id IS NULL)
-    OR assigned.failed_since > greatest(state.at, %(failed_after)s)
+SELECT agent_id, environment_id FROM fleet_pulse AS pulse WHERE status = 'failed' AND NOT EXISTS (
+    SELECT FROM notifications_toldstate AS state WHERE state.kind = %(type)s AND state.resource_id = pulse.agent_id)
+UNION SELECT agent.id, agent.environment_id
+FROM fleet_assignment AS assigned JOIN fleet_agent AS agent ON agent.id = assigned.agent_id
+WHERE assigned.failed_since > %(failed_after)s AND NOT EXISTS (
+    SELECT FROM notifications_toldstate AS state
+    WHERE state.kind = %(type)s AND state.resource_id = agent.id AND state.at >= assigned.failed_since)
 """
 _ONLINE_AGAIN = """
 DELETE FROM notifications_toldstate AS state WHERE kind = %(type)s AND NOT EXISTS (
@@ -73,18 +82,21 @@ DELETE FROM notifications_toldstate AS state WHERE kind = %(type)s AND NOT EXIST
 # Notes the states, and returns the number of agents of each environment with the first names. Environments that have
 # just got such a message are left out: the next message tells about the agents that are still offline or failed then.
 _NOTE = f"""
-WITH noted AS (
-    INSERT INTO notifications_toldstate (kind, resource_id, at)
-    SELECT %(type)s, found.agent_id, %(now)s FROM ({{found}}) AS found
-        JOIN tenancy_environment AS environment ON environment.id = found.environment_id
-        JOIN tenancy_project AS project ON project.id = environment.project_id
-        JOIN fleet_agent AS agent ON agent.id = found.agent_id
-    WHERE environment.deleted_at IS NULL AND project.deleted_at IS NULL AND agent.decommissioned_at IS NULL
-        {{more}} AND NOT EXISTS (
+WITH found AS MATERIALIZED ({{found}}),  -- so that no scan reads the rows that this statement inserts
+places AS MATERIALIZED (
+    SELECT environment.id
+    FROM tenancy_environment AS environment JOIN tenancy_project AS project ON project.id = environment.project_id
+    WHERE environment.id IN (SELECT environment_id FROM found)
+        AND environment.deleted_at IS NULL AND project.deleted_at IS NULL AND NOT EXISTS (
             SELECT FROM tenancy_messageevent AS event
             WHERE event.organization_id = project.organization_id AND event.type = %(type)s
                 AND event.environment_id = environment.id AND event.subject = ''
                 AND (event.outcome = '{EventOutcome.PENDING}' OR event.handled_at > %(limit)s))
+), noted AS (
+    INSERT INTO notifications_toldstate (kind, resource_id, at)
+    SELECT %(type)s, agent.id, %(now)s FROM fleet_agent AS agent
+    WHERE agent.id IN (SELECT agent_id FROM found) AND agent.environment_id IN (SELECT id FROM places)
+        AND agent.decommissioned_at IS NULL {{more}}
     ON CONFLICT (kind, resource_id) DO UPDATE SET at = excluded.at
     RETURNING resource_id
 )

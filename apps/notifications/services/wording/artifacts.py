@@ -46,7 +46,7 @@ def describe_current_failure(event: MessageEvent) -> Content | None:
     if deployment is None:
         return None
     results = RegressionResult.objects.filter(regression=regression, outcome__in=FAILING_OUTCOMES)
-    names = list(results.order_by("pk").values_list("fixture_name", flat=True).distinct())
+    names = list(results.order_by("fixture_name").values_list("fixture_name", flat=True).distinct())
     name = deployment.config_bundle.version
     if names:
         failed = f"{count_of(len(names), 'fixture')}: {join_names(names[:_NAMED], len(names))}"

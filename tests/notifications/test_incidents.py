@@ -1,0 +1,221 @@
+"""Events about incidents that agents captured, and about fixtures that a current deployment fails."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from apps.artifacts.models import Artifact, Fixture, RequestedCapture
+from apps.artifacts.services import incidents, requested_captures, uploads
+from apps.releases.models import ConfigBundle
+from apps.tenancy.message_types import EventOutcome, MessageType
+from apps.tenancy.models import MessageEvent
+from byteor.engine.compiler import compile_plan
+from byteor_cloud.ids import uuid7
+from tests.artifacts.conftest import store
+from tests.artifacts.fixture_steps import bundle
+from tests.artifacts.gate_steps import members, release
+from tests.artifacts.incidents import archive, files_of, ingested, upload
+from tests.artifacts.kept import OTHER_MASK
+from tests.artifacts.test_current_fixtures import keep_golden, scan
+from tests.notifications.stories import claim_all, handle, told
+from tests.races import Race
+from tests.worlds import PLAN, World, plan, run_jobs
+
+__all__ = ["store"]
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("store")]
+NEW, REOPENED = MessageType.INCIDENT_NEW, MessageType.INCIDENT_REOPENED
+STOP = {"stage": "check", "sequence": 3, "error": "secret card 1234567890"}
+_numbers = iter(range(1_000_000))
+
+
+def capture(stopped: Any = STOP, content: Any = PLAN) -> bytes:
+    """Return an incident bundle that differs from all others."""
+    documents = {"outcome.json": {"stopped": stopped}, "number.json": next(_numbers)}
+    files = files_of(str(compile_plan(content).spec_kv))
+    return archive({**files, **{name: json.dumps(body).encode() for name, body in documents.items()}})
+
+
+def types() -> list[str]:
+    return list(MessageEvent.objects.order_by("pk").values_list("type", flat=True))
+
+
+def age(by: timedelta) -> None:
+    """Pretend that all events were noted that long ago."""
+    for event in MessageEvent.objects.all():
+        MessageEvent.objects.filter(pk=event.pk).update(
+            created_at=event.created_at - by, handled_at=timezone.now() - by
+        )
+
+
+def test_incident_names_stage_pipeline_and_agent_but_nothing_that_was_captured(world: World) -> None:
+    claim_all()
+    version = world.version()
+    artifact = ingested(world, capture())
+    handle(world)
+
+    event = MessageEvent.objects.get()
+    assert (event.type, event.outcome, event.actor_id) == (NEW, EventOutcome.TOLD, None)
+    assert event.text == f"Stage check stopped pipeline quotes on agent {artifact.agent} in dev."
+    assert event.path == f"/admin/artifacts/artifact/{artifact.pk}/change/"
+    assert artifact.version == version
+    assert "secret" not in json.dumps([event.data, event.subject, event.text])
+    assert told(world.viewer) == [NEW]
+
+
+def test_incident_without_stop_is_told(world: World) -> None:
+    artifact = ingested(world, capture(None))
+    handle(world)
+
+    event = MessageEvent.objects.get()
+    assert event.text == f"Pipeline quotes had an incident on agent {artifact.agent} in dev."
+
+
+def test_stage_that_is_not_in_spec_is_not_named(world: World) -> None:
+    ingested(world, capture({**STOP, "stage": "secret card 1234567890"}))
+    handle(world)
+
+    event = MessageEvent.objects.get()
+    assert "secret" not in json.dumps([event.data, event.subject, event.text])
+
+
+def test_repetition_is_grouped_for_an_hour_but_other_stages_pipelines_and_tenants_are_not(
+    world: World, other: World
+) -> None:
+    for _ in range(3):
+        ingested(world, capture())
+    ingested(world, capture({**STOP, "stage": "decode"}))
+    ingested(world, capture(content=plan("trades")))
+    ingested(other, capture())
+    handle(world)
+    handle(other)
+
+    assert types() == [NEW] * 6
+    outcomes = list(MessageEvent.objects.order_by("pk").values_list("outcome", flat=True))
+    assert outcomes == ["told", "grouped", "grouped", "told", "told", "told"]
+
+
+@pytest.mark.parametrize(("days", "then"), [(6.9, NEW), (7.1, REOPENED)])
+def test_incident_is_reopened_after_a_week(world: World, days: float, then: MessageType) -> None:
+    ingested(world, capture())
+    handle(world)
+    age(timedelta(days=days))
+
+    artifact = ingested(world, capture())
+    handle(world)
+
+    assert types() == [NEW, then]
+    text = MessageEvent.objects.latest("pk").text
+    assert text.endswith(" again, for the first time in at least a week.") == (then == REOPENED)
+    assert str(artifact.agent) in text
+
+
+def test_repetition_of_reopened_incident_is_grouped_with_it(world: World) -> None:
+    ingested(world, capture())
+    handle(world)
+    age(timedelta(days=8))
+    for _ in range(2):
+        ingested(world, capture())
+    handle(world)
+
+    assert types() == [NEW, REOPENED, REOPENED]
+    assert MessageEvent.objects.latest("pk").outcome == EventOutcome.GROUPED
+
+
+def test_incident_of_other_environment_does_not_reopen(world: World) -> None:
+    ingested(world, capture())
+    MessageEvent.objects.update(environment=world.prod)
+    age(timedelta(days=8))
+
+    ingested(world, capture())
+
+    assert types() == [NEW, NEW]
+
+
+def test_requested_captures_rejected_bundles_and_other_kinds_are_silent(world: World) -> None:
+    agent, api = world.agent()
+    row = requested_captures.request(agent, reason="slow", actor=world.operator.actor)
+    made = upload(api, agent, capture(), kind="incident_bundle", capture_id=str(row.pk))
+    upload(api, agent, archive({}), kind="incident_bundle")
+    upload(api, agent, capture(), kind="diagnostic")
+    run_jobs()
+
+    assert Artifact.objects.filter(status="verified").count() == 2
+    assert RequestedCapture.objects.get().artifact_id is not None
+    assert made.status_code == 201
+    assert types() == []
+
+
+def test_incident_of_deleted_artifact_is_obsolete(world: World) -> None:
+    ingested(world, capture()).delete()
+    handle(world)
+
+    assert MessageEvent.objects.get().outcome == EventOutcome.OBSOLETE
+
+
+def test_incident_is_noted_only_if_artifact_becomes_verified(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent, api = world.agent()
+    upload(api, agent, capture(), kind="incident_bundle")
+
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(incidents, "note", fail)
+        with pytest.raises(KeyboardInterrupt):
+            uploads.ingest(str(Artifact.objects.get().pk))
+    assert (Artifact.objects.get().status, types()) == ("received", [])
+    run_jobs()
+    uploads.ingest(str(Artifact.objects.get().pk))
+
+    assert (Artifact.objects.get().status, types()) == ("verified", [NEW])
+
+
+def test_concurrent_checks_of_one_artifact_note_one_incident(concurrently: Race, world: World) -> None:
+    agent, api = world.agent()
+    upload(api, agent, capture(), kind="incident_bundle")
+    key = str(Artifact.objects.get().pk)
+
+    concurrently(*[lambda: uploads.ingest(key)] * 3)
+
+    assert types() == [NEW]
+
+
+def test_current_deployment_that_fails_fixtures_is_told_with_their_names(world: World) -> None:
+    claim_all()
+    agents = members(world)
+    now, changed = bundle(world, "now"), bundle(world, "changed", redact=OTHER_MASK)
+    fixture = keep_golden(world, now)
+    for name in ("b", "c", "d"):
+        Fixture.objects.create(
+            **{
+                field.attname: getattr(fixture, field.attname)
+                for field in Fixture._meta.concrete_fields
+                if field.name not in {"id", "name"}
+            },
+            name=name,
+        )
+    release(world, changed, agents)
+    MessageEvent.objects.exclude(type=MessageType.FIXTURE_CURRENT_FAILS).delete()
+    scan()
+    handle(world)
+
+    event = MessageEvent.objects.get(type=MessageType.FIXTURE_CURRENT_FAILS)
+    assert event.text == "quotes v1, which runs in dev, fails 4 fixtures: b, c, cards and 1 more."
+    assert event.path.startswith("/admin/releases/regression/")
+    assert told(world.viewer)[-1] == MessageType.FIXTURE_CURRENT_FAILS
+
+
+def test_failing_fixtures_are_obsolete_once_something_else_is_current(world: World, bundle: ConfigBundle) -> None:
+    MessageEvent.objects.all().delete()
+    MessageEvent.objects.create(
+        organization=world.organization, project=world.project, environment=world.prod,
+        type=MessageType.FIXTURE_CURRENT_FAILS, resource_kind="regression", resource_id=str(uuid7()),
+    )  # fmt: skip
+    handle(world)
+
+    assert MessageEvent.objects.get().outcome == EventOutcome.OBSOLETE

@@ -1,0 +1,406 @@
+"""Events that only time causes: credentials that expire, webhooks that keep failing, used quotas, last calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from apps.fleet.models import EnrollmentToken
+from apps.fleet.services import enrollment
+from apps.notifications.models import ChatFormat, ChatWebhook
+from apps.notifications.services.sweeps import approvals, credentials, organization
+from apps.notifications.tasks import sweep
+from apps.releases.models import Approval, ConfigBundle
+from apps.tenancy.message_types import EventOutcome, MessageType
+from apps.tenancy.models import MessageEvent, OrganizationKey, Quota, UserToken, Webhook
+from apps.tenancy.permissions import GRANTS, Role
+from apps.tenancy.services import organizations, quotas, tokens, vault
+from apps.tenancy.services.webhooks import subscriptions
+from tests.notifications.stories import claim_all, handle, told
+from tests.races import Race
+from tests.worlds import ALL, World
+
+pytestmark = pytest.mark.django_db
+DAY = timedelta(days=1)
+
+
+def texts(type: MessageType) -> list[str]:
+    """Return the sentences of the events of this type about which people were told, oldest first."""
+    events = MessageEvent.objects.filter(type=type, outcome=EventOutcome.TOLD)
+    return list(events.order_by("pk").values_list("text", flat=True))
+
+
+def keys(type: MessageType) -> int:
+    return MessageEvent.objects.filter(type=type).count()
+
+
+@pytest.fixture
+def world(world: World) -> World:
+    """Return a world in which everybody has signed in, with no events and no tokens that expire soon."""
+    claim_all()
+    UserToken.objects.update(expires_at=timezone.now() + 300 * DAY)
+    MessageEvent.objects.all().delete()
+    return world
+
+
+# -- credentials -----------------------------------------------------------------------------------------------------
+
+
+def make_key(world: World, name: str = "ci", *, left: timedelta, life: timedelta = 30 * DAY) -> OrganizationKey:
+    """Create an API key that expires in ``left``, and was created ``life`` before."""
+    key, _ = tokens.create_organization_key(
+        organization=world.organization, name=name, role=Role.OPERATOR, granter=GRANTS[Role.ORG_ADMIN],
+        actor=world.admin.actor,
+    )  # fmt: skip
+    expire(key, left=left, life=life)
+    return key
+
+
+def expire(credential: Any, *, left: timedelta, life: timedelta = 30 * DAY) -> None:
+    expires_at = timezone.now() + left
+    type(credential).objects.filter(pk=credential.pk).update(expires_at=expires_at, created_at=expires_at - life)
+
+
+def test_api_key_is_told_a_week_and_a_day_before_it_expires(world: World) -> None:
+    key = make_key(world, left=7 * DAY + timedelta(hours=1))
+    now = timezone.now()
+    credentials.note_expiring(now)
+    assert keys(MessageType.KEY_EXPIRES) == 0
+
+    for later in (2 * timedelta(hours=1), 3 * DAY, 5 * DAY, 6.2 * DAY, 6.5 * DAY):
+        credentials.note_expiring(now + later)
+        credentials.note_expiring(now + later)
+    handle(world)
+
+    key.refresh_from_db()
+    assert key.expires_at is not None
+    expected = f"The API key ci of {world.organization} expires at {key.expires_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC."
+    assert texts(MessageType.KEY_EXPIRES) == [expected] * 2
+    assert told(world.admin) == [MessageType.KEY_EXPIRES] * 2
+    assert told(world.operator) == []
+    assert MessageEvent.objects.latest("pk").path == f"/admin/tenancy/organizationkey/{key.pk}/change/"
+
+
+def test_only_owner_is_told_about_user_token_which_is_named_by_prefix(world: World) -> None:
+    token, _ = tokens.create_user_token(user=world.viewer.user, name="my secret plan", actor=world.viewer.actor)
+    expire(token, left=timedelta(hours=5))
+
+    credentials.note_expiring()
+    handle(world)
+
+    (text,) = texts(MessageType.KEY_EXPIRES)
+    assert text.startswith(f"Your token {token.prefix}… expires at ")
+    assert told(world.viewer) == [MessageType.KEY_EXPIRES]
+    assert told(world.admin) == []
+
+
+def test_enrollment_token_is_told_to_those_who_can_replace_it(world: World) -> None:
+    token, _ = enrollment.create_enrollment_token(environment=world.prod, max_uses=5, actor=world.admin.actor)
+    expire(token, left=3 * DAY)
+
+    credentials.note_expiring()
+    handle(world)
+
+    (text,) = texts(MessageType.KEY_EXPIRES)
+    assert text.startswith(f"The enrollment token {token.prefix}… of prod expires at ")
+    assert [told(each) for each in (world.admin, world.project_admin, world.operator)] == [
+        [MessageType.KEY_EXPIRES], [MessageType.KEY_EXPIRES], [],
+    ]  # fmt: skip
+
+
+def test_expired_revoked_spent_and_short_lived_credentials_are_silent(world: World) -> None:
+    make_key(world, "expired", left=-DAY)
+    make_key(world, "short", left=DAY, life=7.9 * DAY)
+    make_key(world, "later", left=20 * DAY)
+    revoked = make_key(world, "revoked", left=DAY)
+    tokens.revoke(revoked, action="api_key.revoke", actor=world.admin.actor, scope=world.organization)
+    for environment, uses in ((world.prod, 1), (world.dev, 0)):
+        token, _ = enrollment.create_enrollment_token(environment=environment, actor=world.admin.actor)
+        expire(token, left=DAY)
+        EnrollmentToken.objects.filter(pk=token.pk).update(uses=uses)
+    organizations.delete(world.dev, kind="environment", actor=world.admin.actor)
+
+    credentials.note_expiring()
+
+    assert keys(MessageType.KEY_EXPIRES) == 0
+
+
+def test_token_of_person_who_left_is_silent(world: World) -> None:
+    token, _ = tokens.create_user_token(user=world.viewer.user, name="token", actor=world.viewer.actor)
+    expire(token, left=DAY)
+    world.viewer.user.memberships.all().delete()
+
+    credentials.note_expiring()
+
+    assert keys(MessageType.KEY_EXPIRES) == 0
+
+
+def test_key_that_was_revoked_meanwhile_is_obsolete(world: World) -> None:
+    key = make_key(world, left=DAY)
+    credentials.note_expiring()
+    tokens.revoke(key, action="api_key.revoke", actor=world.admin.actor, scope=world.organization)
+    handle(world)
+
+    assert MessageEvent.objects.get().outcome == EventOutcome.OBSOLETE
+
+
+# -- webhooks --------------------------------------------------------------------------------------------------------
+
+
+def make_webhook(world: World, since: timedelta | None, **columns: Any) -> Webhook:
+    """Create a webhook that has been failing for ``since``."""
+    webhook, _ = subscriptions.create(
+        organization=world.organization, url="https://hooks.example.com:8443/secret-path", events=["*"],
+        actor=world.admin.actor,
+    )  # fmt: skip
+    failing_since = None if since is None else timezone.now() - since
+    Webhook.objects.filter(pk=webhook.pk).update(failing_since=failing_since, **columns)
+    webhook.refresh_from_db()
+    return webhook
+
+
+def make_chat(world: World, since: timedelta) -> ChatWebhook:
+    row = ChatWebhook(
+        organization=world.organization, name="ops", format=ChatFormat.SLACK, host="chat.example.com",
+        failing_since=timezone.now() - since,
+    )  # fmt: skip
+    with transaction.atomic():
+        vault.seal(row, "url", b"https://chat.example.com/secret")
+        row.save(force_insert=True)
+    return row
+
+
+def test_webhooks_that_failed_for_an_hour_are_told_once_with_host_only(world: World) -> None:
+    hour = timedelta(minutes=61)
+    webhook, chat = make_webhook(world, hour), make_chat(world, hour)
+    for _ in range(2):
+        organization.note_failing_webhooks()
+    handle(world)
+
+    assert webhook.failing_since is not None
+    assert chat.failing_since is not None
+    assert texts(MessageType.WEBHOOK_FAILING) == [
+        f"The {what} has been failing since {since.astimezone(UTC):%Y-%m-%d %H:%M} UTC."
+        for what, since in (
+            ("webhook to hooks.example.com", webhook.failing_since),
+            ("chat webhook to chat.example.com", chat.failing_since),
+        )
+    ]
+    assert told(world.admin) == [MessageType.WEBHOOK_FAILING] * 2
+    assert told(world.project_admin) == []
+
+    Webhook.objects.update(failing_since=timezone.now() - timedelta(minutes=62))
+    organization.note_failing_webhooks()
+    assert keys(MessageType.WEBHOOK_FAILING) == 3  # it worked in between
+
+
+def test_webhooks_that_work_fail_shortly_are_disabled_or_belong_to_deleted_environments_are_silent(
+    world: World,
+) -> None:
+    make_webhook(world, None)
+    make_webhook(world, timedelta(minutes=59))
+    make_webhook(world, timedelta(hours=2), enabled=False)
+    make_webhook(world, timedelta(hours=2), project=world.project, environment=world.dev)
+    organizations.delete(world.dev, kind="environment", actor=world.admin.actor)
+
+    organization.note_failing_webhooks()
+
+    assert keys(MessageType.WEBHOOK_FAILING) == 0
+
+
+def test_disabled_webhook_is_told_with_reason_and_without_url(world: World) -> None:
+    webhook = make_webhook(world, timedelta(days=3))
+    subscriptions.disable(webhook, reason="The receiver returned 410 Gone.", actor=world.admin.actor)
+    MessageEvent.objects.update(actor_id=None)
+    handle(world)
+
+    assert texts(MessageType.WEBHOOK_FAILING) == ["The webhook to hooks.example.com was disabled."]
+    assert MessageEvent.objects.get().path == f"/admin/tenancy/webhook/{webhook.pk}/change/"
+
+
+def test_webhook_that_works_again_is_obsolete(world: World) -> None:
+    make_webhook(world, timedelta(hours=2))
+    organization.note_failing_webhooks()
+    Webhook.objects.update(failing_since=None)
+    handle(world)
+
+    assert MessageEvent.objects.get().outcome == EventOutcome.OBSOLETE
+
+
+# -- quotas ----------------------------------------------------------------------------------------------------------
+
+
+def enroll(world: World, count: int) -> None:
+    for number in range(count):
+        world.agent(world.prod, f"agent-{timezone.now().timestamp()}-{number}")
+
+
+def test_quota_is_told_at_90_and_100_percent_once_each(world: World) -> None:
+    quotas.set_quotas(world.organization, {Quota.AGENTS: 10, Quota.DRAFTS: 0}, actor=world.admin.actor)
+    for count in (8, 1, 0, 1, 0):
+        enroll(world, count)
+        organization.note_used_quotas()
+        handle(world)
+
+    name = str(world.organization)
+    assert texts(MessageType.QUOTA_NEAR) == [
+        f"{name} uses 90 % of its quota of 10 agents.",
+        f"{name} has used up its quota of 10 agents.",
+    ]
+    assert told(world.admin) == [MessageType.QUOTA_NEAR] * 2
+    assert told(world.project_admin) == []
+
+
+def test_quota_is_told_again_only_after_usage_was_lower_and_on_another_day(world: World) -> None:
+    today = datetime.now(UTC).replace(hour=12, minute=0)
+    quotas.set_quotas(world.organization, {Quota.AGENTS: 1}, actor=world.admin.actor)
+    enroll(world, 1)
+    for later in (timedelta(0), DAY, 2 * DAY):
+        organization.note_used_quotas(today + later)
+    assert keys(MessageType.QUOTA_NEAR) == 1
+
+    for later in (timedelta(0), DAY):
+        quotas.set_quotas(world.organization, {Quota.AGENTS: 100}, actor=world.admin.actor)
+        organization.note_used_quotas(today + later)
+        quotas.set_quotas(world.organization, {Quota.AGENTS: 1}, actor=world.admin.actor)
+        organization.note_used_quotas(today + later)
+
+    assert keys(MessageType.QUOTA_NEAR) == 2
+
+
+def test_quotas_of_other_tenants_are_independent(world: World, other: World) -> None:
+    for each in (world, other):
+        quotas.set_quotas(each.organization, {Quota.AGENTS: 1}, actor=each.admin.actor)
+    enroll(world, 1)
+
+    organization.note_used_quotas()
+
+    assert MessageEvent.objects.get().organization == world.organization
+
+
+# -- break-glass -----------------------------------------------------------------------------------------------------
+
+
+def break_glass(world: World, bundle: ConfigBundle, *, lasts: timedelta, left: timedelta) -> Approval:
+    """Request a break-glass deployment, as if some of its time had passed."""
+    body = {"config_bundle_id": str(bundle.pk), "target": ALL, "break_glass": {"reason": "outage"}}
+    response = world.admin.api.post(world.path(bundle.environment, "/deployments"), body)
+    assert response.status_code == 201, response.json()
+    approval = Approval.objects.get()
+    approval.expires_at = timezone.now() + left
+    approval.created_at = approval.expires_at - lasts
+    approval.save(update_fields=["expires_at", "created_at"])
+    return approval
+
+
+MINUTES = timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(
+    ("lasts", "left", "is_due"),
+    [(60 * MINUTES, 14.5 * MINUTES, True), (60 * MINUTES, 16 * MINUTES, False), (10 * MINUTES, 4.5 * MINUTES, True),
+     (10 * MINUTES, 6 * MINUTES, False)],
+)  # fmt: skip
+def test_last_call_is_told_15_minutes_or_half_of_the_time_before_deadline(
+    world: World, bundle: ConfigBundle, lasts: timedelta, left: timedelta, is_due: bool
+) -> None:
+    break_glass(world, bundle, lasts=lasts, left=left)
+    handle(world)
+    for _ in range(2):
+        approvals.note_last_calls()
+    handle(world)
+
+    found = texts(MessageType.BREAK_GLASS_NEEDED)
+    assert len(found) == 1 + is_due
+    if is_due:
+        start = f"{world.admin.user.email} started the deployment of quotes v1 to 1 agent in prod without approval"
+        assert found[1].startswith(f"Only {int(left / MINUTES)} minutes left: {start}")
+        assert told(world.reviewer).count(MessageType.BREAK_GLASS_NEEDED) == 2
+        assert told(world.admin).count(MessageType.BREAK_GLASS_NEEDED) == 0
+
+
+def test_decided_expired_and_deleted_approvals_get_no_last_call(world: World, bundle: ConfigBundle) -> None:
+    approval = break_glass(world, bundle, lasts=60 * MINUTES, left=10 * MINUTES)
+    MessageEvent.objects.all().delete()
+    for columns in ({"status": "approved"}, {"status": "pending", "break_glass": False}):
+        Approval.objects.filter(pk=approval.pk).update(**columns)
+        approvals.note_last_calls()
+    Approval.objects.filter(pk=approval.pk).update(break_glass=True)
+    approvals.note_last_calls(timezone.now() + 11 * MINUTES)
+    organizations.delete(world.prod, kind="environment", actor=world.admin.actor)
+    approvals.note_last_calls()
+
+    assert keys(MessageType.BREAK_GLASS_NEEDED) == 0
+
+
+# -- all sweeps ------------------------------------------------------------------------------------------------------
+
+
+def fill(world: World, count: int) -> None:
+    """Create that many things of each kind about which a sweep notes an event."""
+    for number in range(count):
+        make_key(world, f"key-{timezone.now().timestamp()}-{number}", left=DAY)
+        make_webhook(world, timedelta(hours=2))
+        make_chat(world, timedelta(hours=2))
+        token, _ = tokens.create_user_token(user=world.viewer.user, name="token", actor=world.viewer.actor)
+        expire(token, left=DAY)
+        other, _ = enrollment.create_enrollment_token(environment=world.dev, actor=world.admin.actor)
+        expire(other, left=DAY)
+    enroll(world, 1)
+    quotas.set_quotas(world.organization, {Quota.AGENTS: 1}, actor=world.admin.actor)
+
+
+SWEEPS: list[Callable[[], None]] = [
+    credentials.note_expiring, organization.note_failing_webhooks, organization.note_used_quotas,
+    approvals.note_last_calls,
+]  # fmt: skip
+
+
+def test_number_of_queries_does_not_depend_on_number_of_events(world: World, other: World) -> None:
+    def count() -> int:
+        with CaptureQueriesContext(connection) as queries:
+            for each in SWEEPS:
+                each()
+        return len(queries)
+
+    fill(world, 1)
+    few = count()
+    fill(other, 5)
+    assert count() == few
+
+
+def test_concurrent_sweeps_note_each_event_once(concurrently: Race, world: World) -> None:
+    claim_all()
+    UserToken.objects.update(expires_at=timezone.now() + 300 * DAY)
+    fill(world, 2)
+    MessageEvent.objects.all().delete()
+
+    def run() -> None:
+        for each in SWEEPS:
+            each()
+
+    assert concurrently(run, run, run) == [None] * 3
+
+    assert [keys(each) for each in (MessageType.KEY_EXPIRES, MessageType.WEBHOOK_FAILING, MessageType.QUOTA_NEAR)] == [
+        6, 4, 1,
+    ]  # fmt: skip
+
+
+def test_job_runs_all_sweeps_and_a_second_run_notes_nothing(world: World, bundle: ConfigBundle) -> None:
+    fill(world, 1)
+    break_glass(world, bundle, lasts=60 * MINUTES, left=10 * MINUTES)
+
+    sweep()
+    noted = list(MessageEvent.objects.order_by("pk").values_list("pk", "type"))
+    sweep()
+
+    assert {type for _, type in noted} >= {
+        MessageType.KEY_EXPIRES, MessageType.WEBHOOK_FAILING, MessageType.QUOTA_NEAR, MessageType.BREAK_GLASS_NEEDED,
+    }  # fmt: skip
+    assert list(MessageEvent.objects.order_by("pk").values_list("pk", "type")) == noted
