@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from apps.notifications.jobs import DELETE_OLD, SWEEP, WAKE, HandleEvents
+from apps.notifications.jobs import DELETE_OLD, SWEEP, WAKE, HandleEvents, SendChat
 from apps.notifications.services import handling, housekeeping
+from apps.notifications.services.chat import deliveries, sending
 from byteor_cloud.worker.jobs import runs, runs_periodically
 
 
@@ -15,10 +16,17 @@ def handle_events(job: HandleEvents) -> None:
     handling.handle_pending(UUID(job.organization_id))
 
 
+@runs(SendChat)
+def send_chat(job: SendChat) -> None:
+    """Send the due messages of one chat webhook."""
+    sending.send_due(UUID(job.chat_webhook_id))
+
+
 @runs_periodically(WAKE)
 def wake() -> None:
-    """Enqueue jobs for new events."""
+    """Enqueue jobs for new events, and for due messages of chat webhooks."""
     handling.enqueue_pending()
+    deliveries.enqueue_due()
 
 
 @runs_periodically(SWEEP)

@@ -17,10 +17,10 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.test import Client
 
-from apps.operations.management import installation
 from apps.tenancy.models import AuditEvent, Membership, Organization, SigningKey, SignInLink, User, UserToken
 from apps.tenancy.permissions import Role
 from byteor_cloud import urls  # importing it registers the console's tables
+from byteor_cloud.server import addresses
 from tests.patience import PATIENCE_S
 from tests.system.conftest import ROOT, Installation
 from tests.worlds import Api, World
@@ -162,7 +162,7 @@ def test_public_url_is_setting_or_bound_address_with_loopback_for_wildcard(
 ) -> None:
     config = replace(settings.CONFIG, api_bind_addr=address, public_base_url=public, data_dir=tmp_path)
 
-    assert installation.public_url(config) == expected
+    assert addresses.public_url(config) == expected
 
 
 # Commands in separate processes

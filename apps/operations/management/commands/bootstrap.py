@@ -16,13 +16,12 @@ from apps.operations.management.operator_command import OperatorCommand
 from apps.tenancy.actors import Actor, system_actor
 from apps.tenancy.models import User
 from apps.tenancy.services import accounts, organizations, tokens
+from byteor_cloud.server import addresses
 
 
 def create_login_url(user: User, *, actor: Actor) -> str:
     """Create a one-time sign-in link and return its URL, which cannot be retrieved again."""
-    return (
-        f"{installation.public_url(settings.CONFIG)}/auth/link/{accounts.create_sign_in_link(user=user, actor=actor)}"
-    )
+    return f"{addresses.public_url(settings.CONFIG)}/auth/link/{accounts.create_sign_in_link(user=user, actor=actor)}"
 
 
 class Command(OperatorCommand):

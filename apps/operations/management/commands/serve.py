@@ -22,7 +22,7 @@ from apps.tenancy.services import vault
 from byteor_cloud.captures import sealing
 from byteor_cloud.config import PREFIX, BindAddress, Config
 from byteor_cloud.database.connections import connections_needed
-from byteor_cloud.server import supervisor
+from byteor_cloud.server import addresses, supervisor
 
 
 class Command(OperatorCommand):
@@ -47,7 +47,7 @@ class Command(OperatorCommand):
         connections.close_all()
 
         def announce_ready() -> None:
-            where = f"on {installation.origin(current.api_bind_addr)}" if is_api else "as a worker"
+            where = f"on {addresses.origin(current.api_bind_addr)}" if is_api else "as a worker"
             with suppress(OSError):  # stderr may be a file on a full disk
                 self.stderr.write(f"byteor-cloud: {_describe_sealing()}")
                 self.stderr.write(f"byteor-cloud: serving {where}")
@@ -56,7 +56,7 @@ class Command(OperatorCommand):
             keep_embedded_database_running(current),
             host_registration.announced(),
             cleaning.cleaned(),
-            installation.publish_address(current) if is_api else nullcontext(),
+            addresses.publish_address(current) if is_api else nullcontext(),
         ):
             code = supervisor.run(list(_children(current, static)), announce_ready)
         if code:
@@ -82,7 +82,7 @@ def _ensure_port_free(address: BindAddress, setting: str) -> None:
         try:
             probe.bind(address)
         except OSError as error:
-            where = f"{installation.bracketed(host)}:{port}"
+            where = f"{addresses.bracketed(host)}:{port}"
             raise CommandError(f"cannot listen on {where}: {error.strerror} ({PREFIX}{setting})") from None
 
 
@@ -135,10 +135,10 @@ def _api(current: Config, static: Mapping[str, str]) -> supervisor.Child:
     argv = [
         *_PYTHON, "gunicorn", "byteor_cloud.wsgi",
         "--config", str(settings.BASE_DIR / "byteor_cloud/server/gunicorn.py"),
-        "--bind", f"{installation.bracketed(host)}:{port}",
+        "--bind", f"{addresses.bracketed(host)}:{port}",
         "--workers", str(current.api_processes),
     ]  # fmt: skip
-    health = f"{installation.origin(current.api_bind_addr)}/healthz"
+    health = f"{addresses.origin(current.api_bind_addr)}/healthz"
     # The opener ignores the proxies in the environment, because the check must reach this server.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
