@@ -80,4 +80,5 @@ RESOURCE = Resource(
         ),
     ),
     ids={"chat-webhooks": chat_webhook},
+    more=(chat_delivery,),
 )  # fmt: skip

@@ -19,7 +19,7 @@ from apps.tenancy.services import organizations
 from apps.tenancy.webhook_events import Outcome
 from byteor_cloud.api.filters import BY_CREATION
 from byteor_cloud.api.mixins import CreateMixin, DestroyMixin, ListModelMixin, RetrieveMixin, UpdateMixin
-from byteor_cloud.api.operations import Operation, Tag
+from byteor_cloud.api.operations import ID, Operation, Tag
 from byteor_cloud.api.parameters import choice_parameter, flag_parameter, id_parameter
 from byteor_cloud.errors import Forbidden, InvalidInput, NotFound, PreconditionFailed
 
@@ -96,6 +96,7 @@ class ChatWebhookViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin
                 "format": "slack",
                 "url": "https://hooks.slack.com/services/T00000000/B00000000/XXXXXXXXXXXXXXXXXXXXXXXX",
                 "events": ["approval.needed", "rollout.stopped"],
+                "project_id": ID,
             },
         ),
         "retrieve": Operation(

@@ -39,6 +39,7 @@ SENT_SINGLY, MAX_SUMMARIZED = 10, 100
 _TEMPORARY = {408, 425, 429}
 _ERROR_CODE = re.compile(r"[a-z][a-z_]{1,60}")
 _MAX_EXCERPT = 100
+_SECRET_LENGTH = 8  # shorter parts of a path are words, such as "hooks"
 
 
 def send_due(webhook_id: UUID) -> None:
@@ -139,30 +140,29 @@ def find_error(result: PostResult, url: str) -> str:
     URL's path, which contains the secret, is returned.
     """
     text = result.body.decode(errors="replace").strip()
-    is_refused = result.status is None or result.status >= 300
+    is_accepted = result.is_success
     try:
         found: Any = json.loads(text)
     except ValueError:
         found = None
     if isinstance(found, dict):  # Mattermost: {"status_code": 400, "message": "…"}
         code = found.get("status_code")
-        is_refused = (
-            is_refused or (isinstance(code, int) and code >= 400) or False in (found.get("ok"), found.get("success"))
-        )
+        is_accepted &= not (isinstance(code, int) and code >= 400)
+        is_accepted &= found.get("ok") is not False and found.get("success") is not False
         text = str(found.get("message") or found.get("error") or "")
-    elif not is_refused and text in {"", "ok"}:
+    else:  # Slack: "ok" or an error code, such as ``channel_not_found``
+        is_accepted &= text in {"", "ok"}
+        text = text if text != "ok" and _ERROR_CODE.fullmatch(text) else ""
+    if is_accepted:
         return ""
-    else:  # Slack: an error code, such as ``channel_not_found``
-        is_refused, text = True, text if _ERROR_CODE.fullmatch(text) else ""
-    if not is_refused:
-        return ""
-    return _clean(text, url) or ("unexpected_response" if result.status is not None and result.status < 300 else "")
+    return _clean(text, url) or ("unexpected_response" if result.is_success else "")
 
 
 def _clean(text: str, url: str) -> str:
-    """Return the start of the text without invisible characters and without any part of the URL's path."""
-    for part in sorted(re.split(r"[/?&=]", url.partition("://")[2].partition("/")[2]), key=len, reverse=True):
-        if len(part) >= 4:
+    """Return the start of the text without invisible characters and without longer parts of the URL's path."""
+    parts = re.split(r"[/?&=]", url.partition("://")[2].partition("/")[2])
+    for part in parts:
+        if len(part) >= _SECRET_LENGTH:
             text = re.sub(re.escape(part), "…", text, flags=re.IGNORECASE)
     return "".join(each for each in text if each.isprintable())[:_MAX_EXCERPT].strip()
 
