@@ -69,8 +69,8 @@ def test_message_says_what_happened_with_link_to_console(
 
 
 def test_webhook_gets_only_its_events_of_its_scope(world: World, chat: Receiver, deployment: Deployment) -> None:
-    def named(name: str, *events: str, **scope: str) -> None:
-        add(world, chat, *events, name=name, **scope)
+    def named(name: str, *events: str, **options: Any) -> None:
+        add(world, chat, *events, name=name, **options)
 
     named("all")
     named("project", project_id=str(world.project.pk))
