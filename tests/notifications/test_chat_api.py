@@ -97,7 +97,7 @@ def test_other_url_clears_failures_and_changes_host(world: World, chat: Receiver
 
     changed = world.admin.api.put(path, {"url": "https://[2606:4700::1]:8443/x"}).json()
 
-    assert (changed["host"], changed["failing_since"]) == ("2606:4700::1:8443", None)
+    assert (changed["host"], changed["failing_since"]) == ("[2606:4700::1]:8443", None)
 
 
 # -- roles ----------------------------------------------------------------------------------------------------------

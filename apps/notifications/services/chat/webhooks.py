@@ -17,6 +17,7 @@ from apps.tenancy.services.revisions import edit, lock_revision
 from apps.tenancy.services.state import lock_row
 from apps.tenancy.services.webhooks.subscriptions import check_url
 from byteor_cloud.errors import Conflict
+from byteor_cloud.server.addresses import bracketed
 
 MAX_CHAT_WEBHOOKS = 20
 _KIND = "chat_webhook"
@@ -64,7 +65,7 @@ def _set_url(webhook: ChatWebhook, url: str) -> None:
     """Encrypt the URL into the row, which contains its host in plain text. Raises InvalidInput for a forbidden URL."""
     receiver = check_url(url)
     usual = {"https": 443, "http": 80}[receiver.scheme]
-    webhook.host = receiver.host if receiver.port == usual else f"{receiver.host}:{receiver.port}"
+    webhook.host = receiver.host if receiver.port == usual else f"{bracketed(receiver.host)}:{receiver.port}"
     vault.seal(webhook, "url", url.encode())
 
 
