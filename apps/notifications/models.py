@@ -11,11 +11,13 @@ from django.db.models import Exists, OuterRef, Q
 
 from apps.tenancy.message_types import Timing
 from apps.tenancy.models import (
+    Delivery,
     Environment,
     Membership,
     MessageEvent,
     Organization,
     Project,
+    Receiver,
     Revisioned,
     Row,
     User,
@@ -95,8 +97,11 @@ class ChatFormat(StrEnum):
     MATTERMOST = "mattermost"
 
 
-class ChatWebhook(Row, Revisioned):
-    """An incoming webhook of a chat server. Its URL contains a secret of that server, so it is encrypted."""
+class ChatWebhook(Receiver):
+    """An incoming webhook of a chat server. Its URL contains a secret of that server, so it is encrypted.
+
+    If it is limited to an environment, its ``project`` is the environment's project.
+    """
 
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="chat_webhooks")
     project = models.ForeignKey(Project, on_delete=models.CASCADE, null=True, related_name="+")
@@ -105,12 +110,6 @@ class ChatWebhook(Row, Revisioned):
     format = models.CharField(max_length=10, choices=enum_choices(ChatFormat))
     url = SealedField(context="chat_webhook:{row.organization_id}:{row.pk}", noun="chat webhook URL")
     host = models.CharField(max_length=260, editable=False)  # the host of the URL, which is no secret
-    events: models.JSONField[Any, Any] = models.JSONField(default=list)
-    enabled = models.BooleanField(default=True)
-    # As in ``Webhook``.
-    disabled_reason = models.CharField(max_length=200, blank=True, editable=False)
-    failing_since = models.DateTimeField(null=True, editable=False)
-    bounded_columns = frozenset({"events"})
 
     class Meta:
         constraints = [one_of_constraint("format", ChatFormat, "notifications_chatwebhook_format")]
@@ -119,25 +118,11 @@ class ChatWebhook(Row, Revisioned):
         return self.name
 
 
-class ChatDeliveryQuerySet(models.QuerySet["ChatDelivery"]):
-    def due(self, now: datetime) -> Self:
-        """Keep only deliveries to enabled chat webhooks whose next attempt is due at ``now``."""
-        return self.filter(status=Outcome.PENDING, next_attempt_at__lte=now, webhook__enabled=True)
-
-
-class ChatDelivery(Row):
+class ChatDelivery(Delivery):
     """The delivery of the message about one event to one chat webhook, or of a test message if ``event`` is null."""
 
     webhook = models.ForeignKey(ChatWebhook, on_delete=models.CASCADE, related_name="deliveries")
     event = models.ForeignKey(MessageEvent, on_delete=models.CASCADE, null=True, related_name="+")
-    status = models.CharField(max_length=10, choices=enum_choices(Outcome), default=Outcome.PENDING.value)
-    tries = models.PositiveSmallIntegerField(default=0)
-    attempts: models.JSONField[Any, Any] = models.JSONField(default=list)
-    next_attempt_at = models.DateTimeField(null=True)
-    finished_at = models.DateTimeField(null=True)
-    bounded_columns = frozenset({"attempts"})
-
-    objects = ChatDeliveryQuerySet.as_manager()
 
     class Meta:
         verbose_name_plural = "chat deliveries"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from apps.notifications.jobs import DELETE_OLD, SWEEP, WAKE, HandleEvents, SendMails
+from apps.notifications.jobs import DELETE_OLD, SWEEP, WAKE, HandleEvents, SendChat, SendMails
 from apps.notifications.services import handling, housekeeping
-from apps.notifications.services.mail import sending
+from apps.notifications.services.chat import deliveries
+from apps.notifications.services.chat import sending as chat
+from apps.notifications.services.mail import sending as mail
 from apps.notifications.services.sweeps import agents, approvals, credentials, organization
 from byteor_cloud.worker.jobs import Claim, runs, runs_claimed, runs_periodically
 
@@ -20,14 +22,21 @@ def handle_events(job: HandleEvents) -> None:
 @runs_claimed(SendMails)
 def send_mails(claim: Claim, job: SendMails) -> None:
     """Send an organization's due e-mails."""
-    sending.send_due(UUID(job.organization_id), claim)
+    mail.send_due(UUID(job.organization_id), claim)
+
+
+@runs(SendChat)
+def send_chat(job: SendChat) -> None:
+    """Send the due messages of one chat webhook."""
+    chat.send_due(UUID(job.chat_webhook_id))
 
 
 @runs_periodically(WAKE)
 def wake() -> None:
-    """Enqueue jobs for new events and due e-mails."""
+    """Enqueue jobs for new events, and for due e-mails and chat messages."""
     handling.enqueue_pending()
-    sending.enqueue_due()
+    mail.enqueue_due()
+    deliveries.enqueue_due()
 
 
 @runs_periodically(SWEEP)

@@ -89,6 +89,7 @@ _TYPES: Mapping[str, MessageType] = {
     f"deployment.{DeploymentEvent.RESTORE}": MessageType.ROLLOUT_ROLLED_BACK,
     "fixture.current_fails": MessageType.FIXTURE_CURRENT_FAILS,
     "webhook.disable": MessageType.WEBHOOK_FAILING,
+    "chat_webhook.disable": MessageType.WEBHOOK_FAILING,
 }
 
 

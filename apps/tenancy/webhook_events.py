@@ -33,6 +33,8 @@ TYPES = tuple(
         }
     )
 )
+PATTERNS = (*WILDCARDS, *TYPES)
+"""What a webhook can subscribe to."""
 PING = "webhook.ping"
 
 

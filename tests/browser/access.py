@@ -20,12 +20,13 @@ from apps.artifacts.services import replays
 from apps.console.frame import site
 from apps.console.frame.console_user import ConsoleUser
 from apps.fleet.services import facts
+from apps.notifications.models import ChatWebhook
 from apps.tenancy.models import Environment, Membership, Organization, Project, User
 from apps.tenancy.permissions import GRANTS, Permission, Role
 from apps.tenancy.services import members, organizations
 from tests.artifacts.incidents import frames, incident, ingested, journal
 from tests.browser.filled import MODELS, fill, row_page, signed_in, superuser
-from tests.described import ACTS, PAGES, SEES
+from tests.described import ACTS, PAGES, SEES, TABLES
 from tests.permissions import MATRIX
 from tests.worlds import World, plan, run_jobs
 
@@ -67,7 +68,7 @@ def _place_of(row: Any) -> Place:
             return row.pk, None
         case Project():
             return row.organization_id, row.pk
-        case Membership():
+        case Membership() | ChatWebhook():
             return place_of(row.project or row.organization)
     if SEES[row._meta.label_lower] in (None, "own", "people"):
         return None
@@ -156,7 +157,11 @@ class Somebody:
     def _sees(self, row: Any) -> bool:
         match SEES[row._meta.label_lower]:
             case Permission() as needs:
-                return self.has_permission(needs, place_of(row))
+                place = place_of(row)
+                further = TABLES[row._meta.label_lower].in_organization
+                if place is not None and place[1] is None and further is not None:
+                    return self.has_permission(further, place)
+                return self.has_permission(needs, place)
             case "members":
                 if row.project_id is None:
                     return row.organization_id in self.in_organizations

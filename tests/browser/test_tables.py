@@ -16,6 +16,7 @@ from django.utils import timezone
 from apps.console.frame import large, site
 from apps.fleet.models import AgentKey, Assignment, Heartbeat
 from apps.fleet.services import agents
+from apps.notifications.models import ChatWebhook
 from apps.releases.models import Approval, Deployment
 from apps.tenancy.models import (
     AuditEvent,
@@ -26,6 +27,7 @@ from apps.tenancy.models import (
     SignInLink,
     Webhook,
 )
+from apps.tenancy.services import vault
 from tests.browser.access import unrendered, unrendered_list
 from tests.browser.every_page import walk
 from tests.browser.filled import (
@@ -184,6 +186,7 @@ def test_generic_django_admin_forms_change_no_rows(world: World, settings: Any) 
         (SignInLink, lambda row: row.digest),
         (SigningKey, lambda row: bytes(row.private_key).hex()),
         (Webhook, lambda row: bytes(row.secret).hex()),
+        (ChatWebhook, lambda row: vault.unseal(row, "url").decode()),
         (IdempotencyKey, lambda row: row.fingerprint + bytes(row.response).hex()),
     ],
 )

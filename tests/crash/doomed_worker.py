@@ -122,7 +122,7 @@ def _print(line: str) -> None:
     os.write(1, f"{line}\n".encode())
 
 
-def _fork(doom: type[Doom], moment: str | None) -> int:
+def _fork(make: type[Doom], moment: str | None) -> int:
     child = os.fork()
     if child:
         return child
@@ -130,15 +130,15 @@ def _fork(doom: type[Doom], moment: str | None) -> int:
     try:
         from django.core.management import call_command
 
-        doom(moment).watch()
+        make(moment).watch()
         call_command("worker")
         code = 0
     finally:
         os._exit(code)
 
 
-def main(doom: type[Doom] = Doom) -> None:
-    """Run the workers. Another ``doom`` watches for other moments."""
+def main(make: type[Doom] = Doom) -> None:
+    """Run workers, each with the hooks of ``make``, until stdin is closed."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "byteor_cloud.settings")
     held = EmbeddedPostgres(config.load(os.environ).data_dir)
     os.environ["BYTEOR_EMBEDDED_DATABASE_URL"] = held.acquire()
@@ -148,7 +148,7 @@ def main(doom: type[Doom] = Doom) -> None:
     moments: list[str] = []
     doomed: str | None = None
     orders = io.FileIO(0, closefd=False)  # unbuffered, so that ``select`` sees every line
-    child = _fork(doom, None)
+    child = _fork(make, None)
     while True:
         death = os.pidfd_open(child)
         ready, _, _ = select.select([orders.fileno(), death], [], [])
@@ -165,7 +165,7 @@ def main(doom: type[Doom] = Doom) -> None:
                 break
             moments = json.loads(line)
         doomed = moments.pop(0) if moments else None
-        child = _fork(doom, doomed)
+        child = _fork(make, doomed)
     held.release()
 
 

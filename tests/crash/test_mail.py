@@ -12,7 +12,7 @@ import pytest
 from byteor_cloud.database.embedded import EmbeddedPostgres
 from tests.crash.conftest import Workspace
 from tests.crash.doomed_mailer import AFTER_SENDER, BEFORE_COMMIT, BEFORE_CONNECT, BEFORE_RESPONSE
-from tests.crash.test_waves import Worker
+from tests.crash.workers import Worker
 from tests.patience import wait_until
 from tests.smtp_server import SmtpServer, smtp_server
 from tests.system.conftest import ROOT
@@ -47,7 +47,7 @@ class Mailing:
     def __init__(self, server: SmtpServer) -> None:
         settings = {"SMTP_URL": server.url, "MAIL_FROM": "byteor@cloud.example"}
         self.workspace = Workspace(DEPLOYMENT_MODE="api", **settings)
-        self.worker = Worker(self.workspace.installation, "tests.crash.doomed_mailer", **settings)
+        self.worker = Worker(self.workspace.installation, "doomed_mailer", **settings)
 
     def prepare(self) -> None:
         workspace = self.workspace

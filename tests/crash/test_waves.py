@@ -6,10 +6,8 @@ which takes minutes.
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,8 +16,8 @@ import pytest
 
 from tests.crash.conftest import Workspace
 from tests.crash.simulated import SimulatedFleet
-from tests.patience import PATIENCE_S, wait_until
-from tests.system.conftest import ROOT, Installation
+from tests.crash.workers import Worker
+from tests.patience import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -57,33 +55,6 @@ BAD = BUILT + around(
     "rolling_back, wave 2, 15 offered",
     "rolled_back, wave 2, 15 offered",
 )
-
-
-class Worker:
-    """The worker process of ``tests/crash/doomed_worker.py``, which dies at chosen moments."""
-
-    def __init__(self, installation: Installation, module: str = "tests.crash.doomed_worker", **settings: str) -> None:
-        self.output = installation.data_dir / "worker.out"
-        with self.output.open("wb") as output, (installation.data_dir / "worker.log").open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", module],
-                env=installation.environment(**settings), cwd=ROOT, stdin=subprocess.PIPE, stdout=output, stderr=log,
-            )  # fmt: skip
-
-    def restart_and_die_at(self, moments: Sequence[str]) -> None:
-        """Restart the worker, which then dies at each of these moments in turn."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(list(moments)).encode() + b"\n")
-        self.process.stdin.flush()
-
-    def printed_lines(self) -> list[str]:
-        """Return the lines that the worker has printed: passed moments and deaths."""
-        return self.output.read_text().splitlines()
-
-    def stop(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait(PATIENCE_S)
 
 
 class Rollout(NamedTuple):

@@ -33,6 +33,7 @@ class Caller:
     family: Family = Family.USER
     in_organization: Role | None = None
     in_project: Role | None = None
+    elsewhere: Role | None = None  # the role in another project of the organization
     is_member: bool = True  # whether the caller belongs to the organization of the calls
 
     def status(self, operation: Operation, *, on_prod: bool = True) -> int:
@@ -47,6 +48,8 @@ class Caller:
         if not self.is_member:
             return 404
         held = {VIEW_ORG} if role is None else MATRIX[role]
+        if operation.call.in_any_project:
+            held = held.union(*(MATRIX[each] for each in (self.in_project, self.elsewhere) if each is not None))
         needs = {needed(operation.call.id), operation.call.on_prod if on_prod else None} - {None}
         return ADMITTED if needs <= held else 403
 
@@ -59,9 +62,14 @@ def make_callers(tenants: Tenants) -> list[Caller]:
         Caller("stranger", _api_of(accounts.get_or_create_account("nobody@nowhere.example")), is_member=False),
         Caller("admin abroad", abroad.admin.api, is_member=False),
         Caller("key abroad", abroad.key_api, Family.ORGANIZATION, is_member=False),
-        Caller("project_admin elsewhere", _member(home, Role.PROJECT_ADMIN, elsewhere)),
-        Caller("key elsewhere", _key(home, Role.PROJECT_ADMIN, elsewhere), Family.ORGANIZATION),
-    ]
+        Caller(
+            "project_admin elsewhere", _member(home, Role.PROJECT_ADMIN, elsewhere), elsewhere=Role.PROJECT_ADMIN
+        ),
+        Caller(
+            "key elsewhere", _key(home, Role.PROJECT_ADMIN, elsewhere), Family.ORGANIZATION,
+            elsewhere=Role.PROJECT_ADMIN,
+        ),
+    ]  # fmt: skip
     for role in MATRIX:
         if role is Role.ORG_ADMIN:
             found.append(Caller(role, home.admin.api, in_organization=role))

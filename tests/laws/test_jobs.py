@@ -34,6 +34,7 @@ STORED = {
     "artifacts.regression": ["regression_id"],
     "artifacts.replay": ["replay_id"],
     "artifacts.replay_decided": ["approval_id"],
+    "notifications.send_chat": ["chat_webhook_id"],
     "releases.agent_left": ["agent_id"],
     "releases.build": ["deployment_id"],
     "releases.step": ["deployment_id"],
@@ -69,7 +70,7 @@ STORED_PERIODIC = {
     "tenancy.wake_webhooks",
 }
 # The queue of a waiting job is named ``lane:organization``.
-STORED_LANES = {"release", "housekeeping", "cleanup", "ingest", "replay", "longrun", "regress", "webhook"}
+STORED_LANES = {"release", "housekeeping", "cleanup", "ingest", "replay", "longrun", "regress", "webhook", "chat"}
 
 
 def module_of(path: Path) -> ModuleType:

@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from apps.releases.models import ConfigBundle
 from tests.notifications.stories import claim_all
 from tests.races import concurrently
+from tests.tenancy.receiver import Receiver, serving
+from tests.tenancy.webhook_steps import LOOPBACK
 from tests.worlds import World
 
 __all__ = ["concurrently"]
@@ -16,3 +22,12 @@ def bundle(world: World) -> ConfigBundle:
     claim_all()
     world.agent(world.prod)
     return world.bundle(world.prod)
+
+
+@pytest.fixture
+def chat(settings: Any) -> Iterator[Receiver]:
+    """Return a chat server on this host, which webhooks are allowed to reach. It accepts messages as Slack does."""
+    settings.CONFIG = replace(settings.CONFIG, webhook_allow_private=LOOPBACK)
+    with serving() as served:
+        served.statuses, served.content = [200], b"ok"
+        yield served

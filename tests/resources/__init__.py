@@ -79,6 +79,9 @@ class Call:
     on_prod: Permission | None = None  # also needed in an environment with the posture prod
     further: Mapping[str, Further] = field(default_factory=dict)  # keyed by a description of the request
     scope: str = ""  # the scope that the agent's key needs
+    # Whether the permission in any project of the organization is enough, although the path names no project. The
+    # operation then covers only rows of projects in which the caller has the permission.
+    in_any_project: bool = False
     null: frozenset[str] = frozenset()  # fields that this list returns as null if their values are large
     is_free: bool = False  # whether a row can be read with any content in these fields
 
@@ -133,6 +136,7 @@ class Table:
     # other columns, what limits their size.
     large: frozenset[str] = frozenset()
     short: Mapping[str, str] = field(default_factory=dict)
+    in_organization: Permission | None = None  # also needed to see a row that belongs to no project
 
 
 @dataclass(frozen=True)

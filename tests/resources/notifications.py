@@ -36,8 +36,6 @@ RESOURCE = Resource(
             "notifications.notificationsettings",
             short={"choices": "at most 15 events with at most 200 environments each"},
         ),
-        Table("notifications.chatwebhook", large=frozenset({"url"}), short={"events": "at most 15 events"}),
-        Table("notifications.chatdelivery", short={"attempts": "the last 50 attempts"}),
     ),
     more=(notification,),
 )

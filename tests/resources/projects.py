@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from apps.tenancy.models import Project
 from tests.permissions import ADMIN, PROJECT, VIEW_ORG, VIEW_PROJECT
-from tests.resources import Act, Call, O, P, Place, Resource, Table
+from tests.resources import Act, Call, O, P, Place, Resource, Table, chat_webhooks
 
 
 def project(place: Place) -> Project:
@@ -26,6 +26,7 @@ RESOURCE = Resource(
             acts={
                 "create_environment": Act("createEnvironment", {"name": "created by a law test", "posture": "dev"}),
                 "invite": Act("addProjectMember", {"email": "new@acme.example", "role": "viewer"}),
+                "create_chat_webhook": Act(values=chat_webhooks.NEW, needs=PROJECT, on_page=False),
                 "delete": Act("deleteProject"),
             },
         ),

@@ -29,11 +29,12 @@ class Message:
 
 @dataclass
 class Receiver:
-    """A receiver: the statuses (in turn, then always the last one) and headers to return, and the received messages."""
+    """A receiver: the statuses (in turn, then always the last one), headers and body to return, and the messages."""
 
     port: int = 0
     statuses: list[int] = field(default_factory=lambda: [204])
     headers: dict[str, str] = field(default_factory=dict)
+    content: bytes = b""
     drip_s: float = 0
     messages: list[Message] = field(default_factory=list)
 
@@ -52,8 +53,9 @@ class Receiver:
         handler.send_response(status)
         for name, value in self.headers.items():
             handler.send_header(name, value)
-        handler.send_header("Content-Length", "0")
+        handler.send_header("Content-Length", str(len(self.content)))
         handler.end_headers()
+        handler.wfile.write(self.content)
 
     def _drip(self, handler: BaseHTTPRequestHandler) -> None:
         """Send an endless header byte by byte, so no single read of the client times out."""

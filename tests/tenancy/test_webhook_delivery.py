@@ -12,7 +12,7 @@ from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apps.tenancy import tasks
 from apps.tenancy.models import AuditEvent, Webhook, WebhookDelivery
-from apps.tenancy.services.webhooks import delivery
+from apps.tenancy.services.webhooks import attempts, delivery
 from byteor_cloud.worker.jobs import JobLane, queue_of
 from tests.tenancy.receiver import Receiver
 from tests.tenancy.webhook_steps import delivery_log, is_signed, let_time_pass, record_event, subscribe
@@ -47,7 +47,7 @@ def test_delivery_is_retried_after_failed_attempts(world: World, receiver: Recei
 
 @pytest.mark.parametrize("tries", range(1, 8))
 def test_waits_between_attempts_grow_exponentially(tries: int) -> None:
-    pause = delivery._backoff(tries, None, timezone.now()).total_seconds()
+    pause = attempts.backoff(tries, None, timezone.now()).total_seconds()
 
     assert 15 * 4 ** (tries - 1) <= pause <= 18 * 4 ** (tries - 1)
     assert 15 * sum(4**n for n in range(7)) == 81_915
@@ -59,7 +59,7 @@ def test_waits_between_attempts_grow_exponentially(tries: int) -> None:
      ("soon", 15, 18), ("", 15, 18), ("Wed, 21 Oct 2015 07:28:00 GMT", 15, 18), ("²", 15, 18)],
 )  # fmt: skip
 def test_retry_after_is_respected_within_bounds_and_ignored_if_invalid(text: str, low: int, high: int) -> None:
-    assert low <= delivery._backoff(1, text, timezone.now()).total_seconds() <= high
+    assert low <= attempts.backoff(1, text, timezone.now()).total_seconds() <= high
 
 
 def test_retry_after_can_be_date(world: World, receiver: Receiver) -> None:

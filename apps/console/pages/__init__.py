@@ -10,6 +10,7 @@ from pkgutil import walk_packages
 
 import apps.console.pages.audit
 import apps.console.pages.webhooks
+import apps.console.pages.chat_webhooks
 import apps.console.pages.organizations.tables
 import apps.console.pages.environments.tables
 import apps.console.pages.people.tables

@@ -10,8 +10,17 @@ from django.db.models import QuerySet
 from apps.console.frame import Act, ReadOnlyAdmin, VisibleRowsFilter, site, with_note
 from apps.console.frame.scope import reaching
 from apps.tenancy.api import commands
-from apps.tenancy.models import Tenant, Webhook, WebhookDelivery
+from apps.tenancy.models import Delivery, Tenant, Webhook, WebhookDelivery
 from apps.tenancy.permissions import Permission as P
+
+
+def show_last_attempt(row: Delivery) -> str:
+    """Return the response to the last attempt, or its error, with the number and the duration of the attempt."""
+    if not row.attempts:
+        return "-"
+    last = row.attempts[-1]
+    response = " ".join(str(each) for each in (last["status"], last["error"]) if each)
+    return with_note(response, f"attempt {len(row.attempts)}, {last['duration_ms']} ms")
 
 
 @admin.register(Webhook, site=site)
@@ -68,7 +77,4 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
 
     @admin.display(description="Last response")
     def last_response(self, row: WebhookDelivery) -> str:
-        if not row.attempts:
-            return "-"
-        last = row.attempts[-1]
-        return with_note(last["status"] or last["error"], f"attempt {len(row.attempts)}, {last['duration_ms']} ms")
+        return show_last_attempt(row)

@@ -16,6 +16,7 @@ from django.utils import timezone
 from apps.notifications.jobs import HandleEvents
 from apps.notifications.models import Notification
 from apps.notifications.services import audience, choices, limits, wording
+from apps.notifications.services.chat import deliveries
 from apps.notifications.services.mail import sending
 from apps.tenancy.message_types import EventOutcome, MessageType, Timing
 from apps.tenancy.models import MessageEvent
@@ -77,6 +78,7 @@ def _handle(event_id: UUID) -> None:
     else:
         event.outcome, event.text, event.path = EventOutcome.TOLD, content.sentence[:500], content.path
         _notify(event)
+        deliveries.create_deliveries(event)
     event.save(update_fields=["outcome", "text", "path", "handled_at"])
 
 

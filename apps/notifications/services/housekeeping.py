@@ -1,4 +1,4 @@
-"""Deletion of old events and notifications (see docs/tables.md)."""
+"""Deletion of old events, notifications and deliveries (see docs/tables.md)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from datetime import timedelta
 from django.db import connection
 from django.utils import timezone
 
+from apps.notifications.models import ChatDelivery
 from apps.tenancy.models import MessageEvent
 from byteor_cloud.database.deletion import delete_in_batches
 from byteor_cloud.ids import smallest_uuid7
@@ -24,7 +25,12 @@ DELETE FROM notifications_notification WHERE mail_due_at IS NULL AND id IN (
 
 
 def delete_old() -> None:
-    """Delete events after 30 days with their notifications, and each person's notifications beyond the newest ones."""
-    delete_in_batches(MessageEvent.objects.filter(pk__lt=smallest_uuid7(timezone.now() - KEPT_FOR)))
+    """Delete events after 30 days with their notifications, and each person's notifications beyond the newest ones.
+
+    Also delete the deliveries to chat webhooks after 30 days.
+    """
+    first_kept = smallest_uuid7(timezone.now() - KEPT_FOR)
+    delete_in_batches(ChatDelivery.objects.filter(pk__lt=first_kept))
+    delete_in_batches(MessageEvent.objects.filter(pk__lt=first_kept))
     with connection.cursor() as cursor:
         cursor.execute(_DELETE_MORE, [KEPT_FOR_EACH_PERSON])

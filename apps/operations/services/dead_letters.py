@@ -10,6 +10,7 @@ from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apps.artifacts.models import Artifact, Bisect, Replay
 from apps.fleet.models import Agent
+from apps.notifications.models import ChatWebhook
 from apps.releases.models import Approval, Deployment, Regression
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Tenant, Webhook
@@ -38,6 +39,7 @@ SUBJECTS: dict[str, JobSubject] = {
     "bisect_id": JobSubject(Bisect),
     "regression_id": JobSubject(Regression),
     "webhook_id": JobSubject(Webhook, "organization", P.MANAGE_ORG_MEMBERSHIPS),
+    "chat_webhook_id": JobSubject(ChatWebhook, "organization", P.MANAGE_ORG_MEMBERSHIPS),
 }
 
 

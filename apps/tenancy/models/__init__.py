@@ -57,9 +57,10 @@ from apps.tenancy.models.usage import (
     UseCount,
 )
 from apps.tenancy.models.webhooks import (
+    Delivery,
+    Receiver,
     Webhook,
     WebhookDelivery,
-    WebhookDeliveryQuerySet,
 )
 
 __all__ = [
@@ -67,6 +68,7 @@ __all__ = [
     "AuditSeal",
     "Credential",
     "CredentialQuerySet",
+    "Delivery",
     "DenialCount",
     "Environment",
     "EnvironmentOwned",
@@ -85,6 +87,7 @@ __all__ = [
     "Project",
     "Quota",
     "RateCounter",
+    "Receiver",
     "RepeatedEvent",
     "Revisioned",
     "Row",
@@ -98,7 +101,6 @@ __all__ = [
     "UserToken",
     "Webhook",
     "WebhookDelivery",
-    "WebhookDeliveryQuerySet",
     "enum_choices",
     "folded",
     "name_index",

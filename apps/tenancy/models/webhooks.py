@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Self
+from typing import Any, Self
 
 from django.db import models
 from django.db.models import Q
@@ -15,7 +15,48 @@ from apps.tenancy.models.sealed_field import SealedField
 from apps.tenancy.webhook_events import Outcome, type_of
 
 
-class Webhook(Row, Revisioned):
+class Receiver(Row, Revisioned):
+    """Base of webhooks: which events they receive, and whether their receiver fails.
+
+    Each subclass has foreign keys to its ``organization`` and, if it is limited to one, ``project`` or ``environment``.
+    """
+
+    events: models.JSONField[Any, Any] = models.JSONField(default=list)
+    enabled = models.BooleanField(default=True)
+    # Why the control plane disabled the webhook. Empty if it did not, or if the webhook was enabled again.
+    disabled_reason = models.CharField(max_length=200, blank=True, editable=False)
+    # When the attempts began to fail. Null if none has failed since the last success or since the webhook was enabled.
+    failing_since = models.DateTimeField(null=True, editable=False)
+    bounded_columns = frozenset({"events"})
+
+    class Meta:
+        abstract = True
+
+
+class DeliveryQuerySet(models.QuerySet[Any]):
+    def due(self, now: datetime) -> Self:
+        """Keep only deliveries to enabled webhooks whose next attempt is due at ``now``."""
+        return self.filter(status=Outcome.PENDING, next_attempt_at__lte=now, webhook__enabled=True)
+
+
+class Delivery(Row):
+    """Base of the entries of delivery logs: the status of a delivery, with its latest attempts."""
+
+    status = models.CharField(max_length=10, choices=enum_choices(Outcome), default=Outcome.PENDING.value)
+    # The number of attempts since the delivery was created or requested again. It determines the back-off.
+    tries = models.PositiveSmallIntegerField(default=0)
+    attempts: models.JSONField[Any, Any] = models.JSONField(default=list)
+    next_attempt_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+    bounded_columns = frozenset({"attempts"})
+
+    objects = DeliveryQuerySet.as_manager()
+
+    class Meta:
+        abstract = True
+
+
+class Webhook(Receiver):
     """A subscription: a receiver's URL, and the events to send. Its secrets are encrypted under the master key."""
 
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="webhooks")
@@ -23,44 +64,22 @@ class Webhook(Row, Revisioned):
     environment = models.ForeignKey(Environment, on_delete=models.CASCADE, null=True, related_name="+")
     url = models.CharField(max_length=2000)
     description = models.CharField(max_length=200, blank=True)
-    events = models.JSONField(default=list)
-    enabled = models.BooleanField(default=True)
-    # Why the control plane disabled the webhook. Empty if it did not, or if the webhook was enabled again.
-    disabled_reason = models.CharField(max_length=200, blank=True, editable=False)
-    # When the attempts began to fail. Null if none has failed since the last success or since the webhook was enabled.
-    failing_since = models.DateTimeField(null=True, editable=False)
     secret = SealedField(context="webhook:{row.organization_id}:{row.pk}", noun="webhook secret")
     # After a rotation, deliveries are signed with both secrets until ``previous_secret_until``.
     previous_secret = SealedField(
         context="webhook:{row.organization_id}:{row.pk}", noun="previous webhook secret", null=True
     )
     previous_secret_until = models.DateTimeField(null=True, editable=False)
-    bounded_columns = frozenset({"events"})
 
     def __str__(self) -> str:
         return self.description or self.url.split("/")[2]
 
 
-class WebhookDeliveryQuerySet(models.QuerySet["WebhookDelivery"]):
-    def due(self, now: datetime) -> Self:
-        """Keep only deliveries to enabled webhooks whose next attempt is due at ``now``."""
-        return self.filter(status=Outcome.PENDING, next_attempt_at__lte=now, webhook__enabled=True)
-
-
-class WebhookDelivery(Row):
+class WebhookDelivery(Delivery):
     """An entry of the delivery log: the delivery of one event to one webhook, with its latest attempts."""
 
     webhook = models.ForeignKey(Webhook, on_delete=models.CASCADE, related_name="deliveries")
     event = models.ForeignKey(AuditEvent, on_delete=models.PROTECT, related_name="+")
-    status = models.CharField(max_length=10, choices=enum_choices(Outcome), default=Outcome.PENDING.value)
-    # The number of attempts since the delivery was created or requested again. It determines the back-off.
-    tries = models.PositiveSmallIntegerField(default=0)
-    attempts = models.JSONField(default=list)
-    next_attempt_at = models.DateTimeField(null=True)
-    finished_at = models.DateTimeField(null=True)
-    bounded_columns = frozenset({"attempts"})
-
-    objects = WebhookDeliveryQuerySet.as_manager()
 
     class Meta:
         verbose_name_plural = "webhook deliveries"

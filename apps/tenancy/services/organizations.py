@@ -13,7 +13,7 @@ from django.utils.text import slugify
 
 from apps.tenancy.actors import Actor
 from apps.tenancy.jobs import PurgeEnvironment, PurgeProject
-from apps.tenancy.models import Environment, Membership, Organization, Project, User, Webhook
+from apps.tenancy.models import Environment, Membership, Organization, Project, Receiver, User
 from apps.tenancy.permissions import GRANTS, Permission, Role
 from apps.tenancy.policy import Posture, ReplayPolicy, loosened_settings
 from apps.tenancy.services import audit, members, signing_keys
@@ -328,9 +328,9 @@ def purge(model: type[Project] | type[Environment], row_id: str) -> None:
         return
     if isinstance(row, Project):
         _lock_all(Environment.objects.filter(project=row))
-        _lock_all(Webhook.objects.filter(Q(project=row) | Q(environment__project=row)))
-    else:
-        _lock_all(Webhook.objects.filter(environment=row))
+    for receiver in Receiver.__subclasses__():
+        is_within = Q(project=row) | Q(environment__project=row) if isinstance(row, Project) else Q(environment=row)
+        _lock_all(receiver._default_manager.filter(is_within))
     row.delete()
 
 

@@ -43,6 +43,8 @@ def lock_revision[R: Revisioned](row: R, expected: int | None) -> R:
 
 
 def _to_json(value: object) -> object:
+    if isinstance(value, bytes | memoryview):  # the value of a SealedField
+        return "(encrypted)"
     if isinstance(value, datetime):
         return value.isoformat().replace("+00:00", "Z")
     return str(value) if isinstance(value, UUID) else value

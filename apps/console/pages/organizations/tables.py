@@ -9,6 +9,7 @@ from django.http import HttpRequest
 
 from apps.console.frame import FoundBy, ReadOnlyAdmin, VisibleRowsFilter, site
 from apps.console.frame.scope import NEEDED
+from apps.console.pages.chat_webhooks import CREATE_FOR_ORGANIZATION, CREATE_FOR_PROJECT
 from apps.console.pages.credentials.acts import (
     CREATE_ORGANIZATION_KEY,
     ROTATE_SIGNING_KEY,
@@ -38,6 +39,7 @@ class OrganizationAdmin(ReadOnlyAdmin):
         ROTATE_SIGNING_KEY,
         ROTATE_SIGNING_KEY_IMMEDIATELY,
         SET_QUOTAS,
+        CREATE_FOR_ORGANIZATION,
     )
     not_below = frozenset({"auditseal.organization"})
 
@@ -57,7 +59,7 @@ class ProjectAdmin(ReadOnlyAdmin):
     list_display = ("name", "slug", "organization", "created_at")
     list_filter = (("organization", VisibleRowsFilter),)
     search_fields = ("name", "slug", "=id")
-    acts = (CREATE_ENVIRONMENT, INVITE_TO_PROJECT, DELETE_PROJECT)
+    acts = (CREATE_ENVIRONMENT, INVITE_TO_PROJECT, CREATE_FOR_PROJECT, DELETE_PROJECT)
 
     def summary(self, request: HttpRequest, row: Project) -> dict[str, Any]:
         """Show what runs in each environment."""

@@ -7,14 +7,14 @@ from typing import Any
 from rest_framework import serializers
 
 from apps.tenancy.models import Webhook, WebhookDelivery
-from apps.tenancy.webhook_events import TYPES, WILDCARDS
+from apps.tenancy.webhook_events import PATTERNS, TYPES
 from byteor_cloud.api.fields import IdField, JSONObjectField, ModelSerializer, StrictSerializer, TextField
 
 
 class WebhookSerializer(ModelSerializer):
     url = TextField(max_length=2000)
     events = serializers.ListField(
-        child=serializers.ChoiceField([*WILDCARDS, *TYPES]), allow_empty=False, min_length=1, max_length=100
+        child=serializers.ChoiceField(PATTERNS), allow_empty=False, min_length=1, max_length=100
     )
     description = TextField(required=False, allow_blank=True, max_length=200)
     enabled = serializers.BooleanField(required=False)

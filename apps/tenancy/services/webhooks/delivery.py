@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import datetime, timedelta
 from time import monotonic
 from typing import Any
 from uuid import UUID
@@ -15,25 +13,17 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from apps.tenancy.actors import system_actor
 from apps.tenancy.models import AuditEvent, Webhook, WebhookDelivery
 from apps.tenancy.services.vault import VaultError
-from apps.tenancy.services.webhooks import outgoing, signing, subscriptions
+from apps.tenancy.services.webhooks import attempts, outgoing, signing, subscriptions
 from apps.tenancy.services.webhooks.announce import enqueue_sending
 from apps.tenancy.webhook_events import Outcome, type_of
 from byteor_cloud import __version__
 from byteor_cloud.database.deletion import delete_in_batches
 
-WORKER = system_actor("webhooks")
-# The waits between the 8 attempts are 15 s, 1 min, 4 min, …: about 23 hours in total, plus jitter.
-ATTEMPTS, FIRST_WAIT, FACTOR = 8, timedelta(seconds=15), 4
-LONGEST_RETRY_AFTER = timedelta(days=1)
-# If a delivery fails permanently and all attempts of its webhook have failed for this long, the webhook is disabled.
-DISABLED_AFTER = timedelta(days=3)
 KEPT_FOR = timedelta(days=30)
 # Limits of one job, so that other receivers get the worker's slot and a shutdown does not wait long.
 MAX_DELIVERIES_PER_JOB, MAX_JOB_S = 20, 10
-KEPT_ATTEMPTS = 50  # latest attempts stored with each delivery
 
 
 def deliver_due(webhook_id: UUID) -> None:
@@ -75,7 +65,7 @@ def payload(event: AuditEvent) -> bytes:
     message: dict[str, Any] = {
         "id": str(event.pk),
         "type": type_of(event.action),
-        "created_at": _format_time(event.timestamp),
+        "created_at": attempts.format_time(event.timestamp),
         "organization_id": str(event.organization_id),
         "project_id": event.project_id and str(event.project_id),
         "environment_id": event.environment_id and str(event.environment_id),
@@ -84,10 +74,6 @@ def payload(event: AuditEvent) -> bytes:
         "changes": event.changes,
     }
     return json.dumps(message, separators=(",", ":")).encode()
-
-
-def _format_time(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _resource_url(event: AuditEvent) -> str:
@@ -124,55 +110,6 @@ def _record_attempt(sent: WebhookDelivery, result: outgoing.PostResult, at: date
     delivery = WebhookDelivery.objects.select_for_update(no_key=True).filter(pk=sent.pk).first()
     if webhook is None or delivery is None:
         return  # the webhook or the delivery was deleted in the meantime
-    now = timezone.now()
-    attempt = {
-        "at": _format_time(at),
-        "status": result.status,
-        "error": result.error,
-        "duration_ms": result.duration_ms,
-    }
-    delivery.attempts = [*delivery.attempts, attempt][-KEPT_ATTEMPTS:]
-    delivery.tries += 1
-    is_gone = result.status == 410
-    if result.is_success:
-        delivery.status = Outcome.DELIVERED
-    elif is_gone or delivery.tries >= ATTEMPTS:
-        delivery.status = Outcome.FAILED
-    pending = delivery.status == Outcome.PENDING
-    delivery.next_attempt_at = now + _backoff(delivery.tries, result.retry_after, now) if pending else None
-    delivery.finished_at = None if pending else now
-    delivery.save(update_fields=["attempts", "tries", "status", "next_attempt_at", "finished_at"])
-    _update_webhook(webhook, result, now, has_failed=delivery.status == Outcome.FAILED)
-
-
-def _update_webhook(webhook: Webhook, result: outgoing.PostResult, now: datetime, *, has_failed: bool) -> None:
-    """Update ``failing_since``. Disable the webhook after a 410 or as ``DISABLED_AFTER`` describes."""
-    since = None if result.is_success else webhook.failing_since or now
-    if since != webhook.failing_since:
-        webhook.failing_since = since
-        webhook.save(update_fields=["failing_since"])
-    if not webhook.enabled or since is None:
-        return
-    if result.status == 410:
-        subscriptions.disable(webhook, reason="The receiver returned 410 Gone.", actor=WORKER)
-    elif has_failed and now - since >= DISABLED_AFTER:
-        reason = f"The receiver has accepted nothing since {since:%Y-%m-%d %H:%M} UTC."
-        subscriptions.disable(webhook, reason=reason, actor=WORKER)
-
-
-def _backoff(tries: int, retry_after: str | None, now: datetime) -> timedelta:
-    """Return the wait after attempt ``tries``. It grows exponentially. ``Retry-After`` extends it, up to a day."""
-    backoff: timedelta = FIRST_WAIT * FACTOR ** (tries - 1) * random.uniform(1, 1.2)  # noqa: S311  no secret: the factor only spreads the load
-    return max(backoff, min(_read_retry_after(retry_after, now), LONGEST_RETRY_AFTER))
-
-
-def _read_retry_after(retry_after: str | None, now: datetime) -> timedelta:
-    """Return the wait in a ``Retry-After`` header, which contains seconds or a date; zero if it contains neither."""
-    text = (retry_after or "").strip()
-    if text.isascii() and text.isdigit() and len(text) < 10:
-        return timedelta(seconds=int(text))
-    try:
-        moment = parsedate_to_datetime(text)
-        return moment.astimezone(UTC) - now
-    except (ValueError, OverflowError):
-        return timedelta(0)
+    attempts.record(delivery, result, at)
+    has_failed = delivery.status == Outcome.FAILED
+    attempts.update_receiver(webhook, result, has_failed=has_failed, kind="webhook", scope=webhook.organization)

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
@@ -89,17 +89,19 @@ class Receiver:
 
 @dataclass(frozen=True, slots=True)
 class PostResult:
-    """The result of a POST: the response's status and ``Retry-After``, or an error code, and the duration."""
+    """The result of a POST: the response's status, ``Retry-After`` and first bytes, or an error code; the duration."""
 
     status: int | None
     error: str
     duration_ms: int
     retry_after: str | None = None
+    # At most ``MAX_BYTES_READ``, without those that arrived too late. The receiver chose them: never store or log them.
+    body: bytes = field(default=b"", repr=False)
 
     @property
     def is_success(self) -> bool:
         """Whether the receiver accepted the message."""
-        return self.status is not None and 200 <= self.status < 300
+        return not self.error and self.status is not None and 200 <= self.status < 300
 
 
 def is_public(address: IpAddress) -> bool:
@@ -218,9 +220,9 @@ def post(url: str, body: bytes, headers: Mapping[str, str], *, allowed: Collecti
     """Post ``body`` once, without redirects or a proxy. Failures of the network or the receiver are in the result."""
     started = time.monotonic()
     deadline = started + TIMEOUT_S
-    status, retry_after, error = None, None, ""
+    status, retry_after, content, error = None, None, b"", ""
     try:
-        status, retry_after = _post(parse_url(url, allowed=allowed), body, headers, allowed, deadline)
+        status, retry_after, content = _post(parse_url(url, allowed=allowed), body, headers, allowed, deadline)
     except ForbiddenReceiver:
         error = "forbidden_address"
     except (socket.gaierror, UnicodeError):
@@ -235,12 +237,12 @@ def post(url: str, body: bytes, headers: Mapping[str, str], *, allowed: Collecti
         error = "protocol"
     if error and error != "forbidden_address" and time.monotonic() >= deadline:
         error = "timeout"  # the watchdog's shutdown may appear as any other error
-    return PostResult(status, error, round((time.monotonic() - started) * 1000), retry_after)
+    return PostResult(status, error, round((time.monotonic() - started) * 1000), retry_after, content)
 
 
 def _post(
     receiver: Receiver, body: bytes, headers: Mapping[str, str], allowed: Collection[Network], deadline: float
-) -> tuple[int, str | None]:
+) -> tuple[int, str | None, bytes]:
     found = resolve(receiver.host, receiver.port, within=deadline - time.monotonic())
     addresses = [address for address in found if is_permitted(ip_address(address), allowed)][:ADDRESSES_TRIED]
     if not addresses:
@@ -251,9 +253,10 @@ def _post(
         response = connection.getresponse()
         if time.monotonic() >= deadline:
             raise TimeoutError  # http.client mistakes the watchdog's shutdown for the end of the headers
-        with suppress(OSError, http.client.HTTPException):  # only the status and the headers are needed
-            response.read(MAX_BYTES_READ)
-        return response.status, response.getheader("Retry-After")
+        content = b""
+        with suppress(OSError, http.client.HTTPException):  # the status and the headers are enough
+            content = response.read(MAX_BYTES_READ)
+        return response.status, response.getheader("Retry-After"), content
     finally:
         connection.watchdog.cancel()
         connection.close()

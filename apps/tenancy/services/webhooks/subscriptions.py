@@ -25,13 +25,18 @@ MAX_WEBHOOKS = 20
 SECRET_OVERLAP = timedelta(hours=24)
 
 
+def check_url(url: str) -> outgoing.Receiver:
+    """Return the parts of a receiver's URL. Raises InvalidInput if the URL is forbidden."""
+    try:
+        return outgoing.parse_url(url, allowed=settings.CONFIG.webhook_allow_private)
+    except outgoing.ForbiddenReceiver as forbidden:
+        raise InvalidInput.at("/url", str(forbidden), code="forbidden_url") from None
+
+
 def _check(organization: Organization, values: Mapping[str, Any]) -> None:
     """Raise InvalidInput for a forbidden URL, or for a project or environment outside the organization."""
     if "url" in values:
-        try:
-            outgoing.parse_url(values["url"], allowed=settings.CONFIG.webhook_allow_private)
-        except outgoing.ForbiddenReceiver as forbidden:
-            raise InvalidInput.at("/url", str(forbidden), code="forbidden_url") from None
+        check_url(values["url"])
     permitted_rows: Mapping[str, Any] = {
         "project_id": Project.objects.live().filter(organization=organization),
         "environment_id": Environment.objects.live().filter(project__organization=organization),
@@ -178,12 +183,3 @@ def _lock_enabled(webhook: Webhook) -> Webhook:
     if not locked.enabled:
         raise Conflict("The webhook is disabled. Enable it first.", code="webhook.disabled")
     return locked
-
-
-def disable(webhook: Webhook, *, reason: str, actor: Actor) -> None:
-    """Stop sending to the webhook until somebody enables it again. The caller must hold the row's lock."""
-    webhook.enabled, webhook.disabled_reason = False, reason
-    webhook.revision += 1
-    webhook.updated_at = timezone.now()
-    webhook.save(update_fields=["enabled", "disabled_reason", "revision", "updated_at"])
-    _record("disable", webhook, actor=actor, changes={"enabled": [True, False], "reason": reason})

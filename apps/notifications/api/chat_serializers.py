@@ -1,0 +1,94 @@
+"""Chat webhooks and their deliveries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from apps.notifications.models import ChatDelivery, ChatWebhook
+from apps.notifications.services.chat.deliveries import EVENTS
+from apps.tenancy.api.serializers.webhooks import AttemptSerializer
+from apps.tenancy.message_types import MessageType
+from byteor_cloud.api.fields import IdField, ModelSerializer, NameField, TextField
+
+
+class ChatWebhookSerializer(ModelSerializer):
+    name = NameField()
+    url = TextField(write_only=True, max_length=2000)
+    events = serializers.ListField(
+        child=serializers.ChoiceField(EVENTS), allow_empty=False, min_length=1, max_length=len(EVENTS)
+    )
+    enabled = serializers.BooleanField(required=False)
+    project_id = IdField(required=False, allow_null=True)
+    environment_id = IdField(required=False, allow_null=True)
+
+    descriptions = {
+        "name": "The name of the chat webhook, for example the name of the channel.",
+        "format": "The format of the messages: the chat server's.",
+        "url": "The URL of the chat server's incoming webhook. It contains a secret of that server, so it is stored "
+        "encrypted and never returned. It must use HTTPS, unless the operator permits webhooks to private networks.",
+        "host": "The host of the URL, with the port if it is not the usual one.",
+        "events": "The events about which messages are sent. `*` stands for all events.",
+        "enabled": "Whether the chat webhook receives messages.",
+        "disabled_reason": "Why the service disabled the chat webhook. Empty if it did not, or if the chat webhook was "
+        "enabled again.",
+        "failing_since": "When the attempts began to fail. Null if no attempt has failed since the last success, or "
+        "since the chat webhook was enabled or got another URL.",
+        "project_id": "The id of the only project whose events are sent. Null if the events of the whole organization "
+        "are sent. By default the project of `environment_id`. It cannot be changed after creation.",
+        "environment_id": "The id of the only environment whose events are sent. Null if the events of all "
+        "environments are sent. It cannot be changed after creation.",
+    }
+
+    class Meta:
+        model = ChatWebhook
+        fields = [
+            "id", "name", "format", "url", "host", "events", "enabled", "disabled_reason", "project_id",
+            "environment_id", "failing_since", "created_at", "updated_at",
+        ]  # fmt: skip
+
+    def validate_project_id(self, value: Any) -> Any:
+        """Reject a change of the project."""
+        return self._keep("project_id", value)
+
+    def validate_environment_id(self, value: Any) -> Any:
+        """Reject a change of the environment."""
+        return self._keep("environment_id", value)
+
+    def _keep(self, name: str, value: Any) -> Any:
+        if isinstance(self.instance, ChatWebhook) and value != getattr(self.instance, name):
+            noun = name.removesuffix("_id")
+            detail = f"The {noun} is fixed at creation and cannot be changed. Create another chat webhook."
+            raise serializers.ValidationError(detail, code="immutable")
+        return value
+
+
+class ChatAttemptSerializer(AttemptSerializer):
+    descriptions = {
+        **AttemptSerializer.descriptions,
+        "error": "Why no response was received: `forbidden_address`, `dns`, `tls`, `timeout`, `connection`, "
+        "`protocol` or `master_key`. If the chat server refused the message, its error code or message, at most 100 "
+        "characters. `obsolete` if the message was not sent because the event no longer concerns anybody.",
+    }
+
+
+class ChatDeliverySerializer(ModelSerializer):
+    event = serializers.ChoiceField(list(MessageType), source="event.type", read_only=True, allow_null=True)
+    text = serializers.CharField(source="event.text", read_only=True, allow_null=True)
+    attempts = ChatAttemptSerializer(many=True, read_only=True)
+
+    descriptions = {
+        "event": "What happened. Null for a test message.",
+        "text": "What happened, in one sentence. Null for a test message.",
+        "status": "Whether the delivery is pending, was delivered, or failed permanently.",
+        "attempts": "The latest attempts, oldest first. At most 50 are kept.",
+        "next_attempt_at": "When the next attempt is due if the chat webhook is enabled. Null after the delivery has "
+        "succeeded or failed permanently.",
+        "finished_at": "When the message was delivered, or when the delivery failed permanently. Null while the "
+        "delivery is pending.",
+    }
+
+    class Meta:
+        model = ChatDelivery
+        fields = ["id", "event", "text", "status", "attempts", "next_attempt_at", "finished_at", "created_at"]

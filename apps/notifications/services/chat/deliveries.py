@@ -1,0 +1,70 @@
+"""Create the deliveries of an event to chat webhooks, in the transaction that handles the event."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.db.models import Q
+from django.utils import timezone
+
+from apps.notifications.jobs import SendChat
+from apps.notifications.models import ChatDelivery, ChatWebhook
+from apps.tenancy.message_types import CHOOSABLE, MessageType
+from apps.tenancy.models import Membership, MessageEvent
+from byteor_cloud.worker.jobs import enqueue
+
+ANY = "*"
+EVENTS = (ANY, *CHOOSABLE)
+"""The events that a chat webhook can receive. Messages to a single person are never sent to a chat."""
+# Sent only to chat webhooks of the whole organization.
+_OF_ORGANIZATION = {MessageType.WEBHOOK_FAILING, MessageType.QUOTA_NEAR}
+
+
+def create_deliveries(event: MessageEvent) -> None:
+    """Create a delivery for every enabled chat webhook that receives the event. ``enqueue_due`` starts sending them."""
+    if _is_personal(event):
+        return
+    project_id = None if event.type in _OF_ORGANIZATION else event.project_id
+    environment_id = None if event.type in _OF_ORGANIZATION else event.environment_id
+    receivers = ChatWebhook.objects.filter(
+        Q(project=None) | Q(project=project_id),
+        Q(environment=None) | Q(environment=environment_id),
+        organization=event.organization_id,
+        enabled=True,
+    ).only("events")
+    now = timezone.now()
+    ChatDelivery.objects.bulk_create(
+        ChatDelivery(webhook=each, event=event, next_attempt_at=now)
+        for each in receivers
+        if ANY in each.events or event.type in each.events
+    )
+
+
+def _is_personal(event: MessageEvent) -> bool:
+    """Return whether the event concerns only one person."""
+    return event.type == MessageType.INVITATION or (
+        event.type == MessageType.KEY_EXPIRES and event.resource_kind == "user_token"
+    )
+
+
+def enqueue_due() -> None:
+    """Enqueue a job for each chat webhook with due deliveries, unless such a job is already waiting."""
+    due = ChatDelivery.objects.due(timezone.now()).order_by()
+    for webhook_id, organization_id in due.values_list("webhook_id", "webhook__organization_id").distinct():
+        enqueue_sending(webhook_id, organization_id, once=True)
+
+
+def enqueue_sending(webhook_id: UUID, organization_id: UUID, *, once: bool = False) -> None:
+    """Enqueue a job that sends the due messages of a chat webhook. Jobs of the same webhook run one after another.
+
+    ``once`` enqueues nothing if such a job is already waiting. Do not use ``once`` in a transaction that changes other
+    rows, because concurrent transactions would wait for its commit.
+    """
+    key = f"chat_webhook:{webhook_id}"
+    enqueue(
+        SendChat(chat_webhook_id=str(webhook_id)),
+        organization=organization_id,
+        person=Membership.first_admin(organization_id),
+        serial=key,
+        once=key if once else None,
+    )

@@ -1,0 +1,101 @@
+"""Format messages for chat servers. Text that people chose has no effect there: no formatting, link or mention."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Mapping
+from urllib.parse import quote
+
+from apps.notifications.models import ChatFormat
+from apps.notifications.services.wording import Content
+
+MAX_LENGTH = 3500
+"""The maximum length of the formatted lines. Chat servers split or refuse messages of more than 4,000 characters."""
+# Invisible. Put after a character, it separates the character from the word that would make it a mention or a link.
+_BREAK = "\u200b"
+
+# Slack has no escape for these characters, so they are replaced by characters that look alike.
+_SLACK = str.maketrans(
+    {
+        "&": "&amp;",
+        "<": "&lt;",
+        ">": f"{_BREAK}&gt;",  # at the start of a line, it would mark a quotation
+        "*": "\u2217",
+        "~": "\u223c",
+        "`": "\u02cb",
+        "@": f"@{_BREAK}",
+    }
+)
+# Within a word, an underscore has no effect.
+_SLACK_UNDERSCORE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")
+_MATTERMOST = str.maketrans(
+    {
+        **{each: f"\\{each}" for each in r"\`*{}[]()+-.!_>|"},
+        "#": f"\\#{_BREAK}",  # a hashtag or a heading
+        "~": f"\\~{_BREAK}",  # a link to a channel
+        "@": f"@{_BREAK}",
+        "&": f"&{_BREAK}",  # an entity
+        "<": "\u2039",  # HTML. Mattermost has no escape for this character and the next one
+        "$": "\uff04",  # a formula
+    }
+)
+_EMOJI_OR_SCHEME = re.compile(r":(?=\S)")
+_DOMAIN = re.compile(r"(?<=\w)\.(?=[^\W\d_])")
+
+
+def format_message(format: ChatFormat, content: Content, *, base_url: str) -> dict[str, str]:
+    """Return the JSON body of a message. ``base_url`` is the installation's URL, to which the content's path belongs.
+
+    The last lines are left out if the message would be too long.
+    """
+    style = _STYLES[format]
+    lines, length = [style.escape(content.sentence)], 0
+    for number, line in enumerate(content.lines):
+        formatted = f"{style.bullet} {style.escape(line)}"
+        length += len(formatted)
+        if length > MAX_LENGTH:
+            lines.append(f"{style.bullet} {len(content.lines) - number:,} more")
+            break
+        lines.append(formatted)
+    # In a list of Mattermost, the link would belong to the last item without the empty line.
+    return {"text": "\n".join([*lines, "", style.link(base_url + content.path, style.escape(content.action))])}
+
+
+def escape_slack(text: str) -> str:
+    """Return the text on one line, so that Slack shows it without formatting, links and mentions."""
+    separated = _EMOJI_OR_SCHEME.sub(f":{_BREAK}", _SLACK_UNDERSCORE.sub("\u02cd", _on_one_line(text)))
+    return _DOMAIN.sub(f".{_BREAK}", separated).translate(_SLACK)
+
+
+def escape_mattermost(text: str) -> str:
+    """Return the text on one line, so that Mattermost shows it without formatting, links and mentions."""
+    return _EMOJI_OR_SCHEME.sub(f":{_BREAK}", _on_one_line(text)).translate(_MATTERMOST)
+
+
+def _on_one_line(text: str) -> str:
+    """Replace line breaks, control characters and invisible characters by spaces."""
+    visible = (" " if unicodedata.category(each)[0] in "CZ" else each for each in text)
+    return " ".join("".join(visible).split())
+
+
+def _quoted(url: str) -> str:
+    return quote(url, safe=":/?=%[]@!$,;+-._~")
+
+
+class _Style:
+    """How a chat server expects text, lists and links."""
+
+    def __init__(self, escape: Callable[[str], str], bullet: str, link: Callable[[str, str], str]) -> None:
+        self.escape, self.bullet = escape, bullet
+        self._link = link
+
+    def link(self, url: str, label: str) -> str:
+        """Return a link. ``label`` is already escaped."""
+        return self._link(_quoted(url), label)
+
+
+_STYLES: Mapping[ChatFormat, _Style] = {
+    ChatFormat.SLACK: _Style(escape_slack, "•", lambda url, label: f"<{url}|{label}>"),
+    ChatFormat.MATTERMOST: _Style(escape_mattermost, "-", lambda url, label: f"[{label}]({url})"),
+}

@@ -1,0 +1,195 @@
+"""Send the due messages of a chat webhook in the worker: at least once, with back-off, until success or failure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+from django.urls import reverse
+from django.utils import timezone
+
+from apps.notifications.models import ChatDelivery, ChatFormat, ChatWebhook
+from apps.notifications.services import wording
+from apps.notifications.services.chat.deliveries import enqueue_sending
+from apps.notifications.services.chat.formats import format_message
+from apps.notifications.services.chat.webhooks import scope_of
+from apps.notifications.services.wording import Content
+from apps.notifications.services.wording.content import page_path, shorten
+from apps.tenancy.models import MessageEvent
+from apps.tenancy.services import vault
+from apps.tenancy.services.webhooks import attempts, outgoing
+from apps.tenancy.services.webhooks.outgoing import PostResult
+from apps.tenancy.webhook_events import Outcome
+from byteor_cloud import __version__
+from byteor_cloud.server.addresses import public_url
+
+# Limits of one job, so that other chat servers get the worker's slot and a shutdown does not wait long.
+MAX_MESSAGES_PER_JOB, MAX_JOB_S = 20, 10
+# If more events are due, one message stands for all of them, at most for ``MAX_SUMMARIZED``.
+SENT_SINGLY, MAX_SUMMARIZED = 10, 100
+# Statuses below 500 after which the same message may be accepted later.
+_TEMPORARY = {408, 425, 429}
+_ERROR_CODE = re.compile(r"[a-z][a-z_]{1,60}")
+_MAX_EXCERPT = 100
+_SECRET_LENGTH = 8  # shorter parts of a path are words, such as "hooks"
+
+
+def send_due(webhook_id: UUID) -> None:
+    """Send the due messages of one chat webhook, oldest first, until one fails or a limit of the job is reached.
+
+    At a limit, another job for the remaining messages is enqueued.
+    """
+    deadline = monotonic() + MAX_JOB_S
+    organization_id: UUID | None = None
+    for _ in range(MAX_MESSAGES_PER_JOB):
+        due = _read_due(webhook_id)
+        if not due:
+            return
+        organization_id = due[0].webhook.organization_id
+        sent, content = _next_message(due)
+        if content is not None and not _attempt(sent, content):
+            return
+        if monotonic() >= deadline:
+            break
+    if organization_id is not None:
+        enqueue_sending(webhook_id, organization_id)
+
+
+def _read_due(webhook_id: UUID) -> list[ChatDelivery]:
+    rows = ChatDelivery.objects.select_related(
+        "webhook__organization", "webhook__project", "webhook__environment__project__organization",
+        "event__organization", "event__project", "event__environment",
+    )  # fmt: skip
+    return list(rows.due(timezone.now()).filter(webhook=webhook_id).order_by("pk")[:MAX_SUMMARIZED])
+
+
+def _next_message(due: Sequence[ChatDelivery]) -> tuple[list[ChatDelivery], Content | None]:
+    """Return the next message, and the deliveries that it completes. Deliveries of obsolete events are skipped.
+
+    The content is None if there is nothing to send because all of these events are obsolete.
+    """
+    if due[0].event is None:
+        return [due[0]], _describe_test(due[0].webhook)
+    of_events = [each for each in due if each.event is not None]
+    if len(of_events) <= SENT_SINGLY:
+        of_events = of_events[:1]
+    described = [(each, content) for each in of_events if (content := _describe(each)) is not None]
+    sent = [each for each, _ in described]
+    _skip([each for each in of_events if each not in sent])
+    if len(described) <= 1:
+        return sent, described[0][1] if described else None
+    return sent, _summarize([(each.event, content) for each, content in described if each.event is not None])
+
+
+def _describe_test(webhook: ChatWebhook) -> Content:
+    return Content(
+        f"This is a test of the chat webhook {webhook.name}.",
+        page_path("notifications_chatwebhook", webhook.pk),
+        "Open the chat webhook",
+    )
+
+
+def _describe(delivery: ChatDelivery) -> Content | None:
+    """Return what the message says now. None if nobody has to know any more, or if its environment was deleted."""
+    event = delivery.event
+    if event is None or any(row is not None and row.deleted_at for row in (event.project, event.environment)):
+        return None
+    return wording.describe(event)
+
+
+def _summarize(described: Sequence[tuple[MessageEvent, Content]]) -> Content:
+    """Return a message that stands for several events."""
+    first, count = described[0][0], sum(event.count for event, _ in described)
+    environments = {event.environment_id for event, _ in described}
+    sentence = f"{count:,} events since {first.created_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC."
+    lines = shorten([content.sentence for _, content in described])
+    if len(environments) == 1 and first.environment_id is not None:
+        return Content(sentence, page_path("tenancy_environment", first.environment_id), "Open the environment", lines)
+    return Content(sentence, reverse("admin:index"), "Open the overview", lines)
+
+
+def _attempt(deliveries: Sequence[ChatDelivery], content: Content) -> bool:
+    """Send the message once and record the result with each delivery; return whether the chat server accepted it."""
+    webhook, at = deliveries[0].webhook, timezone.now()
+    message = format_message(ChatFormat(webhook.format), content, base_url=public_url(settings.CONFIG))
+    try:
+        url = vault.unseal(webhook, "url").decode()
+    except vault.VaultError:
+        result = PostResult(None, "master_key", 0)
+    else:
+        headers = {"Content-Type": "application/json", "User-Agent": f"ByteOr-Cloud/{__version__}"}
+        body = json.dumps(message).encode()
+        sent = outgoing.post(url, body, headers, allowed=settings.CONFIG.webhook_allow_private)
+        result = replace(sent, error=sent.error or find_error(sent, url))
+    _record(deliveries, result, at)
+    return result.is_success
+
+
+def find_error(result: PostResult, url: str) -> str:
+    """Return the error in the response of a chat server, in at most 100 characters; empty if it names none.
+
+    The error of a response with the status 200 is never empty unless the server accepted the message. No part of the
+    URL's path, which contains the secret, is returned.
+    """
+    text = result.body.decode(errors="replace").strip()
+    is_accepted = result.is_success
+    try:
+        found: Any = json.loads(text)
+    except ValueError:
+        found = None
+    if isinstance(found, dict):  # Mattermost: {"status_code": 400, "message": "…"}
+        code = found.get("status_code")
+        is_accepted &= not (isinstance(code, int) and code >= 400)
+        is_accepted &= found.get("ok") is not False and found.get("success") is not False
+        text = str(found.get("message") or found.get("error") or "")
+    else:  # Slack: "ok" or an error code, such as ``channel_not_found``
+        is_accepted &= text in {"", "ok"}
+        text = text if text != "ok" and _ERROR_CODE.fullmatch(text) else ""
+    if is_accepted:
+        return ""
+    return _clean(text, url) or ("unexpected_response" if result.is_success else "")
+
+
+def _clean(text: str, url: str) -> str:
+    """Return the start of the text without invisible characters and without longer parts of the URL's path."""
+    parts = re.split(r"[/?&=]", url.partition("://")[2].partition("/")[2])
+    for part in parts:
+        if len(part) >= _SECRET_LENGTH:
+            text = re.sub(re.escape(part), "…", text, flags=re.IGNORECASE)
+    return "".join(each for each in text if each.isprintable())[:_MAX_EXCERPT].strip()
+
+
+@transaction.atomic
+def _record(deliveries: Sequence[ChatDelivery], result: PostResult, at: datetime) -> None:
+    """Save the result of an attempt. If the worker is killed before this, the message is sent again."""
+    webhook = ChatWebhook.objects.select_for_update(no_key=True).filter(pk=deliveries[0].webhook_id).first()
+    if webhook is None:
+        return  # it was deleted in the meantime
+    is_final = result.status is not None and 400 <= result.status < 500 and result.status not in _TEMPORARY
+    rows = _lock(deliveries)
+    for row in rows:
+        attempts.record(row, result, at, is_final=is_final)
+    has_failed = any(row.status == Outcome.FAILED for row in rows)
+    attempts.update_receiver(
+        webhook, result, has_failed=has_failed, kind="chat_webhook", scope=scope_of(deliveries[0].webhook)
+    )
+
+
+@transaction.atomic
+def _skip(deliveries: Sequence[ChatDelivery]) -> None:
+    """Let deliveries of obsolete events fail without an attempt."""
+    for row in _lock(deliveries):
+        attempts.record(row, PostResult(None, "obsolete", 0), timezone.now(), is_final=True)
+
+
+def _lock(deliveries: Sequence[ChatDelivery]) -> list[ChatDelivery]:
+    rows = ChatDelivery.objects.filter(pk__in=[each.pk for each in deliveries]).order_by("pk")
+    return list(rows.select_for_update(no_key=True))

@@ -1,0 +1,64 @@
+"""Steps of tests about chat webhooks: create one, let something happen, let time pass, read what arrived."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+from django.db.models import F
+
+from apps.notifications import tasks
+from apps.notifications.models import ChatDelivery
+from apps.tenancy.message_types import MessageType
+from apps.tenancy.models import MessageEvent
+from apps.tenancy.services import message_events
+from tests.tenancy.receiver import Receiver
+from tests.worlds import Person, World, run_jobs
+
+
+def org(world: World, rest: str = "") -> str:
+    return f"/api/v1/orgs/{world.organization.pk}/chat-webhooks{rest}"
+
+
+def body(url: str, *events: str, **options: Any) -> dict[str, Any]:
+    return {"name": "ops", "format": "slack", "url": url, "events": list(events) or ["*"], **options}
+
+
+def add(world: World, chat: Receiver, *events: str, by: Person | None = None, **options: Any) -> str:
+    """Create a chat webhook through the API and return its path."""
+    made = (by or world.admin).api.post(org(world), body(chat.url, *events, **options))
+    assert made.status_code == 201, made.json()
+    return org(world, f"/{made.json()['id']}")
+
+
+def happen(deployment: Any, count: int = 1, type: MessageType = MessageType.ROLLOUT_STOPPED) -> None:
+    """Note events about a deployment. Each has another subject, so that they are not grouped."""
+    for _ in range(count):
+        message_events.note(
+            type, scope=deployment.environment, resource=("deployment", deployment.pk),
+            subject=str(MessageEvent.objects.count()),
+        )  # fmt: skip
+
+
+def work() -> None:
+    """Handle all new events and send all due messages, as the worker does."""
+    for _ in range(2):  # the second time, the deliveries of the new events are due
+        tasks.wake()
+        run_jobs()
+
+
+def let_time_pass(**by: Any) -> None:
+    """Make deliveries due earlier by this duration, and let the worker send the due messages."""
+    ChatDelivery.objects.update(next_attempt_at=F("next_attempt_at") - timedelta(**by))
+    work()
+
+
+def texts(chat: Receiver) -> list[str]:
+    """Return the texts of the messages that have arrived."""
+    return [json.loads(message.body)["text"] for message in chat.messages]
+
+
+def delivery_log(world: World, path: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = world.admin.api.get(f"{path}/deliveries").json()["results"]
+    return found
