@@ -25,16 +25,17 @@ from apps.tenancy.services import hosts
 MAX_NAMES, MAX_NAME = 3, 60  # agents that a message names, and the characters of each name that it shows
 FAILURES_COUNT_FOR = timedelta(days=1)
 """An agent that failed a deployment counts as failed for so long."""
-# If the sweep did not run for so long, the worker or the database was down, and agents probably sent no heartbeats.
+# If the sweep did not run for this long, the worker or the database was down, so heartbeats may be missing.
 OUTAGE = timedelta(minutes=2)
-# If so many agents fall silent at the same time, and nobody else is heard, their way to the control plane is probably
-# interrupted. With fewer agents, one message about each environment is helpful in any case.
+# If so many agents fall silent and no other agent is heard, heartbeats probably cannot reach the control plane. With
+# fewer agents, people are told in any case.
 MANY = 100
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
-# The agents that are late and about which no event was noted. ``gone_at`` is when an agent went offline. If agents
-# could not send heartbeats until ``reachable_since``, they have ten intervals from then on.
-# OFFSET 0 lets PostgreSQL find these agents first, and then read only their heartbeats.
+# The agents that are late and about which no event was noted, except for drained ones, which may be switched off.
+# ``gone_at`` is when an agent went offline. If agents could not send heartbeats until ``reachable_since``, the sweep
+# waits ten intervals from then on. OFFSET 0 makes PostgreSQL find these agents first, so that it reads only their
+# heartbeats.
 _LATE = f"""
     SELECT pulse.agent_id, pulse.environment_id, beat.last_seen_at, beat.given,
         beat.last_seen_at + {OFFLINE_AFTER} * beat.given AS gone_at,
@@ -43,7 +44,8 @@ _LATE = f"""
         SELECT agent_id, environment_id FROM fleet_pulse AS late
         WHERE online_until < %(now)s AND NOT EXISTS (
             SELECT FROM notifications_toldstate AS state
-            WHERE state.kind = %(type)s AND state.resource_id = late.agent_id)
+            WHERE state.kind = %(type)s AND state.resource_id = late.agent_id
+        ) AND NOT EXISTS (SELECT FROM fleet_agent WHERE id = late.agent_id AND drained_at IS NOT NULL)
         OFFSET 0
     ) AS pulse CROSS JOIN LATERAL (
         SELECT last_seen_at, interval '1 s' * next_heartbeat_s AS given FROM fleet_heartbeat
@@ -53,7 +55,7 @@ _LATE = f"""
 # The newest heartbeat is found without an index, because an index would make heartbeats slower. Usually not even
 # ``MANY`` agents are late, and then the subquery is not executed.
 _IS_CUT_OFF = f"""
-SELECT CASE WHEN count(*) >= {MANY} AND max(gone_at) FILTER (WHERE gone_at < %(now)s) IS NOT NULL
+SELECT CASE WHEN count(*) >= {MANY} AND count(*) FILTER (WHERE gone_at < %(now)s) > 0
     THEN (SELECT max(last_seen_at) FROM fleet_heartbeat)
         < max(last_seen_at + {OFFLINE_AFTER / 2:g} * given) FILTER (WHERE gone_at < %(now)s)
     ELSE false END
@@ -96,22 +98,22 @@ places AS MATERIALIZED (
     INSERT INTO notifications_toldstate (kind, resource_id, at)
     SELECT %(type)s, agent.id, %(now)s FROM fleet_agent AS agent
     WHERE agent.id IN (SELECT agent_id FROM found) AND agent.environment_id IN (SELECT id FROM places)
-        AND agent.decommissioned_at IS NULL {{more}}
+        AND agent.decommissioned_at IS NULL
     ON CONFLICT (kind, resource_id) DO UPDATE SET at = excluded.at
     RETURNING resource_id
 )
 SELECT agent.environment_id, count(*), (array_agg(left(agent.name, {MAX_NAME}) ORDER BY agent.name))[1:{MAX_NAMES}]
 FROM noted JOIN fleet_agent AS agent ON agent.id = noted.resource_id GROUP BY agent.environment_id
 """  # noqa: S608  built from constants
-_NOT_DRAINED = "AND agent.drained_at IS NULL"  # a drained agent may be switched off
 
 
 @transaction.atomic
 def note_offline_and_failed(now: datetime | None = None) -> None:
     """Note the agents that went offline or failed, with one event for each environment.
 
-    The first run only notes the states that it finds. An environment gets at most one event of each type in 10
-    minutes. Agents that may have been unable to send heartbeats are not offline: see ``_find_reachable_since``.
+    The first run inserts no events, because it cannot know what is new. An environment gets at most one event of each
+    type in 10 minutes. Agents that were perhaps unable to send heartbeats do not count as offline: see
+    ``_find_reachable_since``.
     """
     now = now or timezone.now()
     AgentWatch.objects.bulk_create([AgentWatch()], ignore_conflicts=True)
@@ -126,9 +128,9 @@ def note_offline_and_failed(now: datetime | None = None) -> None:
         offline["reachable_since"] = _LONG_AGO
     elif reachable_since is not None and _execute(_IS_CUT_OFF, offline) == [(True,)]:
         reachable_since = None
-    found = list(_note(_FAILED, "", failed))
+    found = list(_note(_FAILED, failed))
     if is_first or reachable_since is not None:
-        found += _note(_OFFLINE, _NOT_DRAINED, offline)
+        found += _note(_OFFLINE, offline)
     if not is_first:
         MessageEvent.objects.bulk_create(found)
     watch.looked_at, watch.reachable_since = now, reachable_since or now
@@ -151,10 +153,10 @@ def _find_reachable_since(watch: AgentWatch, now: datetime) -> datetime | None:
     return max(before, started_at)
 
 
-def _note(found: str, more: str, values: dict[str, Any]) -> Iterator[MessageEvent]:
+def _note(found: str, values: dict[str, Any]) -> Iterator[MessageEvent]:
     """Note the states that the query ``found`` returns. Yields one event, not inserted yet, for each environment."""
     limit = LIMITS[MessageType(values["type"])].window
-    rows = _execute(_NOTE.format(found=found, more=more), {**values, "limit": values["now"] - limit})
+    rows = _execute(_NOTE.format(found=found), {**values, "limit": values["now"] - limit})
     environments = Environment.objects.select_related("project").in_bulk(
         [environment_id for environment_id, *_ in rows]
     )
