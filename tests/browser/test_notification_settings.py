@@ -162,9 +162,9 @@ def test_page_says_if_installation_sends_no_mail(world: World, settings: Any) ->
         "This installation sends no e-mail, because BYTEOR_CLOUD_SMTP_URL is not set. You still see notifications here."
     )
 
-    settings.CONFIG = replace(settings.CONFIG, smtp_url=None)
+    settings.CONFIG = replace(settings.CONFIG, mail_server=None)
     assert text in viewer.get(PAGE).text
-    settings.CONFIG = replace(settings.CONFIG, smtp_url="smtp://mail.acme.example")
+    settings.CONFIG = replace(settings.CONFIG, mail_server="smtp://mail.acme.example")
     assert text not in viewer.get(PAGE).text
 
 

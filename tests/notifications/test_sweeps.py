@@ -21,7 +21,7 @@ from apps.tenancy.message_types import EventOutcome, MessageType
 from apps.tenancy.models import MessageEvent, OrganizationKey, Quota, UserToken, Webhook
 from apps.tenancy.permissions import GRANTS, Role
 from apps.tenancy.services import organizations, quotas, tokens, vault
-from apps.tenancy.services.webhooks import subscriptions
+from apps.tenancy.services.webhooks import attempts, subscriptions
 from tests.notifications.stories import claim_all, handle, told
 from tests.races import Race
 from tests.worlds import ALL, World
@@ -216,7 +216,8 @@ def test_webhooks_that_work_fail_shortly_are_disabled_or_belong_to_deleted_envir
 
 def test_disabled_webhook_is_told_with_reason_and_without_url(world: World) -> None:
     webhook = make_webhook(world, timedelta(days=3))
-    subscriptions.disable(webhook, reason="The receiver returned 410 Gone.", actor=world.admin.actor)
+    reason = "The receiver returned 410 Gone."
+    attempts.disable(webhook, kind="webhook", scope=world.organization, reason=reason, actor=world.admin.actor)
     MessageEvent.objects.update(actor_id=None)
     handle(world)
 

@@ -16,7 +16,7 @@ from django.utils import timezone
 from social_django.models import UserSocialAuth
 
 from apps.notifications.services import wording
-from apps.notifications.services.wording import invitations
+from apps.notifications.services.wording import Content, invitations
 from apps.tenancy.actors import Actor, system_actor
 from apps.tenancy.message_types import MessageType
 from apps.tenancy.models import AuditEvent, IdempotencyKey, Membership, MessageEvent, SignInLink, User, UserToken
@@ -35,7 +35,7 @@ BOB = "bob@people.example"
 @pytest.fixture
 def mail(settings: Any) -> None:
     """Configure an e-mail server."""
-    settings.CONFIG = replace(settings.CONFIG, smtp_url="smtp://mail.example")
+    settings.CONFIG = replace(settings.CONFIG, mail_server="smtp://mail.example")
 
 
 def members_of(world: World, *, project: bool = False) -> str:
@@ -325,19 +325,25 @@ def test_invitation_can_be_sent_again_once_a_minute(world: World) -> None:
     assert MessageEvent.objects.filter(type=MessageType.INVITATION, resource_id=str(bob().pk)).count() == 2
 
 
+def link_in_mail(event: MessageEvent) -> str | None:
+    """Return the path of the sign-in link in an e-mail about the invitation, or None if the e-mail contains none."""
+    content = invitations.with_link(event, Content("", "/a/page", ""))
+    return None if content.path == "/a/page" else content.path
+
+
 def test_link_in_email_confirms_address(world: World, other: World, mail: None) -> None:
     invite(world)
     invite(other)
     event, later = MessageEvent.objects.filter(resource_id=str(bob().pk)).order_by("pk")
 
-    first, second = invitations.create_link(event), invitations.create_link(later)
+    first, second = link_in_mail(event), link_in_mail(later)
 
     assert first is not None
     assert second is not None
     assert use(first) == 401  # the later link replaces it
     assert use(second) == 302
     assert bob().vouched_by is None
-    assert invitations.create_link(event) is None
+    assert link_in_mail(event) is None
     created = AuditEvent.objects.filter(action="sign_in_link.create", actor_id="mail")
     assert [each.organization_id for each in created] == [None, None]
 
@@ -347,7 +353,7 @@ def test_no_link_in_email_to_person_who_is_no_longer_member(world: World, mail: 
     event = MessageEvent.objects.get(resource_id=str(bob().pk))
     Membership.objects.filter(user=bob()).delete()
 
-    assert invitations.create_link(event) is None
+    assert link_in_mail(event) is None
 
 
 # Races

@@ -119,5 +119,9 @@ class NotificationSettingsViewSet(_OwnViewSet):
 
     def _show(self, row: NotificationSettings) -> Response:
         defaults = {each: choices.default_timing(each) for each in CHOOSABLE}
-        body = {"choices": row.choices, "defaults": defaults, "mail_configured": settings.CONFIG.smtp_url is not None}
+        body = {
+            "choices": row.choices,
+            "defaults": defaults,
+            "mail_configured": settings.CONFIG.mail_server is not None,
+        }
         return Response(NotificationSettingsSerializer(body).data)

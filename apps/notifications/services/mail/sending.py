@@ -41,7 +41,7 @@ def enqueue_due(organization_id: UUID | None = None) -> None:
     Do not call this in a transaction that changes other rows, because concurrent transactions would wait for its
     commit.
     """
-    if settings.CONFIG.smtp_url is None:
+    if settings.CONFIG.mail_server is None:
         return
     due = Notification.objects.due(timezone.now()).order_by()
     if organization_id is not None:
@@ -58,7 +58,7 @@ def send_due(organization_id: UUID, claim: Claim) -> None:
     At a limit, another job for the remaining e-mails is enqueued. If the server is unavailable, all due e-mails wait.
     If a server accepts an e-mail and the worker is killed before it notes that, the e-mail is sent again.
     """
-    server, mail_from = settings.CONFIG.smtp_url, settings.CONFIG.mail_from
+    server, mail_from = settings.CONFIG.mail_server, settings.CONFIG.mail_from
     if server is None or mail_from is None:
         return
     _drop_obsolete(organization_id)
