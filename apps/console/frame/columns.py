@@ -206,8 +206,11 @@ def exact_time(moment: datetime | None) -> str:
 
 
 def environment_link(environment: Any) -> str:
-    """Return a link with the project's name as well, because several projects may have environments of one name."""
-    return row_link(environment, f"{environment.project} / {environment}")
+    """Return a link with the project's name as well, because several projects may have environments of one name.
+
+    Returns "-" for None.
+    """
+    return "-" if environment is None else row_link(environment, f"{environment.project} / {environment}")
 
 
 def tenant_path(row: Any) -> str:

@@ -8,9 +8,13 @@ from typing import Any
 from django import forms
 from django.contrib import admin
 from django.db.models import Q, QuerySet
+from django.http import HttpRequest
+from django.utils.html import format_html_join
+from django.utils.safestring import mark_safe
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
-from apps.console.frame import Act, ActContext, ReadOnlyAdmin, VisibleRowsFilter, site
+from apps.console.frame import Act, ActContext, ReadOnlyAdmin, VisibleRowsFilter, row_link, site
+from apps.console.frame.columns import exact_time
 from apps.console.frame.console_user import ConsoleUser
 from apps.console.frame.forms import ActForm, name_field, radio_field
 from apps.console.frame.scope import reaching
@@ -18,14 +22,13 @@ from apps.console.pages.webhooks import show_last_attempt
 from apps.notifications.api.chat_serializers import ChatWebhookSerializer
 from apps.notifications.models import ChatDelivery, ChatFormat, ChatWebhook
 from apps.notifications.services.chat import webhooks
-from apps.notifications.services.chat.deliveries import ANY
+from apps.notifications.services.chat.deliveries import ANY, OF_ORGANIZATION
 from apps.tenancy.message_types import DESCRIPTIONS
 from apps.tenancy.models import Environment, Organization, Project, Tenant
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud.api.fields import TextField
 
 _FORMATS = {ChatFormat.SLACK: "Slack", ChatFormat.MATTERMOST: "Mattermost"}
-_EVENTS = [(ANY, "All events"), *((str(event), text) for event, text in DESCRIPTIONS.items())]
 
 
 def _url_field(help_text: str, **options: Any) -> forms.CharField:
@@ -33,8 +36,11 @@ def _url_field(help_text: str, **options: Any) -> forms.CharField:
     return forms.CharField(max_length=2000, label="URL", widget=widget, help_text=help_text, **options)
 
 
-def _events_field() -> forms.MultipleChoiceField:
-    return forms.MultipleChoiceField(choices=_EVENTS, initial=[ANY], widget=forms.CheckboxSelectMultiple)
+def _events_of(scope: Tenant) -> list[tuple[str, str]]:
+    """Return the events that a chat webhook of the scope can receive, with their descriptions."""
+    hidden = frozenset() if isinstance(scope, Organization) else OF_ORGANIZATION
+    offered = [(str(event), text) for event, text in DESCRIPTIONS.items() if event not in hidden]
+    return [(ANY, "All events"), *offered]
 
 
 class _ChatWebhookForm(ActForm):
@@ -45,13 +51,18 @@ class _ChatWebhookForm(ActForm):
         "The URL of an incoming webhook that was created on the chat server. It contains a secret, so it is stored "
         "encrypted and not shown again."
     )
-    events = _events_field()
+    events = forms.MultipleChoiceField(initial=[ANY], widget=forms.CheckboxSelectMultiple)
+
+    def offer(self, row: Any, held: frozenset[P]) -> None:
+        fields: Any = self.fields
+        fields["events"].choices = _events_of(row)
 
 
 class _ProjectForm(_ChatWebhookForm):
     environment_id = forms.ChoiceField(required=False, label="Environment", widget=UnfoldAdminSelectWidget)
 
     def offer(self, row: Project, held: frozenset[P]) -> None:
+        super().offer(row, held)
         environments = row.environments.live().order_by("position").values_list("pk", "name")
         choices = [("", "All environments of the project"), *((str(pk), name) for pk, name in environments)]
         self.fields["environment_id"].choices = choices  # type: ignore[attr-defined]  # it is a ChoiceField
@@ -66,6 +77,7 @@ class _EditForm(_ChatWebhookForm):
     url = _url_field("Leave this empty to keep the current URL, which is not shown.", required=False)
 
     def offer(self, row: ChatWebhook, held: frozenset[P]) -> None:
+        super().offer(webhooks.scope_of(row), held)
         initial: Mapping[str, Any] = {"name": row.name, "format": row.format, "events": row.events}
         for name, value in initial.items():
             self.fields[name].initial = value
@@ -94,7 +106,7 @@ def _test(row: ChatWebhook, context: ActContext) -> ChatWebhook:
 
 CREATE_FOR_ORGANIZATION = Act(
     name="create_chat_webhook",
-    label="Create for organization",
+    label="Create organization chat webhook",
     done="{} created",
     explain="Messages about the chosen events in all projects are sent to a channel of a chat server.",
     run=_create,
@@ -106,7 +118,7 @@ CREATE_FOR_ORGANIZATION = Act(
 )
 CREATE_FOR_PROJECT = Act(
     name="create_chat_webhook",
-    label="Create for project",
+    label="Create project chat webhook",
     done="{} created",
     explain="Messages about the chosen events in the project are sent to a channel of a chat server.",
     run=_create,
@@ -200,6 +212,20 @@ class ChatWebhookAdmin(ReadOnlyAdmin):
             removes=True,
         ),
     )
+
+    def summary(self, request: HttpRequest, row: ChatWebhook) -> dict[str, Any]:
+        """Show where messages about what are sent, and whether the chat server accepts them."""
+        events = dict(_events_of(row.organization))
+        state = "Enabled" if row.enabled else f"Disabled. {row.disabled_reason}"
+        return {
+            "facts": [
+                ("Chat server", f"{_FORMATS[ChatFormat(row.format)]} at {row.host}"),
+                ("Events of", row_link(webhooks.scope_of(row))),
+                ("Events", format_html_join(mark_safe("<br>"), "{}", ([events[each]] for each in row.events))),
+                ("State", state),
+                ("Failing since", exact_time(row.failing_since)),
+            ]
+        }
 
     def tenant_of(self, row: ChatWebhook) -> Tenant:
         return webhooks.scope_of(row)

@@ -16,16 +16,16 @@ from byteor_cloud.worker.jobs import enqueue
 ANY = "*"
 EVENTS = (ANY, *CHOOSABLE)
 """The events that a chat webhook can receive. Messages to a single person are never sent to a chat."""
-# Sent only to chat webhooks of the whole organization.
-_OF_ORGANIZATION = {MessageType.WEBHOOK_FAILING, MessageType.QUOTA_NEAR}
+OF_ORGANIZATION = frozenset({MessageType.WEBHOOK_FAILING, MessageType.QUOTA_NEAR})
+"""The events that are sent only to chat webhooks of the whole organization."""
 
 
 def create_deliveries(event: MessageEvent) -> None:
     """Create a delivery for every enabled chat webhook that receives the event. ``enqueue_due`` starts sending them."""
     if _is_personal(event):
         return
-    project_id = None if event.type in _OF_ORGANIZATION else event.project_id
-    environment_id = None if event.type in _OF_ORGANIZATION else event.environment_id
+    project_id = None if event.type in OF_ORGANIZATION else event.project_id
+    environment_id = None if event.type in OF_ORGANIZATION else event.environment_id
     receivers = ChatWebhook.objects.filter(
         Q(project=None) | Q(project=project_id),
         Q(environment=None) | Q(environment=environment_id),
