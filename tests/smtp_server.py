@@ -154,7 +154,7 @@ class _Handler(socketserver.StreamRequestHandler):
                     self._respond(Step.MAIL, sender, "250 ok" if signed_in else "530 sign in first")
                 case "RCPT":
                     recipient = argument.partition("<")[2].partition(">")[0]
-                    self._respond(Step.RCPT, recipient, "250 ok")
+                    self._respond(Step.RCPT, recipient, "250 ok" if "@" in recipient else "501 no address")
                 case "DATA":
                     if self._respond(Step.DATA, recipient, "354 go ahead") == "354 go ahead":
                         self._receive(sender, recipient)

@@ -17,6 +17,7 @@ from apps.notifications.models import Notification
 from apps.notifications.services import handling
 from apps.notifications.services.mail import sending, smtp
 from apps.releases.models import ConfigBundle
+from apps.tenancy.models import User
 from apps.tenancy.services.webhooks import outgoing
 from tests.notifications.stories import ask, claim_all, handle, send, use_mail_server
 from tests.patience import PATIENCE_S, wait_until
@@ -158,6 +159,25 @@ def test_refused_mail_is_not_sent_again_and_delays_no_other(
     server.recover()
     send(world)
     assert refused not in recipients(server)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "address", ["büro@acme.example", "a b@@acme.example", "a@acme.example\r\nBcc: eve@example.com", "@"]
+)
+def test_mail_to_invalid_address_is_given_up_and_delays_no_other(
+    server: SmtpServer, world: World, bundle: ConfigBundle, address: str
+) -> None:
+    User.objects.filter(pk=world.reviewer.user.pk).update(email=address)
+    ask(world, bundle)
+    handle(world)
+
+    send(world)
+
+    assert recipients(server) == sorted([world.admin.user.email, world.project_admin.user.email])
+    row = Notification.objects.get(user=world.reviewer.user)
+    assert (row.mail_due_at, row.mailed_at) == (None, None)
+    assert row.mail_error
 
 
 @pytest.mark.django_db

@@ -72,12 +72,12 @@ def compose(
     is_daily: bool,
     sender: Sender,
 ) -> EmailMessage:
-    """Return the e-mail about these events, as plain text and HTML. Raises ValueError for an impossible address.
+    """Return the e-mail about these events, as plain text and HTML.
 
     One event that is not for a daily summary gets an e-mail of its own, and all others get a summary. ``ids`` are those
     of all notifications, which may be more than the entries that the summary shows. The Message-ID depends on them, so
     that it is the same when the e-mail is sent again. Mail servers may drop an e-mail with a known Message-ID, so an
-    e-mail about other notifications must have another one.
+    e-mail about other notifications must have another one. Raises ValueError or MessageError for an invalid address.
     """
     shown = [_show(entry, sender) for entry in entries]
     name = _one_line(organization.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Sequence
 from datetime import timedelta
+from email.errors import MessageError
 from time import monotonic
 from uuid import UUID
 
@@ -139,7 +140,7 @@ class _Mailing:
                 user.email, group[0].event.organization, entries, ids=told, is_daily=group[0].mail == Timing.DAILY,
                 sender=self._sender,
             )  # fmt: skip
-        except ValueError:
+        except (ValueError, MessageError):
             rows.update(mail_due_at=None, mail_error="The address cannot be used in an e-mail.")
             return True
         self._claim.ensure()

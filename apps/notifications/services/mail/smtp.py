@@ -80,6 +80,9 @@ class _Watchdog:
             else:
                 opened.settimeout(STEP_S)
                 self._handle = opened.dup()  # TLS replaces the socket, but both belong to the same connection
+                if self.has_fired:  # before there was a connection to shut down
+                    opened.close()
+                    raise TimeoutError
                 return opened
         raise OSError("The host has no address.")
 
