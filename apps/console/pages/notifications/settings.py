@@ -107,12 +107,13 @@ def settings_view(request: HttpRequest) -> HttpResponse:
     """Show the form of all choices. A POST saves it or, with ``_add``, adds a column for an environment."""
     user = user_of(request)
     row = choices.read_settings(user)
-    keys = {key for chosen in row.choices.values() for key in chosen}
     posted = request.POST if request.method == "POST" else None
     is_adding = posted is not None and "_add" in posted
     added = posted.get("add", "") if posted is not None and is_adding else ""
-    if posted is not None:
-        keys |= {*posted.getlist("environment"), added}
+    if posted is None:
+        keys = {key for chosen in row.choices.values() for key in chosen}
+    else:
+        keys = {*posted.getlist("environment"), added}  # the columns that the person saw, and the new one
     columns = [_Column(choices.ANY, _ALL_ENVIRONMENTS), *_environment_columns(user, keys, added)]
     form = _SettingsForm(posted, columns=columns, chosen=row.choices)
     revision = str(row.revision) if posted is None else posted.get("revision", "")
