@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Page, expect
 
 from apps.notifications.tasks import wake
 from apps.releases.models import Deployment
@@ -91,12 +91,6 @@ def test_invited_person_is_asked_by_mail_chat_and_bell_and_approves(
 
         # On another computer, the link leads through the sign-in to the request, which Grace approves.
         other = open_page()
-
-        def authorize(route: Route) -> None:
-            back = f"{live_server.url}/auth/callback?{provider.authorize(route.request.url)}"
-            route.fulfill(status=302, headers={"Location": back})
-
-        other.route(f"{provider.issuer}/authorization_endpoint**", authorize)
         other.goto(link_in(server, to_grace[1]))
         other.get_by_role("link", name="Continue to sign in").click()
         expect(other.get_by_role("heading", name=re.compile("quotes v1")).first).to_be_visible()

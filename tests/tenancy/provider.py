@@ -41,7 +41,18 @@ class Provider:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                self._respond({})
+                if self.path.startswith("/authorization_endpoint?"):
+                    self._redirect()
+                else:
+                    self._respond({})
+
+            def _redirect(self) -> None:
+                """Authorize the browser's request without asking, and send the browser back."""
+                [back] = parse_qs(urlsplit(self.path).query)["redirect_uri"]
+                self.send_response(302)
+                self.send_header("Location", f"{back}?{provider.authorize(self.path)}")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"])).decode()

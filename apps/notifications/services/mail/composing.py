@@ -13,6 +13,7 @@ from uuid import UUID
 
 from django.core.mail import EmailMultiAlternatives
 from django.template.loader import render_to_string
+from django.urls import reverse
 from django.utils import timezone
 
 from apps.notifications.services.wording import Content
@@ -20,7 +21,6 @@ from apps.tenancy.message_types import MessageType
 from apps.tenancy.models import MessageEvent, Organization
 from byteor.engine.regression import count_of
 
-SETTINGS_PATH = "/admin/notifications/settings/"
 MAX_SHOWN = 50
 """The maximum number of events that a summary shows. It states the number of the others."""
 _MAX_SUBJECT = 150
@@ -83,7 +83,7 @@ def compose(
     name = _one_line(organization.name)
     is_summary = is_daily or len(ids) > 1
     event = entries[0].event
-    settings_url = "" if event.type == _M.INVITATION else sender.base_url + SETTINGS_PATH
+    settings_url = "" if event.type == _M.INVITATION else sender.base_url + reverse("admin:notification_settings")
     heading = _heading(len(ids), name, is_daily=is_daily) if is_summary else shown[0]["sentence"]
     context = {
         "heading": heading,
