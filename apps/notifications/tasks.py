@@ -12,6 +12,16 @@ from apps.notifications.services.mail import sending as mail
 from apps.notifications.services.sweeps import agents, approvals, credentials, organization
 from byteor_cloud.worker.jobs import Claim, runs, runs_claimed, runs_periodically
 
+SWEEPS = (
+    agents.note_offline_and_failed,
+    agents.note_clones,
+    approvals.note_last_calls,
+    credentials.note_expiring,
+    organization.note_failing_webhooks,
+    organization.note_used_quotas,
+    handling.summarize_grouped,
+)
+
 
 @runs(HandleEvents)
 def handle_events(job: HandleEvents) -> None:
@@ -41,14 +51,15 @@ def wake() -> None:
 
 @runs_periodically(SWEEP)
 def sweep() -> None:
-    """Note the events that only time causes, and group repeated events."""
-    agents.note_offline_and_failed()
-    agents.note_clones()
-    approvals.note_last_calls()
-    credentials.note_expiring()
-    organization.note_failing_webhooks()
-    organization.note_used_quotas()
-    handling.summarize_grouped()
+    """Note the events that only time causes, and group repeated events. An error in one sweep does not stop others."""
+    errors = []
+    for each in SWEEPS:
+        try:
+            each()
+        except Exception as error:
+            errors.append(error)
+    if errors:
+        raise ExceptionGroup("sweeps of events failed", errors)
 
 
 @runs_periodically(DELETE_OLD)
