@@ -28,7 +28,7 @@ MANY = f"approval request, {PEOPLE:,} people to notify"
 @contextmanager
 def _without_events() -> Iterator[None]:
     """Record audit events without noting the events about which people get messages."""
-    with patch.object(audit, "note_audited", lambda event: None):
+    with patch.object(audit, "record_audited", lambda event: None):
         yield
 
 

@@ -35,7 +35,7 @@ def add(world: World, chat: Receiver, *events: str, by: Person | None = None, **
 def happen(deployment: Any, count: int = 1, type: MessageType = MessageType.ROLLOUT_STOPPED) -> None:
     """Note events about a deployment. Each has another subject, so that they are not grouped."""
     for _ in range(count):
-        message_events.note(
+        message_events.record(
             type, scope=deployment.environment, resource=("deployment", deployment.pk),
             subject=str(MessageEvent.objects.count()),
         )  # fmt: skip

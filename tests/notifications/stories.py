@@ -51,7 +51,7 @@ def handle(world: World) -> None:
     handling.handle_pending(world.organization.pk)
 
 
-def told(person: Person) -> list[str]:
+def notified_of(person: Person) -> list[str]:
     """Return the types of the events that the person was notified about, oldest first."""
     return [
         row.event.type for row in Notification.objects.filter(user=person.user).select_related("event").order_by("pk")

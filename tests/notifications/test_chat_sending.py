@@ -276,7 +276,7 @@ def test_server_that_hangs_delays_only_its_own_messages(
         add(world, hanging, name="hanging")
         add(world, chat, name="prompt")
         happen(deployment)
-        MessageEvent.objects.update(outcome=EventOutcome.TOLD)
+        MessageEvent.objects.update(outcome=EventOutcome.NOTIFIED)
         deliveries.create_deliveries(MessageEvent.objects.get())
         hooks = {each.name: each.pk for each in ChatWebhook.objects.all()}
 
@@ -369,7 +369,7 @@ def test_obsolete_events_are_not_sent(world: World, chat: Receiver, deployment: 
     path = add(world, chat)
     happen(deployment)
     happen(deployment, type=MessageType.WAVE_HELD)
-    MessageEvent.objects.filter(type=MessageType.WAVE_HELD).update(outcome=EventOutcome.TOLD)
+    MessageEvent.objects.filter(type=MessageType.WAVE_HELD).update(outcome=EventOutcome.NOTIFIED)
     deliveries.create_deliveries(MessageEvent.objects.get(type=MessageType.WAVE_HELD))
 
     work()
@@ -385,7 +385,7 @@ def test_events_of_deleted_project_or_environment_are_not_sent(
 ) -> None:
     path = add(world, chat)
     happen(deployment, 12)
-    MessageEvent.objects.update(outcome=EventOutcome.TOLD)
+    MessageEvent.objects.update(outcome=EventOutcome.NOTIFIED)
     for event in MessageEvent.objects.order_by("pk"):
         deliveries.create_deliveries(event)
     organizations.delete(world.project if level == "project" else world.prod, kind=level, actor=world.admin.actor)

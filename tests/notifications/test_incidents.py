@@ -22,7 +22,7 @@ from tests.artifacts.gate_steps import members, release
 from tests.artifacts.incidents import archive, files_of, ingested, upload
 from tests.artifacts.kept import OTHER_MASK
 from tests.artifacts.test_current_fixtures import keep_golden, scan
-from tests.notifications.stories import claim_all, handle, told
+from tests.notifications.stories import claim_all, handle, notified_of
 from tests.races import Race
 from tests.worlds import PLAN, World, plan, run_jobs
 
@@ -59,12 +59,12 @@ def test_incident_names_stage_pipeline_and_agent_but_nothing_that_was_captured(w
     handle(world)
 
     event = MessageEvent.objects.get()
-    assert (event.type, event.outcome, event.actor_id) == (NEW, EventOutcome.TOLD, None)
+    assert (event.type, event.outcome, event.actor_id) == (NEW, EventOutcome.NOTIFIED, None)
     assert event.text == f"Stage check stopped pipeline quotes on agent {artifact.agent} in dev."
     assert event.path == f"/admin/artifacts/artifact/{artifact.pk}/change/"
     assert artifact.version == version
     assert "secret" not in json.dumps([event.data, event.subject, event.text])
-    assert told(world.viewer) == [NEW]
+    assert notified_of(world.viewer) == [NEW]
 
 
 def test_incident_without_stop_is_told(world: World) -> None:
@@ -96,7 +96,7 @@ def test_repetition_is_grouped_for_an_hour_but_other_stages_pipelines_and_tenant
 
     assert types() == [NEW] * 6
     outcomes = list(MessageEvent.objects.order_by("pk").values_list("outcome", flat=True))
-    assert outcomes == ["told", "grouped", "grouped", "told", "told", "told"]
+    assert outcomes == ["notified", "grouped", "grouped", "notified", "notified", "notified"]
 
 
 @pytest.mark.parametrize(("days", "then"), [(6.9, NEW), (7.1, REOPENED)])
@@ -207,7 +207,7 @@ def test_current_deployment_that_fails_fixtures_is_told_with_their_names(world: 
     event = MessageEvent.objects.get(type=MessageType.FIXTURE_CURRENT_FAILS)
     assert event.text == "quotes v1, which runs in dev, fails 4 fixtures: b, c, cards and 1 more."
     assert event.path.startswith("/admin/releases/regression/")
-    assert told(world.viewer)[-1] == MessageType.FIXTURE_CURRENT_FAILS
+    assert notified_of(world.viewer)[-1] == MessageType.FIXTURE_CURRENT_FAILS
 
 
 def test_failing_fixtures_are_obsolete_once_something_else_is_current(world: World, bundle: ConfigBundle) -> None:

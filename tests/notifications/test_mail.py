@@ -45,7 +45,7 @@ def note_finished(world: World, bundle: ConfigBundle, *, count: int = 1) -> None
     deployment = world.deployment(bundle)
     MessageEvent.objects.all().delete()
     for number in range(count):
-        message_events.note(
+        message_events.record(
             MessageType.ROLLOUT_FINISHED, scope=world.prod, resource=("deployment", deployment.pk), subject=str(number)
         )
 
@@ -217,7 +217,7 @@ def test_flood_of_notifications_becomes_few_mails(server: SmtpServer, world: Wor
     deployment = world.deployment(bundle)
     MessageEvent.objects.all().delete()
     for number in range(2 * handling.MOST_MAILS + 4):
-        message_events.note(
+        message_events.record(
             MessageType.ROLLOUT_FINISHED, scope=world.prod, resource=("deployment", deployment.pk), subject=str(number)
         )
         if number % 2:
@@ -256,7 +256,7 @@ def test_summary_neither_shows_nor_counts_what_person_can_no_longer_see(
 ) -> None:
     choose(world.viewer, "now")
     note_finished(world, bundle, count=2)
-    message_events.note(
+    message_events.record(
         MessageType.ROLLOUT_FINISHED, scope=world.dev, resource=("deployment", Deployment.objects.get().pk)
     )
     handle(world)
@@ -277,7 +277,7 @@ def test_invitation_is_never_part_of_summary(
     handle(world)
     event = MessageEvent.objects.create(
         organization=world.organization, type=MessageType.INVITATION, resource_kind="user",
-        resource_id=str(world.viewer.user.pk), outcome="told",
+        resource_id=str(world.viewer.user.pk), outcome="notified",
     )  # fmt: skip
     Notification.objects.create(user=world.viewer.user, event=event, mail="now", mail_due_at=timezone.now())
     usual, invitation = wording.describe, Content("Ada invited you to Acme.", "/admin/", "Accept the invitation")

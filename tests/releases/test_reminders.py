@@ -54,10 +54,10 @@ def test_reminder_notifies_everybody_who_can_still_decide(world: World, bundle: 
     assert (response.status_code, response.json()["id"]) == (200, str(deployment.approval_id))
     handle(world)
     (event,) = reminders()
-    assert (event.type, event.outcome) == (MessageType.APPROVAL_NEEDED, EventOutcome.TOLD)
+    assert (event.type, event.outcome) == (MessageType.APPROVAL_NEEDED, EventOutcome.NOTIFIED)
     assert event.text.startswith(f"{world.operator.user.email} reminds you to approve the deployment of quotes v1")
-    told = {world.admin.user.pk, world.project_admin.user.pk, world.reviewer.user.pk}
-    assert set(Notification.objects.values_list("user", flat=True)) == told
+    expected = {world.admin.user.pk, world.project_admin.user.pk, world.reviewer.user.pk}
+    assert set(Notification.objects.values_list("user", flat=True)) == expected
     recorded = AuditEvent.objects.get(action="approval.remind")
     assert (recorded.actor_display, recorded.resource_id) == (world.operator.user.email, str(deployment.approval_id))
 
@@ -147,7 +147,7 @@ def test_reminder_is_sent_even_if_further_requests_are_grouped(world: World, bun
     handling.handle_pending(world.organization.pk)
 
     assert MessageEvent.objects.filter(outcome=EventOutcome.GROUPED).count() == 21
-    assert [event.outcome for event in reminders()] == [EventOutcome.TOLD]
+    assert [event.outcome for event in reminders()] == [EventOutcome.NOTIFIED]
 
 
 @pytest.mark.django_db(transaction=True)

@@ -15,7 +15,7 @@ def notification(place: Place) -> Notification:
     event = MessageEvent.objects.create(
         organization=world.organization, project=place.environment.project, environment=place.environment,
         type=MessageType.ROLLOUT_FINISHED, resource_kind="deployment", resource_id=place.suffix, text="It runs.",
-        outcome=EventOutcome.TOLD,
+        outcome=EventOutcome.NOTIFIED,
     )  # fmt: skip
     people = (world.admin, world.project_admin, world.operator, world.reviewer, world.viewer)
     made = [Notification.objects.create(user=each.user, event=event) for each in people]

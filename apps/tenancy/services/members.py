@@ -160,7 +160,7 @@ def _invite(membership: Membership, *, granter: frozenset[Permission], actor: Ac
     account has, and only as ``accounts.create_invitation_link`` permits.
     """
     if membership.user_id != actor.user_id:
-        message_events.note(
+        message_events.record(
             MessageType.INVITATION,
             scope=membership.project or membership.organization,
             resource=("user", membership.user_id),

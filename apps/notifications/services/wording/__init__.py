@@ -1,4 +1,4 @@
-"""What messages say about events."""
+"""Compose the messages about events."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _DESCRIBE: Mapping[MessageType, Callable[[MessageEvent], Content | None]] = {
 
 
 def describe(event: MessageEvent) -> Content | None:
-    """Return what a message says about the event now. None if nobody has to know any more."""
+    """Return the current content of the message about the event, or None if the event is obsolete."""
     if _is_deleted(event):
         return None
     describe_type = _DESCRIBE.get(MessageType(event.type))

@@ -152,7 +152,7 @@ class Case:
     event: str
     cause: Callable[[Stage], None]
     text: str
-    told: dict[str, str]
+    notified: dict[str, str]
     lines: tuple[str, ...] = ()
 
 
@@ -217,9 +217,9 @@ def test_event_is_told_to_exactly_those_whom_it_concerns(stage: Stage, case: Cas
 
     event.refresh_from_db()
     assert event.text == case.text
-    told = Notification.objects.filter(event=event)
+    created = Notification.objects.filter(event=event)
     names = {person.user.pk: name for name, person in stage.people.items()}
-    assert {names[user_id]: mail for user_id, mail in told.values_list("user_id", "mail")} == case.told
+    assert {names[user_id]: mail for user_id, mail in created.values_list("user_id", "mail")} == case.notified
     content = describe(event)
     assert content is not None
     assert content.sentence == case.text
