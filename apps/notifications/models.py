@@ -100,8 +100,8 @@ class ChatFormat(StrEnum):
 class ChatWebhook(Receiver):
     """A chat webhook, which posts messages to an incoming webhook of a chat server.
 
-    The URL contains a secret of that server, so it is encrypted. If the webhook is limited to an environment, ``project``
-    is that environment's project.
+    The URL contains a secret of that server, so it is encrypted. If the webhook is limited to an environment,
+    ``project`` is that environment's project.
     """
 
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="chat_webhooks")
@@ -156,7 +156,9 @@ class NotifiedState(models.Model):
     at = models.DateTimeField()  # when the event was recorded
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["kind", "resource_id"], name="notifications_notifiedstate_unique")]
+        constraints = [
+            models.UniqueConstraint(fields=["kind", "resource_id"], name="notifications_notifiedstate_unique")
+        ]
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.resource_id}"

@@ -106,5 +106,5 @@ def _costs(samples: _Samples, results: dict[str, Any]) -> dict[str, float]:
     began = Deployment.objects.get().created_at.timestamp()
     ended = began + results["after_request_s"].get("max", 0.0)
     inside = [used for at, used in samples if began - _SAMPLED_EVERY_S <= at <= ended + _SAMPLED_EVERY_S]
-    told = max(1, results["notified"])
+    told = max(1, results["told"])
     return {name: round((inside[-1][name] - inside[0][name]) / told * 1e6) for name in inside[0]}

@@ -1,4 +1,4 @@
-"""Agents that fall silent, and a control plane that could have heard them, for tests of the sweep of agents."""
+"""Steps for tests of the sweep of agents: agents that go silent, and a control plane that is reachable."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def look() -> None:
 
 
 def recorded(type: MessageType = MessageType.AGENTS_OFFLINE) -> list[tuple[str, int, list[str]]]:
-    """Return the environment, the number of agents and the named agents of each recorded event, oldest first."""
+    """Return the environment, the number of agents and the named agents of each event, oldest first."""
     events = MessageEvent.objects.filter(type=type).select_related("environment").order_by("pk")
     return [(str(event.environment), event.data["agents"], event.data["names"]) for event in events]
 

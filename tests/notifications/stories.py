@@ -23,7 +23,7 @@ MAIL_FROM, BASE_URL = "ByteOr Cloud <byteor@cloud.example>", "https://cloud.exam
 
 
 def claim_all() -> None:
-    """Make every account one to which somebody has signed in, because nobody else gets messages.
+    """Make all accounts claimed, because only people who have signed in are notified.
 
     Delete the events about the invitations of these people, which other tests do not expect.
     """

@@ -71,7 +71,7 @@ def test_decided_request_is_obsolete(world: World, bundle: ConfigBundle) -> None
     assert Notification.objects.count() == 0
 
 
-def test_own_choice_for_environment_goes_before_choice_for_all_and_organization_default(
+def test_own_choice_for_environment_takes_precedence_over_choice_for_all_and_organization_default(
     world: World, bundle: ConfigBundle
 ) -> None:
     organizations.update_organization(
@@ -114,7 +114,7 @@ def test_events_beyond_limit_are_grouped_into_one_later_message(world: World, bu
     assert Notification.objects.filter(user=world.viewer.user).count() == 11
 
 
-def test_event_that_raises_error_is_retried_and_holds_up_no_other(world: World, bundle: ConfigBundle) -> None:
+def test_event_that_raises_error_is_retried_and_delays_no_other(world: World, bundle: ConfigBundle) -> None:
     deployment = world.deployment(bundle)
     MessageEvent.objects.all().delete()
     for resource_id in ("not an id", deployment.pk):

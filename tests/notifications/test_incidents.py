@@ -45,7 +45,7 @@ def types() -> list[str]:
 
 
 def age(by: timedelta) -> None:
-    """Pretend that all events were noted that long ago."""
+    """Pretend that all events were recorded that long ago."""
     for event in MessageEvent.objects.all():
         MessageEvent.objects.filter(pk=event.pk).update(
             created_at=event.created_at - by, handled_at=timezone.now() - by
@@ -67,7 +67,7 @@ def test_incident_names_stage_pipeline_and_agent_but_nothing_that_was_captured(w
     assert notified_of(world.viewer) == [NEW]
 
 
-def test_incident_without_stop_is_told(world: World) -> None:
+def test_incident_without_stop_notifies_people(world: World) -> None:
     artifact = ingested(world, capture(None))
     handle(world)
 
@@ -136,7 +136,7 @@ def test_incident_of_other_environment_does_not_reopen(world: World) -> None:
     assert types() == [NEW, NEW]
 
 
-def test_requested_captures_rejected_bundles_and_other_kinds_are_silent(world: World) -> None:
+def test_requested_captures_rejected_bundles_and_other_kinds_notify_nobody(world: World) -> None:
     agent, api = world.agent()
     row = requested_captures.request(agent, reason="slow", actor=world.operator.actor)
     made = upload(api, agent, capture(), kind="incident_bundle", capture_id=str(row.pk))
@@ -157,7 +157,7 @@ def test_incident_of_deleted_artifact_is_obsolete(world: World) -> None:
     assert MessageEvent.objects.get().outcome == EventOutcome.OBSOLETE
 
 
-def test_incident_is_noted_only_if_artifact_becomes_verified(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_incident_is_recorded_only_if_artifact_becomes_verified(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     agent, api = world.agent()
     upload(api, agent, capture(), kind="incident_bundle")
 
@@ -175,7 +175,7 @@ def test_incident_is_noted_only_if_artifact_becomes_verified(world: World, monke
     assert (Artifact.objects.get().status, types()) == ("verified", [NEW])
 
 
-def test_concurrent_checks_of_one_artifact_note_one_incident(concurrently: Race, world: World) -> None:
+def test_concurrent_checks_of_one_artifact_record_one_incident(concurrently: Race, world: World) -> None:
     agent, api = world.agent()
     upload(api, agent, capture(), kind="incident_bundle")
     key = str(Artifact.objects.get().pk)
@@ -185,7 +185,7 @@ def test_concurrent_checks_of_one_artifact_note_one_incident(concurrently: Race,
     assert types() == [NEW]
 
 
-def test_current_deployment_that_fails_fixtures_is_told_with_their_names(world: World) -> None:
+def test_message_names_fixtures_that_current_deployment_fails(world: World) -> None:
     claim_all()
     agents = members(world)
     now, changed = bundle(world, "now"), bundle(world, "changed", redact=OTHER_MASK)

@@ -41,7 +41,7 @@ def mails_to(server: SmtpServer, person: Person) -> list[Received]:
 
 
 def note_finished(world: World, bundle: ConfigBundle, *, count: int = 1) -> None:
-    """Note events about finished rollouts of a deployment, each of another subject, so that they are not grouped."""
+    """Record events about a deployment's finished rollouts, with different subjects, so that they are not grouped."""
     deployment = world.deployment(bundle)
     MessageEvent.objects.all().delete()
     for number in range(count):
@@ -59,7 +59,7 @@ def due() -> int:
 
 
 def make_due() -> None:
-    """Let the waiting e-mails be due now."""
+    """Make all pending e-mails due now."""
     Notification.objects.exclude(mail_due_at=None).update(mail_due_at=timezone.now())
 
 

@@ -1,4 +1,4 @@
-"""Events that only time causes: credentials that expire, webhooks that keep failing, used quotas, last calls."""
+"""Events caused by the passage of time: expiring credentials, failing webhooks, used quotas and last calls."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DAY = timedelta(days=1)
 
 
 def texts(type: MessageType) -> list[str]:
-    """Return the sentences of the events of this type about which people were told, oldest first."""
+    """Return the sentences of the events of this type about which people were notified, oldest first."""
     events = MessageEvent.objects.filter(type=type, outcome=EventOutcome.NOTIFIED)
     return list(events.order_by("pk").values_list("text", flat=True))
 
@@ -67,7 +67,7 @@ def expire(credential: Any, *, left: timedelta, life: timedelta = 30 * DAY) -> N
     type(credential).objects.filter(pk=credential.pk).update(expires_at=expires_at, created_at=expires_at - life)
 
 
-def test_api_key_is_told_a_week_and_a_day_before_it_expires(world: World) -> None:
+def test_people_are_notified_a_week_and_a_day_before_api_key_expires(world: World) -> None:
     key = make_key(world, left=7 * DAY + timedelta(hours=1))
     now = timezone.now()
     credentials.record_expiring(now)
@@ -87,7 +87,7 @@ def test_api_key_is_told_a_week_and_a_day_before_it_expires(world: World) -> Non
     assert MessageEvent.objects.latest("pk").path == f"/admin/tenancy/organizationkey/{key.pk}/change/"
 
 
-def test_only_owner_is_told_about_user_token_which_is_named_by_prefix(world: World) -> None:
+def test_only_owner_is_notified_about_user_token_which_is_named_by_prefix(world: World) -> None:
     token, _ = tokens.create_user_token(user=world.viewer.user, name="my secret plan", actor=world.viewer.actor)
     expire(token, left=timedelta(hours=5))
 
@@ -100,7 +100,7 @@ def test_only_owner_is_told_about_user_token_which_is_named_by_prefix(world: Wor
     assert notified_of(world.admin) == []
 
 
-def test_enrollment_token_is_told_to_those_who_can_replace_it(world: World) -> None:
+def test_enrollment_token_notifies_those_who_can_replace_it(world: World) -> None:
     token, _ = enrollment.create_enrollment_token(environment=world.prod, max_uses=5, actor=world.admin.actor)
     expire(token, left=3 * DAY)
 
@@ -114,7 +114,7 @@ def test_enrollment_token_is_told_to_those_who_can_replace_it(world: World) -> N
     ]  # fmt: skip
 
 
-def test_expired_revoked_spent_and_short_lived_credentials_are_silent(world: World) -> None:
+def test_expired_revoked_spent_and_short_lived_credentials_notify_nobody(world: World) -> None:
     make_key(world, "expired", left=-DAY)
     make_key(world, "short", left=DAY, life=7.9 * DAY)
     make_key(world, "later", left=20 * DAY)
@@ -131,7 +131,7 @@ def test_expired_revoked_spent_and_short_lived_credentials_are_silent(world: Wor
     assert keys(MessageType.KEY_EXPIRES) == 0
 
 
-def test_token_of_person_who_left_is_silent(world: World) -> None:
+def test_token_of_person_who_left_notifies_nobody(world: World) -> None:
     token, _ = tokens.create_user_token(user=world.viewer.user, name="token", actor=world.viewer.actor)
     expire(token, left=DAY)
     world.viewer.user.memberships.all().delete()
@@ -176,7 +176,7 @@ def make_chat(world: World, since: timedelta) -> ChatWebhook:
     return row
 
 
-def test_webhooks_that_failed_for_an_hour_are_told_once_with_host_only(world: World) -> None:
+def test_webhooks_that_failed_for_an_hour_notify_once_with_host_only(world: World) -> None:
     hour = timedelta(minutes=61)
     webhook, chat = make_webhook(world, hour), make_chat(world, hour)
     for _ in range(2):
@@ -200,7 +200,7 @@ def test_webhooks_that_failed_for_an_hour_are_told_once_with_host_only(world: Wo
     assert keys(MessageType.WEBHOOK_FAILING) == 3  # it worked in between
 
 
-def test_webhooks_that_work_fail_shortly_are_disabled_or_belong_to_deleted_environments_are_silent(
+def test_working_briefly_failing_disabled_and_deleted_webhooks_notify_nobody(
     world: World,
 ) -> None:
     make_webhook(world, None)
@@ -214,7 +214,7 @@ def test_webhooks_that_work_fail_shortly_are_disabled_or_belong_to_deleted_envir
     assert keys(MessageType.WEBHOOK_FAILING) == 0
 
 
-def test_disabled_webhook_is_told_with_reason_and_without_url(world: World) -> None:
+def test_message_about_disabled_webhook_contains_reason_but_no_url(world: World) -> None:
     webhook = make_webhook(world, timedelta(days=3))
     reason = "The receiver returned 410 Gone."
     attempts.disable(webhook, kind="webhook", scope=world.organization, reason=reason, actor=world.admin.actor)
@@ -242,7 +242,7 @@ def enroll(world: World, count: int) -> None:
         world.agent(world.prod, f"agent-{timezone.now().timestamp()}-{number}")
 
 
-def test_quota_is_told_at_90_and_100_percent_once_each(world: World) -> None:
+def test_quota_notifies_once_at_90_and_once_at_100_percent(world: World) -> None:
     quotas.set_quotas(world.organization, {Quota.AGENTS: 10, Quota.DRAFTS: 0}, actor=world.admin.actor)
     for count in (8, 1, 0, 1, 0):
         enroll(world, count)
@@ -258,7 +258,7 @@ def test_quota_is_told_at_90_and_100_percent_once_each(world: World) -> None:
     assert notified_of(world.project_admin) == []
 
 
-def test_quota_is_told_again_only_after_usage_was_lower_and_on_another_day(world: World) -> None:
+def test_quota_notifies_again_only_after_usage_was_lower_and_on_another_day(world: World) -> None:
     today = datetime.now(UTC).replace(hour=12, minute=0)
     quotas.set_quotas(world.organization, {Quota.AGENTS: 1}, actor=world.admin.actor)
     enroll(world, 1)
@@ -308,7 +308,7 @@ MINUTES = timedelta(minutes=1)
     [(60 * MINUTES, 14.5 * MINUTES, True), (60 * MINUTES, 16 * MINUTES, False), (10 * MINUTES, 4.5 * MINUTES, True),
      (10 * MINUTES, 6 * MINUTES, False)],
 )  # fmt: skip
-def test_last_call_is_told_15_minutes_or_half_of_the_time_before_deadline(
+def test_last_call_is_15_minutes_or_half_of_the_time_before_deadline(
     world: World, bundle: ConfigBundle, lasts: timedelta, left: timedelta, is_due: bool
 ) -> None:
     break_glass(world, bundle, lasts=lasts, left=left)
@@ -344,7 +344,7 @@ def test_decided_expired_and_deleted_approvals_get_no_last_call(world: World, bu
 
 
 def fill(world: World, count: int) -> None:
-    """Create that many things of each kind about which a sweep notes an event."""
+    """Create ``count`` causes of each kind of event that sweeps record."""
     for number in range(count):
         make_key(world, f"key-{timezone.now().timestamp()}-{number}", left=DAY)
         make_webhook(world, timedelta(hours=2))
@@ -376,7 +376,7 @@ def test_number_of_queries_does_not_depend_on_number_of_events(world: World, oth
     assert count() == few
 
 
-def test_concurrent_sweeps_note_each_event_once(concurrently: Race, world: World) -> None:
+def test_concurrent_sweeps_record_each_event_once(concurrently: Race, world: World) -> None:
     claim_all()
     UserToken.objects.update(expires_at=timezone.now() + 300 * DAY)
     fill(world, 2)
@@ -393,7 +393,7 @@ def test_concurrent_sweeps_note_each_event_once(concurrently: Race, world: World
     ]  # fmt: skip
 
 
-def test_job_runs_all_sweeps_and_a_second_run_notes_nothing(world: World, bundle: ConfigBundle) -> None:
+def test_job_runs_all_sweeps_and_second_run_records_nothing(world: World, bundle: ConfigBundle) -> None:
     fill(world, 1)
     break_glass(world, bundle, lasts=60 * MINUTES, left=10 * MINUTES)
 

@@ -18,7 +18,7 @@ from apps.releases.models import ConfigBundle
 from apps.tenancy.message_types import EventOutcome, MessageType
 from apps.tenancy.models import Environment, MessageEvent
 from apps.tenancy.services import organizations
-from tests.notifications.fleets import GONE, beat, enroll, look, recorded, pass_time, serve, silence, watch
+from tests.notifications.fleets import GONE, beat, enroll, look, pass_time, recorded, serve, silence, watch
 from tests.notifications.stories import handle, notified_of
 from tests.races import Race
 from tests.releases.stories import bundles, offered
@@ -36,7 +36,7 @@ def world(world: World) -> World:
     return world
 
 
-def test_agents_that_went_offline_are_told_in_one_message_with_link_to_list(world: World, bundle: ConfigBundle) -> None:
+def test_one_message_about_all_agents_that_went_offline_links_to_list(world: World, bundle: ConfigBundle) -> None:
     found = enroll(world, *(f"edge-{number}" for number in range(1, 6)))
     silence(*(agent for agent, _ in found[:4]))
 
@@ -64,7 +64,7 @@ def test_single_agent_is_named(world: World, bundle: ConfigBundle) -> None:
     assert MessageEvent.objects.get().text == "Agent edge-1 in prod went offline."
 
 
-def test_agent_that_stays_offline_is_told_once_and_again_after_it_came_back(world: World) -> None:
+def test_offline_agent_notifies_once_and_again_after_it_came_back(world: World) -> None:
     ((agent, api),) = enroll(world, "edge-1")
     silence(agent)
     look()
@@ -81,7 +81,7 @@ def test_agent_that_stays_offline_is_told_once_and_again_after_it_came_back(worl
     assert recorded() == [("prod", 1, ["edge-1"])] * 2
 
 
-def test_online_and_late_agents_are_silent(world: World) -> None:
+def test_online_and_late_agents_notify_nobody(world: World) -> None:
     _, (late, _) = enroll(world, "online", "late")
     silence(late, for_=GONE - timedelta(seconds=20))
 
@@ -90,7 +90,7 @@ def test_online_and_late_agents_are_silent(world: World) -> None:
     assert recorded() == []
 
 
-def test_agents_that_never_sent_heartbeat_are_decommissioned_or_drained_are_silent(world: World) -> None:
+def test_silent_drained_and_decommissioned_agents_notify_nobody(world: World) -> None:
     never, _ = world.agent(world.prod, "never")
     Agent.objects.filter(pk=never.pk).update(created_at=timezone.now() - timedelta(hours=1))
     (gone, _), (drained, _) = enroll(world, "gone", "drained")
@@ -133,7 +133,7 @@ def test_environments_and_tenants_have_own_messages(world: World, other: World) 
     assert MessageEvent.objects.get(organization=other.organization).data["names"] == ["c"]
 
 
-def test_deleted_environments_and_projects_are_silent(world: World, other: World) -> None:
+def test_deleted_environments_and_projects_notify_nobody(world: World, other: World) -> None:
     agents = [*enroll(world, "a"), *enroll(other, "b")]
     silence(*(agent for agent, _ in agents))
     organizations.delete(world.prod, kind="environment", actor=world.admin.actor)
@@ -158,7 +158,7 @@ def test_state_of_deleted_agent_is_deleted(world: World) -> None:
     assert NotifiedState.objects.count() == 0
 
 
-def test_first_look_tells_nothing_about_what_was_offline_before(world: World) -> None:
+def test_first_sweep_ignores_agents_that_were_already_offline(world: World) -> None:
     AgentWatch.objects.all().delete()
     (before, _), (after, _) = enroll(world, "before", "after")
     silence(before)
@@ -204,7 +204,7 @@ def test_outage_of_control_plane_gives_agents_ten_intervals_to_come_back(world: 
     assert recorded() == [("prod", 1, ["lost"])]
 
 
-def test_many_agents_that_fall_silent_together_are_not_offline_until_somebody_is_heard(world: World) -> None:
+def test_many_agents_that_go_silent_together_are_not_offline_until_another_heartbeat(world: World) -> None:
     ((agent, api),) = enroll(world, "edge-0")
     made = [Agent(environment=world.prod, name=f"edge-{number}") for number in range(1, 150)]
     Agent.objects.bulk_create(made)
@@ -228,7 +228,7 @@ def test_many_agents_that_fall_silent_together_are_not_offline_until_somebody_is
     assert recorded() == [("prod", 149, ["edge-1", "edge-10", "edge-100"])]
 
 
-def test_reported_status_failed_is_told_once_until_agent_recovers(world: World, bundle: ConfigBundle) -> None:
+def test_failed_status_notifies_once_until_agent_recovers(world: World, bundle: ConfigBundle) -> None:
     ((agent, api),) = enroll(world, "edge-1")
     beat(agent, api, "failed")
     look()
@@ -248,7 +248,7 @@ def test_reported_status_failed_is_told_once_until_agent_recovers(world: World, 
     assert event.path.endswith("&enrolled=yes")
 
 
-def test_each_failed_deployment_is_told_without_what_agent_reported(world: World) -> None:
+def test_each_failed_deployment_notifies_without_agents_report(world: World) -> None:
     agents = enroll(world, "edge-1", "edge-2", environment=world.dev)
     for bundle in bundles(world, 2):
         offered(world, bundle)
@@ -262,7 +262,7 @@ def test_each_failed_deployment_is_told_without_what_agent_reported(world: World
     assert not MessageEvent.objects.filter(type=FAILED, data__icontains="secret").exists()
 
 
-def test_concurrent_sweeps_note_each_agent_once(concurrently: Race, world: World) -> None:
+def test_concurrent_sweeps_record_each_agent_once(concurrently: Race, world: World) -> None:
     found = enroll(world, "edge-1", "edge-2")
     silence(*(agent for agent, _ in found))
 
@@ -271,7 +271,7 @@ def test_concurrent_sweeps_note_each_agent_once(concurrently: Race, world: World
     assert recorded() == [("prod", 2, ["edge-1", "edge-2"])]
 
 
-def test_sweep_killed_in_the_middle_notes_everything_next_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_sweep_records_everything_next_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     ((agent, _),) = enroll(world, "edge-1")
     silence(agent)
 
@@ -302,7 +302,7 @@ def test_number_of_queries_does_not_depend_on_number_of_agents_and_environments(
     assert count(world.dev) == count(world.staging, world.prod)
 
 
-def test_clone_is_told_once_for_each_suspicion(world: World, bundle: ConfigBundle) -> None:
+def test_clone_notifies_once_for_each_suspicion(world: World, bundle: ConfigBundle) -> None:
     ((agent, api),) = enroll(world, "edge-1")
     for boot in ("one", "two", "one"):
         beat(agent, api, boot_id=boot)
@@ -323,7 +323,7 @@ def test_clone_is_told_once_for_each_suspicion(world: World, bundle: ConfigBundl
     assert list(MessageEvent.objects.order_by("pk").values_list("outcome", flat=True)) == ["notified", "obsolete"]
 
 
-def test_clones_of_decommissioned_agents_and_deleted_environments_are_silent(world: World) -> None:
+def test_clones_of_decommissioned_agents_and_in_deleted_environments_notify_nobody(world: World) -> None:
     (gone, _), _ = [*enroll(world, "gone"), *enroll(world, "deleted", environment=world.dev)]
     Heartbeat.objects.update(clone_suspected_at=timezone.now())
     fleet.decommission(gone, actor=world.admin.actor)

@@ -71,7 +71,7 @@ def test_only_requester_can_send_reminder(world: World, bundle: ConfigBundle, wh
     assert Approval.objects.get().reminded_at is None
 
 
-def test_creator_of_key_and_the_key_can_remind_of_what_key_requested(world: World, bundle: ConfigBundle) -> None:
+def test_key_and_its_creator_can_send_reminder_of_request_by_key(world: World, bundle: ConfigBundle) -> None:
     _, text = tokens.create_organization_key(
         organization=world.organization, name="ci", role=Role.OPERATOR, granter=GRANTS[Role.ORG_ADMIN],
         actor=world.admin.actor,
@@ -101,7 +101,7 @@ def test_second_reminder_within_an_hour_is_refused(world: World, bundle: ConfigB
     assert len(reminders()) == 2
 
 
-def test_decided_and_expired_requests_cannot_be_reminded_of(world: World, bundle: ConfigBundle) -> None:
+def test_reminder_of_decided_or_expired_request_is_refused(world: World, bundle: ConfigBundle) -> None:
     deployment = ask(world, bundle)
     Approval.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
     assert remind(world, deployment).json()["type"] == "urn:byteor:problem:approval.expired"

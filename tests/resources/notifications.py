@@ -1,4 +1,4 @@
-"""Notifications, people's choices of e-mails, and the events behind them."""
+"""Notifications, notification settings, and the events behind notifications."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ RESOURCE = Resource(
         Call("updateNotificationSettings", "PUT", "/api/v1/me/notification-settings", NoRole.PERSON),
     ),
     tables=(
-        Table("tenancy.messageevent", short={"data": "a few names and numbers from the code that notes the event"}),
+        Table("tenancy.messageevent", short={"data": "a few names and numbers from the code that records the event"}),
         Table("notifications.notification"),
         Table(
             "notifications.notificationsettings",

@@ -61,7 +61,8 @@ def save_settings(
     """Replace the person's choices for the events in ``choices``, and keep those for all other events.
 
     An empty mapping for an event removes its choices. Raises InvalidInput for an environment that the person
-    cannot see, unless the stored choices already contain it, and PreconditionFailed if the revision is not ``expected_revision``.
+    cannot see, unless the stored choices already contain it, and PreconditionFailed if the revision is
+    not ``expected_revision``.
     """
     NotificationSettings.objects.bulk_create([NotificationSettings(user=user)], ignore_conflicts=True)
     row = NotificationSettings.objects.select_for_update().get(user=user)

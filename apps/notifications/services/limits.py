@@ -75,7 +75,9 @@ def _summarize(group: QuerySet[MessageEvent]) -> None:
         return
     limit = LIMITS.get(MessageType(last.type), DEFAULT)
     notified = _alike(last).filter(outcome=EventOutcome.NOTIFIED).order_by("-handled_at")
-    recent = notified.values_list("handled_at", flat=True).filter(handled_at__gt=timezone.now() - limit.window)[: limit.most]
+    recent = notified.values_list("handled_at", flat=True).filter(handled_at__gt=timezone.now() - limit.window)[
+        : limit.most
+    ]
     if len(recent) >= limit.most:
         return
     first = group.order_by("pk").values_list("created_at", flat=True)[0]

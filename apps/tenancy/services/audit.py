@@ -121,7 +121,7 @@ def record_of_person(
 def _joined_organizations(person: User, actor: Actor) -> list[UUID]:
     """Return the ids of the organizations that the person has joined; none while the person's account is unclaimed.
 
-    An account also counts as claimed if it is the actor.
+    An account is also treated as claimed if it is the actor.
     """
     if actor.user_id != person.pk and not User.objects.claimed().filter(pk=person.pk).exists():
         return []

@@ -117,7 +117,7 @@ def _summarize(described: Sequence[tuple[MessageEvent, Content]]) -> Content:
 
 
 def _attempt(deliveries: Sequence[ChatDelivery], content: Content) -> bool:
-    """Make one attempt and record its result with each delivery. Returns whether the chat server accepted the message."""
+    """Make one attempt and record its result with each delivery. Returns whether the server accepted the message."""
     webhook, at = deliveries[0].webhook, timezone.now()
     message = format_message(ChatFormat(webhook.format), content, base_url=public_url(settings.CONFIG))
     try:

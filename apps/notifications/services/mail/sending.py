@@ -106,7 +106,7 @@ class _Mailing:
                 return
 
     def _find_next(self) -> Sequence[Notification]:
-        """Return the notifications for the next e-mail: all due ones of a person, newest first, or a single invitation."""
+        """Return the notifications for the next e-mail: all due ones of a person, newest first, or one invitation."""
         rows = _due(self._organization_id).select_related(
             "user", "event__organization", "event__project", "event__environment"
         )
@@ -159,7 +159,7 @@ class _Mailing:
         return True
 
     def _find_entry(self, notification: Notification) -> Entry | None:
-        """Return the entry for the person, or None if the event is obsolete or the person must not be notified any longer."""
+        """Return the entry for the person, or None if the event is obsolete or no longer concerns the person."""
         event = notification.event
         if event.pk not in self._people:
             self._people[event.pk] = audience.find_people(event)
@@ -172,10 +172,10 @@ class _Mailing:
         return Entry(event, content)
 
     def _record_failure(self, rows: NotificationQuerySet, error: smtp.Unavailable) -> bool:
-        """Let this e-mail wait, or all due e-mails if the server was never available or failed twice in a row.
+        """Retry this e-mail later, or all due e-mails if no connection was ever open or the server failed twice in a row.
 
-        If only this e-mail waited, one that makes the server fail would hold up all others. If each one waited for
-        itself, each would take the time of an attempt to fail.
+        Returns whether to continue with the next e-mail. One e-mail that makes the server fail must not delay the
+        others. If the server is down, however, a separate attempt for each e-mail would take too long.
         """
         logger.warning("mail_server_unavailable", reason=str(error), organization_id=str(self._organization_id))
         if self._connection.was_open and not self._has_failed:

@@ -1,7 +1,7 @@
 """Record events about agents that went offline, failed, or seem to run on two machines.
 
-The sweep compares the offline and failed agents with those for which events were already recorded (``NotifiedState``), so
-heartbeats do not become more expensive. It reads pulses, and heartbeats only of the agents that are newly late.
+The sweep compares the offline and failed agents with those for which events were already recorded (``NotifiedState``),
+so heartbeats do not become more expensive. It reads pulses, and heartbeats only of the agents that are newly late.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ MANY = 100
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 # The late agents without a recorded event, except for drained agents, which may be switched off.
-# ``gone_at`` is when an agent went offline. If agents could not send heartbeats until ``reachable_since``, they have ten
-# intervals from then on. OFFSET 0 makes PostgreSQL find these agents first, so that it reads only their
+# ``gone_at`` is when an agent went offline. If agents could not send heartbeats until ``reachable_since``, they have
+# ten intervals from then on. OFFSET 0 makes PostgreSQL find these agents first, so that it reads only their
 # heartbeats.
 _LATE = f"""
     SELECT pulse.agent_id, pulse.environment_id, beat.last_seen_at, beat.given,

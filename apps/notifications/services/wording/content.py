@@ -26,7 +26,7 @@ class Content:
 
 
 def page_path(table: str, pk: object) -> str:
-    """Return the path of a row's page in the console. ``table`` is the app and the model, such as ``releases_approval``."""
+    """Return the path of a row's page in the console. ``table`` is the app and model, such as ``releases_approval``."""
     return reverse(f"admin:{table}_change", args=[pk])
 
 
@@ -36,7 +36,7 @@ def format_time(moment: datetime) -> str:
 
 
 def join_names(names: Sequence[str], count: int) -> str:
-    """Return the names as an enumeration, such as "a, b and 3 more". ``count`` includes the names that are not given."""
+    """Return the names as an enumeration, such as "a, b and 3 more". ``count`` includes the names not given."""
     more = [f"{count - len(names):,} more"] if count > len(names) else []
     *first, last = [*names, *more]
     return f"{', '.join(first)} and {last}" if first else last
