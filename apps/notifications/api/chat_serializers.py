@@ -31,10 +31,10 @@ class ChatWebhookSerializer(ModelSerializer):
         "host": "The host of the URL, with the port if it is not the default port.",
         "events": "The events about which messages are sent. `*` stands for all events.",
         "enabled": "Whether the chat webhook receives messages.",
-        "disabled_reason": "Why the service disabled the chat webhook. Empty if the service did not disable it, or if it "
-        "was enabled again.",
-        "failing_since": "When the first attempt after the last success failed. Null if no attempt has failed since the "
-        "last success, or since the chat webhook was enabled or its URL was changed.",
+        "disabled_reason": "Why the service disabled the chat webhook. Empty if the service did not disable it or "
+        "if it was enabled again.",
+        "failing_since": "When the first attempt after the last success failed. Null if no attempt has failed since "
+        "the last success, or since the chat webhook was enabled or its URL was changed.",
         "project_id": "The id of the project to which the chat webhook is limited. Null if it receives the events of "
         "the whole organization. Defaults to the project of `environment_id`. It cannot be changed after creation.",
         "environment_id": "The id of the environment to which the chat webhook is limited. Null if it receives the "

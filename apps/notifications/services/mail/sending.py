@@ -172,7 +172,7 @@ class _Mailing:
         return Entry(event, content)
 
     def _record_failure(self, rows: NotificationQuerySet, error: smtp.Unavailable) -> bool:
-        """Retry this e-mail later, or all due e-mails if no connection was ever open or the server failed twice in a row.
+        """Retry this e-mail later, or all due e-mails if no connection was open or the server failed twice in a row.
 
         Returns whether to continue with the next e-mail. One e-mail that makes the server fail must not delay the
         others. If the server is down, however, a separate attempt for each e-mail would take too long.
