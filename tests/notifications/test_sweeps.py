@@ -282,7 +282,7 @@ def test_quotas_of_other_tenants_are_independent(world: World, other: World) -> 
 
     organization.record_used_quotas()
 
-    assert MessageEvent.objects.get().organization == world.organization
+    assert MessageEvent.objects.get(type=MessageType.QUOTA_NEAR).organization == world.organization
 
 
 # -- break-glass -----------------------------------------------------------------------------------------------------
