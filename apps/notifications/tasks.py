@@ -12,6 +12,16 @@ from apps.notifications.services.mail import sending as mail
 from apps.notifications.services.sweeps import agents, approvals, credentials, organization
 from byteor_cloud.worker.jobs import Claim, runs, runs_claimed, runs_periodically
 
+SWEEPS = (
+    agents.record_offline_and_failed,
+    agents.record_clones,
+    approvals.record_last_calls,
+    credentials.record_expiring,
+    organization.record_failing_webhooks,
+    organization.record_used_quotas,
+    handling.summarize_grouped,
+)
+
 
 @runs(HandleEvents)
 def handle_events(job: HandleEvents) -> None:
@@ -41,14 +51,15 @@ def wake() -> None:
 
 @runs_periodically(SWEEP)
 def sweep() -> None:
-    """Record the events that are caused by the passage of time, and summarize grouped events."""
-    agents.record_offline_and_failed()
-    agents.record_clones()
-    approvals.record_last_calls()
-    credentials.record_expiring()
-    organization.record_failing_webhooks()
-    organization.record_used_quotas()
-    handling.summarize_grouped()
+    """Record events caused by the passage of time, and summarize grouped events. Runs all sweeps even if one fails."""
+    errors = []
+    for each in SWEEPS:
+        try:
+            each()
+        except Exception as error:
+            errors.append(error)
+    if errors:
+        raise ExceptionGroup("sweeps of events failed", errors)
 
 
 @runs_periodically(DELETE_OLD)

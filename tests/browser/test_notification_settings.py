@@ -48,7 +48,7 @@ def test_page_lists_every_event_with_its_default(world: World) -> None:
     assert len(DESCRIPTIONS) == 15
     assert fields(page) == {(event, "*") for event in DESCRIPTIONS}
     found = defaults(page)
-    assert found["An approval waits for your decision."] == "Immediately"
+    assert found["An approval is waiting for your decision."] == "Immediately"
     assert found["A rollout finished."] == "Off"
     assert found["A deployment was rolled back."] == "Off, but immediately for your own deployments"
     assert all(text in page.text for text in found)

@@ -34,7 +34,9 @@ STORED = {
     "artifacts.regression": ["regression_id"],
     "artifacts.replay": ["replay_id"],
     "artifacts.replay_decided": ["approval_id"],
+    "notifications.handle_events": ["organization_id"],
     "notifications.send_chat": ["chat_webhook_id"],
+    "notifications.send_mails": ["organization_id"],
     "releases.agent_left": ["agent_id"],
     "releases.build": ["deployment_id"],
     "releases.step": ["deployment_id"],
@@ -53,6 +55,9 @@ STORED_PERIODIC = {
     "fleet.forget_history",
     "fleet.settle",
     "fleet.write_series",
+    "notifications.delete_old",
+    "notifications.sweep",
+    "notifications.wake",
     "releases.forget_particulars",
     "releases.renew_tests",
     "releases.sum_progress",
@@ -70,7 +75,10 @@ STORED_PERIODIC = {
     "tenancy.wake_webhooks",
 }
 # The queue of a waiting job is named ``lane:organization``.
-STORED_LANES = {"release", "housekeeping", "cleanup", "ingest", "replay", "longrun", "regress", "webhook", "chat"}
+STORED_LANES = {
+    "release", "housekeeping", "cleanup", "ingest", "replay", "longrun", "regress", "webhook", "message", "mail",
+    "chat",
+}  # fmt: skip
 
 
 def module_of(path: Path) -> ModuleType:

@@ -41,7 +41,9 @@ def capture(stopped: Any = STOP, content: Any = PLAN) -> bytes:
 
 
 def types() -> list[str]:
-    return list(MessageEvent.objects.order_by("pk").values_list("type", flat=True))
+    """Return the types of the events, except invitations of the people in the world, oldest first."""
+    events = MessageEvent.objects.exclude(type=MessageType.INVITATION)
+    return list(events.order_by("pk").values_list("type", flat=True))
 
 
 def age(by: timedelta) -> None:
@@ -165,7 +167,7 @@ def test_incident_is_recorded_only_if_artifact_becomes_verified(world: World, mo
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(incidents, "note", fail)
+        patched.setattr(incidents, "record", fail)
         with pytest.raises(KeyboardInterrupt):
             uploads.ingest(str(Artifact.objects.get().pk))
     assert (Artifact.objects.get().status, types()) == ("received", [])

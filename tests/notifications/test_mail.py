@@ -84,7 +84,7 @@ def test_one_notification_is_one_mail_with_changes_link_and_reason(
     for text in (mail.part("plain"), mail.part("html").replace("&#x27;", "'")):
         assert f"{asks}." in text
         assert "Note: Friday's release" in text
-        assert "The pipeline has no current deployment here, so everything is new." in text
+        assert "This pipeline is not deployed in this environment yet, so everything is new." in text
         assert text.count(link) == 1
         assert "You received this e-mail because you can approve or deny this request." in text
         assert "https://cloud.example/admin/notifications/settings/" in text
@@ -106,7 +106,7 @@ def test_several_notifications_are_one_summary(server: SmtpServer, world: World,
     (mail,) = server.messages
     assert (mail.recipient, mail.message["Subject"]) == (world.viewer.user.email, f"3 notifications from {world.name}")
     for text in (mail.part("plain"), mail.part("html")):
-        assert text.count("quotes v1 runs in prod: the rollout to 1 agent finished.") == 3
+        assert text.count("The rollout of quotes v1 to 1 agent in prod has finished.") == 3
         assert f"You received this e-mail because you have a role in {world.name}." in text
     assert Notification.objects.filter(user=world.viewer.user).values("mailed_at").distinct().count() == 1
 
@@ -235,7 +235,7 @@ def test_flood_of_notifications_becomes_few_mails(server: SmtpServer, world: Wor
 
     (summary,) = server.messages[handling.MOST_MAILS :]
     assert summary.message["Subject"] == f"984 notifications from {world.name}"
-    assert summary.part("plain").count("the rollout to 1 agent finished") == 50
+    assert summary.part("plain").count("The rollout of quotes v1 to 1 agent in prod has finished") == 50
     assert "\n934 more\n" in summary.part("plain")
     assert Notification.objects.filter(user=world.viewer.user, mailed_at=None).count() == 0
 
@@ -288,7 +288,7 @@ def test_invitation_is_never_part_of_summary(
     summary, invited = server.messages
     assert summary.message["Subject"] == f"2 notifications from {world.name}"
     assert invited.message["Subject"] == "Ada invited you to Acme"
-    assert "somebody invited you. If you did not expect it, you can ignore it." in invited.part("plain")
+    assert "somebody invited you. If you did not expect the invitation, you can ignore it." in invited.part("plain")
     assert "notifications/settings" not in invited.part("plain") + invited.part("html")
     assert invited.message["List-Unsubscribe"] is None
 

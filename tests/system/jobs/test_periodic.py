@@ -15,6 +15,9 @@ from tests.system.jobs.queue_steps import Fail, execute, fails_with, ran, waitin
 
 def test_periodic_jobs_have_expected_intervals() -> None:
     assert {name: kind.periodic.every_s for name, kind in KINDS.items() if kind.periodic is not None} == {
+        "notifications.delete_old": 3600,
+        "notifications.sweep": 60,
+        "notifications.wake": 3,
         "releases.renew_tests": 60,
         "releases.sum_progress": 5,
         "releases.sweep": 5,

@@ -98,11 +98,8 @@ def _describe_test(webhook: ChatWebhook) -> Content:
 
 
 def _describe(delivery: ChatDelivery) -> Content | None:
-    """Return the current content of the message, or None if the event is obsolete or its tenant was deleted."""
-    event = delivery.event
-    if event is None or any(row is not None and row.deleted_at for row in (event.project, event.environment)):
-        return None
-    return wording.describe(event)
+    """Return the current content of the message, or None if the event is obsolete."""
+    return None if delivery.event is None else wording.describe_handled(delivery.event)
 
 
 def _summarize(described: Sequence[tuple[MessageEvent, Content]]) -> Content:

@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from apps.notifications.jobs import SendMails
 from apps.notifications.models import Notification, NotificationQuerySet
-from apps.notifications.services import audience, wording
+from apps.notifications.services import audience, choices, wording
 from apps.notifications.services.mail import smtp
 from apps.notifications.services.mail.composing import MAX_SHOWN, Entry, Sender, compose
 from apps.notifications.services.wording import Content, invitations
@@ -93,7 +93,7 @@ class _Mailing:
         self._claim = claim
         self._connection = connection
         self._sender = sender
-        # The current content and people of each event, read once in a job.
+        # The current content of each event, and the people who still get an e-mail about it, read once in a job.
         self._contents: dict[UUID, Content | None] = {}
         self._people: dict[UUID, set[UUID]] = {}
         self._has_failed = False
@@ -162,8 +162,10 @@ class _Mailing:
         """Return the entry for the person, or None if the event is obsolete or no longer concerns the person."""
         event = notification.event
         if event.pk not in self._people:
-            self._people[event.pk] = audience.find_people(event)
-            self._contents[event.pk] = wording.describe(event)
+            people = audience.find_people(event)
+            timings = choices.find_timings(event, people, requester=audience.find_requester(event))
+            self._people[event.pk] = {user_id for user_id in people if timings[user_id] is not Timing.OFF}
+            self._contents[event.pk] = wording.describe_handled(event)
         content = self._contents[event.pk]
         if content is None or notification.user_id not in self._people[event.pk]:
             return None

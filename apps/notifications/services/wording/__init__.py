@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+import structlog
+
 from apps.notifications.services.wording import artifacts, fleet, invitations, organization, releases
 from apps.notifications.services.wording.content import Content
 from apps.tenancy.message_types import MessageType
 from apps.tenancy.models import MessageEvent
+from byteor_cloud.worker.jobs import is_outage
 
-__all__ = ["Content", "describe"]
+__all__ = ["Content", "describe", "describe_handled"]
+
+logger = structlog.get_logger(__name__)
 
 _M = MessageType
 _DESCRIBE: Mapping[MessageType, Callable[[MessageEvent], Content | None]] = {
@@ -43,6 +48,20 @@ def describe(event: MessageEvent) -> Content | None:
         return content
     more = f"This and {event.count - 1:,} more like it: "
     return replace(content, sentence=more + content.sentence)
+
+
+def describe_handled(event: MessageEvent) -> Content | None:
+    """Return the current content of the message about an event that was already handled, as ``describe`` does.
+
+    If ``describe`` raises an error, returns the stored sentence, so that one event does not delay other messages.
+    """
+    try:
+        return describe(event)
+    except Exception as error:
+        if is_outage(error):
+            raise
+        logger.exception("message_event_not_described", event_id=str(event.pk))
+        return Content(event.text, event.path, "Open the console")
 
 
 def _is_deleted(event: MessageEvent) -> bool:

@@ -37,7 +37,7 @@ def describe_webhook(event: MessageEvent) -> Content | None:
     if found is None:
         return None
     webhook, what, path = found
-    action = f"Open the {'webhook' if isinstance(webhook, Webhook) else 'organization'}"
+    action = "Open the webhook"
     if not webhook.enabled and webhook.disabled_reason:
         return Content(f"The {what} was disabled.", path, action, (webhook.disabled_reason,))
     if not webhook.enabled or webhook.failing_since is None:
@@ -52,7 +52,7 @@ def _find_webhook(event: MessageEvent) -> tuple[Webhook | ChatWebhook, str, str]
         if (webhook := Webhook.objects.filter(pk=event.resource_id).first()) is not None:
             return webhook, f"webhook to {urlsplit(webhook.url).hostname}", _page_of(webhook)
     elif (chat := ChatWebhook.objects.filter(pk=event.resource_id).first()) is not None:
-        return chat, f"chat webhook to {chat.host}", page_path("tenancy_organization", event.organization_id)
+        return chat, f"chat webhook to {chat.host}", _page_of(chat)
     return None
 
 
