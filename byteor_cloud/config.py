@@ -31,7 +31,7 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SmtpServer:
-    """The mail server and the account on it. ``user`` and ``password`` are empty if the server needs no login."""
+    """The mail server and the account on it. ``user`` and ``password`` are empty if the server requires no sign-in."""
 
     host: str
     port: int
@@ -138,7 +138,7 @@ def _origin(text: str) -> str:
     return url
 
 
-# Not ``urlsplit``, which ignores line breaks, and whose errors may contain a part of the password.
+# ``urlsplit`` is not used, because it ignores line breaks and its errors may contain a part of the password.
 _SMTP_URL = re.compile(
     r"(smtps?)://(?:([^\s:@/?#]+):([^\s:@/?#]+)@)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?/?(\?tls=off)?"
 )

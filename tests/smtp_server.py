@@ -64,7 +64,7 @@ class Received:
 
 
 class SmtpServer:
-    """A running server, with what it received, and what it shall do at each step."""
+    """A running server, with the e-mails that it received and its behavior at each step."""
 
     def __init__(self, tls: ssl.SSLContext | None, security: Literal["starttls", "tls", "off"]) -> None:
         self.messages: list[Received] = []
@@ -114,7 +114,7 @@ class SmtpServer:
 
 
 class _Closed(Exception):
-    """The connection is over."""
+    """The connection must be closed."""
 
 
 class _Handler(socketserver.StreamRequestHandler):

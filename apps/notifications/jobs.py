@@ -6,13 +6,13 @@ from byteor_cloud.worker.jobs import Job, JobLane, Periodic
 
 
 class HandleEvents(Job, name="notifications.handle_events", lane=JobLane.MESSAGES):
-    """Find out who gets messages about an organization's new events."""
+    """Notify people about an organization's new events."""
 
     organization_id: str
 
 
 class SendMails(Job, name="notifications.send_mails", lane=JobLane.MAIL):
-    """Send the due e-mails of an organization's people."""
+    """Send an organization's due e-mails."""
 
     organization_id: str
 

@@ -1,4 +1,4 @@
-"""Notifications, each person's choices, chat webhooks with their deliveries, and what sweeps have noted already."""
+"""Notifications, notification settings, chat webhooks with their deliveries, and the state of sweeps."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from apps.tenancy.webhook_events import Outcome
 
 class NotificationQuerySet(models.QuerySet["Notification"]):
     def visible(self) -> Self:
-        """Leave out notifications about organizations, projects and environments that the person can no longer see."""
+        """Exclude notifications about organizations, projects and environments that the person can no longer see."""
         project = OuterRef("event__project")
         member = Membership.objects.filter(
             Q(project=None) | Q(project=project), user=OuterRef("user"), organization=OuterRef("event__organization")
         )
-        # Events of the whole organization also concern people who only have a role in one of its projects.
+        # People with a role in only one project can also see events of the whole organization.
         of_organization = Membership.objects.filter(user=OuterRef("user"), organization=OuterRef("event__organization"))
         return self.filter(
             Exists(member) | Q(Exists(of_organization), event__project=None),
@@ -49,17 +49,17 @@ class NotificationQuerySet(models.QuerySet["Notification"]):
 
 
 class Notification(Row):
-    """What one person is told about one event: an entry in their bell and, if they chose so, an e-mail."""
+    """The message about one event to one person: an entry in the bell and, depending on the settings, an e-mail."""
 
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+", db_index=False)
     event = models.ForeignKey(MessageEvent, on_delete=models.CASCADE, related_name="notifications", db_index=False)
     read_at = models.DateTimeField(null=True)
     mail = models.CharField(max_length=5, choices=enum_choices(Timing), default=Timing.OFF.value)
-    # When the next attempt to send the e-mail is due. Null if no e-mail is left to send.
+    # When the next attempt to send the e-mail is due. Null if there is none to send, or if it was sent or given up.
     mail_due_at = models.DateTimeField(null=True)
     mail_tries = models.PositiveSmallIntegerField(default=0)
     mailed_at = models.DateTimeField(null=True)
-    # Why the latest attempt failed, or why the e-mail was not sent at all.
+    # Why the latest attempt failed, or why no attempt was made.
     mail_error = models.CharField(max_length=200, blank=True, editable=False)
 
     objects = NotificationQuerySet.as_manager()
@@ -81,7 +81,7 @@ class Notification(Row):
 
 
 class NotificationSettings(Revisioned):
-    """A person's choices of e-mails: ``{event: {environment id or "*": timing}}``. Without a row, nothing is chosen."""
+    """When a person gets e-mails: ``{event: {environment id or "*": timing}}``. Without a row, defaults apply."""
 
     user = models.OneToOneField(User, on_delete=models.CASCADE, primary_key=True, related_name="+")
     choices: models.JSONField[Any, Any] = models.JSONField(default=dict)
@@ -91,16 +91,17 @@ class NotificationSettings(Revisioned):
 
 
 class ChatFormat(StrEnum):
-    """The format of the messages that a chat webhook accepts."""
+    """The kind of chat server, which determines the format of the messages."""
 
     SLACK = "slack"
     MATTERMOST = "mattermost"
 
 
 class ChatWebhook(Receiver):
-    """An incoming webhook of a chat server. Its URL contains a secret of that server, so it is encrypted.
+    """A chat webhook, which posts messages to an incoming webhook of a chat server.
 
-    If it is limited to an environment, its ``project`` is the environment's project.
+    The URL contains a secret of that server, so it is encrypted. If the webhook is limited to an environment,
+    ``project`` is that environment's project.
     """
 
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="chat_webhooks")
@@ -109,7 +110,7 @@ class ChatWebhook(Receiver):
     name = models.CharField(max_length=200)
     format = models.CharField(max_length=10, choices=enum_choices(ChatFormat))
     url = SealedField(context="chat_webhook:{row.organization_id}:{row.pk}", noun="chat webhook URL")
-    host = models.CharField(max_length=260, editable=False)  # the host of the URL, which is no secret
+    host = models.CharField(max_length=260, editable=False)  # the host of the URL, which is not secret
 
     class Meta:
         constraints = [one_of_constraint("format", ChatFormat, "notifications_chatwebhook_format")]
@@ -142,28 +143,29 @@ class ChatDelivery(Delivery):
         return f"{self.event or 'test'} to {self.webhook}"
 
 
-class ToldState(models.Model):
-    """A state that lasts and about which an event was noted, such as an agent that is offline.
+class NotifiedState(models.Model):
+    """A lasting state for which a sweep has recorded an event, such as an agent that is offline.
 
-    A sweep adds the row together with the event, and deletes it when the state is over. Each state therefore causes one
-    event, and causes another one only if it returns. The row is not deleted with what it is about. The next sweep
-    deletes it, because a deleted agent is not offline.
+    A sweep inserts the row together with the event and deletes it when the state is over, so each occurrence of the
+    state causes one event. When the resource is deleted, the next sweep deletes the row.
     """
 
-    # The type of the event and, if one resource can be in several states, a name of the state.
+    # The type of the event, followed by the name of the state if a resource can be in several states.
     kind = models.CharField(max_length=60)
     resource_id = models.UUIDField()
-    at = models.DateTimeField()  # when the event was noted
+    at = models.DateTimeField()  # when the event was recorded
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["kind", "resource_id"], name="notifications_toldstate_unique")]
+        constraints = [
+            models.UniqueConstraint(fields=["kind", "resource_id"], name="notifications_notifiedstate_unique")
+        ]
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.resource_id}"
 
 
 class AgentWatch(models.Model):
-    """When the sweep last looked at agents, and since when agents have been able to send heartbeats without a break.
+    """When the sweep of agents last ran, and since when agents have been able to send heartbeats without a break.
 
     The table has at most one row.
     """

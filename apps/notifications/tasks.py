@@ -13,19 +13,19 @@ from apps.notifications.services.sweeps import agents, approvals, credentials, o
 from byteor_cloud.worker.jobs import Claim, runs, runs_claimed, runs_periodically
 
 SWEEPS = (
-    agents.note_offline_and_failed,
-    agents.note_clones,
-    approvals.note_last_calls,
-    credentials.note_expiring,
-    organization.note_failing_webhooks,
-    organization.note_used_quotas,
+    agents.record_offline_and_failed,
+    agents.record_clones,
+    approvals.record_last_calls,
+    credentials.record_expiring,
+    organization.record_failing_webhooks,
+    organization.record_used_quotas,
     handling.summarize_grouped,
 )
 
 
 @runs(HandleEvents)
 def handle_events(job: HandleEvents) -> None:
-    """Find out who gets messages about an organization's new events."""
+    """Notify people about an organization's new events."""
     handling.handle_pending(UUID(job.organization_id))
 
 
@@ -51,7 +51,7 @@ def wake() -> None:
 
 @runs_periodically(SWEEP)
 def sweep() -> None:
-    """Note the events that only time causes, and group repeated events. An error in one sweep does not stop others."""
+    """Record events caused by the passage of time, and summarize grouped events. Runs all sweeps even if one fails."""
     errors = []
     for each in SWEEPS:
         try:
@@ -64,5 +64,5 @@ def sweep() -> None:
 
 @runs_periodically(DELETE_OLD)
 def delete_old() -> None:
-    """Delete old events and notifications."""
+    """Delete old events, notifications and deliveries to chat webhooks."""
     housekeeping.delete_old()

@@ -1,4 +1,4 @@
-"""The events about which people get messages, and when a person gets an e-mail about an event."""
+"""The types of events about which people are notified, and when a person gets an e-mail about an event."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from byteor.engine.machines import DeploymentEvent
 
 
 class MessageType(StrEnum):
-    """What a message is about. People choose for each of these, except ``INVITATION``, whether they get e-mails."""
+    """The type of an event. For each type except ``INVITATION``, people choose when they get e-mails."""
 
     APPROVAL_NEEDED = "approval.needed"
     WAVE_HELD = "wave.held"
@@ -32,23 +32,23 @@ class MessageType(StrEnum):
 
 _M = MessageType
 DESCRIPTIONS: Mapping[MessageType, str] = {
-    _M.APPROVAL_NEEDED: "An approval waits for your decision.",
-    _M.BREAK_GLASS_NEEDED: "A deployment started without approval, and waits for your decision.",
-    _M.WAVE_HELD: "The next wave of a rollout waits.",
+    _M.APPROVAL_NEEDED: "An approval is waiting for your decision.",
+    _M.BREAK_GLASS_NEEDED: "A deployment started without approval and is waiting for your decision.",
+    _M.WAVE_HELD: "The next wave of a rollout is on hold.",
     _M.ROLLOUT_STOPPED: "A deployment failed, was denied or was aborted.",
     _M.ROLLOUT_FINISHED: "A rollout finished.",
     _M.ROLLOUT_ROLLED_BACK: "A deployment was rolled back.",
     _M.INCIDENT_NEW: "An agent uploaded an incident capture.",
-    _M.INCIDENT_REOPENED: "An incident happened again after a week or more. After more than 30 days, it counts as new.",
-    _M.FIXTURE_CURRENT_FAILS: "What an environment runs fails a fixture.",
+    _M.INCIDENT_REOPENED: "An incident happened again after 7 to 30 days. After more than 30 days, it counts as new.",
+    _M.FIXTURE_CURRENT_FAILS: "The current deployment of an environment fails a fixture.",
     _M.AGENTS_FAILED: "Agents failed.",
     _M.AGENTS_OFFLINE: "Agents went offline.",
     _M.AGENT_CLONED: "An agent seems to run on two machines.",
-    _M.WEBHOOK_FAILING: "A webhook fails.",
+    _M.WEBHOOK_FAILING: "A webhook is failing.",
     _M.KEY_EXPIRES: "A credential expires soon.",
     _M.QUOTA_NEAR: "The organization has used most of a quota.",
 }
-"""What each event is about that people can choose, in one sentence."""
+"""A description of each type for which people can choose, in one sentence."""
 CHOOSABLE = tuple(DESCRIPTIONS)
 
 
@@ -61,23 +61,24 @@ class Timing(StrEnum):
 
 
 class EventOutcome(StrEnum):
-    """What became of an event: it is ``pending``, people were told, or why nobody was told.
+    """Whether people were notified about an event, or why not.
 
-    ``grouped``: a later message stands for several such events. ``obsolete``: nobody has to know any more. ``failed``:
-    every attempt to handle the event raised an error.
+    ``pending``: the event was not handled yet. ``grouped``: one later message covers several such events.
+    ``obsolete``: the message no longer applied when the event was handled, for example because the approval was already
+    decided. ``failed``: every attempt to handle the event raised an error.
     """
 
     PENDING = "pending"
-    TOLD = "told"
+    NOTIFIED = "notified"
     GROUPED = "grouped"
     OBSOLETE = "obsolete"
     FAILED = "failed"
 
 
 REMINDER = "approval.remind"
-"""The action of the audit event of a reminder, which repeats the message about an approval."""
+"""The action of the audit event that a reminder of an approval records."""
 
-# The actions of audit events that cause messages. ``type_of`` also depends on the changes.
+# The actions of audit events about which people are notified. ``type_of`` also depends on the changes.
 _TYPES: Mapping[str, MessageType] = {
     "approval.request": MessageType.APPROVAL_NEEDED,
     REMINDER: MessageType.APPROVAL_NEEDED,
@@ -94,7 +95,7 @@ _TYPES: Mapping[str, MessageType] = {
 
 
 def type_of(action: str, changes: Mapping[str, Any]) -> MessageType | None:
-    """Return the type of message that an audit event causes, or None if it causes none."""
+    """Return the type of the event that an audit event causes, or None if nobody is notified about it."""
     if action in {"approval.request", REMINDER} and changes.get("break_glass"):
         return MessageType.BREAK_GLASS_NEEDED
     return _TYPES.get(action)

@@ -44,7 +44,7 @@ class JobLane(StrEnum):
     LONG_REPLAYS = "longrun"  # replays that have used up the time of a short one (``Claim.move_to``)
     REGRESSIONS = "regress"
     WEBHOOKS = "webhook"  # jobs that wait for external servers
-    MESSAGES = "message"  # short jobs that find out who gets messages
+    MESSAGES = "message"  # short jobs that create notifications about events
     MAIL = "mail"  # jobs that wait for the mail server
     CHAT = "chat"  # jobs that wait for chat servers
 

@@ -1,4 +1,4 @@
-"""The benchmark of messages: what the event row costs its cause, alone and with 1,000 people to tell."""
+"""The benchmark of messages: the cost of the event row for its cause, and of notifying 1,000 people."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ MANY = f"approval request, {PEOPLE:,} people to notify"
 
 @contextmanager
 def _without_events() -> Iterator[None]:
-    """Record audit events without noting the events about which people get messages."""
-    with patch.object(audit, "note_audited", lambda event: None):
+    """Record audit events without the events about which people are notified."""
+    with patch.object(audit, "record_audited", lambda event: None):
         yield
 
 

@@ -18,7 +18,7 @@ def notify(
     project = environment.project
     event = MessageEvent.objects.create(
         organization=project.organization, project=project, environment=environment, text=text,
-        type=MessageType.ROLLOUT_FINISHED, resource_kind="deployment", resource_id="1", outcome=EventOutcome.TOLD,
+        type=MessageType.ROLLOUT_FINISHED, resource_kind="deployment", resource_id="1", outcome=EventOutcome.NOTIFIED,
         path=path or f"{table(Environment)}{environment.pk}/change/",
     )  # fmt: skip
     return Notification.objects.create(user=person.user, event=event)

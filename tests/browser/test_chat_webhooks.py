@@ -45,7 +45,7 @@ def test_project_admin_creates_tests_and_edits_chat_webhook(
     page.get_by_label("Mattermost").check()
     page.get_by_label("URL").fill(chat.url)
     page.get_by_label("All events").uncheck()
-    page.get_by_label("An approval waits for your decision.").check()
+    page.get_by_label("An approval is waiting for your decision.").check()
     page.get_by_label("Environment optional").select_option(label="prod")
     shot(page, "chat-create", full_page=True)
     page.get_by_role("button", name="Create project chat webhook").click()

@@ -48,7 +48,7 @@ def test_page_lists_every_event_with_its_default(world: World) -> None:
     assert len(DESCRIPTIONS) == 15
     assert fields(page) == {(event, "*") for event in DESCRIPTIONS}
     found = defaults(page)
-    assert found["An approval waits for your decision."] == "Immediately"
+    assert found["An approval is waiting for your decision."] == "Immediately"
     assert found["A rollout finished."] == "Off"
     assert found["A deployment was rolled back."] == "Off, but immediately for your own deployments"
     assert all(text in page.text for text in found)
@@ -156,10 +156,11 @@ def test_invalid_choice_is_refused_and_changes_nothing(world: World) -> None:
     assert stored(world) == {}
 
 
-def test_page_says_if_installation_sends_no_mail(world: World, settings: Any) -> None:
+def test_page_says_that_installation_sends_no_mail(world: World, settings: Any) -> None:
     viewer = signed_in(world.viewer.user)
     text = (
-        "This installation sends no e-mail, because BYTEOR_CLOUD_SMTP_URL is not set. You still see notifications here."
+        "This installation sends no e-mails, because BYTEOR_CLOUD_SMTP_URL is not set. Notifications still appear in "
+        "the console."
     )
 
     settings.CONFIG = replace(settings.CONFIG, mail_server=None)

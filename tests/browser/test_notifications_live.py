@@ -132,9 +132,9 @@ def test_settings_are_saved_by_keyboard_in_narrow_window(world: World, page: Pag
     page.goto(SETTINGS)
 
     page.get_by_label("A rollout finished. All environments").press("d")
-    page.get_by_label("Other choices for an environment").press("a")
+    page.get_by_label("Add an environment").press("a")
     page.get_by_role("button", name="Add").press("Enter")
-    added = page.get_by_label("An approval waits for your decision. acme / trading / dev")
+    added = page.get_by_label("An approval is waiting for your decision. acme / trading / dev")
     expect(added).to_be_focused()
     expect(page.get_by_label("A rollout finished. All environments")).to_have_value("daily")
     page.keyboard.press("o")

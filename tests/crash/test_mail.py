@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /pro
 
 COUNT_MAILED = "SELECT count(*) FROM notifications_notification WHERE mailed_at IS NOT NULL"
 REVIEWER = "reviewer@acme.example"
-# Adds an org_admin who has signed in: others get no messages, and the API cannot sign in for a person.
+# Adds an org_admin who has signed in, because nobody else is notified and the API cannot sign in a person.
 ADD_REVIEWER = f"""
 from django.utils import timezone
 from apps.tenancy.actors import system_actor
@@ -71,7 +71,7 @@ class Mailing:
         return f"{path}/{deployment['id']}", deployment["approval_id"]
 
     def count_mailed(self) -> int:
-        """Return the number of notifications whose e-mail the worker has noted as sent."""
+        """Return the number of notifications whose e-mail the worker has recorded as sent."""
         database = EmbeddedPostgres(self.workspace.installation.data_dir)
         try:
             with psycopg.connect(database.acquire()) as session:
@@ -100,7 +100,7 @@ def mailing(server: SmtpServer) -> Iterator[Mailing]:
     [(BEFORE_CONNECT, 1), (AFTER_SENDER, 1), (BEFORE_RESPONSE, 2), (BEFORE_COMMIT, 2)],
 )
 def test_mail_arrives_after_worker_was_killed(mailing: Mailing, server: SmtpServer, moment: str, copies: int) -> None:
-    """It arrives twice if the server accepted it and the worker could not note that."""
+    """The e-mail arrives twice if the worker was killed after the server accepted it and before it recorded that."""
     mailed, begin = mailing.count_mailed(), len(mailing.worker.printed_lines())
     mailing.worker.restart_and_die_at([moment])
 

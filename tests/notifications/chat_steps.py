@@ -1,4 +1,4 @@
-"""Steps of tests about chat webhooks: create one, let something happen, let time pass, read what arrived."""
+"""Steps for tests of chat webhooks: create one, record events, let time pass, and read the messages."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def add(world: World, chat: Receiver, *events: str, by: Person | None = None, **
 
 
 def happen(deployment: Any, count: int = 1, type: MessageType = MessageType.ROLLOUT_STOPPED) -> None:
-    """Note events about a deployment. Each has another subject, so that they are not grouped."""
+    """Record events about a deployment. Each has a different subject, so that they are not grouped."""
     for _ in range(count):
-        message_events.note(
+        message_events.record(
             type, scope=deployment.environment, resource=("deployment", deployment.pk),
             subject=str(MessageEvent.objects.count()),
         )  # fmt: skip
@@ -43,7 +43,7 @@ def happen(deployment: Any, count: int = 1, type: MessageType = MessageType.ROLL
 
 def work() -> None:
     """Handle all new events and send all due messages, as the worker does."""
-    for _ in range(2):  # the second time, the deliveries of the new events are due
+    for _ in range(2):  # the first round creates the deliveries, the second sends them
         tasks.wake()
         run_jobs()
 

@@ -1,4 +1,4 @@
-"""Agents that fall silent, and a control plane that could have heard them, for tests of the sweep of agents."""
+"""Steps for tests of the sweep of agents: agents that go silent, and a control plane that is reachable."""
 
 from __future__ import annotations
 
@@ -58,15 +58,15 @@ def silence(*agents: Agent, for_: timedelta = GONE) -> None:
 
 def look() -> None:
     """Run the sweep."""
-    sweep.note_offline_and_failed()
+    sweep.record_offline_and_failed()
 
 
-def noted(type: MessageType = MessageType.AGENTS_OFFLINE) -> list[tuple[str, int, list[str]]]:
-    """Return the environment, the number of agents and the named agents of each noted event, oldest first."""
+def recorded(type: MessageType = MessageType.AGENTS_OFFLINE) -> list[tuple[str, int, list[str]]]:
+    """Return the environment, the number of agents and the named agents of each event, oldest first."""
     events = MessageEvent.objects.filter(type=type).select_related("environment").order_by("pk")
     return [(str(event.environment), event.data["agents"], event.data["names"]) for event in events]
 
 
 def pass_time(by: timedelta = timedelta(minutes=11)) -> None:
-    """Pretend that all noted events were handled some time ago."""
-    MessageEvent.objects.update(handled_at=timezone.now() - by, outcome="told")
+    """Pretend that all recorded events were handled some time ago."""
+    MessageEvent.objects.update(handled_at=timezone.now() - by, outcome="notified")

@@ -1,4 +1,4 @@
-"""The people of the tables of recipients: members with each role, and people who must get nothing."""
+"""The people in the tests of recipients: members with each role, and people who must not be notified."""
 
 from __future__ import annotations
 

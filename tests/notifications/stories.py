@@ -23,7 +23,7 @@ MAIL_FROM, BASE_URL = "ByteOr Cloud <byteor@cloud.example>", "https://cloud.exam
 
 
 def claim_all() -> None:
-    """Make every account one to which somebody has signed in, because nobody else gets messages.
+    """Make all accounts claimed, because only people who have signed in are notified.
 
     Delete the events about the invitations of these people, which other tests do not expect.
     """
@@ -51,7 +51,7 @@ def handle(world: World) -> None:
     handling.handle_pending(world.organization.pk)
 
 
-def told(person: Person) -> list[str]:
+def notified_of(person: Person) -> list[str]:
     """Return the types of the events that the person was notified about, oldest first."""
     return [
         row.event.type for row in Notification.objects.filter(user=person.user).select_related("event").order_by("pk")

@@ -1,4 +1,4 @@
-"""Messages to chat servers: text that people chose has no effect there."""
+"""Messages to chat servers: names and notes add no formatting, links or mentions."""
 
 from __future__ import annotations
 

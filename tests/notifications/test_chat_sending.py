@@ -253,7 +253,7 @@ def test_private_address_is_not_reached(world: World, chat: Receiver, deployment
 
 
 @pytest.mark.parametrize("drip_s", [0.05, 60])
-def test_server_that_drips_or_hangs_is_given_up(
+def test_server_that_drips_or_hangs_times_out(
     world: World, chat: Receiver, deployment: Deployment, monkeypatch: pytest.MonkeyPatch, drip_s: float
 ) -> None:
     path = add(world, chat)
@@ -276,12 +276,12 @@ def test_server_that_hangs_delays_only_its_own_messages(
         add(world, hanging, name="hanging")
         add(world, chat, name="prompt")
         happen(deployment)
-        MessageEvent.objects.update(outcome=EventOutcome.TOLD)
+        MessageEvent.objects.update(outcome=EventOutcome.NOTIFIED)
         deliveries.create_deliveries(MessageEvent.objects.get())
         hooks = {each.name: each.pk for each in ChatWebhook.objects.all()}
 
         def send_prompt() -> None:
-            while not hanging.messages:  # the other job has begun
+            while not hanging.messages:  # until the other job has started
                 assert not arrived.wait(0.01)
             sending.send_due(hooks["prompt"])
             arrived.set()
@@ -293,7 +293,7 @@ def test_server_that_hangs_delays_only_its_own_messages(
     assert statuses == {"hanging": "pending", "prompt": "delivered"}
 
 
-def test_status_410_disables_webhook_and_notes_event(world: World, chat: Receiver, deployment: Deployment) -> None:
+def test_status_410_disables_webhook_and_records_event(world: World, chat: Receiver, deployment: Deployment) -> None:
     path = add(world, chat)
     chat.statuses, chat.content = [410], b"channel_is_archived"
     happen(deployment, 2)
@@ -369,7 +369,7 @@ def test_obsolete_events_are_not_sent(world: World, chat: Receiver, deployment: 
     path = add(world, chat)
     happen(deployment)
     happen(deployment, type=MessageType.WAVE_HELD)
-    MessageEvent.objects.filter(type=MessageType.WAVE_HELD).update(outcome=EventOutcome.TOLD)
+    MessageEvent.objects.filter(type=MessageType.WAVE_HELD).update(outcome=EventOutcome.NOTIFIED)
     deliveries.create_deliveries(MessageEvent.objects.get(type=MessageType.WAVE_HELD))
 
     work()
@@ -385,7 +385,7 @@ def test_events_of_deleted_project_or_environment_are_not_sent(
 ) -> None:
     path = add(world, chat)
     happen(deployment, 12)
-    MessageEvent.objects.update(outcome=EventOutcome.TOLD)
+    MessageEvent.objects.update(outcome=EventOutcome.NOTIFIED)
     for event in MessageEvent.objects.order_by("pk"):
         deliveries.create_deliveries(event)
     organizations.delete(world.project if level == "project" else world.prod, kind=level, actor=world.admin.actor)

@@ -33,7 +33,7 @@ def test_request_inserts_one_event_and_notifies_everybody_who_can_decide(
     handle(world)
 
     event = MessageEvent.objects.get()
-    assert event.outcome == EventOutcome.TOLD
+    assert event.outcome == EventOutcome.NOTIFIED
     assert (
         event.text == f"{world.operator.user.email} asks you to approve the deployment of quotes v1 to 1 agent in prod."
     )
@@ -71,7 +71,7 @@ def test_decided_request_is_obsolete(world: World, bundle: ConfigBundle) -> None
     assert Notification.objects.count() == 0
 
 
-def test_own_choice_for_environment_goes_before_choice_for_all_and_organization_default(
+def test_own_choice_for_environment_takes_precedence_over_choice_for_all_and_organization_default(
     world: World, bundle: ConfigBundle
 ) -> None:
     organizations.update_organization(
@@ -93,13 +93,13 @@ def test_events_beyond_limit_are_grouped_into_one_later_message(world: World, bu
     deployment = world.deployment(bundle)
     MessageEvent.objects.all().delete()
     for _ in range(30):
-        message_events.note(MessageType.ROLLOUT_STOPPED, scope=world.prod, resource=("deployment", deployment.pk))
+        message_events.record(MessageType.ROLLOUT_STOPPED, scope=world.prod, resource=("deployment", deployment.pk))
     handle(world)
 
     def outcomes() -> list[str]:
         return sorted(MessageEvent.objects.values_list("outcome", flat=True))
 
-    assert outcomes() == ["grouped"] * 20 + ["told"] * 10
+    assert outcomes() == ["grouped"] * 20 + ["notified"] * 10
     handling.summarize_grouped()
     assert MessageEvent.objects.count() == 30
 
@@ -109,22 +109,22 @@ def test_events_beyond_limit_are_grouped_into_one_later_message(world: World, bu
     handle(world)
 
     summary = MessageEvent.objects.get(count=20)
-    assert summary.outcome == EventOutcome.TOLD
+    assert summary.outcome == EventOutcome.NOTIFIED
     assert summary.text.startswith("This and 19 more like it: The deployment of quotes v1 to prod stopped")
     assert Notification.objects.filter(user=world.viewer.user).count() == 11
 
 
-def test_event_that_raises_error_is_retried_and_holds_up_no_other(world: World, bundle: ConfigBundle) -> None:
+def test_event_that_raises_error_is_retried_and_delays_no_other(world: World, bundle: ConfigBundle) -> None:
     deployment = world.deployment(bundle)
     MessageEvent.objects.all().delete()
     for resource_id in ("not an id", deployment.pk):
-        message_events.note(MessageType.ROLLOUT_STOPPED, scope=world.prod, resource=("deployment", resource_id))
+        message_events.record(MessageType.ROLLOUT_STOPPED, scope=world.prod, resource=("deployment", resource_id))
 
     handle(world)
 
     broken, sound = MessageEvent.objects.order_by("pk")
     assert (broken.outcome, broken.tries) == (EventOutcome.PENDING, 1)
-    assert sound.outcome == EventOutcome.TOLD
+    assert sound.outcome == EventOutcome.NOTIFIED
     for _ in range(30):
         handle(world)
     broken.refresh_from_db()

@@ -22,7 +22,7 @@ from tests.artifacts.gate_steps import members, release
 from tests.artifacts.incidents import archive, files_of, ingested, upload
 from tests.artifacts.kept import OTHER_MASK
 from tests.artifacts.test_current_fixtures import keep_golden, scan
-from tests.notifications.stories import claim_all, handle, told
+from tests.notifications.stories import claim_all, handle, notified_of
 from tests.races import Race
 from tests.worlds import PLAN, World, plan, run_jobs
 
@@ -41,11 +41,13 @@ def capture(stopped: Any = STOP, content: Any = PLAN) -> bytes:
 
 
 def types() -> list[str]:
-    return list(MessageEvent.objects.order_by("pk").values_list("type", flat=True))
+    """Return the types of the events, except invitations of the people in the world, oldest first."""
+    events = MessageEvent.objects.exclude(type=MessageType.INVITATION)
+    return list(events.order_by("pk").values_list("type", flat=True))
 
 
 def age(by: timedelta) -> None:
-    """Pretend that all events were noted that long ago."""
+    """Pretend that all events were recorded that long ago."""
     for event in MessageEvent.objects.all():
         MessageEvent.objects.filter(pk=event.pk).update(
             created_at=event.created_at - by, handled_at=timezone.now() - by
@@ -59,15 +61,15 @@ def test_incident_names_stage_pipeline_and_agent_but_nothing_that_was_captured(w
     handle(world)
 
     event = MessageEvent.objects.get()
-    assert (event.type, event.outcome, event.actor_id) == (NEW, EventOutcome.TOLD, None)
+    assert (event.type, event.outcome, event.actor_id) == (NEW, EventOutcome.NOTIFIED, None)
     assert event.text == f"Stage check stopped pipeline quotes on agent {artifact.agent} in dev."
     assert event.path == f"/admin/artifacts/artifact/{artifact.pk}/change/"
     assert artifact.version == version
     assert "secret" not in json.dumps([event.data, event.subject, event.text])
-    assert told(world.viewer) == [NEW]
+    assert notified_of(world.viewer) == [NEW]
 
 
-def test_incident_without_stop_is_told(world: World) -> None:
+def test_incident_without_stop_notifies_people(world: World) -> None:
     artifact = ingested(world, capture(None))
     handle(world)
 
@@ -96,7 +98,7 @@ def test_repetition_is_grouped_for_an_hour_but_other_stages_pipelines_and_tenant
 
     assert types() == [NEW] * 6
     outcomes = list(MessageEvent.objects.order_by("pk").values_list("outcome", flat=True))
-    assert outcomes == ["told", "grouped", "grouped", "told", "told", "told"]
+    assert outcomes == ["notified", "grouped", "grouped", "notified", "notified", "notified"]
 
 
 @pytest.mark.parametrize(("days", "then"), [(6.9, NEW), (7.1, REOPENED)])
@@ -136,7 +138,7 @@ def test_incident_of_other_environment_does_not_reopen(world: World) -> None:
     assert types() == [NEW, NEW]
 
 
-def test_requested_captures_rejected_bundles_and_other_kinds_are_silent(world: World) -> None:
+def test_requested_captures_rejected_bundles_and_other_kinds_notify_nobody(world: World) -> None:
     agent, api = world.agent()
     row = requested_captures.request(agent, reason="slow", actor=world.operator.actor)
     made = upload(api, agent, capture(), kind="incident_bundle", capture_id=str(row.pk))
@@ -157,7 +159,7 @@ def test_incident_of_deleted_artifact_is_obsolete(world: World) -> None:
     assert MessageEvent.objects.get().outcome == EventOutcome.OBSOLETE
 
 
-def test_incident_is_noted_only_if_artifact_becomes_verified(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_incident_is_recorded_only_if_artifact_becomes_verified(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     agent, api = world.agent()
     upload(api, agent, capture(), kind="incident_bundle")
 
@@ -165,7 +167,7 @@ def test_incident_is_noted_only_if_artifact_becomes_verified(world: World, monke
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(incidents, "note", fail)
+        patched.setattr(incidents, "record", fail)
         with pytest.raises(KeyboardInterrupt):
             uploads.ingest(str(Artifact.objects.get().pk))
     assert (Artifact.objects.get().status, types()) == ("received", [])
@@ -175,7 +177,7 @@ def test_incident_is_noted_only_if_artifact_becomes_verified(world: World, monke
     assert (Artifact.objects.get().status, types()) == ("verified", [NEW])
 
 
-def test_concurrent_checks_of_one_artifact_note_one_incident(concurrently: Race, world: World) -> None:
+def test_concurrent_checks_of_one_artifact_record_one_incident(concurrently: Race, world: World) -> None:
     agent, api = world.agent()
     upload(api, agent, capture(), kind="incident_bundle")
     key = str(Artifact.objects.get().pk)
@@ -185,7 +187,7 @@ def test_concurrent_checks_of_one_artifact_note_one_incident(concurrently: Race,
     assert types() == [NEW]
 
 
-def test_current_deployment_that_fails_fixtures_is_told_with_their_names(world: World) -> None:
+def test_message_names_fixtures_that_current_deployment_fails(world: World) -> None:
     claim_all()
     agents = members(world)
     now, changed = bundle(world, "now"), bundle(world, "changed", redact=OTHER_MASK)
@@ -207,7 +209,7 @@ def test_current_deployment_that_fails_fixtures_is_told_with_their_names(world: 
     event = MessageEvent.objects.get(type=MessageType.FIXTURE_CURRENT_FAILS)
     assert event.text == "quotes v1, which runs in dev, fails 4 fixtures: b, c, cards and 1 more."
     assert event.path.startswith("/admin/releases/regression/")
-    assert told(world.viewer)[-1] == MessageType.FIXTURE_CURRENT_FAILS
+    assert notified_of(world.viewer)[-1] == MessageType.FIXTURE_CURRENT_FAILS
 
 
 def test_failing_fixtures_are_obsolete_once_something_else_is_current(world: World, bundle: ConfigBundle) -> None:

@@ -41,11 +41,11 @@ def mails_to(server: SmtpServer, person: Person) -> list[Received]:
 
 
 def note_finished(world: World, bundle: ConfigBundle, *, count: int = 1) -> None:
-    """Note events about finished rollouts of a deployment, each of another subject, so that they are not grouped."""
+    """Record events about a deployment's finished rollouts, with different subjects, so that they are not grouped."""
     deployment = world.deployment(bundle)
     MessageEvent.objects.all().delete()
     for number in range(count):
-        message_events.note(
+        message_events.record(
             MessageType.ROLLOUT_FINISHED, scope=world.prod, resource=("deployment", deployment.pk), subject=str(number)
         )
 
@@ -59,7 +59,7 @@ def due() -> int:
 
 
 def make_due() -> None:
-    """Let the waiting e-mails be due now."""
+    """Make all pending e-mails due now."""
     Notification.objects.exclude(mail_due_at=None).update(mail_due_at=timezone.now())
 
 
@@ -84,7 +84,7 @@ def test_one_notification_is_one_mail_with_changes_link_and_reason(
     for text in (mail.part("plain"), mail.part("html").replace("&#x27;", "'")):
         assert f"{asks}." in text
         assert "Note: Friday's release" in text
-        assert "The pipeline has no current deployment here, so everything is new." in text
+        assert "This pipeline is not deployed in this environment yet, so everything is new." in text
         assert text.count(link) == 1
         assert "You received this e-mail because you can approve or deny this request." in text
         assert "https://cloud.example/admin/notifications/settings/" in text
@@ -106,7 +106,7 @@ def test_several_notifications_are_one_summary(server: SmtpServer, world: World,
     (mail,) = server.messages
     assert (mail.recipient, mail.message["Subject"]) == (world.viewer.user.email, f"3 notifications from {world.name}")
     for text in (mail.part("plain"), mail.part("html")):
-        assert text.count("quotes v1 runs in prod: the rollout to 1 agent finished.") == 3
+        assert text.count("The rollout of quotes v1 to 1 agent in prod has finished.") == 3
         assert f"You received this e-mail because you have a role in {world.name}." in text
     assert Notification.objects.filter(user=world.viewer.user).values("mailed_at").distinct().count() == 1
 
@@ -217,7 +217,7 @@ def test_flood_of_notifications_becomes_few_mails(server: SmtpServer, world: Wor
     deployment = world.deployment(bundle)
     MessageEvent.objects.all().delete()
     for number in range(2 * handling.MOST_MAILS + 4):
-        message_events.note(
+        message_events.record(
             MessageType.ROLLOUT_FINISHED, scope=world.prod, resource=("deployment", deployment.pk), subject=str(number)
         )
         if number % 2:
@@ -235,7 +235,7 @@ def test_flood_of_notifications_becomes_few_mails(server: SmtpServer, world: Wor
 
     (summary,) = server.messages[handling.MOST_MAILS :]
     assert summary.message["Subject"] == f"984 notifications from {world.name}"
-    assert summary.part("plain").count("the rollout to 1 agent finished") == 50
+    assert summary.part("plain").count("The rollout of quotes v1 to 1 agent in prod has finished") == 50
     assert "\n934 more\n" in summary.part("plain")
     assert Notification.objects.filter(user=world.viewer.user, mailed_at=None).count() == 0
 
@@ -256,7 +256,7 @@ def test_summary_neither_shows_nor_counts_what_person_can_no_longer_see(
 ) -> None:
     choose(world.viewer, "now")
     note_finished(world, bundle, count=2)
-    message_events.note(
+    message_events.record(
         MessageType.ROLLOUT_FINISHED, scope=world.dev, resource=("deployment", Deployment.objects.get().pk)
     )
     handle(world)
@@ -277,7 +277,7 @@ def test_invitation_is_never_part_of_summary(
     handle(world)
     event = MessageEvent.objects.create(
         organization=world.organization, type=MessageType.INVITATION, resource_kind="user",
-        resource_id=str(world.viewer.user.pk), outcome="told",
+        resource_id=str(world.viewer.user.pk), outcome="notified",
     )  # fmt: skip
     Notification.objects.create(user=world.viewer.user, event=event, mail="now", mail_due_at=timezone.now())
     usual, invitation = wording.describe, Content("Ada invited you to Acme.", "/admin/", "Accept the invitation")
@@ -288,7 +288,7 @@ def test_invitation_is_never_part_of_summary(
     summary, invited = server.messages
     assert summary.message["Subject"] == f"2 notifications from {world.name}"
     assert invited.message["Subject"] == "Ada invited you to Acme"
-    assert "somebody invited you. If you did not expect it, you can ignore it." in invited.part("plain")
+    assert "somebody invited you. If you did not expect the invitation, you can ignore it." in invited.part("plain")
     assert "notifications/settings" not in invited.part("plain") + invited.part("html")
     assert invited.message["List-Unsubscribe"] is None
 

@@ -1,4 +1,4 @@
-"""Mail servers that refuse, hang, respond slowly or close connections: each e-mail arrives, and nothing else waits."""
+"""Mail servers that refuse, hang, respond slowly or close connections: e-mails arrive, and other work continues."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_unavailable_server_gets_one_attempt_for_all_due_mails(
 
 
 @pytest.mark.django_db
-def test_server_that_nobody_runs_makes_mails_wait(settings: Any, world: World, bundle: ConfigBundle) -> None:
+def test_mails_wait_while_no_server_is_running(settings: Any, world: World, bundle: ConfigBundle) -> None:
     with smtp_server() as server:
         use_mail_server(settings, server)
     ask(world, bundle)
@@ -118,7 +118,7 @@ def test_server_that_nobody_runs_makes_mails_wait(settings: Any, world: World, b
 
 
 @pytest.mark.django_db
-def test_waits_grow_to_one_day_in_total_before_mail_is_given_up(
+def test_waits_grow_to_one_day_in_total_until_mail_is_given_up(
     server: SmtpServer, world: World, bundle: ConfigBundle
 ) -> None:
     ask(world, bundle)
@@ -204,7 +204,7 @@ def test_deferred_mail_waits_alone_and_arrives_later(
 
 
 @pytest.mark.django_db
-def test_mail_that_makes_server_close_connection_does_not_hold_up_others(
+def test_mail_that_makes_server_close_connection_does_not_delay_others(
     server: SmtpServer, world: World, bundle: ConfigBundle
 ) -> None:
     poison = everybody(world)[0]

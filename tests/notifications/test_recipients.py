@@ -1,7 +1,7 @@
-"""Who gets which messages about incidents, agents, webhooks, credentials, quotas and invitations.
+"""Who is notified about incidents, agents, webhooks, credentials, quotas and invitations.
 
 The table in this module is written by hand, from the contract, and never read from the code under test.
-``test_who_is_told.py`` has the table of approvals and rollouts.
+``test_audience.py`` has the table of approvals and rollouts.
 """
 
 from __future__ import annotations
@@ -68,38 +68,38 @@ def let_agent_fail(world: World) -> None:
 def clone_agent(world: World) -> None:
     [(agent, _)] = enroll(world, "twin")
     Heartbeat.objects.filter(agent=agent).update(clone_suspected_at=timezone.now())
-    agents.note_clones()
+    agents.record_clones()
 
 
 def let_webhook_fail(world: World) -> None:
     make_webhook(world, timedelta(hours=2))
-    organization.note_failing_webhooks()
+    organization.record_failing_webhooks()
 
 
 def let_api_key_age(world: World) -> None:
     make_key(world, left=3 * DAY)
-    credentials.note_expiring()
+    credentials.record_expiring()
 
 
 def let_token_age(world: World) -> None:
     token, _ = tokens.create_user_token(user=world.viewer.user, name="laptop", actor=world.viewer.actor)
     expire(token, left=3 * DAY)
-    credentials.note_expiring()
+    credentials.record_expiring()
 
 
 def use_quota(world: World) -> None:
     world.agent(world.prod)
     quotas.set_quotas(world.organization, {Quota.AGENTS: 1}, actor=world.admin.actor)
-    organization.note_used_quotas()
+    organization.record_used_quotas()
 
 
 def invite(world: World) -> None:
-    """Do nothing more: ``gather`` has invited somebody."""
+    """Do nothing, because ``gather`` has already invited a person."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A cause, the event that it is, the start of the message, and when each person gets an e-mail about it."""
+    """A cause, its event, the beginning of the message, and when each notified person gets an e-mail by default."""
 
     event: str
     cause: Callable[[World], None]

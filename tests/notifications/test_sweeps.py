@@ -1,4 +1,4 @@
-"""Events that only time causes: credentials that expire, webhooks that keep failing, used quotas, last calls."""
+"""Events caused by the passage of time: expiring credentials, failing webhooks, used quotas and last calls."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from apps.tenancy.models import MessageEvent, OrganizationKey, Quota, UserToken,
 from apps.tenancy.permissions import GRANTS, Role
 from apps.tenancy.services import organizations, quotas, tokens, vault
 from apps.tenancy.services.webhooks import attempts, subscriptions
-from tests.notifications.stories import claim_all, handle, told
+from tests.notifications.stories import claim_all, handle, notified_of
 from tests.races import Race
 from tests.worlds import ALL, World
 
@@ -31,8 +31,8 @@ DAY = timedelta(days=1)
 
 
 def texts(type: MessageType) -> list[str]:
-    """Return the sentences of the events of this type about which people were told, oldest first."""
-    events = MessageEvent.objects.filter(type=type, outcome=EventOutcome.TOLD)
+    """Return the sentences of the events of this type about which people were notified, oldest first."""
+    events = MessageEvent.objects.filter(type=type, outcome=EventOutcome.NOTIFIED)
     return list(events.order_by("pk").values_list("text", flat=True))
 
 
@@ -67,54 +67,54 @@ def expire(credential: Any, *, left: timedelta, life: timedelta = 30 * DAY) -> N
     type(credential).objects.filter(pk=credential.pk).update(expires_at=expires_at, created_at=expires_at - life)
 
 
-def test_api_key_is_told_a_week_and_a_day_before_it_expires(world: World) -> None:
+def test_people_are_notified_a_week_and_a_day_before_api_key_expires(world: World) -> None:
     key = make_key(world, left=7 * DAY + timedelta(hours=1))
     now = timezone.now()
-    credentials.note_expiring(now)
+    credentials.record_expiring(now)
     assert keys(MessageType.KEY_EXPIRES) == 0
 
     for later in (2 * timedelta(hours=1), 3 * DAY, 5 * DAY, 6.2 * DAY, 6.5 * DAY):
-        credentials.note_expiring(now + later)
-        credentials.note_expiring(now + later)
+        credentials.record_expiring(now + later)
+        credentials.record_expiring(now + later)
     handle(world)
 
     key.refresh_from_db()
     assert key.expires_at is not None
     expected = f"The API key ci of {world.organization} expires at {key.expires_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC."
     assert texts(MessageType.KEY_EXPIRES) == [expected] * 2
-    assert told(world.admin) == [MessageType.KEY_EXPIRES] * 2
-    assert told(world.operator) == []
+    assert notified_of(world.admin) == [MessageType.KEY_EXPIRES] * 2
+    assert notified_of(world.operator) == []
     assert MessageEvent.objects.latest("pk").path == f"/admin/tenancy/organizationkey/{key.pk}/change/"
 
 
-def test_only_owner_is_told_about_user_token_which_is_named_by_prefix(world: World) -> None:
+def test_only_owner_is_notified_about_user_token_which_is_named_by_prefix(world: World) -> None:
     token, _ = tokens.create_user_token(user=world.viewer.user, name="my secret plan", actor=world.viewer.actor)
     expire(token, left=timedelta(hours=5))
 
-    credentials.note_expiring()
+    credentials.record_expiring()
     handle(world)
 
     (text,) = texts(MessageType.KEY_EXPIRES)
     assert text.startswith(f"Your token {token.prefix}… expires at ")
-    assert told(world.viewer) == [MessageType.KEY_EXPIRES]
-    assert told(world.admin) == []
+    assert notified_of(world.viewer) == [MessageType.KEY_EXPIRES]
+    assert notified_of(world.admin) == []
 
 
-def test_enrollment_token_is_told_to_those_who_can_replace_it(world: World) -> None:
+def test_enrollment_token_notifies_those_who_can_replace_it(world: World) -> None:
     token, _ = enrollment.create_enrollment_token(environment=world.prod, max_uses=5, actor=world.admin.actor)
     expire(token, left=3 * DAY)
 
-    credentials.note_expiring()
+    credentials.record_expiring()
     handle(world)
 
     (text,) = texts(MessageType.KEY_EXPIRES)
     assert text.startswith(f"The enrollment token {token.prefix}… of prod expires at ")
-    assert [told(each) for each in (world.admin, world.project_admin, world.operator)] == [
+    assert [notified_of(each) for each in (world.admin, world.project_admin, world.operator)] == [
         [MessageType.KEY_EXPIRES], [MessageType.KEY_EXPIRES], [],
     ]  # fmt: skip
 
 
-def test_expired_revoked_spent_and_short_lived_credentials_are_silent(world: World) -> None:
+def test_expired_revoked_spent_and_short_lived_credentials_notify_nobody(world: World) -> None:
     make_key(world, "expired", left=-DAY)
     make_key(world, "short", left=DAY, life=7.9 * DAY)
     make_key(world, "later", left=20 * DAY)
@@ -126,24 +126,24 @@ def test_expired_revoked_spent_and_short_lived_credentials_are_silent(world: Wor
         EnrollmentToken.objects.filter(pk=token.pk).update(uses=uses)
     organizations.delete(world.dev, kind="environment", actor=world.admin.actor)
 
-    credentials.note_expiring()
+    credentials.record_expiring()
 
     assert keys(MessageType.KEY_EXPIRES) == 0
 
 
-def test_token_of_person_who_left_is_silent(world: World) -> None:
+def test_token_of_person_who_left_notifies_nobody(world: World) -> None:
     token, _ = tokens.create_user_token(user=world.viewer.user, name="token", actor=world.viewer.actor)
     expire(token, left=DAY)
     world.viewer.user.memberships.all().delete()
 
-    credentials.note_expiring()
+    credentials.record_expiring()
 
     assert keys(MessageType.KEY_EXPIRES) == 0
 
 
 def test_key_that_was_revoked_meanwhile_is_obsolete(world: World) -> None:
     key = make_key(world, left=DAY)
-    credentials.note_expiring()
+    credentials.record_expiring()
     tokens.revoke(key, action="api_key.revoke", actor=world.admin.actor, scope=world.organization)
     handle(world)
 
@@ -176,11 +176,11 @@ def make_chat(world: World, since: timedelta) -> ChatWebhook:
     return row
 
 
-def test_webhooks_that_failed_for_an_hour_are_told_once_with_host_only(world: World) -> None:
+def test_webhooks_that_failed_for_an_hour_notify_once_with_host_only(world: World) -> None:
     hour = timedelta(minutes=61)
     webhook, chat = make_webhook(world, hour), make_chat(world, hour)
     for _ in range(2):
-        organization.note_failing_webhooks()
+        organization.record_failing_webhooks()
     handle(world)
 
     assert webhook.failing_since is not None
@@ -192,15 +192,15 @@ def test_webhooks_that_failed_for_an_hour_are_told_once_with_host_only(world: Wo
             ("chat webhook to chat.example.com", chat.failing_since),
         )
     ]
-    assert told(world.admin) == [MessageType.WEBHOOK_FAILING] * 2
-    assert told(world.project_admin) == []
+    assert notified_of(world.admin) == [MessageType.WEBHOOK_FAILING] * 2
+    assert notified_of(world.project_admin) == []
 
     Webhook.objects.update(failing_since=timezone.now() - timedelta(minutes=62))
-    organization.note_failing_webhooks()
+    organization.record_failing_webhooks()
     assert keys(MessageType.WEBHOOK_FAILING) == 3  # it worked in between
 
 
-def test_webhooks_that_work_fail_shortly_are_disabled_or_belong_to_deleted_environments_are_silent(
+def test_working_briefly_failing_disabled_and_deleted_webhooks_notify_nobody(
     world: World,
 ) -> None:
     make_webhook(world, None)
@@ -209,12 +209,12 @@ def test_webhooks_that_work_fail_shortly_are_disabled_or_belong_to_deleted_envir
     make_webhook(world, timedelta(hours=2), project=world.project, environment=world.dev)
     organizations.delete(world.dev, kind="environment", actor=world.admin.actor)
 
-    organization.note_failing_webhooks()
+    organization.record_failing_webhooks()
 
     assert keys(MessageType.WEBHOOK_FAILING) == 0
 
 
-def test_disabled_webhook_is_told_with_reason_and_without_url(world: World) -> None:
+def test_message_about_disabled_webhook_contains_reason_but_no_url(world: World) -> None:
     webhook = make_webhook(world, timedelta(days=3))
     reason = "The receiver returned 410 Gone."
     attempts.disable(webhook, kind="webhook", scope=world.organization, reason=reason, actor=world.admin.actor)
@@ -227,7 +227,7 @@ def test_disabled_webhook_is_told_with_reason_and_without_url(world: World) -> N
 
 def test_webhook_that_works_again_is_obsolete(world: World) -> None:
     make_webhook(world, timedelta(hours=2))
-    organization.note_failing_webhooks()
+    organization.record_failing_webhooks()
     Webhook.objects.update(failing_since=None)
     handle(world)
 
@@ -242,11 +242,11 @@ def enroll(world: World, count: int) -> None:
         world.agent(world.prod, f"agent-{timezone.now().timestamp()}-{number}")
 
 
-def test_quota_is_told_at_90_and_100_percent_once_each(world: World) -> None:
+def test_quota_notifies_once_at_90_and_once_at_100_percent(world: World) -> None:
     quotas.set_quotas(world.organization, {Quota.AGENTS: 10, Quota.DRAFTS: 0}, actor=world.admin.actor)
     for count in (8, 1, 0, 1, 0):
         enroll(world, count)
-        organization.note_used_quotas()
+        organization.record_used_quotas()
         handle(world)
 
     name = str(world.organization)
@@ -254,23 +254,23 @@ def test_quota_is_told_at_90_and_100_percent_once_each(world: World) -> None:
         f"{name} uses 90 % of its quota of 10 agents.",
         f"{name} has used up its quota of 10 agents.",
     ]
-    assert told(world.admin) == [MessageType.QUOTA_NEAR] * 2
-    assert told(world.project_admin) == []
+    assert notified_of(world.admin) == [MessageType.QUOTA_NEAR] * 2
+    assert notified_of(world.project_admin) == []
 
 
-def test_quota_is_told_again_only_after_usage_was_lower_and_on_another_day(world: World) -> None:
+def test_quota_notifies_again_only_after_usage_was_lower_and_on_another_day(world: World) -> None:
     today = datetime.now(UTC).replace(hour=12, minute=0)
     quotas.set_quotas(world.organization, {Quota.AGENTS: 1}, actor=world.admin.actor)
     enroll(world, 1)
     for later in (timedelta(0), DAY, 2 * DAY):
-        organization.note_used_quotas(today + later)
+        organization.record_used_quotas(today + later)
     assert keys(MessageType.QUOTA_NEAR) == 1
 
     for later in (timedelta(0), DAY):
         quotas.set_quotas(world.organization, {Quota.AGENTS: 100}, actor=world.admin.actor)
-        organization.note_used_quotas(today + later)
+        organization.record_used_quotas(today + later)
         quotas.set_quotas(world.organization, {Quota.AGENTS: 1}, actor=world.admin.actor)
-        organization.note_used_quotas(today + later)
+        organization.record_used_quotas(today + later)
 
     assert keys(MessageType.QUOTA_NEAR) == 2
 
@@ -280,7 +280,7 @@ def test_quotas_of_other_tenants_are_independent(world: World, other: World) -> 
         quotas.set_quotas(each.organization, {Quota.AGENTS: 1}, actor=each.admin.actor)
     enroll(world, 1)
 
-    organization.note_used_quotas()
+    organization.record_used_quotas()
 
     assert MessageEvent.objects.get(type=MessageType.QUOTA_NEAR).organization == world.organization
 
@@ -308,13 +308,13 @@ MINUTES = timedelta(minutes=1)
     [(60 * MINUTES, 14.5 * MINUTES, True), (60 * MINUTES, 16 * MINUTES, False), (10 * MINUTES, 4.5 * MINUTES, True),
      (10 * MINUTES, 6 * MINUTES, False)],
 )  # fmt: skip
-def test_last_call_is_told_15_minutes_or_half_of_the_time_before_deadline(
+def test_last_call_is_15_minutes_or_half_of_the_time_before_deadline(
     world: World, bundle: ConfigBundle, lasts: timedelta, left: timedelta, is_due: bool
 ) -> None:
     break_glass(world, bundle, lasts=lasts, left=left)
     handle(world)
     for _ in range(2):
-        approvals.note_last_calls()
+        approvals.record_last_calls()
     handle(world)
 
     found = texts(MessageType.BREAK_GLASS_NEEDED)
@@ -322,8 +322,8 @@ def test_last_call_is_told_15_minutes_or_half_of_the_time_before_deadline(
     if is_due:
         start = f"{world.admin.user.email} started the deployment of quotes v1 to 1 agent in prod without approval"
         assert found[1].startswith(f"Only {int(left / MINUTES)} minutes left: {start}")
-        assert told(world.reviewer).count(MessageType.BREAK_GLASS_NEEDED) == 2
-        assert told(world.admin).count(MessageType.BREAK_GLASS_NEEDED) == 0
+        assert notified_of(world.reviewer).count(MessageType.BREAK_GLASS_NEEDED) == 2
+        assert notified_of(world.admin).count(MessageType.BREAK_GLASS_NEEDED) == 0
 
 
 def test_decided_expired_and_deleted_approvals_get_no_last_call(world: World, bundle: ConfigBundle) -> None:
@@ -331,11 +331,11 @@ def test_decided_expired_and_deleted_approvals_get_no_last_call(world: World, bu
     MessageEvent.objects.all().delete()
     for columns in ({"status": "approved"}, {"status": "pending", "break_glass": False}):
         Approval.objects.filter(pk=approval.pk).update(**columns)
-        approvals.note_last_calls()
+        approvals.record_last_calls()
     Approval.objects.filter(pk=approval.pk).update(break_glass=True)
-    approvals.note_last_calls(timezone.now() + 11 * MINUTES)
+    approvals.record_last_calls(timezone.now() + 11 * MINUTES)
     organizations.delete(world.prod, kind="environment", actor=world.admin.actor)
-    approvals.note_last_calls()
+    approvals.record_last_calls()
 
     assert keys(MessageType.BREAK_GLASS_NEEDED) == 0
 
@@ -344,7 +344,7 @@ def test_decided_expired_and_deleted_approvals_get_no_last_call(world: World, bu
 
 
 def fill(world: World, count: int) -> None:
-    """Create that many things of each kind about which a sweep notes an event."""
+    """Create ``count`` causes of each kind of event that sweeps record."""
     for number in range(count):
         make_key(world, f"key-{timezone.now().timestamp()}-{number}", left=DAY)
         make_webhook(world, timedelta(hours=2))
@@ -358,8 +358,8 @@ def fill(world: World, count: int) -> None:
 
 
 SWEEPS: list[Callable[[], None]] = [
-    credentials.note_expiring, organization.note_failing_webhooks, organization.note_used_quotas,
-    approvals.note_last_calls,
+    credentials.record_expiring, organization.record_failing_webhooks, organization.record_used_quotas,
+    approvals.record_last_calls,
 ]  # fmt: skip
 
 
@@ -376,7 +376,7 @@ def test_number_of_queries_does_not_depend_on_number_of_events(world: World, oth
     assert count() == few
 
 
-def test_concurrent_sweeps_note_each_event_once(concurrently: Race, world: World) -> None:
+def test_concurrent_sweeps_record_each_event_once(concurrently: Race, world: World) -> None:
     claim_all()
     UserToken.objects.update(expires_at=timezone.now() + 300 * DAY)
     fill(world, 2)
@@ -393,15 +393,15 @@ def test_concurrent_sweeps_note_each_event_once(concurrently: Race, world: World
     ]  # fmt: skip
 
 
-def test_job_runs_all_sweeps_and_a_second_run_notes_nothing(world: World, bundle: ConfigBundle) -> None:
+def test_job_runs_all_sweeps_and_second_run_records_nothing(world: World, bundle: ConfigBundle) -> None:
     fill(world, 1)
     break_glass(world, bundle, lasts=60 * MINUTES, left=10 * MINUTES)
 
     sweep()
-    noted = list(MessageEvent.objects.order_by("pk").values_list("pk", "type"))
+    recorded = list(MessageEvent.objects.order_by("pk").values_list("pk", "type"))
     sweep()
 
-    assert {type for _, type in noted} >= {
+    assert {type for _, type in recorded} >= {
         MessageType.KEY_EXPIRES, MessageType.WEBHOOK_FAILING, MessageType.QUOTA_NEAR, MessageType.BREAK_GLASS_NEEDED,
     }  # fmt: skip
-    assert list(MessageEvent.objects.order_by("pk").values_list("pk", "type")) == noted
+    assert list(MessageEvent.objects.order_by("pk").values_list("pk", "type")) == recorded

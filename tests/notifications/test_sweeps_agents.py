@@ -12,14 +12,14 @@ from django.utils import timezone
 from apps.fleet.models import Agent, Assignment, Heartbeat
 from apps.fleet.services import agents as fleet
 from apps.fleet.services import facts
-from apps.notifications.models import AgentWatch, ToldState
+from apps.notifications.models import AgentWatch, NotifiedState
 from apps.notifications.services.sweeps import agents as sweep
 from apps.releases.models import ConfigBundle
 from apps.tenancy.message_types import EventOutcome, MessageType
 from apps.tenancy.models import Environment, MessageEvent
 from apps.tenancy.services import organizations
-from tests.notifications.fleets import GONE, beat, enroll, look, noted, pass_time, serve, silence, watch
-from tests.notifications.stories import handle, told
+from tests.notifications.fleets import GONE, beat, enroll, look, pass_time, recorded, serve, silence, watch
+from tests.notifications.stories import handle, notified_of
 from tests.races import Race
 from tests.releases.stories import bundles, offered
 from tests.worlds import World, report, run_jobs
@@ -36,7 +36,7 @@ def world(world: World) -> World:
     return world
 
 
-def test_agents_that_went_offline_are_told_in_one_message_with_link_to_list(world: World, bundle: ConfigBundle) -> None:
+def test_one_message_about_all_agents_that_went_offline_links_to_list(world: World, bundle: ConfigBundle) -> None:
     found = enroll(world, *(f"edge-{number}" for number in range(1, 6)))
     silence(*(agent for agent, _ in found[:4]))
 
@@ -44,14 +44,14 @@ def test_agents_that_went_offline_are_told_in_one_message_with_link_to_list(worl
     handle(world)
 
     event = MessageEvent.objects.get()
-    assert event.outcome == EventOutcome.TOLD
+    assert event.outcome == EventOutcome.NOTIFIED
     assert event.text == "4 agents in prod went offline: edge-1, edge-2, edge-3 and 1 more."
     assert event.path == (
         f"/admin/fleet/agent/?in={world.prod.pk}&environment__id__exact={world.prod.pk}&enrolled=yes&liveness=offline"
     )
     page = world.viewer.api.get(world.path(world.prod, "/agents?liveness=offline")).json()
     assert len(page["results"]) == 4
-    assert told(world.viewer) == [MessageType.AGENTS_OFFLINE]
+    assert notified_of(world.viewer) == [MessageType.AGENTS_OFFLINE]
 
 
 def test_single_agent_is_named(world: World, bundle: ConfigBundle) -> None:
@@ -64,33 +64,33 @@ def test_single_agent_is_named(world: World, bundle: ConfigBundle) -> None:
     assert MessageEvent.objects.get().text == "Agent edge-1 in prod went offline."
 
 
-def test_agent_that_stays_offline_is_told_once_and_again_after_it_came_back(world: World) -> None:
+def test_offline_agent_notifies_once_and_again_after_it_came_back(world: World) -> None:
     ((agent, api),) = enroll(world, "edge-1")
     silence(agent)
     look()
     look()
     pass_time()
     look()
-    assert noted() == [("prod", 1, ["edge-1"])]
+    assert recorded() == [("prod", 1, ["edge-1"])]
 
     beat(agent, api)
     look()
     silence(agent)
     look()
 
-    assert noted() == [("prod", 1, ["edge-1"])] * 2
+    assert recorded() == [("prod", 1, ["edge-1"])] * 2
 
 
-def test_online_and_late_agents_are_silent(world: World) -> None:
+def test_online_and_late_agents_notify_nobody(world: World) -> None:
     _, (late, _) = enroll(world, "online", "late")
     silence(late, for_=GONE - timedelta(seconds=20))
 
     look()
 
-    assert noted() == []
+    assert recorded() == []
 
 
-def test_agents_that_never_sent_heartbeat_are_decommissioned_or_drained_are_silent(world: World) -> None:
+def test_silent_drained_and_decommissioned_agents_notify_nobody(world: World) -> None:
     never, _ = world.agent(world.prod, "never")
     Agent.objects.filter(pk=never.pk).update(created_at=timezone.now() - timedelta(hours=1))
     (gone, _), (drained, _) = enroll(world, "gone", "drained")
@@ -102,7 +102,7 @@ def test_agents_that_never_sent_heartbeat_are_decommissioned_or_drained_are_sile
     facts.maintain()
     look()
 
-    assert noted() == []
+    assert recorded() == []
 
 
 def test_environment_gets_one_message_in_ten_minutes_and_next_one_covers_the_rest(world: World) -> None:
@@ -114,13 +114,13 @@ def test_environment_gets_one_message_in_ten_minutes_and_next_one_covers_the_res
     pass_time(timedelta(minutes=9))
     silence(found[2][0])
     look()
-    assert len(noted()) == 1
+    assert len(recorded()) == 1
 
     pass_time()
     beat(*found[2])
     look()
 
-    assert noted() == [("prod", 1, ["edge-1"]), ("prod", 1, ["edge-2"])]
+    assert recorded() == [("prod", 1, ["edge-1"]), ("prod", 1, ["edge-2"])]
 
 
 def test_environments_and_tenants_have_own_messages(world: World, other: World) -> None:
@@ -129,11 +129,12 @@ def test_environments_and_tenants_have_own_messages(world: World, other: World) 
 
     look()
 
-    assert sorted(noted()) == [("dev", 1, ["b"]), ("prod", 1, ["a"]), ("prod", 1, ["c"])]
-    assert MessageEvent.objects.get(organization=other.organization).data["names"] == ["c"]
+    assert sorted(recorded()) == [("dev", 1, ["b"]), ("prod", 1, ["a"]), ("prod", 1, ["c"])]
+    offline = MessageEvent.objects.filter(type=MessageType.AGENTS_OFFLINE)
+    assert offline.get(organization=other.organization).data["names"] == ["c"]
 
 
-def test_deleted_environments_and_projects_are_silent(world: World, other: World) -> None:
+def test_deleted_environments_and_projects_notify_nobody(world: World, other: World) -> None:
     agents = [*enroll(world, "a"), *enroll(other, "b")]
     silence(*(agent for agent, _ in agents))
     organizations.delete(world.prod, kind="environment", actor=world.admin.actor)
@@ -141,36 +142,36 @@ def test_deleted_environments_and_projects_are_silent(world: World, other: World
 
     look()
 
-    assert noted() == []
+    assert recorded() == []
     Agent.objects.filter(environment=world.prod).delete()
-    assert ToldState.objects.count() == 0
+    assert NotifiedState.objects.count() == 0
 
 
 def test_state_of_deleted_agent_is_deleted(world: World) -> None:
     ((agent, _),) = enroll(world, "edge-1")
     silence(agent)
     look()
-    assert ToldState.objects.count() == 1
+    assert NotifiedState.objects.count() == 1
 
     agent.delete()
     look()
 
-    assert ToldState.objects.count() == 0
+    assert NotifiedState.objects.count() == 0
 
 
-def test_first_look_tells_nothing_about_what_was_offline_before(world: World) -> None:
+def test_first_sweep_ignores_agents_that_were_already_offline(world: World) -> None:
     AgentWatch.objects.all().delete()
     (before, _), (after, _) = enroll(world, "before", "after")
     silence(before)
 
     look()
     watch()
-    assert noted() == []
+    assert recorded() == []
 
     silence(after)
     look()
 
-    assert noted() == [("prod", 1, ["after"])]
+    assert recorded() == [("prod", 1, ["after"])]
 
 
 @pytest.mark.parametrize("outage", ["server restarted", "no server", "only a worker", "sweep paused"])
@@ -190,7 +191,7 @@ def test_outage_of_control_plane_gives_agents_ten_intervals_to_come_back(world: 
 
     look()
     look()
-    assert noted() == []
+    assert recorded() == []
 
     type(host).objects.all().delete()
     serve()
@@ -201,10 +202,10 @@ def test_outage_of_control_plane_gives_agents_ten_intervals_to_come_back(world: 
     AgentWatch.objects.update(reachable_since=since - GONE)
     look()
 
-    assert noted() == [("prod", 1, ["lost"])]
+    assert recorded() == [("prod", 1, ["lost"])]
 
 
-def test_many_agents_that_fall_silent_together_are_not_offline_until_somebody_is_heard(world: World) -> None:
+def test_many_agents_that_go_silent_together_are_not_offline_until_another_heartbeat(world: World) -> None:
     ((agent, api),) = enroll(world, "edge-0")
     made = [Agent(environment=world.prod, name=f"edge-{number}") for number in range(1, 150)]
     Agent.objects.bulk_create(made)
@@ -216,25 +217,25 @@ def test_many_agents_that_fall_silent_together_are_not_offline_until_somebody_is
 
     look()
     look()
-    assert noted() == []
+    assert recorded() == []
 
     beat(agent, api)
     look()
-    assert noted() == []  # the others have ten intervals to come back
+    assert recorded() == []  # the others have ten intervals to come back
 
     watch()
     look()
 
-    assert noted() == [("prod", 149, ["edge-1", "edge-10", "edge-100"])]
+    assert recorded() == [("prod", 149, ["edge-1", "edge-10", "edge-100"])]
 
 
-def test_reported_status_failed_is_told_once_until_agent_recovers(world: World, bundle: ConfigBundle) -> None:
+def test_failed_status_notifies_once_until_agent_recovers(world: World, bundle: ConfigBundle) -> None:
     ((agent, api),) = enroll(world, "edge-1")
     beat(agent, api, "failed")
     look()
     pass_time()
     look()
-    assert noted(FAILED) == [("prod", 1, ["edge-1"])]
+    assert recorded(FAILED) == [("prod", 1, ["edge-1"])]
 
     beat(agent, api)
     look()
@@ -242,13 +243,13 @@ def test_reported_status_failed_is_told_once_until_agent_recovers(world: World, 
     look()
     handle(world)
 
-    assert noted(FAILED) == [("prod", 1, ["edge-1"])] * 2
+    assert recorded(FAILED) == [("prod", 1, ["edge-1"])] * 2
     event = MessageEvent.objects.filter(type=FAILED).latest("pk")
     assert event.text == "Agent edge-1 in prod failed."
     assert event.path.endswith("&enrolled=yes")
 
 
-def test_each_failed_deployment_is_told_without_what_agent_reported(world: World) -> None:
+def test_each_failed_deployment_notifies_without_agents_report(world: World) -> None:
     agents = enroll(world, "edge-1", "edge-2", environment=world.dev)
     for bundle in bundles(world, 2):
         offered(world, bundle)
@@ -258,20 +259,20 @@ def test_each_failed_deployment_is_told_without_what_agent_reported(world: World
         pass_time()
         look()
 
-    assert noted(FAILED) == [("dev", 1, ["edge-1"])] * 2
+    assert recorded(FAILED) == [("dev", 1, ["edge-1"])] * 2
     assert not MessageEvent.objects.filter(type=FAILED, data__icontains="secret").exists()
 
 
-def test_concurrent_sweeps_note_each_agent_once(concurrently: Race, world: World) -> None:
+def test_concurrent_sweeps_record_each_agent_once(concurrently: Race, world: World) -> None:
     found = enroll(world, "edge-1", "edge-2")
     silence(*(agent for agent, _ in found))
 
     assert concurrently(look, look, look) == [None] * 3
 
-    assert noted() == [("prod", 2, ["edge-1", "edge-2"])]
+    assert recorded() == [("prod", 2, ["edge-1", "edge-2"])]
 
 
-def test_sweep_killed_in_the_middle_notes_everything_next_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_sweep_records_everything_next_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     ((agent, _),) = enroll(world, "edge-1")
     silence(agent)
 
@@ -282,10 +283,10 @@ def test_sweep_killed_in_the_middle_notes_everything_next_time(world: World, mon
         patched.setattr(AgentWatch, "save", kill)
         with pytest.raises(KeyboardInterrupt):
             look()
-    assert (noted(), ToldState.objects.count()) == ([], 0)
+    assert (recorded(), NotifiedState.objects.count()) == ([], 0)
     look()
 
-    assert noted() == [("prod", 1, ["edge-1"])]
+    assert recorded() == [("prod", 1, ["edge-1"])]
 
 
 def test_number_of_queries_does_not_depend_on_number_of_agents_and_environments(world: World) -> None:
@@ -296,39 +297,39 @@ def test_number_of_queries_does_not_depend_on_number_of_agents_and_environments(
             beat(*agents[0], status="failed")
         with CaptureQueriesContext(connection) as queries:
             look()
-            sweep.note_clones()
+            sweep.record_clones()
         return len(queries)
 
     assert count(world.dev) == count(world.staging, world.prod)
 
 
-def test_clone_is_told_once_for_each_suspicion(world: World, bundle: ConfigBundle) -> None:
+def test_clone_notifies_once_for_each_suspicion(world: World, bundle: ConfigBundle) -> None:
     ((agent, api),) = enroll(world, "edge-1")
     for boot in ("one", "two", "one"):
         beat(agent, api, boot_id=boot)
-    sweep.note_clones()
-    sweep.note_clones()
+    sweep.record_clones()
+    sweep.record_clones()
     handle(world)
 
     event = MessageEvent.objects.get()
-    assert (event.type, event.outcome) == (MessageType.AGENT_CLONED, EventOutcome.TOLD)
+    assert (event.type, event.outcome) == (MessageType.AGENT_CLONED, EventOutcome.NOTIFIED)
     assert event.text == "Agent edge-1 in prod seems to run on two machines."
     assert event.path == f"/admin/fleet/agent/{agent.pk}/change/"
 
     Heartbeat.objects.filter(agent=agent).update(clone_suspected_at=timezone.now())
-    sweep.note_clones()
+    sweep.record_clones()
     Heartbeat.objects.filter(agent=agent).update(clone_suspected_at=None)
     handle(world)
 
-    assert list(MessageEvent.objects.order_by("pk").values_list("outcome", flat=True)) == ["told", "obsolete"]
+    assert list(MessageEvent.objects.order_by("pk").values_list("outcome", flat=True)) == ["notified", "obsolete"]
 
 
-def test_clones_of_decommissioned_agents_and_deleted_environments_are_silent(world: World) -> None:
+def test_clones_of_decommissioned_agents_and_in_deleted_environments_notify_nobody(world: World) -> None:
     (gone, _), _ = [*enroll(world, "gone"), *enroll(world, "deleted", environment=world.dev)]
     Heartbeat.objects.update(clone_suspected_at=timezone.now())
     fleet.decommission(gone, actor=world.admin.actor)
     organizations.delete(world.dev, kind="environment", actor=world.admin.actor)
 
-    sweep.note_clones()
+    sweep.record_clones()
 
-    assert MessageEvent.objects.count() == 0
+    assert not MessageEvent.objects.filter(type=MessageType.AGENT_CLONED).exists()

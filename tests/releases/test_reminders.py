@@ -54,10 +54,10 @@ def test_reminder_notifies_everybody_who_can_still_decide(world: World, bundle: 
     assert (response.status_code, response.json()["id"]) == (200, str(deployment.approval_id))
     handle(world)
     (event,) = reminders()
-    assert (event.type, event.outcome) == (MessageType.APPROVAL_NEEDED, EventOutcome.TOLD)
+    assert (event.type, event.outcome) == (MessageType.APPROVAL_NEEDED, EventOutcome.NOTIFIED)
     assert event.text.startswith(f"{world.operator.user.email} reminds you to approve the deployment of quotes v1")
-    told = {world.admin.user.pk, world.project_admin.user.pk, world.reviewer.user.pk}
-    assert set(Notification.objects.values_list("user", flat=True)) == told
+    expected = {world.admin.user.pk, world.project_admin.user.pk, world.reviewer.user.pk}
+    assert set(Notification.objects.values_list("user", flat=True)) == expected
     recorded = AuditEvent.objects.get(action="approval.remind")
     assert (recorded.actor_display, recorded.resource_id) == (world.operator.user.email, str(deployment.approval_id))
 
@@ -71,7 +71,7 @@ def test_only_requester_can_send_reminder(world: World, bundle: ConfigBundle, wh
     assert Approval.objects.get().reminded_at is None
 
 
-def test_creator_of_key_and_the_key_can_remind_of_what_key_requested(world: World, bundle: ConfigBundle) -> None:
+def test_key_and_its_creator_can_send_reminder_of_request_by_key(world: World, bundle: ConfigBundle) -> None:
     _, text = tokens.create_organization_key(
         organization=world.organization, name="ci", role=Role.OPERATOR, granter=GRANTS[Role.ORG_ADMIN],
         actor=world.admin.actor,
@@ -101,7 +101,7 @@ def test_second_reminder_within_an_hour_is_refused(world: World, bundle: ConfigB
     assert len(reminders()) == 2
 
 
-def test_decided_and_expired_requests_cannot_be_reminded_of(world: World, bundle: ConfigBundle) -> None:
+def test_reminder_of_decided_or_expired_request_is_refused(world: World, bundle: ConfigBundle) -> None:
     deployment = ask(world, bundle)
     Approval.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
     assert remind(world, deployment).json()["type"] == "urn:byteor:problem:approval.expired"
@@ -147,7 +147,7 @@ def test_reminder_is_sent_even_if_further_requests_are_grouped(world: World, bun
     handling.handle_pending(world.organization.pk)
 
     assert MessageEvent.objects.filter(outcome=EventOutcome.GROUPED).count() == 21
-    assert [event.outcome for event in reminders()] == [EventOutcome.TOLD]
+    assert [event.outcome for event in reminders()] == [EventOutcome.NOTIFIED]
 
 
 @pytest.mark.django_db(transaction=True)

@@ -1,4 +1,4 @@
-"""Notifications, people's choices of e-mails, and the events behind them."""
+"""Notifications, notification settings, and the events behind notifications."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def notification(place: Place) -> Notification:
     event = MessageEvent.objects.create(
         organization=world.organization, project=place.environment.project, environment=place.environment,
         type=MessageType.ROLLOUT_FINISHED, resource_kind="deployment", resource_id=place.suffix, text="It runs.",
-        outcome=EventOutcome.TOLD,
+        outcome=EventOutcome.NOTIFIED,
     )  # fmt: skip
     people = (world.admin, world.project_admin, world.operator, world.reviewer, world.viewer)
     made = [Notification.objects.create(user=each.user, event=event) for each in people]
@@ -30,7 +30,7 @@ RESOURCE = Resource(
         Call("updateNotificationSettings", "PUT", "/api/v1/me/notification-settings", NoRole.PERSON),
     ),
     tables=(
-        Table("tenancy.messageevent", short={"data": "a few names and numbers from the code that notes the event"}),
+        Table("tenancy.messageevent", short={"data": "a few names and numbers from the code that records the event"}),
         Table("notifications.notification"),
         Table(
             "notifications.notificationsettings",

@@ -56,7 +56,7 @@ def invite_again(world: World, by: Person | None = None, *, project: bool = Fals
 
 
 def wait_a_minute() -> None:
-    """Make it a minute since all invitations."""
+    """Pretend that all invitations were sent a minute ago."""
     Membership.objects.update(invited_at=timezone.now() - timedelta(minutes=1))
 
 
@@ -297,7 +297,7 @@ def test_secret_appears_in_no_event_and_no_message(world: World) -> None:
     assert list(actions) == ["member.add", "sign_in_link.create", "member.invite", "sign_in_link.create"]
 
 
-def test_invitation_notes_message_that_names_inviter_place_and_role(world: World) -> None:
+def test_message_about_invitation_names_inviter_place_and_role(world: World) -> None:
     MessageEvent.objects.all().delete()
     invite(world, role="project_admin")
     invite(world, project=True)

@@ -1,4 +1,4 @@
-"""Note an event when an agent's incident bundle was verified, so that people are told about the incident."""
+"""Record an event when an agent's incident bundle was verified, so that people are notified about the incident."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ _TYPES = (MessageType.INCIDENT_NEW, MessageType.INCIDENT_REOPENED)
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """The pipeline of an incident, and the stage that stopped it. The stage is empty if no known stage did."""
+    """The pipeline of an incident, and the stage that stopped it (empty if no stage of the spec did)."""
 
     pipeline: str
     stage: str
 
     @property
     def subject(self) -> str:
-        """What repetitions of the incident have in common: pipeline, stage and kind."""
+        """The pipeline, stage and kind, which are the same for all repetitions of the incident."""
         return f"{self.pipeline}:{self.stage}:{'stop' if self.stage else 'capture'}"
 
 
 def read(bundle: IncidentBundle) -> Incident:
-    """Return what happened according to a checked bundle."""
+    """Return the incident that a checked bundle contains."""
     stopped = bundle.documents.get("outcome.json", {}).get("stopped") or {}
     stage = stopped.get("stage")
-    # The outcome is from the agent and may contain anything, so only a stage of the spec gets into messages.
+    # The agent wrote the outcome, which may contain anything. Messages therefore name only stages of the spec.
     return Incident(bundle.spec.name, stage if stage in {name for name, _ in bundle.spec.stages} else "")
 
 
-def note(artifact: Artifact, incident: Incident) -> None:
-    """Note the incident, unless a person requested the capture. Call this in the transaction that verifies it.
+def record(artifact: Artifact, incident: Incident) -> None:
+    """Record the incident, unless a person requested the capture. Call this in the transaction that verifies it.
 
-    The incident is reopened if the last such incident in the environment was a week or more ago. Later ones are then
-    repetitions of the reopened incident. Events are kept for 30 days, so after a longer time an incident is new again.
+    The incident is reopened if its latest event in the environment is at least 7 days old. Later events are then
+    repetitions of the reopened incident. Events are kept for 30 days, so an older incident counts as new.
     """
     if RequestedCapture.objects.filter(artifact=artifact).exists():
         return
@@ -54,7 +54,7 @@ def note(artifact: Artifact, incident: Incident) -> None:
         type = MessageType.INCIDENT_REOPENED
     else:
         type = MessageType(last.type)
-    message_events.note(
+    message_events.record(
         type,
         scope=artifact.environment,
         resource=("artifact", artifact.pk),

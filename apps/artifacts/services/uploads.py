@@ -221,7 +221,7 @@ def unpacked(artifact: Artifact) -> Iterator[Path]:
 
 
 def _check(artifact: Artifact) -> tuple[str, Incident]:
-    """Check the artifact's incident bundle. Returns the bundle's spec hash, and what happened.
+    """Check the artifact's incident bundle. Returns the bundle's spec hash and its incident.
 
     Keeps the unpacked files for readers, unless the artifact declared another spec hash or the host is full. Raises
     RejectedBundle, NotFound or Unavailable.
@@ -258,7 +258,7 @@ def ingest(artifact_id: str, claim: Claim | None = None) -> None:
     version = version_for(artifact, spec_hash)
     with transaction.atomic():
         _verify(artifact, claim, spec_hash=spec_hash, version=version)
-        incidents.note(artifact, incident)
+        incidents.record(artifact, incident)
 
 
 def storable(text: str) -> str:

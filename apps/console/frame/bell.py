@@ -1,4 +1,4 @@
-"""What waits for the signed-in person: the numbers at the bell and at the menu entry for approvals."""
+"""The numbers at the bell and at the menu entry "Approvals": unread notifications, and approvals to decide on."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from apps.tenancy.models import User
 from apps.tenancy.permissions import Permission as P
 from byteor.engine.machines import ApprovalStatus
 
-MOST: Final = 99  # a larger number is shown as "99+"
+MOST: Final = 99  # larger numbers are shown as "99+"
 
 
 class Bell:
-    """The numbers of a page. They are read from the database only when a template shows them."""
+    """The numbers on a page, which are read only if a template shows them."""
 
     def __init__(self, request: HttpRequest) -> None:
         self._request = request
@@ -79,10 +79,10 @@ def _count(_: None, console_user: ConsoleUser) -> QuerySet[Any, Any]:
 
 
 def awaiting_decision_by(console_user: ConsoleUser) -> Q:
-    """Return the condition that an approval is pending, has not expired, and can be given by the person.
+    """Return the condition that an approval is pending, has not expired, and awaits the person's decision.
 
-    The person must be a reviewer, or without reviewers have permission to operate the environment, and must not have
-    decided already. Unless the approval allows self-approval, the requester must be known and must not be the person.
+    The person must be a reviewer or, if there are no reviewers, have the permission to operate the environment, and
+    must not have decided yet. Unless self-approval is allowed, the requester must be known and must be somebody else.
     """
     user_id = console_user.user_id
     mine = ApprovalDecision.objects.filter(approval=OuterRef("pk"), user=user_id)

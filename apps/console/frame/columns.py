@@ -206,7 +206,7 @@ def exact_time(moment: datetime | None) -> str:
 
 
 def environment_link(environment: Any) -> str:
-    """Return a link with the project's name as well, because several projects may have environments of one name.
+    """Return a link with the project's name as well, because several projects may have environments with the same name.
 
     Returns "-" for None.
     """

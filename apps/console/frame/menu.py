@@ -13,7 +13,7 @@ from apps.console.frame.scope import scope_of, with_scope
 from apps.tenancy.models import Environment, Tenant
 
 RECORDS: Final = "Records"
-COUNTED: Final = "Approvals"  # the entry that shows how many rows wait for the person
+COUNTED: Final = "Approvals"  # the entry with the number of approvals that wait for the person
 # The entries in groups, each with its icon. A table names its entry in ``section``.
 GROUPS: Final[tuple[dict[str, str], ...]] = (
     {"Environments": "layers"},

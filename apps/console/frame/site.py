@@ -48,7 +48,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
         self._pages: list[tuple[str, str, Callable[..., HttpResponse]]] = []
 
     def add_page(self, route: str, name: str, view: Callable[..., HttpResponse]) -> None:
-        """Add a page that belongs to no table. ``view`` is called only for people who may enter the console."""
+        """Add a page that belongs to no table. Only people with access to the console can open it."""
         self._pages.append((route, name, view))
 
     def has_permission(self, request: HttpRequest) -> bool:

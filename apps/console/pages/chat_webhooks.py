@@ -37,7 +37,7 @@ def _url_field(help_text: str, **options: Any) -> forms.CharField:
 
 
 def _events_of(scope: Tenant) -> list[tuple[str, str]]:
-    """Return the events that a chat webhook of the scope can receive, with their descriptions."""
+    """Return the events to which a chat webhook of the scope can subscribe, with their descriptions."""
     hidden = frozenset() if isinstance(scope, Organization) else OF_ORGANIZATION
     offered = [(str(event), text) for event, text in DESCRIPTIONS.items() if event not in hidden]
     return [(ANY, "All events"), *offered]
@@ -45,11 +45,11 @@ def _events_of(scope: Tenant) -> list[tuple[str, str]]:
 
 class _ChatWebhookForm(ActForm):
     rules = ChatWebhookSerializer
-    name = name_field("What people call the receiver, such as the name of the channel.")
+    name = name_field("A name for the chat webhook, such as the name of the channel.")
     format = radio_field(_FORMATS, label="Chat server", initial=ChatFormat.SLACK)
     url = _url_field(
-        "The URL of an incoming webhook that was created on the chat server. It contains a secret, so it is stored "
-        "encrypted and not shown again."
+        "The URL of an incoming webhook that you created on the chat server. It contains a secret, so it is stored "
+        "encrypted and is not shown again."
     )
     events = forms.MultipleChoiceField(initial=[ANY], widget=forms.CheckboxSelectMultiple)
 
@@ -148,7 +148,7 @@ def managed_rows(queryset: QuerySet[Any], console_user: ConsoleUser, path: str =
 class ChatWebhookAdmin(ReadOnlyAdmin):
     tenant = "organization"
     needs = P.MANAGE_PROJECT
-    holds = "Channels of Slack or Mattermost to which messages about events are sent."
+    holds = "Slack or Mattermost channels to which messages about events are sent."
     hint = "Create an incoming webhook on your chat server, then create a chat webhook with its URL here."
     noun, nouns = "chat webhook", "chat webhooks"
     related = ("organization", "project", "environment__project__organization")
@@ -164,7 +164,7 @@ class ChatWebhookAdmin(ReadOnlyAdmin):
             done="Test of {} queued",
             explain="A test message is sent to the channel. The chat webhook's deliveries show the result.",
             run=_test,
-            form=ActForm,  # a form that is sent twice runs once, so a double click sends one message
+            form=ActForm,  # a form takes effect only once, so a double click sends one message
             needs=P.MANAGE_PROJECT,
             icon="send",
             applies=lambda row: row.enabled,
@@ -214,7 +214,7 @@ class ChatWebhookAdmin(ReadOnlyAdmin):
     )
 
     def summary(self, request: HttpRequest, row: ChatWebhook) -> dict[str, Any]:
-        """Show where messages about what are sent, and whether the chat server accepts them."""
+        """Show the chat server, the events, and whether the messages are accepted."""
         events = dict(_events_of(row.organization))
         state = "Enabled" if row.enabled else f"Disabled. {row.disabled_reason}"
         return {
@@ -241,7 +241,7 @@ class ChatWebhookAdmin(ReadOnlyAdmin):
 class ChatDeliveryAdmin(ReadOnlyAdmin):
     tenant = "webhook__organization"
     needs = P.MANAGE_PROJECT
-    holds = "The messages to chat webhooks, with the chat servers' responses."
+    holds = "Deliveries of messages to chat webhooks, with the responses of the chat servers."
     related = ("webhook__organization", "webhook__project", "webhook__environment__project__organization", "event")
     reads = ("attempts",)
     list_display = ("created_at", "message", "webhook", "status", "last_response", "next_attempt_at", "finished_at")

@@ -25,20 +25,20 @@ class ChatWebhookSerializer(ModelSerializer):
 
     descriptions = {
         "name": "The name of the chat webhook, for example the name of the channel.",
-        "format": "The format of the messages: the chat server's.",
+        "format": "The kind of chat server, which determines the format of the messages.",
         "url": "The URL of the chat server's incoming webhook. It contains a secret of that server, so it is stored "
         "encrypted and never returned. It must use HTTPS, unless the operator permits webhooks to private networks.",
-        "host": "The host of the URL, with the port if it is not the usual one.",
+        "host": "The host of the URL, with the port if it is not the default port.",
         "events": "The events about which messages are sent. `*` stands for all events.",
         "enabled": "Whether the chat webhook receives messages.",
-        "disabled_reason": "Why the service disabled the chat webhook. Empty if it did not, or if the chat webhook was "
-        "enabled again.",
-        "failing_since": "When the attempts began to fail. Null if no attempt has failed since the last success, or "
-        "since the chat webhook was enabled or got another URL.",
-        "project_id": "The id of the only project whose events are sent. Null if the events of the whole organization "
-        "are sent. By default the project of `environment_id`. It cannot be changed after creation.",
-        "environment_id": "The id of the only environment whose events are sent. Null if the events of all "
-        "environments are sent. It cannot be changed after creation.",
+        "disabled_reason": "Why the service disabled the chat webhook. Empty if the service did not disable it or "
+        "if it was enabled again.",
+        "failing_since": "When the first attempt after the last success failed. Null if no attempt has failed since "
+        "the last success, or since the chat webhook was enabled or its URL was changed.",
+        "project_id": "The id of the project to which the chat webhook is limited. Null if it receives the events of "
+        "the whole organization. Defaults to the project of `environment_id`. It cannot be changed after creation.",
+        "environment_id": "The id of the environment to which the chat webhook is limited. Null if it receives the "
+        "events of all environments. It cannot be changed after creation.",
     }
 
     class Meta:
@@ -69,7 +69,7 @@ class ChatAttemptSerializer(AttemptSerializer):
         **AttemptSerializer.descriptions,
         "error": "Why no response was received: `forbidden_address`, `dns`, `tls`, `timeout`, `connection`, "
         "`protocol` or `master_key`. If the chat server refused the message, its error code or message, at most 100 "
-        "characters. `obsolete` if the message was not sent because the event no longer concerns anybody.",
+        "characters. `obsolete` if the message was not sent because it no longer applied.",
     }
 
 
@@ -79,7 +79,7 @@ class ChatDeliverySerializer(ModelSerializer):
     attempts = ChatAttemptSerializer(many=True, read_only=True)
 
     descriptions = {
-        "event": "What happened. Null for a test message.",
+        "event": "The type of the event. Null for a test message.",
         "text": "What happened, in one sentence. Null for a test message.",
         "status": "Whether the delivery is pending, was delivered, or failed permanently.",
         "attempts": "The latest attempts, oldest first. At most 50 are kept.",

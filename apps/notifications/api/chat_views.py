@@ -27,7 +27,7 @@ P = Permission
 
 
 def managed_by(roles: OrganizationRoles) -> Q:
-    """Return the condition that a caller with these roles manages a chat webhook.
+    """Return the condition for chat webhooks that a caller with these roles manages.
 
     Organization admins manage all of them, and project admins those of their projects.
     """
@@ -42,7 +42,7 @@ def managed_by(roles: OrganizationRoles) -> Q:
 
 
 class _ChatViewSet(OrganizationViewSet):
-    """Base of the views of chat webhooks. A role in any project of the organization admits a caller to them."""
+    """Base of the views of chat webhooks, which a caller with a role in any project of the organization can use."""
 
     tag = Tag.WEBHOOKS
 
@@ -88,9 +88,9 @@ class ChatWebhookViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin
             "createChatWebhook",
             P.MANAGE_PROJECT,
             "Create a chat webhook",
-            "Sends messages about events to an incoming webhook of a Slack or Mattermost server: the events of the "
-            "whole organization, of a project, or of an environment. Only organization admins can create a chat "
-            "webhook for the whole organization.",
+            "Creates a chat webhook, which sends messages about events to an incoming webhook of a Slack or Mattermost "
+            "server. It receives the events of the whole organization, of a project, or of an environment. Only "
+            "organization admins can create a chat webhook for the whole organization.",
             example={
                 "name": "#deployments",
                 "format": "slack",
@@ -161,7 +161,7 @@ class ChatWebhookViewSet(ListModelMixin, CreateMixin, RetrieveMixin, UpdateMixin
 
 
 class ChatDeliveryViewSet(ListModelMixin, _ChatViewSet):
-    """The messages to a chat webhook in the last 30 days, with their latest attempts."""
+    """The deliveries of messages to a chat webhook in the last 30 days."""
 
     queryset = ChatDelivery.objects.select_related("event")
     serializer_class = ChatDeliverySerializer
@@ -171,7 +171,7 @@ class ChatDeliveryViewSet(ListModelMixin, _ChatViewSet):
             "listChatDeliveries",
             P.MANAGE_PROJECT,
             "List deliveries of a chat webhook",
-            "Returns the messages to this chat webhook with the results of their latest attempts, newest first. "
+            "Returns the deliveries of messages to this chat webhook with their latest attempts, newest first. "
             "Deliveries are kept for 30 days.",
         ),
     }

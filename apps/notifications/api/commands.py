@@ -17,7 +17,7 @@ from byteor_cloud.errors import Conflict
 def test(webhook: ChatWebhook, *, actor: Actor) -> ChatDelivery:
     """Send a test message to a chat webhook.
 
-    Sends a message in the background. The result appears in the chat webhook's list of deliveries. Returns 409 if the
-    chat webhook is disabled.
+    Sends the message in the background, and returns its delivery. The chat webhook's list of deliveries shows the
+    result. Returns 409 if the chat webhook is disabled.
     """
     return webhooks.test(webhook, actor=actor)

@@ -1,4 +1,4 @@
-"""Notifications, and people's choices of e-mails."""
+"""Notifications and notification settings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from byteor_cloud.api.fields import IdField, ModelSerializer, StrictSerializer
 from byteor_cloud.patterns import matcher
 
 MAX_ENVIRONMENTS = 200
-"""The maximum number of environments for which a person can choose, for each event."""
+"""The maximum number of choices for one event, for all environments (``*``) or a single one."""
 ENVIRONMENT_OR_ANY = r"^(\*|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})$"
 _is_environment_or_any = matcher(ENVIRONMENT_OR_ANY)
 MAX_MARKED = 200
@@ -34,10 +34,10 @@ class NotificationSerializer(ModelSerializer):
     resource_id = serializers.CharField(source="event.resource_id", read_only=True)
 
     descriptions = {
-        "event": "What happened.",
+        "event": "The type of the event.",
         "text": "What happened, in one sentence.",
-        "path": "The path of the console page about it.",
-        "count": "The number of events for which the notification stands.",
+        "path": "The path of the console page to which the notification links.",
+        "count": "The number of events that the notification covers. Greater than 1 if repeated events were grouped.",
         "organization_id": "The id of the organization.",
         "project_id": "The id of the project. Null if the event concerns the whole organization.",
         "environment_id": "The id of the environment. Null if the event concerns no environment.",
@@ -67,7 +67,7 @@ class MarkedNotificationsSerializer(serializers.Serializer[Any]):
     changed = serializers.IntegerField()
     unread = serializers.IntegerField()
     descriptions = {
-        "changed": "The number of notifications that were not marked this way before.",
+        "changed": "The number of notifications that were changed.",
         "unread": "The number of unread notifications, at most 50.",
     }
 
@@ -90,7 +90,7 @@ _CHOICES = {
 
 @extend_schema_field(_CHOICES)
 class ChoicesField(serializers.Field[Any, Any, Any, Any]):
-    """A person's choices: for each event, when to send e-mails, by environment id or ``*`` for all others."""
+    """A person's choices: for each event, when e-mails are sent, by environment id or ``*`` for all others."""
 
     def to_representation(self, value: Any) -> Any:
         """Return the choices unchanged, because they already are JSON."""
@@ -118,7 +118,7 @@ def _check_choices(event: str, chosen: Any) -> dict[str, str]:
 
 
 class NotificationSettingsSerializer(StrictSerializer):
-    """When the caller gets e-mails about events."""
+    """The caller's notification settings: when to send e-mails about events."""
 
     settings = ChoicesField(source="choices")
     defaults = TimingsField(read_only=True)
@@ -128,7 +128,8 @@ class NotificationSettingsSerializer(StrictSerializer):
         "`*` for all other environments. An update replaces the choices for the events in the body, and keeps all "
         "others. An empty object removes the choices for an event.",
         "defaults": "For each event, when e-mails are sent to people who have not chosen, unless their organization "
-        "has other defaults. Some events are also sent immediately to the person who requested the deployment.",
-        "mail_configured": "Whether the installation can send e-mails. If not, people only see notifications in the "
+        "has other defaults. E-mails about `rollout.stopped` and `rollout.rolled_back` are also sent immediately to "
+        "the person who requested the deployment.",
+        "mail_configured": "Whether the installation can send e-mails. If it cannot, notifications appear only in the "
         "console and in the API.",
     }

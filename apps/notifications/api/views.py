@@ -1,4 +1,4 @@
-"""The caller's notifications, and when the caller gets e-mails about events."""
+"""The caller's notifications and notification settings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from byteor_cloud.errors import Conflict, PreconditionFailed
 
 
 class _OwnViewSet(ApiViewSet):
-    """Base of the views of what belongs to the calling person."""
+    """Base of the views of the calling person's own data."""
 
     tag = Tag.AUTHENTICATION
     credentials = (Family.USER,)
@@ -60,8 +60,8 @@ class NotificationViewSet(ListModelMixin, _OwnViewSet):
             "listNotifications",
             SIGNED_IN,
             "List your notifications",
-            "Returns what the caller was notified about, newest first. Notifications are kept for 30 days, at most the "
-            "newest 200. Those about what the caller can no longer see are left out.",
+            "Returns the caller's notifications, newest first. The newest 200 are kept, for up to 30 days. "
+            "Notifications about resources that the caller can no longer see are not returned.",
         ),
     }
 
@@ -77,10 +77,10 @@ class NotificationViewSet(ListModelMixin, _OwnViewSet):
         example={"read": True},
     )
     def mark(self, request: Request) -> Response:
-        """Mark your notifications as read.
+        """Mark your notifications as read or unread.
 
-        Marks the notifications with these ids, or all of the caller's notifications, as read or unread. Ids that are
-        not those of the caller's notifications are ignored.
+        Marks the notifications with the ids in the body, or all of the caller's notifications if the body contains no
+        ids. Other people's notifications and unknown ids are ignored.
         """
         data = self.validated(request)
         changed = bell.mark(self.person, data.get("ids"), is_read=data["read"])
@@ -89,7 +89,7 @@ class NotificationViewSet(ListModelMixin, _OwnViewSet):
 
 
 class NotificationSettingsViewSet(_OwnViewSet):
-    """When the caller gets e-mails about events."""
+    """The caller's notification settings."""
 
     queryset = NotificationSettings.objects.none()
     serializer_class = NotificationSettingsSerializer

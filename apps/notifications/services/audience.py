@@ -1,4 +1,4 @@
-"""Who is told about an event: everybody whom it may concern and who may see it."""
+"""Find the people to notify about an event, among those who may see it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from byteor.engine.machines import ApprovalStatus
 from byteor.engine.rollout import Hold
 
 _M, _P = MessageType, Permission
-# The permission that people need in the event's scope to be told about it. The other types have rules of their own.
+# The permission in the event's scope that people need in order to be notified. The other types have their own rules.
 NEEDED = {
     _M.ROLLOUT_STOPPED: _P.VIEW_ENVIRONMENT,
     _M.ROLLOUT_FINISHED: _P.VIEW_ENVIRONMENT,
@@ -31,10 +31,10 @@ NEEDED = {
 
 
 def find_people(event: MessageEvent) -> set[UUID]:
-    """Return the ids of the people to tell about the event now.
+    """Return the ids of the people to notify about the event now.
 
-    People who have left, have lost the permission or never signed in are left out, and so is the person who caused the
-    event. Only an invitation is sent to somebody who never signed in.
+    Excludes people who have left, have lost the permission or never signed in, and the person who caused the event.
+    Only an invitation is sent to a person who never signed in.
     """
     if event.type == _M.INVITATION:
         return {UUID(event.resource_id)}
@@ -49,9 +49,9 @@ def _find_concerned(event: MessageEvent) -> set[UUID]:
             approval = _approval(event)
             return set() if approval is None else reviewers.find_deciders(approval)
         case _M.WAVE_HELD:
-            return _find_stewards(event)
+            return _find_people_for_hold(event)
         case _M.KEY_EXPIRES:
-            return _find_key_owners(event)
+            return _find_people_for_credential(event)
     return _find_permitted(event, NEEDED[_M(event.type)])
 
 
@@ -64,10 +64,11 @@ def _approval(event: MessageEvent) -> Approval | None:
     return rows.filter(pk=event.resource_id, status=ApprovalStatus.PENDING).first()
 
 
-def _find_stewards(event: MessageEvent) -> set[UUID]:
-    """Return who is told about a hold: everybody who may start the wave, or only the requester if others must approve.
+def _find_people_for_hold(event: MessageEvent) -> set[UUID]:
+    """Return the people to notify about a held wave.
 
-    Those who must approve the wave get a message about the approval.
+    If somebody must start the wave, these are all people who may start it. If the wave needs an approval, it is only
+    the requester, because an event about the approval notifies the people who can decide.
     """
     deployment = Deployment.objects.filter(pk=event.resource_id).first()
     if deployment is None or deployment.wave_hold is None:
@@ -77,8 +78,8 @@ def _find_stewards(event: MessageEvent) -> set[UUID]:
     return _find_permitted(event, _P.VIEW_ENVIRONMENT) & {find_requester(event)}
 
 
-def _find_key_owners(event: MessageEvent) -> set[UUID]:
-    """Return who is told that a credential expires: the owner of a user token, or everybody who can replace it."""
+def _find_people_for_credential(event: MessageEvent) -> set[UUID]:
+    """Return the people to notify about an expiring credential: a user token's owner, or all who can replace it."""
     if event.resource_kind == "user_token":
         return set(UserToken.objects.filter(pk=event.resource_id).values_list("user_id", flat=True))
     if event.resource_kind == "enrollment_token":

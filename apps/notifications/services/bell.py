@@ -1,4 +1,4 @@
-"""A person's notifications, which the API and the console's bell show."""
+"""Read and mark a person's notifications, for the API and the console's bell."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from apps.notifications.models import Notification, NotificationQuerySet
 from apps.tenancy.models import User
 
 SHOWN = 50
-"""The number of notifications that the bell shows."""
+"""The maximum number of notifications on the page that the bell opens."""
 
 
 def notifications_of(user: User) -> NotificationQuerySet:
-    """Return the person's notifications about what they can still see, with their events."""
+    """Return the person's notifications with their events, except about tenants that the person can no longer see."""
     return Notification.objects.filter(user=user).visible().select_related("event__environment", "event__project")
 
 
@@ -25,7 +25,7 @@ def count_unread(user: User) -> int:
 
 
 def mark(user: User, ids: Collection[UUID] | None, *, is_read: bool) -> int:
-    """Mark notifications of the person as read or unread (``ids`` None: all). Returns the number of changed ones.
+    """Mark the person's notifications as read or unread (``ids`` None: all). Returns how many were changed.
 
     Ids of other people's notifications are ignored.
     """

@@ -1,4 +1,4 @@
-"""When each person gets an e-mail about an event: their own choices, the organization's defaults, or ours."""
+"""Decide when people get e-mails: by their own choices, the organization's defaults, or the default of the event."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from byteor_cloud.errors import InvalidInput, PreconditionFailed
 
 ANY = "*"
 _M = MessageType
-# Only the people who get these messages, or few others, can do something about it.
+# These events need an action that only the notified people, or few others, can take.
 _NOW = {_M.APPROVAL_NEEDED, _M.BREAK_GLASS_NEEDED, _M.WAVE_HELD, _M.WEBHOOK_FAILING, _M.KEY_EXPIRES, _M.QUOTA_NEAR}
-# These are immediate only for the person who requested the deployment.
+# E-mails about these are immediate by default only for the person who requested the deployment.
 _NOW_FOR_REQUESTER = {_M.ROLLOUT_STOPPED, _M.ROLLOUT_ROLLED_BACK}
 
 type Choices = Mapping[str, Mapping[str, str]]
@@ -58,10 +58,11 @@ def read_settings(user: User) -> NotificationSettings:
 def save_settings(
     user: User, choices: Choices, *, actor: Actor, expected_revision: int | None = None
 ) -> NotificationSettings:
-    """Replace the person's choices for the events that ``choices`` contains, and keep all others.
+    """Replace the person's choices for the events in ``choices``, and keep those for all other events.
 
-    An empty value for an event removes the choices for it. Raises InvalidInput for an environment that the person
-    cannot see, unless it was chosen before, and PreconditionFailed if the revision is not ``expected_revision``.
+    An empty mapping for an event removes its choices. Raises InvalidInput for an environment that the person
+    cannot see, unless the stored choices already contain it, and PreconditionFailed if the revision is
+    not ``expected_revision``.
     """
     NotificationSettings.objects.bulk_create([NotificationSettings(user=user)], ignore_conflicts=True)
     row = NotificationSettings.objects.select_for_update().get(user=user)
@@ -97,6 +98,6 @@ def _check_environments(user: User, before: Choices, after: Choices) -> None:
             if key in missing:
                 raise InvalidInput.at(
                     f"/settings/{name}/{key}",
-                    "There is no such environment, or you cannot see it.",
+                    "The environment does not exist, or you do not have access to it.",
                     code="does_not_exist",
                 )

@@ -1,4 +1,4 @@
-"""Handle new events: find out who is told what, and store it. Sending is up to ``mail`` and ``chat``."""
+"""Handle new events: create the notifications and chat deliveries. ``mail`` and ``chat`` send them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from byteor_cloud.worker.jobs import enqueue, is_outage
 logger = structlog.get_logger(__name__)
 MAX_JOB_S = 10
 MAX_TRIES = 20  # attempts to handle an event, one every 3 seconds
-# A person gets at most so many e-mails in this time. Later events are collected, and sent together in one e-mail.
+# After ``MOST_MAILS`` e-mails within ``MAIL_WINDOW``, a person's further notifications are collected in one e-mail.
 MOST_MAILS, MAIL_WINDOW = 5, timedelta(minutes=10)
 DAILY_AT_HOUR = 8  # UTC, because the time zones of people are unknown
 
@@ -39,10 +39,11 @@ def enqueue_pending() -> None:
 
 
 def handle_pending(organization_id: UUID) -> None:
-    """Handle the organization's new events, oldest first, until none is left or the time of the job is over.
+    """Handle the organization's new events, oldest first, for at most ``MAX_JOB_S`` seconds.
 
-    An event that raises an error does not hold up the others. It is tried again by later jobs, ``MAX_TRIES`` times in
-    total. At the end, the sending of the organization's due e-mails is enqueued. Do not call this in a transaction.
+    An error while handling one event does not delay the others. Later jobs retry the event, up to ``MAX_TRIES``
+    attempts in total. At the end, enqueues the job that sends the organization's due e-mails. Do not call this in a
+    transaction.
     """
     deadline, failed = monotonic() + MAX_JOB_S, set[UUID]()
     while monotonic() < deadline:
@@ -63,7 +64,7 @@ def handle_pending(organization_id: UUID) -> None:
 
 @transaction.atomic
 def _handle(event_id: UUID) -> None:
-    """Decide what becomes of a new event, and create its notifications. Does nothing if it is no longer new."""
+    """Set the outcome of a new event and create its notifications and deliveries. Does nothing if it is not new."""
     rows = MessageEvent.objects.select_related("organization", "project", "environment")
     new = rows.filter(pk=event_id, outcome=EventOutcome.PENDING)
     event = new.select_for_update(of=("self",), no_key=True).first()
@@ -76,7 +77,7 @@ def _handle(event_id: UUID) -> None:
     elif limits.is_exceeded(event):
         event.outcome = EventOutcome.GROUPED
     else:
-        event.outcome, event.text, event.path = EventOutcome.TOLD, content.sentence[:500], content.path
+        event.outcome, event.text, event.path = EventOutcome.NOTIFIED, content.sentence[:500], content.path
         _notify(event)
         deliveries.create_deliveries(event)
     event.save(update_fields=["outcome", "text", "path", "handled_at"])
@@ -95,7 +96,7 @@ def _count_failure(event_id: UUID) -> None:
 
 
 def _notify(event: MessageEvent) -> None:
-    """Create the notifications of the people to tell."""
+    """Create the notifications about the event."""
     people = sorted(audience.find_people(event))
     timings = choices.find_timings(event, people, requester=audience.find_requester(event))
     due = _find_due_times(event, timings) if settings.CONFIG.mail_server is not None else {}
@@ -107,7 +108,7 @@ def _notify(event: MessageEvent) -> None:
 
 
 def _find_due_times(event: MessageEvent, timings: Mapping[UUID, Timing]) -> dict[UUID, datetime]:
-    """Return when the e-mail about the event to each person is due. People who get no e-mail are left out."""
+    """Return when each person's e-mail about the event is due, without the people who get no e-mail."""
     now = timezone.now()
     due = _next_mails([user_id for user_id, timing in timings.items() if timing is Timing.NOW], event, now)
     daily = _next_daily(now)
@@ -115,9 +116,9 @@ def _find_due_times(event: MessageEvent, timings: Mapping[UUID, Timing]) -> dict
 
 
 def _next_mails(user_ids: Collection[UUID], event: MessageEvent, now: datetime) -> dict[UUID, datetime]:
-    """Return when the next e-mail to each of these people is due: now, unless they got ``MOST_MAILS`` lately.
+    """Return when the e-mail to each of these people is due: now, or later if they got ``MOST_MAILS`` recently.
 
-    All e-mails that a person gets later are due at the same time, so that they are sent together.
+    All delayed notifications of a person are due at the same time, so that one e-mail contains them.
     """
     if event.type == MessageType.INVITATION:
         return dict.fromkeys(user_ids, now)
@@ -138,5 +139,5 @@ def _next_daily(now: datetime) -> datetime:
 
 
 def summarize_grouped() -> None:
-    """Create the events that stand for groups of repeated events."""
+    """Create the events that summarize groups of repeated events."""
     limits.summarize()

@@ -1,4 +1,4 @@
-"""Deletion of old events, notifications and deliveries (see docs/tables.md)."""
+"""Delete old events, notifications and deliveries (see docs/tables.md)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from byteor_cloud.ids import smallest_uuid7
 
 KEPT_FOR = timedelta(days=30)
 KEPT_FOR_EACH_PERSON = 200
-"""The number of a person's newest notifications that are kept. Those whose e-mail is still due are kept too."""
+"""How many of a person's newest notifications are kept, in addition to those whose e-mail was not sent yet."""
 _DELETE_MORE = """
 DELETE FROM notifications_notification WHERE mail_due_at IS NULL AND id IN (
     SELECT id FROM (
@@ -25,9 +25,9 @@ DELETE FROM notifications_notification WHERE mail_due_at IS NULL AND id IN (
 
 
 def delete_old() -> None:
-    """Delete events after 30 days with their notifications, and each person's notifications beyond the newest ones.
+    """Delete events, their notifications, and deliveries to chat webhooks after 30 days.
 
-    Also delete the deliveries to chat webhooks after 30 days.
+    Also deletes all but the newest ``KEPT_FOR_EACH_PERSON`` notifications of each person.
     """
     first_kept = smallest_uuid7(timezone.now() - KEPT_FOR)
     delete_in_batches(ChatDelivery.objects.filter(pk__lt=first_kept))

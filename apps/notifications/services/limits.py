@@ -1,4 +1,4 @@
-"""How many messages of a kind people get. Further events are grouped, and one later message stands for all of them."""
+"""Limit the messages about repeated events. Further events are grouped, and one later message covers all of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from apps.tenancy.models import MessageEvent
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """At most ``most`` messages in ``window`` for each environment and subject."""
+    """At most ``most`` messages in ``window`` for the repetitions of an event."""
 
     most: int
     window: timedelta
@@ -30,16 +30,15 @@ LIMITS: Mapping[MessageType, Limit] = {
     _M.AGENTS_FAILED: Limit(1, timedelta(minutes=10)),
     _M.AGENTS_OFFLINE: Limit(1, timedelta(minutes=10)),
 }
-# Nobody else is told about these, and each must arrive.
+# Each of these is about another person, credential or quota level, so none may be missing.
 _UNLIMITED = {_M.INVITATION, _M.KEY_EXPIRES, _M.QUOTA_NEAR}
-_GROUPED_AT_ONCE = 10_000  # events that one summary marks in one statement
+_MAX_GROUPED = 10_000  # events that one summary covers
 
 
 def is_exceeded(event: MessageEvent) -> bool:
-    """Return whether people got enough messages like this one lately, or are owed a message about earlier events.
+    """Return whether the event must be grouped: the limit is reached, or earlier events still wait for their summary.
 
-    An event that already stands for several events is never held back, and neither is a reminder, because each approval
-    has few of them.
+    Summaries are never grouped. Neither are reminders, which are limited to one an hour for each approval.
     """
     if event.type in _UNLIMITED or event.count > 1 or event.data.get("is_reminder"):
         return False
@@ -47,7 +46,7 @@ def is_exceeded(event: MessageEvent) -> bool:
     alike = _alike(event).filter(handled_at__gt=timezone.now() - limit.window)
     if alike.filter(outcome=EventOutcome.GROUPED, summary=None).exists():
         return True
-    return alike.filter(outcome=EventOutcome.TOLD)[: limit.most].count() >= limit.most
+    return alike.filter(outcome=EventOutcome.NOTIFIED)[: limit.most].count() >= limit.most
 
 
 def _alike(event: MessageEvent) -> QuerySet[MessageEvent]:
@@ -60,7 +59,7 @@ def _alike(event: MessageEvent) -> QuerySet[MessageEvent]:
 
 
 def summarize() -> None:
-    """Create an event for each group of events about which nobody was told, if the window of its limit is over."""
+    """Create a summary for each group of events, as soon as the limit permits another message."""
     open_groups = MessageEvent.objects.filter(outcome=EventOutcome.GROUPED, summary=None)
     groups = open_groups.order_by().values_list("organization", "type", "environment", "subject").distinct()
     for organization_id, type, environment_id, subject in groups:
@@ -75,12 +74,14 @@ def _summarize(group: QuerySet[MessageEvent]) -> None:
     if last is None:
         return
     limit = LIMITS.get(MessageType(last.type), DEFAULT)
-    told = _alike(last).filter(outcome=EventOutcome.TOLD).order_by("-handled_at").values_list("handled_at", flat=True)
-    recent = told.filter(handled_at__gt=timezone.now() - limit.window)[: limit.most]
+    notified = _alike(last).filter(outcome=EventOutcome.NOTIFIED).order_by("-handled_at")
+    recent = notified.values_list("handled_at", flat=True).filter(handled_at__gt=timezone.now() - limit.window)[
+        : limit.most
+    ]
     if len(recent) >= limit.most:
         return
     first = group.order_by("pk").values_list("created_at", flat=True)[0]
-    grouped = list(group.order_by("pk").values_list("pk", flat=True)[:_GROUPED_AT_ONCE])
+    grouped = list(group.order_by("pk").values_list("pk", flat=True)[:_MAX_GROUPED])
     summary = MessageEvent.objects.create(
         organization_id=last.organization_id,
         project_id=last.project_id,

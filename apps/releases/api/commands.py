@@ -170,8 +170,8 @@ def revoke(approval: Approval, *, actor: Actor) -> None:
 def remind(approval: Approval, *, actor: Actor) -> None:
     """Send a reminder of an approval.
 
-    Sends the people who can still decide another message about the pending approval. Only the requester may do this. If
-    an API key requested the approval, the requester is the person who created the key. Returns 403 to everybody else,
+    Notifies the people who can still decide on the pending approval again. Only the requester can send a reminder. If
+    an API key requested the approval, the requester is the person who created the key. Returns 403 to other callers,
     409 if the approval is not pending, and 429 within an hour of the last reminder.
     """
     approvals.remind(approval, actor=actor)

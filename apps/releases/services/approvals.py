@@ -476,7 +476,7 @@ def check_revoke(approval: Approval) -> None:
 
 @transaction.atomic
 def remind(approval: Approval, *, actor: Actor) -> None:
-    """Send the people who can still decide on a pending approval another message about it.
+    """Notify the people who can still decide on a pending approval again.
 
     Raises Forbidden unless the actor is the requester, or a key that the requester created. Raises Conflict if the
     approval is not open, and TooManyRequests within an hour of the last reminder.

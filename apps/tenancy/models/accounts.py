@@ -20,9 +20,9 @@ class UserManager(BaseUserManager["User"]):
         return self.filter(email__iexact=email, email_verified=True).first()
 
     def claimed(self) -> models.QuerySet[User]:
-        """Return the accounts to which somebody has signed in, or one of whose tokens somebody has used.
+        """Return the accounts to which somebody has signed in, or with one of whose tokens somebody has sent a request.
 
-        Until then, only whoever invited the person says that the address is theirs.
+        For all other accounts, only the inviter claims that the address belongs to the person.
         """
         with_identity, with_used_token = Q(social_auth__isnull=False), Q(tokens__last_used_at__isnull=False)
         return self.filter(
@@ -45,8 +45,8 @@ class User(AbstractBaseUser, Row):
     name = models.CharField(max_length=200, blank=True)
     is_active = models.BooleanField(default=True)
     is_superuser = models.BooleanField(default=False)
-    # The organization whose admins saw the link with which somebody first signed in. An admin could have used the link,
-    # so other organizations must not trust the address. Null if the address was confirmed otherwise, or by nobody yet.
+    # The organization whose admin saw the link with which somebody first signed in. The admin could have used the link,
+    # so other organizations must not trust the address. Null if the address was confirmed in another way, or not yet.
     vouched_by = models.ForeignKey(
         "tenancy.Organization", on_delete=models.PROTECT, null=True, related_name="+", editable=False
     )
@@ -72,7 +72,7 @@ class User(AbstractBaseUser, Row):
         return self.is_active and self.is_superuser
 
     def get_session_auth_hash(self) -> str:
-        """Return a value that changes when the address is confirmed, which ends the sessions from before."""
+        """Return a value that changes when the address is confirmed. The change ends all earlier sessions."""
         return f"{super().get_session_auth_hash()}{self.vouched_by_id or ''}"
 
     def has_module_perms(self, app_label: str) -> bool:

@@ -1,4 +1,4 @@
-"""Events about which people get messages."""
+"""Events about which people are notified."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from apps.tenancy.models.organizations import Environment, Organization, Project
 
 
 class MessageEvent(Row):
-    """An event about which people get messages, written in the transaction of its cause.
+    """An event about which people are notified, inserted in the transaction of its cause.
 
-    ``apps.notifications`` finds out who gets the messages, and sends them.
+    ``apps.notifications`` finds the people and sends the messages.
     """
 
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="+")
     project = models.ForeignKey(Project, on_delete=models.CASCADE, null=True, related_name="+", db_index=False)
     environment = models.ForeignKey(Environment, on_delete=models.CASCADE, null=True, related_name="+")
     type = models.CharField(max_length=30, choices=enum_choices(MessageType))
-    # What the message is about, for example ("approval", its id).
+    # The resource that the event is about, for example ("approval", its id).
     resource_kind = models.CharField(max_length=40)
     resource_id = models.CharField(max_length=80)
-    # Events with the same type, environment and subject count as repetitions of each other. Empty: all of the type.
+    # Events with the same organization, type, environment and subject are repetitions of each other.
     subject = models.CharField(max_length=200, blank=True)
-    # The user who caused the event, who gets no message about it. Null for machines and the service.
+    # The user who caused the event and is not notified about it. Null if an agent, an API key or the service caused it.
     actor_id = models.UUIDField(null=True)
     actor_display = models.CharField(max_length=300, blank=True)
-    # Values that the message needs and that cannot be read later. They contain no secret and no payload.
+    # Values for the message that cannot be read from other tables later. They contain no secret and no payload.
     data = models.JSONField(default=dict)
-    # No two events have the same key. A sweep sets it, so that it notes a state only once.
+    # Unique. Sweeps set it so that they record each event only once.
     key = models.CharField(max_length=200, null=True)
-    # The number of events for which this one stands.
+    # The number of events that this one covers: more than 1 for the summary of a group.
     count = models.PositiveIntegerField(default=1)
     outcome = models.CharField(
         max_length=10, choices=enum_choices(EventOutcome), default=EventOutcome.PENDING.value, editable=False
     )
-    # The message in one sentence, and the path of the page that it links to. Empty until people were told.
+    # The sentence of the message, and the path of the page that it links to. Empty until people were notified.
     text = models.CharField(max_length=500, blank=True, editable=False)
     path = models.CharField(max_length=300, blank=True, editable=False)
     handled_at = models.DateTimeField(null=True, editable=False)
     # The number of attempts to handle the event that raised an error.
     tries = models.PositiveSmallIntegerField(default=0, editable=False)
-    # The event that stands for this one, if its outcome is ``grouped`` and people have been told since.
+    # The event that covers this one, if the outcome is ``grouped`` and the summary was already created.
     summary = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, related_name="+", editable=False)
     bounded_columns = frozenset({"data"})
 
@@ -54,12 +54,12 @@ class MessageEvent(Row):
                 condition=Q(outcome=EventOutcome.PENDING.value),
                 name="tenancy_messageevent_pending",
             ),
-            # Counts the recent messages of a kind, and finds the events that no message stands for yet.
+            # Counts the recent repetitions of an event, and finds grouped events without a summary.
             models.Index(
                 fields=["organization", "type", "environment", "subject", "outcome", "handled_at"],
                 name="tenancy_messageevent_recent",
             ),
-            # Finds the last incident of a kind, each time an incident bundle is verified.
+            # Finds the latest event about an incident whenever an incident bundle was verified.
             models.Index(
                 fields=["environment", "subject", "id"],
                 condition=Q(type__in=[MessageType.INCIDENT_NEW.value, MessageType.INCIDENT_REOPENED.value]),

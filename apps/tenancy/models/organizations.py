@@ -186,7 +186,7 @@ type Tenant = Organization | Project | Environment | None
 
 
 def tenant_ids(tenant: Tenant) -> dict[str, Any]:
-    """Return the columns with the ids of a tenant and the tenants above it."""
+    """Return the ids of a tenant and of the tenants above it, by column name."""
     match tenant:
         case Environment():
             return {

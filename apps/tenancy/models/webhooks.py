@@ -16,7 +16,7 @@ from apps.tenancy.webhook_events import Outcome, type_of
 
 
 class Receiver(Row, Revisioned):
-    """Base of webhooks: which events they receive, and whether their receiver fails.
+    """Base of webhooks and chat webhooks: the events that they receive, and whether deliveries are failing.
 
     Each subclass has foreign keys to its ``organization`` and, if it is limited to one, ``project`` or ``environment``.
     """
@@ -40,7 +40,7 @@ class DeliveryQuerySet(models.QuerySet[Any]):
 
 
 class Delivery(Row):
-    """Base of the entries of delivery logs: the status of a delivery, with its latest attempts."""
+    """Base of the entries in delivery logs: the status of a delivery and its latest attempts."""
 
     status = models.CharField(max_length=10, choices=enum_choices(Outcome), default=Outcome.PENDING.value)
     # The number of attempts since the delivery was created or requested again. It determines the back-off.

@@ -24,8 +24,8 @@ _SYSTEM = system_actor("accounts")
 def get_or_create_account(email: str, *, organization: Organization | None = None, actor: Actor = _SYSTEM) -> User:
     """Return the account whose verified address is ``email``, locked. Create an unclaimed account if there is none.
 
-    If the account is vouched for by another organization than ``organization``, an admin of that organization may have
-    signed in to it. The account then keeps the address only as an unverified one, and a new account gets the address.
+    If an organization other than ``organization`` vouches for the account, an admin of that organization may have
+    signed in to it. The address of that account then becomes unverified, and a new account gets the verified address.
     """
     verified = User.objects.select_for_update(no_key=True).filter(email__iexact=email, email_verified=True)
     found = verified.first()
@@ -50,8 +50,8 @@ def claim_or_create_account(
     """Return the account of a person who signs in with a new identity.
 
     An account without an identity is claimed only with its verified e-mail address; otherwise a new account is created.
-    If the account was only signed in to with links so far, this confirms whose account it is. Raises Unauthenticated if
-    the account is not active.
+    If the account was vouched for by an organization, this confirms its address. Raises Unauthenticated if the account
+    is not active.
     """
     holder = None
     if email and is_verified:
@@ -73,9 +73,9 @@ def claim_or_create_account(
 
 
 def _confirm_address(account: User, *, actor: Actor) -> None:
-    """Record that the account belongs to the person with its address. The caller has locked the account.
+    """Record that the account belongs to the owner of its address. The caller must hold the lock of the account.
 
-    If an admin may have signed in to the account before, revoke its tokens and end its sessions.
+    If an admin may have signed in to the account, this revokes its tokens and ends its sessions.
     """
     if account.vouched_by_id is None:
         return
@@ -91,8 +91,8 @@ def create_sign_in_link(
 ) -> str:
     """Create a link that signs ``user`` in to the console once. Return the secret part of the link.
 
-    ``organization`` is the organization whose admin will see the link. The link then works only while nobody has signed
-    in to the account and it belongs to no other organization.
+    ``organization`` is the organization whose admin will see the link. Such a link works only as long as nobody has
+    signed in to the account and the account has no role in another organization.
     """
     secret = generate_link()
     SignInLink.objects.create(
@@ -119,7 +119,7 @@ def create_invitation_link(user: User, *, organization: Organization | None = No
 
 
 def delete_unused_links(user: User) -> None:
-    """Make the person's unused sign-in links invalid. The caller has locked the account."""
+    """Invalidate the person's unused sign-in links. The caller must hold the lock of the account."""
     SignInLink.objects.filter(user=user, used_at=None).delete()
 
 
@@ -149,7 +149,7 @@ def spend_sign_in_link(text: str, *, ip: str | None) -> User:
     Raises Unauthenticated if the link is unknown, used or expired, or if the account is not active.
     """
     digest = credential_digest(text)
-    # Lock the account before its links, as everywhere, and then read the link again.
+    # Lock the account before its links, in the same order as everywhere, and then read the link again.
     user = User.objects.select_for_update(no_key=True).filter(
         pk__in=SignInLink.objects.filter(digest=digest).values("user")
     ).first()  # fmt: skip
@@ -179,7 +179,7 @@ def spend_sign_in_link(text: str, *, ip: str | None) -> User:
 
 
 def _is_valid(link: SignInLink, user: User) -> bool:
-    """Return whether the link signs the person in now. The caller has locked both rows."""
+    """Return whether the link is currently valid. The caller must hold the locks of both rows."""
     if link.used_at is not None or link.expires_at <= timezone.now():
         return False
     if link.organization_id is None:
@@ -192,7 +192,7 @@ def set_installation_operator(user: User, *, is_operator: bool, actor: Actor) ->
     """Grant or revoke the role of installation operator, who sees everything in the console.
 
     Returns False if nothing had to change. Raises Conflict when granting the role to an account that is not active, or
-    whose address nobody but an organization has vouched for.
+    whose address was not confirmed (``vouched_by``).
     """
     locked = lock_row(user)
     if locked.is_superuser is is_operator:
@@ -201,8 +201,8 @@ def set_installation_operator(user: User, *, is_operator: bool, actor: Actor) ->
         raise Conflict(f"The account of {locked.email} is not active.", code="not_active")
     if is_operator and locked.vouched_by_id is not None:
         raise Conflict(
-            f"Nobody has confirmed that the account of {locked.email} belongs to this person. Create a link with "
-            "`manage.py sign_in_link`, and let the person sign in with it first.",
+            f"The address of the account {locked.email} is not confirmed. Create a link with `manage.py sign_in_link`, "
+            "and let the person sign in with it first.",
             code="not_confirmed",
         )
     locked.is_superuser = is_operator

@@ -27,7 +27,7 @@ from apps.tenancy.models import (
     User,
     tenant_ids,
 )
-from apps.tenancy.services.message_events import note_audited
+from apps.tenancy.services.message_events import record_audited
 from apps.tenancy.services.webhooks.announce import announce
 from byteor_cloud.ids import uuid7
 
@@ -60,7 +60,7 @@ def record(
         return repeated
     event.save(force_insert=True)
     announce(event)
-    note_audited(event)
+    record_audited(event)
     return event
 
 
@@ -93,7 +93,7 @@ def record_all(entries: Iterable[Entry]) -> None:
     AuditEvent.objects.bulk_create(events, batch_size=2000)
     for event in events:
         announce(event)
-        note_audited(event)
+        record_audited(event)
 
 
 @transaction.atomic
@@ -121,7 +121,7 @@ def record_of_person(
 def _joined_organizations(person: User, actor: Actor) -> list[UUID]:
     """Return the ids of the organizations that the person has joined; none while the person's account is unclaimed.
 
-    An account also counts as claimed if it is the actor.
+    An account is also treated as claimed if it is the actor.
     """
     if actor.user_id != person.pk and not User.objects.claimed().filter(pk=person.pk).exists():
         return []

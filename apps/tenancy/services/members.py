@@ -27,7 +27,7 @@ INVITE_AGAIN_AFTER = timedelta(minutes=1)
 
 @dataclass(frozen=True, slots=True)
 class Invitation:
-    """A membership, and the secret part of the link that the inviter passes on. None: there is no such link."""
+    """A membership, and the secret part of the link that the inviter sends to the person, if there is one."""
 
     membership: Membership
     link: str | None
@@ -69,7 +69,7 @@ def roles_in_project(project: Project, user_ids: Iterable[UUID | str]) -> dict[U
 
 
 def _effective_roles(memberships: QuerySet[Membership]) -> dict[UUID, Role]:
-    """Return the role of each user whose memberships in an organization, and in at most one project, these are."""
+    """Return each user's role, from memberships in one organization and in at most one of its projects."""
     given: dict[UUID, dict[bool, Role]] = {}
     for user_id, project_id, role in memberships.values_list("user_id", "project_id", "role"):
         given.setdefault(user_id, {})[project_id is None] = Role(role)
@@ -124,7 +124,7 @@ def add(
 
 @transaction.atomic
 def invite_again(membership: Membership, *, granter: frozenset[Permission], actor: Actor) -> Invitation:
-    """Send another invitation to a member who never signed in. The link of the earlier invitation becomes invalid.
+    """Send another invitation to a member who has never signed in. The link in the earlier invitation becomes invalid.
 
     Raises Conflict if the person has signed in or is not active, and TooManyRequests within a minute of the last
     invitation.
@@ -154,13 +154,13 @@ def check_invite_again(membership: Membership) -> None:
 
 
 def _invite(membership: Membership, *, granter: frozenset[Permission], actor: Actor) -> Invitation:
-    """Note the message to the invited person. If e-mails cannot be sent, also create a link for the inviter.
+    """Record the event that sends the invitation. If e-mails cannot be sent, also create a link for the inviter.
 
-    Whoever sees the link can use it, so it is created only for an org_admin, who already has all permissions that the
-    account has, and only as ``accounts.create_invitation_link`` permits.
+    Whoever sees the link can use it. It is therefore created only for an org_admin, who already has all permissions of
+    the account, and only if ``accounts.create_invitation_link`` permits it.
     """
     if membership.user_id != actor.user_id:
-        message_events.note(
+        message_events.record(
             MessageType.INVITATION,
             scope=membership.project or membership.organization,
             resource=("user", membership.user_id),
@@ -216,7 +216,7 @@ def remove(
 ) -> None:
     """Remove a member. Raises the same errors as ``change_role``, except InvalidInput.
 
-    If somebody who never signed in loses the last role, unused sign-in links become invalid.
+    If a person who has never signed in loses their last role, their unused sign-in links become invalid.
     """
     lock_row(membership.organization)
     user = lock_row(membership.user)

@@ -1,4 +1,4 @@
-"""Note the events about which people get messages. ``apps.notifications`` sends the messages later."""
+"""Record the events about which people are notified. ``apps.notifications`` sends the messages later."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from apps.tenancy.message_types import REMINDER, MessageType, type_of
 from apps.tenancy.models import AuditEvent, Environment, MessageEvent, Organization, Project, tenant_ids
 
 
-def note(
+def record(
     type: MessageType,
     *,
     scope: Organization | Project | Environment,
@@ -21,9 +21,9 @@ def note(
     actor_id: UUID | None = None,
     actor_display: str = "",
 ) -> None:
-    """Note an event in the current transaction. Inserts one row.
+    """Record an event in the current transaction. Inserts one row.
 
-    Nothing is inserted if there is already an event with this ``key``. ``data`` must contain no secret and no payload.
+    Inserts nothing if an event with this ``key`` already exists. ``data`` must contain no secret and no payload.
     """
     event = MessageEvent(
         **tenant_ids(scope),
@@ -39,8 +39,8 @@ def note(
     _insert(event)
 
 
-def note_audited(event: AuditEvent) -> None:
-    """Note the event that a recorded audit event is, if people get messages about such events."""
+def record_audited(event: AuditEvent) -> None:
+    """Record the event that an audit event causes, if people are notified about it (``type_of``)."""
     type = type_of(event.action, event.changes)
     if type is None or event.outcome != "success" or event.organization_id is None:
         return

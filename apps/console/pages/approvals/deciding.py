@@ -92,7 +92,7 @@ REMIND = Act.of(
     commands.remind,
     label="Remind",
     done="Reminder of {} sent",
-    explain="The people who can still decide get another message. You can send one reminder an hour.",
+    explain="The people who can still decide are notified again. You can send one reminder an hour.",
     icon="notifications_active",
     may=_is_requester,
 )

@@ -51,7 +51,7 @@ def open_view(request: HttpRequest, pk: UUID) -> HttpResponse:
     user = user_of(request)
     row = bell.notifications_of(user).filter(pk=pk).first()
     if row is None:
-        raise Http404("There is no such notification, or you may no longer see what it is about.")
+        raise Http404("The notification does not exist, or you no longer have access to what it is about.")
     bell.mark(user, [pk], is_read=True)
     return HttpResponseRedirect(row.event.path or reverse("admin:notifications"))
 

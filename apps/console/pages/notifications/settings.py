@@ -1,4 +1,4 @@
-"""The page on which people choose when they get e-mails about events."""
+"""The console page of a person's notification settings."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ TIMINGS: Final[Mapping[Timing, str]] = {
     Timing.NOW: "Immediately",
     Timing.DAILY: "Daily",
 }
-# The form stays below Django's limit of 1,000 fields. Choices for further environments can be made with the API.
+# Keeps the form below Django's limit of 1,000 fields. The API accepts choices for more environments.
 _MOST_COLUMNS = 40
-_MOST_LISTED = 500  # environments that can be chosen from
+_MOST_LISTED = 500  # environments in the selection
 _OF_ORGANIZATION = {MessageType.QUOTA_NEAR}  # concerns no environment
 _ALL_ENVIRONMENTS = "All environments"
 
@@ -72,7 +72,7 @@ class _SettingsForm(CheckedForm):
         ]
 
     def choices(self, before: choices.Choices) -> dict[str, dict[str, str]]:
-        """Return the choices for all events. Those ``before`` for which the form has no field are kept."""
+        """Return the choices for all events. Keeps the choices in ``before`` for which the form has no field."""
         found = {
             str(event): {
                 key: value for key, value in before.get(event, {}).items() if f"{event}:{key}" not in self.fields
@@ -104,7 +104,7 @@ def _field(event: MessageType, column: _Column, chosen: Mapping[str, str]) -> fo
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def settings_view(request: HttpRequest) -> HttpResponse:
-    """Show the form of all choices. A POST saves it or, with ``_add``, adds a column for an environment."""
+    """Show the form with all choices. A POST saves the choices or, with ``_add``, adds a column for an environment."""
     user = user_of(request)
     row = choices.read_settings(user)
     posted = request.POST if request.method == "POST" else None
@@ -113,7 +113,7 @@ def settings_view(request: HttpRequest) -> HttpResponse:
     if posted is None:
         keys = {key for chosen in row.choices.values() for key in chosen}
     else:
-        keys = {*posted.getlist("environment"), added}  # the columns that the person saw, and the new one
+        keys = {*posted.getlist("environment"), added}  # the columns on the person's page, and the new one
     columns = [_Column(choices.ANY, _ALL_ENVIRONMENTS), *_environment_columns(user, keys, added)]
     form = _SettingsForm(posted, columns=columns, chosen=row.choices)
     revision = str(row.revision) if posted is None else posted.get("revision", "")
@@ -162,7 +162,7 @@ def _uuid(text: str) -> UUID | None:
 
 
 def _describe_defaults(user: User) -> dict[MessageType, str]:
-    """Return, for each event, when the person gets e-mails without a choice of their own."""
+    """Return the default of each event for this person, in words."""
     memberships = Membership.objects.filter(user=user)
     organizations = Organization.objects.filter(pk__in=memberships.values("organization"))
     defaults = [each.settings_with_defaults["default_notification_settings"] for each in organizations] or [{}]
@@ -175,7 +175,7 @@ def _join(texts: Iterable[str]) -> str:
 
 
 def describe_default(event: MessageType, chosen: str | None = None) -> str:
-    """Return when people get e-mails who have not chosen. ``chosen`` is the organization's default, if it has one."""
+    """Return the default of an event in words. ``chosen`` is the organization's default, if it has one."""
     if chosen is not None:
         return TIMINGS[Timing(chosen)]
     timing, of_requester = choices.default_timing(event), choices.default_timing(event, is_requester=True)

@@ -1,4 +1,4 @@
-"""The act that edits when an organization's members get e-mails, unless they have chosen for themselves."""
+"""The act that edits an organization's defaults for e-mails about events."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _DefaultsForm(ActForm):
             )  # fmt: skip
 
     def body(self, cleaned: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the organization's settings with all defaults, which the API replaces as a whole."""
+        """Return the body of the request that replaces all defaults."""
         return {_SETTING: super().body(cleaned)}
 
 
@@ -47,8 +47,8 @@ EDIT_NOTIFICATION_DEFAULTS = Act(
     name="notification_defaults",
     label="Edit e-mail defaults",
     done="E-mail defaults of {} changed",
-    explain="When members get e-mails about events, unless they have chosen in their own notification settings. Events "
-    "that are not set follow the defaults of this installation.",
+    explain="Choose when members get e-mails about events. A member's own notification settings take precedence. "
+    "Events that are not set use the default of this installation.",
     run=_edit,
     needs=P.MANAGE_ORG_MEMBERSHIPS,
     icon="notifications",

@@ -57,7 +57,7 @@ class _RoleForm(ActForm):
 
 
 def _show(invitation: Invitation, context: ActContext) -> Model | Secret:
-    """Return what the page after an invitation shows: the link if there is one, otherwise the member."""
+    """Return the link for the inviter if there is one, otherwise the membership, whose page is then shown."""
     membership = invitation.membership
     if invitation.link is None:
         return membership
@@ -65,7 +65,7 @@ def _show(invitation: Invitation, context: ActContext) -> Model | Secret:
     return Secret(
         membership,
         context.base_url + reverse("sign-in-link", args=[invitation.link]),
-        f"Send the link to {membership.user}, and to nobody else: whoever opens it signs in as this person. It works "
+        f"Send the link only to {membership.user}. Whoever opens it can sign in as this person. It works "
         f"once, until {until:%Y-%m-%d %H:%M} UTC.",
         noun="link",
         remedy="choose “Invite again” on the page of the member",
@@ -100,9 +100,9 @@ def _remove(row: Membership, context: ActContext) -> None:
 
 
 _INVITATION = (
-    "A person who never signed in gets an e-mail with a sign-in link. If no e-mail server is configured, the link is "
-    "shown to you instead, if you are an organization admin. The person can also sign in with the identity provider, "
-    "which must have verified this address."
+    "A person who has never signed in gets an e-mail with a sign-in link. If no mail server is configured, the link is "
+    "shown to you instead if you are an organization admin. The person can also sign in with the identity provider if "
+    "it has verified this address."
 )
 INVITE_TO_ORGANIZATION = Act(
     name="invite",
@@ -145,8 +145,8 @@ INVITE_AGAIN = Act(
     name="invite_again",
     label="Invite again",
     done="{} invited again",
-    explain="The person gets a new invitation, and the link in the earlier invitation becomes invalid. If no e-mail "
-    "server is configured, the new link is shown to you instead, if you are an organization admin.",
+    explain="The person gets a new invitation, and the link in the earlier invitation becomes invalid. If no mail "
+    "server is configured, the new link is shown to you instead if you are an organization admin.",
     run=_invite_again,
     needs=P.MANAGE_PROJECT,
     needs_in_organization=P.MANAGE_ORG_MEMBERSHIPS,
@@ -160,7 +160,7 @@ REMOVE_MEMBER = Act(
     done="{} removed",
     explain="The person loses this role immediately, and so do their tokens. Organization keys that they created "
     "remain valid. Revoke the keys that are no longer needed. Unused invitation links that they copied also remain "
-    "valid, until the invited person is invited again.",
+    "valid until the invited person is invited again.",
     run=_remove,
     needs=P.MANAGE_PROJECT,
     needs_in_organization=P.MANAGE_ORG_MEMBERSHIPS,

@@ -15,13 +15,13 @@ from byteor_cloud.worker.jobs import enqueue
 
 ANY = "*"
 EVENTS = (ANY, *CHOOSABLE)
-"""The events that a chat webhook can receive. Messages to a single person are never sent to a chat."""
+"""The events to which a chat webhook can subscribe. Messages that concern only one person are never sent to a chat."""
 OF_ORGANIZATION = frozenset({MessageType.WEBHOOK_FAILING, MessageType.QUOTA_NEAR})
-"""The events that are sent only to chat webhooks of the whole organization."""
+"""The events that are sent only to organization-wide chat webhooks, which are limited to no project."""
 
 
 def create_deliveries(event: MessageEvent) -> None:
-    """Create a delivery for every enabled chat webhook that receives the event. ``enqueue_due`` starts sending them."""
+    """Create a delivery for each enabled chat webhook that receives the event. ``enqueue_due`` enqueues the sending."""
     if _is_personal(event):
         return
     project_id = None if event.type in OF_ORGANIZATION else event.project_id

@@ -1,4 +1,4 @@
-"""Format messages for chat servers. Text that people chose has no effect there: no formatting, link or mention."""
+"""Format messages for chat servers. Names and notes are escaped: they cannot add formatting, links or mentions."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from apps.notifications.services.wording import Content
 
 MAX_LENGTH = 3500
 """The maximum length of the formatted lines. Chat servers split or refuse messages of more than 4,000 characters."""
-# Invisible. Put after a character, it separates the character from the word that would make it a mention or a link.
+# A zero-width space. After a character such as "@", it prevents that the following word becomes a mention or a link.
 _BREAK = "\u200b"
 
-# Slack has no escape for these characters, so they are replaced by characters that look alike.
+# Slack cannot escape "*", "~" and "`", so they are replaced by characters that look alike.
 _SLACK = str.maketrans(
     {
         "&": "&amp;",
@@ -36,7 +36,7 @@ _MATTERMOST = str.maketrans(
         "~": f"\\~{_BREAK}",  # a link to a channel
         "@": f"@{_BREAK}",
         "&": f"&{_BREAK}",  # an entity
-        "<": "\u2039",  # HTML. Mattermost has no escape for this character and the next one
+        "<": "\u2039",  # HTML; Mattermost cannot escape "<" and "$"
         "$": "\uff04",  # a formula
     }
 )
@@ -45,9 +45,9 @@ _DOMAIN = re.compile(r"(?<=\w)\.(?=[^\W\d_])")
 
 
 def format_message(format: ChatFormat, content: Content, *, base_url: str) -> dict[str, str]:
-    """Return the JSON body of a message. ``base_url`` is the installation's URL, to which the content's path belongs.
+    """Return the JSON body of a message. ``base_url`` is the installation's URL, with which the link starts.
 
-    The last lines are left out if the message would be too long.
+    If the message would be too long, its last lines are replaced by their number.
     """
     style = _STYLES[format]
     lines, length = [style.escape(content.sentence)], 0
@@ -58,23 +58,23 @@ def format_message(format: ChatFormat, content: Content, *, base_url: str) -> di
             lines.append(f"{style.bullet} {len(content.lines) - number:,} more")
             break
         lines.append(formatted)
-    # In a list of Mattermost, the link would belong to the last item without the empty line.
+    # Without the empty line, Mattermost would show the link as a part of the last list item.
     return {"text": "\n".join([*lines, "", style.link(base_url + content.path, style.escape(content.action))])}
 
 
 def escape_slack(text: str) -> str:
-    """Return the text on one line, so that Slack shows it without formatting, links and mentions."""
+    """Return the text in one line, escaped so that Slack shows no formatting, links or mentions."""
     separated = _EMOJI_OR_SCHEME.sub(f":{_BREAK}", _SLACK_UNDERSCORE.sub("\u02cd", _on_one_line(text)))
     return _DOMAIN.sub(f".{_BREAK}", separated).translate(_SLACK)
 
 
 def escape_mattermost(text: str) -> str:
-    """Return the text on one line, so that Mattermost shows it without formatting, links and mentions."""
+    """Return the text in one line, escaped so that Mattermost shows no formatting, links or mentions."""
     return _EMOJI_OR_SCHEME.sub(f":{_BREAK}", _on_one_line(text)).translate(_MATTERMOST)
 
 
 def _on_one_line(text: str) -> str:
-    """Replace line breaks, control characters and invisible characters by spaces."""
+    """Replace line breaks, control characters and invisible characters with spaces."""
     visible = (" " if unicodedata.category(each)[0] in "CZ" else each for each in text)
     return " ".join("".join(visible).split())
 
@@ -84,7 +84,7 @@ def _quoted(url: str) -> str:
 
 
 class _Style:
-    """How a chat server expects text, lists and links."""
+    """The syntax of a chat server for text, lists and links."""
 
     def __init__(self, escape: Callable[[str], str], bullet: str, link: Callable[[str, str], str]) -> None:
         self.escape, self.bullet = escape, bullet

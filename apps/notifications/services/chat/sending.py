@@ -1,4 +1,4 @@
-"""Send the due messages of a chat webhook in the worker: at least once, with back-off, until success or failure."""
+"""Send the due messages of a chat webhook in the worker: at least once, with back-off after failures."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ from apps.tenancy.webhook_events import Outcome
 from byteor_cloud import __version__
 from byteor_cloud.server.addresses import public_url
 
-# Limits of one job, so that other chat servers get the worker's slot and a shutdown does not wait long.
+# Limits of one job, so that other chat webhooks get the slot and a shutdown does not wait long.
 MAX_MESSAGES_PER_JOB, MAX_JOB_S = 20, 10
-# If more events are due, one message stands for all of them, at most for ``MAX_SUMMARIZED``.
+# If more than ``SENT_SINGLY`` events are due, one message summarizes up to ``MAX_SUMMARIZED`` of them.
 SENT_SINGLY, MAX_SUMMARIZED = 10, 100
-# Statuses below 500 after which the same message may be accepted later.
+# The 4xx statuses after which a retry may succeed.
 _TEMPORARY = {408, 425, 429}
 _ERROR_CODE = re.compile(r"[a-z][a-z_]{1,60}")
 _MAX_EXCERPT = 100
-_SECRET_LENGTH = 8  # shorter parts of a path are words, such as "hooks"
+_SECRET_LENGTH = 8  # shorter parts of a path are not secret, such as "hooks"
 
 
 def send_due(webhook_id: UUID) -> None:
     """Send the due messages of one chat webhook, oldest first, until one fails or a limit of the job is reached.
 
-    At a limit, another job for the remaining messages is enqueued.
+    At a limit, enqueues another job for the remaining messages.
     """
     deadline = monotonic() + MAX_JOB_S
     organization_id: UUID | None = None
@@ -72,9 +72,9 @@ def _read_due(webhook_id: UUID) -> list[ChatDelivery]:
 
 
 def _next_message(due: Sequence[ChatDelivery]) -> tuple[list[ChatDelivery], Content | None]:
-    """Return the next message, and the deliveries that it completes. Deliveries of obsolete events are skipped.
+    """Return the deliveries that the next message covers, and its content. Skips the deliveries of obsolete events.
 
-    The content is None if there is nothing to send because all of these events are obsolete.
+    The content is None if all of these events are obsolete.
     """
     if due[0].event is None:
         return [due[0]], _describe_test(due[0].webhook)
@@ -98,12 +98,12 @@ def _describe_test(webhook: ChatWebhook) -> Content:
 
 
 def _describe(delivery: ChatDelivery) -> Content | None:
-    """Return what the message says now. None if nobody has to know any more."""
+    """Return the current content of the message, or None if the event is obsolete."""
     return None if delivery.event is None else wording.describe_handled(delivery.event)
 
 
 def _summarize(described: Sequence[tuple[MessageEvent, Content]]) -> Content:
-    """Return a message that stands for several events."""
+    """Return the content of a message that summarizes several events."""
     first, count = described[0][0], sum(event.count for event, _ in described)
     environments = {event.environment_id for event, _ in described}
     sentence = f"{count:,} events since {first.created_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC."
@@ -114,7 +114,7 @@ def _summarize(described: Sequence[tuple[MessageEvent, Content]]) -> Content:
 
 
 def _attempt(deliveries: Sequence[ChatDelivery], content: Content) -> bool:
-    """Send the message once and record the result with each delivery; return whether the chat server accepted it."""
+    """Make one attempt and record its result with each delivery. Returns whether the server accepted the message."""
     webhook, at = deliveries[0].webhook, timezone.now()
     message = format_message(ChatFormat(webhook.format), content, base_url=public_url(settings.CONFIG))
     try:
@@ -131,10 +131,10 @@ def _attempt(deliveries: Sequence[ChatDelivery], content: Content) -> bool:
 
 
 def find_error(result: PostResult, url: str) -> str:
-    """Return the error in the response of a chat server, in at most 100 characters; empty if it names none.
+    """Return the error in a chat server's response, at most 100 characters; empty if the response contains none.
 
-    The error of a response with the status 200 is never empty unless the server accepted the message. No part of the
-    URL's path, which contains the secret, is returned.
+    If the status is 2xx but the server did not accept the message, the error is never empty. The error contains no part
+    of the URL's path, which is secret.
     """
     text = result.body.decode(errors="replace").strip()
     is_accepted = result.is_success
@@ -156,7 +156,7 @@ def find_error(result: PostResult, url: str) -> str:
 
 
 def _clean(text: str, url: str) -> str:
-    """Return the start of the text without invisible characters and without longer parts of the URL's path."""
+    """Return the beginning of the text, without nonprintable characters and without secret parts of the URL's path."""
     parts = re.split(r"[/?&=]", url.partition("://")[2].partition("/")[2])
     for part in parts:
         if len(part) >= _SECRET_LENGTH:
@@ -166,10 +166,10 @@ def _clean(text: str, url: str) -> str:
 
 @transaction.atomic
 def _record(deliveries: Sequence[ChatDelivery], result: PostResult, at: datetime) -> None:
-    """Save the result of an attempt. If the worker is killed before this, the message is sent again."""
+    """Record the result of an attempt. If the worker is killed before this, the message is sent again."""
     webhook = ChatWebhook.objects.select_for_update(no_key=True).filter(pk=deliveries[0].webhook_id).first()
     if webhook is None:
-        return  # it was deleted in the meantime
+        return  # the webhook was deleted in the meantime
     is_final = result.status is not None and 400 <= result.status < 500 and result.status not in _TEMPORARY
     rows = _lock(deliveries)
     for row in rows:
@@ -182,7 +182,7 @@ def _record(deliveries: Sequence[ChatDelivery], result: PostResult, at: datetime
 
 @transaction.atomic
 def _skip(deliveries: Sequence[ChatDelivery]) -> None:
-    """Let deliveries of obsolete events fail without an attempt."""
+    """Mark deliveries of obsolete events as failed, without sending a message."""
     for row in _lock(deliveries):
         attempts.record(row, PostResult(None, "obsolete", 0), timezone.now(), is_final=True)
 

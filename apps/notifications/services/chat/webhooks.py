@@ -62,7 +62,7 @@ def create(
 
 
 def _set_url(webhook: ChatWebhook, url: str) -> None:
-    """Encrypt the URL into the row, which contains its host in plain text. Raises InvalidInput for a forbidden URL."""
+    """Store the encrypted URL, and its host as plain text, in the row. Raises InvalidInput for a forbidden URL."""
     receiver = check_url(url)
     usual = {"https": 443, "http": 80}[receiver.scheme]
     webhook.host = receiver.host if receiver.port == usual else f"{bracketed(receiver.host)}:{receiver.port}"
@@ -73,7 +73,7 @@ def _set_url(webhook: ChatWebhook, url: str) -> None:
 def update(
     webhook: ChatWebhook, values: Mapping[str, Any], *, actor: Actor, expected_revision: int | None = None
 ) -> ChatWebhook:
-    """Edit a chat webhook. Enabling it or setting another URL clears the record of its failures.
+    """Edit a chat webhook. Enabling it or setting another URL clears ``failing_since``.
 
     Raises InvalidInput for a forbidden URL, and the errors of ``lock_revision``.
     """

@@ -1,4 +1,4 @@
-"""Compose e-mails about one or several notifications of a person."""
+"""Compose an e-mail about one or more notifications of a person."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from apps.tenancy.models import MessageEvent, Organization
 from byteor.engine.regression import count_of
 
 MAX_SHOWN = 50
-"""The maximum number of events that a summary shows. It states the number of the others."""
+"""The maximum number of events that a summary shows. The summary counts the others."""
 _MAX_SUBJECT = 150
 _M = MessageType
-# Why people get these e-mails, after "You received this e-mail because". The others depend on a role.
+# The clause after "You received this e-mail because". For other types, the reason is the person's role.
 _REASONS = {
     _M.APPROVAL_NEEDED: "you can approve or deny this request",
     _M.BREAK_GLASS_NEEDED: "you can approve or deny this deployment",
     _M.KEY_EXPIRES: "you can replace this credential",
-    _M.INVITATION: "somebody invited you. If you did not expect it, you can ignore it",
+    _M.INVITATION: "somebody invited you. If you did not expect the invitation, you can ignore it",
 }
 
 
 class _Policy(EmailPolicy):
-    """Keeps the URL in ``List-Unsubscribe`` in one line: Python would encode a long one, which no client decodes."""
+    """Keep the URL in ``List-Unsubscribe`` in one line. Python would encode a long URL, and no client decodes it."""
 
     @override
     def fold_binary(self, name: str, value: str) -> bytes:
@@ -49,7 +49,7 @@ _POLICY = _Policy(linesep="\r\n")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One event that an e-mail is about, and what it says about the event."""
+    """One event in an e-mail, with the content of its message."""
 
     event: MessageEvent
     content: Content
@@ -57,7 +57,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """The sender of e-mails, and the URL of the installation that their links start with."""
+    """The sender of e-mails, and the installation's URL, with which their links start."""
 
     mail_from: str
     base_url: str
@@ -74,10 +74,10 @@ def compose(
 ) -> EmailMessage:
     """Return the e-mail about these events, as plain text and HTML.
 
-    One event that is not for a daily summary gets an e-mail of its own, and all others get a summary. ``ids`` are those
-    of all notifications, which may be more than the entries that the summary shows. The Message-ID depends on them, so
-    that it is the same when the e-mail is sent again. Mail servers may drop an e-mail with a known Message-ID, so an
-    e-mail about other notifications must have another one. Raises ValueError or MessageError for an invalid address.
+    The e-mail is a summary if ``is_daily`` is set or if it is about more than one event. ``ids`` are the ids of all its
+    notifications, of which ``entries`` may be only the first ones. The Message-ID is derived from ``ids``: it is the
+    same when the e-mail is sent again, and differs for other notifications, because mail servers may drop an e-mail
+    whose Message-ID they have seen before. Raises ValueError or MessageError for an invalid address.
     """
     shown = [_show(entry, sender) for entry in entries]
     name = _one_line(organization.name)
@@ -110,7 +110,7 @@ def compose(
 
 
 def _show(entry: Entry, sender: Sender) -> dict[str, Any]:
-    """Return a message's values for the templates, each in one line, so that no name can imitate other lines."""
+    """Return a message's values for the templates. Each is one line, so that a name cannot fake further lines."""
     content = entry.content
     return {
         "sentence": _one_line(content.sentence),
@@ -127,12 +127,12 @@ def _heading(count: int, organization: str, *, is_daily: bool) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Replace control characters, line breaks and repeated blanks. Emoji with joiners remain complete."""
+    """Replace control characters, line breaks and repeated spaces with one space. Joined emoji are kept."""
     return " ".join("".join(" " if _is_control(char) else char for char in text).split())
 
 
 def _is_control(char: str) -> bool:
-    # The second range changes the direction of the following text.
+    # The characters from 0x202A change the direction of the following text.
     return ord(char) < 32 or 127 <= ord(char) < 160 or 0x202A <= ord(char) <= 0x202E or 0x2066 <= ord(char) <= 0x2069
 
 

@@ -1,4 +1,4 @@
-"""Send due e-mails in the worker: at least once, with back-off, until the server accepts or refuses them for good."""
+"""Send due e-mails in the worker: at least once, with back-off after failures."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from byteor_cloud.worker.jobs import Claim, enqueue
 # The waits between the 8 attempts are 15 s, 1 min, 4 min, …: about 23 hours in total, plus jitter.
 ATTEMPTS, FIRST_WAIT, FACTOR = 8, timedelta(seconds=15), 4
 DROPPED_AFTER = timedelta(days=3)
-# Limits of one job, so that other organizations get the worker's slot and a shutdown does not wait long.
+# Limits of one job, so that other organizations get the slot and a shutdown does not wait long.
 MAX_MAILS_PER_JOB, MAX_JOB_S = 100, 20
 MAX_NOTIFICATIONS = 1000  # in one e-mail
 _TOO_OLD = "The e-mail could not be sent within three days."
@@ -37,7 +37,7 @@ logger = structlog.get_logger(__name__)
 
 
 def enqueue_due(organization_id: UUID | None = None) -> None:
-    """Enqueue a job for the organization, or for each organization, with due e-mails, unless one is already waiting.
+    """Enqueue a job for each organization (or only this one) with due e-mails, unless one is already waiting.
 
     Do not call this in a transaction that changes other rows, because concurrent transactions would wait for its
     commit.
@@ -56,8 +56,9 @@ def enqueue_due(organization_id: UUID | None = None) -> None:
 def send_due(organization_id: UUID, claim: Claim) -> None:
     """Send the due e-mails of the organization's people, oldest first, until a limit of the job is reached.
 
-    At a limit, another job for the remaining e-mails is enqueued. If the server is unavailable, all due e-mails wait.
-    If a server accepts an e-mail and the worker is killed before it notes that, the e-mail is sent again.
+    At a limit, enqueues another job for the remaining e-mails. If the mail server is unavailable, all due e-mails are
+    retried later. If the worker is killed after the server accepted an e-mail and before it records that, the e-mail is
+    sent again.
     """
     server, mail_from = settings.CONFIG.mail_server, settings.CONFIG.mail_from
     if server is None or mail_from is None:
@@ -74,9 +75,9 @@ def _due(organization_id: UUID) -> NotificationQuerySet:
 
 
 def _drop_obsolete(organization_id: UUID) -> None:
-    """Drop e-mails about what the person can no longer see, and old ones.
+    """Drop e-mails about what the person can no longer see, and e-mails that are older than ``DROPPED_AFTER``.
 
-    E-mails become old if the mail server is missing for a while.
+    E-mails become that old if no mail server was configured for some time.
     """
     due = _due(organization_id).exclude(event__type=MessageType.INVITATION)
     due.exclude(pk__in=due.visible().values("pk")).update(mail_due_at=None)
@@ -92,7 +93,7 @@ class _Mailing:
         self._claim = claim
         self._connection = connection
         self._sender = sender
-        # What messages say, and who still wants an e-mail about each event, found only once for each event.
+        # The current content of each event, and the people who still get an e-mail about it, read once in a job.
         self._contents: dict[UUID, Content | None] = {}
         self._people: dict[UUID, set[UUID]] = {}
         self._has_failed = False
@@ -105,7 +106,7 @@ class _Mailing:
                 return
 
     def _find_next(self) -> Sequence[Notification]:
-        """Return the notifications of the next e-mail: the due ones of one person, newest first, or one invitation."""
+        """Return the notifications for the next e-mail: all due ones of a person, newest first, or one invitation."""
         rows = _due(self._organization_id).select_related(
             "user", "event__organization", "event__project", "event__environment"
         )
@@ -118,10 +119,10 @@ class _Mailing:
     def _send(self, group: Sequence[Notification]) -> bool:
         """Send one e-mail about these notifications. Returns False if the server is unavailable.
 
-        Only the events that the e-mail shows are looked at again. A summary only counts the others.
+        Checks again only the events that the e-mail shows. A summary counts the others.
         """
         entries: list[Entry] = []
-        told: list[UUID] = []
+        included: list[UUID] = []
         dropped: list[UUID] = []
         for row in group:
             if len(entries) < MAX_SHOWN:
@@ -130,14 +131,14 @@ class _Mailing:
                     dropped.append(row.pk)
                     continue
                 entries.append(entry)
-            told.append(row.pk)
+            included.append(row.pk)
         _rows(dropped).update(mail_due_at=None)
         if not entries:
             return True
-        rows, user = _rows(told), group[0].user
+        rows, user = _rows(included), group[0].user
         try:
             message = compose(
-                user.email, group[0].event.organization, entries, ids=told, is_daily=group[0].mail == Timing.DAILY,
+                user.email, group[0].event.organization, entries, ids=included, is_daily=group[0].mail == Timing.DAILY,
                 sender=self._sender,
             )  # fmt: skip
         except (ValueError, MessageError):
@@ -151,14 +152,14 @@ class _Mailing:
         except smtp.Deferred as error:
             _retry_later(rows, str(error))
         except smtp.Unavailable as error:
-            return self._note_failure(rows, error)
+            return self._record_failure(rows, error)
         else:
-            self._claim.retry_until_stored(lambda: _note_sent(rows))
+            self._claim.retry_until_stored(lambda: _record_sent(rows))
         self._has_failed = False
         return True
 
     def _find_entry(self, notification: Notification) -> Entry | None:
-        """Return what to tell the person, or None if the person must not be told, or need not be, any more."""
+        """Return the entry for the person, or None if the event is obsolete or no longer concerns the person."""
         event = notification.event
         if event.pk not in self._people:
             people = audience.find_people(event)
@@ -172,11 +173,11 @@ class _Mailing:
             content = invitations.with_link(event, content)
         return Entry(event, content)
 
-    def _note_failure(self, rows: NotificationQuerySet, error: smtp.Unavailable) -> bool:
-        """Let this e-mail wait, or all due e-mails if the server was never available or failed twice in a row.
+    def _record_failure(self, rows: NotificationQuerySet, error: smtp.Unavailable) -> bool:
+        """Retry this e-mail later, or all due e-mails if no connection was open or the server failed twice in a row.
 
-        If only this e-mail waited, one that makes the server fail would hold up all others. If each one waited for
-        itself, each would take the time of an attempt to fail.
+        Returns whether to continue with the next e-mail. One e-mail that makes the server fail must not delay the
+        others. If the server is down, however, a separate attempt for each e-mail would take too long.
         """
         logger.warning("mail_server_unavailable", reason=str(error), organization_id=str(self._organization_id))
         if self._connection.was_open and not self._has_failed:
@@ -191,12 +192,12 @@ def _rows(ids: Collection[UUID]) -> NotificationQuerySet:
     return Notification.objects.filter(pk__in=list(ids))
 
 
-def _note_sent(rows: NotificationQuerySet) -> None:
+def _record_sent(rows: NotificationQuerySet) -> None:
     rows.update(mail_tries=F("mail_tries") + 1, mail_due_at=None, mailed_at=timezone.now(), mail_error="")
 
 
 def _retry_later(rows: NotificationQuerySet, reason: str) -> None:
-    """Count one more failed attempt, and let each e-mail wait according to its number of attempts."""
+    """Count a failed attempt, and set when each e-mail is retried. After ``ATTEMPTS`` attempts, it is given up."""
     jitter = random.uniform(1, 1.2)  # noqa: S311  no secret: the factor only spreads the load
     wait = ExpressionWrapper(
         Value(FIRST_WAIT * jitter, DurationField()) * Power(Value(FACTOR), F("mail_tries"), output_field=FloatField()),

@@ -1,4 +1,4 @@
-"""Send e-mails through the operator's mail server, with each attempt in bounded time."""
+"""Send e-mails through the operator's mail server, with a time limit for each attempt."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class NotSent(Exception):
 
 
 class Refused(NotSent):
-    """The server permanently refuses this e-mail, for example because there is no such mailbox."""
+    """The server permanently refuses this e-mail, for example because the mailbox does not exist."""
 
 
 class Deferred(NotSent):
@@ -39,13 +39,13 @@ class Deferred(NotSent):
 
 
 class Unavailable(NotSent):
-    """The connection, the sign-in or the server failed, which also concerns other e-mails."""
+    """The connection, the sign-in or the server failed, which affects other e-mails as well."""
 
 
 class _Watchdog:
-    """Shuts a connection down that is still in use at the end of an attempt.
+    """Shuts down a connection that is still in use when the time limit of an attempt is over.
 
-    A socket's timeout applies to each read: a server that sends single bytes could block the worker for hours.
+    A socket's timeout applies to each read, so a server that sends single bytes could block the worker for hours.
     """
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class _Watchdog:
 
     @contextmanager
     def bound(self) -> Iterator[None]:
-        """Shut the watched connection down if the block takes more than ``ATTEMPT_S``."""
+        """Shut down the watched connection if the block takes longer than ``ATTEMPT_S``."""
         self._deadline = time.monotonic() + ATTEMPT_S
         self.has_fired = False
         timer = threading.Timer(ATTEMPT_S, self._shut_down)
@@ -79,7 +79,7 @@ class _Watchdog:
                     raise
             else:
                 opened.settimeout(STEP_S)
-                self._handle = opened.dup()  # TLS replaces the socket, but both belong to the same connection
+                self._handle = opened.dup()  # TLS replaces the socket object, but not the connection
                 if self.has_fired:  # before there was a connection to shut down
                     opened.close()
                     raise TimeoutError
@@ -99,7 +99,7 @@ class _Watchdog:
 
 
 class _Smtp(smtplib.SMTP):
-    """An SMTP client whose connection is watched."""
+    """An SMTP client with a watched connection."""
 
     def __init__(self, server: SmtpServer, watchdog: _Watchdog) -> None:
         self._watchdog = watchdog
@@ -110,7 +110,7 @@ class _Smtp(smtplib.SMTP):
 
 
 class _TlsSmtp(smtplib.SMTP_SSL, _Smtp):
-    """The same with TLS from the start: ``SMTP_SSL`` wraps the socket that ``_Smtp`` opens."""
+    """An SMTP client that uses TLS from the start: ``SMTP_SSL`` wraps the socket that ``_Smtp`` opens."""
 
     def __init__(self, server: SmtpServer, watchdog: _Watchdog) -> None:
         self._watchdog = watchdog
@@ -121,7 +121,7 @@ class _TlsSmtp(smtplib.SMTP_SSL, _Smtp):
 
 
 class Connection:
-    """A connection to the mail server, opened for the first e-mail and used for all of them. A context manager."""
+    """A connection to the mail server, opened for the first e-mail and reused for the others. A context manager."""
 
     def __init__(self, server: SmtpServer) -> None:
         self._server = server
@@ -139,7 +139,7 @@ class Connection:
         self.close()
 
     def send(self, message: EmailMessage) -> None:
-        """Send the e-mail. It was accepted if this returns. Raises Refused, Deferred or Unavailable."""
+        """Send the e-mail. Raises Refused, Deferred or Unavailable unless the server accepts it."""
         client = self._connected()
         try:
             with self._watchdog.bound():
@@ -151,7 +151,7 @@ class Connection:
             raise failure from None
 
     def close(self) -> None:
-        """Close the connection, if it is open, without waiting for the server."""
+        """Close the connection if it is open, without waiting for the server's response."""
         if self._client is not None:
             with suppress(smtplib.SMTPException, OSError):
                 self._client.putcmd("quit")
@@ -185,11 +185,11 @@ class Connection:
 
 
 def _judge(error: Exception, *, is_late: bool) -> NotSent:
-    """Return what the failure to send an e-mail means. ``is_late`` means that the watchdog has fired."""
+    """Return the error for a failed attempt. ``is_late``: the watchdog has fired."""
     code: int
     text: bytes | str
     match error:
-        case _ if is_late:  # smtplib takes the beginning of a response for the whole response
+        case _ if is_late:  # smtplib mistakes the beginning of a response for all of it
             return Unavailable(_TIMED_OUT)
         case smtplib.SMTPRecipientsRefused():
             code, text = next(iter(error.recipients.values()))
@@ -204,7 +204,7 @@ def _judge(error: Exception, *, is_late: bool) -> NotSent:
 
 
 def _explain(error: Exception) -> str:
-    """Return the reason for a failure, without what a server says to a sign-in: it might repeat the password."""
+    """Return the reason for a failure, without the server's response to a sign-in, which may repeat the password."""
     match error:
         case smtplib.SMTPAuthenticationError():
             return f"The mail server refused the sign-in ({error.smtp_code})."

@@ -1,5 +1,5 @@
-"""Sweeps note the events that only time causes, such as agents that went offline and credentials that expire soon.
+"""Sweeps record the events that are caused by the passage of time, such as credentials that expire soon.
 
-Sweeps may run concurrently, and be killed at any point. Events have keys, or are noted in the same transaction as their
-``ToldState``, so each is noted once.
+Sweeps may run concurrently and may be killed at any point. Each event is recorded once, because it has a unique key or
+is inserted in the same transaction as its ``NotifiedState``.
 """

@@ -1,7 +1,7 @@
-"""Note that agents went offline, failed, or seem to run on two machines.
+"""Record events about agents that went offline, failed, or seem to run on two machines.
 
-The sweep compares the agents that are offline or have failed with those about which events were noted (``ToldState``),
-so the cost of heartbeats does not change. It reads pulses, and the heartbeats of only the agents that are newly late.
+The sweep compares the offline and failed agents with those for which events were already recorded (``NotifiedState``),
+so heartbeats do not become more expensive. It reads pulses, and heartbeats only of the agents that are newly late.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from apps.tenancy.message_types import EventOutcome, MessageType
 from apps.tenancy.models import Environment, MessageEvent, tenant_ids
 from apps.tenancy.services import hosts
 
-MAX_NAMES, MAX_NAME = 3, 60  # agents that a message names, and the characters of each name that it shows
+MAX_NAMES, MAX_NAME = 3, 60  # agents that a message names, and characters of each name
 FAILURES_COUNT_FOR = timedelta(days=1)
-"""An agent that failed a deployment counts as failed for so long."""
+"""How long an agent counts as failed after it failed a deployment."""
 # If the sweep did not run for this long, the worker or the database was down, so heartbeats may be missing.
 OUTAGE = timedelta(minutes=2)
-# If so many agents fall silent and no other agent is heard, heartbeats probably cannot reach the control plane. With
-# fewer agents, people are told in any case.
+# If at least this many agents go silent and no other agent sends heartbeats, the heartbeats probably cannot reach the
+# control plane. If fewer agents go silent, people are always notified.
 MANY = 100
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
-# The agents that are late and about which no event was noted, except for drained ones, which may be switched off.
-# ``gone_at`` is when an agent went offline. If agents could not send heartbeats until ``reachable_since``, the sweep
-# waits ten intervals from then on. OFFSET 0 makes PostgreSQL find these agents first, so that it reads only their
+# The late agents without a recorded event, except for drained agents, which may be switched off.
+# ``gone_at`` is when an agent went offline. If agents could not send heartbeats until ``reachable_since``, they have
+# ten intervals from then on. OFFSET 0 makes PostgreSQL find these agents first, so that it reads only their
 # heartbeats.
 _LATE = f"""
     SELECT pulse.agent_id, pulse.environment_id, beat.last_seen_at, beat.given,
@@ -43,7 +43,7 @@ _LATE = f"""
     FROM (
         SELECT agent_id, environment_id FROM fleet_pulse AS late
         WHERE online_until < %(now)s AND NOT EXISTS (
-            SELECT FROM notifications_toldstate AS state
+            SELECT FROM notifications_notifiedstate AS state
             WHERE state.kind = %(type)s AND state.resource_id = late.agent_id
         ) AND NOT EXISTS (SELECT FROM fleet_agent WHERE id = late.agent_id AND drained_at IS NOT NULL)
         OFFSET 0
@@ -52,8 +52,8 @@ _LATE = f"""
         WHERE agent_id = pulse.agent_id AND last_seen_at IS NOT NULL OFFSET 0
     ) AS beat
 """  # noqa: S608  built from constants
-# The newest heartbeat is found without an index, because an index would make heartbeats slower. Usually not even
-# ``MANY`` agents are late, and then the subquery is not executed.
+# Finding the newest heartbeat scans the table, because an index would make heartbeats slower. The subquery is executed
+# only if at least ``MANY`` agents are late, which is rare.
 _IS_CUT_OFF = f"""
 SELECT CASE WHEN count(*) >= {MANY} AND count(*) FILTER (WHERE gone_at < %(now)s) > 0
     THEN (SELECT max(last_seen_at) FROM fleet_heartbeat)
@@ -64,26 +64,26 @@ FROM ({_LATE}) AS late
 _OFFLINE = f"SELECT agent_id, environment_id FROM ({_LATE}) AS late WHERE counts_from < %(now)s"  # noqa: S608  as above
 _FAILED = """
 SELECT agent_id, environment_id FROM fleet_pulse AS pulse WHERE status = 'failed' AND NOT EXISTS (
-    SELECT FROM notifications_toldstate AS state WHERE state.kind = %(type)s AND state.resource_id = pulse.agent_id)
+    SELECT FROM notifications_notifiedstate AS state WHERE state.kind = %(type)s AND state.resource_id = pulse.agent_id)
 UNION SELECT agent.id, agent.environment_id
 FROM fleet_assignment AS assigned JOIN fleet_agent AS agent ON agent.id = assigned.agent_id
 WHERE assigned.failed_since > %(failed_after)s AND NOT EXISTS (
-    SELECT FROM notifications_toldstate AS state
+    SELECT FROM notifications_notifiedstate AS state
     WHERE state.kind = %(type)s AND state.resource_id = agent.id AND state.at >= assigned.failed_since)
 """
 _ONLINE_AGAIN = """
-DELETE FROM notifications_toldstate AS state WHERE kind = %(type)s AND NOT EXISTS (
+DELETE FROM notifications_notifiedstate AS state WHERE kind = %(type)s AND NOT EXISTS (
     SELECT FROM fleet_pulse AS pulse WHERE pulse.agent_id = state.resource_id AND pulse.online_until < %(now)s)
 """
 _WORKS_AGAIN = """
-DELETE FROM notifications_toldstate AS state WHERE kind = %(type)s AND NOT EXISTS (
+DELETE FROM notifications_notifiedstate AS state WHERE kind = %(type)s AND NOT EXISTS (
     SELECT FROM fleet_pulse AS pulse JOIN fleet_assignment AS assigned ON assigned.agent_id = pulse.agent_id
     WHERE pulse.agent_id = state.resource_id
         AND (pulse.status = 'failed' OR assigned.failed_since > %(failed_after)s))
 """
-# Notes the states, and returns the number of agents of each environment with the first names. Environments that have
-# just got such a message are left out: the next message tells about the agents that are still offline or failed then.
-_NOTE = f"""
+# Inserts the states, and returns the number of agents in each environment with the first names. Excludes environments
+# with a recent message of this type: their next message covers the agents that are still offline or failed then.
+_RECORD = f"""
 WITH found AS MATERIALIZED ({{found}}),  -- so that no scan reads the rows that this statement inserts
 places AS MATERIALIZED (
     SELECT environment.id
@@ -94,8 +94,8 @@ places AS MATERIALIZED (
             WHERE event.organization_id = project.organization_id AND event.type = %(type)s
                 AND event.environment_id = environment.id AND event.subject = ''
                 AND (event.outcome = '{EventOutcome.PENDING}' OR event.handled_at > %(limit)s))
-), noted AS (
-    INSERT INTO notifications_toldstate (kind, resource_id, at)
+), recorded AS (
+    INSERT INTO notifications_notifiedstate (kind, resource_id, at)
     SELECT %(type)s, agent.id, %(now)s FROM fleet_agent AS agent
     WHERE agent.id IN (SELECT agent_id FROM found) AND agent.environment_id IN (SELECT id FROM places)
         AND agent.decommissioned_at IS NULL
@@ -103,17 +103,17 @@ places AS MATERIALIZED (
     RETURNING resource_id
 )
 SELECT agent.environment_id, count(*), (array_agg(left(agent.name, {MAX_NAME}) ORDER BY agent.name))[1:{MAX_NAMES}]
-FROM noted JOIN fleet_agent AS agent ON agent.id = noted.resource_id GROUP BY agent.environment_id
+FROM recorded JOIN fleet_agent AS agent ON agent.id = recorded.resource_id GROUP BY agent.environment_id
 """  # noqa: S608  built from constants
 
 
 @transaction.atomic
-def note_offline_and_failed(now: datetime | None = None) -> None:
-    """Note the agents that went offline or failed, with one event for each environment.
+def record_offline_and_failed(now: datetime | None = None) -> None:
+    """Record one event for each environment in which agents went offline, and one for each in which agents failed.
 
-    The first run inserts no events, because it cannot know what is new. An environment gets at most one event of each
-    type in 10 minutes. Agents that were perhaps unable to send heartbeats do not count as offline: see
-    ``_find_reachable_since``.
+    The first run records no events, because it cannot know which states are new. An environment gets at most one event
+    of each type in 10 minutes. Agents that may have been unable to send heartbeats do not count as offline (see
+    ``_find_reachable_since``).
     """
     now = now or timezone.now()
     AgentWatch.objects.bulk_create([AgentWatch()], ignore_conflicts=True)
@@ -128,9 +128,9 @@ def note_offline_and_failed(now: datetime | None = None) -> None:
         offline["reachable_since"] = _LONG_AGO
     elif reachable_since is not None and _execute(_IS_CUT_OFF, offline) == [(True,)]:
         reachable_since = None
-    found = list(_note(_FAILED, failed))
+    found = list(_record(_FAILED, failed))
     if is_first or reachable_since is not None:
-        found += _note(_OFFLINE, offline)
+        found += _record(_OFFLINE, offline)
     if not is_first:
         MessageEvent.objects.bulk_create(found)
     watch.looked_at, watch.reachable_since = now, reachable_since or now
@@ -138,10 +138,9 @@ def note_offline_and_failed(now: datetime | None = None) -> None:
 
 
 def _find_reachable_since(watch: AgentWatch, now: datetime) -> datetime | None:
-    """Return since when agents have been able to send heartbeats without a break; None if they cannot send any now.
+    """Return since when agents have been able to send heartbeats without a break; None if they currently cannot.
 
-    They cannot if no server of the API is running. After a start of all servers, and after a pause of the sweep, agents
-    need time to come back.
+    They cannot if no API server is running. After an outage of all servers or of the sweep, agents get time to return.
     """
     servers = hosts.live().exclude(mode="worker")
     started_at: datetime | None = servers.order_by().aggregate(at=Min("started_at"))["at"]
@@ -153,10 +152,10 @@ def _find_reachable_since(watch: AgentWatch, now: datetime) -> datetime | None:
     return max(before, started_at)
 
 
-def _note(found: str, values: dict[str, Any]) -> Iterator[MessageEvent]:
-    """Note the states that the query ``found`` returns. Yields one event, not inserted yet, for each environment."""
+def _record(found: str, values: dict[str, Any]) -> Iterator[MessageEvent]:
+    """Insert the states that the query ``found`` returns. Yields an event for each environment, to be inserted."""
     limit = LIMITS[MessageType(values["type"])].window
-    rows = _execute(_NOTE.format(found=found), {**values, "limit": values["now"] - limit})
+    rows = _execute(_RECORD.format(found=found), {**values, "limit": values["now"] - limit})
     environments = Environment.objects.select_related("project").in_bulk(
         [environment_id for environment_id, *_ in rows]
     )
@@ -176,8 +175,8 @@ def _execute(sql: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
         return cursor.fetchall() if cursor.description else []
 
 
-def note_clones(now: datetime | None = None) -> None:
-    """Note the agents of which a clone is suspected since the last run."""
+def record_clones(now: datetime | None = None) -> None:
+    """Record an event for each agent for which a clone was recently suspected."""
     rows = Heartbeat.objects.filter(
         clone_suspected_at__gt=(now or timezone.now()) - new_events.LOOKED_BACK,
         agent__decommissioned_at=None,

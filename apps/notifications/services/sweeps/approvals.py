@@ -1,4 +1,4 @@
-"""Note that a break-glass deployment will soon be rolled back, because nobody has decided."""
+"""Record events about break-glass deployments that will soon be rolled back unless somebody approves them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from byteor.engine.machines import ApprovalStatus
 LAST_CALL = timedelta(minutes=15)
 
 
-def note_last_calls(now: datetime | None = None) -> None:
-    """Note each pending break-glass approval with at most 15 minutes, or half of its time, left until its deadline."""
+def record_last_calls(now: datetime | None = None) -> None:
+    """Record an event for each pending break-glass approval shortly before its deadline.
+
+    That is 15 minutes before the deadline, or when half of the time is over if that is later."""
     now = now or timezone.now()
     pending = Approval.objects.filter(
         status=ApprovalStatus.PENDING,

@@ -1,4 +1,4 @@
-"""Note that credentials expire soon: API keys, user tokens and enrollment tokens."""
+"""Record events about API keys, user tokens and enrollment tokens that expire soon."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from apps.notifications.services.sweeps import new_events
 from apps.tenancy.message_types import MessageType
 from apps.tenancy.models import Environment, Membership, MessageEvent, OrganizationKey, Project, UserToken
 
-# An event is noted twice: when a credential expires in 7 days, and when it expires in 1 day.
+# Days before the expiry. There is an event for each of them.
 _DAYS = (1, 7)
-_SHORTEST_LIFE = timedelta(days=8)  # nobody plans to renew credentials with a shorter life
+_SHORTEST_LIFE = timedelta(days=8)  # credentials with a shorter lifetime are not renewed in advance
 
 
-def note_expiring(now: datetime | None = None) -> None:
-    """Note each credential that expires within a week, and again on its last day.
+def record_expiring(now: datetime | None = None) -> None:
+    """Record an event for each credential that expires within 7 days, and another when it expires within 1 day.
 
-    Credentials that are revoked, used up or valid for less than 8 days in total are left out. So are people's tokens
-    if the person is no longer a member of any organization.
+    Excludes credentials that are revoked, used up or valid for less than 8 days in total, and the tokens of people who
+    are no longer members of any organization.
     """
     now = now or timezone.now()
     member = Membership.objects.filter(user=OuterRef("user")).order_by("pk")

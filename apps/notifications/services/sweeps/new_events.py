@@ -8,11 +8,11 @@ from datetime import timedelta
 from apps.tenancy.models import MessageEvent
 
 LOOKED_BACK = timedelta(days=7)
-"""How late a sweep notes an event, if no worker was running. Must be shorter than events and their keys are kept."""
+"""How old a cause may be if no worker was running. Must be shorter than the time for which events are kept."""
 
 
 def insert(found: Iterable[MessageEvent]) -> None:
-    """Insert the events whose keys do not exist yet. Takes two statements."""
+    """Insert the events whose keys do not exist yet, with two statements."""
     events = {event.key: event for event in found}
     known = set(MessageEvent.objects.filter(key__in=list(events)).values_list("key", flat=True))
     new = [event for key, event in events.items() if key not in known]

@@ -1,4 +1,4 @@
-"""Note that webhooks keep failing, and that organizations have used most of a quota."""
+"""Record events about webhooks that keep failing and organizations that have used most of a quota."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from apps.notifications.models import ChatWebhook, ToldState
+from apps.notifications.models import ChatWebhook, NotifiedState
 from apps.notifications.services.sweeps import new_events
 from apps.tenancy.message_types import MessageType
 from apps.tenancy.models import MessageEvent, OrganizationQuotas, Quota, Webhook
@@ -21,8 +21,8 @@ FAILING_FOR = timedelta(hours=1)
 LEVELS = (100, 90)  # percent of a quota, highest first
 
 
-def note_failing_webhooks(now: datetime | None = None) -> None:
-    """Note each enabled webhook and chat webhook that has failed for an hour."""
+def record_failing_webhooks(now: datetime | None = None) -> None:
+    """Record an event for each enabled webhook and chat webhook that has been failing for an hour."""
     now = now or timezone.now()
     hooks = {"webhook": Webhook.objects.all(), "chat_webhook": ChatWebhook.objects.all()}
     new_events.insert(
@@ -50,11 +50,11 @@ def _find_failing(webhooks: QuerySet[Any], now: datetime) -> QuerySet[Any, tuple
 
 
 @transaction.atomic
-def note_used_quotas(now: datetime | None = None) -> None:
-    """Note each organization whose usage has reached 90 or 100 percent of a quota.
+def record_used_quotas(now: datetime | None = None) -> None:
+    """Record an event for each organization that has used 90 or 100 percent of a quota.
 
-    An event is noted again only if the usage was lower in between, and at most once a day (UTC). If the usage reaches
-    both levels at the same time, only the higher level is noted.
+    Another event for the same level requires that the usage was lower in between, and is recorded at most once a day
+    (UTC). If the usage reaches both levels at the same time, only the higher one causes an event.
     """
     now = now or timezone.now()
     reached = set[tuple[str, UUID]]()
@@ -73,14 +73,14 @@ def note_used_quotas(now: datetime | None = None) -> None:
                 data={"quota": quota, "limit": limit, "used": used},
                 key=f"{MessageType.QUOTA_NEAR}:{key}",
             )
-    states = ToldState.objects.filter(kind__startswith=f"{MessageType.QUOTA_NEAR}:")
-    told = {
+    states = NotifiedState.objects.filter(kind__startswith=f"{MessageType.QUOTA_NEAR}:")
+    known = {
         (kind, organization_id): pk for pk, kind, organization_id in states.values_list("pk", "kind", "resource_id")
     }
-    ToldState.objects.filter(pk__in=[pk for state, pk in told.items() if state not in reached]).delete()
-    new = reached - told.keys()
-    ToldState.objects.bulk_create(
-        [ToldState(kind=kind, resource_id=pk, at=now) for kind, pk in sorted(new)], ignore_conflicts=True
+    NotifiedState.objects.filter(pk__in=[pk for state, pk in known.items() if state not in reached]).delete()
+    new = reached - known.keys()
+    NotifiedState.objects.bulk_create(
+        [NotifiedState(kind=kind, resource_id=pk, at=now) for kind, pk in sorted(new)], ignore_conflicts=True
     )
     new_events.insert(event for state, event in events.items() if state in new)
 

@@ -1,4 +1,4 @@
-"""What messages say about events."""
+"""Compose the messages about events."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _DESCRIBE: Mapping[MessageType, Callable[[MessageEvent], Content | None]] = {
 
 
 def describe(event: MessageEvent) -> Content | None:
-    """Return what a message says about the event now. None if nobody has to know any more."""
+    """Return the current content of the message about the event, or None if the event is obsolete."""
     if _is_deleted(event):
         return None
     describe_type = _DESCRIBE.get(MessageType(event.type))
@@ -51,9 +51,9 @@ def describe(event: MessageEvent) -> Content | None:
 
 
 def describe_handled(event: MessageEvent) -> Content | None:
-    """Return what the message about an event that was handled says now, as ``describe`` does.
+    """Return the current content of the message about an event that was already handled, as ``describe`` does.
 
-    If that raises an error, the message is the stored sentence, so that one event does not hold up other messages.
+    If ``describe`` raises an error, returns the stored sentence, so that one event does not delay other messages.
     """
     try:
         return describe(event)

@@ -14,7 +14,7 @@ _NAMED = 3  # fixtures that the sentence names
 
 
 def describe_incident(event: MessageEvent) -> Content | None:
-    """Describe an incident that an agent captured; None if the capture was deleted."""
+    """Describe an incident that an agent captured. Returns None if the capture was deleted."""
     rows = Artifact.objects.select_related("agent", "version", "deployment__config_bundle__version")
     artifact = rows.filter(pk=event.resource_id).first()
     if artifact is None:
@@ -32,7 +32,7 @@ def describe_incident(event: MessageEvent) -> Content | None:
 
 
 def describe_current_failure(event: MessageEvent) -> Content | None:
-    """Describe the fixtures that a current deployment fails; None if another configuration is current now."""
+    """Describe the fixtures that a current deployment fails. Returns None if another configuration is current now."""
     regression = Regression.objects.filter(pk=event.resource_id).first()
     if regression is None:
         return None

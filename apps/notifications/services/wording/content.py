@@ -9,14 +9,14 @@ from datetime import UTC, datetime
 from django.urls import reverse
 
 MAX_LINES = 20
-"""The maximum number of lines below the sentence. The page to which the message links shows everything."""
+"""The maximum number of lines below the sentence. The linked page shows everything."""
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a message says: one sentence, then lines with details, and the path of one page with the link's label.
+    """The content of a message: a sentence, lines with details, and the path and label of the link to one page.
 
-    A content has no markup, no secret and no payload. The sentence is at most 500 characters long.
+    It contains no markup, no secret and no payload.
     """
 
     sentence: str
@@ -26,7 +26,7 @@ class Content:
 
 
 def page_path(table: str, pk: object) -> str:
-    """Return the path of a row's page in the console. ``table`` is the label of the model, with an underscore."""
+    """Return the path of a row's page in the console. ``table`` is the app and model, such as ``releases_approval``."""
     return reverse(f"admin:{table}_change", args=[pk])
 
 
@@ -36,14 +36,14 @@ def format_time(moment: datetime) -> str:
 
 
 def join_names(names: Sequence[str], count: int) -> str:
-    """Return the names as an enumeration. ``count`` is the number of all things, of which ``names`` are the first."""
+    """Return the names as an enumeration, such as "a, b and 3 more". ``count`` includes the names not given."""
     more = [f"{count - len(names):,} more"] if count > len(names) else []
     *first, last = [*names, *more]
     return f"{', '.join(first)} and {last}" if first else last
 
 
 def shorten(lines: list[str]) -> tuple[str, ...]:
-    """Return the first lines, each with at most 300 characters, followed by the number of further lines."""
+    """Return the first lines, each with at most 300 characters, and the number of omitted lines."""
     shown = [line if len(line) <= 300 else f"{line[:299]}…" for line in lines[:MAX_LINES]]
     if more := len(lines) - len(shown):
         shown.append(f"{more:,} more")

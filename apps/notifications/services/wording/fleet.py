@@ -29,7 +29,9 @@ def describe_agents(event: MessageEvent) -> Content | None:
 
 
 def describe_clone(event: MessageEvent) -> Content | None:
-    """Describe an agent that seems to run on two machines; None if this was cleared or the agent is decommissioned."""
+    """Describe an agent that seems to run on two machines.
+
+    Returns None if the suspicion was cleared or the agent was decommissioned."""
     suspected = Heartbeat.objects.filter(clone_suspected_at__isnull=False).values("agent")
     agent = Agent.objects.enrolled().filter(pk=event.resource_id, pk__in=suspected).first()
     if agent is None:
@@ -39,7 +41,7 @@ def describe_clone(event: MessageEvent) -> Content | None:
         page_path("fleet_agent", agent.pk),
         "Open the agent",
         (
-            "Two processes with the same agent key take turns sending heartbeats. A disk image may have been copied.",
+            "Two processes send heartbeats with the same agent key. The machine's disk may have been copied.",
             "Stop one of them. Then rotate the agent's key, or enroll the agent again.",
         ),
     )

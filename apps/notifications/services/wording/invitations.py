@@ -14,7 +14,7 @@ from apps.tenancy.services import accounts
 
 
 def describe_invitation(event: MessageEvent) -> Content | None:
-    """Describe an invitation to an organization or a project; None if the person is no longer a member."""
+    """Describe an invitation to an organization or a project. Returns None if the person is no longer a member."""
     if _find_membership(event) is None:
         return None
     place = str(event.organization)
@@ -29,9 +29,9 @@ def describe_invitation(event: MessageEvent) -> Content | None:
 def with_link(event: MessageEvent, content: Content) -> Content:
     """Create the sign-in link for the e-mail about an invitation, and return the content with the link.
 
-    Returns ``content`` unchanged if the person has signed in before. The link works once, within 7 days. Whoever has it
-    can sign in as the person, so call this only when the e-mail is about to be sent. Each call makes the previous link
-    invalid.
+    Returns ``content`` unchanged if the account must not get a link, for example because the person has signed in. The
+    link works once, within 7 days, and invalidates the previous link. Whoever has it can sign in as the person, so call
+    this only immediately before the e-mail is sent.
     """
     membership = _find_membership(event)
     secret = None

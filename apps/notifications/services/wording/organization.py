@@ -18,7 +18,7 @@ _CREDENTIALS: dict[str, type[Credential]] = {
     "organization_key": OrganizationKey,
     "enrollment_token": EnrollmentToken,
 }
-# What a quota limits, as in "uses 9 of 10 agents", and what is refused when the quota is used up.
+# The unit of each quota, as in "its quota of 10 agents", and what happens when the quota is used up.
 _QUOTAS = {
     Quota.AGENTS: ("agents", "New agents cannot enroll"),
     Quota.STORED_BYTES: ("bytes of storage", "Uploads and other new data are refused"),
@@ -28,9 +28,10 @@ _QUOTAS = {
 
 
 def describe_webhook(event: MessageEvent) -> Content | None:
-    """Describe a webhook that fails or was disabled; None if it works again, was enabled again or was deleted.
+    """Describe a webhook that is failing or was disabled.
 
-    Only the host of the URL is named, because the rest may contain a secret.
+    Names only the host of the URL, because the rest may contain a secret. Returns None if the webhook works again, was
+    enabled again or was deleted.
     """
     found = _find_webhook(event)
     if found is None:
@@ -46,7 +47,7 @@ def describe_webhook(event: MessageEvent) -> Content | None:
 
 
 def _find_webhook(event: MessageEvent) -> tuple[Webhook | ChatWebhook, str, str] | None:
-    """Return the webhook with its kind and host in words, and the path of a page; None if it was deleted."""
+    """Return the webhook, a phrase with its kind and host, and the path of its page; None if it was deleted."""
     if event.resource_kind == "webhook":
         if (webhook := Webhook.objects.filter(pk=event.resource_id).first()) is not None:
             return webhook, f"webhook to {urlsplit(webhook.url).hostname}", _page_of(webhook)
@@ -56,9 +57,10 @@ def _find_webhook(event: MessageEvent) -> tuple[Webhook | ChatWebhook, str, str]
 
 
 def describe_expiry(event: MessageEvent) -> Content | None:
-    """Describe a credential that expires soon; None if it was revoked, used up or deleted, or has expired already.
+    """Describe a credential that expires soon.
 
-    A user token is named only by its prefix, since its name is visible to nobody but its owner.
+    Names a user token only by its prefix, because only the owner can see its name. Returns None if the credential was
+    revoked, used up or deleted, or has already expired.
     """
     model = _CREDENTIALS[event.resource_kind]
     credential: Any = model._default_manager.filter(pk=event.resource_id, revoked_at=None).first()
@@ -93,7 +95,7 @@ def _noun(event: MessageEvent) -> str:
 
 
 def describe_quota(event: MessageEvent) -> Content | None:
-    """Describe a quota of which an organization has used most."""
+    """Describe a quota that an organization has almost or completely used up."""
     unit, refused = _QUOTAS[Quota(event.data["quota"])]
     used, limit = event.data["used"], event.data["limit"]
     percent = used * 100 // limit

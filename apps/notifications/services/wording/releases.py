@@ -19,7 +19,7 @@ from byteor.engine.regression import count_of
 from byteor.engine.rollout import Hold
 from byteor.engine.wave_hold import WaveReport
 
-# Why a deployment failed, as a clause, by the code of the failure.
+# Why a deployment stopped, as a clause, by its reason.
 _WHY = {
     "aborted": "it was aborted",
     "approval_denied": "its approval was denied",
@@ -43,7 +43,7 @@ _FAILED_HOW = {
 
 
 def describe_approval(event: MessageEvent) -> Content | None:
-    """Describe an approval that waits for decisions; None if it was decided or has expired."""
+    """Describe a pending approval. Returns None if it was decided or has expired."""
     rows = Approval.objects.select_related("environment", "rollout__config_bundle__version")
     approval = rows.filter(pk=event.resource_id, status=ApprovalStatus.PENDING).first()
     if approval is None:
@@ -85,7 +85,7 @@ def _name(deployment: Deployment) -> str:
 
 
 def _describe_request(deployment: Deployment) -> list[str]:
-    """Return lines about what a deployment changes, without values of the configuration and without records."""
+    """Return lines that describe a deployment's changes, without configuration values and records."""
     lines = [f"Note: {deployment.note.splitlines()[0]}"] if deployment.note.strip() else []
     if deployment.break_glass is not None:
         lines.append(f"Break-glass reason: {deployment.break_glass.reason}")
@@ -102,11 +102,11 @@ def _describe_changes(changes: Changes) -> list[str]:
     if changes.spec is not None:
         lines += [f"Pipeline: {each.change} {each.what} {each.name}".rstrip() for each in changes.spec.changes]
     lines += [f"Configuration: {each.change} {each.what} {each.name}".rstrip() for each in changes.config]
-    return lines if len(lines) > 1 else [*lines, "Neither the pipeline nor its configuration changes."]
+    return lines if len(lines) > 1 else [*lines, "The pipeline and its configuration do not change."]
 
 
 def _describe_waves(report: WaveReport) -> list[str]:
-    """Return lines with what the agents of the earlier waves did, without what they reported."""
+    """Return lines with the progress and failures of the earlier waves, without the agents' reports."""
     done = ", ".join(f"{count:,} {word.replace('_', ' ')}" for word, count in report.progress.items() if count)
     failed = [f"{count_of(each.count, 'agent')} {_FAILED_HOW.get(each.reason, 'failed')}" for each in report.failures]
     return [f"Agents of the earlier waves: {done or 'none'}", *failed]
@@ -118,7 +118,7 @@ def _describe_replay(approval: Approval) -> list[str]:
 
 
 def describe_hold(event: MessageEvent) -> Content | None:
-    """Describe a held wave; None if the hold is over."""
+    """Describe a wave that is on hold. Returns None if the hold is over."""
     deployment = _deployment(event)
     if deployment is None or deployment.status != DeploymentStatus.DEPLOYING or deployment.wave_hold is None:
         return None
@@ -133,7 +133,7 @@ def describe_hold(event: MessageEvent) -> Content | None:
 
 
 def describe_rollout(event: MessageEvent) -> Content | None:
-    """Describe a deployment that stopped, finished or was rolled back; None if it was deleted."""
+    """Describe a deployment that stopped, finished or was rolled back. Returns None if it was deleted."""
     deployment = _deployment(event)
     if deployment is None:
         return None
@@ -161,7 +161,7 @@ def _deployment(event: MessageEvent) -> Deployment | None:
 
 
 def _count_failed(deployment: Deployment) -> tuple[str, ...]:
-    """Return the number of agents that failed for each reason, without what they reported."""
+    """Return a line for each reason with the number of failed agents, without the agents' reports."""
     counts: dict[str, int] = {}
     for cause in failures.find_causes(deployment):
         counts[cause.reason] = counts.get(cause.reason, 0) + cause.count

@@ -186,10 +186,7 @@ class TimingsField(serializers.Field[Any, Any, Any, Any]):
 
 
 def check_events(data: Any) -> dict[str, Any]:
-    """Return ``data`` if it is an object whose keys are events about which people get messages.
-
-    Raises ValidationError.
-    """
+    """Return ``data`` if it is an object whose keys are events for which people can choose. Raises ValidationError."""
     if not isinstance(data, dict):
         raise serializers.ValidationError("Must be an object.", code="invalid")
     if unknown := unknown_fields(data, [*map(str, CHOOSABLE)]):

@@ -47,7 +47,7 @@ class _Members(ListModelMixin, CreateMixin, UpdateMixin, DestroyMixin, Organizat
         return self.represent(invitation.membership, invitation_url=self._url(invitation))
 
     def _url(self, invitation: Invitation) -> str | None:
-        """Return the URL of the link that only the response to the invitation contains, if there is one."""
+        """Return the URL of the sign-in link, or None if the inviter gets no link."""
         if invitation.link is None:
             return None
         path = reverse("sign-in-link", args=[invitation.link])
@@ -86,9 +86,9 @@ class OrganizationMemberViewSet(_Members):
             P.MANAGE_ORG_MEMBERSHIPS,
             "Add a member to an organization",
             "Grants a role in the whole organization to the person with this e-mail address, and sends an invitation. "
-            "A person who never signed in gets an e-mail with a sign-in link. If no e-mail server is configured, the "
+            "A person who has never signed in gets an e-mail with a sign-in link. If no mail server is configured, the "
             "response contains the link instead, in `invitation_url`. The person can also sign in with the identity "
-            "provider, which must have verified this address.",
+            "provider if it has verified this address.",
             responses={201: InvitedMemberSerializer},
             example={"email": "ada@example.com", "role": "viewer"},
             holds_secret=True,
@@ -136,9 +136,9 @@ class OrganizationMemberViewSet(_Members):
     def invite(self, request: Request, **kwargs: Any) -> Response:
         """Invite a member of an organization again.
 
-        Sends the invitation again to a member who never signed in. The link in the earlier invitation becomes invalid.
-        If no e-mail server is configured, the response contains the new link instead, as when adding a member. Returns
-        429 within a minute of the last invitation, and 409 if the person has signed in or is not active.
+        Sends another invitation to a member who has never signed in. The link in the earlier invitation becomes
+        invalid. If no mail server is configured, the response contains the new link, as when adding a member. Returns
+        409 if the person has signed in or the account is not active, and 429 within a minute of the last invitation.
         """
         return self._invite_again()
 
@@ -159,7 +159,7 @@ class ProjectMemberViewSet(_Members, ProjectViewSet):
             "addProjectMember",
             P.MANAGE_PROJECT,
             "Add a member to a project",
-            "Grants the person with this e-mail address a role in this project only, and sends an invitation as when "
+            "Grants the person with this e-mail address a role in this project only, and sends an invitation, as when "
             "adding a member to the organization.",
             responses={201: InvitedMemberSerializer},
             example={"email": "ada@example.com", "role": "viewer"},
@@ -203,7 +203,7 @@ class ProjectMemberViewSet(_Members, ProjectViewSet):
     def invite(self, request: Request, **kwargs: Any) -> Response:
         """Invite a member of a project again.
 
-        Sends the invitation again to a member who never signed in, under the same conditions as for a member of the
-        organization. Only an `org_admin` gets a link in the response.
+        Sends another invitation to a member who has never signed in, under the same conditions as for a member of the
+        organization. The response contains a link only if the caller is an `org_admin`.
         """
         return self._invite_again()

@@ -1,4 +1,4 @@
-"""Record attempts to deliver messages: the back-off, permanent failures, and receivers that are disabled."""
+"""Record attempts to deliver messages to webhooks and chat webhooks, retry them, and disable failing webhooks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LONGEST_RETRY_AFTER = timedelta(days=1)
 # If a delivery fails permanently and all attempts of its webhook have failed for this long, the webhook is disabled.
 DISABLED_AFTER = timedelta(days=3)
 KEPT_ATTEMPTS = 50  # latest attempts stored with each delivery
-GONE = 410  # the status with which a receiver asks for no further messages
+GONE = 410  # the status by which a receiver declines all further messages
 
 
 def format_time(moment: datetime) -> str:
@@ -32,10 +32,10 @@ def format_time(moment: datetime) -> str:
 
 
 def record(delivery: Delivery, result: PostResult, at: datetime, *, is_final: bool = False) -> None:
-    """Save the result of an attempt made at ``at``. The caller must hold the locks of the webhook and of the delivery.
+    """Record the result of an attempt made at ``at``. The caller must hold the locks of the webhook and the delivery.
 
-    After a failure, the delivery is retried later, unless ``is_final`` is set, all attempts have failed, or the
-    receiver is gone.
+    After a failure, the delivery is retried later, unless ``is_final`` is set, this was the last attempt, or the status
+    is 410.
     """
     now = timezone.now()
     attempt = {

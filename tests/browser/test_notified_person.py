@@ -1,4 +1,4 @@
-"""The story of a person who is told: invited by e-mail, asked for approval by e-mail, chat and bell, and decides."""
+"""The story of a person who is invited by e-mail, is asked for approval by e-mail, chat and bell, and decides."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def deliver() -> None:
 
 
 def link_in(server: SmtpServer, number: int) -> str:
-    """Return the link in the plain text of an e-mail, which has one besides the link to the settings."""
+    """Return the link in the plain text of an e-mail, without the link to the settings."""
     links: list[str] = re.findall(r"https?://\S+", server.messages[number].part("plain"))
     [link] = [each for each in links if "/notifications/settings" not in each]
     return link
@@ -71,7 +71,7 @@ def test_invited_person_is_asked_by_mail_chat_and_bell_and_approves(
         expect(page.get_by_role("navigation").first).to_be_visible()
         unread = page.locator(".frame-bell .count")
 
-        # An operator requests a deployment to prod. Grace is told in three ways, and her page shows it by itself.
+        # An operator requests a deployment to prod. Grace is notified in three ways, and her open page shows it.
         bundle = world.bundle(world.prod, "<b>release</b>", env={"LEVEL": "debug"})
         body = {"config_bundle_id": str(bundle.pk), "target": ALL, "note": "fixes *everything* <!channel>"}
         asked = world.operator.api.post(world.path(world.prod, "/deployments"), body)
@@ -89,7 +89,7 @@ def test_invited_person_is_asked_by_mail_chat_and_bell_and_approves(
         assert "<!channel>" not in posted["text"]
         expect(unread).to_have_text("2 unread")
 
-        # On another computer, the link leads through the sign-in to the request, which Grace approves.
+        # On another computer, Grace follows the link in the e-mail, signs in and approves the request.
         other = open_page()
         other.goto(link_in(server, to_grace[1]))
         other.get_by_role("link", name="Continue to sign in").click()

@@ -1,4 +1,4 @@
-"""Who is told about each event, when they get an e-mail without own choices, and what the message says.
+"""Who is notified about each event, when they get an e-mail by default, and the text of the message.
 
 The table in this module is written by hand, from the contract, and never read from the code under test.
 """
@@ -147,12 +147,12 @@ def restore(stage: Stage) -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """A cause, the event that it is, the message, and who is told: each person's e-mail without own choices."""
+    """A cause, its event, the text of the message, and when each notified person gets an e-mail by default."""
 
     event: str
     cause: Callable[[Stage], None]
     text: str
-    told: dict[str, str]
+    notified: dict[str, str]
     lines: tuple[str, ...] = ()
 
 
@@ -175,14 +175,14 @@ CASES = [
         {"project_admin": "now", "operator": "now", "reviewer": "now"},
     ),
     Case(
-        "wave.held", hold_wave("manual"), "Wave 2 of quotes v1 in prod waits until somebody starts it.",
+        "wave.held", hold_wave("manual"), "Wave 2 of quotes v1 in prod is waiting to be started.",
         {**DECIDERS, "operator": "now"},
     ),
     Case(
-        "wave.held", hold_wave("approval"), "Wave 2 of quotes v1 in prod waits for approval.", {"operator": "now"},
+        "wave.held", hold_wave("approval"), "Wave 2 of quotes v1 in prod is waiting for approval.", {"operator": "now"},
     ),
     Case(
-        "approval.needed", hold_wave("approval"), "Wave 2 of quotes v1 in prod waits for your approval.", DECIDERS,
+        "approval.needed", hold_wave("approval"), "Wave 2 of quotes v1 in prod is waiting for your approval.", DECIDERS,
         ("Agents of the earlier waves: 1 active",),
     ),
     Case(
@@ -198,7 +198,7 @@ CASES = [
         "rollout.stopped", abort, "The deployment of quotes v1 to prod stopped: it was aborted.", ALL_BUT_OPERATOR,
     ),
     Case(
-        "rollout.finished", finish, "quotes v1 runs in prod: the rollout to 4 agents finished.",
+        "rollout.finished", finish, "The rollout of quotes v1 to 4 agents in prod has finished.",
         {**ALL_BUT_OPERATOR, "operator": "off"},
     ),
     Case(
@@ -210,16 +210,16 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.event}-{case.cause.__name__}")
-def test_event_is_told_to_exactly_those_whom_it_concerns(stage: Stage, case: Case) -> None:
+def test_event_notifies_exactly_those_whom_it_concerns(stage: Stage, case: Case) -> None:
     case.cause(stage)
     event = MessageEvent.objects.filter(type=case.event).latest("pk")
     handle(stage.world)
 
     event.refresh_from_db()
     assert event.text == case.text
-    told = Notification.objects.filter(event=event)
+    created = Notification.objects.filter(event=event)
     names = {person.user.pk: name for name, person in stage.people.items()}
-    assert {names[user_id]: mail for user_id, mail in told.values_list("user_id", "mail")} == case.told
+    assert {names[user_id]: mail for user_id, mail in created.values_list("user_id", "mail")} == case.notified
     content = describe(event)
     assert content is not None
     assert content.sentence == case.text
