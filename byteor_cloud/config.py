@@ -339,6 +339,8 @@ def load(environ: Mapping[str, str]) -> Config:
         raise ConfigError(f"unknown setting {', '.join(sorted(given))}")
     if config.oidc_issuer and not (config.oidc_client_id and config.oidc_client_secret):
         raise ConfigError(f"{PREFIX}OIDC_ISSUER requires {PREFIX}OIDC_CLIENT_ID and {PREFIX}OIDC_CLIENT_SECRET")
+    if config.mail_server and not config.public_base_url:
+        raise ConfigError(f"{PREFIX}SMTP_URL requires {PREFIX}PUBLIC_BASE_URL, which links in e-mails start with")
     if config.mail_server and not config.mail_from:
         raise ConfigError(f"{PREFIX}SMTP_URL requires {PREFIX}MAIL_FROM")
     return config

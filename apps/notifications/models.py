@@ -9,7 +9,7 @@ from typing import Any, Self
 from django.db import models
 from django.db.models import Exists, OuterRef, Q
 
-from apps.tenancy.message_types import Timing
+from apps.tenancy.message_types import MessageType, Timing
 from apps.tenancy.models import (
     Delivery,
     Environment,
@@ -25,7 +25,11 @@ from apps.tenancy.models import (
     one_of_constraint,
 )
 from apps.tenancy.models.sealed_field import SealedField
+from apps.tenancy.permissions import Role
 from apps.tenancy.webhook_events import Outcome
+
+# The events of an organization that only its admins see.
+_FOR_ADMINS = (MessageType.WEBHOOK_FAILING, MessageType.KEY_EXPIRES, MessageType.QUOTA_NEAR)
 
 
 class NotificationQuerySet(models.QuerySet["Notification"]):
@@ -37,8 +41,10 @@ class NotificationQuerySet(models.QuerySet["Notification"]):
         )
         # People with a role in only one project can also see events of the whole organization.
         of_organization = Membership.objects.filter(user=OuterRef("user"), organization=OuterRef("event__organization"))
+        of_admins = Q(event__type__in=_FOR_ADMINS) & ~Q(event__resource_kind="user_token")
         return self.filter(
             Exists(member) | Q(Exists(of_organization), event__project=None),
+            ~of_admins | Q(event__project__isnull=False) | Exists(of_organization.filter(role=Role.ORG_ADMIN)),
             event__environment__deleted_at=None,
             event__project__deleted_at=None,
         )

@@ -19,7 +19,10 @@ _TYPES = (MessageType.INCIDENT_NEW, MessageType.INCIDENT_REOPENED)
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """The pipeline of an incident, and the stage that stopped it (empty if no stage of the spec did)."""
+    """The pipeline of an incident, and the stage that stopped it (empty if no stage of the spec did).
+
+    Both are empty if no version has the spec of the capture.
+    """
 
     pipeline: str
     stage: str
@@ -46,6 +49,9 @@ def record(artifact: Artifact, incident: Incident) -> None:
     """
     if RequestedCapture.objects.filter(artifact=artifact).exists():
         return
+    if artifact.version_id is None:
+        # Nobody promoted this spec, so its names come from the agent alone, and could be different in each upload.
+        incident = Incident("", "")
     earlier = MessageEvent.objects.filter(environment=artifact.environment, subject=incident.subject, type__in=_TYPES)
     last = earlier.order_by("-pk").only("type", "created_at").first()
     if last is None:

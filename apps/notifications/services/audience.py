@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from apps.notifications.services import limits
 from apps.releases.models import Approval, Deployment
 from apps.releases.services import reviewers
 from apps.tenancy.message_types import MessageType
@@ -38,9 +39,20 @@ def find_people(event: MessageEvent) -> set[UUID]:
     """
     if event.type == _M.INVITATION:
         return {UUID(event.resource_id)}
-    found = _find_concerned(event) - {event.actor_id}
+    found = set[UUID]()
+    for each in _find_distinct(event):
+        found |= _find_concerned(each) - {each.actor_id}
     claimed = User.objects.claimed().filter(pk__in=found, is_active=True)
     return set(claimed.values_list("pk", flat=True))
+
+
+def _find_distinct(event: MessageEvent) -> list[MessageEvent]:
+    """Return the events whose audiences together are the audience of the event: those that a summary covers."""
+    members = limits.find_members(event)
+    if event.type not in NEEDED:
+        return members
+    # All members have the same audience, apart from the people who caused them.
+    return list({each.actor_id: each for each in members}.values())[:2]
 
 
 def _find_concerned(event: MessageEvent) -> set[UUID]:
@@ -75,7 +87,7 @@ def _find_people_for_hold(event: MessageEvent) -> set[UUID]:
         return set()
     if deployment.wave_hold.kind is Hold.MANUAL:
         return _find_permitted(event, _P.OPERATE_ENVIRONMENT)
-    return _find_permitted(event, _P.VIEW_ENVIRONMENT) & {find_requester(event)}
+    return _find_permitted(event, _P.VIEW_ENVIRONMENT) & find_requesters(event)
 
 
 def _find_people_for_credential(event: MessageEvent) -> set[UUID]:
@@ -87,9 +99,10 @@ def _find_people_for_credential(event: MessageEvent) -> set[UUID]:
     return _find_permitted(event, _P.MANAGE_ORG_MEMBERSHIPS)
 
 
-def find_requester(event: MessageEvent) -> UUID | None:
-    """Return the person who requested the deployment that the event is about, or None."""
-    if event.resource_kind != "deployment":
-        return None
-    rows = Deployment.objects.filter(pk=event.resource_id)
-    return rows.values_list("requester_id", flat=True).first()
+def find_requesters(event: MessageEvent) -> set[UUID]:
+    """Return the people who requested the deployments that the event is about."""
+    ids = {each.resource_id for each in limits.find_members(event) if each.resource_kind == "deployment"}
+    if not ids:
+        return set()
+    found = Deployment.objects.filter(pk__in=ids, requester_id__isnull=False)
+    return {requester for requester in found.values_list("requester_id", flat=True) if requester is not None}

@@ -26,14 +26,16 @@ _NOW_FOR_REQUESTER = {_M.ROLLOUT_STOPPED, _M.ROLLOUT_ROLLED_BACK}
 type Choices = Mapping[str, Mapping[str, str]]
 
 
-def find_timings(event: MessageEvent, user_ids: Collection[UUID], *, requester: UUID | None) -> dict[UUID, Timing]:
+def find_timings(
+    event: MessageEvent, user_ids: Collection[UUID], *, requesters: Collection[UUID]
+) -> dict[UUID, Timing]:
     """Return when each of these people gets an e-mail about the event."""
     if event.type == _M.INVITATION:
         return dict.fromkeys(user_ids, Timing.NOW)
     own = dict(NotificationSettings.objects.filter(user__in=user_ids).values_list("user_id", "choices"))
     defaults = event.organization.settings_with_defaults["default_notification_settings"]
     return {
-        user_id: _find_timing(event, own.get(user_id, {}), defaults, is_requester=user_id == requester)
+        user_id: _find_timing(event, own.get(user_id, {}), defaults, is_requester=user_id in requesters)
         for user_id in user_ids
     }
 

@@ -10,7 +10,7 @@ from uuid import UUID
 import structlog
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Count, Min
+from django.db.models import Count, Min, Q
 from django.utils import timezone
 
 from apps.notifications.jobs import HandleEvents
@@ -19,20 +19,22 @@ from apps.notifications.services import audience, choices, limits, wording
 from apps.notifications.services.chat import deliveries
 from apps.notifications.services.mail import sending
 from apps.tenancy.message_types import EventOutcome, MessageType, Timing
-from apps.tenancy.models import MessageEvent
+from apps.tenancy.models import MessageEvent, User
 from byteor_cloud.worker.jobs import enqueue, is_outage
 
 logger = structlog.get_logger(__name__)
 MAX_JOB_S = 10
-MAX_TRIES = 20  # attempts to handle an event, one every 3 seconds
+# Attempts to handle an event. The waits between them are 6 s, 12 s, 24 s, …: more than three hours in total.
+MAX_TRIES, FIRST_WAIT = 12, timedelta(seconds=6)
 # After ``MOST_MAILS`` e-mails within ``MAIL_WINDOW``, a person's further notifications are collected in one e-mail.
 MOST_MAILS, MAIL_WINDOW = 5, timedelta(minutes=10)
+MOST_INVITATIONS = 20  # e-mails to a person in a day. Anybody can create an organization and invite any address
 DAILY_AT_HOUR = 8  # UTC, because the time zones of people are unknown
 
 
 def enqueue_pending() -> None:
     """Enqueue a job for each organization with new events, unless such a job is already waiting."""
-    pending = MessageEvent.objects.filter(outcome=EventOutcome.PENDING).order_by()
+    pending = MessageEvent.objects.filter(_is_due(), outcome=EventOutcome.PENDING).order_by()
     for organization_id in pending.values_list("organization_id", flat=True).distinct():
         key = f"message_events:{organization_id}"
         enqueue(HandleEvents(organization_id=str(organization_id)), organization=organization_id, serial=key, once=key)
@@ -45,10 +47,10 @@ def handle_pending(organization_id: UUID) -> None:
     attempts in total. At the end, enqueues the job that sends the organization's due e-mails. Do not call this in a
     transaction.
     """
-    deadline, failed = monotonic() + MAX_JOB_S, set[UUID]()
+    deadline = monotonic() + MAX_JOB_S
     while monotonic() < deadline:
-        rows = MessageEvent.objects.filter(organization=organization_id, outcome=EventOutcome.PENDING)
-        event_id = rows.exclude(pk__in=failed).order_by("pk").values_list("pk", flat=True).first()
+        rows = MessageEvent.objects.filter(_is_due(), organization=organization_id, outcome=EventOutcome.PENDING)
+        event_id = rows.order_by("pk").values_list("pk", flat=True).first()
         if event_id is None:
             break
         try:
@@ -58,8 +60,12 @@ def handle_pending(organization_id: UUID) -> None:
                 raise
             logger.exception("message_event_not_handled", event_id=str(event_id))
             _count_failure(event_id)
-            failed.add(event_id)
     sending.enqueue_due(organization_id)
+
+
+def _is_due() -> Q:
+    """Return the condition that an event has not failed, or that its next attempt is due."""
+    return Q(retry_at=None) | Q(retry_at__lte=timezone.now())
 
 
 @transaction.atomic
@@ -71,11 +77,10 @@ def _handle(event_id: UUID) -> None:
     if event is None:
         return
     event.handled_at = timezone.now()
-    content = wording.describe(event)
-    if content is None:
-        event.outcome = EventOutcome.OBSOLETE
-    elif limits.is_exceeded(event):
+    if limits.is_exceeded(event):
         event.outcome = EventOutcome.GROUPED
+    elif (content := wording.describe(event)) is None:
+        event.outcome = EventOutcome.OBSOLETE
     else:
         event.outcome, event.text, event.path = EventOutcome.NOTIFIED, content.sentence[:500], content.path
         _notify(event)
@@ -90,15 +95,16 @@ def _count_failure(event_id: UUID) -> None:
     if event is None:
         return
     event.tries += 1
+    event.retry_at = timezone.now() + FIRST_WAIT * 2 ** (event.tries - 1)
     if event.tries >= MAX_TRIES:
         event.outcome, event.handled_at = EventOutcome.FAILED, timezone.now()
-    event.save(update_fields=["tries", "outcome", "handled_at"])
+    event.save(update_fields=["tries", "retry_at", "outcome", "handled_at"])
 
 
 def _notify(event: MessageEvent) -> None:
     """Create the notifications about the event."""
     people = sorted(audience.find_people(event))
-    timings = choices.find_timings(event, people, requester=audience.find_requester(event))
+    timings = choices.find_timings(event, people, requesters=audience.find_requesters(event))
     due = _find_due_times(event, timings) if settings.CONFIG.mail_server is not None else {}
     notifications = [
         Notification(user_id=user_id, event=event, mail=timings[user_id], mail_due_at=due.get(user_id))
@@ -110,19 +116,29 @@ def _notify(event: MessageEvent) -> None:
 def _find_due_times(event: MessageEvent, timings: Mapping[UUID, Timing]) -> dict[UUID, datetime]:
     """Return when each person's e-mail about the event is due, without the people who get no e-mail."""
     now = timezone.now()
-    due = _next_mails([user_id for user_id, timing in timings.items() if timing is Timing.NOW], event, now)
+    verified = set(User.objects.filter(pk__in=timings, email_verified=True).values_list("pk", flat=True))
+    due = _next_mails([user_id for user_id in verified if timings[user_id] is Timing.NOW], event, now)
     daily = _next_daily(now)
-    return {**due, **{user_id: daily for user_id, timing in timings.items() if timing is Timing.DAILY}}
+    return {**due, **{user_id: daily for user_id in verified if timings[user_id] is Timing.DAILY}}
 
 
 def _next_mails(user_ids: Collection[UUID], event: MessageEvent, now: datetime) -> dict[UUID, datetime]:
     """Return when the e-mail to each of these people is due: now, or later if they got ``MOST_MAILS`` recently.
 
+    E-mails of other organizations do not count, so that none can delay another's. A person is left out who got
+    ``MOST_INVITATIONS`` in a day from all organizations together.
+
     All delayed notifications of a person are due at the same time, so that one e-mail contains them.
     """
-    if event.type == MessageType.INVITATION:
-        return dict.fromkeys(user_ids, now)
     rows = Notification.objects.filter(user__in=user_ids).order_by()
+    if event.type == MessageType.INVITATION:
+        invited = rows.filter(event__type=event.type, created_at__gt=now - timedelta(days=1), mail_due_at__isnull=False)
+        mailed = rows.filter(event__type=event.type, mailed_at__gt=now - timedelta(days=1))
+        is_flooded = invited.count() + mailed.count() >= MOST_INVITATIONS
+        return {} if is_flooded else dict.fromkeys(user_ids, now)
+    if event.type == MessageType.BREAK_GLASS_NEEDED:
+        return dict.fromkeys(user_ids, now)  # it has a deadline
+    rows = rows.filter(event__organization=event.organization_id)
     recent = rows.filter(mailed_at__gt=now - MAIL_WINDOW)
     counts = dict(recent.values_list("user").annotate(mails=Count("mailed_at", distinct=True)))
     collected = rows.filter(mail=Timing.NOW, mail_tries=0, mail_due_at__gt=now)

@@ -30,9 +30,10 @@ LIMITS: Mapping[MessageType, Limit] = {
     _M.AGENTS_FAILED: Limit(1, timedelta(minutes=10)),
     _M.AGENTS_OFFLINE: Limit(1, timedelta(minutes=10)),
 }
-# Each of these is about another person, credential or quota level, so none may be missing.
-_UNLIMITED = {_M.INVITATION, _M.KEY_EXPIRES, _M.QUOTA_NEAR}
+# Each of these is urgent, or is about another person, credential or quota level, so none may be missing.
+_UNLIMITED = {_M.BREAK_GLASS_NEEDED, _M.INVITATION, _M.KEY_EXPIRES, _M.QUOTA_NEAR}
 _MAX_GROUPED = 10_000  # events that one summary covers
+_MAX_READ = 50  # covered events that are read again, to find out what a summary says and whom it concerns
 
 
 def is_exceeded(event: MessageEvent) -> bool:
@@ -94,3 +95,11 @@ def _summarize(group: QuerySet[MessageEvent]) -> None:
         count=max(2, len(grouped)),
     )
     MessageEvent.objects.filter(pk__in=grouped).update(summary=summary)
+
+
+def find_members(event: MessageEvent) -> list[MessageEvent]:
+    """Return the newest of the events that a summary covers, or only the event itself if it is no summary."""
+    if event.count == 1:
+        return [event]
+    rows = MessageEvent.objects.select_related("organization", "project", "environment").filter(summary=event)
+    return list(rows.order_by("-pk")[:_MAX_READ])

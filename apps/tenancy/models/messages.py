@@ -43,6 +43,7 @@ class MessageEvent(Row):
     handled_at = models.DateTimeField(null=True, editable=False)
     # The number of attempts to handle the event that raised an error.
     tries = models.PositiveSmallIntegerField(default=0, editable=False)
+    retry_at = models.DateTimeField(null=True, editable=False)  # when the next attempt is due, after a failed one
     # The event that covers this one, if the outcome is ``grouped`` and the summary was already created.
     summary = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, related_name="+", editable=False)
     bounded_columns = frozenset({"data"})

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from apps.tenancy import policy
@@ -153,7 +154,8 @@ class Membership(Row, Revisioned):
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="memberships")
     project = models.ForeignKey(Project, on_delete=models.CASCADE, null=True, related_name="memberships")
     role = models.CharField(max_length=20, choices=enum_choices(Role))
-    invited_at = models.DateTimeField(default=timezone.now, editable=False)  # when the last invitation was sent
+    # When the last invitation was sent.
+    invited_at = models.DateTimeField(default=timezone.now, db_default=Now(), editable=False)
 
     class Meta:
         constraints = [

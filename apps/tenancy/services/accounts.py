@@ -91,8 +91,8 @@ def create_sign_in_link(
 ) -> str:
     """Create a link that signs ``user`` in to the console once. Return the secret part of the link.
 
-    ``organization`` is the organization whose admin will see the link. Such a link works only as long as nobody has
-    signed in to the account and the account has no role in another organization.
+    ``organization`` is the organization whose admin will see the link. Such a link works only as long as
+    ``may_get_invitation`` is true and the account has no role in another organization.
     """
     secret = generate_link()
     SignInLink.objects.create(
@@ -104,17 +104,19 @@ def create_sign_in_link(
 
 @transaction.atomic
 def create_invitation_link(user: User, *, organization: Organization | None = None, actor: Actor) -> str | None:
-    """Create a link with which an invited person signs in for the first time. Earlier unused links become invalid.
+    """Create a link with which an invited person signs in.
 
     ``organization`` is the organization whose admin will see the link. None means that the link is sent to the person's
-    address. Returns the secret part of the link, or None if the account must not get such a link.
+    address. Earlier unused links become invalid if an admin sees the new one. Returns the secret part of the link, or
+    None if the account must not get such a link.
     """
     locked = lock_row(user)
-    if not _awaits_first_sign_in(locked) or (
+    if not may_get_invitation(locked, organization) or (
         organization is not None and not _belongs_only_to(locked, organization.pk)
     ):
         return None
-    delete_unused_links(locked)
+    if organization is not None:
+        delete_unused_links(locked)  # earlier e-mails stay valid, because a mail server may have dropped the last one
     return create_sign_in_link(user=locked, actor=actor, lifetime=INVITATION_LIFETIME, organization=organization)
 
 
@@ -128,9 +130,17 @@ def is_claimed(user: User) -> bool:
     return User.objects.claimed().filter(pk=user.pk).exists()
 
 
-def _awaits_first_sign_in(user: User) -> bool:
-    """Return whether an invitation may contain a link that signs in to the account."""
-    return user.is_active and not user.is_superuser and not is_claimed(user)
+def may_get_invitation(user: User, organization: Organization | None) -> bool:
+    """Return whether an invitation may contain a link that signs in to the account.
+
+    ``organization`` is the organization whose admin will see the link, or None. After the first sign-in, this is
+    permitted only while the address is not confirmed, because the person has no other way to sign in again.
+    """
+    if not user.is_active or user.is_superuser:
+        return False
+    if not is_claimed(user):
+        return True
+    return user.vouched_by_id is not None and (organization is None or user.vouched_by_id == organization.pk)
 
 
 def _belongs_only_to(user: User, organization_id: UUID) -> bool:
@@ -184,7 +194,7 @@ def _is_valid(link: SignInLink, user: User) -> bool:
         return False
     if link.organization_id is None:
         return True
-    return _awaits_first_sign_in(user) and _belongs_only_to(user, link.organization_id)
+    return may_get_invitation(user, link.organization) and _belongs_only_to(user, link.organization_id)
 
 
 @transaction.atomic

@@ -146,10 +146,10 @@ def invite_again(membership: Membership, *, granter: frozenset[Permission], acto
 
 
 def check_invite_again(membership: Membership) -> None:
-    """Raise Conflict if the person has already signed in, or if the account is not active."""
+    """Raise Conflict if the person can sign in without a new invitation, or if the account is not active."""
     if not membership.user.is_active:
         raise Conflict("The person's account is not active.", code="not_active")
-    if accounts.is_claimed(membership.user):
+    if not accounts.may_get_invitation(membership.user, membership.organization):
         raise Conflict("This person has already signed in.", code="claimed")
 
 

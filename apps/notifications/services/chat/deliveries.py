@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from django.db.models import Q
+from django.db.models import Max, Q
 from django.utils import timezone
 
 from apps.notifications.jobs import SendChat
 from apps.notifications.models import ChatDelivery, ChatWebhook
 from apps.tenancy.message_types import CHOOSABLE, MessageType
 from apps.tenancy.models import Membership, MessageEvent
+from apps.tenancy.webhook_events import Outcome
 from byteor_cloud.worker.jobs import enqueue
 
 ANY = "*"
@@ -31,10 +32,13 @@ def create_deliveries(event: MessageEvent) -> None:
         Q(environment=None) | Q(environment=environment_id),
         organization=event.organization_id,
         enabled=True,
-    ).only("events")
+    ).only("events", "failing_since")
     now = timezone.now()
+    failing = [each.pk for each in receivers if each.failing_since is not None]
+    later = ChatDelivery.objects.filter(webhook__in=failing, status=Outcome.PENDING).order_by().values_list("webhook")
+    next_attempts = dict(later.annotate(at=Max("next_attempt_at"))) if failing else {}
     ChatDelivery.objects.bulk_create(
-        ChatDelivery(webhook=each, event=event, next_attempt_at=now)
+        ChatDelivery(webhook=each, event=event, next_attempt_at=max(now, next_attempts.get(each.pk) or now))
         for each in receivers
         if ANY in each.events or event.type in each.events
     )

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any
 from uuid import UUID
@@ -33,6 +33,8 @@ from byteor_cloud.server.addresses import public_url
 
 # Limits of one job, so that other chat webhooks get the slot and a shutdown does not wait long.
 MAX_MESSAGES_PER_JOB, MAX_JOB_S = 20, 10
+# Messages that could not be sent for so long, for example because the webhook was disabled, are dropped.
+DROPPED_AFTER = timedelta(days=3)
 # If more than ``SENT_SINGLY`` events are due, one message summarizes up to ``MAX_SUMMARIZED`` of them.
 SENT_SINGLY, MAX_SUMMARIZED = 10, 100
 # The 4xx statuses after which a retry may succeed.
@@ -68,7 +70,8 @@ def _read_due(webhook_id: UUID) -> list[ChatDelivery]:
         "webhook__organization", "webhook__project", "webhook__environment__project__organization",
         "event__organization", "event__project", "event__environment",
     )  # fmt: skip
-    return list(rows.due(timezone.now()).filter(webhook=webhook_id).order_by("pk")[:MAX_SUMMARIZED])
+    # A message that failed must not hold up those that were not tried yet.
+    return list(rows.due(timezone.now()).filter(webhook=webhook_id).order_by("tries", "pk")[:MAX_SUMMARIZED])
 
 
 def _next_message(due: Sequence[ChatDelivery]) -> tuple[list[ChatDelivery], Content | None]:
@@ -99,7 +102,9 @@ def _describe_test(webhook: ChatWebhook) -> Content:
 
 def _describe(delivery: ChatDelivery) -> Content | None:
     """Return the current content of the message, or None if the event is obsolete."""
-    return None if delivery.event is None else wording.describe_handled(delivery.event)
+    if delivery.event is None or delivery.created_at < timezone.now() - DROPPED_AFTER:
+        return None
+    return wording.describe_handled(delivery.event)
 
 
 def _summarize(described: Sequence[tuple[MessageEvent, Content]]) -> Content:
@@ -170,10 +175,15 @@ def _record(deliveries: Sequence[ChatDelivery], result: PostResult, at: datetime
     webhook = ChatWebhook.objects.select_for_update(no_key=True).filter(pk=deliveries[0].webhook_id).first()
     if webhook is None:
         return  # the webhook was deleted in the meantime
-    is_final = result.status is not None and 400 <= result.status < 500 and result.status not in _TEMPORARY
+    is_refused = result.status is not None and 400 <= result.status < 500 and result.status not in _TEMPORARY
+    is_final = is_refused or deliveries[0].event_id is None  # a test is sent once
     rows = _lock(deliveries)
     for row in rows:
         attempts.record(row, result, at, is_final=is_final)
+    if (next_at := max((row.next_attempt_at for row in rows if row.next_attempt_at), default=None)) is not None:
+        # The chat server is down or limits requests, so other messages wait as well.
+        others = ChatDelivery.objects.filter(webhook=webhook, status=Outcome.PENDING, next_attempt_at__lt=next_at)
+        others.update(next_attempt_at=next_at)
     has_failed = any(row.status == Outcome.FAILED for row in rows)
     attempts.update_receiver(
         webhook, result, has_failed=has_failed, kind="chat_webhook", scope=scope_of(deliveries[0].webhook)

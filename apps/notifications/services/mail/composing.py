@@ -93,7 +93,9 @@ def compose(
         "reason": (None if is_summary else _REASONS.get(_M(event.type))) or f"you have a role in {name}",
         "settings_url": settings_url,
     }
-    digest = sha256(" ".join(sorted(map(str, ids))).encode()).hexdigest()[:32]
+    # Each e-mail about an invitation has another link, so that it must not look like a repetition either.
+    parts = [*sorted(map(str, ids)), *(each.content.path for each in entries if each.event.type == _M.INVITATION)]
+    digest = sha256(" ".join(parts).encode()).hexdigest()[:32]
     headers = {
         "Date": format_datetime(timezone.now()),
         "Message-ID": f"<{digest}@{parseaddr(sender.mail_from)[1].rpartition('@')[2]}>",

@@ -7,12 +7,13 @@ from collections.abc import Collection, Sequence
 from datetime import timedelta
 from email.errors import MessageError
 from time import monotonic
+from typing import Any
 from uuid import UUID
 
 import structlog
 from django.conf import settings
 from django.db.models import Case, DurationField, ExpressionWrapper, F, FloatField, Q, Value, When
-from django.db.models.functions import Now, Power
+from django.db.models.functions import Least, Now, Power
 from django.utils import timezone
 
 from apps.notifications.jobs import SendMails
@@ -24,10 +25,11 @@ from apps.notifications.services.wording import Content, invitations
 from apps.tenancy.message_types import MessageType, Timing
 from apps.tenancy.models import Membership
 from byteor_cloud.server.addresses import public_url
-from byteor_cloud.worker.jobs import Claim, enqueue
+from byteor_cloud.worker.jobs import Claim, enqueue, is_outage
 
 # The waits between the 8 attempts are 15 s, 1 min, 4 min, …: about 23 hours in total, plus jitter.
 ATTEMPTS, FIRST_WAIT, FACTOR = 8, timedelta(seconds=15), 4
+LONGEST_OUTAGE_WAIT = timedelta(minutes=15)
 DROPPED_AFTER = timedelta(days=3)
 # Limits of one job, so that other organizations get the slot and a shutdown does not wait long.
 MAX_MAILS_PER_JOB, MAX_JOB_S = 100, 20
@@ -102,8 +104,20 @@ class _Mailing:
         deadline = monotonic() + MAX_JOB_S
         for _ in range(MAX_MAILS_PER_JOB):
             group = self._find_next()
-            if not group or not self._send(group) or monotonic() >= deadline:
+            if not group or not self._try(group) or monotonic() >= deadline:
                 return
+
+    def _try(self, group: Sequence[Notification]) -> bool:
+        """Send one e-mail. If an error is not about the server, only this e-mail waits, and holds up no other."""
+        try:
+            return self._send(group)
+        except Exception as error:
+            if is_outage(error):
+                raise
+            ids = [row.pk for row in group]
+            logger.exception("mail_not_composed", organization_id=str(self._organization_id), first=str(ids[0]))
+            _retry_later(_rows(ids), "The e-mail could not be composed.")
+            return True
 
     def _find_next(self) -> Sequence[Notification]:
         """Return the notifications for the next e-mail: all due ones of a person, newest first, or one invitation."""
@@ -163,11 +177,12 @@ class _Mailing:
         event = notification.event
         if event.pk not in self._people:
             people = audience.find_people(event)
-            timings = choices.find_timings(event, people, requester=audience.find_requester(event))
+            timings = choices.find_timings(event, people, requesters=audience.find_requesters(event))
             self._people[event.pk] = {user_id for user_id in people if timings[user_id] is not Timing.OFF}
             self._contents[event.pk] = wording.describe_handled(event)
         content = self._contents[event.pk]
-        if content is None or notification.user_id not in self._people[event.pk]:
+        is_concerned = notification.user_id in self._people[event.pk] and notification.user.email_verified
+        if content is None or not is_concerned:
             return None
         if event.type == MessageType.INVITATION:
             content = invitations.with_link(event, content)
@@ -184,7 +199,7 @@ class _Mailing:
             self._has_failed = True
             _retry_later(rows, str(error))
             return True
-        _retry_later(_due(self._organization_id), str(error))
+        _wait_for_server(_due(self._organization_id), str(error))
         return False
 
 
@@ -198,13 +213,24 @@ def _record_sent(rows: NotificationQuerySet) -> None:
 
 def _retry_later(rows: NotificationQuerySet, reason: str) -> None:
     """Count a failed attempt, and set when each e-mail is retried. After ``ATTEMPTS`` attempts, it is given up."""
-    jitter = random.uniform(1, 1.2)  # noqa: S311  no secret: the factor only spreads the load
-    wait = ExpressionWrapper(
-        Value(FIRST_WAIT * jitter, DurationField()) * Power(Value(FACTOR), F("mail_tries"), output_field=FloatField()),
-        output_field=DurationField(),
-    )
     rows.update(
-        mail_due_at=Case(When(Q(mail_tries__gte=ATTEMPTS - 1), then=None), default=Now() + wait),
+        mail_due_at=Case(When(Q(mail_tries__gte=ATTEMPTS - 1), then=None), default=Now() + _backoff()),
         mail_tries=F("mail_tries") + 1,
         mail_error=reason,
     )
+
+
+def _wait_for_server(rows: NotificationQuerySet, reason: str) -> None:
+    """Set when these e-mails are retried while the server is down: soon, until they are ``DROPPED_AFTER`` old."""
+    rows.update(
+        mail_due_at=Now() + Least(_backoff(), Value(LONGEST_OUTAGE_WAIT, DurationField())),
+        mail_tries=Least(F("mail_tries") + 1, ATTEMPTS - 2),
+        mail_error=reason,
+    )
+
+
+def _backoff() -> ExpressionWrapper[Any]:
+    """Return the wait after a failed attempt, which grows with the number of attempts."""
+    jitter = random.uniform(1, 1.2)  # noqa: S311  no secret: the factor only spreads the load
+    factor = Power(Value(FACTOR), F("mail_tries"), output_field=FloatField())
+    return ExpressionWrapper(Value(FIRST_WAIT * jitter, DurationField()) * factor, output_field=DurationField())

@@ -194,7 +194,8 @@ def _judge(error: Exception, *, is_late: bool) -> NotSent:
         case smtplib.SMTPRecipientsRefused():
             code, text = next(iter(error.recipients.values()))
         case smtplib.SMTPDataError():
-            code, text = error.smtp_code, error.smtp_error
+            # A spam filter may quote the e-mail, which may contain a sign-in link.
+            code, text = error.smtp_code, "The mail server did not accept the e-mail."
         case smtplib.SMTPNotSupportedError() | UnicodeError():
             return Refused(_in_one_line(str(error)))
         case _:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import structlog
 
+from apps.notifications.services import limits
 from apps.notifications.services.wording import artifacts, fleet, invitations, organization, releases
 from apps.notifications.services.wording.content import Content
 from apps.tenancy.message_types import MessageType
@@ -42,10 +43,12 @@ def describe(event: MessageEvent) -> Content | None:
     """Return the current content of the message about the event, or None if the event is obsolete."""
     if _is_deleted(event):
         return None
-    describe_type = _DESCRIBE.get(MessageType(event.type))
-    content = None if describe_type is None else describe_type(event)
-    if content is None or event.count == 1:
-        return content
+    describe_type = _DESCRIBE[MessageType(event.type)]
+    if event.count == 1:
+        return describe_type(event)
+    content = next(filter(None, map(describe_type, limits.find_members(event))), None)
+    if content is None:
+        return None
     more = f"This and {event.count - 1:,} more like it: "
     return replace(content, sentence=more + content.sentence)
 

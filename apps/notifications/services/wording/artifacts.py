@@ -22,6 +22,7 @@ def describe_incident(event: MessageEvent) -> Content | None:
     pipeline, stage = event.data["pipeline"], event.data["stage"]
     where = f"on agent {artifact.agent} in {event.environment}"
     what = f"Stage {stage} stopped pipeline {pipeline}" if stage else f"Pipeline {pipeline} had an incident"
+    what = what if pipeline else "An unknown pipeline had an incident"
     again = " again, for the first time in at least a week" if event.type == MessageType.INCIDENT_REOPENED else ""
     lines = [f"It ran {artifact.version}." if artifact.version else "It ran an unknown version."]
     if artifact.deployment is not None:
