@@ -26,6 +26,7 @@ from byteor_cloud.concurrency import deadline, event_loop
 
 # A worker has a thread for each slot (``jobs.SLOTS``), and three to fetch jobs, send heartbeats and maintain the queue.
 WORKER_THREADS = 32
+MIN_API_POOL = 16  # the threads of an API process are few, but the requests of probes and metrics have none
 # The original poll instead of gevent's. It is ten times as fast, and it needs no event loop, since it does not wait.
 _poll = get_original("select", "poll")
 # The environment variable with the kind of the process (a key of TIMEOUTS). It is set before Django starts.
@@ -91,16 +92,22 @@ class Connection(psycopg.Connection[Any]):
             raise Unresponsive from error
 
 
-def pool_size(threads: int) -> int:
-    """Return the size of a process's connection pool, for a worker or for an API process with ``threads`` threads."""
+def api_pool_size(threads: int) -> int:
+    """Return the size of the connection pool of an API process with ``threads`` threads."""
     # Every thread needs a connection. With psycopg's default of four, eight busy threads would fail.
-    return max(threads, WORKER_THREADS) + 2
+    return max(threads, MIN_API_POOL) + 2
+
+
+def worker_pool_size() -> int:
+    """Return the size of the connection pool of a worker, and of a command of ``manage.py``."""
+    return WORKER_THREADS + 2
 
 
 def connections_needed(*, api_processes: int, threads: int, workers: int) -> int:
     """Return the number of connections to provide for these processes and a few commands in total."""
     own = API_CONNECTIONS * api_processes + WORKER_CONNECTIONS * workers
-    return (api_processes + workers) * pool_size(threads) + own + COMMANDS * COMMAND_CONNECTIONS
+    pools = api_processes * api_pool_size(threads) + workers * worker_pool_size()
+    return pools + own + COMMANDS * COMMAND_CONNECTIONS
 
 
 def _timeout_options(timeouts: Timeouts | None) -> str:
@@ -120,7 +127,8 @@ def database_settings(url: str, *, threads: int) -> dict[str, Any]:
     """
     parts = urlsplit(url)
     options = dict(parse_qsl(parts.query))
-    timeouts = TIMEOUTS.get(os.environ.get(PROCESS_KIND_VARIABLE, ""))
+    kind = os.environ.get(PROCESS_KIND_VARIABLE, "")
+    timeouts = TIMEOUTS.get(kind)
     server_options = f"{_timeout_options(timeouts)} {options.pop('options', '')}".strip()
     if server_options:
         options["options"] = server_options
@@ -135,7 +143,7 @@ def database_settings(url: str, *, threads: int) -> dict[str, Any]:
         "OPTIONS": {
             "pool": {
                 "min_size": 2,
-                "max_size": pool_size(threads),
+                "max_size": api_pool_size(threads) if kind == "api" else worker_pool_size(),
                 # During outages, a request waits ``timeout`` seconds for a connection, and the pool tries to open one
                 # for ``reconnect_timeout`` seconds.
                 "timeout": 5,
