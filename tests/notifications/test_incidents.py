@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from apps.artifacts.models import Artifact, Fixture, RequestedCapture
@@ -40,10 +41,13 @@ def capture(stopped: Any = STOP, content: Any = PLAN) -> bytes:
     return archive({**files, **{name: json.dumps(body).encode() for name, body in documents.items()}})
 
 
+def events() -> QuerySet[MessageEvent]:
+    """Return the events, except invitations of the people in the worlds, oldest first."""
+    return MessageEvent.objects.exclude(type=MessageType.INVITATION).order_by("pk")
+
+
 def types() -> list[str]:
-    """Return the types of the events, except invitations of the people in the world, oldest first."""
-    events = MessageEvent.objects.exclude(type=MessageType.INVITATION)
-    return list(events.order_by("pk").values_list("type", flat=True))
+    return list(events().values_list("type", flat=True))
 
 
 def age(by: timedelta) -> None:
@@ -60,7 +64,7 @@ def test_incident_names_stage_pipeline_and_agent_but_nothing_that_was_captured(w
     artifact = ingested(world, capture())
     handle(world)
 
-    event = MessageEvent.objects.get()
+    event = events().get()
     assert (event.type, event.outcome, event.actor_id) == (NEW, EventOutcome.NOTIFIED, None)
     assert event.text == f"Stage check stopped pipeline quotes on agent {artifact.agent} in dev."
     assert event.path == f"/admin/artifacts/artifact/{artifact.pk}/change/"
@@ -73,7 +77,7 @@ def test_incident_without_stop_notifies_people(world: World) -> None:
     artifact = ingested(world, capture(None))
     handle(world)
 
-    event = MessageEvent.objects.get()
+    event = events().get()
     assert event.text == f"Pipeline quotes had an incident on agent {artifact.agent} in dev."
 
 
@@ -81,7 +85,7 @@ def test_stage_that_is_not_in_spec_is_not_named(world: World) -> None:
     ingested(world, capture({**STOP, "stage": "secret card 1234567890"}))
     handle(world)
 
-    event = MessageEvent.objects.get()
+    event = events().get()
     assert "secret" not in json.dumps([event.data, event.subject, event.text])
 
 
@@ -97,7 +101,7 @@ def test_repetition_is_grouped_for_an_hour_but_other_stages_pipelines_and_tenant
     handle(other)
 
     assert types() == [NEW] * 6
-    outcomes = list(MessageEvent.objects.order_by("pk").values_list("outcome", flat=True))
+    outcomes = list(events().values_list("outcome", flat=True))
     assert outcomes == ["notified", "grouped", "grouped", "notified", "notified", "notified"]
 
 
@@ -156,7 +160,7 @@ def test_incident_of_deleted_artifact_is_obsolete(world: World) -> None:
     ingested(world, capture()).delete()
     handle(world)
 
-    assert MessageEvent.objects.get().outcome == EventOutcome.OBSOLETE
+    assert events().get().outcome == EventOutcome.OBSOLETE
 
 
 def test_incident_is_recorded_only_if_artifact_becomes_verified(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,4 +224,4 @@ def test_failing_fixtures_are_obsolete_once_something_else_is_current(world: Wor
     )  # fmt: skip
     handle(world)
 
-    assert MessageEvent.objects.get().outcome == EventOutcome.OBSOLETE
+    assert events().get().outcome == EventOutcome.OBSOLETE

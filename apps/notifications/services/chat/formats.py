@@ -12,7 +12,7 @@ from apps.notifications.services.wording import Content
 
 MAX_LENGTH = 3500
 """The maximum length of the formatted lines. Chat servers split or refuse messages of more than 4,000 characters."""
-# A zero-width space. After a character such as "@", it prevents that the following word becomes a mention or a link.
+# A zero-width space. After a character such as "@", it prevents a mention or a link.
 _BREAK = "\u200b"
 
 # Slack cannot escape "*", "~" and "`", so they are replaced by characters that look alike.
