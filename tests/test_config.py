@@ -46,7 +46,10 @@ def test_production_defaults_listen_on_all_interfaces(tmp_path: Path) -> None:
 
 
 # The settings that another one requires.
-REQUIRED = {"SMTP_URL": {"MAIL_FROM": "byteor@example.com"}}
+MAIL = {"MAIL_FROM": "byteor@example.com", "PUBLIC_BASE_URL": "https://byteor.example"}
+REQUIRED = {"SMTP_URL": MAIL}
+# The fields of the configuration that are not named like their settings.
+FIELDS = {"SMTP_URL": "mail_server"}
 SMTP_FORM = (
     "must be like smtp://user:password@host:587 or smtps://user:password@host:465, with special characters in the user "
     "and the password percent-encoded; add ?tls=off to smtp:// for a server without TLS"
@@ -94,7 +97,7 @@ MAIL_FROM_FORM = 'must be one e-mail address, or like "ByteOr Cloud <byteor@exam
     ],
 )
 def test_valid_value_is_parsed(tmp_path: Path, name: str, text: str, value: Any) -> None:
-    assert getattr(loaded(tmp_path, **{name: text}, **REQUIRED.get(name, {})), name.lower()) == value
+    assert getattr(loaded(tmp_path, **{name: text}, **REQUIRED.get(name, {})), FIELDS.get(name, name.lower())) == value
 
 
 @pytest.mark.parametrize(
@@ -190,13 +193,14 @@ def test_oidc_issuer_requires_client_id_and_secret(tmp_path: Path, missing: str)
         loaded(tmp_path, **{k: v for k, v in oidc.items() if k != missing})
 
 
-def test_mail_server_requires_sender(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^BYTEOR_CLOUD_SMTP_URL requires BYTEOR_CLOUD_MAIL_FROM$"):
-        loaded(tmp_path, SMTP_URL="smtp://mail.example")
+@pytest.mark.parametrize("missing", MAIL)
+def test_mail_server_requires_sender_and_public_url(tmp_path: Path, missing: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^BYTEOR_CLOUD_SMTP_URL requires BYTEOR_CLOUD_{missing}\b"):
+        loaded(tmp_path, SMTP_URL="smtp://mail.example", **{name: MAIL[name] for name in MAIL if name != missing})
 
 
 def test_password_of_mail_server_is_not_shown(tmp_path: Path) -> None:
-    config = loaded(tmp_path, SMTP_URL="smtp://user:hunter2@mail.example", MAIL_FROM="byteor@example.com")
+    config = loaded(tmp_path, SMTP_URL="smtp://user:hunter2@mail.example", **MAIL)
 
     assert config.mail_server.password == "hunter2"
     assert "hunter2" not in repr(config)
