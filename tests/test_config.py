@@ -198,7 +198,7 @@ def test_mail_server_requires_sender(tmp_path: Path) -> None:
 def test_password_of_mail_server_is_not_shown(tmp_path: Path) -> None:
     config = loaded(tmp_path, SMTP_URL="smtp://user:hunter2@mail.example", MAIL_FROM="byteor@example.com")
 
-    assert config.mail_server.password == "hunter2"
+    assert config.smtp_url.password == "hunter2"
     assert "hunter2" not in repr(config)
 
 

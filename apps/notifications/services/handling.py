@@ -105,7 +105,7 @@ def _notify(event: MessageEvent) -> None:
     """Create the notifications about the event."""
     people = sorted(audience.find_people(event))
     timings = choices.find_timings(event, people, requesters=audience.find_requesters(event))
-    due = _find_due_times(event, timings) if settings.CONFIG.mail_server is not None else {}
+    due = _find_due_times(event, timings) if settings.CONFIG.smtp_url is not None else {}
     notifications = [
         Notification(user_id=user_id, event=event, mail=timings[user_id], mail_due_at=due.get(user_id))
         for user_id in people

@@ -168,7 +168,7 @@ def _invite(membership: Membership, *, granter: frozenset[Permission], actor: Ac
             actor_id=actor.user_id,
             actor_display=actor.display,
         )
-    if settings.CONFIG.mail_server is not None or Permission.MANAGE_ORG_MEMBERSHIPS not in granter:
+    if settings.CONFIG.smtp_url is not None or Permission.MANAGE_ORG_MEMBERSHIPS not in granter:
         return Invitation(membership, None)
     link = accounts.create_invitation_link(membership.user, organization=membership.organization, actor=actor)
     return Invitation(membership, link)

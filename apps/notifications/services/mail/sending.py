@@ -44,7 +44,7 @@ def enqueue_due(organization_id: UUID | None = None) -> None:
     Do not call this in a transaction that changes other rows, because concurrent transactions would wait for its
     commit.
     """
-    if settings.CONFIG.mail_server is None:
+    if settings.CONFIG.smtp_url is None:
         return
     due = Notification.objects.due(timezone.now()).order_by()
     if organization_id is not None:
@@ -62,7 +62,7 @@ def send_due(organization_id: UUID, claim: Claim) -> None:
     retried later. If the worker is killed after the server accepted an e-mail and before it records that, the e-mail is
     sent again.
     """
-    server, mail_from = settings.CONFIG.mail_server, settings.CONFIG.mail_from
+    server, mail_from = settings.CONFIG.smtp_url, settings.CONFIG.mail_from
     if server is None or mail_from is None:
         return
     _drop_obsolete(organization_id)
