@@ -46,7 +46,8 @@ def test_production_defaults_listen_on_all_interfaces(tmp_path: Path) -> None:
 
 
 # The settings that another one requires.
-REQUIRED = {"SMTP_URL": {"MAIL_FROM": "byteor@example.com"}}
+MAIL = {"MAIL_FROM": "byteor@example.com", "PUBLIC_BASE_URL": "https://cloud.example"}
+REQUIRED = {"SMTP_URL": MAIL}
 SMTP_FORM = (
     "must be like smtp://user:password@host:587 or smtps://user:password@host:465, with special characters in the user "
     "and the password percent-encoded; add ?tls=off to smtp:// for a server without TLS"
@@ -192,11 +193,11 @@ def test_oidc_issuer_requires_client_id_and_secret(tmp_path: Path, missing: str)
 
 def test_mail_server_requires_sender(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^BYTEOR_CLOUD_SMTP_URL requires BYTEOR_CLOUD_MAIL_FROM$"):
-        loaded(tmp_path, SMTP_URL="smtp://mail.example")
+        loaded(tmp_path, SMTP_URL="smtp://mail.example", PUBLIC_BASE_URL="https://cloud.example")
 
 
 def test_password_of_mail_server_is_not_shown(tmp_path: Path) -> None:
-    config = loaded(tmp_path, SMTP_URL="smtp://user:hunter2@mail.example", MAIL_FROM="byteor@example.com")
+    config = loaded(tmp_path, SMTP_URL="smtp://user:hunter2@mail.example", **MAIL)
 
     assert config.smtp_url.password == "hunter2"
     assert "hunter2" not in repr(config)

@@ -126,6 +126,7 @@ def test_event_that_raises_error_is_retried_and_delays_no_other(world: World, bu
     assert (broken.outcome, broken.tries) == (EventOutcome.PENDING, 1)
     assert sound.outcome == EventOutcome.NOTIFIED
     for _ in range(30):
+        MessageEvent.objects.update(retry_at=None)
         handle(world)
     broken.refresh_from_db()
     assert (broken.outcome, broken.tries) == (EventOutcome.FAILED, handling.MAX_TRIES)

@@ -50,7 +50,7 @@ def record(artifact: Artifact, incident: Incident) -> None:
     if RequestedCapture.objects.filter(artifact=artifact).exists():
         return
     if artifact.version_id is None:
-        # Nobody promoted this spec, so its names come from the agent alone, and could be different in each upload.
+        # No version has this spec, so its names come only from the agent, which could use other names in each upload.
         incident = Incident("", "")
     earlier = MessageEvent.objects.filter(environment=artifact.environment, subject=incident.subject, type__in=_TYPES)
     last = earlier.order_by("-pk").only("type", "created_at").first()

@@ -125,8 +125,8 @@ def _find_due_times(event: MessageEvent, timings: Mapping[UUID, Timing]) -> dict
 def _next_mails(user_ids: Collection[UUID], event: MessageEvent, now: datetime) -> dict[UUID, datetime]:
     """Return when the e-mail to each of these people is due: now, or later if they got ``MOST_MAILS`` recently.
 
-    E-mails of other organizations do not count, so that none can delay another's. A person is left out who got
-    ``MOST_INVITATIONS`` in a day from all organizations together.
+    Counts only e-mails from the event's organization, so that no organization can delay another's. Excludes people who
+    got ``MOST_INVITATIONS`` invitations in a day, from all organizations.
 
     All delayed notifications of a person are due at the same time, so that one e-mail contains them.
     """

@@ -124,10 +124,10 @@ def add(
 
 @transaction.atomic
 def invite_again(membership: Membership, *, granter: frozenset[Permission], actor: Actor) -> Invitation:
-    """Send another invitation to a member who has never signed in. The link in the earlier invitation becomes invalid.
+    """Send another invitation to a member who cannot sign in without one (``accounts.may_get_invitation``).
 
-    Raises Conflict if the person has signed in or is not active, and TooManyRequests within a minute of the last
-    invitation.
+    Raises Conflict if the person can sign in without it or is not active, and TooManyRequests within a minute of the
+    last invitation.
     """
     lock_row(membership.user)  # before the membership, as in ``add``
     current = lock_row(membership, related=("organization", "project", "user"))
