@@ -19,12 +19,17 @@ _PROCESSORS: list[Any] = [
 ]
 
 
+def mask_secrets(text: str) -> str:
+    """Return the text with our credentials and whatever looks like a JWT cut off after its prefix."""
+    return _SECRET.sub(lambda match: f"{match[match.lastindex or 0]}…", text)
+
+
 class Formatter(structlog.stdlib.ProcessorFormatter):
     """A log formatter that masks our credentials and whatever looks like a JWT, including in tracebacks."""
 
     @override
     def format(self, record: logging.LogRecord) -> str:
-        return _SECRET.sub(lambda match: f"{match[match.lastindex or 0]}…", super().format(record))
+        return mask_secrets(super().format(record))
 
 
 def configure() -> None:

@@ -125,8 +125,11 @@ def test_event_that_raises_error_is_retried_and_delays_no_other(world: World, bu
     broken, sound = MessageEvent.objects.order_by("pk")
     assert (broken.outcome, broken.tries) == (EventOutcome.PENDING, 1)
     assert sound.outcome == EventOutcome.NOTIFIED
+    handle(world)
+    broken.refresh_from_db()
+    assert broken.tries == 1  # the next attempt is not due yet
     for _ in range(30):
-        MessageEvent.objects.update(retry_at=None)
+        MessageEvent.objects.update(retry_at=timezone.now())
         handle(world)
     broken.refresh_from_db()
     assert (broken.outcome, broken.tries) == (EventOutcome.FAILED, handling.MAX_TRIES)

@@ -73,7 +73,19 @@ def test_incident_names_stage_pipeline_and_agent_but_nothing_that_was_captured(w
     assert notified_of(world.viewer) == [NEW]
 
 
+def test_incident_of_unknown_version_names_neither_pipeline_nor_stage_and_is_grouped(world: World) -> None:
+    for name in ("quotes", "evil"):
+        artifact = ingested(world, capture(content=plan(name)))
+    handle(world)
+
+    first, second = events().order_by("pk")
+    assert artifact.version is None
+    assert first.text.startswith("An unknown pipeline had an incident on agent ")
+    assert (first.subject, second.outcome) == (second.subject, EventOutcome.GROUPED)
+
+
 def test_incident_without_stop_notifies_people(world: World) -> None:
+    world.version()
     artifact = ingested(world, capture(None))
     handle(world)
 
@@ -92,6 +104,8 @@ def test_stage_that_is_not_in_spec_is_not_named(world: World) -> None:
 def test_repetition_is_grouped_for_an_hour_but_other_stages_pipelines_and_tenants_are_not(
     world: World, other: World
 ) -> None:
+    for each, content in ((world, PLAN), (world, plan("trades")), (other, PLAN)):
+        each.version(content=content)
     for _ in range(3):
         ingested(world, capture())
     ingested(world, capture({**STOP, "stage": "decode"}))

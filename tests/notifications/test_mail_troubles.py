@@ -118,7 +118,7 @@ def test_mails_wait_while_no_server_is_running(settings: Any, world: World, bund
 
 
 @pytest.mark.django_db
-def test_waits_grow_to_one_day_in_total_until_mail_is_given_up(
+def test_waits_for_unavailable_server_grow_to_15_minutes_until_mail_is_three_days_old(
     server: SmtpServer, world: World, bundle: ConfigBundle
 ) -> None:
     ask(world, bundle)
@@ -134,11 +134,39 @@ def test_waits_grow_to_one_day_in_total_until_mail_is_given_up(
         make_due()
     send(world)
 
+    for wait, least in zip(waits, (15, 60, 240, 900, 900, 900, 900), strict=True):
+        most = min(900, least * 1.2) + PATIENCE_S
+        assert timedelta(seconds=least) <= wait <= timedelta(seconds=most)
+    assert (columns("mailed_at"), columns("mail_error")) == ({None}, {"421 later"})
+
+    make_due()
+    Notification.objects.update(created_at=timezone.now() - timedelta(days=3, minutes=1))
+    server.recover()
+    send(world)
+    assert (columns("mail_due_at"), columns("mailed_at")) == ({None}, {None})
+
+
+@pytest.mark.django_db
+def test_waits_of_deferred_mail_grow_to_one_day_in_total_until_it_is_given_up(
+    server: SmtpServer, world: World, bundle: ConfigBundle
+) -> None:
+    ask(world, bundle)
+    handle(world)
+    server.behave(Step.RCPT, "451 later")
+    waits = []
+
+    for _ in range(7):
+        before = timezone.now()
+        send(world)
+        waits.append(min(columns("mail_due_at")) - before)
+        make_due()
+    send(world)
+
     expected = [timedelta(seconds=s) for s in (15, 60, 240, 960, 3840, 15360, 61440)]
     for wait, least in zip(waits, expected, strict=True):
         assert least <= wait <= least * 1.2 + timedelta(seconds=PATIENCE_S)
     assert (columns("mail_due_at"), columns("mailed_at"), columns("mail_tries")) == ({None}, {None}, {8})
-    assert columns("mail_error") == {"421 later"}
+    assert columns("mail_error") == {"451 later"}
 
 
 @pytest.mark.django_db

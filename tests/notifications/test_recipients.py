@@ -17,6 +17,7 @@ from apps.artifacts.models import Artifact
 from apps.fleet.models import Heartbeat
 from apps.notifications.models import Notification
 from apps.notifications.services.sweeps import agents, credentials, organization
+from apps.pipelines.models import Version
 from apps.tenancy.models import MessageEvent, Quota
 from apps.tenancy.services import quotas, tokens
 from tests.artifacts.conftest import store
@@ -33,6 +34,8 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("store")]
 
 
 def upload_incident(world: World) -> None:
+    if not Version.objects.exists():
+        world.version()
     ingested(world, capture())
 
 

@@ -33,6 +33,9 @@ class Incident:
         return f"{self.pipeline}:{self.stage}:{'stop' if self.stage else 'capture'}"
 
 
+UNKNOWN = Incident("", "")
+
+
 def read(bundle: IncidentBundle) -> Incident:
     """Return the incident that a checked bundle contains."""
     stopped = bundle.documents.get("outcome.json", {}).get("stopped") or {}
@@ -49,9 +52,6 @@ def record(artifact: Artifact, incident: Incident) -> None:
     """
     if RequestedCapture.objects.filter(artifact=artifact).exists():
         return
-    if artifact.version_id is None:
-        # No version has this spec, so its names come only from the agent, which could use other names in each upload.
-        incident = Incident("", "")
     earlier = MessageEvent.objects.filter(environment=artifact.environment, subject=incident.subject, type__in=_TYPES)
     last = earlier.order_by("-pk").only("type", "created_at").first()
     if last is None:

@@ -258,7 +258,8 @@ def ingest(artifact_id: str, claim: Claim | None = None) -> None:
     version = version_for(artifact, spec_hash)
     with transaction.atomic():
         _verify(artifact, claim, spec_hash=spec_hash, version=version)
-        incidents.record(artifact, incident)
+        # If nobody promoted the spec, its names come only from the agent, and could be different in each upload.
+        incidents.record(artifact, incident if version is not None else incidents.UNKNOWN)
 
 
 def storable(text: str) -> str:

@@ -16,6 +16,7 @@ from django.core.mail import DNS_NAME
 
 from apps.tenancy.services.webhooks import outgoing
 from byteor_cloud.config import SmtpServer
+from byteor_cloud.logs import mask_secrets
 
 STEP_S = 10.0
 """The maximum time to connect, and to wait for each response."""
@@ -194,14 +195,14 @@ def _judge(error: Exception, *, is_late: bool) -> NotSent:
         case smtplib.SMTPRecipientsRefused():
             code, text = next(iter(error.recipients.values()))
         case smtplib.SMTPDataError():
-            # A spam filter may quote the e-mail, which may contain a sign-in link.
-            code, text = error.smtp_code, "The mail server did not accept the e-mail."
+            code, text = error.smtp_code, error.smtp_error
         case smtplib.SMTPNotSupportedError() | UnicodeError():
             return Refused(_in_one_line(str(error)))
         case _:
             return Unavailable(_explain(error))
     kind = Refused if 500 <= code < 600 else Deferred if 400 <= code < 500 and code != _CLOSING else Unavailable
-    return kind(_in_one_line(f"{code} {_decode(text)}"))
+    # A spam filter may quote the e-mail, which may contain a sign-in link.
+    return kind(mask_secrets(_in_one_line(f"{code} {_decode(text)}")))
 
 
 def _explain(error: Exception) -> str:
