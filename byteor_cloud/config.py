@@ -71,7 +71,7 @@ class Config:
     oidc_issuer: str | None
     oidc_client_id: str | None
     oidc_client_secret: str | None
-    mail_server: SmtpServer | None
+    smtp_url: SmtpServer | None
     mail_from: str | None
     replay_http_allowlist: tuple[Url, ...]
     replay_exec_allowlist: tuple[str, ...]
@@ -330,7 +330,7 @@ def load(environ: Mapping[str, str]) -> Config:
         oidc_issuer=take("OIDC_ISSUER", _url("http", "https"), None),
         oidc_client_id=take("OIDC_CLIENT_ID", str, None),
         oidc_client_secret=take("OIDC_CLIENT_SECRET", str, None),
-        mail_server=take("SMTP_URL", _smtp_server, None),
+        smtp_url=take("SMTP_URL", _smtp_server, None),
         mail_from=take("MAIL_FROM", _sender, None),
         replay_http_allowlist=take("REPLAY_HTTP_ALLOWLIST", _list(parse_url_prefix), ()),
         replay_exec_allowlist=take("REPLAY_EXEC_ALLOWLIST", _list(check_program), ()),
@@ -339,8 +339,8 @@ def load(environ: Mapping[str, str]) -> Config:
         raise ConfigError(f"unknown setting {', '.join(sorted(given))}")
     if config.oidc_issuer and not (config.oidc_client_id and config.oidc_client_secret):
         raise ConfigError(f"{PREFIX}OIDC_ISSUER requires {PREFIX}OIDC_CLIENT_ID and {PREFIX}OIDC_CLIENT_SECRET")
-    if config.mail_server and not config.public_base_url:
+    if config.smtp_url and not config.public_base_url:
         raise ConfigError(f"{PREFIX}SMTP_URL requires {PREFIX}PUBLIC_BASE_URL, which links in e-mails start with")
-    if config.mail_server and not config.mail_from:
+    if config.smtp_url and not config.mail_from:
         raise ConfigError(f"{PREFIX}SMTP_URL requires {PREFIX}MAIL_FROM")
     return config

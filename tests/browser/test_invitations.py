@@ -84,7 +84,7 @@ def test_link_is_shown_again_only_when_member_is_invited_again(world: World) -> 
 def test_page_after_invitation_without_link_is_page_of_member(world: World, settings: Any, case: str) -> None:
     person = world.project_admin
     if case == "e-mail":
-        person, settings.CONFIG = world.admin, replace(settings.CONFIG, mail_server="smtp://mail.example")
+        person, settings.CONFIG = world.admin, replace(settings.CONFIG, smtp_url="smtp://mail.example")
     client = signed_in(person.user)
 
     sent(client, world.project, "invite", INVITATION)

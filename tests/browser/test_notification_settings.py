@@ -163,9 +163,9 @@ def test_page_says_that_installation_sends_no_mail(world: World, settings: Any) 
         "the console."
     )
 
-    settings.CONFIG = replace(settings.CONFIG, mail_server=None)
+    settings.CONFIG = replace(settings.CONFIG, smtp_url=None)
     assert text in viewer.get(PAGE).text
-    settings.CONFIG = replace(settings.CONFIG, mail_server="smtp://mail.acme.example")
+    settings.CONFIG = replace(settings.CONFIG, smtp_url="smtp://mail.acme.example")
     assert text not in viewer.get(PAGE).text
 
 

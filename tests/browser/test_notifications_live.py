@@ -160,7 +160,7 @@ def test_account_menu_and_notifications_link_to_settings(world: World, page: Pag
 
 
 def test_pages_are_accessible(world: World, page: Page, shot: Callable[..., None], settings: Any) -> None:
-    settings.CONFIG = replace(settings.CONFIG, mail_server=None)
+    settings.CONFIG = replace(settings.CONFIG, smtp_url=None)
     prepare(sign_in(page, world.reviewer.user))
     wrong = [*examine(page, PAGE)]
     shot(page, "notifications-none", widths=(1440, 390))
@@ -176,7 +176,7 @@ def test_pages_are_accessible(world: World, page: Page, shot: Callable[..., None
         world.reviewer.user, {"agents.failed": {str(world.dev.pk): "off", str(world.prod.pk): "now"}},
         actor=world.reviewer.actor,
     )  # fmt: skip
-    settings.CONFIG = replace(settings.CONFIG, mail_server="smtp://mail.acme.example")
+    settings.CONFIG = replace(settings.CONFIG, smtp_url="smtp://mail.acme.example")
     wrong += examine(page, PAGE, left_out="#nothing")
     shot(page, "notifications-many", widths=(1440, 390))
     wrong += examine(page, SETTINGS)

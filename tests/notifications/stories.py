@@ -61,7 +61,7 @@ def notified_of(person: Person) -> list[str]:
 def use_mail_server(settings: Any, server: SmtpServer) -> None:
     """Set the installation's mail server and the sender of e-mails."""
     host = config.SmtpServer(server.host, server.port, server.security, USER, PASSWORD)
-    settings.CONFIG = replace(settings.CONFIG, mail_server=host, mail_from=MAIL_FROM, public_base_url=BASE_URL)
+    settings.CONFIG = replace(settings.CONFIG, smtp_url=host, mail_from=MAIL_FROM, public_base_url=BASE_URL)
 
 
 def send(world: World) -> None:

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.django_db
 def test_request_inserts_one_event_and_notifies_everybody_who_can_decide(
     settings: Any, world: World, bundle: ConfigBundle
 ) -> None:
-    settings.CONFIG = replace(settings.CONFIG, mail_server=SmtpServer("127.0.0.1", 25, "off"))
+    settings.CONFIG = replace(settings.CONFIG, smtp_url=SmtpServer("127.0.0.1", 25, "off"))
     deployment = ask(world, bundle)
 
     assert MessageEvent.objects.get().type == MessageType.APPROVAL_NEEDED

@@ -294,7 +294,7 @@ def test_invitation_is_never_part_of_summary(
 
 
 def test_without_mail_server_no_mail_is_due(settings: Any, world: World, bundle: ConfigBundle) -> None:
-    settings.CONFIG = replace(settings.CONFIG, mail_server=None)
+    settings.CONFIG = replace(settings.CONFIG, smtp_url=None)
     ask(world, bundle)
 
     handle(world)

@@ -35,7 +35,7 @@ BOB = "bob@people.example"
 @pytest.fixture
 def mail(settings: Any) -> None:
     """Configure an e-mail server."""
-    settings.CONFIG = replace(settings.CONFIG, mail_server="smtp://mail.example")
+    settings.CONFIG = replace(settings.CONFIG, smtp_url="smtp://mail.example")
 
 
 def members_of(world: World, *, project: bool = False) -> str:

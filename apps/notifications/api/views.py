@@ -122,6 +122,6 @@ class NotificationSettingsViewSet(_OwnViewSet):
         body = {
             "choices": row.choices,
             "defaults": defaults,
-            "mail_configured": settings.CONFIG.mail_server is not None,
+            "mail_configured": settings.CONFIG.smtp_url is not None,
         }
         return Response(NotificationSettingsSerializer(body).data)

@@ -47,7 +47,7 @@ def find_people(event: MessageEvent) -> set[UUID]:
 
 
 def _find_distinct(event: MessageEvent) -> list[MessageEvent]:
-    """Return the events whose audiences together are the audience of the event: those that a summary covers."""
+    """Return the events whose people together are to be notified: for a summary, the events that it covers."""
     members = limits.find_members(event)
     if event.type not in NEEDED:
         return members

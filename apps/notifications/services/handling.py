@@ -105,7 +105,7 @@ def _notify(event: MessageEvent) -> None:
     """Create the notifications about the event."""
     people = sorted(audience.find_people(event))
     timings = choices.find_timings(event, people, requesters=audience.find_requesters(event))
-    due = _find_due_times(event, timings) if settings.CONFIG.mail_server is not None else {}
+    due = _find_due_times(event, timings) if settings.CONFIG.smtp_url is not None else {}
     notifications = [
         Notification(user_id=user_id, event=event, mail=timings[user_id], mail_due_at=due.get(user_id))
         for user_id in people
@@ -125,8 +125,8 @@ def _find_due_times(event: MessageEvent, timings: Mapping[UUID, Timing]) -> dict
 def _next_mails(user_ids: Collection[UUID], event: MessageEvent, now: datetime) -> dict[UUID, datetime]:
     """Return when the e-mail to each of these people is due: now, or later if they got ``MOST_MAILS`` recently.
 
-    E-mails of other organizations do not count, so that none can delay another's. A person is left out who got
-    ``MOST_INVITATIONS`` in a day from all organizations together.
+    Counts only e-mails from the event's organization, so that no organization can delay another's. Excludes people who
+    got ``MOST_INVITATIONS`` invitations in a day, from all organizations.
 
     All delayed notifications of a person are due at the same time, so that one e-mail contains them.
     """

@@ -33,7 +33,7 @@ LIMITS: Mapping[MessageType, Limit] = {
 # Each of these is urgent, or is about another person, credential or quota level, so none may be missing.
 _UNLIMITED = {_M.BREAK_GLASS_NEEDED, _M.INVITATION, _M.KEY_EXPIRES, _M.QUOTA_NEAR}
 _MAX_GROUPED = 10_000  # events that one summary covers
-_MAX_READ = 50  # covered events that are read again, to find out what a summary says and whom it concerns
+_MAX_READ = 50  # covered events from which the content and the people of a summary are found
 
 
 def is_exceeded(event: MessageEvent) -> bool:

@@ -124,10 +124,10 @@ def add(
 
 @transaction.atomic
 def invite_again(membership: Membership, *, granter: frozenset[Permission], actor: Actor) -> Invitation:
-    """Send another invitation to a member who has never signed in. The link in the earlier invitation becomes invalid.
+    """Send another invitation to a member who cannot sign in without one (``accounts.may_get_invitation``).
 
-    Raises Conflict if the person has signed in or is not active, and TooManyRequests within a minute of the last
-    invitation.
+    Raises Conflict if the person can sign in without it or is not active, and TooManyRequests within a minute of the
+    last invitation.
     """
     lock_row(membership.user)  # before the membership, as in ``add``
     current = lock_row(membership, related=("organization", "project", "user"))
@@ -168,7 +168,7 @@ def _invite(membership: Membership, *, granter: frozenset[Permission], actor: Ac
             actor_id=actor.user_id,
             actor_display=actor.display,
         )
-    if settings.CONFIG.mail_server is not None or Permission.MANAGE_ORG_MEMBERSHIPS not in granter:
+    if settings.CONFIG.smtp_url is not None or Permission.MANAGE_ORG_MEMBERSHIPS not in granter:
         return Invitation(membership, None)
     link = accounts.create_invitation_link(membership.user, organization=membership.organization, actor=actor)
     return Invitation(membership, link)

@@ -137,7 +137,7 @@ def settings_view(request: HttpRequest) -> HttpResponse:
         "revision": revision,
         "others": [(each.pk, tenant_path(each)) for each in others] if len(columns) <= _MOST_COLUMNS else [],
         "daily_at": f"{handling.DAILY_AT_HOUR:02}:00",
-        "has_mail": settings.CONFIG.mail_server is not None,
+        "has_mail": settings.CONFIG.smtp_url is not None,
     }
     return TemplateResponse(request, "console/notification_settings.html", context)
 

@@ -145,8 +145,8 @@ INVITE_AGAIN = Act(
     name="invite_again",
     label="Invite again",
     done="{} invited again",
-    explain="The person gets a new invitation, and the link in the earlier invitation becomes invalid. If no mail "
-    "server is configured, the new link is shown to you instead if you are an organization admin.",
+    explain="The person gets a new invitation. If no mail server is configured, a new link is shown to you instead if "
+    "you are an organization admin, and earlier links become invalid.",
     run=_invite_again,
     needs=P.MANAGE_PROJECT,
     needs_in_organization=P.MANAGE_ORG_MEMBERSHIPS,

@@ -33,7 +33,7 @@ from byteor_cloud.server.addresses import public_url
 
 # Limits of one job, so that other chat webhooks get the slot and a shutdown does not wait long.
 MAX_MESSAGES_PER_JOB, MAX_JOB_S = 20, 10
-# Messages that could not be sent for so long, for example because the webhook was disabled, are dropped.
+# Messages that could not be sent for this long, for example because the webhook was disabled, are dropped.
 DROPPED_AFTER = timedelta(days=3)
 # If more than ``SENT_SINGLY`` events are due, one message summarizes up to ``MAX_SUMMARIZED`` of them.
 SENT_SINGLY, MAX_SUMMARIZED = 10, 100
@@ -70,7 +70,7 @@ def _read_due(webhook_id: UUID) -> list[ChatDelivery]:
         "webhook__organization", "webhook__project", "webhook__environment__project__organization",
         "event__organization", "event__project", "event__environment",
     )  # fmt: skip
-    # A message that failed must not hold up those that were not tried yet.
+    # A message that failed must not delay messages that were not tried yet.
     return list(rows.due(timezone.now()).filter(webhook=webhook_id).order_by("tries", "pk")[:MAX_SUMMARIZED])
 
 

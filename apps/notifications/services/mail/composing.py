@@ -93,7 +93,7 @@ def compose(
         "reason": (None if is_summary else _REASONS.get(_M(event.type))) or f"you have a role in {name}",
         "settings_url": settings_url,
     }
-    # Each e-mail about an invitation has another link, so that it must not look like a repetition either.
+    # Each e-mail about an invitation contains a new link, so it needs a new Message-ID.
     parts = [*sorted(map(str, ids)), *(each.content.path for each in entries if each.event.type == _M.INVITATION)]
     digest = sha256(" ".join(parts).encode()).hexdigest()[:32]
     headers = {

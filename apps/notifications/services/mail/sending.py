@@ -44,7 +44,7 @@ def enqueue_due(organization_id: UUID | None = None) -> None:
     Do not call this in a transaction that changes other rows, because concurrent transactions would wait for its
     commit.
     """
-    if settings.CONFIG.mail_server is None:
+    if settings.CONFIG.smtp_url is None:
         return
     due = Notification.objects.due(timezone.now()).order_by()
     if organization_id is not None:
@@ -62,7 +62,7 @@ def send_due(organization_id: UUID, claim: Claim) -> None:
     retried later. If the worker is killed after the server accepted an e-mail and before it records that, the e-mail is
     sent again.
     """
-    server, mail_from = settings.CONFIG.mail_server, settings.CONFIG.mail_from
+    server, mail_from = settings.CONFIG.smtp_url, settings.CONFIG.mail_from
     if server is None or mail_from is None:
         return
     _drop_obsolete(organization_id)
@@ -108,7 +108,7 @@ class _Mailing:
                 return
 
     def _try(self, group: Sequence[Notification]) -> bool:
-        """Send one e-mail. If an error is not about the server, only this e-mail waits, and holds up no other."""
+        """Send one e-mail. If it cannot be composed, it is retried later, without delaying the others."""
         try:
             return self._send(group)
         except Exception as error:
@@ -221,7 +221,7 @@ def _retry_later(rows: NotificationQuerySet, reason: str) -> None:
 
 
 def _wait_for_server(rows: NotificationQuerySet, reason: str) -> None:
-    """Set when these e-mails are retried while the server is down: soon, until they are ``DROPPED_AFTER`` old."""
+    """Retry these e-mails after at most ``LONGEST_OUTAGE_WAIT``, because the server is down."""
     rows.update(
         mail_due_at=Now() + Least(_backoff(), Value(LONGEST_OUTAGE_WAIT, DurationField())),
         mail_tries=Least(F("mail_tries") + 1, ATTEMPTS - 2),

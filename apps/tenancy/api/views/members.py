@@ -136,9 +136,10 @@ class OrganizationMemberViewSet(_Members):
     def invite(self, request: Request, **kwargs: Any) -> Response:
         """Invite a member of an organization again.
 
-        Sends another invitation to a member who has never signed in. The link in the earlier invitation becomes
-        invalid. If no mail server is configured, the response contains the new link, as when adding a member. Returns
-        409 if the person has signed in or the account is not active, and 429 within a minute of the last invitation.
+        Sends another invitation to a member who has never signed in, or whose address is not confirmed yet. If no mail
+        server is configured, the response contains a new link, as when adding a member, and earlier links become
+        invalid. Returns 409 if the person needs no invitation to sign in or the account is not active, and 429 within a
+        minute of the last invitation.
         """
         return self._invite_again()
 
@@ -203,7 +204,7 @@ class ProjectMemberViewSet(_Members, ProjectViewSet):
     def invite(self, request: Request, **kwargs: Any) -> Response:
         """Invite a member of a project again.
 
-        Sends another invitation to a member who has never signed in, under the same conditions as for a member of the
+        Sends another invitation to a member of the project, under the same conditions as for a member of the
         organization. The response contains a link only if the caller is an `org_admin`.
         """
         return self._invite_again()
