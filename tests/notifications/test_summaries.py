@@ -34,7 +34,7 @@ def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def mail(settings: Any) -> None:
     """Configure a mail server, to which nothing is sent."""
-    settings.CONFIG = replace(settings.CONFIG, mail_server=SmtpServer("127.0.0.1", 25, "off"))
+    settings.CONFIG = replace(settings.CONFIG, smtp_url=SmtpServer("127.0.0.1", 25, "off"))
 
 
 def pass_time(world: World) -> None:
