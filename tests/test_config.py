@@ -46,7 +46,7 @@ def test_production_defaults_listen_on_all_interfaces(tmp_path: Path) -> None:
 
 
 # The settings that another one requires.
-MAIL = {"MAIL_FROM": "byteor@example.com", "PUBLIC_BASE_URL": "https://cloud.example"}
+MAIL = {"MAIL_FROM": "byteor@example.com", "PUBLIC_BASE_URL": "https://byteor.example"}
 REQUIRED = {"SMTP_URL": MAIL}
 SMTP_FORM = (
     "must be like smtp://user:password@host:587 or smtps://user:password@host:465, with special characters in the user "
@@ -191,9 +191,10 @@ def test_oidc_issuer_requires_client_id_and_secret(tmp_path: Path, missing: str)
         loaded(tmp_path, **{k: v for k, v in oidc.items() if k != missing})
 
 
-def test_mail_server_requires_sender(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^BYTEOR_CLOUD_SMTP_URL requires BYTEOR_CLOUD_MAIL_FROM$"):
-        loaded(tmp_path, SMTP_URL="smtp://mail.example", PUBLIC_BASE_URL="https://cloud.example")
+@pytest.mark.parametrize("missing", MAIL)
+def test_mail_server_requires_sender_and_public_url(tmp_path: Path, missing: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^BYTEOR_CLOUD_SMTP_URL requires BYTEOR_CLOUD_{missing}\b"):
+        loaded(tmp_path, SMTP_URL="smtp://mail.example", **{name: MAIL[name] for name in MAIL if name != missing})
 
 
 def test_password_of_mail_server_is_not_shown(tmp_path: Path) -> None:

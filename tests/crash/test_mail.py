@@ -45,7 +45,9 @@ class Mailing:
     """A workspace with a production environment with one agent, a reviewer, and a worker that dies while it sends."""
 
     def __init__(self, server: SmtpServer) -> None:
-        settings = {"SMTP_URL": server.url, "MAIL_FROM": "byteor@cloud.example"}
+        settings = {
+            "SMTP_URL": server.url, "MAIL_FROM": "byteor@cloud.example", "PUBLIC_BASE_URL": "https://cloud.example",
+        }  # fmt: skip
         self.workspace = Workspace(DEPLOYMENT_MODE="api", **settings)
         self.worker = Worker(self.workspace.installation, "doomed_mailer", **settings)
 
