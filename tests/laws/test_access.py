@@ -212,8 +212,9 @@ def test_request_with_privileged_content_requires_further_permission(
 
 
 # Operations whose declared permission is not the only check. Reviewers may decide whatever their role, so the service
-# checks the permission. Chat webhooks can be created in any project in which the caller has the permission.
-CHECKED_AGAIN = {"decideApproval", "createChatWebhook"}
+# checks the permission. Chat webhooks can be created in any project in which the caller has the permission. Only the
+# requester may send a reminder.
+CHECKED_AGAIN = {"decideApproval", "createChatWebhook", "remindApproval"}
 # Operations that must be tried, because weakening their permissions once made no test fail.
 WEAKENED_BEFORE = {
     "rotateSigningKey", "createOrganizationKey", "createWebhook", "updateWebhook", "deleteWebhook", "deleteProject",

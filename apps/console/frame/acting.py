@@ -31,6 +31,18 @@ def button(title: str, icon: str, url: str, variant: Literal["default", "primary
     return {"title": title, "icon": icon, "variant": ActionVariant(variant), "attrs": {}, "path": url}
 
 
+def _path_up(model: type[Model], tenant: str, parent: type[Model]) -> str | None:
+    """Return the field path from a table to ``parent``, or None.
+
+    Rows that belong to an organization, such as webhooks, may be limited to a project or an environment, and are
+    deleted with it.
+    """
+    if (path := path_to(model, tenant, parent)) is not None:
+        return path
+    direct = [each.name for each in model._meta.fields if each.related_model is parent]
+    return direct[0] if direct else None
+
+
 class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
     """A table whose rows have acts.
 
@@ -65,7 +77,7 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         found = {
             other.menu_title(): other.get_queryset(request).filter(**{at: row})
             for model, other in self.admin_site._registry.items()
-            if other.tenant is not None and model is not type(row) and (at := path_to(model, other.tenant, type(row)))
+            if other.tenant is not None and model is not type(row) and (at := _path_up(model, other.tenant, type(row)))
         }
         return [(title, count) for title, count in zip(found, count_each(list(found.values())), strict=True) if count]
 

@@ -255,6 +255,9 @@ class ChatDeliveryAdmin(ReadOnlyAdmin):
     def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
         return managed_rows(queryset, console_user, "webhook__")
 
+    def in_scope(self, queryset: QuerySet[Any], scope: Tenant) -> QuerySet[Any]:
+        return queryset.filter(webhook__in=reaching(ChatWebhook.objects.all(), scope))
+
     def page_title(self, row: ChatDelivery) -> str:
         return f"Chat delivery of {row}"
 

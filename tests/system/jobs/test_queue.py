@@ -255,6 +255,7 @@ def test_queue_names_fit_into_notification_channel_names() -> None:
 
 def test_worker_has_connection_for_every_thread() -> None:
     assert sum(jobs.SLOTS.values()) + 3 == connections.WORKER_THREADS
-    pool = connection.settings_dict["OPTIONS"]["pool"]
-    # Two API processes and a worker, plus 20 connections for people, must fit into the default max_connections of 100.
-    assert 3 * pool["max_size"] <= 100 - 20
+    assert connection.settings_dict["OPTIONS"]["pool"]["max_size"] == connections.WORKER_THREADS + 2
+    # Two API processes and a worker must fit into the default max_connections of 100, of which 3 are reserved, and
+    # leave some connections for people.
+    assert connections.connections_needed(api_processes=2, threads=8, workers=1) <= 100 - 3 - 10
