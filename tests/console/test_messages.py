@@ -17,6 +17,11 @@ from tests.browser.test_people import sent
 from tests.worlds import World
 
 MESSAGES = {
+    ("notifications.chatwebhook", "test"): "Test of X queued",
+    ("notifications.chatwebhook", "edit"): "X changed",
+    ("notifications.chatwebhook", "enable"): "X enabled",
+    ("notifications.chatwebhook", "disable"): "X disabled",
+    ("notifications.chatwebhook", "delete"): "X deleted",
     ("tenancy.user", "create_token"): "X created",
     ("tenancy.user", "create_organization"): "X created",
     ("tenancy.organization", "create_project"): "X created",
@@ -25,7 +30,12 @@ MESSAGES = {
     ("tenancy.organization", "rotate_signing_key"): "X created",
     ("tenancy.organization", "rotate_signing_key_at_once"): "X created",
     ("tenancy.organization", "set_quotas"): "Quotas of X changed",
+    ("tenancy.organization", "create_chat_webhook"): "X created",
     ("tenancy.organization", "notification_defaults"): "E-mail defaults of X changed",
+    ("tenancy.project", "create_chat_webhook"): "X created",
+    ("tenancy.membership", "invite_again"): "X invited again",
+    ("releases.approval", "remind"): "People who can decide on X notified",
+    ("releases.deployment", "remind"): "People who can decide on X notified",
     ("tenancy.project", "create_environment"): "X created",
     ("tenancy.project", "invite"): "X added",
     ("tenancy.project", "delete"): "X deleted",

@@ -26,12 +26,13 @@ REVIEWER = "reviewer@acme.example"
 ADD_REVIEWER = f"""
 from django.utils import timezone
 from apps.tenancy.actors import system_actor
-from apps.tenancy.models import Organization, User
+from apps.tenancy.models import MessageEvent, Organization, User
 from apps.tenancy.permissions import GRANTS, Role
 from apps.tenancy.services import members
 members.add(organization=Organization.objects.get(), project=None, email="{REVIEWER}", role=Role.ORG_ADMIN,
             granter=GRANTS[Role.ORG_ADMIN], actor=system_actor("test"))
 User.objects.filter(email="{REVIEWER}").update(last_login=timezone.now())
+MessageEvent.objects.all().delete()  # the invitation
 """
 
 

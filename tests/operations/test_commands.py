@@ -125,8 +125,8 @@ def test_sign_in_link_and_invitation_create_no_token(world: World) -> None:
     assert made == {"user_id": str(user.pk), "login_url": made["login_url"]}
     assert [line.split()[0] for line in printed.splitlines()] == ["user_id", "login_url"]
     after = counts()
-    # A person, a membership, two links, three events, and no token.
-    assert [new - old for old, new in zip(before, after, strict=True)] == [0, 1, 1, 0, 2, 0, 3]
+    # A person, a membership, three links (one for the inviter), an event for each, and no token.
+    assert [new - old for old, new in zip(before, after, strict=True)] == [0, 1, 1, 0, 3, 0, 4]
     assert "bor_usr_" not in response.text + printed + json.dumps(made)
     secret = made["login_url"].partition("/auth/link/")[2]
     assert Api(secret).get("/api/v1/me").status_code == 401  # a link is not a token

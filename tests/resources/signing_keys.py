@@ -17,7 +17,11 @@ def kid(place: Place) -> str:
 
 
 def next_kid(place: Place) -> str:
-    return signing_keys.rotate(organization=place.world.organization, actor=place.world.admin.actor).kid
+    # It must not become active before the test gets to it.
+    made = signing_keys.rotate(
+        organization=place.world.organization, activate_in_s=86400, actor=place.world.admin.actor
+    )
+    return made.kid
 
 
 RESOURCE = Resource(

@@ -16,6 +16,7 @@ from django.core.management.base import CommandError
 from django.db import models
 from django.utils import timezone
 
+from apps.notifications.services.chat import webhooks as chat
 from apps.tenancy.models import AuditEvent, IdempotencyKey, MasterKey, SigningKey
 from apps.tenancy.models.sealed_field import SealedField, sealed_fields
 from apps.tenancy.services import master_key, signing_keys, vault
@@ -90,6 +91,10 @@ def test_rotation_encrypts_all_values_under_new_master_key(world: World, setting
     )
     subscriptions.rotate_secret(hook, actor=world.admin.actor)
     hook.refresh_from_db()
+    chat.create(
+        scope=world.organization, name="ops", format="slack", url="https://chat.example.com/", events=["*"],
+        actor=world.admin.actor,
+    )  # fmt: skip
     before, raw = sealed(), signing_keys.active_private_key(world.organization.pk)
     secrets = subscriptions.signing_secrets(hook)
     assert {name.split()[0] for name in before} == {str(field) for field in sealed_fields()}
@@ -103,7 +108,7 @@ def test_rotation_encrypts_all_values_under_new_master_key(world: World, setting
 
     assert output.splitlines() == [
         f"{len(before) + 1} values were re-encrypted with the current master key ({new_id}): 2 signing keys,"
-        " 1 stored response, 1 webhook secret, 1 previous webhook secret.",
+        " 1 stored response, 1 webhook secret, 1 previous webhook secret, 1 chat webhook URL.",
         f"None of the hosts seen in the last 60 seconds needs the previous key ({old_id}).",
         "Next: unset BYTEOR_CLOUD_MASTER_KEY_PREVIOUS on each host, and restart the host.",
         "Older backups of the database still need the previous key.",

@@ -91,7 +91,7 @@ def _is_requester(row: Approval, console_user: ConsoleUser) -> bool:
 REMIND = Act.of(
     commands.remind,
     label="Remind",
-    done="Reminder of {} sent",
+    done="People who can decide on {} notified",
     explain="The people who can still decide are notified again. You can send one reminder an hour.",
     icon="notifications_active",
     may=_is_requester,

@@ -95,7 +95,7 @@ class DeploymentAdmin(LiveAdmin):
     acts = (
         on_deployment_page(APPROVE, "{} approved by you"),
         on_deployment_page(DENY, "{} denied"),
-        on_deployment_page(REMIND, "Reminder of {} sent"),
+        on_deployment_page(REMIND, "People who can decide on {} notified"),
         ROLL_BACK,
         ROLL_BACK_SEVERAL,
         _RETRY,
