@@ -31,7 +31,8 @@ test: setup ## Run the tests, or some of them: make test ARGS='tests/system/embe
 OLDEST = $$(sed -n 's/^requires-python = ">=\(.*\)"/\1/p' pyproject.toml)
 OLDEST_TESTS = tests/engine tests/verify tests/agent \
 	tests/api tests/captures tests/computing tests/concurrency tests/database tests/server tests/storage tests/worker \
-	tests/laws tests/tenancy tests/pipelines tests/fleet tests/releases tests/artifacts tests/operations tests/console
+	tests/laws tests/tenancy tests/pipelines tests/fleet tests/releases tests/artifacts tests/notifications tests/operations \
+	tests/console
 
 test-oldest: ## Run the tests of engine, platform, laws and each app on the oldest supported Python
 	@sh bootstrap.sh "$(OLDEST)" || { echo "NOT TESTED on Python $(OLDEST), the oldest supported one" >&2; exit 1; }
