@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from apps.notifications.jobs import DELETE_OLD, SWEEP, WAKE, HandleEvents, SendChat, SendMails
-from apps.notifications.services import handling, housekeeping
+from apps.notifications.services import handling, housekeeping, limits
 from apps.notifications.services.chat import deliveries
 from apps.notifications.services.chat import sending as chat
 from apps.notifications.services.mail import sending as mail
@@ -19,7 +19,7 @@ SWEEPS = (
     credentials.record_expiring,
     organization.record_failing_webhooks,
     organization.record_used_quotas,
-    handling.summarize_grouped,
+    limits.summarize,
 )
 
 

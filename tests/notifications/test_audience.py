@@ -14,40 +14,31 @@ import pytest
 from apps.notifications.models import Notification
 from apps.notifications.services.wording import describe
 from apps.pipelines.models import Version
-from apps.releases.models import Approval, Deployment
+from apps.releases.models import Deployment
 from apps.releases.services import approvals
-from apps.tenancy.models import Membership, MessageEvent, User
-from apps.tenancy.permissions import Role
-from apps.tenancy.services import organizations
-from tests.notifications.stories import claim_all, handle
+from apps.tenancy.models import MessageEvent
+from tests.notifications.people import gather
+from tests.notifications.stories import handle
 from tests.releases.stories import Fleet, Run, fleet, report_from_all, roll_back, run_sweep, waves
 from tests.worlds import Person, World, report
 
 pytestmark = pytest.mark.django_db
 
-# The people: the operator requests everything. ``guest`` is a viewer of the project only, ``elsewhere`` an operator of
-# another project only, and ``invited`` an operator who has never signed in.
-PEOPLE = (
-    "admin", "project_admin", "operator", "reviewer", "viewer", "guest", "elsewhere", "invited", "stranger",
-)  # fmt: skip
-
 
 @dataclass
 class Stage:
-    """A world with an agent fleet in ``prod``, and the people in it."""
+    """A world with an agent fleet in ``prod``, and the people in it. The operator requests everything."""
 
     world: World
     people: dict[str, Person]
     agents: Fleet
     run_jobs: Run
 
-    def decide(self, deployment: Deployment, decision: str, approval: Approval | None = None) -> None:
-        """Let the reviewer decide on the deployment's approval, or on ``approval``."""
-        found = approval or deployment.approval
-        assert found is not None
-        digest = None if found.wave_report is None else found.wave_report.digest
+    def decide(self, deployment: Deployment, decision: str) -> None:
+        """Let the reviewer decide on the deployment's approval."""
+        assert deployment.approval is not None
         approvals.decide(
-            found, user=self.world.reviewer.user, decision=decision, comment="checked", digest=digest,
+            deployment.approval, user=self.world.reviewer.user, decision=decision, comment="checked",
             actor=self.world.reviewer.actor,
         )  # fmt: skip
 
@@ -73,21 +64,7 @@ class Stage:
 
 @pytest.fixture
 def stage(world: World, other: World, run_jobs: Run) -> Stage:
-    guest = world.person(Role.VIEWER, "guest")
-    Membership.objects.filter(user=guest.user).update(project=world.project)
-    second = organizations.create_project(organization=world.organization, name="second", actor=world.admin.actor)
-    elsewhere = world.person(Role.OPERATOR, "elsewhere")
-    Membership.objects.filter(user=elsewhere.user).update(project=second)
-    claim_all()
-    invited = world.person(Role.OPERATOR, "invited")
-    User.objects.filter(pk=invited.user.pk).update(last_login=None)
-    invited.user.tokens.all().delete()
-    people = {
-        "admin": world.admin, "project_admin": world.project_admin, "operator": world.operator,
-        "reviewer": world.reviewer, "viewer": world.viewer, "guest": guest, "elsewhere": elsewhere,
-        "invited": invited, "stranger": other.admin,
-    }  # fmt: skip
-    return Stage(world, people, fleet(world, 4, world.prod), run_jobs)
+    return Stage(world, gather(world, other), fleet(world, 4, world.prod), run_jobs)
 
 
 def ask_for_approval(stage: Stage) -> None:

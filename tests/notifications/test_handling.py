@@ -10,7 +10,7 @@ import pytest
 from django.utils import timezone
 
 from apps.notifications.models import Notification, NotificationSettings
-from apps.notifications.services import handling
+from apps.notifications.services import handling, limits
 from apps.releases.models import ConfigBundle
 from apps.releases.services import approvals
 from apps.tenancy.message_types import EventOutcome, MessageType
@@ -100,12 +100,12 @@ def test_events_beyond_limit_are_grouped_into_one_later_message(world: World, bu
         return sorted(MessageEvent.objects.values_list("outcome", flat=True))
 
     assert outcomes() == ["grouped"] * 20 + ["notified"] * 10
-    handling.summarize_grouped()
+    limits.summarize()
     assert MessageEvent.objects.count() == 30
 
     MessageEvent.objects.update(handled_at=timezone.now() - timedelta(minutes=11))
-    handling.summarize_grouped()
-    handling.summarize_grouped()
+    limits.summarize()
+    limits.summarize()
     handle(world)
 
     summary = MessageEvent.objects.get(count=20)

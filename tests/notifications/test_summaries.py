@@ -41,7 +41,7 @@ def pass_time(world: World) -> None:
     """Let the window of the limit end, and let the worker handle the summaries."""
     notified_events = MessageEvent.objects.filter(outcome=EventOutcome.NOTIFIED)
     notified_events.update(handled_at=timezone.now() - timedelta(minutes=11))
-    handling.summarize_grouped()
+    limits.summarize()
     handle(world)
 
 
@@ -63,6 +63,17 @@ def test_summary_remains_if_only_its_newest_event_is_obsolete(world: World, bund
     assert summary.outcome == EventOutcome.NOTIFIED
     assert summary.path == f"/admin/releases/approval/{second.approval_id}/change/"
     assert notified_of(world.reviewer).count(MessageType.APPROVAL_NEEDED) == 2
+
+
+def test_summary_of_single_event_says_nothing_of_others(world: World, bundle: ConfigBundle) -> None:
+    for _ in range(2):
+        ask(world, bundle)
+    handle(world)
+    pass_time(world)
+
+    first, _, summary = MessageEvent.objects.filter(type=MessageType.APPROVAL_NEEDED).order_by("pk")
+    assert (summary.is_summary, summary.count, summary.outcome) == (True, 1, EventOutcome.NOTIFIED)
+    assert summary.text == first.text
 
 
 def test_summary_of_obsolete_events_is_obsolete(world: World, bundle: ConfigBundle) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from django import forms
@@ -116,17 +117,12 @@ CREATE_FOR_ORGANIZATION = Act(
     creates=ChatWebhook,
     on_page=False,
 )
-CREATE_FOR_PROJECT = Act(
-    name="create_chat_webhook",
+CREATE_FOR_PROJECT = replace(
+    CREATE_FOR_ORGANIZATION,
     label="Create project chat webhook",
-    done="{} created",
     explain="Messages about the chosen events in the project are sent to a channel of a chat server.",
-    run=_create,
     needs=P.MANAGE_PROJECT,
-    icon="forum",
     form=_ProjectForm,
-    creates=ChatWebhook,
-    on_page=False,
 )
 
 

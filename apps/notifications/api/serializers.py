@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings as django_settings
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail
 
-from apps.notifications.models import Notification
+from apps.notifications.models import Notification, NotificationSettings
+from apps.notifications.services import choices
 from apps.tenancy.api.serializers.settings import TIMING, TimingsField, check_events, check_timings
 from apps.tenancy.message_types import CHOOSABLE, DESCRIPTIONS, MessageType
 from byteor_cloud.api.fields import IdField, ModelSerializer, StrictSerializer
@@ -120,10 +122,12 @@ def _check_choices(event: str, chosen: Any) -> dict[str, str]:
 class NotificationSettingsSerializer(StrictSerializer):
     """The caller's notification settings: when to send e-mails about events."""
 
+    id = serializers.UUIDField(source="user_id", read_only=True)
     settings = ChoicesField(source="choices")
-    defaults = TimingsField(read_only=True)
-    mail_configured = serializers.BooleanField(read_only=True)
+    defaults = serializers.SerializerMethodField()
+    mail_configured = serializers.SerializerMethodField()
     descriptions = {
+        "id": "The id of the person whose settings these are.",
         "settings": "The caller's choices: for each event an object with `off`, `now` or `daily`, by environment id or "
         "`*` for all other environments. An update replaces the choices for the events in the body, and keeps all "
         "others. An empty object removes the choices for an event.",
@@ -133,3 +137,12 @@ class NotificationSettingsSerializer(StrictSerializer):
         "mail_configured": "Whether the installation can send e-mails. If it cannot, notifications appear only in the "
         "console and in the API.",
     }
+
+    @extend_schema_field(TimingsField)
+    def get_defaults(self, row: NotificationSettings) -> dict[str, str]:
+        """Return when e-mails about each event are sent by default."""
+        return {event: choices.default_timing(event) for event in CHOOSABLE}
+
+    def get_mail_configured(self, row: NotificationSettings) -> bool:
+        """Return whether a mail server is configured."""
+        return django_settings.CONFIG.smtp_url is not None

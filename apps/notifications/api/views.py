@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.conf import settings
 from django.db.models import QuerySet
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -19,7 +18,7 @@ from apps.notifications.models import Notification, NotificationSettings
 from apps.notifications.services import bell, choices
 from apps.tenancy.api.base import SIGNED_IN, ApiViewSet
 from apps.tenancy.credentials import Family
-from apps.tenancy.message_types import CHOOSABLE, MessageType
+from apps.tenancy.message_types import MessageType
 from apps.tenancy.models import User
 from byteor_cloud.api.filters import BY_CREATION
 from byteor_cloud.api.mixins import ListModelMixin
@@ -94,13 +93,16 @@ class NotificationSettingsViewSet(_OwnViewSet):
     queryset = NotificationSettings.objects.none()
     serializer_class = NotificationSettingsSerializer
 
+    def get_object(self) -> NotificationSettings:
+        return choices.read_settings(self.person)
+
     @Operation("getNotificationSettings", SIGNED_IN)
     def retrieve(self, request: Request) -> Response:
         """Get your notification settings.
 
         Returns the caller's own choices and the defaults that apply without them.
         """
-        return self._show(choices.read_settings(self.person))
+        return self.represent(self.get_object())
 
     @Operation(
         "updateNotificationSettings",
@@ -114,14 +116,6 @@ class NotificationSettingsViewSet(_OwnViewSet):
 
         Replaces the caller's choices for the events in the body, and keeps the choices for all other events.
         """
-        data = self.validated(request)
-        return self._show(choices.save_settings(self.person, data["choices"], actor=self.actor))
-
-    def _show(self, row: NotificationSettings) -> Response:
-        defaults = {each: choices.default_timing(each) for each in CHOOSABLE}
-        body = {
-            "choices": row.choices,
-            "defaults": defaults,
-            "mail_configured": settings.CONFIG.smtp_url is not None,
-        }
-        return Response(NotificationSettingsSerializer(body).data)
+        chosen = self.validated(request)["choices"]
+        expected = self.expected_revision
+        return self.represent(choices.save_settings(self.person, chosen, actor=self.actor, expected_revision=expected))

@@ -51,7 +51,8 @@ def _find_distinct(event: MessageEvent) -> list[MessageEvent]:
     members = limits.find_members(event)
     if event.type not in NEEDED:
         return members
-    # All members have the same audience, apart from the people who caused them.
+    # All members have the same audience, apart from the people who caused them. Two such people are different, so
+    # together two members have the whole audience.
     return list({each.actor_id: each for each in members}.values())[:2]
 
 
@@ -104,5 +105,5 @@ def find_requesters(event: MessageEvent) -> set[UUID]:
     ids = {each.resource_id for each in limits.find_members(event) if each.resource_kind == "deployment"}
     if not ids:
         return set()
-    found = Deployment.objects.filter(pk__in=ids, requester_id__isnull=False)
-    return {requester for requester in found.values_list("requester_id", flat=True) if requester is not None}
+    requesters = Deployment.objects.filter(pk__in=ids).values_list("requester_id", flat=True)
+    return {requester for requester in requesters if requester is not None}

@@ -152,8 +152,3 @@ def _next_mails(user_ids: Collection[UUID], event: MessageEvent, now: datetime) 
 def _next_daily(now: datetime) -> datetime:
     today = now.replace(hour=DAILY_AT_HOUR, minute=0, second=0, microsecond=0)
     return today if today > now else today + timedelta(days=1)
-
-
-def summarize_grouped() -> None:
-    """Create the events that summarize groups of repeated events."""
-    limits.summarize()

@@ -41,21 +41,30 @@ def is_exceeded(event: MessageEvent) -> bool:
 
     Summaries are never grouped. Neither are reminders, which are limited to one an hour for each approval.
     """
-    if event.type in _UNLIMITED or event.count > 1 or event.data.get("is_reminder"):
+    if event.type in _UNLIMITED or event.is_summary or event.data.get("is_reminder"):
         return False
-    limit = LIMITS.get(MessageType(event.type), DEFAULT)
-    alike = _alike(event).filter(handled_at__gt=timezone.now() - limit.window)
-    if alike.filter(outcome=EventOutcome.GROUPED, summary=None).exists():
-        return True
-    return alike.filter(outcome=EventOutcome.NOTIFIED)[: limit.most].count() >= limit.most
+    return _recent(event, EventOutcome.GROUPED).filter(summary=None).exists() or _is_reached(event)
 
 
-def _alike(event: MessageEvent) -> QuerySet[MessageEvent]:
+def _is_reached(event: MessageEvent) -> bool:
+    """Return whether people were notified of as many repetitions of the event as its limit permits."""
+    most = _limit_of(event).most
+    return _recent(event, EventOutcome.NOTIFIED)[:most].count() >= most
+
+
+def _limit_of(event: MessageEvent) -> Limit:
+    return LIMITS.get(MessageType(event.type), DEFAULT)
+
+
+def _recent(event: MessageEvent, outcome: EventOutcome) -> QuerySet[MessageEvent]:
+    """Return the repetitions of the event with this outcome that were handled within the window of its limit."""
     return MessageEvent.objects.filter(
         organization=event.organization_id,
         type=event.type,
         environment=event.environment_id,
         subject=event.subject,
+        outcome=outcome,
+        handled_at__gt=timezone.now() - _limit_of(event).window,
     )
 
 
@@ -72,14 +81,7 @@ def summarize() -> None:
 @transaction.atomic
 def _summarize(group: QuerySet[MessageEvent]) -> None:
     last = group.order_by("-pk").select_for_update(of=("self",)).first()
-    if last is None:
-        return
-    limit = LIMITS.get(MessageType(last.type), DEFAULT)
-    notified = _alike(last).filter(outcome=EventOutcome.NOTIFIED).order_by("-handled_at")
-    recent = notified.values_list("handled_at", flat=True).filter(handled_at__gt=timezone.now() - limit.window)[
-        : limit.most
-    ]
-    if len(recent) >= limit.most:
+    if last is None or _is_reached(last):
         return
     first = group.order_by("pk").values_list("created_at", flat=True)[0]
     grouped = list(group.order_by("pk").values_list("pk", flat=True)[:_MAX_GROUPED])
@@ -92,14 +94,14 @@ def _summarize(group: QuerySet[MessageEvent]) -> None:
         resource_id=last.resource_id,
         subject=last.subject,
         data={**last.data, "since": first.isoformat()},
-        count=max(2, len(grouped)),
+        count=len(grouped),
     )
     MessageEvent.objects.filter(pk__in=grouped).update(summary=summary)
 
 
 def find_members(event: MessageEvent) -> list[MessageEvent]:
     """Return the newest of the events that a summary covers, or only the event itself if it is no summary."""
-    if event.count == 1:
+    if not event.is_summary:
         return [event]
     rows = MessageEvent.objects.select_related("organization", "project", "environment").filter(summary=event)
     return list(rows.order_by("-pk")[:_MAX_READ])

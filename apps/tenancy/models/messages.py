@@ -32,7 +32,7 @@ class MessageEvent(Row):
     data = models.JSONField(default=dict)
     # Unique. Sweeps set it so that they record each event only once.
     key = models.CharField(max_length=200, null=True)
-    # The number of events that this one covers: more than 1 for the summary of a group.
+    # The number of events that this one covers: for a summary, those of its group, otherwise 1.
     count = models.PositiveIntegerField(default=1)
     outcome = models.CharField(
         max_length=10, choices=enum_choices(EventOutcome), default=EventOutcome.PENDING.value, editable=False
@@ -75,3 +75,8 @@ class MessageEvent(Row):
 
     def __str__(self) -> str:
         return self.text or self.type
+
+    @property
+    def is_summary(self) -> bool:
+        """Whether the event covers a group of events. Only a summary has the time of its first event."""
+        return "since" in self.data

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from time import monotonic
 from typing import Any
 from uuid import UUID
@@ -22,7 +22,7 @@ from apps.notifications.services.chat.deliveries import enqueue_sending
 from apps.notifications.services.chat.formats import format_message
 from apps.notifications.services.chat.webhooks import scope_of
 from apps.notifications.services.wording import Content
-from apps.notifications.services.wording.content import page_path, shorten
+from apps.notifications.services.wording.content import format_time, page_path, shorten
 from apps.tenancy.models import MessageEvent
 from apps.tenancy.services import vault
 from apps.tenancy.services.webhooks import attempts, outgoing
@@ -111,7 +111,7 @@ def _summarize(described: Sequence[tuple[MessageEvent, Content]]) -> Content:
     """Return the content of a message that summarizes several events."""
     first, count = described[0][0], sum(event.count for event, _ in described)
     environments = {event.environment_id for event, _ in described}
-    sentence = f"{count:,} events since {first.created_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC."
+    sentence = f"{count:,} events since {format_time(first.created_at)}."
     lines = shorten([content.sentence for _, content in described])
     if len(environments) == 1 and first.environment_id is not None:
         return Content(sentence, page_path("tenancy_environment", first.environment_id), "Open the environment", lines)

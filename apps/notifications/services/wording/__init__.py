@@ -44,11 +44,9 @@ def describe(event: MessageEvent) -> Content | None:
     if _is_deleted(event):
         return None
     describe_type = _DESCRIBE[MessageType(event.type)]
-    if event.count == 1:
-        return describe_type(event)
     content = next(filter(None, map(describe_type, limits.find_members(event))), None)
-    if content is None:
-        return None
+    if content is None or event.count == 1:
+        return content
     more = f"This and {event.count - 1:,} more like it: "
     return replace(content, sentence=more + content.sentence)
 

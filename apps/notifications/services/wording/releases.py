@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
 
 from django.utils import timezone
 
@@ -13,7 +13,9 @@ from apps.notifications.services.wording.content import Content, format_time, pa
 from apps.releases.models import Approval, Deployment
 from apps.releases.services import failures
 from apps.releases.services.changes import Changes, find_changes
+from apps.tenancy.message_types import MessageType
 from apps.tenancy.models import MessageEvent
+from byteor.engine.failures import FailureReason
 from byteor.engine.machines import ApprovalStatus, DeploymentStatus
 from byteor.engine.regression import count_of
 from byteor.engine.rollout import Hold
@@ -34,11 +36,11 @@ _WHY = {
     "timeout": "too many agents did not finish in time",
     "wave_denied": "a wave was denied",
 }
-_FAILED_HOW = {
-    "reported": "reported a failure",
-    "timeout": "did not report in time",
-    "rollback_reported": "reported a failure during the rollback",
-    "rollback_timeout": "did not report in time during the rollback",
+_FAILED_HOW: Mapping[str, str] = {
+    FailureReason.REPORTED: "reported a failure",
+    FailureReason.TIMEOUT: "did not report in time",
+    FailureReason.ROLLBACK_REPORTED: "reported a failure during the rollback",
+    FailureReason.ROLLBACK_TIMEOUT: "did not report in time during the rollback",
 }
 
 
@@ -139,9 +141,9 @@ def describe_rollout(event: MessageEvent) -> Content | None:
         return None
     name, place = _name(deployment), deployment.environment
     match event.type:
-        case "rollout.finished":
+        case MessageType.ROLLOUT_FINISHED:
             sentence = f"The rollout of {name} to {count_of(deployment.target_count, 'agent')} in {place} has finished."
-        case "rollout.rolled_back":
+        case MessageType.ROLLOUT_ROLLED_BACK:
             restored = deployment.restores
             back = f" {place} runs {_name(restored)} again." if restored is not None else ""
             sentence = f"The deployment of {name} to {place} was rolled back.{back}"
@@ -149,7 +151,7 @@ def describe_rollout(event: MessageEvent) -> Content | None:
             why = "approval_denied" if deployment.status == DeploymentStatus.DENIED else deployment.reason
             clause = f": {_WHY[why]}" if why in _WHY else ""
             sentence = f"The deployment of {name} to {place} stopped{clause}."
-    lines: list[Any] = [f"Requested by {deployment.requested_by}", *_count_failed(deployment)]
+    lines = [f"Requested by {deployment.requested_by}", *_count_failed(deployment)]
     return Content(sentence, page_path("releases_deployment", deployment.pk), "Open the deployment", shorten(lines))
 
 
