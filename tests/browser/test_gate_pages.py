@@ -326,6 +326,17 @@ def test_deployment_with_difference_starts_after_another_person_accepts_it(
     expect(panel.locator("tbody tr")).to_contain_text("not accepted")
     assert page.evaluate("document.body.dataset.loaded") == "once"
     shot(page, "gate-one", widths=WIDTHS, full_page=True)
+
+    # A box that scrolls and has no links is focusable, and stays focused when the page updates itself.
+    page.set_viewport_size({"width": 390, "height": 844})
+    panel.locator(".scroll a").evaluate_all("links => links.forEach(link => link.removeAttribute('href'))")
+    page.evaluate("dispatchEvent(new Event('resize'))")
+    box = panel.locator(".scroll[tabindex='0']")
+    box.focus(timeout=5000)
+    with page.expect_response(lambda response: "/live/" in response.url):
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(panel.locator(".scroll a[href]").first).to_be_attached()
+    expect(box).to_be_focused(timeout=5000)
     found = examine(prepare(page), row_page(made))
 
     # The reviewer accepts it with a reason on the page of the regression, and approves.

@@ -14,6 +14,7 @@ addEventListener("DOMContentLoaded", () => {
       if (!scrolls || box.hasAttribute("tabindex") || getComputedStyle(box).overflowX === "visible") continue;
       if (box.querySelector("a[href], button, input, select, textarea")) continue;
       box.tabIndex = 0;
+      box.dataset.scrolls = "yes"; // so that live.js keeps these attributes
       if (!box.hasAttribute("aria-label") && !box.matches("pre")) {
         box.setAttribute("role", "region");
         const heading = box.closest(".panel")?.querySelector("h2")?.firstChild?.textContent.trim();
@@ -25,7 +26,7 @@ addEventListener("DOMContentLoaded", () => {
   const soon = () => { cancelAnimationFrame(waiting); waiting = requestAnimationFrame(mark); };
   mark();
   addEventListener("resize", soon);
-  new MutationObserver(soon).observe(document.body, { childList: true, subtree: true });
+  new MutationObserver(soon).observe(document.body, { childList: true, characterData: true, subtree: true });
 });
 
 async function copy(button) {

@@ -3,6 +3,9 @@
 const MAX_WAIT = 30000; // ms between requests, for a hidden tab and a server that does not respond
 const TIMEOUT = 15000; // ms for one response
 const PARTS = [".live", ".still", "fieldset.module", ".related-rows"]; // the elements of live_parts.html
+// Attributes that only the browser sets: the reader chooses which sections are open, and console.js makes boxes focusable.
+const OPEN = ["open"];
+const FOCUSABLE = ["open", "tabindex", "role", "aria-label", "data-scrolls"];
 const UNITS = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
 
 const root = document.querySelector("[data-live]");
@@ -20,8 +23,8 @@ function areAlike(one, other) {
 
 function copyAttributes(old, made) {
   for (const { name, value } of made.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
-  // Keep `open`, since the reader chooses which sections are open.
-  for (const { name } of [...old.attributes]) if (name !== "open" && !made.hasAttribute(name)) old.removeAttribute(name);
+  const kept = old.dataset?.scrolls ? FOCUSABLE : OPEN;
+  for (const { name } of [...old.attributes]) if (!kept.includes(name) && !made.hasAttribute(name)) old.removeAttribute(name);
 }
 
 function morph(old, made) {
