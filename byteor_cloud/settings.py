@@ -262,7 +262,7 @@ logs.configure()
 LOGGING = logs.logging_settings(CONFIG.log_format)
 
 UNFOLD: dict[str, Any] = {
-    "DASHBOARD_CALLBACK": "apps.console.home.overview",
+    "DASHBOARD_CALLBACK": "apps.console.pages.home.page.overview",
     "SITE_TITLE": "ByteOr Cloud",
     "SITE_HEADER": "ByteOr Cloud",
     "SITE_SUBHEADER": "Console",

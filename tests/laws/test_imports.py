@@ -21,6 +21,6 @@ def test_modules_have_no_import_cycles() -> None:
 
     assert len(sort(imports)) == len(graph.modules) > 500
 
-    top, bottom = "apps.console.home", "byteor.engine.strict_json"
+    top, bottom = "apps.console.pages.home.page", "byteor.engine.strict_json"
     with pytest.raises(CycleError):
         sort(imports | {bottom: {top}})

@@ -21,8 +21,9 @@ class LiveAdmin(ReadOnlyAdmin):
 
     live_template: ClassVar[str]
     # The part below ``live_template``. It is slow to render, so the browser reloads it only when the row stops moving,
-    # and when the attribute ``data-still`` of the root element of ``live_template`` changes.
-    still_template: ClassVar[str]
+    # and when the attribute ``data-still`` of the root element of ``live_template`` changes. Empty: there is no such
+    # part.
+    still_template: ClassVar[str] = ""
     every_s: ClassVar[int] = 2
     change_form_outer_before_template = "console/live.html"
     acts_in_header = False
@@ -55,6 +56,8 @@ class LiveAdmin(ReadOnlyAdmin):
         response = super().render_change_form(request, context, *args, obj=obj, **kwargs)
         if _PARTS in context:
             response.template_name = "console/live_parts.html"
+        if not self.still_template:
+            return response
         if _PARTS not in context or not context["summary"]["moving"] or "still" in request.GET:
             response.context_data["still"] = {"template": self.still_template, **self.still(request, obj)}
         return response

@@ -177,7 +177,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
     def index(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """Show the overview. Without a scope in the URL, redirect to the session's last scope, if any.
 
-        The theme gets the content from ``apps.console.home``, which the setting ``DASHBOARD_CALLBACK`` names.
+        The theme gets the content from ``apps.console.pages.home``, which the setting ``DASHBOARD_CALLBACK`` names.
         """
         if SCOPE not in request.GET and (last := remembered_scope(request)) is not None:
             return HttpResponseRedirect(with_scope(reverse("admin:index"), last))

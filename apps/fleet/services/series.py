@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -260,13 +260,20 @@ _READ_AGENT = f"""
 SELECT {_WRITTEN} FROM fleet_agentseries WHERE agent_id = %(id)s AND day BETWEEN %(from)s AND %(to)s
 UNION ALL SELECT {_NOT_WRITTEN} FROM fleet_heartbeat WHERE agent_id = %(id)s
 """  # noqa: S608  built from constants
-_READ_ENVIRONMENT = f"""
-SELECT {_WRITTEN} FROM fleet_environmentseries WHERE environment_id = %(id)s AND day BETWEEN %(from)s AND %(to)s
+# Several environments are summed by the database. The slots of a day are an array.
+_SUMMED = ", ".join(f"array_agg({name} ORDER BY place)" for name in VALUES)
+_READ_ENVIRONMENTS = f"""
+SELECT day, NULL::jsonb, {_SUMMED} FROM (
+    SELECT day, place, {", ".join(f"sum(slot.{name}) AS {name}" for name in VALUES)}
+    FROM fleet_environmentseries AS s,
+        unnest({", ".join(f"s.{name}" for name in VALUES)}) WITH ORDINALITY AS slot ({", ".join(VALUES)}, place)
+    WHERE environment_id = ANY(%(id)s) AND day BETWEEN %(from)s AND %(to)s GROUP BY day, place
+) AS slots GROUP BY day
 """  # noqa: S608  built from constants
-_READ_SMALL_ENVIRONMENT = f"""
-{_READ_ENVIRONMENT}
+_READ_SMALL_ENVIRONMENTS = f"""
+{_READ_ENVIRONMENTS}
 UNION ALL SELECT {_NOT_WRITTEN} FROM fleet_heartbeat
-WHERE agent_id IN (SELECT id FROM fleet_agent WHERE environment_id = %(id)s)
+WHERE agent_id IN (SELECT id FROM fleet_agent WHERE environment_id = ANY(%(id)s))
     AND (series_closed IS NOT NULL OR series_sums IS NOT NULL)
 """  # noqa: S608  built from constants
 
@@ -276,17 +283,18 @@ def read_agent(agent: Agent, since: datetime, until: datetime) -> list[Point]:
     return _points(_READ_AGENT, agent.pk, since, until, _REPLACED)
 
 
-def read_environment(environment: Environment, since: datetime, until: datetime) -> list[Point]:
-    """Return the sums of an environment in the slots that overlap the time range, oldest first.
+def read_environments(environments: Collection[Environment], since: datetime, until: datetime) -> list[Point]:
+    """Return the sums of the environments in the slots that overlap the time range, oldest first.
 
-    Slots that are older than 90 days are left out. If the environment has more than ``MOST_AGENTS_READ`` agents, the
+    Slots that are older than 90 days are left out. If the environments have more than ``MOST_AGENTS_READ`` agents, the
     slots that the job has not summed yet are left out as well.
     """
-    agents = Agent.objects.filter(environment=environment).order_by()[: MOST_AGENTS_READ + 1].count()
+    keys = [each.pk for each in environments]
+    agents = Agent.objects.filter(environment__in=keys).order_by()[: MOST_AGENTS_READ + 1].count()
     if agents <= MOST_AGENTS_READ:
-        return _points(_READ_SMALL_ENVIRONMENT, environment.pk, since, until)
+        return _points(_READ_SMALL_ENVIRONMENTS, keys, since, until)
     summed = _slot(timezone.now() - _WRITTEN_AFTER) * SLOT_S
-    return _points(_READ_ENVIRONMENT, environment.pk, since, min(until, datetime.fromtimestamp(summed, UTC)))
+    return _points(_READ_ENVIRONMENTS, keys, since, min(until, datetime.fromtimestamp(summed, UTC)))
 
 
 def _slot(moment: datetime) -> int:
@@ -294,7 +302,7 @@ def _slot(moment: datetime) -> int:
 
 
 def _points(
-    statement: str, pk: UUID, since: datetime, until: datetime, replaced: frozenset[str] = frozenset()
+    statement: str, pk: UUID | list[UUID], since: datetime, until: datetime, replaced: frozenset[str] = frozenset()
 ) -> list[Point]:
     first = max(_slot(since), _slot(timezone.now()) - MAX_SLOTS + 1)
     numbers = range(first, _slot(until - timedelta(microseconds=1)) + 1)

@@ -100,4 +100,4 @@ class EnvironmentSeriesViewSet(_SeriesViewSet):
         current slot is included, up to the last heartbeats.
         """
         since, until = self.time_range()
-        return self.respond(series.read_environment(self.environment, since, until))
+        return self.respond(series.read_environments([self.environment], since, until))

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db.models import Exists, Model
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
 from django.urls import reverse
 from django.utils.html import format_html
+from django.views.decorators.http import require_GET
 from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apps.artifacts.models import Replay
@@ -50,6 +52,14 @@ def overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     is_empty = bool(steps) and not any(tile.value for tile in tiles)
     return {**context, "steps": steps, "tiles": [] if is_empty else tiles, "panels": [] if is_empty else panels}
 
+
+@require_GET
+def live_view(request: HttpRequest) -> HttpResponse:
+    """Return the content of the overview with its current values, which the open page requests again and again."""
+    return render(request, "console/home.html", overview(request, {}))
+
+
+site.add_page("live/", "home_live", live_view)
 
 # -- the steps to the first deployment --------------------------------------------------------------------------
 
