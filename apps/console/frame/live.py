@@ -23,6 +23,9 @@ class LiveAdmin(ReadOnlyAdmin):
     # The part below ``live_template``. It is slow to render, so the browser reloads it only when the row stops moving,
     # and when the attribute ``data-still`` of the root element of ``live_template`` changes.
     still_template: ClassVar[str]
+    # The part beside or below ``still_template``, with one root element of the class "rest". It is reloaded as often as
+    # ``live_template``.
+    rest_template: ClassVar[str | None] = None
     every_s: ClassVar[int] = 2
     change_form_outer_before_template = "console/live.html"
     acts_in_header = False
@@ -49,6 +52,7 @@ class LiveAdmin(ReadOnlyAdmin):
         """Show the row's page with both templates, or only the parts that are reloaded."""
         context["live"] = {
             "template": self.live_template,
+            "rest": self.rest_template,
             "url": page_url(self.model, "live", obj.pk),
             "every_s": self.every_s,
         }
