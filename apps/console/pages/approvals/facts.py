@@ -69,7 +69,7 @@ def approval_facts(row: Approval) -> list[tuple[str, Any]]:
         ("Requested by", with_note(row.requested_by, relative_time(row.created_at))),
         ("Policy", _policy(row)),
         ("Expires" if row.status == ApprovalStatus.PENDING else "Expiry", time_left(row.expires_at)),
-        ("Capabilities", ", ".join(row.capabilities) or "-"),
+        *([("Capabilities", _capabilities(row))] if row.replay_id is None else []),
         ("Spec hash", short_id(row.spec_hash)),
         ("Config hash", short_id(row.config_hash)),
     ]
@@ -92,8 +92,12 @@ def replay_panel(row: Approval) -> dict[str, Any]:
     bound = row.target and row.target.bound
     rows = [("Replay", _page_link(Replay, row.replay_id))]
     rows += _replay_facts(bound) if isinstance(bound, ReplayTarget) else []
-    rows.append(("Capabilities", ", ".join(row.capabilities) or "-"))
+    rows.append(("Capabilities", _capabilities(row)))
     return {"id": "replay", "title": "What the replay would do", "rows": rows}
+
+
+def _capabilities(row: Approval) -> str:
+    return ", ".join(row.capabilities) or "-"
 
 
 def _page_link(model: type[Model], pk: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -31,17 +32,19 @@ _NAMED = 10  # the maximum number of people who have not decided that the page n
 class Reviewing:
     """The decisions on an approval, and who can still decide.
 
-    ``able`` are the ids of all people who can still approve, ``names`` the names of the first 10 of them whom the
-    viewer may see, and ``visible`` is the number of people whom the viewer may see. These are empty or 0 if the
-    approval is not open, or if nobody can approve it because its requester is unknown.
+    ``people`` are the ids and names of the reviewers; empty if everybody with the permission may decide. ``able`` are
+    the ids of all people who can still approve. ``names`` are the names of the first 10 of them whom the viewer may
+    see, and ``visible`` is the number of them whom the viewer may see. These three are empty or 0 if the approval is
+    not open, or if nobody can approve it because its requester is unknown.
     """
 
     row: Approval
     decisions: list[ApprovalDecision]
     is_open: bool
-    able: frozenset[UUID]
-    names: list[str]
-    visible: int
+    people: Mapping[UUID, str]
+    able: frozenset[UUID] = frozenset()
+    names: Sequence[str] = ()
+    visible: int = 0
 
     @property
     def given(self) -> int:
@@ -75,18 +78,28 @@ def _is_requester_unknown(row: Approval) -> bool:
 
 
 def find_reviewing(request: HttpRequest, row: Approval, decisions: list[ApprovalDecision]) -> Reviewing:
-    """Return who can still decide. Takes at most three queries, and none if the approval is not open."""
+    """Return who decided and who can still decide, with at most two queries."""
     is_open = row.status == ApprovalStatus.PENDING and not approvals.is_overdue(row)
+    people = _name_reviewers(row)
     if not is_open or _is_requester_unknown(row):
-        return Reviewing(row, decisions, is_open, frozenset(), [], 0)
-    able = reviewers.find_deciders(row)
-    people = User.objects.filter(pk__in=able)
-    if not row.reviewers:  # everybody who may see the approval may see the names of its reviewers
-        people = site.get_model_admin(User).narrow(people, console_user_of(request))
-    rows = people.annotate(total=Window(Count("pk"))).order_by("email", "pk").values_list("name", "email", "total")
+        return Reviewing(row, decisions, is_open, people)
+    able = frozenset(reviewers.find_deciders(row, decisions))
+    if row.reviewers:  # everybody who may see the approval may see the names of its reviewers
+        names = [name for user_id, name in people.items() if user_id in able]
+        return Reviewing(row, decisions, is_open, people, able, names[:_NAMED], len(names))
+    visible = site.get_model_admin(User).narrow(User.objects.filter(pk__in=able), console_user_of(request))
+    rows = visible.annotate(total=Window(Count("pk"))).order_by("email", "pk").values_list("name", "email", "total")
     found = list(rows[:_NAMED])
     names = [name or email for name, email, _ in found]
-    return Reviewing(row, decisions, is_open, frozenset(able), names, found[0][2] if found else 0)
+    return Reviewing(row, decisions, is_open, people, able, names, found[0][2] if found else 0)
+
+
+def _name_reviewers(row: Approval) -> dict[UUID, str]:
+    """Return the ids and names of the reviewers, sorted by their e-mail addresses."""
+    if not row.reviewers:
+        return {}
+    people = User.objects.filter(pk__in=row.reviewers).order_by("email", "pk")
+    return {user_id: name or email for user_id, name, email in people.values_list("pk", "name", "email")}
 
 
 # -- the panel with the state of each person -----------------------------------------------------------------------
@@ -100,7 +113,7 @@ def reviewers_panel(found: Reviewing, *, with_names: bool) -> dict[str, Any]:
     rows = [(_person(found, each), _decision(each)) for each in found.decisions]
     lead = ""
     if found.is_open and found.missing:
-        lead = f"{count_of(found.missing, 'more approval' if found.given else 'approval')} needed."
+        lead = f"{_needed(found)}."
     if found.row.reviewers:
         rows += _undecided(found)
     elif with_names and (who := found.who_can()):
@@ -113,6 +126,11 @@ def reviewers_panel(found: Reviewing, *, with_names: bool) -> dict[str, Any]:
         "rows": rows,
         "empty": "Nobody has decided yet." if found.is_open else "Nobody decided.",
     }
+
+
+def _needed(found: Reviewing) -> str:
+    more = count_of(found.missing, "more approval" if found.given else "approval")
+    return f"{more} {'is' if found.missing == 1 else 'are'} needed"
 
 
 def _person(found: Reviewing, each: ApprovalDecision) -> str:
@@ -128,13 +146,11 @@ def _decision(each: ApprovalDecision) -> str:
 
 def _undecided(found: Reviewing) -> list[tuple[str, str]]:
     """Return a row for each of the first 10 reviewers who have not decided, and a row with the number of the others."""
-    row, decided = found.row, {str(each.user_id) for each in found.decisions}
-    left = [user_id for user_id in row.reviewers if user_id not in decided]
-    people = User.objects.filter(pk__in=left).order_by("email", "pk").values_list("pk", "name", "email")
-    # People who can still decide come first.
-    ordered = sorted(people, key=lambda each: found.is_open and each[0] not in found.able)
-    rows = [(name or email, _why_undecided(found, user_id)) for user_id, name, email in ordered[:_NAMED]]
-    if more := len(ordered) - len(rows):
+    decided = {each.user_id for each in found.decisions}
+    left = [each for each in found.people if each not in decided]
+    left.sort(key=lambda each: found.is_open and each not in found.able)  # people who can still decide come first
+    rows = [(found.people[each], _why_undecided(found, each)) for each in left[:_NAMED]]
+    if more := len(left) - len(rows):
         rows.append((f"{more:,} more", "not decided yet" if found.is_open else "did not decide"))
     return rows
 
@@ -151,7 +167,7 @@ def too_few(found: Reviewing) -> list[tuple[str, str, list[str]]]:
     """Return a warning if fewer people can approve than are needed."""
     if not found.is_open or len(found.able) >= found.missing or _is_requester_unknown(found.row):
         return []
-    text = f"{count_of(found.missing, 'more approval')} needed, but only {_people(len(found.able))} can approve."
+    text = f"{_needed(found)}, but only {_people(len(found.able))} can approve."
     remedy = "An org_admin can change the reviewers on the page of the deployment."
     return [("warn", "Too few reviewers", [text, *([remedy] if found.row.reviewers else [])])]
 

@@ -89,7 +89,10 @@ def report_banner(row: Approval) -> dict[str, Any] | None:
 
 
 def report_of(row: Approval) -> dict[str, Any] | None:
-    """Return what the earlier waves did, which a decision on the wave covers, as a bar and a panel of causes."""
+    """Return what the earlier waves did, which a decision on the wave covers, as a bar and a panel of causes.
+
+    Returns None for the approval of no wave. ``causes`` is None if no agent failed.
+    """
     report = row.wave_report
     if report is None:
         return None
@@ -97,10 +100,5 @@ def report_of(row: Approval) -> dict[str, Any] | None:
     parts = [(TONES.get(word, "plain"), count) for word, count in counts]
     key = [(tone, f"{count:,}", word.replace("_", " ")) for (word, count), (tone, _) in zip(counts, parts, strict=True)]
     causes = [(with_note(each.detail or "no detail", FAILED_HOW[each.reason]), each.count) for each in report.failures]
-    return {
-        "bar": {"text": report.summary, "parts": parts, "key": key},
-        "causes": {
-            "id": "causes", "title": "Why agents failed", "columns": ("Cause", "Agents"), "rows": causes,
-            "empty": "No agent of the earlier waves failed.",
-        },
-    }  # fmt: skip
+    panel = {"id": "causes", "title": "Why agents failed", "columns": ("Cause", "Agents"), "rows": causes}
+    return {"bar": {"text": report.summary, "parts": parts, "key": key}, "causes": panel if causes else None}
