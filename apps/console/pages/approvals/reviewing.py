@@ -12,7 +12,6 @@ from django.db.models import Count, Window
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import format_html
-from django.utils.text import capfirst
 
 from apps.console.frame import relative_time, site, state_pill, with_note
 from apps.console.frame.columns import act_url, row_url
@@ -47,9 +46,14 @@ class Reviewing:
     visible: int = 0
 
     @property
+    def consents(self) -> list[ApprovalDecision]:
+        """The consents that count. Consents of people who are no longer reviewers do not count."""
+        return [each for each in self.decisions if each.decision == "approve" and self.counts(each)]
+
+    @property
     def given(self) -> int:
-        """The number of consents that count. Consents of people who are no longer reviewers do not count."""
-        return sum(each.decision == "approve" and self.counts(each) for each in self.decisions)
+        """The number of consents that count."""
+        return len(self.consents)
 
     @property
     def missing(self) -> int:
@@ -189,7 +193,7 @@ def ask_others(request: HttpRequest, found: Reviewing) -> dict[str, Any] | None:
     if not found.is_open or row.requester_id != request.user.pk or can_approve:
         return None
     base_url = settings.CONFIG.public_base_url or request.build_absolute_uri("/").rstrip("/")
-    shown: dict[str, Any] = {"who": capfirst(found.who_can()), "url": f"{base_url}{row_url(row)}"}
+    shown: dict[str, Any] = {"who": found.who_can(), "url": f"{base_url}{row_url(row)}"}
     if not found.able or REMIND.may is None or not REMIND.may(row, console_user_of(request)):
         return shown
     if row.reminded_at is not None:

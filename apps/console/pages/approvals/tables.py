@@ -196,7 +196,7 @@ def _headline(found: Reviewing) -> str:
         case ApprovalStatus.PENDING:
             return f"Waiting for approval: {found.given} of {row.required_approvals} given."
         case ApprovalStatus.APPROVED:
-            return f"Approved by {', '.join(each.decided_by for each in decisions if each.decision == 'approve')}."
+            return f"Approved by {', '.join(each.decided_by for each in found.consents)}."
         case ApprovalStatus.DENIED:
             return f"Denied by {', '.join(each.decided_by for each in decisions if each.decision == 'deny')}."
         case ApprovalStatus.EXPIRED:
