@@ -153,7 +153,7 @@ class ApprovalAdmin(LiveAdmin):
             "marks": [*_warnings(row), *_replaced(row), *too_few(reviewing)],
             "bar": packet.bar(found),
             "facts": approval_facts(row),
-            "decide": decision_form(request, row, deployment, decisions),
+            "decide": decision_form(request, row, deployment, decisions, found),
             "ask": ask,
             "hidden_acts": {act.label for act in self.acts if ask is not None or act is not REMIND},
             "menu": {REVOKE.label},
