@@ -1,0 +1,69 @@
+"""The progress of a rollout or a rollback on a deployment's page: how much is done, and the time left."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from django.utils import timezone
+
+from apps.console.pages.deployments import estimates
+from apps.console.pages.deployments.estimates import Pace, TimeLeft
+from apps.releases.models import AgentReport, Deployment
+from apps.releases.services.progress import AgentCounts
+from byteor.engine.machines import FINISHED, AgentProgress, DeploymentStatus
+from byteor_cloud.ids import smallest_uuid7
+
+_MOST = 50  # entries of the timeline that are read; with more pauses in one wave, the time left is unknown
+
+
+def read_progress(row: Any) -> str:
+    """Return how much of the rollout or the rollback is done and the time left, as a phrase; "" for other states.
+
+    The time left is unknown while the deployment is paused, held or stalled, and until the first agent of the wave has
+    finished. Takes at most two queries.
+    """
+    counts: AgentCounts = row.counted
+    if row.status == DeploymentStatus.DEPLOYING:
+        return estimates.describe_progress(estimates.percent_done(counts.counted), _rollout_left(row, counts))
+    if row.status == DeploymentStatus.ROLLING_BACK:
+        offered = {key: n for key, n in counts.by_wave.items() if key[1] != AgentProgress.PENDING}
+        return estimates.describe_progress(estimates.percent_done(offered), _rollback_left(row, counts))
+    return ""
+
+
+def _rollout_left(row: Deployment, counts: AgentCounts) -> TimeLeft | None:
+    is_held = row.wave_hold is not None and not row.wave_hold.is_over
+    if row.paused_at is not None or is_held or row.served_at is None:
+        return None
+    finished = sum(n for (wave, word), n in counts.counted.items() if wave == row.wave and word in FINISHED)
+    pace = _measure(row, finished, row.wave_done_at or timezone.now())
+    if pace is None or (row.wave_done_at is None and _is_stalled(row, pace)):
+        return None
+    return estimates.estimate_rollout(
+        row.strategy, counts.counted, pace, wave=row.wave, wave_done_at=row.wave_done_at, now=timezone.now()
+    )
+
+
+def _rollback_left(row: Deployment, counts: AgentCounts) -> TimeLeft | None:
+    by_progress = counts.by_progress
+    pace = _measure(row, sum(by_progress.get(word, 0) for word in FINISHED), timezone.now())
+    if pace is None or row.served_at is None or _is_stalled(row, pace):
+        return None
+    return estimates.estimate_rollback(by_progress, pace)
+
+
+def _measure(row: Deployment, finished: int, until: datetime) -> Pace | None:
+    """Return the pace since the wave or the rollback began; None if it is not known yet."""
+    events = estimates.STARTS | estimates.STOPS | estimates.RESTARTS
+    entries = row.timeline.filter(event__in=events).order_by("-id").values_list("event", "created_at")
+    time = estimates.measure_time(list(entries[:_MOST]), until) if finished else None
+    return None if not time else Pace(finished, time)
+
+
+def _is_stalled(row: Deployment, pace: Pace) -> bool:
+    """Return whether no agent has reported anything for so long that the pace says nothing about the time left."""
+    since = timezone.now() - pace.stalled_after
+    if pace.time < pace.stalled_after:
+        return False
+    return not AgentReport.objects.filter(pk__gt=smallest_uuid7(since), deployment=row, accepted=True).exists()
