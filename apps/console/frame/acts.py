@@ -232,7 +232,7 @@ def perform(
             form.add_error(None, format_html("{} {}", result["refused"], text_link(result["url"], result["link"])))
     titled_rows = [(row, context["model_admin"].row_name(row)) for row in rows]
     form_id = "" if act.form is None else new_form_id()
-    explain = (preview_of(act, rows[0]) or act.explain) if len(rows) == 1 else act.explain
+    explain = act.explain if "bulk" in context else preview_of(act, rows[0]) or act.explain
     shown = {
         **context, "act": act, "explain": explain, "rows": titled_rows, "form": form, "form_id": form_id, "back": back,
     }  # fmt: skip

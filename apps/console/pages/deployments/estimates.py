@@ -31,10 +31,12 @@ class Pace:
         """The average time between two agents that finish. ``finished`` must not be 0."""
         return self.time / self.finished
 
-    @property
-    def stalled_after(self) -> timedelta:
-        """The time without another finished agent after which the rollout is stalled, and the rate says nothing."""
-        return max(_STALLED_AFTER, _STALLED_FACTOR * self.per_agent)
+    def is_stalled(self, quiet: timedelta) -> bool:
+        """Return whether the pace says nothing, because no agent has reported for the last part ``quiet`` of the time.
+
+        The limit is three times the average time for an agent before that, but at least a minute.
+        """
+        return quiet > max(_STALLED_AFTER, _STALLED_FACTOR * (self.time - quiet) / self.finished)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,16 +120,16 @@ def describe_progress(percent: int | None, left: TimeLeft | None) -> str:
 
 
 def _describe(time: timedelta) -> str:
-    """Return a time, rounded up to minutes, from one hour to ten minutes, and from one day to hours."""
-    minutes = -(-time // timedelta(minutes=1))
-    if minutes <= 1:
+    """Return a time rounded to minutes, from one hour to ten minutes, and from one day to hours."""
+    minutes = round(time / timedelta(minutes=1))
+    if time < timedelta(minutes=1):
         return "less than a minute"
     if minutes < 60:
         return f"about {minutes} min"
     if minutes < 24 * 60:
-        hours, rest = divmod(-(-minutes // 10) * 10, 60)
+        hours, rest = divmod(round(time / timedelta(minutes=10)) * 10, 60)
         return f"about {hours} h {rest} min" if rest else f"about {hours} h"
-    days, hours = divmod(-(-minutes // 60), 24)
+    days, hours = divmod(round(time / timedelta(hours=1)), 24)
     return f"about {days} d {hours} h" if hours else f"about {days} d"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.utils import timezone
@@ -63,7 +63,7 @@ def _measure(row: Deployment, finished: int, until: datetime) -> Pace | None:
 
 def _is_stalled(row: Deployment, pace: Pace) -> bool:
     """Return whether no agent has reported anything for so long that the pace says nothing about the time left."""
-    since = timezone.now() - pace.stalled_after
-    if pace.time < pace.stalled_after:
-        return False
-    return not AgentReport.objects.filter(pk__gt=smallest_uuid7(since), deployment=row, accepted=True).exists()
+    now = timezone.now()
+    reports = AgentReport.objects.filter(pk__gt=smallest_uuid7(now - pace.time), deployment=row, accepted=True)
+    latest = reports.order_by("-pk").values_list("created_at", flat=True).first()
+    return pace.is_stalled(pace.time if latest is None else max(now - latest, timedelta()))

@@ -156,9 +156,9 @@ class DeploymentAdmin(LiveAdmin):
 
     @admin.display(description="Status", ordering="status")
     def state(self, row: Deployment) -> str:
-        pills = [state_pill(_state(row))]
+        is_superseded = row.status == DeploymentStatus.ACTIVE and row.superseded_by_id is not None
+        pills = [_SUPERSEDED if is_superseded else state_pill(_state(row))]
         pills += [state_pill("current")] if row.is_current else []
-        pills += [_SUPERSEDED] if row.superseded_by_id is not None else []
         pills += [state_pill("break glass")] if row.break_glass else []
         pills += [state_pill("freeze overridden")] if row.freeze_override else []
         pills += [state_pill("gate overridden")] if row.replay_gate_override else []
