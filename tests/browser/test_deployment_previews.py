@@ -48,7 +48,7 @@ def test_acts_say_what_they_will_do_to_rollout(world: World, run_jobs: Run) -> N
     report(agents[2][1], agents[2][0], "failed")
 
     assert previewed(world, deployment) == {
-        "Roll back": "4 agents return to v1, bundle bundle-0 and this configuration becomes known bad here.",
+        "Roll back": "4 agents return to v1, bundle bundle-0, and this configuration becomes known bad here.",
         "Retry": "1 failed agent is offered quotes v1 again.",
         "Pause": "4 agents are not offered quotes v1 until somebody resumes the deployment.",
         "Abort": "The deployment fails: 1 agent keeps quotes v1, 1 agent finishes activating quotes v1, "
@@ -78,15 +78,10 @@ def test_rollback_names_what_each_group_of_agents_returns_to(world: World, run_j
     third = world.bundle(name="third", version=second.version, env={"NUMBER": "3"})
     latest = stories.active(world, third, agents)
 
-    assert (
-        previewed(world, latest)["Roll back"]
-        == (
-            "1 agent returns to v1, bundle bundle-0, 1 agent returns to v1, bundle bundle-1, "
-            "and this configuration becomes known bad here."
-        )
-        or "1 agent returns to v1, bundle bundle-1, 1 agent returns to v1, bundle bundle-0, "
-        in (previewed(world, latest)["Roll back"])
-    )
+    will = previewed(world, latest)["Roll back"]
+    assert "1 agent returns to v1, bundle bundle-0, " in will
+    assert "1 agent returns to v1, bundle bundle-1, " in will
+    assert will.endswith(", and this configuration becomes known bad here.")
     assert rollbacks.find_target(latest) == deployment
 
 
@@ -123,15 +118,14 @@ def test_act_that_is_not_possible_now_is_explained_in_general(world: World) -> N
     assert "The deployment is offered to more agents again." in page.text
 
 
-def test_act_on_several_deployments_is_explained_in_general_without_more_queries(world: World) -> None:
+def test_act_on_rows_of_list_is_explained_in_general(world: World) -> None:
     stories.fleet(world, 1)
     deployment = stories.offered(world, world.bundle())
-    page = signed_in(world.operator.user).post(
-        table(Deployment),
-        {"action": "pause", "_selected_action": [str(deployment.pk)]},
-    )
+    form = {"action": "pause", "_selected_action": [str(deployment.pk)]}
 
-    assert page.status_code == 200
+    page = signed_in(world.operator.user).post(table(Deployment), form)
+
+    assert "The deployment is not offered to more agents until you resume it." in page.text
 
 
 def shift(deployment: Deployment, ago: timedelta) -> None:
@@ -202,6 +196,7 @@ def test_failures_are_first_panel_in_every_state(world: World, run_jobs: Run) ->
     deployments.abort(deployment, actor=world.operator.actor)
     check()
     deployments.retry(deployment, actor=world.operator.actor)
+    run_jobs()
     report(agents[0][1], agents[0][0], "active")
     report_from_all(agents[1:2], "active", run_jobs)
     report_from_all(agents[2:], "active", run_jobs)

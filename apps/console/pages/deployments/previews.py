@@ -128,7 +128,7 @@ def preview_rollback(row: Any) -> str:
     rest = groups.total() - sum(n for _, n in shown)
     clauses.append(_clause(rest, "returns to an earlier bundle", "return to earlier bundles"))
     said = [clause for clause in clauses if clause] or [f"{names[target.pk]} becomes current again"]
-    return f"{_listed([*said, then])}."
+    return f"{', '.join(said)}, and {then}."
 
 
 def _version_of(row: Deployment) -> str:
