@@ -232,7 +232,7 @@ class DeploymentAdmin(LiveAdmin):
         )  # fmt: skip
         by_wave = build_waves(row.strategy, state, counts.by_wave, expected=row.target_count)
         own_decisions = list(row.approval.decisions.order_by("id")[:_SHOWN]) if row.approval is not None else []
-        started = read_started(row)
+        started, timeline = read_started(row), list(row.timeline.order_by("-id")[:_SHOWN])
         hold = describe_hold(row, found, start=row.offered.get(START_NEXT_WAVE.label))
         panels = []
         if row.status == DeploymentStatus.PENDING_APPROVAL:
@@ -248,7 +248,7 @@ class DeploymentAdmin(LiveAdmin):
             panels.append(
                 {**decisions_panel(row.consent, shown), "title": title, "url": row_url(row.consent), "link": "Open"}
             )
-        panels.append(_timeline(row))
+        panels.append(_timeline(row, timeline))
         return {
             "moving": self.is_moving(row)
             or is_running(regression)
@@ -265,7 +265,7 @@ class DeploymentAdmin(LiveAdmin):
             "hidden_acts": {"Approve", "Deny", *([_RETRY.label] if retry else []), *_hidden_start(hold)},
             "hold": hold,
             "waves": [_wave(wave, state, describe_wave_hold(wave, started)) for wave in by_wave],
-            "progress": read_progress(row),
+            "progress": read_progress(row, timeline),
             "uncounted": counts.uncounted,
             # A failed deployment could fail again if only one of several failed agents were retried.
             "agents": _agents(
@@ -418,8 +418,7 @@ def _tuning(row: Any) -> str:
     return with_note(state_pill(word), unmet)
 
 
-def _timeline(deployment: Deployment) -> dict[str, Any]:
-    entries = deployment.timeline.order_by("-id")[:_SHOWN]
+def _timeline(deployment: Deployment, entries: Sequence[TimelineEntry]) -> dict[str, Any]:
     rows = [(relative_time(each.created_at), describe_entry(each, deployment)) for each in entries]
     url = f"{list_url(TimelineEntry)}?deployment__id__exact={deployment.pk}"
     return {"id": "timeline", "title": "Timeline", "url": url, "columns": ("Time", "What happened"), "rows": rows}
