@@ -75,7 +75,7 @@ def test_time_left_is_unknown_before_first_agent_has_finished() -> None:
 
 
 def test_rollback_waits_only_for_agents_with_offer() -> None:
-    counts = {A.ROLLED_BACK: 5, A.FAILED: 1, A.OFFERED: 2, A.ACTIVATING: 1, A.PENDING: 100}
+    counts: dict[str, int] = {A.ROLLED_BACK: 5, A.FAILED: 1, A.OFFERED: 2, A.ACTIVATING: 1, A.PENDING: 100}
 
     assert estimate_rollback(counts, Pace(6, 6 * MINUTE)) == TimeLeft(3 * MINUTE)
 
