@@ -105,6 +105,11 @@ def lacks_term(key: str) -> str:
     return f"!{_quote(key, is_key=True)}"
 
 
+def has_term(key: str) -> str:
+    """Return the text of the term for agents with any label with this key."""
+    return f"has:{_quote(key, is_key=True)}"
+
+
 def _quote(text: str, *, is_key: bool = False) -> str:
     if _UNQUOTED.fullmatch(text) or not (is_key or {'"', " "} & set(text)):
         return text

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from uuid import UUID
 
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Exists, OuterRef, Q, QuerySet, Sum
 
+from apps.fleet.models import PulseCount
 from apps.releases.models import Deployment
+from apps.tenancy.models import Environment
+
+_MOST_BUNDLES = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,4 +40,22 @@ def versions_of(bundle_hashes: Collection[str]) -> dict[str, BundleVersion]:
     built = Deployment.objects.filter(bundle_hash__in=bundle_hashes).values_list(
         "bundle_hash", "config_bundle__version_id", "pipeline", "config_bundle__version__number"
     )
-    return {bundle_hash: BundleVersion(*version) for bundle_hash, *version in built}
+    return {
+        bundle_hash: BundleVersion(version_id, pipeline, number)
+        for bundle_hash, version_id, pipeline, number in built
+        if bundle_hash is not None
+    }
+
+
+def count_versions(environments: QuerySet[Environment]) -> Counter[BundleVersion]:
+    """Return how many of the environments' agents run each version. Rare bundles are left out if there are very many.
+
+    The facts of the agents may be a few seconds old.
+    """
+    counted = PulseCount.objects.filter(environment__in=environments).exclude(running_bundle_hash=None).order_by()
+    summed = counted.values_list("running_bundle_hash").annotate(agents=Sum("count")).filter(agents__gt=0)
+    agents = dict(summed.order_by("-agents")[:_MOST_BUNDLES])
+    found = Counter[BundleVersion]()
+    for bundle_hash, version in versions_of(agents).items():
+        found[version] += agents[bundle_hash]
+    return found
