@@ -76,10 +76,10 @@ def _group(environments: Any, condition: Q, by: Any, totals: Mapping[str | None,
     if totals is not None:  # the other agents only count in the totals
         found = found.filter(Q(online_until__lt=timezone.now()) | Q(drifted=True) | Q(status=Heartbeat.Status.FAILED))
     counted = found.values_list(by).annotate(
-        agents=Count("*"),
-        not_online=Count("*", filter=~facts.has_liveness(Liveness.ONLINE)),
-        drifted=Count("*", filter=Q(drifted=True)),
-        failed=Count("*", filter=Q(status=Heartbeat.Status.FAILED)),
+        agents=Count("pk"),
+        not_online=Count("pk", filter=~facts.has_liveness(Liveness.ONLINE)),
+        drifted=Count("pk", filter=Q(drifted=True)),
+        failed=Count("pk", filter=Q(status=Heartbeat.Status.FAILED)),
     )
     groups = [Group(*row) for row in counted]
     if totals is None:

@@ -10,7 +10,6 @@ from django.db.models import QuerySet
 from apps.fleet.models import SavedSearch
 from apps.fleet.services import agent_search
 from apps.tenancy.models import Organization, User
-from apps.tenancy.services.state import lock_row
 from byteor_cloud.errors import Conflict, InvalidInput, NotFound
 
 MAX_SAVED = 50  # for each person and organization
@@ -33,7 +32,8 @@ def save_search(user: User, organization: Organization, *, name: str, query: str
         raise InvalidInput(f"Enter a name of 1 to {MAX_NAME} printable characters.")
     if not agent_search.parse(query):
         raise InvalidInput("Enter a search first, then save it.")
-    lock_row(user)  # so that concurrent requests do not exceed the limit
+    # Requests of one person wait for each other, so that they do not exceed the limit.
+    User.objects.select_for_update(no_key=True).get(pk=user.pk)
     saved = searches_of(user, organization)
     if saved.filter(name=name).exists():
         raise Conflict(f"You already have a saved search {name}. Choose another name, or delete it.", code="name_taken")

@@ -48,10 +48,7 @@ def versions_of(bundle_hashes: Collection[str]) -> dict[str, BundleVersion]:
 
 
 def count_versions(environments: QuerySet[Environment]) -> Counter[BundleVersion]:
-    """Return how many of the environments' agents run each version. Rare bundles are left out if there are very many.
-
-    The facts of the agents may be a few seconds old.
-    """
+    """Return how many of the environments' agents run each version. Of many bundles, rare ones are left out."""
     counted = PulseCount.objects.filter(environment__in=environments).exclude(running_bundle_hash=None).order_by()
     summed = counted.values_list("running_bundle_hash").annotate(agents=Sum("count")).filter(agents__gt=0)
     agents = dict(summed.order_by("-agents")[:_MOST_BUNDLES])

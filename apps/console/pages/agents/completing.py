@@ -39,7 +39,9 @@ def completions_view(request: HttpRequest) -> HttpResponse:
     if not site.get_model_admin(Agent).has_view_permission(request):
         return JsonResponse({"completions": []})
     text = request.GET.get("text", "")[: agent_search.MAX_LENGTH].replace("\0", "")
-    found = islice(_complete(environments_in_scope(request), text), MAX_SHOWN)
+    environments = environments_in_scope(request)
+    facts.catch_up(environments)
+    found = islice(_complete(environments, text), MAX_SHOWN)
     return JsonResponse({"completions": [{"text": each, "note": note} for each, note in found]})
 
 

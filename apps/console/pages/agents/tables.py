@@ -24,6 +24,7 @@ from apps.console.frame.acts import permitted_by
 from apps.console.frame.columns import page_url, text_link
 from apps.console.frame.console_user import ConsoleUser
 from apps.console.frame.site import listed_rows
+from apps.console.pages.agents import bulk
 from apps.console.pages.agents.captures import REQUEST_CAPTURE, captures_panel
 from apps.console.pages.agents.explanation import explanation_panels
 from apps.console.pages.agents.history import history_panel
@@ -135,6 +136,8 @@ class AgentAdmin(ReadOnlyAdmin):
     search_fields = ("name", "hostname", "=id")
     searches_all = True
     not_below = frozenset({"heartbeat.agent", "assignment.agent"})
+    most_bulk_rows = 1_000
+    bulk_hint = "To change the labels of more agents, use the API's operation labelAgents with a selector."
     acts = (
         Act.of(
             commands.drain,
@@ -144,6 +147,7 @@ class AgentAdmin(ReadOnlyAdmin):
             "The agent keeps running its bundle.",
             icon="do_not_disturb_on",
             comment="optional",
+            preview=bulk.preview_drain,
         ),
         Act.of(
             commands.undrain,
@@ -153,6 +157,7 @@ class AgentAdmin(ReadOnlyAdmin):
             "that deployment.",
             icon="play_circle",
             comment="optional",
+            preview=bulk.preview_undrain,
         ),
         REQUEST_CAPTURE,
         Act.of(
@@ -166,6 +171,8 @@ class AgentAdmin(ReadOnlyAdmin):
             icon="label",
             comment="required",
             comment_label="Labels",
+            preview=bulk.preview_relabel,
+            run_all=bulk.relabel_all,
             applies=permitted_by(keys.check_enrolled),
         ),
         Act.of(
@@ -188,6 +195,7 @@ class AgentAdmin(ReadOnlyAdmin):
             icon="block",
             dangerous=True,
             applies=lambda row: row.decommissioned_at is None,
+            preview=bulk.preview_decommission,
         ),
     )
 
