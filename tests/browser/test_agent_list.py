@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -20,15 +19,13 @@ from apps.fleet.services import saved_searches
 from apps.tenancy.models import AuditEvent
 from byteor_cloud.errors import Conflict
 from tests.browser.axe import examine_open, prepare
+from tests.browser.confirmed import YES, shown_messages
 from tests.browser.conftest import sign_in
 from tests.browser.filled import signed_in, table
-from tests.console.test_messages import shown_messages
-from tests.races import Race, concurrently  # noqa: F401  a fixture
 from tests.releases import stories
 from tests.worlds import Api, World, plan
 
 pytestmark = pytest.mark.django_db
-YES = {"_confirm": "yes"}
 
 
 def listed(client: Client, query: str, **more: str) -> Any:
@@ -229,20 +226,6 @@ def test_person_saves_at_most_50_searches_in_organization(world: World) -> None:
         saved_searches.save_search(world.viewer.user, world.organization, name="one more", query="x")
 
     saved_searches.save_search(world.admin.user, world.organization, name="one more", query="x")
-
-
-@pytest.mark.django_db(transaction=True)
-def test_racing_requests_do_not_exceed_limit(
-    world: World,
-    concurrently: Race,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(saved_searches, "MAX_SAVED", 1)
-    user, organization = world.viewer.user, world.organization
-
-    concurrently(*(partial(saved_searches.save_search, user, organization, name=name, query="x") for name in "abcd"))
-
-    assert SavedSearch.objects.count() == 1
 
 
 def test_search_cannot_be_saved_in_foreign_organization(world: World) -> None:

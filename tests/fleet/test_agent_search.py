@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -11,12 +12,13 @@ from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.fleet.models import Agent, Assignment, Heartbeat
-from apps.fleet.services import agent_search, agents
+from apps.fleet.models import Agent, Assignment, Heartbeat, SavedSearch
+from apps.fleet.services import agent_search, agents, saved_searches
 from apps.fleet.services.agent_search import Term, parse
 from byteor_cloud.errors import InvalidInput
 from byteor_cloud.ids import uuid7
 from byteor_cloud.patterns import matcher
+from tests.races import Race
 from tests.releases import stories
 from tests.worlds import World, plan
 
@@ -222,3 +224,15 @@ def test_search_finds_no_agents_of_other_environments(world: World) -> None:
 def found_names(world: World, query: str) -> list[str]:
     rows = world.viewer.api.get(world.path(rest=f"/agents?query={quote(query)}")).json()["results"]
     return [row["name"] for row in rows]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_racing_requests_do_not_save_more_searches_than_limit(
+    world: World, concurrently: Race, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saved_searches, "MAX_SAVED", 1)
+    user, organization = world.viewer.user, world.organization
+
+    concurrently(*(partial(saved_searches.save_search, user, organization, name=name, query="x") for name in "abcd"))
+
+    assert SavedSearch.objects.count() == 1

@@ -129,7 +129,7 @@ class AgentChangeList(ScopedChangeList):
                 "row": row,
                 "url": with_scope(f"?{urlencode({SEARCH_VAR: row.query})}", scope),
                 "delete_url": with_scope(reverse("admin:agent_search_delete", args=[row.pk]), scope),
-                "is_current": row.query == self.query,
+                "is_current": row.query == self.query.strip(),
             }
             for row in saved_searches.searches_of(user_of(self._request), organization)
         ]
@@ -137,7 +137,7 @@ class AgentChangeList(ScopedChangeList):
     @cached_property
     def save_url(self) -> str:
         """The URL of the form that saves the search; empty if there is nothing to save."""
-        if not self.query or self.search_error or any(each["is_current"] for each in self.saved):
+        if not self.query.strip() or self.search_error or any(each["is_current"] for each in self.saved):
             return ""
         if organization_of_searches(self._request) is None:
             return ""
