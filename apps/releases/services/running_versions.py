@@ -27,12 +27,26 @@ class BundleVersion:
 
 def runs(pipeline: str | None, number: int | None) -> Q:
     """Return the condition that a pulse's agent runs this pipeline, if given, in this version, if given."""
-    built = Deployment.objects.filter(environment=OuterRef("environment"), bundle_hash=OuterRef("running_bundle_hash"))
+    own = Deployment.objects.filter(environment=OuterRef("environment"), bundle_hash=OuterRef("running_bundle_hash"))
+    return Q(Exists(_with_version(own, pipeline, number)))
+
+
+def runs_in(environments: QuerySet[Environment], pipeline: str | None, number: int | None) -> Q:
+    """Return the same condition as ``runs``, for agents of these environments.
+
+    The bundles are looked up first. So PostgreSQL knows how frequent they are, and reads no agents if there are none.
+    """
+    built = Deployment.objects.filter(environment__in=environments).exclude(bundle_hash=None)
+    newest = (
+        _with_version(built, pipeline, number).order_by("-id").values_list("bundle_hash", flat=True)[:_MOST_BUNDLES]
+    )
+    return Q(running_bundle_hash__in=set(newest))
+
+
+def _with_version(built: QuerySet[Deployment], pipeline: str | None, number: int | None) -> QuerySet[Deployment]:
     if pipeline is not None:
         built = built.filter(pipeline=pipeline)
-    if number is not None:
-        built = built.filter(config_bundle__version__number=number)
-    return Q(Exists(built))
+    return built if number is None else built.filter(config_bundle__version__number=number)
 
 
 def versions_of(bundle_hashes: Collection[str]) -> dict[str, BundleVersion]:

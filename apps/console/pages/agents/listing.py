@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -24,9 +24,8 @@ from apps.console.pages.agents.grouping import VERSION, group_table
 from apps.console.pages.agents.saving import organization_of_searches
 from apps.fleet.models import Agent, Heartbeat, Liveness
 from apps.fleet.services import agent_search, facts, saved_searches
-from apps.fleet.services.agent_search import Term
 from apps.pipelines.models import Version
-from apps.releases.services.running_versions import BundleVersion, runs, versions_of
+from apps.releases.services.running_versions import BundleVersion, runs, runs_in, versions_of
 from apps.tenancy.models import Environment
 from byteor_cloud.errors import InvalidInput
 
@@ -35,19 +34,20 @@ _MOST_CHIPS = 5
 _MOST_GROUP_LINKS = 6
 
 
-def find_agents(rows: QuerySet[Any], text: str) -> QuerySet[Any]:
-    """Return the agents that match a search; none if the search is invalid. Names are searched up to a limit."""
+def find_agents(rows: QuerySet[Any], text: str, environments: QuerySet[Any]) -> QuerySet[Any]:
+    """Return the agents of the environments that match a search; none if it is invalid.
+
+    If the search compares names, it finds at most ``FOUND`` agents.
+    """
     try:
         terms = agent_search.parse(text)
     except InvalidInput:
         return rows.none()
-    found = rows.filter(agent_search.agent_condition(terms, runs))
+    if not agent_search.finds_words(terms):
+        return rows.filter(agent_search.agent_condition(terms, partial(runs_in, environments)))
     # Comparing the names of all agents is slow, so the count and the page must not both do it.
-    return rows.filter(pk__in=list(found.order_by().values_list("pk", flat=True)[:FOUND])) if _slow(terms) else found
-
-
-def _slow(terms: tuple[Term, ...]) -> bool:
-    return agent_search.finds_words(terms)
+    found = rows.filter(agent_search.agent_condition(terms, runs))
+    return rows.filter(pk__in=list(found.order_by().values_list("pk", flat=True)[:FOUND]))
 
 
 class AgentChangeList(ScopedChangeList):
@@ -65,8 +65,10 @@ class AgentChangeList(ScopedChangeList):
 
     def get_results(self, request: HttpRequest) -> None:
         """Read the rows of the page and the versions in their bundles, and what stands above the rows."""
-        super().get_results(request)
         self._request = request
+        if self.groups is not None:
+            self.queryset = self.queryset.none()  # the page shows only the groups
+        super().get_results(request)
         hashes = {
             each for row in self.result_list for each in (row.heartbeat.running_bundle_hash, row.assignment.bundle_hash)
         }

@@ -213,7 +213,7 @@ class AgentAdmin(ReadOnlyAdmin):
 
     def get_search_results(self, request: HttpRequest, queryset: QuerySet[Any], search_term: str) -> Any:
         """Return the agents that match the search, and False, because no row occurs twice."""
-        return find_agents(queryset, search_term), False
+        return find_agents(queryset, search_term, listed_rows(request, Environment)), False
 
     @admin.display(description="Runs")
     def runs(self, row: Any) -> str:
