@@ -67,7 +67,7 @@ class AgentChangeList(ScopedChangeList):
         """Read the rows of the page and the versions in their bundles, and what stands above the rows."""
         self._request = request
         if self.groups is not None:
-            self.queryset = self.queryset.none()  # the page shows only the groups
+            self.queryset = self.root_queryset.none()  # the page shows only the groups
         super().get_results(request)
         hashes = {
             each for row in self.result_list for each in (row.heartbeat.running_bundle_hash, row.assignment.bundle_hash)
