@@ -5,7 +5,7 @@ It is tested again when a fixture was added or expects another result, and when 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -170,14 +170,27 @@ def find_failures(rows: QuerySet[Deployment]) -> list[CurrentFailure]:
     Only the first ``MAX_FAILURES`` failing deployments are considered. Fixtures that since were deleted, have expired
     or expect another golden result are left out.
     """
+    current = rows.filter(is_current=True).annotate(newest=newest_test()).filter(newest__status__in=_FAILING)
+    return read_failures(current.order_by("pipeline").values_list("pk", "pipeline", "newest")[:MAX_FAILURES])
+
+
+def newest_test() -> Subquery:
+    """Return a subquery with the newest completed regression of a current deployment, for ``read_failures``."""
     tests = Regression.objects.filter(
         of_current=True,
         config_bundle=OuterRef("config_bundle"),
         status__in=[*_FAILING, RegressionStatus.PASSED],
     )
-    newest = tests.order_by("-pk").values(found=JSONObject(id="pk", status="status", error="error"))[:1]
-    current = rows.filter(is_current=True).annotate(newest=Subquery(newest)).filter(newest__status__in=_FAILING)
-    listed = list(current.order_by("pipeline").values_list("pk", "pipeline", "newest")[:MAX_FAILURES])
+    return Subquery(tests.order_by("-pk").values(found=JSONObject(id="pk", status="status", error="error"))[:1])
+
+
+def read_failures(current: Iterable[tuple[UUID, str, Mapping[str, Any] | None]]) -> list[CurrentFailure]:
+    """Return the failures like ``find_failures``. Takes at most one query, and none if no test failed.
+
+    ``current`` has the id, the pipeline and the ``newest_test`` of each current deployment.
+    """
+    listed = [(pk, name, test) for pk, name, test in current if test is not None and test["status"] in _FAILING]
+    del listed[MAX_FAILURES:]
     if not listed:
         return []
     same = Fixture.objects.filter(

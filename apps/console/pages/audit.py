@@ -6,30 +6,30 @@ from typing import Any
 
 from django.contrib import admin
 from django.db.models import QuerySet
+from django.http import HttpRequest
 
-from apps.console.frame import ReadOnlyAdmin, VisibleRowsFilter, relative_time, short_id, site, state_pill, with_note
+from apps.console.frame import ReadOnlyAdmin, VisibleRowsFilter, relative_time, site
 from apps.console.frame.columns import list_url
+from apps.console.frame.console_user import ConsoleUser
 from apps.console.frame.large import SeenValuesFilter
 from apps.console.frame.scope import with_scope
+from apps.console.pages.audit_sentences import describe_event, with_subjects
 from apps.tenancy.models import AuditEvent, AuditSeal, DenialCount, Environment, Organization, Project, Tenant
 from apps.tenancy.permissions import Permission as P
 
 _SHOWN = 10
 
 
-def _action(event: AuditEvent) -> str:
-    """Return the event's action, with the outcome unless the action succeeded."""
-    return event.action if event.outcome == "success" else with_note(event.action, state_pill(event.outcome))
-
-
 def last_events_panel(environment: Environment, visible: QuerySet[AuditEvent]) -> dict[str, Any]:
-    """Return the panel of an environment's last audit events among ``visible``."""
+    """Return the panel of an environment's last audit events among ``visible``, which ``AuditEventAdmin`` returns."""
     last = visible.filter(environment_id=environment.pk).order_by("-id")[:_SHOWN]
     return {
         "title": "Last events",
+        "wide": True,
+        "id": "events",
         "url": with_scope(f"{list_url(AuditEvent)}?environment_id__exact={environment.pk}", environment),
-        "columns": ("Time", "Action", "Actor"),
-        "rows": [(relative_time(each.timestamp), _action(each), each.actor_display) for each in last],
+        "columns": ("Event", "Time"),
+        "rows": [(describe_event(each), relative_time(each.timestamp)) for each in last],
         "empty": "No events yet.",
     }
 
@@ -44,7 +44,7 @@ class AuditEventAdmin(ReadOnlyAdmin):
     needs = P.MANAGE_ORG_MEMBERSHIPS
     section = "Audit"
     related = ("organization",)
-    list_display = ("timestamp", "actor_display", "action", "outcome", "resource_kind", "resource", "ip")
+    list_display = ("timestamp", "event", "outcome", "ip")
     sortable_by = ()
     list_filter = (("outcome", _Outcome), "actor_kind", ("organization", VisibleRowsFilter))
     search_fields = ("action", "actor_display", "request_id", "=resource_id", "=id")
@@ -52,13 +52,20 @@ class AuditEventAdmin(ReadOnlyAdmin):
     def page_title(self, row: AuditEvent) -> str:
         return f"Audit event {row.action} by {row.actor_display}"
 
+    def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
+        return with_subjects(super().narrow(queryset, console_user))
+
+    def summary(self, request: HttpRequest, row: AuditEvent) -> dict[str, Any]:
+        """Return what happened, as a sentence."""
+        return {"facts": [("Event", describe_event(row)), ("Time", relative_time(row.timestamp))]}
+
     def in_scope(self, queryset: QuerySet[Any], scope: Tenant) -> QuerySet[Any]:
         levels = {Organization: "organization", Project: "project_id", Environment: "environment_id"}
         return queryset if scope is None else queryset.filter(**{levels[type(scope)]: scope.pk})
 
-    @admin.display(description="Resource")
-    def resource(self, row: AuditEvent) -> str:
-        return short_id(row.resource_id)
+    @admin.display(description="Event")
+    def event(self, row: AuditEvent) -> str:
+        return describe_event(row)
 
 
 @admin.register(AuditSeal, site=site)
