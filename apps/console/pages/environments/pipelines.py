@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Q, Subquery, Value
+from django.db.models import JSONField, Q, Subquery, Value
 from django.db.models.expressions import Combinable, OuterRef
 from django.db.models.functions import JSONObject
 from django.utils.html import format_html
@@ -30,6 +30,7 @@ from byteor_cloud.ids import smallest_uuid7
 
 MAX_DEPLOYMENTS = 100  # current and unfinished deployments that the panel reads
 _CAUSES = 5
+_NOTHING: Combinable = Value(None, output_field=JSONField())
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ def read_deployments(environment: Environment, around: Surroundings, *, now: dat
     recent = here.filter(pk__gte=smallest_uuid7(now - DAY)).exclude(served_at=None).order_by("-pk")
     keys = shown.values("pk")[: MAX_DEPLOYMENTS + 1].union(recent.values("pk")[:MARKS])
     rows = Deployment.objects.filter(pk__in=keys).select_related("config_bundle__version").order_by("pk")
-    causes = failures.main_causes(_CAUSES) if has_causes else Value(None)
+    causes = failures.main_causes(_CAUSES) if has_causes else _NOTHING
     found, listed = Deployments(), 0
     for row in without_large(rows).annotate(
         newest=newest_test(), causes=causes, previous=_current_in(around.previous), next=_current_in(around.next)
@@ -88,7 +89,7 @@ def read_deployments(environment: Environment, around: Surroundings, *, now: dat
 def _current_in(neighbor: Neighbor | None) -> Combinable:
     """Return an expression for what runs of a deployment's pipeline in another environment; null if nothing runs."""
     if neighbor is None:
-        return Value(None)
+        return _NOTHING
     rows = Deployment.objects.filter(environment=neighbor.id, pipeline=OuterRef("pipeline"), is_current=True)
     found = JSONObject(id="pk", config_hash="config_hash", number="config_bundle__version__number")
     return Subquery(rows.values(found=found)[:1])
@@ -149,7 +150,7 @@ def _current(row: Deployment | None, running: Mapping[str, int]) -> tuple[Any, .
 def _under_way(rows: Sequence[Deployment]) -> str:
     if not rows:
         return "-"
-    first = min(rows, key=lambda row: UNFINISHED.index(row.status))  # type: ignore[arg-type]  # a status is a str
+    first = min(rows, key=lambda row: UNFINISHED.index(row.status))
     more = f"and {len(rows) - 1} more" if len(rows) > 1 else ""
     version = row_link(first, f"v{first.config_bundle.version.number}")
     return format_html("{} {}", state_pill(first.status), with_note(version, more))
