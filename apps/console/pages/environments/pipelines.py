@@ -50,7 +50,7 @@ class Deployments:
 
 
 def read_deployments(environment: Environment, around: Surroundings, *, now: datetime, has_causes: bool) -> Deployments:
-    """Return the deployments with one query, and one more if a current deployment fails golden fixtures.
+    """Return the deployments with one query.
 
     ``has_causes``: whether to aggregate the failures of agents as well.
     """
