@@ -9,8 +9,8 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from apps.console.frame import ReadOnlyAdmin, VisibleRowsFilter, relative_time, site
+from apps.console.frame.base import ScopedChangeList
 from apps.console.frame.columns import list_url
-from apps.console.frame.console_user import ConsoleUser
 from apps.console.frame.large import SeenValuesFilter
 from apps.console.frame.scope import with_scope
 from apps.console.pages.audit_sentences import describe_event, with_subjects
@@ -21,8 +21,8 @@ _SHOWN = 10
 
 
 def last_events_panel(environment: Environment, visible: QuerySet[AuditEvent]) -> dict[str, Any]:
-    """Return the panel of an environment's last audit events among ``visible``, which ``AuditEventAdmin`` returns."""
-    last = visible.filter(environment_id=environment.pk).order_by("-id")[:_SHOWN]
+    """Return the panel of an environment's last audit events among ``visible``."""
+    last = with_subjects(visible).filter(environment_id=environment.pk).order_by("-id")[:_SHOWN]
     return {
         "title": "Last events",
         "wide": True,
@@ -32,6 +32,12 @@ def last_events_panel(environment: Environment, visible: QuerySet[AuditEvent]) -
         "rows": [(describe_event(each), relative_time(each.timestamp)) for each in last],
         "empty": "No events yet.",
     }
+
+
+class _EventList(ScopedChangeList):
+    def get_queryset(self, request: HttpRequest, *args: Any) -> QuerySet[Any]:
+        """Return the rows of the list with the names of their resources."""
+        return with_subjects(super().get_queryset(request, *args))
 
 
 class _Outcome(SeenValuesFilter):
@@ -52,12 +58,13 @@ class AuditEventAdmin(ReadOnlyAdmin):
     def page_title(self, row: AuditEvent) -> str:
         return f"Audit event {row.action} by {row.actor_display}"
 
-    def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
-        return with_subjects(super().narrow(queryset, console_user))
-
     def summary(self, request: HttpRequest, row: AuditEvent) -> dict[str, Any]:
         """Return what happened, as a sentence."""
-        return {"facts": [("Event", describe_event(row)), ("Time", relative_time(row.timestamp))]}
+        named = with_subjects(AuditEvent.objects.filter(pk=row.pk)).get()
+        return {"facts": [("Event", describe_event(named)), ("Time", relative_time(row.timestamp))]}
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ScopedChangeList]:
+        return _EventList
 
     def in_scope(self, queryset: QuerySet[Any], scope: Tenant) -> QuerySet[Any]:
         levels = {Organization: "organization", Project: "project_id", Environment: "environment_id"}

@@ -212,7 +212,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
         (Value("the replay of an incident of agent "), F("artifact__agent__name"), Value(" through "), *_VERSION),
     ),
     "user": _Kind(User, (F("email"),)),
-    "version": _Kind(Version, (F("name"), Value(" v"), _text("number"))),
+    "version": _Kind(Version, (Value("version "), F("name"), Value(" v"), _text("number"))),
     "webhook": _Kind(Webhook, (Value("the webhook to "), F("url"))),
 }  # fmt: skip
 # Pages of people are only for installation operators, so sentences do not link to them.
