@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from django.db.models import Case, CharField, F, Model, OuterRef, QuerySet, Subquery, UUIDField, Value, When
+from django.db.models import Case, CharField, F, Func, Model, OuterRef, QuerySet, Subquery, UUIDField, When
 from django.db.models.functions import Cast, Coalesce, Concat, Replace
 from django.utils.html import format_html
 
@@ -158,6 +158,11 @@ class _Kind:
     parts: tuple[Any, ...]
 
 
+def _words(text: str) -> Any:
+    """Return a constant that is part of the SQL, so that the query can be compiled once (``CompiledQuery``)."""
+    return Func(template=f"'{text}'", output_field=CharField())
+
+
 def _text(path: str) -> Any:
     return Cast(F(path), CharField())
 
@@ -165,16 +170,16 @@ def _text(path: str) -> Any:
 def _deployment(path: str) -> tuple[Any, ...]:
     """Return the parts of the phrase for a deployment. ``path`` leads from the row to the deployment."""
     return (
-        Value("the deployment of "), F(f"{path}pipeline"), Value(" v"),
-        _text(f"{path}config_bundle__version__number"), Value(" to "), F(f"{path}environment__name"),
+        _words("the deployment of "), F(f"{path}pipeline"), _words(" v"),
+        _text(f"{path}config_bundle__version__number"), _words(" to "), F(f"{path}environment__name"),
     )  # fmt: skip
 
 
-_VERSION = (F("version__name"), Value(" v"), _text("version__number"))
+_VERSION = (F("version__name"), _words(" v"), _text("version__number"))
 # Kinds that are not listed have no page: the sentence names only the kind.
 _KINDS: Final[Mapping[str, _Kind]] = {
-    "agent": _Kind(Agent, (Value("agent "), F("name"))),
-    "agentkey": _Kind(AgentKey, (Value("a key of agent "), F("agent__name"))),
+    "agent": _Kind(Agent, (_words("agent "), F("name"))),
+    "agentkey": _Kind(AgentKey, (_words("a key of agent "), F("agent__name"))),
     "approval": _Kind(
         Approval,
         (
@@ -182,38 +187,38 @@ _KINDS: Final[Mapping[str, _Kind]] = {
                 When(
                     rollout__isnull=False,
                     then=Concat(
-                        Value("wave "), Cast(F("wave") + 1, CharField()), Value(" of "), *_deployment("rollout__")
+                        _words("wave "), Cast(F("wave") + 1, CharField()), _words(" of "), *_deployment("rollout__")
                     ),
                 ),
                 When(deployment__isnull=False, then=Concat(*_deployment("deployment__"))),
-                When(replay_id__isnull=False, then=Concat(Value("an execute replay in "), F("environment__name"))),
-                default=Value("a deployment"),
+                When(replay_id__isnull=False, then=Concat(_words("an execute replay in "), F("environment__name"))),
+                default=_words("a deployment"),
             ),
         ),
     ),
     "artifact": _Kind(
-        Artifact, (Value("the "), Replace("kind", Value("_"), Value(" ")), Value(" of agent "), F("agent__name"))
+        Artifact, (_words("the "), Replace("kind", _words("_"), _words(" ")), _words(" of agent "), F("agent__name"))
     ),
-    "bisect": _Kind(Bisect, (Value("the bisect of an incident of agent "), F("artifact__agent__name"))),
-    "capture": _Kind(RequestedCapture, (Value("a capture of agent "), F("agent__name"))),
-    "chat_webhook": _Kind(ChatWebhook, (Value("the chat webhook "), F("name"))),
-    "config_bundle": _Kind(ConfigBundle, (Value("the config bundle "), F("name"), Value(" of "), *_VERSION)),
+    "bisect": _Kind(Bisect, (_words("the bisect of an incident of agent "), F("artifact__agent__name"))),
+    "capture": _Kind(RequestedCapture, (_words("a capture of agent "), F("agent__name"))),
+    "chat_webhook": _Kind(ChatWebhook, (_words("the chat webhook "), F("name"))),
+    "config_bundle": _Kind(ConfigBundle, (_words("the config bundle "), F("name"), _words(" of "), *_VERSION)),
     "deployment": _Kind(Deployment, _deployment("")),
-    "draft": _Kind(Draft, (Value("the draft "), F("name"))),
-    "environment": _Kind(Environment, (Value("the environment "), F("name"))),
-    "fixture": _Kind(Fixture, (Value("the fixture "), F("name"), Value(" of "), F("pipeline"))),
+    "draft": _Kind(Draft, (_words("the draft "), F("name"))),
+    "environment": _Kind(Environment, (_words("the environment "), F("name"))),
+    "fixture": _Kind(Fixture, (_words("the fixture "), F("name"), _words(" of "), F("pipeline"))),
     "member": _Kind(User, (F("email"),)),
-    "organization": _Kind(Organization, (Value("the organization "), F("name"))),
-    "organizationkey": _Kind(OrganizationKey, (Value("the API key "), F("name"))),
-    "project": _Kind(Project, (Value("the project "), F("name"))),
-    "regression": _Kind(Regression, (Value("the regression of "), F("pipeline"))),
+    "organization": _Kind(Organization, (_words("the organization "), F("name"))),
+    "organizationkey": _Kind(OrganizationKey, (_words("the API key "), F("name"))),
+    "project": _Kind(Project, (_words("the project "), F("name"))),
+    "regression": _Kind(Regression, (_words("the regression of "), F("pipeline"))),
     "replay": _Kind(
         Replay,
-        (Value("the replay of an incident of agent "), F("artifact__agent__name"), Value(" through "), *_VERSION),
+        (_words("the replay of an incident of agent "), F("artifact__agent__name"), _words(" through "), *_VERSION),
     ),
     "user": _Kind(User, (F("email"),)),
-    "version": _Kind(Version, (Value("version "), F("name"), Value(" v"), _text("number"))),
-    "webhook": _Kind(Webhook, (Value("the webhook to "), F("url"))),
+    "version": _Kind(Version, (_words("version "), F("name"), _words(" v"), _text("number"))),
+    "webhook": _Kind(Webhook, (_words("the webhook to "), F("url"))),
 }  # fmt: skip
 # Pages of people are only for installation operators, so sentences do not link to them.
 _WITHOUT_LINK: Final = frozenset({"member", "user"})
@@ -243,7 +248,7 @@ def _named(kind: _Kind) -> Subquery:
     # The id of these kinds is always a UUID. Other kinds, such as signing keys, have other ids, which are not cast.
     rows = kind.model._base_manager.filter(pk=Cast(OuterRef("resource_id"), UUIDField()))
     phrase = Concat(*kind.parts, output_field=CharField()) if len(kind.parts) > 1 else kind.parts[0]
-    return Subquery(rows.order_by().values_list(Coalesce(phrase, Value(""), output_field=CharField()))[:1])
+    return Subquery(rows.order_by().values_list(Coalesce(phrase, _words(""), output_field=CharField()))[:1])
 
 
 def describe_event(event: AuditEvent) -> str:

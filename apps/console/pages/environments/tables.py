@@ -29,7 +29,7 @@ from apps.console.pages.environments.settings import (
 from apps.console.pages.environments.surroundings import read_surroundings
 from apps.console.pages.organizations.acts import DELETE_ENVIRONMENT, MOVE_ENVIRONMENT
 from apps.console.pages.series import environment_panel
-from apps.tenancy.models import AuditEvent, Environment
+from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 
 
@@ -69,7 +69,7 @@ class EnvironmentAdmin(LiveAdmin):
             environment_panel(row, found.marked, is_large=around.has_large_series),
         ]
         if AuditEventAdmin.needs in held:
-            panels.append(last_events_panel(row, listed_rows(request, AuditEvent)))
+            panels.append(last_events_panel(row))
         return {
             **super().summary(request, row),
             "status": state_pill(row.posture),
