@@ -294,10 +294,14 @@ def states_of(environments: Environments, by_drift: Counter[bool]) -> States:
 def count_groups(environment: Environment) -> Groups:
     """Count the environment's enrolled agents by drift, status and running bundle."""
     catch_up([environment])
+    return sum_groups(PulseCount.objects.filter(environment=environment))
+
+
+def sum_groups(counted: QuerySet[PulseCount]) -> Groups:
+    """Sum the counts of one environment by drift, status and running bundle, without updating them first."""
     by_drift, bundles = Counter[bool](), Counter[str]()
     status = Counter[str](dict.fromkeys(Heartbeat.Status.values, 0))
-    counted = PulseCount.objects.filter(environment=environment).order_by()
-    groups = counted.values_list("drifted", "status", "running_bundle_hash").annotate(agents=Sum("count"))
+    groups = counted.order_by().values_list("drifted", "status", "running_bundle_hash").annotate(agents=Sum("count"))
     for drifted, word, bundle_hash, agents in groups.exclude(agents=0):
         by_drift[drifted] += agents
         if word is not None:
