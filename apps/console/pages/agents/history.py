@@ -13,13 +13,14 @@ from django.utils.html import format_html
 from apps.console.frame import relative_time, row_link, with_note
 from apps.console.frame.columns import exact_time
 from apps.console.pages.agents.records import INTERVALS, Deployments, Interval
+from apps.console.pages.series import DAY, WEEK
 from apps.fleet.models import STALE_AFTER
 from byteor.engine.regression import count_of
 
 SHOWN: Final = 12  # rows of the table
 RANGES: Final = {
-    "day": ("Last 24 hours", timedelta(days=1)),
-    "week": ("Last 7 days", timedelta(days=7)),
+    "day": ("Last 24 hours", DAY),
+    "week": ("Last 7 days", WEEK),
     "month": ("Last 30 days", timedelta(days=30)),
 }
 _TICKS: Final = 4
