@@ -7,7 +7,6 @@ from typing import Any, cast
 from django.contrib import admin
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.utils.html import format_html_join
 
 from apps.console.frame import (
     Act,
@@ -17,14 +16,15 @@ from apps.console.frame import (
     ReadOnlyAdmin,
     VisibleRowsFilter,
     relative_time,
-    short_id,
     site,
     state_pill,
 )
 from apps.console.frame.acts import permitted_by
 from apps.console.frame.console_user import ConsoleUser
 from apps.console.frame.site import listed_rows
+from apps.console.pages.agents import bulk
 from apps.console.pages.agents.captures import REQUEST_CAPTURE
+from apps.console.pages.agents.listing import AgentChangeList, find_agents, labels_cell, running_cell, state_cell
 from apps.console.pages.agents.page import agent_page
 from apps.console.pages.credentials.tables import CredentialAdmin, revoke_act
 from apps.fleet.api import commands
@@ -126,12 +126,16 @@ class AgentAdmin(LiveAdmin):
     live_template = "console/agent.html"
     every_s = 5
     related = ("environment__project__organization", "heartbeat", "assignment")
-    list_display = ("name", "live", "drift", "marks", "environment", "hostname", "status", "seen", "desired")
+    list_display = ("name", "runs", "state", "drift", "chips", "agent_version", "seen", "environment")
+    reads = ("labels",)
+    change_list_template = "console/agents.html"
     sortable_by = ("name",)
     list_filter = (_Enrolled, _Liveness, _Status, _Drift, _Drained, _Cloned, ("environment", VisibleRowsFilter))
     search_fields = ("name", "hostname", "=id")
     searches_all = True
     not_below = frozenset({"heartbeat.agent", "assignment.agent"})
+    most_bulk_rows = 1_000
+    bulk_hint = "To change the labels of more agents, use the API's operation labelAgents with a selector."
     acts = (
         Act.of(
             commands.drain,
@@ -141,6 +145,7 @@ class AgentAdmin(LiveAdmin):
             "The agent keeps running its bundle.",
             icon="do_not_disturb_on",
             comment="optional",
+            preview_bulk=bulk.preview_drain,
         ),
         Act.of(
             commands.undrain,
@@ -150,6 +155,7 @@ class AgentAdmin(LiveAdmin):
             "that deployment.",
             icon="play_circle",
             comment="optional",
+            preview_bulk=bulk.preview_undrain,
         ),
         REQUEST_CAPTURE,
         Act.of(
@@ -163,6 +169,8 @@ class AgentAdmin(LiveAdmin):
             icon="label",
             comment="required",
             comment_label="Labels",
+            preview_bulk=bulk.preview_relabel,
+            run_all=bulk.relabel_all,
             applies=permitted_by(keys.check_enrolled),
         ),
         Act.of(
@@ -185,6 +193,7 @@ class AgentAdmin(LiveAdmin):
             icon="block",
             dangerous=True,
             applies=lambda row: row.decommissioned_at is None,
+            preview_bulk=bulk.preview_decommission,
         ),
     )
 
@@ -196,30 +205,37 @@ class AgentAdmin(LiveAdmin):
         facts.catch_up(listed_rows(request, Environment))
         return super().changelist_view(request, extra_context)
 
-    @admin.display(description="Liveness")
-    def live(self, row: Any) -> str:
-        return state_pill("decommissioned" if row.decommissioned_at else row.liveness)
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[AgentChangeList]:
+        """Return the class of the list with the search syntax and the groups."""
+        return AgentChangeList
+
+    def get_search_results(self, request: HttpRequest, queryset: QuerySet[Any], search_term: str) -> Any:
+        """Return the agents that match the search, and False, because no row occurs twice."""
+        return find_agents(queryset, search_term, listed_rows(request, Environment)), False
+
+    @admin.display(description="Runs")
+    def runs(self, row: Any) -> str:
+        return running_cell(row)
+
+    @admin.display(description="State")
+    def state(self, row: Any) -> str:
+        return state_cell(row)
 
     @admin.display(description="Drift")
     def drift(self, row: Any) -> str:
         return state_pill("drifted") if row.drifted else "-"
 
-    @admin.display(description="Marks")
-    def marks(self, row: Any) -> str:
-        found = [mark for mark in ("drained", "cloned") if getattr(row, mark)]
-        return format_html_join(" ", "{}", ((state_pill(mark),) for mark in found)) or "-"
+    @admin.display(description="Labels")
+    def chips(self, row: Any) -> str:
+        return labels_cell(row)
 
-    @admin.display(description="Status", ordering="heartbeat__status")
-    def status(self, row: Any) -> str:
-        return state_pill(row.heartbeat.status)
+    @admin.display(description="Agent version")
+    def agent_version(self, row: Any) -> str:
+        return row.heartbeat.agent_version or "-"
 
-    @admin.display(description="Last seen", ordering="heartbeat__last_seen_at")
+    @admin.display(description="Last seen")
     def seen(self, row: Any) -> str:
         return relative_time(row.heartbeat.last_seen_at)
-
-    @admin.display(description="Desired bundle")
-    def desired(self, row: Any) -> str:
-        return short_id(row.assignment.bundle_hash)
 
     def is_moving(self, row: Any) -> bool:
         return row.decommissioned_at is None
