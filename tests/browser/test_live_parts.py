@@ -30,6 +30,7 @@ def changing(world: World) -> Iterator[Any]:
     yield deployment
     yield approval_of(deployment)
     yield deployment.environment
+    yield world.agent()[0]
     world.version()
     artifact = ingested(world, incident(world.version(content=plan(stages=[{"id": "x", "op": "identity"}])).spec_kv))
     yield replays.request(artifact, environment=world.dev, actor=world.operator.actor)

@@ -329,7 +329,7 @@ def test_agent_page_shows_desired_attempted_running_and_last_failed_bundle(world
 
     page = signed_in(world.viewer.user).get(row_page(made.agent))
 
-    panel = page.context["summary"]["panels"][-2]
+    panel = page.context["summary"]["states"]
     assert [row[0] for row in panel["rows"]] == ["Desired", "Attempted", "Running", "Last failed"]
     bundle = made.deployment.bundle_hash or ""
-    assert [bundle in row[1] for row in panel["rows"]] == [True, True, False, False]
+    assert [bundle in row[2] for row in panel["rows"]] == [True, True, False, False]
