@@ -30,15 +30,26 @@ def environments_panel(environments: Sequence[Environment], deployments: QuerySe
     ``deployments`` are those that the person may see; the newest ones of the last day are marked.
     """
     now = timezone.now()
-    points = series.read_environments(environments, now - DAY, now)
+    recent = deployments.filter(pk__gte=smallest_uuid7(now - DAY)).exclude(served_at=None).order_by("-pk")[:_MARKS]
+    return draw_environments(environments, recent)
+
+
+def draw_environments(
+    environments: Sequence[Environment], deployments: Iterable[Deployment], *, agents: int | None = None
+) -> dict[str, Any]:
+    """Return the panel of ``environments_panel`` with marks for these deployments.
+
+    ``agents`` is the number of agents in the environments, which saves a query if the caller knows it.
+    """
+    now = timezone.now()
+    points = series.read_environments(environments, now - DAY, now, agents=agents)
     lines = [
         Line("Agents heard", [point.online if point.online else None for point in points], "good", combine=max),
         Line("Records in", [point.records_in for point in points]),
         Line("Drops", [point.drops for point in points], "warn"),
         Line("Errors", [point.errors for point in points], "bad"),
     ]
-    recent = deployments.filter(pk__gte=smallest_uuid7(now - DAY)).exclude(served_at=None).order_by("-pk")[:_MARKS]
-    return _panel("Last 24 hours", points, lines, _marks(recent))
+    return _panel("Last 24 hours", points, lines, _marks(deployments))
 
 
 def agent_panel(agent: Agent, span: timedelta, deployments: Iterable[Deployment]) -> dict[str, Any]:
