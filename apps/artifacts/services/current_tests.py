@@ -198,7 +198,7 @@ def find_failures(rows: QuerySet[Deployment]) -> list[CurrentFailure]:
 
 
 def failing_tests(rows: QuerySet[Deployment], now: datetime) -> QuerySet[Regression]:
-    """Return the regressions that ``find_failures`` would find at ``now``, each with its number of ``failing`` fixtures."""
+    """Return the regressions of ``find_failures``, each with the number of fixtures that it fails as ``failing``."""
     tests = Regression.objects.filter(
         of_current=True, config_bundle=OuterRef("config_bundle"), status__in=[*_FAILING, RegressionStatus.PASSED]
     )

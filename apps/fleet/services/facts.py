@@ -379,13 +379,14 @@ def _counted(
     rows: QuerySet[Any], word: Any, status: str | None, bundle: str | None, drifted: str | None, number: Any, since: Any
 ) -> QuerySet[Any, Any]:
     """Return one part of the query of ``count_by_environment``, with the columns that all parts have."""
-    return rows.values_list(
+    part: QuerySet[Any, Any] = rows.values_list(
         F("environment_id"),
         Cast(word, CharField()),
-        F(status) if status else Cast(None, CharField()),
-        F(bundle) if bundle else Cast(None, CharField()),
-        F(drifted) if drifted else Cast(None, BooleanField()),
-    ).annotate(number=number, since=since or Cast(None, DateTimeField()))
+        F(status) if status else Cast(Value(None), CharField()),
+        F(bundle) if bundle else Cast(Value(None), CharField()),
+        F(drifted) if drifted else Cast(Value(None), BooleanField()),
+    ).annotate(number=number, since=since or Cast(Value(None), DateTimeField()))
+    return part
 
 
 def count_groups(environment: Environment) -> Groups:

@@ -165,11 +165,12 @@ def _columns(rows: QuerySet[Deployment], part: str, environment_ids: Collection[
     counted = ProgressCount.objects.filter(deployment=OuterRef("pk")).order_by().values("deployment")
     same = ConfigBundle.objects.filter(environment__in=environment_ids, config_hash=OuterRef("config_hash"))
     pairs = same.order_by("pk").values(pair=JSONObject(environment="environment_id", bundle="pk"))
-    return rows.annotate(
+    columns: QuerySet[Any, Any] = rows.annotate(
         part=Value(part),
         assigned=Subquery(counted.annotate(agents=Sum("count")).values("agents")),
         copies=ArraySubquery(pairs[:_MAX_COPIES]),
     ).values(*_CURRENT, "status", "part", "assigned", "copies")
+    return columns
 
 
 def _cells(

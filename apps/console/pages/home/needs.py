@@ -20,7 +20,7 @@ from django.utils.html import format_html
 from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apps.artifacts.models import Artifact
-from apps.console.frame import relative_time, time_left
+from apps.console.frame import relative_time, state_pill, time_left
 from apps.console.frame.columns import act_url, list_url, page_url, row_url, text_link
 from apps.console.frame.console_user import ConsoleUser
 from apps.console.frame.scope import with_scope
@@ -147,6 +147,16 @@ def _subject(about: Mapping[str, Any]) -> str:
     return f"Execute replay in {about['place']}" if about["replay"] else f"approval {about['id']}"
 
 
+def _with_warnings(sentence: str, about: Mapping[str, Any]) -> str:
+    """Return the sentence about an approval, followed by what its reviewers must know."""
+    words = {
+        "break glass": about["break_glass"], "freeze overridden": about["freeze"], "gate overridden": about["gate"],
+    }  # fmt: skip
+    pills = [state_pill(word) for word, applies in words.items() if applies]
+    subject = _link(Approval, about["id"], _subject(about))
+    return format_html(" ".join([sentence, *["{}"] * len(pills)]), subject, *pills)
+
+
 def _approval(found: Found) -> Need:
     about = found.about
     if about["break_glass"]:
@@ -154,7 +164,7 @@ def _approval(found: Found) -> Need:
     expires_at = parse_datetime(about["expires_at"])
     return Need(
         key=f"approval-{about['id']}", rank=_WAITING, tone="waiting", where=_where(about), at=found.at, due=expires_at,
-        title=format_html("{} waits for your approval.", _link(Approval, about["id"], _subject(about))),
+        title=_with_warnings("{} waits for your approval.", about),
         reason=format_html("Requested by {}. Expires: {}.", about["requested_by"], relative_time(expires_at)),
         button="Review", url=page_url(Approval, "change", about["id"]),
         kind="approvals", all_url=f"{list_url(Approval)}?for=me",
@@ -164,10 +174,9 @@ def _approval(found: Found) -> Need:
 def _break_glass(found: Found, button: str) -> Need:
     about = found.about
     due = parse_datetime(about["expires_at"])
-    title = "{} was deployed without approval (break glass)."
     return Need(
         key=f"approval-{about['id']}", rank=_BREAK_GLASS, tone="bad", where=_where(about), at=found.at, due=due,
-        title=format_html(title, _link(Approval, about["id"], _subject(about))),
+        title=_with_warnings("{} was deployed before its approval.", about),
         reason=format_html("It is rolled back unless it is approved in time: {}.", time_left(due)),
         button=button, url=page_url(Approval, "change", about["id"]),
         kind="approvals", all_url=f"{list_url(Approval)}?status__exact=pending",
@@ -218,8 +227,9 @@ def _incident(found: Found) -> Need:
     pipeline, stage, _ = about["subject"].split(":")
     what = f"Stage {stage} of {pipeline} stopped" if stage else f"{pipeline or 'An unknown pipeline'} sent a capture"
     number = about["number"]
+    key = f"incident-{about['environment']}-{about['subject'].replace(':', '-')}"
     return Need(
-        key=f"incident-{about['artifact']}", rank=_REST, tone="bad", where=_where(about), at=found.at, due=None,
+        key=key, rank=_REST, tone="bad", where=_where(about), at=found.at, due=None,
         title=format_html("{}.", _link(Artifact, about["artifact"], what)),
         reason=f"{count_of(number, 'capture')} in the last 24 hours.",
         button="Open capture", url=page_url(Artifact, "change", about["artifact"]),

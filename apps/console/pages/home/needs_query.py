@@ -172,7 +172,7 @@ def _build(level: str, console_user: ConsoleUser, week: UUID, day: UUID, *path: 
     ``week`` and ``day`` are the smallest ids of rows that rollouts and incidents may have.
     """
     reader = _Reader(console_user, _scope(level, path))
-    numbers = User.objects.filter(pk=console_user.user_id)
+    numbers = User.objects.filter(pk=str(console_user.user_id))
     parts = [
         _part(numbers, Kind.NUMBERS, None, JSONObject(**_numbers(reader))),
         *_approvals(reader),
@@ -203,10 +203,11 @@ def _part(rows: QuerySet[Any, Any], kind: Kind, at: Any, about: Combinable) -> Q
     """Return a part of the query, with the columns that all parts have."""
     columns = {
         "need_kind": Value(kind.value, TextField()),
-        "need_at": Cast(at, DateTimeField()),
+        "need_at": Cast(Value(None) if at is None else at, DateTimeField()),
         "need_about": about,
     }
-    return rows.annotate(**columns).values_list(*columns)[: MOST_OF_KIND + 1]
+    part: QuerySet[Any, Any] = rows.annotate(**columns).values_list(*columns)[: MOST_OF_KIND + 1]
+    return part
 
 
 def _place(path: str = "environment") -> dict[str, Any]:
@@ -260,7 +261,8 @@ def _approvals(reader: _Reader) -> Iterator[QuerySet[Any, Any]]:
         id="pk", expires_at="expires_at", requested_by="requested_by", break_glass="break_glass", wave="wave",
         replay="replay_id", pipeline="deployment__pipeline",
         version="deployment__config_bundle__version__number", rollout="rollout__pipeline",
-        bundle="rollout__config_bundle__name", **_place(),
+        bundle="rollout__config_bundle__name", freeze="deployment__freeze_override",
+        gate="deployment__replay_gate_override", **_place(),
     )  # fmt: skip
     mine = Approval.objects.filter(scope, awaiting_decision_by(console_user))
     yield _part(mine.order_by("expires_at", "pk"), Kind.APPROVAL, F("created_at"), values)

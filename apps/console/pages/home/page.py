@@ -58,20 +58,20 @@ def overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     console_user, scope = console_user_of(request), scope_of(request)
     environments, is_cut = _read_environments(request)
     shown = [each for each in environments if not isinstance(scope, Environment) or each == scope]
-    fleets = facts.count_by_environment([each.pk for each in shown])
+    fleets = facts.count_by_environment(shown)
     home = read_home(console_user, scope)
     steps = _steps_to_do(console_user, scope, home.numbers)
     tiles = [*_agents(request, fleets.values()), *_numbers(request, home.numbers)]
-    if steps and not any(tile.value for tile in tiles):
-        return {**context, "steps": steps, "needs": None, "tiles": [], "panels": []}
     by_environment = {each: fleets.get(each.pk, facts.Fleet()) for each in shown}
+    needs = find_needs(home, by_environment, console_user, scope)
+    if steps and not needs.lines and not any(tile.value for tile in tiles):
+        return {**context, "steps": steps, "needs": None, "tiles": [], "panels": []}
     latest = list(listed_rows(request, Deployment).order_by("-id")[:_LATEST])
     panels = [
         *_matrices(environments, by_environment, console_user, scope),
         _charts(shown, latest, by_environment, is_cut=is_cut),
         _latest_deployments(request, latest[:_SHOWN]),
     ]
-    needs = find_needs(home, by_environment, console_user, scope)
     return {**context, "steps": steps, "needs": needs, "tiles": tiles, "panels": panels}
 
 
