@@ -91,14 +91,14 @@ class Needs:
 
 def find_needs(home: Home, fleets: Mapping[Environment, Fleet], console_user: ConsoleUser, scope: Tenant) -> Needs:
     """Return the list for the person. ``fleets`` are the counts of agents of the environments in the scope."""
-    found = [_SENTENCES[kind](row) for kind, rows in home.rows.items() if kind in _SENTENCES for row in rows]
+    found = [sentence(row) for kind, sentence in _SENTENCES.items() for row in home.rows[kind]]
     found += _jobs(home.rows[Kind.JOB])
     found += [need for row in home.rows[Kind.QUOTA] for need in _quotas(row, is_operator=console_user.is_superuser)]
     rolling = {UUID(row.about["environment"]) for row in home.rows[Kind.UNDER_WAY]}
     for environment, fleet in fleets.items():
         if P.OPERATE_ENVIRONMENT in console_user.permissions(environment):
             found += _of_fleet(environment, fleet, is_rolling=environment.pk in rolling)
-    # A break-glass approval that the person can decide on is found twice.
+    # A break-glass approval that the person can decide on is found twice. The line with the button "Review" is later.
     ranked = sorted({need.key: need for need in found}.values(), key=_place_of)
     is_cut = any(len(rows) > MOST_OF_KIND for kind, rows in home.rows.items() if kind is not Kind.UNDER_WAY)
     return _cut(ranked, scope, is_cut=is_cut)
