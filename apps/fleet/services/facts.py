@@ -162,7 +162,8 @@ class Groups:
 class Fleet:
     """The numbers of one environment's enrolled agents by drift, liveness, status and hash of the running bundle.
 
-    ``offline_since`` is when the first of the agents that are offline became offline; None if unknown.
+    ``offline_since`` is when the first of the agents that are offline became offline, and ``cloned_since`` when the
+    first clone was suspected; None if unknown.
     """
 
     by_drift: Counter[bool] = field(default_factory=Counter)
@@ -171,6 +172,7 @@ class Fleet:
     bundles: Counter[str] = field(default_factory=Counter)
     cloned: int = 0
     offline_since: datetime | None = None
+    cloned_since: datetime | None = None
 
     @property
     def total(self) -> int:
@@ -348,19 +350,22 @@ def count_by_environment(environments: Environments) -> dict[UUID, Fleet]:
     is_late = Case(When(offline_at__gte=now, then=Value(Liveness.STALE)), default=Value(Liveness.OFFLINE))
     late = pulses_of.filter(online_until__lt=now, offline_at__isnull=False)
     others = Agent.objects.with_state().filter(_is_undecided(now, "pulse__"), pulse__environment__in=environments)
-    counted = PulseCount.objects.filter(environment__in=environments).order_by()
+    counted, cloned = (
+        PulseCount.objects.filter(environment__in=environments).order_by(),
+        pulses_of.filter(is_cloned(True)),
+    )
     parts = [
         (counted, Value("counted"), "status", "running_bundle_hash", "drifted", Sum("count"), None),
         (late, is_late, None, None, None, Count("*"), Min("offline_at")),
         (others.order_by(), F("liveness"), None, None, None, Count("*"), None),
-        (pulses_of.filter(is_cloned(True)), Value("cloned"), None, None, None, Count("*"), None),
+        (cloned, Value("cloned"), None, None, None, Count("*"), Min("agent__heartbeat__clone_suspected_at")),
     ]
     first, *rest = (_counted(*part) for part in parts)
     found: dict[UUID, Fleet] = {}
     for environment_id, word, status, bundle_hash, drifted, number, since in first.union(*rest, all=True):
         fleet = found.setdefault(environment_id, Fleet())
         if word == "cloned":
-            found[environment_id] = replace(fleet, cloned=number)
+            found[environment_id] = replace(fleet, cloned=number, cloned_since=since)
         elif word != "counted":
             fleet.liveness[word] += number
             if word == Liveness.OFFLINE and since is not None:

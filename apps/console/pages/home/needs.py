@@ -1,7 +1,7 @@
 """The list "Needs you" of the home page: what waits for the person, most urgent first, each with one button.
 
 The order: break-glass deployments by deadline, rollouts that have failed, agents that have failed; then what waits for
-the person, by deadline (held waves, which have none, follow); then everything else, newest first.
+the person, by deadline (held waves, which have none, follow); then everything else, newest first, and at the end what has no known age.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Need:
     """A line of the list. ``rank`` and ``due`` or ``at`` decide its place.
 
     ``title`` and ``reason`` are HTML. ``at`` is the time since when it needs somebody, and ``due`` the deadline.
-    ``kind`` is the noun for several such lines, and ``all_url`` the list of them.
+    ``kind`` is the noun for such a line, and ``all_url`` the URL of the list of them.
     """
 
     key: str
@@ -107,7 +107,7 @@ def find_needs(home: Home, fleets: Mapping[Environment, Fleet], console_user: Co
 def _place_of(need: Need) -> tuple[int, float, float, str]:
     """Return the sort key: the rank, then the deadline if there is one, and otherwise the age."""
     due = float("inf") if need.due is None else need.due.timestamp()
-    at = float("inf") if need.at is None else need.at.timestamp()
+    at = 0.0 if need.at is None else need.at.timestamp()
     if need.rank == _WAITING:
         return need.rank, due, at, need.key  # without deadlines, what waits longest comes first
     return need.rank, due if need.rank == _BREAK_GLASS else 0.0, -at, need.key
@@ -115,7 +115,7 @@ def _place_of(need: Need) -> tuple[int, float, float, str]:
 
 def _cut(ranked: Sequence[Need], scope: Tenant, *, is_cut: bool) -> Needs:
     others = Counter((need.kind, need.all_url) for need in ranked[SHOWN:])
-    links = [(f"{count:,} {kind}", with_scope(url, scope)) for (kind, url), count in others.items()]
+    links = [(count_of(count, kind), with_scope(url, scope)) for (kind, url), count in others.items()]
     more = ""
     if others:
         more = f"and {others.total():,}{' or more' if is_cut else ''} more:"
@@ -167,7 +167,7 @@ def _approval(found: Found) -> Need:
         title=_with_warnings("{} waits for your approval.", about),
         reason=format_html("Requested by {}. Expires: {}.", about["requested_by"], relative_time(expires_at)),
         button="Review", url=page_url(Approval, "change", about["id"]),
-        kind="approvals", all_url=f"{list_url(Approval)}?for=me",
+        kind="approval", all_url=f"{list_url(Approval)}?for=me",
     )  # fmt: skip
 
 
@@ -179,7 +179,7 @@ def _break_glass(found: Found, button: str) -> Need:
         title=_with_warnings("{} was deployed before its approval.", about),
         reason=format_html("It is rolled back unless it is approved in time: {}.", time_left(due)),
         button=button, url=page_url(Approval, "change", about["id"]),
-        kind="approvals", all_url=f"{list_url(Approval)}?status__exact=pending",
+        kind="approval", all_url=f"{list_url(Approval)}?status__exact=pending",
     )  # fmt: skip
 
 
@@ -188,7 +188,7 @@ def _rollout(found: Found, *, title: str, **given: Any) -> Need:
     about = found.about
     subject = _link(Deployment, about["id"], f"{about['pipeline']} v{about['version']} to {about['place']}")
     values: dict[str, Any] = {
-        "reason": "", "url": page_url(Deployment, "change", about["id"]), "kind": "deployments",
+        "reason": "", "url": page_url(Deployment, "change", about["id"]), "kind": "deployment",
         "all_url": list_url(Deployment), "due": None, **given,
     }  # fmt: skip
     key = f"deployment-{about['id']}"
@@ -233,7 +233,7 @@ def _incident(found: Found) -> Need:
         title=format_html("{}.", _link(Artifact, about["artifact"], what)),
         reason=f"{count_of(number, 'capture')} in the last 24 hours.",
         button="Open capture", url=page_url(Artifact, "change", about["artifact"]),
-        kind="incidents", all_url=f"{list_url(Artifact)}?kind__exact={Artifact.Kind.INCIDENT_BUNDLE}",
+        kind="incident", all_url=f"{list_url(Artifact)}?kind__exact={Artifact.Kind.INCIDENT_BUNDLE}",
     )  # fmt: skip
 
 
@@ -245,7 +245,7 @@ def _fixtures(found: Found) -> Need:
         key=f"regression-{about['id']}", rank=_REST, tone="bad", where=_where(about), at=found.at, due=None,
         title=format_html("What runs of {} {}.", _link(Regression, about["id"], about["pipeline"]), what),
         reason="", button="See results", url=page_url(Regression, "change", about["id"]),
-        kind="regressions", all_url=list_url(Regression),
+        kind="regression", all_url=list_url(Regression),
     )  # fmt: skip
 
 
@@ -260,7 +260,7 @@ def _webhook(model: type[Model], name: str) -> Callable[[Found], Need]:
             key=f"{model._meta.model_name}-{about['id']}", rank=_REST, tone="warn", where=about["organization"],
             at=found.at, due=None, title=format_html(title, subject), reason=reason,
             button="Open webhook", url=page_url(model, "change", about["id"]),
-            kind="webhooks", all_url=list_url(model),
+            kind="webhook", all_url=list_url(model),
         )  # fmt: skip
 
     return sentence
@@ -278,7 +278,7 @@ def _expiring(
             key=f"{model._meta.model_name}-{about['id']}", rank=_REST, tone="warn", where=where, at=found.at, due=due,
             title=format_html("{} expires {}.", _link(model, about["id"], subject), relative_time(due)),
             reason="Programs that use it need a new one before.",
-            button="Create a new one", url=replace_url(about), kind="credentials", all_url=list_url(model),
+            button="Create a new one", url=replace_url(about), kind=str(model._meta.verbose_name), all_url=list_url(model),
         )  # fmt: skip
 
     return sentence
@@ -322,7 +322,7 @@ def _jobs(rows: Sequence[Found]) -> Iterator[Need]:
             reason="All automatic attempts have failed.",
             button="Retry" if count == 1 else "See jobs",
             url=act_url(ProcrastinateJob(pk=newest.about["id"]), "retry") if count == 1 else of_task,
-            kind="dead letters", all_url=all_url,
+            kind="dead letter", all_url=all_url,
         )  # fmt: skip
 
 
@@ -351,7 +351,7 @@ def _quotas(found: Found, *, is_operator: bool) -> Iterator[Need]:
                 where=about["organization"], reason=f"{used:,} of {limit:,}.", at=None, due=None,
                 button="Set quotas" if is_operator else "See usage",
                 url=act_url(organization, SET_QUOTAS.name) if is_operator else row_url(organization),
-                kind="quotas", all_url=list_url(Organization),
+                kind="quota", all_url=list_url(Organization),
             )  # fmt: skip
 
 
@@ -363,7 +363,7 @@ def _of_fleet(environment: Environment, fleet: Fleet, *, is_rolling: bool) -> It
     base = f"{list_url(Agent)}?environment__id__exact={environment.pk}&enrolled=yes"
     shared: dict[str, Any] = {
         "where": f"{environment.project} / {environment}", "at": None, "due": None, "button": "See agents",
-        "kind": "environments with agents", "all_url": list_url(Agent),
+        "kind": "environment", "all_url": list_url(Agent),
     }  # fmt: skip
     failed, offline = fleet.status[Heartbeat.Status.FAILED], fleet.liveness[Liveness.OFFLINE]
     counts = [
@@ -385,5 +385,6 @@ def _of_fleet(environment: Environment, fleet: Fleet, *, is_rolling: bool) -> It
         yield Need(
             key=f"clones-{environment.pk}", rank=_REST, tone="bad", url=url,
             title=format_html("{} may run more than once.", text_link(url, agent_count(fleet.cloned))),
-            reason="Different machines use the same key. Enroll each machine separately.", **shared,
+            reason="Different machines use the same key. Enroll each machine separately.",
+            **{**shared, "at": fleet.cloned_since},
         )  # fmt: skip

@@ -32,7 +32,7 @@ from django.db.models import (
 )
 from django.db.models.expressions import Combinable
 from django.db.models.fields.json import KT
-from django.db.models.functions import Cast, JSONObject
+from django.db.models.functions import Cast, Coalesce, JSONObject
 from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apps.artifacts.models import Replay
@@ -294,7 +294,7 @@ def _rollouts(reader: _Reader, week: UUID) -> Iterator[QuerySet[Any, Any]]:
     has_failed = Q(status=DeploymentStatus.FAILED) | Q(status=DeploymentStatus.ROLLED_BACK) & ~Q(reason="")
     failed = mine.filter(has_failed, ~Exists(newer), pk__gte=week).exclude(reason__in=_DECIDED).order_by("-pk")
     last = TimelineEntry.objects.filter(deployment=OuterRef("pk")).order_by("-pk").values("created_at")[:1]
-    yield _part(failed, Kind.FAILED, Subquery(last), JSONObject(**values))
+    yield _part(failed, Kind.FAILED, Coalesce(Subquery(last), "created_at"), JSONObject(**values))
     under_way = mine.filter(status__in=UNDER_WAY).order_by().values("environment").distinct()
     places = Environment.objects.filter(pk__in=under_way)
     yield _part(places, Kind.UNDER_WAY, None, JSONObject(environment="pk"))
