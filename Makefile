@@ -1,6 +1,7 @@
 # Every path is relative, so that the checkout may be in a folder with spaces in its name.
 .POSIX:
-.PHONY: help setup run serve demo test test-oldest check fuzz clients wheels bench pictures lock schema migrations
+.PHONY: help setup run serve demo test test-system test-browser test-oldest check fuzz clients wheels bench pictures lock
+.PHONY: schema migrations
 
 PYTHON = .venv/bin/python
 WORKERS = 4
@@ -10,7 +11,7 @@ ARGS =
 FUZZ_SECONDS = 60
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 setup: ## Create .venv/ with everything for running and testing; the other targets do this first
 	@sh bootstrap.sh
@@ -24,8 +25,16 @@ serve: setup ## Serve on http://127.0.0.1:8080 without the demo, with the existi
 demo: setup ## Run the demo once in a temporary data folder; exits with 0 if every step succeeded
 	@$(PYTHON) -m byteor_cloud.demo
 
-test: setup ## Run the tests, or some of them: make test ARGS='tests/system/embedded -k killed'
-	@$(PYTHON) -m pytest -n $(WORKERS) $(IN_ORDER) $(ARGS)
+# Without the tests that take minutes by nature: those that start servers and kill processes, and those that drive
+# Chromium. ARGS can still name files in the ignored folders.
+test: setup ## Run the tests without servers and Chromium, or some: make test ARGS='tests/system/embedded -k killed'
+	@$(PYTHON) -m pytest -n $(WORKERS) $(IN_ORDER) -m 'not browser' --ignore=tests/system --ignore=tests/crash $(ARGS)
+
+test-system: setup ## Run the tests that start servers, and those that kill processes
+	@$(PYTHON) -m pytest -n $(WORKERS) $(IN_ORDER) tests/system tests/crash $(ARGS)
+
+test-browser: setup ## Run the tests that drive Chromium
+	@$(PYTHON) -m pytest -n $(WORKERS) $(IN_ORDER) -m browser tests/browser $(ARGS)
 
 # Without the tests that start servers and browsers, whose results do not depend on the Python version.
 OLDEST = $$(sed -n 's/^requires-python = ">=\(.*\)"/\1/p' pyproject.toml)

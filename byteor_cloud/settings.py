@@ -198,7 +198,10 @@ SPECTACULAR_SETTINGS = {
     "TAGS": [{"name": str(tag), "description": text} for tag, text in TAG_DESCRIPTIONS.items()],
     "SERVERS": [{"url": "/", "description": "This server."}],
     "APPEND_COMPONENTS": {"securitySchemes": SECURITY_SCHEMES},
-    "SWAGGER_UI_SETTINGS": {"deepLinking": True, "filter": True},
+    # The JavaScript is in static/byteor/docs.js.
+    "SWAGGER_UI_SETTINGS": (
+        "{deepLinking: true, filter: true, syntaxHighlight: {theme: 'obsidian'}, plugins: [accessibleDocs]}"
+    ),
     "VERSION": "v1",
     "OAS_VERSION": "3.1.0",
     "SERVE_INCLUDE_SCHEMA": False,

@@ -109,8 +109,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(django_db_modify_db_settings: None, django_db_blocker: Any) -> None:
-    """Migrate one database of the embedded server for the whole run. The database of each process is a copy of it.
+    """Let the database of each process be a copy of the embedded server's migrated database.
 
+    Migrate that one again, although its migrations are applied: the models may have new content types and permissions.
     On a server that BYTEOR_CLOUD_DATABASE_URL names, each process migrates its own test database.
     """
     from django.core.management import call_command

@@ -15,6 +15,7 @@ from unittest.mock import patch
 
 from byteor_cloud.database import embedded
 from byteor_cloud.database.embedded import EmbeddedPostgres
+from tests.cluster import copy_migrated
 
 # The process that prepares the run sets this variable. Workers of xdist inherit it and do not prepare the run again.
 _OWNER = "BYTEOR_TEST_OWNER"
@@ -49,6 +50,7 @@ def _prepare() -> None:
         os.environ.setdefault("BYTEOR_CLOUD_MASTER_KEY", "dGVzdHRlc3R0ZXN0dGVzdHRlc3R0ZXN0dGVzdHRlc3Q=")
         os.environ.setdefault("BYTEOR_CLOUD_SECRET_KEY", "test" * 10)
         return
+    copy_migrated(folder)
     held = EmbeddedPostgres(folder)
     # Durability is off, because the data is temporary.
     with patch.dict(embedded._SETTINGS, fsync="off", full_page_writes="off"):

@@ -14,6 +14,13 @@ from tests.bench.results import Row
 from tests.bench.serving import analyze
 
 MOST_MS, MOST_QUERIES, MOST_GROWTH = 300, 15, 3.0
+MAIN_MS = 100  # at p95
+# The pages that people open most, by the names that ``tests.browser.every_page.walk`` yields.
+MAIN = (
+    "overview", "releases.deployment row", "releases.deployment list", "releases.approval row",
+    "releases.approval list", "tenancy.environment row", "fleet.agent list", "fleet.agent row",
+)  # fmt: skip
+_MAIN_REQUESTS = 40
 LARGE = {"agents": 100_000, "artifacts": 1_000_000, "events": 1_000_000, "replays": 20_000}
 SMALL = {"agents": 1000, "artifacts": 1000, "events": 1000, "replays": 100}
 # The state of the fleet: a tenth is stale, a thousandth has drift, a hundredth is degraded.
@@ -122,7 +129,15 @@ def run(*, rounds: int, large: int = LARGE["agents"]) -> list[Row]:
     alike = found["large"].keys() & found["small"].keys()
     totals = {name: sum(pages[page][0] for page in alike) for name, pages in found.items()}
     most = max(found["large"].items(), key=lambda item: item[1][1])
+    main = _measure_main(worlds["large"])
+    for page, ms in main.items():
+        print(f"  console    {page:<50} {ms:6.0f} ms at p95", flush=True)
+    slowest = max(main, key=lambda page: main[page])
     return [
+        Row(
+            f"p95 of the slowest of the {len(main)} main pages", main[slowest], MAIN_MS, " ms", is_most=True,
+            note=slowest, measured={page: round(ms, 1) for page, ms in main.items()},
+        ),
         Row(
             f"the slowest of {len(slow)} pages of the console", slow[0][1][0], MOST_MS, " ms", is_most=True,
             note=slow[0][0], measured={page: round(ms, 1) for page, (ms, _) in slow},
@@ -133,6 +148,27 @@ def run(*, rounds: int, large: int = LARGE["agents"]) -> list[Row]:
             MOST_GROWTH, is_most=True, measured={name: round(ms) for name, ms in totals.items()},
         ),
     ]  # fmt: skip
+
+
+def _measure_main(world: Any) -> dict[str, float]:
+    """Return the p95 of the milliseconds of each main page, and of its live part, for an administrator."""
+    from tests.browser.every_page import walk
+    from tests.browser.filled import signed_in
+
+    setup_test_environment()
+    pages = dict(walk(world.admin.user, lists=False))
+    teardown_test_environment()
+    lives = {name.replace(" row", " live part") for name in MAIN} & pages.keys()
+    client, found = signed_in(world.admin.user), {}
+    for page in (*MAIN, *sorted(lives - set(MAIN))):
+        times = []
+        for _ in range(_MAIN_REQUESTS + 1):
+            began = time.perf_counter()
+            response = client.get(pages[page])
+            times.append(1000 * (time.perf_counter() - began))
+            assert response.status_code == 200
+        found[page] = statistics.quantiles(times[1:], n=20)[-1]  # the first request only warms up
+    return found
 
 
 def _measure(world: Any, rounds: int) -> dict[str, tuple[float, int]]:

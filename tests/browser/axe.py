@@ -9,7 +9,7 @@ from playwright.sync_api import Page
 # axe parses its colors and the colors of all elements below it. A page has few colors, so parsed colors are cached.
 PREPARE = """;(() => {
   const serious = axe._audit.rules.filter(rule => rule.enabled && !rule.tags.includes("experimental")
-    && ["serious", "critical"].includes(rule.impact)).map(rule => rule.id);
+    && ["serious", "critical"].includes(rule.impact)).map(rule => rule.id).concat("label-content-name-mismatch");
   const { Color } = axe.commons.color, { parseString } = Color.prototype, parsed = new Map();
   Color.prototype.parseString = function (text) {
     if (!parsed.has(text)) parsed.set(text, parseString.call(new Color(), text));

@@ -64,7 +64,7 @@ def test_failure_causes_remain_after_automatic_rollback(world: World, page: Page
     # Each agent's row shows its own failure, and the timeline shows how many agents each cause has.
     expect(page.locator(f"#agent-{agents[4][0].pk}")).to_contain_text("Earlier failure: cannot bind port 9009")
     timeline = page.locator(".live section.panel", has_text="Timeline")
-    expect(timeline).to_contain_text("wave 1: 2 agents (no space: <number> of <number> MB are free")
+    expect(timeline).to_contain_text("3 agents of wave 1 failed: 2 agents (no space: <number> of <number> MB are")
     expect(timeline).to_contain_text("1 agent (cannot bind port <number>; reported by the agent)")
     shot(page, "failures-rolled-back", widths=BOTH, full_page=True)
     page.locator("#failures").get_by_role("link", name="agent-4").click()

@@ -103,11 +103,11 @@ def test_approval_of_execute_replay_is_shown_without_deployment(world: World) ->
 
     assert client.get(live(row)).status_code == 200
     assert page.context["title"] == "Approval of an execute replay in prod"
-    facts = dict(page.context["summary"]["facts"])
-    assert f"/admin/artifacts/replay/{replay_id}/change/" in facts["Replay"]
-    assert facts["Capabilities"] == "replay:execute"
-    assert f"/admin/artifacts/artifact/{UUID(int=42)}/change/" in facts["Artifact"]
-    assert (facts["Mode"], facts["Last n"], facts["Side effects"]) == (
+    shown, facts = dict(page.context["still"]["panels"][0]["rows"]), dict(page.context["summary"]["facts"])
+    assert f"/admin/artifacts/replay/{replay_id}/change/" in shown["Replay"]
+    assert shown["Capabilities"] == "replay:execute"
+    assert f"/admin/artifacts/artifact/{UUID(int=42)}/change/" in shown["Artifact"]
+    assert (shown["Mode"], shown["Last n"], shown["Side effects"]) == (
         "execute",
         "-",
         "http_post:https://orders.example",

@@ -40,8 +40,9 @@ def changing(world: World) -> Iterator[Any]:
 def main_lines(client: Client, row: Any) -> set[str]:
     """Return the lines of the row page below its title, without the part of ``still_template``."""
     html = client.get(row_page(row)).content.decode().partition('id="content-main"')[2].partition("</main>")[0]
-    changes, _, rest = html.partition('<div class="still">')
-    return text_lines(changes + rest.partition(f'id="{row._meta.model_name}_form"')[2])
+    changes, _, after = html.partition('<div class="still">')
+    own, _, rest = after.partition(f'id="{row._meta.model_name}_form"')
+    return text_lines(changes + own.partition('<div class="rest">')[2] + rest)
 
 
 def text_lines(html: str) -> set[str]:

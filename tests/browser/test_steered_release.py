@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from django.utils import timezone
+from django.utils.html import strip_tags
 from playwright.sync_api import Page, expect
 
 from apps.console.frame.forms import new_form_id
@@ -155,7 +156,9 @@ def test_manual_hold_is_shown_and_ended_on_deployment_page(world: World, run_job
     assert signed_in(world.viewer.user).get(live(deployment)).context["summary"]["hold"].keys() == {"text"}
 
     assert signed_in(world.viewer.user).post(act(deployment, "next_wave"), YES).status_code == 403
-    assert "The next wave starts now" in client.get(act(deployment, "next_wave")).text
+    will = "Wave 2 starts now: 3 more agents are offered quotes v1."
+    assert summary["hold"]["description"] == will
+    assert will in client.get(act(deployment, "next_wave")).text
     done = client.post(act(deployment, "next_wave"), {**YES, "comment": "It ran for an hour."}, follow=True)
     assert [level for level, _ in shown_messages(done)] == ["success"]
     assert AuditEvent.objects.get(action="deployment.next_wave").actor_display == world.operator.user.email
@@ -163,7 +166,8 @@ def test_manual_hold_is_shown_and_ended_on_deployment_page(world: World, run_job
     assert [level for level, _ in shown_messages(again)] == ["error"]
     page = client.get(row_page(deployment))
     assert page.context["summary"]["waves"][1]["hold"] == f"started by {world.operator.user.email}"
-    assert "Wave 2 was started. It ran for an hour." in page.text
+    assert f"Wave 2 was started by {world.operator.user.email}: It ran for an hour." in page.text
+    assert "Wave 2 began: 3 agents are offered quotes v1." in page.text
     assert "Wave 2 waits until somebody starts it." in page.text
 
 
@@ -174,9 +178,10 @@ def test_only_reviewer_decides_on_wave_whatever_role(world: World, run_jobs: Run
     page = viewer.get(row_page(approval))
     summary, facts = page.context["summary"], dict(page.context["summary"]["facts"])
     assert page.context["title"] == "Approval of wave 2 of quotes/bundle-1"
-    assert (facts["Wave"], facts["Reviewers"]) == (2, world.viewer.user.name or world.viewer.user.email)
-    counts, causes = summary["panels"][:2]
-    assert (len(counts["rows"]), summary["report"]["tone"]) == (1, "warn")
+    assert facts["Wave"] == 2
+    assert summary["panels"][0]["rows"] == [(world.viewer.user.email, "not decided yet")]
+    bar, causes = page.context["still"]["report"]["bar"], page.context["still"]["report"]["causes"]
+    assert (bar["parts"], bar["key"], summary["report"]["tone"]) == ([("bad", 1)], [("bad", "1", "failed")], "warn")
     assert summary["report"]["text"] == (
         "Wave 1: 1 agent (1 failed). 1 agent failed (reported): cannot open port <number>."
     )
@@ -184,8 +189,9 @@ def test_only_reviewer_decides_on_wave_whatever_role(world: World, run_jobs: Run
     assert [count for _, count in causes["rows"]] == [1]
     assert summary["decide"].keys() == {"explain", "approve", "deny", "digest", "form_id"}
     assert buttons(page) == ["Approve wave", "Deny wave"]
-    assert "packet" not in page.text
-    assert page.context["still"].keys() == {"template"}
+    # What the earlier waves did comes first, then what the deployment changes.
+    order = [page.text.index(text) for text in ("What the earlier waves did", "Why agents failed", "Pipeline: changes")]
+    assert order == sorted(order)
     # The list and the overview show the wave to the reviewer, although a viewer may operate nothing.
     assert listed(viewer, **{"for": "me"}) == [approval.pk]
     assert "Wave 2 of quotes/bundle-1" in viewer.get(table(Approval)).text
@@ -212,8 +218,8 @@ def test_only_reviewer_decides_on_wave_whatever_role(world: World, run_jobs: Run
     assert stories.progress(deployment) == ["failed", "offered", "offered", "offered"]
     page = viewer.get(row_page(deployment))
     assert page.context["summary"]["waves"][1]["hold"] == f"approved by {world.viewer.user.email}"
-    assert "Enough people approved wave 2." in page.text
-    assert "Wave 2 waits for approval. Wave 1: 1 agent (1 failed)." in page.text
+    assert f"Enough people approved wave 2, {world.viewer.user.email} as the last." in page.text
+    assert "Wave 2 waits for approval. Wave 1: 1 agent (1 failed)." in strip_tags(page.text)
 
 
 def test_decision_on_outdated_report_is_refused_with_new_report(world: World, run_jobs: Run) -> None:
@@ -239,7 +245,7 @@ def test_decision_on_outdated_report_is_refused_with_new_report(world: World, ru
     assert (old.context["summary"]["headline"], row_page(newer) in old.text) == ("Revoked.", True)
     viewer.post(act(newer, "deny_wave"), {**decide_form(viewer, newer), "comment": "The latency rose."})
     run_jobs()
-    assert "Wave 2 was denied." in viewer.get(row_page(deployment)).text
+    assert f"{world.viewer.user.email} denied wave 2." in viewer.get(row_page(deployment)).text
 
 
 def test_organization_admin_changes_reviewers_of_deployment(world: World) -> None:
@@ -259,7 +265,7 @@ def test_organization_admin_changes_reviewers_of_deployment(world: World) -> Non
     deployment.refresh_from_db()
     assert deployment.reviewers == sorted(ids)
     page = admin.get(row_page(deployment))
-    assert "The deployment had 0 reviewers, and has 2 reviewers now. They know it." in page.text
+    assert "changed the reviewers: there were 0, and now there are 2: They know it." in page.text
     assert dict(admin.get(act(deployment, name)).context["form"]["reviewers"].field.choices)[ids[1]].endswith(
         "(no longer a member)"
     )

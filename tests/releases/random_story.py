@@ -35,7 +35,7 @@ HOLD_EVENTS = Counter(
         10_000,
     )
 )
-NO_TRANSITIONS = {"pause", "resume", "agents_failed", *HOLD_EVENTS}
+NO_TRANSITIONS = {"pause", "resume", "agents_failed", "wave_started", *HOLD_EVENTS}
 
 type When = Callable[[Story], object]
 ACTIONS: list[tuple[str, int, When, dict[str, Any]]] = []

@@ -55,7 +55,8 @@ def test_agent_counts_of_deployment_are_shown_without_reading_its_agents(
         with CaptureQueriesContext(connection) as queries:
             assert listed(world) == [{**nothing, "total": 3, "downloading": 2, "pending": 1}]
             counted = progress.count_agents(deployment)
-        assert counted == progress.AgentCounts({(0, "downloading"): 2, (1, "pending"): 1}, 0)
+        by_wave = {(0, "downloading"): 2, (1, "pending"): 1}
+        assert counted == progress.AgentCounts(by_wave, 0, by_wave)
         assert counted.by_progress == {"downloading": 2, "pending": 1}
         assert "releases_deploymentagent" not in str(queries.captured_queries)
     assert sorted(ProgressCount.objects.values_list("count", "is_sum")) == [(1, True), (2, True)]

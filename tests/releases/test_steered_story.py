@@ -129,8 +129,8 @@ def test_release_is_steered_through_three_environments(
     assert read(world, world.prod, f"/deployments/{earlier.pk}")["is_current"] is True
     events = [each["event"] for each in read(world, world.prod, f"{one}/timeline")["results"]][::-1]
     assert events == [
-        "create", "approve", "build", "offer", "hold", "next_wave", "agents_failed", "hold", "wave_denied", "fail",
-        "roll_back", "restore",
+        "create", "approve", "build", "offer", "hold", "next_wave", "wave_started", "agents_failed", "hold",
+        "wave_denied", "fail", "roll_back", "restore",
     ]  # fmt: skip
 
     response = world.operator.api.get(world.path(world.prod, f"{one}/evidence"))

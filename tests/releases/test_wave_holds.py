@@ -116,7 +116,7 @@ def test_wave_starts_when_what_earlier_waves_did_is_approved(world: World, run_j
     report_from_all(agents[1:], "active", run_jobs)
     assert state(deployment) == ("active", "")
     assert stories.events(deployment) == [
-        "create", "build", "offer", "agents_failed", "hold", "wave_approved", "activate",
+        "create", "build", "offer", "agents_failed", "hold", "wave_approved", "wave_started", "activate",
     ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""A migrated database and the static files, made once per test run and copied for each installation of the tests.
+"""A migrated database and the static files, which each installation of the tests gets instead of creating them.
 
 Creating them takes longer than all other steps of a server's first start.
 """
@@ -10,13 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from byteor_cloud.database import embedded_files
+from tests.cluster import ROOT, copy_migrated
 from tests.once import made_once
 
-ROOT = Path(__file__).parents[2]
-_PREPARE = """
-from byteor_cloud import command_line
-assert command_line.run(["manage.py", "migrate", "--verbosity", "0"]) == 0
+_COLLECT = """
+import django
+django.setup()
 from apps.operations.management import static_files
 static_files.collect()
 """
@@ -27,18 +26,15 @@ def prepare(data_dir: Path, *, has_database: bool = True) -> None:
 
     Without ``has_database``, put only the static files there, because the server uses an external database.
     """
-    made = made_once("migrated", _make)
+    made = made_once("collected", _collect)
     # Hard links are fastest, but do not work between file systems. In that case the files are copied.
     how = "-al" if made.stat().st_dev == data_dir.stat().st_dev else "-a"
     subprocess.run(["cp", how, made / "static", made / "static.collected", data_dir], check=True)
-    if not has_database:
-        return
-    home, source = embedded_files.find_home(data_dir), embedded_files.find_home(made)
-    # When root copies them, the files must keep their owner, which is the account of the database server.
-    subprocess.run(["cp", "-a", source / "data", home / "data"], check=True)
+    if has_database:
+        copy_migrated(data_dir)
 
 
-def _make(unfinished: Path) -> None:
+def _collect(unfinished: Path) -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("BYTEOR_")}
-    clean["BYTEOR_CLOUD_DATA_DIR"] = str(unfinished)
-    subprocess.run([sys.executable, "-c", _PREPARE], env=clean, cwd=ROOT, check=True)
+    clean |= {"BYTEOR_CLOUD_DATA_DIR": str(unfinished), "DJANGO_SETTINGS_MODULE": "byteor_cloud.settings"}
+    subprocess.run([sys.executable, "-c", _COLLECT], env=clean, cwd=ROOT, check=True)

@@ -16,7 +16,7 @@ from django.urls import path
 from unfold.admin import ModelAdmin
 from unfold.enums import ActionVariant
 
-from apps.console.frame.acts import NOTHING_CHANGED, Act, is_permitted, perform
+from apps.console.frame.acts import NOTHING_CHANGED, Act, is_permitted, perform, preview_of
 from apps.console.frame.columns import act_url, list_url, page_url, row_url, tenant_path
 from apps.console.frame.console_user import console_user_of
 from apps.console.frame.large import count_each
@@ -26,9 +26,12 @@ from apps.tenancy.models import Environment, Project, Tenant
 MAX_BULK_ROWS = 100
 
 
-def button(title: str, icon: str, url: str, variant: Literal["default", "primary", "danger"]) -> dict[str, Any]:
+def button(
+    title: str, icon: str, url: str, variant: Literal["default", "primary", "danger"], *, description: str = ""
+) -> dict[str, Any]:
     """Return a button for a page header, in the form that the theme's templates read."""
-    return {"title": title, "icon": icon, "variant": ActionVariant(variant), "attrs": {}, "path": url}
+    attrs = {"title": description} if description else {}
+    return {"title": title, "icon": icon, "variant": ActionVariant(variant), "attrs": attrs, "path": url}
 
 
 def _path_up(model: type[Model], tenant: str, parent: type[Model]) -> str | None:
@@ -94,10 +97,15 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
     def _buttons(self, request: HttpRequest, row: Model) -> list[dict[str, Any]]:
         console_user, tenant = console_user_of(request), self.tenant_of(row)
         return [
-            button(act.label, act.icon, act_url(row, act.name), "danger" if act.dangerous else "default")
+            button(
+                act.label, act.icon, act_url(row, act.name), "danger" if act.dangerous else "default",
+                description=text if act.preview else "",
+            )
             for act in self.acts
-            if act.on_page and is_permitted(act, row, tenant, console_user) and act.applies(row)
-        ]
+            if act.on_page and is_permitted(act, row, tenant, console_user)
+            for text in [preview_of(act, row)]
+            if text is not None
+        ]  # fmt: skip
 
     def _buttons_of_table(self, request: HttpRequest) -> list[dict[str, Any]]:
         """Return the buttons above the table: the acts that create a row of this table."""

@@ -107,6 +107,9 @@ class Act:
     applies: Callable[[Any], bool] = lambda row: True
     # Whether the act deletes the row. If other rows are deleted with it, the confirmation page counts them.
     removes: bool = False
+    # Returns what the act would do to the row now, in one sentence with numbers. Raises DomainError if the act is not
+    # possible now. If set, the sentence describes the row's button, and replaces ``explain`` on the act's page.
+    preview: Callable[[Any], str] | None = None
 
     @classmethod
     def of(cls, command: Command, *, body: Mapping[str, Any] | None = None, **fields: Any) -> Act:
@@ -147,6 +150,16 @@ def is_permitted(act: Act, row: Any, tenant: Tenant, console_user: ConsoleUser) 
     if isinstance(tenant, Organization):
         needed.add(act.needs_in_organization)
     return needed - {None} <= console_user.permissions(tenant)
+
+
+def preview_of(act: Act, row: Any) -> str | None:
+    """Return what the act would do to the row now, or ``explain`` without a preview; None if it is not possible now."""
+    if act.preview is None:
+        return act.explain if act.applies(row) else None
+    try:
+        return act.preview(row)
+    except DomainError:
+        return None
 
 
 def permitted_by(check: Callable[[Any], object]) -> Callable[[Any], bool]:
@@ -219,7 +232,10 @@ def perform(
             form.add_error(None, format_html("{} {}", result["refused"], text_link(result["url"], result["link"])))
     titled_rows = [(row, context["model_admin"].row_name(row)) for row in rows]
     form_id = "" if act.form is None else new_form_id()
-    shown = {**context, "act": act, "rows": titled_rows, "form": form, "form_id": form_id, "back": back}
+    explain = act.explain if "bulk" in context else preview_of(act, rows[0]) or act.explain
+    shown = {
+        **context, "act": act, "explain": explain, "rows": titled_rows, "form": form, "form_id": form_id, "back": back,
+    }  # fmt: skip
     return TemplateResponse(request, "console/act.html", shown)
 
 

@@ -188,11 +188,11 @@ def time_left(moment: datetime | None) -> str:
         return relative_time(moment)
     return format_html(
         '<time datetime="{}" title="{}" data-until>{}</time>', moment.isoformat(), exact_time(moment),
-        f"{_format_duration((moment - timezone.now()).total_seconds())} left",
+        f"{format_duration((moment - timezone.now()).total_seconds())} left",
     )  # fmt: skip
 
 
-def _format_duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Return a duration in its two largest units. live.js uses the same format."""
     whole = int(seconds)
     parts = [(whole // 86400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "min"), (whole % 60, "s")]

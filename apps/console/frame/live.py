@@ -24,6 +24,9 @@ class LiveAdmin(ReadOnlyAdmin):
     # and when the attribute ``data-still`` of the root element of ``live_template`` changes. Empty: there is no such
     # part.
     still_template: ClassVar[str] = ""
+    # The part beside or below ``still_template``, with one root element of the class "rest". It is reloaded as often as
+    # ``live_template``.
+    rest_template: ClassVar[str] = ""
     every_s: ClassVar[int] = 2
     change_form_outer_before_template = "console/live.html"
     acts_in_header = False
@@ -50,6 +53,7 @@ class LiveAdmin(ReadOnlyAdmin):
         """Show the row's page with both templates, or only the parts that are reloaded."""
         context["live"] = {
             "template": self.live_template,
+            "rest": self.rest_template,
             "url": page_url(self.model, "live", obj.pk),
             "every_s": self.every_s,
         }

@@ -31,10 +31,14 @@ SELECT %(id)s, wave, counted, progress, sum(count), true FROM gone GROUP BY 2, 3
 
 @dataclass(frozen=True, slots=True)
 class AgentCounts:
-    """The number of agents by wave and progress. ``uncounted`` is how many do not count for waves and thresholds."""
+    """The number of agents by wave and progress. ``uncounted`` is how many do not count for waves and thresholds.
+
+    ``counted`` has the numbers of only those that count.
+    """
 
     by_wave: Mapping[tuple[int, str], int]
     uncounted: int
+    counted: Mapping[tuple[int, str], int]
 
     @property
     def by_progress(self) -> dict[str, int]:
@@ -48,12 +52,12 @@ class AgentCounts:
 def count_agents(deployment: Deployment) -> AgentCounts:
     """Count the deployment's agents by wave and progress."""
     by_wave: Counter[tuple[int, str]] = Counter()
-    uncounted = 0
+    counts: Counter[tuple[int, str]] = Counter()
     rows = deployment.progress_counts.order_by().values_list("wave", "progress", "counted").annotate(n=Sum("count"))
     for wave, progress, counted, n in rows.filter(n__gt=0):
         by_wave[wave, progress] += n
-        uncounted += 0 if counted else n
-    return AgentCounts(by_wave, uncounted)
+        counts[wave, progress] += n if counted else 0
+    return AgentCounts(by_wave, by_wave.total() - counts.total(), +counts)
 
 
 def of_each_deployment() -> Subquery:

@@ -141,8 +141,11 @@ def check_permissions(approval: Approval, user_id: UUID | None, granted: Collect
         raise Forbidden(f"Deciding needs the permission {needed}.")
 
 
-def find_deciders(approval: Approval) -> set[UUID]:
-    """Return the ids of the people who can still decide on a pending approval."""
+def find_deciders(approval: Approval, decisions: Iterable[ApprovalDecision] | None = None) -> set[UUID]:
+    """Return the ids of the people who can still decide on a pending approval.
+
+    Reads the approval's ``decisions`` unless the caller has read them already.
+    """
     project = approval.environment.project
     if approval.reviewers:
         able = set(roles_in_project(project, approval.reviewers))
@@ -152,7 +155,9 @@ def find_deciders(approval: Approval) -> set[UUID]:
         )
     if not approval.allow_self_approval and approval.requester_id is not None:
         able.discard(approval.requester_id)
-    return able - set(approval.decisions.values_list("user_id", flat=True))
+    if decisions is None:
+        return able - set(approval.decisions.values_list("user_id", flat=True))
+    return able - {each.user_id for each in decisions}
 
 
 def find_consents(approval: Approval) -> QuerySet[ApprovalDecision]:

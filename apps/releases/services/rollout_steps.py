@@ -13,10 +13,19 @@ from django.db.models import BooleanField, ExpressionWrapper, Q, QuerySet
 from django.utils import timezone
 
 from apps.releases.models import Approval, Deployment, DeploymentAgent
-from apps.releases.services import acceptances, admission, assignments, bundles, failures, rollbacks, wave_holds
+from apps.releases.services import (
+    acceptances,
+    admission,
+    assignments,
+    bundles,
+    failures,
+    progress,
+    rollbacks,
+    wave_holds,
+)
 from apps.releases.services.deployment_jobs import enqueue_rollout_step
 from apps.releases.services.deployments import RELATED, WORKER, fail
-from apps.releases.services.timeline import advance_deployment, record_event
+from apps.releases.services.timeline import WAVE_STARTED, add_entry, advance_deployment, record_event
 from apps.releases.services.wave_holds import WAVE_DENIED
 from apps.tenancy.actors import Actor
 from apps.tenancy.services import signing_keys
@@ -241,6 +250,8 @@ def _apply_plan(deployment: Deployment, plan: StepPlan) -> None:
     if plan.wave != deployment.wave:
         deployment.wave, deployment.wave_done_at = plan.wave, None
         deployment.save(update_fields=["wave", "wave_done_at"])
+        detail = {"wave": plan.wave + 1, "agents": _count_offers(deployment, plan)}
+        add_entry(deployment, WAVE_STARTED, actor=WORKER, detail=detail)
     elif plan.wave_done and deployment.wave_done_at is None:
         deployment.wave_done_at = timezone.now()
         deployment.save(update_fields=["wave_done_at"])
@@ -252,6 +263,14 @@ def _apply_plan(deployment: Deployment, plan: StepPlan) -> None:
     elif plan.has_more_offers or deployment.enlisting is not None or is_empty_wave:
         # To avoid deadlocks, enqueue last, as reports do: they lock their assignment before they enqueue a step.
         enqueue_rollout_step(deployment.pk)
+
+
+def _count_offers(deployment: Deployment, plan: StepPlan) -> int:
+    """Return how many agents are offered the deployment in the wave that starts, in this step and in the next ones."""
+    if not plan.has_more_offers:
+        return len(plan.offer)
+    by_wave = progress.count_agents(deployment).by_wave
+    return sum(n for (wave, word), n in by_wave.items() if wave <= plan.wave and word == AgentProgress.PENDING)
 
 
 def _fail_rollout(deployment: Deployment, reason: str, detail: str) -> None:

@@ -13,6 +13,8 @@ from apps.tenancy.services import audit
 from apps.tenancy.services.state import transition
 from byteor.engine.machines import DeploymentEvent
 
+WAVE_STARTED = "wave_started"  # the event of an entry about each wave after the first
+
 
 @transaction.atomic
 def advance_deployment(

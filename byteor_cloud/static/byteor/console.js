@@ -4,7 +4,10 @@
 addEventListener("DOMContentLoaded", () => {
   const dialog = document.getElementById("search");
   if (dialog) search(dialog);
-  for (const button of document.querySelectorAll("[data-copies]")) button.addEventListener("click", () => copy(button));
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-copies]");
+    if (button) copy(button);
+  });
 
   // Make a box focusable if it scrolls and contains nothing that can be focused.
   const BOXES = ".scroll, .drawing, .unified, .kv, .dump, .readonly, pre, .overflow-x-auto";

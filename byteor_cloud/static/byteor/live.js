@@ -2,7 +2,7 @@
 // scroll position, focus, open sections and typed text stay. No library, no build.
 const MAX_WAIT = 30000; // ms between requests, for a hidden tab and a server that does not respond
 const TIMEOUT = 15000; // ms for one response
-const PARTS = [".live", ".still", "fieldset.module", ".related-rows"]; // the elements of live_parts.html
+const PARTS = [".live", ".still", ".rest", "fieldset.module", ".related-rows"]; // the elements of live_parts.html
 // Attributes that only the browser sets: the reader chooses which sections are open, and console.js makes boxes focusable.
 const OPEN = ["open"];
 const FOCUSABLE = ["open", "tabindex", "role", "aria-label", "data-scrolls"];

@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from django.db.models import Model
-from django.utils.html import format_html_join
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import mark_safe
 
 from apps.artifacts.models import Artifact, Replay
 from apps.console.frame import relative_time, row_link, short_id, state_pill, time_left, with_note
 from apps.console.frame.columns import environment_link, page_url, text_link
 from apps.console.pages.deployments.phrases import agent_count, describe_options, describe_strategy, describe_target
-from apps.console.pages.people.choosing import describe_reviewers
 from apps.fleet.models import Agent
 from apps.pipelines.models import Version
 from apps.releases.models import Approval, ConfigBundle, Deployment
+from apps.releases.services.approvals import is_overdue
 from byteor.engine.machines import ApprovalStatus
 from byteor.engine.target import ReplayTarget, Target
 
@@ -37,6 +37,22 @@ def subject(row: Approval) -> str:
     return f"Execute replay in {row.environment}" if row.replay_id else str(row)
 
 
+def describe_request(row: Approval) -> str:
+    """Return a sentence about who requested the approval and when, and the time left to decide."""
+    deployment = row.rollout or deployment_of(row)
+    agents = "" if deployment is None else f" for {agent_count(deployment.target_count)}"
+    text = format_html("{} requested this {}{}.", row.requested_by, relative_time(row.created_at), agents)
+    if row.status != ApprovalStatus.PENDING or is_overdue(row):
+        return text
+    return format_html("{} {} to decide.", text, time_left(row.expires_at))
+
+
+def note_of(row: Approval) -> str:
+    """Return the note of the deployment that waits for the approval or whose wave does; "" without a note."""
+    deployment = row.rollout or deployment_of(row)
+    return "" if deployment is None else deployment.note
+
+
 def approval_facts(row: Approval) -> list[tuple[str, Any]]:
     """Return the approval's subject and details of the request, as labels and values."""
     deployment, bound = row.rollout or deployment_of(row), row.target and row.target.bound
@@ -47,18 +63,13 @@ def approval_facts(row: Approval) -> list[tuple[str, Any]]:
             ("Version", row_link(deployment.config_bundle.version)),
             ("Config bundle", row_link(deployment.config_bundle)),
         ]
-    elif row.replay_id is not None:
-        facts.append(("Replay", _page_link(Replay, row.replay_id)))
-    if isinstance(bound, ReplayTarget):
-        facts += _replay_facts(bound)
     facts += [
         ("Environment", environment_link(row.environment)),
         ("Posture", state_pill(row.environment.posture)),
         ("Requested by", with_note(row.requested_by, relative_time(row.created_at))),
         ("Policy", _policy(row)),
-        ("Reviewers", describe_reviewers(row.reviewers)),
         ("Expires" if row.status == ApprovalStatus.PENDING else "Expiry", time_left(row.expires_at)),
-        ("Capabilities", ", ".join(row.capabilities) or "-"),
+        *([("Capabilities", _capabilities(row))] if row.replay_id is None else []),
         ("Spec hash", short_id(row.spec_hash)),
         ("Config hash", short_id(row.config_hash)),
     ]
@@ -71,11 +82,22 @@ def approval_facts(row: Approval) -> list[tuple[str, Any]]:
         ]
     if row.explain:
         facts.append(("Explanations", _explanations(row)))
-    if deployment is not None and deployment.note:
-        facts.append(("Note", deployment.note))
     if row.used_at is not None:
         facts.append(("Used", relative_time(row.used_at)))
     return facts
+
+
+def replay_panel(row: Approval) -> dict[str, Any]:
+    """Return the panel of what a requested execute replay would do."""
+    bound = row.target and row.target.bound
+    rows = [("Replay", _page_link(Replay, row.replay_id))]
+    rows += _replay_facts(bound) if isinstance(bound, ReplayTarget) else []
+    rows.append(("Capabilities", _capabilities(row)))
+    return {"id": "replay", "title": "What the replay would do", "rows": rows}
+
+
+def _capabilities(row: Approval) -> str:
+    return ", ".join(row.capabilities) or "-"
 
 
 def _page_link(model: type[Model], pk: Any) -> str:

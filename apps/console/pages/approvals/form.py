@@ -21,13 +21,18 @@ from byteor.engine.regression import count_of
 
 
 def decision_form(
-    request: HttpRequest, row: Approval, deployment: Deployment | None, decisions: list[ApprovalDecision]
+    request: HttpRequest,
+    row: Approval,
+    deployment: Deployment | None,
+    decisions: list[ApprovalDecision],
+    summary: packets.Summary | None = None,
 ) -> dict[str, Any] | None:
     """Return the context of the decision form. If the person cannot approve, ``why`` is the reason.
 
     If the replay gate blocks the deployment, ``blocked`` has the reasons, and nobody can approve. The differences that
     can be accepted together with the approval are ``groups``. The decision on a wave sends ``digest``. Returns None if
-    the approval is not pending, or if it has no reviewers and the person may not operate the environment.
+    the approval is not pending, or if it has no reviewers and the person may not operate the environment. ``summary``
+    is the summary of the deployment's packet, if the caller has read it.
     """
     why = why_not(row, console_user_of(request))
     if row.status != ApprovalStatus.PENDING or (why and not row.reviewers):
@@ -45,7 +50,7 @@ def decision_form(
         return {"why": own, "deny": urls["deny"]}
     if deployment is None:
         return {"explain": APPROVE.explain, **urls}
-    blocked, unaccepted = _read_gate(deployment)
+    blocked, unaccepted = _read_gate(deployment, summary)
     if blocked:
         return {"explain": APPROVE.explain, "blocked": blocked, "deny": urls["deny"]}
     if not unaccepted.count:
@@ -84,13 +89,17 @@ def _wave_form(request: HttpRequest, row: Approval) -> dict[str, Any]:
     return {"explain": APPROVE_WAVE.explain, "approve": act_url(row, APPROVE_WAVE.name), **shared}
 
 
-def _read_gate(deployment: Deployment) -> tuple[list[str], packets.Unaccepted]:
+def _read_gate(deployment: Deployment, summary: packets.Summary | None) -> tuple[list[str], packets.Unaccepted]:
     """Return the reasons why nobody can approve now. Without reasons, also return the groups that are not accepted."""
     nothing = packets.Unaccepted(0, [])
+    blockers = _blockers(deployment) if summary is None else summary.blockers
     if deployment.regression_id is None:
-        return [each.detail for each in _blockers(deployment)], nothing
-    more = Regression.objects.values_list("more", flat=True).get(pk=deployment.regression_id)
-    final = [each.detail for each in _blockers(deployment) if more or each.code != BlockerCode.GATE_DIFFERS]
+        return [each.detail for each in blockers], nothing
+    if summary is None or summary.row is None:
+        more = Regression.objects.values_list("more", flat=True).get(pk=deployment.regression_id)
+    else:
+        more = summary.row.more
+    final = [each.detail for each in blockers if more or each.code != BlockerCode.GATE_DIFFERS]
     return (final, nothing) if final else ([], packets.read_unaccepted(deployment, count=MAX_GROUPS))
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Case, Count, Q, QuerySet, Value, When
+from django.db.models import Case, Count, Func, IntegerField, JSONField, Q, QuerySet, TextField, Value, When
+from django.db.models.functions import Cast
+from django.db.models.lookups import Exact
 from django.http import HttpRequest
 from django.utils.html import format_html, format_html_join
 
@@ -15,12 +17,21 @@ from apps.console.frame.columns import page_url, text_link
 from apps.console.frame.console_user import ConsoleUser, console_user_of
 from apps.console.pages.approvals import packet
 from apps.console.pages.approvals.accepting import ACCEPT
-from apps.console.pages.approvals.deciding import APPROVE, DENY, REMIND, REVOKE, decisions_panel
-from apps.console.pages.approvals.facts import approval_facts, deployment_of, subject
+from apps.console.pages.approvals.deciding import APPROVE, DENY, REMIND, REVOKE
+from apps.console.pages.approvals.facts import (
+    approval_facts,
+    deployment_of,
+    describe_request,
+    note_of,
+    replay_panel,
+    subject,
+)
 from apps.console.pages.approvals.form import decision_form
-from apps.console.pages.approvals.waves import APPROVE_WAVE, DENY_WAVE, report_banner, report_panels
+from apps.console.pages.approvals.reviewing import Reviewing, ask_others, find_reviewing, reviewers_panel, too_few
+from apps.console.pages.approvals.waves import APPROVE_WAVE, DENY_WAVE, report_banner, report_of
 from apps.console.pages.deployments.warnings import find_warnings
-from apps.releases.models import Approval, ApprovalDecision
+from apps.releases.models import Approval
+from apps.releases.services.changes import find_changes
 from apps.tenancy.permissions import Permission as P
 from byteor.engine.machines import ApprovalStatus
 from byteor_cloud.api.compute_slot import compute_for
@@ -55,6 +66,7 @@ class ApprovalAdmin(LiveAdmin):
     found_by = FoundBy("how_to_reg")
     live_template = "console/approval.html"
     still_template = "console/approval_changes.html"
+    rest_template = "console/approval_rest.html"
     every_s = 5
     list_before_template = "console/inbox.html"
     not_below = frozenset({"deployment.approval"})  # the page's facts link to the deployment
@@ -84,7 +96,11 @@ class ApprovalAdmin(LiveAdmin):
     acts = (APPROVE, ACCEPT, DENY, APPROVE_WAVE, DENY_WAVE, REMIND, REVOKE)
 
     def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
-        given = Count("decisions", filter=Q(decisions__decision="approve"))
+        # As in ``reviewers.find_consents``: consents of people who are no longer reviewers do not count.
+        user_id = Func(Cast("decisions__user_id", TextField()), function="to_jsonb", output_field=JSONField())
+        listed = Func("reviewers", function="jsonb_array_length", output_field=IntegerField())
+        counts = Q(decisions__decision="approve") & (Q(Exact(listed, 0)) | Q(reviewers__contains=user_id))
+        given = Count("decisions", filter=counts)
         return super().narrow(queryset, console_user).annotate(count_given=given)  # type: ignore[no-any-return]
 
     @admin.display(description="Subject")
@@ -120,30 +136,39 @@ class ApprovalAdmin(LiveAdmin):
         return bool(row.status == ApprovalStatus.PENDING)
 
     def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
-        """Return the approval's facts, the decisions, and the form for a decision."""
+        """Return what was tested, the form for a decision, the decisions, and the approval's facts."""
         decisions = list(row.decisions.order_by("id")[:_SHOWN])
         deployment = deployment_of(row)
         found = None if deployment is None else packet.read_summary(request, deployment)
+        reviewing = find_reviewing(request, row, decisions)
+        ask = ask_others(request, reviewing)
         return {
             **super().summary(request, row),
-            "headline": _headline(row, decisions),
+            "headline": _headline(reviewing),
+            "request": describe_request(row),
+            "note": note_of(row),
             "status": state_pill(row.status),
             "packet": deployment and packet.banner(deployment, found),
             "report": report_banner(row),
-            "marks": [*_warnings(row), *_replaced(row)],
+            "marks": [*_warnings(row), *_replaced(row), *too_few(reviewing)],
             "bar": packet.bar(found),
             "facts": approval_facts(row),
-            "decide": decision_form(request, row, deployment, decisions),
-            "hidden_acts": {act.label for act in (APPROVE, DENY, ACCEPT, APPROVE_WAVE, DENY_WAVE)},
-            "panels": [*report_panels(row), decisions_panel(row, decisions)],
+            "decide": decision_form(request, row, deployment, decisions, found),
+            "ask": ask,
+            "hidden_acts": {act.label for act in self.acts if ask is not None or act is not REMIND},
+            "menu": {REVOKE.label},
+            "panels": [reviewers_panel(reviewing, with_names=ask is None)],
             "still_version": packet.version(found),
         }
 
     def still(self, request: HttpRequest, row: Any) -> dict[str, Any]:
-        """Return what the deployment changes, and the packet; {} if the approval has no deployment."""
+        """Return what the approval would permit: the packet, the report of the earlier waves, or the replay."""
+        if row.rollout is not None:
+            changes = find_changes(row.rollout, compute=compute_for(request))
+            return {"report": report_of(row), "changes": changes, "version": row.rollout.config_bundle.version}
         deployment = deployment_of(row)
         if deployment is None:
-            return {}
+            return {"panels": [replay_panel(row)]}
         summary = packet.read_summary(request, deployment)
         return packet.show(request, deployment, summary, compute=compute_for(request))
 
@@ -165,13 +190,13 @@ def _replaced(row: Approval) -> list[tuple[str, str, list[str]]]:
     return [("warn", "Replaced", [format_html("{} {}", text, link)])]
 
 
-def _headline(row: Approval, decisions: list[ApprovalDecision]) -> str:
-    given = sum(each.decision == "approve" for each in decisions)
+def _headline(found: Reviewing) -> str:
+    row, decisions = found.row, found.decisions
     match row.status:
         case ApprovalStatus.PENDING:
-            return f"Waiting for approval: {given} of {row.required_approvals} given."
+            return f"Waiting for approval: {found.given} of {row.required_approvals} given."
         case ApprovalStatus.APPROVED:
-            return f"Approved by {', '.join(each.decided_by for each in decisions if each.decision == 'approve')}."
+            return f"Approved by {', '.join(each.decided_by for each in found.consents)}."
         case ApprovalStatus.DENIED:
             return f"Denied by {', '.join(each.decided_by for each in decisions if each.decision == 'deny')}."
         case ApprovalStatus.EXPIRED:

@@ -1,4 +1,4 @@
-"""Decisions on a wave: the acts, and the panels with what the earlier waves did."""
+"""Decisions on a wave: the acts, and what the earlier waves did."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 from django import forms
 from unfold.widgets import UnfoldAdminTextareaWidget
 
-from apps.console.frame import Act, ActContext, state_pill, with_note
+from apps.console.frame import Act, ActContext, with_note
 from apps.console.frame.acts import Refusal, permitted_by
-from apps.console.frame.columns import row_url
+from apps.console.frame.columns import TONES, row_url
 from apps.console.frame.forms import ActForm
 from apps.console.pages.approvals.deciding import APPROVE, DENY, may_decide
 from apps.console.pages.deployments.phrases import FAILED_HOW
@@ -88,20 +88,17 @@ def report_banner(row: Approval) -> dict[str, Any] | None:
     return None if report is None else {"tone": "warn" if report.failures else "plain", "text": report.summary}
 
 
-def report_panels(row: Approval) -> list[dict[str, Any]]:
-    """Return the panels of what the earlier waves did, which a decision on the wave covers; none for no wave."""
+def report_of(row: Approval) -> dict[str, Any] | None:
+    """Return what the earlier waves did, which a decision on the wave covers, as a bar and a panel of causes.
+
+    Returns None for the approval of no wave. ``causes`` is None if no agent failed.
+    """
     report = row.wave_report
     if report is None:
-        return []
-    counts = [(state_pill(word), f"{report.progress[word]:,}") for word in AgentProgress if report.progress.get(word)]
+        return None
+    counts = [(word, report.progress[word]) for word in AgentProgress if report.progress.get(word)]
+    parts = [(TONES.get(word, "plain"), count) for word, count in counts]
+    key = [(tone, f"{count:,}", word.replace("_", " ")) for (word, count), (tone, _) in zip(counts, parts, strict=True)]
     causes = [(with_note(each.detail or "no detail", FAILED_HOW[each.reason]), each.count) for each in report.failures]
-    return [
-        {
-            "id": "progress", "title": "What the earlier waves did",
-            "columns": ("Progress", "Agents"), "rows": counts,
-        },
-        {
-            "id": "causes", "title": "Why agents failed", "columns": ("Cause", "Agents"), "rows": causes,
-            "empty": "No agent of the earlier waves failed.",
-        },
-    ]  # fmt: skip
+    panel = {"id": "causes", "title": "Why agents failed", "columns": ("Cause", "Agents"), "rows": causes}
+    return {"bar": {"text": report.summary, "parts": parts, "key": key}, "causes": panel if causes else None}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.utils.html import format_html, format_html_join
@@ -14,8 +14,8 @@ from apps.fleet.models import Agent
 from apps.releases.services.failures import Cause
 
 
-def failures_panel(causes: Sequence[Cause], *, retry: str | None) -> dict[str, Any]:
-    """Return the panel of failure causes. ``retry`` is the URL of the retry; None if the person cannot retry now."""
+def failures_panel(causes: Sequence[Cause], *, retry: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the panel of failure causes. ``retry`` is the act's button; None if the person cannot retry now."""
     names = dict(Agent.objects.filter(pk__in={pk for cause in causes for pk in cause.agents}).values_list("pk", "name"))
     shown = {
         "id": "failures",
@@ -32,8 +32,11 @@ def failures_panel(causes: Sequence[Cause], *, retry: str | None) -> dict[str, A
             for cause in causes
         ],
     }
-    button = {"text": "Retry failed agents", "icon": "refresh", "url": retry}
-    return {**shown, "button": button} if retry else shown
+    if retry is None:
+        return shown
+    description = retry["attrs"].get("title", "")
+    button = {"text": "Retry failed agents", "icon": "refresh", "url": retry["path"], "description": description}
+    return {**shown, "button": button}
 
 
 def _now(cause: Cause) -> str:

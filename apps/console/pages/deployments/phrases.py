@@ -1,23 +1,18 @@
-"""Targets, strategies, options, warnings and timeline details as phrases. Uses no database and no request."""
+"""Targets, strategies, options, warnings and failures as phrases. Uses no database and no request."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from byteor.engine.approval_subject import DeploymentOptions
 from byteor.engine.canonical import parse_time
 from byteor.engine.failures import OTHER_CAUSES, FailureReason
-from byteor.engine.regression import count_of
 from byteor.engine.rollout import Hold, Strategy, StrategyKind
 from byteor.engine.target import Target
 from byteor_cloud.computing.configuration_checks import ConfigWarning
 
 _PERCENT = "\N{NO-BREAK SPACE}%"
 _SHOWN = 5  # warnings that are shown
-_HASH = re.compile(r"(sha256:[0-9a-f]{10})[0-9a-f]{54}")
 
 
 # What a wave with a hold waits for.
@@ -27,6 +22,11 @@ HOLDS = {Hold.MANUAL: "until somebody starts it", Hold.APPROVAL: "for approval"}
 def agent_count(count: int) -> str:
     """Return the number of agents as a phrase."""
     return f"{count:,} agent{'s' if count != 1 else ''}"
+
+
+def offers(count: int, version: str, kind: str = "") -> str:
+    """Return that ``count`` agents are offered a version. ``kind`` is empty, or a word and a space before "agents"."""
+    return f"{count:,} {kind}agent{'s are' if count != 1 else ' is'} offered {version}"
 
 
 def describe_target(target: Target | None) -> str:
@@ -93,52 +93,3 @@ FAILED_HOW = {
     FailureReason.ROLLBACK_TIMEOUT: "no report in time during the rollback",
     OTHER_CAUSES: "further causes",
 }
-
-
-def _describe_failures(detail: Mapping[str, Any]) -> str:
-    """Return a phrase with the number of failed agents for each cause."""
-    wave = f"wave {detail['wave']}: " if "wave" in detail else ""
-    causes = (
-        f"{agent_count(each['count'])} ({each['detail'] or 'no detail'}; {FAILED_HOW[each['reason']]})"
-        for each in detail["causes"]
-    )
-    return wave + ", ".join(causes)
-
-
-# Sentences about the events of waves, by event. A reason may follow.
-_WAVE_EVENTS = {
-    "next_wave": "Wave {wave} was started.",
-    "wave_approved": "Enough people approved wave {wave}.",
-    "wave_denied": "Wave {wave} was denied.",
-    "wave_expired": "The request to approve wave {wave} expired.",
-    "wave_revoked": "The request to approve wave {wave} was withdrawn.",
-}
-
-
-def describe_timeline_entry(event: str, detail: Mapping[str, Any]) -> str:
-    """Describe a timeline entry in one line. Of most events, only the detail is described."""
-    if event == "hold":
-        return f"Wave {detail['wave']} waits {HOLDS[detail['kind']]}. {detail.get('report', '')}".rstrip()
-    if event in _WAVE_EVENTS:
-        return f"{_WAVE_EVENTS[event].format(wave=detail['wave'])} {detail.get('reason', '')}".rstrip()
-    if event == "change_reviewers":
-        before, after = (count_of(len(each), "reviewer") for each in detail["reviewers"])
-        return f"The deployment had {before}, and has {after} now. {detail.get('reason', '')}".rstrip()
-    return describe_timeline_detail(detail)
-
-
-def describe_timeline_detail(detail: Mapping[str, Any]) -> str:
-    """Describe the detail of a timeline entry in one line."""
-    if "causes" in detail:
-        return _describe_failures(detail)
-    if "accepted" in detail:
-        return f"{count_of(detail['accepted'], 'group')} of differences: {detail['reason']}"
-    parts = []
-    for name, value in detail.items():
-        if name == "reviewers":
-            parts.append(count_of(len(value), "reviewer"))
-        elif isinstance(value, list) and len(value) == 2:
-            parts.append(f"{value[0]} → {value[1]}" if value[0] is not None else f"{name}: {value[1]}")
-        elif value not in ("", None):
-            parts.append(f"{name}: {value if isinstance(value, str) else json.dumps(value)}")
-    return "; ".join(_HASH.sub(r"\1…", part) if len(part) <= 120 else f"{part[:119]}…" for part in parts)

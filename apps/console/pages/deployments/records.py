@@ -11,7 +11,8 @@ from django.http import HttpRequest, HttpResponse
 from apps.console.frame import Act, ReadOnlyAdmin, site
 from apps.console.frame.acts import permitted_by
 from apps.console.frame.columns import row_url
-from apps.console.pages.deployments.phrases import describe_timeline_entry
+from apps.console.pages.deployments.previews import preview_retry_of_one
+from apps.console.pages.deployments.timeline import describe_entry
 from apps.releases.api import commands
 from apps.releases.models import AgentReport, DeploymentAgent, TimelineEntry
 from apps.releases.services import deployments
@@ -32,6 +33,7 @@ class DeploymentAgentAdmin(ReadOnlyAdmin):
             label="Retry",
             done="{} retried",
             explain="The deployment is offered to this agent again.",
+            preview=preview_retry_of_one,
             run=lambda row, context: deployments.retry(
                 row.deployment, agents=[row.agent_id], reason=context.comment, actor=context.actor
             ),
@@ -71,9 +73,12 @@ class TimelineEntryAdmin(ReadOnlyAdmin):
     tenant = "deployment__environment"
     noun, nouns = "timeline entry", "timeline entries"
     holds = "The events of each deployment."
-    related = ("deployment__environment__project__organization",)
+    related = (
+        "deployment__environment__project__organization", "deployment__config_bundle__version",
+        "deployment__restores__config_bundle__version",
+    )  # fmt: skip
     reads = ("detail",)
-    list_display = ("created_at", "event", "actor", "deployment", "detail_text")
+    list_display = ("created_at", "sentence", "event", "deployment")
     sortable_by = ()
     list_filter = ("event",)
     search_fields = ("event", "actor", "deployment__pipeline", "=id")
@@ -81,6 +86,6 @@ class TimelineEntryAdmin(ReadOnlyAdmin):
     def page_title(self, row: TimelineEntry) -> str:
         return f"Timeline entry of {row.deployment.pipeline}: {row.event.replace('_', ' ')}"
 
-    @admin.display(description="Detail")
-    def detail_text(self, row: TimelineEntry) -> str:
-        return "too long for a list" if row.detail is None else describe_timeline_entry(row.event, row.detail)
+    @admin.display(description="What happened")
+    def sentence(self, row: TimelineEntry) -> str:
+        return "too long for a list" if row.detail is None else describe_entry(row, row.deployment)

@@ -14,6 +14,7 @@ from apps.console.frame import Act, ActContext
 from apps.console.frame.acts import Refusal
 from apps.console.frame.columns import page_url
 from apps.console.frame.forms import ActForm
+from apps.console.pages.deployments.previews import preview_rollback
 from apps.releases.models import Deployment
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud.errors import UnprovenRollback
@@ -72,6 +73,7 @@ ROLL_BACK = Act.of(
     done="Rollback of {} started",
     explain="Each agent that was offered this deployment is offered the bundle that it ran before. The configuration "
     "becomes known bad in this environment.",
+    preview=preview_rollback,
     run=_roll_back,
     form=_RollBackForm,
     icon="undo",

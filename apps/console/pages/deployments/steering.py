@@ -9,9 +9,10 @@ from django import forms
 from unfold.widgets import UnfoldAdminTextareaWidget
 
 from apps.console.frame import Act, ActContext
-from apps.console.frame.columns import act_url, page_url
+from apps.console.frame.columns import page_url
 from apps.console.frame.forms import ActForm
 from apps.console.pages.deployments.phrases import HOLDS
+from apps.console.pages.deployments.previews import preview_next_wave
 from apps.console.pages.deployments.waves import Wave
 from apps.console.pages.people.choosing import name_choice, offer_people, people_field
 from apps.releases.api import commands
@@ -29,6 +30,7 @@ START_NEXT_WAVE = Act.of(
     label="Start next wave",
     done="Next wave of {} started",
     explain="The next wave starts now, without waiting for the end of the pause or for a manual hold.",
+    preview=preview_next_wave,
     icon="skip_next",
     comment="optional",
 )
@@ -78,10 +80,12 @@ CHANGE_REVIEWERS = Act.of(
 )
 
 
-def describe_hold(row: Deployment, found: Sequence[Blocker], *, may_start: bool) -> dict[str, Any] | None:
+def describe_hold(
+    row: Deployment, found: Sequence[Blocker], *, start: Mapping[str, Any] | None
+) -> dict[str, Any] | None:
     """Return the banner of the hold that stands, with the link to end it; None without a hold.
 
-    ``may_start`` states whether the person may start the next wave now.
+    ``start`` is the button that starts the next wave; None if the person cannot start it now.
     """
     hold = row.wave_hold
     if hold is None or hold.is_over:
@@ -93,7 +97,13 @@ def describe_hold(row: Deployment, found: Sequence[Blocker], *, may_start: bool)
             "url": page_url(Approval, "change", hold.approval_id),
             "label": f"Open the approval of wave {wave}",
         }
-    return banner | {"url": act_url(row, START_NEXT_WAVE.name), "label": f"Start wave {wave}"} if may_start else banner
+    if start is None:
+        return banner
+    return banner | {
+        "url": start["path"],
+        "label": f"Start wave {wave}",
+        "description": start["attrs"].get("title", ""),
+    }
 
 
 def read_started(row: Deployment) -> Mapping[int, str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest
+from django.utils import timezone
 from django.utils.html import format_html
 
 from apps.artifacts.services.current_tests import find_failures
@@ -23,8 +24,8 @@ from apps.console.frame import (
     time_left,
     with_note,
 )
-from apps.console.frame.acts import is_permitted
-from apps.console.frame.columns import TONES, act_url, environment_link, list_url, row_url
+from apps.console.frame.base import ScopedChangeList
+from apps.console.frame.columns import TONES, act_url, environment_link, format_duration, list_url, row_url
 from apps.console.frame.console_user import console_user_of
 from apps.console.pages.approvals.deciding import APPROVE, DENY, REMIND, decisions_panel, on_deployment_page
 from apps.console.pages.approvals.form import decision_form
@@ -33,13 +34,15 @@ from apps.console.pages.deployments.blockers import blockers_panels
 from apps.console.pages.deployments.deploying import describe_consent
 from apps.console.pages.deployments.failures import failures_panel
 from apps.console.pages.deployments.gate import find_regression, gate_panel, is_running
+from apps.console.pages.deployments.listed import Listed, read_listed
 from apps.console.pages.deployments.phrases import (
     agent_count,
     describe_options,
     describe_strategy,
     describe_target,
-    describe_timeline_entry,
 )
+from apps.console.pages.deployments.previews import preview_abort, preview_pause, preview_resume, preview_retry
+from apps.console.pages.deployments.rates import read_progress
 from apps.console.pages.deployments.rolling_back import ROLL_BACK, ROLL_BACK_SEVERAL
 from apps.console.pages.deployments.steering import (
     CHANGE_REVIEWERS,
@@ -48,6 +51,7 @@ from apps.console.pages.deployments.steering import (
     describe_wave_hold,
     read_started,
 )
+from apps.console.pages.deployments.timeline import describe_entry
 from apps.console.pages.deployments.warnings import find_warnings
 from apps.console.pages.deployments.waves import DeploymentState, Wave, build_waves, headline
 from apps.console.pages.people.choosing import describe_reviewers
@@ -60,8 +64,10 @@ from apps.tenancy.permissions import Permission as P
 from byteor.engine.blockers import Blocker
 from byteor.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatus, DeploymentStatus
 from byteor_cloud.api.compute_slot import compute_for
+from byteor_cloud.concurrency.event_loop import Pausing
 
 _SHOWN = 20
+_SUPERSEDED = format_html('<span class="pill {}">superseded</span>', "plain")  # plain, unlike the reason "superseded"
 _MOVING = frozenset({DeploymentStatus.PENDING_APPROVAL, *IN_FLIGHT})
 _UNFINISHED = frozenset({AgentProgress.OFFERED, AgentProgress.DOWNLOADING, AgentProgress.ACTIVATING})
 
@@ -71,9 +77,23 @@ _RETRY = Act.of(
     label="Retry",
     done="{} retried",
     explain="The deployment is offered again to the agents that failed. If the deployment has failed, it continues.",
+    preview=preview_retry,
     icon="refresh",
     comment="optional",
 )
+
+
+class _DeploymentList(ScopedChangeList):
+    """The list of deployments, with what one more query reads about the deployments of the page."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        """Read the rows of the page, and ``listed`` of each."""
+        super().get_results(request)
+        rows = list(self.result_list)
+        listed = read_listed(rows)
+        for row in rows:
+            row.listed = listed[row.pk]
+        self.result_list = Pausing(rows)
 
 
 @admin.register(Deployment, site=site)
@@ -88,7 +108,10 @@ class DeploymentAdmin(LiveAdmin):
         "superseded_by__config_bundle__version", "restores__config_bundle__version",
     )  # fmt: skip
     reads = ("break_glass", "freeze_override", "replay_gate_override")
-    list_display = ("pipeline", "state", "current", "environment", "config_bundle", "requested_by", "created_at")
+    list_display = (
+        "pipeline", "change", "state", "agents", "duration", "environment", "config_bundle", "requested_by",
+        "created_at",
+    )  # fmt: skip
     list_filter = ("status", "is_current", ("environment", VisibleRowsFilter))
     search_fields = ("pipeline", "requested_by", "config_hash", "bundle_hash", "config_bundle__name", "=id")
     not_below = frozenset({"deploymentagent.before", "deployment.superseded_by", "deployment.restores"})
@@ -104,6 +127,7 @@ class DeploymentAdmin(LiveAdmin):
             label="Pause",
             done="{} paused",
             explain="The deployment is not offered to more agents until you resume it.",
+            preview=preview_pause,
             icon="pause",
             comment="optional",
         ),
@@ -112,6 +136,7 @@ class DeploymentAdmin(LiveAdmin):
             label="Resume",
             done="{} resumed",
             explain="The deployment is offered to more agents again.",
+            preview=preview_resume,
             icon="play_arrow",
             comment="optional",
         ),
@@ -120,6 +145,7 @@ class DeploymentAdmin(LiveAdmin):
             label="Abort",
             done="{} aborted",
             explain="The deployment stops and fails. Agents keep running their current bundle.",
+            preview=preview_abort,
             icon="stop_circle",
             comment="optional",
             dangerous=True,
@@ -130,16 +156,57 @@ class DeploymentAdmin(LiveAdmin):
 
     @admin.display(description="Status", ordering="status")
     def state(self, row: Deployment) -> str:
-        pills = [state_pill(_state(row))]
+        is_superseded = row.status == DeploymentStatus.ACTIVE and row.superseded_by_id is not None
+        pills = [_SUPERSEDED if is_superseded else state_pill(_state(row))]
+        pills += [state_pill("current")] if row.is_current else []
         pills += [state_pill("break glass")] if row.break_glass else []
         pills += [state_pill("freeze overridden")] if row.freeze_override else []
         pills += [state_pill("gate overridden")] if row.replay_gate_override else []
         pills += [state_pill("replay gate")] if row.gated_at and row.status == DeploymentStatus.APPROVED else []
         return format_html(" ".join(["{}"] * len(pills)), *pills)
 
-    @admin.display(description="Current", ordering="is_current")
-    def current(self, row: Deployment) -> str:
-        return state_pill("current" if row.is_current else None)
+    @admin.display(description="Version")
+    def change(self, row: Any) -> str:
+        """Return the version before and the version of the deployment, and the version after it."""
+        listed: Listed = row.listed
+        version = f"v{row.config_bundle.version.number}"
+        note = ""
+        if row.status == DeploymentStatus.ROLLED_BACK and listed.before is not None:
+            note = f"back to v{listed.before}"
+        elif row.superseded_by is not None:
+            note = format_html(
+                "then {}", row_link(row.superseded_by, f"v{row.superseded_by.config_bundle.version.number}")
+            )
+        return with_note(version if listed.before is None else f"v{listed.before} → {version}", note)
+
+    @admin.display(description="Agents")
+    def agents(self, row: Any) -> str:
+        listed: Listed = row.listed
+        return with_note(f"{listed.agents or row.target_count:,}", f"{listed.failed:,} failed" if listed.failed else "")
+
+    @admin.display(description="Duration")
+    def duration(self, row: Any) -> str:
+        """Return the time from the first offers to the end, or to now."""
+        listed: Listed = row.listed
+        if listed.began_at is None:
+            return "-"
+        text = format_duration(((listed.ended_at or timezone.now()) - listed.began_at).total_seconds())
+        return text if listed.ended_at is not None else f"{text} so far"
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ScopedChangeList]:
+        return _DeploymentList
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        """Return a visible row with the counts of its agents, or None. The page and the previews of acts need them."""
+        row = super().get_object(request, object_id, from_field)
+        if row is not None:
+            row.counted = progress.count_agents(row)
+        return row
+
+    def _buttons(self, request: HttpRequest, row: Any) -> list[dict[str, Any]]:
+        """Return the buttons, and keep them for ``summary``, which shows some of them at other places of the page."""
+        row.offered = {each["title"]: each for each in super()._buttons(request, row)}
+        return list(row.offered.values())
 
     def row_name(self, row: Any) -> str:
         return f"{row.config_bundle.version} to {row.environment}"
@@ -156,18 +223,17 @@ class DeploymentAdmin(LiveAdmin):
         """Return the live part of the page, from the headline and the waves to the approval and the timeline."""
         if row.approval is not None:
             row.approval.environment = row.environment  # saves a query
-        counts, found = progress.count_agents(row), blockers.list_blockers(row)
+        counts, found = row.counted, blockers.list_blockers(row)
         causes, regression = failures.find_causes(row), find_regression(row)
-        may_retry = any(cause.still_failed for cause in causes) and self._may(request, _RETRY, row)
+        retry = row.offered.get(_RETRY.label) if any(cause.still_failed for cause in causes) else None
         state = DeploymentState(
             row.status, row.wave, row.wave_done_at, row.paused_at is not None, row.reason,
             held_wave=None if row.wave_hold is None or row.wave_hold.is_over else row.wave_hold.wave,
         )  # fmt: skip
         by_wave = build_waves(row.strategy, state, counts.by_wave, expected=row.target_count)
         own_decisions = list(row.approval.decisions.order_by("id")[:_SHOWN]) if row.approval is not None else []
-        started = read_started(row)
-        may_start = self._may(request, START_NEXT_WAVE, row)
-        hold = describe_hold(row, found, may_start=may_start)
+        started, timeline = read_started(row), list(row.timeline.order_by("-id")[:_SHOWN])
+        hold = describe_hold(row, found, start=row.offered.get(START_NEXT_WAVE.label))
         panels = []
         if row.status == DeploymentStatus.PENDING_APPROVAL:
             waits = describe_consent(row.environment, row.requested_by, row.reviewers)
@@ -182,38 +248,32 @@ class DeploymentAdmin(LiveAdmin):
             panels.append(
                 {**decisions_panel(row.consent, shown), "title": title, "url": row_url(row.consent), "link": "Open"}
             )
-        panels.append(_timeline(row))
+        panels.append(_timeline(row, timeline))
         return {
             "moving": self.is_moving(row)
             or is_running(regression)
             or (row.is_current and bool(_UNFINISHED & counts.by_progress.keys())),
             "gate": gate_panel(request, row, regression),
             "gate_first": row.status in replay_gate.WAITING,
-            "failures": failures_panel(causes, retry=act_url(row, _RETRY.name) if may_retry else None)
-            if causes
-            else None,
+            "failures": failures_panel(causes, retry=retry) if causes else None,
             "headline": headline(state, by_wave, detail=_why(row, found), current=row.is_current),
             "status": self.state(row),
-            "pills": [state_pill("current")] if row.is_current else [],
             "marks": [*find_warnings(row, row.approval), *_failing(row)],
             "bad": self._known_bad(request, row),
             "facts": _facts(row),
             "decide": decision_form(request, row.approval, row, own_decisions) if row.approval is not None else None,
-            "hidden_acts": {"Approve", "Deny", *([_RETRY.label] if may_retry else []), *_hidden_start(hold)},
+            "hidden_acts": {"Approve", "Deny", *([_RETRY.label] if retry else []), *_hidden_start(hold)},
             "hold": hold,
             "waves": [_wave(wave, state, describe_wave_hold(wave, started)) for wave in by_wave],
+            "progress": read_progress(row, timeline),
             "uncounted": counts.uncounted,
             # A failed deployment could fail again if only one of several failed agents were retried.
             "agents": _agents(
                 find_page(row, counts, request.GET),
-                retry=may_retry and row.status != DeploymentStatus.FAILED,
+                retry=retry is not None and row.status != DeploymentStatus.FAILED,
             ),
             "panels": panels,
         }
-
-    @staticmethod
-    def _may(request: HttpRequest, act: Act, row: Deployment) -> bool:
-        return is_permitted(act, row, row.environment, console_user_of(request)) and act.applies(row)
 
     def still(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         """Return the changes that the deployment makes."""
@@ -285,7 +345,7 @@ def _deployment_link(row: Deployment) -> str:
 
 def _wave(wave: Wave, state: DeploymentState, hold: str) -> dict[str, Any]:
     """Return the data of a wave's segment in the bar."""
-    order = [word for word in reversed(AgentProgress) if wave.counts.get(word) and wave.was_offered]
+    order = [word for word in reversed(AgentProgress) if wave.counts.get(word)]
     counted = ", ".join(f"{wave.counts[word]:,} {word.replace('_', ' ')}" for word in order)
     return {
         "number": wave.number,
@@ -296,8 +356,10 @@ def _wave(wave: Wave, state: DeploymentState, hold: str) -> dict[str, Any]:
         "hold": hold,
         "here": state.status == DeploymentStatus.DEPLOYING and wave.number == state.wave + 1,
         "share": wave.total,
-        "parts": [(TONES.get(word, "plain"), wave.counts[word]) for word in order],
-        "text": counted or agent_count(wave.total),
+        "parts": [
+            ("pale" if word == AgentProgress.PENDING else TONES.get(word, "plain"), wave.counts[word]) for word in order
+        ],
+        "text": counted if wave.was_offered else agent_count(wave.total),
     }
 
 
@@ -356,10 +418,7 @@ def _tuning(row: Any) -> str:
     return with_note(state_pill(word), unmet)
 
 
-def _timeline(deployment: Deployment) -> dict[str, Any]:
-    rows = []
-    for each in deployment.timeline.order_by("-id")[:_SHOWN]:
-        what = with_note(each.event.replace("_", " "), describe_timeline_entry(each.event, each.detail))
-        rows.append((relative_time(each.created_at), what, each.actor))
+def _timeline(deployment: Deployment, entries: Sequence[TimelineEntry]) -> dict[str, Any]:
+    rows = [(relative_time(each.created_at), describe_entry(each, deployment)) for each in entries]
     url = f"{list_url(TimelineEntry)}?deployment__id__exact={deployment.pk}"
-    return {"title": "Timeline", "url": url, "columns": ("Time", "Event", "Actor"), "rows": rows}
+    return {"id": "timeline", "title": "Timeline", "url": url, "columns": ("Time", "What happened"), "rows": rows}

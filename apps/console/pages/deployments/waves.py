@@ -75,11 +75,16 @@ def build_waves(strategy: Strategy, deployment: DeploymentState, counts: CountsB
         state = _state(number, deployment, mine, last=number == numbers[-1], pause_s=strategy.pause_s)
         until = None
         if state == "pausing" and deployment.wave_done_at is not None:
-            until = deployment.wave_done_at + timedelta(seconds=strategy.pause_s)
+            until = pause_end(strategy, deployment.wave_done_at)
         percent = strategy.percents[min(number, len(strategy.percents) - 1)]
         hold = None if before is None else strategy.find_hold(before, number)
         found.append(Wave(number + 1, percent, total, state, mine, until, hold))
     return found
+
+
+def pause_end(strategy: Strategy, wave_done_at: datetime) -> datetime:
+    """Return when the pause after a wave ends."""
+    return wave_done_at + timedelta(seconds=strategy.pause_s)
 
 
 def _shares(strategy: Strategy, count: int) -> dict[int, int]:

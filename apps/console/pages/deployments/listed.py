@@ -1,0 +1,87 @@
+"""What the list of deployments shows beyond the rows: one query reads it for all deployments of a page."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db.models import F, IntegerField, Max, Min, OuterRef, Subquery, Sum
+from django.db.models.fields.json import KT
+from django.db.models.functions import Cast, Coalesce
+
+from apps.releases.models import Deployment, TimelineEntry
+from apps.releases.services import progress
+from apps.releases.services.failures import AGENTS_FAILED
+from byteor.engine.machines import AgentProgress, DeploymentEvent, DeploymentStatus
+
+_ENDS = (DeploymentEvent.ACTIVATE, DeploymentEvent.FAIL, DeploymentEvent.ABORT, DeploymentEvent.RESTORE)
+_RUNNING = {DeploymentStatus.DEPLOYING, DeploymentStatus.ROLLING_BACK}
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The number of the version that the pipeline had before, when the rollout began and ended, and its agents.
+
+    ``failed`` includes agents that failed and were then rolled back. Times are None if unknown or still to come.
+    """
+
+    before: int | None
+    began_at: datetime | None
+    ended_at: datetime | None
+    agents: int
+    failed: int
+
+
+def read_listed(deployments: Collection[Deployment]) -> dict[UUID, Listed]:
+    """Return what the list shows about each deployment, by its id, with one query."""
+    rows = Deployment.objects.filter(pk__in=[each.pk for each in deployments]).annotate(
+        before_id=_before(), by_progress=progress.of_each_deployment(), began_at=_time(Min, "offer"),
+        ended_at=_time(Max, *_ENDS), noted=_noted_failures(),
+    )  # fmt: skip
+    number = Deployment.objects.filter(pk=OuterRef("before_id")).values("config_bundle__version__number")
+    found = rows.annotate(before=Subquery(number)).values_list(
+        "pk", "status", "before", "began_at", "ended_at", "by_progress", "noted"
+    )
+    return {pk: _listed(*values) for pk, *values in found}
+
+
+def _listed(
+    status: str, before: int | None, began_at: Any, ended_at: Any, by_progress: dict[str, int] | None, noted: int | None
+) -> Listed:
+    counts = by_progress or {}
+    was_rolled_back = bool(counts.get(AgentProgress.ROLLED_BACK))
+    failed = max(counts.get(AgentProgress.FAILED, 0), (noted or 0) if was_rolled_back else 0)
+    ended = None if status in _RUNNING or began_at is None else ended_at
+    return Listed(before, began_at, ended, sum(counts.values()), failed)
+
+
+def _before() -> Coalesce:
+    """Return the id of the deployment before: the one that was restored or superseded, or the last one that is active.
+
+    The ids are ordered by time, so the last lookup reads the newest rows before the deployment first.
+    """
+    superseded = Deployment.objects.filter(superseded_by=OuterRef("pk")).order_by("-pk")
+    earlier = Deployment.objects.filter(
+        environment=OuterRef("environment"), pipeline=OuterRef("pipeline"), status=DeploymentStatus.ACTIVE,
+        pk__lt=OuterRef("pk"),
+    ).order_by("-pk")  # fmt: skip
+    return Coalesce(F("restores"), Subquery(superseded.values("pk")[:1]), Subquery(earlier.values("pk")[:1]))
+
+
+def _time(first_or_last: type[Min | Max], *events: str) -> Subquery:
+    """Return when the first or the last of these events happened."""
+    entries = TimelineEntry.objects.filter(deployment=OuterRef("pk"), event__in=events).order_by().values("deployment")
+    return Subquery(entries.annotate(at=first_or_last("created_at")).values("at"))
+
+
+def _noted_failures() -> Subquery:
+    """Return the sum of the failed agents in the entries about waves.
+
+    The failures themselves are not counted, because there may be one for each of 100,000 agents.
+    """
+    entries = TimelineEntry.objects.filter(deployment=OuterRef("pk"), event=AGENTS_FAILED, detail__has_key="wave")
+    failed = Cast(KT("detail__failed"), IntegerField())
+    return Subquery(entries.order_by().values("deployment").annotate(n=Sum(failed)).values("n"))

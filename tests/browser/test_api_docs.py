@@ -1,0 +1,49 @@
+"""The API documentation at /api/docs is accessible after it has rendered: with open operations, forms and a dialog."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page
+
+from tests.browser.axe import prepare
+
+pytestmark = pytest.mark.browser
+
+RULES = """async () => (await axe.run(document, {
+  resultTypes: ["violations"], rules: { "label-content-name-mismatch": { enabled: true } },
+})).violations.filter(found => ["serious", "critical"].includes(found.impact))
+  .flatMap(found => found.nodes.map(node => `${found.id}: ${node.target} ${node.html.slice(0, 100)}`))"""
+OPEN = """operation => {
+  const button = document.querySelector(`${operation} .try-out__btn:not(.cancel)`);
+  if (button) button.click();
+  return document.querySelector(`${operation} .btn.execute`);
+}"""
+OPERATIONS = {
+    "get": "Projects/getProject",
+    "post": "Pipeline%20drafts%20and%20versions/createDraft",
+    "put": "Projects/updateProject",
+    "delete": "Projects/deleteProject",
+}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_documentation_is_accessible_after_rendering(open_page: Callable[..., Page], scheme: str) -> None:
+    page = prepare(open_page(color_scheme=scheme))
+    found = []
+    for method, operation in OPERATIONS.items():
+        page.goto("about:blank")
+        page.goto(f"/api/docs#/{operation}")
+        # The page replaces its elements while it scrolls to the operation.
+        page.wait_for_function(OPEN, arg=f".opblock-{method}.is-open")
+        found += page.evaluate(RULES)
+    page.screenshot(path=f"/tmp/docs-{scheme}-end.png")
+    page.set_viewport_size({"width": 390, "height": 844})
+    found += page.evaluate(RULES)
+    page.locator(".btn.authorize").first.click()
+    page.locator(".modal-ux .close-modal").wait_for()
+    page.screenshot(path=f"/tmp/docs-{scheme}-auth.png")
+    found += page.evaluate(RULES)
+
+    assert found == []
