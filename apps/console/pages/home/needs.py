@@ -1,7 +1,8 @@
 """The list "Needs you" of the home page: what waits for the person, most urgent first, each with one button.
 
 The order: break-glass deployments by deadline, rollouts that have failed, agents that have failed; then what waits for
-the person, by deadline (held waves, which have none, follow); then everything else, newest first, and at the end what has no known age.
+the person, by deadline (held waves, which have none, follow); then everything else, newest first, and at the end what
+has no known age.
 """
 
 from __future__ import annotations
@@ -278,7 +279,8 @@ def _expiring(
             key=f"{model._meta.model_name}-{about['id']}", rank=_REST, tone="warn", where=where, at=found.at, due=due,
             title=format_html("{} expires {}.", _link(model, about["id"], subject), relative_time(due)),
             reason="Programs that use it need a new one before.",
-            button="Create a new one", url=replace_url(about), kind=str(model._meta.verbose_name), all_url=list_url(model),
+            button="Create a new one", url=replace_url(about),
+            kind=str(model._meta.verbose_name), all_url=list_url(model),
         )  # fmt: skip
 
     return sentence
