@@ -34,6 +34,7 @@ from apps.console.pages.organizations.usage import SET_QUOTAS
 from apps.fleet.models import Agent, EnrollmentToken, Heartbeat, Liveness
 from apps.fleet.services.facts import Fleet
 from apps.notifications.models import ChatWebhook
+from apps.notifications.services.sweeps.credentials import EXPIRING_FOR
 from apps.releases.models import Approval, Deployment, Regression
 from apps.tenancy.models import (
     Environment,
@@ -253,7 +254,7 @@ def _fixtures(found: Found) -> Need:
 def _webhook(model: type[Model], name: str) -> Callable[[Found], Need]:
     def sentence(found: Found) -> Need:
         about = found.about
-        subject = _link(model, about["id"], f"{name} {about.get('name') or about.get('description') or about['id']}")
+        subject = _link(model, about["id"], f"{name} {about['name'] or about['url'].split('/')[2]}")
         title, reason = "{} was disabled.", _shortened(about["why"])
         if about["enabled"]:
             title, reason = "Deliveries to {} fail.", "All attempts have failed for more than an hour."
@@ -276,7 +277,8 @@ def _expiring(
         subject = f"{noun} {about.get('name', '')} ({about['prefix']}…)".replace("  ", " ")
         where = _where(about) if "place" in about else about.get("organization", "")
         return Need(
-            key=f"{model._meta.model_name}-{about['id']}", rank=_REST, tone="warn", where=where, at=found.at, due=due,
+            key=f"{model._meta.model_name}-{about['id']}", rank=_REST, tone="warn", where=where,
+            at=due and due - EXPIRING_FOR, due=due,
             title=format_html("{} expires {}.", _link(model, about["id"], subject), relative_time(due)),
             reason="Programs that use it need a new one before.",
             button="Create a new one", url=replace_url(about),

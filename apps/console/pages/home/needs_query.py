@@ -331,9 +331,9 @@ def _webhooks(reader: _Reader) -> Iterator[QuerySet[Any, Any]]:
     """Yield the webhooks and chat webhooks that have been failing for an hour, or that were therefore disabled."""
     organizations = reader.console_user.organization_condition(P.MANAGE_ORG_MEMBERSHIPS, "organization")
     hooks = Webhook.objects.filter(organizations)
-    yield _part(_failing(reader, hooks), Kind.WEBHOOK, F("failing_since"), _of_webhook("description"))
+    yield _part(_failing(reader, hooks), Kind.WEBHOOK, F("failing_since"), _of_webhook("description", "url"))
     chat = managed_rows(ChatWebhook.objects.all(), reader.console_user)
-    yield _part(_failing(reader, chat), Kind.CHAT_WEBHOOK, F("failing_since"), _of_webhook("name"))
+    yield _part(_failing(reader, chat), Kind.CHAT_WEBHOOK, F("failing_since"), _of_webhook("name", "host"))
 
 
 def _failing(reader: _Reader, hooks: QuerySet[Any]) -> QuerySet[Any]:
@@ -346,9 +346,9 @@ def _failing(reader: _Reader, hooks: QuerySet[Any]) -> QuerySet[Any]:
     return reaching(live, reader.scope).order_by("failing_since", "pk")
 
 
-def _of_webhook(name: str) -> JSONObject:
+def _of_webhook(name: str, url: str) -> JSONObject:
     return JSONObject(
-        id="pk", name=name, enabled="enabled", why="disabled_reason", organization=F("organization__name")
+        id="pk", name=name, url=url, enabled="enabled", why="disabled_reason", organization=F("organization__name")
     )
 
 

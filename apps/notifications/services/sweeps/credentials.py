@@ -16,6 +16,7 @@ from apps.tenancy.models import Environment, Membership, MessageEvent, Organizat
 
 # Days before the expiry. There is an event for each of them.
 _DAYS = (1, 7)
+EXPIRING_FOR = timedelta(days=max(_DAYS))
 _SHORTEST_LIFE = timedelta(days=8)  # credentials with a shorter lifetime are not renewed in advance
 
 
@@ -47,7 +48,7 @@ def record_expiring(now: datetime | None = None) -> None:
 
 def find_expiring(credentials: QuerySet[Any], now: datetime) -> QuerySet[Any]:
     """Keep only credentials that expire within 7 days of ``now`` and were valid for at least 8 days in total."""
-    latest = Value(now, DateTimeField()) + Value(timedelta(days=max(_DAYS)))
+    latest = Value(now, DateTimeField()) + Value(EXPIRING_FOR)
     return credentials.usable(now).filter(  # type: ignore[attr-defined, no-any-return]  # of CredentialQuerySet
         expires_at__lte=latest, expires_at__gte=F("created_at") + _SHORTEST_LIFE
     )
