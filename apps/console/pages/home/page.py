@@ -85,7 +85,7 @@ def _read_environments(request: HttpRequest) -> tuple[list[Environment], bool]:
     project = scope.project if isinstance(scope, Environment) else scope
     rows = page.in_scope(page.narrow(Environment.objects.all(), console_user_of(request)), project)
     found = list(
-        rows.select_related("project__organization")
+        rows.select_related("project")
         .defer("settings")
         .annotate(has_changes=facts.has_changes())
         .order_by("project__organization__name", "project__name", "project", "position", "pk")[: _ENVIRONMENTS + 1]
