@@ -15,7 +15,17 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from apps.tenancy.credentials import Family
-from apps.tenancy.models import Credential, Environment, EnvironmentOwned, Revisioned, enum_choices, name_index
+from apps.tenancy.models import (
+    Credential,
+    Environment,
+    EnvironmentOwned,
+    Organization,
+    Revisioned,
+    Row,
+    User,
+    enum_choices,
+    name_index,
+)
 from apps.tenancy.policy import DEFAULT_HEARTBEAT_INTERVAL_S
 
 AGENT_SCOPES = ["agent:heartbeat", "agent:deployment", "agent:artifact_upload", "agent:signing_key"]
@@ -198,7 +208,10 @@ class Heartbeat(models.Model):
 
     class Meta:
         indexes = [
-            models.Index(fields=["agent"], condition=Q(clone_suspected_at__isnull=False), name="fleet_heartbeat_cloned")
+            models.Index(
+                fields=["agent"], condition=Q(clone_suspected_at__isnull=False), name="fleet_heartbeat_cloned"
+            ),
+            models.Index(fields=["agent_version"], name="fleet_heartbeat_version"),
         ]
 
     def __str__(self) -> str:
@@ -393,3 +406,20 @@ class Assignment(models.Model):
 
     def __str__(self) -> str:
         return f"{self.agent_id}: {self.action} {self.bundle_hash}"
+
+
+class SavedSearch(Row):
+    """A search for agents that a person saved under a name. Only that person sees it."""
+
+    owner = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+", db_index=False)
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
+    name = models.CharField(max_length=60)
+    query = models.CharField(max_length=500)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["owner", "organization", "name"], name="fleet_savedsearch_unique_name")
+        ]
+
+    def __str__(self) -> str:
+        return self.name

@@ -89,6 +89,7 @@ RESOURCE = Resource(
             "fleet.labelcount", short={"key": "at most 128 characters", "value": "at most 255 characters"}
         ),
         Table("fleet.runninginterval"),
+        Table("fleet.savedsearch"),
         Table("fleet.agentseries", short=_SLOTS),
         Table("fleet.environmentseries", short=_SLOTS),
     ),

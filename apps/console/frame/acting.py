@@ -56,6 +56,8 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
 
     tenant: ClassVar[str | None] = None
     acts: ClassVar[Sequence[Act]] = ()
+    most_bulk_rows: ClassVar[int] = MAX_BULK_ROWS  # rows of a list on which an act is performed together
+    bulk_hint: ClassVar[str] = ""  # how to change more rows than that
 
     def tenant_of(self, row: Any) -> Tenant:
         """Return the environment, project or organization of the row; None if the table or the row has none."""
@@ -200,15 +202,17 @@ def _bulk(act: Act) -> Any:
 
     def run(model_admin: ActingAdmin, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
         # The changelist's queryset contains only visible rows, even if the form names others.
-        rows = list(queryset[: MAX_BULK_ROWS + 1])
-        if len(rows) > MAX_BULK_ROWS:
-            detail = f"You selected more than {MAX_BULK_ROWS} rows. Select at most {MAX_BULK_ROWS}."
+        most = model_admin.most_bulk_rows
+        rows = list(queryset[: most + 1])
+        if len(rows) > most:
+            detail = f"You selected more than {most:,} rows. Select at most {most:,}. {model_admin.bulk_hint}".strip()
             model_admin.message_user(request, detail, "error")
             return None
         if not rows:
             model_admin.message_user(request, NOTHING_CHANGED, "info")
             return None
-        return model_admin._perform(request, act, rows, request.get_full_path(), bulk=True)
+        every = request.POST.get("select_across") == "1"
+        return model_admin._perform(request, act, rows, request.get_full_path(), bulk=True, every=every)
 
     run.__name__ = act.name
     run.short_description = act.label  # type: ignore[attr-defined]  # Django reads this attribute of the function

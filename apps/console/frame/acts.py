@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
+from hashlib import sha256
 from typing import Any, Literal
 from uuid import UUID
 
@@ -34,6 +35,7 @@ from byteor_cloud.computing.compute import Compute, here
 from byteor_cloud.errors import DomainError
 
 NOTHING_CHANGED = "Nothing changed."
+_MOST_NAMED = 20  # rows that the page of an act on several rows names, and refusals that it shows
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,12 @@ class Act:
     # What an act with a form does before ``run``, for example a computation. It is called outside of the transaction in
     # which ``run`` is called, and must change nothing. ``run`` receives its result as ``context.prepared``.
     prepare: Callable[[Any, ActContext], object] | None = None
+    # For several rows of a list: sentences on what follows from the act with this comment. If the comment is required,
+    # the page first asks for it.
+    preview_bulk: Callable[[Sequence[Any], str], Sequence[str]] | None = None
+    # Performs the act on several rows of a list and returns the number of changed rows. Otherwise ``run`` is called for
+    # each row.
+    run_all: Callable[[Sequence[Any], ActContext], int] | None = None
     # The table in which the act creates a row, if any. The page of that table then offers the act.
     creates: type[Model] | None = None
     on_page: bool = True  # whether the row's page offers the act; otherwise only tables do
@@ -208,7 +216,11 @@ def perform(
             raise PermissionDenied
     held, compute = console_user.permissions(tenant_of(rows[0])), compute_for(request)
     form = _form(act, request.POST if "_confirm" in request.POST else None, rows[0], held, compute)
-    if request.method == "POST" and form.is_valid():
+    chosen = _digest(rows)
+    is_same = request.POST.get("_chosen", chosen) == chosen
+    if not is_same:
+        form.add_error(None, "The rows that match have changed in the meantime. Check them and confirm again.")
+    if request.method == "POST" and "_preview" not in request.POST and form.is_valid():
         user = request.user
         assert isinstance(user, User)  # noqa: S101  for mypy: only a User can sign in
         comment = form.cleaned_data.get("comment", "") if act.form is None else ""
@@ -230,13 +242,41 @@ def perform(
             if "refused" not in result:
                 return _respond(request, act, result, context)
             form.add_error(None, format_html("{} {}", result["refused"], text_link(result["url"], result["link"])))
-    titled_rows = [(row, context["model_admin"].row_name(row)) for row in rows]
+    shown_rows = rows[:_MOST_NAMED] if context.get("every") else rows
+    titled_rows = [(row, context["model_admin"].row_name(row)) for row in shown_rows]
     form_id = "" if act.form is None else new_form_id()
     explain = act.explain if "bulk" in context else preview_of(act, rows[0]) or act.explain
     shown = {
-        **context, "act": act, "explain": explain, "rows": titled_rows, "form": form, "form_id": form_id, "back": back,
-    }  # fmt: skip
+        **context,
+        "act": act,
+        "explain": explain,
+        "rows": titled_rows,
+        "count": len(rows),
+        "chosen": chosen,
+        "form": form,
+        "form_id": form_id,
+        "back": back,
+        "preview": _preview(act, rows, form) if context.get("bulk") else (),
+        "asks_first": bool(context.get("bulk")) and act.preview_bulk is not None and act.comment == "required",
+    }
     return TemplateResponse(request, "console/act.html", shown)
+
+
+def _digest(rows: Sequence[Model]) -> str:
+    """Return a digest of the rows' keys, with which the page notices that other rows match than those it showed."""
+    return sha256(",".join(sorted(str(row.pk) for row in rows)).encode()).hexdigest()
+
+
+def _preview(act: Act, rows: Sequence[Model], form: ActForm) -> Sequence[str]:
+    """Return the sentences of the act's preview. They are empty without a required comment, or if it is invalid."""
+    is_complete = form.is_bound and form.is_valid()
+    if act.preview_bulk is None or (act.comment == "required" and not is_complete):
+        return ()
+    try:
+        return act.preview_bulk(rows, form.cleaned_data.get("comment", "") if is_complete else "")
+    except DomainError as error:
+        form.show(error)
+        return ()
 
 
 def what_happened(act: Act, subject: str) -> str:
@@ -291,7 +331,16 @@ def _organization_id(tenant: Tenant) -> UUID | None:
 
 
 def _perform_on(request: HttpRequest, act: Act, rows: list[Model], act_context: ActContext, model_admin: Any) -> None:
-    changed, refused = [], False
+    if act.run_all is not None and len(rows) > 1:
+        try:
+            count = act.run_all(rows, act_context)
+        except (DomainError, IntegrityError) as error:
+            model_admin.message_user(request, problems.as_domain_error(error).detail, "error")
+            return
+        done = f"{what_happened(act, _several(model_admin, count))}." if count else NOTHING_CHANGED
+        model_admin.message_user(request, done, "success" if count else "info")
+        return
+    changed, refusals = [], []
     for row in rows:
         # Read the names before the act, because the act may delete the row.
         title, name = model_admin.row_name(row), _name(model_admin, row)
@@ -299,10 +348,18 @@ def _perform_on(request: HttpRequest, act: Act, rows: list[Model], act_context: 
             if act.run(row, act_context) is not False:
                 changed.append(name)
         except (DomainError, IntegrityError) as error:
-            refused = True
-            model_admin.message_user(request, f"{title}: {problems.as_domain_error(error).detail}", "error")
+            refusals.append(f"{title}: {problems.as_domain_error(error).detail}")
+    for refusal in refusals[:_MOST_NAMED]:
+        model_admin.message_user(request, refusal, "error")
+    if len(refusals) > _MOST_NAMED:
+        rest = _several(model_admin, len(refusals) - _MOST_NAMED)
+        model_admin.message_user(request, f"Another {rest} did not change.", "error")
     if changed:
-        subject = changed[0] if len(changed) == 1 else f"{len(changed)} {model_admin.plural}"
+        subject = changed[0] if len(changed) == 1 else _several(model_admin, len(changed))
         model_admin.message_user(request, f"{what_happened(act, subject)}.", "success")
-    elif not refused:
+    elif not refusals:
         model_admin.message_user(request, NOTHING_CHANGED, "info")
+
+
+def _several(model_admin: Any, count: int) -> str:
+    return f"{count:,} {model_admin.singular if count == 1 else model_admin.plural}"

@@ -6,7 +6,6 @@ from byteor_cloud.api.routing import route
 environment = [
     route("enrollment-tokens", enrollment_tokens.EnrollmentTokenViewSet, get="list", post="create"),
     route("enrollment-tokens/<uuid:id>", enrollment_tokens.EnrollmentTokenViewSet, delete="destroy"),
-    route("agents", agents.AgentViewSet, get="list", post="create"),
     route("agents/<uuid:id>", agents.AgentViewSet, get="retrieve", patch="update", delete="destroy"),
     route("agents/<uuid:id>/rotate-key", agents.AgentViewSet, post="rotate_key"),
     route("agents/<uuid:id>/drain", agents.AgentViewSet, post="drain"),

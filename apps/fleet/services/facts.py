@@ -453,6 +453,26 @@ def count_labels(environment: Environment) -> dict[str, dict[str, int]]:
     return labels
 
 
+def find_label_keys(environments: Environments, start: str = "", *, limit: int = MAX_VALUES) -> dict[str, int]:
+    """Return the most frequent label keys that begin with ``start``, in any case, with their numbers of agents."""
+    return _largest_counts(
+        LabelCount.objects.filter(environment__in=environments, key__istartswith=start), "key", limit
+    )
+
+
+def find_label_values(
+    environments: Environments, key: str, start: str = "", *, limit: int = MAX_VALUES
+) -> dict[str, int]:
+    """Return a label's most frequent values that begin with ``start``, in any case, with their numbers of agents."""
+    found = LabelCount.objects.filter(environment__in=environments, key=key, value__istartswith=start)
+    return _largest_counts(found, "value", limit)
+
+
+def _largest_counts(counts: QuerySet[LabelCount], column: str, limit: int) -> dict[str, int]:
+    summed = counts.order_by().values_list(column).annotate(agents=Sum("count")).filter(agents__gt=0)
+    return dict(summed.order_by("-agents", column)[:limit])
+
+
 def condense() -> None:
     """Replace the rows of each count with one row that contains their sum, or with none if the sum is 0."""
     for model, columns in _COUNTED_BY.items():

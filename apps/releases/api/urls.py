@@ -1,6 +1,7 @@
 """Routes below a project and below …/environments/{env_id}, and the routes for agents below /api/v1."""
 
 from apps.releases.api.views import (
+    agents,
     approvals,
     bundles,
     deployments,
@@ -32,6 +33,7 @@ environment = [
     route("approvals/<uuid:id>", approvals.ApprovalViewSet, get="retrieve"),
     route("approvals/<uuid:id>/revoke", approvals.ApprovalViewSet, post="revoke"),
     route("approvals/<uuid:id>/remind", approvals.ApprovalViewSet, post="remind"),
+    route("agents", agents.FoundAgentViewSet, get="list", post="create"),
     route("agents/labels", labels.LabelViewSet, post="change"),
     route("agents/<uuid:id>/explain", explanations.ExplanationViewSet, get="retrieve"),
     route("agents/<uuid:id>/history", history.HistoryViewSet, get="list"),

@@ -40,17 +40,27 @@ def relabel(
     if not dry_run:
         lock_row(environment)  # as in every change to many agents; also keeps the number of offers correct
     agents = Agent.objects.enrolled().filter(environment=environment, labels__contains=dict(selector))
-    changing = labels.select_changing(agents, change)
-    result = Relabeled(agents.count(), changing.count(), _count_offers(environment, changing))
+    result = preview(environment, agents, change)
     if not dry_run:
         labels.change_labels(environment, agents, change, selector=selector, actor=actor)
     return result
 
 
-def _count_offers(environment: Environment, changing: QuerySet[Agent]) -> int:
-    """Return how many agents in ``changing`` get an offer when they have the labels in ``changed_labels``."""
-    available = changing.filter(drained_at=None)
+def preview(environment: Environment, agents: QuerySet[Agent], change: LabelChange) -> Relabeled:
+    """Return the effect that the change would have on these enrolled agents of the environment."""
+    changing = labels.select_changing(agents, change)
+    offers = _count_offers(environment, changing.filter(drained_at=None), labels="changed_labels")
+    return Relabeled(agents.count(), changing.count(), offers)
+
+
+def count_offers_when_undrained(environment: Environment, agents: QuerySet[Agent]) -> int:
+    """Return how many of these drained agents of the environment would be offered a deployment when undrained."""
+    return _count_offers(environment, agents, labels="labels")
+
+
+def _count_offers(environment: Environment, agents: QuerySet[Agent], *, labels: str) -> int:
+    """Return how many agents get an offer when they have the labels in this column or annotation."""
     return sum(
         assignments.late_joiners(deployment, Agent.objects.filter(pk__in=unnest_ids(joiners))).count()
-        for deployment, joiners in match_current(environment, available, labels="changed_labels")
+        for deployment, joiners in match_current(environment, agents, labels=labels)
     )

@@ -7,7 +7,6 @@ from typing import Any, cast
 from django.contrib import admin
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.utils.html import format_html_join
 
 from apps.console.frame import (
     Act,
@@ -25,9 +24,11 @@ from apps.console.frame.acts import permitted_by
 from apps.console.frame.columns import page_url, text_link
 from apps.console.frame.console_user import ConsoleUser
 from apps.console.frame.site import listed_rows
+from apps.console.pages.agents import bulk
 from apps.console.pages.agents.captures import REQUEST_CAPTURE, captures_panel
 from apps.console.pages.agents.explanation import explanation_panels
 from apps.console.pages.agents.history import history_panel
+from apps.console.pages.agents.listing import AgentChangeList, find_agents, labels_cell, running_cell, state_cell
 from apps.console.pages.credentials.tables import CredentialAdmin, revoke_act
 from apps.fleet.api import commands
 from apps.fleet.api.serializers import RotationMode
@@ -127,12 +128,16 @@ class AgentAdmin(ReadOnlyAdmin):
     section = "Agents"
     found_by = FoundBy("memory", name="name")
     related = ("environment__project__organization", "heartbeat", "assignment")
-    list_display = ("name", "live", "drift", "marks", "environment", "hostname", "status", "seen", "desired")
+    list_display = ("name", "runs", "state", "drift", "chips", "agent_version", "seen", "environment")
+    reads = ("labels",)
+    change_list_template = "console/agents.html"
     sortable_by = ("name",)
     list_filter = (_Enrolled, _Liveness, _Status, _Drift, _Drained, _Cloned, ("environment", VisibleRowsFilter))
     search_fields = ("name", "hostname", "=id")
     searches_all = True
     not_below = frozenset({"heartbeat.agent", "assignment.agent"})
+    most_bulk_rows = 1_000
+    bulk_hint = "To change the labels of more agents, use the API's operation labelAgents with a selector."
     acts = (
         Act.of(
             commands.drain,
@@ -142,6 +147,7 @@ class AgentAdmin(ReadOnlyAdmin):
             "The agent keeps running its bundle.",
             icon="do_not_disturb_on",
             comment="optional",
+            preview_bulk=bulk.preview_drain,
         ),
         Act.of(
             commands.undrain,
@@ -151,6 +157,7 @@ class AgentAdmin(ReadOnlyAdmin):
             "that deployment.",
             icon="play_circle",
             comment="optional",
+            preview_bulk=bulk.preview_undrain,
         ),
         REQUEST_CAPTURE,
         Act.of(
@@ -164,6 +171,8 @@ class AgentAdmin(ReadOnlyAdmin):
             icon="label",
             comment="required",
             comment_label="Labels",
+            preview_bulk=bulk.preview_relabel,
+            run_all=bulk.relabel_all,
             applies=permitted_by(keys.check_enrolled),
         ),
         Act.of(
@@ -186,6 +195,7 @@ class AgentAdmin(ReadOnlyAdmin):
             icon="block",
             dangerous=True,
             applies=lambda row: row.decommissioned_at is None,
+            preview_bulk=bulk.preview_decommission,
         ),
     )
 
@@ -197,7 +207,22 @@ class AgentAdmin(ReadOnlyAdmin):
         facts.catch_up(listed_rows(request, Environment))
         return super().changelist_view(request, extra_context)
 
-    @admin.display(description="Liveness")
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[AgentChangeList]:
+        """Return the class of the list with the search syntax and the groups."""
+        return AgentChangeList
+
+    def get_search_results(self, request: HttpRequest, queryset: QuerySet[Any], search_term: str) -> Any:
+        """Return the agents that match the search, and False, because no row occurs twice."""
+        return find_agents(queryset, search_term, listed_rows(request, Environment)), False
+
+    @admin.display(description="Runs")
+    def runs(self, row: Any) -> str:
+        return running_cell(row)
+
+    @admin.display(description="State")
+    def state(self, row: Any) -> str:
+        return state_cell(row)
+
     def live(self, row: Any) -> str:
         return state_pill("decommissioned" if row.decommissioned_at else row.liveness)
 
@@ -205,22 +230,17 @@ class AgentAdmin(ReadOnlyAdmin):
     def drift(self, row: Any) -> str:
         return state_pill("drifted") if row.drifted else "-"
 
-    @admin.display(description="Marks")
-    def marks(self, row: Any) -> str:
-        found = [mark for mark in ("drained", "cloned") if getattr(row, mark)]
-        return format_html_join(" ", "{}", ((state_pill(mark),) for mark in found)) or "-"
+    @admin.display(description="Labels")
+    def chips(self, row: Any) -> str:
+        return labels_cell(row)
 
-    @admin.display(description="Status", ordering="heartbeat__status")
-    def status(self, row: Any) -> str:
-        return state_pill(row.heartbeat.status)
+    @admin.display(description="Agent version")
+    def agent_version(self, row: Any) -> str:
+        return row.heartbeat.agent_version or "-"
 
-    @admin.display(description="Last seen", ordering="heartbeat__last_seen_at")
+    @admin.display(description="Last seen")
     def seen(self, row: Any) -> str:
         return relative_time(row.heartbeat.last_seen_at)
-
-    @admin.display(description="Desired bundle")
-    def desired(self, row: Any) -> str:
-        return short_id(row.assignment.bundle_hash)
 
     def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         """Return the agent's state, explanation and history, and its desired, attempted, running and failed bundles."""

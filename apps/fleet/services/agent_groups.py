@@ -1,0 +1,92 @@
+"""Numbers of agents by the value of a label or by the running bundle, with those that need attention."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from django.db.models import Count, Q, QuerySet, Sum
+from django.db.models.fields.json import KeyTextTransform
+from django.utils import timezone
+
+from apps.fleet.models import Heartbeat, LabelCount, Liveness, Pulse, PulseCount
+from apps.fleet.services import facts
+
+MAX_GROUPS: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The agents that have the same ``value``. It is None for agents without the label or without a bundle."""
+
+    value: str | None
+    agents: int = 0
+    not_online: int = 0
+    drifted: int = 0
+    failed: int = 0
+
+    def __add__(self, other: Group) -> Group:
+        """Return the sums of both groups, with this group's value."""
+        return Group(
+            self.value,
+            self.agents + other.agents,
+            self.not_online + other.not_online,
+            self.drifted + other.drifted,
+            self.failed + other.failed,
+        )
+
+
+def group_by_label(environments: QuerySet[Any], key: str, condition: Q) -> list[Group]:
+    """Group the environments' enrolled agents by the value of a label, largest groups first.
+
+    ``condition`` limits the pulses. Returns at most ``MAX_GROUPS`` + 1 groups. Without a condition, the sizes come from
+    ``LabelCount`` and only agents in trouble are read. With a condition, all matching agents are read in one query:
+    for 100,000 agents, about 0.3 s.
+    """
+    totals = None
+    if not condition:
+        counted = LabelCount.objects.filter(environment__in=environments, key=key).order_by()
+        totals = dict[str | None, int](counted.values_list("value").annotate(agents=Sum("count")))
+        everyone = PulseCount.objects.filter(environment__in=environments).aggregate(agents=Sum("count"))["agents"]
+        totals[None] = (everyone or 0) - sum(totals.values())
+    return largest(_group(environments, condition, KeyTextTransform(key, "agent__labels"), totals))
+
+
+def group_by_bundle(environments: QuerySet[Any], condition: Q) -> list[Group]:
+    """Group the environments' enrolled agents by the hash of the running bundle. Takes what ``group_by_label`` takes.
+
+    Returns all groups, because several bundles may contain the same version.
+    """
+    totals = None
+    if not condition:
+        counted = PulseCount.objects.filter(environment__in=environments).order_by()
+        totals = dict[str | None, int](counted.values_list("running_bundle_hash").annotate(agents=Sum("count")))
+    return _group(environments, condition, "running_bundle_hash", totals)
+
+
+def largest(groups: Collection[Group]) -> list[Group]:
+    """Return the groups by size, at most ``MAX_GROUPS`` + 1 of them. The group without a value comes last."""
+    return sorted(groups, key=lambda group: (group.value is None, -group.agents, group.value))[: MAX_GROUPS + 1]
+
+
+def _group(environments: Any, condition: Q, by: Any, totals: Mapping[str | None, int] | None) -> list[Group]:
+    found = Pulse.objects.filter(environment__in=environments).filter(condition).order_by()
+    if totals is not None:  # the other agents only count in the totals
+        found = found.filter(Q(online_until__lt=timezone.now()) | Q(drifted=True) | Q(status=Heartbeat.Status.FAILED))
+    counted = found.values_list(by).annotate(
+        agents=Count("pk"),
+        not_online=Count("pk", filter=~facts.has_liveness(Liveness.ONLINE)),
+        drifted=Count("pk", filter=Q(drifted=True)),
+        failed=Count("pk", filter=Q(status=Heartbeat.Status.FAILED)),
+    )
+    groups = [Group(*row) for row in counted]
+    if totals is None:
+        return groups
+    troubled = defaultdict(lambda: Group(None), {group.value: group for group in groups})
+    return [
+        Group(value, agents, troubled[value].not_online, troubled[value].drifted, troubled[value].failed)
+        for value, agents in totals.items()
+        if agents > 0
+    ]
