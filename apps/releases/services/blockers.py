@@ -127,13 +127,15 @@ def describe(
     )
 
 
-def list_blockers(deployment: Deployment) -> list[Blocker]:
+def list_blockers(deployment: Deployment, gated: Sequence[Blocker] | None = None) -> list[Blocker]:
     """Return all blockers of the deployment.
 
-    If it is not in flight, only the replay gate and a lack of reviewers can block it.
+    If it is not in flight, only the replay gate and a lack of reviewers can block it. ``gated`` are the blockers of the
+    gate, if the caller has read them.
     """
     if deployment.status not in IN_FLIGHT:
-        return [*replay_gate.find_blockers([deployment]).get(deployment.pk, []), *_find_missing(deployment)]
+        found = replay_gate.find_blockers([deployment]).get(deployment.pk, []) if gated is None else gated
+        return [*found, *_find_missing(deployment)]
     found = _find_missing(deployment)
     if (held := wave_holds.describe(deployment)) is not None:
         found.insert(0, Blocker(BlockerCode.WAVE_HOLD, held.sentence))

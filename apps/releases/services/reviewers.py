@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 from uuid import UUID
 
 from django.db import transaction
@@ -11,16 +12,17 @@ from django.db.models import Q, QuerySet
 from apps.releases.models import Approval, ApprovalDecision, Deployment
 from apps.releases.services.timeline import record_event
 from apps.tenancy.actors import Actor
-from apps.tenancy.models import Environment, User
+from apps.tenancy.models import Environment, Membership, User
 from apps.tenancy.permissions import GRANTS, Permission
 from apps.tenancy.policy import Posture
-from apps.tenancy.services.members import people_with, roles_in_project
+from apps.tenancy.services.members import Grants, effective_roles, holders, memberships_in, roles_in_project
 from apps.tenancy.services.state import lock_row
 from byteor.engine.blockers import Blocker, BlockerCode
 from byteor.engine.machines import ApprovalStatus, DeploymentStatus
 from byteor.engine.release_policy import ReleasePolicy
 from byteor_cloud.errors import Conflict, FieldError, Forbidden, InvalidInput
 
+_OPERATE = Permission.OPERATE_ENVIRONMENT
 _NAMED = 5  # the maximum number of people that a sentence names
 
 
@@ -141,23 +143,23 @@ def check_permissions(approval: Approval, user_id: UUID | None, granted: Collect
         raise Forbidden(f"Deciding needs the permission {needed}.")
 
 
-def find_deciders(approval: Approval, decisions: Iterable[ApprovalDecision] | None = None) -> set[UUID]:
-    """Return the ids of the people who can still decide on a pending approval.
+def find_deciders(approval: Approval) -> set[UUID]:
+    """Return the ids of the people who can still decide on a pending approval."""
+    return deciders_of(approval, memberships_of(approval), approval.decisions.values_list("user_id", flat=True))
 
-    Reads the approval's ``decisions`` unless the caller has read them already.
-    """
+
+def memberships_of(approval: Approval) -> QuerySet[Membership, Any]:
+    """Return the memberships (``members.memberships_in``) that show who may decide on an approval."""
     project = approval.environment.project
-    if approval.reviewers:
-        able = set(roles_in_project(project, approval.reviewers))
-    else:
-        able = people_with(
-            Permission.OPERATE_ENVIRONMENT, organization_id=project.organization_id, project_id=project.pk
-        )
+    return memberships_in(project.organization_id, project.pk, approval.reviewers or None)
+
+
+def deciders_of(approval: Approval, memberships: Grants, decided: Iterable[UUID]) -> set[UUID]:
+    """Return the ids of the people who can still decide, from ``memberships_of`` and the people who have decided."""
+    able = set(effective_roles(memberships)) if approval.reviewers else holders(_OPERATE, memberships)
     if not approval.allow_self_approval and approval.requester_id is not None:
         able.discard(approval.requester_id)
-    if decisions is None:
-        return able - set(approval.decisions.values_list("user_id", flat=True))
-    return able - {each.user_id for each in decisions}
+    return able - set(decided)
 
 
 def find_consents(approval: Approval) -> QuerySet[ApprovalDecision]:
