@@ -20,6 +20,7 @@ from apps.tenancy.services.state import lock_row
 from byteor.engine.blockers import Blocker, BlockerCode
 from byteor.engine.machines import ApprovalStatus, DeploymentStatus
 from byteor.engine.release_policy import ReleasePolicy
+from byteor_cloud.database.together import Plan, run
 from byteor_cloud.errors import Conflict, FieldError, Forbidden, InvalidInput
 
 _OPERATE = Permission.OPERATE_ENVIRONMENT
@@ -171,14 +172,20 @@ def find_consents(approval: Approval) -> QuerySet[ApprovalDecision]:
 def find_missing(approvals: Iterable[Approval]) -> dict[UUID, Blocker]:
     """Return a blocker for each pending approval that too few of its reviewers can decide now, by approval id.
 
-    The approvals must belong to the same environment. Takes at most three queries.
+    The approvals must belong to the same environment. Takes at most two queries.
     """
+    return run(plan_missing(approvals))
+
+
+def plan_missing(approvals: Iterable[Approval]) -> Plan[dict[UUID, Blocker]]:
+    """Plan ``find_missing``."""
     rows = [row for row in approvals if row.reviewers and row.status == ApprovalStatus.PENDING]
     if not rows:
         return {}
     named = {user_id for row in rows for user_id in row.reviewers}
-    able = {str(user_id) for user_id in roles_in_project(rows[0].environment.project, named)}
-    given = _read_consents(rows)
+    project = rows[0].environment.project
+    memberships, consents = yield [memberships_in(project.organization_id, project.pk, named), _consents(rows)]
+    able, given = {str(user_id) for user_id in effective_roles(memberships)}, _by_approval(rows, consents)
     found = {}
     for row in rows:
         excluded = None if row.allow_self_approval or row.requester_id is None else str(row.requester_id)
@@ -190,9 +197,18 @@ def find_missing(approvals: Iterable[Approval]) -> dict[UUID, Blocker]:
 
 def _read_consents(approvals: Collection[Approval]) -> dict[UUID, set[str]]:
     """Return the ids of the people who have approved, by approval id, in one query."""
+    return _by_approval(approvals, _consents(approvals))
+
+
+def _consents(approvals: Collection[Approval]) -> QuerySet[ApprovalDecision, Any]:
+    """Return the approval and the person of each consent."""
+    consents = ApprovalDecision.objects.filter(approval__in=[row.pk for row in approvals], decision="approve")
+    return consents.values_list("approval_id", "user_id")
+
+
+def _by_approval(approvals: Collection[Approval], consents: Iterable[tuple[UUID, UUID]]) -> dict[UUID, set[str]]:
     given: dict[UUID, set[str]] = {row.pk: set() for row in approvals}
-    decisions = ApprovalDecision.objects.filter(approval__in=given, decision="approve")
-    for approval_id, user_id in decisions.values_list("approval_id", "user_id"):
+    for approval_id, user_id in consents:
         given[approval_id].add(str(user_id))
     return given
 

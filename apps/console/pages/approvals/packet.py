@@ -19,13 +19,13 @@ from apps.console.pages.approvals.deciding import may_decide
 from apps.console.pages.artifacts.running import may_read_records
 from apps.console.pages.deployments.phrases import agent_count
 from apps.console.pages.regressions import page
-from apps.console.pages.regressions.results import baseline_links
+from apps.console.pages.regressions.results import baseline_bundles, links_to
 from apps.releases.models import Approval, Deployment, Regression
 from apps.releases.services.changes import find_changes
 from byteor.engine.blockers import BlockerCode
 from byteor.engine.regression import count_of
 from byteor_cloud.computing.compute import Compute
-from byteor_cloud.database.together import Plan
+from byteor_cloud.database.together import Plan, read_together
 
 _BYTES = 2 * 1024 * 1024  # the size limit of the packet's JSON, of which examples are the largest part
 
@@ -86,7 +86,8 @@ def show(request: HttpRequest, deployment: Deployment, *, compute: Compute) -> d
 
 
 def _output(row: Regression, packet: Packet, *, may_read: bool) -> dict[str, Any]:
-    groups = page.show_groups(row, packet.groups, baseline_links([row]), may_read=may_read)
+    bundles, fixtures = read_together(baseline_bundles([row]), page.named_fixtures(packet.groups))
+    groups = page.show_groups(row, packet.groups, links_to(bundles), may_read=may_read, fixtures=fixtures)
     for shown, group in zip(groups, packet.groups, strict=True):
         shown["facts"] += _facts(group)
     left = packet.summary.group_count - len(groups)

@@ -33,7 +33,7 @@ from apps.console.pages.approvals.deciding import APPROVE, DENY, REMIND, decisio
 from apps.console.pages.approvals.form import decision_form
 from apps.console.pages.deployments.agents import AgentsPage, find_page
 from apps.console.pages.deployments.blockers import blockers_panels
-from apps.console.pages.deployments.deploying import describe_consent
+from apps.console.pages.deployments.deploying import describe_consent, roles_of
 from apps.console.pages.deployments.failures import failures_panel
 from apps.console.pages.deployments.gate import gate_panel, is_running, plan_tested
 from apps.console.pages.deployments.listed import Listed, read_listed
@@ -62,6 +62,7 @@ from apps.releases.api import commands
 from apps.releases.models import ApprovalDecision, Deployment, DeploymentAgent, KnownBad, TimelineEntry
 from apps.releases.services import blockers, failures, progress, replay_gate
 from apps.releases.services.changes import find_changes
+from apps.tenancy.models import Membership
 from apps.tenancy.permissions import Permission as P
 from byteor.engine.blockers import Blocker
 from byteor.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatus, DeploymentStatus
@@ -226,19 +227,22 @@ class DeploymentAdmin(LiveAdmin):
 
     def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         """Return the live part of the page, from the headline and the waves to the approval and the timeline."""
-        tested, (own_decisions, earlier_decisions, timeline, bad) = run(
+        is_pending = row.status == DeploymentStatus.PENDING_APPROVAL
+        tested, missing, (own_decisions, earlier_decisions, timeline, bad, roles) = run(
             together(
                 plan_tested(request, row),
+                blockers.plan_missing(row),
                 read(
                     _decisions(row.approval_id),
                     _decisions(row.handed_in_id),
                     row.timeline.order_by("-id")[:_SHOWN],
                     KnownBad.objects.filter(environment=row.environment_id, config_hash=row.config_hash),
+                    roles_of(row.environment, row.reviewers) if is_pending else Membership.objects.none(),
                 ),
             )
         )
         gate = None if tested is None else tested.gate
-        counts, found = row.counted, blockers.list_blockers(row, None if gate is None else gate.blockers)
+        counts, found = row.counted, blockers.list_blockers(row, gated=gate and gate.blockers, missing=missing)
         # A deployment that waits has been offered to no agent.
         causes = [] if row.status in replay_gate.WAITING else failures.find_causes(row)
         retry = row.offered.get(_RETRY.label) if any(cause.still_failed for cause in causes) else None
@@ -250,8 +254,8 @@ class DeploymentAdmin(LiveAdmin):
         started = read_started(row)
         hold = describe_hold(row, found, start=row.offered.get(START_NEXT_WAVE.label))
         panels = []
-        if row.status == DeploymentStatus.PENDING_APPROVAL:
-            waits = describe_consent(row.environment, row.requested_by, row.reviewers)
+        if is_pending:
+            waits = describe_consent(row.environment, row.requested_by, row.reviewers, roles=roles)
             then = "After the approval, the rollout starts automatically."
             if any(each.code.is_of_gate for each in found):
                 then = "Nobody can approve it while the replay gate blocks it."
