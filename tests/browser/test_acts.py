@@ -333,7 +333,7 @@ def test_operator_can_request_capture_and_sees_its_status(world: World) -> None:
     upload(api, agent, kind="diagnostic", capture_id=str(row.pk))
     page = signed_in(world.viewer.user).get(row_page(agent))
     panel = page.context["summary"]["panels"][-1]
-    assert (panel["title"], len(panel["rows"])) == ("Requested captures", 1)
-    _, status, reason, artifact = panel["rows"][0]
-    assert (">uploaded<" in status, reason, ">Diagnostic<" in artifact) == (True, "p99 is <high>", True)
+    assert (panel["title"], len(panel["rows"])) == ("Captures", 1)
+    _, reason, status, _ = panel["rows"][0]
+    assert (">uploaded<" in status, reason, ">Diagnostic<" in status) == (True, "p99 is <high>", True)
     assert "p99 is &lt;high&gt;" in page.text

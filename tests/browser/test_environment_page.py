@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.html import strip_tags
+from playwright.sync_api import Page, expect
 
+from apps.artifacts.models import Artifact, RequestedCapture
+from apps.artifacts.services import incidents
 from apps.console.pages.environments import fleet
+from apps.console.pages.regressions.of_current import TITLE
 from apps.fleet.models import Assignment, Heartbeat
-from apps.tenancy.models import Membership
+from apps.fleet.services import facts
+from apps.tenancy.models import Membership, MessageEvent
 from apps.tenancy.permissions import Role
 from byteor_cloud.ids import uuid7
-from tests.browser.filled import fill, row_page, signed_in
+from tests.browser.axe import examine, prepare
+from tests.browser.conftest import sign_in
+from tests.browser.filled import act, fill, row_page, signed_in
 from tests.releases import stories
 from tests.releases.stories import send_heartbeat_running
-from tests.worlds import World, plan
+from tests.worlds import ALL_AT_ONCE, World, plan, report, run_jobs
 
 pytestmark = pytest.mark.django_db
 
@@ -46,11 +57,38 @@ def test_pipelines_panel_shows_current_and_waiting_deployments(world: World) -> 
 
     found = rows(world)
 
-    runs, _, by, on, after = found["quotes"]
-    assert (str(first.pk) in runs, "first" in runs, by, on) == (True, True, "operator@acme.example", "1 of 2 agents")
+    runs, since, on, after, _ = found["quotes"]
+    assert (str(first.pk) in runs, "first" in runs, on) == (True, True, "1 of 2 agents")
+    assert "by operator@acme.example" in since
     assert (str(following.pk) in after, "pending approval" in after) == (True, True)
     assert found["trades"][0] == "nothing"
-    assert str(waiting.pk) in found["trades"][-1]
+    assert str(waiting.pk) in found["trades"][3]
+
+
+def test_pipelines_panel_compares_neighbors_and_offers_copy_to_next_environment(world: World) -> None:
+    """The order of the environments is dev, staging, prod."""
+    world.prod.settings = {"approvals_required": False}
+    world.prod.save()
+    bundle = world.bundle(world.staging, "spring")
+    for environment in (world.dev, world.staging, world.prod):
+        here = bundle if environment == world.staging else world.bundle(
+            environment, "spring", env={} if environment == world.dev else {"N": "2"}
+        )  # fmt: skip
+        stories.active(world, here, stories.fleet(world, 1, environment))
+    page = row_page(world.staging)
+
+    shown = panel(signed_in(world.operator.user).get(page), "Pipelines")
+    [[*_, in_dev, in_prod]] = [[str(cell) for cell in row] for row in shown["rows"]]
+
+    assert shown["columns"][-2:] == ("In dev", "In prod")
+    assert (strip_tags(in_dev), strip_tags(in_prod)) == ("v1 same", "v1 differs Copy to prod")
+    copy = act(bundle, "copy")
+    assert copy in in_prod
+    form = signed_in(world.operator.user).get(copy).context["form"]
+    assert form.fields["environment"].initial == str(world.prod.pk)
+    assert copy not in signed_in(world.viewer.user).get(page).text
+    last = panel(signed_in(world.operator.user).get(row_page(world.prod)), "Pipelines")
+    assert last["columns"][-1] == "In staging"
 
 
 def panel(page: Any, title: str) -> dict[str, Any]:
@@ -76,6 +114,7 @@ def test_environment_page_shows_cells_for_agents_of_small_but_not_large_fleet(
 
     page = client.get(row_page(world.prod))
     small = panel(page, "Fleet")
+    facts.maintain()
     monkeypatch.setattr(fleet, "MAX_CELLS", 5)
     large = panel(client.get(row_page(world.prod)), "Fleet")
 
@@ -92,22 +131,98 @@ def test_environment_page_shows_cells_for_agents_of_small_but_not_large_fleet(
     assert "No agents yet." in client.get(row_page(world.dev)).text
 
 
-def test_environment_page_lists_newest_captures(world: World) -> None:
+def test_squares_and_causes_say_why_agents_failed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    agents = stories.fleet(world, 3)
+    stories.offered(world, world.bundle(), strategy={**ALL_AT_ONCE, "failure_threshold_percent": 90})
+    for agent, api in agents[:2]:
+        assert report(api, agent, "failed", detail="no such core: 7").status_code == 200
+    client = signed_in(world.viewer.user)
+
+    page = client.get(row_page(world.dev))
+    small = panel(page, "Fleet")
+    facts.maintain()
+    monkeypatch.setattr(fleet, "MAX_CELLS", 2)
+    large = panel(client.get(row_page(world.dev)), "Fleet")
+
+    name = agents[0][0].name
+    assert f'aria-label="{name}: failed: no such core: 7"' in page.text
+    assert [cell["tone"] for cell in small["cells"]].count("bad") == 2
+    assert small["causes"] == large["causes"] == ["2 failed: no such core: <number>"]
+    assert "<li>2 failed: no such core: &lt;number&gt;</li>" in page.text
+
+
+def capture(original: Artifact, **values: Any) -> Artifact:
+    """Create another capture like ``original``."""
+    row = Artifact.objects.get(pk=original.pk)
+    row.pk, row._state.adding = uuid7(), True
+    row.content_hash = f"sha256:{row.pk.hex:>064}"
+    for name, value in values.items():
+        setattr(row, name, value)
+    row.save(force_insert=True)
+    return row
+
+
+def test_incidents_are_grouped_by_pipeline_stage_and_kind(world: World) -> None:
     made = fill(world)
-    older = made.artifact
-    older.metadata = {"trigger": "Latency above 20 ms"}
-    older.save()
-    for number in range(6):
-        older.pk, older.content_hash, older._state.adding = uuid7(), f"sha256:{number:064}", True
-        older.save(force_insert=True)
+    original, environment = made.artifact, made.deployment.environment
+    Artifact.objects.exclude(pk=original.pk).delete()
+    MessageEvent.objects.all().delete()
+    at = timezone.now()
+    stopped = [capture(original, captured_at=at - timedelta(hours=hours)) for hours in (3, 2)]
+    for row in stopped:
+        incidents.record(row, incidents.Incident("quotes", "decode"))
+    requested = capture(original)
+    RequestedCapture.objects.update(artifact=requested)
+    capture(original, status="rejected", version=None)
 
-    shown = panel(signed_in(world.viewer.user).get(row_page(made.deployment.environment)), "Incidents")
+    shown = panel(signed_in(world.viewer.user).get(row_page(environment)), "Incidents")
 
-    assert shown["lead"] == "7 in the last 7 days."
-    assert len(shown["rows"]) == 5
-    sentence, link = shown["rows"][0]
-    assert (sentence.startswith("Latency above 20 ms on"), row_page(older) in link) == (True, True)
+    assert shown["lead"] == "5 in the last 7 days."
+    found = {strip_tags(what): cells for what, *cells in shown["rows"]}
+    assert list(found) == [
+        "Rejected capturesOpen the newest capture",
+        "Requested capture of quotesOpen the newest capture",
+        "Stage decode of quotes stoppedOpen the newest capture",
+        "Incident of quotes without a stopped stageOpen the newest capture",
+    ]
+    count, versions, first, last = found["Stage decode of quotes stoppedOpen the newest capture"]
+    assert (count, "3 h ago" in first, "2 h ago" in last) == (2, True, True)
+    assert row_page(original.version) in versions
+    assert row_page(stopped[1]) in str(shown["rows"])
+    assert found["Rejected capturesOpen the newest capture"][1] == "unknown"
     assert panel(signed_in(world.viewer.user).get(row_page(world.dev)), "Incidents")["rows"] == []
+
+
+def test_page_takes_at_most_15_queries_however_large_fleet_is(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = fill(world).deployment.environment
+    client, url = signed_in(world.admin.user), row_page(environment)
+    counts = []
+    for cells in (500, 0):
+        monkeypatch.setattr(fleet, "MAX_CELLS", cells)
+        client.get(url)
+        with CaptureQueriesContext(connection) as queries:
+            assert client.get(url).status_code == 200
+        counts.append(len(queries))
+
+    assert max(counts) <= 15, counts
+    assert panel(client.get(url), TITLE)["rows"]  # also counted: the fixtures that what runs now fails
+
+
+def test_banner_announces_next_freeze_window_within_7_days(world: World) -> None:
+    def banners(starts_in: timedelta) -> list[str]:
+        start = timezone.now() + starts_in
+        times = {"start": start.isoformat(), "end": (start + timedelta(hours=4)).isoformat()}
+        world.dev.settings = {"freeze_windows": [{**times, "reason": "Year-end close"}]}
+        world.dev.save()
+        marks = signed_in(world.viewer.user).get(row_page(world.dev)).context["summary"]["marks"]
+        return [f"{title}: {lines[0]}" for _, title, lines in marks]
+
+    [coming], [now], later = (banners(timedelta(**each)) for each in ({"days": 6}, {"hours": -1}, {"days": 8}))
+
+    assert coming.startswith("Next freeze window: No deployment starts from ")
+    assert coming.endswith(" UTC: Year-end close")
+    assert now.startswith("Frozen: No deployment starts until ")
+    assert later == []
 
 
 def test_deploy_button_leads_operators_to_config_bundles(world: World, other: World) -> None:
@@ -142,5 +257,57 @@ def test_environment_page_is_hidden_from_other_organizations(world: World, other
 
     answer: Any = signed_in(other.admin.user).get(row_page(world.prod))
 
-    assert "Next in line" not in answer.text
+    assert "Under way" not in answer.text
     assert answer.status_code == 404
+
+
+@pytest.mark.browser
+def test_rollout_is_watched_without_reload(world: World, page: Page, shot: Callable[..., None]) -> None:
+    agents = stories.fleet(world, 3)
+    sign_in(page, world.admin.user).goto(row_page(world.dev))
+    page.evaluate("window.isSamePage = true")
+    page.get_by_text("Settings and freeze windows").click()
+    pipelines, squares = page.locator("#pipelines"), page.locator("#fleet .fleet a")
+    expect(pipelines).to_contain_text("No deployments yet.")
+
+    deployment = stories.offered(world, world.bundle(), strategy={**ALL_AT_ONCE, "failure_threshold_percent": 90})
+    expect(pipelines).to_contain_text("deploying")
+    for agent, api in agents[:2]:
+        assert report(api, agent, "active").status_code == 200
+        send_heartbeat_running(agent, api)
+    agent, api = agents[2]
+    assert report(api, agent, "failed", detail="no such core").status_code == 200
+    run_jobs()
+
+    expect(pipelines).to_contain_text("2 of 3 agents")
+    expect(page.locator("#fleet")).to_contain_text("1 failed: no such core")
+    expect(squares.nth(2)).to_have_accessible_name(f"{agent.name}: failed: no such core")
+    expect(page.locator("#events")).to_contain_text(f"completed the deployment of {deployment.config_bundle.version}")
+    expect(page.locator("#settings")).to_have_attribute("open", "")
+    assert page.evaluate("window.isSamePage")
+    shot(page, "environment-rollout", widths=(1440, 390), full_page=True)
+
+
+@pytest.mark.browser
+def test_page_with_much_data_is_accessible(world: World, page: Page, shot: Callable[..., None]) -> None:
+    made = fill(world)
+    agents = stories.fleet(world, 60, made.environment)
+    Heartbeat.objects.filter(agent__in=[agent for agent, _ in agents[:40]]).update(
+        last_seen_at=timezone.now(), status="healthy"
+    )
+    start = timezone.now() + timedelta(days=2)
+    window = {"start": start.isoformat(), "end": (start + timedelta(hours=9)).isoformat(), "reason": "Year-end close"}
+    made.environment.settings = {**made.environment.settings, "freeze_windows": [window]}
+    made.environment.save()
+    for name in ("trades", "orders"):
+        world.deployment(
+            world.bundle(made.environment, name, version=world.version(made.environment, plan(name))), take_over=True
+        )
+    prepare(sign_in(page, world.admin.user))
+
+    wrong = [found for each in (made.environment, world.dev) for found in examine(page, row_page(each))]
+
+    for each, name in ((made.environment, "environment-much"), (world.dev, "environment-none")):
+        page.goto(row_page(each))
+        shot(page, name, widths=(1440, 1000, 390), full_page=True)
+    assert not wrong, "\n".join(wrong)

@@ -1,17 +1,14 @@
-"""The history of an agent on the agent page, with its timeline."""
+"""The history of an agent on the agent page, as a bar and as a table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.utils import timezone
-from playwright.sync_api import Page, expect
 
 from apps.fleet.models import Agent, Heartbeat
-from tests.browser.conftest import sign_in
 from tests.browser.filled import row_page, signed_in
 from tests.releases import stories
 from tests.worlds import World
@@ -36,37 +33,45 @@ def agent_with_history(world: World) -> Any:
 
 
 @pytest.mark.django_db
-def test_agent_page_shows_its_history(world: World) -> None:
+def test_bar_shows_periods_and_gaps_of_chosen_time_range(world: World) -> None:
     agent = agent_with_history(world)
+    client = signed_in(world.viewer.user)
 
-    page = signed_in(world.viewer.user).get(row_page(agent))
+    week = client.get(row_page(agent), {"range": "week"}).context["summary"]["history"]
+    day = client.get(row_page(agent)).context["summary"]["history"]
 
-    (panel,) = [each for each in page.context["summary"]["panels"] if each["title"] == "History"]
-    assert [(tone, round(seconds / 3600)) for tone, seconds, _ in panel["timeline"]["parts"]] == [
-        ("busy", 20), ("plain", 6), ("good", 24),
+    assert [(part["kind"], part["label"], round(part["share"] / 3600)) for part in week["parts"]] == [
+        ("nothing", "", 118), ("silent", "unknown bundle", 20), ("nothing", "", 6), ("ran", "quotes v1", 24),
     ]  # fmt: skip
-    assert [STRANGE in row[2] for row in panel["rows"]] == [False, True]
-    assert "/admin/releases/deployment/" in panel["rows"][0][2]
+    assert [(part["kind"], part["label"], round(part["share"] / 3600)) for part in day["parts"]] == [
+        ("ran", "quotes v1", 24)
+    ]
+    assert week["parts"][1]["title"].startswith(f"Unknown bundle {STRANGE}, ")
+    assert [STRANGE in row[2] for row in day["rows"]] == [False, True]
+    assert "/admin/releases/deployment/" in day["rows"][0][2]
 
 
 @pytest.mark.django_db
-def test_agent_without_history_has_no_timeline(world: World) -> None:
+def test_time_without_heartbeats_is_shown_as_silence(world: World) -> None:
+    agents = stories.fleet(world, 1)
+    deployment = stories.active(world, world.bundle(), agents)
+    agent = agents[0][0]
+    for hours_ago in (20, 5):
+        store(agent, hours_ago, deployment.bundle_hash)
+
+    history = signed_in(world.viewer.user).get(row_page(agent)).context["summary"]["history"]
+
+    assert [(part["kind"], round(part["share"] / 3600)) for part in history["parts"]] == [
+        ("nothing", 4), ("ran", 15), ("silent", 5),
+    ]  # fmt: skip
+
+
+@pytest.mark.django_db
+def test_agent_without_history_has_no_bar(world: World) -> None:
     agent, _ = world.agent()
 
     page = signed_in(world.viewer.user).get(row_page(agent))
 
-    (panel,) = [each for each in page.context["summary"]["panels"] if each["title"] == "History"]
-    assert (panel["timeline"], panel["rows"]) == (None, [])
+    history = page.context["summary"]["history"]
+    assert (history["parts"], history["rows"]) == ([], [])
     assert "The agent has not run a bundle yet." in page.text
-
-
-@pytest.mark.browser
-def test_history_timeline_renders_in_browser(world: World, page: Page, shot: Callable[..., None]) -> None:
-    agent = agent_with_history(world)
-    sign_in(page, world.viewer.user)
-
-    page.goto(row_page(agent))
-
-    expect(page.get_by_role("heading", name="History")).to_be_visible()
-    expect(page.get_by_role("img", name="Timeline of the last 2 intervals")).to_be_visible()
-    shot(page, "history", widths=(1440, 1000), full_page=True)

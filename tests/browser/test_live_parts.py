@@ -29,6 +29,8 @@ def changing(world: World) -> Iterator[Any]:
     [deployment] = waiting(world)
     yield deployment
     yield approval_of(deployment)
+    yield deployment.environment
+    yield world.agent()[0]
     world.version()
     artifact = ingested(world, incident(world.version(content=plan(stages=[{"id": "x", "op": "identity"}])).spec_kv))
     yield replays.request(artifact, environment=world.dev, actor=world.operator.actor)

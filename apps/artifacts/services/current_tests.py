@@ -5,15 +5,15 @@ It is tested again when a fixture was added or expects another result, and when 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.contrib.postgres.aggregates import ArrayAgg
 from django.contrib.postgres.expressions import ArraySubquery
 from django.db import transaction
-from django.db.models import Exists, OuterRef, Q, QuerySet, Subquery, Value
+from django.db.models import Case, Count, Exists, OuterRef, Q, QuerySet, Subquery, Value, When
 from django.db.models.functions import Coalesce, JSONObject
 
 from apps.artifacts.models import Fixture, RegressionResult
@@ -170,30 +170,62 @@ def find_failures(rows: QuerySet[Deployment]) -> list[CurrentFailure]:
     Only the first ``MAX_FAILURES`` failing deployments are considered. Fixtures that since were deleted, have expired
     or expect another golden result are left out.
     """
+    current = rows.filter(is_current=True).annotate(newest=newest_test()).filter(newest__status__in=_FAILING)
+    return read_failures(current.order_by("pipeline").values_list("pk", "pipeline", "newest")[:MAX_FAILURES])
+
+
+def newest_test() -> Subquery:
+    """Return a subquery with the newest completed regression of a current deployment, for ``read_failures``.
+
+    It is an object with ``id``, ``status``, ``error`` and the names of the failing fixtures.
+    """
+    same = Fixture.objects.filter(
+        ~is_expired(), pk=OuterRef("fixture_id"), golden_replay_id=OuterRef("golden_replay_id")
+    )
+    failing = RegressionResult.objects.filter(
+        Exists(same), regression=OuterRef("pk"), outcome__in=FAILING_OUTCOMES
+    ).order_by("pk")
+    names = Case(When(status__in=_FAILING, then=ArraySubquery(failing.values("fixture_name"))))
     tests = Regression.objects.filter(
         of_current=True,
         config_bundle=OuterRef("config_bundle"),
         status__in=[*_FAILING, RegressionStatus.PASSED],
     )
-    newest = tests.order_by("-pk").values(found=JSONObject(id="pk", status="status", error="error"))[:1]
-    current = rows.filter(is_current=True).annotate(newest=Subquery(newest)).filter(newest__status__in=_FAILING)
-    listed = list(current.order_by("pipeline").values_list("pk", "pipeline", "newest")[:MAX_FAILURES])
-    if not listed:
-        return []
+    found = JSONObject(id="pk", status="status", error="error", names=names)
+    return Subquery(tests.order_by("-pk").values(found=found)[:1])
+
+
+def read_failures(current: Iterable[tuple[UUID, str, Mapping[str, Any] | None]]) -> list[CurrentFailure]:
+    """Return the failures like ``find_failures``.
+
+    ``current`` has the id, the pipeline and the ``newest_test`` of each current deployment.
+    """
+    failures = []
+    for pk, pipeline, test in current:
+        if test is None or test["status"] not in _FAILING:
+            continue
+        failing = test["names"]
+        if failing or test["error"] is not None:
+            failures.append(CurrentFailure(pk, pipeline, UUID(test["id"]), len(failing), failing[:MAX_NAMED]))
+    return failures[:MAX_FAILURES]
+
+
+def failing_tests(rows: QuerySet[Deployment], now: datetime) -> QuerySet[Regression]:
+    """Return the regressions of ``find_failures``, each with the number of fixtures that it fails as ``failing``."""
+    tests = Regression.objects.filter(
+        of_current=True, config_bundle=OuterRef("config_bundle"), status__in=[*_FAILING, RegressionStatus.PASSED]
+    )
+    newest = rows.filter(is_current=True).annotate(newest=Subquery(tests.order_by("-pk").values("pk")[:1]))
     same = Fixture.objects.filter(
-        ~is_expired(), pk=OuterRef("fixture_id"), golden_replay_id=OuterRef("golden_replay_id")
+        ~is_expired(since=now), pk=OuterRef("fixture_id"), golden_replay_id=OuterRef("golden_replay_id")
     )
     results = RegressionResult.objects.filter(
-        Exists(same), regression__in=[test["id"] for *_, test in listed], outcome__in=FAILING_OUTCOMES
-    )
-    names = dict(results.values_list("regression").annotate(names=ArrayAgg("fixture_name", order_by="pk")))
-    failures = []
-    for pk, pipeline, test in listed:
-        regression_id = UUID(test["id"])
-        failing = names.get(regression_id, [])
-        if failing or test["error"] is not None:
-            failures.append(CurrentFailure(pk, pipeline, regression_id, len(failing), failing[:MAX_NAMED]))
-    return failures
+        Exists(same), regression=OuterRef("pk"), outcome__in=FAILING_OUTCOMES
+    ).order_by()
+    count = results.values("regression").annotate(count=Count("*")).values("count")
+    return Regression.objects.filter(
+        Q(Exists(results)) | Q(error__isnull=False), pk__in=newest.order_by().values("newest"), status__in=_FAILING
+    ).annotate(failing=Coalesce(Subquery(count), Value(0)))
 
 
 def is_proof() -> Q:

@@ -14,7 +14,7 @@ from apps.tenancy.services import message_events
 from byteor.engine.replay import IncidentBundle
 
 REOPENED_AFTER = timedelta(days=7)
-_TYPES = (MessageType.INCIDENT_NEW, MessageType.INCIDENT_REOPENED)
+TYPES = (MessageType.INCIDENT_NEW, MessageType.INCIDENT_REOPENED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def record(artifact: Artifact, incident: Incident) -> None:
     """
     if RequestedCapture.objects.filter(artifact=artifact).exists():
         return
-    earlier = MessageEvent.objects.filter(environment=artifact.environment, subject=incident.subject, type__in=_TYPES)
+    earlier = MessageEvent.objects.filter(environment=artifact.environment, subject=incident.subject, type__in=TYPES)
     last = earlier.order_by("-pk").only("type", "created_at").first()
     if last is None:
         type = MessageType.INCIDENT_NEW

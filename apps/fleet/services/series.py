@@ -283,15 +283,19 @@ def read_agent(agent: Agent, since: datetime, until: datetime) -> list[Point]:
     return _points(_READ_AGENT, agent.pk, since, until, _REPLACED)
 
 
-def read_environments(environments: Collection[Environment], since: datetime, until: datetime) -> list[Point]:
+def read_environments(
+    environments: Collection[Environment], since: datetime, until: datetime, *, is_large: bool | None = None
+) -> list[Point]:
     """Return the sums of the environments in the slots that overlap the time range, oldest first.
 
     Slots that are older than 90 days are left out. If the environments have more than ``MOST_AGENTS_READ`` agents, the
-    slots that the job has not summed yet are left out as well.
+    slots that the job has not summed yet are left out as well. If the caller knows whether they do, ``is_large`` saves
+    a query.
     """
     keys = [each.pk for each in environments]
-    agents = Agent.objects.filter(environment__in=keys).order_by()[: MOST_AGENTS_READ + 1].count()
-    if agents <= MOST_AGENTS_READ:
+    if is_large is None:
+        is_large = Agent.objects.filter(environment__in=keys).order_by()[MOST_AGENTS_READ:].exists()
+    if not is_large:
         return _points(_READ_SMALL_ENVIRONMENTS, keys, since, until)
     summed = _slot(timezone.now() - _WRITTEN_AFTER) * SLOT_S
     return _points(_READ_ENVIRONMENTS, keys, since, min(until, datetime.fromtimestamp(summed, UTC)))

@@ -60,6 +60,8 @@ _READ = frozenset(
         "break_glass",
         "replay_gate_override",
         "reviewers",
+        "approval__reviewers",
+        "handed_in__reviewers",
         "wave_hold",
     }
 )

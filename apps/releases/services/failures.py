@@ -7,7 +7,9 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib.postgres.aggregates import ArrayAgg
-from django.db.models import Count, F, Func, Q, QuerySet
+from django.contrib.postgres.expressions import ArraySubquery
+from django.db.models import Case, Count, F, Func, OuterRef, Q, QuerySet, Subquery, When
+from django.db.models.functions import JSONObject, Left
 
 from apps.releases.models import AgentFailure, Deployment
 from apps.releases.services import timeline
@@ -56,6 +58,35 @@ def group(failures: QuerySet[AgentFailure], limit: int) -> list[Cause]:
         still_failed = whole["still_failed"] - sum(cause.still_failed for cause in named)
         found = [*named, Cause(OTHER_CAUSES, "", rest, still_failed, [])]
     return found
+
+
+def main_causes(limit: int) -> ArraySubquery:
+    """Return a subquery with the most frequent causes of a deployment's agents that are still failed.
+
+    Each cause is an object with ``reason``, ``cause`` and ``count``.
+    """
+    groups = (
+        AgentFailure.objects.filter(_IS_STILL_FAILED, deployment=OuterRef("pk"))
+        .order_by()
+        .values("reason", "cause")
+        .annotate(n=Count("pk"))
+        .order_by("-n", "reason", "cause")
+    )
+    return ArraySubquery(groups.values(found=JSONObject(reason="reason", cause="cause", count="n"))[:limit])
+
+
+def failure_of_agent() -> Case:
+    """Return an expression for the failure of an agent whose current offer failed; null for any other agent.
+
+    The failure is an object with ``reason``, ``cause``, and the first 200 characters of ``detail``.
+    """
+    failure = AgentFailure.objects.filter(
+        _IS_STILL_FAILED,
+        part__agent=OuterRef("pk"),
+        part__deployment=OuterRef("assignment__deployment_id"),
+    )
+    found = failure.values(found=JSONObject(reason="reason", cause="cause", detail=Left("detail", 200)))[:1]
+    return Case(When(assignment__progress=AgentProgress.FAILED, then=Subquery(found)))
 
 
 def note_in_timeline(deployment: Deployment) -> None:

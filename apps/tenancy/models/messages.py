@@ -66,6 +66,12 @@ class MessageEvent(Row):
                 condition=Q(type__in=[MessageType.INCIDENT_NEW.value, MessageType.INCIDENT_REOPENED.value]),
                 name="tenancy_messageevent_incident",
             ),
+            # Finds the incident of a capture.
+            models.Index(
+                fields=["resource_id"],
+                condition=Q(type__in=[MessageType.INCIDENT_NEW.value, MessageType.INCIDENT_REOPENED.value]),
+                name="tenancy_messageevent_capture",
+            ),
         ]
         constraints = [
             models.UniqueConstraint(fields=["key"], name="tenancy_messageevent_unique_key"),

@@ -1,22 +1,23 @@
-"""The act that requests a capture from an agent, and the panel with the agent's last requests."""
+"""The act that requests a capture from an agent, and the panel with the agent's captures."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from django import forms
-from django.db.models import F
+from django.utils.html import format_html
 from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminTextareaWidget
 
 from apps.artifacts.api import commands
 from apps.artifacts.api.serializers.requested_captures import MAX_LAST_N, MAX_REASON, RequestCaptureSerializer
-from apps.artifacts.models import Artifact, RequestedCapture
+from apps.artifacts.models import Artifact, Replay, RequestedCapture
 from apps.artifacts.services import requested_captures
-from apps.console.frame import Act, ActContext, relative_time, row_link, state_pill, with_note
-from apps.console.frame.columns import page_url, text_link
+from apps.console.frame import Act, ActContext, relative_time, state_pill, with_note
+from apps.console.frame.columns import list_url, page_url, text_link
 from apps.console.frame.forms import ActForm
-
-_SHOWN = 5
+from apps.console.frame.scope import with_scope
+from apps.console.pages.agents.records import AgentRecords, time_of
 
 
 class _CaptureForm(ActForm):
@@ -49,27 +50,59 @@ REQUEST_CAPTURE = Act.of(
 )
 
 
-def captures_panel(agent: Any) -> dict[str, Any]:
-    """Return the panel with the latest captures that were requested from the agent."""
-    rows = RequestedCapture.objects.filter(agent=agent).annotate(kind=F("artifact__kind")).order_by("-id")
+def captures_panel(agent: Any, records: AgentRecords) -> dict[str, Any]:
+    """Return the panel with the agent's latest incidents and the latest captures that people requested from it."""
+    artifacts = {each["artifact_id"] for each in records.requested}
+    rows = [(each["created_at"], _requested_row(each)) for each in records.requested]
+    rows += [(each["captured_at"], _incident_row(each)) for each in records.incidents if each["id"] not in artifacts]
     return {
-        "title": "Requested captures",
-        "columns": ("Requested", "Status", "Reason", "Artifact"),
-        "rows": [
-            (
-                with_note(row_link(row, "Request"), relative_time(row.created_at)),
-                state_pill(row.status),
-                row.reason,
-                artifact_link(row),
-            )
-            for row in rows[:_SHOWN]
-        ],
-        "empty": "No capture has been requested from this agent in the last 90 days.",
+        "id": "captures",
+        "title": "Captures",
+        "wide": True,
+        "url": with_scope(f"{list_url(Artifact)}?agent__id__exact={agent.pk}", agent.environment),
+        "columns": ("Capture", "Why", "Status", "Latest replay"),
+        "rows": [row for _, row in sorted(rows, key=lambda each: each[0], reverse=True)],
+        "empty": "No captures yet. The agent uploads a capture when a stage stops or when somebody requests one.",
     }
+
+
+def _requested_row(each: Mapping[str, Any]) -> tuple[Any, ...]:
+    request = text_link(page_url(RequestedCapture, "change", each["id"]), "Requested capture")
+    uploaded = each["artifact_id"] is not None
+    artifact = (
+        text_link(page_url(Artifact, "change", each["artifact_id"]), _kind_label(each["kind"])) if uploaded else ""
+    )
+    return (
+        with_note(request, relative_time(time_of(each["created_at"]))),
+        each["why"],
+        with_note(state_pill(each["status"]), artifact),
+        _replay_link(each["replay"]),
+    )
+
+
+def _incident_row(each: Mapping[str, Any]) -> tuple[Any, ...]:
+    link = text_link(page_url(Artifact, "change", each["id"]), "Incident")
+    return (
+        with_note(link, relative_time(time_of(each["captured_at"]))),
+        each["why"] or "-",
+        state_pill(each["status"]),
+        _replay_link(each["replay"]),
+    )
+
+
+def _replay_link(replay: Mapping[str, Any] | None) -> str:
+    if replay is None:
+        return "-"
+    link = text_link(page_url(Replay, "change", replay["id"]), "Replay")
+    return format_html("{} {}", link, state_pill(replay["status"]))
 
 
 def artifact_link(row: Any) -> str:
     """Return a link to the uploaded artifact, named by its kind; "-" without an artifact. The row has its ``kind``."""
     if row.artifact_id is None:
         return "-"
-    return text_link(page_url(Artifact, "change", row.artifact_id), Artifact.Kind(row.kind).label.capitalize())
+    return text_link(page_url(Artifact, "change", row.artifact_id), _kind_label(row.kind))
+
+
+def _kind_label(kind: str) -> str:
+    return str(Artifact.Kind(kind).label.capitalize())

@@ -1,74 +1,144 @@
-"""The panel of an agent's page that shows which bundles the agent ran, and who approved them."""
+"""The panel of an agent's page that shows what the agent ran when: as bars over time, and as a table."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import pairwise
-from typing import Any
+from typing import Any, Final
+from zlib import crc32
 
-from django.utils import timezone
 from django.utils.html import format_html
 
-from apps.console.frame import relative_time, short_id, with_note
-from apps.console.frame.columns import page_url, text_link
-from apps.fleet.services import history
-from apps.releases.models import Deployment
-from apps.releases.services import provenance
+from apps.console.frame import relative_time, row_link, with_note
+from apps.console.frame.columns import exact_time
+from apps.console.pages.agents.records import INTERVALS, Deployments, Interval
+from apps.console.pages.series import DAY, WEEK
+from apps.fleet.models import STALE_AFTER
+from byteor.engine.regression import count_of
 
-SHOWN = 12
-# Adjacent intervals alternate between two tones. The interval that has not ended and the gaps have other tones.
-_TONES, _NOW, _NOTHING = ("busy", "waiting"), "good", "plain"
+SHOWN: Final = 12  # rows of the table
+RANGES: Final = {
+    "day": ("Last 24 hours", DAY),
+    "week": ("Last 7 days", WEEK),
+    "month": ("Last 30 days", timedelta(days=30)),
+}
+_TICKS: Final = 4
+_HUE_STEP: Final = 137  # degrees; about the golden angle, so that consecutive versions differ clearly
 
 
-def history_panel(agent: Any) -> dict[str, Any]:
-    """Return the panel with the agent's last intervals as a timeline and as a table."""
-    intervals = list(history.intervals().filter(agent=agent).order_by("-started_at", "-id")[:SHOWN])
-    origins = provenance.find_origins(agent.environment, intervals)
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A part of the bar. ``hue`` is the color of the version, None if the agent ran nothing or nothing known."""
+
+    start: datetime
+    end: datetime
+    label: str
+    detail: str
+    kind: str  # a CSS class: "ran", "silent" or "nothing"
+    hue: int | None = None
+
+    def shown(self) -> dict[str, Any]:
+        """Return what the template needs."""
+        seconds = int((self.end - self.start).total_seconds())
+        until = f"{exact_time(self.start)} to {exact_time(self.end)}"
+        return {
+            "share": max(1, seconds), "label": self.label, "kind": self.kind, "hue": self.hue,
+            "title": f"{self.detail}, {until}",
+        }  # fmt: skip
+
+
+def history_panel(
+    agent: Any, intervals: Sequence[Interval], deployments: Deployments, chosen: str, now: datetime
+) -> dict[str, Any]:
+    """Return the panel. ``intervals`` are the newest ones, newest first, and ``chosen`` is a key of ``RANGES``."""
+    title, span = RANGES[chosen]
+    since = now - span
+    parts = list(_parts(agent, intervals, deployments, since, now)) if intervals else []
+    ran = [part for part in parts if part.kind != "nothing"]
+    form = "%H:%M" if chosen == "day" else "%b %d"
+    ticks = [(since + span * place / _TICKS).strftime(form) for place in range(_TICKS)]
     return {
-        "title": "History",
-        "timeline": _timeline(intervals, timezone.now()),
-        "columns": ("From", "Until", "Bundle and deployment", "Approved by"),
-        "rows": [_row(each, origins[each.pk]) for each in intervals],
+        "id": "history",
+        "title": "What ran when",
+        "ranges": [(key, text, key == chosen) for key, (text, _) in RANGES.items()],
+        "parts": [part.shown() for part in parts],
+        "text": f"{title}: {_describe(ran)}",
+        "legend": _legend(ran),
+        "has_silence": any(part.kind == "silent" for part in ran),
+        "has_gaps": len(ran) < len(parts),
+        "ticks": [*ticks, "now"],
+        "columns": ("From", "Until", "What ran", "Approved by"),
+        "rows": [_row(each, deployments) for each in intervals[:SHOWN]],
         "empty": "The agent has not run a bundle yet.",
     }
 
 
-def _row(interval: Any, origin: provenance.Origin) -> tuple[Any, ...]:
-    pk = origin.deployment_id
-    deployment = text_link(page_url(Deployment, "change", pk), short_id(pk)) if pk else ""
-    until = relative_time(interval.ended_at) if interval.ended_at else with_note("now", _confirmed(interval.confirmed))
+def _describe(ran: Sequence[_Part]) -> str:
+    """Return the versions that ran, oldest first, as the bar's text for screen readers."""
+    names = list(dict.fromkeys(part.label for part in ran))
+    return f"{', '.join(names)}; {count_of(len(ran), 'period')}, listed below" if names else "nothing ran"
+
+
+def _legend(ran: Sequence[_Part]) -> list[tuple[str, int | None]]:
+    """Return each version of the bar with its hue, newest first."""
+    return list(dict.fromkeys((part.label, part.hue) for part in reversed(ran)))
+
+
+def _parts(
+    agent: Any, intervals: Sequence[Interval], deployments: Deployments, since: datetime, now: datetime
+) -> Iterator[_Part]:
+    """Yield the parts of the bar, oldest first. Gaps that are too short to see are left out."""
+    shortest = (now - since) / 1000
+    silence = timedelta(seconds=STALE_AFTER * agent.heartbeat.next_heartbeat_s)
+    at, before = since, ""
+    if len(intervals) == INTERVALS:
+        before = f"Not shown, because the bar shows only the last {INTERVALS} periods"
+    elif (enrolled := min(agent.created_at, intervals[-1].started_at)) > since:
+        yield _Part(since, enrolled, "", "Not enrolled yet", "nothing")
+        at = enrolled
+    for each in reversed(intervals):
+        end = each.ended_at or now
+        if end <= since:
+            before = ""
+            continue
+        start = max(each.started_at, at)
+        if start - at > shortest:
+            yield _Part(at, start, "", before or "Nothing ran", "nothing")
+        before = ""
+        label, detail, hue = _name(each, deployments)
+        heard = min(max(each.confirmed, start), end)
+        if end - heard <= max(silence, shortest):
+            heard = end
+        if heard > start:
+            yield _Part(start, heard, label, detail, "ran", hue)
+        if end > heard:
+            yield _Part(heard, end, label, f"{detail}, not heard from", "silent", hue)
+        at = max(at, end)
+    if now - at > shortest:
+        yield _Part(at, now, "", "Nothing ran", "nothing")
+
+
+def _name(interval: Interval, deployments: Deployments) -> tuple[str, str, int | None]:
+    """Return the interval's version, a text with its config bundle, and the hue of the version."""
+    found = deployments.find(interval.bundle_hash, interval.deployment_id)
+    if found is None:
+        return "unknown bundle", f"Unknown bundle {interval.bundle_hash}", None
+    version = found.config_bundle.version
+    hue = (crc32(version.name.encode()) + _HUE_STEP * version.number) % 360
+    return str(version), f"{version} (bundle {found.config_bundle.name})", hue
+
+
+def _row(interval: Interval, deployments: Deployments) -> tuple[Any, ...]:
+    confirmed = format_html("confirmed {}", relative_time(interval.confirmed))
+    until = relative_time(interval.ended_at) if interval.ended_at else with_note("now", confirmed)
+    found = deployments.find(interval.bundle_hash, interval.deployment_id)
     return (
         relative_time(interval.started_at),
         until,
-        with_note(short_id(interval.bundle_hash), deployment),
-        ", ".join(origin.approved_by) or "-",
+        with_note(
+            deployments.name(interval.bundle_hash, interval.deployment_id),
+            row_link(found, "Deployment") if found else "This environment did not build the bundle.",
+        ),
+        (", ".join(found.approved_by) if found else "") or "-",
     )
-
-
-def _confirmed(moment: datetime) -> str:
-    return format_html("confirmed {}", relative_time(moment))
-
-
-def _timeline(intervals: Sequence[Any], now: datetime) -> dict[str, Any] | None:
-    """Return a bar from the start of the oldest interval to now, including gaps; None without intervals."""
-    if not intervals:
-        return None
-    parts: list[tuple[str, int, str]] = []
-    oldest_first = intervals[::-1]
-    for number, (interval, following) in enumerate(pairwise([*oldest_first, None])):
-        end = interval.ended_at or now
-        tone = _NOW if interval.ended_at is None else _TONES[number % 2]
-        parts.append((tone, _seconds(end - interval.started_at), interval.bundle_hash))
-        gap = _seconds((following.started_at if following else now) - end)
-        if gap > 0:
-            parts.append((_NOTHING, gap, "nothing"))
-    return {
-        "text": f"Timeline of the last {len(intervals)} intervals",
-        "parts": parts,
-        "start": relative_time(oldest_first[0].started_at),
-    }
-
-
-def _seconds(duration: timedelta) -> int:
-    return max(0, int(duration.total_seconds()))

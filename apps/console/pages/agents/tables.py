@@ -12,30 +12,26 @@ from apps.console.frame import (
     Act,
     ActContext,
     FoundBy,
+    LiveAdmin,
     ReadOnlyAdmin,
     VisibleRowsFilter,
     relative_time,
-    short_id,
     site,
     state_pill,
-    with_note,
 )
 from apps.console.frame.acts import permitted_by
-from apps.console.frame.columns import page_url, text_link
 from apps.console.frame.console_user import ConsoleUser
 from apps.console.frame.site import listed_rows
 from apps.console.pages.agents import bulk
-from apps.console.pages.agents.captures import REQUEST_CAPTURE, captures_panel
-from apps.console.pages.agents.explanation import explanation_panels
-from apps.console.pages.agents.history import history_panel
+from apps.console.pages.agents.captures import REQUEST_CAPTURE
 from apps.console.pages.agents.listing import AgentChangeList, find_agents, labels_cell, running_cell, state_cell
+from apps.console.pages.agents.page import agent_page
 from apps.console.pages.credentials.tables import CredentialAdmin, revoke_act
 from apps.fleet.api import commands
 from apps.fleet.api.serializers import RotationMode
 from apps.fleet.models import Agent, AgentKey, AgentQuerySet, Assignment, EnrollmentToken, Heartbeat, Liveness
 from apps.fleet.services import agents, facts, keys, labels
 from apps.releases.api.commands import change as change_labels
-from apps.releases.models import Deployment
 from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 
@@ -123,10 +119,12 @@ def _relabel(row: Agent, context: ActContext) -> bool:
 
 
 @admin.register(Agent, site=site)
-class AgentAdmin(ReadOnlyAdmin):
+class AgentAdmin(LiveAdmin):
     tenant = "environment"
     section = "Agents"
     found_by = FoundBy("memory", name="name")
+    live_template = "console/agent.html"
+    every_s = 5
     related = ("environment__project__organization", "heartbeat", "assignment")
     list_display = ("name", "runs", "state", "drift", "chips", "agent_version", "seen", "environment")
     reads = ("labels",)
@@ -223,9 +221,6 @@ class AgentAdmin(ReadOnlyAdmin):
     def state(self, row: Any) -> str:
         return state_cell(row)
 
-    def live(self, row: Any) -> str:
-        return state_pill("decommissioned" if row.decommissioned_at else row.liveness)
-
     @admin.display(description="Drift")
     def drift(self, row: Any) -> str:
         return state_pill("drifted") if row.drifted else "-"
@@ -242,61 +237,12 @@ class AgentAdmin(ReadOnlyAdmin):
     def seen(self, row: Any) -> str:
         return relative_time(row.heartbeat.last_seen_at)
 
+    def is_moving(self, row: Any) -> bool:
+        return row.decommissioned_at is None
+
     def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
-        """Return the agent's state, explanation and history, and its desired, attempted, running and failed bundles."""
-        assignment, heartbeat = row.assignment, row.heartbeat
-        facts = [
-            ("Liveness", self.live(row)),
-            ("Drift", self.drift(row)),
-            ("Status", state_pill(heartbeat.status)),
-            ("Last seen", relative_time(heartbeat.last_seen_at)),
-            ("Agent version", heartbeat.agent_version or "-"),
-            ("Progress", state_pill(assignment.progress) if assignment.deployment_id else "-"),
-        ]
-        if row.drained_at is not None:
-            facts.append(("Drained", with_note(relative_time(row.drained_at), row.drain_reason)))
-        if heartbeat.clone_suspected_at is not None:
-            then = "Rotate the key through the API with the mode `now`, or enroll the agent again."
-            facts.append(("Clone suspected", with_note(relative_time(heartbeat.clone_suspected_at), then)))
-        if heartbeat.commands:
-            facts.append(("Pending commands", ", ".join(heartbeat.commands).replace("_", " ")))
-        states = [
-            ("Desired", assignment.bundle_hash, assignment.deployment_id, assignment.since, assignment.action or ""),
-            (
-                "Attempted",
-                assignment.attempted_bundle_hash,
-                assignment.attempted_deployment_id,
-                assignment.attempted_since,
-                "",
-            ),
-            ("Running", heartbeat.running_bundle_hash, heartbeat.running_deployment_id, heartbeat.running_since, ""),
-            (
-                "Last failed",
-                assignment.failed_bundle_hash,
-                assignment.failed_deployment_id,
-                assignment.failed_since,
-                assignment.failed_detail,
-            ),
-        ]
-        rows = [
-            (name, _bundle_cell(bundle, deployment), relative_time(since), detail or "-")
-            for name, bundle, deployment, since, detail in states
-        ]
-        panel = {
-            "title": "Desired and running bundles",
-            "columns": ("", "Bundle and deployment", "Since", "Detail"),
-            "rows": rows,
-        }
-        return {"facts": facts, "panels": [*explanation_panels(row), history_panel(row), panel, captures_panel(row)]}
-
-
-def _bundle_cell(bundle_hash: str | None, deployment_id: Any) -> str:
-    """Return a bundle hash, with a link to its deployment if there is one."""
-    if bundle_hash is None or deployment_id is None:
-        return short_id(bundle_hash)
-    return with_note(
-        short_id(bundle_hash), text_link(page_url(Deployment, "change", deployment_id), short_id(deployment_id))
-    )
+        """Return the contents of the page, from top to bottom."""
+        return {**super().summary(request, row), **agent_page(row, request.GET)}
 
 
 @admin.register(EnrollmentToken, site=site)

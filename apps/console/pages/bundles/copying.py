@@ -31,6 +31,8 @@ class _EnvironmentForm(ActForm):
     def offer(self, row: ConfigBundle, held: frozenset[P]) -> None:
         choices = [(str(pk), f"{name} ({posture})") for pk, name, posture in _others(row).values_list(*_COLUMNS)]
         self.fields["environment"].choices = choices  # type: ignore[attr-defined]  # a choice field
+        following = _others(row).filter(position__gt=row.environment.position).values_list("pk", flat=True).first()
+        self.fields["environment"].initial = following and str(following)
 
 
 _COLUMNS = ("pk", "name", "posture")

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from apps.artifacts.services.current_tests import find_failures
+from apps.artifacts.services.current_tests import CurrentFailure
 from apps.console.pages.regressions.of_current import TITLE, deployment_link, describe_failure
-from apps.releases.models import Deployment
-from apps.tenancy.models import Environment
 
 
-def failing_panels(environment: Environment) -> list[dict[str, Any]]:
+def failing_panels(found: Sequence[CurrentFailure]) -> list[dict[str, Any]]:
     """Return the panel in a list, which is empty if no current deployment fails a fixture."""
-    found = find_failures(Deployment.objects.filter(environment=environment))
     if not found:
         return []
     rows = [(deployment_link(each), describe_failure(each)) for each in found]
-    return [{"title": TITLE, "wide": True, "columns": ("Pipeline", "Failing fixtures"), "rows": rows}]
+    return [{"title": TITLE, "wide": True, "id": "failing", "columns": ("Pipeline", "Failing fixtures"), "rows": rows}]

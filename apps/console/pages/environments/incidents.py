@@ -1,55 +1,118 @@
-"""The incidents panel of an environment's page, with the newest captures."""
+"""The incidents panel of an environment's page: the captures of the last days, grouped by what happened."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
-from django.db.models import QuerySet
-from django.utils import timezone
-from django.utils.html import format_html
+from django.db.models import CharField, Exists, OuterRef, QuerySet, Subquery
+from django.db.models.functions import Cast
+from django.utils.html import format_html, format_html_join
 
-from apps.artifacts.models import Artifact
-from apps.artifacts.services import folders
-from apps.console.frame import row_link, state_pill
-from apps.console.frame.columns import list_url
+from apps.artifacts.models import Artifact, RequestedCapture
+from apps.artifacts.services.incidents import TYPES
+from apps.console.frame import relative_time, with_note
+from apps.console.frame.columns import list_url, page_url, text_link
 from apps.console.frame.scope import with_scope
-from apps.console.pages.artifacts.page import artifact_headline, is_capture
-from apps.tenancy.models import Environment
-from byteor_cloud.database.large_columns import with_small_values
+from apps.pipelines.models import Version
+from apps.tenancy.models import Environment, MessageEvent
+from byteor.engine.machines import ArtifactStatus
 from byteor_cloud.ids import smallest_uuid7
 
-_SHOWN, _DAYS, _COUNTED = 5, 7, 100
+_DAYS, _READ, _SHOWN = 7, 100, 10  # the days and the number of captures that are read, and groups that are shown
+_VERSIONS = 3  # versions that a group names
 
 
-def incidents_panel(environment: Environment, visible: QuerySet[Artifact], *, may_read: bool) -> dict[str, Any]:
-    """Return the panel. ``may_read``: whether the person may see captured records."""
-    found = with_small_values(
-        visible.filter(environment=environment, kind=Artifact.Kind.INCIDENT_BUNDLE), {"metadata", "reasons"}
-    )
-    # Ids increase with time, so the index on environment, kind and id serves both queries.
-    since = smallest_uuid7(timezone.now() - timedelta(days=_DAYS))
-    count = found.filter(pk__gte=since).order_by().values("pk")[: _COUNTED + 1].count()
+@dataclass(slots=True)
+class _Group:
+    """Captures of the same pipeline, stage and kind, from the newest to the oldest."""
+
+    newest: UUID
+    last: datetime
+    first: datetime
+    count: int = 0
+    versions: dict[UUID, int] = field(default_factory=dict)  # their numbers by id
+
+
+def incidents_panel(environment: Environment, visible: QuerySet[Artifact], *, now: datetime) -> dict[str, Any]:
+    """Return the panel, with a row for each pipeline, stage and kind of incident. Takes one query."""
+    rows = list(_read(environment, visible, now))
     url = f"{list_url(Artifact)}?environment__id__exact={environment.pk}&kind__exact={Artifact.Kind.INCIDENT_BUNDLE}"
-    number = f"More than {_COUNTED}" if count > _COUNTED else count or "None"
+    lead = f"{len(rows)} in the last {_DAYS} days."
+    if len(rows) > _READ:
+        lead = f"More than {_READ} in the last {_DAYS} days. Only the newest {_READ} are grouped."
+    groups = _group(rows[:_READ])
     return {
         "title": "Incidents",
-        "lead": f"{number} in the last {_DAYS} days." if count else "",
+        "id": "incidents",
+        "wide": True,
+        "lead": lead if rows else "",
         "url": with_scope(url, environment),
-        "columns": ("What happened", "Capture"),
+        "columns": ("What happened", "Captures", "Versions", "First", "Last"),
         "rows": [
             (
-                _sentence(each, environment, may_read=may_read),
-                format_html("{} {}", row_link(each, "Open"), state_pill(each.status)),
+                with_note(what, text_link(page_url(Artifact, "change", group.newest), "Open the newest capture")),
+                group.count,
+                _versions(group),
+                relative_time(group.first),
+                relative_time(group.last),
             )
-            for each in found.order_by("-pk")[:_SHOWN]
+            for what, group in list(groups.items())[:_SHOWN]
         ],
-        "empty": "No captures yet. Agents upload a capture when a stage stops or when somebody requests one.",
+        "empty": f"No captures in the last {_DAYS} days. Agents upload a capture when a stage stops or when somebody "
+        "requests one.",
     }
 
 
-def _sentence(row: Artifact, environment: Environment, *, may_read: bool) -> str:
-    row.environment = environment  # saves a query for the environment and its project
-    # Read only captures that are already unpacked, because unpacking others would delay the page.
-    is_kept = folders.find(environment.project.organization_id, row.pk) is not None
-    return artifact_headline(row, may_read=may_read and is_capture(row) and is_kept)
+def _read(environment: Environment, visible: QuerySet[Artifact], now: datetime) -> Iterable[tuple[Any, ...]]:
+    # Ids increase with time, so the index on environment, kind and id finds the newest captures.
+    newest = visible.filter(
+        environment=environment,
+        kind=Artifact.Kind.INCIDENT_BUNDLE,
+        pk__gte=smallest_uuid7(now - timedelta(days=_DAYS)),
+    ).order_by("-pk")
+    events = MessageEvent.objects.filter(resource_id=Cast(OuterRef("pk"), CharField()), type__in=TYPES)
+    return newest.values_list(
+        "pk", "captured_at", "status", "version", "version__name", "version__number",
+        Subquery(events.order_by("-pk").values("data")[:1]),
+        Exists(RequestedCapture.objects.filter(artifact=OuterRef("pk"))),
+    )[: _READ + 1]  # fmt: skip
+
+
+def _group(rows: Iterable[tuple[Any, ...]]) -> dict[str, _Group]:
+    """Return the groups by a phrase for what happened, the group with the newest capture first."""
+    groups: dict[str, _Group] = {}
+    for pk, at, status, version, name, number, incident, is_requested in rows:
+        what = _describe(status, name, incident, is_requested=is_requested)
+        group = groups.setdefault(what, _Group(pk, at, at))
+        group.count += 1
+        group.first, group.last = min(group.first, at), max(group.last, at)
+        if version is not None:
+            group.versions[version] = number
+    return groups
+
+
+def _describe(status: str, name: str | None, incident: dict[str, str] | None, *, is_requested: bool) -> str:
+    """Return a phrase for what happened. Only stages of the version's spec are named (see ``services.incidents``)."""
+    pipeline = name or "an unknown pipeline"
+    if status == ArtifactStatus.RECEIVED:
+        return "Captures that wait to be checked"
+    if status == ArtifactStatus.REJECTED:
+        return "Rejected captures"
+    if is_requested:
+        return f"Requested capture of {pipeline}"
+    if incident and incident["stage"]:
+        return format_html("Stage <code>{}</code> of {} stopped", incident["stage"], incident["pipeline"])
+    return f"Incident of {pipeline} without a stopped stage"
+
+
+def _versions(group: _Group) -> str:
+    shown = sorted(group.versions.items(), key=lambda each: -each[1])
+    links = format_html_join(
+        ", ", "{}", ((text_link(page_url(Version, "change", pk), f"v{number}"),) for pk, number in shown[:_VERSIONS])
+    )
+    more = len(shown) - _VERSIONS
+    return format_html("{} and {} more", links, more) if more > 0 else links or "unknown"

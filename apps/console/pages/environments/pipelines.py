@@ -1,48 +1,132 @@
-"""The pipelines panel of an environment's page: each pipeline's current deployment, and the next one."""
+"""The pipelines panel of an environment's page: what runs, what is under way, and how the neighbors differ."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
-from django.db.models import Q
+from django.db.models import JSONField, Q, Subquery, Value
+from django.db.models.expressions import Combinable, OuterRef
+from django.db.models.functions import JSONObject
 from django.utils.html import format_html
 
+from apps.artifacts.services.current_tests import CurrentFailure, newest_test, read_failures
 from apps.console.frame import relative_time, row_link, state_pill, with_note
-from apps.console.frame.columns import list_url, page_url
+from apps.console.frame.columns import act_url, list_url, page_url, text_link
 from apps.console.frame.scope import with_scope
+from apps.console.pages.bundles.copying import COPY_BUNDLE
 from apps.console.pages.deployments.phrases import agent_count
-from apps.fleet.services import facts
+from apps.console.pages.environments.surroundings import Neighbor, Surroundings
+from apps.console.pages.series import DAY, MARKS
 from apps.releases.models import ConfigBundle, Deployment
+from apps.releases.services import failures
+from apps.releases.services.matrix import UNFINISHED
 from apps.tenancy.models import Environment
-from byteor.engine.machines import IN_FLIGHT, DeploymentStatus
 from byteor_cloud.database.large_columns import without_large
+from byteor_cloud.ids import smallest_uuid7
 
-MAX_DEPLOYMENTS = 100  # current, pending and running deployments that the panel reads
+MAX_DEPLOYMENTS = 100  # current and unfinished deployments that the panel reads
+_CAUSES = 5
+_NOTHING: Combinable = Value(None, output_field=JSONField())
 
 
-def pipelines_panel(environment: Environment, *, may_deploy: bool) -> dict[str, Any]:
-    """Return the panel, with each pipeline's current deployment, the agents that run it, and the next deployment."""
-    shown = Q(is_current=True) | Q(status__in=[DeploymentStatus.PENDING_APPROVAL, *IN_FLIGHT])
-    mine = Deployment.objects.filter(shown, environment=environment).select_related("config_bundle__version")
-    rows = list(without_large(mine).order_by("-is_current", "pk")[: MAX_DEPLOYMENTS + 1])
-    current: dict[str, Deployment] = {}
-    waiting: defaultdict[str, list[Deployment]] = defaultdict(list)
-    for row in rows[:MAX_DEPLOYMENTS]:
+@dataclass(frozen=True, slots=True)
+class Deployments:
+    """The deployments that the page shows.
+
+    ``marked`` are the newest deployments since ``since`` whose bundle was served. ``failing`` are the current ones that
+    fail golden fixtures. ``causes`` has the causes of agents' failures, if asked for.
+    """
+
+    current: dict[str, Deployment] = field(default_factory=dict)
+    under_way: defaultdict[str, list[Deployment]] = field(default_factory=lambda: defaultdict(list))
+    marked: list[Deployment] = field(default_factory=list)
+    failing: list[CurrentFailure] = field(default_factory=list)
+    causes: list[dict[str, Any]] = field(default_factory=list)
+    is_cut: bool = False  # whether there are more than ``MAX_DEPLOYMENTS``
+
+
+def read_deployments(environment: Environment, around: Surroundings, *, now: datetime, has_causes: bool) -> Deployments:
+    """Return the deployments with one query.
+
+    ``has_causes``: whether to aggregate the failures of agents as well.
+    """
+    here = Deployment.objects.filter(environment=environment)
+    shown = here.filter(Q(is_current=True) | Q(status__in=UNFINISHED)).order_by("-is_current", "pk")
+    recent = here.filter(pk__gte=smallest_uuid7(now - DAY)).exclude(served_at=None).order_by("-pk")
+    keys = shown.values("pk")[: MAX_DEPLOYMENTS + 1].union(recent.values("pk")[:MARKS])
+    rows = Deployment.objects.filter(pk__in=keys).select_related("config_bundle__version").order_by("pk")
+    causes = failures.main_causes(_CAUSES) if has_causes else _NOTHING
+    found, listed = Deployments(), 0
+    for row in without_large(rows).annotate(
+        newest=newest_test(), causes=causes, previous=_current_in(around.previous), next=_current_in(around.next)
+    ):
+        row.environment = environment  # saves a query
+        if row.served_at is not None and row.created_at >= now - DAY:
+            found.marked.append(row)
+        if not row.is_current and row.status not in UNFINISHED:
+            continue
+        listed += 1
+        found.causes.extend(row.causes or ())
         if row.is_current:
-            current[row.pipeline] = row
+            found.current[row.pipeline] = row
         else:
-            waiting[row.pipeline].append(row)
-    running = facts.count_running(environment, {row.bundle_hash for row in current.values() if row.bundle_hash})
+            found.under_way[row.pipeline].append(row)
+    tests = [(row.pk, name, row.newest) for name, row in sorted(found.current.items())]  # type: ignore[attr-defined]  # an annotation
+    return Deployments(
+        found.current,
+        found.under_way,
+        found.marked[-MARKS:],
+        read_failures(tests),
+        found.causes,
+        listed > MAX_DEPLOYMENTS,
+    )
+
+
+def _current_in(neighbor: Neighbor | None) -> Combinable:
+    """Return an expression for what runs of a deployment's pipeline in another environment; null if nothing runs."""
+    if neighbor is None:
+        return _NOTHING
+    rows = Deployment.objects.filter(environment=neighbor.id, pipeline=OuterRef("pipeline"), is_current=True)
+    found = JSONObject(id="pk", config_hash="config_hash", number="config_bundle__version__number")
+    return Subquery(rows.values(found=found)[:1])
+
+
+def pipelines_panel(
+    environment: Environment,
+    around: Surroundings,
+    found: Deployments,
+    running: Mapping[str, int],
+    *,
+    may_deploy: bool,
+) -> dict[str, Any]:
+    """Return the panel. ``running`` is the number of agents by the hash of the bundle that they run."""
+    before, following = around.previous, around.next
     panel = {
         "title": "Pipelines",
+        "id": "pipelines",
         "wide": True,
-        "lead": f"Only {MAX_DEPLOYMENTS} deployments are shown." if len(rows) > MAX_DEPLOYMENTS else "",
-        "columns": ("Pipeline", "Runs", "Since", "Requested by", "Agents", "Next in line"),
+        "lead": f"Only {MAX_DEPLOYMENTS} deployments are shown." if found.is_cut else "",
+        "columns": (
+            "Pipeline",
+            "Runs",
+            "Since",
+            "Agents",
+            "Under way",
+            *(f"In {each.name}" for each in (before, following) if each is not None),
+        ),
         "rows": [
-            (pipeline, *_current(current.get(pipeline), running), _next(waiting[pipeline]))
-            for pipeline in sorted({*current, *waiting})
+            (
+                pipeline,
+                *_current(row := found.current.get(pipeline), running),
+                _under_way(found.under_way.get(pipeline, ())),
+                *([_compare(row, getattr(row, "previous", None))] if before else []),
+                *([_next(row, following, may_copy=may_deploy)] if following else []),
+            )
+            for pipeline in sorted({*found.current, *found.under_way})
         ],
         "empty": "No deployments yet.",
         "url": with_scope(f"{list_url(Deployment)}?environment__id__exact={environment.pk}", environment),
@@ -54,21 +138,42 @@ def pipelines_panel(environment: Environment, *, may_deploy: bool) -> dict[str, 
 
 def _current(row: Deployment | None, running: Mapping[str, int]) -> tuple[Any, ...]:
     if row is None:
-        return ("nothing", "-", "-", "-")
+        return ("nothing", "-", "-")
     count = running.get(row.bundle_hash or "", 0)
     return (
-        with_note(row_link(row, str(row.config_bundle.version)), str(row.config_bundle)),
-        relative_time(row.activated_at),
-        row.requested_by,
+        with_note(row_link(row, f"v{row.config_bundle.version.number}"), str(row.config_bundle)),
+        with_note(relative_time(row.activated_at), f"by {row.requested_by}"),
         f"{count:,} of {agent_count(row.target_count)}",
     )
 
 
-def _next(rows: list[Deployment]) -> str:
+def _under_way(rows: Sequence[Deployment]) -> str:
     if not rows:
         return "-"
-    first, *others = rows
-    more = f"and {len(others)} more" if others else ""
+    first = min(rows, key=lambda row: UNFINISHED.index(row.status))
+    more = f"and {len(rows) - 1} more" if len(rows) > 1 else ""
+    version = row_link(first, f"v{first.config_bundle.version.number}")
+    return format_html("{} {}", state_pill(first.status), with_note(version, more))
+
+
+def _compare(row: Deployment | None, other: Mapping[str, Any] | None) -> str:
+    """Return what another environment runs of the pipeline, and whether it is the same configuration."""
+    if row is None:
+        return "-"
+    if other is None:
+        return "nothing"
+    is_same = other["config_hash"] == row.config_hash
+    link = text_link(page_url(Deployment, "change", other["id"]), f"v{other['number']}")
+    return format_html("{} {}", link, "same" if is_same else state_pill("differs"))
+
+
+def _next(row: Deployment | None, following: Neighbor, *, may_copy: bool) -> str:
+    """Return what the next environment runs, and a link that copies the config bundle there unless it is the same."""
+    other: Mapping[str, Any] | None = getattr(row, "next", None)
+    text = _compare(row, other)
+    if row is None or not may_copy or (other is not None and other["config_hash"] == row.config_hash):
+        return text
     return format_html(
-        "{} {}", state_pill(first.status), with_note(row_link(first, str(first.config_bundle.version)), more)
-    )
+        '{} <a class="text-link copy-on" href="{}" aria-label="Copy {} to {}">Copy to {}</a>',
+        text, act_url(row.config_bundle, COPY_BUNDLE.name), row.config_bundle.version, following.name, following.name,
+    )  # fmt: skip

@@ -28,11 +28,11 @@ from apps.tenancy.policy import ReplayPolicy
 from apps.tenancy.services import organizations
 from byteor.engine import freeze
 from byteor.engine.regression import count_of
-from byteor.engine.release_policy import ReleasePolicy
 from byteor.engine.replay_gate import GateMode
 from byteor.engine.strict_json import JsonLimits, MalformedJson, read
 
 _PREVIEW, _SHOWN = timedelta(days=28), 20
+_ANNOUNCED = timedelta(days=7)  # how long before a freeze window its banner appears
 _REPLAYS = {
     ReplayPolicy.DISABLED: "no replays",
     ReplayPolicy.DRY_RUN_ONLY: "replays without side effects",
@@ -43,6 +43,11 @@ _GATES = {
     GateMode.OFF: "no tests",
     GateMode.WARN: "tests each deployment and shows the differences",
     GateMode.REQUIRE: "tests each deployment, which waits until its differences are accepted",
+}
+_GATE_PHRASES = {
+    GateMode.OFF: "",
+    GateMode.WARN: "the replay gate tests each deployment but blocks none; ",
+    GateMode.REQUIRE: "the replay gate blocks each deployment until its differences are accepted; ",
 }
 _LABELS = {
     "replay_gate_min_fixtures": "Replay gate: required verdicts",
@@ -62,7 +67,7 @@ _MEANINGS = {
 
 
 def describe_policy(environment: Environment) -> str:
-    """Return a summary of the environment's rules and settings."""
+    """Return a sentence about what a deployment to the environment needs, and about replays."""
     settings, release = environment.effective_settings, environment.effective_settings.release
     people = "one person" if release.required_approvals == 1 else f"{release.required_approvals} people"
     who = ", who may be the requester" if release.allow_self_approval else " other than the requester"
@@ -70,29 +75,27 @@ def describe_policy(environment: Environment) -> str:
     consent = f"need the approval of {people}{who}" if release.approvals_required else "need no approval"
     in_flight = release.max_in_flight_deployments
     return (
-        f"In this {environment.posture} environment, deployments {consent};"
-        f" {'one runs' if in_flight == 1 else f'{in_flight} run'} at a time. The environment permits"
-        f" {_REPLAYS[settings.replay_policy]} and keeps artifacts for {settings.artifact_retention_days} days. Agents"
-        f" send a heartbeat every {settings.heartbeat_interval_s} s.{_describe_gate(release)}"
+        f"Deployments {consent}; {'one runs' if in_flight == 1 else f'{in_flight} run'} at a time;"
+        f" {_GATE_PHRASES[release.replay_gate]}{_REPLAYS[settings.replay_policy]} are permitted."
     )
 
 
-def _describe_gate(policy: ReleasePolicy) -> str:
-    match policy.replay_gate:
-        case GateMode.WARN:
-            return " The replay gate tests each deployment, and blocks none."
-        case GateMode.REQUIRE:
-            return " The replay gate blocks each deployment until its differences are accepted."
-    return ""
+def describe_freeze(windows: Iterable[freeze.FreezeWindow], now: datetime) -> list[tuple[str, str, list[str]]]:
+    """Return the banner of the freeze window that is open now, otherwise of the next one within 7 days, if any.
 
-
-def describe_freeze(windows: Iterable[freeze.FreezeWindow], now: datetime) -> str:
-    """Return a sentence about the freeze window that is open now and its end; empty if none is open."""
+    A banner is its tone, its title and its lines.
+    """
+    windows = list(windows)
     found = freeze.last_open_window(windows, now)
-    if found is None:
-        return ""
-    window, end = found
-    return f"No deployment starts until {end:%Y-%m-%d %H:%M} UTC: {window.reason}"
+    if found is not None:
+        window, end = found
+        return [("warn", "Frozen", [f"No deployment starts until {end:%Y-%m-%d %H:%M} UTC: {window.reason}"])]
+    coming = freeze.occurrences(windows, now, now + _ANNOUNCED)
+    if not coming:
+        return []
+    start, end, window = coming[0]
+    times = f"from {start:%a %d %b, %H:%M} to {end:%a %d %b, %H:%M %Z}"
+    return [("", "Next freeze window", [f"No deployment starts {times}: {window.reason}"])]
 
 
 class _SettingsForm(ActForm):

@@ -1,0 +1,280 @@
+"""Audit events as sentences, such as "ada@acme.example approved the deployment of quotes v7 to prod"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from django.db.models import Case, CharField, F, Func, Model, OuterRef, QuerySet, Subquery, UUIDField, When
+from django.db.models.functions import Cast, Coalesce, Concat, Replace
+from django.utils.html import format_html
+
+from apps.artifacts.models import Artifact, Bisect, Fixture, Replay, RequestedCapture
+from apps.console.frame.columns import page_url, state_pill, text_link
+from apps.fleet.models import Agent, AgentKey
+from apps.notifications.models import ChatWebhook
+from apps.pipelines.models import Draft, Version
+from apps.releases.models import Approval, ConfigBundle, Deployment, Regression
+from apps.tenancy.models import AuditEvent, Environment, Organization, OrganizationKey, Project, User, Webhook
+
+SUBJECT: Final = "subject"  # the annotation of ``with_subjects``
+SERVICE: Final = "ByteOr Cloud"  # the name of the system as an actor
+
+# What the actor did, by action. {} is replaced by the event's resource.
+PHRASES: Final[Mapping[str, str]] = {
+    "account.claim": "signed in to the account of {} for the first time",
+    "account.create": "created the account of {}",
+    "account.lose_address": "marked the address of {} as unconfirmed",
+    "agent.clear_clone_suspicion": "cleared the suspicion that {} has a clone",
+    "agent.decommission": "decommissioned {}",
+    "agent.drain": "drained {}",
+    "agent.enroll": "enrolled {}",
+    "agent.label": "changed labels of agents in {}",
+    "agent.request_key_rotation": "requested a new key for {}",
+    "agent.supersede": "replaced {} by a new enrollment",
+    "agent.undrain": "undrained {}",
+    "agent.update": "changed {}",
+    "agent_key.create": "created {}",
+    "agent_key.revoke": "revoked {}",
+    "api_key.create": "created {}",
+    "api_key.revoke": "revoked {}",
+    "approval.approve": "completed the approval of {}",
+    "approval.decision.approve": "approved {}",
+    "approval.decision.deny": "denied {}",
+    "approval.deny": "closed the approval request for {} as denied",
+    "approval.expire": "closed the approval request for {} as expired",
+    "approval.remind": "reminded reviewers of {}",
+    "approval.request": "requested approval of {}",
+    "approval.revoke": "revoked the approval of {}",
+    "artifact.expire": "deleted expired artifacts of {}",
+    "artifact.receive": "uploaded {}",
+    "artifact.reduce": "saved part of a capture as {}",
+    "artifact.reject": "rejected {}",
+    "artifact.requeue": "scheduled another check of {}",
+    "artifact.verify": "verified {}",
+    "bisect.cancel": "canceled {}",
+    "bisect.fail": "could not complete {}",
+    "bisect.request": "requested {}",
+    "bisect.start": "started {}",
+    "bisect.succeed": "completed {}",
+    "capture.expire": "closed {} as expired",
+    "capture.request": "requested {}",
+    "capture.upload": "uploaded {}",
+    "capture.upload_late": "uploaded {} after it had expired",
+    "chat_webhook.create": "created {}",
+    "chat_webhook.delete": "deleted {}",
+    "chat_webhook.disable": "disabled {}",
+    "chat_webhook.test": "sent a test message to {}",
+    "chat_webhook.update": "changed {}",
+    "config.bar": "marked {} as known bad",
+    "config.clear": "cleared the known-bad state of {}",
+    "config_bundle.create": "created {}",
+    "deployment.abort": "aborted {}",
+    "deployment.activate": "completed {}",
+    "deployment.approve": "cleared {} to start",
+    "deployment.build": "started to build {}",
+    "deployment.change_reviewers": "changed the reviewers of {}",
+    "deployment.create": "requested {}",
+    "deployment.deny": "closed {} as denied",
+    "deployment.fail": "marked {} as failed",
+    "deployment.hold": "held {} before its next wave",
+    "deployment.next_wave": "started the next wave of {}",
+    "deployment.offer": "started to offer {} to agents",
+    "deployment.pause": "paused {}",
+    "deployment.restore": "completed the rollback of {}",
+    "deployment.resume": "resumed {}",
+    "deployment.retry": "retried {}",
+    "deployment.roll_back": "started to roll back {}",
+    "draft.create": "created {}",
+    "draft.delete": "deleted {}",
+    "draft.update": "changed {}",
+    "enrollment_token.create": "created {}",
+    "enrollment_token.revoke": "revoked {}",
+    "environment.create": "created {}",
+    "environment.delete": "deleted {}",
+    "environment.update": "changed {}",
+    "fixture.create": "created {}",
+    "fixture.current_fails": "found failing golden fixtures in {}",
+    "fixture.delete": "deleted {}",
+    "fixture.expect_accepted": "updated golden fixtures with the accepted results of {}",
+    "fixture.expire": "deleted {}, which had expired",
+    "fixture.update": "changed {}",
+    "installation_operator.grant": "made {} an installation operator",
+    "installation_operator.revoke": "revoked the installation operator role of {}",
+    "job.retry": "retried {}",
+    "master_key.rotate": "rotated {}",
+    "master_key.store": "stored {}",
+    "member.add": "gave {} a role",
+    "member.invite": "sent another invitation to {}",
+    "member.remove": "removed a role of {}",
+    "member.update": "changed the role of {}",
+    "notification_settings.update": "changed the notification settings of {}",
+    "organization.create": "created {}",
+    "organization.set_quotas": "changed the quotas of {}",
+    "organization.update": "changed {}",
+    "project.create": "created {}",
+    "project.delete": "deleted {}",
+    "project.update": "changed {}",
+    "regression.accept": "accepted differences in {}",
+    "regression.cancel": "canceled {}",
+    "regression.differ": "found differences in {}",
+    "regression.fail": "could not complete {}",
+    "regression.request": "requested {}",
+    "regression.start": "started {}",
+    "regression.succeed": "found no differences in {}",
+    "replay.approve": "queued {} after its approval",
+    "replay.deny": "closed {} as denied",
+    "replay.diverge": "found that the output of {} diverges",
+    "replay.fail": "could not complete {}",
+    "replay.request": "requested {}",
+    "replay.start": "started {}",
+    "replay.succeed": "completed {}",
+    "session.sign_in": "signed in",
+    "session.sign_out": "signed out",
+    "sign_in_link.create": "created a sign-in link for {}",
+    "signing_key.activate": "activated {}",
+    "signing_key.create": "created {}",
+    "signing_key.retire": "retired {}",
+    "signing_key.supersede": "replaced {} by a newer key",
+    "token.create": "created {}",
+    "token.revoke": "revoked {}",
+    "version.create": "created {}",
+    "webhook.create": "created {}",
+    "webhook.delete": "deleted {}",
+    "webhook.disable": "disabled {}",
+    "webhook.ping": "sent a test event to {}",
+    "webhook.redeliver": "sent a delivery of {} again",
+    "webhook.rotate_secret": "rotated the secret of {}",
+    "webhook.update": "changed {}",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """A kind of resource: the table of its rows, and the parts of the phrase that names a row."""
+
+    model: type[Model]
+    parts: tuple[Any, ...]
+
+
+def _words(text: str) -> Any:
+    """Return a constant that is part of the SQL, so that the query can be compiled once (``CompiledQuery``)."""
+    return Func(template=f"'{text}'", output_field=CharField())
+
+
+def _text(path: str) -> Any:
+    return Cast(F(path), CharField())
+
+
+def _deployment(path: str) -> tuple[Any, ...]:
+    """Return the parts of the phrase for a deployment. ``path`` leads from the row to the deployment."""
+    return (
+        _words("the deployment of "), F(f"{path}pipeline"), _words(" v"),
+        _text(f"{path}config_bundle__version__number"), _words(" to "), F(f"{path}environment__name"),
+    )  # fmt: skip
+
+
+_VERSION = (F("version__name"), _words(" v"), _text("version__number"))
+# Kinds that are not listed have no page: the sentence names only the kind.
+_KINDS: Final[Mapping[str, _Kind]] = {
+    "agent": _Kind(Agent, (_words("agent "), F("name"))),
+    "agentkey": _Kind(AgentKey, (_words("a key of agent "), F("agent__name"))),
+    "approval": _Kind(
+        Approval,
+        (
+            Case(
+                When(
+                    rollout__isnull=False,
+                    then=Concat(
+                        _words("wave "), Cast(F("wave") + 1, CharField()), _words(" of "), *_deployment("rollout__")
+                    ),
+                ),
+                When(deployment__isnull=False, then=Concat(*_deployment("deployment__"))),
+                When(replay_id__isnull=False, then=Concat(_words("an execute replay in "), F("environment__name"))),
+                default=_words("a deployment"),
+            ),
+        ),
+    ),
+    "artifact": _Kind(
+        Artifact, (_words("the "), Replace("kind", _words("_"), _words(" ")), _words(" of agent "), F("agent__name"))
+    ),
+    "bisect": _Kind(Bisect, (_words("the bisect of an incident of agent "), F("artifact__agent__name"))),
+    "capture": _Kind(RequestedCapture, (_words("a capture of agent "), F("agent__name"))),
+    "chat_webhook": _Kind(ChatWebhook, (_words("the chat webhook "), F("name"))),
+    "config_bundle": _Kind(ConfigBundle, (_words("the config bundle "), F("name"), _words(" of "), *_VERSION)),
+    "deployment": _Kind(Deployment, _deployment("")),
+    "draft": _Kind(Draft, (_words("the draft "), F("name"))),
+    "environment": _Kind(Environment, (_words("the environment "), F("name"))),
+    "fixture": _Kind(Fixture, (_words("the fixture "), F("name"), _words(" of "), F("pipeline"))),
+    "member": _Kind(User, (F("email"),)),
+    "organization": _Kind(Organization, (_words("the organization "), F("name"))),
+    "organizationkey": _Kind(OrganizationKey, (_words("the API key "), F("name"))),
+    "project": _Kind(Project, (_words("the project "), F("name"))),
+    "regression": _Kind(Regression, (_words("the regression of "), F("pipeline"))),
+    "replay": _Kind(
+        Replay,
+        (_words("the replay of an incident of agent "), F("artifact__agent__name"), _words(" through "), *_VERSION),
+    ),
+    "user": _Kind(User, (F("email"),)),
+    "version": _Kind(Version, (_words("version "), F("name"), _words(" v"), _text("number"))),
+    "webhook": _Kind(Webhook, (_words("the webhook to "), F("url"))),
+}  # fmt: skip
+# Pages of people are only for installation operators, so sentences do not link to them.
+_WITHOUT_LINK: Final = frozenset({"member", "user"})
+# The phrases for resources without a row: they were deleted, or have no table of their own.
+_UNNAMED: Final[Mapping[str, str]] = {
+    "agentkey": "an agent key",
+    "config": "a configuration",
+    "enrollmenttoken": "an enrollment token",
+    "master_key": "the master key",
+    "member": "a person",
+    "organizationkey": "an API key",
+    "user": "a person",
+    "usertoken": "a token",
+}
+
+
+def with_subjects(events: QuerySet[AuditEvent]) -> QuerySet[AuditEvent]:
+    """Annotate the phrase for each event's resource, or null if the resource was deleted or has no page.
+
+    PostgreSQL reads at most one row for each event, by its primary key, and only for the events that it returns.
+    """
+    named = [When(resource_kind=kind, then=_named(each)) for kind, each in _KINDS.items()]
+    return events.annotate(**{SUBJECT: Case(*named, default=None, output_field=CharField())})
+
+
+def _named(kind: _Kind) -> Subquery:
+    # The id of these kinds is always a UUID. Other kinds, such as signing keys, have other ids, which are not cast.
+    rows = kind.model._base_manager.filter(pk=Cast(OuterRef("resource_id"), UUIDField()))
+    phrase = Concat(*kind.parts, output_field=CharField()) if len(kind.parts) > 1 else kind.parts[0]
+    return Subquery(rows.order_by().values_list(Coalesce(phrase, _words(""), output_field=CharField()))[:1])
+
+
+def describe_event(event: AuditEvent) -> str:
+    """Return the event as a sentence with a link to its resource. The event is from ``with_subjects``."""
+    actor = SERVICE if event.actor_kind == "system" else event.actor_display
+    words = event.action.replace(".", " ").replace("_", " ")
+    if event.outcome == "denied":
+        return format_html("{} was denied access: {}", actor, words)
+    phrase = PHRASES.get(event.action)
+    # An action of a later release has no phrase.
+    sentence = format_html("{}: {}", actor, words) if phrase is None else _sentence(actor, phrase, event)
+    return sentence if event.outcome == "success" else format_html("{} {}", sentence, state_pill(event.outcome))
+
+
+def _sentence(actor: str, phrase: str, event: AuditEvent) -> str:
+    if "{}" not in phrase:
+        return format_html("{} {}", actor, phrase)
+    before, _, after = phrase.partition("{}")
+    return format_html("{} {}{}{}", actor, before, _subject(event), after)
+
+
+def _subject(event: AuditEvent) -> str:
+    kind, name = event.resource_kind, getattr(event, SUBJECT, None)
+    if not name:
+        words = kind.replace("_", " ")
+        return _UNNAMED.get(kind) or f"{'an' if words[:1] in {*'aeiou'} else 'a'} {words}"
+    if kind in _WITHOUT_LINK:
+        return str(name)
+    return text_link(page_url(_KINDS[kind].model, "change", event.resource_id), name)
