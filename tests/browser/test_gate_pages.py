@@ -295,7 +295,7 @@ def test_gate_settings_are_edited_and_only_organization_admin_loosens_them(world
     loose = {"replay_gate": "warn", "max_work_increase_percent": None}
     sent(admin, world.prod, "settings", settings_form(world.prod, **loose))
     assert stored(world.prod) == {**strict, **loose}
-    assert "The replay gate tests each deployment" in admin.get(row_page(world.prod)).text
+    assert "the replay gate tests each deployment" in admin.get(row_page(world.prod)).text
 
 
 @pytest.mark.browser

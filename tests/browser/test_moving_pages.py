@@ -27,7 +27,7 @@ def test_home_environment_deployment_and_agent_follow_rollout_without_reload(
     agents = stories.fleet(world, 3)
     first, second = stories.bundles(world, 2)
     stories.active(world, first, agents)
-    strategy = {"kind": "waves", "percents": [34, 100], "failure_threshold_percent": 100, "holds": [None, "manual"]}
+    strategy = {"kind": "waves", "percents": [30, 100], "failure_threshold_percent": 100, "holds": [None, "manual"]}
     deployment = world.deployment(second, strategy=strategy)
     home, environment, rollout, agent = pages = [sign_in(open_page(), world.operator.user) for _ in range(4)]
     home.goto("/admin/")
@@ -49,7 +49,7 @@ def test_home_environment_deployment_and_agent_follow_rollout_without_reload(
     expect(rollout.locator("#agents .filter-choices")).to_contain_text("1 failed")
     expect(environment.locator("#fleet")).to_contain_text(f"1 failed: {FAILURE}")
     expect(agent.locator("#headline")).to_contain_text(FAILURE)
-    expect(rollout.locator("#hold")).to_contain_text("manual")
+    expect(rollout.locator("#hold")).to_contain_text("Wave 2 of 2 has been waiting")
     expect(home.locator("#needs")).to_contain_text("wave 2")
     expect(related(rollout, "Timeline entries")).to_have_text(str(deployment.timeline.count()))
     assert deployment.timeline.count() > before
