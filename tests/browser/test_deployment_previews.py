@@ -246,6 +246,28 @@ def test_list_shows_versions_agents_and_durations(world: World, run_jobs: Run) -
     assert client.get(live(first)).text.count("superseded") == 1
 
 
+def test_duration_of_rollout_ends_with_its_activation(world: World, run_jobs: Run) -> None:
+    agents, _, (first,) = stories.running(world, 1)
+    second = stories.active(
+        world, world.bundle(name="newer", version=first.config_bundle.version, env={"N": "2"}), agents
+    )
+    entries = TimelineEntry.objects.filter(deployment=second)
+    entries.filter(event="offer").update(created_at=timezone.now() - 5 * TEN)
+    entries.filter(event="activate").update(created_at=timezone.now() - 4 * TEN)
+    rollbacks.start(second, reason="latency", actor=world.operator.actor)
+    client = signed_in(world.viewer.user)
+
+    def duration() -> str:
+        changelist = client.get(table(Deployment)).context["cl"]
+        (row,) = (each for each in changelist.result_list if each.pk == second.pk)
+        return str(changelist.model_admin.duration(row))
+
+    assert duration() == "10 min 0 s"
+    report_from_all(agents, "rolled_back", run_jobs)
+    second.refresh_from_db()
+    assert (second.status, duration()) == ("rolled_back", "10 min 0 s")
+
+
 def listed_cells(world: World) -> dict[Any, tuple[str, str, str]]:
     """Return the texts of the cells that show versions, state and agents, by deployment."""
     page = signed_in(world.viewer.user).get(table(Deployment))
