@@ -246,6 +246,19 @@ def test_list_shows_versions_agents_and_durations(world: World, run_jobs: Run) -
     assert client.get(live(first)).text.count("superseded") == 1
 
 
+def test_rollback_names_other_pipelines_to_which_agents_return(world: World) -> None:
+    agents, _, _ = stories.running(world, 2)
+    first = world.bundle(name="one", version=world.version(content=plan("other")))
+    second = world.bundle(name="two", version=first.version, env={"NUMBER": "2"})
+    stories.active(world, first, agents[:1], target={"agents": [str(agents[0][0].pk)]}, take_over=True)
+    latest = stories.active(world, second, agents, take_over=True)
+
+    said = previewed(world, latest)["Roll back"]
+
+    assert "1 agent returns to v1, bundle one" in said
+    assert "1 agent returns to quotes v1, bundle bundle-0" in said
+
+
 def test_duration_of_rollout_ends_with_its_activation(world: World, run_jobs: Run) -> None:
     agents, _, (first,) = stories.running(world, 1)
     second = stories.active(
