@@ -129,6 +129,34 @@ def test_number_of_queries_does_not_depend_on_agents_and_labels(world: World) ->
     assert cost() == few <= 15
 
 
+def test_bundle_of_other_tenant_is_not_named(world: World, other: World) -> None:
+    agents, _, _ = stories.running(world, 1)
+    stories.send_heartbeat_running(*agents[0])
+    spy, _ = other.agent(name="spy")
+    stolen = Heartbeat.objects.get(agent=agents[0][0]).running_bundle_hash
+    Heartbeat.objects.filter(agent=spy).update(running_bundle_hash=stolen, status="healthy")
+    client = signed_in(other.viewer.user)
+
+    assert stolen
+    assert names(client.get(table(Agent))) == ["spy"]
+    assert "quotes" not in client.get(table(Agent)).context["cl"].model_admin.runs(
+        client.get(table(Agent)).context["cl"].result_list[0]
+    )
+    grouped = client.get(table(Agent), {"group": "version"})
+    assert [row["title"] for row in grouped.context["cl"].groups["rows"]] == ["Bundles of no known version"]
+    assert completions(client, "pipeline:") == completions(client, "quotes") == []
+
+
+def test_act_is_not_performed_without_confirmation_of_changed_rows(world: World) -> None:
+    agent, _ = world.agent(name="edge")
+    client = signed_in(world.operator.user)
+    form = {"action": "drain", "_selected_action": [str(agent.pk)], "_chosen": "others"}
+
+    assert client.post(table(Agent), form).status_code == 200
+    agent.refresh_from_db()
+    assert agent.drained_at is None
+
+
 # -- completions --------------------------------------------------------------------------------------------------
 
 
@@ -257,6 +285,17 @@ def test_groups_by_label_count_agents_in_trouble(world: World) -> None:
     ]  # fmt: skip
     assert groups(client, "zone", "has:zone status:failed") == [["eu", "1", "0", "0", "1 failed"]]
     assert groups(client, "nothing") == [["No nothing", "5", "1", "1 drifted", "1 failed"]]
+
+
+@pytest.mark.parametrize("query", ["", "status:healthy"])
+@pytest.mark.parametrize("key", ["0", "-1", 'a"b', "%s", "1_0"])
+def test_groups_by_label_accept_any_key(world: World, key: str, query: str) -> None:
+    world.agent(None, "edge", **{key: "eu"})
+    Heartbeat.objects.update(status="healthy")
+
+    page = signed_in(world.viewer.user).get(table(Agent), {"group": key, "q": query})
+
+    assert [(row["title"], row["agents"]) for row in page.context["cl"].groups["rows"]] == [("eu", "1")]
 
 
 def test_groups_by_version_link_to_narrowed_search(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -229,9 +230,10 @@ def test_list_shows_versions_agents_and_durations(world: World, run_jobs: Run) -
     run_jobs()
     report_from_all(agents[:2], "rolled_back", run_jobs)
     under_way = stories.offered(world, second)
-    shift(bad, TEN)
-    TimelineEntry.objects.filter(deployment=bad, event="offer").update(created_at=timezone.now() - 2 * TEN)
-    TimelineEntry.objects.filter(deployment=under_way, event="offer").update(created_at=timezone.now() - TEN)
+    now = timezone.now()
+    TimelineEntry.objects.filter(deployment=bad).update(created_at=now - TEN)
+    TimelineEntry.objects.filter(deployment=bad, event="offer").update(created_at=now - 2 * TEN)
+    TimelineEntry.objects.filter(deployment=under_way, event="offer").update(created_at=now - TEN)
 
     assert listed_cells(world) == {
         first.pk: ("v1then v2", "superseded", "4"),
@@ -241,9 +243,44 @@ def test_list_shows_versions_agents_and_durations(world: World, run_jobs: Run) -
     }
     client = signed_in(world.viewer.user)
     page = client.get(table(Deployment)).text
-    assert "10 min 0 s" in page
-    assert "10 min 0 s so far" in page
+    assert re.findall(r"(10 min \d+ s)( so far)?", page)[-1] == ("10 min 0 s", "")
+    assert re.search(r"10 min \d+ s so far", page)
     assert client.get(live(first)).text.count("superseded") == 1
+
+
+def test_rollback_names_other_pipelines_to_which_agents_return(world: World) -> None:
+    agents, _, _ = stories.running(world, 2)
+    first = world.bundle(name="one", version=world.version(content=plan("other")))
+    second = world.bundle(name="two", version=first.version, env={"NUMBER": "2"})
+    stories.active(world, first, agents[:1], target={"agents": [str(agents[0][0].pk)]}, take_over=True)
+    latest = stories.active(world, second, agents, take_over=True)
+
+    said = previewed(world, latest)["Roll back"]
+
+    assert "1 agent returns to v1, bundle one" in said
+    assert "1 agent returns to quotes v1, bundle bundle-0" in said
+
+
+def test_duration_of_rollout_ends_with_its_activation(world: World, run_jobs: Run) -> None:
+    agents, _, (first,) = stories.running(world, 1)
+    second = stories.active(
+        world, world.bundle(name="newer", version=first.config_bundle.version, env={"N": "2"}), agents
+    )
+    entries, now = TimelineEntry.objects.filter(deployment=second), timezone.now()
+    entries.filter(event="offer").update(created_at=now - 5 * TEN)
+    entries.filter(event="activate").update(created_at=now - 4 * TEN)
+    rollbacks.start(second, reason="latency", actor=world.operator.actor)
+    client = signed_in(world.viewer.user)
+
+    def duration() -> str:
+        changelist = client.get(table(Deployment)).context["cl"]
+        (row,) = (each for each in changelist.result_list if each.pk == second.pk)
+        return str(changelist.model_admin.duration(row))
+
+    assert duration() == "10 min 0 s"
+    report_from_all(agents, "rolled_back", run_jobs)
+    second.refresh_from_db()
+    assert (second.status, duration()) == ("rolled_back", "10 min 0 s")
 
 
 def listed_cells(world: World) -> dict[Any, tuple[str, str, str]]:

@@ -15,8 +15,10 @@ from django.utils import timezone
 from apps.artifacts.services import incidents
 from apps.artifacts.services.incidents import Incident
 from apps.console.pages.home.needs import SHOWN
+from apps.console.pages.home.needs_query import MOST_OF_KIND
 from apps.fleet.models import EnrollmentToken, Heartbeat
 from apps.notifications.models import ChatWebhook
+from apps.releases.jobs import StepRollout
 from apps.releases.models import Approval, ConfigBundle, Deployment
 from apps.releases.services import bundle_copies
 from apps.tenancy.message_types import MessageType
@@ -30,7 +32,7 @@ from tests.browser.access import project_member
 from tests.browser.filled import Filled, act, fill, row_page, signed_in, superuser
 from tests.browser.waiting import approval_of
 from tests.releases.stories import active, fleet, running, send_heartbeat_running
-from tests.resources import chat_webhooks, webhooks
+from tests.resources import chat_webhooks, jobs, webhooks
 from tests.worlds import World, plan
 
 pytestmark = pytest.mark.django_db
@@ -230,6 +232,17 @@ def test_role_in_other_project_shows_no_needs(world: World) -> None:
         kind(made)
 
     assert needs(person) == []
+
+
+def test_number_of_dead_letters_is_lower_limit_if_not_all_are_read(world: World) -> None:
+    made = fill(world)
+    for _ in range(MOST_OF_KIND + 5):
+        jobs.dead_letter(StepRollout(deployment_id=str(made.deployment.pk)))
+
+    (line,) = (need for need in needs(superuser()) if need.key.startswith("jobs-"))
+
+    assert f"{MOST_OF_KIND + 1} or more jobs {made.job.task_name}" in line.title
+    assert line.button == "See jobs"
 
 
 def test_failed_rollout_is_obsolete_after_newer_deployment_and_after_decision_of_person(world: World) -> None:

@@ -189,6 +189,22 @@ def test_requests_and_purge_do_not_deadlock(world: World, kind: str, name: str) 
     assert not Environment.objects.filter(pk=story.environment.pk).exists()
 
 
+def test_relabelings_of_chosen_agents_wait_for_other_changes_to_many_agents(world: World) -> None:
+    world.agent(name="edge")
+    chosen, change = Agent.objects.filter(environment=world.dev), LabelChange({"x": "1"})
+    with ThreadPoolExecutor(1) as threads:
+        with transaction.atomic():
+            lock_row(world.dev)
+            relabeled: Future[object] = threads.submit(
+                outcome,
+                lambda: relabeling.relabel_chosen(world.dev, chosen, change, actor=world.admin.actor),
+            )
+            wait_until(lambda: relabeled.done() or count_waiting() == 1)
+            assert not relabeled.done(), relabeled.result()
+
+        assert relabeled.result() == 1
+
+
 def test_enrollments_and_relabeling_do_not_deadlock(world: World) -> None:
     actor = world.admin.actor
     world.agent(name="z")

@@ -217,8 +217,7 @@ def perform(
     held, compute = console_user.permissions(tenant_of(rows[0])), compute_for(request)
     form = _form(act, request.POST if "_confirm" in request.POST else None, rows[0], held, compute)
     chosen = _digest(rows)
-    is_same = request.POST.get("_chosen", chosen) == chosen
-    if not is_same:
+    if form.is_bound and request.POST.get("_chosen", chosen) != chosen:
         form.add_error(None, "The rows that match have changed in the meantime. Check them and confirm again.")
     if request.method == "POST" and "_preview" not in request.POST and form.is_valid():
         user = request.user

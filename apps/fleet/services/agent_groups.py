@@ -7,8 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from django.db.models import Count, Q, QuerySet, Sum
-from django.db.models.fields.json import KeyTextTransform
+from django.db.models import CharField, Count, F, Func, Q, QuerySet, Sum, TextField, Value
 from django.utils import timezone
 
 from apps.fleet.models import Heartbeat, LabelCount, Liveness, Pulse, PulseCount
@@ -51,7 +50,18 @@ def group_by_label(environments: QuerySet[Any], key: str, condition: Q) -> list[
         totals = dict[str | None, int](counted.values_list("value").annotate(agents=Sum("count")))
         everyone = PulseCount.objects.filter(environment__in=environments).aggregate(agents=Sum("count"))["agents"]
         totals[None] = (everyone or 0) - sum(totals.values())
-    return largest(_group(environments, condition, KeyTextTransform(key, "agent__labels"), totals))
+    return largest(_group(environments, condition, _value_of(key), totals))
+
+
+def _value_of(key: str) -> Func:
+    """Return an expression for the value of a label. Django's own one reads a key of digits as a place in a list."""
+    return Func(
+        F("agent__labels"),
+        Value(key, TextField()),
+        arg_joiner=" ->> ",
+        template="(%(expressions)s)",
+        output_field=CharField(),
+    )
 
 
 def group_by_bundle(environments: QuerySet[Any], condition: Q) -> list[Group]:

@@ -46,6 +46,16 @@ def relabel(
     return result
 
 
+@transaction.atomic
+def relabel_chosen(environment: Environment, agents: QuerySet[Agent], change: LabelChange, *, actor: Actor) -> int:
+    """Change the labels of these enrolled agents of the environment. Return the number of changed agents.
+
+    Raises InvalidInput if an agent would have too many labels, and NotFound if the environment was deleted.
+    """
+    lock_row(environment)  # otherwise two changes to the same agents could wait for each other
+    return labels.change_labels(environment, agents, change, selector=None, actor=actor)
+
+
 def preview(environment: Environment, agents: QuerySet[Agent], change: LabelChange) -> Relabeled:
     """Return the effect that the change would have on these enrolled agents of the environment."""
     changing = labels.select_changing(agents, change)

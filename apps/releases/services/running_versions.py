@@ -49,9 +49,12 @@ def _with_version(built: QuerySet[Deployment], pipeline: str | None, number: int
     return built if number is None else built.filter(config_bundle__version__number=number)
 
 
-def versions_of(bundle_hashes: Collection[str]) -> dict[str, BundleVersion]:
-    """Return the version in each of these bundles, by bundle hash. Bundles of no deployment are left out."""
-    built = Deployment.objects.filter(bundle_hash__in=bundle_hashes).values_list(
+def versions_of(environments: QuerySet[Environment], bundle_hashes: Collection[str]) -> dict[str, BundleVersion]:
+    """Return the version in each of these bundles, by bundle hash.
+
+    Bundles that none of the environments built are left out, because an agent may report the hash of any bundle.
+    """
+    built = Deployment.objects.filter(environment__in=environments, bundle_hash__in=bundle_hashes).values_list(
         "bundle_hash", "config_bundle__version_id", "pipeline", "config_bundle__version__number"
     )
     return {
@@ -67,6 +70,6 @@ def count_versions(environments: QuerySet[Environment]) -> Counter[BundleVersion
     summed = counted.values_list("running_bundle_hash").annotate(agents=Sum("count")).filter(agents__gt=0)
     agents = dict(summed.order_by("-agents")[:_MOST_BUNDLES])
     found = Counter[BundleVersion]()
-    for bundle_hash, version in versions_of(agents).items():
+    for bundle_hash, version in versions_of(environments, agents).items():
         found[version] += agents[bundle_hash]
     return found

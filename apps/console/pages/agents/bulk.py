@@ -28,7 +28,7 @@ def relabel_all(rows: Sequence[Agent], context: ActContext) -> int:
     change = labels.read_change(context.comment)
     with transaction.atomic():
         return sum(
-            labels.change_labels(environment, agents, change, selector=None, actor=context.actor)
+            relabeling.relabel_chosen(environment, agents, change, actor=context.actor)
             for environment, agents in _by_environment(rows)
         )
 

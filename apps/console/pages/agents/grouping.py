@@ -24,7 +24,7 @@ def group_table(
     """
     condition = agent_search.pulse_condition(tuple(terms), runs) if terms else Q()
     if by == VERSION:
-        found = _by_version(agent_groups.group_by_bundle(environments, condition))
+        found = _by_version(environments, agent_groups.group_by_bundle(environments, condition))
     else:
         groups = agent_groups.group_by_label(environments, by, condition)
         found = [(_label_title(by, group), _label_term(by, group), group) for group in groups]
@@ -43,9 +43,9 @@ def _label_term(key: str, group: Group) -> str:
     return agent_search.lacks_term(key) if group.value is None else agent_search.label_term(key, group.value)
 
 
-def _by_version(groups: Sequence[Group]) -> list[tuple[str, str, Group]]:
+def _by_version(environments: QuerySet[Any], groups: Sequence[Group]) -> list[tuple[str, str, Group]]:
     """Add up the groups of bundles that contain the same version."""
-    versions = versions_of([group.value for group in groups if group.value is not None])
+    versions = versions_of(environments, [group.value for group in groups if group.value is not None])
     summed: dict[tuple[str, str], Group] = {}
     for group in groups:
         version = versions.get(group.value or "")

@@ -72,7 +72,7 @@ class AgentChangeList(ScopedChangeList):
         hashes = {
             each for row in self.result_list for each in (row.heartbeat.running_bundle_hash, row.assignment.bundle_hash)
         }
-        versions = versions_of(hashes - {None})
+        versions = versions_of(listed_rows(request, Environment), hashes - {None})
         for row in self.result_list:
             row.shown_in = _Shown(self, versions)
 

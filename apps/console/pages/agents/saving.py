@@ -36,7 +36,7 @@ def save_view(request: HttpRequest) -> HttpResponse:
     organization = organization_of_searches(request)
     if organization is None:
         raise Http404("Choose an organization first, because searches are saved for an organization.")
-    query, name = request.POST.get("query", "").strip(), request.POST.get("name", "")
+    query, name = request.POST.get("query", "").replace("\0", "").strip(), request.POST.get("name", "")
     try:
         saved = saved_searches.save_search(user_of(request), organization, name=name, query=query)
     except DomainError as error:

@@ -17,13 +17,15 @@ from apps.releases.services import progress
 from apps.releases.services.failures import AGENTS_FAILED
 from byteor.engine.machines import AgentProgress, DeploymentEvent, DeploymentStatus
 
-_ENDS = (DeploymentEvent.ACTIVATE, DeploymentEvent.FAIL, DeploymentEvent.ABORT, DeploymentEvent.RESTORE)
+_ENDS = (DeploymentEvent.FAIL, DeploymentEvent.ABORT, DeploymentEvent.RESTORE)
 _RUNNING = {DeploymentStatus.DEPLOYING, DeploymentStatus.ROLLING_BACK}
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
     """The number of the version that the pipeline had before, when the rollout began and ended, and its agents.
+
+    The rollout of a deployment that became active ended then, even if the deployment was rolled back later.
 
     ``failed`` includes agents that failed and were then rolled back. Times are None if unknown or still to come.
     """
@@ -39,23 +41,29 @@ def read_listed(deployments: Collection[Deployment]) -> dict[UUID, Listed]:
     """Return what the list shows about each deployment, by its id, with one query."""
     rows = Deployment.objects.filter(pk__in=[each.pk for each in deployments]).annotate(
         before_id=_before(), by_progress=progress.of_each_deployment(), began_at=_time(Min, "offer"),
-        ended_at=_time(Max, *_ENDS), noted=_noted_failures(),
+        activated=_time(Max, DeploymentEvent.ACTIVATE), ended_at=_time(Max, *_ENDS), noted=_noted_failures(),
     )  # fmt: skip
     number = Deployment.objects.filter(pk=OuterRef("before_id")).values("config_bundle__version__number")
     found = rows.annotate(before=Subquery(number)).values_list(
-        "pk", "status", "before", "began_at", "ended_at", "by_progress", "noted"
+        "pk", "status", "before", "began_at", "activated", "ended_at", "by_progress", "noted"
     )
     return {pk: _listed(*values) for pk, *values in found}
 
 
 def _listed(
-    status: str, before: int | None, began_at: Any, ended_at: Any, by_progress: dict[str, int] | None, noted: int | None
+    status: str,
+    before: int | None,
+    began_at: Any,
+    activated: Any,
+    ended_at: Any,
+    by_progress: dict[str, int] | None,
+    noted: int | None,
 ) -> Listed:
     counts = by_progress or {}
     was_rolled_back = bool(counts.get(AgentProgress.ROLLED_BACK))
     failed = max(counts.get(AgentProgress.FAILED, 0), (noted or 0) if was_rolled_back else 0)
-    ended = None if status in _RUNNING or began_at is None else ended_at
-    return Listed(before, began_at, ended, sum(counts.values()), failed)
+    ended = activated or (None if status in _RUNNING else ended_at)
+    return Listed(before, began_at, None if began_at is None else ended, sum(counts.values()), failed)
 
 
 def _before() -> Coalesce:

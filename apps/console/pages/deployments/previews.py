@@ -113,7 +113,7 @@ def preview_rollback(row: Any) -> str:
     then = "this configuration becomes known bad here"
     if sum(counted.by_progress.values()) > _MAX_READ:
         count = sum(number for progress, number in counted.by_progress.items() if progress != A.PENDING)
-        name = _read_names([target])[target.pk]
+        name = _read_names([target], row.pipeline)[target.pk]
         return f"About {agent_count(count)} return to what they ran before, {name} becomes current, and {then}."
     before: Counter[UUID | None] = Counter(rollbacks.touched_agents(row).values_list("before_id", flat=True))
     groups: Counter[Deployment] = Counter()
@@ -122,7 +122,7 @@ def preview_rollback(row: Any) -> str:
     else:
         for before_id, restored in assignments.find_restored(row, before, fallback=target).items():
             groups[restored] += before[before_id]
-    names = _read_names([target, *groups])
+    names = _read_names([target, *groups], row.pipeline)
     shown = groups.most_common(_MAX_NAMED)
     clauses = [_clause(n, f"returns to {names[each.pk]}", f"return to {names[each.pk]}") for each, n in shown]
     rest = groups.total() - sum(n for _, n in shown)
@@ -136,12 +136,18 @@ def _version_of(row: Deployment) -> str:
     return str(row.config_bundle.version)
 
 
-def _read_names(rows: Collection[Deployment]) -> dict[UUID, str]:
-    """Return the version and config bundle of each deployment as a phrase, by the deployment's id."""
+def _read_names(rows: Collection[Deployment], pipeline: str) -> dict[UUID, str]:
+    """Return the version and config bundle of each deployment as a phrase, by the deployment's id.
+
+    The pipeline is named if it is not ``pipeline``.
+    """
     found = ConfigBundle.objects.filter(pk__in={row.config_bundle_id for row in rows})
     named = found.values_list("pk", "version__number", "name")
     by_bundle = {pk: f"v{number}, bundle {name}" for pk, number, name in named}
-    return {row.pk: by_bundle[row.config_bundle_id] for row in rows}
+    return {
+        row.pk: f"{'' if row.pipeline == pipeline else f'{row.pipeline} '}{by_bundle[row.config_bundle_id]}"
+        for row in rows
+    }
 
 
 def _begin(wave: int, starts: str) -> str:

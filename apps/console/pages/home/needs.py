@@ -312,20 +312,23 @@ _SENTENCES: Final[Mapping[Kind, Callable[[Found], Need]]] = {
 
 
 def _jobs(rows: Sequence[Found]) -> Iterator[Need]:
-    """Yield a line for each kind of job with dead letters."""
+    """Yield a line for each kind of job with dead letters. If some were not read, the numbers are lower limits."""
+    is_cut = len(rows) > MOST_OF_KIND
     failed = sorted(rows, key=lambda row: row.about["task"])
     for task, group in groupby(failed, key=lambda row: row.about["task"]):
         jobs = list(group)
         newest, count = jobs[0], len(jobs)
+        is_single = count == 1 and not is_cut
+        what = f"{count:,} or more jobs" if is_cut else count_of(count, "job")
         all_url = f"{list_url(ProcrastinateJob)}?status__exact=failed"
         of_task = f"{all_url}&task_name={task}"
-        url = row_url(ProcrastinateJob(pk=newest.about["id"])) if count == 1 else of_task
-        title = format_html("{} failed permanently.", text_link(url, f"{count_of(count, 'job')} {task}"))
+        url = row_url(ProcrastinateJob(pk=newest.about["id"])) if is_single else of_task
+        title = format_html("{} failed permanently.", text_link(url, f"{what} {task}"))
         yield Need(
             key=f"jobs-{task}", rank=_REST, tone="bad", title=title, where="", at=newest.at, due=None,
             reason="All automatic attempts have failed.",
-            button="Retry" if count == 1 else "See jobs",
-            url=act_url(ProcrastinateJob(pk=newest.about["id"]), "retry") if count == 1 else of_task,
+            button="Retry" if is_single else "See jobs",
+            url=act_url(ProcrastinateJob(pk=newest.about["id"]), "retry") if is_single else of_task,
             kind="dead letter", all_url=all_url,
         )  # fmt: skip
 

@@ -73,6 +73,7 @@ from byteor.engine.rollout import Hold
 from byteor_cloud.ids import smallest_uuid7
 
 MOST_OF_KIND: Final = 30
+_MOST_UNDER_WAY: Final = 1_000  # environments with rollouts under way
 _ROLLOUTS_FOR: Final = timedelta(days=7)
 _INCIDENTS_FOR: Final = timedelta(hours=24)
 # Reasons of failed deployments about which a person has decided already.
@@ -199,14 +200,16 @@ def _scope(level: str, path: Sequence[UUID]) -> Tenant:
     return scope  # type: ignore[no-any-return]
 
 
-def _part(rows: QuerySet[Any, Any], kind: Kind, at: Any, about: Combinable) -> QuerySet[Any, Any]:
+def _part(
+    rows: QuerySet[Any, Any], kind: Kind, at: Any, about: Combinable, most: int = MOST_OF_KIND + 1
+) -> QuerySet[Any, Any]:
     """Return a part of the query, with the columns that all parts have."""
     columns = {
         "need_kind": Value(kind.value, TextField()),
         "need_at": Cast(Value(None) if at is None else at, DateTimeField()),
         "need_about": about,
     }
-    part: QuerySet[Any, Any] = rows.annotate(**columns).values_list(*columns)[: MOST_OF_KIND + 1]
+    part: QuerySet[Any, Any] = rows.annotate(**columns).values_list(*columns)[:most]
     return part
 
 
@@ -297,7 +300,7 @@ def _rollouts(reader: _Reader, week: UUID) -> Iterator[QuerySet[Any, Any]]:
     yield _part(failed, Kind.FAILED, Coalesce(Subquery(last), "created_at"), JSONObject(**values))
     under_way = mine.filter(status__in=UNDER_WAY).order_by().values("environment").distinct()
     places = Environment.objects.filter(pk__in=under_way)
-    yield _part(places, Kind.UNDER_WAY, None, JSONObject(environment="pk"))
+    yield _part(places, Kind.UNDER_WAY, None, JSONObject(environment="pk"), _MOST_UNDER_WAY)
 
 
 def _incidents(reader: _Reader, day: UUID) -> QuerySet[Any, Any]:

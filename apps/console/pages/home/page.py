@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -283,10 +283,12 @@ def _matrices(
     if only is not None and only not in shown[0]:
         shown = [[only]]
     panels = []
-    for matrix in read_matrices(shown, running, max_rows=_CELLS):
+    for every, matrix in zip(projects, read_matrices(shown, running, max_rows=_CELLS), strict=False):
         project = matrix.environments[0].project
+        is_narrowed = only is None and len(every) > _COLUMNS
         panel = draw_matrix(
-            matrix, "Pipelines by environment" if len(shown) == 1 else f"Pipelines of {project}",
+            replace(matrix, truncated=matrix.truncated or is_narrowed),
+            "Pipelines by environment" if len(shown) == 1 else f"Pipelines of {project}",
             may_deploy=P.OPERATE_ENVIRONMENT in console_user.permissions(project),
             only=only, key=f"matrix-{project.pk}",
         )  # fmt: skip
