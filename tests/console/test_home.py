@@ -1,4 +1,4 @@
-"""The home page: what needs each person, in which order, and what runs where. Also how many queries it takes."""
+"""The overview: what needs each person, in which order, and what runs where. Also how many queries it takes."""
 
 from __future__ import annotations
 

@@ -56,8 +56,8 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
 
     tenant: ClassVar[str | None] = None
     acts: ClassVar[Sequence[Act]] = ()
-    most_bulk_rows: ClassVar[int] = MAX_BULK_ROWS  # rows of a list on which an act is performed together
-    bulk_hint: ClassVar[str] = ""  # how to change more rows than that
+    most_bulk_rows: ClassVar[int] = MAX_BULK_ROWS  # the maximum number of rows of a bulk act
+    bulk_hint: ClassVar[str] = ""  # a sentence on how to change more rows than that
 
     def tenant_of(self, row: Any) -> Tenant:
         """Return the environment, project or organization of the row; None if the table or the row has none."""
