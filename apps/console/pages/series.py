@@ -32,7 +32,9 @@ def environments_panel(
     now = timezone.now()
     points = series.read_environments(environments, now - DAY, now, is_large=is_large)
     lines = [
-        Line("Agents with heartbeats", [point.online if point.online else None for point in points], "good", combine=max),
+        Line(
+            "Agents with heartbeats", [point.online if point.online else None for point in points], "good", combine=max
+        ),
         Line("Records in", [point.records_in for point in points]),
         Line("Drops", [point.drops for point in points], "warn"),
         Line("Errors", [point.errors for point in points], "bad"),

@@ -381,7 +381,7 @@ def _of_fleet(environment: Environment, fleet: Fleet, *, is_rolling: bool) -> It
         need = Need(
             key=f"agents-{environment.pk}", rank=_AGENTS if failed else _REST, tone="bad" if failed else "warn",
             title=format_html(", ".join(["{}"] * len(links)) + ".", *links),
-            reason=f"Of {agent_count(fleet.total)}.", url=url, **shared,
+            reason=f"The environment has {agent_count(fleet.total)}.", url=url, **shared,
         )  # fmt: skip
         yield replace(need, at=fleet.offline_since) if offline else need
     if fleet.cloned:
