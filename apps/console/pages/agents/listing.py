@@ -185,7 +185,7 @@ def _version(bundle_hash: str, versions: Mapping[str, BundleVersion]) -> str:
 
 
 def state_cell(row: Any) -> str:
-    """Return the agent's status and, unless it is online, its liveness, and whether it is drained or a clone is suspected."""
+    """Return the agent's status, its liveness unless it is online, and whether it is drained or a suspected clone."""
     if row.decommissioned_at is not None:
         return state_pill("decommissioned")
     status, words = row.heartbeat.status, []

@@ -32,7 +32,7 @@ class Pace:
         return self.time / self.finished
 
     def is_stalled(self, quiet: timedelta) -> bool:
-        """Return whether the pace is outdated, because no agent has reported for ``quiet``, which is a part of ``time``.
+        """Return whether the pace is outdated, because no agent has reported for ``quiet``, a part of ``time``.
 
         The limit is three times the average time between two agents before that, but at least a minute.
         """
