@@ -11,7 +11,7 @@ from tests.browser.axe import prepare
 
 pytestmark = pytest.mark.browser
 
-RULES = """async () => (await axe.run(document, {
+RULES = """async part => (await axe.run(part, {
   resultTypes: ["violations"], rules: { "label-content-name-mismatch": { enabled: true } },
 })).violations.filter(found => ["serious", "critical"].includes(found.impact))
   .flatMap(found => found.nodes.map(node => `${found.id}: ${node.target} ${node.html.slice(0, 100)}`))"""
@@ -26,18 +26,17 @@ OPERATIONS = {
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_documentation_is_accessible_after_rendering(open_page: Callable[..., Page], scheme: str) -> None:
     page = prepare(open_page(color_scheme=scheme))
+    page.set_viewport_size({"width": 1440, "height": 4000})  # tall, since the page removes operations that are far away
     found = []
     for method, operation in OPERATIONS.items():
         page.goto("about:blank")
         page.goto(f"/api/docs#/{operation}")
         page.locator(f".opblock-{method}.is-open .responses-wrapper").wait_for()
-        found += page.evaluate(RULES)
-    page.screenshot(path=f"/tmp/docs-{scheme}-end.png")
+        found += page.evaluate(RULES, ".opblock.is-open")
     page.set_viewport_size({"width": 390, "height": 844})
-    found += page.evaluate(RULES)
+    found += page.evaluate(RULES, "html")
     page.locator(".btn.authorize").first.click()
     page.locator(".modal-ux .close-modal").wait_for()
-    page.screenshot(path=f"/tmp/docs-{scheme}-auth.png")
-    found += page.evaluate(RULES)
+    found += page.evaluate(RULES, ".modal-ux")
 
-    assert found == []
+    assert found == [], "\n".join(found)

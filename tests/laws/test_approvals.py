@@ -104,10 +104,14 @@ def check_shown(world: World, console: Client, approval: Approval, label: str, e
     shown = world.viewer.api.get(world.path(approval.environment, f"/approvals/{approval.pk}")).json()
     assert {name: shown[name] for name in expected.in_api} == expected.in_api
     page = console.get(row_page(approval))
-    fact = str(dict(page.context["summary"]["facts"])[label])
-    assert expected.on_page in fact
-    assert fact in page.text
-    return fact
+    summary = page.context["summary"]
+    facts = {name: [str(value)] for name, value in summary["facts"]}
+    for panel in [*summary["panels"], *page.context["still"].get("panels", ())]:
+        facts[panel["title"]] = [str(name) for name, _ in panel["rows"]]  # a row for each person of "Reviewers"
+        facts |= {str(name): [str(value)] for name, value in panel["rows"] if panel["id"] == "replay"}
+    assert expected.on_page in ", ".join(facts[label])
+    assert all(fact in page.text for fact in facts[label])
+    return ", ".join(facts[label])
 
 
 def check_binds(response: Any, approval: Approval) -> None:
