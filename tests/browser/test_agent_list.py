@@ -350,7 +350,7 @@ def test_label_change_shows_preview_and_then_changes_all_matches(world: World, t
     asked = act_on(client, "relabel", "zone=eu", **YES, comment="zone=eu, ring=canary", _preview="")
     wrong = act_on(client, "relabel", "zone=eu", **YES, comment="nonsense", _preview="")
 
-    assert "2 agents selected; 2 change." in asked.text
+    assert "2 of 2 selected agents will change." in asked.text
     assert "0 agents are then offered a current deployment." in asked.text
     assert "Write KEY=VALUE or !KEY, not nonsense." in wrong.text
     assert not Agent.objects.filter(labels__has_key="ring").exists()
@@ -366,7 +366,7 @@ def test_decommission_names_keys_that_are_revoked(world: World, three: Any) -> N
 
     asked = act_on(client, "revoke", "zone=eu")
 
-    assert "2 agents selected; 2 change." in asked.text
+    assert "2 of 2 selected agents will change." in asked.text
     assert "2 keys are revoked immediately" in asked.text
     assert AgentKey.objects.filter(revoked_at=None).count() == 3
     assert shown_messages(act_on(client, "revoke", "zone=eu", **YES)) == [("success", "2 agents decommissioned.")]
@@ -377,8 +377,8 @@ def test_drain_and_undrain_count_agents_that_change(world: World, three: Any) ->
     client = signed_in(world.operator.user)
     act_on(client, "drain", "a", **YES)
 
-    assert "3 agents selected; 2 change." in act_on(client, "drain", "").text
-    assert "3 agents selected; 1 changes." in act_on(client, "undrain", "").text
+    assert "2 of 3 selected agents will change." in act_on(client, "drain", "").text
+    assert "1 of 3 selected agents will change." in act_on(client, "undrain", "").text
     assert shown_messages(act_on(client, "undrain", "drained:yes", **YES)) == [("success", "Agent a undrained.")]
 
 
@@ -390,7 +390,7 @@ def test_confirmation_is_refused_if_other_agents_match_meanwhile(world: World, t
 
     refused = act_on(client, "revoke", "zone=eu", **YES, _chosen=chosen)
 
-    assert "The rows that match have changed in the meantime." in refused.text
+    assert "The matching rows have changed in the meantime." in refused.text
     assert not Agent.objects.filter(decommissioned_at__isnull=False).exists()
 
 
@@ -405,7 +405,7 @@ def test_too_many_agents_are_refused_with_alternative(
 ) -> None:
     monkeypatch.setattr("apps.console.pages.agents.tables.AgentAdmin.most_bulk_rows", 2)
 
-    [(level, text)] = shown_messages(act_on(signed_in(world.operator.user), "drain", "", **YES))
+    [(level, text)] = shown_messages(act_on(signed_in(world.operator.user), "relabel", "", comment="a=b", **YES))
 
     assert (level, text) == ("error", "You selected more than 2 rows. Select at most 2. To change the labels of more "
                              "agents, use the API's operation labelAgents with a selector.")  # fmt: skip

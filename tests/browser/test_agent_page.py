@@ -76,7 +76,7 @@ def test_agent_that_runs_desired_bundle_says_so(world: World) -> None:
     send_heartbeat_running(agent, api)
     set_last_seen(agent, for_s=4)
 
-    assert headline(world, agent) == "Runs quotes v1 (bundle bundle-0), as desired. Healthy, heard 4 s ago."
+    assert headline(world, agent) == "Runs quotes v1 (bundle bundle-0), as desired. Healthy, last seen 4 s ago."
     assert pills(world, agent) == ["online", "healthy"]
     assert summary(world, agent)["primary"] == "Request capture"
 
@@ -106,13 +106,13 @@ def test_another_bundle_of_same_version_is_named_by_bundle(world: World) -> None
     assert "instead of bundle bundle-1, which" in headline(world, agent)
 
 
-def test_offline_agent_says_when_it_was_last_heard(world: World) -> None:
+def test_offline_agent_says_when_it_was_last_seen(world: World) -> None:
     ((agent, api),) = agents = fleet(world, 1)
     active(world, two_versions(world)[0], agents)
     send_heartbeat_running(agent, api)
     set_last_seen(agent, for_s=3 * 3600 + 60)
 
-    assert headline(world, agent) == "Offline, last heard 3 h ago. Runs quotes v1 (bundle bundle-0), as desired."
+    assert headline(world, agent) == "Offline, last seen 3 h ago. Runs quotes v1 (bundle bundle-0), as desired."
 
 
 def test_failed_agent_names_cause_and_what_it_runs(world: World) -> None:
@@ -328,7 +328,7 @@ def test_agent_page_follows_rollout_without_reload(
     wrong += examine(page, f"{row_page(agent)}?range=week")
     shot(page, "agent", widths=(1440, 1000, 390), full_page=True)
     text, related = page.locator(".headline-text"), page.locator(".related-rows")
-    expect(text).to_contain_text("Runs quotes v1 (bundle bundle-0), as desired. Healthy, heard")
+    expect(text).to_contain_text("Runs quotes v1 (bundle bundle-0), as desired. Healthy, last seen")
     page.evaluate("window.isSamePage = true")
     page.get_by_text("All states").click()
     states = page.locator("#states")

@@ -49,7 +49,7 @@ def test_acts_say_what_they_will_do_to_rollout(world: World, run_jobs: Run) -> N
     report(agents[2][1], agents[2][0], "failed")
 
     assert previewed(world, deployment) == {
-        "Roll back": "4 agents return to v1, bundle bundle-0, and this configuration becomes known bad here.",
+        "Roll back": "4 agents return to v1 (bundle bundle-0), and this configuration becomes known bad here.",
         "Retry": "1 failed agent is offered quotes v1 again.",
         "Pause": "4 agents are not offered quotes v1 until somebody resumes the deployment.",
         "Abort": "The deployment fails: 1 agent keeps quotes v1, 1 agent finishes activating quotes v1, "
@@ -80,8 +80,8 @@ def test_rollback_names_what_each_group_of_agents_returns_to(world: World, run_j
     latest = stories.active(world, third, agents)
 
     will = previewed(world, latest)["Roll back"]
-    assert "1 agent returns to v1, bundle bundle-0, " in will
-    assert "1 agent returns to v1, bundle bundle-1, " in will
+    assert "1 agent returns to v1 (bundle bundle-0), " in will
+    assert "1 agent returns to v1 (bundle bundle-1), " in will
     assert will.endswith(", and this configuration becomes known bad here.")
     assert rollbacks.find_target(latest) == deployment
 
@@ -95,7 +95,7 @@ def test_rollback_of_large_deployment_reads_no_agents(
     monkeypatch.setattr(rollbacks, "touched_agents", None)
 
     assert previewed(world, deployment)["Roll back"] == (
-        "About 3 agents return to what they ran before, v1, bundle bundle-0 becomes current, "
+        "About 3 agents return to what they ran before, v1 (bundle bundle-0) becomes current, "
         "and this configuration becomes known bad here."
     )
 

@@ -218,7 +218,7 @@ def test_only_reviewer_decides_on_wave_whatever_role(world: World, run_jobs: Run
     assert stories.progress(deployment) == ["failed", "offered", "offered", "offered"]
     page = viewer.get(row_page(deployment))
     assert page.context["summary"]["waves"][1]["hold"] == f"approved by {world.viewer.user.email}"
-    assert f"Enough people approved wave 2, {world.viewer.user.email} as the last." in page.text
+    assert f"Wave 2 was approved. {world.viewer.user.email} gave the last approval." in page.text
     assert "Wave 2 waits for approval. Wave 1: 1 agent (1 failed)." in strip_tags(page.text)
 
 

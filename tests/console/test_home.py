@@ -1,4 +1,4 @@
-"""The home page: what needs each person, in which order, and what runs where. Also how many queries it takes."""
+"""The overview: what needs each person, in which order, and what runs where. Also how many queries it takes."""
 
 from __future__ import annotations
 
@@ -288,7 +288,7 @@ def test_agents_are_counted_in_one_line_per_environment(world: World) -> None:
 
     words = [part.partition("<")[0] for part in need.title.split(">")[1::2]]
     assert [word for word in words if word] == ["1 agent failed", "1 agent offline", "1 agent drifted"]
-    assert (need.where, need.reason, need.tone) == ("trading / dev", "Of 4 agents.", "bad")
+    assert (need.where, need.reason, need.tone) == ("trading / dev", "The environment has 4 agents.", "bad")
     Deployment.objects.update(is_current=False, status="deploying")  # agents drift during a rollout
     beats[0].update(last_seen_at=now)
     beats[1].update(status="healthy")

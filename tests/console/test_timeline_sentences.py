@@ -30,7 +30,7 @@ ADA, WORKER = "ada@acme.example", "system:rollout"
 
 
 def deployment(**fields: Any) -> Deployment:
-    """Return a deployment of quotes v8, bundle train, that replaces v7, bundle calm. Nothing is saved."""
+    """Return a deployment of quotes v8 (bundle train) that replaces v7 (bundle calm). Nothing is saved."""
 
     def of(number: int, name: str, **more: Any) -> Deployment:
         bundle = ConfigBundle(name=name, version=Version(name="quotes", number=number))
@@ -132,14 +132,14 @@ def test_every_event_in_code_is_listed() -> None:
             "roll_back",
             {"reason": "latency", "restores": str(BEFORE)},
             ADA,
-            f"Rolled back by {ADA}: latency. Agents return to v7, bundle calm.",
+            f"Rolled back by {ADA}: latency. Agents return to v7 (bundle calm).",
         ),
         (
             "roll_back",
             {"reason": "1 of 2 agents failed", "restores": str(OTHER), "proofs": ["x"], "proceed": True},
             WORKER,
             "An automatic rollback began: 1 of 2 agents failed. Agents return to an earlier deployment. "
-            "1 replay proved it first. It did not wait for the proof.",
+            "1 replay proved the rollback. It did not wait for the proof.",
         ),
         ("restore", {}, WORKER, "The rollback has finished."),
         ("hold", {"wave": 2, "kind": "manual"}, WORKER, "Wave 2 waits until somebody starts it."),
@@ -150,7 +150,7 @@ def test_every_event_in_code_is_listed() -> None:
             "Wave 3 waits for approval. Waves 1 to 2: 2 agents (2 active).",
         ),
         ("next_wave", {"wave": 2, "reason": "All is well."}, ADA, f"Wave 2 was started by {ADA}: All is well."),
-        ("wave_approved", {"wave": 2}, ADA, f"Enough people approved wave 2, {ADA} as the last."),
+        ("wave_approved", {"wave": 2}, ADA, f"Wave 2 was approved. {ADA} gave the last approval."),
         ("wave_denied", {"wave": 2}, ADA, f"{ADA} denied wave 2."),
         ("wave_expired", {"wave": 2}, WORKER, "The request to approve wave 2 expired."),
         ("wave_revoked", {"wave": 2}, WORKER, "The request to approve wave 2 was withdrawn."),

@@ -56,8 +56,8 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
 
     tenant: ClassVar[str | None] = None
     acts: ClassVar[Sequence[Act]] = ()
-    most_bulk_rows: ClassVar[int] = MAX_BULK_ROWS  # rows of a list on which an act is performed together
-    bulk_hint: ClassVar[str] = ""  # how to change more rows than that
+    most_bulk_rows: ClassVar[int] = MAX_BULK_ROWS  # the maximum number of rows of a bulk act with ``run_all``
+    bulk_hint: ClassVar[str] = ""  # a sentence on how to change more rows than that
 
     def tenant_of(self, row: Any) -> Tenant:
         """Return the environment, project or organization of the row; None if the table or the row has none."""
@@ -202,7 +202,8 @@ def _bulk(act: Act) -> Any:
 
     def run(model_admin: ActingAdmin, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
         # The changelist's queryset contains only visible rows, even if the form names others.
-        most = model_admin.most_bulk_rows
+        # Acts that change rows one by one take several queries for each row.
+        most = model_admin.most_bulk_rows if act.run_all is not None else MAX_BULK_ROWS
         rows = list(queryset[: most + 1])
         if len(rows) > most:
             detail = f"You selected more than {most:,} rows. Select at most {most:,}. {model_admin.bulk_hint}".strip()

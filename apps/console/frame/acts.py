@@ -35,7 +35,7 @@ from byteor_cloud.computing.compute import Compute, here
 from byteor_cloud.errors import DomainError
 
 NOTHING_CHANGED = "Nothing changed."
-_MOST_NAMED = 20  # rows that the page of an act on several rows names, and refusals that it shows
+_MOST_NAMED = 20  # the maximum number of rows and of refusals that the page of a bulk act lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +101,8 @@ class Act:
     # What an act with a form does before ``run``, for example a computation. It is called outside of the transaction in
     # which ``run`` is called, and must change nothing. ``run`` receives its result as ``context.prepared``.
     prepare: Callable[[Any, ActContext], object] | None = None
-    # For several rows of a list: sentences on what follows from the act with this comment. If the comment is required,
-    # the page first asks for it.
+    # Returns sentences about the effects of the act on several rows of a list, with this comment. If the comment is
+    # required, the page asks for it first.
     preview_bulk: Callable[[Sequence[Any], str], Sequence[str]] | None = None
     # Performs the act on several rows of a list and returns the number of changed rows. Otherwise ``run`` is called for
     # each row.
@@ -218,7 +218,7 @@ def perform(
     form = _form(act, request.POST if "_confirm" in request.POST else None, rows[0], held, compute)
     chosen = _digest(rows)
     if form.is_bound and request.POST.get("_chosen", chosen) != chosen:
-        form.add_error(None, "The rows that match have changed in the meantime. Check them and confirm again.")
+        form.add_error(None, "The matching rows have changed in the meantime. Check them and confirm again.")
     if request.method == "POST" and "_preview" not in request.POST and form.is_valid():
         user = request.user
         assert isinstance(user, User)  # noqa: S101  for mypy: only a User can sign in
@@ -262,12 +262,12 @@ def perform(
 
 
 def _digest(rows: Sequence[Model]) -> str:
-    """Return a digest of the rows' keys, with which the page notices that other rows match than those it showed."""
+    """Return a digest of the rows' keys, which shows whether the matching rows have changed since the last request."""
     return sha256(",".join(sorted(str(row.pk) for row in rows)).encode()).hexdigest()
 
 
 def _preview(act: Act, rows: Sequence[Model], form: ActForm) -> Sequence[str]:
-    """Return the sentences of the act's preview. They are empty without a required comment, or if it is invalid."""
+    """Return the sentences of the act's preview; none if a required comment is missing or invalid."""
     is_complete = form.is_bound and form.is_valid()
     if act.preview_bulk is None or (act.comment == "required" and not is_complete):
         return ()

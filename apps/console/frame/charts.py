@@ -10,13 +10,13 @@ from typing import Any, Final
 
 from apps.console.frame.columns import exact_time
 
-_HEIGHT: Final = 40  # of the drawing, in units of the SVG; its width is the number of slots
+_HEIGHT: Final = 40  # in units of the SVG's view box, whose width is the number of slots
 _TABLE_ROWS: Final = 24
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """The values of one chart, one for each slot of time, oldest first; None where nothing is known.
+    """The values of one chart, one for each slot of time, oldest first; None for unknown values.
 
     ``tone`` is the name of the color in console.css. ``show`` formats a value, and ``combine`` computes one value for
     several slots, which the table needs.

@@ -21,8 +21,8 @@ class LiveAdmin(ReadOnlyAdmin):
 
     live_template: ClassVar[str]
     # The part below ``live_template``. It is slow to render, so the browser reloads it only when the row stops moving,
-    # and when the attribute ``data-still`` of the root element of ``live_template`` changes. Empty: there is no such
-    # part.
+    # and when the attribute ``data-still`` of the root element of ``live_template`` changes. Empty if the page has no
+    # such part.
     still_template: ClassVar[str] = ""
     # The part beside or below ``still_template``, with one root element of the class "rest". It is reloaded as often as
     # ``live_template``.

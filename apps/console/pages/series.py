@@ -19,7 +19,7 @@ DAY: Final = timedelta(days=1)
 WEEK: Final = timedelta(days=7)
 _STEP: Final = timedelta(seconds=series.SLOT_S)
 _EMPTY: Final = "No heartbeats in this time. Values appear 15 minutes after the first heartbeat."
-MARKS: Final = 12  # deployments that are marked at most
+MARKS: Final = 12  # the maximum number of deployments that are marked
 
 
 def environments_panel(
@@ -32,7 +32,9 @@ def environments_panel(
     now = timezone.now()
     points = series.read_environments(environments, now - DAY, now, is_large=is_large)
     lines = [
-        Line("Agents heard", [point.online if point.online else None for point in points], "good", combine=max),
+        Line(
+            "Agents with heartbeats", [point.online if point.online else None for point in points], "good", combine=max
+        ),
         Line("Records in", [point.records_in for point in points]),
         Line("Drops", [point.drops for point in points], "warn"),
         Line("Errors", [point.errors for point in points], "bad"),

@@ -34,7 +34,7 @@ def runs(pipeline: str | None, number: int | None) -> Q:
 def runs_in(environments: QuerySet[Environment], pipeline: str | None, number: int | None) -> Q:
     """Return the same condition as ``runs``, for agents of these environments.
 
-    The bundles are looked up first. So PostgreSQL knows how frequent they are, and reads no agents if there are none.
+    The bundles are looked up first, so that PostgreSQL knows how frequent they are, and reads no agents without them.
     """
     built = Deployment.objects.filter(environment__in=environments).exclude(bundle_hash=None)
     newest = (

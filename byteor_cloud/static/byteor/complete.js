@@ -1,5 +1,5 @@
-// Suggestions for the last term of a search field: the ARIA pattern of a combobox with a list. Without this script, the
-// field is a plain field.
+// Completions for the current term of a search field, in the ARIA pattern of a combobox with a listbox. Without this
+// script, the field is a plain text field.
 "use strict";
 
 for (const field of document.querySelectorAll("input[data-completions]")) complete(field);
@@ -10,7 +10,7 @@ function complete(field) {
   list.className = "completions";
   list.hidden = true;
   list.setAttribute("role", "listbox");
-  list.setAttribute("aria-label", "Suggestions");
+  list.setAttribute("aria-label", "Completions");
   field.parentElement.append(list);
   const status = document.createElement("p");
   status.className = "sr-only";
@@ -38,7 +38,7 @@ function complete(field) {
     list.hidden = !found.length;
     field.setAttribute("aria-expanded", String(!list.hidden));
     select(-1);
-    status.textContent = found.length ? `${found.length} suggestions` : "";
+    status.textContent = found.length ? `${found.length} completions` : "";
   };
   const hide = () => { clearTimeout(waiting); asked += 1; show([]); };
 

@@ -1,4 +1,4 @@
-"""What follows from acts on several agents of the list, and changes of the labels of several agents."""
+"""Bulk acts on agents: previews of their effects, and label changes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def relabel_all(rows: Sequence[Agent], context: ActContext) -> int:
 
 
 def preview_relabel(rows: Sequence[Agent], text: str) -> list[str]:
-    """Return how many agents the change alters, and how many are then offered a deployment."""
+    """Return how many agents would change, and how many would then be offered a deployment."""
     change = labels.read_change(text)
     found = [relabeling.preview(environment, agents, change) for environment, agents in _by_environment(rows)]
     offers = sum(each.deployments_offered for each in found)
@@ -42,7 +42,7 @@ def preview_relabel(rows: Sequence[Agent], text: str) -> list[str]:
 
 
 def preview_drain(rows: Sequence[Agent], comment: str) -> list[str]:
-    """Return how many agents are drained, and how many of them have an offer that they may finish."""
+    """Return how many agents would be drained, and how many of them may finish an offer."""
     changing = [row for row in rows if row.decommissioned_at is None and row.drained_at is None]
     busy = sum(row.assignment.deployment_id is not None and row.assignment.progress not in FINISHED for row in changing)
     told = (
@@ -54,24 +54,24 @@ def preview_drain(rows: Sequence[Agent], comment: str) -> list[str]:
 
 
 def preview_undrain(rows: Sequence[Agent], comment: str) -> list[str]:
-    """Return how many agents are undrained, and how many are then offered a deployment."""
+    """Return how many agents would be undrained, and how many would then be offered a deployment."""
     changing = [row for row in rows if row.decommissioned_at is None and row.drained_at is not None]
     offers = sum(relabeling.count_offers_when_undrained(*each) for each in _by_environment(changing))
     return [_counts(rows, len(changing)), _offers(offers)]
 
 
 def preview_decommission(rows: Sequence[Agent], comment: str) -> list[str]:
-    """Return how many agents leave the fleet, and how many keys are revoked."""
+    """Return how many agents would be decommissioned, and how many keys would be revoked."""
     changing = [row.pk for row in rows if row.decommissioned_at is None]
     keys = AgentKey.objects.filter(agent__in=changing).usable().count()
     return [
         _counts(rows, len(changing)),
-        f"{keys:,} key{' is' if keys == 1 else 's are'} revoked immediately, and the agents cannot report any more.",
+        f"{keys:,} key{' is' if keys == 1 else 's are'} revoked immediately, and the agents can no longer report.",
     ]
 
 
 def _counts(rows: Sequence[Agent], changing: int) -> str:
-    return f"{_agents(len(rows))} selected; {changing:,} change{'s' if changing == 1 else ''}."
+    return f"{changing:,} of {len(rows):,} selected agent{'' if len(rows) == 1 else 's'} will change."
 
 
 def _offers(count: int) -> str:

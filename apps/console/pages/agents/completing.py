@@ -1,4 +1,4 @@
-"""Completions for the search field of the list of agents."""
+"""Completions for the search field of the agent list."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _NOTES = {
 }
 
 type Completion = tuple[str, str]
-"""The text of a term or of its beginning, and a note about it."""
+"""The text of a complete or partial term, and a note about it."""
 
 
 @require_safe
@@ -46,7 +46,7 @@ def completions_view(request: HttpRequest) -> HttpResponse:
 
 
 def environments_in_scope(request: HttpRequest) -> QuerySet[Any]:
-    """Return the environments that the person may see in the page's scope."""
+    """Return the environments in the page's scope that the person may see."""
     admin, scope = site.get_model_admin(Environment), scope_of(request)
     visible: QuerySet[Any] = admin.visible_rows(request)
     return visible if scope is None else admin.in_scope(visible, scope)
@@ -78,7 +78,7 @@ def _complete(environments: QuerySet[Any], text: str) -> Iterator[Completion]:
 
 
 def _bare(text: str) -> str:
-    """Return a beginning of a key or value as the person means it, without the quotes of the syntax."""
+    """Return a partial key or value without its quotes."""
     return text.strip('"')
 
 

@@ -1,4 +1,4 @@
-"""The list of agents as groups: by version, or by the value of a label."""
+"""The agent list in groups: by version, or by the value of a label."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _by_version(environments: QuerySet[Any], groups: Sequence[Group]) -> list[tu
 def _version_key(group: Group, version: BundleVersion | None) -> tuple[str, str]:
     """Return the title of a version and the search term for it. Without a version, the term is empty."""
     if version is None:
-        return ("No bundle" if group.value is None else "Bundles of no known version"), ""
+        return ("No bundle" if group.value is None else "Bundles of unknown versions"), ""
     return f"{version.pipeline} v{version.number}", f"{version.pipeline}@v{version.number}"
 
 

@@ -1,4 +1,4 @@
-"""The headline of an agent's page: what the agent runs, whether it should, and when it was last heard."""
+"""The headline of an agent's page: what the agent runs, what it should run, and when it was last seen."""
 
 from __future__ import annotations
 
@@ -33,12 +33,13 @@ def agent_headline(agent: Any, deployments: Deployments) -> str:
         last = format_html(" It last ran {}.", running) if running else ""
         return format_html("Decommissioned {}.{}", relative_time(agent.decommissioned_at), last)
     what = _what_it_runs(agent, deployments, running)
-    heard = heartbeat.last_seen_at
-    if heard is None:
+    seen_at = heartbeat.last_seen_at
+    if seen_at is None:
         return format_html("Enrolled {}; no heartbeat yet. {}", relative_time(agent.created_at), what)
     if agent.liveness == Liveness.ONLINE:
-        return format_html("{} {}, heard {}.", what, (heartbeat.status or "online").capitalize(), relative_time(heard))
-    return format_html("{}, last heard {}. {}", agent.liveness.capitalize(), relative_time(heard), what)
+        status = (heartbeat.status or "online").capitalize()
+        return format_html("{} {}, last seen {}.", what, status, relative_time(seen_at))
+    return format_html("{}, last seen {}. {}", agent.liveness.capitalize(), relative_time(seen_at), what)
 
 
 def _running(agent: Any, deployments: Deployments) -> str:
@@ -66,7 +67,7 @@ def _what_it_runs(agent: Any, deployments: Deployments, running: str) -> str:
 
 
 def _failure(agent: Any, deployments: Deployments, running: str) -> str:
-    """Return a sentence about the failure of the agent's offer or of the offer that is rolled back; empty if none."""
+    """Return a sentence about the failure of the current offer or of the offer being rolled back; empty if none."""
     assignment = agent.assignment
     is_rollback = assignment.action == OfferAction.ROLLBACK
     has_failed = assignment.progress == AgentProgress.FAILED
@@ -88,7 +89,7 @@ def _failure(agent: Any, deployments: Deployments, running: str) -> str:
 
 
 def _short_name(agent: Any, deployments: Deployments) -> str:
-    """Return the name of the desired bundle, without what it shares with the running one."""
+    """Return the name of the desired bundle, without the parts that it shares with the running bundle's name."""
     assignment, heartbeat = agent.assignment, agent.heartbeat
     wanted = deployments.find(assignment.bundle_hash, assignment.bundle_deployment_id)
     runs = deployments.find(heartbeat.running_bundle_hash, heartbeat.running_deployment_id)

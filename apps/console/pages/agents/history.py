@@ -1,4 +1,4 @@
-"""The panel of an agent's page that shows what the agent ran when: as bars over time, and as a table."""
+"""The panel of an agent's page with the agent's history: as a bar over time, and as a table."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _HUE_STEP: Final = 137  # degrees; about the golden angle, so that consecutive v
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A part of the bar. ``hue`` is the color of the version, None if the agent ran nothing or nothing known."""
+    """A part of the bar. ``hue`` is the color of the version, None if the agent ran nothing or an unknown bundle."""
 
     start: datetime
     end: datetime
@@ -60,7 +60,7 @@ def history_panel(
     ticks = [(since + span * place / _TICKS).strftime(form) for place in range(_TICKS)]
     return {
         "id": "history",
-        "title": "What ran when",
+        "title": "History",
         "ranges": [(key, text, key == chosen) for key, (text, _) in RANGES.items()],
         "parts": [part.shown() for part in parts],
         "text": f"{title}: {_describe(ran)}",
@@ -107,13 +107,13 @@ def _parts(
             yield _Part(at, start, "", before or "Nothing ran", "nothing")
         before = ""
         label, detail, hue = _name(each, deployments)
-        heard = min(max(each.confirmed, start), end)
-        if end - heard <= max(silence, shortest):
-            heard = end
-        if heard > start:
-            yield _Part(start, heard, label, detail, "ran", hue)
-        if end > heard:
-            yield _Part(heard, end, label, f"{detail}, not heard from", "silent", hue)
+        seen = min(max(each.confirmed, start), end)
+        if end - seen <= max(silence, shortest):
+            seen = end
+        if seen > start:
+            yield _Part(start, seen, label, detail, "ran", hue)
+        if end > seen:
+            yield _Part(seen, end, label, f"{detail}, no heartbeats", "silent", hue)
         at = max(at, end)
     if now - at > shortest:
         yield _Part(at, now, "", "Nothing ran", "nothing")

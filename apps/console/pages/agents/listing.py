@@ -1,4 +1,4 @@
-"""The list of agents: its search, its columns, and the links that narrow the search."""
+"""The agent list: its search, its columns, and the links that narrow the search."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class AgentChangeList(ScopedChangeList):
         return found
 
     def get_results(self, request: HttpRequest) -> None:
-        """Read the rows of the page and the versions in their bundles, and what stands above the rows."""
+        """Read the rows of the page, the versions in their bundles, and the content above the rows."""
         self._request = request
         if self.groups is not None:
             self.queryset = self.root_queryset.none()  # the page shows only the groups
@@ -185,13 +185,13 @@ def _version(bundle_hash: str, versions: Mapping[str, BundleVersion]) -> str:
 
 
 def state_cell(row: Any) -> str:
-    """Return the agent's status and, unless it is online, its liveness, and whether it is drained or cloned."""
+    """Return the agent's status, its liveness unless it is online, and whether it is drained or a suspected clone."""
     if row.decommissioned_at is not None:
         return state_pill("decommissioned")
     status, words = row.heartbeat.status, []
     if row.liveness != Liveness.ONLINE:
         words.append(row.liveness)
-    # What an agent reported long ago counts only if it explains why the agent is silent.
+    # An outdated status is shown only if it may explain why the heartbeats stopped.
     if row.liveness == Liveness.ONLINE or status in {Heartbeat.Status.FAILED, Heartbeat.Status.DEGRADED}:
         words.append(status or row.liveness)
     words += [mark for mark in ("drained", "cloned") if getattr(row, mark)]

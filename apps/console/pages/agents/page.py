@@ -1,4 +1,4 @@
-"""The page of an agent: what it runs and why, what it ran when, its series, failures, captures and states."""
+"""The page of an agent: what it runs and why, its history, series, failures, captures and states."""
 
 from __future__ import annotations
 

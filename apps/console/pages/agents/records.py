@@ -1,4 +1,4 @@
-"""What an agent's page reads about the agent: what it ran, what it was offered, its failures, captures and process."""
+"""The records that an agent's page shows: its history, offers, failures, captures and process start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much of a rollout or a rollback is done, and the time left at the rate so far. Uses no database, no request."""
+"""The progress of a rollout or a rollback, and the time left at the current rate. Uses no database and no request."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Pace:
         return self.time / self.finished
 
     def is_stalled(self, quiet: timedelta) -> bool:
-        """Return whether the pace says nothing, because no agent has reported for the last part ``quiet`` of the time.
+        """Return whether the pace is outdated, because no agent has reported for ``quiet``, a part of ``time``.
 
-        The limit is three times the average time for an agent before that, but at least a minute.
+        The limit is three times the average time between two agents before that, but at least a minute.
         """
         return quiet > max(_STALLED_AFTER, _STALLED_FACTOR * (self.time - quiet) / self.finished)
 

@@ -1,4 +1,4 @@
-"""What the list of deployments shows beyond the rows: one query reads it for all deployments of a page."""
+"""Additional data for the list of deployments, which one query reads for all rows of a page."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _RUNNING = {DeploymentStatus.DEPLOYING, DeploymentStatus.ROLLING_BACK}
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """The number of the version that the pipeline had before, when the rollout began and ended, and its agents.
+    """The number of the pipeline's previous version, the beginning and end of the rollout, and its agents.
 
     The rollout of a deployment that became active ended then, even if the deployment was rolled back later.
 
-    ``failed`` includes agents that failed and were then rolled back. Times are None if unknown or still to come.
+    ``failed`` includes agents that failed and were then rolled back. Times are None if unknown or in the future.
     """
 
     before: int | None
@@ -67,9 +67,9 @@ def _listed(
 
 
 def _before() -> Coalesce:
-    """Return the id of the deployment before: the one that was restored or superseded, or the last one that is active.
+    """Return the id of the previous deployment: the restored, superseded or last active one.
 
-    The ids are ordered by time, so the last lookup reads the newest rows before the deployment first.
+    The ids are ordered by time, so the last lookup starts with the newest earlier deployment.
     """
     superseded = Deployment.objects.filter(superseded_by=OuterRef("pk")).order_by("-pk")
     earlier = Deployment.objects.filter(

@@ -25,7 +25,7 @@ def agent_count(count: int) -> str:
 
 
 def offers(count: int, version: str, kind: str = "") -> str:
-    """Return that ``count`` agents are offered a version. ``kind`` is empty, or a word and a space before "agents"."""
+    """Return the phrase that ``count`` agents are offered a version. ``kind`` is empty, or an adjective and a space."""
     return f"{count:,} {kind}agent{'s are' if count != 1 else ' is'} offered {version}"
 
 

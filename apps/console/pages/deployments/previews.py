@@ -42,7 +42,7 @@ def preview_retry(row: Any) -> str:
 
 
 def preview_retry_of_one(row: DeploymentAgent) -> str:
-    """Return that the agent would be offered the deployment again, and whether the rollout would continue."""
+    """Return that the agent would get the offer again, and whether the rollout would continue."""
     deployments.check_retry(row.deployment, agents=[row.agent_id])
     return _retried(row.deployment, f"{row.agent.name} is")
 
@@ -106,7 +106,7 @@ def preview_abort(row: Any) -> str:
 def preview_rollback(row: Any) -> str:
     """Return how many agents would return to which version and config bundle.
 
-    Of a larger deployment, only the number of agents is known, and the deployment that would become current.
+    For a larger deployment, return only the number of agents and the deployment that would become current.
     """
     target = rollbacks.check_start(row)
     counted: AgentCounts = row.counted
@@ -143,7 +143,7 @@ def _read_names(rows: Collection[Deployment], pipeline: str) -> dict[UUID, str]:
     """
     found = ConfigBundle.objects.filter(pk__in={row.config_bundle_id for row in rows})
     named = found.values_list("pk", "version__number", "name")
-    by_bundle = {pk: f"v{number}, bundle {name}" for pk, number, name in named}
+    by_bundle = {pk: f"v{number} (bundle {name})" for pk, number, name in named}
     return {
         row.pk: f"{'' if row.pipeline == pipeline else f'{row.pipeline} '}{by_bundle[row.config_bundle_id]}"
         for row in rows

@@ -60,7 +60,7 @@ def _measure(timeline: Sequence[TimelineEntry], finished: int, until: datetime) 
 
 
 def _is_stalled(row: Deployment, pace: Pace) -> bool:
-    """Return whether no agent has reported anything for so long that the pace says nothing about the time left."""
+    """Return whether no agent has reported for so long that the time left cannot be estimated."""
     now = timezone.now()
     reports = AgentReport.objects.filter(pk__gt=smallest_uuid7(now - pace.time), deployment=row, accepted=True)
     latest = reports.order_by("-pk").values_list("created_at", flat=True).first()

@@ -83,7 +83,7 @@ CHANGE_REVIEWERS = Act.of(
 def describe_hold(
     row: Deployment, found: Sequence[Blocker], *, start: Mapping[str, Any] | None
 ) -> dict[str, Any] | None:
-    """Return the banner of the hold that stands, with the link to end it; None without a hold.
+    """Return the banner of the current hold, with a link to start or approve the wave; None without a hold.
 
     ``start`` is the button that starts the next wave; None if the person cannot start it now.
     """

@@ -115,10 +115,10 @@ def _rolled_back(entry: _Entry) -> str:
     restores, known = entry.detail.get("restores"), entry.deployment.restores
     name = "an earlier deployment"
     if known is not None and str(known.pk) == restores:
-        name = f"v{known.config_bundle.version.number}, bundle {known.config_bundle}"
+        name = f"v{known.config_bundle.version.number} (bundle {known.config_bundle})"
     began = "An automatic rollback began" if entry.is_by_worker else f"Rolled back by {entry.actor}"
     proofs = len(entry.detail.get("proofs") or ())
-    more = f" {count_of(proofs, 'replay')} proved it first." if proofs else ""
+    more = f" {count_of(proofs, 'replay')} proved the rollback." if proofs else ""
     more += " It did not wait for the proof." if entry.detail.get("proceed") else ""
     link = text_link(page_url(Deployment, "change", restores), name) if restores else name
     return format_html("{}{} Agents return to {}.{}", began, entry.why, link, more)
@@ -165,7 +165,7 @@ SENTENCES: Mapping[str, Callable[[_Entry], str]] = {
     "wave_started": _wave_began,
     "hold": _held,
     "next_wave": lambda entry: f"Wave {entry.detail['wave']} was started by {entry.actor}{entry.why}",
-    "wave_approved": _wave_decided("Enough people approved wave {wave}, {actor} as the last."),
+    "wave_approved": _wave_decided("Wave {wave} was approved. {actor} gave the last approval."),
     "wave_denied": _wave_decided("{actor} denied wave {wave}."),
     "wave_expired": _wave_decided("The request to approve wave {wave} expired."),
     "wave_revoked": _wave_decided("The request to approve wave {wave} was withdrawn."),

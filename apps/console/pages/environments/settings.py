@@ -94,7 +94,7 @@ def describe_freeze(windows: Iterable[freeze.FreezeWindow], now: datetime) -> li
     if not coming:
         return []
     start, end, window = coming[0]
-    times = f"from {start:%a %d %b, %H:%M} to {end:%a %d %b, %H:%M %Z}"
+    times = f"between {start:%a %d %b, %H:%M} and {end:%a %d %b, %H:%M %Z}"
     return [("", "Next freeze window", [f"No deployment starts {times}: {window.reason}"])]
 
 

@@ -1,4 +1,4 @@
-"""The list "Needs you" of the home page: what waits for the person, most urgent first, each with one button.
+"""The list "Needs you" of the overview: what waits for the person, most urgent first, each with one button.
 
 The order: break-glass deployments by deadline, rollouts that have failed, agents that have failed; then what waits for
 the person, by deadline (held waves, which have none, follow); then everything else, newest first, and at the end what
@@ -245,7 +245,7 @@ def _fixtures(found: Found) -> Need:
     what = f"fails {count_of(failing, 'golden fixture')}" if failing else "could not be tested with its golden fixtures"
     return Need(
         key=f"regression-{about['id']}", rank=_REST, tone="bad", where=_where(about), at=found.at, due=None,
-        title=format_html("What runs of {} {}.", _link(Regression, about["id"], about["pipeline"]), what),
+        title=format_html("The current deployment of {} {}.", _link(Regression, about["id"], about["pipeline"]), what),
         reason="", button="See results", url=page_url(Regression, "change", about["id"]),
         kind="regression", all_url=list_url(Regression),
     )  # fmt: skip
@@ -280,7 +280,7 @@ def _expiring(
             key=f"{model._meta.model_name}-{about['id']}", rank=_REST, tone="warn", where=where,
             at=due and due - EXPIRING_FOR, due=due,
             title=format_html("{} expires {}.", _link(model, about["id"], subject), relative_time(due)),
-            reason="Programs that use it need a new one before.",
+            reason="Replace it in the programs that use it before then.",
             button="Create a new one", url=replace_url(about),
             kind=str(model._meta.verbose_name), all_url=list_url(model),
         )  # fmt: skip
@@ -384,7 +384,7 @@ def _of_fleet(environment: Environment, fleet: Fleet, *, is_rolling: bool) -> It
         need = Need(
             key=f"agents-{environment.pk}", rank=_AGENTS if failed else _REST, tone="bad" if failed else "warn",
             title=format_html(", ".join(["{}"] * len(links)) + ".", *links),
-            reason=f"Of {agent_count(fleet.total)}.", url=url, **shared,
+            reason=f"The environment has {agent_count(fleet.total)}.", url=url, **shared,
         )  # fmt: skip
         yield replace(need, at=fleet.offline_since) if offline else need
     if fleet.cloned:

@@ -1,4 +1,4 @@
-"""The query behind the home page: what may need the person in the scope, and the counts of the tiles and the steps.
+"""The query behind the overview: what may need the person in the scope, and the counts of the tiles and the steps.
 
 Everything is read with one query, compiled once (see ``frame/personal.py``): one part for each kind of need, with at
 most ``MOST_OF_KIND`` + 1 rows. Each part reads only rows on which the person may act. No part reads agents.
@@ -76,7 +76,7 @@ MOST_OF_KIND: Final = 30
 _MOST_UNDER_WAY: Final = 1_000  # environments with rollouts under way
 _ROLLOUTS_FOR: Final = timedelta(days=7)
 _INCIDENTS_FOR: Final = timedelta(hours=24)
-# Reasons of failed deployments about which a person has decided already.
+# Reasons of failed deployments that were decisions of a person, so nobody has to act.
 _DECIDED: Final = ("aborted", "approval_denied", "approval_revoked", "wave_denied")
 # The tables of the steps to the first deployment, each with the number of rows that the step needs.
 STEPS: Final[tuple[tuple[type[Model], int], ...]] = (

@@ -1,4 +1,4 @@
-"""The list of agents with its search. It is in this app, not in fleet, because it finds agents by what they run."""
+"""The list of agents with its search. It is in this app instead of fleet, because it finds agents by what they run."""
 
 from __future__ import annotations
 
