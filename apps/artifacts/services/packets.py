@@ -7,27 +7,35 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from itertools import chain
 from typing import Any, Final
 from uuid import UUID
 
-from django.db import connection
-from django.db.models import Count, OuterRef, Subquery
+from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
 from apps.artifacts.models import Fixture, RegressionResult
-from apps.artifacts.services.regression_details import MAX_BYTES, prefix, read_overview, size_of, with_examples
-from apps.artifacts.services.regression_headline import count_results, describe_result, why_vacuous
+from apps.artifacts.services.regression_details import MAX_BYTES, array_length, prefix, size_of, with_examples
+from apps.artifacts.services.regression_headline import (
+    Counts,
+    counted_results,
+    counts_of,
+    describe_result,
+    why_vacuous,
+)
 from apps.fleet.services.selection import select_agents
 from apps.releases.models import Acceptance, AcceptedDifference, Approval, ConfigBundle, Deployment, Regression
 from apps.releases.services import regression_queue, replay_gate, rollbacks
-from apps.releases.services.changes import Changes, find_changes
+from apps.releases.services.changes import Changes, compare, find_bases
+from apps.releases.services.replay_gate import Difference
 from apps.tenancy.models import AuditEvent
 from byteor.engine.blockers import Blocker
 from byteor.engine.machines import RegressionStatus
 from byteor.engine.regression import MAX_NAMED, count_of
 from byteor.engine.replay import FixtureOutcome
 from byteor_cloud.computing.compute import Compute, here
+from byteor_cloud.database.together import Plan, Rows, Statement, read, run, together
 from byteor_cloud.errors import Conflict
 from byteor_cloud.ids import smallest_uuid7
 
@@ -40,7 +48,7 @@ MAX_COMPARED = 5
 MAX_SHOWN = 200_000
 """The maximum size of a regression that is compared in this way: how often its results can refer to groups."""
 _PART_BYTES = 512 * 1024  # the maximum size of the JSON of each: spec changes, configuration changes, and captures
-_UNREAD = ("spec_kv", "groups", "not_tested", "summary", "engine", "tests")
+_UNREAD = ("spec_kv", "groups", "not_tested", "summary", "tests")
 _TESTED = tuple(each for each in FixtureOutcome if each is not FixtureOutcome.NOT_TESTED)
 _DELETED = {"version": None, "config_bundle": None}
 # The ids of the groups of regressions, and the tests. The tests are null if they can refer to groups too often: to each
@@ -63,26 +71,62 @@ _FIRST_GROUPS: Final = f"""
 
 
 @dataclass(frozen=True, slots=True)
+class Unaccepted:
+    """The groups that lack an acceptance for at least one baseline: their number, and the first of them."""
+
+    count: int
+    groups: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What the replay gate evaluates for a deployment, and why it blocks it.
+
+    ``row`` is the regression, and ``group_count`` is the number of its groups. Without a regression, these are None and
+    0. ``differences`` are its groups with their acceptances. ``unaccepted`` are the groups that are not accepted, as
+    many as were asked for.
+    """
+
+    row: Regression | None
+    group_count: int
+    differences: list[Difference]
+    blockers: list[Blocker]
+    unaccepted: Unaccepted
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """What was tested, in short. The parts are JSON data.
 
     ``headline`` is the result in a sentence, and ``is_tested`` states whether anything was tested. ``regression`` is
-    the regression that the replay gate evaluates, ``row`` is its row, and ``group_count`` is the number of its groups.
-    Without a regression, these are None, None and 0. ``agents`` are the configurations that the target's agents run
-    now, those with most agents first. ``other_agents`` is the number of the target's agents that run no known
-    configuration of the pipeline.
+    the regression that the replay gate evaluates, or None without one, and ``gate`` is what the gate says about it.
+    ``agents`` are the configurations that the target's agents run now, those with most agents first. ``other_agents``
+    is the number of the target's agents that run no known configuration of the pipeline.
     """
 
     deployment: Deployment
     headline: str
     is_tested: bool
-    row: Regression | None
-    group_count: int
+    gate: Gate
     regression: dict[str, Any] | None
     agents: list[dict[str, Any]]
     other_agents: int
-    blockers: list[Blocker]
     is_truncated: bool
+
+    @property
+    def row(self) -> Regression | None:
+        """The regression, or None without one."""
+        return self.gate.row
+
+    @property
+    def group_count(self) -> int:
+        """The number of the regression's groups."""
+        return self.gate.group_count
+
+    @property
+    def blockers(self) -> list[Blocker]:
+        """The reasons why the replay gate blocks the deployment."""
+        return self.gate.blockers
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,19 +159,32 @@ def find_deployment(approval: Approval) -> Deployment:
 
 def read_summary(deployment: Deployment) -> Summary:
     """Return what was tested, in short. The number of queries does not depend on the number of rows."""
-    rows = Regression.objects.filter(deployments=deployment).defer(*_UNREAD)
-    row = rows.first() if deployment.regression_id else None
-    outcomes = _count_outcomes(row)
+    return run(plan_summary(deployment))
+
+
+def plan_summary(deployment: Deployment, *, unaccepted: int = 0) -> Plan[Summary]:
+    """Plan ``read_summary``. Also finds the first ``unaccepted`` groups that are not accepted. Takes three queries."""
     environment, pipeline, target = deployment.environment, deployment.pipeline, deployment.target
-    run = regression_queue.running(environment, pipeline, target)
-    agents = [*run.tested, *run.not_tested]
+    members = select_agents(environment, target).order_by().values("environment").annotate(members=Count("pk"))
+    bundles, (row, group_count, differences), (by_baseline, counted, selected) = yield from together(
+        regression_queue.plan_bundles(environment, pipeline, target),
+        _plan_tested(deployment),
+        read(_outcomes(deployment.regression_id), counted_results(deployment.regression_id), members),
+    )
+    missing = _find_missing(differences)
+    built = regression_queue.find_built(environment, pipeline, bundles)
+    names_of = [
+        _names(deployment, [] if row is None else [each["config_hash"] for each in row.baselines]),
+        _names(deployment, built.order_by().values("config_bundle__config_hash")),
+    ]
+    built_rows, first, *named = yield [built, _first_groups(deployment, missing, unaccepted), *names_of]
+    found, names = regression_queue.rank(built_rows, bundles), _by_hash(chain.from_iterable(named))
+    agents = [*found.tested, *found.not_tested]
     known = sum(each["agents"] for each in agents)
-    other_agents = max(0, select_agents(environment, target).order_by().count() - known)
     shown = agents[:MAX_AGENT_GROUPS]
-    baselines = [] if row is None else row.baselines
-    names = _names(deployment, [each["config_hash"] for each in (*baselines, *shown)])
-    regression = None if row is None else _regression(row, names, outcomes)
-    tested = {name for name, counts in outcomes.items() if any(counts.get(each) for each in _TESTED)}
+    outcome_counts = _count_outcomes(by_baseline)
+    regression = None if row is None else _regression(row, names, outcome_counts)
+    tested = {name for name, counts in outcome_counts.items() if any(counts.get(each) for each in _TESTED)}
     running = [
         {
             "config_hash": each["config_hash"],
@@ -138,31 +195,79 @@ def read_summary(deployment: Deployment) -> Summary:
         }
         for each in shown
     ]
-    group_count = 0 if row is None else read_overview(row).groups
     why = why_untested(deployment, row)
-    headline = why or _headline(row, group_count, regression, running)
-    blockers = replay_gate.find_blockers([deployment]).get(deployment.pk, [])
+    gate = _gate(deployment, row, group_count, differences, Unaccepted(len(missing), [each for (each,) in first]))
+    headline = why or _headline(gate, counts_of(counted), regression, running)
+    other_agents = max(0, sum(each["members"] for each in selected) - known)
     return Summary(
-        deployment, headline, not why, row, group_count, regression, running, other_agents, blockers,
-        is_truncated=len(shown) < len(agents),
-    )  # fmt: skip
+        deployment, headline, not why, gate, regression, running, other_agents, is_truncated=len(shown) < len(agents)
+    )
 
 
-def _count_outcomes(row: Regression | None) -> dict[str | None, Counter[str]]:
+def _plan_tested(deployment: Deployment) -> Plan[tuple[Regression | None, int, list[Difference]]]:
+    """Read the regression without its results, the number of its groups, and the differences. Takes one query."""
+    if deployment.regression_id is None:
+        return None, 0, []
+    rows = Regression.objects.filter(pk=deployment.regression_id).annotate(group_count=array_length("groups"))
+    found, differences = yield [rows.defer(*_UNREAD), replay_gate.differences_of(deployment)]
+    row = next(iter(found), None)
+    return row, 0 if row is None else row.group_count, [Difference(*each[1:]) for each in differences]
+
+
+def plan_gate(deployment: Deployment, *, unaccepted: int) -> Plan[Gate]:
+    """Read what the gate evaluates, with the first ``unaccepted`` groups that are not accepted. Takes two queries."""
+    row, group_count, differences = yield from _plan_tested(deployment)
+    missing = _find_missing(differences)
+    [first] = yield [_first_groups(deployment, missing, unaccepted)]
+    return _gate(deployment, row, group_count, differences, Unaccepted(len(missing), [each for (each,) in first]))
+
+
+def _gate(
+    deployment: Deployment,
+    row: Regression | None,
+    group_count: int,
+    differences: list[Difference],
+    unaccepted: Unaccepted,
+) -> Gate:
+    blockers = replay_gate.blockers_of(deployment, row, differences)
+    return Gate(row, group_count, differences, blockers, unaccepted)
+
+
+def _find_missing(differences: Iterable[Difference]) -> list[str]:
+    """Return the ids of the groups that are not accepted from all baselines."""
+    return list({each.group for each in differences if each.acceptance_id is None})
+
+
+def _first_groups(deployment: Deployment, missing: Sequence[str], count: int) -> Rows:
+    """Return the first ``count`` of these groups of the deployment's regression."""
+    if not missing or not count:
+        return Regression.objects.none()
+    return Statement(_FIRST_GROUPS, [deployment.regression_id, missing, count], (json.loads,))
+
+
+def _outcomes(regression_id: UUID | None) -> QuerySet[RegressionResult, Any]:
+    """Return the number of results with each outcome for each baseline."""
+    results = RegressionResult.objects.filter(regression=regression_id, outcome__isnull=False).order_by()
+    return results.values_list("baseline", "outcome").annotate(count=Count("pk"))
+
+
+def _count_outcomes(rows: Iterable[tuple[str | None, str, int]]) -> dict[str | None, Counter[str]]:
     """Return the number of results with each outcome, by the config hash of the baseline. None: golden results."""
     counts: dict[str | None, Counter[str]] = defaultdict(Counter)
-    if row is not None:
-        results = RegressionResult.objects.filter(regression=row, outcome__isnull=False).order_by()
-        for baseline, outcome, count in results.values_list("baseline", "outcome").annotate(count=Count("pk")):
-            counts[baseline][outcome] = count
+    for baseline, outcome, count in rows:
+        counts[baseline][outcome] = count
     return counts
 
 
-def _names(deployment: Deployment, config_hashes: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Return the version and the newest config bundle of configurations by config hash, with one query."""
-    bundles = ConfigBundle.objects.filter(environment=deployment.environment_id, config_hash__in=[*config_hashes])
+def _names(deployment: Deployment, config_hashes: Sequence[str] | QuerySet[Any, Any]) -> QuerySet[Any, Any]:
+    """Return the newest config bundles of configurations."""
+    bundles = ConfigBundle.objects.filter(environment=deployment.environment_id, config_hash__in=config_hashes)
     newest = bundles.order_by("config_hash", "-pk").distinct("config_hash")
-    rows = newest.values_list("config_hash", "version__name", "version__number", "name")
+    return newest.values_list("config_hash", "version__name", "version__number", "name")
+
+
+def _by_hash(rows: Iterable[tuple[str, str, int, str]]) -> dict[str, dict[str, str]]:
+    """Return the version and the config bundle of each configuration by config hash."""
     return {
         config_hash: {"version": f"{pipeline} v{number}", "config_bundle": name}
         for config_hash, pipeline, number, name in rows
@@ -226,11 +331,11 @@ def name_configuration(each: Mapping[str, Any]) -> str:
 
 
 def _headline(
-    row: Regression | None, groups: int, regression: Mapping[str, Any] | None, agents: Sequence[Mapping[str, Any]]
+    gate: Gate, counted: Counts, regression: Mapping[str, Any] | None, agents: Sequence[Mapping[str, Any]]
 ) -> str:
-    if row is None or regression is None:
+    if gate.row is None or regression is None:
         return ""
-    parts = [describe_result(row, count_results(row), groups)]
+    parts = [describe_result(gate.row, counted, gate.group_count)]
     baselines = regression["baselines"]
     differing = [each for each in baselines if each["outcomes"][FixtureOutcome.DIFFERENT]]
     if differing and len(baselines) > 1:
@@ -244,22 +349,9 @@ def _headline(
     return " ".join(parts)
 
 
-@dataclass(frozen=True, slots=True)
-class Unaccepted:
-    """The groups that lack an acceptance for at least one baseline: their number, and the first of them."""
-
-    count: int
-    groups: list[dict[str, Any]]
-
-
 def read_unaccepted(deployment: Deployment, *, count: int) -> Unaccepted:
     """Return the first ``count`` groups that are not accepted for a deployment, without examples. Takes two queries."""
-    missing = list({each.group for each in replay_gate.read_differences(deployment) if each.acceptance_id is None})
-    if not missing:
-        return Unaccepted(0, [])
-    with connection.cursor() as cursor:
-        cursor.execute(_FIRST_GROUPS, [deployment.regression_id, missing, count])
-        return Unaccepted(len(missing), [json.loads(group) for (group,) in cursor.fetchall()])
+    return run(plan_gate(deployment, unaccepted=count)).unaccepted
 
 
 # -- the packet -------------------------------------------------------------------------------------------------
@@ -282,12 +374,17 @@ def read_packet(
     ``read_summary``, if the caller has it. With ``max_groups``, at most this number of groups is read.
     """
     found = summary or read_summary(deployment)
-    every = find_changes(deployment, compute=compute)
+    (bases, targets, captured), (wanted, occurring), removed = run(
+        together(
+            read(find_bases(deployment), _rollback_targets(deployment)[:1], _captures(found.row)),
+            _plan_groups(found, max_groups),
+            _plan_removed(deployment),
+        )
+    )
+    every = compare(next(iter(bases), None), deployment.config_bundle, compute=compute)
     changes = _bounded(every)
-    captures, removed = _read_captures(found.row), _read_removed(deployment)
+    captures, rollback = _as_captures(captured), _as_rollback(next(iter(targets), None))
     shown_captures, shown_removed = prefix(captures, _PART_BYTES), removed[:MAX_REMOVED]
-    rollback = _read_rollback(deployment)
-    wanted, occurring = _read_groups(found, max_groups)
     explanations = [each for each in deployment.explain if each["group"] not in occurring]
     parts: list[Any] = [found.headline, found.regression, *found.agents, *shown_captures, *shown_removed, rollback]
     parts += [] if changes.spec is None else [each.to_json() for each in changes.spec.changes]
@@ -317,42 +414,45 @@ def _count_spec_changes(changes: Changes) -> int:
     return 0 if changes.spec is None else len(changes.spec.changes)
 
 
-def _read_captures(row: Regression | None) -> list[dict[str, Any]]:
+def _captures(row: Regression | None) -> QuerySet[RegressionResult, Any]:
     """Return the fixtures that show differences, without a limit. The artifact is None if the fixture was deleted."""
     if row is None:
-        return []
+        return RegressionResult.objects.none()
     artifact = Fixture.objects.filter(pk=OuterRef("fixture_id")).values("artifact_id")[:1]
     results = RegressionResult.objects.filter(regression=row, outcome=FixtureOutcome.DIFFERENT).order_by("fixture_name")
-    found = results.values_list("fixture_id", "fixture_name", Subquery(artifact)).distinct()
+    return results.values_list("fixture_id", "fixture_name", Subquery(artifact)).distinct()
+
+
+def _as_captures(rows: Iterable[tuple[UUID, str, UUID | None]]) -> list[dict[str, Any]]:
     return [
         {"fixture_id": str(fixture_id), "name": name, "artifact_id": artifact_id and str(artifact_id)}
-        for fixture_id, name, artifact_id in found
+        for fixture_id, name, artifact_id in rows
     ]
 
 
-def _read_removed(deployment: Deployment) -> list[dict[str, Any]]:
+def _plan_removed(deployment: Deployment) -> Plan[list[dict[str, Any]]]:
     """Return the fixtures that were removed since the pipeline's current release was activated, newest first.
 
-    Returns at most one fixture more than ``MAX_REMOVED``, and none without a current release.
+    Returns at most one fixture more than ``MAX_REMOVED``, and none without a current release. Takes two queries.
     """
     environment, pipeline = deployment.environment, deployment.pipeline
     current = Deployment.objects.filter(environment=environment, pipeline=pipeline, is_current=True)
-    since = current.values_list("activated_at", flat=True).first()
+    [activated] = yield [current.values_list("activated_at", flat=True)]
+    since = next(iter(activated), None)
     if since is None:
         return []
     events = AuditEvent.objects.filter(
         organization=environment.project.organization_id, action__in=["fixture.delete", "fixture.expire"],
         id__gte=smallest_uuid7(since), environment_id=environment.pk, changes__pipeline__0=pipeline,
-    ).order_by("-id")  # fmt: skip
+    ).order_by("-id").only("action", "changes", "resource_id", "timestamp", "actor_display")  # fmt: skip
     expired = Fixture.objects.filter(
         environment=environment, pipeline=pipeline, expires_at__gte=since, expires_at__lte=timezone.now()
     ).order_by("-expires_at", "-pk")
-    found = [
-        _removed(pk, name, "expired", expires_at, None)
-        for pk, name, expires_at in expired.values_list("pk", "name", "expires_at")[: MAX_REMOVED + 1]
-        if expires_at is not None
-    ]
-    for event in events[: MAX_REMOVED + 1]:
+    expired_rows, event_rows = yield [
+        expired.values_list("pk", "name", "expires_at")[: MAX_REMOVED + 1], events[: MAX_REMOVED + 1]
+    ]  # fmt: skip
+    found = [_removed(pk, name, "expired", expires_at, None) for pk, name, expires_at in expired_rows]
+    for event in event_rows:
         name = event.changes["name"][0]
         if event.action == "fixture.delete":
             found.append(_removed(event.resource_id, name, "deleted", event.timestamp, event.actor_display))
@@ -365,25 +465,36 @@ def _removed(pk: UUID | str, name: str, why: str, at: datetime, by: str | None) 
     return {"fixture_id": str(pk), "name": name, "why": why, "removed_at": at, "removed_by": by}
 
 
-def _read_rollback(deployment: Deployment) -> dict[str, Any]:
-    """Return what a rollback of the deployment would restore, or why it could restore nothing."""
+def _rollback_targets(deployment: Deployment) -> QuerySet[Deployment, Any]:
+    """Return the ids, versions and config hashes of the deployments that a rollback can restore, the best first."""
     columns = ("pk", "config_bundle__version__name", "config_bundle__version__number", "config_hash")
-    target = rollbacks.find_targets(deployment).values_list(*columns).first()
+    return rollbacks.find_targets(deployment).values_list(*columns)
+
+
+def _as_rollback(target: tuple[UUID, str, int, str] | None) -> dict[str, Any]:
+    """Return what a rollback to the target would restore, or why it could restore nothing."""
     if target is None:
         return {"deployment_id": None, "version": None, "config_hash": None, "reason": rollbacks.NO_TARGET}
     pk, name, number, config_hash = target
     return {"deployment_id": str(pk), "version": f"{name} v{number}", "config_hash": config_hash, "reason": None}
 
 
-def _read_groups(summary: Summary, max_groups: int | None) -> tuple[list[dict[str, Any]], set[str]]:
-    """Return the first groups with their acceptances and explanations, without examples, and the ids of all groups."""
+def _plan_groups(summary: Summary, max_groups: int | None) -> Plan[tuple[list[dict[str, Any]], set[str]]]:
+    """Return the first groups with their acceptances and explanations, without examples, and the ids of all groups.
+
+    Takes at most two queries.
+    """
     deployment, row = summary.deployment, summary.row
     if row is None or not summary.group_count:
         return [], set()
-    stored: list[dict[str, Any]] = Regression.objects.values_list("groups", flat=True).get(pk=row.pk)
-    groups = stored[:max_groups]
-    accepted, counting = _read_acceptances(deployment, [each["id"] for each in groups])
-    unseen = _read_unseen(row, accepted)
+    [stored], (accepted, counting) = yield from together(
+        read(Regression.objects.filter(pk=row.pk).values_list("groups", flat=True)),
+        _plan_acceptances(deployment, summary.gate.differences),
+    )
+    every: list[dict[str, Any]] = next(iter(stored), [])
+    groups = every[:max_groups]
+    shown = {each["id"] for each in groups}
+    unseen = yield from _plan_unseen(row, {group: found for group, found in accepted.items() if group in shown})
     texts: dict[str, list[str]] = defaultdict(list)
     for each in deployment.explain:
         texts[each["group"]].append(each["text"])
@@ -395,32 +506,36 @@ def _read_groups(summary: Summary, max_groups: int | None) -> tuple[list[dict[st
         group["counts"] = pk in counting
         group["unseen"] = unseen.get(pk, {"count": 0, "fixtures": []})
         group["explanations"] = texts[pk]
-    return groups, {each["id"] for each in stored}
+    return groups, {each["id"] for each in every}
 
 
-def _read_acceptances(
-    deployment: Deployment, groups: Sequence[str]
-) -> tuple[dict[str, list[dict[str, Any]]], set[str]]:
+def _plan_acceptances(
+    deployment: Deployment, differences: Sequence[Difference]
+) -> Plan[tuple[dict[str, list[dict[str, Any]]], set[str]]]:
     """Return the acceptances of each group, and the groups that are accepted for the deployment from all baselines.
 
     For each baseline, returns an acceptance that counts for the deployment. If there is none, returns the oldest valid
-    acceptance, if any.
+    acceptance, if any. Takes one query.
     """
     of_others = AcceptedDifference.objects.filter(
         acceptance__environment=deployment.environment_id, acceptance__config_hash=deployment.config_hash,
-        acceptance__ended_at=None, group__in=groups,
+        acceptance__ended_at=None, group__in={each.group for each in differences},
     )  # fmt: skip
     oldest = of_others.order_by("group", "baseline", "acceptance_id").distinct("group", "baseline")
-    chosen = {(group, baseline): pk for group, baseline, pk in oldest.values_list("group", "baseline", "acceptance_id")}
+    valid = Acceptance.objects.filter(
+        Q(pk__in={each.acceptance_id for each in differences if each.acceptance_id is not None})
+        | Q(pk__in=oldest.values("acceptance_id"))
+    )
+    oldest_rows, acceptances = yield [oldest.values_list("group", "baseline", "acceptance_id"), valid]
+    chosen = {(group, baseline): pk for group, baseline, pk in oldest_rows}
     counting, missing = set[str](), set[str]()
-    shown = replay_gate.read_differences(deployment)
-    for each in shown:
+    for each in differences:
         (counting if each.acceptance_id else missing).add(each.group)
         if each.acceptance_id:
             chosen[each.group, each.baseline] = each.acceptance_id
-    rows = Acceptance.objects.in_bulk(set(chosen.values()))
+    rows = {row.pk: row for row in acceptances}
     found: dict[str, dict[UUID, dict[str, Any]]] = defaultdict(dict)
-    for each in shown:
+    for each in differences:
         pk = chosen.get((each.group, each.baseline))
         if pk is None or (row := rows.get(pk)) is None:
             continue
@@ -438,9 +553,9 @@ def _read_acceptances(
     return accepted, counting - missing
 
 
-def _read_unseen(
+def _plan_unseen(
     row: Regression, accepted: Mapping[str, Sequence[Mapping[str, Any]]]
-) -> dict[str, dict[str, Any] | None]:
+) -> Plan[dict[str, dict[str, Any] | None]]:
     """Return, for groups that were accepted in other regressions, the fixtures that show them only now.
 
     The value is None if one of the regressions is too large, or if there are too many of them. A deleted regression
@@ -451,10 +566,12 @@ def _read_unseen(
     if not earlier:
         return {}
     uses = Counter(pk for found in earlier.values() for pk in found if pk is not None)
-    shown = _read_shown([row.pk, *(pk for pk, _ in uses.most_common(MAX_COMPARED))], earlier.keys())
+    regressions = [row.pk, *(pk for pk, _ in uses.most_common(MAX_COMPARED))]
+    [rows] = yield [Statement(_TESTS, [MAX_SHOWN, regressions], (UUID, None, None))]
+    shown = _shown_by(rows, earlier.keys())
     unseen: dict[str, dict[str, Any] | None] = {}
-    for group, regressions in earlier.items():
-        known = regressions - {None}
+    for group, accepting in earlier.items():
+        known = accepting - {None}
         if row.pk not in shown or not known <= shown.keys():
             unseen[group] = None
             continue
@@ -466,14 +583,14 @@ def _read_unseen(
     return unseen
 
 
-def _read_shown(regressions: Sequence[UUID], groups: Collection[str]) -> dict[UUID, dict[str, dict[str, str]]]:
+def _shown_by(
+    rows: Iterable[tuple[UUID, list[str], str | None]], groups: Collection[str]
+) -> dict[UUID, dict[str, dict[str, str]]]:
     """Return, for each regression and each group, the names of the fixtures that show the group, by fixture id.
 
-    Fixtures that were deleted before the regression finished are left out, and so are too large regressions.
+    ``rows`` are those of ``_TESTS``. Fixtures that were deleted before the regression finished are left out, and so are
+    too large regressions.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(_TESTS, [MAX_SHOWN, [*regressions]])
-        rows = cursor.fetchall()
     shown: dict[UUID, dict[str, dict[str, str]]] = {}
     for pk, ids, text in rows:
         if text is None:

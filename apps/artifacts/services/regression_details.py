@@ -115,9 +115,14 @@ def read_groups(
     All examples together have at most ``limit`` bytes of JSON. The payloads of later examples are None, and without
     ``with_payloads`` all payloads are None.
     """
-    chosen = f"$[{first} to {first + count - 1}]" if group is None else f"$[*] ? (@.id == {json.dumps(group)})"
-    found: list[dict[str, Any]] = Regression.objects.values_list(_path("groups", chosen), flat=True).get(pk=row.pk)
+    chosen = first_groups(count, first) if group is None else _path("groups", f"$[*] ? (@.id == {json.dumps(group)})")
+    found: list[dict[str, Any]] = Regression.objects.values_list(chosen, flat=True).get(pk=row.pk)
     return with_examples(row, found, limit if with_payloads else 0)[0]
+
+
+def first_groups(count: int, first: int = 0) -> Func:
+    """Return ``count`` stored groups of a regression from the position ``first`` on."""
+    return _path("groups", f"$[{first} to {first + count - 1}]")
 
 
 def _path(column: str, path: str) -> Func:

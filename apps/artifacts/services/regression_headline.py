@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
 
-from django.db.models import Count
+from django.db.models import Count, QuerySet
 
 from apps.artifacts.models import RegressionResult
 from apps.releases.models import Regression
@@ -26,9 +28,18 @@ class Counts:
 
 def count_results(row: Regression) -> Counts:
     """Count the results of a regression with one query."""
-    rows = RegressionResult.objects.filter(regression=row).values("outcome").order_by()
-    found = rows.annotate(results=Count("pk"), fixtures=Count("fixture_id", distinct=True))
-    by_outcome = {each["outcome"] or PENDING: each for each in found}
+    return counts_of(counted_results(row.pk))
+
+
+def counted_results(regression_id: UUID | None) -> QuerySet[RegressionResult, Any]:
+    """Return the outcomes of a regression, each with the number of results and of fixtures."""
+    rows = RegressionResult.objects.filter(regression=regression_id).values("outcome").order_by()
+    return rows.annotate(results=Count("pk"), fixtures=Count("fixture_id", distinct=True))
+
+
+def counts_of(counted: Iterable[Mapping[str, Any]]) -> Counts:
+    """Return the counts from the rows of ``counted_results``."""
+    by_outcome = {each["outcome"] or PENDING: each for each in counted}
     return Counts(
         {word: each["results"] for word, each in by_outcome.items()},
         {word: each["fixtures"] for word, each in by_outcome.items()},

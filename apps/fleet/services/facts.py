@@ -326,10 +326,10 @@ def count_running(environment: Environment, bundle_hashes: Collection[str]) -> d
     return dict(counted.values_list("running_bundle_hash").annotate(agents=Sum("count")))
 
 
-def count_running_bundles(environment: Environment, agents: QuerySet[Agent]) -> dict[str, int]:
-    """Return how many of these agents run each bundle, by bundle hash. Takes one query, which writes no pulses.
+def running_bundles(environment: Environment, agents: QuerySet[Agent]) -> QuerySet[Any, tuple[str, int]]:
+    """Return rows of bundle hashes and numbers of these agents that run them. A bundle may have two rows.
 
-    Unlike the other counts, this one may be read while the environment is locked.
+    The query writes no pulses. Unlike the other counts, this one may be read while the environment is locked.
     """
     changed = ChangedAgent.objects.filter(environment=environment).values("agent")
     settled = Pulse.objects.filter(environment=environment, agent__in=agents.order_by()).exclude(agent__in=changed)
@@ -338,10 +338,7 @@ def count_running_bundles(environment: Environment, agents: QuerySet[Agent]) -> 
         each.exclude(running_bundle_hash=None).order_by().values_list("running_bundle_hash").annotate(Count("pk"))
         for each in (settled, others)
     ]
-    bundles = Counter[str]()
-    for bundle_hash, count in counts[0].union(counts[1], all=True):
-        bundles[bundle_hash] += count
-    return dict(bundles)
+    return counts[0].union(counts[1], all=True)
 
 
 def count_labels(environment: Environment) -> dict[str, dict[str, int]]:

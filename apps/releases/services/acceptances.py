@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from apps.releases.jobs import CheckCurrent
@@ -123,15 +123,22 @@ def find_accepted(
     Contains the valid acceptances, those that name this regression, and those that were valid at ``since`` or later.
     Takes one query.
     """
+    return list(accepted_differences(row, groups, since=since))
+
+
+def accepted_differences(
+    row: Regression, groups: Collection[str], *, since: datetime | None = None
+) -> QuerySet[AcceptedDifference]:
+    """Return the query of ``find_accepted``."""
     if row.config_hash is None or not groups:
-        return []
+        return AcceptedDifference.objects.none()
     was_valid = Q(acceptance__ended_at=None) | Q(acceptance__regression=row)
     if since is not None:
         was_valid |= Q(acceptance__ended_at__gte=since)
     found = AcceptedDifference.objects.filter(
         was_valid, acceptance__environment=row.environment_id, acceptance__config_hash=row.config_hash, group__in=groups
     )
-    return list(found.select_related("acceptance").order_by("acceptance_id", "group", "baseline"))
+    return found.select_related("acceptance").order_by("acceptance_id", "group", "baseline")
 
 
 def find_open_groups(row: Regression) -> list[dict[str, Any]]:

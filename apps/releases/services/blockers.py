@@ -17,6 +17,7 @@ from byteor.engine import freeze
 from byteor.engine.blockers import Blocker, BlockerCode, OtherDeployment, StartFacts, find_blockers
 from byteor.engine.machines import IN_FLIGHT, UNDER_WAY, DeploymentStatus
 from byteor.engine.target import Target
+from byteor_cloud.database.together import Plan
 from byteor_cloud.worker import dead_letters
 
 _COLUMNS = (
@@ -127,14 +128,19 @@ def describe(
     )
 
 
-def list_blockers(deployment: Deployment) -> list[Blocker]:
+def list_blockers(
+    deployment: Deployment, *, gated: Sequence[Blocker] | None = None, missing: Sequence[Blocker] | None = None
+) -> list[Blocker]:
     """Return all blockers of the deployment.
 
-    If it is not in flight, only the replay gate and a lack of reviewers can block it.
+    If it is not in flight, only the replay gate and a lack of reviewers can block it. ``gated`` are the blockers of the
+    gate, and ``missing`` are those of ``plan_missing``, if the caller has read them.
     """
+    missing = _find_missing(deployment) if missing is None else missing
     if deployment.status not in IN_FLIGHT:
-        return [*replay_gate.find_blockers([deployment]).get(deployment.pk, []), *_find_missing(deployment)]
-    found = _find_missing(deployment)
+        found = replay_gate.find_blockers([deployment]).get(deployment.pk, []) if gated is None else gated
+        return [*found, *missing]
+    found = [*missing]
     if (held := wave_holds.describe(deployment)) is not None:
         found.insert(0, Blocker(BlockerCode.WAVE_HOLD, held.sentence))
     if deployment.status == DeploymentStatus.APPROVED:
@@ -142,6 +148,14 @@ def list_blockers(deployment: Deployment) -> list[Blocker]:
         found += waits.get(deployment.pk, [])
     stuck = find_held_up([deployment]).values()
     return [*found, *(Blocker(BlockerCode.HELD_UP, sentence) for sentence in stuck)]
+
+
+def plan_missing(deployment: Deployment) -> Plan[list[Blocker] | None]:
+    """Read the blockers for a lack of reviewers. Takes one query; None if a wave waits for another approval."""
+    if deployment.wave_hold is not None:
+        return None
+    asked = [deployment.approval] if deployment.reviewers and deployment.approval is not None else []
+    return list((yield from reviewers.plan_missing(asked)).values())
 
 
 def _find_missing(deployment: Deployment) -> list[Blocker]:

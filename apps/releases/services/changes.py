@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID
 
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet, Subquery
+from django.db.models.functions import Coalesce
 
 from apps.releases.models import ConfigBundle, Deployment
 from apps.releases.services.bundles import runtime_config
@@ -51,18 +52,27 @@ def find_base(deployment: Deployment) -> Deployment | None:
     The base is the deployment that this one superseded, otherwise the one that a rollback of this one restores,
     otherwise the pipeline's current deployment in the environment, even if that is this one.
     """
-    others = _compared().exclude(pk=deployment.pk)
-    replaced = others.filter(superseded_by=deployment).order_by("-activated_at").first()
-    if replaced is None and deployment.restores_id is not None:
-        replaced = others.filter(pk=deployment.restores_id).first()
-    if replaced is not None:
-        return replaced
-    return find_current(deployment.environment_id, deployment.pipeline)
+    return find_bases(deployment).first()
+
+
+def find_bases(deployment: Deployment) -> QuerySet[Deployment]:
+    """Return the deployment of ``find_base``, or nothing."""
+    is_other = ~Q(pk=deployment.pk)
+    kinds = [Q(is_other, superseded_by=deployment)]
+    kinds += [Q(is_other, pk=deployment.restores_id)] if deployment.restores_id is not None else []
+    kinds.append(_is_current(deployment.environment_id, deployment.pipeline))
+    # Each subquery finds one key with an index, and the later ones are needed only if the earlier ones find nothing.
+    best = [Subquery(Deployment.objects.filter(kind).order_by("-activated_at").values("pk")[:1]) for kind in kinds]
+    return _compared().filter(pk=Coalesce(*best))
 
 
 def find_current(environment_id: UUID, pipeline: str) -> Deployment | None:
     """Return the pipeline's current deployment in the environment, or None."""
-    return _compared().filter(environment=environment_id, pipeline=pipeline, is_current=True).first()
+    return _compared().filter(_is_current(environment_id, pipeline)).first()
+
+
+def _is_current(environment_id: UUID, pipeline: str) -> Q:
+    return Q(environment=environment_id, pipeline=pipeline, is_current=True)
 
 
 def _compared() -> QuerySet[Deployment]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import chain
 from typing import Any
 from uuid import UUID
 
@@ -29,6 +30,7 @@ from byteor.engine.machines import UNDER_WAY, AgentProgress, DeploymentStatus, R
 from byteor.engine.regression import summarize
 from byteor.engine.target import Target
 from byteor_cloud.captures.engine_version import engine_digest
+from byteor_cloud.database.together import Plan, run
 from byteor_cloud.errors import InvalidInput
 from byteor_cloud.worker.jobs import enqueue, is_queued
 
@@ -97,53 +99,77 @@ def running(environment: Environment, pipeline: str, target: Target | None = Non
 
     With ``target``, only the agents that it selects count. Only the first ``MAX_BASELINES`` are tested.
     """
+    bundles = run(plan_bundles(environment, pipeline, target))
+    return rank(find_built(environment, pipeline, bundles), bundles)
+
+
+def plan_bundles(environment: Environment, pipeline: str, target: Target | None) -> Plan[Counter[str]]:
+    """Count the agents that run each bundle. With a target, takes one query, or two if there are recent deployments."""
     agents = select_agents(environment, target or Target())
-    if target is None:
-        bundles = facts.count_groups(environment).bundles
-    else:
-        bundles = facts.count_running_bundles(environment, agents)
-    run = _run_by_agents(environment, pipeline, _with_reports(environment, pipeline, agents, bundles))
-    return Baselines(run[:MAX_BASELINES], _untested(run[MAX_BASELINES:]))
+    counted = [] if target is None else [facts.running_bundles(environment, agents)]
+    *running_bundles, recent = yield [*counted, _recent(environment, pipeline)]
+    bundles: Counter[str] = Counter(facts.count_groups(environment).bundles if target is None else {})
+    for bundle_hash, count in chain.from_iterable(running_bundles):
+        bundles[bundle_hash] += count
+    if recent:
+        [reports] = yield [_reports(agents, recent)]
+        bundles = _with_reports(bundles, reports)
+    return bundles
 
 
-def _with_reports(
-    environment: Environment, pipeline: str, agents: QuerySet[Agent], bundles: Mapping[str, int]
-) -> Mapping[str, int]:
-    """Return the number of agents by bundle, after the reports of agents that have sent no heartbeat since then.
-
-    An agent that reported a bundle as active, or a rollback to it, runs this bundle. Only recent deployments are
-    searched.
-    """
+def _recent(environment: Environment, pipeline: str) -> QuerySet[Deployment, UUID]:
+    """Return the ids of the deployments about which agents may have reported since their last heartbeats."""
     now, interval_s = timezone.now(), environment.effective_settings.heartbeat_interval_s
     recent = Q(activated_at__gt=now - timedelta(seconds=max(_REPORTS_KEPT_S, 3 * interval_s)))
     of_pipeline = Deployment.objects.filter(environment=environment, pipeline=pipeline)
     newest = of_pipeline.filter(bundle_hash__isnull=False).order_by("-pk").values("pk")[:1]
     rolled_back = Q(status=DeploymentStatus.ROLLED_BACK, pk__in=newest)
-    found = of_pipeline.filter(Q(status__in=UNDER_WAY) | recent | rolled_back).values_list("pk", flat=True)
-    if not (deployments := list(found)):
-        return bundles
+    return of_pipeline.filter(Q(status__in=UNDER_WAY) | recent | rolled_back).values_list("pk", flat=True)
+
+
+def _reports(agents: QuerySet[Agent], recent: Sequence[UUID]) -> QuerySet[DeploymentAgent, Any]:
+    """Count the reports of agents that have sent no heartbeat since then, by the bundles before and after.
+
+    An agent that reported a bundle as active, or a rollback to it, runs this bundle.
+    """
     reported = DeploymentAgent.objects.filter(
         Q(agent__heartbeat__last_seen_at=None) | Q(agent__heartbeat__last_seen_at__lt=F("updated_at")),
-        deployment__in=deployments,
+        deployment__in=recent,
         agent__in=agents.order_by(),
         progress__in=[AgentProgress.ACTIVE, AgentProgress.ROLLED_BACK],
         agent__assignment__deployment_id=F("deployment_id"),
     )
     columns = ("agent__heartbeat__running_bundle_hash", "agent__assignment__bundle_hash")
+    return reported.order_by().values_list(*columns).annotate(Count("pk"))
+
+
+def _with_reports(bundles: Mapping[str, int], reports: Iterable[tuple[str | None, str, int]]) -> Counter[str]:
+    """Return the number of agents by bundle, after the reports."""
     counted = Counter(bundles)
-    for before, after, count in reported.order_by().values_list(*columns).annotate(Count("pk")):
+    for before, after, count in reports:
         counted[after] += count
         if before is not None:
             counted[before] -= count
-    return {bundle_hash: count for bundle_hash, count in counted.items() if count > 0}
+    return Counter({bundle_hash: count for bundle_hash, count in counted.items() if count > 0})
 
 
-def _run_by_agents(environment: Environment, pipeline: str, bundles: Mapping[str, int]) -> list[dict[str, Any]]:
+def find_built(environment: Environment, pipeline: str, bundles: Iterable[str]) -> QuerySet[Deployment, Any]:
+    """Return the configurations of the pipeline in these bundles, the newest deployment of each last."""
     built = Deployment.objects.filter(environment=environment, bundle_hash__in=list(bundles), pipeline=pipeline)
     columns = ("bundle_hash", "config_bundle_id", "config_bundle__config_hash", "config_bundle__version_id")
+    return built.order_by("pk").values_list(*columns).distinct()
+
+
+def rank(built: Iterable[tuple[str, UUID, str, UUID]], bundles: Mapping[str, int]) -> Baselines:
+    """Return the configurations that agents run. ``built`` are the rows of ``find_built``."""
+    found = _run_by_agents(built, bundles)
+    return Baselines(found[:MAX_BASELINES], _untested(found[MAX_BASELINES:]))
+
+
+def _run_by_agents(built: Iterable[tuple[str, UUID, str, UUID]], bundles: Mapping[str, int]) -> list[dict[str, Any]]:
     agents: Counter[str] = Counter()
     newest: dict[str, tuple[UUID, UUID]] = {}
-    for bundle_hash, bundle_id, config_hash, version_id in built.order_by("pk").values_list(*columns).distinct():
+    for bundle_hash, bundle_id, config_hash, version_id in built:
         agents[config_hash] += bundles.get(bundle_hash, 0)
         newest[config_hash] = (bundle_id, version_id)
     ranked = sorted(agents.items(), key=lambda each: (-each[1], each[0]))
@@ -157,7 +183,8 @@ def named(environment: Environment, pipeline: str, config_hashes: Sequence[str])
     Raises InvalidInput if the environment has no config bundle of the pipeline with one of the hashes.
     """
     bundles = facts.count_groups(environment).bundles
-    run = {each["config_hash"]: each for each in _run_by_agents(environment, pipeline, bundles)}
+    found = _run_by_agents(find_built(environment, pipeline, bundles), bundles)
+    others = {each["config_hash"]: each for each in found}
     rows = ConfigBundle.objects.filter(
         environment=environment, config_hash__in=config_hashes, version__name=pipeline
     ).order_by("pk")
@@ -167,8 +194,8 @@ def named(environment: Environment, pipeline: str, config_hashes: Sequence[str])
         if config_hash not in known:
             detail = f"No config bundle of the pipeline {pipeline} in this environment has this config hash."
             raise InvalidInput.at(f"/against/{number}", detail, code="does_not_exist")
-        tested.append(run.pop(config_hash, _baseline(config_hash, *known[config_hash], 0, 0.0)))
-    return Baselines(tested, _untested(run.values()))
+        tested.append(others.pop(config_hash, _baseline(config_hash, *known[config_hash], 0, 0.0)))
+    return Baselines(tested, _untested(others.values()))
 
 
 def _untested(run: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -29,6 +29,7 @@ from byteor.engine.machines import (
 from byteor.engine.replay import FixtureOutcome
 from byteor.engine.replay_gate import GateFacts, GateMode, find_gate_blockers
 from byteor_cloud.captures.engine_version import engine_digest
+from byteor_cloud.database.together import Statement, read_together
 from byteor_cloud.errors import NotFound
 
 WORKER = system_actor("rollout")
@@ -130,6 +131,18 @@ def find_blockers(deployments: Iterable[Deployment]) -> dict[UUID, list[Blocker]
     }
 
 
+def blockers_of(deployment: Deployment, tested: Regression | None, differences: Iterable[Difference]) -> list[Blocker]:
+    """Return the gate's blockers of a deployment, as ``find_blockers`` does, from what the caller has read.
+
+    ``tested`` is the deployment's regression, and ``differences`` are those of ``read_differences``.
+    """
+    if not is_governed(deployment):
+        return []
+    is_different = tested is not None and tested.outcomes.get(FixtureOutcome.DIFFERENT)
+    unaccepted = {each.group for each in differences if each.acceptance_id is None} if is_different else ()
+    return find_gate_blockers(_facts(deployment, tested, len(unaccepted)))
+
+
 def _facts(deployment: Deployment, tested: Regression | None, unaccepted: int) -> GateFacts:
     policy = deployment.policy
     if tested is None or _is_of_older_release(tested):
@@ -186,9 +199,13 @@ def _count_unaccepted(deployments: Collection[Deployment]) -> dict[UUID, int]:
 
 def read_differences(*deployments: Deployment) -> list[Difference]:
     """Return each group that the regressions of the deployments show, for each deployment and each baseline."""
-    with connection.cursor() as cursor:
-        cursor.execute(_DIFFERENCES, _asked(deployments))
-        return [Difference(*row[1:]) for row in cursor.fetchall()]
+    [rows] = read_together(differences_of(*deployments))
+    return [Difference(*row[1:]) for row in rows]
+
+
+def differences_of(*deployments: Deployment) -> Statement:
+    """Return the statement of ``read_differences``. Its rows are the id of a deployment, and a Difference."""
+    return Statement(_DIFFERENCES, _asked(deployments), (UUID, None, None, UUID))
 
 
 def refresh(deployment: Deployment, *, is_blocked: bool, actor: Actor = WORKER) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 from uuid import UUID
 
 from django.db import transaction
@@ -11,16 +12,18 @@ from django.db.models import Q, QuerySet
 from apps.releases.models import Approval, ApprovalDecision, Deployment
 from apps.releases.services.timeline import record_event
 from apps.tenancy.actors import Actor
-from apps.tenancy.models import Environment, User
+from apps.tenancy.models import Environment, Membership, User
 from apps.tenancy.permissions import GRANTS, Permission
 from apps.tenancy.policy import Posture
-from apps.tenancy.services.members import people_with, roles_in_project
+from apps.tenancy.services.members import Grants, effective_roles, holders, memberships_in, roles_in_project
 from apps.tenancy.services.state import lock_row
 from byteor.engine.blockers import Blocker, BlockerCode
 from byteor.engine.machines import ApprovalStatus, DeploymentStatus
 from byteor.engine.release_policy import ReleasePolicy
+from byteor_cloud.database.together import Plan, run
 from byteor_cloud.errors import Conflict, FieldError, Forbidden, InvalidInput
 
+_OPERATE = Permission.OPERATE_ENVIRONMENT
 _NAMED = 5  # the maximum number of people that a sentence names
 
 
@@ -141,23 +144,23 @@ def check_permissions(approval: Approval, user_id: UUID | None, granted: Collect
         raise Forbidden(f"Deciding needs the permission {needed}.")
 
 
-def find_deciders(approval: Approval, decisions: Iterable[ApprovalDecision] | None = None) -> set[UUID]:
-    """Return the ids of the people who can still decide on a pending approval.
+def find_deciders(approval: Approval) -> set[UUID]:
+    """Return the ids of the people who can still decide on a pending approval."""
+    return deciders_of(approval, memberships_of(approval), approval.decisions.values_list("user_id", flat=True))
 
-    Reads the approval's ``decisions`` unless the caller has read them already.
-    """
+
+def memberships_of(approval: Approval) -> QuerySet[Membership, Any]:
+    """Return the memberships (``members.memberships_in``) that show who may decide on an approval."""
     project = approval.environment.project
-    if approval.reviewers:
-        able = set(roles_in_project(project, approval.reviewers))
-    else:
-        able = people_with(
-            Permission.OPERATE_ENVIRONMENT, organization_id=project.organization_id, project_id=project.pk
-        )
+    return memberships_in(project.organization_id, project.pk, approval.reviewers or None)
+
+
+def deciders_of(approval: Approval, memberships: Grants, decided: Iterable[UUID]) -> set[UUID]:
+    """Return the ids of the people who can still decide, from ``memberships_of`` and the people who have decided."""
+    able = set(effective_roles(memberships)) if approval.reviewers else holders(_OPERATE, memberships)
     if not approval.allow_self_approval and approval.requester_id is not None:
         able.discard(approval.requester_id)
-    if decisions is None:
-        return able - set(approval.decisions.values_list("user_id", flat=True))
-    return able - {each.user_id for each in decisions}
+    return able - set(decided)
 
 
 def find_consents(approval: Approval) -> QuerySet[ApprovalDecision]:
@@ -169,14 +172,20 @@ def find_consents(approval: Approval) -> QuerySet[ApprovalDecision]:
 def find_missing(approvals: Iterable[Approval]) -> dict[UUID, Blocker]:
     """Return a blocker for each pending approval that too few of its reviewers can decide now, by approval id.
 
-    The approvals must belong to the same environment. Takes at most three queries.
+    The approvals must belong to the same environment. Takes at most two queries.
     """
+    return run(plan_missing(approvals))
+
+
+def plan_missing(approvals: Iterable[Approval]) -> Plan[dict[UUID, Blocker]]:
+    """Plan ``find_missing``."""
     rows = [row for row in approvals if row.reviewers and row.status == ApprovalStatus.PENDING]
     if not rows:
         return {}
     named = {user_id for row in rows for user_id in row.reviewers}
-    able = {str(user_id) for user_id in roles_in_project(rows[0].environment.project, named)}
-    given = _read_consents(rows)
+    project = rows[0].environment.project
+    memberships, consents = yield [memberships_in(project.organization_id, project.pk, named), _consents(rows)]
+    able, given = {str(user_id) for user_id in effective_roles(memberships)}, _by_approval(rows, consents)
     found = {}
     for row in rows:
         excluded = None if row.allow_self_approval or row.requester_id is None else str(row.requester_id)
@@ -188,9 +197,18 @@ def find_missing(approvals: Iterable[Approval]) -> dict[UUID, Blocker]:
 
 def _read_consents(approvals: Collection[Approval]) -> dict[UUID, set[str]]:
     """Return the ids of the people who have approved, by approval id, in one query."""
+    return _by_approval(approvals, _consents(approvals))
+
+
+def _consents(approvals: Collection[Approval]) -> QuerySet[ApprovalDecision, Any]:
+    """Return the approval and the person of each consent."""
+    consents = ApprovalDecision.objects.filter(approval__in=[row.pk for row in approvals], decision="approve")
+    return consents.values_list("approval_id", "user_id")
+
+
+def _by_approval(approvals: Collection[Approval], consents: Iterable[tuple[UUID, UUID]]) -> dict[UUID, set[str]]:
     given: dict[UUID, set[str]] = {row.pk: set() for row in approvals}
-    decisions = ApprovalDecision.objects.filter(approval__in=given, decision="approve")
-    for approval_id, user_id in decisions.values_list("approval_id", "user_id"):
+    for approval_id, user_id in consents:
         given[approval_id].add(str(user_id))
     return given
 

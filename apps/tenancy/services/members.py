@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from math import ceil
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
@@ -59,19 +60,31 @@ def check_not_last_admin(membership: Membership) -> None:
 
 def roles_in_project(project: Project, user_ids: Iterable[UUID | str]) -> dict[UUID, Role]:
     """Return the project role of each of these users. Inactive users and users without a role are left out."""
+    return effective_roles(memberships_in(project.organization_id, project.pk, user_ids))
+
+
+type Grants = Iterable[tuple[UUID, UUID | None, str]]
+
+
+def memberships_in(
+    organization_id: UUID, project_id: UUID | None, user_ids: Iterable[UUID | str] | None = None
+) -> QuerySet[Membership, Any]:
+    """Return the user, the project and the role of each membership that counts in a project (None: in no project).
+
+    Those of inactive users are left out. With ``user_ids``, returns only those of these users.
+    """
     found = Membership.objects.filter(
-        Q(project=None) | Q(project=project),
-        user__in=list(user_ids),
-        user__is_active=True,
-        organization=project.organization_id,
+        Q(project=None) | Q(project=project_id), organization=organization_id, user__is_active=True
     )
-    return _effective_roles(found)
+    if user_ids is not None:
+        found = found.filter(user__in=list(user_ids))
+    return found.values_list("user_id", "project_id", "role")
 
 
-def _effective_roles(memberships: QuerySet[Membership]) -> dict[UUID, Role]:
-    """Return each user's role, from memberships in one organization and in at most one of its projects."""
+def effective_roles(grants: Grants) -> dict[UUID, Role]:
+    """Return each user's role, from the rows of ``memberships_in``."""
     given: dict[UUID, dict[bool, Role]] = {}
-    for user_id, project_id, role in memberships.values_list("user_id", "project_id", "role"):
+    for user_id, project_id, role in grants:
         given.setdefault(user_id, {})[project_id is None] = Role(role)
     roles = {user_id: effective_role(each.get(True), each.get(False)) for user_id, each in given.items()}
     return {user_id: role for user_id, role in roles.items() if role is not None}
@@ -79,10 +92,12 @@ def _effective_roles(memberships: QuerySet[Membership]) -> dict[UUID, Role]:
 
 def people_with(permission: Permission, *, organization_id: UUID, project_id: UUID | None) -> set[UUID]:
     """Return the ids of the active users who have the permission in a project (None: in the whole organization)."""
-    found = Membership.objects.filter(
-        Q(project=None) | Q(project=project_id), organization=organization_id, user__is_active=True
-    )
-    return {user_id for user_id, role in _effective_roles(found).items() if permission in GRANTS[role]}
+    return holders(permission, memberships_in(organization_id, project_id))
+
+
+def holders(permission: Permission, grants: Grants) -> set[UUID]:
+    """Return the ids of the users who have the permission, from the rows of ``memberships_in``."""
+    return {user_id for user_id, role in effective_roles(grants).items() if permission in GRANTS[role]}
 
 
 @transaction.atomic

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from django.db.models import Model
+from django.db.models import Model, QuerySet
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import mark_safe
 
@@ -53,8 +54,11 @@ def note_of(row: Approval) -> str:
     return "" if deployment is None else deployment.note
 
 
-def approval_facts(row: Approval) -> list[tuple[str, Any]]:
-    """Return the approval's subject and details of the request, as labels and values."""
+def approval_facts(row: Approval, agents: Sequence[str]) -> list[tuple[str, Any]]:
+    """Return the approval's subject and details of the request, as labels and values.
+
+    ``agents`` are the names of ``matched_agents``.
+    """
     deployment, bound = row.rollout or deployment_of(row), row.target and row.target.bound
     facts: list[tuple[str, Any]] = [] if row.wave is None else [("Wave", row.wave + 1)]
     if deployment is not None:
@@ -76,7 +80,7 @@ def approval_facts(row: Approval) -> list[tuple[str, Any]]:
     if row.replay_id is None:
         target = bound if isinstance(bound, Target) else None
         facts += [
-            ("Target", with_note(describe_target(target), _matched_agents(row))),
+            ("Target", with_note(describe_target(target), _describe_agents(row, agents))),
             ("Strategy", describe_strategy(row.strategy)),
             *(describe_options(row.subject.options) if row.wave is None else []),
         ]
@@ -124,15 +128,22 @@ def _replay_facts(target: ReplayTarget) -> list[tuple[str, Any]]:
     return facts
 
 
-def _matched_agents(row: Approval) -> str:
-    """Return how many agents the target matched at the request, and the names of the first 8; "" if unknown."""
+def matched_agents(row: Approval) -> QuerySet[Agent, str]:
+    """Return the names of the first 8 agents that the target matched at the request. A wave's approval lists none."""
+    target = row.target
+    if target is None or target.count is None or row.wave is not None:
+        return Agent.objects.none().values_list("name", flat=True)
+    first = Agent.objects.filter(pk__in=target.resolved[:_NAMED], environment=row.environment)
+    return first.order_by("pk").values_list("name", flat=True)
+
+
+def _describe_agents(row: Approval, names: Sequence[str]) -> str:
+    """Return how many agents the target matched at the request, and the names of the first ones; "" if unknown."""
     target = row.target
     if target is None or target.count is None:
         return ""
     if row.wave is not None:  # the approval of a wave lists no agents
         return f"{agent_count(target.count)} when requested"
-    first = Agent.objects.filter(pk__in=target.resolved[:_NAMED], environment=row.environment)
-    names = list(first.order_by("pk").values_list("name", flat=True))
     others = target.count - len(names)
     more = f" and {others:,} more" if names and others > 0 else ""
     return f"{agent_count(target.count)} when requested: {', '.join(names) or 'all deleted since'}{more}"

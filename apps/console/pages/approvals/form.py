@@ -10,10 +10,10 @@ from apps.artifacts.services import packets
 from apps.console.frame.columns import act_url
 from apps.console.frame.console_user import console_user_of
 from apps.console.frame.forms import new_form_id
-from apps.console.pages.approvals.accepting import ACCEPT, MAX_GROUPS, choices
+from apps.console.pages.approvals.accepting import ACCEPT, choices
 from apps.console.pages.approvals.deciding import APPROVE, DENY, why_not
 from apps.console.pages.approvals.waves import APPROVE_WAVE, DENY_WAVE
-from apps.releases.models import Approval, ApprovalDecision, Deployment, Regression
+from apps.releases.models import Approval, ApprovalDecision, Deployment
 from apps.releases.services import approvals, replay_gate
 from byteor.engine.blockers import Blocker, BlockerCode
 from byteor.engine.machines import ApprovalStatus
@@ -25,14 +25,14 @@ def decision_form(
     row: Approval,
     deployment: Deployment | None,
     decisions: list[ApprovalDecision],
-    summary: packets.Summary | None = None,
+    gate: packets.Gate | None,
 ) -> dict[str, Any] | None:
     """Return the context of the decision form. If the person cannot approve, ``why`` is the reason.
 
     If the replay gate blocks the deployment, ``blocked`` has the reasons, and nobody can approve. The differences that
     can be accepted together with the approval are ``groups``. The decision on a wave sends ``digest``. Returns None if
-    the approval is not pending, or if it has no reviewers and the person may not operate the environment. ``summary``
-    is the summary of the deployment's packet, if the caller has read it.
+    the approval is not pending, or if it has no reviewers and the person may not operate the environment. ``gate`` has
+    at most ``MAX_GROUPS`` unaccepted groups. It is None if the deployment has no regression.
     """
     why = why_not(row, console_user_of(request))
     if row.status != ApprovalStatus.PENDING or (why and not row.reviewers):
@@ -50,11 +50,11 @@ def decision_form(
         return {"why": own, "deny": urls["deny"]}
     if deployment is None:
         return {"explain": APPROVE.explain, **urls}
-    blocked, unaccepted = _read_gate(deployment, summary)
-    if blocked:
+    if blocked := [each.detail for each in final_blockers(deployment, gate)]:
         return {"explain": APPROVE.explain, "blocked": blocked, "deny": urls["deny"]}
-    if not unaccepted.count:
+    if gate is None or not gate.unaccepted.count:
         return {"explain": APPROVE.explain, **urls}
+    unaccepted = gate.unaccepted
     rest = unaccepted.count - len(unaccepted.groups)
     return {
         "explain": ACCEPT.explain,
@@ -89,19 +89,9 @@ def _wave_form(request: HttpRequest, row: Approval) -> dict[str, Any]:
     return {"explain": APPROVE_WAVE.explain, "approve": act_url(row, APPROVE_WAVE.name), **shared}
 
 
-def _read_gate(deployment: Deployment, summary: packets.Summary | None) -> tuple[list[str], packets.Unaccepted]:
-    """Return the reasons why nobody can approve now. Without reasons, also return the groups that are not accepted."""
-    nothing = packets.Unaccepted(0, [])
-    blockers = _blockers(deployment) if summary is None else summary.blockers
-    if deployment.regression_id is None:
-        return [each.detail for each in blockers], nothing
-    if summary is None or summary.row is None:
-        more = Regression.objects.values_list("more", flat=True).get(pk=deployment.regression_id)
-    else:
-        more = summary.row.more
-    final = [each.detail for each in blockers if more or each.code != BlockerCode.GATE_DIFFERS]
-    return (final, nothing) if final else ([], packets.read_unaccepted(deployment, count=MAX_GROUPS))
-
-
-def _blockers(deployment: Deployment) -> list[Blocker]:
-    return replay_gate.find_blockers([deployment]).get(deployment.pk, [])
+def final_blockers(deployment: Deployment, gate: packets.Gate | None) -> list[Blocker]:
+    """Return the reasons why nobody can approve now. Differences that can be accepted with the approval are none."""
+    if gate is None:
+        return replay_gate.blockers_of(deployment, None, ())
+    more = 0 if gate.row is None else gate.row.more
+    return [each for each in gate.blockers if more or each.code != BlockerCode.GATE_DIFFERS]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 from django.http import HttpRequest
 from django.utils.html import format_html
@@ -13,26 +13,35 @@ from apps.artifacts.services import packets
 from apps.artifacts.services.packets import Packet, Summary
 from apps.console.frame import relative_time, short_id, with_note
 from apps.console.frame.columns import page_url, text_link
+from apps.console.frame.console_user import console_user_of
+from apps.console.pages.approvals.accepting import MAX_GROUPS
+from apps.console.pages.approvals.deciding import may_decide
 from apps.console.pages.artifacts.running import may_read_records
 from apps.console.pages.deployments.phrases import agent_count
 from apps.console.pages.regressions import page
-from apps.console.pages.regressions.results import baseline_links
-from apps.releases.models import Deployment, Regression
+from apps.console.pages.regressions.results import baseline_bundles, links_to
+from apps.releases.models import Approval, Deployment, Regression
 from apps.releases.services.changes import find_changes
 from byteor.engine.blockers import BlockerCode
 from byteor.engine.regression import count_of
 from byteor_cloud.computing.compute import Compute
+from byteor_cloud.database.together import Plan, read_together
 
 _BYTES = 2 * 1024 * 1024  # the size limit of the packet's JSON, of which examples are the largest part
 
 
-def read_summary(request: HttpRequest, deployment: Deployment) -> Summary | None:
-    """Return the summary of the packet; None without a regression. A request reads it only once."""
-    if deployment.regression_id is None:
+def plan(request: HttpRequest, row: Approval, deployment: Deployment | None) -> Plan[Summary | None]:
+    """Read the summary of the packet, which the request keeps for ``show``; None without a regression.
+
+    For a person who may decide, it has the groups that the form for the decision offers.
+    """
+    if deployment is None or deployment.regression_id is None:
         return None
-    if not hasattr(request, "_packet"):
-        request._packet = packets.read_summary(deployment)  # type: ignore[attr-defined]  # an attribute of our own, as a cache
-    return cast("Summary", request._packet)  # type: ignore[attr-defined]  # see above
+    deployment.environment = row.environment  # saves a query
+    offered = MAX_GROUPS if may_decide(row, console_user_of(request)) else 0
+    found = yield from packets.plan_summary(deployment, unaccepted=offered)
+    request._packet = found  # type: ignore[attr-defined]  # an attribute of our own, as a cache
+    return found
 
 
 def banner(deployment: Deployment, summary: Summary | None) -> dict[str, Any]:
@@ -57,8 +66,12 @@ def version(summary: Summary | None) -> str:
     return "" if row is None else f"{row.pk} {row.status}"
 
 
-def show(request: HttpRequest, deployment: Deployment, summary: Summary | None, *, compute: Compute) -> dict[str, Any]:
-    """Return what the deployment changes. With a regression, also return the parts of the packet about its result."""
+def show(request: HttpRequest, deployment: Deployment, *, compute: Compute) -> dict[str, Any]:
+    """Return what the deployment changes. With a regression, also return the parts of the packet about its result.
+
+    Call it after ``plan`` has run.
+    """
+    summary: Summary | None = getattr(request, "_packet", None)
     version = deployment.config_bundle.version
     if summary is None or summary.row is None:
         return {"changes": find_changes(deployment, compute=compute), "version": version}
@@ -73,7 +86,8 @@ def show(request: HttpRequest, deployment: Deployment, summary: Summary | None, 
 
 
 def _output(row: Regression, packet: Packet, *, may_read: bool) -> dict[str, Any]:
-    groups = page.show_groups(row, packet.groups, baseline_links([row]), may_read=may_read)
+    bundles, fixtures = read_together(baseline_bundles([row]), page.named_fixtures(packet.groups))
+    groups = page.show_groups(row, packet.groups, links_to(bundles), may_read=may_read, fixtures=fixtures)
     for shown, group in zip(groups, packet.groups, strict=True):
         shown["facts"] += _facts(group)
     left = packet.summary.group_count - len(groups)

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import Count, Window
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import format_html
@@ -21,9 +21,14 @@ from apps.notifications.services.wording.content import join_names
 from apps.releases.models import Approval, ApprovalDecision
 from apps.releases.services import approvals, reviewers
 from apps.tenancy.models import User
+from apps.tenancy.permissions import GRANTS
+from apps.tenancy.permissions import Permission as P
 from byteor.engine.machines import ApprovalStatus
 from byteor.engine.regression import count_of
+from byteor_cloud.database.together import Plan
 
+CAN_APPROVE = "can approve this request"
+_SHOWN = 20  # the maximum number of decisions that the page lists
 _NAMED = 10  # the maximum number of people who have not decided that the page names
 
 
@@ -34,7 +39,8 @@ class Reviewing:
     ``people`` are the ids and names of the reviewers; empty if everybody with the permission may decide. ``able`` are
     the ids of all people who can still approve. ``names`` are the names of the first 10 of them whom the viewer may
     see, and ``visible`` is the number of them whom the viewer may see. These three are empty or 0 if the approval is
-    not open, or if nobody can approve it because its requester is unknown.
+    not open, or if nobody can approve it because its requester is unknown. ``can`` is what these people can
+    do, which depends on the replay gate.
     """
 
     row: Approval
@@ -44,6 +50,7 @@ class Reviewing:
     able: frozenset[UUID] = frozenset()
     names: Sequence[str] = ()
     visible: int = 0
+    can: str = CAN_APPROVE
 
     @property
     def consents(self) -> list[ApprovalDecision]:
@@ -72,38 +79,42 @@ class Reviewing:
             return approvals.REQUESTER_UNKNOWN
         if not self.able:
             return "Nobody can approve this request now."
-        if not self.names:
-            return "Everybody who may operate the environment can approve this request."
-        return f"{join_names(self.names, self.visible)} can approve this request."
+        who = join_names(self.names, self.visible) if self.names else "Everybody who may operate the environment"
+        return f"{who} {self.can}."
 
 
 def _is_requester_unknown(row: Approval) -> bool:
     return row.requester_id is None and not row.allow_self_approval
 
 
-def find_reviewing(request: HttpRequest, row: Approval, decisions: list[ApprovalDecision]) -> Reviewing:
-    """Return who decided and who can still decide, with at most two queries."""
+def plan_reviewing(request: HttpRequest, row: Approval) -> Plan[Reviewing]:
+    """Return who decided and who can still decide. Takes one query."""
     is_open = row.status == ApprovalStatus.PENDING and not approvals.is_overdue(row)
-    people = _name_reviewers(row)
-    if not is_open or _is_requester_unknown(row):
+    needs_able = is_open and not _is_requester_unknown(row)
+    decisions, named, memberships = yield [
+        row.decisions.order_by("id")[:_SHOWN],
+        _people(request, row, needs_able=needs_able).order_by("email", "pk").values_list("pk", "name", "email"),
+        reviewers.memberships_of(row) if needs_able else User.objects.none(),
+    ]
+    names = {user_id: name or email for user_id, name, email in named}
+    people = names if row.reviewers else {}
+    if not needs_able:
         return Reviewing(row, decisions, is_open, people)
-    able = frozenset(reviewers.find_deciders(row, decisions))
+    able = frozenset(reviewers.deciders_of(row, memberships, [each.user_id for each in decisions]))
+    visible = [name for user_id, name in names.items() if user_id in able]
+    return Reviewing(row, decisions, is_open, people, able, visible[:_NAMED], len(visible))
+
+
+def _people(request: HttpRequest, row: Approval, *, needs_able: bool) -> QuerySet[User]:
+    """Return the reviewers; without reviewers, the people who may be able to decide and whom the viewer may see."""
     if row.reviewers:  # everybody who may see the approval may see the names of its reviewers
-        names = [name for user_id, name in people.items() if user_id in able]
-        return Reviewing(row, decisions, is_open, people, able, names[:_NAMED], len(names))
-    visible = site.get_model_admin(User).narrow(User.objects.filter(pk__in=able), console_user_of(request))
-    rows = visible.annotate(total=Window(Count("pk"))).order_by("email", "pk").values_list("name", "email", "total")
-    found = list(rows[:_NAMED])
-    names = [name or email for name, email, _ in found]
-    return Reviewing(row, decisions, is_open, people, able, names, found[0][2] if found else 0)
-
-
-def _name_reviewers(row: Approval) -> dict[UUID, str]:
-    """Return the ids and names of the reviewers, sorted by their e-mail addresses."""
-    if not row.reviewers:
-        return {}
-    people = User.objects.filter(pk__in=row.reviewers).order_by("email", "pk")
-    return {user_id: name or email for user_id, name, email in people.values_list("pk", "name", "email")}
+        return User.objects.filter(pk__in=row.reviewers)
+    if not needs_able:
+        return User.objects.none()
+    deciding = [role for role, granted in GRANTS.items() if P.OPERATE_ENVIRONMENT in granted]
+    candidates = User.objects.filter(pk__in=reviewers.memberships_of(row).filter(role__in=deciding).values("user"))
+    found: QuerySet[User] = site.get_model_admin(User).narrow(candidates, console_user_of(request))
+    return found
 
 
 # -- the panel with the state of each person -----------------------------------------------------------------------
@@ -171,12 +182,12 @@ def too_few(found: Reviewing) -> list[tuple[str, str, list[str]]]:
     """Return a warning if fewer people can approve than are needed."""
     if not found.is_open or len(found.able) >= found.missing or _is_requester_unknown(found.row):
         return []
-    text = f"{_needed(found)}, but only {_people(len(found.able))} can approve."
+    text = f"{_needed(found)}, but only {_count_people(len(found.able))} can approve."
     remedy = "An org_admin can change the reviewers on the page of the deployment."
     return [("warn", "Too few reviewers", [text, *([remedy] if found.row.reviewers else [])])]
 
 
-def _people(count: int) -> str:
+def _count_people(count: int) -> str:
     return "1 person" if count == 1 else f"{count:,} people"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from django.contrib import admin
@@ -11,6 +12,7 @@ from django.db.models.lookups import Exact
 from django.http import HttpRequest
 from django.utils.html import format_html, format_html_join
 
+from apps.artifacts.services.packets import Gate
 from apps.console.frame import FoundBy, LiveAdmin, VisibleRowsFilter, relative_time, site, state_pill, with_note
 from apps.console.frame.bell import awaiting_decision_by
 from apps.console.frame.columns import page_url, text_link
@@ -22,21 +24,28 @@ from apps.console.pages.approvals.facts import (
     approval_facts,
     deployment_of,
     describe_request,
+    matched_agents,
     note_of,
     replay_panel,
     subject,
 )
-from apps.console.pages.approvals.form import decision_form
-from apps.console.pages.approvals.reviewing import Reviewing, ask_others, find_reviewing, reviewers_panel, too_few
+from apps.console.pages.approvals.form import decision_form, final_blockers
+from apps.console.pages.approvals.reviewing import (
+    CAN_APPROVE,
+    Reviewing,
+    ask_others,
+    plan_reviewing,
+    reviewers_panel,
+    too_few,
+)
 from apps.console.pages.approvals.waves import APPROVE_WAVE, DENY_WAVE, report_banner, report_of
 from apps.console.pages.deployments.warnings import find_warnings
-from apps.releases.models import Approval
+from apps.releases.models import Approval, Deployment
 from apps.releases.services.changes import find_changes
 from apps.tenancy.permissions import Permission as P
 from byteor.engine.machines import ApprovalStatus
 from byteor_cloud.api.compute_slot import compute_for
-
-_SHOWN = 20
+from byteor_cloud.database.together import read, run, together
 
 
 class _AwaitingMyDecision(admin.SimpleListFilter):
@@ -137,10 +146,12 @@ class ApprovalAdmin(LiveAdmin):
 
     def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         """Return what was tested, the form for a decision, the decisions, and the approval's facts."""
-        decisions = list(row.decisions.order_by("id")[:_SHOWN])
         deployment = deployment_of(row)
-        found = None if deployment is None else packet.read_summary(request, deployment)
-        reviewing = find_reviewing(request, row, decisions)
+        reviewing, (agents,), found = run(
+            together(plan_reviewing(request, row), read(matched_agents(row)), packet.plan(request, row, deployment))
+        )
+        decisions, gate = reviewing.decisions, None if found is None else found.gate
+        reviewing = replace(reviewing, can=_what_people_can(deployment, gate))
         ask = ask_others(request, reviewing)
         return {
             **super().summary(request, row),
@@ -152,8 +163,8 @@ class ApprovalAdmin(LiveAdmin):
             "report": report_banner(row),
             "marks": [*_warnings(row), *_replaced(row), *too_few(reviewing)],
             "bar": packet.bar(found),
-            "facts": approval_facts(row),
-            "decide": decision_form(request, row, deployment, decisions, found),
+            "facts": approval_facts(row, agents),
+            "decide": decision_form(request, row, deployment, decisions, gate),
             "ask": ask,
             "hidden_acts": {act.label for act in self.acts if ask is not None or act is not REMIND},
             "menu": {REVOKE.label},
@@ -169,8 +180,14 @@ class ApprovalAdmin(LiveAdmin):
         deployment = deployment_of(row)
         if deployment is None:
             return {"panels": [replay_panel(row)]}
-        summary = packet.read_summary(request, deployment)
-        return packet.show(request, deployment, summary, compute=compute_for(request))
+        return packet.show(request, deployment, compute=compute_for(request))
+
+
+def _what_people_can(deployment: Deployment | None, gate: Gate | None) -> str:
+    """Return what the people can do who can decide, after the subject of a sentence."""
+    if deployment is not None and final_blockers(deployment, gate):
+        return "can approve this request when the replay gate no longer blocks it"
+    return CAN_APPROVE if gate is None or not gate.blockers else "can accept the differences and approve this request"
 
 
 def _warnings(row: Approval) -> list[tuple[str, str, list[str]]]:

@@ -377,11 +377,17 @@ def _waves(strategy: Strategy, count: int) -> list[tuple[int, int, str]]:
 
 
 def describe_consent(
-    environment: Environment, requester: str, reviewer_ids: Collection[str] = (), *, for_waves: bool = False
+    environment: Environment,
+    requester: str,
+    reviewer_ids: Collection[str] = (),
+    *,
+    for_waves: bool = False,
+    roles: Iterable[tuple[str, UUID | None, str]] | None = None,
 ) -> str:
     """Return sentences about the approval: whether it is needed, from how many people, and who can give it.
 
-    ``for_waves`` states whether a wave of the deployment needs approval.
+    ``for_waves`` states whether a wave of the deployment needs approval. ``roles`` are the rows of ``roles_of``, if the
+    caller has read them.
     """
     policy = environment.effective_settings.release
     if not policy.approvals_required and not for_waves:
@@ -389,7 +395,7 @@ def describe_consent(
     what = "deployment needs" if policy.approvals_required else "waves that wait for approval need"
     if policy.approvals_required and for_waves:
         what = "deployment, and each wave that waits for approval, needs"
-    found = approvers(environment, reviewer_ids)
+    found = _approvers(roles_of(environment, reviewer_ids) if roles is None else roles, reviewer_ids)
     people = [each for each in found if policy.allow_self_approval or each != requester]
     shown = ", ".join(people[:NAMED]) + (f" and {len(people) - NAMED} more" if len(people) > NAMED else "")
     needed = policy.required_approvals
@@ -405,14 +411,23 @@ def approvers(environment: Environment, reviewer_ids: Collection[str] = ()) -> l
 
     They are the reviewers who can see the environment, or without reviewers everybody who may operate it.
     """
+    return _approvers(roles_of(environment, reviewer_ids), reviewer_ids)
+
+
+def roles_of(environment: Environment, reviewer_ids: Collection[str] = ()) -> QuerySet[Membership, Any]:
+    """Return the e-mail address, the project and the role of the memberships of the people who may be approvers."""
     project = environment.project
     theirs = Membership.objects.filter(
         Q(project=None) | Q(project=project), organization=project.organization_id, user__is_active=True
     )
     if reviewer_ids:
         theirs = theirs.filter(user_id__in=list(reviewer_ids))
+    return theirs.values_list("user__email", "project_id", "role")
+
+
+def _approvers(rows: Iterable[tuple[str, UUID | None, str]], reviewer_ids: Collection[str]) -> list[str]:
     roles: dict[str, dict[bool, Role]] = {}
-    for email, project_id, role in theirs.values_list("user__email", "project_id", "role"):
+    for email, project_id, role in rows:
         roles.setdefault(email, {})[project_id is not None] = Role(role)
     effective = {email: effective_role(by.get(False), by.get(True)) for email, by in roles.items()}
     needed = Permission.VIEW_ENVIRONMENT if reviewer_ids else Permission.OPERATE_ENVIRONMENT

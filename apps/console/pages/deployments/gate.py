@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from django.http import HttpRequest
 from django.utils.html import format_html, format_html_join
 
-from apps.artifacts.services.regression_details import read_groups, read_overview
-from apps.artifacts.services.regression_headline import count_results, describe_result
+from apps.artifacts.services.packets import Gate, plan_gate
+from apps.artifacts.services.regression_details import first_groups
+from apps.artifacts.services.regression_headline import Counts, counted_results, counts_of, describe_result
 from apps.console.frame import relative_time, state_pill, with_note
 from apps.console.frame.columns import act_url, row_url
 from apps.console.frame.console_user import console_user_of
+from apps.console.pages.approvals.accepting import MAX_GROUPS
+from apps.console.pages.approvals.deciding import may_decide
 from apps.console.pages.deployments.phrases import agent_count
 from apps.console.pages.regressions import page
-from apps.console.pages.regressions.results import baseline_links, link_baseline
+from apps.console.pages.regressions.results import baseline_bundles, link_baseline, links_to
 from apps.releases.models import AcceptedDifference, Deployment, Regression
 from apps.releases.services import acceptances, replay_gate
 from apps.tenancy.permissions import Permission as P
-from byteor.engine.machines import UNFINISHED_REGRESSION, DeploymentStatus
+from byteor.engine.machines import UNFINISHED_REGRESSION, ApprovalStatus, DeploymentStatus
 from byteor.engine.regression import count_of
 from byteor.engine.replay_gate import GateMode
-from byteor_cloud.database.large_columns import without_large
+from byteor_cloud.database.together import Plan, together
 
 GROUPS = 20  # groups that the panel lists; the page of the regression lists all
 _REASON = 200  # characters of the reason of an acceptance
@@ -32,13 +36,55 @@ _MODES = {
 }
 
 
-def find_regression(deployment: Deployment) -> Regression | None:
-    """Return the regression that the replay gate evaluates. None if there is none or it was deleted."""
+@dataclass(frozen=True, slots=True)
+class Tested:
+    """What the page shows of a regression: what the gate says, the number of results, and the first groups.
+
+    ``accepted`` are the accepted differences of these groups, and ``links`` are links to the baselines by config hash.
+    """
+
+    gate: Gate
+    row: Regression
+    counts: Counts
+    groups: list[dict[str, Any]]
+    accepted: list[AcceptedDifference]
+    links: Mapping[str, str]
+
+
+def plan_tested(request: HttpRequest, deployment: Deployment) -> Plan[Tested | None]:
+    """Read the regression that the replay gate evaluates. None if there is none or it was deleted.
+
+    For a person who may decide on the deployment's approval, ``gate`` has the groups that can be accepted with it.
+    Takes two queries.
+    """
     if deployment.regression_id is None:
         return None
-    columns = {"baselines", "error", "outcomes"}
-    related = Regression.objects.select_related("environment__project", "config_bundle__version", "version", "draft")
-    return without_large(related, columns).filter(pk=deployment.regression_id).first()
+    approval = deployment.approval
+    may = approval is not None and may_decide(approval, console_user_of(request))
+    offered = MAX_GROUPS if may and approval is not None and approval.status == ApprovalStatus.PENDING else 0
+    gate, (counted, groups, accepted, bundles) = yield from together(
+        plan_gate(deployment, unaccepted=offered), _plan_groups(deployment)
+    )
+    if gate.row is None:
+        return None
+    deployment.regression = gate.row  # saves a query
+    return Tested(gate, gate.row, counts_of(counted), groups, accepted, links_to(bundles))
+
+
+def _plan_groups(deployment: Deployment) -> Plan[tuple[list[Any], list[Any], list[Any], list[Any]]]:
+    """Read the counted results, the first groups, their acceptances, and the config bundles of the baselines."""
+    rows = Regression.objects.filter(deployments=deployment).annotate(first=first_groups(GROUPS))
+    found, counted = yield [
+        rows.only("environment", "config_hash", "baselines"), counted_results(deployment.regression_id)
+    ]  # fmt: skip
+    if not found:
+        return counted, [], [], []
+    [row] = found
+    accepted, bundles = yield [
+        acceptances.accepted_differences(row, [each["id"] for each in row.first], since=deployment.created_at),
+        baseline_bundles([row]),
+    ]
+    return counted, row.first, accepted, bundles
 
 
 def is_running(row: Regression | None) -> bool:
@@ -46,41 +92,39 @@ def is_running(row: Regression | None) -> bool:
     return row is not None and row.status in UNFINISHED_REGRESSION
 
 
-def gate_panel(request: HttpRequest, deployment: Deployment, row: Regression | None) -> dict[str, Any] | None:
+def gate_panel(request: HttpRequest, deployment: Deployment, tested: Tested | None) -> dict[str, Any] | None:
     """Return the panel of the replay gate; None if the gate was off when the deployment was requested."""
     if not replay_gate.is_tested(deployment):
         return None
     panel: dict[str, Any] = {"id": "gate", "title": "Replay gate", "wide": True, "body": "console/replay_gate.html"}
-    if row is None:
+    if tested is None:
         return panel | {"headline": "The regression was deleted.", "facts": _facts(deployment, None)}
-    overview = read_overview(row)
+    row, count = tested.row, tested.gate.group_count
     panel |= {
         "url": row_url(row),
         "link": "Regression",
         "status": state_pill(row.status),
-        "headline": describe_result(row, count_results(row), overview.groups),
+        "headline": describe_result(row, tested.counts, count),
         "is_vacuous": row.vacuous and not is_running(row),
         "bar": page.progress_bar(row),
         "facts": _facts(deployment, row),
     }
-    if is_running(row) or not overview.groups:
+    if is_running(row) or not count:
         return panel
-    shown = read_groups(row, first=0, count=GROUPS, with_payloads=False)
-    accepted = acceptances.find_accepted(row, [each["id"] for each in shown], since=deployment.created_at)
-    states = _Acceptances(deployment, accepted)
-    links, explained = baseline_links([row]), {each["group"]: each["text"] for each in deployment.explain}
+    states = _Acceptances(deployment, tested)
+    explained = {each["group"]: each["text"] for each in deployment.explain}
     agents = {each["config_hash"]: each for each in row.baselines}
     rows = [
         (
             page.name_group(each),
             states.describe(each),
             f"{each['count']:,}",
-            _baselines(each, links, agents),
+            _baselines(each, tested.links, agents),
             explained.get(each["id"], "-"),
         )
-        for each in shown
+        for each in tested.groups
     ]
-    rest = overview.groups - len(shown)
+    rest = count - len(tested.groups)
     return panel | {
         "columns": ("Difference", "Accepted", "Count", "Compared with", "Explanation"),
         "rows": rows,
@@ -131,10 +175,9 @@ def _baselines(group: Mapping[str, Any], links: Mapping[str, str], agents: Mappi
 class _Acceptances:
     """The acceptances of groups, and whether they count for a deployment."""
 
-    def __init__(self, deployment: Deployment, accepted: Sequence[AcceptedDifference]) -> None:
-        self._by_group = page.group_acceptances(accepted)
-        self._waits = deployment.status in replay_gate.WAITING
-        differences = replay_gate.read_differences(deployment) if self._waits and accepted else ()
+    def __init__(self, deployment: Deployment, tested: Tested) -> None:
+        self._by_group = page.group_acceptances(tested.accepted)
+        differences = tested.gate.differences if deployment.status in replay_gate.WAITING else ()
         self._open = {each.group for each in differences if each.acceptance_id is None}
 
     def describe(self, group: Mapping[str, Any]) -> str:

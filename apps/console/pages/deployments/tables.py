@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 from django.contrib import admin
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import format_html
@@ -31,9 +33,9 @@ from apps.console.pages.approvals.deciding import APPROVE, DENY, REMIND, decisio
 from apps.console.pages.approvals.form import decision_form
 from apps.console.pages.deployments.agents import AgentsPage, find_page
 from apps.console.pages.deployments.blockers import blockers_panels
-from apps.console.pages.deployments.deploying import describe_consent
+from apps.console.pages.deployments.deploying import describe_consent, roles_of
 from apps.console.pages.deployments.failures import failures_panel
-from apps.console.pages.deployments.gate import find_regression, gate_panel, is_running
+from apps.console.pages.deployments.gate import gate_panel, is_running, plan_tested
 from apps.console.pages.deployments.listed import Listed, read_listed
 from apps.console.pages.deployments.phrases import (
     agent_count,
@@ -57,14 +59,16 @@ from apps.console.pages.deployments.waves import DeploymentState, Wave, build_wa
 from apps.console.pages.people.choosing import describe_reviewers
 from apps.console.pages.regressions.of_current import TITLE, describe_failure
 from apps.releases.api import commands
-from apps.releases.models import Deployment, DeploymentAgent, KnownBad, TimelineEntry
+from apps.releases.models import ApprovalDecision, Deployment, DeploymentAgent, KnownBad, TimelineEntry
 from apps.releases.services import blockers, failures, progress, replay_gate
 from apps.releases.services.changes import find_changes
+from apps.tenancy.models import Membership
 from apps.tenancy.permissions import Permission as P
 from byteor.engine.blockers import Blocker
 from byteor.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatus, DeploymentStatus
 from byteor_cloud.api.compute_slot import compute_for
 from byteor_cloud.concurrency.event_loop import Pausing
+from byteor_cloud.database.together import read, run, together
 
 _SHOWN = 20
 _SUPERSEDED = format_html('<span class="pill {}">superseded</span>', "plain")  # plain, unlike the reason "superseded"
@@ -201,6 +205,8 @@ class DeploymentAdmin(LiveAdmin):
         row = super().get_object(request, object_id, from_field)
         if row is not None:
             row.counted = progress.count_agents(row)
+            if row.approval is not None:
+                row.approval.environment = row.environment  # saves a query
         return row
 
     def _buttons(self, request: HttpRequest, row: Any) -> list[dict[str, Any]]:
@@ -221,29 +227,42 @@ class DeploymentAdmin(LiveAdmin):
 
     def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         """Return the live part of the page, from the headline and the waves to the approval and the timeline."""
-        if row.approval is not None:
-            row.approval.environment = row.environment  # saves a query
-        counts, found = row.counted, blockers.list_blockers(row)
-        causes, regression = failures.find_causes(row), find_regression(row)
+        is_pending = row.status == DeploymentStatus.PENDING_APPROVAL
+        tested, missing, (own_decisions, earlier_decisions, timeline, bad, roles) = run(
+            together(
+                plan_tested(request, row),
+                blockers.plan_missing(row),
+                read(
+                    _decisions(row.approval_id),
+                    _decisions(row.handed_in_id),
+                    row.timeline.order_by("-id")[:_SHOWN],
+                    KnownBad.objects.filter(environment=row.environment_id, config_hash=row.config_hash),
+                    roles_of(row.environment, row.reviewers) if is_pending else Membership.objects.none(),
+                ),
+            )
+        )
+        gate = None if tested is None else tested.gate
+        counts, found = row.counted, blockers.list_blockers(row, gated=gate and gate.blockers, missing=missing)
+        # A deployment that waits has been offered to no agent.
+        causes = [] if row.status in replay_gate.WAITING else failures.find_causes(row)
         retry = row.offered.get(_RETRY.label) if any(cause.still_failed for cause in causes) else None
         state = DeploymentState(
             row.status, row.wave, row.wave_done_at, row.paused_at is not None, row.reason,
             held_wave=None if row.wave_hold is None or row.wave_hold.is_over else row.wave_hold.wave,
         )  # fmt: skip
         by_wave = build_waves(row.strategy, state, counts.by_wave, expected=row.target_count)
-        own_decisions = list(row.approval.decisions.order_by("id")[:_SHOWN]) if row.approval is not None else []
-        started, timeline = read_started(row), list(row.timeline.order_by("-id")[:_SHOWN])
+        started = read_started(row)
         hold = describe_hold(row, found, start=row.offered.get(START_NEXT_WAVE.label))
         panels = []
-        if row.status == DeploymentStatus.PENDING_APPROVAL:
-            waits = describe_consent(row.environment, row.requested_by, row.reviewers)
+        if is_pending:
+            waits = describe_consent(row.environment, row.requested_by, row.reviewers, roles=roles)
             then = "After the approval, the rollout starts automatically."
             if any(each.code.is_of_gate for each in found):
                 then = "Nobody can approve it while the replay gate blocks it."
             panels.append({"title": "Next step", "lead": f"{waits} {then}"})
         panels += blockers_panels(found)
         if row.consent is not None:
-            shown = own_decisions if row.handed_in is None else list(row.handed_in.decisions.order_by("id")[:_SHOWN])
+            shown = own_decisions if row.handed_in is None else earlier_decisions
             title = "Approval" if row.handed_in is None else "Earlier approval, used by this deployment"
             panels.append(
                 {**decisions_panel(row.consent, shown), "title": title, "url": row_url(row.consent), "link": "Open"}
@@ -251,17 +270,19 @@ class DeploymentAdmin(LiveAdmin):
         panels.append(_timeline(row, timeline))
         return {
             "moving": self.is_moving(row)
-            or is_running(regression)
+            or is_running(None if gate is None else gate.row)
             or (row.is_current and bool(_UNFINISHED & counts.by_progress.keys())),
-            "gate": gate_panel(request, row, regression),
+            "gate": gate_panel(request, row, tested),
             "gate_first": row.status in replay_gate.WAITING,
             "failures": failures_panel(causes, retry=retry) if causes else None,
             "headline": headline(state, by_wave, detail=_why(row, found), current=row.is_current),
             "status": self.state(row),
             "marks": [*find_warnings(row, row.approval), *_failing(row)],
-            "bad": self._known_bad(request, row),
+            "bad": self._known_bad(request, row, next(iter(bad), None)),
             "facts": _facts(row),
-            "decide": decision_form(request, row.approval, row, own_decisions) if row.approval is not None else None,
+            "decide": decision_form(request, row.approval, row, own_decisions, gate)
+            if row.approval is not None
+            else None,
             "hidden_acts": {"Approve", "Deny", *([_RETRY.label] if retry else []), *_hidden_start(hold)},
             "hold": hold,
             "waves": [_wave(wave, state, describe_wave_hold(wave, started)) for wave in by_wave],
@@ -279,14 +300,19 @@ class DeploymentAdmin(LiveAdmin):
         """Return the changes that the deployment makes."""
         return {"changes": find_changes(row, compute=compute_for(request)), "version": row.config_bundle.version}
 
-    def _known_bad(self, request: HttpRequest, row: Deployment) -> dict[str, Any] | None:
+    def _known_bad(self, request: HttpRequest, row: Deployment, bad: KnownBad | None) -> dict[str, Any] | None:
         """Return the reason and time of the known-bad state, and the URL to clear it if permitted; None if not bad."""
-        bad = KnownBad.objects.filter(environment=row.environment_id, config_hash=row.config_hash).first()
         if bad is None:
             return None
         may = P.OPERATE_ENVIRONMENT in console_user_of(request).permissions(row.environment)
         clear = act_url(row.config_bundle, "clear")
         return {"reason": bad.reason, "since": relative_time(bad.since), "clear": clear if may else None}
+
+
+def _decisions(approval_id: UUID | None) -> QuerySet[ApprovalDecision]:
+    """Return the first decisions on an approval."""
+    rows = ApprovalDecision.objects.filter(approval=approval_id).order_by("id")
+    return ApprovalDecision.objects.none() if approval_id is None else rows[:_SHOWN]
 
 
 def _hidden_start(hold: Mapping[str, Any] | None) -> set[str]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html, format_html_join
 from django.utils.text import Truncator, capfirst
@@ -153,16 +155,29 @@ def groups_panel(
 
 
 def show_groups(
-    row: Regression, groups: Sequence[Mapping[str, Any]], links: Mapping[str, str], *, may_read: bool
+    row: Regression,
+    groups: Sequence[Mapping[str, Any]],
+    links: Mapping[str, str],
+    *,
+    may_read: bool,
+    fixtures: Iterable[UUID] | None = None,
 ) -> list[dict[str, Any]]:
-    """Return the data of ``difference_group.html`` for each group, which has its ``example``. Takes one query."""
-    ids = {fixture["id"] for each in groups for fixture in each["fixtures"]}
-    live = {str(pk) for pk in Fixture.objects.filter(pk__in=ids).values_list("pk", flat=True)} if ids else set()
+    """Return the data of ``difference_group.html`` for each group, which has its ``example``.
+
+    ``fixtures`` are the ids of ``named_fixtures``. Takes one query if the caller has not read them.
+    """
+    live = {str(pk) for pk in (named_fixtures(groups) if fixtures is None else fixtures)}
     shown = []
     for each in groups:
         pause()  # let other requests run, since a page may have 50 large examples
         shown.append(_group(row, each, live, links, may_read=may_read))
     return shown
+
+
+def named_fixtures(groups: Iterable[Mapping[str, Any]]) -> QuerySet[Fixture, UUID]:
+    """Return the ids of the fixtures that the groups name and that still exist."""
+    ids = {fixture["id"] for each in groups for fixture in each["fixtures"]}
+    return Fixture.objects.filter(pk__in=ids).values_list("pk", flat=True)
 
 
 def _group(

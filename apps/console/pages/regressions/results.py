@@ -76,8 +76,17 @@ def reason(result: Any) -> str:
 
 def baseline_links(regressions: Iterable[Regression]) -> dict[str, str]:
     """Return a link to the config bundle of each baseline by config hash, with one query. Deleted ones are missing."""
+    return links_to(baseline_bundles(regressions))
+
+
+def baseline_bundles(regressions: Iterable[Regression]) -> QuerySet[ConfigBundle]:
+    """Return the config bundles of the baselines with their versions."""
     ids = {each["config_bundle_id"] for row in regressions for each in row.baselines}
-    bundles = without_large(ConfigBundle.objects.select_related("version").filter(pk__in=ids)) if ids else ()
+    return without_large(ConfigBundle.objects.select_related("version").filter(pk__in=ids))
+
+
+def links_to(bundles: Iterable[ConfigBundle]) -> dict[str, str]:
+    """Return a link to each config bundle by config hash."""
     return {
         each.config_hash: text_link(page_url(ConfigBundle, "change", each.pk), f"{each.version}, {each}")
         for each in bundles
