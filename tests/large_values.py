@@ -25,7 +25,12 @@ SHORT: Final = frozenset(f"{name_of(label)}.{column}" for label, table in TABLES
 _OWN: Final = frozenset({"tenancy_organization.settings", "tenancy_environment.settings"})
 SIZE: Final = 200 * 1024
 _SIZES: Final = {"tenancy_auditevent.changes": 7000}  # a constraint limits the size
-_NEEDED: Final = frozenset({"procrastinate_jobs.args"})  # the console finds the tenant of a job by the job's arguments
+_NEEDED: Final = frozenset(
+    {
+        "procrastinate_jobs.args",  # the console finds the tenant of a job by the job's arguments
+        "fleet_heartbeat.series_closed",  # the charts show the slots that the job has not written yet
+    }
+)
 
 
 def long_columns() -> dict[str, str]:

@@ -47,16 +47,16 @@ def test_overview_shows_approvals_waiting_for_person(world: World) -> None:
     (deployment,) = waiting(world)
     approval = approval_of(deployment)
 
-    def panel(who: str) -> list[Any]:
-        panels = signed_in(getattr(world, who).user).get("/admin/").context["panels"]
-        return [each["rows"] for each in panels if each["title"] == "Waiting for you"]
+    def needs(who: str) -> list[Any]:
+        return list(signed_in(getattr(world, who).user).get("/admin/").context["needs"].lines)
 
-    ((row,),) = panel("reviewer")
-    assert row[0].strip() == f'<a class="text-link" href="{row_page(approval)}">quotes v1 to prod</a>'
-    assert row[0] in signed_in(world.reviewer.user).get("/admin/").text
-    assert row[1:3] == ("0 of 1", 1)
-    assert panel("operator") == [[]]
-    assert panel("viewer") == []
+    (need,) = needs("reviewer")
+    link = f'<a class="text-link" href="{row_page(approval)}">quotes v1 to prod</a>'
+    assert (need.title, need.button, need.url) == (f"{link} waits for your approval.", "Review", row_page(approval))
+    assert need.title in signed_in(world.reviewer.user).get("/admin/").text
+    assert f"Requested by {world.operator.user.email}." in need.reason
+    assert needs("operator") == []
+    assert needs("viewer") == []
 
 
 def test_without_self_approval_creator_of_requesting_key_can_only_deny(world: World) -> None:

@@ -1,4 +1,4 @@
-"""Deploying, approving and rolling back with the keyboard alone."""
+"""Deploying in waves, approving, starting a wave, retrying and rolling back with the keyboard alone."""
 
 from __future__ import annotations
 
@@ -46,21 +46,30 @@ class Keys:
         with self.page.expect_navigation():
             self.page.keyboard.press("Enter")
 
+    def choose(self, name: str) -> None:
+        """Press the down arrow until the choice with this name is selected, in the group of the focused choice."""
+        for _ in range(MAX_TABS):
+            if self.page.evaluate(FOCUSED) == name:
+                return
+            self.page.keyboard.press("ArrowDown")
+        raise AssertionError(f"{name!r} is no choice")
+
     def type(self, label: str, text: str) -> None:
         """Type the text into the field with this label."""
         self.tab_to(label)
         self.page.keyboard.type(text)
 
 
-def test_deployment_can_be_requested_approved_and_rolled_back_by_keyboard(
+def test_deployment_can_be_steered_from_request_to_rollback_by_keyboard(
     world: World, open_page: Callable[..., Page]
 ) -> None:
-    agent, api = world.agent(world.prod, "edge-1")
+    agents = [world.agent(world.prod, f"edge-{number}") for number in (1, 2)]
 
-    def settle(*reported: str) -> None:
+    def settle(**reported: str) -> None:
         run_jobs()
-        for each in reported:
-            assert report(api, agent, each).status_code == 200
+        for agent, api in agents:
+            if status := reported.get(agent.name.replace("-", "_")):
+                assert report(api, agent, status).status_code == 200
         run_jobs()
 
     def bundle(name: str, *stages: str) -> Any:
@@ -70,7 +79,7 @@ def test_deployment_can_be_requested_approved_and_rolled_back_by_keyboard(
     first = world.deployment(bundle("calm", "copy"))
     decision = {"deployment_id": str(first.pk), "decision": "approve"}
     assert world.reviewer.api.post(world.path(world.prod, "/approvals"), decision).status_code == 201
-    settle("active")
+    settle(edge_1="active", edge_2="active")
     bundle("brisk", "copy-2")
     operator, reviewer = (Keys(open_overview(open_page(), person.user)) for person in (world.operator, world.reviewer))
     headline = operator.page.locator("#headline [role=status]")
@@ -78,24 +87,39 @@ def test_deployment_can_be_requested_approved_and_rolled_back_by_keyboard(
     operator.follow("Config bundles")
     operator.follow("brisk")
     operator.follow("Deploy")
+    operator.tab_to("Waves of 5 %, 25 % and 100 %")
+    operator.choose("Custom waves")
+    operator.type("Custom waves", "50, 100")
+    operator.type("Holds before waves", "none, manual")
+    operator.type("Failure threshold, in percent of a wave", "100")
     operator.type("Note", "faster")
-    expect(operator.page.locator("#outlook:not(.stale)")).to_contain_text("1 agent: edge-1")
+    expect(operator.page.locator("#outlook:not(.stale)")).to_contain_text("2 agents: edge-1")
     operator.follow("Request deployment")
     expect(headline).to_contain_text("Waiting for approval")
 
     reviewer.follow("Overview")
-    reviewer.follow("quotes v2 to prod")
+    reviewer.follow("Review")
     reviewer.type("Comment", "looks right")
     reviewer.follow("Approve")
     expect(reviewer.page.locator(".states .pill").first).to_have_text("approved")
-    settle("active")
-    expect(headline).to_contain_text("Active")
+    settle(edge_1="failed")
+
+    expect(operator.page.locator("#hold")).to_be_visible()
+    operator.follow("Start wave 2")
+    operator.follow("Start next wave")
+    settle(edge_2="active")
+    expect(headline).to_contain_text("Active: 1 of 2 agents active")
+
+    operator.follow("Retry failed agents")
+    operator.follow("Retry")
+    settle(edge_1="active")
+    expect(headline).to_contain_text("Active: 2 of 2 agents active")
 
     operator.follow("Roll back")
     operator.type("Reason", "latency")
     operator.follow("Roll back")
     expect(headline).to_contain_text("Rolling back: latency.")
-    settle("rolled_back")
+    settle(edge_1="rolled_back", edge_2="rolled_back")
     expect(headline).to_have_text("Rolled back: latency.")
     rolled_back = Deployment.objects.get(config_bundle__name="brisk")
     assert (rolled_back.status, rolled_back.note, rolled_back.rollback_reason) == ("rolled_back", "faster", "latency")

@@ -65,7 +65,7 @@ def test_deployment_is_shown_live_from_approval_to_rollback(
     deployment = risky(world, note=f"the night build {NASTY}")
     open_overview(page, world.reviewer.user)
     shot(page, "overview", widths=BOTH)
-    page.locator("section.panel", has_text="Waiting for you").get_by_role("link", name="All").click()
+    page.goto("/admin/releases/approval/?for=me")
     shot(page, "inbox", widths=BOTH)
     page.get_by_role("link", name="quotes v2 to prod").click()
 

@@ -120,7 +120,7 @@ def status(hand: Hand) -> Locator:
 
 def approve(hand: Hand, subject: str) -> None:
     """Find the request on the overview and approve it."""
-    hand.link(subject, within=hand.page.locator(".panel", has_text="Waiting for you"))
+    hand.link(subject, within=hand.page.locator(".panel", has_text="Needs you"))
     hand.button("Approve")
     expect(hand.page.locator(".states .pill").first).to_have_text("approved")
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from django.contrib.postgres.expressions import ArraySubquery
 from django.db import transaction
-from django.db.models import Case, Exists, OuterRef, Q, QuerySet, Subquery, Value, When
+from django.db.models import Case, Count, Exists, OuterRef, Q, QuerySet, Subquery, Value, When
 from django.db.models.functions import Coalesce, JSONObject
 
 from apps.artifacts.models import Fixture, RegressionResult
@@ -207,6 +208,24 @@ def read_failures(current: Iterable[tuple[UUID, str, Mapping[str, Any] | None]])
         if failing or test["error"] is not None:
             failures.append(CurrentFailure(pk, pipeline, UUID(test["id"]), len(failing), failing[:MAX_NAMED]))
     return failures[:MAX_FAILURES]
+
+
+def failing_tests(rows: QuerySet[Deployment], now: datetime) -> QuerySet[Regression]:
+    """Return the regressions of ``find_failures``, each with the number of fixtures that it fails as ``failing``."""
+    tests = Regression.objects.filter(
+        of_current=True, config_bundle=OuterRef("config_bundle"), status__in=[*_FAILING, RegressionStatus.PASSED]
+    )
+    newest = rows.filter(is_current=True).annotate(newest=Subquery(tests.order_by("-pk").values("pk")[:1]))
+    same = Fixture.objects.filter(
+        ~is_expired(since=now), pk=OuterRef("fixture_id"), golden_replay_id=OuterRef("golden_replay_id")
+    )
+    results = RegressionResult.objects.filter(
+        Exists(same), regression=OuterRef("pk"), outcome__in=FAILING_OUTCOMES
+    ).order_by()
+    count = results.values("regression").annotate(count=Count("*")).values("count")
+    return Regression.objects.filter(
+        Q(Exists(results)) | Q(error__isnull=False), pk__in=newest.order_by().values("newest"), status__in=_FAILING
+    ).annotate(failing=Coalesce(Subquery(count), Value(0)))
 
 
 def is_proof() -> Q:

@@ -20,7 +20,9 @@ from apps.tenancy.models import Tenant
 from apps.tenancy.permissions import Permission
 
 
-def _about(queryset: QuerySet[Any], condition: Callable[[type[Model], dead_letters.JobSubject], Q]) -> QuerySet[Any]:
+def jobs_about(
+    queryset: QuerySet[Any], condition: Callable[[type[Model], dead_letters.JobSubject], Q]
+) -> QuerySet[Any]:
     """Keep the jobs that refer to a matching row. ``condition`` returns the condition on the rows of a table."""
     found = Q()
     for argument, subject in dead_letters.SUBJECTS.items():
@@ -69,7 +71,7 @@ class JobAdmin(ReadOnlyAdmin):
     def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
         if console_user.is_superuser:
             return queryset
-        return _about(
+        return jobs_about(
             queryset,
             lambda model, subject: (
                 live_tenant_condition(model, subject.tenant)
@@ -78,7 +80,7 @@ class JobAdmin(ReadOnlyAdmin):
         )
 
     def in_scope(self, queryset: QuerySet[Any], scope: Tenant) -> QuerySet[Any]:
-        return _about(queryset, lambda model, subject: scope_condition(model, subject.tenant, scope))
+        return jobs_about(queryset, lambda model, subject: scope_condition(model, subject.tenant, scope))
 
     def tenant_of(self, row: ProcrastinateJob) -> Tenant:
         kept = vars(row)  # used as a cache, because a page calls this method several times

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
-from django.db.models import QuerySet
 from django.utils import timezone
 
 from apps.console.frame.charts import Line, Mark, draw_charts
@@ -15,7 +14,6 @@ from apps.fleet.models import Agent
 from apps.fleet.services import series
 from apps.releases.models import Deployment
 from apps.tenancy.models import Environment
-from byteor_cloud.ids import smallest_uuid7
 
 DAY: Final = timedelta(days=1)
 WEEK: Final = timedelta(days=7)
@@ -24,26 +22,15 @@ _EMPTY: Final = "No heartbeats in this time. Values appear 15 minutes after the 
 MARKS: Final = 12  # deployments that are marked at most
 
 
-def environments_panel(environments: Sequence[Environment], deployments: QuerySet[Deployment]) -> dict[str, Any]:
-    """Return the panel of the last day, summed for all agents of the environments.
+def environments_panel(
+    environments: Sequence[Environment], deployments: Iterable[Deployment], *, is_large: bool
+) -> dict[str, Any]:
+    """Return the panel of the last day, summed for all agents of the environments, with marks for these deployments.
 
-    ``deployments`` are those that the person may see; the newest ones of the last day are marked.
+    ``is_large`` is whether the environments have more than ``MOST_AGENTS_READ`` agents.
     """
     now = timezone.now()
-    recent = deployments.filter(pk__gte=smallest_uuid7(now - DAY)).exclude(served_at=None).order_by("-pk")[:MARKS]
-    return _environments_panel(series.read_environments(environments, now - DAY, now), recent)
-
-
-def environment_panel(environment: Environment, deployments: Iterable[Deployment], *, is_large: bool) -> dict[str, Any]:
-    """Return the panel of the last day, with marks for these deployments.
-
-    ``is_large`` is whether the environment has more than ``MOST_AGENTS_READ`` agents.
-    """
-    now = timezone.now()
-    return _environments_panel(series.read_environments([environment], now - DAY, now, is_large=is_large), deployments)
-
-
-def _environments_panel(points: Sequence[series.Point], deployments: Iterable[Deployment]) -> dict[str, Any]:
+    points = series.read_environments(environments, now - DAY, now, is_large=is_large)
     lines = [
         Line("Agents heard", [point.online if point.online else None for point in points], "good", combine=max),
         Line("Records in", [point.records_in for point in points]),

@@ -6,15 +6,17 @@ The number of queries does not depend on the number of pipelines and environment
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
-from django.db.models import Case, Q, Sum, Value, When
+from django.contrib.postgres.expressions import ArraySubquery
+from django.db.models import Case, OuterRef, Q, QuerySet, Subquery, Sum, Value, When
+from django.db.models.functions import JSONObject
 
 from apps.fleet.models import PulseCount
 from apps.fleet.services import facts
-from apps.releases.models import Deployment, ProgressCount
+from apps.releases.models import ConfigBundle, Deployment, ProgressCount
 from apps.tenancy.models import Environment, Project
 from byteor.engine.machines import DeploymentStatus
 
@@ -29,6 +31,11 @@ UNFINISHED: Final = (
     DeploymentStatus.APPROVED,
     DeploymentStatus.PENDING_APPROVAL,
 )
+_MAX_COPIES: Final = 100  # config bundles with the same configuration that are read
+_CURRENT: Final = (
+    "pk", "environment_id", "pipeline", "config_bundle_id", "config_hash", "bundle_hash",
+    "config_bundle__version_id", "config_bundle__version__number", "config_bundle__version__spec_hash",
+)  # fmt: skip
 _RANK = Case(*(When(status=status, then=Value(rank)) for rank, status in enumerate(UNFINISHED)))
 
 
@@ -67,6 +74,8 @@ class Cell:
     of: int = 0
     under_way: UnderWay | None = None
     differs_from_previous: bool | None = None
+    # The config bundle of each environment that has the current configuration. Only ``read_matrices`` reads them.
+    copies: Mapping[UUID, UUID] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,16 +118,75 @@ def read_matrix(
     current, under_way = _read_current(environments, shown), _read_under_way(environments, shown)
     running = _count_running(environments, {row["bundle_hash"] for row in current.values()})
     assigned = _count_assigned([row["pk"] for row in current.values()])
-    rows = []
-    for name in shown:
-        cells: list[Cell] = []
-        for environment in environments:
-            key = (environment.pk, name)
-            before = cells[-1] if cells else None
-            cells.append(_cell(environment.pk, current.get(key), under_way.get(key), running, assigned, before))
-        rows.append(PipelineRow(name, cells))
+    rows = [PipelineRow(name, _cells(environments, name, current, under_way, running, assigned)) for name in shown]
     more = len(names) > size
     return Matrix(environments, rows, more or len(found) > max_environments, shown[-1] if more else None)
+
+
+def read_matrices(
+    projects: Sequence[Sequence[Environment]], running: Mapping[tuple[UUID, str], int], *, max_rows: int
+) -> list[Matrix]:
+    """Return the matrix of each project, which is given by its environments in order. Takes one query.
+
+    ``running`` is the number of agents by environment and running bundle. At most ``max_rows`` current and as many
+    unfinished deployments are read, so the matrices may leave out the last pipelines by name.
+    """
+    environment_ids = [each.pk for environments in projects for each in environments]
+    here = Deployment.objects.filter(environment__in=environment_ids)
+    first = here.filter(status__in=UNFINISHED).order_by("pipeline", "environment_id", _RANK, "pk")
+    parts = (
+        _columns(here.filter(is_current=True).order_by("pipeline", "pk"), "current", environment_ids),
+        _columns(first.distinct("pipeline", "environment_id"), "under_way", environment_ids),
+    )
+    limited = [part[: max_rows + 1] for part in parts]
+    rows = {"current": list[Mapping[str, Any]](), "under_way": list[Mapping[str, Any]]()}
+    for row in limited[0].union(limited[1], all=True):
+        rows[row["part"]].append(row)
+    # If rows are left out, the last name may lack some of its rows.
+    last = min((max(row["pipeline"] for row in part) for part in rows.values() if len(part) > max_rows), default=None)
+    current = {(row["environment_id"], row["pipeline"]): row for row in rows["current"]}
+    under_way = {
+        (row["environment_id"], row["pipeline"]): UnderWay(row["pk"], row["status"]) for row in rows["under_way"]
+    }
+    assigned = {row["pk"]: row["assigned"] or 0 for row in rows["current"]}
+    matrices = []
+    for environments in projects:
+        ids = {each.pk for each in environments}
+        names = {name for pk, name in (*current, *under_way) if pk in ids and (last is None or name < last)}
+        shown = [
+            PipelineRow(name, _cells(environments, name, current, under_way, running, assigned))
+            for name in sorted(names)
+        ]
+        matrices.append(Matrix(environments, shown, last is not None, None))
+    return matrices
+
+
+def _columns(rows: QuerySet[Deployment], part: str, environment_ids: Collection[UUID]) -> QuerySet[Any, Any]:
+    counted = ProgressCount.objects.filter(deployment=OuterRef("pk")).order_by().values("deployment")
+    same = ConfigBundle.objects.filter(environment__in=environment_ids, config_hash=OuterRef("config_hash"))
+    pairs = same.order_by("pk").values(pair=JSONObject(environment="environment_id", bundle="pk"))
+    columns: QuerySet[Any, Any] = rows.annotate(
+        part=Value(part),
+        assigned=Subquery(counted.annotate(agents=Sum("count")).values("agents")),
+        copies=ArraySubquery(pairs[:_MAX_COPIES]),
+    ).values(*_CURRENT, "status", "part", "assigned", "copies")
+    return columns
+
+
+def _cells(
+    environments: Sequence[Environment],
+    name: str,
+    current: Mapping[tuple[UUID, str], Mapping[str, Any]],
+    under_way: Mapping[tuple[UUID, str], UnderWay],
+    running: Mapping[tuple[UUID, str], int],
+    assigned: Mapping[UUID, int],
+) -> list[Cell]:
+    cells: list[Cell] = []
+    for environment in environments:
+        key = (environment.pk, name)
+        before = cells[-1] if cells else None
+        cells.append(_cell(environment.pk, current.get(key), under_way.get(key), running, assigned, before))
+    return cells
 
 
 def _cell(
@@ -147,6 +215,7 @@ def _cell(
         under_way=under_way,
         # A config hash is the hash of the spec hash and the configuration, so equal config hashes mean equal specs.
         differs_from_previous=None if previous is None else previous != row["config_hash"],
+        copies={UUID(each["environment"]): UUID(each["bundle"]) for each in row.get("copies", ())},
     )
 
 
@@ -163,9 +232,8 @@ def _read_current(
     environments: Collection[Environment], names: Collection[str]
 ) -> dict[tuple[UUID, str], Mapping[str, Any]]:
     rows = Deployment.objects.filter(environment__in=environments, is_current=True, pipeline__in=names).values(
-        "pk", "environment_id", "pipeline", "config_bundle_id", "config_hash", "bundle_hash",
-        "config_bundle__version_id", "config_bundle__version__number", "config_bundle__version__spec_hash",
-    )  # fmt: skip
+        *_CURRENT
+    )
     return {(row["environment_id"], row["pipeline"]): row for row in rows.order_by()}
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date
+from datetime import UTC, date, datetime
 from typing import Any
 from uuid import UUID
 
 from django.db import connection, transaction
-from django.db.models import Q, Sum
-from django.db.models.functions import Coalesce
+from django.db.models import BigIntegerField, DateField, DateTimeField, OuterRef, Q, Subquery, Sum, Value
+from django.db.models.functions import Cast, Coalesce
 from django.utils import timezone
 
 from apps.tenancy.models import MonthlyPeak, Organization, OrganizationQuotas, Quota, UseCount
@@ -94,6 +94,25 @@ def count_used_by_all(organization_ids: Collection[UUID]) -> dict[UUID, dict[Quo
         each: {quota: totals.get((each, _HELD.get(quota, UseCount.Kind.CAPTURES)), 0) for quota in Quota}
         for each in organization_ids
     }
+
+
+def used_of_organization(quota: Quota, now: datetime) -> Coalesce:
+    """Return an expression for the current usage of a quota by the organization of an ``OrganizationQuotas``."""
+    if quota == Quota.CAPTURES_PER_DAY:
+        # The database connection uses UTC, so this is the date in UTC.
+        today = Cast(Value(now, DateTimeField()), DateField())
+        counted = UseCount.objects.filter(
+            organization=OuterRef("organization"), kind=UseCount.Kind.CAPTURES, since=today
+        )
+    else:
+        counted = UseCount.objects.filter(
+            environment__project__organization=OuterRef("organization"),
+            environment__deleted_at=None,
+            environment__project__deleted_at=None,
+            kind=_HELD[quota],
+        )
+    total = counted.order_by().values("kind").annotate(total=Sum("count")).values("total")
+    return Coalesce(Subquery(total), Value(0), output_field=BigIntegerField())
 
 
 def _is_counted(organization_ids: Collection[UUID], quotas: Collection[Quota]) -> Q:

@@ -28,7 +28,7 @@ from apps.console.pages.environments.settings import (
 )
 from apps.console.pages.environments.surroundings import read_surroundings
 from apps.console.pages.organizations.acts import DELETE_ENVIRONMENT, MOVE_ENVIRONMENT
-from apps.console.pages.series import environment_panel
+from apps.console.pages.series import environments_panel
 from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 
@@ -66,7 +66,7 @@ class EnvironmentAdmin(LiveAdmin):
             pipelines_panel(row, around, found, fleet.running, may_deploy=may_operate),
             fleet_panel(row, fleet, found.causes),
             incidents_panel(row, listed_rows(request, Artifact), now=now),
-            environment_panel(row, found.marked, is_large=around.has_large_series),
+            environments_panel([row], found.marked, is_large=around.has_large_series),
         ]
         if AuditEventAdmin.needs in held:
             panels.append(last_events_panel(row))

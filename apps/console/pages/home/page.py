@@ -1,56 +1,98 @@
-"""The overview page from top to bottom: the steps to the first deployment, key numbers and short tables."""
+"""The overview from top to bottom.
+
+The steps to the first deployment, what needs the person, key numbers, what runs where, charts, and the latest
+deployments.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
-from django.db.models import Exists, Model
+from django.db.models import Model
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
-from django.utils.html import format_html
+from django.utils import timezone
 from django.views.decorators.http import require_GET
 from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apps.artifacts.models import Replay
 from apps.console.frame import relative_time, row_link, site
-from apps.console.frame.bell import awaiting_decision_by
-from apps.console.frame.columns import environment_link, list_url, page_url
+from apps.console.frame.columns import environment_link, list_url, page_url, row_url
 from apps.console.frame.console_user import ConsoleUser, console_user_of, who_holds
+from apps.console.frame.large import MOST_COUNTED
 from apps.console.frame.scope import scope_of, with_scope
 from apps.console.frame.site import listed_rows
+from apps.console.pages import series
 from apps.console.pages.agents.enrollment import CREATE_ENROLLMENT_TOKEN
-from apps.console.pages.approvals.facts import subject
-from apps.console.pages.approvals.tables import warning_pills
+from apps.console.pages.home.needs import find_needs
+from apps.console.pages.home.needs_query import read_home, step_name
 from apps.console.pages.organizations.acts import CREATE_ENVIRONMENT, CREATE_PROJECT
+from apps.console.pages.organizations.matrix import draw_matrix
 from apps.console.pages.people.acts import INVITE_TO_ORGANIZATION
 from apps.fleet.models import Agent, Liveness
 from apps.fleet.services import facts
+from apps.fleet.services.series import MOST_AGENTS_READ
 from apps.pipelines.models import Draft, Version
 from apps.releases.models import Approval, ConfigBundle, Deployment
-from apps.tenancy.models import Environment, Membership, Organization, Project, Tenant, User
+from apps.releases.services.matrix import read_matrices
+from apps.tenancy.models import Environment, Membership, Organization, Project, Tenant
 from apps.tenancy.permissions import GRANTS
 from apps.tenancy.permissions import Permission as P
-from byteor.engine.machines import IN_FLIGHT, ApprovalStatus, ReplayStatus
+from byteor.engine.machines import IN_FLIGHT
+from byteor.engine.regression import count_of
+from byteor_cloud.ids import smallest_uuid7
 
-_SHOWN = 8  # rows per table
+_SHOWN = 8  # rows of the latest deployments
+_LATEST = 20  # deployments that are read, of which those of the last day are marked in the charts
+_ENVIRONMENTS = 1_000  # environments whose agents are counted
+_PROJECTS, _COLUMNS, _CELLS = 5, 20, 500  # projects, environments of each, and deployments that the matrices show
+_CHARTED = 100  # environments whose series are summed
 
 
 def overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """Add the overview's content to the template context. The theme calls this function (``DASHBOARD_CALLBACK``)."""
-    steps = _steps_to_do(request)
-    approvals = _approvals_waiting(request)
-    tiles = [
-        *_agents(request),
-        approvals,
-        _deployments_in_flight(request),
-        _replays_diverged(request),
-        _dead_letters(request),
+    console_user, scope = console_user_of(request), scope_of(request)
+    environments, is_cut = _read_environments(request)
+    shown = [each for each in environments if not isinstance(scope, Environment) or each == scope]
+    fleets = facts.count_by_environment(shown)
+    home = read_home(console_user, scope)
+    steps = _steps_to_do(console_user, scope, home.numbers)
+    tiles = [*_agents(request, fleets.values()), *_numbers(request, home.numbers)]
+    by_environment = {each: fleets.get(each.pk, facts.Fleet()) for each in shown}
+    needs = find_needs(home, by_environment, console_user, scope)
+    if steps and not needs.lines and not any(tile.value for tile in tiles):
+        return {**context, "steps": steps, "needs": None, "tiles": [], "panels": []}
+    latest = list(listed_rows(request, Deployment).order_by("-id")[:_LATEST])
+    panels = [
+        *_matrices(environments, by_environment, console_user, scope),
+        _charts(shown, latest, by_environment, is_cut=is_cut),
+        _latest_deployments(request, latest[:_SHOWN]),
     ]
-    panels = [*_waiting_for_you(request, is_any=bool(approvals.value)), _latest_deployments(request)]
-    is_empty = bool(steps) and not any(tile.value for tile in tiles)
-    return {**context, "steps": steps, "tiles": [] if is_empty else tiles, "panels": [] if is_empty else panels}
+    return {**context, "steps": steps, "needs": needs, "tiles": tiles, "panels": panels}
+
+
+def _read_environments(request: HttpRequest) -> tuple[list[Environment], bool]:
+    """Return the environments in the scope, in order, and whether further ones are left out.
+
+    In the scope of an environment, return all of its project, because the matrix compares neighbors. The pulses of
+    those that have changed agents are updated.
+    """
+    scope, page = scope_of(request), site.get_model_admin(Environment)
+    project = scope.project if isinstance(scope, Environment) else scope
+    rows = page.in_scope(page.narrow(Environment.objects.all(), console_user_of(request)), project)
+    found = list(
+        rows.select_related("project")
+        .defer("settings")
+        .annotate(has_changes=facts.has_changes())
+        .order_by("project__organization__name", "project__name", "project", "position", "pk")[: _ENVIRONMENTS + 1]
+    )
+    facts.settle_if_possible([each.pk for each in found if each.has_changes])
+    return found[:_ENVIRONMENTS], len(found) > _ENVIRONMENTS
 
 
 @require_GET
@@ -66,14 +108,13 @@ site.add_page("live/", "home_live", live_view)
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """A step that creates a row of a table. It is done when the scope has at least ``rows`` rows of the table."""
+    """A step that creates a row of a table. ``needs_query.STEPS`` states how many rows it needs."""
 
     model: type[Model]
     title: str
     text: str
     needs: P | None
     url: str
-    rows: int = 1
 
 
 def _steps() -> list[_Step]:
@@ -95,7 +136,7 @@ def _steps() -> list[_Step]:
         ),
         _Step(
             Membership, "Invite people", "By default, a deployment to prod needs the approval of another person.",
-            P.MANAGE_ORG_MEMBERSHIPS, page_url(Organization, "choice", INVITE_TO_ORGANIZATION.name), rows=2,
+            P.MANAGE_ORG_MEMBERSHIPS, page_url(Organization, "choice", INVITE_TO_ORGANIZATION.name),
         ),
         _Step(
             Agent, "Enroll an agent",
@@ -132,12 +173,10 @@ class _ShownStep:
     who: str  # who can do the step, and what to ask them; empty if the person can do it
 
 
-def _steps_to_do(request: HttpRequest) -> list[_ShownStep]:
-    """Return the steps to the first deployment; none if the scope already has a deployment. Takes one query."""
-    console_user, scope, steps = console_user_of(request), scope_of(request), _steps()
-    rows = [listed_rows(request, step.model).order_by()[step.rows - 1 : step.rows] for step in steps]
-    made = {f"step_{number}": Exists(queryset) for number, queryset in enumerate(rows)}
-    done = User.objects.filter(pk=str(console_user.user_id)).annotate(**made).values_list(*made).get()
+def _steps_to_do(console_user: ConsoleUser, scope: Tenant, numbers: Mapping[str, int]) -> list[_ShownStep]:
+    """Return the steps to the first deployment; none if the scope already has a deployment."""
+    steps = _steps()
+    done = [bool(numbers[step_name(step.model)]) for step in steps]
     if done[-1]:
         return []
     following = done.index(False)
@@ -175,82 +214,111 @@ class _Tile:
     url: str
     tone: str
 
+    @property
+    def shown(self) -> str:
+        """The number as the tile shows it."""
+        return f"{self.value:,}" if self.value <= MOST_COUNTED or self.is_exact else f"{MOST_COUNTED:,}+"
 
-def _tile(request: HttpRequest, label: str, value: int, model: type[Model], query: str, tone: str) -> _Tile:
-    """Return a tile that links to the rows it counts. A value of 0 has the tone ``plain`` instead of ``tone``."""
-    url = with_scope(f"{list_url(model)}?{query}", scope_of(request))
-    return _Tile(label, value, url, tone if value else "plain")
+    is_exact: bool = True
 
 
-def _agents(request: HttpRequest) -> list[_Tile]:
-    counts = facts.count_states(listed_rows(request, Environment))
+def _agents(request: HttpRequest, fleets: Iterable[facts.Fleet]) -> list[_Tile]:
+    liveness, drifted, cloned = Counter[str](), 0, 0
+    for fleet in fleets:
+        liveness.update(fleet.liveness)
+        drifted += fleet.by_drift[True]
+        cloned += fleet.cloned
     tones = {Liveness.ONLINE: "good", Liveness.STALE: "warn", Liveness.OFFLINE: "bad"}
     tiles = [
-        _tile(request, f"Agents {word}", counts.liveness[word], Agent, f"enrolled=yes&liveness={word}", tone)
+        _tile(request, f"Agents {word}", liveness[word], Agent, f"enrolled=yes&liveness={word}", tone)
         for word, tone in tones.items()
     ]
-    tiles.append(_tile(request, "Agents drifted", counts.drifted, Agent, "enrolled=yes&drift=yes", "warn"))
-    if counts.cloned:
-        tiles.append(_tile(request, "Suspected clones", counts.cloned, Agent, "enrolled=yes&cloned=yes", "bad"))
+    tiles.append(_tile(request, "Agents drifted", drifted, Agent, "enrolled=yes&drift=yes", "warn"))
+    if cloned:
+        tiles.append(_tile(request, "Suspected clones", cloned, Agent, "enrolled=yes&cloned=yes", "bad"))
     return tiles
 
 
-def _approvals_waiting(request: HttpRequest) -> _Tile:
-    waiting = listed_rows(request, Approval).filter(status=ApprovalStatus.PENDING).count()
-    return _tile(request, "Approvals waiting", waiting, Approval, "status__exact=pending", "waiting")
-
-
-def _deployments_in_flight(request: HttpRequest) -> _Tile:
-    in_flight = listed_rows(request, Deployment).filter(status__in=IN_FLIGHT).count()
-    query = f"status__in={','.join(IN_FLIGHT)}"
-    return _tile(request, "Deployments in flight", in_flight, Deployment, query, "busy")
-
-
-def _replays_diverged(request: HttpRequest) -> _Tile:
-    diverged = listed_rows(request, Replay).filter(status=ReplayStatus.DIVERGED).count()
-    return _tile(request, "Replays diverged", diverged, Replay, "status__exact=diverged", "warn")
-
-
-def _dead_letters(request: HttpRequest) -> _Tile:
-    dead = listed_rows(request, ProcrastinateJob).filter(status="failed").count()
-    return _tile(request, "Dead letters", dead, ProcrastinateJob, "status__exact=failed", "bad")
-
-
-# -- short tables -----------------------------------------------------------------------------------------------
-
-
-def _waiting_for_you(request: HttpRequest, *, is_any: bool) -> list[dict[str, Any]]:
-    """Return the panel of the approvals that the person can give. ``is_any`` states whether any approval is pending.
-
-    Returns no panel for a person who may operate no environment and can give no approval as a reviewer.
-    """
-    page = site.get_model_admin(Approval)
-    mine = listed_rows(request, Approval).filter(awaiting_decision_by(console_user_of(request))).order_by("expires_at")
-    rows = [
-        (
-            format_html("{}{}", row_link(row, subject(row)), warning_pills(row)),
-            page.given(row),
-            page.agents(row),
-            environment_link(row.environment),
-            row.requested_by,
-            relative_time(row.expires_at),
-        )
-        for row in (mine[:_SHOWN] if is_any else ())
+def _numbers(request: HttpRequest, numbers: Mapping[str, int]) -> list[_Tile]:
+    in_flight = f"status__in={','.join(IN_FLIGHT)}"
+    tiles: list[tuple[str, str, type[Model], str, str]] = [
+        ("Approvals waiting", "approvals", Approval, "status__exact=pending", "waiting"),
+        ("Deployments in flight", "in_flight", Deployment, in_flight, "busy"),
+        ("Replays diverged", "diverged", Replay, "status__exact=diverged", "warn"),
+        ("Dead letters", "dead_letters", ProcrastinateJob, "status__exact=failed", "bad"),
     ]
-    if not rows and not console_user_of(request).holds_anywhere(P.OPERATE_ENVIRONMENT):
-        return []
     return [
-        {
-            "title": "Waiting for you",
-            "url": with_scope(f"{list_url(Approval)}?for=me", scope_of(request)),
-            "columns": ("Subject", "Approvals", "Agents", "Environment", "Requested by", "Expires"),
-            "rows": rows,
-            "empty": "No requests are waiting for your approval.",
-        }
+        _tile(request, label, numbers[name], model, query, tone, is_exact=False)
+        for label, name, model, query, tone in tiles
     ]
 
 
-def _latest_deployments(request: HttpRequest) -> dict[str, Any]:
+def _tile(
+    request: HttpRequest, label: str, value: int, model: type[Model], query: str, tone: str, *, is_exact: bool = True
+) -> _Tile:
+    """Return a tile that links to the rows it counts. A value of 0 has the tone ``plain`` instead of ``tone``."""
+    url = with_scope(f"{list_url(model)}?{query}", scope_of(request))
+    return _Tile(label, value, url, tone if value else "plain", is_exact)
+
+
+# -- panels -----------------------------------------------------------------------------------------------------
+
+
+def _matrices(
+    environments: Sequence[Environment],
+    fleets: Mapping[Environment, facts.Fleet],
+    console_user: ConsoleUser,
+    scope: Tenant,
+) -> list[dict[str, Any]]:
+    """Return the matrices of the first projects. In the scope of an environment, only its column is shown."""
+    projects = [list(group) for _, group in groupby(environments, key=lambda each: each.project)]
+    if not projects:
+        return []
+    running = {
+        (environment.pk, bundle): agents for environment, fleet in fleets.items()
+        for bundle, agents in fleet.bundles.items()
+    }  # fmt: skip
+    shown = [each[:_COLUMNS] for each in projects[:_PROJECTS]]
+    only = scope if isinstance(scope, Environment) else None
+    if only is not None and only not in shown[0]:
+        shown = [[only]]
+    panels = []
+    for matrix in read_matrices(shown, running, max_rows=_CELLS):
+        project = matrix.environments[0].project
+        panel = draw_matrix(
+            matrix, "Pipelines by environment" if len(shown) == 1 else f"Pipelines of {project}",
+            may_deploy=P.OPERATE_ENVIRONMENT in console_user.permissions(project),
+            only=only, key=f"matrix-{project.pk}",
+        )  # fmt: skip
+        panels.append({**panel, "url": row_url(project), "link": "Project"})
+    left_out = len(projects) - len(shown)
+    if left_out:
+        url = with_scope(list_url(Project), scope)
+        panels[-1] |= {"more": {"url": url, "text": f"{count_of(left_out, 'more project')}"}}
+    return panels
+
+
+def _charts(
+    environments: Sequence[Environment],
+    latest: Sequence[Deployment],
+    fleets: Mapping[Environment, facts.Fleet],
+    *,
+    is_cut: bool,
+) -> dict[str, Any]:
+    """Return the charts of the last day, for at most 100 environments, with the latest deployments marked."""
+    drawn = environments[:_CHARTED]
+    names, since = {each.pk for each in drawn}, smallest_uuid7(timezone.now() - series.DAY)
+    marked = [
+        each for each in latest if each.pk >= since and each.served_at is not None and each.environment_id in names
+    ]
+    agents = sum(fleets[each].total for each in drawn)
+    panel = series.environments_panel(drawn, marked, is_large=agents > MOST_AGENTS_READ)
+    if is_cut or len(drawn) < len(environments):
+        panel["lead"] = f"Only the first {_CHARTED} environments are included."
+    return panel
+
+
+def _latest_deployments(request: HttpRequest, latest: Sequence[Deployment]) -> dict[str, Any]:
     page = site.get_model_admin(Deployment)
     rows = [
         (
@@ -260,7 +328,7 @@ def _latest_deployments(request: HttpRequest) -> dict[str, Any]:
             row.requested_by,
             relative_time(row.created_at),
         )
-        for row in listed_rows(request, Deployment).order_by("-id")[:_SHOWN]
+        for row in latest
     ]
     return {
         "title": "Latest deployments",

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db.models import F, OuterRef, QuerySet, Subquery
+from django.db.models import DateTimeField, F, OuterRef, QuerySet, Subquery, Value
 from django.utils import timezone
 
 from apps.fleet.models import EnrollmentToken
@@ -16,6 +16,7 @@ from apps.tenancy.models import Environment, Membership, MessageEvent, Organizat
 
 # Days before the expiry. There is an event for each of them.
 _DAYS = (1, 7)
+EXPIRING_FOR = timedelta(days=max(_DAYS))
 _SHORTEST_LIFE = timedelta(days=8)  # credentials with a shorter lifetime are not renewed in advance
 
 
@@ -27,15 +28,15 @@ def record_expiring(now: datetime | None = None) -> None:
     """
     now = now or timezone.now()
     member = Membership.objects.filter(user=OuterRef("user")).order_by("pk")
-    tokens = _find_expiring(UserToken.objects.filter(user__is_active=True), now)
+    tokens = find_expiring(UserToken.objects.filter(user__is_active=True), now)
     found = [
         _event("user_token", *row, now=now)
         for row in tokens.annotate(of=Subquery(member.values("organization")[:1])).exclude(of=None)
         .values_list("pk", "expires_at", "of")
     ]  # fmt: skip
-    keys = _find_expiring(OrganizationKey.objects.exclude(project__in=Project.objects.exclude(deleted_at=None)), now)
+    keys = find_expiring(OrganizationKey.objects.exclude(project__in=Project.objects.exclude(deleted_at=None)), now)
     found += [_event("organization_key", *row, now=now) for row in keys.values_list("pk", "expires_at", "organization")]
-    enrollment = _find_expiring(EnrollmentToken.objects.filter(environment__in=Environment.objects.live()), now)
+    enrollment = find_expiring(EnrollmentToken.objects.filter(environment__in=Environment.objects.live()), now)
     found += [
         _event("enrollment_token", *row, now=now)
         for row in enrollment.filter(uses__lt=F("max_uses")).values_list(
@@ -45,9 +46,11 @@ def record_expiring(now: datetime | None = None) -> None:
     new_events.insert(found)
 
 
-def _find_expiring(credentials: QuerySet[Any], now: datetime) -> QuerySet[Any]:
+def find_expiring(credentials: QuerySet[Any], now: datetime) -> QuerySet[Any]:
+    """Keep only credentials that expire within 7 days of ``now`` and were valid for at least 8 days in total."""
+    latest = Value(now, DateTimeField()) + Value(EXPIRING_FOR)
     return credentials.usable(now).filter(  # type: ignore[attr-defined, no-any-return]  # of CredentialQuerySet
-        expires_at__lte=now + timedelta(days=max(_DAYS)), expires_at__gte=F("created_at") + _SHORTEST_LIFE
+        expires_at__lte=latest, expires_at__gte=F("created_at") + _SHORTEST_LIFE
     )
 
 
