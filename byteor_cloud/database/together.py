@@ -20,6 +20,7 @@ from django.db.models import QuerySet
 # How to turn a JSON value into what psycopg returns for a column of this type. The values of other types are the same.
 _READ: Final[dict[str, Callable[[Any], Any]]] = {
     "uuid": UUID,
+    "uuid[]": lambda ids: [UUID(each) for each in ids],
     "timestamp with time zone": datetime.fromisoformat,
     "jsonb": json.dumps,
 }

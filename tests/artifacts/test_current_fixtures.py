@@ -324,6 +324,6 @@ def test_regression_of_configuration_that_is_no_longer_current_is_not_announced(
     regression_runs.give_up(str(row.pk), "the worker was killed")
     [event] = AuditEvent.objects.filter(action=FAILS)
     assert (event.changes["failing"], event.changes["deployment"]) == (0, str(made.pk))
-    [failure] = current_tests.find_failures(Deployment.objects.all())
+    [failure] = current_tests.read_failures(current_tests.newest_tests(Deployment.objects.all()))
     assert (failure.count, failure.regression_id) == (0, row.pk)
     assert ask(world, following).status_code == 201

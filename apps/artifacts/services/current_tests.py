@@ -164,14 +164,10 @@ class CurrentFailure:
     names: list[str]
 
 
-def find_failures(rows: QuerySet[Deployment]) -> list[CurrentFailure]:
-    """Return the failures that the newest completed regressions of the current deployments among ``rows`` show.
-
-    Only the first ``MAX_FAILURES`` failing deployments are considered. Fixtures that since were deleted, have expired
-    or expect another golden result are left out.
-    """
+def newest_tests(rows: QuerySet[Deployment]) -> QuerySet[Any, tuple[UUID, str, Mapping[str, Any]]]:
+    """Return what ``read_failures`` needs of the first ``MAX_FAILURES`` failing current deployments among ``rows``."""
     current = rows.filter(is_current=True).annotate(newest=newest_test()).filter(newest__status__in=_FAILING)
-    return read_failures(current.order_by("pipeline").values_list("pk", "pipeline", "newest")[:MAX_FAILURES])
+    return current.order_by("pipeline").values_list("pk", "pipeline", "newest")[:MAX_FAILURES]
 
 
 def newest_test() -> Subquery:
@@ -196,8 +192,9 @@ def newest_test() -> Subquery:
 
 
 def read_failures(current: Iterable[tuple[UUID, str, Mapping[str, Any] | None]]) -> list[CurrentFailure]:
-    """Return the failures like ``find_failures``.
+    """Return the failures that the newest completed regressions of current deployments show.
 
+    Fixtures that since were deleted, have expired or expect another golden result are left out.
     ``current`` has the id, the pipeline and the ``newest_test`` of each current deployment.
     """
     failures = []
@@ -211,7 +208,7 @@ def read_failures(current: Iterable[tuple[UUID, str, Mapping[str, Any] | None]])
 
 
 def failing_tests(rows: QuerySet[Deployment], now: datetime) -> QuerySet[Regression]:
-    """Return the regressions of ``find_failures``, each with the number of fixtures that it fails as ``failing``."""
+    """Return the regressions of ``read_failures``, each with the number of fixtures that it fails as ``failing``."""
     tests = Regression.objects.filter(
         of_current=True, config_bundle=OuterRef("config_bundle"), status__in=[*_FAILING, RegressionStatus.PASSED]
     )

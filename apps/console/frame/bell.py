@@ -5,14 +5,14 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any, Final
 
-from django.db.models import Exists, F, Func, IntegerField, JSONField, OuterRef, Q, QuerySet, Subquery, TextField, Value
+from django.db.models import Exists, F, Func, IntegerField, JSONField, OuterRef, Q, QuerySet, TextField, Value
 from django.db.models.functions import Cast
 from django.db.models.lookups import Exact
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.http import require_GET
 
 from apps.console.frame.console_user import ConsoleUser, console_user_of
-from apps.console.frame.personal import personal_query
+from apps.console.frame.personal import CountRows, personal_query
 from apps.console.frame.scope import granted_condition, live_tenant_condition
 from apps.notifications.services import bell
 from apps.releases.models import Approval, ApprovalDecision
@@ -59,13 +59,6 @@ def counts_view(request: HttpRequest) -> HttpResponse:
     return JsonResponse({"unread": unread, "approvals": approvals})
 
 
-class _Count(Subquery):
-    """The number of rows of a query."""
-
-    template = "(SELECT COUNT(*) FROM (%(subquery)s) counted)"
-    output_field = IntegerField()
-
-
 def _count(_: None, console_user: ConsoleUser) -> QuerySet[Any, Any]:
     """Return a row with both numbers, each at most ``MOST`` + 1."""
     person = User(pk=console_user.user_id)
@@ -74,7 +67,7 @@ def _count(_: None, console_user: ConsoleUser) -> QuerySet[Any, Any]:
         live_tenant_condition(Approval, "environment"), awaiting_decision_by(console_user)
     )
     return User.objects.filter(pk=person.pk).values_list(
-        *(_Count(rows.order_by().values("pk")[: MOST + 1]) for rows in (unread, approvals))
+        *(CountRows(rows.order_by().values("pk")[: MOST + 1]) for rows in (unread, approvals))
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import cache, partial
 from typing import Any
+from uuid import UUID
 
 from django.contrib import admin
 from django.contrib.admin.utils import quote
@@ -116,7 +117,21 @@ def state_pill(word: str | None) -> str:
 
 def page_url(model: type[Model], kind: str, *args: Any, **options: Any) -> str:
     """Return the URL of the model's page ``kind``, for example ``change``, with ``args`` such as a row's key."""
+    if len(args) == 1 and isinstance(args[0], UUID) and not options:
+        return _row_page_url(model, kind, get_script_prefix()).replace(_ANY_KEY, str(args[0]))
     return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{kind}", args=args, **options)
+
+
+_ANY_KEY = str(UUID(int=0))
+
+
+@cache
+def _row_page_url(model: type[Model], kind: str, prefix: str) -> str:
+    """Return the URL of a page for the key ``_ANY_KEY``. It is cached, because a list links to hundreds of rows.
+
+    ``prefix`` is Django's script prefix. It is not used here, but the cached URL depends on it.
+    """
+    return page_url(model, kind, _ANY_KEY)
 
 
 def row_url(row: Model) -> str:

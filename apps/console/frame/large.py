@@ -67,7 +67,12 @@ def count_each(tables: Sequence[QuerySet[Any]]) -> list[int | str]:
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {', '.join(selected)}", parameters)
         _, *counts = cursor.fetchone()
-    return [count if count <= MOST_COUNTED else f"more than {MOST_COUNTED:,}" for count in counts]
+    return [shown_count(count) for count in counts]
+
+
+def shown_count(count: int) -> int | str:
+    """Return a count; "more than 1,000" if it is above ``MOST_COUNTED``."""
+    return count if count <= MOST_COUNTED else f"more than {MOST_COUNTED:,}"
 
 
 def search(rows: QuerySet[Any], fields: Sequence[str], text: str, *, every: bool) -> QuerySet[Any]:

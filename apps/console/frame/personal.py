@@ -6,16 +6,18 @@ number of organizations and projects and on the role in each. That is the form o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from django.db.models import QuerySet
+from django.db.models import IntegerField, QuerySet, Subquery
 
 from apps.console.frame.console_user import ConsoleUser
+from apps.console.frame.large import MOST_COUNTED, shown_count
 from apps.tenancy.access import OrganizationRoles
+from apps.tenancy.models import User
 from apps.tenancy.permissions import Role
 from byteor_cloud.database.compiled import CompiledQuery
 
@@ -40,6 +42,36 @@ def visible_row(model_admin: Any, console_user: ConsoleUser, key: str) -> Any:
 def _row(model_admin: Any, console_user: ConsoleUser, pk: UUID) -> QuerySet[Any]:
     rows = model_admin.narrow(model_admin.model._default_manager.filter(pk=pk), console_user)
     return rows.select_related(*model_admin.related or (None,))  # type: ignore[no-any-return]  # the admin class is Any
+
+
+def count_visible(tables: Iterable[tuple[Any, str]], console_user: ConsoleUser, pk: UUID) -> list[int | str]:
+    """Return the number of visible rows in each table that refer to the row ``pk``, as ``count_each`` shows numbers.
+
+    Each table is its admin class and the name of the foreign key. Takes one query.
+    """
+    if not (tables := tuple(tables)):
+        return []
+    query, values = personal_query(_counts, tables, console_user, pk)
+    ((*counts,),) = query.tuples(*values)
+    return [shown_count(count or 0) for count in counts]
+
+
+def _counts(tables: tuple[tuple[Any, str], ...], console_user: ConsoleUser, pk: UUID) -> QuerySet[Any, Any]:
+    rows = (
+        admin.narrow(admin.model._default_manager.filter(**{field: pk}), console_user).order_by().values("pk")
+        for admin, field in tables
+    )
+    # A row of the session's user, because a query needs a table.
+    return User.objects.filter(pk=User(pk=console_user.user_id).pk).values_list(
+        *(CountRows(each[: MOST_COUNTED + 1]) for each in rows)
+    )
+
+
+class CountRows(Subquery):
+    """The number of rows of a query."""
+
+    template = "(SELECT COUNT(*) FROM (%(subquery)s) counted)"
+    output_field = IntegerField()
 
 
 def personal_query(

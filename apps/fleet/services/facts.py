@@ -14,6 +14,7 @@ from itertools import batched
 from typing import Any
 from uuid import UUID
 
+from django.contrib.postgres.expressions import ArraySubquery
 from django.db import connection
 from django.db.models import (
     BooleanField,
@@ -23,6 +24,7 @@ from django.db.models import (
     DateTimeField,
     Exists,
     F,
+    Func,
     Min,
     OuterRef,
     Q,
@@ -302,11 +304,19 @@ def has_progress(progress: str) -> Any:
 def agents_with(condition: Q, *, is_rare: bool = False) -> Q:
     """Return the condition that an agent's pulse meets ``condition``. Decommissioned agents have no pulse.
 
-    Set ``is_rare`` if few pulses meet the condition. A LIMIT, higher than any fleet, then makes PostgreSQL find these
-    pulses first. Otherwise it may look up the pulse of each agent in the order of the list until a page is full.
+    Set ``is_rare`` if few pulses meet the condition. PostgreSQL then finds these pulses first, and looks up their
+    agents in the order of the list. Otherwise it may look up the pulse of each agent until a page is full.
     """
     found = Pulse.objects.filter(condition).values("pk")
-    return Q(pk__in=found[:1_000_000_000] if is_rare else found)
+    return Q(_IsAnyOf("pk", ArraySubquery(found))) if is_rare else Q(pk__in=found)
+
+
+class _IsAnyOf(Func):
+    """The condition that a value is in an array."""
+
+    template = "%(expressions)s)"
+    arg_joiner = " = ANY("
+    output_field = BooleanField()
 
 
 def cloned_agents() -> Q:

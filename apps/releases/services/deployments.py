@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -12,7 +12,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from apps.fleet.services.selection import select_agents, unnest_ids
-from apps.releases.models import Approval, ConfigBundle, Deployment
+from apps.releases.models import Approval, ConfigBundle, Deployment, KnownBad
 from apps.releases.services import (
     admission,
     approvals,
@@ -41,6 +41,7 @@ from byteor.engine.machines import (
 )
 from byteor.engine.rollout import Strategy
 from byteor.engine.target import Target
+from byteor_cloud.database.together import read_together
 from byteor_cloud.errors import Conflict, InvalidInput
 
 WORKER = system_actor("rollout")
@@ -279,8 +280,10 @@ def retry(found: Deployment, *, agents: Collection[UUID] | None = None, reason: 
     return deployment
 
 
-def check_retry(deployment: Deployment, *, agents: Collection[UUID] | None = None) -> list[UUID]:
-    """Return the ids of the agents to retry. Raises the errors that ``retry`` would raise now."""
+def check_retry(
+    deployment: Deployment, *, agents: Collection[UUID] | None = None, most: int | None = None
+) -> list[UUID]:
+    """Return the ids of the agents to retry, or the first ``most`` of all. Raises the errors that ``retry`` would."""
     if deployment.status == DeploymentStatus.ACTIVE and not deployment.is_current:
         detail = "The deployment is active, but another deployment superseded it. Retry that deployment instead."
         raise Conflict(detail, code="not_current")
@@ -289,9 +292,15 @@ def check_retry(deployment: Deployment, *, agents: Collection[UUID] | None = Non
     has_failed = deployment.status == DeploymentStatus.FAILED
     if has_failed:
         _check_retry_of_failed(deployment, deployment.environment)
-    if deployment.status != DeploymentStatus.DEPLOYING:
-        _check_retry_of_ended(deployment, deployment.environment)
-    if bundles.is_known_bad(deployment.environment_id, deployment.config_hash):
+    has_ended = deployment.status != DeploymentStatus.DEPLOYING
+    under_way = Deployment.objects.filter(environment=deployment.environment_id, status__in=UNDER_WAY)
+    others, bad = read_together(
+        under_way.only("pipeline", "target") if has_ended else under_way.none(),
+        KnownBad.objects.filter(environment=deployment.environment_id, config_hash=deployment.config_hash).values("pk"),
+    )
+    if has_ended:
+        _check_retry_of_ended(deployment, deployment.environment, others)
+    if bad:
         detail = (
             f"The deployment is {deployment.status}, and its configuration is known bad in this environment. "
             "Clear the known-bad state first."
@@ -301,7 +310,7 @@ def check_retry(deployment: Deployment, *, agents: Collection[UUID] | None = Non
     failed = mine.filter(
         progress=AgentProgress.FAILED, agent__assignment__deployment_id=deployment.pk, agent__drained_at=None
     )
-    agent_ids = list(failed.order_by("agent_id").values_list("agent_id", flat=True))
+    agent_ids = list(failed.order_by("agent_id").values_list("agent_id", flat=True)[:most])
     if agents is not None:
         _check_named(deployment, agents, set(agent_ids))
         return sorted(set(agents))
@@ -364,14 +373,14 @@ def _check_retry_of_failed(deployment: Deployment, environment: Environment) -> 
         )
 
 
-def _check_retry_of_ended(deployment: Deployment, environment: Environment) -> None:
-    if Deployment.objects.filter(assignments.UNAPPROVED_BREAK_GLASS, pk=deployment.pk).exists():
+def _check_retry_of_ended(deployment: Deployment, environment: Environment, under_way: Iterable[Deployment]) -> None:
+    unapproved = Deployment.objects.filter(assignments.UNAPPROVED_BREAK_GLASS, pk=deployment.pk)
+    if deployment.break_glass is not None and unapproved.exists():
         raise Conflict(
             f"The deployment is {deployment.status}, and nobody approved it after break-glass.", code="not_approved"
         )
     admission.check_freeze(environment, None, may_override=False)
-    under_way = Deployment.objects.filter(environment=environment, status__in=UNDER_WAY)
-    if blockers.overlaps(deployment, under_way.only("pipeline", "target")):
+    if blockers.overlaps(deployment, under_way):
         raise Conflict(
             f"The deployment is {deployment.status}, and another deployment of its pipeline or with some of its "
             "agents is under way. Wait until that deployment has finished.",

@@ -16,6 +16,7 @@ from apps.releases.services import timeline
 from apps.tenancy.actors import system_actor
 from byteor.engine.failures import OTHER_CAUSES
 from byteor.engine.machines import AgentProgress, DeploymentEvent, DeploymentStatus, OfferAction
+from byteor_cloud.database.together import Plan, run
 
 MAX_CAUSES = 50
 AGENTS_FAILED = "agents_failed"  # the event of a timeline entry
@@ -38,11 +39,20 @@ class Cause:
 
 def find_causes(deployment: Deployment) -> list[Cause]:
     """Return the most frequent causes of the deployment's failures, and last the sum of all rarer causes, if any."""
-    return group(AgentFailure.objects.filter(deployment=deployment), MAX_CAUSES)
+    return run(plan_causes(deployment))
+
+
+def plan_causes(deployment: Deployment) -> Plan[list[Cause]]:
+    """Return the plan of ``find_causes``."""
+    return _plan(AgentFailure.objects.filter(deployment=deployment), MAX_CAUSES)
 
 
 def group(failures: QuerySet[AgentFailure], limit: int) -> list[Cause]:
     """Return the most frequent causes of these failures, at most ``limit``, and the sum of all rarer ones, if any."""
+    return run(_plan(failures, limit))
+
+
+def _plan(failures: QuerySet[AgentFailure], limit: int) -> Plan[list[Cause]]:
     first_ids = Func(ArrayAgg("part__agent_id", order_by="part__agent_id"), template="(%(expressions)s)[1:5]")
     groups = (
         failures.order_by()
@@ -50,7 +60,8 @@ def group(failures: QuerySet[AgentFailure], limit: int) -> list[Cause]:
         .annotate(n=Count("pk"), still_failed=Count("pk", filter=_IS_STILL_FAILED), agents=first_ids)
         .order_by("-n", "reason", "cause")
     )
-    found = [Cause(*group) for group in groups[: limit + 1]]
+    (rows,) = yield [groups[: limit + 1]]
+    found = [Cause(*row) for row in rows]
     if len(found) > limit:
         named = found[:limit]
         whole = failures.aggregate(n=Count("pk"), still_failed=Count("pk", filter=_IS_STILL_FAILED))

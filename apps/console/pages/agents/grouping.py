@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from django.db.models import Q, QuerySet
@@ -10,7 +11,7 @@ from django.db.models import Q, QuerySet
 from apps.fleet.services import agent_groups, agent_search
 from apps.fleet.services.agent_groups import MAX_GROUPS, Group
 from apps.fleet.services.agent_search import Term
-from apps.releases.services.running_versions import BundleVersion, runs, versions_of
+from apps.releases.services.running_versions import BundleVersion, runs_in, versions_of
 
 VERSION = "version"
 
@@ -22,7 +23,7 @@ def group_table(
 
     ``by`` is ``version`` or a label's key. Each row has a title, and the texts and URLs of its counts.
     """
-    condition = agent_search.pulse_condition(tuple(terms), runs) if terms else Q()
+    condition = agent_search.pulse_condition(tuple(terms), partial(runs_in, environments)) if terms else Q()
     if by == VERSION:
         found = _by_version(environments, agent_groups.group_by_bundle(environments, condition))
     else:

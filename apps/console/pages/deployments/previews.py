@@ -13,6 +13,7 @@ from uuid import UUID
 
 from django.utils import timezone
 
+from apps.console.frame.large import MOST_COUNTED
 from apps.console.pages.deployments.phrases import HOLDS, agent_count, offers
 from apps.console.pages.deployments.waves import pause_end
 from apps.releases.models import ConfigBundle, Deployment, DeploymentAgent
@@ -37,8 +38,9 @@ def preview_next_wave(row: Any) -> str:
 
 def preview_retry(row: Any) -> str:
     """Return how many failed agents would be offered the deployment again, and whether the rollout would continue."""
-    count = len(deployments.check_retry(row))
-    return _retried(row, f"{count:,} failed agent{'s are' if count != 1 else ' is'}" if count else "")
+    count = len(deployments.check_retry(row, most=MOST_COUNTED + 1))
+    shown = f"{count:,}" if count <= MOST_COUNTED else f"More than {MOST_COUNTED:,}"
+    return _retried(row, f"{shown} failed agent{'s are' if count != 1 else ' is'}" if count else "")
 
 
 def preview_retry_of_one(row: DeploymentAgent) -> str:

@@ -12,7 +12,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import format_html
 
-from apps.artifacts.services.current_tests import find_failures
+from apps.artifacts.services.current_tests import CurrentFailure, newest_tests, read_failures
 from apps.console.frame import (
     Act,
     FoundBy,
@@ -228,23 +228,23 @@ class DeploymentAdmin(LiveAdmin):
     def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         """Return the live part of the page, from the headline and the waves to the approval and the timeline."""
         is_pending = row.status == DeploymentStatus.PENDING_APPROVAL
-        tested, missing, (own_decisions, earlier_decisions, timeline, bad, roles) = run(
+        tested, missing, causes, (own_decisions, earlier_decisions, timeline, bad, failing, roles) = run(
             together(
                 plan_tested(request, row),
                 blockers.plan_missing(row),
+                failures.plan_causes(row),
                 read(
                     _decisions(row.approval_id),
                     _decisions(row.handed_in_id),
                     row.timeline.order_by("-id")[:_SHOWN],
                     KnownBad.objects.filter(environment=row.environment_id, config_hash=row.config_hash),
+                    newest_tests(Deployment.objects.filter(pk=row.pk)),
                     roles_of(row.environment, row.reviewers) if is_pending else Membership.objects.none(),
                 ),
             )
         )
         gate = None if tested is None else tested.gate
         counts, found = row.counted, blockers.list_blockers(row, gated=gate and gate.blockers, missing=missing)
-        # A deployment that waits has been offered to no agent.
-        causes = [] if row.status in replay_gate.WAITING else failures.find_causes(row)
         retry = row.offered.get(_RETRY.label) if any(cause.still_failed for cause in causes) else None
         state = DeploymentState(
             row.status, row.wave, row.wave_done_at, row.paused_at is not None, row.reason,
@@ -277,7 +277,7 @@ class DeploymentAdmin(LiveAdmin):
             "failures": failures_panel(causes, retry=retry) if causes else None,
             "headline": headline(state, by_wave, detail=_why(row, found), current=row.is_current),
             "status": self.state(row),
-            "marks": [*find_warnings(row, row.approval), *_failing(row)],
+            "marks": [*find_warnings(row, row.approval), *_failing(read_failures(failing))],
             "bad": self._known_bad(request, row, next(iter(bad), None)),
             "facts": _facts(row),
             "decide": decision_form(request, row.approval, row, own_decisions, gate)
@@ -326,9 +326,8 @@ def _why(row: Deployment, found: Sequence[Blocker]) -> str:
     return row.detail or row.rollback_reason or waits_for
 
 
-def _failing(row: Deployment) -> list[tuple[str, str, list[str]]]:
+def _failing(found: Sequence[CurrentFailure]) -> list[tuple[str, str, list[str]]]:
     """Return a warning if the deployment is current and fails its golden fixtures."""
-    found = find_failures(Deployment.objects.filter(pk=row.pk)) if row.is_current else []
     return [("bad", TITLE, [describe_failure(each)]) for each in found]
 
 
