@@ -1,15 +1,11 @@
 """The routes below …/environments/{env_id}, and the routes below /api/v1 that agents call."""
 
-from apps.fleet.api.views import agents, enrollment_tokens, own_agent, series
+from apps.fleet.api.views import enrollment_tokens, own_agent, series
 from byteor_cloud.api.routing import route
 
 environment = [
     route("enrollment-tokens", enrollment_tokens.EnrollmentTokenViewSet, get="list", post="create"),
     route("enrollment-tokens/<uuid:id>", enrollment_tokens.EnrollmentTokenViewSet, delete="destroy"),
-    route("agents/<uuid:id>", agents.AgentViewSet, get="retrieve", patch="update", delete="destroy"),
-    route("agents/<uuid:id>/rotate-key", agents.AgentViewSet, post="rotate_key"),
-    route("agents/<uuid:id>/drain", agents.AgentViewSet, post="drain"),
-    route("agents/<uuid:id>/undrain", agents.AgentViewSet, post="undrain"),
     route("agents/<uuid:id>/series", series.AgentSeriesViewSet, get="retrieve"),
     route("series", series.EnvironmentSeriesViewSet, get="retrieve"),
 ]
