@@ -143,7 +143,7 @@ def test_bundle_of_other_tenant_is_not_named(world: World, other: World) -> None
         client.get(table(Agent)).context["cl"].result_list[0]
     )
     grouped = client.get(table(Agent), {"group": "version"})
-    assert [row["title"] for row in grouped.context["cl"].groups["rows"]] == ["Bundles of no known version"]
+    assert [row["title"] for row in grouped.context["cl"].groups["rows"]] == ["Bundles of unknown versions"]
     assert completions(client, "pipeline:") == completions(client, "quotes") == []
 
 

@@ -257,8 +257,8 @@ def test_rollback_names_other_pipelines_to_which_agents_return(world: World) -> 
 
     said = previewed(world, latest)["Roll back"]
 
-    assert "1 agent returns to v1, bundle one" in said
-    assert "1 agent returns to quotes v1, bundle bundle-0" in said
+    assert "1 agent returns to v1 (bundle one)" in said
+    assert "1 agent returns to quotes v1 (bundle bundle-0)" in said
 
 
 def test_duration_of_rollout_ends_with_its_activation(world: World, run_jobs: Run) -> None:

@@ -35,7 +35,7 @@ def test_pause_delays_next_wave(world: World, run_jobs: Callable[[], int]) -> No
     run_jobs()
     assert stories.progress(deployment) == ["active", "offered"]
     assert command(world.operator.api, world, deployment, "resume").status_code == 409
-    assert events(deployment) == ["create", "build", "offer", "pause", "resume"]
+    assert events(deployment) == ["create", "build", "offer", "pause", "resume", "wave_started"]
     assert AuditEvent.objects.get(action="deployment.pause").changes == {"reason": "lunch"}
     assert AuditEvent.objects.filter(action__in=["deployment.pause", "deployment.resume"]).count() == 2
 

@@ -58,7 +58,9 @@ def test_rollout_with_auto_rollback_stops_and_is_rolled_back_above_threshold(wor
     run_sweep(run_jobs)
     first.refresh_from_db()
     assert (state(second), second.is_current, first.is_current) == (("rolled_back", "threshold"), False, True)
-    assert events(second) == ["create", "build", "offer", "agents_failed", "fail", "roll_back", "restore"]
+    assert events(second) == [
+        "create", "build", "offer", "wave_started", "agents_failed", "fail", "roll_back", "restore",
+    ]  # fmt: skip
 
     # The other agents were never offered the deployment.
     assert stories.progress(second) == ["rolled_back"] * 10 + ["pending"] * 10
