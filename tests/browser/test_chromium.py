@@ -81,7 +81,7 @@ def test_operator_can_roll_back_with_reason_in_browser(world: World, page: Page,
         run_jobs()
     open_overview(page, world.operator.user)
 
-    page.get_by_role("table").get_by_role("link", name="quotes").first.click()
+    page.get_by_role("link", name="quotes", exact=True).first.click()
     page.get_by_role("link", name="Roll back").click()
     page.get_by_label("Reason").fill("latency")
     page.get_by_role("button", name="Roll back").click()
