@@ -86,7 +86,7 @@ def test_operator_can_roll_back_with_reason_in_browser(world: World, page: Page,
     page.get_by_label("Reason").fill("latency")
     page.get_by_role("button", name="Roll back").click()
 
-    expect(page.locator(".states .pill")).to_have_text("rolling back")
+    expect(page.locator(".states .pill").first).to_have_text("rolling back")
     expect(page.locator("#facts").get_by_text("Rollback reason")).to_be_visible()
     later.refresh_from_db()
     assert (later.status, later.rollback_reason) == ("rolling_back", "latency")
