@@ -20,7 +20,6 @@ from django.db.models import (
     DateTimeField,
     Exists,
     F,
-    IntegerField,
     Max,
     Model,
     OuterRef,
@@ -41,7 +40,7 @@ from apps.console.frame import site
 from apps.console.frame.bell import awaiting_decision_by
 from apps.console.frame.console_user import ConsoleUser
 from apps.console.frame.large import MOST_COUNTED
-from apps.console.frame.personal import personal_query
+from apps.console.frame.personal import CountRows, personal_query
 from apps.console.frame.scope import granted_condition, lineage, live_tenant_condition, reaching, scope_condition
 from apps.console.pages.chat_webhooks import managed_rows
 from apps.console.pages.jobs import jobs_about
@@ -225,13 +224,6 @@ def _place(path: str = "environment") -> dict[str, Any]:
 # -- numbers ------------------------------------------------------------------------------------------------------
 
 
-class _Number(Subquery):
-    """The number of rows of a query."""
-
-    template = "(SELECT COUNT(*) FROM (%(subquery)s) counted)"
-    output_field = IntegerField()
-
-
 def _numbers(reader: _Reader) -> dict[str, Any]:
     """Return the counts of the tiles, each at most ``MOST_COUNTED`` + 1, and which steps are done."""
     counted = {
@@ -241,7 +233,7 @@ def _numbers(reader: _Reader) -> dict[str, Any]:
         "dead_letters": reader.listed(ProcrastinateJob).filter(status="failed"),
     }
     numbers: dict[str, Any] = {
-        name: _Number(rows.order_by().values("pk")[: MOST_COUNTED + 1]) for name, rows in counted.items()
+        name: CountRows(rows.order_by().values("pk")[: MOST_COUNTED + 1]) for name, rows in counted.items()
     }
     for model, needed in STEPS:
         numbers[step_name(model)] = Exists(reader.listed(model).order_by()[needed - 1 : needed])

@@ -1,4 +1,4 @@
-"""The list of agents with its search. It is in this app instead of fleet, because it finds agents by what they run."""
+"""The operations on agents. They are routed in this app instead of fleet, because the search knows what agents run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _read(text: str) -> tuple[Term, ...]:
 
 
 class FoundAgentViewSet(AgentViewSet):
-    """The agents of an environment, with the search of the console."""
+    """The agents of an environment, whose list has the same search as the console."""
 
     filters = {
         **AgentViewSet.filters,
