@@ -175,20 +175,25 @@ def newest_test() -> Subquery:
 
     It is an object with ``id``, ``status``, ``error`` and the names of the failing fixtures.
     """
-    same = Fixture.objects.filter(
-        ~is_expired(), pk=OuterRef("fixture_id"), golden_replay_id=OuterRef("golden_replay_id")
-    )
-    failing = RegressionResult.objects.filter(
-        Exists(same), regression=OuterRef("pk"), outcome__in=FAILING_OUTCOMES
-    ).order_by("pk")
+    failing = _failing_results().order_by("pk")
     names = Case(When(status__in=_FAILING, then=ArraySubquery(failing.values("fixture_name"))))
-    tests = Regression.objects.filter(
-        of_current=True,
-        config_bundle=OuterRef("config_bundle"),
-        status__in=[*_FAILING, RegressionStatus.PASSED],
-    )
     found = JSONObject(id="pk", status="status", error="error", names=names)
-    return Subquery(tests.order_by("-pk").values(found=found)[:1])
+    return Subquery(_completed_tests().values(found=found)[:1])
+
+
+def _completed_tests() -> QuerySet[Regression]:
+    """Return the completed regressions of the current deployment in an outer query, newest first."""
+    return Regression.objects.filter(
+        of_current=True, config_bundle=OuterRef("config_bundle"), status__in=[*_FAILING, RegressionStatus.PASSED]
+    ).order_by("-pk")
+
+
+def _failing_results(now: datetime | None = None) -> QuerySet[RegressionResult]:
+    """Return the failing results of the regression in an outer query, for fixtures that still expect the same."""
+    same = Fixture.objects.filter(
+        ~is_expired(since=now), pk=OuterRef("fixture_id"), golden_replay_id=OuterRef("golden_replay_id")
+    )
+    return RegressionResult.objects.filter(Exists(same), regression=OuterRef("pk"), outcome__in=FAILING_OUTCOMES)
 
 
 def read_failures(current: Iterable[tuple[UUID, str, Mapping[str, Any] | None]]) -> list[CurrentFailure]:
@@ -209,16 +214,8 @@ def read_failures(current: Iterable[tuple[UUID, str, Mapping[str, Any] | None]])
 
 def failing_tests(rows: QuerySet[Deployment], now: datetime) -> QuerySet[Regression]:
     """Return the regressions of ``read_failures``, each with the number of fixtures that it fails as ``failing``."""
-    tests = Regression.objects.filter(
-        of_current=True, config_bundle=OuterRef("config_bundle"), status__in=[*_FAILING, RegressionStatus.PASSED]
-    )
-    newest = rows.filter(is_current=True).annotate(newest=Subquery(tests.order_by("-pk").values("pk")[:1]))
-    same = Fixture.objects.filter(
-        ~is_expired(since=now), pk=OuterRef("fixture_id"), golden_replay_id=OuterRef("golden_replay_id")
-    )
-    results = RegressionResult.objects.filter(
-        Exists(same), regression=OuterRef("pk"), outcome__in=FAILING_OUTCOMES
-    ).order_by()
+    newest = rows.filter(is_current=True).annotate(newest=Subquery(_completed_tests().values("pk")[:1]))
+    results = _failing_results(now).order_by()
     count = results.values("regression").annotate(count=Count("*")).values("count")
     return Regression.objects.filter(
         Q(Exists(results)) | Q(error__isnull=False), pk__in=newest.order_by().values("newest"), status__in=_FAILING

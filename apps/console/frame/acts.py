@@ -10,7 +10,6 @@ from hashlib import sha256
 from typing import Any, Literal
 from uuid import UUID
 
-from django.conf import settings
 from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError
 from django.db.models import Model
@@ -19,7 +18,7 @@ from django.template.response import TemplateResponse
 from django.utils.html import format_html
 from django.utils.text import capfirst
 
-from apps.console.frame.columns import row_url, text_link
+from apps.console.frame.columns import base_url_of, row_url, text_link
 from apps.console.frame.console_user import ConsoleUser, actor_of, console_user_of
 from apps.console.frame.forms import ActForm, CommentForm, new_form_id, send_once
 from apps.tenancy.actors import Actor
@@ -223,7 +222,7 @@ def perform(
         user = request.user
         assert isinstance(user, User)  # noqa: S101  for mypy: only a User can sign in
         comment = form.cleaned_data.get("comment", "") if act.form is None else ""
-        base_url = settings.CONFIG.public_base_url or request.build_absolute_uri("/").rstrip("/")
+        base_url = base_url_of(request)
         act_context = ActContext(
             actor, user, comment, form.values, held, base_url, compute, partial(compute_slot, request)
         )

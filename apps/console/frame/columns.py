@@ -9,9 +9,11 @@ from functools import cache, partial
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.contrib import admin
 from django.contrib.admin.utils import quote
 from django.db.models import CharField, DateTimeField, Field, JSONField, Model
+from django.http import HttpRequest
 from django.urls import get_script_prefix, reverse
 from django.utils import timezone
 from django.utils.html import format_html
@@ -142,6 +144,11 @@ def row_url(row: Model) -> str:
 def act_url(row: Model, act: str) -> str:
     """Return the URL of an act's page for the row."""
     return page_url(type(row), "act", quote(row.pk), act)
+
+
+def base_url_of(request: HttpRequest) -> str:
+    """Return the origin for absolute URLs: the configured one, otherwise that of the request."""
+    return settings.CONFIG.public_base_url or request.build_absolute_uri("/").rstrip("/")
 
 
 def list_url(model: type[Model]) -> str:

@@ -9,6 +9,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from apps.console.frame import ActContext
+from apps.console.pages.deployments.phrases import agent_count
 from apps.fleet.models import Agent, AgentKey
 from apps.fleet.services import labels
 from apps.releases.services import relabeling
@@ -46,7 +47,7 @@ def preview_drain(rows: Sequence[Agent], comment: str) -> list[str]:
     changing = [row for row in rows if row.decommissioned_at is None and row.drained_at is None]
     busy = sum(row.assignment.deployment_id is not None and row.assignment.progress not in FINISHED for row in changing)
     told = (
-        f"{_agents(busy)} may finish a deployment that {'was' if busy == 1 else 'were'} already offered."
+        f"{agent_count(busy)} may finish a deployment that {'was' if busy == 1 else 'were'} already offered."
         if busy
         else ""
     )
@@ -75,8 +76,4 @@ def _counts(rows: Sequence[Agent], changing: int) -> str:
 
 
 def _offers(count: int) -> str:
-    return f"{_agents(count)} {'is' if count == 1 else 'are'} then offered a current deployment."
-
-
-def _agents(count: int) -> str:
-    return f"{count:,} agent{'' if count == 1 else 's'}"
+    return f"{agent_count(count)} {'is' if count == 1 else 'are'} then offered a current deployment."

@@ -12,6 +12,7 @@ from django.views.decorators.http import require_safe
 
 from apps.console.frame import site
 from apps.console.frame.scope import scope_of
+from apps.console.pages.deployments.phrases import agent_count
 from apps.fleet.models import Agent
 from apps.fleet.services import agent_search, facts
 from apps.releases.services.running_versions import count_versions
@@ -57,7 +58,7 @@ def _complete(environments: QuerySet[Any], text: str) -> Iterator[Completion]:
     if text.startswith("!") or (key == "has" and colon):
         write = agent_search.lacks_term if text.startswith("!") else agent_search.has_term
         for label, agents in facts.find_label_keys(environments, _bare(text[1:] if text[0] == "!" else start)).items():
-            yield write(label), _count(agents)
+            yield write(label), agent_count(agents)
     elif key == "pipeline" and colon:
         pipelines = sorted({version.pipeline for version in count_versions(environments)})
         yield from ((f"pipeline:{each}", "") for each in pipelines if each.startswith(start))
@@ -66,24 +67,20 @@ def _complete(environments: QuerySet[Any], text: str) -> Iterator[Completion]:
     elif "=" in text:
         label, _, start = text.partition("=")
         for value, agents in facts.find_label_values(environments, _bare(label), _bare(start)).items():
-            yield agent_search.label_term(_bare(label), value), _count(agents)
+            yield agent_search.label_term(_bare(label), value), agent_count(agents)
     else:
         yield from ((f"{each}:", _NOTES[each]) for each in agent_search.KEYS if each.startswith(text))
         for label, agents in facts.find_label_keys(environments, _bare(text)).items():
-            yield agent_search.label_term(label, ""), f"label of {_count(agents)}"
+            yield agent_search.label_term(label, ""), f"label of {agent_count(agents)}"
         for version, agents in count_versions(environments).most_common():
             term = f"{version.pipeline}@v{version.number}"
             if term.startswith(text) or f"v{version.number}".startswith(text):
-                yield term, f"version that {_count(agents)} run{'s' if agents == 1 else ''}"
+                yield term, f"version that {agent_count(agents)} run{'s' if agents == 1 else ''}"
 
 
 def _bare(text: str) -> str:
     """Return a partial key or value without its quotes."""
     return text.strip('"')
-
-
-def _count(agents: int) -> str:
-    return f"{agents:,} agent{'' if agents == 1 else 's'}"
 
 
 site.add_page("agents/completions/", "agent_completions", completions_view)

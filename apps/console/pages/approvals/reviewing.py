@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import format_html
 
 from apps.console.frame import relative_time, site, state_pill, with_note
-from apps.console.frame.columns import act_url, row_url
+from apps.console.frame.columns import act_url, base_url_of, row_url
 from apps.console.frame.console_user import console_user_of
 from apps.console.pages.approvals.deciding import REMIND
 from apps.notifications.services.wording.content import join_names
@@ -203,8 +202,7 @@ def ask_others(request: HttpRequest, found: Reviewing) -> dict[str, Any] | None:
     can_approve = row.allow_self_approval and not any(each.user_id == request.user.pk for each in found.decisions)
     if not found.is_open or row.requester_id != request.user.pk or can_approve:
         return None
-    base_url = settings.CONFIG.public_base_url or request.build_absolute_uri("/").rstrip("/")
-    shown: dict[str, Any] = {"who": found.who_can(), "url": f"{base_url}{row_url(row)}"}
+    shown: dict[str, Any] = {"who": found.who_can(), "url": f"{base_url_of(request)}{row_url(row)}"}
     if not found.able or REMIND.may is None or not REMIND.may(row, console_user_of(request)):
         return shown
     if row.reminded_at is not None:

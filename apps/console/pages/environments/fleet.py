@@ -9,7 +9,7 @@ from typing import Any
 
 from apps.console.frame.columns import TONES, list_url, page_url
 from apps.console.frame.scope import with_scope
-from apps.console.pages.deployments.phrases import FAILED_HOW
+from apps.console.pages.deployments.phrases import FAILED_HOW, agent_count
 from apps.fleet.models import Agent, Heartbeat, Liveness, PulseCount
 from apps.fleet.services import facts
 from apps.releases.services import failures
@@ -87,7 +87,7 @@ def fleet_panel(environment: Environment, fleet: Fleet, causes: Iterable[Mapping
         "wide": True,
         "body": "console/fleet.html",
         "url": with_scope(base, environment),
-        "link": f"{total:,} agent{'' if total == 1 else 's'}",
+        "link": agent_count(total),
         "empty": "No agents yet. Create an enrollment token. The console then shows the commands to run on a machine.",
     }
     if not total:
