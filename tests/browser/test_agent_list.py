@@ -44,7 +44,10 @@ def rows_of(text: str) -> list[list[str]]:
 
 
 def running(world: World) -> tuple[Any, Any]:
-    """Let the agents old, new and moving run versions 1 and 2 of the pipeline quotes; moving should run the other."""
+    """Create three agents, and return versions 1 and 2 of the pipeline quotes.
+
+    The agent "old" runs version 1, "new" runs version 2, and "moving" runs version 1 but should run version 2.
+    """
     agents = [world.agent(name=name, zone=zone) for name, zone in (("old", "eu"), ("new", "eu"), ("moving", "us"))]
     contents = [plan(shards=count, ordering="per_key", shard_key="k") for count in (2, 3)]
     first, second = (world.version(content=content) for content in contents)

@@ -38,7 +38,7 @@ def counted_results(regression_id: UUID | None) -> QuerySet[RegressionResult, An
 
 
 def counts_of(counted: Iterable[Mapping[str, Any]]) -> Counts:
-    """Return the counts from the rows of ``counted_results``."""
+    """Return the counts of a regression's results. ``counted`` are the rows of ``counted_results``."""
     by_outcome = {each["outcome"] or PENDING: each for each in counted}
     return Counts(
         {word: each["results"] for word, each in by_outcome.items()},

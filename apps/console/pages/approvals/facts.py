@@ -129,7 +129,10 @@ def _replay_facts(target: ReplayTarget) -> list[tuple[str, Any]]:
 
 
 def matched_agents(row: Approval) -> QuerySet[Agent, str]:
-    """Return the names of the first 8 agents that the target matched at the request. A wave's approval lists none."""
+    """Return the names of the first 8 agents that the target matched when the deployment was requested.
+
+    The approval of a wave lists no agents.
+    """
     target = row.target
     if target is None or target.count is None or row.wave is not None:
         return Agent.objects.none().values_list("name", flat=True)
