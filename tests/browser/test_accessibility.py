@@ -17,8 +17,6 @@ from tests.browser.filled import MODELS, act, fill, row_page, superuser, table
 from tests.browser.test_tables import newest
 from tests.worlds import World
 
-pytestmark = pytest.mark.browser
-
 APPS = [("tenancy", "procrastinate"), ("pipelines", "fleet"), ("releases", "artifacts")]
 
 

@@ -316,7 +316,6 @@ def prepared_agent(world: World) -> tuple[Agent, Api, Any]:
     return agent, api, third
 
 
-@pytest.mark.browser
 def test_agent_page_follows_rollout_without_reload(
     world: World, page: Page, run_jobs: Callable[[], int], shot: Callable[..., None]
 ) -> None:

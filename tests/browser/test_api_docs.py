@@ -9,8 +9,6 @@ from playwright.sync_api import Page
 
 from tests.browser.axe import prepare
 
-pytestmark = pytest.mark.browser
-
 RULES = """async part => (await axe.run(part, {
   resultTypes: ["violations"], rules: { "label-content-name-mismatch": { enabled: true } },
 })).violations.filter(found => ["serious", "critical"].includes(found.impact))

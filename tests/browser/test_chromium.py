@@ -17,8 +17,6 @@ from tests.browser.filled import act, row_page, table
 from tests.releases.stories import waves
 from tests.worlds import ALL_AT_ONCE, World, plan, report
 
-pytestmark = pytest.mark.browser
-
 
 def save_screenshot(page: Page, name: str, *, full_page: bool = False) -> None:
     """Save a screenshot in the folder BYTEOR_TEST_SHOTS, if it is set."""

@@ -245,7 +245,6 @@ def test_person_is_told_when_too_few_people_can_approve_deployment(world: World)
     assert said.endswith("Invite more people.")
 
 
-@pytest.mark.browser
 def test_person_can_click_from_version_to_deployment(world: World, page: Page, shot: Callable[..., None]) -> None:
     version = world.version(world.prod)
     for number in range(3):

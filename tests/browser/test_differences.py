@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from apps.artifacts.services import bisects, replays
@@ -16,7 +15,6 @@ from tests.browser.conftest import sign_in
 from tests.browser.filled import row_page, signed_in
 from tests.worlds import World, plan, run_jobs
 
-pytestmark = pytest.mark.browser
 WIDTHS = (1440, 1000, 390)
 ORDER: dict[str, Any] = {
     "id": 4711, "account": "DE-1", "side": "buy", "currency": "EUR", "note": f"{'x' * 300} at par {'y' * 300}",

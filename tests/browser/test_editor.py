@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from django.urls import reverse
 from playwright.sync_api import Locator, Page, expect
 
@@ -15,8 +14,6 @@ from byteor.engine.compiler import compile_plan, write_plan
 from tests.browser.conftest import sign_in
 from tests.browser.filled import row_page, table
 from tests.worlds import PLAN, World, plan
-
-pytestmark = pytest.mark.browser
 
 GRAPH: dict[str, Any] = {
     "plan_v": 1,

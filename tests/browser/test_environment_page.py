@@ -261,7 +261,6 @@ def test_environment_page_is_hidden_from_other_organizations(world: World, other
     assert answer.status_code == 404
 
 
-@pytest.mark.browser
 def test_rollout_is_watched_without_reload(world: World, page: Page, shot: Callable[..., None]) -> None:
     agents = stories.fleet(world, 3)
     sign_in(page, world.admin.user).goto(row_page(world.dev))
@@ -288,7 +287,6 @@ def test_rollout_is_watched_without_reload(world: World, page: Page, shot: Calla
     shot(page, "environment-rollout", widths=(1440, 390), full_page=True)
 
 
-@pytest.mark.browser
 def test_page_with_much_data_is_accessible(world: World, page: Page, shot: Callable[..., None]) -> None:
     made = fill(world)
     agents = stories.fleet(world, 60, made.environment)

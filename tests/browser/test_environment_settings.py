@@ -86,7 +86,6 @@ def test_editing_settings_requires_environment_management(world: World, other: W
     assert "Last events" in signed_in(world.admin.user).get(row_page(world.dev)).text
 
 
-@pytest.mark.browser
 def test_settings_can_be_edited_in_browser(world: World, page: Page, shot: Callable[..., None]) -> None:
     world.dev.settings = {"freeze_windows": [NOW]}
     world.dev.save()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
 from playwright.sync_api import Page, expect
 
 from apps.releases.models import Deployment
@@ -13,7 +12,6 @@ from tests.browser.filled import row_page
 from tests.releases import stories
 from tests.worlds import World, report, run_jobs
 
-pytestmark = pytest.mark.browser
 NASTY = "<img src=x onerror=alert(1)>"
 BOTH = (1440, 700)
 

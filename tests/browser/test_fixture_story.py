@@ -21,7 +21,6 @@ from tests.patience import PATIENCE_S
 from tests.releases.stories import send_heartbeat_running
 from tests.worlds import World, plan, report, run_jobs
 
-pytestmark = pytest.mark.browser
 WIDTHS = (1440, 1000, 390)
 PARAMETERS: dict[str, Any] = {
     "check": {"schema": {"type": "object", "properties": {"trade": {"required": ["id"]}}}},

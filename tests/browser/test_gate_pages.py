@@ -298,7 +298,6 @@ def test_gate_settings_are_edited_and_only_organization_admin_loosens_them(world
     assert "the replay gate tests each deployment" in admin.get(row_page(world.prod)).text
 
 
-@pytest.mark.browser
 def test_deployment_with_difference_starts_after_another_person_accepts_it(
     world: World, page: Page, shot: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

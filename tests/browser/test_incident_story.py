@@ -20,7 +20,6 @@ from tests.browser.filled import row_page
 from tests.patience import PATIENCE_S
 from tests.worlds import World, plan, run_jobs
 
-pytestmark = pytest.mark.browser
 WIDTHS = (1440, 1000, 390)
 RECORDS = [b'{"id": 1, "card": "1234"}', b'{"no": "id"}', b'{"id": 3, "card": "5678"}']
 CONFIG = {"check": {"schema": {"required": ["id"]}}, "limit": {"schema": {"properties": {"id": {"maximum": 2}}}}}

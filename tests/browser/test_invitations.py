@@ -26,7 +26,6 @@ def member() -> Membership:
     return Membership.objects.get(user__email=BOB)
 
 
-@pytest.mark.browser
 def test_admin_copies_link_with_which_invited_person_signs_in(
     world: World, open_page: Callable[..., Page], shot: Callable[..., None]
 ) -> None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from playwright.sync_api import Page, expect
 
 from apps.releases.models import Deployment
 from tests.browser.conftest import open_overview
 from tests.worlds import World, plan, report, run_jobs
 
-pytestmark = pytest.mark.browser
 MAX_TABS = 150
 # Returns the name of the focused element, without its icon.
 FOCUSED = """() => {

@@ -15,8 +15,6 @@ from tests.browser.filled import row_page
 from tests.releases.stories import fleet, offered
 from tests.worlds import World
 
-pytestmark = pytest.mark.browser
-
 
 @pytest.fixture
 def page(chromium: Browser, live_server: Any) -> Iterator[Page]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import sign_in
@@ -13,7 +12,6 @@ from tests.browser.filled import row_page
 from tests.releases import stories
 from tests.worlds import World, report, run_jobs
 
-pytestmark = pytest.mark.browser
 FAILURE = "no such core"
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from apps.console.frame.bell import MOST
@@ -20,7 +19,6 @@ from tests.browser.notified import notify
 from tests.browser.waiting import approval_of, waiting
 from tests.worlds import World
 
-pytestmark = pytest.mark.browser
 PAGE = "/admin/notifications/"
 SETTINGS = f"{PAGE}settings/"
 LONG = (

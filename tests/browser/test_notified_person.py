@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import pytest
 from playwright.sync_api import Page, expect
 
 from apps.notifications.tasks import wake
@@ -21,7 +20,6 @@ from tests.tenancy.sign_in_flow import configure
 from tests.tenancy.webhook_steps import LOOPBACK
 from tests.worlds import ALL, World, run_jobs
 
-pytestmark = pytest.mark.browser
 GRACE = "grace@acme.example"
 
 

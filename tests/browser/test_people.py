@@ -236,7 +236,6 @@ def test_form_of_act_requires_csrf_token(world: World) -> None:
     assert OrganizationKey.objects.count() == 0
 
 
-@pytest.mark.browser
 def test_person_can_click_from_empty_organization_to_enrollment(world: World, page: Page, shot: Any) -> None:
     widths = (1440, 390)
 
@@ -315,7 +314,6 @@ def test_person_can_click_from_empty_organization_to_enrollment(world: World, pa
     assert Membership.objects.get(user__email="ada@umbrella.example").role == Role.OPERATOR
 
 
-@pytest.mark.browser
 def test_project_can_be_created_without_javascript(world: World, open_page: Callable[..., Page]) -> None:
     page = sign_in(open_page(java_script_enabled=False), world.admin.user)
     page.set_viewport_size({"width": 390, "height": 900})

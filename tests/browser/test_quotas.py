@@ -45,7 +45,6 @@ def test_installation_operators_set_quotas_and_members_see_usage(world: World) -
         assert sent(signed_in(person), organization, "set_quotas", {"agents": "9"}).status_code == 403
 
 
-@pytest.mark.browser
 def test_quotas_can_be_set_in_browser(world: World, page: Page, shot: Callable[..., None]) -> None:
     def hold(kind: str, count: int) -> None:
         UseCount.objects.create(environment=world.dev, kind=kind, count=count)

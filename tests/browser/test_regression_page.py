@@ -282,7 +282,6 @@ def test_candidate_is_tested_against_chosen_configurations(world: World) -> None
     assert refused.context["form"].non_field_errors() == ["Replays are disabled in this environment."]
 
 
-@pytest.mark.browser
 def test_page_of_large_regression_is_readable_and_accessible(
     world: World, page: Page, shot: Callable[..., None]
 ) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from django.contrib.sessions.models import Session
 from playwright.sync_api import Browser, Page, expect
 
@@ -19,7 +18,6 @@ from tests.browser.filled import row_page, table
 from tests.releases.stories import fleet, offered, waves
 from tests.worlds import World, plan, report, run_jobs
 
-pytestmark = pytest.mark.browser
 NASTY = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 BOTH = (1440, 1000)
 

@@ -324,7 +324,6 @@ def test_query_count_does_not_depend_on_number_of_people(world: World) -> None:
     assert max(costs()) <= 15
 
 
-@pytest.mark.browser
 def test_requester_copies_link_and_sends_reminder_by_keyboard(
     world: World, open_page: Callable[..., Page], shot: Callable[..., None]
 ) -> None:

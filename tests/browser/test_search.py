@@ -172,7 +172,6 @@ def test_search_can_use_indexes_of_agents_artifacts_and_deployments(world: World
                 assert f"Seq Scan on {table._meta.db_table}" not in plan
 
 
-@pytest.mark.browser
 def test_search_results_can_be_opened_by_keyboard(
     world: World, open_page: Callable[..., Page], shot: Callable[..., None]
 ) -> None:
@@ -206,7 +205,6 @@ def test_search_results_can_be_opened_by_keyboard(
     page.wait_for_url(f"**{row_page(first)}")
 
 
-@pytest.mark.browser
 def test_result_selected_after_typing_stays_selected_when_response_arrives(
     world: World, open_page: Callable[..., Page]
 ) -> None:

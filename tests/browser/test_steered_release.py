@@ -293,7 +293,6 @@ def test_project_admin_can_shorten_no_list_of_reviewers(world: World) -> None:
     assert name in admin.get(row_page(world.prod)).text
 
 
-@pytest.mark.browser
 def test_release_is_steered_in_browser(
     world: World, open_page: Callable[..., Page], run_jobs: Run, shot: Callable[..., None]
 ) -> None:

@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from apps.fleet.models import Agent
@@ -23,7 +22,6 @@ from byteor.engine.compiler import write_plan
 from tests.artifacts.incidents import archive, files_of, frames, journal, upload
 from tests.worlds import Api, plan, report, run_jobs
 
-pytestmark = pytest.mark.browser
 MAX_CLICKS = 60
 SECRET = re.compile(r"bor_enr_[0-9A-Za-z]{49}")
 RECORDS = [b'{"id": 1, "card": "1234"}', b'{"no": "id"}', b'{"id": 3, "card": "5678"}']

@@ -196,7 +196,9 @@ def test_successful_rollout_survives_worker_kills(rollouts: Rollouts) -> None:
     assert (final["deployment"]["status"], final["deployment"]["is_current"]) == ("active", True)
     assert [part["progress"] for part in final["parts"]] == ["active"] * AGENTS
     assert {agent["running"]["bundle_hash"] for agent in final["agents"]} == {"bundle_hash of this"}
-    assert [entry["event"] for entry in final["timeline"]] == ["activate", "offer", "build", "create"]
+    assert [entry["event"] for entry in final["timeline"]] == [
+        "activate", "wave_started", "wave_started", "offer", "build", "create",
+    ]  # fmt: skip
     assert final["bundle"]["known_bad"] is False
     for rollout in disturbed(rollouts, GOOD, undisturbed, **options):
         assert (rollout.before["status"], rollout.before["is_current"]) == ("active", False)
@@ -219,7 +221,7 @@ def test_failing_rollout_is_rolled_back_despite_worker_kills(rollouts: Rollouts)
     assert {agent["running"]["bundle_hash"] for agent in final["agents"]} == {"bundle_hash of before"}
     assert sum(agent["last_failed"] is not None for agent in final["agents"]) == len(FAILING)
     assert [entry["event"] for entry in final["timeline"]] == [
-        "restore", "roll_back", "fail", "agents_failed", "offer", "build", "create",
+        "restore", "roll_back", "fail", "agents_failed", "wave_started", "offer", "build", "create",
     ]  # fmt: skip
     assert final["bundle"]["known_bad"] is True
     for rollout in (undisturbed, *disturbed(rollouts, BAD, undisturbed, **options)):
