@@ -36,7 +36,8 @@ class Environment(Calls):
 
         Requires the permission `environment:view`.
         """
-        return self._call("GET", f"{self._path}", "Environment")
+        found: m.Environment = self._call("GET", f"{self._path}", "Environment")
+        return found
 
     def update_environment(
         self,
@@ -67,7 +68,7 @@ class Environment(Calls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return self._call(
+        found: m.Environment = self._call(
             "PUT",
             f"{self._path}",
             "Environment",
@@ -79,6 +80,7 @@ class Environment(Calls):
             },
             headers={"If-Match": given(if_match)},
         )
+        return found
 
     def delete_environment(self, *, if_match: str | None = None) -> None:
         """Delete an environment.
@@ -92,7 +94,8 @@ class Environment(Calls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return self._call("DELETE", f"{self._path}", "", headers={"If-Match": given(if_match)})
+        found: None = self._call("DELETE", f"{self._path}", "", headers={"If-Match": given(if_match)})
+        return found
 
     def list_agents(
         self,
@@ -147,7 +150,7 @@ class Environment(Calls):
                 values with spaces in double quotes.
             status: Returns only agents whose `status` is this value.
         """
-        return self._pages(
+        found: Pages[m.ListedAgent] = self._pages(
             "GET",
             f"{self._path}/agents",
             "PaginatedListedAgentList",
@@ -169,6 +172,7 @@ class Environment(Calls):
                 "status": given(status),
             },
         )
+        return found
 
     def enroll_agent(
         self,
@@ -196,7 +200,7 @@ class Environment(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.Enrolled = self._call(
             "POST",
             f"{self._path}/agents",
             "Enrolled",
@@ -208,6 +212,7 @@ class Environment(Calls):
             },
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def get_agent(self, id: str) -> m.Agent:
         """Get an agent.
@@ -216,7 +221,8 @@ class Environment(Calls):
 
         Requires the permission `environment:view`.
         """
-        return self._call("GET", f"{self._path}/agents/{q(id)}", "Agent")
+        found: m.Agent = self._call("GET", f"{self._path}/agents/{q(id)}", "Agent")
+        return found
 
     def update_agent(
         self, id: str, *, name: str | None = None, labels: dict[str, str] | None = None, if_match: str | None = None
@@ -235,13 +241,14 @@ class Environment(Calls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return self._call(
+        found: m.Agent = self._call(
             "PATCH",
             f"{self._path}/agents/{q(id)}",
             "Agent",
             fields={"name": given(name), "labels": given(labels)},
             headers={"If-Match": given(if_match)},
         )
+        return found
 
     def decommission_agent(self, id: str, *, if_match: str | None = None) -> None:
         """Decommission an agent.
@@ -254,7 +261,8 @@ class Environment(Calls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return self._call("DELETE", f"{self._path}/agents/{q(id)}", "", headers={"If-Match": given(if_match)})
+        found: None = self._call("DELETE", f"{self._path}/agents/{q(id)}", "", headers={"If-Match": given(if_match)})
+        return found
 
     def request_capture(
         self, id: str, *, reason: str, last_n: int | None = None, idempotency_key: str | None = None
@@ -278,13 +286,14 @@ class Environment(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.RequestedCapture = self._call(
             "POST",
             f"{self._path}/agents/{q(id)}/capture",
             "RequestedCapture",
             fields={"reason": reason, "last_n": given(last_n)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def list_requested_captures(
         self,
@@ -311,7 +320,7 @@ class Environment(Calls):
             limit: The maximum number of rows per page.
             status: Returns only requested captures whose `status` is this value.
         """
-        return self._pages(
+        found: Pages[m.RequestedCapture] = self._pages(
             "GET",
             f"{self._path}/agents/{q(id)}/captures",
             "PaginatedRequestedCaptureList",
@@ -323,6 +332,7 @@ class Environment(Calls):
                 "status": given(status),
             },
         )
+        return found
 
     def get_requested_capture(self, id: str, capture_id: str) -> m.RequestedCapture:
         """Get a requested capture.
@@ -332,7 +342,10 @@ class Environment(Calls):
 
         Requires the permission `environment:view`.
         """
-        return self._call("GET", f"{self._path}/agents/{q(id)}/captures/{q(capture_id)}", "RequestedCapture")
+        found: m.RequestedCapture = self._call(
+            "GET", f"{self._path}/agents/{q(id)}/captures/{q(capture_id)}", "RequestedCapture"
+        )
+        return found
 
     def drain_agent(self, id: str, *, reason: str | None = None, idempotency_key: str | None = None) -> m.Agent:
         """Drain an agent.
@@ -351,13 +364,14 @@ class Environment(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.Agent = self._call(
             "POST",
             f"{self._path}/agents/{q(id)}/drain",
             "Agent",
             fields={"reason": given(reason)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def explain_agent(self, id: str) -> m.Explanation:
         """Explain what an agent runs.
@@ -367,7 +381,8 @@ class Environment(Calls):
 
         Requires the permission `environment:view`.
         """
-        return self._call("GET", f"{self._path}/agents/{q(id)}/explain", "Explanation")
+        found: m.Explanation = self._call("GET", f"{self._path}/agents/{q(id)}/explain", "Explanation")
+        return found
 
     def list_agent_history(
         self,
@@ -394,12 +409,13 @@ class Environment(Calls):
             since: Returns only intervals that ended after this time or have not ended.
             until: Returns only intervals that started before this time.
         """
-        return self._pages(
+        found: Pages[m.RunningInterval] = self._pages(
             "GET",
             f"{self._path}/agents/{q(id)}/history",
             "PaginatedRunningIntervalList",
             query={"cursor": given(cursor), "limit": given(limit), "since": given(since), "until": given(until)},
         )
+        return found
 
     def rotate_agent_key(self, id: str, *, mode: str | None = None, idempotency_key: str | None = None) -> m.RotatedKey:
         """Rotate an agent's key.
@@ -419,13 +435,14 @@ class Environment(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.RotatedKey = self._call(
             "POST",
             f"{self._path}/agents/{q(id)}/rotate-key",
             "RotatedKey",
             fields={"mode": given(mode)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def get_agent_series(self, id: str, *, since: str | None = None, until: str | None = None) -> m.Series:
         """Get the series of an agent.
@@ -447,9 +464,10 @@ class Environment(Calls):
             until: The end of the time range, after `since` and not in the future. The last point is the last
                 slot that starts before this time. Defaults to the current time.
         """
-        return self._call(
+        found: m.Series = self._call(
             "GET", f"{self._path}/agents/{q(id)}/series", "Series", query={"since": given(since), "until": given(until)}
         )
+        return found
 
     def undrain_agent(self, id: str, *, reason: str | None = None, idempotency_key: str | None = None) -> m.Agent:
         """Undrain an agent.
@@ -466,13 +484,14 @@ class Environment(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.Agent = self._call(
             "POST",
             f"{self._path}/agents/{q(id)}/undrain",
             "Agent",
             fields={"reason": given(reason)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def label_agents(
         self,
@@ -501,13 +520,14 @@ class Environment(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.Relabeled = self._call(
             "POST",
             f"{self._path}/agents/labels",
             "Relabeled",
             fields={"selector": selector, "set": given(set), "unset": given(unset), "dry_run": given(dry_run)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def get_agent_summary(self) -> m.AgentSummary:
         """Get a summary of the agents.
@@ -517,7 +537,8 @@ class Environment(Calls):
 
         Requires the permission `environment:view`.
         """
-        return self._call("GET", f"{self._path}/agents/summary", "AgentSummary")
+        found: m.AgentSummary = self._call("GET", f"{self._path}/agents/summary", "AgentSummary")
+        return found
 
     def list_approvals(
         self,
@@ -546,7 +567,7 @@ class Environment(Calls):
             replay_id: Returns only approvals whose `replay_id` is this value.
             status: Returns only approvals whose `status` is this value.
         """
-        return self._pages(
+        found: Pages[m.ListedApproval] = self._pages(
             "GET",
             f"{self._path}/approvals",
             "PaginatedListedApprovalList",
@@ -560,6 +581,7 @@ class Environment(Calls):
                 "status": given(status),
             },
         )
+        return found
 
     def decide_approval(
         self,
@@ -607,7 +629,7 @@ class Environment(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.Approval = self._call(
             "POST",
             f"{self._path}/approvals",
             "Approval",
@@ -624,6 +646,7 @@ class Environment(Calls):
             },
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def get_approval(self, id: str) -> m.Approval:
         """Get an approval.
@@ -633,7 +656,8 @@ class Environment(Calls):
 
         Requires the permission `environment:view`.
         """
-        return self._call("GET", f"{self._path}/approvals/{q(id)}", "Approval")
+        found: m.Approval = self._call("GET", f"{self._path}/approvals/{q(id)}", "Approval")
+        return found
 
     def get_approval_packet(self, id: str) -> m.Packet:
         """Get the packet of an approval.
@@ -646,7 +670,8 @@ class Environment(Calls):
 
         Requires the permission `environment:view`.
         """
-        return self._call("GET", f"{self._path}/approvals/{q(id)}/packet", "Packet")
+        found: m.Packet = self._call("GET", f"{self._path}/approvals/{q(id)}/packet", "Packet")
+        return found
 
     def remind_approval(self, id: str, *, idempotency_key: str | None = None) -> m.Approval:
         """Send a reminder of an approval.
@@ -662,12 +687,13 @@ class Environment(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.Approval = self._call(
             "POST",
             f"{self._path}/approvals/{q(id)}/remind",
             "Approval",
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def revoke_approval(self, id: str, *, idempotency_key: str | None = None) -> m.Approval:
         """Revoke an approval.
@@ -683,12 +709,13 @@ class Environment(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.Approval = self._call(
             "POST",
             f"{self._path}/approvals/{q(id)}/revoke",
             "Approval",
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def list_artifacts(
         self,
@@ -727,7 +754,7 @@ class Environment(Calls):
             status: Returns only artifacts whose `status` is this value.
             version_id: Returns only artifacts whose `version_id` is this value.
         """
-        return self._pages(
+        found: Pages[m.ListedArtifact] = self._pages(
             "GET",
             f"{self._path}/artifacts",
             "PaginatedListedArtifactList",
@@ -746,6 +773,7 @@ class Environment(Calls):
                 "version_id": given(version_id),
             },
         )
+        return found
 
     def get_artifact(self, id: str) -> m.Artifact:
         """Get an artifact.
@@ -754,7 +782,8 @@ class Environment(Calls):
 
         Requires the permission `environment:view`.
         """
-        return self._call("GET", f"{self._path}/artifacts/{q(id)}", "Artifact")
+        found: m.Artifact = self._call("GET", f"{self._path}/artifacts/{q(id)}", "Artifact")
+        return found
 
     def bisect_artifact(
         self,
@@ -788,7 +817,7 @@ class Environment(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.Bisect = self._call(
             "POST",
             f"{self._path}/artifacts/{q(id)}/bisect",
             "Bisect",
@@ -801,6 +830,7 @@ class Environment(Calls):
             },
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def download_artifact(self, id: str) -> Download:
         """Download an artifact.
@@ -809,7 +839,8 @@ class Environment(Calls):
 
         Requires the permission `environment:operate`.
         """
-        return self._download("GET", f"{self._path}/artifacts/{q(id)}/content", "")
+        found: Download = self._download("GET", f"{self._path}/artifacts/{q(id)}/content", "")
+        return found
 
     def list_artifact_files(self, id: str, *, after: str | None = None, path: str | None = None) -> m.ArtifactFiles:
         """List or download the files of an artifact.
@@ -824,12 +855,13 @@ class Environment(Calls):
             after: Returns only files after this path, in order of the paths.
             path: The path of the file to download.
         """
-        return self._call(
+        found: m.ArtifactFiles = self._call(
             "GET",
             f"{self._path}/artifacts/{q(id)}/files",
             "ArtifactFiles",
             query={"after": given(after), "path": given(path)},
         )
+        return found
 
     def read_artifact_journal(
         self,
@@ -855,12 +887,13 @@ class Environment(Calls):
             sequence: Start at the first record with this sequence number or a higher one.
             time: Start at the first record at or after this time.
         """
-        return self._call(
+        found: m.JournalPage = self._call(
             "GET",
             f"{self._path}/artifacts/{q(id)}/journal/{q(lane)}",
             "JournalPage",
             query={"after": given(after), "limit": given(limit), "sequence": given(sequence), "time": given(time)},
         )
+        return found
 
     def replay_artifact(
         self,
@@ -902,7 +935,7 @@ class Environment(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.Replay = self._call(
             "POST",
             f"{self._path}/artifacts/{q(id)}/replay",
             "Replay",
@@ -916,6 +949,7 @@ class Environment(Calls):
             },
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def list_bisects(
         self,
@@ -944,7 +978,7 @@ class Environment(Calls):
             outcome: Returns only bisects whose `outcome` is this value.
             status: Returns only bisects whose `status` is this value.
         """
-        return self._pages(
+        found: Pages[m.ListedBisect] = self._pages(
             "GET",
             f"{self._path}/bisects",
             "PaginatedListedBisectList",
@@ -958,6 +992,7 @@ class Environment(Calls):
                 "status": given(status),
             },
         )
+        return found
 
     def get_bisect(self, id: str) -> m.Bisect:
         """Get a bisect.
@@ -966,7 +1001,8 @@ class Environment(Calls):
 
         Requires the permission `environment:view`.
         """
-        return self._call("GET", f"{self._path}/bisects/{q(id)}", "Bisect")
+        found: m.Bisect = self._call("GET", f"{self._path}/bisects/{q(id)}", "Bisect")
+        return found
 
     def list_config_bundles(
         self,
@@ -995,7 +1031,7 @@ class Environment(Calls):
             name: Returns only config bundles whose name contains this text.
             version_id: Returns only config bundles whose `version_id` is this value.
         """
-        return self._pages(
+        found: Pages[m.ListedConfigBundle] = self._pages(
             "GET",
             f"{self._path}/config-bundles",
             "PaginatedListedConfigBundleList",
@@ -1009,6 +1045,7 @@ class Environment(Calls):
                 "version_id": given(version_id),
             },
         )
+        return found
 
     def create_config_bundle(
         self,
@@ -1055,7 +1092,7 @@ class Environment(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.ConfigBundle = self._call(
             "POST",
             f"{self._path}/config-bundles",
             "ConfigBundle",
@@ -1072,6 +1109,7 @@ class Environment(Calls):
             },
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def get_config_bundle(self, id: str) -> m.ConfigBundle:
         """Get a config bundle.
@@ -1080,7 +1118,8 @@ class Environment(Calls):
 
         Requires the permission `environment:view`.
         """
-        return self._call("GET", f"{self._path}/config-bundles/{q(id)}", "ConfigBundle")
+        found: m.ConfigBundle = self._call("GET", f"{self._path}/config-bundles/{q(id)}", "ConfigBundle")
+        return found
 
     def clear_config_bundle(self, id: str, *, reason: str, idempotency_key: str | None = None) -> m.ConfigBundle:
         """Clear a known bad config bundle.
@@ -1096,13 +1135,14 @@ class Environment(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.ConfigBundle = self._call(
             "POST",
             f"{self._path}/config-bundles/{q(id)}/clear",
             "ConfigBundle",
             fields={"reason": reason},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def list_deployments(
         self,
@@ -1134,7 +1174,7 @@ class Environment(Calls):
             pipeline: Returns only deployments whose `pipeline` is this value.
             status: Returns only deployments whose `status` is this value.
         """
-        return self._pages(
+        found: Pages[m.ListedDeployment] = self._pages(
             "GET",
             f"{self._path}/deployments",
             "PaginatedListedDeploymentList",
@@ -1149,6 +1189,7 @@ class Environment(Calls):
                 "status": given(status),
             },
         )
+        return found
 
     def create_deployment(
         self,
@@ -1207,7 +1248,7 @@ class Environment(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.Deployment = self._call(
             "POST",
             f"{self._path}/deployments",
             "Deployment",
@@ -1227,6 +1268,7 @@ class Environment(Calls):
             },
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def get_deployment(self, id: str) -> m.Deployment:
         """Get a deployment.
@@ -1235,7 +1277,8 @@ class Environment(Calls):
 
         Requires the permission `environment:view`.
         """
-        return self._call("GET", f"{self._path}/deployments/{q(id)}", "Deployment")
+        found: m.Deployment = self._call("GET", f"{self._path}/deployments/{q(id)}", "Deployment")
+        return found
 
     def abort_deployment(
         self, id: str, *, reason: str | None = None, idempotency_key: str | None = None
@@ -1254,13 +1297,14 @@ class Environment(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.Deployment = self._call(
             "POST",
             f"{self._path}/deployments/{q(id)}/abort",
             "Deployment",
             fields={"reason": given(reason)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def list_deployment_agents(
         self,
@@ -1287,7 +1331,7 @@ class Environment(Calls):
             progress: Returns only deployment agents whose `progress` is this value.
             wave: Returns only deployment agents whose `wave` is this value.
         """
-        return self._pages(
+        found: Pages[m.DeploymentAgent] = self._pages(
             "GET",
             f"{self._path}/deployments/{q(id)}/agents",
             "PaginatedDeploymentAgentList",
@@ -1299,6 +1343,7 @@ class Environment(Calls):
                 "wave": given(wave),
             },
         )
+        return found
 
     def export_deployment_evidence(self, id: str) -> Download:
         """Export the evidence of a deployment.
@@ -1313,7 +1358,8 @@ class Environment(Calls):
 
         Requires the permission `environment:operate`.
         """
-        return self._download("GET", f"{self._path}/deployments/{q(id)}/evidence", "")
+        found: Download = self._download("GET", f"{self._path}/deployments/{q(id)}/evidence", "")
+        return found
 
     def start_next_wave(
         self, id: str, *, reason: str | None = None, idempotency_key: str | None = None
@@ -1333,13 +1379,14 @@ class Environment(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.Deployment = self._call(
             "POST",
             f"{self._path}/deployments/{q(id)}/next-wave",
             "Deployment",
             fields={"reason": given(reason)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def pause_deployment(
         self, id: str, *, reason: str | None = None, idempotency_key: str | None = None
@@ -1356,13 +1403,14 @@ class Environment(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.Deployment = self._call(
             "POST",
             f"{self._path}/deployments/{q(id)}/pause",
             "Deployment",
             fields={"reason": given(reason)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def resume_deployment(
         self, id: str, *, reason: str | None = None, idempotency_key: str | None = None
@@ -1379,13 +1427,14 @@ class Environment(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.Deployment = self._call(
             "POST",
             f"{self._path}/deployments/{q(id)}/resume",
             "Deployment",
             fields={"reason": given(reason)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def retry_deployment(
         self, id: str, *, reason: str | None = None, agents: list[str] | None = None, idempotency_key: str | None = None
@@ -1405,13 +1454,14 @@ class Environment(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.Deployment = self._call(
             "POST",
             f"{self._path}/deployments/{q(id)}/retry",
             "Deployment",
             fields={"reason": given(reason), "agents": given(agents)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def update_deployment_reviewers(
         self, id: str, *, reviewers: list[str], reason: str | None = None, idempotency_key: str | None = None
@@ -1435,13 +1485,14 @@ class Environment(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.Deployment = self._call(
             "POST",
             f"{self._path}/deployments/{q(id)}/reviewers",
             "Deployment",
             fields={"reviewers": reviewers, "reason": given(reason)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def roll_back_deployment(
         self,
@@ -1482,13 +1533,14 @@ class Environment(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.Deployment = self._call(
             "POST",
             f"{self._path}/deployments/{q(id)}/rollback",
             "Deployment",
             fields={"reason": reason, "artifact_id": given(artifact_id), "proceed": given(proceed)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def list_deployment_timeline(
         self, id: str, *, cursor: str | None = None, limit: int | None = None
@@ -1505,12 +1557,13 @@ class Environment(Calls):
                 page.
             limit: The maximum number of rows per page.
         """
-        return self._pages(
+        found: Pages[m.TimelineEntry] = self._pages(
             "GET",
             f"{self._path}/deployments/{q(id)}/timeline",
             "PaginatedTimelineEntryList",
             query={"cursor": given(cursor), "limit": given(limit)},
         )
+        return found
 
     def list_drafts(
         self,
@@ -1535,7 +1588,7 @@ class Environment(Calls):
             limit: The maximum number of rows per page.
             name: Returns only drafts whose name contains this text.
         """
-        return self._pages(
+        found: Pages[m.ListedDraft] = self._pages(
             "GET",
             f"{self._path}/drafts",
             "PaginatedListedDraftList",
@@ -1547,6 +1600,7 @@ class Environment(Calls):
                 "name": given(name),
             },
         )
+        return found
 
     def create_draft(self, *, name: str, plan: m.Plan | dict[str, Any], idempotency_key: str | None = None) -> m.Draft:
         """Create a draft.
@@ -1563,13 +1617,14 @@ class Environment(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.Draft = self._call(
             "POST",
             f"{self._path}/drafts",
             "Draft",
             fields={"name": name, "plan": plan},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def get_draft(self, id: str) -> m.Draft:
         """Get a draft.
@@ -1578,7 +1633,8 @@ class Environment(Calls):
 
         Requires the permission `environment:view`.
         """
-        return self._call("GET", f"{self._path}/drafts/{q(id)}", "Draft")
+        found: m.Draft = self._call("GET", f"{self._path}/drafts/{q(id)}", "Draft")
+        return found
 
     def update_draft(
         self,
@@ -1601,13 +1657,14 @@ class Environment(Calls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return self._call(
+        found: m.Draft = self._call(
             "PUT",
             f"{self._path}/drafts/{q(id)}",
             "Draft",
             fields={"name": given(name), "plan": given(plan)},
             headers={"If-Match": given(if_match)},
         )
+        return found
 
     def delete_draft(self, id: str, *, if_match: str | None = None) -> None:
         """Delete a draft.
@@ -1620,7 +1677,8 @@ class Environment(Calls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return self._call("DELETE", f"{self._path}/drafts/{q(id)}", "", headers={"If-Match": given(if_match)})
+        found: None = self._call("DELETE", f"{self._path}/drafts/{q(id)}", "", headers={"If-Match": given(if_match)})
+        return found
 
     def diff_draft(self, id: str, *, against: str) -> m.Diff:
         """Compare a draft with a version.
@@ -1632,7 +1690,8 @@ class Environment(Calls):
         Args:
             against: The id of the version to compare with.
         """
-        return self._call("GET", f"{self._path}/drafts/{q(id)}/diff", "Diff", query={"against": against})
+        found: m.Diff = self._call("GET", f"{self._path}/drafts/{q(id)}/diff", "Diff", query={"against": against})
+        return found
 
     def preview_draft(
         self,
@@ -1656,7 +1715,7 @@ class Environment(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.Preview = self._call(
             "POST",
             f"{self._path}/drafts/{q(id)}/preview",
             "Preview",
@@ -1664,6 +1723,7 @@ class Environment(Calls):
             fields={"plan": given(plan)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def promote_draft(
         self,
@@ -1690,13 +1750,14 @@ class Environment(Calls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return self._call(
+        found: m.Version = self._call(
             "POST",
             f"{self._path}/drafts/{q(id)}/version",
             "Version",
             fields={"expected_revision": given(expected_revision)},
             headers={"Idempotency-Key": given(idempotency_key), "If-Match": given(if_match)},
         )
+        return found
 
     def list_enrollment_tokens(
         self,
@@ -1720,7 +1781,7 @@ class Environment(Calls):
                 page.
             limit: The maximum number of rows per page.
         """
-        return self._pages(
+        found: Pages[m.EnrollmentToken] = self._pages(
             "GET",
             f"{self._path}/enrollment-tokens",
             "PaginatedEnrollmentTokenList",
@@ -1731,6 +1792,7 @@ class Environment(Calls):
                 "limit": given(limit),
             },
         )
+        return found
 
     def create_enrollment_token(
         self,
@@ -1758,7 +1820,7 @@ class Environment(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.EnrollmentTokenWithSecret = self._call(
             "POST",
             f"{self._path}/enrollment-tokens",
             "EnrollmentTokenWithSecret",
@@ -1770,6 +1832,7 @@ class Environment(Calls):
             },
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def revoke_enrollment_token(self, id: str) -> None:
         """Revoke an enrollment token.
@@ -1779,7 +1842,8 @@ class Environment(Calls):
 
         Requires the permission `environment:manage`.
         """
-        return self._call("DELETE", f"{self._path}/enrollment-tokens/{q(id)}", "")
+        found: None = self._call("DELETE", f"{self._path}/enrollment-tokens/{q(id)}", "")
+        return found
 
     def list_fixtures(
         self,
@@ -1813,7 +1877,7 @@ class Environment(Calls):
             owner: Returns only fixtures whose `owner` is this value.
             pipeline: Returns only fixtures whose `pipeline` is this value.
         """
-        return self._pages(
+        found: Pages[m.Fixture] = self._pages(
             "GET",
             f"{self._path}/fixtures",
             "PaginatedFixtureList",
@@ -1829,6 +1893,7 @@ class Environment(Calls):
                 "pipeline": given(pipeline),
             },
         )
+        return found
 
     def create_fixture(
         self,
@@ -1875,7 +1940,7 @@ class Environment(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.Fixture = self._call(
             "POST",
             f"{self._path}/fixtures",
             "Fixture",
@@ -1893,6 +1958,7 @@ class Environment(Calls):
             },
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def get_fixture(self, id: str) -> m.Fixture:
         """Get a fixture.
@@ -1901,7 +1967,8 @@ class Environment(Calls):
 
         Requires the permission `environment:view`.
         """
-        return self._call("GET", f"{self._path}/fixtures/{q(id)}", "Fixture")
+        found: m.Fixture = self._call("GET", f"{self._path}/fixtures/{q(id)}", "Fixture")
+        return found
 
     def update_fixture(
         self,
@@ -1935,7 +2002,7 @@ class Environment(Calls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return self._call(
+        found: m.Fixture = self._call(
             "PUT",
             f"{self._path}/fixtures/{q(id)}",
             "Fixture",
@@ -1948,6 +2015,7 @@ class Environment(Calls):
             },
             headers={"If-Match": given(if_match)},
         )
+        return found
 
     def delete_fixture(self, id: str, *, if_match: str | None = None) -> None:
         """Delete a fixture.
@@ -1960,7 +2028,8 @@ class Environment(Calls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return self._call("DELETE", f"{self._path}/fixtures/{q(id)}", "", headers={"If-Match": given(if_match)})
+        found: None = self._call("DELETE", f"{self._path}/fixtures/{q(id)}", "", headers={"If-Match": given(if_match)})
+        return found
 
     def list_fleet_state(
         self, *, at: str | None = None, cursor: str | None = None, limit: int | None = None
@@ -1979,12 +2048,13 @@ class Environment(Calls):
                 page.
             limit: The maximum number of rows per page.
         """
-        return self._pages(
+        found: Pages[m.RunningInterval] = self._pages(
             "GET",
             f"{self._path}/fleet-state",
             "PaginatedRunningIntervalList",
             query={"at": given(at), "cursor": given(cursor), "limit": given(limit)},
         )
+        return found
 
     def list_regressions(
         self,
@@ -2015,7 +2085,7 @@ class Environment(Calls):
             status: Returns only regressions whose `status` is this value.
             version_id: Returns only regressions whose `version_id` is this value.
         """
-        return self._pages(
+        found: Pages[m.ListedRegression] = self._pages(
             "GET",
             f"{self._path}/regressions",
             "PaginatedListedRegressionList",
@@ -2030,6 +2100,7 @@ class Environment(Calls):
                 "version_id": given(version_id),
             },
         )
+        return found
 
     def request_regression(
         self,
@@ -2063,7 +2134,7 @@ class Environment(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.Regression = self._call(
             "POST",
             f"{self._path}/regressions",
             "Regression",
@@ -2075,6 +2146,7 @@ class Environment(Calls):
             },
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def get_regression(self, id: str, *, after: int | None = None, group: str | None = None) -> m.Regression:
         """Get a regression.
@@ -2089,12 +2161,13 @@ class Environment(Calls):
             after: Returns only results, without groups: those after this number of results.
             group: Returns only this group of differences, and only the results that show it.
         """
-        return self._call(
+        found: m.Regression = self._call(
             "GET",
             f"{self._path}/regressions/{q(id)}",
             "Regression",
             query={"after": given(after), "group": given(group)},
         )
+        return found
 
     def accept_differences(
         self, id: str, *, groups: list[str], reason: str, idempotency_key: str | None = None
@@ -2117,13 +2190,14 @@ class Environment(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.Acceptance = self._call(
             "POST",
             f"{self._path}/regressions/{q(id)}/acceptances",
             "Acceptance",
             fields={"groups": groups, "reason": reason},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def cancel_regression(
         self, id: str, *, reason: str | None = None, idempotency_key: str | None = None
@@ -2141,13 +2215,14 @@ class Environment(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.Regression = self._call(
             "POST",
             f"{self._path}/regressions/{q(id)}/cancel",
             "Regression",
             fields={"reason": given(reason)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def list_replays(
         self,
@@ -2178,7 +2253,7 @@ class Environment(Calls):
             status: Returns only replays whose `status` is this value.
             version_id: Returns only replays whose `version_id` is this value.
         """
-        return self._pages(
+        found: Pages[m.ListedReplay] = self._pages(
             "GET",
             f"{self._path}/replays",
             "PaginatedListedReplayList",
@@ -2193,6 +2268,7 @@ class Environment(Calls):
                 "version_id": given(version_id),
             },
         )
+        return found
 
     def get_replay(self, id: str) -> m.Replay:
         """Get a replay.
@@ -2201,7 +2277,8 @@ class Environment(Calls):
 
         Requires the permission `environment:view`.
         """
-        return self._call("GET", f"{self._path}/replays/{q(id)}", "Replay")
+        found: m.Replay = self._call("GET", f"{self._path}/replays/{q(id)}", "Replay")
+        return found
 
     def cancel_replay(self, id: str, *, reason: str | None = None, idempotency_key: str | None = None) -> m.Replay:
         """Cancel a replay.
@@ -2216,13 +2293,14 @@ class Environment(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.Replay = self._call(
             "POST",
             f"{self._path}/replays/{q(id)}/cancel",
             "Replay",
             fields={"reason": given(reason)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def compare_replays(self, id: str, *, with_: str) -> m.Comparison:
         """Compare two replays.
@@ -2236,7 +2314,10 @@ class Environment(Calls):
         Args:
             with_: The id of the replay to compare with.
         """
-        return self._call("GET", f"{self._path}/replays/{q(id)}/compare", "Comparison", query={"with": with_})
+        found: m.Comparison = self._call(
+            "GET", f"{self._path}/replays/{q(id)}/compare", "Comparison", query={"with": with_}
+        )
+        return found
 
     def trace_record(self, id: str, *, sequence: int, after: int | None = None, ingress: str | None = None) -> m.Trace:
         """Trace a record of a replay.
@@ -2252,12 +2333,13 @@ class Environment(Calls):
             after: Start after the step with this number.
             ingress: The ingress of the record. By default, records of all replayed ingresses are traced.
         """
-        return self._call(
+        found: m.Trace = self._call(
             "GET",
             f"{self._path}/replays/{q(id)}/trace",
             "Trace",
             query={"after": given(after), "ingress": given(ingress), "sequence": sequence},
         )
+        return found
 
     def get_environment_series(self, *, since: str | None = None, until: str | None = None) -> m.Series:
         """Get the series of an environment.
@@ -2275,7 +2357,10 @@ class Environment(Calls):
             until: The end of the time range, after `since` and not in the future. The last point is the last
                 slot that starts before this time. Defaults to the current time.
         """
-        return self._call("GET", f"{self._path}/series", "Series", query={"since": given(since), "until": given(until)})
+        found: m.Series = self._call(
+            "GET", f"{self._path}/series", "Series", query={"since": given(since), "until": given(until)}
+        )
+        return found
 
     def list_versions(
         self,
@@ -2304,7 +2389,7 @@ class Environment(Calls):
             name: Returns only versions whose name contains this text.
             spec_hash: Returns only versions whose `spec_hash` is this value.
         """
-        return self._pages(
+        found: Pages[m.ListedVersion] = self._pages(
             "GET",
             f"{self._path}/versions",
             "PaginatedListedVersionList",
@@ -2318,6 +2403,7 @@ class Environment(Calls):
                 "spec_hash": given(spec_hash),
             },
         )
+        return found
 
     def copy_version(self, *, from_version_id: str, idempotency_key: str | None = None) -> m.Version:
         """Copy a version from another environment.
@@ -2334,13 +2420,14 @@ class Environment(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.Version = self._call(
             "POST",
             f"{self._path}/versions",
             "Version",
             fields={"from_version_id": from_version_id},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def get_version(self, id: str) -> m.Version:
         """Get a version.
@@ -2349,7 +2436,8 @@ class Environment(Calls):
 
         Requires the permission `environment:view`.
         """
-        return self._call("GET", f"{self._path}/versions/{q(id)}", "Version")
+        found: m.Version = self._call("GET", f"{self._path}/versions/{q(id)}", "Version")
+        return found
 
     def diff_versions(self, id: str, *, against: str) -> m.Diff:
         """Compare two versions.
@@ -2361,7 +2449,8 @@ class Environment(Calls):
         Args:
             against: The id of the version to compare with.
         """
-        return self._call("GET", f"{self._path}/versions/{q(id)}/diff", "Diff", query={"against": against})
+        found: m.Diff = self._call("GET", f"{self._path}/versions/{q(id)}/diff", "Diff", query={"against": against})
+        return found
 
     def draw_version(self, id: str) -> str:
         """Draw a version.
@@ -2371,7 +2460,8 @@ class Environment(Calls):
 
         Requires the permission `environment:view`.
         """
-        return self._call("GET", f"{self._path}/versions/{q(id)}/graph.svg", "")
+        found: str = self._call("GET", f"{self._path}/versions/{q(id)}/graph.svg", "")
+        return found
 
     def get_version_spec(self, id: str) -> str:
         """Get the canonical spec of a version.
@@ -2380,7 +2470,8 @@ class Environment(Calls):
 
         Requires the permission `environment:view`.
         """
-        return self._call("GET", f"{self._path}/versions/{q(id)}/spec.kv", "")
+        found: str = self._call("GET", f"{self._path}/versions/{q(id)}/spec.kv", "")
+        return found
 
 
 class Project(Calls):
@@ -2397,7 +2488,8 @@ class Project(Calls):
 
         Requires the permission `project:view`.
         """
-        return self._call("GET", f"{self._path}", "Project")
+        found: m.Project = self._call("GET", f"{self._path}", "Project")
+        return found
 
     def update_project(
         self, *, name: str | None = None, slug: str | None = None, if_match: str | None = None
@@ -2415,13 +2507,14 @@ class Project(Calls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return self._call(
+        found: m.Project = self._call(
             "PUT",
             f"{self._path}",
             "Project",
             fields={"name": given(name), "slug": given(slug)},
             headers={"If-Match": given(if_match)},
         )
+        return found
 
     def delete_project(self, *, if_match: str | None = None) -> None:
         """Delete a project.
@@ -2435,7 +2528,8 @@ class Project(Calls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return self._call("DELETE", f"{self._path}", "", headers={"If-Match": given(if_match)})
+        found: None = self._call("DELETE", f"{self._path}", "", headers={"If-Match": given(if_match)})
+        return found
 
     def list_environments(
         self,
@@ -2462,7 +2556,7 @@ class Project(Calls):
             name: Returns only environments whose name contains this text.
             posture: Returns only environments whose `posture` is this value.
         """
-        return self._pages(
+        found: Pages[m.ListedEnvironment] = self._pages(
             "GET",
             f"{self._path}/environments",
             "PaginatedListedEnvironmentList",
@@ -2475,6 +2569,7 @@ class Project(Calls):
                 "posture": given(posture),
             },
         )
+        return found
 
     def create_environment(
         self,
@@ -2507,13 +2602,14 @@ class Project(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.Environment = self._call(
             "POST",
             f"{self._path}/environments",
             "Environment",
             fields={"name": name, "posture": posture, "settings": given(settings), "position": given(position)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def get_matrix(self, *, after: str | None = None) -> m.Matrix:
         """Get the matrix of a project.
@@ -2527,7 +2623,8 @@ class Project(Calls):
             after: Returns only pipelines whose names follow this name. Send `next_after` of the previous
                 response.
         """
-        return self._call("GET", f"{self._path}/matrix", "Matrix", query={"after": given(after)})
+        found: m.Matrix = self._call("GET", f"{self._path}/matrix", "Matrix", query={"after": given(after)})
+        return found
 
     def list_project_members(
         self, *, cursor: str | None = None, email: str | None = None, limit: int | None = None, role: str | None = None
@@ -2546,12 +2643,13 @@ class Project(Calls):
             limit: The maximum number of rows per page.
             role: Returns only project members whose `role` is this value.
         """
-        return self._pages(
+        found: Pages[m.Member] = self._pages(
             "GET",
             f"{self._path}/members",
             "PaginatedMemberList",
             query={"cursor": given(cursor), "email": given(email), "limit": given(limit), "role": given(role)},
         )
+        return found
 
     def add_project_member(self, *, email: str, role: str, idempotency_key: str | None = None) -> m.InvitedMember:
         """Add a member to a project.
@@ -2568,13 +2666,14 @@ class Project(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.InvitedMember = self._call(
             "POST",
             f"{self._path}/members",
             "InvitedMember",
             fields={"email": email, "role": role},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def update_project_member(
         self, user_id: str, *, email: str | None = None, role: str | None = None, if_match: str | None = None
@@ -2591,13 +2690,14 @@ class Project(Calls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return self._call(
+        found: m.Member = self._call(
             "PUT",
             f"{self._path}/members/{q(user_id)}",
             "Member",
             fields={"email": given(email), "role": given(role)},
             headers={"If-Match": given(if_match)},
         )
+        return found
 
     def remove_project_member(self, user_id: str, *, if_match: str | None = None) -> None:
         """Remove a member from a project.
@@ -2611,7 +2711,10 @@ class Project(Calls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return self._call("DELETE", f"{self._path}/members/{q(user_id)}", "", headers={"If-Match": given(if_match)})
+        found: None = self._call(
+            "DELETE", f"{self._path}/members/{q(user_id)}", "", headers={"If-Match": given(if_match)}
+        )
+        return found
 
     def invite_project_member(self, user_id: str, *, idempotency_key: str | None = None) -> m.InvitedMember:
         """Invite a member of a project again.
@@ -2626,12 +2729,13 @@ class Project(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.InvitedMember = self._call(
             "POST",
             f"{self._path}/members/{q(user_id)}/invite",
             "InvitedMember",
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
 
 class Organization(Calls):
@@ -2648,7 +2752,8 @@ class Organization(Calls):
 
         Requires the permission `organization:view`.
         """
-        return self._call("GET", f"{self._path}", "Organization")
+        found: m.Organization = self._call("GET", f"{self._path}", "Organization")
+        return found
 
     def update_organization(
         self,
@@ -2672,13 +2777,14 @@ class Organization(Calls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return self._call(
+        found: m.Organization = self._call(
             "PUT",
             f"{self._path}",
             "Organization",
             fields={"name": given(name), "slug": given(slug), "settings": given(settings)},
             headers={"If-Match": given(if_match)},
         )
+        return found
 
     def list_organization_keys(
         self,
@@ -2704,7 +2810,7 @@ class Organization(Calls):
             limit: The maximum number of rows per page.
             name: Returns only organization keys whose name contains this text.
         """
-        return self._pages(
+        found: Pages[m.OrganizationKey] = self._pages(
             "GET",
             f"{self._path}/api-keys",
             "PaginatedOrganizationKeyList",
@@ -2716,6 +2822,7 @@ class Organization(Calls):
                 "name": given(name),
             },
         )
+        return found
 
     def create_organization_key(
         self,
@@ -2745,13 +2852,14 @@ class Organization(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.OrganizationKeyWithSecret = self._call(
             "POST",
             f"{self._path}/api-keys",
             "OrganizationKeyWithSecret",
             fields={"name": name, "role": role, "project_id": project_id, "expires_in_s": given(expires_in_s)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def revoke_organization_key(self, id: str) -> None:
         """Revoke an organization API key.
@@ -2760,7 +2868,8 @@ class Organization(Calls):
 
         Requires the permission `organization:manage`.
         """
-        return self._call("DELETE", f"{self._path}/api-keys/{q(id)}", "")
+        found: None = self._call("DELETE", f"{self._path}/api-keys/{q(id)}", "")
+        return found
 
     def list_audit_events(
         self,
@@ -2797,7 +2906,7 @@ class Organization(Calls):
             resource_id: Returns only events that affected the resource with this id.
             resource_kind: Returns only events that affected a resource of this kind.
         """
-        return self._pages(
+        found: Pages[m.AuditEvent] = self._pages(
             "GET",
             f"{self._path}/audit-events",
             "PaginatedAuditEventList",
@@ -2815,6 +2924,7 @@ class Organization(Calls):
                 "resource_kind": given(resource_kind),
             },
         )
+        return found
 
     def export_audit_events(self, *, after_seq: int | None = None) -> Download:
         """Export the ledger.
@@ -2827,7 +2937,10 @@ class Organization(Calls):
         Args:
             after_seq: Returns only events after the one with this `seq`.
         """
-        return self._download("GET", f"{self._path}/audit-events/export", "", query={"after_seq": given(after_seq)})
+        found: Download = self._download(
+            "GET", f"{self._path}/audit-events/export", "", query={"after_seq": given(after_seq)}
+        )
+        return found
 
     def list_chat_webhooks(
         self,
@@ -2857,7 +2970,7 @@ class Organization(Calls):
             limit: The maximum number of rows per page.
             project_id: Returns only chat webhooks whose `project_id` is this value.
         """
-        return self._pages(
+        found: Pages[m.ListedChatWebhook] = self._pages(
             "GET",
             f"{self._path}/chat-webhooks",
             "PaginatedListedChatWebhookList",
@@ -2871,6 +2984,7 @@ class Organization(Calls):
                 "project_id": given(project_id),
             },
         )
+        return found
 
     def create_chat_webhook(
         self,
@@ -2909,7 +3023,7 @@ class Organization(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.ChatWebhook = self._call(
             "POST",
             f"{self._path}/chat-webhooks",
             "ChatWebhook",
@@ -2924,6 +3038,7 @@ class Organization(Calls):
             },
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def get_chat_webhook(self, id: str) -> m.ChatWebhook:
         """Get a chat webhook.
@@ -2932,7 +3047,8 @@ class Organization(Calls):
 
         Requires the permission `project:manage`.
         """
-        return self._call("GET", f"{self._path}/chat-webhooks/{q(id)}", "ChatWebhook")
+        found: m.ChatWebhook = self._call("GET", f"{self._path}/chat-webhooks/{q(id)}", "ChatWebhook")
+        return found
 
     def update_chat_webhook(
         self,
@@ -2970,7 +3086,7 @@ class Organization(Calls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return self._call(
+        found: m.ChatWebhook = self._call(
             "PUT",
             f"{self._path}/chat-webhooks/{q(id)}",
             "ChatWebhook",
@@ -2985,6 +3101,7 @@ class Organization(Calls):
             },
             headers={"If-Match": given(if_match)},
         )
+        return found
 
     def delete_chat_webhook(self, id: str, *, if_match: str | None = None) -> None:
         """Delete a chat webhook.
@@ -2997,7 +3114,10 @@ class Organization(Calls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return self._call("DELETE", f"{self._path}/chat-webhooks/{q(id)}", "", headers={"If-Match": given(if_match)})
+        found: None = self._call(
+            "DELETE", f"{self._path}/chat-webhooks/{q(id)}", "", headers={"If-Match": given(if_match)}
+        )
+        return found
 
     def list_chat_deliveries(
         self,
@@ -3024,7 +3144,7 @@ class Organization(Calls):
             limit: The maximum number of rows per page.
             status: Returns only chat deliveries whose `status` is this value.
         """
-        return self._pages(
+        found: Pages[m.ChatDelivery] = self._pages(
             "GET",
             f"{self._path}/chat-webhooks/{q(id)}/deliveries",
             "PaginatedChatDeliveryList",
@@ -3036,6 +3156,7 @@ class Organization(Calls):
                 "status": given(status),
             },
         )
+        return found
 
     def test_chat_webhook(self, id: str, *, idempotency_key: str | None = None) -> m.ChatDelivery:
         """Send a test message to a chat webhook.
@@ -3050,12 +3171,13 @@ class Organization(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.ChatDelivery = self._call(
             "POST",
             f"{self._path}/chat-webhooks/{q(id)}/test",
             "ChatDelivery",
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def list_organization_members(
         self, *, cursor: str | None = None, email: str | None = None, limit: int | None = None, role: str | None = None
@@ -3074,12 +3196,13 @@ class Organization(Calls):
             limit: The maximum number of rows per page.
             role: Returns only organization members whose `role` is this value.
         """
-        return self._pages(
+        found: Pages[m.Member] = self._pages(
             "GET",
             f"{self._path}/members",
             "PaginatedMemberList",
             query={"cursor": given(cursor), "email": given(email), "limit": given(limit), "role": given(role)},
         )
+        return found
 
     def add_organization_member(self, *, email: str, role: str, idempotency_key: str | None = None) -> m.InvitedMember:
         """Add a member to an organization.
@@ -3098,13 +3221,14 @@ class Organization(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.InvitedMember = self._call(
             "POST",
             f"{self._path}/members",
             "InvitedMember",
             fields={"email": email, "role": role},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def update_organization_member(
         self, user_id: str, *, email: str | None = None, role: str | None = None, if_match: str | None = None
@@ -3121,13 +3245,14 @@ class Organization(Calls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return self._call(
+        found: m.Member = self._call(
             "PUT",
             f"{self._path}/members/{q(user_id)}",
             "Member",
             fields={"email": given(email), "role": given(role)},
             headers={"If-Match": given(if_match)},
         )
+        return found
 
     def remove_organization_member(self, user_id: str, *, if_match: str | None = None) -> None:
         """Remove a member from an organization.
@@ -3141,7 +3266,10 @@ class Organization(Calls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return self._call("DELETE", f"{self._path}/members/{q(user_id)}", "", headers={"If-Match": given(if_match)})
+        found: None = self._call(
+            "DELETE", f"{self._path}/members/{q(user_id)}", "", headers={"If-Match": given(if_match)}
+        )
+        return found
 
     def invite_organization_member(self, user_id: str, *, idempotency_key: str | None = None) -> m.InvitedMember:
         """Invite a member of an organization again.
@@ -3158,12 +3286,13 @@ class Organization(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.InvitedMember = self._call(
             "POST",
             f"{self._path}/members/{q(user_id)}/invite",
             "InvitedMember",
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def list_projects(
         self,
@@ -3188,7 +3317,7 @@ class Organization(Calls):
             limit: The maximum number of rows per page.
             name: Returns only projects whose name contains this text.
         """
-        return self._pages(
+        found: Pages[m.Project] = self._pages(
             "GET",
             f"{self._path}/projects",
             "PaginatedProjectList",
@@ -3200,6 +3329,7 @@ class Organization(Calls):
                 "name": given(name),
             },
         )
+        return found
 
     def create_project(self, *, name: str, slug: str | None = None, idempotency_key: str | None = None) -> m.Project:
         """Create a project.
@@ -3216,13 +3346,14 @@ class Organization(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.Project = self._call(
             "POST",
             f"{self._path}/projects",
             "Project",
             fields={"name": name, "slug": given(slug)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def list_signing_keys(self, *, cursor: str | None = None, limit: int | None = None) -> Pages[m.SigningKey]:
         """List signing keys.
@@ -3237,12 +3368,13 @@ class Organization(Calls):
                 page.
             limit: The maximum number of rows per page.
         """
-        return self._pages(
+        found: Pages[m.SigningKey] = self._pages(
             "GET",
             f"{self._path}/signing-keys",
             "PaginatedSigningKeyList",
             query={"cursor": given(cursor), "limit": given(limit)},
         )
+        return found
 
     def retire_signing_key(self, kid: str, *, reason: str, idempotency_key: str | None = None) -> m.SigningKey:
         """Retire a signing key.
@@ -3259,13 +3391,14 @@ class Organization(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.SigningKey = self._call(
             "POST",
             f"{self._path}/signing-keys/{q(kid)}/retire",
             "SigningKey",
             fields={"reason": reason},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def rotate_signing_key(
         self, *, activate_in_s: int | None = None, retire_in_s: int | None = None, idempotency_key: str | None = None
@@ -3287,13 +3420,14 @@ class Organization(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.SigningKey = self._call(
             "POST",
             f"{self._path}/signing-keys/rotate",
             "SigningKey",
             fields={"activate_in_s": given(activate_in_s), "retire_in_s": given(retire_in_s)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def get_usage(self) -> m.Usage:
         """Get the quotas and usage of an organization.
@@ -3304,7 +3438,8 @@ class Organization(Calls):
 
         Requires the permission `organization:view`.
         """
-        return self._call("GET", f"{self._path}/usage", "Usage")
+        found: m.Usage = self._call("GET", f"{self._path}/usage", "Usage")
+        return found
 
     def list_webhooks(
         self,
@@ -3329,7 +3464,7 @@ class Organization(Calls):
             enabled: If true, returns only enabled webhooks. If false, returns only disabled webhooks.
             limit: The maximum number of rows per page.
         """
-        return self._pages(
+        found: Pages[m.Webhook] = self._pages(
             "GET",
             f"{self._path}/webhooks",
             "PaginatedWebhookList",
@@ -3341,6 +3476,7 @@ class Organization(Calls):
                 "limit": given(limit),
             },
         )
+        return found
 
     def create_webhook(
         self,
@@ -3375,7 +3511,7 @@ class Organization(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.WebhookWithSecret = self._call(
             "POST",
             f"{self._path}/webhooks",
             "WebhookWithSecret",
@@ -3389,6 +3525,7 @@ class Organization(Calls):
             },
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def get_webhook(self, id: str) -> m.Webhook:
         """Get a webhook.
@@ -3397,7 +3534,8 @@ class Organization(Calls):
 
         Requires the permission `organization:manage`.
         """
-        return self._call("GET", f"{self._path}/webhooks/{q(id)}", "Webhook")
+        found: m.Webhook = self._call("GET", f"{self._path}/webhooks/{q(id)}", "Webhook")
+        return found
 
     def update_webhook(
         self,
@@ -3431,7 +3569,7 @@ class Organization(Calls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return self._call(
+        found: m.Webhook = self._call(
             "PUT",
             f"{self._path}/webhooks/{q(id)}",
             "Webhook",
@@ -3445,6 +3583,7 @@ class Organization(Calls):
             },
             headers={"If-Match": given(if_match)},
         )
+        return found
 
     def delete_webhook(self, id: str, *, if_match: str | None = None) -> None:
         """Delete a webhook.
@@ -3457,7 +3596,8 @@ class Organization(Calls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return self._call("DELETE", f"{self._path}/webhooks/{q(id)}", "", headers={"If-Match": given(if_match)})
+        found: None = self._call("DELETE", f"{self._path}/webhooks/{q(id)}", "", headers={"If-Match": given(if_match)})
+        return found
 
     def list_webhook_deliveries(
         self,
@@ -3488,7 +3628,7 @@ class Organization(Calls):
             status: Returns only webhook deliveries whose `status` is this value.
             type: Returns only deliveries of events of this type.
         """
-        return self._pages(
+        found: Pages[m.WebhookDelivery] = self._pages(
             "GET",
             f"{self._path}/webhooks/{q(id)}/deliveries",
             "PaginatedWebhookDeliveryList",
@@ -3502,6 +3642,7 @@ class Organization(Calls):
                 "type": given(type),
             },
         )
+        return found
 
     def redeliver_webhook_delivery(
         self, id: str, delivery_id: str, *, idempotency_key: str | None = None
@@ -3518,12 +3659,13 @@ class Organization(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.WebhookDelivery = self._call(
             "POST",
             f"{self._path}/webhooks/{q(id)}/deliveries/{q(delivery_id)}/redeliver",
             "WebhookDelivery",
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def rotate_webhook_secret(self, id: str, *, idempotency_key: str | None = None) -> m.WebhookWithSecret:
         """Rotate a webhook's secret.
@@ -3538,12 +3680,13 @@ class Organization(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.WebhookWithSecret = self._call(
             "POST",
             f"{self._path}/webhooks/{q(id)}/rotate-secret",
             "WebhookWithSecret",
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def test_webhook(self, id: str, *, idempotency_key: str | None = None) -> m.WebhookDelivery:
         """Send a test event to a webhook.
@@ -3558,12 +3701,13 @@ class Organization(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.WebhookDelivery = self._call(
             "POST",
             f"{self._path}/webhooks/{q(id)}/test",
             "WebhookDelivery",
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
 
 class OwnAgent(Calls):
@@ -3578,7 +3722,8 @@ class OwnAgent(Calls):
 
         Returns the agent whose key is used.
         """
-        return self._call("GET", f"{self._path}", "Agent")
+        found: m.Agent = self._call("GET", f"{self._path}", "Agent")
+        return found
 
     def upload_artifact(
         self,
@@ -3611,7 +3756,7 @@ class OwnAgent(Calls):
             metadata: A JSON object with more information about the artifact, at most 64 KiB.
             capture_id: The id of the requested capture that this upload is for.
         """
-        return self._call(
+        found: m.Artifact = self._call(
             "POST",
             f"{self._path}/artifacts",
             "Artifact",
@@ -3625,6 +3770,7 @@ class OwnAgent(Calls):
                 "capture_id": given(capture_id),
             },
         )
+        return found
 
     def get_pending_capture(self) -> m.PendingCaptureAnswer:
         """Get the capture that is requested from the agent.
@@ -3636,7 +3782,8 @@ class OwnAgent(Calls):
         why. Call this operation before each attempt, because it no longer returns the request when an upload is
         stored.
         """
-        return self._call("GET", f"{self._path}/capture", "PendingCaptureAnswer")
+        found: m.PendingCaptureAnswer = self._call("GET", f"{self._path}/capture", "PendingCaptureAnswer")
+        return found
 
     def get_agent_deployment(self, *, wait_s: int | None = None) -> m.DesiredAnswer:
         """Get the agent's current offer.
@@ -3649,7 +3796,10 @@ class OwnAgent(Calls):
                 time, if the server shuts down, or if the agent sends another poll. If too many agents are
                 waiting, returns 304 with `Retry-After` immediately. Defaults to 0.
         """
-        return self._call("GET", f"{self._path}/deployment", "DesiredAnswer", query={"wait_s": given(wait_s)})
+        found: m.DesiredAnswer = self._call(
+            "GET", f"{self._path}/deployment", "DesiredAnswer", query={"wait_s": given(wait_s)}
+        )
+        return found
 
     def report_deployment(
         self,
@@ -3680,7 +3830,7 @@ class OwnAgent(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.ReportAnswer = self._call(
             "POST",
             f"{self._path}/deployment",
             "ReportAnswer",
@@ -3694,6 +3844,7 @@ class OwnAgent(Calls):
             },
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def download_attestation(self, *, sha256: str) -> dict[str, Any]:
         """Download a signed statement.
@@ -3704,7 +3855,10 @@ class OwnAgent(Calls):
         Args:
             sha256: The `sha256` of a statement of the offer.
         """
-        return self._call("GET", f"{self._path}/deployment/attestation", "json", query={"sha256": sha256})
+        found: dict[str, Any] = self._call(
+            "GET", f"{self._path}/deployment/attestation", "json", query={"sha256": sha256}
+        )
+        return found
 
     def download_deploy_bundle(self, *, hash: str) -> Download:
         """Download the deploy bundle.
@@ -3715,7 +3869,8 @@ class OwnAgent(Calls):
         Args:
             hash: The `bundle_hash` of the offer.
         """
-        return self._download("GET", f"{self._path}/deployment/bundle", "", query={"hash": hash})
+        found: Download = self._download("GET", f"{self._path}/deployment/bundle", "", query={"hash": hash})
+        return found
 
     def send_heartbeat(
         self,
@@ -3751,7 +3906,7 @@ class OwnAgent(Calls):
                 count from the start of the pipeline. The series contain their increases. Null if no pipeline is
                 running.
         """
-        return self._call(
+        found: m.HeartbeatAnswer = self._call(
             "POST",
             f"{self._path}/heartbeat",
             "HeartbeatAnswer",
@@ -3767,6 +3922,7 @@ class OwnAgent(Calls):
                 "pipeline": pipeline,
             },
         )
+        return found
 
     def rotate_own_key(self, *, idempotency_key: str | None = None) -> m.RotatedKey:
         """Fetch a new agent key.
@@ -3784,9 +3940,10 @@ class OwnAgent(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.RotatedKey = self._call(
             "POST", f"{self._path}/rotate-key", "RotatedKey", headers={"Idempotency-Key": given(idempotency_key)}
         )
+        return found
 
     def get_signing_keys(self) -> m.KeySet:
         """Get the published signing keys.
@@ -3794,7 +3951,8 @@ class OwnAgent(Calls):
         Called by an agent with its own key. Returns the public keys that verify deploy bundles, as a JSON Web Key
         Set with validity times.
         """
-        return self._call("GET", f"{self._path}/signing-key", "KeySet")
+        found: m.KeySet = self._call("GET", f"{self._path}/signing-key", "KeySet")
+        return found
 
 
 class Installation(Calls):
@@ -3806,14 +3964,16 @@ class Installation(Calls):
         Returns the person to whom the credential belongs, the credential without its secret, and the roles of the
         credential. Use this operation to test a credential.
         """
-        return self._call("GET", "/api/v1/me", "Me")
+        found: m.Me = self._call("GET", "/api/v1/me", "Me")
+        return found
 
     def get_notification_settings(self) -> m.NotificationSettings:
         """Get your notification settings.
 
         Returns the caller's own choices and the defaults that apply without them.
         """
-        return self._call("GET", "/api/v1/me/notification-settings", "NotificationSettings")
+        found: m.NotificationSettings = self._call("GET", "/api/v1/me/notification-settings", "NotificationSettings")
+        return found
 
     def update_notification_settings(
         self, *, settings: m.Settings, if_match: str | None = None
@@ -3829,13 +3989,14 @@ class Installation(Calls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return self._call(
+        found: m.NotificationSettings = self._call(
             "PUT",
             "/api/v1/me/notification-settings",
             "NotificationSettings",
             fields={"settings": settings},
             headers={"If-Match": given(if_match)},
         )
+        return found
 
     def list_notifications(
         self,
@@ -3861,7 +4022,7 @@ class Installation(Calls):
             limit: The maximum number of rows per page.
             unread: If true, returns only unread notifications. If false, returns only read notifications.
         """
-        return self._pages(
+        found: Pages[m.Notification] = self._pages(
             "GET",
             "/api/v1/me/notifications",
             "PaginatedNotificationList",
@@ -3874,6 +4035,7 @@ class Installation(Calls):
                 "unread": given(unread),
             },
         )
+        return found
 
     def mark_notifications(self, *, read: bool | None = None, ids: list[str] | None = None) -> m.MarkedNotifications:
         """Mark your notifications as read or unread.
@@ -3885,9 +4047,10 @@ class Installation(Calls):
             read: Whether to mark the notifications as read (true) or unread (false).
             ids: The ids of the notifications to mark. If omitted, all of the caller's notifications are marked.
         """
-        return self._call(
+        found: m.MarkedNotifications = self._call(
             "PATCH", "/api/v1/me/notifications", "MarkedNotifications", fields={"read": given(read), "ids": given(ids)}
         )
+        return found
 
     def list_organizations(
         self,
@@ -3910,7 +4073,7 @@ class Installation(Calls):
             limit: The maximum number of rows per page.
             name: Returns only organizations whose name contains this text.
         """
-        return self._pages(
+        found: Pages[m.ListedOrganization] = self._pages(
             "GET",
             "/api/v1/orgs",
             "PaginatedListedOrganizationList",
@@ -3922,6 +4085,7 @@ class Installation(Calls):
                 "name": given(name),
             },
         )
+        return found
 
     def create_organization(
         self,
@@ -3944,13 +4108,14 @@ class Installation(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.Organization = self._call(
             "POST",
             "/api/v1/orgs",
             "Organization",
             fields={"name": name, "slug": given(slug), "settings": given(settings)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def get_plan_schema(self) -> dict[str, Any]:
         """Get the JSON Schema of a plan.
@@ -3958,7 +4123,8 @@ class Installation(Calls):
         Returns a JSON Schema (2020-12) that editors can use to complete and validate plans. It changes only with a
         release of this service.
         """
-        return self._call("GET", "/api/v1/plan-schema", "json")
+        found: dict[str, Any] = self._call("GET", "/api/v1/plan-schema", "json")
+        return found
 
     def list_user_tokens(
         self,
@@ -3982,7 +4148,7 @@ class Installation(Calls):
             limit: The maximum number of rows per page.
             name: Returns only user tokens whose name contains this text.
         """
-        return self._pages(
+        found: Pages[m.UserToken] = self._pages(
             "GET",
             "/api/v1/tokens",
             "PaginatedUserTokenList",
@@ -3994,6 +4160,7 @@ class Installation(Calls):
                 "name": given(name),
             },
         )
+        return found
 
     def create_user_token(
         self, *, name: str, expires_in_s: int | None = None, idempotency_key: str | None = None
@@ -4011,20 +4178,22 @@ class Installation(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return self._call(
+        found: m.UserTokenWithSecret = self._call(
             "POST",
             "/api/v1/tokens",
             "UserTokenWithSecret",
             fields={"name": name, "expires_in_s": given(expires_in_s)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def revoke_user_token(self, id: str) -> None:
         """Revoke a user token.
 
         Revokes the token. It is rejected within one second.
         """
-        return self._call("DELETE", f"/api/v1/tokens/{q(id)}", "")
+        found: None = self._call("DELETE", f"/api/v1/tokens/{q(id)}", "")
+        return found
 
     def finish_sign_in(self, *, code: str | None = None, state: str | None = None) -> m.SignedIn:
         """Finish signing in.
@@ -4036,7 +4205,10 @@ class Installation(Calls):
             code: The authorization code from the identity provider.
             state: The state with which the sign-in started.
         """
-        return self._call("GET", "/auth/callback", "SignedIn", query={"code": given(code), "state": given(state)})
+        found: m.SignedIn = self._call(
+            "GET", "/auth/callback", "SignedIn", query={"code": given(code), "state": given(state)}
+        )
+        return found
 
     def start_sign_in(self, *, next: str | None = None) -> None:
         """Start signing in.
@@ -4047,7 +4219,8 @@ class Installation(Calls):
         Args:
             next: The path that the browser is redirected to after the sign-in.
         """
-        return self._call("GET", "/auth/login", "", query={"next": given(next)})
+        found: None = self._call("GET", "/auth/login", "", query={"next": given(next)})
+        return found
 
     def check_liveness(self) -> m.Health:
         """Check that the process is alive.
@@ -4055,7 +4228,8 @@ class Installation(Calls):
         Returns 200 while the process serves requests. This check uses neither the database nor the storage. Use it
         for liveness probes.
         """
-        return self._call("GET", "/healthz", "Health")
+        found: m.Health = self._call("GET", "/healthz", "Health")
+        return found
 
     def scrape_metrics(self) -> str:
         """Scrape metrics.
@@ -4063,7 +4237,8 @@ class Installation(Calls):
         Returns the metrics of this server's API processes and of the installation in the Prometheus text format. No
         label contains the name of an organization or of a resource that belongs to one.
         """
-        return self._call("GET", "/metrics", "")
+        found: str = self._call("GET", "/metrics", "")
+        return found
 
     def check_readiness(self) -> m.Ready:
         """Check that the service can handle requests.
@@ -4071,7 +4246,8 @@ class Installation(Calls):
         Checks the database, its migrations, the master key, the storage, temporary files and the disk space.
         Returns 503 with the names of the checks that failed. Use it for readiness probes and load balancers.
         """
-        return self._call("GET", "/readyz", "Ready")
+        found: m.Ready = self._call("GET", "/readyz", "Ready")
+        return found
 
 
 class AsyncEnvironment(AsyncCalls):
@@ -4088,7 +4264,8 @@ class AsyncEnvironment(AsyncCalls):
 
         Requires the permission `environment:view`.
         """
-        return await self._call("GET", f"{self._path}", "Environment")
+        found: m.Environment = await self._call("GET", f"{self._path}", "Environment")
+        return found
 
     async def update_environment(
         self,
@@ -4119,7 +4296,7 @@ class AsyncEnvironment(AsyncCalls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return await self._call(
+        found: m.Environment = await self._call(
             "PUT",
             f"{self._path}",
             "Environment",
@@ -4131,6 +4308,7 @@ class AsyncEnvironment(AsyncCalls):
             },
             headers={"If-Match": given(if_match)},
         )
+        return found
 
     async def delete_environment(self, *, if_match: str | None = None) -> None:
         """Delete an environment.
@@ -4144,7 +4322,8 @@ class AsyncEnvironment(AsyncCalls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return await self._call("DELETE", f"{self._path}", "", headers={"If-Match": given(if_match)})
+        found: None = await self._call("DELETE", f"{self._path}", "", headers={"If-Match": given(if_match)})
+        return found
 
     def list_agents(
         self,
@@ -4199,7 +4378,7 @@ class AsyncEnvironment(AsyncCalls):
                 values with spaces in double quotes.
             status: Returns only agents whose `status` is this value.
         """
-        return self._pages(
+        found: AsyncPages[m.ListedAgent] = self._pages(
             "GET",
             f"{self._path}/agents",
             "PaginatedListedAgentList",
@@ -4221,6 +4400,7 @@ class AsyncEnvironment(AsyncCalls):
                 "status": given(status),
             },
         )
+        return found
 
     async def enroll_agent(
         self,
@@ -4248,7 +4428,7 @@ class AsyncEnvironment(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.Enrolled = await self._call(
             "POST",
             f"{self._path}/agents",
             "Enrolled",
@@ -4260,6 +4440,7 @@ class AsyncEnvironment(AsyncCalls):
             },
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     async def get_agent(self, id: str) -> m.Agent:
         """Get an agent.
@@ -4268,7 +4449,8 @@ class AsyncEnvironment(AsyncCalls):
 
         Requires the permission `environment:view`.
         """
-        return await self._call("GET", f"{self._path}/agents/{q(id)}", "Agent")
+        found: m.Agent = await self._call("GET", f"{self._path}/agents/{q(id)}", "Agent")
+        return found
 
     async def update_agent(
         self, id: str, *, name: str | None = None, labels: dict[str, str] | None = None, if_match: str | None = None
@@ -4287,13 +4469,14 @@ class AsyncEnvironment(AsyncCalls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return await self._call(
+        found: m.Agent = await self._call(
             "PATCH",
             f"{self._path}/agents/{q(id)}",
             "Agent",
             fields={"name": given(name), "labels": given(labels)},
             headers={"If-Match": given(if_match)},
         )
+        return found
 
     async def decommission_agent(self, id: str, *, if_match: str | None = None) -> None:
         """Decommission an agent.
@@ -4306,7 +4489,10 @@ class AsyncEnvironment(AsyncCalls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return await self._call("DELETE", f"{self._path}/agents/{q(id)}", "", headers={"If-Match": given(if_match)})
+        found: None = await self._call(
+            "DELETE", f"{self._path}/agents/{q(id)}", "", headers={"If-Match": given(if_match)}
+        )
+        return found
 
     async def request_capture(
         self, id: str, *, reason: str, last_n: int | None = None, idempotency_key: str | None = None
@@ -4330,13 +4516,14 @@ class AsyncEnvironment(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.RequestedCapture = await self._call(
             "POST",
             f"{self._path}/agents/{q(id)}/capture",
             "RequestedCapture",
             fields={"reason": reason, "last_n": given(last_n)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def list_requested_captures(
         self,
@@ -4363,7 +4550,7 @@ class AsyncEnvironment(AsyncCalls):
             limit: The maximum number of rows per page.
             status: Returns only requested captures whose `status` is this value.
         """
-        return self._pages(
+        found: AsyncPages[m.RequestedCapture] = self._pages(
             "GET",
             f"{self._path}/agents/{q(id)}/captures",
             "PaginatedRequestedCaptureList",
@@ -4375,6 +4562,7 @@ class AsyncEnvironment(AsyncCalls):
                 "status": given(status),
             },
         )
+        return found
 
     async def get_requested_capture(self, id: str, capture_id: str) -> m.RequestedCapture:
         """Get a requested capture.
@@ -4384,7 +4572,10 @@ class AsyncEnvironment(AsyncCalls):
 
         Requires the permission `environment:view`.
         """
-        return await self._call("GET", f"{self._path}/agents/{q(id)}/captures/{q(capture_id)}", "RequestedCapture")
+        found: m.RequestedCapture = await self._call(
+            "GET", f"{self._path}/agents/{q(id)}/captures/{q(capture_id)}", "RequestedCapture"
+        )
+        return found
 
     async def drain_agent(self, id: str, *, reason: str | None = None, idempotency_key: str | None = None) -> m.Agent:
         """Drain an agent.
@@ -4403,13 +4594,14 @@ class AsyncEnvironment(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.Agent = await self._call(
             "POST",
             f"{self._path}/agents/{q(id)}/drain",
             "Agent",
             fields={"reason": given(reason)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     async def explain_agent(self, id: str) -> m.Explanation:
         """Explain what an agent runs.
@@ -4419,7 +4611,8 @@ class AsyncEnvironment(AsyncCalls):
 
         Requires the permission `environment:view`.
         """
-        return await self._call("GET", f"{self._path}/agents/{q(id)}/explain", "Explanation")
+        found: m.Explanation = await self._call("GET", f"{self._path}/agents/{q(id)}/explain", "Explanation")
+        return found
 
     def list_agent_history(
         self,
@@ -4446,12 +4639,13 @@ class AsyncEnvironment(AsyncCalls):
             since: Returns only intervals that ended after this time or have not ended.
             until: Returns only intervals that started before this time.
         """
-        return self._pages(
+        found: AsyncPages[m.RunningInterval] = self._pages(
             "GET",
             f"{self._path}/agents/{q(id)}/history",
             "PaginatedRunningIntervalList",
             query={"cursor": given(cursor), "limit": given(limit), "since": given(since), "until": given(until)},
         )
+        return found
 
     async def rotate_agent_key(
         self, id: str, *, mode: str | None = None, idempotency_key: str | None = None
@@ -4473,13 +4667,14 @@ class AsyncEnvironment(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.RotatedKey = await self._call(
             "POST",
             f"{self._path}/agents/{q(id)}/rotate-key",
             "RotatedKey",
             fields={"mode": given(mode)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     async def get_agent_series(self, id: str, *, since: str | None = None, until: str | None = None) -> m.Series:
         """Get the series of an agent.
@@ -4501,9 +4696,10 @@ class AsyncEnvironment(AsyncCalls):
             until: The end of the time range, after `since` and not in the future. The last point is the last
                 slot that starts before this time. Defaults to the current time.
         """
-        return await self._call(
+        found: m.Series = await self._call(
             "GET", f"{self._path}/agents/{q(id)}/series", "Series", query={"since": given(since), "until": given(until)}
         )
+        return found
 
     async def undrain_agent(self, id: str, *, reason: str | None = None, idempotency_key: str | None = None) -> m.Agent:
         """Undrain an agent.
@@ -4520,13 +4716,14 @@ class AsyncEnvironment(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.Agent = await self._call(
             "POST",
             f"{self._path}/agents/{q(id)}/undrain",
             "Agent",
             fields={"reason": given(reason)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     async def label_agents(
         self,
@@ -4555,13 +4752,14 @@ class AsyncEnvironment(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.Relabeled = await self._call(
             "POST",
             f"{self._path}/agents/labels",
             "Relabeled",
             fields={"selector": selector, "set": given(set), "unset": given(unset), "dry_run": given(dry_run)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     async def get_agent_summary(self) -> m.AgentSummary:
         """Get a summary of the agents.
@@ -4571,7 +4769,8 @@ class AsyncEnvironment(AsyncCalls):
 
         Requires the permission `environment:view`.
         """
-        return await self._call("GET", f"{self._path}/agents/summary", "AgentSummary")
+        found: m.AgentSummary = await self._call("GET", f"{self._path}/agents/summary", "AgentSummary")
+        return found
 
     def list_approvals(
         self,
@@ -4600,7 +4799,7 @@ class AsyncEnvironment(AsyncCalls):
             replay_id: Returns only approvals whose `replay_id` is this value.
             status: Returns only approvals whose `status` is this value.
         """
-        return self._pages(
+        found: AsyncPages[m.ListedApproval] = self._pages(
             "GET",
             f"{self._path}/approvals",
             "PaginatedListedApprovalList",
@@ -4614,6 +4813,7 @@ class AsyncEnvironment(AsyncCalls):
                 "status": given(status),
             },
         )
+        return found
 
     async def decide_approval(
         self,
@@ -4661,7 +4861,7 @@ class AsyncEnvironment(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.Approval = await self._call(
             "POST",
             f"{self._path}/approvals",
             "Approval",
@@ -4678,6 +4878,7 @@ class AsyncEnvironment(AsyncCalls):
             },
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     async def get_approval(self, id: str) -> m.Approval:
         """Get an approval.
@@ -4687,7 +4888,8 @@ class AsyncEnvironment(AsyncCalls):
 
         Requires the permission `environment:view`.
         """
-        return await self._call("GET", f"{self._path}/approvals/{q(id)}", "Approval")
+        found: m.Approval = await self._call("GET", f"{self._path}/approvals/{q(id)}", "Approval")
+        return found
 
     async def get_approval_packet(self, id: str) -> m.Packet:
         """Get the packet of an approval.
@@ -4700,7 +4902,8 @@ class AsyncEnvironment(AsyncCalls):
 
         Requires the permission `environment:view`.
         """
-        return await self._call("GET", f"{self._path}/approvals/{q(id)}/packet", "Packet")
+        found: m.Packet = await self._call("GET", f"{self._path}/approvals/{q(id)}/packet", "Packet")
+        return found
 
     async def remind_approval(self, id: str, *, idempotency_key: str | None = None) -> m.Approval:
         """Send a reminder of an approval.
@@ -4716,12 +4919,13 @@ class AsyncEnvironment(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.Approval = await self._call(
             "POST",
             f"{self._path}/approvals/{q(id)}/remind",
             "Approval",
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     async def revoke_approval(self, id: str, *, idempotency_key: str | None = None) -> m.Approval:
         """Revoke an approval.
@@ -4737,12 +4941,13 @@ class AsyncEnvironment(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.Approval = await self._call(
             "POST",
             f"{self._path}/approvals/{q(id)}/revoke",
             "Approval",
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def list_artifacts(
         self,
@@ -4781,7 +4986,7 @@ class AsyncEnvironment(AsyncCalls):
             status: Returns only artifacts whose `status` is this value.
             version_id: Returns only artifacts whose `version_id` is this value.
         """
-        return self._pages(
+        found: AsyncPages[m.ListedArtifact] = self._pages(
             "GET",
             f"{self._path}/artifacts",
             "PaginatedListedArtifactList",
@@ -4800,6 +5005,7 @@ class AsyncEnvironment(AsyncCalls):
                 "version_id": given(version_id),
             },
         )
+        return found
 
     async def get_artifact(self, id: str) -> m.Artifact:
         """Get an artifact.
@@ -4808,7 +5014,8 @@ class AsyncEnvironment(AsyncCalls):
 
         Requires the permission `environment:view`.
         """
-        return await self._call("GET", f"{self._path}/artifacts/{q(id)}", "Artifact")
+        found: m.Artifact = await self._call("GET", f"{self._path}/artifacts/{q(id)}", "Artifact")
+        return found
 
     async def bisect_artifact(
         self,
@@ -4842,7 +5049,7 @@ class AsyncEnvironment(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.Bisect = await self._call(
             "POST",
             f"{self._path}/artifacts/{q(id)}/bisect",
             "Bisect",
@@ -4855,6 +5062,7 @@ class AsyncEnvironment(AsyncCalls):
             },
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def download_artifact(self, id: str) -> AsyncDownload:
         """Download an artifact.
@@ -4863,7 +5071,8 @@ class AsyncEnvironment(AsyncCalls):
 
         Requires the permission `environment:operate`.
         """
-        return self._download("GET", f"{self._path}/artifacts/{q(id)}/content", "")
+        found: AsyncDownload = self._download("GET", f"{self._path}/artifacts/{q(id)}/content", "")
+        return found
 
     async def list_artifact_files(
         self, id: str, *, after: str | None = None, path: str | None = None
@@ -4880,12 +5089,13 @@ class AsyncEnvironment(AsyncCalls):
             after: Returns only files after this path, in order of the paths.
             path: The path of the file to download.
         """
-        return await self._call(
+        found: m.ArtifactFiles = await self._call(
             "GET",
             f"{self._path}/artifacts/{q(id)}/files",
             "ArtifactFiles",
             query={"after": given(after), "path": given(path)},
         )
+        return found
 
     async def read_artifact_journal(
         self,
@@ -4911,12 +5121,13 @@ class AsyncEnvironment(AsyncCalls):
             sequence: Start at the first record with this sequence number or a higher one.
             time: Start at the first record at or after this time.
         """
-        return await self._call(
+        found: m.JournalPage = await self._call(
             "GET",
             f"{self._path}/artifacts/{q(id)}/journal/{q(lane)}",
             "JournalPage",
             query={"after": given(after), "limit": given(limit), "sequence": given(sequence), "time": given(time)},
         )
+        return found
 
     async def replay_artifact(
         self,
@@ -4958,7 +5169,7 @@ class AsyncEnvironment(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.Replay = await self._call(
             "POST",
             f"{self._path}/artifacts/{q(id)}/replay",
             "Replay",
@@ -4972,6 +5183,7 @@ class AsyncEnvironment(AsyncCalls):
             },
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def list_bisects(
         self,
@@ -5000,7 +5212,7 @@ class AsyncEnvironment(AsyncCalls):
             outcome: Returns only bisects whose `outcome` is this value.
             status: Returns only bisects whose `status` is this value.
         """
-        return self._pages(
+        found: AsyncPages[m.ListedBisect] = self._pages(
             "GET",
             f"{self._path}/bisects",
             "PaginatedListedBisectList",
@@ -5014,6 +5226,7 @@ class AsyncEnvironment(AsyncCalls):
                 "status": given(status),
             },
         )
+        return found
 
     async def get_bisect(self, id: str) -> m.Bisect:
         """Get a bisect.
@@ -5022,7 +5235,8 @@ class AsyncEnvironment(AsyncCalls):
 
         Requires the permission `environment:view`.
         """
-        return await self._call("GET", f"{self._path}/bisects/{q(id)}", "Bisect")
+        found: m.Bisect = await self._call("GET", f"{self._path}/bisects/{q(id)}", "Bisect")
+        return found
 
     def list_config_bundles(
         self,
@@ -5051,7 +5265,7 @@ class AsyncEnvironment(AsyncCalls):
             name: Returns only config bundles whose name contains this text.
             version_id: Returns only config bundles whose `version_id` is this value.
         """
-        return self._pages(
+        found: AsyncPages[m.ListedConfigBundle] = self._pages(
             "GET",
             f"{self._path}/config-bundles",
             "PaginatedListedConfigBundleList",
@@ -5065,6 +5279,7 @@ class AsyncEnvironment(AsyncCalls):
                 "version_id": given(version_id),
             },
         )
+        return found
 
     async def create_config_bundle(
         self,
@@ -5111,7 +5326,7 @@ class AsyncEnvironment(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.ConfigBundle = await self._call(
             "POST",
             f"{self._path}/config-bundles",
             "ConfigBundle",
@@ -5128,6 +5343,7 @@ class AsyncEnvironment(AsyncCalls):
             },
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     async def get_config_bundle(self, id: str) -> m.ConfigBundle:
         """Get a config bundle.
@@ -5136,7 +5352,8 @@ class AsyncEnvironment(AsyncCalls):
 
         Requires the permission `environment:view`.
         """
-        return await self._call("GET", f"{self._path}/config-bundles/{q(id)}", "ConfigBundle")
+        found: m.ConfigBundle = await self._call("GET", f"{self._path}/config-bundles/{q(id)}", "ConfigBundle")
+        return found
 
     async def clear_config_bundle(self, id: str, *, reason: str, idempotency_key: str | None = None) -> m.ConfigBundle:
         """Clear a known bad config bundle.
@@ -5152,13 +5369,14 @@ class AsyncEnvironment(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.ConfigBundle = await self._call(
             "POST",
             f"{self._path}/config-bundles/{q(id)}/clear",
             "ConfigBundle",
             fields={"reason": reason},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def list_deployments(
         self,
@@ -5190,7 +5408,7 @@ class AsyncEnvironment(AsyncCalls):
             pipeline: Returns only deployments whose `pipeline` is this value.
             status: Returns only deployments whose `status` is this value.
         """
-        return self._pages(
+        found: AsyncPages[m.ListedDeployment] = self._pages(
             "GET",
             f"{self._path}/deployments",
             "PaginatedListedDeploymentList",
@@ -5205,6 +5423,7 @@ class AsyncEnvironment(AsyncCalls):
                 "status": given(status),
             },
         )
+        return found
 
     async def create_deployment(
         self,
@@ -5263,7 +5482,7 @@ class AsyncEnvironment(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.Deployment = await self._call(
             "POST",
             f"{self._path}/deployments",
             "Deployment",
@@ -5283,6 +5502,7 @@ class AsyncEnvironment(AsyncCalls):
             },
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     async def get_deployment(self, id: str) -> m.Deployment:
         """Get a deployment.
@@ -5291,7 +5511,8 @@ class AsyncEnvironment(AsyncCalls):
 
         Requires the permission `environment:view`.
         """
-        return await self._call("GET", f"{self._path}/deployments/{q(id)}", "Deployment")
+        found: m.Deployment = await self._call("GET", f"{self._path}/deployments/{q(id)}", "Deployment")
+        return found
 
     async def abort_deployment(
         self, id: str, *, reason: str | None = None, idempotency_key: str | None = None
@@ -5310,13 +5531,14 @@ class AsyncEnvironment(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.Deployment = await self._call(
             "POST",
             f"{self._path}/deployments/{q(id)}/abort",
             "Deployment",
             fields={"reason": given(reason)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def list_deployment_agents(
         self,
@@ -5343,7 +5565,7 @@ class AsyncEnvironment(AsyncCalls):
             progress: Returns only deployment agents whose `progress` is this value.
             wave: Returns only deployment agents whose `wave` is this value.
         """
-        return self._pages(
+        found: AsyncPages[m.DeploymentAgent] = self._pages(
             "GET",
             f"{self._path}/deployments/{q(id)}/agents",
             "PaginatedDeploymentAgentList",
@@ -5355,6 +5577,7 @@ class AsyncEnvironment(AsyncCalls):
                 "wave": given(wave),
             },
         )
+        return found
 
     def export_deployment_evidence(self, id: str) -> AsyncDownload:
         """Export the evidence of a deployment.
@@ -5369,7 +5592,8 @@ class AsyncEnvironment(AsyncCalls):
 
         Requires the permission `environment:operate`.
         """
-        return self._download("GET", f"{self._path}/deployments/{q(id)}/evidence", "")
+        found: AsyncDownload = self._download("GET", f"{self._path}/deployments/{q(id)}/evidence", "")
+        return found
 
     async def start_next_wave(
         self, id: str, *, reason: str | None = None, idempotency_key: str | None = None
@@ -5389,13 +5613,14 @@ class AsyncEnvironment(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.Deployment = await self._call(
             "POST",
             f"{self._path}/deployments/{q(id)}/next-wave",
             "Deployment",
             fields={"reason": given(reason)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     async def pause_deployment(
         self, id: str, *, reason: str | None = None, idempotency_key: str | None = None
@@ -5412,13 +5637,14 @@ class AsyncEnvironment(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.Deployment = await self._call(
             "POST",
             f"{self._path}/deployments/{q(id)}/pause",
             "Deployment",
             fields={"reason": given(reason)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     async def resume_deployment(
         self, id: str, *, reason: str | None = None, idempotency_key: str | None = None
@@ -5435,13 +5661,14 @@ class AsyncEnvironment(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.Deployment = await self._call(
             "POST",
             f"{self._path}/deployments/{q(id)}/resume",
             "Deployment",
             fields={"reason": given(reason)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     async def retry_deployment(
         self, id: str, *, reason: str | None = None, agents: list[str] | None = None, idempotency_key: str | None = None
@@ -5461,13 +5688,14 @@ class AsyncEnvironment(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.Deployment = await self._call(
             "POST",
             f"{self._path}/deployments/{q(id)}/retry",
             "Deployment",
             fields={"reason": given(reason), "agents": given(agents)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     async def update_deployment_reviewers(
         self, id: str, *, reviewers: list[str], reason: str | None = None, idempotency_key: str | None = None
@@ -5491,13 +5719,14 @@ class AsyncEnvironment(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.Deployment = await self._call(
             "POST",
             f"{self._path}/deployments/{q(id)}/reviewers",
             "Deployment",
             fields={"reviewers": reviewers, "reason": given(reason)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     async def roll_back_deployment(
         self,
@@ -5538,13 +5767,14 @@ class AsyncEnvironment(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.Deployment = await self._call(
             "POST",
             f"{self._path}/deployments/{q(id)}/rollback",
             "Deployment",
             fields={"reason": reason, "artifact_id": given(artifact_id), "proceed": given(proceed)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def list_deployment_timeline(
         self, id: str, *, cursor: str | None = None, limit: int | None = None
@@ -5561,12 +5791,13 @@ class AsyncEnvironment(AsyncCalls):
                 page.
             limit: The maximum number of rows per page.
         """
-        return self._pages(
+        found: AsyncPages[m.TimelineEntry] = self._pages(
             "GET",
             f"{self._path}/deployments/{q(id)}/timeline",
             "PaginatedTimelineEntryList",
             query={"cursor": given(cursor), "limit": given(limit)},
         )
+        return found
 
     def list_drafts(
         self,
@@ -5591,7 +5822,7 @@ class AsyncEnvironment(AsyncCalls):
             limit: The maximum number of rows per page.
             name: Returns only drafts whose name contains this text.
         """
-        return self._pages(
+        found: AsyncPages[m.ListedDraft] = self._pages(
             "GET",
             f"{self._path}/drafts",
             "PaginatedListedDraftList",
@@ -5603,6 +5834,7 @@ class AsyncEnvironment(AsyncCalls):
                 "name": given(name),
             },
         )
+        return found
 
     async def create_draft(
         self, *, name: str, plan: m.Plan | dict[str, Any], idempotency_key: str | None = None
@@ -5621,13 +5853,14 @@ class AsyncEnvironment(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.Draft = await self._call(
             "POST",
             f"{self._path}/drafts",
             "Draft",
             fields={"name": name, "plan": plan},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     async def get_draft(self, id: str) -> m.Draft:
         """Get a draft.
@@ -5636,7 +5869,8 @@ class AsyncEnvironment(AsyncCalls):
 
         Requires the permission `environment:view`.
         """
-        return await self._call("GET", f"{self._path}/drafts/{q(id)}", "Draft")
+        found: m.Draft = await self._call("GET", f"{self._path}/drafts/{q(id)}", "Draft")
+        return found
 
     async def update_draft(
         self,
@@ -5659,13 +5893,14 @@ class AsyncEnvironment(AsyncCalls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return await self._call(
+        found: m.Draft = await self._call(
             "PUT",
             f"{self._path}/drafts/{q(id)}",
             "Draft",
             fields={"name": given(name), "plan": given(plan)},
             headers={"If-Match": given(if_match)},
         )
+        return found
 
     async def delete_draft(self, id: str, *, if_match: str | None = None) -> None:
         """Delete a draft.
@@ -5678,7 +5913,10 @@ class AsyncEnvironment(AsyncCalls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return await self._call("DELETE", f"{self._path}/drafts/{q(id)}", "", headers={"If-Match": given(if_match)})
+        found: None = await self._call(
+            "DELETE", f"{self._path}/drafts/{q(id)}", "", headers={"If-Match": given(if_match)}
+        )
+        return found
 
     async def diff_draft(self, id: str, *, against: str) -> m.Diff:
         """Compare a draft with a version.
@@ -5690,7 +5928,8 @@ class AsyncEnvironment(AsyncCalls):
         Args:
             against: The id of the version to compare with.
         """
-        return await self._call("GET", f"{self._path}/drafts/{q(id)}/diff", "Diff", query={"against": against})
+        found: m.Diff = await self._call("GET", f"{self._path}/drafts/{q(id)}/diff", "Diff", query={"against": against})
+        return found
 
     async def preview_draft(
         self,
@@ -5714,7 +5953,7 @@ class AsyncEnvironment(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.Preview = await self._call(
             "POST",
             f"{self._path}/drafts/{q(id)}/preview",
             "Preview",
@@ -5722,6 +5961,7 @@ class AsyncEnvironment(AsyncCalls):
             fields={"plan": given(plan)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     async def promote_draft(
         self,
@@ -5748,13 +5988,14 @@ class AsyncEnvironment(AsyncCalls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return await self._call(
+        found: m.Version = await self._call(
             "POST",
             f"{self._path}/drafts/{q(id)}/version",
             "Version",
             fields={"expected_revision": given(expected_revision)},
             headers={"Idempotency-Key": given(idempotency_key), "If-Match": given(if_match)},
         )
+        return found
 
     def list_enrollment_tokens(
         self,
@@ -5778,7 +6019,7 @@ class AsyncEnvironment(AsyncCalls):
                 page.
             limit: The maximum number of rows per page.
         """
-        return self._pages(
+        found: AsyncPages[m.EnrollmentToken] = self._pages(
             "GET",
             f"{self._path}/enrollment-tokens",
             "PaginatedEnrollmentTokenList",
@@ -5789,6 +6030,7 @@ class AsyncEnvironment(AsyncCalls):
                 "limit": given(limit),
             },
         )
+        return found
 
     async def create_enrollment_token(
         self,
@@ -5816,7 +6058,7 @@ class AsyncEnvironment(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.EnrollmentTokenWithSecret = await self._call(
             "POST",
             f"{self._path}/enrollment-tokens",
             "EnrollmentTokenWithSecret",
@@ -5828,6 +6070,7 @@ class AsyncEnvironment(AsyncCalls):
             },
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     async def revoke_enrollment_token(self, id: str) -> None:
         """Revoke an enrollment token.
@@ -5837,7 +6080,8 @@ class AsyncEnvironment(AsyncCalls):
 
         Requires the permission `environment:manage`.
         """
-        return await self._call("DELETE", f"{self._path}/enrollment-tokens/{q(id)}", "")
+        found: None = await self._call("DELETE", f"{self._path}/enrollment-tokens/{q(id)}", "")
+        return found
 
     def list_fixtures(
         self,
@@ -5871,7 +6115,7 @@ class AsyncEnvironment(AsyncCalls):
             owner: Returns only fixtures whose `owner` is this value.
             pipeline: Returns only fixtures whose `pipeline` is this value.
         """
-        return self._pages(
+        found: AsyncPages[m.Fixture] = self._pages(
             "GET",
             f"{self._path}/fixtures",
             "PaginatedFixtureList",
@@ -5887,6 +6131,7 @@ class AsyncEnvironment(AsyncCalls):
                 "pipeline": given(pipeline),
             },
         )
+        return found
 
     async def create_fixture(
         self,
@@ -5933,7 +6178,7 @@ class AsyncEnvironment(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.Fixture = await self._call(
             "POST",
             f"{self._path}/fixtures",
             "Fixture",
@@ -5951,6 +6196,7 @@ class AsyncEnvironment(AsyncCalls):
             },
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     async def get_fixture(self, id: str) -> m.Fixture:
         """Get a fixture.
@@ -5959,7 +6205,8 @@ class AsyncEnvironment(AsyncCalls):
 
         Requires the permission `environment:view`.
         """
-        return await self._call("GET", f"{self._path}/fixtures/{q(id)}", "Fixture")
+        found: m.Fixture = await self._call("GET", f"{self._path}/fixtures/{q(id)}", "Fixture")
+        return found
 
     async def update_fixture(
         self,
@@ -5993,7 +6240,7 @@ class AsyncEnvironment(AsyncCalls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return await self._call(
+        found: m.Fixture = await self._call(
             "PUT",
             f"{self._path}/fixtures/{q(id)}",
             "Fixture",
@@ -6006,6 +6253,7 @@ class AsyncEnvironment(AsyncCalls):
             },
             headers={"If-Match": given(if_match)},
         )
+        return found
 
     async def delete_fixture(self, id: str, *, if_match: str | None = None) -> None:
         """Delete a fixture.
@@ -6018,7 +6266,10 @@ class AsyncEnvironment(AsyncCalls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return await self._call("DELETE", f"{self._path}/fixtures/{q(id)}", "", headers={"If-Match": given(if_match)})
+        found: None = await self._call(
+            "DELETE", f"{self._path}/fixtures/{q(id)}", "", headers={"If-Match": given(if_match)}
+        )
+        return found
 
     def list_fleet_state(
         self, *, at: str | None = None, cursor: str | None = None, limit: int | None = None
@@ -6037,12 +6288,13 @@ class AsyncEnvironment(AsyncCalls):
                 page.
             limit: The maximum number of rows per page.
         """
-        return self._pages(
+        found: AsyncPages[m.RunningInterval] = self._pages(
             "GET",
             f"{self._path}/fleet-state",
             "PaginatedRunningIntervalList",
             query={"at": given(at), "cursor": given(cursor), "limit": given(limit)},
         )
+        return found
 
     def list_regressions(
         self,
@@ -6073,7 +6325,7 @@ class AsyncEnvironment(AsyncCalls):
             status: Returns only regressions whose `status` is this value.
             version_id: Returns only regressions whose `version_id` is this value.
         """
-        return self._pages(
+        found: AsyncPages[m.ListedRegression] = self._pages(
             "GET",
             f"{self._path}/regressions",
             "PaginatedListedRegressionList",
@@ -6088,6 +6340,7 @@ class AsyncEnvironment(AsyncCalls):
                 "version_id": given(version_id),
             },
         )
+        return found
 
     async def request_regression(
         self,
@@ -6121,7 +6374,7 @@ class AsyncEnvironment(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.Regression = await self._call(
             "POST",
             f"{self._path}/regressions",
             "Regression",
@@ -6133,6 +6386,7 @@ class AsyncEnvironment(AsyncCalls):
             },
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     async def get_regression(self, id: str, *, after: int | None = None, group: str | None = None) -> m.Regression:
         """Get a regression.
@@ -6147,12 +6401,13 @@ class AsyncEnvironment(AsyncCalls):
             after: Returns only results, without groups: those after this number of results.
             group: Returns only this group of differences, and only the results that show it.
         """
-        return await self._call(
+        found: m.Regression = await self._call(
             "GET",
             f"{self._path}/regressions/{q(id)}",
             "Regression",
             query={"after": given(after), "group": given(group)},
         )
+        return found
 
     async def accept_differences(
         self, id: str, *, groups: list[str], reason: str, idempotency_key: str | None = None
@@ -6175,13 +6430,14 @@ class AsyncEnvironment(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.Acceptance = await self._call(
             "POST",
             f"{self._path}/regressions/{q(id)}/acceptances",
             "Acceptance",
             fields={"groups": groups, "reason": reason},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     async def cancel_regression(
         self, id: str, *, reason: str | None = None, idempotency_key: str | None = None
@@ -6199,13 +6455,14 @@ class AsyncEnvironment(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.Regression = await self._call(
             "POST",
             f"{self._path}/regressions/{q(id)}/cancel",
             "Regression",
             fields={"reason": given(reason)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def list_replays(
         self,
@@ -6236,7 +6493,7 @@ class AsyncEnvironment(AsyncCalls):
             status: Returns only replays whose `status` is this value.
             version_id: Returns only replays whose `version_id` is this value.
         """
-        return self._pages(
+        found: AsyncPages[m.ListedReplay] = self._pages(
             "GET",
             f"{self._path}/replays",
             "PaginatedListedReplayList",
@@ -6251,6 +6508,7 @@ class AsyncEnvironment(AsyncCalls):
                 "version_id": given(version_id),
             },
         )
+        return found
 
     async def get_replay(self, id: str) -> m.Replay:
         """Get a replay.
@@ -6259,7 +6517,8 @@ class AsyncEnvironment(AsyncCalls):
 
         Requires the permission `environment:view`.
         """
-        return await self._call("GET", f"{self._path}/replays/{q(id)}", "Replay")
+        found: m.Replay = await self._call("GET", f"{self._path}/replays/{q(id)}", "Replay")
+        return found
 
     async def cancel_replay(
         self, id: str, *, reason: str | None = None, idempotency_key: str | None = None
@@ -6276,13 +6535,14 @@ class AsyncEnvironment(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.Replay = await self._call(
             "POST",
             f"{self._path}/replays/{q(id)}/cancel",
             "Replay",
             fields={"reason": given(reason)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     async def compare_replays(self, id: str, *, with_: str) -> m.Comparison:
         """Compare two replays.
@@ -6296,7 +6556,10 @@ class AsyncEnvironment(AsyncCalls):
         Args:
             with_: The id of the replay to compare with.
         """
-        return await self._call("GET", f"{self._path}/replays/{q(id)}/compare", "Comparison", query={"with": with_})
+        found: m.Comparison = await self._call(
+            "GET", f"{self._path}/replays/{q(id)}/compare", "Comparison", query={"with": with_}
+        )
+        return found
 
     async def trace_record(
         self, id: str, *, sequence: int, after: int | None = None, ingress: str | None = None
@@ -6314,12 +6577,13 @@ class AsyncEnvironment(AsyncCalls):
             after: Start after the step with this number.
             ingress: The ingress of the record. By default, records of all replayed ingresses are traced.
         """
-        return await self._call(
+        found: m.Trace = await self._call(
             "GET",
             f"{self._path}/replays/{q(id)}/trace",
             "Trace",
             query={"after": given(after), "ingress": given(ingress), "sequence": sequence},
         )
+        return found
 
     async def get_environment_series(self, *, since: str | None = None, until: str | None = None) -> m.Series:
         """Get the series of an environment.
@@ -6337,9 +6601,10 @@ class AsyncEnvironment(AsyncCalls):
             until: The end of the time range, after `since` and not in the future. The last point is the last
                 slot that starts before this time. Defaults to the current time.
         """
-        return await self._call(
+        found: m.Series = await self._call(
             "GET", f"{self._path}/series", "Series", query={"since": given(since), "until": given(until)}
         )
+        return found
 
     def list_versions(
         self,
@@ -6368,7 +6633,7 @@ class AsyncEnvironment(AsyncCalls):
             name: Returns only versions whose name contains this text.
             spec_hash: Returns only versions whose `spec_hash` is this value.
         """
-        return self._pages(
+        found: AsyncPages[m.ListedVersion] = self._pages(
             "GET",
             f"{self._path}/versions",
             "PaginatedListedVersionList",
@@ -6382,6 +6647,7 @@ class AsyncEnvironment(AsyncCalls):
                 "spec_hash": given(spec_hash),
             },
         )
+        return found
 
     async def copy_version(self, *, from_version_id: str, idempotency_key: str | None = None) -> m.Version:
         """Copy a version from another environment.
@@ -6398,13 +6664,14 @@ class AsyncEnvironment(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.Version = await self._call(
             "POST",
             f"{self._path}/versions",
             "Version",
             fields={"from_version_id": from_version_id},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     async def get_version(self, id: str) -> m.Version:
         """Get a version.
@@ -6413,7 +6680,8 @@ class AsyncEnvironment(AsyncCalls):
 
         Requires the permission `environment:view`.
         """
-        return await self._call("GET", f"{self._path}/versions/{q(id)}", "Version")
+        found: m.Version = await self._call("GET", f"{self._path}/versions/{q(id)}", "Version")
+        return found
 
     async def diff_versions(self, id: str, *, against: str) -> m.Diff:
         """Compare two versions.
@@ -6425,7 +6693,10 @@ class AsyncEnvironment(AsyncCalls):
         Args:
             against: The id of the version to compare with.
         """
-        return await self._call("GET", f"{self._path}/versions/{q(id)}/diff", "Diff", query={"against": against})
+        found: m.Diff = await self._call(
+            "GET", f"{self._path}/versions/{q(id)}/diff", "Diff", query={"against": against}
+        )
+        return found
 
     async def draw_version(self, id: str) -> str:
         """Draw a version.
@@ -6435,7 +6706,8 @@ class AsyncEnvironment(AsyncCalls):
 
         Requires the permission `environment:view`.
         """
-        return await self._call("GET", f"{self._path}/versions/{q(id)}/graph.svg", "")
+        found: str = await self._call("GET", f"{self._path}/versions/{q(id)}/graph.svg", "")
+        return found
 
     async def get_version_spec(self, id: str) -> str:
         """Get the canonical spec of a version.
@@ -6444,7 +6716,8 @@ class AsyncEnvironment(AsyncCalls):
 
         Requires the permission `environment:view`.
         """
-        return await self._call("GET", f"{self._path}/versions/{q(id)}/spec.kv", "")
+        found: str = await self._call("GET", f"{self._path}/versions/{q(id)}/spec.kv", "")
+        return found
 
 
 class AsyncProject(AsyncCalls):
@@ -6461,7 +6734,8 @@ class AsyncProject(AsyncCalls):
 
         Requires the permission `project:view`.
         """
-        return await self._call("GET", f"{self._path}", "Project")
+        found: m.Project = await self._call("GET", f"{self._path}", "Project")
+        return found
 
     async def update_project(
         self, *, name: str | None = None, slug: str | None = None, if_match: str | None = None
@@ -6479,13 +6753,14 @@ class AsyncProject(AsyncCalls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return await self._call(
+        found: m.Project = await self._call(
             "PUT",
             f"{self._path}",
             "Project",
             fields={"name": given(name), "slug": given(slug)},
             headers={"If-Match": given(if_match)},
         )
+        return found
 
     async def delete_project(self, *, if_match: str | None = None) -> None:
         """Delete a project.
@@ -6499,7 +6774,8 @@ class AsyncProject(AsyncCalls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return await self._call("DELETE", f"{self._path}", "", headers={"If-Match": given(if_match)})
+        found: None = await self._call("DELETE", f"{self._path}", "", headers={"If-Match": given(if_match)})
+        return found
 
     def list_environments(
         self,
@@ -6526,7 +6802,7 @@ class AsyncProject(AsyncCalls):
             name: Returns only environments whose name contains this text.
             posture: Returns only environments whose `posture` is this value.
         """
-        return self._pages(
+        found: AsyncPages[m.ListedEnvironment] = self._pages(
             "GET",
             f"{self._path}/environments",
             "PaginatedListedEnvironmentList",
@@ -6539,6 +6815,7 @@ class AsyncProject(AsyncCalls):
                 "posture": given(posture),
             },
         )
+        return found
 
     async def create_environment(
         self,
@@ -6571,13 +6848,14 @@ class AsyncProject(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.Environment = await self._call(
             "POST",
             f"{self._path}/environments",
             "Environment",
             fields={"name": name, "posture": posture, "settings": given(settings), "position": given(position)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     async def get_matrix(self, *, after: str | None = None) -> m.Matrix:
         """Get the matrix of a project.
@@ -6591,7 +6869,8 @@ class AsyncProject(AsyncCalls):
             after: Returns only pipelines whose names follow this name. Send `next_after` of the previous
                 response.
         """
-        return await self._call("GET", f"{self._path}/matrix", "Matrix", query={"after": given(after)})
+        found: m.Matrix = await self._call("GET", f"{self._path}/matrix", "Matrix", query={"after": given(after)})
+        return found
 
     def list_project_members(
         self, *, cursor: str | None = None, email: str | None = None, limit: int | None = None, role: str | None = None
@@ -6610,12 +6889,13 @@ class AsyncProject(AsyncCalls):
             limit: The maximum number of rows per page.
             role: Returns only project members whose `role` is this value.
         """
-        return self._pages(
+        found: AsyncPages[m.Member] = self._pages(
             "GET",
             f"{self._path}/members",
             "PaginatedMemberList",
             query={"cursor": given(cursor), "email": given(email), "limit": given(limit), "role": given(role)},
         )
+        return found
 
     async def add_project_member(self, *, email: str, role: str, idempotency_key: str | None = None) -> m.InvitedMember:
         """Add a member to a project.
@@ -6632,13 +6912,14 @@ class AsyncProject(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.InvitedMember = await self._call(
             "POST",
             f"{self._path}/members",
             "InvitedMember",
             fields={"email": email, "role": role},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     async def update_project_member(
         self, user_id: str, *, email: str | None = None, role: str | None = None, if_match: str | None = None
@@ -6655,13 +6936,14 @@ class AsyncProject(AsyncCalls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return await self._call(
+        found: m.Member = await self._call(
             "PUT",
             f"{self._path}/members/{q(user_id)}",
             "Member",
             fields={"email": given(email), "role": given(role)},
             headers={"If-Match": given(if_match)},
         )
+        return found
 
     async def remove_project_member(self, user_id: str, *, if_match: str | None = None) -> None:
         """Remove a member from a project.
@@ -6675,9 +6957,10 @@ class AsyncProject(AsyncCalls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return await self._call(
+        found: None = await self._call(
             "DELETE", f"{self._path}/members/{q(user_id)}", "", headers={"If-Match": given(if_match)}
         )
+        return found
 
     async def invite_project_member(self, user_id: str, *, idempotency_key: str | None = None) -> m.InvitedMember:
         """Invite a member of a project again.
@@ -6692,12 +6975,13 @@ class AsyncProject(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.InvitedMember = await self._call(
             "POST",
             f"{self._path}/members/{q(user_id)}/invite",
             "InvitedMember",
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
 
 class AsyncOrganization(AsyncCalls):
@@ -6714,7 +6998,8 @@ class AsyncOrganization(AsyncCalls):
 
         Requires the permission `organization:view`.
         """
-        return await self._call("GET", f"{self._path}", "Organization")
+        found: m.Organization = await self._call("GET", f"{self._path}", "Organization")
+        return found
 
     async def update_organization(
         self,
@@ -6738,13 +7023,14 @@ class AsyncOrganization(AsyncCalls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return await self._call(
+        found: m.Organization = await self._call(
             "PUT",
             f"{self._path}",
             "Organization",
             fields={"name": given(name), "slug": given(slug), "settings": given(settings)},
             headers={"If-Match": given(if_match)},
         )
+        return found
 
     def list_organization_keys(
         self,
@@ -6770,7 +7056,7 @@ class AsyncOrganization(AsyncCalls):
             limit: The maximum number of rows per page.
             name: Returns only organization keys whose name contains this text.
         """
-        return self._pages(
+        found: AsyncPages[m.OrganizationKey] = self._pages(
             "GET",
             f"{self._path}/api-keys",
             "PaginatedOrganizationKeyList",
@@ -6782,6 +7068,7 @@ class AsyncOrganization(AsyncCalls):
                 "name": given(name),
             },
         )
+        return found
 
     async def create_organization_key(
         self,
@@ -6811,13 +7098,14 @@ class AsyncOrganization(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.OrganizationKeyWithSecret = await self._call(
             "POST",
             f"{self._path}/api-keys",
             "OrganizationKeyWithSecret",
             fields={"name": name, "role": role, "project_id": project_id, "expires_in_s": given(expires_in_s)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     async def revoke_organization_key(self, id: str) -> None:
         """Revoke an organization API key.
@@ -6826,7 +7114,8 @@ class AsyncOrganization(AsyncCalls):
 
         Requires the permission `organization:manage`.
         """
-        return await self._call("DELETE", f"{self._path}/api-keys/{q(id)}", "")
+        found: None = await self._call("DELETE", f"{self._path}/api-keys/{q(id)}", "")
+        return found
 
     def list_audit_events(
         self,
@@ -6863,7 +7152,7 @@ class AsyncOrganization(AsyncCalls):
             resource_id: Returns only events that affected the resource with this id.
             resource_kind: Returns only events that affected a resource of this kind.
         """
-        return self._pages(
+        found: AsyncPages[m.AuditEvent] = self._pages(
             "GET",
             f"{self._path}/audit-events",
             "PaginatedAuditEventList",
@@ -6881,6 +7170,7 @@ class AsyncOrganization(AsyncCalls):
                 "resource_kind": given(resource_kind),
             },
         )
+        return found
 
     def export_audit_events(self, *, after_seq: int | None = None) -> AsyncDownload:
         """Export the ledger.
@@ -6893,7 +7183,10 @@ class AsyncOrganization(AsyncCalls):
         Args:
             after_seq: Returns only events after the one with this `seq`.
         """
-        return self._download("GET", f"{self._path}/audit-events/export", "", query={"after_seq": given(after_seq)})
+        found: AsyncDownload = self._download(
+            "GET", f"{self._path}/audit-events/export", "", query={"after_seq": given(after_seq)}
+        )
+        return found
 
     def list_chat_webhooks(
         self,
@@ -6923,7 +7216,7 @@ class AsyncOrganization(AsyncCalls):
             limit: The maximum number of rows per page.
             project_id: Returns only chat webhooks whose `project_id` is this value.
         """
-        return self._pages(
+        found: AsyncPages[m.ListedChatWebhook] = self._pages(
             "GET",
             f"{self._path}/chat-webhooks",
             "PaginatedListedChatWebhookList",
@@ -6937,6 +7230,7 @@ class AsyncOrganization(AsyncCalls):
                 "project_id": given(project_id),
             },
         )
+        return found
 
     async def create_chat_webhook(
         self,
@@ -6975,7 +7269,7 @@ class AsyncOrganization(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.ChatWebhook = await self._call(
             "POST",
             f"{self._path}/chat-webhooks",
             "ChatWebhook",
@@ -6990,6 +7284,7 @@ class AsyncOrganization(AsyncCalls):
             },
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     async def get_chat_webhook(self, id: str) -> m.ChatWebhook:
         """Get a chat webhook.
@@ -6998,7 +7293,8 @@ class AsyncOrganization(AsyncCalls):
 
         Requires the permission `project:manage`.
         """
-        return await self._call("GET", f"{self._path}/chat-webhooks/{q(id)}", "ChatWebhook")
+        found: m.ChatWebhook = await self._call("GET", f"{self._path}/chat-webhooks/{q(id)}", "ChatWebhook")
+        return found
 
     async def update_chat_webhook(
         self,
@@ -7036,7 +7332,7 @@ class AsyncOrganization(AsyncCalls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return await self._call(
+        found: m.ChatWebhook = await self._call(
             "PUT",
             f"{self._path}/chat-webhooks/{q(id)}",
             "ChatWebhook",
@@ -7051,6 +7347,7 @@ class AsyncOrganization(AsyncCalls):
             },
             headers={"If-Match": given(if_match)},
         )
+        return found
 
     async def delete_chat_webhook(self, id: str, *, if_match: str | None = None) -> None:
         """Delete a chat webhook.
@@ -7063,9 +7360,10 @@ class AsyncOrganization(AsyncCalls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return await self._call(
+        found: None = await self._call(
             "DELETE", f"{self._path}/chat-webhooks/{q(id)}", "", headers={"If-Match": given(if_match)}
         )
+        return found
 
     def list_chat_deliveries(
         self,
@@ -7092,7 +7390,7 @@ class AsyncOrganization(AsyncCalls):
             limit: The maximum number of rows per page.
             status: Returns only chat deliveries whose `status` is this value.
         """
-        return self._pages(
+        found: AsyncPages[m.ChatDelivery] = self._pages(
             "GET",
             f"{self._path}/chat-webhooks/{q(id)}/deliveries",
             "PaginatedChatDeliveryList",
@@ -7104,6 +7402,7 @@ class AsyncOrganization(AsyncCalls):
                 "status": given(status),
             },
         )
+        return found
 
     async def test_chat_webhook(self, id: str, *, idempotency_key: str | None = None) -> m.ChatDelivery:
         """Send a test message to a chat webhook.
@@ -7118,12 +7417,13 @@ class AsyncOrganization(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.ChatDelivery = await self._call(
             "POST",
             f"{self._path}/chat-webhooks/{q(id)}/test",
             "ChatDelivery",
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def list_organization_members(
         self, *, cursor: str | None = None, email: str | None = None, limit: int | None = None, role: str | None = None
@@ -7142,12 +7442,13 @@ class AsyncOrganization(AsyncCalls):
             limit: The maximum number of rows per page.
             role: Returns only organization members whose `role` is this value.
         """
-        return self._pages(
+        found: AsyncPages[m.Member] = self._pages(
             "GET",
             f"{self._path}/members",
             "PaginatedMemberList",
             query={"cursor": given(cursor), "email": given(email), "limit": given(limit), "role": given(role)},
         )
+        return found
 
     async def add_organization_member(
         self, *, email: str, role: str, idempotency_key: str | None = None
@@ -7168,13 +7469,14 @@ class AsyncOrganization(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.InvitedMember = await self._call(
             "POST",
             f"{self._path}/members",
             "InvitedMember",
             fields={"email": email, "role": role},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     async def update_organization_member(
         self, user_id: str, *, email: str | None = None, role: str | None = None, if_match: str | None = None
@@ -7191,13 +7493,14 @@ class AsyncOrganization(AsyncCalls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return await self._call(
+        found: m.Member = await self._call(
             "PUT",
             f"{self._path}/members/{q(user_id)}",
             "Member",
             fields={"email": given(email), "role": given(role)},
             headers={"If-Match": given(if_match)},
         )
+        return found
 
     async def remove_organization_member(self, user_id: str, *, if_match: str | None = None) -> None:
         """Remove a member from an organization.
@@ -7211,9 +7514,10 @@ class AsyncOrganization(AsyncCalls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return await self._call(
+        found: None = await self._call(
             "DELETE", f"{self._path}/members/{q(user_id)}", "", headers={"If-Match": given(if_match)}
         )
+        return found
 
     async def invite_organization_member(self, user_id: str, *, idempotency_key: str | None = None) -> m.InvitedMember:
         """Invite a member of an organization again.
@@ -7230,12 +7534,13 @@ class AsyncOrganization(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.InvitedMember = await self._call(
             "POST",
             f"{self._path}/members/{q(user_id)}/invite",
             "InvitedMember",
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def list_projects(
         self,
@@ -7260,7 +7565,7 @@ class AsyncOrganization(AsyncCalls):
             limit: The maximum number of rows per page.
             name: Returns only projects whose name contains this text.
         """
-        return self._pages(
+        found: AsyncPages[m.Project] = self._pages(
             "GET",
             f"{self._path}/projects",
             "PaginatedProjectList",
@@ -7272,6 +7577,7 @@ class AsyncOrganization(AsyncCalls):
                 "name": given(name),
             },
         )
+        return found
 
     async def create_project(
         self, *, name: str, slug: str | None = None, idempotency_key: str | None = None
@@ -7290,13 +7596,14 @@ class AsyncOrganization(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.Project = await self._call(
             "POST",
             f"{self._path}/projects",
             "Project",
             fields={"name": name, "slug": given(slug)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     def list_signing_keys(self, *, cursor: str | None = None, limit: int | None = None) -> AsyncPages[m.SigningKey]:
         """List signing keys.
@@ -7311,12 +7618,13 @@ class AsyncOrganization(AsyncCalls):
                 page.
             limit: The maximum number of rows per page.
         """
-        return self._pages(
+        found: AsyncPages[m.SigningKey] = self._pages(
             "GET",
             f"{self._path}/signing-keys",
             "PaginatedSigningKeyList",
             query={"cursor": given(cursor), "limit": given(limit)},
         )
+        return found
 
     async def retire_signing_key(self, kid: str, *, reason: str, idempotency_key: str | None = None) -> m.SigningKey:
         """Retire a signing key.
@@ -7333,13 +7641,14 @@ class AsyncOrganization(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.SigningKey = await self._call(
             "POST",
             f"{self._path}/signing-keys/{q(kid)}/retire",
             "SigningKey",
             fields={"reason": reason},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     async def rotate_signing_key(
         self, *, activate_in_s: int | None = None, retire_in_s: int | None = None, idempotency_key: str | None = None
@@ -7361,13 +7670,14 @@ class AsyncOrganization(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.SigningKey = await self._call(
             "POST",
             f"{self._path}/signing-keys/rotate",
             "SigningKey",
             fields={"activate_in_s": given(activate_in_s), "retire_in_s": given(retire_in_s)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     async def get_usage(self) -> m.Usage:
         """Get the quotas and usage of an organization.
@@ -7378,7 +7688,8 @@ class AsyncOrganization(AsyncCalls):
 
         Requires the permission `organization:view`.
         """
-        return await self._call("GET", f"{self._path}/usage", "Usage")
+        found: m.Usage = await self._call("GET", f"{self._path}/usage", "Usage")
+        return found
 
     def list_webhooks(
         self,
@@ -7403,7 +7714,7 @@ class AsyncOrganization(AsyncCalls):
             enabled: If true, returns only enabled webhooks. If false, returns only disabled webhooks.
             limit: The maximum number of rows per page.
         """
-        return self._pages(
+        found: AsyncPages[m.Webhook] = self._pages(
             "GET",
             f"{self._path}/webhooks",
             "PaginatedWebhookList",
@@ -7415,6 +7726,7 @@ class AsyncOrganization(AsyncCalls):
                 "limit": given(limit),
             },
         )
+        return found
 
     async def create_webhook(
         self,
@@ -7449,7 +7761,7 @@ class AsyncOrganization(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.WebhookWithSecret = await self._call(
             "POST",
             f"{self._path}/webhooks",
             "WebhookWithSecret",
@@ -7463,6 +7775,7 @@ class AsyncOrganization(AsyncCalls):
             },
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     async def get_webhook(self, id: str) -> m.Webhook:
         """Get a webhook.
@@ -7471,7 +7784,8 @@ class AsyncOrganization(AsyncCalls):
 
         Requires the permission `organization:manage`.
         """
-        return await self._call("GET", f"{self._path}/webhooks/{q(id)}", "Webhook")
+        found: m.Webhook = await self._call("GET", f"{self._path}/webhooks/{q(id)}", "Webhook")
+        return found
 
     async def update_webhook(
         self,
@@ -7505,7 +7819,7 @@ class AsyncOrganization(AsyncCalls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return await self._call(
+        found: m.Webhook = await self._call(
             "PUT",
             f"{self._path}/webhooks/{q(id)}",
             "Webhook",
@@ -7519,6 +7833,7 @@ class AsyncOrganization(AsyncCalls):
             },
             headers={"If-Match": given(if_match)},
         )
+        return found
 
     async def delete_webhook(self, id: str, *, if_match: str | None = None) -> None:
         """Delete a webhook.
@@ -7531,7 +7846,10 @@ class AsyncOrganization(AsyncCalls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return await self._call("DELETE", f"{self._path}/webhooks/{q(id)}", "", headers={"If-Match": given(if_match)})
+        found: None = await self._call(
+            "DELETE", f"{self._path}/webhooks/{q(id)}", "", headers={"If-Match": given(if_match)}
+        )
+        return found
 
     def list_webhook_deliveries(
         self,
@@ -7562,7 +7880,7 @@ class AsyncOrganization(AsyncCalls):
             status: Returns only webhook deliveries whose `status` is this value.
             type: Returns only deliveries of events of this type.
         """
-        return self._pages(
+        found: AsyncPages[m.WebhookDelivery] = self._pages(
             "GET",
             f"{self._path}/webhooks/{q(id)}/deliveries",
             "PaginatedWebhookDeliveryList",
@@ -7576,6 +7894,7 @@ class AsyncOrganization(AsyncCalls):
                 "type": given(type),
             },
         )
+        return found
 
     async def redeliver_webhook_delivery(
         self, id: str, delivery_id: str, *, idempotency_key: str | None = None
@@ -7592,12 +7911,13 @@ class AsyncOrganization(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.WebhookDelivery = await self._call(
             "POST",
             f"{self._path}/webhooks/{q(id)}/deliveries/{q(delivery_id)}/redeliver",
             "WebhookDelivery",
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     async def rotate_webhook_secret(self, id: str, *, idempotency_key: str | None = None) -> m.WebhookWithSecret:
         """Rotate a webhook's secret.
@@ -7612,12 +7932,13 @@ class AsyncOrganization(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.WebhookWithSecret = await self._call(
             "POST",
             f"{self._path}/webhooks/{q(id)}/rotate-secret",
             "WebhookWithSecret",
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     async def test_webhook(self, id: str, *, idempotency_key: str | None = None) -> m.WebhookDelivery:
         """Send a test event to a webhook.
@@ -7632,12 +7953,13 @@ class AsyncOrganization(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.WebhookDelivery = await self._call(
             "POST",
             f"{self._path}/webhooks/{q(id)}/test",
             "WebhookDelivery",
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
 
 class AsyncOwnAgent(AsyncCalls):
@@ -7652,7 +7974,8 @@ class AsyncOwnAgent(AsyncCalls):
 
         Returns the agent whose key is used.
         """
-        return await self._call("GET", f"{self._path}", "Agent")
+        found: m.Agent = await self._call("GET", f"{self._path}", "Agent")
+        return found
 
     async def upload_artifact(
         self,
@@ -7685,7 +8008,7 @@ class AsyncOwnAgent(AsyncCalls):
             metadata: A JSON object with more information about the artifact, at most 64 KiB.
             capture_id: The id of the requested capture that this upload is for.
         """
-        return await self._call(
+        found: m.Artifact = await self._call(
             "POST",
             f"{self._path}/artifacts",
             "Artifact",
@@ -7699,6 +8022,7 @@ class AsyncOwnAgent(AsyncCalls):
                 "capture_id": given(capture_id),
             },
         )
+        return found
 
     async def get_pending_capture(self) -> m.PendingCaptureAnswer:
         """Get the capture that is requested from the agent.
@@ -7710,7 +8034,8 @@ class AsyncOwnAgent(AsyncCalls):
         why. Call this operation before each attempt, because it no longer returns the request when an upload is
         stored.
         """
-        return await self._call("GET", f"{self._path}/capture", "PendingCaptureAnswer")
+        found: m.PendingCaptureAnswer = await self._call("GET", f"{self._path}/capture", "PendingCaptureAnswer")
+        return found
 
     async def get_agent_deployment(self, *, wait_s: int | None = None) -> m.DesiredAnswer:
         """Get the agent's current offer.
@@ -7723,7 +8048,10 @@ class AsyncOwnAgent(AsyncCalls):
                 time, if the server shuts down, or if the agent sends another poll. If too many agents are
                 waiting, returns 304 with `Retry-After` immediately. Defaults to 0.
         """
-        return await self._call("GET", f"{self._path}/deployment", "DesiredAnswer", query={"wait_s": given(wait_s)})
+        found: m.DesiredAnswer = await self._call(
+            "GET", f"{self._path}/deployment", "DesiredAnswer", query={"wait_s": given(wait_s)}
+        )
+        return found
 
     async def report_deployment(
         self,
@@ -7754,7 +8082,7 @@ class AsyncOwnAgent(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.ReportAnswer = await self._call(
             "POST",
             f"{self._path}/deployment",
             "ReportAnswer",
@@ -7768,6 +8096,7 @@ class AsyncOwnAgent(AsyncCalls):
             },
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     async def download_attestation(self, *, sha256: str) -> dict[str, Any]:
         """Download a signed statement.
@@ -7778,7 +8107,10 @@ class AsyncOwnAgent(AsyncCalls):
         Args:
             sha256: The `sha256` of a statement of the offer.
         """
-        return await self._call("GET", f"{self._path}/deployment/attestation", "json", query={"sha256": sha256})
+        found: dict[str, Any] = await self._call(
+            "GET", f"{self._path}/deployment/attestation", "json", query={"sha256": sha256}
+        )
+        return found
 
     def download_deploy_bundle(self, *, hash: str) -> AsyncDownload:
         """Download the deploy bundle.
@@ -7789,7 +8121,8 @@ class AsyncOwnAgent(AsyncCalls):
         Args:
             hash: The `bundle_hash` of the offer.
         """
-        return self._download("GET", f"{self._path}/deployment/bundle", "", query={"hash": hash})
+        found: AsyncDownload = self._download("GET", f"{self._path}/deployment/bundle", "", query={"hash": hash})
+        return found
 
     async def send_heartbeat(
         self,
@@ -7825,7 +8158,7 @@ class AsyncOwnAgent(AsyncCalls):
                 count from the start of the pipeline. The series contain their increases. Null if no pipeline is
                 running.
         """
-        return await self._call(
+        found: m.HeartbeatAnswer = await self._call(
             "POST",
             f"{self._path}/heartbeat",
             "HeartbeatAnswer",
@@ -7841,6 +8174,7 @@ class AsyncOwnAgent(AsyncCalls):
                 "pipeline": pipeline,
             },
         )
+        return found
 
     async def rotate_own_key(self, *, idempotency_key: str | None = None) -> m.RotatedKey:
         """Fetch a new agent key.
@@ -7858,9 +8192,10 @@ class AsyncOwnAgent(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.RotatedKey = await self._call(
             "POST", f"{self._path}/rotate-key", "RotatedKey", headers={"Idempotency-Key": given(idempotency_key)}
         )
+        return found
 
     async def get_signing_keys(self) -> m.KeySet:
         """Get the published signing keys.
@@ -7868,7 +8203,8 @@ class AsyncOwnAgent(AsyncCalls):
         Called by an agent with its own key. Returns the public keys that verify deploy bundles, as a JSON Web Key
         Set with validity times.
         """
-        return await self._call("GET", f"{self._path}/signing-key", "KeySet")
+        found: m.KeySet = await self._call("GET", f"{self._path}/signing-key", "KeySet")
+        return found
 
 
 class AsyncInstallation(AsyncCalls):
@@ -7880,14 +8216,18 @@ class AsyncInstallation(AsyncCalls):
         Returns the person to whom the credential belongs, the credential without its secret, and the roles of the
         credential. Use this operation to test a credential.
         """
-        return await self._call("GET", "/api/v1/me", "Me")
+        found: m.Me = await self._call("GET", "/api/v1/me", "Me")
+        return found
 
     async def get_notification_settings(self) -> m.NotificationSettings:
         """Get your notification settings.
 
         Returns the caller's own choices and the defaults that apply without them.
         """
-        return await self._call("GET", "/api/v1/me/notification-settings", "NotificationSettings")
+        found: m.NotificationSettings = await self._call(
+            "GET", "/api/v1/me/notification-settings", "NotificationSettings"
+        )
+        return found
 
     async def update_notification_settings(
         self, *, settings: m.Settings, if_match: str | None = None
@@ -7903,13 +8243,14 @@ class AsyncInstallation(AsyncCalls):
             if_match: The ETag that you last read. If the resource was edited since, the request is refused with
                 412.
         """
-        return await self._call(
+        found: m.NotificationSettings = await self._call(
             "PUT",
             "/api/v1/me/notification-settings",
             "NotificationSettings",
             fields={"settings": settings},
             headers={"If-Match": given(if_match)},
         )
+        return found
 
     def list_notifications(
         self,
@@ -7935,7 +8276,7 @@ class AsyncInstallation(AsyncCalls):
             limit: The maximum number of rows per page.
             unread: If true, returns only unread notifications. If false, returns only read notifications.
         """
-        return self._pages(
+        found: AsyncPages[m.Notification] = self._pages(
             "GET",
             "/api/v1/me/notifications",
             "PaginatedNotificationList",
@@ -7948,6 +8289,7 @@ class AsyncInstallation(AsyncCalls):
                 "unread": given(unread),
             },
         )
+        return found
 
     async def mark_notifications(
         self, *, read: bool | None = None, ids: list[str] | None = None
@@ -7961,9 +8303,10 @@ class AsyncInstallation(AsyncCalls):
             read: Whether to mark the notifications as read (true) or unread (false).
             ids: The ids of the notifications to mark. If omitted, all of the caller's notifications are marked.
         """
-        return await self._call(
+        found: m.MarkedNotifications = await self._call(
             "PATCH", "/api/v1/me/notifications", "MarkedNotifications", fields={"read": given(read), "ids": given(ids)}
         )
+        return found
 
     def list_organizations(
         self,
@@ -7986,7 +8329,7 @@ class AsyncInstallation(AsyncCalls):
             limit: The maximum number of rows per page.
             name: Returns only organizations whose name contains this text.
         """
-        return self._pages(
+        found: AsyncPages[m.ListedOrganization] = self._pages(
             "GET",
             "/api/v1/orgs",
             "PaginatedListedOrganizationList",
@@ -7998,6 +8341,7 @@ class AsyncInstallation(AsyncCalls):
                 "name": given(name),
             },
         )
+        return found
 
     async def create_organization(
         self,
@@ -8020,13 +8364,14 @@ class AsyncInstallation(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.Organization = await self._call(
             "POST",
             "/api/v1/orgs",
             "Organization",
             fields={"name": name, "slug": given(slug), "settings": given(settings)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     async def get_plan_schema(self) -> dict[str, Any]:
         """Get the JSON Schema of a plan.
@@ -8034,7 +8379,8 @@ class AsyncInstallation(AsyncCalls):
         Returns a JSON Schema (2020-12) that editors can use to complete and validate plans. It changes only with a
         release of this service.
         """
-        return await self._call("GET", "/api/v1/plan-schema", "json")
+        found: dict[str, Any] = await self._call("GET", "/api/v1/plan-schema", "json")
+        return found
 
     def list_user_tokens(
         self,
@@ -8058,7 +8404,7 @@ class AsyncInstallation(AsyncCalls):
             limit: The maximum number of rows per page.
             name: Returns only user tokens whose name contains this text.
         """
-        return self._pages(
+        found: AsyncPages[m.UserToken] = self._pages(
             "GET",
             "/api/v1/tokens",
             "PaginatedUserTokenList",
@@ -8070,6 +8416,7 @@ class AsyncInstallation(AsyncCalls):
                 "name": given(name),
             },
         )
+        return found
 
     async def create_user_token(
         self, *, name: str, expires_in_s: int | None = None, idempotency_key: str | None = None
@@ -8087,20 +8434,22 @@ class AsyncInstallation(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        return await self._call(
+        found: m.UserTokenWithSecret = await self._call(
             "POST",
             "/api/v1/tokens",
             "UserTokenWithSecret",
             fields={"name": name, "expires_in_s": given(expires_in_s)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
+        return found
 
     async def revoke_user_token(self, id: str) -> None:
         """Revoke a user token.
 
         Revokes the token. It is rejected within one second.
         """
-        return await self._call("DELETE", f"/api/v1/tokens/{q(id)}", "")
+        found: None = await self._call("DELETE", f"/api/v1/tokens/{q(id)}", "")
+        return found
 
     async def finish_sign_in(self, *, code: str | None = None, state: str | None = None) -> m.SignedIn:
         """Finish signing in.
@@ -8112,7 +8461,10 @@ class AsyncInstallation(AsyncCalls):
             code: The authorization code from the identity provider.
             state: The state with which the sign-in started.
         """
-        return await self._call("GET", "/auth/callback", "SignedIn", query={"code": given(code), "state": given(state)})
+        found: m.SignedIn = await self._call(
+            "GET", "/auth/callback", "SignedIn", query={"code": given(code), "state": given(state)}
+        )
+        return found
 
     async def start_sign_in(self, *, next: str | None = None) -> None:
         """Start signing in.
@@ -8123,7 +8475,8 @@ class AsyncInstallation(AsyncCalls):
         Args:
             next: The path that the browser is redirected to after the sign-in.
         """
-        return await self._call("GET", "/auth/login", "", query={"next": given(next)})
+        found: None = await self._call("GET", "/auth/login", "", query={"next": given(next)})
+        return found
 
     async def check_liveness(self) -> m.Health:
         """Check that the process is alive.
@@ -8131,7 +8484,8 @@ class AsyncInstallation(AsyncCalls):
         Returns 200 while the process serves requests. This check uses neither the database nor the storage. Use it
         for liveness probes.
         """
-        return await self._call("GET", "/healthz", "Health")
+        found: m.Health = await self._call("GET", "/healthz", "Health")
+        return found
 
     async def scrape_metrics(self) -> str:
         """Scrape metrics.
@@ -8139,7 +8493,8 @@ class AsyncInstallation(AsyncCalls):
         Returns the metrics of this server's API processes and of the installation in the Prometheus text format. No
         label contains the name of an organization or of a resource that belongs to one.
         """
-        return await self._call("GET", "/metrics", "")
+        found: str = await self._call("GET", "/metrics", "")
+        return found
 
     async def check_readiness(self) -> m.Ready:
         """Check that the service can handle requests.
@@ -8147,4 +8502,5 @@ class AsyncInstallation(AsyncCalls):
         Checks the database, its migrations, the master key, the storage, temporary files and the disk space.
         Returns 503 with the names of the checks that failed. Use it for readiness probes and load balancers.
         """
-        return await self._call("GET", "/readyz", "Ready")
+        found: m.Ready = await self._call("GET", "/readyz", "Ready")
+        return found

@@ -168,7 +168,8 @@ class Connection:
                 if response.status_code < 400:
                     return response
                 response.read()
-                failure, was_sent = _failure(response), True
+                failure: ByteOrError = _failure(response)
+                was_sent = True
             except httpx.TransportError as error:
                 failure, was_sent = _lost(error)
             time.sleep(request.wait(attempt, failure, was_sent=was_sent))
@@ -201,7 +202,8 @@ class AsyncConnection:
                 if response.status_code < 400:
                     return response
                 await response.aread()
-                failure, was_sent = _failure(response), True
+                failure: ByteOrError = _failure(response)
+                was_sent = True
             except httpx.TransportError as error:
                 failure, was_sent = _lost(error)
             await import_module("asyncio").sleep(request.wait(attempt, failure, was_sent=was_sent))

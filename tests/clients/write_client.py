@@ -245,7 +245,7 @@ class Method:
         return (
             f"{'async ' if waits else ''}def {self.name}({', '.join(given)}) -> {kind}:\n"
             + textwrap.indent(self._docstring(arguments), "    ")
-            + f"\n    return {'await ' if waits else ''}self.{call}({', '.join(passed)})\n"
+            + f"\n    found: {kind} = {'await ' if waits else ''}self.{call}({', '.join(passed)})\n    return found\n"
         )
 
     def _path_source(self) -> str:
