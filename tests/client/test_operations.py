@@ -1,0 +1,117 @@
+"""Every operation of the document through the client, blocking and asynchronous."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+from django.db import transaction
+
+from byteor.client import AsyncByteOr, ByteOr
+from byteor.client.model import Model
+from byteor.client.runtime import AsyncDownload, AsyncPages, Download, Pages
+from tests.client.live import served
+from tests.laws.calls import Operation, example, ids_for, operations, permitted_caller
+from tests.laws.conftest import tenants as tenants  # noqa: PLC0414  a fixture
+from tests.laws.tenants import Tenants
+from tests.openapi import document
+
+pytestmark = pytest.mark.django_db
+LEVELS = {"org_id": "organization", "project_id": "project", "env_id": "environment"}
+
+
+@pytest.fixture
+def url(tenants: Tenants) -> Iterator[str]:
+    with served() as url:
+        yield url
+
+
+def method_of(client: Any, operation: Operation, ids: dict[str, Any]) -> Any:
+    """Return the client's method, bound to the rows in ``ids``, and the remaining ids in its path."""
+    path = re.sub(r"([a-z-]+)/\{id\}", r"\1/{\1}", operation.path)
+    names = re.findall(r"\{([a-z_-]+)\}", path)
+    if operation.path.startswith("/api/v1/agents/{id}"):
+        level, taken = client.own_agent(str(ids["agents"])), 1
+    else:
+        taken = len([name for name in names if name in LEVELS])
+        level = getattr(client, LEVELS[names[taken - 1]])(*(str(ids[n]) for n in names[:taken])) if taken else client
+    name = re.sub(r"(?<!^)(?=[A-Z])", "_", operation.id).lower()
+    return getattr(level, name), [str(ids[each]) for each in names[taken:]]
+
+
+def arguments_of(operation: Operation, tenants: Tenants, method: Any) -> dict[str, Any]:
+    """Return the example's body and the query as keyword arguments."""
+    values = dict(example(operation, tenants) or {})
+    values |= {k: v[0] for k, v in parse_qs(operation.call.query(tenants.home.place).lstrip("?")).items()}
+    named = {f"{name}_" if f"{name}_" in inspect.signature(method).parameters else name: v for name, v in values.items()}
+    if "file" in named:
+        named["file"] = named["file"].encode()
+    return named
+
+
+def model_of(operation: Operation) -> str:
+    """Return the name of the schema of a successful response; empty if it is no JSON."""
+    for status, response in operation.documented["responses"].items():
+        for content in response.get("content", {}).values():
+            if status.startswith("2"):
+                return str(content["schema"].get("$ref", "")).rpartition("/")[2]
+    return ""
+
+
+def check(operation: Operation, found: Any) -> None:
+    """Assert that the result has the type that the document names."""
+    if model := model_of(operation):
+        assert isinstance(found, Model)
+        assert type(found).__name__ == model
+
+
+@pytest.mark.parametrize("operation", operations(), ids=str)
+def test_client_calls_operation(operation: Operation, tenants: Tenants, url: str) -> None:
+    token = permitted_caller(operation, tenants).token
+
+    with transaction.atomic():
+        ids = ids_for(operation, tenants)
+        with ByteOr(url, token) as client:
+            method, given = method_of(client, operation, ids)
+            found = method(*given, **arguments_of(operation, tenants, method))
+            if isinstance(found, Pages):
+                page = next(found.pages())
+                check(operation, page)
+                assert isinstance(page.results, list)
+            elif isinstance(found, Download):
+                assert found.read()
+            else:
+                check(operation, found)
+        transaction.set_rollback(True)
+
+    async def call() -> None:
+        async with AsyncByteOr(url, token) as client:
+            method, given = method_of(client, operation, ids)
+            found = method(*given, **arguments)
+            if isinstance(found, AsyncPages):
+                check(operation, await anext(found.pages()))
+            elif isinstance(found, AsyncDownload):
+                assert await found.read()
+            else:
+                check(operation, await found)
+
+    ids = ids_for(operation, tenants)
+    with ByteOr(url, token) as client:
+        arguments = arguments_of(operation, tenants, method_of(client, operation, ids)[0])
+    asyncio.run(call())
+
+
+def test_client_has_method_for_every_operation_of_document() -> None:
+    documented = {
+        operation["operationId"] for path in document()["paths"].values() for operation in path.values() if "operationId" in operation
+    }
+    methods = {name for level in ByteOr.__mro__ for name in vars(level)}
+    methods |= {name for level in ("organization", "project", "environment", "own_agent")
+                for name in dir(inspect.signature(getattr(ByteOr, level), eval_str=True).return_annotation)}
+
+    assert {re.sub(r"(?<!^)(?=[A-Z])", "_", each).lower() for each in documented} <= methods
