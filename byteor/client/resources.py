@@ -417,7 +417,9 @@ class Environment(Calls):
         )
         return found
 
-    def rotate_agent_key(self, id: str, *, mode: str | None = None, idempotency_key: str | None = None) -> m.RotatedKey:
+    def rotate_agent_key(
+        self, id: str, *, mode: str | None = None, idempotency_key: str | None = None
+    ) -> m.RotatedKey | m.RequestedRotation:
         """Rotate an agent's key.
 
         With `mode: now`, the default, returns a new agent key and revokes the old keys immediately. With `mode:
@@ -435,10 +437,10 @@ class Environment(Calls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        found: m.RotatedKey = self._call(
+        found: m.RotatedKey | m.RequestedRotation = self._call(
             "POST",
             f"{self._path}/agents/{q(id)}/rotate-key",
-            "RotatedKey",
+            "RotatedKey|RequestedRotation",
             fields={"mode": given(mode)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
@@ -860,6 +862,24 @@ class Environment(Calls):
             f"{self._path}/artifacts/{q(id)}/files",
             "ArtifactFiles",
             query={"after": given(after), "path": given(path)},
+        )
+        return found
+
+    def list_artifact_files_content(self, id: str, *, after: str | None = None, path: str | None = None) -> Download:
+        """List or download the files of an artifact.
+
+        Returns the path, size and SHA-256 of each file in a verified incident bundle. With `path`, returns the
+        content of that file as an attachment. A page of the list is limited to 4 MiB; use `after` to get the next
+        page.
+
+        Requires the permission `environment:operate`.
+
+        Args:
+            after: Returns only files after this path, in order of the paths.
+            path: The path of the file to download.
+        """
+        found: Download = self._download(
+            "GET", f"{self._path}/artifacts/{q(id)}/files", "", query={"after": given(after), "path": given(path)}
         )
         return found
 
@@ -4649,7 +4669,7 @@ class AsyncEnvironment(AsyncCalls):
 
     async def rotate_agent_key(
         self, id: str, *, mode: str | None = None, idempotency_key: str | None = None
-    ) -> m.RotatedKey:
+    ) -> m.RotatedKey | m.RequestedRotation:
         """Rotate an agent's key.
 
         With `mode: now`, the default, returns a new agent key and revokes the old keys immediately. With `mode:
@@ -4667,10 +4687,10 @@ class AsyncEnvironment(AsyncCalls):
                 within 24 hours, the first 2xx response is returned again. A response with a secret is returned
                 again only within 10 minutes.
         """
-        found: m.RotatedKey = await self._call(
+        found: m.RotatedKey | m.RequestedRotation = await self._call(
             "POST",
             f"{self._path}/agents/{q(id)}/rotate-key",
-            "RotatedKey",
+            "RotatedKey|RequestedRotation",
             fields={"mode": given(mode)},
             headers={"Idempotency-Key": given(idempotency_key)},
         )
@@ -5094,6 +5114,26 @@ class AsyncEnvironment(AsyncCalls):
             f"{self._path}/artifacts/{q(id)}/files",
             "ArtifactFiles",
             query={"after": given(after), "path": given(path)},
+        )
+        return found
+
+    def list_artifact_files_content(
+        self, id: str, *, after: str | None = None, path: str | None = None
+    ) -> AsyncDownload:
+        """List or download the files of an artifact.
+
+        Returns the path, size and SHA-256 of each file in a verified incident bundle. With `path`, returns the
+        content of that file as an attachment. A page of the list is limited to 4 MiB; use `after` to get the next
+        page.
+
+        Requires the permission `environment:operate`.
+
+        Args:
+            after: Returns only files after this path, in order of the paths.
+            path: The path of the file to download.
+        """
+        found: AsyncDownload = self._download(
+            "GET", f"{self._path}/artifacts/{q(id)}/files", "", query={"after": given(after), "path": given(path)}
         )
         return found
 

@@ -129,14 +129,17 @@ def _content(response: httpx2.Response, model: str) -> Any:
     if not model:
         return response.headers.get("Location") if response.is_redirect else response.text if response.content else None
     msgspec = import_module("msgspec")
-    kind = Any if model == "json" else getattr(import_module("byteor.client.models"), model)
-    try:
-        found = msgspec.json.decode(response.content, type=kind)
-    except msgspec.MsgspecError as error:
-        raise UnexpectedResponse(f"The response of {response.url} is not as documented: {error}") from None
-    if model != "json":
-        found.etag_header = response.headers.get("ETag")
-    return found
+    models, error = import_module("byteor.client.models"), None
+    for name in model.split("|"):
+        try:
+            found = msgspec.json.decode(response.content, type=Any if name == "json" else getattr(models, name))
+        except msgspec.MsgspecError as failed:
+            error = failed
+        else:
+            if name != "json":
+                found.etag_header = response.headers.get("ETag")
+            return found
+    raise UnexpectedResponse(f"The response of {response.url} is not as documented: {error}")
 
 
 def _settings(url: str, token: str | None, timeout: float) -> dict[str, Any]:

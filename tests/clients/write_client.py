@@ -74,6 +74,12 @@ def without_bounds(node: Any, *, names: bool = False) -> Any:
         return node
     if not names and "type" not in node and ("enum" in node or "const" in node):
         node = {**node, "type": "string" if None not in node.get("enum", ()) else ["string", "null"]}
+    # A struct cannot be decoded as "a plan, or any other object", so that is any object.
+    if (
+        any("$ref" in each for each in node.get("anyOf", ()))
+        and {"type": "object", "additionalProperties": {}} in node["anyOf"]
+    ):
+        node = {**node, "anyOf": [each for each in node["anyOf"] if "$ref" not in each]}
     dropped = BOUNDS if "type" in node else BOUNDS - {"oneOf"}
     kept = {key: value for key, value in node.items() if names or key not in dropped}
     return {key: without_bounds(value, names=key in {"properties", "schemas"}) for key, value in kept.items()}
@@ -204,14 +210,15 @@ class Method:
                 text += "" if is_required else " | None"
                 yield Argument(found["name"], text, default, found.get("description", ""))
 
-    @property
-    def answer(self) -> tuple[str, str]:
-        """The media type and the model of a successful response; empty texts if it has no body."""
-        for status, found in self.operation["responses"].items():
-            for media, content in found.get("content", {}).items():
+    def answers(self) -> Iterator[tuple[str, str]]:
+        """Yield the media type and the names of the models of successful responses, joined by ``|``."""
+        found: dict[str, list[str]] = {}
+        for status, response in self.operation["responses"].items():
+            for media, content in response.get("content", {}).items():
                 if status.startswith("2"):
-                    return media, content["schema"].get("$ref", "").rsplit("/", 1)[-1]
-        return "", ""
+                    model = content["schema"].get("$ref", "").rsplit("/", 1)[-1]
+                    found.setdefault(media, []).append(model)
+        yield from ((media, "|".join(dict.fromkeys(each))) for media, each in (found or {"": [""]}).items())
 
     def body(self) -> tuple[str, list[Argument]]:
         """Return the media type of the request, and its fields."""
@@ -220,15 +227,19 @@ class Method:
             return media, list(self.fields.of(model, self.document["components"]["schemas"][model]))
         return "", []
 
-    def source(self, *, is_async: bool) -> str:
-        """Return the source of the method."""
-        media, model = self.answer
+    def source(self, media: str, model: str, *, is_async: bool) -> str:
+        """Return the source of the method for one type of response."""
         schema = self.document["components"]["schemas"].get(model, {})
         is_list = "next_cursor" in schema.get("properties", {})
         query, (sent, fields) = list(self.parameters("query")), self.body()
         headers = [each for each in self.parameters("header") if each.name in {"If-Match", "Idempotency-Key"}]
         call = "_pages" if is_list else "_download" if media in STREAMED else "_call"
-        kind = f"m.{model}" if model else {"": "None", "application/json": "dict[str, Any]"}.get(media, "str")
+        own_name = f"{self.name}_content" if call == "_download" and len(list(self.answers())) > 1 else self.name
+        kind = (
+            " | ".join(f"m.{each}" for each in model.split("|"))
+            if model
+            else {"": "None", "application/json": "dict[str, Any]"}.get(media, "str")
+        )
         if is_list:
             item = schema["properties"]["results"]["items"]
             kind = f"{'Async' if is_async else ''}Pages[m.{item['$ref'].rsplit('/', 1)[1]}]"
@@ -243,7 +254,7 @@ class Method:
                 passed.append(f"{name}={{{', '.join(f'{each.name!r}: {each.sent}' for each in found)}}}")
         waits = is_async and call == "_call"
         return (
-            f"{'async ' if waits else ''}def {self.name}({', '.join(given)}) -> {kind}:\n"
+            f"{'async ' if waits else ''}def {own_name}({', '.join(given)}) -> {kind}:\n"
             + textwrap.indent(self._docstring(arguments), "    ")
             + f"\n    found: {kind} = {'await ' if waits else ''}self.{call}({', '.join(passed)})\n    return found\n"
         )
@@ -314,7 +325,13 @@ def resources(document: Json, models_source: str) -> str:
                     f"        super().__init__(calls)\n"
                     f'        self._path = f"{quoted(start)}"\n'
                 )
-            parts += [textwrap.indent(each.source(is_async=is_async), "    ") for each in found if each.level == level]
+            sources = [
+                each.source(*answer, is_async=is_async)
+                for each in found
+                if each.level == level
+                for answer in each.answers()
+            ]
+            parts += [textwrap.indent(each, "    ") for each in sources]
     return "\n".join(parts)
 
 
