@@ -1,6 +1,6 @@
 # Every path is relative, so that the checkout may be in a folder with spaces in its name.
 .POSIX:
-.PHONY: help setup run serve demo test test-system test-browser test-oldest check fuzz client clients wheels bench pictures
+.PHONY: help setup run serve demo test test-system test-browser test-oldest check fuzz clients wheels bench pictures
 .PHONY: lock schema migrations
 
 PYTHON = .venv/bin/python
@@ -57,8 +57,8 @@ check: setup ## Check lint, format, types and import contracts; and that lock fi
 		{ echo "requirements/$$lock.lock is out of date: run make lock"; exit 1; }; done
 	$(PYTHON) manage.py makemigrations --check --dry-run
 	@$(PYTHON) manage.py spectacular --validate --fail-on-warn --file .venv/openapi.yaml
-	$(PYTHON) -m tests.clients.write_client --check
 	@diff -u docs/openapi.yaml .venv/openapi.yaml || { echo "docs/openapi.yaml is out of date: run make schema"; exit 1; }
+	$(PYTHON) -m tests.clients.write_client --check
 
 fuzz: setup ## Fuzz the parsers, then a live server for a minute (FUZZ_SECONDS=600 runs longer, ARGS='--seed 7' repeats)
 	@BYTEOR_FUZZ_CASES=10000 $(PYTHON) -m pytest -q tests/engine/replay/test_fuzz.py tests/server/test_agent_requests.py
@@ -78,10 +78,8 @@ bench: setup ## Run the benchmarks
 migrations: setup ## Write migrations for changes to the models
 	@$(PYTHON) manage.py makemigrations $(ARGS)
 
-schema: setup ## Write docs/openapi.yaml
+schema: setup ## Write docs/openapi.yaml, and from it the typed client in byteor/client/
 	@$(PYTHON) manage.py spectacular --validate --fail-on-warn --file docs/openapi.yaml
-
-client: setup ## Write byteor/client/{models,resources}.py from docs/openapi.yaml
 	@$(PYTHON) -m tests.clients.write_client
 
 pictures: setup ## Take the README's screenshots of the console; needs Chromium

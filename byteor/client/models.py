@@ -1,6 +1,6 @@
 """The resources and requests of the API.
 
-Written by tests/clients/write_client.py from docs/openapi.yaml. Do not edit: run `make client`.
+Written by tests/clients/write_client.py from docs/openapi.yaml. Do not edit: run `make schema`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The operations of the API, blocking and asynchronous.
 
-Written by tests/clients/write_client.py from docs/openapi.yaml. Do not edit: run `make client`.
+Written by tests/clients/write_client.py from docs/openapi.yaml. Do not edit: run `make schema`.
 """
 
 from __future__ import annotations

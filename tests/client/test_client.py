@@ -238,7 +238,8 @@ def test_upload_sends_file_again_after_refusal(kind: str, tmp_path: Path, waits:
     path.write_bytes(b"capture")
     file: Any = {"bytes": b"capture", "path": path, "file": io.BytesIO(b"capture")}[kind]
     with connected(problem(429), problem(400)) as (client, server), pytest.raises(InvalidRequest):
-        client.own_agent("a").upload_artifact(file=file, kind="telemetry", captured_at=datetime(2026, 11, 24, 12, tzinfo=UTC))
+        noon = datetime(2026, 11, 24, 12, tzinfo=UTC)
+        client.own_agent("a").upload_artifact(file=file, kind="telemetry", captured_at=noon)
 
     assert [b"capture" in body for _, _, _, body in server.received] == [True, True]
 

@@ -1,4 +1,4 @@
-"""``make client``: write ``byteor/client/{models,resources}.py`` from docs/openapi.yaml.
+"""``make schema``: write ``byteor/client/{models,resources}.py`` from docs/openapi.yaml.
 
 datamodel-code-generator writes the models as msgspec structs. This script writes one class for each level of the paths,
 with a method for each operation, both blocking and asynchronous. ``--check`` only compares the files.
@@ -24,7 +24,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = ROOT / "byteor" / "client"
 METHODS = ("get", "post", "put", "patch", "delete")
-WRITTEN = "Written by tests/clients/write_client.py from docs/openapi.yaml. Do not edit: run `make client`."
+WRITTEN = "Written by tests/clients/write_client.py from docs/openapi.yaml. Do not edit: run `make schema`."
 # The server validates requests. The client keeps unknown values of enumerations, so it reads them as plain strings.
 BOUNDS = {
     "minLength", "maxLength", "pattern", "minimum", "maximum", "minItems", "maxItems", "uniqueItems", "minProperties",
@@ -351,7 +351,7 @@ def main() -> int:
             if "--check" not in sys.argv:
                 (TARGET / name).write_text(formatted)
     if different and "--check" in sys.argv:
-        print(f"Out of date in byteor/client: {', '.join(different)}. Run make client.", file=sys.stderr)
+        print(f"Out of date in byteor/client: {', '.join(different)}. Run make schema.", file=sys.stderr)
         return 1
     return 0
 
