@@ -31,6 +31,7 @@ from byteor.client import (
 from tests.client.faulty import NOBODY, Answer, Faulty, faulty, pages
 
 TOKEN = "bor_usr_secret"
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 ORGANIZATION = {
     "id": "o1", "name": "acme", "slug": "acme", "settings": {}, "created_at": "2026-11-29T00:00:00Z",
     "updated_at": "2026-11-29T00:00:00Z",
@@ -238,8 +239,7 @@ def test_upload_sends_file_again_after_refusal(kind: str, tmp_path: Path, waits:
     path.write_bytes(b"capture")
     file: Any = {"bytes": b"capture", "path": path, "file": io.BytesIO(b"capture")}[kind]
     with connected(problem(429), problem(400)) as (client, server), pytest.raises(InvalidRequest):
-        noon = datetime(2026, 11, 24, 12, tzinfo=UTC)
-        client.own_agent("a").upload_artifact(file=file, kind="telemetry", captured_at=noon)
+        client.own_agent("a").upload_artifact(file=file, kind="telemetry", captured_at=NOON)
 
     assert [b"capture" in body for _, _, _, body in server.received] == [True, True]
 
