@@ -9,7 +9,7 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from enum import Enum
 from importlib import import_module
 from pathlib import Path
@@ -60,8 +60,9 @@ class Request(NamedTuple):
         """Whether sending the request twice has the same effect as sending it once."""
         return self.method in _REPEATABLE or "Idempotency-Key" in self.headers
 
-    def options(self) -> dict[str, Any]:
-        """Return the arguments for httpx2. A creating request gets an idempotency key, unless it has one."""
+    @contextmanager
+    def options(self) -> Iterator[dict[str, Any]]:
+        """Yield the arguments for httpx2. A creating request gets an idempotency key, unless it has one."""
         headers = _present(self.headers)
         if "Idempotency-Key" in self.headers:
             headers.setdefault("Idempotency-Key", uuid4().hex)
@@ -70,12 +71,14 @@ class Request(NamedTuple):
         if self.fields is not None:
             options["content"] = import_module("msgspec.json").encode(_present(self.fields))
             headers["Content-Type"] = "application/json"
-        if self.form is not None:
-            form = _present(self.form)
-            file = form.pop("file")
-            options["files"] = {"file": file.open("rb") if isinstance(file, Path) else file}
-            options["data"] = {name: _text(value) for name, value in form.items()}
-        return options
+        if self.form is None:
+            yield options
+            return
+        form = _present(self.form)
+        file = form.pop("file")
+        options["data"] = {name: _text(value) for name, value in form.items()}
+        with file.open("rb") if isinstance(file, Path) else nullcontext(file) as opened:
+            yield {**options, "files": {"file": opened}}
 
     def wait(self, attempt: int, failure: ByteOrError, *, was_sent: bool = True) -> float:
         """Return the seconds before the next attempt. Raises ``failure`` if there is no next attempt."""
@@ -163,19 +166,20 @@ class Connection:
         """Send the request, and again if that may help. Raises ApiError and ConnectionFailed."""
         httpx = import_module("httpx2")
         self._client = self._client or httpx.Client(**self._settings)
-        options, attempt = request.options(), 0
-        while True:
-            attempt += 1
-            try:
-                response: httpx2.Response = self._client.send(self._client.build_request(**options), stream=stream)
-                if response.status_code < 400:
-                    return response
-                response.read()
-                failure: ByteOrError = _failure(response)
-                was_sent = True
-            except httpx.TransportError as error:
-                failure, was_sent = _lost(error)
-            time.sleep(request.wait(attempt, failure, was_sent=was_sent))
+        with request.options() as options:
+            attempt = 0
+            while True:
+                attempt += 1
+                try:
+                    response: httpx2.Response = self._client.send(self._client.build_request(**options), stream=stream)
+                    if response.status_code < 400:
+                        return response
+                    response.read()
+                    failure: ByteOrError = _failure(response)
+                    was_sent = True
+                except httpx.TransportError as error:
+                    failure, was_sent = _lost(error)
+                time.sleep(request.wait(attempt, failure, was_sent=was_sent))
 
     def close(self) -> None:
         """Close the connection. The next request opens it again."""
@@ -195,21 +199,22 @@ class AsyncConnection:
         """Send the request, and again if that may help. Raises ApiError and ConnectionFailed."""
         httpx = import_module("httpx2")
         self._client = self._client or httpx.AsyncClient(**self._settings)
-        options, attempt = request.options(), 0
-        while True:
-            attempt += 1
-            try:
-                response: httpx2.Response = await self._client.send(
-                    self._client.build_request(**options), stream=stream
-                )
-                if response.status_code < 400:
-                    return response
-                await response.aread()
-                failure: ByteOrError = _failure(response)
-                was_sent = True
-            except httpx.TransportError as error:
-                failure, was_sent = _lost(error)
-            await import_module("asyncio").sleep(request.wait(attempt, failure, was_sent=was_sent))
+        with request.options() as options:
+            attempt = 0
+            while True:
+                attempt += 1
+                try:
+                    response: httpx2.Response = await self._client.send(
+                        self._client.build_request(**options), stream=stream
+                    )
+                    if response.status_code < 400:
+                        return response
+                    await response.aread()
+                    failure: ByteOrError = _failure(response)
+                    was_sent = True
+                except httpx.TransportError as error:
+                    failure, was_sent = _lost(error)
+                await import_module("asyncio").sleep(request.wait(attempt, failure, was_sent=was_sent))
 
     async def close(self) -> None:
         """Close the connection. The next request opens it again."""
