@@ -21,6 +21,7 @@ from django.utils.text import capfirst
 from apps.console.frame.columns import base_url_of, row_url, text_link
 from apps.console.frame.console_user import ConsoleUser, actor_of, console_user_of
 from apps.console.frame.forms import ActForm, CommentForm, new_form_id, send_once
+from apps.console.frame.setup import url_after
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment, Organization, Project, Tenant, User
 from apps.tenancy.permissions import Permission
@@ -61,6 +62,7 @@ class Secret:
     text: str
     explain: str  # the text below the secret, above the command if there is one
     command: str = ""
+    live_url: str = ""  # the URL of an element that the page shows and reloads, such as what uses the secret
     noun: str = "secret"
     remedy: str = "revoke it and create a new one"  # what to do if the secret is lost
 
@@ -296,7 +298,7 @@ def _result(site: Any, act: Act, row: Model, made: Any) -> FormResult:
     if isinstance(made, Secret):
         return {
             "url": row_url(made.row), "secret": made.text, "explain": made.explain, "command": made.command,
-            "noun": made.noun, "remedy": made.remedy,
+            "live_url": made.live_url, "noun": made.noun, "remedy": made.remedy,
         }  # fmt: skip
     if isinstance(made, Refusal):
         return {"refused": made.detail, "url": made.url, "link": made.link}
@@ -310,11 +312,14 @@ def _respond(request: HttpRequest, act: Act, result: FormResult, context: dict[s
     if "secret" in result:
         model_admin = context["model_admin"]
         of = model_admin if act.creates is None else model_admin.admin_site.get_model_admin(act.creates)
-        shown = {**context, "title": what_happened(act, of.singular), "act": act, "result": result}
+        shown = {
+            **context, "title": what_happened(act, of.singular), "act": act, "result": result,
+            "continue_url": url_after(request, act.creates) or result["url"],
+        }  # fmt: skip
         return TemplateResponse(request, "console/secret.html", shown, headers={"Cache-Control": "no-store"})
     message, level = (result["done"], "success") if "done" in result else (NOTHING_CHANGED, "info")
     context["model_admin"].message_user(request, message, level)
-    return HttpResponseRedirect(result["url"])
+    return HttpResponseRedirect(("done" in result and url_after(request, act.creates)) or result["url"])
 
 
 def _organization_id(tenant: Tenant) -> UUID | None:

@@ -28,6 +28,7 @@ from apps.console.frame.bell import Bell, counts_view
 from apps.console.frame.console_user import actor_of, console_user_of
 from apps.console.frame.menu import RECORDS, build_menu, menu_item, page_admin, records, tabs
 from apps.console.frame.scope import SCOPE, remembered_scope, set_scope, with_scope
+from apps.console.frame.setup import SetupBar
 from apps.console.frame.switcher import Switcher
 from apps.tenancy.models import User
 from apps.tenancy.services import audit
@@ -46,6 +47,8 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self._pages: list[tuple[str, str, Callable[..., HttpResponse]]] = []
+        # Returns the next step to the first deployment, if the session follows the steps. Set by the overview's pages.
+        self.setup_bar: Callable[[HttpRequest], SetupBar | None] = lambda request: None
 
     def add_page(self, route: str, name: str, view: Callable[..., HttpResponse]) -> None:
         """Add a page that belongs to no table. Only people with access to the console can open it."""
@@ -155,6 +158,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
             "tabs": tabs(self, request),
             "page_admin": here,
             "bell": Bell(request),
+            "setup": self.setup_bar(request),
         }
 
     @cached_property
