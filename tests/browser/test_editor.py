@@ -136,12 +136,8 @@ def test_invalid_plan_can_be_corrected_and_promoted(
     expect(page.locator(".changes tr.added", has_text="decode -> redact")).to_be_visible()
     shot(page, "compared")
 
-    page.get_by_role("button", name="Promote").click()
-    expect(page.get_by_role("alert").filter(has_text="Save first")).to_be_visible()
-    assert Version.objects.count() == 1
-    page.get_by_role("button", name="Save", exact=True).click()
+    page.get_by_role("button", name="Save and promote").click()
     expect(page.get_by_text("Saved, revision 2")).to_be_visible()
-    page.get_by_role("button", name="Promote").click()
     expect(page.get_by_role("alert")).to_contain_text("Create a version from revision 2?")
     shot(page, "promotion")
     assert Version.objects.count() == 1

@@ -28,7 +28,7 @@ from apps.console.frame.bell import Bell, counts_view
 from apps.console.frame.console_user import actor_of, console_user_of
 from apps.console.frame.menu import RECORDS, build_menu, menu_item, page_admin, records, tabs
 from apps.console.frame.scope import SCOPE, remembered_scope, set_scope, with_scope
-from apps.console.frame.setup import SetupBar
+from apps.console.frame.setup import Setup, SetupBar, set_setup
 from apps.console.frame.switcher import Switcher
 from apps.tenancy.models import User
 from apps.tenancy.services import audit
@@ -200,6 +200,8 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
         """Let any active person create an organization, as the API does, even if they belong to none."""
         if not isinstance(request.user, User) or not request.user.is_active:
             return HttpResponseRedirect(reverse("admin:login"))
+        if not self.has_permission(request):
+            set_setup(request, Setup.FOLLOWED)  # so that the form of the next step follows
         people = self.get_model_admin(User)
         return people.act_view(request, str(request.user.pk), "create_organization")  # type: ignore[no-any-return]
 

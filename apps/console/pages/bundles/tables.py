@@ -192,10 +192,16 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
     def _check_or_create(request: HttpRequest, version: Version, data: dict[str, Any]) -> FormResult | RuntimeConfig:
         given = {name: value for name, value in data.items() if name not in {"name", "version"}}
         checked = bundles.check_configuration(version, **given, compute=compute_for(request))
-        if "_create" not in request.POST:
+        deploys = "_deploy" in request.POST
+        if not deploys and "_create" not in request.POST:
             return checked.config
         new = partial(bundles.create_config_bundle, environment=version.environment, actor=actor_of(request))
-        return send_once(request, lambda: {"url": row_url(new(**data, checked=checked))})
+
+        def create() -> FormResult:
+            row = new(**data, checked=checked)
+            return {"url": page_url(ConfigBundle, "deploy", row.pk) if deploys else row_url(row)}
+
+        return send_once(request, create)
 
     def deploy_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
         """Show the form for a deployment of a config bundle with a preview, or request the deployment."""

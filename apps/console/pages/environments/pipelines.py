@@ -21,6 +21,7 @@ from apps.console.pages.bundles.copying import COPY_BUNDLE
 from apps.console.pages.deployments.phrases import agent_count
 from apps.console.pages.environments.surroundings import Neighbor, Surroundings
 from apps.console.pages.series import DAY, MARKS
+from apps.pipelines.models import Draft
 from apps.releases.models import ConfigBundle, Deployment
 from apps.releases.services import failures
 from apps.releases.services.matrix import UNFINISHED
@@ -120,7 +121,7 @@ def pipelines_panel(
         ),
         "rows": [
             (
-                pipeline,
+                _name(pipeline, found, may_edit=may_deploy),
                 *_current(row := found.current.get(pipeline), running),
                 _under_way(found.under_way.get(pipeline, ())),
                 *([_compare(row, getattr(row, "previous", None))] if before else []),
@@ -134,6 +135,19 @@ def pipelines_panel(
     }
     url = page_url(ConfigBundle, "choose", environment.pk)
     return {**panel, "button": {"text": "Deploy", "icon": "rocket_launch", "url": url}} if may_deploy else panel
+
+
+def _name(pipeline: str, found: Deployments, *, may_edit: bool) -> str:
+    """Return the pipeline's name, with a link to the draft of the newest version that is deployed if there is one."""
+    shown = [*found.under_way.get(pipeline, ()), *filter(None, [found.current.get(pipeline)])]
+    version = max((row.config_bundle.version for row in shown), key=lambda each: each.number)
+    if not may_edit or version.draft_id is None:
+        return pipeline
+    url = page_url(Draft, "edit", version.draft_id)
+    return format_html(
+        '{} <div class="note"><a class="text-link" href="{}" aria-label="Edit the plan of {}">Edit plan</a></div>',
+        pipeline, url, pipeline,
+    )  # fmt: skip
 
 
 def _current(row: Deployment | None, running: Mapping[str, int]) -> tuple[Any, ...]:
