@@ -12,13 +12,14 @@ from typing import Any
 
 from playwright.sync_api import Locator, Page, expect
 
-from apps.fleet.models import Agent
+from apps.fleet.models import Agent, Assignment
 from apps.pipelines.models import Version
 from apps.releases.models import ConfigBundle, Deployment
 from apps.tenancy.actors import system_actor
 from apps.tenancy.models import Environment, User
 from apps.tenancy.services import accounts
 from byteor.engine.compiler import write_plan
+from byteor.engine.rollout import Hold
 from tests.artifacts.incidents import archive, files_of, journal, upload
 from tests.releases.stories import send_heartbeat_running
 from tests.worlds import Api, plan, report, run_jobs
@@ -67,8 +68,8 @@ class Hand:
         self.link(name, within=self.page.locator("#nav-sidebar-inner"))
 
     def fill(self, label: str, text: str) -> None:
-        """Type the text into the field with this label."""
-        self.page.get_by_label(label).fill(text)
+        """Type the text into the first field whose label contains this text."""
+        self.page.get_by_label(label).first.fill(text)
 
     def check(self, label: str) -> None:
         """Click the check box or radio button whose label contains this text."""
@@ -77,7 +78,7 @@ class Hand:
     def choose(self, label: str, option: str) -> None:
         """Choose an option of the field with this label. A choice counts as one click."""
         Hand.clicks += 1
-        self.page.get_by_label(label).select_option(option)
+        self.page.get_by_label(label, exact=True).select_option(option)
 
     @property
     def status(self) -> Locator:
@@ -146,14 +147,14 @@ def test_person_can_click_from_empty_installation_to_rollback(
     ada.fill("E-mail address", "grace@acme.example")
     ada.check("Operator:")
     ada.button("Invite to organization")
-    invitation = ada.page.get_by_label("Link").inner_text().strip()
+    invitation = ada.page.get_by_label("Link", exact=True).inner_text().strip()
     ada.link("I have copied the link")
 
     # The page of a new token has the command, and waits for the agents.
     ada.see_step("Step 5 of 10 Enroll an agent")
     ada.fill("Number of agents", "2")
     ada.button("Create enrollment token")
-    secret = ada.page.get_by_label("Secret")
+    secret = ada.page.get_by_label("Token", exact=True)
     expect(secret).to_have_text(SECRET)
     command = ada.page.get_by_label("Command").inner_text()
     token = secret.inner_text().strip()
@@ -161,7 +162,7 @@ def test_person_can_click_from_empty_installation_to_rollback(
     waiting = ada.page.locator(".enrolled")
     expect(waiting).to_have_text(re.compile("Waiting for your agent"))
     shot(ada.page, "enrollment-waiting", widths=(1440, 1000, 390), full_page=True)
-    for name in ("command", "secret"):
+    for name in ("command", "token"):
         ada.button(f"Copy {name}")
         expect(ada.page.get_by_text("Copied", exact=True)).to_have_count(1 if name == "command" else 2)
     agents = [enroll(token, "edge-1")]
@@ -225,7 +226,7 @@ def test_person_can_click_from_empty_installation_to_rollback(
     create_bundle(ada, "second", check=CHECK, limit=LIMIT)
     ada.choose("Strategy", "own")
     ada.fill("Custom waves", "50, 100")
-    ada.fill("Failure threshold", "100")
+    ada.fill("Failure threshold, in percent of a wave", "100")
     ada.fill("Holds before waves", "none, manual")
     ada.check("grace@acme.example")
     ada.button("Request deployment")
@@ -246,6 +247,45 @@ def test_person_can_click_from_empty_installation_to_rollback(
     # An agent of the first wave fails and is retried. Then the second wave waits until Ada starts it.
     deployment = Deployment.objects.latest("id")
     assert deployment.reviewers == [str(User.objects.get(email="grace@acme.example").pk)]
-    stage = [each for each in agents if each[0].assignment.deployment_id == deployment.pk]
-    print(stage)
+    assert deployment.strategy.holds == (None, Hold.MANUAL)
+    (first_wave,) = [each for each in agents if Assignment.objects.get(agent=each[0]).deployment_id == deployment.pk]
+    (second_wave,) = [each for each in agents if each is not first_wave]
+    assert report(first_wave[1], first_wave[0], "failed", detail="cannot open port 9000").status_code == 200
+    run_jobs()
+    ada.link(f"Retry {first_wave[0].name}")
+    ada.button("Retry")
+    run_jobs()
+    assert report(first_wave[1], first_wave[0], "active").status_code == 200
+    run_jobs()
+    ada.link("Start wave 2")
+    ada.button("Start wave 2")
+    run_jobs()
+    assert report(second_wave[1], second_wave[0], "active").status_code == 200
+    run_jobs()
+    expect(ada.status).to_contain_text("Active")
+
+    # Roll the deployment back.
+    ada.link("Roll back")
+    ada.fill("Reason", "v2 drops records")
+    ada.button("Roll back")
+    run_jobs()
+    expect(ada.status).to_contain_text("Rolling back: v2 drops records.")
+    for agent, api in agents:
+        assert report(api, agent, "rolled_back").status_code == 200
+    run_jobs()
+    expect(ada.status).to_have_text("Rolled back: v2 drops records.")
+    deployment.refresh_from_db()
+    assert deployment.status == "rolled_back"
+
+    # Copy the version that runs again to a second environment.
+    ada.menu("Environments")
+    ada.link("Create environment")
+    ada.fill("Name", "backup")
+    ada.button("Create environment")
+    ada.menu("Overview")
+    ada.link(re.compile("^Copy to backup"))
+    ada.button("Copy to environment")
+    expect(ada.page.get_by_text("Config bundle first copied.")).to_be_visible()
+    assert ConfigBundle.objects.get(environment__name="backup").version.name == "quotes"
     print(f"{Hand.clicks} clicks")
+    assert Hand.clicks <= MAX_CLICKS

@@ -61,6 +61,7 @@ def _create(row: Environment, context: ActContext) -> Secret:
         made, text, "Python 3.12 or newer with its venv module must be installed on the machine. The command installs "
         "the agent into the folder byteor-agent, enrolls it, and runs it until you press Ctrl+C.",
         _command(row, context.base_url), live_url=page_url(EnrollmentToken, "enrolled", made.pk),
+        noun="token",
     )  # fmt: skip
 
 
