@@ -258,7 +258,7 @@ def test_person_can_click_from_empty_installation_to_rollback(
     assert report(first_wave[1], first_wave[0], "active").status_code == 200
     run_jobs()
     ada.link("Start wave 2")
-    ada.button("Start wave 2")
+    ada.button("Start next wave")
     run_jobs()
     assert report(second_wave[1], second_wave[0], "active").status_code == 200
     run_jobs()
