@@ -228,16 +228,9 @@ function save() {
   });
 }
 
-async function askToPromote() {
+async function promote() {
   if (text.value !== saved) await save();
-  if (text.value !== saved) return; // the notice says why the text is not saved
-  const question = `Create a version from revision ${revision}? A version cannot be changed or deleted. Nothing is deployed yet.`;
-  const yes = choice("Create the version", promote);
-  notify("warn", element("p", "", question), yes, choice("Not now", () => notify("")));
-  yes.focus();
-}
-
-function promote() {
+  if (text.value !== saved) return undefined; // the notice says why the text is not saved
   return write("Promoting…", root.dataset.promote, (result) => {
     if (result.fresh) return location.assign(result.next);
     const message = document.createElement("p");
@@ -289,7 +282,7 @@ if (mayEdit) {
   part.target.addEventListener("change", preview);
   part.against.addEventListener("change", preview);
   part.save.addEventListener("click", save);
-  part.promote.addEventListener("click", askToPromote);
+  part.promote.addEventListener("click", promote);
   document.addEventListener("keydown", (event) => {
     if (event.key !== "s" || !(event.ctrlKey || event.metaKey)) return;
     event.preventDefault();

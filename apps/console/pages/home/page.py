@@ -28,7 +28,7 @@ from apps.console.frame.scope import scope_of, with_scope
 from apps.console.frame.site import listed_rows
 from apps.console.pages import series
 from apps.console.pages.home.needs import find_needs
-from apps.console.pages.home.needs_query import read_home
+from apps.console.pages.home.needs_query import read_home, read_steps
 from apps.console.pages.home.steps import remember_steps, show_steps
 from apps.console.pages.organizations.matrix import draw_matrix
 from apps.fleet.models import Agent, Liveness
@@ -57,6 +57,8 @@ def overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     fleets = facts.count_by_environment(shown)
     home = read_home(console_user, scope)
     all_steps = show_steps(console_user, scope, home.numbers)
+    if all_steps and isinstance(scope, Environment):  # an environment that is added to a project needs no setup
+        all_steps = show_steps(console_user, scope, read_steps(console_user, scope.project))
     steps = remember_steps(request, all_steps)
     context = {**context, "steps": steps, "has_hidden_steps": len(all_steps) > len(steps)}
     tiles = [*_agents(request, fleets.values()), *_numbers(request, home.numbers)]
