@@ -94,6 +94,7 @@ class Act:
     icon: str
     comment: Literal["none", "optional", "required"] = "none"
     comment_label: str = "Reason"
+    also: str = ""  # other words by which the global search finds the act, in lower case
     # The act's own form, used instead of a comment. ``run`` receives its values, and returns the created or changed
     # row, a Secret, a Refusal, or False. The form shows the errors.
     form: type[ActForm] | None = None

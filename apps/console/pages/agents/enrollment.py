@@ -65,6 +65,7 @@ def _create(row: Environment, context: ActContext) -> Secret:
 CREATE_ENROLLMENT_TOKEN = Act(
     name="create_enrollment_token",
     label="Create enrollment token",
+    also="enroll agent",
     done="{} created",
     explain="Each machine uses the token once to enroll as an agent of this environment. The token is shown only once.",
     run=_create,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db.models import OuterRef, QuerySet, Subquery
 from django.utils.html import format_html
 
 from apps.console.frame import relative_time, row_link, with_note
@@ -12,8 +12,21 @@ from apps.console.frame.columns import list_url, page_url
 from apps.pipelines.models import Draft
 from apps.releases.models import ConfigBundle
 from apps.tenancy.models import Environment
+from byteor_cloud.database.large_columns import without_large
 
 _SHOWN = 50
+
+
+def find_newest_bundles(versions: QuerySet[Any]) -> list[ConfigBundle]:
+    """Return the newest config bundle of each pipeline of these versions, in each of their environments."""
+    of_pipeline = ConfigBundle.objects.filter(
+        environment=OuterRef("environment"),
+        version__environment=OuterRef("environment"),
+        version__name=OuterRef("name"),
+    )
+    pairs = versions.annotate(newest=Subquery(of_pipeline.order_by("-pk").values("pk")[:1])).values("newest")
+    rows = ConfigBundle.objects.filter(pk__in={row["newest"] for row in pairs} - {None})
+    return list(without_large(rows.select_related("version", "environment__project__organization")).order_by("-pk"))
 
 
 def choices_panel(environment: Environment, bundles: QuerySet[Any]) -> dict[str, Any]:

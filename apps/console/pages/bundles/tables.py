@@ -14,6 +14,7 @@ from django.urls import path
 
 from apps.console.frame import (
     Act,
+    ActionPage,
     FoundBy,
     ReadOnlyAdmin,
     VisibleRowsFilter,
@@ -34,7 +35,7 @@ from apps.console.frame.console_user import (
     may_operate,
 )
 from apps.console.frame.forms import new_form_id, send_once
-from apps.console.pages.bundles.choosing import choices_panel
+from apps.console.pages.bundles.choosing import choices_panel, find_newest_bundles
 from apps.console.pages.bundles.copying import COPY_BUNDLE, describe_missing_secrets
 from apps.console.pages.bundles.new_bundle import NewConfigBundle, start_from
 from apps.console.pages.deployments.deploying import Deploy, Outlook, preview
@@ -98,6 +99,16 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
         TEST_BUNDLE,
         COPY_BUNDLE,
     )
+    action_pages = (
+        ActionPage(
+            label="Deploy", also="release rollout", icon="rocket_launch", needs=P.OPERATE_ENVIRONMENT, model=Version,
+            url_of=lambda bundle: page_url(ConfigBundle, "deploy", bundle.pk), find=find_newest_bundles,
+        ),
+        ActionPage(
+            label="Deploy", also="release rollout", icon="rocket_launch", needs=P.OPERATE_ENVIRONMENT,
+            model=Environment, url_of=lambda environment: page_url(ConfigBundle, "choose", environment.pk),
+        ),
+    )  # fmt: skip
 
     def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
         bad = KnownBad.objects.filter(environment=OuterRef("environment"), config_hash=OuterRef("config_hash"))

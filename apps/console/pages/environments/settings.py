@@ -182,6 +182,7 @@ def _edit(row: Environment, context: ActContext) -> object:
 EDIT_SETTINGS = Act(
     name="settings",
     label="Edit settings",
+    also="freeze window policy reviewers approvals",
     done="Settings of {} changed",
     explain="A deployment keeps the rules for approvals and the replay gate, the agent timeout and the in-flight limit "
     "that applied when it was requested. The other settings apply immediately. Outside of dev environments, only an "

@@ -107,6 +107,7 @@ _INVITATION = (
 INVITE_TO_ORGANIZATION = Act(
     name="invite",
     label="Invite to organization",
+    also="add person member",
     done="{} added",
     explain="The role applies in every project, unless the person has a separate role in the project. The role "
     f"Organization admin applies in all projects. {_INVITATION}",
@@ -119,6 +120,7 @@ INVITE_TO_ORGANIZATION = Act(
 INVITE_TO_PROJECT = Act(
     name="invite",
     label="Invite to project",
+    also="add person member",
     done="{} added",
     explain="In this project, the role overrides the person's role in the organization, unless the person is an "
     "organization admin. "

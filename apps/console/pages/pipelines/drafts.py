@@ -19,7 +19,7 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.http import require_GET, require_POST
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
-from apps.console.frame import FoundBy, ReadOnlyAdmin, VisibleRowsFilter, short_id, site, state_pill
+from apps.console.frame import ActionPage, FoundBy, ReadOnlyAdmin, VisibleRowsFilter, short_id, site, state_pill
 from apps.console.frame.acting import button
 from apps.console.frame.columns import page_url
 from apps.console.frame.console_user import actor_of, check_may_operate, console_user_of, may_operate
@@ -76,6 +76,13 @@ class DraftAdmin(ReadOnlyAdmin):
     list_filter = (("environment", VisibleRowsFilter),)
     search_fields = ("name", "spec_hash", "created_by", "=id")
     acts = (TEST_DRAFT,)
+    action_pages = (
+        ActionPage(
+            label="New draft", also="create pipeline plan", icon="edit_document", needs=P.OPERATE_ENVIRONMENT,
+            model=Environment, url_of=lambda row: f"{page_url(Draft, 'new')}?environment={row.pk}",
+            start=lambda: page_url(Draft, "new"),
+        ),
+    )  # fmt: skip
 
     @admin.display(description="Plan")
     def compiles(self, row: Draft) -> str:
