@@ -92,7 +92,7 @@ def find_actions(request: HttpRequest, admins: Sequence[ReadOnlyAdmin], text: st
             continue
         key = (action.admin, action.find, rest)
         if key not in targets:
-            targets[key] = _targets(request, admins, action, rest)
+            targets[key] = _targets(request, action, rest)
         for row in targets[key]:
             tenant = _admin_of(action.admin, row).tenant_of(row)
             if action.permits(row, tenant):
@@ -137,9 +137,7 @@ def _page(admin: ReadOnlyAdmin, page: ActionPage, console_user: ConsoleUser) -> 
     return _Action(page.label, page.also, page.icon, admin, permits, page.url_of, start, page.find)
 
 
-def _targets(
-    request: HttpRequest, admins: Sequence[ReadOnlyAdmin], action: _Action, words: Collection[str]
-) -> list[Any]:
+def _targets(request: HttpRequest, action: _Action, words: Collection[str]) -> list[Any]:
     """Return at most ``MOST`` visible rows whose names, and those of their tenants, contain the words."""
     admin, found_by = action.admin, action.admin.found_by
     if found_by is None:
@@ -148,8 +146,8 @@ def _targets(
     if found_by.acted_on is not None or (found_by.words and admin.tenant is not None):
         chosen = _containing(admin, found_by, rows, words)
     elif found_by.name and words:
-        environments = next(each.visible_rows(request) for each in admins if each.model is Environment)
-        keys = {key for _, key in find_named(environments, [(admin, found_by)], [*words][:_MOST_NAMES])}
+        named = find_named(console_user_of(request), [(admin, found_by)], [*words][:_MOST_NAMES])
+        keys = {key for _, key in named}
         chosen = rows.filter(pk__in=keys).order_by("-pk") if keys else rows.none()
     else:
         return []

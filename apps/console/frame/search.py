@@ -20,9 +20,10 @@ from django.utils.text import capfirst
 
 from apps.console.frame.base import FoundBy, ReadOnlyAdmin
 from apps.console.frame.columns import row_url, tenant_path
+from apps.console.frame.console_user import console_user_of
 from apps.console.frame.found_actions import find_actions
 from apps.console.frame.names import MOST, Kinds, find_named, starts_with
-from apps.tenancy.models import ID_TAIL, Environment, folded, id_tail
+from apps.tenancy.models import ID_TAIL, folded, id_tail
 
 SHORTEST, _LONGEST = 2, 300  # characters of a search text; no name is longer than the maximum
 _ID = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}")
@@ -53,8 +54,7 @@ def search(request: HttpRequest, admins: Iterable[ReadOnlyAdmin]) -> list[Found]
     visible = [each for each in admins if each.has_module_permission(request)]
     kinds = [(each, each.found_by) for each in visible if each.found_by]
     keys: dict[str, set[Any]] = {}
-    environments = next((admin.visible_rows(request) for admin, _ in kinds if admin.model is Environment), None)
-    named = find_named(environments, kinds, [text]) if environments is not None else []
+    named = find_named(console_user_of(request), kinds, [text])
     for label, key in [*named, *_others(request, kinds, text)]:
         keys.setdefault(label, set()).add(key)
     titles = [(each.menu_title(), each.list_url()) for each in visible]
@@ -100,9 +100,9 @@ def _shown(admin: ReadOnlyAdmin, found_by: FoundBy, row: Any) -> Found:
 
 
 def _others(request: HttpRequest, kinds: Kinds, text: str) -> list[tuple[str, Any]]:
-    """Return the model label and key of rows with the text as their id or at its end, at the start of a hash, or in words.
+    """Return the model label and key of rows with the text in an id, at the start of a hash, or in ``words``.
 
-    Takes at most one query, which reads only tables that may have such a row.
+    An id matches as a whole or by its end. Takes at most one query, which reads only tables that may have such a row.
     """
     parts = [
         admin.visible_rows(request)
