@@ -69,7 +69,8 @@ class _Action:
 def find_actions(request: HttpRequest, admins: Sequence[ReadOnlyAdmin], text: str) -> list[FoundAction]:
     """Return at most ``MOST`` actions that the text names and that the person may perform, the best first.
 
-    Only the actions that most words of the text name are offered. Takes at most two queries for each of their tables.
+    Only the actions that most words of the text name are offered. Takes at most three queries for each of their tables,
+    and those of the acts' ``applies`` for at most ``MOST`` rows.
     """
     words = [each for each in (word.strip(".,;:!?'\"") for word in text.casefold().split()) if each not in _LINKING]
     words = [each for each in words if len(each) > 1 or each.isdigit()]
