@@ -350,6 +350,7 @@ def test_search_results_can_be_opened_by_keyboard(
     # Typed text does not trigger shortcuts, and people can switch single keys off.
     page.keyboard.press("/")
     page.keyboard.type("g?")
+    box = page.locator("#search input")  # the list of agents has another search
     expect(box).to_have_value("g?")
     expect(dialog).not_to_be_visible()
     page.keyboard.press("Escape")
