@@ -73,7 +73,7 @@ def test_error_of_invalid_setting_is_shown_at_its_field(world: World, changes: d
     assert stored(world.dev) == {}
 
 
-KEPT = [
+KEPT: list[dict[str, Any]] = [
     {"start": "2026-12-24T18:00:00", "end": "2026-12-27T06:00", "time_zone": "Europe/Berlin", "reason": "Holidays"},
     {"start": "2026-12-24T18:00:00.5+01:00", "end": "2026-12-27T06:00:00Z", "time_zone": "UTC", "recurrence": None,
      "reason": "Times with an offset"},

@@ -97,7 +97,7 @@ def test_deployment_with_holds_start_time_and_reviewers_is_requested(world: Worl
     [
         ({"waves.hold": ["manual", "", "", ""]}, "waves", "The first wave cannot have a hold."),
         ({"waves.hold": ["", "maybe", "", ""]}, "waves", 'Wave 2, start: "maybe" is not a valid choice.'),
-        ({"waves.percent": ["50", "x", "100", ""]}, "waves", "Wave 2, up to, in percent: A valid integer is required."),
+        ({"waves.percent": ["50", "x", "100", ""]}, "waves", "Wave 2, percent of agents: Must be a whole number."),
         ({"start_at": "soon"}, "start_at", "Enter a valid date/time."),
         ({"start_at": "2020-01-01T00:00"}, "start_at", "The start time must be in the future."),
         ({"start_at": "2999-01-01T00:00"}, "start_at", "The start time must be at most 30 days ahead."),
@@ -306,7 +306,7 @@ def test_release_is_steered_in_browser(
     page.get_by_role("button", name="Remove wave").nth(1).press("Enter")
     page.get_by_role("button", name="Add wave").press("Enter")
     for number, percent in enumerate(["25", "50", "100"]):
-        rows.nth(number).get_by_label("Up to, in percent").fill(percent)
+        rows.nth(number).get_by_label("Percent of agents").fill(percent)
     rows.nth(1).get_by_label("Start").select_option(label="Waits until somebody starts it")
     expect(reviewers).to_be_hidden()
     rows.nth(2).get_by_label("Start").select_option(label="Waits for approval")

@@ -50,6 +50,7 @@ NAMED = 10  # agents or people that are listed by name
 MAX_NAMES = 1_000
 MAX_LABELS = 50
 MAX_EXPLAINED = 20  # groups of differences that the form has a field for
+_INVITE = "Invite more people."
 _DIGITS = 3  # most digits of a percentage; Python refuses to parse numbers with thousands of digits
 PRESETS: dict[str, dict[str, Any]] = {
     "waves": {"kind": "waves", "percents": [5, 25, 100]},
@@ -62,16 +63,17 @@ _STRATEGIES = [
     ("all_at_once", "All agents at the same time"),
     ("own", "Custom waves and holds"),
 ]
-_HOLDS = {"": "Starts after the pause", **{hold: f"Waits {what}" for hold, what in HOLDS.items()}}
+_HOLDS: dict[str, str] = {"": "Starts after the pause"} | {str(hold): f"Waits {what}" for hold, what in HOLDS.items()}
 _PERCENT = {"type": "number", "min": 1, "max": 100}
 
 
 def _text(value: str) -> forms.Widget:
-    return UnfoldAdminTextInputWidget()
+    widget: forms.Widget = UnfoldAdminTextInputWidget()
+    return widget
 
 
 _WAVE = {
-    "percent": Column("Up to, in percent", lambda _: UnfoldAdminTextInputWidget(attrs=_PERCENT)),
+    "percent": Column("Percent of agents", lambda _: UnfoldAdminTextInputWidget(attrs=_PERCENT)),
     "hold": Column("Start", lambda _: UnfoldAdminSelectWidget(choices=[*_HOLDS.items()])),
 }
 # The initial values of the form.
@@ -321,6 +323,8 @@ class Outlook:
     warnings: list[str]
     obstacles: list[str]
     gate: str
+    count: int  # agents of the target
+    lacks_people: bool  # whether too few people can approve
 
 
 def preview(bundle: ConfigBundle, values: dict[str, Any], requester: Actor, *, is_org_admin: bool) -> Outlook:
@@ -341,16 +345,19 @@ def preview(bundle: ConfigBundle, values: dict[str, Any], requester: Actor, *, i
         take_over=values.get("take_over", False), override_freeze="override_freeze" in values, start_at=start_at,
     )  # fmt: skip
     count, named = _agents(environment, target)
+    consent = describe_consent(environment, requester.display, chosen, for_waves=strategy.needs_approval)
     return Outlook(
         describe_target(target),
         named,
         describe_strategy(strategy),
         _waves(strategy, count),
-        describe_consent(environment, requester.display, chosen, for_waves=strategy.needs_approval),
+        consent,
         "" if start_at is None else f"{start_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC at the earliest",
         describe_warnings(bundles.warnings_of(bundle)),
         [each.detail for each in obstacles],
         describe_gate(bundle, is_overridden="override_replay_gate" in values),
+        count,
+        consent.endswith(_INVITE),
     )
 
 
@@ -432,7 +439,7 @@ def describe_consent(
     if len(people) < needed:
         those = "1 person" if needed == 1 else f"{needed} people"
         able = f"only {shown} can approve" if shown else "nobody can approve"
-        return f"The {what} the approval of {those}, but {able}. Invite more people."
+        return f"The {what} the approval of {those}, but {able}. {_INVITE}"
     return f"The {what} the approval of {needed} of these people: {shown}."
 
 

@@ -178,7 +178,8 @@ def _field(name: str, rule: Any, meaning: str) -> forms.Field:
 def _edge(value: str) -> forms.Widget:
     """Return the input for the start or the end of a freeze window: a text if browsers cannot edit it as a time."""
     is_plain = not value or _WALL_CLOCK.fullmatch(value)
-    return UnfoldAdminTextInputWidget(attrs={"type": "datetime-local"} if is_plain else {})
+    widget: forms.Widget = UnfoldAdminTextInputWidget(attrs={"type": "datetime-local"} if is_plain else {})
+    return widget
 
 
 _WALL_CLOCK = re.compile(r"[0-9-]{10}T[0-9]{2}:[0-9]{2}(:[0-9]{2})?")  # a time without an offset or fractions
