@@ -147,8 +147,23 @@ def test_settings_can_be_edited_in_browser(world: World, page: Page, shot: Calla
     shot(page, "environment", widths=(1440, 390), full_page=True)
     page.get_by_role("link", name="Edit settings").click()
     page.get_by_label("Agent timeout, in seconds").fill("90")
-    shot(page, "environment-settings", widths=(1440,), full_page=True)
+    windows = page.get_by_role("group", name="Freeze windows").get_by_role("group")
+    page.get_by_role("button", name="Remove freeze window").press("Enter")
+    add = page.get_by_role("button", name="Add freeze window")
+    expect(add).to_be_focused()
+    add.press("Enter")
+    expect(windows.get_by_label("Start")).to_be_focused()
+    windows.get_by_label("Start").fill("2027-01-01T16:00")
+    windows.get_by_label("End").fill("2027-01-03T23:00")
+    windows.get_by_label("Time zone").fill("Asia/Tokyo")
+    windows.get_by_label("Repeats").select_option("Every week")
+    windows.get_by_label("Reason").fill("Weekends")
+    shot(page, "environment-settings", widths=(1440, 390), full_page=True)
     page.get_by_role("button", name="Edit settings").click()
 
     expect(page.get_by_text("Settings of environment dev changed.")).to_be_visible()
     assert stored(world.dev)["agent_timeout_s"] == 90
+    assert stored(world.dev)["freeze_windows"] == [
+        {"start": "2027-01-01T16:00", "end": "2027-01-03T23:00", "time_zone": "Asia/Tokyo", "recurrence": "weekly",
+         "reason": "Weekends"}
+    ]  # fmt: skip

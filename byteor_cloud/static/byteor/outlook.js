@@ -44,7 +44,7 @@ async function preview() {
 // Reviewers have something to decide only if the deployment or one of its waves needs approval.
 const reviewers = form.querySelector("[name=reviewers]")?.closest("fieldset.group");
 function showReviewers() {
-  const holds = [...form.querySelectorAll('[name="waves.hold"]')].map((each) => each.value);
+  const holds = [...form.querySelectorAll('[name="waves.hold"]')].slice(1).map((each) => each.value);
   const waits = form.elements.strategy.value === "own" && holds.includes("approval");
   if (reviewers) reviewers.hidden = form.dataset.approval !== "yes" && !waits;
 }

@@ -4,7 +4,7 @@
 
 for (const field of document.querySelectorAll("[data-rows]")) {
   const noun = field.dataset.rows;
-  const list = field.querySelector("ol");
+  const list = field.querySelector(".rows-list");
   const add = field.querySelector("[data-add]");
   const status = field.querySelector("[role=status]");
   const blank = list.querySelector("[data-blank]");
@@ -30,7 +30,7 @@ for (const field of document.querySelectorAll("[data-rows]")) {
   list.addEventListener("click", (event) => {
     const button = event.target.closest("[data-remove]");
     if (!button) return;
-    const row = button.closest("li");
+    const row = button.closest("[role=group]");
     const at = rows().indexOf(row);
     row.remove();
     changed(`Removed ${noun} ${at + 1}`);

@@ -48,7 +48,7 @@ from byteor_cloud.database.large_columns import without_large
 
 NAMED = 10  # agents or people that are listed by name
 MAX_NAMES = 1_000
-MAX_LABELS = 50
+MAX_LABELS = 20  # labels that can be checked. Others are entered as rows.
 MAX_EXPLAINED = 20  # groups of differences that the form has a field for
 _INVITE = "Invite more people."
 _DIGITS = 3  # most digits of a percentage; Python refuses to parse numbers with thousands of digits
@@ -99,7 +99,7 @@ class Deploy(ApiForm):
     labels = forms.MultipleChoiceField(
         required=False,
         widget=forms.CheckboxSelectMultiple,
-        help_text=f"An agent must have all chosen labels. At most the {MAX_LABELS} most common labels are listed.",
+        help_text=f"An agent must have all chosen labels. The {MAX_LABELS} most common labels are listed.",
     )
     agents = forms.CharField(
         required=False, widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}), label="Agent names",
@@ -175,7 +175,7 @@ class Deploy(ApiForm):
                     "key": Column("Label", _text, completions=lambda: keys),
                     "value": Column("Value", _text, completions=lambda: values),
                 },
-                noun="label", label="Other labels",
+                noun="label", label="Other labels", help_text="The agents must have these labels as well.",
             )  # fmt: skip
         if not is_org_admin:
             del self.fields["override_freeze"]
@@ -303,10 +303,13 @@ _COLUMNS = {"percents": "percent", "holds": "hold"}  # the column of a wave by i
 
 
 def _custom_waves(rows: list[Row]) -> dict[str, Any]:
-    """Return the strategy with these waves. Percentages that are not numbers stay texts, which the API refuses."""
+    """Return the strategy with these waves. Percentages that are not numbers stay texts, which the API refuses.
+
+    The form shows no hold for the first wave, because the wave starts with the deployment.
+    """
     texts = [row["percent"].strip(" %") for row in rows]
     percents = [int(text) if text.isdecimal() and len(text) <= _DIGITS else text for text in texts]
-    holds = [row["hold"] or None for row in rows]
+    holds = [row["hold"] or None if at else None for at, row in enumerate(rows)]
     return {"kind": "waves", "percents": percents, **({"holds": holds} if any(holds) else {})}
 
 
