@@ -66,7 +66,7 @@ def test_message_about_new_row_offers_what_comes_next(world: World) -> None:
     new = Environment.objects.get(name="fresh")
     assert offered(environment) == [f'{act(new, "create_enrollment_token")}">Enroll an agent']
     assert shown_messages(bundle) == [("success", "Config bundle second created.")]
-    assert offered(bundle) == [f'{deploying}">Deploy']
+    assert offered(bundle) == [f'{deploying}">Deploy it']
     approval = Deployment.objects.get().approval
     assert shown_messages(deployment) == [("success", "Deployment of quotes v1 requested.")]
     assert offered(deployment) == [f'{row_page(approval)}">Open the approval']

@@ -116,7 +116,7 @@ CREATE_FOR_ORGANIZATION = Act(
     icon="forum",
     form=_ChatWebhookForm,
     creates=ChatWebhook,
-    next_step=NextStep("Send a test", lambda row: act_url(row, "test"), P.MANAGE_PROJECT),
+    next_step=NextStep("Test the chat webhook", lambda row: act_url(row, "test"), P.MANAGE_PROJECT),
     on_page=False,
 )
 CREATE_FOR_PROJECT = replace(

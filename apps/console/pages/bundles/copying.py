@@ -50,7 +50,7 @@ def _copy(row: ConfigBundle, context: ActContext) -> ConfigBundle:
     return bundle
 
 
-DEPLOY = NextStep("Deploy", lambda row: page_url(ConfigBundle, "deploy", row.pk), P.OPERATE_ENVIRONMENT)
+DEPLOY = NextStep("Deploy it", lambda row: page_url(ConfigBundle, "deploy", row.pk), P.OPERATE_ENVIRONMENT)
 COPY_BUNDLE = Act(
     name="copy",
     label="Copy to environment",
