@@ -99,6 +99,12 @@ class ScopedChangeList(ChangeList):  # type: ignore[misc]  # untyped library
         super().__init__(request, *args)
         self.title = self.model_admin.menu_title()
         self.reset_url = with_scope(self.model_admin.list_url(), list_scope_of(request), explicit=True)
+        tables = [self.model_admin.admin_site.get_model_admin(each) for each in self.model_admin.hint_links]
+        self.hint_links = [
+            (with_scope(each.list_url(), list_scope_of(request)), each.menu_title())
+            for each in tables
+            if each.has_view_permission(request)
+        ]
 
     def get_queryset(self, request: HttpRequest, *args: Any) -> QuerySet[Any]:
         """Return the rows of the list. Large columns contain only the values that are small enough to show."""
@@ -136,6 +142,7 @@ class ReadOnlyAdmin(ActingAdmin):
     section: ClassVar[str] = "Records"
     holds: ClassVar[str] = ""  # a description of the rows
     hint: ClassVar[str] = ""  # how to create the first row; shown if the table is empty
+    hint_links: ClassVar[Sequence[type[Model]]] = ()  # the tables of the rows from which people create the first row
     menu: ClassVar[str | None] = None  # the table's title, if the title is not the plural noun
     # The words for one row and for several, if they differ from the model's own names.
     noun: ClassVar[str] = ""
