@@ -36,6 +36,7 @@ from apps.tenancy.permissions import Role
 from apps.tenancy.services import accounts, organizations
 from byteor_cloud.ids import uuid7
 from tests.browser.access import project_member, unrendered_list
+from tests.browser.confirmed import YES
 from tests.browser.conftest import sign_in
 from tests.browser.filled import MODELS, act, fill, row_page, signed_in, superuser, table
 from tests.described import OPERATORS_ONLY
@@ -160,7 +161,7 @@ def test_list_links_keep_scope(world: World) -> None:
 def test_bulk_act_changes_only_rows_in_scope_of_list(world: World) -> None:
     made = fill(world)
     client, other = signed_in(world.operator.user), f"{table(Agent)}?in={world.dev.pk}"
-    form = {"action": "drain", "_selected_action": str(made.agent.pk), "_confirm": "yes", "comment": ""}
+    form = {"action": "drain", "_selected_action": str(made.agent.pk), "comment": "", **YES}
 
     client.post(other, form)
     made.agent.refresh_from_db()
