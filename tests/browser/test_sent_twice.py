@@ -12,8 +12,10 @@ from apps.tenancy.models import AuditEvent, Membership, User, UserToken, Webhook
 from tests.browser.confirmed import YES, shown_messages
 from tests.browser.filled import act, fill, row_page, signed_in, table
 from tests.browser.test_people import SECRET
-from tests.races import Race, concurrently  # noqa: F401
+from tests.races import Race, concurrently
 from tests.worlds import World
+
+__all__ = ["concurrently"]
 
 pytestmark = pytest.mark.django_db
 
@@ -29,9 +31,9 @@ def test_concurrent_submissions_of_any_act_run_once_and_respond_alike(world: Wor
     person = world.admin.user
     before = UserToken.objects.count(), AuditEvent.objects.count()
 
-    def send(row: Any, name: str, **values: str) -> list[Any]:
-        body = rendered(signed_in(person).get(act(row, name)), **values)
-        return concurrently(*[lambda: signed_in(person).post(act(row, name), body)] * 3)
+    def send(row: Any, act_name: str, **values: str) -> list[Any]:
+        body = rendered(signed_in(person).get(act(row, act_name)), **values)
+        return concurrently(*[lambda: signed_in(person).post(act(row, act_name), body)] * 3)
 
     tokens = send(person, "create_token", name="laptop", expires_in_s="86400")
     tests = send(webhook, "test")
