@@ -62,7 +62,7 @@ def test_admin_creates_and_tests_webhook_sees_delivery_and_rotates_secret(
 
     page.get_by_role("link", name="Send a test").click()
     page.get_by_role("button", name="Send a test").dblclick()
-    expect(page.get_by_text("Test of webhook to pager queued.")).to_be_visible()
+    expect(page.get_by_text("Test of webhook pager queued.")).to_be_visible()
     run_jobs()
     assert len(hooked.messages) == 1
     assert is_signed(hooked.messages[0], first)
@@ -104,7 +104,7 @@ def test_webhook_is_edited_disabled_enabled_and_deleted(world: World) -> None:
     done = sent(client, made, "edit", {**changed, "scope": f"environment:{world.dev.pk}"}, follow=True)
 
     made.refresh_from_db()
-    assert shown_messages(done) == [("success", "Webhook to other.example changed.")]
+    assert shown_messages(done) == [("success", "Webhook other.example changed.")]
     assert (made.url, made.description, made.events) == (*changed.values(),)
     assert (made.project, made.environment) == (None, world.dev)
     for name, expected in (("disable", [False]), ("enable", [True]), ("delete", [])):

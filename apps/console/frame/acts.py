@@ -239,6 +239,7 @@ def perform(
         "chosen": chosen,
         "form": form,
         "form_id": new_form_id(),
+        "has_form": act.form is not None,
         "back": back,
         "preview": _preview(act, rows, form) if context.get("bulk") else (),
         "asks_first": bool(context.get("bulk")) and act.preview_bulk is not None and act.comment == "required",

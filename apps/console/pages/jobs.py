@@ -89,7 +89,7 @@ def _describe_subject(job: ProcrastinateJob) -> str:
         return count_of(len(args["agent_ids"].split(",")), "agent")
     phrase = getattr(job, _SUBJECT)
     if not phrase:
-        return "-" if args else "the installation"
+        return "-" if args else "Installation"
     text = phrase.removeprefix("the ")
     # The pages of projects and environments that are being deleted do not exist.
     argument = next((each for each in _KINDS if each in args), None)

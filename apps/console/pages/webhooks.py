@@ -282,9 +282,6 @@ class WebhookAdmin(ReadOnlyAdmin):
         ),
     )
 
-    def page_title(self, row: Webhook) -> str:
-        return f"Webhook to {row}"
-
     def summary(self, request: HttpRequest, row: Webhook) -> dict[str, Any]:
         """Show what is sent where, whether the receiver accepts it, and the last deliveries."""
         last = row.deliveries.select_related("event").defer("event__changes").order_by("-id")[:_SHOWN]
@@ -372,7 +369,7 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
     hint = "A delivery appears here when a webhook's event happens, or when you send a test."
     related = ("webhook__organization", "event")
     reads = ("attempts",)
-    list_display = ("created_at", "event_name", "webhook", "status", "last_response", "next_attempt_at", "finished_at")
+    list_display = ("event_name", "status", "webhook", "last_response", "created_at", "next_attempt_at", "finished_at")
     sortable_by = ()
     list_filter = ("status", _EventFilter, ("webhook", VisibleRowsFilter))
     search_fields = ("event__action", "webhook__url", "=id")
