@@ -104,6 +104,20 @@ def test_invalid_form_can_be_corrected_and_sent_with_same_id(world: World) -> No
     assert SECRET.search(made.text)
 
 
+def test_refused_act_can_be_sent_again_with_same_id(world: World) -> None:
+    webhook = fill(world) and Webhook.objects.get()
+    client = signed_in(world.admin.user)
+    body = rendered(client.get(act(webhook, "test")))
+    Webhook.objects.update(enabled=False)
+
+    refused = client.post(act(webhook, "test"), body, follow=True)
+    Webhook.objects.update(enabled=True)
+    done = client.post(act(webhook, "test"), body, follow=True)
+
+    assert shown_messages(refused) == [("error", f"{webhook}: The webhook is disabled. Enable it first.")]
+    assert shown_messages(done) == [("success", f"Test of webhook {webhook} queued.")]
+
+
 @pytest.mark.parametrize("name", ["test", "create_token"])
 def test_form_without_id_is_refused(world: World, name: str) -> None:
     fill(world)

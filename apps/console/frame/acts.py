@@ -247,6 +247,14 @@ def perform(
     return TemplateResponse(request, "console/act.html", shown)
 
 
+class _NothingDoneError(Exception):
+    """An act without a form was refused. ``messages`` are as in ``_perform_on``."""
+
+    def __init__(self, messages: list[tuple[str, str]]) -> None:
+        super().__init__(messages)
+        self.messages = messages
+
+
 def _send(
     request: HttpRequest,
     act: Act,
@@ -276,15 +284,20 @@ def _send(
         if act.form is None:
             # The services lock the rows in the order of one row, so several rows must not share a transaction.
             in_steps = len(rows) > 1 and act.run_all is None
-            return send_once(
-                request,
-                lambda: {"url": back, "messages": _perform_on(act, rows, act_context, model_admin)},
-                in_steps=in_steps,
-            )
+
+            def work() -> FormResult:
+                messages = _perform_on(act, rows, act_context, model_admin)
+                if not in_steps and messages[0][0] == "error":
+                    raise _NothingDoneError(messages)  # so that the form can be sent again
+                return {"url": back, "messages": messages}
+
+            return send_once(request, work, in_steps=in_steps)
         if act.prepare is not None:
             act_context = replace(act_context, prepared=act.prepare(rows[0], act_context))
         site = model_admin.admin_site
         result = send_once(request, lambda: _result(site, act, rows[0], act.run(rows[0], act_context)))
+    except _NothingDoneError as refused:
+        return {"url": back, "messages": refused.messages}
     except (DomainError, IntegrityError) as error:
         form.show(problems.as_domain_error(error))
         return None
