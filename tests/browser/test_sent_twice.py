@@ -105,7 +105,8 @@ def test_invalid_form_can_be_corrected_and_sent_with_same_id(world: World) -> No
 
 
 def test_refused_act_can_be_sent_again_with_same_id(world: World) -> None:
-    webhook = fill(world) and Webhook.objects.get()
+    fill(world)
+    webhook = Webhook.objects.get()
     client = signed_in(world.admin.user)
     body = rendered(client.get(act(webhook, "test")))
     Webhook.objects.update(enabled=False)

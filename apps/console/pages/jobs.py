@@ -122,7 +122,7 @@ class JobAdmin(ReadOnlyAdmin):
     omitted = frozenset({"worker", "abort_requested"})
     section = "Jobs"
     reads = ("args",)
-    list_display = ("title", "about", "state", "attempts", "scheduled_at")
+    list_display = ("title", "state", "about", "attempts", "scheduled_at")
     sortable_by = ()
     list_filter = ("status", ("task_name", _TitleFilter))
     search_fields = ("task_name", "args", "=id")

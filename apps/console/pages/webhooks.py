@@ -215,7 +215,7 @@ class WebhookAdmin(ReadOnlyAdmin):
     hint = "Create a webhook to send events of deployments and approvals to your own systems."
     related = ("organization", "project__organization", "environment__project__organization")
     reads = ("events",)
-    list_display = ("receiver", "subscription", "covers", "state", "failing_since", "created_at")
+    list_display = ("receiver", "state", "subscription", "covers", "failing_since", "created_at")
     list_filter = ("enabled", ("organization", VisibleRowsFilter), ("project", VisibleRowsFilter))
     search_fields = ("description", "url", "=id")
     acts = (
