@@ -25,7 +25,7 @@ GROUPS: Final[tuple[dict[str, str], ...]] = (
     },
     {"Agents": "memory", "Artifacts": "package_2", "Replays": "replay", "Fixtures": "rule"},
     {"People and keys": "group", "Audit": "history"},
-    {"Jobs": "conveyor_belt"},
+    {"Webhooks": "webhook", "Jobs": "conveyor_belt"},
 )
 
 
