@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -254,9 +255,28 @@ def test_person_can_click_from_version_to_deployment(world: World, page: Page, s
     page.goto(row_page(version))
     page.get_by_role("link", name="Create a config bundle").click()
     page.get_by_label("Name").fill("calm")
-    page.get_by_label("Parameters of stage check").fill(PRICE)
+    shot(page, "new-config-bundle-empty", widths=(1440, 1000, 390), full_page=True)
+    parameters = page.get_by_role("group", name="Parameters of stage check")
+    parameters.get_by_role("button", name="Add field", exact=True).press("Enter")
+    page.keyboard.type("price")  # the new row has the focus
+    parameters.get_by_label("Type").select_option("number")
+    parameters.get_by_label("Minimum").fill("-1.5")
+    parameters.get_by_role("button", name="Add field", exact=True).press("Enter")
+    parameters.get_by_role("button", name="Remove field 2").press("Enter")
+    page.get_by_role("button", name="Edit as JSON: Parameters of stage check").click()
+    text = page.get_by_role("textbox", name="Parameters of stage check")
+    assert json.loads(text.input_value()) == {"schema": {"properties": {"price": {"type": "number", "minimum": -1.5}}}}
+    text.fill('{"schema": {"properties": {"price": {"type": "nonsense"}}, "title": "9007199254740993.5"}}')
+    page.get_by_role("button", name="Edit as fields: Parameters of stage check").click()
+    expect(parameters.get_by_text("Also set, and editable only as JSON: title.")).to_be_visible()
+    page.get_by_role("button", name="Show the changes").click()
+    wrong = parameters.get_by_label("Type (JSON)")  # fields cannot express this type
+    expect(wrong).to_have_attribute("aria-invalid", "true")
+    shot(page, "new-config-bundle-error", widths=(1440, 1000, 390), full_page=True)
+    wrong.fill('"number"')
     page.get_by_role("button", name="Show the changes").click()
     expect(page.locator("#changes")).to_contain_text("check/schema/properties/price/type")
+    expect(parameters.get_by_label("Type")).to_have_value("1")
     shot(page, "new-config-bundle", widths=(1440, 390), full_page=True)
     page.get_by_role("button", name="Create").click()
     page.get_by_role("link", name="Deploy", exact=True).click()

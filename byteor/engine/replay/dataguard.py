@@ -62,6 +62,7 @@ _ON_REJECT = ("drop", "stop")
 _SCHEMA_TYPES = ("string", "number", "integer", "boolean", "object", "array", "null")
 _FIELD_SCHEMA = {
     "type": "object",
+    "title": "Field",
     "properties": {
         "type": {"type": "string", "title": "Type", "enum": _SCHEMA_TYPES},
         "minimum": {"type": "number", "title": "Minimum"},
@@ -76,7 +77,11 @@ _PROPERTIES: Mapping[str, Mapping[str, Any]] = {
         "description": "the JSON Schema (2020-12) to which each payload must conform",
         "properties": {
             "properties": {"type": "object", "title": "Fields", "additionalProperties": _FIELD_SCHEMA},
-            "required": {"type": "array", "title": "Required fields", "items": {"type": "string", "title": "Field"}},
+            "required": {
+                "type": "array",
+                "title": "Required fields",
+                "items": {"type": "string", "title": "Required field"},
+            },
         },
         "examples": [
             {
