@@ -266,8 +266,8 @@ function object(schema, value, change, place, title) {
   };
   for (const [key, each] of Object.entries(properties)) {
     const isRequired = (schema.required ?? []).includes(key);
-    const text = (each.title ?? key) + (isRequired ? "" : " (optional)");
-    fields.append(field(each, current[key], (next) => { current[key] = next; changed(); }, `${place}/${escapePointer(key)}`, schema.required ? text : (each.title ?? key)));
+    const name = each.title ?? sentence(key.replaceAll("_", " ")).slice(0, -1);
+    fields.append(field(each, current[key], (next) => { current[key] = next; changed(); }, `${place}/${escapePointer(key)}`, schema.required && !isRequired ? `${name} (optional)` : name));
   }
   if (fields.children.length) node.append(fields);
   if (!isMap) {
@@ -328,7 +328,8 @@ function enhance(root) {
   const status = element("p", "form-help");
   status.setAttribute("role", "status");
   const toggle = actButton("Edit as JSON", `Edit as JSON: ${title}`, () => show(!fields.hidden ? "json" : "fields"));
-  const bar = element("div", "json-bar", toggle);
+  const bar = element("div", "json-bar", element("b", "", title), toggle);
+  bar.firstChild.setAttribute("aria-hidden", "true"); // the legend or the label names the value to screen readers
   const example = schema.examples?.[0];
   let before = null;
   const useExample = actButton("Use the example", `Use the example: ${title}`, () => {
@@ -365,7 +366,8 @@ function enhance(root) {
     const write = (next) => { text.value = next === undefined ? "" : JSON.stringify(next, null, 2); };
     fields.dataset.place = "";
     fields.append(object(schema, value, write, "", title));
-    if (!fields.querySelector("input, select, textarea, button")) fields.firstChild.append(element("p", "form-help", "This op has no parameters."));
+    // An op without parameters needs no JSON either.
+    toggle.hidden = !text.value.trim() && !fields.querySelector("input, select, textarea, button");
   }
   try {
     show(read(text.value).refused ? "json" : "fields");

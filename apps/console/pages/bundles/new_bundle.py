@@ -18,6 +18,11 @@ from byteor_cloud.errors import DomainError, FieldError, child_pointer
 
 MAX_STAGES = 100  # a version with more stages has one field for the parameters of all stages
 _ADAPTER = f"A JSON object with the adapter's kind and parameters. Kinds: {', '.join(ADAPTER_KINDS)}."
+_ENV_SCHEMA = {
+    **ENV_SCHEMA,
+    "description": "a value is a text, or the name of a secret (secret_ref), which the agent resolves on its own host",
+    "additionalProperties": {**ENV_SCHEMA["additionalProperties"], "title": "Variable"},
+}
 
 
 class ErrorPlace(NamedTuple):
@@ -69,7 +74,7 @@ class NewConfigBundle(ApiForm):
         self.stages: dict[str, str] = {}  # field names by stage id
         self._places: dict[str, ErrorPlace] = {}  # by text
         self._references: dict[str, OpReference] = {}  # by field name
-        self.schemas: dict[str, Any] = {"adapter": ADAPTER_SCHEMA, "env": ENV_SCHEMA}
+        self.schemas: dict[str, Any] = {"adapter": ADAPTER_SCHEMA, "env": _ENV_SCHEMA}
         if len(stages) > MAX_STAGES:
             self.fields["stage_config"] = JsonField(label="Stage parameters, by stage id")
             return
