@@ -11,6 +11,7 @@ from django.urls import reverse
 from playwright.sync_api import Page, expect
 
 from apps.console.frame.forms import new_form_id
+from apps.console.pages.bundles.new_bundle import JsonInput
 from apps.console.pages.deployments.deploying import describe_consent
 from apps.pipelines.models import Version
 from apps.releases.models import ConfigBundle, Deployment
@@ -103,6 +104,24 @@ def test_error_of_invalid_config_bundle_is_shown_at_field_or_above_form(
 
     assert error.lower() in " ".join(page.context["form"].errors[field]).lower()
     assert ConfigBundle.objects.count() == 1
+
+
+def test_form_describes_ops_and_places_errors_within_json(world: World) -> None:
+    version = world.version()
+
+    page = signed_in(world.operator.user).post(
+        new_page(version), new_bundle(**{"stage-1": '{"schema": {"type": "nonsense"}, "a/b": 1}'}, _create="")
+    )
+
+    form = page.context["form"]
+    inputs = {each.field.name: each for _, fields in form.groups() for each in fields if isinstance(each, JsonInput)}
+    assert {each.pointer for each in inputs["stage-1"].errors} == {"/schema/type", "/a~1b"}
+    assert all(each.detail and each.detail in each.text for each in inputs["stage-1"].errors)
+    assert inputs["stage-0"].errors == []
+    assert form.schemas["op:identity"]["properties"] == {}
+    assert form.schemas["op:dataguard_check"]["required"] == ("schema",)
+    assert 'data-schema="op:dataguard_check"' in page.text
+    assert 'data-pointer="/schema/type"' in page.text
 
 
 def test_deployment_is_previewed_and_then_requested(world: World) -> None:

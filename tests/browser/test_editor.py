@@ -286,7 +286,8 @@ def test_draft_can_be_created_from_draft_list_of_environment(
     expect(promote).to_be_enabled()
 
     # The keyboard alone completes an op, keys, a choice and a name.
-    options = page.get_by_role("option")
+    completions = page.get_by_role("listbox", name="Completions")
+    options = completions.get_by_role("option")
     page.get_by_role("tab", name="Reference").click()
     expect(page.get_by_role("heading", name="Keys of lane_graph")).to_be_visible()
     expect(page.get_by_role("heading", name="Keys of single_ring")).to_be_hidden()
@@ -296,7 +297,7 @@ def test_draft_can_be_created_from_draft_list_of_environment(
     expect(text).to_have_attribute("aria-activedescendant", "plan-options-0")
     shot(page, "completion", widths=(1440, 1000, 390))
     page.keyboard.press("ArrowDown")
-    expect(page.get_by_role("option", selected=True)).to_contain_text("dataguard_redact")
+    expect(completions.get_by_role("option", selected=True)).to_contain_text("dataguard_redact")
     page.keyboard.press("Enter")
     expect(options).to_have_count(0)
     select_text(text, '"to": "decode"')
