@@ -206,6 +206,7 @@ function accept() {
 text.addEventListener("input", (event) => !event.isComposing && show(false));
 text.addEventListener("blur", hide);
 text.addEventListener("scroll", () => list.hidden || move());
+addEventListener("resize", () => list.hidden || move());
 document.addEventListener("selectionchange", () => {
   // The caret left the token by a click or an arrow key.
   if (!list.hidden && (text.selectionStart < at.start || text.selectionStart > at.end)) hide();
