@@ -31,7 +31,9 @@ RESOURCE = Resource(
         Table(
             "tenancy.auditevent", OPERATE_PROJECT, event, large=frozenset({"changes"}), in_organization=ADMIN,
             # The file contains the events that the list shows to the person, which the API does not offer.
-            pages={"tenancy_auditevent_csv": Page("listAuditEvents", of_row=False, is_file=True, needs=OPERATE_PROJECT)},
+            pages={
+                "tenancy_auditevent_csv": Page("listAuditEvents", of_row=False, is_file=True, needs=OPERATE_PROJECT),
+            },
         ),
         Table("tenancy.auditseal", ADMIN, seal),
         Table("tenancy.denialcount", ADMIN, denials),

@@ -173,7 +173,11 @@ def list_scope_of(request: HttpRequest) -> Tenant:
     """
     match = getattr(request, "resolver_match", None)
     name = (match.url_name or "") if match else ""
-    return scope_of(request) if name in {"index", "home_live"} or name.endswith(("_changelist", "_choice", "_csv")) else None
+    return (
+        scope_of(request)
+        if name in {"index", "home_live"} or name.endswith(("_changelist", "_choice", "_csv"))
+        else None
+    )
 
 
 def with_scope(url: str, scope: Tenant, *, explicit: bool = False) -> str:

@@ -84,7 +84,7 @@ class EventList(ScopedChangeList):
     def active(self) -> Iterator[tuple[str, str, str]]:
         """The label and value of each filter that is set, and the URL of the list without this filter."""
         for name, label, text in self.form.describe():
-            yield label, text, self.get_query_string(remove=[name, PAGE_VAR])
+            yield label, text, self._query_without(name)
 
     @property
     def kept(self) -> list[tuple[str, str]]:
@@ -104,7 +104,17 @@ class EventList(ScopedChangeList):
     @property
     def csv_url(self) -> str:
         """The URL of the CSV file of the listed events."""
-        return f"{reverse('admin:tenancy_auditevent_csv')}{self.get_query_string(remove=[PAGE_VAR])}"
+        return f"{reverse('admin:tenancy_auditevent_csv')}{self._query_without()}"
+
+    def _query_without(self, *names: str) -> str:
+        """Return the query string of the first page without these parts.
+
+        Django's ``get_query_string`` would remove all parts whose name starts with the letter of the page number.
+        """
+        query = self._request.GET.copy()
+        for name in (*names, PAGE_VAR):
+            query.pop(name, None)
+        return f"?{query.urlencode()}"
 
     @property
     def is_csv_cut(self) -> bool:

@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator
 from html import unescape
-from typing import Any, Final
+from typing import Final
 
 from django.db.models import QuerySet
 from django.utils.html import strip_tags

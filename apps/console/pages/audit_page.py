@@ -88,7 +88,10 @@ def _resource(request: HttpRequest, row: AuditEvent) -> str:
     """Return the resource with a link to its page, if the person may see it, and a link to its events."""
     found = _visible(request, resource_model(row.resource_kind), row.resource_id)
     name = getattr(row, SUBJECT, None)
-    shown = row_link(found, name) if found is not None and name else name or describe_subject(row, console_user_of(request))
+    if not name:
+        shown = describe_subject(row, console_user_of(request))
+    else:
+        shown = name if found is None else row_link(found, name)
     events = text_link(
         _url(row, kind=row.resource_kind, resource=row.resource_id), f"All events of this {noun_of(row.resource_kind)}"
     )

@@ -253,7 +253,8 @@ RESOURCES: Final = frozenset(
 def with_subjects(events: QuerySet[AuditEvent]) -> QuerySet[AuditEvent]:
     """Annotate the phrase for each event's resource, and the name of its environment or project.
 
-    Either is null if the row was deleted, and the phrase also if the kind of resource has no page. PostgreSQL reads at most one row for each event, by its primary key, and only for the events that it returns.
+    Either is null if the row was deleted, and the phrase also if the kind of resource has no page. PostgreSQL reads the
+    rows by their primary keys, and only for the events that it returns.
     """
     named = [When(resource_kind=kind, then=_named(each)) for kind, each in _KINDS.items()]
     environment = Environment.objects.filter(pk=OuterRef("environment_id")).order_by()
@@ -285,9 +286,7 @@ def describe_event(event: AuditEvent, console_user: ConsoleUser) -> str:
         return format_html("{} was denied access: {}", actor, words)
     phrase = PHRASES.get(event.action)
     # An action of a later release has no phrase.
-    sentence = (
-        format_html("{}: {}", actor, words) if phrase is None else _sentence(actor, phrase, event, console_user)
-    )
+    sentence = format_html("{}: {}", actor, words) if phrase is None else _sentence(actor, phrase, event, console_user)
     return sentence if event.outcome == "success" else format_html("{} {}", sentence, state_pill(event.outcome))
 
 
@@ -322,6 +321,6 @@ def resource_model(kind: str) -> type[Model] | None:
 def _may_open(kind: str, event: AuditEvent, console_user: ConsoleUser) -> bool:
     """Return whether the person may open resources of this kind where the event happened."""
     place: Tenant = Organization(pk=event.organization_id)
-    if event.project_id is not None:
+    if event.project_id is not None and event.organization_id is not None:
         place = Project(pk=event.project_id, organization_id=event.organization_id)
     return site.get_model_admin(_KINDS[kind].model).needs in console_user.permissions(place)

@@ -173,7 +173,8 @@ def sum_months(organization_ids: Collection[UUID] | None) -> list[dict[str, Any]
     peaks = MonthlyPeak.objects.filter(month__gte=_oldest()).order_by()
     done = UseCount.objects.filter(organization__isnull=False, kind__in=_OF_MONTH, since__gte=_oldest()).order_by()
     if organization_ids is not None:
-        peaks, done = (rows.filter(organization__in=organization_ids) for rows in (peaks, done))
+        peaks = peaks.filter(organization__in=organization_ids)
+        done = done.filter(organization__in=organization_ids)
     highest = {
         month: MonthlyPeak(agents=agents, stored_bytes=stored)
         for month, agents, stored in peaks.values_list("month").annotate(Sum("agents"), Sum("stored_bytes"))
@@ -186,8 +187,8 @@ def sum_months(organization_ids: Collection[UUID] | None) -> list[dict[str, Any]
 def _month_values(peak: MonthlyPeak | None, sums: Mapping[Any, int], key: Any) -> dict[str, int | None]:
     """Return the values of a month. ``sums`` are the counts by ``key`` and kind."""
     return {
-        "agents": peak and peak.agents,
-        "stored_bytes": peak and peak.stored_bytes,
+        "agents": None if peak is None else peak.agents,
+        "stored_bytes": None if peak is None else peak.stored_bytes,
         **{kind.value: sums.get((key, kind), 0) for kind in _OF_MONTH},
     }
 

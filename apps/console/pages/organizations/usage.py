@@ -54,7 +54,8 @@ def usage_panels(organization: Organization) -> list[dict[str, Any]]:
             "link": "All organizations",
             "columns": ("Month", *COLUMNS.values()),
             "rows": [
-                (f"{each['month']:%B %Y}", *(shown_amount(name, each[name]) for name in COLUMNS)) for each in usage.by_month
+                (f"{each['month']:%B %Y}", *(shown_amount(name, each[name]) for name in COLUMNS))
+                for each in usage.by_month
             ],
         },
     ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Any
 from urllib.parse import urlencode
 
 from django.core.paginator import Paginator
@@ -45,9 +44,7 @@ def usage_view(request: HttpRequest) -> HttpResponse:
     context = {
         **site.each_context(request),
         "title": "Usage",
-        "months": [
-            (f"{each:%B %Y}", f"?{urlencode({'month': f'{each:%Y-%m}'})}", each == month) for each in months
-        ],
+        "months": [(f"{each:%B %Y}", f"?{urlencode({'month': f'{each:%Y-%m}'})}", each == month) for each in months],
         "month": f"{month:%B %Y}",
         "is_current": is_current,
         "page": page,
@@ -55,7 +52,7 @@ def usage_view(request: HttpRequest) -> HttpResponse:
         "rows": [
             {
                 "name": row_link(row),
-                "bars": [quota_bar(quota, used[row.pk][quota], quotas.get(row.pk, no_limits)[quota]) for quota in Quota],
+                "bars": [quota_bar(each, used[row.pk][each], quotas.get(row.pk, no_limits)[each]) for each in Quota],
                 "cells": [shown_amount(name, of_month[row.pk][name]) for name in COLUMNS],
             }
             for row in rows
