@@ -61,7 +61,7 @@ def test_usage_page_lists_organizations_person_sees(world: World, other: World) 
 
     assert len(months) == len(everything.context["months"]) == 13
     assert [row["name"] for row in own.context["rows"]] == [row_link(world.organization)]
-    assert [bar["text"] for bar in own.context["rows"][0]["bars"]][0] == "1 of 10"
+    assert own.context["rows"][0]["bars"][0]["text"] == "1 of 10"
     assert own.context["totals"] == []
     assert {row["name"] for row in everything.context["rows"]} >= {row_link(world.organization)}
     earlier = f"{months[1]:%Y-%m}"

@@ -154,7 +154,7 @@ class AuditEventAdmin(ReadOnlyAdmin):
     needs = P.OPERATE_PROJECT
     section = "Audit"
     related = ("organization",)
-    list_display = ("timestamp", "event", "place", "outcome")
+    list_display = ("time", "event", "place", "outcome")
     sortable_by = ()
     search_fields = ("action", "actor_display", "request_id", "=resource_id", "=id")
     guarded = {"ip": P.MANAGE_ORG_MEMBERSHIPS}
@@ -194,6 +194,10 @@ class AuditEventAdmin(ReadOnlyAdmin):
     def in_scope(self, queryset: QuerySet[Any], scope: Tenant) -> QuerySet[Any]:
         levels = {Organization: "organization", Project: "project_id", Environment: "environment_id"}
         return queryset if scope is None else queryset.filter(**{levels[type(scope)]: scope.pk})
+
+    @admin.display(description="Time")
+    def time(self, row: AuditEvent) -> str:
+        return relative_time(row.timestamp)
 
     @admin.display(description="Event")
     def event(self, row: Any) -> str:
