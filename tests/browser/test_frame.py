@@ -370,7 +370,7 @@ def test_missing_rows_and_rows_of_other_tenants_return_same_page(world: World, o
 def test_refusal_pages_state_reason_or_required_role(world: World) -> None:
     made, client = fill(world), signed_in(world.viewer.user)
     cases = {
-        table(AuditEvent): (403, "An organization admin may see them."),
+        table(AuditEvent): (403, "An operator may see them."),
         table(SignInLink): (403, "Only operators of this installation may see sign-in links."),
         table(EnrollmentToken): (403, "A project admin may see them."),
         act(made.deployment, "roll_back"): (403, "Your role does not permit this on this deployment."),

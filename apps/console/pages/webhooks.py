@@ -28,8 +28,10 @@ from apps.console.frame import (
     with_note,
 )
 from apps.console.frame.acts import Secret
-from apps.console.frame.columns import exact_time, list_url
+from apps.console.frame.columns import act_url, exact_time, list_url
+from apps.console.frame.console_user import console_user_of
 from apps.console.frame.forms import ActForm
+from apps.console.frame.next_steps import NextStep
 from apps.console.frame.scope import lineage, reaching
 from apps.console.pages.audit_sentences import describe_event, with_subjects
 from apps.tenancy.api import commands
@@ -202,6 +204,7 @@ CREATE_WEBHOOK = Act(
     icon="webhook",
     form=_WebhookForm,
     creates=Webhook,
+    next_step=NextStep("Send a test", lambda row: act_url(row, "test")),
     on_page=False,
 )
 
@@ -395,7 +398,7 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
         event = with_subjects(AuditEvent.objects.filter(pk=row.event_id)).get()
         return {
             "facts": [
-                ("Event", describe_event(event)),
+                ("Event", describe_event(event, console_user_of(request))),
                 ("Type", format_html("<code>{}</code>", row.type)),
                 ("Webhook", row_link(row.webhook)),
                 ("Status", state_pill(row.status)),
