@@ -89,7 +89,7 @@ class Artifact(Stateful):
         ]
 
     def __str__(self) -> str:
-        return f"{self.get_kind_display().capitalize()} …{str(self.pk)[-8:]}"
+        return f"{self.get_kind_display().capitalize()} of {self.captured_at:%Y-%m-%d %H:%M}"
 
     @property
     def download_name(self) -> str:
@@ -125,7 +125,7 @@ class RequestedCapture(Stateful):
         ]
 
     def __str__(self) -> str:
-        return f"Requested capture …{str(self.pk)[-8:]}"
+        return f"Requested capture of {self.created_at:%Y-%m-%d %H:%M}"
 
 
 class UnreferencedBlob(models.Model):
@@ -172,7 +172,7 @@ class Bisect(Stateful):
         constraints = [one_of_constraint("status", BisectStatus, "artifacts_bisect_status")]
 
     def __str__(self) -> str:
-        return f"Bisect …{str(self.pk)[-8:]}"
+        return f"Bisect of {self.created_at:%Y-%m-%d %H:%M}"
 
 
 class Replay(Stateful):
@@ -223,7 +223,7 @@ class Replay(Stateful):
         constraints = [one_of_constraint("status", ReplayStatus, "artifacts_replay_status")]
 
     def __str__(self) -> str:
-        return f"Replay …{str(self.pk)[-8:]}"
+        return f"Replay of {self.created_at:%Y-%m-%d %H:%M}"
 
     @property
     def progress(self) -> dict[str, int] | None:

@@ -61,6 +61,7 @@ class AuditEventAdmin(ReadOnlyAdmin):
     section = "Audit"
     related = ("organization",)
     list_display = ("timestamp", "event", "outcome", "ip")
+    narrow_columns = ("event",)
     sortable_by = ()
     list_filter = (("outcome", _Outcome), "actor_kind", ("organization", VisibleRowsFilter))
     search_fields = ("action", "actor_display", "request_id", "=resource_id", "=id")

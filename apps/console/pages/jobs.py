@@ -42,6 +42,7 @@ class JobAdmin(ReadOnlyAdmin):
     tabs = {"Dead letters": "status__exact=failed"}
     omitted = frozenset({"worker", "abort_requested"})
     list_display = ("id", "task_name", "state", "attempts", "args", "scheduled_at")
+    narrow_columns = ("task_name", "state")
     sortable_by = ()
     list_filter = ("status", "task_name")
     search_fields = ("task_name", "args", "=id")

@@ -30,6 +30,7 @@ class WebhookAdmin(ReadOnlyAdmin):
     holds = "Receivers outside of this installation that are notified of events."
     related = ("organization", "project", "environment__project")
     list_display = ("url", "description", "enabled", "events", "failing_since", "organization", "created_at")
+    narrow_columns = ("enabled",)
     list_filter = ("enabled", ("organization", VisibleRowsFilter))
     search_fields = ("description", "url", "=id")
     acts = (
@@ -58,6 +59,7 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
     related = ("webhook__organization", "event")
     reads = ("attempts",)
     list_display = ("created_at", "type", "webhook", "status", "last_response", "next_attempt_at", "finished_at")
+    narrow_columns = ("type", "status")
     sortable_by = ()
     list_filter = ("status", ("webhook", VisibleRowsFilter))
     search_fields = ("event__action", "webhook__url", "=id")

@@ -15,5 +15,6 @@ class KnownBadAdmin(ReadOnlyAdmin):
     menu, noun, nouns = "Known bad", "known bad configuration", "known bad configurations"
     related = ("environment__project__organization",)
     list_display = ("config_hash", "environment", "reason", "since")
+    narrow_columns = ("reason", "since")
     list_filter = (("environment", VisibleRowsFilter),)
     search_fields = ("config_hash", "reason")

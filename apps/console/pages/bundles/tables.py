@@ -83,6 +83,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
     found_by = FoundBy("inventory_2", name="name", hashes=("config_hash",))
     related = ("environment__project__organization", "version")
     list_display = ("name", "version", "bad", "environment", "tuning_profile", "config_hash", "created_at")
+    narrow_columns = ("version", "bad")
     list_filter = ("tuning_profile", ("environment", VisibleRowsFilter))
     search_fields = ("name", "version__name", "config_hash", "created_by", "=id")
     acts = (

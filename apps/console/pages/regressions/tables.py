@@ -51,6 +51,7 @@ class RegressionAdmin(RunningAdmin):
     list_display = (
         "candidate", "status", "pipeline", "tests", "fixtures", "environment", "requested_by", "created_at"
     )  # fmt: skip
+    narrow_columns = ("status", "created_at")
     sortable_by = ("status", "pipeline", "created_at")
     list_filter = ("status", "pipeline", "of_current", ("environment", VisibleRowsFilter))
     search_fields = ("pipeline", "requested_by", "=id")
