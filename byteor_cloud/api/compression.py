@@ -25,7 +25,7 @@ def compress_html(get_response: Callable[[HttpRequest], HttpResponse]) -> Callab
         response = get_response(request)
         if response.streaming or not response.get("Content-Type", "").startswith("text/html"):
             return response
-        compressed: HttpResponse = compress(request, response)
-        return compressed
+        compress(request, response)
+        return response
 
     return middleware
