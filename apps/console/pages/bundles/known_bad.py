@@ -7,12 +7,15 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import OuterRef, QuerySet, Subquery
 from django.http import HttpRequest
+from django.utils.text import Truncator
 
 from apps.console.frame import ReadOnlyAdmin, VisibleRowsFilter, relative_time, row_link, short_id, site
 from apps.console.frame.columns import act_url, environment_link, text_link
 from apps.console.frame.console_user import ConsoleUser, may_operate
 from apps.console.pages.bundles.tables import CLEAR
 from apps.releases.models import ConfigBundle, KnownBad
+
+_HASH = 18  # characters of a hash that are shown instead of a name
 
 
 @admin.register(KnownBad, site=site)
@@ -36,8 +39,8 @@ class KnownBadAdmin(ReadOnlyAdmin):
 
     @admin.display(description="Config bundle")
     def bundle(self, row: Any) -> str:
-        """Return the name of the newest config bundle with the configuration; its hash if all were deleted."""
-        return str(row.bundle_name or row.config_hash)
+        """Return the name of the newest config bundle with the configuration; its short hash if all were deleted."""
+        return str(row.bundle_name or Truncator(row.config_hash).chars(_HASH))
 
     def summary(self, request: HttpRequest, row: KnownBad) -> dict[str, Any]:
         """Show why the configuration is known bad, its config bundle, and where to clear the state."""

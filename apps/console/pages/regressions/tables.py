@@ -49,7 +49,7 @@ class RegressionAdmin(RunningAdmin):
     hint = "To create one, open a draft, a version or a config bundle and press “Test against fixtures”."
     related = ("environment__project__organization", "config_bundle__version", "version", "draft")
     list_display = (
-        "candidate", "status", "pipeline", "tests", "fixtures", "environment", "requested_by", "created_at"
+        "candidate", "status", "pipeline", "tested", "fixtures", "environment", "requested_by", "created_at"
     )  # fmt: skip
     narrow_columns = ("status", "created_at")
     sortable_by = ("status", "pipeline", "created_at")
@@ -65,7 +65,7 @@ class RegressionAdmin(RunningAdmin):
         return page.candidate(row)
 
     @admin.display(description="Tests")
-    def tests(self, row: Regression) -> str:
+    def tested(self, row: Regression) -> str:
         return "what runs now" if row.of_current else "a candidate"
 
     def row_name(self, row: Regression) -> str:
