@@ -240,13 +240,15 @@ def with_subjects(events: QuerySet[AuditEvent]) -> QuerySet[AuditEvent]:
 
     PostgreSQL reads at most one row for each event, by its primary key, and only for the events that it returns.
     """
-    named = [When(resource_kind=kind, then=_named(each)) for kind, each in _KINDS.items()]
+    named = [When(resource_kind=kind, then=phrase_of(kind, OuterRef("resource_id"))) for kind in _KINDS]
     return events.annotate(**{SUBJECT: Case(*named, default=None, output_field=CharField())})
 
 
-def _named(kind: _Kind) -> Subquery:
+def phrase_of(kind_name: str, key: Any) -> Subquery:
+    """Return the phrase for a row as an expression. ``key`` is an expression for the row's id as text."""
+    kind = _KINDS[kind_name]
     # The id of these kinds is always a UUID. Other kinds, such as signing keys, have other ids, which are not cast.
-    rows = kind.model._base_manager.filter(pk=Cast(OuterRef("resource_id"), UUIDField()))
+    rows = kind.model._base_manager.filter(pk=Cast(key, UUIDField()))
     phrase = Concat(*kind.parts, output_field=CharField()) if len(kind.parts) > 1 else kind.parts[0]
     return Subquery(rows.order_by().values_list(Coalesce(phrase, _words(""), output_field=CharField()))[:1])
 
@@ -270,6 +272,11 @@ def _sentence(actor: str, phrase: str, event: AuditEvent) -> str:
     return format_html("{} {}{}{}", actor, before, _subject(event), after)
 
 
+def page_of(kind: str, key: str) -> str:
+    """Return the URL of the page of a row of this kind."""
+    return page_url(_KINDS[kind].model, "change", key)
+
+
 def _subject(event: AuditEvent) -> str:
     kind, name = event.resource_kind, getattr(event, SUBJECT, None)
     if not name:
@@ -277,4 +284,4 @@ def _subject(event: AuditEvent) -> str:
         return _UNNAMED.get(kind) or f"{'an' if words[:1] in {*'aeiou'} else 'a'} {words}"
     if kind in _WITHOUT_LINK:
         return str(name)
-    return text_link(page_url(_KINDS[kind].model, "change", event.resource_id), name)
+    return text_link(page_of(kind, event.resource_id), name)

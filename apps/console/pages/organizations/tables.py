@@ -20,6 +20,7 @@ from apps.console.pages.organizations.matrix import matrix_panel
 from apps.console.pages.organizations.notification_defaults import EDIT_NOTIFICATION_DEFAULTS
 from apps.console.pages.organizations.usage import SET_QUOTAS, usage_panels
 from apps.console.pages.people.acts import INVITE_TO_ORGANIZATION, INVITE_TO_PROJECT
+from apps.console.pages.webhooks import CREATE_WEBHOOK
 from apps.tenancy.models import Organization, Project
 
 
@@ -40,6 +41,7 @@ class OrganizationAdmin(ReadOnlyAdmin):
         ROTATE_SIGNING_KEY,
         ROTATE_SIGNING_KEY_IMMEDIATELY,
         SET_QUOTAS,
+        CREATE_WEBHOOK,
         CREATE_FOR_ORGANIZATION,
     )
     not_below = frozenset({"auditseal.organization"})
