@@ -82,6 +82,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "byteor_cloud.api.compression.compress_html",
     "byteor_cloud.api.bodies.finish_response",
     "byteor_cloud.api.middleware.set_request_id",
     "django.middleware.security.SecurityMiddleware",

@@ -92,7 +92,7 @@ class Artifact(Stateful):
         ]
 
     def __str__(self) -> str:
-        return f"{self.get_kind_display().capitalize()} …{str(self.pk)[-8:]}"
+        return f"{self.get_kind_display().capitalize()} of {self.captured_at:%Y-%m-%d %H:%M}"
 
     @property
     def download_name(self) -> str:
@@ -128,7 +128,7 @@ class RequestedCapture(Stateful):
         ]
 
     def __str__(self) -> str:
-        return f"Requested capture …{str(self.pk)[-8:]}"
+        return f"Requested capture of {self.created_at:%Y-%m-%d %H:%M}"
 
 
 class UnreferencedBlob(models.Model):
@@ -176,7 +176,7 @@ class Bisect(Stateful):
         indexes = [id_index(name="artifacts_bisect_id_tail")]
 
     def __str__(self) -> str:
-        return f"Bisect …{str(self.pk)[-8:]}"
+        return f"Bisect of {self.created_at:%Y-%m-%d %H:%M}"
 
 
 class Replay(Stateful):
@@ -228,7 +228,7 @@ class Replay(Stateful):
         indexes = [id_index(name="artifacts_replay_id_tail")]
 
     def __str__(self) -> str:
-        return f"Replay …{str(self.pk)[-8:]}"
+        return f"Replay of {self.created_at:%Y-%m-%d %H:%M}"
 
     @property
     def progress(self) -> dict[str, int] | None:

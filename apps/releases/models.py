@@ -158,7 +158,7 @@ class Approval(Stateful):
         ]
 
     def __str__(self) -> str:
-        return f"approval {self.pk}"
+        return f"approval of {self.created_at:%Y-%m-%d %H:%M}"
 
     @property
     def subject(self) -> ApprovalSubject:
@@ -295,7 +295,7 @@ class Deployment(Stateful):
         ]
 
     def __str__(self) -> str:
-        return f"{self.pipeline} {self.pk}"
+        return f"{self.pipeline} of {self.created_at:%Y-%m-%d %H:%M}"
 
     @property
     def consent(self) -> Approval | None:
@@ -527,7 +527,7 @@ class Regression(Stateful):
         ]
 
     def __str__(self) -> str:
-        return f"Regression …{str(self.pk)[-8:]}"
+        return f"Regression of {self.created_at:%Y-%m-%d %H:%M}"
 
 
 class FixtureRevision(models.Model):

@@ -117,6 +117,12 @@ class ScopedChangeList(ChangeList):  # type: ignore[misc]  # untyped library
         self.result_list: Any = Pausing(self.result_list)
 
     @property
+    def wide_columns(self) -> list[str]:
+        """The columns that the list hides in a window as narrow as a phone."""
+        kept = self.model_admin.narrow_columns
+        return [name for name in map(str, self.model_admin.list_display[1:]) if name not in kept] if kept else []
+
+    @property
     def search_note(self) -> str:
         """A note about rows that the search may have left out; empty without a search or if no rows are left out."""
         every = self.model_admin.searches_all
@@ -149,6 +155,8 @@ class ReadOnlyAdmin(ActingAdmin):
     nouns: ClassVar[str] = ""
     # Tabs above the table. Maps the title of each tab to the query string of its filter.
     tabs: ClassVar[Mapping[str, str]] = {}
+    # The columns that the list shows in a window as narrow as a phone, in addition to the first column. Empty: all.
+    narrow_columns: ClassVar[Collection[str]] = ()
     # How the global search finds the table's rows. None: the search leaves out the table.
     found_by: ClassVar[FoundBy | None] = None
     # The table's pages that the global search offers as actions, in addition to ``acts``.
@@ -276,6 +284,11 @@ class ReadOnlyAdmin(ActingAdmin):
         fields = self.get_fields(request, obj)
         folded = type(self).summary is not ReadOnlyAdmin.summary
         return [("All fields", {"fields": fields, "classes": ["collapse"]}) if folded else (None, {"fields": fields})]
+
+    @admin.display(description="Name")
+    def title(self, row: Any) -> str:
+        """Return the title of the row's page, for tables whose rows have no name."""
+        return self.page_title(row)
 
     @admin.display(description=ModelAdmin.action_checkbox.short_description)
     def action_checkbox(self, obj: Model) -> str:

@@ -106,7 +106,7 @@ TONES: Mapping[str, str] = {
     "replay_gate.failed": "bad",
     **dict.fromkeys(("replay_gate.differs", "replay_gate.too_few_fixtures"), "warn"),
     "staging": "waiting",
-    "prod": "bad",
+    "prod": "warn",
 }
 
 

@@ -155,6 +155,7 @@ class AuditEventAdmin(ReadOnlyAdmin):
     section = "Audit"
     related = ("organization",)
     list_display = ("time", "event", "place", "outcome")
+    narrow_columns = ("event",)
     sortable_by = ()
     search_fields = ("action", "actor_display", "request_id", "=resource_id", "=id")
     guarded = {"ip": P.MANAGE_ORG_MEMBERSHIPS}

@@ -163,6 +163,7 @@ class ChatWebhookAdmin(ReadOnlyAdmin):
     list_display = (
         "name", "format", "host", "enabled", "events", "failing_since", "organization", "project", "environment",
     )  # fmt: skip
+    narrow_columns = ("format", "enabled")
     list_filter = ("format", "enabled", ("organization", VisibleRowsFilter), ("project", VisibleRowsFilter))
     search_fields = ("name", "host", "=id")
     acts = (
@@ -253,6 +254,7 @@ class ChatDeliveryAdmin(ReadOnlyAdmin):
     related = ("webhook__organization", "webhook__project", "webhook__environment__project__organization", "event")
     reads = ("attempts",)
     list_display = ("created_at", "message", "webhook", "status", "last_response", "next_attempt_at", "finished_at")
+    narrow_columns = ("message", "status")
     sortable_by = ()
     list_filter = ("status", ("webhook", VisibleRowsFilter))
     search_fields = ("event__text", "webhook__name", "=id")

@@ -123,6 +123,7 @@ class JobAdmin(ReadOnlyAdmin):
     section = "Jobs"
     reads = ("args",)
     list_display = ("title", "state", "about", "attempts", "scheduled_at")
+    narrow_columns = ("state", "scheduled_at")
     sortable_by = ()
     list_filter = ("status", ("task_name", _TitleFilter))
     search_fields = ("task_name", "args", "=id")

@@ -219,6 +219,7 @@ class WebhookAdmin(ReadOnlyAdmin):
     related = ("organization", "project__organization", "environment__project__organization")
     reads = ("events",)
     list_display = ("receiver", "state", "subscription", "covers", "failing_since", "created_at")
+    narrow_columns = ("state", "subscription")
     list_filter = ("enabled", ("organization", VisibleRowsFilter), ("project", VisibleRowsFilter))
     search_fields = ("description", "url", "=id")
     acts = (
@@ -373,6 +374,7 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
     related = ("webhook__organization", "event")
     reads = ("attempts",)
     list_display = ("event_name", "status", "webhook", "last_response", "created_at", "next_attempt_at", "finished_at")
+    narrow_columns = ("status", "webhook")
     sortable_by = ()
     list_filter = ("status", _EventFilter, ("webhook", VisibleRowsFilter))
     search_fields = ("event__action", "webhook__url", "=id")

@@ -11,6 +11,15 @@ addEventListener("click", (event) => {
   if (menu && !menu.contains(event.target)) menu.open = false;
 });
 
+// Follow the system's color scheme without a reload if the person chose the theme "System". The theme computes its class
+// only when its value changes, so change the value twice.
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+  const page = window.Alpine?.$data(document.documentElement);
+  if (page?.adminTheme !== "auto") return;
+  page.switchTheme("");
+  page.switchTheme("auto");
+});
+
 // Keep the numbers at the bell and in the menu current. Pages in hidden tabs send no requests. A visible page sends 4 of
 // the 1,200 requests that the rate limit permits per minute.
 const COUNTS_INTERVAL = 15000; // ms between requests

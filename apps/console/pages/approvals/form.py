@@ -27,7 +27,8 @@ def decision_form(
     decisions: list[ApprovalDecision],
     gate: packets.Gate | None,
 ) -> dict[str, Any] | None:
-    """Return the context of the decision form. If the person cannot approve, ``why`` is the reason.
+    """Return the context of the decision form. If the person cannot approve, ``why`` is the reason. If ``is_own``, the
+    person requested the approval, and the page shows the form after everything else that the person can do.
 
     If the replay gate blocks the deployment, ``blocked`` has the reasons, and nobody can approve. The differences that
     can be accepted together with the approval are ``groups``. The decision on a wave sends ``digest``. Returns None if
@@ -58,7 +59,7 @@ def _decision_form(
         return _wave_form(request, row)
     urls = {act.name: act_url(row, act.name) for act in (APPROVE, DENY)}
     if own := _why_own(request, row):
-        return {"why": own, "deny": urls["deny"]}
+        return {"why": own, "deny": urls["deny"], "is_own": row.requester_id == request.user.pk}
     if deployment is None:
         return {"explain": APPROVE.explain, **urls}
     if blocked := [each.detail for each in final_blockers(deployment, gate)]:
@@ -94,7 +95,7 @@ def _wave_form(request: HttpRequest, row: Approval) -> dict[str, Any]:
         "digest": row.wave_report and row.wave_report.digest,
     }
     if own := _why_own(request, row):
-        return {"why": own, **shared}
+        return {"why": own, "is_own": row.requester_id == request.user.pk, **shared}
     return {"explain": APPROVE_WAVE.explain, "approve": act_url(row, APPROVE_WAVE.name), **shared}
 
 

@@ -39,6 +39,7 @@ from apps.console.frame.forms import new_form_id, send_once
 from apps.console.frame.next_steps import CHOSEN, NextStep, conclude, next_of, result_of, returning
 from apps.console.pages.agents.enrollment import CREATE_ENROLLMENT_TOKEN
 from apps.console.pages.bundles.choosing import choices_panel, find_newest_bundles
+from apps.console.pages.bundles.configuration import COLUMNS, configuration_panel
 from apps.console.pages.bundles.copying import COPY_BUNDLE, DEPLOY, describe_missing_secrets
 from apps.console.pages.bundles.new_bundle import NewConfigBundle, start_from
 from apps.console.pages.deployments.deploying import Deploy, Outlook, preview
@@ -60,6 +61,15 @@ from byteor_cloud.computing.configuration_checks import find_warnings
 from byteor_cloud.database.large_columns import without_large
 
 _SHOWN = 10
+CLEAR = Act.of(
+    commands.clear,
+    label="Clear known bad",
+    done="Known bad cleared for {}",
+    explain="The configuration can be deployed again, and rollbacks can restore it again.",
+    icon="restart_alt",
+    comment="required",
+    applies=lambda row: row.known_bad,
+)
 
 
 def _is_org_admin(request: HttpRequest, environment: Environment) -> bool:
@@ -110,18 +120,11 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
     found_by = FoundBy("inventory_2", name="name", hashes=("config_hash",))
     related = ("environment__project__organization", "version")
     list_display = ("name", "version", "bad", "environment", "tuning_profile", "config_hash", "created_at")
+    narrow_columns = ("version", "bad")
     list_filter = ("tuning_profile", ("environment", VisibleRowsFilter))
     search_fields = ("name", "version__name", "config_hash", "created_by", "=id")
     acts = (
-        Act.of(
-            commands.clear,
-            label="Clear known bad",
-            done="Known bad cleared for {}",
-            explain="The configuration can be deployed again, and rollbacks can restore it again.",
-            icon="restart_alt",
-            comment="required",
-            applies=lambda row: row.known_bad,
-        ),
+        CLEAR,
         TEST_BUNDLE,
         COPY_BUNDLE,
     )
@@ -160,7 +163,8 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
         return [deploy, *super()._buttons(request, row)]
 
     def summary(self, request: HttpRequest, row: ConfigBundle) -> dict[str, Any]:
-        """Show the facts, warnings and deployments of the config bundle."""
+        """Show the facts, warnings, configuration and deployments of the config bundle."""
+        row.refresh_from_db(fields=COLUMNS)
         made = without_large(Deployment.objects.filter(config_bundle=row).select_related("environment"))
         panel: dict[str, Any] = {
             "title": "Deployments",
@@ -188,7 +192,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
                 *_origin_facts(row),
                 ("Created", with_note(relative_time(row.created_at), row.created_by)),
             ],
-            "panels": [panel, tests_panel(row)],
+            "panels": [configuration_panel(row, compute=compute_for(request)), panel, tests_panel(row)],
         }
 
     def new_view(self, request: HttpRequest, version_id: UUID) -> HttpResponse:
@@ -276,7 +280,8 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
             "form": form,
             "bundle": bundle,
             "outlook": outlook,
-            "may_break_glass": is_org_admin and policy.approvals_required,
+            "may_break_glass": is_org_admin and policy.approvals_required and not bundle.known_bad,
+            "clear": self._clear_url(request, bundle),
             "needs_approval": policy.approvals_required,
             "creating": _urls_of_missing(bundle.environment, outlook, held, back=request.path),
         }
@@ -307,6 +312,10 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
     def _page(self, request: HttpRequest, template: str, title: str, context: dict[str, Any]) -> HttpResponse:
         shown = {**self.admin_site.each_context(request), "opts": self.opts, "title": title, **context}
         return TemplateResponse(request, template, shown)
+
+    def _clear_url(self, request: HttpRequest, row: Any) -> str:
+        """Return the URL of the form that clears the known-bad state; "" if the person may not clear it."""
+        return act_url(row, CLEAR.name) if row.known_bad and may_operate(request, row.environment) else ""
 
     def page_title(self, row: ConfigBundle) -> str:
         return f"Config bundle {row} of {row.version}"

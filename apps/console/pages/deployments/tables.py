@@ -124,6 +124,7 @@ class DeploymentAdmin(LiveAdmin):
         "pipeline", "change", "state", "agents", "duration", "environment", "config_bundle", "requested_by",
         "created_at",
     )  # fmt: skip
+    narrow_columns = ("state", "created_at")
     list_filter = ("status", "is_current", ("environment", VisibleRowsFilter))
     search_fields = ("pipeline", "requested_by", "config_hash", "bundle_hash", "config_bundle__name", "=id")
     not_below = frozenset({"deploymentagent.before", "deployment.superseded_by", "deployment.restores"})

@@ -43,6 +43,7 @@ class EnvironmentAdmin(LiveAdmin):
     related = ("project__organization",)
     omitted = frozenset({"deleted_at"})
     list_display = ("name", "posture", "project", "position", "organization", "created_at")
+    narrow_columns = ("posture", "project")
     ordering = ("-project_id", "position", "-id")
     list_filter = ("posture", ("project", VisibleRowsFilter))
     search_fields = ("name", "project__name", "=id")

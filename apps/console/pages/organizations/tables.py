@@ -36,6 +36,7 @@ class OrganizationAdmin(ReadOnlyAdmin):
     holds = "The companies or teams that share this installation without seeing each other's data."
     found_by = FoundBy("domain", words=("name", "slug"))
     list_display = ("name", "slug", "created_at")
+    narrow_columns = ("slug",)
     search_fields = ("name", "slug", "=id")
     acts = (
         CREATE_PROJECT,
@@ -78,6 +79,7 @@ class ProjectAdmin(ReadOnlyAdmin):
     related = ("organization",)
     omitted = frozenset({"deleted_at"})
     list_display = ("name", "slug", "organization", "created_at")
+    narrow_columns = ("organization",)
     list_filter = (("organization", VisibleRowsFilter),)
     search_fields = ("name", "slug", "=id")
     acts = (CREATE_ENVIRONMENT, INVITE_TO_PROJECT, CREATE_FOR_PROJECT, DELETE_PROJECT)

@@ -77,6 +77,7 @@ class DraftAdmin(ReadOnlyAdmin):
     found_by = FoundBy("edit_document", name="name")
     related = ("environment__project__organization",)
     list_display = ("name", "compiles", "environment", "revision", "spec_hash", "updated_by", "updated_at")
+    narrow_columns = ("compiles", "updated_at")
     list_filter = (("environment", VisibleRowsFilter),)
     search_fields = ("name", "spec_hash", "created_by", "=id")
     acts = (TEST_DRAFT,)

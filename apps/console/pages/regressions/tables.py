@@ -51,8 +51,9 @@ class RegressionAdmin(RunningAdmin):
     hint_links = (Draft, Version, ConfigBundle)
     related = ("environment__project__organization", "config_bundle__version", "version", "draft")
     list_display = (
-        "candidate", "status", "pipeline", "tests", "fixtures", "environment", "requested_by", "created_at"
+        "candidate", "status", "pipeline", "tested", "fixtures", "environment", "requested_by", "created_at"
     )  # fmt: skip
+    narrow_columns = ("status", "created_at")
     sortable_by = ("status", "pipeline", "created_at")
     list_filter = ("status", "pipeline", "of_current", ("environment", VisibleRowsFilter))
     search_fields = ("pipeline", "requested_by", "=id")
@@ -66,7 +67,7 @@ class RegressionAdmin(RunningAdmin):
         return page.candidate(row)
 
     @admin.display(description="Tests")
-    def tests(self, row: Regression) -> str:
+    def tested(self, row: Regression) -> str:
         return "what runs now" if row.of_current else "a candidate"
 
     def row_name(self, row: Regression) -> str:
