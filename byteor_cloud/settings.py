@@ -276,10 +276,12 @@ UNFOLD: dict[str, Any] = {
     "STYLES": [
         lambda request: f"{STATIC_URL}byteor/console.css",
         lambda request: f"{STATIC_URL}byteor/frame.css",
+        lambda request: f"{STATIC_URL}byteor/shortcuts.css",
     ],
     "SCRIPTS": [
         lambda request: f"{STATIC_URL}byteor/console.js",
         lambda request: f"{STATIC_URL}byteor/frame.js",
+        lambda request: f"{STATIC_URL}byteor/shortcuts.js",
     ],
     "SIDEBAR": {"show_search": True},
     "SHOW_HISTORY": False,

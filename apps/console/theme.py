@@ -118,13 +118,6 @@ _CORRECTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
         ('x-trap.noautofocus.noscroll="filterModalOpen"', 'x-trap.noscroll="filterOpen"'),
         ('<div id="changelist-filter"', '<div id="changelist-filter" role="dialog" aria-label="Filters"'),
     ],
-    "unfold/helpers/shortcuts.html": [
-        ("<h1", "<h2"),
-        ("</h1>", "</h2>"),
-        ("Open command tool", "Search"),
-        ("Command tool shortcuts", "Search shortcuts"),
-        ('x-show="shortcutsOpen"', 'x-show="shortcutsOpen" role="dialog" aria-modal="true" aria-label="Shortcuts"'),
-    ],
 }
 
 

@@ -144,7 +144,8 @@ def test_search_results_and_form_choices_exclude_rows_person_may_not_see(tenants
             seen = {str(row.pk) for row in tenants.rows[label] if person.sees(row)}
             assert found <= seen, (person.name, label)
             assert len(found) == min(len(seen), 20), (person.name, label)
-        for term in ("acme", "umbrella", str(tenants.artifact.pk)):
+        actions = ("deploy quotes", "roll back", "settings", "drain acme", "edit umbrella")
+        for term in ("acme", "umbrella", str(tenants.artifact.pk), str(tenants.artifact.pk)[-8:], *actions):
             assert_shows_nothing_else(person, tenants, person.client.get(reverse("admin:search"), {"s": term}))
         assert_shows_nothing_else(person, tenants, person.client.get(reverse("admin:index")))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -41,9 +41,14 @@ def filled_in(**values: Any) -> dict[str, Any]:
         "strategy": "all_at_once",
         "note": "",
         "agents": "",
-        "percents": "",
+        **waves(5, 25, 100),
     }
     return {**first, **values}
+
+
+def waves(*percents: object, holds: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the form values that a browser sends for custom waves, with the blank row at the end."""
+    return {"waves.percent": [*percents, ""], "waves.hold": [*(holds or [""] * len(percents)), ""]}
 
 
 def new_bundle(**values: str) -> dict[str, str]:
@@ -126,6 +131,23 @@ def test_deployment_is_previewed_and_then_requested(world: World) -> None:
     assert deployment.strategy.auto_rollback
 
 
+def test_labels_beyond_most_common_ones_are_entered_as_rows(world: World) -> None:
+    for number in range(60):
+        world.agent(None, f"edge-{number:02}", host=f"web-{number}", zone="a" if number < 2 else "b")
+    client, url = signed_in(world.operator.user), deploy_page(world.bundle())
+
+    def seen(**values: Any) -> Any:
+        return client.post(url, filled_in(target="selector", _preview="", **values)).context
+
+    page = client.get(url).text
+    one = seen(labels=["zone=a"], **{"other_labels.key": ["host", ""], "other_labels.value": ["web-1", ""]})
+    twice = seen(labels=["zone=a"], **{"other_labels.key": ["zone"], "other_labels.value": ["b"]})
+
+    assert '<option value="web-10">host</option>' in page
+    assert one["outlook"].agents == "1 agent: edge-01"
+    assert twice["form"].errors["labels"] == ["Choose only one value for each key."]
+
+
 def test_stages_without_parameters_are_named_on_each_page_until_approval(world: World) -> None:
     version = world.version(world.prod)  # its stage ``check`` has the op dataguard_check, which needs parameters
     world.agent(world.prod)
@@ -183,10 +205,11 @@ def test_preview_shows_obstacles_that_prevent_operator_from_deploying(world: Wor
         ({"target": "selector"}, "labels"),
         ({"target": "selector", "labels": ["zone=a", "zone=b"]}, "labels"),
         ({"target": "selector", "labels": ["zone=c"]}, "labels"),
-        ({"strategy": "own", "percents": "50, x"}, "percents"),
-        ({"strategy": "own", "percents": "50, 20, 100"}, "percents"),
-        ({"strategy": "own", "percents": "9" * 5_000}, "percents"),
-        ({"strategy": "own", "percents": "10, 100", "pause_s": "-1"}, "pause_s"),
+        ({"strategy": "own", **waves(50, "x")}, "waves"),
+        ({"strategy": "own", **waves(50, 20, 100)}, "waves"),
+        ({"strategy": "own", **waves("9" * 5_000)}, "waves"),
+        ({"strategy": "own", **waves()}, "waves"),
+        ({"strategy": "own", **waves(10, 100), "pause_s": "-1"}, "pause_s"),
         ({"failure_threshold_percent": "101"}, "failure_threshold_percent"),
         ({"strategy": "nonsense"}, "strategy"),
     ],
@@ -206,6 +229,7 @@ def test_break_glass_is_separate_step_for_organization_admins(world: World) -> N
     world.agent(world.prod)
     bundle = world.bundle(world.prod)
     admin, operator = signed_in(world.admin.user), signed_in(world.operator.user)
+    held = waves(50, 100, holds=["", "manual"])
 
     step = admin.post(deploy_page(bundle), filled_in(_break_glass=""))
     assert "The deployment starts without waiting for an approval." in step.text
@@ -218,6 +242,8 @@ def test_break_glass_is_separate_step_for_organization_admins(world: World) -> N
 
     deployment = Deployment.objects.get()
     assert deployment.break_glass is not None
+    hidden = '<input name="waves.hold" type="hidden" value="manual">'
+    assert hidden in admin.post(deploy_page(bundle), filled_in(_break_glass="", strategy="own", **held)).text
     assert (deployment.status, deployment.break_glass.reason) == ("approved", "the market opens")
 
 

@@ -21,6 +21,7 @@ from django.utils.text import capfirst
 from apps.console.frame.columns import base_url_of, row_url, text_link
 from apps.console.frame.console_user import ConsoleUser, actor_of, console_user_of
 from apps.console.frame.forms import ActForm, CommentForm, new_form_id, send_once
+from apps.console.frame.next_steps import NextStep, message_of, next_of, offer, result_of, url_after
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment, Organization, Project, Tenant, User
 from apps.tenancy.permissions import Permission
@@ -94,6 +95,7 @@ class Act:
     icon: str
     comment: Literal["none", "optional", "required"] = "none"
     comment_label: str = "Reason"
+    also: str = ""  # other words by which the global search finds the act, in lower case
     # The act's own form, used instead of a comment. ``run`` receives its values, and returns the created or changed
     # row, a Secret, a Refusal, or False. The form shows the errors.
     form: type[ActForm] | None = None
@@ -108,6 +110,9 @@ class Act:
     run_all: Callable[[Sequence[Any], ActContext], int] | None = None
     # The table in which the act creates a row, if any. The page of that table then offers the act.
     creates: type[Model] | None = None
+    # What people do after the act, for which its message has a link. A text says why nothing comes next. Each act that
+    # creates a row has one of the two.
+    next_step: NextStep | str | None = None
     on_page: bool = True  # whether the row's page offers the act; otherwise only tables do
     dangerous: bool = False
     # Whether the row's page offers the act in the row's current state. ``permitted_by`` turns a check into this.
@@ -233,7 +238,9 @@ def perform(
             site = context["model_admin"].admin_site
             if act.prepare is not None:
                 act_context = replace(act_context, prepared=act.prepare(rows[0], act_context))
-            result = send_once(request, lambda: _result(site, act, rows[0], act.run(rows[0], act_context)))
+            result = send_once(
+                request, lambda: _result(site, act, rows[0], act.run(rows[0], act_context), console_user)
+            )  # fmt: skip
         except (DomainError, IntegrityError) as error:
             form.show(problems.as_domain_error(error))
         else:
@@ -288,21 +295,26 @@ def _name(model_admin: Any, row: Model) -> str:
     return title[0].lower() + title[1:]
 
 
-def _result(site: Any, act: Act, row: Model, made: Any) -> FormResult:
+def _result(site: Any, act: Act, row: Model, made: Any, console_user: ConsoleUser) -> FormResult:
     """Return the URL of the created, changed or unchanged row, and the new secret or what happened, if anything.
 
     For a Refusal, return its detail and its link.
     """
     if isinstance(made, Secret):
+        tenant = site.get_model_admin(type(made.row)).tenant_of(made.row)
         return {
             "url": row_url(made.row), "secret": made.text, "explain": made.explain, "command": made.command,
-            "noun": made.noun, "remedy": made.remedy,
+            "noun": made.noun, "remedy": made.remedy, "key": str(made.row.pk),
+            **offer(act.next_step, made.row, tenant, console_user),
         }  # fmt: skip
     if isinstance(made, Refusal):
         return {"refused": made.detail, "url": made.url, "link": made.link}
     if made is False:
         return {"url": row_url(row)}
-    return {"url": row_url(made), "done": f"{what_happened(act, _name(site.get_model_admin(type(made)), made))}."}
+    model_admin = site.get_model_admin(type(made))
+    done = f"{what_happened(act, _name(model_admin, made))}."
+    step = act.next_step if isinstance(act.next_step, NextStep) else None
+    return result_of(made, done, step, tenant=model_admin.tenant_of(made), console_user=console_user)
 
 
 def _respond(request: HttpRequest, act: Act, result: FormResult, context: dict[str, Any]) -> HttpResponse:
@@ -310,11 +322,12 @@ def _respond(request: HttpRequest, act: Act, result: FormResult, context: dict[s
     if "secret" in result:
         model_admin = context["model_admin"]
         of = model_admin if act.creates is None else model_admin.admin_site.get_model_admin(act.creates)
-        shown = {**context, "title": what_happened(act, of.singular), "act": act, "result": result}
+        title, result = what_happened(act, of.singular), {**result, "url": url_after(request, result)}
+        shown = {**context, "title": title, "act": act, "result": result, "returns": bool(next_of(request))}
         return TemplateResponse(request, "console/secret.html", shown, headers={"Cache-Control": "no-store"})
-    message, level = (result["done"], "success") if "done" in result else (NOTHING_CHANGED, "info")
+    message, level = (message_of(request, result), "success") if "done" in result else (NOTHING_CHANGED, "info")
     context["model_admin"].message_user(request, message, level)
-    return HttpResponseRedirect(result["url"])
+    return HttpResponseRedirect(url_after(request, result))
 
 
 def _organization_id(tenant: Tenant) -> UUID | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar, NoReturn, final
@@ -12,7 +12,7 @@ from django.contrib import admin
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.views.main import ERROR_FLAG
 from django.core.exceptions import SuspiciousOperation, ValidationError
-from django.db.models import BinaryField, Field, ForeignKey, Model, QuerySet, UUIDField
+from django.db.models import BinaryField, Field, ForeignKey, Model, Q, QuerySet, UUIDField
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.utils.html import escape
@@ -61,14 +61,37 @@ class FoundBy:
     """How the global search finds rows of a table, in addition to their ids.
 
     ``icon`` is the icon of the results. ``name`` is a column of rows of an environment, searched by prefix with an
-    index (``tenancy.models.name_index``). ``words`` are columns of a small table, which are searched for the text at
-    any position. ``hashes`` are columns that are searched by prefix.
+    index (``tenancy.models.name_index`` and ``word_indexes``). ``words`` are columns of a small table, which are
+    searched for the text at any position. ``hashes`` are columns that are searched by prefix.
+
+    ``acted_on`` selects the few rows on which the search offers actions, such as current deployments. Without it, the
+    search finds their names as it finds other rows.
     """
 
     icon: str
     name: str = ""
     words: Sequence[str] = ()
     hashes: Sequence[str] = ()
+    acted_on: Q | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionPage:
+    """A page on which people perform an action that is not an ``Act``, for the global search.
+
+    ``also`` are other words by which the search finds the action, in lower case. ``model`` is the table of the rows
+    that the text names, and ``url_of`` returns the page's URL for such a row. ``find`` replaces the found rows by the
+    rows that the action needs. ``start`` returns the URL if the text names no row.
+    """
+
+    label: str
+    also: str = ""
+    icon: str
+    needs: Permission
+    model: type[Model]
+    url_of: Callable[[Any], str]
+    find: Callable[[QuerySet[Any]], Iterable[Any]] | None = None
+    start: Callable[[], str] | None = None
 
 
 class ScopedChangeList(ChangeList):  # type: ignore[misc]  # untyped library
@@ -78,6 +101,12 @@ class ScopedChangeList(ChangeList):  # type: ignore[misc]  # untyped library
         super().__init__(request, *args)
         self.title = self.model_admin.menu_title()
         self.reset_url = with_scope(self.model_admin.list_url(), list_scope_of(request), explicit=True)
+        tables = [self.model_admin.admin_site.get_model_admin(each) for each in self.model_admin.hint_links]
+        self.hint_links = [
+            (with_scope(each.list_url(), list_scope_of(request)), each.menu_title())
+            for each in tables
+            if each.has_view_permission(request)
+        ]
 
     def get_queryset(self, request: HttpRequest, *args: Any) -> QuerySet[Any]:
         """Return the rows of the list. Large columns contain only the values that are small enough to show."""
@@ -115,6 +144,7 @@ class ReadOnlyAdmin(ActingAdmin):
     section: ClassVar[str] = "Records"
     holds: ClassVar[str] = ""  # a description of the rows
     hint: ClassVar[str] = ""  # how to create the first row; shown if the table is empty
+    hint_links: ClassVar[Sequence[type[Model]]] = ()  # the tables of the rows from which people create the first row
     menu: ClassVar[str | None] = None  # the table's title, if the title is not the plural noun
     # The words for one row and for several, if they differ from the model's own names.
     noun: ClassVar[str] = ""
@@ -123,6 +153,8 @@ class ReadOnlyAdmin(ActingAdmin):
     tabs: ClassVar[Mapping[str, str]] = {}
     # How the global search finds the table's rows. None: the search leaves out the table.
     found_by: ClassVar[FoundBy | None] = None
+    # The table's pages that the global search offers as actions, in addition to ``acts``.
+    action_pages: ClassVar[Sequence[ActionPage]] = ()
     related: ClassVar[Sequence[str]] = ()  # field paths for ``select_related``
     # Field paths of large columns that methods in ``list_display`` read (``byteor_cloud.database.large_columns``).
     reads: ClassVar[Collection[str]] = ()

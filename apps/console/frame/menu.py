@@ -29,6 +29,17 @@ GROUPS: Final[tuple[dict[str, str], ...]] = (
 )
 
 
+@cache
+def _keys() -> dict[str, str]:
+    """Return the key of each menu entry that follows "g" in its keyboard shortcut: its first letter that is free."""
+    keys: dict[str, str] = {}
+    for title in ("Overview", *(title for group in GROUPS for title in group), RECORDS):
+        key = next((each for each in title.casefold() if each.isalpha() and each not in keys.values()), None)
+        if key is not None:
+            keys[title] = key
+    return keys
+
+
 def visible_admins(site: Any, request: HttpRequest) -> list[Any]:
     """Return the tables that the person may see."""
     return [each for each in site._registry.values() if each.has_module_permission(request)]
@@ -67,7 +78,8 @@ def build_menu(site: Any, request: HttpRequest) -> list[dict[str, Any]]:
         groups.append(items)
     if isinstance(scope, Environment) and groups[1]:
         hub = row_url(scope)
-        groups[1] = [menu_item("Environment", "layers", hub, None, active=path.startswith(hub.removesuffix("change/")))]
+        is_here = path.startswith(hub.removesuffix("change/"))
+        groups[1] = [{**menu_item("Environment", "layers", hub, None, active=is_here), "key": _keys()["Environments"]}]
     groups[0] += groups.pop(1)
     if RECORDS in sections:
         url = reverse("admin:records")
@@ -81,7 +93,8 @@ def menu_item(
     """Return a menu entry. If ``is_counted``, it shows the number of approvals that wait for the person."""
     link = with_scope(url, scope)
     return {
-        "title": title, "icon": icon, "link": link, "active": active, "has_permission": True, "is_counted": is_counted
+        "title": title, "icon": icon, "link": link, "active": active, "has_permission": True,
+        "is_counted": is_counted, "key": _keys().get(title, ""),
     }  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from byteor_cloud.database.together import Plan
 # installation operator, who sees everything.
 type _Form = tuple[tuple[str, ...], ...] | None
 # A function that returns the rows that a person may see. Its arguments are a hashable constant (such as a table), the
-# person, and ids. Its query is compiled once and shared, so the result may depend on nothing else.
+# person, and ids and texts. Its query is compiled once and shared, so the result may depend on nothing else.
 type _Build = Callable[..., QuerySet[Any, Any]]
 
 
@@ -76,12 +76,15 @@ class CountRows(Subquery):
 
 
 def personal_query(
-    build: _Build, about: Hashable, console_user: ConsoleUser, *ids: UUID
+    build: _Build, about: Hashable, console_user: ConsoleUser, *given: UUID | str
 ) -> tuple[CompiledQuery[Any], list[Any]]:
-    """Return the compiled query ``build(about, console_user, *ids)``, and the values with which to run the query."""
+    """Return the compiled query ``build(about, console_user, *given)``, and the values with which to run the query.
+
+    ``given`` are ids and texts.
+    """
     form, own = _split(console_user)
-    query = _compiled(build, about, len(ids), form)
-    return query, [console_user.now, console_user.user_id, *ids, *own]
+    query = _compiled(build, about, tuple(map(type, given)), form)
+    return query, [console_user.now, console_user.user_id, *given, *own]
 
 
 def _split(console_user: ConsoleUser) -> tuple[_Form, list[UUID]]:
@@ -99,14 +102,16 @@ def _split(console_user: ConsoleUser) -> tuple[_Form, list[UUID]]:
 
 
 @lru_cache(maxsize=500)
-def _compiled(build: _Build, about: Hashable, count: int, form: _Form) -> CompiledQuery[Any]:
-    def made(now: datetime, user_id: UUID, *ids: UUID) -> QuerySet[Any, Any]:
-        own = iter(ids[count:])
+def _compiled(build: _Build, about: Hashable, kinds: tuple[type, ...], form: _Form) -> CompiledQuery[Any]:
+    count = len(kinds)
+
+    def made(now: datetime, user_id: UUID, *values: Any) -> QuerySet[Any, Any]:
+        own = iter(values[count:])
         roles = {
             next(own): OrganizationRoles(Role(org) if org else None, {next(own): Role(role) for role in projects})
             for org, *projects in form or ()
         }
-        return build(about, ConsoleUser(user_id, form is None, roles, now), *ids[:count])
+        return build(about, ConsoleUser(user_id, form is None, roles, now), *values[:count])
 
     owned = sum(map(len, form or ()))
-    return CompiledQuery(made, datetime, *[UUID] * (1 + count + owned), uses_all=False)
+    return CompiledQuery(made, datetime, UUID, *kinds, *[UUID] * owned, uses_all=False)

@@ -15,9 +15,10 @@ from django.utils.safestring import mark_safe
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from apps.console.frame import Act, ActContext, ReadOnlyAdmin, VisibleRowsFilter, row_link, site
-from apps.console.frame.columns import exact_time
+from apps.console.frame.columns import act_url, exact_time
 from apps.console.frame.console_user import ConsoleUser
 from apps.console.frame.forms import ActForm, name_field, radio_field
+from apps.console.frame.next_steps import NextStep
 from apps.console.frame.scope import reaching
 from apps.console.pages.webhooks import show_last_attempt
 from apps.notifications.api.chat_serializers import ChatWebhookSerializer
@@ -115,6 +116,7 @@ CREATE_FOR_ORGANIZATION = Act(
     icon="forum",
     form=_ChatWebhookForm,
     creates=ChatWebhook,
+    next_step=NextStep("Test the chat webhook", lambda row: act_url(row, "test"), P.MANAGE_PROJECT),
     on_page=False,
 )
 CREATE_FOR_PROJECT = replace(

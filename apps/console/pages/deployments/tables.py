@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib import admin
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import format_html
@@ -62,6 +62,7 @@ from apps.releases.api import commands
 from apps.releases.models import ApprovalDecision, Deployment, DeploymentAgent, KnownBad, TimelineEntry
 from apps.releases.services import blockers, progress, replay_gate
 from apps.releases.services.changes import find_changes
+from apps.releases.services.matrix import UNFINISHED
 from apps.tenancy.models import Membership
 from apps.tenancy.permissions import Permission as P
 from byteor.engine.blockers import Blocker
@@ -104,7 +105,10 @@ class _DeploymentList(ScopedChangeList):
 class DeploymentAdmin(LiveAdmin):
     tenant = "environment"
     section = "Deployments"
-    found_by = FoundBy("rocket_launch", name="pipeline", hashes=("bundle_hash",))
+    found_by = FoundBy(
+        "rocket_launch", name="pipeline", hashes=("bundle_hash",),
+        acted_on=Q(is_current=True) | Q(status__in=UNFINISHED),
+    )  # fmt: skip
     live_template = "console/deployment.html"
     still_template = "console/deployment_changes.html"
     related = (

@@ -64,7 +64,7 @@ class EnvironmentAdmin(LiveAdmin):
         panels = [
             *failing_panels(found.failing),
             pipelines_panel(row, around, found, fleet.running, may_deploy=may_operate),
-            fleet_panel(row, fleet, found.causes),
+            fleet_panel(row, fleet, found.causes, may_enroll=P.MANAGE_ENVIRONMENT in held),
             incidents_panel(row, listed_rows(request, Artifact), now=now),
             environments_panel([row], found.marked, is_large=around.has_large_series),
         ]

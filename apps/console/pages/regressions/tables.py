@@ -17,7 +17,8 @@ from apps.console.pages.artifacts.running import RunningAdmin, may_read_records
 from apps.console.pages.regressions import page
 from apps.console.pages.regressions.accepting import AcceptForm, accept_differences, may_have_open_groups
 from apps.console.pages.regressions.results import baseline_links, find_page
-from apps.releases.models import Regression
+from apps.pipelines.models import Draft, Version
+from apps.releases.models import ConfigBundle, Regression
 
 ACCEPT = Act.of(
     commands.accept,
@@ -47,6 +48,7 @@ class RegressionAdmin(RunningAdmin):
     section = "Fixtures"
     found_by = FoundBy("difference")
     hint = "To create one, open a draft, a version or a config bundle and press “Test against fixtures”."
+    hint_links = (Draft, Version, ConfigBundle)
     related = ("environment__project__organization", "config_bundle__version", "version", "draft")
     list_display = (
         "candidate", "status", "pipeline", "tests", "fixtures", "environment", "requested_by", "created_at"
