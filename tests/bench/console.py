@@ -60,8 +60,9 @@ def fill(world: Any, *, agents: int, artifacts: int, events: int, replays: int) 
     """Fill one environment with these numbers of rows, and the other console tables with a few rows."""
     from apps.fleet.models import Agent
     from apps.fleet.services import facts
+    from apps.releases.services import progress
     from apps.tenancy.models import AuditEvent, AuditSeal, Environment
-    from apps.tenancy.services import ledger
+    from apps.tenancy.services import ledger, usage
     from tests.browser.filled import fill as fill_tables
 
     made = fill_tables(world)
@@ -103,7 +104,10 @@ def fill(world: Any, *, agents: int, artifacts: int, events: int, replays: int) 
             " AND NOT EXISTS (SELECT FROM tenancy_auditseal AS seal WHERE seal.event_id = tenancy_auditevent.id)",
             [last.seq, world.organization.pk],
         )
+    # Run the jobs that an installation runs every few minutes, without which the pages would sum up all changes.
     facts.maintain()
+    usage.count_use()
+    progress.sum_up()
 
 
 def run(*, rounds: int, large: int = LARGE["agents"]) -> list[Row]:
