@@ -30,6 +30,7 @@ from apps.console.frame.forms import new_form_id
 from apps.tenancy.permissions import Permission, Role
 from apps.tenancy.services import accounts
 from tests.browser.access import CARD, SITE_PAGES, Somebody, Tenants, place_of, unrendered_list
+from tests.browser.confirmed import YES
 from tests.browser.filled import MODELS, act, row_page, signed_in, table
 from tests.described import ACTS, PAGES, SEES
 from tests.laws.tenants import writes
@@ -333,7 +334,7 @@ def test_bulk_acts_do_not_change_rows_person_may_not_act_on(tenants: Tenants) ->
             for person, row in ((viewer, near), (tenants.abroad[-1], near), (guest, far), (lowered, far)):
                 if row is not None and not person.may_act(row, name):
                     before = writes()
-                    data = {"action": name, "_selected_action": str(row.pk), "_confirm": "yes", **rule.values}
+                    data = {"action": name, "_selected_action": str(row.pk), **YES, **rule.values}
                     tenants.send(person, table(model), "POST", data)
                     assert writes() == before, (person.name, label, name)
 

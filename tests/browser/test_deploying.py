@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from django.urls import reverse
 from playwright.sync_api import Page, expect
 
 from apps.console.frame.forms import new_form_id
+from apps.console.pages.bundles.new_bundle import JsonInput
 from apps.console.pages.deployments.deploying import describe_consent
 from apps.pipelines.models import Version
 from apps.releases.models import ConfigBundle, Deployment
@@ -107,6 +109,24 @@ def test_error_of_invalid_config_bundle_is_shown_at_field_or_above_form(
 
     assert error.lower() in " ".join(page.context["form"].errors[field]).lower()
     assert ConfigBundle.objects.count() == 1
+
+
+def test_form_describes_ops_and_places_errors_within_json(world: World) -> None:
+    version = world.version()
+
+    page = signed_in(world.operator.user).post(
+        new_page(version), new_bundle(**{"stage-1": '{"schema": {"type": "nonsense"}, "a/b": 1}'}, _create="")
+    )
+
+    form = page.context["form"]
+    inputs = {each.field.name: each for _, fields in form.groups() for each in fields if isinstance(each, JsonInput)}
+    assert {each.pointer for each in inputs["stage-1"].errors} == {"/schema/type", "/a~1b"}
+    assert all(each.detail and each.detail in each.text for each in inputs["stage-1"].errors)
+    assert inputs["stage-0"].errors == []
+    assert form.schemas["op:identity"]["properties"] == {}
+    assert form.schemas["op:dataguard_check"]["required"] == ("schema",)
+    assert 'data-schema="op:dataguard_check"' in page.text
+    assert 'data-pointer="/schema/type"' in page.text
 
 
 def test_deployment_is_previewed_and_then_requested(world: World) -> None:
@@ -280,9 +300,28 @@ def test_person_can_click_from_version_to_deployment(world: World, page: Page, s
     page.goto(row_page(version))
     page.get_by_role("link", name="Create a config bundle").click()
     page.get_by_label("Name").fill("calm")
-    page.get_by_label("Parameters of stage check").fill(PRICE)
+    shot(page, "new-config-bundle-empty", widths=(1440, 1000, 390), full_page=True)
+    parameters = page.get_by_role("group", name="Parameters of stage check")
+    parameters.get_by_role("button", name="Add field", exact=True).press("Enter")
+    page.keyboard.type("price")  # the new row has the focus
+    parameters.get_by_label("Type").select_option("number")
+    parameters.get_by_label("Minimum").fill("-1.5")
+    parameters.get_by_role("button", name="Add field", exact=True).press("Enter")
+    parameters.get_by_role("button", name="Remove field 2").press("Enter")
+    page.get_by_role("button", name="Edit as JSON: Parameters of stage check").click()
+    text = page.get_by_role("textbox", name="Parameters of stage check")
+    assert json.loads(text.input_value()) == {"schema": {"properties": {"price": {"type": "number", "minimum": -1.5}}}}
+    text.fill('{"schema": {"properties": {"price": {"type": "nonsense"}}, "title": "9007199254740993.5"}}')
+    page.get_by_role("button", name="Edit as fields: Parameters of stage check").click()
+    expect(parameters.get_by_text("Also set, and editable only as JSON: title.")).to_be_visible()
+    page.get_by_role("button", name="Show the changes").click()
+    wrong = parameters.get_by_label("Type (JSON)")  # fields cannot express this type
+    expect(wrong).to_have_attribute("aria-invalid", "true")
+    shot(page, "new-config-bundle-error", widths=(1440, 1000, 390), full_page=True)
+    wrong.fill('"number"')
     page.get_by_role("button", name="Show the changes").click()
     expect(page.locator("#changes")).to_contain_text("check/schema/properties/price/type")
+    expect(parameters.get_by_label("Type")).to_have_value("1")
     shot(page, "new-config-bundle", widths=(1440, 390), full_page=True)
     page.get_by_role("button", name="Create").click()
     page.get_by_role("link", name="Deploy", exact=True).click()

@@ -17,6 +17,7 @@ from apps.releases.services import approvals, deployments
 from byteor.engine.break_glass import BreakGlassRequest
 from byteor.engine.rollout import Strategy
 from byteor.engine.target import Target
+from tests.browser.confirmed import YES
 from tests.browser.every_page import MOST_QUERIES
 from tests.browser.filled import act, row_page, signed_in, table
 from tests.browser.waiting import approval_of, buttons, listed, live, waiting
@@ -62,7 +63,7 @@ def test_failed_agents_can_be_retried_with_reason(world: World, run_jobs: Callab
     run_jobs()
     client = signed_in(world.operator.user)
 
-    client.post(act(deployment, "retry"), {"_confirm": "yes", "comment": "the disk was full"})
+    client.post(act(deployment, "retry"), {**YES, "comment": "the disk was full"})
 
     assert list(deployment.agents.order_by("agent_id").values_list("progress", flat=True)) == ["offered", "offered"]
     entry = deployment.timeline.get(event="retry")

@@ -103,7 +103,8 @@ def configure_and_deploy(hand: Hand, name: str, **parameters: Any) -> None:
     """Create a config bundle and request its deployment to all agents."""
     hand.fill("Name", name)
     for stage, value in parameters.items():
-        hand.fill(f"Parameters of stage {stage}", json.dumps(value))
+        hand.button(f"Edit as JSON: Parameters of stage {stage}")
+        hand.page.get_by_role("textbox", name=f"Parameters of stage {stage}").fill(json.dumps(value))
     hand.button("Create")
     hand.link("Deploy")
     expect(hand.page.locator("#outlook")).to_contain_text("1 agent: edge-1")

@@ -16,7 +16,7 @@ from django.urls import path
 from unfold.admin import ModelAdmin
 from unfold.enums import ActionVariant
 
-from apps.console.frame.acts import NOTHING_CHANGED, Act, is_permitted, perform, preview_of
+from apps.console.frame.acts import NOTHING_CHANGED, Act, is_permitted, perform, preview_of, respond_again
 from apps.console.frame.columns import act_url, list_url, page_url, row_url, tenant_path
 from apps.console.frame.console_user import console_user_of
 from apps.console.frame.large import count_each
@@ -160,6 +160,8 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
             raise PermissionDenied
         row = self.get_object(request, unquote(object_id))
         if row is None:
+            if repeated := respond_again(request, self):  # the act that the form requested deleted the row
+                return repeated
             raise Http404
         back = next_of(request) or (list_url(self.model) if found.removes else row_url(row))
         return self._perform(request, found, [row], back)
@@ -219,6 +221,8 @@ def _bulk(act: Act) -> Any:
             model_admin.message_user(request, detail, "error")
             return None
         if not rows:
+            if repeated := respond_again(request, model_admin):  # the rows no longer match the list's filters
+                return repeated
             model_admin.message_user(request, NOTHING_CHANGED, "info")
             return None
         every = request.POST.get("select_across") == "1"

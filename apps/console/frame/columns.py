@@ -69,6 +69,7 @@ TONES: Mapping[str, str] = {
             "offline",
             "error",
             "known bad",
+            "dead letter",
             "revoked",
             "does not compile",
             "unstable",

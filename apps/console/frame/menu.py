@@ -9,6 +9,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 
 from apps.console.frame.columns import row_url
+from apps.console.frame.console_user import console_user_of
 from apps.console.frame.scope import scope_of, with_scope
 from apps.tenancy.models import Environment, Tenant
 
@@ -25,7 +26,7 @@ GROUPS: Final[tuple[dict[str, str], ...]] = (
     },
     {"Agents": "memory", "Artifacts": "package_2", "Replays": "replay", "Fixtures": "rule"},
     {"People and keys": "group", "Audit": "history"},
-    {"Jobs": "conveyor_belt"},
+    {"Webhooks": "webhook", "Jobs": "conveyor_belt"},
 )
 
 
@@ -81,6 +82,9 @@ def build_menu(site: Any, request: HttpRequest) -> list[dict[str, Any]]:
         is_here = path.startswith(hub.removesuffix("change/"))
         groups[1] = [{**menu_item("Environment", "layers", hub, None, active=is_here), "key": _keys()["Environments"]}]
     groups[0] += groups.pop(1)
+    if console_user_of(request).is_superuser:  # other people find the usage on the page of their organization
+        url = reverse("admin:usage")
+        groups[-1].append(menu_item("Usage", "data_usage", url, None, active=path == url))
     if RECORDS in sections:
         url = reverse("admin:records")
         groups[-1].append(menu_item(RECORDS, "table_rows", url, scope, active=path == url or section == RECORDS))

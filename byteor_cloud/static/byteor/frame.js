@@ -58,3 +58,32 @@ addEventListener("DOMContentLoaded", () => {
   const bell = document.querySelector("[data-counts]");
   if (bell) keepCounts(bell.dataset.counts);
 });
+
+// Send each form once. The server ignores a repetition too, but the browser would show its response instead of the first.
+const RELEASE_AFTER = 10000; // ms, in case the person stopped the request
+const disabledButtons = new Map(); // the buttons of each form that is being sent
+
+function release(form) {
+  for (const button of disabledButtons.get(form) ?? []) button.disabled = false;
+  disabledButtons.delete(form);
+}
+
+addEventListener("submit", (event) => {
+  const form = event.target;
+  if (event.defaultPrevented || form.getAttribute("method") !== "post" || form.target) return;
+  if (disabledButtons.has(form)) {
+    event.preventDefault();
+    return;
+  }
+  const buttons = [...form.elements].filter((each) => each.type === "submit" && !each.disabled);
+  disabledButtons.set(form, buttons);
+  // Later, because the browser has not yet read the value of the pressed button.
+  setTimeout(() => { for (const button of disabledButtons.get(form) ?? []) button.disabled = true; });
+  setTimeout(() => release(form), RELEASE_AFTER);
+});
+addEventListener("pageshow", () => { for (const form of [...disabledButtons.keys()]) release(form); });
+
+// If the next page appears between the two clicks of a double click, the second click must not press its button.
+addEventListener("click", (event) => {
+  if (event.detail > 1 && event.target.closest("form[method=post] [type=submit], [data-leaves-secret]")) event.preventDefault();
+}, { capture: true });

@@ -34,6 +34,17 @@ def decision_form(
     the approval is not pending, or if it has no reviewers and the person may not operate the environment. ``gate`` has
     at most ``MAX_GROUPS`` unaccepted groups. It is None if the deployment has no regression.
     """
+    found = _decision_form(request, row, deployment, decisions, gate)
+    return found and {**found, "form_id": new_form_id()}
+
+
+def _decision_form(
+    request: HttpRequest,
+    row: Approval,
+    deployment: Deployment | None,
+    decisions: list[ApprovalDecision],
+    gate: packets.Gate | None,
+) -> dict[str, Any] | None:
     why = why_not(row, console_user_of(request))
     if row.status != ApprovalStatus.PENDING or (why and not row.reviewers):
         return None
@@ -64,7 +75,6 @@ def decision_form(
         "groups": choices(unaccepted),
         "regression": deployment.regression_id,
         "rest": f"{count_of(rest, 'further group')} can be accepted only with the API." if rest else "",
-        "form_id": new_form_id(),
     }
 
 
@@ -82,7 +92,6 @@ def _wave_form(request: HttpRequest, row: Approval) -> dict[str, Any]:
     shared = {
         "deny": act_url(row, DENY_WAVE.name),
         "digest": row.wave_report and row.wave_report.digest,
-        "form_id": new_form_id(),
     }
     if own := _why_own(request, row):
         return {"why": own, **shared}

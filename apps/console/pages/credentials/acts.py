@@ -123,7 +123,7 @@ ROTATE_SIGNING_KEY_IMMEDIATELY = Act(
     explain="For emergencies. A new key signs from now on, and agents fetch it when they first see its signature. The "
     "previous key remains valid for a week unless you retire it.",
     run=_rotate_immediately,
-    form=ActForm,  # a form that is sent twice runs once, so a double click creates one key
+    form=ActForm,
     needs=P.MANAGE_ORG_MEMBERSHIPS,
     icon="key",
     creates=SigningKey,

@@ -8,9 +8,12 @@ from uuid import UUID
 
 from django.contrib import admin
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest, HttpResponse
+from django.urls import path
 from django.utils import timezone
+from django.utils.decorators import method_decorator
 from django.utils.html import format_html
+from django.views.decorators.http import require_GET
 
 from apps.artifacts.services.current_tests import CurrentFailure, newest_tests, read_failures
 from apps.console.frame import (
@@ -34,6 +37,7 @@ from apps.console.pages.approvals.form import decision_form
 from apps.console.pages.deployments.agents import AgentsPage, plan_page
 from apps.console.pages.deployments.blockers import blockers_panels
 from apps.console.pages.deployments.deploying import describe_consent, roles_of
+from apps.console.pages.deployments.evidence import download_evidence, evidence_links
 from apps.console.pages.deployments.failures import failures_panel, plan_failures
 from apps.console.pages.deployments.gate import gate_panel, is_running, plan_tested
 from apps.console.pages.deployments.listed import Listed, read_listed
@@ -162,6 +166,19 @@ class DeploymentAdmin(LiveAdmin):
         CHANGE_REVIEWERS,
     )
 
+    def get_urls(self) -> list[Any]:
+        """Return the URLs of the table, and the URL of the download of the evidence."""
+        evidence = self.admin_site.admin_view(self.evidence_view)
+        return [path("<uuid:pk>/evidence/", evidence, name="releases_deployment_evidence"), *super().get_urls()]
+
+    @method_decorator(require_GET)
+    def evidence_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
+        """Return the deployment's evidence as a download."""
+        row = self.get_object(request, str(pk)) if self.has_view_permission(request) else None
+        if row is None:
+            raise Http404
+        return download_evidence(request, row)
+
     @admin.display(description="Status", ordering="status")
     def state(self, row: Deployment) -> str:
         is_superseded = row.status == DeploymentStatus.ACTIVE and row.superseded_by_id is not None
@@ -289,6 +306,7 @@ class DeploymentAdmin(LiveAdmin):
             "decide": decision_form(request, row.approval, row, own_decisions, gate)
             if row.approval is not None
             else None,
+            "links": evidence_links(request, row),
             "hidden_acts": {"Approve", "Deny", *([_RETRY.label] if retry else []), *_hidden_start(hold)},
             "hold": hold,
             "waves": [_wave(wave, state, describe_wave_hold(wave, started)) for wave in by_wave],

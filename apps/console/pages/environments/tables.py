@@ -69,7 +69,7 @@ class EnvironmentAdmin(LiveAdmin):
             environments_panel([row], found.marked, is_large=around.has_large_series),
         ]
         if AuditEventAdmin.needs in held:
-            panels.append(last_events_panel(row))
+            panels.append(last_events_panel(row, console_user_of(request)))
         return {
             **super().summary(request, row),
             "status": state_pill(row.posture),

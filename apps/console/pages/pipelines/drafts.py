@@ -29,6 +29,7 @@ from apps.console.frame.scope import granted_condition, scope_of, with_scope
 from apps.console.frame.site import listed_rows
 from apps.console.pages.organizations.acts import CREATE_ENVIRONMENT
 from apps.console.pages.pipelines import editor
+from apps.console.pages.pipelines.reference import plan_reference
 from apps.console.pages.regressions.acts import TEST_DRAFT, tests_panel
 from apps.pipelines.models import Draft, Version
 from apps.pipelines.services import drafts
@@ -190,6 +191,8 @@ class DraftAdmin(ReadOnlyAdmin):
             compiles=self.compiles(draft),
             findings=stored,
             targets=editor.TARGETS,
+            errors=sum(each["severity"] == "error" for each in draft.diagnostics),
+            reference=plan_reference() if may_edit else None,
             versions=versions.order_by("-id")[: editor.MAX_CHOICES],
         )
         return TemplateResponse(request, "console/editor.html", context)
@@ -244,7 +247,8 @@ def _ids(environments: QuerySet[Environment]) -> set[str]:
 def _create(request: HttpRequest, form: _NewDraft) -> FormResult | None:
     """Create the draft and return the result of its form. On an error, add the error to the form and return None."""
     values = form.cleaned_data
-    new = partial(drafts.create_draft, plan=editor.first_plan(values["target"]), actor=actor_of(request))
+    plan = editor.first_plan(values["target"], values["name"])
+    new = partial(drafts.create_draft, plan=plan, actor=actor_of(request))
     try:
         return send_once(
             request, lambda: _created(new(environment=values["environment"], name=values["name"]))
