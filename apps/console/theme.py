@@ -46,6 +46,7 @@ _CORRECTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
         ("{% prepopulated_fields_js %}", ""),
     ],
     "admin/change_list.html": [
+        ("{% unfold_result_list cl %}", "{% load frame %}{% list_rows cl %}"),
         (_MESSAGES, f"{{% if action_form %}}{_MESSAGES}{{% endif %}}"),
         (
             "{{ media.js }}",

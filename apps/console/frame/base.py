@@ -25,7 +25,7 @@ from apps.console.frame.acting import ActingAdmin
 from apps.console.frame.columns import admin_column, list_url
 from apps.console.frame.console_user import ConsoleUser, console_user_of
 from apps.console.frame.large import BoundedPaginator, count_each, note, search
-from apps.console.frame.personal import count_visible, visible_row
+from apps.console.frame.personal import plan_counts_below, visible_row
 from apps.console.frame.scope import (
     SCOPE,
     granted_condition,
@@ -40,11 +40,13 @@ from apps.tenancy.permissions import Permission
 from byteor_cloud.concurrency.event_loop import Pausing
 from byteor_cloud.database.connections import pause_between_rows
 from byteor_cloud.database.large_columns import with_small_values, without_large
+from byteor_cloud.database.together import Plan, run
 
 # Columns that nobody may see, or use to search, filter or sort.
 SECRETS = frozenset({"digest", "private_key", "response", "fingerprint", "secret", "previous_secret"})
 
 
+LIVE_PARTS = "live_parts"  # a context key, present if the request is for the changing parts of a page only
 _ANY_VALUE = "any-value"
 
 
@@ -352,13 +354,15 @@ class ReadOnlyAdmin(ActingAdmin):
         """Show a row's page: its acts, summary and fields, and the numbers of rows that refer to the row."""
         context["acts"] = self._buttons(request, obj)
         context["actions_detail"] = context["acts"] if self.acts_in_header else []
-        context["below"] = self.below(request, obj)
+        below = self._plan_below(request, obj)
+        # The parts of a page that are reloaded have no frame.
+        context["below"] = run(below) if LIVE_PARTS in context else context["frame_rows"].read_with(below)
         context["summary"] = self.summary(request, obj)
         context["title"], context["subtitle"] = self.page_title(obj), None
         return super().render_change_form(request, context, *args, obj=obj, **kwargs)
 
-    def below(self, request: HttpRequest, row: Model) -> list[tuple[str, int | str, str]]:
-        """Return the title, row count and URL of each list of rows that refer to this row by a foreign key."""
+    def _plan_below(self, request: HttpRequest, row: Model) -> Plan[list[tuple[str, int | str, str]]]:
+        """Return the plan of the title, row count and URL of each list of rows that refer to this row."""
         found, tables, scope = [], [], self.tenant_of(row)
         for model, other in self.admin_site._registry.items():
             fields = [field for field in model._meta.fields if self._is_below(model, field)]
@@ -368,7 +372,7 @@ class ReadOnlyAdmin(ActingAdmin):
                 title = other.menu_title() + (f" ({field.verbose_name})" if len(fields) > 1 else "")
                 found.append((title, with_scope(other.list_url() + query, scope)))
         if isinstance(row.pk, UUID):
-            counts = count_visible(tables, console_user_of(request), row.pk)
+            counts = yield from plan_counts_below(tables, console_user_of(request), row.pk)
         else:
             counts = count_each([other.get_queryset(request).filter(**{name: row}) for other, name in tables])
         return [(title, count, url) for (title, url), count in zip(found, counts, strict=True)]

@@ -20,6 +20,7 @@ from apps.tenancy.access import OrganizationRoles
 from apps.tenancy.models import User
 from apps.tenancy.permissions import Role
 from byteor_cloud.database.compiled import CompiledQuery
+from byteor_cloud.database.together import Plan
 
 # For each organization, the person's role in it (or "") and then the person's roles in its projects. None for an
 # installation operator, who sees everything.
@@ -44,15 +45,15 @@ def _row(model_admin: Any, console_user: ConsoleUser, pk: UUID) -> QuerySet[Any]
     return rows.select_related(*model_admin.related or (None,))  # type: ignore[no-any-return]  # the admin class is Any
 
 
-def count_visible(tables: Iterable[tuple[Any, str]], console_user: ConsoleUser, pk: UUID) -> list[int | str]:
-    """Return the number of visible rows in each table that refer to the row ``pk``, as ``count_each`` shows numbers.
+def plan_counts_below(tables: Iterable[tuple[Any, str]], console_user: ConsoleUser, pk: UUID) -> Plan[list[int | str]]:
+    """Return the plan of the numbers of visible rows in each table that refer to the row ``pk``.
 
-    Each table is its admin class and the name of the foreign key. Takes one query.
+    Each table is its admin class and the name of the foreign key. The numbers are shown as by ``count_each``.
     """
     if not (tables := tuple(tables)):
         return []
     query, values = personal_query(_counts, tables, console_user, pk)
-    ((*counts,),) = query.tuples(*values)
+    (((*counts,),),) = yield [query.statement(*values)]
     return [shown_count(count or 0) for count in counts]
 
 

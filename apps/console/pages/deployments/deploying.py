@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from itertools import pairwise
@@ -21,6 +21,7 @@ from unfold.widgets import (
 
 from apps.artifacts.services import fixtures
 from apps.artifacts.services.regression_details import read_groups
+from apps.console.frame.personal import CountRows
 from apps.console.frame.rows import Column, Row, RowsField
 from apps.console.pages.deployments.forms import ApiForm
 from apps.console.pages.deployments.phrases import (
@@ -43,8 +44,8 @@ from apps.tenancy.permissions import GRANTS, Permission, Role, effective_role
 from byteor.engine.regression import count_of
 from byteor.engine.replay_gate import GateMode
 from byteor.engine.rollout import Hold, Strategy
-from byteor.engine.target import Target
 from byteor_cloud.database.large_columns import without_large
+from byteor_cloud.database.together import read_together
 
 NAMED = 10  # agents or people that are listed by name
 MAX_NAMES = 1_000
@@ -347,8 +348,17 @@ def preview(bundle: ConfigBundle, values: dict[str, Any], requester: Actor, *, i
         environment, bundle, target,
         take_over=values.get("take_over", False), override_freeze="override_freeze" in values, start_at=start_at,
     )  # fmt: skip
-    count, named = _agents(environment, target)
-    consent = describe_consent(environment, requester.display, chosen, for_waves=strategy.needs_approval)
+    fixture_rows = fixtures.live(environment, bundle.version.name)
+    is_tested = policy.replay_gate is not GateMode.OFF
+    names, roles, counted = read_together(
+        _named(select_agents(environment, target)),
+        roles_of(environment, chosen),
+        Environment.objects.filter(pk=environment.pk).values_list(CountRows(fixture_rows.values("pk")), flat=True)
+        if is_tested
+        else Environment.objects.none(),
+    )
+    count, named = _describe_agents(names)
+    consent = describe_consent(environment, requester.display, chosen, for_waves=strategy.needs_approval, roles=roles)
     return Outlook(
         describe_target(target),
         named,
@@ -358,7 +368,7 @@ def preview(bundle: ConfigBundle, values: dict[str, Any], requester: Actor, *, i
         "" if start_at is None else f"{start_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC at the earliest",
         describe_warnings(bundles.warnings_of(bundle)),
         [each.detail for each in obstacles],
-        describe_gate(bundle, is_overridden="override_replay_gate" in values),
+        describe_gate(bundle, sum(counted), is_overridden="override_replay_gate" in values),
         count,
         consent.endswith(_INVITE),
     )
@@ -373,13 +383,15 @@ def find_known_groups(bundle: ConfigBundle) -> list[dict[str, Any]]:
     return [] if newest is None else read_groups(newest, first=0, count=MAX_EXPLAINED, with_payloads=False)
 
 
-def describe_gate(bundle: ConfigBundle, *, is_overridden: bool) -> str:
-    """Return what the replay gate will do with a deployment of the config bundle; "" if the gate is off."""
+def describe_gate(bundle: ConfigBundle, count: int, *, is_overridden: bool) -> str:
+    """Return what the replay gate will do with a deployment of the config bundle; "" if the gate is off.
+
+    ``count`` is the number of the pipeline's fixtures.
+    """
     environment, pipeline = bundle.environment, bundle.version.name
     policy = environment.effective_settings.release
     if policy.replay_gate is GateMode.OFF:
         return ""
-    count = fixtures.live(environment, pipeline).count()
     tested = f"The pipeline {pipeline} has no fixtures, so nothing is tested."
     if count:
         named = count_of(count, "fixture")
@@ -400,9 +412,15 @@ def describe_gate(bundle: ConfigBundle, *, is_overridden: bool) -> str:
     return f"{tested} The deployment waits until {until}."
 
 
-def _agents(environment: Environment, target: Target) -> tuple[int, str]:
-    agents = select_agents(environment, target)
-    count, names = agents.count(), list(agents.order_by("pk").values_list("name", flat=True)[:NAMED])
+def _named(agents: QuerySet[Agent]) -> QuerySet[Agent, tuple[str, int]]:
+    """Return the names of the first ``NAMED`` agents, each with the number of all agents."""
+    every = CountRows(agents.order_by().values("pk"))
+    return agents.order_by("pk").values_list("name", every)[:NAMED]
+
+
+def _describe_agents(rows: Sequence[tuple[str, int]]) -> tuple[int, str]:
+    """Return the number of agents, and a phrase with the number and the first names. ``rows`` are from ``_named``."""
+    count, names = max((count for _, count in rows), default=0), [name for name, _ in rows]
     more = f" and {count - len(names):,} more" if count > len(names) else ""
     return count, f"{agent_count(count)}: {', '.join(names)}{more}" if names else "No agents."
 
