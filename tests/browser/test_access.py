@@ -214,9 +214,10 @@ def forbidden_pages(tenants: Tenants, name: str) -> Iterator[AccessRequest]:
 def addresses_of(tenants: Tenants, name: str) -> Iterator[str]:
     """Yield the page's URL for a row of each project, or the page's only URL."""
     rule = PAGES[name]
-    rows = [tenants.near(rule.table), tenants.far(rule.table)] if rule.table else [None]
-    for row in rows:
-        yield reverse(f"admin:{name}", args=[] if row is None else [row.pk]) + rule.query
+    rows = [tenants.near(rule.table), tenants.far(rule.table)] if rule.table else []
+    ids = [[row.pk] for row in rows if row is not None] if rule.table else [[]]  # organizations have no project
+    for arguments in ids:
+        yield reverse(f"admin:{name}", args=arguments) + rule.query
 
 
 def wrongly_accepted(tenants: Tenants, requests: Iterator[AccessRequest]) -> Iterator[str]:

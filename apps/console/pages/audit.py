@@ -14,6 +14,7 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest, StreamingHttpResponse
 from django.urls import path, reverse
 from django.utils.decorators import method_decorator
+from django.utils.functional import cached_property
 from django.views.decorators.http import require_GET
 
 from apps.console.frame import ReadOnlyAdmin, VisibleRowsFilter, relative_time, site
@@ -123,7 +124,7 @@ class EventList(ScopedChangeList):
 
     csv_rows = f"{MOST_ROWS:,}"
 
-    @property
+    @cached_property
     def ledger_url(self) -> str:
         """The URL of the page that exports the ledger of the organization in scope; empty if the person may not."""
         organizations = lineage(scope_of(self._request))[:1]
