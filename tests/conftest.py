@@ -79,29 +79,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=rank)
 
 
-# Files with the same value run in one process, because they share a running server or recorded rows.
+# Files with the same value run in one process, because they share a running server.
 SHARING = {
     "tests/crash/": "crash",
-    "tests/laws/test_access.py": "tenants",
-    "tests/laws/test_audit_trail.py": "tenants",
-    "tests/laws/test_bodies.py": "tenants",
-    "tests/laws/test_enforced.py": "tenants",
-    "tests/laws/test_examples.py": "tenants",
-    "tests/laws/test_lists.py": "tenants",
     "tests/system/test_agent_path.py": "running",
     "tests/system/test_serving.py": "running",
     "tests/system/test_simulate_fleet.py": "running",
 }
 
+# Each test function of these files is assigned on its own. In one process they would take longer than all other tests.
+DIVIDED = ("tests/laws/test_access.py", "tests/laws/test_bodies.py", "tests/laws/test_enforced.py")
+
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Assign whole files to processes, and all files with the same value in ``SHARING`` to the same process."""
+    """Assign whole files to processes, except ``DIVIDED``; all files with the same value in ``SHARING`` to the same."""
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):  # type: ignore[misc]  # xdist ships no types
         def _split_scope(self, nodeid: str) -> str:
             scope: str = super()._split_scope(nodeid)
+            if scope in DIVIDED:
+                return nodeid.partition("[")[0]
             return next((shared for start, shared in SHARING.items() if scope.startswith(start)), scope)
 
     return Scheduling(config, log)

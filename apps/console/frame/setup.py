@@ -69,7 +69,7 @@ def next_step_url(request: HttpRequest, *, after: str = "") -> str:
     return with_scope(url, scope_of(request))
 
 
-def url_after(request: HttpRequest, created: type[Model] | None) -> str | None:
+def url_of_next_step(request: HttpRequest, created: type[Model] | None) -> str | None:
     """Return where a session that follows the steps goes on after creating a row; None to show the row's page."""
     done: Any = created and _DONE_BY.get(created)
     return next_step_url(request, after=done) if done and setup_of(request) is Setup.FOLLOWED else None

@@ -26,6 +26,7 @@ from unfold.sites import UnfoldAdminSite
 from apps.console.frame import search
 from apps.console.frame.bell import Bell, counts_view
 from apps.console.frame.console_user import actor_of, console_user_of
+from apps.console.frame.frame_rows import FrameRows
 from apps.console.frame.menu import RECORDS, build_menu, menu_item, page_admin, records, tabs
 from apps.console.frame.scope import SCOPE, remembered_scope, set_scope, with_scope
 from apps.console.frame.setup import Setup, SetupBar, set_setup
@@ -149,15 +150,16 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
         if not self.has_permission(request):  # a person without an organization, on the page that creates one
             start = menu_item("Create organization", "domain_add", reverse("admin:start"), None, active=True)
             return {**self._theme, "sidebar_navigation": [{"items": [start]}]}
-        here = page_admin(self, request)
+        here, rows = page_admin(self, request), FrameRows(request)
         return {
             **self._theme,
             "has_permission": True,
             "sidebar_navigation": build_menu(self, request),
-            "switcher": Switcher(request, here),
+            "switcher": Switcher(request, here, rows.choices),
             "tabs": tabs(self, request),
             "page_admin": here,
-            "bell": Bell(request),
+            "bell": Bell(rows.counts),
+            "frame_rows": rows,
             "setup": self.setup_bar(request),
         }
 

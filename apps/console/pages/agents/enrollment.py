@@ -14,10 +14,12 @@ from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminTextInputWi
 
 from apps.console.frame import Act, ActContext
 from apps.console.frame.acts import Secret
-from apps.console.frame.columns import page_url
+from apps.console.frame.columns import list_url, page_url
 from apps.console.frame.forms import ActForm, lifetime_field, offer_lifetimes
+from apps.console.frame.next_steps import NextStep
+from apps.console.frame.scope import with_scope
 from apps.fleet.api.serializers import MAX_ENROLLMENT_TOKEN_S, MAX_USES, EnrollmentTokenSerializer
-from apps.fleet.models import EnrollmentToken
+from apps.fleet.models import Agent, EnrollmentToken
 from apps.fleet.services import enrollment
 from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
@@ -105,6 +107,7 @@ def describe_enrolled(token: EnrollmentToken) -> dict[str, Any]:
 CREATE_ENROLLMENT_TOKEN = Act(
     name="create_enrollment_token",
     label="Create enrollment token",
+    also="enroll agent",
     done="{} created",
     explain="Each machine uses the token once to enroll as an agent of this environment. The token is shown only once.",
     run=_create,
@@ -112,4 +115,5 @@ CREATE_ENROLLMENT_TOKEN = Act(
     icon="confirmation_number",
     form=_EnrollmentTokenForm,
     creates=EnrollmentToken,
+    next_step=NextStep("Open the agents", lambda row: with_scope(list_url(Agent), row.environment)),
 )

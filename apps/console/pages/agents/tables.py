@@ -133,6 +133,7 @@ class AgentAdmin(LiveAdmin):
     every_s = 5
     related = ("environment__project__organization", "heartbeat", "assignment")
     list_display = ("name", "runs", "state", "drift", "chips", "agent_version", "seen", "environment")
+    narrow_columns = ("state", "seen")
     reads = ("labels",)
     change_list_template = "console/agents.html"
     sortable_by = ("name",)
@@ -258,6 +259,7 @@ class EnrollmentTokenAdmin(CredentialAdmin):
     section = "Agents"
     related = ("environment__project__organization",)
     list_display = ("prefix", "environment", "state", "used_up", "replace", "expires_at", "created_at")
+    narrow_columns = ("state", "expires_at")
     list_filter = (("environment", VisibleRowsFilter), "replace")
     search_fields = ("prefix", "=id")
     acts = (revoke_act("enrollment_token.revoke", lambda row: row.environment, P.MANAGE_ENVIRONMENT),)
@@ -286,6 +288,7 @@ class AgentKeyAdmin(CredentialAdmin):
     section = "Agents"
     related = ("agent__environment__project__organization",)
     list_display = ("prefix", "agent", "state", "expires_at", "last_used_at", "created_at")
+    narrow_columns = ("agent", "state")
     sortable_by = ()
     search_fields = ("prefix", "agent__name", "=id")
 
