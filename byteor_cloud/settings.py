@@ -82,6 +82,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "byteor_cloud.api.compression.compress_html",
     "byteor_cloud.api.bodies.finish_response",
     "byteor_cloud.api.middleware.set_request_id",
     "django.middleware.security.SecurityMiddleware",
@@ -276,10 +277,12 @@ UNFOLD: dict[str, Any] = {
     "STYLES": [
         lambda request: f"{STATIC_URL}byteor/console.css",
         lambda request: f"{STATIC_URL}byteor/frame.css",
+        lambda request: f"{STATIC_URL}byteor/shortcuts.css",
     ],
     "SCRIPTS": [
         lambda request: f"{STATIC_URL}byteor/console.js",
         lambda request: f"{STATIC_URL}byteor/frame.js",
+        lambda request: f"{STATIC_URL}byteor/shortcuts.js",
     ],
     "SIDEBAR": {"show_search": True},
     "SHOW_HISTORY": False,

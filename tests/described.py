@@ -38,7 +38,7 @@ ACTS: dict[tuple[str, str], Act] = {
     (label, name): _completed(act) for label, table in TABLES.items() for name, act in table.acts.items()
 }
 PAGES: dict[str, Page] = {
-    name: replace(page, table=label if page.of_row else "", needs=needed(page.operation))
+    name: replace(page, table=label if page.of_row else "", needs=page.needs or needed(page.operation))
     for label, table in TABLES.items()
     for name, page in table.pages.items()
 }

@@ -19,8 +19,10 @@ from apps.tenancy.models import (
     Stateful,
     User,
     enum_choices,
+    id_index,
     name_index,
     one_of_constraint,
+    word_indexes,
 )
 from byteor.engine.machines import (
     ARTIFACT,
@@ -78,6 +80,7 @@ class Artifact(Stateful):
         ]
         indexes = [
             models.Index(fields=["content_hash"], name="artifacts_artifact_content"),
+            id_index(name="artifacts_artifact_id_tail"),
             # For lists filtered by a rare kind or status, and for the newest captures of an environment.
             models.Index(fields=["environment", "kind", "id"], name="artifacts_artifact_kind"),
             models.Index(
@@ -89,7 +92,7 @@ class Artifact(Stateful):
         ]
 
     def __str__(self) -> str:
-        return f"{self.get_kind_display().capitalize()} …{str(self.pk)[-8:]}"
+        return f"{self.get_kind_display().capitalize()} of {self.captured_at:%Y-%m-%d %H:%M}"
 
     @property
     def download_name(self) -> str:
@@ -125,7 +128,7 @@ class RequestedCapture(Stateful):
         ]
 
     def __str__(self) -> str:
-        return f"Requested capture …{str(self.pk)[-8:]}"
+        return f"Requested capture of {self.created_at:%Y-%m-%d %H:%M}"
 
 
 class UnreferencedBlob(models.Model):
@@ -170,9 +173,10 @@ class Bisect(Stateful):
 
     class Meta:
         constraints = [one_of_constraint("status", BisectStatus, "artifacts_bisect_status")]
+        indexes = [id_index(name="artifacts_bisect_id_tail")]
 
     def __str__(self) -> str:
-        return f"Bisect …{str(self.pk)[-8:]}"
+        return f"Bisect of {self.created_at:%Y-%m-%d %H:%M}"
 
 
 class Replay(Stateful):
@@ -221,9 +225,10 @@ class Replay(Stateful):
 
     class Meta:
         constraints = [one_of_constraint("status", ReplayStatus, "artifacts_replay_status")]
+        indexes = [id_index(name="artifacts_replay_id_tail")]
 
     def __str__(self) -> str:
-        return f"Replay …{str(self.pk)[-8:]}"
+        return f"Replay of {self.created_at:%Y-%m-%d %H:%M}"
 
     @property
     def progress(self) -> dict[str, int] | None:
@@ -286,6 +291,8 @@ class Fixture(EnvironmentOwned, Revisioned):
         ]
         indexes = [
             name_index("name", name="artifacts_fixture_found"),
+            *word_indexes("name", name="artifacts_fixture_word"),
+            id_index(name="artifacts_fixture_id_tail"),
             models.Index(
                 fields=["environment", "pipeline"],
                 condition=models.Q(golden_replay_id__isnull=False),

@@ -46,11 +46,15 @@ _CORRECTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
         ("{% prepopulated_fields_js %}", ""),
     ],
     "admin/change_list.html": [
+        ("{% unfold_result_list cl %}", "{% load frame %}{% list_rows cl %}"),
         (_MESSAGES, f"{{% if action_form %}}{_MESSAGES}{{% endif %}}"),
         (
             "{{ media.js }}",
             "{% if action_form %}<script src=\"{% static 'admin/js/actions.js' %}\"></script>{% endif %}",
         ),
+    ],
+    "admin/change_list_results.html": [
+        ('<table id="result_list"', '{% include "console/wide_columns.html" %}<table id="result_list"'),
     ],
     "admin/base.html": [
         ('<div id="page"', '<a class="skip-link" href="#main">Skip to the content</a>\n    <div id="page"'),
@@ -116,13 +120,6 @@ _CORRECTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
     "unfold/helpers/change_list_filter_vertical.html": [
         ('x-trap.noautofocus.noscroll="filterModalOpen"', 'x-trap.noscroll="filterOpen"'),
         ('<div id="changelist-filter"', '<div id="changelist-filter" role="dialog" aria-label="Filters"'),
-    ],
-    "unfold/helpers/shortcuts.html": [
-        ("<h1", "<h2"),
-        ("</h1>", "</h2>"),
-        ("Open command tool", "Search"),
-        ("Command tool shortcuts", "Search shortcuts"),
-        ('x-show="shortcutsOpen"', 'x-show="shortcutsOpen" role="dialog" aria-modal="true" aria-label="Shortcuts"'),
     ],
 }
 

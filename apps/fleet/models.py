@@ -24,7 +24,9 @@ from apps.tenancy.models import (
     Row,
     User,
     enum_choices,
+    id_index,
     name_index,
+    word_indexes,
 )
 from apps.tenancy.policy import DEFAULT_HEARTBEAT_INTERVAL_S
 
@@ -145,6 +147,8 @@ class Agent(EnvironmentOwned, Revisioned):
             GinIndex(fields=["labels"], opclasses=["jsonb_path_ops"], name="fleet_agent_labels"),
             models.Index(fields=["environment"], condition=Q(drained_at__isnull=False), name="fleet_agent_drained"),
             name_index("name", name="fleet_agent_found"),
+            *word_indexes("name", name="fleet_agent_word"),
+            id_index(name="fleet_agent_id_tail"),
         ]
 
     def __str__(self) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.db import models
 
-from apps.tenancy.models import EnvironmentOwned, Revisioned, name_index
+from apps.tenancy.models import EnvironmentOwned, Revisioned, id_index, name_index, word_indexes
 from byteor.engine.compiler import stages_in
 from byteor_cloud.database.json_columns import JsonTextField
 from byteor_cloud.json_text import JsonText, parsed
@@ -25,7 +25,11 @@ class Draft(EnvironmentOwned, Revisioned):
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["environment", "name"], name="pipelines_draft_unique_name")]
-        indexes = [name_index("name", name="pipelines_draft_found")]
+        indexes = [
+            name_index("name", name="pipelines_draft_found"),
+            *word_indexes("name", name="pipelines_draft_word"),
+            id_index(name="pipelines_draft_id_tail"),
+        ]
 
     def __str__(self) -> str:
         return self.name
@@ -55,6 +59,8 @@ class Version(EnvironmentOwned):
         indexes = [
             models.Index(fields=["environment", "spec_hash"], name="pipelines_version_spec"),
             name_index("name", name="pipelines_version_found"),
+            *word_indexes("name", name="pipelines_version_word"),
+            id_index(name="pipelines_version_id_tail"),
         ]
 
     def __str__(self) -> str:

@@ -18,8 +18,10 @@ from apps.tenancy.models import (
     Stateful,
     User,
     enum_choices,
+    id_index,
     name_index,
     one_of_constraint,
+    word_indexes,
 )
 from byteor.engine.approval_subject import ApprovalSubject, DeploymentOptions
 from byteor.engine.break_glass import BreakGlass
@@ -68,6 +70,8 @@ class ConfigBundle(EnvironmentOwned):
         indexes = [
             models.Index(fields=["environment", "config_hash"], name="releases_configbundle_hash"),
             name_index("name", name="releases_configbundle_found"),
+            *word_indexes("name", name="releases_configbundle_word"),
+            id_index(name="releases_configbundle_id_tail"),
             # Finds an environment's config bundles that refer to a secret, without reading ``env``.
             GinIndex(
                 Func("environment", "env", function="releases_secret_keys"),
@@ -149,11 +153,12 @@ class Approval(Stateful):
         indexes = [
             models.Index(
                 fields=["expires_at"], condition=Q(status=ApprovalStatus.PENDING), name="releases_approval_pending"
-            )
+            ),
+            id_index(name="releases_approval_id_tail"),
         ]
 
     def __str__(self) -> str:
-        return f"approval {self.pk}"
+        return f"approval of {self.created_at:%Y-%m-%d %H:%M}"
 
     @property
     def subject(self) -> ApprovalSubject:
@@ -284,11 +289,13 @@ class Deployment(Stateful):
             models.Index(fields=["environment", "status"], name="releases_deployment_env_status"),
             models.Index(fields=["bundle_hash"], name="releases_deployment_bundle"),
             name_index("pipeline", name="releases_deployment_found"),
+            *word_indexes("pipeline", name="releases_deployment_word"),
+            id_index(name="releases_deployment_id_tail"),
             models.Index(fields=["status"], condition=Q(status__in=UNDER_WAY), name="releases_deployment_under_way"),
         ]
 
     def __str__(self) -> str:
-        return f"{self.pipeline} {self.pk}"
+        return f"{self.pipeline} of {self.created_at:%Y-%m-%d %H:%M}"
 
     @property
     def consent(self) -> Approval | None:
@@ -512,6 +519,7 @@ class Regression(Stateful):
         constraints = [one_of_constraint("status", RegressionStatus, "releases_regression_status")]
         indexes = [
             models.Index(fields=["finished_at"], name="releases_regression_finished"),
+            id_index(name="releases_regression_id_tail"),
             models.Index(
                 fields=["config_bundle", "id"], condition=Q(of_current=True), name="releases_regression_of_current"
             ),
@@ -519,7 +527,7 @@ class Regression(Stateful):
         ]
 
     def __str__(self) -> str:
-        return f"Regression …{str(self.pk)[-8:]}"
+        return f"Regression of {self.created_at:%Y-%m-%d %H:%M}"
 
 
 class FixtureRevision(models.Model):

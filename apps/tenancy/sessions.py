@@ -7,15 +7,27 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib.auth.backends import ModelBackend
+from django.contrib.postgres.expressions import ArraySubquery
 from django.contrib.sessions.backends import db
 from django.contrib.sessions.models import Session
+from django.db.models import OuterRef, Q
+from django.db.models.functions import JSONObject
 from django.utils import timezone
 
-from apps.tenancy.models import User
+from apps.tenancy.models import Membership, User
+from apps.tenancy.permissions import Role
 from byteor_cloud.database.compiled import CompiledQuery
 
 _sessions = CompiledQuery(lambda key, now: Session.objects.filter(session_key=key, expire_date__gt=now), str, datetime)
-_users = CompiledQuery(lambda pk: User.objects.filter(pk=pk), UUID)
+_memberships = Membership.objects.filter(Q(project=None) | Q(project__deleted_at=None), user=OuterRef("pk"))
+_users = CompiledQuery(
+    lambda pk: User.objects.filter(pk=pk).annotate(
+        session_roles=ArraySubquery(
+            _memberships.values(found=JSONObject(organization="organization_id", project="project_id", role="role"))
+        )
+    ),
+    UUID,
+)
 
 
 class SessionStore(db.SessionStore):
@@ -32,6 +44,19 @@ class Accounts(ModelBackend):
     """The authentication backend of console sessions."""
 
     def get_user(self, user_id: Any) -> User | None:
-        """Return the person of a session, or None if the account does not exist or is not active."""
+        """Return the person of a session with ``session_roles``, or None if the account is missing or inactive."""
         found = _users.first(user_id)
         return found if found is not None and self.user_can_authenticate(found) else None
+
+
+def roles_of(user: Any) -> list[tuple[UUID, UUID | None, Role]]:
+    """Return the organization, the project if any, and the role of each of the person's memberships.
+
+    Memberships of deleted projects are left out. Takes no query if ``Accounts`` has read the person.
+    """
+    if not hasattr(user, "session_roles"):
+        user = _users.first(user.pk)
+    return [
+        (UUID(each["organization"]), each["project"] and UUID(each["project"]), Role(each["role"]))
+        for each in (() if user is None else user.session_roles)
+    ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from typing import Final
 
 from byteor.engine.machines import ApprovalEvent, DeploymentEvent
 
@@ -36,6 +37,36 @@ TYPES = tuple(
 PATTERNS = (*WILDCARDS, *TYPES)
 """What a webhook can subscribe to."""
 PING = "webhook.ping"
+NAMES: Final[Mapping[str, str]] = {
+    "*": "All events",
+    "deployment.*": "All deployment events",
+    "approval.*": "All approval events",
+    "deployment.create": "Deployment requested",
+    "deployment.approve": "Deployment cleared to start",
+    "deployment.build": "Deployment build started",
+    "deployment.offer": "Deployment offered to agents",
+    "deployment.hold": "Deployment held before its next wave",
+    "deployment.next_wave": "Next wave of a deployment started",
+    "deployment.pause": "Deployment paused",
+    "deployment.resume": "Deployment resumed",
+    "deployment.retry": "Deployment retried",
+    "deployment.activate": "Deployment completed",
+    "deployment.fail": "Deployment failed",
+    "deployment.abort": "Deployment aborted",
+    "deployment.deny": "Deployment denied",
+    "deployment.roll_back": "Rollback started",
+    "deployment.restore": "Rollback completed",
+    "deployment.change_reviewers": "Reviewers of a deployment changed",
+    "approval.request": "Approval requested",
+    "approval.decision.approve": "Reviewer approved",
+    "approval.decision.deny": "Reviewer denied",
+    "approval.approve": "Approval completed",
+    "approval.deny": "Approval denied",
+    "approval.expire": "Approval expired",
+    "approval.revoke": "Approval revoked",
+    "fixture.current_fails": "Current deployment fails a golden fixture",
+}
+"""The name of each pattern that a webhook can subscribe to, in the order of a deployment."""
 
 
 class Outcome(StrEnum):
@@ -64,3 +95,8 @@ def action_of(type: str) -> str:
 def matches_any(patterns: Iterable[str], action: str) -> bool:
     """Return whether one of the patterns (event types or wildcards) matches the action."""
     return any(action.startswith(p.removesuffix("*")) if p.endswith("*") else action == p for p in patterns)
+
+
+def name_of(type: str) -> str:
+    """Return the name of an event type; the type itself if it has no name."""
+    return "Test event" if type == "ping" else NAMES.get(type, type)

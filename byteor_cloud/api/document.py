@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import threading
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiYamlRenderer
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 
+from byteor_cloud.api.compression import accepts_gzip
 from byteor_cloud.api.etags import matches_tag
 from byteor_cloud.api.system import OpenView
 from byteor_cloud.errors import InvalidInput
@@ -21,6 +23,7 @@ _RENDERERS: dict[str, Any] = {"yaml": OpenApiYamlRenderer, "json": OpenApiJsonRe
 
 class _Rendered(NamedTuple):
     content: bytes
+    compressed: bytes
     content_type: str
     etag: str
 
@@ -36,7 +39,8 @@ def _rendered() -> dict[str, _Rendered]:
             document = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
             for name, renderer in _RENDERERS.items():
                 content = renderer().render(document, renderer_context={})
-                _made[name] = _Rendered(content, renderer.media_type, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
+                etag = f'W/"{hashlib.sha256(content).hexdigest()[:32]}"'  # weak, since it is the same without gzip
+                _made[name] = _Rendered(content, gzip.compress(content, mtime=0), renderer.media_type, etag)
     return _made
 
 
@@ -60,7 +64,10 @@ class DocumentView(OpenView):
     def get(self, request: Request) -> HttpResponse:
         """Return the document, or 304 if the caller has the current document already."""
         rendered = _rendered()[_format(request._request)]
-        headers = {"ETag": rendered.etag, "Cache-Control": "public, max-age=300", "Vary": "Accept"}
+        headers = {"ETag": rendered.etag, "Cache-Control": "public, max-age=300", "Vary": "Accept, Accept-Encoding"}
         if matches_tag(request.headers.get("If-None-Match", ""), rendered.etag):
             return HttpResponse(status=304, headers=headers)
+        if accepts_gzip(request._request):
+            headers["Content-Encoding"] = "gzip"
+            return HttpResponse(rendered.compressed, content_type=rendered.content_type, headers=headers)
         return HttpResponse(rendered.content, content_type=rendered.content_type, headers=headers)

@@ -27,7 +27,7 @@ def matches_tag(header: str, etag: str) -> bool:
     """Return whether ``If-None-Match`` contains the ETag or ``*``. The comparison is weak (RFC 9110, 13.1.2)."""
     if header == etag:
         return True
-    return not {tag.removeprefix("W/") for tag in read_tags(header)}.isdisjoint({etag, "*"})
+    return not {tag.removeprefix("W/") for tag in read_tags(header)}.isdisjoint({etag.removeprefix("W/"), "*"})
 
 
 def not_modified(response: Any) -> HttpResponse:

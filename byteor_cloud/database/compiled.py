@@ -18,6 +18,8 @@ from django.core.exceptions import EmptyResultSet
 from django.db import connection, connections
 from django.db.models import Model, QuerySet
 
+from byteor_cloud.database.together import Statement, column_reader
+
 # Placeholders for the values while the query is compiled. No query contains them as constants.
 _STAND_INS: dict[type, Callable[[int], Any]] = {
     UUID: lambda number: UUID(int=(0x5AFE << 112) + number),
@@ -59,6 +61,7 @@ class CompiledQuery[Row: Model]:
         self._build, self._uses_all = build, uses_all
         self._stand_ins = [_STAND_INS[kind](number) for number, kind in enumerate(kinds)]
         self._compiled: tuple[type[Row], Any, str, list[Any]] | None = None
+        self._readers: list[Callable[[Any], Any] | None] | None = None
 
     def rows(self, *values: Any) -> list[Row]:
         """Run the query with ``values``, which must be of the declared types, and return its rows."""
@@ -77,6 +80,18 @@ class CompiledQuery[Row: Model]:
             cursor.execute(sql, _filled(slots, values))
             rows: list[tuple[Any, ...]] = cursor.fetchall()
             return rows
+
+    def statement(self, *values: Any) -> Statement:
+        """Return the query with ``values``, to be read together with others. Its rows are like those of ``tuples``.
+
+        Raises TypeError if a column cannot be read together with others.
+        """
+        _, compiler, sql, slots = self._once()
+        if not sql:
+            return Statement("", (), ())
+        if self._readers is None:
+            self._readers = [column_reader(column.output_field) for column, *_ in compiler.select]
+        return Statement(sql, _filled(slots, values), self._readers)
 
     def first(self, *values: Any) -> Row | None:
         """Return the first row, or None."""

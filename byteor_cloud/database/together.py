@@ -93,7 +93,7 @@ class _Asked:
         except EmptyResultSet:
             self.sql, self.parameters, self._columns = "", (), ()
             return
-        self._columns = [_reader(each.output_field) for each, *_ in self._compiler.select]
+        self._columns = [column_reader(each.output_field) for each, *_ in self._compiler.select]
 
     @property
     def part(self) -> str:
@@ -112,7 +112,8 @@ class _Asked:
         return list(self._table)
 
 
-def _reader(field: Any) -> Callable[[Any], Any] | None:
+def column_reader(field: Any) -> Callable[[Any], Any] | None:
+    """Return how to convert a value of a column from JSON, or None to keep it. Raises TypeError for unknown types."""
     kind = field.db_type(connection)
     if kind in _READ:
         return _READ[kind]

@@ -54,6 +54,27 @@ def retry_dead_letter(job_id: int) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Troubles:
+    """How often a job raised an error, was killed, and waited for the database or the storage; and its last error."""
+
+    errors: int
+    kills: int
+    outages: int
+    error: str
+
+
+def read_troubles(job_id: int) -> Troubles | None:
+    """Return the troubles of a job since it was enqueued or last retried. None if the job no longer exists."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT byteor_errors, byteor_kills, byteor_outages, byteor_error FROM procrastinate_jobs WHERE id = %s",
+            [job_id],
+        )
+        row = cursor.fetchone()
+    return row and Troubles(*row)
+
+
+@dataclass(frozen=True, slots=True)
 class Obstacle:
     """A reason why a job cannot continue: it is a dead letter, or it waits for the database or the storage to work."""
 

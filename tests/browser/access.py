@@ -21,7 +21,7 @@ from apps.console.frame import site
 from apps.console.frame.console_user import ConsoleUser
 from apps.fleet.services import facts
 from apps.notifications.models import ChatWebhook
-from apps.tenancy.models import Environment, Membership, Organization, Project, User
+from apps.tenancy.models import AuditEvent, Environment, Membership, Organization, Project, User
 from apps.tenancy.permissions import GRANTS, Permission, Role
 from apps.tenancy.services import members, organizations
 from tests.artifacts.incidents import frames, incident, ingested, journal
@@ -70,6 +70,8 @@ def _place_of(row: Any) -> Place:
             return row.organization_id, row.pk
         case Membership() | ChatWebhook():
             return place_of(row.project or row.organization)
+        case AuditEvent():
+            return None if row.organization_id is None else (row.organization_id, row.project_id)
     if SEES[row._meta.label_lower] in (None, "own", "people"):
         return None
     if row._meta.model_name == "procrastinatejob":

@@ -20,11 +20,38 @@ PREPARE = """;(() => {
     .run({ exclude: [leftOut] }, { resultTypes: ["violations"], runOnly: rules }).then(found => found.violations
     .flatMap(each => each.nodes.map(node => `${each.id}: ${node.target} ${node.html.slice(0, 200)}`)));
 })()"""
+# Returns the visible elements with a red background, border or text. Only a button that confirms a destructive act may
+# be red, and only one on a page.
+REDS = """;window.reds = () => {
+  const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true }), known = new Map();
+  const isRed = color => {
+    if (!known.has(color)) {
+      canvas.clearRect(0, 0, 1, 1);
+      canvas.fillStyle = color;
+      canvas.fillRect(0, 0, 1, 1);
+      const [r, g, b, alpha] = canvas.getImageData(0, 0, 1, 1).data;
+      // Within 20 degrees of pure red, and neither gray, nearly white nor nearly transparent.
+      known.set(color, alpha > 40 && r - Math.max(g, b) > 60 && Math.abs(g - b) < (r - Math.min(g, b)) / 3);
+    }
+    return known.get(color);
+  };
+  const found = [...document.querySelectorAll("body *")].filter(each => {
+    if (!each.checkVisibility()) return false;
+    const style = getComputedStyle(each);
+    const edges = ["Top", "Right", "Bottom", "Left"].filter(side => style[`border${side}Width`] !== "0px");
+    const text = [...each.childNodes].some(node => node.nodeType === Node.TEXT_NODE && node.data.trim());
+    return isRed(style.backgroundColor) || edges.some(side => isRed(style[`border${side}Color`]))
+      || text && isRed(style.color) && !each.closest("button[type=submit]");
+  });
+  return found.length > 1 || found.some(each => !each.matches("button[type=submit]"))
+    ? found.map(each => `red: ${each.outerHTML.slice(0, 200)}`) : [];
+}"""
 # Runs axe in light mode, and checks h1, main, icons and buttons, for which axe has no rule or only a moderate one. Then
 # runs the only rule that depends on colors in dark mode.
 WIDE = """async ([leftOut, inDark]) => {
   const found = [
     ...await examine(leftOut),
+    ...reds(),
     ...document.querySelectorAll("h1").length === 1 ? [] : ["not one h1"],
     ...document.querySelectorAll("main").length === 1 ? [] : ["not one main"],
     ...[...document.querySelectorAll(".material-symbols-outlined")].filter(each => !each.closest("[aria-hidden=true]"))
@@ -35,7 +62,7 @@ WIDE = """async ([leftOut, inDark]) => {
   ];
   if (!inDark) return found;
   document.documentElement.classList.add("dark");
-  return [...found, ...(await examine(leftOut, ["color-contrast"])).map(each => `in dark, ${each}`)];
+  return [...found, ...[...await examine(leftOut, ["color-contrast"]), ...reds()].map(each => `in dark, ${each}`)];
 }"""
 # Runs the rules that depend on the width of the window. A page's scripts are notified of a new width while the browser
 # draws the next frame, so wait for the frame after that.
@@ -43,6 +70,8 @@ NARROW = """async leftOut => {
   await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
   return [
     ...await examine(leftOut, ["scrollable-region-focusable", "target-size", "button-name", "link-name"]),
+    ...[...document.querySelectorAll("style + #result_list")].map(each => each.parentElement)
+      .filter(each => each.scrollWidth > each.clientWidth).map(() => "a list that scrolls sideways"),
     ...document.documentElement.scrollWidth <= innerWidth ? [] : [
       `wider than the window: ${[...document.querySelectorAll("main *")]
         .filter(each => each.getBoundingClientRect().right > innerWidth).map(each => each.className).slice(0, 3)}`],
@@ -53,7 +82,7 @@ MENU = "#nav-sidebar"  # the same on every page, so it is examined only once
 
 def prepare(page: Page) -> Page:
     """Load axe into each document that the page opens after this call. The browser compiles axe only once."""
-    page.add_init_script(AXE_SCRIPT + PREPARE)
+    page.add_init_script(AXE_SCRIPT + PREPARE + REDS)
     return page
 
 

@@ -30,6 +30,7 @@ from apps.console.frame.forms import new_form_id
 from apps.tenancy.permissions import Permission, Role
 from apps.tenancy.services import accounts
 from tests.browser.access import CARD, SITE_PAGES, Somebody, Tenants, place_of, unrendered_list
+from tests.browser.confirmed import YES
 from tests.browser.filled import MODELS, act, row_page, signed_in, table
 from tests.described import ACTS, PAGES, SEES
 from tests.laws.tenants import writes
@@ -144,7 +145,8 @@ def test_search_results_and_form_choices_exclude_rows_person_may_not_see(tenants
             seen = {str(row.pk) for row in tenants.rows[label] if person.sees(row)}
             assert found <= seen, (person.name, label)
             assert len(found) == min(len(seen), 20), (person.name, label)
-        for term in ("acme", "umbrella", str(tenants.artifact.pk)):
+        actions = ("deploy quotes", "roll back", "settings", "drain acme", "edit umbrella")
+        for term in ("acme", "umbrella", str(tenants.artifact.pk), str(tenants.artifact.pk)[-8:], *actions):
             assert_shows_nothing_else(person, tenants, person.client.get(reverse("admin:search"), {"s": term}))
         assert_shows_nothing_else(person, tenants, person.client.get(reverse("admin:index")))
 
@@ -212,9 +214,10 @@ def forbidden_pages(tenants: Tenants, name: str) -> Iterator[AccessRequest]:
 def addresses_of(tenants: Tenants, name: str) -> Iterator[str]:
     """Yield the page's URL for a row of each project, or the page's only URL."""
     rule = PAGES[name]
-    rows = [tenants.near(rule.table), tenants.far(rule.table)] if rule.table else [None]
-    for row in rows:
-        yield reverse(f"admin:{name}", args=[] if row is None else [row.pk]) + rule.query
+    rows = [tenants.near(rule.table), tenants.far(rule.table)] if rule.table else []
+    ids = [[row.pk] for row in rows if row is not None] if rule.table else [[]]  # organizations have no project
+    for arguments in ids:
+        yield reverse(f"admin:{name}", args=arguments) + rule.query
 
 
 def wrongly_accepted(tenants: Tenants, requests: Iterator[AccessRequest]) -> Iterator[str]:
@@ -332,7 +335,7 @@ def test_bulk_acts_do_not_change_rows_person_may_not_act_on(tenants: Tenants) ->
             for person, row in ((viewer, near), (tenants.abroad[-1], near), (guest, far), (lowered, far)):
                 if row is not None and not person.may_act(row, name):
                     before = writes()
-                    data = {"action": name, "_selected_action": str(row.pk), "_confirm": "yes", **rule.values}
+                    data = {"action": name, "_selected_action": str(row.pk), **YES, **rule.values}
                     tenants.send(person, table(model), "POST", data)
                     assert writes() == before, (person.name, label, name)
 

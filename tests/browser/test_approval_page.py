@@ -78,7 +78,7 @@ def test_approval_of_first_deployment_shows_everything_as_new(world: World) -> N
     ("who", "decide", "acts"),
     [
         ("reviewer", {"explain", "approve", "deny"}, ["Revoke"]),
-        ("operator", {"why", "deny"}, ["Remind", "Revoke"]),
+        ("operator", {"why", "deny", "is_own"}, ["Remind", "Revoke"]),
         ("viewer", None, []),
     ],
 )

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.db import connection
 from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apps.artifacts.jobs import IngestArtifact, RunReplay
-from apps.fleet.jobs import WelcomeAgent
+from apps.fleet.jobs import WelcomeAgent, WelcomeAgents
 from apps.releases.jobs import ReplayDecided, StepRollout, UndoBreakGlass
 from apps.releases.models import Approval
 from apps.tenancy.jobs import SEAL_AUDIT, DeliverWebhooks
@@ -91,3 +92,49 @@ def test_dead_letter_is_visible_to_people_who_see_its_subject(world: World, othe
         assert ProcrastinateJob.objects.get(pk=job.pk).status == "todo"
     scopes = AuditEvent.objects.filter(action="job.retry").values_list("resource_id", "organization_id")
     assert dict(scopes) == dict.fromkeys((str(hook.pk), str(decided.pk)), world.organization.pk)
+
+
+def test_jobs_have_titles_and_link_to_what_they_are_about(world: World) -> None:
+    made = fill(world)
+    webhook = Webhook.objects.get()
+    letters = {
+        made.job: ("Continue a rollout", row_page(made.deployment)),
+        dead_letter(DeliverWebhooks(webhook_id=str(webhook.pk))): ("Send webhook deliveries", row_page(webhook)),
+        dead_letter(WelcomeAgents(agent_ids=f"{made.agent.pk},{uuid7()}")): (
+            "Offer agents their deployments",
+            "2 agents",
+        ),
+        dead_letter(SEAL_AUDIT): ("Seal the audit trail", "Installation"),
+        dead_letter(UndoBreakGlass(deployment_id=str(uuid7()))): ("Undo a break-glass deployment", ""),
+    }
+    client = signed_in(superuser())
+
+    listed = client.get(table(ProcrastinateJob), {"status__exact": "failed"})
+
+    admin = listed.context["cl"].model_admin
+    shown = {row.pk: (admin.title(row), admin.about(row)) for row in listed.context["cl"].result_list}
+    for job, (title, about) in letters.items():
+        assert title in shown[job.pk][0]
+        assert about in shown[job.pk][1]
+        assert about in dict(client.get(row_page(job)).context["summary"]["facts"])["About"]
+
+
+def test_job_page_shows_last_error_and_history(world: World) -> None:
+    made = fill(world)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE procrastinate_jobs SET byteor_errors = 5, byteor_error = 'ValueError: <x>' WHERE id = %s",
+            [made.job.pk],
+        )
+        cursor.execute(
+            "INSERT INTO procrastinate_events (job_id, type, at) VALUES (%(job)s, 'deferred', now()),"
+            " (%(job)s, 'failed', now())",
+            {"job": made.job.pk},
+        )
+
+    page = signed_in(world.viewer.user).get(row_page(made.job))
+
+    facts = dict(page.context["summary"]["facts"])
+    assert facts["Last error"] == "<code>ValueError: &lt;x&gt;</code>"
+    assert "5 errors" in facts["Attempts"]
+    assert [event for event, _ in page.context["summary"]["panels"][0]["rows"]] == ["Failed permanently", "Enqueued"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from django.urls import reverse
 from playwright.sync_api import Page, expect
 
 from apps.console.frame.forms import new_form_id
+from apps.console.pages.bundles.new_bundle import JsonInput
 from apps.console.pages.deployments.deploying import describe_consent
 from apps.pipelines.models import Version
 from apps.releases.models import ConfigBundle, Deployment
@@ -41,9 +43,14 @@ def filled_in(**values: Any) -> dict[str, Any]:
         "strategy": "all_at_once",
         "note": "",
         "agents": "",
-        "percents": "",
+        **waves(5, 25, 100),
     }
     return {**first, **values}
+
+
+def waves(*percents: object, holds: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the form values that a browser sends for custom waves, with the blank row at the end."""
+    return {"waves.percent": [*percents, ""], "waves.hold": [*(holds or [""] * len(percents)), ""]}
 
 
 def new_bundle(**values: str) -> dict[str, str]:
@@ -104,6 +111,24 @@ def test_error_of_invalid_config_bundle_is_shown_at_field_or_above_form(
     assert ConfigBundle.objects.count() == 1
 
 
+def test_form_describes_ops_and_places_errors_within_json(world: World) -> None:
+    version = world.version()
+
+    page = signed_in(world.operator.user).post(
+        new_page(version), new_bundle(**{"stage-1": '{"schema": {"type": "nonsense"}, "a/b": 1}'}, _create="")
+    )
+
+    form = page.context["form"]
+    inputs = {each.field.name: each for _, fields in form.groups() for each in fields if isinstance(each, JsonInput)}
+    assert {each.pointer for each in inputs["stage-1"].errors} == {"/schema/type", "/a~1b"}
+    assert all(each.detail and each.detail in each.text for each in inputs["stage-1"].errors)
+    assert inputs["stage-0"].errors == []
+    assert form.schemas["op:identity"]["properties"] == {}
+    assert form.schemas["op:dataguard_check"]["required"] == ("schema",)
+    assert 'data-schema="op:dataguard_check"' in page.text
+    assert 'data-pointer="/schema/type"' in page.text
+
+
 def test_deployment_is_previewed_and_then_requested(world: World) -> None:
     for number in range(20):
         world.agent(world.prod, f"edge-{number:02}", zone="a" if number < 15 else "b")
@@ -124,6 +149,23 @@ def test_deployment_is_previewed_and_then_requested(world: World) -> None:
     assert made["Location"] == again["Location"] == row_page(deployment)
     assert (deployment.status, deployment.target_count, deployment.note) == ("pending_approval", 15, "the close")
     assert deployment.strategy.auto_rollback
+
+
+def test_labels_beyond_most_common_ones_are_entered_as_rows(world: World) -> None:
+    for number in range(60):
+        world.agent(None, f"edge-{number:02}", host=f"web-{number}", zone="a" if number < 2 else "b")
+    client, url = signed_in(world.operator.user), deploy_page(world.bundle())
+
+    def seen(**values: Any) -> Any:
+        return client.post(url, filled_in(target="selector", _preview="", **values)).context
+
+    page = client.get(url).text
+    one = seen(labels=["zone=a"], **{"other_labels.key": ["host", ""], "other_labels.value": ["web-1", ""]})
+    twice = seen(labels=["zone=a"], **{"other_labels.key": ["zone"], "other_labels.value": ["b"]})
+
+    assert '<option value="web-10">host</option>' in page
+    assert one["outlook"].agents == "1 agent: edge-01"
+    assert twice["form"].errors["labels"] == ["Choose only one value for each key."]
 
 
 def test_stages_without_parameters_are_named_on_each_page_until_approval(world: World) -> None:
@@ -183,10 +225,11 @@ def test_preview_shows_obstacles_that_prevent_operator_from_deploying(world: Wor
         ({"target": "selector"}, "labels"),
         ({"target": "selector", "labels": ["zone=a", "zone=b"]}, "labels"),
         ({"target": "selector", "labels": ["zone=c"]}, "labels"),
-        ({"strategy": "own", "percents": "50, x"}, "percents"),
-        ({"strategy": "own", "percents": "50, 20, 100"}, "percents"),
-        ({"strategy": "own", "percents": "9" * 5_000}, "percents"),
-        ({"strategy": "own", "percents": "10, 100", "pause_s": "-1"}, "pause_s"),
+        ({"strategy": "own", **waves(50, "x")}, "waves"),
+        ({"strategy": "own", **waves(50, 20, 100)}, "waves"),
+        ({"strategy": "own", **waves("9" * 5_000)}, "waves"),
+        ({"strategy": "own", **waves()}, "waves"),
+        ({"strategy": "own", **waves(10, 100), "pause_s": "-1"}, "pause_s"),
         ({"failure_threshold_percent": "101"}, "failure_threshold_percent"),
         ({"strategy": "nonsense"}, "strategy"),
     ],
@@ -206,6 +249,7 @@ def test_break_glass_is_separate_step_for_organization_admins(world: World) -> N
     world.agent(world.prod)
     bundle = world.bundle(world.prod)
     admin, operator = signed_in(world.admin.user), signed_in(world.operator.user)
+    held = waves(50, 100, holds=["", "manual"])
 
     step = admin.post(deploy_page(bundle), filled_in(_break_glass=""))
     assert "The deployment starts without waiting for an approval." in step.text
@@ -218,6 +262,8 @@ def test_break_glass_is_separate_step_for_organization_admins(world: World) -> N
 
     deployment = Deployment.objects.get()
     assert deployment.break_glass is not None
+    hidden = '<input name="waves.hold" type="hidden" value="manual">'
+    assert hidden in admin.post(deploy_page(bundle), filled_in(_break_glass="", strategy="own", **held)).text
     assert (deployment.status, deployment.break_glass.reason) == ("approved", "the market opens")
 
 
@@ -254,9 +300,28 @@ def test_person_can_click_from_version_to_deployment(world: World, page: Page, s
     page.goto(row_page(version))
     page.get_by_role("link", name="Create a config bundle").click()
     page.get_by_label("Name").fill("calm")
-    page.get_by_label("Parameters of stage check").fill(PRICE)
+    shot(page, "new-config-bundle-empty", widths=(1440, 1000, 390), full_page=True)
+    parameters = page.get_by_role("group", name="Parameters of stage check")
+    parameters.get_by_role("button", name="Add field", exact=True).press("Enter")
+    page.keyboard.type("price")  # the new row has the focus
+    parameters.get_by_label("Type").select_option("number")
+    parameters.get_by_label("Minimum").fill("-1.5")
+    parameters.get_by_role("button", name="Add field", exact=True).press("Enter")
+    parameters.get_by_role("button", name="Remove field 2").press("Enter")
+    page.get_by_role("button", name="Edit as JSON: Parameters of stage check").click()
+    text = page.get_by_role("textbox", name="Parameters of stage check")
+    assert json.loads(text.input_value()) == {"schema": {"properties": {"price": {"type": "number", "minimum": -1.5}}}}
+    text.fill('{"schema": {"properties": {"price": {"type": "nonsense"}}, "title": "9007199254740993.5"}}')
+    page.get_by_role("button", name="Edit as fields: Parameters of stage check").click()
+    expect(parameters.get_by_text("Also set, and editable only as JSON: title.")).to_be_visible()
+    page.get_by_role("button", name="Show the changes").click()
+    wrong = parameters.get_by_label("Type (JSON)")  # fields cannot express this type
+    expect(wrong).to_have_attribute("aria-invalid", "true")
+    shot(page, "new-config-bundle-error", widths=(1440, 1000, 390), full_page=True)
+    wrong.fill('"number"')
     page.get_by_role("button", name="Show the changes").click()
     expect(page.locator("#changes")).to_contain_text("check/schema/properties/price/type")
+    expect(parameters.get_by_label("Type")).to_have_value("1")
     shot(page, "new-config-bundle", widths=(1440, 390), full_page=True)
     page.get_by_role("button", name="Create").click()
     page.get_by_role("link", name="Deploy", exact=True).click()

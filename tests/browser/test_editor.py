@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -50,6 +52,18 @@ def edit(page: Page, draft: Draft) -> Locator:
     """Open the editor of the draft. Returns its text field."""
     page.goto(f"{table(Draft)}{draft.pk}/edit/")
     return page.get_by_label("Plan", exact=True)
+
+
+def select_text(text: Locator, part: str) -> None:
+    """Select the first occurrence of ``part`` in the editor."""
+    text.evaluate(
+        """(text, part) => {
+            const start = text.value.indexOf(part);
+            text.focus();
+            text.setSelectionRange(start, start + part.length);
+        }""",
+        part,
+    )
 
 
 def marks(page: Page) -> dict[int, str]:
@@ -136,22 +150,13 @@ def test_invalid_plan_can_be_corrected_and_promoted(
     expect(page.locator(".changes tr.added", has_text="decode -> redact")).to_be_visible()
     shot(page, "compared")
 
-    page.get_by_role("button", name="Promote").click()
-    expect(page.get_by_role("alert").filter(has_text="Save first")).to_be_visible()
     assert Version.objects.count() == 1
-    page.get_by_role("button", name="Save", exact=True).click()
-    expect(page.get_by_text("Saved, revision 2")).to_be_visible()
-    page.get_by_role("button", name="Promote").click()
-    expect(page.get_by_role("alert")).to_contain_text("Create a version from revision 2?")
-    shot(page, "promotion")
-    assert Version.objects.count() == 1
-    page.keyboard.press("Enter")
-    next_step = page.get_by_role("alert").get_by_role("link", name="Create a config bundle")
-    expect(next_step).to_be_visible()
+    page.get_by_role("button", name="Save and promote").click()
+    expect(page.get_by_text("promoted to fan v1.")).to_be_visible()
     version = Version.objects.get(name="fan")
-    expect(next_step).to_have_attribute("href", reverse("admin:releases_configbundle_new", args=[version.pk]))
+    expect(page).to_have_url(re.compile(reverse("admin:releases_configbundle_new", args=[version.pk])))
     shot(page, "promoted")
-    page.get_by_role("alert").get_by_role("link", name="fan v1").click()
+    page.get_by_role("link", name="Cancel").click()
 
     assert (version.plan.value, version.spec_hash, version.draft_revision) == (GRAPH, mended.spec_hash, 2)
     drawing = page.get_by_role("img", name="The graph of fan v1")
@@ -209,7 +214,6 @@ def test_conflicting_draft_edits_are_both_kept_until_person_chooses_one(
     assert draft.plan.value["single_ring"]["ingress"] == "adas"
 
     bob.get_by_role("button", name="Promote").click()
-    bob.get_by_role("button", name="Create the version").click()
     bob.get_by_role("alert").get_by_role("button", name="Discard mine and load theirs").click()
     expect(theirs).to_have_value(write_plan(plan(ingress="adas")))
     assert Version.objects.count() == 0
@@ -236,7 +240,7 @@ def test_viewer_sees_saved_plan_and_diagnostics_but_cannot_edit_or_compile(world
 
 
 def test_draft_can_be_created_from_draft_list_of_environment(
-    world: World, page: Page, shot: Callable[[Page, str], object]
+    world: World, page: Page, shot: Callable[..., None]
 ) -> None:
     sign_in(page, world.operator.user)
     new_draft(world, PLAN)
@@ -259,6 +263,65 @@ def test_draft_can_be_created_from_draft_list_of_environment(
         world.dev, "lane_graph", world.operator.actor.display,
     )  # fmt: skip
     assert draft.spec_hash is not None
+
+    assert draft.plan.value["name"] == "day"
+
+    text, promote = page.get_by_label("Plan", exact=True), page.get_by_role("button", name="Promote")
+    first = text.input_value()
+    text.fill(first.replace("identity", "nonsense").replace('"plan_v": 1', '"plan_v": 2'))
+    expect(page.get_by_text("Fix 2 errors first")).to_be_visible()
+    expect(promote).to_be_disabled()
+    expect(promote).to_have_accessible_description("Fix 2 errors first")
+    shot(page, "blocked", widths=(1440, 1000, 390))
+    text.fill(first)
+    expect(promote).to_be_enabled()
+
+    # The keyboard alone completes an op, keys, a choice and a name.
+    completions = page.get_by_role("listbox", name="Completions")
+    options = completions.get_by_role("option")
+    page.get_by_role("tab", name="Reference").click()
+    expect(page.get_by_role("heading", name="Keys of lane_graph")).to_be_visible()
+    expect(page.get_by_role("heading", name="Keys of single_ring")).to_be_hidden()
+    select_text(text, "identity")
+    page.keyboard.type("data")
+    expect(options).to_have_count(3)
+    expect(text).to_have_attribute("aria-activedescendant", "plan-options-0")
+    shot(page, "completion", widths=(1440, 1000, 390))
+    page.keyboard.press("ArrowDown")
+    expect(completions.get_by_role("option", selected=True)).to_contain_text("dataguard_redact")
+    page.keyboard.press("Enter")
+    expect(options).to_have_count(0)
+    select_text(text, '"to": "decode"')
+    page.keyboard.press("ArrowRight")
+    page.keyboard.type(', "la')
+    page.keyboard.press("Tab")  # completes the key, and opens the object of its value
+    expect(options).to_have_count(2)
+    page.keyboard.press("Enter")
+    expect(options).to_have_text(["events", "journal", "sequenced_slots", "fanout_broadcast"])
+    page.keyboard.type("fan")
+    page.keyboard.press("Enter")
+    select_text(text, 'source", "to"')
+    page.keyboard.press("ArrowLeft")
+    for _ in "source":
+        page.keyboard.press("Delete")
+    expect(options).to_have_text(["sourceIngress", "decodeStage"])
+    page.keyboard.press("Escape")
+    expect(options).to_have_count(0)
+    page.keyboard.press("Control+Space")
+    page.keyboard.press("Enter")
+
+    expect(page.locator(".verdict")).to_have_text("compiles")
+    assert json.loads(text.input_value())["lane_graph"] == {
+        "ingress": ["source"],
+        "egress": ["sink"],
+        "stages": [{"id": "decode", "op": "dataguard_redact"}],
+        "connections": [
+            {"from": "source", "to": "decode", "lane": {"kind": "fanout_broadcast"}},
+            {"from": "decode", "to": "sink"},
+        ],
+    }
+    page.keyboard.press("Tab")  # without completions, Tab leaves the editor
+    expect(text).not_to_be_focused()
 
 
 def test_two_versions_can_be_compared(world: World, page: Page, shot: Callable[[Page, str], object]) -> None:

@@ -36,6 +36,7 @@ from apps.tenancy.permissions import Role
 from apps.tenancy.services import accounts, organizations
 from byteor_cloud.ids import uuid7
 from tests.browser.access import project_member, unrendered_list
+from tests.browser.confirmed import YES
 from tests.browser.conftest import sign_in
 from tests.browser.filled import MODELS, act, fill, row_page, signed_in, superuser, table
 from tests.described import OPERATORS_ONLY
@@ -160,7 +161,7 @@ def test_list_links_keep_scope(world: World) -> None:
 def test_bulk_act_changes_only_rows_in_scope_of_list(world: World) -> None:
     made = fill(world)
     client, other = signed_in(world.operator.user), f"{table(Agent)}?in={world.dev.pk}"
-    form = {"action": "drain", "_selected_action": str(made.agent.pk), "_confirm": "yes", "comment": ""}
+    form = {"action": "drain", "_selected_action": str(made.agent.pk), "comment": "", **YES}
 
     client.post(other, form)
     made.agent.refresh_from_db()
@@ -318,14 +319,15 @@ def test_page_titles_use_product_terms_and_contain_no_ids(world: World) -> None:
 
 def test_menu_entries_depend_on_role_and_include_daily_tasks(world: World) -> None:
     daily = ["Pipelines", "Config bundles", "Deployments", "Approvals", "Agents", "Artifacts", "Replays", "Fixtures"]
+    administration = ["People and keys", "Audit", "Webhooks", "Jobs", "Records"]
     viewer = menu_of(signed_in(world.viewer.user).get("/admin/"))
     admin = menu_of(signed_in(world.admin.user).get("/admin/", {"in": str(world.dev.pk)}))
     operator = menu_of(signed_in(superuser()).get("/admin/"))
 
-    assert [*viewer] == ["Overview", "Environments", *daily, "People and keys", "Records"]
-    assert [*admin] == ["Overview", "Environment", *daily, "People and keys", "Audit", "Records"]
+    assert [*viewer] == ["Overview", "Environments", *daily, "People and keys", "Jobs", "Records"]
+    assert [*admin] == ["Overview", "Environment", *daily, *administration]
     assert admin["Environment"] == row_page(world.dev)
-    assert [*operator] == ["Overview", "Environments", *daily, "People and keys", "Audit", "Jobs", "Records"]
+    assert [*operator] == ["Overview", "Environments", *daily, *administration]
 
 
 def test_every_visible_table_is_reachable_from_menu(world: World) -> None:
@@ -368,7 +370,7 @@ def test_missing_rows_and_rows_of_other_tenants_return_same_page(world: World, o
 def test_refusal_pages_state_reason_or_required_role(world: World) -> None:
     made, client = fill(world), signed_in(world.viewer.user)
     cases = {
-        table(AuditEvent): (403, "An organization admin may see them."),
+        table(AuditEvent): (403, "An operator may see them."),
         table(SignInLink): (403, "Only operators of this installation may see sign-in links."),
         table(EnrollmentToken): (403, "A project admin may see them."),
         act(made.deployment, "roll_back"): (403, "Your role does not permit this on this deployment."),

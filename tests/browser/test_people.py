@@ -31,7 +31,7 @@ from apps.tenancy.models import (
 )
 from apps.tenancy.permissions import Role
 from apps.tenancy.services import organizations, sent_forms
-from tests.browser.confirmed import shown_messages
+from tests.browser.confirmed import YES, shown_messages
 from tests.browser.conftest import sign_in
 from tests.browser.filled import act, row_page, signed_in, superuser, table
 from tests.worlds import World
@@ -222,7 +222,7 @@ def test_people_cannot_grant_roles_above_their_own(world: World) -> None:
     assert shown_messages(changed) == [("success", "Role of member viewer@acme.example (operator in trading) changed.")]
     event = AuditEvent.objects.filter(action="member.update").latest("id")
     assert (event.actor_display, event.changes["role"]) == (world.project_admin.user.email, ["viewer", "operator"])
-    removed = client.post(act(member, "remove"), {"_confirm": "yes"}, follow=True)
+    removed = client.post(act(member, "remove"), YES, follow=True)
     assert removed.redirect_chain == [(table(Membership), 302)]
     assert not Membership.objects.filter(pk=member.pk).exists()
 

@@ -13,6 +13,7 @@ from apps.artifacts.services import bisects, replays
 from apps.console.frame.forms import new_form_id
 from apps.releases.models import Approval
 from tests.artifacts.incidents import PAYLOADS, frames, incident, ingested, journal, upload
+from tests.browser.confirmed import YES
 from tests.browser.filled import act, row_page, signed_in
 from tests.browser.waiting import live
 from tests.releases import stories
@@ -20,7 +21,6 @@ from tests.worlds import World, plan, run_jobs
 
 pytestmark = pytest.mark.django_db
 
-YES = {"_confirm": "1"}
 HOOK = plan(stages=[{"id": "notify", "op": "http_post:http://127.0.0.1:1/hook"}])
 
 

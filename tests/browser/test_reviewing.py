@@ -103,7 +103,7 @@ def test_requester_sees_who_can_approve_and_can_send_link_and_reminder(world: Wo
         "url": f"http://testserver{row_page(row)}",
         "remind": act(row, "remind"),
     }
-    assert page.context["summary"]["decide"].keys() == {"why", "deny"}
+    assert page.context["summary"]["decide"].keys() == {"why", "deny", "is_own"}
     assert page.context["summary"]["panels"][0]["lead"] == "1 approval is needed."
     assert f'id="page-url">http://testserver{row_page(row)}<' in page.text
     assert "data-copies=page-url" in page.text

@@ -19,7 +19,8 @@ from apps.tenancy.models import Membership
 from apps.tenancy.permissions import GRANTS, Role
 from apps.tenancy.services import members, organizations
 from tests.browser.conftest import open_overview
-from tests.browser.filled import Filled, fill, row_page, signed_in, superuser
+from tests.browser.filled import Filled, act, fill, row_page, signed_in, superuser
+from tests.resources.deployments import activate
 from tests.worlds import World
 
 pytestmark = pytest.mark.django_db
@@ -57,6 +58,9 @@ def rows(filled: Filled) -> dict[str, Any]:
         str(deployment.approval_id): deployment.approval,
         "viewer@": Membership.objects.get(user__email__startswith="viewer@acme").user,
         "radin": deployment.environment.project,
+        str(filled.replay.pk)[-6:]: filled.replay,
+        f"…{str(artifact.pk)[-8:]}": artifact,
+        str(filled.agent.pk)[-20:].upper(): filled.agent,
     }
 
 
@@ -111,6 +115,107 @@ def test_exact_match_is_first_search_result_and_each_kind_has_at_most_five(world
     assert client.get(reverse("admin:search"), {"s": "fra-15"}).context["note"] == "1 result"
 
 
+def test_search_finds_words_within_names_with_names_that_start_so_first(world: World) -> None:
+    later, _ = world.agent(world.prod, "quotes-feed-v2")
+    last, _ = world.agent(world.prod, "a.b_c d-feedback")
+    first, _ = world.agent(world.prod, "Feed")
+    world.agent(world.prod, "unfeed")
+    sixth, _ = world.agent(world.prod, "1-2-3-4-5-feed")
+
+    assert [url for _, _, url in found(world.viewer.user, "feed")] == [row_page(row) for row in (first, last, later)]
+    assert [url for _, _, url in found(world.viewer.user, "FEED-v")] == [row_page(later)]
+    assert row_page(sixth) not in urls(world.viewer.user, "feed")
+
+
+def test_too_short_ends_of_ids_find_nothing(world: World) -> None:
+    agent, _ = world.agent(world.prod, "fra-node-012")
+
+    assert row_page(agent) in urls(world.viewer.user, str(agent.pk)[-6:])
+    assert row_page(agent) not in urls(world.viewer.user, str(agent.pk)[-5:])
+    assert row_page(agent) not in urls(world.viewer.user, str(agent.pk)[-7:-1])
+
+
+def url_of(name: str, *args: Any) -> str:
+    return reverse(f"admin:{name}", args=args)
+
+
+def test_search_finds_actions_by_words_in_any_order(world: World) -> None:
+    version = world.version(world.prod)
+    world.bundle(world.prod, "calm", version=version)
+    newest = world.bundle(world.prod, "brisk", version=version)
+    elsewhere = world.bundle(world.staging, "elsewhere")
+    agent, _ = world.agent(world.prod, "fra-node-012")
+    deploy, settings = url_of("releases_configbundle_deploy", newest.pk), act(world.prod, "settings")
+    expected = {
+        f"deploy {version.name} to prod": deploy,
+        f"PROD {version.name[:4]} dep": deploy,
+        f"deploy {version.name} staging": url_of("releases_configbundle_deploy", elsewhere.pk),
+        "deploy prod": url_of("releases_configbundle_choose", world.prod.pk),
+        "invite": url_of("tenancy_organization_choice", "invite"),
+        "invite project": url_of("tenancy_project_choice", "invite"),
+        "environment create": url_of("tenancy_project_choice", "create_environment"),
+        "freeze prod": settings,
+        "prod settings": settings,
+        "new draft": url_of("pipelines_draft_new"),
+        "new draft prod": f"{url_of('pipelines_draft_new')}?environment={world.prod.pk}",
+        "token enrollment for staging": act(world.staging, "create_enrollment_token"),
+        "drain fra-node-012": act(agent, "drain"),
+        "drain node-012 prod": act(agent, "drain"),
+    }
+    results = {text: found(world.admin.user, text) for text in [*expected, "enrollment token"]}
+
+    assert {text: results[text][0][2] for text in expected} == expected
+    assert results["deploy prod"][0] == ("Deploy", "acme / trading / prod", expected["deploy prod"])
+    start = url_of("tenancy_environment_choice", "create_enrollment_token")
+    assert start in {url for _, _, url in results["enrollment token"]}
+    assert found(world.admin.user, f"deploy {version.name} nowhere") == []
+    assert found(world.admin.user, "undrain fra-node-012") == []  # it is not drained
+
+
+def test_search_offers_possible_rollback_of_current_deployment(world: World) -> None:
+    filled = fill(world)
+    where = f"{filled.deployment.pipeline} {filled.environment}"
+    assert urls(world.operator.user, f"roll back {where}") == set()  # there is no earlier deployment
+
+    second = activate(filled, world.bundle(filled.environment, "second", env={"LEVEL": "2"}))
+    assert urls(world.operator.user, f"roll back {where}") == {act(second, "roll_back")}
+    assert urls(world.operator.user, "rollback") == {act(second, "roll_back")}
+    assert urls(world.viewer.user, f"roll back {where}") == set()
+
+
+VERBS = (
+    "deploy",
+    "invite",
+    "create",
+    "new",
+    "edit",
+    "freeze",
+    "roll back",
+    "drain",
+    "enrollment token",
+    "delete",
+    "set",
+)
+
+
+def test_search_offers_only_permitted_actions(world: World, other: World) -> None:
+    fill(world)
+    fill(other)
+    agent, _ = world.agent(world.prod, "fra-node-012")
+    texts = [f"{verb} {target}" for verb in VERBS for target in ("", "acme", "prod", "quotes", "fra-node-012")]
+    own = {url_of("tenancy_user_choice", name) for name in ("create_token", "create_organization")}
+    actions = ("/act/", "/deploy/", "/new/")
+
+    offered = {url for text in texts for url in urls(world.viewer.user, text) if any(part in url for part in actions)}
+    assert offered == own
+    theirs = [each for text in texts for each in found(other.admin.user, text)]
+    assert not any("acme" in " ".join(each) or "fra-node" in " ".join(each) for each in theirs)
+    assert any("/act/" in url for _, _, url in theirs)
+    assert act(agent, "drain") in urls(world.operator.user, "drain fra-node-012")
+    assert act(world.prod, "settings") not in urls(world.operator.user, "settings prod")
+    assert act(world.prod, "settings") in urls(world.admin.user, "settings prod")
+
+
 HOSTILE = [
     "", " ", "a", "\0", "a\0b", "x" * 10_000, "%", "%%", "__", "'; DROP TABLE x; --", '"<script>', "\\", "sha256:",
     "sha256:" + "g" * 64, "0" * 63, "0" * 65, "01a21607-2222-7371-8632-a4641394db4", "\U0010ffff", "🚀🚀", "ß",
@@ -127,18 +232,30 @@ def test_search_accepts_hostile_text(world: World) -> None:
         assert "<script>" not in answer.text
     assert client.get(reverse("admin:search") + "?s=%00%ff&s=%F0%28").status_code == 200
     for short in ("", " ", "a"):
-        assert "Type the start" in client.get(reverse("admin:search"), {"s": short}).text
-    assert "Type the start" in client.get(reverse("admin:search")).text
+        assert "Type an action" in client.get(reverse("admin:search"), {"s": short}).text
+    assert "Type an action" in client.get(reverse("admin:search")).text
 
 
 def test_search_query_count_does_not_depend_on_number_of_rows(world: World) -> None:
     filled = fill(world)
     user, texts = (
         superuser(),
-        ["ac", "acme-", "quotes", str(filled.deployment.pk), filled.artifact.content_hash, "cafe"],
+        [
+            "ac",
+            "acme-",
+            "quotes",
+            str(filled.deployment.pk),
+            filled.artifact.content_hash,
+            "cafe",
+            "deploy quotes",
+            "settings acme",
+            "drain acme",
+            "edit acme",
+            "create",
+        ],
     )
 
-    def costs() -> list[int]:
+    def costs(*texts: str) -> list[int]:
         client, counts = signed_in(user), []
         for text in texts:
             with CaptureQueriesContext(connection) as queries:
@@ -146,12 +263,13 @@ def test_search_query_count_does_not_depend_on_number_of_rows(world: World) -> N
             counts.append(len(queries))
         return counts
 
-    before = costs()
+    before = costs(*texts)
     fill(World("hooli"))
     fill(world, "2")
 
-    assert costs() == before
-    assert max(before) <= 15
+    assert costs(*texts) == before
+    # Whether a rollback is possible takes queries for each of the few deployments that are offered.
+    assert max(*before, *costs("roll back quotes")) <= 15
 
 
 def test_search_can_use_indexes_of_agents_artifacts_and_deployments(world: World) -> None:
@@ -161,7 +279,7 @@ def test_search_can_use_indexes_of_agents_artifacts_and_deployments(world: World
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL enable_seqscan = off")
         with CaptureQueriesContext(connection) as queries:
-            for text in ("fra-node", "sha256:cafe", str(world.prod.pk)):
+            for text in ("fra-node", "sha256:cafe", str(world.prod.pk), "badcab", "drain fra-node", "deploy quotes"):
                 client.get(reverse("admin:search"), {"s": text})
         for query in queries.captured_queries:
             if not query["sql"].startswith(("SELECT", "(SELECT")):
@@ -184,7 +302,7 @@ def test_search_results_can_be_opened_by_keyboard(
 
     page.keyboard.press("Control+k")
     expect(box).to_be_focused()
-    expect(page.get_by_role("status").filter(has_text="Type the start")).to_be_visible()
+    expect(page.get_by_role("status").filter(has_text="Type an action")).to_be_visible()
     page.keyboard.press("Escape")
     expect(box).not_to_be_visible()
     expect(menu).to_be_focused()
@@ -203,6 +321,53 @@ def test_search_results_can_be_opened_by_keyboard(
     page.keyboard.type(str(first.pk))
     page.keyboard.press("Enter")  # the response has not arrived yet
     page.wait_for_url(f"**{row_page(first)}")
+
+    # The shortcuts and their list.
+    dialog = page.get_by_role("dialog", name="Keyboard shortcuts")
+    menu = page.get_by_role("link", name="Overview").first
+    menu.focus()
+    page.keyboard.press("Control+g")
+    page.keyboard.press("?")
+    expect(dialog).to_be_visible()
+    shot(page, "shortcuts", widths=(1440, 390))
+    for _ in range(4):  # the focus stays in the dialog, or leaves the page
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement === document.body || !!document.activeElement.closest('dialog')")
+    page.keyboard.press("Escape")
+    expect(dialog).not_to_be_visible()
+    expect(menu).to_be_focused()
+    page.keyboard.press("g")
+    page.keyboard.press("g")  # the key of Agents
+    page.wait_for_url(lambda url: url.partition("?")[0].endswith(reverse("admin:fleet_agent_changelist")))
+    rows = page.locator("#result_list tbody tr")
+    page.keyboard.press("j")
+    expect(rows.nth(0).locator("a").first).to_be_focused()
+    page.keyboard.press("j")
+    expect(rows.nth(1).locator("a").first).to_be_focused()
+    page.keyboard.press("k")
+    expect(rows.nth(0).locator("a").first).to_be_focused()
+
+    # Typed text does not trigger shortcuts, and people can switch single keys off.
+    page.keyboard.press("/")
+    page.keyboard.type("g?")
+    box = page.locator("#search input")  # the list of agents has another search
+    expect(box).to_have_value("g?")
+    expect(dialog).not_to_be_visible()
+    page.keyboard.press("Escape")
+    page.keyboard.press("?")
+    page.get_by_label("Use shortcuts of single keys").uncheck()
+    page.keyboard.press("Escape")
+    page.reload()
+    for key in ("/", "?", "g", "o"):
+        page.keyboard.press(key)
+    expect(box).not_to_be_visible()
+    expect(dialog).not_to_be_visible()
+    page.keyboard.press("Control+k")
+    expect(box).to_be_focused()
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name=re.compile("^Account")).click()
+    page.get_by_role("button", name="Keyboard shortcuts").click()
+    expect(page.get_by_label("Use shortcuts of single keys")).not_to_be_checked()
 
 
 def test_result_selected_after_typing_stays_selected_when_response_arrives(

@@ -23,6 +23,7 @@ from tests.browser.confirmed import YES, shown_messages
 from tests.browser.conftest import sign_in
 from tests.browser.filled import act, row_page, signed_in, table
 from tests.browser.test_deploying import deploy_page, filled_in
+from tests.browser.test_deploying import waves as own_waves
 from tests.browser.test_environment_settings import filled_in as settings_of
 from tests.browser.test_environment_settings import stored
 from tests.browser.test_people import sent
@@ -32,7 +33,8 @@ from tests.releases.stories import Run, report_from_all, waves
 from tests.worlds import World, report
 
 pytestmark = pytest.mark.django_db
-HELD = {"strategy": "own", "percents": "25, 50, 100", "holds": "none, manual, approval"}
+# The form hides the hold of the first wave, and ignores it.
+HELD = {"strategy": "own", **own_waves(25, 50, 100, holds=["manual", "manual", "approval"])}
 
 
 def asked(**values: Any) -> dict[str, Any]:
@@ -87,16 +89,15 @@ def test_deployment_with_holds_start_time_and_reviewers_is_requested(world: Worl
     assert facts["Reviewers"] == world.viewer.user.name or world.viewer.user.email
     assert [each["hold"] for each in summary["waves"]] == ["", "needs a manual start", "needs approval"]
     # Without an approval, reviewers are not sent, because they would have nothing to decide.
-    client.post(url, {**asked(holds="", reviewers=[viewer]), "_create": ""})
+    client.post(url, {**asked(**own_waves(25, 50, 100), reviewers=[viewer]), "_create": ""})
     assert Deployment.objects.order_by("-pk")[0].reviewers == []
 
 
 @pytest.mark.parametrize(
     ("values", "field", "error"),
     [
-        ({"holds": "none, manual"}, "holds", "Send one entry for each of the 3 waves."),
-        ({"holds": "manual, none, none"}, "holds", "The first wave cannot have a hold."),
-        ({"holds": "none, maybe, none"}, "holds", '"maybe" is not a valid choice.'),
+        ({"waves.hold": ["", "maybe", "", ""]}, "waves", 'Wave 2, start: "maybe" is not a valid choice.'),
+        ({"waves.percent": ["50", "x", "100", ""]}, "waves", "Wave 2, percent of agents: Must be a whole number."),
         ({"start_at": "soon"}, "start_at", "Enter a valid date/time."),
         ({"start_at": "2020-01-01T00:00"}, "start_at", "The start time must be in the future."),
         ({"start_at": "2999-01-01T00:00"}, "start_at", "The start time must be at most 30 days ahead."),
@@ -300,10 +301,15 @@ def test_release_is_steered_in_browser(
     page = axe.prepare(sign_in(open_page(), world.operator.user))
     page.goto(deploy_page(second))
     reviewers = page.get_by_role("group", name="Reviewers")
-    page.get_by_label("Strategy").select_option(label="Custom waves")
-    page.get_by_label("Custom waves", exact=False).first.fill("25, 50, 100")
+    page.get_by_label("Strategy").select_option(label="Custom waves and holds")
+    rows = page.get_by_role("group", name="Waves").get_by_role("group")
+    page.get_by_role("button", name="Remove wave").nth(1).press("Enter")
+    page.get_by_role("button", name="Add wave").press("Enter")
+    for number, percent in enumerate(["25", "50", "100"]):
+        rows.nth(number).get_by_label("Percent of agents").fill(percent)
+    rows.nth(1).get_by_label("Start").select_option(label="Waits until somebody starts it")
     expect(reviewers).to_be_hidden()
-    page.get_by_label("Holds before waves").fill("none, manual, approval")
+    rows.nth(2).get_by_label("Start").select_option(label="Waits for approval")
     reviewers.get_by_label(f"{world.viewer.user.email} (viewer)", exact=True).check()
     expect(page.locator("#outlook")).to_contain_text("Wave 3 waits for approval.")
     expect(page.locator("#outlook")).to_contain_text(f"these people: {world.viewer.user.email}.")

@@ -8,6 +8,7 @@ from django.contrib.contenttypes.models import ContentType
 from apps.releases.models import Deployment
 from apps.tenancy.models import AuditEvent, DenialCount, Membership, User
 from apps.tenancy.services import organizations
+from tests.browser.confirmed import YES
 from tests.browser.filled import act, fill, row_page, signed_in, superuser, table
 from tests.worlds import World
 
@@ -32,7 +33,7 @@ def test_refused_acts_of_viewer_are_counted(world: World) -> None:
     client, events = signed_in(world.viewer.user), AuditEvent.objects.count()
 
     answers = [
-        client.post(act(made.deployment, name), {"_confirm": "yes", "comment": "no"}).status_code
+        client.post(act(made.deployment, name), {**YES, "comment": "no"}).status_code
         for name in ("roll_back", "pause", "resume", "abort", "approve", "deny")
     ]
 

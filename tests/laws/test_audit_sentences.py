@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 from django.utils.html import strip_tags
 
-from apps.console.pages.audit_sentences import PHRASES, describe_event, with_subjects
+from apps.console.frame.console_user import ConsoleUser
+from apps.console.pages.audit_sentences import PHRASES, RESOURCES, describe_event, with_subjects
 from apps.tenancy.models import AuditEvent
 from apps.tenancy.services import audit
 from byteor.engine.machines import MACHINES
 from tests.browser.filled import fill
 from tests.worlds import World
 
+EVERYBODY = ConsoleUser(None, True, {})  # a person who may open every page
 APPS = Path(__file__).parents[2] / "apps"
 # The actions of audit events that are not transitions of a state machine. Installations have stored them.
 STORED = {
@@ -84,8 +86,9 @@ def test_every_recorded_event_is_a_sentence_with_name_of_its_resource(world: Wor
     events = list(with_subjects(AuditEvent.objects.all()))
 
     assert {each.action for each in events} <= ACTIONS
+    assert {each.resource_kind for each in events} <= RESOURCES
     for each in events:
-        sentence = strip_tags(describe_event(each))
+        sentence = strip_tags(describe_event(each, EVERYBODY))
         assert "{" not in sentence, sentence
         assert not re.search(r"None|  ", sentence), sentence
 
@@ -96,7 +99,7 @@ def test_sentence_names_actor_and_links_to_resource(world: World) -> None:
     where = f"the deployment of {deployment.config_bundle.version} to {deployment.environment}"
 
     def sentences(action: str) -> list[str]:
-        return [describe_event(each) for each in with_subjects(AuditEvent.objects.filter(action=action))]
+        return [describe_event(each, EVERYBODY) for each in with_subjects(AuditEvent.objects.filter(action=action))]
 
     created = sentences("deployment.create")
     link = f'<a class="text-link" href="/admin/releases/deployment/{deployment.pk}/change/">{where}</a>'
@@ -120,14 +123,14 @@ def test_unknown_actions_denials_and_deleted_resources_have_sentences_without_li
     events = with_subjects(AuditEvent.objects.order_by("-pk"))[:5]
 
     who = world.admin.user.email
-    assert [describe_event(each) for each in reversed(events)] == [
+    assert [describe_event(each, EVERYBODY) for each in reversed(events)] == [
         f"{who}: agent teach new trick",
         f"{who} was denied access: console drain",
         f"{who} drained an agent",
         f'{who} drained an agent <span class="pill bad">error</span>',
         f"{who} retired a signing key",
     ]
-    assert all("<a" not in describe_event(each) for each in events)
+    assert all("<a" not in describe_event(each, EVERYBODY) for each in events)
 
 
 @pytest.mark.django_db
@@ -138,4 +141,4 @@ def test_names_are_escaped(world: World) -> None:
 
     [event] = with_subjects(AuditEvent.objects.filter(action="agent.drain"))
 
-    assert "agent &lt;b&gt;x&lt;/b&gt;" in describe_event(event)
+    assert "agent &lt;b&gt;x&lt;/b&gt;" in describe_event(event, EVERYBODY)

@@ -12,6 +12,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
+from apps.console.pages.job_titles import TITLES
 from apps.releases.jobs import BuildBundle
 from byteor_cloud.ids import uuid7
 from byteor_cloud.worker.jobs import KINDS, Claim, GivenUp, Job, JobLane, Periodic, runs
@@ -197,3 +198,8 @@ def test_second_function_for_job_is_refused() -> None:
         runs(BuildBundle)(lambda job: None)
 
     assert before == KINDS
+
+
+def test_every_job_has_unique_title_in_console() -> None:
+    assert TITLES.keys() == {kind.name for kind in declared()}
+    assert len({*TITLES.values()}) == len(TITLES)

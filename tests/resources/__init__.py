@@ -117,7 +117,7 @@ class Page:
     of_row: bool = True  # whether the page belongs to a row; otherwise, the permission in any scope is enough
     is_file: bool = False  # whether the response is an image or a download instead of HTML
     table: str = ""  # the table with the page's rows
-    needs: Permission | None = None
+    needs: Permission | None = None  # the permission, if it is not the operation's
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from apps.tenancy.models import AuditEvent, AuditSeal, DenialCount
 from apps.tenancy.services import audit, ledger
-from tests.permissions import ADMIN
-from tests.resources import Call, O, Place, Resource, Table
+from tests.permissions import ADMIN, OPERATE_PROJECT
+from tests.resources import Call, O, Page, Place, Resource, Table
 
 
 def event(place: Place) -> AuditEvent:
@@ -28,9 +28,15 @@ RESOURCE = Resource(
         Call("exportAuditEvents", "GET", O + "/audit-events/export", ADMIN),
     ),
     tables=(
-        Table("tenancy.auditevent", ADMIN, event, large=frozenset({"changes"})),
+        Table(
+            "tenancy.auditevent", OPERATE_PROJECT, event, large=frozenset({"changes"}), in_organization=ADMIN,
+            # The file contains the events that the list shows to the person, which the API does not offer.
+            pages={
+                "tenancy_auditevent_csv": Page("listAuditEvents", of_row=False, is_file=True, needs=OPERATE_PROJECT),
+            },
+        ),
         Table("tenancy.auditseal", ADMIN, seal),
         Table("tenancy.denialcount", ADMIN, denials),
         Table("tenancy.repeatedevent", large=frozenset({"changes"})),
     ),
-)
+)  # fmt: skip

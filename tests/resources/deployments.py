@@ -9,7 +9,7 @@ from apps.releases.models import ConfigBundle, Deployment, DeploymentAgent
 from apps.releases.services import deployments
 from apps.tenancy.models import Environment
 from tests.permissions import ADMIN, OPERATE, VIEW
-from tests.resources import AGENT_TEXT, REASON, Act, Call, E, Further, Place, Resource, Table
+from tests.resources import AGENT_TEXT, REASON, Act, Call, E, Further, Page, Place, Resource, Table
 from tests.resources.agents import enrolled
 from tests.resources.config_bundles import bundle
 from tests.resources.versions import version
@@ -181,6 +181,7 @@ RESOURCE = Resource(
                 "next_wave": Act("startNextWave"),
                 "change_reviewers": Act("updateDeploymentReviewers", {"reason": "because"}, on=reviewed_by_nobody),
             },
+            pages={"releases_deployment_evidence": Page("exportDeploymentEvidence", is_file=True)},
             large=frozenset({"target", "signing_keys", "manifest", "enlisting", "explain"}),
             short={
                 "strategy": "at most 100 percentages and holds", "reviewers": "at most 100 ids",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from apps.tenancy.models import Organization
 from tests.permissions import ADMIN, VIEW_ORG, NoRole
-from tests.resources import Act, Call, O, Place, Resource, Table, chat_webhooks
+from tests.resources import Act, Call, O, Page, Place, Resource, Table, chat_webhooks, webhooks
 
 
 def organization(place: Place) -> Organization:
@@ -35,8 +35,13 @@ RESOURCE = Resource(
                 ),
                 "rotate_signing_key": Act("rotateSigningKey", on_page=False),
                 "rotate_signing_key_at_once": Act("rotateSigningKey", on_page=False),
+                "create_webhook": Act("createWebhook", webhooks.NEW, on_page=False),
                 "create_chat_webhook": Act(values=chat_webhooks.NEW, needs=ADMIN, on_page=False),
                 "set_quotas": Act(values={"agents": "5"}, only_operators=True),
+            },
+            pages={
+                "tenancy_organization_ledger": Page("exportAuditEvents"),
+                "usage": Page("getUsage", of_row=False),
             },
             large=frozenset({"settings"}),
         ),

@@ -8,6 +8,9 @@ from tests.permissions import ADMIN
 from tests.resources import Act, Call, O, Place, Resource, Table
 from tests.resources.audit_events import event
 
+# The form of the acts that create or edit a webhook.
+NEW = {"url": "https://hooks.example/new", "description": "pager", "events": "deployment.*", "scope": ""}
+
 
 def webhook(place: Place) -> Webhook:
     made, _ = subscriptions.create(
@@ -15,6 +18,14 @@ def webhook(place: Place) -> Webhook:
         events=["approval.expire"], actor=place.world.admin.actor,
     )  # fmt: skip
     return made
+
+
+def disabled(place: Place) -> Webhook:
+    return subscriptions.update(webhook(place), {"enabled": False}, actor=place.world.admin.actor)
+
+
+def another(place: Place) -> Webhook:
+    return webhook(place)
 
 
 def delivery(place: Place) -> WebhookDelivery:
@@ -38,7 +49,15 @@ RESOURCE = Resource(
     ),
     tables=(
         Table(
-            "tenancy.webhook", ADMIN, webhook, "Webhooks", acts={"test": Act("testWebhook")},
+            "tenancy.webhook", ADMIN, webhook, "Webhooks",
+            acts={
+                "test": Act("testWebhook"),
+                "edit": Act("updateWebhook", NEW),
+                "rotate_secret": Act("rotateWebhookSecret"),
+                "enable": Act("updateWebhook", on=disabled),
+                "disable": Act("updateWebhook", on=another),
+                "delete": Act("deleteWebhook"),
+            },
             large=frozenset({"secret", "previous_secret"}), short={"events": "at most 100 event types"},
         ),
         Table(

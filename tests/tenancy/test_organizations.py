@@ -357,7 +357,7 @@ def test_time_zones_are_listed_once_for_many_freeze_windows(world: World, monkey
         return available()
 
     monkeypatch.setattr(zoneinfo, "available_timezones", list_time_zones)
-    settings_serializers._time_zones.cache_clear()
+    settings_serializers.time_zones.cache_clear()
     windows = [{**WINDOW, "reason": f"window {number}"} for number in range(100)]
 
     response = world.admin.api.put(world.path(world.dev), {"settings": {"freeze_windows": windows}})

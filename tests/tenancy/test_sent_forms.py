@@ -8,7 +8,8 @@ import pytest
 
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import IdempotencyKey, Organization
-from apps.tenancy.services.sent_forms import FormResult, run_once
+from apps.tenancy.services import sent_forms
+from apps.tenancy.services.sent_forms import FormResult, find_result, run_once, run_steps_once
 from byteor_cloud.errors import Conflict
 from tests.races import Race
 
@@ -41,3 +42,31 @@ def test_failed_form_can_be_submitted_again(db: None) -> None:
         run_once("form", {}, actor=ANN, work=refuse)
 
     assert run_once("form", {}, actor=ANN, work=lambda: create("ann"))["made"]
+
+
+def test_form_that_runs_in_steps_runs_once_and_repetitions_wait_for_its_result(concurrently: Race) -> None:
+    def send() -> Any:
+        return run_steps_once("form", {}, actor=ANN, work=lambda: create("ann"))
+
+    results = concurrently(*[send] * 3)
+
+    assert len({result["made"] for result in results}) == 1
+    assert Organization.objects.filter(slug="ann").count() == 1
+    assert find_result("form", {}, actor=ANN) == results[0]
+    assert find_result("form", {"x": ["1"]}, actor=ANN) is find_result("form", {}, actor=BOB) is None
+
+
+def test_interrupted_form_is_not_run_again(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sent_forms, "_PATIENCE_S", 0)
+
+    def interrupt() -> FormResult:
+        create("ann")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_steps_once("form", {}, actor=ANN, work=interrupt)
+
+    with pytest.raises(Conflict, match="still running, or it was interrupted"):
+        run_steps_once("form", {}, actor=ANN, work=lambda: create("again"))
+    assert find_result("form", {}, actor=ANN) is None
+    assert not Organization.objects.filter(slug="again").exists()

@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 
 from apps.tenancy.models import AuditEvent, WebhookDelivery
 from apps.tenancy.services import audit
-from apps.tenancy.webhook_events import FAMILIES, TYPES
+from apps.tenancy.webhook_events import FAMILIES, NAMES, PATTERNS, TYPES
 from tests.tenancy.receiver import Receiver
 from tests.tenancy.webhook_steps import WORKER, delivery_log, is_signed, record_event, subscribe
 from tests.worlds import World, run_jobs
@@ -131,3 +131,8 @@ def test_literal_deployment_and_approval_actions_in_code_are_event_types() -> No
     assert len(written) > 20
     named = {action for action in written if action.startswith(FAMILIES) and "{" not in action}
     assert named - set(TYPES) == set()
+
+
+def test_every_pattern_has_unique_name() -> None:
+    assert NAMES.keys() == {*PATTERNS}
+    assert len({*NAMES.values()}) == len(NAMES)

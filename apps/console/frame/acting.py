@@ -16,10 +16,11 @@ from django.urls import path
 from unfold.admin import ModelAdmin
 from unfold.enums import ActionVariant
 
-from apps.console.frame.acts import NOTHING_CHANGED, Act, is_permitted, perform, preview_of
+from apps.console.frame.acts import NOTHING_CHANGED, Act, is_permitted, perform, preview_of, respond_again
 from apps.console.frame.columns import act_url, list_url, page_url, row_url, tenant_path
 from apps.console.frame.console_user import console_user_of
 from apps.console.frame.large import count_each
+from apps.console.frame.next_steps import CHOSEN, next_of, returning
 from apps.console.frame.scope import granted_condition, path_to, scope_of, with_scope
 from apps.tenancy.models import Environment, Project, Tenant
 
@@ -124,21 +125,28 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
         return act.needs is None or console_user_of(request).holds_anywhere(act.needs)
 
     def choice_view(self, request: HttpRequest, act: str) -> HttpResponse:
-        """List rows on which the person can perform the act, or redirect to the act if there is only one such row."""
+        """List rows on which the person can perform the act, or redirect to the act if there is only one such row.
+
+        Also redirects if the person returns from the page on which they created a row. Without rows, link to that page.
+        """
         found = next((each for each in self.acts if each.name == act and each.creates is not None), None)
         if found is None:
             raise Http404
         if not self._may_somewhere(request, found):
             raise PermissionDenied
         rows = list(self.rows_for_act(request, found)[: MAX_BULK_ROWS + 1])
-        if len(rows) == 1:
-            return HttpResponseRedirect(act_url(rows[0], found.name))
+        back = next_of(request)
+        new = [row for row in rows if str(row.pk) == request.GET.get(CHOSEN)]
+        if len(only := new or rows) == 1:
+            return HttpResponseRedirect(returning(act_url(only[0], found.name), back))
+        missing = [] if rows else self._buttons_of_table(request)
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
             "title": found.label,
             "act": found,
-            "choices": [(act_url(row, found.name), tenant_path(row)) for row in rows[:MAX_BULK_ROWS]],
+            "choices": [(returning(act_url(row, found.name), back), tenant_path(row)) for row in rows[:MAX_BULK_ROWS]],
+            "creating": [(returning(each["path"], request.get_full_path()), each["title"]) for each in missing],
             "more": len(rows) > MAX_BULK_ROWS,
         }
         return TemplateResponse(request, "console/choice.html", context)
@@ -152,8 +160,11 @@ class ActingAdmin(ModelAdmin):  # type: ignore[misc]  # untyped library
             raise PermissionDenied
         row = self.get_object(request, unquote(object_id))
         if row is None:
+            if repeated := respond_again(request, self):  # the act that the form requested deleted the row
+                return repeated
             raise Http404
-        return self._perform(request, found, [row], list_url(self.model) if found.removes else row_url(row))
+        back = next_of(request) or (list_url(self.model) if found.removes else row_url(row))
+        return self._perform(request, found, [row], back)
 
     def _perform(self, request: HttpRequest, act: Act, rows: list[Model], back: str, **context: Any) -> HttpResponse:
         shown = {
@@ -210,6 +221,8 @@ def _bulk(act: Act) -> Any:
             model_admin.message_user(request, detail, "error")
             return None
         if not rows:
+            if repeated := respond_again(request, model_admin):  # the rows no longer match the list's filters
+                return repeated
             model_admin.message_user(request, NOTHING_CHANGED, "info")
             return None
         every = request.POST.get("select_across") == "1"

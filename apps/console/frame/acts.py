@@ -11,7 +11,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from django.core.exceptions import PermissionDenied
-from django.db import IntegrityError
+from django.db import IntegrityError, transaction
 from django.db.models import Model
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -19,8 +19,10 @@ from django.utils.html import format_html
 from django.utils.text import capfirst
 
 from apps.console.frame.columns import base_url_of, row_url, text_link
-from apps.console.frame.console_user import ConsoleUser, actor_of, console_user_of
-from apps.console.frame.forms import ActForm, CommentForm, new_form_id, send_once
+from apps.console.frame.console_user import ConsoleUser, actor_of, console_user_of, user_of
+from apps.console.frame.forms import ActForm, CommentForm, first_result, new_form_id, send_once
+from apps.console.frame.next_steps import NextStep, message_of, next_of, offer, result_of, url_after
+from apps.console.frame.setup import url_of_next_step
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment, Organization, Project, Tenant, User
 from apps.tenancy.permissions import Permission
@@ -61,6 +63,7 @@ class Secret:
     text: str
     explain: str  # the text below the secret, above the command if there is one
     command: str = ""
+    live_url: str = ""  # the URL of an element that the page shows and reloads, such as what uses the secret
     noun: str = "secret"
     remedy: str = "revoke it and create a new one"  # what to do if the secret is lost
 
@@ -94,6 +97,7 @@ class Act:
     icon: str
     comment: Literal["none", "optional", "required"] = "none"
     comment_label: str = "Reason"
+    also: str = ""  # other words by which the global search finds the act, in lower case
     # The act's own form, used instead of a comment. ``run`` receives its values, and returns the created or changed
     # row, a Secret, a Refusal, or False. The form shows the errors.
     form: type[ActForm] | None = None
@@ -108,6 +112,9 @@ class Act:
     run_all: Callable[[Sequence[Any], ActContext], int] | None = None
     # The table in which the act creates a row, if any. The page of that table then offers the act.
     creates: type[Model] | None = None
+    # What people do after the act, for which its message has a link. A text says why nothing comes next. Each act that
+    # creates a row has one of the two.
+    next_step: NextStep | str | None = None
     on_page: bool = True  # whether the row's page offers the act; otherwise only tables do
     dangerous: bool = False
     # Whether the row's page offers the act in the row's current state. ``permitted_by`` turns a check into this.
@@ -210,6 +217,8 @@ def perform(
     console_user, actor = console_user_of(request), actor_of(request)
     for row in rows:
         if not is_permitted(act, row, tenant_of(row), console_user):
+            if repeated := respond_again(request, context["model_admin"]):
+                return repeated
             organization_id = _organization_id(tenant_of(row))
             audit.count_denial(f"console.{act.name}", actor=actor, organization_id=organization_id)
             raise PermissionDenied
@@ -218,31 +227,14 @@ def perform(
     chosen = _digest(rows)
     if form.is_bound and request.POST.get("_chosen", chosen) != chosen:
         form.add_error(None, "The matching rows have changed in the meantime. Check them and confirm again.")
-    if request.method == "POST" and "_preview" not in request.POST and form.is_valid():
-        user = request.user
-        assert isinstance(user, User)  # noqa: S101  for mypy: only a User can sign in
-        comment = form.cleaned_data.get("comment", "") if act.form is None else ""
-        base_url = base_url_of(request)
-        act_context = ActContext(
-            actor, user, comment, form.values, held, base_url, compute, partial(compute_slot, request)
-        )
-        if act.form is None:
-            _perform_on(request, act, rows, act_context, context["model_admin"])
-            return HttpResponseRedirect(back)
-        try:
-            site = context["model_admin"].admin_site
-            if act.prepare is not None:
-                act_context = replace(act_context, prepared=act.prepare(rows[0], act_context))
-            result = send_once(request, lambda: _result(site, act, rows[0], act.run(rows[0], act_context)))
-        except (DomainError, IntegrityError) as error:
-            form.show(problems.as_domain_error(error))
-        else:
-            if "refused" not in result:
-                return _respond(request, act, result, context)
-            form.add_error(None, format_html("{} {}", result["refused"], text_link(result["url"], result["link"])))
+    if form.is_bound and request.method == "POST" and "_preview" not in request.POST:
+        result = _send(request, act, rows, form, held, context, back) if form.is_valid() else None
+        if result is not None:
+            return _respond(request, act, result, context)
+        if (first := first_result(request)) is not None and "refused" not in first:
+            return _respond(request, act, first, context)
     shown_rows = rows[:_MOST_NAMED] if context.get("every") else rows
     titled_rows = [(row, context["model_admin"].row_name(row)) for row in shown_rows]
-    form_id = "" if act.form is None else new_form_id()
     explain = act.explain if "bulk" in context else preview_of(act, rows[0]) or act.explain
     shown = {
         **context,
@@ -252,12 +244,66 @@ def perform(
         "count": len(rows),
         "chosen": chosen,
         "form": form,
-        "form_id": form_id,
+        "form_id": new_form_id(),
+        "has_form": act.form is not None,
         "back": back,
         "preview": _preview(act, rows, form) if context.get("bulk") else (),
         "asks_first": bool(context.get("bulk")) and act.preview_bulk is not None and act.comment == "required",
     }
     return TemplateResponse(request, "console/act.html", shown)
+
+
+class _NothingDoneError(Exception):
+    """An act without a form was refused. ``messages`` are as in ``_perform_on``."""
+
+    def __init__(self, messages: list[tuple[str, str]]) -> None:
+        super().__init__(messages)
+        self.messages = messages
+
+
+def _send(
+    request: HttpRequest,
+    act: Act,
+    rows: list[Model],
+    form: ActForm,
+    held: frozenset[Permission],
+    context: dict[str, Any],
+    back: str,
+) -> FormResult | None:
+    """Perform the act for a valid form, or return the first result if the form was sent before.
+
+    On an error, or if the act is refused, add the error to the form and return None.
+    """
+    comment, model_admin = form.cleaned_data.get("comment", "") if act.form is None else "", context["model_admin"]
+    act_context = ActContext(
+        actor_of(request), user_of(request), comment, form.values, held, base_url_of(request), compute_for(request),
+        partial(compute_slot, request),
+    )  # fmt: skip
+    try:
+        if act.form is None:
+            # The services lock the rows in the order of one row, so several rows must not share a transaction.
+            in_steps = len(rows) > 1 and act.run_all is None
+
+            def work() -> FormResult:
+                messages = _perform_on(act, rows, act_context, model_admin)
+                if not in_steps and messages[0][0] == "error":
+                    raise _NothingDoneError(messages)  # so that the form can be sent again
+                return {"url": back, "messages": messages}
+
+            return send_once(request, work, in_steps=in_steps)
+        if act.prepare is not None:
+            act_context = replace(act_context, prepared=act.prepare(rows[0], act_context))
+        site, console_user = model_admin.admin_site, console_user_of(request)
+        result = send_once(request, lambda: _result(site, act, rows[0], act.run(rows[0], act_context), console_user))
+    except _NothingDoneError as refused:
+        return {"url": back, "messages": refused.messages}
+    except (DomainError, IntegrityError) as error:
+        form.show(problems.as_domain_error(error))
+        return None
+    if "refused" in result:
+        form.add_error(None, format_html("{} {}", result["refused"], text_link(result["url"], result["link"])))
+        return None
+    return result
 
 
 def _digest(rows: Sequence[Model]) -> str:
@@ -288,21 +334,26 @@ def _name(model_admin: Any, row: Model) -> str:
     return title[0].lower() + title[1:]
 
 
-def _result(site: Any, act: Act, row: Model, made: Any) -> FormResult:
+def _result(site: Any, act: Act, row: Model, made: Any, console_user: ConsoleUser) -> FormResult:
     """Return the URL of the created, changed or unchanged row, and the new secret or what happened, if anything.
 
     For a Refusal, return its detail and its link.
     """
     if isinstance(made, Secret):
+        tenant = site.get_model_admin(type(made.row)).tenant_of(made.row)
         return {
             "url": row_url(made.row), "secret": made.text, "explain": made.explain, "command": made.command,
-            "noun": made.noun, "remedy": made.remedy,
+            "live_url": made.live_url, "noun": made.noun, "remedy": made.remedy, "key": str(made.row.pk),
+            **offer(act.next_step, made.row, tenant, console_user),
         }  # fmt: skip
     if isinstance(made, Refusal):
         return {"refused": made.detail, "url": made.url, "link": made.link}
     if made is False:
         return {"url": row_url(row)}
-    return {"url": row_url(made), "done": f"{what_happened(act, _name(site.get_model_admin(type(made)), made))}."}
+    model_admin = site.get_model_admin(type(made))
+    done = f"{what_happened(act, _name(model_admin, made))}."
+    step = act.next_step if isinstance(act.next_step, NextStep) else None
+    return result_of(made, done, step, tenant=model_admin.tenant_of(made), console_user=console_user)
 
 
 def _respond(request: HttpRequest, act: Act, result: FormResult, context: dict[str, Any]) -> HttpResponse:
@@ -310,11 +361,38 @@ def _respond(request: HttpRequest, act: Act, result: FormResult, context: dict[s
     if "secret" in result:
         model_admin = context["model_admin"]
         of = model_admin if act.creates is None else model_admin.admin_site.get_model_admin(act.creates)
-        shown = {**context, "title": what_happened(act, of.singular), "act": act, "result": result}
+        url = _url_in_setup(request, act) or url_after(request, result)
+        title, result = what_happened(act, of.singular), {**result, "url": url}
+        shown = {**context, "title": title, "act": act, "result": result, "returns": bool(next_of(request))}
         return TemplateResponse(request, "console/secret.html", shown, headers={"Cache-Control": "no-store"})
-    message, level = (result["done"], "success") if "done" in result else (NOTHING_CHANGED, "info")
-    context["model_admin"].message_user(request, message, level)
-    return HttpResponseRedirect(result["url"])
+    if "done" in result and (following := _url_in_setup(request, act)):
+        context["model_admin"].message_user(request, result["done"], "success")
+        return HttpResponseRedirect(following)
+    return _redirect(request, result, context["model_admin"])
+
+
+def _url_in_setup(request: HttpRequest, act: Act) -> str | None:
+    """Return the URL of the next step of the setup; None if the person does not follow it or returns to a page."""
+    return None if next_of(request) else url_of_next_step(request, act.creates)
+
+
+def respond_again(request: HttpRequest, model_admin: Any) -> HttpResponse | None:
+    """Return the response to a form that the person already sent; None if they did not, or if it contains a secret.
+
+    Its rows may be deleted or no longer permitted, because the act has taken effect.
+    """
+    result = first_result(request)
+    if result is None or "secret" in result or "refused" in result:
+        return None
+    return _redirect(request, result, model_admin)
+
+
+def _redirect(request: HttpRequest, result: FormResult, model_admin: Any) -> HttpResponse:
+    """Redirect to the result's URL with messages about what happened."""
+    done = ("success", message_of(request, result)) if "done" in result else ("info", NOTHING_CHANGED)
+    for level, message in result.get("messages", [done]):
+        model_admin.message_user(request, message, level)
+    return HttpResponseRedirect(url_after(request, result))
 
 
 def _organization_id(tenant: Tenant) -> UUID | None:
@@ -328,35 +406,35 @@ def _organization_id(tenant: Tenant) -> UUID | None:
     return None
 
 
-def _perform_on(request: HttpRequest, act: Act, rows: list[Model], act_context: ActContext, model_admin: Any) -> None:
+def _perform_on(act: Act, rows: list[Model], act_context: ActContext, model_admin: Any) -> list[tuple[str, str]]:
+    """Perform an act without a form on each row. Returns the level and text of the messages about what happened."""
     if act.run_all is not None and len(rows) > 1:
         try:
-            count = act.run_all(rows, act_context)
+            with transaction.atomic():
+                count = act.run_all(rows, act_context)
         except (DomainError, IntegrityError) as error:
-            model_admin.message_user(request, problems.as_domain_error(error).detail, "error")
-            return
-        done = f"{what_happened(act, _several(model_admin, count))}." if count else NOTHING_CHANGED
-        model_admin.message_user(request, done, "success" if count else "info")
-        return
+            return [("error", problems.as_domain_error(error).detail)]
+        if not count:
+            return [("info", NOTHING_CHANGED)]
+        return [("success", f"{what_happened(act, _several(model_admin, count))}.")]
     changed, refusals = [], []
     for row in rows:
         # Read the names before the act, because the act may delete the row.
         title, name = model_admin.row_name(row), _name(model_admin, row)
         try:
-            if act.run(row, act_context) is not False:
-                changed.append(name)
+            with transaction.atomic():
+                if act.run(row, act_context) is not False:
+                    changed.append(name)
         except (DomainError, IntegrityError) as error:
             refusals.append(f"{title}: {problems.as_domain_error(error).detail}")
-    for refusal in refusals[:_MOST_NAMED]:
-        model_admin.message_user(request, refusal, "error")
+    messages = [("error", refusal) for refusal in refusals[:_MOST_NAMED]]
     if len(refusals) > _MOST_NAMED:
         rest = _several(model_admin, len(refusals) - _MOST_NAMED)
-        model_admin.message_user(request, f"Another {rest} did not change.", "error")
+        messages.append(("error", f"Another {rest} did not change."))
     if changed:
         subject = changed[0] if len(changed) == 1 else _several(model_admin, len(changed))
-        model_admin.message_user(request, f"{what_happened(act, subject)}.", "success")
-    elif not refusals:
-        model_admin.message_user(request, NOTHING_CHANGED, "info")
+        messages.append(("success", f"{what_happened(act, subject)}."))
+    return messages or [("info", NOTHING_CHANGED)]
 
 
 def _several(model_admin: Any, count: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar, NoReturn, final
@@ -12,7 +12,7 @@ from django.contrib import admin
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.views.main import ERROR_FLAG
 from django.core.exceptions import SuspiciousOperation, ValidationError
-from django.db.models import BinaryField, Field, ForeignKey, Model, QuerySet, UUIDField
+from django.db.models import BinaryField, Field, ForeignKey, Model, Q, QuerySet, UUIDField
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.utils.html import escape
@@ -25,7 +25,7 @@ from apps.console.frame.acting import ActingAdmin
 from apps.console.frame.columns import admin_column, list_url
 from apps.console.frame.console_user import ConsoleUser, console_user_of
 from apps.console.frame.large import BoundedPaginator, count_each, note, search
-from apps.console.frame.personal import count_visible, visible_row
+from apps.console.frame.personal import plan_counts_below, visible_row
 from apps.console.frame.scope import (
     SCOPE,
     granted_condition,
@@ -40,11 +40,13 @@ from apps.tenancy.permissions import Permission
 from byteor_cloud.concurrency.event_loop import Pausing
 from byteor_cloud.database.connections import pause_between_rows
 from byteor_cloud.database.large_columns import with_small_values, without_large
+from byteor_cloud.database.together import Plan, run
 
 # Columns that nobody may see, or use to search, filter or sort.
 SECRETS = frozenset({"digest", "private_key", "response", "fingerprint", "secret", "previous_secret"})
 
 
+LIVE_PARTS = "live_parts"  # a context key, present if the request is for the changing parts of a page only
 _ANY_VALUE = "any-value"
 
 
@@ -59,14 +61,37 @@ class FoundBy:
     """How the global search finds rows of a table, in addition to their ids.
 
     ``icon`` is the icon of the results. ``name`` is a column of rows of an environment, searched by prefix with an
-    index (``tenancy.models.name_index``). ``words`` are columns of a small table, which are searched for the text at
-    any position. ``hashes`` are columns that are searched by prefix.
+    index (``tenancy.models.name_index`` and ``word_indexes``). ``words`` are columns of a small table, which are
+    searched for the text at any position. ``hashes`` are columns that are searched by prefix.
+
+    ``acted_on`` selects the few rows on which the search offers actions, such as current deployments. Without it, the
+    search finds their names as it finds other rows.
     """
 
     icon: str
     name: str = ""
     words: Sequence[str] = ()
     hashes: Sequence[str] = ()
+    acted_on: Q | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionPage:
+    """A page on which people perform an action that is not an ``Act``, for the global search.
+
+    ``also`` are other words by which the search finds the action, in lower case. ``model`` is the table of the rows
+    that the text names, and ``url_of`` returns the page's URL for such a row. ``find`` replaces the found rows by the
+    rows that the action needs. ``start`` returns the URL if the text names no row.
+    """
+
+    label: str
+    also: str = ""
+    icon: str
+    needs: Permission
+    model: type[Model]
+    url_of: Callable[[Any], str]
+    find: Callable[[QuerySet[Any]], Iterable[Any]] | None = None
+    start: Callable[[], str] | None = None
 
 
 class ScopedChangeList(ChangeList):  # type: ignore[misc]  # untyped library
@@ -76,6 +101,12 @@ class ScopedChangeList(ChangeList):  # type: ignore[misc]  # untyped library
         super().__init__(request, *args)
         self.title = self.model_admin.menu_title()
         self.reset_url = with_scope(self.model_admin.list_url(), list_scope_of(request), explicit=True)
+        tables = [self.model_admin.admin_site.get_model_admin(each) for each in self.model_admin.hint_links]
+        self.hint_links = [
+            (with_scope(each.list_url(), list_scope_of(request)), each.menu_title())
+            for each in tables
+            if each.has_view_permission(request)
+        ]
 
     def get_queryset(self, request: HttpRequest, *args: Any) -> QuerySet[Any]:
         """Return the rows of the list. Large columns contain only the values that are small enough to show."""
@@ -86,6 +117,12 @@ class ScopedChangeList(ChangeList):  # type: ignore[misc]  # untyped library
         """Read the rows of the page, so that other requests can run while the page renders the rows one by one."""
         super().get_results(request)
         self.result_list: Any = Pausing(self.result_list)
+
+    @property
+    def wide_columns(self) -> list[str]:
+        """The columns that the list hides in a window as narrow as a phone."""
+        kept = self.model_admin.narrow_columns
+        return [name for name in map(str, self.model_admin.list_display[1:]) if name not in kept] if kept else []
 
     @property
     def search_note(self) -> str:
@@ -113,14 +150,19 @@ class ReadOnlyAdmin(ActingAdmin):
     section: ClassVar[str] = "Records"
     holds: ClassVar[str] = ""  # a description of the rows
     hint: ClassVar[str] = ""  # how to create the first row; shown if the table is empty
+    hint_links: ClassVar[Sequence[type[Model]]] = ()  # the tables of the rows from which people create the first row
     menu: ClassVar[str | None] = None  # the table's title, if the title is not the plural noun
     # The words for one row and for several, if they differ from the model's own names.
     noun: ClassVar[str] = ""
     nouns: ClassVar[str] = ""
     # Tabs above the table. Maps the title of each tab to the query string of its filter.
     tabs: ClassVar[Mapping[str, str]] = {}
+    # The columns that the list shows in a window as narrow as a phone, in addition to the first column. Empty: all.
+    narrow_columns: ClassVar[Collection[str]] = ()
     # How the global search finds the table's rows. None: the search leaves out the table.
     found_by: ClassVar[FoundBy | None] = None
+    # The table's pages that the global search offers as actions, in addition to ``acts``.
+    action_pages: ClassVar[Sequence[ActionPage]] = ()
     related: ClassVar[Sequence[str]] = ()  # field paths for ``select_related``
     # Field paths of large columns that methods in ``list_display`` read (``byteor_cloud.database.large_columns``).
     reads: ClassVar[Collection[str]] = ()
@@ -245,6 +287,11 @@ class ReadOnlyAdmin(ActingAdmin):
         folded = type(self).summary is not ReadOnlyAdmin.summary
         return [("All fields", {"fields": fields, "classes": ["collapse"]}) if folded else (None, {"fields": fields})]
 
+    @admin.display(description="Name")
+    def title(self, row: Any) -> str:
+        """Return the title of the row's page, for tables whose rows have no name."""
+        return self.page_title(row)
+
     @admin.display(description=ModelAdmin.action_checkbox.short_description)
     def action_checkbox(self, obj: Model) -> str:
         """Return the checkbox of a row, without rendering the theme's template for each row."""
@@ -307,13 +354,15 @@ class ReadOnlyAdmin(ActingAdmin):
         """Show a row's page: its acts, summary and fields, and the numbers of rows that refer to the row."""
         context["acts"] = self._buttons(request, obj)
         context["actions_detail"] = context["acts"] if self.acts_in_header else []
-        context["below"] = self.below(request, obj)
+        below = self._plan_below(request, obj)
+        # The parts of a page that are reloaded have no frame.
+        context["below"] = run(below) if LIVE_PARTS in context else context["frame_rows"].read_with(below)
         context["summary"] = self.summary(request, obj)
         context["title"], context["subtitle"] = self.page_title(obj), None
         return super().render_change_form(request, context, *args, obj=obj, **kwargs)
 
-    def below(self, request: HttpRequest, row: Model) -> list[tuple[str, int | str, str]]:
-        """Return the title, row count and URL of each list of rows that refer to this row by a foreign key."""
+    def _plan_below(self, request: HttpRequest, row: Model) -> Plan[list[tuple[str, int | str, str]]]:
+        """Return the plan of the title, row count and URL of each list of rows that refer to this row."""
         found, tables, scope = [], [], self.tenant_of(row)
         for model, other in self.admin_site._registry.items():
             fields = [field for field in model._meta.fields if self._is_below(model, field)]
@@ -323,7 +372,7 @@ class ReadOnlyAdmin(ActingAdmin):
                 title = other.menu_title() + (f" ({field.verbose_name})" if len(fields) > 1 else "")
                 found.append((title, with_scope(other.list_url() + query, scope)))
         if isinstance(row.pk, UUID):
-            counts = count_visible(tables, console_user_of(request), row.pk)
+            counts = yield from plan_counts_below(tables, console_user_of(request), row.pk)
         else:
             counts = count_each([other.get_queryset(request).filter(**{name: row}) for other, name in tables])
         return [(title, count, url) for (title, url), count in zip(found, counts, strict=True)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Callable
 from typing import Any, Final
 
 from django.db.models import Exists, F, Func, IntegerField, JSONField, OuterRef, Q, QuerySet, TextField, Value
@@ -20,6 +20,7 @@ from apps.releases.services import replay_gate
 from apps.tenancy.models import User
 from apps.tenancy.permissions import Permission as P
 from byteor.engine.machines import ApprovalStatus
+from byteor_cloud.database.together import Plan, run
 
 MOST: Final = 99  # larger numbers are shown as "99+"
 
@@ -27,25 +28,25 @@ MOST: Final = 99  # larger numbers are shown as "99+"
 class Bell:
     """The numbers on a page, which are read only if a template shows them."""
 
-    def __init__(self, request: HttpRequest) -> None:
-        self._request = request
+    def __init__(self, counts: Callable[[], tuple[int, int]]) -> None:
+        self._counts = counts
 
     @property
     def unread(self) -> str:
         """The number of unread notifications; empty if there are none."""
-        return _shown(self.counts[0])
+        return _shown(self._counts()[0])
 
     @property
     def approvals(self) -> str:
         """The number of approvals that the person can decide on now, in all scopes; empty if there are none."""
-        return _shown(self.counts[1])
+        return _shown(self._counts()[1])
 
-    @cached_property
-    def counts(self) -> tuple[int, int]:
-        """The numbers of unread notifications and approvals, each at most ``MOST`` + 1. Takes one query."""
-        query, values = personal_query(_count, None, console_user_of(self._request))
-        ((unread, approvals),) = query.tuples(*values)
-        return unread, approvals
+
+def plan_counts(request: HttpRequest) -> Plan[tuple[int, int]]:
+    """Return the plan of the numbers of unread notifications and approvals, each at most ``MOST`` + 1."""
+    query, values = personal_query(_count, None, console_user_of(request))
+    (((unread, approvals),),) = yield [query.statement(*values)]
+    return unread, approvals
 
 
 def _shown(count: int) -> str:
@@ -55,7 +56,7 @@ def _shown(count: int) -> str:
 @require_GET
 def counts_view(request: HttpRequest) -> HttpResponse:
     """Return the current numbers as JSON. Open pages request them every 15 seconds."""
-    unread, approvals = Bell(request).counts
+    unread, approvals = run(plan_counts(request))
     return JsonResponse({"unread": unread, "approvals": approvals})
 
 

@@ -69,6 +69,7 @@ TONES: Mapping[str, str] = {
             "offline",
             "error",
             "known bad",
+            "dead letter",
             "revoked",
             "does not compile",
             "unstable",
@@ -105,7 +106,7 @@ TONES: Mapping[str, str] = {
     "replay_gate.failed": "bad",
     **dict.fromkeys(("replay_gate.differs", "replay_gate.too_few_fixtures"), "warn"),
     "staging": "waiting",
-    "prod": "bad",
+    "prod": "warn",
 }
 
 

@@ -16,17 +16,14 @@ from django.utils import timezone
 from apps.tenancy.access import NOTHING, OrganizationRoles
 from apps.tenancy.actors import Actor
 from apps.tenancy.api.authentication import client_ip
-from apps.tenancy.models import Environment, Membership, Organization, Project, Tenant, User
+from apps.tenancy.models import Environment, Organization, Project, Tenant, User
 from apps.tenancy.permissions import GRANTS, Permission, Role
 from apps.tenancy.services import audit
+from apps.tenancy.sessions import roles_of
 from byteor_cloud.api import request_slots
 from byteor_cloud.concurrency.fair import Holder
-from byteor_cloud.database.compiled import CompiledQuery
 
 EVERYTHING = frozenset(Permission)
-_memberships = CompiledQuery(
-    lambda user: Membership.objects.filter(user_id=user).filter(Q(project=None) | Q(project__deleted_at=None)), UUID
-)
 _ROLES = {
     Role.VIEWER: "A member of the organization",
     Role.OPERATOR: "An operator",
@@ -119,12 +116,12 @@ def _read(user: User) -> ConsoleUser:
         return ConsoleUser(None, False, {})
     org_roles: dict[UUID, Role] = {}
     project_roles: dict[UUID, dict[UUID, Role]] = {}
-    for each in _memberships.rows(user.pk):
-        projects = project_roles.setdefault(each.organization_id, {})
-        if each.project_id is None:
-            org_roles[each.organization_id] = Role(each.role)
+    for organization_id, project_id, role in roles_of(user):
+        projects = project_roles.setdefault(organization_id, {})
+        if project_id is None:
+            org_roles[organization_id] = role
         else:
-            projects[each.project_id] = Role(each.role)
+            projects[project_id] = role
     return ConsoleUser(
         user.pk,
         user.is_superuser,

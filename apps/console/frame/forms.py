@@ -18,7 +18,7 @@ from unfold.widgets import (
 
 from apps.console.frame.console_user import actor_of
 from apps.tenancy.permissions import Permission
-from apps.tenancy.services.sent_forms import LIFETIME, FormResult, run_once
+from apps.tenancy.services.sent_forms import LIFETIME, FormResult, find_result, run_once, run_steps_once
 from byteor_cloud.api import problems
 from byteor_cloud.api.fields import StrictSerializer
 from byteor_cloud.computing.compute import Compute, here
@@ -141,16 +141,39 @@ def new_form_id() -> str:
     return _signer.sign(str(uuid7()))
 
 
-def send_once(request: HttpRequest, work: Callable[[], FormResult]) -> FormResult:
+def send_once(request: HttpRequest, work: Callable[[], FormResult], *, in_steps: bool = False) -> FormResult:
     """Run ``work`` for the submitted form, and return the result. If the form is sent again, return the first result.
 
-    Raises Conflict if the form has expired or has an invalid id, and for the same reasons as ``run_once``.
+    With ``in_steps``, ``work`` commits several transactions; otherwise it runs in one. Raises Conflict if the form has
+    expired or has an invalid id, and for the same reasons as ``run_once``.
     """
-    try:
-        form_id = _signer.unsign(request.POST.get("_form", ""), max_age=LIFETIME)
-    except BadSignature:
+    form_id = _submitted_id(request)
+    if form_id is None:
         detail = "This form has expired. Check the values and send it again."
-        raise Conflict(detail, code="form_expired") from None
+        raise Conflict(detail, code="form_expired")
+    run = run_steps_once if in_steps else run_once
+    return run(form_id, _submitted_values(request), actor=actor_of(request), work=work)
+
+
+def first_result(request: HttpRequest) -> FormResult | None:
+    """Return the result of the submitted form if the person already sent it with the same values; otherwise None.
+
+    The first submission may have changed the rows so that the same form is no longer valid, for example by deleting
+    them. Call this before refusing a form.
+    """
+    form_id = _submitted_id(request)
+    return None if form_id is None else find_result(form_id, _submitted_values(request), actor=actor_of(request))
+
+
+def _submitted_id(request: HttpRequest) -> str | None:
+    """Return the form's id without its signature; None without a valid id."""
+    try:
+        return _signer.unsign(request.POST.get("_form", ""), max_age=LIFETIME)
+    except BadSignature:
+        return None
+
+
+def _submitted_values(request: HttpRequest) -> dict[str, list[str]]:
     values = {name: each for name, each in request.POST.lists() if name not in {"_form", "csrfmiddlewaretoken"}}
     values["_page"] = [request.path]  # the same values on the page of another row are a different request
-    return run_once(form_id, values, actor=actor_of(request), work=work)
+    return values

@@ -10,10 +10,8 @@ from django.urls import path
 from django.utils.decorators import method_decorator
 from django.views.decorators.http import require_GET
 
-from apps.console.frame.base import ReadOnlyAdmin
+from apps.console.frame.base import LIVE_PARTS, ReadOnlyAdmin
 from apps.console.frame.columns import page_url
-
-_PARTS = "live_parts"  # a context key, present if the request is for the changing parts only
 
 
 class LiveAdmin(ReadOnlyAdmin):
@@ -58,11 +56,11 @@ class LiveAdmin(ReadOnlyAdmin):
             "every_s": self.every_s,
         }
         response = super().render_change_form(request, context, *args, obj=obj, **kwargs)
-        if _PARTS in context:
+        if LIVE_PARTS in context:
             response.template_name = "console/live_parts.html"
         if not self.still_template:
             return response
-        if _PARTS not in context or not context["summary"]["moving"] or "still" in request.GET:
+        if LIVE_PARTS not in context or not context["summary"]["moving"] or "still" in request.GET:
             response.context_data["still"] = {"template": self.still_template, **self.still(request, obj)}
         return response
 
@@ -71,4 +69,4 @@ class LiveAdmin(ReadOnlyAdmin):
         """Return the parts with the row's current state. The status is 404 if the person may not see the page."""
         if not self.has_view_permission(request):
             raise Http404
-        return self.change_view(request, str(pk), extra_context={_PARTS: True})  # type: ignore[no-any-return]  # untyped base
+        return self.change_view(request, str(pk), extra_context={LIVE_PARTS: True})  # type: ignore[no-any-return]  # untyped base

@@ -9,6 +9,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 
 from apps.console.frame.columns import row_url
+from apps.console.frame.console_user import console_user_of
 from apps.console.frame.scope import scope_of, with_scope
 from apps.tenancy.models import Environment, Tenant
 
@@ -25,8 +26,19 @@ GROUPS: Final[tuple[dict[str, str], ...]] = (
     },
     {"Agents": "memory", "Artifacts": "package_2", "Replays": "replay", "Fixtures": "rule"},
     {"People and keys": "group", "Audit": "history"},
-    {"Jobs": "conveyor_belt"},
+    {"Webhooks": "webhook", "Jobs": "conveyor_belt"},
 )
+
+
+@cache
+def _keys() -> dict[str, str]:
+    """Return the key of each menu entry that follows "g" in its keyboard shortcut: its first letter that is free."""
+    keys: dict[str, str] = {}
+    for title in ("Overview", *(title for group in GROUPS for title in group), RECORDS):
+        key = next((each for each in title.casefold() if each.isalpha() and each not in keys.values()), None)
+        if key is not None:
+            keys[title] = key
+    return keys
 
 
 def visible_admins(site: Any, request: HttpRequest) -> list[Any]:
@@ -67,8 +79,12 @@ def build_menu(site: Any, request: HttpRequest) -> list[dict[str, Any]]:
         groups.append(items)
     if isinstance(scope, Environment) and groups[1]:
         hub = row_url(scope)
-        groups[1] = [menu_item("Environment", "layers", hub, None, active=path.startswith(hub.removesuffix("change/")))]
+        is_here = path.startswith(hub.removesuffix("change/"))
+        groups[1] = [{**menu_item("Environment", "layers", hub, None, active=is_here), "key": _keys()["Environments"]}]
     groups[0] += groups.pop(1)
+    if console_user_of(request).is_superuser:  # other people find the usage on the page of their organization
+        url = reverse("admin:usage")
+        groups[-1].append(menu_item("Usage", "data_usage", url, None, active=path == url))
     if RECORDS in sections:
         url = reverse("admin:records")
         groups[-1].append(menu_item(RECORDS, "table_rows", url, scope, active=path == url or section == RECORDS))
@@ -81,7 +97,8 @@ def menu_item(
     """Return a menu entry. If ``is_counted``, it shows the number of approvals that wait for the person."""
     link = with_scope(url, scope)
     return {
-        "title": title, "icon": icon, "link": link, "active": active, "has_permission": True, "is_counted": is_counted
+        "title": title, "icon": icon, "link": link, "active": active, "has_permission": True,
+        "is_counted": is_counted, "key": _keys().get(title, ""),
     }  # fmt: skip
 
 

@@ -20,12 +20,13 @@ from apps.tenancy.access import OrganizationRoles
 from apps.tenancy.models import User
 from apps.tenancy.permissions import Role
 from byteor_cloud.database.compiled import CompiledQuery
+from byteor_cloud.database.together import Plan
 
 # For each organization, the person's role in it (or "") and then the person's roles in its projects. None for an
 # installation operator, who sees everything.
 type _Form = tuple[tuple[str, ...], ...] | None
 # A function that returns the rows that a person may see. Its arguments are a hashable constant (such as a table), the
-# person, and ids. Its query is compiled once and shared, so the result may depend on nothing else.
+# person, and ids and texts. Its query is compiled once and shared, so the result may depend on nothing else.
 type _Build = Callable[..., QuerySet[Any, Any]]
 
 
@@ -44,15 +45,15 @@ def _row(model_admin: Any, console_user: ConsoleUser, pk: UUID) -> QuerySet[Any]
     return rows.select_related(*model_admin.related or (None,))  # type: ignore[no-any-return]  # the admin class is Any
 
 
-def count_visible(tables: Iterable[tuple[Any, str]], console_user: ConsoleUser, pk: UUID) -> list[int | str]:
-    """Return the number of visible rows in each table that refer to the row ``pk``, as ``count_each`` shows numbers.
+def plan_counts_below(tables: Iterable[tuple[Any, str]], console_user: ConsoleUser, pk: UUID) -> Plan[list[int | str]]:
+    """Return the plan of the numbers of visible rows in each table that refer to the row ``pk``.
 
-    Each table is its admin class and the name of the foreign key. Takes one query.
+    Each table is its admin class and the name of the foreign key. The numbers are shown as by ``count_each``.
     """
     if not (tables := tuple(tables)):
         return []
     query, values = personal_query(_counts, tables, console_user, pk)
-    ((*counts,),) = query.tuples(*values)
+    (((*counts,),),) = yield [query.statement(*values)]
     return [shown_count(count or 0) for count in counts]
 
 
@@ -75,12 +76,15 @@ class CountRows(Subquery):
 
 
 def personal_query(
-    build: _Build, about: Hashable, console_user: ConsoleUser, *ids: UUID
+    build: _Build, about: Hashable, console_user: ConsoleUser, *given: UUID | str
 ) -> tuple[CompiledQuery[Any], list[Any]]:
-    """Return the compiled query ``build(about, console_user, *ids)``, and the values with which to run the query."""
+    """Return the compiled query ``build(about, console_user, *given)``, and the values with which to run the query.
+
+    ``given`` are ids and texts.
+    """
     form, own = _split(console_user)
-    query = _compiled(build, about, len(ids), form)
-    return query, [console_user.now, console_user.user_id, *ids, *own]
+    query = _compiled(build, about, tuple(map(type, given)), form)
+    return query, [console_user.now, console_user.user_id, *given, *own]
 
 
 def _split(console_user: ConsoleUser) -> tuple[_Form, list[UUID]]:
@@ -98,14 +102,16 @@ def _split(console_user: ConsoleUser) -> tuple[_Form, list[UUID]]:
 
 
 @lru_cache(maxsize=500)
-def _compiled(build: _Build, about: Hashable, count: int, form: _Form) -> CompiledQuery[Any]:
-    def made(now: datetime, user_id: UUID, *ids: UUID) -> QuerySet[Any, Any]:
-        own = iter(ids[count:])
+def _compiled(build: _Build, about: Hashable, kinds: tuple[type, ...], form: _Form) -> CompiledQuery[Any]:
+    count = len(kinds)
+
+    def made(now: datetime, user_id: UUID, *values: Any) -> QuerySet[Any, Any]:
+        own = iter(values[count:])
         roles = {
             next(own): OrganizationRoles(Role(org) if org else None, {next(own): Role(role) for role in projects})
             for org, *projects in form or ()
         }
-        return build(about, ConsoleUser(user_id, form is None, roles, now), *ids[:count])
+        return build(about, ConsoleUser(user_id, form is None, roles, now), *values[:count])
 
     owned = sum(map(len, form or ()))
-    return CompiledQuery(made, datetime, *[UUID] * (1 + count + owned), uses_all=False)
+    return CompiledQuery(made, datetime, UUID, *kinds, *[UUID] * owned, uses_all=False)

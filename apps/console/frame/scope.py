@@ -168,11 +168,16 @@ def _visible_tenant(level: type[Model], console_user: ConsoleUser, pk: UUID) -> 
 def list_scope_of(request: HttpRequest) -> Tenant:
     """Return the scope to which this page limits its rows; None if the page has no scope or shows rows of any scope.
 
-    Only the overview and its live part, lists, and pages that offer the rows for an act limit their rows.
+    Only the overview and its live part, lists and their CSV files, and pages that offer the rows for an act limit
+    their rows.
     """
     match = getattr(request, "resolver_match", None)
     name = (match.url_name or "") if match else ""
-    return scope_of(request) if name in {"index", "home_live"} or name.endswith(("_changelist", "_choice")) else None
+    return (
+        scope_of(request)
+        if name in {"index", "home_live"} or name.endswith(("_changelist", "_choice", "_csv"))
+        else None
+    )
 
 
 def with_scope(url: str, scope: Tenant, *, explicit: bool = False) -> str:

@@ -1,7 +1,7 @@
-"""The global search of the console: by the title of a list, the start of a name, an id, or the start of a hash.
+"""The global search of the console: by actions, titles of lists, the start of a word in a name, ids and hashes.
 
-A search reads a few rows of each kind, however many there are: it finds names and hashes by ranges of an index, and
-ids by primary keys. In small tables, such as projects, it also finds the text inside names.
+A search reads a few rows of each kind, however many there are: it finds names, hashes and the last characters of ids by
+ranges of an index, and ids by primary keys. In small tables, such as projects, it also finds the text inside names.
 """
 
 from __future__ import annotations
@@ -13,29 +13,27 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from django.contrib.postgres.expressions import ArraySubquery
-from django.db.models import CharField, OuterRef, Q, Value
-from django.db.models.functions import Upper
+from django.db.models import Case, CharField, Q, TextField, Value, When
+from django.db.models.functions import Cast
 from django.http import HttpRequest
 from django.utils.text import capfirst
 
 from apps.console.frame.base import FoundBy, ReadOnlyAdmin
 from apps.console.frame.columns import row_url, tenant_path
-from apps.tenancy.models import Environment, folded
+from apps.console.frame.console_user import console_user_of
+from apps.console.frame.found_actions import find_actions
+from apps.console.frame.names import MOST, Kinds, find_named, starts_with
+from apps.tenancy.models import ID_TAIL, folded, id_tail
 
-MOST = 5  # results of each kind
 SHORTEST, _LONGEST = 2, 300  # characters of a search text; no name is longer than the maximum
-_LAST = "\U0010ffff"  # a prefix followed by this character sorts after all strings with the prefix
 _ID = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}")
+_ID_END = re.compile(rf"…?(?=[0-9a-f-]*[0-9a-f]{{{ID_TAIL}}}$)([0-9a-f-]{{{ID_TAIL},35}})")
 _HASH = re.compile(r"(?:sha256:)?([0-9a-f]{4,64})…?")
-
-
-type _Kinds = Sequence[tuple[ReadOnlyAdmin, FoundBy]]
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A search result: a row or a list."""
+    """A search result: an action, a list or a row."""
 
     title: str
     where: str
@@ -44,10 +42,11 @@ class Found:
 
 
 def search(request: HttpRequest, admins: Iterable[ReadOnlyAdmin]) -> list[Found]:
-    """Return the lists and the visible rows that match the text in the URL, at most ``MOST`` of each kind.
+    """Return the actions, lists and visible rows that match the text in the URL, at most ``MOST`` of each kind.
 
-    Returns nothing if the text is too short or too long, or contains NUL. Takes at most two queries, and one more for
-    each kind of row that was found.
+    Actions come first if the text contains a verb, such as "deploy"; otherwise they come last. Returns nothing if the
+    text is too short or too long, or contains NUL. Takes at most two queries, one more for each kind of row that was
+    found, and those of ``find_actions``.
     """
     text = search_text(request)
     if len(text) < SHORTEST or "\0" in text or len(text) > _LONGEST:
@@ -55,7 +54,8 @@ def search(request: HttpRequest, admins: Iterable[ReadOnlyAdmin]) -> list[Found]
     visible = [each for each in admins if each.has_module_permission(request)]
     kinds = [(each, each.found_by) for each in visible if each.found_by]
     keys: dict[str, set[Any]] = {}
-    for label, key in [*_named(request, kinds, text), *_others(request, kinds, text)]:
+    named = find_named(console_user_of(request), kinds, [text])
+    for label, key in [*named, *_others(request, kinds, text)]:
         keys.setdefault(label, set()).add(key)
     titles = [(each.menu_title(), each.list_url()) for each in visible]
     found = [Found(title, "List", url, "table_rows") for title, url in titles if text.casefold() in title.casefold()]
@@ -64,9 +64,12 @@ def search(request: HttpRequest, admins: Iterable[ReadOnlyAdmin]) -> list[Found]
         if chosen := keys.get(admin.opts.label):
             rows = admin.visible_rows(request).filter(pk__in=chosen).order_by("-pk")
             if found_by.name:
-                rows = rows.order_by(folded(found_by.name), "-pk")
+                is_later_word = Case(When(starts_with(text, "sorted_as"), then=0), default=1)
+                rows = rows.alias(sorted_as=folded(found_by.name)).order_by(is_later_word, "sorted_as", "-pk")
             found += [_shown(admin, found_by, row) for row in rows[:MOST]]
-    return found
+    actions = find_actions(request, visible, text)
+    offered = [Found(each.label, each.where, each.url, each.icon) for each in actions]
+    return [*offered, *found] if any(each.is_verb for each in actions) else [*found, *offered]
 
 
 def search_text(request: HttpRequest) -> str:
@@ -78,9 +81,12 @@ def note(request: HttpRequest, found: Sequence[Found]) -> str:
     """Return a note on the number of results, or on what to type."""
     text = search_text(request)
     if len(text) < SHORTEST:
-        return "Type the start of a name or of a hash, or a complete id."
+        return "Type an action, such as \u201cdeploy\u201d, the start of a word in a name, or an id or hash."
     if not found:
-        return "No results. You can search by the start of a name or of a hash, or by a complete id."
+        return (
+            "No results. You can search by an action and its target, the start of a word in a name, the start of a "
+            f"hash, or an id or at least its last {ID_TAIL} characters."
+        )
     count = "1 result" if len(found) == 1 else f"{len(found)} results"
     (_, most), *_ = Counter(each.icon for each in found).most_common(1)
     return f"{count}, at most {MOST} of a kind. Type more to narrow the search." if most == MOST else count
@@ -93,41 +99,14 @@ def _shown(admin: ReadOnlyAdmin, found_by: FoundBy, row: Any) -> Found:
     return Found(title, " · ".join(parts) or kind, row_url(row), found_by.icon)
 
 
-def _named(request: HttpRequest, kinds: _Kinds, text: str) -> list[tuple[str, Any]]:
-    """Return the model label and key of the rows whose name starts with the text.
+def _others(request: HttpRequest, kinds: Kinds, text: str) -> list[tuple[str, Any]]:
+    """Return the model label and key of rows with the text in an id, at the start of a hash, or in ``words``.
 
-    Each visible environment contributes its first ``MOST`` such rows of each kind. Takes at most one query, which reads
-    a range of an index for each table and environment.
-    """
-    named = [each for each in kinds if each[1].name]
-    environments = next((admin for admin, _ in kinds if admin.model is Environment), None)
-    if not named or environments is None:
-        return []
-    begins = Q(sorted_as__gte=Upper(Value(text)), sorted_as__lt=Upper(Value(text + _LAST)))
-    first_rows = [
-        ArraySubquery(
-            admin.model._base_manager.alias(sorted_as=folded(found_by.name))
-            .filter(begins, environment=OuterRef("pk"))
-            .order_by("sorted_as", "-pk")
-            .values("pk")[:MOST]
-        )
-        for admin, found_by in named
-    ]
-    return [
-        (admin.opts.label, key)
-        for row in environments.visible_rows(request).order_by().values_list(*first_rows)
-        for (admin, _), keys in zip(named, row, strict=True)
-        for key in keys
-    ]
-
-
-def _others(request: HttpRequest, kinds: _Kinds, text: str) -> list[tuple[str, Any]]:
-    """Return the model label and key of rows with the text as their id, at the start of a hash, or in ``words``.
-
-    Takes at most one query, which reads only tables that may have such a row.
+    An id matches as a whole or by its end. Takes at most one query, which reads only tables that may have such a row.
     """
     parts = [
         admin.visible_rows(request)
+        .alias(tail=id_tail(), text_id=Cast("pk", TextField()))
         .filter(condition)
         .order_by()
         .values_list(Value(admin.opts.label, output_field=CharField()), "pk")[:MOST]
@@ -144,6 +123,8 @@ def _conditions(found_by: FoundBy, text: str) -> list[Q]:
     conditions = []
     if _ID.fullmatch(text):
         conditions.append(Q(pk=UUID(text)))
+    elif match := _ID_END.fullmatch(text):
+        conditions.append(Q(tail=match[1][-ID_TAIL:], text_id__endswith=match[1]))
     if match := _HASH.fullmatch(text):
         # The letter g sorts after all hexadecimal digits in every locale.
         start = f"sha256:{match[1]}"

@@ -26,8 +26,10 @@ from unfold.sites import UnfoldAdminSite
 from apps.console.frame import search
 from apps.console.frame.bell import Bell, counts_view
 from apps.console.frame.console_user import actor_of, console_user_of
+from apps.console.frame.frame_rows import FrameRows
 from apps.console.frame.menu import RECORDS, build_menu, menu_item, page_admin, records, tabs
 from apps.console.frame.scope import SCOPE, remembered_scope, set_scope, with_scope
+from apps.console.frame.setup import Setup, SetupBar, set_setup
 from apps.console.frame.switcher import Switcher
 from apps.tenancy.models import User
 from apps.tenancy.services import audit
@@ -46,6 +48,8 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self._pages: list[tuple[str, str, Callable[..., HttpResponse]]] = []
+        # Returns the next step to the first deployment, if the session follows the steps. Set by the overview's pages.
+        self.setup_bar: Callable[[HttpRequest], SetupBar | None] = lambda request: None
 
     def add_page(self, route: str, name: str, view: Callable[..., HttpResponse]) -> None:
         """Add a page that belongs to no table. Only people with access to the console can open it."""
@@ -146,15 +150,17 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
         if not self.has_permission(request):  # a person without an organization, on the page that creates one
             start = menu_item("Create organization", "domain_add", reverse("admin:start"), None, active=True)
             return {**self._theme, "sidebar_navigation": [{"items": [start]}]}
-        here = page_admin(self, request)
+        here, rows = page_admin(self, request), FrameRows(request)
         return {
             **self._theme,
             "has_permission": True,
             "sidebar_navigation": build_menu(self, request),
-            "switcher": Switcher(request, here),
+            "switcher": Switcher(request, here, rows.choices),
             "tabs": tabs(self, request),
             "page_admin": here,
-            "bell": Bell(request),
+            "bell": Bell(rows.counts),
+            "frame_rows": rows,
+            "setup": self.setup_bar(request),
         }
 
     @cached_property
@@ -196,6 +202,8 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
         """Let any active person create an organization, as the API does, even if they belong to none."""
         if not isinstance(request.user, User) or not request.user.is_active:
             return HttpResponseRedirect(reverse("admin:login"))
+        if not self.has_permission(request):
+            set_setup(request, Setup.FOLLOWED)  # so that the form of the next step follows
         people = self.get_model_admin(User)
         return people.act_view(request, str(request.user.pk), "create_organization")  # type: ignore[no-any-return]
 

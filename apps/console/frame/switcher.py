@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -16,6 +16,7 @@ from apps.console.frame.console_user import ConsoleUser, console_user_of
 from apps.console.frame.personal import personal_query
 from apps.console.frame.scope import lineage, scope_condition, scope_of, visible_tenants, with_scope
 from apps.tenancy.models import Environment, Organization, Project, Tenant
+from byteor_cloud.database.together import Plan
 
 MAX_LINKS: Final = 50  # links per menu; an installation may have thousands of organizations
 _TENANTS: Final[tuple[type[Organization | Project | Environment], ...]] = (Organization, Project, Environment)
@@ -47,10 +48,10 @@ class Level:
 
 
 class Switcher:
-    """The three menus of a page. They are read from the database only when a template shows them."""
+    """The three menus of a page. ``choices`` returns the rows of ``plan_choices`` when a template shows the menus."""
 
-    def __init__(self, request: HttpRequest, page_admin: Any) -> None:
-        self._request, self._admin = request, page_admin
+    def __init__(self, request: HttpRequest, page_admin: Any, choices: Callable[[], list[tuple[Any, ...]]]) -> None:
+        self._request, self._admin, self._choices = request, page_admin, choices
 
     @property
     def posture(self) -> str:
@@ -59,13 +60,10 @@ class Switcher:
         return str(scope.posture) if isinstance(scope, Environment) else ""
 
     def levels(self) -> list[Level]:
-        """Return the menus of organizations, projects and environments. Takes one query."""
+        """Return the menus of organizations, projects and environments."""
         chosen = lineage(scope_of(self._request))
-        query, values = personal_query(
-            _choices, len(chosen), console_user_of(self._request), *(level.pk for level in chosen)
-        )
         found: list[list[Any]] = [[] for _ in _TENANTS]
-        for depth, *row in query.tuples(*values):
+        for depth, *row in self._choices():
             found[depth].append(row)
         return [self._level(depth, chosen, rows) for depth, rows in enumerate(found)]
 
@@ -105,6 +103,14 @@ class Switcher:
         if not is_list and self._admin.model in _TENANTS and scope is not None:
             return row_url(scope)
         return with_scope(self._admin.list_url(), scope, explicit=True)
+
+
+def plan_choices(request: HttpRequest) -> Plan[list[tuple[Any, ...]]]:
+    """Return the plan of the rows that the switcher offers in the page's scope."""
+    chosen = lineage(scope_of(request))
+    query, values = personal_query(_choices, len(chosen), console_user_of(request), *(level.pk for level in chosen))
+    (rows,) = yield [query.statement(*values)]
+    return rows
 
 
 def _place(row: Sequence[Any]) -> tuple[Any, ...]:

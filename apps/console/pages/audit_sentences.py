@@ -12,13 +12,25 @@ from django.utils.html import format_html
 
 from apps.artifacts.models import Artifact, Bisect, Fixture, Replay, RequestedCapture
 from apps.console.frame.columns import page_url, state_pill, text_link
+from apps.console.frame.console_user import ConsoleUser
+from apps.console.frame.site import site
 from apps.fleet.models import Agent, AgentKey
 from apps.notifications.models import ChatWebhook
 from apps.pipelines.models import Draft, Version
 from apps.releases.models import Approval, ConfigBundle, Deployment, Regression
-from apps.tenancy.models import AuditEvent, Environment, Organization, OrganizationKey, Project, User, Webhook
+from apps.tenancy.models import (
+    AuditEvent,
+    Environment,
+    Organization,
+    OrganizationKey,
+    Project,
+    Tenant,
+    User,
+    Webhook,
+)
 
-SUBJECT: Final = "subject"  # the annotation of ``with_subjects``
+SUBJECT: Final = "subject"  # the annotations of ``with_subjects``
+PLACE: Final = "place"
 SERVICE: Final = "ByteOr Cloud"  # the name of the system as an actor
 
 # What the actor did, by action. {} is replaced by the event's resource.
@@ -220,61 +232,102 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "version": _Kind(Version, (_words("version "), F("name"), _words(" v"), _text("number"))),
     "webhook": _Kind(Webhook, (_words("the webhook to "), F("url"))),
 }  # fmt: skip
-# Pages of people are only for installation operators, so sentences do not link to them.
+# Sentences do not link to people, because a person who left the organization has no page for its members.
 _WITHOUT_LINK: Final = frozenset({"member", "user"})
-# The phrases for resources without a row: they were deleted, or have no table of their own.
-_UNNAMED: Final[Mapping[str, str]] = {
-    "agentkey": "an agent key",
-    "config": "a configuration",
-    "enrollmenttoken": "an enrollment token",
-    "master_key": "the master key",
-    "member": "a person",
-    "organizationkey": "an API key",
-    "user": "a person",
-    "usertoken": "a token",
+# The nouns of kinds of resources and of actions that differ from the kind itself.
+NOUNS: Final[Mapping[str, str]] = {
+    "agentkey": "agent key",
+    "api_key": "API key",
+    "config": "configuration",
+    "enrollmenttoken": "enrollment token",
+    "organizationkey": "API key",
+    "user": "person",
+    "usertoken": "token",
 }
+# The kinds of resources in events.
+RESOURCES: Final = frozenset(
+    {*_KINDS, "config", "credential", "enrollmenttoken", "job", "master_key", "signing_key", "usertoken"}
+)
 
 
 def with_subjects(events: QuerySet[AuditEvent]) -> QuerySet[AuditEvent]:
-    """Annotate the phrase for each event's resource, or null if the resource was deleted or has no page.
+    """Annotate the phrase for each event's resource, and the name of its environment or project.
 
-    PostgreSQL reads at most one row for each event, by its primary key, and only for the events that it returns.
+    Either is null if the row was deleted, and the phrase also if the kind of resource has no page. PostgreSQL reads the
+    rows by their primary keys, and only for the events that it returns.
     """
-    named = [When(resource_kind=kind, then=_named(each)) for kind, each in _KINDS.items()]
-    return events.annotate(**{SUBJECT: Case(*named, default=None, output_field=CharField())})
+    named = [When(resource_kind=kind, then=phrase_of(kind, OuterRef("resource_id"))) for kind in _KINDS]
+    environment = Environment.objects.filter(pk=OuterRef("environment_id")).order_by()
+    place = environment.values_list(Concat("project__name", _words(" / "), "name", output_field=CharField()))
+    project = Project.objects.filter(pk=OuterRef("project_id")).order_by().values_list("name")
+    return events.annotate(
+        **{
+            SUBJECT: Case(*named, default=None, output_field=CharField()),
+            PLACE: Coalesce(Subquery(place[:1]), Subquery(project[:1])),
+        }
+    )
 
 
-def _named(kind: _Kind) -> Subquery:
+def phrase_of(kind_name: str, key: Any) -> Subquery:
+    """Return the phrase for a row as an expression. ``key`` is an expression for the row's id as text."""
+    kind = _KINDS[kind_name]
     # The id of these kinds is always a UUID. Other kinds, such as signing keys, have other ids, which are not cast.
-    rows = kind.model._base_manager.filter(pk=Cast(OuterRef("resource_id"), UUIDField()))
+    rows = kind.model._base_manager.filter(pk=Cast(key, UUIDField()))
     phrase = Concat(*kind.parts, output_field=CharField()) if len(kind.parts) > 1 else kind.parts[0]
     return Subquery(rows.order_by().values_list(Coalesce(phrase, _words(""), output_field=CharField()))[:1])
 
 
-def describe_event(event: AuditEvent) -> str:
-    """Return the event as a sentence with a link to its resource. The event is from ``with_subjects``."""
+def describe_event(event: AuditEvent, console_user: ConsoleUser) -> str:
+    """Return the event as a sentence, with a link to its resource if the person may open it.
+
+    The event is from ``with_subjects``.
+    """
     actor = SERVICE if event.actor_kind == "system" else event.actor_display
     words = event.action.replace(".", " ").replace("_", " ")
     if event.outcome == "denied":
         return format_html("{} was denied access: {}", actor, words)
     phrase = PHRASES.get(event.action)
     # An action of a later release has no phrase.
-    sentence = format_html("{}: {}", actor, words) if phrase is None else _sentence(actor, phrase, event)
+    sentence = format_html("{}: {}", actor, words) if phrase is None else _sentence(actor, phrase, event, console_user)
     return sentence if event.outcome == "success" else format_html("{} {}", sentence, state_pill(event.outcome))
 
 
-def _sentence(actor: str, phrase: str, event: AuditEvent) -> str:
+def _sentence(actor: str, phrase: str, event: AuditEvent, console_user: ConsoleUser) -> str:
     if "{}" not in phrase:
         return format_html("{} {}", actor, phrase)
     before, _, after = phrase.partition("{}")
-    return format_html("{} {}{}{}", actor, before, _subject(event), after)
+    return format_html("{} {}{}{}", actor, before, describe_subject(event, console_user), after)
 
 
-def _subject(event: AuditEvent) -> str:
+def page_of(kind: str, key: str) -> str:
+    """Return the URL of the page of a row of this kind."""
+    return page_url(_KINDS[kind].model, "change", key)
+
+
+def describe_subject(event: AuditEvent, console_user: ConsoleUser) -> str:
+    """Return the phrase for the event's resource, with a link if the person may open it."""
     kind, name = event.resource_kind, getattr(event, SUBJECT, None)
     if not name:
-        words = kind.replace("_", " ")
-        return _UNNAMED.get(kind) or f"{'an' if words[:1] in {*'aeiou'} else 'a'} {words}"
-    if kind in _WITHOUT_LINK:
+        noun = noun_of(kind)
+        return f"the {noun}" if kind == "master_key" else f"{'an' if noun[:1] in {*'aeiouA'} else 'a'} {noun}"
+    if kind in _WITHOUT_LINK or not _may_open(kind, event, console_user):
         return str(name)
-    return text_link(page_url(_KINDS[kind].model, "change", event.resource_id), name)
+    return text_link(page_of(kind, event.resource_id), name)
+
+
+def noun_of(kind: str) -> str:
+    """Return the noun for a kind of resource or of action."""
+    return NOUNS.get(kind) or kind.replace("_", " ")
+
+
+def resource_model(kind: str) -> type[Model] | None:
+    """Return the table of a kind of resource; None if its rows have no page."""
+    return _KINDS[kind].model if kind in _KINDS else None
+
+
+def _may_open(kind: str, event: AuditEvent, console_user: ConsoleUser) -> bool:
+    """Return whether the person may open resources of this kind where the event happened."""
+    place: Tenant = Organization(pk=event.organization_id)
+    if event.project_id is not None and event.organization_id is not None:
+        place = Project(pk=event.project_id, organization_id=event.organization_id)
+    return site.get_model_admin(_KINDS[kind].model).needs in console_user.permissions(place)

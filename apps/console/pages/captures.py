@@ -19,7 +19,8 @@ class RequestedCaptureAdmin(ReadOnlyAdmin):
     tenant = "environment"
     holds = "The captures that people requested from agents in the last 90 days."
     related = ("environment__project__organization", "agent")
-    list_display = ("__str__", "state", "environment", "agent", "reason", "artifact_of", "requested_by", "created_at")
+    list_display = ("title", "state", "environment", "agent", "reason", "artifact_of", "requested_by", "created_at")
+    narrow_columns = ("state", "created_at")
     sortable_by = ()
     list_filter = ("status", ("environment", VisibleRowsFilter))
     search_fields = ("agent__name", "requested_by", "=id")

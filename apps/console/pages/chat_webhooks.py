@@ -14,12 +14,22 @@ from django.utils.html import format_html_join
 from django.utils.safestring import mark_safe
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
-from apps.console.frame import Act, ActContext, ReadOnlyAdmin, VisibleRowsFilter, row_link, site
-from apps.console.frame.columns import exact_time
+from apps.console.frame import (
+    Act,
+    ActContext,
+    ReadOnlyAdmin,
+    VisibleRowsFilter,
+    relative_time,
+    row_link,
+    site,
+    state_pill,
+)
+from apps.console.frame.columns import act_url, exact_time
 from apps.console.frame.console_user import ConsoleUser
 from apps.console.frame.forms import ActForm, name_field, radio_field
+from apps.console.frame.next_steps import NextStep
 from apps.console.frame.scope import reaching
-from apps.console.pages.webhooks import show_last_attempt
+from apps.console.pages.webhooks import SECTION, attempts_panel, show_last_attempt
 from apps.notifications.api.chat_serializers import ChatWebhookSerializer
 from apps.notifications.models import ChatDelivery, ChatFormat, ChatWebhook
 from apps.notifications.services.chat import webhooks
@@ -115,6 +125,7 @@ CREATE_FOR_ORGANIZATION = Act(
     icon="forum",
     form=_ChatWebhookForm,
     creates=ChatWebhook,
+    next_step=NextStep("Test the chat webhook", lambda row: act_url(row, "test"), P.MANAGE_PROJECT),
     on_page=False,
 )
 CREATE_FOR_PROJECT = replace(
@@ -144,6 +155,7 @@ def managed_rows(queryset: QuerySet[Any], console_user: ConsoleUser, path: str =
 class ChatWebhookAdmin(ReadOnlyAdmin):
     tenant = "organization"
     needs = P.MANAGE_PROJECT
+    section = SECTION
     holds = "Slack or Mattermost channels to which messages about events are sent."
     hint = "Create an incoming webhook on your chat server, then create a chat webhook with its URL here."
     noun, nouns = "chat webhook", "chat webhooks"
@@ -151,6 +163,7 @@ class ChatWebhookAdmin(ReadOnlyAdmin):
     list_display = (
         "name", "format", "host", "enabled", "events", "failing_since", "organization", "project", "environment",
     )  # fmt: skip
+    narrow_columns = ("format", "enabled")
     list_filter = ("format", "enabled", ("organization", VisibleRowsFilter), ("project", VisibleRowsFilter))
     search_fields = ("name", "host", "=id")
     acts = (
@@ -160,7 +173,6 @@ class ChatWebhookAdmin(ReadOnlyAdmin):
             done="Test of {} queued",
             explain="A test message is sent to the channel. The chat webhook's deliveries show the result.",
             run=_test,
-            form=ActForm,  # a form takes effect only once, so a double click sends one message
             needs=P.MANAGE_PROJECT,
             icon="send",
             applies=lambda row: row.enabled,
@@ -237,10 +249,12 @@ class ChatWebhookAdmin(ReadOnlyAdmin):
 class ChatDeliveryAdmin(ReadOnlyAdmin):
     tenant = "webhook__organization"
     needs = P.MANAGE_PROJECT
+    section = SECTION
     holds = "Deliveries of messages to chat webhooks, with the responses of the chat servers."
     related = ("webhook__organization", "webhook__project", "webhook__environment__project__organization", "event")
     reads = ("attempts",)
     list_display = ("created_at", "message", "webhook", "status", "last_response", "next_attempt_at", "finished_at")
+    narrow_columns = ("message", "status")
     sortable_by = ()
     list_filter = ("status", ("webhook", VisibleRowsFilter))
     search_fields = ("event__text", "webhook__name", "=id")
@@ -256,6 +270,19 @@ class ChatDeliveryAdmin(ReadOnlyAdmin):
 
     def page_title(self, row: ChatDelivery) -> str:
         return f"Chat delivery of {row}"
+
+    def summary(self, request: HttpRequest, row: ChatDelivery) -> dict[str, Any]:
+        """Show the message and the chat server's responses to all stored attempts."""
+        return {
+            "facts": [
+                ("Message", self.message(row)),
+                ("Chat webhook", row_link(row.webhook)),
+                ("Status", state_pill(row.status)),
+                ("Next attempt", relative_time(row.next_attempt_at)),
+                ("Finished", exact_time(row.finished_at)),
+            ],
+            "panels": [attempts_panel(row)],
+        }
 
     @admin.display(description="Message")
     def message(self, row: ChatDelivery) -> str:

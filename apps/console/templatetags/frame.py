@@ -6,11 +6,25 @@ from typing import Any
 
 from django import template
 from django.db.models import Model
+from unfold.templatetags.unfold_list import result_headers
 
+from apps.console.frame.cells import render_rows
 from apps.console.frame.columns import row_url
 from apps.console.frame.scope import lineage, scope_of, with_scope
 
 register = template.Library()
+
+
+@register.inclusion_tag("console/list_rows.html")
+def list_rows(changelist: Any) -> dict[str, Any]:
+    """Render the table of a list as the theme does, but without the parts that the console does not use."""
+    headers = list(result_headers(changelist))
+    return {
+        "cl": changelist,
+        "result_headers": headers,
+        "num_sorted_fields": sum(1 for each in headers if each["sortable"] and each["sorted"]),
+        "rows": render_rows(changelist),
+    }
 
 
 @register.simple_tag(takes_context=True)
@@ -33,3 +47,9 @@ def trail(context: Any) -> list[tuple[str, str]]:
 def scope_words(context: Any) -> str:
     """Return the names in the page's scope, for the title of the browser tab."""
     return " / ".join(str(each) for each in lineage(scope_of(context["request"])))
+
+
+@register.simple_tag
+def row_page(row: Model) -> str:
+    """Return the URL of the row's page."""
+    return row_url(row)

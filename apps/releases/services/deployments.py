@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from apps.fleet.services.selection import select_agents, unnest_ids
@@ -290,14 +290,20 @@ def check_retry(
     check_transition(deployment, DeploymentEvent.RETRY)
     wave_holds.check_not_denied(deployment)
     has_failed = deployment.status == DeploymentStatus.FAILED
-    if has_failed:
-        _check_retry_of_failed(deployment, deployment.environment)
     has_ended = deployment.status != DeploymentStatus.DEPLOYING
     under_way = Deployment.objects.filter(environment=deployment.environment_id, status__in=UNDER_WAY)
-    others, bad = read_together(
+    mine = deployment.agents.filter(agent__decommissioned_at=None)
+    failed = mine.filter(
+        progress=AgentProgress.FAILED, agent__assignment__deployment_id=deployment.pk, agent__drained_at=None
+    )
+    newer, others, bad, agent_ids = read_together(
+        _newer_deployments(deployment).values("pk")[:1] if has_failed else Deployment.objects.none(),
         under_way.only("pipeline", "target") if has_ended else under_way.none(),
         KnownBad.objects.filter(environment=deployment.environment_id, config_hash=deployment.config_hash).values("pk"),
+        failed.order_by("agent_id").values_list("agent_id", flat=True)[:most],
     )
+    if has_failed:
+        _check_retry_of_failed(deployment, deployment.environment, has_newer=bool(newer))
     if has_ended:
         _check_retry_of_ended(deployment, deployment.environment, others)
     if bad:
@@ -306,11 +312,6 @@ def check_retry(
             "Clear the known-bad state first."
         )
         raise Conflict(detail, code="known_bad")
-    mine = deployment.agents.filter(agent__decommissioned_at=None)
-    failed = mine.filter(
-        progress=AgentProgress.FAILED, agent__assignment__deployment_id=deployment.pk, agent__drained_at=None
-    )
-    agent_ids = list(failed.order_by("agent_id").values_list("agent_id", flat=True)[:most])
     if agents is not None:
         _check_named(deployment, agents, set(agent_ids))
         return sorted(set(agents))
@@ -348,7 +349,17 @@ def _name(agent_ids: Sequence[UUID]) -> str:
     return f"{shown} and {len(agent_ids) - 5} more" if len(agent_ids) > 5 else shown
 
 
-def _check_retry_of_failed(deployment: Deployment, environment: Environment) -> None:
+def _newer_deployments(deployment: Deployment) -> QuerySet[Deployment]:
+    """Return the later deployments of the pipeline that were or will be offered to agents."""
+    return Deployment.objects.filter(
+        Q(bundle_hash__isnull=False) | Q(status=DeploymentStatus.BUILDING),
+        environment=deployment.environment_id,
+        pipeline=deployment.pipeline,
+        pk__gt=deployment.pk,
+    )
+
+
+def _check_retry_of_failed(deployment: Deployment, environment: Environment, *, has_newer: bool) -> None:
     if deployment.bundle_hash is None:
         raise Conflict(
             "The deployment failed before it was offered to an agent. Create a new deployment.",
@@ -360,13 +371,7 @@ def _check_retry_of_failed(deployment: Deployment, environment: Environment) -> 
             code="was_rolled_back",
         )
     admission.check_in_flight(environment, deployment.policy.max_in_flight_deployments)
-    newer = Deployment.objects.filter(
-        Q(bundle_hash__isnull=False) | Q(status=DeploymentStatus.BUILDING),
-        environment=environment,
-        pipeline=deployment.pipeline,
-        pk__gt=deployment.pk,
-    )
-    if newer.exists():
+    if has_newer:
         raise Conflict(
             "The deployment failed, and its pipeline has a newer deployment. Create a new deployment instead.",
             code="newer_deployment",

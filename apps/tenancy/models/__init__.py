@@ -12,12 +12,18 @@ from apps.tenancy.models.audit import (
     RepeatedEvent,
 )
 from apps.tenancy.models.base import (
+    ID_TAIL,
+    INDEXED_WORDS,
     Revisioned,
     Row,
     enum_choices,
     folded,
+    from_word,
+    id_index,
+    id_tail,
     name_index,
     one_of_constraint,
+    word_indexes,
 )
 from apps.tenancy.models.credentials import (
     Credential,
@@ -64,6 +70,8 @@ from apps.tenancy.models.webhooks import (
 )
 
 __all__ = [
+    "ID_TAIL",
+    "INDEXED_WORDS",
     "AuditEvent",
     "AuditSeal",
     "Credential",
@@ -103,7 +111,11 @@ __all__ = [
     "WebhookDelivery",
     "enum_choices",
     "folded",
+    "from_word",
+    "id_index",
+    "id_tail",
     "name_index",
     "one_of_constraint",
     "tenant_ids",
+    "word_indexes",
 ]

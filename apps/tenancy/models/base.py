@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from django.db import models
-from django.db.models import Q
-from django.db.models.functions import Collate, Upper
+from django.db.models import Func, Q
+from django.db.models.functions import Cast, Collate, Right, Upper
 from django.utils import timezone
 
 from byteor_cloud.ids import uuid7
@@ -50,3 +50,44 @@ def folded(field: str) -> Collate:
 def name_index(field: str, *, name: str) -> models.Index:
     """Return the index with which the console's search finds an environment's rows by the start of their name."""
     return models.Index(models.F("environment"), folded(field), models.F("id").desc(), name=name)
+
+
+# A name's words are its parts between characters that are neither letters nor digits. The search finds names by the
+# start of one of the first words. An index on a later word has entries only for names with that many words.
+INDEXED_WORDS = 5
+ID_TAIL = 6  # the number of last characters of an id that are indexed
+
+
+def from_word(field: str, number: int) -> Collate:
+    """Return the expression for the end of a name that starts with its word ``number`` (1: the whole name).
+
+    It is folded like ``folded``, and null if the name has fewer words. The pattern is part of the SQL, not a parameter,
+    because PostgreSQL uses an index only if the expression is the same.
+    """
+    if number == 1:
+        return folded(field)
+    words = f"^(?:[[:alnum:]]*[^[:alnum:]]+){{{number - 1}}}([[:alnum:]].*)$"
+    return Collate(Func(Upper(field), template=f"SUBSTRING(%(expressions)s, '{words}')"), "C")
+
+
+def word_indexes(field: str, *, name: str) -> list[models.Index]:
+    """Return the indexes with which the console's search finds an environment's rows by the later words of a name."""
+    return [
+        models.Index(
+            models.F("environment"), expression, models.F("id").desc(),
+            condition=Q(Func(expression, template="(%(expressions)s) IS NOT NULL", output_field=models.BooleanField())),
+            name=f"{name}_{number}",
+        )
+        for number in range(2, INDEXED_WORDS + 1)
+        for expression in [from_word(field, number)]
+    ]  # fmt: skip
+
+
+def id_tail() -> Right:
+    """Return the expression for the last ``ID_TAIL`` characters of a row's id."""
+    return Right(Cast("id", models.TextField()), ID_TAIL)
+
+
+def id_index(*, name: str) -> models.Index:
+    """Return the index with which the console's search finds rows by the last characters of their id."""
+    return models.Index(id_tail(), name=name)

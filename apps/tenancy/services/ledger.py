@@ -199,6 +199,19 @@ def export_lines(organization: Organization | None, *, after_seq: int = 0) -> It
     return _lines(organization, after_seq=after_seq, seq=seq, last=last)
 
 
+def find_seq_before(organization: Organization, moment: datetime) -> int:
+    """Return the sequence number after which all sealed events of ``moment`` and later follow.
+
+    Events of up to ``GRACE`` before ``moment`` may follow as well, because events can be sealed late.
+    """
+    events = AuditEvent.objects.filter(organization=organization, seal__isnull=False)
+    first = events.filter(id__gte=smallest_uuid7(moment - GRACE)).select_related("seal").order_by("id").first()
+    if first is not None:
+        return int(first.seal.seq) - 1
+    head = AuditSeal.objects.filter(organization=organization).order_by("seq").last()
+    return head.seq if head else 0
+
+
 def _lines(organization: Organization | None, *, after_seq: int, seq: int, last: str) -> Iterator[str]:
     organization_id = None if organization is None else organization.pk
     for link in read_links(organization_id, after_seq=after_seq, until=seq, page=EXPORT_PAGE):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
@@ -21,6 +22,18 @@ LIFETIME = timedelta(hours=12)
 RESULT_LIFETIME = timedelta(minutes=10)
 """How long a repeated form gets the same result. The result may contain a secret, so it is stored encrypted."""
 
+# How long a repeated form waits for the result of a first submission that is still running in steps.
+_PATIENCE_S, _INTERVAL_S = 30.0, 0.1
+_DONE, _RUNNING = 200, 202  # the status of a stored form; a form that runs in steps has both, one after the other
+_SENT = (
+    "You already submitted this form, and it has taken effect. Nothing was done a second time. "
+    "Submit the form again only if you want to repeat the action."
+)
+_UNFINISHED = (
+    "You already submitted this form, but its action has not finished. It is still running, or it was interrupted. "
+    "Check what has changed before you submit the form again."
+)
+
 type FormResult = dict[str, Any]
 
 
@@ -30,38 +43,97 @@ def run_once(
 ) -> FormResult:
     """Run ``work`` for a submitted form, and return the result. A double click, reload or retry gets the same result.
 
-    Raises Conflict if the person submitted the form before with other values, or longer ago than ``RESULT_LIFETIME``.
+    If ``work`` raises an error, the form can be submitted again. Raises Conflict if the person submitted the form
+    before with other values, or longer ago than ``RESULT_LIFETIME``.
     """
-    caller = f"console:{actor.id}"
-    fingerprint = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    caller, fingerprint = _caller(actor), _fingerprint(values)
     try:
         with transaction.atomic():  # the insert waits while the first submission is still running
             _row(caller, form_id, fingerprint, b"", 2 * LIFETIME).save(force_insert=True)
     except IntegrityError:
         return _first_result(caller, form_id, fingerprint)
     result = work()
-    # The result has a separate row, because it must expire earlier than the form.
-    _row(caller, f"{form_id} answer", fingerprint, json.dumps(result).encode(), RESULT_LIFETIME).save(force_insert=True)
+    _save_result(caller, form_id, fingerprint, result)
     return result
 
 
-def _row(caller: str, key: str, fingerprint: str, response: bytes, lifetime: timedelta) -> IdempotencyKey:
+def run_steps_once(
+    form_id: str, values: Mapping[str, list[str]], *, actor: Actor, work: Callable[[], FormResult]
+) -> FormResult:
+    """Run ``work``, which commits several transactions, as ``run_once`` does.
+
+    If ``work`` raises an error, the form cannot be submitted again, because some of the steps may have taken effect.
+    """
+    caller, fingerprint = _caller(actor), _fingerprint(values)
+    try:
+        with transaction.atomic():
+            _row(caller, form_id, fingerprint, b"", 2 * LIFETIME, status=_RUNNING).save(force_insert=True)
+    except IntegrityError:
+        return _first_result(caller, form_id, fingerprint)
+    result = work()
+    with transaction.atomic():
+        IdempotencyKey.objects.filter(caller=caller, key=form_id).update(status=_DONE)
+        _save_result(caller, form_id, fingerprint, result)
+    return result
+
+
+def find_result(form_id: str, values: Mapping[str, list[str]], *, actor: Actor) -> FormResult | None:
+    """Return the result of the form if the person already submitted it with the same values; otherwise None.
+
+    Waits if the first submission is still running in steps.
+    """
+    caller, fingerprint = _caller(actor), _fingerprint(values)
+    if not IdempotencyKey.objects.filter(caller=caller, key=form_id, fingerprint=fingerprint).exists():
+        return None
+    try:
+        return _first_result(caller, form_id, fingerprint)
+    except Conflict:
+        return None
+
+
+def _caller(actor: Actor) -> str:
+    return f"console:{actor.id}"
+
+
+def _fingerprint(values: Mapping[str, list[str]]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _row(
+    caller: str, key: str, fingerprint: str, response: bytes, lifetime: timedelta, *, status: int = _DONE
+) -> IdempotencyKey:
     row = IdempotencyKey(
-        caller=caller, key=key, fingerprint=fingerprint, status=200, expires_at=timezone.now() + lifetime
+        caller=caller, key=key, fingerprint=fingerprint, status=status, expires_at=timezone.now() + lifetime
     )
     vault.seal(row, "response", response)
     return row
 
 
+def _result_key(form_id: str) -> str:
+    return f"{form_id} answer"
+
+
+def _save_result(caller: str, form_id: str, fingerprint: str, result: FormResult) -> None:
+    # The result has a separate row, because it must expire earlier than the form.
+    response = json.dumps(result).encode()
+    _row(caller, _result_key(form_id), fingerprint, response, RESULT_LIFETIME).save(force_insert=True)
+
+
 def _first_result(caller: str, form_id: str, fingerprint: str) -> FormResult:
+    deadline = time.monotonic() + _PATIENCE_S
+    while _is_running(caller, form_id, fingerprint):
+        if time.monotonic() >= deadline:
+            raise Conflict(_UNFINISHED, code="form_unfinished")
+        time.sleep(_INTERVAL_S)
     stored = IdempotencyKey.objects.filter(
-        caller=caller, key=f"{form_id} answer", fingerprint=fingerprint, expires_at__gt=timezone.now()
+        caller=caller, key=_result_key(form_id), fingerprint=fingerprint, expires_at__gt=timezone.now()
     ).first()
     if stored is None:
-        raise Conflict(
-            "You already submitted this form, and it has taken effect. Nothing was done a second time. "
-            "Submit the form again only if you want to repeat the action.",
-            code="form_sent",
-        )
+        raise Conflict(_SENT, code="form_sent")
     result: FormResult = json.loads(vault.unseal(stored, "response"))
     return result
+
+
+def _is_running(caller: str, form_id: str, fingerprint: str) -> bool:
+    """Return whether the form is running in steps. With other values, the form gets no result, so it need not wait."""
+    return IdempotencyKey.objects.filter(caller=caller, key=form_id, fingerprint=fingerprint, status=_RUNNING).exists()

@@ -136,18 +136,61 @@ def read_usage(organization: Organization) -> Usage:
     done = UseCount.objects.filter(organization=organization, kind__in=_OF_MONTH, since__gte=_oldest()).order_by()
     sums = {(since, kind): count for since, kind, count in done.values_list("since", "kind").annotate(Sum("count"))}
     by_month: list[dict[str, Any]] = [
-        {
-            "month": each,
-            "agents": peaks[each].agents if each in peaks else None,
-            "stored_bytes": peaks[each].stored_bytes if each in peaks else None,
-            **{kind.value: sums.get((each, kind), 0) for kind in _OF_MONTH},
-        }
+        {"month": each, **_month_values(peaks.get(each), sums, each)}
         for each in sorted({month, *peaks, *(since for since, _ in sums)}, reverse=True)
     ]
     present = by_month[0]
     for quota in (Quota.AGENTS, Quota.STORED_BYTES):
         present[quota] = max(used[quota], present[quota] or 0)
     return Usage(month, quotas.limits, used, by_month)
+
+
+def kept_months() -> list[date]:
+    """Return the first days of the months whose counts are kept, newest first."""
+    first = _oldest()
+    count = first.year * 12 + first.month - 1
+    return [date(each // 12, each % 12 + 1, 1) for each in range(count + MONTHS - 1, count - 1, -1)]
+
+
+def usage_in_month(organization_ids: Collection[UUID], month: date) -> dict[UUID, dict[str, int | None]]:
+    """Return the usage of each of these organizations in the month, as in ``Usage.by_month``, with two queries.
+
+    The peaks of the current month are those that ``count_use`` has stored.
+    """
+    peaks = MonthlyPeak.objects.filter(organization__in=organization_ids, month=month)
+    by_organization = {each.organization_id: each for each in peaks}
+    done = UseCount.objects.filter(organization__in=organization_ids, kind__in=_OF_MONTH, since=month).order_by()
+    counts = done.values_list("organization", "kind").annotate(Sum("count"))
+    sums = {(organization, kind): count for organization, kind, count in counts}
+    return {each: _month_values(by_organization.get(each), sums, each) for each in organization_ids}
+
+
+def sum_months(organization_ids: Collection[UUID] | None) -> list[dict[str, Any]]:
+    """Return the sums of the organizations' usage (None: of all organizations) by month, newest first.
+
+    The peaks of agents and stored bytes are sums of the peaks of each organization. Takes two queries.
+    """
+    peaks = MonthlyPeak.objects.filter(month__gte=_oldest()).order_by()
+    done = UseCount.objects.filter(organization__isnull=False, kind__in=_OF_MONTH, since__gte=_oldest()).order_by()
+    if organization_ids is not None:
+        peaks = peaks.filter(organization__in=organization_ids)
+        done = done.filter(organization__in=organization_ids)
+    highest = {
+        month: MonthlyPeak(agents=agents, stored_bytes=stored)
+        for month, agents, stored in peaks.values_list("month").annotate(Sum("agents"), Sum("stored_bytes"))
+    }
+    sums = {(since, kind): count for since, kind, count in done.values_list("since", "kind").annotate(Sum("count"))}
+    months = sorted({*highest, *(since for since, _ in sums)}, reverse=True)
+    return [{"month": each, **_month_values(highest.get(each), sums, each)} for each in months]
+
+
+def _month_values(peak: MonthlyPeak | None, sums: Mapping[Any, int], key: Any) -> dict[str, int | None]:
+    """Return the values of a month. ``sums`` are the counts by ``key`` and kind."""
+    return {
+        "agents": None if peak is None else peak.agents,
+        "stored_bytes": None if peak is None else peak.stored_bytes,
+        **{kind.value: sums.get((key, kind), 0) for kind in _OF_MONTH},
+    }
 
 
 def add_work(organization_id: UUID, work: int) -> None:

@@ -9,8 +9,8 @@ from .diff import SpecChange, SpecDiff, diff_specs
 from .drawing import to_dot, to_svg
 from .graph import GraphEdge, GraphNode, SpecGraph
 from .kv import KvError, decode, encode, spec_hash, spec_to_json, stages_in
-from .ops import ENTRY_POINT_GROUP, SIDE_EFFECTS, Ops, StageOp, split_op
-from .plan import plan_schema
+from .ops import ENTRY_POINT_GROUP, SIDE_EFFECTS, Ops, OpSummary, StageOp, split_op
+from .plan import plan_schema, similar_name
 from .positions import Position, locate
 from .spec import Endpoint, GraphLane, GraphRole, LaneGraph, PipelineSpec, RingStage, SingleRing
 from .syntax import PlanSyntaxError, parse_plan
@@ -33,6 +33,7 @@ __all__ = [
     "GraphRole",
     "KvError",
     "LaneGraph",
+    "OpSummary",
     "Ops",
     "PipelineSpec",
     "PlanSyntaxError",
@@ -52,6 +53,7 @@ __all__ = [
     "neighbors",
     "parse_plan",
     "plan_schema",
+    "similar_name",
     "spec_hash",
     "spec_to_json",
     "split_op",

@@ -87,7 +87,8 @@ def to_svg(spec: PipelineSpec) -> str:
     height = layout.height + _HEAD + 2 * _MARGIN
     left = (width - layout.width) / 2
     target = "lane graph" if any(edge.kind != "ring" for edge in graph.edges) else "single ring"
-    title = f"{escape(spec.name)} ({target}, {len(spec.stages)} stages)"
+    stages = f"{len(spec.stages)} stage{'' if len(spec.stages) == 1 else 's'}"
+    title = f"{escape(spec.name)} ({target}, {stages})"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" class="byteor" role="img" width="{width:.0f}" '
         f'height="{height:.0f}" viewBox="0 0 {width:.0f} {height:.0f}">',

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 from urllib.parse import urlsplit
 
 from .diagnostics import Code, CompileReport, join_options, nearest_word, quote
@@ -22,7 +23,11 @@ type Process = Callable[..., bytes | None]
 
 @runtime_checkable
 class StageOp(Protocol):
-    """A package's op: the module or object that an entry point in the group ``byteor.stages`` loads."""
+    """A package's op: the module or object that an entry point in the group ``byteor.stages`` loads.
+
+    It may also have an attribute ``parameters``, the JSON Schema of its parameters, from which the console generates
+    the fields of a form. The first paragraph of its docstring describes the op to authors of plans.
+    """
 
     def validate(self, argument: str | None) -> str | None:
         """Return a description of the fault in the argument, or None if the argument is valid.
@@ -80,14 +85,43 @@ def _command(argument: str | None) -> str | None:
     return None if program and program == program.strip() else "it needs a program"
 
 
-_BUILT_IN: Mapping[str, tuple[Callable[[str | None], str | None], str]] = {
-    "identity": (_no_argument, "identity"),
-    "dataguard_check": (_no_argument, "dataguard_check"),
-    "dataguard_redact": (_no_argument, "dataguard_redact"),
-    "dataguard_fused": (_no_argument, "dataguard_fused"),
-    "http_post": (_http_url, "http_post:http://127.0.0.1:9000/hook"),
-    "exec": (_command, "exec:/usr/bin/tr|a-z|A-Z"),
-}
+class _BuiltIn(NamedTuple):
+    """A built-in op: the check of its argument, an example, and what it does."""
+
+    validate: Callable[[str | None], str | None]
+    example: str
+    summary: str
+
+
+_BUILT_IN: Mapping[str, _BuiltIn] = {
+    "identity": _BuiltIn(_no_argument, "identity", "Passes each record unchanged."),
+    "dataguard_check": _BuiltIn(
+        _no_argument, "dataguard_check", "Rejects each record whose payload does not conform to a JSON Schema."
+    ),
+    "dataguard_redact": _BuiltIn(
+        _no_argument, "dataguard_redact", "Removes, replaces, hashes, masks or truncates fields of each payload."
+    ),
+    "dataguard_fused": _BuiltIn(
+        _no_argument, "dataguard_fused", "Checks each payload as dataguard_check does, then redacts its fields."
+    ),
+    "http_post": _BuiltIn(
+        _http_url, "http_post:http://127.0.0.1:9000/hook",
+        "Sends each payload to a URL, and passes the record unchanged. The URL follows the colon.",
+    ),
+    "exec": _BuiltIn(
+        _command, "exec:/usr/bin/tr|a-z|A-Z",
+        "Runs a program with each payload as its input, and passes the record unchanged. The program and its arguments "
+        "follow the colon, separated by |.",
+    ),
+}  # fmt: skip
+
+
+class OpSummary(NamedTuple):
+    """An op for authors of plans: its key, an op with an argument as an example, and what it does."""
+
+    key: str
+    example: str
+    summary: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +152,19 @@ class Ops:
         yield from _BUILT_IN
         yield from self.stages
 
+    def summaries(self) -> Iterator[OpSummary]:
+        """Yield each op with an example and a summary, which is empty if a package has no docstring."""
+        yield from (OpSummary(key, each.example, each.summary) for key, each in _BUILT_IN.items())
+        yield from (OpSummary(key, key, _first_paragraph(stage)) for key, stage in self.stages.items())
+
+    def declared_parameters(self, key: str) -> dict[str, Any] | None:
+        """Return the JSON Schema that a package's op declares for its parameters, or None if there is no usable one."""
+        try:
+            schema = json.loads(json.dumps(getattr(self.stages.get(key), "parameters", None)))
+        except Exception:  # a fault of a third-party package must not break the page that shows the op
+            return None
+        return schema if isinstance(schema, dict) else None
+
     def process(self, op: str) -> Process | None:
         """Return the function of a package's op with its argument bound, or None for any other op."""
         key, argument = split_op(op)
@@ -130,9 +177,10 @@ class Ops:
         """Report an op that is unknown or unusable, or whose argument is invalid."""
         key, argument = split_op(op)
         if key in _BUILT_IN:
-            validate, example = _BUILT_IN[key]
-            if problem := validate(argument):
-                report.add(Code.STAGE_INVALID_OP, pointer, f"The op {quote(op)}: {problem}.", f'Write "{example}".')
+            built_in = _BUILT_IN[key]
+            if problem := built_in.validate(argument):
+                hint = f'Write "{built_in.example}".'
+                report.add(Code.STAGE_INVALID_OP, pointer, f"The op {quote(op)}: {problem}.", hint)
         elif key in self.stages:
             if problem := _argument_fault(self.stages[key], argument):
                 hint = f'Write an argument as documented by the package that provides "{key}".'
@@ -169,6 +217,11 @@ def _argument_fault(stage: StageOp, argument: str | None) -> str | None:
     except Exception as error:  # an error in a third-party package must not stop the compiler
         return f"checking it raised {type(error).__name__}: {_printable(error)}"
     return problem and _printable(problem)
+
+
+def _first_paragraph(stage: StageOp) -> str:
+    text = stage.__doc__
+    return " ".join(text.strip().partition("\n\n")[0].split()) if isinstance(text, str) else ""
 
 
 def _printable(text: object) -> str:

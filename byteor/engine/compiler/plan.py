@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -23,9 +24,10 @@ MAX_CAPACITY = 1_048_576
 MAX_FANOUT_CONSUMERS = 4
 
 
-def _similar_name(text: str) -> str:
-    """Return a valid name that resembles the text."""
-    slug = re.sub(r"[^a-z0-9_-]+", "-", text[:200].lower()).strip("-_")
+def similar_name(text: str) -> str:
+    """Return a valid name that resembles the text, without accents. It is ``name`` if no letter from a to z is left."""
+    plain = re.sub("[\u0300-\u036f]", "", unicodedata.normalize("NFKD", text[:200].lower()))
+    slug = re.sub(r"[^a-z0-9_-]+", "-", plain).strip("-_")
     return re.sub(r"^[^a-z]+", "", slug)[:63] or "name"
 
 
@@ -34,7 +36,7 @@ NAME = PlanText(
     example="quotes",
     pattern="[a-z][a-z0-9_-]{0,62}",
     max_length=63,
-    suggest=_similar_name,
+    suggest=similar_name,
 )
 REFERENCE = PlanText(expected="the id of a stage", example="decode", pattern=r"[\x20-\x7e]+", max_length=63)
 OP = PlanText(

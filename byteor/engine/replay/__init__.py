@@ -38,6 +38,7 @@ from byteor.engine.replay.journal import (
 )
 from byteor.engine.replay.journal_index import JournalIndex, JournalScan, StaleIndex, ensure_index, index_file
 from byteor.engine.replay.journal_pages import journal_page
+from byteor.engine.replay.op_reference import OpReference, find_reference, reference_of
 from byteor.engine.replay.parameters import (
     NO_PARAMETERS,
     choose_parameters,
@@ -94,6 +95,7 @@ __all__ = [
     "JournalScan",
     "Judgment",
     "LimitCode",
+    "OpReference",
     "OutcomeStatus",
     "ParamError",
     "PipelineRunner",
@@ -124,6 +126,7 @@ __all__ = [
     "ensure_index",
     "extract_incident",
     "file_digests",
+    "find_reference",
     "frames_digest",
     "index_file",
     "journal_page",
@@ -134,6 +137,7 @@ __all__ = [
     "plan_bisect",
     "read_frames",
     "reduce_incident",
+    "reference_of",
     "replay",
     "run_fixture",
     "run_pipeline",

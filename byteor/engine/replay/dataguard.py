@@ -30,18 +30,86 @@ from byteor.engine.strict_json import pointer_of
 OPS = frozenset({"dataguard_check", "dataguard_redact", "dataguard_fused"})
 MAX_PARAMS_BYTES = 64 * 1024
 
+_NAME = r"(?:[^\\.:]|\\[\\.:])+"
+_NUMBER = "[0-9]{1,9}"
+RULE_PARTS: Mapping[str, Mapping[str, Any]] = {
+    "field": {"title": "Field", "pattern": rf"{_NAME}(?:\.{_NAME})*", "examples": ["customer.name"]},
+    "value": {"title": "Replacement", "pattern": ".*", "examples": ["unknown"]},
+    "head": {"title": "First characters kept", "pattern": _NUMBER, "examples": ["0"]},
+    "tail": {"title": "Last characters kept", "pattern": _NUMBER, "examples": ["4"]},
+    "char": {"title": "Character", "pattern": ".", "examples": ["*"]},
+    "length": {"title": "Characters kept", "pattern": _NUMBER, "examples": ["8"]},
+}
+"""The parts of redaction rules, by their names in ``RULE_TEMPLATES``."""
+RULE_TEMPLATES = {
+    "Remove": "{field}:drop",
+    "Replace": "{field}:replace_with={value}",
+    "Hash": "{field}:hash",
+    "Mask": "{field}:mask={head}:{tail}:{char}",
+    "Truncate": "{field}:truncate={length}",
+}
+"""The forms of a redaction rule, by their titles."""
+
+
+def _rule_pattern(template: str) -> re.Pattern[str]:
+    """Return the pattern of the rules of one form."""
+    parts = {name: f"(?P<{name}>{part['pattern']})" for name, part in RULE_PARTS.items()}
+    return re.compile(template.format(**parts), re.DOTALL)
+
+
+_RULES = {title: _rule_pattern(template) for title, template in RULE_TEMPLATES.items()}
+_ON_REJECT = ("drop", "stop")
+_SCHEMA_TYPES = ("string", "number", "integer", "boolean", "object", "array", "null")
+_FIELD_SCHEMA = {
+    "type": "object",
+    "title": "Field",
+    "properties": {
+        "type": {"type": "string", "title": "Type", "enum": _SCHEMA_TYPES},
+        "minimum": {"type": "number", "title": "Minimum"},
+        "maximum": {"type": "number", "title": "Maximum"},
+        "pattern": {"type": "string", "title": "Pattern", "description": "a regular expression"},
+    },
+}
+_PROPERTIES: Mapping[str, Mapping[str, Any]] = {
+    "schema": {
+        "type": "object",
+        "title": "Schema",
+        "description": "the JSON Schema (2020-12) to which each payload must conform",
+        "properties": {
+            "properties": {"type": "object", "title": "Fields", "additionalProperties": _FIELD_SCHEMA},
+            "required": {
+                "type": "array",
+                "title": "Required fields",
+                "items": {"type": "string", "title": "Required field"},
+            },
+        },
+        "examples": [
+            {
+                "properties": {"symbol": {"type": "string"}, "price": {"type": "number", "minimum": 0}},
+                "required": ["symbol", "price"],
+            }
+        ],
+    },
+    "rules": {
+        "type": "array",
+        "title": "Rules",
+        "description": "what happens to which field, in this order. A dot leads into an object: customer.name",
+        "items": {"type": "string", "title": "Rule", "templates": RULE_TEMPLATES, "parts": RULE_PARTS},
+        "examples": [["customer.name:replace_with=unknown", "card:mask=0:4:*"]],
+    },
+    "on_reject": {
+        "type": "string",
+        "title": "Rejected records",
+        "description": "whether a rejected record is dropped and counted, or stops the pipeline",
+        "enum": _ON_REJECT,
+        "default": "drop",
+    },
+}
 _PARTS = {
     "dataguard_check": ("schema",),
     "dataguard_redact": ("rules",),
     "dataguard_fused": ("schema", "rules"),
 }
-_NAME = r"(?:[^\\.:]|\\[\\.:])+"
-_RULE = re.compile(
-    rf"(?P<field>{_NAME}(?:\.{_NAME})*):"
-    r"(?:(?P<plain>drop|hash)|replace_with=(?P<value>.*)|truncate=(?P<length>[0-9]{1,9})"
-    r"|mask=(?P<head>[0-9]{1,9}):(?P<tail>[0-9]{1,9}):(?P<char>.))",
-    re.DOTALL,
-)
 
 type Guard = Callable[[Message], Message | DropReason]
 """A function that returns the new message, or why it drops the record. Exceptions stop the pipeline."""
@@ -66,6 +134,21 @@ class BadParams(ValueError):
     def __init__(self, errors: list[ParamError]) -> None:
         super().__init__("; ".join(f"{error.pointer or '/'}: {error.detail}" for error in errors))
         self.errors = errors
+
+
+def parameters_schema(op: str) -> dict[str, Any]:
+    """Return the JSON Schema of a dataguard op's parameters, with an example.
+
+    A string with ``templates`` is composed of ``parts``: each template names the parts in braces.
+    """
+    parts = _PARTS[op]
+    return {
+        "type": "object",
+        "properties": {key: _PROPERTIES[key] for key in (*parts, "on_reject")},
+        "required": parts,
+        "additionalProperties": False,
+        "examples": [{key: _PROPERTIES[key]["examples"][0] for key in parts}],
+    }
 
 
 def check_params(op: str, params: object) -> list[ParamError]:
@@ -135,7 +218,7 @@ def _read_params(op: str, params: object) -> tuple[PayloadSchema | None, list[_R
         for key in sorted(params.keys() - {*parts, "on_reject"})
     ]
     errors += [ParamError(f"/{key}", "params.required", "is required") for key in parts if key not in params]
-    if params.get("on_reject", "drop") not in ("drop", "stop"):
+    if params.get("on_reject", "drop") not in _ON_REJECT:
         errors.append(ParamError("/on_reject", "params.choice", "must be drop or stop"))
     schema = None
     if "schema" in parts and "schema" in params:
@@ -157,7 +240,7 @@ def _read_rules(texts: object, errors: list[ParamError]) -> list[_Rule]:
         return []
     rules = []
     for index, text in enumerate(texts):
-        if isinstance(text, str) and (match := _RULE.fullmatch(text)):
+        if isinstance(text, str) and (match := _match_rule(text)):
             names = re.findall(_NAME, match["field"])
             path = tuple(re.sub(r"\\(.)", r"\1", name) for name in names)
             rules.append(_Rule(path, _change(match)))
@@ -170,14 +253,19 @@ def _read_rules(texts: object, errors: list[ParamError]) -> list[_Rule]:
     return rules
 
 
+def _match_rule(text: str) -> re.Match[str] | None:
+    return next(filter(None, (pattern.fullmatch(text) for pattern in _RULES.values())), None)
+
+
 def _change(match: re.Match[str]) -> Callable[[Any], str] | None:
-    if match["plain"] == "drop":
+    if match.re is _RULES["Remove"]:
         return None
-    if match["plain"] == "hash":
+    if match.re is _RULES["Hash"]:
         return lambda value: hashlib.sha256(encode_payload(value)).hexdigest()
-    if (replacement := match["value"]) is not None:
+    if match.re is _RULES["Replace"]:
+        replacement = match["value"]
         return lambda value: replacement
-    if match["length"]:
+    if match.re is _RULES["Truncate"]:
         length = int(match["length"])
         return lambda value: _text(value)[:length]
     head, tail, char = int(match["head"]), int(match["tail"]), match["char"]

@@ -38,7 +38,7 @@ function complete(field) {
     list.hidden = !found.length;
     field.setAttribute("aria-expanded", String(!list.hidden));
     select(-1);
-    status.textContent = found.length ? `${found.length} completions` : "";
+    status.textContent = found.length ? `${found.length} completion${found.length === 1 ? "" : "s"}` : "";
   };
   const hide = () => { clearTimeout(waiting); asked += 1; show([]); };
 

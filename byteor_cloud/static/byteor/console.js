@@ -92,11 +92,9 @@ function search(dialog) {
     find();
   }
 
-  const writing = (element) => element.matches("input, textarea, select, [contenteditable]");
   addEventListener("keydown", (event) => {
     const asked = (event.ctrlKey || event.metaKey) && !event.altKey && !event.shiftKey && event.key.toLowerCase() === "k";
-    const slash = event.key === "/" && !event.ctrlKey && !event.metaKey && !writing(document.activeElement);
-    if (!asked && !slash) return;
+    if (!asked) return;
     event.preventDefault();
     event.stopImmediatePropagation(); // the theme has its own handler for these keys
     open();

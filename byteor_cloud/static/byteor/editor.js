@@ -13,6 +13,7 @@ const mayEdit = !text.readOnly;
 let saved = text.defaultValue.replace(/\r\n?/g, "\n");
 let revision = root.dataset.revision;
 let busy = false;
+let errors = Number(root.dataset.errors); // of the plan with its own target, as far as known
 
 // -- requests -------------------------------------------------------------------------------------------------
 
@@ -77,7 +78,9 @@ function showSaveState(message) {
   part.saveState.textContent = message ?? (changed ? `Not saved, based on revision ${revision}` : `Saved, revision ${revision}`);
   part.saveState.classList.toggle("changed", changed);
   part.save.disabled = busy || !changed;
-  part.promote.disabled = busy;
+  part.promote.disabled = busy || errors > 0;
+  part.promote.textContent = changed ? "Save and promote" : "Promote";
+  part.reason.textContent = errors ? `Fix ${errors} ${errors === 1 ? "error" : "errors"} first` : "";
 }
 
 // -- the compiler's result ------------------------------------------------------------------------------------
@@ -133,9 +136,13 @@ function listFindings(findings) {
 function show(result) {
   markLines(result.diagnostics);
   listFindings(result.diagnostics);
-  const errors = result.diagnostics.filter((each) => each.severity === "error").length;
+  const found = result.diagnostics.filter((each) => each.severity === "error").length;
+  // A plan that is compiled as another target says nothing about the version that a promotion would create.
+  errors = part.target.value ? 0 : found;
+  showSaveState();
+  showReference(part.target.value || result.target);
   part.verdict.className = `verdict pill ${result.ok ? "good" : "bad"}`;
-  part.verdict.textContent = result.ok ? "compiles" : `${errors} ${errors === 1 ? "error" : "errors"}`;
+  part.verdict.textContent = result.ok ? "compiles" : `${found} ${found === 1 ? "error" : "errors"}`;
   // If the text does not compile, the last good result stays, dimmed.
   part.results.classList.toggle("stale", !result.ok);
   if (!result.ok) return;
@@ -145,6 +152,11 @@ function show(result) {
   part.undrawn.hidden = result.svg !== null;
   if (result.svg !== null) part.image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(result.svg)}`;
   part.diff.innerHTML = result.diff ?? ""; // HTML of a server template, which escapes values
+}
+
+// The reference describes the keys of the target that is compiled, or of both if the plan names none.
+function showReference(target) {
+  for (const each of root.querySelectorAll("[data-target]")) each.hidden = Boolean(target) && each.dataset.target !== target;
 }
 
 let lastRequest = 0;
@@ -227,30 +239,20 @@ function save() {
   });
 }
 
-function askToPromote() {
-  if (text.value !== saved) {
-    notify("bad", element("p", "", "Save first. Only the saved plan can be promoted, and your text differs from it."));
-    return;
-  }
-  const question = `Create a version from revision ${revision}? A version cannot be changed or deleted. Nothing is deployed yet.`;
-  const yes = choice("Create the version", promote);
-  notify("warn", element("p", "", question), yes, choice("Not now", () => notify("")));
-  yes.focus();
-}
-
-function promote() {
+async function promote() {
+  if (text.value !== saved) await save();
+  if (text.value !== saved) return undefined; // the notice says why the text is not saved
   return write("Promoting…", root.dataset.promote, (result) => {
+    if (result.fresh) return location.assign(result.next);
     const message = document.createElement("p");
     const link = element("a", "to", result.version);
     link.href = result.url;
-    message.append(result.fresh ? "Promoted to " : "The plan has not changed since ", link, ". The next step is its runtime configuration.");
+    message.append("The plan has not changed since ", link, ". The next step is its runtime configuration.");
     const next = element("a", "choice", "Create a config bundle");
     next.href = result.next;
     notify("good", message, next);
     next.focus();
-    if (![...part.against.options].some((each) => each.value === result.id)) {
-      part.against.options[0].after(new Option(result.version, result.id));
-    }
+    return undefined;
   });
 }
 
@@ -291,7 +293,7 @@ if (mayEdit) {
   part.target.addEventListener("change", preview);
   part.against.addEventListener("change", preview);
   part.save.addEventListener("click", save);
-  part.promote.addEventListener("click", askToPromote);
+  part.promote.addEventListener("click", promote);
   document.addEventListener("keydown", (event) => {
     if (event.key !== "s" || !(event.ctrlKey || event.metaKey)) return;
     event.preventDefault();

@@ -11,6 +11,15 @@ addEventListener("click", (event) => {
   if (menu && !menu.contains(event.target)) menu.open = false;
 });
 
+// Follow the system's color scheme without a reload if the person chose the theme "System". The theme computes its class
+// only when its value changes, so change the value twice.
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+  const page = window.Alpine?.$data(document.documentElement);
+  if (page?.adminTheme !== "auto") return;
+  page.switchTheme("");
+  page.switchTheme("auto");
+});
+
 // Keep the numbers at the bell and in the menu current. Pages in hidden tabs send no requests. A visible page sends 4 of
 // the 1,200 requests that the rate limit permits per minute.
 const COUNTS_INTERVAL = 15000; // ms between requests
@@ -58,3 +67,32 @@ addEventListener("DOMContentLoaded", () => {
   const bell = document.querySelector("[data-counts]");
   if (bell) keepCounts(bell.dataset.counts);
 });
+
+// Send each form once. The server ignores a repetition too, but the browser would show its response instead of the first.
+const RELEASE_AFTER = 10000; // ms, in case the person stopped the request
+const disabledButtons = new Map(); // the buttons of each form that is being sent
+
+function release(form) {
+  for (const button of disabledButtons.get(form) ?? []) button.disabled = false;
+  disabledButtons.delete(form);
+}
+
+addEventListener("submit", (event) => {
+  const form = event.target;
+  if (event.defaultPrevented || form.getAttribute("method") !== "post" || form.target) return;
+  if (disabledButtons.has(form)) {
+    event.preventDefault();
+    return;
+  }
+  const buttons = [...form.elements].filter((each) => each.type === "submit" && !each.disabled);
+  disabledButtons.set(form, buttons);
+  // Later, because the browser has not yet read the value of the pressed button.
+  setTimeout(() => { for (const button of disabledButtons.get(form) ?? []) button.disabled = true; });
+  setTimeout(() => release(form), RELEASE_AFTER);
+});
+addEventListener("pageshow", () => { for (const form of [...disabledButtons.keys()]) release(form); });
+
+// If the next page appears between the two clicks of a double click, the second click must not press its button.
+addEventListener("click", (event) => {
+  if (event.detail > 1 && event.target.closest("form[method=post] [type=submit], [data-leaves-secret]")) event.preventDefault();
+}, { capture: true });

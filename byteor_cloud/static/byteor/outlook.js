@@ -44,7 +44,9 @@ async function preview() {
 // Reviewers have something to decide only if the deployment or one of its waves needs approval.
 const reviewers = form.querySelector("[name=reviewers]")?.closest("fieldset.group");
 function showReviewers() {
-  if (reviewers) reviewers.hidden = form.dataset.approval !== "yes" && !/approval/i.test(form.elements.holds.value);
+  const holds = [...form.querySelectorAll('[name="waves.hold"]')].slice(1).map((each) => each.value);
+  const waits = form.elements.strategy.value === "own" && holds.includes("approval");
+  if (reviewers) reviewers.hidden = form.dataset.approval !== "yes" && !waits;
 }
 showReviewers();
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.db.models import Model, QuerySet
@@ -12,6 +12,7 @@ from django.utils.safestring import mark_safe
 from apps.artifacts.models import Artifact, Replay
 from apps.console.frame import relative_time, row_link, short_id, state_pill, time_left, with_note
 from apps.console.frame.columns import environment_link, page_url, text_link
+from apps.console.pages.artifacts.page import artifact_title
 from apps.console.pages.deployments.phrases import agent_count, describe_options, describe_strategy, describe_target
 from apps.fleet.models import Agent
 from apps.pipelines.models import Version
@@ -19,7 +20,9 @@ from apps.releases.models import Approval, ConfigBundle, Deployment
 from apps.releases.services.approvals import is_overdue
 from byteor.engine.machines import ApprovalStatus
 from byteor.engine.target import ReplayTarget, Target
+from byteor_cloud.database.large_columns import without_large
 
+_NAMED_BY: Mapping[type[Model], Sequence[str]] = {Artifact: ("agent",)}  # the rows that names are read from
 _NAMED = 8  # agents that are listed by name
 
 
@@ -105,7 +108,12 @@ def _capabilities(row: Approval) -> str:
 
 
 def _page_link(model: type[Model], pk: Any) -> str:
-    return text_link(page_url(model, "change", pk), short_id(pk))
+    """Return a link with the row's name; with the end of its id if the row was deleted."""
+    if pk is None:
+        return "-"
+    row = without_large(model._default_manager.select_related(*_NAMED_BY.get(model, (None,)))).filter(pk=pk).first()
+    name = short_id(pk) if row is None else artifact_title(row) if isinstance(row, Artifact) else str(row)
+    return text_link(page_url(model, "change", pk), name)
 
 
 def _replay_facts(target: ReplayTarget) -> list[tuple[str, Any]]:

@@ -27,13 +27,25 @@ def decision_form(
     decisions: list[ApprovalDecision],
     gate: packets.Gate | None,
 ) -> dict[str, Any] | None:
-    """Return the context of the decision form. If the person cannot approve, ``why`` is the reason.
+    """Return the context of the decision form. If the person cannot approve, ``why`` is the reason. If ``is_own``, the
+    person requested the approval, and the page shows the form after everything else that the person can do.
 
     If the replay gate blocks the deployment, ``blocked`` has the reasons, and nobody can approve. The differences that
     can be accepted together with the approval are ``groups``. The decision on a wave sends ``digest``. Returns None if
     the approval is not pending, or if it has no reviewers and the person may not operate the environment. ``gate`` has
     at most ``MAX_GROUPS`` unaccepted groups. It is None if the deployment has no regression.
     """
+    found = _decision_form(request, row, deployment, decisions, gate)
+    return found and {**found, "form_id": new_form_id()}
+
+
+def _decision_form(
+    request: HttpRequest,
+    row: Approval,
+    deployment: Deployment | None,
+    decisions: list[ApprovalDecision],
+    gate: packets.Gate | None,
+) -> dict[str, Any] | None:
     why = why_not(row, console_user_of(request))
     if row.status != ApprovalStatus.PENDING or (why and not row.reviewers):
         return None
@@ -47,7 +59,7 @@ def decision_form(
         return _wave_form(request, row)
     urls = {act.name: act_url(row, act.name) for act in (APPROVE, DENY)}
     if own := _why_own(request, row):
-        return {"why": own, "deny": urls["deny"]}
+        return {"why": own, "deny": urls["deny"], "is_own": row.requester_id == request.user.pk}
     if deployment is None:
         return {"explain": APPROVE.explain, **urls}
     if blocked := [each.detail for each in final_blockers(deployment, gate)]:
@@ -64,7 +76,6 @@ def decision_form(
         "groups": choices(unaccepted),
         "regression": deployment.regression_id,
         "rest": f"{count_of(rest, 'further group')} can be accepted only with the API." if rest else "",
-        "form_id": new_form_id(),
     }
 
 
@@ -82,10 +93,9 @@ def _wave_form(request: HttpRequest, row: Approval) -> dict[str, Any]:
     shared = {
         "deny": act_url(row, DENY_WAVE.name),
         "digest": row.wave_report and row.wave_report.digest,
-        "form_id": new_form_id(),
     }
     if own := _why_own(request, row):
-        return {"why": own, **shared}
+        return {"why": own, "is_own": row.requester_id == request.user.pk, **shared}
     return {"explain": APPROVE_WAVE.explain, "approve": act_url(row, APPROVE_WAVE.name), **shared}
 
 

@@ -179,7 +179,7 @@ def _captures(packet: Packet) -> dict[str, Any]:
             each["name"] if each["artifact_id"] is None
             else text_link(page_url(Fixture, "change", each["fixture_id"]), each["name"]),
             with_note("-", "the fixture was deleted") if each["artifact_id"] is None
-            else text_link(page_url(Artifact, "change", each["artifact_id"]), short_id(each["artifact_id"])),
+            else text_link(page_url(Artifact, "change", each["artifact_id"]), "Open the artifact"),
         )
         for each in packet.captures[: page.GROUPS]
     ]  # fmt: skip

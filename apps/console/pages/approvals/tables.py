@@ -53,7 +53,7 @@ class _AwaitingMyDecision(admin.SimpleListFilter):
     parameter_name = "for"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("me", "waiting for me")]
+        return [("me", "waiting for you")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return queryset.filter(awaiting_decision_by(console_user_of(request))) if self.value() == "me" else queryset
@@ -71,7 +71,7 @@ def warning_pills(row: Approval) -> str:
 class ApprovalAdmin(LiveAdmin):
     tenant = "environment"
     section = "Approvals"
-    tabs = {"Waiting for me": "for=me"}
+    tabs = {"Waiting for you": "for=me"}
     found_by = FoundBy("how_to_reg")
     live_template = "console/approval.html"
     still_template = "console/approval_changes.html"
@@ -86,6 +86,7 @@ class ApprovalAdmin(LiveAdmin):
     omitted = frozenset({"requester_id"})
     reads = ("deployment__freeze_override",)
     list_display = ("subject_with_warnings", "status", "given", "expires", "environment", "agents", "requested")
+    narrow_columns = ("status", "expires")
     list_filter = (_AwaitingMyDecision, "status", "break_glass", ("environment", VisibleRowsFilter))
     search_fields = (
         "requested_by",

@@ -67,7 +67,8 @@ class ArtifactAdmin(RunningAdmin):
     section = "Artifacts"
     found_by = FoundBy("package_2", hashes=("content_hash",))
     related = ("environment__project__organization", "agent", "deployment__config_bundle__version", "version")
-    list_display = ("__str__", "status", "environment", "agent", "version", "size", "content_hash", "captured_at")
+    list_display = ("title", "status", "environment", "agent", "version", "size", "content_hash", "captured_at")
+    narrow_columns = ("status", "captured_at")
     sortable_by = ()
     list_filter = ("kind", "status", ("environment", VisibleRowsFilter))
     search_fields = ("content_hash", "spec_hash", "agent__name", "=content_hash", "=id")

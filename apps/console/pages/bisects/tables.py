@@ -22,15 +22,15 @@ class BisectAdmin(RunningAdmin):
     found_by = FoundBy("search_insights")
     related = ("environment__project__organization", "artifact__agent", "first_bad", "last_good")
     list_display = (
-        "__str__",
+        "title",
         "status",
         "outcome",
         "environment",
-        "artifact",
         "first_bad",
         "requested_by",
         "created_at",
     )
+    narrow_columns = ("status", "outcome")
     not_below = frozenset({"replay.bisect"})  # the page lists the replays
     list_filter = ("status", "outcome", ("environment", VisibleRowsFilter))
     search_fields = ("requested_by", "=id")

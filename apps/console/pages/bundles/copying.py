@@ -7,7 +7,9 @@ from django.db.models import QuerySet
 from unfold.widgets import UnfoldAdminSelectWidget
 
 from apps.console.frame.acts import Act, ActContext
+from apps.console.frame.columns import page_url
 from apps.console.frame.forms import ActForm
+from apps.console.frame.next_steps import NextStep
 from apps.releases.models import ConfigBundle
 from apps.releases.services import bundle_copies
 from apps.tenancy.models import Environment
@@ -48,6 +50,7 @@ def _copy(row: ConfigBundle, context: ActContext) -> ConfigBundle:
     return bundle
 
 
+DEPLOY = NextStep("Deploy it", lambda row: page_url(ConfigBundle, "deploy", row.pk), P.OPERATE_ENVIRONMENT)
 COPY_BUNDLE = Act(
     name="copy",
     label="Copy to environment",
@@ -60,6 +63,7 @@ COPY_BUNDLE = Act(
     icon="content_copy",
     form=_EnvironmentForm,
     applies=lambda row: _others(row).exists(),
+    next_step=DEPLOY,
 )
 
 

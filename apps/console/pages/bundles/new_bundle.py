@@ -2,19 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from django import forms
 from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from apps.console.pages.deployments.forms import ApiForm, JsonField
 from apps.pipelines.models import Version
+from apps.releases.api.serializers.bundles import ADAPTER_SCHEMA, ENV_SCHEMA
 from apps.releases.models import ConfigBundle
 from apps.releases.services.bundles import ADAPTER_KINDS, WAIT_BY_PROFILE
-from byteor_cloud.errors import child_pointer
+from byteor.engine.replay import OpReference, find_reference, reference_of
+from byteor_cloud.computing.computations import installed_ops
+from byteor_cloud.errors import DomainError, FieldError, child_pointer
 
 MAX_STAGES = 100  # a version with more stages has one field for the parameters of all stages
 _ADAPTER = f"A JSON object with the adapter's kind and parameters. Kinds: {', '.join(ADAPTER_KINDS)}."
+_ENV_SCHEMA = {
+    **ENV_SCHEMA,
+    "description": "a value is a text, or the name of a secret (secret_ref), which the agent resolves on its own host",
+    "additionalProperties": {**ENV_SCHEMA["additionalProperties"], "title": "Variable"},
+}
+
+
+class ErrorPlace(NamedTuple):
+    """An error of a JSON value: its text, and the JSON Pointer of the faulty part with the error without that place."""
+
+    text: str
+    pointer: str = ""
+    detail: str = ""
+
+
+class JsonInput(NamedTuple):
+    """A JSON field that parameters.js replaces with generated fields.
+
+    ``schema`` is a key of ``NewConfigBundle.schemas``, and ``reference`` describes the op of a stage.
+    """
+
+    field: forms.BoundField
+    schema: str
+    errors: list[ErrorPlace]
+    reference: OpReference | None = None
 
 
 class NewConfigBundle(ApiForm):
@@ -44,12 +72,18 @@ class NewConfigBundle(ApiForm):
         self._version = version
         stages = version.stages
         self.stages: dict[str, str] = {}  # field names by stage id
+        self._places: dict[str, ErrorPlace] = {}  # by text
+        self._references: dict[str, OpReference] = {}  # by field name
+        self.schemas: dict[str, Any] = {"adapter": ADAPTER_SCHEMA, "env": _ENV_SCHEMA}
         if len(stages) > MAX_STAGES:
             self.fields["stage_config"] = JsonField(label="Stage parameters, by stage id")
             return
+        ops = reference_of(installed_ops())
         for number, (stage_id, op) in enumerate(stages):
             self.stages[stage_id] = name = f"stage-{number}"
             self.fields[name] = JsonField(label=f"Parameters of stage {stage_id}", help_text=f"Op: {op}")
+            self._references[name] = reference = find_reference(ops, op)
+            self.schemas[f"op:{reference.key}"] = reference.parameters
 
     def body(self) -> dict[str, Any]:
         """Return the API's request body for this config bundle."""
@@ -75,14 +109,34 @@ class NewConfigBundle(ApiForm):
             return "snapshot_s", ""
         return super().field_of(pointer.removeprefix("/adapters"))
 
-    def groups(self) -> list[tuple[str, list[forms.BoundField]]]:
+    def show(self, error: DomainError) -> None:
+        """Show the error next to the fields that it names. Also keep the faulty part of a JSON value."""
+        for each in error.errors:
+            if isinstance(each, FieldError) and (rest := self.field_of(each.pointer)[1]):
+                place = ErrorPlace(f"{rest}: {each.detail}", f"/{rest}", each.detail)
+                self._places[place.text] = place
+        super().show(error)
+
+    def groups(self) -> list[tuple[str, list[forms.BoundField | JsonInput]]]:
         """Return the fields by heading, in the order of the page."""
-        parameters = list(self.stages.values()) or ["stage_config"]
+        parameters = list(self.stages.values())
+        every = [] if parameters else list(self.named("stage_config"))
         return [
             ("", list(self.named("name", "tuning_profile", "wait", "snapshot_s"))),
-            ("Stage parameters", list(self.named(*parameters))),
-            ("Adapters and environment", list(self.named("ingress", "egress", "env"))),
+            ("Stage parameters", [*map(self._stage_input, parameters), *every]),
+            (
+                "Adapters and environment",
+                [self._input("ingress", "adapter"), self._input("egress", "adapter"), self._input("env", "env")],
+            ),
         ]
+
+    def _stage_input(self, name: str) -> JsonInput:
+        reference = self._references[name]
+        return self._input(name, f"op:{reference.key}", reference)
+
+    def _input(self, name: str, schema: str, reference: OpReference | None = None) -> JsonInput:
+        errors = [self._places.get(text, ErrorPlace(text)) for text in map(str, self[name].errors)]
+        return JsonInput(self[name], schema, errors, reference)
 
 
 def start_from(bundle: ConfigBundle | None, form: NewConfigBundle) -> dict[str, Any]:

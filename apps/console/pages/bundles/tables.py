@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -14,6 +15,7 @@ from django.urls import path
 
 from apps.console.frame import (
     Act,
+    ActionPage,
     FoundBy,
     ReadOnlyAdmin,
     VisibleRowsFilter,
@@ -25,7 +27,7 @@ from apps.console.frame import (
     with_note,
 )
 from apps.console.frame.acting import button
-from apps.console.frame.columns import environment_link, page_url, row_url
+from apps.console.frame.columns import act_url, environment_link, page_url, row_url
 from apps.console.frame.console_user import (
     ConsoleUser,
     actor_of,
@@ -34,8 +36,11 @@ from apps.console.frame.console_user import (
     may_operate,
 )
 from apps.console.frame.forms import new_form_id, send_once
-from apps.console.pages.bundles.choosing import choices_panel
-from apps.console.pages.bundles.copying import COPY_BUNDLE, describe_missing_secrets
+from apps.console.frame.next_steps import CHOSEN, NextStep, conclude, next_of, result_of, returning
+from apps.console.pages.agents.enrollment import CREATE_ENROLLMENT_TOKEN
+from apps.console.pages.bundles.choosing import choices_panel, find_newest_bundles
+from apps.console.pages.bundles.configuration import COLUMNS, configuration_panel
+from apps.console.pages.bundles.copying import COPY_BUNDLE, DEPLOY, describe_missing_secrets
 from apps.console.pages.bundles.new_bundle import NewConfigBundle, start_from
 from apps.console.pages.deployments.deploying import Deploy, Outlook, preview
 from apps.console.pages.deployments.phrases import describe_warnings
@@ -56,6 +61,15 @@ from byteor_cloud.computing.configuration_checks import find_warnings
 from byteor_cloud.database.large_columns import without_large
 
 _SHOWN = 10
+CLEAR = Act.of(
+    commands.clear,
+    label="Clear known bad",
+    done="Known bad cleared for {}",
+    explain="The configuration can be deployed again, and rollbacks can restore it again.",
+    icon="restart_alt",
+    comment="required",
+    applies=lambda row: row.known_bad,
+)
 
 
 def _is_org_admin(request: HttpRequest, environment: Environment) -> bool:
@@ -76,6 +90,29 @@ def _origin_facts(row: ConfigBundle) -> list[tuple[str, str]]:
     return [("Copied from", row_link(original, f"{original} in {original.environment}"))] if original else []
 
 
+def _requested(request: HttpRequest, bundle: ConfigBundle, deployment: Deployment) -> FormResult:
+    """Return the result of the form that requested the deployment. The next step is its approval if it needs one."""
+    approval = deployment.approval
+    step = NextStep("Open the approval", lambda _: row_url(approval)) if approval else None
+    done = f"Deployment of {bundle.version} requested."
+    tenant, console_user = bundle.environment, console_user_of(request)
+    return result_of(deployment, done, step, tenant=tenant, console_user=console_user)
+
+
+def _urls_of_missing(
+    environment: Environment, outlook: Outlook | None, held: Collection[P], *, back: str
+) -> list[tuple[str, str]]:
+    """Return the URL and the text of links to what a deployment lacks: agents, or people who can approve it."""
+    if outlook is None:
+        return []
+    found = []
+    if not outlook.count and P.MANAGE_ENVIRONMENT in held:
+        found.append((act_url(environment, CREATE_ENROLLMENT_TOKEN.name), "Enroll an agent"))
+    if outlook.lacks_people and P.MANAGE_PROJECT in held:
+        found.append((act_url(environment.project, "invite"), "Invite a person"))
+    return [(returning(url, back), text) for url, text in found]
+
+
 @admin.register(ConfigBundle, site=site)
 class ConfigBundleAdmin(ReadOnlyAdmin):
     tenant = "environment"
@@ -83,21 +120,24 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
     found_by = FoundBy("inventory_2", name="name", hashes=("config_hash",))
     related = ("environment__project__organization", "version")
     list_display = ("name", "version", "bad", "environment", "tuning_profile", "config_hash", "created_at")
+    narrow_columns = ("version", "bad")
     list_filter = ("tuning_profile", ("environment", VisibleRowsFilter))
     search_fields = ("name", "version__name", "config_hash", "created_by", "=id")
     acts = (
-        Act.of(
-            commands.clear,
-            label="Clear known bad",
-            done="Known bad cleared for {}",
-            explain="The configuration can be deployed again, and rollbacks can restore it again.",
-            icon="restart_alt",
-            comment="required",
-            applies=lambda row: row.known_bad,
-        ),
+        CLEAR,
         TEST_BUNDLE,
         COPY_BUNDLE,
     )
+    action_pages = (
+        ActionPage(
+            label="Deploy", also="release rollout", icon="rocket_launch", needs=P.OPERATE_ENVIRONMENT, model=Version,
+            url_of=lambda bundle: page_url(ConfigBundle, "deploy", bundle.pk), find=find_newest_bundles,
+        ),
+        ActionPage(
+            label="Deploy", also="release rollout", icon="rocket_launch", needs=P.OPERATE_ENVIRONMENT,
+            model=Environment, url_of=lambda environment: page_url(ConfigBundle, "choose", environment.pk),
+        ),
+    )  # fmt: skip
 
     def narrow(self, queryset: QuerySet[Any], console_user: ConsoleUser) -> QuerySet[Any]:
         bad = KnownBad.objects.filter(environment=OuterRef("environment"), config_hash=OuterRef("config_hash"))
@@ -123,7 +163,8 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
         return [deploy, *super()._buttons(request, row)]
 
     def summary(self, request: HttpRequest, row: ConfigBundle) -> dict[str, Any]:
-        """Show the facts, warnings and deployments of the config bundle."""
+        """Show the facts, warnings, configuration and deployments of the config bundle."""
+        row.refresh_from_db(fields=COLUMNS)
         made = without_large(Deployment.objects.filter(config_bundle=row).select_related("environment"))
         panel: dict[str, Any] = {
             "title": "Deployments",
@@ -151,7 +192,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
                 *_origin_facts(row),
                 ("Created", with_note(relative_time(row.created_at), row.created_by)),
             ],
-            "panels": [panel, tests_panel(row)],
+            "panels": [configuration_panel(row, compute=compute_for(request)), panel, tests_panel(row)],
         }
 
     def new_view(self, request: HttpRequest, version_id: UUID) -> HttpResponse:
@@ -170,7 +211,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
                 lambda data: self._check_or_create(request, version, data),
             )  # fmt: skip
             if isinstance(config, dict):
-                return HttpResponseRedirect(config["url"])
+                return HttpResponseRedirect(conclude(request, config))
         elif request.method != "POST":
             form.initial = start_from(running, form)
         context = {
@@ -178,6 +219,7 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
             "form_id": new_form_id(),
             "version": version,
             "current": current,
+            "back": next_of(request) or row_url(version),
             "warnings": config and describe_warnings(find_warnings(version.stages, config.stage_config)),
             "changes": config and Changes(
                 current, None,
@@ -192,10 +234,21 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
     def _check_or_create(request: HttpRequest, version: Version, data: dict[str, Any]) -> FormResult | RuntimeConfig:
         given = {name: value for name, value in data.items() if name not in {"name", "version"}}
         checked = bundles.check_configuration(version, **given, compute=compute_for(request))
-        if "_create" not in request.POST:
+        deploys = "_deploy" in request.POST
+        if not deploys and "_create" not in request.POST:
             return checked.config
-        new = partial(bundles.create_config_bundle, environment=version.environment, actor=actor_of(request))
-        return send_once(request, lambda: {"url": row_url(new(**data, checked=checked))})
+
+        def create() -> FormResult:
+            bundle = bundles.create_config_bundle(
+                environment=version.environment, actor=actor_of(request), **data, checked=checked
+            )
+            done, console_user = f"Config bundle {bundle} created.", console_user_of(request)
+            result = result_of(
+                bundle, done, None if deploys else DEPLOY, tenant=version.environment, console_user=console_user
+            )  # fmt: skip
+            return {**result, "url": page_url(ConfigBundle, "deploy", bundle.pk)} if deploys else result
+
+        return send_once(request, create)
 
     def deploy_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
         """Show the form for a deployment of a config bundle with a preview, or request the deployment."""
@@ -218,20 +271,23 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
                     return preview(bundle, values, actor_of(request), is_org_admin=is_org_admin)
                 new = partial(deployments.create_deployment, is_org_admin=is_org_admin, actor=actor_of(request))
                 return send_once(
-                    request, lambda: {"url": row_url(new(environment=bundle.environment, **values))}
-                )  # fmt: skip
+                    request, lambda: _requested(request, bundle, new(environment=bundle.environment, **values))
+                )
 
             made = form.send(DeploymentSerializer, body, bundle.environment, use)
             if isinstance(made, dict):
-                return HttpResponseRedirect(made["url"])
+                return HttpResponseRedirect(conclude(request, made))
             outlook = made
         policy = bundle.environment.effective_settings.release
+        held = console_user_of(request).permissions(bundle.environment)
         context = {
             "form": form,
             "bundle": bundle,
             "outlook": outlook,
-            "may_break_glass": is_org_admin and policy.approvals_required,
+            "may_break_glass": is_org_admin and policy.approvals_required and not bundle.known_bad,
+            "clear": self._clear_url(request, bundle),
             "needs_approval": policy.approvals_required,
+            "creating": _urls_of_missing(bundle.environment, outlook, held, back=request.path),
         }
         if "_live" in request.POST:
             return TemplateResponse(request, "console/outlook.html", context)
@@ -250,12 +306,20 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
         if environment is None:
             raise Http404
         check_may_operate(request, environment, "deploy")
-        context = {"panel": choices_panel(environment, self.get_queryset(request))}
+        rows = self.get_queryset(request).filter(environment=environment)
+        newest = rows.order_by("-pk").first() if CHOSEN in request.GET else None
+        if newest is not None and str(newest.pk) == request.GET[CHOSEN]:  # the person has just created it
+            return HttpResponseRedirect(page_url(ConfigBundle, "deploy", newest.pk))
+        context = {"panel": choices_panel(environment, rows, back=request.get_full_path())}
         return self._page(request, "console/choose_bundle.html", "Deploy", context)
 
     def _page(self, request: HttpRequest, template: str, title: str, context: dict[str, Any]) -> HttpResponse:
         shown = {**self.admin_site.each_context(request), "opts": self.opts, "title": title, **context}
         return TemplateResponse(request, template, shown)
+
+    def _clear_url(self, request: HttpRequest, row: Any) -> str:
+        """Return the URL of the form that clears the known-bad state; "" if the person may not clear it."""
+        return act_url(row, CLEAR.name) if row.known_bad and may_operate(request, row.environment) else ""
 
     def page_title(self, row: ConfigBundle) -> str:
         return f"Config bundle {row} of {row.version}"

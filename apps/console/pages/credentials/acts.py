@@ -75,6 +75,8 @@ def _rotate_immediately(organization: Organization, context: ActContext) -> Sign
     return signing_keys.rotate(organization=organization, activate_in_s=0, actor=context.actor)
 
 
+_IN_USE = "The page with the secret has a command that uses it."
+_BY_ITSELF = "Agents fetch the key themselves."
 CREATE_USER_TOKEN = Act(
     name="create_token",
     label="Create user token",
@@ -86,6 +88,7 @@ CREATE_USER_TOKEN = Act(
     icon="vpn_key",
     form=_TokenForm,
     creates=UserToken,
+    next_step=_IN_USE,
 )
 CREATE_ORGANIZATION_KEY = Act(
     name="create_key",
@@ -97,6 +100,7 @@ CREATE_ORGANIZATION_KEY = Act(
     icon="vpn_key",
     form=_KeyForm,
     creates=OrganizationKey,
+    next_step=_IN_USE,
 )
 ROTATE_SIGNING_KEY = Act(
     name="rotate_signing_key",
@@ -109,6 +113,7 @@ ROTATE_SIGNING_KEY = Act(
     needs=P.MANAGE_ORG_MEMBERSHIPS,
     icon="key",
     creates=SigningKey,
+    next_step=_BY_ITSELF,
     on_page=False,
 )
 ROTATE_SIGNING_KEY_IMMEDIATELY = Act(
@@ -118,10 +123,11 @@ ROTATE_SIGNING_KEY_IMMEDIATELY = Act(
     explain="For emergencies. A new key signs from now on, and agents fetch it when they first see its signature. The "
     "previous key remains valid for a week unless you retire it.",
     run=_rotate_immediately,
-    form=ActForm,  # a form that is sent twice runs once, so a double click creates one key
+    form=ActForm,
     needs=P.MANAGE_ORG_MEMBERSHIPS,
     icon="key",
     creates=SigningKey,
+    next_step=_BY_ITSELF,
     on_page=False,
     dangerous=True,
 )

@@ -55,6 +55,7 @@ class UserTokenAdmin(CredentialAdmin):
     menu = "User tokens"
     related = ("user",)
     list_display = ("prefix", "name", "user", "state", "expires_at", "last_used_at", "created_at")
+    narrow_columns = ("name", "state")
     list_filter = ("revoked_at",)
     search_fields = ("name", "prefix", "user__email", "=id")
     acts = (revoke_act("token.revoke", lambda row: None, None),)
@@ -72,6 +73,7 @@ class OrganizationKeyAdmin(CredentialAdmin):
     needs = P.MANAGE_ORG_MEMBERSHIPS
     related = ("organization", "project")
     list_display = ("prefix", "name", "role", "organization", "project", "state", "expires_at", "last_used_at")
+    narrow_columns = ("name", "state")
     list_filter = ("role", ("organization", VisibleRowsFilter))
     search_fields = ("name", "prefix", "=id")
     acts = (revoke_act("api_key.revoke", lambda row: row.organization, P.MANAGE_ORG_MEMBERSHIPS),)
@@ -88,6 +90,7 @@ class SigningKeyAdmin(ReadOnlyAdmin):
     related = ("organization",)
     omitted = frozenset({"status"})
     list_display = ("kid", "state", "organization", "not_before", "signs_until", "not_after")
+    narrow_columns = ("state",)
     list_filter = ("status", ("organization", VisibleRowsFilter))
     search_fields = ("kid", "=id")
     acts = (
@@ -119,6 +122,7 @@ class SignInLinkAdmin(ReadOnlyAdmin):
     holds = "When one-time links for signing in were created and used. The links themselves are not stored."
     related = ("user",)
     list_display = ("user", "created_at", "expires_at", "used_at")
+    narrow_columns = ("expires_at",)
     search_fields = ("user__email", "=id")
 
     def page_title(self, row: SignInLink) -> str:

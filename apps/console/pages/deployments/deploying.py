@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from django import forms
@@ -21,8 +21,11 @@ from unfold.widgets import (
 
 from apps.artifacts.services import fixtures
 from apps.artifacts.services.regression_details import read_groups
+from apps.console.frame.personal import CountRows
+from apps.console.frame.rows import Column, Row, RowsField
 from apps.console.pages.deployments.forms import ApiForm
 from apps.console.pages.deployments.phrases import (
+    HOLDS,
     agent_count,
     describe_strategy,
     describe_target,
@@ -41,14 +44,14 @@ from apps.tenancy.permissions import GRANTS, Permission, Role, effective_role
 from byteor.engine.regression import count_of
 from byteor.engine.replay_gate import GateMode
 from byteor.engine.rollout import Hold, Strategy
-from byteor.engine.target import Target
 from byteor_cloud.database.large_columns import without_large
+from byteor_cloud.database.together import read_together
 
 NAMED = 10  # agents or people that are listed by name
 MAX_NAMES = 1_000
-MAX_LABELS = 50
+MAX_LABELS = 20  # labels that can be checked. Others are entered as rows.
 MAX_EXPLAINED = 20  # groups of differences that the form has a field for
-_NO_HOLD = frozenset({"none", "null", "-"})
+_INVITE = "Invite more people."
 _DIGITS = 3  # most digits of a percentage; Python refuses to parse numbers with thousands of digits
 PRESETS: dict[str, dict[str, Any]] = {
     "waves": {"kind": "waves", "percents": [5, 25, 100]},
@@ -59,10 +62,28 @@ _STRATEGIES = [
     ("waves", "Waves of 5 %, 25 % and 100 %"),
     ("slow", "Slow waves: 1 %, 10 %, 50 % and 100 %, ten minutes apart"),
     ("all_at_once", "All agents at the same time"),
-    ("own", "Custom waves"),
+    ("own", "Custom waves and holds"),
 ]
+_HOLDS: dict[str, str] = {"": "Starts after the pause"} | {str(hold): f"Waits {what}" for hold, what in HOLDS.items()}
+_PERCENT = {"type": "number", "min": 1, "max": 100}
+
+
+def _text(value: str) -> forms.Widget:
+    widget: forms.Widget = UnfoldAdminTextInputWidget()
+    return widget
+
+
+_WAVE = {
+    "percent": Column("Percent of agents", lambda _: UnfoldAdminTextInputWidget(attrs=_PERCENT)),
+    "hold": Column("Start", lambda _: UnfoldAdminSelectWidget(choices=[*_HOLDS.items()])),
+}
 # The initial values of the form.
-FIRST = {"target": "all", "strategy": "waves", "auto_rollback": "on"}
+FIRST: dict[str, Any] = {
+    "target": "all",
+    "strategy": "waves",
+    "waves": [{"percent": str(percent), "hold": ""} for percent in PRESETS["waves"]["percents"]],
+    "auto_rollback": "on",
+}
 
 
 class Deploy(ApiForm):
@@ -79,22 +100,24 @@ class Deploy(ApiForm):
     labels = forms.MultipleChoiceField(
         required=False,
         widget=forms.CheckboxSelectMultiple,
-        help_text=f"An agent must have all chosen labels. At most the {MAX_LABELS} most common labels are listed.",
+        help_text=f"An agent must have all chosen labels. The {MAX_LABELS} most common labels are listed.",
     )
     agents = forms.CharField(
         required=False, widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}), label="Agent names",
         help_text=f"One name per line, at most {MAX_NAMES:,}.",
     )  # fmt: skip
     strategy = forms.ChoiceField(choices=_STRATEGIES, widget=UnfoldAdminSelectWidget)
-    percents = forms.CharField(
-        required=False, widget=UnfoldAdminTextInputWidget, label="Custom waves",
-        help_text="The percentage of agents that have been reached after each wave, such as 10, 50, 100.",
+    waves = RowsField(
+        _WAVE, noun="wave",
+        help_text="The percentage of agents that have been reached after each wave. It increases, and ends with 100. "
+        "The first wave starts with the deployment. A later one can wait until somebody starts it, or until people "
+        "approve what the earlier waves did.",
     )  # fmt: skip
     pause_s = forms.IntegerField(
         required=False,
         min_value=0,
         widget=UnfoldAdminIntegerFieldWidget,
-        label="Pause between custom waves, in seconds",
+        label="Pause between waves, in seconds",
     )
     failure_threshold_percent = forms.IntegerField(
         required=False, min_value=0, max_value=100, widget=UnfoldAdminIntegerFieldWidget,
@@ -107,12 +130,6 @@ class Deploy(ApiForm):
     take_over = forms.BooleanField(
         required=False, widget=UnfoldBooleanWidget, label="Take over agents that run another pipeline"
     )
-    holds = forms.CharField(
-        required=False, max_length=1000, widget=UnfoldAdminTextInputWidget, label="Holds before waves",
-        help_text="What must happen before each wave, in the order of the waves: none, manual (somebody starts the "
-        "wave) or approval (people approve what the earlier waves did). For example: none, manual, approval. If "
-        "empty, no wave has a hold.",
-    )  # fmt: skip
     start_at = forms.DateTimeField(
         required=False,
         widget=UnfoldAdminTextInputWidget(attrs={"type": "datetime-local"}),
@@ -151,6 +168,16 @@ class Deploy(ApiForm):
         ]
         if not most:
             del self.fields["labels"]
+        if len(pairs) > MAX_LABELS:
+            values = {value: key for key, values in counted.items() for value in values}
+            keys = {key: agent_count(sum(values.values())) for key, values in counted.items()}
+            self.fields["other_labels"] = RowsField(
+                {
+                    "key": Column("Label", _text, completions=lambda: keys),
+                    "value": Column("Value", _text, completions=lambda: values),
+                },
+                noun="label", label="Other labels", help_text="The agents must have these labels as well.",
+            )  # fmt: skip
         if not is_org_admin:
             del self.fields["override_freeze"]
         if not is_org_admin or self._mode is not GateMode.REQUIRE:
@@ -187,12 +214,9 @@ class Deploy(ApiForm):
         target = self._target(data)
         if target is None:
             return None
-        rollout = dict(PRESETS.get(data["strategy"]) or {"kind": "waves", "percents": _numbers(data["percents"])})
+        rollout = dict(PRESETS.get(data["strategy"]) or _custom_waves(data["waves"]))
         if data["strategy"] == "own" and data.get("pause_s"):
             rollout["pause_s"] = data["pause_s"]
-        if data["holds"] and data["strategy"] != "all_at_once":
-            words = (each.strip().lower() for each in data["holds"].split(","))
-            rollout["holds"] = [None if word in _NO_HOLD else word for word in words]
         rollout |= {
             "auto_rollback": data["auto_rollback"],
             "failure_threshold_percent": data["failure_threshold_percent"] or 0,
@@ -224,6 +248,7 @@ class Deploy(ApiForm):
                 return {"all": True}
             case "selector":
                 chosen = [label.partition("=")[::2] for label in data.get("labels", ())]
+                chosen += [(row["key"], row["value"]) for row in data.get("other_labels", ())]
                 if len(dict(chosen)) == len(chosen) > 0:
                     return {"selector": dict(chosen)}
                 self.add_error(
@@ -253,14 +278,17 @@ class Deploy(ApiForm):
         inner = rest.partition("/")[0]
         if name == "reviewers":
             return name, name_choice(self[name], rest)
+        if name == "strategy" and (column := _COLUMNS.get(inner)):
+            at = rest.partition("/")[2]
+            return "waves", cast("RowsField", self.fields["waves"]).locate(f"{at}/{column}" if at else "")
         return (inner, "") if name == "strategy" and inner in self.fields else (name, rest)
 
     def groups(self) -> list[tuple[str, list[forms.BoundField]]]:
         """Return the fields by heading, in the order of the page."""
         headings = {
-            "Target": ("target", "labels", "agents", "take_over"),
+            "Target": ("target", "labels", "other_labels", "agents", "take_over"),
             "Rollout": (
-                "strategy", "percents", "holds", "pause_s", "failure_threshold_percent", "auto_rollback", "start_at",
+                "strategy", "waves", "pause_s", "failure_threshold_percent", "auto_rollback", "start_at",
             ),
             "Approval": ("reviewers",),
             "Request": ("note", "override_freeze", "override_replay_gate"),
@@ -272,10 +300,18 @@ class Deploy(ApiForm):
         return [(heading, fields) for heading, fields in found if fields]
 
 
-def _numbers(text: str) -> list[Any]:
-    """Return the numbers in a comma-separated list. Invalid parts stay strings, which the API's rules refuse."""
-    parts = (each.strip(" %") for each in text.split(","))
-    return [int(part) if part.isdecimal() and len(part) <= _DIGITS else part for part in parts]
+_COLUMNS = {"percents": "percent", "holds": "hold"}  # the column of a wave by its name in the API
+
+
+def _custom_waves(rows: list[Row]) -> dict[str, Any]:
+    """Return the strategy with these waves. Percentages that are not numbers stay texts, which the API refuses.
+
+    The form shows no hold for the first wave, because the wave starts with the deployment.
+    """
+    texts = [row["percent"].strip(" %") for row in rows]
+    percents = [int(text) if text.isdecimal() and len(text) <= _DIGITS else text for text in texts]
+    holds = [row["hold"] or None if at else None for at, row in enumerate(rows)]
+    return {"kind": "waves", "percents": percents, **({"holds": holds} if any(holds) else {})}
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +327,8 @@ class Outlook:
     warnings: list[str]
     obstacles: list[str]
     gate: str
+    count: int  # agents of the target
+    lacks_people: bool  # whether too few people can approve
 
 
 def preview(bundle: ConfigBundle, values: dict[str, Any], requester: Actor, *, is_org_admin: bool) -> Outlook:
@@ -310,17 +348,29 @@ def preview(bundle: ConfigBundle, values: dict[str, Any], requester: Actor, *, i
         environment, bundle, target,
         take_over=values.get("take_over", False), override_freeze="override_freeze" in values, start_at=start_at,
     )  # fmt: skip
-    count, named = _agents(environment, target)
+    fixture_rows = fixtures.live(environment, bundle.version.name)
+    is_tested = policy.replay_gate is not GateMode.OFF
+    names, roles, counted = read_together(
+        _named(select_agents(environment, target)),
+        roles_of(environment, chosen),
+        Environment.objects.filter(pk=environment.pk).values_list(CountRows(fixture_rows.values("pk")), flat=True)
+        if is_tested
+        else Environment.objects.none(),
+    )
+    count, named = _describe_agents(names)
+    consent = describe_consent(environment, requester.display, chosen, for_waves=strategy.needs_approval, roles=roles)
     return Outlook(
         describe_target(target),
         named,
         describe_strategy(strategy),
         _waves(strategy, count),
-        describe_consent(environment, requester.display, chosen, for_waves=strategy.needs_approval),
+        consent,
         "" if start_at is None else f"{start_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC at the earliest",
         describe_warnings(bundles.warnings_of(bundle)),
         [each.detail for each in obstacles],
-        describe_gate(bundle, is_overridden="override_replay_gate" in values),
+        describe_gate(bundle, sum(counted), is_overridden="override_replay_gate" in values),
+        count,
+        consent.endswith(_INVITE),
     )
 
 
@@ -333,13 +383,15 @@ def find_known_groups(bundle: ConfigBundle) -> list[dict[str, Any]]:
     return [] if newest is None else read_groups(newest, first=0, count=MAX_EXPLAINED, with_payloads=False)
 
 
-def describe_gate(bundle: ConfigBundle, *, is_overridden: bool) -> str:
-    """Return what the replay gate will do with a deployment of the config bundle; "" if the gate is off."""
+def describe_gate(bundle: ConfigBundle, count: int, *, is_overridden: bool) -> str:
+    """Return what the replay gate will do with a deployment of the config bundle; "" if the gate is off.
+
+    ``count`` is the number of the pipeline's fixtures.
+    """
     environment, pipeline = bundle.environment, bundle.version.name
     policy = environment.effective_settings.release
     if policy.replay_gate is GateMode.OFF:
         return ""
-    count = fixtures.live(environment, pipeline).count()
     tested = f"The pipeline {pipeline} has no fixtures, so nothing is tested."
     if count:
         named = count_of(count, "fixture")
@@ -360,9 +412,15 @@ def describe_gate(bundle: ConfigBundle, *, is_overridden: bool) -> str:
     return f"{tested} The deployment waits until {until}."
 
 
-def _agents(environment: Environment, target: Target) -> tuple[int, str]:
-    agents = select_agents(environment, target)
-    count, names = agents.count(), list(agents.order_by("pk").values_list("name", flat=True)[:NAMED])
+def _named(agents: QuerySet[Agent]) -> QuerySet[Agent, tuple[str, int]]:
+    """Return the names of the first ``NAMED`` agents, each with the number of all agents."""
+    every = CountRows(agents.order_by().values("pk"))
+    return agents.order_by("pk").values_list("name", every)[:NAMED]
+
+
+def _describe_agents(rows: Sequence[tuple[str, int]]) -> tuple[int, str]:
+    """Return the number of agents, and a phrase with the number and the first names. ``rows`` are from ``_named``."""
+    count, names = max((count for _, count in rows), default=0), [name for name, _ in rows]
     more = f" and {count - len(names):,} more" if count > len(names) else ""
     return count, f"{agent_count(count)}: {', '.join(names)}{more}" if names else "No agents."
 
@@ -402,7 +460,7 @@ def describe_consent(
     if len(people) < needed:
         those = "1 person" if needed == 1 else f"{needed} people"
         able = f"only {shown} can approve" if shown else "nobody can approve"
-        return f"The {what} the approval of {those}, but {able}. Invite more people."
+        return f"The {what} the approval of {those}, but {able}. {_INVITE}"
     return f"The {what} the approval of {needed} of these people: {shown}."
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 from django.utils.html import format_html, format_html_join
 
@@ -11,12 +12,24 @@ from apps.console.frame import with_note
 from apps.console.frame.columns import page_url, text_link
 from apps.console.pages.deployments.phrases import FAILED_HOW, agent_count
 from apps.fleet.models import Agent
-from apps.releases.services.failures import Cause
+from apps.releases.models import Deployment
+from apps.releases.services.failures import Cause, plan_causes
+from byteor_cloud.database.together import Plan
 
 
-def failures_panel(causes: Sequence[Cause], *, retry: Mapping[str, Any] | None) -> dict[str, Any]:
+def plan_failures(deployment: Deployment) -> Plan[tuple[list[Cause], dict[UUID, str]]]:
+    """Return the plan of the deployment's failure causes, and of the names of their first agents."""
+    causes = yield from plan_causes(deployment)
+    if not (ids := {pk for cause in causes for pk in cause.agents}):
+        return causes, {}
+    (names,) = yield [Agent.objects.filter(pk__in=ids).values_list("pk", "name")]
+    return causes, dict(names)
+
+
+def failures_panel(
+    causes: Sequence[Cause], names: Mapping[UUID, str], *, retry: Mapping[str, Any] | None
+) -> dict[str, Any]:
     """Return the panel of failure causes. ``retry`` is the act's button; None if the person cannot retry now."""
-    names = dict(Agent.objects.filter(pk__in={pk for cause in causes for pk in cause.agents}).values_list("pk", "name"))
     shown = {
         "id": "failures",
         "title": "Why agents failed",
@@ -46,7 +59,7 @@ def _now(cause: Cause) -> str:
     return f"{cause.still_failed:,} failed" if cause.still_failed else "retried or rolled back"
 
 
-def _names(cause: Cause, names: dict[Any, str]) -> str:
+def _names(cause: Cause, names: Mapping[UUID, str]) -> str:
     known = [(text_link(page_url(Agent, "change", pk), names[pk]),) for pk in cause.agents if pk in names]
     links, more = format_html_join(", ", "{}", known), cause.count - len(known)
     if not more:

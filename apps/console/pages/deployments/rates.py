@@ -13,42 +13,45 @@ from apps.console.pages.deployments.estimates import Pace, TimeLeft
 from apps.releases.models import AgentReport, Deployment, TimelineEntry
 from apps.releases.services.progress import AgentCounts
 from byteor.engine.machines import FINISHED, AgentProgress, DeploymentStatus
+from byteor_cloud.database.together import Plan
 from byteor_cloud.ids import smallest_uuid7
 
 
-def read_progress(row: Any, timeline: Sequence[TimelineEntry]) -> str:
-    """Return how much of the rollout or the rollback is done and the time left, as a phrase; "" for other states.
+def plan_progress(row: Any, timeline: Sequence[TimelineEntry]) -> Plan[str]:
+    """Return the plan of a phrase: how much of the rollout or the rollback is done, and the time left; "" otherwise.
 
     The time left is unknown while the deployment is paused, held or stalled, and until the first agent of the wave has
     finished. ``timeline`` are the newest entries, the newest first. If the beginning of the wave is not among them, the
-    time left is unknown as well. Takes at most one query.
+    time left is unknown as well.
     """
     counts: AgentCounts = row.counted
     if row.status == DeploymentStatus.DEPLOYING:
-        return estimates.describe_progress(estimates.percent_done(counts.counted), _rollout_left(row, counts, timeline))
+        left = yield from _rollout_left(row, counts, timeline)
+        return estimates.describe_progress(estimates.percent_done(counts.counted), left)
     if row.status == DeploymentStatus.ROLLING_BACK:
         offered = {key: n for key, n in counts.by_wave.items() if key[1] != AgentProgress.PENDING}
-        return estimates.describe_progress(estimates.percent_done(offered), _rollback_left(row, counts, timeline))
+        left = yield from _rollback_left(row, counts, timeline)
+        return estimates.describe_progress(estimates.percent_done(offered), left)
     return ""
 
 
-def _rollout_left(row: Deployment, counts: AgentCounts, timeline: Sequence[TimelineEntry]) -> TimeLeft | None:
+def _rollout_left(row: Deployment, counts: AgentCounts, timeline: Sequence[TimelineEntry]) -> Plan[TimeLeft | None]:
     is_held = row.wave_hold is not None and not row.wave_hold.is_over
     if row.paused_at is not None or is_held or row.served_at is None:
         return None
     finished = sum(n for (wave, word), n in counts.counted.items() if wave == row.wave and word in FINISHED)
     pace = _measure(timeline, finished, row.wave_done_at or timezone.now())
-    if pace is None or (row.wave_done_at is None and _is_stalled(row, pace)):
+    if pace is None or (row.wave_done_at is None and (yield from _is_stalled(row, pace))):
         return None
     return estimates.estimate_rollout(
         row.strategy, counts.counted, pace, wave=row.wave, wave_done_at=row.wave_done_at, now=timezone.now()
     )
 
 
-def _rollback_left(row: Deployment, counts: AgentCounts, timeline: Sequence[TimelineEntry]) -> TimeLeft | None:
+def _rollback_left(row: Deployment, counts: AgentCounts, timeline: Sequence[TimelineEntry]) -> Plan[TimeLeft | None]:
     by_progress = counts.by_progress
     pace = _measure(timeline, sum(by_progress.get(word, 0) for word in FINISHED), timezone.now())
-    if pace is None or row.served_at is None or _is_stalled(row, pace):
+    if pace is None or row.served_at is None or (yield from _is_stalled(row, pace)):
         return None
     return estimates.estimate_rollback(by_progress, pace)
 
@@ -59,9 +62,10 @@ def _measure(timeline: Sequence[TimelineEntry], finished: int, until: datetime) 
     return Pace(finished, time) if time else None
 
 
-def _is_stalled(row: Deployment, pace: Pace) -> bool:
+def _is_stalled(row: Deployment, pace: Pace) -> Plan[bool]:
     """Return whether no agent has reported for so long that the time left cannot be estimated."""
     now = timezone.now()
     reports = AgentReport.objects.filter(pk__gt=smallest_uuid7(now - pace.time), deployment=row, accepted=True)
-    latest = reports.order_by("-pk").values_list("created_at", flat=True).first()
+    (found,) = yield [reports.order_by("-pk").values_list("created_at", flat=True)[:1]]
+    latest = next(iter(found), None)
     return pace.is_stalled(pace.time if latest is None else max(now - latest, timedelta()))

@@ -70,6 +70,7 @@ ROLL_BACK = Act.of(
     commands.rollback,
     name="roll_back",
     label="Roll back",
+    also="rollback revert undo",
     done="Rollback of {} started",
     explain="Each agent that was offered this deployment is offered the bundle that it ran before. The configuration "
     "becomes known bad in this environment.",

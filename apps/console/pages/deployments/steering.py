@@ -17,11 +17,12 @@ from apps.console.pages.deployments.waves import Wave
 from apps.console.pages.people.choosing import name_choice, offer_people, people_field
 from apps.releases.api import commands
 from apps.releases.api.serializers.deployments import ReviewersSerializer
-from apps.releases.models import Approval, Deployment
+from apps.releases.models import Approval, ApprovalDecision, Deployment
 from apps.releases.services.reviewers import may_decide_own
 from apps.tenancy.permissions import Permission as P
 from byteor.engine.blockers import Blocker, BlockerCode
 from byteor.engine.rollout import Hold
+from byteor_cloud.database.together import Plan
 
 _PLANNED = {Hold.MANUAL: "needs a manual start", Hold.APPROVAL: "needs approval"}
 
@@ -106,16 +107,23 @@ def describe_hold(
     }
 
 
-def read_started(row: Deployment) -> Mapping[int, str]:
-    """Return who ended the hold before each wave that has started, as a phrase, by the number of the wave from 1."""
+def plan_started(row: Deployment) -> Plan[Mapping[int, str]]:
+    """Return the plan of who ended the hold before each started wave, as phrases by the number of the wave from 1."""
     if not any(row.strategy.holds):
         return {}
-    starts = row.timeline.filter(event="next_wave").values_list("detail__wave", "actor")
-    found = {wave: f"started by {actor}" for wave, actor in starts}
-    for approval in row.wave_approvals.exclude(used_at=None).prefetch_related("decisions"):
-        people = [each.decided_by for each in approval.decisions.all() if each.decision == "approve"]
-        found[(approval.wave or 0) + 1] = f"approved by {', '.join(people)}"
-    return found
+    used = row.wave_approvals.exclude(used_at=None)
+    consents = ApprovalDecision.objects.filter(approval__in=used, decision="approve").order_by("pk")
+    starts, decisions = yield [
+        row.timeline.filter(event="next_wave").values_list("detail__wave", "actor"),
+        consents.values_list("approval__wave", "decided_by"),
+    ]
+    people: dict[int, list[str]] = {}
+    for wave, decided_by in decisions:
+        people.setdefault((wave or 0) + 1, []).append(decided_by)
+    return {
+        **{wave: f"started by {actor}" for wave, actor in starts},
+        **{wave: f"approved by {', '.join(each)}" for wave, each in people.items()},
+    }
 
 
 def describe_wave_hold(wave: Wave, started: Mapping[int, str]) -> str:

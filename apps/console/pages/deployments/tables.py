@@ -7,10 +7,13 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib import admin
-from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.db.models import Q, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse
+from django.urls import path
 from django.utils import timezone
+from django.utils.decorators import method_decorator
 from django.utils.html import format_html
+from django.views.decorators.http import require_GET
 
 from apps.artifacts.services.current_tests import CurrentFailure, newest_tests, read_failures
 from apps.console.frame import (
@@ -31,10 +34,11 @@ from apps.console.frame.columns import TONES, act_url, environment_link, format_
 from apps.console.frame.console_user import console_user_of
 from apps.console.pages.approvals.deciding import APPROVE, DENY, REMIND, decisions_panel, on_deployment_page
 from apps.console.pages.approvals.form import decision_form
-from apps.console.pages.deployments.agents import AgentsPage, find_page
+from apps.console.pages.deployments.agents import AgentsPage, plan_page
 from apps.console.pages.deployments.blockers import blockers_panels
 from apps.console.pages.deployments.deploying import describe_consent, roles_of
-from apps.console.pages.deployments.failures import failures_panel
+from apps.console.pages.deployments.evidence import download_evidence, evidence_links
+from apps.console.pages.deployments.failures import failures_panel, plan_failures
 from apps.console.pages.deployments.gate import gate_panel, is_running, plan_tested
 from apps.console.pages.deployments.listed import Listed, read_listed
 from apps.console.pages.deployments.phrases import (
@@ -44,14 +48,14 @@ from apps.console.pages.deployments.phrases import (
     describe_target,
 )
 from apps.console.pages.deployments.previews import preview_abort, preview_pause, preview_resume, preview_retry
-from apps.console.pages.deployments.rates import read_progress
+from apps.console.pages.deployments.rates import plan_progress
 from apps.console.pages.deployments.rolling_back import ROLL_BACK, ROLL_BACK_SEVERAL
 from apps.console.pages.deployments.steering import (
     CHANGE_REVIEWERS,
     START_NEXT_WAVE,
     describe_hold,
     describe_wave_hold,
-    read_started,
+    plan_started,
 )
 from apps.console.pages.deployments.timeline import describe_entry
 from apps.console.pages.deployments.warnings import find_warnings
@@ -60,15 +64,16 @@ from apps.console.pages.people.choosing import describe_reviewers
 from apps.console.pages.regressions.of_current import TITLE, describe_failure
 from apps.releases.api import commands
 from apps.releases.models import ApprovalDecision, Deployment, DeploymentAgent, KnownBad, TimelineEntry
-from apps.releases.services import blockers, failures, progress, replay_gate
+from apps.releases.services import blockers, progress, replay_gate
 from apps.releases.services.changes import find_changes
+from apps.releases.services.matrix import UNFINISHED
 from apps.tenancy.models import Membership
 from apps.tenancy.permissions import Permission as P
 from byteor.engine.blockers import Blocker
 from byteor.engine.machines import IN_FLIGHT, AgentProgress, ApprovalStatus, DeploymentStatus
 from byteor_cloud.api.compute_slot import compute_for
 from byteor_cloud.concurrency.event_loop import Pausing
-from byteor_cloud.database.together import read, run, together
+from byteor_cloud.database.together import Plan, read, run, together
 
 _SHOWN = 20
 _SUPERSEDED = format_html('<span class="pill {}">superseded</span>', "plain")  # plain, unlike the reason "superseded"
@@ -104,7 +109,10 @@ class _DeploymentList(ScopedChangeList):
 class DeploymentAdmin(LiveAdmin):
     tenant = "environment"
     section = "Deployments"
-    found_by = FoundBy("rocket_launch", name="pipeline", hashes=("bundle_hash",))
+    found_by = FoundBy(
+        "rocket_launch", name="pipeline", hashes=("bundle_hash",),
+        acted_on=Q(is_current=True) | Q(status__in=UNFINISHED),
+    )  # fmt: skip
     live_template = "console/deployment.html"
     still_template = "console/deployment_changes.html"
     related = (
@@ -116,6 +124,7 @@ class DeploymentAdmin(LiveAdmin):
         "pipeline", "change", "state", "agents", "duration", "environment", "config_bundle", "requested_by",
         "created_at",
     )  # fmt: skip
+    narrow_columns = ("state", "created_at")
     list_filter = ("status", "is_current", ("environment", VisibleRowsFilter))
     search_fields = ("pipeline", "requested_by", "config_hash", "bundle_hash", "config_bundle__name", "=id")
     not_below = frozenset({"deploymentagent.before", "deployment.superseded_by", "deployment.restores"})
@@ -157,6 +166,19 @@ class DeploymentAdmin(LiveAdmin):
         START_NEXT_WAVE,
         CHANGE_REVIEWERS,
     )
+
+    def get_urls(self) -> list[Any]:
+        """Return the URLs of the table, and the URL of the download of the evidence."""
+        evidence = self.admin_site.admin_view(self.evidence_view)
+        return [path("<uuid:pk>/evidence/", evidence, name="releases_deployment_evidence"), *super().get_urls()]
+
+    @method_decorator(require_GET)
+    def evidence_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
+        """Return the deployment's evidence as a download."""
+        row = self.get_object(request, str(pk)) if self.has_view_permission(request) else None
+        if row is None:
+            raise Http404
+        return download_evidence(request, row)
 
     @admin.display(description="Status", ordering="status")
     def state(self, row: Deployment) -> str:
@@ -228,21 +250,24 @@ class DeploymentAdmin(LiveAdmin):
     def summary(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         """Return the live part of the page, from the headline and the waves to the approval and the timeline."""
         is_pending = row.status == DeploymentStatus.PENDING_APPROVAL
-        tested, missing, causes, (own_decisions, earlier_decisions, timeline, bad, failing, roles) = run(
+        tested, missing, (causes, names), (timeline, done), started, agents, rows = run(
             together(
                 plan_tested(request, row),
                 blockers.plan_missing(row),
-                failures.plan_causes(row),
+                plan_failures(row),
+                _plan_timeline(row),
+                plan_started(row),
+                plan_page(row, row.counted, request.GET),
                 read(
                     _decisions(row.approval_id),
                     _decisions(row.handed_in_id),
-                    row.timeline.order_by("-id")[:_SHOWN],
                     KnownBad.objects.filter(environment=row.environment_id, config_hash=row.config_hash),
                     newest_tests(Deployment.objects.filter(pk=row.pk)),
                     roles_of(row.environment, row.reviewers) if is_pending else Membership.objects.none(),
                 ),
             )
         )
+        own_decisions, earlier_decisions, bad, failing, roles = rows
         gate = None if tested is None else tested.gate
         counts, found = row.counted, blockers.list_blockers(row, gated=gate and gate.blockers, missing=missing)
         retry = row.offered.get(_RETRY.label) if any(cause.still_failed for cause in causes) else None
@@ -251,7 +276,6 @@ class DeploymentAdmin(LiveAdmin):
             held_wave=None if row.wave_hold is None or row.wave_hold.is_over else row.wave_hold.wave,
         )  # fmt: skip
         by_wave = build_waves(row.strategy, state, counts.by_wave, expected=row.target_count)
-        started = read_started(row)
         hold = describe_hold(row, found, start=row.offered.get(START_NEXT_WAVE.label))
         panels = []
         if is_pending:
@@ -274,7 +298,7 @@ class DeploymentAdmin(LiveAdmin):
             or (row.is_current and bool(_UNFINISHED & counts.by_progress.keys())),
             "gate": gate_panel(request, row, tested),
             "gate_first": row.status in replay_gate.WAITING,
-            "failures": failures_panel(causes, retry=retry) if causes else None,
+            "failures": failures_panel(causes, names, retry=retry) if causes else None,
             "headline": headline(state, by_wave, detail=_why(row, found), current=row.is_current),
             "status": self.state(row),
             "marks": [*find_warnings(row, row.approval), *_failing(read_failures(failing))],
@@ -283,14 +307,15 @@ class DeploymentAdmin(LiveAdmin):
             "decide": decision_form(request, row.approval, row, own_decisions, gate)
             if row.approval is not None
             else None,
+            "links": evidence_links(request, row),
             "hidden_acts": {"Approve", "Deny", *([_RETRY.label] if retry else []), *_hidden_start(hold)},
             "hold": hold,
             "waves": [_wave(wave, state, describe_wave_hold(wave, started)) for wave in by_wave],
-            "progress": read_progress(row, timeline),
+            "progress": done,
             "uncounted": counts.uncounted,
             # A failed deployment could fail again if only one of several failed agents were retried.
             "agents": _agents(
-                find_page(row, counts, request.GET),
+                agents,
                 retry=retry is not None and row.status != DeploymentStatus.FAILED,
             ),
             "panels": panels,
@@ -307,6 +332,12 @@ class DeploymentAdmin(LiveAdmin):
         may = P.OPERATE_ENVIRONMENT in console_user_of(request).permissions(row.environment)
         clear = act_url(row.config_bundle, "clear")
         return {"reason": bad.reason, "since": relative_time(bad.since), "clear": clear if may else None}
+
+
+def _plan_timeline(row: Any) -> Plan[tuple[list[TimelineEntry], str]]:
+    """Return the plan of the newest timeline entries, and of the phrase about the progress, which needs them."""
+    (timeline,) = yield [row.timeline.order_by("-id")[:_SHOWN]]
+    return timeline, (yield from plan_progress(row, timeline))
 
 
 def _decisions(approval_id: UUID | None) -> QuerySet[ApprovalDecision]:
@@ -414,13 +445,14 @@ def _agents(page: AgentsPage, *, retry: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _agent_note(row: DeploymentAgent) -> str:
+def _agent_note(row: Any) -> str:
     """Return the detail of the agent's progress, and the detail of an earlier failure, if any."""
-    failure = row.failure
-    if failure is None or (row.progress == AgentProgress.FAILED and failure.detail == row.detail):
-        return row.detail
-    earlier = f"Earlier failure: {failure.detail or 'no detail'}"
-    return f"{row.detail}; {earlier}" if row.detail else earlier
+    detail: str = row.detail
+    failure: str | None = row.failure_detail
+    if failure is None or (row.progress == AgentProgress.FAILED and failure == detail):
+        return detail
+    earlier = f"Earlier failure: {failure or 'no detail'}"
+    return f"{detail}; {earlier}" if detail else earlier
 
 
 def _progress(row: DeploymentAgent, *, retry: bool) -> str:

@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from apps.console.frame.columns import TONES, list_url, page_url
+from apps.console.frame.columns import TONES, act_url, list_url, page_url, row_url
+from apps.console.frame.next_steps import returning
 from apps.console.frame.scope import with_scope
+from apps.console.pages.agents.enrollment import CREATE_ENROLLMENT_TOKEN
 from apps.console.pages.deployments.phrases import FAILED_HOW, agent_count
 from apps.fleet.models import Agent, Heartbeat, Liveness, PulseCount
 from apps.fleet.services import facts
@@ -77,8 +79,13 @@ def _small(rows: Iterable[tuple[Any, ...]]) -> Fleet:
     return Fleet(liveness, status, by_drift, running, cells, causes)
 
 
-def fleet_panel(environment: Environment, fleet: Fleet, causes: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the panel. ``causes`` are those of the deployments, which the panel of a large fleet shows."""
+def fleet_panel(
+    environment: Environment, fleet: Fleet, causes: Iterable[Mapping[str, Any]], *, may_enroll: bool
+) -> dict[str, Any]:
+    """Return the panel. ``causes`` are those of the deployments, which the panel of a large fleet shows.
+
+    Without agents, people with ``may_enroll`` get a button that creates an enrollment token.
+    """
     total = sum(fleet.by_drift.values())
     base = f"{list_url(Agent)}?environment__id__exact={environment.pk}&enrolled=yes"
     panel = {
@@ -88,10 +95,12 @@ def fleet_panel(environment: Environment, fleet: Fleet, causes: Iterable[Mapping
         "body": "console/fleet.html",
         "url": with_scope(base, environment),
         "link": agent_count(total),
-        "empty": "No agents yet. Create an enrollment token. The console then shows the commands to run on a machine.",
+        "empty": "No agents yet. With an enrollment token, a machine enrolls as an agent.",
     }
     if not total:
-        return panel
+        url = returning(act_url(environment, CREATE_ENROLLMENT_TOKEN.name), row_url(environment))
+        button = {"text": CREATE_ENROLLMENT_TOKEN.label, "icon": CREATE_ENROLLMENT_TOKEN.icon, "url": url}
+        return panel | ({"button": button} if may_enroll else {})
     counted = fleet.causes
     if counted is None:
         counted = Counter[tuple[str, str]]()

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 from django import forms
-from django.core.exceptions import ValidationError
 from rest_framework import serializers
 from unfold.widgets import (
     UnfoldAdminIntegerFieldWidget,
     UnfoldAdminSelectWidget,
-    UnfoldAdminTextareaWidget,
+    UnfoldAdminTextInputWidget,
     UnfoldBooleanWidget,
 )
 
 from apps.console.frame.acts import Act, ActContext
 from apps.console.frame.columns import with_note
 from apps.console.frame.forms import ActForm
+from apps.console.frame.rows import Column, Row, RowsField
 from apps.console.pages.people.choosing import describe_reviewers, name_choice, offer_people, people_field
-from apps.tenancy.api.serializers.settings import EnvironmentSettingsSerializer
+from apps.tenancy.api.serializers.settings import EnvironmentSettingsSerializer, time_zones
 from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
 from apps.tenancy.policy import ReplayPolicy
@@ -29,7 +29,6 @@ from apps.tenancy.services import organizations
 from byteor.engine import freeze
 from byteor.engine.regression import count_of
 from byteor.engine.replay_gate import GateMode
-from byteor.engine.strict_json import JsonLimits, MalformedJson, read
 
 _PREVIEW, _SHOWN = timedelta(days=28), 20
 _ANNOUNCED = timedelta(days=7)  # how long before a freeze window its banner appears
@@ -55,6 +54,9 @@ _LABELS = {
 }
 # Texts that replace the API's descriptions.
 _MEANINGS = {
+    "freeze_windows": "Times in which no deployment starts, unless an organization admin overrides the window with a "
+    "reason. People whose deployments wait see the reason. Start and end are in the time zone, and a window that "
+    "repeats does so at the same local time.",
     "reviewers": "The people who may decide on approvals, whatever their role. If nobody is chosen, everybody who may "
     "operate the environment can decide.",
     "replay_gate": "Whether the fixtures of the pipeline are tested for each deployment, and whether the result can "
@@ -109,26 +111,33 @@ class _SettingsForm(ActForm):
             self.fields[name] = _field(name, rule, _meaning(name))
             self.fields[name].label, self.fields[name].initial = _label(name), self._before[name]
         offer_people(self.fields["reviewers"], row.project, self._before["reviewers"])
-        windows = self.fields["freeze_windows"]
-        windows.initial = json.dumps(self._before["freeze_windows"], indent=2, ensure_ascii=False)
 
     def body(self, cleaned: Mapping[str, Any]) -> dict[str, Any]:
         """Return the request body of the API, in which null removes a limit."""
         rules = EnvironmentSettingsSerializer().fields
         removed = {name: None for name, rule in rules.items() if rule.allow_null and cleaned.get(name) is None}
-        return {**super().body(cleaned), **removed}
+        windows = [self._window(row) for row in cleaned["freeze_windows"]]
+        return {**super().body(cleaned), **removed, "freeze_windows": windows}
+
+    def _window(self, row: Row) -> Mapping[str, Any]:
+        """Return the freeze window of a row. An unchanged window keeps the form in which it is stored.
+
+        Browsers write the time 18:00:00 as 18:00.
+        """
+        window = {name: text for name, text in row.items() if text or name != "recurrence"}
+        try:
+            meant = freeze.FreezeWindow.from_stored(window)
+        except ValueError:
+            return window  # the API's rules name the fault
+        stored: list[dict[str, Any]] = self._before["freeze_windows"]
+        return next((each for each in stored if freeze.FreezeWindow.from_stored(each) == meant), window)
 
     def field_of(self, pointer: str) -> tuple[str | None, str]:
         """Return the name of the field for a JSON pointer into the body or into the environment, and the rest."""
         name, rest = super().field_of(pointer.removeprefix("/settings"))
+        if isinstance(field := self.fields.get(name or ""), RowsField):
+            return name, field.locate(rest)
         return (name, name_choice(self[name], rest)) if name == "reviewers" else (name, rest)
-
-    def clean_freeze_windows(self) -> Any:
-        """Parse the freeze windows. Raises ValidationError if they are not JSON."""
-        try:
-            return read(self.cleaned_data["freeze_windows"] or "[]", JsonLimits())
-        except MalformedJson as error:
-            raise ValidationError(str(error)) from None
 
     def clean(self) -> dict[str, Any]:
         """Keep only the changed settings in ``values``, so that the other settings keep following their defaults."""
@@ -163,12 +172,27 @@ def _field(name: str, rule: Any, meaning: str) -> forms.Field:
             return forms.ChoiceField(choices=choices, help_text=meaning, widget=UnfoldAdminSelectWidget)
         case serializers.ListField():
             return people_field(meaning)
-    example = '[{"start": "2026-12-24T18:00", "end": "2026-12-27T06:00", "time_zone": "Europe/Berlin", "reason": "…"}]'
-    return forms.CharField(
-        required=False, widget=UnfoldAdminTextareaWidget(attrs={"rows": 6}),
-        help_text=f"{meaning} A JSON list, such as {example}. "
-        'A window repeats if its "recurrence" is "daily" or "weekly".',
-    )  # fmt: skip
+    return RowsField(_WINDOW, noun="freeze window", help_text=meaning)
+
+
+def _edge(value: str) -> forms.Widget:
+    """Return the input for the start or the end of a freeze window: a text if browsers cannot edit it as a time."""
+    is_plain = not value or _WALL_CLOCK.fullmatch(value)
+    widget: forms.Widget = UnfoldAdminTextInputWidget(attrs={"type": "datetime-local"} if is_plain else {})
+    return widget
+
+
+_WALL_CLOCK = re.compile(r"[0-9-]{10}T[0-9]{2}:[0-9]{2}(:[0-9]{2})?")  # a time without an offset or fractions
+_REPEATS = {"": "No", freeze.Recurrence.DAILY: "Every day", freeze.Recurrence.WEEKLY: "Every week"}
+_WINDOW = {
+    "start": Column("Start", _edge),
+    "end": Column("End", _edge),
+    "time_zone": Column(
+        "Time zone", lambda _: UnfoldAdminTextInputWidget(), "UTC", lambda: dict.fromkeys(sorted(time_zones()), "")
+    ),
+    "recurrence": Column("Repeats", lambda _: UnfoldAdminSelectWidget(choices=[*_REPEATS.items()])),
+    "reason": Column("Reason", lambda _: UnfoldAdminTextInputWidget(attrs={"maxlength": 200})),
+}
 
 
 def _edit(row: Environment, context: ActContext) -> object:
@@ -182,6 +206,7 @@ def _edit(row: Environment, context: ActContext) -> object:
 EDIT_SETTINGS = Act(
     name="settings",
     label="Edit settings",
+    also="freeze window policy reviewers approvals",
     done="Settings of {} changed",
     explain="A deployment keeps the rules for approvals and the replay gate, the agent timeout and the in-flight limit "
     "that applied when it was requested. The other settings apply immediately. Outside of dev environments, only an "

@@ -43,6 +43,7 @@ class EnvironmentAdmin(LiveAdmin):
     related = ("project__organization",)
     omitted = frozenset({"deleted_at"})
     list_display = ("name", "posture", "project", "position", "organization", "created_at")
+    narrow_columns = ("posture", "project")
     ordering = ("-project_id", "position", "-id")
     list_filter = ("posture", ("project", VisibleRowsFilter))
     search_fields = ("name", "project__name", "=id")
@@ -63,13 +64,15 @@ class EnvironmentAdmin(LiveAdmin):
         found = read_deployments(row, around, now=now, has_causes=fleet.causes is None)
         panels = [
             *failing_panels(found.failing),
-            pipelines_panel(row, around, found, fleet.running, may_deploy=may_operate),
-            fleet_panel(row, fleet, found.causes),
+            pipelines_panel(
+                row, around, found, fleet.running, may_deploy=may_operate, may_add=P.MANAGE_PROJECT in held
+            ),
+            fleet_panel(row, fleet, found.causes, may_enroll=P.MANAGE_ENVIRONMENT in held),
             incidents_panel(row, listed_rows(request, Artifact), now=now),
             environments_panel([row], found.marked, is_large=around.has_large_series),
         ]
         if AuditEventAdmin.needs in held:
-            panels.append(last_events_panel(row))
+            panels.append(last_events_panel(row, console_user_of(request)))
         return {
             **super().summary(request, row),
             "status": state_pill(row.posture),

@@ -6,7 +6,10 @@ from django import forms
 from unfold.widgets import UnfoldAdminIntegerFieldWidget
 
 from apps.console.frame.acts import Act, ActContext
+from apps.console.frame.columns import act_url
 from apps.console.frame.forms import ActForm, name_field, radio_field, slug_field
+from apps.console.frame.next_steps import NextStep
+from apps.console.pages.agents.enrollment import CREATE_ENROLLMENT_TOKEN
 from apps.tenancy.api.serializers.resources import (
     MAX_POSITION,
     EnvironmentSerializer,
@@ -99,6 +102,8 @@ CREATE_ORGANIZATION = Act(
     icon="domain_add",
     form=_OrganizationForm,
     creates=Organization,
+    # Without a permission, because the person has become its administrator only now.
+    next_step=NextStep("Create a project", lambda row: act_url(row, "create_project")),
 )
 CREATE_PROJECT = Act(
     name="create_project",
@@ -110,6 +115,7 @@ CREATE_PROJECT = Act(
     icon="create_new_folder",
     form=_ProjectForm,
     creates=Project,
+    next_step=NextStep("Create an environment", lambda row: act_url(row, "create_environment"), P.MANAGE_PROJECT),
 )
 CREATE_ENVIRONMENT = Act(
     name="create_environment",
@@ -121,6 +127,9 @@ CREATE_ENVIRONMENT = Act(
     icon="layers",
     form=_EnvironmentForm,
     creates=Environment,
+    next_step=NextStep(
+        "Enroll an agent", lambda row: act_url(row, CREATE_ENROLLMENT_TOKEN.name), CREATE_ENROLLMENT_TOKEN.needs
+    ),
 )
 MOVE_ENVIRONMENT = Act(
     name="move",

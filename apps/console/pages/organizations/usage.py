@@ -6,6 +6,7 @@ from typing import Any
 
 from django import forms
 from django.template.defaultfilters import filesizeformat
+from django.urls import reverse
 from unfold.widgets import UnfoldAdminIntegerFieldWidget
 
 from apps.console.frame.acts import Act, ActContext
@@ -13,7 +14,7 @@ from apps.console.frame.forms import ActForm
 from apps.tenancy.models import Organization, Quota
 from apps.tenancy.permissions import Permission
 from apps.tenancy.services import quotas
-from apps.tenancy.services.usage import Usage, read_usage
+from apps.tenancy.services.usage import read_usage
 
 _TITLES = {
     Quota.AGENTS: "Agents",
@@ -23,7 +24,7 @@ _TITLES = {
 }
 _LABELS = {**_TITLES, Quota.CAPTURES_PER_DAY: "Captures in a day"}
 _ALMOST = 0.8  # if usage reaches this share of a quota, the bar warns
-_COLUMNS = {
+COLUMNS = {
     "agents": "Most agents",
     "heartbeats": "Heartbeats",
     "uploaded_bytes": "Uploaded",
@@ -33,7 +34,8 @@ _COLUMNS = {
 }
 
 
-def _amount(name: str, count: int | None) -> str:
+def shown_amount(name: str, count: int | None) -> str:
+    """Return a count with separators, or a number of bytes in its unit; "-" without a count."""
     if count is None:
         return "-"
     return filesizeformat(count) if name.endswith("_bytes") else f"{count:,}"
@@ -42,29 +44,32 @@ def _amount(name: str, count: int | None) -> str:
 def usage_panels(organization: Organization) -> list[dict[str, Any]]:
     """Return a panel with a bar for each quota, and a panel with the usage of each of the last months."""
     usage = read_usage(organization)
-    bars = [_bar(quota, usage) for quota in Quota]
+    bars = [quota_bar(quota, usage.used[quota], usage.limits[quota]) for quota in Quota]
     return [
         {"title": "Usage", "body": "console/usage.html", "bars": bars, "wide": True},
         {
             "title": "Usage by month",
             "wide": True,
-            "columns": ("Month", *_COLUMNS.values()),
+            "url": reverse("admin:usage"),
+            "link": "All organizations",
+            "columns": ("Month", *COLUMNS.values()),
             "rows": [
-                (f"{each['month']:%B %Y}", *(_amount(name, each[name]) for name in _COLUMNS)) for each in usage.by_month
+                (f"{each['month']:%B %Y}", *(shown_amount(name, each[name]) for name in COLUMNS))
+                for each in usage.by_month
             ],
         },
     ]
 
 
-def _bar(quota: Quota, usage: Usage) -> dict[str, Any]:
-    used, limit = usage.used[quota], usage.limits[quota]
-    shown = _amount(quota, used)
+def quota_bar(quota: Quota, used: int, limit: int | None) -> dict[str, Any]:
+    """Return the data of a bar that compares the usage with the quota."""
+    shown = shown_amount(quota, used)
     if limit is None:
         return {"title": _TITLES[quota], "text": f"{shown}, no quota"}
     share = used / limit if limit else 1.0
     return {
         "title": _TITLES[quota],
-        "text": f"{shown} of {_amount(quota, limit)}",
+        "text": f"{shown} of {shown_amount(quota, limit)}",
         "tone": "bad" if used >= limit else "warn" if share >= _ALMOST else "good",
         "percent": round(100 * min(share, 1)),
     }
@@ -76,7 +81,7 @@ class _QuotasForm(ActForm):
     def offer(self, row: Organization, held: frozenset[Permission]) -> None:
         usage = read_usage(row)
         for quota in Quota:
-            used = _amount(quota, usage.used[quota])
+            used = shown_amount(quota, usage.used[quota])
             unit = "In bytes. " if quota is Quota.STORED_BYTES else ""
             self.fields[quota] = forms.IntegerField(
                 required=False, min_value=0, max_value=quotas.MAX_LIMIT, widget=UnfoldAdminIntegerFieldWidget,

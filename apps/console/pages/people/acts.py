@@ -11,7 +11,9 @@ from django.utils import timezone
 from unfold.widgets import UnfoldAdminEmailInputWidget
 
 from apps.console.frame.acts import Act, ActContext, Secret, permitted_by
+from apps.console.frame.columns import act_url
 from apps.console.frame.forms import ActForm, radio_field
+from apps.console.frame.next_steps import NextStep
 from apps.tenancy.api.serializers.resources import MemberSerializer
 from apps.tenancy.models import Membership, Organization, Project
 from apps.tenancy.permissions import Permission as P
@@ -104,9 +106,11 @@ _INVITATION = (
     "shown to you instead if you are an organization admin. The person can also sign in with the identity provider if "
     "it has verified this address."
 )
+_INVITE_ANOTHER = NextStep("Invite another person", lambda row: act_url(row.project or row.organization, "invite"))
 INVITE_TO_ORGANIZATION = Act(
     name="invite",
     label="Invite to organization",
+    also="add person member",
     done="{} added",
     explain="The role applies in every project, unless the person has a separate role in the project. The role "
     f"Organization admin applies in all projects. {_INVITATION}",
@@ -115,10 +119,12 @@ INVITE_TO_ORGANIZATION = Act(
     icon="person_add",
     form=_InviteForm,
     creates=Membership,
+    next_step=_INVITE_ANOTHER,
 )
 INVITE_TO_PROJECT = Act(
     name="invite",
     label="Invite to project",
+    also="add person member",
     done="{} added",
     explain="In this project, the role overrides the person's role in the organization, unless the person is an "
     "organization admin. "
@@ -128,6 +134,7 @@ INVITE_TO_PROJECT = Act(
     icon="person_add",
     form=_InviteForm,
     creates=Membership,
+    next_step=_INVITE_ANOTHER,
 )
 CHANGE_ROLE = Act(
     name="change_role",

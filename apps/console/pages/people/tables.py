@@ -42,6 +42,7 @@ class MembershipAdmin(ReadOnlyAdmin):
     noun, nouns = "member", "members"
     related = ("user", "organization", "project")
     list_display = ("user", "role", "organization", "project", "created_at")
+    narrow_columns = ("role", "project")
     list_filter = ("role", ("organization", VisibleRowsFilter))
     search_fields = ("user__email", "user__name", "=id")
     acts = (INVITE_AGAIN, CHANGE_ROLE, REMOVE_MEMBER)
@@ -66,6 +67,7 @@ class UserAdmin(ReadOnlyAdmin):
     found_by = FoundBy("person", words=("email", "name"))
     omitted = frozenset({"password", "last_login", "is_superuser", "vouched_by"})
     list_display = ("email", "name", "is_active", "created_at")
+    narrow_columns = ("is_active",)
     list_filter = ("is_active",)
     search_fields = ("email", "name", "=id")
     acts = (CREATE_USER_TOKEN, CREATE_ORGANIZATION)

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, ValidationError
 from django.db import IntegrityError
 from django.db.models import Q, QuerySet
@@ -19,20 +19,24 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.http import require_GET, require_POST
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
-from apps.console.frame import FoundBy, ReadOnlyAdmin, VisibleRowsFilter, short_id, site, state_pill
+from apps.console.frame import ActionPage, FoundBy, ReadOnlyAdmin, VisibleRowsFilter, short_id, site, state_pill
 from apps.console.frame.acting import button
 from apps.console.frame.columns import page_url
 from apps.console.frame.console_user import actor_of, check_may_operate, console_user_of, may_operate
 from apps.console.frame.forms import new_form_id, send_once
+from apps.console.frame.next_steps import CHOSEN, conclude, returning
 from apps.console.frame.scope import granted_condition, scope_of, with_scope
 from apps.console.frame.site import listed_rows
+from apps.console.pages.organizations.acts import CREATE_ENVIRONMENT
 from apps.console.pages.pipelines import editor
+from apps.console.pages.pipelines.reference import plan_reference
 from apps.console.pages.regressions.acts import TEST_DRAFT, tests_panel
 from apps.pipelines.models import Draft, Version
 from apps.pipelines.services import drafts
 from apps.releases.models import ConfigBundle
-from apps.tenancy.models import Environment
+from apps.tenancy.models import Environment, Project
 from apps.tenancy.permissions import Permission as P
+from apps.tenancy.services.sent_forms import FormResult
 from byteor_cloud.api import problems
 from byteor_cloud.api.compute_slot import compute_for
 from byteor_cloud.computing.computations import plan_text
@@ -73,9 +77,17 @@ class DraftAdmin(ReadOnlyAdmin):
     found_by = FoundBy("edit_document", name="name")
     related = ("environment__project__organization",)
     list_display = ("name", "compiles", "environment", "revision", "spec_hash", "updated_by", "updated_at")
+    narrow_columns = ("compiles", "updated_at")
     list_filter = (("environment", VisibleRowsFilter),)
     search_fields = ("name", "spec_hash", "created_by", "=id")
     acts = (TEST_DRAFT,)
+    action_pages = (
+        ActionPage(
+            label="New draft", also="create pipeline plan", icon="edit_document", needs=P.OPERATE_ENVIRONMENT,
+            model=Environment, url_of=lambda row: f"{page_url(Draft, 'new')}?environment={row.pk}",
+            start=lambda: page_url(Draft, "new"),
+        ),
+    )  # fmt: skip
 
     @admin.display(description="Plan")
     def compiles(self, row: Draft) -> str:
@@ -146,13 +158,17 @@ class DraftAdmin(ReadOnlyAdmin):
         environments = _operable(request)
         if request.method == "POST":
             form = _NewDraft(environments, request.POST)
-            if form.is_valid() and (url := _create(request, form)):
-                return HttpResponseRedirect(url)
+            if form.is_valid() and (result := _create(request, form)):
+                return HttpResponseRedirect(conclude(request, result))
         else:
             scope = scope_of(request)
-            chosen = request.GET.get("environment", str(scope.pk) if scope else "")
-            form = _NewDraft(environments, initial={"environment": chosen if chosen in _ids(environments) else None})
-        context = self._context(request, "New draft", form=form, form_id=new_form_id())
+            chosen = request.GET.get(CHOSEN) or request.GET.get("environment", str(scope.pk) if scope else "")
+            known = _ids(environments)
+            only = next(iter(known)) if len(known) == 1 else None
+            form = _NewDraft(environments, initial={"environment": chosen if chosen in known else only})
+        url = returning(page_url(Project, "choice", CREATE_ENVIRONMENT.name), request.get_full_path())
+        creating = [] if environments.exists() else [(url, CREATE_ENVIRONMENT.label)]
+        context = self._context(request, "New draft", form=form, form_id=new_form_id(), creating=creating)
         return TemplateResponse(request, "console/new_draft.html", context)
 
     def _context(self, request: HttpRequest, title: str, **context: Any) -> dict[str, Any]:
@@ -178,6 +194,8 @@ class DraftAdmin(ReadOnlyAdmin):
             compiles=self.compiles(draft),
             findings=stored,
             targets=editor.TARGETS,
+            errors=sum(each["severity"] == "error" for each in draft.diagnostics),
+            reference=plan_reference() if may_edit else None,
             versions=versions.order_by("-id")[: editor.MAX_CHOICES],
         )
         return TemplateResponse(request, "console/editor.html", context)
@@ -229,19 +247,23 @@ def _ids(environments: QuerySet[Environment]) -> set[str]:
     return {str(pk) for pk in environments.values_list("pk", flat=True)}
 
 
-def _create(request: HttpRequest, form: _NewDraft) -> str | None:
-    """Create the draft and return the URL of its editor. On an error, add the error to the form and return None."""
+def _create(request: HttpRequest, form: _NewDraft) -> FormResult | None:
+    """Create the draft and return the result of its form. On an error, add the error to the form and return None."""
     values = form.cleaned_data
-    new = partial(drafts.create_draft, plan=editor.first_plan(values["target"]), actor=actor_of(request))
+    plan = editor.first_plan(values["target"], values["name"])
+    new = partial(drafts.create_draft, plan=plan, actor=actor_of(request))
     try:
-        result = send_once(
-            request, lambda: {"url": _editor_url(new(environment=values["environment"], name=values["name"]))}
+        return send_once(
+            request, lambda: _created(new(environment=values["environment"], name=values["name"]))
         )  # fmt: skip
     except (DomainError, IntegrityError) as refused:
         error = problems.as_domain_error(refused)
         form.add_error("name" if error.reason == "name_taken" else None, error.detail)
         return None
-    return str(result["url"])
+
+
+def _created(draft: Draft) -> FormResult:
+    return {"url": _editor_url(draft), "key": str(draft.pk), "done": f"Draft {draft} created."}
 
 
 def _preview(request: HttpRequest, draft: Draft) -> dict[str, Any]:
@@ -270,4 +292,6 @@ def _promote(request: HttpRequest, draft: Draft) -> dict[str, Any]:
     if "id" in result:
         result["url"] = page_url(Version, "change", result["id"])
         result["next"] = page_url(ConfigBundle, "new", result["id"])
+        if result["fresh"]:
+            messages.success(request, f"Draft {draft.name} promoted to {result['version']}.")
     return result

@@ -13,7 +13,7 @@ from apps.pipelines.services import drafts, versions
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment
 from apps.tenancy.services.revisions import is_same_json
-from byteor.engine.compiler import PlanSyntaxError, parse_plan
+from byteor.engine.compiler import PlanSyntaxError, parse_plan, similar_name
 from byteor_cloud.computing.computations import compile_draft, plan_text, preview_text
 from byteor_cloud.computing.compute import Compute
 from byteor_cloud.errors import InvalidInput, PreconditionFailed, Unprocessable
@@ -35,9 +35,9 @@ FIRST_PLANS: dict[str, dict[str, Any]] = {
 }
 
 
-def first_plan(target: str) -> dict[str, Any]:
-    """Return a small plan that compiles, with which a new draft starts."""
-    return {"plan_v": 1, "name": "pipeline", "target": target, target: FIRST_PLANS[target]}
+def first_plan(target: str, draft_name: str) -> dict[str, Any]:
+    """Return a small plan that compiles, with which a new draft starts. The plan's name resembles the draft's name."""
+    return {"plan_v": 1, "name": similar_name(draft_name), "target": target, target: FIRST_PLANS[target]}
 
 
 def preview(

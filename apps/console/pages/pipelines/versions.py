@@ -35,6 +35,7 @@ class VersionAdmin(ReadOnlyAdmin):
     found_by = FoundBy("verified", name="name", hashes=("spec_hash",))
     related = ("environment__project__organization",)
     list_display = ("name", "number", "environment", "spec_hash", "compiler_version", "created_by", "created_at")
+    narrow_columns = ("number", "created_at")
     list_filter = (("environment", VisibleRowsFilter),)
     search_fields = ("name", "spec_hash", "created_by", "=id")
     acts = (TEST_VERSION,)

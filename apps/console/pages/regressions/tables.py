@@ -17,7 +17,8 @@ from apps.console.pages.artifacts.running import RunningAdmin, may_read_records
 from apps.console.pages.regressions import page
 from apps.console.pages.regressions.accepting import AcceptForm, accept_differences, may_have_open_groups
 from apps.console.pages.regressions.results import baseline_links, find_page
-from apps.releases.models import Regression
+from apps.pipelines.models import Draft, Version
+from apps.releases.models import ConfigBundle, Regression
 
 ACCEPT = Act.of(
     commands.accept,
@@ -47,10 +48,12 @@ class RegressionAdmin(RunningAdmin):
     section = "Fixtures"
     found_by = FoundBy("difference")
     hint = "To create one, open a draft, a version or a config bundle and press “Test against fixtures”."
+    hint_links = (Draft, Version, ConfigBundle)
     related = ("environment__project__organization", "config_bundle__version", "version", "draft")
     list_display = (
-        "candidate", "status", "pipeline", "tests", "fixtures", "environment", "requested_by", "created_at"
+        "candidate", "status", "pipeline", "tested", "fixtures", "environment", "requested_by", "created_at"
     )  # fmt: skip
+    narrow_columns = ("status", "created_at")
     sortable_by = ("status", "pipeline", "created_at")
     list_filter = ("status", "pipeline", "of_current", ("environment", VisibleRowsFilter))
     search_fields = ("pipeline", "requested_by", "=id")
@@ -64,7 +67,7 @@ class RegressionAdmin(RunningAdmin):
         return page.candidate(row)
 
     @admin.display(description="Tests")
-    def tests(self, row: Regression) -> str:
+    def tested(self, row: Regression) -> str:
         return "what runs now" if row.of_current else "a candidate"
 
     def row_name(self, row: Regression) -> str:

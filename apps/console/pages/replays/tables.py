@@ -112,7 +112,8 @@ class ReplayAdmin(RunningAdmin):
         "fallback_config_bundle",
         "bisect__first_bad",
     )
-    list_display = ("__str__", "status", "mode", "environment", "artifact", "version", "requested_by", "created_at")
+    list_display = ("title", "status", "mode", "environment", "version", "requested_by", "created_at")
+    narrow_columns = ("status", "created_at")
     sortable_by = ()
     list_filter = ("status", "mode", ("environment", VisibleRowsFilter))
     search_fields = ("requested_by", "error", "version__name", "=id")

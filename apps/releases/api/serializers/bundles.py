@@ -27,16 +27,38 @@ WARNINGS = (
     "Null in a list."
 )
 _ENV_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,127}")
+ADAPTER_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["kind"],
+    "properties": {"kind": {"type": "string", "enum": list(ADAPTER_KINDS), "description": "The kind of adapter."}},
+    "additionalProperties": {},
+}
+"""The JSON Schema of an adapter."""
+ENV_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "propertyNames": {"pattern": f"^{_ENV_NAME.pattern}$"},
+    "additionalProperties": {
+        "oneOf": [
+            {"type": "string"},
+            {
+                "type": "object",
+                "required": ["secret_ref"],
+                "properties": {
+                    "secret_ref": {
+                        "type": "string",
+                        "pattern": f"^{_ENV_NAME.pattern}$",
+                        "description": "The name of a secret on the agent's host.",
+                    }
+                },
+                "additionalProperties": False,
+            },
+        ]
+    },
+}
+"""The JSON Schema of the environment variables."""
 
 
-@extend_schema_field(
-    {
-        "type": "object",
-        "required": ["kind"],
-        "properties": {"kind": {"type": "string", "enum": list(ADAPTER_KINDS), "description": "The kind of adapter."}},
-        "additionalProperties": {},
-    }
-)
+@extend_schema_field(ADAPTER_SCHEMA)
 class AdapterField(JSONObjectField):
     """An adapter: its ``kind``, and the parameters of that kind."""
 
@@ -60,29 +82,7 @@ class AdaptersSerializer(StrictSerializer):
     }
 
 
-@extend_schema_field(
-    {
-        "type": "object",
-        "propertyNames": {"pattern": f"^{_ENV_NAME.pattern}$"},
-        "additionalProperties": {
-            "oneOf": [
-                {"type": "string"},
-                {
-                    "type": "object",
-                    "required": ["secret_ref"],
-                    "properties": {
-                        "secret_ref": {
-                            "type": "string",
-                            "pattern": f"^{_ENV_NAME.pattern}$",
-                            "description": "The name of a secret on the agent's host.",
-                        }
-                    },
-                    "additionalProperties": False,
-                },
-            ]
-        },
-    }
-)
+@extend_schema_field(ENV_SCHEMA)
 class EnvVarsField(serializers.DictField):
     """Environment variables. A value is a string or ``{"secret_ref": NAME}``, which the agent resolves on its host."""
 

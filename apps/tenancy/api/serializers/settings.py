@@ -68,7 +68,8 @@ class WindowEndField(WindowEdgeField):
 
 
 @cache
-def _time_zones() -> frozenset[str]:
+def time_zones() -> frozenset[str]:
+    """Return the IANA names of all time zones."""
     # Cached, because listing the time zones reads several hundred files.
     return frozenset(zoneinfo.available_timezones())
 
@@ -90,7 +91,7 @@ class FreezeWindowSerializer(StrictSerializer):
 
     def validate_time_zone(self, value: str) -> str:
         """Accept only IANA names of time zones."""
-        if value not in _time_zones():
+        if value not in time_zones():
             raise serializers.ValidationError("Must be the IANA name of a time zone, such as Europe/Berlin.")
         return value
 

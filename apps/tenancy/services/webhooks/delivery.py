@@ -76,6 +76,15 @@ def payload(event: AuditEvent) -> bytes:
     return json.dumps(message, separators=(",", ":")).encode()
 
 
+def plain_headers(delivery: WebhookDelivery) -> dict[str, str]:
+    """Return the headers of the delivery's requests that are the same in each attempt."""
+    return {
+        "Content-Type": "application/json",
+        "User-Agent": f"ByteOr-Cloud/{__version__}",
+        signing.ID_HEADER: str(delivery.event_id),
+    }
+
+
 def _resource_url(event: AuditEvent) -> str:
     """Return the API's URL of the event's resource: absolute if PUBLIC_BASE_URL is set, otherwise only the path."""
     base = f"{settings.CONFIG.public_base_url or ''}/api/v1/orgs/{event.organization_id}"
@@ -94,8 +103,7 @@ def _attempt(delivery: WebhookDelivery) -> bool:
         result = outgoing.PostResult(None, "master_key", 0)
     else:
         headers = {
-            "Content-Type": "application/json",
-            "User-Agent": f"ByteOr-Cloud/{__version__}",
+            **plain_headers(delivery),
             **signing.headers(str(delivery.event_id), body, at=int(at.timestamp()), keys=keys),
         }
         result = outgoing.post(webhook.url, body, headers, allowed=settings.CONFIG.webhook_allow_private)

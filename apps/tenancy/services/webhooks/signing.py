@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Iterable
 
 PREFIX = "whsec_"
+ID_HEADER, TIME_HEADER, SIGNATURE_HEADER = "webhook-id", "webhook-timestamp", "webhook-signature"
 
 
 def generate() -> bytes:
@@ -26,7 +27,7 @@ def headers(message_id: str, body: bytes, *, at: int, keys: Iterable[bytes]) -> 
     signed = f"{message_id}.{at}.".encode() + body
     signatures = (base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode() for key in keys)
     return {
-        "webhook-id": message_id,
-        "webhook-timestamp": str(at),
-        "webhook-signature": " ".join(f"v1,{signature}" for signature in signatures),
+        ID_HEADER: message_id,
+        TIME_HEADER: str(at),
+        SIGNATURE_HEADER: " ".join(f"v1,{signature}" for signature in signatures),
     }

@@ -1,0 +1,58 @@
+"""What each kind of job does, as a title for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from apps.artifacts import jobs as artifacts
+from apps.fleet import jobs as fleet
+from apps.notifications import jobs as notifications
+from apps.releases import jobs as releases
+from apps.tenancy import jobs as tenancy
+
+TITLES: Final[Mapping[str, str]] = {
+    artifacts.IngestArtifact.name: "Check an uploaded artifact",
+    artifacts.RunReplay.name: "Run a replay",
+    artifacts.StepBisect.name: "Continue a bisect",
+    artifacts.EXPIRE_CAPTURES.name: "Close expired captures",
+    artifacts.CHECK_WHAT_RUNS.name: "Find current deployments to test",
+    artifacts.RETENTION.name: "Delete expired artifacts",
+    fleet.WelcomeAgent.name: "Offer an agent its deployment",
+    fleet.WelcomeAgents.name: "Offer agents their deployments",
+    fleet.AgentLeft.name: "Continue rollouts without an agent",
+    fleet.DELETE_OLD_CREDENTIALS.name: "Delete old agent keys and tokens",
+    fleet.DELETE_OLD_HISTORY.name: "Delete old agent history",
+    fleet.SETTLE_FACTS.name: "Update agent counts",
+    fleet.WRITE_SERIES.name: "Record the series of environments",
+    notifications.HandleEvents.name: "Notify people about events",
+    notifications.SendMails.name: "Send e-mails",
+    notifications.SendChat.name: "Send chat messages",
+    notifications.WAKE.name: "Find messages to send",
+    notifications.SWEEP.name: "Find events to notify people about",
+    notifications.DELETE_OLD.name: "Delete old notifications",
+    releases.BuildBundle.name: "Build a deployment",
+    releases.StepRollout.name: "Continue a rollout",
+    releases.UndoBreakGlass.name: "Undo a break-glass deployment",
+    releases.ReplayDecided.name: "Continue replays after a decision",
+    releases.RunRegression.name: "Run a regression",
+    releases.CheckCurrent.name: "Test the current deployment",
+    releases.DELETE_OLD_DETAILS.name: "Delete details of old deployments",
+    releases.RENEW_TESTS.name: "Renew outdated regressions",
+    releases.SWEEP.name: "Find rollouts and approvals that are due",
+    releases.SUM_PROGRESS.name: "Sum up rollout progress",
+    tenancy.PurgeProject.name: "Delete the data of a project",
+    tenancy.PurgeEnvironment.name: "Delete the data of an environment",
+    tenancy.DeliverWebhooks.name: "Send webhook deliveries",
+    tenancy.WAKE_WEBHOOKS.name: "Find webhook deliveries that are due",
+    tenancy.SEAL_AUDIT.name: "Seal the audit trail",
+    tenancy.SEAL_REST.name: "Seal the rest of the audit trail",
+    tenancy.NOTE_KEYS.name: "Record the use of signing keys",
+    tenancy.CLOSE_MINUTE.name: "Reset rate limits",
+    tenancy.COUNT_USE.name: "Count usage",
+    tenancy.DELETE_OLD_SIGN_INS.name: "Delete old sign-ins",
+    tenancy.DELETE_OLD_CREDENTIALS.name: "Delete old credentials",
+    tenancy.DELETE_OLD_DELIVERIES.name: "Delete old webhook deliveries",
+    tenancy.DELETE_OLD_HOSTS.name: "Delete old hosts",
+    tenancy.DELETE_OLD_JOBS.name: "Delete old jobs",
+}

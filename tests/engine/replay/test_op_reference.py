@@ -1,0 +1,85 @@
+"""Tests of the reference of ops: it agrees with the checks of the compiler and of the parameters."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from byteor.engine.compiler import Ops, compile_plan
+from byteor.engine.replay import check_params, find_reference, reference_of
+from byteor.engine.replay.dataguard import OPS as DATAGUARD_OPS
+from byteor.engine.replay.dataguard import RULE_PARTS, RULE_TEMPLATES
+from tests.worlds import plan
+
+REFERENCES = reference_of(Ops())
+
+
+def package(**attributes: Any) -> Any:
+    """Return an op of a package."""
+    return SimpleNamespace(
+        **{"__doc__": None, "validate": lambda _: None, "process": lambda payload, _: payload} | attributes
+    )
+
+
+@pytest.mark.parametrize("key", REFERENCES)
+def test_built_in_op_has_summary_and_example_that_compiles(key: str) -> None:
+    reference = REFERENCES[key]
+
+    compiled = compile_plan(plan(stages=[{"id": "only", "op": reference.example}]))
+
+    assert compiled.ok, compiled.diagnostics
+    assert reference.summary.endswith(".")
+    assert find_reference(REFERENCES, reference.example) is reference
+
+
+@pytest.mark.parametrize("op", sorted(DATAGUARD_OPS))
+def test_described_parameters_are_those_that_op_accepts(op: str) -> None:
+    schema = REFERENCES[op].parameters
+    assert schema is not None
+    example = schema["examples"][0]
+
+    assert check_params(op, example) == []
+    for choice in schema["properties"]["on_reject"]["enum"]:
+        assert check_params(op, {**example, "on_reject": choice}) == []
+    for name in schema["required"]:
+        missing = {key: value for key, value in example.items() if key != name} | {"on_reject": "drop"}
+        assert (f"/{name}", "params.required") in [(each.pointer, each.code) for each in check_params(op, missing)]
+    unknown = {"schema", "rules", "on_reject", "other"} - set(schema["properties"])
+    faults = check_params(op, {**example, **dict.fromkeys(unknown)})
+    assert {each.pointer[1:] for each in faults} == unknown
+
+
+@pytest.mark.parametrize("template", RULE_TEMPLATES.values(), ids=list(RULE_TEMPLATES))
+def test_rule_composed_of_example_parts_is_accepted(template: str) -> None:
+    rule = template.format(**{name: part["examples"][0] for name, part in RULE_PARTS.items()})
+
+    assert check_params("dataguard_redact", {"rules": [rule]}) == []
+    assert check_params("dataguard_redact", {"rules": [rule.partition(":")[2]]}) != []
+
+
+@pytest.mark.parametrize(
+    ("declared", "parameters"),
+    [
+        ({"type": "object", "properties": {"add": {"type": "string"}}}, ["add"]),
+        (None, None),
+        (["a"], None),
+        ({"type": object()}, None),
+    ],
+)
+def test_usable_schema_and_docstring_of_package_are_shown(declared: Any, parameters: list[str] | None) -> None:
+    op = package(__doc__="Appends a\nsuffix.\n\nMore.", parameters=declared)
+
+    reference = reference_of(Ops(stages={"append": op}))["append"]
+
+    assert reference.summary == "Appends a suffix."
+    assert (reference.parameters is None) == (parameters is None)
+    assert [name for name, _, _ in reference.described_parameters] == (parameters or [])
+
+
+def test_package_without_description_has_empty_reference() -> None:
+    reference = reference_of(Ops(stages={"bare": package()}))["bare"]
+
+    assert (reference.example, reference.summary, reference.parameters) == ("bare", "", None)
+    assert find_reference({}, "gone:x").key == "gone"
