@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import strip_tags
@@ -289,6 +290,21 @@ def test_csv_escapes_formulas(world: World, text: str) -> None:
     found = dict(zip(header, row, strict=True))
     assert found["actor"] == found["resource_id"] == f"'{text}"
     assert found["event"].startswith("'")
+
+
+def test_csv_takes_no_query_for_each_event(world: World) -> None:
+    client = signed_in(world.admin.user)
+
+    def count() -> int:
+        with CaptureQueriesContext(connection) as queries:
+            client.get(CSV, {"action": "agent.drain"}).getvalue()
+        return len(queries)
+
+    record(world)
+    first = count()
+    for _ in range(5):
+        record(world)
+    assert count() == first
 
 
 def test_csv_is_bounded_and_says_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
