@@ -20,7 +20,8 @@ from apps.tenancy.permissions import Permission
 
 MOST_ROWS: Final = MOST_LISTED
 _PAGE: Final = 500
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet reads cells that begin so as formulas
+# A spreadsheet reads cells that begin so as formulas. Some also read the wide forms of the signs.
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _COLUMNS: Final = (
     "time", "event", "outcome", "action", "actor_kind", "actor", "actor_id", "resource_kind", "resource_id",
     "in", "project_id", "environment_id", "request_id", "ip", "changes", "id",
