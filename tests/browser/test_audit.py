@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import strip_tags
@@ -280,7 +281,7 @@ def test_csv_contains_filtered_events_as_sentences(world: World) -> None:
     assert rows_of(elsewhere)[1:] == []
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "\uff1d1"])
 def test_csv_escapes_formulas(world: World, text: str) -> None:
     record(world, resource=("credential", text), actor=Actor("user", "u-1", text))
 
@@ -289,6 +290,25 @@ def test_csv_escapes_formulas(world: World, text: str) -> None:
     found = dict(zip(header, row, strict=True))
     assert found["actor"] == found["resource_id"] == f"'{text}"
     assert found["event"].startswith("'")
+
+
+def test_csv_with_nul_in_words_is_refused(world: World) -> None:
+    assert signed_in(world.admin.user).get(CSV, {"q": "drain\0"}).status_code == 400
+
+
+def test_csv_takes_no_query_for_each_event(world: World) -> None:
+    client = signed_in(world.admin.user)
+
+    def count() -> int:
+        with CaptureQueriesContext(connection) as queries:
+            client.get(CSV, {"action": "agent.drain"}).getvalue()
+        return len(queries)
+
+    record(world)
+    first = count()
+    for _ in range(5):
+        record(world)
+    assert count() == first
 
 
 def test_csv_is_bounded_and_says_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from apps.releases.models import Deployment
 from apps.tenancy.models import Membership
 from apps.tenancy.permissions import GRANTS, Role
 from apps.tenancy.services import members, organizations
+from tests.browser.access import project_member
 from tests.browser.conftest import open_overview
 from tests.browser.filled import Filled, act, fill, row_page, signed_in, superuser
 from tests.resources.deployments import activate
@@ -214,6 +215,20 @@ def test_search_offers_only_permitted_actions(world: World, other: World) -> Non
     assert act(agent, "drain") in urls(world.operator.user, "drain fra-node-012")
     assert act(world.prod, "settings") not in urls(world.operator.user, "settings prod")
     assert act(world.prod, "settings") in urls(world.admin.user, "settings prod")
+
+
+def test_search_finds_permitted_action_after_rows_that_person_may_only_view(world: World) -> None:
+    for number in range(6):
+        world.environment("dev", f"copy {number}")
+    last = organizations.create_project(organization=world.organization, name="zoo", actor=world.admin.actor)
+    mine = organizations.create_environment(
+        project=last, name="copy", posture="dev", may_loosen=True, actor=world.admin.actor
+    )
+    person = project_member(world, last, Role.OPERATOR)
+    Membership.objects.create(user=person, organization=world.organization, role=Role.VIEWER)
+
+    expected = f"{url_of('pipelines_draft_new')}?environment={mine.pk}"
+    assert [url for title, _, url in found(person, "new draft copy") if title == "New draft"] == [expected]
 
 
 HOSTILE = [

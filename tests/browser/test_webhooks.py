@@ -12,7 +12,7 @@ import pytest
 from django.utils import timezone
 from playwright.sync_api import Page, expect
 
-from apps.tenancy.models import AuditEvent, Webhook, WebhookDelivery
+from apps.tenancy.models import AuditEvent, Environment, Webhook, WebhookDelivery
 from apps.tenancy.services import vault
 from apps.tenancy.services.webhooks import signing
 from tests.browser.confirmed import YES, shown_messages
@@ -110,6 +110,23 @@ def test_webhook_is_edited_disabled_enabled_and_deleted(world: World) -> None:
     for name, expected in (("disable", [False]), ("enable", [True]), ("delete", [])):
         client.post(act(made, name), YES)
         assert list(Webhook.objects.values_list("enabled", flat=True)) == expected
+
+
+def test_edited_webhook_of_deleted_environment_does_not_cover_all_projects(world: World) -> None:
+    client = signed_in(world.admin.user)
+    gone = world.environment("dev", "gone")
+    sent(client, world.organization, "create_webhook", {**NEW, "scope": f"environment:{gone.pk}"})
+    made = Webhook.objects.get()
+    Environment.objects.filter(pk=gone.pk).update(deleted_at=timezone.now())
+
+    form = client.get(act(made, "edit")).context["form"]
+    values = {name: form[name].value() for name in form.fields}
+    refused = sent(client, made, "edit", {**values, "description": "changed"})
+
+    assert values["scope"] in dict(form.fields["scope"].choices)
+    assert refused.context["form"].errors.keys() == {"scope"}
+    made.refresh_from_db()
+    assert (made.environment_id, made.project_id) == (gone.pk, None)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,9 +11,11 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from apps.tenancy.models import AuditEvent, AuditSeal
 from apps.tenancy.services import ledger, signing_keys
 from byteor.engine.hash_chain import GENESIS, Chain, Checkpoint, read_line
 from byteor.engine.signing import keys
+from byteor_cloud.ids import smallest_uuid7
 from tests.tenancy.ledger_steps import export_path, lines_of
 from tests.worlds import World
 
@@ -90,6 +92,29 @@ def test_invalid_after_seq_and_unknown_parameter_are_rejected(
 
     assert response.status_code == 400
     assert [e["parameter"] for e in response.json()["errors"]] == [parameter]
+
+
+def test_start_at_time_leaves_out_no_later_event(world: World, seals: Any) -> None:
+    """An event of a long transaction is older, but sealed later, than the first event after the given time."""
+    now = timezone.now() + timedelta(hours=3)
+
+    def seal(minutes: int) -> int:
+        at = now + timedelta(minutes=minutes)
+        event = AuditEvent.objects.create(
+            id=smallest_uuid7(at), organization=world.organization, outcome="success", timestamp=at
+        )
+        ledger.seal_chain(world.organization.pk)
+        return AuditSeal.objects.get(event=event).seq
+
+    later, late = seal(10), seal(-30)
+
+    assert later < late
+    assert ledger.find_seq_before(world.organization, now) == later - 1
+
+
+@pytest.mark.parametrize("moment", [datetime(1, 1, 1, tzinfo=UTC), datetime(1960, 1, 1, tzinfo=UTC)])
+def test_start_before_any_event_exports_everything(world: World, seals: Any, moment: datetime) -> None:
+    assert ledger.find_seq_before(world.organization, moment) == 0
 
 
 def test_export_requires_permission_to_read_ledger(world: World, other: World) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import IdempotencyKey, Organization
-from apps.tenancy.services import sent_forms
 from apps.tenancy.services.sent_forms import FormResult, find_result, run_once, run_steps_once
 from byteor_cloud.errors import Conflict
 from tests.races import Race
@@ -56,8 +56,10 @@ def test_form_that_runs_in_steps_runs_once_and_repetitions_wait_for_its_result(c
     assert find_result("form", {"x": ["1"]}, actor=ANN) is find_result("form", {}, actor=BOB) is None
 
 
-def test_interrupted_form_is_not_run_again(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sent_forms, "_PATIENCE_S", 0)
+def test_interrupted_form_is_not_run_again_and_repetitions_do_not_wait(
+    db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("a repetition waits"))
 
     def interrupt() -> FormResult:
         create("ann")

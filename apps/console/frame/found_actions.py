@@ -20,8 +20,9 @@ from apps.console.frame.base import ActionPage, FoundBy, ReadOnlyAdmin
 from apps.console.frame.columns import act_url, page_url, tenant_path
 from apps.console.frame.console_user import ConsoleUser, console_user_of
 from apps.console.frame.names import MOST, find_named
-from apps.console.frame.scope import join_path, path_to
+from apps.console.frame.scope import granted_condition, join_path, path_to
 from apps.tenancy.models import Environment, Organization, Project, Tenant
+from apps.tenancy.permissions import Permission
 
 _LINKING: Final = frozenset({"a", "an", "at", "for", "from", "in", "into", "of", "on", "the", "to", "with"})
 _TENANTS: Final = (Organization, Project, Environment)
@@ -49,6 +50,7 @@ class _Action:
     also: str
     icon: str
     admin: ReadOnlyAdmin
+    needs: Permission | None  # the permission that the person needs at least in the tenant of the row
     permits: Callable[[Any, Tenant], bool]
     url_of: Callable[[Any], str]
     start: str  # the URL of the page on which the person chooses the row; "" if there is none
@@ -69,8 +71,8 @@ class _Action:
 def find_actions(request: HttpRequest, admins: Sequence[ReadOnlyAdmin], text: str) -> list[FoundAction]:
     """Return at most ``MOST`` actions that the text names and that the person may perform, the best first.
 
-    Only the actions that most words of the text name are offered. Takes at most three queries for each of their tables,
-    and those of the acts' ``applies`` for at most ``MOST`` rows.
+    Only the actions that most words of the text name are offered. Takes at most three queries for each of their tables
+    and each permission that they need, and those of the acts' ``applies`` for at most ``MOST`` rows.
     """
     words = [each for each in (word.strip(".,;:!?'\"") for word in text.casefold().split()) if each not in _LINKING]
     words = [each for each in words if len(each) > 1 or each.isdigit()]
@@ -91,7 +93,7 @@ def find_actions(request: HttpRequest, admins: Sequence[ReadOnlyAdmin], text: st
         if not rest and action.start:
             found.append((unnamed, FoundAction(action.label, "Action", action.start, action.icon, is_verb)))
             continue
-        key = (action.admin, action.find, rest)
+        key = (action.admin, action.find, action.needs, rest)
         if key not in targets:
             targets[key] = _targets(request, action, rest)
         for row in targets[key]:
@@ -127,7 +129,7 @@ def _act(admin: ReadOnlyAdmin, act: Act, console_user: ConsoleUser) -> _Action:
         return is_permitted(act, row, tenant, console_user) and act.applies(row)
 
     start = page_url(admin.model, "choice", act.name) if act.creates is not None else ""
-    return _Action(act.label, act.also, act.icon, admin, permits, lambda row: act_url(row, act.name), start)
+    return _Action(act.label, act.also, act.icon, admin, act.needs, permits, lambda row: act_url(row, act.name), start)
 
 
 def _page(admin: ReadOnlyAdmin, page: ActionPage, console_user: ConsoleUser) -> _Action:
@@ -135,15 +137,20 @@ def _page(admin: ReadOnlyAdmin, page: ActionPage, console_user: ConsoleUser) -> 
         return page.needs in console_user.permissions(tenant)
 
     start = page.start() if page.start else ""
-    return _Action(page.label, page.also, page.icon, admin, permits, page.url_of, start, page.find)
+    return _Action(page.label, page.also, page.icon, admin, page.needs, permits, page.url_of, start, page.find)
 
 
 def _targets(request: HttpRequest, action: _Action, words: Collection[str]) -> list[Any]:
-    """Return at most ``MOST`` visible rows whose names, and those of their tenants, contain the words."""
+    """Return at most ``MOST`` visible rows whose names, and those of their tenants, contain the words.
+
+    Rows are left out if the person lacks the permission in their tenant.
+    """
     admin, found_by = action.admin, action.admin.found_by
     if found_by is None:
         return []
     rows = admin.visible_rows(request)
+    if action.needs is not None and admin.tenant is not None:
+        rows = rows.filter(granted_condition(admin.model, admin.tenant, action.needs, console_user_of(request)))
     if found_by.acted_on is not None or (found_by.words and admin.tenant is not None):
         chosen = _containing(admin, found_by, rows, words)
     elif found_by.name and words:

@@ -215,6 +215,8 @@ class AuditEventAdmin(ReadOnlyAdmin):
         """Return the listed events as a CSV file. Returns 400 if a filter is malformed."""
         if not self.has_view_permission(request):
             raise PermissionDenied
+        if "\0" in request.GET.get("q", ""):  # the list refuses it as well; here, it would match all events
+            raise SuspiciousOperation("NUL in the query string")
         try:
             listed = self.get_changelist_instance(request)
         except (IncorrectLookupParameters, ValidationError, ValueError) as error:

@@ -20,7 +20,8 @@ from apps.tenancy.permissions import Permission
 
 MOST_ROWS: Final = MOST_LISTED
 _PAGE: Final = 500
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet reads cells that begin so as formulas
+# A spreadsheet reads cells that begin so as formulas. Some also read the wide forms of the signs.
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _COLUMNS: Final = (
     "time", "event", "outcome", "action", "actor_kind", "actor", "actor_id", "resource_kind", "resource_id",
     "in", "project_id", "environment_id", "request_id", "ip", "changes", "id",
@@ -34,7 +35,8 @@ def csv_lines(events: QuerySet[AuditEvent], console_user: ConsoleUser) -> Iterat
     admin.
     """
     yield _line(_COLUMNS)
-    count, rows = 0, with_subjects(events).order_by("-pk")
+    # The list defers the changes, and each event would need a query for them.
+    count, rows = 0, with_subjects(events).defer(None).order_by("-pk")
     page = list(rows[:_PAGE])
     while page and count < MOST_ROWS:
         for each in page[: MOST_ROWS - count]:

@@ -146,13 +146,13 @@ class _WebhookForm(ActForm):
 class _EditForm(_WebhookForm):
     def offer(self, row: Webhook, held: frozenset[P]) -> None:  # type: ignore[override]  # the row of another table
         super().offer(row.organization, held)
-        scope = scope_of(row)
-        initial = {
-            "url": row.url,
-            "description": row.description,
-            "events": row.events,
-            "scope": "" if scope == row.organization else f"{type(scope).__name__.lower()}:{scope.pk}",
-        }
+        scope, choices = scope_of(row), self.fields["scope"].choices  # type: ignore[attr-defined]  # a ChoiceField
+        chosen = "" if scope == row.organization else f"{type(scope).__name__.lower()}:{scope.pk}"
+        if all(value != chosen for value, _ in choices):
+            # The scope is being deleted, or not among the first. Without it, saving would send events of all projects.
+            names = " / ".join(str(level) for level in lineage(scope)[1:])
+            self.fields["scope"].choices = [*choices, (chosen, names)]  # type: ignore[attr-defined]  # see above
+        initial = {"url": row.url, "description": row.description, "events": row.events, "scope": chosen}
         for name, value in initial.items():
             self.fields[name].initial = value
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
 from django.db import connection, transaction
@@ -204,10 +204,12 @@ def find_seq_before(organization: Organization, moment: datetime) -> int:
 
     Events of up to ``GRACE`` before ``moment`` may follow as well, because events can be sealed late.
     """
-    events = AuditEvent.objects.filter(organization=organization, seal__isnull=False)
-    first = events.filter(id__gte=smallest_uuid7(moment - GRACE)).select_related("seal").order_by("id").first()
-    if first is not None:
-        return int(first.seal.seq) - 1
+    start = max(moment, datetime(2000, 1, 1, tzinfo=UTC)) - GRACE  # ids contain no time before 1970
+    events = AuditEvent.objects.filter(organization=organization, seal__isnull=False, id__gte=smallest_uuid7(start))
+    if (first := events.order_by("id").first()) is not None:
+        # Newer events have lower numbers if they were sealed before this one, which they follow by at most ``GRACE``.
+        near = events.filter(id__lt=smallest_uuid7(first.timestamp + 2 * GRACE))
+        return int(near.aggregate(lowest=Min("seal__seq"))["lowest"]) - 1
     head = AuditSeal.objects.filter(organization=organization).order_by("seq").last()
     return head.seq if head else 0
 

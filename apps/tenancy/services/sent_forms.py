@@ -24,7 +24,8 @@ RESULT_LIFETIME = timedelta(minutes=10)
 
 # How long a repeated form waits for the result of a first submission that is still running in steps.
 _PATIENCE_S, _INTERVAL_S = 30.0, 0.1
-_DONE, _RUNNING = 200, 202  # the status of a stored form; a form that runs in steps has both, one after the other
+# The status of a stored form. A form that runs in steps is first running, and then done or interrupted by an error.
+_DONE, _RUNNING, _INTERRUPTED = 200, 202, 500
 _SENT = (
     "You already submitted this form, and it has taken effect. Nothing was done a second time. "
     "Submit the form again only if you want to repeat the action."
@@ -70,7 +71,12 @@ def run_steps_once(
             _row(caller, form_id, fingerprint, b"", 2 * LIFETIME, status=_RUNNING).save(force_insert=True)
     except IntegrityError:
         return _first_result(caller, form_id, fingerprint)
-    result = work()
+    try:
+        result = work()
+    except BaseException:
+        # Otherwise each repetition would wait for a result that never comes.
+        IdempotencyKey.objects.filter(caller=caller, key=form_id).update(status=_INTERRUPTED)
+        raise
     with transaction.atomic():
         IdempotencyKey.objects.filter(caller=caller, key=form_id).update(status=_DONE)
         _save_result(caller, form_id, fingerprint, result)
@@ -121,7 +127,7 @@ def _save_result(caller: str, form_id: str, fingerprint: str, result: FormResult
 
 def _first_result(caller: str, form_id: str, fingerprint: str) -> FormResult:
     deadline = time.monotonic() + _PATIENCE_S
-    while _is_running(caller, form_id, fingerprint):
+    while _has_status(_RUNNING, caller, form_id, fingerprint):
         if time.monotonic() >= deadline:
             raise Conflict(_UNFINISHED, code="form_unfinished")
         time.sleep(_INTERVAL_S)
@@ -129,11 +135,13 @@ def _first_result(caller: str, form_id: str, fingerprint: str) -> FormResult:
         caller=caller, key=_result_key(form_id), fingerprint=fingerprint, expires_at__gt=timezone.now()
     ).first()
     if stored is None:
+        if _has_status(_INTERRUPTED, caller, form_id, fingerprint):
+            raise Conflict(_UNFINISHED, code="form_unfinished")
         raise Conflict(_SENT, code="form_sent")
     result: FormResult = json.loads(vault.unseal(stored, "response"))
     return result
 
 
-def _is_running(caller: str, form_id: str, fingerprint: str) -> bool:
-    """Return whether the form is running in steps. With other values, the form gets no result, so it need not wait."""
-    return IdempotencyKey.objects.filter(caller=caller, key=form_id, fingerprint=fingerprint, status=_RUNNING).exists()
+def _has_status(status: int, caller: str, form_id: str, fingerprint: str) -> bool:
+    """Return whether the form has this status. With other values, the form gets no result, so its status is unknown."""
+    return IdempotencyKey.objects.filter(caller=caller, key=form_id, fingerprint=fingerprint, status=status).exists()

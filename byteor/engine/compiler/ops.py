@@ -54,6 +54,7 @@ def _no_argument(argument: str | None) -> str | None:
     return None if argument is None else "it accepts no argument"
 
 
+MAX_DECLARED_BYTES, MAX_DECLARED_LEVELS = 64 * 1024, 30
 _URL_CHARACTERS = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")
 _HOST = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?")
 
@@ -158,12 +159,17 @@ class Ops:
         yield from (OpSummary(key, key, _first_paragraph(stage)) for key, stage in self.stages.items())
 
     def declared_parameters(self, key: str) -> dict[str, Any] | None:
-        """Return the JSON Schema that a package's op declares for its parameters, or None if there is no usable one."""
+        """Return the JSON Schema that a package's op declares for its parameters, or None if there is no usable one.
+
+        A schema of more than ``MAX_DECLARED_BYTES`` or ``MAX_DECLARED_LEVELS`` is not usable.
+        """
         try:
-            schema = json.loads(json.dumps(getattr(self.stages.get(key), "parameters", None)))
+            declared = getattr(self.stages.get(key), "parameters", None)
+            text = json.dumps(declared, ensure_ascii=False, allow_nan=False).encode()
+            schema = json.loads(text) if len(text) <= MAX_DECLARED_BYTES else None
         except Exception:  # a fault of a third-party package must not break the page that shows the op
             return None
-        return schema if isinstance(schema, dict) else None
+        return schema if isinstance(schema, dict) and _has_levels(schema, MAX_DECLARED_LEVELS) else None
 
     def process(self, op: str) -> Process | None:
         """Return the function of a package's op with its argument bound, or None for any other op."""
@@ -217,6 +223,12 @@ def _argument_fault(stage: StageOp, argument: str | None) -> str | None:
     except Exception as error:  # an error in a third-party package must not stop the compiler
         return f"checking it raised {type(error).__name__}: {_printable(error)}"
     return problem and _printable(problem)
+
+
+def _has_levels(value: object, most: int) -> bool:
+    """Return whether at most ``most`` objects and lists are nested in each other."""
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return items is None or (most > 0 and all(_has_levels(each, most - 1) for each in items))
 
 
 def _first_paragraph(stage: StageOp) -> str:

@@ -41,8 +41,10 @@ class OpReference:
         properties, required = schema.get("properties"), schema.get("required")
         if not isinstance(properties, Mapping):
             return []
+        if not isinstance(required, list | tuple):  # a package may declare anything
+            required = ()
         return [
-            (name, name in (required or ()), str(each.get("description", "")) if isinstance(each, Mapping) else "")
+            (name, name in required, str(each.get("description", "")) if isinstance(each, Mapping) else "")
             for name, each in properties.items()
         ]
 

@@ -78,6 +78,37 @@ def test_usable_schema_and_docstring_of_package_are_shown(declared: Any, paramet
     assert [name for name, _, _ in reference.described_parameters] == (parameters or [])
 
 
+def nested(levels: int) -> dict[str, Any]:
+    """Return a schema in which objects are nested."""
+    return {"examples": [nested(levels - 1)]} if levels else {}
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        nested(600),
+        {"properties": {f"p{n}": {"type": "string"} for n in range(10_000)}},
+        {"examples": [float("nan")]},
+        {"description": "\ud800"},
+    ],
+    ids=["deep", "large", "nan", "surrogate"],
+)
+def test_unusable_schema_of_package_is_left_out(declared: Any) -> None:
+    reference = reference_of(Ops(stages={"append": package(parameters=declared)}))["append"]
+
+    assert reference.parameters is None
+
+
+@pytest.mark.parametrize("required", [5, True, "add", {"add": 1}])
+def test_malformed_required_of_package_is_ignored(required: Any) -> None:
+    declared = {"properties": {"add": {"description": "more"}}, "required": required, "examples": "add"}
+
+    reference = reference_of(Ops(stages={"append": package(parameters=declared)}))["append"]
+
+    assert reference.described_parameters == [("add", False, "more")]
+    assert reference.example_text == ""
+
+
 def test_package_without_description_has_empty_reference() -> None:
     reference = reference_of(Ops(stages={"bare": package()}))["bare"]
 
