@@ -412,7 +412,8 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
 
     @admin.display(description="Event")
     def event_name(self, row: WebhookDelivery) -> str:
-        return with_note(name_of(row.type), row.type)
+        name = name_of(row.type)
+        return with_note(name, row.type if name != row.type else "")
 
     @admin.display(description="Last response")
     def last_response(self, row: WebhookDelivery) -> str:

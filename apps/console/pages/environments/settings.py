@@ -49,6 +49,9 @@ _GATE_PHRASES = {
     GateMode.REQUIRE: "the replay gate blocks each deployment until its differences are accepted; ",
 }
 _LABELS = {
+    "allow_self_approval": "Allow self-approval",
+    "max_in_flight_deployments": "Maximum deployments in flight",
+    "artifact_retention_days": "Artifact retention, in days",
     "replay_gate_min_fixtures": "Replay gate: required verdicts",
     "max_work_increase_percent": "Replay gate: permitted work increase, in percent",
 }
@@ -57,6 +60,9 @@ _MEANINGS = {
     "freeze_windows": "Periods during which no deployment starts, unless an organization admin overrides the window. "
     "The reason is shown to people whose deployments wait. Start and end are in the window's time zone, and repeated "
     "windows keep their local time.",
+    "replay_policy": "Which replays are permitted. By default, only dev permits replays with side effects.",
+    "approvals_required": "Whether a deployment needs approval. By default, only deployments to prod do.",
+    "allow_self_approval": "Whether the requester may approve, except after break-glass. By default, only in dev.",
     "reviewers": "The people who may decide on approvals, whatever their role. If nobody is chosen, everybody who may "
     "operate the environment can decide.",
     "replay_gate": "Whether the fixtures of the pipeline are tested for each deployment, and whether the result can "
