@@ -1,4 +1,4 @@
-"""The root URL configuration: the start page, the API and its documents, the console, sign-in, probes and metrics."""
+"""The root URL configuration: start page, API and documents, console, sign-in, agent package, probes and metrics."""
 
 from django.urls import URLPattern, URLResolver, include, path
 from django.views.generic import RedirectView, TemplateView
@@ -14,7 +14,7 @@ from apps.releases.api import urls as releases
 from apps.tenancy.api import urls as tenancy
 from apps.tenancy.api.views import sign_in
 from apps.tenancy.services import vault
-from byteor_cloud.api import document, system
+from byteor_cloud.api import agent_package, document, system
 from byteor_cloud.api.readiness import Check
 
 PROJECT = "orgs/<uuid:org_id>/projects/<uuid:project_id>/"
@@ -43,6 +43,7 @@ urlpatterns = [
     path("auth/login", sign_in.LoginView.as_view(), name="login"),
     path("auth/callback", sign_in.CallbackView.as_view()),
     path("auth/link/<str:secret>", sign_in.sign_in_with_link, name="sign-in-link"),
+    path("agent/<str:name>", agent_package.download, name="agent-package"),
     path("api/schema", document.DocumentView.as_view(), name="schema"),
     path("api/docs", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),
     path("api/redoc", SpectacularRedocView.as_view(url_name="schema"), name="redoc"),

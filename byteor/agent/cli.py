@@ -45,7 +45,10 @@ def _parser() -> argparse.ArgumentParser:
     enroll.add_argument(
         "--environment", required=True, help="the environment's URL, or ORG_ID/PROJECT_ID/ENVIRONMENT_ID"
     )
-    enroll.add_argument("--token", help=f"the enrollment token, or - to read it from stdin; default: ${TOKEN_VARIABLE}")
+    enroll.add_argument(
+        "--token",
+        help=f"the enrollment token, or - to read it from stdin; default: ${TOKEN_VARIABLE}, otherwise asks for it",
+    )
     enroll.add_argument("--name", help="the agent's name; default: derived from the host name")
     enroll.add_argument("--labels", nargs="+", default=[], metavar="NAME=VALUE", help="the agent's labels")
 

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from datetime import UTC, datetime
+from getpass import getpass
 from types import FrameType
 from typing import NoReturn
 
@@ -167,8 +168,13 @@ def _replay(options: argparse.Namespace) -> None:
 
 
 def _token(option: str | None) -> SecretValue:
-    """Read the enrollment token from the option, from stdin if the option is ``-``, or from the environment."""
+    """Read the enrollment token from the option, from stdin if the option is ``-``, or from the environment.
+
+    Otherwise, ask for it on the terminal without showing it. Raises InvalidCommandLine if there is no terminal.
+    """
     text = os.environ.get(TOKEN_VARIABLE) if option is None else option
+    if text is None and sys.stdin.isatty():
+        text = getpass("Enrollment token: ").strip()
     if text is None:
         raise InvalidCommandLine(f"no enrollment token: set {TOKEN_VARIABLE} or use --token")
     return SecretValue(sys.stdin.readline().strip() if text == "-" else text)

@@ -218,6 +218,20 @@ def test_token_is_read_from_stdin_or_environment(agent: Cli, plane: Any, monkeyp
     assert agent(*arguments) == 0
 
 
+def test_terminal_is_asked_for_missing_token(agent: Cli, plane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    asked: list[str] = []
+
+    def answer(prompt: str) -> str:
+        asked.append(prompt)
+        return f"{TOKEN} "
+
+    monkeypatch.setattr("byteor.agent.commands.getpass", answer)
+
+    assert agent("enroll", "--url", plane.url, "--environment", IDS) == 0
+    assert asked == ["Enrollment token: "]
+
+
 def test_enrollment_retries_share_one_idempotency_key(agent: Cli, plane: Any) -> None:
     still_running = plane.reply(409, headers={"Retry-After": "1"})
     plane.fail("POST", "/agents", plane.reply(503), plane.reply(200, b"cut", cut=1), still_running)

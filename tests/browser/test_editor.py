@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -149,22 +150,13 @@ def test_invalid_plan_can_be_corrected_and_promoted(
     expect(page.locator(".changes tr.added", has_text="decode -> redact")).to_be_visible()
     shot(page, "compared")
 
-    page.get_by_role("button", name="Promote").click()
-    expect(page.get_by_role("alert").filter(has_text="Save first")).to_be_visible()
     assert Version.objects.count() == 1
-    page.get_by_role("button", name="Save", exact=True).click()
-    expect(page.get_by_text("Saved, revision 2")).to_be_visible()
-    page.get_by_role("button", name="Promote").click()
-    expect(page.get_by_role("alert")).to_contain_text("Create a version from revision 2?")
-    shot(page, "promotion")
-    assert Version.objects.count() == 1
-    page.keyboard.press("Enter")
-    next_step = page.get_by_role("alert").get_by_role("link", name="Create a config bundle")
-    expect(next_step).to_be_visible()
+    page.get_by_role("button", name="Save and promote").click()
+    expect(page.get_by_text("promoted to fan v1.")).to_be_visible()
     version = Version.objects.get(name="fan")
-    expect(next_step).to_have_attribute("href", reverse("admin:releases_configbundle_new", args=[version.pk]))
+    expect(page).to_have_url(re.compile(reverse("admin:releases_configbundle_new", args=[version.pk])))
     shot(page, "promoted")
-    page.get_by_role("alert").get_by_role("link", name="fan v1").click()
+    page.get_by_role("link", name="Cancel").click()
 
     assert (version.plan.value, version.spec_hash, version.draft_revision) == (GRAPH, mended.spec_hash, 2)
     drawing = page.get_by_role("img", name="The graph of fan v1")
@@ -222,7 +214,6 @@ def test_conflicting_draft_edits_are_both_kept_until_person_chooses_one(
     assert draft.plan.value["single_ring"]["ingress"] == "adas"
 
     bob.get_by_role("button", name="Promote").click()
-    bob.get_by_role("button", name="Create the version").click()
     bob.get_by_role("alert").get_by_role("button", name="Discard mine and load theirs").click()
     expect(theirs).to_have_value(write_plan(plan(ingress="adas")))
     assert Version.objects.count() == 0

@@ -22,6 +22,7 @@ from apps.console.frame.columns import base_url_of, row_url, text_link
 from apps.console.frame.console_user import ConsoleUser, actor_of, console_user_of, user_of
 from apps.console.frame.forms import ActForm, CommentForm, first_result, new_form_id, send_once
 from apps.console.frame.next_steps import NextStep, message_of, next_of, offer, result_of, url_after
+from apps.console.frame.setup import url_of_next_step
 from apps.tenancy.actors import Actor
 from apps.tenancy.models import Environment, Organization, Project, Tenant, User
 from apps.tenancy.permissions import Permission
@@ -62,6 +63,7 @@ class Secret:
     text: str
     explain: str  # the text below the secret, above the command if there is one
     command: str = ""
+    live_url: str = ""  # the URL of an element that the page shows and reloads, such as what uses the secret
     noun: str = "secret"
     remedy: str = "revoke it and create a new one"  # what to do if the secret is lost
 
@@ -341,7 +343,7 @@ def _result(site: Any, act: Act, row: Model, made: Any, console_user: ConsoleUse
         tenant = site.get_model_admin(type(made.row)).tenant_of(made.row)
         return {
             "url": row_url(made.row), "secret": made.text, "explain": made.explain, "command": made.command,
-            "noun": made.noun, "remedy": made.remedy, "key": str(made.row.pk),
+            "live_url": made.live_url, "noun": made.noun, "remedy": made.remedy, "key": str(made.row.pk),
             **offer(act.next_step, made.row, tenant, console_user),
         }  # fmt: skip
     if isinstance(made, Refusal):
@@ -359,10 +361,19 @@ def _respond(request: HttpRequest, act: Act, result: FormResult, context: dict[s
     if "secret" in result:
         model_admin = context["model_admin"]
         of = model_admin if act.creates is None else model_admin.admin_site.get_model_admin(act.creates)
-        title, result = what_happened(act, of.singular), {**result, "url": url_after(request, result)}
+        url = _url_in_setup(request, act) or url_after(request, result)
+        title, result = what_happened(act, of.singular), {**result, "url": url}
         shown = {**context, "title": title, "act": act, "result": result, "returns": bool(next_of(request))}
         return TemplateResponse(request, "console/secret.html", shown, headers={"Cache-Control": "no-store"})
+    if "done" in result and (following := _url_in_setup(request, act)):
+        context["model_admin"].message_user(request, result["done"], "success")
+        return HttpResponseRedirect(following)
     return _redirect(request, result, context["model_admin"])
+
+
+def _url_in_setup(request: HttpRequest, act: Act) -> str | None:
+    """Return the URL of the next step of the setup; None if the person does not follow it or returns to a page."""
+    return None if next_of(request) else url_of_next_step(request, act.creates)
 
 
 def respond_again(request: HttpRequest, model_admin: Any) -> HttpResponse | None:

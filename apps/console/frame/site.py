@@ -29,6 +29,7 @@ from apps.console.frame.console_user import actor_of, console_user_of
 from apps.console.frame.frame_rows import FrameRows
 from apps.console.frame.menu import RECORDS, build_menu, menu_item, page_admin, records, tabs
 from apps.console.frame.scope import SCOPE, remembered_scope, set_scope, with_scope
+from apps.console.frame.setup import Setup, SetupBar, set_setup
 from apps.console.frame.switcher import Switcher
 from apps.tenancy.models import User
 from apps.tenancy.services import audit
@@ -47,6 +48,8 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self._pages: list[tuple[str, str, Callable[..., HttpResponse]]] = []
+        # Returns the next step to the first deployment, if the session follows the steps. Set by the overview's pages.
+        self.setup_bar: Callable[[HttpRequest], SetupBar | None] = lambda request: None
 
     def add_page(self, route: str, name: str, view: Callable[..., HttpResponse]) -> None:
         """Add a page that belongs to no table. Only people with access to the console can open it."""
@@ -157,6 +160,7 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
             "page_admin": here,
             "bell": Bell(rows.counts),
             "frame_rows": rows,
+            "setup": self.setup_bar(request),
         }
 
     @cached_property
@@ -198,6 +202,8 @@ class Console(UnfoldAdminSite):  # type: ignore[misc]  # untyped library
         """Let any active person create an organization, as the API does, even if they belong to none."""
         if not isinstance(request.user, User) or not request.user.is_active:
             return HttpResponseRedirect(reverse("admin:login"))
+        if not self.has_permission(request):
+            set_setup(request, Setup.FOLLOWED)  # so that the form of the next step follows
         people = self.get_model_admin(User)
         return people.act_view(request, str(request.user.pk), "create_organization")  # type: ignore[no-any-return]
 

@@ -47,3 +47,9 @@ def trail(context: Any) -> list[tuple[str, str]]:
 def scope_words(context: Any) -> str:
     """Return the names in the page's scope, for the title of the browser tab."""
     return " / ".join(str(each) for each in lineage(scope_of(context["request"])))
+
+
+@register.simple_tag
+def row_page(row: Model) -> str:
+    """Return the URL of the row's page."""
+    return row_url(row)

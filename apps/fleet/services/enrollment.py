@@ -21,7 +21,7 @@ from apps.fleet.models import AGENT_SCOPES, Agent, AgentKey, Assignment, Enrollm
 from apps.fleet.services.agents import decommission_locked, welcome
 from apps.tenancy.actors import Actor
 from apps.tenancy.credentials import Family, Secret, generate
-from apps.tenancy.models import Environment, Quota
+from apps.tenancy.models import AuditEvent, Environment, Quota
 from apps.tenancy.services import audit
 from apps.tenancy.services.quotas import Allowance, lock_allowances
 from apps.tenancy.services.state import keep_environments
@@ -62,6 +62,16 @@ def create_enrollment_token(
         changes={"max_uses": [None, max_uses]},
     )
     return token, secret.text
+
+
+def find_enrolled(token: EnrollmentToken, *, limit: int) -> list[Agent]:
+    """Return the newest agents that enrolled with the token, at most ``limit``, each with its heartbeat."""
+    events = AuditEvent.objects.filter(
+        organization=token.environment.project.organization_id, actor_id=str(token.pk), action="agent.enroll"
+    )
+    ids = list(events.order_by("-id").values_list("resource_id", flat=True)[:limit])
+    agents = Agent.objects.filter(pk__in=ids, environment=token.environment_id).select_related("heartbeat")
+    return sorted(agents, key=lambda agent: ids.index(str(agent.pk)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -79,6 +79,7 @@ function showSaveState(message) {
   part.saveState.classList.toggle("changed", changed);
   part.save.disabled = busy || !changed;
   part.promote.disabled = busy || errors > 0;
+  part.promote.textContent = changed ? "Save and promote" : "Promote";
   part.reason.textContent = errors ? `Fix ${errors} ${errors === 1 ? "error" : "errors"} first` : "";
 }
 
@@ -238,30 +239,20 @@ function save() {
   });
 }
 
-function askToPromote() {
-  if (text.value !== saved) {
-    notify("bad", element("p", "", "Save first. Only the saved plan can be promoted, and your text differs from it."));
-    return;
-  }
-  const question = `Create a version from revision ${revision}? A version cannot be changed or deleted. Nothing is deployed yet.`;
-  const yes = choice("Create the version", promote);
-  notify("warn", element("p", "", question), yes, choice("Not now", () => notify("")));
-  yes.focus();
-}
-
-function promote() {
+async function promote() {
+  if (text.value !== saved) await save();
+  if (text.value !== saved) return undefined; // the notice says why the text is not saved
   return write("Promoting…", root.dataset.promote, (result) => {
+    if (result.fresh) return location.assign(result.next);
     const message = document.createElement("p");
     const link = element("a", "to", result.version);
     link.href = result.url;
-    message.append(result.fresh ? "Promoted to " : "The plan has not changed since ", link, ". The next step is its runtime configuration.");
+    message.append("The plan has not changed since ", link, ". The next step is its runtime configuration.");
     const next = element("a", "choice", "Create a config bundle");
     next.href = result.next;
     notify("good", message, next);
     next.focus();
-    if (![...part.against.options].some((each) => each.value === result.id)) {
-      part.against.options[0].after(new Option(result.version, result.id));
-    }
+    return undefined;
   });
 }
 
@@ -302,7 +293,7 @@ if (mayEdit) {
   part.target.addEventListener("change", preview);
   part.against.addEventListener("change", preview);
   part.save.addEventListener("click", save);
-  part.promote.addEventListener("click", askToPromote);
+  part.promote.addEventListener("click", promote);
   document.addEventListener("keydown", (event) => {
     if (event.key !== "s" || !(event.ctrlKey || event.metaKey)) return;
     event.preventDefault();

@@ -1,17 +1,20 @@
-"""The act that creates an enrollment token, and shows the commands that enroll an agent with the token."""
+"""The act that creates an enrollment token. Its page shows how to enroll an agent with the token, and waits for it."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 from shlex import quote
+from typing import Any
 
 from django import forms
 from django.core.exceptions import ValidationError
+from django.urls import reverse
+from django.utils import timezone
 from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminTextInputWidget, UnfoldBooleanWidget
 
 from apps.console.frame import Act, ActContext
 from apps.console.frame.acts import Secret
-from apps.console.frame.columns import list_url
+from apps.console.frame.columns import list_url, page_url
 from apps.console.frame.forms import ActForm, lifetime_field, offer_lifetimes
 from apps.console.frame.next_steps import NextStep
 from apps.console.frame.scope import with_scope
@@ -20,8 +23,10 @@ from apps.fleet.models import Agent, EnrollmentToken
 from apps.fleet.services import enrollment
 from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
+from byteor_cloud.api.agent_package import WHEEL, agent_package
 
 _LONGEST = timedelta(seconds=MAX_ENROLLMENT_TOKEN_S)
+_SHOWN = 10  # agents that the page names
 
 
 class _EnrollmentTokenForm(ActForm):
@@ -54,15 +59,49 @@ class _EnrollmentTokenForm(ActForm):
 
 def _create(row: Environment, context: ActContext) -> Secret:
     made, text = enrollment.create_enrollment_token(environment=row, actor=context.actor, **context.values)
-    place = f"{row.project.organization_id}/{row.project_id}/{row.pk}"
-    command = (
-        f"export BYTEOR_ENROLLMENT_TOKEN={text}\n"
-        f"byteor-agent enroll --state byteor-agent --url {quote(context.base_url)} \\\n"
-        f"  --environment {place}\n"
-        "unset BYTEOR_ENROLLMENT_TOKEN\n"
-        "byteor-agent run --state byteor-agent"
+    return Secret(
+        made, text, "Python 3.12 or newer with its venv module must be installed on the machine. The command installs "
+        "the agent into the folder byteor-agent, enrolls it, and runs it until you press Ctrl+C.",
+        _command(row, context.base_url), live_url=page_url(EnrollmentToken, "enrolled", made.pk),
+        noun="token",
+    )  # fmt: skip
+
+
+def _command(environment: Environment, base_url: str) -> str:
+    """Return the command that installs, enrolls and runs an agent. It does not contain the token, but asks for it.
+
+    So the token is neither in the shell's history nor in the list of processes.
+    """
+    package = base_url + reverse("agent-package", args=[WHEEL])
+    place = f"{environment.project.organization_id}/{environment.project_id}/{environment.pk}"
+    programs = "byteor-agent/bin"
+    return (
+        f"python3 -m venv byteor-agent && \\\n"
+        f"{programs}/pip install --quiet {quote(f'{package}#sha256={agent_package().sha256}')} && \\\n"
+        f"{programs}/byteor-agent enroll --state byteor-agent/state --url {quote(base_url)} \\\n"
+        f"  --environment {place} && \\\n"
+        f"{programs}/byteor-agent run --state byteor-agent/state"
     )
-    return Secret(made, text, "Run these commands on each machine. They enroll an agent and run it:", command)
+
+
+def describe_enrolled(token: EnrollmentToken) -> dict[str, Any]:
+    """Return the agents that enrolled with the token, as the page waits for them, and whether more may come.
+
+    Takes at most two queries.
+    """
+    agents = enrollment.find_enrolled(token, limit=_SHOWN) if token.uses else []
+    states = [(agent, agent.heartbeat.last_seen_at is not None) for agent in agents]
+    is_expired = token.expires_at is not None and token.expires_at <= timezone.now()
+    is_usable = token.revoked_at is None and not is_expired and not token.is_spent
+    return {
+        "agents": states,
+        "more": token.uses - len(states),
+        "uses": token.uses,
+        "max_uses": token.max_uses,
+        "is_usable": is_usable,
+        "is_revoked": token.revoked_at is not None,
+        "is_over": not is_usable and all(is_connected for _, is_connected in states),
+    }
 
 
 CREATE_ENROLLMENT_TOKEN = Act(

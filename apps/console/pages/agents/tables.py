@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from typing import Any, cast
+from uuid import UUID
 
 from django.contrib import admin
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import path
+from django.utils.decorators import method_decorator
+from django.views.decorators.http import require_GET
 
 from apps.console.frame import (
     Act,
@@ -24,6 +29,7 @@ from apps.console.frame.console_user import ConsoleUser
 from apps.console.frame.site import listed_rows
 from apps.console.pages.agents import bulk
 from apps.console.pages.agents.captures import REQUEST_CAPTURE
+from apps.console.pages.agents.enrollment import describe_enrolled
 from apps.console.pages.agents.listing import AgentChangeList, find_agents, labels_cell, running_cell, state_cell
 from apps.console.pages.agents.page import agent_page
 from apps.console.pages.credentials.tables import CredentialAdmin, revoke_act
@@ -257,6 +263,19 @@ class EnrollmentTokenAdmin(CredentialAdmin):
     list_filter = (("environment", VisibleRowsFilter), "replace")
     search_fields = ("prefix", "=id")
     acts = (revoke_act("enrollment_token.revoke", lambda row: row.environment, P.MANAGE_ENVIRONMENT),)
+
+    def get_urls(self) -> list[Any]:
+        """Add the part of the page of a new token that shows which agents have enrolled."""
+        view = self.admin_site.admin_view(self.enrolled_view)
+        return [path("<uuid:pk>/enrolled/", view, name="fleet_enrollmenttoken_enrolled"), *super().get_urls()]
+
+    @method_decorator(require_GET)
+    def enrolled_view(self, request: HttpRequest, pk: UUID) -> HttpResponse:
+        """Return the agents that have enrolled with the token, or 404 if the person may not see the token."""
+        token = self.get_object(request, str(pk)) if self.has_view_permission(request) else None
+        if token is None:
+            raise Http404
+        return render(request, "console/enrolled.html", describe_enrolled(token))
 
     @admin.display(description="Uses", ordering="uses")
     def used_up(self, row: EnrollmentToken) -> str:

@@ -234,7 +234,8 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
     def _check_or_create(request: HttpRequest, version: Version, data: dict[str, Any]) -> FormResult | RuntimeConfig:
         given = {name: value for name, value in data.items() if name not in {"name", "version"}}
         checked = bundles.check_configuration(version, **given, compute=compute_for(request))
-        if "_create" not in request.POST:
+        deploys = "_deploy" in request.POST
+        if not deploys and "_create" not in request.POST:
             return checked.config
 
         def create() -> FormResult:
@@ -242,7 +243,10 @@ class ConfigBundleAdmin(ReadOnlyAdmin):
                 environment=version.environment, actor=actor_of(request), **data, checked=checked
             )
             done, console_user = f"Config bundle {bundle} created.", console_user_of(request)
-            return result_of(bundle, done, DEPLOY, tenant=version.environment, console_user=console_user)
+            result = result_of(
+                bundle, done, None if deploys else DEPLOY, tenant=version.environment, console_user=console_user
+            )  # fmt: skip
+            return {**result, "url": page_url(ConfigBundle, "deploy", bundle.pk)} if deploys else result
 
         return send_once(request, create)
 

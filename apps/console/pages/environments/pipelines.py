@@ -11,16 +11,19 @@ from typing import Any
 from django.db.models import JSONField, Q, Subquery, Value
 from django.db.models.expressions import Combinable, OuterRef
 from django.db.models.functions import JSONObject
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 
 from apps.artifacts.services.current_tests import CurrentFailure, newest_test, read_failures
 from apps.console.frame import relative_time, row_link, state_pill, with_note
 from apps.console.frame.columns import act_url, list_url, page_url, text_link
+from apps.console.frame.next_steps import returning
 from apps.console.frame.scope import with_scope
 from apps.console.pages.bundles.copying import COPY_BUNDLE
 from apps.console.pages.deployments.phrases import agent_count
 from apps.console.pages.environments.surroundings import Neighbor, Surroundings
+from apps.console.pages.organizations.acts import CREATE_ENVIRONMENT
 from apps.console.pages.series import DAY, MARKS
+from apps.pipelines.models import Draft
 from apps.releases.models import ConfigBundle, Deployment
 from apps.releases.services import failures
 from apps.releases.services.matrix import UNFINISHED
@@ -102,8 +105,12 @@ def pipelines_panel(
     running: Mapping[str, int],
     *,
     may_deploy: bool,
+    may_add: bool,
 ) -> dict[str, Any]:
-    """Return the panel. ``running`` is the number of agents by the hash of the bundle that they run."""
+    """Return the panel. ``running`` is the number of agents by the hash of the bundle that they run.
+
+    ``may_deploy`` and ``may_add`` state whether the person may deploy to the environment and add others.
+    """
     before, following = around.previous, around.next
     panel = {
         "title": "Pipelines",
@@ -120,7 +127,7 @@ def pipelines_panel(
         ),
         "rows": [
             (
-                pipeline,
+                _name(pipeline, found, may_edit=may_deploy, may_copy=may_deploy and may_add and following is None),
                 *_current(row := found.current.get(pipeline), running),
                 _under_way(found.under_way.get(pipeline, ())),
                 *([_compare(row, getattr(row, "previous", None))] if before else []),
@@ -134,6 +141,25 @@ def pipelines_panel(
     }
     url = page_url(ConfigBundle, "choose", environment.pk)
     return {**panel, "button": {"text": "Deploy", "icon": "rocket_launch", "url": url}} if may_deploy else panel
+
+
+def _name(pipeline: str, found: Deployments, *, may_edit: bool, may_copy: bool) -> str:
+    """Return the pipeline's name with links.
+
+    The first leads to the draft of the newest version that is deployed, if there is one. The second creates an
+    environment, and then leads to the form that copies what runs to it.
+    """
+    current, links = found.current.get(pipeline), []
+    shown = [*found.under_way.get(pipeline, ()), *filter(None, [current])]
+    version = max((row.config_bundle.version for row in shown), key=lambda each: each.number)
+    if may_edit and version.draft_id is not None:
+        links.append((page_url(Draft, "edit", version.draft_id), f"Edit plan of {pipeline}", "Edit plan"))
+    if may_copy and current is not None:
+        create = act_url(current.environment.project, CREATE_ENVIRONMENT.name)
+        url = returning(create, act_url(current.config_bundle, COPY_BUNDLE.name))
+        links.append((url, f"Copy to a new environment: {current.config_bundle.version}", "Copy to a new environment"))
+    made = format_html_join(" ", '<a class="text-link" href="{}" aria-label="{}">{}</a>', links)
+    return format_html('{}<div class="cell-acts">{}</div>', pipeline, made) if links else pipeline
 
 
 def _current(row: Deployment | None, running: Mapping[str, int]) -> tuple[Any, ...]:

@@ -64,7 +64,9 @@ class EnvironmentAdmin(LiveAdmin):
         found = read_deployments(row, around, now=now, has_causes=fleet.causes is None)
         panels = [
             *failing_panels(found.failing),
-            pipelines_panel(row, around, found, fleet.running, may_deploy=may_operate),
+            pipelines_panel(
+                row, around, found, fleet.running, may_deploy=may_operate, may_add=P.MANAGE_PROJECT in held
+            ),
             fleet_panel(row, fleet, found.causes, may_enroll=P.MANAGE_ENVIRONMENT in held),
             incidents_panel(row, listed_rows(request, Artifact), now=now),
             environments_panel([row], found.marked, is_large=around.has_large_series),

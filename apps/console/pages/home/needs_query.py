@@ -48,7 +48,7 @@ from apps.fleet.models import Agent, EnrollmentToken
 from apps.notifications.models import ChatWebhook
 from apps.notifications.services.sweeps.credentials import find_expiring
 from apps.notifications.services.sweeps.organization import FAILING_FOR
-from apps.pipelines.models import Version
+from apps.pipelines.models import Draft, Version
 from apps.releases.models import Approval, ConfigBundle, Deployment, TimelineEntry
 from apps.tenancy.message_types import MessageType
 from apps.tenancy.models import (
@@ -78,10 +78,11 @@ _INCIDENTS_FOR: Final = timedelta(hours=24)
 # Reasons of failed deployments that were decisions of a person, so nobody has to act.
 _DECIDED: Final = ("aborted", "approval_denied", "approval_revoked", "wave_denied")
 # The tables of the steps to the first deployment, each with the number of rows that the step needs.
-STEPS: Final[tuple[tuple[type[Model], int], ...]] = (
-    (Organization, 1), (Project, 1), (Environment, 1), (Membership, 2), (Agent, 1), (Version, 1), (ConfigBundle, 1),
-    (Deployment, 1),
+_STEPS: Final[tuple[tuple[type[Model], int], ...]] = (
+    (Organization, 1), (Project, 1), (Environment, 1), (Membership, 2), (Agent, 1), (Draft, 1), (Version, 1),
+    (ConfigBundle, 1), (Deployment, 1),
 )  # fmt: skip
+APPROVED: Final = "approved"  # the last step: a deployment exists that does not wait for approval
 _LEVELS: Final[Mapping[str, type[Organization | Project | Environment]]] = {
     "organization": Organization,
     "project": Project,
@@ -138,6 +139,20 @@ def read_home(console_user: ConsoleUser, scope: Tenant) -> Home:
         rows[Kind(kind)].append(Found(Kind(kind), at, json.loads(values_of)))
     (numbers,) = rows.pop(Kind.NUMBERS)
     return Home(rows, numbers.about)
+
+
+def read_steps(console_user: ConsoleUser, scope: Tenant) -> Mapping[str, bool]:
+    """Return only which steps to the first deployment are done, with the names that ``read_home`` uses."""
+    path = lineage(scope)
+    level = type(path[-1]).__name__.lower() if path else ""
+    query, values = personal_query(_build_steps, level, console_user, *(each.pk for each in path))
+    ((steps,),) = query.tuples(*values)
+    return json.loads(steps)  # type: ignore[no-any-return]  # the query returns an object of booleans
+
+
+def _build_steps(level: str, console_user: ConsoleUser, *path: UUID) -> QuerySet[Any, Any]:
+    reader = _Reader(console_user, _scope(level, path))
+    return User.objects.filter(pk=str(console_user.user_id)).values_list(JSONObject(**_steps(reader)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,14 +250,17 @@ def _numbers(reader: _Reader) -> dict[str, Any]:
     numbers: dict[str, Any] = {
         name: CountRows(rows.order_by().values("pk")[: MOST_COUNTED + 1]) for name, rows in counted.items()
     }
-    for model, needed in STEPS:
-        numbers[step_name(model)] = Exists(reader.listed(model).order_by()[needed - 1 : needed])
-    return numbers
+    return numbers | _steps(reader)
 
 
-def step_name(model: type[Model]) -> str:
-    """Return the name of the number that states whether the step of this table is done."""
-    return f"step_{model._meta.model_name}"
+def _steps(reader: _Reader) -> dict[str, Exists]:
+    """Return whether each step to the first deployment is done, as ``step_`` and its name."""
+    steps = {
+        f"step_{model._meta.model_name}": Exists(reader.listed(model).order_by()[needed - 1 : needed])
+        for model, needed in _STEPS
+    }
+    approved = reader.listed(Deployment).exclude(status=DeploymentStatus.PENDING_APPROVAL)
+    return steps | {f"step_{APPROVED}": Exists(approved.order_by())}
 
 
 # -- releases -----------------------------------------------------------------------------------------------------

@@ -15,33 +15,28 @@ from typing import Any
 from django.db.models import Model
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_GET
 from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apps.artifacts.models import Replay
 from apps.console.frame import relative_time, row_link, site
-from apps.console.frame.columns import environment_link, list_url, page_url, row_url
-from apps.console.frame.console_user import ConsoleUser, console_user_of, who_holds
+from apps.console.frame.columns import environment_link, list_url, row_url
+from apps.console.frame.console_user import ConsoleUser, console_user_of
 from apps.console.frame.large import MOST_COUNTED
 from apps.console.frame.scope import scope_of, with_scope
 from apps.console.frame.site import listed_rows
 from apps.console.pages import series
-from apps.console.pages.agents.enrollment import CREATE_ENROLLMENT_TOKEN
 from apps.console.pages.home.needs import find_needs
-from apps.console.pages.home.needs_query import read_home, step_name
-from apps.console.pages.organizations.acts import CREATE_ENVIRONMENT, CREATE_PROJECT
+from apps.console.pages.home.needs_query import read_home, read_steps
+from apps.console.pages.home.steps import remember_steps, show_steps
 from apps.console.pages.organizations.matrix import draw_matrix
-from apps.console.pages.people.acts import INVITE_TO_ORGANIZATION
 from apps.fleet.models import Agent, Liveness
 from apps.fleet.services import facts
 from apps.fleet.services.series import MOST_AGENTS_READ
-from apps.pipelines.models import Draft, Version
-from apps.releases.models import Approval, ConfigBundle, Deployment
+from apps.releases.models import Approval, Deployment
 from apps.releases.services.matrix import read_matrices
-from apps.tenancy.models import Environment, Membership, Organization, Project, Tenant
-from apps.tenancy.permissions import GRANTS
+from apps.tenancy.models import Environment, Project, Tenant
 from apps.tenancy.permissions import Permission as P
 from byteor.engine.machines import IN_FLIGHT
 from byteor.engine.regression import count_of
@@ -61,19 +56,23 @@ def overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     shown = [each for each in environments if not isinstance(scope, Environment) or each == scope]
     fleets = facts.count_by_environment(shown)
     home = read_home(console_user, scope)
-    steps = _steps_to_do(console_user, scope, home.numbers)
+    all_steps = show_steps(console_user, scope, home.numbers)
+    if all_steps and isinstance(scope, Environment):  # an environment that is added to a project needs no setup
+        all_steps = show_steps(console_user, scope, read_steps(console_user, scope.project))
+    steps = remember_steps(request, all_steps)
+    context = {**context, "steps": steps, "has_hidden_steps": len(all_steps) > len(steps)}
     tiles = [*_agents(request, fleets.values()), *_numbers(request, home.numbers)]
     by_environment = {each: fleets.get(each.pk, facts.Fleet()) for each in shown}
     needs = find_needs(home, by_environment, console_user, scope)
     if steps and not needs.lines and not any(tile.value for tile in tiles):
-        return {**context, "steps": steps, "needs": None, "tiles": [], "panels": []}
+        return {**context, "needs": None, "tiles": [], "panels": []}
     latest = list(listed_rows(request, Deployment).order_by("-id")[:_LATEST])
     panels = [
         *_matrices(environments, by_environment, console_user, scope),
         _charts(shown, latest, by_environment, is_cut=is_cut),
         _latest_deployments(request, latest[:_SHOWN]),
     ]
-    return {**context, "steps": steps, "needs": needs, "tiles": tiles, "panels": panels}
+    return {**context, "needs": needs, "tiles": tiles, "panels": panels}
 
 
 def _read_environments(request: HttpRequest) -> tuple[list[Environment], bool]:
@@ -102,105 +101,6 @@ def live_view(request: HttpRequest) -> HttpResponse:
 
 
 site.add_page("live/", "home_live", live_view)
-
-# -- the steps to the first deployment --------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """A step that creates a row of a table. ``needs_query.STEPS`` states how many rows it needs."""
-
-    model: type[Model]
-    title: str
-    text: str
-    needs: P | None
-    url: str
-
-
-def _steps() -> list[_Step]:
-    return [
-        _Step(
-            Organization, "Create an organization",
-            "You become its first administrator. Members of other organizations do not see it.",
-            None, reverse("admin:start"),
-        ),
-        _Step(
-            Project, "Create a project",
-            "A project contains the environments of one product. People can have a separate role in each project.",
-            P.CREATE_PROJECT, page_url(Organization, "choice", CREATE_PROJECT.name),
-        ),
-        _Step(
-            Environment, "Create an environment",
-            "Its posture decides the default settings, such as whether deployments need approval.",
-            P.MANAGE_PROJECT, page_url(Project, "choice", CREATE_ENVIRONMENT.name),
-        ),
-        _Step(
-            Membership, "Invite people", "By default, a deployment to prod needs the approval of another person.",
-            P.MANAGE_ORG_MEMBERSHIPS, page_url(Organization, "choice", INVITE_TO_ORGANIZATION.name),
-        ),
-        _Step(
-            Agent, "Enroll an agent",
-            "Create an enrollment token. The console then shows the commands to run on the agent's machine.",
-            P.MANAGE_ENVIRONMENT, page_url(Environment, "choice", CREATE_ENROLLMENT_TOKEN.name),
-        ),
-        _Step(
-            Version, "Write a draft",
-            "The editor compiles the plan while you type. Promote the draft to create a version.",
-            P.OPERATE_ENVIRONMENT, page_url(Draft, "new"),
-        ),
-        _Step(
-            ConfigBundle, "Create a config bundle",
-            "Start on the page of a version. A config bundle adds parameters, adapters and tuning to the version.",
-            P.OPERATE_ENVIRONMENT, list_url(Version),
-        ),
-        _Step(
-            Deployment, "Deploy the config bundle",
-            "Choose the config bundle, the agents and the waves. A preview shows what would happen.",
-            P.OPERATE_ENVIRONMENT, list_url(ConfigBundle),
-        ),
-    ]  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class _ShownStep:
-    """A step, prepared for the template of the overview."""
-
-    title: str
-    text: str
-    is_done: bool
-    is_next: bool
-    url: str
-    who: str  # who can do the step, and what to ask them; empty if the person can do it
-
-
-def _steps_to_do(console_user: ConsoleUser, scope: Tenant, numbers: Mapping[str, int]) -> list[_ShownStep]:
-    """Return the steps to the first deployment; none if the scope already has a deployment."""
-    steps = _steps()
-    done = [bool(numbers[step_name(step.model)]) for step in steps]
-    if done[-1]:
-        return []
-    following = done.index(False)
-    shown = []
-    for number, step in enumerate(steps):
-        who = ""
-        if step.needs is not None and not _may(console_user, scope, step.needs):
-            who = f"{who_holds(step.needs)} can do this. Ask for the role, or ask somebody who has it."
-        url = with_scope(step.url, scope)
-        shown.append(_ShownStep(step.title, step.text, done[number], number == following, url, who))
-    return shown
-
-
-def _may(console_user: ConsoleUser, scope: Tenant, needed: P) -> bool:
-    """Return whether the person has the permission in the scope or anywhere inside it."""
-    if console_user.is_superuser:
-        return True
-    if scope is None:
-        return console_user.holds_anywhere(needed)
-    if needed in console_user.permissions(scope):
-        return True
-    roles = console_user.roles.get(scope.pk) if isinstance(scope, Organization) else None
-    return roles is not None and any(needed in GRANTS[role] for role in roles.projects.values())
-
 
 # -- numbers that link to lists ---------------------------------------------------------------------------------
 

@@ -18,10 +18,13 @@ from apps.tenancy.models import Environment, Project
 _ENVIRONMENTS, _CELLS = 20, 1_000  # what the panel shows at most
 
 
-def matrix_panel(project: Project) -> dict[str, Any]:
-    """Return the panel, with a row for each pipeline and a column for each environment, in the environments' order."""
+def matrix_panel(project: Project, *, may_deploy: bool) -> dict[str, Any]:
+    """Return the panel, with a row for each pipeline and a column for each environment, in the environments' order.
+
+    ``may_deploy`` states whether the person may deploy in the project.
+    """
     matrix = read_matrix(project, max_environments=_ENVIRONMENTS, max_cells=_CELLS)
-    return draw_matrix(matrix, "Pipelines by environment", may_deploy=False)
+    return draw_matrix(matrix, "Pipelines by environment", may_deploy=may_deploy)
 
 
 def draw_matrix(

@@ -12,6 +12,7 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.http import require_GET
 
 from apps.console.frame import FoundBy, ReadOnlyAdmin, VisibleRowsFilter, site
+from apps.console.frame.console_user import console_user_of
 from apps.console.frame.scope import NEEDED
 from apps.console.pages.chat_webhooks import CREATE_FOR_ORGANIZATION, CREATE_FOR_PROJECT
 from apps.console.pages.credentials.acts import (
@@ -27,6 +28,7 @@ from apps.console.pages.organizations.usage import SET_QUOTAS, usage_panels
 from apps.console.pages.people.acts import INVITE_TO_ORGANIZATION, INVITE_TO_PROJECT
 from apps.console.pages.webhooks import CREATE_WEBHOOK
 from apps.tenancy.models import Organization, Project
+from apps.tenancy.permissions import Permission
 
 
 @admin.register(Organization, site=site)
@@ -86,4 +88,5 @@ class ProjectAdmin(ReadOnlyAdmin):
 
     def summary(self, request: HttpRequest, row: Project) -> dict[str, Any]:
         """Show what runs in each environment."""
-        return {"panels": [matrix_panel(row)]}
+        may_deploy = Permission.OPERATE_ENVIRONMENT in console_user_of(request).permissions(row)
+        return {"panels": [matrix_panel(row, may_deploy=may_deploy)]}

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, ValidationError
 from django.db import IntegrityError
 from django.db.models import Q, QuerySet
@@ -163,7 +163,9 @@ class DraftAdmin(ReadOnlyAdmin):
         else:
             scope = scope_of(request)
             chosen = request.GET.get(CHOSEN) or request.GET.get("environment", str(scope.pk) if scope else "")
-            form = _NewDraft(environments, initial={"environment": chosen if chosen in _ids(environments) else None})
+            known = _ids(environments)
+            only = next(iter(known)) if len(known) == 1 else None
+            form = _NewDraft(environments, initial={"environment": chosen if chosen in known else only})
         url = returning(page_url(Project, "choice", CREATE_ENVIRONMENT.name), request.get_full_path())
         creating = [] if environments.exists() else [(url, CREATE_ENVIRONMENT.label)]
         context = self._context(request, "New draft", form=form, form_id=new_form_id(), creating=creating)
@@ -290,4 +292,6 @@ def _promote(request: HttpRequest, draft: Draft) -> dict[str, Any]:
     if "id" in result:
         result["url"] = page_url(Version, "change", result["id"])
         result["next"] = page_url(ConfigBundle, "new", result["id"])
+        if result["fresh"]:
+            messages.success(request, f"Draft {draft.name} promoted to {result['version']}.")
     return result

@@ -1,0 +1,75 @@
+"""The bar of a new installation: it names the next step to the first deployment on every page, until it is hidden.
+
+The overview shows all steps (``apps.console.pages.home.steps``) and turns the bar on for the session. The choice of a
+person to hide the steps is also stored in the session, because it changes nothing for other people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from django.db.models import Model
+from django.http import HttpRequest
+from django.urls import reverse
+
+from apps.console.frame.scope import scope_of, with_scope
+from apps.fleet.models import EnrollmentToken
+from apps.tenancy.models import Environment, Membership, Organization, Project
+
+_STATE: Final = "console_setup"
+# The step that is done by creating a row of the table. After it, the console shows the form of the next step.
+_DONE_BY: Final[Mapping[type[Model], str]] = {
+    Organization: "organization",
+    Project: "project",
+    Environment: "environment",
+    Membership: "membership",
+    EnrollmentToken: "agent",
+}
+
+
+class Setup(StrEnum):
+    """Whether the session follows the steps to the first deployment."""
+
+    NONE = "none"
+    FOLLOWED = "followed"
+    HIDDEN = "hidden"
+
+
+@dataclass(frozen=True, slots=True)
+class SetupBar:
+    """The next step, as the bar shows it. ``url`` leads to its form, ``skip`` to the step after it."""
+
+    number: int
+    total: int
+    title: str
+    who: str  # who can do the step; empty if the person can do it
+    url: str
+    skip: str  # empty if the step cannot be skipped
+    all_url: str
+
+
+def setup_of(request: HttpRequest) -> Setup:
+    """Return whether the session follows the steps."""
+    return Setup(request.session.get(_STATE, Setup.NONE))
+
+
+def set_setup(request: HttpRequest, state: Setup) -> None:
+    """Store whether the session follows the steps."""
+    if setup_of(request) is not state:
+        request.session[_STATE] = str(state)
+
+
+def next_step_url(request: HttpRequest, *, after: str = "") -> str:
+    """Return the URL that redirects to the first step that is not done, if possible a step behind ``after``."""
+    url = reverse("admin:setup") + (f"?{urlencode({'after': after})}" if after else "")
+    return with_scope(url, scope_of(request))
+
+
+def url_of_next_step(request: HttpRequest, created: type[Model] | None) -> str | None:
+    """Return where a session that follows the steps goes on after creating a row; None to show the row's page."""
+    done: Any = created and _DONE_BY.get(created)
+    return next_step_url(request, after=done) if done and setup_of(request) is Setup.FOLLOWED else None
