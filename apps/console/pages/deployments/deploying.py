@@ -168,6 +168,7 @@ class Deploy(ApiForm):
         ]
         if not most:
             del self.fields["labels"]
+            self.fields["target"].help_text = "The agents of this environment have no labels."
         if len(pairs) > MAX_LABELS:
             values = {value: key for key, values in counted.items() for value in values}
             keys = {key: agent_count(sum(values.values())) for key, values in counted.items()}
