@@ -256,7 +256,7 @@ class DenialCountAdmin(ReadOnlyAdmin):
     tenant = "organization"
     needs = P.MANAGE_ORG_MEMBERSHIPS
     section = "Audit"
-    menu, noun, nouns = "Recent denials", "recent denial", "recent denials"
+    menu, noun, nouns = "Recent denials", "denial", "denials"
     related = ("organization",)
     list_display = ("minute", "actor", "action", "count", "organization")
     list_filter = ("actor_kind", ("organization", VisibleRowsFilter))
