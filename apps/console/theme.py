@@ -53,9 +53,6 @@ _CORRECTIONS: Mapping[str, Sequence[tuple[str, str]]] = {
             "{% if action_form %}<script src=\"{% static 'admin/js/actions.js' %}\"></script>{% endif %}",
         ),
     ],
-    "admin/change_list_results.html": [
-        ('<table id="result_list"', '{% include "console/wide_columns.html" %}<table id="result_list"'),
-    ],
     "admin/base.html": [
         ('<div id="page"', '<a class="skip-link" href="#main">Skip to the content</a>\n    <div id="page"'),
         ('<div id="main"', '<main id="main" tabindex="-1"'),

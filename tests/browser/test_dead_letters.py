@@ -104,7 +104,7 @@ def test_jobs_have_titles_and_link_to_what_they_are_about(world: World) -> None:
             "Offer agents their deployments",
             "2 agents",
         ),
-        dead_letter(SEAL_AUDIT): ("Seal the audit trail", "Installation"),
+        dead_letter(SEAL_AUDIT): ("Seal audit events", "Installation"),
         dead_letter(UndoBreakGlass(deployment_id=str(uuid7()))): ("Undo a break-glass deployment", ""),
     }
     client = signed_in(superuser())

@@ -327,7 +327,7 @@ def test_menu_entries_depend_on_role_and_include_daily_tasks(world: World) -> No
     assert [*viewer] == ["Overview", "Environments", *daily, "People and keys", "Jobs", "Records"]
     assert [*admin] == ["Overview", "Environment", *daily, *administration]
     assert admin["Environment"] == row_page(world.dev)
-    assert [*operator] == ["Overview", "Environments", *daily, *administration]
+    assert [*operator] == ["Overview", "Environments", *daily, *administration[:-1], "Usage", "Records"]
 
 
 def test_every_visible_table_is_reachable_from_menu(world: World) -> None:
@@ -345,7 +345,7 @@ def test_every_visible_table_is_reachable_from_menu(world: World) -> None:
         found |= {url for _, _, url in shown}
         admins = [site._registry[model] for model in MODELS.values()]
         visible = {each.list_url() for each in admins if each.has_view_permission(start.wsgi_request)}
-        assert {url.partition("?")[0] for url in found} - {"/admin/", "/admin/records/"} == visible
+        assert {url.partition("?")[0] for url in found} - {"/admin/", "/admin/records/", "/admin/usage/"} == visible
 
 
 # -- refusals -----------------------------------------------------------------------------------------------------
@@ -426,7 +426,7 @@ def test_person_without_organization_can_create_organization() -> None:
     made = client.post("/admin/start/", {"_confirm": "yes", "_form": form.context["form_id"], "name": "Fresh"})
 
     row = Organization.objects.get(name="Fresh")
-    assert made.headers["Location"] == row_page(row)
+    assert made.headers["Location"] == "/admin/setup/?after=organization"
     assert Membership.objects.get(organization=row).user == person
     assert client.get("/admin/").status_code == 200
     client.logout()

@@ -273,7 +273,7 @@ def test_person_can_click_from_empty_organization_to_enrollment(world: World, pa
     send("Create environment")
     look("environment")
 
-    press("Create enrollment token")
+    page.locator("#fleet").get_by_role("link", name="Create enrollment token").click()
     page.get_by_label("Number of agents").fill("2")
     page.get_by_label("Labels").fill("zone")
     send("Create enrollment token")

@@ -1,4 +1,4 @@
-"""The numbers at the bell and at the menu entry "Approvals": unread notifications, and approvals to decide on."""
+"""The numbers on the bell and on the menu entry "Approvals": unread notifications, and approvals to decide on."""
 
 from __future__ import annotations
 

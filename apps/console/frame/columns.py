@@ -247,7 +247,7 @@ def tenant_path(row: Any) -> str:
 
 
 def _indented(encoder: type[json.JSONEncoder] | None, value: Any) -> str:
-    if value is None:
+    if value is None or value in ({}, []):
         return "-"
     text = json.dumps(value, cls=encoder, ensure_ascii=False, indent=2, sort_keys=True)
     return format_html('<code class="payload">{}</code>', text)

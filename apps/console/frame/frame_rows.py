@@ -1,4 +1,4 @@
-"""The rows that the frame of every page shows: the numbers at the bell, and the choices of the switcher."""
+"""The rows that the frame of every page shows: the numbers on the bell, and the choices of the switcher."""
 
 from __future__ import annotations
 

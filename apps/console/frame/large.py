@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Final, cast
 
@@ -146,5 +146,18 @@ def _has_words(field: Any) -> bool:
     return isinstance(field, CharField) and not field.flatchoices
 
 
+class WordsFilter(admin.ChoicesFieldListFilter):
+    """A filter that shows the values of an enumeration as words, such as "pending approval"."""
+
+    def choices(self, changelist: Any) -> Iterator[Any]:
+        for each in super().choices(changelist):
+            yield {**each, "display": str(each["display"]).replace("_", " ")}
+
+
+def _has_choices(field: Any) -> bool:
+    return isinstance(field, CharField) and bool(field.flatchoices)
+
+
+admin.FieldListFilter.register(_has_choices, WordsFilter, take_priority=True)
 # Django's own filter would read all rows of the table.
 admin.FieldListFilter.register(_has_words, SeenValuesFilter, take_priority=True)

@@ -25,7 +25,7 @@ from apps.console.frame.scope import lineage, scope_of, with_scope
 from apps.console.pages.audit_files import MOST_ROWS, csv_lines
 from apps.console.pages.audit_filters import EventFilter
 from apps.console.pages.audit_page import event_summary
-from apps.console.pages.audit_sentences import PLACE, describe_event, with_subjects
+from apps.console.pages.audit_sentences import PLACE, describe_event, plain_sentence, with_subjects
 from apps.tenancy.models import AuditEvent, AuditSeal, DenialCount, Environment, Organization, Project, Tenant
 from apps.tenancy.permissions import Permission as P
 from byteor_cloud.api import bodies
@@ -184,7 +184,7 @@ class AuditEventAdmin(ReadOnlyAdmin):
         return queryset.filter(condition)
 
     def page_title(self, row: AuditEvent) -> str:
-        return f"Audit event {row.action} by {row.actor_display}"
+        return f"Audit event: {plain_sentence(row)}"
 
     def summary(self, request: HttpRequest, row: AuditEvent) -> dict[str, Any]:
         """Return what happened, by whom and where, and the changed values."""
@@ -236,7 +236,7 @@ class AuditSealAdmin(ReadOnlyAdmin):
     needs = P.MANAGE_ORG_MEMBERSHIPS
     section = "Audit"
     related = ("organization", "event")
-    list_display = ("seq", "organization", "event", "hash")
+    list_display = ("number", "organization", "sealed", "hash")
     sortable_by = ()
     list_filter = (("organization", VisibleRowsFilter),)
     search_fields = ("hash", "event__action")
@@ -244,17 +244,29 @@ class AuditSealAdmin(ReadOnlyAdmin):
     def page_title(self, row: AuditSeal) -> str:
         return f"Audit seal {row.seq} of {row.organization or 'the installation'}"
 
+    @admin.display(description="Number")
+    def number(self, row: AuditSeal) -> int:
+        return row.seq
+
+    @admin.display(description="Event")
+    def sealed(self, row: AuditSeal) -> str:
+        return plain_sentence(row.event)
+
 
 @admin.register(DenialCount, site=site)
 class DenialCountAdmin(ReadOnlyAdmin):
     tenant = "organization"
     needs = P.MANAGE_ORG_MEMBERSHIPS
     section = "Audit"
-    menu, noun, nouns = "Recent denials", "denial count", "denial counts"
+    menu, noun, nouns = "Recent denials", "denial", "denials"
     related = ("organization",)
-    list_display = ("minute", "actor_display", "action", "count", "organization")
+    list_display = ("minute", "actor", "action", "count", "organization")
     list_filter = ("actor_kind", ("organization", VisibleRowsFilter))
     search_fields = ("actor_display", "action")
 
     def page_title(self, row: DenialCount) -> str:
         return f"Denials of {row.action} to {row.actor_display}"
+
+    @admin.display(description="Actor")
+    def actor(self, row: DenialCount) -> str:
+        return row.actor_display

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import unescape
 from typing import Any, Final
 
 from django.db.models import Case, CharField, F, Func, Model, OuterRef, QuerySet, Subquery, UUIDField, When
 from django.db.models.functions import Cast, Coalesce, Concat, Replace
-from django.utils.html import format_html
+from django.utils.html import format_html, strip_tags
 
 from apps.artifacts.models import Artifact, Bisect, Fixture, Replay, RequestedCapture
 from apps.console.frame.columns import page_url, state_pill, text_link
@@ -277,10 +278,10 @@ def phrase_of(kind_name: str, key: Any) -> Subquery:
     return Subquery(rows.order_by().values_list(Coalesce(phrase, _words(""), output_field=CharField()))[:1])
 
 
-def describe_event(event: AuditEvent, console_user: ConsoleUser) -> str:
+def describe_event(event: AuditEvent, console_user: ConsoleUser | None) -> str:
     """Return the event as a sentence, with a link to its resource if the person may open it.
 
-    The event is from ``with_subjects``.
+    The event is from ``with_subjects``. Otherwise, the sentence names the kind of the resource, such as "a webhook".
     """
     actor = SERVICE if event.actor_kind == "system" else event.actor_display
     words = event.action.replace(".", " ").replace("_", " ")
@@ -292,11 +293,16 @@ def describe_event(event: AuditEvent, console_user: ConsoleUser) -> str:
     return sentence if event.outcome == "success" else format_html("{} {}", sentence, state_pill(event.outcome))
 
 
-def _sentence(actor: str, phrase: str, event: AuditEvent, console_user: ConsoleUser) -> str:
+def _sentence(actor: str, phrase: str, event: AuditEvent, console_user: ConsoleUser | None) -> str:
     if "{}" not in phrase:
         return format_html("{} {}", actor, phrase)
     before, _, after = phrase.partition("{}")
     return format_html("{} {}{}{}", actor, before, describe_subject(event, console_user), after)
+
+
+def plain_sentence(event: AuditEvent) -> str:
+    """Return the event as a sentence without markup, which names only the kind of the resource."""
+    return unescape(strip_tags(describe_event(event, None)))
 
 
 def page_of(kind: str, key: str) -> str:
@@ -304,13 +310,13 @@ def page_of(kind: str, key: str) -> str:
     return page_url(_KINDS[kind].model, "change", key)
 
 
-def describe_subject(event: AuditEvent, console_user: ConsoleUser) -> str:
+def describe_subject(event: AuditEvent, console_user: ConsoleUser | None) -> str:
     """Return the phrase for the event's resource, with a link if the person may open it."""
     kind, name = event.resource_kind, getattr(event, SUBJECT, None)
     if not name:
         noun = noun_of(kind)
         return f"the {noun}" if kind == "master_key" else f"{'an' if noun[:1] in {*'aeiouA'} else 'a'} {noun}"
-    if kind in _WITHOUT_LINK or not _may_open(kind, event, console_user):
+    if kind in _WITHOUT_LINK or console_user is None or not _may_open(kind, event, console_user):
         return str(name)
     return text_link(page_of(kind, event.resource_id), name)
 

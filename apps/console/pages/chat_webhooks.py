@@ -23,12 +23,13 @@ from apps.console.frame import (
     row_link,
     site,
     state_pill,
+    with_note,
 )
 from apps.console.frame.columns import act_url, exact_time
 from apps.console.frame.console_user import ConsoleUser
 from apps.console.frame.forms import ActForm, name_field, radio_field
 from apps.console.frame.next_steps import NextStep
-from apps.console.frame.scope import reaching
+from apps.console.frame.scope import lineage, reaching
 from apps.console.pages.webhooks import SECTION, attempts_panel, show_last_attempt
 from apps.notifications.api.chat_serializers import ChatWebhookSerializer
 from apps.notifications.models import ChatDelivery, ChatFormat, ChatWebhook
@@ -160,10 +161,9 @@ class ChatWebhookAdmin(ReadOnlyAdmin):
     hint = "Create an incoming webhook on your chat server, then create a chat webhook with its URL here."
     noun, nouns = "chat webhook", "chat webhooks"
     related = ("organization", "project", "environment__project__organization")
-    list_display = (
-        "name", "format", "host", "enabled", "events", "failing_since", "organization", "project", "environment",
-    )  # fmt: skip
-    narrow_columns = ("format", "enabled")
+    reads = ("events",)
+    list_display = ("name", "state", "chat_server", "subscription", "covers", "failing_since", "created_at")
+    narrow_columns = ("state", "chat_server")
     list_filter = ("format", "enabled", ("organization", VisibleRowsFilter), ("project", VisibleRowsFilter))
     search_fields = ("name", "host", "=id")
     acts = (
@@ -224,16 +224,34 @@ class ChatWebhookAdmin(ReadOnlyAdmin):
     def summary(self, request: HttpRequest, row: ChatWebhook) -> dict[str, Any]:
         """Show the chat server, the events, and whether the messages are accepted."""
         events = dict(_events_of(row.organization))
-        state = "Enabled" if row.enabled else f"Disabled. {row.disabled_reason}"
         return {
             "facts": [
-                ("Chat server", f"{_FORMATS[ChatFormat(row.format)]} at {row.host}"),
+                ("Chat server", self.chat_server(row)),
                 ("Events of", row_link(webhooks.scope_of(row))),
                 ("Events", format_html_join(mark_safe("<br>"), "{}", ([events[each]] for each in row.events))),
-                ("State", state),
+                ("State", with_note(self.state(row), row.disabled_reason)),
                 ("Failing since", exact_time(row.failing_since)),
             ]
         }
+
+    @admin.display(description="State", ordering="enabled")
+    def state(self, row: ChatWebhook) -> str:
+        return state_pill("active" if row.enabled else "disabled")
+
+    @admin.display(description="Chat server", ordering="format")
+    def chat_server(self, row: ChatWebhook) -> str:
+        return f"{_FORMATS[ChatFormat(row.format)]} at {row.host}"
+
+    @admin.display(description="Events")
+    def subscription(self, row: ChatWebhook) -> str:
+        """Return the event of the subscription, or the number of events."""
+        [first, *others] = row.events
+        return f"{len(row.events)} events" if others else dict(_events_of(row.organization))[first]
+
+    @admin.display(description="Events of")
+    def covers(self, row: ChatWebhook) -> str:
+        scope = webhooks.scope_of(row)
+        return row_link(scope, " / ".join(str(level) for level in lineage(scope)))
 
     def tenant_of(self, row: ChatWebhook) -> Tenant:
         return webhooks.scope_of(row)

@@ -1,4 +1,4 @@
-"""What each kind of job does, as a title for people."""
+"""The title of each kind of job, which says what the job does."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TITLES: Final[Mapping[str, str]] = {
     fleet.DELETE_OLD_CREDENTIALS.name: "Delete old agent keys and tokens",
     fleet.DELETE_OLD_HISTORY.name: "Delete old agent history",
     fleet.SETTLE_FACTS.name: "Update agent counts",
-    fleet.WRITE_SERIES.name: "Record the series of environments",
+    fleet.WRITE_SERIES.name: "Record environment metrics",
     notifications.HandleEvents.name: "Notify people about events",
     notifications.SendMails.name: "Send e-mails",
     notifications.SendChat.name: "Send chat messages",
@@ -45,8 +45,8 @@ TITLES: Final[Mapping[str, str]] = {
     tenancy.PurgeEnvironment.name: "Delete the data of an environment",
     tenancy.DeliverWebhooks.name: "Send webhook deliveries",
     tenancy.WAKE_WEBHOOKS.name: "Find webhook deliveries that are due",
-    tenancy.SEAL_AUDIT.name: "Seal the audit trail",
-    tenancy.SEAL_REST.name: "Seal the rest of the audit trail",
+    tenancy.SEAL_AUDIT.name: "Seal audit events",
+    tenancy.SEAL_REST.name: "Seal remaining audit events",
     tenancy.NOTE_KEYS.name: "Record the use of signing keys",
     tenancy.CLOSE_MINUTE.name: "Reset rate limits",
     tenancy.COUNT_USE.name: "Count usage",

@@ -143,8 +143,8 @@ class JobAdmin(ReadOnlyAdmin):
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return console_user_of(request).holds_anywhere(self.needs)
 
-    def page_title(self, row: ProcrastinateJob) -> str:
-        return f"Job {row.pk} ({_title(row)})"
+    def row_name(self, row: ProcrastinateJob) -> str:
+        return f"{row.pk} ({_title(row)})"
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ScopedChangeList]:
         return _JobList

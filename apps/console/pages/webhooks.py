@@ -246,7 +246,7 @@ class WebhookAdmin(ReadOnlyAdmin):
             label="Rotate secret",
             done="Signing secret of {} rotated",
             explain="The webhook gets a new signing secret, which is shown only once. For 24 hours, each request is "
-            "signed with both the new and the previous secret, so that the receiver loses nothing.",
+            "signed with both the new and the previous secret, so that the receiver misses no events.",
             run=_rotate,
             form=ActForm,
             needs=P.MANAGE_ORG_MEMBERSHIPS,
@@ -412,7 +412,8 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
 
     @admin.display(description="Event")
     def event_name(self, row: WebhookDelivery) -> str:
-        return with_note(name_of(row.type), row.type)
+        name = name_of(row.type)
+        return with_note(name, row.type if name != row.type else "")
 
     @admin.display(description="Last response")
     def last_response(self, row: WebhookDelivery) -> str:

@@ -47,7 +47,7 @@ function scan(source) {
   return { strings, open, frame: top(), path: path() };
 }
 
-// Describe the token at the caret: where it starts and ends, and what may stand there.
+// Describe the token at the caret: where it starts and ends, and what is allowed there.
 function place() {
   const caret = text.selectionStart;
   const source = text.value;
@@ -82,7 +82,7 @@ function schemaAt(path) {
   return path.reduce((each, part) => (typeof part === "number" ? each?.items : (each?.properties?.[part] ?? each?.additionalProperties)), schema) || {};
 }
 
-// -- what may stand there -------------------------------------------------------------------------------------
+// -- what is allowed there ------------------------------------------------------------------------------------
 
 const sentence = (text) => (text ? `${text[0].toUpperCase()}${text.slice(1)}` : "");
 

@@ -13,6 +13,7 @@ from django.utils.text import capfirst
 from apps.console.frame import Act, ReadOnlyAdmin, VisibleRowsFilter, row_link, site, state_pill
 from apps.console.frame.console_user import ConsoleUser
 from apps.console.frame.scope import reaching
+from apps.console.pages.people.acts import role_title
 from apps.tenancy.api import commands
 from apps.tenancy.models import OrganizationKey, SigningKey, SignInLink, Tenant, UserToken
 from apps.tenancy.permissions import Permission as P
@@ -72,11 +73,15 @@ class OrganizationKeyAdmin(CredentialAdmin):
     tenant = "organization"
     needs = P.MANAGE_ORG_MEMBERSHIPS
     related = ("organization", "project")
-    list_display = ("prefix", "name", "role", "organization", "project", "state", "expires_at", "last_used_at")
+    list_display = ("prefix", "name", "role_title", "organization", "project", "state", "expires_at", "last_used_at")
     narrow_columns = ("name", "state")
     list_filter = ("role", ("organization", VisibleRowsFilter))
     search_fields = ("name", "prefix", "=id")
     acts = (revoke_act("api_key.revoke", lambda row: row.organization, P.MANAGE_ORG_MEMBERSHIPS),)
+
+    @admin.display(description="Role", ordering="role")
+    def role_title(self, row: OrganizationKey) -> str:
+        return role_title(row.role)
 
     def in_scope(self, queryset: QuerySet[Any], scope: Tenant) -> QuerySet[Any]:
         return reaching(queryset, scope)

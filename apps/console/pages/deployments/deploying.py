@@ -109,9 +109,9 @@ class Deploy(ApiForm):
     strategy = forms.ChoiceField(choices=_STRATEGIES, widget=UnfoldAdminSelectWidget)
     waves = RowsField(
         _WAVE, noun="wave",
-        help_text="The percentage of agents that have been reached after each wave. It increases, and ends with 100. "
-        "The first wave starts with the deployment. A later one can wait until somebody starts it, or until people "
-        "approve what the earlier waves did.",
+        help_text="The cumulative percentage of agents after each wave. The percentages must increase and end at 100. "
+        "The first wave starts with the deployment. Later waves can wait until somebody starts them, or until "
+        "reviewers approve the results so far.",
     )  # fmt: skip
     pause_s = forms.IntegerField(
         required=False,
@@ -168,6 +168,7 @@ class Deploy(ApiForm):
         ]
         if not most:
             del self.fields["labels"]
+            self.fields["target"].help_text = "The agents of this environment have no labels."
         if len(pairs) > MAX_LABELS:
             values = {value: key for key, values in counted.items() for value in values}
             keys = {key: agent_count(sum(values.values())) for key, values in counted.items()}

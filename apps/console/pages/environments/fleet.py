@@ -95,7 +95,7 @@ def fleet_panel(
         "body": "console/fleet.html",
         "url": with_scope(base, environment),
         "link": agent_count(total),
-        "empty": "No agents yet. With an enrollment token, a machine enrolls as an agent.",
+        "empty": "No agents yet. Create an enrollment token to enroll a machine as an agent.",
     }
     if not total:
         url = returning(act_url(environment, CREATE_ENROLLMENT_TOKEN.name), row_url(environment))

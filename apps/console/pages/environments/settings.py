@@ -49,14 +49,20 @@ _GATE_PHRASES = {
     GateMode.REQUIRE: "the replay gate blocks each deployment until its differences are accepted; ",
 }
 _LABELS = {
+    "allow_self_approval": "Allow self-approval",
+    "max_in_flight_deployments": "Maximum deployments in flight",
+    "artifact_retention_days": "Artifact retention, in days",
     "replay_gate_min_fixtures": "Replay gate: required verdicts",
     "max_work_increase_percent": "Replay gate: permitted work increase, in percent",
 }
 # Texts that replace the API's descriptions.
 _MEANINGS = {
-    "freeze_windows": "Times in which no deployment starts, unless an organization admin overrides the window with a "
-    "reason. People whose deployments wait see the reason. Start and end are in the time zone, and a window that "
-    "repeats does so at the same local time.",
+    "freeze_windows": "Periods during which no deployment starts, unless an organization admin overrides the window. "
+    "The reason is shown to people whose deployments wait. Start and end are in the window's time zone, and repeated "
+    "windows keep their local time.",
+    "replay_policy": "Which replays are permitted. By default, only dev permits replays with side effects.",
+    "approvals_required": "Whether a deployment needs approval. By default, only deployments to prod do.",
+    "allow_self_approval": "Whether the requester may approve, except after break-glass. By default, only in dev.",
     "reviewers": "The people who may decide on approvals, whatever their role. If nobody is chosen, everybody who may "
     "operate the environment can decide.",
     "replay_gate": "Whether the fixtures of the pipeline are tested for each deployment, and whether the result can "
@@ -128,7 +134,7 @@ class _SettingsForm(ActForm):
         try:
             meant = freeze.FreezeWindow.from_stored(window)
         except ValueError:
-            return window  # the API's rules name the fault
+            return window  # the API's serializer reports the error
         stored: list[dict[str, Any]] = self._before["freeze_windows"]
         return next((each for each in stored if freeze.FreezeWindow.from_stored(each) == meant), window)
 

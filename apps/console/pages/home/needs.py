@@ -30,6 +30,7 @@ from apps.console.pages.credentials.acts import CREATE_ORGANIZATION_KEY, CREATE_
 from apps.console.pages.deployments.phrases import agent_count
 from apps.console.pages.deployments.steering import START_NEXT_WAVE
 from apps.console.pages.home.needs_query import MOST_OF_KIND, Found, Home, Kind
+from apps.console.pages.job_titles import TITLES
 from apps.console.pages.organizations.usage import SET_QUOTAS
 from apps.fleet.models import Agent, EnrollmentToken, Heartbeat, Liveness
 from apps.fleet.services.facts import Fleet
@@ -323,7 +324,9 @@ def _jobs(rows: Sequence[Found]) -> Iterator[Need]:
         all_url = f"{list_url(ProcrastinateJob)}?status__exact=failed"
         of_task = f"{all_url}&task_name={task}"
         url = row_url(ProcrastinateJob(pk=newest.about["id"])) if is_single else of_task
-        title = format_html("{} failed permanently.", text_link(url, f"{what} {task}"))
+        name = f"“{TITLES.get(task, task)}”"
+        link = text_link(url, f"The job {name}" if is_single else f"{what} {name}")
+        title = format_html("{} failed permanently.", link)
         yield Need(
             key=f"jobs-{task}", rank=_REST, tone="bad", title=title, where="", at=newest.at, due=None,
             reason="All automatic attempts have failed.",

@@ -46,7 +46,7 @@ def may_export_ledger(request: HttpRequest, organization: Organization) -> bool:
 
 
 def ledger_panel(organization: Organization) -> dict[str, Any]:
-    """Return the panel of the organization's page that leads to the export."""
+    """Return the panel of the organization's page with the link to the export."""
     return {
         "title": "Ledger",
         "lead": "Every change in the organization is recorded as an audit event, and sealed in a chain of hashes.",

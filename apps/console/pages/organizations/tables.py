@@ -54,7 +54,7 @@ class OrganizationAdmin(ReadOnlyAdmin):
     not_below = frozenset({"auditseal.organization"})
 
     def summary(self, request: HttpRequest, row: Organization) -> dict[str, Any]:
-        """Show the organization's usage, and the way to its ledger to people who may export it."""
+        """Show the organization's usage, and a link to the ledger export to people who may use it."""
         ledger = [ledger_panel(row)] if may_export_ledger(request, row) else []
         return {"panels": [*usage_panels(row), *ledger]}
 

@@ -25,12 +25,12 @@ _TITLES = {
 _LABELS = {**_TITLES, Quota.CAPTURES_PER_DAY: "Captures in a day"}
 _ALMOST = 0.8  # if usage reaches this share of a quota, the bar warns
 COLUMNS = {
-    "agents": "Most agents",
+    "agents": "Peak agents",
     "heartbeats": "Heartbeats",
     "uploaded_bytes": "Uploaded",
-    "stored_bytes": "Most stored",
+    "stored_bytes": "Peak storage",
     "replays": "Replays",
-    "work": "Units of replay work",
+    "work": "Replay work units",
 }
 
 

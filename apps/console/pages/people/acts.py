@@ -31,6 +31,11 @@ _ROLES = {
 }
 
 
+def role_title(role: str) -> str:
+    """Return the title of a role, such as "Project admin"."""
+    return _ROLES[Role(role)].partition(":")[0]
+
+
 def offer_roles(field: Any, *, held: frozenset[P], in_organization: bool) -> None:
     """Offer the roles that a person with the permissions ``held`` may grant. org_admin exists only in organizations."""
     field.choices = [

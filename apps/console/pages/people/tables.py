@@ -13,7 +13,7 @@ from apps.console.frame.console_user import ConsoleUser
 from apps.console.frame.scope import reaching
 from apps.console.pages.credentials.acts import CREATE_USER_TOKEN
 from apps.console.pages.organizations.acts import CREATE_ORGANIZATION
-from apps.console.pages.people.acts import CHANGE_ROLE, INVITE_AGAIN, REMOVE_MEMBER
+from apps.console.pages.people.acts import CHANGE_ROLE, INVITE_AGAIN, REMOVE_MEMBER, role_title
 from apps.tenancy.models import Membership, Tenant, User
 from apps.tenancy.permissions import Permission as P
 
@@ -41,8 +41,8 @@ class MembershipAdmin(ReadOnlyAdmin):
     section = "People and keys"
     noun, nouns = "member", "members"
     related = ("user", "organization", "project")
-    list_display = ("user", "role", "organization", "project", "created_at")
-    narrow_columns = ("role", "project")
+    list_display = ("user", "role_title", "organization", "project", "created_at")
+    narrow_columns = ("role_title", "project")
     list_filter = ("role", ("organization", VisibleRowsFilter))
     search_fields = ("user__email", "user__name", "=id")
     acts = (INVITE_AGAIN, CHANGE_ROLE, REMOVE_MEMBER)
@@ -51,7 +51,11 @@ class MembershipAdmin(ReadOnlyAdmin):
         return row.project or row.organization
 
     def page_title(self, row: Membership) -> str:
-        return f"Member {row.user} ({row.role} in {row.project or row.organization})"
+        return f"Member {row.user} ({self.role_title(row).lower()} in {row.project or row.organization})"
+
+    @admin.display(description="Role", ordering="role")
+    def role_title(self, row: Membership) -> str:
+        return role_title(row.role)
 
     def in_scope(self, queryset: QuerySet[Any], scope: Tenant) -> QuerySet[Any]:
         return reaching(queryset, scope)
