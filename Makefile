@@ -1,7 +1,7 @@
 # Every path is relative, so that the checkout may be in a folder with spaces in its name.
 .POSIX:
-.PHONY: help setup run serve demo test test-system test-browser test-oldest check fuzz clients wheels bench pictures lock
-.PHONY: schema migrations
+.PHONY: help setup run serve demo test test-system test-browser test-oldest check fuzz clients wheels bench pictures
+.PHONY: lock schema migrations
 
 PYTHON = .venv/bin/python
 WORKERS = 4
@@ -38,7 +38,7 @@ test-browser: setup ## Run the tests that drive Chromium
 
 # Without the tests that start servers and browsers, whose results do not depend on the Python version.
 OLDEST = $$(sed -n 's/^requires-python = ">=\(.*\)"/\1/p' pyproject.toml)
-OLDEST_TESTS = tests/engine tests/verify tests/agent \
+OLDEST_TESTS = tests/engine tests/verify tests/agent tests/client \
 	tests/api tests/captures tests/computing tests/concurrency tests/database tests/server tests/storage tests/worker \
 	tests/laws tests/tenancy tests/pipelines tests/fleet tests/releases tests/artifacts tests/notifications tests/operations \
 	tests/console
@@ -58,6 +58,7 @@ check: setup ## Check lint, format, types and import contracts; and that lock fi
 	$(PYTHON) manage.py makemigrations --check --dry-run
 	@$(PYTHON) manage.py spectacular --validate --fail-on-warn --file .venv/openapi.yaml
 	@diff -u docs/openapi.yaml .venv/openapi.yaml || { echo "docs/openapi.yaml is out of date: run make schema"; exit 1; }
+	$(PYTHON) -m tests.clients.write_client --check
 
 fuzz: setup ## Fuzz the parsers, then a live server for a minute (FUZZ_SECONDS=600 runs longer, ARGS='--seed 7' repeats)
 	@BYTEOR_FUZZ_CASES=10000 $(PYTHON) -m pytest -q tests/engine/replay/test_fuzz.py tests/server/test_agent_requests.py
@@ -77,8 +78,9 @@ bench: setup ## Run the benchmarks
 migrations: setup ## Write migrations for changes to the models
 	@$(PYTHON) manage.py makemigrations $(ARGS)
 
-schema: setup ## Write docs/openapi.yaml
+schema: setup ## Write docs/openapi.yaml, and from it the typed client in byteor/client/
 	@$(PYTHON) manage.py spectacular --validate --fail-on-warn --file docs/openapi.yaml
+	@$(PYTHON) -m tests.clients.write_client
 
 pictures: setup ## Take the README's screenshots of the console; needs Chromium
 	@$(PYTHON) -m tests.pictures

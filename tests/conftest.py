@@ -21,6 +21,7 @@ FOLDERS = (
     "computing",
     "artifacts",
     "browser",
+    "client",
     "engine",
     "pipelines",
     "releases",

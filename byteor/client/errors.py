@@ -1,0 +1,80 @@
+"""The exceptions of the client."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class ByteOrError(Exception):
+    """The base class of all exceptions of the client."""
+
+
+class ConnectionFailed(ByteOrError):
+    """The server could not be reached, or the connection ended before the whole response arrived."""
+
+
+class UnexpectedResponse(ByteOrError):
+    """The response is not from this API, such as a page of a proxy, or does not match the API's document."""
+
+
+class ApiError(ByteOrError):
+    """The server refused the request (RFC 9457).
+
+    ``status`` is the HTTP status, ``type`` a stable URN, ``code`` its last part, ``errors`` the invalid fields and
+    parameters, ``request_id`` what to quote when you ask for help, ``retry_after`` the seconds after which a retry
+    may succeed, and ``problem`` the whole body.
+    """
+
+    def __init__(self, status: int, problem: dict[str, Any], *, retry_after: float | None = None) -> None:
+        self.status = status
+        self.problem = problem
+        self.type = str(problem.get("type", "about:blank"))
+        self.code = self.type.rpartition(":")[2]
+        self.detail = str(problem.get("detail") or problem.get("title") or f"HTTP {status}")
+        self.errors: list[dict[str, Any]] = problem.get("errors") or []
+        self.request_id: str | None = problem.get("request_id")
+        self.retry_after = retry_after
+        super().__init__(self.detail)
+
+    def __str__(self) -> str:
+        places = [f"{each.get('pointer') or each.get('parameter')}: {each.get('detail')}" for each in self.errors]
+        request = f" (request {self.request_id})" if self.request_id else ""
+        return "; ".join([self.detail, *places]) + request
+
+
+class InvalidRequest(ApiError):
+    """400 or 422: the request, or the plan in it, is invalid."""
+
+
+class Unauthorized(ApiError):
+    """401: the credential is missing, expired or revoked."""
+
+
+class Forbidden(ApiError):
+    """403: the role or the kind of credential does not suffice."""
+
+
+class NotFound(ApiError):
+    """404: there is no such resource, or it belongs to somebody else."""
+
+
+class Conflict(ApiError):
+    """409: the current state does not allow the request."""
+
+
+class EditConflict(ApiError):
+    """412: the resource was edited since the ETag in ``if_match`` was read."""
+
+
+class TooManyRequests(ApiError):
+    """429: the rate limit is reached."""
+
+
+class Unavailable(ApiError):
+    """502, 503 or 504: the service, or something that it needs, does not answer."""
+
+
+BY_STATUS: dict[int, type[ApiError]] = {
+    400: InvalidRequest, 401: Unauthorized, 403: Forbidden, 404: NotFound, 409: Conflict, 412: EditConflict,
+    422: InvalidRequest, 429: TooManyRequests, 502: Unavailable, 503: Unavailable, 504: Unavailable,
+}  # fmt: skip

@@ -1,0 +1,4995 @@
+"""The resources and requests of the API.
+
+Written by tests/clients/write_client.py from docs/openapi.yaml. Do not edit: run `make schema`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from msgspec import UNSET, UnsetType, convert, field
+
+from byteor.client.model import Model
+
+
+class AcceptDifferencesRequest(Model, kw_only=True):
+    """The request to accept differences."""
+
+    groups: list[str]
+    """The ids of the groups of differences to accept. They must be in this regression."""
+    reason: str
+    """Why the differences are wanted."""
+
+
+class AcceptedDifference(Model, kw_only=True):
+    group: str
+    """The id of the group of differences."""
+    baseline: str | None
+    """The config hash of the configuration that shows the differences. Null for golden results."""
+
+
+class ActiveRequest(Model, kw_only=True):
+    """The bundle that the agent runs."""
+
+    deployment_id: str
+    """The id of the deployment in the bundle's manifest."""
+    bundle_hash: str
+    """The SHA-256 of the deploy bundle."""
+    spec_hash: str
+    """The spec hash of the pipeline."""
+
+
+class Ingress(Model, kw_only=True):
+    """The adapter that reads records: its `kind`, and the parameters of that kind."""
+
+    kind: str
+    """The kind of adapter."""
+
+
+class Egress(Model, kw_only=True):
+    """The adapter that writes records: its `kind`, and the parameters of that kind."""
+
+    kind: str
+    """The kind of adapter."""
+
+
+class Adapters(Model, kw_only=True):
+    ingress: Ingress | UnsetType = UNSET
+    """The adapter that reads records: its `kind`, and the parameters of that kind."""
+    egress: Egress | UnsetType = UNSET
+    """The adapter that writes records: its `kind`, and the parameters of that kind."""
+
+
+class AdaptersRequest(Model, kw_only=True):
+    ingress: Ingress | UnsetType = UNSET
+    """The adapter that reads records: its `kind`, and the parameters of that kind."""
+    egress: Egress | UnsetType = UNSET
+    """The adapter that writes records: its `kind`, and the parameters of that kind."""
+
+
+class AlsoExpected(Model, kw_only=True):
+    config_hash: str
+    """The config hash of the deployment."""
+    deployment_id: str
+    """The id of the deployment, even if it was deleted."""
+
+
+class AlsoExpectedRequest(Model, kw_only=True):
+    config_hash: str
+    """The config hash of the deployment."""
+    deployment_id: str
+    """The id of the deployment, even if it was deleted."""
+
+
+class ArtifactFile(Model, kw_only=True):
+    path: str
+    """The path of the file in the incident bundle."""
+    size: int
+    """The size of the file in bytes."""
+    sha256: str
+    """The SHA-256 of the file."""
+
+
+class ArtifactFiles(Model, kw_only=True):
+    results: list[ArtifactFile]
+    """The files of this page, sorted by path."""
+    truncated: bool
+    """Whether there are more files than this page lists."""
+    next_after: str | None
+    """The value of `after` for the next page. Null on the last page."""
+
+
+class Attempt(Model, kw_only=True):
+    at: datetime
+    """When the attempt was made."""
+    status: int | None
+    """The status code of the response. Null if there was no response."""
+    error: str
+    """Why no response was received: `forbidden_address`, `dns`, `tls`, `timeout`, `connection`, `protocol` or
+    `master_key`. Empty if there was a response."""
+    duration_ms: int
+    """The duration of the attempt in milliseconds."""
+
+
+class Attestation(Model, kw_only=True):
+    sha256: str
+    """The SHA-256 of the statement's DSSE envelope."""
+    size: int
+    """The size of the envelope in bytes."""
+    url: str
+    """The path of the envelope on this server."""
+
+
+class AuditActor(Model, kw_only=True):
+    kind: str
+    """The kind of actor: `user`, `organization_key`, `enrollment_token`, `agent` or `system`."""
+    id: str
+    """The actor's id. For `system`, the name of a group of jobs, or of a command."""
+    display: str
+    """The actor's name or e-mail address at the time of the event."""
+
+
+class AuditScope(Model, kw_only=True):
+    organization_id: str | None
+    """The id of the organization that the resource belongs to. Null if it belongs to no organization."""
+    project_id: str | None
+    """The id of the project that the resource belongs to. Null if it belongs to no project."""
+    environment_id: str | None
+    """The id of the environment that the resource belongs to. Null if it belongs to no environment."""
+    kind: str
+    """The kind of resource."""
+    id: str
+    """The resource's id."""
+
+
+class AuditSeal(Model, kw_only=True):
+    seq: int
+    """The event's position in the chain, counted from 1."""
+    prev_hash: str
+    """The hash of the previous event in the chain. For the first event, `sha256:` and 64 zeros."""
+    hash: str
+    """The SHA-256 of the event, `seq` and `prev_hash`."""
+
+
+class Baseline(Model, kw_only=True):
+    config_hash: str
+    """The config hash of the configuration."""
+    config_bundle_id: str
+    """The id of a config bundle with this config hash."""
+    version_id: str
+    """The id of the version of that config bundle."""
+    agents: int
+    """The number of the environment's agents that ran the configuration at the time of the request."""
+    share: float
+    """The number of these agents divided by the number of all agents that ran the pipeline, from 0 to 1."""
+
+
+class Predicate(Model, kw_only=True):
+    """The condition under which a version is bad."""
+
+    output_differs_from: str
+    """The id of a replay. A version is bad if its output differs from this replay's."""
+
+
+class Predicate1(Model, kw_only=True):
+    """The condition under which a version is bad. `diverges`: its output differs from the capture's expected output,
+    or a stage fails and the recording did not stop in the same way. `fails`: a stage fails.
+    `output_differs_from`: its output differs from that of another replay."""
+
+    output_differs_from: str
+    """The id of a replay. A version is bad if its output differs from this replay's."""
+
+
+class BisectArtifactRequest(Model, kw_only=True):
+    """The request to bisect an artifact."""
+
+    predicate: str | Predicate1
+    """The condition under which a version is bad. `diverges`: its output differs from the capture's expected
+    output, or a stage fails and the recording did not stop in the same way. `fails`: a stage fails.
+    `output_differs_from`: its output differs from that of another replay."""
+    pipeline: str | UnsetType = UNSET
+    """The name of the pipeline. Defaults to the pipeline of the version that produced the artifact."""
+    good: str | UnsetType = UNSET
+    """The id of the version at which the search starts. Defaults to the oldest version."""
+    bad: str | UnsetType = UNSET
+    """The id of the version at which the search stops. Defaults to the newest version."""
+    exhaustive: bool | UnsetType = False
+    """Whether to replay all versions, at most 256. `monotone` is determined only in this case."""
+
+
+class BreakGlass(Model, kw_only=True):
+    """A deployment that starts before approval. If it is not approved in time, it is rolled back if possible."""
+
+    reason: str
+    """Why the deployment cannot wait for an approval."""
+    by: str
+    """The e-mail address of the person who deployed by break-glass."""
+    approve_by: datetime
+    """The time by which another person must approve the deployment."""
+
+
+class BreakGlassRequest(Model, kw_only=True):
+    """A deployment that starts before approval. If it is not approved in time, it is rolled back if possible."""
+
+    reason: str
+    """Why the deployment cannot wait for an approval."""
+    expires_in_s: int | UnsetType = UNSET
+    """The number of seconds within which another person must approve. Defaults to the environment's
+    `approval_ttl_s`, which is also the maximum."""
+
+
+class BundleState(Model, kw_only=True):
+    """A bundle that was offered to the agent, and the deployment that offered it."""
+
+    deployment_id: str | None
+    """The id of the deployment that offered the bundle. For a rollback, this is the deployment that is rolled back.
+    Null if unknown."""
+    bundle_hash: str
+    """The SHA-256 of the deploy bundle's tar file."""
+    since: datetime | None
+    """When the agent first reported progress with this bundle for this deployment. Null if unknown."""
+
+
+class CancelRegressionRequest(Model, kw_only=True):
+    """The request to cancel a regression."""
+
+    reason: str | UnsetType = ""
+    """Why the regression is canceled."""
+
+
+class CancelRequest(Model, kw_only=True):
+    """The request to cancel a replay."""
+
+    reason: str | UnsetType = ""
+    """Why the replay is canceled."""
+
+
+class Capture(Model, kw_only=True):
+    fixture_id: str
+    """The id of the fixture, even if it was deleted."""
+    name: str
+    """The name of the fixture when the regression started."""
+    artifact_id: str | None
+    """The id of the artifact with the capture. Null if the fixture was deleted."""
+
+
+class ChatAttempt(Model, kw_only=True):
+    at: datetime
+    """When the attempt was made."""
+    status: int | None
+    """The status code of the response. Null if there was no response."""
+    error: str
+    """Why no response was received: `forbidden_address`, `dns`, `tls`, `timeout`, `connection`, `protocol` or
+    `master_key`. If the chat server refused the message, its error code or message, at most 100 characters.
+    `obsolete` if the message was not sent because it no longer applied."""
+    duration_ms: int
+    """The duration of the attempt in milliseconds."""
+
+
+class ChatWebhook(Model, kw_only=True):
+    id: str
+    """The id of the chat webhook, a UUIDv7. Ids sort by creation time."""
+    name: str
+    """The name of the chat webhook, for example the name of the channel."""
+    format: str
+    """The kind of chat server, which determines the format of the messages."""
+    host: str
+    """The host of the URL, with the port if it is not the default port."""
+    events: list[str]
+    """The events about which messages are sent. `*` stands for all events."""
+    disabled_reason: str
+    """Why the service disabled the chat webhook. Empty if the service did not disable it or if it was enabled
+    again."""
+    failing_since: datetime | None
+    """When the first attempt after the last success failed. Null if no attempt has failed since the last success,
+    or since the chat webhook was enabled or its URL was changed."""
+    created_at: datetime
+    """When the chat webhook was created."""
+    updated_at: datetime
+    """When the chat webhook was last changed."""
+    enabled: bool | UnsetType = UNSET
+    """Whether the chat webhook receives messages."""
+    project_id: str | UnsetType | None = UNSET
+    """The id of the project to which the chat webhook is limited. Null if it receives the events of the whole
+    organization. Defaults to the project of `environment_id`. It cannot be changed after creation."""
+    environment_id: str | UnsetType | None = UNSET
+    """The id of the environment to which the chat webhook is limited. Null if it receives the events of all
+    environments. It cannot be changed after creation."""
+
+
+class ChatWebhookRequest(Model, kw_only=True):
+    name: str
+    """The name of the chat webhook, for example the name of the channel."""
+    format: str
+    """The kind of chat server, which determines the format of the messages."""
+    url: str
+    """The URL of the chat server's incoming webhook. It contains a secret of that server, so it is stored encrypted
+    and never returned. It must use HTTPS, unless the operator permits webhooks to private networks."""
+    events: list[str]
+    """The events about which messages are sent. `*` stands for all events."""
+    enabled: bool | UnsetType = UNSET
+    """Whether the chat webhook receives messages."""
+    project_id: str | UnsetType | None = UNSET
+    """The id of the project to which the chat webhook is limited. Null if it receives the events of the whole
+    organization. Defaults to the project of `environment_id`. It cannot be changed after creation."""
+    environment_id: str | UnsetType | None = UNSET
+    """The id of the environment to which the chat webhook is limited. Null if it receives the events of all
+    environments. It cannot be changed after creation."""
+
+
+class Comparison(Model, kw_only=True):
+    equal: bool
+    """Whether all egresses, stages and side effects are equal."""
+    egress: dict[str, Any]
+    """The number and the digest of each egress's records in both replays. A value is null if the replay does not
+    have the egress."""
+    stages: dict[str, Any]
+    """The counters of each stage in both replays. A value is null if the replay does not have the stage."""
+    truncated: bool
+    """Whether egresses or stages are left out because a response is limited to 4 MiB. Equal ones are left out
+    first. The `result` of each replay contains all of them."""
+    actions: dict[str, Any]
+    """Whether the side effects are equal, and how many side effects each replay had."""
+    notes: list[list[dict[str, Any]]]
+    """The `notes` of both results. A stage with a `no_parameters` note let every record pass, so equal results do
+    not show that the stage behaves equally."""
+    first_difference: dict[str, Any] | None
+    """The first output record that differs, with the `kind` and the `pointers` of its difference as in the
+    divergence of a replay. Null if no record differs or the output records were not stored."""
+
+
+class Env(Model, kw_only=True):
+    secret_ref: str
+    """The name of a secret on the agent's host."""
+
+
+class ConfigChange(Model, kw_only=True):
+    change: str
+    """Whether the value was added, removed or changed."""
+    what: str
+    """The field of the config bundle, for example `stage_config`."""
+    name: str
+    """The path of the value inside the field, with `/` between keys. Empty for the field itself."""
+    old: str | None
+    """The value before the change as JSON, or `secret_ref NAME` for a reference to a secret. Null if it was
+    added."""
+    new: str | None
+    """The value after the change, in the same form. Null if it was removed."""
+
+
+class ConfigWarning(Model, kw_only=True):
+    code: str
+    """A stable code. `no_parameters`: a stage has no parameters and lets every record pass unchanged."""
+    pointer: str
+    """A JSON pointer to the part of the config bundle that the warning is about."""
+    detail: str
+    """The warning as a sentence."""
+
+
+class CopyVersionRequest(Model, kw_only=True):
+    from_version_id: str
+    """The id of the version to copy, from another environment of the same project."""
+
+
+class Expect(Model, kw_only=True):
+    """The result that every candidate must give. `same`: the result of the configuration that the candidate is
+    compared with. `golden`: the result of this replay. It must be a replay of the same artifact with the same
+    `journal_lane` and `last_n`. Defaults to `same`."""
+
+    golden: str
+    """The id of the replay whose result is expected. The fixture keeps a copy of the result."""
+
+
+class CreateFixtureRequest(Model, kw_only=True):
+    """The request to keep a capture as a fixture."""
+
+    artifact_id: str
+    """The id of a verified incident bundle."""
+    name: str
+    """The name of the fixture, unique in its pipeline."""
+    pipeline: str | UnsetType = UNSET
+    """The name of the capture's pipeline. If the capture belongs to another pipeline, the request fails. By
+    default, any pipeline is accepted."""
+    owner: str | UnsetType = UNSET
+    """The id of the person who is responsible for the fixture, a member of the organization. Defaults to the
+    caller, or to nobody if the caller is an organization key."""
+    note: str | UnsetType = UNSET
+    """Why the capture is kept."""
+    journal_lane: str | UnsetType = UNSET
+    """The ingress whose journal is replayed. By default, all journals are replayed together."""
+    last_n: int | UnsetType = UNSET
+    """The number of records to replay from the end of the input. Defaults to all records."""
+    records: list[int] | UnsetType = UNSET
+    """The positions of the first and the last record to keep, counted from 0 in the order of a replay. The fixture
+    then belongs to a new, smaller artifact with at most 10,000 records. Not accepted with `last_n` or a golden
+    replay."""
+    expires_at: datetime | UnsetType = UNSET
+    """When the fixture expires. An expired fixture is not tested, and no longer protects its artifact from
+    retention. By default, the fixture does not expire."""
+    expect: str | Expect | UnsetType = UNSET
+    """The result that every candidate must give. `same`: the result of the configuration that the candidate is
+    compared with. `golden`: the result of this replay. It must be a replay of the same artifact with the same
+    `journal_lane` and `last_n`. Defaults to `same`."""
+
+
+class Credential(Model, kw_only=True):
+    family: str
+    """The family: `usr` (user token) or `org` (organization API key)."""
+    id: str
+    """The id of the credential, a UUIDv7. Ids sort by creation time."""
+    prefix: str
+    """The first characters of the secret."""
+    expires_at: datetime | None
+    """When the credential expires. Null if it does not expire."""
+
+
+class Decision(Model, kw_only=True):
+    id: str
+    """The id of the decision, a UUIDv7. Ids sort by creation time."""
+    user_id: str
+    """The id of the person who decided."""
+    decided_by: str
+    """The e-mail address of the person who decided."""
+    decision: str
+    """The decision: `approve` or `deny`."""
+    created_at: datetime
+    """When the person decided."""
+    comment: str | UnsetType = UNSET
+    """The person's comment. May be empty."""
+
+
+class Desired(Model, kw_only=True):
+    deployment_id: str
+    """The id of the deployment that the offer belongs to."""
+    action: str
+    """Whether the agent should activate the bundle (`activate`) or roll back to it (`rollback`)."""
+    bundle_hash: str
+    """The SHA-256 of the deploy bundle to run."""
+    bundle_url: str
+    """The path of the deploy bundle on this server."""
+    offered_at: datetime
+    """When the bundle was offered. A different time means a new offer, even of the same bundle."""
+    bundle_size: int
+    """The size of the deploy bundle in bytes."""
+    envelope: dict[str, Any]
+    """The DSSE envelope with the signed in-toto statement about the deploy bundle."""
+    attestations: list[Attestation]
+    """The signed statements of how the configuration was tested and why the replay gate let the deployment start.
+    Empty if the gate was off."""
+
+
+class DesiredAnswer(Model, kw_only=True):
+    """What the agent should run, with the signed envelope of the bundle."""
+
+    desired: Desired | None
+    """What the agent should run. Null if the agent has no offer."""
+
+
+class DesiredState(Model, kw_only=True):
+    """A bundle that was offered to the agent, and the deployment that offered it."""
+
+    deployment_id: str | None
+    """The id of the deployment that offered the bundle. For a rollback, this is the deployment that is rolled back.
+    Null if unknown."""
+    bundle_hash: str
+    """The SHA-256 of the deploy bundle's tar file."""
+    since: datetime | None
+    """When the bundle was offered. Null if unknown."""
+    action: str
+    """Whether the agent should activate this bundle or roll back to it."""
+
+
+class DifferenceExplanation(Model, kw_only=True):
+    """A requester's explanation of a group of differences."""
+
+    group: str
+    """The id of a group of differences, as regressions show it."""
+    text: str
+    """Why the differences are wanted."""
+
+
+class DifferenceExplanationRequest(Model, kw_only=True):
+    """A requester's explanation of a group of differences."""
+
+    group: str
+    """The id of a group of differences, as regressions show it."""
+    text: str
+    """Why the differences are wanted."""
+
+
+class DrainRequest(Model, kw_only=True):
+    reason: str | UnsetType = ""
+    """Why the agent is drained or undrained. The audit event records the reason. The reason of a drain is also
+    shown as `drain_reason` until the agent is undrained."""
+
+
+class EnrollRequest(Model, kw_only=True):
+    """The request to enroll a host as an agent."""
+
+    name: str | UnsetType = UNSET
+    """The agent's name, unique in the environment. Defaults to a name derived from `hostname`, or from `agent` if
+    `hostname` is missing."""
+    hostname: str | UnsetType = UNSET
+    """The host name of the agent's machine."""
+    labels: dict[str, str] | UnsetType = UNSET
+    """The agent's labels. A label of the enrollment token overrides a label with the same key."""
+    public_key: str | UnsetType = UNSET
+    """A public key of the agent. The service stores it but does not use it."""
+
+
+class EnrollmentToken(Model, kw_only=True):
+    id: str
+    """The id of the enrollment token, a UUIDv7. Ids sort by creation time."""
+    prefix: str
+    """The first characters of the secret, which help you recognize the token."""
+    expires_at: datetime
+    """When the token expires."""
+    last_used_at: datetime | None
+    """When the token was last used. Null if it has never been used."""
+    revoked_at: datetime | None
+    """When the token was revoked. Null if it has not been revoked."""
+    created_at: datetime
+    """When the enrollment token was created."""
+    environment_id: str
+    """The id of the environment in which the token enrolls agents."""
+    uses: int
+    """How many agents have enrolled with the token."""
+    max_uses: int | UnsetType = UNSET
+    """How many agents can enroll with the token. Defaults to 1."""
+    labels: dict[str, str] | UnsetType = UNSET
+    """Labels that each agent gets when it enrolls with the token."""
+    replace: bool | UnsetType = UNSET
+    """Whether a new agent may take over the name of an existing agent. The existing agent is then decommissioned,
+    and its key is revoked. Defaults to false."""
+
+
+class EnrollmentTokenRequest(Model, kw_only=True):
+    max_uses: int | UnsetType = UNSET
+    """How many agents can enroll with the token. Defaults to 1."""
+    labels: dict[str, str] | UnsetType = UNSET
+    """Labels that each agent gets when it enrolls with the token."""
+    replace: bool | UnsetType = UNSET
+    """Whether a new agent may take over the name of an existing agent. The existing agent is then decommissioned,
+    and its key is revoked. Defaults to false."""
+    expires_in_s: int | UnsetType = UNSET
+    """The seconds until the token expires. Defaults to 3600."""
+
+
+class EnrollmentTokenWithSecret(Model, kw_only=True):
+    """This is the only response that contains the secret."""
+
+    id: str
+    """The id of the enrollment token, a UUIDv7. Ids sort by creation time."""
+    prefix: str
+    """The first characters of the secret, which help you recognize the token."""
+    expires_at: datetime
+    """When the token expires."""
+    last_used_at: datetime | None
+    """When the token was last used. Null if it has never been used."""
+    revoked_at: datetime | None
+    """When the token was revoked. Null if it has not been revoked."""
+    created_at: datetime
+    """When the enrollment token was created."""
+    environment_id: str
+    """The id of the environment in which the token enrolls agents."""
+    uses: int
+    """How many agents have enrolled with the token."""
+    token: str
+    """The secret. It is shown only in this response."""
+    max_uses: int | UnsetType = UNSET
+    """How many agents can enroll with the token. Defaults to 1."""
+    labels: dict[str, str] | UnsetType = UNSET
+    """Labels that each agent gets when it enrolls with the token."""
+    replace: bool | UnsetType = UNSET
+    """Whether a new agent may take over the name of an existing agent. The existing agent is then decommissioned,
+    and its key is revoked. Defaults to false."""
+
+
+class EventActor(Model, kw_only=True):
+    kind: str
+    """The kind of actor: `user`, `organization_key`, `enrollment_token`, `agent` or `system`."""
+    display: str
+    """The actor's name or e-mail address."""
+
+
+class EventResource(Model, kw_only=True):
+    kind: str
+    """The kind of resource."""
+    id: str
+    """The resource's id."""
+    url: str
+    """The URL of the resource in the API. If the installation has no public base URL, only the path."""
+
+
+class FailedState(Model, kw_only=True):
+    """A bundle that was offered to the agent, and the deployment that offered it."""
+
+    deployment_id: str | None
+    """The id of the deployment that offered the bundle. For a rollback, this is the deployment that is rolled back.
+    Null if unknown."""
+    bundle_hash: str
+    """The SHA-256 of the deploy bundle's tar file."""
+    since: datetime | None
+    """When the failure was recorded. Null if unknown."""
+    detail: str
+    """Why the agent failed: the reason that it reported, which may be empty, or that it did not finish in time."""
+
+
+class Expect1(Model, kw_only=True):
+    """The result that every candidate must give. `same`: the result of the configuration that the candidate is
+    compared with. `golden`: the result of this replay. It must be a replay of the same artifact with the same
+    `journal_lane` and `last_n`."""
+
+    golden: str
+    """The id of the replay whose result is expected. The fixture keeps a copy of the result."""
+
+
+class Fixture(Model, kw_only=True):
+    id: str
+    """The id of the fixture, a UUIDv7. Ids sort by creation time."""
+    environment_id: str
+    """The id of the environment that the fixture belongs to."""
+    pipeline: str
+    """The name of the pipeline."""
+    name: str
+    """The name of the fixture, unique in its pipeline."""
+    owner: str | None
+    """The id of the person who is responsible for the fixture, a member of the organization. Null if the fixture
+    has no owner."""
+    note: str
+    """Why the capture is kept."""
+    artifact_id: str
+    """The id of the artifact whose records are replayed. Retention deletes the artifact only after the fixture has
+    expired or was deleted."""
+    journal_lane: str | None
+    """The ingress whose journal is replayed. Null if all journals are replayed together."""
+    last_n: int | None
+    """The number of records to replay from the end of the input. Null if all records are replayed."""
+    records: list[int] | None
+    """The positions of the fixture's first and last record in the original artifact (the `origin` of the fixture's
+    artifact). Null if the fixture's artifact was uploaded by an agent."""
+    expires_at: datetime | None
+    """When the fixture expires. An expired fixture is not tested, and no longer protects its artifact from
+    retention. Null if it does not expire."""
+    is_expired: bool
+    """Whether the fixture has expired."""
+    expect: str | Expect1
+    """The result that every candidate must give. `same`: the result of the configuration that the candidate is
+    compared with. `golden`: the result of this replay. It must be a replay of the same artifact with the same
+    `journal_lane` and `last_n`."""
+    also_expected: list[AlsoExpected]
+    """The deployments whose results a fixture with a golden result also expects, at most the newest 20, newest
+    first. A deployment is added after it has become current, if all its differences on this fixture were accepted.
+    Results of configurations that are known bad are not expected. If a candidate gives none of the expected
+    results, it is compared with the newest of the expected configurations. A change of `expect` clears the list."""
+    created_by: str
+    """Who created the fixture: an e-mail address or the name of an API key."""
+    created_at: datetime
+    """When the fixture was created."""
+    updated_at: datetime
+    """When the fixture was last changed."""
+
+
+class Graph(Model, kw_only=True):
+    nodes: list[dict[str, Any]]
+    """The stages, endpoints and inserted roles."""
+    edges: list[dict[str, Any]]
+    """The lanes between the nodes; in a single ring, the dependencies between them."""
+
+
+class GroupAcceptance(Model, kw_only=True):
+    acceptance_id: str
+    """The id of the acceptance."""
+    accepted_by: str
+    """The e-mail address of the person, or the name of the API key."""
+    reason: str
+    """Why the difference is wanted."""
+    accepted_at: datetime
+    """When the difference was accepted."""
+    baselines: list[str | None]
+    """The config hashes of the configurations from which the difference is accepted. Null stands for golden
+    results."""
+
+
+class GroupBaseline(Model, kw_only=True):
+    config_hash: str | None
+    """The config hash that the candidate was compared with. Null for golden results."""
+    count: int
+    """The number of differences in the comparison with this configuration or with golden results."""
+
+
+class GroupFixture(Model, kw_only=True):
+    id: str
+    """The id of the fixture, even if it was deleted."""
+    name: str
+    """The name of the fixture."""
+
+
+class JournalRecord(Model, kw_only=True):
+    position: int
+    """The position of the record in sequence order, starting at 0."""
+    sequence: int
+    """The sequence number of the record."""
+    time: str
+    """The time of the record (RFC 3339), with nanoseconds."""
+    size: int
+    """The size of the payload in bytes."""
+    json: dict[str, Any] | list[Any] | str | float | bool | None
+    """The payload, if it is complete and valid JSON. Otherwise null."""
+    payload_base64: str | None
+    """The payload in Base64, at most its first 64 KiB. Null if `json` is not null and contains each number with the
+    same digits as the payload."""
+    truncated: bool
+    """Whether only the first 64 KiB of the payload are returned."""
+
+
+class Limits(Model, kw_only=True):
+    agents: int | None
+    """The maximum number of enrolled agents. Null if there is no quota."""
+    stored_bytes: int | None
+    """The maximum number of stored bytes. Null if there is no quota."""
+    captures_per_day: int | None
+    """The maximum number of incident bundles that agents may upload per day (UTC). Null if there is no quota."""
+    drafts: int | None
+    """The maximum number of drafts. Null if there is no quota."""
+
+
+class Predicate2(Model, kw_only=True):
+    """The condition under which a version is bad."""
+
+    output_differs_from: str
+    """The id of a replay. A version is bad if its output differs from this replay's."""
+
+
+class ListedChatWebhook(Model, kw_only=True):
+    """A row of a list. Large values are null."""
+
+    id: str
+    """The id of the chat webhook, a UUIDv7. Ids sort by creation time."""
+    name: str
+    """The name of the chat webhook, for example the name of the channel."""
+    format: str
+    """The kind of chat server, which determines the format of the messages."""
+    host: str
+    """The host of the URL, with the port if it is not the default port."""
+    events: list[str]
+    """The events about which messages are sent. `*` stands for all events."""
+    disabled_reason: str
+    """Why the service disabled the chat webhook. Empty if the service did not disable it or if it was enabled
+    again."""
+    failing_since: datetime | None
+    """When the first attempt after the last success failed. Null if no attempt has failed since the last success,
+    or since the chat webhook was enabled or its URL was changed."""
+    created_at: datetime
+    """When the chat webhook was created."""
+    updated_at: datetime
+    """When the chat webhook was last changed."""
+    enabled: bool | UnsetType = UNSET
+    """Whether the chat webhook receives messages."""
+    project_id: str | UnsetType | None = UNSET
+    """The id of the project to which the chat webhook is limited. Null if it receives the events of the whole
+    organization. Defaults to the project of `environment_id`. It cannot be changed after creation."""
+    environment_id: str | UnsetType | None = UNSET
+    """The id of the environment to which the chat webhook is limited. Null if it receives the events of all
+    environments. It cannot be changed after creation."""
+
+
+class ListedVersion(Model, kw_only=True):
+    """A row of a list. Large values are null."""
+
+    id: str
+    """The id of the version, a UUIDv7. Ids sort by creation time."""
+    environment_id: str
+    """The id of the environment that the version belongs to."""
+    name: str
+    """The name of the pipeline, as in its plan."""
+    number: int
+    """The number of the version, counted from 1 for each pipeline in the environment."""
+    plan: dict[str, Any] | None
+    """The plan that the version was compiled from. Null in a list if the value is larger than 4 KiB; `getVersion`
+    returns the value."""
+    spec: dict[str, Any] | None
+    """The spec as JSON. Null in a list if the value is larger than 4 KiB; `getVersion` returns the value."""
+    spec_kv: str | None
+    """The canonical text of the spec. Null in a list if the value is larger than 4 KiB; `getVersion` returns the
+    value."""
+    spec_hash: str
+    """The SHA-256 of the canonical spec: `sha256:` and 64 hexadecimal digits."""
+    compiler_version: str
+    """The version of the compiler."""
+    created_by: str
+    """Who created the version: an e-mail address or the name of an API key."""
+    created_at: datetime
+    """When the version was created."""
+    origin: str | None
+    """The id of the version in another environment that this one was copied from, even if the original was deleted.
+    Null if this one was promoted."""
+    draft_id: str | UnsetType | None = UNSET
+    """The id of the draft that the version was promoted from, even if the draft was deleted. A copied version has
+    the `draft_id` of the original. Null if unknown."""
+    draft_revision: int | UnsetType | None = UNSET
+    """The revision of the draft that the version was promoted from. Null if `draft_id` is null."""
+
+
+class MarkedNotifications(Model, kw_only=True):
+    changed: int
+    """The number of notifications that were changed."""
+    unread: int
+    """The number of unread notifications, at most 50."""
+
+
+class MatrixVersion(Model, kw_only=True):
+    """The version of a current deployment."""
+
+    id: str
+    """The id of the matrix version, a UUIDv7. Ids sort by creation time."""
+    number: int
+    """The number of the version. Environments number their versions independently."""
+    spec_hash: str
+    """The spec hash of the version."""
+
+
+class MonthOfUsage(Model, kw_only=True):
+    month: str
+    """The month in UTC."""
+    agents: int | None
+    """The highest number of enrolled agents, counted once a minute. Null if there is no count."""
+    heartbeats: int
+    """The number of stored heartbeats. Each server process adds its count at most once a minute. When a process
+    stops, its heartbeats since the last addition are not counted."""
+    uploaded_bytes: int
+    """The size in bytes of all new artifacts, including those that have been deleted since."""
+    stored_bytes: int | None
+    """The highest number of stored bytes, counted once a minute. Null if there is no count."""
+    replays: int
+    """The number of requested replays, including those of bisects."""
+    work: int
+    """The units of work of replays that finished with a result: about one per record and stage, and one more per
+    KiB of the record."""
+
+
+class Notification(Model, kw_only=True):
+    id: str
+    """The id of the notification, a UUIDv7. Ids sort by creation time."""
+    event: str
+    """The type of the event."""
+    text: str
+    """What happened, in one sentence."""
+    path: str
+    """The path of the console page to which the notification links."""
+    count: int
+    """The number of events that the notification covers. Greater than 1 if repeated events were grouped."""
+    organization_id: str
+    """The id of the organization."""
+    project_id: str | None
+    """The id of the project. Null if the event concerns the whole organization."""
+    environment_id: str | None
+    """The id of the environment. Null if the event concerns no environment."""
+    resource_kind: str
+    """The kind of the resource that the event is about."""
+    resource_id: str
+    """The id of the resource that the event is about."""
+    created_at: datetime
+    """When the notification was created."""
+    read_at: datetime | UnsetType | None = UNSET
+    """When the notification was marked as read. Null while it is unread."""
+
+
+class Settings(Model, kw_only=True):
+    """The caller's choices: for each event an object with `off`, `now` or `daily`, by environment id or `*` for all
+    other environments. An update replaces the choices for the events in the body, and keeps all others. An
+    empty object removes the choices for an event."""
+
+    approval_needed: dict[str, str] | UnsetType = field(name="approval.needed", default=UNSET)
+    """An approval is waiting for your decision."""
+    break_glass_needed: dict[str, str] | UnsetType = field(name="break_glass.needed", default=UNSET)
+    """A deployment started without approval and is waiting for your decision."""
+    wave_held: dict[str, str] | UnsetType = field(name="wave.held", default=UNSET)
+    """The next wave of a rollout is on hold."""
+    rollout_stopped: dict[str, str] | UnsetType = field(name="rollout.stopped", default=UNSET)
+    """A deployment failed, was denied or was aborted."""
+    rollout_finished: dict[str, str] | UnsetType = field(name="rollout.finished", default=UNSET)
+    """A rollout finished."""
+    rollout_rolled_back: dict[str, str] | UnsetType = field(name="rollout.rolled_back", default=UNSET)
+    """A deployment was rolled back."""
+    incident_new: dict[str, str] | UnsetType = field(name="incident.new", default=UNSET)
+    """An agent uploaded an incident capture."""
+    incident_reopened: dict[str, str] | UnsetType = field(name="incident.reopened", default=UNSET)
+    """An incident happened again after 7 to 30 days. After more than 30 days, it counts as new."""
+    fixture_current_fails: dict[str, str] | UnsetType = field(name="fixture.current_fails", default=UNSET)
+    """The current deployment of an environment fails a fixture."""
+    agents_failed: dict[str, str] | UnsetType = field(name="agents.failed", default=UNSET)
+    """Agents failed."""
+    agents_offline: dict[str, str] | UnsetType = field(name="agents.offline", default=UNSET)
+    """Agents went offline."""
+    agent_cloned: dict[str, str] | UnsetType = field(name="agent.cloned", default=UNSET)
+    """An agent seems to run on two machines."""
+    webhook_failing: dict[str, str] | UnsetType = field(name="webhook.failing", default=UNSET)
+    """A webhook is failing."""
+    key_expires: dict[str, str] | UnsetType = field(name="key.expires", default=UNSET)
+    """A credential expires soon."""
+    quota_near: dict[str, str] | UnsetType = field(name="quota.near", default=UNSET)
+    """The organization has used most of a quota."""
+
+
+class Defaults(Model, kw_only=True):
+    """For each event, when e-mails are sent to people who have not chosen, unless their organization has other
+    defaults. E-mails about `rollout.stopped` and `rollout.rolled_back` are also sent immediately to the person
+    who requested the deployment."""
+
+    approval_needed: str | UnsetType = field(name="approval.needed", default=UNSET)
+    """An approval is waiting for your decision."""
+    break_glass_needed: str | UnsetType = field(name="break_glass.needed", default=UNSET)
+    """A deployment started without approval and is waiting for your decision."""
+    wave_held: str | UnsetType = field(name="wave.held", default=UNSET)
+    """The next wave of a rollout is on hold."""
+    rollout_stopped: str | UnsetType = field(name="rollout.stopped", default=UNSET)
+    """A deployment failed, was denied or was aborted."""
+    rollout_finished: str | UnsetType = field(name="rollout.finished", default=UNSET)
+    """A rollout finished."""
+    rollout_rolled_back: str | UnsetType = field(name="rollout.rolled_back", default=UNSET)
+    """A deployment was rolled back."""
+    incident_new: str | UnsetType = field(name="incident.new", default=UNSET)
+    """An agent uploaded an incident capture."""
+    incident_reopened: str | UnsetType = field(name="incident.reopened", default=UNSET)
+    """An incident happened again after 7 to 30 days. After more than 30 days, it counts as new."""
+    fixture_current_fails: str | UnsetType = field(name="fixture.current_fails", default=UNSET)
+    """The current deployment of an environment fails a fixture."""
+    agents_failed: str | UnsetType = field(name="agents.failed", default=UNSET)
+    """Agents failed."""
+    agents_offline: str | UnsetType = field(name="agents.offline", default=UNSET)
+    """Agents went offline."""
+    agent_cloned: str | UnsetType = field(name="agent.cloned", default=UNSET)
+    """An agent seems to run on two machines."""
+    webhook_failing: str | UnsetType = field(name="webhook.failing", default=UNSET)
+    """A webhook is failing."""
+    key_expires: str | UnsetType = field(name="key.expires", default=UNSET)
+    """A credential expires soon."""
+    quota_near: str | UnsetType = field(name="quota.near", default=UNSET)
+    """The organization has used most of a quota."""
+
+
+class NotificationSettings(Model, kw_only=True):
+    """The caller's notification settings: when to send e-mails about events."""
+
+    id: str
+    """The id of the person whose settings these are."""
+    settings: Settings
+    """The caller's choices: for each event an object with `off`, `now` or `daily`, by environment id or `*` for all
+    other environments. An update replaces the choices for the events in the body, and keeps all others. An empty
+    object removes the choices for an event."""
+    defaults: Defaults
+    """For each event, when e-mails are sent to people who have not chosen, unless their organization has other
+    defaults. E-mails about `rollout.stopped` and `rollout.rolled_back` are also sent immediately to the person who
+    requested the deployment."""
+    mail_configured: bool
+    """Whether the installation can send e-mails. If it cannot, notifications appear only in the console and in the
+    API."""
+
+
+class NotificationSettingsRequest(Model, kw_only=True):
+    """The caller's notification settings: when to send e-mails about events."""
+
+    settings: Settings
+    """The caller's choices: for each event an object with `off`, `now` or `daily`, by environment id or `*` for all
+    other environments. An update replaces the choices for the events in the body, and keeps all others. An empty
+    object removes the choices for an event."""
+
+
+class Offer(Model, kw_only=True):
+    deployment_id: str
+    """The id of the deployment that the offer belongs to."""
+    action: str
+    """Whether the agent should activate the bundle (`activate`) or roll back to it (`rollback`)."""
+    bundle_hash: str
+    """The SHA-256 of the deploy bundle to run."""
+    bundle_url: str
+    """The path of the deploy bundle on this server."""
+    offered_at: datetime
+    """When the bundle was offered. A different time means a new offer, even of the same bundle."""
+
+
+class OptionalReasonRequest(Model, kw_only=True):
+    reason: str | UnsetType = ""
+    """The reason, in your own words. It is stored in the audit trail."""
+
+
+class DefaultNotificationSettings(Model, kw_only=True):
+    """For each event, when e-mails are sent to members who have not chosen: `off`, `now` or `daily`. An update
+    replaces them as a whole."""
+
+    approval_needed: str | UnsetType = field(name="approval.needed", default=UNSET)
+    """An approval is waiting for your decision."""
+    break_glass_needed: str | UnsetType = field(name="break_glass.needed", default=UNSET)
+    """A deployment started without approval and is waiting for your decision."""
+    wave_held: str | UnsetType = field(name="wave.held", default=UNSET)
+    """The next wave of a rollout is on hold."""
+    rollout_stopped: str | UnsetType = field(name="rollout.stopped", default=UNSET)
+    """A deployment failed, was denied or was aborted."""
+    rollout_finished: str | UnsetType = field(name="rollout.finished", default=UNSET)
+    """A rollout finished."""
+    rollout_rolled_back: str | UnsetType = field(name="rollout.rolled_back", default=UNSET)
+    """A deployment was rolled back."""
+    incident_new: str | UnsetType = field(name="incident.new", default=UNSET)
+    """An agent uploaded an incident capture."""
+    incident_reopened: str | UnsetType = field(name="incident.reopened", default=UNSET)
+    """An incident happened again after 7 to 30 days. After more than 30 days, it counts as new."""
+    fixture_current_fails: str | UnsetType = field(name="fixture.current_fails", default=UNSET)
+    """The current deployment of an environment fails a fixture."""
+    agents_failed: str | UnsetType = field(name="agents.failed", default=UNSET)
+    """Agents failed."""
+    agents_offline: str | UnsetType = field(name="agents.offline", default=UNSET)
+    """Agents went offline."""
+    agent_cloned: str | UnsetType = field(name="agent.cloned", default=UNSET)
+    """An agent seems to run on two machines."""
+    webhook_failing: str | UnsetType = field(name="webhook.failing", default=UNSET)
+    """A webhook is failing."""
+    key_expires: str | UnsetType = field(name="key.expires", default=UNSET)
+    """A credential expires soon."""
+    quota_near: str | UnsetType = field(name="quota.near", default=UNSET)
+    """The organization has used most of a quota."""
+
+
+class Origin(Model, kw_only=True):
+    artifact_id: str
+    """The id of the original artifact, even if it was deleted."""
+    records: list[int]
+    """The positions of the first and the last record that were kept, in the order of a replay."""
+
+
+class OutcomeCount(Model, kw_only=True):
+    equal: int
+    """The number of fixtures without a difference."""
+    different: int
+    """The number of fixtures that show differences."""
+    failed: int
+    """The number of fixtures for which the candidate failed."""
+    unstable: int
+    """The number of fixtures for which a stage gave different results for the same records."""
+    not_tested: int
+    """The number of fixtures that could not be tested."""
+
+
+class PacketBaseline(Model, kw_only=True):
+    config_hash: str
+    """The config hash of the configuration."""
+    version: str | None
+    """The name of the configuration's version. Null if its config bundles were deleted."""
+    config_bundle: str | None
+    """The name of the newest config bundle with this config hash. Null if it was deleted."""
+    agents: int
+    """The number of the target's agents that ran the configuration when the regression was requested."""
+    share: float
+    """The number of these agents divided by the number of all agents of the target that ran the pipeline, from 0 to
+    1."""
+    outcomes: OutcomeCount
+    """What the comparison with this configuration showed."""
+
+
+class PacketProgress(Model, kw_only=True):
+    done: int
+    """The number of results that have an outcome."""
+    total: int
+    """The number of results. It is 0 until the regression has started."""
+
+
+class PacketRollback(Model, kw_only=True):
+    deployment_id: str | None
+    """The id of the deployment that would be restored. Null if there is none."""
+    version: str | None
+    """The name of its version. Null if there is none."""
+    config_hash: str | None
+    """Its config hash. Null if there is none."""
+    reason: str | None
+    """Why a rollback could restore nothing. Otherwise null."""
+
+
+class PacketWork(Model, kw_only=True):
+    candidate: int
+    """The work of the candidate."""
+    baseline: int
+    """The work of the configurations that the candidate was compared with."""
+    increase_percent: float | None
+    """How much more work the candidate needs, in percent. Negative if it needs less. Null if `baseline` is 0."""
+
+
+class PaginatedEnrollmentTokenList(Model, kw_only=True):
+    next: str | None
+    """The URL of the next page. Null on the last page."""
+    previous: str | None
+    """The URL of the previous page. Null on the first page."""
+    next_cursor: str | None
+    """The value of the `cursor` parameter for the next page. Null on the last page."""
+    results: list[EnrollmentToken]
+    """The rows of this page."""
+
+
+class PaginatedFixtureList(Model, kw_only=True):
+    next: str | None
+    """The URL of the next page. Null on the last page."""
+    previous: str | None
+    """The URL of the previous page. Null on the first page."""
+    next_cursor: str | None
+    """The value of the `cursor` parameter for the next page. Null on the last page."""
+    results: list[Fixture]
+    """The rows of this page."""
+
+
+class PaginatedListedChatWebhookList(Model, kw_only=True):
+    next: str | None
+    """The URL of the next page. Null on the last page."""
+    previous: str | None
+    """The URL of the previous page. Null on the first page."""
+    next_cursor: str | None
+    """The value of the `cursor` parameter for the next page. Null on the last page."""
+    results: list[ListedChatWebhook]
+    """The rows of this page."""
+
+
+class PaginatedListedVersionList(Model, kw_only=True):
+    next: str | None
+    """The URL of the next page. Null on the last page."""
+    previous: str | None
+    """The URL of the previous page. Null on the first page."""
+    next_cursor: str | None
+    """The value of the `cursor` parameter for the next page. Null on the last page."""
+    results: list[ListedVersion]
+    """The rows of this page."""
+
+
+class PaginatedNotificationList(Model, kw_only=True):
+    next: str | None
+    """The URL of the next page. Null on the last page."""
+    previous: str | None
+    """The URL of the previous page. Null on the first page."""
+    next_cursor: str | None
+    """The value of the `cursor` parameter for the next page. Null on the last page."""
+    results: list[Notification]
+    """The rows of this page."""
+
+
+class PatchedAgentRequest(Model, kw_only=True):
+    """An agent. `last_failed` keeps the last failure, even if the agent has returned to an earlier bundle since."""
+
+    id: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    environment_id: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    name: str | UnsetType = UNSET
+    """The agent's name, unique in the environment."""
+    hostname: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    labels: dict[str, str] | UnsetType = UNSET
+    """The agent's labels: up to 64 key-value pairs, which selectors match."""
+    status: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    agent_version: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    liveness: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    drifted: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    last_seen_at: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    progress: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    desired: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    attempted: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    running: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    last_failed: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    report: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    drained_at: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    drain_reason: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    clone_suspected_at: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    created_at: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    updated_at: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+
+
+class PatchedChatWebhookRequest(Model, kw_only=True):
+    id: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    name: str | UnsetType = UNSET
+    """The name of the chat webhook, for example the name of the channel."""
+    format: str | UnsetType = UNSET
+    """The kind of chat server, which determines the format of the messages."""
+    url: str | UnsetType = UNSET
+    """The URL of the chat server's incoming webhook. It contains a secret of that server, so it is stored encrypted
+    and never returned. It must use HTTPS, unless the operator permits webhooks to private networks."""
+    host: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    events: list[str] | UnsetType = UNSET
+    """The events about which messages are sent. `*` stands for all events."""
+    enabled: bool | UnsetType = UNSET
+    """Whether the chat webhook receives messages."""
+    disabled_reason: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    project_id: str | UnsetType | None = UNSET
+    """The id of the project to which the chat webhook is limited. Null if it receives the events of the whole
+    organization. Defaults to the project of `environment_id`. It cannot be changed after creation."""
+    environment_id: str | UnsetType | None = UNSET
+    """The id of the environment to which the chat webhook is limited. Null if it receives the events of all
+    environments. It cannot be changed after creation."""
+    failing_since: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    created_at: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    updated_at: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+
+
+class PatchedFixtureRequest(Model, kw_only=True):
+    id: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    environment_id: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    pipeline: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    name: str | UnsetType = UNSET
+    """The name of the fixture, unique in its pipeline."""
+    owner: str | UnsetType | None = UNSET
+    """The id of the person who is responsible for the fixture, a member of the organization. Null if the fixture
+    has no owner."""
+    note: str | UnsetType = UNSET
+    """Why the capture is kept."""
+    artifact_id: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    journal_lane: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    last_n: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    records: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    expires_at: datetime | UnsetType | None = UNSET
+    """When the fixture expires. An expired fixture is not tested, and no longer protects its artifact from
+    retention. Null if it does not expire."""
+    is_expired: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    expect: str | Expect1 | UnsetType = UNSET
+    """The result that every candidate must give. `same`: the result of the configuration that the candidate is
+    compared with. `golden`: the result of this replay. It must be a replay of the same artifact with the same
+    `journal_lane` and `last_n`."""
+    also_expected: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    created_by: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    created_at: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    updated_at: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+
+
+class PatchedMarkNotificationsRequest(Model, kw_only=True):
+    read: bool | UnsetType = UNSET
+    """Whether to mark the notifications as read (true) or unread (false)."""
+    ids: list[str] | UnsetType = UNSET
+    """The ids of the notifications to mark. If omitted, all of the caller's notifications are marked."""
+
+
+class PatchedProjectRequest(Model, kw_only=True):
+    id: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    organization_id: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    name: str | UnsetType = UNSET
+    """The project's name, unique in the organization."""
+    slug: str | UnsetType = UNSET
+    """A short name, unique in the organization, for example for commands. By default, it is derived from the name
+    at creation, or random if the name has no usable characters."""
+    created_at: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    updated_at: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+
+
+class PatchedWebhookRequest(Model, kw_only=True):
+    id: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    url: str | UnsetType = UNSET
+    """The URL that receives the events. It must use HTTPS, unless the operator permits webhooks to private
+    networks."""
+    events: list[str] | UnsetType = UNSET
+    """The event types to send. A type that ends in `.*` stands for all events of that kind, and `*` for all
+    events."""
+    description: str | UnsetType = UNSET
+    """The purpose of the webhook."""
+    enabled: bool | UnsetType = UNSET
+    """Whether the webhook receives events."""
+    disabled_reason: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    project_id: str | UnsetType | None = UNSET
+    """The id of the only project whose events are sent. Null if the events of all projects are sent."""
+    environment_id: str | UnsetType | None = UNSET
+    """The id of the only environment whose events are sent. Null if the events of all environments are sent."""
+    failing_since: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    previous_secret_until: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    created_at: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    updated_at: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+
+
+class PendingCapture(Model, kw_only=True):
+    id: str
+    """The id of the request. Send it as `capture_id` with the upload."""
+    reason: str
+    """Why the capture is needed."""
+    last_n: int | None
+    """The number of records to capture from the end of each journal. Null for all records."""
+    expires_at: datetime
+    """When the request expires."""
+
+
+class PendingCaptureAnswer(Model, kw_only=True):
+    capture: PendingCapture | None
+    """The oldest request that is neither uploaded nor expired. Null if there is none."""
+
+
+class Stage(Model, kw_only=True):
+    """a stage of a ring"""
+
+    id: str
+    """a name of 1 to 63 lowercase letters, digits, _ and -, starting with a letter"""
+    op: str
+    """an op of printable ASCII characters"""
+    depends_on: list[str] | UnsetType = field(default_factory=list)
+    """ids of earlier stages"""
+
+
+class SingleRing(Model, kw_only=True):
+    """a single ring"""
+
+    ingress: str
+    """a name of 1 to 63 lowercase letters, digits, _ and -, starting with a letter"""
+    egress: str
+    """a name of 1 to 63 lowercase letters, digits, _ and -, starting with a letter"""
+    stages: list[Stage]
+    """stages"""
+    shards: int | UnsetType = 1
+    """the number of shards"""
+    shard_key: str | UnsetType = UNSET
+    """a dotted path into a JSON payload"""
+    ordering: str | UnsetType = "strict"
+    """the kind of ordering"""
+    producer: str | UnsetType = "single"
+    """the kind of producer"""
+    scheduling: str | UnsetType = "dedicated"
+    """the kind of scheduling"""
+
+
+class Stage1(Model, kw_only=True):
+    """a stage of a lane graph"""
+
+    id: str
+    """a name of 1 to 63 lowercase letters, digits, _ and -, starting with a letter"""
+    op: str
+    """an op of printable ASCII characters"""
+
+
+class Lane(Model, kw_only=True):
+    """a lane"""
+
+    kind: str
+    """a kind of lane"""
+    capacity: int | UnsetType = UNSET
+    """the number of slots of the lane"""
+
+
+class Connection(Model, kw_only=True):
+    """a connection"""
+
+    from_: str = field(name="from")
+    """the id of a stage"""
+    to: str
+    """the id of a stage"""
+    lane: Lane | UnsetType = field(default_factory=lambda: convert({"kind": "events"}, type=Lane))
+    """a lane"""
+
+
+class LaneGraph(Model, kw_only=True):
+    """a lane graph"""
+
+    ingress: list[str]
+    """ingress names"""
+    egress: list[str]
+    """egress names"""
+    on_full: str | UnsetType = "block"
+    """the policy for full lanes"""
+    features: list[str] | UnsetType = field(default_factory=list)
+    """features"""
+    stages: list[Stage1] | UnsetType = field(default_factory=list)
+    """stages"""
+    connections: list[Connection] | UnsetType = field(default_factory=list)
+    """connections"""
+
+
+class Error(Model, kw_only=True):
+    """One invalid field (`pointer`) or parameter (`parameter`)."""
+
+    code: str
+    """A stable code for the kind of error."""
+    detail: str
+    """What is wrong with the field or parameter."""
+    pointer: str | UnsetType = UNSET
+    """A JSON Pointer into the request's body."""
+    parameter: str | UnsetType = UNSET
+    """The name of a query parameter or of a header."""
+
+
+class Problem(Model, kw_only=True):
+    """An error in the format of RFC 9457. Programs should rely on `type`, because the texts may change."""
+
+    type: str
+    """A stable URN that identifies the kind of error."""
+    title: str
+    """The kind of error in words."""
+    status: int
+    """The status code of the response."""
+    detail: str
+    """What is wrong with this request."""
+    instance: str
+    """The path of the request, or `/` if the server could not read the request."""
+    request_id: str | None
+    """The id of the request, also in `X-Request-ID`. Quote it when you ask for help. Null if the request failed
+    before it got an id."""
+    limit: int | UnsetType = UNSET
+    """In `quota.*` errors: the most that the organization may use."""
+    used: int | UnsetType = UNSET
+    """In `quota.*` errors: how much the organization uses now."""
+    replay_id: str | UnsetType = UNSET
+    """In `rollback.proof_*` errors: the id of a replay that must prove the rollback."""
+    more_errors: int | UnsetType = UNSET
+    """The number of invalid fields and parameters that `errors` leaves out. Absent if 0."""
+    errors: list[Error] | UnsetType = UNSET
+    """The invalid fields and parameters, at most 100."""
+
+
+class Progress(Model, kw_only=True):
+    """The number of the deployment's enlisted agents, in total and by progress."""
+
+    total: int
+    """The number of all enlisted agents of the deployment."""
+    pending: int
+    """Agents without an offer."""
+    offered: int
+    """Agents that have an offer and have not reported on it."""
+    downloading: int
+    """Agents whose last report was `downloading`."""
+    activating: int
+    """Agents whose last report was `activating`."""
+    active: int
+    """Agents that activated the bundle."""
+    failed: int
+    """Agents that failed to activate the bundle or to roll back."""
+    rolled_back: int
+    """Agents that rolled back to an earlier bundle."""
+
+
+class Project(Model, kw_only=True):
+    id: str
+    """The id of the project, a UUIDv7. Ids sort by creation time."""
+    organization_id: str
+    """The id of the organization that the project belongs to."""
+    name: str
+    """The project's name, unique in the organization."""
+    created_at: datetime
+    """When the project was created."""
+    updated_at: datetime
+    """When the project was last changed."""
+    slug: str | UnsetType = UNSET
+    """A short name, unique in the organization, for example for commands. By default, it is derived from the name
+    at creation, or random if the name has no usable characters."""
+
+
+class ProjectRequest(Model, kw_only=True):
+    name: str
+    """The project's name, unique in the organization."""
+    slug: str | UnsetType = UNSET
+    """A short name, unique in the organization, for example for commands. By default, it is derived from the name
+    at creation, or random if the name has no usable characters."""
+
+
+class PromoteRequest(Model, kw_only=True):
+    expected_revision: int | UnsetType = UNSET
+    """The revision that you read. If the draft has another revision, the request fails with 412."""
+
+
+class Reason(Model, kw_only=True):
+    reason: str
+    """The reason, in your own words. It is stored in the audit trail."""
+
+
+class ReasonRequest(Model, kw_only=True):
+    reason: str
+    """The reason, in your own words. It is stored in the audit trail."""
+
+
+class RegressionProgress(Model, kw_only=True):
+    done: int
+    """The number of results that have an outcome."""
+    total: int
+    """The number of results: one for each fixture and configuration to compare with, and one for each fixture with
+    a golden result. It is 0 until the regression has started."""
+
+
+class RegressionWork(Model, kw_only=True):
+    candidate: int
+    """The work of the candidate."""
+    baseline: int
+    """The work of the configurations that the candidate was compared with."""
+
+
+class Rejection(Model, kw_only=True):
+    code: str
+    """A stable code for the reason."""
+    detail: str
+    """What is wrong with the artifact."""
+
+
+class RelabelRequest(Model, kw_only=True):
+    """Which agents to change, and how."""
+
+    selector: dict[str, str]
+    """The labels that an agent must have. All of them must match. At least one is required."""
+    set: dict[str, str] | UnsetType = UNSET
+    """The labels to add or replace."""
+    unset: list[str] | UnsetType = UNSET
+    """The keys of the labels to remove."""
+    dry_run: bool | UnsetType = False
+    """Whether to only return the effect, without changing anything. Defaults to false."""
+
+
+class Relabeled(Model, kw_only=True):
+    """The effect of a label change or, with `dry_run`, the effect that the change would have."""
+
+    matched: int
+    """The number of agents that match the selector."""
+    changed: int
+    """The number of these agents whose labels change."""
+    deployments_offered: int
+    """The number of changed agents that are offered a deployment because of the change."""
+
+
+class ReplayArtifactRequest(Model, kw_only=True):
+    """The request to replay an artifact."""
+
+    mode: str | UnsetType = UNSET
+    """`dry_run` performs no side effects. `execute` performs the permitted side effects. Defaults to `dry_run`."""
+    journal_lane: str | UnsetType = UNSET
+    """The ingress whose journal is replayed. By default, the journals of all ingresses are replayed together."""
+    last_n: int | UnsetType = UNSET
+    """The number of records to replay from the end of the input. Defaults to all records."""
+    version_id: str | UnsetType = UNSET
+    """The id of the version to replay through. Defaults to the version of `config_bundle_id`, or to the version
+    that produced the artifact."""
+    config_bundle_id: str | UnsetType = UNSET
+    """The id of the config bundle whose version and stage parameters are used. By default, the parameters are taken
+    from the artifact, or from its deployment if the artifact has none. If the version has another spec than the
+    artifact, these parameters are used only for stages with the same id and op. Stages without parameters then use
+    those of the newest config bundle of the version."""
+    approval: str | UnsetType = UNSET
+    """The credential of an unused approval. Only accepted with the mode `execute`."""
+
+
+class ReplayProgress(Model, kw_only=True):
+    done: int
+    """The number of processed records. It is 0 while the journals are being read."""
+    total: int
+    """The number of records to process. While the journals are being read, it is the number of records read so
+    far."""
+
+
+class ReportAnswer(Model, kw_only=True):
+    accepted: bool
+    """Always true. A report on an offer that is not current, or with a status that cannot follow the agent's
+    progress, is recorded but returns 409."""
+
+
+class RequestCaptureRequest(Model, kw_only=True):
+    """The request for a capture."""
+
+    reason: str
+    """Why the capture is needed. The agent gets the reason and uploads it as metadata of the artifact."""
+    last_n: int | UnsetType = UNSET
+    """The number of records to capture from the end of each journal. Defaults to all records that the agent has."""
+
+
+class RequestRegressionRequest(Model, kw_only=True):
+    """The request to test a candidate."""
+
+    config_bundle_id: str | UnsetType = UNSET
+    """The id of the config bundle to test."""
+    version_id: str | UnsetType = UNSET
+    """The id of the version to test, instead of a config bundle. A stage of the version has the parameters of the
+    stage with the same id and op in the configuration that the version is compared with."""
+    draft_id: str | UnsetType = UNSET
+    """The id of the draft to test, instead of a config bundle. Its stages have the same parameters as those of a
+    version."""
+    against: list[str] | UnsetType = UNSET
+    """The config hashes of at most 5 configurations to compare with. Each must have a config bundle of the same
+    pipeline in this environment. By default, the candidate is compared with the configurations that the
+    environment's agents run, at most the 5 with most agents."""
+
+
+class RetireSigningKeyRequest(Model, kw_only=True):
+    reason: str
+    """The reason, in your own words. It is stored in the audit trail."""
+
+
+class RetryRequest(Model, kw_only=True):
+    reason: str | UnsetType = ""
+    """The reason, in your own words. It is stored in the audit trail."""
+    agents: list[str] | UnsetType = UNSET
+    """The ids of the failed agents to retry. Defaults to all failed agents that can be retried."""
+
+
+class ReviewersRequest(Model, kw_only=True):
+    reviewers: list[str]
+    """The ids of the users who may decide on the deployment's approvals. If empty, everybody with the permission
+    `environment:operate` may decide. The list cannot be empty unless the environment's setting `reviewers` is
+    empty."""
+    reason: str | UnsetType = ""
+    """The reason, in your own words. It is stored in the audit trail."""
+
+
+class RollBackRequest(Model, kw_only=True):
+    """The request to roll back a deployment."""
+
+    reason: str
+    """The reason, in your own words. It is stored in the audit trail."""
+    artifact_id: str | UnsetType = UNSET
+    """The id of a verified incident bundle of the same pipeline. The rollback starts only after a dry run of this
+    capture has succeeded on each configuration that the rollback would restore. By default, no proof is needed."""
+    proceed: bool | UnsetType = UNSET
+    """Whether to roll back immediately, without the proof that `artifact_id` requires. Has no effect without
+    `artifact_id`. Defaults to false."""
+
+
+class RotateKeyRequest(Model, kw_only=True):
+    mode: str | UnsetType = "now"
+    """`now`: the response contains the new key, and the old keys are revoked immediately. `by_agent`: the agent is
+    asked to fetch a new key itself. Defaults to `now`."""
+
+
+class RotateSigningKeyRequest(Model, kw_only=True):
+    """The times of a rotation of the signing key."""
+
+    activate_in_s: int | UnsetType = UNSET
+    """The number of seconds until the new key signs. Defaults to the time that online agents need to fetch the key.
+    In an emergency, use 0 to sign with the new key immediately."""
+    retire_in_s: int | UnsetType = UNSET
+    """The number of seconds after which the previous key is retired, counted from the time when the new key starts
+    to sign. Defaults to one week."""
+
+
+class RotatedKey(Model, kw_only=True):
+    agent_id: str
+    """The id of the agent."""
+    token: str
+    """The new agent key. It is shown only in this response."""
+
+
+class RunningConfiguration(Model, kw_only=True):
+    config_hash: str
+    """The config hash of the configuration."""
+    version: str | None
+    """The name of the configuration's version. Null if its config bundles were deleted."""
+    config_bundle: str | None
+    """The name of the newest config bundle with this config hash. Null if it was deleted."""
+    agents: int
+    """The number of the target's agents that run the configuration now."""
+    share: float
+    """The number of these agents divided by the number of all agents of the target that run the pipeline, from 0 to
+    1."""
+    tested: bool
+    """Whether the regression compared the candidate with the configuration."""
+
+
+class RunningInterval(Model, kw_only=True):
+    """An interval in which an agent ran one bundle."""
+
+    agent_id: str
+    """The id of the agent."""
+    agent_name: str
+    """The agent's current name."""
+    from_: datetime = field(name="from")
+    """When a heartbeat first reported the bundle."""
+    to: datetime | None
+    """When a heartbeat first reported another bundle, deployment or spec hash, or no bundle. Null if no heartbeat
+    did, even if the agent has been decommissioned."""
+    confirmed_until: datetime
+    """When a heartbeat last reported the bundle."""
+    deployment_id: str | None
+    """The id of this environment's deployment for which the bundle was built. If there is none, the id of the
+    deployment that the agent reported. Null if that deployment is not in this environment either."""
+    bundle_hash: str
+    """The SHA-256 of the deploy bundle."""
+    spec_hash: str
+    """The spec hash that the agent reported."""
+    version_id: str | None
+    """The id of the deployment's version. Null if `deployment_id` is null."""
+    config_bundle_id: str | None
+    """The id of the deployment's config bundle. Null if `deployment_id` is null."""
+    approval_id: str | None
+    """The id of the deployment's approval, whatever its status. Null if there is none, or if `deployment_id` is
+    null."""
+    approved_by: list[str]
+    """The e-mail addresses of the people who approved the deployment. May be empty."""
+
+
+class RunningState(Model, kw_only=True):
+    """A bundle that the agent runs, and the deployment for which it was built."""
+
+    deployment_id: str | None
+    """The id of the deployment for which the bundle was built. Null if unknown."""
+    bundle_hash: str
+    """The SHA-256 of the deploy bundle's tar file."""
+    since: datetime | None
+    """When a heartbeat first reported that the agent runs this bundle. Null if unknown."""
+    spec_hash: str
+    """The SHA-256 of the canonical spec: `sha256:` and 64 hexadecimal digits."""
+
+
+class Sealing(Model, kw_only=True):
+    files: str | None
+    """What blocks access to files that the processes do not need: `landlock`. Null if nothing does."""
+    network: str
+    """What blocks network access: `seccomp`, or `audit hook`, which native code can bypass."""
+    programs: str
+    """What prevents starting programs: `seccomp`, or `audit hook`, which native code can bypass."""
+    processes: str | None
+    """What blocks access to other processes: `seccomp`. Null if nothing does."""
+    memory: str | None
+    """What limits memory: `rlimit`. Null if nothing does."""
+
+
+class SeriesPoint(Model, kw_only=True):
+    """What heartbeats reported in one slot of 15 minutes."""
+
+    at: datetime
+    """The start of the slot, a multiple of 15 minutes."""
+    records_in: int | None
+    """The increase of `records_in` in the slot. Null if it was not reported."""
+    records_out: int | None
+    """The increase of `records_out` in the slot. Null if it was not reported."""
+    drops: int | None
+    """The increase of `drops` in the slot. Null if it was not reported."""
+    errors: int | None
+    """The increase of `errors` in the slot. Null if it was not reported."""
+    cpu_percent: float | None
+    """For an agent, the mean of `cpu_percent` over the heartbeats of the slot that report it. For an environment,
+    the sum of its agents' means. Null if it was not reported."""
+    memory_bytes: int | None
+    """For an agent, the mean of `memory_bytes` over the heartbeats of the slot that report it. For an environment,
+    the sum of its agents' means. Null if it was not reported."""
+    restarts: int | None
+    """The number of restarts of agents' processes. A restart is recognized by a new `boot_id`, or by a lower
+    `uptime_s` if the agent sends no `boot_id`. An agent's first start does not count. Null if no heartbeat was
+    received."""
+    online: int
+    """The number of agents that sent a heartbeat in the slot: 0 or 1 for an agent."""
+
+
+class ShownPayload(Model, kw_only=True):
+    json: dict[str, Any] | list[Any] | str | float | bool | None
+    """The payload, if it is complete and valid JSON. Otherwise null."""
+    payload_base64: str | None
+    """The payload in Base64, at most its first 16 KiB. Null if `json` reproduces every number of the payload digit
+    for digit."""
+    truncated: bool
+    """Whether only the first part of the payload is returned."""
+
+
+class Snapshot(Model, kw_only=True):
+    enabled: bool | UnsetType = False
+    """Whether the runtime takes snapshots."""
+    interval_s: int | UnsetType = UNSET
+    """The number of seconds between snapshots."""
+
+
+class SnapshotRequest(Model, kw_only=True):
+    enabled: bool | UnsetType = False
+    """Whether the runtime takes snapshots."""
+    interval_s: int | UnsetType = UNSET
+    """The number of seconds between snapshots."""
+
+
+class StrategyRequest(Model, kw_only=True):
+    """How a deployment spreads over the agents of its target."""
+
+    kind: str
+    """Whether the deployment is offered to all agents in one wave (`all_at_once`) or in several `waves`."""
+    percents: list[int] | UnsetType = UNSET
+    """The cumulative percentage of the target's agents that each wave reaches, increasing to 100. Only for `waves`.
+    Defaults to 5, 25 and 100."""
+    holds: list[str | None] | UnsetType = UNSET
+    """What must happen before each wave starts when the wave before it has finished. One entry for each entry of
+    `percents`. `manual`: somebody with the permission `environment:operate` starts the wave with `next-wave`.
+    `approval`: people approve what the earlier waves did. Null: nothing. The first entry must be null. If a wave
+    has no agents, its hold applies to the next wave that has agents. Only for `waves`. Defaults to no holds."""
+    pause_s: int | UnsetType = UNSET
+    """The pause between two waves, in seconds. Only for `waves`. Defaults to 0."""
+    failure_threshold_percent: int | UnsetType = UNSET
+    """The percentage of a wave's counted agents that may fail. If more of them fail, the deployment fails. Defaults
+    to 0."""
+    auto_rollback: bool | UnsetType = UNSET
+    """Whether the deployment is rolled back automatically, if possible, when too many agents fail or the
+    configuration becomes known bad. Defaults to true for `waves` and to false for `all_at_once`."""
+
+
+class Target(Model, kw_only=True):
+    """The agents that a deployment is for. Exactly one of the fields is present."""
+
+    agents: list[str] | UnsetType = UNSET
+    """The ids of the agents."""
+    selector: dict[str, str] | UnsetType = UNSET
+    """Labels. The target is all agents that have all of these labels."""
+    all: bool | UnsetType = UNSET
+    """All agents of the environment. The only accepted value is true."""
+
+
+class TargetRequest(Model, kw_only=True):
+    """The agents that a deployment is for. Exactly one of the fields is present."""
+
+    agents: list[str] | UnsetType = UNSET
+    """The ids of the agents."""
+    selector: dict[str, str] | UnsetType = UNSET
+    """Labels. The target is all agents that have all of these labels."""
+    all: bool | UnsetType = UNSET
+    """All agents of the environment. The only accepted value is true."""
+
+
+class TimelineEntry(Model, kw_only=True):
+    """A row of a list. Large values are null."""
+
+    id: str
+    """The id of the timeline entry, a UUIDv7. Ids sort by creation time."""
+    event: str
+    """The kind of event."""
+    actor: str
+    """Who caused the event: an e-mail address, the name of an API key, or `system:rollout` for the worker."""
+    detail: dict[str, Any] | None
+    """More about the event. The keys depend on the kind of event. Null in a list if the value is larger than 4
+    KiB."""
+    created_at: datetime
+    """When the timeline entry was created."""
+
+
+class UnmetSetting(Model, kw_only=True):
+    setting: str
+    """The name of the setting."""
+    reason: str
+    """Why the agent could not apply the setting in full."""
+
+
+class UnmetSettingRequest(Model, kw_only=True):
+    setting: str
+    """The name of the setting."""
+    reason: str
+    """Why the agent could not apply the setting in full."""
+
+
+class UnseenFixtures(Model, kw_only=True):
+    count: int
+    """The number of these fixtures."""
+    fixtures: list[GroupFixture]
+    """The first five of them, by name."""
+
+
+class Untested(Model, kw_only=True):
+    config_hash: str
+    """The config hash of the configuration."""
+    agents: int
+    """The number of the environment's agents that ran the configuration at the time of the request."""
+
+
+class UploadRequest(Model, kw_only=True):
+    """The form fields of an upload."""
+
+    kind: str
+    """The kind of the artifact."""
+    captured_at: datetime
+    """When the data was captured."""
+    file: bytes
+    """The content of the artifact. At most 64 MiB, unless the installation sets another limit."""
+    spec_hash: str | UnsetType = UNSET
+    """The spec hash of the pipeline that the agent ran."""
+    deployment_id: str | UnsetType = UNSET
+    """The id of the deployment that the agent ran."""
+    metadata: dict[str, Any] | UnsetType = UNSET
+    """A JSON object with more information about the artifact, at most 64 KiB."""
+    capture_id: str | UnsetType = UNSET
+    """The id of the requested capture that this upload is for."""
+
+
+class Used(Model, kw_only=True):
+    agents: int
+    """The number of enrolled agents. Decommissioned and superseded agents do not count."""
+    stored_bytes: int
+    """The size in bytes of all artifacts, the data derived from them, and all deploy bundles. Equal content counts
+    once for each artifact."""
+    captures_per_day: int
+    """The number of incident bundles that agents have uploaded today (UTC), including rejected ones."""
+    drafts: int
+    """The number of drafts."""
+
+
+class User(Model, kw_only=True):
+    id: str
+    """The person's id."""
+    email: str
+    """The person's e-mail address. Empty if it is unknown."""
+    name: str | UnsetType = UNSET
+    """The person's name. Empty if it is unknown."""
+
+
+class UserToken(Model, kw_only=True):
+    id: str
+    """The id of the user token, a UUIDv7. Ids sort by creation time."""
+    name: str
+    """A name by which you recognize the token."""
+    prefix: str
+    """The first characters of the secret, by which you recognize the token."""
+    expires_at: datetime
+    """When the token expires."""
+    last_used_at: datetime | None
+    """When the token was last used, to the minute. Null if it was never used."""
+    revoked_at: datetime | None
+    """When the token was revoked. Null if it was not revoked."""
+    created_at: datetime
+    """When the user token was created."""
+
+
+class UserTokenRequest(Model, kw_only=True):
+    name: str
+    """A name by which you recognize the token."""
+    expires_in_s: int | UnsetType = UNSET
+    """The number of seconds until the token expires. The maximum is the lowest `token_max_days` of the person's
+    organizations, or 90 days if there are none. Defaults to 30 days, or to the maximum if it is shorter."""
+
+
+class UserTokenWithSecret(Model, kw_only=True):
+    """This is the only response that contains the secret."""
+
+    id: str
+    """The id of the user token, a UUIDv7. Ids sort by creation time."""
+    name: str
+    """A name by which you recognize the token."""
+    prefix: str
+    """The first characters of the secret, by which you recognize the token."""
+    expires_at: datetime
+    """When the token expires."""
+    last_used_at: datetime | None
+    """When the token was last used, to the minute. Null if it was never used."""
+    revoked_at: datetime | None
+    """When the token was revoked. Null if it was not revoked."""
+    created_at: datetime
+    """When the user token was created."""
+    token: str
+    """The secret. It is shown only in this response."""
+
+
+class VerdictCount(Model, kw_only=True):
+    reused: int
+    """The number of results whose verdict was known: another regression had computed it, or this regression had
+    computed it for another fixture with equal records."""
+    computed: int
+    """The number of verdicts that this regression computed."""
+
+
+class Version(Model, kw_only=True):
+    id: str
+    """The id of the version, a UUIDv7. Ids sort by creation time."""
+    environment_id: str
+    """The id of the environment that the version belongs to."""
+    name: str
+    """The name of the pipeline, as in its plan."""
+    number: int
+    """The number of the version, counted from 1 for each pipeline in the environment."""
+    plan: dict[str, Any]
+    """The plan that the version was compiled from."""
+    spec: dict[str, Any]
+    """The spec as JSON."""
+    spec_kv: str
+    """The canonical text of the spec."""
+    spec_hash: str
+    """The SHA-256 of the canonical spec: `sha256:` and 64 hexadecimal digits."""
+    compiler_version: str
+    """The version of the compiler."""
+    created_by: str
+    """Who created the version: an e-mail address or the name of an API key."""
+    created_at: datetime
+    """When the version was created."""
+    origin: str | None
+    """The id of the version in another environment that this one was copied from, even if the original was deleted.
+    Null if this one was promoted."""
+    draft_id: str | UnsetType | None = UNSET
+    """The id of the draft that the version was promoted from, even if the draft was deleted. A copied version has
+    the `draft_id` of the original. Null if unknown."""
+    draft_revision: int | UnsetType | None = UNSET
+    """The revision of the draft that the version was promoted from. Null if `draft_id` is null."""
+
+
+class VersionCount(Model, kw_only=True):
+    version_id: str | None
+    """The id of the version. Null for bundles that were not built in this environment."""
+    number: int | None
+    """The number of the version. Null if `version_id` is null."""
+    pipeline: str | None
+    """The name of the version's pipeline. Null if `version_id` is null."""
+    count: int
+    """The number of agents that run the version or, if `version_id` is null, bundles built elsewhere."""
+
+
+class WaveHold(Model, kw_only=True):
+    """The hold before the next wave."""
+
+    wave: int
+    """The wave that waits, counted from 0."""
+    kind: str
+    """`manual`: somebody must start the wave with `next-wave`. `approval`: people must approve it."""
+    since: datetime
+    """When the hold began."""
+    approval_id: str | None
+    """The id of the wave's approval. Null for a manual hold."""
+
+
+class Webhook(Model, kw_only=True):
+    id: str
+    """The id of the webhook, a UUIDv7. Ids sort by creation time."""
+    url: str
+    """The URL that receives the events. It must use HTTPS, unless the operator permits webhooks to private
+    networks."""
+    events: list[str]
+    """The event types to send. A type that ends in `.*` stands for all events of that kind, and `*` for all
+    events."""
+    disabled_reason: str
+    """Why the service disabled the webhook. Empty if it did not, or if the webhook was enabled again."""
+    failing_since: datetime | None
+    """When the attempts began to fail. Null if no attempt has failed since the last success, or since the webhook
+    was enabled."""
+    previous_secret_until: datetime | None
+    """The time until which deliveries are also signed with the previous secret, 24 hours after the last rotation.
+    Null if the secret was never rotated."""
+    created_at: datetime
+    """When the webhook was created."""
+    updated_at: datetime
+    """When the webhook was last changed."""
+    description: str | UnsetType = UNSET
+    """The purpose of the webhook."""
+    enabled: bool | UnsetType = UNSET
+    """Whether the webhook receives events."""
+    project_id: str | UnsetType | None = UNSET
+    """The id of the only project whose events are sent. Null if the events of all projects are sent."""
+    environment_id: str | UnsetType | None = UNSET
+    """The id of the only environment whose events are sent. Null if the events of all environments are sent."""
+
+
+class WebhookRequest(Model, kw_only=True):
+    url: str
+    """The URL that receives the events. It must use HTTPS, unless the operator permits webhooks to private
+    networks."""
+    events: list[str]
+    """The event types to send. A type that ends in `.*` stands for all events of that kind, and `*` for all
+    events."""
+    description: str | UnsetType = UNSET
+    """The purpose of the webhook."""
+    enabled: bool | UnsetType = UNSET
+    """Whether the webhook receives events."""
+    project_id: str | UnsetType | None = UNSET
+    """The id of the only project whose events are sent. Null if the events of all projects are sent."""
+    environment_id: str | UnsetType | None = UNSET
+    """The id of the only environment whose events are sent. Null if the events of all environments are sent."""
+
+
+class WebhookWithSecret(Model, kw_only=True):
+    """This is the only response that contains the secret."""
+
+    id: str
+    """The id of the webhook, a UUIDv7. Ids sort by creation time."""
+    url: str
+    """The URL that receives the events. It must use HTTPS, unless the operator permits webhooks to private
+    networks."""
+    events: list[str]
+    """The event types to send. A type that ends in `.*` stands for all events of that kind, and `*` for all
+    events."""
+    disabled_reason: str
+    """Why the service disabled the webhook. Empty if it did not, or if the webhook was enabled again."""
+    failing_since: datetime | None
+    """When the attempts began to fail. Null if no attempt has failed since the last success, or since the webhook
+    was enabled."""
+    previous_secret_until: datetime | None
+    """The time until which deliveries are also signed with the previous secret, 24 hours after the last rotation.
+    Null if the secret was never rotated."""
+    created_at: datetime
+    """When the webhook was created."""
+    updated_at: datetime
+    """When the webhook was last changed."""
+    token: str
+    """The secret. It is shown only in this response."""
+    description: str | UnsetType = UNSET
+    """The purpose of the webhook."""
+    enabled: bool | UnsetType = UNSET
+    """Whether the webhook receives events."""
+    project_id: str | UnsetType | None = UNSET
+    """The id of the only project whose events are sent. Null if the events of all projects are sent."""
+    environment_id: str | UnsetType | None = UNSET
+    """The id of the only environment whose events are sent. Null if the events of all environments are sent."""
+
+
+class Acceptance(Model, kw_only=True):
+    id: str
+    """The id of the acceptance, a UUIDv7. Ids sort by creation time."""
+    environment_id: str
+    """The id of the environment that the acceptance belongs to."""
+    regression_id: str | None
+    """The id of the regression that showed the differences. Null if the regression was deleted."""
+    config_hash: str
+    """The config hash for which the differences are accepted."""
+    differences: list[AcceptedDifference]
+    """The accepted groups, once for each configuration that shows them."""
+    reason: str
+    """Why the differences are wanted."""
+    user_id: str | None
+    """The id of the person who accepted. Null for an API key."""
+    accepted_by: str
+    """The e-mail address of the person, or the name of the API key."""
+    created_at: datetime
+    """When the acceptance was created."""
+    ended_at: datetime | UnsetType | None = UNSET
+    """When a deployment of the configuration became current, which ended the acceptance. Null until then."""
+
+
+class Agent(Model, kw_only=True):
+    """An agent. `last_failed` keeps the last failure, even if the agent has returned to an earlier bundle since."""
+
+    id: str
+    """The id of the agent, a UUIDv7. Ids sort by creation time."""
+    environment_id: str
+    """The id of the environment that the agent belongs to."""
+    hostname: str
+    """The host name that the agent reported when it enrolled. Empty if it reported none."""
+    status: str | None
+    """The status that the last heartbeat reported. Null before the first heartbeat."""
+    agent_version: str | None
+    """The version of the agent program. Null before the first heartbeat."""
+    liveness: str
+    """Whether the agent's heartbeats arrive on time. Without a heartbeat, an agent is `stale` after three heartbeat
+    intervals and `offline` after ten."""
+    drifted: bool
+    """Whether the agent does not run the bundle that it should run. False if it should run none."""
+    last_seen_at: datetime | None
+    """When the last heartbeat arrived. Null before the first heartbeat."""
+    progress: str
+    """The agent's progress on its current offer: `pending` if it has no offer."""
+    desired: DesiredState | None
+    """The bundle that the agent should run. Null if it should run none."""
+    attempted: BundleState | None
+    """The bundle that the agent last reported progress on. Null if it has reported none."""
+    running: RunningState | None
+    """The bundle that the agent runs, according to its last heartbeat. Null if it runs none, or before the first
+    heartbeat."""
+    last_failed: FailedState | None
+    """The bundle that last failed on the agent. Null if none has failed."""
+    report: dict[str, Any]
+    """Other fields of the last heartbeat, such as tuning, resources and pipeline counters. Empty before the first
+    heartbeat."""
+    drained_at: datetime | None
+    """When the agent was drained. Null if it is not drained."""
+    drain_reason: str
+    """Why the agent was drained. Empty if it is not drained, or if no reason was given."""
+    clone_suspected_at: datetime | None
+    """When the service detected that two machines seem to use the agent's key: a `boot_id` that had been replaced
+    was reported again within 24 hours. Null if no clone is suspected. Until a person rotates the key with `mode:
+    now`, which clears this field, the agent cannot rotate the key itself."""
+    created_at: datetime
+    """When the agent was created."""
+    updated_at: datetime
+    """When the agent was last changed."""
+    name: str | UnsetType = UNSET
+    """The agent's name, unique in the environment."""
+    labels: dict[str, str] | UnsetType = UNSET
+    """The agent's labels: up to 64 key-value pairs, which selectors match."""
+
+
+class AgentSummary(Model, kw_only=True):
+    """The number of enrolled agents in the environment: in total, and by version, label and other attributes."""
+
+    total: int
+    """The number of all enrolled agents."""
+    liveness: dict[str, int]
+    """The number of agents by liveness."""
+    drifted: int
+    """The number of agents that do not run the bundle that they should run."""
+    cloned: int
+    """The number of agents with a suspected clone."""
+    status: dict[str, int]
+    """The number of agents by the status in their last heartbeat. Agents that have reported no status are not
+    counted."""
+    versions: list[VersionCount]
+    """The number of agents by running version, the most frequent first, at most 50. Agents that run nothing are not
+    counted."""
+    labels: dict[str, dict[str, int]]
+    """The number of agents by label key and value, the most frequent first. At most 200 keys, with at most 50
+    values each."""
+
+
+class AgentTuningRequest(Model, kw_only=True):
+    """How much of the tuning profile the agent could apply. Unknown keys are ignored."""
+
+    profile: str | UnsetType = UNSET
+    """The name of the tuning profile."""
+    applied: dict[str, Any] | UnsetType = UNSET
+    """The settings that the agent applied."""
+    degraded: list[UnmetSettingRequest] | UnsetType = UNSET
+    """The settings that the agent applied in part."""
+    failed: list[UnmetSettingRequest] | UnsetType = UNSET
+    """The settings that the agent could not apply."""
+
+
+class Artifact(Model, kw_only=True):
+    id: str
+    """The id of the artifact, a UUIDv7. Ids sort by creation time."""
+    environment_id: str
+    """The id of the environment that the artifact belongs to."""
+    kind: str
+    """The kind of the artifact."""
+    reasons: list[Rejection]
+    """Why the artifact was rejected, or why its check cannot continue. Otherwise empty. `check_failed`: the check
+    failed repeatedly; upload the same file again or retry the job in the console. `check_delayed`: the check waits
+    until the control plane's database and storage are available."""
+    agent_id: str
+    """The id of the agent that uploaded the artifact."""
+    deployment_id: str | None
+    """The id of the deployment that ran when the data was captured. Null if the agent reported none, or if the
+    deployment was deleted."""
+    version_id: str | None
+    """The id of the version that produced the incident bundle. Null before the check, for other kinds, for rejected
+    artifacts, and if no version has the spec hash."""
+    content_hash: str
+    """The SHA-256 of the content."""
+    size_bytes: int
+    """The size of the content in bytes."""
+    captured_at: datetime
+    """When the data was captured."""
+    metadata: dict[str, Any]
+    """The metadata that the agent sent with the upload. Empty if it sent none."""
+    origin: Origin | None
+    """The artifact of which this one keeps some records. Null if an agent uploaded this artifact."""
+    created_at: datetime
+    """When the artifact was created."""
+    status: str | UnsetType = UNSET
+    """The status of the artifact: `received` until it is checked, then `verified` or `rejected`."""
+    spec_hash: str | UnsetType | None = UNSET
+    """The spec hash of the pipeline that ran. Null if unknown."""
+    derived_bytes: int | UnsetType = UNSET
+    """The disk space in bytes of the unpacked files and indexes of an incident bundle, or 0 while the server keeps
+    none. The files and indexes are rebuilt when the capture is read."""
+
+
+class AuditEvent(Model, kw_only=True):
+    """A row of a list. Large values are null."""
+
+    id: str
+    """The id of the audit event, a UUIDv7. Ids sort by creation time."""
+    actor: AuditActor
+    """Who caused the event."""
+    action: str
+    """The action, such as `deployment.create`."""
+    outcome: str
+    """Whether the action succeeded, was denied, or failed with an error."""
+    resource_scope: AuditScope
+    """The resource that the action affected."""
+    changes: dict[str, Any] | None
+    """The changes by field. Secrets are omitted. If the changes exceed 8 KiB, the longest values are replaced by
+    the `size` in bytes and the `sha256` of their JSON without spaces and with sorted keys. If an organization key
+    repeats an event in the same minute, all repetitions are recorded as one event after that minute, with their
+    `count` and the `last` values. `exportAuditEvents` returns the changes of any size. Null in a list if the value
+    is larger than 4 KiB."""
+    timestamp: datetime | UnsetType = UNSET
+    """When the event was recorded."""
+    request_id: str | UnsetType = UNSET
+    """The `X-Request-ID` of the request that caused the event. Empty if it was not recorded."""
+    ip: str | UnsetType | None = UNSET
+    """The IP address of the client. Null if it was not recorded."""
+    seal: AuditSeal | UnsetType | None = UNSET
+    """The event's position in the ledger. Null until the event is sealed, usually within a few seconds."""
+
+
+class BisectedVersion(Model, kw_only=True):
+    version_id: str
+    """The id of the version."""
+    number: int
+    """The number of the version."""
+    verdict: str | None
+    """The verdict on the version. `untestable`: its replay failed for a reason other than a stage error. Null if
+    its replay has not finished or is not needed."""
+    replay_id: str | None
+    """The id of the replay through the version. Null if there is none."""
+    no_parameters: list[str] | UnsetType = UNSET
+    """The ids of the first ten stages that let every record pass because the capture has no parameters for them.
+    Empty until there is a verdict. The `notes` of the replay's result list all such stages."""
+
+
+class Blocker(Model, kw_only=True):
+    """One reason why a deployment cannot continue now."""
+
+    code: str
+    """A stable code: `freeze_window` (a freeze window is open), `in_flight_limit` (as many deployments are under
+    way as the environment permits), `pipeline_busy` and `agents_busy` (another deployment of the pipeline, or with
+    some of the agents, comes first), `start_at` (the start time has not been reached), `wave_hold` (the next wave
+    waits for approval or a manual start), `too_few_reviewers` (fewer reviewers can decide than must approve),
+    `replay_gate.running` (the regression has not finished), `replay_gate.differs` (differences are not accepted, or
+    are too many to be grouped), `replay_gate.failed` (the candidate failed or is unstable for a fixture, needs too
+    much work, or the regression has no result), `replay_gate.too_few_fixtures` (the regression has too few
+    verdicts), or `held_up` (the deployment's job failed permanently or waits for the control plane's database or
+    storage, or agents cannot download the bundle)."""
+    detail: str
+    """The reason as a sentence."""
+    until: datetime | None
+    """When the blocker is expected to end. For the replay gate: when the deployment fails if the blocker still
+    exists. Null if there is no such time or it is not known."""
+    ids: list[str]
+    """The ids of the other deployments that this one waits for. Empty for all codes except `in_flight_limit`,
+    `pipeline_busy` and `agents_busy`."""
+
+
+class Cause(Model, kw_only=True):
+    """One cause of failures and the agents that failed for it. The cause `other` combines the rarer causes."""
+
+    reason: str
+    """The `reason` of the failures. `other` stands for all causes after the 50 most frequent ones."""
+    detail: str
+    """The `detail` of the failures, with numbers, ids and hashes masked. It may be truncated. Empty for `other`,
+    and if the agents reported no detail."""
+    count: int
+    """The number of agents that failed for this cause, including agents that have been retried or rolled back
+    since."""
+    agents: list[str]
+    """The ids of the first five of these agents. Empty for `other`."""
+
+
+class Change(Model, kw_only=True):
+    change: str
+    """Whether the part was added, removed or changed."""
+    what: str
+    """The kind of part that changed."""
+    name: str
+    """The name of the part."""
+    old: str | int | None
+    """The part's value before the change. Null if the part was added, or is a `dependency`."""
+    new: str | int | None
+    """The part's value after the change. Null if the part was removed, or is a `dependency`."""
+
+
+class ChatDelivery(Model, kw_only=True):
+    id: str
+    """The id of the chat delivery, a UUIDv7. Ids sort by creation time."""
+    event: str | None
+    """The type of the event. Null for a test message."""
+    text: str | None
+    """What happened, in one sentence. Null for a test message."""
+    attempts: list[ChatAttempt]
+    """The latest attempts, oldest first. At most 50 are kept."""
+    created_at: datetime
+    """When the chat delivery was created."""
+    status: str | UnsetType = UNSET
+    """Whether the delivery is pending, was delivered, or failed permanently."""
+    next_attempt_at: datetime | UnsetType | None = UNSET
+    """When the next attempt is due if the chat webhook is enabled. Null after the delivery has succeeded or failed
+    permanently."""
+    finished_at: datetime | UnsetType | None = UNSET
+    """When the message was delivered, or when the delivery failed permanently. Null while the delivery is
+    pending."""
+
+
+class ConfigBundle(Model, kw_only=True):
+    id: str
+    """The id of the config bundle, a UUIDv7. Ids sort by creation time."""
+    environment_id: str
+    """The id of the environment that the config bundle belongs to."""
+    name: str
+    """The config bundle's name, unique in the environment."""
+    version_id: str
+    """The id of the version that the config bundle runs."""
+    spec_hash: str
+    """The SHA-256 of the canonical spec: `sha256:` and 64 hexadecimal digits."""
+    required_capabilities: list[str]
+    """The capabilities that an approval of this config bundle must permit."""
+    config_hash: str
+    """The SHA-256 that identifies the content of the config bundle."""
+    known_bad: bool
+    """Whether the configuration is known bad in this environment and cannot be deployed."""
+    origin: str | None
+    """The id of the config bundle in another environment that this one was copied from, even if the original was
+    deleted. Null if this one is not a copy."""
+    missing_secrets: list[str] | None
+    """A warning about a copy: the names of secrets that it refers to, but that no other config bundle of this
+    environment refers to (at most 1,000). The agents' hosts may lack these secrets. Empty if the config bundle is
+    not a copy. Null in a list."""
+    warnings: list[ConfigWarning] | None
+    """Warnings about the config bundle: one for each stage that lacks the parameters its op needs (at most 100).
+    Null in a list."""
+    created_by: str
+    """Who created the config bundle: an e-mail address or the name of an API key."""
+    created_at: datetime
+    """When the config bundle was created."""
+    tuning_profile: str | UnsetType = UNSET
+    """How the runtime uses the host's cores. Defaults to `default`."""
+    wait: str | UnsetType = UNSET
+    """How the runtime waits for records: by sleeping (`backoff`) or by occupying a core (`spin`). Defaults to the
+    value of the tuning profile."""
+    stage_config: dict[str, Any] | UnsetType = UNSET
+    """The parameters of the stages, by stage id."""
+    adapters: Adapters | UnsetType = UNSET
+    """The adapters with which the pipeline reads and writes records."""
+    env: dict[str, str | Env] | UnsetType = UNSET
+    """Environment variables. A value is a string, or `{"secret_ref": "NAME"}` for a secret on the host of the
+    agent."""
+    snapshot: Snapshot | UnsetType = UNSET
+    """Whether and how often the runtime takes snapshots of its state."""
+
+
+class CreateConfigBundleRequest(Model, kw_only=True):
+    """A new configuration of a version, or a copy of a config bundle of another environment."""
+
+    name: str | UnsetType = UNSET
+    """The config bundle's name, unique in the environment. Required unless `from_config_bundle_id` is sent."""
+    version_id: str | UnsetType = UNSET
+    """The id of the version that the config bundle runs. Required unless `from_config_bundle_id` is sent."""
+    from_config_bundle_id: str | UnsetType = UNSET
+    """The id of a config bundle to copy, from another environment of the same project. No other field may be sent
+    with it."""
+    tuning_profile: str | UnsetType = UNSET
+    """How the runtime uses the host's cores. Defaults to `default`."""
+    wait: str | UnsetType = UNSET
+    """How the runtime waits for records: by sleeping (`backoff`) or by occupying a core (`spin`). Defaults to the
+    value of the tuning profile."""
+    stage_config: dict[str, Any] | UnsetType = UNSET
+    """The parameters of the stages, by stage id."""
+    adapters: AdaptersRequest | UnsetType = UNSET
+    """The adapters with which the pipeline reads and writes records."""
+    env: dict[str, str | Env] | UnsetType = UNSET
+    """Environment variables. A value is a string, or `{"secret_ref": "NAME"}` for a secret on the host of the
+    agent."""
+    snapshot: SnapshotRequest | UnsetType = UNSET
+    """Whether and how often the runtime takes snapshots of its state."""
+
+
+class DecideRequest(Model, kw_only=True):
+    """A decision on the approval of a deployment or a replay."""
+
+    decision: str
+    """Whether to approve or to deny the request."""
+    deployment_id: str | UnsetType = UNSET
+    """The id of the deployment to decide on. Send either this or `replay_id`."""
+    replay_id: str | UnsetType = UNSET
+    """The id of the execute replay to decide on. Send either this or `deployment_id`."""
+    comment: str | UnsetType = UNSET
+    """A comment for the requester. Required for a denial."""
+    expires_in_s: int | UnsetType = UNSET
+    """The number of seconds until the approval credential expires, counted from the decision or, if that is later,
+    from the start time of the deployment. Used only with the last required approval. The environment's
+    `approval_ttl_s` is both the default and the maximum. For a deployment, the value at its creation applies."""
+    accept_groups: list[str] | UnsetType = UNSET
+    """The ids of groups of differences to accept together with the approval. They must be in the regression of the
+    deployment. The comment is the reason."""
+    regression_id: str | UnsetType = UNSET
+    """The id of the regression that you have read. If the deployment has another regression now, returns 409
+    `acceptance.outdated`. By default, this is not checked."""
+    wave: int | UnsetType = UNSET
+    """The wave to decide on, counted from 0. Send it with `deployment_id` and `digest`. By default, the decision is
+    on the deployment's own approval."""
+    digest: str | UnsetType = UNSET
+    """The `digest` of the wave's report that you have read. If the report has changed since, returns 409
+    `approval.outdated`. Required with `wave`."""
+
+
+class DeploymentRequest(Model, kw_only=True):
+    config_bundle_id: str
+    """The id of the config bundle to deploy."""
+    target: TargetRequest
+    """The agents that the deployment is for. Send exactly one of `agents`, `selector` and `all`."""
+    strategy: StrategyRequest | UnsetType = UNSET
+    """How the deployment spreads over the agents. Defaults to `all_at_once`."""
+    take_over: bool | UnsetType = UNSET
+    """Whether the deployment may take over agents that run another pipeline. Defaults to false."""
+    approval: str | UnsetType = UNSET
+    """The credential of an unused approval of an equal request. The configuration, target, strategy, `take_over`,
+    `override_freeze`, `override_replay_gate`, `explain`, `start_at`, `reviewers` and the environment's
+    `agent_timeout_s` must be the same. Only the note may differ."""
+    override_freeze: ReasonRequest | UnsetType = UNSET
+    """Lets the deployment start during a freeze window. Needs a reason and the role `org_admin`."""
+    override_replay_gate: ReasonRequest | UnsetType = UNSET
+    """Lets the deployment start although the replay gate would block it. Needs a reason and the role
+    `org_admin`."""
+    explain: list[DifferenceExplanationRequest] | UnsetType = UNSET
+    """The requester's explanations of differences, which approvers see next to the differences. At most 100."""
+    break_glass: BreakGlassRequest | UnsetType | None = UNSET
+    """Starts the deployment in an emergency before anybody has approved it. Only a person with the role `org_admin`
+    may do this. If nobody else approves in time, the deployment is rolled back if possible. Null for a deployment
+    without break-glass."""
+    start_at: datetime | UnsetType | None = UNSET
+    """The time before which the deployment does not start, at most 30 days ahead. Until then, it is not in flight,
+    and no other deployment waits for it. The time must not be in a freeze window, unless the deployment overrides
+    freeze windows. The environment's `approval_ttl_s` is counted from this time. Null if the deployment starts as
+    soon as possible."""
+    reviewers: list[str] | UnsetType = UNSET
+    """The ids of the users who may decide on the approvals of the deployment, whatever their role. They must be in
+    the environment's setting `reviewers`, unless that is empty. If it is empty in `staging` or `prod`, only an
+    `org_admin` can name people without the permission `environment:operate`. Defaults to that setting. Always empty
+    if the deployment needs no approval. If empty, everybody with the permission `environment:operate` may
+    decide."""
+    note: str | UnsetType = UNSET
+    """The requester's note."""
+
+
+class Diagnostic(Model, kw_only=True):
+    """A finding of the compiler at a place in the plan."""
+
+    severity: str
+    """The severity of the finding. Only `error` prevents the plan from compiling."""
+    code: str
+    """A stable code, such as `graph.cycle`."""
+    pointer: str
+    """The place in the plan, as a JSON Pointer. Empty for the whole plan."""
+    message: str
+    """A description of the finding."""
+    hint: str | None
+    """How to resolve the finding. Empty or null if there is no hint."""
+
+
+class DiagnosticRequest(Model, kw_only=True):
+    """A finding of the compiler at a place in the plan."""
+
+    severity: str
+    """The severity of the finding. Only `error` prevents the plan from compiling."""
+    code: str
+    """A stable code, such as `graph.cycle`."""
+    pointer: str
+    """The place in the plan, as a JSON Pointer. Empty for the whole plan."""
+    message: str
+    """A description of the finding."""
+    hint: str | None
+    """How to resolve the finding. Empty or null if there is no hint."""
+
+
+class Diff(Model, kw_only=True):
+    """The changes between two specs: as a list, and as a unified diff of their canonical texts."""
+
+    against: str
+    """The id of the version to which the changes are relative."""
+    changes: list[Change]
+    """The changes, one for each part that differs."""
+    unified: str
+    """The unified diff of the canonical texts. Empty if the texts are equal."""
+    truncated: bool
+    """Whether changes or lines at the end are left out. `changes` and `unified` are each limited to 1.5 MiB of
+    JSON. To see everything, compare the canonical texts."""
+
+
+class DifferenceExample(Model, kw_only=True):
+    ingress: str
+    """The ingress of the input record."""
+    sequence: int
+    """The sequence number of the input record."""
+    before: ShownPayload | None
+    """The output record, stop or side effect of the compared configuration. Null if it has none, if the payload is
+    left out (see `truncated`), and for callers without the permission `environment:operate`."""
+    after: ShownPayload | None
+    """The output record, stop or side effect of the candidate. Null in the same cases as `before`."""
+    stage: str | None
+    """The id of the first stage at which the configurations differ. Null if it is unknown."""
+
+
+class DifferenceGroup(Model, kw_only=True):
+    id: str
+    """The id of the group. Equal differences have the same id in all regressions."""
+    egress: str | None
+    """The egress at which the outputs differ. Null for a stop or a side effect."""
+    kind: str
+    """What differs. `changed`: members of a JSON output record. `bytes`: another output record, or only the
+    notation of JSON. `missing`: only the compared configuration has the output record. `extra`: only the candidate
+    has the output record. `stop`: whether or where the pipeline stops. `action`: a side effect."""
+    pointers: list[str]
+    """JSON Pointers to the members that differ, with `*` for any item of an array. Empty unless `kind` is
+    `changed`."""
+    code: str | None
+    """A stable code for the reason: that of a drop or a stage error, or the op of a side effect. Null if there is
+    none."""
+    count: int
+    """The number of differences in all comparisons."""
+    baselines: list[GroupBaseline]
+    """The number of differences in the comparison with each configuration."""
+    fixture_count: int
+    """The number of fixtures that show the difference."""
+    fixtures: list[GroupFixture]
+    """The first fixtures that show the difference, at most five."""
+    example: DifferenceExample | None
+    """The first difference of the group. Null if its artifact was deleted, or if the organization stores too many
+    examples."""
+
+
+class Event(Model, kw_only=True):
+    """The body of a webhook message: one event."""
+
+    id: str
+    """The audit event's id, also sent as `webhook-id`. It stays the same when the event is sent again."""
+    type: str
+    """The type of the event."""
+    created_at: datetime
+    """When the event was recorded."""
+    organization_id: str
+    """The id of the organization that the event belongs to."""
+    project_id: str | None
+    """The id of the project that the resource belongs to. Null if it belongs to no project."""
+    environment_id: str | None
+    """The id of the environment that the resource belongs to. Null if it belongs to no environment."""
+    resource: EventResource
+    """The resource that the event is about."""
+    actor: EventActor
+    """Who caused the event."""
+    changes: dict[str, Any]
+    """The changes by field."""
+
+
+class Failure(Model, kw_only=True):
+    """An agent's failure in a deployment. It is kept when the agent is retried or rolled back."""
+
+    reason: str
+    """`reported`: the agent reported that it could not activate the bundle. `timeout`: the agent did not finish in
+    time. `rollback_reported` and `rollback_timeout`: the same for the agent's rollback."""
+    detail: str
+    """The detail that the agent reported, which may be empty. After a timeout: the time limit in words."""
+    at: datetime
+    """When the failure was recorded."""
+
+
+class Finding(Model, kw_only=True):
+    """One reason of an explanation, with the ids of the resources that the reason is about."""
+
+    code: str
+    """A stable code for the reason."""
+    detail: str
+    """The reason as a sentence."""
+    deployment_id: str | None
+    """The id of the deployment that the reason is about. Null if it is not about a deployment."""
+    approval_id: str | None
+    """The id of the approval that the reason is about. Null if it is not about an approval."""
+    config_hash: str | None
+    """The config hash that the reason is about. Null if it is not about a configuration."""
+
+
+class FreezeWindow(Model, kw_only=True):
+    """A period in which no deployment starts, unless its request overrides the window (`override_freeze`)."""
+
+    start: str
+    """An RFC 3339 time, whose seconds and offset are optional. Without an offset, the time is a wall-clock time in
+    `time_zone` and follows changes of the zone's rules. The year must be from 2000 to 2999. The time is stored as
+    it was sent."""
+    end: str
+    """An RFC 3339 time, whose seconds and offset are optional. Without an offset, the time is a wall-clock time in
+    `time_zone` and follows changes of the zone's rules. The year must be from 2000 to 2999. The time is stored as
+    it was sent."""
+    reason: str
+    """Why no deployment may start. This text is shown to people whose deployments are refused or waiting."""
+    time_zone: str | UnsetType = "UTC"
+    """The IANA name of the time zone for times without an offset."""
+    recurrence: str | UnsetType | None = UNSET
+    """How often the window repeats. Null if it does not repeat."""
+
+
+class FreezeWindowRequest(Model, kw_only=True):
+    """A period in which no deployment starts, unless its request overrides the window (`override_freeze`)."""
+
+    start: str
+    """An RFC 3339 time, whose seconds and offset are optional. Without an offset, the time is a wall-clock time in
+    `time_zone` and follows changes of the zone's rules. The year must be from 2000 to 2999. The time is stored as
+    it was sent."""
+    end: str
+    """An RFC 3339 time, whose seconds and offset are optional. Without an offset, the time is a wall-clock time in
+    `time_zone` and follows changes of the zone's rules. The year must be from 2000 to 2999. The time is stored as
+    it was sent."""
+    reason: str
+    """Why no deployment may start. This text is shown to people whose deployments are refused or waiting."""
+    time_zone: str | UnsetType = "UTC"
+    """The IANA name of the time zone for times without an offset."""
+    recurrence: str | UnsetType | None = UNSET
+    """How often the window repeats. Null if it does not repeat."""
+
+
+class Health(Model, kw_only=True):
+    status: str
+    """The state of the service."""
+
+
+class HeartbeatAnswer(Model, kw_only=True):
+    server_time: datetime
+    """The server's time."""
+    next_heartbeat_s: float
+    """The seconds after which the agent should send its next heartbeat."""
+    desired: Offer | None
+    """The bundle that the agent should run. Null if it should run none."""
+    signing_key_etag: str
+    """The ETag of the signing keys, without its quotation marks. If it has changed, fetch the keys again."""
+    commands: list[str]
+    """Commands for the agent. `rotate_key`: fetch a new key with `rotateOwnKey`, store it, and use it from then on.
+    `capture`: get the requested capture with `getPendingCapture` and upload it. A command is repeated until it is
+    carried out or obsolete. Ignore unknown commands."""
+
+
+class HeartbeatRequest(Model, kw_only=True):
+    """The body of a heartbeat."""
+
+    status: str
+    """The agent's health."""
+    agent_version: str
+    """The version of the agent program."""
+    runtime_version: str | UnsetType | None = UNSET
+    """The version of the pipeline runtime. Null if unknown."""
+    uptime_s: float | UnsetType | None = UNSET
+    """The seconds since the agent started. Null if unknown."""
+    boot_id: str | UnsetType | None = UNSET
+    """The id of the agent's process, new at each start. It reveals when two machines use the same key. Null if
+    unknown."""
+    active: ActiveRequest | UnsetType | None = UNSET
+    """The bundle that the agent runs. Null if it runs none."""
+    tuning: dict[str, Any] | UnsetType | None = UNSET
+    """The tuning profile, and which of its settings the agent could apply. Null if there is no profile."""
+    resources: dict[str, Any] | UnsetType | None = UNSET
+    """The host's resource usage, such as `cpu_percent`, `memory_bytes` and `disk_free_bytes`. The series contain
+    `cpu_percent` and `memory_bytes`. Null if unknown."""
+    pipeline: dict[str, Any] | UnsetType | None = UNSET
+    """The pipeline's counters: `records_in`, `records_out`, `drops` and `errors`, integers that count from the
+    start of the pipeline. The series contain their increases. Null if no pipeline is running."""
+
+
+class InvitedMember(Model, kw_only=True):
+    """A member who has just been invited."""
+
+    id: str
+    """The id of the invited member, a UUIDv7. Ids sort by creation time."""
+    user_id: str
+    """The person's id."""
+    email: str
+    """The person's e-mail address."""
+    role: str
+    """The person's role. `org_admin` can only be granted in an organization, not in a project."""
+    project_id: str | None
+    """The id of the project in which the role applies. Null if it applies to the whole organization."""
+    created_at: datetime
+    """When the invited member was created."""
+    updated_at: datetime
+    """When the invited member was last changed."""
+    invitation_url: str | None
+    """A link with which the person signs in for the first time. It works once, within 7 days, and is returned only
+    in this response. Null if the invitation is sent by e-mail, if the caller is not an `org_admin` of the
+    organization, or if a link must not sign in to the person's account: somebody has already signed in to it, it is
+    not active, it belongs to an installation operator, or it has a role in another organization."""
+
+
+class JournalPage(Model, kw_only=True):
+    lane: str
+    """The lane whose journal is read."""
+    total: int
+    """The number of records in the journal."""
+    results: list[JournalRecord]
+    """The records of this page."""
+    truncated: bool
+    """Whether the page has fewer than `limit` records because a response is limited to 4 MiB."""
+    next_after: int | None
+    """The value of `after` for the next page. Null on the last page."""
+
+
+class Jwk(Model, kw_only=True):
+    kid: str
+    """The key's id: its RFC 7638 thumbprint."""
+    kty: str
+    """The key type."""
+    crv: str
+    """The elliptic curve."""
+    x: str
+    """The public key in base64url."""
+    alg: str
+    """The signature algorithm."""
+    use: str
+    """The purpose of the key: signatures."""
+    status: str
+    """The key's status: `next`, `active`, `retiring` or `retired`."""
+    not_before: datetime
+    """When the key starts to sign."""
+    not_after: datetime | None
+    """The key verifies only signatures that were made before this time. Null if no time is set."""
+
+
+class KeySet(Model, kw_only=True):
+    """The organization's published signing keys."""
+
+    active_kid: str
+    """The id of the key that currently signs."""
+    keys: list[Jwk]
+    """All published keys."""
+
+
+class ListedAgent(Model, kw_only=True):
+    """A row of a list. Large values are null."""
+
+    id: str
+    """The id of the agent, a UUIDv7. Ids sort by creation time."""
+    environment_id: str
+    """The id of the environment that the agent belongs to."""
+    hostname: str
+    """The host name that the agent reported when it enrolled. Empty if it reported none."""
+    status: str | None
+    """The status that the last heartbeat reported. Null before the first heartbeat."""
+    agent_version: str | None
+    """The version of the agent program. Null before the first heartbeat."""
+    liveness: str
+    """Whether the agent's heartbeats arrive on time. Without a heartbeat, an agent is `stale` after three heartbeat
+    intervals and `offline` after ten."""
+    drifted: bool
+    """Whether the agent does not run the bundle that it should run. False if it should run none."""
+    last_seen_at: datetime | None
+    """When the last heartbeat arrived. Null before the first heartbeat."""
+    progress: str
+    """The agent's progress on its current offer: `pending` if it has no offer."""
+    desired: DesiredState | None
+    """The bundle that the agent should run. Null if it should run none."""
+    attempted: BundleState | None
+    """The bundle that the agent last reported progress on. Null if it has reported none."""
+    running: RunningState | None
+    """The bundle that the agent runs, according to its last heartbeat. Null if it runs none, or before the first
+    heartbeat."""
+    last_failed: FailedState | None
+    """The bundle that last failed on the agent. Null if none has failed."""
+    report: dict[str, Any] | None
+    """Other fields of the last heartbeat, such as tuning, resources and pipeline counters. Empty before the first
+    heartbeat. Null in a list if the value is larger than 4 KiB; `getAgent` returns the value."""
+    drained_at: datetime | None
+    """When the agent was drained. Null if it is not drained."""
+    drain_reason: str
+    """Why the agent was drained. Empty if it is not drained, or if no reason was given."""
+    clone_suspected_at: datetime | None
+    """When the service detected that two machines seem to use the agent's key: a `boot_id` that had been replaced
+    was reported again within 24 hours. Null if no clone is suspected. Until a person rotates the key with `mode:
+    now`, which clears this field, the agent cannot rotate the key itself."""
+    created_at: datetime
+    """When the agent was created."""
+    updated_at: datetime
+    """When the agent was last changed."""
+    name: str | UnsetType = UNSET
+    """The agent's name, unique in the environment."""
+    labels: dict[str, str] | UnsetType = UNSET
+    """The agent's labels: up to 64 key-value pairs, which selectors match."""
+
+
+class ListedArtifact(Model, kw_only=True):
+    """A row of a list. Large values are null."""
+
+    id: str
+    """The id of the artifact, a UUIDv7. Ids sort by creation time."""
+    environment_id: str
+    """The id of the environment that the artifact belongs to."""
+    kind: str
+    """The kind of the artifact."""
+    reasons: list[Rejection] | None
+    """Why the artifact was rejected, or why its check cannot continue. Otherwise empty. `check_failed`: the check
+    failed repeatedly; upload the same file again or retry the job in the console. `check_delayed`: the check waits
+    until the control plane's database and storage are available. Null in a list if the value is larger than 4 KiB;
+    `getArtifact` returns the value."""
+    agent_id: str
+    """The id of the agent that uploaded the artifact."""
+    deployment_id: str | None
+    """The id of the deployment that ran when the data was captured. Null if the agent reported none, or if the
+    deployment was deleted."""
+    version_id: str | None
+    """The id of the version that produced the incident bundle. Null before the check, for other kinds, for rejected
+    artifacts, and if no version has the spec hash."""
+    content_hash: str
+    """The SHA-256 of the content."""
+    size_bytes: int
+    """The size of the content in bytes."""
+    captured_at: datetime
+    """When the data was captured."""
+    metadata: dict[str, Any] | None
+    """The metadata that the agent sent with the upload. Empty if it sent none. Null in a list if the value is
+    larger than 4 KiB; `getArtifact` returns the value."""
+    origin: Origin | None
+    """The artifact of which this one keeps some records. Null if an agent uploaded this artifact."""
+    created_at: datetime
+    """When the artifact was created."""
+    status: str | UnsetType = UNSET
+    """The status of the artifact: `received` until it is checked, then `verified` or `rejected`."""
+    spec_hash: str | UnsetType | None = UNSET
+    """The spec hash of the pipeline that ran. Null if unknown."""
+    derived_bytes: int | UnsetType = UNSET
+    """The disk space in bytes of the unpacked files and indexes of an incident bundle, or 0 while the server keeps
+    none. The files and indexes are rebuilt when the capture is read."""
+
+
+class ListedBisect(Model, kw_only=True):
+    """A row of a list. Large values are null."""
+
+    id: str
+    """The id of the bisect, a UUIDv7. Ids sort by creation time."""
+    environment_id: str
+    """The id of the environment that the bisect belongs to."""
+    artifact_id: str
+    """The id of the artifact that is replayed."""
+    predicate: str | Predicate2
+    """The condition under which a version is bad."""
+    outcome: str | None
+    """The outcome of the search. `found`: the first bad version is known. `no_change`: the oldest and newest tested
+    versions have the same verdict, and no first bad version was found. `inverted`: the oldest tested version is bad
+    and the newest is good. `inconclusive`: too few versions could be tested. Null until the bisect has
+    succeeded."""
+    versions: list[BisectedVersion] | None
+    """The versions from oldest to newest, with the verdicts so far. Null in a list if the value is larger than 4
+    KiB; `getBisect` returns the value."""
+    first_bad: str | None
+    """The id of the first version that is known to be bad after a good version. Null until the bisect has
+    succeeded, if the outcome is `no_change` or `inverted`, or if an `inconclusive` search found no such version."""
+    last_good: str | None
+    """The id of the last version before `first_bad` that is known to be good. Null if `first_bad` is null."""
+    diff: Diff | None
+    """The changes from the last good to the first bad version. Null unless both are known. Null in a list if the
+    value is larger than 4 KiB; `getBisect` returns the value."""
+    monotone: bool | None
+    """Whether no good version follows a bad version. Null unless the bisect is exhaustive, has succeeded and could
+    test at least two versions."""
+    requested_by: str
+    """Who requested the bisect: an e-mail address or the name of an API key."""
+    created_at: datetime
+    """When the bisect was created."""
+    status: str | UnsetType = UNSET
+    """The status of the bisect."""
+    exhaustive: bool | UnsetType = UNSET
+    """Whether all versions are replayed."""
+    error: str | UnsetType | None = UNSET
+    """Why the bisect has no outcome. Null unless it failed or was canceled."""
+    finished_at: datetime | UnsetType | None = UNSET
+    """When the bisect finished. Null until then."""
+
+
+class ListedConfigBundle(Model, kw_only=True):
+    """A row of a list. Large values are null."""
+
+    id: str
+    """The id of the config bundle, a UUIDv7. Ids sort by creation time."""
+    environment_id: str
+    """The id of the environment that the config bundle belongs to."""
+    name: str
+    """The config bundle's name, unique in the environment."""
+    version_id: str
+    """The id of the version that the config bundle runs."""
+    spec_hash: str
+    """The SHA-256 of the canonical spec: `sha256:` and 64 hexadecimal digits."""
+    required_capabilities: list[str] | None
+    """The capabilities that an approval of this config bundle must permit. Null in a list if the value is larger
+    than 4 KiB; `getConfigBundle` returns the value."""
+    config_hash: str
+    """The SHA-256 that identifies the content of the config bundle."""
+    known_bad: bool
+    """Whether the configuration is known bad in this environment and cannot be deployed."""
+    origin: str | None
+    """The id of the config bundle in another environment that this one was copied from, even if the original was
+    deleted. Null if this one is not a copy."""
+    missing_secrets: list[str] | None
+    """A warning about a copy: the names of secrets that it refers to, but that no other config bundle of this
+    environment refers to (at most 1,000). The agents' hosts may lack these secrets. Empty if the config bundle is
+    not a copy. Null in a list."""
+    warnings: list[ConfigWarning] | None
+    """Warnings about the config bundle: one for each stage that lacks the parameters its op needs (at most 100).
+    Null in a list."""
+    created_by: str
+    """Who created the config bundle: an e-mail address or the name of an API key."""
+    created_at: datetime
+    """When the config bundle was created."""
+    tuning_profile: str | UnsetType = UNSET
+    """How the runtime uses the host's cores. Defaults to `default`."""
+    wait: str | UnsetType = UNSET
+    """How the runtime waits for records: by sleeping (`backoff`) or by occupying a core (`spin`). Defaults to the
+    value of the tuning profile."""
+    stage_config: dict[str, Any] | UnsetType | None = UNSET
+    """The parameters of the stages, by stage id. Null in a list if the value is larger than 4 KiB;
+    `getConfigBundle` returns the value."""
+    adapters: Adapters | UnsetType | None = UNSET
+    """The adapters with which the pipeline reads and writes records. Null in a list if the value is larger than 4
+    KiB; `getConfigBundle` returns the value."""
+    env: dict[str, Any] | UnsetType | None = UNSET
+    """Environment variables. A value is a string, or `{"secret_ref": "NAME"}` for a secret on the host of the
+    agent. Null in a list if the value is larger than 4 KiB; `getConfigBundle` returns the value."""
+    snapshot: Snapshot | UnsetType = UNSET
+    """Whether and how often the runtime takes snapshots of its state."""
+
+
+class ListedReplay(Model, kw_only=True):
+    """A row of a list. Large values are null."""
+
+    id: str
+    """The id of the replay, a UUIDv7. Ids sort by creation time."""
+    environment_id: str
+    """The id of the environment that the replay belongs to."""
+    artifact_id: str
+    """The id of the artifact that is replayed."""
+    version_id: str
+    """The id of the version through which the records run."""
+    config_bundle_id: str | None
+    """The id of the config bundle in the request. Null if the request named none. The parameters are then those of
+    the artifact or of its deployment."""
+    fallback_config_bundle_id: str | None
+    """The id of the config bundle whose parameters are used for stages that have none in the artifact or its
+    deployment. It is the newest config bundle of the version at the time of the request. Null if the version has
+    the artifact's spec or no config bundle, if the request had a `config_bundle_id`, or if a bisect requested the
+    replay."""
+    approval_id: str | None
+    """The id of the replay's approval. Null if it has none."""
+    progress: ReplayProgress | None
+    """The progress of the replay. Null unless it is running. Both numbers are 0 for an execute replay."""
+    result: dict[str, Any] | None
+    """The number and the digest of each egress's records, the counters of each stage, and the first divergence.
+    Each of its `notes` has a `code`, a `name` and a `count`. A note with the code `no_parameters` is about a stage
+    that lacks the parameters its op needs: `name` is its id, and `count` is the number of records that the stage
+    let pass unchanged. The `kind` of the divergence is `changed` if members of a JSON record differ, `bytes` if
+    another record or only the notation of JSON differs, `missing` if only the capture has the record, and `extra`
+    if only the replay has the record. Its `pointers` are the sorted JSON Pointers of the changed members, with
+    array indices written as `*`. More than 64 pointers are replaced by their common parent. The list is empty for
+    the other kinds. In results of earlier releases, `changed` includes `bytes`, and `pointers` is null. The `diff`
+    and the `pointers` are null for callers without the permission `environment:operate`. Null if the replay has not
+    finished or has no result. Null in a list if the value is larger than 4 KiB; `getReplay` returns the value."""
+    audit: dict[str, Any] | None
+    """The selected input, the policy, and each side effect with the decision about it. Null if the replay has not
+    finished or has no result. Null in a list if the value is larger than 4 KiB; `getReplay` returns the value."""
+    warnings: list[str] | None
+    """Problems that did not stop the replay, such as a truncated last record in a journal. Empty until the replay
+    has finished. Null in a list if the value is larger than 4 KiB; `getReplay` returns the value."""
+    requested_by: str
+    """Who requested the replay: an e-mail address or the name of an API key."""
+    created_at: datetime
+    """When the replay was created."""
+    status: str | UnsetType = UNSET
+    """The status of the replay."""
+    mode: str | UnsetType = UNSET
+    """Whether side effects are performed (`execute`) or not (`dry_run`)."""
+    journal_lane: str | UnsetType | None = UNSET
+    """The ingress whose journal is replayed. Null if all journals are replayed together."""
+    last_n: int | UnsetType | None = UNSET
+    """The number of records to replay from the end of the input. Null if all records are replayed."""
+    error: str | UnsetType | None = UNSET
+    """Why the replay failed or was denied: a sentence, or a code such as `approval.denied`. Null for any other
+    replay."""
+    error_code: str | UnsetType | None = UNSET
+    """A stable code for the failure, such as `stage_error` or `cancelled`. Null if the replay did not fail, or if
+    it could not run because of its approval or the environment's policy."""
+    started_at: datetime | UnsetType | None = UNSET
+    """When the replay started. Null until then."""
+    finished_at: datetime | UnsetType | None = UNSET
+    """When the replay finished. Null until then."""
+
+
+class MatrixDeployment(Model, kw_only=True):
+    """An unfinished deployment."""
+
+    deployment_id: str
+    """The id of the deployment."""
+    status: str
+    """The status of the deployment."""
+
+
+class Member(Model, kw_only=True):
+    id: str
+    """The id of the membership, a UUIDv7. Ids sort by creation time."""
+    user_id: str
+    """The person's id."""
+    email: str
+    """The person's e-mail address."""
+    role: str
+    """The person's role. `org_admin` can only be granted in an organization, not in a project."""
+    project_id: str | None
+    """The id of the project in which the role applies. Null if it applies to the whole organization."""
+    created_at: datetime
+    """When the membership was created."""
+    updated_at: datetime
+    """When the membership was last changed."""
+
+
+class MemberRequest(Model, kw_only=True):
+    email: str
+    """The person's e-mail address."""
+    role: str
+    """The person's role. `org_admin` can only be granted in an organization, not in a project."""
+
+
+class NextEvent(Model, kw_only=True):
+    """One expected event, with its time if that is known."""
+
+    code: str
+    """A stable code for the event."""
+    detail: str
+    """The event as a sentence."""
+    at: datetime | None
+    """When the event is expected. Null if the time is not known."""
+
+
+class OrganizationKey(Model, kw_only=True):
+    id: str
+    """The id of the organization API key, a UUIDv7. Ids sort by creation time."""
+    name: str
+    """A name by which you recognize the key, unique among the organization's keys that are not revoked."""
+    prefix: str
+    """The first characters of the secret, by which you recognize the key."""
+    expires_at: datetime
+    """When the key expires."""
+    last_used_at: datetime | None
+    """When the key was last used, to the minute. Null if it was never used."""
+    revoked_at: datetime | None
+    """When the key was revoked. Null if it was not revoked."""
+    created_at: datetime
+    """When the organization API key was created."""
+    role: str
+    """The role of the key."""
+    created_by: str | None
+    """The e-mail address of the person who created the key. If another organization API key created this key, the
+    address of the person who created the other key. This person counts as the requester of everything that the key
+    requests. Null if unknown. In that case, the key cannot request anything that needs an approval."""
+    project_id: str | UnsetType | None = UNSET
+    """The id of the only project in which the key has its role. Null if the role applies to the whole
+    organization."""
+
+
+class OrganizationKeyRequest(Model, kw_only=True):
+    name: str
+    """A name by which you recognize the key, unique among the organization's keys that are not revoked."""
+    role: str
+    """The role of the key."""
+    project_id: str | UnsetType | None = UNSET
+    """The id of the only project in which the key has its role. Null if the role applies to the whole
+    organization."""
+    expires_in_s: int | UnsetType = UNSET
+    """The number of seconds until the key expires. The maximum is the organization's `token_max_days`. Defaults to
+    30 days, or to the maximum if that is shorter."""
+
+
+class OrganizationKeyWithSecret(Model, kw_only=True):
+    """This is the only response that contains the secret."""
+
+    id: str
+    """The id of the organization API key, a UUIDv7. Ids sort by creation time."""
+    name: str
+    """A name by which you recognize the key, unique among the organization's keys that are not revoked."""
+    prefix: str
+    """The first characters of the secret, by which you recognize the key."""
+    expires_at: datetime
+    """When the key expires."""
+    last_used_at: datetime | None
+    """When the key was last used, to the minute. Null if it was never used."""
+    revoked_at: datetime | None
+    """When the key was revoked. Null if it was not revoked."""
+    created_at: datetime
+    """When the organization API key was created."""
+    role: str
+    """The role of the key."""
+    created_by: str | None
+    """The e-mail address of the person who created the key. If another organization API key created this key, the
+    address of the person who created the other key. This person counts as the requester of everything that the key
+    requests. Null if unknown. In that case, the key cannot request anything that needs an approval."""
+    token: str
+    """The secret. It is shown only in this response."""
+    project_id: str | UnsetType | None = UNSET
+    """The id of the only project in which the key has its role. Null if the role applies to the whole
+    organization."""
+
+
+class PacketGate(Model, kw_only=True):
+    setting: str
+    """The environment's `replay_gate` when the deployment was requested."""
+    override: str | None
+    """The reason to override the replay gate. Null if the deployment does not override it."""
+    blockers: list[Blocker]
+    """Why the replay gate blocks the deployment. Empty if it does not."""
+
+
+class PacketGroup(Model, kw_only=True):
+    id: str
+    """The id of the group. Equal differences have the same id in all regressions."""
+    egress: str | None
+    """The egress at which the outputs differ. Null for a stop or a side effect."""
+    kind: str
+    """What differs. `changed`: members of a JSON output record. `bytes`: another output record, or only the
+    notation of JSON. `missing`: only the compared configuration has the output record. `extra`: only the candidate
+    has the output record. `stop`: whether or where the pipeline stops. `action`: a side effect."""
+    pointers: list[str]
+    """JSON Pointers to the members that differ, with `*` for any item of an array. Empty unless `kind` is
+    `changed`."""
+    code: str | None
+    """A stable code for the reason: that of a drop or a stage error, or the op of a side effect. Null if there is
+    none."""
+    count: int
+    """The number of differences in all comparisons."""
+    baselines: list[GroupBaseline]
+    """The number of differences in the comparison with each configuration."""
+    fixture_count: int
+    """The number of fixtures that show the difference."""
+    fixtures: list[GroupFixture]
+    """The first fixtures that show the difference, at most five."""
+    example: DifferenceExample | None
+    """The first difference of the group. Null if its artifact was deleted, or if the organization stores too many
+    examples."""
+    accepted: list[GroupAcceptance]
+    """The acceptances of the difference: for each configuration that shows it, an acceptance that counts for this
+    deployment. If there is none, the oldest valid acceptance, if any."""
+    counts: bool
+    """Whether the difference is accepted from all configurations that show it, by acceptances that count for this
+    deployment."""
+    unseen: UnseenFixtures | None
+    """The fixtures that show the difference now, and did not when it was accepted. If the regression in which it
+    was accepted was deleted, these are all fixtures that show it. Null if a regression has too many results to
+    compare, or if the packet would have to compare with more than 5 other regressions."""
+    explanations: list[str]
+    """The requester's explanations of the difference."""
+
+
+class PacketRegression(Model, kw_only=True):
+    id: str
+    """The id of the regression."""
+    status: str
+    """The status of the regression."""
+    error: str | None
+    """Why the regression was canceled or could not be completed. Otherwise null."""
+    progress: PacketProgress
+    """The progress of the regression."""
+    fixtures: int
+    """The number of fixtures of the pipeline when the regression started. It is 0 until then."""
+    vacuous: bool
+    """Whether the regression has finished and tested nothing."""
+    baselines: list[PacketBaseline]
+    """The configurations that the candidate is compared with, those with most agents first."""
+    golden: OutcomeCount
+    """What the comparison with golden results showed."""
+    work: PacketWork
+    """The work of the replays. It is the same on every machine, and 0 until the regression has finished."""
+
+
+class PaginatedAuditEventList(Model, kw_only=True):
+    next: str | None
+    """The URL of the next page. Null on the last page."""
+    previous: str | None
+    """The URL of the previous page. Null on the first page."""
+    next_cursor: str | None
+    """The value of the `cursor` parameter for the next page. Null on the last page."""
+    results: list[AuditEvent]
+    """The rows of this page."""
+
+
+class PaginatedChatDeliveryList(Model, kw_only=True):
+    next: str | None
+    """The URL of the next page. Null on the last page."""
+    previous: str | None
+    """The URL of the previous page. Null on the first page."""
+    next_cursor: str | None
+    """The value of the `cursor` parameter for the next page. Null on the last page."""
+    results: list[ChatDelivery]
+    """The rows of this page."""
+
+
+class PaginatedListedAgentList(Model, kw_only=True):
+    next: str | None
+    """The URL of the next page. Null on the last page."""
+    previous: str | None
+    """The URL of the previous page. Null on the first page."""
+    next_cursor: str | None
+    """The value of the `cursor` parameter for the next page. Null on the last page."""
+    results: list[ListedAgent]
+    """The rows of this page."""
+
+
+class PaginatedListedArtifactList(Model, kw_only=True):
+    next: str | None
+    """The URL of the next page. Null on the last page."""
+    previous: str | None
+    """The URL of the previous page. Null on the first page."""
+    next_cursor: str | None
+    """The value of the `cursor` parameter for the next page. Null on the last page."""
+    results: list[ListedArtifact]
+    """The rows of this page."""
+
+
+class PaginatedListedBisectList(Model, kw_only=True):
+    next: str | None
+    """The URL of the next page. Null on the last page."""
+    previous: str | None
+    """The URL of the previous page. Null on the first page."""
+    next_cursor: str | None
+    """The value of the `cursor` parameter for the next page. Null on the last page."""
+    results: list[ListedBisect]
+    """The rows of this page."""
+
+
+class PaginatedListedConfigBundleList(Model, kw_only=True):
+    next: str | None
+    """The URL of the next page. Null on the last page."""
+    previous: str | None
+    """The URL of the previous page. Null on the first page."""
+    next_cursor: str | None
+    """The value of the `cursor` parameter for the next page. Null on the last page."""
+    results: list[ListedConfigBundle]
+    """The rows of this page."""
+
+
+class PaginatedListedReplayList(Model, kw_only=True):
+    next: str | None
+    """The URL of the next page. Null on the last page."""
+    previous: str | None
+    """The URL of the previous page. Null on the first page."""
+    next_cursor: str | None
+    """The value of the `cursor` parameter for the next page. Null on the last page."""
+    results: list[ListedReplay]
+    """The rows of this page."""
+
+
+class PaginatedMemberList(Model, kw_only=True):
+    next: str | None
+    """The URL of the next page. Null on the last page."""
+    previous: str | None
+    """The URL of the previous page. Null on the first page."""
+    next_cursor: str | None
+    """The value of the `cursor` parameter for the next page. Null on the last page."""
+    results: list[Member]
+    """The rows of this page."""
+
+
+class PaginatedOrganizationKeyList(Model, kw_only=True):
+    next: str | None
+    """The URL of the next page. Null on the last page."""
+    previous: str | None
+    """The URL of the previous page. Null on the first page."""
+    next_cursor: str | None
+    """The value of the `cursor` parameter for the next page. Null on the last page."""
+    results: list[OrganizationKey]
+    """The rows of this page."""
+
+
+class PaginatedProjectList(Model, kw_only=True):
+    next: str | None
+    """The URL of the next page. Null on the last page."""
+    previous: str | None
+    """The URL of the previous page. Null on the first page."""
+    next_cursor: str | None
+    """The value of the `cursor` parameter for the next page. Null on the last page."""
+    results: list[Project]
+    """The rows of this page."""
+
+
+class PaginatedRunningIntervalList(Model, kw_only=True):
+    next: str | None
+    """The URL of the next page. Null on the last page."""
+    previous: str | None
+    """The URL of the previous page. Null on the first page."""
+    next_cursor: str | None
+    """The value of the `cursor` parameter for the next page. Null on the last page."""
+    results: list[RunningInterval]
+    """The rows of this page."""
+
+
+class PaginatedTimelineEntryList(Model, kw_only=True):
+    next: str | None
+    """The URL of the next page. Null on the last page."""
+    previous: str | None
+    """The URL of the previous page. Null on the first page."""
+    next_cursor: str | None
+    """The value of the `cursor` parameter for the next page. Null on the last page."""
+    results: list[TimelineEntry]
+    """The rows of this page."""
+
+
+class PaginatedUserTokenList(Model, kw_only=True):
+    next: str | None
+    """The URL of the next page. Null on the last page."""
+    previous: str | None
+    """The URL of the previous page. Null on the first page."""
+    next_cursor: str | None
+    """The value of the `cursor` parameter for the next page. Null on the last page."""
+    results: list[UserToken]
+    """The rows of this page."""
+
+
+class PaginatedWebhookList(Model, kw_only=True):
+    next: str | None
+    """The URL of the next page. Null on the last page."""
+    previous: str | None
+    """The URL of the previous page. Null on the first page."""
+    next_cursor: str | None
+    """The value of the `cursor` parameter for the next page. Null on the last page."""
+    results: list[Webhook]
+    """The rows of this page."""
+
+
+class PatchedMemberRequest(Model, kw_only=True):
+    id: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    user_id: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    email: str | UnsetType = UNSET
+    """The person's e-mail address."""
+    role: str | UnsetType = UNSET
+    """The person's role. `org_admin` can only be granted in an organization, not in a project."""
+    project_id: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    created_at: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    updated_at: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+
+
+class PipelineChanges(Model, kw_only=True):
+    from_version: str | None
+    """The version of the deployment that this one replaces. Null if it replaces none."""
+    to_version: str
+    """The version that is deployed."""
+    changes: list[Change]
+    """The parts of the pipeline that change. Empty if no deployment is replaced."""
+
+
+class Plan(Model, kw_only=True):
+    """a plan"""
+
+    plan_v: int
+    """the version of the plan format"""
+    name: str
+    """a name of 1 to 63 lowercase letters, digits, _ and -, starting with a letter"""
+    target: str
+    """the model of the pipeline"""
+    description: str | UnsetType = UNSET
+    """a string of at most 4,096 characters, without control characters except tabs and newlines"""
+    labels: dict[str, str] | UnsetType = UNSET
+    """at most 64 labels"""
+    single_ring: SingleRing | UnsetType = UNSET
+    """a single ring"""
+    lane_graph: LaneGraph | UnsetType = UNSET
+    """a lane graph"""
+
+
+class Preview(Model, kw_only=True):
+    """The result of a compilation that stores nothing."""
+
+    ok: bool
+    """Whether the plan compiles."""
+    target: str | None
+    """The target that the plan was compiled for. Null if the plan names no valid target."""
+    spec_kv: str | None
+    """The canonical text of the spec. Null if the plan does not compile or the value is too large (see
+    `truncated`)."""
+    spec_hash: str | None
+    """The spec hash. Null if the plan does not compile."""
+    spec: dict[str, Any] | None
+    """The spec as JSON. Null if the plan does not compile or the value is too large (see `truncated`)."""
+    diagnostics: list[Diagnostic]
+    """The compiler's findings in the plan."""
+    graph: Graph | None
+    """The compiled graph. Null if the plan does not compile or the value is too large (see `truncated`)."""
+    dot: str | None
+    """The compiled graph in the DOT language. Null if the plan does not compile or the value is too large (see
+    `truncated`)."""
+    truncated: bool
+    """Whether one or more of `spec_kv`, `spec`, `graph` and `dot` are null because the response would exceed 4 MiB.
+    To read the whole spec, promote the draft and get the version."""
+
+
+class PreviewDraftRequest(Model, kw_only=True):
+    """A plan to preview instead of the saved one."""
+
+    plan: Plan | dict[str, Any] | UnsetType = UNSET
+    """A plan to compile instead of the saved one."""
+
+
+class Ready(Model, kw_only=True):
+    status: str
+    """The state of the service."""
+    sealing: Sealing
+    """How this host isolates the processes that read uploads and compile plans."""
+
+
+class RegressionResult(Model, kw_only=True):
+    fixture_id: str
+    """The id of the fixture, even if it was deleted."""
+    fixture_name: str
+    """The name of the fixture when the regression started."""
+    baseline: str | None
+    """The config hash that the candidate was compared with. Null for a fixture with a golden result."""
+    outcome: str | None
+    """The verdict. `failed`: the candidate exceeded a limit, or cannot run or use the records. `unstable`: a stage
+    gave different results for the same records. `not_tested`: the fixture was changed, was deleted or has expired,
+    its artifact is no longer stored, or the compared configuration was deleted or cannot run. Null until the
+    verdict is known."""
+    groups: list[str]
+    """The ids of the groups of differences that the fixture shows. Empty unless `outcome` is `different`."""
+    error: str | None
+    """Why the outcome is `failed` or `not_tested`, or why a difference from a golden result belongs to no group.
+    Otherwise null."""
+    stage: str | None
+    """The id of the stage that gave different results for the same records. Null unless `outcome` is `unstable`,
+    and if the stage is unknown."""
+
+
+class RemovedFixture(Model, kw_only=True):
+    fixture_id: str
+    """The id of the fixture."""
+    name: str
+    """The name of the fixture."""
+    why: str
+    """Whether the fixture was deleted or has expired."""
+    removed_at: datetime
+    """When the fixture was deleted or expired."""
+    removed_by: str | None
+    """The e-mail address of the person, or the name of the API key, that deleted the fixture. Null if it
+    expired."""
+
+
+class Replay(Model, kw_only=True):
+    id: str
+    """The id of the replay, a UUIDv7. Ids sort by creation time."""
+    environment_id: str
+    """The id of the environment that the replay belongs to."""
+    artifact_id: str
+    """The id of the artifact that is replayed."""
+    version_id: str
+    """The id of the version through which the records run."""
+    config_bundle_id: str | None
+    """The id of the config bundle in the request. Null if the request named none. The parameters are then those of
+    the artifact or of its deployment."""
+    fallback_config_bundle_id: str | None
+    """The id of the config bundle whose parameters are used for stages that have none in the artifact or its
+    deployment. It is the newest config bundle of the version at the time of the request. Null if the version has
+    the artifact's spec or no config bundle, if the request had a `config_bundle_id`, or if a bisect requested the
+    replay."""
+    approval_id: str | None
+    """The id of the replay's approval. Null if it has none."""
+    progress: ReplayProgress | None
+    """The progress of the replay. Null unless it is running. Both numbers are 0 for an execute replay."""
+    result: dict[str, Any] | None
+    """The number and the digest of each egress's records, the counters of each stage, and the first divergence.
+    Each of its `notes` has a `code`, a `name` and a `count`. A note with the code `no_parameters` is about a stage
+    that lacks the parameters its op needs: `name` is its id, and `count` is the number of records that the stage
+    let pass unchanged. The `kind` of the divergence is `changed` if members of a JSON record differ, `bytes` if
+    another record or only the notation of JSON differs, `missing` if only the capture has the record, and `extra`
+    if only the replay has the record. Its `pointers` are the sorted JSON Pointers of the changed members, with
+    array indices written as `*`. More than 64 pointers are replaced by their common parent. The list is empty for
+    the other kinds. In results of earlier releases, `changed` includes `bytes`, and `pointers` is null. The `diff`
+    and the `pointers` are null for callers without the permission `environment:operate`. Null if the replay has not
+    finished or has no result."""
+    audit: dict[str, Any] | None
+    """The selected input, the policy, and each side effect with the decision about it. Null if the replay has not
+    finished or has no result."""
+    warnings: list[str]
+    """Problems that did not stop the replay, such as a truncated last record in a journal. Empty until the replay
+    has finished."""
+    requested_by: str
+    """Who requested the replay: an e-mail address or the name of an API key."""
+    created_at: datetime
+    """When the replay was created."""
+    status: str | UnsetType = UNSET
+    """The status of the replay."""
+    mode: str | UnsetType = UNSET
+    """Whether side effects are performed (`execute`) or not (`dry_run`)."""
+    journal_lane: str | UnsetType | None = UNSET
+    """The ingress whose journal is replayed. Null if all journals are replayed together."""
+    last_n: int | UnsetType | None = UNSET
+    """The number of records to replay from the end of the input. Null if all records are replayed."""
+    error: str | UnsetType | None = UNSET
+    """Why the replay failed or was denied: a sentence, or a code such as `approval.denied`. Null for any other
+    replay."""
+    error_code: str | UnsetType | None = UNSET
+    """A stable code for the failure, such as `stage_error` or `cancelled`. Null if the replay did not fail, or if
+    it could not run because of its approval or the environment's policy."""
+    started_at: datetime | UnsetType | None = UNSET
+    """When the replay started. Null until then."""
+    finished_at: datetime | UnsetType | None = UNSET
+    """When the replay finished. Null until then."""
+
+
+class ReportRequest(Model, kw_only=True):
+    """An agent's report on its offer."""
+
+    deployment_id: str
+    """The `deployment_id` of the offer."""
+    status: str
+    """The agent's progress with the offer."""
+    bundle_hash: str
+    """The `bundle_hash` of the offer."""
+    detail: str | UnsetType = UNSET
+    """More about the progress, such as the reason for a failure."""
+    tuning: AgentTuningRequest | UnsetType = UNSET
+    """How much of the tuning profile the agent could apply."""
+    boot_id: str | UnsetType | None = UNSET
+    """The id of the agent's process, new at each start. The control plane uses it to detect that two machines use
+    the same key. Null if unknown."""
+
+
+class RequestedCapture(Model, kw_only=True):
+    id: str
+    """The id of the requested capture, a UUIDv7. Ids sort by creation time."""
+    environment_id: str
+    """The id of the environment that the requested capture belongs to."""
+    agent_id: str
+    """The id of the agent that should upload the capture."""
+    reason: str
+    """Why the capture is needed."""
+    artifact_id: str | None
+    """The id of the uploaded artifact, even if it was uploaded after the request had expired. Null before the
+    upload, and after the artifact was deleted. The artifact's `kind` is `incident_bundle`, or `diagnostic` if the
+    agent could not upload a capture. The field `problem` in the diagnostic's metadata then states the cause."""
+    requested_by: str
+    """Who requested the requested capture: an e-mail address or the name of an API key."""
+    expires_at: datetime
+    """When the request expires, an hour after it was created."""
+    created_at: datetime
+    """When the requested capture was created."""
+    status: str | UnsetType = UNSET
+    """The status of the request. `requested`: the agent has not uploaded the capture yet. `uploaded`: the agent has
+    uploaded it. `expired`: the agent did not upload it within an hour."""
+    last_n: int | UnsetType | None = UNSET
+    """The number of records to capture from the end of each journal. Null for all records."""
+    uploaded_at: datetime | UnsetType | None = UNSET
+    """When the artifact was uploaded. Null before the upload."""
+
+
+class RequestedRotation(Model, kw_only=True):
+    agent_id: str
+    """The id of the agent."""
+    mode: str
+    """Always `by_agent`: the agent fetches the new key itself."""
+
+
+class Role(Model, kw_only=True):
+    organization_id: str
+    """The id of the organization in which the role applies."""
+    project_id: str | None
+    """The id of the project in which the role applies. Null if it applies to the whole organization."""
+    role: str
+    """The role."""
+
+
+class Series(Model, kw_only=True):
+    """Values by slots of 15 minutes."""
+
+    step_s: int
+    """The length of a slot in seconds: always 900."""
+    points: list[SeriesPoint]
+    """One point for each slot in the time range, oldest first, even if no heartbeat was received in the slot. At
+    most 8,640."""
+
+
+class SignedIn(Model, kw_only=True):
+    """The user token that a sign-in returns to programs. Browsers get a session instead."""
+
+    token: str
+    """A user token for the API."""
+    expires_at: datetime
+    """When the token expires."""
+    user: User
+    """The person who signed in."""
+
+
+class SigningKey(Model, kw_only=True):
+    """A signing key. Its private key is never returned."""
+
+    id: str
+    """The id of the signing key, a UUIDv7. Ids sort by creation time."""
+    kid: str
+    """The key's id: its RFC 7638 thumbprint."""
+    status: str
+    """`next`: published, but not signing yet. `active`: signs. `retiring`: only verifies. `retired`: only verifies
+    signatures that contain their time and were made before `not_after`."""
+    created_at: datetime
+    """When the key was published."""
+    not_before: datetime | UnsetType = UNSET
+    """When the key starts to sign."""
+    signs_until: datetime | UnsetType | None = UNSET
+    """When the key stops signing. Null if the key has no successor."""
+    not_after: datetime | UnsetType | None = UNSET
+    """When the key is retired. Null if no time is set."""
+
+
+class Strategy(Model, kw_only=True):
+    """How a deployment spreads over the agents of its target."""
+
+    kind: str
+    """Whether the deployment is offered to all agents in one wave (`all_at_once`) or in several `waves`."""
+    percents: list[int] | UnsetType = UNSET
+    """The cumulative percentage of the target's agents that each wave reaches, increasing to 100. Only for `waves`.
+    Defaults to 5, 25 and 100."""
+    holds: list[str | None] | UnsetType = UNSET
+    """What must happen before each wave starts when the wave before it has finished. One entry for each entry of
+    `percents`. `manual`: somebody with the permission `environment:operate` starts the wave with `next-wave`.
+    `approval`: people approve what the earlier waves did. Null: nothing. The first entry must be null. If a wave
+    has no agents, its hold applies to the next wave that has agents. Only for `waves`. Defaults to no holds."""
+    pause_s: int | UnsetType = UNSET
+    """The pause between two waves, in seconds. Only for `waves`. Defaults to 0."""
+    failure_threshold_percent: int | UnsetType = UNSET
+    """The percentage of a wave's counted agents that may fail. If more of them fail, the deployment fails. Defaults
+    to 0."""
+    auto_rollback: bool | UnsetType = UNSET
+    """Whether the deployment is rolled back automatically, if possible, when too many agents fail or the
+    configuration becomes known bad. Defaults to true for `waves` and to false for `all_at_once`."""
+
+
+class TracedStep(Model, kw_only=True):
+    kind: str
+    """Whether the step is at an ingress, stage, lane or egress."""
+    id: str
+    """The id of the ingress, stage, lane or egress."""
+    lane: str | None
+    """The lane of the record in this step. The schema permits null, but the value is never null."""
+    json: dict[str, Any] | list[Any] | str | float | bool | None
+    """The record after this step, if it is complete and valid JSON. Otherwise null."""
+    payload_base64: str | None
+    """The record after this step in Base64, at most its first 64 KiB. Null if a stage dropped the record or
+    failed."""
+    truncated: bool
+    """Whether only the first 64 KiB of the record are returned."""
+    dropped: str | None
+    """Why the record was dropped or stopped at this step. Null if it was not."""
+    actions: list[dict[str, Any]]
+    """The side effects of the record in this step. A trace lists them without performing them."""
+
+
+class Tuning(Model, kw_only=True):
+    """The tuning that the config bundle requests, and how much of it the agent reported to have applied."""
+
+    requested: dict[str, str]
+    """The `profile` and the `wait` that the config bundle requests."""
+    applied: dict[str, Any]
+    """The settings that the agent applied."""
+    degraded: list[UnmetSetting]
+    """The settings that the agent applied in part."""
+    failed: list[UnmetSetting]
+    """The settings that the agent could not apply."""
+
+
+class Usage(Model, kw_only=True):
+    month: str
+    """The current month in UTC."""
+    limits: Limits
+    """The quotas, which only installation operators can set."""
+    used: Used
+    """The current usage. Deleted projects and environments do not count, except in `captures_per_day`."""
+    by_month: list[MonthOfUsage]
+    """The usage in the current month and in up to 12 earlier months, newest first. Earlier months in which nothing
+    was counted are omitted. Counting started with the release that added this operation."""
+
+
+class WaveFailure(Model, kw_only=True):
+    """One cause of failures in the earlier waves."""
+
+    reason: str
+    """`reported`: the agents reported the failure. `timeout`: they did not finish in time. `other`: the sum of the
+    rarer causes."""
+    detail: str
+    """What the agents reported, with numbers, ids and hashes masked."""
+    count: int
+    """The number of agents."""
+
+
+class WaveReport(Model, kw_only=True):
+    """What the counted agents of the earlier waves did."""
+
+    digest: str
+    """The digest of the report, the deployment, the bundle and the wave. A decision must contain it."""
+    summary: str
+    """The report in words."""
+    progress: dict[str, int]
+    """The number of agents by progress."""
+    failures: list[WaveFailure]
+    """Why agents failed, with the most frequent cause first. Failures of agents that have been retried since are
+    included."""
+
+
+class WebhookDelivery(Model, kw_only=True):
+    id: str
+    """The id of the webhook delivery, a UUIDv7. Ids sort by creation time."""
+    event_id: str
+    """The id of the event, sent as `webhook-id`."""
+    type: str
+    """The type of the event."""
+    attempts: list[Attempt]
+    """The latest attempts, oldest first. At most 50 are kept."""
+    created_at: datetime
+    """When the webhook delivery was created."""
+    status: str | UnsetType = UNSET
+    """Whether the delivery is pending, was delivered, or failed permanently."""
+    next_attempt_at: datetime | UnsetType | None = UNSET
+    """When the next attempt is due if the webhook is enabled. Null after the delivery has succeeded or failed
+    permanently."""
+    finished_at: datetime | UnsetType | None = UNSET
+    """When the event was delivered, or when the delivery failed permanently. Null while the delivery is pending."""
+
+
+class Approval(Model, kw_only=True):
+    id: str
+    """The id of the approval, a UUIDv7. Ids sort by creation time."""
+    environment_id: str
+    """The id of the environment that the approval belongs to."""
+    deployment_id: str | None
+    """The id of the deployment that the approval is for. Null if it is for a replay."""
+    wave_report: WaveReport | None
+    """What the earlier waves did. A decision on the wave covers exactly this report. Null if the approval is not
+    for a wave."""
+    spec_hash: str
+    """The spec hash that the approval covers."""
+    target: dict[str, Any] | None
+    """The target that the approval covers. For a deployment: the requested target, and the number (`count`) and
+    first ids (`resolved`) of the agents that matched it when the deployment was requested. For a replay: the
+    artifact, the version and the other values that decide what runs. Null for some replays that were requested in
+    an older release of the control plane."""
+    strategy: dict[str, Any] | None
+    """The strategy that the approval covers. Null for a replay."""
+    take_over: bool
+    """Whether the approval covers taking over agents that run another pipeline."""
+    agent_timeout_s: int | None
+    """The agent timeout that the approval covers, in seconds. The deployment copied it from the environment. Null
+    for a replay."""
+    override_freeze: str | None
+    """The reason to override freeze windows. Null if the approval does not cover an override."""
+    override_replay_gate: str | None
+    """The reason to override the replay gate. Null if the approval does not cover an override."""
+    start_at: datetime | None
+    """The time before which the deployment does not start. Null if it starts as soon as possible."""
+    reviewers: list[str]
+    """The ids of the users who may decide. If empty, everybody with the permission `environment:operate` may
+    decide."""
+    explain: list[DifferenceExplanation]
+    """The requester's explanations of differences."""
+    capabilities: list[str]
+    """The capabilities that the approval permits."""
+    warnings: list[ConfigWarning] | None
+    """Warnings about the config bundle: one for each stage that lacks the parameters its op needs (at most 100).
+    Null in a list. Empty for a replay."""
+    required_approvals: int
+    """The number of people who must approve."""
+    allow_self_approval: bool
+    """Whether the requester may approve."""
+    requested_by: str
+    """Who requested the approval: an e-mail address or the name of an API key."""
+    decisions: list[Decision]
+    """The decisions, one for each person who has decided."""
+    expires_at: datetime
+    """When the pending request expires. After the request was approved: when the approval credential expires."""
+    credential: str | None
+    """The approval credential. Null if the request was not approved, and for callers without the permission
+    `environment:operate`."""
+    created_at: datetime
+    """When the approval was created."""
+    status: str | UnsetType = UNSET
+    """The status of the approval."""
+    replay_id: str | UnsetType | None = UNSET
+    """The id of the replay that the approval is for. Null if it is for a deployment."""
+    wave: int | UnsetType | None = UNSET
+    """The wave that the approval is for, counted from 0. Null if it is not for a wave."""
+    break_glass: bool | UnsetType = UNSET
+    """Whether the approval is for a break-glass deployment, which starts before anybody approves."""
+    config_hash: str | UnsetType | None = UNSET
+    """The config hash that the approval covers. Null for a replay if the request named no config bundle and the
+    artifact has no deployment."""
+    approved_at: datetime | UnsetType | None = UNSET
+    """When the request was approved. Null if it was not approved."""
+    used_at: datetime | UnsetType | None = UNSET
+    """When the approval was used. For a break-glass deployment, this is when the deployment was approved. Null if
+    the approval was not used."""
+
+
+class Bisect(Model, kw_only=True):
+    id: str
+    """The id of the bisect, a UUIDv7. Ids sort by creation time."""
+    environment_id: str
+    """The id of the environment that the bisect belongs to."""
+    artifact_id: str
+    """The id of the artifact that is replayed."""
+    predicate: str | Predicate
+    """The condition under which a version is bad."""
+    outcome: str | None
+    """The outcome of the search. `found`: the first bad version is known. `no_change`: the oldest and newest tested
+    versions have the same verdict, and no first bad version was found. `inverted`: the oldest tested version is bad
+    and the newest is good. `inconclusive`: too few versions could be tested. Null until the bisect has
+    succeeded."""
+    versions: list[BisectedVersion]
+    """The versions from oldest to newest, with the verdicts so far."""
+    first_bad: str | None
+    """The id of the first version that is known to be bad after a good version. Null until the bisect has
+    succeeded, if the outcome is `no_change` or `inverted`, or if an `inconclusive` search found no such version."""
+    last_good: str | None
+    """The id of the last version before `first_bad` that is known to be good. Null if `first_bad` is null."""
+    diff: Diff | None
+    """The changes from the last good to the first bad version. Null unless both are known."""
+    monotone: bool | None
+    """Whether no good version follows a bad version. Null unless the bisect is exhaustive, has succeeded and could
+    test at least two versions."""
+    requested_by: str
+    """Who requested the bisect: an e-mail address or the name of an API key."""
+    created_at: datetime
+    """When the bisect was created."""
+    status: str | UnsetType = UNSET
+    """The status of the bisect."""
+    exhaustive: bool | UnsetType = UNSET
+    """Whether all versions are replayed."""
+    error: str | UnsetType | None = UNSET
+    """Why the bisect has no outcome. Null unless it failed or was canceled."""
+    finished_at: datetime | UnsetType | None = UNSET
+    """When the bisect finished. Null until then."""
+
+
+class Deployment(Model, kw_only=True):
+    id: str
+    """The id of the deployment, a UUIDv7. Ids sort by creation time."""
+    environment_id: str
+    """The id of the environment that the deployment belongs to."""
+    status: str
+    """The deployment's status."""
+    config_bundle_id: str
+    """The id of the config bundle to deploy."""
+    version_id: str
+    """The id of the version in the config bundle."""
+    pipeline: str
+    """The name of the pipeline."""
+    spec_hash: str
+    """The SHA-256 of the canonical spec: `sha256:` and 64 hexadecimal digits."""
+    config_hash: str
+    """The SHA-256 that identifies the content of the config bundle."""
+    bundle_hash: str | None
+    """The SHA-256 of the deploy bundle. Null if the bundle has not been built."""
+    bundle_size: int | None
+    """The size of the deploy bundle in bytes. Null if the bundle has not been built."""
+    target: Target
+    """The agents that the deployment is for. Send exactly one of `agents`, `selector` and `all`."""
+    target_count: int
+    """The number of agents that matched the target when the deployment was created."""
+    freeze_override: str
+    """The reason to start the deployment during a freeze window. Empty if the deployment does not override freeze
+    windows."""
+    replay_gate_override: str
+    """The reason to override the replay gate. Empty if the deployment does not override it."""
+    regression_id: str | None
+    """The id of the regression that the replay gate evaluates. Null if the gate was off at the request, or if the
+    regression was deleted."""
+    wave: int
+    """The wave that the deployment has reached, counted from 0."""
+    wave_hold: WaveHold | None
+    """The hold before the next wave. Null if no hold is in effect."""
+    progress: Progress
+    """The number of the deployment's enlisted agents, in total and by progress. All are 0 before the bundle is
+    built."""
+    failures: list[Cause] | None
+    """Why agents failed, with the most frequent cause first and `other` last. Null in lists."""
+    is_current: bool
+    """Whether this is the deployment that the environment currently runs for the pipeline."""
+    superseded_by: str | None
+    """The id of the deployment that replaced this one. Null if no other has replaced it, if a rollback has restored
+    it, or if the replacement was deleted."""
+    restores: str | None
+    """The id of the deployment that the rollback of this deployment restores. Null if no rollback was started, or
+    if that deployment was deleted."""
+    rollback_reason: str
+    """Why a rollback of the deployment was started. Empty if none was."""
+    paused_at: datetime | None
+    """When the deployment was paused. Null if it is not paused."""
+    approval_id: str | None
+    """The id of the deployment's approval, whatever the status of the approval. If the request contained a
+    credential, this is the approval of that credential. Null if the deployment has no approval."""
+    approved_at: datetime | None
+    """When the deployment was approved. If its request contained `approval`, this is when the deployment was
+    created. Null if the deployment was not approved, needed no approval, or started by break-glass."""
+    activated_at: datetime | None
+    """When the deployment became active. Null if it has never been active."""
+    requested_by: str
+    """Who requested the deployment: an e-mail address or the name of an API key."""
+    reason: str
+    """A code for why the deployment failed. Empty if it has not failed, or was retried since."""
+    detail: str
+    """More about why the deployment failed. May be empty."""
+    blockers: list[Blocker] | None
+    """Why the deployment cannot continue now. An approved deployment starts when the list is empty. For a
+    deployment that is pending approval, contains only `too_few_reviewers` and the blockers of the replay gate.
+    Nobody can approve the deployment until the latter are gone. Empty for a deployment that has finished. Null in
+    lists."""
+    created_at: datetime
+    """When the deployment was created."""
+    strategy: Strategy | UnsetType = UNSET
+    """How the deployment spreads over the agents. Defaults to `all_at_once`."""
+    take_over: bool | UnsetType = UNSET
+    """Whether the deployment may take over agents that run another pipeline. Defaults to false."""
+    explain: list[DifferenceExplanation] | UnsetType = UNSET
+    """The requester's explanations of differences, which approvers see next to the differences. At most 100."""
+    break_glass: BreakGlass | UnsetType | None = UNSET
+    """Starts the deployment in an emergency before anybody has approved it. Only a person with the role `org_admin`
+    may do this. If nobody else approves in time, the deployment is rolled back if possible. Null for a deployment
+    without break-glass."""
+    start_at: datetime | UnsetType | None = UNSET
+    """The time before which the deployment does not start, at most 30 days ahead. Until then, it is not in flight,
+    and no other deployment waits for it. The time must not be in a freeze window, unless the deployment overrides
+    freeze windows. The environment's `approval_ttl_s` is counted from this time. Null if the deployment starts as
+    soon as possible."""
+    reviewers: list[str] | UnsetType = UNSET
+    """The ids of the users who may decide on the approvals of the deployment, whatever their role. They must be in
+    the environment's setting `reviewers`, unless that is empty. If it is empty in `staging` or `prod`, only an
+    `org_admin` can name people without the permission `environment:operate`. Defaults to that setting. Always empty
+    if the deployment needs no approval. If empty, everybody with the permission `environment:operate` may
+    decide."""
+    note: str | UnsetType = UNSET
+    """The requester's note."""
+
+
+class DeploymentAgent(Model, kw_only=True):
+    """A row of a list. Large values are null."""
+
+    agent_id: str
+    """The id of the agent."""
+    agent_name: str
+    """The agent's name."""
+    wave: int
+    """The agent's wave, counted from 0. For a late joiner, the wave that the deployment had reached."""
+    tuning: Tuning | None
+    """How much of the tuning profile the agent could apply. Without a report, only `requested` has content. Null in
+    a list if the value is larger than 4 KiB."""
+    failure: Failure | None
+    """The agent's latest failure to activate the bundle or, if there is none, to roll back. It is kept when the
+    agent is retried or rolled back. Null if the agent has never failed in this deployment."""
+    counted: bool | UnsetType = UNSET
+    """Whether the agent counts for waves and thresholds."""
+    action: str | UnsetType = UNSET
+    """The action of the agent's offer: `activate` (also before the first offer) or `rollback`."""
+    progress: str | UnsetType = UNSET
+    """The agent's progress in the deployment."""
+    offered_at: datetime | UnsetType | None = UNSET
+    """When the deployment last made or renewed the agent's offer. Null before the first offer, and if the offer was
+    withdrawn."""
+    detail: str | UnsetType = UNSET
+    """More about the agent's progress, such as the reason for a failure. Empty after a new offer."""
+    updated_at: datetime | UnsetType = UNSET
+    """When the agent's part in the deployment was last changed."""
+
+
+class Draft(Model, kw_only=True):
+    id: str
+    """The id of the draft, a UUIDv7. Ids sort by creation time."""
+    environment_id: str
+    """The id of the environment that the draft belongs to."""
+    name: str
+    """The name of the draft, unique in the environment. The name of the pipeline is in the plan."""
+    plan: Plan | dict[str, Any]
+    """The plan of the pipeline."""
+    revision: int
+    """A number that increases with every change to the draft."""
+    diagnostics: list[Diagnostic]
+    """The compiler's findings when the plan was last saved."""
+    spec_hash: str | None
+    """The spec hash of the compiled plan. Null if the plan does not compile."""
+    created_at: datetime
+    """When the draft was created."""
+    created_by: str
+    """Who created the draft: an e-mail address or the name of an API key."""
+    updated_at: datetime
+    """When the draft was last changed."""
+    updated_by: str
+    """Who last changed the draft: an e-mail address or the name of an API key."""
+
+
+class DraftRequest(Model, kw_only=True):
+    name: str
+    """The name of the draft, unique in the environment. The name of the pipeline is in the plan."""
+    plan: Plan | dict[str, Any]
+    """The plan of the pipeline."""
+
+
+class Enrolled(Model, kw_only=True):
+    """The response to an enrollment. It is the only response that contains the agent key."""
+
+    agent_id: str
+    """The agent's id, used in the paths below `/api/v1/agents/{id}`."""
+    api_key: str
+    """The agent key. It is shown only in this response."""
+    name: str
+    """The agent's name."""
+    environment_id: str
+    """The id of the environment in which the agent was enrolled."""
+    heartbeat_interval_s: int
+    """The usual number of seconds between two heartbeats."""
+    signing_keys: KeySet
+    """The public keys with which the agent verifies deploy bundles."""
+
+
+class EnvironmentSettings(Model, kw_only=True):
+    """An environment's settings. Some defaults depend on its posture, unless the organization has other defaults."""
+
+    approvals_required: bool | UnsetType = UNSET
+    """Whether a deployment needs approval. Defaults to true for `prod`, otherwise to false."""
+    required_approvals: int | UnsetType = UNSET
+    """The number of different people who must approve. Defaults to 1."""
+    allow_self_approval: bool | UnsetType = UNSET
+    """Whether the requester may approve, except after break-glass. Defaults to true for `dev`, otherwise to
+    false."""
+    approval_ttl_s: int | UnsetType = UNSET
+    """The number of seconds until a pending approval expires, and the maximum number of seconds for which a granted
+    approval is valid. For a deployment with a start time, counted from that time. Defaults to 3600."""
+    replay_policy: str | UnsetType = UNSET
+    """Which replays are permitted. Defaults to `allowed` for `dev`, otherwise to `dry_run_only`."""
+    heartbeat_interval_s: int | UnsetType = UNSET
+    """The usual number of seconds between an agent's heartbeats. Defaults to 30."""
+    agent_timeout_s: int | UnsetType = UNSET
+    """The number of seconds that an agent has to finish a deployment after it was offered. After that time, the
+    agent counts as failed. Defaults to 600."""
+    max_in_flight_deployments: int | UnsetType = UNSET
+    """The maximum number of deployments in the environment that run at the same time. Defaults to 1."""
+    artifact_retention_days: int | UnsetType = UNSET
+    """The number of days until an artifact is deleted. Defaults to 90."""
+    replay_gate: str | UnsetType = UNSET
+    """Whether a regression tests each deployment, and whether its result can block the deployment. `off`: no
+    regression is requested. `warn`: the result is shown, and blocks nothing. `require`: while the gate blocks the
+    deployment, for example because a difference is not accepted, the deployment can neither be approved nor start,
+    unless its request overrides the gate. Defaults to `off`."""
+    replay_gate_min_fixtures: int | UnsetType = UNSET
+    """The number of verdicts that the regression needs if `replay_gate` is `require`. Verdicts that are
+    `not_tested` do not count. Defaults to 0."""
+    max_work_increase_percent: int | UnsetType | None = UNSET
+    """By how many percent the work of a deployment's configuration may exceed that of the configurations that it is
+    compared with, if `replay_gate` is `require`. Null means no limit. Defaults to null."""
+    reviewers: list[str] | UnsetType = UNSET
+    """The ids of the users who may decide on approvals, whatever their role. Each must be a member. If empty,
+    everybody with the permission `environment:operate` may decide. Defaults to none."""
+    freeze_windows: list[FreezeWindow] | UnsetType = UNSET
+    """The periods in which a deployment starts only if it overrides them. Defaults to none."""
+
+
+class EnvironmentSettingsRequest(Model, kw_only=True):
+    """An environment's settings. Some defaults depend on its posture, unless the organization has other defaults."""
+
+    approvals_required: bool | UnsetType = UNSET
+    """Whether a deployment needs approval. Defaults to true for `prod`, otherwise to false."""
+    required_approvals: int | UnsetType = UNSET
+    """The number of different people who must approve. Defaults to 1."""
+    allow_self_approval: bool | UnsetType = UNSET
+    """Whether the requester may approve, except after break-glass. Defaults to true for `dev`, otherwise to
+    false."""
+    approval_ttl_s: int | UnsetType = UNSET
+    """The number of seconds until a pending approval expires, and the maximum number of seconds for which a granted
+    approval is valid. For a deployment with a start time, counted from that time. Defaults to 3600."""
+    replay_policy: str | UnsetType = UNSET
+    """Which replays are permitted. Defaults to `allowed` for `dev`, otherwise to `dry_run_only`."""
+    heartbeat_interval_s: int | UnsetType = UNSET
+    """The usual number of seconds between an agent's heartbeats. Defaults to 30."""
+    agent_timeout_s: int | UnsetType = UNSET
+    """The number of seconds that an agent has to finish a deployment after it was offered. After that time, the
+    agent counts as failed. Defaults to 600."""
+    max_in_flight_deployments: int | UnsetType = UNSET
+    """The maximum number of deployments in the environment that run at the same time. Defaults to 1."""
+    artifact_retention_days: int | UnsetType = UNSET
+    """The number of days until an artifact is deleted. Defaults to 90."""
+    replay_gate: str | UnsetType = UNSET
+    """Whether a regression tests each deployment, and whether its result can block the deployment. `off`: no
+    regression is requested. `warn`: the result is shown, and blocks nothing. `require`: while the gate blocks the
+    deployment, for example because a difference is not accepted, the deployment can neither be approved nor start,
+    unless its request overrides the gate. Defaults to `off`."""
+    replay_gate_min_fixtures: int | UnsetType = UNSET
+    """The number of verdicts that the regression needs if `replay_gate` is `require`. Verdicts that are
+    `not_tested` do not count. Defaults to 0."""
+    max_work_increase_percent: int | UnsetType | None = UNSET
+    """By how many percent the work of a deployment's configuration may exceed that of the configurations that it is
+    compared with, if `replay_gate` is `require`. Null means no limit. Defaults to null."""
+    reviewers: list[str] | UnsetType = UNSET
+    """The ids of the users who may decide on approvals, whatever their role. Each must be a member. If empty,
+    everybody with the permission `environment:operate` may decide. Defaults to none."""
+    freeze_windows: list[FreezeWindowRequest] | UnsetType = UNSET
+    """The periods in which a deployment starts only if it overrides them. Defaults to none."""
+
+
+class Explanation(Model, kw_only=True):
+    """Why an agent runs what it runs, and what happens next. The codes are for programs, the sentences for people."""
+
+    agent_id: str
+    """The id of the agent."""
+    summary: str
+    """A short summary of the explanation."""
+    running: RunningState | None
+    """The bundle that the agent runs, according to its last heartbeat. Null if it runs none, or before the first
+    heartbeat."""
+    desired: DesiredState | None
+    """The bundle that the agent should run. Null if the agent has no offer."""
+    because: list[Finding]
+    """The reasons, with the main reason first."""
+    next: list[NextEvent]
+    """The expected events, with the soonest first and those without a known time last."""
+
+
+class ListedApproval(Model, kw_only=True):
+    """A row of a list. Large values are null."""
+
+    id: str
+    """The id of the approval, a UUIDv7. Ids sort by creation time."""
+    environment_id: str
+    """The id of the environment that the approval belongs to."""
+    deployment_id: str | None
+    """The id of the deployment that the approval is for. Null if it is for a replay."""
+    wave_report: WaveReport | None
+    """What the earlier waves did. A decision on the wave covers exactly this report. Null if the approval is not
+    for a wave. Null in a list if the value is larger than 4 KiB; `getApproval` returns the value."""
+    spec_hash: str
+    """The spec hash that the approval covers."""
+    target: dict[str, Any] | None
+    """The target that the approval covers. For a deployment: the requested target, and the number (`count`) and
+    first ids (`resolved`) of the agents that matched it when the deployment was requested. For a replay: the
+    artifact, the version and the other values that decide what runs. Null for some replays that were requested in
+    an older release of the control plane. Null in a list if the value is larger than 4 KiB; `getApproval` returns
+    the value."""
+    strategy: dict[str, Any] | None
+    """The strategy that the approval covers. Null for a replay."""
+    take_over: bool
+    """Whether the approval covers taking over agents that run another pipeline."""
+    agent_timeout_s: int | None
+    """The agent timeout that the approval covers, in seconds. The deployment copied it from the environment. Null
+    for a replay."""
+    override_freeze: str | None
+    """The reason to override freeze windows. Null if the approval does not cover an override."""
+    override_replay_gate: str | None
+    """The reason to override the replay gate. Null if the approval does not cover an override."""
+    start_at: datetime | None
+    """The time before which the deployment does not start. Null if it starts as soon as possible."""
+    reviewers: list[str]
+    """The ids of the users who may decide. If empty, everybody with the permission `environment:operate` may
+    decide."""
+    explain: list[DifferenceExplanation] | None
+    """The requester's explanations of differences. Null in a list if the value is larger than 4 KiB; `getApproval`
+    returns the value."""
+    capabilities: list[str] | None
+    """The capabilities that the approval permits. Null in a list if the value is larger than 4 KiB; `getApproval`
+    returns the value."""
+    warnings: list[ConfigWarning] | None
+    """Warnings about the config bundle: one for each stage that lacks the parameters its op needs (at most 100).
+    Null in a list. Empty for a replay."""
+    required_approvals: int
+    """The number of people who must approve."""
+    allow_self_approval: bool
+    """Whether the requester may approve."""
+    requested_by: str
+    """Who requested the approval: an e-mail address or the name of an API key."""
+    decisions: list[Decision]
+    """The decisions, one for each person who has decided."""
+    expires_at: datetime
+    """When the pending request expires. After the request was approved: when the approval credential expires."""
+    credential: str | None
+    """The approval credential. Null if the request was not approved, and for callers without the permission
+    `environment:operate`. Null in a list if the value is larger than 4 KiB; `getApproval` returns the value."""
+    created_at: datetime
+    """When the approval was created."""
+    status: str | UnsetType = UNSET
+    """The status of the approval."""
+    replay_id: str | UnsetType | None = UNSET
+    """The id of the replay that the approval is for. Null if it is for a deployment."""
+    wave: int | UnsetType | None = UNSET
+    """The wave that the approval is for, counted from 0. Null if it is not for a wave."""
+    break_glass: bool | UnsetType = UNSET
+    """Whether the approval is for a break-glass deployment, which starts before anybody approves."""
+    config_hash: str | UnsetType | None = UNSET
+    """The config hash that the approval covers. Null for a replay if the request named no config bundle and the
+    artifact has no deployment."""
+    approved_at: datetime | UnsetType | None = UNSET
+    """When the request was approved. Null if it was not approved."""
+    used_at: datetime | UnsetType | None = UNSET
+    """When the approval was used. For a break-glass deployment, this is when the deployment was approved. Null if
+    the approval was not used."""
+
+
+class ListedDeployment(Model, kw_only=True):
+    """A row of a list. Large values are null."""
+
+    id: str
+    """The id of the deployment, a UUIDv7. Ids sort by creation time."""
+    environment_id: str
+    """The id of the environment that the deployment belongs to."""
+    status: str
+    """The deployment's status."""
+    config_bundle_id: str
+    """The id of the config bundle to deploy."""
+    version_id: str
+    """The id of the version in the config bundle."""
+    pipeline: str
+    """The name of the pipeline."""
+    spec_hash: str
+    """The SHA-256 of the canonical spec: `sha256:` and 64 hexadecimal digits."""
+    config_hash: str
+    """The SHA-256 that identifies the content of the config bundle."""
+    bundle_hash: str | None
+    """The SHA-256 of the deploy bundle. Null if the bundle has not been built."""
+    bundle_size: int | None
+    """The size of the deploy bundle in bytes. Null if the bundle has not been built."""
+    target: Target | None
+    """The agents that the deployment is for. Send exactly one of `agents`, `selector` and `all`. Null in a list if
+    the value is larger than 4 KiB; `getDeployment` returns the value."""
+    target_count: int
+    """The number of agents that matched the target when the deployment was created."""
+    freeze_override: str
+    """The reason to start the deployment during a freeze window. Empty if the deployment does not override freeze
+    windows."""
+    replay_gate_override: str
+    """The reason to override the replay gate. Empty if the deployment does not override it."""
+    regression_id: str | None
+    """The id of the regression that the replay gate evaluates. Null if the gate was off at the request, or if the
+    regression was deleted."""
+    wave: int
+    """The wave that the deployment has reached, counted from 0."""
+    wave_hold: WaveHold | None
+    """The hold before the next wave. Null if no hold is in effect."""
+    progress: Progress
+    """The number of the deployment's enlisted agents, in total and by progress. All are 0 before the bundle is
+    built."""
+    failures: list[Cause] | None
+    """Why agents failed, with the most frequent cause first and `other` last. Null in lists."""
+    is_current: bool
+    """Whether this is the deployment that the environment currently runs for the pipeline."""
+    superseded_by: str | None
+    """The id of the deployment that replaced this one. Null if no other has replaced it, if a rollback has restored
+    it, or if the replacement was deleted."""
+    restores: str | None
+    """The id of the deployment that the rollback of this deployment restores. Null if no rollback was started, or
+    if that deployment was deleted."""
+    rollback_reason: str
+    """Why a rollback of the deployment was started. Empty if none was."""
+    paused_at: datetime | None
+    """When the deployment was paused. Null if it is not paused."""
+    approval_id: str | None
+    """The id of the deployment's approval, whatever the status of the approval. If the request contained a
+    credential, this is the approval of that credential. Null if the deployment has no approval."""
+    approved_at: datetime | None
+    """When the deployment was approved. If its request contained `approval`, this is when the deployment was
+    created. Null if the deployment was not approved, needed no approval, or started by break-glass."""
+    activated_at: datetime | None
+    """When the deployment became active. Null if it has never been active."""
+    requested_by: str
+    """Who requested the deployment: an e-mail address or the name of an API key."""
+    reason: str
+    """A code for why the deployment failed. Empty if it has not failed, or was retried since."""
+    detail: str
+    """More about why the deployment failed. May be empty."""
+    blockers: list[Blocker] | None
+    """Why the deployment cannot continue now. An approved deployment starts when the list is empty. For a
+    deployment that is pending approval, contains only `too_few_reviewers` and the blockers of the replay gate.
+    Nobody can approve the deployment until the latter are gone. Empty for a deployment that has finished. Null in
+    lists."""
+    created_at: datetime
+    """When the deployment was created."""
+    strategy: Strategy | UnsetType = UNSET
+    """How the deployment spreads over the agents. Defaults to `all_at_once`."""
+    take_over: bool | UnsetType = UNSET
+    """Whether the deployment may take over agents that run another pipeline. Defaults to false."""
+    explain: list[DifferenceExplanation] | UnsetType | None = UNSET
+    """The requester's explanations of differences, which approvers see next to the differences. At most 100. Null
+    in a list if the value is larger than 4 KiB; `getDeployment` returns the value."""
+    break_glass: BreakGlass | UnsetType | None = UNSET
+    """Starts the deployment in an emergency before anybody has approved it. Only a person with the role `org_admin`
+    may do this. If nobody else approves in time, the deployment is rolled back if possible. Null for a deployment
+    without break-glass."""
+    start_at: datetime | UnsetType | None = UNSET
+    """The time before which the deployment does not start, at most 30 days ahead. Until then, it is not in flight,
+    and no other deployment waits for it. The time must not be in a freeze window, unless the deployment overrides
+    freeze windows. The environment's `approval_ttl_s` is counted from this time. Null if the deployment starts as
+    soon as possible."""
+    reviewers: list[str] | UnsetType = UNSET
+    """The ids of the users who may decide on the approvals of the deployment, whatever their role. They must be in
+    the environment's setting `reviewers`, unless that is empty. If it is empty in `staging` or `prod`, only an
+    `org_admin` can name people without the permission `environment:operate`. Defaults to that setting. Always empty
+    if the deployment needs no approval. If empty, everybody with the permission `environment:operate` may
+    decide."""
+    note: str | UnsetType = UNSET
+    """The requester's note."""
+
+
+class ListedDraft(Model, kw_only=True):
+    """A row of a list. Large values are null."""
+
+    id: str
+    """The id of the draft, a UUIDv7. Ids sort by creation time."""
+    environment_id: str
+    """The id of the environment that the draft belongs to."""
+    name: str
+    """The name of the draft, unique in the environment. The name of the pipeline is in the plan."""
+    plan: Plan | dict[str, Any] | None
+    """The plan of the pipeline. Null in a list if the value is larger than 4 KiB; `getDraft` returns the value."""
+    revision: int
+    """A number that increases with every change to the draft."""
+    diagnostics: list[Diagnostic] | None
+    """The compiler's findings when the plan was last saved. Null in a list if the value is larger than 4 KiB;
+    `getDraft` returns the value."""
+    spec_hash: str | None
+    """The spec hash of the compiled plan. Null if the plan does not compile."""
+    created_at: datetime
+    """When the draft was created."""
+    created_by: str
+    """Who created the draft: an e-mail address or the name of an API key."""
+    updated_at: datetime
+    """When the draft was last changed."""
+    updated_by: str
+    """Who last changed the draft: an e-mail address or the name of an API key."""
+
+
+class ListedEnvironment(Model, kw_only=True):
+    """A row of a list. Large values are null."""
+
+    id: str
+    """The id of the environment, a UUIDv7. Ids sort by creation time."""
+    project_id: str
+    """The id of the project that the environment belongs to."""
+    name: str
+    """The environment's name, unique in the project."""
+    posture: str
+    """How strict the environment's default settings are. The posture cannot be changed after creation."""
+    created_at: datetime
+    """When the environment was created."""
+    updated_at: datetime
+    """When the environment was last changed."""
+    settings: EnvironmentSettings | UnsetType | None = UNSET
+    """The environment's settings. An update changes only the keys that it contains. Null in a list if the value is
+    larger than 4 KiB; `getEnvironment` returns the value."""
+    position: int | UnsetType = UNSET
+    """The environment's place in the order of the project's environments, counted from 1. By default, a new
+    environment is the last one. When an environment is moved, the positions of the environments between its old and
+    its new position change by 1. When an environment is deleted, the positions of the following ones decrease by 1.
+    A position that is greater than the number of environments is refused with 400."""
+
+
+class ListedRegression(Model, kw_only=True):
+    """A row of a list. Large values are null."""
+
+    id: str
+    """The id of the regression, a UUIDv7. Ids sort by creation time."""
+    environment_id: str
+    """The id of the environment that the regression belongs to."""
+    pipeline: str
+    """The name of the pipeline whose fixtures are tested."""
+    config_bundle_id: str | None
+    """The id of the tested config bundle. Null if a version or a draft is tested."""
+    version_id: str | None
+    """The id of the tested version. Null if a config bundle or a draft is tested."""
+    draft_id: str | None
+    """The id of the tested draft. Null if a config bundle or a version is tested, and if the draft was deleted."""
+    progress: RegressionProgress
+    """The progress of the regression."""
+    baselines: list[Baseline]
+    """The configurations that the candidate is compared with."""
+    not_tested: list[Untested] | None
+    """Other configurations of the pipeline that the environment's agents ran at the time of the request. The
+    candidate is not compared with them. Null in a list if the value is larger than 4 KiB; `getRegression` returns
+    the value."""
+    verdicts: VerdictCount
+    """How many verdicts were known, and how many were computed."""
+    results: list[RegressionResult] | None
+    """The verdict of each fixture and compared configuration. Null in a list; `getRegression` returns them."""
+    groups: list[DifferenceGroup] | None
+    """The differences of all fixtures, grouped by what differs, the most frequent first. Empty until the regression
+    has finished, and with `after`. Null in a list; `getRegression` returns them."""
+    truncated: bool | None
+    """Whether examples, results or groups are incomplete because a response is limited to 4 MiB. First the payloads
+    of the last examples are left out, then the last results, and then the last groups. Use `group` to get the
+    example of a group, and `after` to get further results. Null in a list."""
+    next_after: int | None
+    """The value of `after` for further results. Null if there are none, and in a list."""
+    work: RegressionWork
+    """The work of the replays, in the units of a replay's work limit. Fixtures with golden results are not counted.
+    The work is the same on every machine. It is 0 until the regression has finished."""
+    requested_by: str
+    """Who requested the regression: an e-mail address or the name of an API key."""
+    created_at: datetime
+    """When the regression was created."""
+    status: str | UnsetType = UNSET
+    """The status of the regression. `failed`: a fixture has the outcome `failed` or `unstable`, or the regression
+    could not be completed. `differs`: no fixture failed, but at least one shows a difference. `passed`: no fixture
+    failed or shows a difference."""
+    config_hash: str | UnsetType | None = UNSET
+    """The config hash of the tested config bundle. Null if a version or a draft is tested."""
+    of_current: bool | UnsetType = UNSET
+    """Whether the worker requested the regression to test what the environment runs now with the golden fixtures of
+    the pipeline. This happens once after a release, after a fixture was added or changed, and after the engine has
+    changed."""
+    fixtures: int | UnsetType = UNSET
+    """The number of fixtures of the pipeline when the regression started. It is 0 until then."""
+    vacuous: bool | UnsetType = UNSET
+    """Whether the regression has finished and tested nothing: there are no fixtures, there is no configuration to
+    compare with, or each result is `not_tested`. A vacuous regression has the status `passed`."""
+    more: int | UnsetType = UNSET
+    """The number of further differences that belong to no group, because there are already 1,000 groups, or too
+    many for one fixture."""
+    summary: str | UnsetType | None = UNSET
+    """The result as Markdown that fits into a comment on a pull request. Empty until the regression has finished,
+    and if it was canceled or could not be completed. Null in a list if the value is larger than 4 KiB;
+    `getRegression` returns the value."""
+    error: str | UnsetType | None = UNSET
+    """Why the regression was canceled or could not be completed. Otherwise null, even if a fixture failed."""
+    started_at: datetime | UnsetType | None = UNSET
+    """When the regression started. Null until then."""
+    finished_at: datetime | UnsetType | None = UNSET
+    """When the regression finished. Null until then."""
+
+
+class MatrixCell(Model, kw_only=True):
+    """A pipeline in one environment."""
+
+    environment_id: str
+    """The id of the environment that the matrix cell belongs to."""
+    deployment_id: str | None
+    """The id of the pipeline's current deployment in this environment. Null if there is none."""
+    config_bundle_id: str | None
+    """The id of the current deployment's config bundle. Null if `deployment_id` is null."""
+    version: MatrixVersion | None
+    """The version of the current deployment. Null if `deployment_id` is null."""
+    config_hash: str | None
+    """The config hash of the current deployment. Null if `deployment_id` is null."""
+    agents: int
+    """The number of agents that run the bundle of the current deployment. 0 if `deployment_id` is null."""
+    of: int
+    """The number of agents of the current deployment: the agents of its target and those that started to match the
+    target later, including decommissioned agents. 0 if `deployment_id` is null."""
+    under_way: MatrixDeployment | None
+    """The unfinished deployment of the pipeline in this environment. If there are several, the one that has
+    progressed furthest (`rolling_back`, then `deploying`, `building`, `approved`, `pending_approval`), and among
+    these the oldest. Null if there is none."""
+    differs_from_previous: bool | None
+    """Whether the config hash differs from the one in the previous environment. Because a config hash covers the
+    spec hash, equal config hashes mean equal specs and configurations. Null for the first environment, and if the
+    pipeline has no current deployment in this environment or in the previous one."""
+
+
+class MatrixRow(Model, kw_only=True):
+    """A pipeline in each environment."""
+
+    name: str
+    """The name of the pipeline."""
+    environments: list[MatrixCell]
+    """The pipeline in each environment of the project, in the order of the environments' positions."""
+
+
+class Me(Model, kw_only=True):
+    """The caller: the person (if any), the credential, and the credential's roles."""
+
+    user: User | None
+    """The person to whom the credential belongs. Null for an organization API key."""
+    credential: Credential
+    """The credential of this request."""
+    roles: list[Role]
+    """The roles of the credential. A user token has all roles of the person."""
+
+
+class OrganizationSettings(Model, kw_only=True):
+    """An organization's settings."""
+
+    token_max_days: int | UnsetType = UNSET
+    """The maximum lifetime of user tokens and organization API keys in days. Defaults to 90."""
+    email_domains: list[str] | UnsetType = UNSET
+    """The permitted domains of new members' e-mail addresses. If empty, every domain is permitted."""
+    default_environment_settings: EnvironmentSettings | UnsetType = UNSET
+    """The settings of new environments, unless the request contains others. An update replaces them as a whole."""
+    default_notification_settings: DefaultNotificationSettings | UnsetType = UNSET
+    """For each event, when e-mails are sent to members who have not chosen: `off`, `now` or `daily`. An update
+    replaces them as a whole."""
+
+
+class OrganizationSettingsRequest(Model, kw_only=True):
+    """An organization's settings."""
+
+    token_max_days: int | UnsetType = UNSET
+    """The maximum lifetime of user tokens and organization API keys in days. Defaults to 90."""
+    email_domains: list[str] | UnsetType = UNSET
+    """The permitted domains of new members' e-mail addresses. If empty, every domain is permitted."""
+    default_environment_settings: EnvironmentSettingsRequest | UnsetType = UNSET
+    """The settings of new environments, unless the request contains others. An update replaces them as a whole."""
+    default_notification_settings: DefaultNotificationSettings | UnsetType = UNSET
+    """For each event, when e-mails are sent to members who have not chosen: `off`, `now` or `daily`. An update
+    replaces them as a whole."""
+
+
+class Packet(Model, kw_only=True):
+    """The packet of an approval: what a reviewer should know before the decision."""
+
+    approval_id: str
+    """The id of the approval."""
+    deployment_id: str
+    """The id of the deployment that the approval is for."""
+    headline: str
+    """The result of the regression as text. It begins with `Nothing was tested` if nothing was tested."""
+    pipeline: PipelineChanges
+    """What changes in the pipeline."""
+    configuration: list[ConfigChange]
+    """What changes in the configuration. If no deployment is replaced, every value is added."""
+    regression: PacketRegression | None
+    """The regression that the replay gate evaluates. Null if the gate was off at the request, or if the regression
+    was deleted."""
+    groups: list[PacketGroup]
+    """What changes in the output: the groups of differences, the most frequent first. Empty until the regression
+    has finished."""
+    more: int
+    """The number of further differences that belong to no group and cannot be accepted."""
+    captures: list[Capture]
+    """The fixtures that show differences."""
+    agents: list[RunningConfiguration]
+    """The configurations of the pipeline that the target's agents run now, those with most agents first, at most
+    100."""
+    other_agents: int
+    """The number of the target's agents that run no known configuration of the pipeline now."""
+    removed_fixtures: list[RemovedFixture]
+    """The fixtures of the pipeline that were deleted or have expired since its current deployment was activated,
+    newest first, at most 100. Empty without a current deployment."""
+    rollback: PacketRollback
+    """The deployment that a rollback would restore now. Agents that ran another configuration before get that
+    configuration back. If that is not possible, they get the configuration of the restored deployment."""
+    explanations: list[DifferenceExplanation]
+    """The requester's explanations of differences that the regression does not show."""
+    gate: PacketGate
+    """The replay gate of the deployment."""
+    truncated: bool
+    """Whether something is left out because a response is limited to 4 MiB, or because of the limit of a list.
+    First the payloads of the last examples are left out, and then the last groups. `getRegression` returns all of
+    them."""
+
+
+class PaginatedDeploymentAgentList(Model, kw_only=True):
+    next: str | None
+    """The URL of the next page. Null on the last page."""
+    previous: str | None
+    """The URL of the previous page. Null on the first page."""
+    next_cursor: str | None
+    """The value of the `cursor` parameter for the next page. Null on the last page."""
+    results: list[DeploymentAgent]
+    """The rows of this page."""
+
+
+class PaginatedListedApprovalList(Model, kw_only=True):
+    next: str | None
+    """The URL of the next page. Null on the last page."""
+    previous: str | None
+    """The URL of the previous page. Null on the first page."""
+    next_cursor: str | None
+    """The value of the `cursor` parameter for the next page. Null on the last page."""
+    results: list[ListedApproval]
+    """The rows of this page."""
+
+
+class PaginatedListedDeploymentList(Model, kw_only=True):
+    next: str | None
+    """The URL of the next page. Null on the last page."""
+    previous: str | None
+    """The URL of the previous page. Null on the first page."""
+    next_cursor: str | None
+    """The value of the `cursor` parameter for the next page. Null on the last page."""
+    results: list[ListedDeployment]
+    """The rows of this page."""
+
+
+class PaginatedListedDraftList(Model, kw_only=True):
+    next: str | None
+    """The URL of the next page. Null on the last page."""
+    previous: str | None
+    """The URL of the previous page. Null on the first page."""
+    next_cursor: str | None
+    """The value of the `cursor` parameter for the next page. Null on the last page."""
+    results: list[ListedDraft]
+    """The rows of this page."""
+
+
+class PaginatedListedEnvironmentList(Model, kw_only=True):
+    next: str | None
+    """The URL of the next page. Null on the last page."""
+    previous: str | None
+    """The URL of the previous page. Null on the first page."""
+    next_cursor: str | None
+    """The value of the `cursor` parameter for the next page. Null on the last page."""
+    results: list[ListedEnvironment]
+    """The rows of this page."""
+
+
+class PaginatedListedRegressionList(Model, kw_only=True):
+    next: str | None
+    """The URL of the next page. Null on the last page."""
+    previous: str | None
+    """The URL of the previous page. Null on the first page."""
+    next_cursor: str | None
+    """The value of the `cursor` parameter for the next page. Null on the last page."""
+    results: list[ListedRegression]
+    """The rows of this page."""
+
+
+class PaginatedRequestedCaptureList(Model, kw_only=True):
+    next: str | None
+    """The URL of the next page. Null on the last page."""
+    previous: str | None
+    """The URL of the previous page. Null on the first page."""
+    next_cursor: str | None
+    """The value of the `cursor` parameter for the next page. Null on the last page."""
+    results: list[RequestedCapture]
+    """The rows of this page."""
+
+
+class PaginatedSigningKeyList(Model, kw_only=True):
+    next: str | None
+    """The URL of the next page. Null on the last page."""
+    previous: str | None
+    """The URL of the previous page. Null on the first page."""
+    next_cursor: str | None
+    """The value of the `cursor` parameter for the next page. Null on the last page."""
+    results: list[SigningKey]
+    """The rows of this page."""
+
+
+class PaginatedWebhookDeliveryList(Model, kw_only=True):
+    next: str | None
+    """The URL of the next page. Null on the last page."""
+    previous: str | None
+    """The URL of the previous page. Null on the first page."""
+    next_cursor: str | None
+    """The value of the `cursor` parameter for the next page. Null on the last page."""
+    results: list[WebhookDelivery]
+    """The rows of this page."""
+
+
+class PatchedDraftRequest(Model, kw_only=True):
+    id: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    environment_id: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    name: str | UnsetType = UNSET
+    """The name of the draft, unique in the environment. The name of the pipeline is in the plan."""
+    plan: Plan | dict[str, Any] | UnsetType = UNSET
+    """The plan of the pipeline."""
+    revision: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    diagnostics: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    spec_hash: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    created_at: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    created_by: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    updated_at: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    updated_by: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+
+
+class PatchedEnvironmentRequest(Model, kw_only=True):
+    id: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    project_id: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    name: str | UnsetType = UNSET
+    """The environment's name, unique in the project."""
+    posture: str | UnsetType = UNSET
+    """How strict the environment's default settings are. The posture cannot be changed after creation."""
+    settings: EnvironmentSettingsRequest | UnsetType = UNSET
+    """The environment's settings. An update changes only the keys that it contains."""
+    position: int | UnsetType = UNSET
+    """The environment's place in the order of the project's environments, counted from 1. By default, a new
+    environment is the last one. When an environment is moved, the positions of the environments between its old and
+    its new position change by 1. When an environment is deleted, the positions of the following ones decrease by 1.
+    A position that is greater than the number of environments is refused with 400."""
+    created_at: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    updated_at: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+
+
+class PatchedOrganizationRequest(Model, kw_only=True):
+    id: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    name: str | UnsetType = UNSET
+    """The organization's name, unique in the installation."""
+    slug: str | UnsetType = UNSET
+    """A short name, unique in the installation, for example for commands. By default, it is derived from the name
+    at creation, or random if the name has no usable characters."""
+    settings: OrganizationSettingsRequest | UnsetType = UNSET
+    """The organization's settings. An update changes only the keys that it contains."""
+    created_at: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    updated_at: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+
+
+class Regression(Model, kw_only=True):
+    id: str
+    """The id of the regression, a UUIDv7. Ids sort by creation time."""
+    environment_id: str
+    """The id of the environment that the regression belongs to."""
+    pipeline: str
+    """The name of the pipeline whose fixtures are tested."""
+    config_bundle_id: str | None
+    """The id of the tested config bundle. Null if a version or a draft is tested."""
+    version_id: str | None
+    """The id of the tested version. Null if a config bundle or a draft is tested."""
+    draft_id: str | None
+    """The id of the tested draft. Null if a config bundle or a version is tested, and if the draft was deleted."""
+    progress: RegressionProgress
+    """The progress of the regression."""
+    baselines: list[Baseline]
+    """The configurations that the candidate is compared with."""
+    not_tested: list[Untested]
+    """Other configurations of the pipeline that the environment's agents ran at the time of the request. The
+    candidate is not compared with them."""
+    verdicts: VerdictCount
+    """How many verdicts were known, and how many were computed."""
+    results: list[RegressionResult] | None
+    """The verdict of each fixture and compared configuration. Null in a list; `getRegression` returns them."""
+    groups: list[DifferenceGroup] | None
+    """The differences of all fixtures, grouped by what differs, the most frequent first. Empty until the regression
+    has finished, and with `after`. Null in a list; `getRegression` returns them."""
+    truncated: bool | None
+    """Whether examples, results or groups are incomplete because a response is limited to 4 MiB. First the payloads
+    of the last examples are left out, then the last results, and then the last groups. Use `group` to get the
+    example of a group, and `after` to get further results. Null in a list."""
+    next_after: int | None
+    """The value of `after` for further results. Null if there are none, and in a list."""
+    work: RegressionWork
+    """The work of the replays, in the units of a replay's work limit. Fixtures with golden results are not counted.
+    The work is the same on every machine. It is 0 until the regression has finished."""
+    requested_by: str
+    """Who requested the regression: an e-mail address or the name of an API key."""
+    created_at: datetime
+    """When the regression was created."""
+    status: str | UnsetType = UNSET
+    """The status of the regression. `failed`: a fixture has the outcome `failed` or `unstable`, or the regression
+    could not be completed. `differs`: no fixture failed, but at least one shows a difference. `passed`: no fixture
+    failed or shows a difference."""
+    config_hash: str | UnsetType | None = UNSET
+    """The config hash of the tested config bundle. Null if a version or a draft is tested."""
+    of_current: bool | UnsetType = UNSET
+    """Whether the worker requested the regression to test what the environment runs now with the golden fixtures of
+    the pipeline. This happens once after a release, after a fixture was added or changed, and after the engine has
+    changed."""
+    fixtures: int | UnsetType = UNSET
+    """The number of fixtures of the pipeline when the regression started. It is 0 until then."""
+    vacuous: bool | UnsetType = UNSET
+    """Whether the regression has finished and tested nothing: there are no fixtures, there is no configuration to
+    compare with, or each result is `not_tested`. A vacuous regression has the status `passed`."""
+    more: int | UnsetType = UNSET
+    """The number of further differences that belong to no group, because there are already 1,000 groups, or too
+    many for one fixture."""
+    summary: str | UnsetType = UNSET
+    """The result as Markdown that fits into a comment on a pull request. Empty until the regression has finished,
+    and if it was canceled or could not be completed."""
+    error: str | UnsetType | None = UNSET
+    """Why the regression was canceled or could not be completed. Otherwise null, even if a fixture failed."""
+    started_at: datetime | UnsetType | None = UNSET
+    """When the regression started. Null until then."""
+    finished_at: datetime | UnsetType | None = UNSET
+    """When the regression finished. Null until then."""
+
+
+class TracedRecord(Model, kw_only=True):
+    ingress: str
+    """The ingress of the record."""
+    position: int
+    """The position of the record in its journal, in sequence order."""
+    steps: list[TracedStep]
+    """The steps of the record that are on this page, in order."""
+    egress: list[str]
+    """The egresses that the record reached."""
+
+
+class Environment(Model, kw_only=True):
+    id: str
+    """The id of the environment, a UUIDv7. Ids sort by creation time."""
+    project_id: str
+    """The id of the project that the environment belongs to."""
+    name: str
+    """The environment's name, unique in the project."""
+    posture: str
+    """How strict the environment's default settings are. The posture cannot be changed after creation."""
+    created_at: datetime
+    """When the environment was created."""
+    updated_at: datetime
+    """When the environment was last changed."""
+    settings: EnvironmentSettings | UnsetType = UNSET
+    """The environment's settings. An update changes only the keys that it contains."""
+    position: int | UnsetType = UNSET
+    """The environment's place in the order of the project's environments, counted from 1. By default, a new
+    environment is the last one. When an environment is moved, the positions of the environments between its old and
+    its new position change by 1. When an environment is deleted, the positions of the following ones decrease by 1.
+    A position that is greater than the number of environments is refused with 400."""
+
+
+class EnvironmentRequest(Model, kw_only=True):
+    name: str
+    """The environment's name, unique in the project."""
+    posture: str
+    """How strict the environment's default settings are. The posture cannot be changed after creation."""
+    settings: EnvironmentSettingsRequest | UnsetType = UNSET
+    """The environment's settings. An update changes only the keys that it contains."""
+    position: int | UnsetType = UNSET
+    """The environment's place in the order of the project's environments, counted from 1. By default, a new
+    environment is the last one. When an environment is moved, the positions of the environments between its old and
+    its new position change by 1. When an environment is deleted, the positions of the following ones decrease by 1.
+    A position that is greater than the number of environments is refused with 400."""
+
+
+class ListedOrganization(Model, kw_only=True):
+    """A row of a list. Large values are null."""
+
+    id: str
+    """The id of the organization, a UUIDv7. Ids sort by creation time."""
+    name: str
+    """The organization's name, unique in the installation."""
+    created_at: datetime
+    """When the organization was created."""
+    updated_at: datetime
+    """When the organization was last changed."""
+    slug: str | UnsetType = UNSET
+    """A short name, unique in the installation, for example for commands. By default, it is derived from the name
+    at creation, or random if the name has no usable characters."""
+    settings: OrganizationSettings | UnsetType | None = UNSET
+    """The organization's settings. An update changes only the keys that it contains. Null in a list if the value is
+    larger than 4 KiB; `getOrganization` returns the value."""
+
+
+class Matrix(Model, kw_only=True):
+    """What runs in each environment, by pipeline."""
+
+    pipelines: list[MatrixRow]
+    """The pipelines that have a current or an unfinished deployment in an environment of the project, sorted by
+    name."""
+    truncated: bool
+    """Whether pipelines or environments are left out. The response contains at most 2,000 cells, but at least one
+    pipeline, and only the first 1,000 environments."""
+    next_after: str | None
+    """Send this value as `after` to get the next pipelines. Null if there are no further pipelines."""
+
+
+class Organization(Model, kw_only=True):
+    id: str
+    """The id of the organization, a UUIDv7. Ids sort by creation time."""
+    name: str
+    """The organization's name, unique in the installation."""
+    created_at: datetime
+    """When the organization was created."""
+    updated_at: datetime
+    """When the organization was last changed."""
+    slug: str | UnsetType = UNSET
+    """A short name, unique in the installation, for example for commands. By default, it is derived from the name
+    at creation, or random if the name has no usable characters."""
+    settings: OrganizationSettings | UnsetType = UNSET
+    """The organization's settings. An update changes only the keys that it contains."""
+
+
+class OrganizationRequest(Model, kw_only=True):
+    name: str
+    """The organization's name, unique in the installation."""
+    slug: str | UnsetType = UNSET
+    """A short name, unique in the installation, for example for commands. By default, it is derived from the name
+    at creation, or random if the name has no usable characters."""
+    settings: OrganizationSettingsRequest | UnsetType = UNSET
+    """The organization's settings. An update changes only the keys that it contains."""
+
+
+class PaginatedListedOrganizationList(Model, kw_only=True):
+    next: str | None
+    """The URL of the next page. Null on the last page."""
+    previous: str | None
+    """The URL of the previous page. Null on the first page."""
+    next_cursor: str | None
+    """The value of the `cursor` parameter for the next page. Null on the last page."""
+    results: list[ListedOrganization]
+    """The rows of this page."""
+
+
+class Trace(Model, kw_only=True):
+    records: list[TracedRecord]
+    """The records with the requested `sequence` that have steps on this page."""
+    truncated: bool
+    """Whether more steps follow on the next page. A page is limited to 4 MiB."""
+    next_after: int | None
+    """The value of `after` for the next page: the number of the last step on this page. The steps of all records
+    are numbered together, starting at 0. Null if `truncated` is false."""

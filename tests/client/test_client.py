@@ -1,0 +1,255 @@
+"""Retries, errors, pages and downloads of the client, against a server that misbehaves."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from byteor.client import (
+    ApiError,
+    AsyncByteOr,
+    ByteOr,
+    Conflict,
+    ConnectionFailed,
+    InvalidRequest,
+    NotFound,
+    TooManyRequests,
+    Unavailable,
+    UnexpectedResponse,
+)
+from tests.client.faulty import NOBODY, Answer, Faulty, faulty, pages
+
+TOKEN = "bor_usr_secret"
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+ORGANIZATION = {
+    "id": "o1", "name": "acme", "slug": "acme", "settings": {}, "created_at": "2026-11-29T00:00:00Z",
+    "updated_at": "2026-11-29T00:00:00Z",
+}  # fmt: skip
+OK = Answer(body=ORGANIZATION)
+
+
+@contextmanager
+def connected(*answers: Any) -> Iterator[tuple[ByteOr, Faulty]]:
+    """Serve the answers, and yield a client and the server."""
+    with faulty(*answers) as server, ByteOr(server.url, TOKEN) as client:
+        yield client, server
+
+
+def problem(status: int, **members: Any) -> Answer:
+    return Answer(status, {"type": "urn:byteor:problem:busy", "title": "Busy", "detail": "Come back.", "status": status,
+                           "request_id": "r1", **members})  # fmt: skip
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Record the waits before retries instead of sleeping."""
+    found: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        found.append(seconds)
+
+    monkeypatch.setattr("byteor.client.runtime.time.sleep", found.append)
+    monkeypatch.setattr("asyncio.sleep", sleep)
+    return found
+
+
+@pytest.mark.parametrize("first", [problem(503), problem(502), NOBODY, Answer(body=ORGANIZATION, cut=20)])
+def test_read_is_repeated_after_temporary_failure(first: Any, waits: list[float]) -> None:
+    with connected(first, OK) as (client, server):
+        assert client.organization("o1").get_organization().name == "acme"
+
+    assert len(server.received) == 2
+    assert len(waits) == 1
+
+
+def test_asynchronous_read_is_repeated_after_temporary_failure(waits: list[float]) -> None:
+    async def read(url: str) -> str:
+        async with AsyncByteOr(url, TOKEN) as client:
+            return (await client.organization("o1").get_organization()).name
+
+    with faulty(problem(503), NOBODY, OK) as server:
+        assert asyncio.run(read(server.url)) == "acme"
+
+    assert len(server.received) == 3
+    assert len(waits) == 2
+
+
+def test_retry_after_is_awaited_and_logged(waits: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    limited = problem(429)
+    limited.headers["Retry-After"] = "7"
+    with caplog.at_level(logging.WARNING, "byteor.client"), connected(limited, OK) as (client, _):
+        client.organization("o1").get_organization()
+
+    assert [7 <= each <= 8 for each in waits] == [True]
+    assert "Come back." in caplog.text
+    assert TOKEN not in caplog.text
+
+
+def test_wait_over_a_minute_is_refused_at_once(waits: list[float]) -> None:
+    limited = problem(429)
+    limited.headers["Retry-After"] = "3600"
+    with connected(limited) as (client, _), pytest.raises(TooManyRequests) as refused:
+        client.organization("o1").get_organization()
+
+    assert refused.value.retry_after == 3600
+    assert waits == []
+
+
+def test_attempts_are_limited(waits: list[float]) -> None:
+    with connected(problem(503)) as (client, server), pytest.raises(Unavailable):
+        client.organization("o1").get_organization()
+
+    assert len(server.received) == 5
+    assert all(each <= 60 for each in waits)
+
+
+def test_created_resource_has_the_same_idempotency_key_in_every_attempt(waits: list[float]) -> None:
+    with connected(NOBODY, Answer(201, ORGANIZATION)) as (client, server):
+        client.create_organization(name="acme")
+
+    keys = [headers["Idempotency-Key"] for _, _, headers, _ in server.received]
+    assert len(keys) == 2
+    assert len(set(keys)) == 1
+
+
+def test_request_without_idempotency_key_is_not_repeated_after_lost_connection(waits: list[float]) -> None:
+    with connected(NOBODY, OK) as (client, server), pytest.raises(ConnectionFailed):
+        client.environment("o", "p", "e").update_agent("a", name="edge")
+
+    assert len(server.received) == 1
+    assert waits == []
+
+
+def test_conflict_is_raised_with_code_and_request(waits: list[float]) -> None:
+    answer = problem(409, type="urn:byteor:problem:duplicate_name", detail="This name is taken.")
+    with connected(answer) as (client, _), pytest.raises(Conflict) as refused:
+        client.create_organization(name="acme")
+
+    assert (refused.value.code, refused.value.request_id) == ("duplicate_name", "r1")
+    assert str(refused.value) == "This name is taken. (request r1)"
+    assert waits == []
+
+
+def test_running_request_with_same_key_is_awaited(waits: list[float]) -> None:
+    running = problem(409)
+    running.headers["Retry-After"] = "1"
+    with connected(running, Answer(201, ORGANIZATION)) as (client, _):
+        assert client.create_organization(name="acme").id == "o1"
+
+
+def test_invalid_fields_are_named() -> None:
+    errors = [{"pointer": "/name", "code": "max_length", "detail": "At most 100 characters."}]
+    with connected(problem(400, errors=errors)) as (client, _), pytest.raises(InvalidRequest) as refused:
+        client.create_organization(name="x" * 200)
+
+    assert refused.value.errors == errors
+    assert "/name: At most 100 characters." in str(refused.value)
+
+
+@pytest.mark.parametrize("answer", [Answer(body=b"<html>proxy</html>"), Answer(body=[]), Answer(body={"id": 5})])
+def test_response_of_something_else_is_unexpected(answer: Answer) -> None:
+    with connected(answer) as (client, _), pytest.raises(UnexpectedResponse):
+        client.organization("o1").get_organization()
+
+
+def test_error_page_of_proxy_is_raised_with_its_status() -> None:
+    with connected(Answer(404, b"<html>gone</html>")) as (client, _), pytest.raises(NotFound) as refused:
+        client.organization("o1").get_organization()
+
+    assert refused.value.status == 404
+    assert "<html>" not in str(refused.value)
+
+
+def test_unknown_fields_and_values_are_accepted() -> None:
+    row = {**ORGANIZATION, "settings": {"theme": "dark"}, "surprise": [1]}
+    with connected(Answer(body=row)) as (client, _):
+        assert client.organization("o1").get_organization().name == "acme"
+
+
+def test_omitted_fields_are_not_sent_and_null_is() -> None:
+    with connected(OK) as (client, server):
+        organization = client.organization("o1")
+        organization.update_organization(name="new", if_match='"1"')
+        ((method, path, headers, body),) = server.received
+
+    assert (method, path, headers["If-Match"]) == ("PUT", "/api/v1/orgs/o1", '"1"')
+    assert json.loads(body) == {"name": "new"}
+
+
+def test_ids_are_quoted_in_paths() -> None:
+    with connected(OK) as (client, server):
+        client.organization("../x?y").get_organization()
+
+    assert server.received[0][1] == "/api/v1/orgs/..%2Fx%3Fy"
+
+
+def test_redirect_is_not_followed_with_token() -> None:
+    with faulty(OK) as other, connected(Answer(302, b"", {"Location": other.url})) as (client, _):
+        with pytest.raises((ApiError, UnexpectedResponse)):
+            client.organization("o1").get_organization()
+        assert other.received == []
+
+
+def test_ten_thousand_rows_are_read_in_constant_memory() -> None:
+    rows = [{**ORGANIZATION, "id": f"o{at}", "name": "x" * 500} for at in range(10_000)]
+    with connected(*pages(rows, 200)) as (client, server):
+        found = iter(client.list_organizations(limit=200))
+        for _ in range(200):
+            next(found)
+        tracemalloc.start()
+        count = 200 + sum(1 for _ in found)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+
+    assert count == 10_000
+    assert [parse_qs(urlsplit(path).query)["cursor"] for _, path, _, _ in server.received[1:3]] == [["c200"], ["c400"]]
+    assert most < 3_000_000  # two pages; all rows take 9 MB
+
+
+def test_download_that_is_cut_off_leaves_no_file(tmp_path: Path) -> None:
+    with connected(Answer(body=b"x" * 10_000, cut=100)) as (client, _):
+        download = client.environment("o", "p", "e").download_artifact("a")
+        with pytest.raises(ConnectionFailed):
+            download.save(tmp_path / "capture.tar")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_download_is_saved(tmp_path: Path) -> None:
+    with connected(Answer(body=b"x" * 10_000)) as (client, _):
+        client.environment("o", "p", "e").download_artifact("a").save(tmp_path / "capture.tar")
+
+    assert (tmp_path / "capture.tar").read_bytes() == b"x" * 10_000
+
+
+@pytest.mark.parametrize("kind", ["bytes", "path", "file"])
+def test_upload_sends_file_again_after_refusal(kind: str, tmp_path: Path, waits: list[float]) -> None:
+    path = tmp_path / "capture.tar"
+    path.write_bytes(b"capture")
+    file: Any = {"bytes": b"capture", "path": path, "file": io.BytesIO(b"capture")}[kind]
+    with connected(problem(429), problem(400)) as (client, server), pytest.raises(InvalidRequest):
+        client.own_agent("a").upload_artifact(file=file, kind="telemetry", captured_at=NOON)
+
+    assert [b"capture" in body for _, _, _, body in server.received] == [True, True]
+
+
+def test_token_is_in_no_representation() -> None:
+    client = ByteOr("http://127.0.0.1:9", TOKEN)
+
+    assert TOKEN not in repr(client) + repr(client.organization("o"))
+
+
+def test_url_without_scheme_is_refused() -> None:
+    with pytest.raises(ValueError, match="https://"):
+        ByteOr("byteor.example.com")
