@@ -35,7 +35,8 @@ P = Permission
 SITE_PAGES = {
     "index", "login", "logout", "password_change", "password_change_done", "autocomplete", "jsi18n", "search",
     "app_list", "records", "start", "notifications", "notifications_read", "notification_open", "notification_counts",
-    "notification_settings", "home_live", "agent_completions", "agent_searches", "agent_search_delete",
+    "notification_settings", "home_live", "setup", "setup_step", "setup_hide",
+    "agent_completions", "agent_searches", "agent_search_delete",
 }  # fmt: skip
 
 CARD = "4929123456781234"  # occurs only in captured records, which viewers must not read

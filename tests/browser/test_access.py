@@ -320,7 +320,8 @@ def test_access_tests_detect_missing_check_of_every_page_closed_to_viewers(
     monkeypatch.setattr(ConsoleUser, "holds_anywhere", lambda *_: True)
 
     for name, rule in PAGES.items():
-        if rule.needs not in MATRIX[Role.VIEWER]:
+        # If seeing the row needs the same permission, only the query of the row checks it, as on the row's own page.
+        if rule.needs not in MATRIX[Role.VIEWER] and rule.needs != SEES.get(rule.table):
             assert next(wrongly_accepted(tenants, forbidden_pages(tenants, name)), None), name
 
 

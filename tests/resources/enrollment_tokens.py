@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from apps.fleet.models import EnrollmentToken
 from tests.permissions import MANAGE
-from tests.resources import Act, Call, E, Place, Resource, Table
+from tests.resources import Act, Call, E, Page, Place, Resource, Table
 
 _LABELS = "at most 64 labels, by which people select agents"
 
@@ -23,6 +23,7 @@ RESOURCE = Resource(
         Table(
             "fleet.enrollmenttoken", MANAGE, enrollment_token, "Enrollment tokens",
             acts={"revoke": Act("revokeEnrollmentToken")}, short={"labels": _LABELS},
+            pages={"fleet_enrollmenttoken_enrolled": Page("listEnrollmentTokens")},
         ),
     ),
     ids={"enrollment-tokens": enrollment_token},
