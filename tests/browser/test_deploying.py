@@ -323,7 +323,7 @@ def test_person_can_click_from_version_to_deployment(world: World, page: Page, s
     expect(page.locator("#changes")).to_contain_text("check/schema/properties/price/type")
     expect(parameters.get_by_label("Type")).to_have_value("1")
     shot(page, "new-config-bundle", widths=(1440, 390), full_page=True)
-    page.get_by_role("button", name="Create").click()
+    page.get_by_role("button", name="Create", exact=True).click()
     page.get_by_role("link", name="Deploy", exact=True).click()
     expect(page.locator("#outlook")).to_contain_text("3 agents: edge-0, edge-1, edge-2")
     page.get_by_label("Target").select_option(label="Agents with labels")

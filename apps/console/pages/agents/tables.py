@@ -142,6 +142,8 @@ class AgentAdmin(LiveAdmin):
     searches_all = True
     not_below = frozenset({"heartbeat.agent", "assignment.agent"})
     most_bulk_rows = 1_000
+    hint = "Create an enrollment token to enroll a machine as an agent."
+    hint_links = (EnrollmentToken,)
     bulk_hint = "To change the labels of more agents, use the API's operation labelAgents with a selector."
     acts = (
         Act.of(
