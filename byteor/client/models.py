@@ -498,6 +498,13 @@ class DifferenceExplanationRequest(Model, kw_only=True):
     """Why the differences are wanted."""
 
 
+class DraftRequest(Model, kw_only=True):
+    name: str
+    """The name of the draft, unique in the environment. The name of the pipeline is in the plan."""
+    plan: dict[str, Any]
+    """The plan of the pipeline."""
+
+
 class DrainRequest(Model, kw_only=True):
     reason: str | UnsetType = ""
     """Why the agent is drained or undrained. The audit event records the reason. The reason of a drain is also
@@ -1228,6 +1235,31 @@ class PatchedChatWebhookRequest(Model, kw_only=True):
     """Read-only. You may include it, but its value is ignored."""
 
 
+class PatchedDraftRequest(Model, kw_only=True):
+    id: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    environment_id: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    name: str | UnsetType = UNSET
+    """The name of the draft, unique in the environment. The name of the pipeline is in the plan."""
+    plan: dict[str, Any] | UnsetType = UNSET
+    """The plan of the pipeline."""
+    revision: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    diagnostics: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    spec_hash: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    created_at: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    created_by: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    updated_at: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+    updated_by: Any | UnsetType = UNSET
+    """Read-only. You may include it, but its value is ignored."""
+
+
 class PatchedFixtureRequest(Model, kw_only=True):
     id: Any | UnsetType = UNSET
     """Read-only. You may include it, but its value is ignored."""
@@ -1413,6 +1445,13 @@ class LaneGraph(Model, kw_only=True):
     """stages"""
     connections: list[Connection] | UnsetType = field(default_factory=list)
     """connections"""
+
+
+class PreviewDraftRequest(Model, kw_only=True):
+    """A plan to preview instead of the saved one."""
+
+    plan: dict[str, Any] | UnsetType = UNSET
+    """A plan to compile instead of the saved one."""
 
 
 class Error(Model, kw_only=True):
@@ -2622,6 +2661,31 @@ class DifferenceGroup(Model, kw_only=True):
     examples."""
 
 
+class Draft(Model, kw_only=True):
+    id: str
+    """The id of the draft, a UUIDv7. Ids sort by creation time."""
+    environment_id: str
+    """The id of the environment that the draft belongs to."""
+    name: str
+    """The name of the draft, unique in the environment. The name of the pipeline is in the plan."""
+    plan: dict[str, Any]
+    """The plan of the pipeline."""
+    revision: int
+    """A number that increases with every change to the draft."""
+    diagnostics: list[Diagnostic]
+    """The compiler's findings when the plan was last saved."""
+    spec_hash: str | None
+    """The spec hash of the compiled plan. Null if the plan does not compile."""
+    created_at: datetime
+    """When the draft was created."""
+    created_by: str
+    """Who created the draft: an e-mail address or the name of an API key."""
+    updated_at: datetime
+    """When the draft was last changed."""
+    updated_by: str
+    """Who last changed the draft: an e-mail address or the name of an API key."""
+
+
 class Event(Model, kw_only=True):
     """The body of a webhook message: one event."""
 
@@ -3015,6 +3079,34 @@ class ListedConfigBundle(Model, kw_only=True):
     """Whether and how often the runtime takes snapshots of its state."""
 
 
+class ListedDraft(Model, kw_only=True):
+    """A row of a list. Large values are null."""
+
+    id: str
+    """The id of the draft, a UUIDv7. Ids sort by creation time."""
+    environment_id: str
+    """The id of the environment that the draft belongs to."""
+    name: str
+    """The name of the draft, unique in the environment. The name of the pipeline is in the plan."""
+    plan: dict[str, Any] | None
+    """The plan of the pipeline. Null in a list if the value is larger than 4 KiB; `getDraft` returns the value."""
+    revision: int
+    """A number that increases with every change to the draft."""
+    diagnostics: list[Diagnostic] | None
+    """The compiler's findings when the plan was last saved. Null in a list if the value is larger than 4 KiB;
+    `getDraft` returns the value."""
+    spec_hash: str | None
+    """The spec hash of the compiled plan. Null if the plan does not compile."""
+    created_at: datetime
+    """When the draft was created."""
+    created_by: str
+    """Who created the draft: an e-mail address or the name of an API key."""
+    updated_at: datetime
+    """When the draft was last changed."""
+    updated_by: str
+    """Who last changed the draft: an e-mail address or the name of an API key."""
+
+
 class ListedReplay(Model, kw_only=True):
     """A row of a list. Large values are null."""
 
@@ -3328,6 +3420,17 @@ class PaginatedListedConfigBundleList(Model, kw_only=True):
     """The rows of this page."""
 
 
+class PaginatedListedDraftList(Model, kw_only=True):
+    next: str | None
+    """The URL of the next page. Null on the last page."""
+    previous: str | None
+    """The URL of the previous page. Null on the first page."""
+    next_cursor: str | None
+    """The value of the `cursor` parameter for the next page. Null on the last page."""
+    results: list[ListedDraft]
+    """The rows of this page."""
+
+
 class PaginatedListedReplayList(Model, kw_only=True):
     next: str | None
     """The URL of the next page. Null on the last page."""
@@ -3485,13 +3588,6 @@ class Preview(Model, kw_only=True):
     truncated: bool
     """Whether one or more of `spec_kv`, `spec`, `graph` and `dot` are null because the response would exceed 4 MiB.
     To read the whole spec, promote the draft and get the version."""
-
-
-class PreviewDraftRequest(Model, kw_only=True):
-    """A plan to preview instead of the saved one."""
-
-    plan: Plan | dict[str, Any] | UnsetType = UNSET
-    """A plan to compile instead of the saved one."""
 
 
 class Ready(Model, kw_only=True):
@@ -4059,38 +4155,6 @@ class DeploymentAgent(Model, kw_only=True):
     """When the agent's part in the deployment was last changed."""
 
 
-class Draft(Model, kw_only=True):
-    id: str
-    """The id of the draft, a UUIDv7. Ids sort by creation time."""
-    environment_id: str
-    """The id of the environment that the draft belongs to."""
-    name: str
-    """The name of the draft, unique in the environment. The name of the pipeline is in the plan."""
-    plan: Plan | dict[str, Any]
-    """The plan of the pipeline."""
-    revision: int
-    """A number that increases with every change to the draft."""
-    diagnostics: list[Diagnostic]
-    """The compiler's findings when the plan was last saved."""
-    spec_hash: str | None
-    """The spec hash of the compiled plan. Null if the plan does not compile."""
-    created_at: datetime
-    """When the draft was created."""
-    created_by: str
-    """Who created the draft: an e-mail address or the name of an API key."""
-    updated_at: datetime
-    """When the draft was last changed."""
-    updated_by: str
-    """Who last changed the draft: an e-mail address or the name of an API key."""
-
-
-class DraftRequest(Model, kw_only=True):
-    name: str
-    """The name of the draft, unique in the environment. The name of the pipeline is in the plan."""
-    plan: Plan | dict[str, Any]
-    """The plan of the pipeline."""
-
-
 class Enrolled(Model, kw_only=True):
     """The response to an enrollment. It is the only response that contains the agent key."""
 
@@ -4392,34 +4456,6 @@ class ListedDeployment(Model, kw_only=True):
     """The requester's note."""
 
 
-class ListedDraft(Model, kw_only=True):
-    """A row of a list. Large values are null."""
-
-    id: str
-    """The id of the draft, a UUIDv7. Ids sort by creation time."""
-    environment_id: str
-    """The id of the environment that the draft belongs to."""
-    name: str
-    """The name of the draft, unique in the environment. The name of the pipeline is in the plan."""
-    plan: Plan | dict[str, Any] | None
-    """The plan of the pipeline. Null in a list if the value is larger than 4 KiB; `getDraft` returns the value."""
-    revision: int
-    """A number that increases with every change to the draft."""
-    diagnostics: list[Diagnostic] | None
-    """The compiler's findings when the plan was last saved. Null in a list if the value is larger than 4 KiB;
-    `getDraft` returns the value."""
-    spec_hash: str | None
-    """The spec hash of the compiled plan. Null if the plan does not compile."""
-    created_at: datetime
-    """When the draft was created."""
-    created_by: str
-    """Who created the draft: an e-mail address or the name of an API key."""
-    updated_at: datetime
-    """When the draft was last changed."""
-    updated_by: str
-    """Who last changed the draft: an e-mail address or the name of an API key."""
-
-
 class ListedEnvironment(Model, kw_only=True):
     """A row of a list. Large values are null."""
 
@@ -4671,17 +4707,6 @@ class PaginatedListedDeploymentList(Model, kw_only=True):
     """The rows of this page."""
 
 
-class PaginatedListedDraftList(Model, kw_only=True):
-    next: str | None
-    """The URL of the next page. Null on the last page."""
-    previous: str | None
-    """The URL of the previous page. Null on the first page."""
-    next_cursor: str | None
-    """The value of the `cursor` parameter for the next page. Null on the last page."""
-    results: list[ListedDraft]
-    """The rows of this page."""
-
-
 class PaginatedListedEnvironmentList(Model, kw_only=True):
     next: str | None
     """The URL of the next page. Null on the last page."""
@@ -4735,31 +4760,6 @@ class PaginatedWebhookDeliveryList(Model, kw_only=True):
     """The value of the `cursor` parameter for the next page. Null on the last page."""
     results: list[WebhookDelivery]
     """The rows of this page."""
-
-
-class PatchedDraftRequest(Model, kw_only=True):
-    id: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    environment_id: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    name: str | UnsetType = UNSET
-    """The name of the draft, unique in the environment. The name of the pipeline is in the plan."""
-    plan: Plan | dict[str, Any] | UnsetType = UNSET
-    """The plan of the pipeline."""
-    revision: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    diagnostics: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    spec_hash: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    created_at: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    created_by: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    updated_at: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    updated_by: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
 
 
 class PatchedEnvironmentRequest(Model, kw_only=True):

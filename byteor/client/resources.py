@@ -1622,7 +1622,7 @@ class Environment(Calls):
         )
         return found
 
-    def create_draft(self, *, name: str, plan: m.Plan | dict[str, Any], idempotency_key: str | None = None) -> m.Draft:
+    def create_draft(self, *, name: str, plan: dict[str, Any], idempotency_key: str | None = None) -> m.Draft:
         """Create a draft.
 
         Saves a plan, even if it does not compile; `diagnostics` contains the compiler's findings. Fails with
@@ -1657,12 +1657,7 @@ class Environment(Calls):
         return found
 
     def update_draft(
-        self,
-        id: str,
-        *,
-        name: str | None = None,
-        plan: m.Plan | dict[str, Any] | None = None,
-        if_match: str | None = None,
+        self, id: str, *, name: str | None = None, plan: dict[str, Any] | None = None, if_match: str | None = None
     ) -> m.Draft:
         """Update a draft.
 
@@ -1713,14 +1708,7 @@ class Environment(Calls):
         found: m.Diff = self._call("GET", f"{self._path}/drafts/{q(id)}/diff", "Diff", query={"against": against})
         return found
 
-    def preview_draft(
-        self,
-        id: str,
-        *,
-        plan: m.Plan | dict[str, Any] | None = None,
-        target: str | None = None,
-        idempotency_key: str | None = None,
-    ) -> m.Preview:
+    def preview_draft(self, id: str, *, plan: dict[str, Any] | None = None, target: str | None = None) -> m.Preview:
         """Preview a draft.
 
         Compiles the saved plan, or the plan in the body, and saves nothing. If the plan does not compile, returns
@@ -1731,9 +1719,6 @@ class Environment(Calls):
         Args:
             plan: A plan to compile instead of the saved one.
             target: The target to compile for, instead of the plan's target.
-            idempotency_key: A unique key that you generate. If you retry the request with the same key and body
-                within 24 hours, the first 2xx response is returned again. A response with a secret is returned
-                again only within 10 minutes.
         """
         found: m.Preview = self._call(
             "POST",
@@ -1741,7 +1726,6 @@ class Environment(Calls):
             "Preview",
             query={"target": given(target)},
             fields={"plan": given(plan)},
-            headers={"Idempotency-Key": given(idempotency_key)},
         )
         return found
 
@@ -5876,9 +5860,7 @@ class AsyncEnvironment(AsyncCalls):
         )
         return found
 
-    async def create_draft(
-        self, *, name: str, plan: m.Plan | dict[str, Any], idempotency_key: str | None = None
-    ) -> m.Draft:
+    async def create_draft(self, *, name: str, plan: dict[str, Any], idempotency_key: str | None = None) -> m.Draft:
         """Create a draft.
 
         Saves a plan, even if it does not compile; `diagnostics` contains the compiler's findings. Fails with
@@ -5913,12 +5895,7 @@ class AsyncEnvironment(AsyncCalls):
         return found
 
     async def update_draft(
-        self,
-        id: str,
-        *,
-        name: str | None = None,
-        plan: m.Plan | dict[str, Any] | None = None,
-        if_match: str | None = None,
+        self, id: str, *, name: str | None = None, plan: dict[str, Any] | None = None, if_match: str | None = None
     ) -> m.Draft:
         """Update a draft.
 
@@ -5972,12 +5949,7 @@ class AsyncEnvironment(AsyncCalls):
         return found
 
     async def preview_draft(
-        self,
-        id: str,
-        *,
-        plan: m.Plan | dict[str, Any] | None = None,
-        target: str | None = None,
-        idempotency_key: str | None = None,
+        self, id: str, *, plan: dict[str, Any] | None = None, target: str | None = None
     ) -> m.Preview:
         """Preview a draft.
 
@@ -5989,9 +5961,6 @@ class AsyncEnvironment(AsyncCalls):
         Args:
             plan: A plan to compile instead of the saved one.
             target: The target to compile for, instead of the plan's target.
-            idempotency_key: A unique key that you generate. If you retry the request with the same key and body
-                within 24 hours, the first 2xx response is returned again. A response with a secret is returned
-                again only within 10 minutes.
         """
         found: m.Preview = await self._call(
             "POST",
@@ -5999,7 +5968,6 @@ class AsyncEnvironment(AsyncCalls):
             "Preview",
             query={"target": given(target)},
             fields={"plan": given(plan)},
-            headers={"Idempotency-Key": given(idempotency_key)},
         )
         return found
 

@@ -75,10 +75,7 @@ def without_bounds(node: Any, *, names: bool = False) -> Any:
     if not names and "type" not in node and ("enum" in node or "const" in node):
         node = {**node, "type": "string" if None not in node.get("enum", ()) else ["string", "null"]}
     # A struct cannot be decoded as "a plan, or any other object", so that is any object.
-    if (
-        any("$ref" in each for each in node.get("anyOf", ()))
-        and {"type": "object", "additionalProperties": {}} in node["anyOf"]
-    ):
+    if {"type": "object"} in node.get("anyOf", ()):
         node = {**node, "anyOf": [each for each in node["anyOf"] if "$ref" not in each]}
     dropped = BOUNDS if "type" in node else BOUNDS - {"oneOf"}
     kept = {key: value for key, value in node.items() if names or key not in dropped}

@@ -118,6 +118,7 @@ class DraftViewSet(_DiffMixin, ListModelMixin, CreateMixin, RetrieveMixin, Updat
         body=s.PreviewDraftSerializer,
         responses=s.PreviewSerializer,
         example={"plan": PLAN},
+        takes_idempotency_key=False,
     )
     def preview(self, request: Request, **kwargs: Any) -> HttpResponse:
         """Preview a draft.
