@@ -66,7 +66,7 @@ def test_without_self_approval_creator_of_requesting_key_can_only_deny(world: Wo
 
     assert listed(reviewer, **{"for": "me"}) == []
     decide = reviewer.get(row_page(approval)).context["summary"]["decide"]
-    assert decide.keys() == {"why", "deny"}
+    assert decide.keys() == {"why", "deny", "is_own"}
     assert "a key that you created" in decide["why"]
 
 
@@ -77,7 +77,7 @@ def test_without_self_approval_request_by_key_of_unknown_creator_can_only_be_den
 
     assert listed(reviewer, **{"for": "me"}) == []
     decide = reviewer.get(row_page(approval)).context["summary"]["decide"]
-    assert decide.keys() == {"why", "deny"}
+    assert decide.keys() == {"why", "deny", "is_own"}
     assert "whose creator is unknown" in decide["why"]
     Approval.objects.filter(pk=approval.pk).update(allow_self_approval=True)
     assert listed(reviewer, **{"for": "me"}) == [approval.pk]

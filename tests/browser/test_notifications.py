@@ -221,7 +221,7 @@ def test_numbers_take_few_queries_whatever_their_size(world: World) -> None:
         for _ in range(10):
             notify(world.reviewer, world.dev)
 
-    assert costs == [5, 5]  # the session, the person, the rate limit, the roles, and the numbers
+    assert costs == [4, 4]  # the session, the person with the roles, the rate limit, and the numbers
 
 
 def test_numbers_count_in_rate_limit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

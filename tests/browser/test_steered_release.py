@@ -12,7 +12,6 @@ from django.utils import timezone
 from django.utils.html import strip_tags
 from playwright.sync_api import Page, expect
 
-from apps.console.frame.forms import new_form_id
 from apps.releases.models import Approval, Deployment
 from apps.releases.services.wave_reports import read_report
 from apps.tenancy.models import AuditEvent
@@ -55,7 +54,7 @@ def held(world: World, run_jobs: Run, *, threshold: int = 100) -> tuple[stories.
 def decide_form(client: Any, approval: Approval) -> dict[str, Any]:
     """Return the values that the decision form on the page of the approval sends."""
     form = client.get(row_page(approval)).context["summary"]["decide"]
-    return {**YES, "_form": form["form_id"], "digest": form["digest"], "comment": ""}
+    return {**YES, "digest": form["digest"], "comment": ""}
 
 
 def test_deployment_with_holds_start_time_and_reviewers_is_requested(world: World) -> None:
@@ -188,7 +187,7 @@ def test_only_reviewer_decides_on_wave_whatever_role(world: World, run_jobs: Run
     )
     assert "cannot open port &lt;number&gt;" in page.text
     assert [count for _, count in causes["rows"]] == [1]
-    assert summary["decide"].keys() == {"explain", "approve", "deny", "digest", "form_id"}
+    assert summary["decide"].keys() == {"explain", "approve", "deny", "digest"}
     assert buttons(page) == ["Approve wave", "Deny wave"]
     # What the earlier waves did comes first, then what the deployment changes.
     order = [page.text.index(text) for text in ("What the earlier waves did", "Why agents failed", "Pipeline: changes")]
@@ -230,7 +229,7 @@ def test_decision_on_outdated_report_is_refused_with_new_report(world: World, ru
     assert "A denial needs a comment." in viewer.post(act(approval, "deny_wave"), form).text
 
     deployment.progress_counts.filter(wave=0).update(progress="active")  # as between a report and the next step
-    refused = viewer.post(act(approval, "approve_wave"), {**form, "_form": new_form_id()})
+    refused = viewer.post(act(approval, "approve_wave"), {**form, **YES})
 
     assert "The earlier waves have changed since this report." in refused.text
     assert read_report(deployment, 1).summary.startswith("Wave 1: 1 agent (1 active).")

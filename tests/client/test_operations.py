@@ -60,8 +60,9 @@ def arguments_of(operation: Operation, tenants: Tenants, method: Any) -> dict[st
 
 
 def token_for(operation: Operation, tenants: Tenants) -> str | None:
-    """Return the token of a caller whose example succeeds: the requester of an approval, or the most privileged one."""
-    return (permitted_caller(operation, tenants) if operation.call.on else tenants.caller(operation.families[0])).token
+    """Return the token of a caller for whom the example succeeds. Examples contain what needs further permissions."""
+    has_example = "requestBody" in operation.documented and operation.call.on is None
+    return (tenants.caller(operation.families[0]) if has_example else permitted_caller(operation, tenants)).token
 
 
 def models_of(operation: Operation) -> set[str]:

@@ -8,6 +8,7 @@ from django import template
 from django.db.models import Model
 from unfold.templatetags.unfold_list import result_headers
 
+from apps.console.frame import forms
 from apps.console.frame.cells import render_rows
 from apps.console.frame.columns import row_url
 from apps.console.frame.scope import lineage, scope_of, with_scope
@@ -47,6 +48,12 @@ def trail(context: Any) -> list[tuple[str, str]]:
 def scope_words(context: Any) -> str:
     """Return the names in the page's scope, for the title of the browser tab."""
     return " / ".join(str(each) for each in lineage(scope_of(context["request"])))
+
+
+@register.simple_tag
+def new_form_id() -> str:
+    """Return the id of a form that takes effect once, even if it is sent twice."""
+    return forms.new_form_id()
 
 
 @register.simple_tag

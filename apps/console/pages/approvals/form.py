@@ -9,7 +9,6 @@ from django.http import HttpRequest
 from apps.artifacts.services import packets
 from apps.console.frame.columns import act_url
 from apps.console.frame.console_user import console_user_of
-from apps.console.frame.forms import new_form_id
 from apps.console.pages.approvals.accepting import ACCEPT, choices
 from apps.console.pages.approvals.deciding import APPROVE, DENY, why_not
 from apps.console.pages.approvals.waves import APPROVE_WAVE, DENY_WAVE
@@ -35,17 +34,6 @@ def decision_form(
     the approval is not pending, or if it has no reviewers and the person may not operate the environment. ``gate`` has
     at most ``MAX_GROUPS`` unaccepted groups. It is None if the deployment has no regression.
     """
-    found = _decision_form(request, row, deployment, decisions, gate)
-    return found and {**found, "form_id": new_form_id()}
-
-
-def _decision_form(
-    request: HttpRequest,
-    row: Approval,
-    deployment: Deployment | None,
-    decisions: list[ApprovalDecision],
-    gate: packets.Gate | None,
-) -> dict[str, Any] | None:
     why = why_not(row, console_user_of(request))
     if row.status != ApprovalStatus.PENDING or (why and not row.reviewers):
         return None

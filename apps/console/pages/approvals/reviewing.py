@@ -15,7 +15,6 @@ from django.utils.html import format_html
 from apps.console.frame import relative_time, site, state_pill, with_note
 from apps.console.frame.columns import act_url, base_url_of, row_url
 from apps.console.frame.console_user import console_user_of
-from apps.console.frame.forms import new_form_id
 from apps.console.pages.approvals.deciding import REMIND
 from apps.notifications.services.wording.content import join_names
 from apps.releases.models import Approval, ApprovalDecision
@@ -211,4 +210,4 @@ def ask_others(request: HttpRequest, found: Reviewing) -> dict[str, Any] | None:
         again = row.reminded_at + approvals.REMIND_AGAIN_AFTER
         if again > timezone.now():
             return {**shown, "again": relative_time(again)}
-    return {**shown, "remind": act_url(row, REMIND.name), "form_id": new_form_id()}
+    return {**shown, "remind": act_url(row, REMIND.name)}
