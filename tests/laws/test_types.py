@@ -11,8 +11,6 @@ import pytest
 ROOT = Path(__file__).parents[2]
 # Written from the document, in which the target of an assignment may be any object.
 WRITTEN = ROOT / "byteor/client/models.py"
-    ROOT / "byteor/client/models.py"
-)  # written from the document, in which an assignment's target may be any object
 # Names of the parameters, attributes and columns whose values have specific types.
 TYPED = frozenset({"strategy", "target", "break_glass", "policy", "enlisting", "effective_settings", "freeze_windows"})
 VAGUE = frozenset({"Any", "object", "dict", "Mapping", "MutableMapping", "JSONField", "Json"})
