@@ -426,15 +426,13 @@ def test_link_used_while_invitation_is_sent_again_signs_in_at_most_once(world: W
     wait_a_minute()
     admin: Any = {"granter": GRANTS[Role.ORG_ADMIN], "actor": world.admin.actor}
 
-    status, again = together(
+    _, again = together(
         lambda: use(f"/auth/link/{invitation.link}"), lambda: members.invite_again(invitation.membership, **admin)
     )
 
-    if status == 302:
-        assert isinstance(again, Conflict)
-        assert SignInLink.objects.filter(user=bob(), used_at=None).count() == 0
-    else:
-        assert use(f"/auth/link/{again.link}") == 302
+    # Whichever came first, the old link was used or replaced, and the new one is valid once.
+    assert use(f"/auth/link/{invitation.link}") != 302
+    assert [use(f"/auth/link/{again.link}") for _ in range(2)].count(302) == 1
 
 
 @pytest.mark.django_db(transaction=True)
