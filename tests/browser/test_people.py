@@ -281,10 +281,10 @@ def test_person_can_click_from_empty_organization_to_enrollment(world: World, pa
     look("enrollment-form")
     page.get_by_label("Labels").fill("zone=eu-1")
     send("Create enrollment token")
-    expect(page.get_by_label("Secret")).to_have_text(SECRET)
+    expect(page.get_by_label("Token")).to_have_text(SECRET)
     look("enrollment-secret")
     page.reload()
-    expect(page.get_by_label("Secret")).to_have_text(SECRET)
+    expect(page.get_by_label("Token")).to_have_text(SECRET)
     assert EnrollmentToken.objects.filter(environment__name="Lab").count() == 1
 
     page.goto(table(Membership))

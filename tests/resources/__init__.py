@@ -115,7 +115,7 @@ class Page:
     methods: tuple[str, ...] = ("GET",)
     query: str = ""
     of_row: bool = True  # whether the page belongs to a row; otherwise, the permission in any scope is enough
-    is_file: bool = False  # whether the response is an image or a download instead of HTML
+    is_file: bool = False  # whether the response is an image, a download or a part of a page
     table: str = ""  # the table with the page's rows
     needs: Permission | None = None  # the permission, if it is not the operation's
 

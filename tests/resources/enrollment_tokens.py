@@ -23,7 +23,7 @@ RESOURCE = Resource(
         Table(
             "fleet.enrollmenttoken", MANAGE, enrollment_token, "Enrollment tokens",
             acts={"revoke": Act("revokeEnrollmentToken")}, short={"labels": _LABELS},
-            pages={"fleet_enrollmenttoken_enrolled": Page("listEnrollmentTokens")},
+            pages={"fleet_enrollmenttoken_enrolled": Page("listEnrollmentTokens", is_file=True)},
         ),
     ),
     ids={"enrollment-tokens": enrollment_token},
