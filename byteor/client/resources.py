@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def q(part: str) -> str:
-    """Quote a part of a path."""
+    """Quote a part of a path. Raises ValueError if the path would name another resource without it, as with ``..``."""
+    if part in {"", ".", ".."}:
+        raise ValueError(f"This is no id: {part!r}")
     return quote(str(part), safe="")
 
 

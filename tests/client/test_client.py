@@ -194,6 +194,14 @@ def test_ids_are_quoted_in_paths() -> None:
     assert server.received[0][1] == "/api/v1/orgs/..%2Fx%3Fy"
 
 
+@pytest.mark.parametrize("part", ["", ".", ".."])
+def test_id_that_would_change_the_path_is_refused(part: str) -> None:
+    with connected(OK) as (client, server):
+        with pytest.raises(ValueError, match="no id"):
+            client.environment("o", "p", "e").delete_draft(part)
+        assert server.received == []
+
+
 def test_redirect_is_not_followed_with_token() -> None:
     with faulty(OK) as other, connected(Answer(302, b"", {"Location": other.url})) as (client, _):
         with pytest.raises((ApiError, UnexpectedResponse)):
