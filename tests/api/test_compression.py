@@ -58,6 +58,7 @@ def test_other_responses_are_not_compressed(world: World) -> None:
     for response in (heartbeat, listed, download, counts, metrics):
         assert "Content-Encoding" not in response, response.request
         assert "Accept-Encoding" not in response.get("Vary", "")
+    download.close()
 
 
 def test_openapi_document_is_compressed_for_clients_that_accept_gzip(client: Client) -> None:

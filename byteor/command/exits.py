@@ -1,0 +1,20 @@
+"""The exit codes of ``byteor``."""
+
+from __future__ import annotations
+
+from typing import Final
+
+DONE: Final = 0
+FAILED: Final = 1
+USAGE: Final = 2
+ROLLOUT_FAILED: Final = 3  # the rollout failed, was aborted or rolled back
+SIGNED_OUT: Final = 4
+PENDING: Final = 8  # an approval is missing, or the time limit has passed
+
+
+class Refusal(Exception):
+    """A command cannot do its work. The text says why, and what to do."""
+
+    def __init__(self, text: str, code: int = FAILED) -> None:
+        super().__init__(text)
+        self.code = code

@@ -1,0 +1,153 @@
+"""What commands print: tables and sentences for people, JSON with ``--json``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any, Final
+
+import click
+
+from byteor.command.exits import FAILED, USAGE, Refusal
+
+type Columns = Mapping[str, Callable[[Any], Any]]
+ALL: Final = "*"
+SHORT_ID: Final = 8  # characters of the end of an id, in tables on a terminal
+DEFAULT_LIMIT: Final = 100
+
+
+def json_option[**P, R](command: Callable[P, R]) -> Callable[P, R]:
+    """Add ``--json`` to a command, as its argument ``as_json``: ``*``, the chosen fields, or None."""
+    return click.option(
+        "--json", "as_json", is_flag=False, flag_value=ALL, default=None, metavar="[FIELDS]",
+        help="Print JSON, with all fields or with these, such as id,name. Write it after the arguments.",
+    )(command)  # fmt: skip
+
+
+def list_options[**P, R](command: Callable[P, R]) -> Callable[P, R]:
+    """Add ``--limit`` and ``--json`` to a command that lists something, as ``limit`` and ``as_json``."""
+    limited = click.option(
+        "--limit", type=click.IntRange(min=1), default=DEFAULT_LIMIT, show_default=True, help="The most rows to print."
+    )
+    return json_option(limited(command))
+
+
+def show_list(rows: Iterable[Any], as_json: str | None, columns: Columns, limit: int) -> None:
+    """Print at most ``limit`` rows as a table or as a JSON list, and say on stderr whether there are more."""
+    found = list(islice(rows, limit + 1))
+    if as_json is not None:
+        _print_json([chosen(each, as_json) for each in found[:limit]])
+    elif found:
+        _table(list(columns), [[text_of(value(each)) for value in columns.values()] for each in found[:limit]])
+    else:
+        note("Nothing found.")
+    if len(found) > limit:
+        note(f"There are more than {limit}. Use --limit to print more.")
+
+
+def show(found: Any, as_json: str | None, text: str | Columns) -> None:
+    """Print a resource or JSON value: as JSON, or else as the text, or as one line for each of the columns."""
+    if as_json is not None:
+        _print_json(chosen(found, as_json))
+    elif isinstance(text, str):
+        say(text)
+    else:
+        values = {name: text_of(value(found)) for name, value in text.items()}
+        width = max(map(len, values)) + 2
+        for name, value in values.items():
+            say(f"{name.capitalize()}:".ljust(width) + value)
+
+
+def say(text: str) -> None:
+    """Print lines to stdout. Characters of the server's texts that would control the terminal are replaced."""
+    click.echo("\n".join(map(plain, text.split("\n"))))
+
+
+def note(text: str) -> None:
+    """Print a line to stderr, where it does not disturb a program that reads the output."""
+    click.echo(plain(text), err=True)
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask the person, unless ``yes``. Raises Refusal if the answer is no, or if nobody can answer."""
+    if yes:
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise Refusal("Nobody can be asked here. Confirm with --yes.", USAGE)
+    if not click.confirm(plain(question), err=True):
+        raise Refusal("Nothing was changed.", FAILED)
+
+
+def is_terminal() -> bool:
+    """Return whether a person sees the output as it is printed."""
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def when(moment: datetime | None) -> str:
+    """Return a time as people say it, such as ``3 min ago``; with the date if it is more than a day ago or ahead."""
+    if moment is None:
+        return "-"
+    seconds = (datetime.now(UTC) - moment).total_seconds()
+    if abs(seconds) >= 86_400:
+        return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    size = abs(seconds)
+    amount = f"{size:.0f} s" if size < 90 else f"{size / 60:.0f} min" if size < 5400 else f"{size / 3600:.0f} h"
+    return f"{amount} ago" if seconds >= 0 else f"in {amount}"
+
+
+def chosen(value: Any, fields: str) -> Any:
+    """Return a resource as JSON values, with these fields. Raises Refusal for unknown ones."""
+    whole = value.to_dict() if hasattr(value, "to_dict") else value
+    if fields == ALL or not isinstance(whole, dict):
+        return whole
+    names = [each.strip() for each in fields.split(",")]
+    if unknown := [each for each in names if each not in whole]:
+        raise Refusal(f"There is no field {', '.join(unknown)}. Fields: {', '.join(whole)}.", USAGE)
+    return {name: whole[name] for name in names}
+
+
+def text_of(value: Any) -> str:
+    """Return a value of a table."""
+    if value is None or value in ("", [], {}):
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={each}" for key, each in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value))
+    return plain(str(value))
+
+
+def plain(line: str) -> str:
+    """Return the line with its unprintable characters replaced."""
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in line)
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table. On a terminal it fits the width and ids are short; in a pipe nothing is shortened."""
+    titles = [head.upper() for head in heads]
+    if not is_terminal():
+        widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+        for row in [titles, *rows]:
+            click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        return
+    from rich.console import Console  # noqa: PLC0415  slow to import, and only terminals need it
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for at, title in enumerate(titles):
+        table.add_column(title, no_wrap=at == 0 or title == "ID", overflow="fold")
+    for row in rows:
+        cells = [cell[-SHORT_ID:] if title == "ID" else cell for title, cell in zip(titles, row, strict=True)]
+        table.add_row(*map(Text, cells))
+    Console(highlight=False).print(table)

@@ -1,0 +1,55 @@
+"""``byteor api``: any request, for what has no command of its own."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+
+from byteor.command.exits import USAGE, Refusal
+from byteor.command.output import ALL, json_option, note, show
+from byteor.command.session import Session, with_session
+
+
+@click.command()
+@click.argument("method", type=click.Choice(["GET", "POST", "PUT", "PATCH", "DELETE"], case_sensitive=False))
+@click.argument("path")
+@click.option("-q", "--query", "pairs", multiple=True, metavar="NAME=VALUE", help="A query parameter. Can be repeated.")
+@click.option("-d", "--data", help="The body as JSON; - for stdin.")
+@json_option
+@with_session
+def api(
+    session: Session, method: str, path: str, pairs: tuple[str, ...], data: str | None, as_json: str | None
+) -> None:
+    """Send a request to the API and print the JSON of the response.
+
+    In the path, {org}, {project} and {env} stand for the ids of what the context or the options choose.
+
+    \b
+    Examples:
+      byteor api GET /api/v1/me
+      byteor api GET /api/v1/orgs/{org}/projects -q limit=5
+      echo '{"name": "staging"}' | byteor api POST /api/v1/orgs/{org}/projects -d -
+    """
+    for mark, level in (("{org}", "organization_id"), ("{project}", "project_id"), ("{env}", "environment_id")):
+        if mark in path:
+            path = path.replace(mark, getattr(session, level))
+    if not path.startswith("/"):
+        raise Refusal(f"The path must begin with a slash: {path}", USAGE)
+    query: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise Refusal(f"A query parameter must be NAME=VALUE: {pair}", USAGE)
+        query.setdefault(name, []).append(value)
+    try:
+        fields = None if data is None else json.loads(sys.stdin.read() if data == "-" else data)
+    except ValueError as error:
+        raise Refusal(f"The body is not JSON: {error}", USAGE) from None
+    found = session.client.request(method, path, query=query, fields=fields)
+    if found is None:
+        note("The response has no body.")
+    else:
+        show(found, as_json or ALL, "")

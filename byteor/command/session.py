@@ -1,0 +1,175 @@
+"""A command's connection to the server, and the names of what it works on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from functools import cached_property, wraps
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Concatenate, Final
+
+import click
+
+from byteor.command import contexts
+from byteor.command.exits import FAILED, USAGE, Refusal
+from byteor.command.output import note
+
+if TYPE_CHECKING:
+    from byteor.client import ByteOr
+    from byteor.client.resources import Environment, Organization, Project
+
+SHORTEST: Final = 4  # characters of the beginning or the end of an id
+MOST_SEARCHED: Final = 2000  # rows among which an id is searched by a part
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def is_id(text: str) -> bool:
+    """Return whether the text is a complete id."""
+    return _ID.fullmatch(text.lower()) is not None
+
+
+def find(listed: Callable[..., Iterable[Any]], text: str, what: str, *, has_name: bool = True) -> Any:
+    """Return the row of a list with this name, with this id, or whose id alone begins or ends with the text.
+
+    ``listed`` is the client's method, which filters by ``name`` if ``has_name``. Raises Refusal if there is no such
+    row, or if there are several, which it lists.
+    """
+    if has_name and not is_id(text) and (same := [row for row in listed(name=text) if row.name == text]):
+        return _only(same, text, what)
+    rows = list(islice(listed(), MOST_SEARCHED))
+    part = text.lower()
+    found = [row for row in rows if row.id.startswith(part) or row.id.endswith(part)]
+    if found and len(part) >= SHORTEST:
+        return _only(found, text, what)
+    known = ", ".join(_title(row) for row in rows[:10])
+    more = ", …" if len(rows) > 10 else ""
+    raise Refusal(f"There is no {what} {text}." + (f" There are: {known}{more}." if known else ""), FAILED)
+
+
+def _only(rows: list[Any], text: str, what: str) -> Any:
+    if len(rows) == 1:
+        return rows[0]
+    several = ", ".join(_title(row) for row in rows[:10])
+    raise Refusal(f"{text} can be more than one {what}: {several}. Use an id.", USAGE)
+
+
+def _title(row: Any) -> str:
+    return f"{row.name} ({row.id})" if isinstance(getattr(row, "name", None), str) else str(row.id)
+
+
+class Session:
+    """The client of the chosen context, and the levels at which the command works."""
+
+    def __init__(self, context: str | None, organization: str, project: str, environment: str) -> None:
+        self.name, self.context, warnings = contexts.current(context)
+        self._names = {
+            "organization": organization or self.context.organization,
+            "project": project or self.context.project,
+            "environment": environment or self.context.environment,
+        }
+        for warning in warnings:
+            note(f"Note: {warning}")
+
+    @cached_property
+    def client(self) -> ByteOr:
+        """The client."""
+        from byteor.client import ByteOr  # noqa: PLC0415  imported with the first request, so that --help is fast
+
+        return ByteOr(self.context.url, self.context.token)
+
+    @cached_property
+    def organization_id(self) -> str:
+        """The id of the organization: the chosen one, or the only one."""
+        return self._chosen(self.client.list_organizations, "organization", "--org")
+
+    @cached_property
+    def organization(self) -> Organization:
+        """The operations of the organization."""
+        return self.client.organization(self.organization_id)
+
+    @cached_property
+    def project_id(self) -> str:
+        """The id of the project: the chosen one, or the only one."""
+        return self._chosen(self.organization.list_projects, "project", "--project")
+
+    @cached_property
+    def project(self) -> Project:
+        """The operations of the project."""
+        return self.client.project(self.organization_id, self.project_id)
+
+    @cached_property
+    def environment_id(self) -> str:
+        """The id of the environment: the chosen one, or the only one."""
+        return self._chosen(self.project.list_environments, "environment", "--env")
+
+    @cached_property
+    def environment(self) -> Environment:
+        """The operations of the environment."""
+        return self.client.environment(self.organization_id, self.project_id, self.environment_id)
+
+    def environment_named(self, text: str) -> Environment:
+        """Return the operations of another environment of the project, by name or id. Raises Refusal."""
+        row = find(self.project.list_environments, text, "environment")
+        return self.client.environment(self.organization_id, self.project_id, row.id)
+
+    def _chosen(self, listed: Callable[..., Iterable[Any]], what: str, option: str) -> str:
+        text = self._names[what]
+        if text:
+            return text if is_id(text) else str(find(listed, text, what).id)
+        rows = list(islice(listed(), 11))
+        if len(rows) == 1:
+            return str(rows[0].id)
+        known = ", ".join(row.name for row in rows[:10]) + (", …" if len(rows) > 10 else "")
+        if not rows:
+            raise Refusal(f"There is no {what} that you may see.", FAILED)
+        raise Refusal(f"Choose the {what} with {option}, or in the context: {known}.", USAGE)
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        if "client" in vars(self):
+            self.client.close()
+
+
+def with_session[**P, R](command: Callable[Concatenate[Session, P], R]) -> Callable[..., R]:
+    """Give a command a ``Session`` as its first argument, and the options that choose where it works."""
+
+    @click.option("--context", "-c", help="The context, instead of the current one.")
+    @click.option("--org", default="", help="The organization, by name or id.")
+    @click.option("--project", "-p", default="", help="The project, by name or id.")
+    @click.option("--env", "-e", default="", help="The environment, by name or id.")
+    @wraps(command)
+    def run(*args: Any, context: str | None, org: str, project: str, env: str, **values: Any) -> R:
+        session = Session(context, org, project, env)
+        try:
+            return command(session, *args, **values)
+        finally:
+            session.close()
+
+    return run
+
+
+type Names = Callable[[Session], Iterable[str]]
+
+
+class Named(click.ParamType[str]):
+    """An argument that names a resource. The shell completes the names that the server knows."""
+
+    name = "name or id"
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        """Return the names that begin with the text; none if the server does not answer."""
+        from click.shell_completion import CompletionItem  # noqa: PLC0415  only while the shell completes
+
+        given = ctx.params
+        session = None
+        try:
+            session = Session(given.get("context"), *(given.get(each) or "" for each in ("org", "project", "env")))
+            return [CompletionItem(name) for name in self._names(session) if name.startswith(incomplete)]
+        except Exception:
+            return []
+        finally:
+            if session is not None:
+                session.close()
