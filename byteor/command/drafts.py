@@ -52,7 +52,7 @@ def find_version(session: Session, text: str) -> m.Version:
 
 
 @drafts.command("list")
-@list_options
+@list_options("ListedDraft")
 @with_session
 def list_drafts(session: Session, limit: int, as_json: str | None) -> None:
     """List the drafts of the environment, newest first.
@@ -75,7 +75,7 @@ def list_drafts(session: Session, limit: int, as_json: str | None) -> None:
 
 @drafts.command("show")
 @click.argument("draft", type=DRAFT)
-@json_option
+@json_option("Draft")
 @with_session
 def show_draft(session: Session, draft: str, as_json: str | None) -> None:
     """Show a draft with its diagnostics. With --json, also its plan.
@@ -105,7 +105,7 @@ def _about(found: m.Draft) -> dict[str, Any]:
 @drafts.command()
 @click.option("-f", "--file", "path", required=True, help="The plan, in JSON or YAML; - for stdin.")
 @click.option("--name", help="The name of the draft. Default: the name of the pipeline in the plan.")
-@json_option
+@json_option("Draft")
 @with_session
 def apply(session: Session, path: str, name: str | None, as_json: str | None) -> int:
     """Create a draft of a plan, or update the draft with this name.
@@ -140,7 +140,7 @@ def apply(session: Session, path: str, name: str | None, as_json: str | None) ->
 @click.argument("draft", type=DRAFT)
 @click.option("-f", "--file", "path", help="Preview this plan instead of the saved one; - for stdin.")
 @click.option("--target", help="The target to compile for, instead of the plan's: single_ring or lane_graph.")
-@json_option
+@json_option("Preview")
 @with_session
 def preview(session: Session, draft: str, path: str | None, target: str | None, as_json: str | None) -> int:
     """Compile a draft and print the spec, without saving anything. The exit code is 1 if the plan does not compile.
@@ -167,7 +167,7 @@ def preview(session: Session, draft: str, path: str | None, target: str | None, 
 @drafts.command("diff")
 @click.argument("draft", type=DRAFT)
 @click.argument("version", type=VERSION, required=False)
-@json_option
+@json_option("Diff")
 @with_session
 def diff_draft(session: Session, draft: str, version: str | None, as_json: str | None) -> None:
     """Print what differs between a draft and a version. Default: the newest version of the draft's pipeline.
@@ -184,7 +184,7 @@ def diff_draft(session: Session, draft: str, version: str | None, as_json: str |
 
 @drafts.command()
 @click.argument("draft", type=DRAFT)
-@json_option
+@json_option("Version")
 @with_session
 def promote(session: Session, draft: str, as_json: str | None) -> None:
     """Make an immutable version of a draft. If the last version has the same plan, print that version.
@@ -202,7 +202,7 @@ def promote(session: Session, draft: str, as_json: str | None) -> None:
 @drafts.command("delete")
 @click.argument("draft", type=DRAFT)
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@json_option
+@json_option("Draft")
 @with_session
 def delete_draft(session: Session, draft: str, yes: bool, as_json: str | None) -> None:
     """Delete a draft. Its versions stay.
@@ -219,7 +219,7 @@ def delete_draft(session: Session, draft: str, yes: bool, as_json: str | None) -
 
 @versions.command("list")
 @click.option("--name", help="Only versions of this pipeline.")
-@list_options
+@list_options("ListedVersion")
 @with_session
 def list_versions(session: Session, name: str | None, limit: int, as_json: str | None) -> None:
     """List the versions of the environment, newest first.
@@ -242,7 +242,7 @@ def list_versions(session: Session, name: str | None, limit: int, as_json: str |
 
 @versions.command("show")
 @click.argument("version", type=VERSION)
-@json_option
+@json_option("Version")
 @with_session
 def show_version(session: Session, version: str, as_json: str | None) -> None:
     """Print the spec of a version. With --json, also its plan.
@@ -259,7 +259,7 @@ def show_version(session: Session, version: str, as_json: str | None) -> None:
 @versions.command("diff")
 @click.argument("old", type=VERSION)
 @click.argument("new", type=VERSION)
-@json_option
+@json_option("Diff")
 @with_session
 def diff_versions(session: Session, old: str, new: str, as_json: str | None) -> None:
     """Print what differs between two versions.
@@ -275,7 +275,7 @@ def diff_versions(session: Session, old: str, new: str, as_json: str | None) -> 
 @versions.command("copy")
 @click.argument("version", type=VERSION)
 @click.option("--to", "target", required=True, help="The environment to copy to, by name or id.")
-@json_option
+@json_option("Version")
 @with_session
 def copy_version(session: Session, version: str, target: str, as_json: str | None) -> None:
     """Copy a version to another environment of the project.

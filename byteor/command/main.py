@@ -87,9 +87,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command, and return its exit code. Errors are one line on stderr."""
     try:
         code = cli.main(args=None if argv is None else list(argv), prog_name="byteor", standalone_mode=False)
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else "byteor"
+        return _fail(f"{error.format_message()} See `{path} --help`.", USAGE)
     except click.ClickException as error:
-        error.show()
-        return USAGE if isinstance(error, click.UsageError) else FAILED
+        return _fail(error.format_message(), FAILED)
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         return 130

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from importlib import import_module
 from itertools import islice
 from typing import Any, Final
 
@@ -14,26 +15,45 @@ import click
 
 from byteor.command.exits import FAILED, USAGE, Refusal
 
+type Command = Callable[..., Any]
 type Columns = Mapping[str, Callable[[Any], Any]]
 ALL: Final = "*"
 SHORT_ID: Final = 8  # characters of the end of an id, in tables on a terminal
 DEFAULT_LIMIT: Final = 100
 
 
-def json_option[**P, R](command: Callable[P, R]) -> Callable[P, R]:
-    """Add ``--json`` to a command, as its argument ``as_json``: ``*``, the chosen fields, or None."""
+def json_option(shape: str | Sequence[str] | None) -> Callable[[Command], Command]:
+    """Return a decorator that adds ``--json``, as the argument ``as_json``: ``*``, the chosen fields, or None.
+
+    ``shape`` is what the command prints: the name of a model of the client, or the names of the fields; None if it is
+    not known before. Unknown fields are refused before the command does anything.
+    """
+
+    def check(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+        if value in (None, ALL) or shape is None:
+            return value
+        known = _fields(shape) if isinstance(shape, str) else shape
+        if unknown := [each for each in _names(value) if each not in known]:
+            raise click.BadParameter(f"There is no field {', '.join(unknown)}. Fields: {', '.join(known)}.")
+        return value
+
     return click.option(
-        "--json", "as_json", is_flag=False, flag_value=ALL, default=None, metavar="[FIELDS]",
+        "--json", "as_json", is_flag=False, flag_value=ALL, default=None, metavar="[FIELDS]", callback=check,
         help="Print JSON, with all fields or with these, such as id,name. Write it after the arguments.",
-    )(command)  # fmt: skip
+    )  # fmt: skip
 
 
-def list_options[**P, R](command: Callable[P, R]) -> Callable[P, R]:
-    """Add ``--limit`` and ``--json`` to a command that lists something, as ``limit`` and ``as_json``."""
-    limited = click.option(
+def _fields(model: str) -> list[str]:
+    models, structs = import_module("byteor.client.models"), import_module("msgspec.structs")  # slow to import
+    return [each.encode_name for each in structs.fields(getattr(models, model))]
+
+
+def list_options(shape: str) -> Callable[[Command], Command]:
+    """Return a decorator that adds ``--limit`` and ``--json`` to a command that lists rows of a model."""
+    limit = click.option(
         "--limit", type=click.IntRange(min=1), default=DEFAULT_LIMIT, show_default=True, help="The most rows to print."
     )
-    return json_option(limited(command))
+    return lambda command: json_option(shape)(limit(command))
 
 
 def show_list(rows: Iterable[Any], as_json: str | None, columns: Columns, limit: int) -> None:
@@ -100,14 +120,15 @@ def when(moment: datetime | None) -> str:
 
 
 def chosen(value: Any, fields: str) -> Any:
-    """Return a resource as JSON values, with these fields. Raises Refusal for unknown ones."""
+    """Return a resource as JSON values, with these fields; null for those that it lacks."""
     whole = value.to_dict() if hasattr(value, "to_dict") else value
     if fields == ALL or not isinstance(whole, dict):
         return whole
-    names = [each.strip() for each in fields.split(",")]
-    if unknown := [each for each in names if each not in whole]:
-        raise Refusal(f"There is no field {', '.join(unknown)}. Fields: {', '.join(whole)}.", USAGE)
-    return {name: whole[name] for name in names}
+    return {name: whole.get(name) for name in _names(fields)}
+
+
+def _names(fields: str) -> list[str]:
+    return [each.strip() for each in fields.split(",")]
 
 
 def text_of(value: Any) -> str:

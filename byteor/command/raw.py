@@ -18,7 +18,7 @@ from byteor.command.session import Session, with_session
 @click.argument("path")
 @click.option("-q", "--query", "pairs", multiple=True, metavar="NAME=VALUE", help="A query parameter. Can be repeated.")
 @click.option("-d", "--data", help="The body as JSON; - for stdin.")
-@json_option
+@json_option(None)
 @with_session
 def api(
     session: Session, method: str, path: str, pairs: tuple[str, ...], data: str | None, as_json: str | None

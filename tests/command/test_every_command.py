@@ -1,0 +1,88 @@
+"""Laws over all commands: help with examples, and JSON with all or with chosen fields."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from byteor.command.main import COMMANDS, cli
+from tests.command.conftest import Terminal
+from tests.worlds import World
+
+# These read their own arguments, and are tested with the programs that they call.
+OWN_ARGUMENTS = {"agent", "verify", "replay"}
+# These print a script, or ask a person in a browser; a test of their own checks their JSON.
+WITHOUT_EXAMPLE = {"completion", "login", "logout"}
+
+
+def leaves() -> Iterator[tuple[str, click.Command]]:
+    """Yield each command that does something, with its name, such as ``drafts list``."""
+    context = click.Context(cli)
+    for name in COMMANDS:
+        command = cli.get_command(context, name)
+        assert command is not None, name
+        if isinstance(command, click.Group):
+            yield from ((f"{name} {each}", found) for each, found in command.commands.items())
+        else:
+            yield name, command
+
+
+LEAVES = dict(leaves())
+OURS = sorted(LEAVES.keys() - OWN_ARGUMENTS)
+every_command = pytest.mark.parametrize("name", OURS)
+
+
+@every_command
+def test_command_has_json_and_help_with_examples(name: str) -> None:
+    command = LEAVES[name]
+    help_text = command.help or ""
+
+    assert "\b\nExamples:\n  byteor " in help_text or "\b\nExamples:\n  echo " in help_text or "| byteor " in help_text
+    assert help_text.split("\n")[0].endswith((".", ":"))
+    options = {option for each in command.params for option in each.opts}
+    assert "--json" in options or name == "completion"
+    for each in command.params:
+        assert not isinstance(each, click.Option) or each.help, each.name
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("name", sorted(set(OURS) - WITHOUT_EXAMPLE))
+def test_command_prints_json_with_all_or_chosen_fields(
+    name: str, terminal: Terminal, world: World, tmp_path: Path
+) -> None:
+    group = COMMANDS[name.split(maxsplit=1)[0]][0]
+    arguments = import_module(f"tests.command.examples.{group}").examples(world, tmp_path)[name]
+
+    found = terminal(*name.split(), *arguments, "--json")
+
+    assert found.code in {0, 1}, found.err
+    value = json.loads(found.out)
+    if name != "api":
+        rows = value if isinstance(value, list) else [value]
+        assert rows, "The example finds nothing."
+        first = next(iter(rows[0]))
+        chosen = terminal(*name.split(), *arguments, f"--json={first}")
+        if chosen.code == 0:  # a second deletion is refused
+            row = json.loads(chosen.out)
+            assert list(row[0] if isinstance(row, list) else row) == [first]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("name", sorted(set(OURS) - WITHOUT_EXAMPLE - {"api"}))
+def test_unknown_field_is_refused_before_anything_happens(
+    name: str, terminal: Terminal, world: World, tmp_path: Path, django_assert_num_queries: Any
+) -> None:
+    group = COMMANDS[name.split(maxsplit=1)[0]][0]
+    arguments = import_module(f"tests.command.examples.{group}").examples(world, tmp_path)[name]
+
+    with django_assert_num_queries(0):
+        found = terminal(*name.split(), *arguments, "--json", "no_such_field")
+
+    assert (found.code, found.out) == (2, "")
+    assert "There is no field no_such_field. Fields: " in found.err
