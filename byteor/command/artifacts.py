@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -151,16 +151,15 @@ def show_artifact(session: Session, artifact: str, as_json: str | None) -> None:
             "size": lambda _: size_text(found.size_bytes),
             "content hash": lambda _: found.content_hash,
             "metadata": lambda _: found.metadata,
-            **({"records of": lambda _: _origin(found)} if found.origin else {}),
+            **({"records of": lambda each: _origin(each.origin)} if found.origin else {}),
             "id": lambda _: found.id,
         },
     )
 
 
-def _origin(found: m.Artifact) -> str:
-    assert found.origin is not None
-    first, last = found.origin.records
-    return f"{found.origin.artifact_id}, positions {first:,} to {last:,}"
+def _origin(origin: m.Origin) -> str:
+    first, last = origin.records
+    return f"{origin.artifact_id}, positions {first:,} to {last:,}"
 
 
 @artifacts.command()

@@ -210,7 +210,9 @@ def delete_fixture(session: Session, fixture: str, yes: bool, as_json: str | Non
 @click.option("--bundle", type=BUNDLE, help="Test this config bundle.")
 @click.option("--resume", metavar="REGRESSION", help="Wait for this regression instead of starting one, by its id.")
 @click.option(
-    "--against", type=BUNDLE, multiple=True,
+    "--against",
+    type=BUNDLE,
+    multiple=True,
     help="Compare with this config bundle. Can be repeated. Default: what the agents run.",
 )
 @click.option("--markdown", is_flag=True, help="Print Markdown for a comment on a pull request.")
@@ -333,7 +335,11 @@ def _results(session: Session, row: m.Regression) -> Iterator[m.RegressionResult
 
 
 def _accept(
-    session: Session, row: m.Regression, chosen: Sequence[str], reason: str | None, results: Sequence[m.RegressionResult]
+    session: Session,
+    row: m.Regression,
+    chosen: Sequence[str],
+    reason: str | None,
+    results: Sequence[m.RegressionResult],
 ) -> set[str]:
     """Accept the groups whose ids begin with the texts, and return their ids. Raises Refusal before accepting any."""
     known = {group for each in results for group in each.groups}
@@ -370,8 +376,9 @@ def _say_regression(
     if not row.finished_at:
         note(f"See the result with `byteor regress --resume {row.id}`.")
         return
-    for each in row.baselines:
-        say(f"Compared with {each.config_hash} ({_count(each.agents, 'agent')}, {each.share:.0%})")
+    for baseline in row.baselines:
+        running = f"{_count(baseline.agents, 'agent')}, {baseline.share:.0%}"
+        say(f"Compared with {baseline.config_hash} ({running})")
     if untested := sum(each.agents for each in row.not_tested):
         note(f"{_count(untested, 'agent')} run configurations that were not compared.")
     broken = [each for each in results if each.outcome in {"failed", "unstable", "not_tested"}]
@@ -391,9 +398,9 @@ def _say_regression(
     columns = {
         "group": lambda each: each.id[:_SHORT],
         "differences": lambda each: each.count,
-        "fixtures": lambda each: _fixture_names(each),
+        "fixtures": _fixture_names,
         "accepted": lambda each: each.id in accepted,
-        "the candidate": lambda each: _group_text(each),
+        "the candidate": _group_text,
     }
     if not accepted:
         del columns["accepted"]
@@ -462,13 +469,12 @@ def _markdown(session: Session, row: m.Regression, *, payloads: bool) -> str:
     from byteor.engine.regression import describe_group  # noqa: PLC0415  imports the engine
 
     parts = [str(row.summary or headline(row, [])).rstrip()]
-    examples = [each for each in row.groups or [] if each.example is not None][:MOST_EXAMPLES]
+    examples = [(each, each.example) for each in row.groups or [] if each.example is not None][:MOST_EXAMPLES]
     if examples:
         parts.append("#### Examples")
-    for each in examples:
-        assert each.example is not None
-        stage = f", stage {_code(each.example.stage)}" if each.example.stage else ""
-        place = f"record {each.example.sequence:,} of {_code(each.example.ingress)}{stage}"
+    for each, example in examples:
+        stage = f", stage {_code(example.stage)}" if example.stage else ""
+        place = f"record {example.sequence:,} of {_code(example.ingress)}{stage}"
         text = f"- {describe_group(each.to_dict())}: {place} (group `{each.id[:_SHORT]}`)"
         if payloads:
             (_, before), (_, after) = _sides(each)

@@ -156,7 +156,10 @@ def show_result(session: Session, row: m.Replay, as_json: str | None) -> None:
         say("")
         columns = {
             "stage": lambda each: each[0],
-            **{word: lambda each, word=word: each[1].get(word, 0) for word in ("in", "out", "dropped", "errors")},
+            "in": lambda each: each[1].get("in", 0),
+            "out": lambda each: each[1].get("out", 0),
+            "dropped": lambda each: each[1].get("dropped", 0),
+            "errors": lambda each: each[1].get("errors", 0),
             "reasons": lambda each: [f"{reason} {drop['count']}" for reason, drop in each[1].get("drops", {}).items()],
         }
         show_list(stages.items(), None, columns, len(stages))

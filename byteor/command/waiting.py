@@ -14,7 +14,8 @@ import click
 
 from byteor.command.output import note
 
-FIRST_S, MOST_S: Final = 0.2, 2.0  # pauses between two requests
+FIRST_S: Final = 0.2  # the first pause between two requests
+MOST_S: Final = 2.0  # the longest one
 PATIENCE_S: Final = 300  # how long the server may be unreachable
 type Move = Callable[[int, int], None]
 
