@@ -47,14 +47,15 @@ def test_capture_is_listed_shown_and_pulled(terminal: Terminal, capture: Artifac
     target = tmp_path / f"{id}.tar.gz"
     assert terminal("artifacts", "pull", id[-8:], "-o", str(tmp_path)).out.startswith(f"Saved {target} (")
     with tarfile.open(fileobj=io.BytesIO(target.read_bytes())) as archive:
-        assert "journal/quotes_in.bin" in archive.getnames()
+        names = archive.getnames()
+    assert "journal/quotes_in.bin" in names
     again = terminal("artifacts", "pull", id, "-o", str(tmp_path))
     assert (again.code, again.err) == (2, f"byteor: {target} exists. Overwrite it with --force.\n")
 
     inner = terminal("artifacts", "pull", id, "-o", str(tmp_path), "--file", "journal/quotes_in.bin", "--json", "path")
     assert Path(inner.json["path"]).read_bytes() == journal()
     assert terminal("artifacts", "pull", id, "--file", "no/such").err.startswith("byteor: The artifact has no file")
-    assert [each["path"] for each in terminal("artifacts", "files", id, "--json").json] == sorted(archive.getnames())
+    assert [each["path"] for each in terminal("artifacts", "files", id, "--json").json] == sorted(names)
 
 
 def test_damaged_content_is_not_saved(terminal: Terminal, capture: Artifact, tmp_path: Path) -> None:
