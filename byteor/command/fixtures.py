@@ -266,7 +266,7 @@ def regress(
     row, title = _requested(session, draft, version, bundle, resume, against)
     if not detach and not row.finished_at:
         row = wait_for(
-            lambda: session.environment.get_regression(row.id), f"Regression {row.id}",
+            lambda: session.environment.get_regression(row.id), f"Regression {row.id[-8:]}",
             lambda each: (each.progress.done, each.progress.total), timeout, f"byteor regress --resume {row.id}",
         )  # fmt: skip
     results = [] if not row.finished_at else list(_results(session, row))
@@ -277,6 +277,8 @@ def regress(
         say(_markdown(session, row, payloads=payloads))
     else:
         _say_regression(row, title, results, accepted, payloads=payloads)
+    if detach:
+        note(f"See the result with `byteor regress --resume {row.id}`.")
     if not row.finished_at:
         return DONE if detach else PENDING
     return DONE if _is_clean(row, results, accepted) else FAILED
@@ -297,7 +299,7 @@ def _requested(
         row = environment.get_regression(
             resume if is_id(resume) else find(listed, resume, "regression", has_name=False).id
         )
-        return row, row.pipeline
+        return row, f"Regression of {row.pipeline}"
     hashes = [_config_hash(session, each) for each in against] or None
     if draft is not None:
         found = find_draft(session, draft)
@@ -374,11 +376,10 @@ def _say_regression(
 ) -> None:
     say(f"{title}: {headline(row, results)}")
     if not row.finished_at:
-        note(f"See the result with `byteor regress --resume {row.id}`.")
         return
     for baseline in row.baselines:
-        running = f"{_count(baseline.agents, 'agent')}, {baseline.share:.0%}"
-        say(f"Compared with {baseline.config_hash} ({running})")
+        running = f" ({_count(baseline.agents, 'agent')}, {baseline.share:.0%})" if baseline.agents else ""
+        say(f"Compared with {baseline.config_hash}{running}")
     if untested := sum(each.agents for each in row.not_tested):
         note(f"{_count(untested, 'agent')} run configurations that were not compared.")
     broken = [each for each in results if each.outcome in {"failed", "unstable", "not_tested"}]
@@ -410,7 +411,7 @@ def _say_regression(
         for each in groups[:MOST_EXAMPLES]:
             say(f"\nGroup {each.id[:_SHORT]}, {_place(each)}")
             for word, text in _sides(each):
-                say(f"  {word}  {text}")
+                say(f"  {word.ljust(6)}  {text or '-'}")
     else:
         note("Print a captured record of each group with --payloads.")
 
@@ -457,11 +458,12 @@ def _place(group: m.DifferenceGroup) -> str:
 
 
 def _sides(group: m.DifferenceGroup) -> list[tuple[str, str]]:
+    """Return the example of both sides; "" for a side without a record, or if the caller may not see it."""
     example = group.example
     if example is None:
         return []
     sides: Mapping[str, Any] = {"before": example.before, "after": example.after}
-    return [(word.ljust(6), "-" if side is None else payload_text(side)) for word, side in sides.items()]
+    return [(word, "" if side is None else payload_text(side)) for word, side in sides.items()]
 
 
 def _markdown(session: Session, row: m.Regression, *, payloads: bool) -> str:
@@ -477,9 +479,9 @@ def _markdown(session: Session, row: m.Regression, *, payloads: bool) -> str:
         place = f"record {example.sequence:,} of {_code(example.ingress)}{stage}"
         text = f"- {describe_group(each.to_dict())}: {place} (group `{each.id[:_SHORT]}`)"
         if payloads:
-            (_, before), (_, after) = _sides(each)
-            fence = "`" * (max(map(len, re.findall("`+", before + after)), default=2) + 1)
-            text += f"\n\n  {fence}diff\n  - {before}\n  + {after}\n  {fence}"
+            lines = [f"{mark} {side}" for mark, (_, side) in zip("-+", _sides(each), strict=True) if side]
+            fence = "`" * max(3, *(len(ticks) + 1 for line in lines for ticks in re.findall("`+", line)), 0)
+            text += "\n" + "".join(f"\n  {line}" for line in (f"{fence}diff", *lines, fence))
         parts.append(text)
     url = f"{session.context.url.rstrip('/')}/admin/releases/regression/{row.id}/change/"
     return "\n\n".join([*parts, f"[Regression {row.id[-8:]}]({url})"])

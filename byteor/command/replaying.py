@@ -109,7 +109,9 @@ def replay(
     )
     later = f"byteor artifacts show-replay {row.id}"
     if not detach and not row.finished_at and row.status != WAITS:
-        row = wait_for(lambda: session.environment.get_replay(row.id), f"Replay {row.id}", _progress, timeout, later)
+        row = wait_for(
+            lambda: session.environment.get_replay(row.id), f"Replay {row.id[-8:]}", _progress, timeout, later
+        )
     show_result(session, row, as_json)
     if row.status == WAITS:
         note(f"Approve it with `byteor approve {row.id}`. See the result with `{later}`.")
@@ -140,13 +142,17 @@ def show_result(session: Session, row: m.Replay, as_json: str | None) -> None:
         show(row, as_json, "")
         return
     version = session.environment.get_version(row.version_id)
-    say(f"Replay {row.id} through {version.name}:{version.number}: {standing(row)}")
+    say(f"Replay {row.id} through {version.name}:{version.number}: {_standing(session, row)}")
     for warning in row.warnings:
         note(f"Warning: {warning}")
     result = row.result
     if result is None:
         return
-    stages: Mapping[str, Any] = result.get("stages") or {}
+    from byteor.engine.compiler import stages_in  # noqa: PLC0415  imports the engine
+
+    counts: Mapping[str, Any] = result.get("stages") or {}
+    order = {id: at for at, (id, _) in enumerate(stages_in(version.spec))}
+    stages = sorted(counts.items(), key=lambda each: order.get(each[0], len(order)))
     if unchecked := [each["name"] for each in result.get("notes", []) if each["code"] == "no_parameters"]:
         note(f"Warning: these stages had no parameters and let every record pass unchanged: {', '.join(unchecked)}.")
     for each in result.get("notes", []):
@@ -162,7 +168,7 @@ def show_result(session: Session, row: m.Replay, as_json: str | None) -> None:
             "errors": lambda each: each[1].get("errors", 0),
             "reasons": lambda each: [f"{reason} {drop['count']}" for reason, drop in each[1].get("drops", {}).items()],
         }
-        show_list(stages.items(), None, columns, len(stages))
+        show_list(stages, None, columns, len(stages))
     say("")
     outputs = result["egress"]
     columns = {
@@ -186,7 +192,7 @@ def show_result(session: Session, row: m.Replay, as_json: str | None) -> None:
         show_list(counted.items(), None, columns, len(counted))
 
 
-def standing(row: m.Replay) -> str:
+def _standing(session: Session, row: m.Replay) -> str:
     """Return a sentence about the state of a replay."""
     match row.status:
         case "pending_approval":
@@ -196,12 +202,26 @@ def standing(row: m.Replay) -> str:
         case "running":
             done, total = _progress(row)
             return f"{done:,} of {total:,} records replayed." if total else "Unpacking the capture."
-        case "succeeded":
+        case "succeeded" if _was_compared(session, row):
             return "Finished without differences from the capture."
+        case "succeeded":
+            return "Finished. The capture has no expected output to compare with."
         case "diverged":
             return _divergence((row.result or {})["divergence"])
     stopped = " It stopped as in the capture." if (row.result or {}).get("reproduced") else ""
     return f"{str(row.status).capitalize()}: {str(row.error or '').rstrip('.')}.{stopped}"
+
+
+def _was_compared(session: Session, row: m.Replay) -> bool:
+    """Return whether the capture has expected output; true if the person may not see the files of the capture."""
+    from byteor.client.errors import ApiError  # noqa: PLC0415  imports the client
+
+    folder = "expected/"
+    try:
+        page = session.environment.list_artifact_files(row.artifact_id, after=folder)
+    except ApiError:
+        return True
+    return any(each.path.startswith(folder) for each in page.results[:1])
 
 
 def _divergence(found: Mapping[str, Any]) -> str:
@@ -327,7 +347,9 @@ def _say_comparison(found: m.Comparison) -> None:
         say("The results are equal.")
         return
     differing = [
-        ("egress", name, _both(each["records"])) for name, each in found.egress.items() if not each["equal"]
+        ("egress", name, _both(each["records"], "with other content"))
+        for name, each in found.egress.items()
+        if not each["equal"]
     ] + [
         ("stage", name, "; ".join(f"{word} {_both(each[word])}" for word in ("in", "out", "dropped", "errors")))
         for name, each in found.stages.items()
@@ -345,9 +367,9 @@ def _say_comparison(found: m.Comparison) -> None:
         say(f"\nFirst difference: {first['egress']}, record {first['sequence']:,}: {_side_difference(first)}.")
 
 
-def _both(pair: list[Any]) -> str:
+def _both(pair: list[Any], if_equal: str = "") -> str:
     one, other = ("-" if each is None else each for each in pair)
-    return f"{one} → {other}" if one != other else str(one)
+    return f"{one} → {other}" if one != other else f"{one} {if_equal}".rstrip()
 
 
 def _side_difference(found: Mapping[str, Any]) -> str:
@@ -469,7 +491,7 @@ def bisect(
     )
     later = f"byteor artifacts show-bisect {row.id}"
     if not detach and not row.finished_at:
-        row = wait_for(lambda: session.environment.get_bisect(row.id), f"Bisect {row.id}", _judged, timeout, later)
+        row = wait_for(lambda: session.environment.get_bisect(row.id), f"Bisect {row.id[-8:]}", _judged, timeout, later)
     _show_bisect(session, row, as_json)
     if not row.finished_at:
         return DONE if detach else PENDING

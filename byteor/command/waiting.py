@@ -61,13 +61,14 @@ def wait_for[Row](
                         return row  # type: ignore[no-any-return]  # the row has more attributes than its type says
                     move(*progress(row))
                     if monotonic() >= deadline:
-                        note(f"{title} has not finished. See the result with `{later}`.")
-                        return row  # type: ignore[no-any-return]
+                        break
                 sleep(max(0, min(pause, deadline - monotonic())))
                 pause = min(pause * 1.5, MOST_S)
     except KeyboardInterrupt:
         note(f"{title} goes on. See the result with `{later}`.")
         raise
+    note(f"{title} has not finished. See the result with `{later}`.")
+    return row  # type: ignore[no-any-return]
 
 
 @contextmanager

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from apps.artifacts.models import Artifact, Fixture, Replay
+from byteor.client.errors import ConnectionFailed
+from byteor.client.resources import Environment
 from byteor_cloud.storage import blobs
-from tests.artifacts.incidents import PAYLOADS, digest_of, frames, incident, ingested, journal
+from tests.artifacts.incidents import PAYLOADS, digest_of, frames, incident, ingested, journal, upload
 from tests.command.conftest import Terminal
-from tests.worlds import World, plan
+from tests.worlds import World, plan, run_jobs
 
 pytestmark = pytest.mark.django_db
 
@@ -145,6 +147,44 @@ def test_replay_is_pending_after_timeout_and_can_be_canceled(terminal: Terminal,
     assert "Failed: " in terminal("artifacts", "show-replay", found.json["id"]).out
 
 
+def test_interrupted_replay_goes_on(
+    terminal: Terminal, capture: Artifact, monkeypatch: pytest.MonkeyPatch, run_jobs: Callable[..., int]
+) -> None:
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("byteor.command.waiting.sleep", interrupt)
+
+    found = terminal("artifacts", "replay", str(capture.pk))
+
+    replay = Replay.objects.get()
+    assert found.code == 130
+    assert f"goes on. See the result with `byteor artifacts show-replay {replay.pk}`." in found.err
+    run_jobs()
+    replay.refresh_from_db()
+    assert replay.status == "diverged"
+
+
+@pytest.mark.usefixtures("jobs")
+def test_replay_is_awaited_after_lost_connection(
+    terminal: Terminal, capture: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = [ConnectionFailed("refused"), ConnectionFailed("refused")]
+    get_replay = Environment.get_replay
+
+    def lost(calls: Environment, id: str) -> Any:
+        if failures:
+            raise failures.pop()
+        return get_replay(calls, id)
+
+    monkeypatch.setattr(Environment, "get_replay", lost)
+
+    found = terminal("artifacts", "replay", str(capture.pk), "--json", "status")
+
+    assert found.json == {"status": "diverged"}
+    assert found.err == "The connection to the server is lost: refused. Trying again.\n"
+
+
 def test_execute_replay_asks_and_waits_for_approval(terminal: Terminal, world: World) -> None:
     environment = world.environment("prod", "live", replay_policy="allowed")
     version = world.version(environment, plan(stages=[{"id": "post", "op": "http_post:http://127.0.0.1:9/hook"}]))
@@ -162,9 +202,6 @@ def test_execute_replay_asks_and_waits_for_approval(terminal: Terminal, world: W
 
 def uploaded(world: World, api: Any, agent: Any, content: bytes) -> str:
     """Upload an incident bundle, check it, and return its id."""
-    from tests.artifacts.incidents import upload
-    from tests.worlds import run_jobs
-
     response = upload(api, agent, content, kind="incident_bundle")
     run_jobs()
     return str(response.json()["id"])
