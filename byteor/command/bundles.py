@@ -178,7 +178,9 @@ def _read_configuration(path: str) -> PlanFile:
     for field in file.plan:
         if field not in {*CONFIGURATION, "name"}:
             known = ", ".join((*CONFIGURATION, "name"))
-            raise Refusal(f"{file.name}:{file.line_of(f'/{field}')}: There is no field {field}. Fields: {known}.", USAGE)
+            raise Refusal(
+                f"{file.name}:{file.line_of(f'/{field}')}: There is no field {field}. Fields: {known}.", USAGE
+            )
     return file
 
 

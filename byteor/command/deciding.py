@@ -137,7 +137,9 @@ def _status(approval: m.Approval | m.ListedApproval) -> str:
 
 
 @approvals.command("list")
-@click.option("--status", default=PENDING, show_default=True, help="pending, approved, denied, expired, revoked or all.")
+@click.option(
+    "--status", default=PENDING, show_default=True, help="pending, approved, denied, expired, revoked or all."
+)
 @click.option("--mine", is_flag=True, help="Only those that wait for your decision.")
 @list_options("ListedApproval")
 @with_session

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from byteor.command import rollout_news as news
 from byteor.command.deploying import find_deployment, watch
-from byteor.command.exits import DONE, FAILED, PENDING, USAGE, Refusal
+from byteor.command.exits import DONE, PENDING, USAGE, Refusal
 from byteor.command.output import confirm, json_option, note, show
 from byteor.command.session import Named, Session, find, is_id, with_session
 
@@ -18,9 +19,10 @@ if TYPE_CHECKING:
     from byteor.client import models as m
 
 type Command = Callable[..., Any]
+_MOST: Final = 100  # deployments that are read to find the only one
 _POLL_S: Final = 2.0  # between requests for a rollback whose proof has not finished, if the server names no time
 
-DEPLOYMENT = Named(lambda session: (each.id for each in session.environment.list_deployments(limit=50)))
+DEPLOYMENT = Named(lambda session: sorted({each.pipeline for each in session.environment.list_deployments(limit=200)}))
 AGENT = Named(lambda session: (each.name for each in session.environment.list_agents(limit=200)))
 
 
@@ -34,7 +36,9 @@ def _steering(*, waits: bool = True, reason_required: bool = False) -> Callable[
                 "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
                 help="With --wait: stop waiting after this time, with exit code 8.",
             )(found)  # fmt: skip
-            found = click.option("--wait", is_flag=True, help="Follow the rollout until it ends, as deploy does.")(found)
+            found = click.option("--wait", is_flag=True, help="Follow the rollout until it ends, as deploy does.")(
+                found
+            )
         found = click.option("--reason", required=reason_required, help="Why. Recorded in the audit trail.")(found)
         return click.argument("id", required=False, type=DEPLOYMENT)(found)
 
@@ -56,7 +60,7 @@ def next_wave(
       byteor next-wave
       byteor next-wave 4f2a91bc --wait
     """
-    found = find_deployment(session, id)
+    found = _under_way(session, id)
     changed = session.environment.start_next_wave(found.id, reason=reason)
     waves = changed.strategy.percents if changed.strategy else None
     of = f" of {len(waves)}" if waves else ""
@@ -76,7 +80,7 @@ def pause(session: Session, id: str | None, reason: str | None, as_json: str | N
       byteor pause --reason "Latency rises"
       byteor pause 4f2a91bc
     """
-    found = find_deployment(session, id)
+    found = _under_way(session, id)
     changed = session.environment.pause_deployment(found.id, reason=reason)
     show(changed, as_json, f"Paused {_title(session, changed)}")
 
@@ -95,7 +99,7 @@ def resume(
       byteor resume
       byteor resume 4f2a91bc --wait --timeout 600
     """
-    found = find_deployment(session, id)
+    found = _under_way(session, id)
     changed = session.environment.resume_deployment(found.id, reason=reason)
     done = f"Resumed {_title(session, changed)}"
     return _finish(session, changed, done, wait=wait, timeout=timeout, as_json=as_json)
@@ -115,19 +119,19 @@ def retry(
 ) -> int:
     """Offer a deployment again to the agents that failed.
 
-    A failed deployment continues. An active one stays active. Default of ID: the only deployment that has failed
-    agents and that is under way, current, or the newest of its pipeline.
+    A failed deployment continues. An active one stays active. Default of ID: the only deployment that is deploying,
+    current, or the newest of its pipeline and failed.
 
     \b
     Examples:
       byteor retry
       byteor retry 4f2a91bc --agent edge-1 --agent edge-2 --wait
     """
-    found = find_deployment(session, id) if id else _only(session, _retryable(session), "There is nothing to retry.")
+    found = _started(session, id, "There is no deployment with failed agents.")
     ids = [each if is_id(each) else find(session.environment.list_agents, each, "agent").id for each in agents]
     changed = session.environment.retry_deployment(found.id, reason=reason, agents=ids or None)
     count = found.progress.failed - changed.progress.failed
-    done = f"Retrying {_agents(count)} of {_title(session, changed)}"
+    done = f"Retrying {news.agents_of(count)} of {_title(session, changed)}"
     return _finish(session, changed, done, wait=wait, timeout=timeout, as_json=as_json)
 
 
@@ -144,9 +148,13 @@ def abort(session: Session, id: str | None, reason: str | None, yes: bool, as_js
       byteor abort
       byteor abort 4f2a91bc --reason "Wrong bundle" --yes
     """
-    found = find_deployment(session, id)
+    found = _under_way(session, id)
     title, active = _title(session, found), found.progress.active
-    kept = f" {_agents(active)} already run{'s' if active == 1 else ''} it, and will keep running it." if active else ""
+    kept = (
+        f" {news.agents_of(active)} already run{'s' if active == 1 else ''} it, and will keep running it."
+        if active
+        else ""
+    )
     confirm(f"Abort {title}?{kept}", yes=yes)
     changed = session.environment.abort_deployment(found.id, reason=reason)
     show(changed, as_json, f"Aborted {title}.{kept}")
@@ -170,9 +178,9 @@ def rollback(
 ) -> int:
     """Return the agents of a deployment to what they ran before.
 
-    The configuration becomes known bad in the environment. Default of ID: the only current deployment, unless a
-    rollout is under way as well. With --wait, the exit code is 0 if the rollback has finished, and 3 if it failed. With
-    --artifact, the command waits for the replays, at most for --timeout seconds.
+    The configuration becomes known bad in the environment. Default of ID: the only deployment that is deploying,
+    current, or the newest of its pipeline and failed. With --wait, the exit code is 0 if the rollback has finished, and
+    3 if it failed. With --artifact, the command waits for the replays, at most for --timeout seconds.
 
     \b
     Examples:
@@ -180,15 +188,14 @@ def rollback(
       byteor rollback 4f2a91bc --reason latency --yes
       byteor rollback --reason crash --artifact 77ab01cd --timeout 300
     """
-    candidates = [] if id else [*_listed(session, status="deploying"), *_listed(session, is_current=True)]
-    found = find_deployment(session, id) if id else _only(session, candidates, "There is no deployment to roll back.")
+    found = _started(session, id, "There is no deployment to roll back.")
     artifact_id = None
     if artifact:
         listed = session.environment.list_artifacts
         artifact_id = artifact if is_id(artifact) else str(find(listed, artifact, "artifact", has_name=False).id)
     title = _title(session, found)
     confirm(
-        f"Roll back {title}? Each of its agents returns to what it ran before, and the configuration becomes known bad.",
+        f"Roll back {title}? Its agents return to what they ran before, and the configuration becomes known bad.",
         yes=yes,
     )  # fmt: skip
     changed = _roll_back(session, found.id, reason, artifact_id, proceed=proceed, timeout=timeout)
@@ -229,37 +236,45 @@ def _restored(session: Session, deployment: m.Deployment) -> str:
     return _title(session, session.environment.get_deployment(deployment.restores))
 
 
-def _retryable(session: Session) -> list[m.ListedDeployment]:
-    """Return the deployments with failed agents that are under way, current, or the newest of their pipeline."""
+def _under_way(session: Session, text: str | None) -> m.Deployment:
+    """Return the rollout with this id or of this pipeline; None selects the only one. Raises Refusal if it ended."""
+    found = find_deployment(session, text)
+    if found.status in news.ENDED:
+        ended = f"{_title(session, found)} is {news.status_of(found)}."
+        raise Refusal(f"No rollout is under way. The newest deployment, {ended}" if text is None else ended)
+    return found
+
+
+def _started(session: Session, text: str | None, none: str) -> m.Deployment:
+    """Return the only deployment with agents that is deploying, current, or the newest of its pipeline and failed.
+
+    ``text`` is a pipeline or None; otherwise it is the id of any deployment. Raises Refusal with ``none``.
+    """
+    if text is not None and is_id(text):
+        return find_deployment(session, text)
+    listed = session.environment.list_deployments
+    rows = [
+        *islice(listed(pipeline=text, status="deploying"), _MOST),
+        *islice(listed(pipeline=text, is_current=True), _MOST),
+    ]
     newest: dict[str, m.ListedDeployment] = {}
-    for each in [*islice(session.environment.list_deployments(), 100), *_listed(session, is_current=True)]:
+    for each in islice(listed(pipeline=text), _MOST):
         newest.setdefault(each.pipeline, each)
-    rows = [*newest.values(), *_listed(session, status="deploying"), *_listed(session, is_current=True)]
-    return [each for each in rows if each.progress.failed and each.status in {"deploying", "failed", "active"}]
-
-
-def _listed(session: Session, **chosen: Any) -> list[m.ListedDeployment]:
-    return list(islice(session.environment.list_deployments(**chosen), 100))
-
-
-def _only(session: Session, rows: Sequence[m.ListedDeployment], none: str) -> m.Deployment:
-    """Return the deployment that all rows are. Raises Refusal if there is none, or if there are several."""
-    found = {each.id: each for each in rows}
+    rows += [each for each in newest.values() if each.status == "failed"]
+    found = {each.id: each for each in rows if each.progress.active or each.progress.failed}
+    if not found and text is not None:
+        return find_deployment(session, text)
     if not found:
-        raise Refusal(none, FAILED)
+        raise Refusal(none)
     if len(found) > 1:
-        several = ", ".join(f"{each.pipeline}, {each.status} ({each.id})" for each in list(found.values())[:10])
-        raise Refusal(f"Name the deployment. There are several: {several}.", USAGE)
+        several = ", ".join(f"{each.pipeline} ({each.id}, {news.status_of(each)})" for each in found.values())
+        raise Refusal(f"There is more than one deployment: {several}. Use an id.", USAGE)
     return session.environment.get_deployment(next(iter(found)))
 
 
 def _title(session: Session, deployment: m.Deployment) -> str:
     version = session.environment.get_version(deployment.version_id)
     return f"{version.name}:{version.number} ({deployment.id})"
-
-
-def _agents(count: int) -> str:
-    return f"{count} agent{'' if count == 1 else 's'}"
 
 
 def _finish(
