@@ -65,8 +65,11 @@ def _named(rows: Iterable[m.ListedApproval], text: str) -> list[m.ListedApproval
     return [
         row
         for row in rows
-        if any(key and (key.startswith(part) or key.endswith(part)) for key in (row.id, row.deployment_id, row.replay_id))
-    ]  # fmt: skip
+        if any(
+            isinstance(key, str) and (key.startswith(part) or key.endswith(part))
+            for key in (row.id, row.deployment_id, row.replay_id)
+        )
+    ]
 
 
 def _of_pipeline(session: Session, rows: list[m.ListedApproval], name: str) -> list[m.ListedApproval]:
@@ -237,9 +240,7 @@ def approve(
 @click.option("--yes", is_flag=True, help="Do not show the request, and do not ask.")
 @json_option("Approval")
 @with_session
-def deny(
-    session: Session, id: str | None, comment: str, digest: str | None, yes: bool, as_json: str | None
-) -> None:  # fmt: skip
+def deny(session: Session, id: str | None, comment: str, digest: str | None, yes: bool, as_json: str | None) -> None:
     """Deny a deployment, a wave or a replay. A single denial denies the request.
 
     A denied wave stops the deployment, which is rolled back if its strategy says so. ID is the id of an approval, a
@@ -260,7 +261,7 @@ def _reviewed(session: Session, text: str | None, verb: str, *, yes: bool) -> _R
     approval = find_approval(session, text)
     review = _Review(session, approval)
     if approval.status != PENDING:
-        raise Refusal(f"Nobody can decide on {review.subject} any more: it is {_status(approval)}.")
+        raise Refusal(f"Only a pending approval can be decided. That of {review.subject} is {_status(approval)}.")
     if not yes:
         for line in review.lines():
             note(line)
@@ -293,9 +294,7 @@ class _Review:
         wave = _wave_of(self._approval)
         return f"{'the deployment' if wave is None else f'wave {wave + 1}'} of {self._version} to {self._place}"
 
-    def decide(
-        self, decision: str, comment: str | None, digest: str | None, groups: list[str] | None
-    ) -> m.Approval:  # fmt: skip
+    def decide(self, decision: str, comment: str | None, digest: str | None, groups: list[str] | None) -> m.Approval:
         """Send the decision, for exactly what was shown: the report of the wave, or the regression."""
         approval, report = self._approval, self._approval.wave_report
         regression = self._packet.regression if self._packet else None
@@ -347,7 +346,7 @@ class _Review:
         changes = packet.pipeline if packet else None
         return {
             "Note": str(deployment.note) if deployment.note else None,
-            "Replaces": changes and (changes.from_version or "nothing"),
+            "Replaces": (changes.from_version or "nothing") if changes else None,
             "Config bundle": self._environment.get_config_bundle(deployment.config_bundle_id).name,
             "Agents": self._agents(deployment),
             "Strategy": _strategy(deployment.strategy),
@@ -356,7 +355,7 @@ class _Review:
             "Freeze override": found.override_freeze,
             "Gate override": found.override_replay_gate,
             "Tests": packet.headline if packet else None,
-            "Rollback": packet and _rollback(packet.rollback),
+            "Rollback": _rollback(packet.rollback) if packet else None,
             "Spec hash": found.spec_hash,
             "Config hash": str(found.config_hash) if found.config_hash else None,
             "Earlier waves": found.wave_report.summary if found.wave_report else None,
@@ -416,7 +415,7 @@ def _removed(each: m.RemovedFixture) -> str:
 
 
 def _failure(each: m.WaveFailure) -> str:
-    return f"{each.count} × {each.detail or each.reason}"
+    return f"{each.count}: {each.detail or each.reason}"
 
 
 def _rollback(found: m.PacketRollback) -> str:

@@ -23,7 +23,7 @@ _MOST: Final = 100  # deployments that are read to find the only one
 _POLL_S: Final = 2.0  # between requests for a rollback whose proof has not finished, if the server names no time
 
 DEPLOYMENT = Named(lambda session: sorted({each.pipeline for each in session.environment.list_deployments(limit=200)}))
-AGENT = Named(lambda session: (each.name for each in session.environment.list_agents(limit=200)))
+AGENT = Named(lambda session: (str(each.name) for each in session.environment.list_agents(limit=200)))
 
 
 def _steering(*, waits: bool = True, reason_required: bool = False) -> Callable[[Command], Command]:

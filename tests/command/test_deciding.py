@@ -108,7 +108,9 @@ def test_ambiguous_requests_are_listed_and_denial_needs_reason(terminal: Termina
     assert (state(quotes)[0], state(trades)[0]) == ("denied", "pending_approval")
     again = terminal("approve", str(quotes.pk), "--yes")
     assert (again.code, again.out) == (1, "")
-    assert again.err == "byteor: Nobody can decide on the deployment of quotes:1 to prod any more: it is denied.\n"
+    assert again.err == (
+        "byteor: Only a pending approval can be decided. That of the deployment of quotes:1 to prod is denied.\n"
+    )
 
 
 def test_wave_is_approved_for_the_report_that_was_shown(terminal: Terminal, world: World, run_jobs: Run) -> None:

@@ -56,11 +56,11 @@ def test_abort_asks_and_says_who_keeps_running(terminal: Terminal, world: World,
 
     unasked = terminal("abort")
     assert (unasked.code, unasked.err) == (2, "byteor: Nobody can be asked here. Confirm with --yes.\n")
-    terminal.use(world.viewer.api.token, organization="acme", project=world.project.name, environment="dev")
+    terminal.use(world.viewer.api.token or "", organization="acme", project=world.project.name, environment="dev")
     assert terminal("abort", "--yes").code == 1
     assert state(deployment) == ("deploying", "")
 
-    terminal.use(world.operator.api.token, organization="acme", project=world.project.name, environment="dev")
+    terminal.use(world.operator.api.token or "", organization="acme", project=world.project.name, environment="dev")
     aborted = terminal("abort", "--yes", "--reason", "Wrong bundle")
     assert aborted.out == (
         f"Aborted quotes:1 ({deployment.pk}). 1 agent already runs it, and will keep running it.\n"
