@@ -211,7 +211,7 @@ def _refusal(error: InvalidRequest, file: PlanFile | None, from_options: set[str
         place = pointer or "request" if pointer in from_options else _place(pointer, file)
         note(f"{place}: error: {each.get('detail')} ({each.get('code')})")
     request = f" (request {error.request_id})" if error.request_id else ""
-    return Refusal(f"{error.detail}{request}")
+    return Refusal(f"{'The config bundle was not created.' if error.errors else error.detail}{request}")
 
 
 def _place(pointer: str, file: PlanFile | None) -> str:

@@ -10,6 +10,7 @@ import click
 
 from byteor.command.exits import FAILED, USAGE, Refusal
 from byteor.command.output import confirm, json_option, list_options, note, say, show, show_list, when
+from byteor.command.rollout_news import agents_of
 from byteor.command.session import MOST_SEARCHED, SHORTEST, Named, Session, with_session
 
 if TYPE_CHECKING:
@@ -365,12 +366,12 @@ class _Review:
         }
 
     def _agents(self, deployment: m.Deployment) -> str:
-        count = f"{deployment.target_count} agent{'' if deployment.target_count == 1 else 's'}"
+        count = agents_of(deployment.target_count)
         if self._packet is None:
             return count
         running = [f"{each.agents} run {each.version or 'a deleted version'}" for each in self._packet.agents[:5]]
         running += [f"{self._packet.other_agents} run something else or nothing"] if self._packet.other_agents else []
-        return f"{count}: {', '.join(running)}" if running else count
+        return f"{count}; now {', '.join(running)}" if running else count
 
     def _sections(self) -> list[str]:
         found, packet, deployment = self._approval, self._packet, self._deployment
@@ -385,8 +386,8 @@ class _Review:
             lines += _section("Fixtures removed since the current release:", packet.removed_fixtures, _removed)
         lines += _section("Explanations:", found.explain, lambda each: f"{each.group}: {each.text}")
         lines += _section("Warnings:", found.warnings or [], lambda each: each.detail)
-        blockers = deployment.blockers if deployment else None
-        return lines + _section("Waiting for:", blockers or [], lambda each: each.detail)
+        blockers = [each for each in (deployment.blockers if deployment else None) or [] if each.code != "wave_hold"]
+        return lines + _section("Waiting for:", blockers, lambda each: each.detail)
 
 
 def _section(title: str, rows: Sequence[Any], line: Callable[[Any], str]) -> list[str]:
@@ -415,7 +416,7 @@ def _removed(each: m.RemovedFixture) -> str:
 
 
 def _failure(each: m.WaveFailure) -> str:
-    return f"{each.count}: {each.detail or each.reason}"
+    return f"{agents_of(each.count)}: {each.detail or each.reason}"
 
 
 def _rollback(found: m.PacketRollback) -> str:
@@ -432,7 +433,9 @@ def _strategy(found: Any) -> str:
     waves = ", ".join(f"{percent} %{waits.get(hold, '')}" for percent, hold in zip(percents, holds, strict=False))
     pause = f"; pause of {found.pause_s} s" if found.pause_s else ""
     back = "rolls back automatically" if found.auto_rollback else "no automatic rollback"
-    return f"waves up to {waves}{pause}; stops above {found.failure_threshold_percent or 0} % failures; {back}"
+    threshold = found.failure_threshold_percent
+    stops = f"more than {threshold} % of a wave fail" if threshold else "one agent fails"
+    return f"waves up to {waves}{pause}; stops when {stops}; {back}"
 
 
 def _label(name: str) -> str:

@@ -41,7 +41,7 @@ def test_reviewer_sees_request_and_approves_without_id(terminal: Terminal, world
     facts = dict(line.split(":", 1) for line in shown.out.splitlines() if not line.startswith(" "))
     assert facts["For"].strip() == "deployment of quotes:1 to prod"
     assert facts["Approvals"].strip() == "0 of 1"
-    assert facts["Agents"].strip() == "1 agent: 1 run something else or nothing"
+    assert facts["Agents"].strip() == "1 agent; now 1 run something else or nothing"
     assert facts["Note"].strip() == "for the fair"
     assert facts["Replaces"].strip() == "nothing"
     assert facts["Config hash"].strip() == deployment.config_hash
@@ -51,7 +51,9 @@ def test_reviewer_sees_request_and_approves_without_id(terminal: Terminal, world
     # Without --yes, the request is shown where it does not disturb, and nothing is decided.
     unasked = terminal("approve")
     assert (unasked.code, unasked.out) == (2, "")
-    assert unasked.err == shown.out + "byteor: Nobody can be asked here. Confirm with --yes.\n"
+    *lines, refusal = unasked.err.splitlines()
+    assert refusal == "byteor: Nobody can be asked here. Confirm with --yes."
+    assert [line.split(":")[0] for line in lines] == [line.split(":")[0] for line in shown.out.splitlines()]
     assert not ApprovalDecision.objects.exists()
 
     approved = terminal("approve", "--yes", "--comment", "Looks right")

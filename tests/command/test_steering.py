@@ -9,7 +9,11 @@ from typing import Any
 import pytest
 
 from apps.releases.models import Deployment, KnownBad
+from byteor.client import runtime
 from byteor.command import deploying
+from tests.artifacts.fixture_steps import STRICT
+from tests.artifacts.incidents import incident, ingested
+from tests.artifacts.kept import CHECK, configured
 from tests.command.conftest import Terminal
 from tests.releases import stories
 from tests.releases.stories import Run, report_from_all, state, waves
@@ -123,6 +127,25 @@ def test_rollback_does_not_guess_between_deployments(terminal: Terminal, world: 
     assert not KnownBad.objects.exists()
     assert terminal("rollback", str(rollout.pk), "--reason", "latency", "--yes").code == 0
     assert state(rollout)[0] == "rolling_back"
+
+
+def test_rollback_waits_until_capture_proves_it(
+    terminal: Terminal, world: World, run_jobs: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agents = stories.fleet(world, 1)
+    good = configured(world, "good", check=CHECK)
+    stories.active(world, good, agents)
+    bad = stories.active(world, configured(world, "bad", good.version, check=STRICT), agents)
+    artifact = str(ingested(world, incident(good.version.spec_kv)).pk)
+    rollback = ["rollback", str(bad.pk), "--reason", "latency", "--yes", "--artifact", artifact[-12:]]
+
+    monkeypatch.setattr(runtime, "time", SimpleNamespace(sleep=lambda _: None))
+    late = terminal(*rollback, "--timeout", "0.001")
+    assert (late.code, late.out) == (8, "")
+    assert "The replays have not finished after 0.001 s. Nothing was rolled back." in late.err
+    assert state(bad)[0] == "active"
+    monkeypatch.setattr(runtime, "time", SimpleNamespace(sleep=lambda _: run_jobs()))
+    assert terminal(*rollback, "--json", "status").json == {"status": "rolling_back"}
 
 
 def test_two_rollouts_are_ambiguous(terminal: Terminal, world: World, run_jobs: Run) -> None:
