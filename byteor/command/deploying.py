@@ -16,7 +16,7 @@ from uuid import uuid4
 import click
 
 from byteor.command import rollout_news as news
-from byteor.command.exits import DONE, FAILED, PENDING, USAGE, Refusal
+from byteor.command.exits import DONE, FAILED, PENDING, ROLLOUT_FAILED, USAGE, Refusal
 from byteor.command.output import (
     confirm,
     is_terminal,
@@ -91,10 +91,12 @@ def watch(session: Session, deployment_id: str, *, timeout: float | None, as_jso
         except KeyboardInterrupt:
             screen.say(f"Interrupted. The rollout goes on.{how_to_continue(deployment_id)}")
             return INTERRUPTED
-        code, text = news.outcome(found) if found.status in news.ENDED else (PENDING, "")
-        if code == PENDING:
+        if found.status not in news.ENDED:
+            code = PENDING
             text = f"The rollout has not ended after {timeout:g} s, and goes on.{how_to_continue(deployment_id)}"
-        elif code != 0:
+        else:
+            code, text = _outcome(session, found)
+        if code == ROLLOUT_FAILED:
             text = "\n".join([text, *(f"  {line}" for line in watched.failures(found).values())])
         if as_json is not None or code == PENDING:
             screen.note(text)
@@ -103,6 +105,15 @@ def watch(session: Session, deployment_id: str, *, timeout: float | None, as_jso
     if as_json is not None:
         show(found, as_json, "")
     return code
+
+
+def _outcome(session: Session, deployment: m.Deployment) -> tuple[int, str]:
+    """Return the exit code and a sentence about a rollout that has ended, with the comment of a denial."""
+    approval = None
+    if deployment.status == "denied" and deployment.approval_id is not None:
+        with suppress_errors():
+            approval = session.environment.get_approval(deployment.approval_id)
+    return news.outcome(deployment, approval)
 
 
 def how_to_continue(deployment_id: str) -> str:
@@ -502,7 +513,7 @@ def _reviewers(session: Session, texts: Sequence[str]) -> list[str] | None:
 ))  # fmt: skip
 @json_option("Deployment")
 @with_session
-def deploy(session: Session, bundle: str, as_json: str | None, **values: Any) -> int:
+def deploy(session: Session, /, bundle: str, as_json: str | None, **values: Any) -> int:
     """Deploy a config bundle, and wait until the rollout ends.
 
     Shows what changes, on which agents and who must approve, and asks. Then shows how the rollout goes on. Ctrl-C stops
@@ -670,7 +681,7 @@ def show_deployment(session: Session, deployment: str | None, as_json: str | Non
         return
     lines = list(news.state_lines(found, people_of(session, found)).values())
     if found.status in news.ENDED:
-        lines.append(news.outcome(found)[1])
+        lines.append(_outcome(session, found)[1])
     lines += news.failure_lines(found, agent_names(session, found)).values()
     for line in lines:
         say(line)

@@ -147,8 +147,8 @@ def failure_lines(deployment: m.Deployment, names: Mapping[str, str]) -> dict[tu
     }
 
 
-def outcome(deployment: m.Deployment) -> tuple[int, str]:
-    """Return the exit code and a sentence about a rollout that has ended."""
+def outcome(deployment: m.Deployment, approval: m.Approval | None = None) -> tuple[int, str]:
+    """Return the exit code and a sentence about a rollout that has ended. ``approval`` tells who denied it, and why."""
     progress, pipeline = deployment.progress, deployment.pipeline
     of_all = f"{progress.active:,} of {agents_of(progress.total)} {'is' if progress.active == 1 else 'are'} active"
     match deployment.status:
@@ -158,7 +158,9 @@ def outcome(deployment: m.Deployment) -> tuple[int, str]:
         case "rolled_back":
             return ROLLOUT_FAILED, f"The rollout of {pipeline} was rolled back: {_sentence(deployment.rollback_reason)}"
         case "denied":
-            return FAILED, f"The deployment of {pipeline} was denied. No agent was changed."
+            denials = [each for each in (approval.decisions if approval else ()) if each.decision == "deny"]
+            why = f" by {denials[0].decided_by}: {denials[0].comment or 'without a comment'}" if denials else ""
+            return FAILED, f"The deployment of {pipeline} was denied{_sentence(why)} No agent was changed."
     why = _WHY.get(deployment.reason, deployment.reason.replace("_", " "))
     detail = f": {deployment.detail}" if deployment.detail else ""
     if deployment.reason in REFUSED:

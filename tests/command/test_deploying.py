@@ -200,7 +200,7 @@ def test_denial_exits_1_and_abort_exits_3(terminal: Terminal, world: World, duri
 
     assert found.code == (3 if how == "abort" else 1)
     assert {
-        "deny": "The deployment of quotes was denied: not on a Friday.",
+        "deny": f"was denied by {world.reviewer.user.email}: not on a Friday. No agent was changed.",
         "abort": "The rollout of quotes failed, because it was aborted",
         "revoke": "The deployment of quotes was not started, because its approval was revoked",
     }[how] in found.out
