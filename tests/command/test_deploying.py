@@ -14,7 +14,9 @@ import pytest
 from apps.releases.models import Deployment
 from apps.tenancy.models import Environment
 from apps.tenancy.services import tokens
+from byteor.client import models as m
 from byteor.command import deploying
+from byteor.command.rollout_news import waves_of
 from tests.command.conftest import Terminal
 from tests.worlds import World, plan, report, run_jobs
 
