@@ -46,6 +46,38 @@ _FAILED_HOW: Final[Mapping[str, str]] = {
 }
 
 
+_EVENTS: Final[Mapping[str, str]] = {
+    "create": "Requested",
+    "approve": "Approved",
+    "deny": "Denied",
+    "differences_accepted": "Differences were accepted",
+    "gate_blocked": "The replay gate blocks the deployment",
+    "change_reviewers": "The reviewers were changed",
+    "build": "The build of the deploy bundle started",
+    "offer": "The bundle was built, and the first agents are offered it",
+    "wave_started": "Wave {wave} began",
+    "hold": "Wave {wave} waits",
+    "next_wave": "Wave {wave} was started",
+    "wave_approved": "Wave {wave} was approved",
+    "wave_denied": "Wave {wave} was denied",
+    "wave_expired": "The request to approve wave {wave} expired",
+    "wave_revoked": "The request to approve wave {wave} was withdrawn",
+    "agents_failed": "Agents failed",
+    "pause": "Paused",
+    "resume": "Resumed",
+    "abort": "Aborted",
+    "retry": "Retried",
+    "activate": "All waves have finished, and the version became current",
+    "fail": "The deployment failed",
+    "roll_back": "The rollback began",
+    "restore": "The rollback has finished",
+    "break_glass_approved": "Approved after break-glass",
+    "break_glass_denied": "Denied after break-glass",
+    "break_glass_expired": "Nobody approved it in time after break-glass",
+    "break_glass_revoked": "The request for approval after break-glass was withdrawn",
+}
+
+
 class People(NamedTuple):
     """Who may decide on a pending approval, as the server tells it: the approval, and reviewers by user id."""
 
@@ -79,7 +111,9 @@ def state_lines(deployment: m.Deployment, people: People | None) -> dict[str, st
     lines: dict[str, str] = {}
     match deployment.status:
         case "pending_approval":
-            lines[f"approval {deployment.approval_id}"] = _waits("Waiting for approval.", deployment.approval_id, people)
+            lines[f"approval {deployment.approval_id}"] = _waits(
+                "Waiting for approval.", deployment.approval_id, people
+            )
         case "approved" if not deployment.blockers:
             lines["approved"] = "Waiting for the build to start."
         case "building":
@@ -113,8 +147,8 @@ def failure_lines(deployment: m.Deployment, names: Mapping[str, str]) -> dict[tu
     }
 
 
-def outcome(deployment: m.Deployment) -> tuple[int, str]:
-    """Return the exit code and a sentence about a rollout that has ended."""
+def outcome(deployment: m.Deployment, approval: m.Approval | None = None) -> tuple[int, str]:
+    """Return the exit code and a sentence about a rollout that has ended. ``approval`` tells who denied it, and why."""
     progress, pipeline = deployment.progress, deployment.pipeline
     of_all = f"{progress.active:,} of {agents_of(progress.total)} {'is' if progress.active == 1 else 'are'} active"
     match deployment.status:
@@ -124,12 +158,23 @@ def outcome(deployment: m.Deployment) -> tuple[int, str]:
         case "rolled_back":
             return ROLLOUT_FAILED, f"The rollout of {pipeline} was rolled back: {_sentence(deployment.rollback_reason)}"
         case "denied":
-            return FAILED, f"The deployment of {pipeline} was denied. No agent was changed."
+            denials = [each for each in (approval.decisions if approval else ()) if each.decision == "deny"]
+            why = f" by {denials[0].decided_by}: {denials[0].comment or 'without a comment'}" if denials else ""
+            return FAILED, f"The deployment of {pipeline} was denied{_sentence(why)} No agent was changed."
     why = _WHY.get(deployment.reason, deployment.reason.replace("_", " "))
     detail = f": {deployment.detail}" if deployment.detail else ""
     if deployment.reason in REFUSED:
         return FAILED, f"The deployment of {pipeline} was not started, because {_sentence(why + detail)}"
     return ROLLOUT_FAILED, f"The rollout of {pipeline} failed, because {_sentence(why + detail)}"
+
+
+def describe_event(entry: m.TimelineEntry) -> str:
+    """Return what happened, and the reason."""
+    detail = entry.detail or {}
+    # A newer server has events that are unknown here.
+    said = _EVENTS.get(entry.event, entry.event.replace("_", " ").capitalize())
+    why = detail.get("detail") or detail.get("reason") or detail.get("report")
+    return said.replace("{wave}", str(detail.get("wave", "?"))) + (f": {why}" if isinstance(why, str) else "")
 
 
 def waves_of(deployment: m.Deployment) -> list[Wave]:
