@@ -430,11 +430,11 @@ def _strategy(found: Any) -> str:
         return "all agents at the same time"
     holds = found.holds or [None] * len(percents)
     waits = {"manual": " (manual start)", "approval": " (needs approval)"}
-    waves = ", ".join(f"{percent} %{waits.get(hold, '')}" for percent, hold in zip(percents, holds, strict=False))
+    waves = ", ".join(f"{percent}%{waits.get(hold, '')}" for percent, hold in zip(percents, holds, strict=False))
     pause = f"; pause of {found.pause_s} s" if found.pause_s else ""
     back = "rolls back automatically" if found.auto_rollback else "no automatic rollback"
     threshold = found.failure_threshold_percent
-    stops = f"more than {threshold} % of a wave fail" if threshold else "one agent fails"
+    stops = f"more than {threshold}% of a wave fail" if threshold else "one agent fails"
     return f"waves up to {waves}{pause}; stops when {stops}; {back}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -98,7 +97,7 @@ def test_current_deployment_is_rolled_back_and_followed(
             report(api, agent, "rolled_back")
         run_jobs()
 
-    monkeypatch.setattr(deploying, "time", SimpleNamespace(sleep=continue_rollback, monotonic=time.monotonic))
+    monkeypatch.setattr(deploying, "sleep", continue_rollback)
     assert terminal("rollback", "--yes").code == 2  # without a reason
     assert terminal("rollback", "--reason", "latency").err == (
         "byteor: Nobody can be asked here. Confirm with --yes.\n"
