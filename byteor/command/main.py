@@ -22,6 +22,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "bundles": ("bundles", "Create config bundles, or copy them between environments."),
     "deploy": ("deploying", "Deploy a config bundle, and wait for the rollout."),
     "deployments": ("deploying", "List deployments and show one."),
+    "approvals": ("deciding", "List approvals and show what they cover."),
     "approve": ("deciding", "Approve a deployment, a wave or a replay."),
     "deny": ("deciding", "Deny a deployment, a wave or a replay."),
     "next-wave": ("steering", "Start the next wave of a rollout."),

@@ -36,7 +36,7 @@ class Terminal:
         self.url = url
         self._monkeypatch = monkeypatch
 
-    def use(self, token: str, *, organization: str = "", project: str = "", environment: str = "") -> None:
+    def use(self, token: str | None, *, organization: str = "", project: str = "", environment: str = "") -> None:
         """Store a context with this token, and make it the current one."""
         context = {
             "url": self.url, "token": token, "organization": organization, "project": project,

@@ -1,0 +1,793 @@
+"""``byteor deploy`` and ``byteor deployments``: rollouts of config bundles."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
+
+import click
+
+from byteor.command import rollout_news as news
+from byteor.command.exits import DONE, FAILED, PENDING, ROLLOUT_FAILED, USAGE, Refusal
+from byteor.command.output import (
+    confirm,
+    is_terminal,
+    json_option,
+    list_options,
+    note,
+    plain,
+    say,
+    show,
+    show_list,
+    when,
+)
+from byteor.command.release_plan import describe_release
+from byteor.command.session import Named, Session, find, is_id, with_session
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.table import Table
+
+    from byteor.client import models as m
+
+INTERRUPTED: Final = 130
+FIRST_POLL_S: Final = 0.25  # after a change; then less and less often
+LAST_POLL_S: Final = 2.0
+PAGE: Final = 200  # rows; also the most failed agents whose names are looked up
+MOST_MEMBERS: Final = 2000
+BAR_WIDTH: Final = 30
+CANARY: Final = [5, 100]  # percent
+
+
+def find_deployment(session: Session, text: str | None) -> m.Deployment:
+    """Return the deployment with this id or part of an id, or the one of this pipeline.
+
+    Of a pipeline, and without a text, it is the only rollout that has not ended, or else the newest. Raises Refusal.
+    """
+    environment = session.environment
+    if text is not None and is_id(text):
+        return environment.get_deployment(text)
+    of_pipeline = _newest(session, text)
+    if of_pipeline is not None:
+        return environment.get_deployment(of_pipeline)
+    if text is None:
+        raise Refusal("There are no deployments in this environment.", FAILED)
+    listed = find(lambda: environment.list_deployments(limit=PAGE), text, "deployment", has_name=False)
+    return environment.get_deployment(listed.id)
+
+
+def _newest(session: Session, pipeline: str | None) -> str | None:
+    """Return the id of the only rollout that has not ended, else of the newest; None if there is none."""
+    listed = session.environment.list_deployments
+    unfinished = [
+        row for status in news.UNFINISHED for row in islice(listed(pipeline=pipeline, status=status, limit=10), 10)
+    ]
+    if len(unfinished) > 1:
+        several = ", ".join(f"{row.pipeline} ({row.id}, {news.status_of(row)})" for row in unfinished)
+        raise Refusal(f"There is more than one rollout that has not ended: {several}. Use an id.", USAGE)
+    rows = unfinished or list(islice(listed(pipeline=pipeline, limit=1), 1))
+    return rows[0].id if rows else None
+
+
+def watch(session: Session, deployment_id: str, *, timeout: float | None, as_json: str | None) -> int:
+    """Print what happens to a rollout until it ends, and return the exit code.
+
+    A terminal shows bars; anything else gets one line for each change. With ``as_json``, the lines go to stderr, and
+    the deployment is printed at the end. After ``timeout`` seconds the code is 8. Ctrl-C and errors do not stop the
+    rollout, which is said. Raises Refusal and errors of the client.
+    """
+    with _screen(as_json) as screen:
+        try:
+            watched = _Watch(session, deployment_id, screen)
+            found = watched.follow(None if timeout is None else monotonic() + timeout)
+        except KeyboardInterrupt:
+            screen.say(f"Interrupted. The rollout goes on.{how_to_continue(deployment_id)}")
+            return INTERRUPTED
+        if found.status not in news.ENDED:
+            code = PENDING
+            text = f"The rollout has not ended after {timeout:g} s, and goes on.{how_to_continue(deployment_id)}"
+        else:
+            code, text = _outcome(session, found)
+        if code == ROLLOUT_FAILED:
+            text = "\n".join([text, *(f"  {line}" for line in watched.failures(found).values())])
+        if as_json is not None or code == PENDING:
+            screen.note(text)
+        else:
+            screen.say(text)
+    if as_json is not None:
+        show(found, as_json, "")
+    return code
+
+
+def _outcome(session: Session, deployment: m.Deployment) -> tuple[int, str]:
+    """Return the exit code and a sentence about a rollout that has ended, with the comment of a denial."""
+    approval = None
+    if deployment.status == "denied" and deployment.approval_id is not None:
+        with suppress_errors():
+            approval = session.environment.get_approval(deployment.approval_id)
+    return news.outcome(deployment, approval)
+
+
+def how_to_continue(deployment_id: str) -> str:
+    """Return the lines that say how to follow or stop a rollout."""
+    return f"\n  To follow it: byteor deployments watch {deployment_id}\n  To stop it:   byteor abort {deployment_id}"
+
+
+class _Watch:
+    """Reads a deployment again and again, and prints what is new."""
+
+    def __init__(self, session: Session, deployment_id: str, screen: _Screen) -> None:
+        self._environment, self._session = session.environment, session
+        self._id, self._screen = deployment_id, screen
+        self._state: dict[str, str] = {}
+        self._causes: set[tuple[str, str]] = set()
+        self._people: news.People | None = None
+        self._is_lost = False
+
+    def follow(self, deadline: float | None) -> m.Deployment:
+        """Return the deployment when it has ended, or when the deadline has passed."""
+        found, pause = None, FIRST_POLL_S
+        while True:
+            if (read := self._read()) is not None:
+                found = read
+                pause = FIRST_POLL_S if self._print(found) else min(pause * 1.3, LAST_POLL_S)
+                self._screen.draw(found)
+                if found.status in news.ENDED:
+                    return found
+            left = LAST_POLL_S if deadline is None else deadline - monotonic()
+            if left <= 0:
+                if found is None:
+                    raise Refusal(f"The server does not respond.{how_to_continue(self._id)}", PENDING)
+                return found
+            sleep(min(pause, left))
+
+    def failures(self, deployment: m.Deployment) -> dict[tuple[str, str], str]:
+        """Return a line for each cause of failures, with names of agents."""
+        return news.failure_lines(deployment, agent_names(self._session, deployment))
+
+    def _read(self) -> m.Deployment | None:
+        """Return the deployment, or None if the server cannot be reached now, which is said once."""
+        from byteor.client.errors import ApiError, ConnectionFailed  # noqa: PLC0415  only a command that runs needs it
+
+        try:
+            with _connection_lost(self._lose):
+                found = self._environment.get_deployment(self._id)
+        except ConnectionFailed:
+            self._lose()
+            return None
+        except ApiError as error:
+            if error.status == 429 or error.status >= 500:
+                self._lose()
+                return None
+            self._screen.note(f"The rollout goes on.{how_to_continue(self._id)}")
+            raise
+        if self._is_lost:
+            self._screen.note("The server responds again.")
+        self._is_lost = False
+        return found
+
+    def _lose(self) -> None:
+        if not self._is_lost:
+            self._screen.note("The server does not respond. The rollout goes on; trying again.")
+        self._is_lost = True
+
+    def _print(self, deployment: m.Deployment) -> bool:
+        """Print the lines that were not printed for the last state. Return whether there are any."""
+        if deployment.status in news.ENDED:
+            return True
+        state = news.state_lines(deployment, self._read_people(deployment))
+        lines = [line for key, line in state.items() if key not in self._state]
+        self._state = state
+        if {(each.reason, each.detail) for each in deployment.failures or ()} - self._causes:
+            failures = self.failures(deployment)
+            lines += [line for cause, line in failures.items() if cause not in self._causes]
+            self._causes |= failures.keys()
+        for line in lines:
+            self._screen.say(line)
+        return bool(lines)
+
+    def _read_people(self, deployment: m.Deployment) -> news.People | None:
+        """Return who can decide on the approval that the deployment waits for. None if it waits for none."""
+        if (pending := _pending_approval(deployment)) is None:
+            return None
+        if self._people is None or self._people.approval.id != pending:
+            self._people = people_of(self._session, deployment)
+        return self._people
+
+
+def _pending_approval(deployment: m.Deployment) -> str | None:
+    if deployment.status == "pending_approval":
+        return deployment.approval_id
+    return None if deployment.wave_hold is None else deployment.wave_hold.approval_id
+
+
+def people_of(session: Session, deployment: m.Deployment) -> news.People | None:
+    """Return who can decide on the approval that the deployment waits for. None if it waits for none."""
+    pending = _pending_approval(deployment)
+    if pending is not None:
+        with suppress_errors():
+            approval = session.environment.get_approval(pending)
+            return news.People(approval, names_of(session, approval.reviewers))
+    return None
+
+
+def agent_names(session: Session, deployment: m.Deployment) -> dict[str, str]:
+    """Return names of agents that have failed in a deployment, by id."""
+    if deployment.failures:
+        with suppress_errors():
+            rows = session.environment.list_deployment_agents(deployment.id, has_failure=True, limit=PAGE)
+            return {row.agent_id: row.agent_name for row in islice(rows, PAGE)}
+    return {}
+
+
+def names_of(session: Session, user_ids: Collection[str]) -> dict[str, str]:
+    """Return the e-mail addresses of members by user id, as far as the caller may see them."""
+    if not user_ids:
+        return {}
+    found: dict[str, str] = {}
+    for listed in (session.organization.list_organization_members, session.project.list_project_members):
+        with suppress_errors():
+            found |= {each.user_id: each.email for each in islice(listed(limit=PAGE), MOST_MEMBERS)}
+    return {user_id: found[user_id] for user_id in user_ids if user_id in found}
+
+
+@contextmanager
+def suppress_errors() -> Iterator[None]:
+    """Continue after the block if a request fails whose response only makes the output richer."""
+    from byteor.client.errors import ByteOrError  # noqa: PLC0415  only a command that runs needs it
+
+    with suppress(ByteOrError):
+        yield
+
+
+class _Retries(logging.Handler):
+    """Gets the client's warnings that it sends a request again."""
+
+    def __init__(self, lose: Callable[[], None]) -> None:
+        super().__init__()
+        self._lose = lose
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lose()
+
+
+@contextmanager
+def _connection_lost(lose: Callable[[], None]) -> Iterator[None]:
+    """Call ``lose`` instead of logging when the client has to send a request again."""
+    logger, handler = logging.getLogger("byteor.client"), _Retries(lose)
+    propagate = logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate
+
+
+class _Screen:
+    """Where the lines of a rollout are printed: stdout, or stderr while stdout is for JSON."""
+
+    def __init__(self, as_json: str | None) -> None:
+        self._to_stderr = as_json is not None
+
+    def say(self, text: str) -> None:
+        """Print lines about the rollout."""
+        for line in text.split("\n"):
+            note(line) if self._to_stderr else say(line)
+
+    def note(self, text: str) -> None:
+        """Print lines to stderr."""
+        for line in text.split("\n"):
+            note(line)
+
+    def draw(self, deployment: m.Deployment) -> None:
+        """Show how far the rollout is. Only a terminal has bars."""
+
+
+class _Terminal(_Screen):
+    """A terminal, which shows bars below the lines."""
+
+    def __init__(self, live: Live) -> None:
+        super().__init__(None)
+        self._live = live
+
+    def say(self, text: str) -> None:
+        from rich.text import Text  # noqa: PLC0415  slow to import, and only terminals need it
+
+        for line in text.split("\n"):
+            self._live.console.print(Text(plain(line)), soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        self.say(text)
+
+    def draw(self, deployment: m.Deployment) -> None:
+        self._live.update(_bars(deployment), refresh=True)
+
+
+@contextmanager
+def _screen(as_json: str | None) -> Iterator[_Screen]:
+    if as_json is not None or not is_terminal():
+        yield _Screen(as_json)
+        return
+    from rich.console import Console  # noqa: PLC0415  slow to import, and only terminals need it
+    from rich.live import Live  # noqa: PLC0415
+
+    with Live(console=Console(highlight=False), auto_refresh=False) as live:
+        yield _Terminal(live)
+
+
+def _bars(deployment: m.Deployment) -> Table:
+    """Return a bar for each wave, as a renderable of rich."""
+    from rich.progress_bar import ProgressBar  # noqa: PLC0415  slow to import, and only terminals need it
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for wave in news.waves_of(deployment):
+        bar = ProgressBar(total=wave.total, completed=wave.done, width=BAR_WIDTH)
+        table.add_row(wave.title, bar, f"{wave.done:,} of {wave.total:,}", wave.state)
+    if deployment.progress.total:
+        table.add_row("Total", "", "", news.counts_of(deployment.progress))
+    return table
+
+
+def find_bundle(session: Session, text: str) -> m.ConfigBundle:
+    """Return the config bundle with this name, id or part of an id. Raises Refusal."""
+    environment = session.environment
+    return environment.get_config_bundle(
+        text if is_id(text) else find(environment.list_config_bundles, text, "config bundle").id
+    )
+
+
+BUNDLE = Named(lambda session: (each.name for each in session.environment.list_config_bundles(limit=PAGE)))
+DEPLOYMENT = Named(
+    lambda session: (
+        text
+        for each in islice(session.environment.list_deployments(limit=PAGE), PAGE)
+        for text in (each.pipeline, each.id)
+    )
+)
+AGENT = Named(lambda session: (each.name or "" for each in session.environment.list_agents(limit=PAGE)))
+
+
+class Pairs(click.ParamType[dict[str, str]]):
+    """``KEY=VALUE,KEY=VALUE``, as a dictionary."""
+
+    name = "KEY=VALUE,…"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, str]:
+        """Return the pairs. Fails if one has no key or no equals sign, or if a key occurs twice."""
+        found: dict[str, str] = {}
+        for each in value.split(","):
+            key, equals, text = each.strip().partition("=")
+            if not key or not equals or key in found:
+                self.fail(f"{each or value!r} is not KEY=VALUE, or its key occurs twice.", param, ctx)
+            found[key] = text
+        return found
+
+
+class Percents(click.ParamType[list[int]]):
+    """``5,25,100``: increasing percentages, of which the last is 100."""
+
+    name = "PERCENT,…"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        """Return the percentages."""
+        parts = value.split(",")
+        if not all(each.strip().isdecimal() for each in parts):
+            self.fail(f"{value!r} is not a list of percentages, such as 5,25,100.", param, ctx)
+        found = [int(each) for each in parts]
+        if found != sorted({*found}) or found[0] < 1 or found[-1] != 100:
+            self.fail("The percentages must increase, from at least 1 to 100.", param, ctx)
+        return found
+
+
+class Moment(click.ParamType[datetime]):
+    """A time with its offset from UTC, such as ``2026-12-01T08:00Z``."""
+
+    name = "TIME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """Return the time."""
+        try:
+            found = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a time such as 2026-12-01T08:00Z.", param, ctx)
+        if found.tzinfo is None:
+            self.fail("The time needs Z for UTC, or an offset such as +01:00.", param, ctx)
+        return found
+
+
+def _strategy(values: dict[str, Any]) -> m.StrategyRequest | None:
+    """Return the strategy that the options describe; None for the server's default. Raises Refusal."""
+    from byteor.client import models as m  # noqa: PLC0415  slow to import
+
+    percents, canary, holds = values["percents"], values["canary"], values["holds"]
+    if sum(map(bool, (percents, canary, values["all_at_once"]))) > 1:
+        raise Refusal("Choose one of --all-at-once, --canary and --waves.", USAGE)
+    percents = CANARY if canary else percents
+    if percents is None and (holds or values["pause_s"]):
+        raise Refusal("--hold and --pause need --canary or --waves.", USAGE)
+    chosen = {
+        "pause_s": values["pause_s"], "failure_threshold_percent": values["threshold"],
+        "auto_rollback": values["auto_rollback"],
+    }  # fmt: skip
+    chosen = {name: value for name, value in chosen.items() if value is not None}
+    if percents is None:
+        return m.StrategyRequest(kind="all_at_once", **chosen) if chosen else None
+    found = _holds(holds or (("manual",) if canary else ()), len(percents))
+    return m.StrategyRequest(kind="waves", percents=percents, holds=found, **chosen)
+
+
+def _holds(texts: Sequence[str], waves: int) -> list[str | None]:
+    """Return the hold before each wave. ``manual`` is for each wave but the first, ``2=manual`` only for wave 2."""
+    found: list[str | None] = [None] * waves
+    for text in texts:
+        wave, equals, kind = text.rpartition("=")
+        if kind not in {"manual", "approval"} or (equals and not (wave.isdecimal() and 2 <= int(wave) <= waves)):
+            raise Refusal(
+                f"--hold must be manual or approval, or WAVE=manual for one wave from 2 to {waves}: {text}", USAGE
+            )
+        for number in [int(wave)] if equals else range(2, waves + 1):
+            found[number - 1] = kind
+    return found
+
+
+def _target(session: Session, labels: dict[str, str] | None, agents: str | None, every: bool) -> m.TargetRequest:
+    from byteor.client import models as m  # noqa: PLC0415  slow to import
+
+    if sum((labels is not None, agents is not None, every)) > 1:
+        raise Refusal("Choose one of --all, --labels and --agents.", USAGE)
+    if labels is not None:
+        return m.TargetRequest(selector=labels)
+    if agents is None:
+        return m.TargetRequest(all=True)
+    names = [each.strip() for each in agents.split(",") if each.strip()]
+    if not names:
+        raise Refusal("--agents names no agent.", USAGE)
+    listed = session.environment.list_agents
+    return m.TargetRequest(agents=[each if is_id(each) else find(listed, each, "agent").id for each in names])
+
+
+def _reviewers(session: Session, texts: Sequence[str]) -> list[str] | None:
+    """Return user ids of e-mail addresses or ids; None for the environment's reviewers. Raises Refusal."""
+    if not texts:
+        return None
+    levels = (session.organization.list_organization_members, session.project.list_project_members)
+    found = []
+    for text in texts:
+        members = (each for listed in levels for each in listed(email=text) if each.email == text)
+        user_id = text if is_id(text) else next((each.user_id for each in members), None)
+        if user_id is None:
+            raise Refusal(f"There is no member {text}.", FAILED)
+        found.append(user_id)
+    return found
+
+
+@click.command()
+@click.argument("bundle", type=BUNDLE)
+@click.option("--all", "every", is_flag=True, help="Deploy to all agents of the environment. This is the default.")
+@click.option("--labels", type=Pairs(), help="Deploy to the agents that have all of these labels.")
+@click.option("--agents", type=AGENT, metavar="A,B", help="Deploy to these agents, by name or id.")
+@click.option("--all-at-once", is_flag=True, help="Deploy to all agents at the same time. This is the default.")
+@click.option("--canary", is_flag=True, help="Deploy to 5% of the agents, and to the others when somebody says so.")
+@click.option("--waves", "percents", type=Percents(), help="Deploy in waves up to these percentages of the agents.")
+@click.option("--hold", "holds", multiple=True, metavar="[WAVE=]KIND", help=(
+    "What waves after the first wait for: manual (somebody starts the wave) or approval. Can be repeated."
+))  # fmt: skip
+@click.option("--pause", "pause_s", type=click.IntRange(0), metavar="SECONDS", help="The pause between two waves.")
+@click.option("--failure-threshold", "threshold", type=click.IntRange(0, 100), metavar="PERCENT", help=(
+    "The percentage of a wave that may fail. Default: 0."
+))  # fmt: skip
+@click.option("--auto-rollback/--no-auto-rollback", default=None, help=(
+    "Whether a failed rollout is rolled back. Default: only with waves."
+))  # fmt: skip
+@click.option("--start-at", type=Moment(), help="The time before which the deployment does not start.")
+@click.option("--note", "text", help="A note for those who approve.")
+@click.option("--reviewer", "reviewers", multiple=True, metavar="E-MAIL", help=(
+    "Only these people may approve. Can be repeated."
+))  # fmt: skip
+@click.option("--explain", "explanations", multiple=True, metavar="GROUP=TEXT", help=(
+    "Why a group of differences is wanted. Can be repeated."
+))  # fmt: skip
+@click.option("--take-over", is_flag=True, help="Take over agents that run another pipeline.")
+@click.option("--override-freeze", metavar="REASON", help="Deploy during a freeze window. Needs the role org_admin.")
+@click.option("--override-gate", metavar="REASON", help="Override the replay gate. Needs the role org_admin.")
+@click.option("--break-glass", metavar="REASON", help=(
+    "In an emergency, deploy before anybody has approved. Needs the role org_admin."
+))  # fmt: skip
+@click.option("--approval", metavar="FILE", help="A file with the credential of an unused approval; - for stdin.")
+@click.option("--idempotency-key", metavar="KEY", help="Running the command twice with the same key deploys once.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--detach", is_flag=True, help="Do not wait for the rollout. The exit code is 8 if it needs approval.")
+@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help=(
+    "Stop waiting after this time, with exit code 8. The rollout goes on."
+))  # fmt: skip
+@json_option("Deployment")
+@with_session
+def deploy(session: Session, /, bundle: str, as_json: str | None, **values: Any) -> int:
+    """Deploy a config bundle, and wait until the rollout ends.
+
+    Shows what changes, on which agents and who must approve, and asks. Then shows how the rollout goes on. Ctrl-C stops
+    waiting and not the rollout.
+
+    \b
+    Exit codes:
+      0  the config bundle is active
+      1  refused; or the approval was denied, revoked or expired, so that nothing was deployed
+      3  the rollout failed, was aborted or rolled back
+      8  still pending after --timeout, or waiting for approval with --detach
+
+    \b
+    Examples:
+      byteor deploy quotes-7
+      byteor deploy quotes-7 --canary --labels zone=eu-1
+      byteor deploy quotes-7 --waves 10,50,100 --pause 300 --hold 3=approval
+      byteor deploy quotes-7 --yes --timeout 1800 --json id,status
+    """
+    key = values["idempotency_key"] or uuid4().hex
+    strategy = _strategy(values)
+    found = find_bundle(session, bundle)
+    request = _request(session, found.id, strategy, values)
+    if found.known_bad:
+        raise Refusal(f"The configuration of {found.name} is known bad in this environment, and cannot be deployed.")
+    output = say if as_json is None else note
+    for line in describe_release(session, found, request, names_of).split("\n"):
+        output(line)
+    confirm("Deploy?", yes=values["yes"])
+    created = _create(session, request, key)
+    output(f"Requested deployment {created.id}.")
+    if not values["detach"]:
+        return watch(session, created.id, timeout=values["timeout"], as_json=as_json)
+    if as_json is not None:
+        show(created, as_json, "")
+    for line in news.state_lines(created, people_of(session, created)).values():
+        for part in line.split("\n"):
+            output(part)
+    output(how_to_continue(created.id).lstrip("\n").split("\n")[0])
+    return PENDING if created.status == "pending_approval" else DONE
+
+
+def _request(
+    session: Session, bundle_id: str, strategy: m.StrategyRequest | None, values: dict[str, Any]
+) -> m.DeploymentRequest:
+    """Return the request that the options describe. Raises Refusal."""
+    from byteor.client import models as m  # noqa: PLC0415  slow to import
+
+    explain = []
+    for each in values["explanations"]:
+        group, equals, text = each.partition("=")
+        if not equals or not text.strip():
+            raise Refusal(f"--explain must be GROUP=TEXT: {each}", USAGE)
+        explain.append(m.DifferenceExplanationRequest(group=group, text=text))
+    credential = _read_credential(values["approval"])
+    target = _target(session, values["labels"], values["agents"], values["every"])
+    given: dict[str, Any] = {
+        "strategy": strategy,
+        "take_over": values["take_over"] or None,
+        "approval": credential,
+        "explain": explain or None,
+        "start_at": values["start_at"],
+        "reviewers": _reviewers(session, values["reviewers"]),
+        "note": values["text"],
+    }
+    for name, field, model in (
+        ("override_freeze", "override_freeze", m.ReasonRequest),
+        ("override_gate", "override_replay_gate", m.ReasonRequest),
+        ("break_glass", "break_glass", m.BreakGlassRequest),
+    ):
+        if values[name] is not None:
+            given[field] = model(reason=values[name])
+    return m.DeploymentRequest(
+        config_bundle_id=bundle_id,
+        target=target,
+        **{name: value for name, value in given.items() if value is not None},
+    )
+
+
+def _read_credential(path: str | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return (sys.stdin.read() if path == "-" else Path(path).read_text()).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refusal(f"{path} cannot be read: {error}", USAGE) from None
+
+
+def _create(session: Session, request: m.DeploymentRequest, key: str) -> m.Deployment:
+    """Create the deployment. If the response is lost, say how to find out what became of the request."""
+    from msgspec import UNSET  # noqa: PLC0415  slow to import
+    from msgspec.structs import asdict  # noqa: PLC0415  slow to import
+
+    from byteor.client.errors import ConnectionFailed  # noqa: PLC0415  only a command that runs needs it
+
+    fields = {name: value for name, value in asdict(request).items() if value is not UNSET}
+    again = f"To continue, run the same command with --idempotency-key {key}. It does not deploy twice."
+    try:
+        return session.environment.create_deployment(**fields, idempotency_key=key)
+    except KeyboardInterrupt:
+        note(f"The server may have received the request. {again}")
+        raise
+    except ConnectionFailed as error:
+        raise Refusal(f"{error} The server may have received the request. {again}", FAILED) from None
+
+
+@click.group()
+def deployments() -> None:
+    """List, show and follow deployments."""
+
+
+@deployments.command("list")
+@click.option("--status", help="Only deployments with this status, such as deploying or failed.")
+@click.option("--pipeline", help="Only deployments of this pipeline.")
+@list_options("ListedDeployment")
+@with_session
+def list_deployments(
+    session: Session, status: str | None, pipeline: str | None, limit: int, as_json: str | None
+) -> None:
+    """List the deployments of the environment, newest first.
+
+    \b
+    Examples:
+      byteor deployments list
+      byteor deployments list --status deploying --json id,progress
+    """
+    columns = {
+        "pipeline": lambda each: each.pipeline,
+        "status": lambda each: news.status_of(each) + (", current" if each.is_current else ""),
+        "agents": lambda each: news.counts_of(each.progress) if each.progress.total else str(each.target_count),
+        "requested": lambda each: when(each.created_at),
+        "by": lambda each: each.requested_by,
+        "id": lambda each: each.id,
+    }
+    rows = session.environment.list_deployments(status=status, pipeline=pipeline, limit=min(limit + 1, PAGE))
+    show_list(rows, as_json, columns, limit)
+
+
+@deployments.command("show")
+@click.argument("deployment", type=DEPLOYMENT, required=False)
+@json_option("Deployment")
+@with_session
+def show_deployment(session: Session, deployment: str | None, as_json: str | None) -> None:
+    """Show a deployment. Default: the only rollout that has not ended, or else the newest.
+
+    \b
+    Examples:
+      byteor deployments show
+      byteor deployments show quotes --json status,progress,failures
+    """
+    found = find_deployment(session, deployment)
+    columns: dict[str, Callable[[Any], Any]] = {
+        "pipeline": lambda each: each.pipeline,
+        "status": lambda each: news.status_of(each) + (", current" if each.is_current else ""),
+        "agents": lambda each: news.counts_of(each.progress) if each.progress.total else str(each.target_count),
+        "requested": lambda each: f"{when(each.created_at)} by {each.requested_by}",
+        "approved": lambda each: when(each.approved_at),
+        "active since": lambda each: when(each.activated_at),
+        "note": lambda each: each.note or "",
+        "config hash": lambda each: each.config_hash,
+        "id": lambda each: each.id,
+    }
+    show(found, as_json, columns)
+    if as_json is not None:
+        return
+    lines = list(news.state_lines(found, people_of(session, found)).values())
+    if found.status in news.ENDED:
+        lines.append(_outcome(session, found)[1])
+    lines += news.failure_lines(found, agent_names(session, found)).values()
+    for line in lines:
+        say(line)
+
+
+@deployments.command("watch")
+@click.argument("deployment", type=DEPLOYMENT, required=False)
+@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help=(
+    "Stop waiting after this time, with exit code 8. The rollout goes on."
+))  # fmt: skip
+@json_option("Deployment")
+@with_session
+def watch_deployment(session: Session, deployment: str | None, timeout: float | None, as_json: str | None) -> int:
+    """Follow a rollout until it ends. Default: the only one that has not ended, or else the newest.
+
+    The exit codes are those of `byteor deploy`. Ctrl-C stops waiting and not the rollout.
+
+    \b
+    Examples:
+      byteor deployments watch
+      byteor deployments watch quotes --timeout 600
+    """
+    return watch(session, find_deployment(session, deployment).id, timeout=timeout, as_json=as_json)
+
+
+@deployments.command("timeline")
+@click.argument("deployment", type=DEPLOYMENT, required=False)
+@list_options("TimelineEntry")
+@with_session
+def list_timeline(session: Session, deployment: str | None, limit: int, as_json: str | None) -> None:
+    """List what happened in a deployment, newest first. Default: the only unfinished one, or else the newest.
+
+    \b
+    Examples:
+      byteor deployments timeline
+      byteor deployments timeline quotes --limit 5
+    """
+    columns = {
+        "when": lambda each: when(each.created_at),
+        "event": news.describe_event,
+        "by": lambda each: "the server" if each.actor.startswith("system:") else each.actor,
+    }
+    found = find_deployment(session, deployment)
+    show_list(session.environment.list_deployment_timeline(found.id), as_json, columns, limit)
+
+
+@deployments.command("agents")
+@click.argument("deployment", type=DEPLOYMENT, required=False)
+@click.option("--wave", type=click.IntRange(min=1), help="Only agents of this wave, counted from 1.")
+@click.option("--progress", help="Only agents with this progress, such as offered, active or failed.")
+@click.option("--failed", is_flag=True, help="Only agents that have failed, even if they were retried or rolled back.")
+@list_options("DeploymentAgent")
+@with_session
+def list_deployment_agents(
+    session: Session,
+    deployment: str | None,
+    wave: int | None,
+    progress: str | None,
+    failed: bool,
+    limit: int,
+    as_json: str | None,
+) -> None:
+    """List the agents of a deployment. Default: the only deployment that has not ended, or else the newest.
+
+    \b
+    Examples:
+      byteor deployments agents --failed
+      byteor deployments agents quotes --wave 2 --json agent_name,progress
+    """
+    columns = {
+        "agent": lambda each: each.agent_name,
+        "wave": lambda each: each.wave + 1,
+        "progress": lambda each: str(each.progress or "").replace("_", " "),
+        "detail": lambda each: each.detail or (each.failure.detail if each.failure else ""),
+        "changed": lambda each: when(each.updated_at or None),
+        "id": lambda each: each.agent_id,
+    }
+    found = find_deployment(session, deployment)
+    rows = session.environment.list_deployment_agents(
+        found.id,
+        wave=None if wave is None else wave - 1,
+        progress=progress,
+        has_failure=failed or None,
+        limit=min(limit + 1, PAGE),
+    )
+    show_list(rows, as_json, columns, limit)
+
+
+@deployments.command("evidence")
+@click.argument("deployment", type=DEPLOYMENT)
+@click.option("-o", "--output", "path", required=True, type=click.Path(path_type=Path, dir_okay=False), help=(
+    "The file to write."
+))  # fmt: skip
+@json_option(["deployment_id", "file", "size"])
+@with_session
+def save_evidence(session: Session, deployment: str, path: Path, as_json: str | None) -> None:
+    """Save the signed evidence of a deployment, which `byteor verify` checks offline.
+
+    \b
+    Examples:
+      byteor deployments evidence quotes -o evidence.tar
+    """
+    found = find_deployment(session, deployment)
+    try:
+        session.environment.export_deployment_evidence(found.id).save(path)
+    except OSError as error:
+        raise Refusal(f"{path} cannot be written: {error.strerror}.", FAILED) from None
+    saved = {"deployment_id": found.id, "file": str(path), "size": path.stat().st_size}
+    show(saved, as_json, f"Saved {path}, {saved['size']:,} bytes\nTo verify it: byteor verify {path}")

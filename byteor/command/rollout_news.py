@@ -1,0 +1,267 @@
+"""What people read about a rollout: a line for each change of its state, its waves as bars, and its outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from byteor.command.exits import DONE, FAILED, ROLLOUT_FAILED
+from byteor.engine.rollout import Strategy
+
+if TYPE_CHECKING:
+    from byteor.client import models as m
+
+UNFINISHED: Final = ("pending_approval", "approved", "building", "deploying", "rolling_back")
+ENDED: Final = frozenset({"active", "failed", "denied", "rolled_back"})
+# Reasons why a deployment failed before it started, because people or the replay gate did not let it start.
+REFUSED: Final = frozenset({"approval_denied", "approval_expired", "approval_revoked", "replay_gate"})
+NAMED: Final = 5  # agents and people that a line names
+
+STATUSES: Final[Mapping[str, str]] = {
+    "pending_approval": "waiting for approval",
+    "approved": "waiting to start",
+    "rolling_back": "rolling back",
+    "rolled_back": "rolled back",
+}
+_WHY: Final[Mapping[str, str]] = {
+    "aborted": "it was aborted",
+    "approval_denied": "its approval was denied",
+    "approval_expired": "nobody approved it in time",
+    "approval_revoked": "its approval was revoked",
+    "build_failed": "its bundle could not be built",
+    "empty_target": "no agents match its target",
+    "known_bad": "its configuration is known bad",
+    "replay_gate": "the replay gate blocked it",
+    "rollback_failed": "its rollback failed",
+    "threshold": "too many agents failed",
+    "timeout": "too many agents did not finish in time",
+    "wave_denied": "a wave was denied",
+}
+_FAILED_HOW: Final[Mapping[str, str]] = {
+    "reported": "reported a failure",
+    "timeout": "did not report in time",
+    "rollback_reported": "reported a failure during the rollback",
+    "rollback_timeout": "did not report in time during the rollback",
+    "other": "failed for other reasons",
+}
+
+
+_EVENTS: Final[Mapping[str, str]] = {
+    "create": "Requested",
+    "approve": "Approved",
+    "deny": "Denied",
+    "differences_accepted": "Differences were accepted",
+    "gate_blocked": "The replay gate blocks the deployment",
+    "change_reviewers": "The reviewers were changed",
+    "build": "The build of the deploy bundle started",
+    "offer": "The bundle was built, and the first agents are offered it",
+    "wave_started": "Wave {wave} began",
+    "hold": "Wave {wave} waits",
+    "next_wave": "Wave {wave} was started",
+    "wave_approved": "Wave {wave} was approved",
+    "wave_denied": "Wave {wave} was denied",
+    "wave_expired": "The request to approve wave {wave} expired",
+    "wave_revoked": "The request to approve wave {wave} was withdrawn",
+    "agents_failed": "Agents failed",
+    "pause": "Paused",
+    "resume": "Resumed",
+    "abort": "Aborted",
+    "retry": "Retried",
+    "activate": "All waves have finished, and the version became current",
+    "fail": "The deployment failed",
+    "roll_back": "The rollback began",
+    "restore": "The rollback has finished",
+    "break_glass_approved": "Approved after break-glass",
+    "break_glass_denied": "Denied after break-glass",
+    "break_glass_expired": "Nobody approved it in time after break-glass",
+    "break_glass_revoked": "The request for approval after break-glass was withdrawn",
+}
+
+
+class People(NamedTuple):
+    """Who may decide on a pending approval, as the server tells it: the approval, and reviewers by user id."""
+
+    approval: m.Approval
+    names: Mapping[str, str]
+
+
+class Wave(NamedTuple):
+    """A wave of a rollout, or the rollback: how many of its agents have finished, and its state in one word."""
+
+    title: str
+    done: int
+    total: int
+    state: str
+
+
+def agents_of(count: int) -> str:
+    """Return a number of agents as a phrase."""
+    return f"{count:,} agent{'' if count == 1 else 's'}"
+
+
+def status_of(deployment: m.Deployment | m.ListedDeployment) -> str:
+    """Return the status as people say it."""
+    if deployment.paused_at is not None and deployment.status == "deploying":
+        return "paused"
+    return STATUSES.get(deployment.status, deployment.status)
+
+
+def state_lines(deployment: m.Deployment, people: People | None) -> dict[str, str]:
+    """Return lines about the state of a rollout that has not ended, by a key that changes when the state does."""
+    lines: dict[str, str] = {}
+    match deployment.status:
+        case "pending_approval":
+            lines[f"approval {deployment.approval_id}"] = _waits(
+                "Waiting for approval.", deployment.approval_id, people
+            )
+        case "approved" if not deployment.blockers:
+            lines["approved"] = "Waiting for the build to start."
+        case "building":
+            lines["building"] = "Building the deploy bundle."
+        case "deploying":
+            lines[f"wave {deployment.wave}"] = _wave_began(deployment)
+        case "rolling_back":
+            lines["rolling back"] = f"Rolling back: {_sentence(deployment.rollback_reason or 'no reason was given')}"
+    if deployment.paused_at is not None:
+        lines[f"paused {deployment.paused_at}"] = f"Paused. To continue:\n  byteor resume {deployment.id}"
+    if (hold := deployment.wave_hold) is not None:
+        waits = f"Wave {hold.wave + 1} waits"
+        lines[f"hold {hold.wave} {hold.approval_id}"] = (
+            f"{waits} until somebody starts it:\n  byteor next-wave {deployment.id}"
+            if hold.approval_id is None
+            else _waits(f"{waits} for approval.", hold.approval_id, people)
+        )
+    for blocker in deployment.blockers or ():
+        if blocker.code != "wave_hold":
+            lines[f"blocker {blocker.code}"] = f"Waiting: {_sentence(blocker.detail)}"
+    return lines
+
+
+def failure_lines(deployment: m.Deployment, names: Mapping[str, str]) -> dict[tuple[str, str], str]:
+    """Return a line for each cause of failures. ``names`` are the names of agents by id."""
+    return {
+        (each.reason, each.detail): f"{agents_of(each.count)} {_FAILED_HOW.get(each.reason, 'failed')}"
+        + (f": {each.detail}" if each.detail else "")
+        + _named([names.get(agent_id, agent_id) for agent_id in each.agents], each.count)
+        for each in deployment.failures or ()
+    }
+
+
+def outcome(deployment: m.Deployment, approval: m.Approval | None = None) -> tuple[int, str]:
+    """Return the exit code and a sentence about a rollout that has ended. ``approval`` tells who denied it, and why."""
+    progress, pipeline = deployment.progress, deployment.pipeline
+    of_all = f"{progress.active:,} of {agents_of(progress.total)} {'is' if progress.active == 1 else 'are'} active"
+    match deployment.status:
+        case "active":
+            failed = f", and {progress.failed:,} failed" if progress.failed else ""
+            return DONE, f"Deployed {pipeline}: {of_all}{failed}."
+        case "rolled_back":
+            return ROLLOUT_FAILED, f"The rollout of {pipeline} was rolled back: {_sentence(deployment.rollback_reason)}"
+        case "denied":
+            denials = [each for each in (approval.decisions if approval else ()) if each.decision == "deny"]
+            why = f" by {denials[0].decided_by}: {denials[0].comment or 'without a comment'}" if denials else ""
+            return FAILED, f"The deployment of {pipeline} was denied{_sentence(why)} No agent was changed."
+    why = _WHY.get(deployment.reason, deployment.reason.replace("_", " "))
+    detail = f": {deployment.detail}" if deployment.detail else ""
+    if deployment.reason in REFUSED:
+        return FAILED, f"The deployment of {pipeline} was not started, because {_sentence(why + detail)}"
+    return ROLLOUT_FAILED, f"The rollout of {pipeline} failed, because {_sentence(why + detail)}"
+
+
+def describe_event(entry: m.TimelineEntry) -> str:
+    """Return what happened, and the reason."""
+    detail = entry.detail or {}
+    # A newer server has events that are unknown here.
+    said = _EVENTS.get(entry.event, entry.event.replace("_", " ").capitalize())
+    why = detail.get("detail") or detail.get("reason") or detail.get("report")
+    return said.replace("{wave}", str(detail.get("wave", "?"))) + (f": {why}" if isinstance(why, str) else "")
+
+
+def waves_of(deployment: m.Deployment) -> list[Wave]:
+    """Return the waves that have agents, or the rollback. Empty before the bundle is built.
+
+    The API counts the agents of a rollout and not those of each wave, so agents are assigned to waves as the rollout
+    assigned them at its start, and those that have finished to the first waves.
+    """
+    progress = deployment.progress
+    if deployment.status in {"rolling_back", "rolled_back"}:
+        touched = progress.total - progress.pending
+        state = "done" if deployment.status == "rolled_back" else "under way"
+        return [Wave("Rollback", progress.rolled_back, touched, state)] if touched else []
+    percents = (deployment.strategy.percents if deployment.strategy else None) or [100]
+    bounds = Strategy.waves(percents).wave_bounds(progress.total)
+    finished = progress.active + progress.failed + progress.rolled_back
+    found, before = [], 0
+    for number, bound in enumerate(bounds):
+        size, offered_before = bound - before, before
+        before = bound
+        if size:
+            is_over = number < deployment.wave or deployment.status == "active"
+            done = size if is_over else min(max(finished - offered_before, 0), size)
+            title = f"Wave {number + 1}" if len(percents) > 1 else "Agents"
+            found.append(Wave(title, done, size, _wave_state(deployment, number)))
+    return found
+
+
+def _wave_state(deployment: m.Deployment, number: int) -> str:
+    hold = deployment.wave_hold
+    if deployment.status == "active" or number < deployment.wave:
+        return "done"
+    if deployment.status == "failed":
+        return "stopped" if number == deployment.wave else "never offered"
+    if hold is not None:
+        return "done" if number == deployment.wave else "held" if number == hold.wave else "waiting"
+    if number > deployment.wave:
+        return "waiting"
+    return "paused" if deployment.paused_at is not None else "under way"
+
+
+def counts_of(progress: m.Progress) -> str:
+    """Return how many agents are in which state, such as ``3 of 4 active, 1 failed``."""
+    counts = [(progress.failed, "failed"), (progress.rolled_back, "rolled back")]
+    more = "".join(f", {count:,} {word}" for count, word in counts if count)
+    return f"{progress.active:,} of {progress.total:,} active{more}"
+
+
+def _wave_began(deployment: m.Deployment) -> str:
+    percents = (deployment.strategy.percents if deployment.strategy else None) or [100]
+    if len(percents) == 1:
+        return f"Deploying to {agents_of(deployment.target_count)}."
+    so_far = f"; {counts_of(deployment.progress)}" if deployment.progress.active or deployment.progress.failed else ""
+    percent = percents[min(deployment.wave, len(percents) - 1)]
+    return f"Wave {deployment.wave + 1} of {len(percents)} began, up to {percent}% of the agents{so_far}."
+
+
+def _waits(what: str, approval_id: str | None, people: People | None) -> str:
+    lines = [what]
+    if people is not None:
+        approval = people.approval
+        given = sum(each.decision == "approve" for each in approval.decisions)
+        if approval.required_approvals > 1:
+            lines[0] += f" {given} of {approval.required_approvals} people have approved."
+        lines[0] += f" {deciders(approval.reviewers, people.names)} can decide"
+        lines[0] += "." if approval.allow_self_approval else f", but not {approval.requested_by}, who requested it."
+        if approval.wave_report is not None:
+            lines.append(f"  {approval.wave_report.summary}")
+    return "\n".join([*lines, f"  byteor approve {approval_id}"])
+
+
+def deciders(reviewers: list[str], names: Mapping[str, str]) -> str:
+    """Return who may decide, as the subject of a sentence. ``names`` are names of people by user id."""
+    if not reviewers:
+        return "Anybody with the permission environment:operate"
+    known = [names[each] for each in reviewers if each in names][:NAMED]
+    if more := len(reviewers) - len(known):
+        known.append(f"{more} {'more ' if known else ''}{'person' if more == 1 else 'people'}")
+    return " or ".join([", ".join(known[:-1]), known[-1]]) if len(known) > 1 else known[0]
+
+
+def _named(names: list[str], count: int) -> str:
+    if not names:
+        return ""
+    shown = names[:NAMED]
+    return f" ({', '.join(shown)}{', …' if count > len(shown) else ''})"
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."
