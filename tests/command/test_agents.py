@@ -16,6 +16,7 @@ from apps.fleet.models import Agent, EnrollmentToken
 from byteor.client.models import Series, SeriesPoint
 from byteor.client.runtime import Connection
 from byteor.command import agent_charts
+from byteor_cloud.ids import uuid7
 from tests.artifacts.incidents import upload
 from tests.command.conftest import Terminal
 from tests.worlds import Api, World, run_jobs
@@ -63,8 +64,8 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
 
 
 def test_list_shows_states_and_versions_and_filters(terminal: Terminal, world: World) -> None:
-    running = world.deployment(world.bundle())
     first, first_api = world.agent(name="edge-1", zone="eu-1")
+    running = world.deployment(world.bundle())
     second, second_api = world.agent(name="edge-2", zone="eu-2")
     world.agent(name="edge-3")
     beat(first, first_api, deployment=running)
@@ -81,7 +82,7 @@ def test_list_shows_states_and_versions_and_filters(terminal: Terminal, world: W
     assert names(terminal, "--drained") == ["edge-2"]
     assert names(terminal, "--no-drained", "--label", "zone") == ["edge-1"]
     assert names(terminal, "--label", "!zone") == ["edge-3"]
-    assert names(terminal, "-q", "quotes@v1") == ["edge-1"]
+    assert names(terminal, "-q", "status:healthy zone=eu-1") == ["edge-1"]
     assert names(terminal, "--liveness", "offline", "--drifted") == []
     assert terminal("agents", "list", "--liveness", "gone").code == 2
 
@@ -153,7 +154,8 @@ def test_explanation_names_commands_that_let_agent_continue(terminal: Terminal, 
 
 def test_history_names_versions_and_starts_at_since(terminal: Terminal, world: World) -> None:
     agent, api = world.agent(name="edge-1")
-    beat(agent, api, active={"deployment_id": None, "bundle_hash": HASH, "spec_hash": SPEC})
+    beat(agent, api, active={"deployment_id": str(uuid7()), "bundle_hash": HASH, "spec_hash": SPEC})
+    assert "  bundle aaaaaaaaaaaa  " in terminal("agents", "list").out
     beat(agent, api, deployment=world.deployment(world.bundle()))
 
     _, new, old = terminal("agents", "history", "edge-1").out.splitlines()

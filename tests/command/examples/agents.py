@@ -8,6 +8,7 @@ from pathlib import Path
 from apps.artifacts.services import requested_captures
 from apps.fleet.services import agents
 from byteor.command import contexts
+from byteor_cloud.ids import uuid7
 from tests.worlds import World
 
 
@@ -20,8 +21,9 @@ def examples(world: World, folder: Path) -> dict[str, list[str]]:
     admin = replace(stored.by_name[stored.current], token=world.admin.api.token or "")
     contexts.store(replace(stored, by_name={**stored.by_name, "admin": admin}))
     agent, api = world.agent(name="edge-1", zone="eu-1")
-    active = {"deployment_id": None, "bundle_hash": f"sha256:{'a' * 64}", "spec_hash": f"sha256:{'b' * 64}"}
-    api.post(f"/api/v1/agents/{agent.pk}/heartbeat", {"status": "healthy", "agent_version": "1", "active": active})
+    active = {"deployment_id": str(uuid7()), "bundle_hash": f"sha256:{'a' * 64}", "spec_hash": f"sha256:{'b' * 64}"}
+    body = {"status": "healthy", "agent_version": "1", "active": active}
+    assert api.post(f"/api/v1/agents/{agent.pk}/heartbeat", body).status_code == 200
     drained, _ = world.agent(name="edge-2")
     agents.set_drained(drained, drained=True, actor=world.operator.actor)
     requested_captures.request(drained, reason="Prices are late.", actor=world.operator.actor)
