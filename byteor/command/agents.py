@@ -188,7 +188,7 @@ def list_agents(session: Session, /, labels: tuple[str, ...], limit: int, as_jso
 @json_option("Agent")
 @with_session
 def show_agent(session: Session, agent: str, as_json: str | None) -> None:
-    """Show what an agent runs, its state and its labels. With --json, also its last report.
+    """Show an agent: its state and what it runs. With --json, also its last report.
 
     \b
     Examples:
@@ -224,7 +224,9 @@ def _at(moment: datetime | None, why: str) -> str:
 @json_option("Explanation")
 @with_session
 def explain(session: Session, agent: str, as_json: str | None) -> None:
-    """Explain why an agent runs what it runs, what happens next, and which commands let it continue.
+    """Explain why an agent runs what it runs.
+
+    Prints the reasons, what happens next, and the commands that end what the agent waits for.
 
     \b
     Examples:
@@ -271,7 +273,9 @@ def _ways_to_continue(explanation: m.Explanation) -> Iterable[str]:
 def history(
     session: Session, agent: str, since: str | None, until: str | None, limit: int, as_json: str | None
 ) -> None:
-    """List what an agent has run, newest first, and who approved it. A decommissioned agent is named by its id.
+    """List what an agent has run, newest first.
+
+    Also shows who approved it. To list what a decommissioned agent ran, use its complete id.
 
     \b
     Examples:
@@ -304,9 +308,10 @@ def _short_id(text: str | None) -> str | None:
 @json_option("Series")
 @with_session
 def series(session: Session, agent: str, since: str | None, until: str | None, as_json: str | None) -> None:
-    """Chart what an agent reported over time: records, drops, errors, CPU, memory and restarts.
+    """Chart what an agent reported over time.
 
-    In a pipe, print a table with one row for each slot of 15 minutes.
+    Shows records, drops, errors, CPU, memory and restarts. In a pipe, prints a table with one row for each slot of 15
+    minutes.
 
     \b
     Examples:
@@ -326,7 +331,7 @@ def series(session: Session, agent: str, since: str | None, until: str | None, a
 @json_option("AgentSummary")
 @with_session
 def summary(session: Session, as_json: str | None) -> None:
-    """Count the agents of the environment by state, by what they run, and by label.
+    """Count agents by state, version and label.
 
     \b
     Examples:
@@ -391,9 +396,10 @@ def _read_labels(texts: Iterable[str]) -> dict[str, str]:
 def label(
     session: Session, words: tuple[str, ...], selector: str | None, dry_run: bool, yes: bool, as_json: str | None
 ) -> None:
-    """Set labels of agents with KEY=VALUE, and remove labels with KEY-.
+    """Change the labels of agents.
 
-    Agents that match the target of a current deployment after the change are offered that deployment.
+    KEY=VALUE sets a label, and KEY- removes one. Agents that match the target of a current deployment after the change
+    are offered that deployment.
 
     \b
     Examples:
@@ -475,9 +481,10 @@ def _agents(count: int) -> str:
 @json_option("Agent")
 @with_session
 def drain(session: Session, agent: str, reason: str | None, as_json: str | None) -> None:
-    """Exclude an agent from deployments, for example while its machine is repaired.
+    """Exclude an agent from deployments.
 
-    It keeps running its bundle, and may finish an offer that it already has. Rollbacks still reach it.
+    Use it while the machine is repaired, for example. The agent keeps running its bundle, and may finish an offer that
+    it already has. Rollbacks still reach it.
 
     \b
     Examples:
@@ -493,7 +500,9 @@ def drain(session: Session, agent: str, reason: str | None, as_json: str | None)
 @json_option("Agent")
 @with_session
 def undrain(session: Session, agent: str, reason: str | None, as_json: str | None) -> None:
-    """Include a drained agent in deployments again. If it matches a current deployment, it is offered that one.
+    """Include a drained agent in deployments again.
+
+    If the agent matches the target of a current deployment, it is offered that deployment.
 
     \b
     Examples:
@@ -521,9 +530,10 @@ def undrain(session: Session, agent: str, reason: str | None, as_json: str | Non
 def enroll_token(
     session: Session, max_uses: int, expires_in: int, labels: tuple[str, ...], replace: bool, as_json: str | None
 ) -> None:
-    """Create an enrollment token, and print it with the command that installs, enrolls and runs an agent.
+    """Create an enrollment token.
 
-    The token is printed only once. The command asks for it, so that it is not in the history of the shell.
+    Prints the token, only this once, and the command that installs, enrolls and runs an agent on its machine. The
+    command asks for the token, so that the token is not in the shell's history.
 
     \b
     Examples:
@@ -543,8 +553,9 @@ def enroll_token(
     text = (
         f"Created an enrollment token for {_agents(max_uses)}. It expires {when(made.expires_at)}.\n\n"
         f"Token: {made.token}\n\n"
-        "Run this on the machine, which needs Python 3.12 or newer. It asks for the token, installs the agent into\n"
-        f"the folder byteor-agent, and runs it until you press Ctrl+C.\n\n{command}"
+        "Run this command on the machine, which needs Python 3.12 or newer with its venv module.\n"
+        "It installs the agent into the folder byteor-agent, asks for the token, and runs the agent\n"
+        f"until you press Ctrl+C.\n\n{command}"
     )
     show({**made.to_dict(), "command": command}, as_json, text)
 
@@ -583,7 +594,9 @@ TOKEN: Final = Named(lambda session: (each.prefix for each in _enrollment_tokens
 @list_options("EnrollmentToken")
 @with_session
 def enroll_tokens(session: Session, limit: int, as_json: str | None) -> None:
-    """List the enrollment tokens of the environment, newest first. Their secrets are not shown.
+    """List enrollment tokens, newest first.
+
+    Includes used, revoked and expired tokens. Secrets are not shown.
 
     \b
     Examples:
@@ -616,7 +629,10 @@ def _token_state(token: m.EnrollmentToken) -> str:
 @json_option("EnrollmentToken")
 @with_session
 def revoke_token(session: Session, token: str, yes: bool, as_json: str | None) -> None:
-    """Revoke an enrollment token, named by its first characters or its id. Enrolled agents are not affected.
+    """Revoke an enrollment token.
+
+    Name it by its first characters, as `byteor agents enroll-tokens` lists them, or by its id. Agents that have
+    enrolled with the token are not affected.
 
     \b
     Examples:
@@ -641,10 +657,13 @@ def revoke_token(session: Session, token: str, yes: bool, as_json: str | None) -
 def capture(
     session: Session, agent: str, reason: str, last_n: int | None, wait: bool, timeout: int | None, as_json: str | None
 ) -> int:
-    """Ask an agent to upload a capture of the pipeline that it runs. If one is already requested, show that one.
+    """Request a capture from an agent.
+
+    After its next heartbeat, the agent uploads a capture of the pipeline that it runs. If a requested capture has not
+    been uploaded yet, no other one is requested.
 
     With --wait, the exit code is 0 if the capture has arrived, 1 if the agent had nothing to capture or the request
-    expired after an hour, and 8 if --timeout has passed. The request is still valid then.
+    expired after an hour, and 8 if --timeout has passed. The request remains valid.
 
     \b
     Examples:
@@ -693,7 +712,9 @@ def _problem(environment: Environment, found: m.RequestedCapture) -> str:
 @list_options("RequestedCapture")
 @with_session
 def captures(session: Session, agent: str, limit: int, as_json: str | None) -> None:
-    """List the captures that people requested from an agent in the last 90 days, newest first.
+    """List the captures requested from an agent.
+
+    Lists the requests of the last 90 days, newest first. To list those of a decommissioned agent, use its complete id.
 
     \b
     Examples:
@@ -718,9 +739,10 @@ def captures(session: Session, agent: str, limit: int, as_json: str | None) -> N
 @json_option(("agent_id", "mode", "token"))
 @with_session
 def rotate_key(session: Session, agent: str, now: bool, yes: bool, as_json: str | None) -> None:
-    """Ask an agent to fetch a new key and to use it instead of its old one.
+    """Rotate the key of an agent.
 
-    If a clone of the agent is suspected, use --now: the clone could fetch the new key, too.
+    The agent is asked to fetch a new key, which then replaces its old key. If a clone of the agent is suspected, use
+    --now: the clone could fetch the new key, too.
 
     \b
     Examples:
@@ -747,7 +769,9 @@ def rotate_key(session: Session, agent: str, now: bool, yes: bool, as_json: str 
 @json_option("Agent")
 @with_session
 def decommission(session: Session, agent: str, yes: bool, as_json: str | None) -> None:
-    """Remove an agent from the fleet and revoke its key. It keeps running its pipeline until you stop it.
+    """Remove an agent from the fleet.
+
+    Its key is revoked immediately. It keeps running its pipeline until you stop it on the machine.
 
     \b
     Examples:
