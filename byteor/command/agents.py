@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
+from shutil import get_terminal_size
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, override
 
@@ -202,7 +203,7 @@ def show_agent(session: Session, agent: str, as_json: str | None) -> None:
         "state": _state,
         "runs": lambda each: bundles.of_state(each.running),
         "should run": lambda each: bundles.of_state(each.desired) if each.desired else "-",
-        "progress": lambda each: each.progress if each.desired else "-",
+        "progress": lambda each: each.progress.replace("_", " ") if each.desired else "-",
         "last failure": lambda each: _at(each.last_failed.since, each.last_failed.detail) if each.last_failed else "-",
         "drained": lambda each: _at(each.drained_at, each.drain_reason) if each.drained_at else "no",
         "labels": lambda each: each.labels,
@@ -236,9 +237,9 @@ def explain(session: Session, agent: str, as_json: str | None) -> None:
     found = session.environment.explain_agent(find_agent_id(session, agent))
     upcoming = [f"{when(each.at)}: {each.detail}" if each.at else each.detail for each in found.next]
     parts = [
-        found.summary,
-        _section("Why:", [f"- {each.detail}" for each in found.because]),
-        _section("Next:", [f"- {each}" for each in upcoming]),
+        _wrapped(found.summary),
+        _section("Why:", [_wrapped(f"- {each.detail}") for each in found.because]),
+        _section("Next:", [_wrapped(f"- {each}") for each in upcoming]),
         _section("To continue:", [f"  {each}" for each in _ways_to_continue(found)]),
     ]
     show(found, as_json, "\n\n".join(filter(None, parts)))
@@ -246,6 +247,16 @@ def explain(session: Session, agent: str, as_json: str | None) -> None:
 
 def _section(title: str, lines: Sequence[str]) -> str:
     return "\n".join([title, *lines]) if lines else ""
+
+
+def _wrapped(text: str) -> str:
+    """Return the text, on a terminal wrapped to its width. The further lines of an item are indented."""
+    if not is_terminal():
+        return text
+    from textwrap import fill  # noqa: PLC0415  imported for terminals only
+
+    indent = "  " if text.startswith("- ") else ""
+    return fill(text, get_terminal_size().columns, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def _ways_to_continue(explanation: m.Explanation) -> Iterable[str]:
