@@ -79,7 +79,7 @@ class Request(NamedTuple):
         form = _present(self.form)
         file = form.pop("file")
         options["data"] = {name: _text(value) for name, value in form.items()}
-        with file.open("rb") if isinstance(file, os.PathLike) else nullcontext(file) as opened:
+        with open(file, "rb") if isinstance(file, os.PathLike) else nullcontext(file) as opened:
             yield {**options, "files": {"file": opened}}
 
     def wait_s(self, attempt: int, failure: ByteOrError, *, was_sent: bool = True) -> float:

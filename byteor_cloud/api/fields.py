@@ -140,8 +140,8 @@ def _check_items(child: Any, items: Iterable[tuple[object, Any]]) -> dict[str, A
 class StrictSerializer(serializers.Serializer[Any]):
     # Base of serializers that reject unknown fields, so that a misspelled field is not silently ignored. An update may
     # contain read-only fields, which are ignored. In the OpenAPI document, ``refuses_unknown`` becomes
-    # ``additionalProperties: false``. ``sometimes_absent`` names the fields that responses may omit, and all others are
-    # required in the schemas of responses. If it is None, responses contain the required fields and those with a default.
+    # ``additionalProperties: false``. ``sometimes_absent`` names the fields that responses may omit. All other fields
+    # are required in the schema of the response. If it is None, those with a default are required too.
     refuses_unknown: ClassVar[bool] = True
     sometimes_absent: ClassVar[frozenset[str] | None] = None
 

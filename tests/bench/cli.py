@@ -39,7 +39,7 @@ def processor_ms(command: Sequence[str], variables: Mapping[str, str]) -> float:
     """Return the processor time of the process in milliseconds, of both user and system."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BYTEOR_")}
-    subprocess.run(command, env=environment | variables, check=True, capture_output=True)
+    subprocess.run(command, env={**environment, **variables}, check=True, capture_output=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) * 1000
 
@@ -52,10 +52,10 @@ def run() -> list[Row]:
             found = processor_ms(command, COMPLETE if name.startswith("complete") else {})
             if number:  # the first run writes .pyc files
                 times[name].append(found)
-    for name, found in times.items():
-        print(f"  cli        {name:40} {statistics.median(found):6.1f} ms", flush=True)
+    for name, values in times.items():
+        print(f"  cli        {name:40} {statistics.median(values):6.1f} ms", flush=True)
     return [
-        Row(name, statistics.median(found), GOAL_MS, " ms", is_most=True, low=min(found), high=max(found))
-        for name, found in times.items()
+        Row(name, statistics.median(values), GOAL_MS, " ms", is_most=True, low=min(values), high=max(values))
+        for name, values in times.items()
         if name not in WITHOUT_GOAL
     ]

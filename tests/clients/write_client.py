@@ -1,4 +1,4 @@
-"""``make schema``: write the typed client in byteor/client/ from docs/openapi.yaml. ``--check`` only compares the files.
+"""``make schema``: write the typed client in byteor/client/ from docs/openapi.yaml. ``--check`` compares the files.
 
 datamodel-code-generator writes the models as msgspec structs. This script writes one class for each level of the paths,
 with an asynchronous method for each operation. The blocking files are the asynchronous ones without ``await``.
@@ -148,8 +148,7 @@ def models_source(imports: str, classes: Classes, used: str) -> str:
     for node in (each for name, each in classes.items() if name in names):
         lines.append(f"class {node.name}({', '.join(map(ast.unparse, [*node.bases, *node.keywords]))}):")
         for line in node.body:
-            is_text = isinstance(line, ast.Expr)
-            text = docstring(ast.literal_eval(line.value), 112) if is_text else ast.unparse(line)
+            text = docstring(ast.literal_eval(line.value), 112) if isinstance(line, ast.Expr) else ast.unparse(line)
             lines.append(textwrap.indent(text, "    "))
     return "\n".join(lines)
 
@@ -320,7 +319,7 @@ def main() -> int:
     different = []
     for name, (source, text) in texts.items():
         formatted = WRITTEN.format(source) + text
-        for command in ("check --quiet --fix --unsafe-fixes --select I,F401,RUF036,UP028 --exit-zero", "format"):
+        for command in ("check --quiet --fix --unsafe-fixes --select I,F401,RUF036,SIM117,UP028 --exit-zero", "format"):
             ruff = [program("ruff"), *command.split(), "--stdin-filename", str(TARGET / name), "-"]
             formatted = subprocess.run(ruff, input=formatted, text=True, capture_output=True, check=True).stdout
         if not (TARGET / name).exists() or (TARGET / name).read_text() != formatted:

@@ -6,7 +6,7 @@ import zoneinfo
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
@@ -122,7 +122,7 @@ class EnvironmentSettingsSerializer(StrictSerializer):
     )
     reviewers = serializers.ListField(child=IdField(), required=False, max_length=100)
     freeze_windows = FreezeWindowSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]  # max_length is an argument of the list serializer
-    sometimes_absent = frozenset()
+    sometimes_absent: ClassVar[frozenset[str] | None] = frozenset()
     descriptions = {
         "approvals_required": "Whether a deployment needs approval. Defaults to true for `prod`, otherwise to false.",
         "required_approvals": "The number of different people who must approve. Defaults to 1.",
