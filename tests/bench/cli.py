@@ -38,7 +38,7 @@ WITHOUT_GOAL = ("python -c pass", "import byteor.client, models and httpx2", "im
 def processor_ms(command: Sequence[str], variables: Mapping[str, str]) -> float:
     """Return the processor time of the process in milliseconds, of both user and system."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("BYTEOR_")}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("BYTEOR_", "PYTHON"))}
     subprocess.run(command, env={**environment, **variables}, check=True, capture_output=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) * 1000
@@ -50,7 +50,7 @@ def run() -> list[Row]:
     for number in range(RUNS + 1):
         for name, command in COMMANDS.items():
             found = processor_ms(command, COMPLETE if name.startswith("complete") else {})
-            if number:  # the first run writes .pyc files
+            if number:  # the first run compiles the modules
                 times[name].append(found)
     for name, values in times.items():
         print(f"  cli        {name:40} {statistics.median(values):6.1f} ms", flush=True)

@@ -34,8 +34,11 @@ from tests.client.faulty import NOBODY, Answer, Faulty, faulty, pages
 
 TOKEN = "bor_usr_secret"
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+SETTINGS = {
+    "token_max_days": 90, "email_domains": [], "default_environment_settings": {}, "default_notification_settings": {},
+}  # fmt: skip
 ORGANIZATION = {
-    "id": "o1", "name": "acme", "slug": "acme", "settings": {}, "created_at": "2026-11-29T00:00:00Z",
+    "id": "o1", "name": "acme", "slug": "acme", "settings": SETTINGS, "created_at": "2026-11-29T00:00:00Z",
     "updated_at": "2026-11-29T00:00:00Z",
 }  # fmt: skip
 OK = Answer(body=ORGANIZATION)
@@ -174,7 +177,7 @@ def test_error_page_of_proxy_is_raised_with_its_status() -> None:
 
 
 def test_unknown_fields_and_values_are_accepted() -> None:
-    row = {**ORGANIZATION, "settings": {"theme": "dark"}, "surprise": [1]}
+    row = {**ORGANIZATION, "settings": {**SETTINGS, "theme": "dark"}, "surprise": [1]}
     with connected(Answer(body=row)) as (client, _):
         assert client.organization("o1").get_organization().name == "acme"
 
