@@ -34,7 +34,7 @@ from tests.client.faulty import NOBODY, Answer, Faulty, faulty, pages
 
 TOKEN = "bor_usr_secret"
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "token_max_days": 90, "email_domains": [], "default_environment_settings": {}, "default_notification_settings": {},
 }  # fmt: skip
 ORGANIZATION = {
