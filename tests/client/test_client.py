@@ -37,7 +37,7 @@ NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 SETTINGS: dict[str, Any] = {
     "token_max_days": 90, "email_domains": [], "default_environment_settings": {}, "default_notification_settings": {},
 }  # fmt: skip
-ORGANIZATION = {
+ORGANIZATION: dict[str, Any] = {
     "id": "o1", "name": "acme", "slug": "acme", "settings": SETTINGS, "created_at": "2026-11-29T00:00:00Z",
     "updated_at": "2026-11-29T00:00:00Z",
 }  # fmt: skip
