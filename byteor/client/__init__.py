@@ -12,7 +12,8 @@ exceptions of ``byteor.client.errors``.
 
 from __future__ import annotations
 
-from typing import Any, Self
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from byteor.client.errors import (
     ApiError,
@@ -28,93 +29,23 @@ from byteor.client.errors import (
     Unavailable,
     UnexpectedResponse,
 )
-from byteor.client.resources import (
-    AsyncEnvironment,
-    AsyncInstallation,
-    AsyncOrganization,
-    AsyncOwnAgent,
-    AsyncProject,
-    Environment,
-    Installation,
-    Organization,
-    OwnAgent,
-    Project,
-)
-from byteor.client.runtime import OMITTED, AsyncConnection, Connection, Request
+
+if TYPE_CHECKING:
+    from byteor.client.async_client import AsyncByteOr
+    from byteor.client.client import ByteOr
+    from byteor.client.request import OMITTED
 
 __all__ = [
     "OMITTED", "ApiError", "AsyncByteOr", "ByteOr", "ByteOrError", "Conflict", "ConnectionFailed", "EditConflict",
     "Forbidden", "InvalidRequest", "NotFound", "TooManyRequests", "Unauthorized", "Unavailable", "UnexpectedResponse",
 ]  # fmt: skip
-TIMEOUT_S = 60.0  # for each step of a transfer, not for the whole
+_LAZY = {"AsyncByteOr": "async_client", "ByteOr": "client", "OMITTED": "request"}
 
+if not TYPE_CHECKING:  # otherwise type checkers would accept every name
 
-class ByteOr(Installation):
-    """A blocking client. ``token`` is any credential of the API; None for operations that need none."""
-
-    def __init__(self, url: str, token: str | None = None, *, timeout: float = TIMEOUT_S) -> None:
-        super().__init__(Connection(url, token, timeout))
-
-    def organization(self, org_id: str) -> Organization:
-        """Return the operations of an organization."""
-        return Organization(self, org_id)
-
-    def project(self, org_id: str, project_id: str) -> Project:
-        """Return the operations of a project."""
-        return Project(self, org_id, project_id)
-
-    def environment(self, org_id: str, project_id: str, env_id: str) -> Environment:
-        """Return the operations of an environment."""
-        return Environment(self, org_id, project_id, env_id)
-
-    def own_agent(self, id: str) -> OwnAgent:
-        """Return the operations that the agent with the client's key calls."""
-        return OwnAgent(self, id)
-
-    def request(self, method: str, path: str, *, query: dict[str, Any] | None = None, fields: Any = None) -> Any:
-        """Send any request, and return the JSON of the response; None if it has none."""
-        response = self._connection.send(Request(method.upper(), path, query=query or {}, fields=fields))
-        return response.json() if response.content else None
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class AsyncByteOr(AsyncInstallation):
-    """Like ``ByteOr``, asynchronous."""
-
-    def __init__(self, url: str, token: str | None = None, *, timeout: float = TIMEOUT_S) -> None:
-        super().__init__(AsyncConnection(url, token, timeout))
-
-    def organization(self, org_id: str) -> AsyncOrganization:
-        """Return the operations of an organization."""
-        return AsyncOrganization(self, org_id)
-
-    def project(self, org_id: str, project_id: str) -> AsyncProject:
-        """Return the operations of a project."""
-        return AsyncProject(self, org_id, project_id)
-
-    def environment(self, org_id: str, project_id: str, env_id: str) -> AsyncEnvironment:
-        """Return the operations of an environment."""
-        return AsyncEnvironment(self, org_id, project_id, env_id)
-
-    def own_agent(self, id: str) -> AsyncOwnAgent:
-        """Return the operations that the agent with the client's key calls."""
-        return AsyncOwnAgent(self, id)
-
-    async def close(self) -> None:
-        """Close the connection."""
-        await self._connection.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
+    def __getattr__(name: str) -> Any:
+        """Import a name when it is first used, so that a blocking program does not load the asynchronous client."""
+        if name not in _LAZY:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = globals()[name] = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+        return found

@@ -1,25 +1,14 @@
-"""The resources and requests of the API.
-
-Written by tests/clients/write_client.py from docs/openapi.yaml. Do not edit: run `make schema`.
-"""
+# Written by tests/clients/write_client.py from docs/openapi.yaml. Do not edit: run `make schema`.
+"""The resources of the API, and the values in requests."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
 
-from msgspec import UNSET, UnsetType, convert, field
+from msgspec import UNSET, UnsetType, field
 
 from byteor.client.model import Model
-
-
-class AcceptDifferencesRequest(Model, kw_only=True):
-    """The request to accept differences."""
-
-    groups: list[str]
-    """The ids of the groups of differences to accept. They must be in this regression."""
-    reason: str
-    """Why the differences are wanted."""
 
 
 class AcceptedDifference(Model, kw_only=True):
@@ -55,13 +44,6 @@ class AdaptersRequest(Model, kw_only=True):
 
 
 class AlsoExpected(Model, kw_only=True):
-    config_hash: str
-    """The config hash of the deployment."""
-    deployment_id: str
-    """The id of the deployment, even if it was deleted."""
-
-
-class AlsoExpectedRequest(Model, kw_only=True):
     config_hash: str
     """The config hash of the deployment."""
     deployment_id: str
@@ -159,29 +141,12 @@ class Predicate(Model, kw_only=True):
 
 
 class Predicate1(Model, kw_only=True):
-    """The condition under which a version is bad. `diverges`: its output differs from the capture's expected output,
-    or a stage fails and the recording did not stop in the same way. `fails`: a stage fails.
+    """The condition under which a version is bad. `diverges`: its output differs from the capture's expected
+    output, or a stage fails and the recording did not stop in the same way. `fails`: a stage fails.
     `output_differs_from`: its output differs from that of another replay."""
 
     output_differs_from: str
     """The id of a replay. A version is bad if its output differs from this replay's."""
-
-
-class BisectArtifactRequest(Model, kw_only=True):
-    """The request to bisect an artifact."""
-
-    predicate: str | Predicate1
-    """The condition under which a version is bad. `diverges`: its output differs from the capture's expected
-    output, or a stage fails and the recording did not stop in the same way. `fails`: a stage fails.
-    `output_differs_from`: its output differs from that of another replay."""
-    pipeline: str | UnsetType = UNSET
-    """The name of the pipeline. Defaults to the pipeline of the version that produced the artifact."""
-    good: str | UnsetType = UNSET
-    """The id of the version at which the search starts. Defaults to the oldest version."""
-    bad: str | UnsetType = UNSET
-    """The id of the version at which the search stops. Defaults to the newest version."""
-    exhaustive: bool | UnsetType = False
-    """Whether to replay all versions, at most 256. `monotone` is determined only in this case."""
 
 
 class BreakGlass(Model, kw_only=True):
@@ -217,20 +182,6 @@ class BundleState(Model, kw_only=True):
     """When the agent first reported progress with this bundle for this deployment. Null if unknown."""
 
 
-class CancelRegressionRequest(Model, kw_only=True):
-    """The request to cancel a regression."""
-
-    reason: str | UnsetType = ""
-    """Why the regression is canceled."""
-
-
-class CancelRequest(Model, kw_only=True):
-    """The request to cancel a replay."""
-
-    reason: str | UnsetType = ""
-    """Why the replay is canceled."""
-
-
 class Capture(Model, kw_only=True):
     fixture_id: str
     """The id of the fixture, even if it was deleted."""
@@ -264,9 +215,17 @@ class ChatWebhook(Model, kw_only=True):
     """The host of the URL, with the port if it is not the default port."""
     events: list[str]
     """The events about which messages are sent. `*` stands for all events."""
+    enabled: bool
+    """Whether the chat webhook receives messages."""
     disabled_reason: str
     """Why the service disabled the chat webhook. Empty if the service did not disable it or if it was enabled
     again."""
+    project_id: str | None
+    """The id of the project to which the chat webhook is limited. Null if it receives the events of the whole
+    organization. Defaults to the project of `environment_id`. It cannot be changed after creation."""
+    environment_id: str | None
+    """The id of the environment to which the chat webhook is limited. Null if it receives the events of all
+    environments. It cannot be changed after creation."""
     failing_since: datetime | None
     """When the first attempt after the last success failed. Null if no attempt has failed since the last success,
     or since the chat webhook was enabled or its URL was changed."""
@@ -274,34 +233,6 @@ class ChatWebhook(Model, kw_only=True):
     """When the chat webhook was created."""
     updated_at: datetime
     """When the chat webhook was last changed."""
-    enabled: bool | UnsetType = UNSET
-    """Whether the chat webhook receives messages."""
-    project_id: str | UnsetType | None = UNSET
-    """The id of the project to which the chat webhook is limited. Null if it receives the events of the whole
-    organization. Defaults to the project of `environment_id`. It cannot be changed after creation."""
-    environment_id: str | UnsetType | None = UNSET
-    """The id of the environment to which the chat webhook is limited. Null if it receives the events of all
-    environments. It cannot be changed after creation."""
-
-
-class ChatWebhookRequest(Model, kw_only=True):
-    name: str
-    """The name of the chat webhook, for example the name of the channel."""
-    format: str
-    """The kind of chat server, which determines the format of the messages."""
-    url: str
-    """The URL of the chat server's incoming webhook. It contains a secret of that server, so it is stored encrypted
-    and never returned. It must use HTTPS, unless the operator permits webhooks to private networks."""
-    events: list[str]
-    """The events about which messages are sent. `*` stands for all events."""
-    enabled: bool | UnsetType = UNSET
-    """Whether the chat webhook receives messages."""
-    project_id: str | UnsetType | None = UNSET
-    """The id of the project to which the chat webhook is limited. Null if it receives the events of the whole
-    organization. Defaults to the project of `environment_id`. It cannot be changed after creation."""
-    environment_id: str | UnsetType | None = UNSET
-    """The id of the environment to which the chat webhook is limited. Null if it receives the events of all
-    environments. It cannot be changed after creation."""
 
 
 class Comparison(Model, kw_only=True):
@@ -338,8 +269,7 @@ class ConfigChange(Model, kw_only=True):
     name: str
     """The path of the value inside the field, with `/` between keys. Empty for the field itself."""
     old: str | None
-    """The value before the change as JSON, or `secret_ref NAME` for a reference to a secret. Null if it was
-    added."""
+    """The value before the change as JSON, or `secret_ref NAME` for a reference to a secret. Null if it was added."""
     new: str | None
     """The value after the change, in the same form. Null if it was removed."""
 
@@ -353,11 +283,6 @@ class ConfigWarning(Model, kw_only=True):
     """The warning as a sentence."""
 
 
-class CopyVersionRequest(Model, kw_only=True):
-    from_version_id: str
-    """The id of the version to copy, from another environment of the same project."""
-
-
 class Expect(Model, kw_only=True):
     """The result that every candidate must give. `same`: the result of the configuration that the candidate is
     compared with. `golden`: the result of this replay. It must be a replay of the same artifact with the same
@@ -365,38 +290,6 @@ class Expect(Model, kw_only=True):
 
     golden: str
     """The id of the replay whose result is expected. The fixture keeps a copy of the result."""
-
-
-class CreateFixtureRequest(Model, kw_only=True):
-    """The request to keep a capture as a fixture."""
-
-    artifact_id: str
-    """The id of a verified incident bundle."""
-    name: str
-    """The name of the fixture, unique in its pipeline."""
-    pipeline: str | UnsetType = UNSET
-    """The name of the capture's pipeline. If the capture belongs to another pipeline, the request fails. By
-    default, any pipeline is accepted."""
-    owner: str | UnsetType = UNSET
-    """The id of the person who is responsible for the fixture, a member of the organization. Defaults to the
-    caller, or to nobody if the caller is an organization key."""
-    note: str | UnsetType = UNSET
-    """Why the capture is kept."""
-    journal_lane: str | UnsetType = UNSET
-    """The ingress whose journal is replayed. By default, all journals are replayed together."""
-    last_n: int | UnsetType = UNSET
-    """The number of records to replay from the end of the input. Defaults to all records."""
-    records: list[int] | UnsetType = UNSET
-    """The positions of the first and the last record to keep, counted from 0 in the order of a replay. The fixture
-    then belongs to a new, smaller artifact with at most 10,000 records. Not accepted with `last_n` or a golden
-    replay."""
-    expires_at: datetime | UnsetType = UNSET
-    """When the fixture expires. An expired fixture is not tested, and no longer protects its artifact from
-    retention. By default, the fixture does not expire."""
-    expect: str | Expect | UnsetType = UNSET
-    """The result that every candidate must give. `same`: the result of the configuration that the candidate is
-    compared with. `golden`: the result of this replay. It must be a replay of the same artifact with the same
-    `journal_lane` and `last_n`. Defaults to `same`."""
 
 
 class Credential(Model, kw_only=True):
@@ -419,10 +312,10 @@ class Decision(Model, kw_only=True):
     """The e-mail address of the person who decided."""
     decision: str
     """The decision: `approve` or `deny`."""
+    comment: str
+    """The person's comment. May be empty."""
     created_at: datetime
     """When the person decided."""
-    comment: str | UnsetType = UNSET
-    """The person's comment. May be empty."""
 
 
 class Desired(Model, kw_only=True):
@@ -484,33 +377,6 @@ class DifferenceExplanationRequest(Model, kw_only=True):
     """Why the differences are wanted."""
 
 
-class DraftRequest(Model, kw_only=True):
-    name: str
-    """The name of the draft, unique in the environment. The name of the pipeline is in the plan."""
-    plan: dict[str, Any]
-    """The plan of the pipeline."""
-
-
-class DrainRequest(Model, kw_only=True):
-    reason: str | UnsetType = ""
-    """Why the agent is drained or undrained. The audit event records the reason. The reason of a drain is also
-    shown as `drain_reason` until the agent is undrained."""
-
-
-class EnrollRequest(Model, kw_only=True):
-    """The request to enroll a host as an agent."""
-
-    name: str | UnsetType = UNSET
-    """The agent's name, unique in the environment. Defaults to a name derived from `hostname`, or from `agent` if
-    `hostname` is missing."""
-    hostname: str | UnsetType = UNSET
-    """The host name of the agent's machine."""
-    labels: dict[str, str] | UnsetType = UNSET
-    """The agent's labels. A label of the enrollment token overrides a label with the same key."""
-    public_key: str | UnsetType = UNSET
-    """A public key of the agent. The service stores it but does not use it."""
-
-
 class EnrollmentToken(Model, kw_only=True):
     id: str
     """The id of the enrollment token, a UUIDv7. Ids sort by creation time."""
@@ -526,27 +392,15 @@ class EnrollmentToken(Model, kw_only=True):
     """When the enrollment token was created."""
     environment_id: str
     """The id of the environment in which the token enrolls agents."""
+    max_uses: int
+    """How many agents can enroll with the token. Defaults to 1."""
     uses: int
     """How many agents have enrolled with the token."""
-    max_uses: int | UnsetType = UNSET
-    """How many agents can enroll with the token. Defaults to 1."""
-    labels: dict[str, str] | UnsetType = UNSET
+    labels: dict[str, str]
     """Labels that each agent gets when it enrolls with the token."""
-    replace: bool | UnsetType = UNSET
+    replace: bool
     """Whether a new agent may take over the name of an existing agent. The existing agent is then decommissioned,
     and its key is revoked. Defaults to false."""
-
-
-class EnrollmentTokenRequest(Model, kw_only=True):
-    max_uses: int | UnsetType = UNSET
-    """How many agents can enroll with the token. Defaults to 1."""
-    labels: dict[str, str] | UnsetType = UNSET
-    """Labels that each agent gets when it enrolls with the token."""
-    replace: bool | UnsetType = UNSET
-    """Whether a new agent may take over the name of an existing agent. The existing agent is then decommissioned,
-    and its key is revoked. Defaults to false."""
-    expires_in_s: int | UnsetType = UNSET
-    """The seconds until the token expires. Defaults to 3600."""
 
 
 class EnrollmentTokenWithSecret(Model, kw_only=True):
@@ -566,33 +420,17 @@ class EnrollmentTokenWithSecret(Model, kw_only=True):
     """When the enrollment token was created."""
     environment_id: str
     """The id of the environment in which the token enrolls agents."""
+    max_uses: int
+    """How many agents can enroll with the token. Defaults to 1."""
     uses: int
     """How many agents have enrolled with the token."""
-    token: str
-    """The secret. It is shown only in this response."""
-    max_uses: int | UnsetType = UNSET
-    """How many agents can enroll with the token. Defaults to 1."""
-    labels: dict[str, str] | UnsetType = UNSET
+    labels: dict[str, str]
     """Labels that each agent gets when it enrolls with the token."""
-    replace: bool | UnsetType = UNSET
+    replace: bool
     """Whether a new agent may take over the name of an existing agent. The existing agent is then decommissioned,
     and its key is revoked. Defaults to false."""
-
-
-class EventActor(Model, kw_only=True):
-    kind: str
-    """The kind of actor: `user`, `organization_key`, `enrollment_token`, `agent` or `system`."""
-    display: str
-    """The actor's name or e-mail address."""
-
-
-class EventResource(Model, kw_only=True):
-    kind: str
-    """The kind of resource."""
-    id: str
-    """The resource's id."""
-    url: str
-    """The URL of the resource in the API. If the installation has no public base URL, only the path."""
+    token: str
+    """The secret. It is shown only in this response."""
 
 
 class FailedState(Model, kw_only=True):
@@ -748,9 +586,17 @@ class ListedChatWebhook(Model, kw_only=True):
     """The host of the URL, with the port if it is not the default port."""
     events: list[str]
     """The events about which messages are sent. `*` stands for all events."""
+    enabled: bool
+    """Whether the chat webhook receives messages."""
     disabled_reason: str
     """Why the service disabled the chat webhook. Empty if the service did not disable it or if it was enabled
     again."""
+    project_id: str | None
+    """The id of the project to which the chat webhook is limited. Null if it receives the events of the whole
+    organization. Defaults to the project of `environment_id`. It cannot be changed after creation."""
+    environment_id: str | None
+    """The id of the environment to which the chat webhook is limited. Null if it receives the events of all
+    environments. It cannot be changed after creation."""
     failing_since: datetime | None
     """When the first attempt after the last success failed. Null if no attempt has failed since the last success,
     or since the chat webhook was enabled or its URL was changed."""
@@ -758,14 +604,6 @@ class ListedChatWebhook(Model, kw_only=True):
     """When the chat webhook was created."""
     updated_at: datetime
     """When the chat webhook was last changed."""
-    enabled: bool | UnsetType = UNSET
-    """Whether the chat webhook receives messages."""
-    project_id: str | UnsetType | None = UNSET
-    """The id of the project to which the chat webhook is limited. Null if it receives the events of the whole
-    organization. Defaults to the project of `environment_id`. It cannot be changed after creation."""
-    environment_id: str | UnsetType | None = UNSET
-    """The id of the environment to which the chat webhook is limited. Null if it receives the events of all
-    environments. It cannot be changed after creation."""
 
 
 class ListedVersion(Model, kw_only=True):
@@ -779,6 +617,11 @@ class ListedVersion(Model, kw_only=True):
     """The name of the pipeline, as in its plan."""
     number: int
     """The number of the version, counted from 1 for each pipeline in the environment."""
+    draft_id: str | None
+    """The id of the draft that the version was promoted from, even if the draft was deleted. A copied version has
+    the `draft_id` of the original. Null if unknown."""
+    draft_revision: int | None
+    """The revision of the draft that the version was promoted from. Null if `draft_id` is null."""
     plan: dict[str, Any] | None
     """The plan that the version was compiled from. Null in a list if the value is larger than 4 KiB; `getVersion`
     returns the value."""
@@ -798,11 +641,6 @@ class ListedVersion(Model, kw_only=True):
     origin: str | None
     """The id of the version in another environment that this one was copied from, even if the original was deleted.
     Null if this one was promoted."""
-    draft_id: str | UnsetType | None = UNSET
-    """The id of the draft that the version was promoted from, even if the draft was deleted. A copied version has
-    the `draft_id` of the original. Null if unknown."""
-    draft_revision: int | UnsetType | None = UNSET
-    """The revision of the draft that the version was promoted from. Null if `draft_id` is null."""
 
 
 class MarkedNotifications(Model, kw_only=True):
@@ -863,16 +701,16 @@ class Notification(Model, kw_only=True):
     """The kind of the resource that the event is about."""
     resource_id: str
     """The id of the resource that the event is about."""
+    read_at: datetime | None
+    """When the notification was marked as read. Null while it is unread."""
     created_at: datetime
     """When the notification was created."""
-    read_at: datetime | UnsetType | None = UNSET
-    """When the notification was marked as read. Null while it is unread."""
 
 
 class Settings(Model, kw_only=True):
     """The caller's choices: for each event an object with `off`, `now` or `daily`, by environment id or `*` for all
-    other environments. An update replaces the choices for the events in the body, and keeps all others. An
-    empty object removes the choices for an event."""
+    other environments. An update replaces the choices for the events in the body, and keeps all others. An empty
+    object removes the choices for an event."""
 
     approval_needed: dict[str, str] | UnsetType = field(name="approval.needed", default=UNSET)
     """An approval is waiting for your decision."""
@@ -908,8 +746,8 @@ class Settings(Model, kw_only=True):
 
 class Defaults(Model, kw_only=True):
     """For each event, when e-mails are sent to people who have not chosen, unless their organization has other
-    defaults. E-mails about `rollout.stopped` and `rollout.rolled_back` are also sent immediately to the person
-    who requested the deployment."""
+    defaults. E-mails about `rollout.stopped` and `rollout.rolled_back` are also sent immediately to the person who
+    requested the deployment."""
 
     approval_needed: str | UnsetType = field(name="approval.needed", default=UNSET)
     """An approval is waiting for your decision."""
@@ -961,15 +799,6 @@ class NotificationSettings(Model, kw_only=True):
     API."""
 
 
-class NotificationSettingsRequest(Model, kw_only=True):
-    """The caller's notification settings: when to send e-mails about events."""
-
-    settings: Settings
-    """The caller's choices: for each event an object with `off`, `now` or `daily`, by environment id or `*` for all
-    other environments. An update replaces the choices for the events in the body, and keeps all others. An empty
-    object removes the choices for an event."""
-
-
 class Offer(Model, kw_only=True):
     deployment_id: str
     """The id of the deployment that the offer belongs to."""
@@ -981,11 +810,6 @@ class Offer(Model, kw_only=True):
     """The path of the deploy bundle on this server."""
     offered_at: datetime
     """When the bundle was offered. A different time means a new offer, even of the same bundle."""
-
-
-class OptionalReasonRequest(Model, kw_only=True):
-    reason: str | UnsetType = ""
-    """The reason, in your own words. It is stored in the audit trail."""
 
 
 class DefaultNotificationSettings(Model, kw_only=True):
@@ -1142,203 +966,6 @@ class PaginatedNotificationList(Model, kw_only=True):
     """The rows of this page."""
 
 
-class PatchedAgentRequest(Model, kw_only=True):
-    """An agent. `last_failed` keeps the last failure, even if the agent has returned to an earlier bundle since."""
-
-    id: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    environment_id: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    name: str | UnsetType = UNSET
-    """The agent's name, unique in the environment."""
-    hostname: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    labels: dict[str, str] | UnsetType = UNSET
-    """The agent's labels: up to 64 key-value pairs, which selectors match."""
-    status: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    agent_version: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    liveness: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    drifted: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    last_seen_at: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    progress: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    desired: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    attempted: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    running: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    last_failed: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    report: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    drained_at: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    drain_reason: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    clone_suspected_at: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    created_at: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    updated_at: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-
-
-class PatchedChatWebhookRequest(Model, kw_only=True):
-    id: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    name: str | UnsetType = UNSET
-    """The name of the chat webhook, for example the name of the channel."""
-    format: str | UnsetType = UNSET
-    """The kind of chat server, which determines the format of the messages."""
-    url: str | UnsetType = UNSET
-    """The URL of the chat server's incoming webhook. It contains a secret of that server, so it is stored encrypted
-    and never returned. It must use HTTPS, unless the operator permits webhooks to private networks."""
-    host: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    events: list[str] | UnsetType = UNSET
-    """The events about which messages are sent. `*` stands for all events."""
-    enabled: bool | UnsetType = UNSET
-    """Whether the chat webhook receives messages."""
-    disabled_reason: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    project_id: str | UnsetType | None = UNSET
-    """The id of the project to which the chat webhook is limited. Null if it receives the events of the whole
-    organization. Defaults to the project of `environment_id`. It cannot be changed after creation."""
-    environment_id: str | UnsetType | None = UNSET
-    """The id of the environment to which the chat webhook is limited. Null if it receives the events of all
-    environments. It cannot be changed after creation."""
-    failing_since: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    created_at: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    updated_at: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-
-
-class PatchedDraftRequest(Model, kw_only=True):
-    id: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    environment_id: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    name: str | UnsetType = UNSET
-    """The name of the draft, unique in the environment. The name of the pipeline is in the plan."""
-    plan: dict[str, Any] | UnsetType = UNSET
-    """The plan of the pipeline."""
-    revision: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    diagnostics: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    spec_hash: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    created_at: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    created_by: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    updated_at: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    updated_by: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-
-
-class PatchedFixtureRequest(Model, kw_only=True):
-    id: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    environment_id: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    pipeline: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    name: str | UnsetType = UNSET
-    """The name of the fixture, unique in its pipeline."""
-    owner: str | UnsetType | None = UNSET
-    """The id of the person who is responsible for the fixture, a member of the organization. Null if the fixture
-    has no owner."""
-    note: str | UnsetType = UNSET
-    """Why the capture is kept."""
-    artifact_id: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    journal_lane: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    last_n: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    records: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    expires_at: datetime | UnsetType | None = UNSET
-    """When the fixture expires. An expired fixture is not tested, and no longer protects its artifact from
-    retention. Null if it does not expire."""
-    is_expired: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    expect: str | Expect1 | UnsetType = UNSET
-    """The result that every candidate must give. `same`: the result of the configuration that the candidate is
-    compared with. `golden`: the result of this replay. It must be a replay of the same artifact with the same
-    `journal_lane` and `last_n`."""
-    also_expected: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    created_by: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    created_at: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    updated_at: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-
-
-class PatchedMarkNotificationsRequest(Model, kw_only=True):
-    read: bool | UnsetType = UNSET
-    """Whether to mark the notifications as read (true) or unread (false)."""
-    ids: list[str] | UnsetType = UNSET
-    """The ids of the notifications to mark. If omitted, all of the caller's notifications are marked."""
-
-
-class PatchedProjectRequest(Model, kw_only=True):
-    id: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    organization_id: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    name: str | UnsetType = UNSET
-    """The project's name, unique in the organization."""
-    slug: str | UnsetType = UNSET
-    """A short name, unique in the organization, for example for commands. By default, it is derived from the name
-    at creation, or random if the name has no usable characters."""
-    created_at: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    updated_at: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-
-
-class PatchedWebhookRequest(Model, kw_only=True):
-    id: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    url: str | UnsetType = UNSET
-    """The URL that receives the events. It must use HTTPS, unless the operator permits webhooks to private
-    networks."""
-    events: list[str] | UnsetType = UNSET
-    """The event types to send. A type that ends in `.*` stands for all events of that kind, and `*` for all
-    events."""
-    description: str | UnsetType = UNSET
-    """The purpose of the webhook."""
-    enabled: bool | UnsetType = UNSET
-    """Whether the webhook receives events."""
-    disabled_reason: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    project_id: str | UnsetType | None = UNSET
-    """The id of the only project whose events are sent. Null if the events of all projects are sent."""
-    environment_id: str | UnsetType | None = UNSET
-    """The id of the only environment whose events are sent. Null if the events of all environments are sent."""
-    failing_since: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    previous_secret_until: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    created_at: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    updated_at: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-
-
 class PendingCapture(Model, kw_only=True):
     id: str
     """The id of the request. Send it as `capture_id` with the upload."""
@@ -1353,132 +980,6 @@ class PendingCapture(Model, kw_only=True):
 class PendingCaptureAnswer(Model, kw_only=True):
     capture: PendingCapture | None
     """The oldest request that is neither uploaded nor expired. Null if there is none."""
-
-
-class Stage(Model, kw_only=True):
-    """a stage of a ring"""
-
-    id: str
-    """a name of 1 to 63 lowercase letters, digits, _ and -, starting with a letter"""
-    op: str
-    """an op of printable ASCII characters"""
-    depends_on: list[str] | UnsetType = field(default_factory=list)
-    """ids of earlier stages"""
-
-
-class SingleRing(Model, kw_only=True):
-    """a single ring"""
-
-    ingress: str
-    """a name of 1 to 63 lowercase letters, digits, _ and -, starting with a letter"""
-    egress: str
-    """a name of 1 to 63 lowercase letters, digits, _ and -, starting with a letter"""
-    stages: list[Stage]
-    """stages"""
-    shards: int | UnsetType = 1
-    """the number of shards"""
-    shard_key: str | UnsetType = UNSET
-    """a dotted path into a JSON payload"""
-    ordering: str | UnsetType = "strict"
-    """the kind of ordering"""
-    producer: str | UnsetType = "single"
-    """the kind of producer"""
-    scheduling: str | UnsetType = "dedicated"
-    """the kind of scheduling"""
-
-
-class Stage1(Model, kw_only=True):
-    """a stage of a lane graph"""
-
-    id: str
-    """a name of 1 to 63 lowercase letters, digits, _ and -, starting with a letter"""
-    op: str
-    """an op of printable ASCII characters"""
-
-
-class Lane(Model, kw_only=True):
-    """a lane"""
-
-    kind: str
-    """a kind of lane"""
-    capacity: int | UnsetType = UNSET
-    """the number of slots of the lane"""
-
-
-class Connection(Model, kw_only=True):
-    """a connection"""
-
-    from_: str = field(name="from")
-    """the id of a stage"""
-    to: str
-    """the id of a stage"""
-    lane: Lane | UnsetType = field(default_factory=lambda: convert({"kind": "events"}, type=Lane))
-    """a lane"""
-
-
-class LaneGraph(Model, kw_only=True):
-    """a lane graph"""
-
-    ingress: list[str]
-    """ingress names"""
-    egress: list[str]
-    """egress names"""
-    on_full: str | UnsetType = "block"
-    """the policy for full lanes"""
-    features: list[str] | UnsetType = field(default_factory=list)
-    """features"""
-    stages: list[Stage1] | UnsetType = field(default_factory=list)
-    """stages"""
-    connections: list[Connection] | UnsetType = field(default_factory=list)
-    """connections"""
-
-
-class PreviewDraftRequest(Model, kw_only=True):
-    """A plan to preview instead of the saved one."""
-
-    plan: dict[str, Any] | UnsetType = UNSET
-    """A plan to compile instead of the saved one."""
-
-
-class Error(Model, kw_only=True):
-    """One invalid field (`pointer`) or parameter (`parameter`)."""
-
-    code: str
-    """A stable code for the kind of error."""
-    detail: str
-    """What is wrong with the field or parameter."""
-    pointer: str | UnsetType = UNSET
-    """A JSON Pointer into the request's body."""
-    parameter: str | UnsetType = UNSET
-    """The name of a query parameter or of a header."""
-
-
-class Problem(Model, kw_only=True):
-    """An error in the format of RFC 9457. Programs should rely on `type`, because the texts may change."""
-
-    type: str
-    """A stable URN that identifies the kind of error."""
-    title: str
-    """The kind of error in words."""
-    status: int
-    """The status code of the response."""
-    detail: str
-    """What is wrong with this request."""
-    instance: str
-    """The path of the request, or `/` if the server could not read the request."""
-    request_id: str | None
-    """The id of the request, also in `X-Request-ID`. Quote it when you ask for help. Null if the request failed
-    before it got an id."""
-    limit: int | UnsetType = UNSET
-    """In `quota.*` errors: the most that the organization may use."""
-    used: int | UnsetType = UNSET
-    """In `quota.*` errors: how much the organization uses now."""
-    replay_id: str | UnsetType = UNSET
-    """In `rollback.proof_*` errors: the id of a replay that must prove the rollback."""
-    more_errors: int | UnsetType = UNSET
-    """The number of invalid fields and parameters that `errors` leaves out. Absent if 0."""
-    errors: list[Error] | UnsetType = UNSET
-    """The invalid fields and parameters, at most 100."""
 
 
 class Progress(Model, kw_only=True):
@@ -1509,31 +1010,13 @@ class Project(Model, kw_only=True):
     """The id of the organization that the project belongs to."""
     name: str
     """The project's name, unique in the organization."""
+    slug: str
+    """A short name, unique in the organization, for example for commands. By default, it is derived from the name
+    at creation, or random if the name has no usable characters."""
     created_at: datetime
     """When the project was created."""
     updated_at: datetime
     """When the project was last changed."""
-    slug: str | UnsetType = UNSET
-    """A short name, unique in the organization, for example for commands. By default, it is derived from the name
-    at creation, or random if the name has no usable characters."""
-
-
-class ProjectRequest(Model, kw_only=True):
-    name: str
-    """The project's name, unique in the organization."""
-    slug: str | UnsetType = UNSET
-    """A short name, unique in the organization, for example for commands. By default, it is derived from the name
-    at creation, or random if the name has no usable characters."""
-
-
-class PromoteRequest(Model, kw_only=True):
-    expected_revision: int | UnsetType = UNSET
-    """The revision that you read. If the draft has another revision, the request fails with 412."""
-
-
-class Reason(Model, kw_only=True):
-    reason: str
-    """The reason, in your own words. It is stored in the audit trail."""
 
 
 class ReasonRequest(Model, kw_only=True):
@@ -1563,19 +1046,6 @@ class Rejection(Model, kw_only=True):
     """What is wrong with the artifact."""
 
 
-class RelabelRequest(Model, kw_only=True):
-    """Which agents to change, and how."""
-
-    selector: dict[str, str]
-    """The labels that an agent must have. All of them must match. At least one is required."""
-    set: dict[str, str] | UnsetType = UNSET
-    """The labels to add or replace."""
-    unset: list[str] | UnsetType = UNSET
-    """The keys of the labels to remove."""
-    dry_run: bool | UnsetType = False
-    """Whether to only return the effect, without changing anything. Defaults to false."""
-
-
 class Relabeled(Model, kw_only=True):
     """The effect of a label change or, with `dry_run`, the effect that the change would have."""
 
@@ -1587,116 +1057,17 @@ class Relabeled(Model, kw_only=True):
     """The number of changed agents that are offered a deployment because of the change."""
 
 
-class ReplayArtifactRequest(Model, kw_only=True):
-    """The request to replay an artifact."""
-
-    mode: str | UnsetType = UNSET
-    """`dry_run` performs no side effects. `execute` performs the permitted side effects. Defaults to `dry_run`."""
-    journal_lane: str | UnsetType = UNSET
-    """The ingress whose journal is replayed. By default, the journals of all ingresses are replayed together."""
-    last_n: int | UnsetType = UNSET
-    """The number of records to replay from the end of the input. Defaults to all records."""
-    version_id: str | UnsetType = UNSET
-    """The id of the version to replay through. Defaults to the version of `config_bundle_id`, or to the version
-    that produced the artifact."""
-    config_bundle_id: str | UnsetType = UNSET
-    """The id of the config bundle whose version and stage parameters are used. By default, the parameters are taken
-    from the artifact, or from its deployment if the artifact has none. If the version has another spec than the
-    artifact, these parameters are used only for stages with the same id and op. Stages without parameters then use
-    those of the newest config bundle of the version."""
-    approval: str | UnsetType = UNSET
-    """The credential of an unused approval. Only accepted with the mode `execute`."""
-
-
 class ReplayProgress(Model, kw_only=True):
     done: int
     """The number of processed records. It is 0 while the journals are being read."""
     total: int
-    """The number of records to process. While the journals are being read, it is the number of records read so
-    far."""
+    """The number of records to process. While the journals are being read, it is the number of records read so far."""
 
 
 class ReportAnswer(Model, kw_only=True):
     accepted: bool
     """Always true. A report on an offer that is not current, or with a status that cannot follow the agent's
     progress, is recorded but returns 409."""
-
-
-class RequestCaptureRequest(Model, kw_only=True):
-    """The request for a capture."""
-
-    reason: str
-    """Why the capture is needed. The agent gets the reason and uploads it as metadata of the artifact."""
-    last_n: int | UnsetType = UNSET
-    """The number of records to capture from the end of each journal. Defaults to all records that the agent has."""
-
-
-class RequestRegressionRequest(Model, kw_only=True):
-    """The request to test a candidate."""
-
-    config_bundle_id: str | UnsetType = UNSET
-    """The id of the config bundle to test."""
-    version_id: str | UnsetType = UNSET
-    """The id of the version to test, instead of a config bundle. A stage of the version has the parameters of the
-    stage with the same id and op in the configuration that the version is compared with."""
-    draft_id: str | UnsetType = UNSET
-    """The id of the draft to test, instead of a config bundle. Its stages have the same parameters as those of a
-    version."""
-    against: list[str] | UnsetType = UNSET
-    """The config hashes of at most 5 configurations to compare with. Each must have a config bundle of the same
-    pipeline in this environment. By default, the candidate is compared with the configurations that the
-    environment's agents run, at most the 5 with most agents."""
-
-
-class RetireSigningKeyRequest(Model, kw_only=True):
-    reason: str
-    """The reason, in your own words. It is stored in the audit trail."""
-
-
-class RetryRequest(Model, kw_only=True):
-    reason: str | UnsetType = ""
-    """The reason, in your own words. It is stored in the audit trail."""
-    agents: list[str] | UnsetType = UNSET
-    """The ids of the failed agents to retry. Defaults to all failed agents that can be retried."""
-
-
-class ReviewersRequest(Model, kw_only=True):
-    reviewers: list[str]
-    """The ids of the users who may decide on the deployment's approvals. If empty, everybody with the permission
-    `environment:operate` may decide. The list cannot be empty unless the environment's setting `reviewers` is
-    empty."""
-    reason: str | UnsetType = ""
-    """The reason, in your own words. It is stored in the audit trail."""
-
-
-class RollBackRequest(Model, kw_only=True):
-    """The request to roll back a deployment."""
-
-    reason: str
-    """The reason, in your own words. It is stored in the audit trail."""
-    artifact_id: str | UnsetType = UNSET
-    """The id of a verified incident bundle of the same pipeline. The rollback starts only after a dry run of this
-    capture has succeeded on each configuration that the rollback would restore. By default, no proof is needed."""
-    proceed: bool | UnsetType = UNSET
-    """Whether to roll back immediately, without the proof that `artifact_id` requires. Has no effect without
-    `artifact_id`. Defaults to false."""
-
-
-class RotateKeyRequest(Model, kw_only=True):
-    mode: str | UnsetType = "now"
-    """`now`: the response contains the new key, and the old keys are revoked immediately. `by_agent`: the agent is
-    asked to fetch a new key itself. Defaults to `now`."""
-
-
-class RotateSigningKeyRequest(Model, kw_only=True):
-    """The times of a rotation of the signing key."""
-
-    activate_in_s: int | UnsetType = UNSET
-    """The number of seconds until the new key signs. Defaults to the time that online agents need to fetch the key.
-    In an emergency, use 0 to sign with the new key immediately."""
-    retire_in_s: int | UnsetType = UNSET
-    """The number of seconds after which the previous key is retired, counted from the time when the new key starts
-    to sign. Defaults to one week."""
 
 
 class RotatedKey(Model, kw_only=True):
@@ -1818,7 +1189,7 @@ class ShownPayload(Model, kw_only=True):
 
 
 class Snapshot(Model, kw_only=True):
-    enabled: bool | UnsetType = False
+    enabled: bool
     """Whether the runtime takes snapshots."""
     interval_s: int | UnsetType = UNSET
     """The number of seconds between snapshots."""
@@ -1886,8 +1257,7 @@ class TimelineEntry(Model, kw_only=True):
     actor: str
     """Who caused the event: an e-mail address, the name of an API key, or `system:rollout` for the worker."""
     detail: dict[str, Any] | None
-    """More about the event. The keys depend on the kind of event. Null in a list if the value is larger than 4
-    KiB."""
+    """More about the event. The keys depend on the kind of event. Null in a list if the value is larger than 4 KiB."""
     created_at: datetime
     """When the timeline entry was created."""
 
@@ -1920,25 +1290,6 @@ class Untested(Model, kw_only=True):
     """The number of the environment's agents that ran the configuration at the time of the request."""
 
 
-class UploadRequest(Model, kw_only=True):
-    """The form fields of an upload."""
-
-    kind: str
-    """The kind of the artifact."""
-    captured_at: datetime
-    """When the data was captured."""
-    file: bytes
-    """The content of the artifact. At most 64 MiB, unless the installation sets another limit."""
-    spec_hash: str | UnsetType = UNSET
-    """The spec hash of the pipeline that the agent ran."""
-    deployment_id: str | UnsetType = UNSET
-    """The id of the deployment that the agent ran."""
-    metadata: dict[str, Any] | UnsetType = UNSET
-    """A JSON object with more information about the artifact, at most 64 KiB."""
-    capture_id: str | UnsetType = UNSET
-    """The id of the requested capture that this upload is for."""
-
-
 class Used(Model, kw_only=True):
     agents: int
     """The number of enrolled agents. Decommissioned and superseded agents do not count."""
@@ -1956,7 +1307,7 @@ class User(Model, kw_only=True):
     """The person's id."""
     email: str
     """The person's e-mail address. Empty if it is unknown."""
-    name: str | UnsetType = UNSET
+    name: str
     """The person's name. Empty if it is unknown."""
 
 
@@ -1975,14 +1326,6 @@ class UserToken(Model, kw_only=True):
     """When the token was revoked. Null if it was not revoked."""
     created_at: datetime
     """When the user token was created."""
-
-
-class UserTokenRequest(Model, kw_only=True):
-    name: str
-    """A name by which you recognize the token."""
-    expires_in_s: int | UnsetType = UNSET
-    """The number of seconds until the token expires. The maximum is the lowest `token_max_days` of the person's
-    organizations, or 90 days if there are none. Defaults to 30 days, or to the maximum if it is shorter."""
 
 
 class UserTokenWithSecret(Model, kw_only=True):
@@ -2023,6 +1366,11 @@ class Version(Model, kw_only=True):
     """The name of the pipeline, as in its plan."""
     number: int
     """The number of the version, counted from 1 for each pipeline in the environment."""
+    draft_id: str | None
+    """The id of the draft that the version was promoted from, even if the draft was deleted. A copied version has
+    the `draft_id` of the original. Null if unknown."""
+    draft_revision: int | None
+    """The revision of the draft that the version was promoted from. Null if `draft_id` is null."""
     plan: dict[str, Any]
     """The plan that the version was compiled from."""
     spec: dict[str, Any]
@@ -2040,11 +1388,6 @@ class Version(Model, kw_only=True):
     origin: str | None
     """The id of the version in another environment that this one was copied from, even if the original was deleted.
     Null if this one was promoted."""
-    draft_id: str | UnsetType | None = UNSET
-    """The id of the draft that the version was promoted from, even if the draft was deleted. A copied version has
-    the `draft_id` of the original. Null if unknown."""
-    draft_revision: int | UnsetType | None = UNSET
-    """The revision of the draft that the version was promoted from. Null if `draft_id` is null."""
 
 
 class VersionCount(Model, kw_only=True):
@@ -2078,10 +1421,17 @@ class Webhook(Model, kw_only=True):
     """The URL that receives the events. It must use HTTPS, unless the operator permits webhooks to private
     networks."""
     events: list[str]
-    """The event types to send. A type that ends in `.*` stands for all events of that kind, and `*` for all
-    events."""
+    """The event types to send. A type that ends in `.*` stands for all events of that kind, and `*` for all events."""
+    description: str
+    """The purpose of the webhook."""
+    enabled: bool
+    """Whether the webhook receives events."""
     disabled_reason: str
     """Why the service disabled the webhook. Empty if it did not, or if the webhook was enabled again."""
+    project_id: str | None
+    """The id of the only project whose events are sent. Null if the events of all projects are sent."""
+    environment_id: str | None
+    """The id of the only environment whose events are sent. Null if the events of all environments are sent."""
     failing_since: datetime | None
     """When the attempts began to fail. Null if no attempt has failed since the last success, or since the webhook
     was enabled."""
@@ -2092,31 +1442,6 @@ class Webhook(Model, kw_only=True):
     """When the webhook was created."""
     updated_at: datetime
     """When the webhook was last changed."""
-    description: str | UnsetType = UNSET
-    """The purpose of the webhook."""
-    enabled: bool | UnsetType = UNSET
-    """Whether the webhook receives events."""
-    project_id: str | UnsetType | None = UNSET
-    """The id of the only project whose events are sent. Null if the events of all projects are sent."""
-    environment_id: str | UnsetType | None = UNSET
-    """The id of the only environment whose events are sent. Null if the events of all environments are sent."""
-
-
-class WebhookRequest(Model, kw_only=True):
-    url: str
-    """The URL that receives the events. It must use HTTPS, unless the operator permits webhooks to private
-    networks."""
-    events: list[str]
-    """The event types to send. A type that ends in `.*` stands for all events of that kind, and `*` for all
-    events."""
-    description: str | UnsetType = UNSET
-    """The purpose of the webhook."""
-    enabled: bool | UnsetType = UNSET
-    """Whether the webhook receives events."""
-    project_id: str | UnsetType | None = UNSET
-    """The id of the only project whose events are sent. Null if the events of all projects are sent."""
-    environment_id: str | UnsetType | None = UNSET
-    """The id of the only environment whose events are sent. Null if the events of all environments are sent."""
 
 
 class WebhookWithSecret(Model, kw_only=True):
@@ -2128,10 +1453,17 @@ class WebhookWithSecret(Model, kw_only=True):
     """The URL that receives the events. It must use HTTPS, unless the operator permits webhooks to private
     networks."""
     events: list[str]
-    """The event types to send. A type that ends in `.*` stands for all events of that kind, and `*` for all
-    events."""
+    """The event types to send. A type that ends in `.*` stands for all events of that kind, and `*` for all events."""
+    description: str
+    """The purpose of the webhook."""
+    enabled: bool
+    """Whether the webhook receives events."""
     disabled_reason: str
     """Why the service disabled the webhook. Empty if it did not, or if the webhook was enabled again."""
+    project_id: str | None
+    """The id of the only project whose events are sent. Null if the events of all projects are sent."""
+    environment_id: str | None
+    """The id of the only environment whose events are sent. Null if the events of all environments are sent."""
     failing_since: datetime | None
     """When the attempts began to fail. Null if no attempt has failed since the last success, or since the webhook
     was enabled."""
@@ -2144,14 +1476,6 @@ class WebhookWithSecret(Model, kw_only=True):
     """When the webhook was last changed."""
     token: str
     """The secret. It is shown only in this response."""
-    description: str | UnsetType = UNSET
-    """The purpose of the webhook."""
-    enabled: bool | UnsetType = UNSET
-    """Whether the webhook receives events."""
-    project_id: str | UnsetType | None = UNSET
-    """The id of the only project whose events are sent. Null if the events of all projects are sent."""
-    environment_id: str | UnsetType | None = UNSET
-    """The id of the only environment whose events are sent. Null if the events of all environments are sent."""
 
 
 class Acceptance(Model, kw_only=True):
@@ -2171,21 +1495,28 @@ class Acceptance(Model, kw_only=True):
     """The id of the person who accepted. Null for an API key."""
     accepted_by: str
     """The e-mail address of the person, or the name of the API key."""
+    ended_at: datetime | None
+    """When a deployment of the configuration became current, which ended the acceptance. Null until then."""
     created_at: datetime
     """When the acceptance was created."""
-    ended_at: datetime | UnsetType | None = UNSET
-    """When a deployment of the configuration became current, which ended the acceptance. Null until then."""
 
 
 class Agent(Model, kw_only=True):
-    """An agent. `last_failed` keeps the last failure, even if the agent has returned to an earlier bundle since."""
+    """An agent.
+
+    `last_failed` keeps the last failure, even if the agent has returned to an earlier bundle since.
+    """
 
     id: str
     """The id of the agent, a UUIDv7. Ids sort by creation time."""
     environment_id: str
     """The id of the environment that the agent belongs to."""
+    name: str
+    """The agent's name, unique in the environment."""
     hostname: str
     """The host name that the agent reported when it enrolled. Empty if it reported none."""
+    labels: dict[str, str]
+    """The agent's labels: up to 64 key-value pairs, which selectors match."""
     status: str | None
     """The status that the last heartbeat reported. Null before the first heartbeat."""
     agent_version: str | None
@@ -2223,10 +1554,6 @@ class Agent(Model, kw_only=True):
     """When the agent was created."""
     updated_at: datetime
     """When the agent was last changed."""
-    name: str | UnsetType = UNSET
-    """The agent's name, unique in the environment."""
-    labels: dict[str, str] | UnsetType = UNSET
-    """The agent's labels: up to 64 key-value pairs, which selectors match."""
 
 
 class AgentSummary(Model, kw_only=True):
@@ -2271,6 +1598,8 @@ class Artifact(Model, kw_only=True):
     """The id of the environment that the artifact belongs to."""
     kind: str
     """The kind of the artifact."""
+    status: str
+    """The status of the artifact: `received` until it is checked, then `verified` or `rejected`."""
     reasons: list[Rejection]
     """Why the artifact was rejected, or why its check cannot continue. Otherwise empty. `check_failed`: the check
     failed repeatedly; upload the same file again or retry the job in the console. `check_delayed`: the check waits
@@ -2283,10 +1612,15 @@ class Artifact(Model, kw_only=True):
     version_id: str | None
     """The id of the version that produced the incident bundle. Null before the check, for other kinds, for rejected
     artifacts, and if no version has the spec hash."""
+    spec_hash: str | None
+    """The spec hash of the pipeline that ran. Null if unknown."""
     content_hash: str
     """The SHA-256 of the content."""
     size_bytes: int
     """The size of the content in bytes."""
+    derived_bytes: int
+    """The disk space in bytes of the unpacked files and indexes of an incident bundle, or 0 while the server keeps
+    none. The files and indexes are rebuilt when the capture is read."""
     captured_at: datetime
     """When the data was captured."""
     metadata: dict[str, Any]
@@ -2295,13 +1629,6 @@ class Artifact(Model, kw_only=True):
     """The artifact of which this one keeps some records. Null if an agent uploaded this artifact."""
     created_at: datetime
     """When the artifact was created."""
-    status: str | UnsetType = UNSET
-    """The status of the artifact: `received` until it is checked, then `verified` or `rejected`."""
-    spec_hash: str | UnsetType | None = UNSET
-    """The spec hash of the pipeline that ran. Null if unknown."""
-    derived_bytes: int | UnsetType = UNSET
-    """The disk space in bytes of the unpacked files and indexes of an incident bundle, or 0 while the server keeps
-    none. The files and indexes are rebuilt when the capture is read."""
 
 
 class AuditEvent(Model, kw_only=True):
@@ -2309,6 +1636,8 @@ class AuditEvent(Model, kw_only=True):
 
     id: str
     """The id of the audit event, a UUIDv7. Ids sort by creation time."""
+    timestamp: datetime
+    """When the event was recorded."""
     actor: AuditActor
     """Who caused the event."""
     action: str
@@ -2317,19 +1646,17 @@ class AuditEvent(Model, kw_only=True):
     """Whether the action succeeded, was denied, or failed with an error."""
     resource_scope: AuditScope
     """The resource that the action affected."""
+    request_id: str
+    """The `X-Request-ID` of the request that caused the event. Empty if it was not recorded."""
+    ip: str | None
+    """The IP address of the client. Null if it was not recorded."""
     changes: dict[str, Any] | None
     """The changes by field. Secrets are omitted. If the changes exceed 8 KiB, the longest values are replaced by
     the `size` in bytes and the `sha256` of their JSON without spaces and with sorted keys. If an organization key
     repeats an event in the same minute, all repetitions are recorded as one event after that minute, with their
     `count` and the `last` values. `exportAuditEvents` returns the changes of any size. Null in a list if the value
     is larger than 4 KiB."""
-    timestamp: datetime | UnsetType = UNSET
-    """When the event was recorded."""
-    request_id: str | UnsetType = UNSET
-    """The `X-Request-ID` of the request that caused the event. Empty if it was not recorded."""
-    ip: str | UnsetType | None = UNSET
-    """The IP address of the client. Null if it was not recorded."""
-    seal: AuditSeal | UnsetType | None = UNSET
+    seal: AuditSeal | None
     """The event's position in the ledger. Null until the event is sealed, usually within a few seconds."""
 
 
@@ -2343,7 +1670,7 @@ class BisectedVersion(Model, kw_only=True):
     its replay has not finished or is not needed."""
     replay_id: str | None
     """The id of the replay through the version. Null if there is none."""
-    no_parameters: list[str] | UnsetType = UNSET
+    no_parameters: list[str]
     """The ids of the first ten stages that let every record pass because the capture has no parameters for them.
     Empty until there is a verdict. The `notes` of the replay's result list all such stages."""
 
@@ -2406,18 +1733,17 @@ class ChatDelivery(Model, kw_only=True):
     """The type of the event. Null for a test message."""
     text: str | None
     """What happened, in one sentence. Null for a test message."""
+    status: str
+    """Whether the delivery is pending, was delivered, or failed permanently."""
     attempts: list[ChatAttempt]
     """The latest attempts, oldest first. At most 50 are kept."""
-    created_at: datetime
-    """When the chat delivery was created."""
-    status: str | UnsetType = UNSET
-    """Whether the delivery is pending, was delivered, or failed permanently."""
-    next_attempt_at: datetime | UnsetType | None = UNSET
+    next_attempt_at: datetime | None
     """When the next attempt is due if the chat webhook is enabled. Null after the delivery has succeeded or failed
     permanently."""
-    finished_at: datetime | UnsetType | None = UNSET
-    """When the message was delivered, or when the delivery failed permanently. Null while the delivery is
-    pending."""
+    finished_at: datetime | None
+    """When the message was delivered, or when the delivery failed permanently. Null while the delivery is pending."""
+    created_at: datetime
+    """When the chat delivery was created."""
 
 
 class ConfigBundle(Model, kw_only=True):
@@ -2431,6 +1757,20 @@ class ConfigBundle(Model, kw_only=True):
     """The id of the version that the config bundle runs."""
     spec_hash: str
     """The SHA-256 of the canonical spec: `sha256:` and 64 hexadecimal digits."""
+    tuning_profile: str
+    """How the runtime uses the host's cores. Defaults to `default`."""
+    wait: str
+    """How the runtime waits for records: by sleeping (`backoff`) or by occupying a core (`spin`). Defaults to the
+    value of the tuning profile."""
+    stage_config: dict[str, Any]
+    """The parameters of the stages, by stage id."""
+    adapters: Adapters
+    """The adapters with which the pipeline reads and writes records."""
+    env: dict[str, str | Env]
+    """Environment variables. A value is a string, or `{"secret_ref": "NAME"}` for a secret on the host of the
+    agent."""
+    snapshot: Snapshot
+    """Whether and how often the runtime takes snapshots of its state."""
     required_capabilities: list[str]
     """The capabilities that an approval of this config bundle must permit."""
     config_hash: str
@@ -2451,132 +1791,9 @@ class ConfigBundle(Model, kw_only=True):
     """Who created the config bundle: an e-mail address or the name of an API key."""
     created_at: datetime
     """When the config bundle was created."""
-    tuning_profile: str | UnsetType = UNSET
-    """How the runtime uses the host's cores. Defaults to `default`."""
-    wait: str | UnsetType = UNSET
-    """How the runtime waits for records: by sleeping (`backoff`) or by occupying a core (`spin`). Defaults to the
-    value of the tuning profile."""
-    stage_config: dict[str, Any] | UnsetType = UNSET
-    """The parameters of the stages, by stage id."""
-    adapters: Adapters | UnsetType = UNSET
-    """The adapters with which the pipeline reads and writes records."""
-    env: dict[str, str | Env] | UnsetType = UNSET
-    """Environment variables. A value is a string, or `{"secret_ref": "NAME"}` for a secret on the host of the
-    agent."""
-    snapshot: Snapshot | UnsetType = UNSET
-    """Whether and how often the runtime takes snapshots of its state."""
-
-
-class CreateConfigBundleRequest(Model, kw_only=True):
-    """A new configuration of a version, or a copy of a config bundle of another environment."""
-
-    name: str | UnsetType = UNSET
-    """The config bundle's name, unique in the environment. Required unless `from_config_bundle_id` is sent."""
-    version_id: str | UnsetType = UNSET
-    """The id of the version that the config bundle runs. Required unless `from_config_bundle_id` is sent."""
-    from_config_bundle_id: str | UnsetType = UNSET
-    """The id of a config bundle to copy, from another environment of the same project. No other field may be sent
-    with it."""
-    tuning_profile: str | UnsetType = UNSET
-    """How the runtime uses the host's cores. Defaults to `default`."""
-    wait: str | UnsetType = UNSET
-    """How the runtime waits for records: by sleeping (`backoff`) or by occupying a core (`spin`). Defaults to the
-    value of the tuning profile."""
-    stage_config: dict[str, Any] | UnsetType = UNSET
-    """The parameters of the stages, by stage id."""
-    adapters: AdaptersRequest | UnsetType = UNSET
-    """The adapters with which the pipeline reads and writes records."""
-    env: dict[str, str | Env] | UnsetType = UNSET
-    """Environment variables. A value is a string, or `{"secret_ref": "NAME"}` for a secret on the host of the
-    agent."""
-    snapshot: SnapshotRequest | UnsetType = UNSET
-    """Whether and how often the runtime takes snapshots of its state."""
-
-
-class DecideRequest(Model, kw_only=True):
-    """A decision on the approval of a deployment or a replay."""
-
-    decision: str
-    """Whether to approve or to deny the request."""
-    deployment_id: str | UnsetType = UNSET
-    """The id of the deployment to decide on. Send either this or `replay_id`."""
-    replay_id: str | UnsetType = UNSET
-    """The id of the execute replay to decide on. Send either this or `deployment_id`."""
-    comment: str | UnsetType = UNSET
-    """A comment for the requester. Required for a denial."""
-    expires_in_s: int | UnsetType = UNSET
-    """The number of seconds until the approval credential expires, counted from the decision or, if that is later,
-    from the start time of the deployment. Used only with the last required approval. The environment's
-    `approval_ttl_s` is both the default and the maximum. For a deployment, the value at its creation applies."""
-    accept_groups: list[str] | UnsetType = UNSET
-    """The ids of groups of differences to accept together with the approval. They must be in the regression of the
-    deployment. The comment is the reason."""
-    regression_id: str | UnsetType = UNSET
-    """The id of the regression that you have read. If the deployment has another regression now, returns 409
-    `acceptance.outdated`. By default, this is not checked."""
-    wave: int | UnsetType = UNSET
-    """The wave to decide on, counted from 0. Send it with `deployment_id` and `digest`. By default, the decision is
-    on the deployment's own approval."""
-    digest: str | UnsetType = UNSET
-    """The `digest` of the wave's report that you have read. If the report has changed since, returns 409
-    `approval.outdated`. Required with `wave`."""
-
-
-class DeploymentRequest(Model, kw_only=True):
-    config_bundle_id: str
-    """The id of the config bundle to deploy."""
-    target: TargetRequest
-    """The agents that the deployment is for. Send exactly one of `agents`, `selector` and `all`."""
-    strategy: StrategyRequest | UnsetType = UNSET
-    """How the deployment spreads over the agents. Defaults to `all_at_once`."""
-    take_over: bool | UnsetType = UNSET
-    """Whether the deployment may take over agents that run another pipeline. Defaults to false."""
-    approval: str | UnsetType = UNSET
-    """The credential of an unused approval of an equal request. The configuration, target, strategy, `take_over`,
-    `override_freeze`, `override_replay_gate`, `explain`, `start_at`, `reviewers` and the environment's
-    `agent_timeout_s` must be the same. Only the note may differ."""
-    override_freeze: ReasonRequest | UnsetType = UNSET
-    """Lets the deployment start during a freeze window. Needs a reason and the role `org_admin`."""
-    override_replay_gate: ReasonRequest | UnsetType = UNSET
-    """Lets the deployment start although the replay gate would block it. Needs a reason and the role
-    `org_admin`."""
-    explain: list[DifferenceExplanationRequest] | UnsetType = UNSET
-    """The requester's explanations of differences, which approvers see next to the differences. At most 100."""
-    break_glass: BreakGlassRequest | UnsetType | None = UNSET
-    """Starts the deployment in an emergency before anybody has approved it. Only a person with the role `org_admin`
-    may do this. If nobody else approves in time, the deployment is rolled back if possible. Null for a deployment
-    without break-glass."""
-    start_at: datetime | UnsetType | None = UNSET
-    """The time before which the deployment does not start, at most 30 days ahead. Until then, it is not in flight,
-    and no other deployment waits for it. The time must not be in a freeze window, unless the deployment overrides
-    freeze windows. The environment's `approval_ttl_s` is counted from this time. Null if the deployment starts as
-    soon as possible."""
-    reviewers: list[str] | UnsetType = UNSET
-    """The ids of the users who may decide on the approvals of the deployment, whatever their role. They must be in
-    the environment's setting `reviewers`, unless that is empty. If it is empty in `staging` or `prod`, only an
-    `org_admin` can name people without the permission `environment:operate`. Defaults to that setting. Always empty
-    if the deployment needs no approval. If empty, everybody with the permission `environment:operate` may
-    decide."""
-    note: str | UnsetType = UNSET
-    """The requester's note."""
 
 
 class Diagnostic(Model, kw_only=True):
-    """A finding of the compiler at a place in the plan."""
-
-    severity: str
-    """The severity of the finding. Only `error` prevents the plan from compiling."""
-    code: str
-    """A stable code, such as `graph.cycle`."""
-    pointer: str
-    """The place in the plan, as a JSON Pointer. Empty for the whole plan."""
-    message: str
-    """A description of the finding."""
-    hint: str | None
-    """How to resolve the finding. Empty or null if there is no hint."""
-
-
-class DiagnosticRequest(Model, kw_only=True):
     """A finding of the compiler at a place in the plan."""
 
     severity: str
@@ -2672,29 +1889,6 @@ class Draft(Model, kw_only=True):
     """Who last changed the draft: an e-mail address or the name of an API key."""
 
 
-class Event(Model, kw_only=True):
-    """The body of a webhook message: one event."""
-
-    id: str
-    """The audit event's id, also sent as `webhook-id`. It stays the same when the event is sent again."""
-    type: str
-    """The type of the event."""
-    created_at: datetime
-    """When the event was recorded."""
-    organization_id: str
-    """The id of the organization that the event belongs to."""
-    project_id: str | None
-    """The id of the project that the resource belongs to. Null if it belongs to no project."""
-    environment_id: str | None
-    """The id of the environment that the resource belongs to. Null if it belongs to no environment."""
-    resource: EventResource
-    """The resource that the event is about."""
-    actor: EventActor
-    """Who caused the event."""
-    changes: dict[str, Any]
-    """The changes by field."""
-
-
 class Failure(Model, kw_only=True):
     """An agent's failure in a deployment. It is kept when the agent is retried or rolled back."""
 
@@ -2733,10 +1927,10 @@ class FreezeWindow(Model, kw_only=True):
     """An RFC 3339 time, whose seconds and offset are optional. Without an offset, the time is a wall-clock time in
     `time_zone` and follows changes of the zone's rules. The year must be from 2000 to 2999. The time is stored as
     it was sent."""
+    time_zone: str
+    """The IANA name of the time zone for times without an offset."""
     reason: str
     """Why no deployment may start. This text is shown to people whose deployments are refused or waiting."""
-    time_zone: str | UnsetType = "UTC"
-    """The IANA name of the time zone for times without an offset."""
     recurrence: str | UnsetType | None = UNSET
     """How often the window repeats. Null if it does not repeat."""
 
@@ -2778,32 +1972,6 @@ class HeartbeatAnswer(Model, kw_only=True):
     """Commands for the agent. `rotate_key`: fetch a new key with `rotateOwnKey`, store it, and use it from then on.
     `capture`: get the requested capture with `getPendingCapture` and upload it. A command is repeated until it is
     carried out or obsolete. Ignore unknown commands."""
-
-
-class HeartbeatRequest(Model, kw_only=True):
-    """The body of a heartbeat."""
-
-    status: str
-    """The agent's health."""
-    agent_version: str
-    """The version of the agent program."""
-    runtime_version: str | UnsetType | None = UNSET
-    """The version of the pipeline runtime. Null if unknown."""
-    uptime_s: float | UnsetType | None = UNSET
-    """The seconds since the agent started. Null if unknown."""
-    boot_id: str | UnsetType | None = UNSET
-    """The id of the agent's process, new at each start. It reveals when two machines use the same key. Null if
-    unknown."""
-    active: ActiveRequest | UnsetType | None = UNSET
-    """The bundle that the agent runs. Null if it runs none."""
-    tuning: dict[str, Any] | UnsetType | None = UNSET
-    """The tuning profile, and which of its settings the agent could apply. Null if there is no profile."""
-    resources: dict[str, Any] | UnsetType | None = UNSET
-    """The host's resource usage, such as `cpu_percent`, `memory_bytes` and `disk_free_bytes`. The series contain
-    `cpu_percent` and `memory_bytes`. Null if unknown."""
-    pipeline: dict[str, Any] | UnsetType | None = UNSET
-    """The pipeline's counters: `records_in`, `records_out`, `drops` and `errors`, integers that count from the
-    start of the pipeline. The series contain their increases. Null if no pipeline is running."""
 
 
 class InvitedMember(Model, kw_only=True):
@@ -2880,8 +2048,12 @@ class ListedAgent(Model, kw_only=True):
     """The id of the agent, a UUIDv7. Ids sort by creation time."""
     environment_id: str
     """The id of the environment that the agent belongs to."""
+    name: str
+    """The agent's name, unique in the environment."""
     hostname: str
     """The host name that the agent reported when it enrolled. Empty if it reported none."""
+    labels: dict[str, str]
+    """The agent's labels: up to 64 key-value pairs, which selectors match."""
     status: str | None
     """The status that the last heartbeat reported. Null before the first heartbeat."""
     agent_version: str | None
@@ -2919,10 +2091,6 @@ class ListedAgent(Model, kw_only=True):
     """When the agent was created."""
     updated_at: datetime
     """When the agent was last changed."""
-    name: str | UnsetType = UNSET
-    """The agent's name, unique in the environment."""
-    labels: dict[str, str] | UnsetType = UNSET
-    """The agent's labels: up to 64 key-value pairs, which selectors match."""
 
 
 class ListedArtifact(Model, kw_only=True):
@@ -2934,6 +2102,8 @@ class ListedArtifact(Model, kw_only=True):
     """The id of the environment that the artifact belongs to."""
     kind: str
     """The kind of the artifact."""
+    status: str
+    """The status of the artifact: `received` until it is checked, then `verified` or `rejected`."""
     reasons: list[Rejection] | None
     """Why the artifact was rejected, or why its check cannot continue. Otherwise empty. `check_failed`: the check
     failed repeatedly; upload the same file again or retry the job in the console. `check_delayed`: the check waits
@@ -2947,10 +2117,15 @@ class ListedArtifact(Model, kw_only=True):
     version_id: str | None
     """The id of the version that produced the incident bundle. Null before the check, for other kinds, for rejected
     artifacts, and if no version has the spec hash."""
+    spec_hash: str | None
+    """The spec hash of the pipeline that ran. Null if unknown."""
     content_hash: str
     """The SHA-256 of the content."""
     size_bytes: int
     """The size of the content in bytes."""
+    derived_bytes: int
+    """The disk space in bytes of the unpacked files and indexes of an incident bundle, or 0 while the server keeps
+    none. The files and indexes are rebuilt when the capture is read."""
     captured_at: datetime
     """When the data was captured."""
     metadata: dict[str, Any] | None
@@ -2960,13 +2135,6 @@ class ListedArtifact(Model, kw_only=True):
     """The artifact of which this one keeps some records. Null if an agent uploaded this artifact."""
     created_at: datetime
     """When the artifact was created."""
-    status: str | UnsetType = UNSET
-    """The status of the artifact: `received` until it is checked, then `verified` or `rejected`."""
-    spec_hash: str | UnsetType | None = UNSET
-    """The spec hash of the pipeline that ran. Null if unknown."""
-    derived_bytes: int | UnsetType = UNSET
-    """The disk space in bytes of the unpacked files and indexes of an incident bundle, or 0 while the server keeps
-    none. The files and indexes are rebuilt when the capture is read."""
 
 
 class ListedBisect(Model, kw_only=True):
@@ -2976,15 +2144,18 @@ class ListedBisect(Model, kw_only=True):
     """The id of the bisect, a UUIDv7. Ids sort by creation time."""
     environment_id: str
     """The id of the environment that the bisect belongs to."""
+    status: str
+    """The status of the bisect."""
     artifact_id: str
     """The id of the artifact that is replayed."""
     predicate: str | Predicate2
     """The condition under which a version is bad."""
+    exhaustive: bool
+    """Whether all versions are replayed."""
     outcome: str | None
     """The outcome of the search. `found`: the first bad version is known. `no_change`: the oldest and newest tested
     versions have the same verdict, and no first bad version was found. `inverted`: the oldest tested version is bad
-    and the newest is good. `inconclusive`: too few versions could be tested. Null until the bisect has
-    succeeded."""
+    and the newest is good. `inconclusive`: too few versions could be tested. Null until the bisect has succeeded."""
     versions: list[BisectedVersion] | None
     """The versions from oldest to newest, with the verdicts so far. Null in a list if the value is larger than 4
     KiB; `getBisect` returns the value."""
@@ -2999,18 +2170,14 @@ class ListedBisect(Model, kw_only=True):
     monotone: bool | None
     """Whether no good version follows a bad version. Null unless the bisect is exhaustive, has succeeded and could
     test at least two versions."""
+    error: str | None
+    """Why the bisect has no outcome. Null unless it failed or was canceled."""
     requested_by: str
     """Who requested the bisect: an e-mail address or the name of an API key."""
+    finished_at: datetime | None
+    """When the bisect finished. Null until then."""
     created_at: datetime
     """When the bisect was created."""
-    status: str | UnsetType = UNSET
-    """The status of the bisect."""
-    exhaustive: bool | UnsetType = UNSET
-    """Whether all versions are replayed."""
-    error: str | UnsetType | None = UNSET
-    """Why the bisect has no outcome. Null unless it failed or was canceled."""
-    finished_at: datetime | UnsetType | None = UNSET
-    """When the bisect finished. Null until then."""
 
 
 class ListedConfigBundle(Model, kw_only=True):
@@ -3026,6 +2193,22 @@ class ListedConfigBundle(Model, kw_only=True):
     """The id of the version that the config bundle runs."""
     spec_hash: str
     """The SHA-256 of the canonical spec: `sha256:` and 64 hexadecimal digits."""
+    tuning_profile: str
+    """How the runtime uses the host's cores. Defaults to `default`."""
+    wait: str
+    """How the runtime waits for records: by sleeping (`backoff`) or by occupying a core (`spin`). Defaults to the
+    value of the tuning profile."""
+    stage_config: dict[str, Any] | None
+    """The parameters of the stages, by stage id. Null in a list if the value is larger than 4 KiB;
+    `getConfigBundle` returns the value."""
+    adapters: Adapters | None
+    """The adapters with which the pipeline reads and writes records. Null in a list if the value is larger than 4
+    KiB; `getConfigBundle` returns the value."""
+    env: dict[str, Any] | None
+    """Environment variables. A value is a string, or `{"secret_ref": "NAME"}` for a secret on the host of the
+    agent. Null in a list if the value is larger than 4 KiB; `getConfigBundle` returns the value."""
+    snapshot: Snapshot
+    """Whether and how often the runtime takes snapshots of its state."""
     required_capabilities: list[str] | None
     """The capabilities that an approval of this config bundle must permit. Null in a list if the value is larger
     than 4 KiB; `getConfigBundle` returns the value."""
@@ -3047,22 +2230,6 @@ class ListedConfigBundle(Model, kw_only=True):
     """Who created the config bundle: an e-mail address or the name of an API key."""
     created_at: datetime
     """When the config bundle was created."""
-    tuning_profile: str | UnsetType = UNSET
-    """How the runtime uses the host's cores. Defaults to `default`."""
-    wait: str | UnsetType = UNSET
-    """How the runtime waits for records: by sleeping (`backoff`) or by occupying a core (`spin`). Defaults to the
-    value of the tuning profile."""
-    stage_config: dict[str, Any] | UnsetType | None = UNSET
-    """The parameters of the stages, by stage id. Null in a list if the value is larger than 4 KiB;
-    `getConfigBundle` returns the value."""
-    adapters: Adapters | UnsetType | None = UNSET
-    """The adapters with which the pipeline reads and writes records. Null in a list if the value is larger than 4
-    KiB; `getConfigBundle` returns the value."""
-    env: dict[str, Any] | UnsetType | None = UNSET
-    """Environment variables. A value is a string, or `{"secret_ref": "NAME"}` for a secret on the host of the
-    agent. Null in a list if the value is larger than 4 KiB; `getConfigBundle` returns the value."""
-    snapshot: Snapshot | UnsetType = UNSET
-    """Whether and how often the runtime takes snapshots of its state."""
 
 
 class ListedDraft(Model, kw_only=True):
@@ -3100,6 +2267,10 @@ class ListedReplay(Model, kw_only=True):
     """The id of the replay, a UUIDv7. Ids sort by creation time."""
     environment_id: str
     """The id of the environment that the replay belongs to."""
+    status: str
+    """The status of the replay."""
+    mode: str
+    """Whether side effects are performed (`execute`) or not (`dry_run`)."""
     artifact_id: str
     """The id of the artifact that is replayed."""
     version_id: str
@@ -3112,6 +2283,10 @@ class ListedReplay(Model, kw_only=True):
     deployment. It is the newest config bundle of the version at the time of the request. Null if the version has
     the artifact's spec or no config bundle, if the request had a `config_bundle_id`, or if a bisect requested the
     replay."""
+    journal_lane: str | None
+    """The ingress whose journal is replayed. Null if all journals are replayed together."""
+    last_n: int | None
+    """The number of records to replay from the end of the input. Null if all records are replayed."""
     approval_id: str | None
     """The id of the replay's approval. Null if it has none."""
     progress: ReplayProgress | None
@@ -3133,28 +2308,20 @@ class ListedReplay(Model, kw_only=True):
     warnings: list[str] | None
     """Problems that did not stop the replay, such as a truncated last record in a journal. Empty until the replay
     has finished. Null in a list if the value is larger than 4 KiB; `getReplay` returns the value."""
-    requested_by: str
-    """Who requested the replay: an e-mail address or the name of an API key."""
-    created_at: datetime
-    """When the replay was created."""
-    status: str | UnsetType = UNSET
-    """The status of the replay."""
-    mode: str | UnsetType = UNSET
-    """Whether side effects are performed (`execute`) or not (`dry_run`)."""
-    journal_lane: str | UnsetType | None = UNSET
-    """The ingress whose journal is replayed. Null if all journals are replayed together."""
-    last_n: int | UnsetType | None = UNSET
-    """The number of records to replay from the end of the input. Null if all records are replayed."""
-    error: str | UnsetType | None = UNSET
+    error: str | None
     """Why the replay failed or was denied: a sentence, or a code such as `approval.denied`. Null for any other
     replay."""
-    error_code: str | UnsetType | None = UNSET
+    error_code: str | None
     """A stable code for the failure, such as `stage_error` or `cancelled`. Null if the replay did not fail, or if
     it could not run because of its approval or the environment's policy."""
-    started_at: datetime | UnsetType | None = UNSET
+    requested_by: str
+    """Who requested the replay: an e-mail address or the name of an API key."""
+    started_at: datetime | None
     """When the replay started. Null until then."""
-    finished_at: datetime | UnsetType | None = UNSET
+    finished_at: datetime | None
     """When the replay finished. Null until then."""
+    created_at: datetime
+    """When the replay was created."""
 
 
 class MatrixDeployment(Model, kw_only=True):
@@ -3181,13 +2348,6 @@ class Member(Model, kw_only=True):
     """When the membership was created."""
     updated_at: datetime
     """When the membership was last changed."""
-
-
-class MemberRequest(Model, kw_only=True):
-    email: str
-    """The person's e-mail address."""
-    role: str
-    """The person's role. `org_admin` can only be granted in an organization, not in a project."""
 
 
 class NextEvent(Model, kw_only=True):
@@ -3218,26 +2378,12 @@ class OrganizationKey(Model, kw_only=True):
     """When the organization API key was created."""
     role: str
     """The role of the key."""
+    project_id: str | None
+    """The id of the only project in which the key has its role. Null if the role applies to the whole organization."""
     created_by: str | None
     """The e-mail address of the person who created the key. If another organization API key created this key, the
     address of the person who created the other key. This person counts as the requester of everything that the key
     requests. Null if unknown. In that case, the key cannot request anything that needs an approval."""
-    project_id: str | UnsetType | None = UNSET
-    """The id of the only project in which the key has its role. Null if the role applies to the whole
-    organization."""
-
-
-class OrganizationKeyRequest(Model, kw_only=True):
-    name: str
-    """A name by which you recognize the key, unique among the organization's keys that are not revoked."""
-    role: str
-    """The role of the key."""
-    project_id: str | UnsetType | None = UNSET
-    """The id of the only project in which the key has its role. Null if the role applies to the whole
-    organization."""
-    expires_in_s: int | UnsetType = UNSET
-    """The number of seconds until the key expires. The maximum is the organization's `token_max_days`. Defaults to
-    30 days, or to the maximum if that is shorter."""
 
 
 class OrganizationKeyWithSecret(Model, kw_only=True):
@@ -3259,15 +2405,14 @@ class OrganizationKeyWithSecret(Model, kw_only=True):
     """When the organization API key was created."""
     role: str
     """The role of the key."""
+    project_id: str | None
+    """The id of the only project in which the key has its role. Null if the role applies to the whole organization."""
     created_by: str | None
     """The e-mail address of the person who created the key. If another organization API key created this key, the
     address of the person who created the other key. This person counts as the requester of everything that the key
     requests. Null if unknown. In that case, the key cannot request anything that needs an approval."""
     token: str
     """The secret. It is shown only in this response."""
-    project_id: str | UnsetType | None = UNSET
-    """The id of the only project in which the key has its role. Null if the role applies to the whole
-    organization."""
 
 
 class PacketGate(Model, kw_only=True):
@@ -3505,23 +2650,6 @@ class PaginatedWebhookList(Model, kw_only=True):
     """The rows of this page."""
 
 
-class PatchedMemberRequest(Model, kw_only=True):
-    id: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    user_id: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    email: str | UnsetType = UNSET
-    """The person's e-mail address."""
-    role: str | UnsetType = UNSET
-    """The person's role. `org_admin` can only be granted in an organization, not in a project."""
-    project_id: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    created_at: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    updated_at: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-
-
 class PipelineChanges(Model, kw_only=True):
     from_version: str | None
     """The version of the deployment that this one replaces. Null if it replaces none."""
@@ -3529,25 +2657,6 @@ class PipelineChanges(Model, kw_only=True):
     """The version that is deployed."""
     changes: list[Change]
     """The parts of the pipeline that change. Empty if no deployment is replaced."""
-
-
-class Plan(Model, kw_only=True):
-    """a plan"""
-
-    plan_v: int
-    """the version of the plan format"""
-    name: str
-    """a name of 1 to 63 lowercase letters, digits, _ and -, starting with a letter"""
-    target: str
-    """the model of the pipeline"""
-    description: str | UnsetType = UNSET
-    """a string of at most 4,096 characters, without control characters except tabs and newlines"""
-    labels: dict[str, str] | UnsetType = UNSET
-    """at most 64 labels"""
-    single_ring: SingleRing | UnsetType = UNSET
-    """a single ring"""
-    lane_graph: LaneGraph | UnsetType = UNSET
-    """a lane graph"""
 
 
 class Preview(Model, kw_only=True):
@@ -3615,8 +2724,7 @@ class RemovedFixture(Model, kw_only=True):
     removed_at: datetime
     """When the fixture was deleted or expired."""
     removed_by: str | None
-    """The e-mail address of the person, or the name of the API key, that deleted the fixture. Null if it
-    expired."""
+    """The e-mail address of the person, or the name of the API key, that deleted the fixture. Null if it expired."""
 
 
 class Replay(Model, kw_only=True):
@@ -3624,6 +2732,10 @@ class Replay(Model, kw_only=True):
     """The id of the replay, a UUIDv7. Ids sort by creation time."""
     environment_id: str
     """The id of the environment that the replay belongs to."""
+    status: str
+    """The status of the replay."""
+    mode: str
+    """Whether side effects are performed (`execute`) or not (`dry_run`)."""
     artifact_id: str
     """The id of the artifact that is replayed."""
     version_id: str
@@ -3636,6 +2748,10 @@ class Replay(Model, kw_only=True):
     deployment. It is the newest config bundle of the version at the time of the request. Null if the version has
     the artifact's spec or no config bundle, if the request had a `config_bundle_id`, or if a bisect requested the
     replay."""
+    journal_lane: str | None
+    """The ingress whose journal is replayed. Null if all journals are replayed together."""
+    last_n: int | None
+    """The number of records to replay from the end of the input. Null if all records are replayed."""
     approval_id: str | None
     """The id of the replay's approval. Null if it has none."""
     progress: ReplayProgress | None
@@ -3657,46 +2773,20 @@ class Replay(Model, kw_only=True):
     warnings: list[str]
     """Problems that did not stop the replay, such as a truncated last record in a journal. Empty until the replay
     has finished."""
-    requested_by: str
-    """Who requested the replay: an e-mail address or the name of an API key."""
-    created_at: datetime
-    """When the replay was created."""
-    status: str | UnsetType = UNSET
-    """The status of the replay."""
-    mode: str | UnsetType = UNSET
-    """Whether side effects are performed (`execute`) or not (`dry_run`)."""
-    journal_lane: str | UnsetType | None = UNSET
-    """The ingress whose journal is replayed. Null if all journals are replayed together."""
-    last_n: int | UnsetType | None = UNSET
-    """The number of records to replay from the end of the input. Null if all records are replayed."""
-    error: str | UnsetType | None = UNSET
+    error: str | None
     """Why the replay failed or was denied: a sentence, or a code such as `approval.denied`. Null for any other
     replay."""
-    error_code: str | UnsetType | None = UNSET
+    error_code: str | None
     """A stable code for the failure, such as `stage_error` or `cancelled`. Null if the replay did not fail, or if
     it could not run because of its approval or the environment's policy."""
-    started_at: datetime | UnsetType | None = UNSET
+    requested_by: str
+    """Who requested the replay: an e-mail address or the name of an API key."""
+    started_at: datetime | None
     """When the replay started. Null until then."""
-    finished_at: datetime | UnsetType | None = UNSET
+    finished_at: datetime | None
     """When the replay finished. Null until then."""
-
-
-class ReportRequest(Model, kw_only=True):
-    """An agent's report on its offer."""
-
-    deployment_id: str
-    """The `deployment_id` of the offer."""
-    status: str
-    """The agent's progress with the offer."""
-    bundle_hash: str
-    """The `bundle_hash` of the offer."""
-    detail: str | UnsetType = UNSET
-    """More about the progress, such as the reason for a failure."""
-    tuning: AgentTuningRequest | UnsetType = UNSET
-    """How much of the tuning profile the agent could apply."""
-    boot_id: str | UnsetType | None = UNSET
-    """The id of the agent's process, new at each start. The control plane uses it to detect that two machines use
-    the same key. Null if unknown."""
+    created_at: datetime
+    """When the replay was created."""
 
 
 class RequestedCapture(Model, kw_only=True):
@@ -3706,8 +2796,13 @@ class RequestedCapture(Model, kw_only=True):
     """The id of the environment that the requested capture belongs to."""
     agent_id: str
     """The id of the agent that should upload the capture."""
+    status: str
+    """The status of the request. `requested`: the agent has not uploaded the capture yet. `uploaded`: the agent has
+    uploaded it. `expired`: the agent did not upload it within an hour."""
     reason: str
     """Why the capture is needed."""
+    last_n: int | None
+    """The number of records to capture from the end of each journal. Null for all records."""
     artifact_id: str | None
     """The id of the uploaded artifact, even if it was uploaded after the request had expired. Null before the
     upload, and after the artifact was deleted. The artifact's `kind` is `incident_bundle`, or `diagnostic` if the
@@ -3716,15 +2811,10 @@ class RequestedCapture(Model, kw_only=True):
     """Who requested the requested capture: an e-mail address or the name of an API key."""
     expires_at: datetime
     """When the request expires, an hour after it was created."""
+    uploaded_at: datetime | None
+    """When the artifact was uploaded. Null before the upload."""
     created_at: datetime
     """When the requested capture was created."""
-    status: str | UnsetType = UNSET
-    """The status of the request. `requested`: the agent has not uploaded the capture yet. `uploaded`: the agent has
-    uploaded it. `expired`: the agent did not upload it within an hour."""
-    last_n: int | UnsetType | None = UNSET
-    """The number of records to capture from the end of each journal. Null for all records."""
-    uploaded_at: datetime | UnsetType | None = UNSET
-    """When the artifact was uploaded. Null before the upload."""
 
 
 class RequestedRotation(Model, kw_only=True):
@@ -3774,14 +2864,14 @@ class SigningKey(Model, kw_only=True):
     status: str
     """`next`: published, but not signing yet. `active`: signs. `retiring`: only verifies. `retired`: only verifies
     signatures that contain their time and were made before `not_after`."""
+    not_before: datetime
+    """When the key starts to sign."""
+    signs_until: datetime | None
+    """When the key stops signing. Null if the key has no successor."""
+    not_after: datetime | None
+    """When the key is retired. Null if no time is set."""
     created_at: datetime
     """When the key was published."""
-    not_before: datetime | UnsetType = UNSET
-    """When the key starts to sign."""
-    signs_until: datetime | UnsetType | None = UNSET
-    """When the key stops signing. Null if the key has no successor."""
-    not_after: datetime | UnsetType | None = UNSET
-    """When the key is retired. Null if no time is set."""
 
 
 class Strategy(Model, kw_only=True):
@@ -3789,6 +2879,12 @@ class Strategy(Model, kw_only=True):
 
     kind: str
     """Whether the deployment is offered to all agents in one wave (`all_at_once`) or in several `waves`."""
+    failure_threshold_percent: int
+    """The percentage of a wave's counted agents that may fail. If more of them fail, the deployment fails. Defaults
+    to 0."""
+    auto_rollback: bool
+    """Whether the deployment is rolled back automatically, if possible, when too many agents fail or the
+    configuration becomes known bad. Defaults to true for `waves` and to false for `all_at_once`."""
     percents: list[int] | UnsetType = UNSET
     """The cumulative percentage of the target's agents that each wave reaches, increasing to 100. Only for `waves`.
     Defaults to 5, 25 and 100."""
@@ -3799,12 +2895,6 @@ class Strategy(Model, kw_only=True):
     has no agents, its hold applies to the next wave that has agents. Only for `waves`. Defaults to no holds."""
     pause_s: int | UnsetType = UNSET
     """The pause between two waves, in seconds. Only for `waves`. Defaults to 0."""
-    failure_threshold_percent: int | UnsetType = UNSET
-    """The percentage of a wave's counted agents that may fail. If more of them fail, the deployment fails. Defaults
-    to 0."""
-    auto_rollback: bool | UnsetType = UNSET
-    """Whether the deployment is rolled back automatically, if possible, when too many agents fail or the
-    configuration becomes known bad. Defaults to true for `waves` and to false for `all_at_once`."""
 
 
 class TracedStep(Model, kw_only=True):
@@ -3817,8 +2907,7 @@ class TracedStep(Model, kw_only=True):
     json: dict[str, Any] | list[Any] | str | float | bool | None
     """The record after this step, if it is complete and valid JSON. Otherwise null."""
     payload_base64: str | None
-    """The record after this step in Base64, at most its first 64 KiB. Null if a stage dropped the record or
-    failed."""
+    """The record after this step in Base64, at most its first 64 KiB. Null if a stage dropped the record or failed."""
     truncated: bool
     """Whether only the first 64 KiB of the record are returned."""
     dropped: str | None
@@ -3885,17 +2974,17 @@ class WebhookDelivery(Model, kw_only=True):
     """The id of the event, sent as `webhook-id`."""
     type: str
     """The type of the event."""
+    status: str
+    """Whether the delivery is pending, was delivered, or failed permanently."""
     attempts: list[Attempt]
     """The latest attempts, oldest first. At most 50 are kept."""
-    created_at: datetime
-    """When the webhook delivery was created."""
-    status: str | UnsetType = UNSET
-    """Whether the delivery is pending, was delivered, or failed permanently."""
-    next_attempt_at: datetime | UnsetType | None = UNSET
+    next_attempt_at: datetime | None
     """When the next attempt is due if the webhook is enabled. Null after the delivery has succeeded or failed
     permanently."""
-    finished_at: datetime | UnsetType | None = UNSET
+    finished_at: datetime | None
     """When the event was delivered, or when the delivery failed permanently. Null while the delivery is pending."""
+    created_at: datetime
+    """When the webhook delivery was created."""
 
 
 class Approval(Model, kw_only=True):
@@ -3903,13 +2992,24 @@ class Approval(Model, kw_only=True):
     """The id of the approval, a UUIDv7. Ids sort by creation time."""
     environment_id: str
     """The id of the environment that the approval belongs to."""
+    status: str
+    """The status of the approval."""
     deployment_id: str | None
     """The id of the deployment that the approval is for. Null if it is for a replay."""
+    replay_id: str | None
+    """The id of the replay that the approval is for. Null if it is for a deployment."""
+    wave: int | None
+    """The wave that the approval is for, counted from 0. Null if it is not for a wave."""
     wave_report: WaveReport | None
     """What the earlier waves did. A decision on the wave covers exactly this report. Null if the approval is not
     for a wave."""
+    break_glass: bool
+    """Whether the approval is for a break-glass deployment, which starts before anybody approves."""
     spec_hash: str
     """The spec hash that the approval covers."""
+    config_hash: str | None
+    """The config hash that the approval covers. Null for a replay if the request named no config bundle and the
+    artifact has no deployment."""
     target: dict[str, Any] | None
     """The target that the approval covers. For a deployment: the requested target, and the number (`count`) and
     first ids (`resolved`) of the agents that matched it when the deployment was requested. For a replay: the
@@ -3948,27 +3048,16 @@ class Approval(Model, kw_only=True):
     """The decisions, one for each person who has decided."""
     expires_at: datetime
     """When the pending request expires. After the request was approved: when the approval credential expires."""
+    approved_at: datetime | None
+    """When the request was approved. Null if it was not approved."""
+    used_at: datetime | None
+    """When the approval was used. For a break-glass deployment, this is when the deployment was approved. Null if
+    the approval was not used."""
     credential: str | None
     """The approval credential. Null if the request was not approved, and for callers without the permission
     `environment:operate`."""
     created_at: datetime
     """When the approval was created."""
-    status: str | UnsetType = UNSET
-    """The status of the approval."""
-    replay_id: str | UnsetType | None = UNSET
-    """The id of the replay that the approval is for. Null if it is for a deployment."""
-    wave: int | UnsetType | None = UNSET
-    """The wave that the approval is for, counted from 0. Null if it is not for a wave."""
-    break_glass: bool | UnsetType = UNSET
-    """Whether the approval is for a break-glass deployment, which starts before anybody approves."""
-    config_hash: str | UnsetType | None = UNSET
-    """The config hash that the approval covers. Null for a replay if the request named no config bundle and the
-    artifact has no deployment."""
-    approved_at: datetime | UnsetType | None = UNSET
-    """When the request was approved. Null if it was not approved."""
-    used_at: datetime | UnsetType | None = UNSET
-    """When the approval was used. For a break-glass deployment, this is when the deployment was approved. Null if
-    the approval was not used."""
 
 
 class Bisect(Model, kw_only=True):
@@ -3976,15 +3065,18 @@ class Bisect(Model, kw_only=True):
     """The id of the bisect, a UUIDv7. Ids sort by creation time."""
     environment_id: str
     """The id of the environment that the bisect belongs to."""
+    status: str
+    """The status of the bisect."""
     artifact_id: str
     """The id of the artifact that is replayed."""
     predicate: str | Predicate
     """The condition under which a version is bad."""
+    exhaustive: bool
+    """Whether all versions are replayed."""
     outcome: str | None
     """The outcome of the search. `found`: the first bad version is known. `no_change`: the oldest and newest tested
     versions have the same verdict, and no first bad version was found. `inverted`: the oldest tested version is bad
-    and the newest is good. `inconclusive`: too few versions could be tested. Null until the bisect has
-    succeeded."""
+    and the newest is good. `inconclusive`: too few versions could be tested. Null until the bisect has succeeded."""
     versions: list[BisectedVersion]
     """The versions from oldest to newest, with the verdicts so far."""
     first_bad: str | None
@@ -3997,18 +3089,96 @@ class Bisect(Model, kw_only=True):
     monotone: bool | None
     """Whether no good version follows a bad version. Null unless the bisect is exhaustive, has succeeded and could
     test at least two versions."""
+    error: str | None
+    """Why the bisect has no outcome. Null unless it failed or was canceled."""
     requested_by: str
     """Who requested the bisect: an e-mail address or the name of an API key."""
+    finished_at: datetime | None
+    """When the bisect finished. Null until then."""
     created_at: datetime
     """When the bisect was created."""
-    status: str | UnsetType = UNSET
-    """The status of the bisect."""
-    exhaustive: bool | UnsetType = UNSET
-    """Whether all versions are replayed."""
-    error: str | UnsetType | None = UNSET
-    """Why the bisect has no outcome. Null unless it failed or was canceled."""
-    finished_at: datetime | UnsetType | None = UNSET
-    """When the bisect finished. Null until then."""
+
+
+class DefaultEnvironmentSettings(Model, kw_only=True):
+    """The settings of new environments. Those that are absent have the defaults of the environment's posture."""
+
+    approvals_required: bool | UnsetType = UNSET
+    """Whether a deployment needs approval. Defaults to true for `prod`, otherwise to false."""
+    required_approvals: int | UnsetType = UNSET
+    """The number of different people who must approve. Defaults to 1."""
+    allow_self_approval: bool | UnsetType = UNSET
+    """Whether the requester may approve, except after break-glass. Defaults to true for `dev`, otherwise to false."""
+    approval_ttl_s: int | UnsetType = UNSET
+    """The number of seconds until a pending approval expires, and the maximum number of seconds for which a granted
+    approval is valid. For a deployment with a start time, counted from that time. Defaults to 3600."""
+    replay_policy: str | UnsetType = UNSET
+    """Which replays are permitted. Defaults to `allowed` for `dev`, otherwise to `dry_run_only`."""
+    heartbeat_interval_s: int | UnsetType = UNSET
+    """The usual number of seconds between an agent's heartbeats. Defaults to 30."""
+    agent_timeout_s: int | UnsetType = UNSET
+    """The number of seconds that an agent has to finish a deployment after it was offered. After that time, the
+    agent counts as failed. Defaults to 600."""
+    max_in_flight_deployments: int | UnsetType = UNSET
+    """The maximum number of deployments in the environment that run at the same time. Defaults to 1."""
+    artifact_retention_days: int | UnsetType = UNSET
+    """The number of days until an artifact is deleted. Defaults to 90."""
+    replay_gate: str | UnsetType = UNSET
+    """Whether a regression tests each deployment, and whether its result can block the deployment. `off`: no
+    regression is requested. `warn`: the result is shown, and blocks nothing. `require`: while the gate blocks the
+    deployment, for example because a difference is not accepted, the deployment can neither be approved nor start,
+    unless its request overrides the gate. Defaults to `off`."""
+    replay_gate_min_fixtures: int | UnsetType = UNSET
+    """The number of verdicts that the regression needs if `replay_gate` is `require`. Verdicts that are
+    `not_tested` do not count. Defaults to 0."""
+    max_work_increase_percent: int | UnsetType | None = UNSET
+    """By how many percent the work of a deployment's configuration may exceed that of the configurations that it is
+    compared with, if `replay_gate` is `require`. Null means no limit. Defaults to null."""
+    reviewers: list[str] | UnsetType = UNSET
+    """The ids of the users who may decide on approvals, whatever their role. Each must be a member. If empty,
+    everybody with the permission `environment:operate` may decide. Defaults to none."""
+    freeze_windows: list[FreezeWindow] | UnsetType = UNSET
+    """The periods in which a deployment starts only if it overrides them. Defaults to none."""
+
+
+class DefaultEnvironmentSettingsRequest(Model, kw_only=True):
+    """The settings of new environments. Those that are absent have the defaults of the environment's posture."""
+
+    approvals_required: bool | UnsetType = UNSET
+    """Whether a deployment needs approval. Defaults to true for `prod`, otherwise to false."""
+    required_approvals: int | UnsetType = UNSET
+    """The number of different people who must approve. Defaults to 1."""
+    allow_self_approval: bool | UnsetType = UNSET
+    """Whether the requester may approve, except after break-glass. Defaults to true for `dev`, otherwise to false."""
+    approval_ttl_s: int | UnsetType = UNSET
+    """The number of seconds until a pending approval expires, and the maximum number of seconds for which a granted
+    approval is valid. For a deployment with a start time, counted from that time. Defaults to 3600."""
+    replay_policy: str | UnsetType = UNSET
+    """Which replays are permitted. Defaults to `allowed` for `dev`, otherwise to `dry_run_only`."""
+    heartbeat_interval_s: int | UnsetType = UNSET
+    """The usual number of seconds between an agent's heartbeats. Defaults to 30."""
+    agent_timeout_s: int | UnsetType = UNSET
+    """The number of seconds that an agent has to finish a deployment after it was offered. After that time, the
+    agent counts as failed. Defaults to 600."""
+    max_in_flight_deployments: int | UnsetType = UNSET
+    """The maximum number of deployments in the environment that run at the same time. Defaults to 1."""
+    artifact_retention_days: int | UnsetType = UNSET
+    """The number of days until an artifact is deleted. Defaults to 90."""
+    replay_gate: str | UnsetType = UNSET
+    """Whether a regression tests each deployment, and whether its result can block the deployment. `off`: no
+    regression is requested. `warn`: the result is shown, and blocks nothing. `require`: while the gate blocks the
+    deployment, for example because a difference is not accepted, the deployment can neither be approved nor start,
+    unless its request overrides the gate. Defaults to `off`."""
+    replay_gate_min_fixtures: int | UnsetType = UNSET
+    """The number of verdicts that the regression needs if `replay_gate` is `require`. Verdicts that are
+    `not_tested` do not count. Defaults to 0."""
+    max_work_increase_percent: int | UnsetType | None = UNSET
+    """By how many percent the work of a deployment's configuration may exceed that of the configurations that it is
+    compared with, if `replay_gate` is `require`. Null means no limit. Defaults to null."""
+    reviewers: list[str] | UnsetType = UNSET
+    """The ids of the users who may decide on approvals, whatever their role. Each must be a member. If empty,
+    everybody with the permission `environment:operate` may decide. Defaults to none."""
+    freeze_windows: list[FreezeWindowRequest] | UnsetType = UNSET
+    """The periods in which a deployment starts only if it overrides them. Defaults to none."""
 
 
 class Deployment(Model, kw_only=True):
@@ -4036,14 +3206,34 @@ class Deployment(Model, kw_only=True):
     """The agents that the deployment is for. Send exactly one of `agents`, `selector` and `all`."""
     target_count: int
     """The number of agents that matched the target when the deployment was created."""
+    strategy: Strategy
+    """How the deployment spreads over the agents. Defaults to `all_at_once`."""
+    take_over: bool
+    """Whether the deployment may take over agents that run another pipeline. Defaults to false."""
     freeze_override: str
     """The reason to start the deployment during a freeze window. Empty if the deployment does not override freeze
     windows."""
     replay_gate_override: str
     """The reason to override the replay gate. Empty if the deployment does not override it."""
+    explain: list[DifferenceExplanation]
+    """The requester's explanations of differences, which approvers see next to the differences. At most 100."""
     regression_id: str | None
     """The id of the regression that the replay gate evaluates. Null if the gate was off at the request, or if the
     regression was deleted."""
+    break_glass: BreakGlass | None
+    """Starts the deployment in an emergency before anybody has approved it. Only a person with the role `org_admin`
+    may do this. If nobody else approves in time, the deployment is rolled back if possible. Null for a deployment
+    without break-glass."""
+    start_at: datetime | None
+    """The time before which the deployment does not start, at most 30 days ahead. Until then, it is not in flight,
+    and no other deployment waits for it. The time must not be in a freeze window, unless the deployment overrides
+    freeze windows. The environment's `approval_ttl_s` is counted from this time. Null if the deployment starts as
+    soon as possible."""
+    reviewers: list[str]
+    """The ids of the users who may decide on the approvals of the deployment, whatever their role. They must be in
+    the environment's setting `reviewers`, unless that is empty. If it is empty in `staging` or `prod`, only an
+    `org_admin` can name people without the permission `environment:operate`. Defaults to that setting. Always empty
+    if the deployment needs no approval. If empty, everybody with the permission `environment:operate` may decide."""
     wave: int
     """The wave that the deployment has reached, counted from 0."""
     wave_hold: WaveHold | None
@@ -4084,31 +3274,10 @@ class Deployment(Model, kw_only=True):
     deployment that is pending approval, contains only `too_few_reviewers` and the blockers of the replay gate.
     Nobody can approve the deployment until the latter are gone. Empty for a deployment that has finished. Null in
     lists."""
+    note: str
+    """The requester's note."""
     created_at: datetime
     """When the deployment was created."""
-    strategy: Strategy | UnsetType = UNSET
-    """How the deployment spreads over the agents. Defaults to `all_at_once`."""
-    take_over: bool | UnsetType = UNSET
-    """Whether the deployment may take over agents that run another pipeline. Defaults to false."""
-    explain: list[DifferenceExplanation] | UnsetType = UNSET
-    """The requester's explanations of differences, which approvers see next to the differences. At most 100."""
-    break_glass: BreakGlass | UnsetType | None = UNSET
-    """Starts the deployment in an emergency before anybody has approved it. Only a person with the role `org_admin`
-    may do this. If nobody else approves in time, the deployment is rolled back if possible. Null for a deployment
-    without break-glass."""
-    start_at: datetime | UnsetType | None = UNSET
-    """The time before which the deployment does not start, at most 30 days ahead. Until then, it is not in flight,
-    and no other deployment waits for it. The time must not be in a freeze window, unless the deployment overrides
-    freeze windows. The environment's `approval_ttl_s` is counted from this time. Null if the deployment starts as
-    soon as possible."""
-    reviewers: list[str] | UnsetType = UNSET
-    """The ids of the users who may decide on the approvals of the deployment, whatever their role. They must be in
-    the environment's setting `reviewers`, unless that is empty. If it is empty in `staging` or `prod`, only an
-    `org_admin` can name people without the permission `environment:operate`. Defaults to that setting. Always empty
-    if the deployment needs no approval. If empty, everybody with the permission `environment:operate` may
-    decide."""
-    note: str | UnsetType = UNSET
-    """The requester's note."""
 
 
 class DeploymentAgent(Model, kw_only=True):
@@ -4120,24 +3289,24 @@ class DeploymentAgent(Model, kw_only=True):
     """The agent's name."""
     wave: int
     """The agent's wave, counted from 0. For a late joiner, the wave that the deployment had reached."""
+    counted: bool
+    """Whether the agent counts for waves and thresholds."""
+    action: str
+    """The action of the agent's offer: `activate` (also before the first offer) or `rollback`."""
+    progress: str
+    """The agent's progress in the deployment."""
+    offered_at: datetime | None
+    """When the deployment last made or renewed the agent's offer. Null before the first offer, and if the offer was
+    withdrawn."""
     tuning: Tuning | None
     """How much of the tuning profile the agent could apply. Without a report, only `requested` has content. Null in
     a list if the value is larger than 4 KiB."""
+    detail: str
+    """More about the agent's progress, such as the reason for a failure. Empty after a new offer."""
     failure: Failure | None
     """The agent's latest failure to activate the bundle or, if there is none, to roll back. It is kept when the
     agent is retried or rolled back. Null if the agent has never failed in this deployment."""
-    counted: bool | UnsetType = UNSET
-    """Whether the agent counts for waves and thresholds."""
-    action: str | UnsetType = UNSET
-    """The action of the agent's offer: `activate` (also before the first offer) or `rollback`."""
-    progress: str | UnsetType = UNSET
-    """The agent's progress in the deployment."""
-    offered_at: datetime | UnsetType | None = UNSET
-    """When the deployment last made or renewed the agent's offer. Null before the first offer, and if the offer was
-    withdrawn."""
-    detail: str | UnsetType = UNSET
-    """More about the agent's progress, such as the reason for a failure. Empty after a new offer."""
-    updated_at: datetime | UnsetType = UNSET
+    updated_at: datetime
     """When the agent's part in the deployment was last changed."""
 
 
@@ -4161,42 +3330,41 @@ class Enrolled(Model, kw_only=True):
 class EnvironmentSettings(Model, kw_only=True):
     """An environment's settings. Some defaults depend on its posture, unless the organization has other defaults."""
 
-    approvals_required: bool | UnsetType = UNSET
+    approvals_required: bool
     """Whether a deployment needs approval. Defaults to true for `prod`, otherwise to false."""
-    required_approvals: int | UnsetType = UNSET
+    required_approvals: int
     """The number of different people who must approve. Defaults to 1."""
-    allow_self_approval: bool | UnsetType = UNSET
-    """Whether the requester may approve, except after break-glass. Defaults to true for `dev`, otherwise to
-    false."""
-    approval_ttl_s: int | UnsetType = UNSET
+    allow_self_approval: bool
+    """Whether the requester may approve, except after break-glass. Defaults to true for `dev`, otherwise to false."""
+    approval_ttl_s: int
     """The number of seconds until a pending approval expires, and the maximum number of seconds for which a granted
     approval is valid. For a deployment with a start time, counted from that time. Defaults to 3600."""
-    replay_policy: str | UnsetType = UNSET
+    replay_policy: str
     """Which replays are permitted. Defaults to `allowed` for `dev`, otherwise to `dry_run_only`."""
-    heartbeat_interval_s: int | UnsetType = UNSET
+    heartbeat_interval_s: int
     """The usual number of seconds between an agent's heartbeats. Defaults to 30."""
-    agent_timeout_s: int | UnsetType = UNSET
+    agent_timeout_s: int
     """The number of seconds that an agent has to finish a deployment after it was offered. After that time, the
     agent counts as failed. Defaults to 600."""
-    max_in_flight_deployments: int | UnsetType = UNSET
+    max_in_flight_deployments: int
     """The maximum number of deployments in the environment that run at the same time. Defaults to 1."""
-    artifact_retention_days: int | UnsetType = UNSET
+    artifact_retention_days: int
     """The number of days until an artifact is deleted. Defaults to 90."""
-    replay_gate: str | UnsetType = UNSET
+    replay_gate: str
     """Whether a regression tests each deployment, and whether its result can block the deployment. `off`: no
     regression is requested. `warn`: the result is shown, and blocks nothing. `require`: while the gate blocks the
     deployment, for example because a difference is not accepted, the deployment can neither be approved nor start,
     unless its request overrides the gate. Defaults to `off`."""
-    replay_gate_min_fixtures: int | UnsetType = UNSET
+    replay_gate_min_fixtures: int
     """The number of verdicts that the regression needs if `replay_gate` is `require`. Verdicts that are
     `not_tested` do not count. Defaults to 0."""
-    max_work_increase_percent: int | UnsetType | None = UNSET
+    max_work_increase_percent: int | None
     """By how many percent the work of a deployment's configuration may exceed that of the configurations that it is
     compared with, if `replay_gate` is `require`. Null means no limit. Defaults to null."""
-    reviewers: list[str] | UnsetType = UNSET
+    reviewers: list[str]
     """The ids of the users who may decide on approvals, whatever their role. Each must be a member. If empty,
     everybody with the permission `environment:operate` may decide. Defaults to none."""
-    freeze_windows: list[FreezeWindow] | UnsetType = UNSET
+    freeze_windows: list[FreezeWindow]
     """The periods in which a deployment starts only if it overrides them. Defaults to none."""
 
 
@@ -4208,8 +3376,7 @@ class EnvironmentSettingsRequest(Model, kw_only=True):
     required_approvals: int | UnsetType = UNSET
     """The number of different people who must approve. Defaults to 1."""
     allow_self_approval: bool | UnsetType = UNSET
-    """Whether the requester may approve, except after break-glass. Defaults to true for `dev`, otherwise to
-    false."""
+    """Whether the requester may approve, except after break-glass. Defaults to true for `dev`, otherwise to false."""
     approval_ttl_s: int | UnsetType = UNSET
     """The number of seconds until a pending approval expires, and the maximum number of seconds for which a granted
     approval is valid. For a deployment with a start time, counted from that time. Defaults to 3600."""
@@ -4267,13 +3434,24 @@ class ListedApproval(Model, kw_only=True):
     """The id of the approval, a UUIDv7. Ids sort by creation time."""
     environment_id: str
     """The id of the environment that the approval belongs to."""
+    status: str
+    """The status of the approval."""
     deployment_id: str | None
     """The id of the deployment that the approval is for. Null if it is for a replay."""
+    replay_id: str | None
+    """The id of the replay that the approval is for. Null if it is for a deployment."""
+    wave: int | None
+    """The wave that the approval is for, counted from 0. Null if it is not for a wave."""
     wave_report: WaveReport | None
     """What the earlier waves did. A decision on the wave covers exactly this report. Null if the approval is not
     for a wave. Null in a list if the value is larger than 4 KiB; `getApproval` returns the value."""
+    break_glass: bool
+    """Whether the approval is for a break-glass deployment, which starts before anybody approves."""
     spec_hash: str
     """The spec hash that the approval covers."""
+    config_hash: str | None
+    """The config hash that the approval covers. Null for a replay if the request named no config bundle and the
+    artifact has no deployment."""
     target: dict[str, Any] | None
     """The target that the approval covers. For a deployment: the requested target, and the number (`count`) and
     first ids (`resolved`) of the agents that matched it when the deployment was requested. For a replay: the
@@ -4315,27 +3493,16 @@ class ListedApproval(Model, kw_only=True):
     """The decisions, one for each person who has decided."""
     expires_at: datetime
     """When the pending request expires. After the request was approved: when the approval credential expires."""
+    approved_at: datetime | None
+    """When the request was approved. Null if it was not approved."""
+    used_at: datetime | None
+    """When the approval was used. For a break-glass deployment, this is when the deployment was approved. Null if
+    the approval was not used."""
     credential: str | None
     """The approval credential. Null if the request was not approved, and for callers without the permission
     `environment:operate`. Null in a list if the value is larger than 4 KiB; `getApproval` returns the value."""
     created_at: datetime
     """When the approval was created."""
-    status: str | UnsetType = UNSET
-    """The status of the approval."""
-    replay_id: str | UnsetType | None = UNSET
-    """The id of the replay that the approval is for. Null if it is for a deployment."""
-    wave: int | UnsetType | None = UNSET
-    """The wave that the approval is for, counted from 0. Null if it is not for a wave."""
-    break_glass: bool | UnsetType = UNSET
-    """Whether the approval is for a break-glass deployment, which starts before anybody approves."""
-    config_hash: str | UnsetType | None = UNSET
-    """The config hash that the approval covers. Null for a replay if the request named no config bundle and the
-    artifact has no deployment."""
-    approved_at: datetime | UnsetType | None = UNSET
-    """When the request was approved. Null if it was not approved."""
-    used_at: datetime | UnsetType | None = UNSET
-    """When the approval was used. For a break-glass deployment, this is when the deployment was approved. Null if
-    the approval was not used."""
 
 
 class ListedDeployment(Model, kw_only=True):
@@ -4366,14 +3533,35 @@ class ListedDeployment(Model, kw_only=True):
     the value is larger than 4 KiB; `getDeployment` returns the value."""
     target_count: int
     """The number of agents that matched the target when the deployment was created."""
+    strategy: Strategy
+    """How the deployment spreads over the agents. Defaults to `all_at_once`."""
+    take_over: bool
+    """Whether the deployment may take over agents that run another pipeline. Defaults to false."""
     freeze_override: str
     """The reason to start the deployment during a freeze window. Empty if the deployment does not override freeze
     windows."""
     replay_gate_override: str
     """The reason to override the replay gate. Empty if the deployment does not override it."""
+    explain: list[DifferenceExplanation] | None
+    """The requester's explanations of differences, which approvers see next to the differences. At most 100. Null
+    in a list if the value is larger than 4 KiB; `getDeployment` returns the value."""
     regression_id: str | None
     """The id of the regression that the replay gate evaluates. Null if the gate was off at the request, or if the
     regression was deleted."""
+    break_glass: BreakGlass | None
+    """Starts the deployment in an emergency before anybody has approved it. Only a person with the role `org_admin`
+    may do this. If nobody else approves in time, the deployment is rolled back if possible. Null for a deployment
+    without break-glass."""
+    start_at: datetime | None
+    """The time before which the deployment does not start, at most 30 days ahead. Until then, it is not in flight,
+    and no other deployment waits for it. The time must not be in a freeze window, unless the deployment overrides
+    freeze windows. The environment's `approval_ttl_s` is counted from this time. Null if the deployment starts as
+    soon as possible."""
+    reviewers: list[str]
+    """The ids of the users who may decide on the approvals of the deployment, whatever their role. They must be in
+    the environment's setting `reviewers`, unless that is empty. If it is empty in `staging` or `prod`, only an
+    `org_admin` can name people without the permission `environment:operate`. Defaults to that setting. Always empty
+    if the deployment needs no approval. If empty, everybody with the permission `environment:operate` may decide."""
     wave: int
     """The wave that the deployment has reached, counted from 0."""
     wave_hold: WaveHold | None
@@ -4414,32 +3602,10 @@ class ListedDeployment(Model, kw_only=True):
     deployment that is pending approval, contains only `too_few_reviewers` and the blockers of the replay gate.
     Nobody can approve the deployment until the latter are gone. Empty for a deployment that has finished. Null in
     lists."""
+    note: str
+    """The requester's note."""
     created_at: datetime
     """When the deployment was created."""
-    strategy: Strategy | UnsetType = UNSET
-    """How the deployment spreads over the agents. Defaults to `all_at_once`."""
-    take_over: bool | UnsetType = UNSET
-    """Whether the deployment may take over agents that run another pipeline. Defaults to false."""
-    explain: list[DifferenceExplanation] | UnsetType | None = UNSET
-    """The requester's explanations of differences, which approvers see next to the differences. At most 100. Null
-    in a list if the value is larger than 4 KiB; `getDeployment` returns the value."""
-    break_glass: BreakGlass | UnsetType | None = UNSET
-    """Starts the deployment in an emergency before anybody has approved it. Only a person with the role `org_admin`
-    may do this. If nobody else approves in time, the deployment is rolled back if possible. Null for a deployment
-    without break-glass."""
-    start_at: datetime | UnsetType | None = UNSET
-    """The time before which the deployment does not start, at most 30 days ahead. Until then, it is not in flight,
-    and no other deployment waits for it. The time must not be in a freeze window, unless the deployment overrides
-    freeze windows. The environment's `approval_ttl_s` is counted from this time. Null if the deployment starts as
-    soon as possible."""
-    reviewers: list[str] | UnsetType = UNSET
-    """The ids of the users who may decide on the approvals of the deployment, whatever their role. They must be in
-    the environment's setting `reviewers`, unless that is empty. If it is empty in `staging` or `prod`, only an
-    `org_admin` can name people without the permission `environment:operate`. Defaults to that setting. Always empty
-    if the deployment needs no approval. If empty, everybody with the permission `environment:operate` may
-    decide."""
-    note: str | UnsetType = UNSET
-    """The requester's note."""
 
 
 class ListedEnvironment(Model, kw_only=True):
@@ -4453,18 +3619,18 @@ class ListedEnvironment(Model, kw_only=True):
     """The environment's name, unique in the project."""
     posture: str
     """How strict the environment's default settings are. The posture cannot be changed after creation."""
-    created_at: datetime
-    """When the environment was created."""
-    updated_at: datetime
-    """When the environment was last changed."""
-    settings: EnvironmentSettings | UnsetType | None = UNSET
+    settings: EnvironmentSettings | None
     """The environment's settings. An update changes only the keys that it contains. Null in a list if the value is
     larger than 4 KiB; `getEnvironment` returns the value."""
-    position: int | UnsetType = UNSET
+    position: int
     """The environment's place in the order of the project's environments, counted from 1. By default, a new
     environment is the last one. When an environment is moved, the positions of the environments between its old and
     its new position change by 1. When an environment is deleted, the positions of the following ones decrease by 1.
     A position that is greater than the number of environments is refused with 400."""
+    created_at: datetime
+    """When the environment was created."""
+    updated_at: datetime
+    """When the environment was last changed."""
 
 
 class ListedRegression(Model, kw_only=True):
@@ -4474,6 +3640,10 @@ class ListedRegression(Model, kw_only=True):
     """The id of the regression, a UUIDv7. Ids sort by creation time."""
     environment_id: str
     """The id of the environment that the regression belongs to."""
+    status: str
+    """The status of the regression. `failed`: a fixture has the outcome `failed` or `unstable`, or the regression
+    could not be completed. `differs`: no fixture failed, but at least one shows a difference. `passed`: no fixture
+    failed or shows a difference."""
     pipeline: str
     """The name of the pipeline whose fixtures are tested."""
     config_bundle_id: str | None
@@ -4482,6 +3652,12 @@ class ListedRegression(Model, kw_only=True):
     """The id of the tested version. Null if a config bundle or a draft is tested."""
     draft_id: str | None
     """The id of the tested draft. Null if a config bundle or a version is tested, and if the draft was deleted."""
+    config_hash: str | None
+    """The config hash of the tested config bundle. Null if a version or a draft is tested."""
+    of_current: bool
+    """Whether the worker requested the regression to test what the environment runs now with the golden fixtures of
+    the pipeline. This happens once after a release, after a fixture was added or changed, and after the engine has
+    changed."""
     progress: RegressionProgress
     """The progress of the regression."""
     baselines: list[Baseline]
@@ -4490,6 +3666,11 @@ class ListedRegression(Model, kw_only=True):
     """Other configurations of the pipeline that the environment's agents ran at the time of the request. The
     candidate is not compared with them. Null in a list if the value is larger than 4 KiB; `getRegression` returns
     the value."""
+    fixtures: int
+    """The number of fixtures of the pipeline when the regression started. It is 0 until then."""
+    vacuous: bool
+    """Whether the regression has finished and tested nothing: there are no fixtures, there is no configuration to
+    compare with, or each result is `not_tested`. A vacuous regression has the status `passed`."""
     verdicts: VerdictCount
     """How many verdicts were known, and how many were computed."""
     results: list[RegressionResult] | None
@@ -4497,6 +3678,9 @@ class ListedRegression(Model, kw_only=True):
     groups: list[DifferenceGroup] | None
     """The differences of all fixtures, grouped by what differs, the most frequent first. Empty until the regression
     has finished, and with `after`. Null in a list; `getRegression` returns them."""
+    more: int
+    """The number of further differences that belong to no group, because there are already 1,000 groups, or too
+    many for one fixture."""
     truncated: bool | None
     """Whether examples, results or groups are incomplete because a response is limited to 4 MiB. First the payloads
     of the last examples are left out, then the last results, and then the last groups. Use `group` to get the
@@ -4506,38 +3690,20 @@ class ListedRegression(Model, kw_only=True):
     work: RegressionWork
     """The work of the replays, in the units of a replay's work limit. Fixtures with golden results are not counted.
     The work is the same on every machine. It is 0 until the regression has finished."""
-    requested_by: str
-    """Who requested the regression: an e-mail address or the name of an API key."""
-    created_at: datetime
-    """When the regression was created."""
-    status: str | UnsetType = UNSET
-    """The status of the regression. `failed`: a fixture has the outcome `failed` or `unstable`, or the regression
-    could not be completed. `differs`: no fixture failed, but at least one shows a difference. `passed`: no fixture
-    failed or shows a difference."""
-    config_hash: str | UnsetType | None = UNSET
-    """The config hash of the tested config bundle. Null if a version or a draft is tested."""
-    of_current: bool | UnsetType = UNSET
-    """Whether the worker requested the regression to test what the environment runs now with the golden fixtures of
-    the pipeline. This happens once after a release, after a fixture was added or changed, and after the engine has
-    changed."""
-    fixtures: int | UnsetType = UNSET
-    """The number of fixtures of the pipeline when the regression started. It is 0 until then."""
-    vacuous: bool | UnsetType = UNSET
-    """Whether the regression has finished and tested nothing: there are no fixtures, there is no configuration to
-    compare with, or each result is `not_tested`. A vacuous regression has the status `passed`."""
-    more: int | UnsetType = UNSET
-    """The number of further differences that belong to no group, because there are already 1,000 groups, or too
-    many for one fixture."""
-    summary: str | UnsetType | None = UNSET
+    summary: str | None
     """The result as Markdown that fits into a comment on a pull request. Empty until the regression has finished,
     and if it was canceled or could not be completed. Null in a list if the value is larger than 4 KiB;
     `getRegression` returns the value."""
-    error: str | UnsetType | None = UNSET
+    error: str | None
     """Why the regression was canceled or could not be completed. Otherwise null, even if a fixture failed."""
-    started_at: datetime | UnsetType | None = UNSET
+    requested_by: str
+    """Who requested the regression: an e-mail address or the name of an API key."""
+    started_at: datetime | None
     """When the regression started. Null until then."""
-    finished_at: datetime | UnsetType | None = UNSET
+    finished_at: datetime | None
     """When the regression finished. Null until then."""
+    created_at: datetime
+    """When the regression was created."""
 
 
 class MatrixCell(Model, kw_only=True):
@@ -4591,13 +3757,13 @@ class Me(Model, kw_only=True):
 class OrganizationSettings(Model, kw_only=True):
     """An organization's settings."""
 
-    token_max_days: int | UnsetType = UNSET
+    token_max_days: int
     """The maximum lifetime of user tokens and organization API keys in days. Defaults to 90."""
-    email_domains: list[str] | UnsetType = UNSET
+    email_domains: list[str]
     """The permitted domains of new members' e-mail addresses. If empty, every domain is permitted."""
-    default_environment_settings: EnvironmentSettings | UnsetType = UNSET
+    default_environment_settings: DefaultEnvironmentSettings
     """The settings of new environments, unless the request contains others. An update replaces them as a whole."""
-    default_notification_settings: DefaultNotificationSettings | UnsetType = UNSET
+    default_notification_settings: DefaultNotificationSettings
     """For each event, when e-mails are sent to members who have not chosen: `off`, `now` or `daily`. An update
     replaces them as a whole."""
 
@@ -4609,7 +3775,7 @@ class OrganizationSettingsRequest(Model, kw_only=True):
     """The maximum lifetime of user tokens and organization API keys in days. Defaults to 90."""
     email_domains: list[str] | UnsetType = UNSET
     """The permitted domains of new members' e-mail addresses. If empty, every domain is permitted."""
-    default_environment_settings: EnvironmentSettingsRequest | UnsetType = UNSET
+    default_environment_settings: DefaultEnvironmentSettingsRequest | UnsetType = UNSET
     """The settings of new environments, unless the request contains others. An update replaces them as a whole."""
     default_notification_settings: DefaultNotificationSettings | UnsetType = UNSET
     """For each event, when e-mails are sent to members who have not chosen: `off`, `now` or `daily`. An update
@@ -4748,49 +3914,15 @@ class PaginatedWebhookDeliveryList(Model, kw_only=True):
     """The rows of this page."""
 
 
-class PatchedEnvironmentRequest(Model, kw_only=True):
-    id: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    project_id: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    name: str | UnsetType = UNSET
-    """The environment's name, unique in the project."""
-    posture: str | UnsetType = UNSET
-    """How strict the environment's default settings are. The posture cannot be changed after creation."""
-    settings: EnvironmentSettingsRequest | UnsetType = UNSET
-    """The environment's settings. An update changes only the keys that it contains."""
-    position: int | UnsetType = UNSET
-    """The environment's place in the order of the project's environments, counted from 1. By default, a new
-    environment is the last one. When an environment is moved, the positions of the environments between its old and
-    its new position change by 1. When an environment is deleted, the positions of the following ones decrease by 1.
-    A position that is greater than the number of environments is refused with 400."""
-    created_at: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    updated_at: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-
-
-class PatchedOrganizationRequest(Model, kw_only=True):
-    id: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    name: str | UnsetType = UNSET
-    """The organization's name, unique in the installation."""
-    slug: str | UnsetType = UNSET
-    """A short name, unique in the installation, for example for commands. By default, it is derived from the name
-    at creation, or random if the name has no usable characters."""
-    settings: OrganizationSettingsRequest | UnsetType = UNSET
-    """The organization's settings. An update changes only the keys that it contains."""
-    created_at: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-    updated_at: Any | UnsetType = UNSET
-    """Read-only. You may include it, but its value is ignored."""
-
-
 class Regression(Model, kw_only=True):
     id: str
     """The id of the regression, a UUIDv7. Ids sort by creation time."""
     environment_id: str
     """The id of the environment that the regression belongs to."""
+    status: str
+    """The status of the regression. `failed`: a fixture has the outcome `failed` or `unstable`, or the regression
+    could not be completed. `differs`: no fixture failed, but at least one shows a difference. `passed`: no fixture
+    failed or shows a difference."""
     pipeline: str
     """The name of the pipeline whose fixtures are tested."""
     config_bundle_id: str | None
@@ -4799,6 +3931,12 @@ class Regression(Model, kw_only=True):
     """The id of the tested version. Null if a config bundle or a draft is tested."""
     draft_id: str | None
     """The id of the tested draft. Null if a config bundle or a version is tested, and if the draft was deleted."""
+    config_hash: str | None
+    """The config hash of the tested config bundle. Null if a version or a draft is tested."""
+    of_current: bool
+    """Whether the worker requested the regression to test what the environment runs now with the golden fixtures of
+    the pipeline. This happens once after a release, after a fixture was added or changed, and after the engine has
+    changed."""
     progress: RegressionProgress
     """The progress of the regression."""
     baselines: list[Baseline]
@@ -4806,6 +3944,11 @@ class Regression(Model, kw_only=True):
     not_tested: list[Untested]
     """Other configurations of the pipeline that the environment's agents ran at the time of the request. The
     candidate is not compared with them."""
+    fixtures: int
+    """The number of fixtures of the pipeline when the regression started. It is 0 until then."""
+    vacuous: bool
+    """Whether the regression has finished and tested nothing: there are no fixtures, there is no configuration to
+    compare with, or each result is `not_tested`. A vacuous regression has the status `passed`."""
     verdicts: VerdictCount
     """How many verdicts were known, and how many were computed."""
     results: list[RegressionResult] | None
@@ -4813,6 +3956,9 @@ class Regression(Model, kw_only=True):
     groups: list[DifferenceGroup] | None
     """The differences of all fixtures, grouped by what differs, the most frequent first. Empty until the regression
     has finished, and with `after`. Null in a list; `getRegression` returns them."""
+    more: int
+    """The number of further differences that belong to no group, because there are already 1,000 groups, or too
+    many for one fixture."""
     truncated: bool | None
     """Whether examples, results or groups are incomplete because a response is limited to 4 MiB. First the payloads
     of the last examples are left out, then the last results, and then the last groups. Use `group` to get the
@@ -4822,37 +3968,19 @@ class Regression(Model, kw_only=True):
     work: RegressionWork
     """The work of the replays, in the units of a replay's work limit. Fixtures with golden results are not counted.
     The work is the same on every machine. It is 0 until the regression has finished."""
-    requested_by: str
-    """Who requested the regression: an e-mail address or the name of an API key."""
-    created_at: datetime
-    """When the regression was created."""
-    status: str | UnsetType = UNSET
-    """The status of the regression. `failed`: a fixture has the outcome `failed` or `unstable`, or the regression
-    could not be completed. `differs`: no fixture failed, but at least one shows a difference. `passed`: no fixture
-    failed or shows a difference."""
-    config_hash: str | UnsetType | None = UNSET
-    """The config hash of the tested config bundle. Null if a version or a draft is tested."""
-    of_current: bool | UnsetType = UNSET
-    """Whether the worker requested the regression to test what the environment runs now with the golden fixtures of
-    the pipeline. This happens once after a release, after a fixture was added or changed, and after the engine has
-    changed."""
-    fixtures: int | UnsetType = UNSET
-    """The number of fixtures of the pipeline when the regression started. It is 0 until then."""
-    vacuous: bool | UnsetType = UNSET
-    """Whether the regression has finished and tested nothing: there are no fixtures, there is no configuration to
-    compare with, or each result is `not_tested`. A vacuous regression has the status `passed`."""
-    more: int | UnsetType = UNSET
-    """The number of further differences that belong to no group, because there are already 1,000 groups, or too
-    many for one fixture."""
-    summary: str | UnsetType = UNSET
+    summary: str
     """The result as Markdown that fits into a comment on a pull request. Empty until the regression has finished,
     and if it was canceled or could not be completed."""
-    error: str | UnsetType | None = UNSET
+    error: str | None
     """Why the regression was canceled or could not be completed. Otherwise null, even if a fixture failed."""
-    started_at: datetime | UnsetType | None = UNSET
+    requested_by: str
+    """Who requested the regression: an e-mail address or the name of an API key."""
+    started_at: datetime | None
     """When the regression started. Null until then."""
-    finished_at: datetime | UnsetType | None = UNSET
+    finished_at: datetime | None
     """When the regression finished. Null until then."""
+    created_at: datetime
+    """When the regression was created."""
 
 
 class TracedRecord(Model, kw_only=True):
@@ -4875,31 +4003,17 @@ class Environment(Model, kw_only=True):
     """The environment's name, unique in the project."""
     posture: str
     """How strict the environment's default settings are. The posture cannot be changed after creation."""
+    settings: EnvironmentSettings
+    """The environment's settings. An update changes only the keys that it contains."""
+    position: int
+    """The environment's place in the order of the project's environments, counted from 1. By default, a new
+    environment is the last one. When an environment is moved, the positions of the environments between its old and
+    its new position change by 1. When an environment is deleted, the positions of the following ones decrease by 1.
+    A position that is greater than the number of environments is refused with 400."""
     created_at: datetime
     """When the environment was created."""
     updated_at: datetime
     """When the environment was last changed."""
-    settings: EnvironmentSettings | UnsetType = UNSET
-    """The environment's settings. An update changes only the keys that it contains."""
-    position: int | UnsetType = UNSET
-    """The environment's place in the order of the project's environments, counted from 1. By default, a new
-    environment is the last one. When an environment is moved, the positions of the environments between its old and
-    its new position change by 1. When an environment is deleted, the positions of the following ones decrease by 1.
-    A position that is greater than the number of environments is refused with 400."""
-
-
-class EnvironmentRequest(Model, kw_only=True):
-    name: str
-    """The environment's name, unique in the project."""
-    posture: str
-    """How strict the environment's default settings are. The posture cannot be changed after creation."""
-    settings: EnvironmentSettingsRequest | UnsetType = UNSET
-    """The environment's settings. An update changes only the keys that it contains."""
-    position: int | UnsetType = UNSET
-    """The environment's place in the order of the project's environments, counted from 1. By default, a new
-    environment is the last one. When an environment is moved, the positions of the environments between its old and
-    its new position change by 1. When an environment is deleted, the positions of the following ones decrease by 1.
-    A position that is greater than the number of environments is refused with 400."""
 
 
 class ListedOrganization(Model, kw_only=True):
@@ -4909,16 +4023,16 @@ class ListedOrganization(Model, kw_only=True):
     """The id of the organization, a UUIDv7. Ids sort by creation time."""
     name: str
     """The organization's name, unique in the installation."""
+    slug: str
+    """A short name, unique in the installation, for example for commands. By default, it is derived from the name
+    at creation, or random if the name has no usable characters."""
+    settings: OrganizationSettings | None
+    """The organization's settings. An update changes only the keys that it contains. Null in a list if the value is
+    larger than 4 KiB; `getOrganization` returns the value."""
     created_at: datetime
     """When the organization was created."""
     updated_at: datetime
     """When the organization was last changed."""
-    slug: str | UnsetType = UNSET
-    """A short name, unique in the installation, for example for commands. By default, it is derived from the name
-    at creation, or random if the name has no usable characters."""
-    settings: OrganizationSettings | UnsetType | None = UNSET
-    """The organization's settings. An update changes only the keys that it contains. Null in a list if the value is
-    larger than 4 KiB; `getOrganization` returns the value."""
 
 
 class Matrix(Model, kw_only=True):
@@ -4939,25 +4053,15 @@ class Organization(Model, kw_only=True):
     """The id of the organization, a UUIDv7. Ids sort by creation time."""
     name: str
     """The organization's name, unique in the installation."""
+    slug: str
+    """A short name, unique in the installation, for example for commands. By default, it is derived from the name
+    at creation, or random if the name has no usable characters."""
+    settings: OrganizationSettings
+    """The organization's settings. An update changes only the keys that it contains."""
     created_at: datetime
     """When the organization was created."""
     updated_at: datetime
     """When the organization was last changed."""
-    slug: str | UnsetType = UNSET
-    """A short name, unique in the installation, for example for commands. By default, it is derived from the name
-    at creation, or random if the name has no usable characters."""
-    settings: OrganizationSettings | UnsetType = UNSET
-    """The organization's settings. An update changes only the keys that it contains."""
-
-
-class OrganizationRequest(Model, kw_only=True):
-    name: str
-    """The organization's name, unique in the installation."""
-    slug: str | UnsetType = UNSET
-    """A short name, unique in the installation, for example for commands. By default, it is derived from the name
-    at creation, or random if the name has no usable characters."""
-    settings: OrganizationSettingsRequest | UnsetType = UNSET
-    """The organization's settings. An update changes only the keys that it contains."""
 
 
 class PaginatedListedOrganizationList(Model, kw_only=True):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -59,6 +58,8 @@ def load() -> Contexts:
 
 def store(contexts: Contexts) -> None:
     """Write the contexts. Another process never sees a half-written file or one that others can read."""
+    import tempfile  # noqa: PLC0415  slow to import, and most commands only read the contexts
+
     path = config_file()
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     content = {"current": contexts.current, "contexts": {name: asdict(each) for name, each in contexts.by_name.items()}}

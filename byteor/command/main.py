@@ -67,11 +67,12 @@ class _Lazy(click.Group):
             formatter.write_dl([(name, about) for name, (_, about) in COMMANDS.items()])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
+        """Return the commands and options that begin with the text, without importing the commands."""
         from click.shell_completion import CompletionItem  # noqa: PLC0415  only while the shell completes
 
-        options = click.Command.shell_complete(self, ctx, incomplete)  # a group's own method would import all commands
-        names = [CompletionItem(name, help=each[1]) for name, each in COMMANDS.items() if name.startswith(incomplete)]
-        return names + options
+        found = [(name, about) for name, (_, about) in COMMANDS.items() if name.startswith(incomplete)]
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        return [*(CompletionItem(name, help=about) for name, about in found), *options]
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and args[0] not in COMMANDS and not ctx.resilient_parsing:

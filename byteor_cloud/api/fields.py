@@ -140,8 +140,10 @@ def _check_items(child: Any, items: Iterable[tuple[object, Any]]) -> dict[str, A
 class StrictSerializer(serializers.Serializer[Any]):
     # Base of serializers that reject unknown fields, so that a misspelled field is not silently ignored. An update may
     # contain read-only fields, which are ignored. In the OpenAPI document, ``refuses_unknown`` becomes
-    # ``additionalProperties: false``.
+    # ``additionalProperties: false``. ``sometimes_absent`` names the fields that responses may omit. All other fields
+    # are required in the schema of the response. If it is None, those with a default are required too.
     refuses_unknown: ClassVar[bool] = True
+    sometimes_absent: ClassVar[frozenset[str] | None] = None
 
     def to_internal_value(self, data: Any) -> Any:
         """Return the checked body. Raises ValidationError for invalid or unknown fields, and for wrong JSON types."""
@@ -168,7 +170,7 @@ class StrictSerializer(serializers.Serializer[Any]):
 
 class ModelSerializer(StrictSerializer, serializers.ModelSerializer[Any]):
     # Base of the serializers of models. Uniqueness is checked by the database's constraints (409), not by validators.
-    pass
+    sometimes_absent = frozenset()  # every row has all columns
 
 
 class EnvironmentRelatedField(serializers.PrimaryKeyRelatedField[Any]):

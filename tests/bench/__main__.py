@@ -197,6 +197,12 @@ def _regression(options: argparse.Namespace) -> list[Row]:
         return rows + gate.run(free_port(), rounds=options.rounds, seconds=options.seconds)
 
 
+def _cli(options: argparse.Namespace) -> list[Row]:
+    from tests.bench import cli
+
+    return cli.run()
+
+
 def _demo(options: argparse.Namespace) -> list[Row]:
     began = time.monotonic()
     subprocess.run([sys.executable, "-m", "byteor_cloud.demo"], check=True, stdout=subprocess.DEVNULL)
@@ -224,6 +230,7 @@ BENCHMARKS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     "slow-clients": _slow_clients,
     "replay": _replay,
     "regression": _regression,
+    "cli": _cli,
     "demo": _demo,
 }
 

@@ -6,6 +6,8 @@ import asyncio
 import io
 import json
 import logging
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,8 +34,11 @@ from tests.client.faulty import NOBODY, Answer, Faulty, faulty, pages
 
 TOKEN = "bor_usr_secret"
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
-ORGANIZATION = {
-    "id": "o1", "name": "acme", "slug": "acme", "settings": {}, "created_at": "2026-11-29T00:00:00Z",
+SETTINGS: dict[str, Any] = {
+    "token_max_days": 90, "email_domains": [], "default_environment_settings": {}, "default_notification_settings": {},
+}  # fmt: skip
+ORGANIZATION: dict[str, Any] = {
+    "id": "o1", "name": "acme", "slug": "acme", "settings": SETTINGS, "created_at": "2026-11-29T00:00:00Z",
     "updated_at": "2026-11-29T00:00:00Z",
 }  # fmt: skip
 OK = Answer(body=ORGANIZATION)
@@ -172,7 +177,7 @@ def test_error_page_of_proxy_is_raised_with_its_status() -> None:
 
 
 def test_unknown_fields_and_values_are_accepted() -> None:
-    row = {**ORGANIZATION, "settings": {"theme": "dark"}, "surprise": [1]}
+    row = {**ORGANIZATION, "settings": {**SETTINGS, "theme": "dark"}, "surprise": [1]}
     with connected(Answer(body=row)) as (client, _):
         assert client.organization("o1").get_organization().name == "acme"
 
@@ -209,9 +214,12 @@ def test_redirect_is_not_followed_with_token() -> None:
         assert other.received == []
 
 
+def ten_thousand_rows() -> list[Answer]:
+    return pages([{**ORGANIZATION, "id": f"o{at}", "name": "x" * 500} for at in range(10_000)], 200)
+
+
 def test_ten_thousand_rows_are_read_in_constant_memory() -> None:
-    rows = [{**ORGANIZATION, "id": f"o{at}", "name": "x" * 500} for at in range(10_000)]
-    with connected(*pages(rows, 200)) as (client, server):
+    with connected(*ten_thousand_rows()) as (client, server):
         found = iter(client.list_organizations(limit=200))
         for _ in range(200):
             next(found)
@@ -223,6 +231,39 @@ def test_ten_thousand_rows_are_read_in_constant_memory() -> None:
     assert count == 10_000
     assert [parse_qs(urlsplit(path).query)["cursor"] for _, path, _, _ in server.received[1:3]] == [["c200"], ["c400"]]
     assert most < 3_000_000  # two pages; all rows take 9 MB
+
+
+def test_ten_thousand_rows_are_read_asynchronously_in_constant_memory() -> None:
+    async def read(url: str) -> tuple[int, int]:
+        async with AsyncByteOr(url, TOKEN) as client:
+            found = aiter(client.list_organizations(limit=200))
+            for _ in range(200):
+                await anext(found)
+            tracemalloc.start()
+            count = 200 + len([None async for _ in found])
+            _, most = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            return count, most
+
+    with faulty(*ten_thousand_rows()) as server:
+        count, most = asyncio.run(read(server.url))
+
+    assert count == 10_000
+    assert most < 3_000_000  # two pages; all rows take 9 MB
+
+
+def test_import_loads_only_what_a_blocking_client_needs_before_its_first_request() -> None:
+    program = "import sys; from byteor.client import ByteOr; ByteOr('http://localhost'); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)
+
+    slow = {"asyncio", "httpx2", "logging", "msgspec", "random", "urllib", "byteor.client.models"}
+    assert slow & set(done.stdout.split()) == set()
+    assert "byteor.client.async_runtime" not in done.stdout
+
+
+def test_unknown_name_is_no_attribute_of_client() -> None:
+    with pytest.raises(ImportError, match="ByteOrr"):
+        from byteor.client import ByteOrr  # type: ignore[attr-defined]  # noqa: F401  the misspelled name is the test
 
 
 def test_download_that_is_cut_off_leaves_no_file(tmp_path: Path) -> None:

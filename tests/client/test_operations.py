@@ -12,8 +12,9 @@ from urllib.parse import parse_qs
 import pytest
 
 from byteor.client import AsyncByteOr, ByteOr
+from byteor.client.async_runtime import AsyncDownload, AsyncPages
 from byteor.client.model import Model
-from byteor.client.runtime import AsyncDownload, AsyncPages, Download, Pages
+from byteor.client.runtime import Download, Pages
 from tests.client.live import served
 from tests.laws.calls import Operation, example, ids_for, operations, permitted_caller
 from tests.laws.conftest import tenants as tenants  # noqa: PLC0414  a fixture

@@ -1,7 +1,7 @@
-"""``make schema``: write ``byteor/client/{models,resources}.py`` from docs/openapi.yaml.
+"""``make schema``: write the typed client in byteor/client/ from docs/openapi.yaml. ``--check`` compares the files.
 
 datamodel-code-generator writes the models as msgspec structs. This script writes one class for each level of the paths,
-with a method for each operation, both blocking and asynchronous. ``--check`` only compares the files.
+with an asynchronous method for each operation. The blocking files are the asynchronous ones without ``await``.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from typing import Any
 
 import yaml
 
+type Json = dict[str, Any]
+type Classes = dict[str, ast.ClassDef]
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = ROOT / "byteor" / "client"
-METHODS = ("get", "post", "put", "patch", "delete")
-WRITTEN = "Written by tests/clients/write_client.py from docs/openapi.yaml. Do not edit: run `make schema`."
+WRITTEN = "# Written by tests/clients/write_client.py from {}. Do not edit: run `make schema`.\n"
 # The server validates requests. The client keeps unknown values of enumerations, so it reads them as plain strings.
 BOUNDS = {
     "minLength", "maxLength", "pattern", "minimum", "maximum", "minItems", "maxItems", "uniqueItems", "minProperties",
@@ -37,16 +38,39 @@ OPTIONS = (
     " --formatters builtin --disable-timestamp"
 )
 # The levels: the class, the path that its operations begin with, and its docstring. The longest path decides.
-E = "/api/v1/orgs/{org_id}/projects/{project_id}/environments/{env_id}"
 LEVELS = {
-    "Environment": (E, "The operations of an environment."),
-    "Project": ("/api/v1/orgs/{org_id}/projects/{project_id}", "The operations of a project."),
-    "Organization": ("/api/v1/orgs/{org_id}", "The operations of an organization."),
-    "OwnAgent": ("/api/v1/agents/{id}", "The operations that an agent calls with its own key."),
-    "Installation": ("", "The operations outside of organizations."),
+    "Environment": ("/api/v1/orgs/{org_id}/projects/{project_id}/environments/{env_id}", "of an environment"),
+    "Project": ("/api/v1/orgs/{org_id}/projects/{project_id}", "of a project"),
+    "Organization": ("/api/v1/orgs/{org_id}", "of an organization"),
+    "OwnAgent": ("/api/v1/agents/{id}", "that an agent calls with its own key"),
+    "Installation": ("", "outside of organizations"),
 }
+METHODS = ("get", "post", "put", "patch", "delete")
 KINDS = {"integer": "int", "boolean": "bool", "string": "str", "array": "list[str]"}
-type Json = dict[str, Any]
+STREAMED = {"application/x-tar", "application/octet-stream", "application/x-ndjson"}
+# What the asynchronous files contain, and what the blocking files contain instead.
+BLOCKING = {
+    r"\basync (?=def |for |with )|\bawait (?=self\.|response\.|asyncio\.)|\bAsync(?=[A-Z])|\basync_": "",
+    r"\basynccontextmanager\b": "contextmanager",
+    r"\basyncio\b": "time",
+    r"\b(_*)a(?=(?:read|iter_bytes|close|(?:iter|enter|exit)__)\b)": r"\1",
+}
+HEAD = '''"""The operations of the API."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from byteor.client.async_runtime import AsyncCalls
+from byteor.client.request import OMITTED, Omitted, given, quoted
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from byteor.client import models as m
+    from byteor.client.async_runtime import AsyncDownload, AsyncPages
+    from byteor.client.request import Upload
+'''
 
 
 def program(name: str) -> str:
@@ -56,14 +80,22 @@ def program(name: str) -> str:
 
 def fill(text: str, width: int, **options: Any) -> str:
     """Wrap the text, but not at hyphens, since it contains names."""
-    return textwrap.fill(" ".join(text.split()), width, break_on_hyphens=False, **options)
+    filled = textwrap.fill(" ".join(text.split()), width, break_on_hyphens=False, **options)
+    return filled.replace("\\", "\\\\")
 
 
-def read_document() -> Json:
-    """Return docs/openapi.yaml."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    found: Json = yaml.load((ROOT / "docs/openapi.yaml").read_text(), Loader=loader)
-    return found
+def docstring(text: str, width: int, *more: str) -> str:
+    """Return the paragraphs of a text, and more lines, as a docstring."""
+    paragraphs = [fill(each, width) for each in f'"""{text.strip()}'.split("\n\n")]
+    whole = "\n".join(["\n\n".join(paragraphs), *more])
+    return f'{whole}\n"""' if len(paragraphs) > 1 or more else f'{whole}"""'
+
+
+def blocking(source: str) -> str:
+    """Return the asynchronous source as blocking source."""
+    for found, instead in BLOCKING.items():
+        source = re.sub(found, instead, source)
+    return source
 
 
 def without_bounds(node: Any, *, names: bool = False) -> Any:
@@ -86,14 +118,7 @@ def without_bounds(node: Any, *, names: bool = False) -> Any:
 
 
 class _Plain(ast.NodeTransformer):
-    """Replaces ``Annotated[T, …]`` with ``T``, since the descriptions are docstrings of the fields, and wraps texts."""
-
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
-        self.generic_visit(node)
-        first = node.body[0]
-        if (text := ast.get_docstring(node)) and isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-            first.value.value = fill(text, 112, subsequent_indent="    ")
-        return node
+    """Replaces ``Annotated[T, …]`` with ``T``, since the descriptions are docstrings of the fields."""
 
     def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
         self.generic_visit(node)
@@ -102,33 +127,42 @@ class _Plain(ast.NodeTransformer):
         return node
 
 
-def models(document: Json) -> str:
-    """Return the source of the models: a msgspec struct for each schema in the document."""
+def models(document: Json) -> tuple[str, Classes]:
+    """Return the imports of the models, and a msgspec struct for each schema in the document."""
     schemas = without_bounds(document["components"]["schemas"], names=True)
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "openapi.json"), Path(folder, "models.py")
         source.write_text(json.dumps({**document, "paths": {}, "components": {"schemas": schemas}, "webhooks": {}}))
         command = [program("datamodel-codegen"), "--input", str(source), "--output", str(target), *OPTIONS.split()]
         subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
-        tree = _Plain().visit(ast.parse(target.read_text()))
-    text = ast.unparse(ast.fix_missing_locations(tree)).replace("Annotated, Any", "Any").replace(" Meta,", "")
-    described = re.compile(r"^    ((?:'|\"|\"{3})\\n.*['\"])$", re.MULTILINE)
-    text = described.sub(lambda found: _docstring(ast.literal_eval(found[1])), text)
-    return f'"""The resources and requests of the API.\n\n{WRITTEN}\n"""\n\n{text}\n'
+        lines = _Plain().visit(ast.parse(target.read_text())).body
+    imports = [ast.unparse(each) for each in lines if isinstance(each, ast.Import | ast.ImportFrom)]
+    return "\n".join(imports), {each.name: each for each in lines if isinstance(each, ast.ClassDef)}
 
 
-def _docstring(text: str) -> str:
-    """Return the text as the docstring of a field."""
-    return textwrap.indent(fill(f'"""{text.strip()}"""', 112).replace("\\", "\\\\"), "    ")
+def models_source(imports: str, classes: Classes, used: str) -> str:
+    """Return the source of the models that are named in ``used``, and of those that these contain."""
+    names = {""}
+    while found := (set(re.findall(r"\w+", used)) & classes.keys()) - names:
+        names |= found
+        parts = [each for name in found for each in (*classes[name].bases, *classes[name].body)]
+        used = " ".join(ast.unparse(each) for each in parts if not isinstance(each, ast.Expr))
+    lines = ['"""The resources of the API, and the values in requests."""', imports]
+    for node in (each for name, each in classes.items() if name in names):
+        lines.append(f"class {node.name}({', '.join(map(ast.unparse, [*node.bases, *node.keywords]))}):")
+        for line in node.body:
+            text = docstring(ast.literal_eval(line.value), 112) if isinstance(line, ast.Expr) else ast.unparse(line)
+            lines.append(textwrap.indent(text, "    "))
+    return "\n".join(lines)
 
 
 @dataclass(frozen=True)
 class Argument:
-    """A keyword argument of a method. ``name`` is the name in the request."""
+    """A keyword argument of a method. ``name`` is the name in the request. Required ones have no default."""
 
     name: str
     annotation: str
-    default: str | None
+    default: str
     about: str
 
     @property
@@ -139,213 +173,156 @@ class Argument:
 
     @property
     def sent(self) -> str:
-        """The value in the request. None stands for an omitted field, unless the field may be null."""
-        return f"given({self.python})" if self.default == "None" else self.python
+        """The item in the request. None stands for an omitted field, unless the field may be null."""
+        return f"{self.name!r}: " + (f"given({self.python})" if self.default == "None" else self.python)
 
     def __str__(self) -> str:
         return f"{self.python}: {self.annotation}" + (f" = {self.default}" if self.default else "")
 
 
-class Fields:
-    """The fields of the models, with the annotations that a method has for them."""
-
-    def __init__(self, source: str) -> None:
-        classes = [each for each in ast.parse(source).body if isinstance(each, ast.ClassDef)]
-        self._names = {each.name for each in classes}
-        self._classes = {each.name: each for each in classes}
-
-    def of(self, model: str, schema: Json) -> Iterator[Argument]:
-        """Yield an argument for each field that the model's request may contain."""
-        for line in self._classes[model].body:
-            if not isinstance(line, ast.AnnAssign):
-                continue
-            name = ast.unparse(line.target)
-            if isinstance(line.value, ast.Call):
-                name = next((ast.literal_eval(each.value) for each in line.value.keywords if each.arg == "name"), name)
-            found = schema["properties"][name]
-            if found.get("description", "").startswith("Read-only."):
-                continue  # the server accepts it, so that a response can be sent back, but ignores it
-            kinds = [kind for kind in ast.unparse(line.annotation).split(" | ") if kind not in {"UnsetType", "None"}]
-            is_required, may_be_null = name in schema.get("required", ()), " | None" in ast.unparse(line.annotation)
-            kinds += [] if is_required or not may_be_null else ["Omitted"]
-            kinds += [] if is_required and not may_be_null else ["None"]
-            text = "Upload" if found.get("format") == "binary" else " | ".join(self.qualified(kind) for kind in kinds)
-            default = None if is_required else "OMITTED" if may_be_null else "None"
-            yield Argument(name, text, default, found.get("description", ""))
-
-    def qualified(self, annotation: str) -> str:
-        """Return the annotation with ``m.`` before the names of models."""
-        return re.sub(r"\b\w+\b", lambda found: f"m.{found[0]}" if found[0] in self._names else found[0], annotation)
+def fields_of(node: ast.ClassDef, schema: Json, classes: Classes) -> Iterator[Argument]:
+    """Yield an argument for each field that a request with this model may contain."""
+    for line in node.body:
+        if not isinstance(line, ast.AnnAssign):
+            continue
+        options = line.value.keywords if isinstance(line.value, ast.Call) else []
+        name = next((ast.literal_eval(each.value) for each in options if each.arg == "name"), ast.unparse(line.target))
+        about = schema["properties"][name].get("description", "")
+        if about.startswith("Read-only."):
+            continue  # the server accepts it, so that a response can be sent back, but ignores it
+        kinds = ast.unparse(line.annotation).split(" | ")
+        is_required, may_be_null = name in schema.get("required", ()), "None" in kinds
+        kinds = [re.sub(r"\w+", lambda found: f"m.{found[0]}" if found[0] in classes else found[0], kind)
+                 for kind in kinds if kind not in {"UnsetType", "None"}]  # fmt: skip
+        if schema["properties"][name].get("format") == "binary":
+            kinds = ["Upload"]
+        kinds += ["Omitted"] * (may_be_null and not is_required) + ["None"] * (may_be_null or not is_required)
+        yield Argument(name, " | ".join(kinds), "" if is_required else "OMITTED" if may_be_null else "None", about)
 
 
 @dataclass(frozen=True)
-class Method:
-    """A method of a client."""
+class Operation:
+    """An operation of the document."""
 
-    operation: Json
     verb: str
     path: str
     level: str
+    declared: Json
     document: Json
-    fields: Fields
+    classes: Classes
 
-    @property
-    def name(self) -> str:
-        return re.sub(r"(?<!^)(?=[A-Z])", "_", self.operation["operationId"]).lower()
-
-    @property
-    def given(self) -> list[str]:
-        """The parameters of the path that the method takes. The others belong to the level."""
-        return re.findall(r"\{(\w+)\}", self.path.removeprefix(LEVELS[self.level][0]))
-
-    def parameters(self, place: str) -> Iterator[Argument]:
-        """Yield the parameters in the query or in a header."""
-        for each in self.operation.get("parameters", ()):
-            name = each.get("$ref", "").rsplit("/", 1)[-1]
-            found = self.document["components"]["parameters"][name] if name else each
-            if found["in"] == place:
-                text = KINDS[found["schema"].get("type", "string")]
-                is_required = found.get("required", False)
-                default = None if is_required else "None"
-                text += "" if is_required else " | None"
-                yield Argument(found["name"], text, default, found.get("description", ""))
-
-    def answers(self) -> Iterator[tuple[str, str]]:
-        """Yield the media type and the names of the models of successful responses, joined by ``|``."""
-        found: dict[str, list[str]] = {}
-        for status, response in self.operation["responses"].items():
-            for media, content in response.get("content", {}).items():
-                if status.startswith("2"):
-                    model = content["schema"].get("$ref", "").rsplit("/", 1)[-1]
-                    found.setdefault(media, []).append(model)
-        yield from ((media, "|".join(dict.fromkeys(each))) for media, each in (found or {"": [""]}).items())
+    def parameters(self, place: str) -> list[Argument]:
+        """Return the parameters in the query or in a header."""
+        shared = self.document["components"]["parameters"]
+        declared = [shared.get(p.get("$ref", "").rsplit("/", 1)[-1], p) for p in self.declared.get("parameters", ())]
+        found = [(each, KINDS[each["schema"].get("type", "string")]) for each in declared if each["in"] == place]
+        return [
+            Argument(each["name"], kind, "", each.get("description", ""))
+            if each.get("required")
+            else Argument(each["name"], f"{kind} | None", "None", each.get("description", ""))
+            for each, kind in found
+        ]
 
     def body(self) -> tuple[str, list[Argument]]:
         """Return the media type of the request, and its fields."""
-        for media, content in self.operation.get("requestBody", {}).get("content", {}).items():
-            model = content["schema"]["$ref"].rsplit("/", 1)[1]
-            return media, list(self.fields.of(model, self.document["components"]["schemas"][model]))
+        for media, content in self.declared.get("requestBody", {}).get("content", {}).items():
+            name = content["schema"]["$ref"].rsplit("/", 1)[1]
+            schema = self.document["components"]["schemas"][name]
+            return media, list(fields_of(self.classes[name], schema, self.classes))
         return "", []
 
-    def source(self, media: str, model: str, *, is_async: bool) -> str:
-        """Return the source of the method for one type of response."""
-        schema = self.document["components"]["schemas"].get(model, {})
-        is_list = "next_cursor" in schema.get("properties", {})
-        query, (sent, fields) = list(self.parameters("query")), self.body()
-        headers = [each for each in self.parameters("header") if each.name in {"If-Match", "Idempotency-Key"}]
-        call = "_pages" if is_list else "_download" if media in STREAMED else "_call"
-        own_name = f"{self.name}_content" if call == "_download" and len(list(self.answers())) > 1 else self.name
-        kind = (
-            " | ".join(f"m.{each}" for each in model.split("|"))
-            if model
-            else {"": "None", "application/json": "dict[str, Any]"}.get(media, "str")
-        )
-        if is_list:
-            item = schema["properties"]["results"]["items"]
-            kind = f"{'Async' if is_async else ''}Pages[m.{item['$ref'].rsplit('/', 1)[1]}]"
+    def responses(self) -> dict[str, list[str]]:
+        """Return the media types of successful responses, and their models."""
+        found: dict[str, list[str]] = {}
+        for status, response in self.declared["responses"].items():
+            for media, content in response.get("content", {}).items() if status.startswith("2") else ():
+                name = content["schema"].get("$ref", "").rsplit("/", 1)[-1]
+                found[media] = list(dict.fromkeys([*found.get(media, []), *filter(None, [name])]))
+        return found or {"": []}
+
+    def methods(self) -> Iterator[str]:
+        """Yield the source of a method for each media type of the response."""
+        name = re.sub(r"(?<!^)(?=[A-Z])", "_", self.declared["operationId"]).lower()
+        responses = self.responses()
+        for media, names in responses.items():
+            is_second = media in STREAMED and len(responses) > 1
+            yield self.method(f"{name}_content" if is_second else name, media, names)
+
+    def method(self, name: str, media: str, models: list[str]) -> str:
+        """Return the source of a method."""
+        schema = self.document["components"]["schemas"][models[0]] if models else {}
+        content, call, wait = "|".join(models) or ("json" if media == "application/json" else ""), "_call", "await "
+        kind = " | ".join(f"m.{each}" for each in models)
+        kind = kind or {"": "None", "application/json": "dict[str, Any]"}.get(media, "str")
+        if "next_cursor" in schema.get("properties", {}):
+            item = schema["properties"]["results"]["items"]["$ref"].rsplit("/", 1)[1]
+            kind, call, wait = f"AsyncPages[m.{item}]", "_pages", ""
         elif media in STREAMED:
-            kind = "AsyncDownload" if is_async else "Download"
-        arguments = sorted([*fields, *query, *headers], key=lambda each: each.default is not None)
-        given = ["self", *(f"{each}: str" for each in self.given), *(["*"] if arguments else []), *map(str, arguments)]
-        content = model or ("json" if media == "application/json" else "")
-        passed = [repr(self.verb.upper()), self._path_source(), repr(content)]
-        for name, found in (("query", query), ("fields" if "json" in sent else "form", fields), ("headers", headers)):
-            if found:
-                passed.append(f"{name}={{{', '.join(f'{each.name!r}: {each.sent}' for each in found)}}}")
-        waits = is_async and call == "_call"
+            kind, call, wait = "AsyncDownload", "_download", ""
+        query, (sent, fields) = self.parameters("query"), self.body()
+        headers = [each for each in self.parameters("header") if each.name in {"If-Match", "Idempotency-Key"}]
+        arguments = sorted([*fields, *query, *headers], key=lambda each: bool(each.default))
+        path = self.path.removeprefix(LEVELS[self.level][0])
+        ids = [f"{each}: str" for each in re.findall(r"\{(\w+)\}", path)]
+        taken = ["self", *ids, *["*"] * bool(arguments), *map(str, arguments)]
+        passed = [repr(self.verb.upper()), f'f"{{self._path}}{quoting(path)}"', repr(content)]
+        for part, found in (("query", query), ("fields" if "json" in sent else "form", fields), ("headers", headers)):
+            passed += [f"{part}={{{', '.join(each.sent for each in found)}}}"] if found else []
+        start = "async def" if wait else "def"
         return (
-            f"{'async ' if waits else ''}def {own_name}({', '.join(given)}) -> {kind}:\n"
-            + textwrap.indent(self._docstring(arguments), "    ")
-            + f"\n    found: {kind} = {'await ' if waits else ''}self.{call}({', '.join(passed)})\n    return found\n"
+            f"{start} {name}({', '.join(taken)}) -> {kind}:\n{textwrap.indent(self.about(arguments), '    ')}\n"
+            f"    found: {kind} = {wait}self.{call}({', '.join(passed)})\n    return found\n"
         )
 
-    def _path_source(self) -> str:
-        start = LEVELS[self.level][0]
-        path = quoted(self.path.removeprefix(start))
-        return f'f"{{self._path}}{path}"' if start else f"{'f' if '{' in path else ''}{path!r}"
-
-    def _docstring(self, arguments: list[Argument]) -> str:
-        about = self.operation.get("description", "")
-        paragraphs = [fill(each, 108) for each in about.split("\n\n") if each.strip()]
-        parts = [f"{self.operation['summary'].rstrip('.')}.", *paragraphs]
+    def about(self, arguments: list[Argument]) -> str:
+        """Return the docstring of a method."""
+        text = f"{self.declared['summary'].rstrip('.')}.\n\n{self.declared.get('description', '')}"
         described = [f"{each.python}: {each.about}" for each in arguments if each.about]
-        if described:
-            lines = [fill(each, 104, initial_indent="    ", subsequent_indent="        ") for each in described]
-            parts.append("\n".join(["Args:", *lines]))
-        text = "\n\n".join(parts).replace("\\", "\\\\")
-        return f'"""{text}{chr(10) if len(parts) > 1 else ""}"""'
+        lines = [fill(each, 104, initial_indent="    ", subsequent_indent="        ") for each in described]
+        return docstring(text, 108, *(["", "Args:", *lines] if lines else []))
 
 
-def quoted(path: str) -> str:
+def quoting(path: str) -> str:
     """Return the path as the content of an f-string that quotes each parameter."""
-    return re.sub(r"\{(\w+)\}", r"{q(\1)}", path)
+    return re.sub(r"\{(\w+)\}", r"{quoted(\1)}", path)
 
 
-STREAMED = {"application/x-tar", "application/octet-stream", "application/x-ndjson"}
-HEAD = f'''"""The operations of the API, blocking and asynchronous.
-
-{WRITTEN}
-"""
-
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
-
-from byteor.client.runtime import OMITTED, AsyncCalls, Calls, Omitted, given
-
-if TYPE_CHECKING:
-    from datetime import datetime
-
-    from byteor.client import models as m
-    from byteor.client.runtime import AsyncDownload, AsyncPages, Download, Pages, Upload
-
-
-def q(part: str) -> str:
-    """Quote a part of a path. Raises ValueError if the path would name another resource without it, as with ``..``."""
-    if part in {{"", ".", ".."}}:
-        raise ValueError(f"This is no id: {{part!r}}")
-    return quote(str(part), safe="")
-'''
-
-
-def resources(document: Json, models_source: str) -> str:
-    """Return the source of the classes with a method for each operation."""
-    fields, found = Fields(models_source), []
+def resources(document: Json, classes: Classes) -> str:
+    """Return the source of the asynchronous classes with a method for each operation."""
+    parts = {level: [f'class Async{level}(AsyncCalls):\n    """The operations {about}."""\n']
+             for level, (_, about) in LEVELS.items()}  # fmt: skip
+    for level, (start, _) in LEVELS.items():
+        if ids := re.findall(r"\{(\w+)\}", start):
+            parts[level].append(
+                f"    def __init__(self, calls: AsyncCalls, {', '.join(f'{each}: str' for each in ids)}) -> None:\n"
+                f'        super().__init__(calls)\n        self._path = f"{quoting(start)}"\n'
+            )
     for path, item in document["paths"].items():
         level = next(name for name, (start, _) in LEVELS.items() if path.startswith(start))
-        found += [Method(item[verb], verb, path, level, document, fields) for verb in METHODS if verb in item]
-    parts = [HEAD]
-    for is_async in (False, True):
-        for level, (start, about) in LEVELS.items():
-            base = "AsyncCalls" if is_async else "Calls"
-            parts.append(f'class {"Async" if is_async else ""}{level}({base}):\n    """{about}"""\n')
-            if start:
-                ids = re.findall(r"\{(\w+)\}", start)
-                parts.append(
-                    f"    def __init__(self, calls: {base}, {', '.join(f'{each}: str' for each in ids)}) -> None:\n"
-                    f"        super().__init__(calls)\n"
-                    f'        self._path = f"{quoted(start)}"\n'
-                )
-            sources = [
-                each.source(*answer, is_async=is_async)
-                for each in found
-                if each.level == level
-                for answer in each.answers()
-            ]
-            parts += [textwrap.indent(each, "    ") for each in sources]
-    return "\n".join(parts)
+        for verb in (each for each in METHODS if each in item):
+            found = Operation(verb, path, level, item[verb], document, classes)
+            parts[level] += [textwrap.indent(each, "    ") for each in found.methods()]
+    return "\n".join([HEAD, *(part for level in parts.values() for part in level)])
 
 
 def main() -> int:
     """Write the files, or compare them with ``--check``. Return 1 if they differ."""
-    document = read_document()
-    texts = {"models.py": models(document)}
-    texts["resources.py"] = resources(document, texts["models.py"])
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    document: Json = yaml.load((ROOT / "docs/openapi.yaml").read_text(), Loader=loader)
+    imports, classes = models(document)
+    operations = resources(document, classes)
+    used = " ".join(re.findall(r"\bm\.\w+|'[\w|]+'", operations))  # in annotations, and in calls
+    texts = {
+        "models.py": ("docs/openapi.yaml", models_source(imports, classes, used)),
+        "async_resources.py": ("docs/openapi.yaml", operations),
+        "resources.py": ("docs/openapi.yaml", blocking(operations)),
+        "runtime.py": ("async_runtime.py", blocking((TARGET / "async_runtime.py").read_text())),
+        "client.py": ("async_client.py", blocking((TARGET / "async_client.py").read_text())),
+    }
     different = []
-    for name, text in texts.items():
-        formatted = text
-        for command in ("check --quiet --fix --select I,RUF036 --exit-zero", "format"):
+    for name, (source, text) in texts.items():
+        formatted = WRITTEN.format(source) + text
+        for command in ("check --quiet --fix --unsafe-fixes --select I,F401,RUF036,SIM117,UP028 --exit-zero", "format"):
             ruff = [program("ruff"), *command.split(), "--stdin-filename", str(TARGET / name), "-"]
             formatted = subprocess.run(ruff, input=formatted, text=True, capture_output=True, check=True).stdout
         if not (TARGET / name).exists() or (TARGET / name).read_text() != formatted:

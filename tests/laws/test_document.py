@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -68,6 +70,17 @@ REFERENCE = [
     ("GET", f"{E}/approvals/{{id}}", "bearer"),
 ]
 
+# The fields that responses may omit: only some of them apply, or the resource contains what its author sent.
+SOMETIMES_ABSENT = {
+    "Adapters": {"ingress", "egress"},
+    "FreezeWindow": {"recurrence"},
+    "Plan": {"description", "labels", "single_ring", "lane_graph"},
+    "Problem": {"limit", "used", "replay_id", "more_errors", "errors"},
+    "Snapshot": {"interval_s"},
+    "Strategy": {"percents", "holds", "pause_s"},
+    "Target": {"agents", "selector", "all"},
+}
+
 
 def documented() -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yield the method, path and definition of each operation in the document."""
@@ -104,6 +117,29 @@ def test_document_is_valid() -> None:
     openapi_spec_validator.validate(document())
     assert document()["openapi"] == "3.1.0"
     assert document()["components"]["securitySchemes"].keys() == SECURITY_SCHEMES.keys()
+
+
+def schemas_in(node: Any) -> Iterator[str]:
+    """Yield the names of the schemas that a part of the document uses, directly or in other schemas."""
+    found, new = set[str](), {*re.findall(r"#/components/schemas/(\w+)", json.dumps(node))}
+    while new:
+        yield from new
+        found |= new
+        nested = json.dumps([document()["components"]["schemas"][name] for name in new])
+        new = {*re.findall(r"#/components/schemas/(\w+)", nested)} - found
+
+
+def test_fields_that_responses_always_contain_are_required() -> None:
+    responses = [operation["responses"] for _, _, operation in documented()]
+    optional = {}
+    for name in schemas_in([responses, document()["components"]["responses"]]):
+        schema = document()["components"]["schemas"][name]
+        if absent := schema.get("properties", {}).keys() - set(schema.get("required", ())):
+            optional[name] = absent
+    settings = optional.pop("DefaultEnvironmentSettings")
+
+    assert optional == SOMETIMES_ABSENT
+    assert settings == document()["components"]["schemas"]["EnvironmentSettings"]["properties"].keys()
 
 
 def test_operation_ids_are_unique() -> None:

@@ -21,6 +21,7 @@ from typing import Any
 import requests
 import yaml
 
+from byteor import __version__
 from byteor_cloud.demo.main_job import plan
 from byteor_cloud.demo.processes import ApiClient, DemoError
 from tests.ports import free_port
@@ -214,6 +215,8 @@ def check_python(uv: str, python: str, folder: Path, wheels: Mapping[str, Path])
     service = install_service(uv, python, folder, wheels)
     version = run(agent / "python", "-VV", folder=folder).split("(")[0].strip()
     print(f"  ✓ {version}: installed into empty environments", flush=True)
+    check_command(agent, folder)
+    print(f"  ✓ {version}: the command and the typed client run without Django", flush=True)
     run(service / "python", "-P", "-m", "byteor_cloud.demo", folder=folder)
     print(f"  ✓ {version}: the demo succeeds, including its sealed processes", flush=True)
     with served(service, folder) as base:
@@ -223,6 +226,19 @@ def check_python(uv: str, python: str, folder: Path, wheels: Mapping[str, Path])
     print(f"  ✓ {version}: the agent enrolled and activated a deployment", flush=True)
     verify(agent, folder, evidence, kid)
     print(f"  ✓ {version}: the verifier proves the evidence, and rejects it after a change", flush=True)
+
+
+def check_command(programs: Path, folder: Path) -> None:
+    """Run the command, and import the client with its models. Raises Failed if one of them does not work."""
+    if run(programs / "byteor", "--version", folder=folder).split() != ["byteor", __version__]:
+        raise Failed("byteor --version did not print the version")
+    if "Commands:" not in run(programs / "byteor", "--help", folder=folder):
+        raise Failed("byteor --help did not list the commands")
+    run(
+        programs / "python", "-P", "-c",
+        "from byteor.client import AsyncByteOr, ByteOr; import byteor.client.models; ByteOr('http://127.0.0.1')",
+        folder=folder,
+    )  # fmt: skip
 
 
 def verify(agent: Path, folder: Path, evidence: Path, kid: str) -> None:

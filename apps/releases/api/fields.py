@@ -54,6 +54,7 @@ class StrategySerializer(StrictSerializer):
     failure_threshold_percent = serializers.IntegerField(required=False, min_value=0, max_value=100)
     auto_rollback = serializers.BooleanField(required=False)
 
+    sometimes_absent = frozenset({"percents", "holds", "pause_s"})
     descriptions = {
         "kind": "Whether the deployment is offered to all agents in one wave (`all_at_once`) or in several `waves`.",
         "percents": "The cumulative percentage of the target's agents that each wave reaches, increasing to 100. Only "

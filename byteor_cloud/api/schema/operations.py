@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from copy import copy, deepcopy
 from typing import Any
 
@@ -12,6 +12,7 @@ from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.plumbing import ResolvedComponent, force_instance
 from drf_spectacular.utils import Direction
 from rest_framework import serializers
+from rest_framework.fields import empty
 
 from byteor.engine.compiler import plan_schema
 from byteor_cloud.api.declared import DeclaringView
@@ -108,8 +109,13 @@ class Schema(AutoSchema):
 
     def _map_basic_serializer(self, serializer: Any, direction: Direction) -> Any:
         schema = super()._map_basic_serializer(serializer, direction)  # type: ignore[no-untyped-call]
-        if direction == "request" and getattr(serializer, "refuses_unknown", False):
-            schema["additionalProperties"] = False
+        if direction == "request":
+            if getattr(serializer, "refuses_unknown", False):
+                schema["additionalProperties"] = False
+            return schema
+        required = {*schema.get("required", ()), *_always_returned(force_instance(serializer))}  # type: ignore[no-untyped-call]
+        if required := required & schema.get("properties", {}).keys():
+            schema["required"] = sorted(required)
         return schema
 
     def _postprocess_serializer_schema(self, schema: Any, serializer: Any, direction: Direction) -> Any:
@@ -176,6 +182,14 @@ class Schema(AutoSchema):
             name=name, type=kind, object=name, schema=deepcopy(dict(schema))
         )
         self.registry.register_on_missing(component)
+
+
+def _always_returned(serializer: Any) -> Iterator[str]:
+    """Yield the fields that every response contains, although requests may omit them."""
+    absent = getattr(serializer, "sometimes_absent", None)
+    for name, field in serializer.fields.items():
+        if field.default is not empty if absent is None else name not in absent:
+            yield name
 
 
 def order_security_schemes(result: dict[str, Any], generator: object, **kwargs: Any) -> dict[str, Any]:

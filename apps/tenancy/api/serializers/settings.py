@@ -6,7 +6,7 @@ import zoneinfo
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
@@ -122,6 +122,7 @@ class EnvironmentSettingsSerializer(StrictSerializer):
     )
     reviewers = serializers.ListField(child=IdField(), required=False, max_length=100)
     freeze_windows = FreezeWindowSerializer(many=True, required=False, max_length=100)  # type: ignore[call-arg]  # max_length is an argument of the list serializer
+    sometimes_absent: ClassVar[frozenset[str] | None] = frozenset()
     descriptions = {
         "approvals_required": "Whether a deployment needs approval. Defaults to true for `prod`, otherwise to false.",
         "required_approvals": "The number of different people who must approve. Defaults to 1.",
@@ -162,6 +163,12 @@ class EnvironmentSettingsSerializer(StrictSerializer):
         if len(set(value)) != len(value):
             raise serializers.ValidationError("Name each reviewer only once.")
         return [str(user_id) for user_id in value]
+
+
+class DefaultEnvironmentSettingsSerializer(EnvironmentSettingsSerializer):
+    """The settings of new environments. Those that are absent have the defaults of the environment's posture."""
+
+    sometimes_absent = None
 
 
 TIMING: dict[str, Any] = {"type": "string", "enum": [*map(str, Timing)]}
@@ -212,8 +219,9 @@ class OrganizationSettingsSerializer(StrictSerializer):
         required=False,
         max_length=100,
     )
-    default_environment_settings = EnvironmentSettingsSerializer(required=False)
+    default_environment_settings = DefaultEnvironmentSettingsSerializer(required=False)
     default_notification_settings = TimingsField(required=False)
+    sometimes_absent = frozenset()
     descriptions = {
         "token_max_days": "The maximum lifetime of user tokens and organization API keys in days. Defaults to 90.",
         "email_domains": "The permitted domains of new members' e-mail addresses. If empty, every domain is permitted.",

@@ -1,0 +1,178 @@
+"""A request: how it is encoded, when it is sent again, and what its response contains.
+
+httpx2, msgspec and the models are imported with the first request, so that importing the client is fast.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from enum import Enum
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
+
+from byteor import __version__
+from byteor.client.errors import BY_STATUS, ApiError, ByteOrError, ConnectionFailed, UnexpectedResponse
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import httpx2
+
+type Upload = bytes | Path | BinaryIO
+ATTEMPTS: Final = 5
+MOST_S: Final = 60.0  # the longest wait before a retry; the server's rate limits count per minute
+TIMEOUT_S: Final = 60.0  # for each step of a transfer, not for the whole
+_IDEMPOTENT: Final = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+
+
+class Omitted(Enum):
+    """The type of ``OMITTED``, the default of fields that may be null: the request does not contain the field."""
+
+    OMITTED = "omitted"
+
+
+OMITTED: Final = Omitted.OMITTED
+
+
+def given[Value](value: Value | None) -> Value | Omitted:
+    """Return the value of a field that cannot be null; for None return ``OMITTED``."""
+    return OMITTED if value is None else value
+
+
+def quoted(part: str) -> str:
+    """Quote a part of a path. Raises ValueError if the path would name another resource without it, as with ``..``."""
+    from urllib.parse import quote  # noqa: PLC0415  slow to import
+
+    if part in {"", ".", ".."}:
+        raise ValueError(f"This is no id: {part!r}")
+    return quote(str(part), safe="")
+
+
+class Request(NamedTuple):
+    """A request. ``model`` names the model in the response: empty for text, ``json`` for any JSON."""
+
+    method: str
+    path: str
+    model: str = ""
+    query: Mapping[str, Any] = MappingProxyType({})
+    headers: Mapping[str, Any] = MappingProxyType({})
+    fields: Mapping[str, Any] | None = None
+    form: Mapping[str, Any] | None = None
+
+    @contextmanager
+    def options(self) -> Iterator[dict[str, Any]]:
+        """Yield the arguments for httpx2. A creating request gets an idempotency key, unless it has one."""
+        headers = _present(self.headers)
+        if "Idempotency-Key" in self.headers:
+            headers.setdefault("Idempotency-Key", os.urandom(16).hex())
+        query = {name: _text(value) for name, value in _present(self.query).items()}
+        options: dict[str, Any] = {"method": self.method, "url": self.path, "params": query, "headers": headers}
+        if self.fields is not None:
+            options["content"] = import_module("msgspec.json").encode(_present(self.fields))
+            headers["Content-Type"] = "application/json"
+        if self.form is None:
+            yield options
+            return
+        form = _present(self.form)
+        file = form.pop("file")
+        options["data"] = {name: _text(value) for name, value in form.items()}
+        with open(file, "rb") if isinstance(file, os.PathLike) else nullcontext(file) as opened:
+            yield {**options, "files": {"file": opened}}
+
+    def wait_s(self, attempt: int, failure: ByteOrError, *, was_sent: bool = True) -> float:
+        """Return the seconds before the next attempt. Raises ``failure`` if there is no next attempt."""
+        status, after = (failure.status, failure.retry_after) if isinstance(failure, ApiError) else (0, None)
+        is_refused = status == 429 or not was_sent  # nothing has happened, so any request can be sent again
+        is_temporary = status in {0, 502, 503, 504} or (status == 409 and after is not None)
+        is_idempotent = self.method in _IDEMPOTENT or "Idempotency-Key" in self.headers
+        if attempt >= ATTEMPTS or not (is_refused or (is_temporary and is_idempotent)) or (after or 0) > MOST_S:
+            raise failure
+        from logging import getLogger  # noqa: PLC0415  imported for a failure only
+        from random import random  # noqa: PLC0415
+
+        spread = random()  # noqa: S311  spreads retries of many clients, no secret
+        seconds = min((after + spread) if after is not None else 2.0 ** (attempt - 2) * (1 + spread), MOST_S)
+        log = getLogger("byteor.client")
+        log.warning("%s %s: %s; next attempt in %.1f s", self.method, self.path, failure, seconds)
+        return seconds
+
+    def after(self, page: Any) -> Request | None:
+        """Return the request for the page after this one; None after the last page."""
+        return self._replace(query={**self.query, "cursor": page.next_cursor}) if page.next_cursor else None
+
+
+def _present(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not OMITTED}
+
+
+def _text(value: Any) -> Any:
+    """Return a value of a query or a form as text."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return import_module("msgspec.json").encode(value).decode()
+    return value.isoformat() if hasattr(value, "isoformat") else value
+
+
+def api_error(response: httpx2.Response) -> ApiError:
+    """Return the exception for a response whose body was read."""
+    try:
+        problem = response.json()
+    except ValueError:
+        problem = None
+    after = response.headers.get("Retry-After", "")
+    return BY_STATUS.get(response.status_code, ApiError)(
+        response.status_code,
+        problem if isinstance(problem, dict) else {"detail": f"{response.status_code} {response.reason_phrase}"},
+        retry_after=float(after) if after.isdecimal() else None,
+    )
+
+
+def lost(error: Exception) -> tuple[ConnectionFailed, bool]:
+    """Return the exception for a failed transfer, and whether the server may have received the request."""
+    httpx = import_module("httpx2")
+    never_sent = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout))
+    return ConnectionFailed(str(error) or type(error).__name__), not never_sent
+
+
+def content_of(response: httpx2.Response, model: str) -> Any:
+    """Return the model, the JSON or the text of a successful response. Raises UnexpectedResponse."""
+    if not model:
+        return response.headers.get("Location") if response.is_redirect else response.text if response.content else None
+    msgspec = import_module("msgspec")
+    models, error = import_module("byteor.client.models"), None
+    for name in model.split("|"):
+        try:
+            found = msgspec.json.decode(response.content, type=Any if name == "json" else getattr(models, name))
+        except msgspec.MsgspecError as failed:
+            error = failed
+        else:
+            if name != "json":
+                found.etag_header = response.headers.get("ETag")
+            return found
+    raise UnexpectedResponse(f"The response of {response.url} is not as documented: {error}")
+
+
+def settings(url: str, token: str | None, timeout: float) -> dict[str, Any]:
+    """Return the arguments for httpx2's clients. Redirects are not followed, since they would get the token."""
+    if not url.startswith(("https://", "http://")):
+        raise ValueError(f"The URL of the server must begin with https:// or http://: {url!r}")
+    headers = {"User-Agent": f"byteor/{__version__}", "Accept": "*/*"}
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
+    return {"base_url": url.rstrip("/"), "headers": headers, "timeout": timeout}
+
+
+@contextmanager
+def complete(path: Path) -> Iterator[Callable[[bytes], Any]]:
+    """Yield a function that writes to a temporary file, which is renamed to ``path`` if no exception is raised."""
+    partial = path.with_name(f".{path.name}.{os.urandom(4).hex()}.partial")
+    try:
+        with partial.open("xb") as file:
+            yield file.write
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

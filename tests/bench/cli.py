@@ -1,0 +1,61 @@
+"""The benchmark of the command ``byteor`` and of its client: the processor time of a process that does nothing else."""
+
+from __future__ import annotations
+
+import os
+import resource
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tests.bench.results import Row
+
+RUNS = 20
+GOAL_MS = 60.0
+PYTHON = sys.executable
+BYTEOR = str(Path(PYTHON).with_name("byteor"))
+COMPLETE = {"_BYTEOR_COMPLETE": "bash_complete", "COMP_WORDS": "byteor dr", "COMP_CWORD": "1"}
+CLIENT = "from byteor.client import ByteOr; ByteOr('http://127.0.0.1')"
+# The rows without a goal are the yardstick, and what the first request additionally imports.
+COMMANDS: Mapping[str, Sequence[str]] = {
+    "python -c pass": (PYTHON, "-c", "pass"),
+    "import byteor.client": (PYTHON, "-c", CLIENT),
+    "import byteor.client and models": (PYTHON, "-c", f"{CLIENT}; import byteor.client.models"),
+    "import byteor.client, models and httpx2": (PYTHON, "-c", f"{CLIENT}; import byteor.client.models, httpx2"),
+    "import the asynchronous client": (PYTHON, "-c", "from byteor.client import AsyncByteOr"),
+    "byteor --version": (BYTEOR, "--version"),
+    "byteor --help": (BYTEOR, "--help"),
+    "byteor drafts --help": (BYTEOR, "drafts", "--help"),
+    "byteor drafts apply --help": (BYTEOR, "drafts", "apply", "--help"),
+    "python -m byteor.command.main --help": (PYTHON, "-m", "byteor.command.main", "--help"),
+    "complete byteor dr": (BYTEOR,),
+}
+WITHOUT_GOAL = ("python -c pass", "import byteor.client, models and httpx2", "import the asynchronous client")
+
+
+def processor_ms(command: Sequence[str], variables: Mapping[str, str]) -> float:
+    """Return the processor time of the process in milliseconds, of both user and system."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("BYTEOR_", "PYTHON"))}
+    subprocess.run(command, env={**environment, **variables}, check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) * 1000
+
+
+def run() -> list[Row]:
+    """Print the median of each command. Return those that have a goal."""
+    times: dict[str, list[float]] = {name: [] for name in COMMANDS}
+    for number in range(RUNS + 1):
+        for name, command in COMMANDS.items():
+            found = processor_ms(command, COMPLETE if name.startswith("complete") else {})
+            if number:  # the first run compiles the modules
+                times[name].append(found)
+    for name, values in times.items():
+        print(f"  cli        {name:40} {statistics.median(values):6.1f} ms", flush=True)
+    return [
+        Row(name, statistics.median(values), GOAL_MS, " ms", is_most=True, low=min(values), high=max(values))
+        for name, values in times.items()
+        if name not in WITHOUT_GOAL
+    ]
