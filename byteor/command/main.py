@@ -102,7 +102,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         if not isinstance(error, ByteOrError):
             raise
-        return _fail(str(error), SIGNED_OUT if isinstance(error, Unauthorized) else FAILED)
+        if isinstance(error, Unauthorized):
+            return _fail(f"{error} Sign in with `byteor login URL`.", SIGNED_OUT)
+        return _fail(str(error), FAILED)
     return code if isinstance(code, int) else DONE
 
 
