@@ -27,7 +27,7 @@ class Family(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """A new credential, device code, or secret part of a sign-in link. Its row contains the digest instead of the text."""
+    """A new credential, device code or secret part of a sign-in link. Its row contains only the digest."""
 
     text: str
 

@@ -480,6 +480,37 @@ class DesiredState(Model, kw_only=True):
     """Whether the agent should activate this bundle or roll back to it."""
 
 
+class DeviceSignInCodes(Model, kw_only=True):
+    device_code: str
+    """The code with which the machine collects its token. Keep it secret."""
+    user_code: str
+    """The code that the person enters, such as `BCDF-GHJK`."""
+    verification_uri: str
+    """The page on which the person enters the code."""
+    verification_uri_complete: str
+    """The page with the code already filled in."""
+    expires_in: int
+    """The number of seconds for which the codes are valid."""
+    interval: int
+    """The number of seconds to wait between two requests for the token."""
+
+
+class DeviceSignInRequest(Model, kw_only=True):
+    """What a machine says about itself. Other parameters, such as the RFC's ``client_id``, are ignored."""
+
+    client_name: str | UnsetType = UNSET
+    """The name of the machine. The person who allows the sign-in sees it."""
+
+
+class DeviceTokenRequestRequest(Model, kw_only=True):
+    """The request for the token. Other parameters, such as the RFC's ``client_id``, are ignored."""
+
+    grant_type: str
+    """Always `urn:ietf:params:oauth:grant-type:device_code`."""
+    device_code: str
+    """The device code of the sign-in."""
+
+
 class DifferenceExplanation(Model, kw_only=True):
     """A requester's explanation of a group of differences."""
 
@@ -1487,6 +1518,8 @@ class Problem(Model, kw_only=True):
     """In `quota.*` errors: the most that the organization may use."""
     used: int | UnsetType = UNSET
     """In `quota.*` errors: how much the organization uses now."""
+    error: str | UnsetType = UNSET
+    """In errors of `/auth/device/token`: the error code of RFC 8628."""
     replay_id: str | UnsetType = UNSET
     """In `rollback.proof_*` errors: the id of a replay that must prove the rollback."""
     more_errors: int | UnsetType = UNSET
@@ -2573,6 +2606,19 @@ class DeploymentRequest(Model, kw_only=True):
     decide."""
     note: str | UnsetType = UNSET
     """The requester's note."""
+
+
+class DeviceToken(Model, kw_only=True):
+    access_token: str
+    """A user token for the API."""
+    token_type: str
+    """Always `Bearer`."""
+    expires_in: int
+    """The number of seconds for which the token is valid."""
+    expires_at: datetime
+    """When the token expires."""
+    user: User
+    """The person who allowed the sign-in."""
 
 
 class Diagnostic(Model, kw_only=True):

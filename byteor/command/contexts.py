@@ -65,7 +65,7 @@ class Contexts:
         return Contexts("" if self.current == name else self.current, kept)
 
     def named(self, name: str | None) -> tuple[str, Context]:
-        """Return a context and its name: this one, or that of ``BYTEOR_CONTEXT``, or the current one. Raises Refusal."""
+        """Return the name and the context: ``name``, or ``BYTEOR_CONTEXT``, or the current one. Raises Refusal."""
         chosen = name or os.environ.get(NAME) or self.current
         if not chosen:
             raise Refusal("No context is chosen. Run `byteor login URL` or `byteor context use NAME`.", SIGNED_OUT)
@@ -76,13 +76,13 @@ class Contexts:
 
 
 def config_file() -> Path:
-    """Return the path of the file with the contexts. A relative ``XDG_CONFIG_HOME`` is ignored, as its standard says."""
+    """Return the path of the file with the contexts. A relative ``XDG_CONFIG_HOME`` is ignored, as XDG requires."""
     folder = Path(os.environ.get("XDG_CONFIG_HOME", ""))
     return (folder if folder.is_absolute() else Path.home() / ".config") / "byteor" / "config.json"
 
 
 def load() -> Contexts:
-    """Read the contexts. If others can read the file, make it private and say so. Raises Refusal if it is unreadable."""
+    """Read the contexts. If other accounts can read the file, make it private and say so. Raises Refusal."""
     path = config_file()
     try:
         if os.name == "posix" and path.stat().st_mode & _OTHERS:
@@ -109,7 +109,7 @@ def _text(value: object) -> str:
 
 
 def store(contexts: Contexts) -> None:
-    """Write the contexts. Another process never sees a half-written file or one that others can read. Raises Refusal."""
+    """Write the contexts atomically, to a file that only its owner can read. Raises Refusal."""
     path = config_file().resolve()  # the file may be a link into a folder of dotfiles
     content = {"current": contexts.current, "contexts": {name: asdict(each) for name, each in contexts.by_name.items()}}
     try:

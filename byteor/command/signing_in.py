@@ -16,13 +16,12 @@ import click
 
 from byteor.command import contexts
 from byteor.command.contexts import Context
-from byteor.command.exits import FAILED, USAGE, Refusal
+from byteor.command.exits import USAGE, Refusal
 from byteor.command.output import confirm, is_terminal, json_option, list_options, note, say, show, show_list, when
 from byteor.command.session import find
 
 if TYPE_CHECKING:
     from byteor.client import ByteOr
-    from byteor.client import models as m
 
 SIGNED_IN: Final = ("context", "url", "user", "expires_at", "organization", "project", "environment")
 SIGNED_OUT_FIELDS: Final = ("context", "url", "revoked")
@@ -169,9 +168,7 @@ def _device_token(server: str, *, opens_browser: bool) -> str:
         while monotonic() < ends:
             sleep(interval)
             try:
-                return client.finish_device_sign_in(
-                    grant_type=GRANT_TYPE, device_code=started.device_code
-                ).access_token
+                return client.finish_device_sign_in(grant_type=GRANT_TYPE, device_code=started.device_code).access_token
             except InvalidRequest as error:
                 if error.code == "slow_down":
                     interval += SLOWER_S
@@ -204,7 +201,9 @@ def _choose(client: ByteOr, context: Context, organization: str, project: str, e
     Raises Refusal if a given level does not exist, or if a level above it is not chosen.
     """
     wanted, found = context.at(organization, project, environment), Context(context.url, context.token)
-    org = _pick(client.list_organizations, organization, wanted.organization, "organization", "--org", project or environment)
+    org = _pick(
+        client.list_organizations, organization, wanted.organization, "organization", "--org", project or environment
+    )
     if org is None:
         return found
     found = replace(found, organization=org.id, organization_name=org.name)
@@ -218,24 +217,20 @@ def _choose(client: ByteOr, context: Context, organization: str, project: str, e
     return replace(found, environment=last.id, environment_name=last.name) if last else found
 
 
-def _pick(
-    listed: Callable[..., Iterable[Any]], asked: str, before: str, what: str, option: str, below: str
-) -> m.Organization | m.Project | m.Environment | None:
+def _pick(listed: Callable[..., Iterable[Any]], asked: str, before: str, what: str, option: str, below: str) -> Any:
     """Return the row that is asked for, or the one from before, or the only one; None if there is no such row.
 
     Raises Refusal if the row that is asked for does not exist, or if there is none although a row ``below`` it is
     asked for.
     """
     if asked:
-        found: Any = find(listed, asked, what)
-        return found  # type: ignore[no-any-return]  # the rows of the list
+        return find(listed, asked, what)
     if before:
         with suppress(Refusal):
-            found = find(listed, before, what)
-            return found  # type: ignore[no-any-return]  # the rows of the list
+            return find(listed, before, what)
     rows: list[Any] = list(islice(listed(), 11))
     if len(rows) == 1:
-        return rows[0]  # type: ignore[no-any-return]  # the rows of the list
+        return rows[0]
     if below:
         known = ", ".join(row.name for row in rows[:10]) + (", …" if len(rows) > 10 else "")
         raise Refusal(f"Choose the {what} with {option}: {known or 'there is none that you may see'}.", USAGE)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 from django.test import Client
 from django.utils import timezone
 
-from apps.tenancy.api import limits
 from apps.tenancy.models import AuditEvent, DeviceSignIn, User, UserToken
 from apps.tenancy.services import device_sign_ins, housekeeping
 from byteor_cloud.errors import DeviceSignInError, NotFound
@@ -24,16 +24,23 @@ PAGE = "/admin/device/"
 GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 
 
+FORM = "application/x-www-form-urlencoded"
+
+
 def start(client: Client | None = None, **fields: str) -> dict[str, Any]:
     """Start signing in as a machine does, with a form as in the RFC."""
-    response = (client or Client()).post("/auth/device", fields)
+    response = (client or Client()).post("/auth/device", urlencode(fields), content_type=FORM)
     assert response.status_code == 200, response.content
     found: dict[str, Any] = response.json()
     return found
 
 
+def ask(**fields: str) -> Any:
+    return Client().post("/auth/device/token", urlencode(fields), content_type=FORM)
+
+
 def poll(device_code: str, **fields: str) -> Any:
-    return Client().post("/auth/device/token", {"grant_type": GRANT, "device_code": device_code, **fields})
+    return ask(grant_type=GRANT, device_code=device_code, **fields)
 
 
 def error_of(response: Any) -> Any:
@@ -86,6 +93,7 @@ def test_allowed_machine_collects_token_of_person_once(world: World) -> None:
     me = Client().get("/api/v1/me", headers={"Authorization": f"Bearer {issued['access_token']}"})
     assert me.json()["user"]["email"] == world.viewer.user.email
     token = UserToken.objects.get(name="byteor on build-7")
+    assert token.expires_at is not None
     assert token.expires_at - token.created_at == pytest.approx(timedelta(days=30), abs=timedelta(minutes=1))
     assert error_of(poll(started["device_code"])) == "invalid_grant"
     assert UserToken.objects.filter(name="byteor on build-7").count() == 1
@@ -106,7 +114,13 @@ def test_page_shows_machine_before_anything_is_allowed(world: World) -> None:
 
     assert f'value="{started["user_code"]}"' in form
     assert "192.0.2.7" not in form
-    for shown in ("192.0.2.7", "&lt;b&gt;build-7&lt;/b&gt;", started["user_code"], "for 30 days", world.viewer.user.email):
+    for shown in (
+        "192.0.2.7",
+        "&lt;b&gt;build-7&lt;/b&gt;",
+        started["user_code"],
+        "for 30 days",
+        world.viewer.user.email,
+    ):
         assert shown in page
     assert error_of(poll(started["device_code"])) == "authorization_pending"
 
@@ -192,7 +206,7 @@ def test_deactivated_person_signs_no_machine_in(world: World) -> None:
     ],
 )
 def test_malformed_token_requests_are_refused(fields: dict[str, str], error: str) -> None:
-    assert error_of(Client().post("/auth/device/token", fields)) == error
+    assert error_of(ask(**fields)) == error
 
 
 @pytest.mark.parametrize(
@@ -216,23 +230,24 @@ def test_malformed_sign_in_requests_are_refused(content: str, media_type: str, s
 
 
 def test_address_starts_at_most_20_sign_ins_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits.time, "time", lambda: 1_800_000_030.0)
+    monkeypatch.setattr(time, "time", lambda: 1_800_000_030.0)
     for _ in range(20):
         start()
 
-    assert Client().post("/auth/device").status_code == 429
+    assert Client().post("/auth/device", content_type=FORM).status_code == 429
     assert DeviceSignIn.objects.count() == 20
-    assert Client(REMOTE_ADDR="192.0.2.7").post("/auth/device").status_code == 200
+    assert Client(REMOTE_ADDR="192.0.2.7").post("/auth/device", content_type=FORM).status_code == 200
 
 
 def test_person_enters_at_most_10_wrong_codes_an_hour(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     hour = 1_800_000_000.0 // 3600 * 3600
-    monkeypatch.setattr(limits.time, "time", lambda: hour + 60)
+    monkeypatch.setattr(time, "time", lambda: hour + 60)
     started, person = start(), signed_in(world.viewer.user)
     right = [enter(person, started["user_code"]).status_code for _ in range(12)]
     wrong = [enter(person, "BBBB-BBBB").status_code for _ in range(10)]
-    monkeypatch.setattr(limits.time, "time", lambda: hour + 3540)
+    monkeypatch.setattr(time, "time", lambda: hour + 3540)
     housekeeping.delete_old_requests(datetime.fromtimestamp(hour + 3540, UTC))
+    started = start()
 
     refused = decide(person, started["user_code"], "allow")
 
@@ -243,7 +258,7 @@ def test_person_enters_at_most_10_wrong_codes_an_hour(world: World, monkeypatch:
     assert "You entered 10 wrong codes in this hour. Wait for the next hour." in refused.text
     assert error_of(poll(started["device_code"])) == "authorization_pending"
     assert enter(signed_in(world.operator.user), started["user_code"]).status_code == 200
-    monkeypatch.setattr(limits.time, "time", lambda: hour + 3600)
+    monkeypatch.setattr(time, "time", lambda: hour + 3600)
     assert decide(person, started["user_code"], "allow").status_code == 200
 
 
@@ -259,7 +274,8 @@ def test_one_of_two_people_decides(world: World, concurrently: Race) -> None:
     started = device_sign_ins.start(client_name="build-7", ip=None)
 
     found = concurrently(
-        lambda: allow(started.user_code, world, "viewer"), lambda: allow(started.user_code, world, "operator", yes=False)
+        lambda: allow(started.user_code, world, "viewer"),
+        lambda: allow(started.user_code, world, "operator", yes=False),
     )
 
     assert sorted(type(each).__name__ for each in found) == ["DeviceSignIn", "NotFound"]

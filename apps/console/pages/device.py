@@ -13,9 +13,10 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 from apps.console.frame import site
 from apps.console.frame.columns import relative_time
 from apps.console.frame.console_user import actor_of, user_of
-from apps.console.frame.forms import CheckedForm, FormResult, new_form_id, send_once
+from apps.console.frame.forms import CheckedForm, new_form_id, send_once
 from apps.tenancy.api.limits import limit_wrong_codes
 from apps.tenancy.services import device_sign_ins
+from apps.tenancy.services.sent_forms import FormResult
 from apps.tenancy.services.tokens import default_token_lifetime
 from byteor_cloud.errors import DomainError
 

@@ -1,4 +1,4 @@
-"""Sign-in of machines without a browser (RFC 8628): a person allows it in the console, then the machine gets a token."""
+"""Sign-in of machines without a browser (RFC 8628). A person allows it in the console; then a token is issued."""
 
 from __future__ import annotations
 
@@ -78,17 +78,18 @@ def decide(user_code: str, *, allow: bool, user: User, actor: Actor) -> DeviceSi
     Raises NotFound for a code that is wrong, expired or used, and Conflict if the account is not active.
     """
     # Lock the account before its other rows, as everywhere.
-    if not lock_row(user).is_active:
+    person = User.objects.select_for_update(no_key=True).filter(pk=user.pk, is_active=True).first()
+    if person is None:
         raise Conflict("This account is not active.", code="not_active")
     found = _pending(lock_row(find_pending(user_code)))  # another person may have decided before the lock
     found.status = DeviceStatus.ALLOWED if allow else DeviceStatus.DENIED
-    found.user = user
+    found.user = person
     found.save(update_fields=["status", "user"])
     audit.record_of_person(
         "device_sign_in.allow" if allow else "device_sign_in.deny",
-        person=user,
+        person=person,
         actor=actor,
-        resource=("user", user.pk),
+        resource=("user", person.pk),
         changes={"name": [None, found.client_name]},
     )
     return found

@@ -126,7 +126,9 @@ class StartView(_DeviceView):
         sent = DeviceSignInSerializer(data=request.data)
         sent.is_valid(raise_exception=True)
         started = device_sign_ins.start(client_name=sent.validated_data.get("client_name", ""), ip=address)
-        page = (settings.CONFIG.public_base_url or request.build_absolute_uri("/")).rstrip("/") + reverse("admin:device")
+        page = (settings.CONFIG.public_base_url or request.build_absolute_uri("/")).rstrip("/") + reverse(
+            "admin:device"
+        )
         body = {
             "device_code": started.device_code,
             "user_code": started.user_code,
