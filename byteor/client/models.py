@@ -480,6 +480,15 @@ class DesiredState(Model, kw_only=True):
     """Whether the agent should activate this bundle or roll back to it."""
 
 
+class DeviceGrantRequest(Model, kw_only=True):
+    """The request for the token. Other parameters, such as the RFC's ``client_id``, are ignored."""
+
+    grant_type: str
+    """Always `urn:ietf:params:oauth:grant-type:device_code`."""
+    device_code: str
+    """The device code of the sign-in."""
+
+
 class DeviceSignInCodes(Model, kw_only=True):
     device_code: str
     """The code with which the machine collects its token. Keep it secret."""
@@ -500,15 +509,6 @@ class DeviceSignInRequest(Model, kw_only=True):
 
     client_name: str | UnsetType = UNSET
     """The name of the machine. The person who allows the sign-in sees it."""
-
-
-class DeviceTokenRequestRequest(Model, kw_only=True):
-    """The request for the token. Other parameters, such as the RFC's ``client_id``, are ignored."""
-
-    grant_type: str
-    """Always `urn:ietf:params:oauth:grant-type:device_code`."""
-    device_code: str
-    """The device code of the sign-in."""
 
 
 class DifferenceExplanation(Model, kw_only=True):

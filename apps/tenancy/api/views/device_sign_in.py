@@ -69,7 +69,7 @@ class DeviceSignInCodesSerializer(serializers.Serializer[Any]):
     }
 
 
-class DeviceTokenRequestSerializer(serializers.Serializer[Any]):
+class DeviceGrantSerializer(serializers.Serializer[Any]):
     """The request for the token. Other parameters, such as the RFC's ``client_id``, are ignored."""
 
     grant_type = serializers.CharField(max_length=_LONGEST_CODE)
@@ -144,7 +144,7 @@ class TokenView(_DeviceView):
     @Operation(
         "finishDeviceSignIn",
         None,
-        body=DeviceTokenRequestSerializer,
+        body=DeviceGrantSerializer,
         responses={
             200: DeviceTokenSerializer,
             400: OpenApiResponse(
@@ -161,7 +161,7 @@ class TokenView(_DeviceView):
         Returns the user token once, after a person has allowed the sign-in. Until then, it returns 400 with the error
         `authorization_pending`. After `slow_down`, wait 5 seconds longer between requests.
         """
-        sent = DeviceTokenRequestSerializer(data=request.data)
+        sent = DeviceGrantSerializer(data=request.data)
         if not sent.is_valid():
             raise DeviceSignInError("invalid_request", "Send grant_type and device_code.")
         if sent.validated_data["grant_type"] != GRANT_TYPE:
