@@ -100,7 +100,7 @@ def login(
         name = name or urlsplit(server).netloc
     before = stored.by_name.get(name, Context(server))
     if before.url != server:
-        raise Refusal(f"The context {name} is of the server {before.url}. Choose another name with --name.", USAGE)
+        raise Refusal(f"The context {name} belongs to the server {before.url}. Choose another name with --name.", USAGE)
     contexts.store(stored)  # if the file cannot be written, say so before a token is created
     if urlsplit(server).scheme == "http" and urlsplit(server).hostname not in _LOOPBACK:
         note(f"Note: The connection to {server} is not encrypted.")
@@ -160,7 +160,7 @@ def _device_token(server: str, *, opens_browser: bool) -> str:
 
     with ByteOr(server) as client:
         started = client.start_device_sign_in(client_name=_machine())
-        note(f"Open   {started.verification_uri_complete}")
+        note(f"Open {started.verification_uri_complete}")
         note(f"Check that the page shows the code {started.user_code}, and allow the sign-in.")
         if opens_browser and is_terminal() and started.verification_uri_complete.startswith(f"{server}/"):
             _open(started.verification_uri_complete)

@@ -154,7 +154,7 @@ def test_context_of_another_server_is_not_replaced(terminal: Terminal) -> None:
     found = terminal("login", "https://byteor.example.com", "--name", "test")
 
     assert found.code == 2
-    assert f"The context test is of the server {terminal.url}." in found.err
+    assert f"The context test belongs to the server {terminal.url}." in found.err
 
 
 def test_logout_revokes_token_and_forgets_context(terminal: Terminal, world: World) -> None:
