@@ -16,9 +16,10 @@ from django.utils import timezone
 from apps.tenancy.models import DeviceSignIn, UserToken
 from apps.tenancy.services import device_sign_ins
 from byteor.command import contexts, signing_in
+from byteor.command.exits import Refusal
 from tests.browser.filled import signed_in
 from tests.command.conftest import Terminal
-from tests.worlds import World
+from tests.worlds import Person, World
 
 pytestmark = pytest.mark.django_db
 DEAD = "http://127.0.0.1:9"  # no server listens on this port
@@ -30,6 +31,12 @@ def config() -> Path:
 
 def stored() -> Any:
     return json.loads(config().read_text())
+
+
+def token_of(person: Person) -> str:
+    """Return the person's token."""
+    assert person.api.token is not None
+    return person.api.token
 
 
 def press(person: Client, code: str, decision: str) -> None:
@@ -126,8 +133,8 @@ def test_denied_or_expired_sign_in_keeps_contexts(
 
 
 def test_login_reads_token_from_stdin_and_checks_it(terminal: Terminal, world: World) -> None:
-    signed = terminal("login", terminal.url, "--name", "ci", "--token", stdin=f"{world.viewer.api.token}\n")
-    wrong = terminal("login", terminal.url, "--name", "other", "--token", stdin=f"{world.viewer.api.token[:-1]}x")
+    signed = terminal("login", terminal.url, "--name", "ci", "--token", stdin=f"{token_of(world.viewer)}\n")
+    wrong = terminal("login", terminal.url, "--name", "other", "--token", stdin=f"{token_of(world.viewer)[:-1]}x")
     empty = terminal("login", terminal.url, "--name", "other", "--token", stdin="\n")
 
     assert signed.code == 0, signed.err
@@ -138,11 +145,11 @@ def test_login_reads_token_from_stdin_and_checks_it(terminal: Terminal, world: W
 
 
 def test_signed_in_person_learns_that_chosen_place_does_not_exist(terminal: Terminal, world: World) -> None:
-    found = terminal("login", terminal.url, "--name", "ci", "--org", "nobody", "--token", stdin=world.viewer.api.token)
+    found = terminal("login", terminal.url, "--name", "ci", "--org", "nobody", "--token", stdin=token_of(world.viewer))
 
     assert found.code == 1
     assert "You are signed in, but nothing was chosen. There is no organization nobody." in found.err
-    assert stored()["contexts"]["ci"]["token"] == world.viewer.api.token
+    assert stored()["contexts"]["ci"]["token"] == token_of(world.viewer)
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "https://", "http://u:p@x", "https://x?a=1", "https://x:0", "https://x:y"])
@@ -301,7 +308,7 @@ def test_token_and_ids_of_context_are_not_sent_to_another_server(
         assert context == contexts.Context("https://elsewhere.example.com", token)
         assert len(warnings) == 2
     else:
-        with pytest.raises(contexts.Refusal, match="You are not signed in"):
+        with pytest.raises(Refusal, match="You are not signed in"):
             contexts.current()
 
 
@@ -310,7 +317,7 @@ def test_variables_override_context_with_warning(
 ) -> None:
     monkeypatch.setenv("BYTEOR_URL", f"{terminal.url}/")
     same = terminal("drafts", "list")
-    monkeypatch.setenv("BYTEOR_TOKEN", world.viewer.api.token)
+    monkeypatch.setenv("BYTEOR_TOKEN", token_of(world.viewer))
     other = terminal("api", "GET", "/api/v1/me")
 
     assert "Note:" not in same.err
