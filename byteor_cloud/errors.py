@@ -170,6 +170,17 @@ class UnprovenRollback(Conflict):
         self.members = {"replay_id": replay_id}
 
 
+class DeviceSignInError(DomainError):
+    """A machine gets no token, or not yet. ``error`` is the code of RFC 6749 or RFC 8628."""
+
+    code = "invalid_request"
+    title = "Not signed in"
+
+    def __init__(self, error: str, detail: str) -> None:
+        super().__init__(detail, code=error)
+        self.members = {"error": error}
+
+
 class PreconditionFailed(DomainError):
     """The ETag in ``If-Match`` is not the current one."""
 

@@ -12,7 +12,7 @@ from apps.operations import metrics
 from apps.pipelines.api import urls as pipelines
 from apps.releases.api import urls as releases
 from apps.tenancy.api import urls as tenancy
-from apps.tenancy.api.views import sign_in
+from apps.tenancy.api.views import device_sign_in, sign_in
 from apps.tenancy.services import vault
 from byteor_cloud.api import agent_package, document, system
 from byteor_cloud.api.readiness import Check
@@ -42,6 +42,8 @@ urlpatterns = [
     path("metrics", system.MetricsView.as_view(text=metrics.TEXT)),
     path("auth/login", sign_in.LoginView.as_view(), name="login"),
     path("auth/callback", sign_in.CallbackView.as_view()),
+    path("auth/device", device_sign_in.StartView.as_view()),
+    path("auth/device/token", device_sign_in.TokenView.as_view()),
     path("auth/link/<str:secret>", sign_in.sign_in_with_link, name="sign-in-link"),
     path("agent/<str:name>", agent_package.download, name="agent-package"),
     path("api/schema", document.DocumentView.as_view(), name="schema"),

@@ -27,7 +27,7 @@ class Family(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """A new credential, or the secret part of a sign-in link. Its row contains the digest instead of the text."""
+    """A new credential, device code or secret part of a sign-in link. Its row contains only the digest."""
 
     text: str
 
@@ -65,6 +65,11 @@ def generate(family: Family) -> Secret:
 def generate_link() -> Secret:
     """Return the secret part of a new sign-in link. It belongs to no credential family, so the API rejects it."""
     return _generate("lnk")
+
+
+def generate_device_code() -> Secret:
+    """Return the code with which a machine collects its token. The API does not accept the code as a credential."""
+    return _generate("dev")
 
 
 def _generate(kind: str) -> Secret:

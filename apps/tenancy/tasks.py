@@ -57,7 +57,10 @@ def note_keys() -> None:
 
 @runs_periodically(kinds.CLOSE_MINUTE)
 def close_minute() -> None:
-    """Record the denials and repetitions of past minutes; delete old rate counters and expired idempotency keys."""
+    """Record the denials and repetitions of past minutes, and delete old rows.
+
+    These are rate counters, idempotency keys, and requests of machines to sign in.
+    """
     audit.close_denials()
     audit.close_repetitions()
     housekeeping.delete_old_requests()

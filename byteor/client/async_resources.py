@@ -4244,6 +4244,38 @@ class AsyncInstallation(AsyncCalls):
         )
         return found
 
+    async def start_device_sign_in(self, *, client_name: str | None = None) -> m.DeviceSignInCodes:
+        """Start signing in on a machine without a browser.
+
+        Returns a code to show to the person, and the page on which the person enters the code and allows or denies
+        the sign-in. Request the token meanwhile, every `interval` seconds (RFC 8628).
+
+        Args:
+            client_name: The name of the machine. The person who allows the sign-in sees it.
+        """
+        found: m.DeviceSignInCodes = await self._call(
+            "POST", f"{self._path}/auth/device", "DeviceSignInCodes", fields={"client_name": given(client_name)}
+        )
+        return found
+
+    async def finish_device_sign_in(self, *, grant_type: str, device_code: str) -> m.DeviceToken:
+        """Finish signing in on a machine without a browser.
+
+        Returns the user token once, after a person has allowed the sign-in. Until then, it returns 400 with the
+        error `authorization_pending`. After `slow_down`, wait 5 seconds longer between requests.
+
+        Args:
+            grant_type: Always `urn:ietf:params:oauth:grant-type:device_code`.
+            device_code: The device code of the sign-in.
+        """
+        found: m.DeviceToken = await self._call(
+            "POST",
+            f"{self._path}/auth/device/token",
+            "DeviceToken",
+            fields={"grant_type": grant_type, "device_code": device_code},
+        )
+        return found
+
     async def start_sign_in(self, *, next: str | None = None) -> None:
         """Start signing in.
 

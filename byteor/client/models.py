@@ -359,6 +359,21 @@ class DesiredState(Model, kw_only=True):
     """Whether the agent should activate this bundle or roll back to it."""
 
 
+class DeviceSignInCodes(Model, kw_only=True):
+    device_code: str
+    """The code with which the machine collects its token. Keep it secret."""
+    user_code: str
+    """The code that the person enters, such as `BCDF-GHJK`."""
+    verification_uri: str
+    """The page on which the person enters the code."""
+    verification_uri_complete: str
+    """The page with the code already filled in."""
+    expires_in: int
+    """The number of seconds for which the codes are valid."""
+    interval: int
+    """The number of seconds to wait between two requests for the token."""
+
+
 class DifferenceExplanation(Model, kw_only=True):
     """A requester's explanation of a group of differences."""
 
@@ -1791,6 +1806,19 @@ class ConfigBundle(Model, kw_only=True):
     """Who created the config bundle: an e-mail address or the name of an API key."""
     created_at: datetime
     """When the config bundle was created."""
+
+
+class DeviceToken(Model, kw_only=True):
+    access_token: str
+    """A user token for the API."""
+    token_type: str
+    """Always `Bearer`."""
+    expires_in: int
+    """The number of seconds for which the token is valid."""
+    expires_at: datetime
+    """When the token expires."""
+    user: User
+    """The person who allowed the sign-in."""
 
 
 class Diagnostic(Model, kw_only=True):

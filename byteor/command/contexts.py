@@ -8,23 +8,43 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Final
 
-from byteor.command.exits import SIGNED_OUT, USAGE, Refusal
+from byteor.command.exits import FAILED, SIGNED_OUT, USAGE, Refusal
+from byteor.command.output import note
 
 URL, TOKEN, NAME = "BYTEOR_URL", "BYTEOR_TOKEN", "BYTEOR_CONTEXT"
+_OTHERS: Final = 0o077  # the permissions of other accounts
 
 
 @dataclass(frozen=True)
 class Context:
-    """Where commands work. The organization, the project and the environment are names or ids; empty: none chosen."""
+    """Where commands work. The organization, the project and the environment are names or ids; empty: none chosen.
+
+    If they are ids, the fields that end with ``_name`` are the names that people read.
+    """
 
     url: str = ""
     token: str = field(default="", repr=False)
     organization: str = ""
     project: str = ""
     environment: str = ""
+    organization_name: str = ""
+    project_name: str = ""
+    environment_name: str = ""
+
+    def at(self, organization: str, project: str, environment: str) -> Context:
+        """Return the context with the levels that are not empty. The levels below another one are no longer chosen."""
+        found = self
+        if organization and organization not in {self.organization, self.organization_name}:
+            found = Context(self.url, self.token, organization)
+        if project and project not in {found.project, found.project_name}:
+            found = Context(
+                self.url, self.token, found.organization, project, organization_name=found.organization_name
+            )
+        return replace(found, environment=environment, environment_name="") if environment else found
 
 
 @dataclass(frozen=True)
@@ -38,64 +58,96 @@ class Contexts:
         """Return the contexts with this one, which becomes the current one."""
         return Contexts(name, {**self.by_name, name: context})
 
+    def without(self, name: str) -> Contexts:
+        """Return the contexts without this one. If it was the current one, none is current."""
+        kept = {each: context for each, context in self.by_name.items() if each != name}
+        return Contexts("" if self.current == name else self.current, kept)
+
+    def named(self, name: str | None) -> tuple[str, Context]:
+        """Return the name and the context: ``name``, or ``BYTEOR_CONTEXT``, or the current one. Raises Refusal."""
+        chosen = name or os.environ.get(NAME) or self.current
+        if not chosen:
+            raise Refusal("No context is chosen. Run `byteor login URL` or `byteor context use NAME`.", SIGNED_OUT)
+        if chosen not in self.by_name:
+            known = ", ".join(sorted(self.by_name)) or "none"
+            raise Refusal(f"There is no context {chosen}. Contexts: {known}.", USAGE)
+        return chosen, self.by_name[chosen]
+
 
 def config_file() -> Path:
-    """Return the path of the file with the contexts."""
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "byteor" / "config.json"
+    """Return the path of the file with the contexts. A relative ``XDG_CONFIG_HOME`` is ignored, as XDG requires."""
+    folder = Path(os.environ.get("XDG_CONFIG_HOME", ""))
+    return (folder if folder.is_absolute() else Path.home() / ".config") / "byteor" / "config.json"
 
 
 def load() -> Contexts:
-    """Read the contexts. Raises Refusal if the file cannot be read."""
+    """Read the contexts. If other accounts can read the file, make it private and say so. Raises Refusal."""
     path = config_file()
     try:
+        if os.name == "posix" and path.stat().st_mode & _OTHERS:
+            path.chmod(0o600)
+            note(f"Note: Other accounts could read {path}. It is private now. If they may have read it, sign in again.")
         stored = json.loads(path.read_text())
-        return Contexts(stored["current"], {name: Context(**each) for name, each in stored["contexts"].items()})
+        return Contexts(_text(stored["current"]), {name: _context(each) for name, each in stored["contexts"].items()})
     except FileNotFoundError:
         return Contexts()
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise Refusal(f"{path} cannot be read ({error}). Correct it, or remove it and sign in again.", USAGE) from None
+        what = f"no {error}" if isinstance(error, KeyError) else error
+        raise Refusal(f"{path} cannot be read ({what}). Correct it, or remove it and sign in again.", USAGE) from None
+
+
+def _context(stored: dict[str, object]) -> Context:
+    known = {each.name for each in fields(Context)}  # a newer version may have stored further fields
+    return Context(**{name: _text(value) for name, value in stored.items() if name in known})
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"not a text: {value!r:.40}")
+    return value
 
 
 def store(contexts: Contexts) -> None:
-    """Write the contexts. Another process never sees a half-written file or one that others can read."""
+    """Write the contexts atomically, to a file that only its owner can read. Raises Refusal."""
     import tempfile  # noqa: PLC0415  slow to import, and most commands only read the contexts
 
-    path = config_file()
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = config_file().resolve()  # the file may be a link into a folder of dotfiles
     content = {"current": contexts.current, "contexts": {name: asdict(each) for name, each in contexts.by_name.items()}}
-    descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=".config")  # with mode 0600
     try:
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(content, file, indent=2)
-        Path(partial).replace(path)
-    finally:
-        Path(partial).unlink(missing_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=".config")  # with mode 0600
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                json.dump(content, file, indent=2)
+            Path(partial).replace(path)
+        finally:
+            Path(partial).unlink(missing_ok=True)
+    except OSError as error:
+        raise Refusal(f"{path} cannot be written ({error.strerror}).", FAILED) from None
 
 
 def current(name: str | None = None) -> tuple[str, Context, list[str]]:
     """Return the name of the context to use, the context, and warnings about variables that override it.
 
     ``name`` overrides ``BYTEOR_CONTEXT``, which overrides the stored choice. Raises Refusal if there is no such
-    context, no server, or no token.
+    context, no server, or no token. A token of a context is sent only to the context's server.
     """
     contexts, warnings = load(), []
-    chosen = name or os.environ.get(NAME) or contexts.current
-    if chosen and chosen not in contexts.by_name:
-        known = ", ".join(sorted(contexts.by_name)) or "none"
-        raise Refusal(f"There is no context {chosen}. Contexts: {known}.", USAGE)
-    if not name and NAME in os.environ and os.environ[NAME] != contexts.current:
+    chosen, stored = name or os.environ.get(NAME) or contexts.current, Context()
+    if chosen:
+        chosen, stored = contexts.named(chosen)
+    if not name and chosen != contexts.current:
         warnings.append(f"{NAME} selects the context {chosen} instead of {contexts.current or 'none'}.")
-    context = contexts.by_name.get(chosen, Context())
-    for variable, member in ((URL, "url"), (TOKEN, "token")):
-        value = os.environ.get(variable, "")
-        if value and chosen and value != getattr(context, member):
-            warnings.append(
-                f"{variable} overrides the {'server' if member == 'url' else member} of the context {chosen}."
-            )
-        if value:
-            context = replace(context, **{member: value})
-    if URL in os.environ and TOKEN not in os.environ and context.url != contexts.by_name.get(chosen, context).url:
-        context = replace(context, token="")  # the token of a context is never sent to another server
+    url, token = os.environ.get(URL, "").rstrip("/"), os.environ.get(TOKEN, "")
+    context = stored
+    if url and url != stored.url:
+        context = Context(url)  # ids, too, belong to the context's server
+        if chosen:
+            warnings.append(f"{URL} overrides the server of the context {chosen}.")
+    if token and token != context.token:
+        context = replace(context, token=token)
+        if chosen:
+            warnings.append(f"{TOKEN} overrides the token of the context {chosen}.")
     if not context.url or not context.token:
         raise Refusal(f"You are not signed in. Run `byteor login URL`, or set {URL} and {TOKEN}.", SIGNED_OUT)
     return chosen, context, warnings

@@ -157,7 +157,9 @@ def _run(argv: Sequence[str] | None) -> int:
 
         if not isinstance(error, (ByteOrError, HTTPError, InvalidURL)):
             raise
-        return _fail(str(error), SIGNED_OUT if isinstance(error, Unauthorized) else FAILED)
+        if isinstance(error, Unauthorized):
+            return _fail(f"{error} Sign in with `byteor login URL`.", SIGNED_OUT)
+        return _fail(str(error), FAILED)
     return code if isinstance(code, int) else DONE
 
 

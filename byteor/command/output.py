@@ -48,8 +48,8 @@ def _fields(model: str) -> list[str]:
     return [each.encode_name for each in structs.fields(getattr(models, model))]
 
 
-def list_options(shape: str) -> Callable[[Command], Command]:
-    """Return a decorator that adds ``--limit`` and ``--json`` to a command that lists rows of a model."""
+def list_options(shape: str | Sequence[str]) -> Callable[[Command], Command]:
+    """Return a decorator that adds ``--limit`` and ``--json`` to a command that lists rows of this shape."""
     limit = click.option(
         "--limit", type=click.IntRange(min=1), default=DEFAULT_LIMIT, show_default=True, help="The most rows to print."
     )

@@ -63,11 +63,8 @@ class Session:
 
     def __init__(self, context: str | None, organization: str, project: str, environment: str) -> None:
         self.name, self.context, warnings = contexts.current(context)
-        self._names = {
-            "organization": organization or self.context.organization,
-            "project": project or self.context.project,
-            "environment": environment or self.context.environment,
-        }
+        chosen = self.context.at(organization, project, environment)
+        self._names = {each: getattr(chosen, each) for each in ("organization", "project", "environment")}
         for warning in warnings:
             note(f"Note: {warning}")
 

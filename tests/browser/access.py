@@ -35,7 +35,7 @@ P = Permission
 SITE_PAGES = {
     "index", "login", "logout", "password_change", "password_change_done", "autocomplete", "jsi18n", "search",
     "app_list", "records", "start", "notifications", "notifications_read", "notification_open", "notification_counts",
-    "notification_settings", "home_live", "setup", "setup_step", "setup_hide",
+    "notification_settings", "device", "home_live", "setup", "setup_step", "setup_hide",
     "agent_completions", "agent_searches", "agent_search_delete",
 }  # fmt: skip
 

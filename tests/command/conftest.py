@@ -44,6 +44,7 @@ class Terminal:
         }  # fmt: skip
         file = Path(os.environ["XDG_CONFIG_HOME"]) / "byteor" / "config.json"
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file.touch(mode=0o600)
         file.write_text(json.dumps({"current": "test", "contexts": {"test": context}}))
 
     def __call__(self, *arguments: str, stdin: str = "") -> Output:

@@ -32,6 +32,7 @@ STORED = {
     "config": "bar clear",
     "config_bundle": "create",
     "deployment": "change_reviewers create hold next_wave pause resume",
+    "device_sign_in": "allow deny",
     "draft": "create delete update",
     "enrollment_token": "create revoke",
     "environment": "create delete update",

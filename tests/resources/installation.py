@@ -42,6 +42,8 @@ RESOURCE = Resource(
         Call("scrapeMetrics", "GET", "/metrics", NoRole.ANYBODY),
         Call("startSignIn", "GET", "/auth/login", NoRole.ANYBODY),
         Call("finishSignIn", "GET", "/auth/callback", NoRole.ANYBODY),
+        Call("startDeviceSignIn", "POST", "/auth/device", NoRole.ANYBODY),
+        Call("finishDeviceSignIn", "POST", "/auth/device/token", NoRole.ANYBODY),
     ),
     tables=(
         Table("tenancy.signinlink", row=sign_in_link),
@@ -49,6 +51,7 @@ RESOURCE = Resource(
         Table("tenancy.ratecounter", row=rate_counter),
         Table("tenancy.masterkey"),
         Table("tenancy.host"),
+        Table("tenancy.devicesignin"),
         Table("artifacts.unreferencedblob", row=unreferenced_blob),
         Table("sessions.session", short={"session_data": _LIBRARY}),
         Table("admin.logentry", short={"object_id": _LIBRARY, "change_message": _LIBRARY}),

@@ -99,6 +99,8 @@ PHRASES: Final[Mapping[str, str]] = {
     "deployment.resume": "resumed {}",
     "deployment.retry": "retried {}",
     "deployment.roll_back": "started to roll back {}",
+    "device_sign_in.allow": "allowed a machine to sign in as {}",
+    "device_sign_in.deny": "denied a machine's request to sign in",
     "draft.create": "created {}",
     "draft.delete": "deleted {}",
     "draft.update": "changed {}",

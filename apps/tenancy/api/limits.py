@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -23,6 +24,7 @@ from byteor_cloud.storage import space
 WINDOW_S = 60
 PER_MINUTE = {Family.USER: 1200, Family.ORGANIZATION: 1200, Family.AGENT: 600, Family.ENROLLMENT: 60}
 SIGN_INS_PER_ADDRESS = 20
+WRONG_CODES_PER_HOUR = 10
 
 _lock = threading.Lock()
 _local: dict[str, int] = {}
@@ -61,7 +63,7 @@ class RateLimitUsage:
 
 def _add_shared(key: str, minute: int, amount: int) -> int:
     if space.is_low_for_database():
-        return _add_local(key, minute)
+        return _add_local(key, int(time.time() // WINDOW_S))
     try:
         with connection.cursor() as cursor:
             cursor.execute(
@@ -75,7 +77,7 @@ def _add_shared(key: str, minute: int, amount: int) -> int:
     except DatabaseError as error:
         if not space.is_disk_error(error):
             raise
-        return _add_local(key, minute)  # read-only requests must work even if the disk is full
+        return _add_local(key, int(time.time() // WINDOW_S))  # read-only requests must work even if the disk is full
     return count
 
 
@@ -110,6 +112,27 @@ def count_sign_in(step: str, address: str | None) -> None:
     usage = _usage(SIGN_INS_PER_ADDRESS, lambda minute: _add_shared(f"sign-in-{step}:{address}", minute, 1))
     if usage is not None:
         usage.check()
+
+
+@contextmanager
+def limit_wrong_codes(user_id: UUID) -> Iterator[None]:
+    """Run the block, in which a person enters the code of a machine, and count it if it raises an error.
+
+    Raises TooManyRequests if the person has entered too many wrong codes in this hour. The count is also on if other
+    rate limits are off, because it protects short codes from guessing.
+    """
+    now = time.time()
+    # The counter of the hour is stored under the hour's last minute, so that it is kept until the hour has passed.
+    last_minute = int(now // 3600) * 60 + 59
+    key = f"wrong-code:{user_id}"
+    # Count first, so that concurrent requests cannot try more codes.
+    if _add_shared(key, last_minute, 1) > WRONG_CODES_PER_HOUR:
+        raise TooManyRequests(
+            f"You entered {WRONG_CODES_PER_HOUR} wrong codes in this hour. Wait for the next hour.",
+            retry_after=max(1, int((last_minute + 1) * 60 - now) + 1),
+        )
+    yield
+    _add_shared(key, last_minute, -1)
 
 
 def count_agent(agent_id: UUID | str) -> RateLimitUsage | None:

@@ -1,6 +1,8 @@
 """The models of this app, imported from the modules of this package."""
 
 from apps.tenancy.models.accounts import (
+    DeviceSignIn,
+    DeviceStatus,
     SignInLink,
     User,
     UserManager,
@@ -78,6 +80,8 @@ __all__ = [
     "CredentialQuerySet",
     "Delivery",
     "DenialCount",
+    "DeviceSignIn",
+    "DeviceStatus",
     "Environment",
     "EnvironmentOwned",
     "EnvironmentQuerySet",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import ClassVar
 
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
@@ -9,7 +10,7 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Lower
 
-from apps.tenancy.models.base import Row
+from apps.tenancy.models.base import Row, enum_choices, one_of_constraint
 
 
 class UserManager(BaseUserManager["User"]):
@@ -92,3 +93,32 @@ class SignInLink(Row):
 
     def __str__(self) -> str:
         return f"link for {self.user}"
+
+
+class DeviceStatus(StrEnum):
+    """The status of a machine's request to sign in. Expired requests keep their status."""
+
+    PENDING = "pending"
+    ALLOWED = "allowed"
+    DENIED = "denied"
+    COLLECTED = "collected"
+
+
+class DeviceSignIn(Row):
+    """A machine's request to sign in as the person who enters its code in the console (RFC 8628)."""
+
+    device_digest = models.CharField(max_length=64, unique=True)
+    user_digest = models.CharField(max_length=64, unique=True)
+    # What the machine says about itself. The address is that of the request.
+    client_name = models.CharField(max_length=100, blank=True)
+    ip = models.GenericIPAddressField(null=True)
+    status = models.CharField(max_length=10, choices=enum_choices(DeviceStatus), default=DeviceStatus.PENDING)
+    user = models.ForeignKey(User, on_delete=models.CASCADE, null=True, related_name="+")  # who allowed or denied it
+    polled_at = models.DateTimeField(null=True)
+    expires_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        constraints = [one_of_constraint("status", DeviceStatus, "tenancy_devicesignin_status")]
+
+    def __str__(self) -> str:
+        return f"sign-in of {self.client_name or 'a machine'}"

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from apps.tenancy.actors import Actor, system_actor
 from apps.tenancy.credentials import credential_digest, generate_link
-from apps.tenancy.models import Organization, SignInLink, User, UserToken
+from apps.tenancy.models import DeviceSignIn, DeviceStatus, Organization, SignInLink, User, UserToken
 from apps.tenancy.services import audit, tokens
 from apps.tenancy.services.state import lock_row
 from byteor_cloud.errors import Conflict, Unauthenticated
@@ -81,6 +81,7 @@ def _confirm_address(account: User, *, actor: Actor) -> None:
         return
     for token in UserToken.objects.filter(user=account, revoked_at=None):
         tokens.revoke(token, action="token.revoke", actor=actor, scope=None)
+    DeviceSignIn.objects.filter(user=account, status=DeviceStatus.ALLOWED).update(status=DeviceStatus.DENIED)
     account.vouched_by = None
     account.save(update_fields=["vouched_by"])
 

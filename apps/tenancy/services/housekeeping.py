@@ -10,12 +10,21 @@ from django.db.models import Q
 from django.utils import timezone
 from social_django.models import Association, Code, Nonce, Partial
 
-from apps.tenancy.models import Credential, IdempotencyKey, OrganizationKey, RateCounter, SignInLink, UserToken
+from apps.tenancy.models import (
+    Credential,
+    DeviceSignIn,
+    IdempotencyKey,
+    OrganizationKey,
+    RateCounter,
+    SignInLink,
+    UserToken,
+)
 from byteor_cloud.database.deletion import delete_in_batches
 
 # Keep an invalid credential longer than requests for approval stay pending. These expire after at most 30 days.
 CREDENTIALS_KEPT_FOR = timedelta(days=90)
 LINKS_KEPT_FOR = timedelta(days=1)
+DEVICE_SIGN_INS_KEPT_FOR = timedelta(minutes=10)  # so that a machine learns that its code has expired
 SIGN_IN_TIMEOUT = timedelta(hours=1)
 COUNTER_MINUTES = 2  # past minutes whose rate counters are kept
 
@@ -55,7 +64,9 @@ def delete_old_sign_ins(now: datetime | None = None) -> None:
 
 
 def delete_old_requests(now: datetime | None = None) -> None:
-    """Delete old rate counters and expired idempotency keys."""
+    """Delete old rate counters, and expired idempotency keys and requests of machines to sign in."""
+    expired_before = (now or timezone.now()) - DEVICE_SIGN_INS_KEPT_FOR
+    delete_in_batches(DeviceSignIn.objects.filter(expires_at__lt=expired_before))
     minute = int((now.timestamp() if now else time.time()) // 60)
     delete_in_batches(RateCounter.objects.filter(minute__lt=minute - COUNTER_MINUTES))
     delete_in_batches(IdempotencyKey.objects.expired())

@@ -45,6 +45,11 @@ def max_token_lifetime(user: User) -> timedelta:
     return min((max_key_lifetime(organization) for organization in organizations), default=default)
 
 
+def default_token_lifetime(user: User) -> timedelta:
+    """Return how long a new token of the person is valid if no lifetime is chosen."""
+    return min(DEFAULT_LIFETIME, max_token_lifetime(user))
+
+
 @transaction.atomic
 def create_user_token(*, user: User, name: str, expires_in_s: int | None = None, actor: Actor) -> tuple[UserToken, str]:
     """Create a token for the person; return the token and its secret.

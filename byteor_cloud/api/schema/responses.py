@@ -32,6 +32,7 @@ PROBLEM = {
         },
         "limit": {"type": "integer", "description": "In `quota.*` errors: the most that the organization may use."},
         "used": {"type": "integer", "description": "In `quota.*` errors: how much the organization uses now."},
+        "error": {"type": "string", "description": "In errors of `/auth/device/token`: the error code of RFC 8628."},
         "replay_id": {
             "type": "string",
             "format": "uuid",
@@ -117,12 +118,12 @@ def error_codes(view: object, action: str, method: str) -> list[str]:
     found = set(_ALWAYS)
     if isinstance(view, ResourceViewSet):
         found |= view.errors_of(action)
-        if method in BODY_METHODS:
-            found.update(_WITH_A_BODY)
         if accepts_idempotency_key(view, action, method):
             found.add(errors.Conflict)  # the key was used with another body, or its first request is still running
     elif not getattr(view, "is_probe", False):
         found.add(errors.TooManyRequests)  # too many requests without a valid credential
+    if method in BODY_METHODS:
+        found.update(_WITH_A_BODY)
     return sorted({str(error.status) for error in found})
 
 

@@ -1,0 +1,443 @@
+"""``byteor login``, ``byteor logout`` and ``byteor context``: tokens, and where commands work."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
+from itertools import islice
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import click
+
+from byteor.command import contexts
+from byteor.command.contexts import Context
+from byteor.command.exits import USAGE, Refusal
+from byteor.command.output import confirm, is_terminal, json_option, list_options, note, say, show, show_list, when
+from byteor.command.session import find
+
+if TYPE_CHECKING:
+    from byteor.client import ByteOr
+
+SIGNED_IN: Final = ("context", "url", "user", "expires_at", "organization", "project", "environment")
+SIGNED_OUT_FIELDS: Final = ("context", "url", "revoked")
+CONTEXT: Final = (
+    "name", "current", "url", "organization", "project", "environment", "organization_id", "project_id",
+    "environment_id",
+)  # fmt: skip
+GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:device_code"
+SLOWER_S: Final = 5  # RFC 8628, section 3.5
+_LOOPBACK: Final = {"localhost", "127.0.0.1", "::1"}
+_LONGEST_NAME: Final = 100
+
+
+class _ContextName(click.ParamType[str]):
+    """The name of a stored context, which the shell completes."""
+
+    name = "context"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        """Return the names that begin with the text."""
+        from click.shell_completion import CompletionItem  # noqa: PLC0415  only while the shell completes
+
+        with suppress(Refusal):
+            return [CompletionItem(each) for each in sorted(contexts.load().by_name) if each.startswith(incomplete)]
+        return []
+
+
+def _levels(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that choose the organization, the project and the environment of a context."""
+    for option in (
+        click.option("--env", "-e", default="", help="The environment, by name or id."),
+        click.option("--project", "-p", default="", help="The project, by name or id."),
+        click.option("--org", default="", help="The organization, by name or id."),
+    ):
+        command = option(command)
+    return command
+
+
+_chosen_context = click.option("--context", "-c", type=_ContextName(), help="The context, instead of the current one.")
+
+
+@click.command()
+@click.argument("url", required=False)
+@click.option("--name", help="The name of the context. Default: the host in the URL.")
+@click.option("--token", "reads_token", is_flag=True, help="Read a token from stdin, instead of using the browser.")
+@click.option("--no-browser", is_flag=True, help="Do not open the browser; only print the address.")
+@_levels
+@json_option(SIGNED_IN)
+def login(
+    url: str | None,
+    name: str | None,
+    reads_token: bool,
+    no_browser: bool,
+    org: str,
+    project: str,
+    env: str,
+    as_json: str | None,
+) -> None:
+    """Sign in to a server, and store the token in a context, which becomes the current one.
+
+    Prints a code. Enter it on the server's page, in a browser on any machine, and allow this machine to sign in as you.
+    Without URL, sign in again to the server of the current context.
+
+    \b
+    Examples:
+      byteor login https://byteor.example.com
+      byteor login https://byteor.example.com --name prod --org acme --project quotes --env prod
+      byteor login https://byteor.example.com --token < token.txt
+    """
+    stored = contexts.load()
+    if url is None:
+        chosen, before = stored.named(None)
+        name, server = name or chosen, before.url
+    else:
+        server = _server(url)
+        name = name or urlsplit(server).netloc
+    before = stored.by_name.get(name, Context(server))
+    if before.url != server:
+        raise Refusal(f"The context {name} belongs to the server {before.url}. Choose another name with --name.", USAGE)
+    contexts.store(stored)  # if the file cannot be written, say so before a token is created
+    if urlsplit(server).scheme == "http" and urlsplit(server).hostname not in _LOOPBACK:
+        note(f"Note: The connection to {server} is not encrypted.")
+    token = _read_token() if reads_token else _device_token(server, opens_browser=not no_browser)
+    from byteor.client import ByteOr  # noqa: PLC0415  imported for a request only
+
+    with ByteOr(server, token) as client:
+        caller = client.get_caller()
+        found = replace(before, token=token)
+        contexts.store(contexts.load().with_context(name, found))
+        try:
+            found = _choose(client, found, org, project, env)
+        except Refusal as error:
+            raise Refusal(f"You are signed in, but nothing was chosen. {error}", error.code) from None
+    contexts.store(contexts.load().with_context(name, found))
+    who = caller.user.email if caller.user else f"the API key {caller.credential.prefix}…"
+    expires = caller.credential.expires_at
+    values = {
+        "context": name, "url": server, "user": who, "expires_at": expires and expires.isoformat(),
+        "organization": found.organization_name or None, "project": found.project_name or None,
+        "environment": found.environment_name or None,
+    }  # fmt: skip
+    until = f", until {when(expires)}" if expires else ""
+    show(values, as_json, f"Signed in to {urlsplit(server).netloc} as {who}{until}")
+    note(f"Context {name}: {_place(found)}")
+    for warning in contexts.current()[2]:
+        note(f"Note: {warning}")
+
+
+def _server(url: str) -> str:
+    """Return the URL of a server as contexts store it. Raises Refusal."""
+    whole = url if "://" in url else f"https://{url}"
+    try:
+        parts = urlsplit(whole)
+        is_valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        is_valid = False
+    if not is_valid or parts.username is not None or parts.query or parts.fragment or not whole.isprintable():
+        raise Refusal(f"This is not the URL of a server: {url}. Write it as https://byteor.example.com.", USAGE)
+    return whole.rstrip("/")
+
+
+def _read_token() -> str:
+    """Return the token on stdin. On a terminal, ask for it without showing it."""
+    if sys.stdin.isatty():
+        return str(click.prompt("Token", hide_input=True, err=True)).strip()
+    token = sys.stdin.read().strip()
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise Refusal("There is no token on stdin. Pass it as in: byteor login URL --token < token.txt", USAGE)
+    return token
+
+
+def _device_token(server: str, *, opens_browser: bool) -> str:
+    """Ask a person to allow the sign-in in a browser (RFC 8628), and return the token. Raises Refusal."""
+    from byteor.client import ByteOr  # noqa: PLC0415  imported for a request only
+    from byteor.client.errors import ConnectionFailed, InvalidRequest, Unavailable  # noqa: PLC0415  the same
+
+    with ByteOr(server) as client:
+        started = client.start_device_sign_in(client_name=_machine())
+        note(f"Open {started.verification_uri_complete}")
+        note(f"Check that the page shows the code {started.user_code}, and allow the sign-in.")
+        if opens_browser and is_terminal() and started.verification_uri_complete.startswith(f"{server}/"):
+            _open(started.verification_uri_complete)
+        ends, interval = monotonic() + started.expires_in, started.interval
+        while monotonic() < ends:
+            sleep(interval)
+            try:
+                return client.finish_device_sign_in(grant_type=GRANT_TYPE, device_code=started.device_code).access_token
+            except InvalidRequest as error:
+                if error.code == "slow_down":
+                    interval += SLOWER_S
+                elif error.code != "authorization_pending":
+                    raise Refusal(error.detail) from None
+            except (ConnectionFailed, Unavailable):
+                continue  # the server may be restarting, and the code is still valid
+    raise Refusal("The code has expired. Run `byteor login` again.")
+
+
+def _machine() -> str | None:
+    """Return the name of this machine as the server accepts it."""
+    import socket  # noqa: PLC0415  only for signing in
+
+    name = "".join(each for each in socket.gethostname() if each.isprintable())[:_LONGEST_NAME].strip()
+    return name or None
+
+
+def _open(address: str) -> None:
+    """Open the address in a graphical browser, if there is one. A browser in the terminal would hide the code."""
+    if sys.platform in {"darwin", "win32"} or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        import webbrowser  # noqa: PLC0415  only for signing in
+
+        webbrowser.open(address)
+
+
+def _choose(client: ByteOr, context: Context, organization: str, project: str, environment: str) -> Context:
+    """Return the context with the given levels. Others stay as they are, or become the only possible choice.
+
+    Raises Refusal if a given level does not exist, or if a level above it is not chosen.
+    """
+    wanted, found = context.at(organization, project, environment), Context(context.url, context.token)
+    org = _pick(
+        client.list_organizations, organization, wanted.organization, "organization", "--org", project or environment
+    )
+    if org is None:
+        return found
+    found = replace(found, organization=org.id, organization_name=org.name)
+    within = client.organization(org.id)
+    chosen = _pick(within.list_projects, project, wanted.project, "project", "--project", environment)
+    if chosen is None:
+        return found
+    found = replace(found, project=chosen.id, project_name=chosen.name)
+    environments = client.project(org.id, chosen.id).list_environments
+    last = _pick(environments, environment, wanted.environment, "environment", "--env", "")
+    return replace(found, environment=last.id, environment_name=last.name) if last else found
+
+
+def _pick(listed: Callable[..., Iterable[Any]], asked: str, before: str, what: str, option: str, below: str) -> Any:
+    """Return the row that is asked for, or the one from before, or the only one; None if there is no such row.
+
+    Raises Refusal if the row that is asked for does not exist, or if there is none although a row ``below`` it is
+    asked for.
+    """
+    if asked:
+        return find(listed, asked, what)
+    if before:
+        with suppress(Refusal):
+            return find(listed, before, what)
+    rows: list[Any] = list(islice(listed(), 11))
+    if len(rows) == 1:
+        return rows[0]
+    if below:
+        known = ", ".join(row.name for row in rows[:10]) + (", …" if len(rows) > 10 else "")
+        raise Refusal(f"Choose the {what} with {option}: {known or 'there is none that you may see'}.", USAGE)
+    return None
+
+
+def _place(context: Context) -> str:
+    """Return the chosen levels as people write them."""
+    names = [_shown(context, each) for each in ("organization", "project", "environment")]
+    chosen = " / ".join(name for name in names if name)
+    missing = "" if all(names) else "Choose with `byteor context set --org … --project … --env …`."
+    return f"{chosen}. {missing}" if chosen and missing else chosen or missing
+
+
+def _shown(context: Context, level: str) -> str:
+    return str(getattr(context, f"{level}_name") or getattr(context, level))
+
+
+@click.command()
+@_chosen_context
+@click.option("--all", "every", is_flag=True, help="Sign out of all contexts.")
+@click.option("--local", is_flag=True, help="Only forget the token. It stays valid until it expires.")
+@json_option(SIGNED_OUT_FIELDS)
+def logout(context: str | None, every: bool, local: bool, as_json: str | None) -> None:
+    """Revoke the token of a context, and forget the context.
+
+    If the token cannot be revoked, because the server cannot be reached, the context stays. A token that is already
+    invalid is forgotten. An API key is forgotten, but not revoked, because others may use it.
+
+    \b
+    Examples:
+      byteor logout
+      byteor logout --all
+      byteor logout --context prod --local
+    """
+    stored = contexts.load()
+    if every and context:
+        raise Refusal("Use either --all or --context.", USAGE)
+    names = sorted(stored.by_name) if every else [stored.named(context)[0]]
+    done, failures = [], []
+    for name in names:
+        found = stored.by_name[name]
+        try:
+            text, revoked = ("its token stays valid until it expires", False) if local else _revoke(name, found)
+        except Refusal as error:
+            failures.append(str(error))
+            continue
+        contexts.store(contexts.load().without(name))
+        done.append({"context": name, "url": found.url, "revoked": revoked})
+        (say if as_json is None else note)(f"Signed out of {name}; {text}")
+    if as_json is not None and every:
+        show_list(done, as_json, {}, max(len(done), 1))
+    elif as_json is not None and done:
+        show(done[0], as_json, "")
+    if contexts.load().by_name and not contexts.load().current and not every:
+        note("No context is chosen now. Choose one with `byteor context use NAME`.")
+    if failures:
+        raise Refusal(" ".join(failures))
+
+
+def _revoke(name: str, context: Context) -> tuple[str, bool]:
+    """Revoke the token; return what happened to it, and whether it was revoked. Raises Refusal if it may still work."""
+    from byteor.client import ByteOr  # noqa: PLC0415  imported for a request only
+    from byteor.client.errors import ByteOrError, Conflict, NotFound, Unauthorized  # noqa: PLC0415  the same
+
+    try:
+        with ByteOr(context.url, context.token) as client:
+            credential = client.get_caller().credential
+            if credential.family != "usr":
+                return "the API key stays valid", False
+            client.revoke_user_token(credential.id)
+    except (Conflict, NotFound, Unauthorized):
+        return "its token was already invalid", False
+    except ByteOrError as error:
+        raise Refusal(
+            f"The token of the context {name} was not revoked: {error}. Try again, or forget it with "
+            f"`byteor logout --context {name} --local`."
+        ) from None
+    return "its token is revoked", True
+
+
+@click.group()
+def context() -> None:
+    """List, choose and change contexts: server, organization, project, environment."""
+
+
+def _row(name: str, found: Context, current: str) -> dict[str, Any]:
+    """Return what is shown of a context. The token never is."""
+    levels = ("organization", "project", "environment")
+    return {
+        "name": name,
+        "current": name == current,
+        "url": found.url,
+        **{each: _shown(found, each) or None for each in levels},
+        **{f"{each}_id": getattr(found, each) or None for each in levels},
+    }
+
+
+@context.command("list")
+@list_options(CONTEXT)
+def list_contexts(limit: int, as_json: str | None) -> None:
+    """List the stored contexts.
+
+    \b
+    Examples:
+      byteor context list
+      byteor context list --json name,url
+    """
+    stored = contexts.load()
+    columns: dict[str, Callable[[Any], Any]] = {
+        "name": lambda each: each["name"],
+        "current": lambda each: "*" if each["current"] else " ",
+        "server": lambda each: each["url"],
+        "organization": lambda each: each["organization"],
+        "project": lambda each: each["project"],
+        "environment": lambda each: each["environment"],
+    }
+    rows = [_row(name, each, stored.current) for name, each in sorted(stored.by_name.items())]
+    show_list(rows, as_json, columns, limit)
+
+
+@context.command("show")
+@click.argument("name", type=_ContextName(), required=False)
+@json_option(CONTEXT)
+def show_context(name: str | None, as_json: str | None) -> None:
+    """Show a context. Default: the current one.
+
+    \b
+    Examples:
+      byteor context show
+      byteor context show prod --json url
+    """
+    stored = contexts.load()
+    chosen, found = stored.named(name)
+    columns: dict[str, Callable[[Any], Any]] = {
+        "name": lambda each: each["name"],
+        "server": lambda each: each["url"],
+        "organization": lambda each: each["organization"],
+        "project": lambda each: each["project"],
+        "environment": lambda each: each["environment"],
+    }
+    show(_row(chosen, found, stored.current), as_json, columns)
+    if name is None:
+        with suppress(Refusal):
+            for warning in contexts.current()[2]:
+                note(f"Note: {warning}")
+
+
+@context.command("use")
+@click.argument("name", type=_ContextName())
+@json_option(CONTEXT)
+def use_context(name: str, as_json: str | None) -> None:
+    """Make a context the current one.
+
+    \b
+    Examples:
+      byteor context use prod
+    """
+    stored = contexts.load()
+    chosen, found = stored.named(name)
+    contexts.store(stored.with_context(chosen, found))
+    show(_row(chosen, found, chosen), as_json, f"The current context is {chosen}: {_place(found)}")
+    if os.environ.get(contexts.NAME, chosen) != chosen:
+        note(f"Note: {contexts.NAME} selects another context in this shell.")
+
+
+@context.command("set")
+@_chosen_context
+@_levels
+@json_option(CONTEXT)
+def set_context(context: str | None, org: str, project: str, env: str, as_json: str | None) -> None:
+    """Choose the organization, the project or the environment of a context.
+
+    If another organization or project is chosen, so is its only project or environment.
+
+    \b
+    Examples:
+      byteor context set --env prod
+      byteor context set --context prod --org acme --project quotes --env prod
+    """
+    if not (org or project or env):
+        raise Refusal("Choose with --org, --project or --env.", USAGE)
+    stored = contexts.load()
+    name, before = stored.named(context)
+    from byteor.client import ByteOr  # noqa: PLC0415  imported for a request only
+
+    with ByteOr(before.url, before.token) as client:
+        found = _choose(client, before, org, project, env)
+    changed = contexts.load()
+    contexts.store(replace(changed, by_name={**changed.by_name, name: found}))
+    show(_row(name, found, changed.current), as_json, f"Context {name}: {_place(found)}")
+
+
+@context.command("remove")
+@click.argument("name", type=_ContextName())
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option(CONTEXT)
+def remove_context(name: str, yes: bool, as_json: str | None) -> None:
+    """Forget a context. Its token stays valid until it expires; to revoke it, use `byteor logout`.
+
+    \b
+    Examples:
+      byteor context remove staging
+      byteor context remove staging --yes
+    """
+    stored = contexts.load()
+    chosen, found = stored.named(name)
+    confirm(f"Forget the context {chosen}? Its token stays valid.", yes=yes)
+    contexts.store(contexts.load().without(chosen))
+    show(_row(chosen, found, stored.current), as_json, f"Removed context {chosen}")
