@@ -97,7 +97,7 @@ def watch(session: Session, deployment_id: str, *, timeout: float | None, as_jso
         else:
             code, text = _outcome(session, found)
         if code == ROLLOUT_FAILED:
-            text = "\n".join([text, *(f"  {line}" for line in watched.failures(found).values())])
+            text = "\n".join([text, *(f"  {line}" for line in watched.new_failures(found))])
         if as_json is not None or code == PENDING:
             screen.note(text)
         else:
@@ -129,6 +129,7 @@ class _Watch:
         self._id, self._screen = deployment_id, screen
         self._state: dict[str, str] = {}
         self._causes: set[tuple[str, str]] = set()
+        self._failures: set[str] = set()
         self._people: news.People | None = None
         self._is_lost = False
 
@@ -149,9 +150,13 @@ class _Watch:
                 return found
             sleep(min(pause, left))
 
-    def failures(self, deployment: m.Deployment) -> dict[tuple[str, str], str]:
-        """Return a line for each cause of failures, with names of agents."""
-        return news.failure_lines(deployment, agent_names(self._session, deployment))
+    def new_failures(self, deployment: m.Deployment) -> list[str]:
+        """Return a line for each cause of failures, with names of agents, except lines that were printed before."""
+        lines = news.failure_lines(deployment, agent_names(self._session, deployment))
+        new = [line for line in lines.values() if line not in self._failures]
+        self._causes |= lines.keys()
+        self._failures.update(new)
+        return new
 
     def _read(self) -> m.Deployment | None:
         """Return the deployment, or None if the server cannot be reached now, which is said once."""
@@ -187,9 +192,7 @@ class _Watch:
         lines = [line for key, line in state.items() if key not in self._state]
         self._state = state
         if {(each.reason, each.detail) for each in deployment.failures or ()} - self._causes:
-            failures = self.failures(deployment)
-            lines += [line for cause, line in failures.items() if cause not in self._causes]
-            self._causes |= failures.keys()
+            lines += self.new_failures(deployment)
         for line in lines:
             self._screen.say(line)
         return bool(lines)

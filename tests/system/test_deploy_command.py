@@ -86,8 +86,10 @@ class Site:
 
     @property
     def variables(self) -> Mapping[str, str]:
+        """The environment of commands. They import what is installed, and not what tests forbid to import."""
+        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         return {
-            **os.environ, "BYTEOR_URL": self.installation.base, "BYTEOR_TOKEN": self.fleet.token,
+            **inherited, "BYTEOR_URL": self.installation.base, "BYTEOR_TOKEN": self.fleet.token,
             "XDG_CONFIG_HOME": str(self.folder), "TERM": "xterm-256color",
         }  # fmt: skip
 
