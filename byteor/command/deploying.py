@@ -84,27 +84,30 @@ def watch(session: Session, deployment_id: str, *, timeout: float | None, as_jso
     the deployment is printed at the end. After ``timeout`` seconds the code is 8. Ctrl-C and errors do not stop the
     rollout, which is said. Raises Refusal and errors of the client.
     """
-    with _screen(as_json) as screen:
-        try:
+    output = say if as_json is None else note
+    try:
+        with _screen(as_json) as screen:
             watched = _Watch(session, deployment_id, screen)
             found = watched.follow(None if timeout is None else monotonic() + timeout)
-        except KeyboardInterrupt:
-            screen.say(f"Interrupted. The rollout goes on.{how_to_continue(deployment_id)}")
-            return INTERRUPTED
-        if found.status not in news.ENDED:
-            code = PENDING
-            text = f"The rollout has not ended after {timeout:g} s, and goes on.{how_to_continue(deployment_id)}"
-        else:
-            code, text = _outcome(session, found)
-        if code == ROLLOUT_FAILED:
-            text = "\n".join([text, *(f"  {line}" for line in watched.new_failures(found))])
-        if as_json is not None or code == PENDING:
-            screen.note(text)
-        else:
-            screen.say(text)
+    except KeyboardInterrupt:
+        _print_lines(note, f"Interrupted. The rollout goes on.{how_to_continue(deployment_id)}")
+        return INTERRUPTED
+    if found.status in news.ENDED:
+        code, text = _outcome(session, found)
+        failures = watched.new_failures(found) if code == ROLLOUT_FAILED else []
+        _print_lines(output, "\n".join([text, *(f"  {line}" for line in failures)]))
+    else:
+        code = PENDING
+        text = f"The rollout has not ended after {timeout:g} s, and goes on.{how_to_continue(deployment_id)}"
+        _print_lines(note, text)
     if as_json is not None:
         show(found, as_json, "")
     return code
+
+
+def _print_lines(output: Callable[[str], None], text: str) -> None:
+    for line in text.split("\n"):
+        output(line)
 
 
 def _outcome(session: Session, deployment: m.Deployment) -> tuple[int, str]:
@@ -139,8 +142,8 @@ class _Watch:
         while True:
             if (read := self._read()) is not None:
                 found = read
-                pause = FIRST_POLL_S if self._print(found) else min(pause * 1.3, LAST_POLL_S)
                 self._screen.draw(found)
+                pause = FIRST_POLL_S if self._print(found) else min(pause * 1.3, LAST_POLL_S)
                 if found.status in news.ENDED:
                     return found
             left = LAST_POLL_S if deadline is None else deadline - monotonic()
@@ -284,13 +287,11 @@ class _Screen:
 
     def say(self, text: str) -> None:
         """Print lines about the rollout."""
-        for line in text.split("\n"):
-            note(line) if self._to_stderr else say(line)
+        _print_lines(note if self._to_stderr else say, text)
 
     def note(self, text: str) -> None:
         """Print lines to stderr."""
-        for line in text.split("\n"):
-            note(line)
+        _print_lines(note, text)
 
     def draw(self, deployment: m.Deployment) -> None:
         """Show how far the rollout is. Only a terminal has bars."""
@@ -302,6 +303,7 @@ class _Terminal(_Screen):
     def __init__(self, live: Live) -> None:
         super().__init__(None)
         self._live = live
+        self._drawn: object = None
 
     def say(self, text: str) -> None:
         from rich.text import Text  # noqa: PLC0415  slow to import, and only terminals need it
@@ -313,7 +315,10 @@ class _Terminal(_Screen):
         self.say(text)
 
     def draw(self, deployment: m.Deployment) -> None:
-        self._live.update(_bars(deployment), refresh=True)
+        waves, counts = news.waves_of(deployment), news.counts_of(deployment.progress)
+        if (waves, counts) != self._drawn:
+            self._drawn = (waves, counts)
+            self._live.update(_bars(waves, counts), refresh=True)
 
 
 @contextmanager
@@ -328,17 +333,17 @@ def _screen(as_json: str | None) -> Iterator[_Screen]:
         yield _Terminal(live)
 
 
-def _bars(deployment: m.Deployment) -> Table:
+def _bars(waves: Sequence[news.Wave], counts: str) -> Table:
     """Return a bar for each wave, as a renderable of rich."""
     from rich.progress_bar import ProgressBar  # noqa: PLC0415  slow to import, and only terminals need it
     from rich.table import Table  # noqa: PLC0415
 
     table = Table.grid(padding=(0, 2, 0, 0))
-    for wave in news.waves_of(deployment):
+    for wave in waves:
         bar = ProgressBar(total=wave.total, completed=wave.done, width=BAR_WIDTH)
         table.add_row(wave.title, bar, f"{wave.done:,} of {wave.total:,}", wave.state)
-    if deployment.progress.total:
-        table.add_row("Total", "", "", news.counts_of(deployment.progress))
+    if waves:
+        table.add_row("Total", "", counts)
     return table
 
 
@@ -543,8 +548,7 @@ def deploy(session: Session, /, bundle: str, as_json: str | None, **values: Any)
     if found.known_bad:
         raise Refusal(f"The configuration of {found.name} is known bad in this environment, and cannot be deployed.")
     output = say if as_json is None else note
-    for line in describe_release(session, found, request, names_of).split("\n"):
-        output(line)
+    _print_lines(output, describe_release(session, found, request, names_of))
     confirm("Deploy?", yes=values["yes"])
     created = _create(session, request, key)
     output(f"Requested deployment {created.id}.")
@@ -553,8 +557,7 @@ def deploy(session: Session, /, bundle: str, as_json: str | None, **values: Any)
     if as_json is not None:
         show(created, as_json, "")
     for line in news.state_lines(created, people_of(session, created)).values():
-        for part in line.split("\n"):
-            output(part)
+        _print_lines(output, line)
     output(how_to_continue(created.id).lstrip("\n").split("\n")[0])
     return PENDING if created.status == "pending_approval" else DONE
 
@@ -687,7 +690,7 @@ def show_deployment(session: Session, deployment: str | None, as_json: str | Non
         lines.append(_outcome(session, found)[1])
     lines += news.failure_lines(found, agent_names(session, found)).values()
     for line in lines:
-        say(line)
+        _print_lines(say, line)
 
 
 @deployments.command("watch")

@@ -55,7 +55,7 @@ def describe_release(session: Session, bundle: m.ConfigBundle, request: m.Deploy
     facts |= {name: text for name, text in more.items() if text}
     width = max(map(len, facts)) + 2
     for name, text in facts.items():
-        lines.append(f"  {name}:".ljust(width + 2) + text)
+        lines.append((f"  {name}:".ljust(width + 2) + text).rstrip())
         if name == "Changes":
             lines += [f"    {each}" for each in changes]
     return "\n".join(lines)
