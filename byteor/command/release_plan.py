@@ -80,9 +80,8 @@ def _configuration(bundle: m.ConfigBundle) -> Any:
     from byteor.engine.configuration import RuntimeConfig  # noqa: PLC0415  imports the compiler
 
     stored = bundle.to_dict()
-    texts: dict[str, str] = {name: stored.get(name, "") for name in ("tuning_profile", "wait")}
     objects: dict[str, Any] = {name: stored.get(name) or {} for name in ("stage_config", "adapters", "env", "snapshot")}
-    return RuntimeConfig(**texts, **objects)
+    return RuntimeConfig(str(stored.get("tuning_profile", "")), str(stored.get("wait", "")), **objects)
 
 
 def _short(value: object) -> str:
