@@ -651,7 +651,6 @@ def list_deployments(
         "status": lambda each: news.status_of(each) + (", current" if each.is_current else ""),
         "agents": lambda each: news.counts_of(each.progress) if each.progress.total else str(each.target_count),
         "requested": lambda each: when(each.created_at),
-        "by": lambda each: each.requested_by,
         "id": lambda each: each.id,
     }
     rows = session.environment.list_deployments(status=status, pipeline=pipeline, limit=min(limit + 1, PAGE))
