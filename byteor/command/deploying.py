@@ -486,7 +486,9 @@ def _reviewers(session: Session, texts: Sequence[str]) -> list[str] | None:
 @click.option("--labels", type=Pairs(), help="Deploy to the agents that have all of these labels.")
 @click.option("--agents", type=AGENT, metavar="A,B", help="Deploy to these agents, by name or id.")
 @click.option("--all-at-once", is_flag=True, help="Deploy to all agents at the same time. This is the default.")
-@click.option("--canary", is_flag=True, help="Deploy to 5% of the agents, and to the others when somebody says so.")
+@click.option(
+    "--canary", is_flag=True, help="Deploy to 5% of the agents, and to the others when somebody starts wave 2."
+)
 @click.option("--waves", "percents", type=Percents(), help="Deploy in waves up to these percentages of the agents.")
 @click.option("--hold", "holds", multiple=True, metavar="[WAVE=]KIND", help=(
     "What waves after the first wait for: manual (somebody starts the wave) or approval. Can be repeated."
@@ -513,7 +515,7 @@ def _reviewers(session: Session, texts: Sequence[str]) -> list[str] | None:
     "In an emergency, deploy before anybody has approved. Needs the role org_admin."
 ))  # fmt: skip
 @click.option("--approval", metavar="FILE", help="A file with the credential of an unused approval; - for stdin.")
-@click.option("--idempotency-key", metavar="KEY", help="Running the command twice with the same key deploys once.")
+@click.option("--idempotency-key", metavar="KEY", help="A key with which a repeated command does not deploy twice.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--detach", is_flag=True, help="Do not wait for the rollout. The exit code is 8 if it needs approval.")
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help=(
@@ -524,15 +526,16 @@ def _reviewers(session: Session, texts: Sequence[str]) -> list[str] | None:
 def deploy(session: Session, /, bundle: str, as_json: str | None, **values: Any) -> int:
     """Deploy a config bundle, and wait until the rollout ends.
 
-    Shows what changes, on which agents and who must approve, and asks. Then shows how the rollout goes on. Ctrl-C stops
-    waiting and not the rollout.
+    Shows what changes, on which agents and who must approve, and asks. Then shows the progress of the rollout. Ctrl-C
+    stops the command, but not the rollout.
 
     \b
     Exit codes:
       0  the config bundle is active
-      1  refused; or the approval was denied, revoked or expired, so that nothing was deployed
+      1  refused, or its approval was denied, revoked or expired: nothing changed
       3  the rollout failed, was aborted or rolled back
       8  still pending after --timeout, or waiting for approval with --detach
+      130  interrupted by Ctrl-C; the rollout continues
 
     \b
     Examples:
@@ -702,7 +705,7 @@ def show_deployment(session: Session, deployment: str | None, as_json: str | Non
 def watch_deployment(session: Session, deployment: str | None, timeout: float | None, as_json: str | None) -> int:
     """Follow a rollout until it ends. Default: the only one that has not ended, or else the newest.
 
-    The exit codes are those of `byteor deploy`. Ctrl-C stops waiting and not the rollout.
+    The exit codes are those of `byteor deploy`. Ctrl-C stops the command, but not the rollout.
 
     \b
     Examples:
