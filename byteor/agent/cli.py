@@ -12,14 +12,14 @@ from .identity import TOKEN_VARIABLE, VARIABLES
 KINDS = ("incident_bundle", "snapshot", "telemetry", "diagnostic")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code.
+def main(argv: Sequence[str] | None = None, *, program: str = "byteor-agent") -> int:
+    """Run one command and return its exit code. ``program`` is the name in its help and its errors.
 
     0: finished, or stopped by a signal. 1: failed. 2: the arguments, credentials, state folder or sample cannot be
     used, or the incident bundle, spec or enrollment response is invalid. 3: the control plane does not accept the
     credential.
     """
-    options = _parser().parse_args(argv)
+    options = _parser(program).parse_args(argv)
     from .commands import execute  # noqa: PLC0415  imported late, so that --help is fast
 
     return execute(options)
@@ -32,12 +32,13 @@ def _seconds(text: str) -> float:
     raise argparse.ArgumentTypeError("must be a number greater than 0 and at most 86400")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="byteor-agent",
+        prog=program,
         description="The ByteOr Cloud reference agent.",
         epilog=f"For run and upload, the environment variables {', '.join(VARIABLES)} override the stored credentials.",
     )
+    parser.set_defaults(program=program)
     commands = parser.add_subparsers(required=True, metavar="command", dest="command")
 
     enroll = commands.add_parser("enroll", help="create an agent with an enrollment token")

@@ -62,11 +62,11 @@ def execute(options: argparse.Namespace) -> int:
     except StopRequested:
         return 0
     except CredentialRejected as error:
-        return _fail(3, f"the control plane does not accept this credential: {error.detail}")
+        return _fail(options.program, 3, f"the control plane does not accept this credential: {error.detail}")
     except (InvalidCommandLine, IdentityError, StateError, InvalidSample, CannotReplay) as error:
-        return _fail(2, str(error))
+        return _fail(options.program, 2, str(error))
     except (RequestRejected, ControlPlaneUnavailable, Refused, ActivationError, ReplayFailed, OSError) as error:
-        return _fail(1, str(error))
+        return _fail(options.program, 1, str(error))
     return 0
 
 
@@ -162,7 +162,7 @@ def _replay(options: argparse.Namespace) -> None:
     )
     print(json.dumps(result.document, indent=2))
     for warning in result.warnings:
-        print(f"byteor-agent: {warning}", file=sys.stderr)
+        print(f"{options.program}: {warning}", file=sys.stderr)
     if result.problem is not None:
         raise ReplayFailed(result.problem)
 
@@ -195,8 +195,8 @@ def _stop(_number: int, _frame: FrameType | None) -> NoReturn:
     raise StopRequested
 
 
-def _fail(code: int, message: str) -> int:
-    print(f"byteor-agent: {message}", file=sys.stderr)
+def _fail(program: str, code: int, message: str) -> int:
+    print(f"{program}: {message}", file=sys.stderr)
     return code
 
 

@@ -40,31 +40,17 @@ class ActiveRequest(Model, kw_only=True):
     """The spec hash of the pipeline."""
 
 
-class Ingress(Model, kw_only=True):
-    """The adapter that reads records: its `kind`, and the parameters of that kind."""
-
-    kind: str
-    """The kind of adapter."""
-
-
-class Egress(Model, kw_only=True):
-    """The adapter that writes records: its `kind`, and the parameters of that kind."""
-
-    kind: str
-    """The kind of adapter."""
-
-
 class Adapters(Model, kw_only=True):
-    ingress: Ingress | UnsetType = UNSET
+    ingress: dict[str, Any] | UnsetType = UNSET
     """The adapter that reads records: its `kind`, and the parameters of that kind."""
-    egress: Egress | UnsetType = UNSET
+    egress: dict[str, Any] | UnsetType = UNSET
     """The adapter that writes records: its `kind`, and the parameters of that kind."""
 
 
 class AdaptersRequest(Model, kw_only=True):
-    ingress: Ingress | UnsetType = UNSET
+    ingress: dict[str, Any] | UnsetType = UNSET
     """The adapter that reads records: its `kind`, and the parameters of that kind."""
-    egress: Egress | UnsetType = UNSET
+    egress: dict[str, Any] | UnsetType = UNSET
     """The adapter that writes records: its `kind`, and the parameters of that kind."""
 
 

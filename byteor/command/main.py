@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, Final
 
@@ -11,6 +14,7 @@ import click
 
 from byteor import __version__
 from byteor.command.exits import DONE, FAILED, SIGNED_OUT, USAGE, Refusal
+from byteor.command.output import plain
 
 # The commands: the module that defines them, and the line in the list of commands.
 COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
@@ -22,6 +26,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "bundles": ("bundles", "Create config bundles, or copy them between environments."),
     "deploy": ("deploying", "Deploy a config bundle, and wait for the rollout."),
     "deployments": ("deploying", "List deployments and show one."),
+    "approvals": ("deciding", "List approvals and show what they cover."),
     "approve": ("deciding", "Approve a deployment, a wave or a replay."),
     "deny": ("deciding", "Deny a deployment, a wave or a replay."),
     "next-wave": ("steering", "Start the next wave of a rollout."),
@@ -61,8 +66,15 @@ class _Lazy(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, about) for name, (_, about) in COMMANDS.items()])
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
+        from click.shell_completion import CompletionItem  # noqa: PLC0415  only while the shell completes
+
+        options = click.Command.shell_complete(self, ctx, incomplete)  # a group's own method would import all commands
+        names = [CompletionItem(name, help=each[1]) for name, each in COMMANDS.items() if name.startswith(incomplete)]
+        return names + options
+
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        if args and args[0] not in COMMANDS:
+        if args and args[0] not in COMMANDS and not ctx.resilient_parsing:
             from difflib import get_close_matches  # noqa: PLC0415  only for an unknown command
 
             close = get_close_matches(args[0], COMMANDS, 1)
@@ -78,37 +90,115 @@ def cli() -> None:
     Begin with `byteor login URL`. In scripts, set BYTEOR_URL and BYTEOR_TOKEN instead.
 
     \b
-    Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 3 the rollout failed, was aborted or rolled back;
-    4 not signed in; 8 pending (an approval, or --timeout has passed).
+    Exit codes:
+      0  done
+      1  refused or failed
+      2  wrong usage
+      3  the rollout failed, was aborted or rolled back
+      4  not signed in
+      8  pending: an approval is missing, or --timeout has passed
     """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command, and return its exit code. Errors are one line on stderr."""
     try:
+        _prepare_streams()
+        if instruction := os.environ.get("_BYTEOR_COMPLETE"):
+            from byteor.command.completing import complete  # noqa: PLC0415  only while the shell completes
+
+            return complete(cli, instruction)
+        return _flushed(_run(argv))
+    except KeyboardInterrupt:
+        return _interrupted()
+
+
+def _prepare_streams() -> None:
+    """Replace closed streams, and let text that the terminal cannot show be written with escapes."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  stays open as long as the process
+        elif isinstance(stream, io.TextIOWrapper):
+            if name == "stdin":
+                stream.reconfigure(encoding="utf-8")  # JSON and tokens are UTF-8, whatever the locale is
+            else:
+                stream.reconfigure(errors="backslashreplace")
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
         code = cli.main(args=None if argv is None else list(argv), prog_name="byteor", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return USAGE
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx else "byteor"
         return _fail(f"{error.format_message()} See `{path} --help`.", USAGE)
     except click.ClickException as error:
         return _fail(error.format_message(), FAILED)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted.", err=True)
-        return 130
+    except click.Abort:
+        return _interrupted()
     except Refusal as error:
         return _fail(str(error), error.code)
+    except SystemExit as stop:  # from argparse in another program, or from click if a pipe was closed
+        code = DONE if stop.code is None else stop.code
+    except OSError as error:
+        if error.filename is None:
+            return _cannot_write(error)
+        return _fail(f"{error.filename}: {error.strerror}.", FAILED)
+    except UnicodeError as error:
+        return _fail(f"Some text cannot be used in this locale. Try LC_ALL=C.UTF-8. ({error})", FAILED)
     except Exception as error:
+        from httpx2 import HTTPError, InvalidURL  # noqa: PLC0415  imported for an error only
+
         from byteor.client.errors import ByteOrError, Unauthorized  # noqa: PLC0415  imported for an error only
 
-        if not isinstance(error, ByteOrError):
+        if not isinstance(error, (ByteOrError, HTTPError, InvalidURL)):
             raise
         return _fail(str(error), SIGNED_OUT if isinstance(error, Unauthorized) else FAILED)
     return code if isinstance(code, int) else DONE
 
 
 def _fail(message: str, code: int) -> int:
-    click.echo(f"byteor: {' '.join(message.split())}", err=True)
+    _complain(f"byteor: {plain(' '.join(message.split()))}")
     return code
+
+
+def _interrupted() -> int:
+    _complain("Interrupted.")
+    return 130
+
+
+def _complain(line: str) -> None:
+    """Print a line to stderr. If that cannot be written either, only the exit code can tell."""
+    try:
+        click.echo(line, err=True)
+    except OSError:
+        _discard(sys.stderr)
+
+
+def _flushed(code: int) -> int:
+    """Write what is buffered, so that the interpreter does not fail at it. Return the exit code."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        return _cannot_write(error)
+    else:
+        return code
+
+
+def _cannot_write(error: OSError) -> int:
+    _discard(sys.stdout)
+    if isinstance(error, BrokenPipeError):  # the reader has read enough
+        return FAILED
+    return _fail(f"The output cannot be written: {error.strerror or error}.", FAILED)
+
+
+def _discard(stream: Any) -> None:
+    """Discard what is buffered, which the interpreter would try to write at exit."""
+    with suppress(OSError, ValueError), open(os.devnull, "w") as null:
+        os.dup2(null.fileno(), stream.fileno())
 
 
 if __name__ == "__main__":

@@ -7,31 +7,38 @@ from __future__ import annotations
 
 import click
 
-_AS_GIVEN = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+
+class _Program(click.Command):
+    """A command that gets its arguments as they are, ``--help`` and ``--`` included."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse nothing."""
+        ctx.params["arguments"] = tuple(args)
+        return []
 
 
-@click.command(context_settings=_AS_GIVEN, add_help_option=False)
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.command(cls=_Program, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.Path())  # the type is for completion
 def agent(arguments: tuple[str, ...]) -> int:
     """Run the reference agent, the same program as byteor-agent."""
     from byteor.agent.cli import main  # noqa: PLC0415  only this command needs the agent
 
-    return main(arguments)
+    return main(arguments, program="byteor agent")
 
 
-@click.command(context_settings=_AS_GIVEN, add_help_option=False)
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.command(cls=_Program, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.Path())
 def verify(arguments: tuple[str, ...]) -> int:
     """Verify evidence and exported ledgers offline, the same program as byteor-verify."""
     from byteor.verify.cli import main  # noqa: PLC0415  only this command needs the verifier
 
-    return main(arguments)
+    return main(arguments, program="byteor verify")
 
 
-@click.command(context_settings=_AS_GIVEN, add_help_option=False)
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.command(cls=_Program, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.Path())
 def replay(arguments: tuple[str, ...]) -> int:
     """Replay an incident bundle offline, the same as `byteor-agent replay`."""
     from byteor.agent.cli import main  # noqa: PLC0415  only this command needs the agent
 
-    return main(["replay", *arguments])
+    return main(["replay", *arguments], program="byteor")

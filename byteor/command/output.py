@@ -92,6 +92,14 @@ def note(text: str) -> None:
     click.echo(plain(text), err=True)
 
 
+def show_line(found: Any, as_json: str | None, text: str) -> None:
+    """Print one of many resources that come over time, as a line of JSON or as the text."""
+    if as_json is None:
+        say(text)
+    else:
+        _print_json(chosen(found, as_json), indent=None)
+
+
 def confirm(question: str, *, yes: bool) -> None:
     """Ask the person, unless ``yes``. Raises Refusal if the answer is no, or if nobody can answer."""
     if yes:
@@ -149,26 +157,43 @@ def plain(line: str) -> str:
     return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in line)
 
 
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+def _print_json(value: Any, indent: int | None = 2) -> None:
+    is_unicode = (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
+    click.echo(json.dumps(value, ensure_ascii=not is_unicode, indent=indent, default=str))
+
+
+def _cells(text: str) -> int:
+    """Return how many columns of a terminal the text takes: Chinese characters take two, combining ones none."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import category, east_asian_width  # noqa: PLC0415  for such texts only
+
+    return sum(0 if category(each) in {"Mn", "Me"} else 2 if east_asian_width(each) in "WF" else 1 for each in text)
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table. On a terminal it fits the width and ids are short; in a pipe nothing is shortened."""
     titles = [head.upper() for head in heads]
     if not is_terminal():
-        widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+        widths = [max(map(_cells, column)) for column in zip(titles, *rows, strict=True)]
         for row in [titles, *rows]:
-            click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+            padded = (cell + " " * (width - _cells(cell)) for cell, width in zip(row, widths, strict=True))
+            click.echo("  ".join(padded).rstrip())
         return
     from rich.console import Console  # noqa: PLC0415  slow to import, and only terminals need it
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    console, table = Console(highlight=False), Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    rows = [
+        [cell[-SHORT_ID:] if title == "ID" else cell for title, cell in zip(titles, row, strict=True)] for row in rows
+    ]
+    widths = [max(map(_cells, column)) for column in zip(titles, *rows, strict=True)]
+    is_wide = sum(widths) + 2 * (len(widths) - 1) > console.width
     for at, title in enumerate(titles):
-        table.add_column(title, no_wrap=at == 0 or title == "ID", overflow="fold")
+        # Where the rows do not fit, names and ids keep a width and the other columns are folded.
+        width = widths[at] if title == "ID" else min(widths[at], console.width // 3) if at == 0 else None
+        table.add_column(title, width=width if is_wide else None, overflow="fold")
     for row in rows:
-        cells = [cell[-SHORT_ID:] if title == "ID" else cell for title, cell in zip(titles, row, strict=True)]
-        table.add_row(*map(Text, cells))
-    Console(highlight=False).print(table)
+        table.add_row(*map(Text, row))
+    console.print(table)

@@ -46,8 +46,11 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), _first)
 
 
-def read_plan(path: str) -> PlanFile:
-    """Read a plan from a file, or from stdin for ``-``. Raises Refusal, which names the line of the fault."""
+def read_plan(path: str, what: str = "plan") -> PlanFile:
+    """Read a plan from a file, or from stdin for ``-``. Raises Refusal, which names the line of the fault.
+
+    ``what`` is what messages call the content.
+    """
     name = "stdin" if path == "-" else path
     try:
         text = (sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()).decode("utf-8-sig")
@@ -71,7 +74,7 @@ def read_plan(path: str) -> PlanFile:
         except MalformedJson as error:
             raise Refusal(f"{name}:{error.line}: {error.message}", USAGE) from None
     if not isinstance(value, dict):
-        raise Refusal(f"{name}:1: A plan must be a JSON object or a YAML mapping.", USAGE)
+        raise Refusal(f"{name}:1: A {what} must be a JSON object or a YAML mapping.", USAGE)
     return PlanFile(name, value, reader.lines)
 
 

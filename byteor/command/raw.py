@@ -48,6 +48,8 @@ def api(
         fields = None if data is None else json.loads(sys.stdin.read() if data == "-" else data)
     except ValueError as error:
         raise Refusal(f"The body is not JSON: {error}", USAGE) from None
+    if not isinstance(fields, dict | None):
+        raise Refusal("The body must be a JSON object.", USAGE)
     found = session.client.request(method, path, query=query, fields=fields)
     if found is None:
         note("The response has no body.")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from functools import cached_property, wraps
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Concatenate, Final
+from urllib.parse import urlsplit
 
 import click
 
@@ -75,7 +76,11 @@ class Session:
         """The client."""
         from byteor.client import ByteOr  # noqa: PLC0415  imported with the first request, so that --help is fast
 
-        return ByteOr(self.context.url, self.context.token)
+        try:
+            urlsplit(self.context.url).port  # noqa: B018  raises if the port or the host is impossible
+            return ByteOr(self.context.url, self.context.token)
+        except ValueError as error:
+            raise Refusal(f"The address of the server is invalid: {error}", USAGE) from None
 
     @cached_property
     def organization_id(self) -> str:
@@ -134,9 +139,9 @@ def with_session[**P, R](command: Callable[Concatenate[Session, P], R]) -> Calla
     """Give a command a ``Session`` as its first argument, and the options that choose where it works."""
 
     @click.option("--context", "-c", help="The context, instead of the current one.")
-    @click.option("--org", default="", help="The organization, by name or id.")
-    @click.option("--project", "-p", default="", help="The project, by name or id.")
-    @click.option("--env", "-e", default="", help="The environment, by name or id.")
+    @click.option("--org", default="", type=ORGANIZATION, metavar="TEXT", help="The organization, by name or id.")
+    @click.option("--project", "-p", default="", type=PROJECT, metavar="TEXT", help="The project, by name or id.")
+    @click.option("--env", "-e", default="", type=ENVIRONMENT, metavar="TEXT", help="The environment, by name or id.")
     @wraps(command)
     def run(*args: Any, context: str | None, org: str, project: str, env: str, **values: Any) -> R:
         session = Session(context, org, project, env)
@@ -167,9 +172,15 @@ class Named(click.ParamType[str]):
         session = None
         try:
             session = Session(given.get("context"), *(given.get(each) or "" for each in ("org", "project", "env")))
-            return [CompletionItem(name) for name in self._names(session) if name.startswith(incomplete)]
+            names = dict.fromkeys(self._names(session))  # without repetitions, in order
+            return [CompletionItem(name) for name in names if name.startswith(incomplete) and name.isprintable()]
         except Exception:
             return []
         finally:
             if session is not None:
                 session.close()
+
+
+ORGANIZATION = Named(lambda session: (each.name for each in session.client.list_organizations(limit=200)))
+PROJECT = Named(lambda session: (each.name for each in session.organization.list_projects(limit=200)))
+ENVIRONMENT = Named(lambda session: (each.name for each in session.project.list_environments(limit=200)))

@@ -26,13 +26,17 @@ outcome (at the start of the output) and exit code:
 """
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Check the files named on the command line, and print the outcome. Returns the exit code."""
+def main(argv: Sequence[str] | None = None, *, program: str = "byteor-verify") -> int:
+    """Check the files named on the command line, and print the outcome. Returns the exit code.
+
+    ``program`` is the name in the help and in errors.
+    """
     arguments = _with_joined_keys(sys.argv[1:] if argv is None else argv)
     is_ledger = arguments[:1] == ["ledger"]
     try:
         try:
-            options = _ledger_parser().parse_args(arguments[1:]) if is_ledger else _parser().parse_args(arguments)
+            parser = _ledger_parser(program) if is_ledger else _parser(program)
+            options = parser.parse_args(arguments[1:] if is_ledger else arguments)
         except SystemExit:  # argparse has printed its help or an error: flush the output
             print_lines(())
             raise
@@ -41,17 +45,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             lines, code = verify(options, is_ledger=is_ledger)
         except UsageError as error:
-            return _fail(str(error), EXIT_USAGE)
+            return _fail(program, str(error), EXIT_USAGE)
         print_lines(lines)
     except OSError as error:
-        return _fail(f"the outcome cannot be written: {error}", EXIT_OUTPUT)
+        return _fail(program, f"the outcome cannot be written: {error}", EXIT_OUTPUT)
     return code
 
 
-def _fail(message: str, code: int) -> int:
+def _fail(program: str, message: str, code: int) -> int:
     if sys.stderr is not None:  # if it is None, print would write to stdout
         with suppress(OSError):
-            print(f"byteor-verify: {escape(message)}", file=sys.stderr)
+            print(f"{program}: {escape(message)}", file=sys.stderr)
     return code
 
 
@@ -69,12 +73,12 @@ def _with_joined_keys(arguments: Sequence[str]) -> list[str]:
     return joined
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="byteor-verify",
+        prog=program,
         description="Verify the evidence of a deployment offline: who approved these bytes for which environment, how "
         "they were tested, and who approved which wave.",
-        epilog=f"{_OUTCOMES}\nFor an exported ledger, see byteor-verify ledger --help.",
+        epilog=f"{_OUTCOMES}\nFor an exported ledger, see {program} ledger --help.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -100,9 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     return _with_keys(parser)
 
 
-def _ledger_parser() -> argparse.ArgumentParser:
+def _ledger_parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="byteor-verify ledger",
+        prog=f"{program} ledger",
         description="Verify offline that an exported ledger, of an organization or of the installation, is "
         "complete and unaltered.",
         epilog=_OUTCOMES,

@@ -77,6 +77,9 @@ def without_bounds(node: Any, *, names: bool = False) -> Any:
     # A struct cannot be decoded as "a plan, or any other object", so that is any object.
     if {"type": "object"} in node.get("anyOf", ()):
         node = {**node, "anyOf": [each for each in node["anyOf"] if "$ref" not in each]}
+    # A struct would lose the members that the schema does not name, such as the parameters of an adapter.
+    if not names and node.get("type") == "object" and node.get("additionalProperties") == {}:
+        node = {key: value for key, value in node.items() if key not in {"properties", "required"}}
     dropped = BOUNDS if "type" in node else BOUNDS - {"oneOf"}
     kept = {key: value for key, value in node.items() if names or key not in dropped}
     return {key: without_bounds(value, names=key in {"properties", "schemas"}) for key, value in kept.items()}

@@ -11,14 +11,16 @@ from typing import Any
 import click
 import pytest
 
+import byteor.command
 from byteor.command.main import COMMANDS, cli
 from tests.command.conftest import Terminal
+from tests.command.processes import environment, run
 from tests.worlds import World
 
 # These read their own arguments, and are tested with the programs that they call.
 OWN_ARGUMENTS = {"agent", "verify", "replay"}
-# These print a script, or ask a person in a browser; a test of their own checks their JSON.
-WITHOUT_EXAMPLE = {"completion", "login", "logout"}
+# These print a script, never end, or ask a person in a browser; a test of their own checks their JSON.
+WITHOUT_EXAMPLE = {"completion", "audit follow", "login", "logout"}
 
 
 def leaves() -> Iterator[tuple[str, click.Command]]:
@@ -49,6 +51,32 @@ def test_command_has_json_and_help_with_examples(name: str) -> None:
     assert "--json" in options or name == "completion"
     for each in command.params:
         assert not isinstance(each, click.Option) or each.help, each.name
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_help_is_sentences_in_lines_of_at_most_100_characters(name: str) -> None:
+    context = click.Context(cli)
+    command = cli.get_command(context, name)
+    commands = [command, *(command.commands.values() if isinstance(command, click.Group) else [])]
+
+    for each in (cli, *commands):
+        assert each is not None
+        prose = (each.help or "").partition("\b\nExamples:")[0].strip()
+        options = [option.help or "" for option in each.params if isinstance(option, click.Option)]
+        assert prose, each.name
+        assert all(text.rstrip(")").endswith((".", "?")) for text in [prose.split("\n\n")[0], *options]), options
+        assert max(map(len, each.get_help(click.Context(each, info_name=each.name)).splitlines())) <= 100
+
+
+def test_modules_of_commands_import_nothing_slow(tmp_path: Path) -> None:
+    modules = sorted(f"byteor.command.{each.stem}" for each in Path(byteor.command.__path__[0]).glob("*.py"))
+    lazy = [each for each in modules if not each.endswith(("__init__", ".plan_files"))]  # the latter needs PyYAML
+    program = f"import {', '.join(lazy)}, json, sys; print(json.dumps([*sys.modules]))"
+
+    loaded = set(json.loads(run("python", "-c", program, env=environment(tmp_path)).stdout))
+
+    assert set(lazy) <= loaded
+    assert not loaded & {"rich", "yaml", "byteor.client", "httpx2", "msgspec", "requests", "asyncio", "argparse"}
 
 
 @pytest.mark.django_db

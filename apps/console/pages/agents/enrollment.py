@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from shlex import quote
 from typing import Any
 
 from django import forms
@@ -23,6 +22,7 @@ from apps.fleet.models import Agent, EnrollmentToken
 from apps.fleet.services import enrollment
 from apps.tenancy.models import Environment
 from apps.tenancy.permissions import Permission as P
+from byteor.agent.setup_command import setup_command
 from byteor_cloud.api.agent_package import WHEEL, agent_package
 
 _LONGEST = timedelta(seconds=MAX_ENROLLMENT_TOKEN_S)
@@ -68,20 +68,10 @@ def _create(row: Environment, context: ActContext) -> Secret:
 
 
 def _command(environment: Environment, base_url: str) -> str:
-    """Return the command that installs, enrolls and runs an agent. It does not contain the token, but asks for it.
-
-    So the token is neither in the shell's history nor in the list of processes.
-    """
+    """Return the command that installs, enrolls and runs an agent. It asks for the token."""
     package = base_url + reverse("agent-package", args=[WHEEL])
     place = f"{environment.project.organization_id}/{environment.project_id}/{environment.pk}"
-    programs = "byteor-agent/bin"
-    return (
-        f"python3 -m venv byteor-agent && \\\n"
-        f"{programs}/pip install --quiet {quote(f'{package}#sha256={agent_package().sha256}')} && \\\n"
-        f"{programs}/byteor-agent enroll --state byteor-agent/state --url {quote(base_url)} \\\n"
-        f"  --environment {place} && \\\n"
-        f"{programs}/byteor-agent run --state byteor-agent/state"
-    )
+    return setup_command(base_url, package, agent_package().sha256, place)
 
 
 def describe_enrolled(token: EnrollmentToken) -> dict[str, Any]:

@@ -1,0 +1,288 @@
+"""The commands that steer a rollout: next-wave, pause, resume, retry, abort and rollback."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from byteor.command import rollout_news as news
+from byteor.command.deploying import find_deployment, watch
+from byteor.command.exits import DONE, PENDING, USAGE, Refusal
+from byteor.command.output import confirm, json_option, note, show
+from byteor.command.session import Named, Session, find, is_id, with_session
+
+if TYPE_CHECKING:
+    from byteor.client import models as m
+
+type Command = Callable[..., Any]
+_MOST: Final = 100  # deployments that are read to find the only one
+_POLL_S: Final = 2.0  # between requests for a rollback whose proof has not finished, if the server names no time
+
+DEPLOYMENT = Named(lambda session: sorted({each.pipeline for each in session.environment.list_deployments(limit=200)}))
+AGENT = Named(lambda session: (str(each.name) for each in session.environment.list_agents(limit=200)))
+
+
+def _steering(*, waits: bool = True, reason_required: bool = False) -> Callable[[Command], Command]:
+    """Return a decorator that adds what these commands share: ID, ``--reason``, ``--json`` and, if so, ``--wait``."""
+
+    def decorate(command: Command) -> Command:
+        found = json_option("Deployment")(with_session(command))
+        if waits:
+            found = click.option(
+                "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+                help="With --wait: stop waiting after this time, with exit code 8.",
+            )(found)  # fmt: skip
+            found = click.option("--wait", is_flag=True, help="Follow the rollout until it ends, as deploy does.")(
+                found
+            )
+        found = click.option("--reason", required=reason_required, help="Why. Recorded in the audit trail.")(found)
+        return click.argument("id", required=False, type=DEPLOYMENT)(found)
+
+    return decorate
+
+
+@click.command("next-wave")
+@_steering()
+def next_wave(
+    session: Session, id: str | None, reason: str | None, wait: bool, timeout: float | None, as_json: str | None
+) -> int:
+    """Start the next wave of a rollout now.
+
+    Ends a manual hold, and skips the rest of a pause. Refused if the current wave has not finished, if the next wave
+    waits for approval, and while the rollout is paused. Default of ID: the only rollout that has not ended.
+
+    \b
+    Examples:
+      byteor next-wave
+      byteor next-wave 4f2a91bc --wait
+    """
+    found = _under_way(session, id)
+    changed = session.environment.start_next_wave(found.id, reason=reason)
+    waves = changed.strategy.percents if changed.strategy else None
+    of = f" of {len(waves)}" if waves else ""
+    done = f"Started wave {changed.wave + 1}{of} of {_title(session, changed)}"
+    return _finish(session, changed, done, wait=wait, timeout=timeout, as_json=as_json)
+
+
+@click.command()
+@_steering(waits=False)
+def pause(session: Session, id: str | None, reason: str | None, as_json: str | None) -> None:
+    """Pause a rollout: it is offered to no further agents until it is resumed.
+
+    Agents that already have the offer continue. Default of ID: the only rollout that has not ended.
+
+    \b
+    Examples:
+      byteor pause --reason "Latency rises"
+      byteor pause 4f2a91bc
+    """
+    found = _under_way(session, id)
+    changed = session.environment.pause_deployment(found.id, reason=reason)
+    show(changed, as_json, f"Paused {_title(session, changed)}")
+
+
+@click.command()
+@_steering()
+def resume(
+    session: Session, id: str | None, reason: str | None, wait: bool, timeout: float | None, as_json: str | None
+) -> int:
+    """Continue a paused rollout.
+
+    Default of ID: the only rollout that has not ended.
+
+    \b
+    Examples:
+      byteor resume
+      byteor resume 4f2a91bc --wait --timeout 600
+    """
+    found = _under_way(session, id)
+    changed = session.environment.resume_deployment(found.id, reason=reason)
+    done = f"Resumed {_title(session, changed)}"
+    return _finish(session, changed, done, wait=wait, timeout=timeout, as_json=as_json)
+
+
+@click.command()
+@click.option("--agent", "agents", multiple=True, type=AGENT, help="Only this failed agent, by name or id. Repeatable.")
+@_steering()
+def retry(
+    session: Session,
+    id: str | None,
+    reason: str | None,
+    agents: Sequence[str],
+    wait: bool,
+    timeout: float | None,
+    as_json: str | None,
+) -> int:
+    """Offer a deployment again to the agents that failed.
+
+    A failed deployment continues. An active one stays active. Default of ID: the only deployment that is deploying,
+    current, or the newest of its pipeline and failed.
+
+    \b
+    Examples:
+      byteor retry
+      byteor retry 4f2a91bc --agent edge-1 --agent edge-2 --wait
+    """
+    found = _started(session, id, "There is no deployment with failed agents.")
+    ids = [each if is_id(each) else find(session.environment.list_agents, each, "agent").id for each in agents]
+    changed = session.environment.retry_deployment(found.id, reason=reason, agents=ids or None)
+    count = found.progress.failed - changed.progress.failed
+    done = f"Retrying {news.agents_of(count)} of {_title(session, changed)}"
+    return _finish(session, changed, done, wait=wait, timeout=timeout, as_json=as_json)
+
+
+@click.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_steering(waits=False)
+def abort(session: Session, id: str | None, reason: str | None, yes: bool, as_json: str | None) -> None:
+    """Stop a rollout. Agents that already run the deployment keep running it.
+
+    To return them to what they ran before, use `byteor rollback`. Default of ID: the only rollout that has not ended.
+
+    \b
+    Examples:
+      byteor abort
+      byteor abort 4f2a91bc --reason "Wrong bundle" --yes
+    """
+    found = _under_way(session, id)
+    title, active = _title(session, found), found.progress.active
+    kept = (
+        f" {news.agents_of(active)} already run{'s' if active == 1 else ''} it, and will keep running it."
+        if active
+        else ""
+    )
+    confirm(f"Abort {title}?{kept}", yes=yes)
+    changed = session.environment.abort_deployment(found.id, reason=reason)
+    show(changed, as_json, f"Aborted {title}.{kept}")
+
+
+@click.command()
+@click.option("--artifact", metavar="ID", help="Roll back only if this capture replays on what would be restored.")
+@click.option("--proceed", is_flag=True, help="With --artifact: roll back without waiting for the replays.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_steering(reason_required=True)
+def rollback(
+    session: Session,
+    id: str | None,
+    reason: str,
+    artifact: str | None,
+    proceed: bool,
+    yes: bool,
+    wait: bool,
+    timeout: float | None,
+    as_json: str | None,
+) -> int:
+    """Return the agents of a deployment to what they ran before.
+
+    The configuration becomes known bad in the environment. Default of ID: the only deployment that is deploying,
+    current, or the newest of its pipeline and failed. With --wait, the exit code is 0 if the rollback has finished, and
+    3 if it failed. With --artifact, the command waits for the replays, at most for --timeout seconds.
+
+    \b
+    Examples:
+      byteor rollback --reason "Prices are missing" --wait
+      byteor rollback 4f2a91bc --reason latency --yes
+      byteor rollback --reason crash --artifact 77ab01cd --timeout 300
+    """
+    found = _started(session, id, "There is no deployment to roll back.")
+    artifact_id = None
+    if artifact:
+        listed = session.environment.list_artifacts
+        artifact_id = artifact if is_id(artifact) else str(find(listed, artifact, "artifact", has_name=False).id)
+    title = _title(session, found)
+    confirm(
+        f"Roll back {title}? Its agents return to what they ran before, and the configuration becomes known bad.",
+        yes=yes,
+    )  # fmt: skip
+    changed = _roll_back(session, found.id, reason, artifact_id, proceed=proceed, timeout=timeout)
+    done = f"Rolling back {title} to {_restored(session, changed)}"
+    code = _finish(session, changed, done, wait=wait, timeout=timeout, as_json=as_json)
+    if wait and code not in {DONE, PENDING}:  # for ``watch``, a rollout that was rolled back has failed
+        return DONE if session.environment.get_deployment(found.id).status == "rolled_back" else code
+    return code
+
+
+def _roll_back(
+    session: Session, id: str, reason: str, artifact_id: str | None, *, proceed: bool, timeout: float | None
+) -> m.Deployment:
+    """Start a rollback. Wait for the replays that prove it. Raises Refusal if they take too long."""
+    from byteor.client.errors import Conflict  # noqa: PLC0415  imported when used, so that --help is fast
+
+    begin, is_waiting = time.monotonic(), False
+    while True:
+        try:
+            return session.environment.roll_back_deployment(
+                id, reason=reason, artifact_id=artifact_id, proceed=proceed or None
+            )
+        except Conflict as error:
+            if error.code != "rollback.proof_pending":
+                raise
+            pause_s = error.retry_after or _POLL_S
+            if not is_waiting:
+                note(f"Waiting for replay {error.problem.get('replay_id')}, which must succeed before the rollback.")
+            is_waiting = True
+        if timeout is not None and time.monotonic() - begin + pause_s > timeout:
+            raise Refusal(f"The replays have not finished after {timeout:g} s. Nothing was rolled back.", PENDING)
+        time.sleep(pause_s)
+
+
+def _restored(session: Session, deployment: m.Deployment) -> str:
+    if deployment.restores is None:
+        return "what its agents ran before"
+    return _title(session, session.environment.get_deployment(deployment.restores))
+
+
+def _under_way(session: Session, text: str | None) -> m.Deployment:
+    """Return the rollout with this id or of this pipeline; None selects the only one. Raises Refusal if it ended."""
+    found = find_deployment(session, text)
+    if found.status in news.ENDED:
+        ended = f"{_title(session, found)} is {news.status_of(found)}."
+        raise Refusal(f"No rollout is under way. The newest deployment, {ended}" if text is None else ended)
+    return found
+
+
+def _started(session: Session, text: str | None, none: str) -> m.Deployment:
+    """Return the only deployment with agents that is deploying, current, or the newest of its pipeline and failed.
+
+    ``text`` is a pipeline or None; otherwise it is the id of any deployment. Raises Refusal with ``none``.
+    """
+    if text is not None and is_id(text):
+        return find_deployment(session, text)
+    listed = session.environment.list_deployments
+    rows = [
+        *islice(listed(pipeline=text, status="deploying"), _MOST),
+        *islice(listed(pipeline=text, is_current=True), _MOST),
+    ]
+    newest: dict[str, m.ListedDeployment] = {}
+    for each in islice(listed(pipeline=text), _MOST):
+        newest.setdefault(each.pipeline, each)
+    rows += [each for each in newest.values() if each.status == "failed"]
+    found = {each.id: each for each in rows if each.progress.active or each.progress.failed}
+    if not found and text is not None:
+        return find_deployment(session, text)
+    if not found:
+        raise Refusal(none)
+    if len(found) > 1:
+        several = ", ".join(f"{each.pipeline} ({each.id}, {news.status_of(each)})" for each in found.values())
+        raise Refusal(f"There is more than one deployment: {several}. Use an id.", USAGE)
+    return session.environment.get_deployment(next(iter(found)))
+
+
+def _title(session: Session, deployment: m.Deployment) -> str:
+    version = session.environment.get_version(deployment.version_id)
+    return f"{version.name}:{version.number} ({deployment.id})"
+
+
+def _finish(
+    session: Session, changed: m.Deployment, done: str, *, wait: bool, timeout: float | None, as_json: str | None
+) -> int:
+    """Print what happened. With ``wait``, then follow the rollout, and return its exit code."""
+    if not wait:
+        show(changed, as_json, done)
+        return DONE
+    note(done)
+    return watch(session, changed.id, timeout=timeout, as_json=as_json)

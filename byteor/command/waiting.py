@@ -1,0 +1,99 @@
+"""Waiting for work that the server does in the background, and progress bars."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import inf
+from time import monotonic, sleep
+from typing import Any, Final
+
+import click
+
+from byteor.command.output import note
+
+FIRST_S: Final = 0.2  # the first pause between two requests
+MOST_S: Final = 2.0  # the longest one
+PATIENCE_S: Final = 300  # how long the server may be unreachable
+type Move = Callable[[int, int], None]
+
+
+def waiting_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--detach`` and ``--timeout`` to a command that waits."""
+    detach = click.option("--detach", is_flag=True, help="Do not wait for the result.")
+    timeout = click.option(
+        "--timeout", type=click.IntRange(min=0), metavar="SECONDS",
+        help="The longest time to wait. After it, the exit code is 8, and the work goes on.",
+    )  # fmt: skip
+    return detach(timeout(command))
+
+
+def wait_for[Row](
+    read: Callable[[], Row], title: str, progress: Callable[[Row], tuple[int, int]], timeout: float | None, later: str
+) -> Row:
+    """Read a row until it has finished, and return it.
+
+    Returns an unfinished row if it waits for an approval, or if ``timeout`` seconds have passed. ``progress`` returns
+    the done and all units of a row. ``later`` is the command that shows the row after an interruption. Raises
+    ByteOrError if the server is unreachable for five minutes.
+    """
+    from byteor.client.errors import ConnectionFailed, Unavailable  # noqa: PLC0415  imports the client
+
+    deadline = inf if timeout is None else monotonic() + timeout
+    pause, lost_at = FIRST_S, inf
+    try:
+        with bar(title) as move:
+            while True:
+                try:
+                    row: Any = read()
+                except (ConnectionFailed, Unavailable) as error:
+                    now = monotonic()
+                    if lost_at == inf:
+                        note(f"The connection to the server is lost: {error}. Trying again.")
+                        lost_at = now
+                    if now >= min(deadline, lost_at + PATIENCE_S):
+                        raise
+                else:
+                    lost_at = inf
+                    if row.finished_at or row.status == "pending_approval":
+                        return row  # type: ignore[no-any-return]  # the row has more attributes than its type says
+                    move(*progress(row))
+                    if monotonic() >= deadline:
+                        break
+                sleep(max(0, min(pause, deadline - monotonic())))
+                pause = min(pause * 1.5, MOST_S)
+    except KeyboardInterrupt:
+        note(f"{title} goes on. See the result with `{later}`.")
+        raise
+    note(f"{title} has not finished. See the result with `{later}`.")
+    return row  # type: ignore[no-any-return]
+
+
+@contextmanager
+def bar(title: str, *, of_bytes: bool = False) -> Iterator[Move]:
+    """Show a progress bar on stderr while the block runs, if stderr is a terminal.
+
+    Yields a function that takes the done and all units; all is 0 if it is unknown.
+    """
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        yield lambda done, total: None
+        return
+    from rich.console import Console  # noqa: PLC0415  slow to import, and only terminals need it
+    from rich.progress import (  # noqa: PLC0415
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    units = DownloadColumn() if of_bytes else MofNCompleteColumn()
+    text = TextColumn("{task.description}", markup=False)
+    with Progress(
+        text, BarColumn(), units, TimeElapsedColumn(), console=Console(stderr=True), transient=True
+    ) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total or None)
