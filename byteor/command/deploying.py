@@ -84,27 +84,30 @@ def watch(session: Session, deployment_id: str, *, timeout: float | None, as_jso
     the deployment is printed at the end. After ``timeout`` seconds the code is 8. Ctrl-C and errors do not stop the
     rollout, which is said. Raises Refusal and errors of the client.
     """
-    with _screen(as_json) as screen:
-        try:
+    output = say if as_json is None else note
+    try:
+        with _screen(as_json) as screen:
             watched = _Watch(session, deployment_id, screen)
             found = watched.follow(None if timeout is None else monotonic() + timeout)
-        except KeyboardInterrupt:
-            screen.say(f"Interrupted. The rollout goes on.{how_to_continue(deployment_id)}")
-            return INTERRUPTED
-        if found.status not in news.ENDED:
-            code = PENDING
-            text = f"The rollout has not ended after {timeout:g} s, and goes on.{how_to_continue(deployment_id)}"
-        else:
-            code, text = _outcome(session, found)
-        if code == ROLLOUT_FAILED:
-            text = "\n".join([text, *(f"  {line}" for line in watched.failures(found).values())])
-        if as_json is not None or code == PENDING:
-            screen.note(text)
-        else:
-            screen.say(text)
+    except KeyboardInterrupt:
+        _print_lines(note, f"Interrupted. The rollout goes on.{how_to_continue(deployment_id)}")
+        return INTERRUPTED
+    if found.status in news.ENDED:
+        code, text = _outcome(session, found)
+        failures = watched.new_failures(found) if code == ROLLOUT_FAILED else []
+        _print_lines(output, "\n".join([text, *(f"  {line}" for line in failures)]))
+    else:
+        code = PENDING
+        text = f"The rollout has not ended after {timeout:g} s, and goes on.{how_to_continue(deployment_id)}"
+        _print_lines(note, text)
     if as_json is not None:
         show(found, as_json, "")
     return code
+
+
+def _print_lines(output: Callable[[str], None], text: str) -> None:
+    for line in text.split("\n"):
+        output(line)
 
 
 def _outcome(session: Session, deployment: m.Deployment) -> tuple[int, str]:
@@ -129,6 +132,7 @@ class _Watch:
         self._id, self._screen = deployment_id, screen
         self._state: dict[str, str] = {}
         self._causes: set[tuple[str, str]] = set()
+        self._failures: set[str] = set()
         self._people: news.People | None = None
         self._is_lost = False
 
@@ -138,8 +142,8 @@ class _Watch:
         while True:
             if (read := self._read()) is not None:
                 found = read
-                pause = FIRST_POLL_S if self._print(found) else min(pause * 1.3, LAST_POLL_S)
                 self._screen.draw(found)
+                pause = FIRST_POLL_S if self._print(found) else min(pause * 1.3, LAST_POLL_S)
                 if found.status in news.ENDED:
                     return found
             left = LAST_POLL_S if deadline is None else deadline - monotonic()
@@ -149,9 +153,13 @@ class _Watch:
                 return found
             sleep(min(pause, left))
 
-    def failures(self, deployment: m.Deployment) -> dict[tuple[str, str], str]:
-        """Return a line for each cause of failures, with names of agents."""
-        return news.failure_lines(deployment, agent_names(self._session, deployment))
+    def new_failures(self, deployment: m.Deployment) -> list[str]:
+        """Return a line for each cause of failures, with names of agents, except lines that were printed before."""
+        lines = news.failure_lines(deployment, agent_names(self._session, deployment))
+        new = [line for line in lines.values() if line not in self._failures]
+        self._causes |= lines.keys()
+        self._failures.update(new)
+        return new
 
     def _read(self) -> m.Deployment | None:
         """Return the deployment, or None if the server cannot be reached now, which is said once."""
@@ -187,9 +195,7 @@ class _Watch:
         lines = [line for key, line in state.items() if key not in self._state]
         self._state = state
         if {(each.reason, each.detail) for each in deployment.failures or ()} - self._causes:
-            failures = self.failures(deployment)
-            lines += [line for cause, line in failures.items() if cause not in self._causes]
-            self._causes |= failures.keys()
+            lines += self.new_failures(deployment)
         for line in lines:
             self._screen.say(line)
         return bool(lines)
@@ -281,13 +287,11 @@ class _Screen:
 
     def say(self, text: str) -> None:
         """Print lines about the rollout."""
-        for line in text.split("\n"):
-            note(line) if self._to_stderr else say(line)
+        _print_lines(note if self._to_stderr else say, text)
 
     def note(self, text: str) -> None:
         """Print lines to stderr."""
-        for line in text.split("\n"):
-            note(line)
+        _print_lines(note, text)
 
     def draw(self, deployment: m.Deployment) -> None:
         """Show how far the rollout is. Only a terminal has bars."""
@@ -299,6 +303,7 @@ class _Terminal(_Screen):
     def __init__(self, live: Live) -> None:
         super().__init__(None)
         self._live = live
+        self._drawn: object = None
 
     def say(self, text: str) -> None:
         from rich.text import Text  # noqa: PLC0415  slow to import, and only terminals need it
@@ -310,7 +315,10 @@ class _Terminal(_Screen):
         self.say(text)
 
     def draw(self, deployment: m.Deployment) -> None:
-        self._live.update(_bars(deployment), refresh=True)
+        waves, counts = news.waves_of(deployment), news.counts_of(deployment.progress)
+        if (waves, counts) != self._drawn:
+            self._drawn = (waves, counts)
+            self._live.update(_bars(waves, counts), refresh=True)
 
 
 @contextmanager
@@ -325,17 +333,17 @@ def _screen(as_json: str | None) -> Iterator[_Screen]:
         yield _Terminal(live)
 
 
-def _bars(deployment: m.Deployment) -> Table:
+def _bars(waves: Sequence[news.Wave], counts: str) -> Table:
     """Return a bar for each wave, as a renderable of rich."""
     from rich.progress_bar import ProgressBar  # noqa: PLC0415  slow to import, and only terminals need it
     from rich.table import Table  # noqa: PLC0415
 
     table = Table.grid(padding=(0, 2, 0, 0))
-    for wave in news.waves_of(deployment):
+    for wave in waves:
         bar = ProgressBar(total=wave.total, completed=wave.done, width=BAR_WIDTH)
         table.add_row(wave.title, bar, f"{wave.done:,} of {wave.total:,}", wave.state)
-    if deployment.progress.total:
-        table.add_row("Total", "", "", news.counts_of(deployment.progress))
+    if waves:
+        table.add_row("Total", "", counts)
     return table
 
 
@@ -478,7 +486,9 @@ def _reviewers(session: Session, texts: Sequence[str]) -> list[str] | None:
 @click.option("--labels", type=Pairs(), help="Deploy to the agents that have all of these labels.")
 @click.option("--agents", type=AGENT, metavar="A,B", help="Deploy to these agents, by name or id.")
 @click.option("--all-at-once", is_flag=True, help="Deploy to all agents at the same time. This is the default.")
-@click.option("--canary", is_flag=True, help="Deploy to 5% of the agents, and to the others when somebody says so.")
+@click.option(
+    "--canary", is_flag=True, help="Deploy to 5% of the agents, and to the others when somebody starts wave 2."
+)
 @click.option("--waves", "percents", type=Percents(), help="Deploy in waves up to these percentages of the agents.")
 @click.option("--hold", "holds", multiple=True, metavar="[WAVE=]KIND", help=(
     "What waves after the first wait for: manual (somebody starts the wave) or approval. Can be repeated."
@@ -505,7 +515,7 @@ def _reviewers(session: Session, texts: Sequence[str]) -> list[str] | None:
     "In an emergency, deploy before anybody has approved. Needs the role org_admin."
 ))  # fmt: skip
 @click.option("--approval", metavar="FILE", help="A file with the credential of an unused approval; - for stdin.")
-@click.option("--idempotency-key", metavar="KEY", help="Running the command twice with the same key deploys once.")
+@click.option("--idempotency-key", metavar="KEY", help="A key with which a repeated command does not deploy twice.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--detach", is_flag=True, help="Do not wait for the rollout. The exit code is 8 if it needs approval.")
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help=(
@@ -516,15 +526,16 @@ def _reviewers(session: Session, texts: Sequence[str]) -> list[str] | None:
 def deploy(session: Session, /, bundle: str, as_json: str | None, **values: Any) -> int:
     """Deploy a config bundle, and wait until the rollout ends.
 
-    Shows what changes, on which agents and who must approve, and asks. Then shows how the rollout goes on. Ctrl-C stops
-    waiting and not the rollout.
+    Shows what changes, on which agents and who must approve, and asks. Then shows the progress of the rollout. Ctrl-C
+    stops the command, but not the rollout.
 
     \b
     Exit codes:
       0  the config bundle is active
-      1  refused; or the approval was denied, revoked or expired, so that nothing was deployed
+      1  refused, or its approval was denied, revoked or expired: nothing changed
       3  the rollout failed, was aborted or rolled back
       8  still pending after --timeout, or waiting for approval with --detach
+      130  interrupted by Ctrl-C; the rollout continues
 
     \b
     Examples:
@@ -540,8 +551,7 @@ def deploy(session: Session, /, bundle: str, as_json: str | None, **values: Any)
     if found.known_bad:
         raise Refusal(f"The configuration of {found.name} is known bad in this environment, and cannot be deployed.")
     output = say if as_json is None else note
-    for line in describe_release(session, found, request, names_of).split("\n"):
-        output(line)
+    _print_lines(output, describe_release(session, found, request, names_of))
     confirm("Deploy?", yes=values["yes"])
     created = _create(session, request, key)
     output(f"Requested deployment {created.id}.")
@@ -550,8 +560,7 @@ def deploy(session: Session, /, bundle: str, as_json: str | None, **values: Any)
     if as_json is not None:
         show(created, as_json, "")
     for line in news.state_lines(created, people_of(session, created)).values():
-        for part in line.split("\n"):
-            output(part)
+        _print_lines(output, line)
     output(how_to_continue(created.id).lstrip("\n").split("\n")[0])
     return PENDING if created.status == "pending_approval" else DONE
 
@@ -645,7 +654,6 @@ def list_deployments(
         "status": lambda each: news.status_of(each) + (", current" if each.is_current else ""),
         "agents": lambda each: news.counts_of(each.progress) if each.progress.total else str(each.target_count),
         "requested": lambda each: when(each.created_at),
-        "by": lambda each: each.requested_by,
         "id": lambda each: each.id,
     }
     rows = session.environment.list_deployments(status=status, pipeline=pipeline, limit=min(limit + 1, PAGE))
@@ -684,7 +692,7 @@ def show_deployment(session: Session, deployment: str | None, as_json: str | Non
         lines.append(_outcome(session, found)[1])
     lines += news.failure_lines(found, agent_names(session, found)).values()
     for line in lines:
-        say(line)
+        _print_lines(say, line)
 
 
 @deployments.command("watch")
@@ -697,7 +705,7 @@ def show_deployment(session: Session, deployment: str | None, as_json: str | Non
 def watch_deployment(session: Session, deployment: str | None, timeout: float | None, as_json: str | None) -> int:
     """Follow a rollout until it ends. Default: the only one that has not ended, or else the newest.
 
-    The exit codes are those of `byteor deploy`. Ctrl-C stops waiting and not the rollout.
+    The exit codes are those of `byteor deploy`. Ctrl-C stops the command, but not the rollout.
 
     \b
     Examples:

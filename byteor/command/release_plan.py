@@ -55,7 +55,7 @@ def describe_release(session: Session, bundle: m.ConfigBundle, request: m.Deploy
     facts |= {name: text for name, text in more.items() if text}
     width = max(map(len, facts)) + 2
     for name, text in facts.items():
-        lines.append(f"  {name}:".ljust(width + 2) + text)
+        lines.append((f"  {name}:".ljust(width + 2) + text).rstrip())
         if name == "Changes":
             lines += [f"    {each}" for each in changes]
     return "\n".join(lines)
@@ -80,9 +80,8 @@ def _configuration(bundle: m.ConfigBundle) -> Any:
     from byteor.engine.configuration import RuntimeConfig  # noqa: PLC0415  imports the compiler
 
     stored = bundle.to_dict()
-    texts: dict[str, str] = {name: stored.get(name, "") for name in ("tuning_profile", "wait")}
     objects: dict[str, Any] = {name: stored.get(name) or {} for name in ("stage_config", "adapters", "env", "snapshot")}
-    return RuntimeConfig(**texts, **objects)
+    return RuntimeConfig(str(stored.get("tuning_profile", "")), str(stored.get("wait", "")), **objects)
 
 
 def _short(value: object) -> str:
