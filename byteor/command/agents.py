@@ -576,9 +576,9 @@ def _agent_package(url: str) -> tuple[str, str]:
     from hashlib import sha256  # noqa: PLC0415  imported for this command only
 
     from byteor import __version__  # noqa: PLC0415
-    from byteor.client import TIMEOUT_S  # noqa: PLC0415
     from byteor.client.errors import NotFound  # noqa: PLC0415
-    from byteor.client.runtime import Connection, Request  # noqa: PLC0415
+    from byteor.client.request import TIMEOUT_S, Request  # noqa: PLC0415
+    from byteor.client.runtime import Connection  # noqa: PLC0415
 
     path = f"/agent/byteor-{__version__}-py3-none-any.whl"
     connection = Connection(url, None, TIMEOUT_S)

@@ -91,7 +91,7 @@ def list_events(session: Session, /, limit: int, as_json: str | None, **filters:
       byteor audit list --action deployment.create --since 7d --json timestamp,actor,changes
     """
     columns: dict[str, Callable[[m.AuditEvent], Any]] = {
-        "time": lambda each: when(_time_of(each)),
+        "time": lambda each: when(each.timestamp),
         "actor": lambda each: each.actor.display,
         "action": lambda each: each.action,
         "outcome": lambda each: each.outcome,
@@ -119,7 +119,7 @@ def follow(session: Session, /, as_json: str | None, since: datetime | None, **f
     """
     with suppress(KeyboardInterrupt):
         for each in _new_events(session, since, filters):
-            time, resource = _time_of(each).astimezone(UTC), _resource(each.resource_scope)
+            time, resource = each.timestamp.astimezone(UTC), _resource(each.resource_scope)
             text = f"{time:%Y-%m-%d %H:%M:%S} UTC  {each.outcome:7}  {each.actor.display}  {each.action}  {resource}"
             show_line(each, as_json, text)
 
@@ -172,7 +172,7 @@ def _new_events(session: Session, since: datetime | None, filters: dict[str, Any
         found: list[m.AuditEvent] = []
         try:
             for each in _events(session, 200, since=position, **filters):
-                if is_first and since is None and found and _time_of(each) < _time_of(found[0]) - OVERLAP:
+                if is_first and since is None and found and each.timestamp < found[0].timestamp - OVERLAP:
                     break
                 found.append(each)
         except (ConnectionFailed, Unavailable) as error:
@@ -181,11 +181,11 @@ def _new_events(session: Session, since: datetime | None, filters: dict[str, Any
             note(f"The server cannot be reached ({error}). Trying again.")
         else:
             fresh = [each for each in found if each.id not in seen]
-            seen |= {each.id: _time_of(each) for each in fresh}
+            seen |= {each.id: each.timestamp for each in fresh}
             if not is_first or since is not None:
-                yield from sorted(fresh, key=lambda each: (_time_of(each), each.id))
+                yield from sorted(fresh, key=lambda each: (each.timestamp, each.id))
             if found:
-                position = max(_time_of(found[0]) - OVERLAP, position or _START_OF_TIME)
+                position = max(found[0].timestamp - OVERLAP, position or _START_OF_TIME)
                 seen = {id: time for id, time in seen.items() if time >= position}
             is_first = False
         sleep(POLL_S)
@@ -200,10 +200,6 @@ def _has_reader() -> bool:
         poll.register(sys.stdout.fileno(), 0)
         return not any(event & select.POLLERR for _, event in poll.poll(0))
     return True
-
-
-def _time_of(event: m.AuditEvent) -> datetime:
-    return event.timestamp or _START_OF_TIME  # the server always sends it
 
 
 def _resource(scope: m.AuditScope) -> str:

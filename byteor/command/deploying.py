@@ -29,7 +29,7 @@ from byteor.command.output import (
     show_list,
     when,
 )
-from byteor.command.release_plan import describe_release
+from byteor.command.release_plan import Release, describe_release
 from byteor.command.session import Named, Session, find, is_id, with_session
 
 if TYPE_CHECKING:
@@ -565,9 +565,7 @@ def deploy(session: Session, /, bundle: str, as_json: str | None, **values: Any)
     return PENDING if created.status == "pending_approval" else DONE
 
 
-def _request(
-    session: Session, bundle_id: str, strategy: m.StrategyRequest | None, values: dict[str, Any]
-) -> m.DeploymentRequest:
+def _request(session: Session, bundle_id: str, strategy: m.StrategyRequest | None, values: dict[str, Any]) -> Release:
     """Return the request that the options describe. Raises Refusal."""
     from byteor.client import models as m  # noqa: PLC0415  slow to import
 
@@ -579,26 +577,20 @@ def _request(
         explain.append(m.DifferenceExplanationRequest(group=group, text=text))
     credential = _read_credential(values["approval"])
     target = _target(session, values["labels"], values["agents"], values["every"])
-    given: dict[str, Any] = {
-        "strategy": strategy,
-        "take_over": values["take_over"] or None,
-        "approval": credential,
-        "explain": explain or None,
-        "start_at": values["start_at"],
-        "reviewers": _reviewers(session, values["reviewers"]),
-        "note": values["text"],
-    }
-    for name, field, model in (
-        ("override_freeze", "override_freeze", m.ReasonRequest),
-        ("override_gate", "override_replay_gate", m.ReasonRequest),
-        ("break_glass", "break_glass", m.BreakGlassRequest),
-    ):
-        if values[name] is not None:
-            given[field] = model(reason=values[name])
-    return m.DeploymentRequest(
+    freeze, gate, break_glass = (values[each] for each in ("override_freeze", "override_gate", "break_glass"))
+    return Release(
         config_bundle_id=bundle_id,
         target=target,
-        **{name: value for name, value in given.items() if value is not None},
+        strategy=strategy,
+        take_over=values["take_over"] or None,
+        approval=credential,
+        explain=explain or None,
+        start_at=values["start_at"],
+        reviewers=_reviewers(session, values["reviewers"]),
+        note=values["text"],
+        override_freeze=None if freeze is None else m.ReasonRequest(reason=freeze),
+        override_replay_gate=None if gate is None else m.ReasonRequest(reason=gate),
+        break_glass=None if break_glass is None else m.BreakGlassRequest(reason=break_glass),
     )
 
 
@@ -611,17 +603,13 @@ def _read_credential(path: str | None) -> str | None:
         raise Refusal(f"{path} cannot be read: {error}", USAGE) from None
 
 
-def _create(session: Session, request: m.DeploymentRequest, key: str) -> m.Deployment:
+def _create(session: Session, request: Release, key: str) -> m.Deployment:
     """Create the deployment. If the response is lost, say how to find out what became of the request."""
-    from msgspec import UNSET  # noqa: PLC0415  slow to import
-    from msgspec.structs import asdict  # noqa: PLC0415  slow to import
-
     from byteor.client.errors import ConnectionFailed  # noqa: PLC0415  only a command that runs needs it
 
-    fields = {name: value for name, value in asdict(request).items() if value is not UNSET}
     again = f"To continue, run the same command with --idempotency-key {key}. It does not deploy twice."
     try:
-        return session.environment.create_deployment(**fields, idempotency_key=key)
+        return session.environment.create_deployment(**request.fields(), idempotency_key=key)
     except KeyboardInterrupt:
         note(f"The server may have received the request. {again}")
         raise

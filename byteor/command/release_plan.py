@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from byteor.command.output import when
 from byteor.command.rollout_news import agents_of, deciders
@@ -22,7 +22,28 @@ _LONGEST: Final = 60  # characters of a value
 type NamesOf = Callable[[Session, Collection[str]], Mapping[str, str]]
 
 
-def describe_release(session: Session, bundle: m.ConfigBundle, request: m.DeploymentRequest, names: NamesOf) -> str:
+class Release(NamedTuple):
+    """The options of a deployment, named as ``create_deployment`` names them; None for those that are not given."""
+
+    config_bundle_id: str
+    target: m.TargetRequest
+    strategy: m.StrategyRequest | None = None
+    take_over: bool | None = None
+    approval: str | None = None
+    explain: list[m.DifferenceExplanationRequest] | None = None
+    start_at: datetime | None = None
+    reviewers: list[str] | None = None
+    note: str | None = None
+    override_freeze: m.ReasonRequest | None = None
+    override_replay_gate: m.ReasonRequest | None = None
+    break_glass: m.BreakGlassRequest | None = None
+
+    def fields(self) -> dict[str, Any]:
+        """Return the options that are given."""
+        return {name: value for name, value in self._asdict().items() if value is not None}
+
+
+def describe_release(session: Session, bundle: m.ConfigBundle, request: Release, names: NamesOf) -> str:
     """Return what would change, on how many agents, who must approve, and what may prevent it, in lines."""
     environment = session.environment.get_environment()
     version = session.environment.get_version(bundle.version_id)
@@ -42,14 +63,14 @@ def describe_release(session: Session, bundle: m.ConfigBundle, request: m.Deploy
         )
         changes = list(_changes(session, old, bundle))
         facts["Changes"] = "" if changes else "none: this configuration runs now"
-    settings = environment.settings or None
+    settings = environment.settings
     more = {
         "Agents": _target(session, request.target),
-        "Strategy": _strategy(request.strategy or None),
+        "Strategy": _strategy(request.strategy),
         "Starts": f"{when(request.start_at)}" if request.start_at else "",
-        "Approval": _approval(session, settings, request, names) if settings else "",
-        "Replay gate": _gate(session, bundle, settings, request) if settings else "",
-        "Freeze": _freeze(settings, request) if settings else "",
+        "Approval": _approval(session, settings, request, names),
+        "Replay gate": _gate(session, bundle, settings, request),
+        "Freeze": _freeze(settings, request),
         "Warnings": " ".join(each.detail for each in (bundle.warnings or [])[:3]),
     }
     facts |= {name: text for name, text in more.items() if text}
@@ -119,7 +140,7 @@ def _strategy(strategy: m.StrategyRequest | None) -> str:
     return f"Waves up to {percents}{pause}.{holds} Stops when {stops}, {after}."
 
 
-def _approval(session: Session, settings: m.EnvironmentSettings, request: m.DeploymentRequest, names: NamesOf) -> str:
+def _approval(session: Session, settings: m.EnvironmentSettings, request: Release, names: NamesOf) -> str:
     if not settings.approvals_required:
         return "not needed"
     if request.approval:
@@ -134,9 +155,7 @@ def _approval(session: Session, settings: m.EnvironmentSettings, request: m.Depl
     return f"{people} must approve. {who}"
 
 
-def _gate(
-    session: Session, bundle: m.ConfigBundle, settings: m.EnvironmentSettings, request: m.DeploymentRequest
-) -> str:
+def _gate(session: Session, bundle: m.ConfigBundle, settings: m.EnvironmentSettings, request: Release) -> str:
     if settings.replay_gate in {"off", ""} or not settings.replay_gate:
         return "off"
     required = settings.replay_gate == "require"
@@ -150,7 +169,7 @@ def _gate(
     return f"{text} Last result: {result}, {last.fixtures or 0} fixtures, {when(last.created_at)}."
 
 
-def _freeze(settings: m.EnvironmentSettings, request: m.DeploymentRequest) -> str:
+def _freeze(settings: m.EnvironmentSettings, request: Release) -> str:
     from byteor.engine.freeze import FreezeWindow, last_open_window  # noqa: PLC0415  imports time zones
 
     windows = [FreezeWindow.from_stored(each.to_dict()) for each in settings.freeze_windows or ()]

@@ -188,7 +188,7 @@ def waves_of(deployment: m.Deployment) -> list[Wave]:
         touched = progress.total - progress.pending
         state = "done" if deployment.status == "rolled_back" else "under way"
         return [Wave("Rollback", progress.rolled_back, touched, state)] if touched else []
-    percents = (deployment.strategy.percents if deployment.strategy else None) or [100]
+    percents = deployment.strategy.percents or [100]
     bounds = Strategy.waves(percents).wave_bounds(progress.total)
     finished = progress.active + progress.failed + progress.rolled_back
     found, before = [], 0
@@ -224,7 +224,7 @@ def counts_of(progress: m.Progress) -> str:
 
 
 def _wave_began(deployment: m.Deployment) -> str:
-    percents = (deployment.strategy.percents if deployment.strategy else None) or [100]
+    percents = deployment.strategy.percents or [100]
     if len(percents) == 1:
         return f"Deploying to {agents_of(deployment.target_count)}."
     so_far = f"; {counts_of(deployment.progress)}" if deployment.progress.active or deployment.progress.failed else ""

@@ -62,7 +62,7 @@ def next_wave(
     """
     found = _under_way(session, id)
     changed = session.environment.start_next_wave(found.id, reason=reason)
-    waves = changed.strategy.percents if changed.strategy else None
+    waves = changed.strategy.percents
     of = f" of {len(waves)}" if waves else ""
     done = f"Started wave {changed.wave + 1}{of} of {_title(session, changed)}"
     return _finish(session, changed, done, wait=wait, timeout=timeout, as_json=as_json)
