@@ -31,7 +31,8 @@ class ApiError(ByteOrError):
         self.type = str(problem.get("type", "about:blank"))
         self.code = self.type.rpartition(":")[2]
         self.detail = str(problem.get("detail") or problem.get("title") or f"HTTP {status}")
-        self.errors: list[dict[str, Any]] = problem.get("errors") or []
+        errors = problem.get("errors")  # a proxy in front of the server may send JSON of its own
+        self.errors = [each for each in errors if isinstance(each, dict)] if isinstance(errors, list) else []
         self.request_id: str | None = problem.get("request_id")
         self.retry_after = retry_after
         super().__init__(self.detail)

@@ -162,7 +162,8 @@ def _actor_id(session: Session, text: str) -> str:
 
 def _new_events(session: Session, since: datetime | None, filters: dict[str, Any]) -> Iterator[m.AuditEvent]:
     """Yield the events since a time, by default from now on, oldest first and each once, as they appear. Never ends."""
-    from byteor.client import ConnectionFailed, Unavailable  # noqa: PLC0415  slow to import
+    from byteor.client import ByteOrError  # noqa: PLC0415  slow to import
+    from byteor.command.retries import is_temporary  # noqa: PLC0415  the same
 
     if filters["actor"]:
         filters["actor"] = _actor_id(session, filters["actor"])
@@ -175,8 +176,8 @@ def _new_events(session: Session, since: datetime | None, filters: dict[str, Any
                 if is_first and since is None and found and each.timestamp < found[0].timestamp - OVERLAP:
                     break
                 found.append(each)
-        except (ConnectionFailed, Unavailable) as error:
-            if is_first:
+        except ByteOrError as error:
+            if is_first or not is_temporary(error):
                 raise
             note(f"The server cannot be reached ({error}). Trying again.")
         else:

@@ -138,7 +138,7 @@ def current(name: str | None = None) -> tuple[str, Context, list[str]]:
         chosen, stored = contexts.named(chosen)
     if not name and chosen != contexts.current:
         warnings.append(f"{NAME} selects the context {chosen} instead of {contexts.current or 'none'}.")
-    url, token = os.environ.get(URL, "").rstrip("/"), os.environ.get(TOKEN, "")
+    url, token = os.environ.get(URL, "").strip().rstrip("/"), os.environ.get(TOKEN, "").strip()
     context = stored
     if url and url != stored.url:
         context = Context(url)  # ids, too, belong to the context's server

@@ -49,7 +49,8 @@ def find_approval(session: Session, text: str | None) -> m.Approval:
         if not mine:
             raise Refusal("Nothing waits for approval.", FAILED)
         return environment.get_approval(_only(session, mine, "Several approvals wait for your decision").id)
-    found = _named(pending, text) or _of_pipeline(session, pending, text)
+    both = [*_of_pipeline(session, pending, text), *_named(pending, text)]  # a pipeline's name can be a part of an id
+    found = list({each.id: each for each in both}.values())
     if not found:
         decided = _named(islice(environment.list_approvals(), MOST_SEARCHED), text)
         found = list({each.deployment_id or each.replay_id: each for each in reversed(decided)}.values())  # the newest

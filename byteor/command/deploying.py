@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -163,16 +162,14 @@ class _Watch:
 
     def _read(self) -> m.Deployment | None:
         """Return the deployment, or None if the server cannot be reached now, which is said once."""
-        from byteor.client.errors import ApiError, ConnectionFailed  # noqa: PLC0415  only a command that runs needs it
+        from byteor.client.errors import ByteOrError  # noqa: PLC0415  only a command that runs needs it
+        from byteor.command.retries import is_temporary, on_retry  # noqa: PLC0415  the same
 
         try:
-            with _connection_lost(self._lose):
+            with on_retry(self._lose):
                 found = self._environment.get_deployment(self._id)
-        except ConnectionFailed:
-            self._lose()
-            return None
-        except ApiError as error:
-            if error.status == 429 or error.status >= 500:
+        except ByteOrError as error:
+            if is_temporary(error):
                 self._lose()
                 return None
             self._screen.note(f"The rollout goes on.{how_to_continue(self._id)}")
@@ -252,31 +249,6 @@ def suppress_errors() -> Iterator[None]:
 
     with suppress(ByteOrError):
         yield
-
-
-class _Retries(logging.Handler):
-    """Gets the client's warnings that it sends a request again."""
-
-    def __init__(self, lose: Callable[[], None]) -> None:
-        super().__init__()
-        self._lose = lose
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._lose()
-
-
-@contextmanager
-def _connection_lost(lose: Callable[[], None]) -> Iterator[None]:
-    """Call ``lose`` instead of logging when the client has to send a request again."""
-    logger, handler = logging.getLogger("byteor.client"), _Retries(lose)
-    propagate = logger.propagate
-    logger.addHandler(handler)
-    logger.propagate = False
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.propagate = propagate
 
 
 class _Screen:
@@ -605,7 +577,8 @@ def _read_credential(path: str | None) -> str | None:
 
 def _create(session: Session, request: Release, key: str) -> m.Deployment:
     """Create the deployment. If the response is lost, say how to find out what became of the request."""
-    from byteor.client.errors import ConnectionFailed  # noqa: PLC0415  only a command that runs needs it
+    from byteor.client.errors import ByteOrError  # noqa: PLC0415  only a command that runs needs it
+    from byteor.command.retries import is_temporary  # noqa: PLC0415  the same
 
     again = f"To continue, run the same command with --idempotency-key {key}. It does not deploy twice."
     try:
@@ -613,7 +586,9 @@ def _create(session: Session, request: Release, key: str) -> m.Deployment:
     except KeyboardInterrupt:
         note(f"The server may have received the request. {again}")
         raise
-    except ConnectionFailed as error:
+    except ByteOrError as error:
+        if not is_temporary(error):
+            raise
         raise Refusal(f"{error} The server may have received the request. {again}", FAILED) from None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from typing import Any
+from urllib.parse import parse_qs
 
 import click
 
@@ -38,7 +39,8 @@ def api(
             path = path.replace(mark, getattr(session, level))
     if not path.startswith("/"):
         raise Refusal(f"The path must begin with a slash: {path}", USAGE)
-    query: dict[str, Any] = {}
+    path, _, in_path = path.partition("?")
+    query: dict[str, Any] = parse_qs(in_path, keep_blank_values=True)
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:

@@ -58,6 +58,19 @@ def _title(row: Any) -> str:
     return f"{row.name} ({row.id})" if isinstance(getattr(row, "name", None), str) else str(row.id)
 
 
+def connect(url: str, token: str | None = None) -> ByteOr:
+    """Return a client, which notes when it sends a request again. Raises Refusal for an invalid URL or token."""
+    from byteor.client import ByteOr  # noqa: PLC0415  imported with the first request, so that --help is fast
+    from byteor.command.retries import note_retries  # noqa: PLC0415  the same
+
+    note_retries()
+    try:
+        urlsplit(url).port  # noqa: B018  raises if the port or the host is impossible
+        return ByteOr(url, token)
+    except ValueError as error:
+        raise Refusal(f"The server or the token is invalid: {error}", USAGE) from None
+
+
 class Session:
     """The client of the chosen context, and the levels at which the command works."""
 
@@ -71,13 +84,7 @@ class Session:
     @cached_property
     def client(self) -> ByteOr:
         """The client."""
-        from byteor.client import ByteOr  # noqa: PLC0415  imported with the first request, so that --help is fast
-
-        try:
-            urlsplit(self.context.url).port  # noqa: B018  raises if the port or the host is impossible
-            return ByteOr(self.context.url, self.context.token)
-        except ValueError as error:
-            raise Refusal(f"The address of the server is invalid: {error}", USAGE) from None
+        return connect(self.context.url, self.context.token)
 
     @cached_property
     def organization_id(self) -> str:
