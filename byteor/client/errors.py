@@ -40,7 +40,8 @@ class ApiError(ByteOrError):
     def __str__(self) -> str:
         places = [f"{each.get('pointer') or each.get('parameter')}: {each.get('detail')}" for each in self.errors]
         request = f" (request {self.request_id})" if self.request_id else ""
-        return "; ".join([self.detail, *places]) + request
+        is_repeated = places and all(str(each.get("detail")) in self.detail for each in self.errors)
+        return "; ".join(places if is_repeated else [self.detail, *places]) + request
 
 
 class InvalidRequest(ApiError):

@@ -5,6 +5,7 @@ httpx2, msgspec and the models are imported with the first request, so that impo
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -195,7 +196,12 @@ def settings(url: str, token: str | None, timeout: float) -> dict[str, Any]:
 
 @contextmanager
 def complete(path: Path) -> Iterator[Callable[[bytes], Any]]:
-    """Yield a function that writes to a temporary file, which is renamed to ``path`` if no exception is raised."""
+    """Yield a function that writes to a temporary file, which is renamed to ``path`` if no exception is raised.
+
+    Raises OSError if ``path`` is a folder or a device, which the file would replace.
+    """
+    if not path.name or (path.exists() and not path.is_file()):
+        raise OSError(errno.EINVAL, "It is not a regular file", str(path))
     partial = path.with_name(f".{path.name}.{os.urandom(4).hex()}.partial")
     try:
         with partial.open("xb") as file:

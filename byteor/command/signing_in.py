@@ -123,7 +123,7 @@ def login(
         "organization": found.organization_name or None, "project": found.project_name or None,
         "environment": found.environment_name or None,
     }  # fmt: skip
-    until = f", until {when(expires)}" if expires else ""
+    until = f". The token expires {when(expires)}" if expires else ""
     show(values, as_json, f"Signed in to {urlsplit(server).netloc} as {who}{until}")
     note(f"Context {name}: {_place(found)}")
     for warning in contexts.current()[2]:

@@ -190,7 +190,7 @@ def rollback(
     """
     found = _started(session, id, "There is no deployment to roll back.")
     artifact_id = None
-    if artifact:
+    if artifact is not None:
         listed = session.environment.list_artifacts
         artifact_id = artifact if is_id(artifact) else str(find(listed, artifact, "artifact", has_name=False).id)
     title = _title(session, found)

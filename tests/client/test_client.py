@@ -348,9 +348,9 @@ def test_page_of_proxy_is_no_success(answer: Answer, tmp_path: Path) -> None:
 
 
 def test_corrupt_compression_is_lost_connection(waits: list[float]) -> None:
-    with connected(Answer(body=b"plain", headers={"Content-Encoding": "gzip"})) as (client, _):
-        with pytest.raises(ConnectionFailed):
-            client.organization("o1").get_organization()
+    answer = Answer(body=b"plain", headers={"Content-Encoding": "gzip"})
+    with connected(answer) as (client, _), pytest.raises(ConnectionFailed):
+        client.organization("o1").get_organization()
 
 
 def test_page_that_refers_to_itself_ends_list() -> None:
