@@ -180,7 +180,7 @@ class Story:
         assert replay["status"] == "succeeded"
         assert "check" in ada.run("artifacts", "trace", replay["id"], "2")
         ada.run("artifacts", "keep", incident, "--name", "negative price")
-        assert ada.json("fixtures", "list", "--json=name") == [{"name": "negative price"}]
+        assert json.loads(ada.run("fixtures", "list", "--json=name")) == [{"name": "negative price"}]
         return incident
 
     def _release_with_differences(self) -> None:
@@ -199,14 +199,18 @@ class Story:
         assert deploying.returncode == 0, out + err
 
     def _bisect(self, incident: str) -> None:
-        assert self.ada.run("artifacts", "bisect", incident)
+        """Promote a version that lacks the check, and let the bisect find it."""
+        (self.ada.folder / "plan.yaml").write_text(PLAN[: PLAN.index("    - {id: check")])
+        self.ada.run("drafts", "apply", "-f", "plan.yaml")
+        self.ada.run("drafts", "promote", "quotes")
+        assert "3" in self.ada.run("artifacts", "bisect", incident).splitlines()[0]
 
     def _roll_back(self) -> None:
         self.ada.run("rollback", "--reason", "The mask is wrong.", "--yes", "--wait")
         current = [each["status"] for each in self.ada.json("deployments", "list") if each["is_current"]]
         assert current == ["active"]
         self.ada.run("deployments", "timeline")
-        assert "deployment.rolled_back" in self.ada.run("audit", "list", "--json=action")
+        assert "deployment.roll_back" in self.ada.run("audit", "list", "--json=action")
         assert self.ada.json("usage")
 
     def _sign_out(self) -> None:
