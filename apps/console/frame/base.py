@@ -320,6 +320,10 @@ class ReadOnlyAdmin(ActingAdmin):
         """Return the entry of the person's menu that links to the table."""
         return self.section
 
+    def section_of_page(self, request: HttpRequest) -> str:
+        """Return the menu entry that is highlighted on the requested page of the table."""
+        return self.section_for(request)
+
     def row_name(self, row: Any) -> str:
         """Return the name of a row, without the kind of row."""
         return str(row)
