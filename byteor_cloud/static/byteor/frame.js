@@ -11,9 +11,6 @@ addEventListener("click", (event) => {
   if (menu && !menu.contains(event.target)) menu.open = false;
 });
 
-// On a phone, the tabs scroll. Show the tab of the page.
-document.querySelector(".frame-tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
-
 // Follow the system's color scheme without a reload if the person chose the theme "System". The theme computes its class
 // only when its value changes, so change the value twice.
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
@@ -67,6 +64,8 @@ function keepCounts(url) {
 }
 
 addEventListener("DOMContentLoaded", () => {
+  // On a phone, the tabs scroll. Show the tab of the page.
+  document.querySelector(".frame-tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
   const bell = document.querySelector("[data-counts]");
   if (bell) keepCounts(bell.dataset.counts);
 });
