@@ -281,10 +281,10 @@ def _text(value: Any) -> str:
 
 
 # Titles of fields, where the name of the model's field is not the word that the console uses.
-_TITLES: Mapping[str, str] = {
-    "user": "Person", "email": "E-mail", "email_verified": "E-mail verified", "is_active": "Active", "kid": "Key id",
-    "seq": "Number", "prev_hash": "Previous hash", "id": "Id", "role": "Role", "is_pending": "Pending",
-    "actor_display": "Actor", "actor_kind": "Kind of actor",
+FIELD_TITLES: Mapping[str, str] = {
+    "user": "Person", "email": "E-mail", "email_verified": "E-mail verified", "is_active": "Active",
+    "is_current": "Current", "kid": "Key id", "seq": "Number", "prev_hash": "Previous hash", "id": "Id", "role": "Role",
+    "is_pending": "Pending", "actor_display": "Actor", "actor_kind": "Kind of actor",
 }  # fmt: skip
 _ROLES: Mapping[str, str] = {Role.ORG_ADMIN: "organization admin", Role.PROJECT_ADMIN: "project admin"}
 _STATES = frozenset({"status", "progress", "posture", "decision", "outcome"})
@@ -311,7 +311,7 @@ def _display_for(field: Field[Any, Any], *, in_table: bool) -> Callable[[Any], s
         return lambda value: _text(value).replace("_", " ")
     if in_table and field.name.endswith("hash"):
         return short_id
-    if field.name in _TITLES:
+    if field.name in FIELD_TITLES:
         return row_link if isinstance(field, ForeignKey) and not in_table else _text
     return None
 
@@ -327,6 +327,6 @@ def admin_column(field: Field[Any, Any], *, in_table: bool) -> Any:
         pause()  # let other requests run, since a page has hundreds of cells
         return display(getattr(row, field.name))
 
-    title = _TITLES.get(field.name) or str(field.verbose_name).removesuffix(" at").removesuffix(" hash")
+    title = FIELD_TITLES.get(field.name) or str(field.verbose_name).removesuffix(" at").removesuffix(" hash")
     shown.__name__ = field.name
     return admin.display(description=title[0].upper() + title[1:], ordering=field.name)(shown)

@@ -78,7 +78,7 @@ class EventFilter(forms.Form):
     """The filters in the URL of the audit list. ``first`` are always shown, and the others under "More filters"."""
 
     since = _select("Time", "Any time", _RANGE_TITLES.items())
-    actor = _text("Actor", "Email, name or id", list="audit-actors")
+    actor = _text("Actor", "E-mail, name or id", list="audit-actors")
     action = _select("Action", "Any action", _phrases())
     people = _select("Done by", "Anyone", [("yes", "People")])
     start = _moment("From (UTC)")
