@@ -102,6 +102,7 @@ class Story:
             self._sign_in(allow, invite)
             self._enroll_agents()
             self._release("quotes v1", PLAN, CONFIG, version="quotes:1")
+            self._verify_evidence()
             incident = self._study_incident()
             self._release_with_differences()
             self._bisect(incident)
@@ -152,6 +153,13 @@ class Story:
         out, err = deploying.communicate(timeout=PATIENCE_S)
         assert deploying.returncode == 0, out + err
         assert [each["running"] is not None for each in self.ada.json("agents", "list")] == [True, True]
+
+    def _verify_evidence(self) -> None:
+        """Save the evidence, and prove it offline. ``evidence`` and ``kid`` are the file and the id of the key."""
+        self.evidence = self.ada.folder / "evidence.tar"
+        self.ada.run("deployments", "evidence", "quotes", "-o", str(self.evidence))
+        self.kid = self.ada.json("api", "GET", "/api/v1/orgs/{org}/signing-keys")["results"][0]["kid"]
+        assert self.ada.run("verify", str(self.evidence), "--trust", self.kid).startswith("PROVEN")
 
     def _bundle(self, name: str, plan: str, config: str, *, version: str) -> None:
         ada = self.ada
