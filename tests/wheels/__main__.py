@@ -207,7 +207,7 @@ def tell_story(base: str, folder: Path, service: Path, programs: Path) -> Story:
     return story
 
 
-def check_python(uv: str, python: str, folder: Path, wheels: Mapping[str, Path]) -> None:
+def check_python(uv: str, python: str, folder: Path, wheels: Mapping[str, Path], *, runs_demo: bool) -> None:
     """Install both distributions with this Python, and run the agent, the verifier and the service."""
     folder.mkdir()
     for name in ("apps", "byteor_cloud"):  # programs must not import modules from their working folder
@@ -219,8 +219,9 @@ def check_python(uv: str, python: str, folder: Path, wheels: Mapping[str, Path])
     print(f"  ✓ {version}: installed into empty environments", flush=True)
     check_command(agent, folder)
     print(f"  ✓ {version}: the command and the typed client run without Django", flush=True)
-    run(service / "python", "-P", "-m", "byteor_cloud.demo", folder=folder)
-    print(f"  ✓ {version}: the demo succeeds, including its sealed processes", flush=True)
+    if runs_demo:
+        run(service / "python", "-P", "-m", "byteor_cloud.demo", folder=folder)
+        print(f"  ✓ {version}: the demo succeeds, including its sealed processes", flush=True)
     with served(service, folder) as base:
         check_pages(base)
         print(f"  ✓ {version}: the service serves its console and its OpenAPI document", flush=True)
@@ -270,7 +271,7 @@ def main() -> int:
         try:
             wheels = build_twice(uv, folder)
             for number, python in enumerate(options.pythons):
-                check_python(uv, os.path.abspath(python), folder / str(number), wheels)
+                check_python(uv, os.path.abspath(python), folder / str(number), wheels, runs_demo=number == 0)
         except Failed as error:
             print(f"wheels: {error}", file=sys.stderr)
             return 1
