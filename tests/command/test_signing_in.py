@@ -151,7 +151,9 @@ def test_collected_token_is_kept_if_next_request_fails(
     token = stored()["contexts"]["new"]["token"]
     monkeypatch.undo()
     with ByteOr(terminal.url, token) as client:
-        assert client.get_caller().user.email == world.operator.user.email
+        user = client.get_caller().user
+    assert user is not None
+    assert user.email == world.operator.user.email
 
 
 def test_login_reads_token_from_stdin_and_checks_it(terminal: Terminal, world: World) -> None:
