@@ -15,6 +15,7 @@ from uuid import uuid4
 import click
 
 from byteor.command import rollout_news as news
+from byteor.command.bundles import BUNDLE, find_bundle
 from byteor.command.exits import DONE, FAILED, PENDING, ROLLOUT_FAILED, USAGE, Refusal
 from byteor.command.output import (
     confirm,
@@ -319,15 +320,6 @@ def _bars(waves: Sequence[news.Wave], counts: str) -> Table:
     return table
 
 
-def find_bundle(session: Session, text: str) -> m.ConfigBundle:
-    """Return the config bundle with this name, id or part of an id. Raises Refusal."""
-    environment = session.environment
-    return environment.get_config_bundle(
-        text if is_id(text) else find(environment.list_config_bundles, text, "config bundle").id
-    )
-
-
-BUNDLE = Named(lambda session: (each.name for each in session.environment.list_config_bundles(limit=PAGE)))
 DEPLOYMENT = Named(
     lambda session: (
         text

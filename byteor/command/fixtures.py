@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from byteor.command.artifacts import golden_result, member_id, moment
+from byteor.command.bundles import BUNDLE, find_bundle
 from byteor.command.drafts import DRAFT, VERSION, find_draft, find_version
 from byteor.command.exits import DONE, FAILED, PENDING, USAGE, Refusal
 from byteor.command.output import confirm, json_option, list_options, note, say, show, show_list, when
 from byteor.command.payloads import payload_text
-from byteor.command.replaying import ARTIFACT, BUNDLE, REPLAY, find_artifact, find_replay
+from byteor.command.replaying import ARTIFACT, REPLAY, find_artifact, find_replay
 from byteor.command.session import SHORTEST, Named, Session, find, is_id, with_session
 from byteor.command.waiting import wait_for, waiting_options
 
@@ -308,22 +309,13 @@ def _requested(
         tested = find_version(session, version)
         title = f"Version {tested.name}:{tested.number}"
         return environment.request_regression(version_id=tested.id, against=hashes), title
-    configured = _bundle(session, str(bundle))
+    configured = find_bundle(session, str(bundle))
     title = f"Config bundle {configured.name}"
     return environment.request_regression(config_bundle_id=configured.id, against=hashes), title
 
 
-def _bundle(session: Session, text: str) -> Any:
-    environment = session.environment
-    return (
-        environment.get_config_bundle(text)
-        if is_id(text)
-        else find(environment.list_config_bundles, text, "config bundle")
-    )
-
-
 def _config_hash(session: Session, text: str) -> str:
-    return text if re.fullmatch("sha256:[0-9a-f]{64}", text) else str(_bundle(session, text).config_hash)
+    return text if re.fullmatch("sha256:[0-9a-f]{64}", text) else str(find_bundle(session, text).config_hash)
 
 
 def _results(session: Session, row: m.Regression) -> Iterator[m.RegressionResult]:

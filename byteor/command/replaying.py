@@ -8,6 +8,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 import click
 
+from byteor.command.bundles import BUNDLE, find_bundle
 from byteor.command.drafts import VERSION, find_version
 from byteor.command.exits import DONE, FAILED, PENDING, USAGE, Refusal
 from byteor.command.output import confirm, json_option, list_options, note, say, show, show_list, when
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 ARTIFACT = Named(lambda session: (each.id for each in islice(session.environment.list_artifacts(limit=50), 50)))
 REPLAY = Named(lambda session: (each.id for each in islice(session.environment.list_replays(limit=50), 50)))
 BISECT = Named(lambda session: (each.id for each in islice(session.environment.list_bisects(limit=50), 50)))
-BUNDLE = Named(lambda session: (each.name for each in session.environment.list_config_bundles(limit=200)))
 WAITS: Final = "pending_approval"
 
 
@@ -38,11 +38,6 @@ def find_replay(session: Session, text: str) -> m.Replay:
     return environment.get_replay(
         text if is_id(text) else find(environment.list_replays, text, "replay", has_name=False).id
     )
-
-
-def find_bundle_id(session: Session, text: str) -> str:
-    """Return the id of the config bundle with this name, id or part of an id. Raises Refusal."""
-    return text if is_id(text) else str(find(session.environment.list_config_bundles, text, "config bundle").id)
 
 
 # -- replays ----------------------------------------------------------------------------------------------------
@@ -95,7 +90,7 @@ def replay(
     found = find_artifact(session, artifact)
     other = None if against is None else find_replay(session, against)
     version_id = None if version is None else find_version(session, version).id
-    bundle_id = None if bundle is None else find_bundle_id(session, bundle)
+    bundle_id = None if bundle is None else find_bundle(session, bundle).id
     if execute:
         confirm("Perform the side effects of this replay?", yes=yes)
     row = session.environment.replay_artifact(
