@@ -401,7 +401,7 @@ def _read_labels(texts: Iterable[str]) -> dict[str, str]:
     help="Change all agents with all of these labels, instead of named agents: in one transaction, all or none.",
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Only print how many agents would change.")
-@click.option("--yes", is_flag=True, help="With --selector, do not ask.")
+@click.option("--yes", is_flag=True, help="With --selector, skip the confirmation prompt.")
 @json_option(_CHANGED)
 @with_session
 def label(
@@ -636,7 +636,7 @@ def _token_state(token: m.EnrollmentToken) -> str:
 
 @agents.command()
 @click.argument("token", type=TOKEN)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Skip the confirmation prompt.")
 @json_option("EnrollmentToken")
 @with_session
 def revoke_token(session: Session, token: str, yes: bool, as_json: str | None) -> None:
@@ -746,7 +746,7 @@ def captures(session: Session, agent: str, limit: int, as_json: str | None) -> N
 @agents.command()
 @click.argument("agent", type=AGENT)
 @click.option("--now", is_flag=True, help="Revoke the old key immediately, and print the new key for the machine.")
-@click.option("--yes", is_flag=True, help="With --now, do not ask.")
+@click.option("--yes", is_flag=True, help="With --now, skip the confirmation prompt.")
 @json_option(("agent_id", "mode", "token"))
 @with_session
 def rotate_key(session: Session, agent: str, now: bool, yes: bool, as_json: str | None) -> None:
@@ -776,7 +776,7 @@ def rotate_key(session: Session, agent: str, now: bool, yes: bool, as_json: str 
 
 @agents.command()
 @click.argument("agent", type=AGENT)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Skip the confirmation prompt.")
 @json_option("Agent")
 @with_session
 def decommission(session: Session, agent: str, yes: bool, as_json: str | None) -> None:

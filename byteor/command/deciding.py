@@ -200,10 +200,10 @@ def show_approval(session: Session, id: str | None, as_json: str | None) -> None
 @click.option("--comment", "--reason", help="A comment for the requester.")
 @click.option(
     "--accept", "groups", multiple=True, metavar="GROUP",
-    help="Also accept this group of differences. Needs --comment. Repeatable.",
+    help="Also accept this group of differences. Needs --comment. Can be repeated.",
 )  # fmt: skip
 @click.option("--digest", help="For a wave: fail unless its report still has this digest. Default: as it is shown.")
-@click.option("--yes", is_flag=True, help="Do not show the request, and do not ask.")
+@click.option("--yes", is_flag=True, help="Skip the review and the confirmation prompt.")
 @json_option("Approval")
 @with_session
 def approve(
@@ -238,7 +238,7 @@ def approve(
 @click.argument("id", required=False, type=APPROVAL)
 @click.option("--comment", "--reason", required=True, help="Why, for the requester.")
 @click.option("--digest", help="For a wave: fail unless its report still has this digest. Default: as it is shown.")
-@click.option("--yes", is_flag=True, help="Do not show the request, and do not ask.")
+@click.option("--yes", is_flag=True, help="Skip the review and the confirmation prompt.")
 @json_option("Approval")
 @with_session
 def deny(session: Session, id: str | None, comment: str, digest: str | None, yes: bool, as_json: str | None) -> None:

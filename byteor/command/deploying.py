@@ -516,7 +516,7 @@ def _reviewers(session: Session, texts: Sequence[str]) -> list[str] | None:
 ))  # fmt: skip
 @click.option("--approval", metavar="FILE", help="A file with the credential of an unused approval; - for stdin.")
 @click.option("--idempotency-key", metavar="KEY", help="A key with which a repeated command does not deploy twice.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Skip the confirmation prompt.")
 @click.option("--detach", is_flag=True, help="Do not wait for the rollout. The exit code is 8 if it needs approval.")
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help=(
     "Stop waiting after this time, with exit code 8. The rollout goes on."

@@ -185,7 +185,7 @@ def update_fixture(
 
 @fixtures.command("delete")
 @click.argument("fixture", type=FIXTURE)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Skip the confirmation prompt.")
 @json_option("Fixture")
 @with_session
 def delete_fixture(session: Session, fixture: str, yes: bool, as_json: str | None) -> None:

@@ -57,7 +57,7 @@ def find_bundle_id(session: Session, text: str) -> str:
 @click.option("--execute", is_flag=True, help="Also perform the side effects that are permitted. May need an approval.")
 @click.option("--approval", type=click.File(), help="The file with an approval credential; - for stdin.")
 @click.option("--against", type=REPLAY, help="Compare the result with that of this replay.")
-@click.option("--yes", is_flag=True, help="Do not ask before side effects are performed.")
+@click.option("--yes", is_flag=True, help="With --execute, skip the confirmation prompt.")
 @waiting_options
 @json_option("Replay")
 @with_session

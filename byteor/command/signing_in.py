@@ -60,7 +60,7 @@ def _levels(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-_chosen_context = click.option("--context", "-c", type=_ContextName(), help="The context, instead of the current one.")
+_chosen_context = click.option("--context", "-c", type=_ContextName(), help="The context. Default: the current one.")
 
 
 @click.command()
@@ -426,7 +426,7 @@ def set_context(context: str | None, org: str, project: str, env: str, as_json: 
 
 @context.command("remove")
 @click.argument("name", type=_ContextName())
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Skip the confirmation prompt.")
 @json_option(CONTEXT)
 def remove_context(name: str, yes: bool, as_json: str | None) -> None:
     """Forget a context. Its token stays valid until it expires; to revoke it, use `byteor logout`.

@@ -1,4 +1,4 @@
-"""Waiting for work that the server does in the background, and progress bars."""
+"""Waiting for background work on the server, and progress bars."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def waiting_options(command: Callable[..., Any]) -> Callable[..., Any]:
     detach = click.option("--detach", is_flag=True, help="Do not wait for the result.")
     timeout = click.option(
         "--timeout", type=click.IntRange(min=0), metavar="SECONDS",
-        help="The longest time to wait. After it, the exit code is 8, and the work goes on.",
+        help="Stop waiting after this time, with exit code 8. The work continues on the server.",
     )  # fmt: skip
     return detach(timeout(command))
 
@@ -51,7 +51,7 @@ def wait_for[Row](
                 except (ConnectionFailed, Unavailable) as error:
                     now = monotonic()
                     if lost_at == inf:
-                        note(f"The connection to the server is lost: {error}. Trying again.")
+                        note(f"Connection lost: {error}. Retrying.")
                         lost_at = now
                     if now >= min(deadline, lost_at + PATIENCE_S):
                         raise
@@ -65,9 +65,9 @@ def wait_for[Row](
                 sleep(max(0, min(pause, deadline - monotonic())))
                 pause = min(pause * 1.5, MOST_S)
     except KeyboardInterrupt:
-        note(f"{title} goes on. See the result with `{later}`.")
+        note(f"{title} continues on the server. To see the result, run `{later}`.")
         raise
-    note(f"{title} has not finished. See the result with `{later}`.")
+    note(f"{title} is still in progress. To see the result, run `{later}`.")
     return row  # type: ignore[no-any-return]
 
 

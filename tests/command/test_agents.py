@@ -131,7 +131,7 @@ def test_ambiguous_and_unknown_agents_are_listed(terminal: Terminal, world: Worl
     assert terminal("agents", "show", ids[0][-12:], "--json", "id").json == {"id": ids[0]}
     unknown = terminal("agents", "history", "lane-1")
     assert (unknown.code, unknown.out) == (1, "")
-    assert "There is no agent lane-1. There are: edge-1 (" in unknown.err
+    assert "No agent matches lane-1. Available: edge-1 (" in unknown.err
 
 
 def test_explanation_names_commands_that_let_agent_continue(terminal: Terminal, world: World) -> None:
@@ -268,7 +268,7 @@ def test_labels_of_selected_agents_are_changed_together(terminal: Terminal, worl
         (["edge-1", "zone=a", "edge-2"], "A change must be KEY=VALUE or KEY-: edge-2"),
         (["edge-1", "=a"], "A label must be KEY=VALUE: =a"),
         (["--selector", "zone", "a=b"], "A label must be KEY=VALUE: zone"),
-        (["edge-1", "no-such-agent", "zone=a"], "There is no agent no-such-agent."),
+        (["edge-1", "no-such-agent", "zone=a"], "No agent matches no-such-agent."),
     ],
 )
 def test_wrong_label_changes_are_refused(terminal: Terminal, world: World, words: list[str], reason: str) -> None:

@@ -43,7 +43,7 @@ def test_capture_is_listed_shown_and_pulled(terminal: Terminal, capture: Artifac
     listed = terminal("artifacts", "list", "--kind", "incident_bundle", "--version", "quotes:1")
     assert listed.out.split("\n")[1].split()[-1] == id
     assert "quotes:1" in listed.out
-    assert terminal("artifacts", "list", "--status", "rejected").err == "Nothing found.\n"
+    assert terminal("artifacts", "list", "--status", "rejected").err == "No results.\n"
     assert f"Content hash: {capture.content_hash}\n" in terminal("artifacts", "show", id[-8:]).out
 
     target = tmp_path / f"{id}.tar.gz"
@@ -94,7 +94,7 @@ def test_records_show_escaped_payloads(terminal: Terminal, world: World) -> None
     assert later == [{"sequence": 3}]
     few = terminal("artifacts", "records", str(artifact.pk), "--limit", "1", "--json", "position")
     assert few.json == [{"position": 0}]
-    assert "There are more than 1." in few.err
+    assert "Results are limited to 1." in few.err
     assert terminal("artifacts", "records", str(artifact.pk), "--after", "1", "--sequence", "1").code == 2
 
 
@@ -182,7 +182,7 @@ def test_replay_is_awaited_after_lost_connection(
     found = terminal("artifacts", "replay", str(capture.pk), "--json", "status")
 
     assert found.json == {"status": "diverged"}
-    assert found.err == "The connection to the server is lost: refused. Trying again.\n"
+    assert found.err == "Connection lost: refused. Retrying.\n"
 
 
 def test_execute_replay_asks_and_waits_for_approval(terminal: Terminal, world: World) -> None:

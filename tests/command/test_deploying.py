@@ -315,7 +315,7 @@ def test_interrupted_creation_continues_with_same_key(
         (["--waves", "5,100", "--hold", "soon"], 2, "--hold must be manual or approval"),
         (["--all", "--labels", "zone=eu"], 2, "Choose one of --all, --labels and --agents."),
         (["--labels", "zone"], 2, "is not KEY=VALUE"),
-        (["--agents", "edge-9"], 1, "There is no agent edge-9. There are: edge-1"),
+        (["--agents", "edge-9"], 1, "No agent matches edge-9. Available: edge-1"),
         (["--start-at", "2026-12-01T08:00"], 2, "needs Z for UTC"),
         (["--start-at", "tomorrow"], 2, "is not a time"),
         (["--reviewer", "nobody@acme.example"], 1, "There is no member nobody@acme.example."),

@@ -113,4 +113,4 @@ def test_unknown_field_is_refused_before_anything_happens(
         found = terminal(*name.split(), *arguments, "--json", "no_such_field")
 
     assert (found.code, found.out) == (2, "")
-    assert "There is no field no_such_field. Fields: " in found.err
+    assert "Unknown field: no_such_field. Fields: " in found.err

@@ -33,7 +33,7 @@ def now(world: World) -> ConfigBundle:
 
 def test_fixture_is_listed_updated_and_deleted(terminal: Terminal, world: World, now: ConfigBundle) -> None:
     assert "cards  quotes    the baseline's result  never" in terminal("fixtures", "list").out
-    assert terminal("fixtures", "list", "--expired").err == "Nothing found.\n"
+    assert terminal("fixtures", "list", "--expired").err == "No results.\n"
     terminal.use(str(world.project_admin.api.token), organization="acme", project="trading", environment="dev")
 
     updated = terminal("fixtures", "update", "cards", "--note", "Cards", "--no-owner", "--expires", "2999-01-31")

@@ -215,7 +215,7 @@ def test_context_set_resolves_names_and_checks_them(terminal: Terminal, world: W
     assert context["project_name"] == world.project.name
     assert context["environment"] == str(world.staging.pk)
     assert wrong.code == 1
-    assert "There is no environment nowhere. There are: " in wrong.err
+    assert "No environment matches nowhere. Available: " in wrong.err
     assert nothing_given.code == 2
     assert config().read_text() == before
 
@@ -261,7 +261,7 @@ def test_file_that_others_can_read_becomes_private(terminal: Terminal) -> None:
 
     first, second = terminal("context", "list"), terminal("context", "list")
 
-    assert f"Other accounts could read {config()}." in first.err
+    assert f"Other users could read {config()}, so its mode was changed to 0600." in first.err
     assert second.err == ""
     assert config().stat().st_mode & 0o777 == 0o600
 

@@ -66,7 +66,7 @@ def test_abort_asks_and_says_who_keeps_running(terminal: Terminal, world: World,
     terminal.use(world.operator.api.token or "", organization="acme", project=world.project.name, environment="dev")
     aborted = terminal("abort", "--yes", "--reason", "Wrong bundle")
     assert aborted.out == (
-        f"Aborted quotes:1 ({deployment.pk}). 1 agent already runs it, and will keep running it.\n"
+        f"Aborted quotes:1 ({deployment.pk}). 1 agent already runs it and will keep running it.\n"
     )  # fmt: skip
     assert state(deployment) == ("failed", "aborted")
 
