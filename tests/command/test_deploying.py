@@ -79,7 +79,7 @@ def test_successful_rollout_prints_each_change_once(terminal: Terminal, world: W
     deployment = only_deployment()
     assert rollout == (
         f"{deployment.pk}.\nWaiting for the build to start.\nWave 1 of 2 began, up to 25% of the agents.\n"
-        "Wave 2 of 2 began, up to 100% of the agents; 1 of 4 active.\nDeployed quotes: 4 of 4 agents are active.\n"
+        "Started wave 2 of 2, up to 100% of the agents; 1 of 4 active.\nDeployed quotes: 4 of 4 agents are active.\n"
     )
     assert deployment.note == "first"
 
@@ -197,7 +197,7 @@ def test_denial_exits_1_and_abort_exits_3(terminal: Terminal, world: World, duri
     assert {
         "deny": f"was denied by {world.reviewer.user.email}: not on a Friday. No agent was changed.",
         "abort": "The rollout of quotes failed, because it was aborted",
-        "revoke": "The deployment of quotes was not started, because its approval was revoked",
+        "revoke": "The deployment of quotes did not start, because its approval was revoked",
     }[how] in found.out
 
 
@@ -215,7 +215,7 @@ def test_held_wave_names_command(terminal: Terminal, world: World, during: Any) 
     found = terminal("deploy", "quotes-1", "--canary", "--yes")
 
     assert found.code == 0
-    assert found.out.count(f"Wave 2 waits until somebody starts it:\n  byteor next-wave {only_deployment().pk}\n") == 1
+    assert found.out.count(f"Wave 2 waits until somebody starts it. To start it:\n  byteor next-wave {only_deployment().pk}\n") == 1
 
 
 def interrupt() -> None:
@@ -233,7 +233,7 @@ def test_interrupted_command_leaves_rollout_and_says_how_to_go_on(
 
     deployment = only_deployment()
     assert (found.code, deployment.status) == (130, "deploying")
-    assert "Interrupted. The rollout goes on.\n" in found.err
+    assert "Interrupted. The rollout continues.\n" in found.err
     assert f"byteor deployments watch {deployment.pk}\n" in found.err
     during(fleet.report("active", 1))
     assert terminal("deployments", "watch").code == 0
@@ -254,7 +254,7 @@ def test_revoked_token_exits_4_and_says_that_rollout_goes_on(terminal: Terminal,
     found = terminal("deploy", "quotes-1", "--yes")
 
     assert (found.code, only_deployment().status) == (4, "deploying")
-    assert "The rollout goes on.\n" in found.err
+    assert "The rollout continues.\n" in found.err
     assert found.err.splitlines()[-1].startswith("byteor: ")
 
 
@@ -307,18 +307,18 @@ def test_interrupted_creation_continues_with_same_key(
 @pytest.mark.parametrize(
     ("options", "code", "reason"),
     [
-        (["--canary", "--waves", "5,100"], 2, "Choose one of --all-at-once, --canary and --waves."),
-        (["--hold", "manual"], 2, "--hold and --pause need --canary or --waves."),
+        (["--canary", "--waves", "5,100"], 2, "Use only one of --all-at-once, --canary and --waves."),
+        (["--hold", "manual"], 2, "--hold and --pause require --canary or --waves."),
         (["--waves", "50,25,100"], 2, "The percentages must increase"),
         (["--waves", "50"], 2, "The percentages must increase"),
         (["--waves", "5,100", "--hold", "1=manual"], 2, "--hold must be manual or approval"),
         (["--waves", "5,100", "--hold", "soon"], 2, "--hold must be manual or approval"),
-        (["--all", "--labels", "zone=eu"], 2, "Choose one of --all, --labels and --agents."),
+        (["--all", "--labels", "zone=eu"], 2, "Use only one of --all, --labels and --agents."),
         (["--labels", "zone"], 2, "is not KEY=VALUE"),
         (["--agents", "edge-9"], 1, "No agent matches edge-9. Available: edge-1"),
         (["--start-at", "2026-12-01T08:00"], 2, "needs Z for UTC"),
         (["--start-at", "tomorrow"], 2, "is not a time"),
-        (["--reviewer", "nobody@acme.example"], 1, "There is no member nobody@acme.example."),
+        (["--reviewer", "nobody@acme.example"], 1, "No member has the e-mail address nobody@acme.example."),
         (["--explain", "abc"], 2, "--explain must be GROUP=TEXT"),
         (["--approval", "no-such-file"], 2, "no-such-file cannot be read"),
         (["--override-freeze", "urgent"], 1, "(request "),
