@@ -1,4 +1,4 @@
-"""``byteor artifacts``: what agents uploaded, and replays of incident bundles."""
+"""``byteor artifacts``: uploads of agents, and replays of incident bundles."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MEBIBYTE: Final = 2**20
 
 @click.group()
 def artifacts() -> None:
-    """Fetch, replay, trace and bisect incidents."""
+    """Download, replay, trace and bisect incidents."""
 
 
 for _command in replaying.COMMANDS:
@@ -41,7 +41,7 @@ AGENT = Named(lambda session: (str(agent.name) for agent in session.environment.
 
 
 class _Names:
-    """The names of agents and versions. One page of each is read when the first name is asked for."""
+    """The names of the newest agents and versions. One page of each is read at the first use."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -164,7 +164,7 @@ def _origin(origin: m.Origin) -> str:
 
 @artifacts.command()
 @click.argument("artifact", type=ARTIFACT)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file or folder. Default: this folder.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file or folder to write to. Default: the current folder.")
 @click.option("--file", "inner", help="Download only this file of the incident bundle, such as spec.kv.")
 @click.option("--force", is_flag=True, help="Overwrite an existing file.")
 @json_option(["id", "path", "size_bytes", "sha256"])
@@ -172,7 +172,7 @@ def _origin(origin: m.Origin) -> str:
 def pull(
     session: Session, artifact: str, output: Path | None, inner: str | None, force: bool, as_json: str | None
 ) -> None:
-    """Download an artifact. The file appears only after its hash was checked.
+    """Download an artifact. The file is created only after its hash has been verified.
 
     \b
     Examples:
@@ -195,7 +195,7 @@ def pull(
     folder = output is None or output.is_dir()
     path = (output or Path()) / name if folder else output or Path(name)
     if path.exists() and not force:
-        raise Refusal(f"{path} exists. Overwrite it with --force.", USAGE)
+        raise Refusal(f"{path} already exists. Use --force to overwrite it.", USAGE)
     save(download, path, size, digest)
     done = {"id": found.id, "path": str(path), "size_bytes": size, "sha256": digest}
     show(done, as_json, f"Saved {path} ({size_text(size)})")
@@ -253,7 +253,7 @@ def files(session: Session, artifact: str, limit: int, as_json: str | None) -> N
 
 @artifacts.command()
 @click.argument("artifact", type=ARTIFACT)
-@click.option("--lane", help="The lane of the journal. Default: the only one.")
+@click.option("--lane", help="The lane of the journal. Required if there are several.")
 @click.option("--after", type=click.IntRange(min=0), help="Start after the record at this position.")
 @click.option("--sequence", type=click.IntRange(min=0), help="Start at this sequence number.")
 @click.option("--time", help="Start at the first record at or after this time, such as 2026-11-29T12:00:00Z.")
@@ -316,10 +316,10 @@ def _records(session: Session, artifact: m.Artifact, lane: str, **start: Any) ->
 @click.argument("artifact", type=ARTIFACT)
 @click.option("--name", required=True, help="The name of the fixture, unique in its pipeline.")
 @click.option("--note", help="Why the capture is kept.")
-@click.option("--owner", help="The person who is responsible, by e-mail address. Default: you.")
-@click.option("--pipeline", help="Refuse the capture if it is not of this pipeline.")
+@click.option("--owner", help="The responsible person, by e-mail address. Default: you.")
+@click.option("--pipeline", help="Fail if the capture belongs to another pipeline.")
 @click.option("--lane", help="Replay only the journal of this ingress. Default: all journals.")
-@click.option("--last", type=click.IntRange(min=1), help="Replay only this number of records from the end.")
+@click.option("--last", type=click.IntRange(min=1), help="Replay only this number of the latest records.")
 @click.option(
     "--records",
     type=(click.IntRange(min=0), click.IntRange(min=0)),
@@ -327,7 +327,7 @@ def _records(session: Session, artifact: m.Artifact, lane: str, **start: Any) ->
     help="Keep only the records at these positions, in a new artifact.",
 )
 @click.option("--expires", help="When the fixture expires, such as 2027-01-31. Default: never.")
-@click.option("--golden", type=REPLAY, help="Expect the result of this replay instead of the baseline's result.")
+@click.option("--golden", type=REPLAY, help="Expect the result of this replay. Default: the result of the baseline.")
 @json_option("Fixture")
 @with_session
 def keep(
@@ -370,7 +370,7 @@ def keep(
 
 
 def golden_result(replay: m.Replay) -> m.Expect:
-    """Return the expectation that candidates give the result of this replay."""
+    """Return the expectation that candidates have the same result as this replay."""
     from byteor.client.models import Expect  # noqa: PLC0415  slow to import
 
     return Expect(golden=replay.id)
@@ -400,7 +400,7 @@ def words(code: str) -> str:
 
 
 def size_text(size: int) -> str:
-    """Return a number of bytes as people write it."""
+    """Return a number of bytes in a readable unit, such as ``1.5 KiB``."""
     if size < 1024:
         return f"{size} B"
     return f"{size / 1024:.1f} KiB" if size < _MEBIBYTE else f"{size / _MEBIBYTE:,.1f} MiB"

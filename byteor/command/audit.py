@@ -1,4 +1,4 @@
-"""``byteor audit`` and ``byteor usage``: the audit events, the ledger, the quotas and the usage of an organization."""
+"""``byteor audit`` and ``byteor usage``: audit events, the ledger, quotas and usage."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _filter_options[C: Callable[..., Any]](command: C) -> C:
         click.option("--since", type=MOMENT, help="Only events since this time, such as 2h, 7d or 2026-11-29."),
         click.option(
             "--in", "level", type=click.Choice(["project", "environment"]),
-            help="Only events of the chosen project or environment, instead of the whole organization.",
+            help="Only events of the selected project or environment. Default: the whole organization.",
         ),
         click.option("--resource", help="Only events of the resource with this id."),
         click.option("--kind", help="Only events of this kind of resource, such as deployment."),
@@ -108,8 +108,7 @@ def list_events(session: Session, /, limit: int, as_json: str | None, **filters:
 def follow(session: Session, /, as_json: str | None, since: datetime | None, **filters: Any) -> None:
     """Print new audit events as they are recorded, until you press Ctrl-C.
 
-    Each event is printed once, also after the connection was lost. With --json, each event is one line of JSON, so the
-    output is not one JSON document.
+    Each event is printed once, even if the connection is lost meanwhile. With --json, each event is one line of JSON.
 
     \b
     Examples:
@@ -157,7 +156,7 @@ def _actor_id(session: Session, text: str) -> str:
         for member in listed:
             if member.email.lower() == text.lower():
                 return str(member.user_id)
-    raise Refusal(f"There is no member {text}. For a former member, use the id.")
+    raise Refusal(f"No member has the e-mail address {text}. For a former member, use the id.")
 
 
 def _new_events(session: Session, since: datetime | None, filters: dict[str, Any]) -> Iterator[m.AuditEvent]:
@@ -178,7 +177,7 @@ def _new_events(session: Session, since: datetime | None, filters: dict[str, Any
         except (ConnectionFailed, Unavailable) as error:
             if is_first:
                 raise
-            note(f"The server cannot be reached ({error}). Trying again.")
+            note(f"Connection lost: {error}. Retrying.")
         else:
             fresh = [each for each in found if each.id not in seen]
             seen |= {each.id: each.timestamp for each in fresh}
@@ -194,7 +193,7 @@ def _new_events(session: Session, since: datetime | None, filters: dict[str, Any
 
 
 def _has_reader() -> bool:
-    """Return False if stdout is a pipe that nobody reads any longer, as in ``byteor audit follow | head -1``."""
+    """Return False if stdout is a pipe without a reader, as after ``byteor audit follow | head -1``."""
     with suppress(OSError, ValueError, AttributeError):  # stdout is no file, or the system has no poll
         poll = select.poll()
         poll.register(sys.stdout.fileno(), 0)
@@ -213,7 +212,7 @@ EXPORT: Final = ("file", "size_bytes", "after_seq", "seq")
 @audit.command()
 @click.option(
     "-o", "--output", "path", required=True, type=click.Path(dir_okay=False, path_type=Path),
-    help="The file to write. It appears only when the export is complete.",
+    help="The file to write. It is created only when the export is complete.",
 )  # fmt: skip
 @click.option(
     "--after-seq", type=click.IntRange(min=0), default=0, help="Only events after the one with this sequence number."
@@ -224,7 +223,7 @@ def export(session: Session, path: Path, after_seq: int, as_json: str | None) ->
     """Export the ledger: the sealed audit events, oldest first, and a signed checkpoint.
 
     `byteor verify ledger` checks the file offline, with the keys from the evidence of any deployment. To continue an
-    earlier export, use the sequence number at which it ended.
+    earlier export, pass its last sequence number to --after-seq.
 
     \b
     Examples:
@@ -262,7 +261,7 @@ def _checkpoint_seq(path: Path) -> int:
 @json_option("Usage")
 @with_session
 def usage(session: Session, as_json: str | None) -> None:
-    """Show the quotas of the organization, how much of them is used, and the usage by month.
+    """Show the quotas and the usage of the organization, also by month.
 
     \b
     Examples:
@@ -305,7 +304,7 @@ def _number(value: int | None) -> str:
 
 
 def _size(value: int | None) -> str:
-    """Return a number of bytes as people read it, such as ``1.5 GiB``."""
+    """Return a number of bytes in a readable unit, such as ``1.5 GiB``."""
     if value is None or value < 1024:
         return "-" if value is None else f"{value} B"
     exponent = min((value.bit_length() - 1) // 10, 5)

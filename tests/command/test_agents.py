@@ -262,8 +262,8 @@ def test_labels_of_selected_agents_are_changed_together(terminal: Terminal, worl
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["edge-1"], "Name an agent, and then what to change"),
-        (["zone=eu-1"], "Name an agent, and then what to change"),
+        (["edge-1"], "Name an agent and then the changes"),
+        (["zone=eu-1"], "Name an agent and then the changes"),
         (["edge-1", "zone=a", "zone-"], "The label zone is both set and removed."),
         (["edge-1", "zone=a", "edge-2"], "A change must be KEY=VALUE or KEY-: edge-2"),
         (["edge-1", "=a"], "A label must be KEY=VALUE: =a"),
@@ -337,7 +337,7 @@ def test_no_enrollment_token_is_created_for_wrong_options(
     monkeypatch.setattr("byteor.__version__", "99.0")
     other_release = terminal("agents", "enroll-token")
     assert other_release.code == 1
-    assert "The server runs another release than this byteor (99.0)." in other_release.err
+    assert "The server does not have the same release as this byteor (99.0)." in other_release.err
     assert not EnrollmentToken.objects.exists()
 
 
