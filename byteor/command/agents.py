@@ -13,7 +13,6 @@ import click
 
 from byteor.command.exits import DONE, FAILED, PENDING, USAGE, Refusal
 from byteor.command.output import (
-    SHORT_ID,
     confirm,
     is_terminal,
     json_option,
@@ -153,7 +152,9 @@ def _state(agent: m.Agent | m.ListedAgent) -> str:
     help="Only agents that last reported this status.",
 )  # fmt: skip
 @click.option(
-    "--drifted/--no-drifted", default=None, help="Only agents that do not run the desired bundle, or only those that do."
+    "--drifted/--no-drifted",
+    default=None,
+    help="Only agents that do not run the desired bundle, or only those that do.",
 )
 @click.option("--drained/--no-drained", default=None, help="Only agents that are drained, or only those that are not.")
 @click.option(
@@ -300,14 +301,10 @@ def history(
         "confirmed": lambda each: when(each.confirmed_until),
         "ran": bundles.of_interval,
         "approved by": lambda each: each.approved_by,
-        "deployment": lambda each: _short_id(each.deployment_id),
+        "deployment": lambda each: each.deployment_id,
     }
     found = session.environment.list_agent_history(find_agent_id(session, agent), since=since, until=until)
     show_list(found, as_json, columns, limit)
-
-
-def _short_id(text: str | None) -> str | None:
-    return text[-SHORT_ID:] if text and is_terminal() else text
 
 
 @agents.command()
@@ -359,7 +356,7 @@ def summary(session: Session, as_json: str | None) -> None:
         "status": lambda each: _counts(each.status),
         "drifted": lambda each: f"{each.drifted:,}",
         "suspected clones": lambda each: f"{each.cloned:,}",
-        "run": lambda _: _counts(ran),
+        "running": lambda _: _counts(ran) or "-",
     }
     show(found, as_json, about)
     if as_json is None:
@@ -368,7 +365,7 @@ def summary(session: Session, as_json: str | None) -> None:
 
 
 def _counts(numbers: dict[str, int]) -> str:
-    shown = [f"{word or '(empty)'} {number:,}" for word, number in islice(numbers.items(), _SHOWN) if number]
+    shown = [f"{word or 'empty'} ({number:,})" for word, number in islice(numbers.items(), _SHOWN) if number]
     return ", ".join(shown) + (", …" if len(numbers) > _SHOWN else "")
 
 
@@ -660,9 +657,13 @@ def revoke_token(session: Session, token: str, yes: bool, as_json: str | None) -
 @agents.command()
 @click.argument("agent", type=AGENT)
 @click.option("--reason", default="Requested with byteor agents capture.", show_default=True, help="The reason.")
-@click.option("--last-n", type=click.IntRange(min=1), help="Capture only this number of the latest records. Default: all.")
+@click.option(
+    "--last-n", type=click.IntRange(min=1), help="Capture only this number of the latest records. Default: all."
+)
 @click.option("--wait", is_flag=True, help="Wait until the capture is uploaded or the request expires.")
-@click.option("--timeout", type=DURATION, help="With --wait, stop waiting after this time, such as 5min. Default: 1 hour.")
+@click.option(
+    "--timeout", type=DURATION, help="With --wait, stop waiting after this time, such as 5min. Default: 1 hour."
+)
 @json_option("RequestedCapture")
 @with_session
 def capture(
@@ -737,7 +738,7 @@ def captures(session: Session, agent: str, limit: int, as_json: str | None) -> N
         "by": lambda each: each.requested_by,
         "status": lambda each: each.status,
         "reason": lambda each: each.reason,
-        "artifact": lambda each: _short_id(each.artifact_id),
+        "artifact": lambda each: each.artifact_id,
         "id": lambda each: each.id,
     }
     show_list(session.environment.list_requested_captures(find_agent_id(session, agent)), as_json, columns, limit)
@@ -745,7 +746,9 @@ def captures(session: Session, agent: str, limit: int, as_json: str | None) -> N
 
 @agents.command()
 @click.argument("agent", type=AGENT)
-@click.option("--now", is_flag=True, help="Revoke the old key immediately, and print the new key, to be installed by hand.")
+@click.option(
+    "--now", is_flag=True, help="Revoke the old key immediately, and print the new key, to be installed by hand."
+)
 @click.option("--yes", is_flag=True, help="With --now, skip the confirmation prompt.")
 @json_option(("agent_id", "mode", "token"))
 @with_session
@@ -789,8 +792,6 @@ def decommission(session: Session, agent: str, yes: bool, as_json: str | None) -
       byteor agents decommission edge-1
     """
     found = find_agent(session, agent)
-    confirm(
-        f"Decommission agent {found.name}? Its key is revoked, and it can only return by enrolling again.", yes=yes
-    )
+    confirm(f"Decommission agent {found.name}? Its key is revoked, and it can only return by enrolling again.", yes=yes)
     session.environment.decommission_agent(found.id, if_match=found.etag)
     show(found, as_json, f"Decommissioned agent {found.name}")

@@ -15,7 +15,7 @@ import click
 from byteor.command import replaying
 from byteor.command.drafts import VERSION, find_version
 from byteor.command.exits import FAILED, USAGE, Refusal
-from byteor.command.output import json_option, list_options, show, show_list, when
+from byteor.command.output import is_terminal, json_option, list_options, show, show_list, size_text, when
 from byteor.command.payloads import payload_text
 from byteor.command.replaying import ARTIFACT, REPLAY, find_artifact, find_replay
 from byteor.command.session import Named, Session, find, is_id, with_session
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from byteor.client.runtime import Download
 
 INCIDENT: Final = "incident_bundle"
-_MEBIBYTE: Final = 2**20
 
 
 @click.group()
@@ -164,7 +163,12 @@ def _origin(origin: m.Origin) -> str:
 
 @artifacts.command()
 @click.argument("artifact", type=ARTIFACT)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file or folder to write to. Default: the current folder.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The file or folder to write to. Default: the current folder.",
+)
 @click.option("--file", "inner", help="Download only this file of the incident bundle, such as spec.kv.")
 @click.option("--force", is_flag=True, help="Overwrite an existing file.")
 @json_option(["id", "path", "size_bytes", "sha256"])
@@ -284,12 +288,19 @@ def records(
     columns = {
         "position": lambda each: each.position,
         "sequence": lambda each: each.sequence,
-        "time": lambda each: each.time,
+        "time": _time,
         "size": lambda each: each.size,
         "payload": payload_text,
     }
     rows = _records(session, found, lane, after=after, sequence=sequence, time=time)
     show_list(rows, as_json, columns, limit)
+
+
+def _time(record: m.JournalRecord) -> str | None:
+    """Return the time of a record, on a terminal only the time of day in UTC."""
+    if record.time is None or not is_terminal():
+        return record.time
+    return record.time.partition("T")[2].rstrip("Z") or record.time
 
 
 def _only_lane(session: Session, artifact: m.Artifact) -> str:
@@ -397,10 +408,3 @@ def moment(text: str) -> datetime:
 def words(code: str) -> str:
     """Return a code such as ``incident_bundle`` as words."""
     return code.replace("_", " ")
-
-
-def size_text(size: int) -> str:
-    """Return a number of bytes in a readable unit, such as ``1.5 KiB``."""
-    if size < 1024:
-        return f"{size} B"
-    return f"{size / 1024:.1f} KiB" if size < _MEBIBYTE else f"{size / _MEBIBYTE:,.1f} MiB"

@@ -18,7 +18,19 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from byteor.command.exits import USAGE, Refusal
-from byteor.command.output import is_terminal, json_option, list_options, note, say, show, show_line, show_list, when
+from byteor.command.output import (
+    is_terminal,
+    json_option,
+    list_options,
+    note,
+    say,
+    short_id,
+    show,
+    show_line,
+    show_list,
+    size_text,
+    when,
+)
 from byteor.command.session import Session, find, is_id, with_session
 
 if TYPE_CHECKING:
@@ -96,7 +108,6 @@ def list_events(session: Session, /, limit: int, as_json: str | None, **filters:
         "action": lambda each: each.action,
         "outcome": lambda each: each.outcome,
         "resource": lambda each: _resource(each.resource_scope),
-        "id": lambda each: each.id,
     }
     show_list(_events(session, limit + 1, **filters), as_json, columns, limit)
 
@@ -202,8 +213,8 @@ def _has_reader() -> bool:
 
 
 def _resource(scope: m.AuditScope) -> str:
-    """Return the kind and the id of a resource; on a terminal only the end of the id, as in tables."""
-    return f"{scope.kind} {scope.id[-8:] if is_terminal() and is_id(scope.id) else scope.id}"
+    """Return the kind and the id of a resource."""
+    return f"{scope.kind.replace('_', ' ')} {short_id(scope.id)}"
 
 
 EXPORT: Final = ("file", "size_bytes", "after_seq", "seq")
@@ -239,9 +250,11 @@ def export(session: Session, path: Path, after_seq: int, as_json: str | None) ->
         partial.unlink(missing_ok=True)
     found = dict(zip(EXPORT, (str(path), size, after_seq, seq), strict=True))
     events = (
-        f"{seq - after_seq:,} events, sequence numbers {after_seq + 1} to {seq}" if seq > after_seq else "no events"
+        f"{seq - after_seq:,} event{'' if seq == after_seq + 1 else 's'} with sequence numbers {after_seq + 1} to {seq}"
+        if seq > after_seq
+        else "no events"
     )
-    show(found, as_json, f"Exported {events}, to {path}")
+    show(found, as_json, f"Exported {events} to {path}")
     if as_json is None:
         note(f"To export later events, use --after-seq {seq}.")
 
@@ -274,7 +287,7 @@ def usage(session: Session, as_json: str | None) -> None:
         return
     quotas = (
         ("Agents", found.used.agents, found.limits.agents, _number),
-        ("Stored data", found.used.stored_bytes, found.limits.stored_bytes, _size),
+        ("Stored data", found.used.stored_bytes, found.limits.stored_bytes, size_text),
         ("Captures today", found.used.captures_per_day, found.limits.captures_per_day, _number),
         ("Drafts", found.used.drafts, found.limits.drafts, _number),
     )
@@ -289,8 +302,8 @@ def usage(session: Session, as_json: str | None) -> None:
         "month": lambda each: each.month,
         "agents": lambda each: _number(each.agents),
         "heartbeats": lambda each: _number(each.heartbeats),
-        "uploaded": lambda each: _size(each.uploaded_bytes),
-        "stored": lambda each: _size(each.stored_bytes),
+        "uploaded": lambda each: size_text(each.uploaded_bytes),
+        "stored": lambda each: size_text(each.stored_bytes),
         "replays": lambda each: _number(each.replays),
         "work": lambda each: _number(each.work),
     }
@@ -301,14 +314,6 @@ def usage(session: Session, as_json: str | None) -> None:
 
 def _number(value: int | None) -> str:
     return "-" if value is None else f"{value:,}"
-
-
-def _size(value: int | None) -> str:
-    """Return a number of bytes in a readable unit, such as ``1.5 GiB``."""
-    if value is None or value < 1024:
-        return "-" if value is None else f"{value} B"
-    exponent = min((value.bit_length() - 1) // 10, 5)
-    return f"{value / (1 << 10 * exponent):.1f} {'KMGTP'[exponent - 1]}iB"
 
 
 def _share(used: int, limit: int | None) -> str:

@@ -119,9 +119,14 @@ def show_bundle(session: Session, bundle: str, as_json: str | None) -> None:
 @bundles.command()
 @click.argument("version", type=VERSION)
 @click.option("-f", "--file", "path", help="The configuration in JSON or YAML, or - for stdin.")
-@click.option("--name", help="The name of the config bundle. Default: the name in the file, or that of the version, such as quotes-3.")
+@click.option(
+    "--name",
+    help="The name of the config bundle. Default: the name in the file, or that of the version, such as quotes-3.",
+)
 @click.option("--tuning-profile", help="How the runtime uses the cores: default, low-latency or isolated-core.")
-@click.option("--var", "variables", multiple=True, metavar="NAME=VALUE", help="An environment variable. Can be repeated.")
+@click.option(
+    "--var", "variables", multiple=True, metavar="NAME=VALUE", help="An environment variable. Can be repeated."
+)
 @click.option(
     "--secret", "secrets", multiple=True, metavar="NAME[=SECRET]",
     help="An environment variable that gets its value from a secret on the agent's host. Can be repeated.",
@@ -178,9 +183,7 @@ def _read_configuration(path: str) -> PlanFile:
     for field in file.plan:
         if field not in {*CONFIGURATION, "name"}:
             known = ", ".join((*CONFIGURATION, "name"))
-            raise Refusal(
-                f"{file.name}:{file.line_of(f'/{field}')}: Unknown field: {field}. Fields: {known}.", USAGE
-            )
+            raise Refusal(f"{file.name}:{file.line_of(f'/{field}')}: Unknown field: {field}. Fields: {known}.", USAGE)
     return file
 
 
@@ -248,9 +251,9 @@ def copy_bundle(session: Session, bundle: str, target: str, as_json: str | None)
     show(copied, as_json, f"Unchanged: {target} already has {found.name}" if copied.id in before else done)
     if copied.missing_secrets:
         names = ", ".join(copied.missing_secrets)
-        note(f"Warning: These secrets are new in {target}: {names}. Make sure that the hosts of its agents have them.")  # fmt: skip
+        note(f"Warning: These secrets are new in {target}: {names}. The hosts of its agents need them.")
     if copied.known_bad:
-        note(f"Warning: This configuration is known bad in {target}. To deploy it anyway, run `byteor bundles clear` first.")
+        note(f"Warning: This configuration is known bad in {target}. To deploy it, run `byteor bundles clear` first.")
     _note_warnings(copied, None)
 
 

@@ -86,7 +86,7 @@ def load() -> Contexts:
     try:
         if os.name == "posix" and path.stat().st_mode & _OTHERS:
             path.chmod(0o600)
-            note(f"Note: Other users could read {path}, so its mode was changed to 0600. Sign in again to replace the token.")
+            note(f"Note: Other users could read {path}, so its mode was changed to 0600. Replace its tokens.")
         stored = json.loads(path.read_text())
         return Contexts(_text(stored["current"]), {name: _context(each) for name, each in stored["contexts"].items()})
     except FileNotFoundError:

@@ -142,7 +142,10 @@ def _status(approval: m.Approval | m.ListedApproval) -> str:
 
 @approvals.command("list")
 @click.option(
-    "--status", default=PENDING, show_default=True, help="Only approvals with this status: pending, approved, denied, expired, revoked or all."
+    "--status",
+    default=PENDING,
+    show_default=True,
+    help="Only approvals with this status: pending, approved, denied, expired, revoked or all.",
 )
 @click.option("--mine", is_flag=True, help="Only approvals that wait for your decision.")
 @list_options("ListedApproval")
@@ -202,7 +205,9 @@ def show_approval(session: Session, id: str | None, as_json: str | None) -> None
     "--accept", "groups", multiple=True, metavar="GROUP",
     help="Also accept this group of differences. Requires --comment. Can be repeated.",
 )  # fmt: skip
-@click.option("--digest", help="For a wave, the digest of the report to decide on. Default: that of the current report.")
+@click.option(
+    "--digest", help="For a wave, the digest of the report to decide on. Default: that of the current report."
+)
 @click.option("--yes", is_flag=True, help="Skip the review and the confirmation prompt.")
 @json_option("Approval")
 @with_session
@@ -217,8 +222,8 @@ def approve(
 ) -> None:
     """Approve a deployment, a wave or a replay.
 
-    Shows what the approval covers, and prompts for confirmation. ID is the id of an approval, a deployment or a replay, or the name of a
-    pipeline. Default: the only approval that waits for your decision.
+    Shows what the approval covers, and prompts for confirmation. ID is the id of an approval, a deployment or a replay,
+    or the name of a pipeline. Default: the only approval that waits for your decision.
 
     \b
     Examples:
@@ -237,15 +242,18 @@ def approve(
 @click.command()
 @click.argument("id", required=False, type=APPROVAL)
 @click.option("--comment", "--reason", required=True, help="The reason, for the requester.")
-@click.option("--digest", help="For a wave, the digest of the report to decide on. Default: that of the current report.")
+@click.option(
+    "--digest", help="For a wave, the digest of the report to decide on. Default: that of the current report."
+)
 @click.option("--yes", is_flag=True, help="Skip the review and the confirmation prompt.")
 @json_option("Approval")
 @with_session
 def deny(session: Session, id: str | None, comment: str, digest: str | None, yes: bool, as_json: str | None) -> None:
     """Deny a deployment, a wave or a replay. One denial is enough.
 
-    A denied wave stops the rollout, and rolls it back if the strategy has automatic rollback. ID is the id of an approval, a
-    deployment or a replay, or the name of a pipeline. Default: the only approval that waits for your decision.
+    A denied wave stops the rollout, and rolls it back if its strategy has automatic rollback. ID is the id of an
+    approval, a deployment or a replay, or the name of a pipeline. Default: the only approval that waits for your
+    decision.
 
     \b
     Examples:
@@ -262,7 +270,9 @@ def _reviewed(session: Session, text: str | None, verb: str, *, yes: bool) -> _R
     approval = find_approval(session, text)
     review = _Review(session, approval)
     if approval.status != PENDING:
-        raise Refusal(f"The approval of {review.subject} is {_status(approval)}. Only pending approvals can be decided.")
+        raise Refusal(
+            f"The approval of {review.subject} is {_status(approval)}. Only pending approvals can be decided."
+        )
     if not yes:
         for line in review.lines():
             note(line)

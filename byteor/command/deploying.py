@@ -27,6 +27,7 @@ from byteor.command.output import (
     say,
     show,
     show_list,
+    size_text,
     when,
 )
 from byteor.command.release_plan import Release, describe_release
@@ -486,14 +487,19 @@ def _reviewers(session: Session, texts: Sequence[str]) -> list[str] | None:
 @click.option("--labels", type=Pairs(), help="Deploy to the agents that have all of these labels.")
 @click.option("--agents", type=AGENT, metavar="A,B", help="Deploy to these agents, by name or id.")
 @click.option("--all-at-once", is_flag=True, help="Deploy to all agents at the same time. This is the default.")
+@click.option("--canary", is_flag=True, help="Deploy to 5% of the agents, and hold wave 2 until somebody starts it.")
 @click.option(
-    "--canary", is_flag=True, help="Deploy to 5% of the agents, and hold wave 2 until somebody starts it."
+    "--waves",
+    "percents",
+    type=Percents(),
+    help="Deploy in waves, up to these percentages of the agents, such as 10,50,100.",
 )
-@click.option("--waves", "percents", type=Percents(), help="Deploy in waves, up to these percentages of the agents, such as 10,50,100.")
 @click.option("--hold", "holds", multiple=True, metavar="[WAVE=]KIND", help=(
     "Hold the later waves, or only WAVE: manual (until somebody starts the wave) or approval. Can be repeated."
 ))  # fmt: skip
-@click.option("--pause", "pause_s", type=click.IntRange(0), metavar="SECONDS", help="Pause this long between two waves.")
+@click.option(
+    "--pause", "pause_s", type=click.IntRange(0), metavar="SECONDS", help="Pause this long between two waves."
+)
 @click.option("--failure-threshold", "threshold", type=click.IntRange(0, 100), metavar="PERCENT", help=(
     "The percentage of agents in a wave that may fail. Default: 0."
 ))  # fmt: skip
@@ -515,7 +521,11 @@ def _reviewers(session: Session, texts: Sequence[str]) -> list[str] | None:
     "In an emergency, deploy without waiting for approval. Requires the role org_admin."
 ))  # fmt: skip
 @click.option("--approval", metavar="FILE", help="A file with the unused credential of an approval, or - for stdin.")
-@click.option("--idempotency-key", metavar="KEY", help="A unique key. Repeating the command with the same key does not deploy twice.")
+@click.option(
+    "--idempotency-key",
+    metavar="KEY",
+    help="A unique key. Repeating the command with the same key does not deploy twice.",
+)
 @click.option("--yes", is_flag=True, help="Skip the confirmation prompt.")
 @click.option("--detach", is_flag=True, help="Do not wait for the rollout. If it needs approval, the exit code is 8.")
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help=(
@@ -549,7 +559,10 @@ def deploy(session: Session, /, bundle: str, as_json: str | None, **values: Any)
     found = find_bundle(session, bundle)
     request = _request(session, found.id, strategy, values)
     if found.known_bad:
-        raise Refusal(f"The configuration of {found.name} is known bad in this environment. To deploy it anyway, run `byteor bundles clear` first.")
+        raise Refusal(
+            f"The configuration of {found.name} is known bad in this environment. "
+            "To deploy it anyway, run `byteor bundles clear` first."
+        )
     output = say if as_json is None else note
     _print_lines(output, describe_release(session, found, request, names_of))
     confirm("Deploy?", yes=values["yes"])
@@ -667,7 +680,7 @@ def show_deployment(session: Session, deployment: str | None, as_json: str | Non
         "agents": lambda each: news.counts_of(each.progress) if each.progress.total else str(each.target_count),
         "requested": lambda each: f"{when(each.created_at)} by {each.requested_by}",
         "approved": lambda each: when(each.approved_at),
-        "active since": lambda each: when(each.activated_at),
+        "activated": lambda each: when(each.activated_at),
         "note": lambda each: each.note or "",
         "config hash": lambda each: each.config_hash,
         "id": lambda each: each.id,
@@ -728,7 +741,9 @@ def list_timeline(session: Session, deployment: str | None, limit: int, as_json:
 @click.argument("deployment", type=DEPLOYMENT, required=False)
 @click.option("--wave", type=click.IntRange(min=1), help="Only agents of this wave, counted from 1.")
 @click.option("--progress", help="Only agents with this progress, such as offered, active or failed.")
-@click.option("--failed", is_flag=True, help="Only agents that have failed, including those that were retried or rolled back.")
+@click.option(
+    "--failed", is_flag=True, help="Only agents that have failed, including those that were retried or rolled back."
+)
 @list_options("DeploymentAgent")
 @with_session
 def list_deployment_agents(
@@ -786,4 +801,4 @@ def save_evidence(session: Session, deployment: str, path: Path, as_json: str | 
     except OSError as error:
         raise Refusal(f"{path} cannot be written: {error.strerror}.", FAILED) from None
     saved = {"deployment_id": found.id, "file": str(path), "size": path.stat().st_size}
-    show(saved, as_json, f"Saved {path}, {saved['size']:,} bytes\nTo verify it: byteor verify {path}")
+    show(saved, as_json, f"Saved {path} ({size_text(path.stat().st_size)})\nTo verify it, run: byteor verify {path}")

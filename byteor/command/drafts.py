@@ -200,7 +200,11 @@ def promote(session: Session, draft: str, as_json: str | None) -> None:
     """
     found = find_draft(session, draft)
     version = session.environment.promote_draft(found.id, expected_revision=found.revision)
-    show(version, as_json, f"Promoted draft {found.name}, revision {found.revision}, to version {version.name}:{version.number}")
+    show(
+        version,
+        as_json,
+        f"Promoted draft {found.name}, revision {found.revision}, to version {version.name}:{version.number}",
+    )
 
 
 @drafts.command("delete")

@@ -276,7 +276,7 @@ def regress(
     elif markdown and row.finished_at:
         say(_markdown(session, row, payloads=payloads))
     else:
-        _say_regression(row, title, results, accepted, payloads=payloads)
+        _say_regression(session, row, title, results, accepted, payloads=payloads)
     if detach:
         note(f"To see the result, run `byteor regress --resume {row.id}`.")
     if not row.finished_at:
@@ -367,6 +367,7 @@ def _is_clean(row: m.Regression, results: Sequence[m.RegressionResult], accepted
 
 
 def _say_regression(
+    session: Session,
     row: m.Regression,
     title: str,
     results: Sequence[m.RegressionResult],
@@ -379,7 +380,7 @@ def _say_regression(
         return
     for baseline in row.baselines:
         running = f" ({_count(baseline.agents, 'agent')}, {baseline.share:.0%})" if baseline.agents else ""
-        say(f"Compared with {baseline.config_hash}{running}")
+        say(f"Compared with {_bundle_name(session, baseline.config_hash)}{running}")
     if untested := sum(each.agents for each in row.not_tested):
         note(f"{_count(untested, 'agent')} run configurations that were not compared.")
     broken = [each for each in results if each.outcome in {"failed", "unstable", "not_tested"}]
@@ -401,7 +402,7 @@ def _say_regression(
         "differences": lambda each: each.count,
         "fixtures": _fixture_names,
         "accepted": lambda each: each.id in accepted,
-        "the candidate": _group_text,
+        "change": _group_text,
     }
     if not accepted:
         del columns["accepted"]
@@ -414,6 +415,12 @@ def _say_regression(
                 say(f"  {word.ljust(6)}  {text or '-'}")
     else:
         note("To see a captured record of each group, use --payloads.")
+
+
+def _bundle_name(session: Session, config_hash: str) -> str:
+    """Return the name of the newest config bundle with this hash, or the hash."""
+    found = next(iter(session.environment.list_config_bundles(config_hash=config_hash, limit=1)), None)
+    return config_hash if found is None else f"config bundle {found.name}"
 
 
 def headline(row: m.Regression, results: Sequence[m.RegressionResult]) -> str:

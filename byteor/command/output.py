@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -20,6 +21,9 @@ type Columns = Mapping[str, Callable[[Any], Any]]
 ALL: Final = "*"
 SHORT_ID: Final = 8  # characters of the end of an id, in tables on a terminal
 DEFAULT_LIMIT: Final = 100
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_HASH = re.compile(r"\b(sha256:[0-9a-f]{12})[0-9a-f]{52}\b")
+_NUMBER = re.compile(r"[0-9][0-9,.]*(?: ?(?:%|[KMGTP]?i?B))?")
 
 
 def json_option(shape: str | Sequence[str] | None) -> Callable[[Command], Command]:
@@ -51,7 +55,11 @@ def _fields(model: str) -> list[str]:
 def list_options(shape: str | Sequence[str]) -> Callable[[Command], Command]:
     """Return a decorator that adds ``--limit`` and ``--json`` to a command that lists rows of this shape."""
     limit = click.option(
-        "--limit", type=click.IntRange(min=1), default=DEFAULT_LIMIT, show_default=True, help="The maximum number of rows."
+        "--limit",
+        type=click.IntRange(min=1),
+        default=DEFAULT_LIMIT,
+        show_default=True,
+        help="The maximum number of rows.",
     )
     return lambda command: json_option(shape)(limit(command))
 
@@ -79,7 +87,8 @@ def show(found: Any, as_json: str | None, text: str | Columns) -> None:
         values = {name: text_of(value(found)) for name, value in text.items()}
         width = max(map(len, values)) + 2
         for name, value in values.items():
-            say(f"{name.capitalize()}:".ljust(width) + value)
+            title = "ID" if name == "id" else name[0].upper() + name[1:]
+            say(f"{title}:".ljust(width) + value)
 
 
 def say(text: str) -> None:
@@ -123,8 +132,23 @@ def when(moment: datetime | None) -> str:
     if abs(seconds) >= 86_400:
         return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
     size = abs(seconds)
+    if size < 1:
+        return "now"
     amount = f"{size:.0f} s" if size < 90 else f"{size / 60:.0f} min" if size < 5400 else f"{size / 3600:.0f} h"
     return f"{amount} ago" if seconds >= 0 else f"in {amount}"
+
+
+def size_text(size: int | None) -> str:
+    """Return a number of bytes in a readable unit, such as ``1.5 GiB``."""
+    if size is None or size < 1024:
+        return "-" if size is None else f"{size} B"
+    exponent = min((size.bit_length() - 1) // 10, 5)
+    return f"{size / (1 << 10 * exponent):,.1f} {'KMGTP'[exponent - 1]}iB"
+
+
+def short_id(text: str) -> str:
+    """Return the end of an id on a terminal, where it is easier to read and to type, and other texts unchanged."""
+    return text[-SHORT_ID:] if is_terminal() and _ID.fullmatch(text) else text
 
 
 def chosen(value: Any, fields: str) -> Any:
@@ -174,10 +198,14 @@ def _cells(text: str) -> int:
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table. On a terminal, it fits the width and ids are shortened. In a pipe, nothing is shortened."""
     titles = [head.upper() for head in heads]
+    is_number = [_are_numbers(column) for column in zip(*rows, strict=True)]
     if not is_terminal():
         widths = [max(map(_cells, column)) for column in zip(titles, *rows, strict=True)]
         for row in [titles, *rows]:
-            padded = (cell + " " * (width - _cells(cell)) for cell, width in zip(row, widths, strict=True))
+            padded = [
+                " " * (width - _cells(cell)) + cell if right else cell + " " * (width - _cells(cell))
+                for cell, width, right in zip(row, widths, is_number, strict=True)
+            ]
             click.echo("  ".join(padded).rstrip())
         return
     from rich.console import Console  # noqa: PLC0415  slow to import, and only terminals need it
@@ -186,14 +214,27 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
     console, table = Console(highlight=False), Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     rows = [
-        [cell[-SHORT_ID:] if title == "ID" else cell for title, cell in zip(titles, row, strict=True)] for row in rows
+        [cell[-SHORT_ID:] if title == "ID" else short_id(cell) for title, cell in zip(titles, row, strict=True)]
+        for row in rows
     ]
+    gaps = 2 * (len(titles) - 1)
     widths = [max(map(_cells, column)) for column in zip(titles, *rows, strict=True)]
-    is_wide = sum(widths) + 2 * (len(widths) - 1) > console.width
+    is_wide = sum(widths) + gaps > console.width
+    if is_wide:
+        rows = [[_HASH.sub(r"\1…", cell) for cell in row] for row in rows]
+        widths = [max(map(_cells, column)) for column in zip(titles, *rows, strict=True)]
+        is_wide = sum(widths) + gaps > console.width
     for at, title in enumerate(titles):
         # Where the rows do not fit, names and ids keep a width and the other columns are folded.
         width = widths[at] if title == "ID" else min(widths[at], console.width // 3) if at == 0 else None
-        table.add_column(title, width=width if is_wide else None, overflow="fold")
+        justify: Any = "right" if is_number[at] else "left"
+        table.add_column(title, width=width if is_wide else None, overflow="fold", justify=justify)
     for row in rows:
         table.add_row(*map(Text, row))
     console.print(table)
+
+
+def _are_numbers(column: Sequence[str]) -> bool:
+    """Return whether all cells are numbers, some perhaps with a unit. Missing values are allowed."""
+    known = [cell for cell in column if cell != "-"]
+    return bool(known) and all(map(_NUMBER.fullmatch, known))

@@ -159,7 +159,11 @@ def _gate(session: Session, bundle: m.ConfigBundle, settings: m.EnvironmentSetti
     if settings.replay_gate in {"off", ""} or not settings.replay_gate:
         return "off"
     required = settings.replay_gate == "require"
-    text = "Required: a regression must pass before the deployment starts." if required else "A failed regression only warns."
+    text = (
+        "Required: a regression must pass before the deployment starts."
+        if required
+        else "A failed regression only warns."
+    )
     if request.override_replay_gate:
         text = f"overridden: {request.override_replay_gate.reason}"
     last = next(iter(session.environment.list_regressions(config_bundle_id=bundle.id, limit=1)), None)

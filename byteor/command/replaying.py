@@ -166,7 +166,9 @@ def show_result(session: Session, row: m.Replay, as_json: str | None) -> None:
             "out": lambda each: each[1].get("out", 0),
             "dropped": lambda each: each[1].get("dropped", 0),
             "errors": lambda each: each[1].get("errors", 0),
-            "reasons": lambda each: [f"{reason} {drop['count']}" for reason, drop in each[1].get("drops", {}).items()],
+            "reasons": lambda each: [
+                f"{reason.replace('_', ' ')} ({drop['count']:,})" for reason, drop in each[1].get("drops", {}).items()
+            ],
         }
         show_list(stages, None, columns, len(stages))
     say("")
@@ -527,8 +529,9 @@ def _show_bisect(session: Session, row: m.Bisect, as_json: str | None) -> None:
         return
     say(f"Bisect {row.id}: {_finding(session, row)}")
     replayed = [each for each in row.versions if each.replay_id]
+    pipeline = session.environment.get_version(replayed[0].version_id).name if replayed else ""
     columns = {
-        "version": lambda each: each.number,
+        "version": lambda each: f"{pipeline}:{each.number}",
         "verdict": lambda each: each.verdict or "being replayed",
         "without parameters": lambda each: each.no_parameters or None,
         "replay": lambda each: each.replay_id,

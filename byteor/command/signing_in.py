@@ -123,8 +123,8 @@ def login(
         "organization": found.organization_name or None, "project": found.project_name or None,
         "environment": found.environment_name or None,
     }  # fmt: skip
-    until = f", until {when(expires)}" if expires else ""
-    show(values, as_json, f"Signed in to {urlsplit(server).netloc} as {who}{until}")
+    expiry = f". The token expires {when(expires)}." if expires else ""
+    show(values, as_json, f"Signed in to {urlsplit(server).netloc} as {who}{expiry}")
     note(f"Context {name}: {_place(found)}")
     for warning in contexts.current()[2]:
         note(f"Note: {warning}")
@@ -232,7 +232,9 @@ def _pick(listed: Callable[..., Iterable[Any]], asked: str, before: str, what: s
         return rows[0]
     if below:
         known = ", ".join(row.name for row in rows[:10]) + (", …" if len(rows) > 10 else "")
-        raise Refusal(f"Select the {what} with {option}: {known}." if known else f"You do not have access to any {what}.", USAGE)
+        raise Refusal(
+            f"Select the {what} with {option}: {known}." if known else f"You do not have access to any {what}.", USAGE
+        )
     return None
 
 
@@ -240,7 +242,9 @@ def _place(context: Context) -> str:
     """Return the selected levels, such as ``acme / quotes / prod``."""
     names = [_shown(context, each) for each in ("organization", "project", "environment")]
     chosen = " / ".join(name for name in names if name)
-    missing = "" if all(names) else "To select the rest, run `byteor context set --org ORG --project PROJECT --env ENV`."
+    missing = (
+        "" if all(names) else "To select the rest, run `byteor context set --org ORG --project PROJECT --env ENV`."
+    )
     return f"{chosen}. {missing}" if chosen and missing else chosen or missing
 
 
@@ -251,13 +255,15 @@ def _shown(context: Context, level: str) -> str:
 @click.command()
 @_chosen_context
 @click.option("--all", "every", is_flag=True, help="Sign out of all contexts.")
-@click.option("--local", is_flag=True, help="Remove the context without revoking its token, which stays valid until it expires.")
+@click.option(
+    "--local", is_flag=True, help="Remove the context without revoking its token, which stays valid until it expires."
+)
 @json_option(SIGNED_OUT_FIELDS)
 def logout(context: str | None, every: bool, local: bool, as_json: str | None) -> None:
     """Sign out: revoke the token of a context, and remove the context.
 
-    If the server cannot be reached, the token is not revoked, and the context is kept. API keys are not revoked, because
-    others may use them.
+    If the server cannot be reached, the token is not revoked, and the context is kept. API keys are never revoked,
+    because others may use them.
 
     \b
     Examples:
@@ -331,7 +337,7 @@ def _row(name: str, found: Context, current: str) -> dict[str, Any]:
 @context.command("list")
 @list_options(CONTEXT)
 def list_contexts(limit: int, as_json: str | None) -> None:
-    """List the stored contexts.
+    """List the stored contexts. The current one is marked with an asterisk.
 
     \b
     Examples:
@@ -340,8 +346,7 @@ def list_contexts(limit: int, as_json: str | None) -> None:
     """
     stored = contexts.load()
     columns: dict[str, Callable[[Any], Any]] = {
-        "name": lambda each: each["name"],
-        "current": lambda each: "*" if each["current"] else " ",
+        "name": lambda each: f"{each['name']} *" if each["current"] else each["name"],
         "server": lambda each: each["url"],
         "organization": lambda each: each["organization"],
         "project": lambda each: each["project"],

@@ -36,9 +36,9 @@ def _steering(*, waits: bool = True, reason_required: bool = False) -> Callable[
                 "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
                 help="With --wait, stop waiting after this time, with exit code 8.",
             )(found)  # fmt: skip
-            found = click.option("--wait", is_flag=True, help="Follow the rollout until it ends, like `byteor deploy`.")(
-                found
-            )
+            found = click.option(
+                "--wait", is_flag=True, help="Follow the rollout until it ends, like `byteor deploy`."
+            )(found)
         found = click.option("--reason", required=reason_required, help="The reason, for the audit trail.")(found)
         return click.argument("id", required=False, type=DEPLOYMENT)(found)
 
@@ -106,7 +106,9 @@ def resume(
 
 
 @click.command()
-@click.option("--agent", "agents", multiple=True, type=AGENT, help="Only this failed agent, by name or id. Can be repeated.")
+@click.option(
+    "--agent", "agents", multiple=True, type=AGENT, help="Only this failed agent, by name or id. Can be repeated."
+)
 @_steering()
 def retry(
     session: Session,
@@ -161,7 +163,11 @@ def abort(session: Session, id: str | None, reason: str | None, yes: bool, as_js
 
 
 @click.command()
-@click.option("--artifact", metavar="ID", help="Roll back only if this capture replays successfully on the restored configuration.")
+@click.option(
+    "--artifact",
+    metavar="ID",
+    help="Roll back only if this capture replays successfully on the restored configuration.",
+)
 @click.option("--proceed", is_flag=True, help="With --artifact, roll back without waiting for the replays.")
 @click.option("--yes", is_flag=True, help="Skip the confirmation prompt.")
 @_steering(reason_required=True)

@@ -84,16 +84,20 @@ def bar(title: str, *, of_bytes: bool = False) -> Iterator[Move]:
     from rich.progress import (  # noqa: PLC0415
         BarColumn,
         DownloadColumn,
-        MofNCompleteColumn,
         Progress,
         TextColumn,
         TimeElapsedColumn,
     )
 
-    units = DownloadColumn() if of_bytes else MofNCompleteColumn()
+    units = DownloadColumn(binary_units=True) if of_bytes else TextColumn("{task.fields[units]}")
     text = TextColumn("{task.description}", markup=False)
     with Progress(
         text, BarColumn(), units, TimeElapsedColumn(), console=Console(stderr=True), transient=True
     ) as progress:
-        task = progress.add_task(title, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total or None)
+        task = progress.add_task(title, total=None, units="")
+
+        def move(done: int, total: int) -> None:
+            units = f"{done:,} of {total:,}" if total else f"{done:,}" if done else ""
+            progress.update(task, completed=done, total=total or None, units=units)
+
+        yield move

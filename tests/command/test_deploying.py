@@ -215,7 +215,12 @@ def test_held_wave_names_command(terminal: Terminal, world: World, during: Any) 
     found = terminal("deploy", "quotes-1", "--canary", "--yes")
 
     assert found.code == 0
-    assert found.out.count(f"Wave 2 waits until somebody starts it. To start it:\n  byteor next-wave {only_deployment().pk}\n") == 1
+    assert (
+        found.out.count(
+            f"Wave 2 waits until somebody starts it. To start it:\n  byteor next-wave {only_deployment().pk}\n"
+        )
+        == 1
+    )
 
 
 def interrupt() -> None:
