@@ -583,8 +583,8 @@ def _agent_package(url: str) -> tuple[str, str]:
         content = connection.send(Request("GET", path)).content
     except NotFound:
         raise Refusal(
-            f"The release of the server differs from that of this byteor ({__version__}). Install the server's release "
-            "of byteor, or create the token in the console."
+            f"The server does not have the same release as this byteor ({__version__}). Install the release of the "
+            "server, or create the token in the console."
         ) from None
     finally:
         connection.close()

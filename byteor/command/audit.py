@@ -250,7 +250,7 @@ def export(session: Session, path: Path, after_seq: int, as_json: str | None) ->
         partial.unlink(missing_ok=True)
     found = dict(zip(EXPORT, (str(path), size, after_seq, seq), strict=True))
     events = (
-        f"{seq - after_seq:,} event{'' if seq == after_seq + 1 else 's'} with sequence numbers {after_seq + 1} to {seq}"
+        f"{seq - after_seq:,} event{'' if seq == after_seq + 1 else 's'}, sequence numbers {after_seq + 1} to {seq},"
         if seq > after_seq
         else "no events"
     )

@@ -326,7 +326,11 @@ class _Review:
             self._packet = self._environment.get_approval_packet(self._approval.id)
         facts = {name: value for name, value in {**self._common(), **self._details()}.items() if value}
         width = max(map(len, facts)) + 2
-        return [f"{name}:".ljust(width) + value for name, value in facts.items()] + self._sections()
+        sections = self._sections()
+        return [
+            *(f"{name}:".ljust(width) + value for name, value in facts.items()),
+            *(["", *sections] if sections else []),
+        ]
 
     def _common(self) -> Facts:
         found = self._approval

@@ -692,7 +692,7 @@ def show_deployment(session: Session, deployment: str | None, as_json: str | Non
     if found.status in news.ENDED:
         lines.append(_outcome(session, found)[1])
     lines += news.failure_lines(found, agent_names(session, found)).values()
-    for line in lines:
+    for line in ["", *lines] if lines else []:
         _print_lines(say, line)
 
 

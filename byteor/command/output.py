@@ -23,7 +23,7 @@ SHORT_ID: Final = 8  # characters of the end of an id, in tables on a terminal
 DEFAULT_LIMIT: Final = 100
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _HASH = re.compile(r"\b(sha256:[0-9a-f]{12})[0-9a-f]{52}\b")
-_NUMBER = re.compile(r"[0-9][0-9,.]*(?: ?(?:%|[KMGTP]?i?B))?")
+_NUMBER = re.compile(r"[0-9][0-9,.]*(?: ?(?:%|[KMGTP]?i?B))?|unlimited")
 
 
 def json_option(shape: str | Sequence[str] | None) -> Callable[[Command], Command]:

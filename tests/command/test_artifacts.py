@@ -52,7 +52,7 @@ def test_capture_is_listed_shown_and_pulled(terminal: Terminal, capture: Artifac
         names = archive.getnames()
     assert "journal/quotes_in.bin" in names
     again = terminal("artifacts", "pull", id, "-o", str(tmp_path))
-    assert (again.code, again.err) == (2, f"byteor: {target} exists. Overwrite it with --force.\n")
+    assert (again.code, again.err) == (2, f"byteor: {target} already exists. Use --force to overwrite it.\n")
 
     inner = terminal("artifacts", "pull", id, "-o", str(tmp_path), "--file", "journal/quotes_in.bin", "--json", "path")
     assert Path(inner.json["path"]).read_bytes() == journal()
@@ -107,7 +107,7 @@ def test_replay_shows_divergence_and_trace_shows_dropped_record(terminal: Termin
     assert found.out.startswith(
         f"Replay {replay.pk} through quotes:1: Diverged at quotes_out, record 2: the record is missing.\n"
     )
-    assert "check   3   2    1        0       schema 1" in found.out
+    assert "check    3    2        1       0  schema (1)" in found.out
     assert digest_of(EVERYTHING[0], EVERYTHING[2]) in found.out
 
     assert terminal("artifacts", "trace", str(replay.pk), "2").out == (
@@ -159,7 +159,7 @@ def test_interrupted_replay_goes_on(
 
     replay = Replay.objects.get()
     assert found.code == 130
-    assert f"goes on. See the result with `byteor artifacts show-replay {replay.pk}`." in found.err
+    assert f"continues on the server. To see the result, run `byteor artifacts show-replay {replay.pk}`." in found.err
     run_jobs()
     replay.refresh_from_db()
     assert replay.status == "diverged"

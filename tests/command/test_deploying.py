@@ -16,6 +16,7 @@ from apps.tenancy.models import Environment
 from apps.tenancy.services import tokens
 from byteor.client import models as m
 from byteor.command import deploying
+from byteor.command.output import size_text
 from byteor.command.rollout_news import waves_of
 from tests.command.conftest import Terminal
 from tests.worlds import World, plan, report, run_jobs
@@ -31,7 +32,7 @@ class Fleet:
         self.agents = [world.agent(environment, name=f"edge-{number}") for number in range(1, count + 1)]
 
     def report(self, status: str, *numbers: int, **extra: Any) -> Step:
-        """Return a step in which agents report a status, and the rollout goes on."""
+        """Return a step in which agents report a status, and the rollout continues."""
 
         def step() -> None:
             for number in numbers:
@@ -73,12 +74,12 @@ def test_successful_rollout_prints_each_change_once(terminal: Terminal, world: W
     assert (found.code, found.err) == (0, "")
     asked, _, rollout = found.out.partition("Requested deployment ")
     assert "Deploy quotes:1 (config bundle quotes-1) to dev\n" in asked
-    assert "nothing of quotes" in asked
+    assert "no version of quotes" in asked
     assert "4 agents in the environment" in asked
     assert "Waves up to 25%, 100%." in asked
     deployment = only_deployment()
     assert rollout == (
-        f"{deployment.pk}.\nWaiting for the build to start.\nWave 1 of 2 began, up to 25% of the agents.\n"
+        f"{deployment.pk}.\nWaiting for the build to start.\nStarted wave 1 of 2, up to 25% of the agents.\n"
         "Started wave 2 of 2, up to 100% of the agents; 1 of 4 active.\nDeployed quotes: 4 of 4 agents are active.\n"
     )
     assert deployment.note == "first"
@@ -98,7 +99,10 @@ def test_changes_from_running_version_and_configuration_are_shown(terminal: Term
 
     found = terminal("deploy", "quotes-2")
 
-    assert (found.code, found.err) == (2, "byteor: Nobody can be asked here. Confirm with --yes.\n")
+    assert (found.code, found.err) == (
+        2,
+        "byteor: Cannot prompt for confirmation without a terminal. Use --yes to confirm.\n",
+    )
     assert "quotes:1 (config bundle quotes-1)" in found.out
     assert "identity → dataguard_redact" in found.out
     assert '~ env REGION: "eu" → "us"' in found.out
@@ -402,7 +406,7 @@ def test_deployment_is_found_without_id(terminal: Terminal, world: World) -> Non
     assert terminal("deployments", "show", "quotes", "--json", "id").json == {"id": str(second.pk)}
     unknown = terminal("deployments", "show", "other")
     assert unknown.code == 1
-    assert unknown.err.startswith("byteor: There is no deployment other.")
+    assert unknown.err.startswith("byteor: No deployment matches other.")
 
 
 def test_ambiguous_deployment_is_listed(terminal: Terminal, world: World) -> None:
@@ -431,13 +435,13 @@ def test_agents_timeline_and_evidence(terminal: Terminal, world: World, tmp_path
     assert terminal("deployments", "agents", "--wave", "2", "--json").json == []
     timeline = terminal("deployments", "timeline", "quotes").out
     assert "Requested" in timeline.splitlines()[-1]
-    assert "became current" in timeline.splitlines()[1]
+    assert "became active" in timeline.splitlines()[1]
     shown = terminal("deployments", "show").out
     assert "Deployed quotes: 1 of 2 agents is active, and 1 failed." in shown
     assert "1 agent reported a failure: disk full (edge-2)" in shown
     evidence = tmp_path / "evidence.tar"
     saved = terminal("deployments", "evidence", "quotes", "-o", str(evidence))
-    assert saved.out.startswith(f"Saved {evidence}, {evidence.stat().st_size:,} bytes\n")
+    assert saved.out.startswith(f"Saved {evidence} ({size_text(evidence.stat().st_size)})\n")
     assert terminal("deployments", "evidence", "quotes", "-o", str(tmp_path / "no" / "such")).code == 1
     assert json.loads(terminal("deployments", "list", "--status", "active", "--json", "pipeline").out) == [
         {"pipeline": "quotes"}
@@ -468,11 +472,11 @@ HOLD = {"wave": 2, "kind": "manual", "since": "2026-11-29T12:00:00Z", "approval_
         ({"status": "building"}, {"total": 0}, []),
         (
             {}, {"offered": 1, "pending": 19},
-            [("Wave 1", 0, 1, "under way"), ("Wave 2", 0, 4, "waiting"), ("Wave 3", 0, 15, "waiting")],
+            [("Wave 1", 0, 1, "in progress"), ("Wave 2", 0, 4, "waiting"), ("Wave 3", 0, 15, "waiting")],
         ),
         (
             {"wave": 1}, {"active": 2, "failed": 1, "offered": 2, "pending": 15},
-            [("Wave 1", 1, 1, "done"), ("Wave 2", 2, 4, "under way"), ("Wave 3", 0, 15, "waiting")],
+            [("Wave 1", 1, 1, "done"), ("Wave 2", 2, 4, "in progress"), ("Wave 3", 0, 15, "waiting")],
         ),
         (
             {"wave": 1, "paused_at": "2026-11-29T12:00:00Z"}, {"active": 1, "pending": 19},
@@ -488,7 +492,7 @@ HOLD = {"wave": 2, "kind": "manual", "since": "2026-11-29T12:00:00Z", "approval_
         ),
         (
             {"status": "rolling_back"}, {"rolled_back": 2, "offered": 3, "pending": 15},
-            [("Rollback", 2, 5, "under way")],
+            [("Rollback", 2, 5, "in progress")],
         ),
         (
             {"wave": 2, "status": "active"}, {"active": 19, "failed": 1},

@@ -114,7 +114,7 @@ def test_ambiguous_and_unknown_names_are_refused(terminal: Terminal, world: Any)
 
     unknown = terminal("drafts", "show", "three")
     assert (unknown.code, unknown.out) == (1, "")
-    assert unknown.err.startswith("byteor: There is no draft three. There are: two (")
+    assert unknown.err.startswith("byteor: No draft matches three. Available: two (")
     common = os_common_prefix(ids)
     ambiguous = terminal("drafts", "show", common)
     assert ambiguous.code == 2
