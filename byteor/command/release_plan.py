@@ -170,7 +170,8 @@ def _gate(session: Session, bundle: m.ConfigBundle, settings: m.EnvironmentSetti
     if last is None:
         return f"{text} This config bundle has not been tested."
     result = "tested nothing" if last.vacuous else str(last.status)
-    return f"{text} Last result: {result}, {last.fixtures or 0} fixture{'' if last.fixtures == 1 else 's'}, {when(last.created_at)}."
+    count = f"{last.fixtures or 0} fixture{'' if last.fixtures == 1 else 's'}"
+    return f"{text} Last result: {result}, {count}, {when(last.created_at)}."
 
 
 def _freeze(settings: m.EnvironmentSettings, request: Release) -> str:
