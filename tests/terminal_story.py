@@ -102,6 +102,7 @@ class Story:
             self._sign_in(allow, invite)
             self._enroll_agents()
             self._release("quotes v1", PLAN, CONFIG, version="quotes:1")
+            self._verify_evidence()
             incident = self._study_incident()
             self._release_with_differences()
             self._bisect(incident)
@@ -153,6 +154,13 @@ class Story:
         assert deploying.returncode == 0, out + err
         assert [each["running"] is not None for each in self.ada.json("agents", "list")] == [True, True]
 
+    def _verify_evidence(self) -> None:
+        """Save the evidence, and prove it offline. ``evidence`` and ``kid`` are the file and the id of the key."""
+        self.evidence = self.ada.folder / "evidence.tar"
+        self.ada.run("deployments", "evidence", "quotes", "-o", str(self.evidence))
+        self.kid = self.ada.json("api", "GET", "/api/v1/orgs/{org}/signing-keys")["results"][0]["kid"]
+        assert self.ada.run("verify", str(self.evidence), "--trust", self.kid).startswith("PROVEN")
+
     def _bundle(self, name: str, plan: str, config: str, *, version: str) -> None:
         ada = self.ada
         (ada.folder / "plan.yaml").write_text(plan)
@@ -180,7 +188,7 @@ class Story:
         assert replay["status"] == "succeeded"
         assert "check" in ada.run("artifacts", "trace", replay["id"], "2")
         ada.run("artifacts", "keep", incident, "--name", "negative price")
-        assert ada.json("fixtures", "list", "--json=name") == [{"name": "negative price"}]
+        assert json.loads(ada.run("fixtures", "list", "--json=name")) == [{"name": "negative price"}]
         return incident
 
     def _release_with_differences(self) -> None:
@@ -199,14 +207,18 @@ class Story:
         assert deploying.returncode == 0, out + err
 
     def _bisect(self, incident: str) -> None:
-        assert self.ada.run("artifacts", "bisect", incident)
+        """Promote a version that lacks the check, and let the bisect find it."""
+        (self.ada.folder / "plan.yaml").write_text(PLAN[: PLAN.index("    - {id: check")])
+        self.ada.run("drafts", "apply", "-f", "plan.yaml")
+        self.ada.run("drafts", "promote", "quotes")
+        assert "3" in self.ada.run("artifacts", "bisect", incident).splitlines()[0]
 
     def _roll_back(self) -> None:
         self.ada.run("rollback", "--reason", "The mask is wrong.", "--yes", "--wait")
         current = [each["status"] for each in self.ada.json("deployments", "list") if each["is_current"]]
         assert current == ["active"]
         self.ada.run("deployments", "timeline")
-        assert "deployment.rolled_back" in self.ada.run("audit", "list", "--json=action")
+        assert "deployment.roll_back" in self.ada.run("audit", "list", "--json=action")
         assert self.ada.json("usage")
 
     def _sign_out(self) -> None:

@@ -61,8 +61,9 @@ def _last_records(
 
 def _documents(bundle: OpenedBundle) -> dict[str, Json]:
     spec = decode(bundle.spec_kv)
+    stages = "1 stage" if len(spec.stages) == 1 else f"{len(spec.stages)} stages"
     return {
-        "spec_validation.json": {"ok": True, "description": f"{spec.name}: {len(spec.stages)} stages"},
+        "spec_validation.json": {"ok": True, "description": f"{spec.name}: {stages}"},
         "runtime.json": {"crate": {"name": "byteor-agent", "version": __version__}},
         "policy_audit.json": {
             "ok": True,

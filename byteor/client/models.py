@@ -561,7 +561,7 @@ class JournalRecord(Model, kw_only=True):
     """The time of the record (RFC 3339), with nanoseconds."""
     size: int
     """The size of the payload in bytes."""
-    json: dict[str, Any] | list[Any] | str | float | bool | None
+    json: Any
     """The payload, if it is complete and valid JSON. Otherwise null."""
     payload_base64: str | None
     """The payload in Base64, at most its first 64 KiB. Null if `json` is not null and contains each number with the
@@ -1194,7 +1194,7 @@ class SeriesPoint(Model, kw_only=True):
 
 
 class ShownPayload(Model, kw_only=True):
-    json: dict[str, Any] | list[Any] | str | float | bool | None
+    json: Any
     """The payload, if it is complete and valid JSON. Otherwise null."""
     payload_base64: str | None
     """The payload in Base64, at most its first 16 KiB. Null if `json` reproduces every number of the payload digit
@@ -2932,7 +2932,7 @@ class TracedStep(Model, kw_only=True):
     """The id of the ingress, stage, lane or egress."""
     lane: str | None
     """The lane of the record in this step. The schema permits null, but the value is never null."""
-    json: dict[str, Any] | list[Any] | str | float | bool | None
+    json: Any
     """The record after this step, if it is complete and valid JSON. Otherwise null."""
     payload_base64: str | None
     """The record after this step in Base64, at most its first 64 KiB. Null if a stage dropped the record or failed."""

@@ -337,7 +337,10 @@ def test_ledger_is_exported_by_organization_admins_only(world: World, other: Wor
 
     assert url in admin.get(LIST).text
     assert url in admin.get(row_page(world.organization)).text
-    assert "The last sealed event is number" in text_of(admin.get(url))
+    page = admin.get(url)
+    assert "The last sealed event is number" in text_of(page)
+    entries = [entry for group in page.context["sidebar_navigation"] for entry in group["items"]]
+    assert [entry["title"] for entry in entries if entry["active"]] == ["Audit"]
     response = admin.get(url, {"export": "yes", "after_seq": "2"})
     assert response["Content-Disposition"] == 'attachment; filename="acme-ledger-after-2.ndjson"'
     *lines, last = response.getvalue().decode().splitlines()

@@ -69,7 +69,7 @@ def test_project_admin_creates_tests_and_edits_chat_webhook(
     assert page.get_by_label("URL").input_value() == ""
     shot(page, "chat-edit", full_page=True)
     page.get_by_label("Name").fill("#releases")
-    page.get_by_role("button", name="Edit").click()
+    page.get_by_role("button", name="Edit chat webhook").click()
     expect(page.get_by_text("Chat webhook #releases changed.")).to_be_visible()
     made.refresh_from_db()
     assert vault.unseal(made, "url").decode() == chat.url

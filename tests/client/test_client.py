@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import msgspec
 import pytest
 
 from byteor.client import (
@@ -30,6 +31,7 @@ from byteor.client import (
     Unavailable,
     UnexpectedResponse,
 )
+from byteor.client import models as m
 from tests.client.faulty import NOBODY, Answer, Faulty, faulty, pages
 
 TOKEN = "bor_usr_secret"
@@ -291,6 +293,16 @@ def test_upload_sends_file_again_after_refusal(kind: str, tmp_path: Path, waits:
         client.own_agent("a").upload_artifact(file=file, kind="telemetry", captured_at=NOON)
 
     assert [b"capture" in body for _, _, _, body in server.received] == [True, True]
+
+
+@pytest.mark.parametrize("value", [1, 1.5, "text", True, None, [1], {"price": 7}])
+def test_json_of_captured_payload_is_kept(value: Any) -> None:
+    body = json.dumps({"json": value, "payload_base64": None, "truncated": False})
+
+    found = msgspec.json.decode(body, type=m.ShownPayload).json
+
+    assert found == value
+    assert type(found) is type(value)
 
 
 def test_token_is_in_no_representation() -> None:

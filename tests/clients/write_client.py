@@ -112,6 +112,9 @@ def without_bounds(node: Any, *, names: bool = False) -> Any:
     # A struct would lose the members that the schema does not name, such as the parameters of an adapter.
     if not names and node.get("type") == "object" and node.get("additionalProperties") == {}:
         node = {key: value for key, value in node.items() if key not in {"properties", "required"}}
+    # Any JSON value: as a union of types, whole numbers would become floats.
+    if not names and {"object", "array", "string", "number"} <= set(node.get("type", ())):
+        node = {key: value for key, value in node.items() if key not in {"type", "items"}}
     dropped = BOUNDS if "type" in node else BOUNDS - {"oneOf"}
     kept = {key: value for key, value in node.items() if names or key not in dropped}
     return {key: without_bounds(value, names=key in {"properties", "schemas"}) for key, value in kept.items()}

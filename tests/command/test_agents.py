@@ -226,7 +226,7 @@ def test_summary_counts_states_versions_and_labels(terminal: Terminal, world: Wo
 
     assert re.split(": +", lines[0]) == ["Agents", "3"]
     assert re.split(": +", lines[1]) == ["Liveness", "online (3)"]
-    assert lines[-1] == "Label Zone: eu-1 2, (empty) 1"
+    assert lines[-1] == "Label Zone: eu-1 (2), empty (1)"
 
 
 def test_labels_of_named_agents_are_set_and_removed(terminal: Terminal, world: World) -> None:

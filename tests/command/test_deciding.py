@@ -38,7 +38,7 @@ def test_reviewer_sees_request_and_approves_without_id(terminal: Terminal, world
 
     shown = terminal("approvals", "show")
     assert shown.code == 0, shown.err
-    facts = dict(line.split(":", 1) for line in shown.out.splitlines() if not line.startswith(" "))
+    facts = dict(line.split(":", 1) for line in shown.out.splitlines() if ":" in line and line[0] != " ")
     assert facts["For"].strip() == "deployment of quotes:1 to prod"
     assert facts["Approvals"].strip() == "0 of 1"
     assert facts["Agents"].strip() == "1 agent; now 1 run something else or nothing"
@@ -111,7 +111,7 @@ def test_ambiguous_requests_are_listed_and_denial_needs_reason(terminal: Termina
     again = terminal("approve", str(quotes.pk), "--yes")
     assert (again.code, again.out) == (1, "")
     assert again.err == (
-        "byteor: Only a pending approval can be decided. That of the deployment of quotes:1 to prod is denied.\n"
+        "byteor: The approval of the deployment of quotes:1 to prod is denied. Only pending approvals can be decided.\n"
     )
 
 

@@ -376,7 +376,7 @@ def test_options_become_fields_of_request(terminal: Terminal, world: World) -> N
 
 
 def test_freeze_window_is_shown_and_refused(terminal: Terminal, world: World) -> None:
-    window = {"start": "2020-01-01T00:00:00Z", "end": "2099-01-01T00:00:00Z", "reason": "holidays"}
+    window = {"start": "2020-01-01T00:00:00Z", "end": "2099-01-01T00:00:00Z", "time_zone": "UTC", "reason": "holidays"}
     frozen = world.environment("dev", "frozen", freeze_windows=[window])
     world.agent(frozen)
     world.bundle(frozen, name="quotes-1")
@@ -459,8 +459,11 @@ ROLLOUT: dict[str, Any] = {
          "replay_gate_override", "rollback_reason", "requested_by", "reason", "detail"), ""
     ),
     "id": "01a225d9-8770-76b8-a199-eb68ac6a2e3a", "status": "deploying", "pipeline": "quotes", "target": {"all": True},
-    "target_count": 20, "wave": 0, "failures": [], "is_current": False, "blockers": [], "take_over": False,
-    "created_at": "2026-11-29T12:00:00Z", "strategy": {"kind": "waves", "percents": [5, 25, 100]},
+    "target_count": 20, "wave": 0, "failures": [], "explain": [], "reviewers": [], "note": "", "start_at": None,
+    "break_glass": None, "is_current": False, "blockers": [], "take_over": False,
+    "created_at": "2026-11-29T12:00:00Z", "strategy": {
+        "kind": "waves", "percents": [5, 25, 100], "failure_threshold_percent": 0, "auto_rollback": False,
+    },
 }  # fmt: skip
 PROGRESS = ("total", "pending", "offered", "downloading", "activating", "active", "failed", "rolled_back")
 HOLD = {"wave": 2, "kind": "manual", "since": "2026-11-29T12:00:00Z", "approval_id": None}

@@ -22,7 +22,7 @@ from unfold.admin import ModelAdmin, checkbox
 from unfold.views import ChangeList
 
 from apps.console.frame.acting import ActingAdmin
-from apps.console.frame.columns import admin_column, list_url
+from apps.console.frame.columns import FIELD_TITLES, admin_column, list_url
 from apps.console.frame.console_user import ConsoleUser, console_user_of
 from apps.console.frame.large import BoundedPaginator, count_each, note, search
 from apps.console.frame.personal import plan_counts_below, visible_row
@@ -107,6 +107,14 @@ class ScopedChangeList(ChangeList):  # type: ignore[misc]  # untyped library
             for each in tables
             if each.has_view_permission(request)
         ]
+
+    def get_filters(self, request: HttpRequest) -> Any:
+        """Return the filters. They use the same titles as the columns."""
+        found: Any = super().get_filters(request)
+        for each in found[0]:
+            if title := FIELD_TITLES.get(getattr(each, "field_path", "")):
+                each.title = title.lower()
+        return found
 
     def get_queryset(self, request: HttpRequest, *args: Any) -> QuerySet[Any]:
         """Return the rows of the list. Large columns contain only the values that are small enough to show."""
@@ -319,6 +327,10 @@ class ReadOnlyAdmin(ActingAdmin):
     def section_for(self, request: HttpRequest) -> str:
         """Return the entry of the person's menu that links to the table."""
         return self.section
+
+    def section_of_page(self, request: HttpRequest) -> str:
+        """Return the menu entry that is highlighted on the requested page of the table."""
+        return self.section_for(request)
 
     def row_name(self, row: Any) -> str:
         """Return the name of a row, without the kind of row."""

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache, partial
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from django.conf import settings
 from django.contrib import admin
 from django.contrib.admin.utils import quote
-from django.db.models import CharField, DateTimeField, Field, JSONField, Model
+from django.db.models import BooleanField, CharField, DateTimeField, Field, ForeignKey, JSONField, Model
 from django.http import HttpRequest
 from django.urls import get_script_prefix, reverse
 from django.utils import timezone
 from django.utils.html import format_html
 
 from apps.tenancy.models import Environment, Project
+from apps.tenancy.permissions import Role
 from byteor_cloud.concurrency.event_loop import pause
 
 # The tone in which ``state_pill`` shows each word. Any other word is plain.
@@ -253,6 +254,39 @@ def _indented(encoder: type[json.JSONEncoder] | None, value: Any) -> str:
     return format_html('<code class="payload">{}</code>', text)
 
 
+SERVICE: Final = "ByteOr Cloud"  # the name of the system as an actor
+
+
+def actor_name(display: str) -> str:
+    """Return the name of who did something. The system's own actors, such as "system:rollout", have one name."""
+    return SERVICE if display.startswith("system:") else display or "-"
+
+
+def name_role(role: str) -> str:
+    """Return a role in words."""
+    return _ROLES.get(role, role)
+
+
+def _minute(number: int) -> datetime:
+    """Return the start of a minute that is counted from 1970."""
+    return datetime.fromtimestamp(60 * number, UTC)
+
+
+def _yes_or_no(value: bool | None) -> str:
+    return "-" if value is None else "yes" if value else "no"
+
+
+def _text(value: Any) -> str:
+    return "-" if value in (None, "") else str(value)
+
+
+# Titles of fields, where the name of the model's field is not the word that the console uses.
+FIELD_TITLES: Mapping[str, str] = {
+    "user": "Person", "email": "E-mail", "email_verified": "E-mail verified", "is_active": "Active",
+    "is_current": "Current", "kid": "Key id", "seq": "Number", "prev_hash": "Previous hash", "id": "Id", "role": "Role",
+    "is_pending": "Pending", "actor_display": "Actor", "actor_kind": "Kind of actor",
+}  # fmt: skip
+_ROLES: Mapping[str, str] = {Role.ORG_ADMIN: "organization admin", Role.PROJECT_ADMIN: "project admin"}
 _STATES = frozenset({"status", "progress", "posture", "decision", "outcome"})
 
 
@@ -265,7 +299,21 @@ def _display_for(field: Field[Any, Any], *, in_table: bool) -> Callable[[Any], s
         return environment_link
     if isinstance(field, JSONField) and not in_table:
         return partial(_indented, field.encoder)
-    return short_id if in_table and field.name.endswith("hash") else None
+    if isinstance(field, BooleanField):
+        return _yes_or_no
+    if field.name == "minute":
+        return lambda number: (relative_time if in_table else exact_time)(_minute(number))
+    if isinstance(field, CharField) and field.name.endswith("_by"):
+        return actor_name
+    if field.name == "role":
+        return name_role
+    if isinstance(field, CharField) and field.choices:
+        return lambda value: _text(value).replace("_", " ")
+    if in_table and field.name.endswith("hash"):
+        return short_id
+    if field.name in FIELD_TITLES:
+        return row_link if isinstance(field, ForeignKey) and not in_table else _text
+    return None
 
 
 @cache
@@ -279,6 +327,6 @@ def admin_column(field: Field[Any, Any], *, in_table: bool) -> Any:
         pause()  # let other requests run, since a page has hundreds of cells
         return display(getattr(row, field.name))
 
-    title = str(field.verbose_name).removesuffix(" at").removesuffix(" hash")
+    title = FIELD_TITLES.get(field.name) or str(field.verbose_name).removesuffix(" at").removesuffix(" hash")
     shown.__name__ = field.name
     return admin.display(description=title[0].upper() + title[1:], ordering=field.name)(shown)

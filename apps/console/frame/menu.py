@@ -63,7 +63,7 @@ def build_menu(site: Any, request: HttpRequest) -> list[dict[str, Any]]:
     sections: dict[str, list[Any]] = {}
     for each in visible_admins(site, request):
         sections.setdefault(each.section_for(request), []).append(each)
-    section = here.section_for(request) if here else None
+    section = here.section_of_page(request) if here else None
     path = request.path
     groups = [
         [menu_item("Overview", "dashboard", reverse("admin:index"), scope, active=path == reverse("admin:index"))]

@@ -41,14 +41,17 @@ class Setup(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SetupBar:
-    """The next step, as the bar shows it. ``url`` leads to its form, ``skip`` to the step after it."""
+    """The next step, as the bar shows it. ``url`` leads to its form, ``skip`` to the step after it.
+
+    ``url`` is empty on the page of the form, and ``skip`` if the step cannot be skipped.
+    """
 
     number: int
     total: int
     title: str
     who: str  # who can do the step; empty if the person can do it
     url: str
-    skip: str  # empty if the step cannot be skipped
+    skip: str
     all_url: str
 
 

@@ -21,6 +21,7 @@ def _without_ids(text: str) -> str:
 class IdempotencyKeyAdmin(ReadOnlyAdmin):
     holds = "API requests and console forms whose responses are stored, so that repeating them changes nothing."
     list_display = ("key", "caller", "status", "expires_at")
+    narrow_columns = ("status", "expires_at")
     sortable_by = ()
     search_fields = ("key", "caller")
 

@@ -237,6 +237,7 @@ class AuditSealAdmin(ReadOnlyAdmin):
     section = "Audit"
     related = ("organization", "event")
     list_display = ("number", "organization", "sealed", "hash")
+    narrow_columns = ("sealed",)
     sortable_by = ()
     list_filter = (("organization", VisibleRowsFilter),)
     search_fields = ("hash", "event__action")
@@ -261,6 +262,7 @@ class DenialCountAdmin(ReadOnlyAdmin):
     menu, noun, nouns = "Recent denials", "denial", "denials"
     related = ("organization",)
     list_display = ("minute", "actor", "action", "count", "organization")
+    narrow_columns = ("actor", "action")
     list_filter = ("actor_kind", ("organization", VisibleRowsFilter))
     search_fields = ("actor_display", "action")
 

@@ -13,11 +13,11 @@ from django.http import HttpRequest
 from django.utils import timezone
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
-from apps.console.frame.columns import exact_time
+from apps.console.frame.columns import SERVICE, exact_time
 from apps.console.frame.console_user import console_user_of
 from apps.console.frame.scope import list_scope_of
 from apps.console.frame.site import listed_rows
-from apps.console.pages.audit_sentences import PHRASES, RESOURCES, SERVICE, noun_of
+from apps.console.pages.audit_sentences import PHRASES, RESOURCES, noun_of
 from apps.fleet.models import Agent
 from apps.tenancy.models import AuditEvent, Environment, Organization, OrganizationKey, User
 from byteor_cloud.ids import smallest_uuid7
@@ -78,7 +78,7 @@ class EventFilter(forms.Form):
     """The filters in the URL of the audit list. ``first`` are always shown, and the others under "More filters"."""
 
     since = _select("Time", "Any time", _RANGE_TITLES.items())
-    actor = _text("Actor", "Email, name or id", list="audit-actors")
+    actor = _text("Actor", "E-mail, name or id", list="audit-actors")
     action = _select("Action", "Any action", _phrases())
     people = _select("Done by", "Anyone", [("yes", "People")])
     start = _moment("From (UTC)")

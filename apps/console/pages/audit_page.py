@@ -11,14 +11,22 @@ from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
 
-from apps.console.frame.columns import exact_time, list_url, relative_time, row_link, state_pill, text_link, with_note
+from apps.console.frame.columns import (
+    SERVICE,
+    exact_time,
+    list_url,
+    relative_time,
+    row_link,
+    state_pill,
+    text_link,
+    with_note,
+)
 from apps.console.frame.console_user import console_user_of
 from apps.console.frame.personal import visible_row
 from apps.console.frame.scope import with_scope
 from apps.console.frame.site import site
 from apps.console.pages.audit_sentences import (
     PLACE,
-    SERVICE,
     SUBJECT,
     describe_event,
     describe_subject,

@@ -12,7 +12,7 @@ from django.db.models.functions import Cast, Coalesce, Concat, Replace
 from django.utils.html import format_html, strip_tags
 
 from apps.artifacts.models import Artifact, Bisect, Fixture, Replay, RequestedCapture
-from apps.console.frame.columns import page_url, state_pill, text_link
+from apps.console.frame.columns import SERVICE, page_url, state_pill, text_link
 from apps.console.frame.console_user import ConsoleUser
 from apps.console.frame.site import site
 from apps.fleet.models import Agent, AgentKey
@@ -32,7 +32,6 @@ from apps.tenancy.models import (
 
 SUBJECT: Final = "subject"  # the annotations of ``with_subjects``
 PLACE: Final = "place"
-SERVICE: Final = "ByteOr Cloud"  # the name of the system as an actor
 
 # What the actor did, by action. {} is replaced by the event's resource.
 PHRASES: Final[Mapping[str, str]] = {

@@ -179,7 +179,7 @@ class ChatWebhookAdmin(ReadOnlyAdmin):
         ),
         Act(
             name="edit",
-            label="Edit",
+            label="Edit chat webhook",
             done="{} changed",
             explain="The changes apply to messages that have not been sent yet.",
             run=_edit,

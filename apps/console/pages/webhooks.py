@@ -233,7 +233,7 @@ class WebhookAdmin(ReadOnlyAdmin):
         ),
         Act(
             name="edit",
-            label="Edit",
+            label="Edit webhook",
             done="{} changed",
             explain="The changes apply to future events. Pending deliveries are sent to the new URL.",
             run=_edit,

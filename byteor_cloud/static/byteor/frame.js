@@ -64,6 +64,8 @@ function keepCounts(url) {
 }
 
 addEventListener("DOMContentLoaded", () => {
+  // On a phone, the tabs scroll. Show the tab of the page.
+  document.querySelector(".frame-tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
   const bell = document.querySelector("[data-counts]");
   if (bell) keepCounts(bell.dataset.counts);
 });

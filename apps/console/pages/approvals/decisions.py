@@ -15,6 +15,7 @@ class ApprovalDecisionAdmin(ReadOnlyAdmin):
     omitted = frozenset({"user"})  # decided_by names the person, and not everybody may see the person's page
     related = ("approval__environment__project__organization", "user")
     list_display = ("decided_by", "decision", "comment", "approval", "created_at")
+    narrow_columns = ("decision", "created_at")
     list_filter = ("decision",)
     search_fields = ("decided_by", "comment", "=id")
 

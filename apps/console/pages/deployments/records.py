@@ -24,6 +24,7 @@ class DeploymentAgentAdmin(ReadOnlyAdmin):
     holds = "The progress of each agent in each deployment that includes it."
     related = ("deployment__environment__project__organization", "agent", "before")
     list_display = ("agent", "deployment", "progress", "action", "wave", "counted", "detail", "updated_at")
+    narrow_columns = ("progress", "updated_at")
     sortable_by = ()
     list_filter = ("progress", "action", "counted")
     search_fields = ("agent__name", "deployment__pipeline", "detail")
@@ -60,6 +61,7 @@ class AgentReportAdmin(ReadOnlyAdmin):
     holds = "The agents' reports about the bundles that they were offered."
     related = ("deployment__environment__project__organization", "agent")
     list_display = ("agent", "deployment", "status", "accepted", "count", "detail", "created_at", "last_at")
+    narrow_columns = ("status", "last_at")
     sortable_by = ()
     list_filter = ("status", "accepted")
     search_fields = ("agent__name", "bundle_hash", "detail", "=id")
@@ -79,6 +81,7 @@ class TimelineEntryAdmin(ReadOnlyAdmin):
     )  # fmt: skip
     reads = ("detail",)
     list_display = ("created_at", "sentence", "event", "deployment")
+    narrow_columns = ("sentence",)
     sortable_by = ()
     list_filter = ("event",)
     search_fields = ("event", "actor", "deployment__pipeline", "=id")

@@ -43,6 +43,7 @@ class _Step:
     continues: type[Model] | None = None
     page: Callable[[Any], str] = row_url
     is_optional: bool = False
+    shown_by: str = ""  # the name of the URL of its page, unless the page is the form of an act
 
 
 def _steps() -> list[_Step]:
@@ -75,22 +76,24 @@ def _steps() -> list[_Step]:
         _Step(
             "draft", "Write a draft",
             "A draft contains the plan of a pipeline. The editor compiles the plan while you type.",
-            P.OPERATE_ENVIRONMENT, page_url(Draft, "new"),
+            P.OPERATE_ENVIRONMENT, page_url(Draft, "new"), shown_by="pipelines_draft_new",
         ),
         _Step(
             "version", "Promote the draft", "Promoting a draft creates a version of its plan, which cannot be changed.",
             P.OPERATE_ENVIRONMENT, list_url(Draft), Draft, lambda row: page_url(Draft, "edit", row.pk),
+            shown_by="pipelines_draft_edit",
         ),
         _Step(
             "configbundle", "Create a config bundle",
             "A config bundle adds parameters, adapters and tuning to a version.",
             P.OPERATE_ENVIRONMENT, list_url(Version), Version, lambda row: page_url(ConfigBundle, "new", row.pk),
+            shown_by="releases_configbundle_new",
         ),
         _Step(
             "deployment", "Deploy the config bundle",
             "Choose the agents and the waves. A preview shows what would happen.",
             P.OPERATE_ENVIRONMENT, list_url(ConfigBundle), ConfigBundle,
-            lambda row: page_url(ConfigBundle, "deploy", row.pk),
+            lambda row: page_url(ConfigBundle, "deploy", row.pk), shown_by="releases_configbundle_deploy",
         ),
         _Step(
             APPROVED, "Approve the deployment",
@@ -112,6 +115,7 @@ class ShownStep:
     is_optional: bool
     url: str
     who: str  # who can do the step, and what to ask them; empty if the person can do it
+    shown_by: str
 
 
 def show_steps(
@@ -143,7 +147,7 @@ def show_steps(
         shown.append(
             ShownStep(
                 step.name, step.title, step.text, done[number], number == following, step.is_optional,
-                with_scope(url, scope), who,
+                with_scope(url, scope), who, step.shown_by,
             )
         )  # fmt: skip
     return shown
@@ -188,7 +192,9 @@ def setup_bar(request: HttpRequest) -> SetupBar | None:
         if step.is_next:
             skip = next_step_url(request, after=step.name) if step.is_optional else ""
             every = with_scope(reverse("admin:index"), scope, explicit=True)
-            return SetupBar(number, len(steps), step.title, step.who, step.url, skip, every)
+            match = request.resolver_match
+            is_here = match is not None and match.url_name == step.shown_by
+            return SetupBar(number, len(steps), step.title, step.who, "" if is_here else step.url, skip, every)
     return None
 
 

@@ -98,7 +98,7 @@ def _state(cell: Cell, previous: Environment | None) -> str:
     if cell.differs_from_previous:
         differs = format_html('<span class="pill warn">differs from {}</span>', previous)
     return format_html(
-        '{} {}<div class="note">{} of {}</div>{} {}',
+        '{}<div>{}</div><div class="note">{} of {}</div>{} {}',
         _deployment_link(cell.deployment_id, f"v{cell.version.number}"), short_id(cell.config_hash), f"{cell.agents:,}",
         agent_count(cell.of), differs, under_way,
     )  # fmt: skip

@@ -30,6 +30,8 @@ from apps.console.pages.webhooks import CREATE_WEBHOOK
 from apps.tenancy.models import Organization, Project
 from apps.tenancy.permissions import Permission
 
+_LEDGER = "tenancy_organization_ledger"
+
 
 @admin.register(Organization, site=site)
 class OrganizationAdmin(ReadOnlyAdmin):
@@ -58,10 +60,15 @@ class OrganizationAdmin(ReadOnlyAdmin):
         ledger = [ledger_panel(row)] if may_export_ledger(request, row) else []
         return {"panels": [*usage_panels(row), *ledger]}
 
+    def section_of_page(self, request: HttpRequest) -> str:
+        """Highlight "Audit" on the page that exports the ledger, because the list of audit events links to it."""
+        match = request.resolver_match
+        return "Audit" if match and match.url_name == _LEDGER else self.section_for(request)
+
     def get_urls(self) -> list[Any]:
         """Return the URLs of the table, and the URL of the export of the ledger."""
         ledger = self.admin_site.admin_view(self.ledger_view)
-        return [path("<uuid:pk>/ledger/", ledger, name="tenancy_organization_ledger"), *super().get_urls()]
+        return [path("<uuid:pk>/ledger/", ledger, name=_LEDGER), *super().get_urls()]
 
     @method_decorator(require_GET)
     def ledger_view(self, request: HttpRequest, pk: UUID) -> HttpResponseBase:

@@ -9,6 +9,7 @@ from uuid import UUID
 from django import forms
 from django.db.models import Exists, Q
 
+from apps.console.frame.columns import name_role
 from apps.tenancy.models import Membership, Project, User
 from apps.tenancy.permissions import Role, effective_role
 from apps.tenancy.services.members import roles_in_project
@@ -75,7 +76,7 @@ def _name(name: str, email: str) -> str:
 
 
 def _label(name: str, role: Role | None) -> str:
-    return f"{name} ({'no longer a member' if role is None else role.replace('_', ' ')})"
+    return f"{name} ({'no longer a member' if role is None else name_role(role)})"
 
 
 def name_choice(field: forms.BoundField, position: str) -> str:

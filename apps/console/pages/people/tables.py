@@ -42,7 +42,7 @@ class MembershipAdmin(ReadOnlyAdmin):
     noun, nouns = "member", "members"
     related = ("user", "organization", "project")
     list_display = ("user", "role_title", "organization", "project", "created_at")
-    narrow_columns = ("role_title", "project")
+    narrow_columns = ("role_title",)
     list_filter = ("role", ("organization", VisibleRowsFilter))
     search_fields = ("user__email", "user__name", "=id")
     acts = (INVITE_AGAIN, CHANGE_ROLE, REMOVE_MEMBER)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from django import forms
+from django.utils.html import format_html
 from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldBooleanWidget
 
 from apps.artifacts.api import commands
@@ -42,7 +43,7 @@ class AcceptForm(ActForm):
         found = acceptances.find_open_groups(row)
         self._open = [each["id"] for each in found]
         field: Any = self.fields["groups"]
-        field.choices = [(each["id"], label_group(each)) for each in found[:_LISTED]]
+        field.choices = [(each["id"], format_html("<bdi>{}</bdi>", label_group(each))) for each in found[:_LISTED]]
         every = self.fields["every"]
         every.label = f"Accept all {count_of(len(found), 'group')} that are not accepted"
         if len(found) > _LISTED:

@@ -14,7 +14,7 @@ from apps.artifacts.models import Fixture
 from apps.artifacts.services import fixtures
 from apps.console.frame import relative_time, row_link, state_pill, with_note
 from apps.console.frame.acts import Act, ActContext, permitted_by
-from apps.console.frame.columns import list_url
+from apps.console.frame.columns import actor_name, list_url
 from apps.console.frame.forms import ActForm
 from apps.console.frame.scope import with_scope
 from apps.console.pages.deployments.phrases import agent_count
@@ -118,7 +118,11 @@ def tests_panel(row: Candidate) -> dict[str, Any]:
     column = {Draft: "draft", Version: "version", ConfigBundle: "config_bundle"}[type(row)]
     mine = without_large(Regression.objects.filter(environment=environment, **{column: row}))
     rows = [
-        (row_link(each), state_pill(each.status), with_note(relative_time(each.created_at), each.requested_by))
+        (
+            row_link(each),
+            state_pill(each.status),
+            with_note(relative_time(each.created_at), actor_name(each.requested_by)),
+        )
         for each in mine.order_by("-pk")[:_SHOWN]
     ]
     panel: dict[str, Any] = {"title": "Regressions", "columns": ("Regression", "Status", "Requested"), "rows": rows}

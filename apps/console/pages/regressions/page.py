@@ -16,7 +16,7 @@ from apps.artifacts.models import Fixture
 from apps.artifacts.services.regression_details import Overview, read_groups
 from apps.artifacts.services.regression_headline import PENDING
 from apps.console.frame import relative_time, row_link, short_id, state_pill, with_note
-from apps.console.frame.columns import TONES, page_url, text_link
+from apps.console.frame.columns import TONES, actor_name, page_url, text_link
 from apps.console.frame.table_pages import page_of
 from apps.console.pages.artifacts.parts import hex_dump, marked
 from apps.console.pages.artifacts.wording import Runs, byte_count, first_difference, hex_rows
@@ -78,7 +78,7 @@ def facts(row: Regression) -> list[tuple[str, object]]:
         ("Fixtures", row.started_at and f"{row.fixtures:,}"),
         ("Verdicts", _verdicts(row)),
         ("Work", describe_work(row)),
-        ("Requested by", row.requested_by),
+        ("Requested by", actor_name(row.requested_by)),
         ("Started", row.started_at and relative_time(row.started_at)),
         ("Finished", row.finished_at and relative_time(row.finished_at)),
     ]

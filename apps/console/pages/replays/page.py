@@ -95,7 +95,7 @@ def replay_facts(row: Replay) -> list[tuple[str, object]]:
     reproduced = (row.result or {}).get("reproduced")
     notes = [f"{note['code'].replace('_', ' ')}: {note['name']}" for note in (row.result or {}).get("notes", [])]
     facts = [
-        ("Mode", row.get_mode_display()),
+        ("Mode", row.mode.replace("_", " ")),
         ("Artifact", row_link(row.artifact, artifact_title(row.artifact))),
         ("Version", row_link(row.version)),
         ("Parameters from", _parameters_from(row)),
