@@ -1,4 +1,4 @@
-"""A request: how it is encoded, when it is sent again, and what its response contains.
+"""Requests: encoding, retries, and the decoding of responses.
 
 httpx2, msgspec and the models are imported with the first request, so that importing the client is fast.
 """
@@ -100,7 +100,7 @@ class Request(NamedTuple):
         return seconds
 
     def after(self, page: Any) -> Request | None:
-        """Return the request for the page after this one; None after the last page."""
+        """Return the request for the next page, or None after the last one."""
         return self._replace(query={**self.query, "cursor": page.next_cursor}) if page.next_cursor else None
 
 

@@ -273,7 +273,7 @@ def records(
     limit: int,
     as_json: str | None,
 ) -> None:
-    """List the recorded input of an incident bundle, in sequence order.
+    """List the recorded input of an incident bundle.
 
     \b
     Examples:
@@ -355,7 +355,9 @@ def keep(
     golden: str | None,
     as_json: str | None,
 ) -> None:
-    """Keep an incident bundle as a fixture, a regression test of its pipeline.
+    """Keep an incident bundle as a fixture.
+
+    Later releases of its pipeline are tested with the fixture.
 
     \b
     Examples:

@@ -117,9 +117,10 @@ def list_events(session: Session, /, limit: int, as_json: str | None, **filters:
 @json_option("AuditEvent")
 @with_session
 def follow(session: Session, /, as_json: str | None, since: datetime | None, **filters: Any) -> None:
-    """Print new audit events as they are recorded, until you press Ctrl-C.
+    """Print new audit events as they are recorded.
 
-    Each event is printed once, even if the connection is lost meanwhile. With --json, each event is one line of JSON.
+    Press Ctrl-C to stop. Each event is printed once, even if the connection is lost meanwhile. With --json, each event
+    is one line of JSON.
 
     \b
     Examples:
@@ -231,8 +232,9 @@ EXPORT: Final = ("file", "size_bytes", "after_seq", "seq")
 @json_option(EXPORT)
 @with_session
 def export(session: Session, path: Path, after_seq: int, as_json: str | None) -> None:
-    """Export the ledger: the sealed audit events, oldest first, and a signed checkpoint.
+    """Export the ledger of the organization.
 
+    The file contains the sealed audit events, oldest first, and a signed checkpoint.
     `byteor verify ledger` checks the file offline, with the keys from the evidence of any deployment. To continue an
     earlier export, pass its last sequence number to --after-seq.
 

@@ -82,7 +82,9 @@ def list_bundles(session: Session, version: str | None, limit: int, as_json: str
 @json_option("ConfigBundle")
 @with_session
 def show_bundle(session: Session, bundle: str, as_json: str | None) -> None:
-    """Show a config bundle and its configuration, in the format that `byteor bundles create -f` reads.
+    """Show a config bundle and its configuration.
+
+    The configuration has the format that `byteor bundles create -f` reads.
 
     \b
     Examples:
@@ -235,9 +237,10 @@ def _note_warnings(found: m.ConfigBundle, file: PlanFile | None) -> None:
 @json_option("ConfigBundle")
 @with_session
 def copy_bundle(session: Session, bundle: str, target: str, as_json: str | None) -> None:
-    """Copy a config bundle, with its version, to another environment of the project.
+    """Copy a config bundle to another environment.
 
-    Nothing is deployed. Secret values are not copied: each agent reads them on its own host.
+    Its version is copied too, and nothing is deployed. Secret values are not copied: each agent reads them on its own
+    host.
 
     \b
     Examples:
@@ -263,7 +266,9 @@ def copy_bundle(session: Session, bundle: str, target: str, as_json: str | None)
 @json_option("ConfigBundle")
 @with_session
 def clear_bundle(session: Session, bundle: str, reason: str, as_json: str | None) -> None:
-    """Clear the known bad state of a configuration, so that it can be deployed again.
+    """Clear the known bad state of a configuration.
+
+    The configuration can then be deployed in the environment again.
 
     \b
     Examples:

@@ -179,10 +179,10 @@ def list_approvals(session: Session, status: str, mine: bool, limit: int, as_jso
 @json_option("Approval")
 @with_session
 def show_approval(session: Session, id: str | None, as_json: str | None) -> None:
-    """Show an approval: what changes and where, who requested it, and what was tested.
+    """Show what an approval covers.
 
-    ID is the id of an approval, a deployment or a replay, or the name of a pipeline. Default: the only approval that
-    waits for your decision.
+    Shows what changes and where, who requested it, and what was tested. ID is the id of an approval, a deployment or a
+    replay, or the name of a pipeline. Default: the only approval that waits for your decision.
 
     \b
     Examples:

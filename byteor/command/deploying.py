@@ -789,7 +789,9 @@ def list_deployment_agents(
 @json_option(["deployment_id", "file", "size"])
 @with_session
 def save_evidence(session: Session, deployment: str, path: Path, as_json: str | None) -> None:
-    """Download the signed evidence of a deployment, which `byteor verify` checks offline.
+    """Download the signed evidence of a deployment.
+
+    `byteor verify` checks the evidence offline.
 
     \b
     Examples:

@@ -467,7 +467,9 @@ def bisect(
     timeout: int | None,
     as_json: str | None,
 ) -> int:
-    """Find the first bad version of a pipeline by replaying an incident bundle.
+    """Find the first bad version of a pipeline.
+
+    Replays an incident bundle through the versions of its pipeline.
 
     The exit code is 0 if the first bad version was found, 1 if there is none or the search failed, and 8 after
     --timeout.
@@ -511,7 +513,9 @@ def _judged(row: m.Bisect) -> tuple[int, int]:
 @json_option("Bisect")
 @with_session
 def show_bisect(session: Session, bisect: str, as_json: str | None) -> None:
-    """Show a bisect: the verdict on each version, and the diff of the first bad version.
+    """Show a bisect with its verdicts.
+
+    Also prints the diff between the last good and the first bad version.
 
     \b
     Examples:
