@@ -12,7 +12,7 @@ from byteor.client.async_resources import (
     AsyncProject,
 )
 from byteor.client.async_runtime import AsyncConnection
-from byteor.client.request import TIMEOUT_S, Request
+from byteor.client.request import TIMEOUT_S, Request, content_of
 
 
 class AsyncByteOr(AsyncInstallation):
@@ -41,7 +41,7 @@ class AsyncByteOr(AsyncInstallation):
         """Send any request, and return the JSON of the response, or None if it has no body."""
         sent = Request(method.upper(), path, query=query or {}, fields=fields)
         response = await self._connection.send(sent)
-        return response.json() if response.content else None
+        return content_of(response, "json") if response.status_code != 204 else None
 
     async def close(self) -> None:
         """Close the connection."""

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from byteor.client.errors import ByteOrError
-from byteor.client.request import Request, api_error, complete, content_of, lost, settings
+from byteor.client.request import Request, api_error, complete, content_of, lost, refuse_page, settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +39,7 @@ class AsyncConnection:
                         return response
                     await response.aread()
                     failure: ByteOrError = api_error(response)
-                except httpx.TransportError as error:
+                except httpx.RequestError as error:
                     failure, was_sent = lost(error)
                 await asyncio.sleep(request.wait_s(attempt, failure, was_sent=was_sent))
 
@@ -81,8 +81,9 @@ class AsyncDownload:
         """Send the request, and yield an iterator over the bytes. Raises ConnectionFailed if the file is cut off."""
         response = await self._connection.send(self._request, stream=True)
         try:
+            refuse_page(response)
             yield response.aiter_bytes()
-        except import_module("httpx2").TransportError as error:
+        except import_module("httpx2").RequestError as error:
             raise lost(error)[0] from error
         finally:
             await response.aclose()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from byteor.client.request import TIMEOUT_S, Request
+from byteor.client.request import TIMEOUT_S, Request, content_of
 from byteor.client.resources import (
     Environment,
     Installation,
@@ -42,7 +42,7 @@ class ByteOr(Installation):
         """Send any request, and return the JSON of the response, or None if it has no body."""
         sent = Request(method.upper(), path, query=query or {}, fields=fields)
         response = self._connection.send(sent)
-        return response.json() if response.content else None
+        return content_of(response, "json") if response.status_code != 204 else None
 
     def close(self) -> None:
         """Close the connection."""

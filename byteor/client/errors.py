@@ -31,7 +31,8 @@ class ApiError(ByteOrError):
         self.type = str(problem.get("type", "about:blank"))
         self.code = self.type.rpartition(":")[2]
         self.detail = str(problem.get("detail") or problem.get("title") or f"HTTP {status}")
-        self.errors: list[dict[str, Any]] = problem.get("errors") or []
+        errors = problem.get("errors")  # a proxy in front of the server may send JSON of its own
+        self.errors = [each for each in errors if isinstance(each, dict)] if isinstance(errors, list) else []
         self.request_id: str | None = problem.get("request_id")
         self.retry_after = retry_after
         super().__init__(self.detail)
@@ -39,7 +40,8 @@ class ApiError(ByteOrError):
     def __str__(self) -> str:
         places = [f"{each.get('pointer') or each.get('parameter')}: {each.get('detail')}" for each in self.errors]
         request = f" (request {self.request_id})" if self.request_id else ""
-        return "; ".join([self.detail, *places]) + request
+        is_repeated = places and all(str(each.get("detail")) in self.detail for each in self.errors)
+        return "; ".join(places if is_repeated else [self.detail, *places]) + request
 
 
 class InvalidRequest(ApiError):

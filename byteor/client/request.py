@@ -5,6 +5,7 @@ httpx2, msgspec and the models are imported with the first request, so that impo
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -69,7 +70,9 @@ class Request(NamedTuple):
         if "Idempotency-Key" in self.headers:
             headers.setdefault("Idempotency-Key", os.urandom(16).hex())
         query = {name: _text(value) for name, value in _present(self.query).items()}
-        options: dict[str, Any] = {"method": self.method, "url": self.path, "params": query, "headers": headers}
+        options: dict[str, Any] = {"method": self.method, "url": self.path, "headers": headers}
+        if query:  # even an empty one would replace the query in the path
+            options["params"] = query
         if self.fields is not None:
             options["content"] = import_module("msgspec.json").encode(_present(self.fields))
             headers["Content-Type"] = "application/json"
@@ -100,8 +103,15 @@ class Request(NamedTuple):
         return seconds
 
     def after(self, page: Any) -> Request | None:
-        """Return the request for the next page, or None after the last one."""
-        return self._replace(query={**self.query, "cursor": page.next_cursor}) if page.next_cursor else None
+        """Return the request for the page after this one; None after the last page.
+
+        Raises UnexpectedResponse if the next page would be this page again.
+        """
+        if not page.next_cursor:
+            return None
+        if page.next_cursor == self.query.get("cursor"):
+            raise UnexpectedResponse(f"The list {self.path} does not end: a page refers to itself as the next page.")
+        return self._replace(query={**self.query, "cursor": page.next_cursor})
 
 
 def _present(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,7 +131,7 @@ def api_error(response: httpx2.Response) -> ApiError:
     """Return the exception for a response whose body was read."""
     try:
         problem = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         problem = None
     after = response.headers.get("Retry-After", "")
     return BY_STATUS.get(response.status_code, ApiError)(
@@ -140,14 +150,17 @@ def lost(error: Exception) -> tuple[ConnectionFailed, bool]:
 
 def content_of(response: httpx2.Response, model: str) -> Any:
     """Return the model, the JSON or the text of a successful response. Raises UnexpectedResponse."""
+    if not model and response.is_redirect and "/auth/" in response.url.path:
+        return response.headers.get("Location")
+    refuse_page(response)
     if not model:
-        return response.headers.get("Location") if response.is_redirect else response.text if response.content else None
+        return response.text if response.content else None
     msgspec = import_module("msgspec")
     models, error = import_module("byteor.client.models"), None
     for name in model.split("|"):
         try:
             found = msgspec.json.decode(response.content, type=Any if name == "json" else getattr(models, name))
-        except msgspec.MsgspecError as failed:
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as failed:
             error = failed
         else:
             if name != "json":
@@ -156,10 +169,25 @@ def content_of(response: httpx2.Response, model: str) -> Any:
     raise UnexpectedResponse(f"The response of {response.url} is not as documented: {error}")
 
 
+def refuse_page(response: httpx2.Response) -> None:
+    """Raise UnexpectedResponse for a web page or a redirect to one, such as to the sign-in page of a proxy."""
+    if response.is_redirect:
+        raise UnexpectedResponse(f"{response.url} redirects to {response.headers['Location']}.")
+    if response.headers.get("Content-Type", "").startswith("text/html"):
+        raise UnexpectedResponse(f"The response of {response.url} is a web page, perhaps of a proxy.")
+
+
 def settings(url: str, token: str | None, timeout: float) -> dict[str, Any]:
-    """Return the arguments for httpx2's clients. Redirects are not followed, since they would get the token."""
+    """Return the arguments for httpx2's clients. Redirects are not followed, since they would get the token.
+
+    Raises ValueError for an invalid URL or token. The message does not contain the token, or a password in the URL.
+    """
     if not url.startswith(("https://", "http://")):
         raise ValueError(f"The URL of the server must begin with https:// or http://: {url!r}")
+    if "@" in url.split("/")[2]:  # httpx2 would send them instead of the token
+        raise ValueError("The URL of the server must not contain a user name or a password.")
+    if token and not (token.isascii() and token.isprintable() and " " not in token):
+        raise ValueError("The token contains spaces, line breaks or other characters that no token has.")
     headers = {"User-Agent": f"byteor/{__version__}", "Accept": "*/*"}
     if token:
         headers["Authorization"] = f"Bearer {token}"
@@ -168,7 +196,12 @@ def settings(url: str, token: str | None, timeout: float) -> dict[str, Any]:
 
 @contextmanager
 def complete(path: Path) -> Iterator[Callable[[bytes], Any]]:
-    """Yield a function that writes to a temporary file, which is renamed to ``path`` if no exception is raised."""
+    """Yield a function that writes to a temporary file, which is renamed to ``path`` if no exception is raised.
+
+    Raises OSError if ``path`` is a folder or a device, which the file would replace.
+    """
+    if not path.name or (path.exists() and not path.is_file()):
+        raise OSError(errno.EINVAL, "It is not a regular file", str(path))
     partial = path.with_name(f".{path.name}.{os.urandom(4).hex()}.partial")
     try:
         with partial.open("xb") as file:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import cached_property
@@ -207,22 +206,20 @@ def pull(
 
 def save(download: Download, path: Path, size: int, digest: str) -> None:
     """Write a download to ``path``, which appears only when it is complete and has this SHA-256. Raises Refusal."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    from byteor.client.request import complete  # noqa: PLC0415  imported when used, so that --help is fast
+
     hashed, done = hashlib.sha256(), 0
     try:
-        with partial.open("wb") as file, download.open() as parts, bar(path.name, of_bytes=True) as move:
+        with complete(path) as write, download.open() as parts, bar(path.name, of_bytes=True) as move:
             for part in parts:
-                file.write(part)
+                write(part)
                 hashed.update(part)
                 done += len(part)
                 move(done, size)
-        if hashed.hexdigest() != digest.removeprefix("sha256:"):
-            raise Refusal(f"The content of {path.name} does not have the hash {digest}. Nothing was saved.", FAILED)
-        partial.replace(path)
+            if hashed.hexdigest() != digest.removeprefix("sha256:"):
+                raise Refusal(f"The content of {path.name} does not have the hash {digest}. Nothing was saved.", FAILED)
     except OSError as error:
-        raise Refusal(f"{path} cannot be written: {error.strerror or error}", FAILED) from None
-    finally:
-        partial.unlink(missing_ok=True)
+        raise Refusal(f"{path} cannot be written: {error.strerror or error}.", FAILED) from None
 
 
 def _files(session: Session, artifact: m.Artifact) -> Iterator[m.ArtifactFile]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import re
 import select
 import sys
@@ -142,7 +141,7 @@ def _events(session: Session, page: int, **filters: Any) -> Iterable[m.AuditEven
         raise Refusal("--since must be before --until.", USAGE)
     actor = filters.get("actor")
     found: Iterable[m.AuditEvent] = session.organization.list_audit_events(
-        actor_id=_actor_id(session, actor) if actor else None,
+        actor_id=None if actor is None else _actor_id(session, actor),
         action=filters.get("action"),
         outcome=filters.get("outcome"),
         resource_kind=filters.get("kind"),
@@ -173,9 +172,10 @@ def _actor_id(session: Session, text: str) -> str:
 
 def _new_events(session: Session, since: datetime | None, filters: dict[str, Any]) -> Iterator[m.AuditEvent]:
     """Yield the events since a time, by default from now on, oldest first and each once, as they appear. Never ends."""
-    from byteor.client import ConnectionFailed, Unavailable  # noqa: PLC0415  slow to import
+    from byteor.client import ByteOrError  # noqa: PLC0415  slow to import
+    from byteor.command.retries import is_temporary  # noqa: PLC0415  the same
 
-    if filters["actor"]:
+    if filters["actor"] is not None:
         filters["actor"] = _actor_id(session, filters["actor"])
     seen: dict[str, datetime] = {}  # the events that can be listed again, with their times
     position, is_first = since, True
@@ -186,8 +186,8 @@ def _new_events(session: Session, since: datetime | None, filters: dict[str, Any
                 if is_first and since is None and found and each.timestamp < found[0].timestamp - OVERLAP:
                     break
                 found.append(each)
-        except (ConnectionFailed, Unavailable) as error:
-            if is_first:
+        except ByteOrError as error:
+            if is_first or not is_temporary(error):
                 raise
             note(f"Connection lost: {error}. Retrying.")
         else:
@@ -243,13 +243,18 @@ def export(session: Session, path: Path, after_seq: int, as_json: str | None) ->
       byteor audit export -o ledger.ndjson
       byteor audit export -o more.ndjson --after-seq 1200
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.export")
+    from byteor.client.request import complete  # noqa: PLC0415  imported when used, so that --help is fast
+
+    size, last = 0, b""
     try:
-        session.organization.export_audit_events(after_seq=after_seq or None).save(partial)
-        size, seq = partial.stat().st_size, _checkpoint_seq(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        download = session.organization.export_audit_events(after_seq=after_seq or None)
+        with complete(path) as write, download.open() as parts:
+            for part in parts:
+                write(part)
+                size, last = size + len(part), (last + part)[-LAST_LINE:]
+            seq = _checkpoint_seq(last)
+    except OSError as error:
+        raise Refusal(f"{path} cannot be written: {error.strerror or error}.") from None
     found = dict(zip(EXPORT, (str(path), size, after_seq, seq), strict=True))
     events = (
         f"{seq - after_seq:,} event{'' if seq == after_seq + 1 else 's'}, sequence numbers {after_seq + 1} to {seq},"
@@ -261,13 +266,10 @@ def export(session: Session, path: Path, after_seq: int, as_json: str | None) ->
         note(f"To export later events, use --after-seq {seq}.")
 
 
-def _checkpoint_seq(path: Path) -> int:
-    """Return the sequence number of the checkpoint in the last line. Raises Refusal if the file is incomplete."""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - LAST_LINE))
-        last = file.read().rstrip(b"\n").rpartition(b"\n")[2]
+def _checkpoint_seq(end: bytes) -> int:
+    """Return the sequence number of the checkpoint in the last line. Raises Refusal if the export is incomplete."""
     try:
-        return int(json.loads(last)["checkpoint"]["seq"])
+        return int(json.loads(end.rstrip(b"\n").rpartition(b"\n")[2])["checkpoint"]["seq"])
     except (ValueError, KeyError, TypeError):
         raise Refusal("The export is incomplete: it has no checkpoint. Export it again.") from None
 

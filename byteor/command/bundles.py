@@ -167,7 +167,7 @@ def create(
         values["tuning_profile"] = tuning_profile
     in_file = values.pop("name", None)
     found = find_version(session, version)
-    title = name or in_file or f"{found.name}-{found.number}"
+    title = name if name is not None else in_file or f"{found.name}-{found.number}"
     from_options = {f"/env/{each}" for each in options} | ({"/tuning_profile"} if tuning_profile else set())
     try:
         created = session.environment.create_config_bundle(name=title, version_id=found.id, **values)

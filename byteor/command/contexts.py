@@ -65,12 +65,12 @@ class Contexts:
 
     def named(self, name: str | None) -> tuple[str, Context]:
         """Return the name and the context: ``name``, or ``BYTEOR_CONTEXT``, or the current one. Raises Refusal."""
-        chosen = name or os.environ.get(NAME) or self.current
-        if not chosen:
-            raise Refusal("No context is selected. Run `byteor login URL` or `byteor context use NAME`.", SIGNED_OUT)
+        chosen = name if name is not None else os.environ.get(NAME) or self.current
+        if name is None and not chosen:
+            raise Refusal("No context is chosen. Run `byteor login URL` or `byteor context use NAME`.", SIGNED_OUT)
         if chosen not in self.by_name:
             known = ", ".join(sorted(self.by_name)) or "none"
-            raise Refusal(f"There is no context {chosen}. Contexts: {known}.", USAGE)
+            raise Refusal(f"There is no context {chosen or repr(chosen)}. Contexts: {known}.", USAGE)
         return chosen, self.by_name[chosen]
 
 
@@ -133,12 +133,12 @@ def current(name: str | None = None) -> tuple[str, Context, list[str]]:
     context, no server, or no token. A token of a context is sent only to the context's server.
     """
     contexts, warnings = load(), []
-    chosen, stored = name or os.environ.get(NAME) or contexts.current, Context()
-    if chosen:
+    chosen, stored = name if name is not None else os.environ.get(NAME) or contexts.current, Context()
+    if chosen or name is not None:
         chosen, stored = contexts.named(chosen)
     if not name and chosen != contexts.current:
         warnings.append(f"{NAME} selects the context {chosen} instead of {contexts.current or 'none'}.")
-    url, token = os.environ.get(URL, "").rstrip("/"), os.environ.get(TOKEN, "")
+    url, token = os.environ.get(URL, "").strip().rstrip("/"), os.environ.get(TOKEN, "").strip()
     context = stored
     if url and url != stored.url:
         context = Context(url)  # ids, too, belong to the context's server

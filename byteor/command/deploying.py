@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -163,17 +162,15 @@ class _Watch:
         return new
 
     def _read(self) -> m.Deployment | None:
-        """Return the deployment, or None if the server cannot be reached. Print a note only once."""
-        from byteor.client.errors import ApiError, ConnectionFailed  # noqa: PLC0415  only a command that runs needs it
+        """Return the deployment, or None if the server cannot be reached now, which is said once."""
+        from byteor.client.errors import ByteOrError  # noqa: PLC0415  only a command that runs needs it
+        from byteor.command.retries import is_temporary, on_retry  # noqa: PLC0415  the same
 
         try:
-            with _connection_lost(self._lose):
+            with on_retry(self._lose):
                 found = self._environment.get_deployment(self._id)
-        except ConnectionFailed:
-            self._lose()
-            return None
-        except ApiError as error:
-            if error.status == 429 or error.status >= 500:
+        except ByteOrError as error:
+            if is_temporary(error):
                 self._lose()
                 return None
             self._screen.note(f"The rollout continues.{how_to_continue(self._id)}")
@@ -253,31 +250,6 @@ def suppress_errors() -> Iterator[None]:
 
     with suppress(ByteOrError):
         yield
-
-
-class _Retries(logging.Handler):
-    """Receives the client's warnings about retries."""
-
-    def __init__(self, lose: Callable[[], None]) -> None:
-        super().__init__()
-        self._lose = lose
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._lose()
-
-
-@contextmanager
-def _connection_lost(lose: Callable[[], None]) -> Iterator[None]:
-    """Call ``lose`` instead of logging when the client retries a request."""
-    logger, handler = logging.getLogger("byteor.client"), _Retries(lose)
-    propagate = logger.propagate
-    logger.addHandler(handler)
-    logger.propagate = False
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.propagate = propagate
 
 
 class _Screen:
@@ -617,8 +589,9 @@ def _read_credential(path: str | None) -> str | None:
 
 
 def _create(session: Session, request: Release, key: str) -> m.Deployment:
-    """Create the deployment. If the response is lost, print how to retry safely."""
-    from byteor.client.errors import ConnectionFailed  # noqa: PLC0415  only a command that runs needs it
+    """Create the deployment. If the response is lost, say how to find out what became of the request."""
+    from byteor.client.errors import ByteOrError  # noqa: PLC0415  only a command that runs needs it
+    from byteor.command.retries import is_temporary  # noqa: PLC0415  the same
 
     again = f"To continue, run the same command with --idempotency-key {key}. It does not deploy twice."
     try:
@@ -626,7 +599,9 @@ def _create(session: Session, request: Release, key: str) -> m.Deployment:
     except KeyboardInterrupt:
         note(f"The server may have received the request. {again}")
         raise
-    except ConnectionFailed as error:
+    except ByteOrError as error:
+        if not is_temporary(error):
+            raise
         raise Refusal(f"{error} The server may have received the request. {again}", FAILED) from None
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from byteor.command.exits import DONE, FAILED, Refusal
+from byteor.command.exits import DONE, FAILED, USAGE, Refusal
 from byteor.command.output import confirm, json_option, list_options, note, show, show_list, when
-from byteor.command.session import Named, Session, find, is_id, with_session
+from byteor.command.session import Named, Session, find, is_id, is_name, with_session
 
 if TYPE_CHECKING:
     from byteor.client import models as m
@@ -42,6 +42,8 @@ def find_version(session: Session, text: str) -> m.Version:
     name, _, number = text.partition(":")
     if is_id(text):
         return environment.get_version(text)
+    if not is_name(name):
+        raise Refusal(f"There is no version {text!r}.", USAGE)
     same = (each for each in environment.list_versions(name=name) if each.name == name)
     for each in same:  # newest first
         if number in {"", str(each.number)}:
@@ -121,7 +123,7 @@ def apply(session: Session, path: str, name: str | None, as_json: str | None) ->
     from byteor.command.plan_files import read_plan  # noqa: PLC0415  imports PyYAML
 
     file = read_plan(path)
-    title = name or file.plan.get("name")
+    title = file.plan.get("name") if name is None else name
     if not isinstance(title, str) or not title:
         raise Refusal(f"{file.name}:1: The plan has no name. Name the draft with --name.")
     environment = session.environment

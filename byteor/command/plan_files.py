@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from pathlib import Path
@@ -14,6 +15,9 @@ from byteor.engine.strict_json import JsonLimits, MalformedJson, pointer_of, rea
 
 MOST_VALUES: Final = 200_000
 MOST_DEPTH: Final = 64
+
+
+_SCALARS: Final = frozenset(f"tag:yaml.org,2002:{each}" for each in ("null", "bool", "int", "float", "str"))
 
 
 class PlanFile(NamedTuple):
@@ -106,7 +110,15 @@ class _Reader:
                 self.lines[pointer_of((*path, key.value))] = key.start_mark.line + 1
                 found[key.value] = self.value(each, (*path, key.value))
             return found
-        return self._constructor.construct_object(node)
+        if node.tag not in _SCALARS:
+            raise _fault(node, "A value must be text, a number, true, false or null.")
+        try:
+            value = self._constructor.construct_object(node)
+        except (ValueError, KeyError):  # such as !!int with a word, or with more digits than Python reads
+            value = math.inf
+        if isinstance(value, float) and not math.isfinite(value):
+            raise _fault(node, f"This is not a value of JSON: {node.value[:40]}")
+        return value
 
 
 def _fault(node: Any, reason: str) -> yaml.MarkedYAMLError:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from typing import Any
+from typing import Any, Final
+from urllib.parse import parse_qs
 
 import click
 
 from byteor.command.exits import USAGE, Refusal
 from byteor.command.output import ALL, json_option, note, show
 from byteor.command.session import Session, with_session
+
+MOST_DEPTH: Final = 256
+MOST_VALUES: Final = 1_000_000
 
 
 @click.command()
@@ -39,18 +42,20 @@ def api(
             path = path.replace(mark, getattr(session, level))
     if not path.startswith("/"):
         raise Refusal(f"The path must begin with a slash: {path}", USAGE)
-    query: dict[str, Any] = {}
+    path, _, in_path = path.partition("?")
+    query: dict[str, Any] = parse_qs(in_path, keep_blank_values=True)
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
             raise Refusal(f"A query parameter must be NAME=VALUE: {pair}", USAGE)
         query.setdefault(name, []).append(value)
+    from byteor.engine.strict_json import JsonLimits, MalformedJson, read_object  # noqa: PLC0415  for bodies only
+
     try:
-        fields = None if data is None else json.loads(sys.stdin.read() if data == "-" else data)
-    except ValueError as error:
-        raise Refusal(f"The body is not JSON: {error}", USAGE) from None
-    if not isinstance(fields, dict | None):
-        raise Refusal("The body must be a JSON object.", USAGE)
+        text = sys.stdin.read() if data == "-" else data
+        fields = None if text is None else read_object(text, JsonLimits(max_depth=MOST_DEPTH, max_values=MOST_VALUES))
+    except MalformedJson as error:
+        raise Refusal(f"The body is not a JSON object: line {error.line}: {error.message}", USAGE) from None
     found = session.client.request(method, path, query=query, fields=fields)
     if found is None:
         note("The response has no body.")

@@ -133,7 +133,7 @@ def _progress(row: m.Replay) -> tuple[int, int]:
 
 
 def _code(row: m.Replay) -> int:
-    return FAILED if row.status in {"diverged", "failed", "denied"} else DONE
+    return DONE if row.status == "succeeded" else FAILED
 
 
 def show_result(session: Session, row: m.Replay, as_json: str | None) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from functools import cached_property, wraps
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Concatenate, Final
+from typing import TYPE_CHECKING, Any, Concatenate, Final, override
 from urllib.parse import urlsplit
 
 import click
@@ -29,12 +29,19 @@ def is_id(text: str) -> bool:
     return _ID.fullmatch(text.lower()) is not None
 
 
+def is_name(text: str) -> bool:
+    """Return whether the text can be a name or an id. If not, the server would refuse a filter with it."""
+    return text.isprintable() and text.strip() != ""
+
+
 def find(listed: Callable[..., Iterable[Any]], text: str, what: str, *, has_name: bool = True) -> Any:
     """Return the row of a list with this name, with this id, or whose id alone begins or ends with the text.
 
     ``listed`` is the client's method, which filters by ``name`` if ``has_name``. Raises Refusal if there is no such
     row, or if there are several, which it lists.
     """
+    if not is_name(text):
+        raise Refusal(f"{text!r} is not the name or the id of a {what}.", USAGE)
     if has_name and not is_id(text) and (same := [row for row in listed(name=text) if row.name == text]):
         return _only(same, text, what)
     rows = list(islice(listed(), MOST_SEARCHED))
@@ -58,6 +65,19 @@ def _title(row: Any) -> str:
     return f"{row.name} ({row.id})" if isinstance(getattr(row, "name", None), str) else str(row.id)
 
 
+def connect(url: str, token: str | None = None) -> ByteOr:
+    """Return a client, which notes when it sends a request again. Raises Refusal for an invalid URL or token."""
+    from byteor.client import ByteOr  # noqa: PLC0415  imported with the first request, so that --help is fast
+    from byteor.command.retries import note_retries  # noqa: PLC0415  the same
+
+    note_retries()
+    try:
+        urlsplit(url).port  # noqa: B018  raises if the port or the host is impossible
+        return ByteOr(url, token)
+    except ValueError as error:
+        raise Refusal(f"The server or the token is invalid: {error}", USAGE) from None
+
+
 class Session:
     """The client of the selected context, and the organization, project and environment that the command works in."""
 
@@ -71,13 +91,7 @@ class Session:
     @cached_property
     def client(self) -> ByteOr:
         """The client."""
-        from byteor.client import ByteOr  # noqa: PLC0415  imported with the first request, so that --help is fast
-
-        try:
-            urlsplit(self.context.url).port  # noqa: B018  raises if the port or the host is impossible
-            return ByteOr(self.context.url, self.context.token)
-        except ValueError as error:
-            raise Refusal(f"The server URL is invalid: {error}", USAGE) from None
+        return connect(self.context.url, self.context.token)
 
     @cached_property
     def organization_id(self) -> str:
@@ -135,13 +149,13 @@ class Session:
 def with_session[**P, R](command: Callable[Concatenate[Session, P], R]) -> Callable[..., R]:
     """Give a command a ``Session`` as its first argument, and the options that select the context."""
 
-    @click.option("--context", "-c", help="The context. Default: the current one.")
-    @click.option("--org", default="", type=ORGANIZATION, metavar="TEXT", help="The organization, by name or id.")
-    @click.option("--project", "-p", default="", type=PROJECT, metavar="TEXT", help="The project, by name or id.")
-    @click.option("--env", "-e", default="", type=ENVIRONMENT, metavar="TEXT", help="The environment, by name or id.")
+    @click.option("--context", "-c", help="The context, instead of the current one.")
+    @click.option("--org", type=ORGANIZATION, metavar="TEXT", help="The organization, by name or id.")
+    @click.option("--project", "-p", type=PROJECT, metavar="TEXT", help="The project, by name or id.")
+    @click.option("--env", "-e", type=ENVIRONMENT, metavar="TEXT", help="The environment, by name or id.")
     @wraps(command)
-    def run(*args: Any, context: str | None, org: str, project: str, env: str, **values: Any) -> R:
-        session = Session(context, org, project, env)
+    def run(*args: Any, context: str | None, org: str | None, project: str | None, env: str | None, **values: Any) -> R:
+        session = Session(context, org or "", project or "", env or "")
         try:
             return command(session, *args, **values)
         finally:
@@ -161,6 +175,14 @@ class Named(click.ParamType[str]):
     def __init__(self, names: Names) -> None:
         self._names = names
 
+    @override
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text. Fails if it names nothing, such as an unset variable of a script."""
+        if not is_name(value):
+            self.fail(f"{value!r} is not a name or an id.", param, ctx)
+        return value
+
+    @override
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
         """Return the names that begin with the text, or nothing if the server does not respond."""
         from click.shell_completion import CompletionItem  # noqa: PLC0415  only while the shell completes

@@ -18,7 +18,7 @@ from byteor.command import contexts
 from byteor.command.contexts import Context
 from byteor.command.exits import USAGE, Refusal
 from byteor.command.output import confirm, is_terminal, json_option, list_options, note, say, show, show_list, when
-from byteor.command.session import find
+from byteor.command.session import connect, find
 
 if TYPE_CHECKING:
     from byteor.client import ByteOr
@@ -105,9 +105,9 @@ def login(
     if urlsplit(server).scheme == "http" and urlsplit(server).hostname not in _LOOPBACK:
         note(f"Note: The connection to {server} is not encrypted.")
     token = _read_token() if reads_token else _device_token(server, opens_browser=not no_browser)
-    from byteor.client import ByteOr  # noqa: PLC0415  imported for a request only
-
-    with ByteOr(server, token) as client:
+    if not reads_token:  # the token can be collected only once, so keep it even if the next request fails
+        contexts.store(contexts.load().with_context(name, replace(before, token=token)))
+    with connect(server, token) as client:
         caller = client.get_caller()
         found = replace(before, token=token)
         contexts.store(contexts.load().with_context(name, found))
@@ -123,8 +123,8 @@ def login(
         "organization": found.organization_name or None, "project": found.project_name or None,
         "environment": found.environment_name or None,
     }  # fmt: skip
-    expiry = f". The token expires {when(expires)}." if expires else ""
-    show(values, as_json, f"Signed in to {urlsplit(server).netloc} as {who}{expiry}")
+    until = f". The token expires {when(expires)}" if expires else ""
+    show(values, as_json, f"Signed in to {urlsplit(server).netloc} as {who}{until}")
     note(f"Context {name}: {_place(found)}")
     for warning in contexts.current()[2]:
         note(f"Note: {warning}")
@@ -144,29 +144,30 @@ def _server(url: str) -> str:
 
 
 def _read_token() -> str:
-    """Read the token from stdin. On a terminal, prompt for it without echo."""
-    if sys.stdin.isatty():
-        return str(click.prompt("Token", hide_input=True, err=True)).strip()
-    token = sys.stdin.read().strip()
+    """Return the token on stdin. On a terminal, ask for it without showing it."""
+    is_typed = sys.stdin.isatty()
+    token = str(click.prompt("Token", hide_input=True, err=True) if is_typed else sys.stdin.read()).strip()
     if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise Refusal("No valid token on stdin. Example: byteor login URL --token < token.txt", USAGE)
+        if is_typed:
+            raise Refusal("This is not a token.", USAGE)
+        raise Refusal("There is no token on stdin. Pass it as in: byteor login URL --token < token.txt", USAGE)
     return token
 
 
 def _device_token(server: str, *, opens_browser: bool) -> str:
-    """Sign in with the device flow (RFC 8628), and return the token. Raises Refusal."""
-    from byteor.client import ByteOr  # noqa: PLC0415  imported for a request only
-    from byteor.client.errors import ConnectionFailed, InvalidRequest, Unavailable  # noqa: PLC0415  the same
+    """Ask a person to allow the sign-in in a browser (RFC 8628), and return the token. Raises Refusal."""
+    from byteor.client.errors import ByteOrError, InvalidRequest  # noqa: PLC0415  imported for a request only
+    from byteor.command.retries import is_temporary  # noqa: PLC0415  the same
 
-    with ByteOr(server) as client:
+    with connect(server) as client:
         started = client.start_device_sign_in(client_name=_machine())
         note(f"To sign in, open {started.verification_uri_complete}")
         note(f"Check that the page shows the code {started.user_code}, and allow the sign-in. Waiting …")
         if opens_browser and is_terminal() and started.verification_uri_complete.startswith(f"{server}/"):
             _open(started.verification_uri_complete)
         ends, interval = monotonic() + started.expires_in, started.interval
-        while monotonic() < ends:
-            sleep(interval)
+        while (left := ends - monotonic()) > 0:
+            sleep(min(max(interval, 1), left))
             try:
                 return client.finish_device_sign_in(grant_type=GRANT_TYPE, device_code=started.device_code).access_token
             except InvalidRequest as error:
@@ -174,8 +175,9 @@ def _device_token(server: str, *, opens_browser: bool) -> str:
                     interval += SLOWER_S
                 elif error.code != "authorization_pending":
                     raise Refusal(error.detail) from None
-            except (ConnectionFailed, Unavailable):
-                continue  # the server may be restarting, and the code is still valid
+            except ByteOrError as error:
+                if not is_temporary(error):  # otherwise the server may be restarting, and the code is still valid
+                    raise
     raise Refusal("The code has expired. Run `byteor login` again.")
 
 
@@ -297,12 +299,11 @@ def logout(context: str | None, every: bool, local: bool, as_json: str | None) -
 
 
 def _revoke(name: str, context: Context) -> tuple[str, bool]:
-    """Revoke the token. Return a text and whether it was revoked. Raises Refusal if it may still be valid."""
-    from byteor.client import ByteOr  # noqa: PLC0415  imported for a request only
-    from byteor.client.errors import ByteOrError, Conflict, NotFound, Unauthorized  # noqa: PLC0415  the same
+    """Revoke the token; return what happened to it, and whether it was revoked. Raises Refusal if it may still work."""
+    from byteor.client.errors import ByteOrError, Conflict, NotFound, Unauthorized  # noqa: PLC0415  imported for a request only
 
     try:
-        with ByteOr(context.url, context.token) as client:
+        with connect(context.url, context.token) as client:
             credential = client.get_caller().credential
             if credential.family != "usr":
                 return "the API key stays valid", False
@@ -419,9 +420,7 @@ def set_context(context: str | None, org: str, project: str, env: str, as_json: 
         raise Refusal("Use at least one of --org, --project and --env.", USAGE)
     stored = contexts.load()
     name, before = stored.named(context)
-    from byteor.client import ByteOr  # noqa: PLC0415  imported for a request only
-
-    with ByteOr(before.url, before.token) as client:
+    with connect(before.url, before.token) as client:
         found = _choose(client, before, org, project, env)
     changed = contexts.load()
     contexts.store(replace(changed, by_name={**changed.by_name, name: found}))

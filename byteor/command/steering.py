@@ -13,6 +13,7 @@ from byteor.command import rollout_news as news
 from byteor.command.deploying import find_deployment, watch
 from byteor.command.exits import DONE, PENDING, USAGE, Refusal
 from byteor.command.output import confirm, json_option, note, show
+from byteor.command.replaying import ARTIFACT, find_artifact
 from byteor.command.session import Named, Session, find, is_id, with_session
 
 if TYPE_CHECKING:
@@ -164,12 +165,10 @@ def abort(session: Session, id: str | None, reason: str | None, yes: bool, as_js
 
 @click.command()
 @click.option(
-    "--artifact",
-    metavar="ID",
-    help="Roll back only if this capture replays successfully on the restored configuration.",
+    "--artifact", type=ARTIFACT, metavar="ID", help="Roll back only if this capture replays on what would be restored."
 )
-@click.option("--proceed", is_flag=True, help="With --artifact, roll back without waiting for the replays.")
-@click.option("--yes", is_flag=True, help="Skip the confirmation prompt.")
+@click.option("--proceed", is_flag=True, help="With --artifact: roll back without waiting for the replays.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @_steering(reason_required=True)
 def rollback(
     session: Session,
@@ -195,10 +194,7 @@ def rollback(
       byteor rollback --reason crash --artifact 77ab01cd --timeout 300
     """
     found = _started(session, id, "There is no deployment to roll back.")
-    artifact_id = None
-    if artifact:
-        listed = session.environment.list_artifacts
-        artifact_id = artifact if is_id(artifact) else str(find(listed, artifact, "artifact", has_name=False).id)
+    artifact_id = None if artifact is None else find_artifact(session, artifact).id
     title = _title(session, found)
     confirm(
         f"Roll back {title}? Its agents return to what they ran before, and the configuration becomes known bad.",

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import click
 
+from byteor.command.exits import PENDING, Refusal
 from byteor.command.output import note
 
 FIRST_S: Final = 0.2  # the first pause between two requests
@@ -36,25 +37,31 @@ def wait_for[Row](
     """Read a row until it has finished, and return it.
 
     Returns an unfinished row if it waits for an approval, or if ``timeout`` seconds have passed. ``progress`` returns
-    the done and all units of a row. ``later`` is the command that shows the row after an interruption. Raises
-    ByteOrError if the server is unreachable for five minutes.
+    the done and all units of a row. ``later`` is the command that shows the row after an interruption. Raises Refusal
+    if the server is unreachable at the end of the time, and ByteOrError if it is for five minutes.
     """
-    from byteor.client.errors import ConnectionFailed, Unavailable  # noqa: PLC0415  imports the client
+    from byteor.client.errors import ByteOrError  # noqa: PLC0415  imports the client
+    from byteor.command.retries import is_temporary, on_retry  # noqa: PLC0415  the same
 
+    goes_on = f"{title} goes on. See the result with `{later}`."
     deadline = inf if timeout is None else monotonic() + timeout
     pause, lost_at = FIRST_S, inf
     try:
         with bar(title) as move:
             while True:
                 try:
-                    row: Any = read()
-                except (ConnectionFailed, Unavailable) as error:
+                    with on_retry(lambda: None):  # what is said here is enough
+                        row: Any = read()
+                except ByteOrError as error:
                     now = monotonic()
+                    if not is_temporary(error) or now >= lost_at + PATIENCE_S:
+                        note(goes_on)
+                        raise
+                    if now >= deadline:
+                        raise Refusal(f"The server does not respond: {error} {goes_on}", PENDING) from None
                     if lost_at == inf:
                         note(f"Connection lost: {error}. Retrying.")
                         lost_at = now
-                    if now >= min(deadline, lost_at + PATIENCE_S):
-                        raise
                 else:
                     lost_at = inf
                     if row.finished_at or row.status == "pending_approval":
@@ -65,7 +72,7 @@ def wait_for[Row](
                 sleep(max(0, min(pause, deadline - monotonic())))
                 pause = min(pause * 1.5, MOST_S)
     except KeyboardInterrupt:
-        note(f"{title} continues on the server. To see the result, run `{later}`.")
+        note(goes_on)
         raise
     note(f"{title} is still in progress. To see the result, run `{later}`.")
     return row  # type: ignore[no-any-return]

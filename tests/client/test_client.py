@@ -314,3 +314,67 @@ def test_token_is_in_no_representation() -> None:
 def test_url_without_scheme_is_refused() -> None:
     with pytest.raises(ValueError, match="https://"):
         ByteOr("byteor.example.com")
+
+
+@pytest.mark.parametrize("token", ["bor_usr_secret\n", "bor usr_secret", "bor_usr_sécret", "bor\x01usr_secret"])
+def test_malformed_token_is_refused_without_printing_it(token: str) -> None:
+    with pytest.raises(ValueError, match="token") as refused:
+        ByteOr("http://127.0.0.1:1", token)
+
+    assert token not in str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
+def test_password_in_url_is_refused_without_printing_it() -> None:
+    with pytest.raises(ValueError, match="password") as refused:
+        ByteOr("https://ada:hunter2@byteor.example.com", TOKEN)
+
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("body", [{"errors": ["x"]}, {"errors": "x"}, {"errors": 7}, b"[" * 100_000])
+def test_error_of_another_format_is_raised_with_its_status(body: Any) -> None:
+    with connected(Answer(400, body)) as (client, _), pytest.raises(InvalidRequest) as refused:
+        client.organization("o1").get_organization()
+
+    assert "400" in str(refused.value)
+
+
+PAGE = Answer(body=b"<html>Sign in</html>", headers={"Content-Type": "text/html; charset=utf-8"})
+
+
+@pytest.mark.parametrize("answer", [PAGE, Answer(302, b"", {"Location": "https://proxy.example.com/"})])
+def test_page_of_proxy_is_no_success(answer: Answer, tmp_path: Path) -> None:
+    with connected(answer) as (client, _):
+        environment = client.environment("o", "p", "e")
+        with pytest.raises(UnexpectedResponse):
+            environment.delete_draft("d1")
+        with pytest.raises(UnexpectedResponse):
+            environment.get_version_spec("v1")
+        with pytest.raises(UnexpectedResponse):
+            environment.download_artifact("a1").save(tmp_path / "a1")
+        with pytest.raises(UnexpectedResponse):
+            client.request("GET", "/api/v1/me")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_corrupt_compression_is_lost_connection(waits: list[float]) -> None:
+    answer = Answer(body=b"plain", headers={"Content-Encoding": "gzip"})
+    with connected(answer) as (client, _), pytest.raises(ConnectionFailed):
+        client.organization("o1").get_organization()
+
+
+def test_page_that_refers_to_itself_ends_list() -> None:
+    page = {"results": [ORGANIZATION], "next": None, "previous": None, "next_cursor": "c1"}
+    with connected(Answer(body=page)) as (client, server), pytest.raises(UnexpectedResponse, match="does not end"):
+        list(client.list_organizations())
+
+    assert len(server.received) == 2
+
+
+def test_query_in_path_of_raw_request_is_sent() -> None:
+    with connected(Answer(body={})) as (client, server):
+        client.request("GET", "/api/v1/me?limit=1")
+
+    assert server.received[0][1] == "/api/v1/me?limit=1"

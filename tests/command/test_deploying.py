@@ -14,6 +14,7 @@ import pytest
 from apps.releases.models import Deployment
 from apps.tenancy.models import Environment
 from apps.tenancy.services import tokens
+from byteor.client import UnexpectedResponse
 from byteor.client import models as m
 from byteor.command import deploying
 from byteor.command.output import size_text
@@ -309,6 +310,21 @@ def test_interrupted_creation_continues_with_same_key(
 
     assert interrupted.code == 130
     key = interrupted.err.partition("--idempotency-key ")[2].split()[0].rstrip(".")
+    again = terminal("deploy", "quotes-1", "--yes", "--detach", "--idempotency-key", key, "--json", "id")
+    assert again.json == {"id": str(only_deployment().pk)}
+
+
+def test_page_of_proxy_after_creation_names_key_to_continue(
+    terminal: Terminal, world: World, lost_response: Callable[[BaseException], None]
+) -> None:
+    world.agent()
+    world.bundle(name="quotes-1")
+    lost_response(UnexpectedResponse("The response is a web page."))
+
+    refused = terminal("deploy", "quotes-1", "--yes", "--detach")
+
+    assert refused.code == 1
+    key = refused.err.partition("--idempotency-key ")[2].split()[0].rstrip(".")
     again = terminal("deploy", "quotes-1", "--yes", "--detach", "--idempotency-key", key, "--json", "id")
     assert again.json == {"id": str(only_deployment().pk)}
 

@@ -85,7 +85,12 @@ def test_json_lines_are_named(terminal: Terminal, tmp_path: Path) -> None:
         ("", 1, "A plan must be a JSON object or a YAML mapping."),
         ("a: &a [*a]\n", 1, "more than 64 levels"),
         ("? [a]\n: b\n", 1, "A name must be text."),
-        ("name: !!python/object:os.system x\n", 1, "could not determine a constructor"),
+        ("name: !!python/object:os.system x\n", 1, "A value must be text, a number"),
+        ("name: x\nat: !!timestamp 2026-11-29\n", 2, "A value must be text, a number"),
+        ("name: x\nrate: 1e999\n", 2, "This is not a value of JSON: 1e999"),
+        ("name: x\nrate: !!int five\n", 2, "This is not a value of JSON: five"),
+        (f"name: x\nrate: {'9' * 5000}\n", 2, "This is not a value of JSON: 999"),
+        (f'{{"rate": {"9" * 5000}}}', 1, "is not a number"),
         (MANY, 0, "values"),
     ],
 )  # fmt: skip

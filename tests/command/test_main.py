@@ -134,7 +134,7 @@ def test_invalid_addresses_are_one_line(tmp_path: Path, url: str) -> None:
     found = run("byteor", "usage", env=environment(tmp_path, BYTEOR_URL=url, BYTEOR_TOKEN="t"))
 
     assert (found.returncode, found.stdout, found.stderr.count("\n")) == (2, "", 1)
-    assert found.stderr.startswith("byteor: The server URL is invalid: ")
+    assert found.stderr.startswith("byteor: The server or the token is invalid: ")
 
 
 @pytest.mark.django_db

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from django.utils import timezone
 
 from apps.tenancy.models import DeviceSignIn, UserToken
 from apps.tenancy.services import device_sign_ins
+from byteor.client import ByteOr, ConnectionFailed
 from byteor.command import contexts, signing_in
 from byteor.command.exits import Refusal
 from tests.browser.filled import signed_in
@@ -130,6 +132,28 @@ def test_denied_or_expired_sign_in_keeps_contexts(
     assert (found.code, found.out) == (1, "")
     assert message in found.err
     assert stored()["contexts"].keys() == before["contexts"].keys()
+
+
+def test_collected_token_is_kept_if_next_request_fails(
+    terminal: Terminal, world: World, meanwhile: Callable[..., list[float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: ByteOr) -> None:
+        raise ConnectionFailed("cut off")
+
+    person = signed_in(world.operator.user)
+    monkeypatch.setattr(device_sign_ins, "INTERVAL", timedelta(0))
+    monkeypatch.setattr(ByteOr, "get_caller", fail)
+    waits = meanwhile(lambda code: press(person, code, "allow"))
+
+    found = terminal("login", terminal.url, "--name", "new")
+
+    assert (found.code, waits) == (1, [1])
+    token = stored()["contexts"]["new"]["token"]
+    monkeypatch.undo()
+    with ByteOr(terminal.url, token) as client:
+        user = client.get_caller().user
+    assert user is not None
+    assert user.email == world.operator.user.email
 
 
 def test_login_reads_token_from_stdin_and_checks_it(terminal: Terminal, world: World) -> None:

@@ -239,6 +239,16 @@ def test_address_starts_at_most_20_sign_ins_a_minute(monkeypatch: pytest.MonkeyP
     assert Client(REMOTE_ADDR="192.0.2.7").post("/auth/device", content_type=FORM).status_code == 200
 
 
+def test_addresses_of_ipv6_network_share_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1_800_000_030.0)
+    for host in range(20):
+        assert Client(REMOTE_ADDR=f"2001:db8:0:1::{host:x}").post("/auth/device", content_type=FORM).status_code == 200
+
+    neighbor, stranger = (Client(REMOTE_ADDR=f"2001:db8:0:{each}::1:0") for each in (1, 2))
+    assert neighbor.post("/auth/device", content_type=FORM).status_code == 429
+    assert stranger.post("/auth/device", content_type=FORM).status_code == 200
+
+
 def test_person_enters_at_most_10_wrong_codes_an_hour(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     hour = 1_800_000_000.0 // 3600 * 3600
     monkeypatch.setattr(time, "time", lambda: hour + 60)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
 from uuid import UUID
 
 from django.conf import settings
@@ -108,8 +109,13 @@ def _usage(limit: int, count: Callable[[int], int]) -> RateLimitUsage | None:
 
 
 def count_sign_in(step: str, address: str | None) -> None:
-    """Count a step of a sign-in. Raises TooManyRequests if the address exceeds its limit for that step."""
-    usage = _usage(SIGN_INS_PER_ADDRESS, lambda minute: _add_shared(f"sign-in-{step}:{address}", minute, 1))
+    """Count a step of a sign-in. Raises TooManyRequests if the address exceeds its limit for that step.
+
+    All IPv6 addresses of a /64 network share a limit, because a single machine can use all of them.
+    """
+    found = None if address is None else ip_address(address)
+    source = found if found is None or found.version == 4 else ip_network((found, 64), strict=False)
+    usage = _usage(SIGN_INS_PER_ADDRESS, lambda minute: _add_shared(f"sign-in-{step}:{source}", minute, 1))
     if usage is not None:
         usage.check()
 

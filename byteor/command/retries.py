@@ -1,0 +1,52 @@
+"""Requests that the client sends again: what is said about them, and when a command may go on trying."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, override
+
+from byteor.client.errors import ApiError, ConnectionFailed, UnexpectedResponse
+from byteor.command.output import note
+
+_LOG: Final = logging.getLogger("byteor.client")
+
+
+class _Handler(logging.Handler):
+    """Gets the client's warnings that it sends a request again."""
+
+    def __init__(self, act: Callable[[str], None]) -> None:
+        super().__init__()
+        self._act = act
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        self._act(record.getMessage())
+
+
+def note_retries() -> None:
+    """Print the warnings with ``note``. Python itself would print the server's texts with control characters."""
+    if not _LOG.handlers:
+        _LOG.addHandler(_Handler(note))
+
+
+@contextmanager
+def on_retry(act: Callable[[], None]) -> Iterator[None]:
+    """Call ``act`` when the client has to send a request again, instead of printing its warning."""
+    before = _LOG.handlers, _LOG.propagate
+    _LOG.handlers, _LOG.propagate = [_Handler(lambda _: act())], False
+    try:
+        yield
+    finally:
+        _LOG.handlers, _LOG.propagate = before
+
+
+def is_temporary(error: Exception) -> bool:
+    """Return whether a request that changes nothing may succeed later, because the server cannot be used now.
+
+    This includes web pages of a proxy, which stands in for a server that is being restarted.
+    """
+    if isinstance(error, ApiError):
+        return error.status == 429 or error.status >= 500
+    return isinstance(error, (ConnectionFailed, UnexpectedResponse))
