@@ -67,7 +67,7 @@ class Contexts:
         """Return the name and the context: ``name``, or ``BYTEOR_CONTEXT``, or the current one. Raises Refusal."""
         chosen = name if name is not None else os.environ.get(NAME) or self.current
         if name is None and not chosen:
-            raise Refusal("No context is chosen. Run `byteor login URL` or `byteor context use NAME`.", SIGNED_OUT)
+            raise Refusal("No context is selected. Run `byteor login URL` or `byteor context use NAME`.", SIGNED_OUT)
         if chosen not in self.by_name:
             known = ", ".join(sorted(self.by_name)) or "none"
             raise Refusal(f"There is no context {chosen or repr(chosen)}. Contexts: {known}.", USAGE)

@@ -47,8 +47,8 @@ def find_approval(session: Session, text: str | None) -> m.Approval:
         if not mine and pending:
             raise Refusal(f"No approval is waiting for you. Waiting for others: {_titles(session, pending)}.", FAILED)
         if not mine:
-            raise Refusal("Nothing waits for approval.", FAILED)
-        return environment.get_approval(_only(session, mine, "Several approvals wait for your decision").id)
+            raise Refusal("No approval is pending.", FAILED)
+        return environment.get_approval(_only(session, mine, "More than one approval is waiting for you").id)
     both = [*_of_pipeline(session, pending, text), *_named(pending, text)]  # a pipeline's name can be a part of an id
     found = list({each.id: each for each in both}.values())
     if not found:

@@ -162,7 +162,7 @@ class _Watch:
         return new
 
     def _read(self) -> m.Deployment | None:
-        """Return the deployment, or None if the server cannot be reached now, which is said once."""
+        """Return the deployment, or None if the server cannot be reached. Print a note only once."""
         from byteor.client.errors import ByteOrError  # noqa: PLC0415  only a command that runs needs it
         from byteor.command.retries import is_temporary, on_retry  # noqa: PLC0415  the same
 
@@ -589,7 +589,7 @@ def _read_credential(path: str | None) -> str | None:
 
 
 def _create(session: Session, request: Release, key: str) -> m.Deployment:
-    """Create the deployment. If the response is lost, say how to find out what became of the request."""
+    """Create the deployment. If the response is lost, print how to retry safely."""
     from byteor.client.errors import ByteOrError  # noqa: PLC0415  only a command that runs needs it
     from byteor.command.retries import is_temporary  # noqa: PLC0415  the same
 

@@ -149,7 +149,7 @@ class Session:
 def with_session[**P, R](command: Callable[Concatenate[Session, P], R]) -> Callable[..., R]:
     """Give a command a ``Session`` as its first argument, and the options that select the context."""
 
-    @click.option("--context", "-c", help="The context, instead of the current one.")
+    @click.option("--context", "-c", help="The context. Default: the current one.")
     @click.option("--org", type=ORGANIZATION, metavar="TEXT", help="The organization, by name or id.")
     @click.option("--project", "-p", type=PROJECT, metavar="TEXT", help="The project, by name or id.")
     @click.option("--env", "-e", type=ENVIRONMENT, metavar="TEXT", help="The environment, by name or id.")

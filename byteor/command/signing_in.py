@@ -123,7 +123,7 @@ def login(
         "organization": found.organization_name or None, "project": found.project_name or None,
         "environment": found.environment_name or None,
     }  # fmt: skip
-    until = f". The token expires {when(expires)}" if expires else ""
+    until = f". The token expires {when(expires)}." if expires else ""
     show(values, as_json, f"Signed in to {urlsplit(server).netloc} as {who}{until}")
     note(f"Context {name}: {_place(found)}")
     for warning in contexts.current()[2]:
@@ -144,18 +144,18 @@ def _server(url: str) -> str:
 
 
 def _read_token() -> str:
-    """Return the token on stdin. On a terminal, ask for it without showing it."""
+    """Read the token from stdin. On a terminal, prompt for it without echo."""
     is_typed = sys.stdin.isatty()
     token = str(click.prompt("Token", hide_input=True, err=True) if is_typed else sys.stdin.read()).strip()
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         if is_typed:
             raise Refusal("This is not a token.", USAGE)
-        raise Refusal("There is no token on stdin. Pass it as in: byteor login URL --token < token.txt", USAGE)
+        raise Refusal("No valid token on stdin. Example: byteor login URL --token < token.txt", USAGE)
     return token
 
 
 def _device_token(server: str, *, opens_browser: bool) -> str:
-    """Ask a person to allow the sign-in in a browser (RFC 8628), and return the token. Raises Refusal."""
+    """Sign in with the device flow (RFC 8628), and return the token. Raises Refusal."""
     from byteor.client.errors import ByteOrError, InvalidRequest  # noqa: PLC0415  imported for a request only
     from byteor.command.retries import is_temporary  # noqa: PLC0415  the same
 
@@ -299,7 +299,7 @@ def logout(context: str | None, every: bool, local: bool, as_json: str | None) -
 
 
 def _revoke(name: str, context: Context) -> tuple[str, bool]:
-    """Revoke the token; return what happened to it, and whether it was revoked. Raises Refusal if it may still work."""
+    """Revoke the token. Return a text and whether it was revoked. Raises Refusal if it may still be valid."""
     from byteor.client.errors import ByteOrError, Conflict, NotFound, Unauthorized  # noqa: PLC0415  imported for a request only
 
     try:

@@ -165,10 +165,13 @@ def abort(session: Session, id: str | None, reason: str | None, yes: bool, as_js
 
 @click.command()
 @click.option(
-    "--artifact", type=ARTIFACT, metavar="ID", help="Roll back only if this capture replays on what would be restored."
+    "--artifact",
+    type=ARTIFACT,
+    metavar="ID",
+    help="Roll back only if this capture replays successfully on the restored configuration.",
 )
-@click.option("--proceed", is_flag=True, help="With --artifact: roll back without waiting for the replays.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--proceed", is_flag=True, help="With --artifact, roll back without waiting for the replays.")
+@click.option("--yes", is_flag=True, help="Skip the confirmation prompt.")
 @_steering(reason_required=True)
 def rollback(
     session: Session,

@@ -43,7 +43,7 @@ def wait_for[Row](
     from byteor.client.errors import ByteOrError  # noqa: PLC0415  imports the client
     from byteor.command.retries import is_temporary, on_retry  # noqa: PLC0415  the same
 
-    goes_on = f"{title} goes on. See the result with `{later}`."
+    goes_on = f"{title} continues on the server. To see the result, run `{later}`."
     deadline = inf if timeout is None else monotonic() + timeout
     pause, lost_at = FIRST_S, inf
     try:

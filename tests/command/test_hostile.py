@@ -169,7 +169,7 @@ def test_waiting_that_fails_names_command_to_continue(
 
     assert getattr(refused.value, "code", None) == code or code is None
     said = capsys.readouterr().err + str(refused.value)
-    assert "Replay 1 goes on. See the result with `byteor artifacts show-replay 1`." in said
+    assert "Replay 1 continues on the server. To see the result, run `byteor artifacts show-replay 1`." in said
 
 
 @pytest.mark.parametrize(("status", "code"), [("succeeded", 0), ("diverged", 1), ("canceled", 1), ("unknown", 1)])
