@@ -503,11 +503,11 @@ HOLD = {"wave": 2, "kind": "manual", "since": "2026-11-29T12:00:00Z", "approval_
         ),
         (
             {"wave": 1, "wave_hold": HOLD}, {"active": 5, "pending": 15},
-            [("Wave 1", 1, 1, "done"), ("Wave 2", 4, 4, "done"), ("Wave 3", 0, 15, "held")],
+            [("Wave 1", 1, 1, "done"), ("Wave 2", 4, 4, "done"), ("Wave 3", 0, 15, "on hold")],
         ),
         (
             {"wave": 1, "status": "failed"}, {"active": 1, "failed": 4, "pending": 15},
-            [("Wave 1", 1, 1, "done"), ("Wave 2", 4, 4, "stopped"), ("Wave 3", 0, 15, "never offered")],
+            [("Wave 1", 1, 1, "done"), ("Wave 2", 4, 4, "stopped"), ("Wave 3", 0, 15, "not started")],
         ),
         (
             {"status": "rolling_back"}, {"rolled_back": 2, "offered": 3, "pending": 15},
