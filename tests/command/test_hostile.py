@@ -154,7 +154,7 @@ def test_waiting_continues_after_page_of_proxy(
         return found
 
     assert waiting.wait_for(read, "Replay 1", lambda _: (0, 0), None, "byteor x") is done
-    assert capsys.readouterr().err == "The connection to the server is lost: a web page. Trying again.\n"
+    assert capsys.readouterr().err == "Connection lost: a web page. Retrying.\n"
 
 
 @pytest.mark.parametrize(("error", "code"), [(ConnectionFailed("cut off"), PENDING), (failed(404), None)])
