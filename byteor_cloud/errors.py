@@ -171,7 +171,7 @@ class UnprovenRollback(Conflict):
 
 
 class DeviceSignInError(DomainError):
-    """A machine gets no token, or not yet. ``error`` is the code of RFC 6749 or RFC 8628."""
+    """No token was issued to a machine. ``error`` is the code of RFC 6749 or RFC 8628."""
 
     code = "invalid_request"
     title = "Not signed in"

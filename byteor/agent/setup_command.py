@@ -6,10 +6,10 @@ from shlex import quote
 
 
 def setup_command(base_url: str, package_url: str, sha256: str, environment: str) -> str:
-    """Return the command. It does not contain the enrollment token, but asks for it.
+    """Return the command, which prompts for the enrollment token instead of containing it.
 
-    So the token is neither in the shell's history nor in the list of processes. ``sha256`` is the digest of the package
-    in hexadecimal, which pip verifies. ``environment`` is ``ORG_ID/PROJECT_ID/ENV_ID``.
+    Therefore, the token appears neither in the shell history nor in the process list. ``sha256`` is the digest of the
+    package in hexadecimal, which pip verifies. ``environment`` is ``ORG_ID/PROJECT_ID/ENV_ID``.
     """
     programs = "byteor-agent/bin"
     return (

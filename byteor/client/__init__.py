@@ -6,7 +6,7 @@
 ...         print(agent.name)
 
 Each operation of the API's document is a method of its level: ``createDeployment`` is
-``client.environment(…).create_deployment(…)``. Lists are iterators that read one page after the other. Errors are
+``client.environment(…).create_deployment(…)``. Lists are iterators that request one page after another. Errors are
 exceptions of ``byteor.client.errors``.
 """
 

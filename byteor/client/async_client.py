@@ -16,7 +16,7 @@ from byteor.client.request import TIMEOUT_S, Request, content_of
 
 
 class AsyncByteOr(AsyncInstallation):
-    """A client. ``token`` is any credential of the API; None for operations that need none. ``timeout`` in seconds."""
+    """A client. ``token`` is any credential of the API, or None for public operations. ``timeout`` is in seconds."""
 
     def __init__(self, url: str, token: str | None = None, *, timeout: float = TIMEOUT_S) -> None:
         super().__init__(AsyncConnection(url, token, timeout))
@@ -38,7 +38,7 @@ class AsyncByteOr(AsyncInstallation):
         return AsyncOwnAgent(self, id)
 
     async def request(self, method: str, path: str, *, query: dict[str, Any] | None = None, fields: Any = None) -> Any:
-        """Send any request, and return the JSON of the response; None if it has none."""
+        """Send any request, and return the JSON of the response, or None if it has no body."""
         sent = Request(method.upper(), path, query=query or {}, fields=fields)
         response = await self._connection.send(sent)
         return content_of(response, "json") if response.status_code != 204 else None

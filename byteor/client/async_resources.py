@@ -4247,8 +4247,8 @@ class AsyncInstallation(AsyncCalls):
     async def start_device_sign_in(self, *, client_name: str | None = None) -> m.DeviceSignInCodes:
         """Start signing in on a machine without a browser.
 
-        Returns a code to show to the person, and the page on which the person enters the code and allows or denies
-        the sign-in. Request the token meanwhile, every `interval` seconds (RFC 8628).
+        Returns a code to show to the person, and the URL of the page on which the person enters the code and allows
+        or denies the sign-in. Meanwhile, request the token every `interval` seconds (RFC 8628).
 
         Args:
             client_name: The name of the machine. The person who allows the sign-in sees it.

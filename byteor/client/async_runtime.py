@@ -1,4 +1,4 @@
-"""How methods send requests, read lists page by page, and download files."""
+"""Sending requests, reading paginated lists, and downloading files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class AsyncConnection:
         self._client: Any = None
 
     async def send(self, request: Request, *, stream: bool = False) -> httpx2.Response:
-        """Send the request, and again if that may help. Raises ApiError and ConnectionFailed."""
+        """Send the request, with retries. Raises ApiError and ConnectionFailed."""
         httpx = import_module("httpx2")
         self._client = self._client or httpx.AsyncClient(**self._settings)
         with request.options() as options:
@@ -51,7 +51,7 @@ class AsyncConnection:
 
 
 class AsyncPages[Item]:
-    """The items of a list. Iterating reads one page after the other."""
+    """A paginated list. Iterating requests one page after another."""
 
     def __init__(self, connection: AsyncConnection, request: Request) -> None:
         self._connection, self._request = connection, request
@@ -71,7 +71,7 @@ class AsyncPages[Item]:
 
 
 class AsyncDownload:
-    """A file. Nothing is requested before it is read."""
+    """A download. The request is sent when the content is read."""
 
     def __init__(self, connection: AsyncConnection, request: Request) -> None:
         self._connection, self._request = connection, request
@@ -89,14 +89,14 @@ class AsyncDownload:
             await response.aclose()
 
     async def save(self, path: Path) -> None:
-        """Write the file to ``path``, which appears only when the file is complete."""
+        """Write the content to ``path``. The file is created only when the download is complete."""
         with complete(path) as write:
             async with self.open() as parts:
                 async for part in parts:
                     write(part)
 
     async def read(self) -> bytes:
-        """Return the file."""
+        """Return the content."""
         content = bytearray()
         async with self.open() as parts:
             async for part in parts:
@@ -105,7 +105,7 @@ class AsyncDownload:
 
 
 class AsyncCalls:
-    """What a group of operations shares: the connection, and the path of its level."""
+    """The base of a group of operations: the connection and the path of its level."""
 
     _path = ""
 

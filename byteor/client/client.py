@@ -17,7 +17,7 @@ from byteor.client.runtime import Connection
 
 
 class ByteOr(Installation):
-    """A client. ``token`` is any credential of the API; None for operations that need none. ``timeout`` in seconds."""
+    """A client. ``token`` is any credential of the API, or None for public operations. ``timeout`` is in seconds."""
 
     def __init__(self, url: str, token: str | None = None, *, timeout: float = TIMEOUT_S) -> None:
         super().__init__(Connection(url, token, timeout))
@@ -39,7 +39,7 @@ class ByteOr(Installation):
         return OwnAgent(self, id)
 
     def request(self, method: str, path: str, *, query: dict[str, Any] | None = None, fields: Any = None) -> Any:
-        """Send any request, and return the JSON of the response; None if it has none."""
+        """Send any request, and return the JSON of the response, or None if it has no body."""
         sent = Request(method.upper(), path, query=query or {}, fields=fields)
         response = self._connection.send(sent)
         return content_of(response, "json") if response.status_code != 204 else None

@@ -361,13 +361,13 @@ class DesiredState(Model, kw_only=True):
 
 class DeviceSignInCodes(Model, kw_only=True):
     device_code: str
-    """The code with which the machine collects its token. Keep it secret."""
+    """The code with which the machine requests its token. Keep it secret."""
     user_code: str
     """The code that the person enters, such as `BCDF-GHJK`."""
     verification_uri: str
-    """The page on which the person enters the code."""
+    """The URL of the page on which the person enters the code."""
     verification_uri_complete: str
-    """The page with the code already filled in."""
+    """The URL of the page with the code prefilled."""
     expires_in: int
     """The number of seconds for which the codes are valid."""
     interval: int

@@ -1,4 +1,4 @@
-"""A request: how it is encoded, when it is sent again, and what its response contains.
+"""Requests: encoding, retries, and the decoding of responses.
 
 httpx2, msgspec and the models are imported with the first request, so that importing the client is fast.
 """

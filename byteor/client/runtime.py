@@ -1,5 +1,5 @@
 # Written by tests/clients/write_client.py from async_runtime.py. Do not edit: run `make schema`.
-"""How methods send requests, read lists page by page, and download files."""
+"""Sending requests, reading paginated lists, and downloading files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Connection:
         self._client: Any = None
 
     def send(self, request: Request, *, stream: bool = False) -> httpx2.Response:
-        """Send the request, and again if that may help. Raises ApiError and ConnectionFailed."""
+        """Send the request, with retries. Raises ApiError and ConnectionFailed."""
         httpx = import_module("httpx2")
         self._client = self._client or httpx.Client(**self._settings)
         with request.options() as options:
@@ -52,7 +52,7 @@ class Connection:
 
 
 class Pages[Item]:
-    """The items of a list. Iterating reads one page after the other."""
+    """A paginated list. Iterating requests one page after another."""
 
     def __init__(self, connection: Connection, request: Request) -> None:
         self._connection, self._request = connection, request
@@ -71,7 +71,7 @@ class Pages[Item]:
 
 
 class Download:
-    """A file. Nothing is requested before it is read."""
+    """A download. The request is sent when the content is read."""
 
     def __init__(self, connection: Connection, request: Request) -> None:
         self._connection, self._request = connection, request
@@ -89,13 +89,13 @@ class Download:
             response.close()
 
     def save(self, path: Path) -> None:
-        """Write the file to ``path``, which appears only when the file is complete."""
+        """Write the content to ``path``. The file is created only when the download is complete."""
         with complete(path) as write, self.open() as parts:
             for part in parts:
                 write(part)
 
     def read(self) -> bytes:
-        """Return the file."""
+        """Return the content."""
         content = bytearray()
         with self.open() as parts:
             for part in parts:
@@ -104,7 +104,7 @@ class Download:
 
 
 class Calls:
-    """What a group of operations shares: the connection, and the path of its level."""
+    """The base of a group of operations: the connection and the path of its level."""
 
     _path = ""
 

@@ -41,7 +41,7 @@ _LINES: Final = (
     _Line("Records out", "records_out"),
     _Line("Drops", "drops"),
     _Line("Errors", "errors"),
-    _Line("CPU", "cpu_percent", "{:,.1f} %".format, is_counter=False),
+    _Line("CPU", "cpu_percent", "{:,.1f}%".format, is_counter=False),
     _Line("Memory", "memory_bytes", lambda value: f"{value / 2**20:,.0f} MiB", is_counter=False),
     _Line("Restarts", "restarts"),
 )
@@ -81,7 +81,8 @@ def _draw(line: _Line, points: Sequence[m.SeriesPoint], size: int) -> str:
     low, high = min(known), max(known)
     bars = "".join(" " if value is None else _bar(value, high) for value in values)
     total = f", total {line.show(sum(known))}" if line.is_counter else ""
-    return f"{bars}  {line.show(low)} to {line.show(high)}{total}"
+    numbers = line.show(low) if low == high else f"{line.show(low)} to {line.show(high)}"
+    return f"{bars}  {numbers}{total}"
 
 
 def _bar(value: float, high: float) -> str:

@@ -13,7 +13,6 @@ import click
 
 from byteor.command.exits import DONE, FAILED, PENDING, USAGE, Refusal
 from byteor.command.output import (
-    SHORT_ID,
     confirm,
     is_terminal,
     json_option,
@@ -47,7 +46,7 @@ def agents() -> None:
 
 
 class _AgentNamed(Named):
-    """An agent. Only the names with the typed text are requested for completion, because a fleet can be large."""
+    """An agent. Completion requests only names that contain the typed text, because a fleet can be large."""
 
     _typed = ""
 
@@ -95,7 +94,7 @@ def find_agent(session: Session, text: str) -> m.Agent:
 
 
 class _Bundles:
-    """The names of the bundles that agents run, such as ``quotes:3``. Each is requested once."""
+    """The names of the bundles that agents run, such as ``quotes:3``. Each name is requested only once."""
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
@@ -153,9 +152,11 @@ def _state(agent: m.Agent | m.ListedAgent) -> str:
     help="Only agents that last reported this status.",
 )  # fmt: skip
 @click.option(
-    "--drifted/--no-drifted", default=None, help="Only agents that do not run what they should run, or only the others."
+    "--drifted/--no-drifted",
+    default=None,
+    help="Only agents that do not run the desired bundle, or only those that do.",
 )
-@click.option("--drained/--no-drained", default=None, help="Only agents that are drained, or only the others.")
+@click.option("--drained/--no-drained", default=None, help="Only agents that are drained, or only those that are not.")
 @click.option(
     "-l", "--label", "labels", multiple=True, metavar="KEY=VALUE|KEY|!KEY",
     help="Only agents with this label, with any value of it, or without it. Can be repeated.",
@@ -227,7 +228,7 @@ def _at(moment: datetime | None, why: str) -> str:
 def explain(session: Session, agent: str, as_json: str | None) -> None:
     """Explain why an agent runs what it runs.
 
-    Prints the reasons, what happens next, and the commands that end what the agent waits for.
+    Prints the reasons, what happens next, and the commands that unblock the agent.
 
     \b
     Examples:
@@ -240,7 +241,7 @@ def explain(session: Session, agent: str, as_json: str | None) -> None:
         _wrapped(found.summary),
         _section("Why:", [_wrapped(f"- {each.detail}") for each in found.because]),
         _section("Next:", [_wrapped(f"- {each}") for each in upcoming]),
-        _section("To continue:", [f"  {each}" for each in _ways_to_continue(found)]),
+        _section("To unblock:", [f"  {each}" for each in _ways_to_continue(found)]),
     ]
     show(found, as_json, "\n\n".join(filter(None, parts)))
 
@@ -260,7 +261,7 @@ def _wrapped(text: str) -> str:
 
 
 def _ways_to_continue(explanation: m.Explanation) -> Iterable[str]:
-    """Return the commands that end what blocks the agent, each once."""
+    """Return the commands that unblock the agent, without duplicates."""
     found: dict[str, None] = {}
     for each in explanation.because:
         match each.code:
@@ -286,7 +287,7 @@ def history(
 ) -> None:
     """List what an agent has run, newest first.
 
-    Also shows who approved it. To list what a decommissioned agent ran, use its complete id.
+    Also shows who approved each bundle. For a decommissioned agent, use its complete id.
 
     \b
     Examples:
@@ -300,14 +301,10 @@ def history(
         "confirmed": lambda each: when(each.confirmed_until),
         "ran": bundles.of_interval,
         "approved by": lambda each: each.approved_by,
-        "deployment": lambda each: _short_id(each.deployment_id),
+        "deployment": lambda each: each.deployment_id,
     }
     found = session.environment.list_agent_history(find_agent_id(session, agent), since=since, until=until)
     show_list(found, as_json, columns, limit)
-
-
-def _short_id(text: str | None) -> str | None:
-    return text[-SHORT_ID:] if text and is_terminal() else text
 
 
 @agents.command()
@@ -359,7 +356,7 @@ def summary(session: Session, as_json: str | None) -> None:
         "status": lambda each: _counts(each.status),
         "drifted": lambda each: f"{each.drifted:,}",
         "suspected clones": lambda each: f"{each.cloned:,}",
-        "run": lambda _: _counts(ran),
+        "running": lambda _: _counts(ran) or "-",
     }
     show(found, as_json, about)
     if as_json is None:
@@ -368,7 +365,7 @@ def summary(session: Session, as_json: str | None) -> None:
 
 
 def _counts(numbers: dict[str, int]) -> str:
-    shown = [f"{word or '(empty)'} {number:,}" for word, number in islice(numbers.items(), _SHOWN) if number]
+    shown = [f"{word or 'empty'} ({number:,})" for word, number in islice(numbers.items(), _SHOWN) if number]
     return ", ".join(shown) + (", …" if len(numbers) > _SHOWN else "")
 
 
@@ -398,10 +395,10 @@ def _read_labels(texts: Iterable[str]) -> dict[str, str]:
 @click.argument("words", nargs=-1, required=True, metavar="[AGENT...] KEY=VALUE|KEY-...", type=AGENT)
 @click.option(
     "--selector", metavar="KEY=VALUE,...",
-    help="Change all agents with all of these labels, instead of named agents: in one transaction, all or none.",
+    help="Change all agents that have these labels, in one transaction, instead of named agents.",
 )  # fmt: skip
-@click.option("--dry-run", is_flag=True, help="Only print how many agents would change.")
-@click.option("--yes", is_flag=True, help="With --selector, do not ask.")
+@click.option("--dry-run", is_flag=True, help="Print how many agents would change, without changing them.")
+@click.option("--yes", is_flag=True, help="With --selector, skip the confirmation prompt.")
 @json_option(_CHANGED)
 @with_session
 def label(
@@ -409,8 +406,8 @@ def label(
 ) -> None:
     """Change the labels of agents.
 
-    KEY=VALUE sets a label, and KEY- removes one. Agents that match the target of a current deployment after the change
-    are offered that deployment.
+    KEY=VALUE sets a label, and KEY- removes it. Agents that then match the target of a current deployment are offered
+    that deployment.
 
     \b
     Examples:
@@ -420,7 +417,7 @@ def label(
     """
     named = 0 if selector is not None else next((at for at, each in enumerate(words) if at and _is_change(each)), 0)
     if selector is None and not named:
-        raise Refusal("Name an agent, and then what to change: KEY=VALUE or KEY-.", USAGE)
+        raise Refusal("Name an agent and then the changes: KEY=VALUE or KEY-.", USAGE)
     change = _read_change(words[named:])
     if selector is None:
         found = _label_named(session, words[:named], change, dry_run=dry_run)
@@ -488,14 +485,14 @@ def _agents(count: int) -> str:
 
 @agents.command()
 @click.argument("agent", type=AGENT)
-@click.option("--reason", help="Why, such as 'The disk is replaced.' It is shown with the agent.")
+@click.option("--reason", help="The reason, such as 'The disk is replaced.' It is shown with the agent.")
 @json_option("Agent")
 @with_session
 def drain(session: Session, agent: str, reason: str | None, as_json: str | None) -> None:
     """Exclude an agent from deployments.
 
-    Use it while the machine is repaired, for example. The agent keeps running its bundle, and may finish an offer that
-    it already has. Rollbacks still reach it.
+    For example, while its machine is repaired. The agent keeps running its bundle, and can finish an offer that it
+    already has. Rollbacks still apply to it.
 
     \b
     Examples:
@@ -507,7 +504,7 @@ def drain(session: Session, agent: str, reason: str | None, as_json: str | None)
 
 @agents.command()
 @click.argument("agent", type=AGENT)
-@click.option("--reason", help="Why, for the audit trail.")
+@click.option("--reason", help="The reason, for the audit trail.")
 @json_option("Agent")
 @with_session
 def undrain(session: Session, agent: str, reason: str | None, as_json: str | None) -> None:
@@ -525,16 +522,16 @@ def undrain(session: Session, agent: str, reason: str | None, as_json: str | Non
 
 @agents.command()
 @click.option(
-    "--max-uses", type=click.IntRange(min=1), default=1, show_default=True, help="How many agents can enroll."
+    "--max-uses", type=click.IntRange(min=1), default=1, show_default=True, help="The number of agents that can enroll."
 )
 @click.option(
-    "--expires-in", type=DURATION, default="1h", show_default=True, help="How long the token is valid: 60s to 30d."
+    "--expires-in", type=DURATION, default="1h", show_default=True, help="The lifetime of the token, from 60s to 30d."
 )
 @click.option(
-    "-l", "--label", "labels", multiple=True, metavar="KEY=VALUE", help="A label of the agents. Can be repeated."
+    "-l", "--label", "labels", multiple=True, metavar="KEY=VALUE", help="A label for the agents. Can be repeated."
 )
 @click.option(
-    "--replace", is_flag=True, help="Let a new agent take over the name of an old one, which is then decommissioned."
+    "--replace", is_flag=True, help="Let a new agent replace an agent of the same name, which is then decommissioned."
 )
 @json_option(_ENROLLMENT)
 @with_session
@@ -543,8 +540,8 @@ def enroll_token(
 ) -> None:
     """Create an enrollment token.
 
-    Prints the token, only this once, and the command that installs, enrolls and runs an agent on its machine. The
-    command asks for the token, so that the token is not in the shell's history.
+    Prints the token, which is shown only once, and the command that installs, enrolls and runs an agent on its machine.
+    The command prompts for the token, so that the token is not in the shell history.
 
     \b
     Examples:
@@ -565,8 +562,8 @@ def enroll_token(
         f"Created an enrollment token for {_agents(max_uses)}. It expires {when(made.expires_at)}.\n\n"
         f"Token: {made.token}\n\n"
         "Run this command on the machine, which needs Python 3.12 or newer with its venv module.\n"
-        "It installs the agent into the folder byteor-agent, asks for the token, and runs the agent\n"
-        f"until you press Ctrl+C.\n\n{command}"
+        "It installs the agent in the folder byteor-agent, prompts for the token, and runs the agent\n"
+        f"until you press Ctrl-C.\n\n{command}"
     )
     show({**made.to_dict(), "command": command}, as_json, text)
 
@@ -586,8 +583,8 @@ def _agent_package(url: str) -> tuple[str, str]:
         content = connection.send(Request("GET", path)).content
     except NotFound:
         raise Refusal(
-            f"The server runs another release than this byteor ({__version__}). Install the server's release of "
-            "byteor, or create the token in the console."
+            f"The server does not have the same release as this byteor ({__version__}). Install the release of the "
+            "server, or create the token in the console."
         ) from None
     finally:
         connection.close()
@@ -636,7 +633,7 @@ def _token_state(token: m.EnrollmentToken) -> str:
 
 @agents.command()
 @click.argument("token", type=TOKEN)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Skip the confirmation prompt.")
 @json_option("EnrollmentToken")
 @with_session
 def revoke_token(session: Session, token: str, yes: bool, as_json: str | None) -> None:
@@ -659,10 +656,14 @@ def revoke_token(session: Session, token: str, yes: bool, as_json: str | None) -
 
 @agents.command()
 @click.argument("agent", type=AGENT)
-@click.option("--reason", default="Requested with byteor agents capture.", show_default=True, help="Why.")
-@click.option("--last-n", type=click.IntRange(min=1), help="The records to capture from the end. Default: all.")
-@click.option("--wait", is_flag=True, help="Wait until the agent has uploaded the capture, or the request has expired.")
-@click.option("--timeout", type=DURATION, help="With --wait, the longest time to wait, such as 5min. Default: an hour.")
+@click.option("--reason", default="Requested with byteor agents capture.", show_default=True, help="The reason.")
+@click.option(
+    "--last-n", type=click.IntRange(min=1), help="Capture only this number of the latest records. Default: all."
+)
+@click.option("--wait", is_flag=True, help="Wait until the capture is uploaded or the request expires.")
+@click.option(
+    "--timeout", type=DURATION, help="With --wait, stop waiting after this time, such as 5min. Default: 1 hour."
+)
 @json_option("RequestedCapture")
 @with_session
 def capture(
@@ -670,11 +671,11 @@ def capture(
 ) -> int:
     """Request a capture from an agent.
 
-    After its next heartbeat, the agent uploads a capture of the pipeline that it runs. If a requested capture has not
-    been uploaded yet, no other one is requested.
+    After its next heartbeat, the agent uploads a capture of the pipeline that it runs. If an earlier request is still
+    open, no other one is created.
 
-    With --wait, the exit code is 0 if the capture has arrived, 1 if the agent had nothing to capture or the request
-    expired after an hour, and 8 if --timeout has passed. The request remains valid.
+    With --wait, the exit code is 0 if the capture was uploaded, 1 if the agent had nothing to capture or the request
+    expired after an hour, and 8 after --timeout, when the request stays open.
 
     \b
     Examples:
@@ -689,7 +690,7 @@ def capture(
         note("Requested a capture. The agent uploads it after its next heartbeat.")
     else:
         note(
-            f"{found.requested_by} requested a capture {when(found.created_at)}, which the agent has not uploaded yet."
+            f"{found.requested_by} requested a capture {when(found.created_at)}, and the agent has not uploaded it yet."
         )
     ends = monotonic() + timeout if timeout is not None else None
     while wait and found.status == "requested":
@@ -708,7 +709,7 @@ def _outcome(found: m.RequestedCapture) -> str:
 
 
 def _problem(environment: Environment, found: m.RequestedCapture) -> str:
-    """Return why there will be no capture; empty if it was uploaded or may still be."""
+    """Return why there is no capture, or "" if it was uploaded or still can be."""
     if found.status == "expired" and not found.artifact_id:
         return "expired, because the agent did not upload a capture within an hour"
     artifact = environment.get_artifact(found.artifact_id) if found.artifact_id else None
@@ -725,7 +726,7 @@ def _problem(environment: Environment, found: m.RequestedCapture) -> str:
 def captures(session: Session, agent: str, limit: int, as_json: str | None) -> None:
     """List the captures requested from an agent.
 
-    Lists the requests of the last 90 days, newest first. To list those of a decommissioned agent, use its complete id.
+    Lists the requests of the last 90 days, newest first. For a decommissioned agent, use its complete id.
 
     \b
     Examples:
@@ -737,7 +738,7 @@ def captures(session: Session, agent: str, limit: int, as_json: str | None) -> N
         "by": lambda each: each.requested_by,
         "status": lambda each: each.status,
         "reason": lambda each: each.reason,
-        "artifact": lambda each: _short_id(each.artifact_id),
+        "artifact": lambda each: each.artifact_id,
         "id": lambda each: each.id,
     }
     show_list(session.environment.list_requested_captures(find_agent_id(session, agent)), as_json, columns, limit)
@@ -745,15 +746,17 @@ def captures(session: Session, agent: str, limit: int, as_json: str | None) -> N
 
 @agents.command()
 @click.argument("agent", type=AGENT)
-@click.option("--now", is_flag=True, help="Revoke the old key immediately, and print the new key for the machine.")
-@click.option("--yes", is_flag=True, help="With --now, do not ask.")
+@click.option(
+    "--now", is_flag=True, help="Revoke the old key immediately, and print the new key, to be installed by hand."
+)
+@click.option("--yes", is_flag=True, help="With --now, skip the confirmation prompt.")
 @json_option(("agent_id", "mode", "token"))
 @with_session
 def rotate_key(session: Session, agent: str, now: bool, yes: bool, as_json: str | None) -> None:
     """Rotate the key of an agent.
 
-    The agent is asked to fetch a new key, which then replaces its old key. If a clone of the agent is suspected, use
-    --now: the clone could fetch the new key, too.
+    The agent fetches a new key after its next heartbeat. If you suspect a clone of the agent, use --now, because the
+    clone could fetch the new key too.
 
     \b
     Examples:
@@ -768,7 +771,7 @@ def rotate_key(session: Session, agent: str, now: bool, yes: bool, as_json: str 
     show(
         found,
         as_json,
-        f"Rotated the key of agent {agent}. It is shown only here: {token}"
+        f"Rotated the key of agent {agent}. The new key is shown only once: {token}"
         if token
         else f"Requested a new key for agent {agent}. The agent fetches it after its next heartbeat.",
     )
@@ -776,7 +779,7 @@ def rotate_key(session: Session, agent: str, now: bool, yes: bool, as_json: str 
 
 @agents.command()
 @click.argument("agent", type=AGENT)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Skip the confirmation prompt.")
 @json_option("Agent")
 @with_session
 def decommission(session: Session, agent: str, yes: bool, as_json: str | None) -> None:
@@ -789,8 +792,6 @@ def decommission(session: Session, agent: str, yes: bool, as_json: str | None) -
       byteor agents decommission edge-1
     """
     found = find_agent(session, agent)
-    confirm(
-        f"Decommission agent {found.name}? Its key is revoked, and it must be enrolled again to come back.", yes=yes
-    )
+    confirm(f"Decommission agent {found.name}? Its key is revoked, and it can only return by enrolling again.", yes=yes)
     session.environment.decommission_agent(found.id, if_match=found.etag)
     show(found, as_json, f"Decommissioned agent {found.name}")

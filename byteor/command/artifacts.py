@@ -1,4 +1,4 @@
-"""``byteor artifacts``: what agents uploaded, and replays of incident bundles."""
+"""``byteor artifacts``: uploads of agents, and replays of incident bundles."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import click
 from byteor.command import replaying
 from byteor.command.drafts import VERSION, find_version
 from byteor.command.exits import FAILED, USAGE, Refusal
-from byteor.command.output import json_option, list_options, show, show_list, when
+from byteor.command.output import is_terminal, json_option, list_options, show, show_list, size_text, when
 from byteor.command.payloads import payload_text
 from byteor.command.replaying import ARTIFACT, REPLAY, find_artifact, find_replay
 from byteor.command.session import Named, Session, find, is_id, with_session
@@ -25,12 +25,11 @@ if TYPE_CHECKING:
     from byteor.client.runtime import Download
 
 INCIDENT: Final = "incident_bundle"
-_MEBIBYTE: Final = 2**20
 
 
 @click.group()
 def artifacts() -> None:
-    """Fetch, replay, trace and bisect incidents."""
+    """Download, replay, trace and bisect incidents."""
 
 
 for _command in replaying.COMMANDS:
@@ -40,7 +39,7 @@ AGENT = Named(lambda session: (str(agent.name) for agent in session.environment.
 
 
 class _Names:
-    """The names of agents and versions. One page of each is read when the first name is asked for."""
+    """The names of the newest agents and versions. One page of each is read at the first use."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -163,7 +162,12 @@ def _origin(origin: m.Origin) -> str:
 
 @artifacts.command()
 @click.argument("artifact", type=ARTIFACT)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file or folder. Default: this folder.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The file or folder to write to. Default: the current folder.",
+)
 @click.option("--file", "inner", help="Download only this file of the incident bundle, such as spec.kv.")
 @click.option("--force", is_flag=True, help="Overwrite an existing file.")
 @json_option(["id", "path", "size_bytes", "sha256"])
@@ -171,7 +175,7 @@ def _origin(origin: m.Origin) -> str:
 def pull(
     session: Session, artifact: str, output: Path | None, inner: str | None, force: bool, as_json: str | None
 ) -> None:
-    """Download an artifact. The file appears only after its hash was checked.
+    """Download an artifact. The file is created only after its hash has been verified.
 
     \b
     Examples:
@@ -194,7 +198,7 @@ def pull(
     folder = output is None or output.is_dir()
     path = (output or Path()) / name if folder else output or Path(name)
     if path.exists() and not force:
-        raise Refusal(f"{path} exists. Overwrite it with --force.", USAGE)
+        raise Refusal(f"{path} already exists. Use --force to overwrite it.", USAGE)
     save(download, path, size, digest)
     done = {"id": found.id, "path": str(path), "size_bytes": size, "sha256": digest}
     show(done, as_json, f"Saved {path} ({size_text(size)})")
@@ -250,7 +254,7 @@ def files(session: Session, artifact: str, limit: int, as_json: str | None) -> N
 
 @artifacts.command()
 @click.argument("artifact", type=ARTIFACT)
-@click.option("--lane", help="The lane of the journal. Default: the only one.")
+@click.option("--lane", help="The lane of the journal. Required if there are several.")
 @click.option("--after", type=click.IntRange(min=0), help="Start after the record at this position.")
 @click.option("--sequence", type=click.IntRange(min=0), help="Start at this sequence number.")
 @click.option("--time", help="Start at the first record at or after this time, such as 2026-11-29T12:00:00Z.")
@@ -266,7 +270,7 @@ def records(
     limit: int,
     as_json: str | None,
 ) -> None:
-    """List the recorded input of an incident bundle, in sequence order.
+    """List the recorded input of an incident bundle.
 
     \b
     Examples:
@@ -281,12 +285,19 @@ def records(
     columns = {
         "position": lambda each: each.position,
         "sequence": lambda each: each.sequence,
-        "time": lambda each: each.time,
+        "time": _time,
         "size": lambda each: each.size,
         "payload": payload_text,
     }
     rows = _records(session, found, lane, after=after, sequence=sequence, time=time)
     show_list(rows, as_json, columns, limit)
+
+
+def _time(record: m.JournalRecord) -> str | None:
+    """Return the time of a record, on a terminal only the time of day in UTC."""
+    if record.time is None or not is_terminal():
+        return record.time
+    return record.time.partition("T")[2].rstrip("Z") or record.time
 
 
 def _only_lane(session: Session, artifact: m.Artifact) -> str:
@@ -313,10 +324,10 @@ def _records(session: Session, artifact: m.Artifact, lane: str, **start: Any) ->
 @click.argument("artifact", type=ARTIFACT)
 @click.option("--name", required=True, help="The name of the fixture, unique in its pipeline.")
 @click.option("--note", help="Why the capture is kept.")
-@click.option("--owner", help="The person who is responsible, by e-mail address. Default: you.")
-@click.option("--pipeline", help="Refuse the capture if it is not of this pipeline.")
+@click.option("--owner", help="The responsible person, by e-mail address. Default: you.")
+@click.option("--pipeline", help="Fail if the capture belongs to another pipeline.")
 @click.option("--lane", help="Replay only the journal of this ingress. Default: all journals.")
-@click.option("--last", type=click.IntRange(min=1), help="Replay only this number of records from the end.")
+@click.option("--last", type=click.IntRange(min=1), help="Replay only this number of the latest records.")
 @click.option(
     "--records",
     type=(click.IntRange(min=0), click.IntRange(min=0)),
@@ -324,7 +335,7 @@ def _records(session: Session, artifact: m.Artifact, lane: str, **start: Any) ->
     help="Keep only the records at these positions, in a new artifact.",
 )
 @click.option("--expires", help="When the fixture expires, such as 2027-01-31. Default: never.")
-@click.option("--golden", type=REPLAY, help="Expect the result of this replay instead of the baseline's result.")
+@click.option("--golden", type=REPLAY, help="Expect the result of this replay. Default: the result of the baseline.")
 @json_option("Fixture")
 @with_session
 def keep(
@@ -341,7 +352,9 @@ def keep(
     golden: str | None,
     as_json: str | None,
 ) -> None:
-    """Keep an incident bundle as a fixture, a regression test of its pipeline.
+    """Keep an incident bundle as a fixture.
+
+    Later releases of its pipeline are tested with the fixture.
 
     \b
     Examples:
@@ -367,7 +380,7 @@ def keep(
 
 
 def golden_result(replay: m.Replay) -> m.Expect:
-    """Return the expectation that candidates give the result of this replay."""
+    """Return the expectation that candidates have the same result as this replay."""
     from byteor.client.models import Expect  # noqa: PLC0415  slow to import
 
     return Expect(golden=replay.id)
@@ -394,10 +407,3 @@ def moment(text: str) -> datetime:
 def words(code: str) -> str:
     """Return a code such as ``incident_bundle`` as words."""
     return code.replace("_", " ")
-
-
-def size_text(size: int) -> str:
-    """Return a number of bytes as people write it."""
-    if size < 1024:
-        return f"{size} B"
-    return f"{size / 1024:.1f} KiB" if size < _MEBIBYTE else f"{size / _MEBIBYTE:,.1f} MiB"

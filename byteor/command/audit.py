@@ -1,4 +1,4 @@
-"""``byteor audit`` and ``byteor usage``: the audit events, the ledger, the quotas and the usage of an organization."""
+"""``byteor audit`` and ``byteor usage``: audit events, the ledger, quotas and usage."""
 
 from __future__ import annotations
 
@@ -17,7 +17,19 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from byteor.command.exits import USAGE, Refusal
-from byteor.command.output import is_terminal, json_option, list_options, note, say, show, show_line, show_list, when
+from byteor.command.output import (
+    is_terminal,
+    json_option,
+    list_options,
+    note,
+    say,
+    short_id,
+    show,
+    show_line,
+    show_list,
+    size_text,
+    when,
+)
 from byteor.command.session import Session, find, is_id, with_session
 
 if TYPE_CHECKING:
@@ -58,7 +70,7 @@ def _filter_options[C: Callable[..., Any]](command: C) -> C:
         click.option("--since", type=MOMENT, help="Only events since this time, such as 2h, 7d or 2026-11-29."),
         click.option(
             "--in", "level", type=click.Choice(["project", "environment"]),
-            help="Only events of the chosen project or environment, instead of the whole organization.",
+            help="Only events of the selected project or environment. Default: the whole organization.",
         ),
         click.option("--resource", help="Only events of the resource with this id."),
         click.option("--kind", help="Only events of this kind of resource, such as deployment."),
@@ -95,7 +107,6 @@ def list_events(session: Session, /, limit: int, as_json: str | None, **filters:
         "action": lambda each: each.action,
         "outcome": lambda each: each.outcome,
         "resource": lambda each: _resource(each.resource_scope),
-        "id": lambda each: each.id,
     }
     show_list(_events(session, limit + 1, **filters), as_json, columns, limit)
 
@@ -105,10 +116,10 @@ def list_events(session: Session, /, limit: int, as_json: str | None, **filters:
 @json_option("AuditEvent")
 @with_session
 def follow(session: Session, /, as_json: str | None, since: datetime | None, **filters: Any) -> None:
-    """Print new audit events as they are recorded, until you press Ctrl-C.
+    """Print new audit events as they are recorded.
 
-    Each event is printed once, also after the connection was lost. With --json, each event is one line of JSON, so the
-    output is not one JSON document.
+    Press Ctrl-C to stop. Each event is printed once, even if the connection is lost meanwhile. With --json, each event
+    is one line of JSON.
 
     \b
     Examples:
@@ -156,7 +167,7 @@ def _actor_id(session: Session, text: str) -> str:
         for member in listed:
             if member.email.lower() == text.lower():
                 return str(member.user_id)
-    raise Refusal(f"There is no member {text}. For a former member, use the id.")
+    raise Refusal(f"No member has the e-mail address {text}. For a former member, use the id.")
 
 
 def _new_events(session: Session, since: datetime | None, filters: dict[str, Any]) -> Iterator[m.AuditEvent]:
@@ -178,7 +189,7 @@ def _new_events(session: Session, since: datetime | None, filters: dict[str, Any
         except ByteOrError as error:
             if is_first or not is_temporary(error):
                 raise
-            note(f"The server cannot be reached ({error}). Trying again.")
+            note(f"Connection lost: {error}. Retrying.")
         else:
             fresh = [each for each in found if each.id not in seen]
             seen |= {each.id: each.timestamp for each in fresh}
@@ -194,7 +205,7 @@ def _new_events(session: Session, since: datetime | None, filters: dict[str, Any
 
 
 def _has_reader() -> bool:
-    """Return False if stdout is a pipe that nobody reads any longer, as in ``byteor audit follow | head -1``."""
+    """Return False if stdout is a pipe without a reader, as after ``byteor audit follow | head -1``."""
     with suppress(OSError, ValueError, AttributeError):  # stdout is no file, or the system has no poll
         poll = select.poll()
         poll.register(sys.stdout.fileno(), 0)
@@ -203,8 +214,8 @@ def _has_reader() -> bool:
 
 
 def _resource(scope: m.AuditScope) -> str:
-    """Return the kind and the id of a resource; on a terminal only the end of the id, as in tables."""
-    return f"{scope.kind} {scope.id[-8:] if is_terminal() and is_id(scope.id) else scope.id}"
+    """Return the kind and the id of a resource."""
+    return f"{scope.kind.replace('_', ' ')} {short_id(scope.id)}"
 
 
 EXPORT: Final = ("file", "size_bytes", "after_seq", "seq")
@@ -213,7 +224,7 @@ EXPORT: Final = ("file", "size_bytes", "after_seq", "seq")
 @audit.command()
 @click.option(
     "-o", "--output", "path", required=True, type=click.Path(dir_okay=False, path_type=Path),
-    help="The file to write. It appears only when the export is complete.",
+    help="The file to write. It is created only when the export is complete.",
 )  # fmt: skip
 @click.option(
     "--after-seq", type=click.IntRange(min=0), default=0, help="Only events after the one with this sequence number."
@@ -221,10 +232,11 @@ EXPORT: Final = ("file", "size_bytes", "after_seq", "seq")
 @json_option(EXPORT)
 @with_session
 def export(session: Session, path: Path, after_seq: int, as_json: str | None) -> None:
-    """Export the ledger: the sealed audit events, oldest first, and a signed checkpoint.
+    """Export the ledger of the organization.
 
+    The file contains the sealed audit events, oldest first, and a signed checkpoint.
     `byteor verify ledger` checks the file offline, with the keys from the evidence of any deployment. To continue an
-    earlier export, use the sequence number at which it ended.
+    earlier export, pass its last sequence number to --after-seq.
 
     \b
     Examples:
@@ -245,9 +257,11 @@ def export(session: Session, path: Path, after_seq: int, as_json: str | None) ->
         raise Refusal(f"{path} cannot be written: {error.strerror or error}.") from None
     found = dict(zip(EXPORT, (str(path), size, after_seq, seq), strict=True))
     events = (
-        f"{seq - after_seq:,} events, sequence numbers {after_seq + 1} to {seq}" if seq > after_seq else "no events"
+        f"{seq - after_seq:,} event{'' if seq == after_seq + 1 else 's'}, sequence numbers {after_seq + 1} to {seq},"
+        if seq > after_seq
+        else "no events"
     )
-    show(found, as_json, f"Exported {events}, to {path}")
+    show(found, as_json, f"Exported {events} to {path}")
     if as_json is None:
         note(f"To export later events, use --after-seq {seq}.")
 
@@ -264,7 +278,7 @@ def _checkpoint_seq(end: bytes) -> int:
 @json_option("Usage")
 @with_session
 def usage(session: Session, as_json: str | None) -> None:
-    """Show the quotas of the organization, how much of them is used, and the usage by month.
+    """Show the quotas and the usage of the organization, also by month.
 
     \b
     Examples:
@@ -277,7 +291,7 @@ def usage(session: Session, as_json: str | None) -> None:
         return
     quotas = (
         ("Agents", found.used.agents, found.limits.agents, _number),
-        ("Stored data", found.used.stored_bytes, found.limits.stored_bytes, _size),
+        ("Stored data", found.used.stored_bytes, found.limits.stored_bytes, size_text),
         ("Captures today", found.used.captures_per_day, found.limits.captures_per_day, _number),
         ("Drafts", found.used.drafts, found.limits.drafts, _number),
     )
@@ -292,8 +306,8 @@ def usage(session: Session, as_json: str | None) -> None:
         "month": lambda each: each.month,
         "agents": lambda each: _number(each.agents),
         "heartbeats": lambda each: _number(each.heartbeats),
-        "uploaded": lambda each: _size(each.uploaded_bytes),
-        "stored": lambda each: _size(each.stored_bytes),
+        "uploaded": lambda each: size_text(each.uploaded_bytes),
+        "stored": lambda each: size_text(each.stored_bytes),
         "replays": lambda each: _number(each.replays),
         "work": lambda each: _number(each.work),
     }
@@ -304,14 +318,6 @@ def usage(session: Session, as_json: str | None) -> None:
 
 def _number(value: int | None) -> str:
     return "-" if value is None else f"{value:,}"
-
-
-def _size(value: int | None) -> str:
-    """Return a number of bytes as people read it, such as ``1.5 GiB``."""
-    if value is None or value < 1024:
-        return "-" if value is None else f"{value} B"
-    exponent = min((value.bit_length() - 1) // 10, 5)
-    return f"{value / (1 << 10 * exponent):.1f} {'KMGTP'[exponent - 1]}iB"
 
 
 def _share(used: int, limit: int | None) -> str:

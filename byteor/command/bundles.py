@@ -23,7 +23,7 @@ _MOST_VERSIONS: Final = 1000  # newest versions among which the versions of a li
 
 @click.group()
 def bundles() -> None:
-    """Create config bundles, or copy them between environments."""
+    """Create, list and copy config bundles."""
 
 
 BUNDLE = Named(lambda session: (each.name for each in session.environment.list_config_bundles(limit=200)))
@@ -82,7 +82,9 @@ def list_bundles(session: Session, version: str | None, limit: int, as_json: str
 @json_option("ConfigBundle")
 @with_session
 def show_bundle(session: Session, bundle: str, as_json: str | None) -> None:
-    """Show a config bundle and its configuration, in the format that `byteor bundles create -f` reads.
+    """Show a config bundle and its configuration.
+
+    The configuration has the format that `byteor bundles create -f` reads.
 
     \b
     Examples:
@@ -118,13 +120,18 @@ def show_bundle(session: Session, bundle: str, as_json: str | None) -> None:
 
 @bundles.command()
 @click.argument("version", type=VERSION)
-@click.option("-f", "--file", "path", help="The configuration, in JSON or YAML; - for stdin.")
-@click.option("--name", help="The name of the config bundle. Default: the name in the file, or NAME-NUMBER of VERSION.")
+@click.option("-f", "--file", "path", help="The configuration in JSON or YAML, or - for stdin.")
+@click.option(
+    "--name",
+    help="The name of the config bundle. Default: the name in the file, or that of the version, such as quotes-3.",
+)
 @click.option("--tuning-profile", help="How the runtime uses the cores: default, low-latency or isolated-core.")
-@click.option("--var", "variables", multiple=True, metavar="NAME=VALUE", help="An environment variable. Repeatable.")
+@click.option(
+    "--var", "variables", multiple=True, metavar="NAME=VALUE", help="An environment variable. Can be repeated."
+)
 @click.option(
     "--secret", "secrets", multiple=True, metavar="NAME[=SECRET]",
-    help="An environment variable with the value of a secret on the agent's host. Repeatable.",
+    help="An environment variable that gets its value from a secret on the agent's host. Can be repeated.",
 )  # fmt: skip
 @json_option("ConfigBundle")
 @with_session
@@ -138,7 +145,7 @@ def create(
     secrets: Sequence[str],
     as_json: str | None,
 ) -> None:
-    """Create a config bundle: a version with the configuration that it runs with.
+    """Create a config bundle from a version and a configuration.
 
     The file can have the fields tuning_profile, wait, stage_config, adapters, env, snapshot and name. Options override
     the file. If the configuration is invalid, nothing is created, and the errors name the lines of the file.
@@ -178,9 +185,7 @@ def _read_configuration(path: str) -> PlanFile:
     for field in file.plan:
         if field not in {*CONFIGURATION, "name"}:
             known = ", ".join((*CONFIGURATION, "name"))
-            raise Refusal(
-                f"{file.name}:{file.line_of(f'/{field}')}: There is no field {field}. Fields: {known}.", USAGE
-            )
+            raise Refusal(f"{file.name}:{file.line_of(f'/{field}')}: Unknown field: {field}. Fields: {known}.", USAGE)
     return file
 
 
@@ -232,9 +237,10 @@ def _note_warnings(found: m.ConfigBundle, file: PlanFile | None) -> None:
 @json_option("ConfigBundle")
 @with_session
 def copy_bundle(session: Session, bundle: str, target: str, as_json: str | None) -> None:
-    """Copy a config bundle, with its version, to another environment of the project.
+    """Copy a config bundle to another environment.
 
-    Nothing is deployed. The values of secrets are not copied: each agent reads them on its own host.
+    Its version is copied too, and nothing is deployed. Secret values are not copied: each agent reads them on its own
+    host.
 
     \b
     Examples:
@@ -248,20 +254,21 @@ def copy_bundle(session: Session, bundle: str, target: str, as_json: str | None)
     show(copied, as_json, f"Unchanged: {target} already has {found.name}" if copied.id in before else done)
     if copied.missing_secrets:
         names = ", ".join(copied.missing_secrets)
-        note(f"Warning: No other config bundle of {target} refers to these secrets: {names}. Make sure that the hosts "
-             "of its agents have them.")  # fmt: skip
+        note(f"Warning: These secrets are new in {target}: {names}. The hosts of its agents need them.")
     if copied.known_bad:
-        note(f"Warning: This configuration is known bad in {target}. It can be deployed after `byteor bundles clear`.")
+        note(f"Warning: This configuration is known bad in {target}. To deploy it, run `byteor bundles clear` first.")
     _note_warnings(copied, None)
 
 
 @bundles.command("clear")
 @click.argument("bundle", type=BUNDLE)
-@click.option("--reason", required=True, help="Why it can be deployed again. Recorded in the audit trail.")
+@click.option("--reason", required=True, help="The reason, for the audit trail.")
 @json_option("ConfigBundle")
 @with_session
 def clear_bundle(session: Session, bundle: str, reason: str, as_json: str | None) -> None:
-    """Allow a known bad configuration to be deployed in the environment again.
+    """Clear the known bad state of a configuration.
+
+    The configuration can then be deployed in the environment again.
 
     \b
     Examples:

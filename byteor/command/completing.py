@@ -1,4 +1,4 @@
-"""``byteor completion``: the scripts that let shells complete commands, options and names, and what they call."""
+"""``byteor completion``: the completion scripts of shells, and the completion itself."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _UNSAFE = re.compile(r"[^\w@%+=:,./-]")
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print the script that completes commands, options and names in a shell.
+    """Print the completion script for a shell.
 
-    Add one of these lines to the start file of your shell:
+    Add one of these lines to the configuration file of your shell:
 
     \b
       bash  ~/.bashrc                    eval "$(byteor completion bash)"
       zsh   ~/.zshrc, after compinit     eval "$(byteor completion zsh)"
       fish  ~/.config/fish/config.fish   byteor completion fish | source
 
-    Names are completed if you are signed in.
+    The names of drafts, agents and other resources are completed if you are signed in.
 
     \b
     Examples:
@@ -39,7 +39,7 @@ def completion(shell: str) -> None:
 
 
 def complete(cli: click.Command, instruction: str) -> int:
-    """Print what the shell can insert. Print nothing else, on stderr neither: a person is typing the line."""
+    """Print the completions, and nothing on stderr, because it would appear in the line that is being typed."""
     found = ""
     with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere), suppress(BaseException), _time_limit():
         found = _script_of(cli, instruction.partition("_")[0]).complete()

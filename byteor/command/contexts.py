@@ -16,14 +16,14 @@ from byteor.command.exits import FAILED, SIGNED_OUT, USAGE, Refusal
 from byteor.command.output import note
 
 URL, TOKEN, NAME = "BYTEOR_URL", "BYTEOR_TOKEN", "BYTEOR_CONTEXT"
-_OTHERS: Final = 0o077  # the permissions of other accounts
+_OTHERS: Final = 0o077  # the permissions of other users
 
 
 @dataclass(frozen=True)
 class Context:
-    """Where commands work. The organization, the project and the environment are names or ids; empty: none chosen.
+    """Where commands work. The organization, project and environment are names or ids, or empty if none is selected.
 
-    If they are ids, the fields that end with ``_name`` are the names that people read.
+    If they are ids, the fields that end with ``_name`` contain the names.
     """
 
     url: str = ""
@@ -36,7 +36,7 @@ class Context:
     environment_name: str = ""
 
     def at(self, organization: str, project: str, environment: str) -> Context:
-        """Return the context with the levels that are not empty. The levels below another one are no longer chosen."""
+        """Return the context with the given levels. A new level deselects the levels below it."""
         found = self
         if organization and organization not in {self.organization, self.organization_name}:
             found = Context(self.url, self.token, organization)
@@ -55,7 +55,7 @@ class Contexts:
     by_name: dict[str, Context] = field(default_factory=dict)
 
     def with_context(self, name: str, context: Context) -> Contexts:
-        """Return the contexts with this one, which becomes the current one."""
+        """Return the contexts with this one as the current context."""
         return Contexts(name, {**self.by_name, name: context})
 
     def without(self, name: str) -> Contexts:
@@ -67,7 +67,7 @@ class Contexts:
         """Return the name and the context: ``name``, or ``BYTEOR_CONTEXT``, or the current one. Raises Refusal."""
         chosen = name if name is not None else os.environ.get(NAME) or self.current
         if name is None and not chosen:
-            raise Refusal("No context is chosen. Run `byteor login URL` or `byteor context use NAME`.", SIGNED_OUT)
+            raise Refusal("No context is selected. Run `byteor login URL` or `byteor context use NAME`.", SIGNED_OUT)
         if chosen not in self.by_name:
             known = ", ".join(sorted(self.by_name)) or "none"
             raise Refusal(f"There is no context {chosen or repr(chosen)}. Contexts: {known}.", USAGE)
@@ -81,12 +81,12 @@ def config_file() -> Path:
 
 
 def load() -> Contexts:
-    """Read the contexts. If other accounts can read the file, make it private and say so. Raises Refusal."""
+    """Read the contexts. If other users can read the file, change its mode to 0600 and print a note. Raises Refusal."""
     path = config_file()
     try:
         if os.name == "posix" and path.stat().st_mode & _OTHERS:
             path.chmod(0o600)
-            note(f"Note: Other accounts could read {path}. It is private now. If they may have read it, sign in again.")
+            note(f"Note: Other users could read {path}, so its mode was changed to 0600. Replace its tokens.")
         stored = json.loads(path.read_text())
         return Contexts(_text(stored["current"]), {name: _context(each) for name, each in stored["contexts"].items()})
     except FileNotFoundError:

@@ -28,36 +28,36 @@ _KINDS: Final = {
 
 @click.group()
 def approvals() -> None:
-    """List approvals and show what they cover."""
+    """List and show approvals."""
 
 
 APPROVAL = Named(lambda session: (each.id for each in session.environment.list_approvals(status=PENDING, limit=200)))
 
 
 def find_approval(session: Session, text: str | None) -> m.Approval:
-    """Return the approval that the text names: by its own id, by that of its deployment or replay, or by its pipeline.
+    """Return an approval by its id, by the id of its deployment or replay, or by the name of its pipeline.
 
-    Parts of ids suffice. Pending approvals take precedence. None selects the only one that the caller can decide.
-    Raises Refusal if there is none, or if there are several, which it lists.
+    Parts of ids are accepted. Pending approvals take precedence. None selects the only one that the caller can decide.
+    Raises Refusal if none or several match.
     """
     environment = session.environment
     pending = list(islice(environment.list_approvals(status=PENDING), MOST_SEARCHED))
     if text is None:
         mine = _awaiting(session, pending)
         if not mine and pending:
-            raise Refusal(f"Nothing waits for your decision. Waiting for others: {_titles(session, pending)}.", FAILED)
+            raise Refusal(f"No approval is waiting for you. Waiting for others: {_titles(session, pending)}.", FAILED)
         if not mine:
-            raise Refusal("Nothing waits for approval.", FAILED)
-        return environment.get_approval(_only(session, mine, "Several approvals wait for your decision").id)
+            raise Refusal("No approval is pending.", FAILED)
+        return environment.get_approval(_only(session, mine, "More than one approval is waiting for you").id)
     both = [*_of_pipeline(session, pending, text), *_named(pending, text)]  # a pipeline's name can be a part of an id
     found = list({each.id: each for each in both}.values())
     if not found:
         decided = _named(islice(environment.list_approvals(), MOST_SEARCHED), text)
         found = list({each.deployment_id or each.replay_id: each for each in reversed(decided)}.values())  # the newest
     if not found:
-        known = f" Waiting for approval: {_titles(session, pending)}." if pending else ""
-        raise Refusal(f"There is no approval {text}.{known}", FAILED)
-    return environment.get_approval(_only(session, found, f"{text} can be more than one approval").id)
+        known = f" Pending: {_titles(session, pending)}." if pending else ""
+        raise Refusal(f"No approval matches {text}.{known}", FAILED)
+    return environment.get_approval(_only(session, found, f"{text} matches more than one approval").id)
 
 
 def _named(rows: Iterable[m.ListedApproval], text: str) -> list[m.ListedApproval]:
@@ -82,7 +82,7 @@ def _of_pipeline(session: Session, rows: list[m.ListedApproval], name: str) -> l
 
 
 def _awaiting(session: Session, rows: Iterable[m.ListedApproval]) -> list[m.ListedApproval]:
-    """Return the approvals that the caller can decide, as far as these rows show it."""
+    """Return the approvals that the caller can decide, judging by these rows."""
     me = session.client.get_caller().user
     if me is None:
         raise Refusal("Only a person can decide. Sign in, or use a user token.", FAILED)
@@ -107,7 +107,7 @@ def _titles(session: Session, rows: list[m.ListedApproval]) -> str:
 
 
 def _subjects(session: Session, rows: Sequence[m.ListedApproval]) -> dict[str, str]:
-    """Return what each approval is for, in few words, by the approval's id."""
+    """Return a short subject for each approval, by the approval's id."""
     wanted = {row.deployment_id for row in rows if row.deployment_id}
     pipelines: dict[str, str] = {}
     for each in islice(session.environment.list_deployments(limit=200), MOST_SEARCHED if wanted else 0):
@@ -130,7 +130,7 @@ def _wave_of(approval: m.Approval | m.ListedApproval) -> int | None:
 
 
 def _count(approval: m.Approval | m.ListedApproval) -> int:
-    """Return the number of approvals that count: consents of people who are no longer reviewers do not."""
+    """Return the number of approvals that count. Those of people who are no longer reviewers do not."""
     return sum(
         each.decision == "approve" and (not approval.reviewers or each.user_id in approval.reviewers)
         for each in approval.decisions
@@ -143,9 +143,12 @@ def _status(approval: m.Approval | m.ListedApproval) -> str:
 
 @approvals.command("list")
 @click.option(
-    "--status", default=PENDING, show_default=True, help="pending, approved, denied, expired, revoked or all."
+    "--status",
+    default=PENDING,
+    show_default=True,
+    help="Only approvals with this status: pending, approved, denied, expired, revoked or all.",
 )
-@click.option("--mine", is_flag=True, help="Only those that wait for your decision.")
+@click.option("--mine", is_flag=True, help="Only approvals that wait for your decision.")
 @list_options("ListedApproval")
 @with_session
 def list_approvals(session: Session, status: str, mine: bool, limit: int, as_json: str | None) -> None:
@@ -177,10 +180,10 @@ def list_approvals(session: Session, status: str, mine: bool, limit: int, as_jso
 @json_option("Approval")
 @with_session
 def show_approval(session: Session, id: str | None, as_json: str | None) -> None:
-    """Show what an approval covers: what changes, where, who requested it, and what was tested.
+    """Show what an approval covers.
 
-    ID is the id of an approval, a deployment or a replay, or the name of a pipeline. Default: the only approval that
-    waits for your decision.
+    Shows what changes and where, who requested it, and what was tested. ID is the id of an approval, a deployment or a
+    replay, or the name of a pipeline. Default: the only approval that waits for your decision.
 
     \b
     Examples:
@@ -201,10 +204,12 @@ def show_approval(session: Session, id: str | None, as_json: str | None) -> None
 @click.option("--comment", "--reason", help="A comment for the requester.")
 @click.option(
     "--accept", "groups", multiple=True, metavar="GROUP",
-    help="Also accept this group of differences. Needs --comment. Repeatable.",
+    help="Also accept this group of differences. Requires --comment. Can be repeated.",
 )  # fmt: skip
-@click.option("--digest", help="For a wave: fail unless its report still has this digest. Default: as it is shown.")
-@click.option("--yes", is_flag=True, help="Do not show the request, and do not ask.")
+@click.option(
+    "--digest", help="For a wave, the digest of the report to decide on. Default: that of the current report."
+)
+@click.option("--yes", is_flag=True, help="Skip the review and the confirmation prompt.")
 @json_option("Approval")
 @with_session
 def approve(
@@ -218,8 +223,8 @@ def approve(
 ) -> None:
     """Approve a deployment, a wave or a replay.
 
-    Shows what the approval covers, and asks. ID is the id of an approval, a deployment or a replay, or the name of a
-    pipeline. Default: the only approval that waits for your decision.
+    Shows what the approval covers, and prompts for confirmation. ID is the id of an approval, a deployment or a replay,
+    or the name of a pipeline. Default: the only approval that waits for your decision.
 
     \b
     Examples:
@@ -237,16 +242,19 @@ def approve(
 
 @click.command()
 @click.argument("id", required=False, type=APPROVAL)
-@click.option("--comment", "--reason", required=True, help="Why, for the requester.")
-@click.option("--digest", help="For a wave: fail unless its report still has this digest. Default: as it is shown.")
-@click.option("--yes", is_flag=True, help="Do not show the request, and do not ask.")
+@click.option("--comment", "--reason", required=True, help="The reason, for the requester.")
+@click.option(
+    "--digest", help="For a wave, the digest of the report to decide on. Default: that of the current report."
+)
+@click.option("--yes", is_flag=True, help="Skip the review and the confirmation prompt.")
 @json_option("Approval")
 @with_session
 def deny(session: Session, id: str | None, comment: str, digest: str | None, yes: bool, as_json: str | None) -> None:
-    """Deny a deployment, a wave or a replay. A single denial denies the request.
+    """Deny a deployment, a wave or a replay. One denial is enough.
 
-    A denied wave stops the deployment, which is rolled back if its strategy says so. ID is the id of an approval, a
-    deployment or a replay, or the name of a pipeline. Default: the only approval that waits for your decision.
+    A denied wave stops the rollout, and rolls it back if its strategy has automatic rollback. ID is the id of an
+    approval, a deployment or a replay, or the name of a pipeline. Default: the only approval that waits for your
+    decision.
 
     \b
     Examples:
@@ -263,7 +271,9 @@ def _reviewed(session: Session, text: str | None, verb: str, *, yes: bool) -> _R
     approval = find_approval(session, text)
     review = _Review(session, approval)
     if approval.status != PENDING:
-        raise Refusal(f"Only a pending approval can be decided. That of {review.subject} is {_status(approval)}.")
+        raise Refusal(
+            f"The approval of {review.subject} is {_status(approval)}. Only pending approvals can be decided."
+        )
     if not yes:
         for line in review.lines():
             note(line)
@@ -317,7 +327,11 @@ class _Review:
             self._packet = self._environment.get_approval_packet(self._approval.id)
         facts = {name: value for name, value in {**self._common(), **self._details()}.items() if value}
         width = max(map(len, facts)) + 2
-        return [f"{name}:".ljust(width) + value for name, value in facts.items()] + self._sections()
+        sections = self._sections()
+        return [
+            *(f"{name}:".ljust(width) + value for name, value in facts.items()),
+            *(["", *sections] if sections else []),
+        ]
 
     def _common(self) -> Facts:
         found = self._approval
@@ -333,7 +347,7 @@ class _Review:
             "Requested": f"{when(found.created_at)} by {found.requested_by}",
             "Approvals": f"{_count(found)} of {found.required_approvals}" + (f": {who}" if who else ""),
             "Expires": when(found.expires_at) if is_pending else None,
-            "Break glass": "it starts before anybody has approved it" if found.break_glass is True else None,
+            "Break glass": "starts without waiting for approval" if found.break_glass is True else None,
         }
 
     def _details(self) -> Facts:
@@ -383,7 +397,7 @@ class _Review:
             lines += _section("Configuration changes:", packet.configuration, _change)
             lines += _section("Differences in the output:", packet.groups, _group)
             if packet.more:
-                lines.append(f"{packet.more} further differences belong to no group and cannot be accepted.")
+                lines.append(f"{packet.more} further differences are in no group and cannot be accepted.")
             lines += _section("Fixtures removed since the current release:", packet.removed_fixtures, _removed)
         lines += _section("Explanations:", found.explain, lambda each: f"{each.group}: {each.text}")
         lines += _section("Warnings:", found.warnings or [], lambda each: each.detail)

@@ -27,6 +27,7 @@ from byteor.command.output import (
     say,
     show,
     show_list,
+    size_text,
     when,
 )
 from byteor.command.release_plan import Release, describe_release
@@ -48,9 +49,9 @@ CANARY: Final = [5, 100]  # percent
 
 
 def find_deployment(session: Session, text: str | None) -> m.Deployment:
-    """Return the deployment with this id or part of an id, or the one of this pipeline.
+    """Return the deployment with this id or part of an id, or of this pipeline.
 
-    Of a pipeline, and without a text, it is the only rollout that has not ended, or else the newest. Raises Refusal.
+    For a pipeline, or without a text, it is the rollout in progress, or else the newest deployment. Raises Refusal.
     """
     environment = session.environment
     if text is not None and is_id(text):
@@ -65,24 +66,24 @@ def find_deployment(session: Session, text: str | None) -> m.Deployment:
 
 
 def _newest(session: Session, pipeline: str | None) -> str | None:
-    """Return the id of the only rollout that has not ended, else of the newest; None if there is none."""
+    """Return the id of the rollout in progress, or else of the newest, or None. Raises Refusal if several match."""
     listed = session.environment.list_deployments
     unfinished = [
         row for status in news.UNFINISHED for row in islice(listed(pipeline=pipeline, status=status, limit=10), 10)
     ]
     if len(unfinished) > 1:
         several = ", ".join(f"{row.pipeline} ({row.id}, {news.status_of(row)})" for row in unfinished)
-        raise Refusal(f"There is more than one rollout that has not ended: {several}. Use an id.", USAGE)
+        raise Refusal(f"More than one rollout is in progress: {several}. Use an id.", USAGE)
     rows = unfinished or list(islice(listed(pipeline=pipeline, limit=1), 1))
     return rows[0].id if rows else None
 
 
 def watch(session: Session, deployment_id: str, *, timeout: float | None, as_json: str | None) -> int:
-    """Print what happens to a rollout until it ends, and return the exit code.
+    """Print the progress of a rollout until it ends, and return the exit code.
 
-    A terminal shows bars; anything else gets one line for each change. With ``as_json``, the lines go to stderr, and
-    the deployment is printed at the end. After ``timeout`` seconds the code is 8. Ctrl-C and errors do not stop the
-    rollout, which is said. Raises Refusal and errors of the client.
+    A terminal shows bars, and a pipe gets one line for each change. With ``as_json``, the lines go to stderr, and the
+    deployment is printed at the end. After ``timeout`` seconds, the exit code is 8. Ctrl-C and errors do not stop the
+    rollout; a note says so. Raises Refusal and errors of the client.
     """
     output = say if as_json is None else note
     try:
@@ -90,7 +91,7 @@ def watch(session: Session, deployment_id: str, *, timeout: float | None, as_jso
             watched = _Watch(session, deployment_id, screen)
             found = watched.follow(None if timeout is None else monotonic() + timeout)
     except KeyboardInterrupt:
-        _print_lines(note, f"Interrupted. The rollout goes on.{how_to_continue(deployment_id)}")
+        _print_lines(note, f"Interrupted. The rollout continues.{how_to_continue(deployment_id)}")
         return INTERRUPTED
     if found.status in news.ENDED:
         code, text = _outcome(session, found)
@@ -98,7 +99,7 @@ def watch(session: Session, deployment_id: str, *, timeout: float | None, as_jso
         _print_lines(output, "\n".join([text, *(f"  {line}" for line in failures)]))
     else:
         code = PENDING
-        text = f"The rollout has not ended after {timeout:g} s, and goes on.{how_to_continue(deployment_id)}"
+        text = f"The rollout is still in progress after {timeout:g} s.{how_to_continue(deployment_id)}"
         _print_lines(note, text)
     if as_json is not None:
         show(found, as_json, "")
@@ -120,12 +121,12 @@ def _outcome(session: Session, deployment: m.Deployment) -> tuple[int, str]:
 
 
 def how_to_continue(deployment_id: str) -> str:
-    """Return the lines that say how to follow or stop a rollout."""
+    """Return the commands that follow or stop a rollout, as lines."""
     return f"\n  To follow it: byteor deployments watch {deployment_id}\n  To stop it:   byteor abort {deployment_id}"
 
 
 class _Watch:
-    """Reads a deployment again and again, and prints what is new."""
+    """Polls a deployment and prints what has changed."""
 
     def __init__(self, session: Session, deployment_id: str, screen: _Screen) -> None:
         self._environment, self._session = session.environment, session
@@ -154,7 +155,7 @@ class _Watch:
             sleep(min(pause, left))
 
     def new_failures(self, deployment: m.Deployment) -> list[str]:
-        """Return a line for each cause of failures, with names of agents, except lines that were printed before."""
+        """Return a line for each new cause of failures, with the names of agents."""
         lines = news.failure_lines(deployment, agent_names(self._session, deployment))
         new = [line for line in lines.values() if line not in self._failures]
         self._causes |= lines.keys()
@@ -162,7 +163,7 @@ class _Watch:
         return new
 
     def _read(self) -> m.Deployment | None:
-        """Return the deployment, or None if the server cannot be reached now, which is said once."""
+        """Return the deployment, or None if the server cannot be reached. Print a note only once."""
         from byteor.client.errors import ByteOrError  # noqa: PLC0415  only a command that runs needs it
         from byteor.command.retries import is_temporary, on_retry  # noqa: PLC0415  the same
 
@@ -173,7 +174,7 @@ class _Watch:
             if is_temporary(error):
                 self._lose()
                 return None
-            self._screen.note(f"The rollout goes on.{how_to_continue(self._id)}")
+            self._screen.note(f"The rollout continues.{how_to_continue(self._id)}")
             raise
         if self._is_lost:
             self._screen.note("The server responds again.")
@@ -182,7 +183,7 @@ class _Watch:
 
     def _lose(self) -> None:
         if not self._is_lost:
-            self._screen.note("The server does not respond. The rollout goes on; trying again.")
+            self._screen.note("The server does not respond. Retrying; the rollout continues.")
         self._is_lost = True
 
     def _print(self, deployment: m.Deployment) -> bool:
@@ -233,7 +234,7 @@ def agent_names(session: Session, deployment: m.Deployment) -> dict[str, str]:
 
 
 def names_of(session: Session, user_ids: Collection[str]) -> dict[str, str]:
-    """Return the e-mail addresses of members by user id, as far as the caller may see them."""
+    """Return the e-mail addresses of members by user id. Members that the caller may not see are left out."""
     if not user_ids:
         return {}
     found: dict[str, str] = {}
@@ -245,7 +246,7 @@ def names_of(session: Session, user_ids: Collection[str]) -> dict[str, str]:
 
 @contextmanager
 def suppress_errors() -> Iterator[None]:
-    """Continue after the block if a request fails whose response only makes the output richer."""
+    """Ignore errors of requests in the block, whose responses are optional details of the output."""
     from byteor.client.errors import ByteOrError  # noqa: PLC0415  only a command that runs needs it
 
     with suppress(ByteOrError):
@@ -267,7 +268,7 @@ class _Screen:
         _print_lines(note, text)
 
     def draw(self, deployment: m.Deployment) -> None:
-        """Show how far the rollout is. Only a terminal has bars."""
+        """Show the progress of the rollout. Only a terminal has bars."""
 
 
 class _Terminal(_Screen):
@@ -379,15 +380,15 @@ class Moment(click.ParamType[datetime]):
 
 
 def _strategy(values: dict[str, Any]) -> m.StrategyRequest | None:
-    """Return the strategy that the options describe; None for the server's default. Raises Refusal."""
+    """Build the strategy from the options. None means the server's default. Raises Refusal."""
     from byteor.client import models as m  # noqa: PLC0415  slow to import
 
     percents, canary, holds = values["percents"], values["canary"], values["holds"]
     if sum(map(bool, (percents, canary, values["all_at_once"]))) > 1:
-        raise Refusal("Choose one of --all-at-once, --canary and --waves.", USAGE)
+        raise Refusal("Use only one of --all-at-once, --canary and --waves.", USAGE)
     percents = CANARY if canary else percents
     if percents is None and (holds or values["pause_s"]):
-        raise Refusal("--hold and --pause need --canary or --waves.", USAGE)
+        raise Refusal("--hold and --pause require --canary or --waves.", USAGE)
     chosen = {
         "pause_s": values["pause_s"], "failure_threshold_percent": values["threshold"],
         "auto_rollback": values["auto_rollback"],
@@ -417,7 +418,7 @@ def _target(session: Session, labels: dict[str, str] | None, agents: str | None,
     from byteor.client import models as m  # noqa: PLC0415  slow to import
 
     if sum((labels is not None, agents is not None, every)) > 1:
-        raise Refusal("Choose one of --all, --labels and --agents.", USAGE)
+        raise Refusal("Use only one of --all, --labels and --agents.", USAGE)
     if labels is not None:
         return m.TargetRequest(selector=labels)
     if agents is None:
@@ -439,7 +440,7 @@ def _reviewers(session: Session, texts: Sequence[str]) -> list[str] | None:
         members = (each for listed in levels for each in listed(email=text) if each.email == text)
         user_id = text if is_id(text) else next((each.user_id for each in members), None)
         if user_id is None:
-            raise Refusal(f"There is no member {text}.", FAILED)
+            raise Refusal(f"No member has the e-mail address {text}.", FAILED)
         found.append(user_id)
     return found
 
@@ -450,53 +451,62 @@ def _reviewers(session: Session, texts: Sequence[str]) -> list[str] | None:
 @click.option("--labels", type=Pairs(), help="Deploy to the agents that have all of these labels.")
 @click.option("--agents", type=AGENT, metavar="A,B", help="Deploy to these agents, by name or id.")
 @click.option("--all-at-once", is_flag=True, help="Deploy to all agents at the same time. This is the default.")
+@click.option("--canary", is_flag=True, help="Deploy to 5% of the agents, and hold wave 2 until somebody starts it.")
 @click.option(
-    "--canary", is_flag=True, help="Deploy to 5% of the agents, and to the others when somebody starts wave 2."
+    "--waves",
+    "percents",
+    type=Percents(),
+    help="Deploy in waves, up to these percentages of the agents, such as 10,50,100.",
 )
-@click.option("--waves", "percents", type=Percents(), help="Deploy in waves up to these percentages of the agents.")
 @click.option("--hold", "holds", multiple=True, metavar="[WAVE=]KIND", help=(
-    "What waves after the first wait for: manual (somebody starts the wave) or approval. Can be repeated."
+    "Hold the later waves, or only WAVE: manual (until somebody starts the wave) or approval. Can be repeated."
 ))  # fmt: skip
-@click.option("--pause", "pause_s", type=click.IntRange(0), metavar="SECONDS", help="The pause between two waves.")
+@click.option(
+    "--pause", "pause_s", type=click.IntRange(0), metavar="SECONDS", help="Pause this long between two waves."
+)
 @click.option("--failure-threshold", "threshold", type=click.IntRange(0, 100), metavar="PERCENT", help=(
-    "The percentage of a wave that may fail. Default: 0."
+    "The percentage of agents in a wave that may fail. Default: 0."
 ))  # fmt: skip
 @click.option("--auto-rollback/--no-auto-rollback", default=None, help=(
-    "Whether a failed rollout is rolled back. Default: only with waves."
+    "Whether to roll back a failed rollout automatically. Default: only with waves."
 ))  # fmt: skip
-@click.option("--start-at", type=Moment(), help="The time before which the deployment does not start.")
-@click.option("--note", "text", help="A note for those who approve.")
+@click.option("--start-at", type=Moment(), help="Start at this time or later, such as 2026-12-01T08:00Z.")
+@click.option("--note", "text", help="A note for the approvers.")
 @click.option("--reviewer", "reviewers", multiple=True, metavar="E-MAIL", help=(
-    "Only these people may approve. Can be repeated."
+    "A person who may approve, by e-mail address. Default: the reviewers of the environment. Can be repeated."
 ))  # fmt: skip
 @click.option("--explain", "explanations", multiple=True, metavar="GROUP=TEXT", help=(
-    "Why a group of differences is wanted. Can be repeated."
+    "Explain a group of differences to the approvers. Can be repeated."
 ))  # fmt: skip
-@click.option("--take-over", is_flag=True, help="Take over agents that run another pipeline.")
-@click.option("--override-freeze", metavar="REASON", help="Deploy during a freeze window. Needs the role org_admin.")
-@click.option("--override-gate", metavar="REASON", help="Override the replay gate. Needs the role org_admin.")
+@click.option("--take-over", is_flag=True, help="Replace other pipelines on the agents.")
+@click.option("--override-freeze", metavar="REASON", help="Deploy during a freeze window. Requires the role org_admin.")
+@click.option("--override-gate", metavar="REASON", help="Override the replay gate. Requires the role org_admin.")
 @click.option("--break-glass", metavar="REASON", help=(
-    "In an emergency, deploy before anybody has approved. Needs the role org_admin."
+    "In an emergency, deploy without waiting for approval. Requires the role org_admin."
 ))  # fmt: skip
-@click.option("--approval", metavar="FILE", help="A file with the credential of an unused approval; - for stdin.")
-@click.option("--idempotency-key", metavar="KEY", help="A key with which a repeated command does not deploy twice.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--detach", is_flag=True, help="Do not wait for the rollout. The exit code is 8 if it needs approval.")
+@click.option("--approval", metavar="FILE", help="A file with the unused credential of an approval, or - for stdin.")
+@click.option(
+    "--idempotency-key",
+    metavar="KEY",
+    help="A unique key. Repeating the command with the same key does not deploy twice.",
+)
+@click.option("--yes", is_flag=True, help="Skip the confirmation prompt.")
+@click.option("--detach", is_flag=True, help="Do not wait for the rollout. If it needs approval, the exit code is 8.")
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help=(
-    "Stop waiting after this time, with exit code 8. The rollout goes on."
+    "Stop waiting after this time, with exit code 8. The rollout continues."
 ))  # fmt: skip
 @json_option("Deployment")
 @with_session
 def deploy(session: Session, /, bundle: str, as_json: str | None, **values: Any) -> int:
-    """Deploy a config bundle, and wait until the rollout ends.
+    """Deploy a config bundle, and follow the rollout until it ends.
 
-    Shows what changes, on which agents and who must approve, and asks. Then shows the progress of the rollout. Ctrl-C
-    stops the command, but not the rollout.
+    Shows what changes, on which agents, and who must approve, and prompts for confirmation. Ctrl-C stops the command,
+    but not the rollout.
 
     \b
     Exit codes:
       0  the config bundle is active
-      1  refused, or its approval was denied, revoked or expired: nothing changed
+      1  refused, or the approval was denied, revoked or expired: nothing changed
       3  the rollout failed, was aborted or rolled back
       8  still pending after --timeout, or waiting for approval with --detach
       130  interrupted by Ctrl-C; the rollout continues
@@ -513,7 +523,10 @@ def deploy(session: Session, /, bundle: str, as_json: str | None, **values: Any)
     found = find_bundle(session, bundle)
     request = _request(session, found.id, strategy, values)
     if found.known_bad:
-        raise Refusal(f"The configuration of {found.name} is known bad in this environment, and cannot be deployed.")
+        raise Refusal(
+            f"The configuration of {found.name} is known bad in this environment. "
+            "To deploy it anyway, run `byteor bundles clear` first."
+        )
     output = say if as_json is None else note
     _print_lines(output, describe_release(session, found, request, names_of))
     confirm("Deploy?", yes=values["yes"])
@@ -530,7 +543,7 @@ def deploy(session: Session, /, bundle: str, as_json: str | None, **values: Any)
 
 
 def _request(session: Session, bundle_id: str, strategy: m.StrategyRequest | None, values: dict[str, Any]) -> Release:
-    """Return the request that the options describe. Raises Refusal."""
+    """Build the request from the options. Raises Refusal."""
     from byteor.client import models as m  # noqa: PLC0415  slow to import
 
     explain = []
@@ -568,7 +581,7 @@ def _read_credential(path: str | None) -> str | None:
 
 
 def _create(session: Session, request: Release, key: str) -> m.Deployment:
-    """Create the deployment. If the response is lost, say how to find out what became of the request."""
+    """Create the deployment. If the response is lost, print how to retry safely."""
     from byteor.client.errors import ByteOrError  # noqa: PLC0415  only a command that runs needs it
     from byteor.command.retries import is_temporary  # noqa: PLC0415  the same
 
@@ -620,7 +633,7 @@ def list_deployments(
 @json_option("Deployment")
 @with_session
 def show_deployment(session: Session, deployment: str | None, as_json: str | None) -> None:
-    """Show a deployment. Default: the only rollout that has not ended, or else the newest.
+    """Show a deployment. Default: the rollout in progress, or else the newest deployment.
 
     \b
     Examples:
@@ -634,7 +647,7 @@ def show_deployment(session: Session, deployment: str | None, as_json: str | Non
         "agents": lambda each: news.counts_of(each.progress) if each.progress.total else str(each.target_count),
         "requested": lambda each: f"{when(each.created_at)} by {each.requested_by}",
         "approved": lambda each: when(each.approved_at),
-        "active since": lambda each: when(each.activated_at),
+        "activated": lambda each: when(each.activated_at),
         "note": lambda each: each.note or "",
         "config hash": lambda each: each.config_hash,
         "id": lambda each: each.id,
@@ -646,19 +659,19 @@ def show_deployment(session: Session, deployment: str | None, as_json: str | Non
     if found.status in news.ENDED:
         lines.append(_outcome(session, found)[1])
     lines += news.failure_lines(found, agent_names(session, found)).values()
-    for line in lines:
+    for line in ["", *lines] if lines else []:
         _print_lines(say, line)
 
 
 @deployments.command("watch")
 @click.argument("deployment", type=DEPLOYMENT, required=False)
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help=(
-    "Stop waiting after this time, with exit code 8. The rollout goes on."
+    "Stop waiting after this time, with exit code 8. The rollout continues."
 ))  # fmt: skip
 @json_option("Deployment")
 @with_session
 def watch_deployment(session: Session, deployment: str | None, timeout: float | None, as_json: str | None) -> int:
-    """Follow a rollout until it ends. Default: the only one that has not ended, or else the newest.
+    """Follow a rollout until it ends. Default: the rollout in progress, or else the newest.
 
     The exit codes are those of `byteor deploy`. Ctrl-C stops the command, but not the rollout.
 
@@ -675,7 +688,7 @@ def watch_deployment(session: Session, deployment: str | None, timeout: float | 
 @list_options("TimelineEntry")
 @with_session
 def list_timeline(session: Session, deployment: str | None, limit: int, as_json: str | None) -> None:
-    """List what happened in a deployment, newest first. Default: the only unfinished one, or else the newest.
+    """List the events of a deployment, newest first. Default: the one in progress, or else the newest.
 
     \b
     Examples:
@@ -695,7 +708,9 @@ def list_timeline(session: Session, deployment: str | None, limit: int, as_json:
 @click.argument("deployment", type=DEPLOYMENT, required=False)
 @click.option("--wave", type=click.IntRange(min=1), help="Only agents of this wave, counted from 1.")
 @click.option("--progress", help="Only agents with this progress, such as offered, active or failed.")
-@click.option("--failed", is_flag=True, help="Only agents that have failed, even if they were retried or rolled back.")
+@click.option(
+    "--failed", is_flag=True, help="Only agents that have failed, including those that were retried or rolled back."
+)
 @list_options("DeploymentAgent")
 @with_session
 def list_deployment_agents(
@@ -707,7 +722,7 @@ def list_deployment_agents(
     limit: int,
     as_json: str | None,
 ) -> None:
-    """List the agents of a deployment. Default: the only deployment that has not ended, or else the newest.
+    """List the agents of a deployment. Default: the deployment in progress, or else the newest.
 
     \b
     Examples:
@@ -741,7 +756,9 @@ def list_deployment_agents(
 @json_option(["deployment_id", "file", "size"])
 @with_session
 def save_evidence(session: Session, deployment: str, path: Path, as_json: str | None) -> None:
-    """Save the signed evidence of a deployment, which `byteor verify` checks offline.
+    """Download the signed evidence of a deployment.
+
+    `byteor verify` checks the evidence offline.
 
     \b
     Examples:
@@ -753,4 +770,4 @@ def save_evidence(session: Session, deployment: str, path: Path, as_json: str | 
     except OSError as error:
         raise Refusal(f"{path} cannot be written: {error.strerror}.", FAILED) from None
     saved = {"deployment_id": found.id, "file": str(path), "size": path.stat().st_size}
-    show(saved, as_json, f"Saved {path}, {saved['size']:,} bytes\nTo verify it: byteor verify {path}")
+    show(saved, as_json, f"Saved {path} ({size_text(path.stat().st_size)})\nTo verify it, run: byteor verify {path}")

@@ -1,4 +1,4 @@
-"""``byteor drafts`` and ``byteor versions``: plans, and the versions that are made of them."""
+"""``byteor drafts`` and ``byteor versions``: plans, and the versions that they are promoted to."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 @click.group()
 def drafts() -> None:
-    """Create, check and promote the plans of pipelines."""
+    """Create, preview and promote drafts."""
 
 
 @click.group()
 def versions() -> None:
-    """List, show, compare and copy the versions of pipelines."""
+    """List, show, compare and copy versions."""
 
 
 DRAFT = Named(lambda session: (draft.name for draft in session.environment.list_drafts(limit=200)))
@@ -49,7 +49,7 @@ def find_version(session: Session, text: str) -> m.Version:
         if number in {"", str(each.number)}:
             return environment.get_version(each.id)
     if number:
-        raise Refusal(f"There is no version {text}.", FAILED)
+        raise Refusal(f"No version matches {text}.", FAILED)
     return environment.get_version(find(environment.list_versions, text, "version", has_name=False).id)
 
 
@@ -105,14 +105,14 @@ def _about(found: m.Draft) -> dict[str, Any]:
 
 
 @drafts.command()
-@click.option("-f", "--file", "path", required=True, help="The plan, in JSON or YAML; - for stdin.")
-@click.option("--name", help="The name of the draft. Default: the name of the pipeline in the plan.")
+@click.option("-f", "--file", "path", required=True, help="The plan in JSON or YAML, or - for stdin.")
+@click.option("--name", help="The name of the draft. Default: the name in the plan.")
 @json_option("Draft")
 @with_session
 def apply(session: Session, path: str, name: str | None, as_json: str | None) -> int:
-    """Create a draft of a plan, or update the draft with this name.
+    """Create or update a draft from a plan file.
 
-    If the plan does not compile, it is saved, its diagnostics are printed with the lines of the file, and the exit code
+    A plan that does not compile is saved too. Its diagnostics are printed with the lines of the file, and the exit code
     is 1. If the draft already has this plan, nothing changes.
 
     \b
@@ -140,12 +140,14 @@ def apply(session: Session, path: str, name: str | None, as_json: str | None) ->
 
 @drafts.command()
 @click.argument("draft", type=DRAFT)
-@click.option("-f", "--file", "path", help="Preview this plan instead of the saved one; - for stdin.")
-@click.option("--target", help="The target to compile for, instead of the plan's: single_ring or lane_graph.")
+@click.option("-f", "--file", "path", help="Preview this plan instead of the saved one, or - for stdin.")
+@click.option("--target", help="The target: single_ring or lane_graph. Default: the target of the plan.")
 @json_option("Preview")
 @with_session
 def preview(session: Session, draft: str, path: str | None, target: str | None, as_json: str | None) -> int:
-    """Compile a draft and print the spec, without saving anything. The exit code is 1 if the plan does not compile.
+    """Compile a draft and print its spec, without saving anything.
+
+    The exit code is 1 if the plan does not compile.
 
     \b
     Examples:
@@ -172,7 +174,7 @@ def preview(session: Session, draft: str, path: str | None, target: str | None, 
 @json_option("Diff")
 @with_session
 def diff_draft(session: Session, draft: str, version: str | None, as_json: str | None) -> None:
-    """Print what differs between a draft and a version. Default: the newest version of the draft's pipeline.
+    """Compare a draft with a version. Default: the newest version of its pipeline.
 
     \b
     Examples:
@@ -189,7 +191,9 @@ def diff_draft(session: Session, draft: str, version: str | None, as_json: str |
 @json_option("Version")
 @with_session
 def promote(session: Session, draft: str, as_json: str | None) -> None:
-    """Make an immutable version of a draft. If the last version has the same plan, print that version.
+    """Promote a draft to an immutable version.
+
+    If the newest version already has this plan, that version is returned.
 
     \b
     Examples:
@@ -198,23 +202,27 @@ def promote(session: Session, draft: str, as_json: str | None) -> None:
     """
     found = find_draft(session, draft)
     version = session.environment.promote_draft(found.id, expected_revision=found.revision)
-    show(version, as_json, f"Draft {found.name}, revision {found.revision}, is version {version.name}:{version.number}")
+    show(
+        version,
+        as_json,
+        f"Promoted draft {found.name}, revision {found.revision}, to version {version.name}:{version.number}",
+    )
 
 
 @drafts.command("delete")
 @click.argument("draft", type=DRAFT)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Skip the confirmation prompt.")
 @json_option("Draft")
 @with_session
 def delete_draft(session: Session, draft: str, yes: bool, as_json: str | None) -> None:
-    """Delete a draft. Its versions stay.
+    """Delete a draft. Its versions are kept.
 
     \b
     Examples:
       byteor drafts delete quotes-test --yes
     """
     found = find_draft(session, draft)
-    confirm(f"Delete the draft {found.name}?", yes=yes)
+    confirm(f"Delete draft {found.name}?", yes=yes)
     session.environment.delete_draft(found.id, if_match=found.etag)
     show(found, as_json, f"Deleted draft {found.name}")
 
@@ -264,7 +272,7 @@ def show_version(session: Session, version: str, as_json: str | None) -> None:
 @json_option("Diff")
 @with_session
 def diff_versions(session: Session, old: str, new: str, as_json: str | None) -> None:
-    """Print what differs between two versions.
+    """Compare two versions.
 
     \b
     Examples:
@@ -304,4 +312,4 @@ def say_diagnostics(found: Iterable[m.Diagnostic], file: PlanFile | None) -> int
 def _show_diff(found: m.Diff, as_json: str | None) -> None:
     show(found, as_json, found.unified.rstrip("\n") or "No differences.")
     if found.truncated:
-        note("The differences are longer than the server prints; the end is missing.")
+        note("The diff is too long and was truncated.")

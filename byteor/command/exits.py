@@ -9,11 +9,11 @@ FAILED: Final = 1
 USAGE: Final = 2
 ROLLOUT_FAILED: Final = 3  # the rollout failed, was aborted or rolled back
 SIGNED_OUT: Final = 4
-PENDING: Final = 8  # an approval is missing, or the time limit has passed
+PENDING: Final = 8  # waiting for approval, or the timeout expired
 
 
 class Refusal(Exception):
-    """A command cannot do its work. The text says why, and what to do."""
+    """A command failed. The text says why, and what to do."""
 
     def __init__(self, text: str, code: int = FAILED) -> None:
         super().__init__(text)

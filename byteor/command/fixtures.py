@@ -30,7 +30,7 @@ FIXTURE = Named(lambda session: (fixture.name for fixture in session.environment
 
 @click.group()
 def fixtures() -> None:
-    """List and manage the regression tests of pipelines."""
+    """Manage fixtures, the regression tests of pipelines."""
 
 
 def find_fixture(session: Session, text: str) -> m.Fixture:
@@ -135,10 +135,10 @@ def _selection(fixture: m.Fixture) -> str:
 @click.argument("fixture", type=FIXTURE)
 @click.option("--name", help="The new name.")
 @click.option("--note", help="Why the capture is kept.")
-@click.option("--owner", help="The person who is responsible, by e-mail address.")
-@click.option("--no-owner", is_flag=True, help="Nobody is responsible.")
+@click.option("--owner", help="The responsible person, by e-mail address.")
+@click.option("--no-owner", is_flag=True, help="Remove the responsible person.")
 @click.option("--expires", help="When the fixture expires, such as 2027-01-31.")
-@click.option("--never-expires", is_flag=True, help="The fixture does not expire.")
+@click.option("--never-expires", is_flag=True, help="Remove the expiry.")
 @click.option("--golden", type=REPLAY, help="Expect the result of this replay.")
 @click.option("--same", is_flag=True, help="Expect the result of the baseline.")
 @json_option("Fixture")
@@ -178,7 +178,7 @@ def update_fixture(
     if golden is not None or same:
         changes["expect"] = "same" if golden is None else golden_result(find_replay(session, golden))
     if changes == {"name": None, "note": None}:
-        raise Refusal("Nothing to change. Name at least one option.", USAGE)
+        raise Refusal("Nothing to change. Use at least one option.", USAGE)
     found = find_fixture(session, fixture)
     saved = session.environment.update_fixture(found.id, if_match=found.etag, **changes)
     show(saved, as_json, f"Updated fixture {saved.name}")
@@ -186,18 +186,18 @@ def update_fixture(
 
 @fixtures.command("delete")
 @click.argument("fixture", type=FIXTURE)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Skip the confirmation prompt.")
 @json_option("Fixture")
 @with_session
 def delete_fixture(session: Session, fixture: str, yes: bool, as_json: str | None) -> None:
-    """Delete a fixture. Its artifact stays until retention deletes it.
+    """Delete a fixture. Its artifact is kept until its retention ends.
 
     \b
     Examples:
       byteor fixtures delete crossed-market --yes
     """
     found = find_fixture(session, fixture)
-    confirm(f"Delete the fixture {found.name} of pipeline {found.pipeline}?", yes=yes)
+    confirm(f"Delete fixture {found.name} of pipeline {found.pipeline}?", yes=yes)
     session.environment.delete_fixture(found.id, if_match=found.etag)
     show(found, as_json, f"Deleted fixture {found.name}")
 
@@ -209,17 +209,17 @@ def delete_fixture(session: Session, fixture: str, yes: bool, as_json: str | Non
 @click.option("--draft", type=DRAFT, help="Test this draft.")
 @click.option("--version", type=VERSION, help="Test this version, such as quotes:4.")
 @click.option("--bundle", type=BUNDLE, help="Test this config bundle.")
-@click.option("--resume", metavar="REGRESSION", help="Wait for this regression instead of starting one, by its id.")
+@click.option("--resume", metavar="REGRESSION", help="Wait for this regression, by id, instead of starting one.")
 @click.option(
     "--against",
     type=BUNDLE,
     multiple=True,
-    help="Compare with this config bundle. Can be repeated. Default: what the agents run.",
+    help="Compare with this config bundle. Default: what the agents run. Can be repeated.",
 )
 @click.option("--markdown", is_flag=True, help="Print Markdown for a comment on a pull request.")
-@click.option("--payloads", is_flag=True, help="Also print a captured record of each group of differences.")
+@click.option("--payloads", is_flag=True, help="Print a captured record of each group of differences.")
 @click.option("--accept", multiple=True, metavar="GROUP", help="Accept this group of differences. Can be repeated.")
-@click.option("--reason", help="Why the accepted differences are wanted.")
+@click.option("--reason", help="The reason for accepting the differences.")
 @waiting_options
 @json_option("Regression")
 @with_session
@@ -238,11 +238,11 @@ def regress(
     timeout: int | None,
     as_json: str | None,
 ) -> int:
-    """Test a draft, a version or a config bundle with the fixtures of its pipeline.
+    """Run a regression: test a draft, version or config bundle against the fixtures of its pipeline.
 
-    The exit code is 0 if there are no differences, or if all of them are accepted by this command. It is 1 if there are
-    others or if a fixture failed, and 8 after --timeout. Captured records are not printed without --payloads, because
-    they may be confidential.
+    The exit code is 0 if there are no differences, or if this command accepts all of them, 1 if there are others or a
+    fixture failed, and 8 after --timeout. Captured records can be confidential, so they are printed only with
+    --payloads.
 
     \b
     Examples:
@@ -277,9 +277,9 @@ def regress(
     elif markdown and row.finished_at:
         say(_markdown(session, row, payloads=payloads))
     else:
-        _say_regression(row, title, results, accepted, payloads=payloads)
+        _say_regression(session, row, title, results, accepted, payloads=payloads)
     if detach:
-        note(f"See the result with `byteor regress --resume {row.id}`.")
+        note(f"To see the result, run `byteor regress --resume {row.id}`.")
     if not row.finished_at:
         return DONE if detach else PENDING
     return DONE if _is_clean(row, results, accepted) else FAILED
@@ -351,7 +351,7 @@ def _accept(
 
 
 def _is_clean(row: m.Regression, results: Sequence[m.RegressionResult], accepted: set[str]) -> bool:
-    """Return whether nothing failed, and all differences are accepted."""
+    """Return whether no fixture failed and all differences are accepted."""
     if row.status != "differs":
         return row.status == "passed"
     different = [each for each in results if each.outcome == "different"]
@@ -359,6 +359,7 @@ def _is_clean(row: m.Regression, results: Sequence[m.RegressionResult], accepted
 
 
 def _say_regression(
+    session: Session,
     row: m.Regression,
     title: str,
     results: Sequence[m.RegressionResult],
@@ -371,7 +372,7 @@ def _say_regression(
         return
     for baseline in row.baselines:
         running = f" ({_count(baseline.agents, 'agent')}, {baseline.share:.0%})" if baseline.agents else ""
-        say(f"Compared with {baseline.config_hash}{running}")
+        say(f"Compared with {_bundle_name(session, baseline.config_hash)}{running}")
     if untested := sum(each.agents for each in row.not_tested):
         note(f"{_count(untested, 'agent')} run configurations that were not compared.")
     broken = [each for each in results if each.outcome in {"failed", "unstable", "not_tested"}]
@@ -393,7 +394,7 @@ def _say_regression(
         "differences": lambda each: each.count,
         "fixtures": _fixture_names,
         "accepted": lambda each: each.id in accepted,
-        "the candidate": _group_text,
+        "change": _group_text,
     }
     if not accepted:
         del columns["accepted"]
@@ -405,7 +406,13 @@ def _say_regression(
             for word, text in _sides(each):
                 say(f"  {word.ljust(6)}  {text or '-'}")
     else:
-        note("Print a captured record of each group with --payloads.")
+        note("To see a captured record of each group, use --payloads.")
+
+
+def _bundle_name(session: Session, config_hash: str) -> str:
+    """Return the name of the newest config bundle with this hash, or the hash."""
+    found = next(iter(session.environment.list_config_bundles(config_hash=config_hash, limit=1)), None)
+    return config_hash if found is None else f"config bundle {found.name}"
 
 
 def headline(row: m.Regression, results: Sequence[m.RegressionResult]) -> str:
@@ -485,7 +492,7 @@ def _code(text: str) -> str:
 
 def _say_rest(number: int, what: str) -> None:
     if number > 0:
-        note(f"There are {_count(number, what)} more. Print all with --json.")
+        note(f"{_count(number, what)} more. To see all, use --json.")
 
 
 def _count(number: int, what: str) -> str:

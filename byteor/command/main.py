@@ -1,4 +1,4 @@
-"""The entry of ``byteor``: its groups of commands, which are imported when used, and its exit codes."""
+"""The entry point of ``byteor``: its commands, which are imported on use, and its exit codes."""
 
 from __future__ import annotations
 
@@ -16,41 +16,54 @@ from byteor import __version__
 from byteor.command.exits import DONE, FAILED, SIGNED_OUT, USAGE, Refusal
 from byteor.command.output import plain
 
-# The commands: the module that defines them, and the line in the list of commands.
-COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
-    "login": ("signing_in", "Sign in to a server."),
-    "logout": ("signing_in", "Revoke the token of the current context, and forget it."),
-    "context": ("signing_in", "List, choose and change contexts: server, organization, project, environment."),
-    "drafts": ("drafts", "Create, check and promote the plans of pipelines."),
-    "versions": ("drafts", "List and compare the versions of pipelines."),
-    "bundles": ("bundles", "Create config bundles, or copy them between environments."),
-    "deploy": ("deploying", "Deploy a config bundle, and wait for the rollout."),
-    "deployments": ("deploying", "List deployments and show one."),
-    "approvals": ("deciding", "List approvals and show what they cover."),
-    "approve": ("deciding", "Approve a deployment, a wave or a replay."),
-    "deny": ("deciding", "Deny a deployment, a wave or a replay."),
-    "next-wave": ("steering", "Start the next wave of a rollout."),
-    "pause": ("steering", "Pause a rollout."),
-    "resume": ("steering", "Continue a paused rollout."),
-    "retry": ("steering", "Retry the failed agents of a rollout."),
-    "abort": ("steering", "Stop a rollout."),
-    "rollback": ("steering", "Return the agents to what they ran before."),
-    "agents": ("agents", "List, explain and manage agents."),
-    "artifacts": ("artifacts", "Fetch, replay, trace and bisect incidents."),
-    "fixtures": ("fixtures", "List and manage the regression tests of pipelines."),
-    "regress": ("fixtures", "Test a draft, a version or a config bundle against fixtures."),
-    "audit": ("audit", "Read, follow and export audit events."),
-    "usage": ("audit", "Show what an organization uses."),
-    "completion": ("completing", "Print the completion script of a shell."),
-    "api": ("raw", "Send any request to the API."),
-    "agent": ("other_programs", "The reference agent; the same as byteor-agent."),
-    "verify": ("other_programs", "Verify evidence and ledgers offline; the same as byteor-verify."),
-    "replay": ("other_programs", "Replay an incident bundle offline."),
+# The commands by section of the help: the module that defines each, and its summary.
+SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
+    "Account commands": {
+        "login": ("signing_in", "Sign in to a server."),
+        "logout": ("signing_in", "Sign out, and revoke the token."),
+        "context": ("signing_in", "Manage contexts: server, organization, project, environment."),
+    },
+    "Authoring commands": {
+        "drafts": ("drafts", "Create, preview and promote drafts."),
+        "versions": ("drafts", "List, show, compare and copy versions."),
+        "bundles": ("bundles", "Create, list and copy config bundles."),
+    },
+    "Release commands": {
+        "deploy": ("deploying", "Deploy a config bundle, and follow the rollout."),
+        "deployments": ("deploying", "List, show and follow deployments."),
+        "approvals": ("deciding", "List and show approvals."),
+        "approve": ("deciding", "Approve a deployment, a wave or a replay."),
+        "deny": ("deciding", "Deny a deployment, a wave or a replay."),
+        "next-wave": ("steering", "Start the next wave of a rollout."),
+        "pause": ("steering", "Pause a rollout."),
+        "resume": ("steering", "Resume a paused rollout."),
+        "retry": ("steering", "Retry the failed agents of a deployment."),
+        "abort": ("steering", "Abort a rollout."),
+        "rollback": ("steering", "Roll back a deployment."),
+    },
+    "Operations commands": {
+        "agents": ("agents", "List, explain and manage agents."),
+        "artifacts": ("artifacts", "Download, replay, trace and bisect incidents."),
+        "fixtures": ("fixtures", "Manage fixtures, the regression tests of pipelines."),
+        "regress": ("fixtures", "Test a draft, version or config bundle against fixtures."),
+        "audit": ("audit", "List, follow and export audit events."),
+        "usage": ("audit", "Show quotas and usage."),
+    },
+    "Programs": {
+        "agent": ("other_programs", "Run the reference agent (byteor-agent)."),
+        "verify": ("other_programs", "Verify evidence and ledgers offline (byteor-verify)."),
+        "replay": ("other_programs", "Replay an incident bundle offline."),
+    },
+    "Other commands": {
+        "api": ("raw", "Send a request to the API."),
+        "completion": ("completing", "Print the completion script for a shell."),
+    },
 }
+COMMANDS: Final = {name: found for section in SECTIONS.values() for name, found in section.items()}
 
 
 class _Lazy(click.Group):
-    """The group of all commands. It imports only the command that is called."""
+    """The group of all commands. It imports only the command that is run."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -63,8 +76,10 @@ class _Lazy(click.Group):
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, about) for name, (_, about) in COMMANDS.items()])
+        width = max(map(len, COMMANDS))
+        for title, section in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), about) for name, (_, about) in section.items()])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
         """Return the commands and options that begin with the text, without importing the commands."""
@@ -88,16 +103,16 @@ class _Lazy(click.Group):
 def cli() -> None:
     """Author, release and replay pipelines with ByteOr Cloud.
 
-    Begin with `byteor login URL`. In scripts, set BYTEOR_URL and BYTEOR_TOKEN instead.
+    To sign in, run `byteor login URL`. In scripts, set BYTEOR_URL and BYTEOR_TOKEN instead.
 
     \b
     Exit codes:
       0  done
       1  refused or failed
-      2  wrong usage
+      2  invalid usage
       3  the rollout failed, was aborted or rolled back
       4  not signed in
-      8  pending: an approval is missing, or --timeout has passed
+      8  pending: waiting for approval, or still in progress after --timeout
     """
 
 
@@ -115,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _prepare_streams() -> None:
-    """Replace closed streams, and let text that the terminal cannot show be written with escapes."""
+    """Replace closed streams, and escape text that the terminal cannot encode."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)
         if stream is None:
@@ -174,7 +189,7 @@ def _interrupted() -> int:
 
 
 def _complain(line: str) -> None:
-    """Print a line to stderr. If that cannot be written either, only the exit code can tell."""
+    """Print a line to stderr. If stderr cannot be written either, only the exit code reports the error."""
     try:
         click.echo(line, err=True)
     except OSError:
@@ -182,7 +197,7 @@ def _complain(line: str) -> None:
 
 
 def _flushed(code: int) -> int:
-    """Write what is buffered, so that the interpreter does not fail at it. Return the exit code."""
+    """Flush stdout, so that the interpreter does not fail at exit, and return the exit code."""
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -193,13 +208,13 @@ def _flushed(code: int) -> int:
 
 def _cannot_write(error: OSError) -> int:
     _discard(sys.stdout)
-    if isinstance(error, BrokenPipeError):  # the reader has read enough
+    if isinstance(error, BrokenPipeError):  # the reader has closed the pipe
         return FAILED
     return _fail(f"The output cannot be written: {error.strerror or error}.", FAILED)
 
 
 def _discard(stream: Any) -> None:
-    """Discard what is buffered, which the interpreter would try to write at exit."""
+    """Discard buffered output, which the interpreter would try to write at exit."""
     with suppress(OSError, ValueError), open(os.devnull, "w") as null:
         os.dup2(null.fileno(), stream.fileno())
 

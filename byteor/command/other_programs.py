@@ -1,6 +1,6 @@
-"""``byteor agent``, ``byteor verify`` and ``byteor replay``: the programs that need no server's API.
+"""``byteor agent``, ``byteor verify`` and ``byteor replay``, which do not use the API with a user token.
 
-They read their own arguments, so that they are the same as ``byteor-agent`` and ``byteor-verify``.
+They parse their own arguments, so they accept the same ones as ``byteor-agent`` and ``byteor-verify``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import click
 
 
 class _Program(click.Command):
-    """A command that gets its arguments as they are, ``--help`` and ``--`` included."""
+    """A command that receives its arguments unparsed, including ``--help`` and ``--``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse nothing."""

@@ -83,7 +83,7 @@ def read_plan(path: str, what: str = "plan") -> PlanFile:
 
 
 class _Reader:
-    """Makes values of YAML nodes, and remembers their lines."""
+    """Converts YAML nodes to values, and records their lines."""
 
     def __init__(self) -> None:
         self.lines: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""``byteor api``: any request, for what has no command of its own."""
+"""``byteor api``: any request, for operations without a command."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ MOST_VALUES: Final = 1_000_000
 @click.argument("method", type=click.Choice(["GET", "POST", "PUT", "PATCH", "DELETE"], case_sensitive=False))
 @click.argument("path")
 @click.option("-q", "--query", "pairs", multiple=True, metavar="NAME=VALUE", help="A query parameter. Can be repeated.")
-@click.option("-d", "--data", help="The body as JSON; - for stdin.")
+@click.option("-d", "--data", help="The body in JSON, or - for stdin.")
 @json_option(None)
 @with_session
 def api(
     session: Session, method: str, path: str, pairs: tuple[str, ...], data: str | None, as_json: str | None
 ) -> None:
-    """Send a request to the API and print the JSON of the response.
+    """Send a request to the API, and print the JSON response.
 
-    In the path, {org}, {project} and {env} stand for the ids of what the context or the options choose.
+    In the path, {org}, {project} and {env} are replaced by the ids of the selected organization, project and
+    environment.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""What a deployment would change, as ``byteor deploy`` shows it before it asks."""
+"""The preview of a deployment, which ``byteor deploy`` shows before the confirmation prompt."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Release(NamedTuple):
 
 
 def describe_release(session: Session, bundle: m.ConfigBundle, request: Release, names: NamesOf) -> str:
-    """Return what would change, on how many agents, who must approve, and what may prevent it, in lines."""
+    """Return the preview as lines: the changes, the agents, the approval, and what may block the deployment."""
     environment = session.environment.get_environment()
     version = session.environment.get_version(bundle.version_id)
     lines = [f"Deploy {version.name}:{version.number} (config bundle {bundle.name}) to {environment.name}"]
@@ -53,16 +53,16 @@ def describe_release(session: Session, bundle: m.ConfigBundle, request: Release,
     base = next(iter(listed), None)
     changes: list[str] = []
     if base is None:
-        facts["Runs now"] = f"nothing of {version.name}"
+        facts["Running"] = f"no version of {version.name}"
     else:
         old = session.environment.get_config_bundle(base.config_bundle_id)
         before = session.environment.get_version(old.version_id)
-        facts["Runs now"] = (
+        facts["Running"] = (
             f"{before.name}:{before.number} (config bundle {old.name}), since {when(base.activated_at)},"
             f" on {base.progress.active:,} of {agents_of(base.progress.total)}"
         )
         changes = list(_changes(session, old, bundle))
-        facts["Changes"] = "" if changes else "none: this configuration runs now"
+        facts["Changes"] = "" if changes else "none; this configuration already runs"
     settings = environment.settings
     more = {
         "Agents": _target(session, request.target),
@@ -144,14 +144,14 @@ def _approval(session: Session, settings: m.EnvironmentSettings, request: Releas
     if not settings.approvals_required:
         return "not needed"
     if request.approval:
-        return "given: the request contains an approval credential"
+        return "already given by the credential of --approval"
     reviewers = request.reviewers or settings.reviewers or []
     needed = settings.required_approvals or 1
     people = "1 person" if needed == 1 else f"{needed} people"
     own = ", but not you" if not settings.allow_self_approval or request.break_glass else ""
     who = f"{deciders(reviewers, names(session, reviewers))} can decide{own}."
     if request.break_glass:
-        return f"It starts before anybody approves (break-glass). Afterwards {people} must approve. {who}"
+        return f"Break-glass: starts without approval, and {people} must approve afterwards. {who}"
     return f"{people} must approve. {who}"
 
 
@@ -159,14 +159,19 @@ def _gate(session: Session, bundle: m.ConfigBundle, settings: m.EnvironmentSetti
     if settings.replay_gate in {"off", ""} or not settings.replay_gate:
         return "off"
     required = settings.replay_gate == "require"
-    text = "A regression must pass before it starts." if required else "A regression tests it and blocks nothing."
+    text = (
+        "Required: a regression must pass before the deployment starts."
+        if required
+        else "A failed regression only warns."
+    )
     if request.override_replay_gate:
         text = f"overridden: {request.override_replay_gate.reason}"
     last = next(iter(session.environment.list_regressions(config_bundle_id=bundle.id, limit=1)), None)
     if last is None:
-        return f"{text} This config bundle was not tested before."
+        return f"{text} This config bundle has not been tested."
     result = "tested nothing" if last.vacuous else str(last.status)
-    return f"{text} Last result: {result}, {last.fixtures or 0} fixtures, {when(last.created_at)}."
+    count = f"{last.fixtures or 0} fixture{'' if last.fixtures == 1 else 's'}"
+    return f"{text} Last result: {result}, {count}, {when(last.created_at)}."
 
 
 def _freeze(settings: m.EnvironmentSettings, request: Release) -> str:

@@ -45,14 +45,14 @@ def find_replay(session: Session, text: str) -> m.Replay:
 
 @click.command()
 @click.argument("artifact", type=ARTIFACT)
-@click.option("--version", type=VERSION, help="Replay through this version. Default: the one that was recorded.")
-@click.option("--bundle", type=BUNDLE, help="Replay with the version and the parameters of this config bundle.")
+@click.option("--version", type=VERSION, help="Replay through this version. Default: the captured version.")
+@click.option("--bundle", type=BUNDLE, help="Replay with the version and the configuration of this config bundle.")
 @click.option("--lane", help="Replay only the journal of this ingress. Default: all journals.")
-@click.option("--last", type=click.IntRange(min=1), help="Replay only this number of records from the end.")
-@click.option("--execute", is_flag=True, help="Also perform the side effects that are permitted. May need an approval.")
-@click.option("--approval", type=click.File(), help="The file with an approval credential; - for stdin.")
+@click.option("--last", type=click.IntRange(min=1), help="Replay only this number of the latest records.")
+@click.option("--execute", is_flag=True, help="Perform the permitted side effects. May require an approval.")
+@click.option("--approval", type=click.File(), help="A file with the unused credential of an approval, or - for stdin.")
 @click.option("--against", type=REPLAY, help="Compare the result with that of this replay.")
-@click.option("--yes", is_flag=True, help="Do not ask before side effects are performed.")
+@click.option("--yes", is_flag=True, help="With --execute, skip the confirmation prompt.")
 @waiting_options
 @json_option("Replay")
 @with_session
@@ -73,9 +73,9 @@ def replay(
 ) -> int:
     """Replay an incident bundle, and print the result.
 
-    Without --execute, no side effects are performed. The exit code is 0 if the replay succeeded, 1 if it diverged from
-    the capture or failed, and 8 if it waits for an approval or for longer than --timeout. With --against, it is 1 also
-    if the results differ.
+    Without --execute, the replay is a dry run, which has no side effects. The exit code is 0 if the replay succeeded, 1
+    if it diverged from the capture or failed, and 8 if it waits for approval or after --timeout. With --against, the
+    exit code is also 1 if the results differ.
 
     \b
     Examples:
@@ -109,7 +109,7 @@ def replay(
         )
     show_result(session, row, as_json)
     if row.status == WAITS:
-        note(f"Approve it with `byteor approve {row.id}`. See the result with `{later}`.")
+        note(f"To approve it, run `byteor approve {row.id}`. To see the result, run `{later}`.")
         return PENDING
     if not row.finished_at:
         return DONE if detach else PENDING
@@ -132,7 +132,7 @@ def _code(row: m.Replay) -> int:
 
 
 def show_result(session: Session, row: m.Replay, as_json: str | None) -> None:
-    """Print a replay: a sentence, the stages with their records, and the outputs with their digests."""
+    """Print a replay: its state, the records of each stage, and the digest of each output."""
     if as_json is not None:
         show(row, as_json, "")
         return
@@ -161,7 +161,9 @@ def show_result(session: Session, row: m.Replay, as_json: str | None) -> None:
             "out": lambda each: each[1].get("out", 0),
             "dropped": lambda each: each[1].get("dropped", 0),
             "errors": lambda each: each[1].get("errors", 0),
-            "reasons": lambda each: [f"{reason} {drop['count']}" for reason, drop in each[1].get("drops", {}).items()],
+            "reasons": lambda each: [
+                f"{reason.replace('_', ' ')} ({drop['count']:,})" for reason, drop in each[1].get("drops", {}).items()
+            ],
         }
         show_list(stages, None, columns, len(stages))
     say("")
@@ -300,7 +302,7 @@ def show_replay(session: Session, replay: str, as_json: str | None) -> None:
 
 @click.command("cancel-replay")
 @click.argument("replay", type=REPLAY)
-@click.option("--reason", help="Why the replay is canceled.")
+@click.option("--reason", help="The reason, for the audit trail.")
 @json_option("Replay")
 @with_session
 def cancel_replay(session: Session, replay: str, reason: str | None, as_json: str | None) -> None:
@@ -382,7 +384,9 @@ def _side_difference(found: Mapping[str, Any]) -> str:
 @json_option("Trace")
 @with_session
 def trace(session: Session, replay: str, sequence: int, ingress: str | None, as_json: str | None) -> None:
-    """Show a record of a replay after each stage, and why it was dropped.
+    """Trace a record of a replay through the stages.
+
+    Shows the payload after each stage, or why the record was dropped.
 
     \b
     Examples:
@@ -435,13 +439,13 @@ def _whole_trace(session: Session, replay_id: str, sequence: int, ingress: str |
 @click.option(
     "--bad-if",
     type=click.Choice(["diverges", "fails"]),
-    help="A version is bad if its output diverges from the capture, or if a stage fails. Default: diverges.",
+    help="Whether a version is bad if its output diverges from the capture, or if a stage fails. Default: diverges.",
 )
 @click.option("--differs-from", type=REPLAY, help="A version is bad if its output differs from this replay's.")
-@click.option("--good", type=VERSION, help="The version at which the search starts. Default: the oldest.")
-@click.option("--bad", type=VERSION, help="The version at which the search stops. Default: the newest.")
-@click.option("--pipeline", help="The pipeline. Default: the recorded one.")
-@click.option("--exhaustive", is_flag=True, help="Replay all versions, at most 256.")
+@click.option("--good", type=VERSION, help="A good version, at which the search starts. Default: the oldest.")
+@click.option("--bad", type=VERSION, help="A bad version, at which the search ends. Default: the newest.")
+@click.option("--pipeline", help="The pipeline. Default: the captured pipeline.")
+@click.option("--exhaustive", is_flag=True, help="Replay all versions (at most 256) instead of a binary search.")
 @waiting_options
 @json_option("Bisect")
 @with_session
@@ -458,7 +462,9 @@ def bisect(
     timeout: int | None,
     as_json: str | None,
 ) -> int:
-    """Find the first bad version by replaying an incident bundle through the versions of its pipeline.
+    """Find the first bad version of a pipeline.
+
+    Replays an incident bundle through the versions of its pipeline.
 
     The exit code is 0 if the first bad version was found, 1 if there is none or the search failed, and 8 after
     --timeout.
@@ -502,7 +508,9 @@ def _judged(row: m.Bisect) -> tuple[int, int]:
 @json_option("Bisect")
 @with_session
 def show_bisect(session: Session, bisect: str, as_json: str | None) -> None:
-    """Show a bisect: the verdicts on the versions, and the change that made the first bad version bad.
+    """Show a bisect with its verdicts.
+
+    Also prints the diff between the last good and the first bad version.
 
     \b
     Examples:
@@ -520,8 +528,9 @@ def _show_bisect(session: Session, row: m.Bisect, as_json: str | None) -> None:
         return
     say(f"Bisect {row.id}: {_finding(session, row)}")
     replayed = [each for each in row.versions if each.replay_id]
+    pipeline = session.environment.get_version(replayed[0].version_id).name if replayed else ""
     columns = {
-        "version": lambda each: each.number,
+        "version": lambda each: f"{pipeline}:{each.number}",
         "verdict": lambda each: each.verdict or "being replayed",
         "without parameters": lambda each: each.no_parameters or None,
         "replay": lambda each: each.replay_id,

@@ -14,7 +14,7 @@ _LOG: Final = logging.getLogger("byteor.client")
 
 
 class _Handler(logging.Handler):
-    """Gets the client's warnings that it sends a request again."""
+    """Receives the client's warnings about retries."""
 
     def __init__(self, act: Callable[[str], None]) -> None:
         super().__init__()

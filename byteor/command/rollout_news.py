@@ -1,4 +1,4 @@
-"""What people read about a rollout: a line for each change of its state, its waves as bars, and its outcome."""
+"""The texts about a rollout: a line for each change of its state, the bars of its waves, and its outcome."""
 
 from __future__ import annotations
 
@@ -51,42 +51,42 @@ _EVENTS: Final[Mapping[str, str]] = {
     "approve": "Approved",
     "deny": "Denied",
     "differences_accepted": "Differences were accepted",
-    "gate_blocked": "The replay gate blocks the deployment",
+    "gate_blocked": "The replay gate blocked the deployment",
     "change_reviewers": "The reviewers were changed",
-    "build": "The build of the deploy bundle started",
-    "offer": "The bundle was built, and the first agents are offered it",
-    "wave_started": "Wave {wave} began",
-    "hold": "Wave {wave} waits",
-    "next_wave": "Wave {wave} was started",
+    "build": "Started to build the deploy bundle",
+    "offer": "Built the deploy bundle and offered it to the first agents",
+    "wave_started": "Wave {wave} started",
+    "hold": "Wave {wave} is on hold",
+    "next_wave": "Wave {wave} was started manually",
     "wave_approved": "Wave {wave} was approved",
     "wave_denied": "Wave {wave} was denied",
-    "wave_expired": "The request to approve wave {wave} expired",
-    "wave_revoked": "The request to approve wave {wave} was withdrawn",
+    "wave_expired": "The approval request of wave {wave} expired",
+    "wave_revoked": "The approval request of wave {wave} was withdrawn",
     "agents_failed": "Agents failed",
     "pause": "Paused",
     "resume": "Resumed",
     "abort": "Aborted",
     "retry": "Retried",
-    "activate": "All waves have finished, and the version became current",
+    "activate": "The deployment became active",
     "fail": "The deployment failed",
-    "roll_back": "The rollback began",
-    "restore": "The rollback has finished",
+    "roll_back": "The rollback started",
+    "restore": "The rollback finished",
     "break_glass_approved": "Approved after break-glass",
     "break_glass_denied": "Denied after break-glass",
-    "break_glass_expired": "Nobody approved it in time after break-glass",
-    "break_glass_revoked": "The request for approval after break-glass was withdrawn",
+    "break_glass_expired": "Nobody approved in time after break-glass",
+    "break_glass_revoked": "The approval request after break-glass was withdrawn",
 }
 
 
 class People(NamedTuple):
-    """Who may decide on a pending approval, as the server tells it: the approval, and reviewers by user id."""
+    """A pending approval, and the names of its reviewers by user id."""
 
     approval: m.Approval
     names: Mapping[str, str]
 
 
 class Wave(NamedTuple):
-    """A wave of a rollout, or the rollback: how many of its agents have finished, and its state in one word."""
+    """A wave of a rollout, or the rollback: the number of finished agents, and the state."""
 
     title: str
     done: int
@@ -95,19 +95,19 @@ class Wave(NamedTuple):
 
 
 def agents_of(count: int) -> str:
-    """Return a number of agents as a phrase."""
+    """Return a number of agents, such as ``1 agent`` or ``2 agents``."""
     return f"{count:,} agent{'' if count == 1 else 's'}"
 
 
 def status_of(deployment: m.Deployment | m.ListedDeployment) -> str:
-    """Return the status as people say it."""
+    """Return the status in words."""
     if deployment.paused_at is not None and deployment.status == "deploying":
         return "paused"
     return STATUSES.get(deployment.status, deployment.status)
 
 
 def state_lines(deployment: m.Deployment, people: People | None) -> dict[str, str]:
-    """Return lines about the state of a rollout that has not ended, by a key that changes when the state does."""
+    """Return lines about the state of a rollout in progress, by a key that changes with the state."""
     lines: dict[str, str] = {}
     match deployment.status:
         case "pending_approval":
@@ -127,7 +127,7 @@ def state_lines(deployment: m.Deployment, people: People | None) -> dict[str, st
     if (hold := deployment.wave_hold) is not None:
         waits = f"Wave {hold.wave + 1} waits"
         lines[f"hold {hold.wave} {hold.approval_id}"] = (
-            f"{waits} until somebody starts it:\n  byteor next-wave {deployment.id}"
+            f"{waits} until somebody starts it. To start it:\n  byteor next-wave {deployment.id}"
             if hold.approval_id is None
             else _waits(f"{waits} for approval.", hold.approval_id, people)
         )
@@ -148,7 +148,7 @@ def failure_lines(deployment: m.Deployment, names: Mapping[str, str]) -> dict[tu
 
 
 def outcome(deployment: m.Deployment, approval: m.Approval | None = None) -> tuple[int, str]:
-    """Return the exit code and a sentence about a rollout that has ended. ``approval`` tells who denied it, and why."""
+    """Return the exit code and a sentence about a rollout that has ended. ``approval`` contains the denial."""
     progress, pipeline = deployment.progress, deployment.pipeline
     of_all = f"{progress.active:,} of {agents_of(progress.total)} {'is' if progress.active == 1 else 'are'} active"
     match deployment.status:
@@ -164,14 +164,14 @@ def outcome(deployment: m.Deployment, approval: m.Approval | None = None) -> tup
     why = _WHY.get(deployment.reason, deployment.reason.replace("_", " "))
     detail = f": {deployment.detail}" if deployment.detail else ""
     if deployment.reason in REFUSED:
-        return FAILED, f"The deployment of {pipeline} was not started, because {_sentence(why + detail)}"
+        return FAILED, f"The deployment of {pipeline} did not start, because {_sentence(why + detail)}"
     return ROLLOUT_FAILED, f"The rollout of {pipeline} failed, because {_sentence(why + detail)}"
 
 
 def describe_event(entry: m.TimelineEntry) -> str:
-    """Return what happened, and the reason."""
+    """Return a description of the event, with its reason."""
     detail = entry.detail or {}
-    # A newer server has events that are unknown here.
+    # A newer server may send events that are unknown here.
     said = _EVENTS.get(entry.event, entry.event.replace("_", " ").capitalize())
     why = detail.get("detail") or detail.get("reason") or detail.get("report")
     return said.replace("{wave}", str(detail.get("wave", "?"))) + (f": {why}" if isinstance(why, str) else "")
@@ -186,7 +186,7 @@ def waves_of(deployment: m.Deployment) -> list[Wave]:
     progress = deployment.progress
     if deployment.status in {"rolling_back", "rolled_back"}:
         touched = progress.total - progress.pending
-        state = "done" if deployment.status == "rolled_back" else "under way"
+        state = "done" if deployment.status == "rolled_back" else "in progress"
         return [Wave("Rollback", progress.rolled_back, touched, state)] if touched else []
     percents = deployment.strategy.percents or [100]
     bounds = Strategy.waves(percents).wave_bounds(progress.total)
@@ -208,16 +208,16 @@ def _wave_state(deployment: m.Deployment, number: int) -> str:
     if deployment.status == "active" or number < deployment.wave:
         return "done"
     if deployment.status == "failed":
-        return "stopped" if number == deployment.wave else "never offered"
+        return "stopped" if number == deployment.wave else "not started"
     if hold is not None:
-        return "done" if number == deployment.wave else "held" if number == hold.wave else "waiting"
+        return "done" if number == deployment.wave else "on hold" if number == hold.wave else "waiting"
     if number > deployment.wave:
         return "waiting"
-    return "paused" if deployment.paused_at is not None else "under way"
+    return "paused" if deployment.paused_at is not None else "in progress"
 
 
 def counts_of(progress: m.Progress) -> str:
-    """Return how many agents are in which state, such as ``3 of 4 active, 1 failed``."""
+    """Return the number of agents by state, such as ``3 of 4 active, 1 failed``."""
     counts = [(progress.failed, "failed"), (progress.rolled_back, "rolled back")]
     more = "".join(f", {count:,} {word}" for count, word in counts if count)
     return f"{progress.active:,} of {progress.total:,} active{more}"
@@ -229,7 +229,7 @@ def _wave_began(deployment: m.Deployment) -> str:
         return f"Deploying to {agents_of(deployment.target_count)}."
     so_far = f"; {counts_of(deployment.progress)}" if deployment.progress.active or deployment.progress.failed else ""
     percent = percents[min(deployment.wave, len(percents) - 1)]
-    return f"Wave {deployment.wave + 1} of {len(percents)} began, up to {percent}% of the agents{so_far}."
+    return f"Started wave {deployment.wave + 1} of {len(percents)}, up to {percent}% of the agents{so_far}."
 
 
 def _waits(what: str, approval_id: str | None, people: People | None) -> str:

@@ -1,4 +1,4 @@
-"""A command's connection to the server, and the names of what it works on."""
+"""The connection of a command to the server, and the resolution of names to resources."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ def find(listed: Callable[..., Iterable[Any]], text: str, what: str, *, has_name
         return _only(found, text, what)
     known = ", ".join(_title(row) for row in rows[:10])
     more = ", …" if len(rows) > 10 else ""
-    raise Refusal(f"There is no {what} {text}." + (f" There are: {known}{more}." if known else ""), FAILED)
+    raise Refusal(f"No {what} matches {text}." + (f" Available: {known}{more}." if known else ""), FAILED)
 
 
 def _only(rows: list[Any], text: str, what: str) -> Any:
     if len(rows) == 1:
         return rows[0]
     several = ", ".join(_title(row) for row in rows[:10])
-    raise Refusal(f"{text} can be more than one {what}: {several}. Use an id.", USAGE)
+    raise Refusal(f"{text} matches more than one {what}: {several}. Use an id.", USAGE)
 
 
 def _title(row: Any) -> str:
@@ -79,7 +79,7 @@ def connect(url: str, token: str | None = None) -> ByteOr:
 
 
 class Session:
-    """The client of the chosen context, and the levels at which the command works."""
+    """The client of the selected context, and the organization, project and environment that the command works in."""
 
     def __init__(self, context: str | None, organization: str, project: str, environment: str) -> None:
         self.name, self.context, warnings = contexts.current(context)
@@ -95,7 +95,7 @@ class Session:
 
     @cached_property
     def organization_id(self) -> str:
-        """The id of the organization: the chosen one, or the only one."""
+        """The id of the selected organization, or of the only one."""
         return self._chosen(self.client.list_organizations, "organization", "--org")
 
     @cached_property
@@ -105,7 +105,7 @@ class Session:
 
     @cached_property
     def project_id(self) -> str:
-        """The id of the project: the chosen one, or the only one."""
+        """The id of the selected project, or of the only one."""
         return self._chosen(self.organization.list_projects, "project", "--project")
 
     @cached_property
@@ -115,7 +115,7 @@ class Session:
 
     @cached_property
     def environment_id(self) -> str:
-        """The id of the environment: the chosen one, or the only one."""
+        """The id of the selected environment, or of the only one."""
         return self._chosen(self.project.list_environments, "environment", "--env")
 
     @cached_property
@@ -137,8 +137,8 @@ class Session:
             return str(rows[0].id)
         known = ", ".join(row.name for row in rows[:10]) + (", …" if len(rows) > 10 else "")
         if not rows:
-            raise Refusal(f"There is no {what} that you may see.", FAILED)
-        raise Refusal(f"Choose the {what} with {option}, or in the context: {known}.", USAGE)
+            raise Refusal(f"You do not have access to any {what}.", FAILED)
+        raise Refusal(f"Select the {what} with {option} or `byteor context set {option}`: {known}.", USAGE)
 
     def close(self) -> None:
         """Close the connection, if there is one."""
@@ -147,9 +147,9 @@ class Session:
 
 
 def with_session[**P, R](command: Callable[Concatenate[Session, P], R]) -> Callable[..., R]:
-    """Give a command a ``Session`` as its first argument, and the options that choose where it works."""
+    """Give a command a ``Session`` as its first argument, and the options that select the context."""
 
-    @click.option("--context", "-c", help="The context, instead of the current one.")
+    @click.option("--context", "-c", help="The context. Default: the current one.")
     @click.option("--org", type=ORGANIZATION, metavar="TEXT", help="The organization, by name or id.")
     @click.option("--project", "-p", type=PROJECT, metavar="TEXT", help="The project, by name or id.")
     @click.option("--env", "-e", type=ENVIRONMENT, metavar="TEXT", help="The environment, by name or id.")
@@ -168,7 +168,7 @@ type Names = Callable[[Session], Iterable[str]]
 
 
 class Named(click.ParamType[str]):
-    """An argument that names a resource. The shell completes the names that the server knows."""
+    """An argument that names a resource. Completion requests the names from the server."""
 
     name = "name or id"
 
@@ -184,7 +184,7 @@ class Named(click.ParamType[str]):
 
     @override
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
-        """Return the names that begin with the text; none if the server does not answer."""
+        """Return the names that begin with the text, or nothing if the server does not respond."""
         from click.shell_completion import CompletionItem  # noqa: PLC0415  only while the shell completes
 
         given = ctx.params

@@ -1,4 +1,4 @@
-"""``byteor login``, ``byteor logout`` and ``byteor context``: tokens, and where commands work."""
+"""``byteor login``, ``byteor logout`` and ``byteor context``."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class _ContextName(click.ParamType[str]):
 
 
 def _levels(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that choose the organization, the project and the environment of a context."""
+    """Add the options that select the organization, project and environment of a context."""
     for option in (
         click.option("--env", "-e", default="", help="The environment, by name or id."),
         click.option("--project", "-p", default="", help="The project, by name or id."),
@@ -60,14 +60,14 @@ def _levels(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-_chosen_context = click.option("--context", "-c", type=_ContextName(), help="The context, instead of the current one.")
+_chosen_context = click.option("--context", "-c", type=_ContextName(), help="The context. Default: the current one.")
 
 
 @click.command()
 @click.argument("url", required=False)
-@click.option("--name", help="The name of the context. Default: the host in the URL.")
-@click.option("--token", "reads_token", is_flag=True, help="Read a token from stdin, instead of using the browser.")
-@click.option("--no-browser", is_flag=True, help="Do not open the browser; only print the address.")
+@click.option("--name", help="The name of the context. Default: the host of the server.")
+@click.option("--token", "reads_token", is_flag=True, help="Read a token from stdin instead of opening a browser.")
+@click.option("--no-browser", is_flag=True, help="Print the URL, but do not open a browser.")
 @_levels
 @json_option(SIGNED_IN)
 def login(
@@ -80,10 +80,10 @@ def login(
     env: str,
     as_json: str | None,
 ) -> None:
-    """Sign in to a server, and store the token in a context, which becomes the current one.
+    """Sign in to a server.
 
-    Prints a code. Enter it on the server's page, in a browser on any machine, and allow this machine to sign in as you.
-    Without URL, sign in again to the server of the current context.
+    Prints a URL and a code. Open the URL in a browser on any machine, check the code, and allow the sign-in. The token
+    is stored in a context, which becomes the current one. Default URL: the server of the current context.
 
     \b
     Examples:
@@ -100,8 +100,8 @@ def login(
         name = name or urlsplit(server).netloc
     before = stored.by_name.get(name, Context(server))
     if before.url != server:
-        raise Refusal(f"The context {name} belongs to the server {before.url}. Choose another name with --name.", USAGE)
-    contexts.store(stored)  # if the file cannot be written, say so before a token is created
+        raise Refusal(f"Context {name} belongs to the server {before.url}. Use another name with --name.", USAGE)
+    contexts.store(stored)  # fail before a token is created if the file cannot be written
     if urlsplit(server).scheme == "http" and urlsplit(server).hostname not in _LOOPBACK:
         note(f"Note: The connection to {server} is not encrypted.")
     token = _read_token() if reads_token else _device_token(server, opens_browser=not no_browser)
@@ -114,7 +114,7 @@ def login(
         try:
             found = _choose(client, found, org, project, env)
         except Refusal as error:
-            raise Refusal(f"You are signed in, but nothing was chosen. {error}", error.code) from None
+            raise Refusal(f"Signed in, but no environment was selected. {error}", error.code) from None
     contexts.store(contexts.load().with_context(name, found))
     who = caller.user.email if caller.user else f"the API key {caller.credential.prefix}…"
     expires = caller.credential.expires_at
@@ -123,7 +123,7 @@ def login(
         "organization": found.organization_name or None, "project": found.project_name or None,
         "environment": found.environment_name or None,
     }  # fmt: skip
-    until = f". The token expires {when(expires)}" if expires else ""
+    until = f". The token expires {when(expires)}." if expires else ""
     show(values, as_json, f"Signed in to {urlsplit(server).netloc} as {who}{until}")
     note(f"Context {name}: {_place(found)}")
     for warning in contexts.current()[2]:
@@ -139,30 +139,30 @@ def _server(url: str) -> str:
     except ValueError:
         is_valid = False
     if not is_valid or parts.username is not None or parts.query or parts.fragment or not whole.isprintable():
-        raise Refusal(f"This is not the URL of a server: {url}. Write it as https://byteor.example.com.", USAGE)
+        raise Refusal(f"{url} is not a server URL. Example: https://byteor.example.com.", USAGE)
     return whole.rstrip("/")
 
 
 def _read_token() -> str:
-    """Return the token on stdin. On a terminal, ask for it without showing it."""
+    """Read the token from stdin. On a terminal, prompt for it without echo."""
     is_typed = sys.stdin.isatty()
     token = str(click.prompt("Token", hide_input=True, err=True) if is_typed else sys.stdin.read()).strip()
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         if is_typed:
             raise Refusal("This is not a token.", USAGE)
-        raise Refusal("There is no token on stdin. Pass it as in: byteor login URL --token < token.txt", USAGE)
+        raise Refusal("No valid token on stdin. Example: byteor login URL --token < token.txt", USAGE)
     return token
 
 
 def _device_token(server: str, *, opens_browser: bool) -> str:
-    """Ask a person to allow the sign-in in a browser (RFC 8628), and return the token. Raises Refusal."""
+    """Sign in with the device flow (RFC 8628), and return the token. Raises Refusal."""
     from byteor.client.errors import ByteOrError, InvalidRequest  # noqa: PLC0415  imported for a request only
     from byteor.command.retries import is_temporary  # noqa: PLC0415  the same
 
     with connect(server) as client:
         started = client.start_device_sign_in(client_name=_machine())
-        note(f"Open {started.verification_uri_complete}")
-        note(f"Check that the page shows the code {started.user_code}, and allow the sign-in.")
+        note(f"To sign in, open {started.verification_uri_complete}")
+        note(f"Check that the page shows the code {started.user_code}, and allow the sign-in. Waiting …")
         if opens_browser and is_terminal() and started.verification_uri_complete.startswith(f"{server}/"):
             _open(started.verification_uri_complete)
         ends, interval = monotonic() + started.expires_in, started.interval
@@ -182,7 +182,7 @@ def _device_token(server: str, *, opens_browser: bool) -> str:
 
 
 def _machine() -> str | None:
-    """Return the name of this machine as the server accepts it."""
+    """Return the name of this machine in a form that the server accepts."""
     import socket  # noqa: PLC0415  only for signing in
 
     name = "".join(each for each in socket.gethostname() if each.isprintable())[:_LONGEST_NAME].strip()
@@ -198,9 +198,9 @@ def _open(address: str) -> None:
 
 
 def _choose(client: ByteOr, context: Context, organization: str, project: str, environment: str) -> Context:
-    """Return the context with the given levels. Others stay as they are, or become the only possible choice.
+    """Return the context with the given levels. Other levels keep their selection, or get the only possible one.
 
-    Raises Refusal if a given level does not exist, or if a level above it is not chosen.
+    Raises Refusal if a given level does not exist, or if a level above it is not selected.
     """
     wanted, found = context.at(organization, project, environment), Context(context.url, context.token)
     org = _pick(
@@ -220,10 +220,9 @@ def _choose(client: ByteOr, context: Context, organization: str, project: str, e
 
 
 def _pick(listed: Callable[..., Iterable[Any]], asked: str, before: str, what: str, option: str, below: str) -> Any:
-    """Return the row that is asked for, or the one from before, or the only one; None if there is no such row.
+    """Return the row named ``asked``, or else the previous row, or else the only row, or None.
 
-    Raises Refusal if the row that is asked for does not exist, or if there is none although a row ``below`` it is
-    asked for.
+    Raises Refusal if ``asked`` does not exist, or if there is no row although a row ``below`` it is requested.
     """
     if asked:
         return find(listed, asked, what)
@@ -235,15 +234,19 @@ def _pick(listed: Callable[..., Iterable[Any]], asked: str, before: str, what: s
         return rows[0]
     if below:
         known = ", ".join(row.name for row in rows[:10]) + (", …" if len(rows) > 10 else "")
-        raise Refusal(f"Choose the {what} with {option}: {known or 'there is none that you may see'}.", USAGE)
+        raise Refusal(
+            f"Select the {what} with {option}: {known}." if known else f"You do not have access to any {what}.", USAGE
+        )
     return None
 
 
 def _place(context: Context) -> str:
-    """Return the chosen levels as people write them."""
+    """Return the selected levels, such as ``acme / quotes / prod``."""
     names = [_shown(context, each) for each in ("organization", "project", "environment")]
     chosen = " / ".join(name for name in names if name)
-    missing = "" if all(names) else "Choose with `byteor context set --org … --project … --env …`."
+    missing = (
+        "" if all(names) else "To select the rest, run `byteor context set --org ORG --project PROJECT --env ENV`."
+    )
     return f"{chosen}. {missing}" if chosen and missing else chosen or missing
 
 
@@ -254,13 +257,15 @@ def _shown(context: Context, level: str) -> str:
 @click.command()
 @_chosen_context
 @click.option("--all", "every", is_flag=True, help="Sign out of all contexts.")
-@click.option("--local", is_flag=True, help="Only forget the token. It stays valid until it expires.")
+@click.option(
+    "--local", is_flag=True, help="Remove the context without revoking its token, which stays valid until it expires."
+)
 @json_option(SIGNED_OUT_FIELDS)
 def logout(context: str | None, every: bool, local: bool, as_json: str | None) -> None:
-    """Revoke the token of a context, and forget the context.
+    """Sign out: revoke the token of a context, and remove the context.
 
-    If the token cannot be revoked, because the server cannot be reached, the context stays. A token that is already
-    invalid is forgotten. An API key is forgotten, but not revoked, because others may use it.
+    If the server cannot be reached, the token is not revoked, and the context is kept. API keys are never revoked,
+    because others may use them.
 
     \b
     Examples:
@@ -288,13 +293,13 @@ def logout(context: str | None, every: bool, local: bool, as_json: str | None) -
     elif as_json is not None and done:
         show(done[0], as_json, "")
     if contexts.load().by_name and not contexts.load().current and not every:
-        note("No context is chosen now. Choose one with `byteor context use NAME`.")
+        note("No context is selected now. To select one, run `byteor context use NAME`.")
     if failures:
         raise Refusal(" ".join(failures))
 
 
 def _revoke(name: str, context: Context) -> tuple[str, bool]:
-    """Revoke the token; return what happened to it, and whether it was revoked. Raises Refusal if it may still work."""
+    """Revoke the token. Return a text and whether it was revoked. Raises Refusal if it may still be valid."""
     from byteor.client.errors import ByteOrError, Conflict, NotFound, Unauthorized  # noqa: PLC0415  imported for a request only
 
     try:
@@ -307,7 +312,7 @@ def _revoke(name: str, context: Context) -> tuple[str, bool]:
         return "its token was already invalid", False
     except ByteOrError as error:
         raise Refusal(
-            f"The token of the context {name} was not revoked: {error}. Try again, or forget it with "
+            f"The token of context {name} was not revoked: {error}. Try again, or remove the context with "
             f"`byteor logout --context {name} --local`."
         ) from None
     return "its token is revoked", True
@@ -315,11 +320,11 @@ def _revoke(name: str, context: Context) -> tuple[str, bool]:
 
 @click.group()
 def context() -> None:
-    """List, choose and change contexts: server, organization, project, environment."""
+    """Manage contexts: the server, organization, project and environment that commands use."""
 
 
 def _row(name: str, found: Context, current: str) -> dict[str, Any]:
-    """Return what is shown of a context. The token never is."""
+    """Return the fields of a context that are shown, which do not include the token."""
     levels = ("organization", "project", "environment")
     return {
         "name": name,
@@ -333,7 +338,7 @@ def _row(name: str, found: Context, current: str) -> dict[str, Any]:
 @context.command("list")
 @list_options(CONTEXT)
 def list_contexts(limit: int, as_json: str | None) -> None:
-    """List the stored contexts.
+    """List the stored contexts. The current one is marked with an asterisk.
 
     \b
     Examples:
@@ -342,8 +347,7 @@ def list_contexts(limit: int, as_json: str | None) -> None:
     """
     stored = contexts.load()
     columns: dict[str, Callable[[Any], Any]] = {
-        "name": lambda each: each["name"],
-        "current": lambda each: "*" if each["current"] else " ",
+        "name": lambda each: f"{each['name']} *" if each["current"] else each["name"],
         "server": lambda each: each["url"],
         "organization": lambda each: each["organization"],
         "project": lambda each: each["project"],
@@ -384,7 +388,7 @@ def show_context(name: str | None, as_json: str | None) -> None:
 @click.argument("name", type=_ContextName())
 @json_option(CONTEXT)
 def use_context(name: str, as_json: str | None) -> None:
-    """Make a context the current one.
+    """Switch to a context.
 
     \b
     Examples:
@@ -393,7 +397,7 @@ def use_context(name: str, as_json: str | None) -> None:
     stored = contexts.load()
     chosen, found = stored.named(name)
     contexts.store(stored.with_context(chosen, found))
-    show(_row(chosen, found, chosen), as_json, f"The current context is {chosen}: {_place(found)}")
+    show(_row(chosen, found, chosen), as_json, f"Switched to context {chosen}: {_place(found)}")
     if os.environ.get(contexts.NAME, chosen) != chosen:
         note(f"Note: {contexts.NAME} selects another context in this shell.")
 
@@ -403,9 +407,9 @@ def use_context(name: str, as_json: str | None) -> None:
 @_levels
 @json_option(CONTEXT)
 def set_context(context: str | None, org: str, project: str, env: str, as_json: str | None) -> None:
-    """Choose the organization, the project or the environment of a context.
+    """Select the organization, project or environment of a context.
 
-    If another organization or project is chosen, so is its only project or environment.
+    If an organization has only one project, or a project only one environment, it is selected automatically.
 
     \b
     Examples:
@@ -413,7 +417,7 @@ def set_context(context: str | None, org: str, project: str, env: str, as_json: 
       byteor context set --context prod --org acme --project quotes --env prod
     """
     if not (org or project or env):
-        raise Refusal("Choose with --org, --project or --env.", USAGE)
+        raise Refusal("Use at least one of --org, --project and --env.", USAGE)
     stored = contexts.load()
     name, before = stored.named(context)
     with connect(before.url, before.token) as client:
@@ -425,10 +429,10 @@ def set_context(context: str | None, org: str, project: str, env: str, as_json: 
 
 @context.command("remove")
 @click.argument("name", type=_ContextName())
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Skip the confirmation prompt.")
 @json_option(CONTEXT)
 def remove_context(name: str, yes: bool, as_json: str | None) -> None:
-    """Forget a context. Its token stays valid until it expires; to revoke it, use `byteor logout`.
+    """Remove a context without revoking its token. To revoke the token too, use `byteor logout`.
 
     \b
     Examples:
@@ -437,6 +441,6 @@ def remove_context(name: str, yes: bool, as_json: str | None) -> None:
     """
     stored = contexts.load()
     chosen, found = stored.named(name)
-    confirm(f"Forget the context {chosen}? Its token stays valid.", yes=yes)
+    confirm(f"Remove context {chosen}? Its token stays valid.", yes=yes)
     contexts.store(contexts.load().without(chosen))
     show(_row(chosen, found, stored.current), as_json, f"Removed context {chosen}")

@@ -1,4 +1,4 @@
-"""The commands that steer a rollout: next-wave, pause, resume, retry, abort and rollback."""
+"""The commands that control a rollout: next-wave, pause, resume, retry, abort and rollback."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def _steering(*, waits: bool = True, reason_required: bool = False) -> Callable[
         if waits:
             found = click.option(
                 "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
-                help="With --wait: stop waiting after this time, with exit code 8.",
+                help="With --wait, stop waiting after this time, with exit code 8.",
             )(found)  # fmt: skip
-            found = click.option("--wait", is_flag=True, help="Follow the rollout until it ends, as deploy does.")(
-                found
-            )
-        found = click.option("--reason", required=reason_required, help="Why. Recorded in the audit trail.")(found)
+            found = click.option(
+                "--wait", is_flag=True, help="Follow the rollout until it ends, like `byteor deploy`."
+            )(found)
+        found = click.option("--reason", required=reason_required, help="The reason, for the audit trail.")(found)
         return click.argument("id", required=False, type=DEPLOYMENT)(found)
 
     return decorate
@@ -53,8 +53,8 @@ def next_wave(
 ) -> int:
     """Start the next wave of a rollout now.
 
-    Ends a manual hold, and skips the rest of a pause. Refused if the current wave has not finished, if the next wave
-    waits for approval, and while the rollout is paused. Default of ID: the only rollout that has not ended.
+    Ends a manual hold or the pause between two waves. Refused while the current wave is in progress, while the next
+    wave waits for approval, and while the rollout is paused. Default: the rollout in progress.
 
     \b
     Examples:
@@ -72,9 +72,9 @@ def next_wave(
 @click.command()
 @_steering(waits=False)
 def pause(session: Session, id: str | None, reason: str | None, as_json: str | None) -> None:
-    """Pause a rollout: it is offered to no further agents until it is resumed.
+    """Pause a rollout, so that no further agents are offered the bundle.
 
-    Agents that already have the offer continue. Default of ID: the only rollout that has not ended.
+    Agents that already have the offer continue. Default: the rollout in progress.
 
     \b
     Examples:
@@ -91,9 +91,9 @@ def pause(session: Session, id: str | None, reason: str | None, as_json: str | N
 def resume(
     session: Session, id: str | None, reason: str | None, wait: bool, timeout: float | None, as_json: str | None
 ) -> int:
-    """Continue a paused rollout.
+    """Resume a paused rollout.
 
-    Default of ID: the only rollout that has not ended.
+    Default: the rollout in progress.
 
     \b
     Examples:
@@ -107,7 +107,9 @@ def resume(
 
 
 @click.command()
-@click.option("--agent", "agents", multiple=True, type=AGENT, help="Only this failed agent, by name or id. Repeatable.")
+@click.option(
+    "--agent", "agents", multiple=True, type=AGENT, help="Only this failed agent, by name or id. Can be repeated."
+)
 @_steering()
 def retry(
     session: Session,
@@ -118,9 +120,9 @@ def retry(
     timeout: float | None,
     as_json: str | None,
 ) -> int:
-    """Offer a deployment again to the agents that failed.
+    """Retry the failed agents of a deployment.
 
-    A failed deployment continues. An active one stays active. Default of ID: the only deployment that is deploying,
+    A failed deployment continues, and an active one stays active. Default: the only deployment that is in progress,
     current, or the newest of its pipeline and failed.
 
     \b
@@ -137,12 +139,12 @@ def retry(
 
 
 @click.command()
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Skip the confirmation prompt.")
 @_steering(waits=False)
 def abort(session: Session, id: str | None, reason: str | None, yes: bool, as_json: str | None) -> None:
-    """Stop a rollout. Agents that already run the deployment keep running it.
+    """Abort a rollout. Agents that already run the new bundle keep running it.
 
-    To return them to what they ran before, use `byteor rollback`. Default of ID: the only rollout that has not ended.
+    To restore the previous bundle, use `byteor rollback`. Default: the rollout in progress.
 
     \b
     Examples:
@@ -152,7 +154,7 @@ def abort(session: Session, id: str | None, reason: str | None, yes: bool, as_js
     found = _under_way(session, id)
     title, active = _title(session, found), found.progress.active
     kept = (
-        f" {news.agents_of(active)} already run{'s' if active == 1 else ''} it, and will keep running it."
+        f" {news.agents_of(active)} already run{'s' if active == 1 else ''} it and will keep running it."
         if active
         else ""
     )
@@ -163,10 +165,13 @@ def abort(session: Session, id: str | None, reason: str | None, yes: bool, as_js
 
 @click.command()
 @click.option(
-    "--artifact", type=ARTIFACT, metavar="ID", help="Roll back only if this capture replays on what would be restored."
+    "--artifact",
+    type=ARTIFACT,
+    metavar="ID",
+    help="Roll back only if this capture replays successfully on the restored configuration.",
 )
-@click.option("--proceed", is_flag=True, help="With --artifact: roll back without waiting for the replays.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--proceed", is_flag=True, help="With --artifact, roll back without waiting for the replays.")
+@click.option("--yes", is_flag=True, help="Skip the confirmation prompt.")
 @_steering(reason_required=True)
 def rollback(
     session: Session,
@@ -179,11 +184,11 @@ def rollback(
     timeout: float | None,
     as_json: str | None,
 ) -> int:
-    """Return the agents of a deployment to what they ran before.
+    """Roll back a deployment: its agents return to what they ran before.
 
-    The configuration becomes known bad in the environment. Default of ID: the only deployment that is deploying,
-    current, or the newest of its pipeline and failed. With --wait, the exit code is 0 if the rollback has finished, and
-    3 if it failed. With --artifact, the command waits for the replays, at most for --timeout seconds.
+    The configuration becomes known bad in the environment. Default: the only deployment that is in progress, current,
+    or the newest of its pipeline and failed. With --wait, the exit code is 0 if the rollback finished, and 3 if it
+    failed. With --artifact, the command first waits for the replays, at most for --timeout seconds.
 
     \b
     Examples:
@@ -241,7 +246,7 @@ def _under_way(session: Session, text: str | None) -> m.Deployment:
     found = find_deployment(session, text)
     if found.status in news.ENDED:
         ended = f"{_title(session, found)} is {news.status_of(found)}."
-        raise Refusal(f"No rollout is under way. The newest deployment, {ended}" if text is None else ended)
+        raise Refusal(f"No rollout is in progress. The newest deployment, {ended}" if text is None else ended)
     return found
 
 
@@ -268,7 +273,7 @@ def _started(session: Session, text: str | None, none: str) -> m.Deployment:
         raise Refusal(none)
     if len(found) > 1:
         several = ", ".join(f"{each.pipeline} ({each.id}, {news.status_of(each)})" for each in found.values())
-        raise Refusal(f"There is more than one deployment: {several}. Use an id.", USAGE)
+        raise Refusal(f"More than one deployment matches: {several}. Use an id.", USAGE)
     return session.environment.get_deployment(next(iter(found)))
 
 

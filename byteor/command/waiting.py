@@ -1,4 +1,4 @@
-"""Waiting for work that the server does in the background, and progress bars."""
+"""Waiting for background work on the server, and progress bars."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def waiting_options(command: Callable[..., Any]) -> Callable[..., Any]:
     detach = click.option("--detach", is_flag=True, help="Do not wait for the result.")
     timeout = click.option(
         "--timeout", type=click.IntRange(min=0), metavar="SECONDS",
-        help="The longest time to wait. After it, the exit code is 8, and the work goes on.",
+        help="Stop waiting after this time, with exit code 8. The work continues on the server.",
     )  # fmt: skip
     return detach(timeout(command))
 
@@ -43,7 +43,7 @@ def wait_for[Row](
     from byteor.client.errors import ByteOrError  # noqa: PLC0415  imports the client
     from byteor.command.retries import is_temporary, on_retry  # noqa: PLC0415  the same
 
-    goes_on = f"{title} goes on. See the result with `{later}`."
+    goes_on = f"{title} continues on the server. To see the result, run `{later}`."
     deadline = inf if timeout is None else monotonic() + timeout
     pause, lost_at = FIRST_S, inf
     try:
@@ -60,7 +60,7 @@ def wait_for[Row](
                     if now >= deadline:
                         raise Refusal(f"The server does not respond: {error} {goes_on}", PENDING) from None
                     if lost_at == inf:
-                        note(f"The connection to the server is lost: {error}. Trying again.")
+                        note(f"Connection lost: {error}. Retrying.")
                         lost_at = now
                 else:
                     lost_at = inf
@@ -74,7 +74,7 @@ def wait_for[Row](
     except KeyboardInterrupt:
         note(goes_on)
         raise
-    note(f"{title} has not finished. See the result with `{later}`.")
+    note(f"{title} is still in progress. To see the result, run `{later}`.")
     return row  # type: ignore[no-any-return]
 
 
@@ -91,16 +91,20 @@ def bar(title: str, *, of_bytes: bool = False) -> Iterator[Move]:
     from rich.progress import (  # noqa: PLC0415
         BarColumn,
         DownloadColumn,
-        MofNCompleteColumn,
         Progress,
         TextColumn,
         TimeElapsedColumn,
     )
 
-    units = DownloadColumn() if of_bytes else MofNCompleteColumn()
+    units = DownloadColumn(binary_units=True) if of_bytes else TextColumn("{task.fields[units]}")
     text = TextColumn("{task.description}", markup=False)
     with Progress(
         text, BarColumn(), units, TimeElapsedColumn(), console=Console(stderr=True), transient=True
     ) as progress:
-        task = progress.add_task(title, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total or None)
+        task = progress.add_task(title, total=None, units="")
+
+        def move(done: int, total: int) -> None:
+            units = f"{done:,} of {total:,}" if total else f"{done:,}" if done else ""
+            progress.update(task, completed=done, total=total or None, units=units)
+
+        yield move

@@ -131,7 +131,7 @@ def test_ambiguous_and_unknown_agents_are_listed(terminal: Terminal, world: Worl
     assert terminal("agents", "show", ids[0][-12:], "--json", "id").json == {"id": ids[0]}
     unknown = terminal("agents", "history", "lane-1")
     assert (unknown.code, unknown.out) == (1, "")
-    assert "There is no agent lane-1. There are: edge-1 (" in unknown.err
+    assert "No agent matches lane-1. Available: edge-1 (" in unknown.err
 
 
 def test_explanation_names_commands_that_let_agent_continue(terminal: Terminal, world: World) -> None:
@@ -144,12 +144,12 @@ def test_explanation_names_commands_that_let_agent_continue(terminal: Terminal, 
     assert found.code == 0
     assert "\n\nWhy:\n- " in found.out
     assert "0 of 1 people have approved it." in found.out
-    assert found.out.endswith(f"\n\nTo continue:\n  byteor approve {waiting.approval_id}\n")
+    assert found.out.endswith(f"\n\nTo unblock:\n  byteor approve {waiting.approval_id}\n")
 
     world.agent(name="edge-2")
     terminal("agents", "drain", "edge-2")
     assert "byteor agents undrain " in terminal("agents", "explain", "edge-2").out
-    assert "To continue" not in terminal("agents", "explain", str(world.agent(name="edge-3")[0].pk)).out
+    assert "To unblock" not in terminal("agents", "explain", str(world.agent(name="edge-3")[0].pk)).out
 
 
 def test_history_names_versions_and_starts_at_since(terminal: Terminal, world: World) -> None:
@@ -181,7 +181,7 @@ def test_series_is_table_in_pipe_and_chart_on_terminal(
 
     monkeypatch.setattr(agent_charts, "is_terminal", lambda: True)
     chart = terminal("agents", "series", "edge-1").out
-    assert re.search(r"^Records in +█  1,200 to 1,200, total 1,200$", chart, re.MULTILINE)
+    assert re.search(r"^Records in +█  1,200, total 1,200$", chart, re.MULTILINE)
     assert "Drops" not in chart
 
     world.agent(name="silent")
@@ -212,7 +212,7 @@ def test_chart_fits_terminal(width: int, monkeypatch: pytest.MonkeyPatch, capsys
     blocks = records[13:].rpartition("█")[0]
     assert blocks.count(" ") in {len(blocks) // 2, len(blocks) // 2 + 1}  # nothing was reported in the first half
     assert records.endswith(f" total {sum(range(48, 96)) * 1000:,}")
-    assert cpu.endswith("9.5 %")
+    assert cpu.endswith("9.5%")
     assert set(drops[13:].split("  ")[0]) == {"▁"}
 
 
@@ -225,8 +225,8 @@ def test_summary_counts_states_versions_and_labels(terminal: Terminal, world: Wo
     lines = terminal("agents", "summary").out.splitlines()
 
     assert re.split(": +", lines[0]) == ["Agents", "3"]
-    assert re.split(": +", lines[1]) == ["Liveness", "online 3"]
-    assert lines[-1] == "Label Zone: eu-1 2, (empty) 1"
+    assert re.split(": +", lines[1]) == ["Liveness", "online (3)"]
+    assert lines[-1] == "Label Zone: eu-1 (2), empty (1)"
 
 
 def test_labels_of_named_agents_are_set_and_removed(terminal: Terminal, world: World) -> None:
@@ -262,13 +262,13 @@ def test_labels_of_selected_agents_are_changed_together(terminal: Terminal, worl
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["edge-1"], "Name an agent, and then what to change"),
-        (["zone=eu-1"], "Name an agent, and then what to change"),
+        (["edge-1"], "Name an agent and then the changes"),
+        (["zone=eu-1"], "Name an agent and then the changes"),
         (["edge-1", "zone=a", "zone-"], "The label zone is both set and removed."),
         (["edge-1", "zone=a", "edge-2"], "A change must be KEY=VALUE or KEY-: edge-2"),
         (["edge-1", "=a"], "A label must be KEY=VALUE: =a"),
         (["--selector", "zone", "a=b"], "A label must be KEY=VALUE: zone"),
-        (["edge-1", "no-such-agent", "zone=a"], "There is no agent no-such-agent."),
+        (["edge-1", "no-such-agent", "zone=a"], "No agent matches no-such-agent."),
     ],
 )
 def test_wrong_label_changes_are_refused(terminal: Terminal, world: World, words: list[str], reason: str) -> None:
@@ -337,7 +337,7 @@ def test_no_enrollment_token_is_created_for_wrong_options(
     monkeypatch.setattr("byteor.__version__", "99.0")
     other_release = terminal("agents", "enroll-token")
     assert other_release.code == 1
-    assert "The server runs another release than this byteor (99.0)." in other_release.err
+    assert "The server does not have the same release as this byteor (99.0)." in other_release.err
     assert not EnrollmentToken.objects.exists()
 
 

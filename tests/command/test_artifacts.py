@@ -43,7 +43,7 @@ def test_capture_is_listed_shown_and_pulled(terminal: Terminal, capture: Artifac
     listed = terminal("artifacts", "list", "--kind", "incident_bundle", "--version", "quotes:1")
     assert listed.out.split("\n")[1].split()[-1] == id
     assert "quotes:1" in listed.out
-    assert terminal("artifacts", "list", "--status", "rejected").err == "Nothing found.\n"
+    assert terminal("artifacts", "list", "--status", "rejected").err == "No results.\n"
     assert f"Content hash: {capture.content_hash}\n" in terminal("artifacts", "show", id[-8:]).out
 
     target = tmp_path / f"{id}.tar.gz"
@@ -52,7 +52,7 @@ def test_capture_is_listed_shown_and_pulled(terminal: Terminal, capture: Artifac
         names = archive.getnames()
     assert "journal/quotes_in.bin" in names
     again = terminal("artifacts", "pull", id, "-o", str(tmp_path))
-    assert (again.code, again.err) == (2, f"byteor: {target} exists. Overwrite it with --force.\n")
+    assert (again.code, again.err) == (2, f"byteor: {target} already exists. Use --force to overwrite it.\n")
 
     inner = terminal("artifacts", "pull", id, "-o", str(tmp_path), "--file", "journal/quotes_in.bin", "--json", "path")
     assert Path(inner.json["path"]).read_bytes() == journal()
@@ -94,7 +94,7 @@ def test_records_show_escaped_payloads(terminal: Terminal, world: World) -> None
     assert later == [{"sequence": 3}]
     few = terminal("artifacts", "records", str(artifact.pk), "--limit", "1", "--json", "position")
     assert few.json == [{"position": 0}]
-    assert "There are more than 1." in few.err
+    assert "Results are limited to 1." in few.err
     assert terminal("artifacts", "records", str(artifact.pk), "--after", "1", "--sequence", "1").code == 2
 
 
@@ -107,7 +107,7 @@ def test_replay_shows_divergence_and_trace_shows_dropped_record(terminal: Termin
     assert found.out.startswith(
         f"Replay {replay.pk} through quotes:1: Diverged at quotes_out, record 2: the record is missing.\n"
     )
-    assert "check   3   2    1        0       schema 1" in found.out
+    assert "check    3    2        1       0  schema (1)" in found.out
     assert digest_of(EVERYTHING[0], EVERYTHING[2]) in found.out
 
     assert terminal("artifacts", "trace", str(replay.pk), "2").out == (
@@ -159,7 +159,7 @@ def test_interrupted_replay_goes_on(
 
     replay = Replay.objects.get()
     assert found.code == 130
-    assert f"goes on. See the result with `byteor artifacts show-replay {replay.pk}`." in found.err
+    assert f"continues on the server. To see the result, run `byteor artifacts show-replay {replay.pk}`." in found.err
     run_jobs()
     replay.refresh_from_db()
     assert replay.status == "diverged"
@@ -182,7 +182,7 @@ def test_replay_is_awaited_after_lost_connection(
     found = terminal("artifacts", "replay", str(capture.pk), "--json", "status")
 
     assert found.json == {"status": "diverged"}
-    assert found.err == "The connection to the server is lost: refused. Trying again.\n"
+    assert found.err == "Connection lost: refused. Retrying.\n"
 
 
 def test_execute_replay_asks_and_waits_for_approval(terminal: Terminal, world: World) -> None:

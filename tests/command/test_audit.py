@@ -17,6 +17,7 @@ from apps.tenancy.services.quotas import set_quotas
 from byteor.client import ConnectionFailed
 from byteor.client.runtime import Connection
 from byteor.command import audit
+from byteor.command.output import size_text
 from byteor.engine.canonical import canonical
 from tests.command.conftest import Terminal
 from tests.command.processes import environment, run
@@ -74,8 +75,10 @@ def test_unknown_actors_and_reversed_times_are_refused(admin: Terminal, terminal
     reversed_times = admin("audit", "list", "--since", "1h", "--until", "2h")
 
     assert (stranger.code, key.code, reversed_times.code) == (1, 1, 2)
-    assert stranger.err == "byteor: There is no member nobody@x.example. For a former member, use the id.\n"
-    assert key.err == "byteor: There is no API key no-key.\n"
+    assert (
+        stranger.err == "byteor: No member has the e-mail address nobody@x.example. For a former member, use the id.\n"
+    )
+    assert key.err == "byteor: No API key matches no-key.\n"
     assert reversed_times.err == "byteor: --since must be before --until.\n"
 
 
@@ -137,7 +140,7 @@ def test_followed_events_are_printed_once_in_order_despite_lost_connection(
     printed = [json.loads(line) for line in found.out.splitlines()]
     assert [each["action"] for each in printed] == ["environment.create"] * 3 + ["late.commit"]
     assert [each["changes"]["name"][1] for each in printed[:3]] == ["first", "second", "third"]
-    assert found.err == "The server cannot be reached (connection refused). Trying again.\n" * 2
+    assert found.err == "Connection lost: connection refused. Retrying.\n" * 2
 
 
 def test_follow_begins_with_events_since_time(admin: Terminal, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +186,7 @@ def test_export_is_verified_offline(admin: Terminal, world: World, tmp_path: Pat
     rest = tmp_path / "rest.ndjson"
     assert admin("audit", "export", "-o", str(rest), "--after-seq", str(events)) == (
         0,
-        f"Exported 1 events, sequence numbers {events + 1} to {events + 1}, to {rest}\n",
+        f"Exported 1 event, sequence numbers {events + 1} to {events + 1}, to {rest}\n",
         f"To export later events, use --after-seq {events + 1}.\n",
     )
     assert admin("verify", "ledger", str(file), str(rest), "--keys", str(keys)).code == 0
@@ -226,11 +229,11 @@ def test_usage_shows_quotas(terminal: Terminal, world: World) -> None:
 
     assert found.code == 0
     assert found.out.splitlines()[:5] == [
-        "QUOTA           USED  LIMIT      SHARE",
-        "Agents          1     4          25%",
-        "Stored data     0 B   3.0 GiB    0%",
-        "Captures today  0     unlimited  -",
-        "Drafts          0     0          0%",
+        "QUOTA           USED      LIMIT  SHARE",
+        "Agents             1          4    25%",
+        "Stored data      0 B    3.0 GiB     0%",
+        "Captures today     0  unlimited      -",
+        "Drafts             0          0     0%",
     ]
     assert terminal("usage", "--json", "limits").json["limits"]["agents"] == 4
 
@@ -239,4 +242,4 @@ def test_usage_shows_quotas(terminal: Terminal, world: World) -> None:
     ("size", "text"), [(None, "-"), (0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (3 << 39, "1.5 TiB")]
 )
 def test_sizes_have_units(size: int | None, text: str) -> None:
-    assert audit._size(size) == text
+    assert size_text(size) == text

@@ -79,7 +79,7 @@ def test_version_without_file_suffices_and_missing_parameters_are_warned_about(t
         (("check:", "chek:"), (), 1, "{file}:5: error: ", "The version has no such stage."),
         (("REGION:", "region:"), (), 1, "{file}:11: error: ", ""),
         (("low-latency", "fast"), (), 1, "{file}:3: error: ", ""),
-        (("adapters:", "adaptors:"), (), 2, "{file}:8: ", "There is no field adaptors. Fields: "),
+        (("adapters:", "adaptors:"), (), 2, "{file}:8: ", "Unknown field: adaptors. Fields: "),
         ((YAML, "- a\n"), (), 2, "{file}:1: ", "A configuration must be a JSON object or a YAML mapping."),
         (("", ""), ("--var", "region=eu"), 1, "/env/region: error: ", ""),
         (("", ""), ("--var", "REGION"), 2, "byteor: --var REGION: ", "Write NAME=VALUE."),
@@ -106,7 +106,7 @@ def test_copy_names_secrets_that_target_environment_lacks(terminal: Terminal, wo
     copied = terminal("bundles", "copy", "quotes-eu", "--to", "prod")
 
     assert copied.out == "Copied config bundle quotes-eu to prod\n"
-    assert "refers to these secrets: DB_PASSWORD." in copied.err
+    assert "These secrets are new in prod: DB_PASSWORD." in copied.err
     assert terminal("bundles", "copy", "quotes-eu", "--to", "prod").out == "Unchanged: prod already has quotes-eu\n"
     assert ConfigBundle.objects.get(environment=world.prod).env == ConfigBundle.objects.get(environment=world.dev).env
 

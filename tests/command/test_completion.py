@@ -139,8 +139,8 @@ def test_server_that_does_not_respond_gives_no_names(tab: Tab, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("shell", "words", "word", "expected"),
     [
-        ("zsh", "byteor versions di", "2", ["plain", "diff", "Print what differs between two versions."]),
-        ("fish", "byteor versions di", "di", ["plain,diff\tPrint what differs between two versions."]),
+        ("zsh", "byteor versions di", "2", ["plain", "diff", "Compare two versions."]),
+        ("fish", "byteor versions di", "di", ["plain,diff\tCompare two versions."]),
     ],
 )
 def test_other_shells_complete(tmp_path: Path, shell: str, words: str, word: str, expected: list[str]) -> None:

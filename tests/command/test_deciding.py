@@ -38,7 +38,7 @@ def test_reviewer_sees_request_and_approves_without_id(terminal: Terminal, world
 
     shown = terminal("approvals", "show")
     assert shown.code == 0, shown.err
-    facts = dict(line.split(":", 1) for line in shown.out.splitlines() if not line.startswith(" "))
+    facts = dict(line.split(":", 1) for line in shown.out.splitlines() if ":" in line and line[0] != " ")
     assert facts["For"].strip() == "deployment of quotes:1 to prod"
     assert facts["Approvals"].strip() == "0 of 1"
     assert facts["Agents"].strip() == "1 agent; now 1 run something else or nothing"
@@ -52,7 +52,7 @@ def test_reviewer_sees_request_and_approves_without_id(terminal: Terminal, world
     unasked = terminal("approve")
     assert (unasked.code, unasked.out) == (2, "")
     *lines, refusal = unasked.err.splitlines()
-    assert refusal == "byteor: Nobody can be asked here. Confirm with --yes."
+    assert refusal == "byteor: Cannot prompt for confirmation without a terminal. Use --yes to confirm."
     assert [line.split(":")[0] for line in lines] == [line.split(":")[0] for line in shown.out.splitlines()]
     assert not ApprovalDecision.objects.exists()
 
@@ -61,7 +61,7 @@ def test_reviewer_sees_request_and_approves_without_id(terminal: Terminal, world
     assert approved == (0, done, "")
     assert state(deployment)[0] == "approved"
     assert ApprovalDecision.objects.get().comment == "Looks right"
-    assert terminal("approve", "--yes").err == "byteor: Nothing waits for approval.\n"
+    assert terminal("approve", "--yes").err == "byteor: No approval is pending.\n"
     assert "Approved" not in terminal("approvals", "list").out
     assert terminal("approvals", "list", "--status", "all").out.splitlines()[1].startswith("quotes  approved  1 of 1")
 
@@ -74,7 +74,7 @@ def test_two_approvals_are_counted_and_own_ones_refused(terminal: Terminal, worl
     nothing = terminal("approve", "--yes")
     assert (nothing.code, nothing.out) == (1, "")
     waiting = f"quotes ({deployment.approval_id})"
-    assert nothing.err == f"byteor: Nothing waits for your decision. Waiting for others: {waiting}.\n"
+    assert nothing.err == f"byteor: No approval is waiting for you. Waiting for others: {waiting}.\n"
     assert "requested this. Another person must approve it." in terminal("approve", "quotes", "--yes").err
     sit_down(terminal, world, world.viewer, four_eyes)
     assert terminal("approve", "quotes", "--yes").code == 1
@@ -98,7 +98,7 @@ def test_ambiguous_requests_are_listed_and_denial_needs_reason(terminal: Termina
     assert (ambiguous.code, ambiguous.out) == (2, "")
     assert all(str(each.approval_id) in ambiguous.err for each in (quotes, trades))
     unknown = terminal("approve", "prices", "--yes")
-    assert (unknown.code, unknown.err.startswith("byteor: There is no approval prices. Waiting for approval: ")) == (
+    assert (unknown.code, unknown.err.startswith("byteor: No approval matches prices. Pending: ")) == (
         1,
         True,
     )
@@ -111,7 +111,7 @@ def test_ambiguous_requests_are_listed_and_denial_needs_reason(terminal: Termina
     again = terminal("approve", str(quotes.pk), "--yes")
     assert (again.code, again.out) == (1, "")
     assert again.err == (
-        "byteor: Only a pending approval can be decided. That of the deployment of quotes:1 to prod is denied.\n"
+        "byteor: The approval of the deployment of quotes:1 to prod is denied. Only pending approvals can be decided.\n"
     )
 
 

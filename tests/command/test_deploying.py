@@ -17,6 +17,7 @@ from apps.tenancy.services import tokens
 from byteor.client import UnexpectedResponse
 from byteor.client import models as m
 from byteor.command import deploying
+from byteor.command.output import size_text
 from byteor.command.rollout_news import waves_of
 from tests.command.conftest import Terminal
 from tests.worlds import World, plan, report, run_jobs
@@ -32,7 +33,7 @@ class Fleet:
         self.agents = [world.agent(environment, name=f"edge-{number}") for number in range(1, count + 1)]
 
     def report(self, status: str, *numbers: int, **extra: Any) -> Step:
-        """Return a step in which agents report a status, and the rollout goes on."""
+        """Return a step in which agents report a status, and the rollout continues."""
 
         def step() -> None:
             for number in numbers:
@@ -74,13 +75,13 @@ def test_successful_rollout_prints_each_change_once(terminal: Terminal, world: W
     assert (found.code, found.err) == (0, "")
     asked, _, rollout = found.out.partition("Requested deployment ")
     assert "Deploy quotes:1 (config bundle quotes-1) to dev\n" in asked
-    assert "nothing of quotes" in asked
+    assert "no version of quotes" in asked
     assert "4 agents in the environment" in asked
     assert "Waves up to 25%, 100%." in asked
     deployment = only_deployment()
     assert rollout == (
-        f"{deployment.pk}.\nWaiting for the build to start.\nWave 1 of 2 began, up to 25% of the agents.\n"
-        "Wave 2 of 2 began, up to 100% of the agents; 1 of 4 active.\nDeployed quotes: 4 of 4 agents are active.\n"
+        f"{deployment.pk}.\nWaiting for the build to start.\nStarted wave 1 of 2, up to 25% of the agents.\n"
+        "Started wave 2 of 2, up to 100% of the agents; 1 of 4 active.\nDeployed quotes: 4 of 4 agents are active.\n"
     )
     assert deployment.note == "first"
 
@@ -99,7 +100,10 @@ def test_changes_from_running_version_and_configuration_are_shown(terminal: Term
 
     found = terminal("deploy", "quotes-2")
 
-    assert (found.code, found.err) == (2, "byteor: Nobody can be asked here. Confirm with --yes.\n")
+    assert (found.code, found.err) == (
+        2,
+        "byteor: Cannot prompt for confirmation without a terminal. Use --yes to confirm.\n",
+    )
     assert "quotes:1 (config bundle quotes-1)" in found.out
     assert "identity → dataguard_redact" in found.out
     assert '~ env REGION: "eu" → "us"' in found.out
@@ -198,7 +202,7 @@ def test_denial_exits_1_and_abort_exits_3(terminal: Terminal, world: World, duri
     assert {
         "deny": f"was denied by {world.reviewer.user.email}: not on a Friday. No agent was changed.",
         "abort": "The rollout of quotes failed, because it was aborted",
-        "revoke": "The deployment of quotes was not started, because its approval was revoked",
+        "revoke": "The deployment of quotes did not start, because its approval was revoked",
     }[how] in found.out
 
 
@@ -216,7 +220,12 @@ def test_held_wave_names_command(terminal: Terminal, world: World, during: Any) 
     found = terminal("deploy", "quotes-1", "--canary", "--yes")
 
     assert found.code == 0
-    assert found.out.count(f"Wave 2 waits until somebody starts it:\n  byteor next-wave {only_deployment().pk}\n") == 1
+    assert (
+        found.out.count(
+            f"Wave 2 waits until somebody starts it. To start it:\n  byteor next-wave {only_deployment().pk}\n"
+        )
+        == 1
+    )
 
 
 def interrupt() -> None:
@@ -234,7 +243,7 @@ def test_interrupted_command_leaves_rollout_and_says_how_to_go_on(
 
     deployment = only_deployment()
     assert (found.code, deployment.status) == (130, "deploying")
-    assert "Interrupted. The rollout goes on.\n" in found.err
+    assert "Interrupted. The rollout continues.\n" in found.err
     assert f"byteor deployments watch {deployment.pk}\n" in found.err
     during(fleet.report("active", 1))
     assert terminal("deployments", "watch").code == 0
@@ -255,7 +264,7 @@ def test_revoked_token_exits_4_and_says_that_rollout_goes_on(terminal: Terminal,
     found = terminal("deploy", "quotes-1", "--yes")
 
     assert (found.code, only_deployment().status) == (4, "deploying")
-    assert "The rollout goes on.\n" in found.err
+    assert "The rollout continues.\n" in found.err
     assert found.err.splitlines()[-1].startswith("byteor: ")
 
 
@@ -323,18 +332,18 @@ def test_page_of_proxy_after_creation_names_key_to_continue(
 @pytest.mark.parametrize(
     ("options", "code", "reason"),
     [
-        (["--canary", "--waves", "5,100"], 2, "Choose one of --all-at-once, --canary and --waves."),
-        (["--hold", "manual"], 2, "--hold and --pause need --canary or --waves."),
+        (["--canary", "--waves", "5,100"], 2, "Use only one of --all-at-once, --canary and --waves."),
+        (["--hold", "manual"], 2, "--hold and --pause require --canary or --waves."),
         (["--waves", "50,25,100"], 2, "The percentages must increase"),
         (["--waves", "50"], 2, "The percentages must increase"),
         (["--waves", "5,100", "--hold", "1=manual"], 2, "--hold must be manual or approval"),
         (["--waves", "5,100", "--hold", "soon"], 2, "--hold must be manual or approval"),
-        (["--all", "--labels", "zone=eu"], 2, "Choose one of --all, --labels and --agents."),
+        (["--all", "--labels", "zone=eu"], 2, "Use only one of --all, --labels and --agents."),
         (["--labels", "zone"], 2, "is not KEY=VALUE"),
-        (["--agents", "edge-9"], 1, "There is no agent edge-9. There are: edge-1"),
+        (["--agents", "edge-9"], 1, "No agent matches edge-9. Available: edge-1"),
         (["--start-at", "2026-12-01T08:00"], 2, "needs Z for UTC"),
         (["--start-at", "tomorrow"], 2, "is not a time"),
-        (["--reviewer", "nobody@acme.example"], 1, "There is no member nobody@acme.example."),
+        (["--reviewer", "nobody@acme.example"], 1, "No member has the e-mail address nobody@acme.example."),
         (["--explain", "abc"], 2, "--explain must be GROUP=TEXT"),
         (["--approval", "no-such-file"], 2, "no-such-file cannot be read"),
         (["--override-freeze", "urgent"], 1, "(request "),
@@ -413,7 +422,7 @@ def test_deployment_is_found_without_id(terminal: Terminal, world: World) -> Non
     assert terminal("deployments", "show", "quotes", "--json", "id").json == {"id": str(second.pk)}
     unknown = terminal("deployments", "show", "other")
     assert unknown.code == 1
-    assert unknown.err.startswith("byteor: There is no deployment other.")
+    assert unknown.err.startswith("byteor: No deployment matches other.")
 
 
 def test_ambiguous_deployment_is_listed(terminal: Terminal, world: World) -> None:
@@ -442,13 +451,13 @@ def test_agents_timeline_and_evidence(terminal: Terminal, world: World, tmp_path
     assert terminal("deployments", "agents", "--wave", "2", "--json").json == []
     timeline = terminal("deployments", "timeline", "quotes").out
     assert "Requested" in timeline.splitlines()[-1]
-    assert "became current" in timeline.splitlines()[1]
+    assert "became active" in timeline.splitlines()[1]
     shown = terminal("deployments", "show").out
     assert "Deployed quotes: 1 of 2 agents is active, and 1 failed." in shown
     assert "1 agent reported a failure: disk full (edge-2)" in shown
     evidence = tmp_path / "evidence.tar"
     saved = terminal("deployments", "evidence", "quotes", "-o", str(evidence))
-    assert saved.out.startswith(f"Saved {evidence}, {evidence.stat().st_size:,} bytes\n")
+    assert saved.out.startswith(f"Saved {evidence} ({size_text(evidence.stat().st_size)})\n")
     assert terminal("deployments", "evidence", "quotes", "-o", str(tmp_path / "no" / "such")).code == 1
     assert json.loads(terminal("deployments", "list", "--status", "active", "--json", "pipeline").out) == [
         {"pipeline": "quotes"}
@@ -482,11 +491,11 @@ HOLD = {"wave": 2, "kind": "manual", "since": "2026-11-29T12:00:00Z", "approval_
         ({"status": "building"}, {"total": 0}, []),
         (
             {}, {"offered": 1, "pending": 19},
-            [("Wave 1", 0, 1, "under way"), ("Wave 2", 0, 4, "waiting"), ("Wave 3", 0, 15, "waiting")],
+            [("Wave 1", 0, 1, "in progress"), ("Wave 2", 0, 4, "waiting"), ("Wave 3", 0, 15, "waiting")],
         ),
         (
             {"wave": 1}, {"active": 2, "failed": 1, "offered": 2, "pending": 15},
-            [("Wave 1", 1, 1, "done"), ("Wave 2", 2, 4, "under way"), ("Wave 3", 0, 15, "waiting")],
+            [("Wave 1", 1, 1, "done"), ("Wave 2", 2, 4, "in progress"), ("Wave 3", 0, 15, "waiting")],
         ),
         (
             {"wave": 1, "paused_at": "2026-11-29T12:00:00Z"}, {"active": 1, "pending": 19},
@@ -494,15 +503,15 @@ HOLD = {"wave": 2, "kind": "manual", "since": "2026-11-29T12:00:00Z", "approval_
         ),
         (
             {"wave": 1, "wave_hold": HOLD}, {"active": 5, "pending": 15},
-            [("Wave 1", 1, 1, "done"), ("Wave 2", 4, 4, "done"), ("Wave 3", 0, 15, "held")],
+            [("Wave 1", 1, 1, "done"), ("Wave 2", 4, 4, "done"), ("Wave 3", 0, 15, "on hold")],
         ),
         (
             {"wave": 1, "status": "failed"}, {"active": 1, "failed": 4, "pending": 15},
-            [("Wave 1", 1, 1, "done"), ("Wave 2", 4, 4, "stopped"), ("Wave 3", 0, 15, "never offered")],
+            [("Wave 1", 1, 1, "done"), ("Wave 2", 4, 4, "stopped"), ("Wave 3", 0, 15, "not started")],
         ),
         (
             {"status": "rolling_back"}, {"rolled_back": 2, "offered": 3, "pending": 15},
-            [("Rollback", 2, 5, "under way")],
+            [("Rollback", 2, 5, "in progress")],
         ),
         (
             {"wave": 2, "status": "active"}, {"active": 19, "failed": 1},

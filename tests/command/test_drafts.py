@@ -46,7 +46,7 @@ def test_plan_becomes_draft_then_version(terminal: Terminal, quotes: str) -> Non
     assert terminal("drafts", "apply", "-f", quotes) == (0, "Unchanged: draft quotes, revision 1\n", "")
 
     promoted = terminal("drafts", "promote", "quotes")
-    assert promoted == (0, "Draft quotes, revision 1, is version quotes:1\n", "")
+    assert promoted == (0, "Promoted draft quotes, revision 1, to version quotes:1\n", "")
 
     Path(quotes).write_text(YAML.replace("op: identity", "op: dataguard_redact"))
     assert terminal("drafts", "apply", "-f", quotes).out == "Updated draft quotes, revision 2\n"
@@ -119,7 +119,7 @@ def test_ambiguous_and_unknown_names_are_refused(terminal: Terminal, world: Any)
 
     unknown = terminal("drafts", "show", "three")
     assert (unknown.code, unknown.out) == (1, "")
-    assert unknown.err.startswith("byteor: There is no draft three. There are: two (")
+    assert unknown.err.startswith("byteor: No draft matches three. Available: two (")
     common = os_common_prefix(ids)
     ambiguous = terminal("drafts", "show", common)
     assert ambiguous.code == 2

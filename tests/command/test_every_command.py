@@ -90,7 +90,7 @@ def test_command_prints_json_with_all_or_chosen_fields(
         with django_assert_num_queries(0):
             refused = terminal(*name.split(), *arguments, "--json", "no_such_field")
         assert (refused.code, refused.out) == (2, "")
-        assert "There is no field no_such_field. Fields: " in refused.err
+        assert "Unknown field: no_such_field. Fields: " in refused.err
 
     found = terminal(*name.split(), *arguments, "--json")
 

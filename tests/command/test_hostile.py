@@ -154,7 +154,7 @@ def test_waiting_continues_after_page_of_proxy(
         return found
 
     assert waiting.wait_for(read, "Replay 1", lambda _: (0, 0), None, "byteor x") is done
-    assert capsys.readouterr().err == "The connection to the server is lost: a web page. Trying again.\n"
+    assert capsys.readouterr().err == "Connection lost: a web page. Retrying.\n"
 
 
 @pytest.mark.parametrize(("error", "code"), [(ConnectionFailed("cut off"), PENDING), (failed(404), None)])
@@ -169,7 +169,7 @@ def test_waiting_that_fails_names_command_to_continue(
 
     assert getattr(refused.value, "code", None) == code or code is None
     said = capsys.readouterr().err + str(refused.value)
-    assert "Replay 1 goes on. See the result with `byteor artifacts show-replay 1`." in said
+    assert "Replay 1 continues on the server. To see the result, run `byteor artifacts show-replay 1`." in said
 
 
 @pytest.mark.parametrize(("status", "code"), [("succeeded", 0), ("diverged", 1), ("canceled", 1), ("unknown", 1)])

@@ -172,7 +172,7 @@ def test_signed_in_person_learns_that_chosen_place_does_not_exist(terminal: Term
     found = terminal("login", terminal.url, "--name", "ci", "--org", "nobody", "--token", stdin=token_of(world.viewer))
 
     assert found.code == 1
-    assert "You are signed in, but nothing was chosen. There is no organization nobody." in found.err
+    assert "Signed in, but no environment was selected. No organization matches nobody." in found.err
     assert stored()["contexts"]["ci"]["token"] == token_of(world.viewer)
 
 
@@ -185,7 +185,7 @@ def test_context_of_another_server_is_not_replaced(terminal: Terminal) -> None:
     found = terminal("login", "https://byteor.example.com", "--name", "test")
 
     assert found.code == 2
-    assert f"The context test belongs to the server {terminal.url}." in found.err
+    assert f"Context test belongs to the server {terminal.url}." in found.err
 
 
 def test_logout_revokes_token_and_forgets_context(terminal: Terminal, world: World) -> None:
@@ -223,7 +223,7 @@ def test_logout_keeps_token_that_it_cannot_revoke(terminal: Terminal, world: Wor
 
     assert kept.code == 1
     assert "Signed out of test; its token is revoked" in kept.out
-    assert "The token of the context away was not revoked: " in kept.err
+    assert "The token of context away was not revoked: " in kept.err
     assert (forgotten.code, stored()["contexts"]) == (0, {})
 
 
@@ -239,7 +239,7 @@ def test_context_set_resolves_names_and_checks_them(terminal: Terminal, world: W
     assert context["project_name"] == world.project.name
     assert context["environment"] == str(world.staging.pk)
     assert wrong.code == 1
-    assert "There is no environment nowhere. There are: " in wrong.err
+    assert "No environment matches nowhere. Available: " in wrong.err
     assert nothing_given.code == 2
     assert config().read_text() == before
 
@@ -256,7 +256,7 @@ def test_contexts_are_listed_chosen_and_removed(terminal: Terminal) -> None:
     removed = terminal("context", "remove", "prod", "--yes")
 
     assert listed.json == [{"name": "prod", "current": False}, {"name": "test", "current": True}]
-    assert used.out.startswith("The current context is prod: ")
+    assert used.out.startswith("Switched to context prod: ")
     assert (unknown.code, asked.code, removed.code) == (2, 2, 0)
     assert "secret" not in terminal("context", "list", "--json").out
     assert (stored()["current"], stored()["contexts"].keys()) == ("", {"test"})
@@ -285,7 +285,7 @@ def test_file_that_others_can_read_becomes_private(terminal: Terminal) -> None:
 
     first, second = terminal("context", "list"), terminal("context", "list")
 
-    assert f"Other accounts could read {config()}." in first.err
+    assert f"Other users could read {config()}, so its mode was changed to 0600." in first.err
     assert second.err == ""
     assert config().stat().st_mode & 0o777 == 0o600
 

@@ -31,7 +31,7 @@ def held(world: World, agents: stories.Fleet, bundle: Any, run_jobs: Run, first:
 
 def test_rollout_is_steered_without_id(terminal: Terminal, world: World, run_jobs: Run) -> None:
     agents, (_, second), _ = stories.running(world, 4)
-    assert terminal("pause").err.startswith("byteor: No rollout is under way. The newest deployment, quotes:1 (")
+    assert terminal("pause").err.startswith("byteor: No rollout is in progress. The newest deployment, quotes:1 (")
     deployment = held(world, agents, second, run_jobs)
     title = f"quotes:1 ({deployment.pk})"
 
@@ -58,7 +58,10 @@ def test_abort_asks_and_says_who_keeps_running(terminal: Terminal, world: World,
     deployment = held(world, agents, second, run_jobs)
 
     unasked = terminal("abort")
-    assert (unasked.code, unasked.err) == (2, "byteor: Nobody can be asked here. Confirm with --yes.\n")
+    assert (unasked.code, unasked.err) == (
+        2,
+        "byteor: Cannot prompt for confirmation without a terminal. Use --yes to confirm.\n",
+    )
     terminal.use(world.viewer.api.token or "", organization="acme", project=world.project.name, environment="dev")
     assert terminal("abort", "--yes").code == 1
     assert state(deployment) == ("deploying", "")
@@ -66,7 +69,7 @@ def test_abort_asks_and_says_who_keeps_running(terminal: Terminal, world: World,
     terminal.use(world.operator.api.token or "", organization="acme", project=world.project.name, environment="dev")
     aborted = terminal("abort", "--yes", "--reason", "Wrong bundle")
     assert aborted.out == (
-        f"Aborted quotes:1 ({deployment.pk}). 1 agent already runs it, and will keep running it.\n"
+        f"Aborted quotes:1 ({deployment.pk}). 1 agent already runs it and will keep running it.\n"
     )  # fmt: skip
     assert state(deployment) == ("failed", "aborted")
 
@@ -83,7 +86,7 @@ def test_failed_agents_are_retried_by_name(terminal: Terminal, world: World, run
     assert retried == (0, f"Retrying 1 agent of quotes:1 ({deployment.pk})\n", "")
     assert stories.progress(deployment)[0] == "offered"
     wrong = terminal("retry", str(deployment.pk), "--agent", "no-such-agent")
-    assert (wrong.code, wrong.err.startswith("byteor: There is no agent no-such-agent.")) == (1, True)
+    assert (wrong.code, wrong.err.startswith("byteor: No agent matches no-such-agent.")) == (1, True)
 
 
 def test_current_deployment_is_rolled_back_and_followed(
@@ -100,7 +103,7 @@ def test_current_deployment_is_rolled_back_and_followed(
     monkeypatch.setattr(deploying, "sleep", continue_rollback)
     assert terminal("rollback", "--yes").code == 2  # without a reason
     assert terminal("rollback", "--reason", "latency").err == (
-        "byteor: Nobody can be asked here. Confirm with --yes.\n"
+        "byteor: Cannot prompt for confirmation without a terminal. Use --yes to confirm.\n"
     )  # fmt: skip
     assert state(second)[0] == "active"
 

@@ -130,7 +130,7 @@ def test_denied_machine_gets_no_token(world: World) -> None:
 
     page = decide(person, started["user_code"], "deny")
 
-    assert "The machine gets no access." in page.text
+    assert "The machine does not get access." in page.text
     assert error_of(poll(started["device_code"])) == "access_denied"
     assert enter(person, started["user_code"]).status_code == 404
     assert AuditEvent.objects.filter(action="device_sign_in.deny", organization=None).count() == 1
@@ -265,7 +265,7 @@ def test_person_enters_at_most_10_wrong_codes_an_hour(world: World, monkeypatch:
     assert wrong == [404] * 10
     assert refused.status_code == 429
     assert int(refused["Retry-After"]) <= 62
-    assert "You entered 10 wrong codes in this hour. Wait for the next hour." in refused.text
+    assert "You entered 10 wrong codes in this hour. Try again in the next hour." in refused.text
     assert error_of(poll(started["device_code"])) == "authorization_pending"
     assert enter(signed_in(world.operator.user), started["user_code"]).status_code == 200
     monkeypatch.setattr(time, "time", lambda: hour + 3600)

@@ -235,7 +235,7 @@ def check_command(programs: Path, folder: Path) -> None:
     """Run the command, and import the client with its models. Raises Failed if one of them does not work."""
     if run(programs / "byteor", "--version", folder=folder).split() != ["byteor", __version__]:
         raise Failed("byteor --version did not print the version")
-    if "Commands:" not in run(programs / "byteor", "--help", folder=folder):
+    if "Release commands:" not in run(programs / "byteor", "--help", folder=folder):
         raise Failed("byteor --help did not list the commands")
     run(
         programs / "python", "-P", "-c",

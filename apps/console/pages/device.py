@@ -37,9 +37,9 @@ class _CodeForm(CheckedForm):
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def device_view(request: HttpRequest) -> HttpResponse:
-    """Ask for a machine's code, then show the machine, then allow or deny its sign-in.
+    """Ask for the code of a machine, show the machine, and allow or deny its sign-in.
 
-    A link can fill in the code, but only the person's presses look it up and decide.
+    A link can prefill the code, but looking it up and deciding always require a form submission.
     """
     posted = request.method == "POST"
     form = _CodeForm(request.POST if posted else None, initial={"code": request.GET.get("user_code", "")})
@@ -59,7 +59,7 @@ def device_view(request: HttpRequest) -> HttpResponse:
 
 
 def _answer(request: HttpRequest, code: str) -> dict[str, Any]:
-    """Return the context of the page after a press. Raises DomainError for a wrong code, or too many of them."""
+    """Return the template context after a form submission. Raises DomainError for wrong or too many codes."""
     user = user_of(request)
     allow = _DECISIONS.get(request.POST.get("decision", ""))
     with limit_wrong_codes(user.pk):

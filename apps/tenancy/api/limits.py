@@ -124,7 +124,7 @@ def count_sign_in(step: str, address: str | None) -> None:
 def limit_wrong_codes(user_id: UUID) -> Iterator[None]:
     """Run the block, in which a person enters the code of a machine, and count it if it raises an error.
 
-    Raises TooManyRequests if the person has entered too many wrong codes in this hour. The count is also on if other
+    Raises TooManyRequests if the person has entered too many wrong codes in this hour. This limit applies even if other
     rate limits are off, because it protects short codes from guessing.
     """
     now = time.time()
@@ -134,7 +134,7 @@ def limit_wrong_codes(user_id: UUID) -> Iterator[None]:
     # Count first, so that concurrent requests cannot try more codes.
     if _add_shared(key, last_minute, 1) > WRONG_CODES_PER_HOUR:
         raise TooManyRequests(
-            f"You entered {WRONG_CODES_PER_HOUR} wrong codes in this hour. Wait for the next hour.",
+            f"You entered {WRONG_CODES_PER_HOUR} wrong codes in this hour. Try again in the next hour.",
             retry_after=max(1, int((last_minute + 1) * 60 - now) + 1),
         )
     yield

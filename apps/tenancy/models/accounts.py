@@ -109,7 +109,7 @@ class DeviceSignIn(Row):
 
     device_digest = models.CharField(max_length=64, unique=True)
     user_digest = models.CharField(max_length=64, unique=True)
-    # What the machine says about itself. The address is that of the request.
+    # The name is reported by the machine and not verified. The address is that of the request.
     client_name = models.CharField(max_length=100, blank=True)
     ip = models.GenericIPAddressField(null=True)
     status = models.CharField(max_length=10, choices=enum_choices(DeviceStatus), default=DeviceStatus.PENDING)

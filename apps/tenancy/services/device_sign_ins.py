@@ -1,4 +1,4 @@
-"""Sign-in of machines without a browser (RFC 8628). A person allows it in the console; then a token is issued."""
+"""Sign-in of machines without a browser (RFC 8628). A token is issued after a person allows it in the console."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from byteor_cloud.errors import Conflict, DeviceSignInError, NotFound
 
 LIFETIME: Final = timedelta(minutes=10)
 INTERVAL: Final = timedelta(seconds=5)
-_EARLY: Final = timedelta(seconds=1)  # requests may travel at different speeds
-# RFC 8628, section 6.1: consonants make no words, and none looks like a digit.
+_EARLY: Final = timedelta(seconds=1)  # tolerance for varying network delays
+# RFC 8628, section 6.1: consonants do not form words, and none looks like a digit.
 _LETTERS: Final = "BCDFGHJKLMNPQRSTVWXZ"
 _HALF: Final = 4
 
@@ -32,7 +32,7 @@ class Started(NamedTuple):
 
 
 class Issued(NamedTuple):
-    """The token of a machine, its secret, and the person as whom the machine acts."""
+    """The token of a machine, its secret, and its user."""
 
     token: UserToken
     secret: str
@@ -54,7 +54,7 @@ def start(*, client_name: str, ip: str | None) -> Started:
 
 
 def shown_code(text: str) -> str:
-    """Return a code as it is shown: upper-case, with a hyphen in the middle. Accepts any spaces and hyphens."""
+    """Format a code in upper case with a hyphen in the middle. Accepts any spaces and hyphens."""
     letters = "".join(text.upper().replace("-", " ").split())
     return f"{letters[:_HALF]}-{letters[_HALF:]}"
 
@@ -98,11 +98,11 @@ def decide(user_code: str, *, allow: bool, user: User, actor: Actor) -> DeviceSi
 def collect(device_code: str, *, request_id: str, ip: str | None) -> Issued:
     """Create the token of a machine whose request was allowed, once.
 
-    Raises DeviceSignInError as RFC 8628, section 3.5, says.
+    Raises DeviceSignInError as specified in RFC 8628, section 3.5.
     """
     issued = _collect(credential_digest(device_code), request_id=request_id, ip=ip)
     if isinstance(issued, DeviceSignInError):
-        raise issued  # outside of the transaction, which stores the time of the request
+        raise issued  # outside the transaction, so that the time of the request is stored
     return issued
 
 
@@ -110,7 +110,7 @@ def collect(device_code: str, *, request_id: str, ip: str | None) -> Issued:
 def _collect(digest: str, *, request_id: str, ip: str | None) -> Issued | DeviceSignInError:
     found = DeviceSignIn.objects.filter(device_digest=digest).first()
     if found is None:
-        return DeviceSignInError("invalid_grant", "The device code is unknown, or expired long ago.")
+        return DeviceSignInError("invalid_grant", "The device code is unknown or expired.")
     # Lock the account before its other rows, as everywhere. If somebody decides right now, the next request sees it.
     user = None if found.user is None else lock_row(found.user)
     locked, now = lock_row(found), timezone.now()
@@ -125,7 +125,7 @@ def _collect(digest: str, *, request_id: str, ip: str | None) -> Issued | Device
         locked.polled_at = now
         locked.save(update_fields=["polled_at"])
         if is_early:
-            return DeviceSignInError("slow_down", "Wait 5 seconds longer than before between requests.")
+            return DeviceSignInError("slow_down", "Wait 5 seconds longer between requests.")
         return DeviceSignInError("authorization_pending", "Nobody has allowed or denied the sign-in yet.")
     locked.status = DeviceStatus.COLLECTED
     locked.save(update_fields=["status"])

@@ -24,7 +24,7 @@ from byteor_cloud.database.deletion import delete_in_batches
 # Keep an invalid credential longer than requests for approval stay pending. These expire after at most 30 days.
 CREDENTIALS_KEPT_FOR = timedelta(days=90)
 LINKS_KEPT_FOR = timedelta(days=1)
-DEVICE_SIGN_INS_KEPT_FOR = timedelta(minutes=10)  # so that a machine learns that its code has expired
+DEVICE_SIGN_INS_KEPT_FOR = timedelta(minutes=10)  # so that a machine gets the error expired_token
 SIGN_IN_TIMEOUT = timedelta(hours=1)
 COUNTER_MINUTES = 2  # past minutes whose rate counters are kept
 

@@ -46,7 +46,7 @@ class _JSONParser(BaseParser):
 
 
 class DeviceSignInSerializer(serializers.Serializer[Any]):
-    """What a machine says about itself. Other parameters, such as the RFC's ``client_id``, are ignored."""
+    """The description of a machine. Other parameters, such as the RFC's ``client_id``, are ignored."""
 
     client_name = NameField(max_length=100, required=False)
     descriptions = {"client_name": "The name of the machine. The person who allows the sign-in sees it."}
@@ -60,10 +60,10 @@ class DeviceSignInCodesSerializer(serializers.Serializer[Any]):
     expires_in = serializers.IntegerField()
     interval = serializers.IntegerField()
     descriptions = {
-        "device_code": "The code with which the machine collects its token. Keep it secret.",
+        "device_code": "The code with which the machine requests its token. Keep it secret.",
         "user_code": "The code that the person enters, such as `BCDF-GHJK`.",
-        "verification_uri": "The page on which the person enters the code.",
-        "verification_uri_complete": "The page with the code already filled in.",
+        "verification_uri": "The URL of the page on which the person enters the code.",
+        "verification_uri_complete": "The URL of the page with the code prefilled.",
         "expires_in": "The number of seconds for which the codes are valid.",
         "interval": "The number of seconds to wait between two requests for the token.",
     }
@@ -118,8 +118,8 @@ class StartView(_DeviceView):
     def post(self, request: Request) -> Response:
         """Start signing in on a machine without a browser.
 
-        Returns a code to show to the person, and the page on which the person enters the code and allows or denies the
-        sign-in. Request the token meanwhile, every `interval` seconds (RFC 8628).
+        Returns a code to show to the person, and the URL of the page on which the person enters the code and allows or
+        denies the sign-in. Meanwhile, request the token every `interval` seconds (RFC 8628).
         """
         address = client_ip(request)
         limits.count_sign_in("device", address)
@@ -148,7 +148,7 @@ class TokenView(_DeviceView):
         responses={
             200: DeviceTokenSerializer,
             400: OpenApiResponse(
-                description="There is no token, or not yet. `error` is a code of RFC 8628 or RFC 6749: "
+                description="No token was issued. `error` is a code of RFC 8628 or RFC 6749: "
                 "`authorization_pending`, `slow_down`, `access_denied`, `expired_token`, `invalid_grant`, "
                 "`invalid_request` or `unsupported_grant_type`."
             ),
