@@ -75,7 +75,7 @@ SOMETIMES_ABSENT = {
     "Adapters": {"ingress", "egress"},
     "FreezeWindow": {"recurrence"},
     "Plan": {"description", "labels", "single_ring", "lane_graph"},
-    "Problem": {"limit", "used", "replay_id", "more_errors", "errors"},
+    "Problem": {"error", "limit", "used", "replay_id", "more_errors", "errors"},
     "Snapshot": {"interval_s"},
     "Strategy": {"percents", "holds", "pause_s"},
     "Target": {"agents", "selector", "all"},
