@@ -15,7 +15,9 @@ from tests.bench.serving import analyze
 
 MOST_MS, MOST_GROWTH = 100, 3.0
 _NAMED = 5  # the slowest pages that the table of results names
-_SAMPLES = 20  # requests of each page, of which 95 % must take at most ``MOST_MS``
+_FEW = 3  # requests of each page, and of those that come near to ``MOST_MS``:
+_NEAR = 0.75
+_SAMPLES = 20  # requests, of which 95 % must take at most ``MOST_MS``
 LARGE = {"agents": 100_000, "artifacts": 1_000_000, "events": 1_000_000, "replays": 20_000}
 SMALL = {"agents": 1000, "artifacts": 1000, "events": 1000, "replays": 100}
 # The state of the fleet: a tenth is stale, a thousandth has drift, a hundredth is degraded.
@@ -111,7 +113,7 @@ def fill(world: Any, *, agents: int, artifacts: int, events: int, replays: int) 
 
 
 def run(*, rounds: int, large: int = LARGE["agents"]) -> list[Row]:
-    """Print the slowest pages. Return the longest p95, the most queries, and the ratio of the times at both sizes."""
+    """Return the longest p95, the most queries, and the ratio of the times at both sizes."""
     from tests.browser.every_page import MOST_QUERIES
     from tests.worlds import World
 
@@ -121,10 +123,8 @@ def run(*, rounds: int, large: int = LARGE["agents"]) -> list[Row]:
     fill(worlds["small"], **SMALL)
     fill(worlds["large"], **{name: max(1000, int(count * share)) for name, count in LARGE.items()})
     analyze()
-    found = {name: _measure(world, max(rounds, _SAMPLES)) for name, world in worlds.items()}
+    found = {name: _measure(worlds[name], max(rounds, _SAMPLES)) for name in ("large", "small")}
     slow = sorted(found["large"].items(), key=lambda item: -item[1][0])
-    for page, (ms, queries) in slow[:15]:
-        print(f"  console    {page:<50} {ms:6.0f} ms at p95, {queries} queries", flush=True)
     # Compare the pages that exist at both sizes, without filters that exist only at one size.
     alike = found["large"].keys() & found["small"].keys()
     totals = {name: sum(pages[page][0] for page in alike) for name, pages in found.items()}
@@ -143,7 +143,7 @@ def run(*, rounds: int, large: int = LARGE["agents"]) -> list[Row]:
 
 
 def _measure(world: Any, requests: int) -> dict[str, tuple[float, int]]:
-    """Return the p95 of the milliseconds and the number of queries of each page for an administrator."""
+    """Return the p95 of the milliseconds and the number of queries of each page for an administrator, and print the slowest."""
     from tests.browser.every_page import walk
     from tests.browser.filled import signed_in
 
@@ -155,10 +155,18 @@ def _measure(world: Any, requests: int) -> dict[str, tuple[float, int]]:
         client.get(url)  # fills the caches of the process
         with CaptureQueriesContext(connection) as queries:
             client.get(url)
-        times = []
-        for _ in range(requests):
-            began = time.perf_counter()
-            client.get(url)
-            times.append(1000 * (time.perf_counter() - began))
-        found[page] = (statistics.quantiles(times, n=20)[-1], len(queries))
+        times = [_time(client, url) for _ in range(_FEW)]
+        if max(times) > MOST_MS * _NEAR:  # hundreds of pages are far below the limit, and need no more requests
+            times += [_time(client, url) for _ in range(requests - _FEW)]
+        found[page] = (statistics.quantiles(times, n=20, method="inclusive")[-1], len(queries))
+    slow = sorted(found.items(), key=lambda item: -item[1][0])
+    for page, (ms, count) in slow[:15]:
+        print(f"  console    {world.name:<6} {page:<50} {ms:6.0f} ms at p95, {count} queries", flush=True)
     return found
+
+
+def _time(client: Any, url: str) -> float:
+    """Return the milliseconds of one request."""
+    began = time.perf_counter()
+    client.get(url)
+    return 1000 * (time.perf_counter() - began)
