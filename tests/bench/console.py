@@ -143,7 +143,7 @@ def run(*, rounds: int, large: int = LARGE["agents"]) -> list[Row]:
 
 
 def _measure(world: Any, requests: int) -> dict[str, tuple[float, int]]:
-    """Return the p95 of the milliseconds and the number of queries of each page for an administrator, and print the slowest."""
+    """Return the p95 in milliseconds and the queries of each page for an administrator, and print the slowest."""
     from tests.browser.every_page import walk
     from tests.browser.filled import signed_in
 
