@@ -166,7 +166,7 @@ def test_rollout_on_terminal_survives_restart_of_server(site: Site) -> None:
     screen = Screen(site, "deploy", site.bundle(site.fleet.environment), "--env", "dev", "--canary")
     screen.wait_for("Deploy? [y/N]: ")
     screen.type("y\n")
-    screen.wait_for("Wave 2 waits until somebody starts it.")
+    screen.wait_for("To start it:")
 
     site.installation.stop(site.server)
     screen.wait_for("The server does not respond.")
@@ -182,7 +182,7 @@ def test_rollout_on_terminal_survives_restart_of_server(site: Site) -> None:
 
 def test_interrupted_rollout_goes_on(site: Site) -> None:
     screen = Screen(site, "deploy", site.bundle(site.fleet.environment), "--env", "dev", "--canary", "--yes")
-    screen.wait_for("Wave 2 waits until somebody starts it.")
+    screen.wait_for("To start it:")
 
     screen.process.send_signal(signal.SIGINT)
 
