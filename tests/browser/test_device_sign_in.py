@@ -38,7 +38,7 @@ def test_terminal_is_signed_in_after_person_allows_it(
         environment.pop(name, None)
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as login:
         assert login.stderr is not None
-        [address] = re.findall(r"Open (\S+)", login.stderr.readline())
+        [address] = re.findall(r"open (\S+)", login.stderr.readline())
         [code] = re.findall("[A-Z]{4}-[A-Z]{4}", login.stderr.readline())
 
         prepare(sign_in(page, world.operator.user)).goto(address)

@@ -107,6 +107,13 @@ class Schema(AutoSchema):
             schema["maxItems"] = longest
         return schema
 
+    def map_parsers(self) -> list[Any]:
+        """Return the media types of bodies, without forms: views that also accept forms do so for OAuth clients.
+
+        Generated clients support only one media type.
+        """
+        return [each for each in super().map_parsers() if each != "application/x-www-form-urlencoded"]
+
     def _map_basic_serializer(self, serializer: Any, direction: Direction) -> Any:
         schema = super()._map_basic_serializer(serializer, direction)  # type: ignore[no-untyped-call]
         if direction == "request":
