@@ -4248,8 +4248,8 @@ class AsyncInstallation(AsyncCalls):
         """Start signing in on a machine without a browser.
 
         Returns a code to show to the person, and the URL of the page on which the person enters the code and allows
-        or denies the sign-in. Meanwhile, request the token every `interval` seconds (RFC 8628). Bodies can also be
-        forms, as in the RFC.
+        or denies the sign-in. Meanwhile, request the token every `interval` seconds (RFC 8628). The bodies of both
+        requests can also be forms, as in the RFC.
 
         Args:
             client_name: The name of the machine. The person who allows the sign-in sees it.
