@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _BLOCKS: Final = "▁▂▃▄▅▆▇█"
 _SHORTEST: Final = 8  # characters of a chart in a narrow terminal
-_TITLE, _NUMBERS = 13, 36  # characters beside the chart
+_TITLE, _NUMBERS = 13, 36  # the widths of the columns beside the chart, in characters
 
 
 def _count(value: float) -> str:

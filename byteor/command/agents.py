@@ -53,8 +53,7 @@ class _AgentNamed(Named):
     def __init__(self) -> None:
         super().__init__(
             lambda session: (
-                str(each.name)
-                for each in islice(session.environment.list_agents(name=self._typed or None, limit=PAGE), PAGE)
+                each.name for each in session.environment.list_agents(name=self._typed or None, limit=PAGE)
             )
         )
 

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from byteor.command import replaying
+from byteor.command.agents import AGENT, find_agent_id
 from byteor.command.drafts import VERSION, find_version
 from byteor.command.exits import FAILED, USAGE, Refusal
 from byteor.command.output import is_terminal, json_option, list_options, show, show_list, size_text, when
 from byteor.command.payloads import payload_text
 from byteor.command.replaying import ARTIFACT, REPLAY, find_artifact, find_replay
-from byteor.command.session import Named, Session, find, is_id, with_session
+from byteor.command.session import Session, with_session
 from byteor.command.waiting import bar
 
 if TYPE_CHECKING:
@@ -35,8 +36,6 @@ def artifacts() -> None:
 for _command in replaying.COMMANDS:
     artifacts.add_command(_command)
 
-AGENT = Named(lambda session: (str(agent.name) for agent in session.environment.list_agents(limit=200)))
-
 
 class _Names:
     """The names of the newest agents and versions. One page of each is read at the first use."""
@@ -47,7 +46,7 @@ class _Names:
     @cached_property
     def _agents(self) -> dict[str, str]:
         page = next(self._session.environment.list_agents(limit=200).pages())
-        return {each.id: str(each.name) for each in page.results}
+        return {each.id: each.name for each in page.results}
 
     @cached_property
     def _versions(self) -> dict[str, str]:
@@ -99,7 +98,7 @@ def list_artifacts(
       byteor artifacts list --agent edge-1 --since 2026-11-29T00:00:00Z --json id,captured_at
     """
     environment, names = session.environment, _Names(session)
-    agent_id = agent if agent is None or is_id(agent) else find(environment.list_agents, agent, "agent").id
+    agent_id = None if agent is None else find_agent_id(session, agent)
     columns = {
         "captured": lambda each: when(each.captured_at),
         "kind": lambda each: words(each.kind),

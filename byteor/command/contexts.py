@@ -141,7 +141,7 @@ def current(name: str | None = None) -> tuple[str, Context, list[str]]:
     url, token = os.environ.get(URL, "").strip().rstrip("/"), os.environ.get(TOKEN, "").strip()
     context = stored
     if url and url != stored.url:
-        context = Context(url)  # ids, too, belong to the context's server
+        context = Context(url)  # the ids of the context are those of its own server
         if chosen:
             warnings.append(f"{URL} overrides the server of the context {chosen}.")
     if token and token != context.token:

@@ -15,6 +15,7 @@ from uuid import uuid4
 import click
 
 from byteor.command import rollout_news as news
+from byteor.command.agents import AGENT, find_agent_id
 from byteor.command.bundles import BUNDLE, find_bundle
 from byteor.command.exits import DONE, FAILED, PENDING, ROLLOUT_FAILED, USAGE, Refusal
 from byteor.command.output import (
@@ -323,12 +324,9 @@ def _bars(waves: Sequence[news.Wave], counts: str) -> Table:
 
 DEPLOYMENT = Named(
     lambda session: (
-        text
-        for each in islice(session.environment.list_deployments(limit=PAGE), PAGE)
-        for text in (each.pipeline, each.id)
+        text for each in session.environment.list_deployments(limit=PAGE) for text in (each.pipeline, each.id)
     )
 )
-AGENT = Named(lambda session: (each.name or "" for each in session.environment.list_agents(limit=PAGE)))
 
 
 class Pairs(click.ParamType[dict[str, str]]):
@@ -426,8 +424,7 @@ def _target(session: Session, labels: dict[str, str] | None, agents: str | None,
     names = [each.strip() for each in agents.split(",") if each.strip()]
     if not names:
         raise Refusal("--agents names no agent.", USAGE)
-    listed = session.environment.list_agents
-    return m.TargetRequest(agents=[each if is_id(each) else find(listed, each, "agent").id for each in names])
+    return m.TargetRequest(agents=[find_agent_id(session, each) for each in names])
 
 
 def _reviewers(session: Session, texts: Sequence[str]) -> list[str] | None:
@@ -648,7 +645,7 @@ def show_deployment(session: Session, deployment: str | None, as_json: str | Non
         "requested": lambda each: f"{when(each.created_at)} by {each.requested_by}",
         "approved": lambda each: when(each.approved_at),
         "activated": lambda each: when(each.activated_at),
-        "note": lambda each: each.note or "",
+        "note": lambda each: each.note,
         "config hash": lambda each: each.config_hash,
         "id": lambda each: each.id,
     }
@@ -732,9 +729,9 @@ def list_deployment_agents(
     columns = {
         "agent": lambda each: each.agent_name,
         "wave": lambda each: each.wave + 1,
-        "progress": lambda each: str(each.progress or "").replace("_", " "),
+        "progress": lambda each: each.progress.replace("_", " "),
         "detail": lambda each: each.detail or (each.failure.detail if each.failure else ""),
-        "changed": lambda each: when(each.updated_at or None),
+        "changed": lambda each: when(each.updated_at),
         "id": lambda each: each.agent_id,
     }
     found = find_deployment(session, deployment)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from byteor.command.exits import DONE, FAILED, ROLLOUT_FAILED
+from byteor.engine.failures import FAILED_HOW, OTHER_CAUSES, STOPPED_WHY
 from byteor.engine.rollout import Strategy
 
 if TYPE_CHECKING:
@@ -23,27 +24,7 @@ STATUSES: Final[Mapping[str, str]] = {
     "rolling_back": "rolling back",
     "rolled_back": "rolled back",
 }
-_WHY: Final[Mapping[str, str]] = {
-    "aborted": "it was aborted",
-    "approval_denied": "its approval was denied",
-    "approval_expired": "nobody approved it in time",
-    "approval_revoked": "its approval was revoked",
-    "build_failed": "its bundle could not be built",
-    "empty_target": "no agents match its target",
-    "known_bad": "its configuration is known bad",
-    "replay_gate": "the replay gate blocked it",
-    "rollback_failed": "its rollback failed",
-    "threshold": "too many agents failed",
-    "timeout": "too many agents did not finish in time",
-    "wave_denied": "a wave was denied",
-}
-_FAILED_HOW: Final[Mapping[str, str]] = {
-    "reported": "reported a failure",
-    "timeout": "did not report in time",
-    "rollback_reported": "reported a failure during the rollback",
-    "rollback_timeout": "did not report in time during the rollback",
-    "other": "failed for other reasons",
-}
+_FAILED_HOW: Final[Mapping[str, str]] = {**FAILED_HOW, OTHER_CAUSES: "failed for other reasons"}
 
 
 _EVENTS: Final[Mapping[str, str]] = {
@@ -161,7 +142,7 @@ def outcome(deployment: m.Deployment, approval: m.Approval | None = None) -> tup
             denials = [each for each in (approval.decisions if approval else ()) if each.decision == "deny"]
             why = f" by {denials[0].decided_by}: {denials[0].comment or 'without a comment'}" if denials else ""
             return FAILED, f"The deployment of {pipeline} was denied{_sentence(why)} No agent was changed."
-    why = _WHY.get(deployment.reason, deployment.reason.replace("_", " "))
+    why = STOPPED_WHY.get(deployment.reason, deployment.reason.replace("_", " "))
     detail = f": {deployment.detail}" if deployment.detail else ""
     if deployment.reason in REFUSED:
         return FAILED, f"The deployment of {pipeline} did not start, because {_sentence(why + detail)}"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SHORTEST: Final = 4  # characters of the beginning or the end of an id
 MOST_SEARCHED: Final = 2000  # rows among which an id is searched by a part
+MOST_COMPLETED: Final = 400  # names that completion reads, because a list can be long
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -191,7 +192,7 @@ class Named(click.ParamType[str]):
         session = None
         try:
             session = Session(given.get("context"), *(given.get(each) or "" for each in ("org", "project", "env")))
-            names = dict.fromkeys(self._names(session))  # without repetitions, in order
+            names = dict.fromkeys(islice(self._names(session), MOST_COMPLETED))  # without repetitions, in order
             return [CompletionItem(name) for name in names if name.startswith(incomplete) and name.isprintable()]
         except Exception:
             return []

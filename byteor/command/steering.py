@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from byteor.command import rollout_news as news
-from byteor.command.deploying import find_deployment, watch
+from byteor.command.agents import AGENT, find_agent_id
+from byteor.command.deploying import DEPLOYMENT, find_deployment, watch
 from byteor.command.exits import DONE, PENDING, USAGE, Refusal
 from byteor.command.output import confirm, json_option, note, show
 from byteor.command.replaying import ARTIFACT, find_artifact
-from byteor.command.session import Named, Session, find, is_id, with_session
+from byteor.command.session import Session, is_id, with_session
 
 if TYPE_CHECKING:
     from byteor.client import models as m
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 type Command = Callable[..., Any]
 _MOST: Final = 100  # deployments that are read to find the only one
 _POLL_S: Final = 2.0  # between requests for a rollback whose proof has not finished, if the server names no time
-
-DEPLOYMENT = Named(lambda session: sorted({each.pipeline for each in session.environment.list_deployments(limit=200)}))
-AGENT = Named(lambda session: (str(each.name) for each in session.environment.list_agents(limit=200)))
 
 
 def _steering(*, waits: bool = True, reason_required: bool = False) -> Callable[[Command], Command]:
@@ -131,7 +129,7 @@ def retry(
       byteor retry 4f2a91bc --agent edge-1 --agent edge-2 --wait
     """
     found = _started(session, id, "There is no deployment with failed agents.")
-    ids = [each if is_id(each) else find(session.environment.list_agents, each, "agent").id for each in agents]
+    ids = [find_agent_id(session, each) for each in agents]
     changed = session.environment.retry_deployment(found.id, reason=reason, agents=ids or None)
     count = found.progress.failed - changed.progress.failed
     done = f"Retrying {news.agents_of(count)} of {_title(session, changed)}"

@@ -1,9 +1,11 @@
-"""The reasons why agents fail in a deployment, and the grouping of failures by cause."""
+"""The reasons why agents fail and deployments stop, in words, and the grouping of failures by cause."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from enum import StrEnum
+from typing import Final
 
 from byteor.engine.machines import OfferAction
 
@@ -21,6 +23,28 @@ class FailureReason(StrEnum):
     ROLLBACK_TIMEOUT = "rollback_timeout"
 
 
+# What a failed agent did, by the reason of its failure. The subject is the agent.
+FAILED_HOW: Final[Mapping[str, str]] = {
+    FailureReason.REPORTED: "reported a failure",
+    FailureReason.TIMEOUT: "did not report in time",
+    FailureReason.ROLLBACK_REPORTED: "reported a failure during the rollback",
+    FailureReason.ROLLBACK_TIMEOUT: "did not report in time during the rollback",
+}
+# Why a deployment stopped, as a clause, by its ``reason``.
+STOPPED_WHY: Final[Mapping[str, str]] = {
+    "aborted": "it was aborted",
+    "approval_denied": "its approval was denied",
+    "approval_expired": "nobody approved it in time",
+    "approval_revoked": "its approval was revoked",
+    "build_failed": "its bundle could not be built",
+    "empty_target": "no agents match its target",
+    "known_bad": "its configuration is known bad",
+    "replay_gate": "the replay gate blocked it",
+    "rollback_failed": "its rollback failed",
+    "threshold": "too many agents failed",
+    "timeout": "too many agents did not finish in time",
+    "wave_denied": "a wave was denied",
+}
 _REASONS = {
     (OfferAction.ACTIVATE, False): FailureReason.REPORTED,
     (OfferAction.ACTIVATE, True): FailureReason.TIMEOUT,

@@ -127,13 +127,22 @@ def test_names_from_server_are_completed_as_one_word(tab: Tab, world: Any) -> No
 
 
 @pytest.mark.django_db
+def test_completion_reads_bounded_number_of_names(tab: Tab, world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("byteor.command.session.MOST_COMPLETED", 2)
+    for name in ("a1", "a2", "a3"):
+        drafts.create_draft(environment=world.dev, actor=world.operator.actor, name=name, plan=PLAN)
+
+    assert sorted(tab("byteor drafts show a")) == ["a2", "a3"]  # the newest
+
+
+@pytest.mark.django_db
 def test_server_that_does_not_respond_gives_no_names(tab: Tab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(completing, "MOST_S", 0.1)
     monkeypatch.setenv("BYTEOR_TOKEN", "t")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("BYTEOR_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         assert tab("byteor drafts show q") == []
-    assert tab("byteor drafts show q") == []  # nobody listens any more
+    assert tab("byteor drafts show q") == []  # the server has stopped
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,7 @@ def check_pages(base: str) -> None:
 
 
 class Browser:
-    """A person's browser, which fills in forms of the console."""
+    """An HTTP session that signs in with a one-time link and submits forms of the console."""
 
     def __init__(self, base: str, link: str) -> None:
         self._session = requests.Session()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import timedelta
 
 from django.utils import timezone
@@ -15,33 +14,11 @@ from apps.releases.services import failures
 from apps.releases.services.changes import Changes, find_changes
 from apps.tenancy.message_types import MessageType
 from apps.tenancy.models import MessageEvent
-from byteor.engine.failures import FailureReason
+from byteor.engine.failures import FAILED_HOW, STOPPED_WHY
 from byteor.engine.machines import ApprovalStatus, DeploymentStatus
 from byteor.engine.regression import count_of
 from byteor.engine.rollout import Hold
 from byteor.engine.wave_hold import WaveReport
-
-# Why a deployment stopped, as a clause, by its reason.
-_WHY = {
-    "aborted": "it was aborted",
-    "approval_denied": "its approval was denied",
-    "approval_expired": "nobody approved it in time",
-    "approval_revoked": "its approval was revoked",
-    "build_failed": "its bundle could not be built",
-    "empty_target": "no agents match its target",
-    "known_bad": "its configuration is known bad",
-    "replay_gate": "the replay gate blocked it",
-    "rollback_failed": "its rollback failed",
-    "threshold": "too many agents failed",
-    "timeout": "too many agents did not finish in time",
-    "wave_denied": "a wave was denied",
-}
-_FAILED_HOW: Mapping[str, str] = {
-    FailureReason.REPORTED: "reported a failure",
-    FailureReason.TIMEOUT: "did not report in time",
-    FailureReason.ROLLBACK_REPORTED: "reported a failure during the rollback",
-    FailureReason.ROLLBACK_TIMEOUT: "did not report in time during the rollback",
-}
 
 
 def describe_approval(event: MessageEvent) -> Content | None:
@@ -110,7 +87,7 @@ def _describe_changes(changes: Changes) -> list[str]:
 def _describe_waves(report: WaveReport) -> list[str]:
     """Return lines with the progress and failures of the earlier waves, without the agents' reports."""
     done = ", ".join(f"{count:,} {word.replace('_', ' ')}" for word, count in report.progress.items() if count)
-    failed = [f"{count_of(each.count, 'agent')} {_FAILED_HOW.get(each.reason, 'failed')}" for each in report.failures]
+    failed = [f"{count_of(each.count, 'agent')} {FAILED_HOW.get(each.reason, 'failed')}" for each in report.failures]
     return [f"Agents of the earlier waves: {done or 'none'}", *failed]
 
 
@@ -149,7 +126,7 @@ def describe_rollout(event: MessageEvent) -> Content | None:
             sentence = f"The deployment of {name} to {place} was rolled back.{back}"
         case _:
             why = "approval_denied" if deployment.status == DeploymentStatus.DENIED else deployment.reason
-            clause = f": {_WHY[why]}" if why in _WHY else ""
+            clause = f": {STOPPED_WHY[why]}" if why in STOPPED_WHY else ""
             sentence = f"The deployment of {name} to {place} stopped{clause}."
     lines = [f"Requested by {deployment.requested_by}", *_count_failed(deployment)]
     return Content(sentence, page_path("releases_deployment", deployment.pk), "Open the deployment", shorten(lines))
@@ -167,4 +144,4 @@ def _count_failed(deployment: Deployment) -> tuple[str, ...]:
     counts: dict[str, int] = {}
     for cause in failures.find_causes(deployment):
         counts[cause.reason] = counts.get(cause.reason, 0) + cause.count
-    return tuple(f"{count_of(count, 'agent')} {_FAILED_HOW.get(reason, 'failed')}" for reason, count in counts.items())
+    return tuple(f"{count_of(count, 'agent')} {FAILED_HOW.get(reason, 'failed')}" for reason, count in counts.items())
