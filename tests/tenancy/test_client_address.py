@@ -93,11 +93,16 @@ def test_peer_address_is_normalized_or_none(peer: str, expected: str | None) -> 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize(
-    ("forwarded", "expected"),
-    [("203.0.113.9:51724", "203.0.113.9"), ("[2001:db8::1]:1", "2001:db8::1"), ("unknown", PEER), ("x" * 5000, PEER)],
+    ("forwarded", "expected", "limited"),
+    [
+        ("203.0.113.9:51724", "203.0.113.9", "203.0.113.9"),
+        ("[2001:db8::1]:1", "2001:db8::1", "2001:db8::/64"),
+        ("unknown", PEER, PEER),
+        ("x" * 5000, PEER, PEER),
+    ],
 )
 def test_audit_events_and_sign_in_limit_use_same_address(
-    trust_proxies: Any, world: World, forwarded: str, expected: str
+    trust_proxies: Any, world: World, forwarded: str, expected: str, limited: str
 ) -> None:
     caller = Client(REMOTE_ADDR=PEER, headers={"X-Forwarded-For": forwarded, "Accept": "application/json"})
     path = f"/api/v1/orgs/{world.organization.pk}/projects"
@@ -110,4 +115,4 @@ def test_audit_events_and_sign_in_limit_use_same_address(
     assert made.status_code == 201
     event = AuditEvent.objects.get(action="project.create", resource_id=str(Project.objects.get(name="billing").pk))
     assert event.ip == expected
-    assert RateCounter.objects.filter(key=f"sign-in-begin:{expected}").exists()
+    assert RateCounter.objects.filter(key=f"sign-in-begin:{limited}").exists()
