@@ -113,6 +113,21 @@ def test_query_count_does_not_depend_on_number_of_rows(world: World) -> None:
     assert max(queries for queries, _ in many.values()) <= 12
 
 
+def test_sorted_tables_list_each_row_once(world: World) -> None:
+    add_siblings(world, fill(world))
+    client, repeated, count = signed_in(world.admin.user), [], 0
+
+    for name, url in walk(world.admin.user):
+        if "sorted by" in name:
+            rows = [row.pk for row in client.get(url).context["cl"].result_list]
+            count += 1
+            if len(rows) != len(set(rows)):
+                repeated.append(name)
+
+    assert count > 40
+    assert repeated == []
+
+
 def test_pages_and_forms_need_few_queries_and_list_no_large_columns(world: World) -> None:
     made = fill(world)
     add_siblings(world, made)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, ClassVar, NoReturn, final
 from uuid import UUID
 
@@ -141,7 +141,14 @@ class ScopedChangeList(ChangeList):  # type: ignore[misc]  # untyped library
     def get_ordering_field(self, field_name: Any) -> Any:
         """Return the field by which a column sorts the rows; None if the column is not sortable."""
         is_free = self.sortable_by is None or getattr(field_name, "__name__", field_name) in self.sortable_by
-        return super().get_ordering_field(field_name) if is_free else None
+        found = super().get_ordering_field(field_name) if is_free else None
+        # A column can have the name of a relation to many rows. Sorted by it, each row would appear many times.
+        return None if found in self._relations_to_many else found
+
+    @cached_property
+    def _relations_to_many(self) -> frozenset[str]:
+        fields = self.lookup_opts.get_fields()
+        return frozenset(each.name for each in fields if each.one_to_many or each.many_to_many)
 
     def get_filters_params(self, params: Any = None) -> dict[str, Any]:
         """Return the filters in the URL, without the scope."""
