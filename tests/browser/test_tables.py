@@ -114,7 +114,11 @@ def test_query_count_does_not_depend_on_number_of_rows(world: World) -> None:
 
 
 def test_sorted_tables_list_each_row_once(world: World) -> None:
-    add_siblings(world, fill(world))
+    made = fill(world)
+    add_siblings(world, made)
+    for name in ("second", "third"):
+        agent, _ = world.agent(made.deployment.environment, name)
+        made.deployment.agents.create(agent=agent, wave=0)
     client, repeated, count = signed_in(world.admin.user), [], 0
 
     for name, url in walk(world.admin.user):
