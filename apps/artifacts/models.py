@@ -51,7 +51,8 @@ class Artifact(Stateful):
     status = models.CharField(max_length=10, choices=enum_choices(ArtifactStatus), default=ArtifactStatus.RECEIVED)
     reasons: models.JSONField[Any, Any] = models.JSONField(default=list)
     kind = models.CharField(max_length=20, choices=Kind.choices)
-    agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="+")
+    # No separate index, because the index ``artifacts_artifact_agent`` starts with this column.
+    agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="+", db_index=False)
     deployment = models.ForeignKey(Deployment, on_delete=models.SET_NULL, null=True, related_name="+")
     version = models.ForeignKey(Version, on_delete=models.SET_NULL, null=True, related_name="+")
     spec_hash = models.CharField(max_length=71, null=True)
@@ -80,6 +81,7 @@ class Artifact(Stateful):
         ]
         indexes = [
             models.Index(fields=["content_hash"], name="artifacts_artifact_content"),
+            models.Index(fields=["agent", "id"], name="artifacts_artifact_agent"),  # for the newest of an agent
             id_index(name="artifacts_artifact_id_tail"),
             # For lists filtered by a rare kind or status, and for the newest captures of an environment.
             models.Index(fields=["environment", "kind", "id"], name="artifacts_artifact_kind"),
@@ -188,7 +190,8 @@ class Replay(Stateful):
 
     machine = REPLAY
     status = models.CharField(max_length=20, choices=enum_choices(ReplayStatus), default=ReplayStatus.QUEUED)
-    artifact = models.ForeignKey(Artifact, on_delete=models.CASCADE, related_name="replays")
+    # No separate index, because the index ``artifacts_replay_artifact`` starts with this column.
+    artifact = models.ForeignKey(Artifact, on_delete=models.CASCADE, related_name="replays", db_index=False)
     version = models.ForeignKey(Version, on_delete=models.CASCADE, related_name="+")
     mode = models.CharField(max_length=10, choices=Mode.choices, default=Mode.DRY_RUN)
     journal_lane = models.CharField(max_length=200, null=True)
@@ -225,7 +228,15 @@ class Replay(Stateful):
 
     class Meta:
         constraints = [one_of_constraint("status", ReplayStatus, "artifacts_replay_status")]
-        indexes = [id_index(name="artifacts_replay_id_tail")]
+        indexes = [
+            id_index(name="artifacts_replay_id_tail"),
+            models.Index(fields=["artifact", "id"], name="artifacts_replay_artifact"),  # for the newest of an artifact
+            models.Index(
+                fields=["environment", "id"],
+                condition=models.Q(status=ReplayStatus.DIVERGED),
+                name="artifacts_replay_diverged",
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"Replay of {self.created_at:%Y-%m-%d %H:%M}"

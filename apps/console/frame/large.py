@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final, cast
 
 from django.contrib import admin
 from django.core.exceptions import EmptyResultSet, ValidationError
-from django.core.paginator import Paginator
+from django.core.paginator import Page, Paginator
 from django.db import connection
 from django.db.models import CharField, QuerySet
 from django.http import HttpRequest
@@ -44,6 +44,14 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # only the stubs d
     def count(self) -> int:
         """The number of rows on the pages."""
         return min(self._found, MOST_LISTED)
+
+    def page(self, number: int | str) -> Page[Any]:
+        """Return a page. For a far page, the database joins other tables only to the page's own rows."""
+        rows, start = cast("QuerySet[Any]", self.object_list), (self.validate_number(number) - 1) * self.per_page
+        if start == 0:
+            return super().page(number)
+        keys = list(rows.values_list("pk", flat=True)[start : min(start + self.per_page, self.count)])
+        return Page(rows.filter(pk__in=keys), int(number), self)
 
     @cached_property
     def _found(self) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
@@ -16,10 +16,12 @@ from uuid import UUID
 
 from django.contrib.postgres.aggregates import ArrayAgg
 from django.db.models import (
+    Case,
     Count,
     DateTimeField,
     Exists,
     F,
+    JSONField,
     Max,
     Model,
     OuterRef,
@@ -28,6 +30,7 @@ from django.db.models import (
     Subquery,
     TextField,
     Value,
+    When,
 )
 from django.db.models.expressions import Combinable
 from django.db.models.fields.json import KT
@@ -122,10 +125,14 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """What the query found: the rows by kind, and the numbers of the tiles and of the steps by name."""
+    """What the query found: the rows by kind, the steps to the first deployment, and the numbers of the tiles.
+
+    ``steps`` says by name whether each step is done. It is None if a deployment has already been approved.
+    """
 
     rows: Mapping[Kind, Sequence[Found]]
-    numbers: Mapping[str, int] = field(default_factory=dict)
+    steps: Mapping[str, bool] | None
+    numbers: Mapping[str, int]
 
 
 def read_home(console_user: ConsoleUser, scope: Tenant) -> Home:
@@ -137,22 +144,23 @@ def read_home(console_user: ConsoleUser, scope: Tenant) -> Home:
     rows: dict[Kind, list[Found]] = {kind: [] for kind in Kind}
     for kind, at, values_of in query.tuples(*values):
         rows[Kind(kind)].append(Found(Kind(kind), at, json.loads(values_of)))
-    (numbers,) = rows.pop(Kind.NUMBERS)
-    return Home(rows, numbers.about)
+    (row,) = rows.pop(Kind.NUMBERS)
+    numbers = dict(row.about)
+    return Home(rows, numbers.pop("steps"), numbers)
 
 
-def read_steps(console_user: ConsoleUser, scope: Tenant) -> Mapping[str, bool]:
-    """Return only which steps to the first deployment are done, with the names that ``read_home`` uses."""
+def read_steps(console_user: ConsoleUser, scope: Tenant) -> Mapping[str, bool] | None:
+    """Return only the ``steps`` of ``read_home``."""
     path = lineage(scope)
     level = type(path[-1]).__name__.lower() if path else ""
     query, values = personal_query(_build_steps, level, console_user, *(each.pk for each in path))
     ((steps,),) = query.tuples(*values)
-    return json.loads(steps)  # type: ignore[no-any-return]  # the query returns an object of booleans
+    return None if steps is None else json.loads(steps)
 
 
 def _build_steps(level: str, console_user: ConsoleUser, *path: UUID) -> QuerySet[Any, Any]:
     reader = _Reader(console_user, _scope(level, path))
-    return User.objects.filter(pk=str(console_user.user_id)).values_list(JSONObject(**_steps(reader)))
+    return User.objects.filter(pk=str(console_user.user_id)).values_list(_steps(reader))
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,17 +258,20 @@ def _numbers(reader: _Reader) -> dict[str, Any]:
     numbers: dict[str, Any] = {
         name: CountRows(rows.order_by().values("pk")[: MOST_COUNTED + 1]) for name, rows in counted.items()
     }
-    return numbers | _steps(reader)
+    return numbers | {"steps": _steps(reader)}
 
 
-def _steps(reader: _Reader) -> dict[str, Exists]:
-    """Return whether each step to the first deployment is done, as ``step_`` and its name."""
-    steps = {
-        f"step_{model._meta.model_name}": Exists(reader.listed(model).order_by()[needed - 1 : needed])
+def _steps(reader: _Reader) -> Case:
+    """Return the names of the steps to the first deployment and whether each is done; null once there has been one.
+
+    The database then does not look for rows of the earlier steps, which are rare in a scope with many empty tenants.
+    """
+    steps: dict[str, Any] = {
+        str(model._meta.model_name): Exists(reader.listed(model).order_by()[needed - 1 : needed])
         for model, needed in _STEPS
     }
     approved = reader.listed(Deployment).exclude(status=DeploymentStatus.PENDING_APPROVAL)
-    return steps | {f"step_{APPROVED}": Exists(approved.order_by())}
+    return Case(When(~Exists(approved.order_by()), then=JSONObject(**steps)), output_field=JSONField())
 
 
 # -- releases -----------------------------------------------------------------------------------------------------

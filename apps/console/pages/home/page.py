@@ -56,7 +56,7 @@ def overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     shown = [each for each in environments if not isinstance(scope, Environment) or each == scope]
     fleets = facts.count_by_environment(shown)
     home = read_home(console_user, scope)
-    all_steps = show_steps(console_user, scope, home.numbers)
+    all_steps = show_steps(console_user, scope, home.steps)
     if all_steps and isinstance(scope, Environment):  # an environment that is added to a project needs no setup
         all_steps = show_steps(console_user, scope, read_steps(console_user, scope.project))
     steps = remember_steps(request, all_steps)

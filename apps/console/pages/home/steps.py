@@ -119,19 +119,21 @@ class ShownStep:
 
 
 def show_steps(
-    console_user: ConsoleUser, scope: Tenant, numbers: Mapping[str, Any], *, after: str = ""
+    console_user: ConsoleUser, scope: Tenant, are_done: Mapping[str, bool] | None, *, after: str = ""
 ) -> list[ShownStep]:
     """Return the steps to the first deployment, none if the scope already has a deployment that may run.
+
+    ``are_done`` is what ``read_steps`` returns.
 
     The next step is the first one that is not done, if possible one behind the step ``after``. Optional steps before a
     step that is done are never the next one.
     """
     steps = _steps()
-    done = [bool(numbers[f"step_{step.name}"]) for step in steps]
+    if are_done is None:
+        return []
+    done = [step.name != APPROVED and are_done[step.name] for step in steps]
     names = [step.name for step in steps]
     done[names.index("draft")] |= done[names.index("version")]  # clients of the API create versions without drafts
-    if done[-1]:
-        return []
     last = max((number for number, each in enumerate(done) if each), default=-1)
     open_steps = [
         number for number, step in enumerate(steps) if not done[number] and not (step.is_optional and number < last)
