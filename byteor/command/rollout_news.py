@@ -230,7 +230,7 @@ def _waits(what: str, approval_id: str | None, people: People | None) -> str:
 def deciders(reviewers: list[str], names: Mapping[str, str]) -> str:
     """Return who may decide, as the subject of a sentence. ``names`` are names of people by user id."""
     if not reviewers:
-        return "Anybody with the permission environment:operate"
+        return "Any operator or admin"
     known = [names[each] for each in reviewers if each in names][:NAMED]
     if more := len(reviewers) - len(known):
         known.append(f"{more} {'more ' if known else ''}{'person' if more == 1 else 'people'}")

@@ -137,7 +137,7 @@ class HoldFacts:
         since = f"since {self.hold.since:%Y-%m-%d %H:%M:%S} UTC"
         wave = f"Wave {self.hold.wave + 1} of {self.waves}"
         if self.hold.kind is Hold.MANUAL:
-            return f"{wave} has been waiting {since} for somebody with the permission environment:operate to start it."
+            return f"{wave} has been waiting {since} for an operator or admin to start it."
         people = "1 person" if self.required == 1 else f"{self.required} people"
         deciders = f" {self.deciders} can decide." if self.deciders else ""
         return f"{wave} has been waiting for approval {since}: {self.given} of {people} approved.{deciders}"

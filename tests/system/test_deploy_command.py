@@ -215,5 +215,5 @@ def test_deployment_without_approval_is_pending(site: Site) -> None:
     found = site.byteor("deploy", site.bundle(prod), "--env", "prod", "--yes", "--timeout", "1")
 
     assert found.returncode == 8, found.stdout + found.stderr
-    assert "Waiting for approval. Anybody with the permission environment:operate can decide, but not" in found.stdout
+    assert "Waiting for approval. Any operator or admin can decide, but not" in found.stdout
     assert "byteor deployments watch " in found.stderr

@@ -229,7 +229,7 @@ def _count_people(number: int) -> str:
 def name_deciders(approval: Approval) -> str:
     """Return who can still decide on a pending approval, as the subject of a sentence."""
     if not approval.reviewers:
-        return "Anybody with the permission environment:operate"
+        return "Any operator or admin"
     able = sorted(str(user_id) for user_id in find_deciders(approval))
     return _list_names(able, "or") or "None of the reviewers"
 

@@ -182,8 +182,7 @@ PENDING = [
             new(**{**HELD, "wave_hold": HoldFacts(hold=WaveHold(1, Hold.MANUAL, ago(400)), waves=3)}), old(), **SETTLED
         ),
         AS_IT_SHOULD + "quotes/two reaches it in wave 3 of 3; wave 1 is done, 1 of 1 agents finished. Wave 2 of 3 "
-        "has been waiting since 2026-01-01 02:53:20 UTC for somebody with the permission environment:operate to start "
-        "it.",
+        "has been waiting since 2026-01-01 02:53:20 UTC for an operator or admin to start it.",
         (B.RUNS_DESIRED, B.WAITS_FOR_WAVE, B.WAITS_FOR_HOLD, B.TARGET_ALL),
         (BEAT, (N.HOLD_ENDS, None)),
     ),
