@@ -44,7 +44,6 @@ class Migration(migrations.Migration):
         ('pipelines', '0001_squashed_0005_found_by_words'),
         ('releases', '0001_squashed_0020_database_defaults'),
         ('tenancy', '0001_squashed_0020_database_defaults'),
-        migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [

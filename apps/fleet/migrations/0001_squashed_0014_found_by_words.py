@@ -37,7 +37,6 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('tenancy', '0001_squashed_0020_database_defaults'),
-        migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [

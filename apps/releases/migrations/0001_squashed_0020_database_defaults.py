@@ -55,7 +55,6 @@ class Migration(migrations.Migration):
         ('fleet', '0001_squashed_0014_found_by_words'),
         ('pipelines', '0001_squashed_0005_found_by_words'),
         ('tenancy', '0001_squashed_0020_database_defaults'),
-        migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [

@@ -1,4 +1,4 @@
-"""``manage.py migrate``: Django's command, which waits for locks only briefly, so that it never stalls a live service."""
+"""``manage.py migrate``: Django's command with short waits for locks, so that it does not stall a running service."""
 
 from __future__ import annotations
 
