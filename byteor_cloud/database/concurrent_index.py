@@ -20,7 +20,7 @@ class BuildIndexConcurrently(AddIndexConcurrently):
 
     @override
     def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
-        self._ensure_not_in_transaction(schema_editor)  # type: ignore[attr-defined]  # the stubs lack this mixin
+        self._ensure_not_in_transaction(schema_editor)
         with schema_editor.connection.cursor() as cursor:
             cursor.execute("SHOW lock_timeout")
             [before] = cursor.fetchone()

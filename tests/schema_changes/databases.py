@@ -89,7 +89,7 @@ class Database:
     def fetch(self, query: str) -> list[tuple[Any, ...]]:
         """Run a query and return its rows."""
         with self.connect(autocommit=True) as session:
-            return session.execute(query).fetchall()  # type: ignore[arg-type]  # the queries are constants
+            return session.execute(query.encode()).fetchall()
 
     def start(self, *argv: str, migrations: Migrations, **variables: str) -> subprocess.Popen[str]:
         """Start a command of ``manage.py`` with this database. Its output and errors are in ``stdout``."""
@@ -119,7 +119,7 @@ class Database:
         """Return the output of pg_dump for the schema."""
         account = embedded_files.Account(os.geteuid(), os.getegid())
         program = embedded_files.find_programs(account) / "pg_dump"
-        arguments = [program, "--schema-only", "--no-owner", "--no-privileges", self.url]
+        arguments = [str(program), "--schema-only", "--no-owner", "--no-privileges", self.url]
         return subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
 
 
@@ -138,4 +138,4 @@ def _url(name: str) -> str:
 
 def _maintain(statement: str) -> None:
     with psycopg.connect(_url("postgres"), autocommit=True) as session:
-        session.execute(statement)  # type: ignore[arg-type]  # the names are not from outside
+        session.execute(statement.encode())

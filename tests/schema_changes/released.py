@@ -30,10 +30,9 @@ def write_list() -> None:
 
 
 def find_new(loader: MigrationLoader, released: set[Name]) -> list[Name]:
-    """Return the migrations of our apps that are newer than the release, in the order of their application."""
+    """Return the migrations of our apps that are newer than the release."""
     labels = {config.label for config in apps.get_app_configs() if config.name.startswith("apps.")}
-    plan = loader.graph._generate_plan(loader.graph.leaf_nodes(), at_end=True)
-    return [name for name in plan if name[0] in labels and name not in released]
+    return sorted(name for name in loader.graph.nodes if name[0] in labels and name not in released)
 
 
 def find_columns(loader: MigrationLoader, migrations: set[Name]) -> set[Name]:
@@ -46,4 +45,5 @@ def find_columns(loader: MigrationLoader, migrations: set[Name]) -> set[Name]:
         for model in models
         if model._meta.app_label in labels
         for field in model._meta.local_concrete_fields
+        if field.column is not None
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from django.db import connection
 from django.db.migrations.loader import MigrationLoader
-from pytest_django.fixtures import SettingsWrapper
+from pytest_django import Settings
 
 from tests.schema_changes import released
 from tests.schema_changes.lint import find_problems
@@ -111,7 +111,7 @@ BAD = {
 
 
 @pytest.fixture
-def package(tmp_path: Path, settings: SettingsWrapper, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def package(tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Create a package to which tests add migrations of the app tenancy, in addition to its own."""
     folder = tmp_path / "later_tenancy"
     folder.mkdir()
