@@ -33,7 +33,7 @@ class Migrations:
     """The migrations that a command of ``manage.py`` finds. By default those of the checkout."""
 
     def __init__(self, folder: Path) -> None:
-        """Write a settings module and packages with migrations to an empty folder."""
+        """Use an empty folder, which is created if necessary, for packages of migrations."""
         self._folder = folder
         self._modules: dict[str, str] = {}
 
@@ -54,6 +54,7 @@ class Migrations:
 
     def environment(self) -> dict[str, str]:
         """Return the environment variables that select these migrations."""
+        self._folder.mkdir(parents=True, exist_ok=True)
         (self._folder / "chosen_settings.py").write_text(_SETTINGS.format(modules=self._modules))
         path = os.pathsep.join(filter(None, [str(self._folder), os.environ.get("PYTHONPATH")]))
         return {"DJANGO_SETTINGS_MODULE": "chosen_settings", "PYTHONPATH": path}
@@ -73,9 +74,10 @@ class Database:
 
     @classmethod
     @contextmanager
-    def created(cls, *, template: str = "template1") -> Iterator[Self]:
-        """Create the database, and drop it at the end."""
+    def created(cls, *, is_migrated: bool = False) -> Iterator[Self]:
+        """Create the database, and drop it at the end. A migrated one is a copy of the embedded server's database."""
         name = f"byteor_{uuid4().hex}"
+        template = urlsplit(_server()).path.lstrip("/") if is_migrated else "template1"
         _maintain(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
         try:
             yield cls(name)
@@ -121,11 +123,6 @@ class Database:
         program = embedded_files.find_programs(account) / "pg_dump"
         arguments = [str(program), "--schema-only", "--no-owner", "--no-privileges", self.url]
         return subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
-
-
-def embedded_database() -> str:
-    """Return the name of the server's migrated database, which no test uses."""
-    return urlsplit(_server()).path.lstrip("/")
 
 
 def _server() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.patience import PATIENCE_S, wait_until
-from tests.schema_changes.databases import Database, Migrations, embedded_database
+from tests.schema_changes.databases import Database, Migrations
 
 # The second operation waits while the environment variable is set.
 ADD_COLUMN = """
@@ -46,18 +47,25 @@ TERMINATE = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE datname = current_database() AND query LIKE 'CREATE INDEX%'
 """
+LOCKING = """
+SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%advisory_lock%'
+    AND pid <> pg_backend_pid()
+"""
 
 
 @pytest.fixture
-def database(django_db_setup: None) -> Iterator[Database]:
+def database(django_db_setup: None, tmp_path: Path) -> Iterator[Database]:
     """Create a migrated database."""
-    with Database.created(template=embedded_database()) as made:
+    is_embedded = "BYTEOR_EMBEDDED_DATABASE_URL" in os.environ
+    with Database.created(is_migrated=is_embedded) as made:
+        if not is_embedded:
+            made.manage("migrate", migrations=Migrations(tmp_path / "present"))
         yield made
 
 
 @pytest.fixture
 def later(tmp_path: Path) -> Migrations:
-    return Migrations(tmp_path)
+    return Migrations(tmp_path / "later")
 
 
 def kill(process: subprocess.Popen[str]) -> None:
@@ -120,3 +128,18 @@ def test_index_is_built_while_others_write_and_again_after_interruption(database
 
     assert database.fetch(INDEX) == [(True,)]
     assert database.fetch(RECORDED) == [(1,)]
+
+
+def test_process_that_waits_for_migration_lock_does_not_block_index(database: Database, later: Migrations) -> None:
+    later.add("tenancy", "0022_index", ADD_INDEX)
+    with database.connect() as older:
+        older.execute("UPDATE tenancy_project SET name = name")
+        first = database.start("migrate", migrations=later)
+        wait_until(lambda: database.fetch(INDEX) == [(False,)])
+        second = database.start("migrate", migrations=later)
+        wait_until(lambda: database.fetch(LOCKING) == [(2,)])
+        older.rollback()
+        outputs = [process.communicate(timeout=PATIENCE_S)[0] for process in (first, second)]
+
+    assert [first.returncode, second.returncode] == [0, 0], outputs
+    assert database.fetch(INDEX) == [(True,)]

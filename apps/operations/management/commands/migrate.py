@@ -17,6 +17,7 @@ from django.db import Error, OperationalError, connection
 from byteor_cloud.database.connections import database_settings, direct_connection
 
 MIGRATION_LOCK = 7_226_190_001  # the id of an advisory lock: arbitrary, but equal in all processes
+LOCK_POLL_S = 0.5  # seconds between attempts to take it
 # Statements of other processes queue behind a migration that waits for a lock. So it gives up after a second, and lets
 # them run before its next attempt. After ten minutes, it fails.
 LOCK_TIMEOUT_S = 1
@@ -40,7 +41,7 @@ class Command(migrate.Command):
         # The migration lock belongs to a session, so it cannot be taken through a pooler. Closing the session releases
         # it.
         with connection.wrap_database_errors, direct_connection() as session:
-            session.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
+            _take_lock(session)
             with _bypass_pooler(), _limit_lock_waits():
                 self._migrate(*args, **options)
 
@@ -60,6 +61,13 @@ class Command(migrate.Command):
             "the migration could not lock a table, because other transactions kept it locked. The migrations before it"
             " were applied. End the long transactions (pg_stat_activity lists them), and run this command again."
         )
+
+
+def _take_lock(session: psycopg.Connection[Any]) -> None:
+    # A statement that waits for the lock would have a snapshot, and CREATE INDEX CONCURRENTLY, in the process that has
+    # the lock, would wait for the end of this statement. PostgreSQL would not detect this deadlock.
+    while not session.execute("SELECT pg_try_advisory_lock(%s)", [MIGRATION_LOCK]).fetchall()[0][0]:
+        time.sleep(LOCK_POLL_S)
 
 
 @contextmanager
