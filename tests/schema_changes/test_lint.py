@@ -14,7 +14,8 @@ from pytest_django import Settings
 from tests.schema_changes import released
 from tests.schema_changes.lint import find_problems
 
-pytestmark = pytest.mark.django_db
+# Concurrent indexes are refused in a transaction.
+pytestmark = pytest.mark.django_db(transaction=True)
 
 HEAD = """
 from django.db import migrations, models
